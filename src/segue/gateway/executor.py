@@ -1,0 +1,303 @@
+"""The executor: runs one turn, for any transport.
+
+validate (done by `protocol`) → resolve the parent (connection, process, store) → run the upstream → forward its events
+→ fold → commit the record → terminal event. A transport iterates over `Run.events()` and writes what comes; the pace
+of its writing is the pace of the upstream. The record of a store=true turn is committed before its terminal event is
+yielded, so an acknowledged turn is never lost. Not here: sockets, framing, and which turns run at the same time.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+
+import msgspec
+
+from segue.gateway.metrics import Metrics, Outcome, TransportMeter
+from segue.history.cache import Cache, Slot
+from segue.history.chains import History, Turn, path
+from segue.history.records import Record, encode_head, flatten, restore
+from segue.protocol.events import Ended, Event
+from segue.protocol.ids import ENTROPY_BYTES, ResponseId, new_response_id, parse_response_id
+from segue.protocol.items import calls_of
+from segue.protocol.problems import (
+    Problem,
+    Refused,
+    model_not_found,
+    previous_response_not_found,
+    store_mismatch,
+    tool_call_not_found,
+)
+from segue.protocol.requests import Create
+from segue.protocol.responses import Failure, encode_echo, usage
+from segue.protocol.turns import Finished, TurnStream
+from segue.stores.interface import ParentGone, Store, StoreError
+from segue.upstreams.interface import Batch, Upstream, UpstreamRequest
+from segue.upstreams.router import Router
+
+_log = logging.getLogger("segue.gateway")
+
+_LOST = Ended("failed", error=Failure("upstream_protocol_error", "The upstream's stream stopped before its end."))
+_BROKEN = Ended("failed", error=Failure("server_error", "The upstream failed unexpectedly; the gateway's log has more."))
+_NOT_STORED = Ended("failed", error=Failure("store_error", "The response could not be stored. Send the turn again."))
+_WARMED_UP = Ended("completed", usage(0, 0))
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who asks: the tenant, the counters of its transport, and on a WebSocket the lane's slot in the cache."""
+
+    tenant: str
+    meter: TransportMeter
+    slot: Slot | None = None
+
+
+class Executor:
+    """Runs turns against one router, one store and one cache.
+
+    `clock` gives unix seconds, `monotonic` measures durations, `entropy(n)` gives n random bytes.
+    """
+
+    def __init__(  # noqa: PLR0913 - everything a turn touches, by keyword
+        self,
+        *,
+        router: Router,
+        store: Store,
+        cache: Cache,
+        metrics: Metrics,
+        retention_s: float,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+        entropy: Callable[[int], bytes],
+    ) -> None:
+        self.router = router
+        self.store = store
+        self.cache = cache
+        self.metrics = metrics
+        self.retention_s = retention_s
+        self.clock = clock
+        self.monotonic = monotonic
+        self.entropy = entropy
+
+    def run(self, create: Create, caller: Caller) -> Run:
+        """Prepare a turn; it begins when its events are asked for."""
+        return Run(self, create, caller)
+
+    async def delete(self, tenant: str, response_id: ResponseId) -> bool:
+        """Delete a stored response; its id resolves to nothing from now on, in memory too."""
+        deleted = await self.store.delete(tenant, response_id, self.clock())
+        if deleted:
+            self.cache.forget(tenant, response_id)
+        return deleted
+
+
+class Run:
+    """One turn on its way. `finished` is set when its terminal event is yielded."""
+
+    def __init__(self, executor: Executor, create: Create, caller: Caller) -> None:
+        self._executor = executor
+        self._create = create
+        self._caller = caller
+        self._begun_at = executor.monotonic()
+        self._first_output_s: float | None = None
+        self.finished: Finished | None = None
+
+    async def events(self) -> AsyncGenerator[Sequence[Event], None]:
+        """Yield the turn's events in batches: what is in one batch belongs into one write.
+
+        Closing the generator, or cancelling whoever awaits it, stops the upstream at once.
+
+        Raises:
+            Refused: the turn cannot begin; nothing was yielded and nothing has changed.
+        """
+        outcome: Outcome = "cancelled"
+        try:
+            request, upstream = await self._prepare()
+            async with aclosing(self._turn(request, upstream)) as batches:
+                async for batch in batches:
+                    if self.finished is not None:
+                        outcome = self.finished.status
+                    yield batch
+        except Refused:
+            outcome = "refused"
+            raise
+        finally:
+            time_s = self._executor.monotonic() - self._begun_at
+            self._caller.meter.turn(outcome, self._first_output_s, time_s)
+
+    async def _prepare(self) -> tuple[UpstreamRequest, Upstream]:
+        """Resolve everything the request names; raises `Refused`."""
+        executor, create = self._executor, self._create
+        found = executor.router.find(create.settings.model)
+        if found is None:
+            raise Refused(model_not_found(create.settings.model))
+        upstream, model = found
+        parent = await self._resolve_parent()
+        if parent is not None and create.store and not parent.stored:
+            raise Refused(store_mismatch(parent.id))
+        history = History(parent, create.input.items)
+        for call_id, index in create.input.answers:
+            if not history.holds_call(call_id):
+                raise Refused(tool_call_not_found(call_id, index))
+        response_id = new_response_id(executor.entropy(ENTROPY_BYTES), None if parent is None else parent.id)
+        request = UpstreamRequest(model, response_id, self._caller.tenant, history, create.settings)
+        return request, upstream
+
+    async def _resolve_parent(self) -> Turn | None:
+        """Find the turn to continue: in the lane's slot, in memory, in the store, in this order."""
+        wanted = self._create.previous_response_id
+        if wanted is None:
+            return None
+        executor, caller = self._executor, self._caller
+        now = executor.clock()
+        response_id = parse_response_id(wanted)
+        if response_id is not None:
+            turn = None if caller.slot is None else executor.cache.slot(caller.slot, response_id, now)
+            if turn is not None:
+                executor.metrics.hit["connection"].inc()
+                return turn
+            turn = executor.cache.shared(caller.tenant, response_id, now)
+            if turn is not None:
+                executor.metrics.hit["process"].inc()
+                return turn
+            turn = await self._load(response_id, now)
+            if turn is not None:
+                executor.metrics.hit["store"].inc()
+                return turn
+        executor.metrics.misses.inc()
+        raise Refused(previous_response_not_found(wanted))
+
+    async def _load(self, response_id: ResponseId, now: float) -> Turn | None:
+        executor, tenant = self._executor, self._caller.tenant
+        try:
+            links = await executor.store.chain(tenant, response_id, now)
+        except StoreError as error:
+            _log.error("action=load response_id=%s error=%r", response_id, str(error))
+            raise Refused(_store_unavailable()) from error
+        if links is None:
+            return None
+        turn = restore(links, lambda ident: executor.cache.peek(tenant, ident))
+        for link, ancestor in zip(links, path(turn), strict=True):
+            if link.alive:
+                executor.cache.put_shared(tenant, ancestor)
+        return turn
+
+    async def _turn(self, request: UpstreamRequest, upstream: Upstream) -> AsyncGenerator[Sequence[Event], None]:
+        executor, create = self._executor, self._create
+        echo = encode_echo(create.settings, store=create.store)
+        parent = request.history.parent
+        parent_id = None if parent is None else parent.id
+        stream = TurnStream(request.response_id, parent_id, echo, executor.clock())
+        ended: Ended | None = None
+        waiting: list[Event] = []
+        begun = False
+        async with aclosing(self._upstream_batches(request, upstream)) as batches:
+            async for batch in batches:
+                if not begun:
+                    begun = True
+                    waiting += stream.open()
+                events, ended = _until_end(batch)
+                if events and self._first_output_s is None:
+                    self._first_output_s = executor.monotonic() - self._begun_at
+                waiting += stream.feed(events)
+                if ended is not None:
+                    break
+                if waiting:
+                    yield waiting
+                    waiting = []
+        finished = stream.close(ended or _LOST, executor.clock())
+        if create.store and finished.status != "failed":
+            if waiting:
+                yield waiting  # the commit takes a disk write: the text need not wait for it
+                waiting = []
+            finished = await self._commit(request, stream, finished, echo)
+        self._remember(request, finished)
+        self.finished = finished
+        yield [*waiting, finished.terminal]
+
+    async def _upstream_batches(
+        self, request: UpstreamRequest, upstream: Upstream
+    ) -> AsyncGenerator[Batch, None]:
+        """Yield the upstream's batches; whatever it raises after it began ends the turn as failed."""
+        if not self._create.generate:
+            yield [_WARMED_UP]
+            return
+        begun = False
+        try:
+            async with aclosing(upstream.stream(request)) as batches:
+                async for batch in batches:
+                    begun = True
+                    yield batch
+        except Refused as refused:
+            if not begun:
+                raise
+            yield [Ended("failed", error=Failure(refused.problem.code, refused.problem.message))]
+        except Exception as error:
+            # The seam to foreign code: whatever goes wrong there must reach the client as an answer.
+            _log.exception("action=stream response_id=%s", request.response_id)
+            if not begun:
+                message = "The upstream failed unexpectedly; the gateway's log has more. Try again."
+                raise Refused(Problem("server_error", message)) from error
+            yield [_BROKEN]
+
+    async def _commit(
+        self, request: UpstreamRequest, stream: TurnStream, finished: Finished, echo: bytes
+    ) -> Finished:
+        """Write the turn's record; a turn that could not be stored as promised has failed."""
+        executor, parent = self._executor, request.history.parent
+        now = executor.clock()
+        record = Record(
+            tenant=request.tenant,
+            id=request.response_id,
+            parent_id=None if parent is None else parent.id,
+            created_at=now,
+            expires_at=now + executor.retention_s,
+            head=encode_head(finished.head),
+            echo=echo,
+            input=request.history.input,
+            output=finished.output,
+            calls=self._create.input.calls | calls_of(finished.output),
+        )
+        try:
+            try:
+                await executor.store.append(record)
+            except ParentGone:
+                assert parent is not None, "only a record with a parent can miss it"
+                await executor.store.append(flatten(record, parent))
+        except StoreError as error:
+            _log.error("action=commit response_id=%s error=%r", request.response_id, str(error))
+            return stream.close(_NOT_STORED, executor.clock())
+        return finished
+
+    def _remember(self, request: UpstreamRequest, finished: Finished) -> None:
+        """Make the finished turn a parent: in its lane's slot, and for all of its tenant if it is stored."""
+        executor, create = self._executor, self._create
+        if finished.status == "failed":
+            return
+        turn = Turn(
+            id=request.response_id,
+            parent=request.history.parent,
+            input=request.history.input,
+            output=finished.output,
+            calls=create.input.calls | calls_of(finished.output),
+            stored=create.store,
+            expires_at=executor.clock() + executor.retention_s if create.store else None,
+        )
+        if self._caller.slot is not None:
+            executor.cache.put_slot(request.tenant, self._caller.slot, turn)
+        if create.store:
+            executor.cache.put_shared(request.tenant, turn)
+
+
+def _until_end(batch: Batch) -> tuple[list[Event], Ended | None]:
+    """Split a batch at its end mark; what an upstream says after its own end is not forwarded."""
+    events: list[Event] = []
+    for event in batch:
+        if isinstance(event, Ended):
+            return events, event
+        events.append(event)
+    return events, None
+
+
+def _store_unavailable() -> Problem:
+    return Problem("store_error", "The store cannot be read at the moment. Try again, or send the full input.")

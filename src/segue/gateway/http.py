@@ -1,0 +1,233 @@
+"""The HTTP shell: routes, bodies, JSON and SSE. It decides nothing about turns; the executor does.
+
+A streamed reply is the turn's events as they come; a reply that is not streamed is the response object that the same
+events end in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from segue.gateway.executor import Caller, Run
+from segue.gateway.metrics import TransportMeter
+from segue.gateway.replies import http_reply
+from segue.gateway.sockets import watch_peer
+from segue.gateway.websocket import serve_websocket
+from segue.protocol.codec import encode
+from segue.protocol.events import Event
+from segue.protocol.ids import ResponseId, parse_response_id
+from segue.protocol.listing import paginate, parse_page, show
+from segue.protocol.problems import Problem, Refused, response_not_found
+from segue.protocol.requests import parse_create
+from segue.stores.interface import StoreError
+
+if TYPE_CHECKING:
+    from segue.gateway.app import Gateway
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_TENANT = web.RequestKey("tenant", str)
+_JSON = "application/json"
+_SSE_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+_DONE = b"data: [DONE]\n\n"
+
+
+class Routes:
+    """The gateway's HTTP surface."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._streamed = gateway.metrics.by_transport["sse"]
+        self._plain = gateway.metrics.by_transport["http"]
+
+    def application(self) -> web.Application:
+        """Build the application: checks first, then the routes."""
+        limit = self._gateway.config.server.max_message_bytes
+        app = web.Application(middlewares=[self._tell_problems, self._check_origin], client_max_size=limit)
+        keyed, private = self._keyed, self._private
+        app.add_routes(
+            [
+                web.post("/v1/responses", keyed(self._create)),
+                web.get("/v1/responses", keyed(self._upgrade), allow_head=False),
+                web.get("/v1/responses/{id}", keyed(self._retrieve), allow_head=False),
+                web.delete("/v1/responses/{id}", keyed(self._delete)),
+                web.get("/v1/responses/{id}/input_items", keyed(self._input_items), allow_head=False),
+                web.get("/v1/models", keyed(self._models)),
+                web.get("/healthz", self._healthz),
+                web.get("/readyz", private(self._readyz)),
+                web.get("/metrics", private(self._metrics)),
+            ]
+        )
+        return app
+
+    # --- checks ------------------------------------------------------------------------------------------------------
+
+    @web.middleware
+    async def _tell_problems(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Turn whatever a handler raises into the one shape of errors."""
+        try:
+            return await handler(request)
+        except Refused as refused:
+            return http_reply(refused.problem)
+        except StoreError:
+            return http_reply(Problem("store_error", "The store does not answer at the moment. Try again."))
+        except web.HTTPRequestEntityTooLarge:
+            limit = self._gateway.config.server.max_message_bytes
+            return http_reply(Problem("message_too_large", f"The body is larger than {limit} bytes."))
+        except web.HTTPNotFound:
+            return http_reply(Problem("route_not_found", f"Unknown request URL: {request.method} {request.path}."))
+        except web.HTTPMethodNotAllowed as error:
+            allowed = ", ".join(sorted(error.allowed_methods))
+            reply = http_reply(Problem("method_not_allowed", f"{request.method} is not allowed here; {allowed} is."))
+            reply.headers["Allow"] = allowed
+            return reply
+
+    @web.middleware
+    async def _check_origin(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        problem = self._gateway.access.refuse_origin(request.headers)
+        if problem is not None:
+            raise Refused(problem)
+        return await handler(request)
+
+    def _keyed(self, handler: Handler) -> Handler:
+        """Let only requests with a key of ours through, and note their tenant."""
+
+        async def checked(request: web.Request) -> web.StreamResponse:
+            tenant = self._gateway.access.tenant(request.headers)
+            if isinstance(tenant, Problem):
+                raise Refused(tenant)
+            request[_TENANT] = tenant
+            return await handler(request)
+
+        return checked
+
+    def _private(self, handler: Handler) -> Handler:
+        """Let only this machine, or requests with a key, through."""
+
+        async def checked(request: web.Request) -> web.StreamResponse:
+            problem = self._gateway.access.refuse_private(request.headers, request.remote)
+            if problem is not None:
+                raise Refused(problem)
+            return await handler(request)
+
+        return checked
+
+    # --- turns -------------------------------------------------------------------------------------------------------
+
+    async def _create(self, request: web.Request) -> web.StreamResponse:
+        if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+            message = "Compressed request bodies are not accepted. Send the body as it is, without Content-Encoding."
+            raise Refused(Problem("unsupported_content_encoding", message))
+        if self._gateway.draining:
+            raise Refused(Problem("server_overloaded", "The gateway is shutting down. Send the request again."))
+        create = parse_create(await request.read(), "http")
+        if isinstance(create, Problem):
+            raise Refused(create)
+        meter = self._streamed if create.stream else self._plain
+        meter.received(create.size_bytes)
+        run = self._gateway.executor.run(create, Caller(request[_TENANT], meter))
+        with self._gateway.turn_running():
+            return await (self._stream(request, run, meter) if create.stream else self._reply(run, meter))
+
+    async def _stream(self, request: web.Request, run: Run, meter: TransportMeter) -> web.StreamResponse:
+        watch_peer(request)
+        response = web.StreamResponse(headers=_SSE_HEADERS)
+        async with aclosing(run.events()) as batches:
+            async for batch in batches:
+                if not response.prepared:
+                    await response.prepare(request)  # not before the turn has begun: a refusal has its own status
+                data = b"".join(map(_sse_frame, batch))
+                meter.sent(len(batch), len(data))
+                await response.write(data if run.finished is None else data + _DONE)
+        await response.write_eof()
+        return response
+
+    async def _reply(self, run: Run, meter: TransportMeter) -> web.Response:
+        async with aclosing(run.events()) as batches:
+            async for _ in batches:
+                pass  # what they fold to is all that is sent
+        assert run.finished is not None, "a turn that was not refused ends in a terminal event"
+        body = run.finished.response
+        meter.sent(1, len(body))
+        return web.Response(body=body, content_type=_JSON)
+
+    async def _upgrade(self, request: web.Request) -> web.StreamResponse:
+        return await serve_websocket(self._gateway, request, request[_TENANT])
+
+    # --- stored responses --------------------------------------------------------------------------------------------
+
+    async def _retrieve(self, request: web.Request) -> web.Response:
+        gateway = self._gateway
+        record = await gateway.store.record(request[_TENANT], _response_id(request), gateway.clock())
+        if record is None:
+            raise Refused(response_not_found(request.match_info["id"]))
+        return web.Response(body=record.response(), content_type=_JSON)
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        response_id = _response_id(request)
+        if not await self._gateway.executor.delete(request[_TENANT], response_id):
+            raise Refused(response_not_found(response_id))
+        body = encode({"id": response_id, "object": "response", "deleted": True})
+        return web.Response(body=body, content_type=_JSON)
+
+    async def _input_items(self, request: web.Request) -> web.Response:
+        gateway = self._gateway
+        page = parse_page(dict(request.query))
+        if isinstance(page, Problem):
+            raise Refused(page)
+        chain = await gateway.store.chain(request[_TENANT], _response_id(request), gateway.clock())
+        if chain is None:
+            raise Refused(response_not_found(request.match_info["id"]))
+        items = []
+        for link in chain:
+            items += show(link.input, link.id)
+            if link is not chain[-1]:
+                items += show(link.output, link.id)
+        body = paginate(items, page)
+        if isinstance(body, Problem):
+            raise Refused(body)
+        return web.Response(body=body, content_type=_JSON)
+
+    # --- about the gateway -------------------------------------------------------------------------------------------
+
+    async def _models(self, request: web.Request) -> web.Response:
+        del request  # the list is the same for everybody
+        models = [
+            {"id": name, "object": "model", "created": int(self._gateway.started_at), "owned_by": "segue"}
+            for name in self._gateway.router.models()
+        ]
+        return web.Response(body=encode({"object": "list", "data": models}), content_type=_JSON)
+
+    async def _healthz(self, request: web.Request) -> web.Response:
+        del request  # that it is answered is the answer
+        return web.Response(body=b'{"status":"ok"}', content_type=_JSON)
+
+    async def _readyz(self, request: web.Request) -> web.Response:
+        del request
+        if self._gateway.draining:
+            return web.Response(status=503, body=b'{"status":"draining"}', content_type=_JSON)
+        size = await self._gateway.store.size()
+        return web.Response(body=encode({"status": "ready", "records": size.records}), content_type=_JSON)
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        del request
+        body = self._gateway.metrics.render(self._gateway.cache)
+        return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+
+def _response_id(request: web.Request) -> ResponseId:
+    """Return the id in the path; what has not the format of an id is not looked up."""
+    text = request.match_info["id"]
+    response_id = parse_response_id(text)
+    if response_id is None:
+        raise Refused(response_not_found(text))
+    return response_id
+
+
+def _sse_frame(event: Event) -> bytes:
+    # One block is one piece of a write: some parsers lose an event whose blank line arrives in another read.
+    return b"event: %b\ndata: %b\n\n" % (event.type.encode(), event.data)

@@ -1,0 +1,90 @@
+"""Metrics for Prometheus, per turn and per message, never per event.
+
+Children of labelled metrics are bound once, so that counting is one addition. Each gateway has its own registry: two
+in one process (tests do that) do not add up. What is counted is said in the help texts below.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from segue.history.cache import Cache
+
+Transport = Literal["http", "sse", "websocket"]
+Level = Literal["connection", "process", "store"]
+Outcome = Literal["completed", "incomplete", "failed", "refused", "cancelled"]
+
+_TRANSPORTS: tuple[Transport, ...] = ("http", "sse", "websocket")
+_OUTCOMES: tuple[Outcome, ...] = ("completed", "incomplete", "failed", "refused", "cancelled")
+_LEVELS: tuple[Level, ...] = ("connection", "process", "store")
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+
+
+class TransportMeter:
+    """The counters of one transport."""
+
+    def __init__(self, metrics: Metrics, transport: Transport) -> None:
+        self._turns = {outcome: metrics.turns.labels(transport, outcome) for outcome in _OUTCOMES}
+        self._events = metrics.events.labels(transport)
+        self._in = metrics.bytes_received.labels(transport)
+        self._out = metrics.bytes_sent.labels(transport)
+        self._first = metrics.first_output_seconds.labels(transport)
+        self._time = metrics.turn_seconds.labels(transport)
+
+    def received(self, size: int) -> None:
+        """Count the payload of one request or message."""
+        self._in.inc(size)
+
+    def sent(self, events: int, size: int) -> None:
+        """Count what a turn, or an error, sent as payload."""
+        self._events.inc(events)
+        self._out.inc(size)
+
+    def turn(self, outcome: Outcome, first_output_s: float | None, time_s: float) -> None:
+        """Count a turn that is over; times in seconds since its request was read."""
+        self._turns[outcome].inc()
+        self._time.observe(time_s)
+        if first_output_s is not None:
+            self._first.observe(first_output_s)
+
+
+class Metrics:
+    """All metrics of one gateway."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        self.turns = counter("segue_turns", "Turns that are over, by transport and outcome.", "transport", "outcome")
+        self.events = counter("segue_events", "Events sent to clients.", "transport")
+        self.bytes_received = counter("segue_received_bytes", "Payload bytes of requests.", "transport")
+        self.bytes_sent = counter("segue_sent_bytes", "Payload bytes of events and replies.", "transport")
+        self.hits = counter("segue_continuation_hits", "Continued responses, by where they were found.", "level")
+        self.misses = counter("segue_continuation_misses", "Continuations of a response that was not found.")
+        self.evictions = counter("segue_cache_evictions", "Responses dropped from memory to keep the byte budget.")
+        self.state_bytes = Gauge("segue_state_bytes", "History held in memory.", registry=registry)
+        self.connections = Gauge("segue_websocket_connections", "Open WebSocket connections.", registry=registry)
+        self.first_output_seconds = Histogram(
+            "segue_first_output_seconds",
+            "Time from a request to the first event of its output.",
+            ("transport",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.turn_seconds = Histogram(
+            "segue_turn_seconds", "Time from a request to its end.", ("transport",), buckets=_SECONDS, registry=registry
+        )
+        self.by_transport = {transport: TransportMeter(self, transport) for transport in _TRANSPORTS}
+        self._evictions = 0
+        self.hit = {level: self.hits.labels(level) for level in _LEVELS}
+
+    def render(self, cache: Cache) -> bytes:
+        """Return the text of `GET /metrics`; what the cache counts is read now."""
+        self.state_bytes.set(cache.size_bytes)
+        self.evictions.inc(cache.evictions - self._evictions)
+        self._evictions = cache.evictions
+        return generate_latest(self.registry)

@@ -1,0 +1,77 @@
+"""From problems to what a client sees: the one table of HTTP status, error type and WebSocket close code.
+
+The statuses and types are those of the OpenAI API where it has the case, since its clients act on them. Not here: the
+messages, which are the problems' own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from aiohttp import web
+
+from segue.protocol.events import error_event, http_error
+from segue.protocol.problems import Code, Problem
+
+_INVALID = "invalid_request_error"
+_SERVER = "server_error"
+
+
+class Reply(NamedTuple):
+    """How a problem is told: as an HTTP status and error type, and whether a WebSocket is closed after it."""
+
+    status: int
+    kind: str
+    closes: bool = False
+
+
+REPLIES: Mapping[Code, Reply] = MappingProxyType(
+    {
+        "invalid_json": Reply(400, _INVALID),
+        "invalid_type": Reply(400, _INVALID),
+        "invalid_value": Reply(400, _INVALID),
+        "missing_required_parameter": Reply(400, _INVALID),
+        "unknown_event_type": Reply(400, _INVALID),
+        "unsupported_parameter": Reply(400, _INVALID),
+        "unsupported_content_encoding": Reply(415, _INVALID),
+        "message_too_large": Reply(413, _INVALID, closes=True),
+        "previous_response_not_found": Reply(400, _INVALID),
+        "tool_call_not_found": Reply(400, _INVALID),
+        "store_mismatch": Reply(400, _INVALID),
+        "context_length_exceeded": Reply(400, _INVALID),
+        "model_not_found": Reply(404, _INVALID),
+        "response_not_found": Reply(404, _INVALID),
+        "item_not_found": Reply(404, _INVALID),
+        "route_not_found": Reply(404, _INVALID),
+        "method_not_allowed": Reply(405, _INVALID),
+        "upgrade_required": Reply(426, _INVALID),
+        "invalid_api_key": Reply(401, "authentication_error"),
+        "forbidden_host": Reply(403, "permission_error"),
+        "forbidden_origin": Reply(403, "permission_error"),
+        "forbidden_peer": Reply(403, "permission_error"),
+        "websocket_connection_limit_reached": Reply(400, _INVALID, closes=True),
+        "server_overloaded": Reply(503, _SERVER),
+        "upstream_error": Reply(502, _SERVER),
+        "upstream_protocol_error": Reply(502, _SERVER),
+        "store_error": Reply(503, _SERVER),
+        "server_error": Reply(500, _SERVER),
+    }
+)
+
+
+def http_reply(problem: Problem) -> web.Response:
+    """Tell a problem as an HTTP response."""
+    reply = REPLIES[problem.code]
+    headers = {"WWW-Authenticate": "Bearer"} if reply.status == 401 else {}  # noqa: PLR2004 - RFC 9110, 11.6.1
+    if reply.status == 503:  # noqa: PLR2004 - RFC 9110, 10.2.3
+        headers["Retry-After"] = "1"
+    body = http_error(problem, reply.kind)
+    return web.Response(status=reply.status, body=body, content_type="application/json", headers=headers)
+
+
+def socket_reply(problem: Problem) -> bytes:
+    """Tell a problem as an `error` frame of WebSocket mode."""
+    reply = REPLIES[problem.code]
+    return error_event(problem, reply.kind, reply.status)

@@ -1,0 +1,195 @@
+"""The WebSocket shell: carries out what the session machine decides, for one connection.
+
+One task reads messages; each running turn is a task of its own. While the session's queue is full the reader stops, so
+TCP stalls the client. The events of a batch leave in one write, and a slow reader slows its own upstream: the next
+batch is not asked for before the socket has taken the last. When the peer is gone its turns are cancelled, and what
+only this connection held is forgotten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, assert_never
+
+from aiohttp import WSMsgType, web
+
+from segue.gateway.executor import Caller
+from segue.gateway.replies import socket_reply
+from segue.gateway.sockets import text_frames, watch_peer
+from segue.protocol.problems import Problem, Refused
+from segue.protocol.session import (
+    DEFAULT_LANE,
+    Cancel,
+    Close,
+    Effect,
+    Evict,
+    LaneInput,
+    Limits,
+    Reply,
+    Session,
+    Start,
+)
+
+if TYPE_CHECKING:
+    from segue.gateway.app import Gateway
+
+async def serve_websocket(gateway: Gateway, request: web.Request, tenant: str) -> web.StreamResponse:
+    """Serve one connection in WebSocket mode until it is closed."""
+    server = gateway.config.server
+    if gateway.draining or len(gateway.connections) >= server.max_connections:
+        raise Refused(Problem("server_overloaded", "No more WebSocket connections at the moment. Try again."))
+    socket = web.WebSocketResponse(
+        compress=server.compression,
+        max_msg_size=server.max_message_bytes + 1,  # aiohttp refuses a message of exactly the limit it is given
+    )
+    if not socket.can_prepare(request).ok:
+        raise Refused(Problem("upgrade_required", "This endpoint speaks WebSocket: upgrade, or POST to it."))
+    await socket.prepare(request)
+    watch_peer(request)
+    connection = Connection(gateway, request, socket, tenant)
+    gateway.connections.add(connection)
+    try:
+        await connection.serve()
+    finally:
+        gateway.connections.discard(connection)
+        gateway.note_progress()
+    return socket
+
+
+class Connection:
+    """One client in WebSocket mode."""
+
+    def __init__(self, gateway: Gateway, request: web.Request, socket: web.WebSocketResponse, tenant: str) -> None:
+        server = gateway.config.server
+        limits = Limits(server.max_age_s, server.idle_timeout_s, server.max_queued, server.max_message_bytes)
+        self._gateway = gateway
+        self._request = request
+        self._socket = socket
+        self._tenant = tenant
+        self._meter = gateway.metrics.by_transport["websocket"]
+        self._loop = asyncio.get_running_loop()
+        self._session = Session(limits, self._loop.time())
+        self._turns: dict[str, asyncio.Task[None]] = {}
+        self._room = asyncio.Event()  # set whenever the queue may have room again
+        self._timer: asyncio.TimerHandle | None = None
+        self._timeout: asyncio.Task[None] | None = None
+
+    async def serve(self) -> None:
+        """Read messages until the connection is over, then clean up."""
+        self._arm()
+        try:
+            await self._read()
+        finally:
+            await self._clean_up()
+
+    async def drain(self) -> None:
+        """Let what runs end, then close."""
+        await self._apply(self._session.drain())
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        session = self._session
+        while not session.closed:
+            while session.saturated and not session.closed:
+                self._room.clear()
+                await self._room.wait()
+            message = await self._socket.receive()
+            if message.type is WSMsgType.TEXT:
+                self._meter.received(len(message.data))
+                await self._apply(session.receive(message.data, self._loop.time()))
+            elif message.type is WSMsgType.BINARY:
+                await self._apply(session.receive_binary())
+            else:
+                return
+
+    async def _clean_up(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        for effect in self._session.disconnected():
+            assert isinstance(effect, Cancel), "a connection that is gone can only cancel"
+            self._cancel_turns()
+        waiting = [*self._turns.values()]
+        if self._timeout is not None:
+            waiting.append(self._timeout)
+        await asyncio.gather(*waiting, return_exceptions=True)
+        self._gateway.cache.drop_slot((self, DEFAULT_LANE))
+
+    # --- effects -----------------------------------------------------------------------------------------------------
+
+    async def _apply(self, effects: Iterable[Effect]) -> None:
+        """Carry out effects, in their order."""
+        for effect in effects:
+            match effect:
+                case Start():
+                    self._turns[effect.lane] = self._loop.create_task(self._run_turn(effect))
+                case Reply():
+                    await self._send([socket_reply(effect.problem)])
+                case Evict():
+                    self._gateway.cache.drop_slot((self, effect.lane), effect.response_id)
+                case Cancel():
+                    self._cancel_turns()
+                case Close():
+                    self._room.set()
+                    await self._socket.close(code=effect.code, message=effect.reason.encode())
+                case _:
+                    assert_never(effect)
+
+    def _cancel_turns(self) -> None:
+        for task in self._turns.values():
+            task.cancel()
+
+    async def _run_turn(self, start: Start) -> None:
+        caller = Caller(self._tenant, self._meter, (self, start.lane))
+        run = self._gateway.executor.run(start.create, caller)
+        outcome = LaneInput.FAILED
+        try:
+            async with aclosing(run.events()) as batches:
+                async for batch in batches:
+                    await self._send([event.data for event in batch])
+            if run.finished is not None and run.finished.status != "failed":
+                outcome = LaneInput.SUCCEEDED
+        except Refused as refused:
+            await self._send([socket_reply(refused.problem)])
+        except ConnectionError:
+            return  # the reader learns of it too, and cleans up
+        del self._turns[start.lane]
+        effects = self._session.ended(start.lane, outcome, self._loop.time())
+        self._room.set()
+        self._arm()
+        await self._apply(effects)
+
+    # --- timers ------------------------------------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        """Set the timer for the next deadline. One that is set for earlier stays: to be called early does no harm."""
+        deadline = self._session.next_deadline()
+        if deadline is None or (self._timer is not None and self._timer.when() <= deadline):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(deadline, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        effects = self._session.timeout(self._loop.time())
+        if effects:
+            self._timeout = self._loop.create_task(self._apply(effects))
+        self._arm()
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    async def _send(self, payloads: Sequence[bytes]) -> None:
+        """Write messages: all in one piece unless they are compressed; return when the socket has room for more."""
+        self._meter.sent(len(payloads), sum(map(len, payloads)))
+        if self._socket.compress:
+            for payload in payloads:
+                await self._socket.send_frame(payload, WSMsgType.TEXT)
+            return
+        transport = self._request.transport
+        if self._socket.closed or transport is None or transport.is_closing():
+            raise ConnectionResetError("the socket is closed")
+        transport.write(text_frames(payloads))
+        await self._request.writer.drain()

@@ -1,0 +1,89 @@
+"""Chains: immutable turns, each pointing at the one it continues.
+
+A turn holds only its own items, so continuing or forking costs O(new items) in time and memory at any depth, and two
+branches share their prefix by pointing at the same turn. Items are raw JSON bytes; reading a whole history is walking
+up and joining. Not here: which turns are held in memory, and for how long (cache).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from segue.protocol.ids import ResponseId
+from segue.protocol.items import Item
+
+#: What a turn costs in memory beside the bytes of its items: objects, ids, table entries (measured on CPython 3.11).
+TURN_OVERHEAD_BYTES = 1024
+ITEM_OVERHEAD_BYTES = 64
+
+
+class Turn:
+    """One finished turn: the items it added to the conversation, and the turn before it.
+
+    `stored` tells whether a record of it is in the store; `expires_at` is when that record dies (unix seconds).
+    """
+
+    __slots__ = ("calls", "depth", "expires_at", "holders", "id", "input", "output", "parent", "size_bytes", "stored")
+
+    def __init__(  # noqa: PLR0913 - the fields of a value, all by keyword
+        self,
+        *,
+        id: ResponseId,  # noqa: A002 - the wire's own word
+        parent: Turn | None,
+        input: tuple[Item, ...],  # noqa: A002 - the wire's own word
+        output: tuple[Item, ...],
+        calls: frozenset[str],
+        stored: bool,
+        expires_at: float | None = None,
+    ) -> None:
+        self.id = id
+        self.parent = parent
+        self.input = input
+        self.output = output
+        self.calls = calls
+        self.stored = stored
+        self.expires_at = expires_at
+        self.depth: int = 1 if parent is None else parent.depth + 1
+        items = len(input) + len(output)
+        content = sum(map(len, input)) + sum(map(len, output))
+        self.size_bytes = TURN_OVERHEAD_BYTES + ITEM_OVERHEAD_BYTES * items + content
+        self.holders = 0  # owned by the cache: how many places keep this turn in memory
+
+    def __repr__(self) -> str:
+        return f"Turn({self.id!r}, depth={self.depth})"
+
+
+class History:
+    """What a new turn sees: the chain of its parent, then its own input. Building one costs nothing."""
+
+    __slots__ = ("input", "parent")
+
+    def __init__(self, parent: Turn | None, input: tuple[Item, ...]) -> None:  # noqa: A002 - the wire's own word
+        self.parent = parent
+        self.input = input
+
+    def items(self) -> Iterator[Item]:
+        """Yield every item in order, oldest first: input and output of each turn, then the new input."""
+        for turn in path(self.parent):
+            yield from turn.input
+            yield from turn.output
+        yield from self.input
+
+    def holds_call(self, call_id: str) -> bool:
+        """Tell whether the chain made this tool call. The newest turn is looked at first: nearly always the answer."""
+        turn = self.parent
+        while turn is not None:
+            if call_id in turn.calls:
+                return True
+            turn = turn.parent
+        return False
+
+
+def path(turn: Turn | None) -> list[Turn]:
+    """Return the turns of a chain from its root to `turn`."""
+    turns: list[Turn] = []
+    while turn is not None:
+        turns.append(turn)
+        turn = turn.parent
+    turns.reverse()
+    return turns

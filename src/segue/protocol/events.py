@@ -1,0 +1,217 @@
+"""The events that this product emits, and how a frame of each is written.
+
+An `Event` is its JSON bytes plus the few facts we act on; it is what an upstream yields and what a transport sends, so
+that text passes from one socket to the other without being parsed. `OutputWriter` writes the events of a model's
+output for upstreams that are not Responses servers themselves. The frames that carry the response object, and errors,
+are written by the functions below it. Not here: numbering across a turn and folding (`turns`).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from segue.protocol.codec import encode
+from segue.protocol.ids import ResponseId, item_id
+from segue.protocol.problems import Problem
+from segue.protocol.responses import Failure, TerminalStatus, Usage
+
+#: An upstream's first own event has this number: `response.created` and `response.in_progress` are always ours.
+FIRST_SEQUENCE_NUMBER = 2
+
+ItemStatus = Literal["completed", "incomplete"]
+
+
+class Event(msgspec.Struct, frozen=True, gc=False):
+    """One event on its way to a client: `data` is one JSON object on one line, sent as it is.
+
+    `item` is the finished item of a `response.output_item.done`; of every other event it is empty.
+    """
+
+    type: str
+    data: bytes
+    sequence_number: int
+    item: bytes = b""
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """The end of an upstream's stream: it stands for its terminal event, which is rebuilt with our ids."""
+
+    status: TerminalStatus
+    usage: Usage | None = None
+    error: Failure | None = None
+    incomplete_reason: str | None = None
+
+
+class OutputWriter:
+    """Write the events of one response's output, item by item, numbered and in the order the protocol demands.
+
+    At most one item is open at a time: starting another, or `finish`, completes it.
+    """
+
+    def __init__(self, response_id: ResponseId, sequence_number: int = FIRST_SEQUENCE_NUMBER) -> None:
+        self._response_id = response_id
+        self._number = sequence_number
+        self._index = -1  # of the open item; the last one's when none is open
+        self._open: _OpenText | _OpenCall | None = None
+
+    def text(self, delta: str) -> list[Event]:
+        """Add text to the assistant message, opening one if none is open."""
+        events: list[Event] = []
+        if not isinstance(self._open, _OpenText):
+            events += self.end_item()
+            events += self._start_message()
+        assert isinstance(self._open, _OpenText)
+        opened = self._open
+        opened.texts.append(delta)
+        number = self._next()
+        data = b"%b%b%b%d}" % (opened.delta_head, encode(delta), b',"logprobs":[],"sequence_number":', number)
+        events.append(Event("response.output_text.delta", data, number))
+        return events
+
+    def call(self, call_id: str, name: str, arguments: str) -> list[Event]:
+        """Write a whole function call, its arguments as one delta."""
+        events = [*self.end_item(), *self.start_call(call_id, name), *self.arguments(arguments)]
+        return events + self.end_item()
+
+    def start_call(self, call_id: str, name: str) -> list[Event]:
+        """Open a function call item; `arguments` follow in deltas."""
+        events = self.end_item()
+        self._index += 1
+        opened = _OpenCall(item_id("fc", self._response_id, self._index), call_id, name)
+        self._open = opened
+        item = opened.item("", "in_progress")
+        return [*events, self._event("response.output_item.added", output_index=self._index, item=item)]
+
+    def arguments(self, delta: str) -> list[Event]:
+        """Add to the arguments of the open function call."""
+        opened = self._open
+        assert isinstance(opened, _OpenCall), "start_call() comes first"
+        opened.texts.append(delta)
+        kind = "response.function_call_arguments.delta"
+        return [self._event(kind, item_id=opened.id, output_index=self._index, delta=delta)]
+
+    def end_item(self, status: ItemStatus = "completed") -> list[Event]:
+        """Complete the open item, if there is one."""
+        opened, self._open = self._open, None
+        if isinstance(opened, _OpenText):
+            return self._end_message(opened, status)
+        if isinstance(opened, _OpenCall):
+            return self._end_call(opened, status)
+        return []
+
+    def _start_message(self) -> list[Event]:
+        self._index += 1
+        ident = item_id("msg", self._response_id, self._index)
+        self._open = _OpenText(ident, self._index)
+        item = {"id": ident, "type": "message", "status": "in_progress", "role": "assistant", "content": []}
+        return [
+            self._event("response.output_item.added", output_index=self._index, item=item),
+            self._part("response.content_part.added", ident, part=_text_part("")),
+        ]
+
+    def _end_message(self, opened: _OpenText, status: ItemStatus) -> list[Event]:
+        text = "".join(opened.texts)
+        part = _text_part(text)
+        item = {"id": opened.id, "type": "message", "status": status, "role": "assistant", "content": [part]}
+        return [
+            self._part("response.output_text.done", opened.id, text=text, logprobs=[]),
+            self._part("response.content_part.done", opened.id, part=part),
+            self._item_done(item),
+        ]
+
+    def _end_call(self, opened: _OpenCall, status: ItemStatus) -> list[Event]:
+        text = "".join(opened.texts)
+        kind = "response.function_call_arguments.done"
+        done = self._event(
+            kind, item_id=opened.id, output_index=self._index, name=opened.name, arguments=text
+        )
+        return [done, self._item_done(opened.item(text, status))]
+
+    def _item_done(self, item: dict[str, object]) -> Event:
+        number = self._next()
+        raw = encode(item)
+        head = b'{"type":"response.output_item.done","output_index":%d,"item":' % self._index
+        return Event("response.output_item.done", b'%b%b,"sequence_number":%d}' % (head, raw, number), number, raw)
+
+    def _part(self, kind: str, ident: str, **fields: object) -> Event:
+        return self._event(kind, item_id=ident, output_index=self._index, content_index=0, **fields)
+
+    def _event(self, kind: str, **fields: object) -> Event:
+        number = self._next()
+        return Event(kind, encode({"type": kind, **fields, "sequence_number": number}), number)
+
+    def _next(self) -> int:
+        number = self._number
+        self._number += 1
+        return number
+
+
+class _OpenText:
+    """The assistant message being written; the head of its deltas is the same bytes each time."""
+
+    def __init__(self, ident: str, index: int) -> None:
+        self.id = ident
+        self.texts: list[str] = []
+        head = '{"type":"response.output_text.delta","item_id":"%s","output_index":%d,"content_index":0,"delta":'
+        self.delta_head = (head % (ident, index)).encode()
+
+
+class _OpenCall:
+    """The function call being written."""
+
+    def __init__(self, ident: str, call_id: str, name: str) -> None:
+        self.id = ident
+        self.call_id = call_id
+        self.name = name
+        self.texts: list[str] = []
+
+    def item(self, arguments: str, status: str) -> dict[str, object]:
+        return {
+            "id": self.id,
+            "type": "function_call",
+            "status": status,
+            "call_id": self.call_id,
+            "name": self.name,
+            "arguments": arguments,
+        }
+
+
+def _text_part(text: str) -> dict[str, object]:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+def response_event(kind: str, response: bytes, number: int) -> Event:
+    """Write one of the events that carry the response object, e.g. `response.created`."""
+    head = b'{"type":"%b","sequence_number":%d,"response":' % (kind.encode(), number)
+    return Event(kind, b"".join((head, response, b"}")), number)
+
+
+class _ErrorBody(msgspec.Struct, frozen=True):
+    type: str
+    code: str
+    message: str
+    param: str | None
+
+
+class _HttpError(msgspec.Struct, frozen=True):
+    error: _ErrorBody
+
+
+class _SocketError(msgspec.Struct, frozen=True):
+    """WebSocket mode nests the error and says the HTTP status (Open Responses: WebSocketErrorEvent)."""
+
+    error: _ErrorBody
+    status: int
+    type: str = "error"
+
+
+def http_error(problem: Problem, kind: str) -> bytes:
+    """Write the body of an HTTP error."""
+    return encode(_HttpError(_ErrorBody(kind, problem.code, problem.message, problem.param)))
+
+
+def error_event(problem: Problem, kind: str, status: int) -> bytes:
+    """Write the `error` frame of WebSocket mode. It has no sequence number: it belongs to no response."""
+    return encode(_SocketError(_ErrorBody(kind, problem.code, problem.message, problem.param), status))

@@ -1,0 +1,173 @@
+"""Items: the units a conversation is made of, kept as the JSON bytes they came in.
+
+An item is looked at once, when it arrives: is it sound JSON, does its type have the fields we act on, does it make or
+answer a tool call. From then on it is bytes. Item types that are not in the table below pass through untouched; what
+an upstream cannot represent, it refuses. Not here: how a model's dialect writes an item.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from segue.protocol.codec import decode, encode, is_sound
+from segue.protocol.problems import Problem, invalid_json, missing, unsupported
+
+#: One item: a JSON object on the wire, byte for byte as its author wrote it.
+Item = bytes
+
+Role = Literal["user", "assistant", "system", "developer"]
+
+
+class _Part(msgspec.Struct):
+    type: str
+    text: str | None = None
+
+
+class _Head(msgspec.Struct):
+    """What every item may carry; `message` and `item_reference` may omit `type`."""
+
+    type: str | None = None
+    role: str | None = None
+    id: str | None = None
+    call_id: str | None = None
+
+
+class _Message(msgspec.Struct):
+    role: Role
+    content: str | list[_Part]
+
+
+class _FunctionCall(msgspec.Struct):
+    call_id: str
+    name: str
+    arguments: str
+
+
+class _FunctionCallOutput(msgspec.Struct):
+    call_id: str
+    output: str | list[_Part]
+
+
+class _CustomToolCall(msgspec.Struct):
+    call_id: str
+    name: str
+    input: str
+
+
+class _Reasoning(msgspec.Struct):
+    summary: list[_Part] = []
+    content: list[_Part] | None = None
+    encrypted_content: str | None = None
+
+
+#: Types whose fields are checked on arrival, because we or every upstream act on them.
+_CHECKED: dict[str, msgspec.json.Decoder[object]] = {
+    "message": msgspec.json.Decoder(_Message),
+    "function_call": msgspec.json.Decoder(_FunctionCall),
+    "function_call_output": msgspec.json.Decoder(_FunctionCallOutput),
+    "custom_tool_call": msgspec.json.Decoder(_CustomToolCall),
+    "custom_tool_call_output": msgspec.json.Decoder(_FunctionCallOutput),
+    "reasoning": msgspec.json.Decoder(_Reasoning),
+}
+_TEXT_PARTS = frozenset({"input_text", "output_text", "summary_text", "reasoning_text"})
+
+_heads = msgspec.json.Decoder(_Head)
+_list = msgspec.json.Decoder(list[msgspec.Raw])
+_input = msgspec.json.Decoder(str | list[msgspec.Raw])  # type: ignore[var-annotated] # a union has no runtime type
+
+
+class Input(msgspec.Struct, frozen=True):
+    """The items of one request, checked.
+
+    `calls` are the ids of the tool calls that the items make; `answers` the (call_id, index) of the outputs whose
+    call must already be in the history that the request continues.
+    """
+
+    items: tuple[Item, ...] = ()
+    calls: frozenset[str] = frozenset()
+    answers: tuple[tuple[str, int], ...] = ()
+
+
+def parse_input(raw: bytes | msgspec.Raw) -> Input | Problem:
+    """Check the `input` of a request: a string is one user message, a list is items. O(new items)."""
+    value = decode(raw, _input, "input")
+    if isinstance(value, Problem):
+        return value
+    if isinstance(value, str):
+        return Input((user_message(value),))
+    calls: set[str] = set()
+    answers: list[tuple[str, int]] = []
+    items: list[Item] = []
+    for index, item in enumerate(value):
+        head = _check(item, f"input[{index}]")
+        if isinstance(head, Problem):
+            return head
+        if head.call_id is not None and head.type is not None:
+            if head.type.endswith("_call"):
+                calls.add(head.call_id)
+            elif head.type.endswith("_call_output") and head.call_id not in calls:
+                answers.append((head.call_id, index))
+        items.append(bytes(item))  # a copy: a view would keep the whole message alive
+    return Input(tuple(items), frozenset(calls), tuple(answers))
+
+
+def user_message(text: str) -> Item:
+    """Return the item that a plain string input stands for."""
+    content = [{"type": "input_text", "text": text}]
+    return encode({"type": "message", "role": "user", "content": content})
+
+
+def calls_of(items: Sequence[Item]) -> frozenset[str]:
+    """Return the ids of the tool calls that a model's finished items make."""
+    heads = (_heads.decode(item) for item in items)
+    return frozenset(head.call_id for head in heads if head.call_id and (head.type or "").endswith("_call"))
+
+
+def split(raw: bytes) -> list[Item]:
+    """Split a JSON array of items into the items' own bytes."""
+    return [bytes(item) for item in _list.decode(raw)]
+
+
+def join(items: Sequence[Item]) -> bytes:
+    """Return the JSON array of `items`; no item is parsed."""
+    return b"[" + b",".join(items) + b"]"
+
+
+def _check(item: msgspec.Raw, where: str) -> _Head | Problem:
+    head = decode(item, _heads, where)
+    if isinstance(head, Problem):
+        return head
+    kind = head.type if head.type is not None else _implied_type(head)
+    if kind is None:
+        return missing(f"{where}.type")
+    if kind == "item_reference":
+        return unsupported(where, "an item_reference cannot be resolved; send the item itself")
+    if not is_sound(item):
+        return invalid_json(f"'{where}' holds text that is not valid Unicode")
+    if kind in _CHECKED:
+        problem = _check_fields(item, kind, where)
+        if problem is not None:
+            return problem
+    return head
+
+
+def _implied_type(head: _Head) -> str | None:
+    if head.role is not None:
+        return "message"
+    return "item_reference" if head.id is not None else None
+
+
+def _check_fields(item: msgspec.Raw, kind: str, where: str) -> Problem | None:
+    value = decode(item, _CHECKED[kind], where)
+    if isinstance(value, Problem):
+        return value
+    content = getattr(value, "content", None)
+    if not isinstance(content, list):
+        return None
+    for index, part in enumerate(content):
+        if part.type in _TEXT_PARTS and part.text is None:
+            return missing(f"{where}.content[{index}].text")
+    return None

@@ -1,0 +1,91 @@
+"""Listing items: `GET /v1/responses/{id}/input_items`, one page of what a response saw.
+
+Items are kept as their author wrote them; a listing shows them complete, with the id, status and list content that the
+schema wants. This is the only place that parses kept items, and nobody waits for it in a turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from segue.protocol.codec import encode
+from segue.protocol.ids import ResponseId, item_id
+from segue.protocol.items import Item
+from segue.protocol.problems import Problem, quoted
+
+Order = Literal["asc", "desc"]
+
+#: Where the numbers of a turn's input items begin, so that their ids never meet those of its output items.
+_INPUT_NUMBERS = 0x8000
+_PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Which part of a list is asked for, checked: at most `limit` items after the item `after`."""
+
+    limit: int = 20
+    order: Order = "desc"
+    after: str | None = None
+
+
+class _Listing(msgspec.Struct, frozen=True):
+    data: list[dict[str, Any]]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+    object: str = "list"
+
+
+class _Query(msgspec.Struct):
+    limit: int = 20
+    order: Order = "desc"
+    after: str | None = None
+
+
+MAX_LIMIT = 100
+
+
+def parse_page(query: dict[str, str]) -> Page | Problem:
+    """Check the query parameters of a list request."""
+    try:
+        wanted = msgspec.convert(query, _Query, strict=False)
+    except msgspec.ValidationError as error:
+        return Problem("invalid_value", f"Invalid query parameter: {error}.")
+    if not 1 <= wanted.limit <= MAX_LIMIT:
+        return Problem("invalid_value", f"'limit' must be between 1 and {MAX_LIMIT}.", "limit")
+    return Page(wanted.limit, wanted.order, wanted.after)
+
+
+def show(items: Sequence[Item], response_id: ResponseId) -> list[dict[str, Any]]:
+    """Complete one turn's input items for a listing."""
+    return [_complete(msgspec.json.decode(item), response_id, index) for index, item in enumerate(items)]
+
+
+def paginate(items: list[dict[str, Any]], page: Page) -> bytes | Problem:
+    """Cut the page out of all items (oldest first) and encode the list object."""
+    ordered = items if page.order == "asc" else items[::-1]
+    start = 0
+    if page.after is not None:
+        found = next((index for index, item in enumerate(ordered) if item["id"] == page.after), None)
+        if found is None:
+            return Problem("item_not_found", f"No item with id {quoted(page.after)} in this list.", "after")
+        start = found + 1
+    data = ordered[start : start + page.limit]
+    first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
+    return encode(_Listing(data, first, last, start + page.limit < len(ordered)))
+
+
+def _complete(item: dict[str, Any], response_id: ResponseId, index: int) -> dict[str, Any]:
+    kind = item.get("type") or "message"
+    ident = item.get("id") or item_id(_PREFIXES.get(kind, "item"), response_id, _INPUT_NUMBERS + index)
+    shown = {**item, "type": kind, "id": ident}
+    if kind in {"message", "function_call", "function_call_output"}:
+        shown["status"] = item.get("status") or "completed"
+    if kind == "message" and isinstance(item.get("content"), str):
+        part = "output_text" if item.get("role") == "assistant" else "input_text"
+        extra = {"annotations": []} if part == "output_text" else {}
+        shown["content"] = [{"type": part, "text": item["content"], **extra}]
+    return shown

@@ -1,0 +1,125 @@
+"""Problems: why a request is refused or a turn fails, as values.
+
+A problem says what is wrong in the wire's own words (`code`, `param`) and in a sentence that tells the client what
+to do. It does not know HTTP statuses, event shapes or close codes: the gateway maps `code` to those in one table.
+Every message a client can see is written here.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Code = Literal[
+    "invalid_json",
+    "invalid_type",
+    "invalid_value",
+    "missing_required_parameter",
+    "unknown_event_type",
+    "unsupported_parameter",
+    "unsupported_content_encoding",
+    "message_too_large",
+    "previous_response_not_found",
+    "tool_call_not_found",
+    "store_mismatch",
+    "model_not_found",
+    "response_not_found",
+    "item_not_found",
+    "route_not_found",
+    "method_not_allowed",
+    "upgrade_required",
+    "invalid_api_key",
+    "forbidden_host",
+    "forbidden_origin",
+    "forbidden_peer",
+    "websocket_connection_limit_reached",
+    "context_length_exceeded",
+    "server_overloaded",
+    "upstream_error",
+    "upstream_protocol_error",
+    "store_error",
+    "server_error",
+]
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """Why a request is refused or a turn failed."""
+
+    code: Code
+    message: str
+    param: str | None = None
+
+
+class Refused(Exception):  # noqa: N818 - reads as what happened: the turn was refused
+    """Raised by the shells (never by this package) when a request ends in a problem instead of a stream."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+def quoted(text: str, limit: int = 80) -> str:
+    """Quote what a client sent for an error message, cut so that hostile input cannot make a large reply."""
+    return f"'{text if len(text) <= limit else text[:limit] + '…'}'"
+
+
+def invalid_json(detail: str) -> Problem:
+    return Problem("invalid_json", f"The request is not valid JSON: {detail}. Send one JSON object.")
+
+
+def missing(param: str) -> Problem:
+    return Problem("missing_required_parameter", f"Missing required parameter: '{param}'.", param)
+
+
+def unsupported(param: str, advice: str) -> Problem:
+    return Problem("unsupported_parameter", f"'{param}' is not supported here: {advice}", param)
+
+
+def unknown_type(got: str) -> Problem:
+    message = f"Unknown message type {quoted(got)}. A client sends 'response.create' on this connection."
+    return Problem("unknown_event_type", message, "type")
+
+
+def previous_response_not_found(response_id: str) -> Problem:
+    # The sentence is the service's own; the code is what clients act on: they resend the full input.
+    message = f"Previous response with id {quoted(response_id)} not found."
+    return Problem("previous_response_not_found", message, "previous_response_id")
+
+
+def response_not_found(response_id: str) -> Problem:
+    return Problem("response_not_found", f"Response with id {quoted(response_id)} not found.", "response_id")
+
+
+def tool_call_not_found(call_id: str, index: int) -> Problem:
+    message = (
+        f"No tool call found for the output with call_id {quoted(call_id)}. "
+        "Continue the response that made the call, or send the call item before its output."
+    )
+    return Problem("tool_call_not_found", message, f"input[{index}].call_id")
+
+
+def store_mismatch(response_id: str) -> Problem:
+    message = (
+        f"Response {quoted(response_id)} was made with store=false, so a store=true response cannot continue it. "
+        "Send the full input without previous_response_id, or set store to false."
+    )
+    return Problem("store_mismatch", message, "store")
+
+
+def model_not_found(model: str) -> Problem:
+    message = f"The model {quoted(model)} does not exist here. GET /v1/models lists the models that do."
+    return Problem("model_not_found", message, "model")
+
+
+def connection_limit(minutes: float) -> Problem:
+    message = (
+        f"Responses websocket connection limit reached ({minutes:g} minutes). "
+        "Create a new websocket connection to continue."
+    )
+    return Problem("websocket_connection_limit_reached", message)
+
+
+def shutting_down() -> Problem:
+    message = "The gateway is shutting down. Create a new websocket connection to continue."
+    return Problem("websocket_connection_limit_reached", message)

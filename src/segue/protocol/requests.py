@@ -1,0 +1,236 @@
+"""The request: what a client may ask for in `POST /v1/responses` and in a `response.create` message.
+
+`parse_create` is the whole of request validation: it returns a `Create` or the `Problem` to answer with. Only the new
+items are looked at. Unknown top-level fields are accepted and ignored, since real clients send their own. Nothing here
+knows the history, the models on offer or the transport's state; the executor checks those.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Raw
+
+from segue.protocol.codec import decode
+from segue.protocol.items import Input, parse_input
+from segue.protocol.problems import Problem, missing, unknown_type, unsupported
+
+Transport = Literal["http", "websocket"]
+
+_NULL = Raw(b"null")
+
+Count = Annotated[int, Meta(ge=1)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+Metadata = Annotated[
+    dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]], Meta(max_length=16)
+]
+
+
+class _ToolChoice(msgspec.Struct):
+    type: str
+
+
+class _Format(msgspec.Struct):
+    type: str = "text"
+
+
+class _Text(msgspec.Struct):
+    format: _Format | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+
+
+class _Reasoning(msgspec.Struct):
+    effort: str | None = None
+    summary: str | None = None
+
+
+class _StreamOptions(msgspec.Struct):
+    include_obfuscation: bool | None = None
+
+
+class _Tool(msgspec.Struct):
+    type: str
+    name: str | None = None
+
+
+class _Wire(msgspec.Struct, kw_only=True):
+    """The fields we act on or echo, with the types of the wire; `null` means absent."""
+
+    model: str | None = None
+    input: Raw = _NULL
+    previous_response_id: str | None = None
+    store: bool | None = None
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    background: bool | None = None
+    generate: bool | None = None
+    stream_id: Raw = _NULL
+    conversation: Raw = _NULL
+    prompt: Raw = _NULL
+    instructions: str | None = None
+    tools: list[_Tool] | None = None
+    tool_choice: str | _ToolChoice | None = None
+    text: _Text | None = None
+    reasoning: _Reasoning | None = None
+    metadata: Metadata | None = None
+    include: list[str] | None = None
+    parallel_tool_calls: bool | None = None
+    max_output_tokens: Count | None = None
+    max_tool_calls: Count | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+
+
+class _Raws(msgspec.Struct):
+    """The same message once more, for the fields that are kept as values of any shape."""
+
+    tools: Raw = _NULL
+    tool_choice: Raw = _NULL
+    text: Raw = _NULL
+    reasoning: Raw = _NULL
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """How a turn is to be run. Taken from each request, never inherited from the parent response."""
+
+    model: str
+    instructions: str | None = None
+    tools: list[dict[str, Any]] = []
+    tool_choice: str | dict[str, Any] = "auto"
+    text: dict[str, Any] = {}
+    reasoning: dict[str, Any] | None = None
+    metadata: dict[str, str] = {}
+    include: tuple[str, ...] = ()
+    parallel_tool_calls: bool = True
+    max_output_tokens: int | None = None
+    max_tool_calls: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_logprobs: int = 0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    truncation: str = "disabled"
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+
+
+class Create(msgspec.Struct, frozen=True, kw_only=True):
+    """One request to make a response, checked as far as it can be without state.
+
+    `size_bytes` is the length of the message it came in, for bounding queues.
+    """
+
+    settings: Settings
+    input: Input = Input()
+    previous_response_id: str | None = None
+    store: bool = True
+    stream: bool = False
+    generate: bool = True
+    size_bytes: int = 0
+
+
+class _Head(msgspec.Struct):
+    type: str | None = None
+
+
+_heads = msgspec.json.Decoder(_Head)
+_wires = msgspec.json.Decoder(_Wire)
+_raws = msgspec.json.Decoder(_Raws)
+_objects = msgspec.json.Decoder(dict[str, Any] | None)  # type: ignore[var-annotated] # a union has no runtime type
+_choices = msgspec.json.Decoder(str | dict[str, Any] | None)  # type: ignore[var-annotated] # as above
+_tool_lists = msgspec.json.Decoder(list[dict[str, Any]] | None)  # type: ignore[var-annotated] # as above
+
+#: Fields that ask for something this version does not do. Ignoring them would give a wrong answer, so they are refused.
+_REFUSED = (
+    ("conversation", "send previous_response_id to continue a response, or the full input"),
+    ("prompt", "stored prompts do not exist here; send instructions and input"),
+    ("stream_id", "this connection has only the default lane; leave it out, or open one connection per lane"),
+)
+
+
+def parse_message(data: bytes | str) -> Create | Problem:
+    """Read one client message of WebSocket mode: peek at its `type`, then parse it."""
+    head = decode(data, _heads)
+    if isinstance(head, Problem):
+        return head
+    if head.type is None:
+        return missing("type")
+    if head.type != "response.create":
+        return unknown_type(head.type)
+    return parse_create(data, "websocket")
+
+
+def parse_create(data: bytes | str, transport: Transport) -> Create | Problem:
+    """Read the body of a create. `data` is one JSON object; the length limit was applied by the shell."""
+    wire = decode(data, _wires)
+    if isinstance(wire, Problem):
+        return wire
+    problem = _refuse(wire, transport)
+    if problem is not None:
+        return problem
+    settings = _settings(data, wire)
+    if isinstance(settings, Problem):
+        return settings
+    parsed = Input() if wire.input == _NULL else parse_input(wire.input)
+    if isinstance(parsed, Problem):
+        return parsed
+    if not parsed.items and wire.previous_response_id is None and wire.generate is not False:
+        return missing("input")
+    return Create(
+        settings=settings,
+        input=parsed,
+        previous_response_id=wire.previous_response_id,
+        store=wire.store is not False,
+        stream=bool(wire.stream),
+        generate=wire.generate is not False,
+        size_bytes=len(data),
+    )
+
+
+def _refuse(wire: _Wire, transport: Transport) -> Problem | None:
+    for name, advice in _REFUSED:
+        if getattr(wire, name) != _NULL:
+            return unsupported(name, advice)
+    if wire.background:
+        if transport == "websocket":
+            return unsupported("background", "a WebSocket response is never a background one; leave it out")
+        return unsupported("background", "run the turn in the foreground, with stream=true for a long one")
+    if not wire.model:
+        return missing("model")
+    return None
+
+
+def _settings(data: bytes | str, wire: _Wire) -> Settings | Problem:
+    raws = decode(data, _raws)
+    if isinstance(raws, Problem):
+        return raws
+    values: dict[str, Any] = {}
+    readers = (("tools", _tool_lists), ("tool_choice", _choices), ("text", _objects), ("reasoning", _objects))
+    for name, reader in readers:
+        value = decode(getattr(raws, name), reader, name)
+        if isinstance(value, Problem):
+            return value
+        if value is not None:
+            values[name] = value
+    for name in _PLAIN:
+        value = getattr(wire, name)
+        if value is not None:
+            values[name] = value
+    values["include"] = tuple(wire.include or ())
+    return Settings(**values)
+
+
+_PLAIN = tuple(
+    name
+    for name in Settings.__struct_fields__
+    if name not in {"tools", "tool_choice", "text", "reasoning", "include"}
+)

@@ -1,0 +1,152 @@
+"""The response object, with every key that the Open Responses schema requires.
+
+It has two halves. `Head` changes during a turn (status, usage, …); the echo of the request's settings does not, so it
+is encoded once per turn, and the finished object is put together by joining bytes: neither the settings nor the output
+items are encoded again. Not here: the events that carry the object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from segue.protocol.codec import encode
+from segue.protocol.ids import ResponseId
+from segue.protocol.items import Item
+from segue.protocol.requests import Settings
+
+Status = Literal["in_progress", "completed", "incomplete", "failed"]
+#: Statuses after which nothing of a response changes any more.
+TerminalStatus = Literal["completed", "incomplete", "failed"]
+
+
+class _CachedTokens(msgspec.Struct, frozen=True):
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+
+
+class _ReasoningTokens(msgspec.Struct, frozen=True):
+    reasoning_tokens: int = 0
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens of one turn, as the upstream counted them; the whole history counts as input in every turn."""
+
+    input_tokens: int
+    input_tokens_details: _CachedTokens
+    output_tokens: int
+    output_tokens_details: _ReasoningTokens
+    total_tokens: int
+
+
+def usage(input_tokens: int, output_tokens: int, *, cached: int = 0, reasoning: int = 0) -> Usage:
+    """Count a turn: `cached` of the input tokens were not processed again, `reasoning` of the output are not text."""
+    total = input_tokens + output_tokens
+    return Usage(input_tokens, _CachedTokens(cached), output_tokens, _ReasoningTokens(reasoning), total)
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """`response.error`: why a turn failed after it had begun."""
+
+    code: str
+    message: str
+
+
+class IncompleteDetails(msgspec.Struct, frozen=True):
+    reason: str
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of a response object that belongs to the turn rather than to its request. Times are unix seconds."""
+
+    id: ResponseId
+    object: str = "response"
+    created_at: int
+    completed_at: int | None = None
+    status: Status = "in_progress"
+    error: Failure | None = None
+    incomplete_details: IncompleteDetails | None = None
+    previous_response_id: ResponseId | None = None
+    usage: Usage | None = None
+
+
+class _Echo(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings as the schema wants them echoed: defaults filled in, nothing left out."""
+
+    model: str
+    instructions: str | None
+    tools: list[dict[str, Any]]
+    tool_choice: str | dict[str, Any]
+    truncation: str
+    parallel_tool_calls: bool
+    text: dict[str, Any]
+    top_p: float
+    presence_penalty: float
+    frequency_penalty: float
+    top_logprobs: int
+    temperature: float
+    reasoning: dict[str, Any] | None
+    max_output_tokens: int | None
+    max_tool_calls: int | None
+    store: bool
+    background: bool
+    service_tier: str
+    metadata: dict[str, str]
+    safety_identifier: str | None
+    prompt_cache_key: str | None
+
+
+def encode_echo(settings: Settings, *, store: bool) -> bytes:
+    """Return the echo of the request as a JSON object. O(settings), once per turn."""
+    tier = settings.service_tier
+    return encode(
+        _Echo(
+            model=settings.model,
+            instructions=settings.instructions,
+            tools=[_echo_tool(tool) for tool in settings.tools],
+            tool_choice=settings.tool_choice,
+            truncation=settings.truncation,
+            parallel_tool_calls=settings.parallel_tool_calls,
+            text=_echo_text(settings.text),
+            top_p=1.0 if settings.top_p is None else settings.top_p,
+            presence_penalty=settings.presence_penalty,
+            frequency_penalty=settings.frequency_penalty,
+            top_logprobs=settings.top_logprobs,
+            temperature=1.0 if settings.temperature is None else settings.temperature,
+            reasoning=_echo_reasoning(settings.reasoning),
+            max_output_tokens=settings.max_output_tokens,
+            max_tool_calls=settings.max_tool_calls,
+            store=store,
+            background=False,
+            service_tier="default" if tier in {None, "auto"} else str(tier),
+            metadata=settings.metadata,
+            safety_identifier=settings.safety_identifier,
+            prompt_cache_key=settings.prompt_cache_key,
+        )
+    )
+
+
+def encode_response(head: Head, output: Sequence[Item], echo: bytes) -> bytes:
+    """Put a response object together from its head, its finished items and the echo of its settings."""
+    return b"".join((encode(head)[:-1], b',"output":[', b",".join(output), b"],", echo[1:]))
+
+
+def _echo_tool(tool: dict[str, Any]) -> dict[str, Any]:
+    if tool.get("type") != "function":
+        return tool
+    # The schema wants these keys even where the request left them out.
+    return {"description": None, "parameters": None, "strict": None, **tool}
+
+
+def _echo_text(text: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in text.items() if value is not None}  # optional enums refuse null
+    form = kept.get("format") or {"type": "text"}
+    if form.get("type") == "json_schema":
+        form = {"description": None, "strict": False, **{k: v for k, v in form.items() if v is not None}}
+    return {**kept, "format": form}
+
+
+def _echo_reasoning(reasoning: dict[str, Any] | None) -> dict[str, Any] | None:
+    return None if reasoning is None else {"effort": None, "summary": None, **reasoning}

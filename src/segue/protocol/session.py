@@ -1,0 +1,311 @@
+"""The state machine of one WebSocket connection: what each message, ended turn and deadline leads to.
+
+Theory. A connection has lanes. A lane runs one turn at a time and queues the rest, first in, first out; a refusal
+waits for its place in that order too, so that a client can match replies to requests by counting. The default lane is
+the only one so far; a named lane is one more entry in `_lanes`. Around the lanes the connection has a phase: it is
+open, then closing (its age limit is reached or the gateway drains: what runs ends, what waits is refused in its place, nothing new
+starts), then closed.
+
+Both machines are tables: `LANE` and `PHASE`. An input that a table does not list for a state is a mistake of the
+caller and is listed in `IMPOSSIBLE`; nothing that a *client* sends can lead there. Methods return effects, in the
+order in which the shell must carry them out; `now` is any monotonic clock in seconds. Not here: sockets, timers,
+histories, and what a turn does while it runs.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+
+import msgspec
+
+from segue.protocol.problems import Problem, connection_limit, shutting_down
+from segue.protocol.requests import Create, parse_message
+
+#: The lane of requests that name none.
+DEFAULT_LANE = ""
+
+CLOSE_GOING_AWAY = 1001
+CLOSE_UNSUPPORTED_DATA = 1003
+CLOSE_SERVICE_RESTART = 1012
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Bounds of one connection. A lane's queue may pass them by one message: reading stops only after it."""
+
+    max_age_s: float = 3600.0
+    idle_timeout_s: float = 600.0
+    max_queued: int = 64
+    max_queued_bytes: int = 16 * 1024 * 1024
+
+
+# --- effects ---------------------------------------------------------------------------------------------------------
+
+
+class Start(msgspec.Struct, frozen=True):
+    """Run this turn; report its end with `Session.ended`."""
+
+    lane: str
+    create: Create
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """Send this problem as an `error` frame."""
+
+    lane: str
+    problem: Problem
+
+
+class Evict(msgspec.Struct, frozen=True):
+    """Forget this response in the connection's cache (a continuation of it failed in its own lane)."""
+
+    lane: str
+    response_id: str
+
+
+class Cancel(msgspec.Struct, frozen=True):
+    """Stop the running turns: nobody is there to read them. No `ended` is expected."""
+
+
+class Close(msgspec.Struct, frozen=True):
+    """Close the socket. It is the last effect of a connection."""
+
+    code: int
+    reason: str
+
+
+Effect = Start | Reply | Evict | Cancel | Close
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+class LaneState(Enum):
+    IDLE = "idle"
+    RUNNING = "running"
+
+
+class LaneInput(Enum):
+    REQUEST = "request"  # a create, or the problem that a message turned out to be
+    SUCCEEDED = "succeeded"  # completed or incomplete: the response may be continued
+    FAILED = "failed"  # refused with a problem, or response.failed
+    CANCELLED = "cancelled"  # the turn was stopped; nobody is to blame
+
+
+class Action(Enum):
+    QUEUE = "queue"
+    NEXT = "next"  # start what waits first in the queue
+    EVICT = "evict"  # forget the parent that the failed turn named
+
+
+LANE: dict[tuple[LaneState, LaneInput], tuple[LaneState, tuple[Action, ...]]] = {
+    (LaneState.IDLE, LaneInput.REQUEST): (LaneState.IDLE, (Action.QUEUE, Action.NEXT)),
+    (LaneState.RUNNING, LaneInput.REQUEST): (LaneState.RUNNING, (Action.QUEUE,)),
+    (LaneState.RUNNING, LaneInput.SUCCEEDED): (LaneState.IDLE, (Action.NEXT,)),
+    # Open Responses, WebSocket: a continuation that fails with 4xx or 5xx evicts the id it referenced.
+    (LaneState.RUNNING, LaneInput.FAILED): (LaneState.IDLE, (Action.EVICT, Action.NEXT)),
+    (LaneState.RUNNING, LaneInput.CANCELLED): (LaneState.IDLE, (Action.NEXT,)),
+}
+
+
+class Phase(Enum):
+    OPEN = "open"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+class PhaseInput(Enum):
+    EXPIRE = "expire"  # the age limit is reached
+    DRAIN = "drain"  # the gateway is shutting down
+    QUIET = "quiet"  # no turn runs and none waits
+    IDLE = "idle"  # quiet for too long
+    DISCONNECT = "disconnect"
+
+
+PHASE: dict[tuple[Phase, PhaseInput], Phase] = {
+    (Phase.OPEN, PhaseInput.EXPIRE): Phase.CLOSING,
+    (Phase.OPEN, PhaseInput.DRAIN): Phase.CLOSING,
+    (Phase.OPEN, PhaseInput.QUIET): Phase.OPEN,
+    (Phase.OPEN, PhaseInput.IDLE): Phase.CLOSED,
+    (Phase.OPEN, PhaseInput.DISCONNECT): Phase.CLOSED,
+    (Phase.CLOSING, PhaseInput.EXPIRE): Phase.CLOSING,
+    (Phase.CLOSING, PhaseInput.DRAIN): Phase.CLOSING,
+    (Phase.CLOSING, PhaseInput.QUIET): Phase.CLOSED,
+    (Phase.CLOSING, PhaseInput.IDLE): Phase.CLOSED,
+    (Phase.CLOSING, PhaseInput.DISCONNECT): Phase.CLOSED,
+    (Phase.CLOSED, PhaseInput.EXPIRE): Phase.CLOSED,
+    (Phase.CLOSED, PhaseInput.DRAIN): Phase.CLOSED,
+    (Phase.CLOSED, PhaseInput.QUIET): Phase.CLOSED,
+    (Phase.CLOSED, PhaseInput.IDLE): Phase.CLOSED,
+    (Phase.CLOSED, PhaseInput.DISCONNECT): Phase.CLOSED,
+}
+
+#: A turn cannot end in a lane that runs none.
+IMPOSSIBLE = frozenset(
+    (LaneState.IDLE, event) for event in (LaneInput.SUCCEEDED, LaneInput.FAILED, LaneInput.CANCELLED)
+)
+
+
+class LocalProtocolError(Exception):
+    """The shell broke the contract of this module: a bug of ours, never the peer's doing."""
+
+
+# --- the machine -----------------------------------------------------------------------------------------------------
+
+
+class _Lane:
+    __slots__ = ("parent", "queue", "state")
+
+    def __init__(self) -> None:
+        self.state = LaneState.IDLE
+        self.queue: deque[tuple[Create | Problem, int]] = deque()
+        self.parent: str | None = None  # what the running turn continues
+
+
+class Session:
+    """The state of one connection. It holds no socket and no history, only what decides what happens next."""
+
+    def __init__(self, limits: Limits, now: float) -> None:
+        self._limits = limits
+        self._expires_at = now + limits.max_age_s
+        self._active_at = now
+        self._phase = Phase.OPEN
+        self._farewell: Problem | None = None
+        self._farewell_said = False
+        self._close = Close(CLOSE_GOING_AWAY, "")
+        self._lanes: dict[str, _Lane] = {DEFAULT_LANE: _Lane()}
+        self._running = 0
+        self._queued = 0
+        self._queued_bytes = 0
+
+    @property
+    def closed(self) -> bool:
+        """True once the connection is over: every further input is ignored."""
+        return self._phase is Phase.CLOSED
+
+    @property
+    def saturated(self) -> bool:
+        """True while the queue is full: the shell must stop reading, so that the client's sending stalls."""
+        return self._queued >= self._limits.max_queued or self._queued_bytes >= self._limits.max_queued_bytes
+
+    def receive(self, message: str, now: float) -> list[Effect]:
+        """Take one text message."""
+        if self.closed:
+            return []
+        self._active_at = now
+        request = parse_message(message)
+        return self._drive(DEFAULT_LANE, LaneInput.REQUEST, (request, len(message)))
+
+    def receive_binary(self) -> list[Effect]:
+        """Take one binary message: the protocol has none (every message is text)."""
+        if self.closed:
+            return []
+        self._phase = Phase.CLOSED
+        return [Cancel(), Close(CLOSE_UNSUPPORTED_DATA, "text messages only")]
+
+    def ended(self, lane: str, outcome: LaneInput, now: float) -> list[Effect]:
+        """Report that the turn started in `lane` is over, after its last event was handed to the socket."""
+        if self.closed:
+            return []
+        self._active_at = now
+        effects = self._drive(lane, outcome, None)
+        return effects + self._settle()
+
+    def drain(self) -> list[Effect]:
+        """End what runs, refuse what waits in its turn, then close: the gateway is going away."""
+        if self._phase is not Phase.OPEN:
+            return []
+        return self._begin_closing(PhaseInput.DRAIN, shutting_down(), Close(CLOSE_SERVICE_RESTART, "shutting down"))
+
+    def disconnected(self) -> list[Effect]:
+        """Report that the peer is gone: dropping the connection is how a client cancels."""
+        if self.closed:
+            return []
+        self._phase = PHASE[self._phase, PhaseInput.DISCONNECT]
+        return [Cancel()]
+
+    def next_deadline(self) -> float | None:
+        """Return when `timeout` wants to be called; None if nothing is due. It may be called early."""
+        if self._phase is Phase.CLOSED:
+            return None
+        idle_at = self._active_at + self._limits.idle_timeout_s
+        if self._phase is Phase.CLOSING:
+            return None if self._running else idle_at
+        return self._expires_at if self._running else min(self._expires_at, idle_at)
+
+    def timeout(self, now: float) -> list[Effect]:
+        """Apply the age limit and the idle timeout, as far as they are due at `now`."""
+        if self._phase is Phase.OPEN and now >= self._expires_at:
+            problem = connection_limit(self._limits.max_age_s / 60)
+            return self._begin_closing(PhaseInput.EXPIRE, problem, Close(CLOSE_GOING_AWAY, "age limit reached"))
+        if self.closed or self._running or now < self._active_at + self._limits.idle_timeout_s:
+            return []
+        self._phase = PHASE[self._phase, PhaseInput.IDLE]
+        return [Close(CLOSE_GOING_AWAY, "idle for too long")]
+
+    # --- private -----------------------------------------------------------------------------------------------------
+
+    def _drive(self, name: str, event: LaneInput, request: tuple[Create | Problem, int] | None) -> list[Effect]:
+        lane = self._lanes[name]
+        if (lane.state, event) in IMPOSSIBLE:
+            raise LocalProtocolError(f"{event.value!r} in a lane that is {lane.state.value}")
+        was = lane.state
+        lane.state, actions = LANE[was, event]
+        self._running -= was is LaneState.RUNNING and lane.state is LaneState.IDLE
+        effects: list[Effect] = []
+        for action in actions:
+            match action:
+                case Action.QUEUE:
+                    assert request is not None, "only a request is queued"
+                    self._enqueue(lane, request)
+                case Action.EVICT:
+                    if lane.parent is not None:
+                        effects.append(Evict(name, lane.parent))
+                case Action.NEXT:
+                    effects += self._start_next(name, lane)
+        return effects
+
+    def _enqueue(self, lane: _Lane, request: tuple[Create | Problem, int]) -> None:
+        lane.queue.append(request)
+        self._queued += 1
+        self._queued_bytes += request[1]
+
+    def _dequeue(self, lane: _Lane) -> Create | Problem:
+        request, size = lane.queue.popleft()
+        self._queued -= 1
+        self._queued_bytes -= size
+        return request
+
+    def _start_next(self, name: str, lane: _Lane) -> list[Effect]:
+        effects: list[Effect] = []
+        while lane.queue:
+            request = self._dequeue(lane)
+            if self._phase is Phase.CLOSING:
+                effects.append(self._say_farewell())
+            elif isinstance(request, Create):
+                lane.state = LaneState.RUNNING
+                lane.parent = request.previous_response_id
+                self._running += 1
+                return [*effects, Start(name, request)]
+            else:
+                effects.append(Reply(name, request))
+        return effects
+
+    def _begin_closing(self, event: PhaseInput, farewell: Problem, close: Close) -> list[Effect]:
+        self._phase = PHASE[self._phase, event]
+        self._farewell, self._close = farewell, close
+        return self._settle()
+
+    def _settle(self) -> list[Effect]:
+        """Close a closing connection once nothing runs; the error goes out before the close, once at least."""
+        if self._running:
+            return []
+        was, self._phase = self._phase, PHASE[self._phase, PhaseInput.QUIET]
+        if was is Phase.OPEN or self._phase is not Phase.CLOSED:
+            return []
+        return [self._close] if self._farewell_said else [self._say_farewell(), self._close]
+
+    def _say_farewell(self) -> Reply:
+        assert self._farewell is not None, "a closing connection has said why"
+        self._farewell_said = True
+        return Reply(DEFAULT_LANE, self._farewell)

@@ -1,0 +1,94 @@
+"""The stream of one turn: opening events, the upstream's events, the terminal event; and what they fold to.
+
+`TurnStream` is fed what an upstream yields and returns what a client gets: its own `created`, `in_progress` and
+terminal event around the upstream's bytes, which pass as they came unless their number differs. It collects the
+finished items, which are the response's output. An upstream that breaks the protocol fails the turn; nothing raises.
+The same path serves every transport: a reply that is not streamed is the response object of the terminal event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from segue.protocol.codec import with_field
+from segue.protocol.events import FIRST_SEQUENCE_NUMBER, Ended, Event, response_event
+from segue.protocol.ids import ResponseId
+from segue.protocol.items import Item
+from segue.protocol.responses import Failure, Head, IncompleteDetails, TerminalStatus, encode_response
+
+_ADDED = "response.output_item.added"
+_DONE = "response.output_item.done"
+
+
+class Finished(msgspec.Struct, frozen=True):
+    """What a turn's stream folded to. `response` is the object that the terminal event carries."""
+
+    head: Head
+    output: tuple[Item, ...]
+    response: bytes
+    terminal: Event
+
+    @property
+    def status(self) -> TerminalStatus:
+        """The status the response ended with."""
+        status = self.head.status
+        assert status != "in_progress", "a finished response has ended"
+        return status
+
+
+class TurnStream:
+    """One turn from `open` to `close`; times are unix seconds, given by the caller."""
+
+    def __init__(self, response_id: ResponseId, parent_id: ResponseId | None, echo: bytes, now: float) -> None:
+        self._head = Head(id=response_id, created_at=int(now), previous_response_id=parent_id)
+        self._echo = echo
+        self._number = FIRST_SEQUENCE_NUMBER
+        self._output: list[Item] = []
+        self._added = 0
+
+    def open(self) -> list[Event]:
+        """Return the first two events of the turn."""
+        response = encode_response(self._head, (), self._echo)
+        return [response_event("response.created", response, 0), response_event("response.in_progress", response, 1)]
+
+    def feed(self, events: Iterable[Event]) -> list[Event]:
+        """Return the upstream's `events` as the client gets them: the same bytes, numbered without a gap."""
+        return [self._forward(event) for event in events]
+
+    def close(self, ended: Ended, now: float) -> Finished:
+        """Fold the turn. The terminal event is returned, not yet to be sent: a stored turn is committed first."""
+        ended = self._judge(ended)
+        reason = ended.incomplete_reason
+        head = msgspec.structs.replace(
+            self._head,
+            status=ended.status,
+            completed_at=int(now) if ended.status == "completed" else None,
+            usage=ended.usage,
+            error=ended.error,
+            incomplete_details=None if reason is None else IncompleteDetails(reason),
+        )
+        output = tuple(self._output)
+        response = encode_response(head, output, self._echo)
+        terminal = response_event(f"response.{ended.status}", response, self._number)
+        return Finished(head, output, response, terminal)
+
+    def _forward(self, event: Event) -> Event:
+        if event.type == _DONE:
+            self._output.append(event.item)
+        elif event.type == _ADDED:
+            self._added += 1
+        number = self._number
+        self._number += 1
+        if event.sequence_number == number:
+            return event
+        data = with_field(event.data, "sequence_number", number)
+        return Event(event.type, data, number, event.item)
+
+    def _judge(self, ended: Ended) -> Ended:
+        """Hold an upstream to the protocol: a response that ended well has no item left open."""
+        if ended.status == "failed" or self._added == len(self._output):
+            return ended
+        message = "The upstream ended its response with an output item left open."
+        return Ended("failed", ended.usage, Failure("upstream_protocol_error", message))

@@ -1,0 +1,58 @@
+"""What an upstream must do: run one turn and stream its events.
+
+The contract of `stream`, in order:
+
+1. It may raise `Refused` before it yields anything: the turn then never began, and the client gets an error instead of
+   a stream.
+2. Its first batch (which may be empty) says that the turn has begun.
+3. Batches are lists of events that were ready at the same time, so that they leave in one write. Events are numbered
+   from `FIRST_SEQUENCE_NUMBER`; `response.created`, `response.in_progress` and the terminal event are not among them.
+4. Its last batch ends in exactly one `Ended`. A failure after the turn began is an `Ended` with status `failed`.
+5. Closing the generator (`aclose`, or cancelling whoever awaits it) stops the work at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Protocol
+
+import msgspec
+
+from segue.history.chains import History
+from segue.protocol.events import Ended, Event
+from segue.protocol.ids import ResponseId
+from segue.protocol.requests import Settings
+
+Batch = Sequence[Event | Ended]
+
+
+class UpstreamRequest(msgspec.Struct, frozen=True):
+    """One turn as an upstream sees it.
+
+    `model` is the upstream's own name for the model. `history` holds all items, the new ones in `history.input`;
+    `history.parent` is the turn that is continued, with its id: an upstream that keeps state of its own (tokens, a
+    KV cache, an upstream response id) finds there what to continue, and `response_id` is the name to keep it under.
+    """
+
+    model: str
+    response_id: ResponseId
+    tenant: str
+    history: History
+    settings: Settings
+
+
+class Upstream(Protocol):
+    """A model server, or a model in this process."""
+
+    @property
+    def models(self) -> Sequence[str]:
+        """The names it answers to, for `GET /v1/models`; patterns are not listed."""
+
+    async def start(self) -> None:
+        """Get ready; called once, before the first turn."""
+
+    def stream(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
+        """Run one turn (see the module's contract)."""
+
+    async def close(self) -> None:
+        """Stop running turns and release everything."""

@@ -1,0 +1,238 @@
+"""The scripted model: deterministic, for tests, benchmarks and trying things out. Public and documented.
+
+Without a script it needs no setting up: the model `scripted` answers every turn with `deltas` pieces of text of
+`delta_bytes` bytes each, one every `pace_s` seconds (0: all at once). With a script it plays the given turns in order
+and is strict: a turn that was not expected, or that fails the script's own check, fails loudly, and `assert_done`
+fails if turns are left over. It sees each request as a real upstream would and checks what every provider checks:
+each tool output has its call before it. What it is not: a simulation of any provider's timing or errors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+
+import msgspec
+
+from segue.protocol.events import Ended, Event, OutputWriter
+from segue.protocol.items import calls_of
+from segue.protocol.problems import Problem, Refused
+from segue.protocol.responses import Failure, Usage, usage
+from segue.upstreams.interface import Batch, UpstreamRequest
+
+#: The name the scripted model answers to when nothing else is configured.
+MODEL = "scripted"
+
+
+class Text(msgspec.Struct, frozen=True):
+    """Say this, in pieces: one delta each."""
+
+    pieces: tuple[str, ...]
+
+
+class Call(msgspec.Struct, frozen=True):
+    """Call this function. `arguments` is the JSON text a model would write."""
+
+    call_id: str
+    name: str
+    arguments: str = "{}"
+
+
+class Fail(msgspec.Struct, frozen=True):
+    """End the turn in `response.failed`."""
+
+    code: str = "server_error"
+    message: str = "The script says that this turn fails."
+
+
+class Refuse(msgspec.Struct, frozen=True):
+    """Refuse the turn before it begins, as a provider does with an HTTP error. Only as the first step."""
+
+    problem: Problem
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """Stop here until `event` is set: lets a test act in the middle of a turn."""
+
+    event: asyncio.Event
+
+
+class Truncate(msgspec.Struct, frozen=True):
+    """End the turn here as incomplete."""
+
+    reason: str = "max_output_tokens"
+
+
+Step = Text | Call | Fail | Refuse | Wait | Truncate
+
+
+class ScriptedTurn(msgspec.Struct, frozen=True):
+    """One turn: what the model does, and what must be true of the request (`check` raises if it is not)."""
+
+    steps: tuple[Step, ...]
+    check: Callable[[UpstreamRequest], None] | None = None
+
+
+class ScriptError(AssertionError):
+    """The script and what happened do not agree."""
+
+
+def say(*pieces: str) -> ScriptedTurn:
+    """Script a turn that answers with text."""
+    return ScriptedTurn((Text(pieces),))
+
+
+def call(call_id: str, name: str, arguments: str = "{}") -> ScriptedTurn:
+    """Script a turn that calls one function."""
+    return ScriptedTurn((Call(call_id, name, arguments),))
+
+
+class ScriptedUpstream:
+    """A model that does what it was told to.
+
+    Args:
+        script: the turns to play, in order; None answers every turn with the pattern below.
+        deltas: pieces of text in each answer.
+        delta_bytes: length of a piece.
+        pace_s: seconds between pieces; 0 yields all events of the turn as one batch.
+    """
+
+    def __init__(
+        self,
+        script: Iterable[ScriptedTurn] | None = None,
+        *,
+        models: Sequence[str] = (MODEL,),
+        deltas: int = 8,
+        delta_bytes: int = 24,
+        pace_s: float = 0.0,
+    ) -> None:
+        self._script = None if script is None else deque(script)
+        self._models = tuple(models)
+        self._deltas = deltas
+        self._piece = ("scripted words and more of them " * (delta_bytes // 32 + 1))[:delta_bytes]
+        self._pace_s = pace_s
+        #: Every request that began, newest last; only kept with a script.
+        self.requests: list[UpstreamRequest] = []
+        #: Turns that began, and turns that were stopped before their end.
+        self.started = 0
+        self.cancelled = 0
+        self._misses: list[str] = []
+
+    @property
+    def models(self) -> Sequence[str]:
+        """The names it answers to."""
+        return self._models
+
+    async def start(self) -> None:
+        """Nothing to do."""
+
+    async def close(self) -> None:
+        """Nothing to release."""
+
+    def assert_done(self) -> None:
+        """Raise `ScriptError` if something unexpected was asked, or if turns of the script were never asked for."""
+        if self._misses:
+            raise ScriptError("; ".join(self._misses))
+        if self._script:
+            raise ScriptError(f"{len(self._script)} scripted turns were never asked for")
+
+    async def stream(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
+        """Play the next turn."""
+        turn = self._expect(request)
+        self.started += 1
+        ended = False
+        try:
+            async for batch in self._play(turn, request):
+                yield batch
+            ended = True
+        finally:
+            self.cancelled += not ended
+
+    def _expect(self, request: UpstreamRequest) -> ScriptedTurn | None:
+        """Return the turn to play (None: the pattern), or refuse loudly."""
+        if self._script is None:
+            return None
+        try:
+            turn = self._next(request)
+        except AssertionError as error:
+            self._misses.append(str(error))
+            problem = Problem("upstream_error", f"The scripted model did not expect this request: {error}")
+            raise Refused(problem) from error
+        if turn.steps and isinstance(turn.steps[0], Refuse):
+            raise Refused(turn.steps[0].problem)
+        self.requests.append(request)
+        return turn
+
+    def _next(self, request: UpstreamRequest) -> ScriptedTurn:
+        check_calls(request)
+        if not self._script:
+            raise ScriptError("the script is over")
+        turn = self._script.popleft()
+        if turn.check is not None:
+            turn.check(request)
+        return turn
+
+    async def _play(self, turn: ScriptedTurn | None, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
+        writer = OutputWriter(request.response_id)
+        if turn is None:
+            steps: tuple[Step, ...] = (Text((self._piece,) * self._deltas),)
+        else:
+            steps = turn.steps
+        size = sum(map(len, request.history.input)) if turn is None else sum(map(len, request.history.items()))
+        written = 0
+        waiting: list[Event | Ended] = []
+        for step in steps:
+            match step:
+                case Text():
+                    for piece in step.pieces:
+                        if self._pace_s:
+                            yield waiting
+                            waiting = []
+                            await asyncio.sleep(self._pace_s)
+                        waiting += writer.text(piece)
+                        written += len(piece)
+                case Call():
+                    waiting += writer.call(step.call_id, step.name, step.arguments)
+                    written += len(step.arguments)
+                case Wait():
+                    yield waiting
+                    waiting = []
+                    await step.event.wait()
+                case _:
+                    yield [*waiting, *_stop(step, writer, usage(size // 4, written // 4))]
+                    return
+        yield [*waiting, *writer.end_item(), Ended("completed", usage(size // 4, written // 4))]
+
+
+def check_calls(request: UpstreamRequest) -> None:
+    """Check what every provider checks: a tool output comes after its call."""
+    made: set[str] = set()
+    for index, item in enumerate(request.history.items()):
+        made |= calls_of([item])
+        answered = _answers(item)
+        if answered is not None and answered not in made:
+            raise ScriptError(f"item {index} answers the call {answered!r}, which no item before it makes")
+
+
+class _Head(msgspec.Struct):
+    type: str = "message"
+    call_id: str | None = None
+
+
+_heads = msgspec.json.Decoder(_Head)
+
+
+def _answers(item: bytes) -> str | None:
+    head = _heads.decode(item)
+    return head.call_id if head.type.endswith("_call_output") else None
+
+
+def _stop(step: Step, writer: OutputWriter, counted: Usage) -> list[Event | Ended]:
+    match step:
+        case Fail():
+            return [*writer.end_item("incomplete"), Ended("failed", error=Failure(step.code, step.message))]
+        case Truncate():
+            return [*writer.end_item("incomplete"), Ended("incomplete", counted, incomplete_reason=step.reason)]
+        case _:
+            raise ScriptError(f"{step!r} can only be the first step of a turn")

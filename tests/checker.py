@@ -1,0 +1,672 @@
+"""The one judge of what segue puts on the wire: strict schema checks of single events, response objects and error
+bodies against the Open Responses document (the copy that llm-comply bundles), and the order rules of one response
+(`StreamChecker`), one WebSocket connection (`SocketChecker`) and one SSE body (`check_sse`). Where the documents leave
+room, segue's own narrower rule is enforced: numbers from 0 without gaps, `response.failed` instead of a late `error`,
+no vendor events. It is not a client: it never repairs, skips or reorders a frame, knows nothing about requests (so it
+cannot tell whether an answer is the right one), and lets extra fields pass, as the specification does. A stream that
+was resumed in the middle is not for `StreamChecker`; check its events one by one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, NoReturn, TypeAlias
+
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # the package ships no types
+from jsonschema.exceptions import ValidationError, best_match  # type: ignore[import-untyped]  # as above
+from jsonschema.validators import extend  # type: ignore[import-untyped]  # as above
+from openai.types.responses import (
+    CustomTool,
+    ResponseCustomToolCallInputDeltaEvent,
+    ResponseCustomToolCallInputDoneEvent,
+    ResponseCustomToolCallItem,
+    ToolChoiceCustom,
+)
+from pydantic import ValidationError as ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from pydantic import BaseModel
+
+Json: TypeAlias = dict[str, Any]
+Transport: TypeAlias = Literal["sse", "websocket"]
+
+ERROR_SCHEMAS: Final[dict[Transport, str]] = {"sse": "ErrorStreamingEvent", "websocket": "WebSocketErrorEvent"}
+TERMINAL: Final = {f"response.{status}": status for status in ("completed", "failed", "incomplete")}
+# The document leaves `status` a free string; clients do not.
+STATUSES: Final = ("queued", "in_progress", "completed", "failed", "incomplete", "cancelled")
+# What echoes the request or names the response cannot change while the response is made.
+STABLE_KEYS: Final = (
+    *("id", "created_at", "model", "previous_response_id", "instructions", "tools", "tool_choice", "store"),
+    *("background", "metadata", "safety_identifier", "prompt_cache_key"),
+)
+
+
+class Extra(NamedTuple):
+    """A legal shape that the document cannot express, judged by the openai SDK's model in strict mode instead."""
+
+    model: type[BaseModel]
+    reason: str
+
+
+EXTRA_EVENTS: Final = {
+    "response.custom_tool_call_input.delta": Extra(
+        ResponseCustomToolCallInputDeltaEvent, "the document has function tools only; Codex edits files by custom tools"
+    ),
+    "response.custom_tool_call_input.done": Extra(ResponseCustomToolCallInputDoneEvent, "closes those deltas"),
+}
+# (a schema of the union that lacks the shape, the shape's `type`)
+EXTRA_MEMBERS: Final = {
+    ("FunctionCall", "custom_tool_call"): Extra(
+        ResponseCustomToolCallItem, "the item of a custom tool call; with id and status, as every item must have"
+    ),
+    ("FunctionTool", "custom"): Extra(CustomTool, "`tools` echoes the request, which may hold custom tools"),
+    ("FunctionToolChoice", "custom"): Extra(ToolChoiceCustom, "`tool_choice` may name a custom tool"),
+}
+
+
+class Violation(AssertionError):
+    """Something on the wire is not what the protocol, or segue's own rules, allow."""
+
+    def __init__(self, event: str, path: str, reason: str) -> None:
+        self.event = event
+        self.path = path
+        self.reason = reason
+        super().__init__(f"{event} at {path}: {reason}" if path else f"{event}: {reason}")
+
+
+# ------------------------------------------------------------------------------------------------------ single objects
+
+
+def check_event(frame: Json, *, transport: Transport) -> None:
+    """Validate one streaming event or error frame by itself; the order of events is `StreamChecker`'s business."""
+    _check_object("frame", frame)
+    kind = frame.get("type")
+    if not isinstance(kind, str):
+        raise Violation("frame", "type", f"{_short(kind)} is not a string")
+    if kind in EXTRA_EVENTS:
+        for path, reason in _model_errors(EXTRA_EVENTS[kind].model, frame):
+            raise Violation(kind, path, reason)
+    elif kind == "error":
+        _check_schema(kind, ERROR_SCHEMAS[transport], frame)
+        _check_error_event(frame, transport)
+    elif kind in _event_schemas():
+        _check_schema(kind, _event_schemas()[kind], frame)
+        if "response" in frame:
+            _check_status(kind, frame["response"])
+    else:
+        raise Violation(kind, "type", "is not an event of the Responses API; vendor events break conforming clients")
+    if "stream_id" in frame:
+        _check_stream_id(kind, frame["stream_id"], transport)
+
+
+def check_response(response: Json) -> None:
+    """Validate a response object: the schema (which requires every key, null where allowed) and a known status."""
+    _check_object("response", response)
+    _check_schema("response", "ResponseResource", response)
+    _check_status("response", response)
+
+
+def check_error(body: Json) -> None:
+    """Validate the body of an HTTP error: `{"error": {message, type, param, code}}`, nothing else beside `error`."""
+    _check_object("error body", body)
+    if body.keys() != {"error"}:
+        raise Violation("error body", "", f"has not the one key `error` but {_short(body)}")
+    error = body["error"]
+    _check_object("error body", error)
+    for key in ("message", "type", "param", "code"):
+        if key not in error:
+            raise Violation("error body", "error", f"lacks {key}")
+        absent = error[key] is None and key in ("param", "code")
+        if not absent and not _is_text(error[key]):
+            raise Violation("error body", f"error.{key}", f"{_short(error[key])} is not a non-empty string")
+
+
+def parse_json(text: str) -> Json:
+    """Parse the text of one frame; NaN and a key that occurs twice are violations, where `json` would take them.
+
+    Twice the same key is the classic fault of a server that patches bytes, and parsers disagree on what it means.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> Json:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise Violation("frame", "", f"has a key twice: {', '.join(key for key, _ in pairs)}")
+        return found
+
+    def constant(name: str) -> NoReturn:
+        raise Violation("frame", "", f"{name} is not JSON")
+
+    try:
+        value: Json = json.loads(text, object_pairs_hook=unique, parse_constant=constant)
+    except json.JSONDecodeError as error:
+        raise Violation("frame", "", f"is not JSON ({error}): {_short(text)}") from None
+    _check_object("frame", value)
+    return value
+
+
+# -------------------------------------------------------------------------------------------------------- one SSE body
+
+
+def parse_sse(data: bytes) -> list[tuple[str, str]]:
+    """Split a whole SSE body into `(event, data)` pairs, in the one form segue writes; the final `[DONE]` is dropped.
+
+    LF only, two lines per block (`event: TYPE`, `data: JSON`), the event equal to the `type` of the data, and
+    `data: [DONE]` as last block and nowhere else. Widely used parsers lose events in any other form.
+    """
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Violation("sse", "", f"is not UTF-8: {error}") from None
+    if "\r" in text:
+        raise Violation("sse", "", "has a CR; lines end in LF only")
+    if not text.endswith("\n\n"):
+        raise Violation("sse", "", f"does not end with a blank line but with {text[-40:]!r}")
+    *blocks, last = text[:-2].split("\n\n")
+    if last != "data: [DONE]":
+        raise Violation("sse", f"block {len(blocks)}", f"the last block is {_short(last)}, not 'data: [DONE]'")
+    return [_parse_block(block, f"block {index}") for index, block in enumerate(blocks)]
+
+
+def check_sse(data: bytes) -> StreamChecker:
+    """Check a whole SSE body: its form, each event, and their order; returns the finished checker."""
+    checker = StreamChecker("sse")
+    for _, text in parse_sse(data):
+        checker.feed(parse_json(text))
+    checker.finish()
+    return checker
+
+
+def _parse_block(block: str, where: str) -> tuple[str, str]:
+    lines = block.split("\n")
+    if len(lines) != 2 or not lines[0].startswith("event: ") or not lines[1].startswith("data: "):
+        raise Violation("sse", where, f"is not one `event: ` and one `data: ` line: {_short(block)}")
+    event, text = lines[0].removeprefix("event: "), lines[1].removeprefix("data: ")
+    kind = parse_json(text).get("type")
+    if event != kind:
+        raise Violation("sse", where, f"the event line says {event!r}, the data's type is {kind!r}")
+    return event, text
+
+
+# -------------------------------------------------------------------------------------------------------- one response
+
+
+class _Family(NamedTuple):
+    """What the `.delta` and `.done` events of one name build: a text in a part, or the one text of a call."""
+
+    item: str
+    group: Literal["content", "summary", "call"]
+    part: str
+    text: str
+
+
+_FAMILIES: Final = {
+    "response.output_text": _Family("message", "content", "output_text", "text"),
+    "response.refusal": _Family("message", "content", "refusal", "refusal"),
+    "response.reasoning": _Family("reasoning", "content", "reasoning_text", "text"),
+    "response.reasoning_summary_text": _Family("reasoning", "summary", "summary_text", "text"),
+    "response.function_call_arguments": _Family("function_call", "call", "", "arguments"),
+    "response.custom_tool_call_input": _Family("custom_tool_call", "call", "", "input"),
+}
+# What an item says of itself when it is added still holds when it is done.
+_ITEM_IDENTITY: Final = ("type", "role", "call_id", "name")
+# What must be empty in an item that was just added, or its deltas would say it twice.
+_EMPTY_AT_FIRST: Final[dict[str, Json]] = {
+    "message": {"content": []},
+    "reasoning": {"summary": [], "content": []},
+    "function_call": {"arguments": ""},
+    "custom_tool_call": {"input": ""},
+}
+
+
+@dataclass
+class _Piece:
+    """A text that grows by deltas, and the part it stands in."""
+
+    family: _Family
+    deltas: list[str] = field(default_factory=list)
+    annotations: list[Json] = field(default_factory=list)
+    text: str | None = None  # set by the done event of the text
+    part: Json | None = None  # set by the done event of the part
+
+
+@dataclass
+class _Item:
+    """An output item between its `added` and its `done` event."""
+
+    added: Json
+    pieces: defaultdict[str, list[_Piece]] = field(default_factory=lambda: defaultdict(list))
+    done: Json | None = None
+
+
+class StreamChecker:
+    """Order and sequence rules of one response, over the transport given; `stream_id` names its lane, if any.
+
+    Feed every frame, then call `finish()`, which also raises the first violation again: a task that swallowed it does
+    not make the stream a good one. `response` is that of the terminal event, `error` the error object of a refused
+    turn, `frames` all that was fed.
+    """
+
+    def __init__(self, transport: Transport, *, stream_id: str | None = None) -> None:
+        self.response: Json | None = None
+        self.error: Json | None = None
+        self.frames: list[Json] = []
+        self._transport: Transport = transport
+        self._stream_id = stream_id
+        self._created: Json | None = None
+        self._running = False
+        self._items: list[_Item] = []
+        self._violation: Violation | None = None
+        self._kind = "frame"
+        self._handlers: dict[str, Callable[[Json], None]] = {
+            "error": self._on_refused,
+            "response.created": self._on_created,
+            "response.queued": self._on_queued,
+            "response.in_progress": self._on_in_progress,
+            "response.output_item.added": self._on_item_added,
+            "response.output_item.done": self._on_item_done,
+            "response.content_part.added": self._on_part_added,
+            "response.content_part.done": self._on_part_done,
+            "response.reasoning_summary_part.added": self._on_part_added,
+            "response.reasoning_summary_part.done": self._on_part_done,
+            "response.output_text.annotation.added": self._on_annotation,
+            **dict.fromkeys(TERMINAL, self._on_terminal),
+            **{f"{name}.delta": self._on_delta for name in _FAMILIES},
+            **{f"{name}.done": self._on_text_done for name in _FAMILIES},
+        }
+
+    @property
+    def finished(self) -> bool:
+        """True when the turn has ended, by a terminal event or by being refused."""
+        return self.response is not None or self.error is not None
+
+    def feed(self, frame: Json) -> None:
+        """Check the next frame."""
+        try:
+            self._kind = "frame"
+            check_event(frame, transport=self._transport)
+            self._kind = frame["type"]
+            self._expect(not self.finished, "", "comes after the end of the turn")
+            # Only the error frame of WebSocket mode may go without a number.
+            self._equal("sequence_number", len(self.frames), frame.get("sequence_number", len(self.frames)))
+            if self._stream_id is None:
+                self._expect("stream_id" not in frame, "stream_id", "is on an event of the default lane")
+            self._equal("stream_id", self._stream_id, frame.get("stream_id"))
+            if self._kind not in ("error", "response.created", "response.queued", "response.in_progress"):
+                self._expect(self._running, "", "comes before response.created and response.in_progress")
+            self._handlers[self._kind](frame)
+            self.frames.append(frame)
+        except Violation as violation:
+            self._violation = self._violation or violation
+            raise
+
+    def finish(self) -> None:
+        """Say that no frame follows: the turn must have ended."""
+        if self._violation is not None:
+            raise self._violation
+        if not self.finished:
+            last = self.frames[-1]["type"] if self.frames else "nothing"
+            raise Violation("stream", "", f"ended without a terminal event, after {last}")
+
+    # The response around the items
+
+    def _on_refused(self, frame: Json) -> None:
+        self._expect(self._created is None, "", "comes after response.created; a response that began ends as failed")
+        self.error = frame["error"]
+
+    def _on_created(self, frame: Json) -> None:
+        self._expect(self._created is None, "", "comes twice")
+        self._created = frame["response"]
+        self._expect(bool(self._created["id"]), "response.id", "is empty")
+        # Only a background response may wait before it runs.
+        self._check_unborn(frame, "in_progress", *(("queued",) if self._created["background"] else ()))
+
+    def _on_queued(self, frame: Json) -> None:
+        self._expect(len(self.frames) == 1, "", "does not follow response.created")
+        self._expect(frame["response"]["background"], "", "is only for a background response")
+        self._check_unborn(frame, "queued")
+
+    def _on_in_progress(self, frame: Json) -> None:
+        self._expect(self._created is not None, "", "comes before response.created")
+        self._expect(not self._running, "", "comes twice")
+        self._running = True
+        self._check_unborn(frame, "in_progress")
+
+    def _on_terminal(self, frame: Json) -> None:
+        response, status = frame["response"], TERMINAL[self._kind]
+        self._equal("response.status", status, response["status"])
+        self._check_stable(response)
+        self._check_reasons(response)
+        still_open = [item.added["id"] for item in self._items if item.done is None]
+        self._expect(not still_open, "", f"comes while items are open: {', '.join(still_open)}")
+        done = [item.done for item in self._items if item.done is not None]
+        self._equal("response.output", done, response["output"])
+        for index, item in enumerate(done):
+            complete = item.get("status", "completed") == "completed"
+            may_be_cut = status != "completed" and index == len(done) - 1
+            self._expect(complete or may_be_cut, f"response.output[{index}].status", f"is cut in a {status} response")
+        self.response = response
+
+    def _check_unborn(self, frame: Json, *statuses: str) -> None:
+        response = frame["response"]
+        self._expect(response["status"] in statuses, "response.status", f"{response['status']!r} is not {statuses}")
+        self._equal("response.output", [], response["output"])
+        for key in ("usage", "error", "incomplete_details", "completed_at"):
+            self._equal(f"response.{key}", None, response[key])
+        self._check_stable(response)
+
+    def _check_stable(self, response: Json) -> None:
+        for key in STABLE_KEYS:
+            self._equal(f"response.{key}", (self._created or {}).get(key), response[key])
+
+    def _check_reasons(self, response: Json) -> None:
+        status, usage = response["status"], response["usage"]
+        for key, wanted in (("error", status == "failed"), ("incomplete_details", status == "incomplete")):
+            value = response[key]
+            self._expect((value is not None) == wanted, f"response.{key}", f"{_short(value)} in a {status} response")
+        if status == "completed":
+            self._expect(usage is not None, "response.usage", "is null in a completed response")
+            at = response["completed_at"]
+            self._expect(at is not None and at >= response["created_at"], "response.completed_at", f"is {at}")
+        if usage is not None:
+            sent, made = usage["input_tokens"], usage["output_tokens"]
+            cached = usage["input_tokens_details"]["cached_tokens"]
+            reasoning = usage["output_tokens_details"]["reasoning_tokens"]
+            adds_up = 0 <= cached <= sent and 0 <= reasoning <= made and usage["total_tokens"] == sent + made
+            self._expect(adds_up, "response.usage", f"does not add up: {_short(usage)}")
+
+    # Items
+
+    def _on_item_added(self, frame: Json) -> None:
+        item = frame["item"]
+        self._expect(item is not None, "item", "is null")
+        self._equal("output_index", len(self._items), frame["output_index"])
+        self._expect(bool(item["id"]), "item.id", "is empty")
+        for key in ("id", "call_id"):
+            taken = {other.added.get(key) for other in self._items} - {None}
+            self._expect(item.get(key) not in taken, f"item.{key}", f"{item.get(key)!r} is that of an earlier item")
+        kind, state = item["type"], _Item(item)
+        if kind in _EMPTY_AT_FIRST:
+            self._equal("item.status", "in_progress", item.get("status", "in_progress"))
+        for key, empty in _EMPTY_AT_FIRST.get(kind, {}).items():
+            self._equal(f"item.{key}", empty, item.get(key, empty))
+        state.pieces["call"] += [_Piece(family) for family in _FAMILIES.values() if family[:2] == (kind, "call")]
+        self._items.append(state)
+
+    def _on_item_done(self, frame: Json) -> None:
+        item = frame["item"]
+        self._expect(item is not None, "item", "is null")
+        state = self._open_item(frame, "item.id", item["id"])
+        for key in _ITEM_IDENTITY:
+            self._equal(f"item.{key}", state.added.get(key), item.get(key))
+        self._expect(item.get("status") != "in_progress", "item.status", "is still in_progress")
+        for piece in state.pieces["call"]:
+            self._expect(piece.text is not None, "item", "is done before its arguments or input are")
+            self._equal(f"item.{piece.family.text}", piece.text, item[piece.family.text])
+        if item["type"] in ("message", "reasoning"):
+            for group in ("content", "summary"):
+                parts = [piece.part for piece in state.pieces[group]]
+                self._expect(None not in parts, f"item.{group}", "is done before its parts are")
+                self._equal(f"item.{group}", parts, item.get(group, []))
+        state.done = item
+
+    # Parts and texts
+
+    def _on_part_added(self, frame: Json) -> None:
+        item = self._open_item(frame, "item_id", frame["item_id"])
+        part, group, kind = frame["part"], self._group(), item.added["type"]
+        family = next((one for one in _FAMILIES.values() if one[:3] == (kind, group, part["type"])), None)
+        if family is None:
+            self._fail("part.type", f"a {kind} item has no {part['type']} in its {group}")
+        pieces = item.pieces[group]
+        self._equal(f"{group}_index", len(pieces), frame[f"{group}_index"])
+        self._expect(not pieces or pieces[-1].part is not None, "", "comes before the part before it is done")
+        self._equal(f"part.{family.text}", "", part[family.text])
+        self._equal("part.annotations", [], part.get("annotations", []))
+        pieces.append(_Piece(family))
+
+    def _on_part_done(self, frame: Json) -> None:
+        part, group = frame["part"], self._group()
+        piece = self._open_piece(frame, group)
+        self._equal("part.type", piece.family.part, part["type"])
+        self._expect(piece.text is not None, "", "comes before the done event of its text")
+        self._equal(f"part.{piece.family.text}", piece.text, part[piece.family.text])
+        self._equal("part.annotations", piece.annotations, part.get("annotations", []))
+        piece.part = part
+
+    def _on_delta(self, frame: Json) -> None:
+        self._open_text(frame, _FAMILIES[self._kind.removesuffix(".delta")]).deltas.append(frame["delta"])
+
+    def _on_text_done(self, frame: Json) -> None:
+        family = _FAMILIES[self._kind.removesuffix(".done")]
+        piece = self._open_text(frame, family)
+        self._equal(family.text, "".join(piece.deltas), frame[family.text])
+        piece.text = frame[family.text]
+
+    def _on_annotation(self, frame: Json) -> None:
+        piece = self._open_text(frame, _FAMILIES["response.output_text"])
+        self._expect(frame["annotation"] is not None, "annotation", "is null")
+        self._equal("annotation_index", len(piece.annotations), frame["annotation_index"])
+        piece.annotations.append(frame["annotation"])
+
+    def _group(self) -> Literal["content", "summary"]:
+        return "summary" if "summary" in self._kind else "content"
+
+    def _open_item(self, frame: Json, path: str, item_id: str) -> _Item:
+        index = frame["output_index"]
+        self._expect(0 <= index < len(self._items), "output_index", f"no item was added at {index}")
+        item = self._items[index]
+        self._equal(path, item.added["id"], item_id)
+        self._expect(item.done is None, "output_index", f"item {index} is already done")
+        return item
+
+    def _open_piece(self, frame: Json, group: str) -> _Piece:
+        pieces = self._open_item(frame, "item_id", frame["item_id"]).pieces[group]
+        index = frame.get(f"{group}_index", 0)  # a call has one text, without an index
+        self._expect(0 <= index < len(pieces), f"{group}_index", f"the item has no {group} at {index}")
+        self._expect(pieces[index].part is None, f"{group}_index", f"part {index} is already done")
+        return pieces[index]
+
+    def _open_text(self, frame: Json, family: _Family) -> _Piece:
+        piece = self._open_piece(frame, family.group)
+        self._expect(piece.family == family, "type", f"is not for {' '.join(piece.family[:3])}")
+        self._expect(piece.text is None, "", "comes after the done event of its text")
+        return piece
+
+    # How to complain
+
+    def _equal(self, path: str, expected: object, actual: object) -> None:
+        if expected != actual:
+            self._fail(path, f"is {_short(actual)}, expected {_short(expected)}")
+
+    def _expect(self, true: bool, path: str, reason: str) -> None:
+        if not true:
+            self._fail(path, reason)
+
+    def _fail(self, path: str, reason: str) -> NoReturn:
+        raise Violation(f"#{len(self.frames)} {self._kind}", path, reason)
+
+
+# -------------------------------------------------------------------------------------------- one WebSocket connection
+
+
+class SocketChecker:
+    """Splits what one connection receives into turns and checks each; `turns` are the finished ones, as they ended.
+
+    `lanes` are the stream ids that the client has used. Any other is a violation, so that a `stream_id` on the default
+    lane cannot pass for a new lane.
+    """
+
+    def __init__(self, lanes: Iterable[str] = ()) -> None:
+        self.turns: list[StreamChecker] = []
+        self._open: dict[str | None, StreamChecker] = {}
+        self._lanes = frozenset(lanes)
+        self._response_ids: set[str] = set()
+        self._violation: Violation | None = None
+
+    def feed(self, frame: Json) -> None:
+        """Check the next frame of the connection."""
+        try:
+            self._feed(frame)
+        except Violation as violation:
+            self._violation = self._violation or violation
+            raise
+
+    def finish(self) -> None:
+        """Say that no frame follows: no turn may be open. Raises the first violation again, as `StreamChecker` does."""
+        if self._violation is not None:
+            raise self._violation
+        for turn in self._open.values():
+            turn.finish()
+
+    def _feed(self, frame: Json) -> None:
+        _check_object("frame", frame)
+        lane = frame.get("stream_id")
+        if "stream_id" in frame and lane not in self._lanes:
+            raise Violation(str(frame.get("type")), "stream_id", f"{lane!r} is a lane that the client did not open")
+        turn = self._open.setdefault(lane, StreamChecker("websocket", stream_id=lane))
+        turn.feed(frame)
+        if turn.finished:
+            del self._open[lane]
+            self.turns.append(turn)
+        if frame["type"] == "response.created":
+            response_id = frame["response"]["id"]
+            if response_id in self._response_ids:
+                raise Violation(frame["type"], "response.id", f"{response_id!r} was used before on this connection")
+            self._response_ids.add(response_id)
+
+
+# -------------------------------------------------------------------------------------- rules the schema does not hold
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value.strip() != ""
+
+
+def _check_object(event: str, value: object) -> None:
+    if not isinstance(value, dict):
+        raise Violation(event, "", f"is not an object but {_short(value)}")
+
+
+def _check_status(event: str, response: Json) -> None:
+    if response["status"] not in STATUSES:
+        raise Violation(event, "status", f"{response['status']!r} is not one of {', '.join(STATUSES)}")
+
+
+def _check_error_event(frame: Json, transport: Transport) -> None:
+    for key in ("type", "message"):  # `type` is required by the openai SDK's model, not by the document
+        if not _is_text(frame["error"].get(key)):
+            raise Violation("error", f"error.{key}", "is not a non-empty string")
+    if transport == "websocket" and not 400 <= frame["status"] <= 599:
+        raise Violation("error", "status", f"{frame['status']} is not the status of an error")
+
+
+def _check_stream_id(event: str, stream_id: object, transport: Transport) -> None:
+    if transport == "sse":
+        raise Violation(event, "stream_id", "belongs to WebSocket mode only")
+    if not isinstance(stream_id, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,256}", stream_id):
+        raise Violation(event, "stream_id", f"{_short(stream_id)} is not a valid stream id")
+
+
+# --------------------------------------------------------------------------------------------- the document, made fast
+#
+# Plain jsonschema resolves every $ref again on each call and tries every member of a union: 8 ms for a response object,
+# and then "is not valid under any of the given schemas". The keywords below mean the same, look references up by name
+# and members of a union by their `type`, and so are ten times faster and name the field that is wrong.
+
+
+def _check_schema(event: str, name: str, value: Json) -> None:
+    error = best_match(_validator(name).iter_errors(value))
+    if error is not None:
+        raise Violation(event, _path(error.absolute_path), error.message[:400])
+
+
+@cache
+def _schemas() -> Json:
+    text = files("llm_comply").joinpath("specs/openresponses.json").read_text("utf-8")
+    found: Json = json.loads(text)["components"]["schemas"]
+    return found
+
+
+@cache
+def _event_schemas() -> dict[str, str]:
+    """Name of the schema by event type, except for `error`, whose schema depends on the transport."""
+    names = [name for name in _schemas() if name.endswith("StreamingEvent") and name != ERROR_SCHEMAS["sse"]]
+    return {_schemas()[name]["properties"]["type"]["enum"][0]: name for name in names}
+
+
+@cache
+def _validator(name: str) -> Draft202012Validator:
+    # JSON Schema takes 1.0 for an integer; decoders of typed languages do not.
+    integer = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
+    keywords = {"$ref": _ref, "anyOf": _any_of, "oneOf": _one_of, "properties": _properties}
+    return extend(Draft202012Validator, keywords, type_checker=integer)(_schemas()[name])
+
+
+def _ref(validator: Draft202012Validator, ref: str, value: object, _: Json) -> Iterator[ValidationError]:
+    yield from validator.descend(value, _schemas()[_name(ref)], schema_path=_name(ref))
+
+
+def _any_of(validator: Draft202012Validator, members: list[Json], value: object, _: Json) -> Iterator[ValidationError]:
+    # The response side of the document uses anyOf only to say "or null".
+    rest = [member for member in members if member != {"type": "null"}]
+    assert len(rest) == 1, members
+    if value is not None or len(rest) == len(members):
+        yield from validator.descend(value, rest[0])
+
+
+def _one_of(
+    validator: Draft202012Validator, members: list[Json], value: object, schema: Json
+) -> Iterator[ValidationError]:
+    tag = value.get("type") if isinstance(value, dict) else None
+    names = [_name(member.get("$ref", "")) for member in members]
+    fitting = [name for name in names if isinstance(tag, str) and _tag(name) == tag]
+    extra = [EXTRA_MEMBERS[name, tag] for name in names if (name, tag) in EXTRA_MEMBERS]
+    if fitting:
+        yield from validator.descend(value, _schemas()[fitting[0]], schema_path=fitting[0])
+    elif extra:
+        yield from (ValidationError(f"{path}: {reason}") for path, reason in _model_errors(extra[0].model, value))
+    elif isinstance(value, dict):
+        yield ValidationError(f"{_short(value)} has not the type of any of {', '.join(names)}")
+    else:
+        yield from Draft202012Validator.VALIDATORS["oneOf"](validator, members, value, schema)
+
+
+def _properties(validator: Draft202012Validator, members: Json, value: object, _: Json) -> Iterator[ValidationError]:
+    for name in members.keys() & value.keys() if isinstance(value, dict) else ():
+        yield from validator.descend(value[name], members[name], path=name, schema_path=name)
+
+
+@cache
+def _tag(name: str) -> str | None:
+    """The one `type` that the named schema allows, when it requires one."""
+    schema = _schemas().get(name, {})
+    kinds = schema.get("properties", {}).get("type", {}).get("enum", ())
+    return kinds[0] if len(kinds) == 1 and "type" in schema["required"] else None
+
+
+def _name(ref: str) -> str:
+    return ref.rpartition("/")[2]
+
+
+def _model_errors(model: type[BaseModel], value: object) -> Iterator[tuple[str, str]]:
+    try:
+        # As JSON, because strict mode refuses a dict in place of a nested model.
+        model.model_validate_json(json.dumps(value), strict=True)
+    except ModelError as error:
+        yield from ((_path(detail["loc"]), detail["msg"]) for detail in error.errors())
+
+
+def _path(steps: Iterable[str | int]) -> str:
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).removeprefix(".")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:150]}…{text[-40:]}"

