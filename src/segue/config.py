@@ -45,7 +45,9 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=Non
     max_message_bytes: Annotated[Bytes, Meta(description="Largest request body or WebSocket message.")] = 16 * MIB
     max_connections: Annotated[int, Meta(ge=1, description="Open WebSocket connections.")] = 10_000
     max_age_s: Annotated[Positive, Meta(description="Age limit of a WebSocket connection.")] = 3600.0
-    idle_timeout_s: Annotated[Positive, Meta(description="A connection without a turn for this long is closed.")] = 600.0
+    idle_timeout_s: Annotated[Positive, Meta(description="A connection without a turn for this long is closed.")] = (
+        600.0
+    )
     max_queued: Annotated[int, Meta(ge=1, description="Messages that may wait in a connection's lane.")] = 64
     drain_s: Annotated[Positive, Meta(description="How long running turns may take to end at shutdown.")] = 30.0
     compression: Annotated[

@@ -91,5 +91,7 @@ def _host_name(host: str) -> str:
 
 
 def _foreign(origin: str) -> Problem:
-    message = f"A web page of the origin {quoted(origin)} may not call this gateway. Add it to server.origins if it may."
+    message = (
+        f"A web page of the origin {quoted(origin)} may not call this gateway. Add it to server.origins if it may."
+    )
     return Problem("forbidden_origin", message)

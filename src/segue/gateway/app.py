@@ -63,7 +63,9 @@ class Gateway:
         self.metrics.connections.set_function(lambda: len(self.connections))
 
     @classmethod
-    async def open(cls, config: Config, router: Router | None = None, clock: Callable[[], float] = time.time) -> Gateway:
+    async def open(
+        cls, config: Config, router: Router | None = None, clock: Callable[[], float] = time.time
+    ) -> Gateway:
         """Open the store and start the upstreams; `router` replaces the configured upstreams (tests, embedding)."""
         router = build_router(config) if router is None else router
         store = await open_store(config.server.store)

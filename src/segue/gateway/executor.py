@@ -39,7 +39,9 @@ from segue.upstreams.router import Router
 _log = logging.getLogger("segue.gateway")
 
 _LOST = Ended("failed", error=Failure("upstream_protocol_error", "The upstream's stream stopped before its end."))
-_BROKEN = Ended("failed", error=Failure("server_error", "The upstream failed unexpectedly; the gateway's log has more."))
+_BROKEN = Ended(
+    "failed", error=Failure("server_error", "The upstream failed unexpectedly; the gateway's log has more.")
+)
 _NOT_STORED = Ended("failed", error=Failure("store_error", "The response could not be stored. Send the turn again."))
 _WARMED_UP = Ended("completed", usage(0, 0))
 
@@ -58,7 +60,7 @@ class Executor:
     `clock` gives unix seconds, `monotonic` measures durations, `entropy(n)` gives n random bytes.
     """
 
-    def __init__(  # noqa: PLR0913 - everything a turn touches, by keyword
+    def __init__(
         self,
         *,
         router: Router,
@@ -215,9 +217,7 @@ class Run:
         self.finished = finished
         yield [*waiting, finished.terminal]
 
-    async def _upstream_batches(
-        self, request: UpstreamRequest, upstream: Upstream
-    ) -> AsyncGenerator[Batch, None]:
+    async def _upstream_batches(self, request: UpstreamRequest, upstream: Upstream) -> AsyncGenerator[Batch, None]:
         """Yield the upstream's batches; whatever it raises after it began ends the turn as failed."""
         if not self._create.generate:
             yield [_WARMED_UP]
@@ -240,9 +240,7 @@ class Run:
                 raise Refused(Problem("server_error", message)) from error
             yield [_BROKEN]
 
-    async def _commit(
-        self, request: UpstreamRequest, stream: TurnStream, finished: Finished, echo: bytes
-    ) -> Finished:
+    async def _commit(self, request: UpstreamRequest, stream: TurnStream, finished: Finished, echo: bytes) -> Finished:
         """Write the turn's record; a turn that could not be stored as promised has failed."""
         executor, parent = self._executor, request.history.parent
         now = executor.clock()

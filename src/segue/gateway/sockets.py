@@ -1,7 +1,7 @@
 """The socket below a transport: noticing that a peer is gone, and framing WebSocket messages ourselves.
 
-aiohttp does the handshake, reads messages, answers pings and closes. Only uncompressed messages to the client are framed
-here, since the events of a batch are to leave in one write.
+aiohttp does the handshake, reads messages, answers pings and closes. Only uncompressed messages to the client are
+framed here, since the events of a batch are to leave in one write.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ from segue.protocol.session import (
 if TYPE_CHECKING:
     from segue.gateway.app import Gateway
 
+
 async def serve_websocket(gateway: Gateway, request: web.Request, tenant: str) -> web.StreamResponse:
     """Serve one connection in WebSocket mode until it is closed."""
     server = gateway.config.server

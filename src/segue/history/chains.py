@@ -25,7 +25,7 @@ class Turn:
 
     __slots__ = ("calls", "depth", "expires_at", "holders", "id", "input", "output", "parent", "size_bytes", "stored")
 
-    def __init__(  # noqa: PLR0913 - the fields of a value, all by keyword
+    def __init__(
         self,
         *,
         id: ResponseId,  # noqa: A002 - the wire's own word

@@ -114,7 +114,8 @@ class OutputWriter:
     def _end_message(self, opened: _OpenText, status: ItemStatus) -> list[Event]:
         text = "".join(opened.texts)
         part = _text_part(text)
-        item = {"id": opened.id, "type": "message", "status": status, "role": "assistant", "content": [part]}
+        item: dict[str, object] = {"id": opened.id, "type": "message", "status": status, "role": "assistant"}
+        item["content"] = [part]
         return [
             self._part("response.output_text.done", opened.id, text=text, logprobs=[]),
             self._part("response.content_part.done", opened.id, part=part),
@@ -124,9 +125,7 @@ class OutputWriter:
     def _end_call(self, opened: _OpenCall, status: ItemStatus) -> list[Event]:
         text = "".join(opened.texts)
         kind = "response.function_call_arguments.done"
-        done = self._event(
-            kind, item_id=opened.id, output_index=self._index, name=opened.name, arguments=text
-        )
+        done = self._event(kind, item_id=opened.id, output_index=self._index, name=opened.name, arguments=text)
         return [done, self._item_done(opened.item(text, status))]
 
     def _item_done(self, item: dict[str, object]) -> Event:

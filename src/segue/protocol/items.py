@@ -76,7 +76,7 @@ _TEXT_PARTS = frozenset({"input_text", "output_text", "summary_text", "reasoning
 
 _heads = msgspec.json.Decoder(_Head)
 _list = msgspec.json.Decoder(list[msgspec.Raw])
-_input = msgspec.json.Decoder(str | list[msgspec.Raw])  # type: ignore[var-annotated] # a union has no runtime type
+_input = msgspec.json.Decoder(str | list[msgspec.Raw])
 
 
 class Input(msgspec.Struct, frozen=True):

@@ -86,6 +86,6 @@ def _complete(item: dict[str, Any], response_id: ResponseId, index: int) -> dict
         shown["status"] = item.get("status") or "completed"
     if kind == "message" and isinstance(item.get("content"), str):
         part = "output_text" if item.get("role") == "assistant" else "input_text"
-        extra = {"annotations": []} if part == "output_text" else {}
+        extra: dict[str, Any] = {"annotations": []} if part == "output_text" else {}
         shown["content"] = [{"type": part, "text": item["content"], **extra}]
     return shown

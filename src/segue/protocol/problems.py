@@ -51,7 +51,7 @@ class Problem(msgspec.Struct, frozen=True):
     param: str | None = None
 
 
-class Refused(Exception):  # noqa: N818 - reads as what happened: the turn was refused
+class Refused(Exception):
     """Raised by the shells (never by this package) when a request ends in a problem instead of a stream."""
 
     def __init__(self, problem: Problem) -> None:
@@ -65,33 +65,40 @@ def quoted(text: str, limit: int = 80) -> str:
 
 
 def invalid_json(detail: str) -> Problem:
+    """The bytes are no JSON document, or not of the kind that belongs there."""
     return Problem("invalid_json", f"The request is not valid JSON: {detail}. Send one JSON object.")
 
 
 def missing(param: str) -> Problem:
+    """A field that the request cannot do without is not there."""
     return Problem("missing_required_parameter", f"Missing required parameter: '{param}'.", param)
 
 
 def unsupported(param: str, advice: str) -> Problem:
+    """The request asks for something that ignoring would answer wrongly."""
     return Problem("unsupported_parameter", f"'{param}' is not supported here: {advice}", param)
 
 
 def unknown_type(got: str) -> Problem:
+    """A WebSocket message of a type that clients do not send."""
     message = f"Unknown message type {quoted(got)}. A client sends 'response.create' on this connection."
     return Problem("unknown_event_type", message, "type")
 
 
 def previous_response_not_found(response_id: str) -> Problem:
+    """The parent is unknown, expired, deleted, or somebody else's: all look the same."""
     # The sentence is the service's own; the code is what clients act on: they resend the full input.
     message = f"Previous response with id {quoted(response_id)} not found."
     return Problem("previous_response_not_found", message, "previous_response_id")
 
 
 def response_not_found(response_id: str) -> Problem:
+    """There is no such stored response for this tenant."""
     return Problem("response_not_found", f"Response with id {quoted(response_id)} not found.", "response_id")
 
 
 def tool_call_not_found(call_id: str, index: int) -> Problem:
+    """A tool output answers a call that the history does not hold."""
     message = (
         f"No tool call found for the output with call_id {quoted(call_id)}. "
         "Continue the response that made the call, or send the call item before its output."
@@ -100,6 +107,7 @@ def tool_call_not_found(call_id: str, index: int) -> Problem:
 
 
 def store_mismatch(response_id: str) -> Problem:
+    """A stored response cannot stand on a parent that is nowhere stored."""
     message = (
         f"Response {quoted(response_id)} was made with store=false, so a store=true response cannot continue it. "
         "Send the full input without previous_response_id, or set store to false."
@@ -108,11 +116,13 @@ def store_mismatch(response_id: str) -> Problem:
 
 
 def model_not_found(model: str) -> Problem:
+    """No upstream runs this model."""
     message = f"The model {quoted(model)} does not exist here. GET /v1/models lists the models that do."
     return Problem("model_not_found", message, "model")
 
 
 def connection_limit(minutes: float) -> Problem:
+    """The connection has reached its age limit."""
     message = (
         f"Responses websocket connection limit reached ({minutes:g} minutes). "
         "Create a new websocket connection to continue."
@@ -121,5 +131,6 @@ def connection_limit(minutes: float) -> Problem:
 
 
 def shutting_down() -> Problem:
+    """The gateway drains. Clients know this code: it means to connect again."""
     message = "The gateway is shutting down. Create a new websocket connection to continue."
     return Problem("websocket_connection_limit_reached", message)

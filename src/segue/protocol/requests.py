@@ -145,9 +145,9 @@ class _Head(msgspec.Struct):
 _heads = msgspec.json.Decoder(_Head)
 _wires = msgspec.json.Decoder(_Wire)
 _raws = msgspec.json.Decoder(_Raws)
-_objects = msgspec.json.Decoder(dict[str, Any] | None)  # type: ignore[var-annotated] # a union has no runtime type
-_choices = msgspec.json.Decoder(str | dict[str, Any] | None)  # type: ignore[var-annotated] # as above
-_tool_lists = msgspec.json.Decoder(list[dict[str, Any]] | None)  # type: ignore[var-annotated] # as above
+_objects = msgspec.json.Decoder(dict[str, Any] | None)
+_choices = msgspec.json.Decoder(str | dict[str, Any] | None)
+_tool_lists = msgspec.json.Decoder(list[dict[str, Any]] | None)
 
 #: Fields that ask for something this version does not do. Ignoring them would give a wrong answer, so they are refused.
 _REFUSED = (
@@ -230,7 +230,5 @@ def _settings(data: bytes | str, wire: _Wire) -> Settings | Problem:
 
 
 _PLAIN = tuple(
-    name
-    for name in Settings.__struct_fields__
-    if name not in {"tools", "tool_choice", "text", "reasoning", "include"}
+    name for name in Settings.__struct_fields__ if name not in {"tools", "tool_choice", "text", "reasoning", "include"}
 )

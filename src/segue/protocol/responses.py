@@ -55,6 +55,8 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class IncompleteDetails(msgspec.Struct, frozen=True):
+    """`response.incomplete_details`: what stopped the turn early."""
+
     reason: str
 
 

@@ -3,8 +3,8 @@
 Theory. A connection has lanes. A lane runs one turn at a time and queues the rest, first in, first out; a refusal
 waits for its place in that order too, so that a client can match replies to requests by counting. The default lane is
 the only one so far; a named lane is one more entry in `_lanes`. Around the lanes the connection has a phase: it is
-open, then closing (its age limit is reached or the gateway drains: what runs ends, what waits is refused in its place, nothing new
-starts), then closed.
+open, then closing (its age limit is reached or the gateway drains: what runs ends, what waits is refused in its place,
+nothing new starts), then closed.
 
 Both machines are tables: `LANE` and `PHASE`. An input that a table does not list for a state is a mistake of the
 caller and is listed in `IMPOSSIBLE`; nothing that a *client* sends can lead there. Methods return effects, in the
@@ -81,11 +81,15 @@ Effect = Start | Reply | Evict | Cancel | Close
 
 
 class LaneState(Enum):
+    """Whether a lane runs a turn."""
+
     IDLE = "idle"
     RUNNING = "running"
 
 
 class LaneInput(Enum):
+    """What can happen to a lane."""
+
     REQUEST = "request"  # a create, or the problem that a message turned out to be
     SUCCEEDED = "succeeded"  # completed or incomplete: the response may be continued
     FAILED = "failed"  # refused with a problem, or response.failed
@@ -93,6 +97,8 @@ class LaneInput(Enum):
 
 
 class Action(Enum):
+    """What a transition asks of the lane."""
+
     QUEUE = "queue"
     NEXT = "next"  # start what waits first in the queue
     EVICT = "evict"  # forget the parent that the failed turn named
@@ -109,12 +115,16 @@ LANE: dict[tuple[LaneState, LaneInput], tuple[LaneState, tuple[Action, ...]]] = 
 
 
 class Phase(Enum):
+    """How far a connection is from its end."""
+
     OPEN = "open"
     CLOSING = "closing"
     CLOSED = "closed"
 
 
 class PhaseInput(Enum):
+    """What can happen to a connection as a whole."""
+
     EXPIRE = "expire"  # the age limit is reached
     DRAIN = "drain"  # the gateway is shutting down
     QUIET = "quiet"  # no turn runs and none waits

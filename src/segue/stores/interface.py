@@ -22,7 +22,7 @@ class StoreError(Exception):
     """The store could not do what it was asked to: its disk is full, its server is away, its file is damaged."""
 
 
-class ParentGone(StoreError):  # noqa: N818 - reads as what happened
+class ParentGone(StoreError):
     """The parent of an appended record is no longer there, not even as an ancestor. Nothing was written."""
 
 

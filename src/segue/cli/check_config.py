@@ -1,0 +1,43 @@
+"""`segue check-config`: says what a configuration means, without opening a store or a port."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from segue.cli.serve import find_config
+from segue.config import Config, load
+from segue.gateway.wiring import build_router
+from segue.stores.opening import check_url
+
+
+def run_check_config(path: Path | None, *, as_json: bool) -> int:
+    """Check and show the configuration; mistakes are raised as `ConfigError`."""
+    found = find_config(path)
+    config = load(found)
+    check_url(config.server.store)
+    models = build_router(config).models()
+    if as_json:
+        print(msgspec.json.encode({"file": found and str(found), "config": config, "models": models}).decode())
+        return 0
+    _show(config, found, models)
+    return 0
+
+
+def _show(config: Config, found: Path | None, models: list[str]) -> None:
+    console = Console()
+    console.print(f"[green]ok[/green]  {found or 'defaults and environment'}")
+    table = Table("setting", "value", title="server", title_justify="left")
+    for name in config.server.__struct_fields__:
+        table.add_row(name, str(getattr(config.server, name)))
+    console.print(table)
+    for up in config.upstream:
+        console.print(f"upstream {up.name}: {up.dialect}, models {', '.join(up.models)}")
+    console.print(f"models: {', '.join(models)}")
+    for key in config.key:
+        console.print(f"key {key.name}: tenant {key.tenant}")
+    if not config.key:
+        console.print("no keys: everybody on this machine is one tenant, and nobody else is served")

@@ -1,0 +1,183 @@
+"""`segue demo`: one real conversation, held twice, with every turn measured as you watch.
+
+The gateway runs in this process with the model in the box (or a GGUF file of yours). The conversation is about this
+project's README; first it is resent in full over HTTP, then continued over WebSocket. Wire bytes are counted by a
+forwarder between the client and the gateway. Where no local model can run, the scripted one answers, and that is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from importlib import metadata
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from segue.bench.conversation import MeasuredTurn, Plan, Question, Way, continuing, hold, resending, total
+from segue.bench.meter import metered
+from segue.bench.report import TurnFigures, write_report
+from segue.cli.loop import run
+from segue.config import Config, Server, UpstreamConfig
+from segue.gateway.app import serving
+from segue.gateway.wiring import LOCAL_MODEL, why_no_local_model
+from segue.upstreams.scripted import MODEL as SCRIPTED
+
+#: Replies are short, so that the demo measures continuation rather than a small machine's patience.
+MAX_OUTPUT_TOKENS = 48
+#: How much of the README the first question carries: near 450 tokens.
+README_CHARACTERS = 1800
+
+_INSTRUCTIONS = "You answer questions about a software project in one short sentence."
+_QUESTIONS = (
+    "What is this project called, and what does it do?",
+    "Why do agents send the same conversation again and again?",
+    "What does the gateway keep, so that a client need not resend it?",
+    "Name one thing a client sends in a continued turn.",
+    "Who would want to use this?",
+    "Sum up what you told me in one sentence.",
+)
+
+
+class _Shown:
+    """What the screen shows: the finished turns of both ways, and the reply being written."""
+
+    def __init__(self, names: tuple[str, str]) -> None:
+        self.names = names
+        self.turns: dict[str, list[MeasuredTurn]] = {name: [] for name in names}
+        self.writing = ""
+        self.status = ""
+
+    def __rich__(self) -> Group:
+        return Group(self.table(), Text(self.status, style="bold"), Text(self.writing, style="italic"))
+
+    def table(self) -> Table:
+        table = Table(title="One conversation, held twice", title_justify="left")
+        table.add_column("turn", justify="right")
+        for name in self.names:
+            for column in ("sent, payload", "sent, wire", "first token", "total"):
+                table.add_column(f"{name}\n{column}", justify="right")
+        for index in range(len(_QUESTIONS)):
+            cells = [cell for name in self.names for cell in _cells(self.turns[name][index : index + 1])]
+            table.add_row(str(index + 1), *cells)
+        table.add_section()
+        sums = [cell for name in self.names for cell in _cells([total(self.turns[name])] if self.turns[name] else [])]
+        table.add_row("sum", *sums, style="bold")
+        return table
+
+
+def run_demo(model: Path | None, json_file: Path | None) -> int:
+    """Hold the conversation both ways and show what it took."""
+    return run(_demo(Console(), model, json_file))
+
+
+async def _demo(console: Console, model: Path | None, json_file: Path | None) -> int:
+    name, config = _choose_model(console, model)
+    shown = _Shown(("HTTP, resent", "WebSocket, continued"))
+    with console.status("loading the model"):
+        gateway = serving(config)
+        _, url = await gateway.__aenter__()
+    try:
+        with Live(shown, console=console, refresh_per_second=8, transient=True):
+            for way_name, opened in zip(shown.names, (resending, continuing), strict=True):
+                async for turn in _hold(_plan(name), url, opened, shown, way_name):
+                    shown.turns[way_name].append(turn)
+                    if not console.is_terminal:  # a log has no live display: one line a turn instead
+                        console.print(way_name, len(shown.turns[way_name]), *_cells([turn]), sep="  ")
+    finally:
+        await gateway.__aexit__(None, None, None)
+    console.print(shown.table())
+    _conclude(console, shown)
+    if json_file is not None:
+        write_report(json_file, {name: _figures(turns) for name, turns in shown.turns.items()}, {"model": name})
+        console.print(f"written to {json_file}", style="dim")
+    return 0
+
+
+async def _hold(
+    plan: Plan,
+    url: str,
+    opened: Callable[[str], AbstractAsyncContextManager[Way]],
+    shown: _Shown,
+    name: str,
+) -> AsyncIterator[MeasuredTurn]:
+    """Hold the conversation through a forwarder that counts the wire's bytes."""
+
+    def on_text(index: int, delta: str) -> None:
+        status = f"{name}: turn {index + 1} of {len(plan.questions)}  {plan.questions[index].text}"
+        shown.writing = delta if shown.status != status else shown.writing + delta
+        shown.status = status
+
+    target = urlsplit(url)
+    assert target.hostname is not None, "the gateway's URL names its host"
+    assert target.port is not None, "the gateway's URL names its port"
+    async with metered(target.hostname, target.port) as meter, opened(meter.url) as way:
+        async for turn in hold(plan, way, meter, on_text):
+            yield turn
+    shown.status = shown.writing = ""
+
+
+def _choose_model(console: Console, model: Path | None) -> tuple[str, Config]:
+    server = Server(port=0, store="memory:")
+    if model is not None:
+        up = UpstreamConfig(name="demo", dialect="local", models=[model.stem], model_file=str(model))
+        return model.stem, Config(server=server, upstream=[up])
+    missing = why_no_local_model()
+    if missing is not None:
+        console.print(f"No local model: {missing}. The scripted model answers instead.", style="yellow")
+        return SCRIPTED, Config(server=server)
+    return LOCAL_MODEL, Config(server=server)
+
+
+def _plan(model: str) -> Plan:
+    first, *others = _QUESTIONS
+    about = f"{_readme()}\n\n---\n\n"
+    questions = (Question(first, about), *(Question(text) for text in others))
+    return Plan(model, _INSTRUCTIONS, questions, MAX_OUTPUT_TOKENS)
+
+
+def _readme() -> str:
+    """Return the beginning of this project's README, which installed packages carry as their description."""
+    return str(metadata.metadata("segue").json["description"])[:README_CHARACTERS]
+
+
+def _cells(turns: Sequence[MeasuredTurn]) -> list[str]:
+    if not turns:
+        return ["", "", "", ""]
+    turn = turns[0]
+    return [f"{turn.bytes_up_payload:,}", f"{turn.bytes_up_wire:,}", f"{turn.ttft_s:.2f} s", f"{turn.time_s:.2f} s"]
+
+
+def _conclude(console: Console, shown: _Shown) -> None:
+    resent, continued = (shown.turns[name] for name in shown.names)
+    before, after = total(resent), total(continued)
+    saved = 1 - after.bytes_up_wire / before.bytes_up_wire
+    same = [one.reply for one in resent] == [one.reply for one in continued]
+    console.print(
+        f"Continued, the client sent {after.bytes_up_wire:,} bytes instead of {before.bytes_up_wire:,} on the wire: "
+        f"{saved:.0%} less. Context at the end: {resent[-1].input_tokens:,} tokens. "
+        f"The replies of both ways are {'the same' if same else 'not all the same'}."
+    )
+    console.print(
+        "Times hardly differ here: there is no network in between, and in this version the model reads the whole "
+        "history in either case.",
+        style="dim",
+    )
+
+
+def _figures(turns: Sequence[MeasuredTurn]) -> list[TurnFigures]:
+    return [
+        TurnFigures(
+            bytes_up_payload=turn.bytes_up_payload,
+            bytes_up_wire=turn.bytes_up_wire,
+            bytes_down_wire=turn.bytes_down_wire,
+            ttft_s=turn.ttft_s,
+            time_s=turn.time_s,
+            tokens_processed=turn.input_tokens,
+        )
+        for turn in turns
+    ]

@@ -1,0 +1,93 @@
+"""`segue`: the list of commands and what all of them share. What a command does is in a module of its own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+import segue
+
+app = App(
+    name="segue",
+    help="Stateful continuation for AI agents and model providers: keep the context where it is needed, "
+    "send only what is new.",
+    version=segue.__version__,
+    version_flags=["--version"],
+)
+bench = App(name="bench", help="Measure, on this machine.")
+app.command(bench)
+app.register_install_completion_command()
+
+ConfigFile = Annotated[
+    Path | None, Parameter(name=["--config", "-c"], help="TOML file; default: segue.toml in this folder, if it exists.")
+]
+
+
+@app.command
+def serve(
+    *,
+    config: ConfigFile = None,
+    host: Annotated[str | None, Parameter(help="Address to listen on [default: 127.0.0.1].")] = None,
+    port: Annotated[int | None, Parameter(help="Port; 0 picks a free one [default: 4747].")] = None,
+    store: Annotated[str | None, Parameter(help="memory: or sqlite:///FILE [default: sqlite:///segue.db].")] = None,
+    log: Annotated[Literal["debug", "info", "warning", "error"], Parameter(help="How much to log on stderr.")] = "info",
+) -> int:
+    """Run the gateway: the Responses API over HTTP, SSE and WebSocket, with the history kept here.
+
+    Prints `segue: listening on URL` when it is ready. SIGTERM or Ctrl-C lets running turns end; a second one stops at
+    once.
+    """
+    from segue.cli.serve import run_serve
+
+    return run_serve(config, log=log, host=host, port=port, store=store)
+
+
+@app.command
+def check_config(
+    *, config: ConfigFile = None, json: Annotated[bool, Parameter(help="Print one JSON object.", negative="")] = False
+) -> int:
+    """Read the configuration as `serve` would, and say what it means or what is wrong with it."""
+    from segue.cli.check_config import run_check_config
+
+    return run_check_config(config, as_json=json)
+
+
+@app.command
+def demo(
+    *,
+    model: Annotated[Path | None, Parameter(help="A GGUF file instead of the model in the box.")] = None,
+    json: Annotated[Path | None, Parameter(help="Also write the figures to this file.")] = None,
+) -> int:
+    """Hold one conversation with a real model twice: resent in full over HTTP, then continued over WebSocket."""
+    from segue.cli.demo import run_demo
+
+    return run_demo(model, json)
+
+
+@bench.command
+def gateway(
+    *,
+    quick: Annotated[bool, Parameter(help="Fewer and shorter rounds, under 40 s.", negative="")] = False,
+    json: Annotated[Path | None, Parameter(help="Also write the figures to this file.")] = None,
+) -> int:
+    """CPU per turn by depth, latency added to an event, memory per idle connection, store bytes per turn."""
+    from segue.cli.bench import run_bench_gateway
+
+    return run_bench_gateway(quick=quick, json_file=json)
+
+
+def main() -> None:
+    """Run the command line; the exit status is the command's."""
+    from segue.config import ConfigError
+
+    try:
+        status = app(result_action="return_value")
+    except ConfigError as error:
+        print(f"segue: {error}", file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        status = 130
+    sys.exit(status if isinstance(status, int) else 0)

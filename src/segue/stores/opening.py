@@ -1,0 +1,49 @@
+"""Opening the store that a URL names, as the configuration gives it. Not here: the stores."""
+
+from __future__ import annotations
+
+from typing import get_args
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from segue.stores.interface import Store
+from segue.stores.memory import MemoryStore
+from segue.stores.sqlite import SqliteStore
+from segue.stores.sqlite_file import Synchronous
+
+_POSSIBLE = (
+    "possible are: memory: (forgotten when the gateway stops), sqlite:///segue.db (relative to the working directory), "
+    "sqlite:////var/lib/segue/segue.db (absolute), either of them with ?synchronous=NORMAL (faster; a power cut can "
+    "lose the last turns)"
+)
+
+
+async def open_store(url: str) -> Store:
+    """Open the store at `url`; the caller closes it.
+
+    Raises `ValueError` if the URL names no kind of store that there is, `StoreError` if the store cannot be opened.
+    """
+    if url == "memory:":
+        return MemoryStore()
+    path, synchronous = _parse_sqlite(url)
+    return await SqliteStore.open(path, synchronous=synchronous)
+
+
+def _parse_sqlite(url: str) -> tuple[str, Synchronous]:
+    parts = urlsplit(url)
+    path = unquote(parts.path.removeprefix("/"))
+    named = parts.scheme == "sqlite" and url.startswith("sqlite:///") and not parts.fragment
+    if not named or not path or path.endswith("/") or path == ":memory:":
+        raise ValueError(f"{_shown(url)!r} is not a store: {_POSSIBLE}")
+    synchronous: Synchronous = "FULL"
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        found = [mode for mode in get_args(Synchronous) if mode == value.upper()]
+        if name != "synchronous" or not found:
+            raise ValueError(f"{name}={value!r} is not an option of an SQLite store: {_POSSIBLE}")
+        synchronous = found[0]
+    return path, synchronous
+
+
+def _shown(url: str) -> str:
+    """Return a URL for a message, without the password that one for a server may have."""
+    head, at, tail = url.rpartition("@")
+    return f"{head.partition('://')[0]}://…@{tail}" if at else url

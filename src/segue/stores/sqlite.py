@@ -1,0 +1,301 @@
+"""A store in one SQLite file, for one gateway process.
+
+Writes go through one thread that commits in groups; reads have a connection and a thread of their own and never wait
+for a commit. Neither blocks the event loop. The file is in WAL mode; deleted content is overwritten with zeros
+(`secure_delete`), and leaves the log right after the commit that deleted it. Freed space is used again, but the file
+does not shrink.
+
+Durability: with `synchronous="FULL"`, the default, an append that returned survives a power cut. With `"NORMAL"` a
+commit does not wait for the disk: a power cut or a crash of the operating system can lose the last commits, so that
+clients are refused ids they were given (the file itself stays sound). A killed process loses nothing either way.
+
+Not here: the file, its lock and its schema (`sqlite_file`), the writing thread (`group_commit`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from segue.history.records import Link, Record
+from segue.protocol.codec import encode
+from segue.protocol.ids import ResponseId
+from segue.protocol.items import join, split
+from segue.stores.group_commit import GroupWriter
+from segue.stores.interface import ParentGone, StoreError, StoreSize
+from segue.stores.sqlite_file import Database, Synchronous, Trace, explain, open_database
+
+T = TypeVar("T")
+
+#: How much may wait for the disk before `append` itself waits.
+MAX_QUEUED_BYTES = 16 * 1024 * 1024
+
+#: What deleting costs the queue: it carries an id.
+_SMALL_BYTES = 256
+
+#: How many expired records are freed in one transaction. More would keep appends waiting.
+_SWEEP_RECORDS = 256
+
+_calls = msgspec.json.Decoder(list[str])
+
+# A row with a head is a response; one without is a tombstone, kept for its children.
+_FIND = "SELECT seq FROM records WHERE tenant = ? AND id = ?"
+_FIND_LIVING = (
+    "SELECT seq, parent, echo FROM records WHERE tenant = ? AND id = ? AND head IS NOT NULL AND expires_at > ?"
+)
+_FIND_EXPIRED = "SELECT seq, parent, echo FROM records WHERE head IS NOT NULL AND expires_at <= ? LIMIT ?"
+_FIND_ECHO = "SELECT seq FROM echoes WHERE tenant = ? AND digest = ?"
+_ADD_ECHO = "INSERT INTO echoes (tenant, digest, echo) VALUES (?, ?, ?)"
+_ADD = (
+    "INSERT INTO records (parent, echo, created_at, expires_at, tenant, id, calls, head, input, output)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_BURY = "UPDATE records SET head = NULL, echo = NULL WHERE seq = ?"
+_IS_PARENT = "SELECT 1 FROM records WHERE parent = ? LIMIT 1"
+_FREE = "DELETE FROM records WHERE seq = ?"
+_PARENT_IF_DEAD = "SELECT parent FROM records WHERE seq = ? AND head IS NULL"
+_FREE_ECHO = "DELETE FROM echoes WHERE seq = ?1 AND NOT EXISTS (SELECT 1 FROM records WHERE echo = ?1)"
+_COUNT = "SELECT count(*) FROM records WHERE head IS NOT NULL"
+_RECORD = """
+    SELECT parents.id, records.created_at, records.expires_at, records.head, echoes.echo,
+           records.input, records.output, records.calls
+      FROM records
+      JOIN echoes ON echoes.seq = records.echo
+ LEFT JOIN records AS parents ON parents.seq = records.parent
+     WHERE records.tenant = ? AND records.id = ? AND records.head IS NOT NULL AND records.expires_at > ?
+"""
+_CHAIN = """
+    WITH RECURSIVE path (seq, parent, above) AS (
+        SELECT seq, parent, 0 FROM records WHERE tenant = ?1 AND id = ?2 AND head IS NOT NULL AND expires_at > ?3
+         UNION ALL
+        SELECT records.seq, records.parent, path.above + 1 FROM path JOIN records ON records.seq = path.parent
+    )
+    SELECT path.above, records.id, records.expires_at, records.head IS NOT NULL AND records.expires_at > ?3,
+           records.input, records.output, records.calls
+      FROM path JOIN records ON records.seq = path.seq
+"""
+
+
+class SqliteStore:
+    """Records in an SQLite file. Made by `open`, used on one event loop, and closed with `close`."""
+
+    def __init__(self, database: Database, reader: ThreadPoolExecutor, max_queued_bytes: int) -> None:
+        self._database = database
+        self._reader = reader
+        self._writer = GroupWriter(database.writer, database.path, max_queued_bytes)
+        self._closing: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(
+        cls,
+        path: str | Path,
+        *,
+        synchronous: Synchronous = "FULL",
+        max_queued_bytes: int = MAX_QUEUED_BYTES,
+        trace: Trace | None = None,
+    ) -> SqliteStore:
+        """Open a store, creating the file if there is none. Raises `StoreError`, e.g. if another process has it.
+
+        `trace` is called with every SQL statement, by the thread that runs it. It sees what is stored.
+        """
+        reader = ThreadPoolExecutor(1, thread_name_prefix="segue-store-reader")
+        loop = asyncio.get_running_loop()
+        try:
+            database = await loop.run_in_executor(reader, open_database, path, synchronous, trace)
+        except BaseException:
+            reader.shutdown(wait=False)
+            raise
+        return cls(database, reader, max_queued_bytes)
+
+    @property
+    def queued_bytes(self) -> int:
+        """How much waits to be committed: at most `max_queued_bytes`, or one record."""
+        return self._writer.queued_bytes
+
+    async def append(self, record: Record) -> None:
+        """Keep a record, durably; waits for room when too much is queued already."""
+        self._check_open()
+        await self._writer.run(functools.partial(_append, record), record.size_bytes)
+
+    async def chain(self, tenant: str, response_id: ResponseId, now: float) -> list[Link] | None:
+        """Return the turns from the root to a living response, or None."""
+        return await self._read(lambda database: _chain(database.reader, tenant, response_id, now))
+
+    async def record(self, tenant: str, response_id: ResponseId, now: float) -> Record | None:
+        """Return the record of a living response, or None."""
+        return await self._read(lambda database: _record(database.reader, tenant, response_id, now))
+
+    async def delete(self, tenant: str, response_id: ResponseId, now: float) -> bool:
+        """Make a living response unresolvable; tell whether there was one."""
+        self._check_open()
+        operation = functools.partial(_delete, tenant, response_id, now)
+        return await self._writer.run(operation, _SMALL_BYTES, erases=True)
+
+    async def sweep(self, now: float) -> int:
+        """Do for expired records what `delete` does, and return how many there were.
+
+        Done in pieces, between which other writes get their turn. Nobody can tell: the ids stopped resolving when
+        they expired.
+        """
+        swept = 0
+        while True:
+            self._check_open()
+            piece = await self._writer.run(functools.partial(_sweep, now), _SMALL_BYTES, erases=True)
+            swept += piece
+            if piece < _SWEEP_RECORDS:
+                return swept
+
+    async def size(self) -> StoreSize:
+        """Count the living records and measure the file with its log."""
+        return await self._read(_size)
+
+    async def close(self) -> None:
+        """Write what is queued, empty the log and release the file. Further calls raise `StoreError`."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        await self._writer.close()
+        try:
+            await self._in_reader(Database.close)  # behind the reads that were begun
+        finally:
+            self._reader.shutdown(wait=False)
+
+    def _check_open(self) -> None:
+        if self._closing is not None:
+            raise StoreError(f"{self._database.path}: the store is closed")
+
+    async def _read(self, query: Callable[[Database], T]) -> T:
+        self._check_open()
+        try:
+            return await self._in_reader(query)
+        except sqlite3.Error as error:
+            raise explain(error, self._database.path) from error
+
+    async def _in_reader(self, function: Callable[[Database], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._reader, function, self._database)
+
+
+# Writing. Each of these runs inside a savepoint in the writer's thread.
+
+
+def _append(record: Record, connection: sqlite3.Connection) -> None:
+    parent: int | None = None
+    if record.parent_id is not None:
+        row = connection.execute(_FIND, (record.tenant, record.parent_id)).fetchone()
+        if row is None:
+            raise ParentGone(f"the parent {record.parent_id!r} of {record.id!r} is not stored: was it deleted?")
+        (parent,) = row
+    values = (
+        parent,
+        _echo(record, connection),
+        record.created_at,
+        record.expires_at,
+        record.tenant,
+        record.id,
+        encode(sorted(record.calls)),
+        record.head,
+        join(record.input),
+        join(record.output),
+    )
+    try:
+        connection.execute(_ADD, values)
+    except sqlite3.IntegrityError as error:
+        raise StoreError(f"the response {record.id!r} is already stored: an id is used once") from error
+
+
+def _echo(record: Record, connection: sqlite3.Connection) -> int:
+    """Return the number of the record's echo, adding the echo if it is new."""
+    digest = record.echo_digest
+    row = connection.execute(_FIND_ECHO, (record.tenant, digest)).fetchone()
+    number = row[0] if row else connection.execute(_ADD_ECHO, (record.tenant, digest, record.echo)).lastrowid
+    assert isinstance(number, int)
+    return number
+
+
+def _delete(tenant: str, response_id: ResponseId, now: float, connection: sqlite3.Connection) -> bool:
+    row = connection.execute(_FIND_LIVING, (tenant, response_id, now)).fetchone()
+    if row is None:
+        return False
+    _bury(connection, *row)
+    return True
+
+
+def _sweep(now: float, connection: sqlite3.Connection) -> int:
+    rows = connection.execute(_FIND_EXPIRED, (now, _SWEEP_RECORDS)).fetchall()
+    # Children were added after their parents: freed first, they save their parents from becoming tombstones.
+    for row in sorted(rows, reverse=True):
+        _bury(connection, *row)
+    return len(rows)
+
+
+def _bury(connection: sqlite3.Connection, seq: int, parent: int | None, echo: int) -> None:
+    """Leave a tombstone if children need one, else free the row and every ancestor that this leaves useless."""
+    if connection.execute(_IS_PARENT, (seq,)).fetchone():
+        connection.execute(_BURY, (seq,))
+    else:
+        connection.execute(_FREE, (seq,))
+        _free_upward(connection, parent)
+    connection.execute(_FREE_ECHO, (echo,))
+
+
+def _free_upward(connection: sqlite3.Connection, seq: int | None) -> None:
+    while seq is not None:
+        row = connection.execute(_PARENT_IF_DEAD, (seq,)).fetchone()
+        if row is None or connection.execute(_IS_PARENT, (seq,)).fetchone():
+            return
+        connection.execute(_FREE, (seq,))
+        (seq,) = row
+
+
+# Reading. Each of these is one statement in the reader's thread.
+
+
+def _chain(connection: sqlite3.Connection, tenant: str, response_id: ResponseId, now: float) -> list[Link] | None:
+    rows = connection.execute(_CHAIN, (tenant, response_id, now)).fetchall()
+    rows.sort(key=itemgetter(0), reverse=True)  # here, because SQLite would copy all items through its sorter
+    return [_link(*row) for row in rows] or None
+
+
+def _link(_above: int, ident: str, expires_at: float, alive: int, given: bytes, output: bytes, calls: bytes) -> Link:
+    return Link(
+        id=ResponseId(ident),
+        expires_at=expires_at,
+        alive=bool(alive),
+        input=tuple(split(given)),
+        output=tuple(split(output)),
+        calls=frozenset(_calls.decode(calls)),
+    )
+
+
+def _record(connection: sqlite3.Connection, tenant: str, response_id: ResponseId, now: float) -> Record | None:
+    row: tuple[Any, ...] | None = connection.execute(_RECORD, (tenant, response_id, now)).fetchone()
+    if row is None:
+        return None
+    parent_id, created_at, expires_at, head, echo, given, output, calls = row
+    return Record(
+        tenant=tenant,
+        id=response_id,
+        parent_id=parent_id,
+        created_at=created_at,
+        expires_at=expires_at,
+        head=head,
+        echo=echo,
+        input=tuple(split(given)),
+        output=tuple(split(output)),
+        calls=frozenset(_calls.decode(calls)),
+    )
+
+
+def _size(database: Database) -> StoreSize:
+    (records,) = database.reader.execute(_COUNT).fetchone()
+    return StoreSize(records, database.size_bytes())
