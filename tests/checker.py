@@ -241,7 +241,7 @@ class StreamChecker:
         self.frames: list[Json] = []
         self._transport: Transport = transport
         self._stream_id = stream_id
-        self._created: Json | None = None
+        self._created: Json = {}
         self._running = False
         self._items: list[_Item] = []
         self._violation: Violation | None = None
@@ -279,7 +279,7 @@ class StreamChecker:
             if self._kind not in ("error", "response.created", "response.queued", "response.in_progress"):
                 self._expect(self._running, "", "comes before response.created and response.in_progress")
             self._handlers[self._kind](frame)
-            for key in STABLE_KEYS if self._created and "response" in frame else ():
+            for key in STABLE_KEYS if "response" in frame else ():
                 self._equal(f"response.{key}", self._created[key], frame["response"][key])
             self.frames.append(frame)
         except Violation as violation:
@@ -297,11 +297,11 @@ class StreamChecker:
     # The response around the items
 
     def _on_refused(self, frame: Json) -> None:
-        self._expect(self._created is None, "", "comes after response.created; a response that began ends as failed")
+        self._expect(not self._created, "", "comes after response.created; a response that began ends as failed")
         self.error = frame["error"]
 
     def _on_created(self, frame: Json) -> None:
-        self._expect(self._created is None, "", "comes twice")
+        self._expect(not self._created, "", "comes twice")
         self._created = frame["response"]
         self._expect(bool(self._created["id"]), "response.id", "is empty")
         # Only a background response may wait before it runs.
@@ -313,7 +313,7 @@ class StreamChecker:
         self._check_unborn(frame, "queued")
 
     def _on_in_progress(self, frame: Json) -> None:
-        self._expect(self._created is not None, "", "comes before response.created")
+        self._expect(bool(self._created), "", "comes before response.created")
         self._expect(not self._running, "", "comes twice")
         self._running = True
         self._check_unborn(frame, "in_progress")
@@ -544,7 +544,7 @@ def event_schemas() -> dict[str, Json]:
 
 def _validate(event: str, schema: Json, value: object, path: str = "") -> None:
     if "$ref" in schema:
-        return _validate(event, schemas()[schema["$ref"].rpartition("/")[2]], value, path)
+        schema = schemas()[schema["$ref"].rpartition("/")[2]]
     if "type" in schema and type(value) not in _TYPES[schema["type"]]:
         raise Violation(event, path, f"{_short(value)} is not of type {schema['type']}")
     if "enum" in schema and value not in schema["enum"]:
@@ -558,7 +558,6 @@ def _validate(event: str, schema: Json, value: object, path: str = "") -> None:
     elif isinstance(value, list) and "items" in schema:
         for index, member in enumerate(value):
             _validate(event, schema["items"], member, f"{path}[{index}]")
-    return None
 
 
 def _validate_members(event: str, schema: Json, value: Json, path: str) -> None:
@@ -574,24 +573,27 @@ def _validate_members(event: str, schema: Json, value: Json, path: str) -> None:
 
 def _validate_union(event: str, members: list[Json], value: object, path: str) -> None:
     """The members of each union in the document exclude each other: by their `type`, or as types of JSON."""
+    kind = value.get("type") if isinstance(value, dict) else None
+    by_name = {member.get("$ref", "").rpartition("/")[2]: member for member in members if member != _NULL}
+    tagged = [member for name, member in by_name.items() if isinstance(kind, str) and _tag(name) == kind]
+    extra = [EXTRA_MEMBERS[name, kind] for name in by_name if isinstance(kind, str) and (name, kind) in EXTRA_MEMBERS]
+    fitting = tagged or [member for name, member in by_name.items() if _tag(name) is None]
     if value is None and _NULL in members:
         return
-    kind = value.get("type") if isinstance(value, dict) else None
-    others: list[Json] = []
-    for member in members:
-        name = member.get("$ref", "").rpartition("/")[2]
-        if isinstance(kind, str) and kind == _tag(name):
-            return _validate(event, schemas()[name], value, path)
-        if isinstance(kind, str) and (name, kind) in EXTRA_MEMBERS:
-            return _validate_model(event, EXTRA_MEMBERS[name, kind], value, path)
-        others += [member] if _tag(name) is None and member != _NULL else []
-    for member in others:
-        try:
-            return _validate(event, member, value, path)
-        except Violation:
-            if len(others) == 1:
-                raise
-    raise Violation(event, path, f"{_short(value)} is none of what is allowed here")
+    if extra:
+        _validate_model(event, extra[0], value, path)
+    elif len(fitting) == 1:
+        _validate(event, fitting[0], value, path)
+    elif not any(_fits(member, value) for member in fitting):
+        raise Violation(event, path, f"{_short(value)} is none of what is allowed here")
+
+
+def _fits(schema: Json, value: object) -> bool:
+    try:
+        _validate("", schema, value)
+    except Violation:
+        return False
+    return True
 
 
 def _validate_model(event: str, extra: Extra, value: object, path: str = "") -> None:

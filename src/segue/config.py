@@ -64,7 +64,9 @@ class UpstreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model_as: Annotated[str | None, Meta(description="The name the upstream is given instead.")] = None
     model_file: Annotated[str | None, Meta(description="local: a GGUF file; without one, the bundled model.")] = None
     context_tokens: Annotated[int, Meta(ge=256, description="local: size of the context.")] = 4096
-    threads: Annotated[int | None, Meta(ge=1, description="local: threads to compute with; default: all cores.")] = None
+    threads: Annotated[
+        Annotated[int, Meta(ge=1)] | None, Meta(description="local: threads to compute with; default: all cores.")
+    ] = None
 
 
 class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,0 +1,178 @@
+"""A TCP forwarder that counts: put it between a client and a server to see what their connections carry.
+
+It counts the bytes of the TCP streams, each way: of an unencrypted connection that is everything but the headers of
+TCP and IP. It forwards at once (TCP_NODELAY on both sides), and a reader that does not keep up stalls its writer, as
+without it. It is not a link: it adds no delay, no loss and no limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+
+
+class Carried(msgspec.Struct, frozen=True):
+    """Bytes up (towards the server) and down."""
+
+    up_bytes: int
+    down_bytes: int
+
+
+class Connection:
+    """One forwarded connection and what it has carried so far."""
+
+    def __init__(self) -> None:
+        self.up_bytes = 0
+        self.down_bytes = 0
+
+
+class Meter:
+    """The counts of all connections so far, and the address that clients connect to."""
+
+    def __init__(self) -> None:
+        self.url_host = "127.0.0.1"
+        self.port = 0
+        self.connections: list[Connection] = []
+        self._taken = Carried(0, 0)
+
+    @property
+    def url(self) -> str:
+        """The address as the beginning of an HTTP URL."""
+        return f"http://{self.url_host}:{self.port}"
+
+    @property
+    def up_bytes(self) -> int:
+        """Bytes that clients sent."""
+        return sum(connection.up_bytes for connection in self.connections)
+
+    @property
+    def down_bytes(self) -> int:
+        """Bytes that the server sent."""
+        return sum(connection.down_bytes for connection in self.connections)
+
+    def take(self) -> Carried:
+        """Return what was carried since the last call: call it after each turn."""
+        before, self._taken = self._taken, Carried(self.up_bytes, self.down_bytes)
+        return Carried(self._taken.up_bytes - before.up_bytes, self._taken.down_bytes - before.down_bytes)
+
+
+@asynccontextmanager
+async def metered(target_host: str, target_port: int) -> AsyncIterator[Meter]:
+    """Forward a free port of this machine to the target around a block."""
+    meter, clients = Meter(), set[_ClientSide]()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(
+        lambda: _ClientSide(meter, clients, target_host, target_port), meter.url_host, 0, backlog=1024
+    )
+    meter.port = server.sockets[0].getsockname()[1]
+    try:
+        yield meter
+    finally:
+        server.close()
+        for client in tuple(clients):
+            client.abort()
+        while clients:
+            await asyncio.gather(*(client.closed for client in tuple(clients)))
+        await server.wait_closed()
+
+
+class _Side(asyncio.Protocol):
+    """One of the two sockets of a connection; `other` gets what this one receives."""
+
+    transport: asyncio.Transport
+    other: _Side | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport), "TCP transports read and write"
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.count(len(data))
+        assert self.other is not None, "a side reads only when the other is there"
+        self.other.transport.write(data)
+
+    def eof_received(self) -> bool:
+        if self.other is not None and self.other.transport.can_write_eof():
+            self.other.transport.write_eof()
+        return True  # the other direction stays open
+
+    def pause_writing(self) -> None:
+        if self.other is not None:
+            self.other.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.other is not None and not self.other.transport.is_closing():
+            self.other.transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.other is None:
+            return
+        if exc is None:
+            self.other.transport.close()
+        else:
+            self.other.transport.abort()
+
+    def count(self, size: int) -> None:
+        """Count what this side received."""
+        raise NotImplementedError
+
+
+class _ClientSide(_Side):
+    """The socket a client connected to. It is read from the moment the server's is open."""
+
+    def __init__(self, meter: Meter, clients: set[_ClientSide], target_host: str, target_port: int) -> None:
+        self.connection = Connection()
+        self._meter = meter
+        self._clients = clients
+        self._target = (target_host, target_port)
+        self._loop = asyncio.get_running_loop()
+        self.closed: asyncio.Future[None] = self._loop.create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._meter.connections.append(self.connection)
+        self._clients.add(self)
+        self.transport.pause_reading()
+        self._opening = self._loop.create_task(self._open())
+
+    async def _open(self) -> None:
+        try:
+            _, side = await self._loop.create_connection(lambda: _ServerSide(self), *self._target)
+        except OSError:
+            self.transport.abort()  # the client sees its connection end, as it would without a meter
+            return
+        if self.transport.is_closing():
+            side.transport.abort()
+            return
+        self.other = side
+        self.transport.resume_reading()
+
+    def count(self, size: int) -> None:
+        self.connection.up_bytes += size
+
+    def abort(self) -> None:
+        """End the connection on both sides at once."""
+        self._opening.cancel()
+        self.transport.abort()
+        if self.other is not None:
+            self.other.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._clients.discard(self)
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+
+class _ServerSide(_Side):
+    """The socket to the server."""
+
+    def __init__(self, client: _ClientSide) -> None:
+        self.other = client
+
+    def count(self, size: int) -> None:
+        assert isinstance(self.other, _ClientSide), "the other side of the server's is the client's"
+        self.other.connection.down_bytes += size
