@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import cast
 
 import msgspec
 
@@ -84,10 +85,10 @@ class _Side(asyncio.Protocol):
 
     transport: asyncio.Transport
     other: _Side | None = None
+    ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport), "TCP transports read and write"
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's do not derive from it
 
     def data_received(self, data: bytes) -> None:
         self.count(len(data))
@@ -95,9 +96,13 @@ class _Side(asyncio.Protocol):
         self.other.transport.write(data)
 
     def eof_received(self) -> bool:
-        if self.other is not None and self.other.transport.can_write_eof():
-            self.other.transport.write_eof()
-        return True  # the other direction stays open
+        self.ended = True
+        if self.other is None:
+            return True
+        if self.other.transport.is_closing():
+            return False
+        self.other.transport.write_eof()
+        return not self.other.ended  # the other direction stays open until it ends too
 
     def pause_writing(self) -> None:
         if self.other is not None:
@@ -128,6 +133,7 @@ class _ClientSide(_Side):
         self._meter = meter
         self._clients = clients
         self._target = (target_host, target_port)
+        self._early: list[bytes] = []
         self._loop = asyncio.get_running_loop()
         self.closed: asyncio.Future[None] = self._loop.create_future()
 
@@ -135,20 +141,34 @@ class _ClientSide(_Side):
         super().connection_made(transport)
         self._meter.connections.append(self.connection)
         self._clients.add(self)
-        self.transport.pause_reading()
+        self.transport.pause_reading()  # uvloop reads once in spite of it: see `data_received`
         self._opening = self._loop.create_task(self._open())
 
     async def _open(self) -> None:
         try:
-            _, side = await self._loop.create_connection(lambda: _ServerSide(self), *self._target)
+            await self._loop.create_connection(lambda: _ServerSide(self), *self._target)
         except OSError:
             self.transport.abort()  # the client sees its connection end, as it would without a meter
-            return
+
+    def opened(self, side: _ServerSide) -> None:
+        """Begin to forward: the server's socket is open."""
         if self.transport.is_closing():
             side.transport.abort()
             return
         self.other = side
+        side.transport.writelines(self._early)
+        self._early.clear()
+        if self.ended:
+            side.transport.write_eof()
         self.transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        if self.other is None:
+            self.transport.pause_reading()
+            self._early.append(data)
+            self.count(len(data))
+            return
+        super().data_received(data)
 
     def count(self, size: int) -> None:
         self.connection.up_bytes += size
@@ -171,8 +191,11 @@ class _ServerSide(_Side):
     """The socket to the server."""
 
     def __init__(self, client: _ClientSide) -> None:
-        self.other = client
+        self.other: _ClientSide = client
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.other.opened(self)
 
     def count(self, size: int) -> None:
-        assert isinstance(self.other, _ClientSide), "the other side of the server's is the client's"
         self.other.connection.down_bytes += size

@@ -6,6 +6,7 @@ events end in.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING
@@ -14,14 +15,14 @@ from aiohttp import web
 
 from segue.gateway.executor import Caller, Run
 from segue.gateway.metrics import TransportMeter
-from segue.gateway.replies import http_reply
+from segue.gateway.replies import failed_turn, http_reply
 from segue.gateway.sockets import watch_peer
 from segue.gateway.websocket import serve_websocket
 from segue.protocol.codec import encode
 from segue.protocol.events import Event
 from segue.protocol.ids import ResponseId, parse_response_id
 from segue.protocol.listing import paginate, parse_page, show
-from segue.protocol.problems import Problem, Refused, response_not_found
+from segue.protocol.problems import Problem, Refused, quoted, response_not_found
 from segue.protocol.requests import parse_create
 from segue.stores.interface import StoreError
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from segue.gateway.app import Gateway
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_log = logging.getLogger("segue.gateway")
 
 _TENANT = web.RequestKey("tenant", str)
 _JSON = "application/json"
@@ -71,20 +74,28 @@ class Routes:
         """Turn whatever a handler raises into the one shape of errors."""
         try:
             return await handler(request)
-        except Refused as refused:
-            return http_reply(refused.problem)
-        except StoreError:
-            return http_reply(Problem("store_error", "The store does not answer at the moment. Try again."))
-        except web.HTTPRequestEntityTooLarge:
-            limit = self._gateway.config.server.max_message_bytes
-            return http_reply(Problem("message_too_large", f"The body is larger than {limit} bytes."))
-        except web.HTTPNotFound:
-            return http_reply(Problem("route_not_found", f"Unknown request URL: {request.method} {request.path}."))
         except web.HTTPMethodNotAllowed as error:
             allowed = ", ".join(sorted(error.allowed_methods))
             reply = http_reply(Problem("method_not_allowed", f"{request.method} is not allowed here; {allowed} is."))
             reply.headers["Allow"] = allowed
             return reply
+        except Exception as error:  # noqa: BLE001 - the outermost seam: a bug of ours is told like every problem
+            return http_reply(self._problem_of(error, request))
+
+    def _problem_of(self, error: Exception, request: web.Request) -> Problem:
+        match error:
+            case Refused():
+                return error.problem
+            case StoreError():
+                return Problem("store_error", "The store does not answer at the moment. Try again.")
+            case web.HTTPRequestEntityTooLarge():
+                limit = self._gateway.config.server.max_message_bytes
+                return Problem("message_too_large", f"The body is larger than {limit} bytes.")
+            case web.HTTPNotFound():
+                return Problem("route_not_found", f"Unknown request URL: {request.method} {quoted(request.path)}.")
+            case _:
+                _log.error("action=handle method=%s path=%r", request.method, request.path, exc_info=error)
+                return Problem("server_error", "The gateway failed; its log has more. Try again.")
 
     @web.middleware
     async def _check_origin(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -124,6 +135,8 @@ class Routes:
             raise Refused(Problem("unsupported_content_encoding", message))
         if self._gateway.draining:
             raise Refused(Problem("server_overloaded", "The gateway is shutting down. Send the request again."))
+        if (request.content_length or 0) > self._gateway.config.server.max_message_bytes:
+            raise web.HTTPRequestEntityTooLarge(0, 0)  # told before the body is read
         create = parse_create(await request.read(), "http")
         if isinstance(create, Problem):
             raise Refused(create)
@@ -151,6 +164,9 @@ class Routes:
             async for _ in batches:
                 pass  # what they fold to is all that is sent
         assert run.finished is not None, "a turn that was not refused ends in a terminal event"
+        failure = run.finished.head.error
+        if failure is not None:  # nothing was sent yet, so the status can tell: clients retry on 5xx
+            raise Refused(failed_turn(failure))
         body = run.finished.response
         meter.sent(1, len(body))
         return web.Response(body=body, content_type=_JSON)

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from segue.protocol.events import error_event, http_error
 from segue.protocol.problems import Code, Problem
+from segue.protocol.responses import Failure
 
 _INVALID = "invalid_request_error"
 _SERVER = "server_error"
@@ -69,6 +70,12 @@ def http_reply(problem: Problem) -> web.Response:
         headers["Retry-After"] = "1"
     body = http_error(problem, reply.kind)
     return web.Response(status=reply.status, body=body, content_type="application/json", headers=headers)
+
+
+def failed_turn(failure: Failure) -> Problem:
+    """Tell a turn that failed after it had begun as a problem; codes that are the upstream's own become one of ours."""
+    code = next((code for code in REPLIES if code == failure.code), "upstream_error")
+    return Problem(code, failure.message)
 
 
 def socket_reply(problem: Problem) -> bytes:

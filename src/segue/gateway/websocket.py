@@ -9,11 +9,12 @@ only this connection held is forgotten.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, assert_never
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType, web
 
 from segue.gateway.executor import Caller
 from segue.gateway.replies import socket_reply
@@ -57,6 +58,9 @@ async def serve_websocket(gateway: Gateway, request: web.Request, tenant: str) -
         gateway.connections.discard(connection)
         gateway.note_progress()
     return socket
+
+
+_log = logging.getLogger("segue.gateway")
 
 
 class Connection:
@@ -156,6 +160,10 @@ class Connection:
             await self._send([socket_reply(refused.problem)])
         except ConnectionError:
             return  # the reader learns of it too, and cleans up
+        except Exception:  # noqa: BLE001 - a bug of ours must not leave the client waiting in a lane that never ends
+            _log.exception("action=turn lane=%r", start.lane)
+            await self._socket.close(code=WSCloseCode.INTERNAL_ERROR, message=b"internal error")
+            return
         del self._turns[start.lane]
         effects = self._session.ended(start.lane, outcome, self._loop.time())
         self._room.set()

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from segue.protocol.ids import ResponseId
 from segue.protocol.items import Item
 
-#: What a turn costs in memory beside the bytes of its items: objects, ids, table entries (measured on CPython 3.11).
+#: What a turn and an item cost in memory beside the item's bytes: objects, ids, table entries. Rounded up from what
+#: tracemalloc shows on CPython 3.11: 0.85 to 1.0 KB and 41 bytes.
 TURN_OVERHEAD_BYTES = 1024
 ITEM_OVERHEAD_BYTES = 64
 

@@ -61,7 +61,8 @@ class Refused(Exception):
 
 def quoted(text: str, limit: int = 80) -> str:
     """Quote what a client sent for an error message, cut so that hostile input cannot make a large reply."""
-    return f"'{text if len(text) <= limit else text[:limit] + '…'}'"
+    shown = text if len(text) <= limit else text[:limit] + "…"
+    return f"'{shown.encode('utf-8', 'replace').decode()}'"  # a header may hold bytes that are no text
 
 
 def invalid_json(detail: str) -> Problem:
