@@ -2,8 +2,8 @@
 
 `python -m segue.bench.server ORDER` serves what the order (JSON) says: the gateway with a scripted upstream, or a bare
 aiohttp WebSocket server that decodes the same creates and sends the same events, which is the least that any gateway on
-this stack can cost. The models are `burst` (all events at once), `paced` (one delta per step) and `stamped` (each
-delta is the clock at its making). It prints one `Ready` line; then each line on stdin is answered with a `Usage`
+this stack can cost. The models are `burst` (all events at once), `ticked` (one delta per turn of the event loop),
+`paced` (one per time step) and `stamped` (paced, and each delta is the clock at its making). It prints one `Ready` line; then each line on stdin is answered with a `Usage`
 line, and the end of stdin ends the process. Not here: starting it (`child`) and measuring (`gateway`).
 """
 
@@ -37,17 +37,17 @@ from segue.upstreams.interface import Batch, UpstreamRequest
 from segue.upstreams.router import Router, Rule
 from segue.upstreams.scripted import ScriptedUpstream
 
-BURST, PACED, STAMPED = "burst", "paced", "stamped"
+BURST, TICKED, PACED, STAMPED = "burst", "ticked", "paced", "stamped"
+
+#: So short that it is over when the event loop looks next.
+_TICK_S = 1e-9
 
 #: Events of a turn beside its text deltas: created, in_progress, two that open and three that end the message, completed.
 FRAMING_EVENTS = 8
 
-#: A command of the parent; every one is answered.
-Command = Literal["usage", "settle"]
-
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What to serve. `core` pins the process; `pace_s` is the time between deltas of the models that are not a burst."""
+    """What to serve. `core` pins the process; `pace_s` is the time between the deltas of the models with a time step."""
 
     kind: Literal["gateway", "bare"]
     store: str = "memory:"
@@ -116,18 +116,24 @@ async def serve_gateway(order: Order) -> AsyncIterator[tuple[str, int]]:
 
 
 def build_router(order: Order) -> Router:
-    """Build the three models."""
-    burst = ScriptedUpstream(models=(BURST,), deltas=order.deltas, delta_bytes=order.delta_bytes)
-    paced = ScriptedUpstream(models=(PACED,), deltas=order.deltas, delta_bytes=order.delta_bytes, pace_s=order.pace_s)
-    stamped = StampedUpstream(order.stamps, order.pace_s)
-    return Router([Rule(burst, (BURST,)), Rule(paced, (PACED,)), Rule(stamped, (STAMPED,))])
+    """Build the four models."""
+    rules = [
+        Rule(ScriptedUpstream(deltas=order.deltas, delta_bytes=order.delta_bytes, pace_s=pace_s), (model,))
+        for model, pace_s in _paces(order).items()
+    ]
+    return Router([*rules, Rule(StampedUpstream(order.stamps, order.pace_s), (STAMPED,))])
+
+
+def _paces(order: Order) -> dict[str, float]:
+    """Return the seconds between the deltas of each model that does not stamp them."""
+    return {BURST: 0.0, TICKED: _TICK_S, PACED: order.pace_s}
 
 
 @asynccontextmanager
 async def serve_bare(order: Order) -> AsyncIterator[tuple[str, int]]:
     """Serve the baseline around a block: the same bytes, without anything that makes a gateway."""
     app = web.Application()
-    turns = {BURST: await _recorded(order, 0.0), PACED: await _recorded(order, order.pace_s)}
+    turns = {model: await _recorded(order, model, pace_s) for model, pace_s in _paces(order).items()}
     app.add_routes([web.get("/v1/responses", partial(_bare, turns, order))])
     runner = web.AppRunner(app, access_log=None, handle_signals=False)
     await runner.setup()
@@ -153,6 +159,7 @@ _creates = msgspec.json.Decoder(_BareCreate)
 async def _bare(turns: dict[str, list[list[bytes]]], order: Order, request: web.Request) -> web.StreamResponse:
     socket = web.WebSocketResponse(compress=False)
     await socket.prepare(request)
+    paces = _paces(order)
     async for message in socket:
         create = _creates.decode(message.data)
         if create.model == STAMPED:
@@ -160,7 +167,7 @@ async def _bare(turns: dict[str, list[list[bytes]]], order: Order, request: web.
             continue
         for index, batch in enumerate(turns[create.model]):
             if index:
-                await asyncio.sleep(order.pace_s)
+                await asyncio.sleep(paces[create.model])
             for event in batch:
                 await socket.send_frame(event, WSMsgType.TEXT)
     return socket
@@ -176,10 +183,10 @@ async def _send_stamped(socket: web.WebSocketResponse, recorded: list[list[bytes
     await socket.send_frame(recorded[-1][-1], WSMsgType.TEXT)
 
 
-async def _recorded(order: Order, pace_s: float) -> list[list[bytes]]:
+async def _recorded(order: Order, model: str, pace_s: float) -> list[list[bytes]]:
     """Record the events of one turn, in the batches they come in: the baseline sends them again and again."""
     upstream = ScriptedUpstream(deltas=order.deltas, delta_bytes=order.delta_bytes, pace_s=pace_s)
-    settings = Settings(model=PACED if pace_s else BURST)
+    settings = Settings(model=model)
     response_id = new_response_id(os.urandom(ENTROPY_BYTES))
     history = History(None, (user_message("Record this."),))
     stream = TurnStream(response_id, None, encode_echo(settings, store=False), time.time())

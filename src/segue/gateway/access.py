@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
+from string import ascii_letters, digits
 from urllib.parse import urlsplit
 
 from segue.config import Config, Key, is_loopback
@@ -20,6 +21,7 @@ from segue.protocol.problems import Problem, quoted
 LOCAL_TENANT = "local"
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_HOST_CHARACTERS = frozenset(f"{ascii_letters}{digits}-._~[]:")  # no user, path or query hides the name's end
 
 
 class Access:
@@ -83,7 +85,9 @@ class Access:
 
 
 def _host_name(host: str) -> str:
-    """Return the name of a Host field, lower case, without its port."""
+    """Return the name of a Host field, lower case, without its port; what is more than that names nobody."""
+    if not _HOST_CHARACTERS.issuperset(host):
+        return ""
     try:
         return (urlsplit(f"//{host}").hostname or "").lower()
     except ValueError:

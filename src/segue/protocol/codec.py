@@ -15,7 +15,7 @@ from segue.protocol.problems import Problem, invalid_json
 
 T = TypeVar("T")
 
-_AT = re.compile(r"(?P<what>.*?)(?: - at `(?P<path>\$[^`]*|key in `\$[^`]*`[^`]*)`)?", re.DOTALL)
+_AT = re.compile(r"(?P<what>.*?)(?: - at (?:`key` in )?`(?P<path>\$[^`]*)`)?", re.DOTALL)
 _EXPECTED = re.compile(r"Expected `(?P<want>[^`]+)`, got `(?P<got>[^`]+)`")
 _MISSING = re.compile(r"Object missing required field `(?P<field>[^`]+)`")
 _NAMES = {"str": "a string", "int": "an integer", "float": "a number", "bool": "a boolean", "null": "null"}

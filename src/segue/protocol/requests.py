@@ -33,6 +33,10 @@ class _ToolChoice(msgspec.Struct):
 
 class _Format(msgspec.Struct):
     type: str = "text"
+    name: str | None = None
+    description: str | None = None
+    schema: dict[str, Raw] | None = None
+    strict: bool | None = None
 
 
 class _Text(msgspec.Struct):
@@ -52,6 +56,9 @@ class _StreamOptions(msgspec.Struct):
 class _Tool(msgspec.Struct):
     type: str
     name: str | None = None
+    description: str | None = None
+    parameters: dict[str, Raw] | None = None
+    strict: bool | None = None
 
 
 class _Wire(msgspec.Struct, kw_only=True):
@@ -70,7 +77,7 @@ class _Wire(msgspec.Struct, kw_only=True):
     prompt: Raw = _NULL
     instructions: str | None = None
     tools: list[_Tool] | None = None
-    tool_choice: str | _ToolChoice | None = None
+    tool_choice: Literal["none", "auto", "required"] | _ToolChoice | None = None
     text: _Text | None = None
     reasoning: _Reasoning | None = None
     metadata: Metadata | None = None
@@ -174,7 +181,7 @@ def parse_create(data: bytes | str, transport: Transport) -> Create | Problem:
     wire = decode(data, _wires)
     if isinstance(wire, Problem):
         return wire
-    problem = _refuse(wire, transport)
+    problem = _refuse(wire, transport) or _find_gap(wire)
     if problem is not None:
         return problem
     settings = _settings(data, wire)
@@ -206,6 +213,20 @@ def _refuse(wire: _Wire, transport: Transport) -> Problem | None:
         return unsupported("background", "run the turn in the foreground, with stream=true for a long one")
     if not wire.model:
         return missing("model")
+    return None
+
+
+def _find_gap(wire: _Wire) -> Problem | None:
+    """Find what a tool or format of a kind that we know cannot do without; other kinds are the upstream's business."""
+    for index, tool in enumerate(wire.tools or ()):
+        if tool.type in {"function", "custom"} and not tool.name:
+            return missing(f"tools[{index}].name")
+    form = None if wire.text is None else wire.text.format
+    if form is not None and form.type == "json_schema":
+        if not form.name:
+            return missing("text.format.name")
+        if form.schema is None:
+            return missing("text.format.schema")
     return None
 
 

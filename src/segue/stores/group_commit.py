@@ -141,13 +141,14 @@ class GroupWriter:
 
     def _empty_log(self) -> None:
         connection = self._connection
+        connection.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_TIMEOUT_S * 1000:.0f}")
         try:
-            connection.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_TIMEOUT_S * 1000:.0f}")
             if not checkpoint(connection):
                 _log.warning("%s: a reader keeps the log from being emptied of what was deleted", self._path)
-            connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000:.0f}")
         except sqlite3.Error as error:  # nothing is lost; the next commit meets the same trouble, and has a caller
             _log.warning("%s", explain(error, self._path))
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000:.0f}")
 
     def _explain(self, error: Exception) -> Exception:
         return explain(error, self._path) if isinstance(error, sqlite3.Error) else error

@@ -144,8 +144,8 @@ class ScriptedUpstream:
         ended = False
         try:
             async for batch in self._play(turn, request):
+                ended = bool(batch) and isinstance(batch[-1], Ended)  # nobody asks for more after that
                 yield batch
-            ended = True
         finally:
             self.cancelled += not ended
 

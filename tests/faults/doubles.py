@@ -1,0 +1,110 @@
+"""Doubles that fail: stores that lose their disk, and models that do not keep to the contract of an upstream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+
+from segue.history.records import Link, Record
+from segue.protocol.events import Ended, OutputWriter
+from segue.protocol.ids import ResponseId
+from segue.protocol.responses import usage
+from segue.stores.interface import StoreError, StoreSize
+from segue.stores.memory import MemoryStore
+from segue.upstreams.interface import Batch, UpstreamRequest
+from segue.upstreams.scripted import ScriptedUpstream
+
+Play = Callable[[UpstreamRequest], AsyncGenerator[Batch, None]]
+
+
+class BrokenStore(MemoryStore):
+    """A store whose methods named in `broken` raise `error`."""
+
+    def __init__(self, *broken: str, error: Exception | None = None) -> None:
+        super().__init__()
+        self.broken = set(broken)
+        self.error = error or StoreError("the disk is on fire")
+
+    async def append(self, record: Record) -> None:
+        self._check("append")
+        await super().append(record)
+
+    async def chain(self, tenant: str, response_id: ResponseId, now: float) -> list[Link] | None:
+        self._check("chain")
+        return await super().chain(tenant, response_id, now)
+
+    async def record(self, tenant: str, response_id: ResponseId, now: float) -> Record | None:
+        self._check("record")
+        return await super().record(tenant, response_id, now)
+
+    async def delete(self, tenant: str, response_id: ResponseId, now: float) -> bool:
+        self._check("delete")
+        return await super().delete(tenant, response_id, now)
+
+    async def sweep(self, now: float) -> int:
+        self._check("sweep")
+        return await super().sweep(now)
+
+    async def size(self) -> StoreSize:
+        self._check("size")
+        return await super().size()
+
+    def _check(self, method: str) -> None:
+        if method in self.broken:
+            raise self.error
+
+
+class SlowStore(MemoryStore):
+    """A store that can be caught in the middle: it sets `reached`, then waits for `gate`, before or after the work."""
+
+    def __init__(self, method: str, *, works_first: bool) -> None:
+        super().__init__()
+        self.reached = asyncio.Event()
+        self.gate = asyncio.Event()
+        self._method = method
+        self._works_first = works_first
+
+    async def append(self, record: Record) -> None:
+        await self._wait("append", first=True)
+        await super().append(record)
+        await self._wait("append", first=False)
+
+    async def chain(self, tenant: str, response_id: ResponseId, now: float) -> list[Link] | None:
+        await self._wait("chain", first=True)
+        links = await super().chain(tenant, response_id, now)
+        await self._wait("chain", first=False)
+        return links
+
+    async def _wait(self, method: str, *, first: bool) -> None:
+        if method == self._method and first is not self._works_first:
+            self.reached.set()
+            await self.gate.wait()
+
+
+class Model(ScriptedUpstream):
+    """A model that answers first as these functions say, whatever the contract says, and then as it should."""
+
+    def __init__(self, *plays: Play) -> None:
+        super().__init__()
+        self._plays = deque(plays)
+
+    def stream(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
+        return self._plays.popleft()(request) if self._plays else super().stream(request)
+
+
+class Torrent:
+    """A model that says much more than fits between it and a client, and counts how much was asked of it."""
+
+    def __init__(self, deltas: int, delta_bytes: int) -> None:
+        self.pulled = 0
+        self._deltas = deltas
+        self._piece = "x" * delta_bytes
+
+    async def play(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
+        """Answer one turn, a delta per batch."""
+        writer = OutputWriter(request.response_id)
+        for _ in range(self._deltas):
+            self.pulled += 1
+            yield writer.text(self._piece)
+        yield [*writer.end_item(), Ended("completed", usage(1, 1))]

@@ -1,0 +1,163 @@
+"""Raw clients, over HTTP and in WebSocket mode, that let nothing pass unjudged: every body, event and frame they receive
+goes through the checker. They are thin on purpose: what they send is what the test wrote.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from io import BytesIO
+from types import TracebackType
+from typing import Any, NamedTuple, Self, TypeAlias
+
+import aiohttp
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from segue.upstreams.scripted import MODEL
+from tests.checker import Json, SocketChecker, StreamChecker, check_error, check_response, check_sse, parse_json
+
+Message: TypeAlias = Json | str | bytes
+
+#: Far more than anything here takes: a client that waits for what never comes fails here, with a trace.
+PATIENCE_S = 30.0
+
+
+class Reply(NamedTuple):
+    """An HTTP reply whose body is a JSON object."""
+
+    status: int
+    headers: dict[str, str]
+    body: Json
+
+    @property
+    def error(self) -> Json:
+        """The error object, of a reply that must have one."""
+        assert self.status >= 400, f"not an error but {self.status}"
+        error: Json = self.body["error"]
+        return error
+
+
+class Http:
+    """A client over HTTP. Headers given to a request come on top of the key's."""
+
+    def __init__(self, url: str, secret: str | None = None) -> None:
+        self._url = url
+        headers = {} if secret is None else {"Authorization": f"Bearer {secret}"}
+        timeout = aiohttp.ClientTimeout(total=PATIENCE_S)
+        self._client = aiohttp.ClientSession(headers=headers, timeout=timeout, skip_auto_headers=["Accept-Encoding"])
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        await self._client.close()
+
+    async def request(
+        self, method: str, path: str, *, data: Message | None = None, headers: dict[str, str] | None = None
+    ) -> Reply:
+        """Send a request whose reply is a JSON object, and check the reply."""
+        async with self._client.request(method, self._url + path, data=_body(data), headers=headers) as reply:
+            assert reply.content_type == "application/json"
+            body = parse_json(await reply.text("utf-8"))
+            if reply.status >= 400:
+                check_error(body)
+            elif body.get("object") == "response" and "deleted" not in body:
+                check_response(body)
+            return Reply(reply.status, dict(reply.headers), body)
+
+    async def text(self, path: str) -> str:
+        """Get a page that is not JSON."""
+        async with self._client.get(self._url + path) as reply:
+            assert reply.status == 200
+            return await reply.text("utf-8")
+
+    async def create(self, **fields: Any) -> Reply:
+        """Make a response, not streamed."""
+        return await self.request("POST", "/v1/responses", data={"model": MODEL, **fields})
+
+    async def stream(self, data: bytes | None = None, **fields: Any) -> StreamChecker:
+        """Make a response, streamed. `data` is a whole body, instead of fields."""
+        body = {"model": MODEL, "stream": True, **fields} if data is None else data
+        async with self._client.post(self._url + "/v1/responses", data=_body(body)) as reply:
+            assert (reply.status, reply.content_type) == (200, "text/event-stream")
+            written = [b""]
+            async for piece, is_last in reply.content.iter_chunks():
+                written[-1] += piece
+                if is_last:
+                    written.append(b"")
+            for write in written:
+                assert not write or write.endswith(b"\n\n"), "a block is spread over two writes"
+            return check_sse(b"".join(written))
+
+
+class Socket:
+    """A connection in WebSocket mode."""
+
+    def __init__(self, url: str, secret: str | None = None, **options: Any) -> None:
+        headers = {} if secret is None else {"Authorization": f"Bearer {secret}"}
+        settings: dict[str, Any] = {"compression": None, "max_size": None, "additional_headers": headers, **options}
+        self._connect = connect(f"{url.replace('http', 'ws', 1)}/v1/responses", proxy=None, **settings)
+        self._checker = SocketChecker()
+        self._vanished = False
+        self.connection: ClientConnection
+
+    async def __aenter__(self) -> Self:
+        self.connection = await self._connect
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        await self.connection.close()
+        if kind is None and not self._vanished:
+            self._checker.finish()
+
+    async def send(self, message: Message) -> None:
+        """Send one message: text is sent as it is, an object as its JSON, bytes as a binary message."""
+        await self.connection.send(json.dumps(message) if isinstance(message, dict) else message)
+
+    async def create(self, **fields: Any) -> None:
+        """Ask for a response."""
+        await self.send({"type": "response.create", "model": MODEL, **fields})
+
+    async def frame(self) -> Json:
+        """Receive one frame."""
+        async with asyncio.timeout(PATIENCE_S):
+            message = await self.connection.recv()
+        assert isinstance(message, str), "a frame must be text"
+        frame = parse_json(message)
+        self._checker.feed(frame)
+        return frame
+
+    async def turn(self) -> StreamChecker:
+        """Receive the frames of one turn, to its end."""
+        before = len(self._checker.turns)
+        while len(self._checker.turns) == before:
+            await self.frame()
+        return self._checker.turns[-1]
+
+    async def ask(self, **fields: Any) -> StreamChecker:
+        """Ask for a response and receive it."""
+        await self.create(**fields)
+        return await self.turn()
+
+    def vanish(self) -> None:
+        """Break the connection without a word, in the middle of a turn or not."""
+        self._vanished = True
+        self.connection.transport.abort()
+
+    async def closing(self) -> int:
+        """Wait until the gateway closes the connection, with nothing more said, and return the close code."""
+        try:
+            unexpected = await self.frame()
+        except ConnectionClosed as closed:
+            assert closed.rcvd is not None, "the connection broke without a close frame"
+            return int(closed.rcvd.code)
+        raise AssertionError(f"a frame came instead of a close: {unexpected}")
+
+
+def _body(message: Message | None) -> BytesIO | None:
+    """A body as a file: aiohttp warns of large ones that are not."""
+    if message is None:
+        return None
+    text = json.dumps(message) if isinstance(message, dict) else message
+    return BytesIO(text.encode() if isinstance(text, str) else text)

@@ -1,0 +1,83 @@
+"""A gateway that really listens on a port, around one scripted model, with clients for it; everything is closed and
+judged at the end: no turn of the script may be left over, and no client may have seen a frame that breaks the rules.
+Not here: the clients themselves, and what the SDKs see (`tap`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Protocol
+
+import msgspec
+
+from segue.config import Config, Key, Server
+from segue.gateway.app import Gateway, serving
+from segue.upstreams.interface import Upstream
+from segue.upstreams.router import Router, Rule
+from segue.upstreams.scripted import MODEL, ScriptedTurn, ScriptedUpstream
+from tests.integration.clients import Http, Socket
+from tests.integration.tap import Tap, tapping
+
+
+def key(tenant: str) -> Key:
+    """The API key `sk-TENANT` of a tenant."""
+    return Key(tenant, tenant, hashlib.sha256(f"sk-{tenant}".encode()).hexdigest())
+
+
+class Running:
+    """A gateway while it runs: `url` is its own, `upstream` the model behind it."""
+
+    def __init__(self, gateway: Gateway, url: str, upstream: ScriptedUpstream, stack: AsyncExitStack) -> None:
+        self.gateway = gateway
+        self.url = url
+        self.upstream = upstream
+        self._stack = stack
+
+    async def http(self, secret: str | None = None) -> Http:
+        """A client over HTTP, with connections of its own."""
+        return await self._stack.enter_async_context(Http(self.url, secret))
+
+    async def socket(self, secret: str | None = None, **options: Any) -> Socket:
+        """A new connection in WebSocket mode; `options` are those of `websockets.connect`."""
+        return await self._stack.enter_async_context(Socket(self.url, secret, **options))
+
+    async def tap(self) -> Tap:
+        """A way in for clients that do not judge what they get."""
+        return await self._stack.enter_async_context(tapping(self.url))
+
+    def seen(self) -> list[list[Any]]:
+        """The items of each request that the scripted model saw, decoded."""
+        return [[msgspec.json.decode(item) for item in request.history.items()] for request in self.upstream.requests]
+
+    def metric(self, name: str, **labels: str) -> float:
+        """One figure of the gateway's metrics."""
+        value = self.gateway.metrics.registry.get_sample_value(name, labels)
+        assert value is not None, f"no metric {name} with {labels}"
+        return value
+
+
+class Start(Protocol):
+    """The fixture `start`: run a gateway, to the end of the test, that plays these turns."""
+
+    async def __call__(self, *script: ScriptedTurn, keys: Sequence[Key] = (), **server: Any) -> Running: ...
+
+
+@asynccontextmanager
+async def listening(upstream: Upstream, *, keys: Sequence[Key] = (), **server: Any) -> AsyncIterator[tuple[Gateway, str]]:
+    """Serve one model as `scripted`; `server` are settings of `[server]`."""
+    config = Config(server=Server(**{"port": 0, "store": "memory:", **server}), key=list(keys))
+    async with serving(config, Router([Rule(upstream, (MODEL,))])) as (gateway, url):
+        yield gateway, url
+
+
+@asynccontextmanager
+async def running(
+    script: Sequence[ScriptedTurn] | None, *, keys: Sequence[Key] = (), **server: Any
+) -> AsyncIterator[Running]:
+    """Run a gateway around a block; the script must be played to its end. None: any turn gets the same text."""
+    upstream = ScriptedUpstream(script)
+    async with listening(upstream, keys=keys, **server) as (gateway, url), AsyncExitStack() as stack:
+        yield Running(gateway, url, upstream, stack)
+    upstream.assert_done()

@@ -1,0 +1,31 @@
+"""What only the store in memory promises."""
+
+from __future__ import annotations
+
+from segue.stores.conformance import ALICE, BOB, NOW, sample_id, sample_record
+from segue.stores.memory import MemoryStore
+
+
+async def test_equal_echoes_are_held_once() -> None:
+    """A hundred turns with the same settings hold them once, and nothing once they are deleted."""
+    store = MemoryStore()
+    echo = b'{"instructions":"%b"}' % (b"x" * 100_000)
+    for n in range(100):
+        await store.append(sample_record(str(n), tenant=(ALICE, BOB)[n % 2], echo=bytes(bytearray(echo))))
+    assert 100_000 < (await store.size()).size_bytes < 200_000
+    for n in range(100):
+        assert await store.delete((ALICE, BOB)[n % 2], sample_id(str(n)), NOW)
+    assert (await store.size()).size_bytes == 0
+    await store.close()
+
+
+async def test_a_tombstone_holds_only_what_descendants_need() -> None:
+    """Deleting a parent frees its settings at once and its items with its last child."""
+    store = MemoryStore()
+    await store.append(sample_record("root", echo=b'{"instructions":"%b"}' % (b"x" * 100_000)))
+    await store.append(sample_record("leaf", "root"))
+    assert await store.delete(ALICE, sample_id("root"), NOW)
+    assert 0 < (await store.size()).size_bytes < 10_000
+    assert await store.delete(ALICE, sample_id("leaf"), NOW)
+    assert (await store.size()).size_bytes == 0
+    await store.close()

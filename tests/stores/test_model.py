@@ -1,0 +1,159 @@
+"""Random histories of calls, made to both stores and to a model that is too simple to be wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from segue.history.records import Link, Record
+from segue.stores.conformance import ALICE, BOB, NOW, link_of, sample_id, sample_record
+from segue.stores.interface import ParentGone, Store
+from segue.stores.memory import MemoryStore
+from segue.stores.sqlite import SqliteStore
+
+tenants = st.sampled_from([ALICE, ALICE, ALICE, BOB])
+picks = st.integers(min_value=0, max_value=10_000)
+
+
+class Model:
+    """A list of all records ever appended, and the set of those that were deleted or swept."""
+
+    def __init__(self) -> None:
+        self.records: dict[tuple[str, str], Record] = {}
+        self.buried: set[tuple[str, str]] = set()
+
+    def lives(self, tenant: str, ident: str, now: float) -> bool:
+        key = (tenant, ident)
+        return key in self.records and key not in self.buried and self.records[key].expires_at > now
+
+    def is_there(self, tenant: str, ident: str) -> bool:
+        """A record is there as long as it, or something that continues it, was not buried."""
+        if (tenant, ident) not in self.records:
+            return False
+        children = (record.id for (t, _), record in self.records.items() if t == tenant and record.parent_id == ident)
+        return (tenant, ident) not in self.buried or any(self.is_there(tenant, child) for child in children)
+
+    def chain(self, tenant: str, ident: str, now: float) -> list[Link] | None:
+        if not self.lives(tenant, ident, now):
+            return None
+        links: list[Link] = []
+        walked: str | None = ident
+        while walked is not None:
+            record = self.records[tenant, walked]
+            links.insert(0, link_of(record, alive=self.lives(tenant, walked, now)))
+            walked = record.parent_id
+        return links
+
+    def living(self) -> int:
+        return len(self.records.keys() - self.buried)
+
+
+class StoresAgree(RuleBasedStateMachine):
+    """Both stores answer every call as the model does, at every time, whatever happened before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.folder = tempfile.TemporaryDirectory()
+        self.path = Path(self.folder.name) / "segue.db"
+        self.sqlite = self.runner.run(SqliteStore.open(self.path, synchronous="NORMAL"))
+        self.memory = MemoryStore()
+        self.model = Model()
+        self.now = NOW
+        self.names = ["0"]  # of every record that was ever tried; "0" never is
+
+    def teardown(self) -> None:
+        for name in self.names:
+            for tenant in (ALICE, BOB):
+                self.look_up(tenant, name)
+        self.runner.run(self.sqlite.close())
+        self.runner.close()
+        self.folder.cleanup()
+
+    @property
+    def stores(self) -> tuple[Store, Store]:
+        return self.memory, self.sqlite
+
+    def name(self, pick: int) -> str:
+        """One of the names so far, the newest ones more often than the others."""
+        return self.names[-1 - pick % min(len(self.names), 5 if pick % 2 else len(self.names))]
+
+    @rule(tenant=tenants, pick=picks, fresh=st.booleans(), life=st.integers(1, 20), echo=st.integers(1, 3))
+    def append(self, tenant: str, pick: int, fresh: bool, life: int, echo: int) -> None:
+        """Begin a chain, or continue or fork any turn: living, dead, freed, unknown, or another tenant's."""
+        parent = None if fresh else self.name(pick)
+        name = str(len(self.names))
+        self.names.append(name)
+        expires_at = self.now + life
+        record = sample_record(name, parent, tenant=tenant, expires_at=expires_at, echo=b'{"model":"%d"}' % echo)
+        there = record.parent_id is None or self.model.is_there(tenant, record.parent_id)
+        if there:
+            self.model.records[tenant, record.id] = record
+        for store in self.stores:
+            try:
+                self.runner.run(store.append(record))
+            except ParentGone:
+                assert not there, f"{type(store).__name__} misses the parent"
+            else:
+                assert there, f"{type(store).__name__} has a parent that was freed"
+
+    @rule(tenant=tenants, pick=picks)
+    def delete(self, tenant: str, pick: int) -> None:
+        """Delete any response, whether there is one or not."""
+        ident = sample_id(self.name(pick))
+        lived = self.model.lives(tenant, ident, self.now)
+        if lived:
+            self.model.buried.add((tenant, ident))
+        for store in self.stores:
+            assert self.runner.run(store.delete(tenant, ident, self.now)) == lived
+
+    @rule()
+    def sweep(self) -> None:
+        """Free what has expired."""
+        living = self.model.records.keys() - self.model.buried
+        expired = {key for key in living if self.model.records[key].expires_at <= self.now}
+        self.model.buried |= expired
+        for store in self.stores:
+            assert self.runner.run(store.sweep(self.now)) == len(expired)
+
+    @rule(seconds=st.integers(1, 6))
+    def wait(self, seconds: int) -> None:
+        """Let time pass."""
+        self.now += seconds
+
+    @precondition(lambda self: len(self.names) > 3)
+    @rule()
+    def restart(self) -> None:
+        """Close the file and open it again."""
+        self.runner.run(self.sqlite.close())
+        self.sqlite = self.runner.run(SqliteStore.open(self.path, synchronous="NORMAL"))
+
+    @rule(tenant=tenants, pick=picks)
+    def read(self, tenant: str, pick: int) -> None:
+        """Look anything up."""
+        self.look_up(tenant, self.name(pick))
+
+    def look_up(self, tenant: str, name: str) -> None:
+        ident = sample_id(name)
+        chain = self.model.chain(tenant, ident, self.now)
+        record = self.model.records.get((tenant, ident)) if chain else None
+        for store in self.stores:
+            assert self.runner.run(store.chain(tenant, ident, self.now)) == chain
+            assert self.runner.run(store.record(tenant, ident, self.now)) == record
+
+    @invariant()
+    def sizes_agree(self) -> None:
+        """Both count the responses that were neither deleted nor swept."""
+        for store in self.stores:
+            assert self.runner.run(store.size()).records == self.model.living()
+
+
+StoresAgree.TestCase.settings = settings(
+    max_examples=50, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+TestStoresAgree = StoresAgree.TestCase

@@ -1,0 +1,400 @@
+"""What only the SQLite store promises: durability, one process, O(delta) on disk, one query, nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import importlib.util
+import inspect
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import ModuleType
+
+import msgspec
+import pytest
+
+from segue.history.records import Record
+from segue.stores.conformance import ALICE, NOW, link_of, sample_id, sample_record
+from segue.stores.interface import ParentGone, StoreError
+from segue.stores.sqlite import SqliteStore
+from segue.stores.sqlite_file import Migration, Trace, migrate, migrations, open_database
+
+TURN_BYTES = 4096
+BUDGET_BYTES = 2 * TURN_BYTES + 1024
+
+
+@asynccontextmanager
+async def store_at(path: Path, trace: Trace | None = None) -> AsyncIterator[SqliteStore]:
+    store = await SqliteStore.open(path, trace=trace)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def turn(depth: int) -> Record:
+    """A turn of 4 KB at a depth of a chain whose settings are large and never change."""
+    content = sample_record(f"{depth:04}", f"{depth - 1:04}" if depth else None, echo=b'{"t":"%b"}' % (b"t" * 20_000))
+    item = b'{"type":"message","content":"%b"}' % random.Random(depth).randbytes(TURN_BYTES // 4).hex().encode()
+    return msgspec.structs.replace(content, input=(item,), output=(item,))
+
+
+async def append_all(store: SqliteStore, *records: Record) -> None:
+    """Append in order, without waiting for each commit."""
+    await asyncio.gather(*(store.append(record) for record in records))
+
+
+def files_of(path: Path) -> bytes:
+    """Everything that the store has on disk."""
+    return b"".join(file.read_bytes() for file in sorted(path.parent.glob(f"{path.name}*")))
+
+
+# Durability
+
+
+@functools.cache
+def crash_writer() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("crash_writer", Path(__file__).with_name("crash_writer.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_and_kill(path: Path, label: str, lines: int) -> list[str]:
+    """Run the writer until it has acknowledged so many operations, kill it, and return all that it had said."""
+    command = [sys.executable, str(Path(__file__).with_name("crash_writer.py")), str(path), label]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said = [process.stdout.readline() for _ in range(lines)]
+        process.kill()
+        said += process.stdout.readlines()
+        assert process.wait() == -signal.SIGKILL
+    return [line.rstrip("\n") for line in said]
+
+
+async def unsaid_deletions(store: SqliteStore, names: set[str]) -> set[str]:
+    """Those of `names` that the writer deleted just before it could say so: only what it would delete next."""
+    gone = {name for name in names if await store.record(ALICE, sample_id(name), NOW) is None}
+    for name in gone:
+        chain, _, depth = name.rpartition("/")
+        assert int(depth) % 4 == 2, f"{name} was acknowledged, nobody deletes it, and it is not there"
+        assert f"{chain}/{int(depth) + 1}" in names, f"{name} was acknowledged and is not there"
+        assert f"{chain}/{int(depth) + 2}" not in names, f"the deletion of {name} was never said"
+    return gone
+
+
+async def assert_whole(store: SqliteStore, name: str, gone: set[str]) -> None:
+    """A turn has exactly its chain, with the deleted ones marked; a deleted turn has none."""
+    names = crash_writer().path_of(name)
+    parents = [None, *names[:-1]]
+    links = [link_of(sample_record(n, p), alive=n not in gone) for n, p in zip(names, parents, strict=True)]
+    assert await store.chain(ALICE, sample_id(name), NOW) == (None if name in gone else links)
+
+
+async def test_kill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    """Killed at any moment, again and again: what was acknowledged is there with its exact chain, and no more help
+    than opening the file is needed."""
+    path, seeds = tmp_path / "segue.db", random.Random(20)
+    appended, deleted = set[str](), set[str]()
+    for label in range(6):
+        for line in run_and_kill(path, str(label), seeds.randrange(1, 150)):
+            (deleted if line.startswith("-") else appended).add(line[2:])
+        async with store_at(path) as store:
+            gone = deleted | await unsaid_deletions(store, appended - deleted)
+            for name in appended:
+                await assert_whole(store, name, gone)
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+    connection.close()
+
+
+@pytest.mark.parametrize(("mode", "number"), [("FULL", 2), ("NORMAL", 1)])
+def test_file_is_opened_as_documented(tmp_path: Path, mode: str, number: int) -> None:
+    """A write-ahead log, the durability that was asked for, and zeros over what is deleted."""
+    database = open_database(tmp_path / "segue.db", "FULL" if mode == "FULL" else "NORMAL", None)
+    settings = [database.writer.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
+    assert settings == ["wal", number]
+    assert database.writer.execute("PRAGMA secure_delete").fetchone() == (1,)
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        database.reader.execute("DELETE FROM records")
+    database.close()
+
+
+def test_full_is_the_default() -> None:
+    """Losing turns to a power cut is a choice, not an accident."""
+    assert inspect.signature(SqliteStore.open).parameters["synchronous"].default == "FULL"
+
+
+def modes_in(folder: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_mode & 0o777 for file in folder.iterdir()}
+
+
+async def test_close_leaves_one_file_readable_by_its_owner_only(tmp_path: Path) -> None:
+    """A closed store is its file and an empty lock: the log is gone into it, and nobody else may read either."""
+    async with store_at(tmp_path / "segue.db") as store:
+        await append_all(store, turn(0))
+    assert modes_in(tmp_path) == {"segue.db": 0o600, "segue.db.lock": 0o600}
+
+
+# One process
+
+
+async def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    """Another process is told who has the file; when that one has closed it, it can be opened."""
+    path = tmp_path / "segue.db"
+    code = "import asyncio, sys; from segue.stores.sqlite import SqliteStore\n"
+    code += "async def main(): await (await SqliteStore.open(sys.argv[1])).close()\n"
+    code += "asyncio.run(main())"
+    command = [sys.executable, "-c", code, str(path)]
+    async with store_at(path):
+        refused = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert "is in use by process" in refused.stderr
+    assert "an SQLite store serves one gateway; stop that one, or name another file" in refused.stderr
+    allowed = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
+    assert allowed.returncode == 0, allowed.stderr
+
+
+async def test_a_second_store_in_the_process_is_refused(tmp_path: Path) -> None:
+    """The same file by another name is the same file; the refusal does not disturb the one who has it."""
+    (tmp_path / "alias.db").symlink_to(tmp_path / "segue.db")
+    async with store_at(tmp_path / "segue.db") as store:
+        with pytest.raises(StoreError, match="is in use by process"):
+            await SqliteStore.open(tmp_path / "alias.db")
+        await append_all(store, turn(0))
+
+
+# The schema
+
+
+def test_migrations_are_numbered_without_a_gap() -> None:
+    """The steps come with the package, each with the next number."""
+    steps = migrations()
+    assert [step.version for step in steps] == list(range(1, len(steps) + 1))
+
+
+def test_each_migration_is_taken_once() -> None:
+    """A file remembers how far it got, and takes only what is new."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    first = Migration(1, "CREATE TABLE a (x); -- with a comment at its end")
+    migrate(connection, [first])
+    migrate(connection, [first, Migration(2, "CREATE TABLE b (x)")])
+    assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+    assert connection.execute("SELECT name FROM sqlite_master ORDER BY name").fetchall() == [("a",), ("b",)]
+    connection.close()
+
+
+def test_a_failed_migration_is_undone() -> None:
+    """A step that fails half-way leaves the file at the version it had."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    with pytest.raises(sqlite3.OperationalError, match="already exists"):
+        migrate(
+            connection, [Migration(1, "CREATE TABLE a (x)"), Migration(2, "CREATE TABLE b (x); CREATE TABLE a (x)")]
+        )
+    assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+    assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("a",)]
+    connection.close()
+
+
+async def test_a_newer_file_is_refused_untouched(tmp_path: Path) -> None:
+    """A file of a later version is not guessed at."""
+    path = tmp_path / "segue.db"
+    async with store_at(path):
+        pass
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match=r"newer version of segue \(its schema is 99, this version knows 1\)"):
+        await SqliteStore.open(path)
+    assert path.read_bytes() == before
+
+
+async def test_another_programs_database_is_refused_untouched(tmp_path: Path) -> None:
+    """No tables of ours in somebody else's file."""
+    path = tmp_path / "other.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE theirs (x)")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="is the database of another program: name another file"):
+        await SqliteStore.open(path)
+    assert path.read_bytes() == before
+
+
+async def test_a_file_that_is_no_database_is_refused_untouched(tmp_path: Path) -> None:
+    """A text file stays one."""
+    path = tmp_path / "notes.txt"
+    path.write_bytes(b"remember the milk\n" * 1000)
+    with pytest.raises(StoreError, match="this is no store of segue; name another file"):
+        await SqliteStore.open(path)
+    assert path.read_bytes() == b"remember the milk\n" * 1000
+
+
+async def test_a_damaged_file_is_told(tmp_path: Path) -> None:
+    """Reading from broken pages is an error that says what to do, not a wrong answer."""
+    path = tmp_path / "segue.db"
+    async with store_at(path) as store:
+        await append_all(store, *map(turn, range(50)))
+    content = bytearray(path.read_bytes())
+    content[8192:] = b"\xa5" * (len(content) - 8192)
+    path.write_bytes(content)
+
+    async def read() -> None:
+        async with store_at(path) as store:
+            await store.chain(ALICE, turn(49).id, NOW)
+
+    with pytest.raises(StoreError, match="the file is damaged; restore a backup"):
+        await read()
+
+
+# Commits and queries
+
+
+async def test_concurrent_appends_share_commits(tmp_path: Path) -> None:
+    """Two hundred appends that arrive during one commit need one more; a failing one costs nobody anything."""
+    go, statements = threading.Event(), list[str]()
+
+    def trace(statement: str) -> None:
+        statements.append(statement)
+        if statement == "BEGIN IMMEDIATE":
+            go.wait()
+
+    async with store_at(tmp_path / "segue.db", trace) as store:
+        records = [*map(turn, range(200)), sample_record("orphan", "unknown")]
+        appends = asyncio.gather(*(store.append(record) for record in records), return_exceptions=True)
+        await asyncio.sleep(0)  # each has queued its record
+        go.set()
+        results = await appends
+        assert [type(result) for result in results] == [type(None)] * 200 + [ParentGone]
+        assert statements.count("COMMIT") <= 2
+        assert len(await store.chain(ALICE, turn(199).id, NOW) or []) == 200
+
+
+async def test_reads_do_not_wait_for_a_commit(tmp_path: Path) -> None:
+    """While a commit is stuck, what was committed before can be read, and what is being committed cannot yet."""
+    go = threading.Event()
+    go.set()
+
+    def trace(statement: str) -> None:
+        if statement == "COMMIT":
+            go.wait()
+
+    async with store_at(tmp_path / "segue.db", trace) as store:
+        await store.append(turn(0))
+        go.clear()
+        append = asyncio.create_task(store.append(turn(1)))
+        try:
+            assert await store.chain(ALICE, turn(0).id, NOW) == [link_of(turn(0))]
+            assert await store.record(ALICE, turn(1).id, NOW) is None
+            assert not append.done()
+        finally:
+            go.set()
+        await append
+        assert await store.record(ALICE, turn(1).id, NOW) == turn(1)
+
+
+async def test_a_chain_is_one_query(tmp_path: Path) -> None:
+    """However deep the chain, its turns come in one statement; so does a record with its settings."""
+    statements = list[str]()
+    async with store_at(tmp_path / "segue.db", statements.append) as store:
+        await append_all(store, *map(turn, range(500)))
+        for depth in (0, 499):
+            statements.clear()
+            assert len(await store.chain(ALICE, turn(depth).id, NOW) or []) == depth + 1
+            assert len(statements) == 1
+        statements.clear()
+        assert await store.record(ALICE, turn(499).id, NOW) == turn(499)
+        assert len(statements) == 1
+
+
+async def test_appends_wait_when_too_much_is_queued(tmp_path: Path) -> None:
+    """A store whose disk is slow holds no more than it was told to, and loses nothing."""
+    go, records = threading.Event(), [*map(turn, range(50))]
+    limit = 3 * records[1].size_bytes
+
+    def trace(statement: str) -> None:
+        if statement == "BEGIN IMMEDIATE":
+            go.wait()
+
+    store = await SqliteStore.open(tmp_path / "segue.db", max_queued_bytes=limit, trace=trace)
+    appends = asyncio.gather(*(store.append(record) for record in records))
+    await asyncio.sleep(0)  # each has asked
+    assert 0 < store.queued_bytes <= limit
+    go.set()
+    await appends
+    assert store.queued_bytes == 0
+    assert (await store.size()).records == 50
+    await store.close()
+
+
+# What is on disk
+
+
+async def test_a_turn_costs_its_delta_at_any_depth(tmp_path: Path) -> None:
+    """The row of turn 499 is as large as that of turn 1, and a turn of 4 KB costs the file at most its budget."""
+    path = tmp_path / "segue.db"
+    async with store_at(path) as store:
+        await append_all(store, *map(turn, range(500)))
+        assert (await store.size()).size_bytes >= 500 * TURN_BYTES
+    connection = sqlite3.connect(path)
+    columns = [name for _, name, *_ in connection.execute("PRAGMA table_info (records)")]
+    total = " + ".join(f"coalesce(length({name}), 0)" for name in columns if name not in {"seq", "parent"})
+    query = f"SELECT {total} FROM records WHERE id = ?"  # noqa: S608 - made of the schema's own names
+    sizes = [connection.execute(query, (turn(depth).id,)).fetchone()[0] for depth in (1, 499)]
+    assert sizes[0] == sizes[1] < TURN_BYTES + 512
+    assert connection.execute("SELECT count(*) FROM echoes").fetchone() == (1,)
+    connection.close()
+    assert len(files_of(path)) <= 500 * BUDGET_BYTES
+
+
+async def test_what_is_deleted_leaves_the_disk(tmp_path: Path) -> None:
+    """Soon after a deletion neither the file nor its log has the items, the head or the settings any more."""
+    path = tmp_path / "segue.db"
+    secrets = [b"an item of theirs", b"a head of theirs", b"a setting of theirs"]
+    item, head, echo = (b'{"t":"%b"}' % (secret * 500) for secret in secrets)
+    secret = sample_record("secret", "root", echo=echo)
+    secret = msgspec.structs.replace(secret, input=(item,), output=(item,), head=head)
+    async with store_at(path) as store:
+        await append_all(store, sample_record("root"), secret, sample_record("next", "root"))
+        assert all(word in files_of(path) for word in secrets)
+        assert await store.delete(ALICE, secret.id, NOW)
+        assert await store.sweep(NOW) == 0  # comes after the emptying of the log
+        assert not any(word in files_of(path) for word in secrets)
+    assert not any(word in files_of(path) for word in secrets)
+
+
+async def test_a_tombstone_keeps_only_what_descendants_need(tmp_path: Path) -> None:
+    """A deleted parent loses head and settings at once, and its items with its last descendant."""
+    path = tmp_path / "segue.db"
+    item, head, echo = (b'{"t":"%b"}' % (word * 500) for word in (b"their item", b"their head", b"their echo"))
+    root = msgspec.structs.replace(sample_record("root", echo=echo), input=(item,), head=head)
+    async with store_at(path) as store:
+        await append_all(store, root, sample_record("leaf", "root"))
+        await store.delete(ALICE, root.id, NOW)
+    assert [word in files_of(path) for word in (b"their item", b"their head", b"their echo")] == [True, False, False]
+    async with store_at(path) as store:
+        await store.delete(ALICE, sample_id("leaf"), NOW)
+    assert b"their item" not in files_of(path)
+
+
+async def test_freed_space_is_used_again(tmp_path: Path) -> None:
+    """A store that forgets as much as it learns does not grow."""
+    path = tmp_path / "segue.db"
+    async with store_at(path) as store:
+        sizes = []
+        for _ in range(4):
+            await append_all(store, *map(turn, range(100)))
+            assert all(await asyncio.gather(*(store.delete(ALICE, turn(n).id, NOW) for n in range(100))))
+            sizes.append((await store.size()).size_bytes)
+    assert max(sizes[1:]) <= sizes[0] * 1.1

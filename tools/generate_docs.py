@@ -1,0 +1,481 @@
+"""Generates the tables of the documentation from the code, between `<!-- generated: name -->` marks in docs/.
+
+With `--check` it writes nothing and exits with 1 if a page is stale. The text around the marks is written by hand; a mark
+that names no part below, and a part that no page shows, are mistakes too.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from enum import Enum
+from itertools import pairwise
+from pathlib import Path
+from typing import get_args
+
+import msgspec
+from aiohttp import web
+from cyclopts import App
+from msgspec import UNSET, NODEFAULT
+from msgspec import inspect as kinds
+
+from segue.cli.main import app as command_line
+from segue.config import Config, Key, Server, UpstreamConfig
+from segue.gateway.app import Gateway
+from segue.gateway.http import Routes
+from segue.gateway.metrics import Metrics
+from segue.gateway.replies import REPLIES, socket_reply
+from segue.protocol import session
+from segue.protocol.events import Ended, Event, OutputWriter
+from segue.protocol.ids import ENTROPY_BYTES, new_response_id
+from segue.protocol.problems import Code, previous_response_not_found
+from segue.protocol.requests import Settings
+from segue.protocol.responses import Failure, encode_echo, usage
+from segue.protocol.turns import TurnStream
+from segue.stores.memory import MemoryStore
+from segue.upstreams.router import Router
+
+ROOT = Path(__file__).resolve().parents[1]
+MARKED = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
+
+Row = Sequence[str]
+
+
+class Stale(Exception):
+    """The marks in the pages and the parts made here do not agree."""
+
+
+def regenerate(text: str, parts: Mapping[str, str]) -> str:
+    """Return a page with every marked part made anew."""
+
+    def part(found: re.Match[str]) -> str:
+        if found["name"] not in parts:
+            raise Stale(f"no part is called {found['name']!r}; known are {', '.join(parts)}")
+        return f"{found[1]}\n{parts[found['name']]}\n\n{found[3]}"
+
+    return MARKED.sub(part, text)
+
+
+def pages(root: Path) -> list[Path]:
+    """Return the pages of the documentation."""
+    return sorted((root / "docs").rglob("*.md"))
+
+
+def stale_pages(root: Path) -> dict[Path, str]:
+    """Return the pages that are stale, with the text they should have."""
+    parts = {name: make() for name, make in PARTS.items()}
+    texts = {page: page.read_text(encoding="utf-8") for page in pages(root)}
+    shown = {found["name"] for text in texts.values() for found in MARKED.finditer(text)}
+    if forgotten := sorted(set(parts) - shown):
+        raise Stale(f"no page shows {', '.join(forgotten)}")
+    made = {page: regenerate(text, parts) for page, text in texts.items()}
+    return {page: text for page, text in made.items() if text != texts[page]}
+
+
+# --- Markdown --------------------------------------------------------------------------------------------------------
+
+
+def table(head: Row, rows: Iterable[Row]) -> str:
+    """Write a table; a bar inside a cell would end it."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def code(text: object) -> str:
+    """Write a piece of code, or nothing."""
+    return f"`{text}`" if text != "" else ""
+
+
+# --- configuration ---------------------------------------------------------------------------------------------------
+
+
+def settings(struct: type[msgspec.Struct], prefix: str) -> str:
+    """Write the keys of one table of the configuration."""
+    info = kinds.type_info(struct)
+    assert isinstance(info, kinds.StructType)
+    rows = []
+    for field in info.fields:
+        kind, text = field.type, ""
+        if isinstance(kind, kinds.Metadata):
+            text = str((kind.extra_json_schema or {})["description"])
+            kind = kind.type
+        variable = f"{prefix}_{field.name}".upper()
+        rows.append((code(field.name), _kind(kind), _default(field), code(variable), text))
+    return table(("key", "type", "default", "environment", "meaning"), rows)
+
+
+def _kind(kind: kinds.Type) -> str:
+    match kind:
+        case kinds.Metadata():
+            return _kind(kind.type)
+        case kinds.BoolType():
+            return "boolean"
+        case kinds.StrType():
+            return f"string, `{kind.pattern}`" if kind.pattern else "string"
+        case kinds.IntType() | kinds.FloatType():
+            bounds = (("> ", kind.gt), ("≥ ", kind.ge), ("≤ ", kind.le))
+            name = "integer" if isinstance(kind, kinds.IntType) else "number"
+            return " ".join([name, *(f"{sign}{bound}" for sign, bound in bounds if bound is not None)])
+        case kinds.ListType():
+            return f"list of {_kind(kind.item_type)}s"
+        case kinds.LiteralType():
+            return " or ".join(f'`"{value}"`' for value in kind.values)
+        case kinds.UnionType():
+            return " or ".join(_kind(one) for one in kind.types if not isinstance(one, kinds.NoneType))
+        case _:
+            raise Stale(f"say in _kind() how {kind!r} is shown")
+
+
+def _default(field: kinds.Field) -> str:
+    if field.required:
+        return "required"
+    value = field.default if field.default is not NODEFAULT else field.default_factory()
+    if value is None or value is UNSET:
+        return "none"
+    shown = code(msgspec.json.encode(value).decode())
+    if field.name.endswith("_bytes"):
+        return f"{shown} ({value // 2**20} MiB)"
+    if field.name.endswith("_s"):
+        unit, name = next(pair for pair in ((86400, "days"), (3600, "h"), (60, "min"), (1, "s")) if value >= pair[0])
+        return f"{shown} ({value / unit:g} {name})" if unit > 1 else shown
+    return shown
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+def errors() -> str:
+    """Write the table of problems: what each is told as, and every message that the code gives it."""
+    messages = problem_messages(ROOT / "src" / "segue")
+    rows = []
+    for name in get_args(Code):
+        reply = REPLIES[name]
+        closes = "yes" if reply.closes else ""
+        rows.append((code(name), str(reply.status), code(reply.kind), closes, "<br>".join(messages.get(name, ()))))
+    return table(("code", "status", "type", "closes", "messages"), rows)
+
+
+def problem_messages(source: Path) -> dict[str, list[str]]:
+    """Find the messages of each problem where they are written; `…` stands for what varies."""
+    found: dict[str, dict[str, None]] = {}
+    for path in sorted(source.rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+        constants = [node for node in tree.body if isinstance(node, ast.Assign)]
+        for scope in (*functions, *constants):
+            for name, message in _problems(scope):
+                found.setdefault(name, {})[message] = None
+    return {name: list(messages) for name, messages in found.items()}
+
+
+def _problems(scope: ast.stmt) -> Iterator[tuple[str, str]]:
+    """Yield the code and message of each `Problem(…)` and `Failure(…)` that is written in `scope`."""
+    names: dict[str, ast.expr] = {}
+    for node in sorted(_nodes(scope), key=lambda node: node.lineno):  # so that a name is what it was set to last
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                names[name] = value
+            case ast.Call(func=ast.Name(id="Problem" | "Failure"), args=[ast.Constant(value=str(name)), message, *_]):
+                yield from ((name, text) for text in _texts(message, names) if re.search(r"[a-z]{2}", text))
+
+
+def _nodes(scope: ast.stmt) -> Iterator[ast.stmt | ast.expr]:
+    return (node for node in ast.walk(scope) if isinstance(node, ast.stmt | ast.expr))
+
+
+def _texts(node: ast.expr, names: Mapping[str, ast.expr]) -> list[str]:
+    """Return what a string expression can say."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return [text]
+        case ast.JoinedStr(values=values):
+            return ["".join(map(_piece, values))]
+        case ast.IfExp(body=body, orelse=orelse):
+            return [*_texts(body, names), *_texts(orelse, names)]
+        case ast.Name(id=name) if name in names:
+            return _texts(names[name], {})
+        case _:
+            return []
+
+
+def _piece(node: ast.expr) -> str:
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.FormattedValue(value=ast.Call(func=ast.Name(id="quoted"))):
+            return "'…'"
+        case _:
+            return "…"
+
+
+# --- metrics ---------------------------------------------------------------------------------------------------------
+
+
+def metrics() -> str:
+    """Write the table of metrics, as `GET /metrics` names them."""
+    rows = []
+    for family in Metrics().registry.collect():
+        values: dict[str, dict[str, None]] = {}
+        for sample in family.samples:
+            for label, value in sample.labels.items():
+                values.setdefault(label, {})[value] = None
+        values.pop("le", None)
+        labels = "; ".join(f"`{label}`: {', '.join(map(code, shown))}" for label, shown in values.items())
+        name = family.name + ("_total" if family.type == "counter" else "")
+        rows.append((code(name), family.type, labels, family.documentation))
+    return table(("metric", "type", "labels", "meaning"), rows)
+
+
+# --- events ----------------------------------------------------------------------------------------------------------
+
+#: When each event is sent. Which events there are, and what is in them, is found by running the writers.
+_WHEN = {
+    "response.created": "The turn has begun: the parent is found and the upstream has taken the request.",
+    "response.in_progress": "Right after `response.created`.",
+    "response.output_item.added": "An output item begins: a message or a function call.",
+    "response.content_part.added": "The text of a message begins.",
+    "response.output_text.delta": "A piece of text.",
+    "response.output_text.done": "The text is complete; it is here once more in full.",
+    "response.content_part.done": "The text part is complete.",
+    "response.output_item.done": "The item is complete.",
+    "response.function_call_arguments.delta": "A piece of a call's arguments.",
+    "response.function_call_arguments.done": "The arguments are complete.",
+    "response.completed": "Terminal: the turn is over. With `store: true` the response is on the disk by now.",
+    "response.incomplete": "Terminal: the turn ended early; `response.incomplete_details` says why.",
+    "response.failed": "Terminal: the turn failed after it had begun; `response.error` says why.",
+}
+
+
+def _sample_stream() -> tuple[TurnStream, OutputWriter]:
+    ident = new_response_id(bytes(ENTROPY_BYTES))
+    stream = TurnStream(ident, None, encode_echo(Settings(model="scripted"), store=True), now=0.0)
+    return stream, OutputWriter(ident)
+
+
+def _sample_turn(ended: Ended, *, text: str = "", name: str = "") -> list[Event]:
+    stream, writer = _sample_stream()
+    output = writer.text(text) + writer.end_item() if text else []
+    output += writer.call("call_1", name, "{}") if name else []
+    return [*stream.open(), *stream.feed(output), stream.close(ended, now=0.0).terminal]
+
+
+def _sample_turns() -> dict[str, list[Event]]:
+    counted = usage(1, 1)
+    completed, failed = Ended("completed", counted), Ended("failed", error=Failure("server_error", "…"))
+    incomplete = Ended("incomplete", counted, incomplete_reason="max_output_tokens")
+    return {
+        "a text": _sample_turn(completed, text="Hi"),
+        "a function call": _sample_turn(completed, name="search"),
+        "nothing (`generate: false`)": _sample_turn(completed),
+        "cut short": _sample_turn(incomplete, text="Hi"),
+        "failed": _sample_turn(failed),
+    }
+
+
+def events() -> str:
+    """Write the table of events and their fields."""
+    fields: dict[str, list[str]] = {}
+    for turn in _sample_turns().values():
+        for event in turn:
+            fields[event.type] = list(msgspec.json.decode(event.data, type=dict[str, object]))
+    assert set(fields) == set(_WHEN), f"say in _WHEN when these are sent: {set(fields) ^ set(_WHEN)}"
+    rows = [(code(kind), when, ", ".join(map(code, fields[kind][1:]))) for kind, when in _WHEN.items()]
+    return table(("event", "when", "fields beside `type`"), rows)
+
+
+def event_order() -> str:
+    """Write the order of events of the kinds of turns that there are."""
+    rows = [(name, " → ".join(code(event.type.removeprefix("response.")) for event in turn))
+            for name, turn in _sample_turns().items()]  # fmt: skip
+    return table(("turn", "its events, each with `response.` before it"), rows)
+
+
+def response_object() -> str:
+    """Write a response object as it is while its turn runs."""
+    stream, _ = _sample_stream()
+    created = msgspec.json.decode(stream.open()[0].data)
+    return _json(created["response"])
+
+
+def socket_error() -> str:
+    """Write an `error` frame of WebSocket mode."""
+    return _json(msgspec.json.decode(socket_reply(previous_response_not_found("resp_…"))))
+
+
+def _json(value: object) -> str:
+    return f"```json\n{msgspec.json.format(msgspec.json.encode(value), indent=2).decode()}\n```"
+
+
+# --- HTTP ------------------------------------------------------------------------------------------------------------
+
+_ROUTES = {
+    ("POST", "/v1/responses"): "Run a turn. The reply is one JSON object, or with `stream: true` server-sent events.",
+    ("GET", "/v1/responses"): "Upgrade to WebSocket mode. Without an upgrade the answer is 426.",
+    ("GET", "/v1/responses/{id}"): "A stored response, as its terminal event carried it.",
+    ("DELETE", "/v1/responses/{id}"): "Delete a stored response. Its id resolves to nothing at once.",
+    ("GET", "/v1/responses/{id}/input_items"): "Everything the response saw. Query: `limit`, `order`, `after`.",
+    ("GET", "/v1/models"): "The models that can be named in a request; globs of the configuration are not listed.",
+    ("GET", "/healthz"): "Whether the process answers.",
+    ("GET", "/readyz"): "Whether the store works and the gateway takes turns; 503 while it drains.",
+    ("GET", "/metrics"): "Metrics for Prometheus.",
+}
+_WHO = {"_keyed": "a key, if any are configured", "_private": "this machine, or a key"}
+
+
+def routes() -> str:
+    """Write the table of routes."""
+    config = Config(server=Server(store="memory:"))
+    application = Routes(Gateway(config, Router([]), MemoryStore(), time.time)).application()
+    rows = []
+    for route in application.router.routes():
+        assert route.resource is not None
+        path = route.resource.canonical
+        if route.method == "HEAD":  # aiohttp adds it to a GET
+            continue
+        rows.append((code(f"{route.method} {path}"), _who(route), _ROUTES[route.method, path]))
+    assert len(rows) == len(_ROUTES), "a route of _ROUTES is gone"
+    return table(("request", "who may", "what it does"), rows)
+
+
+def _who(route: web.AbstractRoute) -> str:
+    wrapper = re.search(r"(_\w+)\.<locals>", route.handler.__qualname__)
+    return "everybody" if wrapper is None else _WHO[wrapper[1]]
+
+
+# --- command line ----------------------------------------------------------------------------------------------------
+
+
+def commands() -> str:
+    """Write every command with its options."""
+    return "\n\n".join(_commands(command_line, ("segue",)))
+
+
+def _commands(app: App, path: tuple[str, ...]) -> Iterator[str]:
+    for name in app:
+        command = app[name]
+        if name.startswith("-"):  # --help and --version are commands too
+            continue
+        if command.default_command is not None:
+            rows = [
+                (", ".join(map(code, argument.names)), _option(argument.hint), str(argument.parameter.help))
+                for argument in command.assemble_argument_collection()
+            ]
+            parts = [f"## {' '.join((*path, name))}", inspect.cleandoc(command.help), table(("option", "value", "meaning"), rows)]
+            yield "\n\n".join(part for part in parts if part)
+        yield from _commands(command, (*path, name))
+
+
+def _option(hint: object) -> str:
+    if hint is bool:
+        return ""
+    if choices := [value for value in get_args(hint) if isinstance(value, str)]:
+        return ", ".join(map(code, choices))
+    names = {"str": "text", "int": "number", "Path": "file"}
+    return names[next(name for name in re.findall(r"\w+", str(hint if get_args(hint) else _name(hint))) if name in names)]
+
+
+def _name(hint: object) -> str:
+    assert isinstance(hint, type)
+    return hint.__name__
+
+
+# --- session ---------------------------------------------------------------------------------------------------------
+
+
+def lane_table() -> str:
+    """Write the transitions of a lane."""
+    rows = []
+    for (state, event), (after, actions) in session.LANE.items():
+        rows.append((code(state.value), code(event.value), code(after.value), ", ".join(code(a.value) for a in actions)))
+    return table(("a lane that is", "gets", "becomes", "and does"), rows)
+
+
+def phase_table() -> str:
+    """Write the transitions of a connection."""
+    rows = [(code(state.value), code(event.value), code(after.value)) for (state, event), after in session.PHASE.items()]
+    return table(("a connection that is", "gets", "becomes"), rows)
+
+
+def session_words() -> str:
+    """Write what the inputs and actions mean: the comments behind them in the code."""
+    rows: list[Row] = []
+    for what, enum in (("lane", session.LaneInput), ("lane, action", session.Action), ("connection", session.PhaseInput)):
+        rows += [(what, code(value), meaning) for value, meaning in _members(enum) if meaning]
+    return table(("of a", "word", "meaning"), rows)
+
+
+def _members(enum: type[Enum]) -> Iterator[tuple[str, str]]:
+    for line in inspect.getsource(enum).splitlines():
+        found = re.fullmatch(r'\s+[A-Z]+ = "(?P<value>\w+)"(?:\s+# (?P<meaning>.*))?', line)
+        if found is not None:
+            yield found["value"], found["meaning"] or ""
+
+
+def lane_diagram() -> str:
+    """Draw a lane. That `next` starts a turn is not in its table, since it depends on the queue."""
+    arrows = [(state.value, event.value, after.value) for (state, event), (after, _) in session.LANE.items()]
+    return _diagram("idle", [*arrows, ("idle", "next, if something waits", "running")])
+
+
+def phase_diagram() -> str:
+    """Draw a connection; what changes nothing is left out."""
+    arrows = [(state.value, event.value, after.value) for (state, event), after in session.PHASE.items()]
+    return _diagram("open", [arrow for arrow in arrows if arrow[0] != arrow[2]])
+
+
+def _diagram(first: str, arrows: Sequence[tuple[str, str, str]]) -> str:
+    words: dict[tuple[str, str], list[str]] = {}
+    for state, event, after in arrows:
+        words.setdefault((state, after), []).append(event)
+    lines = [f"    {state} --> {after}: {', '.join(events)}" for (state, after), events in words.items()]
+    assert all(one != other for one, other in pairwise(lines))
+    return "\n".join(["```mermaid", "stateDiagram-v2", f"    [*] --> {first}", *lines, "```"])
+
+
+# --- all of it -------------------------------------------------------------------------------------------------------
+
+PARTS: dict[str, Callable[[], str]] = {
+    "configuration-server": lambda: settings(Server, "SEGUE_SERVER"),
+    "configuration-upstream": lambda: settings(UpstreamConfig, "SEGUE_UPSTREAM_0"),
+    "configuration-key": lambda: settings(Key, "SEGUE_KEY_0"),
+    "errors": errors,
+    "socket-error": socket_error,
+    "metrics": metrics,
+    "events": events,
+    "event-order": event_order,
+    "response-object": response_object,
+    "routes": routes,
+    "commands": commands,
+    "session-words": session_words,
+    "lane-table": lane_table,
+    "lane-diagram": lane_diagram,
+    "phase-table": phase_table,
+    "phase-diagram": phase_diagram,
+}
+
+
+def main(arguments: Sequence[str], root: Path = ROOT) -> int:
+    """Write the stale pages, or with `--check` only name them; returns the exit status."""
+    checking = list(arguments) == ["--check"]
+    if arguments and not checking:
+        print("usage: generate_docs.py [--check]")
+        return 2
+    try:
+        stale = stale_pages(root)
+    except Stale as error:
+        print(f"generate_docs: {error}")
+        return 1
+    for page, text in stale.items():
+        print(f"{page.relative_to(root)}: {'stale; run `make docs`' if checking else 'written'}")
+        if not checking:
+            page.write_text(text, encoding="utf-8")
+    print(f"generate_docs: {len(stale)} page(s) stale" if stale else "generate_docs: all pages up to date")
+    return 1 if stale and checking else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
