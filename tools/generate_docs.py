@@ -1,7 +1,7 @@
 """Generates the tables of the documentation from the code, between `<!-- generated: name -->` marks in docs/.
 
-With `--check` it writes nothing and exits with 1 if a page is stale. The text around the marks is written by hand; a mark
-that names no part below, and a part that no page shows, are mistakes too.
+With `--check` it writes nothing and exits with 1 if a page is stale. The text around the marks is written by hand; a
+mark that names no part below, and a part that no page shows, are mistakes too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import get_args
 import msgspec
 from aiohttp import web
 from cyclopts import App
-from msgspec import UNSET, NODEFAULT
+from msgspec import NODEFAULT, UNSET
 from msgspec import inspect as kinds
 
 from segue.cli.main import app as command_line
@@ -109,25 +109,27 @@ def settings(struct: type[msgspec.Struct], prefix: str) -> str:
 
 
 def _kind(kind: kinds.Type) -> str:
-    match kind:
-        case kinds.Metadata():
-            return _kind(kind.type)
+    match kind.type if isinstance(kind, kinds.Metadata) else kind:
         case kinds.BoolType():
             return "boolean"
-        case kinds.StrType():
-            return f"string, `{kind.pattern}`" if kind.pattern else "string"
-        case kinds.IntType() | kinds.FloatType():
-            bounds = (("> ", kind.gt), ("≥ ", kind.ge), ("≤ ", kind.le))
-            name = "integer" if isinstance(kind, kinds.IntType) else "number"
-            return " ".join([name, *(f"{sign}{bound}" for sign, bound in bounds if bound is not None)])
-        case kinds.ListType():
-            return f"list of {_kind(kind.item_type)}s"
-        case kinds.LiteralType():
-            return " or ".join(f'`"{value}"`' for value in kind.values)
-        case kinds.UnionType():
-            return " or ".join(_kind(one) for one in kind.types if not isinstance(one, kinds.NoneType))
-        case _:
-            raise Stale(f"say in _kind() how {kind!r} is shown")
+        case kinds.IntType() | kinds.FloatType() as number:
+            return _number(number)
+        case kinds.StrType(pattern=pattern):
+            return f"string, `{pattern}`" if pattern else "string"
+        case kinds.ListType(item_type=item):
+            return f"list of {_kind(item)}s"
+        case kinds.LiteralType(values=values):
+            return " or ".join(f'`"{value}"`' for value in values)
+        case kinds.UnionType(types=types):
+            return " or ".join(_kind(one) for one in types if not isinstance(one, kinds.NoneType))
+        case other:
+            raise Stale(f"say in _kind() how {other!r} is shown")
+
+
+def _number(kind: kinds.IntType | kinds.FloatType) -> str:
+    name = "integer" if isinstance(kind, kinds.IntType) else "number"
+    bounds = (("> ", kind.gt), ("≥ ", kind.ge), ("≤ ", kind.le))
+    return " ".join([name, *(f"{sign}{bound}" for sign, bound in bounds if bound is not None)])
 
 
 def _default(field: kinds.Field) -> str:
@@ -181,6 +183,8 @@ def _problems(scope: ast.stmt) -> Iterator[tuple[str, str]]:
                 names[name] = value
             case ast.Call(func=ast.Name(id="Problem" | "Failure"), args=[ast.Constant(value=str(name)), message, *_]):
                 yield from ((name, text) for text in _texts(message, names) if re.search(r"[a-z]{2}", text))
+            case _:
+                pass
 
 
 def _nodes(scope: ast.stmt) -> Iterator[ast.stmt | ast.expr]:
@@ -364,7 +368,11 @@ def _commands(app: App, path: tuple[str, ...]) -> Iterator[str]:
                 (", ".join(map(code, argument.names)), _option(argument.hint), str(argument.parameter.help))
                 for argument in command.assemble_argument_collection()
             ]
-            parts = [f"## {' '.join((*path, name))}", inspect.cleandoc(command.help), table(("option", "value", "meaning"), rows)]
+            parts = [
+                f"## {' '.join((*path, name))}",
+                inspect.cleandoc(command.help),
+                table(("option", "value", "meaning"), rows),
+            ]
             yield "\n\n".join(part for part in parts if part)
         yield from _commands(command, (*path, name))
 
@@ -375,7 +383,9 @@ def _option(hint: object) -> str:
     if choices := [value for value in get_args(hint) if isinstance(value, str)]:
         return ", ".join(map(code, choices))
     names = {"str": "text", "int": "number", "Path": "file"}
-    return names[next(name for name in re.findall(r"\w+", str(hint if get_args(hint) else _name(hint))) if name in names)]
+    return names[
+        next(name for name in re.findall(r"\w+", str(hint if get_args(hint) else _name(hint))) if name in names)
+    ]
 
 
 def _name(hint: object) -> str:
@@ -390,20 +400,28 @@ def lane_table() -> str:
     """Write the transitions of a lane."""
     rows = []
     for (state, event), (after, actions) in session.LANE.items():
-        rows.append((code(state.value), code(event.value), code(after.value), ", ".join(code(a.value) for a in actions)))
+        rows.append(
+            (code(state.value), code(event.value), code(after.value), ", ".join(code(a.value) for a in actions))
+        )
     return table(("a lane that is", "gets", "becomes", "and does"), rows)
 
 
 def phase_table() -> str:
     """Write the transitions of a connection."""
-    rows = [(code(state.value), code(event.value), code(after.value)) for (state, event), after in session.PHASE.items()]
+    rows = [
+        (code(state.value), code(event.value), code(after.value)) for (state, event), after in session.PHASE.items()
+    ]
     return table(("a connection that is", "gets", "becomes"), rows)
 
 
 def session_words() -> str:
     """Write what the inputs and actions mean: the comments behind them in the code."""
     rows: list[Row] = []
-    for what, enum in (("lane", session.LaneInput), ("lane, action", session.Action), ("connection", session.PhaseInput)):
+    for what, enum in (
+        ("lane", session.LaneInput),
+        ("lane, action", session.Action),
+        ("connection", session.PhaseInput),
+    ):
         rows += [(what, code(value), meaning) for value, meaning in _members(enum) if meaning]
     return table(("of a", "word", "meaning"), rows)
 

@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -181,7 +182,9 @@ def _row(rows: list[dict[str, Any]], index: str, name: str) -> dict[str, Any]:
 def _parse(value: str, hint: Any, name: str) -> Any:  # noqa: ANN401 - a type hint in, a value of that type out
     if get_origin(hint) is list:
         return [part.strip() for part in value.split(",") if part.strip()]
-    wanted = hint if isinstance(hint, type) else next((t for t in get_args(hint) if t is not type(None)), str)
+    wanted = hint
+    if get_origin(hint) is UnionType:  # an optional setting; unset is how to leave it out
+        wanted = next(kind for kind in get_args(hint) if kind is not NoneType)
     try:
         return msgspec.convert(value, wanted, strict=False)
     except msgspec.ValidationError as error:

@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from tests.checker import Json, SocketChecker, StreamChecker, check_error, check_response, check_sse, parse_json
 from tests.faults.gateways import PATIENCE_S
 
-SMALL_BUFFER_BYTES = 32 * 1024
+SMALL_BUFFER_BYTES = 128 * 1024
 
 
 class Socket:
@@ -171,11 +171,12 @@ def output_text(response: Json) -> str:
 
 
 async def begin_post(
-    url: str, text: str = "hello", **fields: object
+    url: str, text: str = "hello", *, through: socket.socket | None = None, **fields: object
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Send a turn over a bare HTTP connection, for clients that do not stay for the answer."""
     body = json.dumps({"model": "scripted", "input": text, **fields}).encode()
-    reader, writer = await asyncio.open_connection(*address_of(url))
+    made = through or socket.create_connection(address_of(url))
+    reader, writer = await asyncio.open_connection(sock=made)
     head = f"POST /v1/responses HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
     writer.write(head.encode() + b"Content-Type: application/json\r\n\r\n" + body)
     return reader, writer

@@ -25,6 +25,8 @@ class BrokenStore(MemoryStore):
         super().__init__()
         self.broken = set(broken)
         self.error = error or StoreError("the disk is on fire")
+        self.refusals = 0
+        self.swept = 0
 
     async def append(self, record: Record) -> None:
         self._check("append")
@@ -44,7 +46,9 @@ class BrokenStore(MemoryStore):
 
     async def sweep(self, now: float) -> int:
         self._check("sweep")
-        return await super().sweep(now)
+        swept = await super().sweep(now)
+        self.swept += swept
+        return swept
 
     async def size(self) -> StoreSize:
         self._check("size")
@@ -52,6 +56,7 @@ class BrokenStore(MemoryStore):
 
     def _check(self, method: str) -> None:
         if method in self.broken:
+            self.refusals += 1
             raise self.error
 
 
@@ -93,18 +98,36 @@ class Model(ScriptedUpstream):
         return self._plays.popleft()(request) if self._plays else super().stream(request)
 
 
+class Gated(ScriptedUpstream):
+    """A model that answers, briefly, when its gate is open."""
+
+    def __init__(self) -> None:
+        super().__init__(deltas=1)
+        self.gate = asyncio.Event()
+
+    async def stream(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
+        """Wait, then play."""
+        yield []
+        await self.gate.wait()
+        async for batch in super().stream(request):
+            yield batch
+
+
 class Torrent:
     """A model that says much more than fits between it and a client, and counts how much was asked of it."""
 
     def __init__(self, deltas: int, delta_bytes: int) -> None:
         self.pulled = 0
-        self._deltas = deltas
-        self._piece = "x" * delta_bytes
+        self.stopped = False
+        self.pieces = tuple(f"{number:08}" * (delta_bytes // 8) for number in range(deltas))
 
     async def play(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
         """Answer one turn, a delta per batch."""
         writer = OutputWriter(request.response_id)
-        for _ in range(self._deltas):
-            self.pulled += 1
-            yield writer.text(self._piece)
-        yield [*writer.end_item(), Ended("completed", usage(1, 1))]
+        try:
+            for piece in self.pieces:
+                self.pulled += 1
+                yield writer.text(piece)
+            yield [*writer.end_item(), Ended("completed", usage(1, 1))]
+        finally:
+            self.stopped = True

@@ -26,6 +26,9 @@ ROOT = Path(__file__).parents[2]
 #: How long anything may take that takes milliseconds. Only a failing test waits that long.
 PATIENCE_S = 20.0
 
+#: How many looks in a row must show the same figure.
+_SETTLED = 20
+
 
 class Local:
     """A listening gateway of this process."""
@@ -35,6 +38,11 @@ class Local:
         self.url = url
         self._tasks = asyncio.all_tasks()
         self._size_bytes = gateway.cache.size_bytes
+
+    def received_bytes(self) -> float:
+        """Return how much of what its WebSocket clients sent has reached their sessions."""
+        labels = {"transport": "websocket"}
+        return self.gateway.metrics.registry.get_sample_value("segue_received_bytes_total", labels) or 0.0
 
     async def rest(self) -> None:
         """Wait until nothing runs and nothing more is held than at first; all clients must be gone."""
@@ -47,14 +55,15 @@ class Local:
 async def listening(
     upstream: Upstream | None = None,
     *,
-    store: Store | None = None,
+    store: Store | str = "memory:",
     clock: Callable[[], float] = time.time,
     **server: object,
 ) -> AsyncIterator[Local]:
     """Run a gateway in this process; `upstream` answers to every model, `server` are settings of `[server]`."""
-    config = msgspec.convert({"server": {"port": 0, "store": "memory:", **server}}, Config)
+    url = store if isinstance(store, str) else "memory:"
+    config = msgspec.convert({"server": {"port": 0, "store": url, **server}}, Config)
     router = Router([Rule(upstream or ScriptedUpstream(), ("*",))])
-    if store is None:
+    if isinstance(store, str):
         gateway = await Gateway.open(config, router, clock)
     else:
         gateway = Gateway(config, router, store, clock)
@@ -146,3 +155,13 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110 - for what another process or a kernel buffer does, there is no event
             await asyncio.sleep(0.005)
+
+
+async def settled(measure: Callable[[], float]) -> None:
+    """Wait until a figure that grows has stopped growing: what fills a kernel's buffer tells nobody when it is full."""
+    async with asyncio.timeout(PATIENCE_S):
+        last, same = measure(), 0
+        while same < _SETTLED:
+            await asyncio.sleep(0.005)
+            now = measure()
+            last, same = now, same + 1 if now == last and now else 0

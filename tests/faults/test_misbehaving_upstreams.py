@@ -79,6 +79,14 @@ async def fails_in_a_message(request: UpstreamRequest) -> Stream:
     yield [*OutputWriter(request.response_id).text("half"), Ended("failed")]
 
 
+async def is_cut_without_a_reason(request: UpstreamRequest) -> Stream:
+    yield [*_message(request, "whole"), Ended("incomplete")]
+
+
+async def counts_nothing(request: UpstreamRequest) -> Stream:
+    yield [*_message(request, "whole"), Ended("completed")]
+
+
 async def goes_on_in_the_batch(request: UpstreamRequest) -> Stream:
     yield [*_message(request, "whole"), _DONE, *OutputWriter(request.response_id, 50).text("more"), _DONE]
 
@@ -130,9 +138,11 @@ FAILED: dict[Play, str] = {
     stops_without_end: "upstream_protocol_error",
     stops_in_a_message: "upstream_protocol_error",
     leaves_a_message_open: "upstream_protocol_error",
-    fails_in_a_message: "server_error",
+    fails_in_a_message: "upstream_error",
+    is_cut_without_a_reason: "upstream_protocol_error",
 }
 COMPLETED: Sequence[Play] = (
+    counts_nothing,
     goes_on_in_the_batch,
     goes_on_after_the_batch,
     raises_when_closed,

@@ -1,5 +1,5 @@
-"""Raw clients, over HTTP and in WebSocket mode, that let nothing pass unjudged: every body, event and frame they receive
-goes through the checker. They are thin on purpose: what they send is what the test wrote.
+"""Raw clients, over HTTP and in WebSocket mode, that let nothing pass unjudged: every body, event and frame that they
+receive goes through the checker. They are thin on purpose: what they send is what the test wrote.
 """
 
 from __future__ import annotations
@@ -7,10 +7,10 @@ from __future__ import annotations
 import asyncio
 import json
 from io import BytesIO
-from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeAlias
 
 import aiohttp
+import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
@@ -50,7 +50,7 @@ class Http:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self._client.close()
 
     async def request(
@@ -72,13 +72,16 @@ class Http:
             assert reply.status == 200
             return await reply.text("utf-8")
 
-    async def create(self, **fields: Any) -> Reply:
+    async def create(self, **fields: object) -> Reply:
         """Make a response, not streamed."""
         return await self.request("POST", "/v1/responses", data={"model": MODEL, **fields})
 
-    async def stream(self, data: bytes | None = None, **fields: Any) -> StreamChecker:
-        """Make a response, streamed. `data` is a whole body, instead of fields."""
-        body = {"model": MODEL, "stream": True, **fields} if data is None else data
+    async def stream(self, **fields: object) -> StreamChecker:
+        """Make a response, streamed."""
+        return await self.follow({"model": MODEL, "stream": True, **fields})
+
+    async def follow(self, body: Message) -> StreamChecker:
+        """Send a whole body that asks for a stream, and follow the stream to its end."""
         async with self._client.post(self._url + "/v1/responses", data=_body(body)) as reply:
             assert (reply.status, reply.content_type) == (200, "text/event-stream")
             written = [b""]
@@ -94,7 +97,7 @@ class Http:
 class Socket:
     """A connection in WebSocket mode."""
 
-    def __init__(self, url: str, secret: str | None = None, **options: Any) -> None:
+    def __init__(self, url: str, secret: str | None = None, **options: object) -> None:
         headers = {} if secret is None else {"Authorization": f"Bearer {secret}"}
         settings: dict[str, Any] = {"compression": None, "max_size": None, "additional_headers": headers, **options}
         self._connect = connect(f"{url.replace('http', 'ws', 1)}/v1/responses", proxy=None, **settings)
@@ -106,7 +109,7 @@ class Socket:
         self.connection = await self._connect
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    async def __aexit__(self, kind: object, *error: object) -> None:
         await self.connection.close()
         if kind is None and not self._vanished:
             self._checker.finish()
@@ -115,7 +118,7 @@ class Socket:
         """Send one message: text is sent as it is, an object as its JSON, bytes as a binary message."""
         await self.connection.send(json.dumps(message) if isinstance(message, dict) else message)
 
-    async def create(self, **fields: Any) -> None:
+    async def create(self, **fields: object) -> None:
         """Ask for a response."""
         await self.send({"type": "response.create", "model": MODEL, **fields})
 
@@ -135,7 +138,7 @@ class Socket:
             await self.frame()
         return self._checker.turns[-1]
 
-    async def ask(self, **fields: Any) -> StreamChecker:
+    async def ask(self, **fields: object) -> StreamChecker:
         """Ask for a response and receive it."""
         await self.create(**fields)
         return await self.turn()
@@ -147,12 +150,10 @@ class Socket:
 
     async def closing(self) -> int:
         """Wait until the gateway closes the connection, with nothing more said, and return the close code."""
-        try:
-            unexpected = await self.frame()
-        except ConnectionClosed as closed:
-            assert closed.rcvd is not None, "the connection broke without a close frame"
-            return int(closed.rcvd.code)
-        raise AssertionError(f"a frame came instead of a close: {unexpected}")
+        with pytest.raises(ConnectionClosed) as caught:
+            await self.frame()
+        assert caught.value.rcvd is not None, "the connection broke without a close frame"
+        return int(caught.value.rcvd.code)
 
 
 def _body(message: Message | None) -> BytesIO | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
-from typing import Any
 
 import pytest
 
@@ -27,7 +26,7 @@ async def start() -> AsyncIterator[Start]:
     """Start gateways; at the end each is closed, and its script must have been played to its end."""
     async with AsyncExitStack() as stack:
 
-        async def start_one(*script: ScriptedTurn, keys: Sequence[Key] = (), **server: Any) -> Running:
+        async def start_one(*script: ScriptedTurn, keys: Sequence[Key] = (), **server: object) -> Running:
             return await stack.enter_async_context(running(script, keys=keys, **server))
 
         yield start_one

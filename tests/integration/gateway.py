@@ -39,7 +39,7 @@ class Running:
         """A client over HTTP, with connections of its own."""
         return await self._stack.enter_async_context(Http(self.url, secret))
 
-    async def socket(self, secret: str | None = None, **options: Any) -> Socket:
+    async def socket(self, secret: str | None = None, **options: object) -> Socket:
         """A new connection in WebSocket mode; `options` are those of `websockets.connect`."""
         return await self._stack.enter_async_context(Socket(self.url, secret, **options))
 
@@ -61,20 +61,22 @@ class Running:
 class Start(Protocol):
     """The fixture `start`: run a gateway, to the end of the test, that plays these turns."""
 
-    async def __call__(self, *script: ScriptedTurn, keys: Sequence[Key] = (), **server: Any) -> Running: ...
+    async def __call__(self, *script: ScriptedTurn, keys: Sequence[Key] = (), **server: object) -> Running: ...
 
 
 @asynccontextmanager
-async def listening(upstream: Upstream, *, keys: Sequence[Key] = (), **server: Any) -> AsyncIterator[tuple[Gateway, str]]:
-    """Serve one model as `scripted`; `server` are settings of `[server]`."""
-    config = Config(server=Server(**{"port": 0, "store": "memory:", **server}), key=list(keys))
-    async with serving(config, Router([Rule(upstream, (MODEL,))])) as (gateway, url):
+async def listening(
+    upstream: Upstream, *, model: str = MODEL, keys: Sequence[Key] = (), **server: object
+) -> AsyncIterator[tuple[Gateway, str]]:
+    """Serve one model under the name given; `server` are settings of `[server]`."""
+    config = Config(server=msgspec.convert({"port": 0, "store": "memory:", **server}, Server), key=list(keys))
+    async with serving(config, Router([Rule(upstream, (model,))])) as (gateway, url):
         yield gateway, url
 
 
 @asynccontextmanager
 async def running(
-    script: Sequence[ScriptedTurn] | None, *, keys: Sequence[Key] = (), **server: Any
+    script: Sequence[ScriptedTurn] | None, *, keys: Sequence[Key] = (), **server: object
 ) -> AsyncIterator[Running]:
     """Run a gateway around a block; the script must be played to its end. None: any turn gets the same text."""
     upstream = ScriptedUpstream(script)

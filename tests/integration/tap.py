@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Generator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -20,12 +20,33 @@ from tests.checker import Json, SocketChecker, check_error, check_response, chec
 T = TypeVar("T")
 
 
-class Link:
-    """What one connection sent and received."""
+class _End(asyncio.Protocol):
+    """One of the two sockets of a connection; what it receives goes out at the other one."""
 
-    def __init__(self) -> None:
-        self.sent = bytearray()
+    transport: asyncio.Transport | None = None
+
+    def __init__(self, sockets: set[_End]) -> None:
         self.received = bytearray()
+        self.other: _End | None = None
+        self.closed = asyncio.get_running_loop().create_future()
+        self._sockets = sockets
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self._sockets.add(self)
+        if self.other is not None and self.other.received:
+            transport.write(self.other.received)  # it spoke before this one was open
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+        if self.other is not None and self.other.transport is not None:
+            self.other.transport.write(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed.set_result(None)
+        if self.other is not None and self.other.transport is not None:
+            self.other.transport.close()
 
 
 class Tap:
@@ -38,47 +59,43 @@ class Tap:
         self.turns = 0
         self.streams = 0
         self.bodies = 0
-        #: What the clients asked for: bodies and messages, in the order of connections.
+        #: What the clients asked for (bodies and messages), and the finished responses they got, by connection.
         self.asked: list[Json] = []
-        self._target = urlsplit(target)
-        self._links: list[Link] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.responses: list[Json] = []
+        self._target = urlsplit(target).hostname or "", urlsplit(target).port or 0
+        self._links: list[tuple[_End, _End]] = []
+        self._sockets: set[_End] = set()
+        self._opening: set[asyncio.Task[object]] = set()
 
-    async def forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Carry one connection."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        link = Link()
-        self._links.append(link)
-        far_reader, far_writer = await asyncio.open_connection(self._target.hostname, self._target.port)
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(_pump(reader, far_writer, link.sent))
-                group.create_task(_pump(far_reader, writer, link.received))
-        finally:
-            for end in (writer, far_writer):
-                end.close()
-                with suppress(ConnectionError):
-                    await end.wait_closed()
+    def accept(self) -> _End:
+        """Make the two ends of a connection that a client opened."""
+        near, far = _End(self._sockets), _End(self._sockets)
+        near.other, far.other = far, near
+        self._links.append((near, far))
+        loop = asyncio.get_running_loop()
+        opening = loop.create_task(loop.create_connection(lambda: far, *self._target))
+        self._opening.add(opening)
+        return near
 
     async def close(self) -> None:
         """End what is still open."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._opening)
+        for socket in self._sockets:
+            assert socket.transport is not None, "it was added when it was open"
+            socket.transport.close()
+        await asyncio.gather(*(socket.closed for socket in self._sockets))
 
     def judge(self) -> None:
         """Put everything that clients received before the checker."""
-        for link in self._links:
-            self._judge_link(link)
+        for near, far in self._links:
+            self._judge_link(bytes(near.received), bytes(far.received))
         self._links.clear()
 
-    def _judge_link(self, link: Link) -> None:
+    def _judge_link(self, sent: bytes, received: bytes) -> None:
         """Replay both directions through h11, each side's events being what the other side gets."""
         client, server = h11.Connection(h11.CLIENT), h11.Connection(h11.SERVER)
-        server.receive_data(bytes(link.sent))
-        client.receive_data(bytes(link.received))
+        server.receive_data(sent)
+        client.receive_data(received)
         while server.trailing_data[0]:
             request, asked = _message(server, client)
             response, body = _message(client, server)
@@ -95,7 +112,7 @@ class Tap:
 
     def _judge_body(self, response: h11.Response, body: bytes) -> None:
         if dict(response.headers)[b"content-type"] == b"text/event-stream":
-            check_sse(body)
+            self._keep(check_sse(body).response)
             self.streams += 1
             return
         reply = parse_json(body.decode())
@@ -103,6 +120,7 @@ class Tap:
             check_error(reply)
         elif reply.get("object") == "response" and "deleted" not in reply:
             check_response(reply)
+            self._keep(reply)
         self.bodies += 1
 
     def _judge_socket(self, received: bytes, sent: bytes) -> None:
@@ -110,15 +128,21 @@ class Tap:
         for text in _texts(received, masked=False):
             checker.feed(parse_json(text))
         checker.finish()
+        for turn in checker.turns:
+            self._keep(turn.response)
         self.turns += len(checker.turns)
         self.asked += [parse_json(text) for text in _texts(sent, masked=True)]
+
+    def _keep(self, response: Json | None) -> None:
+        if response is not None:
+            self.responses.append(response)
 
 
 @asynccontextmanager
 async def tapping(url: str) -> AsyncIterator[Tap]:
     """Forward to `url` around a block, and judge at its end what passed."""
     tap = Tap(url)
-    server = await asyncio.start_server(tap.forward, "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(tap.accept, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
     tap.url, tap.port = f"http://{host}:{port}", port
     try:
@@ -127,15 +151,6 @@ async def tapping(url: str) -> AsyncIterator[Tap]:
         server.close()
         await tap.close()
     tap.judge()
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kept: bytearray) -> None:
-    with suppress(ConnectionError):
-        while data := await reader.read(65536):
-            kept += data
-            writer.write(data)
-            await writer.drain()
-        writer.write_eof()
 
 
 def _message(side: h11.Connection, other: h11.Connection) -> tuple[h11.Request | h11.Response | None, bytes]:
@@ -155,6 +170,8 @@ def _message(side: h11.Connection, other: h11.Connection) -> tuple[h11.Request |
                 return head, body
             case h11.InformationalResponse(status_code=101):
                 return None, b""
+            case _:
+                pass
 
 
 def _texts(data: bytes, *, masked: bool) -> list[str]:

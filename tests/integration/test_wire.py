@@ -1,4 +1,4 @@
-"""What a turn looks like on the wire, over each transport: its events, their order, and what a failure leaves behind."""
+"""What a turn looks like on the wire, over each transport: its events, their order, and what a failure leaves."""
 
 from __future__ import annotations
 

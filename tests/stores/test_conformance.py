@@ -15,7 +15,10 @@ from segue.stores.sqlite import SqliteStore
 
 @pytest.fixture(params=["memory", "sqlite"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    opened: Store = MemoryStore() if request.param == "memory" else await SqliteStore.open(tmp_path / "segue.db")
+    opened: Store = MemoryStore()
+    if request.param == "sqlite":
+        # The rules are the same in both modes, and this one does not wait for the disk.
+        opened = await SqliteStore.open(tmp_path / "segue.db", synchronous="NORMAL")
     yield opened
     await opened.close()
 

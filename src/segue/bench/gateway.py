@@ -161,9 +161,7 @@ async def _measure_turns(chosen: Settings, order: Order, folder: Path, samples: 
         return servers[_GATEWAY].loop
 
 
-async def _measure_cell(
-    chosen: Settings, cell: _Cell, models: Sequence[str], child: Child, samples: _Samples
-) -> None:
+async def _measure_cell(chosen: Settings, cell: _Cell, models: Sequence[str], child: Child, samples: _Samples) -> None:
     """Build a chain on a new connection, then measure turns of each model on it."""
     socket = await connect(child.host, child.port)
     text = words(chosen.create_bytes)

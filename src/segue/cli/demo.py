@@ -13,7 +13,9 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from rich.console import Console, Group
+from rich import box
+from rich.columns import Columns
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -24,7 +26,8 @@ from segue.bench.report import TurnFigures, write_report
 from segue.cli.loop import run
 from segue.config import Config, Server, UpstreamConfig
 from segue.gateway.app import serving
-from segue.gateway.wiring import LOCAL_MODEL, why_no_local_model
+from segue.gateway.wiring import why_no_local_model
+from segue.upstreams.local import MODEL_NAME as LOCAL_MODEL
 from segue.upstreams.scripted import MODEL as SCRIPTED
 
 #: Replies are short, so that the demo measures continuation rather than a small machine's patience.
@@ -53,20 +56,25 @@ class _Shown:
         self.status = ""
 
     def __rich__(self) -> Group:
-        return Group(self.table(), Text(self.status, style="bold"), Text(self.writing, style="italic"))
+        return Group(*self.tables(), Text(self.status, style="bold"), Text(self.writing, style="italic"))
 
-    def table(self) -> Table:
-        table = Table(title="One conversation, held twice", title_justify="left")
-        table.add_column("turn", justify="right")
-        for name in self.names:
-            for column in ("sent, payload", "sent, wire", "first token", "total"):
-                table.add_column(f"{name}\n{column}", justify="right")
+    def tables(self) -> tuple[RenderableType, ...]:
+        """Both ways side by side (they fit into 80 columns), and what their columns are."""
+        first, second = self.names
+        sides = Columns([self._table(first, numbered=True), self._table(second, numbered=False)])
+        return sides, Text("bytes sent: payload and wire · seconds: to the first token and in total", style="dim")
+
+    def _table(self, name: str, *, numbered: bool) -> Table:
+        table = Table(title=name, box=box.SIMPLE, show_footer=True, padding=(0, 1, 0, 0))
+        done = self.turns[name]
+        sums = _cells(total(done)) if done else [""] * 4
+        if numbered:
+            table.add_column("turn", "sum", justify="right")
+        for header, footer in zip(("payload", "wire", "first", "total"), sums, strict=True):
+            table.add_column(header, footer, justify="right")
         for index in range(len(_QUESTIONS)):
-            cells = [cell for name in self.names for cell in _cells(self.turns[name][index : index + 1])]
-            table.add_row(str(index + 1), *cells)
-        table.add_section()
-        sums = [cell for name in self.names for cell in _cells([total(self.turns[name])] if self.turns[name] else [])]
-        table.add_row("sum", *sums, style="bold")
+            cells = _cells(done[index]) if index < len(done) else []
+            table.add_row(*[str(index + 1)] * numbered, *cells)
         return table
 
 
@@ -87,10 +95,10 @@ async def _demo(console: Console, model: Path | None, json_file: Path | None) ->
                 async for turn in _hold(_plan(name), url, opened, shown, way_name):
                     shown.turns[way_name].append(turn)
                     if not console.is_terminal:  # a log has no live display: one line a turn instead
-                        console.print(way_name, len(shown.turns[way_name]), *_cells([turn]), sep="  ")
+                        console.print(way_name, len(shown.turns[way_name]), *_cells(turn), sep="  ")
     finally:
         await gateway.__aexit__(None, None, None)
-    console.print(shown.table())
+    console.print(*shown.tables(), sep="\n")
     _conclude(console, shown)
     if json_file is not None:
         write_report(json_file, {name: _figures(turns) for name, turns in shown.turns.items()}, {"model": name})
@@ -145,11 +153,8 @@ def _readme() -> str:
     return str(metadata.metadata("segue").json["description"])[:README_CHARACTERS]
 
 
-def _cells(turns: Sequence[MeasuredTurn]) -> list[str]:
-    if not turns:
-        return ["", "", "", ""]
-    turn = turns[0]
-    return [f"{turn.bytes_up_payload:,}", f"{turn.bytes_up_wire:,}", f"{turn.ttft_s:.2f} s", f"{turn.time_s:.2f} s"]
+def _cells(turn: MeasuredTurn) -> list[str]:
+    return [f"{turn.bytes_up_payload:,}", f"{turn.bytes_up_wire:,}", f"{turn.ttft_s:.2f}", f"{turn.time_s:.2f}"]
 
 
 def _conclude(console: Console, shown: _Shown) -> None:

@@ -8,13 +8,15 @@ yielded, so an acknowledged turn is never lost. Not here: sockets, framing, and 
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 
 import msgspec
 
 from segue.gateway.metrics import Metrics, Outcome, TransportMeter
+from segue.gateway.outlines import outline
 from segue.history.cache import Cache, Slot
 from segue.history.chains import History, Turn, path
 from segue.history.records import Record, encode_head, flatten, restore
@@ -80,6 +82,7 @@ class Executor:
         self.clock = clock
         self.monotonic = monotonic
         self.entropy = entropy
+        self.deletions = 0
 
     def run(self, create: Create, caller: Caller) -> Run:
         """Prepare a turn; it begins when its events are asked for."""
@@ -89,6 +92,7 @@ class Executor:
         """Delete a stored response; its id resolves to nothing from now on, in memory too."""
         deleted = await self.store.delete(tenant, response_id, self.clock())
         if deleted:
+            self.deletions += 1
             self.cache.forget(tenant, response_id)
         return deleted
 
@@ -171,6 +175,7 @@ class Run:
 
     async def _load(self, response_id: ResponseId, now: float) -> Turn | None:
         executor, tenant = self._executor, self._caller.tenant
+        deletions = executor.deletions
         try:
             links = await executor.store.chain(tenant, response_id, now)
         except StoreError as error:
@@ -179,8 +184,11 @@ class Run:
         if links is None:
             return None
         turn = restore(links, lambda ident: executor.cache.peek(tenant, ident))
-        for link, ancestor in zip(links, path(turn), strict=True):
-            if link.alive:
+        # In memory a chain may reach further up than in the store: a child of a deleted parent is stored as a root.
+        read = zip(links, path(turn)[-len(links) :], strict=True)
+        alive = [ancestor for link, ancestor in read if link.alive]
+        if executor.deletions == deletions:  # else one of them may have been deleted after it was read
+            for ancestor in alive:
                 executor.cache.put_shared(tenant, ancestor)
         return turn
 
@@ -207,6 +215,8 @@ class Run:
                 if waiting:
                     yield waiting
                     waiting = []
+        if not begun:
+            waiting += stream.open()
         finished = stream.close(ended or _LOST, executor.clock())
         if create.store and finished.status != "failed":
             if waiting:
@@ -224,7 +234,7 @@ class Run:
             return
         begun = False
         try:
-            async with aclosing(upstream.stream(request)) as batches:
+            async with _closing(upstream.stream(request)) as batches:
                 async for batch in batches:
                     begun = True
                     yield batch
@@ -232,9 +242,11 @@ class Run:
             if not begun:
                 raise
             yield [Ended("failed", error=Failure(refused.problem.code, refused.problem.message))]
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             # The seam to foreign code: whatever goes wrong there must reach the client as an answer.
-            _log.exception("action=stream response_id=%s", request.response_id)
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                raise
+            _log.error("action=stream response_id=%s error=%s", request.response_id, outline(error))
             if not begun:
                 message = "The upstream failed unexpectedly; the gateway's log has more. Try again."
                 raise Refused(Problem("server_error", message)) from error
@@ -285,6 +297,24 @@ class Run:
             executor.cache.put_slot(request.tenant, self._caller.slot, turn)
         if create.store:
             executor.cache.put_shared(request.tenant, turn)
+
+
+@asynccontextmanager
+async def _closing(batches: AsyncGenerator[Batch, None]) -> AsyncIterator[AsyncGenerator[Batch, None]]:
+    """Stop an upstream at the end of a block. What it raises then comes too late to matter to the turn."""
+    try:
+        yield batches
+    finally:
+        try:
+            await batches.aclose()
+        except Exception as error:  # noqa: BLE001 - foreign code
+            _log.warning("action=stop error=%s", outline(error))
+
+
+def _is_cancelled() -> bool:
+    """Tell whether this task was asked to stop; else a CancelledError is a failure within what it awaits."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _until_end(batch: Batch) -> tuple[list[Event], Ended | None]:

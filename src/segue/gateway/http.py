@@ -15,6 +15,7 @@ from aiohttp import web
 
 from segue.gateway.executor import Caller, Run
 from segue.gateway.metrics import TransportMeter
+from segue.gateway.outlines import outline
 from segue.gateway.replies import failed_turn, http_reply
 from segue.gateway.sockets import watch_peer
 from segue.gateway.websocket import serve_websocket
@@ -37,6 +38,7 @@ _TENANT = web.RequestKey("tenant", str)
 _JSON = "application/json"
 _SSE_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _DONE = b"data: [DONE]\n\n"
+_RESPONSE = "/v1/responses/{id:(?!compact$)[^/]+}"  # not an id but an endpoint of the API that is not offered here
 
 
 class Routes:
@@ -56,9 +58,9 @@ class Routes:
             [
                 web.post("/v1/responses", keyed(self._create)),
                 web.get("/v1/responses", keyed(self._upgrade), allow_head=False),
-                web.get("/v1/responses/{id}", keyed(self._retrieve), allow_head=False),
-                web.delete("/v1/responses/{id}", keyed(self._delete)),
-                web.get("/v1/responses/{id}/input_items", keyed(self._input_items), allow_head=False),
+                web.get(_RESPONSE, keyed(self._retrieve), allow_head=False),
+                web.delete(_RESPONSE, keyed(self._delete)),
+                web.get(f"{_RESPONSE}/input_items", keyed(self._input_items), allow_head=False),
                 web.get("/v1/models", keyed(self._models)),
                 web.get("/healthz", self._healthz),
                 web.get("/readyz", private(self._readyz)),
@@ -87,6 +89,7 @@ class Routes:
             case Refused():
                 return error.problem
             case StoreError():
+                _log.error("action=handle method=%s route=%s error=%r", request.method, _route(request), str(error))
                 return Problem("store_error", "The store does not answer at the moment. Try again.")
             case web.HTTPRequestEntityTooLarge():
                 limit = self._gateway.config.server.max_message_bytes
@@ -94,7 +97,7 @@ class Routes:
             case web.HTTPNotFound():
                 return Problem("route_not_found", f"Unknown request URL: {request.method} {quoted(request.path)}.")
             case _:
-                _log.error("action=handle method=%s path=%r", request.method, request.path, exc_info=error)
+                _log.error("action=handle method=%s route=%s error=%s", request.method, _route(request), outline(error))
                 return Problem("server_error", "The gateway failed; its log has more. Try again.")
 
     @web.middleware
@@ -149,14 +152,22 @@ class Routes:
     async def _stream(self, request: web.Request, run: Run, meter: TransportMeter) -> web.StreamResponse:
         watch_peer(request)
         response = web.StreamResponse(headers=_SSE_HEADERS)
-        async with aclosing(run.events()) as batches:
-            async for batch in batches:
-                if not response.prepared:
-                    await response.prepare(request)  # not before the turn has begun: a refusal has its own status
-                data = b"".join(map(_sse_frame, batch))
-                meter.sent(len(batch), len(data))
-                await response.write(data if run.finished is None else data + _DONE)
-        await response.write_eof()
+        try:
+            async with aclosing(run.events()) as batches:
+                async for batch in batches:
+                    if not response.prepared:
+                        await response.prepare(request)  # not before the turn has begun: a refusal has its own status
+                    data = b"".join(map(_sse_frame, batch))
+                    meter.sent(len(batch), len(data))
+                    await response.write(data if run.finished is None else data + _DONE)
+            await response.write_eof()
+        except Exception as error:
+            if not response.prepared:
+                raise
+            if not isinstance(error, ConnectionError):
+                _log.error("action=stream error=%s", outline(error))
+            if request.transport is not None:
+                request.transport.abort()  # what is cut off is not taken for an answer
         return response
 
     async def _reply(self, run: Run, meter: TransportMeter) -> web.Response:
@@ -242,6 +253,12 @@ def _response_id(request: web.Request) -> ResponseId:
     if response_id is None:
         raise Refused(response_not_found(text))
     return response_id
+
+
+def _route(request: web.Request) -> str:
+    """Return the pattern of the request's path, for the log: the path itself is whatever a client sent."""
+    resource = request.match_info.route.resource
+    return "" if resource is None else resource.canonical
 
 
 def _sse_frame(event: Event) -> bytes:

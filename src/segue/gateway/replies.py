@@ -74,7 +74,7 @@ def http_reply(problem: Problem) -> web.Response:
 
 def failed_turn(failure: Failure) -> Problem:
     """Tell a turn that failed after it had begun as a problem; codes that are the upstream's own become one of ours."""
-    code = next((code for code in REPLIES if code == failure.code), "upstream_error")
+    code: Code = next((code for code in REPLIES if code == failure.code), "upstream_error")
     return Problem(code, failure.message)
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, assert_never
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from segue.gateway.executor import Caller
+from segue.gateway.outlines import outline
 from segue.gateway.replies import socket_reply
 from segue.gateway.sockets import text_frames, watch_peer
 from segue.protocol.problems import Problem, Refused
@@ -160,8 +161,8 @@ class Connection:
             await self._send([socket_reply(refused.problem)])
         except ConnectionError:
             return  # the reader learns of it too, and cleans up
-        except Exception:  # noqa: BLE001 - a bug of ours must not leave the client waiting in a lane that never ends
-            _log.exception("action=turn lane=%r", start.lane)
+        except Exception as error:  # noqa: BLE001 - a bug of ours must not leave the client waiting in a dead lane
+            _log.error("action=turn error=%s", outline(error))
             await self._socket.close(code=WSCloseCode.INTERNAL_ERROR, message=b"internal error")
             return
         del self._turns[start.lane]

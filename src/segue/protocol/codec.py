@@ -18,10 +18,14 @@ T = TypeVar("T")
 _AT = re.compile(r"(?P<what>.*?)(?: - at (?:`key` in )?`(?P<path>\$[^`]*)`)?", re.DOTALL)
 _EXPECTED = re.compile(r"Expected `(?P<want>[^`]+)`, got `(?P<got>[^`]+)`")
 _MISSING = re.compile(r"Object missing required field `(?P<field>[^`]+)`")
+_TOO_DEEP = "it is nested too deeply"
 _NAMES = {"str": "a string", "int": "an integer", "float": "a number", "bool": "a boolean", "null": "null"}
 
-#: What the JSON reader can raise on hostile bytes; nesting beyond the interpreter's limit is a RecursionError.
-READ_ERRORS = (msgspec.DecodeError, UnicodeError, RecursionError, OverflowError)
+#: The reader quotes a wrong value in full, and a client can send megabytes of it.
+_LONG = 400
+
+#: How deep JSON may be nested that is kept. Whoever reads it again may do so recursively, with less room than we had.
+MAX_DEPTH = 64
 
 encode = msgspec.json.Encoder().encode
 
@@ -35,10 +39,19 @@ def decode(data: bytes | str, decoder: msgspec.json.Decoder[T], where: str = "")
         return decoder.decode(data)
     except msgspec.ValidationError as error:
         return _explain(str(error), where)
-    except RecursionError:
-        return invalid_json("it is nested too deeply")
-    except READ_ERRORS as error:
+    except msgspec.DecodeError as error:
         return invalid_json(str(error))
+    except UnicodeError:
+        return invalid_json("it holds text that is not valid Unicode")
+    except RecursionError:
+        return invalid_json(_TOO_DEEP)
+
+
+def size_of(document: bytes | str) -> int:
+    """Return how many bytes a document has on the wire."""
+    if isinstance(document, bytes) or document.isascii():
+        return len(document)
+    return len(document.encode("utf-8", "surrogatepass"))
 
 
 def compact(raw: bytes) -> bytes:
@@ -46,13 +59,12 @@ def compact(raw: bytes) -> bytes:
     return encode(_any.decode(raw))
 
 
-def is_sound(raw: bytes | msgspec.Raw) -> bool:
-    """Tell whether a JSON value decodes in full: skipped parts of a larger document were never looked at."""
-    try:
-        _any.decode(raw)
-    except READ_ERRORS:
-        return False
-    return True
+def decode_value(raw: msgspec.Raw, where: str) -> Any | Problem:  # noqa: ANN401 - any JSON value
+    """Decode a part of a document in full; while it was skipped in the document, nothing looked at what it holds."""
+    data = bytes(raw)
+    value = decode(data, _any, where)
+    brackets = data.count(b"[") + data.count(b"{")  # no document is deeper than this
+    return invalid_json(_TOO_DEEP) if brackets > MAX_DEPTH and _is_deep(value) else value
 
 
 def with_field(data: bytes, name: str, value: Any) -> bytes:  # noqa: ANN401 - any JSON value
@@ -62,7 +74,19 @@ def with_field(data: bytes, name: str, value: Any) -> bytes:  # noqa: ANN401 - a
     return encode(fields)
 
 
+def _is_deep(value: Any) -> bool:  # noqa: ANN401 - any JSON value
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [node for node in level if type(node) is dict or type(node) is list]
+        if not level:
+            return False
+        level = [child for node in level for child in (node.values() if type(node) is dict else node)]
+    return True
+
+
 def _explain(text: str, where: str) -> Problem:
+    if len(text) > _LONG:
+        text = f"{text[: _LONG // 2]}…{text[-_LONG // 2 :]}"  # what it says stands at both ends
     found = _AT.fullmatch(text)
     assert found is not None, "the pattern matches any text"
     what, path = found["what"], found["path"] or "$"

@@ -12,8 +12,8 @@ from typing import Literal
 
 import msgspec
 
-from segue.protocol.codec import decode, encode, is_sound
-from segue.protocol.problems import Problem, invalid_json, missing, unsupported
+from segue.protocol.codec import decode, decode_value, encode
+from segue.protocol.problems import Problem, missing, unsupported
 
 #: One item: a JSON object on the wire, byte for byte as its author wrote it.
 Item = bytes
@@ -72,6 +72,7 @@ _CHECKED: dict[str, msgspec.json.Decoder[object]] = {
     "custom_tool_call_output": msgspec.json.Decoder(_FunctionCallOutput),
     "reasoning": msgspec.json.Decoder(_Reasoning),
 }
+_PART_LISTS = ("content", "output", "summary")
 _TEXT_PARTS = frozenset({"input_text", "output_text", "summary_text", "reasoning_text"})
 
 _heads = msgspec.json.Decoder(_Head)
@@ -145,13 +146,10 @@ def _check(item: msgspec.Raw, where: str) -> _Head | Problem:
         return missing(f"{where}.type")
     if kind == "item_reference":
         return unsupported(where, "an item_reference cannot be resolved; send the item itself")
-    if not is_sound(item):
-        return invalid_json(f"'{where}' holds text that is not valid Unicode")
-    if kind in _CHECKED:
+    problem = decode_value(item, where)
+    if not isinstance(problem, Problem):
         problem = _check_fields(item, kind, where)
-        if problem is not None:
-            return problem
-    return head
+    return problem or head
 
 
 def _implied_type(head: _Head) -> str | None:
@@ -161,13 +159,14 @@ def _implied_type(head: _Head) -> str | None:
 
 
 def _check_fields(item: msgspec.Raw, kind: str, where: str) -> Problem | None:
+    if kind not in _CHECKED:
+        return None
     value = decode(item, _CHECKED[kind], where)
     if isinstance(value, Problem):
         return value
-    content = getattr(value, "content", None)
-    if not isinstance(content, list):
-        return None
-    for index, part in enumerate(content):
-        if part.type in _TEXT_PARTS and part.text is None:
-            return missing(f"{where}.content[{index}].text")
+    for name in _PART_LISTS:
+        parts = getattr(value, name, None)
+        for index, part in enumerate(parts if isinstance(parts, list) else ()):
+            if part.type in _TEXT_PARTS and part.text is None:
+                return missing(f"{where}.{name}[{index}].text")
     return None

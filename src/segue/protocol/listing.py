@@ -20,7 +20,17 @@ Order = Literal["asc", "desc"]
 
 #: Where the numbers of a turn's input items begin, so that their ids never meet those of its output items.
 _INPUT_NUMBERS = 0x8000
-_PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
+_PREFIXES = {
+    "message": "msg",
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "custom_tool_call": "ctc",
+    "custom_tool_call_output": "ctco",
+    "reasoning": "rs",
+}
+_WITH_STATUS = frozenset(_PREFIXES) - {"reasoning"}
+#: What a part of a message may go without when it is sent, but not when it is listed.
+_PART_DEFAULTS: dict[str, dict[str, Any]] = {"output_text": {"annotations": []}, "input_image": {"detail": "auto"}}
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -82,10 +92,11 @@ def _complete(item: dict[str, Any], response_id: ResponseId, index: int) -> dict
     kind = item.get("type") or "message"
     ident = item.get("id") or item_id(_PREFIXES.get(kind, "item"), response_id, _INPUT_NUMBERS + index)
     shown = {**item, "type": kind, "id": ident}
-    if kind in {"message", "function_call", "function_call_output"}:
+    if kind in _WITH_STATUS:
         shown["status"] = item.get("status") or "completed"
-    if kind == "message" and isinstance(item.get("content"), str):
-        part = "output_text" if item.get("role") == "assistant" else "input_text"
-        extra: dict[str, Any] = {"annotations": []} if part == "output_text" else {}
-        shown["content"] = [{"type": part, "text": item["content"], **extra}]
+    if kind == "message":
+        content = item["content"]
+        part = "output_text" if item["role"] == "assistant" else "input_text"
+        parts = [{"type": part, "text": content}] if isinstance(content, str) else content
+        shown["content"] = [{**_PART_DEFAULTS.get(part["type"], {}), **part} for part in parts]
     return shown

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Raw
 
-from segue.protocol.codec import decode
+from segue.protocol.codec import decode, decode_value, size_of
 from segue.protocol.items import Input, parse_input
 from segue.protocol.problems import Problem, missing, unknown_type, unsupported
 
@@ -97,7 +97,7 @@ class _Wire(msgspec.Struct, kw_only=True):
 
 
 class _Raws(msgspec.Struct):
-    """The same message once more, for the fields that are kept as values of any shape."""
+    """The same message once more, for the fields that are kept as values, with more in them than `_Wire` checked."""
 
     tools: Raw = _NULL
     tool_choice: Raw = _NULL
@@ -152,9 +152,6 @@ class _Head(msgspec.Struct):
 _heads = msgspec.json.Decoder(_Head)
 _wires = msgspec.json.Decoder(_Wire)
 _raws = msgspec.json.Decoder(_Raws)
-_objects = msgspec.json.Decoder(dict[str, Any] | None)
-_choices = msgspec.json.Decoder(str | dict[str, Any] | None)
-_tool_lists = msgspec.json.Decoder(list[dict[str, Any]] | None)
 
 #: Fields that ask for something this version does not do. Ignoring them would give a wrong answer, so they are refused.
 _REFUSED = (
@@ -199,7 +196,7 @@ def parse_create(data: bytes | str, transport: Transport) -> Create | Problem:
         store=wire.store is not False,
         stream=bool(wire.stream),
         generate=wire.generate is not False,
-        size_bytes=len(data),
+        size_bytes=size_of(data),
     )
 
 
@@ -235,9 +232,8 @@ def _settings(data: bytes | str, wire: _Wire) -> Settings | Problem:
     if isinstance(raws, Problem):
         return raws
     values: dict[str, Any] = {}
-    readers = (("tools", _tool_lists), ("tool_choice", _choices), ("text", _objects), ("reasoning", _objects))
-    for name, reader in readers:
-        value = decode(getattr(raws, name), reader, name)
+    for name in _Raws.__struct_fields__:
+        value = decode_value(getattr(raws, name), name)
         if isinstance(value, Problem):
             return value
         if value is not None:
@@ -250,6 +246,4 @@ def _settings(data: bytes | str, wire: _Wire) -> Settings | Problem:
     return Settings(**values)
 
 
-_PLAIN = tuple(
-    name for name in Settings.__struct_fields__ if name not in {"tools", "tool_choice", "text", "reasoning", "include"}
-)
+_PLAIN = tuple(name for name in Settings.__struct_fields__ if name not in {*_Raws.__struct_fields__, "include"})

@@ -16,7 +16,7 @@ from segue.protocol.codec import with_field
 from segue.protocol.events import FIRST_SEQUENCE_NUMBER, Ended, Event, response_event
 from segue.protocol.ids import ResponseId
 from segue.protocol.items import Item
-from segue.protocol.responses import Failure, Head, IncompleteDetails, TerminalStatus, encode_response
+from segue.protocol.responses import Failure, Head, IncompleteDetails, TerminalStatus, encode_response, usage
 
 _ADDED = "response.output_item.added"
 _DONE = "response.output_item.done"
@@ -87,8 +87,18 @@ class TurnStream:
         return Event(event.type, data, number, event.item)
 
     def _judge(self, ended: Ended) -> Ended:
-        """Hold an upstream to the protocol: a response that ended well has no item left open."""
-        if ended.status == "failed" or self._added == len(self._output):
-            return ended
-        message = "The upstream ended its response with an output item left open."
+        """Hold an upstream to the protocol: it leaves no item open, and says why it did not complete."""
+        if ended.status == "failed":
+            failure = ended.error or Failure("upstream_error", "The upstream failed without saying why.")
+            return Ended("failed", ended.usage, failure)
+        if self._added != len(self._output):
+            return self._broken("The upstream ended its response with an output item left open.", ended)
+        if ended.status == "completed":
+            return Ended("completed", ended.usage or usage(0, 0))  # clients read the fields of a completed response
+        if ended.incomplete_reason is None:
+            return self._broken("The upstream cut its response short without saying why.", ended)
+        return Ended("incomplete", ended.usage, incomplete_reason=ended.incomplete_reason)
+
+    @staticmethod
+    def _broken(message: str, ended: Ended) -> Ended:
         return Ended("failed", ended.usage, Failure("upstream_protocol_error", message))

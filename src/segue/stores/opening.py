@@ -28,6 +28,12 @@ async def open_store(url: str) -> Store:
     return await SqliteStore.open(path, synchronous=synchronous)
 
 
+def check_url(url: str) -> None:
+    """Raise `ValueError` if `url` names no kind of store that there is; nothing is opened."""
+    if url != "memory:":
+        _parse_sqlite(url)
+
+
 def _parse_sqlite(url: str) -> tuple[str, Synchronous]:
     parts = urlsplit(url)
     path = unquote(parts.path.removeprefix("/"))

@@ -62,8 +62,8 @@ _BURY = "UPDATE records SET head = NULL, echo = NULL WHERE seq = ?"
 _IS_PARENT = "SELECT 1 FROM records WHERE parent = ? LIMIT 1"
 _FREE = "DELETE FROM records WHERE seq = ?"
 _PARENT_IF_DEAD = "SELECT parent FROM records WHERE seq = ? AND head IS NULL"
-_FREE_ECHO = "DELETE FROM echoes WHERE seq = ?1 AND NOT EXISTS (SELECT 1 FROM records WHERE echo = ?1)"
-_COUNT = "SELECT count(*) FROM records WHERE head IS NOT NULL"
+_FREE_ECHO = "DELETE FROM echoes WHERE seq = ? AND NOT EXISTS (SELECT 1 FROM records WHERE echo = echoes.seq)"
+_COUNT = "SELECT count(*) FROM records WHERE echo IS NOT NULL"  # the same rows, counted in an index alone
 _RECORD = """
     SELECT parents.id, records.created_at, records.expires_at, records.head, echoes.echo,
            records.input, records.output, records.calls
@@ -74,11 +74,13 @@ _RECORD = """
 """
 _CHAIN = """
     WITH RECURSIVE path (seq, parent, above) AS (
-        SELECT seq, parent, 0 FROM records WHERE tenant = ?1 AND id = ?2 AND head IS NOT NULL AND expires_at > ?3
+        SELECT seq, parent, 0
+          FROM records
+         WHERE tenant = :tenant AND id = :id AND head IS NOT NULL AND expires_at > :now
          UNION ALL
         SELECT records.seq, records.parent, path.above + 1 FROM path JOIN records ON records.seq = path.parent
     )
-    SELECT path.above, records.id, records.expires_at, records.head IS NOT NULL AND records.expires_at > ?3,
+    SELECT path.above, records.id, records.expires_at, records.head IS NOT NULL AND records.expires_at > :now,
            records.input, records.output, records.calls
       FROM path JOIN records ON records.seq = path.seq
 """
@@ -261,7 +263,8 @@ def _free_upward(connection: sqlite3.Connection, seq: int | None) -> None:
 
 
 def _chain(connection: sqlite3.Connection, tenant: str, response_id: ResponseId, now: float) -> list[Link] | None:
-    rows = connection.execute(_CHAIN, (tenant, response_id, now)).fetchall()
+    values = {"tenant": tenant, "id": response_id, "now": now}
+    rows = connection.execute(_CHAIN, values).fetchall()
     rows.sort(key=itemgetter(0), reverse=True)  # here, because SQLite would copy all items through its sorter
     return [_link(*row) for row in rows] or None
 

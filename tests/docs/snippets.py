@@ -1,0 +1,193 @@
+"""Runs the snippets of a page, in order, as a reader would: in one folder, against a gateway that really listens.
+
+The info string of a fence says what is done with it: `python` is run as a program, `python pytest` as a test; `sh` is
+run by bash, and `segue serve` in it starts the page's gateway; `toml` must load and becomes `segue.toml`; `json` must
+parse; `text output` is compared with what the snippet before it printed (`…` stands for anything); `text` and
+`mermaid` are only read. A fence without one of these is a mistake. Not here: which pages there are.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import msgspec
+
+from segue.config import load
+
+PORT = "4747"
+#: How long one snippet may take before the page has failed.
+PATIENCE_S = 30.0
+
+#: Commands that are not run, by their beginning, and why.
+NOT_RUN = {
+    "make setup": "the tests run in what it makes",
+}
+
+_FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<code>.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)
+_SERVE = re.compile(r"(?:\.venv/bin/)?segue serve\b")
+_READY = re.compile(r"segue: listening on http://\S+?:(?P<port>\d+)\n")
+
+
+class Snippet(NamedTuple):
+    """One fenced block. `line` is where its code begins."""
+
+    info: str
+    code: str
+    line: int
+
+
+def snippets_of(text: str) -> list[Snippet]:
+    """Return the fenced blocks of a page."""
+    found = [Snippet(m["info"].strip(), m["code"], text[: m.start()].count("\n") + 2) for m in _FENCE.finditer(text)]
+    marks = sum(line.lstrip().startswith("```") for line in text.splitlines())
+    assert marks == 2 * len(found), "a fence is indented or not closed, so that nothing would run it"
+    return found
+
+
+def runs(snippet: Snippet) -> list[str]:
+    """Return the lines of a shell snippet that are run."""
+    return [line for line in snippet.code.splitlines() if not line.startswith(tuple(NOT_RUN))]
+
+
+class Page:
+    """One page while its snippets run, in a folder of its own."""
+
+    def __init__(self, name: str, folder: Path, *, local_model: bool = False) -> None:
+        self._name = name
+        self._folder = folder
+        self._local_model = local_model
+        self._printed = ""
+        self._gateway: subprocess.Popen[str] | None = None
+        self._port = PORT
+        (folder / ".venv").symlink_to(sys.prefix)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._stop()
+
+    def run(self, snippet: Snippet) -> None:
+        """Do with a snippet what its info string says."""
+        match snippet.info:
+            case "python":
+                self._run_python(snippet)
+            case "python pytest":
+                self._run_pytest(snippet)
+            case "sh":
+                self._run_shell(snippet)
+            case "toml":
+                self._load(snippet)
+            case "json":
+                msgspec.json.decode(snippet.code)
+            case "text output":
+                self._compare(snippet)
+            case "text" | "mermaid":
+                pass
+            case other:
+                raise AssertionError(f"{self._at(snippet)}: {other!r} does not say what is to be done with it")
+
+    # --- one kind each -----------------------------------------------------------------------------------------------
+
+    def _run_python(self, snippet: Snippet) -> None:
+        program = self._folder / f"line_{snippet.line}.py"
+        program.write_text(self._with_port(snippet.code), encoding="utf-8")
+        self._run(snippet, sys.executable, "-W", "error", program.name)
+
+    def _run_pytest(self, snippet: Snippet) -> None:
+        program = self._folder / f"test_line_{snippet.line}.py"
+        program.write_text(snippet.code, encoding="utf-8")
+        self._run(snippet, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir=.", program.name)
+
+    def _run_shell(self, snippet: Snippet) -> None:
+        lines = runs(snippet)
+        serving = lines.pop() if lines and _SERVE.match(lines[-1]) else None
+        assert not any(map(_SERVE.match, lines)), f"{self._at(snippet)}: nothing is reached after `segue serve`"
+        if lines:
+            script = self._with_port("\n".join(lines))
+            self._run(snippet, "bash", "-euo", "pipefail", "-c", script)
+        if serving is not None:
+            self._serve(serving)
+
+    def _load(self, snippet: Snippet) -> None:
+        file = self._folder / "segue.toml"
+        file.write_text(snippet.code, encoding="utf-8")
+        load(file, {})
+
+    def _compare(self, snippet: Snippet) -> None:
+        wanted = "".join(".*" if piece == "…" else re.escape(piece) for piece in re.split("(…)", snippet.code.strip()))
+        printed = self._printed.strip().replace(f":{self._port}", f":{PORT}")
+        assert re.fullmatch(wanted, printed, re.DOTALL), f"{self._at(snippet)}: what was printed is\n{printed}"
+
+    # --- processes ---------------------------------------------------------------------------------------------------
+
+    def _run(self, snippet: Snippet, *command: str) -> None:
+        done = subprocess.run(
+            command, cwd=self._folder, env=self._environment(), capture_output=True, text=True, check=False,
+            timeout=PATIENCE_S,
+        )  # fmt: skip
+        self._printed = done.stdout
+        assert done.returncode == 0, f"{self._at(snippet)}: exit status {done.returncode}\n{done.stdout}{done.stderr}"
+
+    def _with_port(self, code: str) -> str:
+        """Put in the gateway's port; start a gateway if the page has none yet."""
+        if PORT not in code:
+            return code
+        if self._gateway is None:
+            self._serve("segue serve")
+        return code.replace(PORT, self._port)
+
+    def _serve(self, command: str) -> None:
+        self._stop()
+        self._gateway = subprocess.Popen(
+            ["bash", "-c", f"exec {command}"],
+            cwd=self._folder, env=self._environment(**self._gateway_settings()), stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert self._gateway.stdout is not None
+        self._printed = self._gateway.stdout.readline()
+        ready = _READY.fullmatch(self._printed)
+        assert ready is not None, f"{self._name}: `{command}` did not start"
+        self._port = ready["port"]
+
+    def _gateway_settings(self) -> dict[str, str]:
+        """Take a free port; offer only the scripted model, unless the page is about others."""
+        file = self._folder / "segue.toml"
+        if self._local_model or (file.exists() and "[[upstream]]" in file.read_text(encoding="utf-8")):
+            return {"SEGUE_SERVER_PORT": "0"}
+        upstream = {"NAME": "scripted", "DIALECT": "scripted", "MODELS": "scripted"}
+        return {"SEGUE_SERVER_PORT": "0"} | {f"SEGUE_UPSTREAM_0_{name}": value for name, value in upstream.items()}
+
+    def _stop(self) -> None:
+        gateway, self._gateway = self._gateway, None
+        if gateway is None:
+            return
+        assert gateway.stdout is not None
+        gateway.send_signal(signal.SIGTERM)
+        with gateway.stdout:
+            status = gateway.wait(PATIENCE_S)
+        assert status == 0, f"{self._name}: the gateway ended with {status}"
+
+    def _environment(self, **more: str) -> dict[str, str]:
+        """Nothing that the machine's own settings could change; no way to a proxy."""
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "SEGUE_", "PYTEST"))
+        }
+        path = f"{Path(sys.prefix) / 'bin'}{os.pathsep}{os.environ['PATH']}"
+        return {**kept, "PATH": path, "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost", **more}
+
+    def _at(self, snippet: Snippet) -> str:
+        return f"{self._name}:{snippet.line}"
+
+
+def pages(root: Path) -> Iterator[Path]:
+    """Yield every page that a reader may follow: the README and all of docs/."""
+    yield root / "README.md"
+    yield from sorted((root / "docs").rglob("*.md"))

@@ -1,0 +1,163 @@
+"""Reading JSON without raising, and naming what is wrong by its path on the wire."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segue.protocol.codec import compact, decode, with_field
+from segue.protocol.problems import Problem
+from tests.strategies import hostile_bytes, hostile_texts, json_objects, json_values, pretty
+
+
+Short = Annotated[str, msgspec.Meta(max_length=2)]
+
+
+class Leaf(msgspec.Struct):
+    """What `Tree` holds."""
+
+    size: int
+    kind: Literal["oak", "elm"] = "oak"
+
+
+class Tree(msgspec.Struct):
+    """A document with something of everything that the wire's types use."""
+
+    name: str
+    leaves: list[Leaf] = []
+    tags: dict[Short, str] = {}
+    text: str | list[Leaf] | None = None
+
+
+trees = msgspec.json.Decoder(Tree)
+anything: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+
+
+def invalid_json(detail: str) -> Problem:
+    return Problem("invalid_json", f"The request is not valid JSON: {detail}. Send one JSON object.")
+
+
+def wrong_type(param: str, rest: str) -> Problem:
+    return Problem("invalid_type", f"Invalid type for '{param}': expected {rest} instead.", param)
+
+
+def invalid(param: str, rest: str) -> Problem:
+    return Problem("invalid_value", f"Invalid value for '{param}': {rest}.", param)
+
+
+def lacks(param: str) -> Problem:
+    return Problem("missing_required_parameter", f"Missing required parameter: '{param}'.", param)
+
+
+def test_a_good_document_becomes_its_value() -> None:
+    """As bytes and as text."""
+    expected = Tree("ash", [Leaf(3)])
+    assert decode(b'{"name":"ash","leaves":[{"size":3}]}', trees) == expected
+    assert decode('{"name":"ash","leaves":[{"size":3}]}', trees) == expected
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ("[]", invalid_json("it is an array, not an object")),
+        ("null", invalid_json("it is null, not an object")),
+        ("7", invalid_json("it is an integer, not an object")),
+        ("{}", lacks("name")),
+        ('{"name":7}', wrong_type("name", "a string, but got an integer")),
+        ('{"name":"a","leaves":{}}', wrong_type("leaves", "an array, but got an object")),
+        ('{"name":"a","leaves":[{"size":1},{"size":1.5}]}', wrong_type("leaves[1].size", "an integer, but got a number")),
+        ('{"name":"a","leaves":[{}]}', lacks("leaves[0].size")),
+        ('{"name":"a","text":true}', wrong_type("text", "a string or an array or null, but got a boolean")),
+        ('{"name":"a","leaves":[{"size":1,"kind":"fir"}]}', invalid("leaves[0].kind", "Invalid enum value 'fir'")),
+        ('{"name":"a","tags":{"long":"x"}}', invalid("tags", "Expected `str` of length <= 2")),
+        ('{"name":"a","tags":{"x":1}}', wrong_type("tags[...]", "a string, but got an integer")),
+    ],
+)
+def test_a_document_of_the_wrong_kind_is_named_by_its_path(document: str, expected: Problem) -> None:
+    """At the top of a request the path is the wire's own."""
+    assert decode(document, trees) == expected
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ("[]", wrong_type("input[2]", "an object, but got an array")),
+        ("{}", lacks("input[2].name")),
+        ('{"name":"a","leaves":[3]}', wrong_type("input[2].leaves[0]", "an object, but got an integer")),
+    ],
+)
+def test_a_part_of_a_document_is_named_below_where_it_stands(document: str, expected: Problem) -> None:
+    """`where` is put before the path."""
+    assert decode(document, trees, "input[2]") == expected
+
+
+@pytest.mark.parametrize(
+    ("document", "detail"),
+    [
+        ("", "Input data was truncated"),
+        ('{"name":', "Input data was truncated"),
+        ('{"name":NaN}', "JSON is malformed: invalid character (byte 8)"),
+        ('{"name":"a"} x', "JSON is malformed: trailing characters (byte 14)"),
+        ("[" * 100_000, "it is nested too deeply"),
+    ],
+)
+def test_what_is_no_json_says_where(document: str, detail: str) -> None:
+    """The reader's own words name the byte."""
+    assert decode(document, anything) == invalid_json(detail)
+
+
+@pytest.mark.parametrize("document", ['"\ud800"', '"\\ud800"', '"\\udc00"', b'"\xff"', b'{"\xff":1}'])
+def test_text_that_is_no_unicode_is_no_json(document: str | bytes) -> None:
+    """In raw bytes, in escapes, and in a text that Python let pass."""
+    problem = decode(document, anything)
+    assert isinstance(problem, Problem)
+    assert problem.code == "invalid_json"
+
+
+def test_a_long_value_does_not_make_a_long_message() -> None:
+    """A client that sends megabytes is not answered with them."""
+    problem = decode('{"name":"a","leaves":[{"size":1,"kind":"%s"}]}' % ("fir" * 100_000), trees)
+    assert isinstance(problem, Problem)
+    assert (problem.code, problem.param) == ("invalid_value", "leaves[0].kind")
+    assert len(problem.message) < 500
+
+
+@pytest.mark.parametrize("kind", ["x - at `$.size`", "` - at `$.name`", "Expected `int`, got `str`", "x` - at `$", ""])
+def test_a_value_cannot_pose_as_a_path(kind: str) -> None:
+    """Words of the reader inside a client's value mean nothing."""
+    problem = decode(json.dumps({"name": "a", "leaves": [{"size": 1, "kind": kind}]}), trees)
+    assert problem == invalid("leaves[0].kind", f"Invalid enum value '{kind}'")
+
+
+@given(hostile_texts | hostile_bytes)
+def test_decoding_never_raises(document: str | bytes) -> None:
+    """Whatever comes from a socket becomes a value or a problem that can be sent."""
+    problem = decode(document, trees, "input[0]")
+    assert isinstance(problem, Problem | Tree)
+    assert len(msgspec.json.encode(problem)) < 2000 or isinstance(problem, Tree)
+
+
+@given(json_values)
+def test_compact_keeps_the_value_and_leaves_one_line(value: object) -> None:
+    """As a data field of server-sent events needs it."""
+    line = compact(pretty(value).encode())
+    assert b"\n" not in line
+    assert json.loads(line) == value
+
+
+@given(json_objects, st.text(max_size=8), json_values)
+def test_with_field_sets_one_field_and_keeps_the_bytes_of_the_others(
+    fields: dict[str, object], name: str, value: object
+) -> None:
+    """Spaces, escapes and the order of the other values are their author's."""
+    raws = {key: pretty(field) for key, field in fields.items()}
+    data = "{" + ",".join(f"{json.dumps(key)}:{raw}" for key, raw in raws.items()) + "}"
+    changed = msgspec.json.decode(with_field(data.encode(), name, value), type=dict[str, msgspec.Raw])
+    expected = {**{key: raw.encode() for key, raw in raws.items()}, name: msgspec.json.encode(value)}
+    assert {key: bytes(raw) for key, raw in changed.items()} == expected
+    assert list(changed) == list(expected)

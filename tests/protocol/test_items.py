@@ -1,0 +1,202 @@
+"""Items: looked at once, when they arrive, and kept as the bytes they came in."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segue.protocol.codec import MAX_DEPTH
+from segue.protocol.items import Input, calls_of, join, parse_input, split, user_message
+from segue.protocol.problems import Problem, missing
+from tests.strategies import hostile_bytes, items, pretty
+
+USER = b'{"role":"user","content":"hi"}'
+CALL = b'{"type":"function_call","call_id":"c1","name":"f","arguments":"{}"}'
+ANSWER = b'{"type":"function_call_output","call_id":"c1","output":"done"}'
+
+
+def parse(*new: bytes) -> Input | Problem:
+    return parse_input(b"[" + b",".join(new) + b"]")
+
+
+def nested(depth: int) -> bytes:
+    return b'{"type":"x","x":' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"
+
+
+# ------------------------------------------------------------------------------------------------------- what is good
+
+
+def test_a_string_is_one_user_message() -> None:
+    """In the full form that upstreams take."""
+    item = b'{"type":"message","role":"user","content":[{"type":"input_text","text":"hi \\"you\\""}]}'
+    assert user_message('hi "you"') == item
+    assert parse_input(b'"hi \\"you\\""') == Input((item,))
+
+
+def test_items_are_kept_byte_for_byte() -> None:
+    """Spaces, the order of keys, escapes, doubled keys and fields that nobody knows are their author's."""
+    odd = '{ "content" : "\\u00e9é" ,\n "role":"user","role":"user", "zzz":[1.0,1e2] }'.encode()
+    assert parse(b" " + odd, CALL) == Input((odd, CALL), frozenset({"c1"}))
+
+
+def test_kept_items_do_not_keep_the_message_they_came_in() -> None:
+    """Views would hold a message of megabytes for one short item."""
+    parsed = parse(USER)
+    assert isinstance(parsed, Input)
+    assert [type(item) for item in parsed.items] == [bytes]
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        USER,
+        b'{"type":null,"role":"user","content":"hi"}',
+        b'{"role":"assistant","content":[{"type":"output_text","text":""},{"type":"refusal","refusal":"no"}]}',
+        b'{"role":"user","content":[{"type":"input_image","image_url":"https://x"}]}',
+        b'{"type":"function_call_output","call_id":"c","output":[{"type":"input_text","text":"x"}]}',
+        b'{"type":"reasoning","id":"rs_1","encrypted_content":"abc"}',
+        b'{"type":"reasoning","summary":[{"type":"summary_text","text":"x"}],"content":null}',
+        b'{"type":"item_of_next_year","anything":{"goes":[1,2,3]}}',
+        nested(MAX_DEPTH),
+    ],
+)
+def test_an_item_that_upstreams_can_judge_passes(item: bytes) -> None:
+    """Only what we act on is checked."""
+    parsed = parse(item)
+    assert isinstance(parsed, Input)
+    assert parsed.items == (item,)
+
+
+@pytest.mark.parametrize("kind", ["function_call", "custom_tool_call", "computer_call", "call_of_next_year_call"])
+def test_a_call_and_its_answer_may_come_together(kind: str) -> None:
+    """As in a replayed history: nothing needs to be looked for in the chain."""
+    fields = {"call_id": "c", "name": "f", "arguments": "{}", "input": ""}
+    call = json.dumps({"type": kind, **fields}).encode()
+    answer = json.dumps({"type": f"{kind}_output", "call_id": "c", "output": ""}).encode()
+    assert parse(call, answer) == Input((call, answer), frozenset({"c"}))
+
+
+def test_an_answer_to_an_earlier_turn_names_its_call_and_its_place() -> None:
+    """The executor looks for the call in the chain; a call after its answer does not count."""
+    assert parse(USER, ANSWER, CALL) == Input((USER, ANSWER, CALL), frozenset({"c1"}), (("c1", 1),))
+
+
+def test_no_items_are_an_input_too() -> None:
+    """Whether that is enough for a turn is the request's business."""
+    assert parse() == Input()
+
+
+# -------------------------------------------------------------------------------------------------------- what is not
+
+
+def wrong_type(param: str, rest: str) -> Problem:
+    return Problem("invalid_type", f"Invalid type for '{param}': expected {rest} instead.", param)
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ("7", wrong_type("input", "a string or an array, but got an integer")),
+        ("{}", wrong_type("input", "a string or an array, but got an object")),
+        ("[7]", wrong_type("input[0]", "an object, but got an integer")),
+        ('[{"role":"user","content":"hi"},{}]', missing("input[1].type")),
+        ('[{"type":7}]', wrong_type("input[0].type", "a string or null, but got an integer")),
+        ('[{"type":"x","call_id":7}]', wrong_type("input[0].call_id", "a string or null, but got an integer")),
+        ('[{"type":"x","id":7}]', wrong_type("input[0].id", "a string or null, but got an integer")),
+        ('[{"role":"user"}]', missing("input[0].content")),
+        ('[{"role":"user","content":[{}]}]', missing("input[0].content[0].type")),
+        ('[{"role":"user","content":[{"type":"input_text"}]}]', missing("input[0].content[0].text")),
+        ('[{"role":"user","content":[{"type":"input_text","text":null}]}]', missing("input[0].content[0].text")),
+        (
+            '[{"role":"user","content":[{"type":"x","text":7}]}]',
+            wrong_type("input[0].content[0].text", "a string or null, but got an integer"),
+        ),
+        ('[{"type":"function_call","name":"f","arguments":""}]', missing("input[0].call_id")),
+        ('[{"type":"function_call","call_id":"c","arguments":""}]', missing("input[0].name")),
+        ('[{"type":"function_call","call_id":"c","name":"f"}]', missing("input[0].arguments")),
+        ('[{"type":"custom_tool_call","call_id":"c","name":"f"}]', missing("input[0].input")),
+        ('[{"type":"function_call_output","output":""}]', missing("input[0].call_id")),
+        ('[{"type":"function_call_output","call_id":"c"}]', missing("input[0].output")),
+        ('[{"type":"custom_tool_call_output","call_id":"c"}]', missing("input[0].output")),
+        (
+            '[{"type":"function_call_output","call_id":"c","output":[{"type":"input_text"}]}]',
+            missing("input[0].output[0].text"),
+        ),
+        ('[{"type":"reasoning","summary":[{"type":"summary_text"}]}]', missing("input[0].summary[0].text")),
+        ('[{"type":"reasoning","content":[{"type":"reasoning_text"}]}]', missing("input[0].content[0].text")),
+        ('[{"type":"reasoning","summary":"x"}]', wrong_type("input[0].summary", "an array, but got a string")),
+    ],
+)
+def test_a_bad_item_is_named_by_its_place(raw: str, expected: Problem) -> None:
+    """The client learns which of its items is wrong, and where in it."""
+    assert parse_input(raw.encode()) == expected
+
+
+@pytest.mark.parametrize("item", [{"type": "item_reference", "id": "msg_1"}, {"id": "msg_1"}])
+def test_a_reference_is_refused_with_advice(item: dict[str, str]) -> None:
+    """Items are not kept by id here."""
+    advice = "'input[0]' is not supported here: an item_reference cannot be resolved; send the item itself"
+    assert parse_input(json.dumps([item]).encode()) == Problem("unsupported_parameter", advice, "input[0]")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (b"1e999", Problem("invalid_value", "Invalid value for 'input[0][...]': Number out of range.", "input[0][...]")),
+        (b'"\xff"', "it holds text that is not valid Unicode"),
+        (b'{"\xff":1}', "it holds text that is not valid Unicode"),
+        (b"[" * MAX_DEPTH + b"]" * MAX_DEPTH, "it is nested too deeply"),
+        (b'{"a":' * MAX_DEPTH + b"1" + b"}" * MAX_DEPTH, "it is nested too deeply"),
+    ],
+)
+def test_what_no_upstream_could_read_is_refused_in_parts_that_nobody_looks_at_too(
+    value: bytes, expected: Problem | str
+) -> None:
+    """An item is read again when it is listed or translated, and must not fail then."""
+    problem = parse(b'{"type":"x","x":' + value + b"}")
+    if isinstance(expected, str):
+        expected = Problem("invalid_json", f"The request is not valid JSON: {expected}. Send one JSON object.")
+    assert problem == expected
+
+
+@given(hostile_bytes)
+def test_no_input_raises(raw: bytes) -> None:
+    """And what is accepted can be read in full, however often."""
+    try:
+        msgspec.json.decode(raw, type=msgspec.Raw)  # what the request's own reader passes on
+    except msgspec.DecodeError:
+        return
+    parsed = parse_input(raw)
+    assert isinstance(parsed, Input | Problem)
+    if isinstance(parsed, Input):
+        assert [type(json.loads(item)) for item in split(join(parsed.items))] == [dict] * len(parsed.items)
+
+
+# --------------------------------------------------------------------------------------------------- lists of bytes
+
+
+@given(st.lists(items, max_size=4))
+def test_a_list_of_items_is_split_and_joined_without_touching_them(values: list[Any]) -> None:
+    """Line breaks inside an item are its author's."""
+    raws = [pretty(value).encode() for value in values]
+    assert split(join(raws)) == raws
+    assert json.loads(join(raws)) == values
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        ([], set()),
+        ([CALL, b'{"type":"custom_tool_call","call_id":"c2"}'], {"c1", "c2"}),
+        ([USER, ANSWER], set()),
+        ([b'{"type":"web_search_call","id":"ws_1"}', b'{"type":"x_call","call_id":null}', b"{}"], set()),
+    ],
+)
+def test_calls_of_a_finished_output_are_those_that_may_be_answered(made: list[bytes], expected: set[str]) -> None:
+    """Hosted tools answer themselves: their calls have no call_id."""
+    assert calls_of(made) == expected

@@ -1,0 +1,366 @@
+"""The request: what is accepted and how it is read, and what is refused and how that is named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from segue.protocol.codec import MAX_DEPTH
+from segue.protocol.events import error_event
+from segue.protocol.items import Input, join, user_message
+from segue.protocol.problems import Problem, invalid_json, missing, unknown_type, unsupported
+from segue.protocol.requests import Create, Settings, parse_create, parse_message
+from segue.protocol.responses import encode_echo
+from tests.strategies import FIELDS, bodies, hostile_bytes, hostile_texts, pretty
+
+HI = Input((user_message("hi"),))
+
+
+def body(**fields: object) -> str:
+    return json.dumps({"model": "m", "input": "hi", **fields})
+
+
+def message(**fields: object) -> str:
+    return json.dumps({"type": "response.create", "model": "m", "input": "hi", **fields})
+
+
+def read(**fields: object) -> Create | Problem:
+    return parse_create(body(**fields), "http")
+
+
+def accepted(**fields: object) -> Create:
+    create = read(**fields)
+    assert isinstance(create, Create), create
+    return create
+
+
+# --------------------------------------------------------------------------------------------------- what is accepted
+
+
+def test_a_request_needs_a_model_and_an_input() -> None:
+    """Everything else has a default."""
+    assert read() == Create(settings=Settings(model="m"), input=HI, size_bytes=len(body()))
+
+
+def test_every_field_is_read() -> None:
+    """What the client sent is what the turn is run with."""
+    tool = {"type": "function", "name": "f", "parameters": {"type": "object"}, "x": [1]}
+    plain: dict[str, Any] = {
+        "instructions": "Be brief.",
+        "tools": [tool, {"type": "web_search"}],
+        "tool_choice": {"type": "function", "name": "f"},
+        "text": {"format": {"type": "json_object"}, "verbosity": "low", "x": 1},
+        "reasoning": {"effort": "low", "summary": None, "x": 1},
+        "metadata": {"k": "v"},
+        "parallel_tool_calls": False,
+        "max_output_tokens": 5,
+        "max_tool_calls": 6,
+        "temperature": 0.5,
+        "top_p": 0.25,
+        "top_logprobs": 3,
+        "presence_penalty": -1.0,
+        "frequency_penalty": 1.0,
+        "truncation": "auto",
+        "service_tier": "flex",
+        "safety_identifier": "s",
+        "prompt_cache_key": "p",
+    }
+    sent = body(include=["a"], store=False, stream=True, generate=False, previous_response_id="resp_1", **plain)
+    assert parse_create(sent, "http") == Create(
+        settings=Settings(model="m", include=("a",), **plain),
+        input=HI,
+        previous_response_id="resp_1",
+        store=False,
+        stream=True,
+        generate=False,
+        size_bytes=len(sent),
+    )
+
+
+@pytest.mark.parametrize("name", [*FIELDS, "stream_id", "conversation", "prompt"])
+def test_null_means_absent(name: str) -> None:
+    """For every optional field."""
+    assert read(**{name: None}) == Create(settings=Settings(model="m"), input=HI, size_bytes=len(body(**{name: None})))
+
+
+@pytest.mark.parametrize("fields", [{"client_metadata": {"x": 1}}, {"user": 7}, {"": []}, {"stream_options": {"x": 1}}])
+def test_fields_that_are_not_ours_are_ignored(fields: dict[str, object]) -> None:
+    """Real clients send their own, whatever they hold."""
+    assert accepted(**fields).settings == Settings(model="m")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"input": [], "previous_response_id": "resp_1"},
+        {"input": None, "previous_response_id": "resp_1"},
+        {"input": [], "generate": False},
+        {"input": None, "generate": False},
+    ],
+)
+def test_a_continuation_and_a_warm_up_need_no_items(fields: dict[str, object]) -> None:
+    """Both have something to stand on, or nothing to answer."""
+    assert accepted(**fields).input == Input()
+
+
+@pytest.mark.parametrize("kind", ["web_search", "", "tool_of_next_year"])
+def test_a_tool_of_a_kind_we_do_not_know_is_the_upstreams_business(kind: str) -> None:
+    """It need not even have a name."""
+    assert accepted(tools=[{"type": kind}]).settings.tools == [{"type": kind}]
+
+
+def test_a_message_is_a_body_with_a_type() -> None:
+    """WebSocket mode adds nothing else."""
+    sent = message()
+    assert parse_message(sent) == Create(settings=Settings(model="m"), input=HI, size_bytes=len(sent))
+
+
+def test_the_size_of_a_request_is_counted_in_bytes() -> None:
+    """Text from a socket is counted as what it was on the wire."""
+    sent = '{"model":"m","input":"é∑😀"}'
+    create = parse_create(sent, "http")
+    assert isinstance(create, Create)
+    assert create.size_bytes == len(sent.encode())
+    assert parse_create(sent.encode(), "http") == create
+
+
+@settings(max_examples=300)
+@given(bodies, st.sampled_from([json.dumps, pretty]))
+def test_every_valid_request_is_accepted_as_it_is(fields: dict[str, Any], write: Callable[[object], str]) -> None:
+    """In text and in bytes, however it is laid out."""
+    create = parse_create(write(fields), "http")
+    assert isinstance(create, Create), create
+    given_ = {name: fields[name] for name in Settings.__struct_fields__ if fields.get(name) is not None}
+    assert create.settings == Settings(**{**given_, "include": tuple(fields.get("include") or ())})
+    items = fields["input"]
+    expected = join([user_message(items)]) if isinstance(items, str) else json.dumps(items)
+    assert json.loads(join(create.input.items)) == json.loads(expected)
+    assert parse_create(write(fields).encode(), "http") == create
+
+
+# ---------------------------------------------------------------------------------------------------- what is refused
+
+
+SAMPLES: dict[str, object] = {
+    "null": None,
+    "a boolean": True,
+    "an integer": 7,
+    "a number": 7.5,
+    "a string": "x",
+    "an array": [],
+    "an object": {},
+}
+KINDS = {
+    "model": ("a string",),
+    "input": ("a string", "an array"),
+    "previous_response_id": ("a string",),
+    "store": ("a boolean",),
+    "stream": ("a boolean",),
+    "stream_options": ("an object",),
+    "background": ("a boolean",),
+    "generate": ("a boolean",),
+    "instructions": ("a string",),
+    "tools": ("an array",),
+    "tool_choice": ("a string", "an object"),
+    "text": ("an object",),
+    "reasoning": ("an object",),
+    "metadata": ("an object",),
+    "include": ("an array",),
+    "parallel_tool_calls": ("a boolean",),
+    "max_output_tokens": ("an integer",),
+    "max_tool_calls": ("an integer",),
+    "temperature": ("a number", "an integer"),
+    "top_p": ("a number", "an integer"),
+    "top_logprobs": ("an integer",),
+    "presence_penalty": ("a number", "an integer"),
+    "frequency_penalty": ("a number", "an integer"),
+    "truncation": ("a string",),
+    "service_tier": ("a string",),
+    "safety_identifier": ("a string",),
+    "prompt_cache_key": ("a string",),
+}
+
+
+def test_the_table_of_kinds_has_every_field() -> None:
+    """A field that is added is tested too."""
+    assert set(KINDS) == {"model", "input", *FIELDS}
+
+
+@settings(max_examples=500)
+@given(st.data())
+def test_a_field_of_the_wrong_type_is_named(data: st.DataObject) -> None:
+    """Whatever else the request holds."""
+    fields = data.draw(bodies)
+    name = data.draw(st.sampled_from(sorted(KINDS)))
+    got = data.draw(st.sampled_from(sorted(set(SAMPLES) - {*KINDS[name], "null"})))
+    problem = parse_create(json.dumps({**fields, name: SAMPLES[got]}), "http")
+    assert isinstance(problem, Problem)
+    assert (problem.code, problem.param) == ("invalid_type", name)
+    assert problem.message.endswith(f"but got {got} instead.")
+
+
+def wrong_type(param: str, rest: str) -> Problem:
+    return Problem("invalid_type", f"Invalid type for '{param}': expected {rest} instead.", param)
+
+
+def invalid(param: str, rest: str) -> Problem:
+    return Problem("invalid_value", f"Invalid value for '{param}': {rest}.", param)
+
+
+FUNCTION = {"type": "function", "name": "f"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"model": None}, missing("model")),
+        ({"model": ""}, missing("model")),
+        ({"input": None}, missing("input")),
+        ({"input": []}, missing("input")),
+        ({"input": [7]}, wrong_type("input[0]", "an object, but got an integer")),
+        ({"tools": [7]}, wrong_type("tools[0]", "an object, but got an integer")),
+        ({"tools": [FUNCTION, {"name": "f"}]}, missing("tools[1].type")),
+        ({"tools": [FUNCTION, {"type": "function"}]}, missing("tools[1].name")),
+        ({"tools": [{"type": "function", "name": ""}]}, missing("tools[0].name")),
+        ({"tools": [{"type": "custom"}]}, missing("tools[0].name")),
+        (
+            {"tools": [{**FUNCTION, "parameters": 7}]},
+            wrong_type("tools[0].parameters", "an object or null, but got an integer"),
+        ),
+        (
+            {"tools": [{**FUNCTION, "strict": "yes"}]},
+            wrong_type("tools[0].strict", "a boolean or null, but got a string"),
+        ),
+        ({"tool_choice": "sometimes"}, invalid("tool_choice", "Invalid enum value 'sometimes'")),
+        ({"tool_choice": {"name": "f"}}, missing("tool_choice.type")),
+        ({"text": {"verbosity": "loud"}}, invalid("text.verbosity", "Invalid enum value 'loud'")),
+        ({"text": {"format": {"type": "json_schema", "schema": {}}}}, missing("text.format.name")),
+        ({"text": {"format": {"type": "json_schema", "name": "x"}}}, missing("text.format.schema")),
+        ({"text": {"format": {"type": 7}}}, wrong_type("text.format.type", "a string, but got an integer")),
+        ({"reasoning": {"effort": 7}}, wrong_type("reasoning.effort", "a string or null, but got an integer")),
+        ({"metadata": {"k": 7}}, wrong_type("metadata[...]", "a string, but got an integer")),
+        ({"metadata": {"k": "v" * 513}}, invalid("metadata[...]", "Expected `str` of length <= 512")),
+        ({"metadata": {"k" * 65: "v"}}, invalid("metadata", "Expected `str` of length <= 64")),
+        ({"metadata": {str(n): "" for n in range(17)}}, invalid("metadata", "Expected `object` of length <= 16")),
+        ({"include": ["a", 7]}, wrong_type("include[1]", "a string, but got an integer")),
+        ({"max_output_tokens": 0}, invalid("max_output_tokens", "Expected `int` >= 1")),
+        ({"temperature": 2.5}, invalid("temperature", "Expected `float` <= 2.0")),
+        ({"top_p": -0.5}, invalid("top_p", "Expected `float` >= 0.0")),
+        ({"top_logprobs": 21}, invalid("top_logprobs", "Expected `int` <= 20")),
+        ({"presence_penalty": 3}, invalid("presence_penalty", "Expected `float` <= 2.0")),
+        ({"truncation": "some"}, invalid("truncation", "Invalid enum value 'some'")),
+        (
+            {"conversation": "conv_1"},
+            unsupported("conversation", "send previous_response_id to continue a response, or the full input"),
+        ),
+        ({"prompt": {"id": "p"}}, unsupported("prompt", "stored prompts do not exist here; send instructions and input")),
+        (
+            {"stream_id": "a"},
+            unsupported(
+                "stream_id",
+                "this connection has only the default lane; leave it out, or open one connection per lane",
+            ),
+        ),
+        (
+            {"background": True},
+            unsupported("background", "run the turn in the foreground, with stream=true for a long one"),
+        ),
+    ],
+    ids=str,
+)
+def test_a_bad_request_is_refused_by_name(fields: dict[str, object], expected: Problem) -> None:
+    """The param is the path of what is wrong."""
+    assert read(**fields) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"type": None}, missing("type")),
+        ({"type": 7}, wrong_type("type", "a string or null, but got an integer")),
+        ({"type": "response.steer"}, unknown_type("response.steer")),
+        ({"type": ""}, unknown_type("")),
+        (
+            {"background": True},
+            unsupported("background", "a WebSocket response is never a background one; leave it out"),
+        ),
+    ],
+    ids=str,
+)
+def test_a_bad_message_is_refused_by_name(fields: dict[str, object], expected: Problem) -> None:
+    """What only WebSocket mode knows."""
+    assert parse_message(message(**fields)) == expected
+
+
+@pytest.mark.parametrize("name", ["tools", "tool_choice", "text", "reasoning"])
+@pytest.mark.parametrize("depth", [MAX_DEPTH - 4, MAX_DEPTH + 1, 900, 980])
+def test_settings_may_be_nested_as_deep_as_the_limit(name: str, depth: int) -> None:
+    """They are read again, by code that recurses and with less of the stack left than there is here."""
+    raw = '{"type":"x","x":' + "[" * depth + "]" * depth + "}"
+    raw = f"[{raw}]" if name == "tools" else raw
+    create = parse_create(f'{{"model":"m","input":"hi","{name}":{raw}}}', "http")
+    assert isinstance(create, Create) == (depth < MAX_DEPTH)
+    assert isinstance(create, Create) or create == invalid_json("it is nested too deeply")
+
+
+@pytest.mark.parametrize("wide", [{"a": [[]] * 200}, {"a": "[" * 200}, [{}] * 200])
+def test_many_brackets_are_not_deep(wide: object) -> None:
+    """The limit is on depth alone."""
+    assert accepted(reasoning={"x": wide}).settings.reasoning == {"x": wide}
+
+
+# --------------------------------------------------------------------------------------------------- what never fails
+
+
+def check(result: Create | Problem) -> None:
+    """Whatever comes out of the core can be sent on: a problem to the client, a request to an upstream."""
+    if isinstance(result, Problem):
+        frame = error_event(result, "invalid_request_error", 400)
+        assert json.loads(frame)["error"]["message"] == result.message
+        assert len(frame) < 2000
+        return
+    assert json.loads(join(result.input.items)) is not None
+    assert json.loads(encode_echo(result.settings, store=result.store))["model"] == result.settings.model
+
+
+@given(hostile_texts)
+@example("")
+@example("\ud800")
+@example('{"type":"response.create","model":"m","input":"hi","truncation":"%s"}' % ("x" * 10_000))
+@example('{"type":"%s"}' % ("é" * 10_000))
+@example("[" * 1_000_000)
+@example('{"a":' * 1_000_000)
+def test_no_text_raises(text: str) -> None:
+    """The answer is a request or a problem, always."""
+    check(parse_message(text))
+    check(parse_create(text, "websocket"))
+
+
+@given(hostile_bytes)
+@example(b"")
+@example(b"\xff")
+@example(b'{"model":"m","input":"\xff"}')
+@example(b'{"model":"m\xed\xa0\x80","input":"hi"}')
+@example(b'{"model":"m","input":"hi","tools":[{"type":"x","\xff":1}]}')
+@example(b'{"model":"m","input":[{"type":"x","x":"\xff"}]}')
+@example(b'{"model":"m","input":"hi"}' + b" " * 100_000 + b"x")
+def test_no_body_raises(data: bytes) -> None:
+    """As above, for bytes that need not even be text."""
+    check(parse_create(data, "http"))
+
+
+@given(st.lists(st.tuples(st.sampled_from(["model", "input", "store"]), st.sampled_from(['"x"', "null", "true"]))))
+def test_of_a_doubled_key_the_last_one_counts(fields: list[tuple[str, str]]) -> None:
+    """As for nearly every reader of JSON, so that we and an upstream see the same request."""
+    text = "{" + ",".join(f'"{name}":{value}' for name, value in fields) + "}"
+    once = json.dumps(json.loads(text))
+    doubled, single = parse_create(text, "http"), parse_create(once, "http")
+    if isinstance(doubled, Create) and isinstance(single, Create):
+        assert doubled.settings == single.settings
+        assert doubled.input == single.input
+        assert doubled.store == single.store
