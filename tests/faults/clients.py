@@ -67,13 +67,17 @@ class Socket:
         assert answer.error is not None, answer.response
         return answer.error
 
-    async def close_code(self) -> int:
-        """Expect nothing but the end of the connection and return its close code; 1006 is an end without a word."""
+    async def close_code(self, *, after_frames: bool = False) -> int:
+        """Wait for the end of the connection and return its close code; 1006 is an end without a word.
+
+        Frames before it are read, and checked, if they are expected.
+        """
         try:
-            frame = await self.frame()
+            while True:
+                frame = await self.frame()
+                assert after_frames, f"a frame instead of the end: {frame}"
         except ConnectionClosed as closed:
             return 1006 if closed.rcvd is None else int(closed.rcvd.code)
-        raise AssertionError(f"a frame instead of the end: {frame}")
 
 
 @asynccontextmanager

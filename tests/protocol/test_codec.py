@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.protocol.codec import compact, decode, with_field
@@ -134,6 +134,7 @@ def test_a_value_cannot_pose_as_a_path(kind: str) -> None:
     assert problem == invalid("leaves[0].kind", f"Invalid enum value '{kind}'")
 
 
+@settings(max_examples=500)
 @given(hostile_texts | hostile_bytes)
 def test_decoding_never_raises(document: str | bytes) -> None:
     """Whatever comes from a socket becomes a value or a problem that can be sent."""
@@ -142,6 +143,7 @@ def test_decoding_never_raises(document: str | bytes) -> None:
     assert len(msgspec.json.encode(problem)) < 2000 or isinstance(problem, Tree)
 
 
+@settings(max_examples=300)
 @given(json_values)
 def test_compact_keeps_the_value_and_leaves_one_line(value: object) -> None:
     """As a data field of server-sent events needs it."""
@@ -150,6 +152,7 @@ def test_compact_keeps_the_value_and_leaves_one_line(value: object) -> None:
     assert json.loads(line) == value
 
 
+@settings(max_examples=300)
 @given(json_objects, st.text(max_size=8), json_values)
 def test_with_field_sets_one_field_and_keeps_the_bytes_of_the_others(
     fields: dict[str, object], name: str, value: object

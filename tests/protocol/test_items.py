@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.protocol.codec import MAX_DEPTH
@@ -164,6 +164,7 @@ def test_what_no_upstream_could_read_is_refused_in_parts_that_nobody_looks_at_to
     assert problem == expected
 
 
+@settings(max_examples=500)
 @given(hostile_bytes)
 def test_no_input_raises(raw: bytes) -> None:
     """And what is accepted can be read in full, however often."""
@@ -180,6 +181,7 @@ def test_no_input_raises(raw: bytes) -> None:
 # --------------------------------------------------------------------------------------------------- lists of bytes
 
 
+@settings(max_examples=100)
 @given(st.lists(items, max_size=4))
 def test_a_list_of_items_is_split_and_joined_without_touching_them(values: list[Any]) -> None:
     """Line breaks inside an item are its author's."""
