@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.setup
 
 .DEFAULT_GOAL := help
-.PHONY: setup demo test check bench fix clean help
+.PHONY: setup demo test check bench docs fix clean help
 
 setup: $(STAMP) ## make .venv with everything, the local model included
 
@@ -16,15 +16,19 @@ demo: $(STAMP) ## see a conversation continued with and without resending it
 test: $(STAMP) ## run the tests (PYTEST_ARGS="-k name" to choose)
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-check: $(STAMP) ## formatting, lint, types, import contracts, shape
+check: $(STAMP) ## formatting, lint, types, import contracts, shape, documentation
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/check_shape.py
+	$(BIN)/python tools/generate_docs.py --check
 
 bench: $(STAMP) ## measure the gateway on this machine
 	$(BIN)/segue bench gateway
+
+docs: $(STAMP) ## make the tables of the documentation anew
+	$(BIN)/python tools/generate_docs.py
 
 fix: $(STAMP) ## format, and repair what ruff can repair
 	$(BIN)/ruff format

@@ -13,7 +13,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -28,7 +27,7 @@ PATIENCE_S = 30.0
 
 #: Commands that are not run, by their beginning, and why.
 NOT_RUN = {
-    "make setup": "the tests run in what it makes",
+    "make ": "its verbs need the checkout; the tests run in what `make setup` makes",
 }
 
 _FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<code>.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)
@@ -93,7 +92,7 @@ class Page:
             case "text" | "mermaid":
                 pass
             case other:
-                raise AssertionError(f"{self._at(snippet)}: {other!r} does not say what is to be done with it")
+                raise AssertionError(f"{self._at(snippet)}: {other!r} does not say what is done with it; is it `text`?")
 
     # --- one kind each -----------------------------------------------------------------------------------------------
 
@@ -105,7 +104,8 @@ class Page:
     def _run_pytest(self, snippet: Snippet) -> None:
         program = self._folder / f"test_line_{snippet.line}.py"
         program.write_text(snippet.code, encoding="utf-8")
-        self._run(snippet, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir=.", program.name)
+        options = ("-q", "-p", "no:cacheprovider", "-p", "pytest_asyncio", "--rootdir=.")
+        self._run(snippet, sys.executable, "-m", "pytest", *options, program.name)
 
     def _run_shell(self, snippet: Snippet) -> None:
         lines = runs(snippet)
@@ -187,7 +187,6 @@ class Page:
         return f"{self._name}:{snippet.line}"
 
 
-def pages(root: Path) -> Iterator[Path]:
-    """Yield every page that a reader may follow: the README and all of docs/."""
-    yield root / "README.md"
-    yield from sorted((root / "docs").rglob("*.md"))
+def pages(root: Path) -> list[Path]:
+    """Return every page that a reader may follow: the README and all of docs/."""
+    return [root / "README.md", *sorted((root / "docs").rglob("*.md"))]

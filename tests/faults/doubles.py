@@ -99,10 +99,10 @@ class Model(ScriptedUpstream):
 
 
 class Gated(ScriptedUpstream):
-    """A model that answers, briefly, when its gate is open."""
+    """A model that answers when its gate is open."""
 
-    def __init__(self) -> None:
-        super().__init__(deltas=1)
+    def __init__(self, *, deltas: int = 1, delta_bytes: int = 24) -> None:
+        super().__init__(deltas=deltas, delta_bytes=delta_bytes)
         self.gate = asyncio.Event()
 
     async def stream(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:

@@ -11,8 +11,8 @@ import pytest
 
 from segue.upstreams.scripted import ScriptedTurn, ScriptedUpstream, Text, Wait
 from tests.faults.clients import Socket, begin_post, http, narrow, opened, output_text, reset
-from tests.faults.doubles import Model, SlowStore, Torrent
-from tests.faults.gateways import listening, until
+from tests.faults.doubles import Gated, Model, SlowStore, Torrent
+from tests.faults.gateways import listening, settled, until
 
 Leave = Callable[[Socket], Awaitable[None]]
 
@@ -200,6 +200,34 @@ async def test_a_client_that_fills_its_queue_and_goes_leaves_nothing() -> None:
         assert upstream.cancelled == 1
 
 
+@pytest.mark.parametrize("leave", [vanishes, resets])
+async def test_a_client_that_filled_its_queue_and_goes_is_noticed(
+    leave: Leave, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So full that the gateway does not even look at the socket, and its turn says nothing: it is asked for life."""
+    monkeypatch.setattr("segue.gateway.websocket._PROBE_S", 0.01)
+    upstream = Gated()
+    async with listening(upstream, max_queued=4) as local:
+        async with opened(local.url, through=narrow(local.url)) as socket:
+            sending = asyncio.create_task(_send_many(socket, 400))
+            await settled(local.received_bytes)
+            assert not sending.done()
+            await leave(socket)
+            await asyncio.gather(sending, return_exceptions=True)
+        await local.rest()
+
+
+async def test_a_client_that_is_refused_again_and_again_and_goes_is_no_error() -> None:
+    """The gateway is writing refusals when the client resets the connection."""
+    async with listening() as local:
+        async with opened(local.url, through=narrow(local.url)) as socket:
+            for _ in range(20):
+                await socket.connection.send('{"type": "nonsense"}' * 1000)
+            await socket.frame()
+            await resets(socket)
+        await local.rest()
+
+
 async def test_others_do_not_notice() -> None:
     """A turn of another connection runs on to its end."""
     gate = asyncio.Event()
@@ -217,6 +245,11 @@ async def test_others_do_not_notice() -> None:
         answer = (await staying.answer()).response
         assert answer is not None
         assert output_text(answer) == "half and half"
+
+
+async def _send_many(socket: Socket, count: int) -> None:
+    for _ in range(count):
+        await socket.create("x" * 90_000)
 
 
 async def _cut_before_its_end(url: str) -> str:

@@ -10,11 +10,13 @@ from websockets.exceptions import InvalidStatus
 
 from segue.upstreams.scripted import ScriptedTurn, ScriptedUpstream, Text, Wait, say
 from tests.checker import check_error, parse_json
-from tests.faults.clients import Socket, http, opened, output_text
+from tests.faults.clients import Socket, http, narrow, opened, output_text
 from tests.faults.doubles import Gated
 from tests.faults.gateways import listening, settled, until
 
 SHORT_S = 0.05
+#: Long enough for a request to arrive on a busy machine.
+LONGER_S = 0.5
 LIMIT = "websocket_connection_limit_reached"
 
 
@@ -32,13 +34,13 @@ async def test_a_running_turn_ends_before_the_age_limit_closes() -> None:
     """Its terminal event comes, then what was queued is refused, each in its place, then the close."""
     gate = asyncio.Event()
     upstream = ScriptedUpstream([ScriptedTurn((Text(("half",)), Wait(gate), Text((" and half",))))])
-    async with listening(upstream, max_age_s=SHORT_S) as local, opened(local.url) as socket:
+    async with listening(upstream, max_age_s=LONGER_S) as local, opened(local.url) as socket:
         await socket.create()
         await socket.until("response.output_text.delta")
         for _ in range(3):
             await socket.create()
         # The session's own timer was set before this one, for an earlier time: the loop calls it first.
-        asyncio.get_running_loop().call_later(SHORT_S, gate.set)
+        asyncio.get_running_loop().call_later(LONGER_S, gate.set)
         answer = (await socket.answer()).response
         assert answer is not None
         assert output_text(answer) == "half and half"
@@ -51,16 +53,37 @@ async def test_a_running_turn_ends_before_the_age_limit_closes() -> None:
 async def test_a_client_that_pipelines_into_the_age_limit_is_told() -> None:
     """With thousands of requests still on their way, the answers, the errors and the close arrive."""
     upstream = Gated()
-    async with listening(upstream, max_age_s=SHORT_S) as local, opened(local.url) as socket:
+    async with listening(upstream, max_age_s=LONGER_S) as local, opened(local.url) as socket:
+        await socket.create()
+        await socket.until("response.in_progress")
         sending = asyncio.create_task(_send_many(socket, 3000))
         await settled(local.received_bytes)
-        asyncio.get_running_loop().call_later(SHORT_S, upstream.gate.set)
+        asyncio.get_running_loop().call_later(LONGER_S, upstream.gate.set)
         assert (await socket.answer()).response is not None
         assert await socket.close_code(after_frames=True) == 1001
         refused = [turn.error and turn.error["code"] for turn in socket.checker.turns[1:]]
         assert refused == [LIMIT] * len(refused)
         assert len(refused) >= local.gateway.config.server.max_queued
         await asyncio.gather(sending, return_exceptions=True)
+
+
+async def test_a_slow_client_gets_everything_before_the_close() -> None:
+    """It reads only after the gateway is done with it, and it has sent what nobody will read: nothing is lost."""
+    upstream = Gated(deltas=10, delta_bytes=100_000)
+    async with listening(upstream, max_age_s=LONGER_S, max_queued=4) as local:
+        async with opened(local.url, through=narrow(local.url)) as socket:
+            await socket.create(store=False)
+            await socket.until("response.in_progress")
+            sending = asyncio.create_task(_send_many(socket, 300))
+            await settled(local.received_bytes)
+            asyncio.get_running_loop().call_later(LONGER_S, upstream.gate.set)
+            await settled(local.sent_bytes)
+            answer = (await socket.answer()).response
+            assert answer is not None
+            assert len(output_text(answer)) == 1_000_000
+            assert await socket.close_code(after_frames=True) == 1001
+            await asyncio.gather(sending, return_exceptions=True)
+        await local.rest()
 
 
 async def test_a_connection_without_turns_is_closed_as_idle() -> None:
@@ -75,10 +98,10 @@ async def test_a_long_turn_is_not_idle() -> None:
     """The timeout counts from the end of the last turn."""
     gate = asyncio.Event()
     upstream = ScriptedUpstream([ScriptedTurn((Text(("half",)), Wait(gate))), say("more")])
-    async with listening(upstream, idle_timeout_s=SHORT_S) as local, opened(local.url) as socket:
+    async with listening(upstream, idle_timeout_s=LONGER_S) as local, opened(local.url) as socket:
         await socket.create()
         await socket.until("response.output_text.delta")
-        asyncio.get_running_loop().call_later(3 * SHORT_S, gate.set)
+        asyncio.get_running_loop().call_later(1.5 * LONGER_S, gate.set)
         assert (await socket.answer()).response is not None
         assert await socket.close_code() == 1001
 

@@ -15,7 +15,16 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from segue.upstreams.scripted import MODEL
-from tests.checker import Json, SocketChecker, StreamChecker, check_error, check_response, check_sse, parse_json
+from tests.checker import (
+    Json,
+    SocketChecker,
+    StreamChecker,
+    check_error,
+    check_response,
+    check_sse,
+    parse_json,
+    parse_sse,
+)
 
 Message: TypeAlias = Json | str | bytes
 
@@ -39,9 +48,13 @@ class Reply(NamedTuple):
 
 
 class Http:
-    """A client over HTTP. Headers given to a request come on top of the key's."""
+    """A client over HTTP. Headers given to a request come on top of the key's.
+
+    `last` is the last object received, as it came: a body, or the data of the last event of a stream.
+    """
 
     def __init__(self, url: str, secret: str | None = None) -> None:
+        self.last = ""
         self._url = url
         headers = {} if secret is None else {"Authorization": f"Bearer {secret}"}
         timeout = aiohttp.ClientTimeout(total=PATIENCE_S)
@@ -59,7 +72,8 @@ class Http:
         """Send a request whose reply is a JSON object, and check the reply."""
         async with self._client.request(method, self._url + path, data=_body(data), headers=headers) as reply:
             assert reply.content_type == "application/json"
-            body = parse_json(await reply.text("utf-8"))
+            self.last = await reply.text("utf-8")
+            body = parse_json(self.last)
             if reply.status >= 400:
                 check_error(body)
             elif body.get("object") == "response" and "deleted" not in body:
@@ -91,16 +105,19 @@ class Http:
                     written.append(b"")
             for write in written:
                 assert not write or write.endswith(b"\n\n"), "a block is spread over two writes"
-            return check_sse(b"".join(written))
+            data = b"".join(written)
+            self.last = parse_sse(data)[-1][1]
+            return check_sse(data)
 
 
 class Socket:
-    """A connection in WebSocket mode."""
+    """A connection in WebSocket mode. `last` is the last frame received, as it came."""
 
     def __init__(self, url: str, secret: str | None = None, **options: object) -> None:
         headers = {} if secret is None else {"Authorization": f"Bearer {secret}"}
         settings: dict[str, Any] = {"compression": None, "max_size": None, "additional_headers": headers, **options}
         self._connect = connect(f"{url.replace('http', 'ws', 1)}/v1/responses", proxy=None, **settings)
+        self.last = ""
         self._checker = SocketChecker()
         self._vanished = False
         self.connection: ClientConnection
@@ -127,6 +144,7 @@ class Socket:
         async with asyncio.timeout(PATIENCE_S):
             message = await self.connection.recv()
         assert isinstance(message, str), "a frame must be text"
+        self.last = message
         frame = parse_json(message)
         self._checker.feed(frame)
         return frame

@@ -27,6 +27,6 @@ async def start() -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
         async def start_one(*script: ScriptedTurn, keys: Sequence[Key] = (), **server: object) -> Running:
-            return await stack.enter_async_context(running(script, keys=keys, **server))
+            return await stack.enter_async_context(running(script, keys=keys, server=server))
 
         yield start_one

@@ -6,9 +6,10 @@ Not here: the clients themselves, and what the SDKs see (`tap`).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -19,6 +20,9 @@ from segue.upstreams.router import Router, Rule
 from segue.upstreams.scripted import MODEL, ScriptedTurn, ScriptedUpstream
 from tests.integration.clients import Http, Socket
 from tests.integration.tap import Tap, tapping
+
+#: Settings of `[server]` beside a free port and a store in memory.
+NO_SETTINGS: Final[Mapping[str, object]] = MappingProxyType({})
 
 
 def key(tenant: str) -> Key:
@@ -66,9 +70,9 @@ class Start(Protocol):
 
 @asynccontextmanager
 async def listening(
-    upstream: Upstream, *, model: str = MODEL, keys: Sequence[Key] = (), **server: object
+    upstream: Upstream, *, model: str = MODEL, keys: Sequence[Key] = (), server: Mapping[str, object] = NO_SETTINGS
 ) -> AsyncIterator[tuple[Gateway, str]]:
-    """Serve one model under the name given; `server` are settings of `[server]`."""
+    """Serve one model under the name given."""
     config = Config(server=msgspec.convert({"port": 0, "store": "memory:", **server}, Server), key=list(keys))
     async with serving(config, Router([Rule(upstream, (model,))])) as (gateway, url):
         yield gateway, url
@@ -76,10 +80,10 @@ async def listening(
 
 @asynccontextmanager
 async def running(
-    script: Sequence[ScriptedTurn] | None, *, keys: Sequence[Key] = (), **server: object
+    script: Sequence[ScriptedTurn] | None, *, keys: Sequence[Key] = (), server: Mapping[str, object] = NO_SETTINGS
 ) -> AsyncIterator[Running]:
     """Run a gateway around a block; the script must be played to its end. None: any turn gets the same text."""
     upstream = ScriptedUpstream(script)
-    async with listening(upstream, keys=keys, **server) as (gateway, url), AsyncExitStack() as stack:
+    async with listening(upstream, keys=keys, server=server) as (gateway, url), AsyncExitStack() as stack:
         yield Running(gateway, url, upstream, stack)
     upstream.assert_done()

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.protocol.ids import ResponseId
 from segue.protocol.requests import Create, Settings, parse_create
 from segue.protocol.responses import (
     Failure,
@@ -201,8 +200,3 @@ def test_usage_adds_up() -> None:
         "output_tokens_details": {"reasoning_tokens": 2},
         "total_tokens": 15,
     }
-
-
-def test_ids_of_a_head_are_plain_text() -> None:
-    """A `ResponseId` costs nothing on the wire."""
-    assert json.loads(msgspec.json.encode(Head(id=ResponseId("resp_x"), created_at=1)))["id"] == "resp_x"

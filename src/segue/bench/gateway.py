@@ -12,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import random
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -109,9 +109,11 @@ async def measure(*, quick: bool = False, console: Console | None = None, settin
             pace_s=chosen.pace_s,
             core=cores.server,
         )
-        loop = await _measure_turns(chosen, order, Path(folder), samples, progress)
-        samples.figures += _cpu_figures(chosen, samples)
-        samples.figures += await _measure_latency(chosen, order, samples, progress)
+        async with _servers(order, Path(folder)) as servers:
+            loop = servers[_GATEWAY].loop
+            await _measure_turns(chosen, servers, samples, progress)
+            samples.figures += _cpu_figures(chosen, samples)
+            samples.figures += await _measure_latency(chosen, servers, samples, progress)
         samples.figures += await _measure_memory(chosen, order, progress)
         samples.figures.append(await _measure_store(chosen, order, Path(folder), progress))
     described = {**msgspec.to_builtins(chosen), "loop": loop, "cores": msgspec.to_builtins(cores)}
@@ -141,24 +143,32 @@ def render(report: Report, console: Console) -> None:
 # --- CPU per turn ----------------------------------------------------------------------------------------------------
 
 
-async def _measure_turns(chosen: Settings, order: Order, folder: Path, samples: _Samples, progress: Progress) -> str:
-    """Measure every cell in every round; returns the event loop that the servers ran on."""
-    cells = [_Cell(_BARE, 1), *(_Cell(_GATEWAY, depth) for depth in chosen.depths), _Cell(_STORED, 1)]
+@asynccontextmanager
+async def _servers(order: Order, folder: Path) -> AsyncIterator[Mapping[str, Child]]:
+    """Run one of each server around a block."""
+    orders = {
+        _BARE: replace(order, kind="bare"),
+        _GATEWAY: order,
+        _STORED: replace(order, store=_sqlite(folder / "turns.db")),
+    }
+    async with AsyncExitStack() as stack:
+        yield {name: await stack.enter_async_context(launched(one)) for name, one in orders.items()}
+
+
+async def _measure_turns(chosen: Settings, servers: Mapping[str, Child], samples: _Samples, progress: Progress) -> None:
+    """Measure every cell in every round."""
+    cells = _cells(chosen)
     mixed = random.Random(1)
     task = progress.add_task("CPU per turn", total=chosen.rounds * len(cells))
-    async with AsyncExitStack() as stack:
-        orders = {
-            _BARE: replace(order, kind="bare"),
-            _GATEWAY: order,
-            _STORED: replace(order, store=_sqlite(folder / "turns.db")),
-        }
-        servers = {name: await stack.enter_async_context(launched(one)) for name, one in orders.items()}
-        for _ in range(chosen.rounds):
-            for cell in mixed.sample(cells, len(cells)):
-                models = mixed.sample(_MODELS, len(_MODELS))
-                await _measure_cell(chosen, cell, models, servers[cell.server], samples)
-                progress.advance(task)
-        return servers[_GATEWAY].loop
+    for _ in range(chosen.rounds):
+        for cell in mixed.sample(cells, len(cells)):
+            models = mixed.sample(_MODELS, len(_MODELS))
+            await _measure_cell(chosen, cell, models, servers[cell.server], samples)
+            progress.advance(task)
+
+
+def _cells(chosen: Settings) -> list[_Cell]:
+    return [_Cell(_BARE, 1), *(_Cell(_GATEWAY, depth) for depth in chosen.depths), _Cell(_STORED, 1)]
 
 
 async def _measure_cell(chosen: Settings, cell: _Cell, models: Sequence[str], child: Child, samples: _Samples) -> None:
@@ -187,7 +197,7 @@ def _cpu_figures(chosen: Settings, samples: _Samples) -> list[Figure]:
     figures: list[Figure] = []
     first = chosen.depths[0]
     for model in _MODELS:
-        for cell in (_Cell(_BARE, 1), *(_Cell(_GATEWAY, depth) for depth in chosen.depths), _Cell(_STORED, 1)):
+        for cell in _cells(chosen):
             # Every server pays for being woken up at each step, the bare one too: the budget is for the work itself.
             judged = cell == _Cell(_GATEWAY, first) and model != PACED
             values = samples.cpu_ms[cell.name(model)]
@@ -210,21 +220,21 @@ def _ratios(values: Sequence[float], bases: Sequence[float]) -> list[float]:
 # --- latency ---------------------------------------------------------------------------------------------------------
 
 
-async def _measure_latency(chosen: Settings, order: Order, samples: _Samples, progress: Progress) -> list[Figure]:
+async def _measure_latency(
+    chosen: Settings, servers: Mapping[str, Child], samples: _Samples, progress: Progress
+) -> list[Figure]:
     """Measure how much later an event arrives than it does from the bare server."""
     task = progress.add_task("latency per event", total=chosen.rounds * 2)
-    p50: dict[str, list[float]] = {_BARE: [], _GATEWAY: []}
-    p99: dict[str, list[float]] = {_BARE: [], _GATEWAY: []}
-    bare = replace(order, kind="bare")
-    async with launched(bare) as bare_child, launched(order) as gateway_child:
-        children = [(_BARE, bare_child), (_GATEWAY, gateway_child)]
-        for _ in range(chosen.rounds):
-            children.reverse()
-            for name, child in children:
-                latencies = sorted(await _stamped_latencies(chosen, name, child, samples))
-                p50[name].append(latencies[len(latencies) // 2] / 1e6)
-                p99[name].append(latencies[len(latencies) * 99 // 100] / 1e6)
-                progress.advance(task)
+    names = [_BARE, _GATEWAY]
+    p50: dict[str, list[float]] = {name: [] for name in names}
+    p99: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(chosen.rounds):
+        names.reverse()
+        for name in names:
+            latencies = sorted(await _stamped_latencies(chosen, name, servers[name], samples))
+            p50[name].append(latencies[len(latencies) // 2] / 1e6)
+            p99[name].append(latencies[len(latencies) * 99 // 100] / 1e6)
+            progress.advance(task)
     return [
         figure(f"latency of an event, p50: {_BARE}", p50[_BARE], "ms"),
         figure("latency added to an event, p50", _differences(p50), "ms", LATENCY_BUDGET_MS),

@@ -1,10 +1,11 @@
 """The server side of the gateway benchmark, in a process of its own, so that its CPU time is all the server's.
 
 `python -m segue.bench.server ORDER` serves what the order (JSON) says: the gateway with a scripted upstream, or a bare
-aiohttp WebSocket server that decodes the same creates and sends the same events, which is the least that any gateway on
-this stack can cost. The models are `burst` (all events at once), `ticked` (one delta per turn of the event loop),
-`paced` (one per time step) and `stamped` (paced, and each delta is the clock at its making). It prints one `Ready` line; then each line on stdin is answered with a `Usage`
-line, and the end of stdin ends the process. Not here: starting it (`child`) and measuring (`gateway`).
+aiohttp WebSocket server that decodes the same creates and sends the same events, made beforehand, which is the least
+that any gateway on this stack can cost. The models are `burst` (all events at once), `ticked` (one delta per turn of
+the event loop), `paced` (one per time step) and `stamped` (paced, and each delta is the clock at its making). It prints
+one `Ready` line; then each line on stdin is answered with a `Usage` line, and the end of stdin ends the process. Not
+here: starting it (`child`) and measuring (`gateway`).
 """
 
 from __future__ import annotations
@@ -42,12 +43,12 @@ BURST, TICKED, PACED, STAMPED = "burst", "ticked", "paced", "stamped"
 #: So short that it is over when the event loop looks next.
 _TICK_S = 1e-9
 
-#: Events of a turn beside its text deltas: created, in_progress, two that open and three that end the message, completed.
+#: Events of a turn beside its text deltas: two begin it, two open the message, three end it, one ends the turn.
 FRAMING_EVENTS = 8
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What to serve. `core` pins the process; `pace_s` is the time between the deltas of the models with a time step."""
+    """What to serve. `core` pins the process; `pace_s` is the time step of the models that have one."""
 
     kind: Literal["gateway", "bare"]
     store: str = "memory:"

@@ -101,17 +101,19 @@ class Socket(asyncio.Protocol):
         """Drop the connection."""
         self._transport.abort()
 
-    # --- asyncio.Protocol --------------------------------------------------------------------------------------------
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's do not derive from it
-
     async def upgrade(self, host: str, port: int) -> None:
         """Shake hands."""
         self._transport.write(_HANDSHAKE.format(host=host, port=port).encode())
         await self._waiter
 
+    # --- asyncio.Protocol --------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's do not derive from it
+
     def data_received(self, data: bytes) -> None:
+        """Take events apart; the last one ends the turn."""
         now = time.perf_counter_ns()
         self._buffer += data
         self._bytes_down += len(data)
@@ -125,6 +127,7 @@ class Socket(asyncio.Protocol):
                 self._finish(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """End the turn that waits, if one does."""
         self._finish(exc or ConnectionResetError("the server closed the connection"))
 
     def _read_head(self) -> None:

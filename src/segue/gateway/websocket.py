@@ -38,6 +38,12 @@ if TYPE_CHECKING:
     from segue.gateway.app import Gateway
 
 
+_log = logging.getLogger("segue.gateway")
+
+#: How often a peer is asked for life while nothing is read from it.
+_PROBE_S = 30.0
+
+
 async def serve_websocket(gateway: Gateway, request: web.Request, tenant: str) -> web.StreamResponse:
     """Serve one connection in WebSocket mode until it is closed."""
     server = gateway.config.server
@@ -61,9 +67,6 @@ async def serve_websocket(gateway: Gateway, request: web.Request, tenant: str) -
     return socket
 
 
-_log = logging.getLogger("segue.gateway")
-
-
 class Connection:
     """One client in WebSocket mode."""
 
@@ -81,12 +84,15 @@ class Connection:
         self._room = asyncio.Event()  # set whenever the queue may have room again
         self._timer: asyncio.TimerHandle | None = None
         self._timeout: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[bool] | None = None
 
     async def serve(self) -> None:
         """Read messages until the connection is over, then clean up."""
         self._arm()
         try:
             await self._read()
+        except ConnectionError:
+            pass  # the peer is gone, which is no mistake of anybody's
         finally:
             await self._clean_up()
 
@@ -100,8 +106,7 @@ class Connection:
         session = self._session
         while not session.closed:
             while session.saturated and not session.closed:
-                self._room.clear()
-                await self._room.wait()
+                await self._wait_for_room()
             message = await self._socket.receive()
             if message.type is WSMsgType.TEXT:
                 self._meter.received(len(message.data))
@@ -111,17 +116,27 @@ class Connection:
             else:
                 return
 
+    async def _wait_for_room(self) -> None:
+        """Wait until the queue may have room. Who does not read hears of a peer that is gone only by writing to it."""
+        self._room.clear()
+        try:
+            async with asyncio.timeout(_PROBE_S):
+                await self._room.wait()
+        except TimeoutError:
+            await self._socket.ping()
+
     async def _clean_up(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         for effect in self._session.disconnected():
             assert isinstance(effect, Cancel), "a connection that is gone can only cancel"
             self._cancel_turns()
-        waiting = [*self._turns.values()]
-        if self._timeout is not None:
-            waiting.append(self._timeout)
-        await asyncio.gather(*waiting, return_exceptions=True)
-        self._gateway.cache.drop_slot((self, DEFAULT_LANE))
+        # To leave before the peer has answered a close would reset the connection, and cut off what is not yet read.
+        others = [task for task in (self._timeout, self._closing) if task is not None]
+        try:
+            await asyncio.gather(*self._turns.values(), *others, return_exceptions=True)
+        finally:
+            self._gateway.cache.drop_slot((self, DEFAULT_LANE))
 
     # --- effects -----------------------------------------------------------------------------------------------------
 
@@ -138,10 +153,15 @@ class Connection:
                 case Cancel():
                     self._cancel_turns()
                 case Close():
-                    self._room.set()
-                    await self._socket.close(code=effect.code, message=effect.reason.encode())
+                    await self._close(effect.code, effect.reason)
                 case _:
                     assert_never(effect)
+
+    async def _close(self, code: int, reason: str) -> None:
+        """Close the socket; returns when the peer has answered, or takes too long."""
+        self._room.set()
+        self._closing = self._loop.create_task(self._socket.close(code=code, message=reason.encode()))
+        await self._closing
 
     def _cancel_turns(self) -> None:
         for task in self._turns.values():
@@ -163,7 +183,8 @@ class Connection:
             return  # the reader learns of it too, and cleans up
         except Exception as error:  # noqa: BLE001 - a bug of ours must not leave the client waiting in a dead lane
             _log.error("action=turn error=%s", outline(error))
-            await self._socket.close(code=WSCloseCode.INTERNAL_ERROR, message=b"internal error")
+            del self._turns[start.lane]
+            await self._close(WSCloseCode.INTERNAL_ERROR, "internal error")
             return
         del self._turns[start.lane]
         effects = self._session.ended(start.lane, outcome, self._loop.time())

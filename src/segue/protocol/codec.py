@@ -38,7 +38,7 @@ def decode(data: bytes | str, decoder: msgspec.json.Decoder[T], where: str = "")
     try:
         return decoder.decode(data)
     except msgspec.ValidationError as error:
-        return _explain(str(error), where)
+        return explain(error, where)
     except msgspec.DecodeError as error:
         return invalid_json(str(error))
     except UnicodeError:
@@ -74,17 +74,9 @@ def with_field(data: bytes, name: str, value: Any) -> bytes:  # noqa: ANN401 - a
     return encode(fields)
 
 
-def _is_deep(value: Any) -> bool:  # noqa: ANN401 - any JSON value
-    level = [value]
-    for _ in range(MAX_DEPTH + 1):
-        level = [node for node in level if type(node) is dict or type(node) is list]
-        if not level:
-            return False
-        level = [child for node in level for child in (node.values() if type(node) is dict else node)]
-    return True
-
-
-def _explain(text: str, where: str) -> Problem:
+def explain(error: msgspec.ValidationError, where: str = "") -> Problem:
+    """Say what the reader found wrong in a document that stands at `where` in the request."""
+    text = str(error)
     if len(text) > _LONG:
         text = f"{text[: _LONG // 2]}…{text[-_LONG // 2 :]}"  # what it says stands at both ends
     found = _AT.fullmatch(text)
@@ -97,6 +89,16 @@ def _explain(text: str, where: str) -> Problem:
     if expected := _EXPECTED.fullmatch(what):
         return _wrong_type(param, expected["want"], expected["got"])
     return Problem("invalid_value", f"Invalid value for '{param}': {what}." if param else f"{what}.", param or None)
+
+
+def _is_deep(value: Any) -> bool:  # noqa: ANN401 - any JSON value
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [node for node in level if type(node) is dict or type(node) is list]
+        if not level:
+            return False
+        level = [child for node in level for child in (node.values() if type(node) is dict else node)]
+    return True
 
 
 def _wrong_type(param: str, want: str, got: str) -> Problem:

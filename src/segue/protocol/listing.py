@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from segue.protocol.codec import encode
+from segue.protocol.codec import encode, explain
 from segue.protocol.ids import ResponseId, item_id
 from segue.protocol.items import Item
 from segue.protocol.problems import Problem, quoted
@@ -63,7 +63,10 @@ def parse_page(query: dict[str, str]) -> Page | Problem:
     try:
         wanted = msgspec.convert(query, _Query, strict=False)
     except msgspec.ValidationError as error:
-        return Problem("invalid_value", f"Invalid query parameter: {error}.")
+        problem = explain(error)
+        return _invalid(problem.message, problem.param)
+    except UnicodeError:
+        return _invalid("It holds text that is not valid Unicode.")
     if not 1 <= wanted.limit <= MAX_LIMIT:
         return Problem("invalid_value", f"'limit' must be between 1 and {MAX_LIMIT}.", "limit")
     return Page(wanted.limit, wanted.order, wanted.after)
@@ -86,6 +89,10 @@ def paginate(items: list[dict[str, Any]], page: Page) -> bytes | Problem:
     data = ordered[start : start + page.limit]
     first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
     return encode(_Listing(data, first, last, start + page.limit < len(ordered)))
+
+
+def _invalid(detail: str, param: str | None = None) -> Problem:
+    return Problem("invalid_value", f"Invalid query parameter: {detail}", param)
 
 
 def _complete(item: dict[str, Any], response_id: ResponseId, index: int) -> dict[str, Any]:

@@ -144,7 +144,7 @@ def _echo_tool(tool: dict[str, Any]) -> dict[str, Any]:
 
 def _echo_text(text: dict[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in text.items() if value is not None}  # optional enums refuse null
-    form = kept.get("format") or {"type": "text"}
+    form = {"type": "text", **(kept.get("format") or {})}
     if form.get("type") == "json_schema":
         form = {"description": None, "strict": False, **{k: v for k, v in form.items() if v is not None}}
     return {**kept, "format": form}

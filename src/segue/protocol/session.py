@@ -19,6 +19,7 @@ from enum import Enum
 
 import msgspec
 
+from segue.protocol.codec import size_of
 from segue.protocol.problems import Problem, connection_limit, shutting_down
 from segue.protocol.requests import Create, parse_message
 
@@ -204,7 +205,7 @@ class Session:
             return []
         self._active_at = now
         request = parse_message(message)
-        return self._drive(DEFAULT_LANE, LaneInput.REQUEST, (request, len(message)))
+        return self._drive(DEFAULT_LANE, LaneInput.REQUEST, (request, size_of(message)))
 
     def receive_binary(self) -> list[Effect]:
         """Take one binary message: the protocol has none (every message is text)."""

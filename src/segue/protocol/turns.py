@@ -61,10 +61,11 @@ class TurnStream:
         """Fold the turn. The terminal event is returned, not yet to be sent: a stored turn is committed first."""
         ended = self._judge(ended)
         reason = ended.incomplete_reason
+        ended_at = max(int(now), self._head.created_at)  # the clock may have been set back
         head = msgspec.structs.replace(
             self._head,
             status=ended.status,
-            completed_at=int(now) if ended.status == "completed" else None,
+            completed_at=ended_at if ended.status == "completed" else None,
             usage=ended.usage,
             error=ended.error,
             incomplete_details=None if reason is None else IncompleteDetails(reason),

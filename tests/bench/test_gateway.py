@@ -1,0 +1,116 @@
+"""The gateway benchmark measures what it says, end to end; nothing here depends on how fast this machine is."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Literal
+
+import pytest
+from rich.console import Console
+
+from segue.bench.child import launched
+from segue.bench.gateway import Settings, make_create, measure, render, words
+from segue.bench.meter import metered
+from segue.bench.server import BURST, PACED, STAMPED, TICKED, Order
+from segue.bench.socketclient import Received, RefusedError, connect
+
+TINY = Settings(
+    rounds=2,
+    turns=3,
+    paced_turns=2,
+    depths=(1, 3),
+    pace_s=0.001,
+    stamps=4,
+    stamped_turns=2,
+    connections=5,
+    stored_turns=3,
+    warm_up=2,
+)
+
+
+def make_order(kind: Literal["gateway", "bare"]) -> Order:
+    return Order(kind=kind, deltas=12, delta_bytes=24, stamps=4, pace_s=0.001)
+
+
+def kinds_of(done: Received) -> list[str]:
+    return [json.loads(event)["type"] for event in done.events]
+
+
+@pytest.mark.parametrize("size", [None, 300, 4096, 70_000])
+def test_a_create_has_the_size_asked_for(size: int | None) -> None:
+    create = make_create(BURST, words(size or 50), "resp_1", size, store=True)
+    assert size is None or len(create) == size
+    body = json.loads(create)
+    assert (body["model"], body["store"], body["previous_response_id"]) == (BURST, True, "resp_1")
+    assert body["input"][0]["content"][0]["text"]
+
+
+async def test_both_servers_send_the_same_events() -> None:
+    async with launched(make_order("gateway")) as gateway, launched(make_order("bare")) as bare:
+        sockets = [await connect(child.host, child.port) for child in (gateway, bare)]
+        for model in (BURST, TICKED, PACED):
+            ours, theirs = [await socket.turn(make_create(model, "Hello.", None)) for socket in sockets]
+            assert kinds_of(ours) == kinds_of(theirs)
+            assert len(ours.events) == 20
+        for socket in sockets:
+            stamped = await socket.turn(make_create(STAMPED, "Hello.", None))
+            assert len(stamped.latencies_ns()) == 4
+            assert min(stamped.latencies_ns()) > 0
+            socket.close()
+
+
+async def test_a_chain_is_continued_and_bytes_are_those_of_the_wire() -> None:
+    async with launched(make_order("gateway")) as child, metered(child.host, child.port) as meter:
+        socket = await connect(meter.url_host, meter.port)
+        meter.take()
+        previous: str | None = None
+        for size in (200, 4096, 70_000):
+            create = make_create(BURST, words(size), previous, size)
+            done = await socket.turn(create)
+            carried = meter.take()
+            assert (done.bytes_up, done.bytes_down) == (carried.up_bytes, carried.down_bytes)
+            assert json.loads(done.events[-1])["response"]["previous_response_id"] == previous
+            previous = done.response_id
+        with pytest.raises(RefusedError, match="previous_response_not_found"):
+            await socket.turn(make_create(BURST, "Hello.", "resp_unknown"))
+        socket.close()
+
+
+async def test_usage_grows() -> None:
+    async with launched(make_order("bare")) as child:
+        socket = await connect(child.host, child.port)
+        before = await child.usage()
+        await socket.turn(make_create(BURST, "Hello.", None))
+        after = await child.settled()
+        assert after.cpu_ns > before.cpu_ns
+        socket.close()
+
+
+async def test_a_whole_run() -> None:
+    shown = io.StringIO()
+    console = Console(file=shown, width=160)
+    report = await measure(console=console, settings=TINY)
+    render(report, console)
+
+    turns = {one.name: len(one.turns) for one in report.arms}
+    for server in (
+        "bare aiohttp, {}",
+        "gateway, {}, depth 1",
+        "gateway, {}, depth 3",
+        "gateway store=true, {}, depth 1",
+    ):
+        assert [turns.pop(server.format(model)) for model in (BURST, TICKED, PACED)] == [6, 6, 4]
+    assert turns == {"bare aiohttp, stamped": 4, "gateway, stamped": 4}
+    for one in report.arms:
+        assert all(turn.bytes_up_payload == 4096 for turn in one.turns)
+        assert all(turn.bytes_up_wire == 4096 + 8 for turn in one.turns)
+        assert all(turn.server_cpu_s is None and turn.tokens_reused is None for turn in one.turns)
+        assert one.totals.server_cpu_s is not None
+
+    judged = [one for one in report.figures if one.budget is not None]
+    assert len(judged) == 8
+    assert all(one.met is (None if one.value is None else one.value <= one.budget) for one in judged if one.budget)
+    assert len({one.name for one in report.figures}) == len(report.figures)
+    assert all(one.name in shown.getvalue() for one in report.figures)
+    assert report.settings["depths"] == (1, 3)

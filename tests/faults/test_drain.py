@@ -1,0 +1,129 @@
+"""SIGTERM to the real command: nothing new comes in, what runs ends, everybody is told, and the process leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.checker import check_sse
+from tests.faults.clients import Socket, address_of, begin_post, http, opened, output_text, read_body
+from tests.faults.gated_command import HALF, WHOLE
+from tests.faults.gateways import PATIENCE_S, Process, serving, until
+
+LIMIT = "websocket_connection_limit_reached"
+GATED = {"model": "gated", "store": False}
+
+
+async def test_an_idle_gateway_leaves_at_once(tmp_path: Path) -> None:
+    """It has said one line, that it is ready, and ends with status 0."""
+    async with serving(tmp_path, "--store", "memory:") as process:
+        process.terminate()
+        assert await process.ended() == (0, "")
+        _assert_quiet(process)
+
+
+async def test_what_runs_ends_and_everybody_is_told(tmp_path: Path) -> None:
+    """A WebSocket turn, a streamed turn and an idle connection, while the signal comes."""
+    async with serving(tmp_path, "--store", f"sqlite:///{tmp_path}/segue.db", gated=True) as process:
+        async with opened(process.url) as busy, opened(process.url) as idle, _streaming(process.url) as reader:
+            await busy.create(model="gated")
+            await busy.until("response.output_text.delta")
+            await busy.create(model="gated")  # waits for the first one, and will be refused
+            process.terminate()
+            await _assert_told(idle)
+            await until(lambda: not _accepts(process.url))
+            process.release()
+            answer = (await busy.answer()).response
+            assert answer is not None
+            assert output_text(answer) == WHOLE
+            await _assert_told(busy)
+            streamed = check_sse(await read_body(reader)).response
+            assert streamed is not None
+            assert output_text(streamed) == WHOLE
+        assert await process.ended() == (0, "")
+        _assert_quiet(process)
+    async with serving(tmp_path, "--store", f"sqlite:///{tmp_path}/segue.db") as process, http(process.url) as client:
+        assert await client.status(answer["id"]) == 200
+
+
+async def test_an_open_http_connection_gets_no_new_turn(tmp_path: Path) -> None:
+    """A client that kept its connection is told to try again, and elsewhere readiness is off."""
+    async with serving(tmp_path, "--store", "memory:", gated=True) as process:
+        async with opened(process.url) as busy, opened(process.url) as idle, http(process.url) as client:
+            assert (await client.turn())["status"] == "completed"
+            await busy.create(**GATED)
+            await busy.until("response.output_text.delta")
+            process.terminate()
+            await _assert_told(idle)
+            assert await client.refusal() == (503, "server_overloaded")
+            process.release()
+            await _assert_told(busy, frames=True)
+        assert await process.ended() == (0, "")
+
+
+async def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
+    """The turn that hangs is cut: the socket is closed without its terminal event."""
+    async with serving(tmp_path, "--store", "memory:", gated=True) as process:
+        async with opened(process.url) as busy, opened(process.url) as idle:
+            await busy.create(**GATED)
+            await busy.until("response.output_text.delta")
+            process.terminate()
+            await _assert_told(idle)
+            process.terminate()
+            assert await process.ended() == (0, "")
+            assert await busy.close_code() in {1001, 1006, 1012}
+        _assert_quiet(process)
+
+
+async def test_a_turn_that_hangs_is_cut_at_the_deadline(tmp_path: Path) -> None:
+    """After drain_s the process leaves all the same, and says so in its log."""
+    (tmp_path / "segue.toml").write_text("[server]\ndrain_s = 0.3\n", "utf-8")
+    async with serving(tmp_path, "--store", "memory:", gated=True) as process:
+        async with opened(process.url) as busy, _streaming(process.url):
+            await busy.create(**GATED)
+            await busy.until("response.output_text.delta")
+            process.terminate()
+            assert await process.ended() == (0, "")
+        assert "2 turns did not end in time" in process.log()
+        assert "Traceback" not in process.log()
+
+
+async def test_a_signal_before_anybody_came_is_no_crash(tmp_path: Path) -> None:
+    """Also when both signals come together."""
+    async with serving(tmp_path, "--store", f"sqlite:///{tmp_path}/segue.db") as process:
+        process.terminate()
+        process.terminate()
+        assert await process.ended() == (0, "")
+        _assert_quiet(process)
+
+
+async def _assert_told(socket: Socket, *, frames: bool = False) -> None:
+    """The connection gets the error that means to connect again, then the close that means a restart."""
+    assert await socket.close_code(after_frames=True) == 1012
+    last = socket.checker.turns[-1]
+    assert last.error is not None
+    assert last.error["code"] == LIMIT
+
+
+def _assert_quiet(process: Process) -> None:
+    """The log has nothing to complain about."""
+    assert [line for line in process.log().splitlines() if " INFO " not in line] == []
+
+
+def _accepts(url: str) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(address_of(url)) == 0
+
+
+@asynccontextmanager
+async def _streaming(url: str) -> AsyncIterator[asyncio.StreamReader]:
+    """Begin a streamed turn of the gated model, and wait until it has begun to speak."""
+    reader, writer = await begin_post(url, stream=True, **GATED)
+    head = await reader.readuntil(b"event: response.output_text.delta\n")
+    reader.feed_data
+    yield reader
+    writer.close()

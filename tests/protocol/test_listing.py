@@ -1,0 +1,223 @@
+"""Lists of items: complete, in pages, in either order."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segue.protocol.items import parse_input
+from segue.protocol.listing import MAX_LIMIT, Order, Page, paginate, parse_page, show
+from segue.protocol.problems import Problem
+from segue.stores.conformance import sample_id
+from tests.strategies import any_text, items
+
+ID = sample_id("turn")
+UNIQUE = ID[13:]
+
+
+def shown(item: dict[str, Any]) -> dict[str, Any]:
+    (found,) = show([json.dumps(item).encode()], ID)
+    return found
+
+
+def listed(result: bytes | Problem) -> dict[str, Any]:
+    assert isinstance(result, bytes), result
+    value: dict[str, Any] = json.loads(result)
+    return value
+
+
+# ---------------------------------------------------------------------------------------------------- what is asked for
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({}, Page(20, "desc", None)),
+        ({"limit": "1", "order": "asc", "after": "msg_1"}, Page(1, "asc", "msg_1")),
+        ({"limit": "100"}, Page(100)),
+        ({"after": ""}, Page(after="")),
+        ({"include": "x", "before": "y"}, Page()),
+    ],
+)
+def test_a_page_has_defaults(query: dict[str, str], expected: Page) -> None:
+    """Those of the service; parameters that nobody knows are ignored."""
+    assert parse_page(query) == expected
+
+
+def invalid(detail: str, param: str) -> Problem:
+    return Problem("invalid_value", f"Invalid query parameter: {detail}", param)
+
+
+NO_INTEGER = "Invalid type for 'limit': expected an integer, but got a string instead."
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({"limit": "0"}, Problem("invalid_value", "'limit' must be between 1 and 100.", "limit")),
+        ({"limit": "101"}, Problem("invalid_value", "'limit' must be between 1 and 100.", "limit")),
+        ({"limit": "-1"}, Problem("invalid_value", "'limit' must be between 1 and 100.", "limit")),
+        ({"limit": "9" * 30}, Problem("invalid_value", "'limit' must be between 1 and 100.", "limit")),
+        ({"limit": "9" * 5000}, invalid("Invalid value for 'limit': Integer value out of range.", "limit")),
+        ({"limit": "many"}, invalid(NO_INTEGER, "limit")),
+        ({"limit": ""}, invalid(NO_INTEGER, "limit")),
+        ({"limit": "1.5"}, invalid(NO_INTEGER, "limit")),
+        ({"order": "up"}, invalid("Invalid value for 'order': Invalid enum value 'up'.", "order")),
+        ({"order": ""}, invalid("Invalid value for 'order': Invalid enum value ''.", "order")),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_bad_page_is_refused_by_name(query: dict[str, str], expected: Problem) -> None:
+    """The param is the query's own."""
+    assert parse_page(query) == expected
+
+
+@given(st.dictionaries(st.sampled_from(["limit", "order", "after"]), any_text | st.just("x" * 5000)))
+def test_no_query_raises(query: dict[str, str]) -> None:
+    """It comes from a client, decoded from bytes that need not be text; the answer is bounded."""
+    result = parse_page(query)
+    assert isinstance(result, Page | Problem)
+    if isinstance(result, Problem):
+        assert len(result.message.encode()) < 2000
+
+
+# ------------------------------------------------------------------------------------------------------ what is shown
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        (
+            {"role": "user", "content": "hi"},
+            {
+                "type": "message",
+                "id": f"msg_{UNIQUE}8000",
+                "status": "completed",
+                "role": "user",
+                "content": [{"type": "input_text", "text": "hi"}],
+            },
+        ),
+        (
+            {"type": None, "role": "assistant", "content": "hi", "id": "msg_1", "status": "incomplete"},
+            {
+                "type": "message",
+                "id": "msg_1",
+                "status": "incomplete",
+                "role": "assistant",
+                "content": [{"type": "output_text", "text": "hi", "annotations": []}],
+            },
+        ),
+        (
+            {"role": "user", "content": [{"type": "input_image", "image_url": "u"}, {"type": "x"}], "id": None},
+            {
+                "type": "message",
+                "id": f"msg_{UNIQUE}8000",
+                "status": "completed",
+                "role": "user",
+                "content": [{"type": "input_image", "image_url": "u", "detail": "auto"}, {"type": "x"}],
+            },
+        ),
+        (
+            {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+            {
+                "type": "function_call",
+                "id": f"fc_{UNIQUE}8000",
+                "status": "completed",
+                "call_id": "c",
+                "name": "f",
+                "arguments": "{}",
+            },
+        ),
+        (
+            {"type": "function_call_output", "call_id": "c", "output": "x"},
+            {
+                "type": "function_call_output",
+                "id": f"fco_{UNIQUE}8000",
+                "status": "completed",
+                "call_id": "c",
+                "output": "x",
+            },
+        ),
+        (
+            {"type": "reasoning", "summary": []},
+            {"type": "reasoning", "id": f"rs_{UNIQUE}8000", "summary": []},
+        ),
+        ({"type": "item_of_next_year"}, {"type": "item_of_next_year", "id": f"item_{UNIQUE}8000"}),
+    ],
+)
+def test_an_item_is_shown_complete(item: dict[str, Any], expected: dict[str, Any]) -> None:
+    """With the id, status and content that the schema wants, and its own where it has them."""
+    assert shown(item) == expected
+
+
+@settings(max_examples=300)
+@given(st.lists(items, max_size=3))
+def test_every_item_that_is_accepted_can_be_listed(values: list[dict[str, Any]]) -> None:
+    """Each with a type and an id, and nothing of its own lost."""
+    parsed = parse_input(json.dumps(values).encode())
+    assert not isinstance(parsed, Problem), parsed
+    found = listed(paginate(show(parsed.items, ID), Page(order="asc")))["data"]
+    assert [bool(item["type"] and item["id"]) for item in found] == [True] * len(values)
+    for item, value in zip(found, values, strict=True):
+        kept = {name: field for name, field in value.items() if field is not None and name not in {"content", "id"}}
+        assert {name: item[name] for name in kept} == kept
+
+
+def test_the_ids_of_a_turns_input_are_not_those_of_its_output() -> None:
+    """The first item of each is the item 0 of its list."""
+    first, second = show([b'{"role":"user","content":""}'] * 2, ID)
+    assert (first["id"], second["id"]) == (f"msg_{UNIQUE}8000", f"msg_{UNIQUE}8001")
+
+
+# ------------------------------------------------------------------------------------------------------------- paging
+
+
+def numbered(count: int) -> list[dict[str, Any]]:
+    return [{"id": f"i{number}"} for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("page", "ids", "has_more"),
+    [
+        (Page(2, "asc"), ["i0", "i1"], True),
+        (Page(2, "desc"), ["i4", "i3"], True),
+        (Page(2, "asc", "i2"), ["i3", "i4"], False),
+        (Page(2, "desc", "i2"), ["i1", "i0"], False),
+        (Page(5, "asc"), ["i0", "i1", "i2", "i3", "i4"], False),
+        (Page(5, "asc", "i4"), [], False),
+    ],
+)
+def test_a_page_follows_the_item_it_names(page: Page, ids: list[str], has_more: bool) -> None:
+    """In the order that was asked for; an empty page has no first and no last id."""
+    first, last = (ids[0], ids[-1]) if ids else (None, None)
+    assert listed(paginate(numbered(5), page)) == {
+        "object": "list",
+        "data": [{"id": ident} for ident in ids],
+        "first_id": first,
+        "last_id": last,
+        "has_more": has_more,
+    }
+
+
+def test_an_item_that_is_not_in_the_list_has_nothing_after_it() -> None:
+    """A client that pages on must learn that it lost its place."""
+    message = "No item with id 'i9' in this list."
+    assert paginate(numbered(5), Page(after="i9")) == Problem("item_not_found", message, "after")
+
+
+@settings(max_examples=300)
+@given(st.integers(0, 12), st.integers(1, MAX_LIMIT), st.sampled_from(["asc", "desc"]))
+def test_paging_through_a_list_shows_every_item_once(count: int, limit: int, order: Order) -> None:
+    """Whatever the size of the pages."""
+    seen: list[str] = []
+    after: str | None = None
+    more = True
+    while more:
+        page = listed(paginate(numbered(count), Page(limit, order, after)))
+        seen += [item["id"] for item in page["data"]]
+        after, more = page["last_id"], page["has_more"]
+    assert seen == [f"i{number}" for number in (range(count) if order == "asc" else reversed(range(count)))]

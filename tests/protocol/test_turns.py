@@ -1,0 +1,228 @@
+"""The stream of a turn: around and between the upstream's events, and what they fold to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segue.protocol.events import FIRST_SEQUENCE_NUMBER, Ended, Event, OutputWriter
+from segue.protocol.items import Item
+from segue.protocol.requests import Settings
+from segue.protocol.responses import Failure, Head, IncompleteDetails, encode_echo, encode_response, usage
+from segue.protocol.turns import Finished, TurnStream
+from segue.stores.conformance import sample_id
+from tests.checker import StreamChecker, Transport, parse_json
+
+ID = sample_id("turn")
+PARENT = sample_id("parent")
+ECHO = encode_echo(Settings(model="m"), store=True)
+COMPLETED = Ended("completed", usage(7, 5))
+FAILED = Ended("failed", error=Failure("server_error", "The model fell over."))
+CUT = Ended("incomplete", usage(7, 5), incomplete_reason="max_output_tokens")
+
+
+def new_stream(now: float = 100.9) -> TurnStream:
+    return TurnStream(ID, PARENT, ECHO, now)
+
+
+def fold(events: Iterable[Event], ended: Ended = COMPLETED) -> Finished:
+    stream = new_stream()
+    stream.open()
+    stream.feed(events)
+    return stream.close(ended, 104.9)
+
+
+# ------------------------------------------------------------------------------------------------- one turn, exactly
+
+
+def test_a_turn_opens_with_the_response_as_it_will_stay() -> None:
+    """Twice, numbered 0 and 1, with our id and our time."""
+    response = encode_response(Head(id=ID, created_at=100, previous_response_id=PARENT), (), ECHO)
+    assert new_stream().open() == [
+        Event("response.created", b'{"type":"response.created","sequence_number":0,"response":' + response + b"}", 0),
+        Event(
+            "response.in_progress", b'{"type":"response.in_progress","sequence_number":1,"response":' + response + b"}", 1
+        ),
+    ]
+
+
+def test_a_turn_ends_with_the_response_it_folded_to() -> None:
+    """The output is the upstream's items, as they came."""
+    writer = OutputWriter(ID)
+    events = [*writer.text("hi"), *writer.end_item()]
+    finished = fold(events)
+    head = Head(
+        id=ID,
+        created_at=100,
+        completed_at=104,
+        status="completed",
+        previous_response_id=PARENT,
+        usage=usage(7, 5),
+    )
+    response = encode_response(head, (events[-1].item,), ECHO)
+    data = b'{"type":"response.completed","sequence_number":8,"response":' + response + b"}"
+    assert finished == Finished(head, (events[-1].item,), response, Event("response.completed", data, 8))
+    assert finished.status == "completed"
+
+
+def test_events_with_the_right_number_pass_as_the_same_objects() -> None:
+    """Nothing is parsed or copied on the fast path."""
+    writer = OutputWriter(ID)
+    events = [*writer.text("a"), *writer.text("b"), *writer.end_item()]
+    fed = new_stream().feed(events)
+    assert [id(event) for event in fed] == [id(event) for event in events]
+
+
+def test_only_the_number_of_a_foreign_event_is_changed() -> None:
+    """Everything else in it keeps its bytes."""
+    event = Event("response.x", b'{"type":"response.x", "sequence_number": 40,\t"n":1e2}', 40, b"item")
+    data = b'{"type":"response.x","sequence_number":2,"n":1e2}'
+    assert new_stream().feed([event]) == [Event("response.x", data, FIRST_SEQUENCE_NUMBER, b"item")]
+
+
+def test_a_turn_may_be_closed_again_with_another_end() -> None:
+    """A turn that could not be stored has failed, whatever its upstream said; its number is the same."""
+    stream = new_stream()
+    completed = stream.close(COMPLETED, 104)
+    failed = stream.close(FAILED, 105)
+    assert (completed.status, completed.terminal.sequence_number) == ("completed", 2)
+    assert (failed.status, failed.terminal.sequence_number) == ("failed", 2)
+    assert failed.head == Head(
+        id=ID, created_at=100, status="failed", previous_response_id=PARENT, error=FAILED.error
+    )
+
+
+# ------------------------------------------------------------------------------------- holding upstreams to the protocol
+
+
+def broken(message: str) -> Failure:
+    return Failure("upstream_protocol_error", message)
+
+
+def events_of(*kinds: str) -> list[Event]:
+    return [
+        Event(f"response.output_item.{kind}", b'{"sequence_number":0}', 0, b"{}" if kind == "done" else b"")
+        for kind in kinds
+    ]
+
+
+@pytest.mark.parametrize("ended", [COMPLETED, CUT])
+@pytest.mark.parametrize("kinds", [["added"], ["added", "done", "added"], ["done"], ["added", "done", "done"]])
+def test_an_item_left_open_or_never_opened_fails_the_turn(kinds: list[str], ended: Ended) -> None:
+    """Its response cannot be continued."""
+    finished = fold(events_of(*kinds), ended)
+    assert finished.head.error == broken("The upstream ended its response with an output item left open.")
+    assert finished.status == "failed"
+    assert finished.head.usage == ended.usage
+
+
+@pytest.mark.parametrize(
+    ("ended", "expected"),
+    [
+        (COMPLETED, {"completed_at": 104, "usage": usage(7, 5)}),
+        (Ended("completed"), {"completed_at": 104, "usage": usage(0, 0)}),
+        (Ended("completed", usage(1, 1), FAILED.error, "x"), {"completed_at": 104, "usage": usage(1, 1)}),
+        (CUT, {"usage": usage(7, 5), "incomplete_details": IncompleteDetails("max_output_tokens")}),
+        (
+            Ended("incomplete", usage(1, 1)),
+            {
+                "status": "failed",
+                "usage": usage(1, 1),
+                "error": broken("The upstream cut its response short without saying why."),
+            },
+        ),
+        (FAILED, {"error": FAILED.error}),
+        (Ended("failed"), {"error": Failure("upstream_error", "The upstream failed without saying why.")}),
+        (Ended("failed", usage(1, 1), FAILED.error, "x"), {"usage": usage(1, 1), "error": FAILED.error}),
+    ],
+)
+def test_what_an_end_says_fits_its_status(ended: Ended, expected: dict[str, object]) -> None:
+    """An error belongs to a failure, a reason to what was cut, a time and a count to what completed."""
+    fields = {"status": ended.status, **expected}
+    assert fold([], ended).head == Head(id=ID, created_at=100, previous_response_id=PARENT, **fields)  # type: ignore[arg-type] # fields of a table
+
+
+def test_a_response_is_not_completed_before_it_was_created() -> None:
+    """Clocks are set back; clients compute durations."""
+    assert new_stream(100).close(COMPLETED, 99).head.completed_at == 100
+
+
+# ---------------------------------------------------------------------------------------------- every stream there is
+
+
+pieces = st.lists(st.text(max_size=4), min_size=1, max_size=4)
+steps = st.lists(st.tuples(st.sampled_from(["text", "call"]), pieces), max_size=4)
+ends = st.sampled_from([COMPLETED, FAILED, CUT])
+
+
+def write(steps: Sequence[tuple[str, list[str]]], first: int, *, cut: bool, left_open: bool = False) -> list[Event]:
+    """Let a model say these steps, numbered from `first`."""
+    writer = OutputWriter(ID, first)
+    events: list[Event] = []
+    for index, (kind, texts) in enumerate(steps):
+        if kind == "call":
+            events += writer.start_call(f"call_{index}", "look")
+        else:
+            events += writer.end_item()  # two texts in a row are two messages here
+        for text in texts:
+            events += writer.arguments(text) if kind == "call" else writer.text(text)
+    return events if left_open else [*events, *writer.end_item("incomplete" if cut else "completed")]
+
+
+@settings(max_examples=500)
+@given(
+    steps=steps,
+    ended=ends,
+    first=st.sampled_from([FIRST_SEQUENCE_NUMBER, 0, 1, 3, 1000]),
+    size=st.integers(1, 9),
+    transport=st.sampled_from(["sse", "websocket"]),
+)
+def test_every_turn_is_a_good_stream_however_it_was_numbered_and_batched(
+    steps: list[tuple[str, list[str]]], ended: Ended, first: int, size: int, transport: Transport
+) -> None:
+    """The checker accepts it, and what the client saw is what the turn folded to."""
+    events = write(steps, first, cut=ended is not COMPLETED)
+    stream, sent = new_stream(), new_stream().open()
+    for start in range(0, len(events), size):
+        sent += stream.feed(events[start : start + size])
+    finished = stream.close(ended, 105)
+    sent.append(finished.terminal)
+    assert [event.sequence_number for event in sent] == list(range(len(sent)))
+    checker = StreamChecker(transport)
+    for event in sent:
+        checker.feed(parse_json(event.data.decode()))
+    checker.finish()
+    assert finished.status == ended.status
+    assert checker.response == json.loads(finished.response)
+    assert finished.output == tuple(event.item for event in events if event.item)
+
+
+def items_of(steps: Sequence[tuple[str, list[str]]]) -> tuple[Item, ...]:
+    return fold(write(steps, FIRST_SEQUENCE_NUMBER, cut=False)).output
+
+
+@settings(max_examples=500)
+@given(steps)
+def test_however_a_text_is_split_into_deltas_it_folds_to_the_same_items(steps: list[tuple[str, list[str]]]) -> None:
+    """Byte for byte: the next request is compared with them."""
+    whole = [(kind, ["".join(texts)]) for kind, texts in steps]
+    letters = [(kind, list("".join(texts)) or [""]) for kind, texts in steps]
+    assert items_of(steps) == items_of(whole) == items_of(letters)
+
+
+@settings(max_examples=300)
+@given(steps.filter(bool), st.sampled_from([COMPLETED, CUT]))
+def test_an_upstream_that_stops_in_an_item_has_failed(steps: list[tuple[str, list[str]]], ended: Ended) -> None:
+    """What was finished before it is in the response; what was not is not."""
+    events = write(steps, FIRST_SEQUENCE_NUMBER, cut=False, left_open=True)
+    finished = fold(events, ended)
+    checker = StreamChecker("sse")
+    for event in [*new_stream().open(), *events, finished.terminal]:
+        checker.feed(parse_json(event.data.decode()))
+    checker.finish()
+    assert finished.status == "failed"
+    assert len(finished.output) == len(steps) - 1
