@@ -1,9 +1,9 @@
 """Runs the snippets of a page, in order, as a reader would: in one folder, against a gateway that really listens.
 
-The info string of a fence says what is done with it: `python` is run as a program, `python pytest` as a test; `sh` is
-run by bash, and `segue serve` in it starts the page's gateway; `toml` must load and becomes `segue.toml`; `json` must
-parse; `text output` is compared with what the snippet before it printed (`…` stands for anything); `text` and
-`mermaid` are only read. A fence without one of these is a mistake. Not here: which pages there are.
+The info string of a fence says what is done with it: `python` is run as a program, `python pytest` as a test, after all
+others; `sh` is run by bash, and `segue serve` in it starts the page's gateway; `toml` must load and becomes
+`segue.toml`; `json` must parse; `text output` is compared with what the snippet before it printed (`…` stands for
+anything); `text` and `mermaid` are only read. A fence without one of these is a mistake. Not here: the pages.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ class Page:
         self._folder = folder
         self._local_model = local_model
         self._printed = ""
+        self._tests: list[Snippet] = []
         self._gateway: subprocess.Popen[str] | None = None
         self._port = PORT
         (folder / ".venv").symlink_to(sys.prefix)
@@ -80,7 +81,7 @@ class Page:
             case "python":
                 self._run_python(snippet)
             case "python pytest":
-                self._run_pytest(snippet)
+                self._keep_test(snippet)
             case "sh":
                 self._run_shell(snippet)
             case "toml":
@@ -94,6 +95,12 @@ class Page:
             case other:
                 raise AssertionError(f"{self._at(snippet)}: {other!r} does not say what is done with it; is it `text`?")
 
+    def finish(self) -> None:
+        """Run the page's tests, all in one go: they start gateways of their own."""
+        if self._tests:
+            options = ("-q", "-p", "no:cacheprovider", "-p", "pytest_asyncio", "--rootdir=.")
+            self._run(self._tests[0], sys.executable, "-m", "pytest", *options)
+
     # --- one kind each -----------------------------------------------------------------------------------------------
 
     def _run_python(self, snippet: Snippet) -> None:
@@ -101,11 +108,10 @@ class Page:
         program.write_text(self._with_port(snippet.code), encoding="utf-8")
         self._run(snippet, sys.executable, "-W", "error", program.name)
 
-    def _run_pytest(self, snippet: Snippet) -> None:
+    def _keep_test(self, snippet: Snippet) -> None:
+        self._tests.append(snippet)
         program = self._folder / f"test_line_{snippet.line}.py"
         program.write_text(snippet.code, encoding="utf-8")
-        options = ("-q", "-p", "no:cacheprovider", "-p", "pytest_asyncio", "--rootdir=.")
-        self._run(snippet, sys.executable, "-m", "pytest", *options, program.name)
 
     def _run_shell(self, snippet: Snippet) -> None:
         lines = runs(snippet)

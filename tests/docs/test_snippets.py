@@ -33,6 +33,7 @@ def test_the_snippets_of_a_page_run_in_order(name: str, tmp_path: Path) -> None:
                 unmarked += 1
             else:
                 page.run(snippet)
+        page.finish()
     assert unmarked == UNMARKED.get(name, (0, ""))[0], "mark a fence that is only read with `text`"
 
 
@@ -68,5 +69,9 @@ def test_a_snippet_that_fails_fails_its_page(tmp_path: Path) -> None:
                 page.run(snippet)
         page.run(Snippet("sh", "echo one two three\n", 1))
         page.run(Snippet("text output", "one … three\n", 1))
+        page.run(Snippet("python pytest", "def test_it():\n    assert 0\n", 7))
+        with pytest.raises(AssertionError, match="test_line_7"):
+            page.finish()
+        page.run(Snippet("sh", "echo one two three\n", 1))
         with pytest.raises(AssertionError, match="one two three"):
             page.run(Snippet("text output", "one three\n", 1))

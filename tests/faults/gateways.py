@@ -84,6 +84,7 @@ class Process:
 
     def __init__(self, process: asyncio.subprocess.Process, url: str, log: Path) -> None:
         self.url = url
+        self.pid = process.pid
         self._process = process
         self._log = log
 
@@ -131,10 +132,10 @@ async def serving(folder: Path, *arguments: str, gated: bool = False) -> AsyncIt
         await process.communicate()
 
 
-async def refused(folder: Path, *arguments: str) -> tuple[int, str, str]:
-    """Run the command to its end; return its status, what it printed and what it logged."""
+async def refused(folder: Path, *arguments: str, port: str = "0") -> tuple[int, str, str]:
+    """Run a command that cannot start to its end; return its status, what it printed and what it logged."""
     log = folder / "refused.log"
-    process = await _start([sys.executable, "-m", "segue", "serve", "--port", "0", *arguments], folder, log)
+    process = await _start([sys.executable, "-m", "segue", "serve", "--port", port, *arguments], folder, log)
     async with asyncio.timeout(PATIENCE_S):
         printed, _ = await process.communicate()
     assert process.returncode is not None

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
+import socket as sockets
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
-
-from tests.checker import check_sse
-from tests.faults.clients import Socket, address_of, begin_post, http, opened, output_text, read_body
-from tests.faults.gated_command import HALF, WHOLE
-from tests.faults.gateways import PATIENCE_S, Process, serving, until
+from tests.checker import Json, check_sse
+from tests.faults.clients import Socket, address_of, http, opened, output_text
+from tests.faults.gated_command import WHOLE
+from tests.faults.gateways import Process, serving, until
 
 LIMIT = "websocket_connection_limit_reached"
-GATED = {"model": "gated", "store": False}
+GATED: Json = {"model": "gated", "store": False}
 
 
 async def test_an_idle_gateway_leaves_at_once(tmp_path: Path) -> None:
@@ -29,7 +27,7 @@ async def test_an_idle_gateway_leaves_at_once(tmp_path: Path) -> None:
 async def test_what_runs_ends_and_everybody_is_told(tmp_path: Path) -> None:
     """A WebSocket turn, a streamed turn and an idle connection, while the signal comes."""
     async with serving(tmp_path, "--store", f"sqlite:///{tmp_path}/segue.db", gated=True) as process:
-        async with opened(process.url) as busy, opened(process.url) as idle, _streaming(process.url) as reader:
+        async with opened(process.url) as busy, opened(process.url) as idle, _streaming(process.url) as read:
             await busy.create(model="gated")
             await busy.until("response.output_text.delta")
             await busy.create(model="gated")  # waits for the first one, and will be refused
@@ -41,7 +39,7 @@ async def test_what_runs_ends_and_everybody_is_told(tmp_path: Path) -> None:
             assert answer is not None
             assert output_text(answer) == WHOLE
             await _assert_told(busy)
-            streamed = check_sse(await read_body(reader)).response
+            streamed = check_sse(await read()).response
             assert streamed is not None
             assert output_text(streamed) == WHOLE
         assert await process.ended() == (0, "")
@@ -61,7 +59,7 @@ async def test_an_open_http_connection_gets_no_new_turn(tmp_path: Path) -> None:
             await _assert_told(idle)
             assert await client.refusal() == (503, "server_overloaded")
             process.release()
-            await _assert_told(busy, frames=True)
+            await _assert_told(busy)
         assert await process.ended() == (0, "")
 
 
@@ -101,7 +99,7 @@ async def test_a_signal_before_anybody_came_is_no_crash(tmp_path: Path) -> None:
         _assert_quiet(process)
 
 
-async def _assert_told(socket: Socket, *, frames: bool = False) -> None:
+async def _assert_told(socket: Socket) -> None:
     """The connection gets the error that means to connect again, then the close that means a restart."""
     assert await socket.close_code(after_frames=True) == 1012
     last = socket.checker.turns[-1]
@@ -115,15 +113,20 @@ def _assert_quiet(process: Process) -> None:
 
 
 def _accepts(url: str) -> bool:
-    with socket.socket() as probe:
+    """Tell whether a connection can still be made."""
+    with sockets.socket() as probe:
         return probe.connect_ex(address_of(url)) == 0
 
 
 @asynccontextmanager
-async def _streaming(url: str) -> AsyncIterator[asyncio.StreamReader]:
-    """Begin a streamed turn of the gated model, and wait until it has begun to speak."""
-    reader, writer = await begin_post(url, stream=True, **GATED)
-    head = await reader.readuntil(b"event: response.output_text.delta\n")
-    reader.feed_data
-    yield reader
-    writer.close()
+async def _streaming(url: str) -> AsyncIterator[Callable[[], Awaitable[bytes]]]:
+    """Begin a streamed turn of the gated model and wait until it speaks; yields what reads it to its end."""
+    async with http(url) as client:
+        body = {"input": "hello", "stream": True, **GATED}
+        async with client.session.post("/v1/responses", json=body) as reply:
+            begun = await reply.content.readuntil(b"event: response.output_text.delta\n")
+
+            async def read() -> bytes:
+                return begun + await reply.read()
+
+            yield read

@@ -4,6 +4,7 @@ goes on. The tables say what is sent, and the code, the param and the advice tha
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -417,6 +418,37 @@ async def test_a_body_of_16_mib_passes_and_one_byte_more_is_refused(start: Start
     reply = await http.request("POST", "/v1/responses", data=message_of(LARGEST + 1))
     assert (reply.status, reply.error["code"]) == (413, "message_too_large")
     assert str(LARGEST) in reply.error["message"]
+
+
+async def test_text_that_is_not_utf_8_closes_the_socket(start: Start) -> None:
+    socket = await (await start()).socket()
+    await socket.connection.send(b'{"type":"\xff"}', text=True)
+    assert await socket.closing() == 1007
+
+
+async def test_a_message_may_come_in_pieces(start: Start) -> None:
+    gateway = await start(say("read it"))
+    socket = await gateway.socket()
+    message = json.dumps({"type": "response.create", "model": "scripted", "input": "hi"})
+    await socket.connection.send([message[:10], message[10:11], "", message[11:]])
+    assert (await socket.turn()).response is not None
+
+
+async def test_what_expands_beyond_the_limit_closes_the_socket(start: Start) -> None:
+    gateway = await start(max_message_bytes=1000, compression=True)
+    socket = await gateway.socket(compression="deflate")
+    await socket.create(input="x" * 1000)
+    assert await socket.closing() == 1009
+
+
+async def test_a_body_without_a_length_has_the_same_limit(start: Start) -> None:
+    gateway = await start(max_message_bytes=1000)
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
+    writer.write(b"POST /v1/responses HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+    writer.write(b"%x\r\n%b\r\n0\r\n\r\n" % (1001, b"x" * 1001))
+    assert (await reader.readline()).startswith(b"HTTP/1.1 413 ")
+    writer.close()
+    await writer.wait_closed()
 
 
 async def test_a_small_limit_holds_for_characters_of_many_bytes(start: Start) -> None:

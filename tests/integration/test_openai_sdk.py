@@ -17,7 +17,7 @@ from openai.lib.responses_websocket import (
     ResponsesWebSocketError,
     ResponsesWebSocketLimits,
 )
-from openai.types.responses import Response
+from openai.types.responses import Response, ResponseItemList
 from websockets.exceptions import InvalidStatus
 
 from segue.upstreams.scripted import MODEL, Call, ScriptedTurn, Text, call, say
@@ -254,6 +254,39 @@ async def test_stored_responses_can_be_read_continued_and_deleted(start: Start, 
     else:
         await use_the_store_async(tap.url)
     assert len(gateway.seen()[-1]) == 5
+
+
+CALLED: list[Json] = [
+    {"type": "function_call", "call_id": "call_1", "name": "look", "arguments": "{}"},
+    {"type": "custom_tool_call", "call_id": "call_2", "name": "edit", "input": "text"},
+]
+SENT: list[Json] = [
+    {"role": "user", "content": "hi"},
+    {"role": "developer", "content": [{"type": "input_text", "text": "hi"}]},
+    {"role": "user", "content": [{"type": "input_image", "image_url": "data:image/png;base64,AA=="}]},
+    {"role": "assistant", "content": "hello"},
+    {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "hello"}]},
+    {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]},
+    *CALLED,
+    {"type": "function_call_output", "call_id": "call_1", "output": "done"},
+    {"type": "function_call_output", "call_id": "call_1", "output": [{"type": "input_text", "text": "done"}]},
+    {"type": "custom_tool_call_output", "call_id": "call_2", "output": "done"},
+    {"type": "reasoning", "summary": []},
+    {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "AA=="},
+    {"type": "compaction", "encrypted_content": "AA=="},
+]
+
+
+@pytest.mark.parametrize("item", SENT, ids=lambda item: item.get("type", item.get("role")))
+async def test_an_item_that_left_things_out_is_listed_complete(start: Start, item: Json) -> None:
+    gateway = await start(say("ok"))
+    http = await gateway.http()
+    response = (await http.create(input=[*CALLED, item])).body
+    listed = await http.request("GET", f"/v1/responses/{response['id']}/input_items?order=asc")
+    ResponseItemList.model_validate_json(http.last, strict=True)
+    assert len({shown["id"] for shown in listed.body["data"]}) == 3
+    kept = item.keys() - {"content"}
+    assert {name: listed.body["data"][2][name] for name in kept} == {name: item[name] for name in kept}
 
 
 # -------------------------------------------------------------------------------------------------------------- errors

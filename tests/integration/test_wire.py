@@ -108,6 +108,21 @@ async def test_pipelined_creates_are_answered_in_their_order(start: Start) -> No
     assert [turn.error and turn.error["code"] for turn in turns] == [None, "invalid_json", None, "invalid_type", None]
 
 
+async def test_a_continuation_may_be_sent_while_its_parent_still_runs(start: Start) -> None:
+    more = asyncio.Event()
+    gateway = await start(ScriptedTurn((Text(("one",)), Wait(more))), say("two"))
+    socket, other = await gateway.socket(), await gateway.socket()
+    await socket.create(input="1")
+    parent = (await socket.frame())["response"]["id"]
+    await socket.create(input="2", previous_response_id=parent)
+    elsewhere = await other.ask(input="2", previous_response_id=parent)
+    more.set()
+    assert elsewhere.error is not None
+    assert elsewhere.error["code"] == "previous_response_not_found"
+    assert text((await socket.turn()).response) == "one"
+    assert text((await socket.turn()).response) == "two"
+
+
 @pytest.mark.parametrize("store", [True, False])
 async def test_a_warm_up_makes_no_output_and_can_be_continued(start: Start, store: bool) -> None:
     gateway = await start(say("ready"))

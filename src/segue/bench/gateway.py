@@ -58,8 +58,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     warm_up: int = 20
 
 
-FULL = Settings(rounds=15, turns=60, paced_turns=20)
-QUICK = Settings(rounds=5, turns=30, paced_turns=5, stamped_turns=3, stored_turns=50)
+FULL = Settings(rounds=15, turns=150, paced_turns=20)
+QUICK = Settings(rounds=5, turns=60, paced_turns=8, stamped_turns=3, stored_turns=50)
 
 
 class _Samples:

@@ -112,8 +112,8 @@ def make_report(arms: Sequence[Arm], settings: Mapping[str, Any], figures: Seque
 
 
 def write(report: Report, path: Path) -> None:
-    """Write a report as one JSON object."""
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+    """Write a report as one JSON object, on one line: there may be thousands of turns in it."""
+    path.write_bytes(msgspec.json.encode(report) + b"\n")
 
 
 def write_report(path: Path, arms: Mapping[str, Sequence[TurnFigures]], settings: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ from segue.gateway.executor import Caller
 from segue.gateway.outlines import outline
 from segue.gateway.replies import socket_reply
 from segue.gateway.sockets import text_frames, watch_peer
+from segue.protocol.codec import size_of
 from segue.protocol.problems import Problem, Refused
 from segue.protocol.session import (
     DEFAULT_LANE,
@@ -109,7 +110,7 @@ class Connection:
                 await self._wait_for_room()
             message = await self._socket.receive()
             if message.type is WSMsgType.TEXT:
-                self._meter.received(len(message.data))
+                self._meter.received(size_of(message.data))
                 await self._apply(session.receive(message.data, self._loop.time()))
             elif message.type is WSMsgType.BINARY:
                 await self._apply(session.receive_binary())
