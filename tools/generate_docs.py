@@ -1,4 +1,4 @@
-"""Generates the tables of the documentation from the code, between `<!-- generated: name -->` marks in docs/.
+"""Generates the tables of the README and the documentation from the code, between `<!-- generated: name -->` marks.
 
 With `--check` it writes nothing and exits with 1 if a page is stale. The text around the marks is written by hand; a
 mark that names no part below, and a part that no page shows, are mistakes too.
@@ -38,6 +38,7 @@ from segue.protocol.responses import Failure, encode_echo, usage
 from segue.protocol.turns import TurnStream
 from segue.stores.memory import MemoryStore
 from segue.upstreams.router import Router
+from tools import measured_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 MARKED = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
@@ -61,8 +62,8 @@ def regenerate(text: str, parts: Mapping[str, str]) -> str:
 
 
 def pages(root: Path) -> list[Path]:
-    """Return the pages of the documentation."""
-    return sorted((root / "docs").rglob("*.md"))
+    """Return the pages of the documentation, the README first."""
+    return [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
 
 
 def stale_pages(root: Path) -> dict[Path, str]:
@@ -457,6 +458,8 @@ def _diagram(first: str, arrows: Sequence[tuple[str, str, str]]) -> str:
 # --- all of it -------------------------------------------------------------------------------------------------------
 
 PARTS: dict[str, Callable[[], str]] = {
+    "demo": measured_tables.demo,
+    "gateway-figures": measured_tables.gateway,
     "configuration-server": lambda: settings(Server, "SEGUE_SERVER"),
     "configuration-upstream": lambda: settings(UpstreamConfig, "SEGUE_UPSTREAM_0"),
     "configuration-key": lambda: settings(Key, "SEGUE_KEY_0"),

@@ -13,9 +13,6 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Pages whose snippets need the local model.
 LOCAL_MODEL = {"docs/how-to/run-a-local-model.md"}
 
-#: Fences without an info string that are only read, and what they are.
-UNMARKED = {"README.md": (2, "drawings")}
-
 
 def parameters() -> list[object]:
     names = [str(path.relative_to(ROOT)) for path in pages(ROOT)]
@@ -27,14 +24,9 @@ def parameters() -> list[object]:
 def test_the_snippets_of_a_page_run_in_order(name: str, tmp_path: Path) -> None:
     """A reader who follows the page from its first line gets what it says."""
     with Page(name, tmp_path, local_model=name in LOCAL_MODEL) as page:
-        unmarked = 0
         for snippet in snippets_of((ROOT / name).read_text(encoding="utf-8")):
-            if snippet.info == "" and name in UNMARKED:
-                unmarked += 1
-            else:
-                page.run(snippet)
+            page.run(snippet)
         page.finish()
-    assert unmarked == UNMARKED.get(name, (0, ""))[0], "mark a fence that is only read with `text`"
 
 
 def test_no_command_is_left_out_for_nothing() -> None:

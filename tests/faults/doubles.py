@@ -81,6 +81,12 @@ class SlowStore(MemoryStore):
         await self._wait("chain", first=False)
         return links
 
+    async def delete(self, tenant: str, response_id: ResponseId, now: float) -> bool:
+        await self._wait("delete", first=True)
+        deleted = await super().delete(tenant, response_id, now)
+        await self._wait("delete", first=False)
+        return deleted
+
     async def _wait(self, method: str, *, first: bool) -> None:
         if method == self._method and first is not self._works_first:
             self.reached.set()

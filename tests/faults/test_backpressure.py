@@ -13,16 +13,12 @@ from tests.faults.clients import Socket, begin_post, narrow, opened, output_text
 from tests.faults.doubles import Gated, Model, Torrent
 from tests.faults.gateways import listening, settled
 
+pytestmark = pytest.mark.usefixtures("plain_loop")
+
 DELTAS, DELTA_BYTES = 256, 64 * 1024
 
 #: What the kernel, the gateway and the client's library may hold together: far less than the whole answer.
 BOUND = DELTAS // 2
-
-
-@pytest.fixture(autouse=True)
-async def _plain_loop() -> None:
-    """The loop's debug mode makes ten thousands of frames slow."""
-    asyncio.get_running_loop().set_debug(False)
 
 
 async def test_a_socket_that_is_not_read_stops_its_own_upstream() -> None:

@@ -20,6 +20,8 @@ from tests.faults.clients import Http, http, opened, output_text
 from tests.faults.gated_command import HALF
 from tests.faults.gateways import Process, serving
 
+pytestmark = pytest.mark.usefixtures("plain_loop")
+
 STORE = ("--store", "sqlite:///segue.db")
 GONE = (aiohttp.ClientError, WebSocketException, OSError)
 

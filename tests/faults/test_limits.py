@@ -124,6 +124,15 @@ async def test_one_connection_too_many_is_refused_with_503() -> None:
             assert (await socket.turn())["status"] == "completed"
 
 
+async def test_connections_that_come_at_once_are_counted_too() -> None:
+    """Not more than allowed get in, however they arrive."""
+    async with listening(max_connections=5) as local, AsyncExitStack() as stack:
+        sockets = [stack.enter_async_context(opened(local.url)) for _ in range(20)]
+        opened_or_refused = await asyncio.gather(*sockets, return_exceptions=True)
+        refused = [answer for answer in opened_or_refused if isinstance(answer, InvalidStatus)]
+        assert (len(refused), len(local.gateway.connections)) == (15, 5)
+
+
 async def test_memory_keeps_its_budget_at_the_cost_of_the_idlest() -> None:
     """Of many connections the ones that were idle longest lose what they could continue, and are told."""
     budget = 300_000

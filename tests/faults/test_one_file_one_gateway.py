@@ -57,11 +57,11 @@ async def test_a_file_that_is_no_store_is_left_alone(content: bytes, tmp_path: P
 
 
 async def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
-    """The gateway that comes second leaves, and its store is free again at once."""
+    """The gateway that comes second leaves with a reason."""
     async with serving(tmp_path, "--store", "memory:") as process:
         port = process.url.rpartition(":")[2]
         store = f"sqlite:///{tmp_path}/segue.db"
-        status, printed, log = await refused(tmp_path, "--store", store, "--port", port)
+        status, printed, log = await refused(tmp_path, "--store", store, port=port)
         assert (status, printed) == (2, "")
         assert "address already in use" in log
         assert "Traceback" not in log

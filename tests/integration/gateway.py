@@ -80,9 +80,9 @@ async def listening(
 
 @asynccontextmanager
 async def running(
-    script: Sequence[ScriptedTurn] | None, *, keys: Sequence[Key] = (), server: Mapping[str, object] = NO_SETTINGS
+    script: Sequence[ScriptedTurn], *, keys: Sequence[Key] = (), server: Mapping[str, object] = NO_SETTINGS
 ) -> AsyncIterator[Running]:
-    """Run a gateway around a block; the script must be played to its end. None: any turn gets the same text."""
+    """Run a gateway around a block; the script must be played to its end."""
     upstream = ScriptedUpstream(script)
     async with listening(upstream, keys=keys, server=server) as (gateway, url), AsyncExitStack() as stack:
         yield Running(gateway, url, upstream, stack)

@@ -28,7 +28,6 @@ def run_serve(path: Path | None, *, log: str, host: str | None, port: int | None
     logging.basicConfig(
         level=log.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
     )
-    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # it logs a traceback for every malformed request
     config = load(find_config(path), host=host, port=port, store=store)
     try:
         return run(_serve(config))

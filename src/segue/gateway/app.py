@@ -83,6 +83,8 @@ class Gateway:
         self._runner = web.AppRunner(
             Routes(self).application(),
             access_log=None,
+            # It quotes malformed requests, credentials included; whatever else goes wrong is logged by the routes.
+            logger=logging.Logger("aiohttp.server", logging.CRITICAL),
             handle_signals=False,
             handler_cancellation=True,  # a client that goes away cancels its turn
             auto_decompress=False,  # limits come before expansion: compressed bodies are refused

@@ -76,10 +76,10 @@ class Cache:
         return None if place is None else self._touch(tenant, place, now)
 
     def peek(self, tenant: str, response_id: ResponseId) -> Turn | None:
-        """Return a tenant's stored turn if it is in memory, expired or not: a chain may be built upon it."""
+        """Return a tenant's stored turn if any place holds it, expired or not: a chain may be built upon it."""
         held = self._tenants.get(tenant)
-        place = None if held is None else held.shared.get(response_id)
-        return None if place is None else place.turn
+        places = () if held is None else held.at.get(response_id, ())
+        return next((place.turn for place in places if place.turn.stored), None)
 
     def put_slot(self, tenant: str, slot: Slot, turn: Turn) -> None:
         """Make `turn` the latest response of a lane; what the slot held before is superseded."""
@@ -153,10 +153,13 @@ class Cache:
     def _shrink(self, keep: _Place) -> None:
         """Drop places until the budget is met; never the one just put, or a large turn could not be continued."""
         while self.size_bytes > self._budget_bytes:
-            tenant = max(self._tenants, key=lambda name: self._tenants[name].size_bytes)
-            tips = self._tenants[tenant].tips
-            victim = next((place for place in tips if place is not keep), None)
-            if victim is None:
+            share = self._budget_bytes / len(self._tenants)
+            above = [(held.size_bytes, name) for name, held in self._tenants.items() if held.size_bytes > share]
+            for _, tenant in sorted(above, reverse=True):
+                victim = next((place for place in self._tenants[tenant].tips if place is not keep), None)
+                if victim is not None:
+                    break
+            else:
                 return
             self.evictions += 1
             self._drop(tenant, victim)
@@ -164,8 +167,12 @@ class Cache:
     # --- private: turns ----------------------------------------------------------------------------------------------
 
     @staticmethod
-    def _has_children(held: _Tenant, turn: Turn) -> bool:
-        return turn.holders > len(held.at.get(turn.id, ()))
+    def _places(held: _Tenant, turn: Turn) -> list[_Place]:
+        """Return the places of this very turn: one that was read from the store twice is two turns with one id."""
+        return [place for place in held.at.get(turn.id, ()) if place.turn is turn]
+
+    def _has_children(self, held: _Tenant, turn: Turn) -> bool:
+        return turn.holders > len(self._places(held, turn))
 
     def _retain(self, held: _Tenant, turn: Turn) -> None:
         """Count one more holder; a turn that comes into memory holds its parent."""
@@ -178,7 +185,7 @@ class Cache:
             held.size_bytes += node.size_bytes
             node = node.parent
             if node is not None:
-                for place in held.at.get(node.id, ()):
+                for place in self._places(held, node):
                     held.tips.pop(place, None)  # it has a child now
 
     def _let_go(self, held: _Tenant, turn: Turn) -> None:
@@ -197,7 +204,7 @@ class Cache:
         """Make the places of a turn that lost its last child droppable, before all others: they are older."""
         if self._has_children(held, turn):
             return
-        for place in held.at.get(turn.id, ()):
+        for place in self._places(held, turn):
             if place not in held.tips:
                 held.tips[place] = None
                 held.tips.move_to_end(place, last=False)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import aclosing
 
 import msgspec
 
@@ -143,9 +144,10 @@ class ScriptedUpstream:
         self.started += 1
         ended = False
         try:
-            async for batch in self._play(turn, request):
-                ended = bool(batch) and isinstance(batch[-1], Ended)  # nobody asks for more after that
-                yield batch
+            async with aclosing(self._play(turn, request)) as batches:  # left to the collector, it would cost a task
+                async for batch in batches:
+                    ended = bool(batch) and isinstance(batch[-1], Ended)  # nobody asks for more after that
+                    yield batch
         finally:
             self.cancelled += not ended
 

@@ -1,0 +1,80 @@
+"""The measured tables of the documentation, made from the result files in docs/results/.
+
+A result file is what `segue demo --json` and `segue bench gateway --json` write. Not here: measuring, and the parts
+that come from code (`generate_docs`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from segue.bench.report import Arm, Figure, Machine, Report, TurnFigures
+
+RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
+
+
+def read(name: str) -> Report:
+    """Read a result file."""
+    return msgspec.json.decode((RESULTS / name).read_bytes(), type=Report)
+
+
+def demo() -> str:
+    """Return the conversation turn by turn, both ways beside each other."""
+    report = read("demo.json")
+    heads = ["turn", *(f"{arm.name}: {what}" for arm in report.arms for what in ("payload", "wire", "first token"))]
+    rows = [
+        [str(number), *(cell for turn in turns for cell in _cells(turn))]
+        for number, turns in enumerate(zip(*(arm.turns for arm in report.arms), strict=True), start=1)
+    ]
+    sums = ["**sum**", *(f"**{cell}**" for arm in report.arms for cell in _cells(arm.totals))]
+    before, after = (_wire(arm) for arm in report.arms)
+    said = (
+        f"`segue demo`, model {report.settings['model']}: {1 - after / before:.0%} fewer bytes sent, on the wire with "
+        f"all headers and frames. Times are of one run, without a network in between, and hardly differ for now: the "
+        f"model reads the whole history either way."
+    )
+    return "\n".join([_row(heads), _row(["---:"] * len(heads)), *map(_row, rows), _row(sums), "", said, _at(report)])
+
+
+def gateway() -> str:
+    """Return the figures of the gateway beside their budgets."""
+    report = read("gateway.json")
+    heads = ["figure", "median", "spread", "budget", "met"]
+    rows = [_figure(figure) for figure in report.figures]
+    return "\n".join([_row(heads), "| --- | ---: | ---: | ---: | --- |", *rows, "", "`segue bench gateway`.", _at(report)])
+
+
+def _figure(figure: Figure) -> str:
+    if figure.value is None or figure.low is None or figure.high is None:
+        return _row([figure.name, "not measured", "", "", ""])
+    budget = "" if figure.budget is None else f"≤ {figure.budget:,.4g} {figure.unit}"
+    met = {True: "yes", False: "**no**", None: ""}[figure.met]
+    return _row([figure.name, _number(figure.value, figure.unit), f"{figure.low:,.4g} – {figure.high:,.4g}", budget, met])
+
+
+def _number(value: float, unit: str) -> str:
+    return f"{value:,.4g} {unit}".rstrip()
+
+
+def _cells(turn: TurnFigures) -> list[str]:
+    assert turn.ttft_s is not None, "the demo measures the first token"
+    return [f"{turn.bytes_up_payload:,}", f"{turn.bytes_up_wire:,}", f"{turn.ttft_s:.2f} s"]
+
+
+def _wire(arm: Arm) -> int:
+    assert arm.totals.bytes_up_wire is not None, "the demo measures the wire"
+    return arm.totals.bytes_up_wire
+
+
+def _at(report: Report) -> str:
+    return f"Measured on {_machine(report.machine)}; segue {report.version}."
+
+
+def _machine(machine: Machine) -> str:
+    return f"{machine.cpu}, {machine.cores} cores, Python {machine.python}"
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
