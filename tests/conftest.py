@@ -6,11 +6,17 @@ import shutil
 from importlib.util import find_spec
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 # Generated tests are judged by what they find, never by how long a busy machine takes for it. A test whose examples
 # are dear asks for fewer of them.
-settings.register_profile("segue", deadline=None, max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "segue",
+    deadline=None,
+    max_examples=1000,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("segue")
 
 

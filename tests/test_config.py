@@ -1,29 +1,305 @@
-"""The configuration as it is read from the environment: every kind of setting can be given there."""
+"""The configuration: where each setting may come from, what wins, and what is refused with advice."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from segue.config import ConfigError, load
+from segue.config import Config, ConfigError, Key, Server, UpstreamConfig, is_loopback, load
 
-UPSTREAM = {"SEGUE_UPSTREAM_0_NAME": "a", "SEGUE_UPSTREAM_0_DIALECT": "local", "SEGUE_UPSTREAM_0_MODELS": "a, b-*"}
+SHA = "0" * 64
+OTHER_SHA = "f" * 64
+KEY = {"name": "k", "tenant": "t", "sha256": SHA}
+KEY_TOML = f'[[key]]\nname = "k"\ntenant = "t"\nsha256 = "{SHA}"\n'
+UPSTREAM_TOML = '[[upstream]]\nname = "{name}"\ndialect = "scripted"\nmodels = ["m"]\n'
 
 
-def test_every_kind_of_setting_can_come_from_the_environment() -> None:
-    """Text, choices, lists, numbers, booleans, and settings that may be left out."""
-    more = {"SEGUE_UPSTREAM_0_THREADS": "3", "SEGUE_UPSTREAM_0_MODEL_AS": "null", "SEGUE_SERVER_COMPRESSION": "true"}
-    config = load(None, {**UPSTREAM, **more, "SEGUE_SERVER_DRAIN_S": "2.5", "HOME": "/"})
-    (up,) = config.upstream
-    assert (up.dialect, up.models, up.threads, up.model_file) == ("local", ["a", "b-*"], 3, None)
-    assert up.model_as == "null", "a name, not the absence of one"
-    assert (config.server.compression, config.server.drain_s) == (True, 2.5)
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+def from_toml(folder: Path, text: str, environ: Mapping[str, str] | None = None, **server: object) -> Config:
+    path = folder / "segue.toml"
+    path.write_text(text, encoding="utf-8")
+    return load(path, environ or {}, **server)
+
+
+def error_of(folder: Path, text: str, environ: Mapping[str, str] | None = None, **server: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        from_toml(folder, text, environ, **server)
+    return str(caught.value)
+
+
+# ----------------------------------------------------------------------------------------------------- where it is from
+
+
+def test_everything_has_a_default() -> None:
+    """A gateway for this machine, with no upstream but those that are built in."""
+    assert load(None, {}) == Config(server=Server(), upstream=[], key=[])
+    assert (Server().host, Server().port, Server().store) == ("127.0.0.1", 4747, "sqlite:///segue.db")
+
+
+def test_a_file_sets_what_it_names(folder: Path) -> None:
+    """And leaves the rest at its default."""
+    text = '[server]\nport = 1\nhosts = ["a"]\n' + UPSTREAM_TOML.format(name="u") + KEY_TOML
+    assert from_toml(folder, text) == Config(
+        server=Server(port=1, hosts=["a"]),
+        upstream=[UpstreamConfig(name="u", dialect="scripted", models=["m"])],
+        key=[Key(**KEY)],
+    )
+
+
+def test_the_environment_wins_over_the_file(folder: Path) -> None:
+    """Key by key."""
+    environ = {"SEGUE_SERVER_PORT": "2", "SEGUE_KEY_0_TENANT": "other", "HOME": "/", "SEGUE": "x"}
+    config = from_toml(folder, "[server]\nport = 1\nmax_queued = 5\n" + KEY_TOML, environ)
+    assert config == Config(server=Server(port=2, max_queued=5), key=[Key(**{**KEY, "tenant": "other"})])
+
+
+def test_the_command_line_wins_over_both(folder: Path) -> None:
+    """But only where it says something."""
+    config = from_toml(folder, "[server]\nport = 1\n", {"SEGUE_SERVER_PORT": "2"}, port=3, host=None, store=None)
+    assert config == Config(server=Server(port=3))
+
+
+def test_rows_of_the_environment_need_no_file_and_no_order() -> None:
+    """A container has variables only, and nobody sorts those; ten comes after nine."""
+    rows = {
+        f"SEGUE_KEY_{row}_{name.upper()}": f"{row:064x}" if name == "sha256" else f"{name} {row}"
+        for row in range(11)
+        for name in KEY
+    }
+    expected = Config(key=[Key(name=f"name {n}", tenant=f"tenant {n}", sha256=f"{n:064x}") for n in range(11)])
+    assert load(None, rows) == expected
+    assert load(None, dict(reversed(rows.items()))) == expected
+    assert load(None, dict(sorted(rows.items()))) == expected
+
+
+def test_rows_of_the_environment_follow_those_of_the_file(folder: Path) -> None:
+    """The next number makes a new row."""
+    environ = {f"SEGUE_KEY_1_{name.upper()}": value for name, value in {**KEY, "name": "k2"}.items()}
+    assert from_toml(folder, KEY_TOML, environ).key == [Key(**KEY), Key(**{**KEY, "name": "k2"})]
+
+
+TABLES: dict[str, type[msgspec.Struct]] = {"server": Server, "upstream_0": UpstreamConfig, "key_0": Key}
+#: What to write for the settings that are held to a form, and for the rest by their type.
+FORMS = {("upstream_0", "context_tokens"): ("512", 512), ("key_0", "sha256"): (OTHER_SHA, OTHER_SHA)}
+VALUES: dict[object, tuple[str, Any]] = {
+    bool: ("true", True),
+    int: ("7", 7),
+    float: ("7.5", 7.5),
+    str: ("x y", "x y"),
+    list: ("a, b ,", ["a", "b"]),
+    Literal: ("local", "local"),
+}
+
+
+def kind_of(hint: object) -> object:
+    """What decides how a setting is written: its type without limits and `None`."""
+    while get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
+    options = [option for option in get_args(hint) if option is not type(None)]
+    if type(None) in get_args(hint):
+        return kind_of(options[0])
+    return get_origin(hint) or hint
+
+
+SETTINGS = [(table, name, hint) for table, kind in TABLES.items() for name, hint in get_type_hints(kind).items()]
+
+
+@pytest.mark.parametrize(("table", "name", "hint"), SETTINGS, ids=[f"{table}.{name}" for table, name, _ in SETTINGS])
+def test_every_setting_can_be_set_by_its_variable(table: str, name: str, hint: object) -> None:
+    """`SEGUE_` + its path; a list is written with commas."""
+    text, value = FORMS.get((table, name)) or VALUES[kind_of(hint)]
+    environ = {f"SEGUE_KEY_0_{field.upper()}": given_ for field, given_ in KEY.items()}
+    environ |= {"SEGUE_UPSTREAM_0_NAME": "u", "SEGUE_UPSTREAM_0_DIALECT": "scripted", "SEGUE_UPSTREAM_0_MODELS": "m"}
+    config = load(None, environ | {f"SEGUE_{table}_{name}".upper(): text})
+    row = {"server": config.server, "upstream_0": config.upstream[0], "key_0": config.key[0]}[table]
+    assert getattr(row, name) == value
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("1", True), ("false", False), ("0", False)])
+def test_a_switch_is_written_in_either_way(text: str, *, value: bool) -> None:
+    """As people write it in variables."""
+    assert load(None, {"SEGUE_SERVER_COMPRESSION": text}).server.compression is value
+
+
+# ------------------------------------------------------------------------------------------------------ what is refused
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [("SEGUE_UPSTREAM_0_DIALECT", "telepathy"), ("SEGUE_UPSTREAM_0_THREADS", "many"), ("SEGUE_SERVER_PORTT", "1")],
+    ("text", "expected"),
+    [
+        ("[server]\nprot = 1", "server: unknown key 'prot'; did you mean 'port'?"),
+        ("[sevrer]\nport = 1", "the configuration: unknown key 'sevrer'; did you mean 'server'?"),
+        ("[server]\nzzz = 1", "server: unknown key 'zzz'; known keys: host, port, "),
+        (KEY_TOML + 'tenat = "x"', "key[...]: unknown key 'tenat'; did you mean 'tenant'?"),
+        (
+            UPSTREAM_TOML.format(name="u") + 'model_af = "x"',
+            "upstream[...]: unknown key 'model_af'; did you mean 'model_as'?",
+        ),
+        ("[server]\nport = 70000", "server.port: Expected `int` <= 65535"),
+        ("[server]\nport = -1", "server.port: Expected `int` >= 0"),
+        ('[server]\nport = "1"', "server.port: Expected `int`, got `str`"),
+        ("[server]\nmax_age_s = 0", "server.max_age_s: Expected `float` > 0.0"),
+        ("[server]\nhosts = [1]", "server.hosts[...]: Expected `str`, got `int`"),
+        ('[[key]]\nname = "k"', "key[...]: Object missing required field `tenant`"),
+        (KEY_TOML.replace(SHA, "secret"), "key[...].sha256: Expected `str` matching regex '^[0-9a-f]{64}$'"),
+        (KEY_TOML.replace(SHA, "F" * 64), "key[...].sha256: Expected `str` matching regex '^[0-9a-f]{64}$'"),
+        (UPSTREAM_TOML.format(name=""), "upstream[...].name: Expected `str` of length >= 1"),
+        (
+            UPSTREAM_TOML.format(name="u").replace("scripted", "chat"),
+            "upstream[...].dialect: Invalid enum value 'chat'",
+        ),
+        (UPSTREAM_TOML.format(name="u").replace('"m"', ""), "upstream[...].models: Expected `array` of length >= 1"),
+        ("server = 1", "server: Expected `object`, got `int`"),
+        ("[[server]]\nport = 1", "server: Expected `object`, got `array`"),
+        ('key = "x"', "key: Expected `array`, got `str`"),
+        ("key = [1]", "key[...]: Expected `object`, got `int`"),
+        ("[key]\nname = 'k'", "key: Expected `array`, got `object`"),
+    ],
 )
-def test_a_variable_that_cannot_be_used_is_named(name: str, value: str) -> None:
-    """Whoever set it must find it."""
-    with pytest.raises(ConfigError, match=name):
-        load(None, {**UPSTREAM, name: value})
+def test_a_bad_file_is_refused_by_the_name_of_the_setting(folder: Path, text: str, expected: str) -> None:
+    """And a misspelt one with what was probably meant."""
+    assert error_of(folder, text).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    "text", ["server = 1", "[[server]]", "key = 'x'", "key = [1]", "[key]\nname = 'k'", "key = []"]
+)
+def test_a_bad_file_is_refused_whatever_is_laid_over_it(folder: Path, text: str) -> None:
+    """By the environment and the command line."""
+    environ = {"SEGUE_SERVER_PORT": "1", "SEGUE_KEY_0_NAME": "k"}
+    assert re.match(r"(server|key\S*): ", error_of(folder, text, environ, port=3))
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"SEGUE_PORT": "1"}, "SEGUE_PORT: no such setting; variables are SEGUE_SERVER_…"),
+        ({"SEGUE_SERVER": "1"}, "SEGUE_SERVER: no such setting; variables are SEGUE_SERVER_…"),
+        ({"SEGUE_SERVER_": "1"}, "SEGUE_SERVER_: no such setting; variables are SEGUE_SERVER_…"),
+        ({"SEGUE_SERVER_PROT": "1"}, "SEGUE_SERVER_PROT: no such setting; server has host, port, "),
+        ({"SEGUE_SERVER_PORT": "high"}, "SEGUE_SERVER_PORT: Expected `int`, got `str`"),
+        ({"SEGUE_SERVER_PORT": ""}, "SEGUE_SERVER_PORT: Expected `int`, got `str`"),
+        ({"SEGUE_SERVER_PORT": "70000"}, "server.port: Expected `int` <= 65535"),
+        ({"SEGUE_SERVER_COMPRESSION": "perhaps"}, "SEGUE_SERVER_COMPRESSION: Expected `bool`, got `str`"),
+        ({"SEGUE_UPSTREAM_0_DIALECT": "chat"}, "SEGUE_UPSTREAM_0_DIALECT: Invalid enum value 'chat'"),
+        ({"SEGUE_UPSTREAM_0_THREADS": "all"}, "SEGUE_UPSTREAM_0_THREADS: Expected `int`, got `str`"),
+        ({"SEGUE_KEY_1_NAME": "k"}, "SEGUE_KEY_1_NAME: the number after the table counts its rows from 0"),
+        ({"SEGUE_KEY_A_NAME": "k"}, "SEGUE_KEY_A_NAME: the number after the table counts its rows from 0"),
+        ({"SEGUE_KEY_-1_NAME": "k"}, "SEGUE_KEY_-1_NAME: the number after the table counts its rows from 0"),
+        ({"SEGUE_KEY_\N{SUPERSCRIPT TWO}_NAME": "k"}, "SEGUE_KEY_²_NAME: the number after the table counts its rows"),
+        ({"SEGUE_KEY_0": "k"}, "SEGUE_KEY_0: no such setting; key has name, tenant, sha256"),
+        ({"SEGUE_KEY_0_NAME": "k"}, "key[...]: Object missing required field `tenant`"),
+    ],
+)
+def test_a_bad_variable_is_refused_by_its_name(environ: dict[str, str], expected: str) -> None:
+    """A setting that nobody reads would be worse."""
+    with pytest.raises(ConfigError, match=re.escape(expected)):
+        load(None, environ)
+
+
+@given(
+    st.dictionaries(
+        st.from_regex(r"SEGUE_(SERVER|KEY|UPSTREAM|)_?[0-9]{0,2}_?(PORT|NAME|HOSTS|THREADS|.{0,4})", fullmatch=True),
+        st.text(max_size=8),
+        max_size=4,
+    )
+)
+def test_no_variable_raises_anything_but_a_config_error(environ: dict[str, str]) -> None:
+    """Whoever starts the gateway sees a sentence, not a traceback."""
+    try:
+        load(None, environ)
+    except ConfigError as error:
+        assert str(error)  # noqa: PT017 - that it may also be accepted is the point
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: None, "cannot read"),
+        (lambda path: path.mkdir(), "cannot read"),
+        (lambda path: path.write_text("port = "), "is not valid TOML"),
+        (lambda path: path.write_bytes(b"\xff"), "is not valid TOML"),
+    ],
+    ids=["missing", "a folder", "no TOML", "no text"],
+)
+def test_a_file_that_cannot_be_read_is_named(folder: Path, make: Any, words: str) -> None:  # noqa: ANN401 - a function
+    """With what is wrong with it."""
+    path = folder / "segue.toml"
+    make(path)
+    with pytest.raises(ConfigError, match=words) as caught:
+        load(path, {})
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.168.1.2", "gateway.example", "127.0.0.1.example"])  # noqa: S104 - what is refused
+def test_others_are_let_in_with_a_key_only(folder: Path, host: str) -> None:
+    """A gateway without keys serves whoever can reach it."""
+    assert "there is no [[key]]: add one" in error_of(folder, "", host=host)
+    assert from_toml(folder, KEY_TOML, host=host).server.host == host
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (KEY_TOML * 2, "two [[key]] tables are named 'k': names must differ"),
+        (UPSTREAM_TOML.format(name="u") * 3, "two [[upstream]] tables are named 'u': names must differ"),
+        (
+            KEY_TOML + KEY_TOML.replace('"k"', '"other"'),
+            "the [[key]] tables 'k' and 'other' have the same sha256: whose key is it?",
+        ),
+    ],
+)
+def test_doubles_are_refused(folder: Path, text: str, expected: str) -> None:
+    """Nobody could tell them apart."""
+    assert error_of(folder, text) == expected
+
+
+# ----------------------------------------------------------------------------------------------------------- loopback
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.0.0.2", True),
+        ("127.255.255.255", True),
+        ("::1", True),
+        ("[::1]", True),
+        ("0:0:0:0:0:0:0:1", True),
+        ("localhost", True),
+        ("LOCALHOST", True),
+        ("localhost.", True),
+        ("agent.localhost", True),
+        ("", False),
+        (".", False),
+        ("0.0.0.0", False),  # noqa: S104 - not what is listened on
+        ("::", False),
+        ("10.0.0.1", False),
+        ("128.0.0.1", False),
+        ("127.1", False),
+        ("2130706433", False),
+        ("0x7f.0.0.1", False),
+        ("0177.0.0.1", False),
+        ("127.0.0.1.evil.example", False),
+        ("localhost.evil.example", False),
+        ("notlocalhost", False),
+        ("127.0.0.1:80", False),
+        ("127.0.0.1 ", False),
+        ("\N{FULLWIDTH DIGIT ONE}27.0.0.1", False),
+        ("\ud800", False),
+    ],
+)
+def test_loopback_is_what_only_this_machine_can_reach(host: str, *, expected: bool) -> None:
+    """Names that merely look like it are not."""
+    assert is_loopback(host) is expected

@@ -43,7 +43,9 @@ def gateway() -> str:
     report = read("gateway.json")
     heads = ["figure", "median", "spread", "budget", "met"]
     rows = [_figure(figure) for figure in report.figures]
-    return "\n".join([_row(heads), "| --- | ---: | ---: | ---: | --- |", *rows, "", "`segue bench gateway`.", _at(report)])
+    return "\n".join(
+        [_row(heads), "| --- | ---: | ---: | ---: | --- |", *rows, "", "`segue bench gateway`.", _at(report)]
+    )
 
 
 def _figure(figure: Figure) -> str:
@@ -51,7 +53,9 @@ def _figure(figure: Figure) -> str:
         return _row([figure.name, "not measured", "", "", ""])
     budget = "" if figure.budget is None else f"≤ {figure.budget:,.4g} {figure.unit}"
     met = {True: "yes", False: "**no**", None: ""}[figure.met]
-    return _row([figure.name, _number(figure.value, figure.unit), f"{figure.low:,.4g} – {figure.high:,.4g}", budget, met])
+    return _row(
+        [figure.name, _number(figure.value, figure.unit), f"{figure.low:,.4g} – {figure.high:,.4g}", budget, met]
+    )
 
 
 def _number(value: float, unit: str) -> str:

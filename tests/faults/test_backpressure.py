@@ -104,6 +104,21 @@ async def test_refusals_that_nobody_reads_are_bounded() -> None:
         await asyncio.gather(sending, return_exceptions=True)
 
 
+async def test_answers_keep_their_order_when_the_socket_is_full() -> None:
+    """Refusals are still being written when the next request is read: it waits for its place."""
+    upstream = Gated(deltas=10, delta_bytes=100_000)
+    wrong = json.dumps({"type": "x" * 80})
+    async with listening(upstream, max_queued=500) as local, opened(local.url, through=narrow(local.url)) as socket:
+        sending = asyncio.create_task(_send_all(socket, [_request(0), *[wrong] * 500, _request(1)]))
+        await settled(local.received_bytes)
+        upstream.gate.set()
+        await settled(local.sent_bytes)
+        turns = [await socket.answer() for _ in range(502)]
+        await sending
+    numbers = [turn.response and turn.response["metadata"]["n"] for turn in turns]
+    assert numbers == ["0", *[None] * 500, "1"]
+
+
 async def _send_all(socket: Socket, messages: Iterable[str]) -> None:
     for message in messages:
         await socket.connection.send(message)

@@ -70,7 +70,10 @@ def test_a_good_document_becomes_its_value() -> None:
         ("{}", lacks("name")),
         ('{"name":7}', wrong_type("name", "a string, but got an integer")),
         ('{"name":"a","leaves":{}}', wrong_type("leaves", "an array, but got an object")),
-        ('{"name":"a","leaves":[{"size":1},{"size":1.5}]}', wrong_type("leaves[1].size", "an integer, but got a number")),
+        (
+            '{"name":"a","leaves":[{"size":1},{"size":1.5}]}',
+            wrong_type("leaves[1].size", "an integer, but got a number"),
+        ),
         ('{"name":"a","leaves":[{}]}', lacks("leaves[0].size")),
         ('{"name":"a","text":true}', wrong_type("text", "a string or an array or null, but got a boolean")),
         ('{"name":"a","leaves":[{"size":1,"kind":"fir"}]}', invalid("leaves[0].kind", "Invalid enum value 'fir'")),

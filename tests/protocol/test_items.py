@@ -147,7 +147,10 @@ def test_a_reference_is_refused_with_advice(item: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        (b"1e999", Problem("invalid_value", "Invalid value for 'input[0][...]': Number out of range.", "input[0][...]")),
+        (
+            b"1e999",
+            Problem("invalid_value", "Invalid value for 'input[0][...]': Number out of range.", "input[0][...]"),
+        ),
         (b'"\xff"', "it holds text that is not valid Unicode"),
         (b'{"\xff":1}', "it holds text that is not valid Unicode"),
         (b"[" * MAX_DEPTH + b"]" * MAX_DEPTH, "it is nested too deeply"),

@@ -43,7 +43,12 @@ QUOTING: list[Callable[[str], Problem]] = [
         (missing("model"), "missing_required_parameter", "model", "'model'"),
         (unsupported("prompt", "leave it out"), "unsupported_parameter", "prompt", "leave it out"),
         (unknown_type("x"), "unknown_event_type", "type", "sends 'response.create'"),
-        (tool_call_not_found("c", 3), "tool_call_not_found", "input[3].call_id", "send the call item before its output"),
+        (
+            tool_call_not_found("c", 3),
+            "tool_call_not_found",
+            "input[3].call_id",
+            "send the call item before its output",
+        ),
         (store_mismatch("r"), "store_mismatch", "store", "Send the full input without previous_response_id"),
         (model_not_found("m"), "model_not_found", "model", "GET /v1/models"),
         (response_not_found("r"), "response_not_found", "response_id", "'r' not found"),
@@ -62,8 +67,7 @@ def test_a_problem_names_the_field_and_the_way_out(problem: Problem, code: str, 
         (previous_response_not_found("resp_1"), "Previous response with id 'resp_1' not found."),
         (
             connection_limit(60.0),
-            "Responses websocket connection limit reached (60 minutes). "
-            "Create a new websocket connection to continue.",
+            "Responses websocket connection limit reached (60 minutes). Create a new websocket connection to continue.",
         ),
     ],
 )

@@ -258,7 +258,10 @@ FUNCTION = {"type": "function", "name": "f"}
             {"conversation": "conv_1"},
             unsupported("conversation", "send previous_response_id to continue a response, or the full input"),
         ),
-        ({"prompt": {"id": "p"}}, unsupported("prompt", "stored prompts do not exist here; send instructions and input")),
+        (
+            {"prompt": {"id": "p"}},
+            unsupported("prompt", "stored prompts do not exist here; send instructions and input"),
+        ),
         (
             {"stream_id": "a"},
             unsupported(

@@ -30,9 +30,7 @@ PARENT = sample_id("parent")
 BORN = Head(id=ID, created_at=100)
 HEADS = [
     BORN,
-    Head(
-        id=ID, created_at=100, completed_at=101, status="completed", previous_response_id=PARENT, usage=usage(9, 4)
-    ),
+    Head(id=ID, created_at=100, completed_at=101, status="completed", previous_response_id=PARENT, usage=usage(9, 4)),
     Head(id=ID, created_at=100, status="failed", error=Failure("server_error", "no")),
     Head(
         id=ID,
@@ -97,7 +95,9 @@ def test_a_response_that_was_just_made_echoes_the_defaults() -> None:
 
 
 @settings(max_examples=300)
-@given(bodies, st.sampled_from(HEADS), st.lists(st.sampled_from([MESSAGE, CALL])), st.sampled_from([json.dumps, pretty]))
+@given(
+    bodies, st.sampled_from(HEADS), st.lists(st.sampled_from([MESSAGE, CALL])), st.sampled_from([json.dumps, pretty])
+)
 def test_the_response_to_every_valid_request_is_whole_and_on_one_line(
     fields: dict[str, Any], head: Head, output: list[bytes], write: Callable[[object], str]
 ) -> None:
@@ -147,7 +147,15 @@ def test_only_a_function_is_echoed_with_the_keys_that_it_left_out(
         ({"format": {"type": "json_object"}}, {"format": {"type": "json_object"}}),
         (
             {"format": {"type": "json_schema", "name": "x", "schema": {"a": None}, "strict": None}},
-            {"format": {"description": None, "strict": False, "type": "json_schema", "name": "x", "schema": {"a": None}}},
+            {
+                "format": {
+                    "description": None,
+                    "strict": False,
+                    "type": "json_schema",
+                    "name": "x",
+                    "schema": {"a": None},
+                }
+            },
         ),
     ],
 )

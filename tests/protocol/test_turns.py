@@ -45,7 +45,9 @@ def test_a_turn_opens_with_the_response_as_it_will_stay() -> None:
     assert new_stream().open() == [
         Event("response.created", b'{"type":"response.created","sequence_number":0,"response":' + response + b"}", 0),
         Event(
-            "response.in_progress", b'{"type":"response.in_progress","sequence_number":1,"response":' + response + b"}", 1
+            "response.in_progress",
+            b'{"type":"response.in_progress","sequence_number":1,"response":' + response + b"}",
+            1,
         ),
     ]
 
@@ -91,9 +93,7 @@ def test_a_turn_may_be_closed_again_with_another_end() -> None:
     failed = stream.close(FAILED, 105)
     assert (completed.status, completed.terminal.sequence_number) == ("completed", 2)
     assert (failed.status, failed.terminal.sequence_number) == ("failed", 2)
-    assert failed.head == Head(
-        id=ID, created_at=100, status="failed", previous_response_id=PARENT, error=FAILED.error
-    )
+    assert failed.head == Head(id=ID, created_at=100, status="failed", previous_response_id=PARENT, error=FAILED.error)
 
 
 # ------------------------------------------------------------------------------------- holding upstreams to the protocol

@@ -84,7 +84,7 @@ class Gateway:
             Routes(self).application(),
             access_log=None,
             # It quotes malformed requests, credentials included; whatever else goes wrong is logged by the routes.
-            logger=logging.Logger("aiohttp.server", logging.CRITICAL),
+            logger=logging.Logger("aiohttp.server", logging.CRITICAL),  # noqa: LOG001 - ours alone, not the process-wide one
             handle_signals=False,
             handler_cancellation=True,  # a client that goes away cancels its turn
             auto_decompress=False,  # limits come before expansion: compressed bodies are refused

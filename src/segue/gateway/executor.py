@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 import msgspec
 
@@ -116,19 +115,47 @@ class Run:
         Raises:
             Refused: the turn cannot begin; nothing was yielded and nothing has changed.
         """
+        # One generator and one loop, on purpose: each layer between upstream and socket costs microseconds per batch.
+        executor, create = self._executor, self._create
         outcome: Outcome = "cancelled"
+        batches: AsyncGenerator[Batch, None] | None = None
         try:
             request, upstream = await self._prepare()
-            async with aclosing(self._turn(request, upstream)) as batches:
-                async for batch in batches:
-                    if self.finished is not None:
-                        outcome = self.finished.status
-                    yield batch
+            echo = encode_echo(create.settings, store=create.store)
+            stream = TurnStream(request.response_id, _id_of(request.history.parent), echo, executor.clock())
+            waiting = stream.open()
+            batches = upstream.stream(request) if create.generate else _warm_up()
+            begun = False
+            while stream.ended is None:
+                if begun and waiting:
+                    yield waiting
+                    waiting = []
+                try:
+                    batch = await anext(batches)
+                except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the seam to foreign code
+                    batch = (_end_of(error, request, begun=begun),)
+                begun = True
+                events = stream.feed(batch)
+                if events and self._first_output_s is None:
+                    self._first_output_s = executor.monotonic() - self._begun_at
+                waiting += events
+            finished = stream.close(stream.ended, executor.clock())
+            if create.store and finished.status != "failed":
+                if waiting:
+                    yield waiting  # the commit takes a disk write: the text need not wait for it
+                    waiting = []
+                finished = await self._commit(request, stream, finished, echo)
+            self._remember(request, finished)
+            self.finished = finished
+            outcome = finished.status
+            yield [*waiting, finished.terminal]
         except Refused:
             outcome = "refused"
             raise
         finally:
-            time_s = self._executor.monotonic() - self._begun_at
+            if batches is not None:
+                await _stop(batches)
+            time_s = executor.monotonic() - self._begun_at
             self._caller.meter.turn(outcome, self._first_output_s, time_s)
 
     async def _prepare(self) -> tuple[UpstreamRequest, Upstream]:
@@ -145,7 +172,7 @@ class Run:
         for call_id, index in create.input.answers:
             if not history.holds_call(call_id):
                 raise Refused(tool_call_not_found(call_id, index))
-        response_id = new_response_id(executor.entropy(ENTROPY_BYTES), None if parent is None else parent.id)
+        response_id = new_response_id(executor.entropy(ENTROPY_BYTES), _id_of(parent))
         request = UpstreamRequest(model, response_id, self._caller.tenant, history, create.settings)
         return request, upstream
 
@@ -192,66 +219,6 @@ class Run:
                 executor.cache.put_shared(tenant, ancestor)
         return turn
 
-    async def _turn(self, request: UpstreamRequest, upstream: Upstream) -> AsyncGenerator[Sequence[Event], None]:
-        executor, create = self._executor, self._create
-        echo = encode_echo(create.settings, store=create.store)
-        parent = request.history.parent
-        parent_id = None if parent is None else parent.id
-        stream = TurnStream(request.response_id, parent_id, echo, executor.clock())
-        ended: Ended | None = None
-        waiting: list[Event] = []
-        begun = False
-        async with aclosing(self._upstream_batches(request, upstream)) as batches:
-            async for batch in batches:
-                if not begun:
-                    begun = True
-                    waiting += stream.open()
-                events, ended = _until_end(batch)
-                if events and self._first_output_s is None:
-                    self._first_output_s = executor.monotonic() - self._begun_at
-                waiting += stream.feed(events)
-                if ended is not None:
-                    break
-                if waiting:
-                    yield waiting
-                    waiting = []
-        if not begun:
-            waiting += stream.open()
-        finished = stream.close(ended or _LOST, executor.clock())
-        if create.store and finished.status != "failed":
-            if waiting:
-                yield waiting  # the commit takes a disk write: the text need not wait for it
-                waiting = []
-            finished = await self._commit(request, stream, finished, echo)
-        self._remember(request, finished)
-        self.finished = finished
-        yield [*waiting, finished.terminal]
-
-    async def _upstream_batches(self, request: UpstreamRequest, upstream: Upstream) -> AsyncGenerator[Batch, None]:
-        """Yield the upstream's batches; whatever it raises after it began ends the turn as failed."""
-        if not self._create.generate:
-            yield [_WARMED_UP]
-            return
-        begun = False
-        try:
-            async with _closing(upstream.stream(request)) as batches:
-                async for batch in batches:
-                    begun = True
-                    yield batch
-        except Refused as refused:
-            if not begun:
-                raise
-            yield [Ended("failed", error=Failure(refused.problem.code, refused.problem.message))]
-        except (Exception, asyncio.CancelledError) as error:
-            # The seam to foreign code: whatever goes wrong there must reach the client as an answer.
-            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
-                raise
-            _log.error("action=stream response_id=%s error=%s", request.response_id, outline(error))
-            if not begun:
-                message = "The upstream failed unexpectedly; the gateway's log has more. Try again."
-                raise Refused(Problem("server_error", message)) from error
-            yield [_BROKEN]
-
     async def _commit(self, request: UpstreamRequest, stream: TurnStream, finished: Finished, echo: bytes) -> Finished:
         """Write the turn's record; a turn that could not be stored as promised has failed."""
         executor, parent = self._executor, request.history.parent
@@ -259,7 +226,7 @@ class Run:
         record = Record(
             tenant=request.tenant,
             id=request.response_id,
-            parent_id=None if parent is None else parent.id,
+            parent_id=_id_of(parent),
             created_at=now,
             expires_at=now + executor.retention_s,
             head=encode_head(finished.head),
@@ -299,16 +266,34 @@ class Run:
             executor.cache.put_shared(request.tenant, turn)
 
 
-@asynccontextmanager
-async def _closing(batches: AsyncGenerator[Batch, None]) -> AsyncIterator[AsyncGenerator[Batch, None]]:
-    """Stop an upstream at the end of a block. What it raises then comes too late to matter to the turn."""
+async def _warm_up() -> AsyncGenerator[Batch, None]:
+    """Stand in for an upstream where nothing is to be generated (`generate: false`)."""
+    yield (_WARMED_UP,)
+
+
+async def _stop(batches: AsyncGenerator[Batch, None]) -> None:
+    """Stop an upstream. What it raises then comes too late to matter to the turn."""
     try:
-        yield batches
-    finally:
-        try:
-            await batches.aclose()
-        except Exception as error:  # noqa: BLE001 - foreign code
-            _log.warning("action=stop error=%s", outline(error))
+        await batches.aclose()
+    except Exception as error:  # noqa: BLE001 - the seam to foreign code
+        _log.warning("action=stop error=%s", outline(error))
+
+
+def _end_of(error: BaseException, request: UpstreamRequest, *, begun: bool) -> Ended:
+    """Say how a turn ends whose upstream raised `error` instead of yielding; what is no answer is raised again."""
+    if isinstance(error, StopAsyncIteration):
+        return _LOST
+    if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+        raise error
+    if isinstance(error, Refused):
+        if not begun:
+            raise error
+        return Ended("failed", error=Failure(error.problem.code, error.problem.message))
+    _log.error("action=stream response_id=%s error=%s", request.response_id, outline(error))
+    if begun:
+        return _BROKEN
+    message = "The upstream failed unexpectedly; the gateway's log has more. Try again."
+    raise Refused(Problem("server_error", message)) from error
 
 
 def _is_cancelled() -> bool:
@@ -317,14 +302,8 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _until_end(batch: Batch) -> tuple[list[Event], Ended | None]:
-    """Split a batch at its end mark; what an upstream says after its own end is not forwarded."""
-    events: list[Event] = []
-    for event in batch:
-        if isinstance(event, Ended):
-            return events, event
-        events.append(event)
-    return events, None
+def _id_of(turn: Turn | None) -> ResponseId | None:
+    return None if turn is None else turn.id
 
 
 def _store_unavailable() -> Problem:

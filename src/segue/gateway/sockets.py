@@ -16,6 +16,9 @@ from aiohttp import web
 _DEAD_PEER_S = 120
 
 _TEXT = 0x81  # FIN and the opcode of a text frame (RFC 6455, 5.2)
+_SHORT = struct.Struct("!BB").pack
+_MEDIUM = struct.Struct("!BBH").pack
+_LONG = struct.Struct("!BBQ").pack
 
 
 def watch_peer(request: web.Request) -> None:
@@ -41,10 +44,10 @@ def text_frames(payloads: Sequence[bytes]) -> bytes:
     for payload in payloads:
         size = len(payload)
         if size < 126:  # noqa: PLR2004 - RFC 6455, 5.2: the three forms of a length
-            pieces.append(bytes((_TEXT, size)))
+            pieces.append(_SHORT(_TEXT, size))
         elif size < 0x10000:  # noqa: PLR2004 - as above
-            pieces.append(struct.pack("!BBH", _TEXT, 126, size))
+            pieces.append(_MEDIUM(_TEXT, 126, size))
         else:
-            pieces.append(struct.pack("!BBQ", _TEXT, 127, size))
+            pieces.append(_LONG(_TEXT, 127, size))
         pieces.append(payload)
     return b"".join(pieces)

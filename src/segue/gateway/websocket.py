@@ -148,7 +148,7 @@ class Connection:
                 case Start():
                     self._turns[effect.lane] = self._loop.create_task(self._run_turn(effect))
                 case Reply():
-                    await self._send([socket_reply(effect.problem)])
+                    await self._refuse(effect.problem)
                 case Evict():
                     self._gateway.cache.drop_slot((self, effect.lane), effect.response_id)
                 case Cancel():
@@ -172,14 +172,18 @@ class Connection:
         caller = Caller(self._tenant, self._meter, (self, start.lane))
         run = self._gateway.executor.run(start.create, caller)
         outcome = LaneInput.FAILED
+        events = size = 0
         try:
             async with aclosing(run.events()) as batches:
                 async for batch in batches:
-                    await self._send([event.data for event in batch])
+                    payloads = [event.data for event in batch]
+                    await self._send(payloads)
+                    events += len(payloads)
+                    size += sum(map(len, payloads))
             if run.finished is not None and run.finished.status != "failed":
                 outcome = LaneInput.SUCCEEDED
         except Refused as refused:
-            await self._send([socket_reply(refused.problem)])
+            await self._refuse(refused.problem)
         except ConnectionError:
             return  # the reader learns of it too, and cleans up
         except Exception as error:  # noqa: BLE001 - a bug of ours must not leave the client waiting in a dead lane
@@ -187,6 +191,8 @@ class Connection:
             del self._turns[start.lane]
             await self._close(WSCloseCode.INTERNAL_ERROR, "internal error")
             return
+        finally:
+            self._meter.sent(events, size)
         del self._turns[start.lane]
         effects = self._session.ended(start.lane, outcome, self._loop.time())
         self._room.set()
@@ -213,9 +219,13 @@ class Connection:
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
+    async def _refuse(self, problem: Problem) -> None:
+        payload = socket_reply(problem)
+        await self._send([payload])
+        self._meter.sent(1, len(payload))
+
     async def _send(self, payloads: Sequence[bytes]) -> None:
         """Write messages: all in one piece unless they are compressed; return when the socket has room for more."""
-        self._meter.sent(len(payloads), sum(map(len, payloads)))
         if self._socket.compress:
             for payload in payloads:
                 await self._socket.send_frame(payload, WSMsgType.TEXT)

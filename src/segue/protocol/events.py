@@ -58,12 +58,12 @@ class OutputWriter:
 
     def text(self, delta: str) -> list[Event]:
         """Add text to the assistant message, opening one if none is open."""
-        events: list[Event] = []
-        if not isinstance(self._open, _OpenText):
-            events += self.end_item()
-            events += self._start_message()
-        assert isinstance(self._open, _OpenText)
         opened = self._open
+        events: list[Event] = []
+        if not isinstance(opened, _OpenText):
+            events = self.end_item()
+            opened = self._open_message()
+            events += self._start_message(opened)
         opened.texts.append(delta)
         number = self._next()
         data = b"%b%b%b%d}" % (opened.delta_head, encode(delta), b',"logprobs":[],"sequence_number":', number)
@@ -101,14 +101,16 @@ class OutputWriter:
             return self._end_call(opened, status)
         return []
 
-    def _start_message(self) -> list[Event]:
+    def _open_message(self) -> _OpenText:
         self._index += 1
-        ident = item_id("msg", self._response_id, self._index)
-        self._open = _OpenText(ident, self._index)
-        item = {"id": ident, "type": "message", "status": "in_progress", "role": "assistant", "content": []}
+        self._open = opened = _OpenText(item_id("msg", self._response_id, self._index), self._index)
+        return opened
+
+    def _start_message(self, opened: _OpenText) -> list[Event]:
+        item = {"id": opened.id, "type": "message", "status": "in_progress", "role": "assistant", "content": []}
         return [
             self._event("response.output_item.added", output_index=self._index, item=item),
-            self._part("response.content_part.added", ident, part=_text_part("")),
+            self._part("response.content_part.added", opened.id, part=_text_part("")),
         ]
 
     def _end_message(self, opened: _OpenText, status: ItemStatus) -> list[Event]:

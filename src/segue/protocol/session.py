@@ -81,14 +81,20 @@ Effect = Start | Reply | Evict | Cancel | Close
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 
-class LaneState(Enum):
+class _Word(Enum):
+    """A word of the tables below; hashed by identity, since Enum's own hash is a Python call in every transition."""
+
+    __hash__ = object.__hash__
+
+
+class LaneState(_Word):
     """Whether a lane runs a turn."""
 
     IDLE = "idle"
     RUNNING = "running"
 
 
-class LaneInput(Enum):
+class LaneInput(_Word):
     """What can happen to a lane."""
 
     REQUEST = "request"  # a create, or the problem that a message turned out to be
@@ -97,7 +103,7 @@ class LaneInput(Enum):
     CANCELLED = "cancelled"  # the turn was stopped; nobody is to blame
 
 
-class Action(Enum):
+class Action(_Word):
     """What a transition asks of the lane."""
 
     QUEUE = "queue"
@@ -115,7 +121,7 @@ LANE: dict[tuple[LaneState, LaneInput], tuple[LaneState, tuple[Action, ...]]] = 
 }
 
 
-class Phase(Enum):
+class Phase(_Word):
     """How far a connection is from its end."""
 
     OPEN = "open"
@@ -123,7 +129,7 @@ class Phase(Enum):
     CLOSED = "closed"
 
 
-class PhaseInput(Enum):
+class PhaseInput(_Word):
     """What can happen to a connection as a whole."""
 
     EXPIRE = "expire"  # the age limit is reached

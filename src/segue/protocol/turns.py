@@ -47,15 +47,30 @@ class TurnStream:
         self._number = FIRST_SEQUENCE_NUMBER
         self._output: list[Item] = []
         self._added = 0
+        self.ended: Ended | None = None
 
     def open(self) -> list[Event]:
         """Return the first two events of the turn."""
         response = encode_response(self._head, (), self._echo)
         return [response_event("response.created", response, 0), response_event("response.in_progress", response, 1)]
 
-    def feed(self, events: Iterable[Event]) -> list[Event]:
-        """Return the upstream's `events` as the client gets them: the same bytes, numbered without a gap."""
-        return [self._forward(event) for event in events]
+    def feed(self, batch: Iterable[Event | Ended]) -> list[Event]:
+        """Return an upstream's events as the client gets them: the same bytes, numbered without a gap.
+
+        At an end mark `ended` is set, and what an upstream says after its own end is not forwarded.
+        """
+        forwarded: list[Event] = []
+        for event in batch:
+            if isinstance(event, Ended):
+                self.ended = event
+                break
+            if event.type == _DONE:
+                self._output.append(event.item)
+            elif event.type == _ADDED:
+                self._added += 1
+            forwarded.append(event if event.sequence_number == self._number else _renumber(event, self._number))
+            self._number += 1
+        return forwarded
 
     def close(self, ended: Ended, now: float) -> Finished:
         """Fold the turn. The terminal event is returned, not yet to be sent: a stored turn is committed first."""
@@ -75,18 +90,6 @@ class TurnStream:
         terminal = response_event(f"response.{ended.status}", response, self._number)
         return Finished(head, output, response, terminal)
 
-    def _forward(self, event: Event) -> Event:
-        if event.type == _DONE:
-            self._output.append(event.item)
-        elif event.type == _ADDED:
-            self._added += 1
-        number = self._number
-        self._number += 1
-        if event.sequence_number == number:
-            return event
-        data = with_field(event.data, "sequence_number", number)
-        return Event(event.type, data, number, event.item)
-
     def _judge(self, ended: Ended) -> Ended:
         """Hold an upstream to the protocol: it leaves no item open, and says why it did not complete."""
         if ended.status == "failed":
@@ -103,3 +106,7 @@ class TurnStream:
     @staticmethod
     def _broken(message: str, ended: Ended) -> Ended:
         return Ended("failed", ended.usage, Failure("upstream_protocol_error", message))
+
+
+def _renumber(event: Event, number: int) -> Event:
+    return Event(event.type, with_field(event.data, "sequence_number", number), number, event.item)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import aclosing
 
 import msgspec
 
@@ -110,8 +109,8 @@ class ScriptedUpstream:
     ) -> None:
         self._script = None if script is None else deque(script)
         self._models = tuple(models)
-        self._deltas = deltas
-        self._piece = ("scripted words and more of them " * (delta_bytes // 32 + 1))[:delta_bytes]
+        piece = ("scripted words and more of them " * (delta_bytes // 32 + 1))[:delta_bytes]
+        self._pattern = ScriptedTurn((Text((piece,) * deltas),))
         self._pace_s = pace_s
         #: Every request that began, newest last; only kept with a script.
         self.requests: list[UpstreamRequest] = []
@@ -142,19 +141,40 @@ class ScriptedUpstream:
         """Play the next turn."""
         turn = self._expect(request)
         self.started += 1
-        ended = False
-        try:
-            async with aclosing(self._play(turn, request)) as batches:  # left to the collector, it would cost a task
-                async for batch in batches:
-                    ended = bool(batch) and isinstance(batch[-1], Ended)  # nobody asks for more after that
-                    yield batch
-        finally:
-            self.cancelled += not ended
+        self.cancelled += 1  # until its end is reached
+        writer = OutputWriter(request.response_id)
+        tokens_in = sum(map(len, request.history.input if self._script is None else request.history.items())) // 4
+        written = 0
+        waiting: list[Event | Ended] = []
+        for step in turn.steps:
+            match step:
+                case Text():
+                    for piece in step.pieces:
+                        if self._pace_s:
+                            yield waiting
+                            waiting = []
+                            await asyncio.sleep(self._pace_s)
+                        waiting += writer.text(piece)
+                        written += len(piece)
+                case Call():
+                    waiting += writer.call(step.call_id, step.name, step.arguments)
+                    written += len(step.arguments)
+                case Wait():
+                    yield waiting
+                    waiting = []
+                    await step.event.wait()
+                case _:
+                    waiting += _stop(step, writer, usage(tokens_in, written // 4))
+                    break
+        else:
+            waiting += [*writer.end_item(), Ended("completed", usage(tokens_in, written // 4))]
+        self.cancelled -= 1
+        yield waiting
 
-    def _expect(self, request: UpstreamRequest) -> ScriptedTurn | None:
-        """Return the turn to play (None: the pattern), or refuse loudly."""
+    def _expect(self, request: UpstreamRequest) -> ScriptedTurn:
+        """Return the turn to play, or refuse loudly."""
         if self._script is None:
-            return None
+            return self._pattern
         try:
             turn = self._next(request)
         except AssertionError as error:
@@ -174,37 +194,6 @@ class ScriptedUpstream:
         if turn.check is not None:
             turn.check(request)
         return turn
-
-    async def _play(self, turn: ScriptedTurn | None, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
-        writer = OutputWriter(request.response_id)
-        if turn is None:
-            steps: tuple[Step, ...] = (Text((self._piece,) * self._deltas),)
-        else:
-            steps = turn.steps
-        size = sum(map(len, request.history.input)) if turn is None else sum(map(len, request.history.items()))
-        written = 0
-        waiting: list[Event | Ended] = []
-        for step in steps:
-            match step:
-                case Text():
-                    for piece in step.pieces:
-                        if self._pace_s:
-                            yield waiting
-                            waiting = []
-                            await asyncio.sleep(self._pace_s)
-                        waiting += writer.text(piece)
-                        written += len(piece)
-                case Call():
-                    waiting += writer.call(step.call_id, step.name, step.arguments)
-                    written += len(step.arguments)
-                case Wait():
-                    yield waiting
-                    waiting = []
-                    await step.event.wait()
-                case _:
-                    yield [*waiting, *_stop(step, writer, usage(size // 4, written // 4))]
-                    return
-        yield [*waiting, *writer.end_item(), Ended("completed", usage(size // 4, written // 4))]
 
 
 def check_calls(request: UpstreamRequest) -> None:
