@@ -49,13 +49,12 @@ def gateway() -> str:
 
 
 def _figure(figure: Figure) -> str:
-    if figure.value is None or figure.low is None or figure.high is None:
+    if figure.value is None:
         return _row([figure.name, "not measured", "", "", ""])
+    spread = "" if figure.low == figure.high else f"{figure.low:,.4g} to {figure.high:,.4g}"
     budget = "" if figure.budget is None else f"≤ {figure.budget:,.4g} {figure.unit}"
     met = {True: "yes", False: "**no**", None: ""}[figure.met]
-    return _row(
-        [figure.name, _number(figure.value, figure.unit), f"{figure.low:,.4g} – {figure.high:,.4g}", budget, met]
-    )
+    return _row([figure.name, _number(figure.value, figure.unit), spread, budget, met])
 
 
 def _number(value: float, unit: str) -> str:

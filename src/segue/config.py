@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
 
 MIB = 1024 * 1024
 DAY_S = 24 * 3600.0
+
+T = TypeVar("T")
 
 Positive = Annotated[float, Meta(gt=0)]
 Bytes = Annotated[int, Meta(ge=1)]
@@ -86,6 +89,17 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     key: list[Key] = []
 
 
+_TABLES: dict[str, type[msgspec.Struct]] = {"server": Server, "upstream": UpstreamConfig, "key": Key}
+
+
+class _Shape(msgspec.Struct):
+    """The tables of a configuration, whatever is in them."""
+
+    server: dict[str, Any] = {}
+    upstream: list[dict[str, Any]] = []
+    key: list[dict[str, Any]] = []
+
+
 def load(path: Path | None = None, environ: Mapping[str, str] | None = None, **server: object) -> Config:
     """Read the configuration. `server` holds what the command line set in `[server]` (None means not set).
 
@@ -93,16 +107,15 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None, **s
         ConfigError: the file cannot be read, or says something that is not allowed.
     """
     tree = {} if path is None else _read(path)
-    for name, value in (os.environ if environ is None else environ).items():
+    _convert(tree, _Shape)  # or nothing could be laid over it
+    environ = os.environ if environ is None else environ
+    for name in sorted(environ, key=_in_order):
         if name.startswith("SEGUE_"):
-            _set_from_environment(tree, name, value)
+            _set_from_environment(tree, name, environ[name])
     overrides = {name: value for name, value in server.items() if value is not None}
     if overrides:
         tree["server"] = {**tree.get("server", {}), **overrides}
-    try:
-        config = msgspec.convert(tree, Config)
-    except msgspec.ValidationError as error:
-        raise ConfigError(_explain(str(error))) from None
+    config = _convert(tree, Config)
     _check(config)
     return config
 
@@ -127,6 +140,13 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
 
 
+def _convert(tree: dict[str, Any], kind: type[T]) -> T:
+    try:
+        return msgspec.convert(tree, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_explain(str(error))) from None
+
+
 def _check(config: Config) -> None:
     if not config.key and not is_loopback(config.server.host):
         raise ConfigError(
@@ -137,6 +157,11 @@ def _check(config: Config) -> None:
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
             raise ConfigError(f"two [[{what}]] tables are named {doubled[0]!r}: names must differ")
+    owners: dict[str, str] = {}
+    for key in config.key:
+        other = owners.setdefault(key.sha256, key.name)
+        if other != key.name:
+            raise ConfigError(f"the [[key]] tables {other!r} and {key.name!r} have the same sha256: whose key is it?")
 
 
 def _explain(text: str) -> str:
@@ -147,8 +172,7 @@ def _explain(text: str) -> str:
     if not field:
         return f"{where}: {what}"
     field = field.rstrip("`")
-    tables = {"server": Server, "upstream[...]": UpstreamConfig, "key[...]": Key}
-    known = tables.get(where, Config).__struct_fields__
+    known = _TABLES.get(where.partition("[")[0], Config).__struct_fields__
     close = get_close_matches(field, known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
     return f"{where}: unknown key {field!r}; {hint}"
@@ -156,8 +180,7 @@ def _explain(text: str) -> str:
 
 def _set_from_environment(tree: dict[str, Any], name: str, value: str) -> None:
     table, _, rest = name.removeprefix("SEGUE_").lower().partition("_")
-    types = {"server": Server, "upstream": UpstreamConfig, "key": Key}
-    if table not in types or not rest:
+    if table not in _TABLES or not rest:
         raise ConfigError(f"{name}: no such setting; variables are SEGUE_SERVER_…, SEGUE_UPSTREAM_0_…, SEGUE_KEY_0_…")
     target: dict[str, Any]
     if table == "server":
@@ -165,10 +188,15 @@ def _set_from_environment(tree: dict[str, Any], name: str, value: str) -> None:
     else:
         index, _, rest = rest.partition("_")
         target = _row(tree.setdefault(table, []), index, name)
-    fields = get_type_hints(types[table])
+    fields = get_type_hints(_TABLES[table])
     if rest not in fields:
         raise ConfigError(f"{name}: no such setting; {table} has {', '.join(fields)}")
     target[rest] = _parse(value, fields[rest], name)
+
+
+def _in_order(name: str) -> list[str | int]:
+    """Sort the variables of row 2 before those of row 10: rows are made in their order."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def _row(rows: list[dict[str, Any]], index: str, name: str) -> dict[str, Any]:
@@ -183,9 +211,9 @@ def _parse(value: str, hint: Any, name: str) -> Any:  # noqa: ANN401 - a type hi
     if get_origin(hint) is list:
         return [part.strip() for part in value.split(",") if part.strip()]
     wanted = hint
-    if get_origin(hint) is UnionType:  # an optional setting; unset is how to leave it out
+    if NoneType in get_args(hint):  # an optional setting; unset is how to leave it out
         wanted = next(kind for kind in get_args(hint) if kind is not NoneType)
     try:
         return msgspec.convert(value, wanted, strict=False)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeError) as error:
         raise ConfigError(f"{name}: {error}") from None

@@ -14,7 +14,6 @@ from segue.protocol.codec import compact, decode, with_field
 from segue.protocol.problems import Problem
 from tests.strategies import hostile_bytes, hostile_texts, json_objects, json_values, pretty
 
-
 Short = Annotated[str, msgspec.Meta(max_length=2)]
 
 

@@ -96,7 +96,7 @@ def test_a_turn_may_be_closed_again_with_another_end() -> None:
     assert failed.head == Head(id=ID, created_at=100, status="failed", previous_response_id=PARENT, error=FAILED.error)
 
 
-# ------------------------------------------------------------------------------------- holding upstreams to the protocol
+# ----------------------------------------------------------------------------------- holding upstreams to the protocol
 
 
 def broken(message: str) -> Failure:

@@ -75,8 +75,11 @@ class Connection:
         server = gateway.config.server
         limits = Limits(server.max_age_s, server.idle_timeout_s, server.max_queued, server.max_message_bytes)
         self._gateway = gateway
-        self._request = request
+        assert request.transport is not None, "the upgrade was answered just now"
         self._socket = socket
+        self._transport = request.transport
+        self._drain = request.writer.drain
+        self._compressed = bool(socket.compress)
         self._tenant = tenant
         self._meter = gateway.metrics.by_transport["websocket"]
         self._loop = asyncio.get_running_loop()
@@ -226,12 +229,11 @@ class Connection:
 
     async def _send(self, payloads: Sequence[bytes]) -> None:
         """Write messages: all in one piece unless they are compressed; return when the socket has room for more."""
-        if self._socket.compress:
+        if self._socket.closed or self._transport.is_closing():
+            raise ConnectionResetError("the socket is closed")
+        if self._compressed:
             for payload in payloads:
                 await self._socket.send_frame(payload, WSMsgType.TEXT)
             return
-        transport = self._request.transport
-        if self._socket.closed or transport is None or transport.is_closing():
-            raise ConnectionResetError("the socket is closed")
-        transport.write(text_frames(payloads))
-        await self._request.writer.drain()
+        self._transport.write(text_frames(payloads))
+        await self._drain()
