@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.config import Config, ConfigError, Key, Server, UpstreamConfig, is_loopback, load
@@ -210,6 +210,7 @@ def test_a_bad_variable_is_refused_by_its_name(environ: dict[str, str], expected
         load(None, environ)
 
 
+@settings(max_examples=300)
 @given(
     st.dictionaries(
         st.from_regex(r"SEGUE_(SERVER|KEY|UPSTREAM|)_?[0-9]{0,2}_?(PORT|NAME|HOSTS|THREADS|.{0,4})", fullmatch=True),
@@ -235,7 +236,7 @@ def test_no_variable_raises_anything_but_a_config_error(environ: dict[str, str])
     ],
     ids=["missing", "a folder", "no TOML", "no text"],
 )
-def test_a_file_that_cannot_be_read_is_named(folder: Path, make: Any, words: str) -> None:  # noqa: ANN401 - a function
+def test_a_file_that_cannot_be_read_is_named(folder: Path, make: Callable[[Path], object], words: str) -> None:
     """With what is wrong with it."""
     path = folder / "segue.toml"
     make(path)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import socket
 import struct
+import termios
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
@@ -66,6 +68,11 @@ class Socket:
         answer = await self.answer()
         assert answer.error is not None, answer.response
         return answer.error
+
+    def unread_bytes(self) -> int:
+        """Return how much the kernel holds of what the gateway has sent."""
+        made = self.connection.transport.get_extra_info("socket")
+        return int(struct.unpack("i", fcntl.ioctl(made.fileno(), termios.FIONREAD, b"\0" * 4))[0])
 
     async def close_code(self, *, after_frames: bool = False) -> int:
         """Wait for the end of the connection and return its close code; 1006 is an end without a word.

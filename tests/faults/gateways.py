@@ -41,20 +41,14 @@ class Local:
 
     def received_bytes(self) -> float:
         """Return how much of what its WebSocket clients sent has reached their sessions."""
-        return self._counted("segue_received_bytes_total")
-
-    def sent_bytes(self) -> float:
-        """Return how much its WebSocket clients were sent, whether they have read it or not."""
-        return self._counted("segue_sent_bytes_total")
+        labels = {"transport": "websocket"}
+        return self.gateway.metrics.registry.get_sample_value("segue_received_bytes_total", labels) or 0.0
 
     async def rest(self) -> None:
         """Wait until nothing runs and nothing more is held than at first; all clients must be gone."""
         await until(lambda: not self.gateway.connections)
         await until(lambda: asyncio.all_tasks() <= self._tasks)
         assert self.gateway.cache.size_bytes == self._size_bytes
-
-    def _counted(self, name: str) -> float:
-        return self.gateway.metrics.registry.get_sample_value(name, {"transport": "websocket"}) or 0.0
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ import pytest
 from tests.checker import check_sse
 from tests.faults.clients import Socket, begin_post, narrow, opened, output_text
 from tests.faults.doubles import Gated, Model, Torrent
-from tests.faults.gateways import listening, settled
+from tests.faults.gateways import listening, settled, until
 
 pytestmark = pytest.mark.usefixtures("plain_loop")
 
@@ -106,17 +106,17 @@ async def test_refusals_that_nobody_reads_are_bounded() -> None:
 
 async def test_answers_keep_their_order_when_the_socket_is_full() -> None:
     """Refusals are still being written when the next request is read: it waits for its place."""
-    upstream = Gated(deltas=10, delta_bytes=100_000)
-    wrong = json.dumps({"type": "x" * 80})
-    async with listening(upstream, max_queued=500) as local, opened(local.url, through=narrow(local.url)) as socket:
-        sending = asyncio.create_task(_send_all(socket, [_request(0), *[wrong] * 500, _request(1)]))
-        await settled(local.received_bytes)
+    upstream, count = Gated(deltas=10, delta_bytes=100_000), 10_000
+    messages = [_request(0), *[json.dumps({"type": "x" * 80})] * count, _request(1)]
+    async with listening(upstream, max_queued=count) as local, opened(local.url, through=narrow(local.url)) as socket:
+        sending = asyncio.create_task(_send_all(socket, messages))
+        await until(lambda: local.received_bytes() == sum(map(len, messages[:-1])))
         upstream.gate.set()
-        await settled(local.sent_bytes)
-        turns = [await socket.answer() for _ in range(502)]
+        await settled(socket.unread_bytes)
+        turns = [await socket.answer() for _ in messages]
         await sending
     numbers = [turn.response and turn.response["metadata"]["n"] for turn in turns]
-    assert numbers == ["0", *[None] * 500, "1"]
+    assert numbers == ["0", *[None] * count, "1"]
 
 
 async def _send_all(socket: Socket, messages: Iterable[str]) -> None:

@@ -240,7 +240,7 @@ async def test_a_client_that_goes_while_its_queue_is_refused_is_no_error() -> No
                 await socket.connection.send(json.dumps({"type": "x" * 80}))
             await settled(local.received_bytes)
             upstream.gate.set()
-            await settled(local.sent_bytes)
+            await settled(socket.unread_bytes)
             await resets(socket)
         await local.rest()
         gc.collect()  # a task whose exception nobody asked for tells it when it is freed

@@ -77,7 +77,7 @@ async def test_a_slow_client_gets_everything_before_the_close() -> None:
             sending = asyncio.create_task(_send_many(socket, 300))
             await settled(local.received_bytes)
             asyncio.get_running_loop().call_later(LONGER_S, upstream.gate.set)
-            await settled(local.sent_bytes)
+            await settled(socket.unread_bytes)
             answer = (await socket.answer()).response
             assert answer is not None
             assert len(output_text(answer)) == 1_000_000

@@ -65,13 +65,29 @@ def test_a_turn_knows_its_depth_and_what_it_added_to_memory() -> None:
     assert repr(tip) == f"Turn({tip.id!r}, depth=2)"
 
 
-@pytest.mark.parametrize(("call_id", "held"), [("c1", True), ("c2", True), ("c3", False), ("new", False)])
-def test_a_call_is_found_in_any_turn_of_the_chain(call_id: str, held: bool) -> None:
-    """But not in a branch beside it."""
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ([], None),
+        ([("c1", 0)], None),
+        ([("c2", 0), ("c1", 3), ("c2", 4)], None),
+        ([("c3", 0)], ("c3", 0)),
+        ([("c1", 0), ("new", 1), ("c3", 2)], ("new", 1)),
+    ],
+)
+def test_the_first_answer_without_a_call_in_the_chain_is_found(
+    answers: list[tuple[str, int]], expected: tuple[str, int] | None
+) -> None:
+    """Any turn of the chain may have made the call, but not a branch beside it, nor the new input."""
     root = turn("a", calls=frozenset({"c1"}))
     turn("fork", root, calls=frozenset({"c3"}))
     history = History(turn("b", root, calls=frozenset({"c2"})), (b'{"call_id":"new"}',))
-    assert history.holds_call(call_id) is held
+    assert history.find_orphan(answers) == expected
+
+
+def test_a_history_without_a_parent_holds_no_call() -> None:
+    """Calls of the new input were matched when it was parsed."""
+    assert History(None, ()).find_orphan([("c", 0)]) == ("c", 0)
 
 
 # ---------------------------------------------------------------------------------------------------- delta is replay
@@ -139,6 +155,31 @@ def test_continuing_a_deep_chain_looks_at_no_ancestor() -> None:
     assert tip.size_bytes == turn("new").size_bytes
 
 
+class Counted(frozenset[str]):
+    """Calls that count how often they are looked through."""
+
+    looks = 0
+
+    def __iter__(self) -> Iterator[str]:
+        Counted.looks += 1
+        return super().__iter__()
+
+    def __contains__(self, call_id: object) -> bool:
+        Counted.looks += 1
+        return super().__contains__(call_id)
+
+
+def test_many_answers_to_old_calls_look_through_a_chain_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client can send a hundred thousand, to a chain of thousands of turns."""
+    monkeypatch.setattr(Counted, "looks", 0)
+    calls = [str(number) for number in range(1000)]
+    tip = turn("0", calls=Counted(calls))
+    for _ in range(100):
+        tip = turn("x", tip, calls=Counted({"other"}))
+    assert History(tip, ()).find_orphan([(call_id, 0) for call_id in calls]) is None
+    assert Counted.looks <= 101
+
+
 def test_a_fork_shares_its_prefix() -> None:
     """By identity, not by copy."""
     parent = chain(3)
@@ -152,6 +193,6 @@ def test_a_very_deep_chain_is_read_and_freed_without_recursion() -> None:
     assert tip is not None
     assert len(path(tip)) == tip.depth == 200_000
     assert list(History(tip, (b"x",)).items()) == [b"x"]
-    assert not History(tip, ()).holds_call("c")
+    assert History(tip, ()).find_orphan([("c", 0)]) == ("c", 0)
     tip = None  # overflows the stack if it is freed by recursion
     assert tip is None

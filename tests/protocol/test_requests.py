@@ -360,8 +360,6 @@ def test_no_body_raises(data: bytes) -> None:
 def test_of_a_doubled_key_the_last_one_counts() -> None:
     """As for nearly every reader of JSON, so that we and an upstream see the same request."""
     doubled = '{"input":7,"model":"a","tools":7,"input":"hi","tools":[],"model":"m"}'
-    problem = parse_create(doubled, "http")
-    assert problem == wrong_type("tools", "an array or null, but got an integer")
-    create = parse_create(doubled.replace('"tools":7,', '"tools":[{"type":"x"}],'), "http")
+    create = parse_create(doubled, "http")
     assert isinstance(create, Create)
     assert (create.settings, create.input) == (Settings(model="m"), HI)

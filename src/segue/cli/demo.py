@@ -32,8 +32,8 @@ from segue.upstreams.scripted import MODEL as SCRIPTED
 
 #: Replies are short, so that the demo measures continuation rather than a small machine's patience.
 MAX_OUTPUT_TOKENS = 48
-#: How much of the README the first question carries: near 450 tokens.
-README_CHARACTERS = 1800
+#: How much of the README the first question carries: near 600 tokens.
+README_CHARACTERS = 2300
 
 _INSTRUCTIONS = "You answer questions about a software project in one short sentence."
 _QUESTIONS = (

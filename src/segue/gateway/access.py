@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Mapping, Sequence
-from string import ascii_letters, digits
 from urllib.parse import urlsplit
 
 from segue.config import Config, Key, is_loopback
@@ -21,7 +21,7 @@ from segue.protocol.problems import Problem, quoted
 LOCAL_TENANT = "local"
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_HOST_CHARACTERS = frozenset(f"{ascii_letters}{digits}-._~[]:")  # no user, path or query hides the name's end
+_HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~-]+)(?::[0-9]*)?")  # RFC 9110, 7.2; no more hides in it
 
 
 class Access:
@@ -30,7 +30,7 @@ class Access:
     def __init__(self, config: Config) -> None:
         self._keys: Sequence[Key] = config.key
         bound = config.server.host
-        self._hosts = frozenset(name.lower() for name in (bound, *config.server.hosts))
+        self._hosts = frozenset(_plain(name) for name in (bound, *config.server.hosts) if name)
         self._origins = frozenset(origin.lower().rstrip("/") for origin in config.server.origins)
 
     def refuse_origin(self, headers: Mapping[str, str]) -> Problem | None:
@@ -85,13 +85,13 @@ class Access:
 
 
 def _host_name(host: str) -> str:
-    """Return the name of a Host field, lower case, without its port; what is more than that names nobody."""
-    if not _HOST_CHARACTERS.issuperset(host):
-        return ""
-    try:
-        return (urlsplit(f"//{host}").hostname or "").lower()
-    except ValueError:
-        return ""
+    """Return the name of a Host field without its port; what is more than that names nobody."""
+    found = _HOST.fullmatch(host)
+    return "" if found is None else _plain(found["name"])
+
+
+def _plain(name: str) -> str:
+    return name.strip("[]").lower().rstrip(".")
 
 
 def _foreign(origin: str) -> Problem:

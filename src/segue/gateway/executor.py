@@ -82,13 +82,23 @@ class Executor:
         self.monotonic = monotonic
         self.entropy = entropy
         self.deletions = 0
+        self._deleting: set[asyncio.Task[bool]] = set()
 
     def run(self, create: Create, caller: Caller) -> Run:
         """Prepare a turn; it begins when its events are asked for."""
         return Run(self, create, caller)
 
     async def delete(self, tenant: str, response_id: ResponseId) -> bool:
-        """Delete a stored response; its id resolves to nothing from now on, in memory too."""
+        """Delete a stored response; its id resolves to nothing from now on, in memory too.
+
+        Goes on when its caller is cancelled: the store would, and memory must not keep what the store has lost.
+        """
+        task = asyncio.ensure_future(self._delete(tenant, response_id))
+        self._deleting.add(task)
+        task.add_done_callback(self._deleting.discard)
+        return await asyncio.shield(task)
+
+    async def _delete(self, tenant: str, response_id: ResponseId) -> bool:
         deleted = await self.store.delete(tenant, response_id, self.clock())
         if deleted:
             self.deletions += 1
@@ -169,9 +179,9 @@ class Run:
         if parent is not None and create.store and not parent.stored:
             raise Refused(store_mismatch(parent.id))
         history = History(parent, create.input.items)
-        for call_id, index in create.input.answers:
-            if not history.holds_call(call_id):
-                raise Refused(tool_call_not_found(call_id, index))
+        orphan = history.find_orphan(create.input.answers)
+        if orphan is not None:
+            raise Refused(tool_call_not_found(*orphan))
         response_id = new_response_id(executor.entropy(ENTROPY_BYTES), _id_of(parent))
         request = UpstreamRequest(model, response_id, self._caller.tenant, history, create.settings)
         return request, upstream

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, assert_never
 
@@ -84,7 +84,8 @@ class Connection:
         self._meter = gateway.metrics.by_transport["websocket"]
         self._loop = asyncio.get_running_loop()
         self._session = Session(limits, self._loop.time())
-        self._turns: dict[str, asyncio.Task[None]] = {}
+        self._turns: set[asyncio.Task[None]] = set()
+        self._order = asyncio.Lock()
         self._room = asyncio.Event()  # set whenever the queue may have room again
         self._timer: asyncio.TimerHandle | None = None
         self._timeout: asyncio.Task[None] | None = None
@@ -138,43 +139,65 @@ class Connection:
         # To leave before the peer has answered a close would reset the connection, and cut off what is not yet read.
         others = [task for task in (self._timeout, self._closing) if task is not None]
         try:
-            await asyncio.gather(*self._turns.values(), *others, return_exceptions=True)
+            await asyncio.gather(*self._turns, *others, return_exceptions=True)
         finally:
             self._gateway.cache.drop_slot((self, DEFAULT_LANE))
 
     # --- effects -----------------------------------------------------------------------------------------------------
 
-    async def _apply(self, effects: Iterable[Effect]) -> None:
-        """Carry out effects, in their order."""
-        for effect in effects:
-            match effect:
-                case Start():
-                    self._turns[effect.lane] = self._loop.create_task(self._run_turn(effect))
-                case Reply():
-                    await self._refuse(effect.problem)
-                case Evict():
-                    self._gateway.cache.drop_slot((self, effect.lane), effect.response_id)
-                case Cancel():
-                    self._cancel_turns()
-                case Close():
-                    await self._close(effect.code, effect.reason)
-                case _:
-                    assert_never(effect)
+    async def _apply(self, effects: Sequence[Effect]) -> None:
+        """Carry out effects in their order, and after earlier ones that wait for a full socket."""
+        if not effects:
+            return
+        async with self._order:
+            for effect in effects:
+                await self._carry_out(effect)
+
+    async def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Start():
+                task = self._loop.create_task(self._run_turn(effect))
+                self._turns.add(task)
+                task.add_done_callback(self._turns.discard)
+            case Reply():
+                await self._refuse(effect.problem)
+            case Evict():
+                self._gateway.cache.drop_slot((self, effect.lane), effect.response_id)
+            case Cancel():
+                self._cancel_turns()
+            case Close():
+                await self._close(effect.code, effect.reason)
+            case _:
+                assert_never(effect)
 
     async def _close(self, code: int, reason: str) -> None:
         """Close the socket; returns when the peer has answered, or takes too long."""
         self._room.set()
         self._closing = self._loop.create_task(self._socket.close(code=code, message=reason.encode()))
-        await self._closing
+        await asyncio.shield(self._closing)
 
     def _cancel_turns(self) -> None:
-        for task in self._turns.values():
+        for task in self._turns:
             task.cancel()
 
     async def _run_turn(self, start: Start) -> None:
+        """Run a turn to its end, and do what the session makes of it."""
+        try:
+            outcome = await self._stream(start)
+            effects = self._session.ended(start.lane, outcome, self._loop.time())
+            self._room.set()
+            self._arm()
+            await self._apply(effects)
+        except ConnectionError:
+            pass  # the reader learns of it too, and cleans up
+        except Exception as error:  # noqa: BLE001 - a bug of ours must not leave the client waiting in a dead lane
+            _log.error("action=turn error=%s", outline(error))
+            await self._close(WSCloseCode.INTERNAL_ERROR, "internal error")
+
+    async def _stream(self, start: Start) -> LaneInput:
+        """Send a turn's events; returns what the turn means for its lane."""
         caller = Caller(self._tenant, self._meter, (self, start.lane))
         run = self._gateway.executor.run(start.create, caller)
-        outcome = LaneInput.FAILED
         events = size = 0
         try:
             async with aclosing(run.events()) as batches:
@@ -183,24 +206,12 @@ class Connection:
                     await self._send(payloads)
                     events += len(payloads)
                     size += sum(map(len, payloads))
-            if run.finished is not None and run.finished.status != "failed":
-                outcome = LaneInput.SUCCEEDED
         except Refused as refused:
             await self._refuse(refused.problem)
-        except ConnectionError:
-            return  # the reader learns of it too, and cleans up
-        except Exception as error:  # noqa: BLE001 - a bug of ours must not leave the client waiting in a dead lane
-            _log.error("action=turn error=%s", outline(error))
-            del self._turns[start.lane]
-            await self._close(WSCloseCode.INTERNAL_ERROR, "internal error")
-            return
         finally:
             self._meter.sent(events, size)
-        del self._turns[start.lane]
-        effects = self._session.ended(start.lane, outcome, self._loop.time())
-        self._room.set()
-        self._arm()
-        await self._apply(effects)
+        good = run.finished is not None and run.finished.status != "failed"
+        return LaneInput.SUCCEEDED if good else LaneInput.FAILED
 
     # --- timers ------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ up and joining. Not here: which turns are held in memory, and for how long (cach
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from segue.protocol.ids import ResponseId
 from segue.protocol.items import Item
@@ -70,14 +70,18 @@ class History:
             yield from turn.output
         yield from self.input
 
-    def holds_call(self, call_id: str) -> bool:
-        """Tell whether the chain made this tool call. The newest turn is looked at first: nearly always the answer."""
+    def find_orphan(self, answers: Sequence[tuple[str, int]]) -> tuple[str, int] | None:
+        """Return the first of the `(call_id, index)` whose tool call the chain did not make.
+
+        The newest turn is looked at first, nearly always the last that needs to be; none is looked at twice, however
+        many answers there are.
+        """
+        wanted = {call_id for call_id, _ in answers}
         turn = self.parent
-        while turn is not None:
-            if call_id in turn.calls:
-                return True
+        while turn is not None and wanted:
+            wanted.difference_update(turn.calls)
             turn = turn.parent
-        return False
+        return next((answer for answer in answers if answer[0] in wanted), None)
 
 
 def path(turn: Turn | None) -> list[Turn]:

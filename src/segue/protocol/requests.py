@@ -76,10 +76,10 @@ class _Wire(msgspec.Struct, kw_only=True):
     conversation: Raw = _NULL
     prompt: Raw = _NULL
     instructions: str | None = None
-    tools: list[_Tool] | None = None
-    tool_choice: Literal["none", "auto", "required"] | _ToolChoice | None = None
-    text: _Text | None = None
-    reasoning: _Reasoning | None = None
+    tools: Raw = _NULL
+    tool_choice: Raw = _NULL
+    text: Raw = _NULL
+    reasoning: Raw = _NULL
     metadata: Metadata | None = None
     include: list[str] | None = None
     parallel_tool_calls: bool | None = None
@@ -94,15 +94,6 @@ class _Wire(msgspec.Struct, kw_only=True):
     service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
-
-
-class _Raws(msgspec.Struct):
-    """The same message once more, for the fields that are kept as values, with more in them than `_Wire` checked."""
-
-    tools: Raw = _NULL
-    tool_choice: Raw = _NULL
-    text: Raw = _NULL
-    reasoning: Raw = _NULL
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,7 +142,14 @@ class _Head(msgspec.Struct):
 
 _heads = msgspec.json.Decoder(_Head)
 _wires = msgspec.json.Decoder(_Wire)
-_raws = msgspec.json.Decoder(_Raws)
+
+#: What is checked of the fields that are kept as whole values, with more in them than we know.
+_SHAPES: dict[str, msgspec.json.Decoder[Any]] = {
+    "tools": msgspec.json.Decoder(list[_Tool]),
+    "tool_choice": msgspec.json.Decoder(Literal["none", "auto", "required"] | _ToolChoice),
+    "text": msgspec.json.Decoder(_Text),
+    "reasoning": msgspec.json.Decoder(_Reasoning),
+}
 
 #: Fields that ask for something this version does not do. Ignoring them would give a wrong answer, so they are refused.
 _REFUSED = (
@@ -178,10 +176,10 @@ def parse_create(data: bytes | str, transport: Transport) -> Create | Problem:
     wire = decode(data, _wires)
     if isinstance(wire, Problem):
         return wire
-    problem = _refuse(wire, transport) or _find_gap(wire)
+    problem = _refuse(wire, transport)
     if problem is not None:
         return problem
-    settings = _settings(data, wire)
+    settings = _settings(wire)
     if isinstance(settings, Problem):
         return settings
     parsed = Input() if wire.input == _NULL else parse_input(wire.input)
@@ -213,31 +211,16 @@ def _refuse(wire: _Wire, transport: Transport) -> Problem | None:
     return None
 
 
-def _find_gap(wire: _Wire) -> Problem | None:
-    """Find what a tool or format of a kind that we know cannot do without; other kinds are the upstream's business."""
-    for index, tool in enumerate(wire.tools or ()):
-        if tool.type in {"function", "custom"} and not tool.name:
-            return missing(f"tools[{index}].name")
-    form = None if wire.text is None else wire.text.format
-    if form is not None and form.type == "json_schema":
-        if not form.name:
-            return missing("text.format.name")
-        if form.schema is None:
-            return missing("text.format.schema")
-    return None
-
-
-def _settings(data: bytes | str, wire: _Wire) -> Settings | Problem:
-    raws = decode(data, _raws)
-    if isinstance(raws, Problem):
-        return raws
+def _settings(wire: _Wire) -> Settings | Problem:
     values: dict[str, Any] = {}
-    for name in _Raws.__struct_fields__:
-        value = decode_value(getattr(raws, name), name)
+    for name in _SHAPES:
+        raw = getattr(wire, name)
+        if raw == _NULL:
+            continue
+        value = _shaped(raw, name)
         if isinstance(value, Problem):
             return value
-        if value is not None:
-            values[name] = value
+        values[name] = value
     for name in _PLAIN:
         value = getattr(wire, name)
         if value is not None:
@@ -246,4 +229,26 @@ def _settings(data: bytes | str, wire: _Wire) -> Settings | Problem:
     return Settings(**values)
 
 
-_PLAIN = tuple(name for name in Settings.__struct_fields__ if name not in {*_Raws.__struct_fields__, "include"})
+def _shaped(raw: Raw, name: str) -> Any | Problem:  # noqa: ANN401 - a JSON value of the field's shape
+    """Check what we know of a field, and return all of its value."""
+    known = decode(raw, _SHAPES[name], name)
+    if isinstance(known, Problem):
+        return known
+    return _find_gap(known) or decode_value(raw, name)
+
+
+def _find_gap(known: object) -> Problem | None:
+    """Find what a tool or format of a kind that we know cannot do without; other kinds are the upstream's business."""
+    if isinstance(known, list):
+        for index, tool in enumerate(known):
+            if tool.type in {"function", "custom"} and not tool.name:
+                return missing(f"tools[{index}].name")
+    if isinstance(known, _Text) and known.format is not None and known.format.type == "json_schema":
+        if not known.format.name:
+            return missing("text.format.name")
+        if known.format.schema is None:
+            return missing("text.format.schema")
+    return None
+
+
+_PLAIN = tuple(name for name in Settings.__struct_fields__ if name not in {*_SHAPES, "include"})

@@ -141,35 +141,38 @@ class ScriptedUpstream:
         """Play the next turn."""
         turn = self._expect(request)
         self.started += 1
-        self.cancelled += 1  # until its end is reached
         writer = OutputWriter(request.response_id)
         tokens_in = sum(map(len, request.history.input if self._script is None else request.history.items())) // 4
         written = 0
         waiting: list[Event | Ended] = []
-        for step in turn.steps:
-            match step:
-                case Text():
-                    for piece in step.pieces:
-                        if self._pace_s:
-                            yield waiting
-                            waiting = []
-                            await asyncio.sleep(self._pace_s)
-                        waiting += writer.text(piece)
-                        written += len(piece)
-                case Call():
-                    waiting += writer.call(step.call_id, step.name, step.arguments)
-                    written += len(step.arguments)
-                case Wait():
-                    yield waiting
-                    waiting = []
-                    await step.event.wait()
-                case _:
-                    waiting += _stop(step, writer, usage(tokens_in, written // 4))
-                    break
-        else:
-            waiting += [*writer.end_item(), Ended("completed", usage(tokens_in, written // 4))]
-        self.cancelled -= 1
-        yield waiting
+        ended = False
+        try:
+            for step in turn.steps:
+                match step:
+                    case Text():
+                        for piece in step.pieces:
+                            if self._pace_s:
+                                yield waiting
+                                waiting = []
+                                await asyncio.sleep(self._pace_s)
+                            waiting += writer.text(piece)
+                            written += len(piece)
+                    case Call():
+                        waiting += writer.call(step.call_id, step.name, step.arguments)
+                        written += len(step.arguments)
+                    case Wait():
+                        yield waiting
+                        waiting = []
+                        await step.event.wait()
+                    case _:
+                        waiting += _stop(step, writer, usage(tokens_in, written // 4))
+                        break
+            else:
+                waiting += [*writer.end_item(), Ended("completed", usage(tokens_in, written // 4))]
+            ended = True  # nobody asks for more after that
+            yield waiting
+        finally:
+            self.cancelled += not ended
 
     def _expect(self, request: UpstreamRequest) -> ScriptedTurn:
         """Return the turn to play, or refuse loudly."""
@@ -207,7 +210,7 @@ def check_calls(request: UpstreamRequest) -> None:
 
 
 class _Head(msgspec.Struct):
-    type: str = "message"
+    type: str | None = None
     call_id: str | None = None
 
 
@@ -216,7 +219,7 @@ _heads = msgspec.json.Decoder(_Head)
 
 def _answers(item: bytes) -> str | None:
     head = _heads.decode(item)
-    return head.call_id if head.type.endswith("_call_output") else None
+    return head.call_id if (head.type or "").endswith("_call_output") else None
 
 
 def _stop(step: Step, writer: OutputWriter, counted: Usage) -> list[Event | Ended]:

@@ -1,0 +1,287 @@
+"""Who may talk to the gateway: names that are ours, pages that are ours, keys, and what only this machine may see."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict
+
+from segue.config import Config, Key, Server
+from segue.gateway.access import LOCAL_TENANT, Access
+from segue.gateway.replies import http_reply
+from segue.protocol.problems import Problem
+
+#: Header values as the server decodes them: bytes that are no text become lone surrogates.
+raw_headers = st.binary(max_size=20).map(lambda data: data.decode("utf-8", "surrogateescape"))
+LOCAL = Access(Config())
+
+
+def access(host: str = "127.0.0.1", *, hosts: tuple[str, ...] = (), origins: tuple[str, ...] = ()) -> Access:
+    return Access(Config(server=Server(host=host, hosts=list(hosts), origins=list(origins)), key=[key("k")]))
+
+
+def key(secret: str | bytes, tenant: str = "alice") -> Key:
+    data = secret.encode() if isinstance(secret, str) else secret
+    return Key(name=f"key of {tenant}", tenant=tenant, sha256=hashlib.sha256(data).hexdigest())
+
+
+def headers(**fields: str | None) -> CIMultiDict[str]:
+    named = {"host": "127.0.0.1:4747", **fields}
+    return CIMultiDict({name.replace("_", "-"): value for name, value in named.items() if value is not None})
+
+
+def code_of(problem: Problem | str | None) -> str | None:
+    return problem.code if isinstance(problem, Problem) else problem
+
+
+# --------------------------------------------------------------------------------------------------------------- Host
+
+OURS = [
+    *("127.0.0.1", "127.0.0.1:4747", "127.0.0.2", "127.0.0.2:80", "[::1]", "[::1]:4747", "localhost", "localhost:4747"),
+    *("LOCALHOST", "localhost.", "localhost.:4747", "agent.localhost:4747", "localhost:"),
+]
+NOT_OURS = [
+    *("", "evil.example", "evil.example:4747", "127.0.0.1.evil.example", "localhost.evil.example", "notlocalhost"),
+    *("127.0.0.1.nip.io", "0.0.0.0:4747", "[::]", "10.0.0.1", "192.168.1.2:4747", "128.0.0.1", "0.0.0.1"),
+    *("[fe80::1]", "[::ffff:10.0.0.1]", "2130706433", "0x7f.0.0.1", "127.1", ":4747", ".", "[]", "[::1", "::1"),
+]
+TRICKS = [
+    *("127.0.0.1@evil.example", "evil.example@127.0.0.1", "evil.example#127.0.0.1", "127.0.0.1#evil.example"),
+    *("evil.example/127.0.0.1", "127.0.0.1/evil.example", "127.0.0.1?evil.example", "evil.example?@127.0.0.1"),
+    *("127.0.0.1\\evil.example", "evil.example\\@127.0.0.1", "127.0.0.1,evil.example", "evil.example, 127.0.0.1"),
+    *("127.0.0.1 evil.example", "evil.example:80@127.0.0.1", "http://127.0.0.1", "//127.0.0.1", "127.0.0.1%00.evil"),
+    *("127.0.0.1\t", "local\thost", "localhost\n", "\N{FULLWIDTH LATIN SMALL LETTER L}ocalhost", "127。0。0。1"),
+    *("localhost\udcff", "\udcff", "127.0.0.1%2eevil.example", "[::1]evil.example", "evil.example[::1]"),
+]
+
+
+@pytest.mark.parametrize("host", OURS)
+def test_a_request_may_name_this_machine(host: str) -> None:
+    """In each way that cannot lead elsewhere."""
+    assert LOCAL.refuse_origin(headers(host=host)) is None
+
+
+@pytest.mark.parametrize("host", [*NOT_OURS, *TRICKS])
+def test_a_request_that_names_another_host_is_refused(host: str) -> None:
+    """A page whose name was made to resolve to 127.0.0.1 still sends its own."""
+    problem = LOCAL.refuse_origin(headers(host=host))
+    assert isinstance(problem, Problem)
+    assert problem.code == "forbidden_host"
+    assert problem.message.endswith("is not served here. Add its name to server.hosts in the configuration.")
+
+
+def test_a_request_without_a_host_is_refused() -> None:
+    """HTTP/1.0 clients must say whom they mean too."""
+    assert code_of(LOCAL.refuse_origin(headers(host=None))) == "forbidden_host"
+
+
+@pytest.mark.parametrize(
+    ("configured", "host", "ours"),
+    [
+        ("gw.example", "gw.example:4747", True),
+        ("gw.example", "GW.Example.", True),
+        ("GW.example.", "gw.example", True),
+        ("gw.example", "api.gw.example", False),
+        ("gw.example", "gw.example.evil.example", False),
+        ("gw.example", "gw.example@evil.example", False),
+        ("10.0.0.1", "10.0.0.1:80", True),
+        ("10.0.0.1", "10.0.0.10", False),
+        ("fd00::1", "[fd00::1]:4747", True),
+        ("[fd00::1]", "[fd00::1]", True),
+        ("*", "evil.example", True),
+        ("*", "", True),
+    ],
+)
+def test_a_name_is_served_if_it_is_configured_or_bound(configured: str, host: str, *, ours: bool) -> None:
+    """And no other; `*` leaves the check to whatever stands in front."""
+    assert (access(hosts=(configured,)).refuse_origin(headers(host=host)) is None) is ours
+    if configured != "*":
+        assert (access(configured).refuse_origin(headers(host=host)) is None) is ours
+
+
+@pytest.mark.parametrize("host", ["", "evil.example", "evil@x"])
+def test_a_gateway_that_is_bound_to_every_address_serves_no_name_for_it(host: str) -> None:
+    """An empty bind address is no name."""
+    assert code_of(access("").refuse_origin(headers(host=host))) == "forbidden_host"
+
+
+# ------------------------------------------------------------------------------------------- Origin and Sec-Fetch-Site
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "ours"),
+    [
+        ("127.0.0.1:4747", "http://127.0.0.1:4747", True),
+        ("127.0.0.1:4747", "HTTP://127.0.0.1:4747", True),
+        ("[::1]:4747", "http://[::1]:4747", True),
+        ("localhost", "http://localhost", True),
+        ("localhost:80", "http://localhost", True),
+        ("localhost", "http://localhost:80", True),
+        ("localhost", "https://localhost:443", True),
+        ("LocalHost:4747", "http://localhost:4747", True),
+        ("127.0.0.1:4747", "null", False),
+        ("127.0.0.1:4747", "", False),
+        ("127.0.0.1:4747", "http://evil.example", False),
+        ("127.0.0.1:4747", "http://127.0.0.1", False),
+        ("127.0.0.1:4747", "http://127.0.0.1:4748", False),
+        ("127.0.0.1:4747", "http://localhost:4747", False),
+        ("127.0.0.1:4747", "http://127.0.0.1:4747@evil.example", False),
+        ("127.0.0.1:4747", "http://127.0.0.1:4747.evil.example", False),
+        ("127.0.0.1:4747", "file://127.0.0.1:4747", False),
+        ("127.0.0.1:4747", "chrome-extension://127.0.0.1:4747", False),
+        ("127.0.0.1:4747", "127.0.0.1:4747", False),
+        ("127.0.0.1:4747", "http://127.0.0.1:99999", False),
+        ("127.0.0.1:4747", "http://[::1", False),
+        ("127.0.0.1:4747", "http://\udcff", False),
+        ("localhost:99999", "http://localhost:99999", False),
+        ("localhost:443", "http://localhost", False),
+        ("localhost", "https://localhost:80", False),
+    ],
+)
+def test_only_our_own_pages_may_call(host: str, origin: str, *, ours: bool) -> None:
+    """The same name and port; a page of another port of this machine is somebody else's."""
+    problem = LOCAL.refuse_origin(headers(host=host, origin=origin))
+    assert code_of(problem) == (None if ours else "forbidden_origin")
+
+
+@pytest.mark.parametrize(
+    ("configured", "origin", "ours"),
+    [
+        ("https://app.example", "https://app.example", True),
+        ("https://App.example/", "https://app.EXAMPLE", True),
+        ("null", "null", True),
+        ("https://app.example", "http://app.example", False),
+        ("https://app.example", "https://app.example:8443", False),
+        ("https://app.example", "https://app.example.evil.example", False),
+        ("*", "https://evil.example", False),
+    ],
+)
+def test_a_page_may_call_if_its_origin_is_configured(configured: str, origin: str, *, ours: bool) -> None:
+    """As a whole; there is no wildcard."""
+    problem = access(origins=(configured,)).refuse_origin(headers(origin=origin, sec_fetch_site="cross-site"))
+    assert code_of(problem) == (None if ours else "forbidden_origin")
+
+
+@pytest.mark.parametrize(
+    ("site", "origin", "expected"),
+    [
+        (None, None, None),
+        ("none", None, None),
+        ("same-origin", None, None),
+        ("same-site", None, "forbidden_origin"),
+        ("cross-site", None, "forbidden_origin"),
+        ("same-origin", "http://127.0.0.1:4747", None),
+        ("none", "http://evil.example", "forbidden_origin"),
+        ("same-origin", "http://evil.example", "forbidden_origin"),
+    ],
+)
+def test_a_browser_says_where_a_request_comes_from_even_without_an_origin(
+    site: str | None, origin: str | None, expected: str | None
+) -> None:
+    """As with an image or a link on somebody else's page; an origin says it more exactly."""
+    assert code_of(LOCAL.refuse_origin(headers(sec_fetch_site=site, origin=origin))) == expected
+
+
+@given(raw_headers, raw_headers | st.none(), raw_headers | st.none())
+def test_no_header_raises_and_every_refusal_can_be_sent(host: str, origin: str | None, site: str | None) -> None:
+    """Whatever bytes they hold."""
+    problem = LOCAL.refuse_origin(headers(host=host, origin=origin, sec_fetch_site=site))
+    if problem is not None:
+        assert http_reply(problem).status == 403
+
+
+# --------------------------------------------------------------------------------------------------------------- keys
+
+KEYS = Access(Config(key=[key("first"), key("zweite ü", "bob"), key(b"\xff\xfe", "carol"), key("", "nobody")]))
+
+
+def test_without_keys_everybody_is_the_local_tenant() -> None:
+    """Whatever key they send: SDKs always send one."""
+    assert LOCAL.tenant(headers()) == LOCAL.tenant(headers(authorization="Bearer x")) == LOCAL_TENANT
+
+
+@pytest.mark.parametrize(
+    ("authorization", "tenant"),
+    [
+        ("Bearer first", "alice"),
+        ("bearer first", "alice"),
+        ("BEARER  first ", "alice"),
+        ("Bearer zweite ü", "bob"),
+        ("Bearer \udcff\udcfe", "carol"),
+    ],
+)
+def test_a_key_leads_to_its_tenant(authorization: str, tenant: str) -> None:
+    """By its digest, whatever bytes it is made of."""
+    assert KEYS.tenant(headers(authorization=authorization)) == tenant
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        *(None, "", "first", "Basic first", "Token first", "Bearer", "Bearerfirst", "Bearer wrong", "Bearer FIRST"),
+        *("Bearer first,", "Bearer firstfirst", "Bearer first first", "Bearer\tfirst", "Bearer \udcff"),
+        "Bearer " + hashlib.sha256(b"first").hexdigest(),
+    ],
+)
+def test_a_wrong_key_leads_nowhere(authorization: str | None) -> None:
+    """Nor does a right one in the wrong scheme, or its digest."""
+    keys = Access(Config(key=[key("first")]))
+    message = "Incorrect API key provided. Send a key of this gateway as 'Authorization: Bearer KEY'."
+    assert keys.tenant(headers(authorization=authorization)) == Problem("invalid_api_key", message)
+
+
+@pytest.mark.parametrize("authorization", ["Bearer first", "Bearer zweite ü", "Bearer wrong", "Basic first", None])
+def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch, authorization: str | None) -> None:
+    """Whichever matches: time must not tell which keys there are."""
+    compared: list[str] = []
+
+    def compare(ours: str, theirs: str) -> bool:
+        compared.append(theirs)
+        return ours == theirs
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    keys = [key("first"), key("zweite ü", "bob"), key("third", "carol")]
+    Access(Config(key=keys)).tenant(headers(authorization=authorization))
+    assert compared == [each.sha256 for each in keys]
+
+
+@given(raw_headers)
+def test_no_key_raises(authorization: str) -> None:
+    """Nor is it told what was sent."""
+    problem = Access(Config(key=[key("first")])).tenant(headers(authorization=authorization))
+    assert code_of(problem) == "invalid_api_key"
+
+
+# ------------------------------------------------------------------------------------------------------- this machine
+
+
+@pytest.mark.parametrize(
+    ("peer", "host", "authorization", "expected"),
+    [
+        ("127.0.0.1", "127.0.0.1:4747", None, None),
+        ("::1", "localhost:4747", None, None),
+        ("127.0.0.1", "gw.example", None, "forbidden_peer"),
+        ("127.0.0.1", "gw.example", "Bearer k", None),
+        ("10.0.0.9", "127.0.0.1:4747", None, "forbidden_peer"),
+        ("10.0.0.9", "gw.example", "Bearer k", None),
+        ("10.0.0.9", "gw.example", "Bearer wrong", "forbidden_peer"),
+        (None, "127.0.0.1:4747", None, "forbidden_peer"),
+        (None, "127.0.0.1:4747", "Bearer k", None),
+        ("127.0.0.1", "127.0.0.1@evil.example", None, "forbidden_peer"),
+    ],
+)
+def test_an_operators_page_is_for_this_machine_or_for_a_key(
+    peer: str | None, host: str, authorization: str | None, expected: str | None
+) -> None:
+    """A proxy on this machine is not this machine: it names the gateway by its public name."""
+    asked = headers(host=host, authorization=authorization)
+    assert code_of(access(hosts=("gw.example",)).refuse_private(asked, peer)) == expected
+
+
+def test_without_keys_an_operators_page_is_for_this_machine_alone() -> None:
+    """No key opens it then."""
+    assert code_of(LOCAL.refuse_private(headers(authorization="Bearer k"), "10.0.0.9")) == "forbidden_peer"

@@ -1,0 +1,80 @@
+"""The router: the first rule that matches a model's name runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+
+from segue.upstreams.router import Router, Rule
+from segue.upstreams.scripted import ScriptedUpstream
+from tests.strategies import any_text
+
+ONE, TWO, THREE = ScriptedUpstream(), ScriptedUpstream(), ScriptedUpstream()
+ROUTER = Router(
+    [
+        Rule(ONE, ["gpt-5", "gpt-5-mini"]),
+        Rule(TWO, ["gpt-*", "gpt-5"], "the-other"),
+        Rule(ONE, ["o[34]", "llama?", "a.b"], "renamed"),
+        Rule(THREE, ["smollm2"]),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("gpt-5", (ONE, "gpt-5")),
+        ("gpt-5-mini", (ONE, "gpt-5-mini")),
+        ("gpt-5-nano", (TWO, "the-other")),
+        ("gpt-", (TWO, "the-other")),
+        ("gpt-5\n", (TWO, "the-other")),
+        ("o3", (ONE, "renamed")),
+        ("llama2", (ONE, "renamed")),
+        ("a.b", (ONE, "renamed")),
+        ("smollm2", (THREE, "smollm2")),
+        ("", None),
+        ("o5", None),
+        ("llama", None),
+        ("a-b", None),
+        ("GPT-5", None),
+        ("my-gpt-5", None),
+        ("smollm2\n", None),
+        ("smollm2 ", None),
+    ],
+)
+def test_a_model_runs_on_the_first_upstream_that_answers_to_it(
+    model: str, expected: tuple[ScriptedUpstream, str] | None
+) -> None:
+    """By the whole name, in its case; and under another name if the rule says so."""
+    assert ROUTER.find(model) == expected
+
+
+def test_only_plain_names_are_listed_each_once() -> None:
+    """A glob is no model that a client could ask for."""
+    assert ROUTER.models() == ["gpt-5", "gpt-5-mini", "a.b", "smollm2"]
+
+
+def test_each_upstream_is_named_once() -> None:
+    """It is started and closed once, however many rules it has."""
+    assert ROUTER.upstreams == [ONE, TWO, THREE]
+
+
+@pytest.mark.parametrize("patterns", [["*"], ["x", "*"], ["?*", ""]])
+def test_a_star_takes_every_model(patterns: Sequence[str]) -> None:
+    """Line breaks included."""
+    router = Router([Rule(ONE, patterns)])
+    assert [router.find(model) for model in ("x", "a/b:c\n", "")] == [(ONE, "x"), (ONE, "a/b:c\n"), (ONE, "")]
+
+
+def test_a_router_without_rules_runs_nothing() -> None:
+    """And lists nothing."""
+    router = Router([])
+    assert (router.find("x"), router.models(), router.upstreams) == (None, [], [])
+
+
+@given(any_text)
+def test_no_model_name_raises(model: str) -> None:
+    """It comes from a client."""
+    assert ROUTER.find(model) in {None, (ONE, model), (TWO, "the-other"), (ONE, "renamed"), (THREE, model)}

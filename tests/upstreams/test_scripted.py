@@ -1,0 +1,262 @@
+"""The scripted model: it keeps the contract of an upstream, plays what it was given, and fails loudly otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from segue.history.chains import History, Turn
+from segue.protocol.events import Ended, Event
+from segue.protocol.items import calls_of, parse_input, user_message
+from segue.protocol.problems import Problem, Refused
+from segue.protocol.requests import Settings
+from segue.protocol.responses import Failure, encode_echo, usage
+from segue.protocol.turns import Finished, TurnStream
+from segue.stores.conformance import sample_id
+from segue.upstreams.interface import UpstreamRequest
+from segue.upstreams.scripted import (
+    Call,
+    Fail,
+    Refuse,
+    ScriptedTurn,
+    ScriptedUpstream,
+    ScriptError,
+    Text,
+    Truncate,
+    Wait,
+    call,
+    say,
+)
+from tests.checker import StreamChecker, parse_json
+
+ID = sample_id("turn")
+ECHO = encode_echo(Settings(model="scripted"), store=True)
+HI = user_message("hi")
+CALL = b'{"type":"function_call","call_id":"c1","name":"f","arguments":"{}"}'
+ANSWER = b'{"type":"function_call_output","call_id":"c1","output":"done"}'
+
+
+def request(*items: bytes, parent: Turn | None = None) -> UpstreamRequest:
+    return UpstreamRequest("scripted", ID, "alice", History(parent, items or (HI,)), Settings(model="scripted"))
+
+
+def parent(*items: bytes) -> Turn:
+    return Turn(
+        id=sample_id("parent"), parent=None, input=items, output=(), calls=calls_of(items), stored=True, expires_at=None
+    )
+
+
+async def batches(upstream: ScriptedUpstream, asked: UpstreamRequest | None = None) -> list[list[Event | Ended]]:
+    return [list(batch) async for batch in upstream.stream(asked or request())]
+
+
+async def play(upstream: ScriptedUpstream, asked: UpstreamRequest | None = None) -> Finished:
+    """Run one turn to its end, checking its stream as a client would see it."""
+    stream, checker = TurnStream(ID, None, ECHO, 100), StreamChecker("sse")
+    *events, ended = [event for batch in await batches(upstream, asked) for event in batch]
+    assert isinstance(ended, Ended)
+    fed = stream.feed([event for event in events if isinstance(event, Event)])
+    finished = stream.close(ended, 101)
+    for event in [*stream.open(), *fed, finished.terminal]:
+        checker.feed(parse_json(event.data.decode()))
+    checker.finish()
+    return finished
+
+
+def texts(finished: Finished) -> list[Any]:
+    """What each item of an output says or calls."""
+    items = [json.loads(item) for item in finished.output]
+    return [item["arguments"] if item["type"] == "function_call" else item["content"][0]["text"] for item in items]
+
+
+async def refusal(upstream: ScriptedUpstream, asked: UpstreamRequest | None = None) -> Problem:
+    with pytest.raises(Refused) as caught:
+        await batches(upstream, asked)
+    return caught.value.problem
+
+
+# -------------------------------------------------------------------------------------------------- without a script
+
+
+async def test_without_a_script_every_turn_has_the_same_answer() -> None:
+    """So many pieces of so many bytes, in one batch."""
+    upstream = ScriptedUpstream(deltas=3, delta_bytes=40)
+    (batch,) = await batches(upstream)
+    assert sum(isinstance(event, Event) and event.type == "response.output_text.delta" for event in batch) == 3
+    first, second = await play(upstream), await play(upstream)
+    assert first.response == second.response
+    assert texts(first) == ["scripted words and more of them scripted" * 3]
+
+
+@pytest.mark.parametrize(("deltas", "delta_bytes"), [(0, 24), (1, 1), (5, 0), (1, 32), (2, 1000)])
+async def test_an_answer_has_the_size_that_was_asked_for(deltas: int, delta_bytes: int) -> None:
+    """Nothing at all included."""
+    finished = await play(ScriptedUpstream(deltas=deltas, delta_bytes=delta_bytes))
+    assert [len(text) for text in texts(finished)] == ([deltas * delta_bytes] if deltas else [])
+
+
+async def test_a_paced_answer_comes_in_pieces() -> None:
+    """The first batch is empty: it says that the turn has begun."""
+    upstream = ScriptedUpstream(deltas=2, pace_s=1e-6)
+    sizes = [len(batch) for batch in await batches(upstream)]
+    assert sizes == [0, 3, 5]
+
+
+async def test_tokens_are_counted_by_length() -> None:
+    """Four characters each; with a script, of the whole history."""
+    asked = request(HI, parent=parent(CALL))
+    assert (await play(ScriptedUpstream(deltas=1, delta_bytes=8), asked)).head.usage == usage(len(HI) // 4, 2)
+    whole = usage((len(HI) + len(CALL)) // 4, 2)
+    assert (await play(ScriptedUpstream([say("12345678")]), asked)).head.usage == whole
+
+
+# ----------------------------------------------------------------------------------------------------- with a script
+
+
+@pytest.mark.parametrize(
+    ("turn", "status", "expected"),
+    [
+        (say("a", "b"), "completed", ["ab"]),
+        (call("c1", "f", '{"x":1}'), "completed", ['{"x":1}']),
+        (
+            ScriptedTurn((Text(("a",)), Call("c1", "f"), Call("c2", "g"), Text(("b",)))),
+            "completed",
+            ["a", "{}", "{}", "b"],
+        ),
+        (ScriptedTurn(()), "completed", []),
+        (ScriptedTurn((Text(("half",)), Truncate())), "incomplete", ["half"]),
+        (ScriptedTurn((Text(("half",)), Fail())), "failed", ["half"]),
+        (ScriptedTurn((Fail(),)), "failed", []),
+    ],
+)
+async def test_a_scripted_turn_is_played(turn: ScriptedTurn, status: str, expected: list[str]) -> None:
+    """In its order, as a stream without a fault."""
+    upstream = ScriptedUpstream([turn])
+    finished = await play(upstream)
+    assert (finished.status, texts(finished)) == (status, expected)
+    upstream.assert_done()
+
+
+async def test_an_end_says_what_the_script_says() -> None:
+    """The code and message of a failure, the reason of a cut."""
+    upstream = ScriptedUpstream(
+        [ScriptedTurn((Fail("rate_limit_exceeded", "Slow down."),)), ScriptedTurn((Truncate("content_filter"),))]
+    )
+    assert (await play(upstream)).head.error == Failure("rate_limit_exceeded", "Slow down.")
+    details = (await play(upstream)).head.incomplete_details
+    assert details is not None
+    assert details.reason == "content_filter"
+
+
+async def test_turns_are_played_in_order_and_requests_kept() -> None:
+    """For a test to look at."""
+    upstream = ScriptedUpstream([say("a"), say("b")])
+    first, second = request(HI), request(user_message("ho"))
+    assert [texts(await play(upstream, asked)) for asked in (first, second)] == [["a"], ["b"]]
+    assert upstream.requests == [first, second]
+    assert (upstream.started, upstream.cancelled) == (2, 0)
+
+
+async def test_a_refusal_comes_before_anything_began() -> None:
+    """As from a provider that answers with an HTTP error."""
+    problem = Problem("server_overloaded", "Too many requests.")
+    upstream = ScriptedUpstream([ScriptedTurn((Refuse(problem),)), say("b")])
+    assert await refusal(upstream) == problem
+    assert (upstream.started, upstream.requests) == (0, [])
+    assert texts(await play(upstream)) == ["b"]
+    upstream.assert_done()
+
+
+async def test_a_turn_waits_where_it_is_told_to() -> None:
+    """What was said before is on its way meanwhile."""
+    gate = asyncio.Event()
+    upstream = ScriptedUpstream([ScriptedTurn((Text(("a",)), Wait(gate), Text(("b",))))])
+    stream = upstream.stream(request())
+    assert len(await anext(stream)) == 3
+    rest = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0)
+    assert not rest.done()
+    gate.set()
+    assert isinstance((await rest)[-1], Ended)
+    assert [batch async for batch in stream] == []
+    assert upstream.cancelled == 0
+
+
+async def test_a_turn_that_is_closed_early_counts_as_cancelled() -> None:
+    """At once; the next one is played from its beginning."""
+    upstream = ScriptedUpstream([ScriptedTurn((Text(("a",)), Wait(asyncio.Event()))), say("b")])
+    stream = upstream.stream(request())
+    await anext(stream)
+    await stream.aclose()
+    assert (upstream.started, upstream.cancelled) == (1, 1)
+    assert texts(await play(upstream)) == ["b"]
+
+
+async def test_a_turn_whose_end_was_taken_is_not_cancelled() -> None:
+    """Nobody asks for more after the end mark."""
+    upstream = ScriptedUpstream([say("a")])
+    stream = upstream.stream(request())
+    await anext(stream)
+    await stream.aclose()
+    assert (upstream.started, upstream.cancelled) == (1, 0)
+
+
+# -------------------------------------------------------------------------------------------------------- strictness
+
+
+async def test_more_turns_than_scripted_are_refused_and_remembered() -> None:
+    """A client may swallow the error; the test will not."""
+    upstream = ScriptedUpstream([])
+    problem = await refusal(upstream)
+    assert problem == Problem("upstream_error", "The scripted model did not expect this request: the script is over")
+    with pytest.raises(ScriptError, match="the script is over"):
+        upstream.assert_done()
+
+
+async def test_fewer_turns_than_scripted_are_noticed() -> None:
+    """By number."""
+    upstream = ScriptedUpstream([say("a"), say("b")])
+    await play(upstream)
+    with pytest.raises(ScriptError, match="1 scripted turns were never asked for"):
+        upstream.assert_done()
+
+
+async def test_a_script_may_check_what_it_is_asked() -> None:
+    """The words of its check reach the client and the test."""
+
+    def check(asked: UpstreamRequest) -> None:
+        assert asked.settings.tools, "tools were lost"
+
+    upstream = ScriptedUpstream([ScriptedTurn((Text(("a",)),), check)])
+    assert "tools were lost" in (await refusal(upstream)).message
+    with pytest.raises(ScriptError, match="tools were lost"):
+        upstream.assert_done()
+
+
+async def test_a_refusal_in_the_middle_is_a_mistake_in_the_script() -> None:
+    """A turn that has begun can only fail."""
+    upstream = ScriptedUpstream([ScriptedTurn((Text(("a",)), Refuse(Problem("server_error", "x"))))])
+    with pytest.raises(ScriptError, match="can only be the first step"):
+        await batches(upstream)
+
+
+async def test_an_output_without_its_call_is_refused_as_by_every_provider() -> None:
+    """Wherever the history begins."""
+    upstream = ScriptedUpstream([say("a"), say("b"), say("c")])
+    for orphan in (request(ANSWER), request(ANSWER, CALL), request(HI, parent=parent(ANSWER))):
+        assert "answers the call 'c1', which no item before it makes" in (await refusal(upstream, orphan)).message
+    for paired in (request(CALL, ANSWER), request(ANSWER, parent=parent(CALL)), request(CALL, HI, ANSWER)):
+        assert (await play(upstream, paired)).status == "completed"
+
+
+@pytest.mark.parametrize(
+    "item",
+    [b'{"type":null,"role":"user","content":"x"}', b'{"role":"user","content":"x"}', b'{"type":"x","call_id":null}'],
+)
+async def test_every_item_that_is_accepted_is_understood(item: bytes) -> None:
+    """Whatever it leaves out."""
+    assert not isinstance(parse_input(b"[" + item + b"]"), Problem)
+    assert (await play(ScriptedUpstream([say("a")]), request(item))).status == "completed"
