@@ -22,13 +22,13 @@ check: $(STAMP) ## formatting, lint, types, import contracts, shape, documentati
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/check_shape.py
-	$(BIN)/python tools/generate_docs.py --check
+	$(BIN)/python -m tools.generate_docs --check
 
 bench: $(STAMP) ## measure the gateway on this machine
 	$(BIN)/segue bench gateway
 
 docs: $(STAMP) ## make the tables of the documentation anew
-	$(BIN)/python tools/generate_docs.py
+	$(BIN)/python -m tools.generate_docs
 
 fix: $(STAMP) ## format, and repair what ruff can repair
 	$(BIN)/ruff format

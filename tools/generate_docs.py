@@ -63,7 +63,7 @@ def regenerate(text: str, parts: Mapping[str, str]) -> str:
 
 def pages(root: Path) -> list[Path]:
     """Return the pages of the documentation, the README first."""
-    return [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
+    return [*root.glob("README.md"), *sorted((root / "docs").rglob("*.md"))]
 
 
 def stale_pages(root: Path) -> dict[Path, str]:
@@ -459,6 +459,7 @@ def _diagram(first: str, arrows: Sequence[tuple[str, str, str]]) -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "demo": measured_tables.demo,
+    "gateway-budgets": measured_tables.budgets,
     "gateway-figures": measured_tables.gateway,
     "configuration-server": lambda: settings(Server, "SEGUE_SERVER"),
     "configuration-upstream": lambda: settings(UpstreamConfig, "SEGUE_UPSTREAM_0"),

@@ -6,6 +6,7 @@ that come from code (`generate_docs`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -38,11 +39,21 @@ def demo() -> str:
     return "\n".join([_row(heads), _row(["---:"] * len(heads)), *map(_row, rows), _row(sums), "", said, _at(report)])
 
 
-def gateway() -> str:
-    """Return the figures of the gateway beside their budgets."""
+def budgets() -> str:
+    """Return the gateway's figures that have a budget."""
     report = read("gateway.json")
+    return _figures(report, [figure for figure in report.figures if figure.budget is not None])
+
+
+def gateway() -> str:
+    """Return all figures of the gateway."""
+    report = read("gateway.json")
+    return _figures(report, report.figures)
+
+
+def _figures(report: Report, figures: Sequence[Figure]) -> str:
     heads = ["figure", "median", "spread", "budget", "met"]
-    rows = [_figure(figure) for figure in report.figures]
+    rows = [_figure(figure) for figure in figures]
     return "\n".join(
         [_row(heads), "| --- | ---: | ---: | ---: | --- |", *rows, "", "`segue bench gateway`.", _at(report)]
     )
@@ -51,14 +62,19 @@ def gateway() -> str:
 def _figure(figure: Figure) -> str:
     if figure.value is None:
         return _row([figure.name, "not measured", "", "", ""])
-    spread = "" if figure.low == figure.high else f"{figure.low:,.4g} to {figure.high:,.4g}"
-    budget = "" if figure.budget is None else f"≤ {figure.budget:,.4g} {figure.unit}"
+    low, high = figure.low, figure.high
+    spread = "" if low is None or high is None or low == high else f"{_digits(low)} to {_digits(high)}"
+    budget = "" if figure.budget is None else f"≤ {_number(figure.budget, figure.unit)}"
     met = {True: "yes", False: "**no**", None: ""}[figure.met]
     return _row([figure.name, _number(figure.value, figure.unit), spread, budget, met])
 
 
 def _number(value: float, unit: str) -> str:
-    return f"{value:,.4g} {unit}".rstrip()
+    return f"{_digits(value)} {unit}".rstrip()
+
+
+def _digits(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"  # noqa: PLR2004 - from there on, digits enough
 
 
 def _cells(turn: TurnFigures) -> list[str]:

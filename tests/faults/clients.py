@@ -71,8 +71,7 @@ class Socket:
 
     def unread_bytes(self) -> int:
         """Return how much the kernel holds of what the gateway has sent."""
-        made = self.connection.transport.get_extra_info("socket")
-        return int(struct.unpack("i", fcntl.ioctl(made.fileno(), termios.FIONREAD, b"\0" * 4))[0])
+        return unread_bytes(self.connection.transport)
 
     async def close_code(self, *, after_frames: bool = False) -> int:
         """Wait for the end of the connection and return its close code; 1006 is an end without a word.
@@ -191,6 +190,25 @@ async def begin_post(
     head = f"POST /v1/responses HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
     writer.write(head.encode() + b"Content-Type: application/json\r\n\r\n" + body)
     return reader, writer
+
+
+async def read_body(reader: asyncio.StreamReader) -> bytes:
+    """Read the body of an answer over a bare HTTP connection; raises if it is cut off (RFC 9112, 6 and 7.1)."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+    _, _, length = head.partition("content-length: ")
+    if length:
+        return await reader.readexactly(int(length.partition("\r\n")[0]))
+    chunks: list[bytes] = []
+    while size := int(await reader.readuntil(b"\r\n"), 16):
+        chunks.append(await reader.readexactly(size))
+        await reader.readexactly(2)
+    return b"".join(chunks)
+
+
+def unread_bytes(transport: asyncio.BaseTransport) -> int:
+    """Return how much a socket's kernel buffer holds of what its peer has sent."""
+    file = transport.get_extra_info("socket").fileno()
+    return int(struct.unpack("i", fcntl.ioctl(file, termios.FIONREAD, b"\0" * 4))[0])
 
 
 def address_of(url: str) -> tuple[str, int]:

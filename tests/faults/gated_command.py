@@ -19,11 +19,11 @@ from segue.upstreams.interface import Batch, UpstreamRequest
 from segue.upstreams.router import Router, Rule
 from segue.upstreams.scripted import ScriptedUpstream
 
-HALF, WHOLE = "the first half", "the first half and the second"
+HALF, REST = "the first half", " and the second"
 
 
 class GatedUpstream(ScriptedUpstream):
-    """A model that waits in the middle of its answers."""
+    """A model that waits in the middle of its answers; the second half has as many tokens as are allowed."""
 
     async def start(self) -> None:
         """Begin to listen for the line."""
@@ -36,10 +36,11 @@ class GatedUpstream(ScriptedUpstream):
 
     async def stream(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
         """Say one half, wait, say the other."""
+        rest = REST * (request.settings.max_output_tokens or 1)
         writer = OutputWriter(request.response_id)
         yield writer.text(HALF)
         await self._gate.wait()
-        yield [*writer.text(WHOLE.removeprefix(HALF)), *writer.end_item(), Ended("completed", usage(1, 2))]
+        yield [*writer.text(rest), *writer.end_item(), Ended("completed", usage(1, 2))]
 
 
 def build_router(config: Config) -> Router:

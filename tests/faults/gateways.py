@@ -96,6 +96,11 @@ class Process:
         assert self._process.stdin is not None
         self._process.stdin.write(b"\n")
 
+    async def left(self, within_s: float) -> bool:
+        """Tell whether it ends within so many seconds."""
+        await asyncio.wait([asyncio.ensure_future(self._process.wait())], timeout=within_s)
+        return self._process.returncode is not None
+
     async def ended(self) -> tuple[int, str]:
         """Wait for its end; return its status and what it printed after the ready line."""
         async with asyncio.timeout(PATIENCE_S):
@@ -120,6 +125,9 @@ async def serving(folder: Path, *arguments: str, gated: bool = False) -> AsyncIt
             line = (await process.stdout.readline()).decode()
         assert line.startswith(READY), log.read_text("utf-8")
         yield Process(process, line.removeprefix(READY).strip(), log)
+    except Exception as error:
+        error.add_note(log.read_text("utf-8"))
+        raise
     finally:
         if process.returncode is None:
             process.kill()

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import pytest
 
 from tests.checker import check_sse
-from tests.faults.clients import Socket, begin_post, narrow, opened, output_text
+from tests.faults.clients import Socket, begin_post, narrow, opened, output_text, read_body
 from tests.faults.doubles import Gated, Model, Torrent
 from tests.faults.gateways import listening, settled, until
 
@@ -47,7 +47,7 @@ async def test_a_stream_that_is_not_read_stops_its_own_upstream() -> None:
         async with opened(local.url) as other:
             assert (await other.turn(store=False))["status"] == "completed"
         assert torrent.pulled < BOUND
-        answer = check_sse(await _chunked_body(reader)).response
+        answer = check_sse(await read_body(reader)).response
         assert answer is not None
         assert output_text(answer) == "".join(torrent.pieces)
         writer.close()
@@ -122,16 +122,6 @@ async def test_answers_keep_their_order_when_the_socket_is_full() -> None:
 async def _send_all(socket: Socket, messages: Iterable[str]) -> None:
     for message in messages:
         await socket.connection.send(message)
-
-
-async def _chunked_body(reader: asyncio.StreamReader) -> bytes:
-    """Read a body in chunks (RFC 9112, 7.1) to its end."""
-    await reader.readuntil(b"\r\n\r\n")
-    chunks: list[bytes] = []
-    while size := int(await reader.readuntil(b"\r\n"), 16):
-        chunks.append(await reader.readexactly(size))
-        await reader.readexactly(2)
-    return b"".join(chunks)
 
 
 def _request(number: int, size: int = 4000, *, refused: bool = False, generate: bool = True) -> str:

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket as sockets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.checker import Json, check_sse
-from tests.faults.clients import Socket, address_of, http, opened, output_text
-from tests.faults.gated_command import WHOLE
-from tests.faults.gateways import Process, serving, until
+from tests.faults.clients import (
+    Socket,
+    address_of,
+    begin_post,
+    http,
+    narrow,
+    opened,
+    output_text,
+    read_body,
+    unread_bytes,
+)
+from tests.faults.gated_command import HALF, REST
+from tests.faults.gateways import Process, serving, settled, until
 
 LIMIT = "websocket_connection_limit_reached"
 GATED: Json = {"model": "gated", "store": False}
@@ -37,15 +50,33 @@ async def test_what_runs_ends_and_everybody_is_told(tmp_path: Path) -> None:
             process.release()
             answer = (await busy.answer()).response
             assert answer is not None
-            assert output_text(answer) == WHOLE
+            assert output_text(answer) == HALF + REST
             await _assert_told(busy)
             streamed = check_sse(await read()).response
             assert streamed is not None
-            assert output_text(streamed) == WHOLE
+            assert output_text(streamed) == HALF + REST
         assert await process.ended() == (0, "")
         _assert_quiet(process)
     async with serving(tmp_path, "--store", f"sqlite:///{tmp_path}/segue.db") as process, http(process.url) as client:
         assert await client.status(answer["id"]) == 200
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_slow_clients_get_the_end_of_their_answers(*, stream: bool, tmp_path: Path) -> None:
+    """What the kernel does not take at once is sent all the same, however the size of an answer falls."""
+    async with serving(tmp_path, "--store", "memory:", gated=True) as process, opened(process.url) as idle:
+        clients = [await _ask_slowly(process.url, tokens, stream=stream) for tokens in range(1000, 16_000, 500)]
+        await settled(lambda: sum(unread_bytes(writer.transport) for _, writer in clients) or not stream)
+        process.terminate()
+        await _assert_told(idle)
+        process.release()
+        await settled(lambda: sum(unread_bytes(writer.transport) for _, writer in clients))
+        await process.left(within_s=1.0)
+        for reader, writer in clients:
+            body = await read_body(reader)
+            assert body.endswith(b"data: [DONE]\n\n" if stream else b"}")
+            writer.close()
+        assert await process.ended() == (0, "")
 
 
 async def test_an_open_http_connection_gets_no_new_turn(tmp_path: Path) -> None:
@@ -130,3 +161,8 @@ async def _streaming(url: str) -> AsyncIterator[Callable[[], Awaitable[bytes]]]:
                 return begun + await reply.read()
 
             yield read
+
+
+async def _ask_slowly(url: str, tokens: int, *, stream: bool) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Begin a turn of the gated model, for an answer of so many tokens that is not read for now."""
+    return await begin_post(url, through=narrow(url), stream=stream, max_output_tokens=tokens, **GATED)

@@ -474,4 +474,4 @@ class CacheMachine(RuleBasedStateMachine):
 
 
 TestCacheMachine = CacheMachine.TestCase
-TestCacheMachine.settings = settings(max_examples=300, stateful_step_count=40)
+TestCacheMachine.settings = settings(max_examples=200, stateful_step_count=40)

@@ -173,7 +173,7 @@ def write(steps: Sequence[tuple[str, list[str]]], first: int, *, cut: bool, left
     return events if left_open else [*events, *writer.end_item("incomplete" if cut else "completed")]
 
 
-@settings(max_examples=500)
+@settings(max_examples=300)
 @given(
     steps=steps,
     ended=ends,
@@ -205,7 +205,7 @@ def items_of(steps: Sequence[tuple[str, list[str]]]) -> tuple[Item, ...]:
     return fold(write(steps, FIRST_SEQUENCE_NUMBER, cut=False)).output
 
 
-@settings(max_examples=500)
+@settings(max_examples=300)
 @given(steps)
 def test_however_a_text_is_split_into_deltas_it_folds_to_the_same_items(steps: list[tuple[str, list[str]]]) -> None:
     """Byte for byte: the next request is compared with them."""

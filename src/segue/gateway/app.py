@@ -88,7 +88,7 @@ class Gateway:
             handle_signals=False,
             handler_cancellation=True,  # a client that goes away cancels its turn
             auto_decompress=False,  # limits come before expansion: compressed bodies are refused
-            shutdown_timeout=1.0,
+            shutdown_timeout=0.1,  # drain() has waited for what runs; what still does is cancelled
         )
         await self._runner.setup()
         site = web.TCPSite(self._runner, server.host, server.port, backlog=1024)

@@ -48,7 +48,7 @@ class ModelFile(msgspec.Struct, frozen=True):
 
     path: Path
     name: str = MODEL_NAME
-    context: int = 8192
+    context: int = 4096
     threads: int | None = None
     batch: int = 256
     waiting: int = 64

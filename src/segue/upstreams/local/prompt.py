@@ -120,7 +120,7 @@ class _Place(msgspec.Struct, frozen=True):
 
 
 class _Head(msgspec.Struct):
-    type: str = "message"
+    type: str | None = None  # a message may omit it
 
 
 class _Part(msgspec.Struct):
@@ -168,7 +168,7 @@ def _messages(items: Iterable[tuple[Item, _Place]]) -> tuple[Message, ...]:
 
 
 def _message(item: Item, place: _Place) -> Message | None:
-    kind = _decode(item, _heads, place).type
+    kind = _decode(item, _heads, place).type or "message"
     if kind == "reasoning":
         return None
     if kind not in _bodies:
