@@ -7,6 +7,7 @@ while something else happens to the process.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import AsyncGenerator
 from unittest.mock import patch
@@ -38,6 +39,7 @@ class GatedUpstream(ScriptedUpstream):
         """Say one half, wait, say the other."""
         rest = REST * (request.settings.max_output_tokens or 1)
         writer = OutputWriter(request.response_id)
+        logging.getLogger(__name__).info("action=begin")
         yield writer.text(HALF)
         await self._gate.wait()
         yield [*writer.text(rest), *writer.end_item(), Ended("completed", usage(1, 2))]

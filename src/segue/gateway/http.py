@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -147,7 +147,7 @@ class Routes:
         meter.received(create.size_bytes)
         run = self._gateway.executor.run(create, Caller(request[_TENANT], meter))
         with self._gateway.turn_running():
-            return await (self._stream(request, run, meter) if create.stream else self._reply(run, meter))
+            return await (self._stream if create.stream else self._reply)(request, run, meter)
 
     async def _stream(self, request: web.Request, run: Run, meter: TransportMeter) -> web.StreamResponse:
         watch_peer(request)
@@ -160,7 +160,7 @@ class Routes:
                     data = b"".join(map(_sse_frame, batch))
                     meter.sent(len(batch), len(data))
                     await response.write(data if run.finished is None else data + _DONE)
-            await response.write_eof()
+            await _finish(request, response)
         except Exception as error:
             if not response.prepared:
                 raise
@@ -170,7 +170,7 @@ class Routes:
                 request.transport.abort()  # what is cut off is not taken for an answer
         return response
 
-    async def _reply(self, run: Run, meter: TransportMeter) -> web.Response:
+    async def _reply(self, request: web.Request, run: Run, meter: TransportMeter) -> web.StreamResponse:
         async with aclosing(run.events()) as batches:
             async for _ in batches:
                 pass  # what they fold to is all that is sent
@@ -180,7 +180,10 @@ class Routes:
             raise Refused(failed_turn(failure))
         body = run.finished.response
         meter.sent(1, len(body))
-        return web.Response(body=body, content_type=_JSON)
+        response = web.Response(body=body, content_type=_JSON)
+        with suppress(ConnectionError):  # nobody is left to be told
+            await _finish(request, response)
+        return response
 
     async def _upgrade(self, request: web.Request) -> web.StreamResponse:
         return await serve_websocket(self._gateway, request, request[_TENANT])
@@ -253,6 +256,17 @@ def _response_id(request: web.Request) -> ResponseId:
     if response_id is None:
         raise Refused(response_not_found(text))
     return response_id
+
+
+async def _finish(request: web.Request, response: web.StreamResponse) -> None:
+    """Hand the rest of a response to the kernel: a turn lasts until then, so that draining cuts off nothing."""
+    await response.prepare(request)
+    await response.write_eof()
+    transport = request.transport
+    if transport is not None:
+        transport.set_write_buffer_limits(high=0)  # now "drained" means empty
+        await request.writer.drain()
+        transport.set_write_buffer_limits()
 
 
 def _route(request: web.Request) -> str:
