@@ -28,7 +28,7 @@ async def test_the_same_file_by_another_name_is_the_same_file(tmp_path: Path) ->
     """A link, or a relative path, does not get around the lock."""
     (tmp_path / "link.db").symlink_to(tmp_path / "segue.db")
     async with serving(tmp_path, "--store", f"sqlite:///{tmp_path}/segue.db"):
-        for name in ("link.db", "segue.db", "../" + tmp_path.name + "/segue.db"):
+        for name in ("link.db", f"../{tmp_path.name}/segue.db"):
             status, _, log = await refused(tmp_path, "--store", f"sqlite:///{name}")
             assert (status, "is in use" in log) == (2, True)
 
