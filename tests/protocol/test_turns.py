@@ -86,6 +86,15 @@ def test_only_the_number_of_a_foreign_event_is_changed() -> None:
     assert new_stream().feed([event]) == [Event("response.x", data, FIRST_SEQUENCE_NUMBER, b"item")]
 
 
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"[" * 100_000])
+def test_what_cannot_be_numbered_ends_the_turn(data: bytes) -> None:
+    """An upstream whose events are no JSON objects has failed; nothing of it is forwarded, and nothing raises."""
+    stream = new_stream()
+    assert stream.feed([Event("x", data, 7), *OutputWriter(ID).text("hi")]) == []
+    assert stream.ended is not None
+    assert stream.ended.error == Failure("upstream_protocol_error", "The upstream sent an event that is not JSON.")
+
+
 def test_a_turn_may_be_closed_again_with_another_end() -> None:
     """A turn that could not be stored has failed, whatever its upstream said; its number is the same."""
     stream = new_stream()

@@ -20,6 +20,7 @@ from segue.protocol.responses import Failure, Head, IncompleteDetails, TerminalS
 
 _ADDED = "response.output_item.added"
 _DONE = "response.output_item.done"
+_NOT_JSON = Ended("failed", error=Failure("upstream_protocol_error", "The upstream sent an event that is not JSON."))
 
 
 class Finished(msgspec.Struct, frozen=True):
@@ -68,7 +69,11 @@ class TurnStream:
                 self._output.append(event.item)
             elif event.type == _ADDED:
                 self._added += 1
-            forwarded.append(event if event.sequence_number == self._number else _renumber(event, self._number))
+            own = event if event.sequence_number == self._number else _renumber(event, self._number)
+            if own is None:
+                self.ended = _NOT_JSON
+                break
+            forwarded.append(own)
             self._number += 1
         return forwarded
 
@@ -108,5 +113,10 @@ class TurnStream:
         return Ended("failed", ended.usage, Failure("upstream_protocol_error", message))
 
 
-def _renumber(event: Event, number: int) -> Event:
-    return Event(event.type, with_field(event.data, "sequence_number", number), number, event.item)
+def _renumber(event: Event, number: int) -> Event | None:
+    """Return the event with another number, or None if its data is not a JSON object."""
+    try:
+        data = with_field(event.data, "sequence_number", number)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+    return Event(event.type, data, number, event.item)
