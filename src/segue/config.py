@@ -62,7 +62,7 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=Non
 class UpstreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[[upstream]]`: a model server, or a model in this process. The first whose `models` match is used."""
 
-    name: Annotated[str, Meta(min_length=1, description="Its name in logs and metrics.")]
+    name: Annotated[str, Meta(min_length=1, description="Its name; no other upstream has it.")]
     dialect: Annotated[Literal["local", "scripted"], Meta(description="What it speaks.")]
     models: Annotated[list[str], Meta(min_length=1, description="Names or globs it answers to.")]
     model_as: Annotated[str | None, Meta(description="The name the upstream is given instead.")] = None
@@ -76,7 +76,7 @@ class UpstreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[[key]]`: one of the gateway's own API keys. Only its SHA-256 is kept."""
 
-    name: Annotated[str, Meta(min_length=1, description="Whose key it is, for logs.")]
+    name: Annotated[str, Meta(min_length=1, description="Whose key it is; no other key has this name.")]
     tenant: Annotated[str, Meta(min_length=1, description="The tenant whose responses it may see.")]
     sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="Hex digest of the key.")]
 

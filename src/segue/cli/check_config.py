@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from segue.cli.serve import find_config
-from segue.config import Config, load
+from segue.config import Config, ConfigError, load
 from segue.gateway.wiring import build_router
 from segue.stores.opening import check_url
 
@@ -18,7 +18,10 @@ def run_check_config(path: Path | None, *, as_json: bool) -> int:
     """Check and show the configuration; mistakes are raised as `ConfigError`."""
     found = find_config(path)
     config = load(found)
-    check_url(config.server.store)
+    try:
+        check_url(config.server.store)
+    except ValueError as error:
+        raise ConfigError(f"server.store: {error}") from error
     models = build_router(config).models()
     if as_json:
         print(msgspec.json.encode({"file": found and str(found), "config": config, "models": models}).decode())

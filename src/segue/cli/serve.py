@@ -12,6 +12,7 @@ from segue.cli.loop import run
 from segue.config import Config, ConfigError, load
 from segue.gateway.app import Gateway
 from segue.stores.interface import StoreError
+from segue.upstreams.local import Unavailable
 
 DEFAULT_FILE = Path("segue.toml")
 
@@ -31,7 +32,7 @@ def run_serve(path: Path | None, *, log: str, host: str | None, port: int | None
     config = load(find_config(path), host=host, port=port, store=store)
     try:
         return run(_serve(config))
-    except (StoreError, OSError, ValueError) as error:
+    except (StoreError, Unavailable, OSError, ValueError) as error:
         raise ConfigError(f"cannot start: {error}") from error
 
 

@@ -38,11 +38,11 @@ def why_no_local_model() -> str | None:
 
 def _defaults() -> list[Rule]:
     reason = why_no_local_model()
-    path = find_model()
-    if reason is not None or path is None:
+    if reason is not None:
         _log.warning("action=start no local model: %s; only %r is offered", reason, SCRIPTED)
         return []
-    return [Rule(LocalUpstream(ModelFile(path)), (LOCAL_MODEL,))]
+    boxed = UpstreamConfig(name=LOCAL_MODEL, dialect="local", models=[LOCAL_MODEL])
+    return [Rule(_build(boxed), boxed.models)]
 
 
 def _build(up: UpstreamConfig) -> Upstream:
