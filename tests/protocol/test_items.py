@@ -63,6 +63,7 @@ def test_kept_items_do_not_keep_the_message_they_came_in() -> None:
         b'{"type":"reasoning","summary":[{"type":"summary_text","text":"x"}],"content":null}',
         b'{"type":"item_of_next_year","anything":{"goes":[1,2,3]}}',
         nested(MAX_DEPTH),
+        nested(MAX_DEPTH)[:-1] + b',"wide":[{},[],{}]}',
     ],
 )
 def test_an_item_that_upstreams_can_judge_passes(item: bytes) -> None:
