@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.protocol.codec import compact, decode, with_field
+from segue.protocol.codec import decode, with_field
 from segue.protocol.problems import Problem
 from tests.strategies import hostile_bytes, hostile_texts, json_objects, json_values, pretty
 
@@ -143,15 +143,6 @@ def test_decoding_never_raises(document: str | bytes) -> None:
     problem = decode(document, trees, "input[0]")
     assert isinstance(problem, Problem | Tree)
     assert len(msgspec.json.encode(problem)) < 2000 or isinstance(problem, Tree)
-
-
-@settings(max_examples=300)
-@given(json_values)
-def test_compact_keeps_the_value_and_leaves_one_line(value: object) -> None:
-    """As a data field of server-sent events needs it."""
-    line = compact(pretty(value).encode())
-    assert b"\n" not in line
-    assert json.loads(line) == value
 
 
 @settings(max_examples=300)

@@ -54,11 +54,6 @@ def size_of(document: bytes | str) -> int:
     return len(document.encode("utf-8", "surrogatepass"))
 
 
-def compact(raw: bytes) -> bytes:
-    """Rewrite a JSON value on one line, so that it fits into an SSE `data:` field; the value must be valid."""
-    return encode(_any.decode(raw))
-
-
 def decode_value(raw: msgspec.Raw, where: str) -> Any | Problem:  # noqa: ANN401 - any JSON value
     """Decode a part of a document in full; while it was skipped in the document, nothing looked at what it holds."""
     data = bytes(raw)
