@@ -115,7 +115,7 @@ class LoadedModel:
         params.n_threads_batch = threads
         # An answer takes over a thousand small steps per token, and all threads wait for each other after each. When
         # something else wants their processor that is many times slower than one thread alone (measured on two
-        # processors behind 500 tokens: 20 ms a token instead of 13 when idle; when busy 30 to 60 instead of 200 to 700).
+        # processors behind 500 tokens: 20 ms a token instead of 13 if idle; if busy 30 to 60 instead of 200 to 700).
         params.n_threads = max(1, threads - 1)
         params.n_seq_max = 1
         params.flash_attn_type = _FLASH_ATTENTION  # a prompt takes a tenth to a fifth less time with it
