@@ -114,8 +114,9 @@ class LoadedModel:
         threads = file.threads or usable_processors()
         params.n_threads_batch = threads
         # An answer takes over a thousand small steps per token, and all threads wait for each other after each. When
-        # something else wants their processor that is many times slower than one thread alone (measured on two
-        # processors behind 500 tokens: 20 ms a token instead of 13 if idle; if busy 30 to 60 instead of 200 to 700).
+        # something else wants their processor, that is many times slower than one thread alone. Measured on two
+        # processors, one thread against two, ms a token: idle, 512 tokens of context: 20 against 13; load 7, 256
+        # tokens of context: 32 to 57 against 205 to 698.
         params.n_threads = max(1, threads - 1)
         params.n_seq_max = 1
         params.flash_attn_type = _FLASH_ATTENTION  # a prompt takes a tenth to a fifth less time with it
