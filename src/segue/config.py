@@ -55,7 +55,7 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=Non
     max_queued: Annotated[int, Meta(ge=1, description="Messages that may wait in a connection's lane.")] = 64
     drain_s: Annotated[Positive, Meta(description="How long running turns may take to end at shutdown.")] = 30.0
     compression: Annotated[
-        bool, Meta(description="Accept permessage-deflate on WebSockets (about 100 KB per connection).")
+        bool, Meta(description="Accept permessage-deflate on WebSockets; costs memory per connection.")
     ] = False
 
 

@@ -8,6 +8,7 @@ without it. It is not a link: it adds no delay, no loss and no limit.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
@@ -80,7 +81,7 @@ async def metered(target_host: str, target_port: int) -> AsyncIterator[Meter]:
         await server.wait_closed()
 
 
-class _Side(asyncio.Protocol):
+class _Side(asyncio.Protocol, ABC):
     """One of the two sockets of a connection; `other` gets what this one receives."""
 
     transport: asyncio.Transport
@@ -120,9 +121,9 @@ class _Side(asyncio.Protocol):
         else:
             self.other.transport.abort()
 
+    @abstractmethod
     def count(self, size: int) -> None:
         """Count what this side received."""
-        raise NotImplementedError
 
 
 class _ClientSide(_Side):

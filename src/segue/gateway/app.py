@@ -26,6 +26,7 @@ from segue.gateway.wiring import build_router
 from segue.history.cache import Cache
 from segue.stores.interface import Store, StoreError
 from segue.stores.opening import open_store
+from segue.upstreams.interface import Upstream
 from segue.upstreams.router import Router
 
 _log = logging.getLogger("segue.gateway")
@@ -69,10 +70,14 @@ class Gateway:
         """Open the store and start the upstreams; `router` replaces the configured upstreams (tests, embedding)."""
         router = build_router(config) if router is None else router
         store = await open_store(config.server.store)
+        started: list[Upstream] = []
         try:
             for upstream in router.upstreams:
                 await upstream.start()
+                started.append(upstream)
         except BaseException:
+            for upstream in started:  # one that goes on running could keep the process alive
+                await upstream.close()
             await store.close()
             raise
         return cls(config, router, store, clock)

@@ -150,12 +150,14 @@ class Run:
                     self._first_output_s = executor.monotonic() - self._begun_at
                 waiting += events
             finished = stream.close(stream.ended, executor.clock())
-            if create.store and finished.status != "failed":
-                if waiting:
-                    yield waiting  # the commit takes a disk write: the text need not wait for it
-                    waiting = []
-                finished = await self._commit(request, stream, finished, echo)
-            self._remember(request, finished)
+            if finished.status != "failed":
+                turn = self._turn_of(request, finished)
+                if create.store:
+                    if waiting:
+                        yield waiting  # the commit takes a disk write: the text need not wait for it
+                        waiting = []
+                    finished = await self._commit(turn, stream, finished, echo)
+                self._remember(turn, finished)
             self.finished = finished
             outcome = finished.status
             yield [*waiting, finished.terminal]
@@ -229,51 +231,54 @@ class Run:
                 executor.cache.put_shared(tenant, ancestor)
         return turn
 
-    async def _commit(self, request: UpstreamRequest, stream: TurnStream, finished: Finished, echo: bytes) -> Finished:
-        """Write the turn's record; a turn that could not be stored as promised has failed."""
-        executor, parent = self._executor, request.history.parent
-        now = executor.clock()
-        record = Record(
-            tenant=request.tenant,
-            id=request.response_id,
-            parent_id=_id_of(parent),
-            created_at=now,
-            expires_at=now + executor.retention_s,
-            head=encode_head(finished.head),
-            echo=echo,
-            input=request.history.input,
-            output=finished.output,
-            calls=self._create.input.calls | calls_of(finished.output),
-        )
-        try:
-            try:
-                await executor.store.append(record)
-            except ParentGone:
-                assert parent is not None, "only a record with a parent can miss it"
-                await executor.store.append(flatten(record, parent))
-        except StoreError as error:
-            _log.error("action=commit response_id=%s error=%r", request.response_id, str(error))
-            return stream.close(_NOT_STORED, executor.clock())
-        return finished
-
-    def _remember(self, request: UpstreamRequest, finished: Finished) -> None:
-        """Make the finished turn a parent: in its lane's slot, and for all of its tenant if it is stored."""
-        executor, create = self._executor, self._create
-        if finished.status == "failed":
-            return
-        turn = Turn(
+    def _turn_of(self, request: UpstreamRequest, finished: Finished) -> Turn:
+        create = self._create
+        return Turn(
             id=request.response_id,
             parent=request.history.parent,
             input=request.history.input,
             output=finished.output,
             calls=create.input.calls | calls_of(finished.output),
             stored=create.store,
-            expires_at=executor.clock() + executor.retention_s if create.store else None,
+            expires_at=self._executor.clock() + self._executor.retention_s if create.store else None,
         )
-        if self._caller.slot is not None:
-            executor.cache.put_slot(request.tenant, self._caller.slot, turn)
-        if create.store:
-            executor.cache.put_shared(request.tenant, turn)
+
+    async def _commit(self, turn: Turn, stream: TurnStream, finished: Finished, echo: bytes) -> Finished:
+        """Write the turn's record; a turn that could not be stored as promised has failed."""
+        executor = self._executor
+        assert turn.expires_at is not None, "a stored turn expires"
+        record = Record(
+            tenant=self._caller.tenant,
+            id=turn.id,
+            parent_id=_id_of(turn.parent),
+            created_at=turn.expires_at - executor.retention_s,
+            expires_at=turn.expires_at,
+            head=encode_head(finished.head),
+            echo=echo,
+            input=turn.input,
+            output=turn.output,
+            calls=turn.calls,
+        )
+        try:
+            try:
+                await executor.store.append(record)
+            except ParentGone:
+                assert turn.parent is not None, "only a record with a parent can miss it"
+                await executor.store.append(flatten(record, turn.parent))
+        except StoreError as error:
+            _log.error("action=commit response_id=%s error=%r", turn.id, str(error))
+            return stream.close(_NOT_STORED, executor.clock())
+        return finished
+
+    def _remember(self, turn: Turn, finished: Finished) -> None:
+        """Make the turn a parent, unless it could not be stored: in its lane's slot, and for all if it is stored."""
+        if finished.status == "failed":
+            return
+        caller, cache = self._caller, self._executor.cache
+        if caller.slot is not None:
+            cache.put_slot(caller.tenant, caller.slot, turn)
+        if turn.stored:
+            cache.put_shared(caller.tenant, turn)
 
 
 async def _warm_up() -> AsyncGenerator[Batch, None]:

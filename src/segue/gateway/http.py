@@ -146,11 +146,11 @@ class Routes:
         meter = self._streamed if create.stream else self._plain
         meter.received(create.size_bytes)
         run = self._gateway.executor.run(create, Caller(request[_TENANT], meter))
+        watch_peer(request)
         with self._gateway.turn_running():
             return await (self._stream if create.stream else self._reply)(request, run, meter)
 
     async def _stream(self, request: web.Request, run: Run, meter: TransportMeter) -> web.StreamResponse:
-        watch_peer(request)
         response = web.StreamResponse(headers=_SSE_HEADERS)
         try:
             async with aclosing(run.events()) as batches:

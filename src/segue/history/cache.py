@@ -48,7 +48,7 @@ class _Tenant:
 
 
 class Cache:
-    """Turns in memory. Every method costs O(what it adds or drops)."""
+    """Turns in memory. Every method costs O(what it adds or drops), and over budget a look at each tenant per drop."""
 
     def __init__(self, budget_bytes: int) -> None:
         self._budget_bytes = budget_bytes
