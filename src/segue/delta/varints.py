@@ -1,0 +1,37 @@
+"""Whole numbers as little-endian base-128 (LEB128) bytes, used by documents and frames.
+
+Only the shortest form of a number counts, so that each number has one encoding. Not here: any framing.
+"""
+
+from __future__ import annotations
+
+#: The largest number that may be written or read; it takes nine bytes.
+MAX_VARINT = 2**62 - 1
+_MAX_BYTES = 9
+
+
+def encode_varint(number: int) -> bytes:
+    """Return the shortest LEB128 form of a number from 0 to `MAX_VARINT`."""
+    if not 0 <= number <= MAX_VARINT:
+        raise ValueError(f"{number} cannot be a varint")
+    encoded = bytearray()
+    while number >= 0x80:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+def read_varint(data: bytes | memoryview, at: int) -> tuple[int, int] | None:
+    """Return the number at offset `at` and the offset after it.
+
+    None when the bytes end too early, the number is larger than `MAX_VARINT`, or it is not in its shortest form.
+    """
+    number = 0
+    for place, byte in enumerate(data[at : at + _MAX_BYTES]):
+        number |= (byte & 0x7F) << (7 * place)
+        if byte < 0x80:  # noqa: PLR2004 - the high bit says that more follows
+            if (byte == 0 and place > 0) or number > MAX_VARINT:
+                return None
+            return number, at + place + 1
+    return None
