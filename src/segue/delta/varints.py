@@ -8,6 +8,7 @@ from __future__ import annotations
 #: The largest number that may be written or read; it takes nine bytes.
 MAX_VARINT = 2**62 - 1
 _MAX_BYTES = 9
+_MORE = 0x80
 
 
 def encode_varint(number: int) -> bytes:
@@ -15,8 +16,8 @@ def encode_varint(number: int) -> bytes:
     if not 0 <= number <= MAX_VARINT:
         raise ValueError(f"{number} cannot be a varint")
     encoded = bytearray()
-    while number >= 0x80:
-        encoded.append(number & 0x7F | 0x80)
+    while number >= _MORE:
+        encoded.append(number & 0x7F | _MORE)
         number >>= 7
     encoded.append(number)
     return bytes(encoded)
@@ -30,7 +31,7 @@ def read_varint(data: bytes | memoryview, at: int) -> tuple[int, int] | None:
     number = 0
     for place, byte in enumerate(data[at : at + _MAX_BYTES]):
         number |= (byte & 0x7F) << (7 * place)
-        if byte < 0x80:  # noqa: PLR2004 - the high bit says that more follows
+        if byte < _MORE:
             if (byte == 0 and place > 0) or number > MAX_VARINT:
                 return None
             return number, at + place + 1
