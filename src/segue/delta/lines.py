@@ -1,0 +1,199 @@
+"""The line table: header lines that both ends have seen on this connection go by reference.
+
+Each direction of a connection has a table of its own, which lives as long as the connection. Lines are never
+compressed (so no secret in one can be guessed from a length) and never leave memory. Not here: which lines travel
+(`heads`), and the frames that carry an encoded head (`frames`).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from segue.delta.heads import Kind, Line, ReplyHead, RequestHead
+from segue.delta.varints import encode_varint, read_varint
+
+#: Bounds of a table; a line that does not fit by itself is sent as it is every time.
+MAX_LINES = 256
+MAX_BYTES = 64 * 1024
+MAX_LINE_BYTES = 4096
+#: Bounds of a head: what an encoder refuses to send and a decoder to read.
+MAX_HEAD_BYTES = 64 * 1024
+MAX_HEAD_LINES = 1024
+
+# What an entry begins with; everything from _FIRST_SLOT on is a slot of the table.
+_LITERAL = 0
+_ONCE = 1
+_VALUE = 2
+_FIRST_SLOT = 3
+
+_KINDS: tuple[Kind, ...] = ("http", "websocket")
+
+
+class LineTable:
+    """Lines by slot, the least recently used leaving first: both ends make the same steps and so hold the same."""
+
+    def __init__(self) -> None:
+        self._slots: OrderedDict[int, bytes] = OrderedDict()
+        self._by_line: dict[bytes, int] = {}
+        self._by_name: dict[bytes, int] = {}
+        self._free: list[int] = []
+        self._size_bytes = 0
+
+    def find(self, line: bytes) -> int | None:
+        """Return the slot that holds this line."""
+        return self._by_line.get(line)
+
+    def find_name(self, name: bytes) -> int | None:
+        """Return the slot of the latest line added with this name."""
+        return self._by_name.get(name)
+
+    def get(self, slot: int) -> bytes | None:
+        """Return the line in a slot."""
+        return self._slots.get(slot)
+
+    def touch(self, slot: int) -> None:
+        """Note that a line was used."""
+        self._slots.move_to_end(slot)
+
+    def add(self, line: bytes) -> None:
+        """Hold a line; it takes the lowest free slot."""
+        if len(line) > MAX_LINE_BYTES or line in self._by_line:
+            return
+        while len(self._slots) >= MAX_LINES or self._size_bytes + len(line) > MAX_BYTES:
+            self._drop_oldest()
+        slot = heapq.heappop(self._free) if self._free else len(self._slots)
+        self._slots[slot] = line
+        self._by_line[line] = slot
+        self._by_name[_name(line)] = slot
+        self._size_bytes += len(line)
+
+    def _drop_oldest(self) -> None:
+        slot, line = self._slots.popitem(last=False)
+        del self._by_line[line]
+        if self._by_name.get(_name(line)) == slot:
+            del self._by_name[_name(line)]
+        heapq.heappush(self._free, slot)
+        self._size_bytes -= len(line)
+
+
+def encode_request(head: RequestHead, kind: Kind, table: LineTable) -> bytes:
+    """Encode a request's head against the sender's table."""
+    first = head.method + b" " + head.target
+    return bytes([_KINDS.index(kind)]) + _encode([first, *map(_join, head.lines)], table)
+
+
+def decode_request(data: bytes, table: LineTable) -> tuple[RequestHead, Kind] | None:
+    """Decode a request's head against the receiver's table; None if it is not one."""
+    if not data or data[0] >= len(_KINDS):
+        return None
+    lines = _decode(data, 1, table)
+    if not lines:
+        return None
+    method, _, target = lines[0].partition(b" ")
+    if not method or not target:
+        return None
+    return RequestHead(method, target, _split(lines[1:])), _KINDS[data[0]]
+
+
+def encode_reply(head: ReplyHead, table: LineTable) -> bytes:
+    """Encode a response's head against the sender's table."""
+    first = b"%d %b" % (head.status, head.reason)
+    return _encode([first, *map(_join, head.lines)], table)
+
+
+def decode_reply(data: bytes, table: LineTable) -> ReplyHead | None:
+    """Decode a response's head against the receiver's table; None if it is not one."""
+    lines = _decode(data, 0, table)
+    if not lines:
+        return None
+    status, _, reason = lines[0].partition(b" ")
+    if len(status) != 3 or not status.isdigit():  # noqa: PLR2004 - RFC 9112, 4: a status has three digits
+        return None
+    return ReplyHead(int(status), reason, _split(lines[1:]))
+
+
+def size_of(head: RequestHead | ReplyHead) -> int:
+    """Return how many bytes the lines of a head have, to compare with `MAX_HEAD_BYTES`."""
+    first = len(head.method) + len(head.target) if isinstance(head, RequestHead) else len(head.reason) + 3
+    return first + sum(len(line.name) + len(line.value) + 2 for line in head.lines)
+
+
+def _encode(lines: Iterable[bytes], table: LineTable) -> bytes:
+    encoded = bytearray()
+    for line in lines:
+        slot = table.find(line)
+        if slot is not None:
+            table.touch(slot)
+            encoded += encode_varint(slot + _FIRST_SLOT)
+            continue
+        named = table.find_name(_name(line)) if b":" in line else None
+        if len(line) > MAX_LINE_BYTES:
+            encoded += bytes([_ONCE]) + encode_varint(len(line)) + line
+        elif named is None:
+            encoded += bytes([_LITERAL]) + encode_varint(len(line)) + line
+        else:
+            value = line[len(_name(line)) :]
+            encoded += bytes([_VALUE]) + encode_varint(named) + encode_varint(len(value)) + value
+        table.add(line)
+    return bytes(encoded)
+
+
+def _decode(data: bytes, at: int, table: LineTable) -> list[bytes] | None:
+    lines: list[bytes] = []
+    size_bytes = 0
+    while at < len(data):
+        entry = _decode_entry(data, at, table)
+        if entry is None:
+            return None
+        line, at = entry
+        size_bytes += len(line) + 2
+        if len(lines) > MAX_HEAD_LINES or size_bytes > 2 * MAX_HEAD_BYTES:
+            return None  # references expand: what they expand to is bounded too
+        lines.append(line)
+    return lines
+
+
+def _decode_entry(data: bytes, at: int, table: LineTable) -> tuple[bytes, int] | None:
+    """Read one line and make the sender's step in the table; returns it and where the next begins."""
+    read = read_varint(data, at)
+    if read is None:
+        return None
+    form, at = read
+    if form >= _FIRST_SLOT:
+        held = table.get(form - _FIRST_SLOT)
+        if held is None:
+            return None
+        table.touch(form - _FIRST_SLOT)
+        return held, at
+    name = b""
+    if form == _VALUE:
+        read = read_varint(data, at)
+        named = None if read is None else table.get(read[0])
+        if read is None or named is None:
+            return None
+        name, at = _name(named), read[1]
+    read = read_varint(data, at)
+    if read is None or read[0] > len(data) - read[1]:
+        return None
+    length, at = read
+    line = name + data[at : at + length]
+    if form != _ONCE:
+        table.add(line)
+    return line, at + length
+
+
+def _name(line: bytes) -> bytes:
+    """Return the part of a line that says what it is: the field's name and its colon."""
+    name, colon, _ = line.partition(b":")
+    return name + colon
+
+
+def _join(line: Line) -> bytes:
+    return line.name + b":" + line.value
+
+
+def _split(lines: Iterable[bytes]) -> tuple[Line, ...]:
+    parts = (line.partition(b":") for line in lines)
+    return tuple(Line(name, value) for name, _, value in parts)
