@@ -1,0 +1,320 @@
+"""When bytes get to the far end of a network path: rate, delay, loss and TCP's windows, computed and not waited for.
+
+One `Pacer` is one direction of a link with all connections on it. It knows sizes and times, never bytes, sockets or a
+clock: the caller says what is sent and what time it is, and gets what has arrived by then. The model, in short:
+
+- A bottleneck sends one segment after the other at the link's rate; connections take turns. Its buffer is bounded:
+  what does not fit waits at the sender, and nothing is dropped for it.
+- A segment takes half a round trip, its acknowledgement the other half. What is not acknowledged is bounded by the
+  congestion window: ten segments at first (RFC 6928) and again after idling for a retransmission timeout (RFC 5681,
+  4.1), doubled per round trip in slow start. A loss halves it, and from there it grows by a segment per round trip.
+- A lost segment comes later: by a round trip where enough followed it for a fast retransmit (RFC 5681, 3.2), else by
+  the timeout. Everything behind it on the same connection waits, as in TCP.
+- In an outage nothing moves; then everything goes on at once (TCP's own backing off is not modelled).
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import msgspec
+
+SEGMENT_BYTES = 1460
+INITIAL_WINDOW_BYTES = 10 * SEGMENT_BYTES
+MIN_TIMEOUT_S = 0.2
+_FAST_RETRANSMIT_SEGMENTS = 3
+_SMALLEST_WINDOW_BYTES = 2 * SEGMENT_BYTES
+
+
+class Outage(msgspec.Struct, frozen=True):
+    """Nothing moves from `begin_s` (counted from the start of the link) for `length_s`."""
+
+    begin_s: float
+    length_s: float
+
+    @property
+    def end_s(self) -> float:
+        """When it is over."""
+        return self.begin_s + self.length_s
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """What a link is like. The default is a wire: no delay, no limit, no loss."""
+
+    rtt_s: float = 0.0
+    up_bytes_s: float | None = None
+    """Rate towards the server; None is without limit. As `down_bytes_s`."""
+    down_bytes_s: float | None = None
+    buffer_bytes: int = 64 * 1024
+    """How much may wait at the bottleneck, each way: at a low rate this is what delays a heartbeat."""
+    loss: float = 0.0
+    """Chance of each segment to be lost."""
+    setup_rtts: float = 1.0
+    """Round trips before the first byte of a connection: 1 is TCP; 2 stands for TCP and TLS 1.3 where none is used."""
+    slow_start: bool = False
+    window_bytes: int = 4 * 1024 * 1024
+    """The most that may be unacknowledged on a connection, whatever its congestion window."""
+    outages: tuple[Outage, ...] = ()
+    seed: int = 0
+
+    @property
+    def timeout_s(self) -> float:
+        """After what time a segment is sent again when nothing tells of its loss."""
+        return max(MIN_TIMEOUT_S, 2 * self.rtt_s)
+
+    @property
+    def segmented(self) -> bool:
+        """Tell whether segments matter: without rate, loss and slow start whole writes travel as they are."""
+        return self.slow_start or self.loss > 0 or self.up_bytes_s is not None or self.down_bytes_s is not None
+
+
+#: A wire.
+PLAIN = Profile()
+
+#: What arrives: the connection itself, bytes, the end of the stream, or a reset.
+What = Literal["open", "bytes", "end", "reset"]
+
+
+class Arrival(NamedTuple):
+    """Something got to the far end."""
+
+    flow: int
+    what: What
+    size: int
+
+
+class _Event(NamedTuple):
+    """A time at which something happens, in order of time and then of planning."""
+
+    at: float
+    order: int
+    action: Callable[[float], None]
+
+
+class _Flow:
+    """One direction of one connection."""
+
+    def __init__(self, number: int, window_bytes: float, seed: str) -> None:
+        self.number = number
+        self.opened = False
+        self.held = False
+        self.kept: deque[Arrival] = deque()  # arrived while held
+        self.unsent = 0
+        self.mark: What | None = None  # follows the unsent bytes
+        self.in_flight = 0
+        self.window: float = window_bytes
+        self.threshold: float = float("inf")
+        self.last_sent_at = float("-inf")
+        self.last_arrival_at = float("-inf")
+        self.random = random.Random(seed)
+
+    @property
+    def waiting(self) -> bool:
+        return self.opened and (self.unsent > 0 or self.mark is not None)
+
+
+class Pacer:
+    """One direction of a link. Call `arrived(now)` when `next_at` has come, and after everything that is sent."""
+
+    def __init__(self, profile: Profile, rate_bytes_s: float | None, name: str, begun_at: float) -> None:
+        self._profile = profile
+        self._rate = rate_bytes_s
+        self._name = name
+        self._begun_at = begun_at
+        self._segment = SEGMENT_BYTES if profile.segmented else profile.window_bytes
+        self._flows: dict[int, _Flow] = {}
+        self._events: list[_Event] = []
+        self._planned = 0
+        self._turn: deque[_Flow] = deque()  # flows that may send, as far as they know
+        self._free_at = float("-inf")  # when the bottleneck has sent what it holds
+        self._woken_at = float("-inf")  # the last time planned to go on sending at
+        self._stopped = False
+        self._arrivals: list[Arrival] = []
+
+    # --- what the caller does ----------------------------------------------------------------------------------------
+
+    def open(self, flow: int, now: float) -> None:
+        """Begin a connection: it arrives after the handshake, and what is sent on it after that."""
+        initial = INITIAL_WINDOW_BYTES if self._profile.slow_start else self._profile.window_bytes
+        window = min(initial, self._profile.window_bytes)
+        one = self._flows[flow] = _Flow(flow, window, f"{self._profile.seed}:{self._name}:{flow}")
+        self._plan(now + self._profile.setup_rtts * self._profile.rtt_s, lambda at: self._open(one, at))
+
+    def send(self, flow: int, size: int, now: float) -> None:
+        """Send bytes."""
+        one = self._flows[flow]
+        one.unsent += size
+        self._queue(one, now)
+
+    def end(self, flow: int, now: float, what: Literal["end", "reset"] = "end") -> None:
+        """End the stream behind what was sent; a reset may follow an end."""
+        one = self._flows[flow]
+        one.mark = what
+        self._queue(one, now)
+
+    def drop(self, flow: int) -> None:
+        """Forget a connection and all that is on its way."""
+        one = self._flows.pop(flow, None)
+        if one is not None and one in self._turn:
+            self._turn.remove(one)
+
+    def hold(self, flow: int) -> None:
+        """Take no more arrivals: the reader is slow. What is not taken is not acknowledged."""
+        if flow in self._flows:
+            self._flows[flow].held = True
+
+    def release(self, flow: int, now: float) -> None:
+        """Take arrivals again."""
+        one = self._flows.get(flow)
+        if one is None or not one.held:
+            return
+        one.held = False
+        kept, one.kept = one.kept, deque()
+        for arrival in kept:
+            self._deliver(one, arrival, now)
+
+    def stop(self) -> None:
+        """Let nothing move until `resume`."""
+        self._stopped = True
+
+    def resume(self, now: float) -> None:
+        """Let everything go on, from now."""
+        self._stopped = False
+        # a time that has passed stays in its order: all of it happens now
+        self._events = [event._replace(at=max(event.at, now)) for event in sorted(self._events)]
+        self._events = [event._replace(order=order) for order, event in enumerate(self._events)]
+        self._planned = len(self._events)
+        self._send_all(now)
+
+    def unsent(self, flow: int) -> int:
+        """Bytes that wait at the sender: stop reading from it when there are many."""
+        one = self._flows.get(flow)
+        return 0 if one is None else one.unsent
+
+    def arrived(self, now: float) -> list[Arrival]:
+        """Return what arrived since the last call, up to `now`."""
+        while self._events and not self._stopped and self._events[0].at <= now:
+            at, order, action = heapq.heappop(self._events)
+            late = self._clear_at(at)
+            if late > at:
+                heapq.heappush(self._events, _Event(late, order, action))
+            else:
+                action(at)
+        arrivals, self._arrivals = self._arrivals, []
+        return arrivals
+
+    def next_at(self) -> float | None:
+        """Return when something may arrive next; None: not before something is sent, released or resumed."""
+        if self._stopped or not self._events:
+            return None
+        return self._clear_at(self._events[0].at)
+
+    # --- what happens ------------------------------------------------------------------------------------------------
+
+    def _plan(self, at: float, action: Callable[[float], None]) -> None:
+        heapq.heappush(self._events, _Event(at, self._planned, action))
+        self._planned += 1
+
+    def _clear_at(self, at: float) -> float:
+        """Return the end of the outage that `at` is in, or `at`."""
+        for outage in self._profile.outages:
+            if self._begun_at + outage.begin_s <= at < self._begun_at + outage.end_s:
+                at = self._begun_at + outage.end_s
+        return at
+
+    def _open(self, flow: _Flow, at: float) -> None:
+        if self._flows.get(flow.number) is not flow:
+            return
+        flow.opened = True
+        self._arrivals.append(Arrival(flow.number, "open", 0))
+        self._queue(flow, at)
+
+    def _queue(self, flow: _Flow, now: float) -> None:
+        if flow.waiting and flow not in self._turn:
+            self._turn.append(flow)
+        self._send_all(now)
+
+    def _send_all(self, now: float) -> None:
+        """Send what the buffer and the windows allow; connections take turns."""
+        clear_at = self._clear_at(now)
+        if self._stopped:
+            return
+        if clear_at > now:
+            self._wake(clear_at)
+            return
+        while self._turn:
+            room_at = self._room_at()
+            if room_at > now:
+                self._wake(room_at)
+                return
+            flow = self._turn.popleft()
+            size = min(flow.unsent, self._segment)
+            if flow.in_flight and flow.in_flight + size > flow.window:
+                continue  # an acknowledgement brings it back
+            self._send(flow, size, now)
+            if flow.waiting:
+                self._turn.append(flow)
+
+    def _wake(self, at: float) -> None:
+        if at > self._woken_at:
+            self._woken_at = at
+            self._plan(at, self._send_all)
+
+    def _room_at(self) -> float:
+        """Return when the bottleneck's buffer has room for a segment."""
+        if self._rate is None:
+            return float("-inf")
+        return self._free_at - max(0, self._profile.buffer_bytes - self._segment) / self._rate
+
+    def _send(self, flow: _Flow, size: int, now: float) -> None:
+        profile = self._profile
+        idle = not flow.in_flight and now - flow.last_sent_at > profile.timeout_s
+        if profile.slow_start and idle:
+            flow.window = min(flow.window, INITIAL_WINDOW_BYTES)
+        self._free_at = max(self._free_at, now) + (size / self._rate if self._rate else 0.0)
+        arrival_at = self._free_at + profile.rtt_s / 2
+        if size and profile.loss and flow.random.random() < profile.loss:
+            arrival_at += self._lost(flow)
+        flow.last_sent_at = now
+        flow.last_arrival_at = max(flow.last_arrival_at, arrival_at)
+        if size:
+            flow.unsent -= size
+            flow.in_flight += size
+            arrival = Arrival(flow.number, "bytes", size)
+        else:
+            assert flow.mark is not None, "a flow without bytes and mark does not send"
+            arrival, flow.mark = Arrival(flow.number, flow.mark, 0), None
+        self._plan(flow.last_arrival_at, lambda at: self._arrive(flow, arrival, at))
+
+    def _lost(self, flow: _Flow) -> float:
+        """Return by how much a lost segment is late."""
+        followed = min(flow.unsent, int(flow.window)) > _FAST_RETRANSMIT_SEGMENTS * self._segment
+        flow.threshold = max(flow.window / 2, _SMALLEST_WINDOW_BYTES)
+        if self._profile.slow_start:
+            flow.window = flow.threshold
+        return self._profile.rtt_s if followed else self._profile.timeout_s
+
+    def _arrive(self, flow: _Flow, arrival: Arrival, at: float) -> None:
+        if self._flows.get(flow.number) is not flow:
+            return
+        if flow.held:
+            flow.kept.append(arrival)
+        else:
+            self._deliver(flow, arrival, at)
+
+    def _deliver(self, flow: _Flow, arrival: Arrival, at: float) -> None:
+        self._arrivals.append(arrival)
+        if arrival.size:
+            self._plan(at + self._profile.rtt_s / 2, lambda then: self._acknowledge(flow, arrival.size, then))
+
+    def _acknowledge(self, flow: _Flow, size: int, at: float) -> None:
+        flow.in_flight -= size
+        if self._profile.slow_start:
+            growth = size if flow.window < flow.threshold else SEGMENT_BYTES * size / flow.window
+            flow.window = min(flow.window + growth, self._profile.window_bytes)
+        if self._flows.get(flow.number) is flow:
+            self._queue(flow, at)
