@@ -81,21 +81,44 @@ class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="Hex digest of the key.")]
 
 
+class Tunnel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[tunnel]`: what the gateway does for sidecars, and its limits."""
+
+    max_body_bytes: Annotated[Bytes, Meta(description="Largest request body of an agent.")] = 64 * MIB
+    bases_bytes: Annotated[Bytes, Meta(description="Bodies and replies kept to send against, for each tenant.")] = (
+        128 * MIB
+    )
+    uploads_bytes: Annotated[Bytes, Meta(description="Uploads under way at once, all sidecars together.")] = 256 * MIB
+    away_s: Annotated[Positive, Meta(description="How long exchanges go on without their sidecar.")] = 300.0
+    max_sessions: Annotated[int, Meta(ge=1, description="Sidecars with a session, for each tenant.")] = 1000
+    connect_timeout_s: Annotated[Positive, Meta(description="How long a connection to a provider may take.")] = 15.0
+    reply_timeout_s: Annotated[
+        Positive, Meta(description="How long a provider may be silent; agents usually give up before.")
+    ] = 1800.0
+    address: Annotated[str, Meta(description="This node's own URL, told to sidecars so that they find it again.")] = ""
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole configuration."""
 
     server: Server = Server()
+    tunnel: Tunnel = Tunnel()
     upstream: list[UpstreamConfig] = []
     key: list[Key] = []
 
 
-_TABLES: dict[str, type[msgspec.Struct]] = {"server": Server, "upstream": UpstreamConfig, "key": Key}
+_TABLES: dict[str, type[msgspec.Struct]] = {"server": Server, "tunnel": Tunnel, "upstream": UpstreamConfig, "key": Key}
+
+
+#: Tables there is one of; the others have rows.
+_SINGLE = frozenset({"server", "tunnel"})
 
 
 class _Shape(msgspec.Struct):
     """The tables of a configuration, whatever is in them."""
 
     server: dict[str, Any] = {}
+    tunnel: dict[str, Any] = {}
     upstream: list[dict[str, Any]] = []
     key: list[dict[str, Any]] = []
 
@@ -183,8 +206,8 @@ def _set_from_environment(tree: dict[str, Any], name: str, value: str) -> None:
     if table not in _TABLES or not rest:
         raise ConfigError(f"{name}: no such setting; variables are SEGUE_SERVER_…, SEGUE_UPSTREAM_0_…, SEGUE_KEY_0_…")
     target: dict[str, Any]
-    if table == "server":
-        target = tree.setdefault("server", {})
+    if table in _SINGLE:
+        target = tree.setdefault(table, {})
     else:
         index, _, rest = rest.partition("_")
         target = _row(tree.setdefault(table, []), index, name)
