@@ -105,6 +105,11 @@ class GatewayEnd(End[_Exchange, GatewayEvent]):
             exchange.reset = Reset(number, code, message)
             self._send_reset(exchange)
 
+    def has_reply(self, number: int) -> bool:
+        """Tell whether the head of a response was given, so that only `abort` can end it otherwise."""
+        exchange = self._exchanges.get(number)
+        return exchange is not None and exchange.head is not None
+
     def room(self, number: int) -> int:
         """Return how many more bytes should be sent now; at 0, `Writable` tells when there is room again."""
         exchange = self._exchanges.get(number)
