@@ -25,7 +25,7 @@ def test_every_code_has_its_line_in_the_table() -> None:
 @pytest.mark.parametrize("code", CODES)
 def test_statuses_fit_their_types(code: Code) -> None:
     """Clients act on both."""
-    types = {401: "authentication_error", 403: "permission_error"}
+    types = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
     status = REPLIES[code].status
     assert REPLIES[code].kind == types.get(status, "invalid_request_error" if status < 500 else "server_error")
 
@@ -83,12 +83,20 @@ def test_headers_say_what_a_client_can_do(code: Code, expected: dict[str, str]) 
     assert dict(given) == expected
 
 
+@pytest.mark.parametrize(("after_s", "header"), [(0.0, "1"), (0.2, "1"), (1.0, "1"), (1.01, "2"), (3600.0, "3600")])
+@pytest.mark.parametrize("code", ["rate_limit_exceeded", "server_overloaded", "upstream_error"])
+def test_an_upstream_that_says_when_to_come_back_is_quoted(code: Code, after_s: float, header: str) -> None:
+    """In whole seconds, rounded up."""
+    assert http_reply(Problem(code, "x", retry_after_s=after_s)).headers["Retry-After"] == header
+
+
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
         ("context_length_exceeded", "context_length_exceeded"),
         ("store_error", "store_error"),
-        ("rate_limit_exceeded", "upstream_error"),
+        ("rate_limit_exceeded", "rate_limit_exceeded"),
+        ("bored", "upstream_error"),
         ("", "upstream_error"),
     ],
 )

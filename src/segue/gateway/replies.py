@@ -6,6 +6,7 @@ messages, which are the problems' own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -54,6 +55,12 @@ REPLIES: Mapping[Code, Reply] = MappingProxyType(
         "forbidden_peer": Reply(403, "permission_error"),
         "websocket_connection_limit_reached": Reply(400, _INVALID, closes=True),
         "server_overloaded": Reply(503, _SERVER),
+        "rate_limit_exceeded": Reply(429, "rate_limit_error"),
+        "insufficient_quota": Reply(429, "rate_limit_error"),
+        "upstream_rejected": Reply(400, _INVALID),
+        "upstream_unauthorized": Reply(502, _SERVER),
+        "upstream_unreachable": Reply(502, _SERVER),
+        "upstream_timeout": Reply(504, _SERVER),
         "upstream_error": Reply(502, _SERVER),
         "upstream_protocol_error": Reply(502, _SERVER),
         "store_error": Reply(503, _SERVER),
@@ -66,8 +73,11 @@ def http_reply(problem: Problem) -> web.Response:
     """Tell a problem as an HTTP response."""
     reply = REPLIES[problem.code]
     headers = {"WWW-Authenticate": "Bearer"} if reply.status == 401 else {}  # noqa: PLR2004 - RFC 9110, 11.6.1
-    if reply.status == 503:  # noqa: PLR2004 - RFC 9110, 10.2.3
-        headers["Retry-After"] = "1"
+    after_s = problem.retry_after_s
+    if after_s is None and reply.status == 503:  # noqa: PLR2004 - RFC 9110, 15.6.4
+        after_s = 1.0
+    if after_s is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(after_s)))  # whole seconds: RFC 9110, 10.2.3
     body = http_error(problem, reply.kind)
     return web.Response(status=reply.status, body=body, content_type="application/json", headers=headers)
 

@@ -36,6 +36,12 @@ Code = Literal[
     "websocket_connection_limit_reached",
     "context_length_exceeded",
     "server_overloaded",
+    "rate_limit_exceeded",
+    "insufficient_quota",
+    "upstream_rejected",
+    "upstream_unauthorized",
+    "upstream_unreachable",
+    "upstream_timeout",
     "upstream_error",
     "upstream_protocol_error",
     "store_error",
@@ -44,11 +50,12 @@ Code = Literal[
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """Why a request is refused or a turn failed."""
+    """Why a request is refused or a turn failed; `retry_after_s` says when it may be worth another try, if known."""
 
     code: Code
     message: str
     param: str | None = None
+    retry_after_s: float | None = None
 
 
 class Refused(Exception):

@@ -1,0 +1,199 @@
+"""The scheduler: places are never exceeded, never idle, and shared by tenants, as is a full waiting room."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from segue.upstreams.fairness import Entered, FairQueue
+
+TENANTS = ("ann", "bob", "cyd")
+
+
+def drain(queue: FairQueue[str], running: list[str]) -> list[str]:
+    """End what runs, oldest first, until nothing is left; return the tickets in the order they were started."""
+    started = []
+    while running:
+        following = queue.leave(running.pop(0))
+        if following is not None:
+            running.append(following[0])
+            started.append(following[1])
+    return started
+
+
+def test_a_free_place_is_taken_at_once() -> None:
+    queue: FairQueue[str] = FairQueue(2, 5)
+    assert [queue.enter("ann", f"a{n}").state for n in range(3)] == ["runs", "runs", "waits"]
+
+
+def test_a_crowd_delays_a_single_turn_by_one_of_its_own() -> None:
+    """Whoever came first with a hundred."""
+    queue: FairQueue[str] = FairQueue(1, 200)
+    for number in range(100):
+        queue.enter("ann", f"a{number}")
+    queue.enter("bob", "b0")
+    assert queue.leave("ann") == ("bob", "b0")
+    assert queue.leave("bob") == ("ann", "a1")
+
+
+def test_places_are_shared_evenly() -> None:
+    """Two tenants with many turns get every other place."""
+    queue: FairQueue[str] = FairQueue(2, 100)
+    for tenant in ("ann", "bob"):
+        for number in range(10):
+            queue.enter(tenant, f"{tenant}{number}")
+    started = drain(queue, ["ann", "ann"])
+    assert Counter(ticket[:3] for ticket in started[:8]) == {"ann": 4, "bob": 4}
+    assert [ticket for ticket in started if ticket.startswith("bob")] == [f"bob{number}" for number in range(10)]
+
+
+def test_who_runs_least_comes_first() -> None:
+    queue: FairQueue[str] = FairQueue(3, 10)
+    for tenant in ("ann", "ann", "bob"):
+        queue.enter(tenant, "x")
+    queue.enter("ann", "a2")
+    queue.enter("bob", "b1")
+    assert queue.leave("ann") == ("ann", "a2")  # each runs one now; ann was served before bob
+    assert queue.leave("ann") == ("bob", "b1")
+
+
+def test_a_full_waiting_room_refuses_whoever_filled_it() -> None:
+    queue: FairQueue[str] = FairQueue(1, 3)
+    assert [queue.enter("ann", f"a{n}").state for n in range(5)] == ["runs", "waits", "waits", "waits", "refused"]
+
+
+def test_a_full_waiting_room_makes_room_for_others() -> None:
+    """The newest of the longest line gives way, until the lines are as long."""
+    queue: FairQueue[str] = FairQueue(1, 4)
+    for number in range(5):
+        queue.enter("ann", f"a{number}")
+    assert queue.enter("bob", "b0") == Entered("waits", "a4")
+    assert queue.enter("bob", "b1") == Entered("waits", "a3")
+    assert queue.enter("bob", "b2") == Entered("refused")
+    assert queue.enter("cyd", "c0") == Entered("waits", "a2")
+
+
+def test_without_a_waiting_room_nobody_waits() -> None:
+    queue: FairQueue[str] = FairQueue(1, 0)
+    assert [queue.enter(tenant, "x").state for tenant in ("ann", "bob")] == ["runs", "refused"]
+
+
+def test_a_withdrawn_ticket_is_not_started() -> None:
+    queue: FairQueue[str] = FairQueue(1, 5)
+    for number in range(3):
+        queue.enter("ann", f"a{number}")
+    assert (queue.withdraw("ann", "a1"), queue.withdraw("ann", "a1"), queue.withdraw("bob", "a2")) == (
+        True,
+        False,
+        False,
+    )
+    assert queue.leave("ann") == ("ann", "a2")
+    assert queue.leave("ann") is None
+    assert (queue.running, queue.waiting) == (0, 0)
+
+
+def test_newcomers_hold_up_nobody_for_ever() -> None:
+    """Two tenants that send one turn after the other, beside a third that waits."""
+    queue: FairQueue[str] = FairQueue(1, 10)
+    queue.enter("ann", "a0")
+    queue.enter("ann", "a1")
+    queue.enter("bob", "b0")
+    running, started = "ann", []
+    for _ in range(4):
+        following = queue.leave(running)
+        assert following is not None
+        started.append(following[1])
+        running = following[0]
+        newcomer = "cyd" if running == "bob" else "bob"
+        queue.enter(newcomer, newcomer)
+    assert "a1" in started[:3]
+
+
+@given(st.lists(st.tuples(st.sampled_from(TENANTS), st.booleans()), max_size=60), st.integers(1, 4))
+def test_everybody_is_served_in_the_end(moves: list[tuple[str, bool]], limit: int) -> None:
+    """Each tenant's turns in their order."""
+    queue: FairQueue[tuple[str, int]] = FairQueue(limit, 100)
+    running: list[str] = []
+    started: list[tuple[str, int]] = []
+    for number, (tenant, ends) in enumerate(moves):
+        if queue.enter(tenant, (tenant, number)).state == "runs":
+            running.append(tenant)
+            started.append((tenant, number))
+        if ends and running:
+            following = queue.leave(running.pop(0))
+            if following is not None:
+                running.append(following[0])
+                started.append(following[1])
+    while running:
+        following = queue.leave(running.pop(0))
+        if following is not None:
+            running.append(following[0])
+            started.append(following[1])
+    for tenant in TENANTS:
+        mine = [number for name, number in started if name == tenant]
+        assert mine == [number for number, (name, _) in enumerate(moves) if name == tenant]
+
+
+class Queueing(RuleBasedStateMachine):
+    """Any sequence of turns that come, end and give up."""
+
+    @initialize(limit=st.integers(1, 4), room=st.integers(0, 6))
+    def open(self, limit: int, room: int) -> None:
+        self.queue: FairQueue[tuple[str, int]] = FairQueue(limit, room)
+        self.limit, self.room = limit, room
+        self.running: list[str] = []
+        self.lines: dict[str, list[tuple[str, int]]] = {tenant: [] for tenant in TENANTS}
+        self.count = 0
+
+    @rule(tenant=st.sampled_from(TENANTS))
+    def come(self, tenant: str) -> None:
+        self.count += 1
+        ticket = (tenant, self.count)
+        waiting = sum(map(len, self.lines.values()))
+        state, displaced = self.queue.enter(tenant, ticket)
+        if len(self.running) < self.limit:
+            assert (state, displaced) == ("runs", None), "a place was free"
+            self.running.append(tenant)
+        elif state == "waits":
+            assert (displaced is not None) == (waiting == self.room)
+            if displaced is not None:
+                assert self.lines[displaced[0]].pop() == displaced, "the newest of its line gives way"
+                assert len(self.lines[displaced[0]]) >= len(self.lines[tenant]) + 1
+            self.lines[tenant].append(ticket)
+        else:
+            assert (state, waiting) == ("refused", self.room), "there was room"
+            assert all(len(line) <= len(self.lines[tenant]) + 1 for line in self.lines.values())
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def end(self, data: st.DataObject) -> None:
+        tenant = self.running.pop(data.draw(st.integers(0, len(self.running) - 1)))
+        following = self.queue.leave(tenant)
+        waiting = [name for name, line in self.lines.items() if line]
+        if not waiting:
+            assert following is None
+            return
+        assert following is not None, "a place is idle while somebody waits"
+        chosen, ticket = following
+        assert self.lines[chosen].pop(0) == ticket
+        assert all(self.running.count(chosen) <= self.running.count(name) for name in waiting)
+        self.running.append(chosen)
+
+    @precondition(lambda self: any(self.lines.values()))
+    @rule(data=st.data())
+    def give_up(self, data: st.DataObject) -> None:
+        tenant, number = data.draw(st.sampled_from([ticket for line in self.lines.values() for ticket in line]))
+        assert self.queue.withdraw(tenant, (tenant, number))
+        self.lines[tenant].remove((tenant, number))
+
+    def teardown(self) -> None:
+        if hasattr(self, "queue"):
+            assert self.queue.running == len(self.running) <= self.limit
+            assert self.queue.waiting == sum(map(len, self.lines.values())) <= self.room
+
+
+TestQueueing = Queueing.TestCase
+TestQueueing.settings = settings(max_examples=150)
