@@ -1,0 +1,236 @@
+"""Where a request goes: the routes as they are configured, and the target that one request has by them.
+
+Scheme, host and port come from the configuration alone, whatever a request says; its path and query are passed on as
+they came, nothing is normalised or quoted again. Pure. Not here: connecting to a target.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol, TypeAlias
+from urllib.parse import unquote_to_bytes
+
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+#: The target of a route that leads into the gateway's own API.
+SELF: Final = "self"
+
+Scheme: TypeAlias = Literal["http", "https"]
+
+_URL: Final = re.compile(r"(?P<scheme>https?)://(?P<authority>[^/]*)(?P<path>/.*)?", re.IGNORECASE)
+_AUTHORITY: Final = re.compile(r"(?P<host>\[[^\]]*\]|[^:]*)(?::(?P<port>[0-9]{1,5}))?")
+_NAME: Final = re.compile(r"[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?\.?")
+_UNQUOTED: Final = 3
+_VISIBLE: Final = re.compile(rb"[\x21-\x7e]*")
+
+
+class RouteError(ValueError):
+    """A route of the configuration cannot be used; the message says which, and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A server that requests are sent to, and the path that goes before theirs: `b""`, or `/` and no `/` at the end."""
+
+    scheme: Scheme
+    host: str
+    port: int
+    prefix: bytes = b""
+
+    @property
+    def authority(self) -> bytes:
+        """What the Host line says: the port is named if it is not the scheme's own (RFC 9110, 7.2)."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return (host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}").encode("ascii")
+
+    @property
+    def url(self) -> str:
+        """The target as one writes it, for messages."""
+        return f"{self.scheme}://{self.authority.decode('ascii')}{self.prefix.decode('ascii')}"
+
+
+#: A server, or the gateway's own API.
+Where: TypeAlias = Target | Literal["self"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """Requests whose path is `prefix`, or goes on after it with `/`, go to `target`, without the prefix or with it."""
+
+    prefix: bytes
+    target: Where
+    strip: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """Where one request goes, and the origin-form target (RFC 9112, 3.2.1) it is sent with."""
+
+    target: Where
+    path: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """Why a request goes nowhere, as the status, code and message of the answer. It quotes nothing of the request."""
+
+    status: int
+    code: str
+    message: str
+
+
+class Row(Protocol):
+    """A `[[route]]` of the configuration."""
+
+    @property
+    def mount(self) -> str | None:
+        """A path that is stripped."""
+
+    @property
+    def path(self) -> str | None:
+        """A path that is kept."""
+
+    @property
+    def target(self) -> str:
+        """A URL, or `self`."""
+
+
+BUILT_IN: Final = (
+    ("/anthropic", "https://api.anthropic.com"),
+    ("/openai", "https://api.openai.com"),
+    ("/gemini", "https://generativelanguage.googleapis.com"),
+)
+
+
+class RouteTable:
+    """All routes, the longest first."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self.routes = sorted(routes, key=lambda route: len(route.prefix), reverse=True)
+        prefixes = [route.prefix for route in self.routes]
+        for prefix in prefixes:
+            if prefixes.count(prefix) > 1:
+                raise RouteError(f"two routes begin with {prefix.decode('ascii') or '/'}: which one is meant?")
+
+    def resolve(self, target: bytes) -> Resolved | Refusal:
+        """Tell where a request with this target goes."""
+        path, mark, query = target.partition(b"?")
+        reason = _why_refused(target, path)
+        if reason is not None:
+            return Refusal(status=400, code="invalid_target", message=reason)
+        for route in self.routes:
+            if path == route.prefix or path.startswith(route.prefix + b"/"):
+                return Resolved(target=route.target, path=_forwarded(route, path) + mark + query)
+        begins = ", ".join(sorted(route.prefix.decode("ascii") for route in self.routes))
+        message = f"no route leads there: a path begins with one of {begins}; a [[route]] of the configuration adds one"
+        return Refusal(status=404, code="route_not_found", message=message)
+
+
+def route_table(rows: Iterable[Row]) -> RouteTable:
+    """Make the table of the configured routes and the built-in ones that they leave.
+
+    Raises:
+        RouteError: a row says something that is not allowed.
+    """
+    routes = [_route(number, row) for number, row in enumerate(rows)]
+    taken = {route.prefix for route in routes}
+    built_in = [Route(prefix=mount.encode(), target=parse_target(url), strip=True) for mount, url in BUILT_IN]
+    return RouteTable([*routes, *(route for route in built_in if route.prefix not in taken)])
+
+
+def parse_target(url: str) -> Target:
+    """Take the URL of a target apart.
+
+    Raises:
+        RouteError: it is not a plain http or https URL.
+    """
+    if "@" in url.partition("://")[2].partition("/")[0]:  # a password is not repeated
+        raise RouteError("the target must not have a user or password: the agent sends its own credentials")
+    if not url.isascii() or not _VISIBLE.fullmatch(url.encode("ascii")) or "\\" in url:
+        raise RouteError(
+            f"{url!r} has characters that no URL has: quote them as %XX, and write a host in its xn-- form"
+        )
+    if "?" in url or "#" in url:
+        raise RouteError(f"{url!r} must not have a query or a fragment")
+    found = _URL.fullmatch(url)
+    if found is None:
+        raise RouteError(f"{url!r} is not an http:// or https:// URL")
+    scheme: Scheme = "https" if found["scheme"].lower() == "https" else "http"
+    host, port = _host_and_port(url, found["authority"], scheme)
+    path = (found["path"] or "").removesuffix("/").encode("ascii")
+    if not _is_plain(path):
+        raise RouteError(f"the path of {url!r} must not have empty, '.' or '..' segments")
+    return Target(scheme=scheme, host=host, port=port, prefix=path)
+
+
+def _host_and_port(url: str, authority: str, scheme: Scheme) -> tuple[str, int]:
+    found = _AUTHORITY.fullmatch(authority)
+    if found is None:
+        raise RouteError(f"{url!r} has no host and port that can be understood: write HOST or HOST:PORT")
+    host = found["host"].lower()
+    port = int(found["port"] or DEFAULT_PORTS[scheme])
+    if not 1 <= port <= 65535:  # noqa: PLR2004 - the range of ports
+        raise RouteError(f"the port of {url!r} must be from 1 to 65535")
+    if host.startswith("["):
+        try:
+            address = ipaddress.IPv6Address(host[1:-1])
+        except ValueError:
+            raise RouteError(f"the host of {url!r} is not an IPv6 address") from None
+        if address.scope_id is not None:
+            raise RouteError(f"the host of {url!r} is not an IPv6 address that means the same everywhere")
+        return str(address), port
+    if not _NAME.fullmatch(host):
+        raise RouteError(f"the host of {url!r} is not a name or an address")
+    return host, port
+
+
+def _route(number: int, row: Row) -> Route:
+    name = f"route[{number}]"
+    begin = row.mount if row.path is None else row.path
+    if begin is None or (row.mount is not None and row.path is not None):
+        raise RouteError(f"{name}: give either `mount`, which is stripped, or `path`, which is kept")
+    try:
+        target: Where = SELF if row.target == SELF else parse_target(row.target)
+    except RouteError as error:
+        raise RouteError(f"{name}.target: {error}") from None
+    prefix = begin.removesuffix("/").encode("utf-8", "surrogatepass")
+    if not begin.startswith("/") or b"?" in prefix or not _is_plain(prefix):
+        raise RouteError(f"{name}: {begin!r} is not a path: write /, or /name, without empty, '.' or '..' segments")
+    return Route(prefix=prefix, target=target, strip=row.path is None)
+
+
+def _forwarded(route: Route, path: bytes) -> bytes:
+    before = b"" if route.target == SELF else route.target.prefix
+    return (before + (path[len(route.prefix) :] if route.strip else path)) or b"/"
+
+
+def _why_refused(target: bytes, path: bytes) -> str | None:
+    if not target.startswith(b"/"):
+        return "the request target must be a path that begins with / (RFC 9112, 3.2.1), not a URL or a host"
+    if not _VISIBLE.fullmatch(target) or b"#" in target:
+        return "the request target has bytes that no target has: they must be quoted as %XX"
+    if _has_dot_segment(path):
+        return "the request target has a '.' or '..' segment, or a zero byte: it is not passed on"
+    return None
+
+
+def _is_plain(prefix: bytes) -> bool:
+    """Tell whether a configured path, without a slash at its end, names one folder and nothing else."""
+    whole = prefix + b"/"
+    return _why_refused(whole, whole) is None and b"//" not in whole
+
+
+def _has_dot_segment(path: bytes) -> bool:
+    """Tell whether a server could read a step to another folder in the path, even one that unquotes it three times.
+
+    A backslash is a `/` to some (WHATWG URL, 4.4), and to some `..;x` is `..`; a zero byte ends a name early.
+    """
+    for _ in range(_UNQUOTED + 1):
+        segments = path.replace(b"\\", b"/").split(b"/")
+        if b"\0" in path or any(segment.partition(b";")[0] in (b".", b"..") for segment in segments):
+            return True
+        path = unquote_to_bytes(path)
+    return False
