@@ -1,0 +1,122 @@
+"""What providers refuse with, and what it is called here."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segue.protocol.problems import Code, Problem
+from segue.upstreams.failures import PASSING, STATUSES, WORDS, read_refusal
+from segue.upstreams.retries import Failed
+
+CODES = frozenset(get_args(Code))
+
+
+def read(status: int, body: object = b"", *, clients_key: bool = False, **headers: str) -> Failed:
+    raw = body if isinstance(body, bytes) else msgspec.json.encode(body)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return read_refusal("acme", status, named, raw, clients_key=clients_key, now=0.0)
+
+
+def openai(code: str | None, kind: str | None = None, message: str = "No.") -> dict[str, Any]:
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+
+
+def anthropic(kind: str, message: str = "No.") -> dict[str, Any]:
+    return {"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_1"}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code", "may_pass"),
+    [
+        (400, openai("context_length_exceeded", "invalid_request_error"), "context_length_exceeded", False),
+        (400, openai("invalid_value", "invalid_request_error"), "upstream_rejected", False),
+        (404, openai("model_not_found", "invalid_request_error"), "model_not_found", False),
+        (429, openai("rate_limit_exceeded", "tokens"), "rate_limit_exceeded", True),
+        (429, openai("insufficient_quota", "insufficient_quota"), "insufficient_quota", False),
+        (500, openai(None, "server_error"), "upstream_error", True),
+        (503, openai("slow_down", "server_error"), "server_overloaded", True),
+        (400, anthropic("invalid_request_error"), "upstream_rejected", False),
+        (404, anthropic("not_found_error"), "model_not_found", False),
+        (413, anthropic("request_too_large"), "upstream_rejected", False),
+        (429, anthropic("rate_limit_error"), "rate_limit_exceeded", True),
+        (500, anthropic("api_error"), "upstream_error", True),
+        (529, anthropic("overloaded_error"), "server_overloaded", True),
+        (400, {"error": {"code": 400, "type": "exceed_context_size_error"}}, "context_length_exceeded", False),
+        (400, {"object": "error", "message": "No.", "type": "BadRequestError"}, "upstream_rejected", False),
+        (422, {"detail": "No."}, "upstream_rejected", False),
+        (502, b"<html>Bad Gateway</html>", "upstream_error", True),
+        (504, b"", "upstream_timeout", True),
+        (301, b"", "upstream_error", False),
+        (418, b"", "upstream_rejected", False),
+        (599, b"", "upstream_error", False),
+        (999, b"", "upstream_error", False),
+    ],
+)  # fmt: skip
+def test_refusals_are_called_by_our_codes(status: int, body: object, code: Code, *, may_pass: bool) -> None:
+    """The words of the body first, then the status."""
+    failed = read(status, body)
+    assert (failed.problem.code, failed.may_pass) == (code, may_pass)
+
+
+def test_the_message_is_told_on_one_line_and_not_at_length() -> None:
+    assert read(400, openai(None, message="a\n  b")).problem.message == "The upstream 'acme' answered 400: a b"
+    assert read(400, {"error": "plain"}).problem.message == "The upstream 'acme' answered 400: plain"
+    assert read(400, b"text").problem.message == "The upstream 'acme' answered 400: text"
+    assert read(400).problem.message == "The upstream 'acme' answered 400."
+    assert len(read(400, openai(None, message="x" * 10_000)).problem.message) < 700
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_what_is_said_of_the_gateways_key_stays_here(status: int) -> None:
+    """A part of it may be in there."""
+    body = openai("invalid_api_key", message="Incorrect API key provided: sk-secr****et.")
+    failed = read(status, body)
+    expected = "The upstream 'acme' does not accept the gateway's key."
+    assert failed == Failed(Problem("upstream_unauthorized", expected))
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_what_is_said_of_a_clients_key_is_told_to_it(status: int) -> None:
+    failed = read(status, openai("invalid_api_key", message="Incorrect key."), clients_key=True)
+    assert failed == Failed(Problem("invalid_api_key", f"The upstream 'acme' answered {status}: Incorrect key."))
+
+
+def test_when_to_come_back_is_kept() -> None:
+    assert read(429, retry_after="7").problem.retry_after_s == 7.0
+    assert read(529, retry_after_ms="250").problem.retry_after_s == 0.25
+    assert read(429).problem.retry_after_s is None
+
+
+def test_a_provider_may_say_itself_whether_to_try_again() -> None:
+    """As the SDKs of OpenAI and Anthropic read it."""
+    assert read(500, x_should_retry="false").may_pass is False
+    assert read(400, x_should_retry="true").may_pass is True
+    assert read(500, x_should_retry="maybe").may_pass is True
+
+
+def test_the_table_has_only_codes_of_ours() -> None:
+    meanings = [*WORDS.values(), *STATUSES.values()]
+    assert {meaning.code for meaning in meanings} <= CODES
+    assert sorted(PASSING) == ["rate_limit_exceeded", "server_overloaded", "upstream_error", "upstream_timeout"]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["error", "code", "type", "message", "detail", "x"]), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.integers(100, 999), st.binary(max_size=60) | JSON.map(msgspec.json.encode))
+def test_no_refusal_is_stumbled_over(status: int, body: bytes) -> None:
+    failed = read(status, body)
+    assert failed.problem.code in CODES
+    assert failed.problem.message.isprintable() or "\n" not in failed.problem.message
