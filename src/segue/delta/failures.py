@@ -80,7 +80,7 @@ FAILURES: Mapping[FailureCode, Told] = MappingProxyType(
 
 
 def failure_reply(code: FailureCode, message: str) -> tuple[ReplyHead, bytes]:
-    """Return the reply that tells a failure: a head with its Content-Length, which the last hop may use, and the body."""
+    """Return the reply that tells a failure: its head, with a Content-Length for the last hop, and its body."""
     told = FAILURES[code]
     body = msgspec.json.encode({"type": "error", "error": {"type": told.kind, "code": code, "message": message}})
     lines = [Line(b"Content-Type", b"application/json"), Line(b"Content-Length", b"%d" % len(body))]
