@@ -153,6 +153,12 @@ def decode_document(
     return _check(header, plain, limit)
 
 
+def declared_size(document: bytes) -> int:
+    """Return the size that a document says its body has, to decide where it is decoded; 0 if it says none."""
+    header = _read_header(document)
+    return 0 if header is None else header.size
+
+
 def _find_prefix(header: _Header, lookup: Callable[[bytes], Base | None]) -> bytes | BaseMiss:
     if header.coding != _DELTA:
         return b""
