@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,7 +31,7 @@ def read(chunks: list[bytes]) -> list[Record] | RecordError:
 def test_records_come_back_however_the_stream_is_cut(sent: list[Record], cuts: list[int]) -> None:
     stream = b"".join(map(encode_record, sent))
     edges = [0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]
-    assert read([stream[a:b] for a, b in zip(edges, edges[1:], strict=False)]) == sent
+    assert read([stream[a:b] for a, b in pairwise(edges)]) == sent
 
 
 @given(st.binary(max_size=400))

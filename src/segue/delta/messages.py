@@ -71,24 +71,28 @@ class RecordReader:
             records.append(record)
 
     def _take(self) -> Record | RecordError | None:
+        """Take one whole record off what is held; None until it is there."""
         if not self._held:
             return None
-        opcode = self._held[0]
-        if opcode not in {_TEXT, _BINARY, _CLOSE}:
-            return RecordError(f"a record has the unknown opcode {opcode}")
         read = read_varint(bytes(self._held[1 : 1 + _LONGEST_VARINT]), 0)
-        if read is None:
-            return RecordError("the length of a record cannot be read") if len(self._held) > _LONGEST_VARINT else None
-        size, after = read
-        if size > self._limit:
-            return RecordError(f"a message of {size} bytes is larger than {self._limit}")
+        opcode, (size, after) = self._held[0], read or (0, 0)
+        reason = self._why_refused(opcode, size, is_cut_off=read is None)
+        if reason is not None:
+            return RecordError(reason)
         start = 1 + after
-        if len(self._held) < start + size:
+        if read is None or len(self._held) < start + size:
             return None
         payload = bytes(self._held[start : start + size])
         del self._held[: start + size]
-        if opcode != _CLOSE:
-            return Message("text" if opcode == _TEXT else "binary", payload)
-        if size < _CODE_BYTES:
-            return RecordError("a close record has no code")
-        return Close(int.from_bytes(payload[:_CODE_BYTES], "big"), payload[_CODE_BYTES:])
+        if opcode == _CLOSE:
+            return Close(int.from_bytes(payload[:_CODE_BYTES], "big"), payload[_CODE_BYTES:])
+        return Message("text" if opcode == _TEXT else "binary", payload)
+
+    def _why_refused(self, opcode: int, size: int, *, is_cut_off: bool) -> str | None:
+        if opcode not in {_TEXT, _BINARY, _CLOSE}:
+            return f"a record has the unknown opcode {opcode}"
+        if is_cut_off:
+            return "the length of a record cannot be read" if len(self._held) > _LONGEST_VARINT else None
+        if size > self._limit:
+            return f"a message of {size} bytes is larger than {self._limit}"
+        return "a close record has no code" if opcode == _CLOSE and size < _CODE_BYTES else None
