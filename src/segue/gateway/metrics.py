@@ -14,10 +14,12 @@ from segue.history.cache import Cache
 
 Transport = Literal["http", "sse", "websocket"]
 Level = Literal["connection", "process", "store"]
+ExchangeOutcome = Literal["completed", "cancelled", "failed"]
 Outcome = Literal["completed", "incomplete", "failed", "refused", "cancelled"]
 
 _TRANSPORTS: tuple[Transport, ...] = ("http", "sse", "websocket")
 _OUTCOMES: tuple[Outcome, ...] = ("completed", "incomplete", "failed", "refused", "cancelled")
+_EXCHANGE_OUTCOMES: tuple[ExchangeOutcome, ...] = ("completed", "cancelled", "failed")
 _LEVELS: tuple[Level, ...] = ("connection", "process", "store")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
@@ -50,6 +52,29 @@ class TransportMeter:
             self._first.observe(first_output_s)
 
 
+class TunnelMeter:
+    """The counters of the tunnel. Bytes are those of packets; the frames of the WebSocket come on top."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        self.links = counter("segue_tunnel_links", "Connections of sidecars.")
+        exchanges = counter("segue_tunnel_exchanges", "Exchanges that are over, by outcome.", "outcome")
+        self._exchanges = {outcome: exchanges.labels(outcome) for outcome in _EXCHANGE_OUTCOMES}
+        self.received_bytes = counter("segue_tunnel_received_bytes", "Bytes of packets that sidecars sent.")
+        self.sent_bytes = counter("segue_tunnel_sent_bytes", "Bytes of packets sent to sidecars.")
+        self.rebuilt_bytes = counter("segue_tunnel_rebuilt_bytes", "Bytes of the request bodies that were rebuilt.")
+        self.base_misses = counter("segue_tunnel_base_misses", "Uploads whose base was not held, or not the same.")
+        self.sessions = Gauge("segue_tunnel_sessions", "Sidecars with a session.", registry=registry)
+        self.running = Gauge("segue_tunnel_running", "Exchanges under way.", registry=registry)
+        self.bases_bytes = Gauge("segue_tunnel_bases_bytes", "What is kept to send against.", registry=registry)
+
+    def count(self, outcome: ExchangeOutcome) -> None:
+        """Count an exchange that is over."""
+        self._exchanges[outcome].inc()
+
+
 class Metrics:
     """All metrics of one gateway."""
 
@@ -78,6 +103,7 @@ class Metrics:
         self.turn_seconds = Histogram(
             "segue_turn_seconds", "Time from a request to its end.", ("transport",), buckets=_SECONDS, registry=registry
         )
+        self.tunnel = TunnelMeter(registry)
         self.by_transport = {transport: TransportMeter(self, transport) for transport in _TRANSPORTS}
         self._evictions = 0
         self.hit = {level: self.hits.labels(level) for level in _LEVELS}
