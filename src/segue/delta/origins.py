@@ -1,0 +1,73 @@
+"""Who may call a server that listens on this machine: the names it goes by, and the web pages that may ask it.
+
+Loopback is no authentication: any web page can make a browser connect to 127.0.0.1. So a request must name a host that
+is ours (DNS rebinding), and must not come from somebody else's page (Origin, Sec-Fetch-Site). Both the gateway and the
+sidecar ask here. Not here: keys, and what the refused one is told.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from typing import Literal, TypeAlias
+from urllib.parse import urlsplit
+
+Denial: TypeAlias = Literal["forbidden_host", "forbidden_origin"]
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~-]+)(?::[0-9]*)?")  # RFC 9110, 7.2; no more hides in it
+_FOREIGN_SITES = frozenset({"cross-site", "same-site"})
+
+
+class Admission:
+    """The host names that are ours beside loopback (`*`: all), and the foreign origins that may call all the same."""
+
+    def __init__(self, hosts: Iterable[str], origins: Iterable[str]) -> None:
+        self._hosts = frozenset(_plain(name) for name in hosts if name)
+        self._origins = frozenset(origin.lower().rstrip("/") for origin in origins)
+
+    def denial(self, host: str, *, origin: str | None, fetch_site: str | None) -> Denial | None:
+        """Judge the values of Host, Origin and Sec-Fetch-Site; None lets the request in."""
+        name = host_name(host)
+        if not (is_loopback(name) or name in self._hosts or "*" in self._hosts):
+            return "forbidden_host"
+        if origin is not None:
+            return None if self._is_ours(origin, host) else "forbidden_origin"
+        if fetch_site is not None and fetch_site.lower() in _FOREIGN_SITES:
+            return "forbidden_origin"
+        return None
+
+    def _is_ours(self, origin: str, host: str) -> bool:
+        """A page of our own (same host and port), or one that was named."""
+        if origin.lower().rstrip("/") in self._origins:
+            return True
+        try:
+            parts = urlsplit(origin)
+            port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
+            ours = urlsplit(f"{parts.scheme}://{host}")
+            our_port = ours.port or _DEFAULT_PORTS.get(parts.scheme)
+        except ValueError:
+            return False
+        return parts.scheme in _DEFAULT_PORTS and (parts.hostname, port) == (ours.hostname, our_port)
+
+
+def host_name(host: str) -> str:
+    """Return the name of a Host field without its port; what is more than that names nobody."""
+    found = _HOST.fullmatch(host)
+    return "" if found is None else _plain(found["name"])
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name or address can only be reached from this machine."""
+    name = _plain(host)
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _plain(name: str) -> str:
+    return name.strip("[]").lower().rstrip(".")

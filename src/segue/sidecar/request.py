@@ -1,0 +1,192 @@
+"""One request of an agent, and the only way to answer it: byte by byte, as it comes.
+
+The framing of a reply is decided here, and nothing else is added to its lines. A reply that is not ended in good order
+is cut so that no agent can take it for a whole one. Not here: reading requests, and what the answer is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import deque
+from typing import Final, Literal
+
+import h11
+from wsproto.utilities import generate_accept_token
+
+from segue.delta.failures import FailureCode, failure_reply
+from segue.delta.heads import Kind, Line, ReplyHead, RequestHead, end_to_end, values
+from segue.delta.messages import Close, Message
+from segue.sidecar.reader import Received
+from segue.sidecar.websocket import MessageFrames
+from segue.sidecar.wire import AgentGone, Wire
+
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+_REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+_KEPT = frozenset({b"content-length"})
+_NO_BODY = frozenset({204, 304})
+_NO_CONTENT = 204
+_SWITCHING_PROTOCOLS = 101
+_FIRST_FINAL_STATUS = 200
+
+#: How far an answer has come. `cut`: ended before its end.
+Stage = Literal["waiting", "started", "ended", "accepted", "cut"]
+
+
+class Request:
+    """A request with its body read whole.
+
+    HTTP is answered by `start`, `send` as often as wanted, `end`. A WebSocket is answered by `accept`, then `receive`
+    and `send` until `close`; or refused like any HTTP request. `abort` cuts either. Every coroutine raises `AgentGone`
+    once the agent has hung up, which `gone` tells as soon as it happens.
+    """
+
+    def __init__(self, received: Received, http: h11.Connection, wire: Wire, *, max_message: int) -> None:
+        self.kind: Final[Kind] = received.kind
+        self.head: Final[RequestHead] = received.head
+        self.body: Final[bytes | None] = received.body
+        self.gone: Final[asyncio.Event] = wire.gone
+        self.stage: Stage = "waiting"
+        self._key = received.websocket_key
+        self._http = http
+        self._wire = wire
+        self._max_message = max_message
+        self._has_body = True
+        self._is_delimited = True
+        self._frames: MessageFrames | None = None
+        self._arrived: deque[Message | Close] = deque()
+
+    # ------------------------------------------------------------------------------------------------------ any reply
+
+    async def start(self, head: ReplyHead) -> None:
+        """Send the head of the reply. A Content-Length among its lines frames the body; else chunks or the end do."""
+        self._expect("waiting")
+        if head.status < _FIRST_FINAL_STATUS:
+            raise ValueError(f"{head.status} is not the status of a reply")
+        lines = _reply_lines(head)
+        self._has_body = self.head.method != b"HEAD" and head.status not in _NO_BODY
+        is_old = self._http.their_http_version == b"1.0"
+        self._is_delimited = not is_old or not self._has_body or bool(values(lines, b"content-length"))
+        response = h11.Response(
+            status_code=head.status,
+            reason=head.reason if _REASON.fullmatch(head.reason) else b"",
+            headers=[(line.name, line.value) for line in lines],
+        )
+        data = self._http.send(response)
+        self.stage = "started"
+        await self._wire.write(data or b"")
+
+    async def end(self) -> None:
+        """Complete the reply."""
+        self._expect("started")
+        data = self._http.send(h11.EndOfMessage())
+        self.stage = "ended"
+        await self._wire.write(data or b"")
+
+    async def fail(self, code: FailureCode, message: str) -> None:
+        """Answer with a failure of our own, if no answer has begun; else cut it."""
+        if self.stage != "waiting":
+            self.abort()
+            return
+        head, body = failure_reply(code, message)
+        await self.start(head)
+        await self.send(body)
+        await self.end()
+
+    def abort(self) -> None:
+        """Cut the reply, so that it cannot be taken for a whole one. Nothing may follow; twice is once."""
+        if self.stage in {"ended", "cut"}:
+            return
+        stage, self.stage = self.stage, "cut"
+        if stage == "started" and not self._is_delimited:
+            self._wire.reset()  # its end is the end of the connection: only an error tells that this is not it
+        else:
+            self._wire.cut()
+
+    # ------------------------------------------------------------------------------------------------------ both kinds
+
+    async def send(self, data: bytes | Message) -> None:
+        """Send bytes of a reply's body, or a message of an accepted WebSocket, in one write.
+
+        It returns when the socket has room. The body of a reply that has none, such as to HEAD, is dropped.
+        """
+        if isinstance(data, Message):
+            await self._wire.write(self._accepted().encode(data))
+            return
+        self._expect("started")
+        if self._has_body and data:
+            await self._wire.write(self._http.send(h11.Data(data=data)) or b"")
+
+    # ----------------------------------------------------------------------------------------------------- a WebSocket
+
+    async def accept(self, head: ReplyHead) -> None:
+        """Switch to WebSocket: the lines of the upstream's 101, with the handshake of this hop."""
+        self._expect("waiting")
+        if self._key is None:
+            raise RuntimeError("only a WebSocket upgrade can be accepted")
+        lines = [
+            (b"Upgrade", b"websocket"),
+            (b"Connection", b"Upgrade"),
+            (b"Sec-WebSocket-Accept", generate_accept_token(self._key)),
+            *((line.name, line.value) for line in end_to_end(head.lines, "websocket")),
+        ]
+        response = h11.InformationalResponse(
+            status_code=_SWITCHING_PROTOCOLS, reason=b"Switching Protocols", headers=lines
+        )
+        data = self._http.send(response)
+        self.stage = "accepted"
+        self._frames = MessageFrames(max_message=self._max_message)
+        await self._wire.write(data or b"")
+        ahead, _ = self._http.trailing_data
+        if ahead:
+            await self._take(ahead)
+
+    async def receive(self) -> Message | Close:
+        """Return the agent's next message, or its close frame, which `close` then answers.
+
+        A socket that was cut or broke the rules raises `AgentGone`. Pings are answered while this waits.
+        """
+        self._accepted()
+        while not self._arrived:
+            if self.stage != "accepted":
+                raise AgentGone
+            await self._take(await self._wire.read())
+        return self._arrived.popleft()
+
+    async def close(self, code: int, reason: bytes = b"") -> None:
+        """Send a close frame (1005: one without a code), and end the WebSocket; twice is once."""
+        if self.stage == "ended":
+            return
+        frame = self._accepted().encode_close(Close(code, reason))
+        self.stage = "ended"
+        await self._wire.write(frame)
+
+    async def settle(self) -> None:
+        """Wait for the agent's close frame after ours; the listener does, when the handler has returned."""
+        while self._frames is not None and not self._frames.is_over:
+            await self._take(await self._wire.read())
+
+    async def _take(self, data: bytes) -> None:
+        arrived = self._accepted().receive(data)
+        self._arrived.extend(arrived.messages)
+        if arrived.answer:
+            await self._wire.write(arrived.answer)
+        if arrived.is_broken:
+            self.stage = "ended"
+            raise AgentGone
+
+    def _accepted(self) -> MessageFrames:
+        if self._frames is None or self.stage == "cut":
+            raise RuntimeError("the WebSocket is not open")
+        return self._frames
+
+    def _expect(self, stage: Stage) -> None:
+        if self.stage != stage:
+            raise RuntimeError(f"the answer is {self.stage}, not {stage}")
+
+
+def _reply_lines(head: ReplyHead) -> tuple[Line, ...]:
+    """Return the lines of a reply with at most one Content-Length, and that only if it may frame the body."""
+    lengths = values(head.lines, b"content-length")
+    is_kept = len(lengths) == 1 and _LENGTH.fullmatch(lengths[0]) is not None and head.status != _NO_CONTENT
+    return end_to_end(head.lines, keep=_KEPT if is_kept else frozenset())

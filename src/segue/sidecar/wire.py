@@ -1,0 +1,161 @@
+"""The socket of one agent: what has arrived, room to write, and at once the news that the agent has hung up.
+
+It always reads, also while a reply is awaited, since only a reader learns of the end. An agent that shuts down its
+sending half counts as having hung up, even if it would still read: that is how clients cancel, and most servers see it
+so. Reading pauses only when an agent sends far ahead of what is taken. Not here: HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable
+from typing import cast
+
+#: What may lie here unread before reading pauses.
+_MAX_UNREAD_BYTES = 256 * 1024
+#: A write returns when no more than this is left to be taken by the kernel.
+_MAX_UNSENT_BYTES = 64 * 1024
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close() sends RST
+
+
+class AgentGone(Exception):
+    """The agent has hung up, or its connection was cut."""
+
+
+class Wire(asyncio.Protocol):
+    """One connection; `opened` and `closed` are called once each."""
+
+    def __init__(self, opened: Callable[[Wire], None], closed: Callable[[Wire], None]) -> None:
+        self._opened = opened
+        self._closed = closed
+        self._transport: asyncio.Transport | None = None
+        self._unread = bytearray()
+        self._is_paused = False
+        self._arrived = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._ended = asyncio.Event()
+        self.gone = asyncio.Event()
+
+    # ------------------------------------------------------------------------------------------ asyncio's side of it
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's do not descend from asyncio's
+        self._transport.set_write_buffer_limits(high=_MAX_UNSENT_BYTES, low=_MAX_UNSENT_BYTES // 4)
+        connection: socket.socket | None = transport.get_extra_info("socket")
+        if connection is not None:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Keep what arrived."""
+        self._unread += data
+        self._arrived.set()
+        if len(self._unread) > _MAX_UNREAD_BYTES and not self._is_paused:
+            self._is_paused = True
+            self.transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        """Take the end of what the agent sends for its hanging up."""
+        self._hang_up()
+        return True  # what closes it is whoever serves it
+
+    def pause_writing(self) -> None:
+        """Hold writers back."""
+        self._room.clear()
+
+    def resume_writing(self) -> None:
+        """Let writers go on."""
+        self._room.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """End."""
+        self._hang_up()
+        self._ended.set()
+        self._closed(self)
+
+    def _hang_up(self) -> None:
+        self.gone.set()
+        self._arrived.set()
+        self._room.set()
+
+    # ---------------------------------------------------------------------------------------------- the server's side
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """The transport below, once connected."""
+        assert self._transport is not None, "asyncio connects a protocol before it is used"
+        return self._transport
+
+    async def wait_readable(self) -> None:
+        """Return when there is something to read; raise `AgentGone` if nothing more will be."""
+        while not self._unread:
+            if self.gone.is_set():
+                raise AgentGone
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    async def read(self) -> bytes:
+        """Return what has arrived, at least a byte; raise `AgentGone` if nothing more will be."""
+        await self.wait_readable()
+        data = bytes(self._unread)
+        self._unread.clear()
+        if self._is_paused and not self.transport.is_closing():
+            self._is_paused = False
+            self.transport.resume_reading()
+        return data
+
+    async def write(self, data: bytes) -> None:
+        """Send in one write, and return when the socket has room for more."""
+        if self.gone.is_set() or self.transport.is_closing():
+            raise AgentGone
+        if data:
+            self.transport.write(data)
+        if not self._room.is_set():
+            await self._room.wait()
+            if self.gone.is_set():
+                raise AgentGone
+
+    def reset(self) -> None:
+        """Cut the connection so that the agent sees an error (RST), not an end."""
+        connection: socket.socket | None = None if self.transport.is_closing() else self._socket()
+        if connection is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self.transport.abort()
+
+    def cut(self) -> None:
+        """End the connection after what is still to be sent; `close` sees to it that this ends."""
+        self.transport.close()
+
+    def abort(self) -> None:
+        """End the connection without waiting for what is still to be sent."""
+        self.transport.abort()
+
+    async def close(self, linger_s: float) -> None:
+        """Close after what is still to be sent.
+
+        What the agent goes on sending is read and dropped for a while: closing on unread bytes would reset the
+        connection, and so take the reply away from the agent (RFC 9112, 9.6).
+        """
+        try:
+            async with asyncio.timeout(linger_s):
+                if not (self.gone.is_set() or self.transport.is_closing()):
+                    self.transport.write_eof()
+                    while True:
+                        await self.read()
+        except (AgentGone, TimeoutError, OSError):
+            pass
+        self.transport.close()
+        try:
+            async with asyncio.timeout(linger_s):
+                await self._ended.wait()
+        except TimeoutError:
+            self.transport.abort()
+            await self._ended.wait()
+
+    def _socket(self) -> socket.socket | None:
+        found: socket.socket | None = self.transport.get_extra_info("socket")
+        return found

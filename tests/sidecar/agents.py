@@ -1,0 +1,90 @@
+"""Agents that speak to a listener in raw bytes, so that a test sees and decides every one of them."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import AsyncExitStack, asynccontextmanager
+from urllib.parse import urlsplit
+
+from segue.sidecar.listener import Limits, Listener
+from segue.sidecar.request import Request
+
+Handler = Callable[[Request], Awaitable[None]]
+
+
+class RawAgent:
+    """One TCP connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def head(self) -> bytes:
+        return await self.reader.readuntil(b"\r\n\r\n")
+
+    async def exactly(self, count: int) -> bytes:
+        return await self.reader.readexactly(count)
+
+    async def until(self, end: bytes) -> bytes:
+        return await self.reader.readuntil(end)
+
+    async def rest(self) -> bytes:
+        return await self.reader.read()
+
+    def hang_up(self) -> None:
+        self.writer.close()
+
+    def reset(self) -> None:
+        connection: socket.socket = self.writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+
+class Listening:
+    """A listener while it runs."""
+
+    def __init__(self, listener: Listener, url: str, stack: AsyncExitStack) -> None:
+        self.listener = listener
+        self.url = url
+        self._stack = stack
+
+    @property
+    def port(self) -> int:
+        port = urlsplit(self.url).port
+        assert port is not None
+        return port
+
+    async def connect(self, *, receive_buffer: int | None = None) -> RawAgent:
+        connection = socket.socket()
+        connection.setblocking(False)
+        if receive_buffer is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", self.port))
+        limit = 2**16 if receive_buffer is None else receive_buffer
+        agent = RawAgent(*await asyncio.open_connection(sock=connection, limit=limit))
+        self._stack.callback(agent.hang_up)
+        return agent
+
+    async def ask(self, data: bytes) -> bytes:
+        """Send bytes on a new connection, and return all that comes back until its end."""
+        agent = await self.connect()
+        await agent.send(data)
+        return await agent.rest()
+
+
+@asynccontextmanager
+async def listening(
+    handler: Handler, *, limits: Limits | None = None, hosts: Collection[str] = (), origins: Collection[str] = ()
+) -> AsyncIterator[Listening]:
+    listener = Listener(handler, hosts=hosts, origins=origins, limits=limits)
+    url = await listener.start()
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(listener.close)
+        yield Listening(listener, url, stack)
