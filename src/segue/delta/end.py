@@ -2,13 +2,15 @@
 
 An end is pure. Its shell calls `link_opened`, feeds each binary message to `receive`, sends what `next_packet` gives
 until it gives None, comes back at `next_deadline`, and says `link_lost` when the connection is gone for whatever
-reason. Nothing a peer sends raises. Not here: what frames mean to each end (`sidecar_end`, `gateway_end`).
+reason. What still comes out of an earlier connection must not be given to `receive`, and what `next_packet` gives must
+go to the present one. Nothing a peer sends raises. Not here: what frames mean to each end (`sidecar_end`,
+`gateway_end`).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import Generic, TypeVar
@@ -19,16 +21,20 @@ from segue.delta.frames import (
     BadPacket,
     Data,
     Frame,
+    Open,
     Ping,
     Pong,
+    Reply,
     Window,
     encode_frame,
     read_packet,
 )
-from segue.delta.lines import LineTable
+from segue.delta.lines import MAX_HEAD_BYTES, LineTable
 from segue.delta.link import Link, Parcel
 from segue.delta.streams import Incoming, Outgoing, Piece
 
+#: Exchanges of one session at the same time: a sidecar lets more wait, and a gateway refuses them.
+MAX_EXCHANGES = 256
 #: How much an exchange may hold of what it sends before `room` says that there is none.
 BUFFER_BYTES = 1024 * 1024
 
@@ -63,11 +69,12 @@ class End(ABC, Generic[X, V]):
         self._exchanges: dict[int, X] = {}
         self._link: Link | None = None
         self._is_ready = False
-        self._turns: deque[int] = deque()
+        self._turns: OrderedDict[int, None] = OrderedDict()
         self._events: list[V | LinkFailed | Writable] = []
         self._sent_heads = LineTable()
         self._received_heads = LineTable()
-        self._partial_head = b""
+        self._partial_head = bytearray()
+        self._partial_of = 0
 
     # --- the link ----------------------------------------------------------------------------------------------------
 
@@ -77,7 +84,8 @@ class End(ABC, Generic[X, V]):
         self._is_ready = False
         self._turns.clear()
         self._sent_heads, self._received_heads = LineTable(), LineTable()
-        self._partial_head = b""
+        self._partial_head = bytearray()
+        self._partial_of = 0
 
     def link_lost(self) -> None:
         """Go on without a connection."""
@@ -105,7 +113,7 @@ class End(ABC, Generic[X, V]):
             return []
         frames = read_packet(packet)
         if isinstance(frames, BadPacket):
-            return [LinkFailed(frames.reason)]
+            return self._fail(frames.reason)
         link.note_received(
             len(packet), now, eliciting=any(not isinstance(frame, Ack | Ping | Pong) for frame in frames)
         )
@@ -113,7 +121,7 @@ class End(ABC, Generic[X, V]):
             for frame in frames:
                 self._receive_frame(frame, link, now)
         except Violation as error:
-            self._events.append(LinkFailed(str(error)))
+            return self._fail(str(error))
         return self._take_events()
 
     def next_packet(self, now: float) -> bytes | None:
@@ -127,8 +135,13 @@ class End(ABC, Generic[X, V]):
     def handle_timeout(self, now: float) -> list[V | LinkFailed | Writable]:
         """Look whether the peer is still there; called early it does no harm."""
         if self._link is not None and self._link.is_dead(now):
-            return [LinkFailed("the other end has been silent for too long")]
+            return self._fail("the other end has been silent for too long")
         return []
+
+    def _fail(self, reason: str) -> list[V | LinkFailed | Writable]:
+        """Give the link up at once: what comes after something unread would be read against the wrong line table."""
+        self.link_lost()
+        return [*self._take_events(), LinkFailed(reason)]
 
     # --- for both kinds of shells ------------------------------------------------------------------------------------
 
@@ -183,7 +196,9 @@ class End(ABC, Generic[X, V]):
     def _on_frame(self, frame: Frame) -> None:
         """Take a frame that has another meaning at each end; may raise `Violation`."""
 
-    @abstractmethod
+    def _on_taken(self, exchange: X) -> None:
+        """Look at an exchange that has more, maybe all, of what it sends on this link."""
+
     def _on_delivered(self, exchange: X) -> None:
         """Look at an exchange whose peer has received more, maybe all, of what it was sent."""
 
@@ -193,51 +208,70 @@ class End(ABC, Generic[X, V]):
             raise Violation("DATA that leaves a gap, or goes beyond the window")
         return data
 
-    def _queue(self, frame: Frame, delivered: Callable[[], None] | None = None) -> None:
-        """Queue a control frame, unless there is no link: what matters is told again on the next one."""
-        if self._link is not None:
-            self._link.queue(frame, delivered)
+    def _queue(
+        self, frame: Frame, *, taken: Callable[[], None] | None = None, delivered: Callable[[], None] | None = None
+    ) -> None:
+        """Queue a control frame, unless the link is not ready: what matters is told when it is."""
+        if self._link is not None and self._is_ready:
+            self._link.queue(frame, taken=taken, delivered=delivered)
 
     def _tell_window(self, exchange: X) -> None:
         """Tell on a new link what may have been lost with the old one."""
         self._queue(Window(exchange.number, exchange.incoming.limit))
 
-    def _collect_head(self, piece: bytes, limit: int, *, last: bool) -> bytes | None:
+    def _collect_head(self, frame: Open | Reply) -> bytes | None:
         """Put the pieces of a head together; None until the last."""
-        self._partial_head += piece
-        if len(self._partial_head) > limit:
+        if self._partial_head and frame.exchange != self._partial_of:
+            raise Violation("a head within another")
+        self._partial_of = frame.exchange
+        self._partial_head += frame.piece
+        if len(self._partial_head) > 2 * MAX_HEAD_BYTES:
             raise Violation("a head is too large")
-        if not last:
+        if not frame.last:
             return None
-        head, self._partial_head = self._partial_head, b""
+        head = bytes(self._partial_head)
+        self._partial_head.clear()
         return head
 
     # --- turns -------------------------------------------------------------------------------------------------------
 
     def _give_turn(self, exchange: X) -> None:
         if exchange.outgoing.sendable and exchange.number not in self._turns:
-            self._turns.append(exchange.number)
+            self._turns[exchange.number] = None
 
     def _take_data(self, limit: int) -> Parcel | None:
         """Take a frame of the exchange whose turn it is."""
         while self._turns and self._is_ready:
-            exchange = self._exchanges.get(self._turns.popleft())
+            exchange = self._exchanges.get(self._turns.popitem(last=False)[0])
             piece = None if exchange is None else exchange.outgoing.take(limit)
             if exchange is None or piece is None:
                 continue
             self._give_turn(exchange)
+            self._on_taken(exchange)
             frame = Data(exchange.number, piece.offset, piece.final, exchange.again, piece.data)
-            return Parcel(encode_frame(frame), partial(self._delivered, exchange, exchange.outgoing, piece))
+            end = piece.offset + len(piece.data)
+            delivered = partial(self._delivered, exchange, exchange.outgoing, end, final=piece.final)
+            return Parcel(encode_frame(frame), None, delivered)
         return None
 
-    def _delivered(self, exchange: X, outgoing: Outgoing, piece: Piece) -> None:
-        outgoing.acknowledge(piece.offset + len(piece.data), final=piece.final)
+    def _delivered(self, exchange: X, outgoing: Outgoing, end: int, *, final: bool) -> None:
+        outgoing.acknowledge(end, final=final)
         if outgoing is not exchange.outgoing:
             return  # of an upload that has been replaced
-        if exchange.is_starved and outgoing.kept_bytes <= BUFFER_BYTES // 2:
+        self._look_for_room(exchange)
+        self._on_delivered(exchange)
+
+    def _rewind(self, exchange: X, offset: int) -> None:
+        """Go on from where the peer is, on a new link."""
+        if not exchange.outgoing.rewind(offset):
+            raise Violation("it wants to go on from where nothing is")
+        self._look_for_room(exchange)
+        self._give_turn(exchange)
+
+    def _look_for_room(self, exchange: X) -> None:
+        if exchange.is_starved and exchange.outgoing.kept_bytes <= BUFFER_BYTES // 2:
             exchange.is_starved = False
             self._tell_writable(exchange)
-        self._on_delivered(exchange)
 
     def _tell_writable(self, exchange: X) -> None:
         self._events.append(Writable(exchange.number))

@@ -20,7 +20,8 @@ SUBPROTOCOL = f"segue-tunnel-{VERSION}"
 
 #: No packet is larger (design: a heartbeat never queues behind more than one of them).
 MAX_PACKET_BYTES = 16 * 1024
-#: What a frame with a payload needs beside it, at most: type, flags, three numbers, and the packet's checksum.
+#: What a frame with a payload needs beside it, at most: type, flags, three numbers. A packet's own ACK, PONG and
+#: checksum need no more than that together, so this is also what is set aside for them.
 OVERHEAD_BYTES = 40
 
 _CRC = struct.Struct("!I")
@@ -194,7 +195,7 @@ def encode_packet(frames: Sequence[bytes]) -> bytes:
     return content + _CRC.pack(zlib.crc32(content))
 
 
-def pieces(blob: bytes, limit: int = MAX_PACKET_BYTES - OVERHEAD_BYTES) -> list[bytes]:
+def pieces(blob: bytes, limit: int = MAX_PACKET_BYTES - 2 * OVERHEAD_BYTES) -> list[bytes]:
     """Cut an encoded head into the pieces of its frames."""
     return [blob[at : at + limit] for at in range(0, len(blob), limit)] or [b""]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import partial
 from typing import NamedTuple
 
-from segue.delta.end import End, Exchange, Violation
+from segue.delta.end import MAX_EXCHANGES, End, Exchange, Violation
 from segue.delta.events import Cancelled, GatewayEvent, Opened, UploadData, UploadEnded
 from segue.delta.frames import (
     VERSION,
@@ -29,11 +29,8 @@ from segue.delta.frames import (
     pieces,
 )
 from segue.delta.heads import Kind, ReplyHead
-from segue.delta.lines import MAX_HEAD_BYTES, decode_request, encode_reply
+from segue.delta.lines import decode_request, encode_reply, fits
 from segue.delta.streams import Incoming
-
-#: Exchanges of one session at the same time; more are refused.
-MAX_EXCHANGES = 256
 
 
 class Node(NamedTuple):
@@ -53,6 +50,11 @@ class _Exchange(Exchange):
         self.reset: Reset | None = None
         self.missed_at = 0
         """How far the upload had come that is to be made again."""
+
+    @property
+    def is_over(self) -> bool:
+        """The shell has ended it, one way or the other."""
+        return self.reset is not None or self.outgoing.is_finished
 
 
 class GatewayEnd(End[_Exchange, GatewayEvent]):
@@ -79,29 +81,33 @@ class GatewayEnd(End[_Exchange, GatewayEvent]):
         self._queue(Miss(number))
 
     def reply(self, number: int, head: ReplyHead) -> None:
-        """Send the head of the response."""
+        """Send the head of the response; one that is too large for the tunnel ends the exchange instead."""
         exchange = self._exchanges.get(number)
-        if exchange is not None:
+        if exchange is None or exchange.is_over:
+            return
+        if not fits(head):
+            self.abort(number, "failed", b"the head of the response is too large for the tunnel")
+        else:
             exchange.head = head
             self._send_head(exchange)
 
     def send(self, number: int, data: bytes) -> None:
         """Send the next bytes of the response."""
         exchange = self._exchanges.get(number)
-        if exchange is not None and exchange.reset is None:
+        if exchange is not None and not exchange.is_over:
             self._send(exchange, data)
 
     def finish(self, number: int) -> None:
         """Say that the response is complete."""
         exchange = self._exchanges.get(number)
-        if exchange is not None and exchange.reset is None:
+        if exchange is not None and not exchange.is_over:
             exchange.outgoing.finish()
             self._give_turn(exchange)
 
     def abort(self, number: int, code: ResetCode, message: bytes) -> None:
-        """End an exchange before its end, behind what was sent of it."""
+        """End an exchange before its end, behind what was sent of it; one that is complete stays so."""
         exchange = self._exchanges.get(number)
-        if exchange is not None and exchange.reset is None:
+        if exchange is not None and not exchange.is_over:
             exchange.reset = Reset(number, code, message)
             self._send_reset(exchange)
 
@@ -155,7 +161,9 @@ class GatewayEnd(End[_Exchange, GatewayEvent]):
         for number in tuple(self._exchanges):
             if number not in wanted:
                 self._drop(number)
-        going_on = [exchange for exchange in self._exchanges.values() if self._rewind(exchange, wanted)]
+        going_on = tuple(self._exchanges.values())
+        for exchange in going_on:
+            self._rewind(exchange, wanted[exchange.number].reply_offset)
         resumed = tuple(Resumed(one.number, self._upload_offset(one, wanted[one.number])) for one in going_on)
         self._queue(
             Welcome(
@@ -174,11 +182,6 @@ class GatewayEnd(End[_Exchange, GatewayEvent]):
         if self._draining:
             self._queue(GoAway())
 
-    def _rewind(self, exchange: _Exchange, wanted: dict[int, Resume]) -> bool:
-        if not exchange.outgoing.rewind(wanted[exchange.number].reply_offset):
-            raise Violation("a HELLO resumes from where nothing is")
-        return True
-
     def _upload_offset(self, exchange: _Exchange, resume: Resume) -> int:
         """Where the sidecar's upload goes on; it may not know yet that it is to be made again."""
         return exchange.incoming.offset if resume.again == exchange.again else exchange.missed_at
@@ -193,10 +196,9 @@ class GatewayEnd(End[_Exchange, GatewayEvent]):
             self._send_head(exchange)
         if exchange.reset is not None:
             self._send_reset(exchange)
-        self._give_turn(exchange)
 
     def _on_open(self, frame: Open) -> None:
-        blob = self._collect_head(frame.piece, 2 * MAX_HEAD_BYTES, last=frame.last)
+        blob = self._collect_head(frame)
         if blob is None:
             return
         read = decode_request(blob, self._received_heads)
@@ -205,6 +207,8 @@ class GatewayEnd(End[_Exchange, GatewayEvent]):
         head, kind = read
         if frame.exchange <= self._last_opened:
             raise Violation("an OPEN with a number that was used")
+        if len(self._exchanges) >= 2 * MAX_EXCHANGES:
+            raise Violation("far too many exchanges at once")
         self._last_opened = frame.exchange
         exchange = _Exchange(frame.exchange, kind, has_body=frame.has_body)
         if self._draining or len(self._exchanges) >= MAX_EXCHANGES:
@@ -231,17 +235,19 @@ class GatewayEnd(End[_Exchange, GatewayEvent]):
         if exchange.incoming.final and not was_final:
             self._events.append(UploadEnded(exchange.number))
 
+    def _on_taken(self, exchange: _Exchange) -> None:
+        if exchange.reset is not None:
+            self._send_reset(exchange)
+
     def _on_delivered(self, exchange: _Exchange) -> None:
         if exchange.outgoing.done:
             self._forget(exchange)
-        elif exchange.reset is not None:
-            self._send_reset(exchange)
 
     # --- exchanges ---------------------------------------------------------------------------------------------------
 
     def _send_head(self, exchange: _Exchange) -> None:
-        if self._link is None or not self._is_ready:
-            return  # told when the sidecar resumes
+        if not self._is_ready:
+            return  # told when the sidecar resumes; encoding it now would make a step in the line table
         assert exchange.head is not None, "the head is what is sent"
         *first, last = pieces(encode_reply(exchange.head, self._sent_heads))
         for piece in first:
@@ -250,8 +256,8 @@ class GatewayEnd(End[_Exchange, GatewayEvent]):
 
     def _send_reset(self, exchange: _Exchange) -> None:
         assert exchange.reset is not None, "the reset is what is sent"
-        if self._is_ready and not exchange.outgoing.kept_bytes:
-            self._queue(exchange.reset, partial(self._forget, exchange))
+        if not exchange.outgoing.unsent_bytes:  # a link keeps the order, and the next one begins with what was lost
+            self._queue(exchange.reset, delivered=partial(self._forget, exchange))
 
     def _forget(self, exchange: _Exchange) -> None:
         self._exchanges.pop(exchange.number, None)
@@ -259,5 +265,5 @@ class GatewayEnd(End[_Exchange, GatewayEvent]):
     def _drop(self, number: int) -> None:
         """Forget an exchange that the sidecar does not want any more."""
         exchange = self._exchanges.pop(number)
-        if exchange.reset is None:
+        if not exchange.is_over:
             self._events.append(Cancelled(number))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from segue.delta.heads import Kind, Line, ReplyHead, RequestHead
 from segue.delta.varints import encode_varint, read_varint
@@ -18,7 +18,7 @@ from segue.delta.varints import encode_varint, read_varint
 MAX_LINES = 256
 MAX_BYTES = 64 * 1024
 MAX_LINE_BYTES = 4096
-#: Bounds of a head: what an encoder refuses to send and a decoder to read.
+#: Bounds of a head (`fits`). A decoder takes twice the size, so that the two need not count framing alike.
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEAD_LINES = 1024
 
@@ -94,7 +94,8 @@ def decode_request(data: bytes, table: LineTable) -> tuple[RequestHead, Kind] | 
     method, _, target = lines[0].partition(b" ")
     if not method or not target:
         return None
-    return RequestHead(method, target, _split(lines[1:])), _KINDS[data[0]]
+    split = _split(lines[1:])
+    return None if split is None else (RequestHead(method, target, split), _KINDS[data[0]])
 
 
 def encode_reply(head: ReplyHead, table: LineTable) -> bytes:
@@ -111,13 +112,15 @@ def decode_reply(data: bytes, table: LineTable) -> ReplyHead | None:
     status, _, reason = lines[0].partition(b" ")
     if len(status) != 3 or not status.isdigit():  # noqa: PLR2004 - RFC 9112, 4: a status has three digits
         return None
-    return ReplyHead(int(status), reason, _split(lines[1:]))
+    split = _split(lines[1:])
+    return None if split is None else ReplyHead(int(status), reason, split)
 
 
-def size_of(head: RequestHead | ReplyHead) -> int:
-    """Return how many bytes the lines of a head have, to compare with `MAX_HEAD_BYTES`."""
-    first = len(head.method) + len(head.target) if isinstance(head, RequestHead) else len(head.reason) + 3
-    return first + sum(len(line.name) + len(line.value) + 2 for line in head.lines)
+def fits(head: RequestHead | ReplyHead) -> bool:
+    """Tell whether a head may be sent: it is neither too large nor of too many lines for the other end."""
+    first = len(head.method) + len(head.target) if isinstance(head, RequestHead) else len(head.reason)
+    size_bytes = first + sum(len(line.name) + len(line.value) for line in head.lines)
+    return size_bytes <= MAX_HEAD_BYTES and len(head.lines) <= MAX_HEAD_LINES
 
 
 def _encode(lines: Iterable[bytes], table: LineTable) -> bytes:
@@ -194,6 +197,8 @@ def _join(line: Line) -> bytes:
     return line.name + b":" + line.value
 
 
-def _split(lines: Iterable[bytes]) -> tuple[Line, ...]:
+def _split(lines: Sequence[bytes]) -> tuple[Line, ...] | None:
+    if not all(b":" in line for line in lines):
+        return None
     parts = (line.partition(b":") for line in lines)
     return tuple(Line(name, value) for name, _, value in parts)

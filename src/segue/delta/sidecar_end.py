@@ -7,9 +7,11 @@ was provably never complete is. Exchanges are named by handles, which stay while
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from functools import partial
 from typing import NamedTuple
 
-from segue.delta.end import End, Exchange, Violation
+from segue.delta.end import MAX_EXCHANGES, End, Exchange, Violation
 from segue.delta.events import (
     BaseMissed,
     ExchangeReset,
@@ -38,7 +40,7 @@ from segue.delta.frames import (
     pieces,
 )
 from segue.delta.heads import Kind, RequestHead
-from segue.delta.lines import MAX_HEAD_BYTES, decode_reply, encode_request
+from segue.delta.lines import decode_reply, encode_request, fits
 from segue.delta.streams import Outgoing
 
 #: How often the sidecar asks for a sign of life. It is also what keeps the way through a NAT open.
@@ -60,6 +62,8 @@ class _Exchange(Exchange):
         self.request = request
         self.epoch = b""
         """Of the node it was opened at; empty: at none."""
+        self.is_opened = False
+        """Its whole head was handed to a link to that node."""
         self.has_head = False
         self.awaits_document = False
         """A base was missed, and the shell is making a document without one."""
@@ -67,9 +71,7 @@ class _Exchange(Exchange):
     @property
     def is_complete(self) -> bool:
         """Its whole request was handed to a link, so the node may have forwarded it."""
-        if not self.epoch:
-            return False
-        return self.request.document is None or self.outgoing.final_taken
+        return self.is_opened and (self.request.document is None or self.outgoing.final_taken)
 
 
 class SidecarEnd(End[_Exchange, SidecarEvent]):
@@ -79,6 +81,7 @@ class SidecarEnd(End[_Exchange, SidecarEvent]):
         super().__init__(PING_EVERY_S)
         self._epoch = b""
         self._handles: dict[int, _Exchange] = {}
+        self._waiting: OrderedDict[int, _Exchange] = OrderedDict()
         self._last_handle = 0
         self._last_number = 0
 
@@ -96,15 +99,20 @@ class SidecarEnd(End[_Exchange, SidecarEvent]):
             for one in self._exchanges.values()
             if one.epoch == self._epoch
         )
-        self._queue(Hello(VERSION, self._epoch, resumes))
+        assert self._link is not None, "it was opened"
+        self._link.queue(Hello(VERSION, self._epoch, resumes))
 
     def open(self, request: Request) -> int:
-        """Begin an exchange, as soon as there is a link; returns its handle."""
+        """Begin an exchange, as soon as there is a link and not too many run; returns its handle.
+
+        Its head must fit (`lines.fits`).
+        """
+        if not fits(request.head):
+            raise ValueError("the head of a request does not fit: refuse it with 431")
         self._last_handle += 1
         exchange = _Exchange(self._last_handle, request)
-        self._handles[exchange.handle] = exchange
-        if self._is_ready:
-            self._open(exchange)
+        self._handles[exchange.handle] = self._waiting[exchange.handle] = exchange
+        self._open_waiting()
         return exchange.handle
 
     def upload_again(self, handle: int, document: bytes) -> None:
@@ -145,9 +153,9 @@ class SidecarEnd(End[_Exchange, SidecarEvent]):
         exchange = self._handles.get(handle)
         if exchange is None:
             return
-        self._forget(exchange)
         if exchange.epoch:
             self._queue(Reset(exchange.number, "cancelled", b""))
+        self._forget(exchange)
 
     def is_complete(self, handle: int) -> bool:
         """Tell whether the whole request has left, so that it may have been forwarded."""
@@ -182,30 +190,41 @@ class SidecarEnd(End[_Exchange, SidecarEvent]):
         self._is_ready = True
         self._events.append(Welcomed(welcome.epoch, welcome.address, welcome.max_body_bytes, is_new_epoch))
         resumed = {one.exchange: one for one in welcome.resumed}
-        for exchange in tuple(self._handles.values()):  # in the order they were opened in
-            if not exchange.epoch:
+        for exchange in tuple(self._exchanges.values()):  # in the order they were opened in
+            if exchange.epoch == welcome.epoch and exchange.number in resumed:
+                self._resume(exchange, resumed.pop(exchange.number))
+            elif self._never_arrived(exchange, welcome):
                 self._open(exchange)
-            elif exchange.epoch == welcome.epoch and exchange.number in resumed:
-                self._resume(exchange, resumed[exchange.number])
-            elif exchange.is_complete and not self._never_arrived(exchange, welcome):
-                self._forget(exchange)
-                self._events.append(OutcomeUnknown(exchange.handle))
             else:
-                self._open(exchange)
+                self._lose(exchange)
+        for number in resumed:  # given up after the HELLO that named it
+            self._queue(Reset(number, "cancelled", b""))
+        self._open_waiting()
 
     def _never_arrived(self, exchange: _Exchange, welcome: Welcome) -> bool:
-        """The very node says that no exchange with this number, or a later one, was ever opened there."""
+        """Tell whether no node can have forwarded it, so that it may be opened again.
+
+        The request never left as a whole; or the very node it was sent to says that it never opened an exchange with
+        this number or a later one. What was answered at all is never asked for again: its agent has seen the answer.
+        """
+        if exchange.has_head:
+            return False
         is_same_node = welcome.known and exchange.epoch == welcome.epoch
-        return is_same_node and exchange.number > welcome.last_opened and not exchange.has_head
+        return not exchange.is_complete or (is_same_node and exchange.number > welcome.last_opened)
+
+    def _lose(self, exchange: _Exchange) -> None:
+        self._forget(exchange)
+        if exchange.is_complete:
+            self._events.append(OutcomeUnknown(exchange.handle))
+        else:  # it was answered before its request was complete, so that nothing was forwarded
+            self._events.append(ExchangeReset(exchange.handle, "aborted", b"the node that answered is gone"))
 
     def _resume(self, exchange: _Exchange, resumed: Resumed) -> None:
-        if not exchange.outgoing.rewind(resumed.upload_offset):
-            raise Violation("a WELCOME resumes from where nothing is")
+        self._rewind(exchange, resumed.upload_offset)
         self._tell_window(exchange)
-        self._give_turn(exchange)
 
     def _on_reply(self, frame: Reply) -> None:
-        blob = self._collect_head(frame.piece, 2 * MAX_HEAD_BYTES, last=frame.last)
+        blob = self._collect_head(frame)
         if blob is None:
             return
         head = decode_reply(blob, self._received_heads)
@@ -236,13 +255,14 @@ class SidecarEnd(End[_Exchange, SidecarEvent]):
             self._forget(exchange)
             self._events.append(ReplyEnded(exchange.handle))
 
-    def _on_delivered(self, exchange: _Exchange) -> None:
-        pass  # an upload that is through changes nothing: the reply ends the exchange
-
     def _tell_writable(self, exchange: _Exchange) -> None:
         self._events.append(Writable(exchange.handle))
 
     # --- exchanges ---------------------------------------------------------------------------------------------------
+
+    def _open_waiting(self) -> None:
+        while self._is_ready and self._waiting and len(self._exchanges) < MAX_EXCHANGES:
+            self._open(self._waiting.popitem(last=False)[1])
 
     def _open(self, exchange: _Exchange) -> None:
         """Open an exchange at this node, under a number of its own: none is ever used twice in a session."""
@@ -250,16 +270,24 @@ class SidecarEnd(End[_Exchange, SidecarEvent]):
         self._last_number += 1
         exchange.number = self._last_number
         exchange.epoch = self._epoch
-        exchange.again = False
+        exchange.is_opened = exchange.again = False
         self._exchanges[exchange.number] = exchange
         request = exchange.request
         *first, last = pieces(encode_request(request.head, request.kind, self._sent_heads))
         for piece in first:
             self._queue(Open(exchange.number, last=False, has_body=False, piece=piece))
-        self._queue(Open(exchange.number, last=True, has_body=request.document is not None, piece=last))
+        has_body = request.document is not None
+        self._queue(
+            Open(exchange.number, last=True, has_body=has_body, piece=last),
+            taken=partial(self._note_opened, exchange, exchange.number),
+        )
         if request.kind == "http":
             self._load(exchange)
         self._give_turn(exchange)
+
+    def _note_opened(self, exchange: _Exchange, number: int) -> None:
+        if exchange.number == number:
+            exchange.is_opened = True
 
     def _load(self, exchange: _Exchange) -> None:
         exchange.awaits_document = False
@@ -270,4 +298,6 @@ class SidecarEnd(End[_Exchange, SidecarEvent]):
 
     def _forget(self, exchange: _Exchange) -> None:
         self._handles.pop(exchange.handle, None)
+        self._waiting.pop(exchange.handle, None)
         self._exchanges.pop(exchange.number, None)
+        self._open_waiting()

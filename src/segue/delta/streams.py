@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 #: How far a sender may go before the receiver has said anything.
 INITIAL_WINDOW_BYTES = 256 * 1024
+#: How far ahead it may go of a reader that keeps up: what a large body needs on a fat long link (10 MB/s at 0.3 s).
+MAX_WINDOW_BYTES = 4 * 1024 * 1024
 
 
 class Piece(NamedTuple):
@@ -28,9 +30,11 @@ class Outgoing:
         self._kept = bytearray()
         self._kept_from = 0
         self._next = 0
+        self._taken_to = 0
         self._limit = INITIAL_WINDOW_BYTES
         self._finished = False
         self._final_taken = False
+        self._ended_on_link = False
         self.done = False
         """The receiver has all of it."""
 
@@ -77,8 +81,6 @@ class Outgoing:
             return True
         return self._finished and self._next == self.end and not self._ended_on_link
 
-    _ended_on_link = False
-
     def take(self, limit: int) -> Piece | None:
         """Take the next piece of at most `limit` bytes for the link."""
         if not self.sendable:
@@ -88,6 +90,7 @@ class Outgoing:
         data = bytes(self._kept[start:stop])
         piece = Piece(self._next, data, self._finished and stop == len(self._kept))
         self._next += len(data)
+        self._taken_to = max(self._taken_to, self._next)
         if piece.final:
             self._final_taken = self._ended_on_link = True
         return piece
@@ -104,8 +107,8 @@ class Outgoing:
         self._limit = max(self._limit, limit)
 
     def rewind(self, offset: int) -> bool:
-        """Go on from the offset that the receiver has, on a new link; False if that cannot be."""
-        if not self._kept_from <= offset <= self.end:
+        """Go on from the offset that the receiver has, on a new link; False if it cannot have just that."""
+        if not self._kept_from <= offset <= self._taken_to:
             return False
         self.acknowledge(offset, final=False)
         self._next = offset
@@ -122,28 +125,29 @@ class Incoming:
         self.final = False
         """All of it has been received."""
         self._consumed = 0
-        self._limit = INITIAL_WINDOW_BYTES
+        self._window_bytes = self._limit = INITIAL_WINDOW_BYTES
 
     def accept(self, piece: Piece) -> bytes | None:
         """Return what is new in a piece; None if it cannot stand there: the link is not to be trusted."""
         end = piece.offset + len(piece.data)
         if piece.offset > self.offset or end > self._limit:
             return None
-        if self.final and (end > self.offset or not piece.final):
-            return None if end > self.offset else b""
+        if (end > self.offset and self.final) or (end < self.offset and piece.final):
+            return None  # two ends
         new = piece.data[self.offset - piece.offset :]
         self.offset = max(self.offset, end)
-        if piece.final and end == self.offset:
-            self.final = True
+        self.final = self.final or piece.final
         return new
 
     def consume(self, size: int) -> int | None:
         """Note that bytes have gone on to whoever wants them; returns the new limit when it is time to tell it."""
         self._consumed += size
         assert self._consumed <= self.offset, "only what was received can be consumed"
-        if self.final or self._limit - self._consumed > INITIAL_WINDOW_BYTES // 2:
+        if self.final or self._limit - self._consumed > self._window_bytes * 3 // 4:
             return None
-        self._limit = self._consumed + INITIAL_WINDOW_BYTES
+        if self._consumed == self.offset:  # who keeps up is not what should hold the sender back
+            self._window_bytes = min(MAX_WINDOW_BYTES, 2 * self._window_bytes)
+        self._limit = self._consumed + self._window_bytes
         return self._limit
 
     @property
