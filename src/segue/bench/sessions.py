@@ -34,6 +34,7 @@ else:
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 LEVEL = 3
+_MARKER = b',"cache_control":{"type":"ephemeral"}'
 _CREATED_AT = 1795382357
 
 #: Where a request of each API has the conversation.
@@ -99,9 +100,9 @@ def make_session(kind: Kind, *, turns: int = 11, seed: int = 1) -> Session:
 
 
 def news_of(api: Api, items: Iterable[Json], before: Iterable[Json]) -> bytes:
-    """Return the items behind those that were there before, but for what the model said, as JSON."""
-    added = list(items)[len(list(before)) :]
-    return compact([item for item in added if not _of_model(api, item)]).encode() if added else b""
+    """Return the items behind those that were there before, but for what the model said and cache markers, as JSON."""
+    added = [item for item in list(items)[len(list(before)) :] if not _of_model(api, item)]
+    return compact(added).encode().replace(_MARKER, b"") if added else b""
 
 
 def _of_model(api: Api, item: Mapping[str, Any]) -> bool:
