@@ -285,3 +285,48 @@ def test_an_operators_page_is_for_this_machine_or_for_a_key(
 def test_without_keys_an_operators_page_is_for_this_machine_alone() -> None:
     """No key opens it then."""
     assert code_of(LOCAL.refuse_private(headers(authorization="Bearer k"), "10.0.0.9")) == "forbidden_peer"
+
+
+# ------------------------------------------------------------------------------------- the client's key for a provider
+
+KEYED = access()
+
+
+def credential_of(rules: Access, **fields: str) -> str | None:
+    found = rules.credential(headers(**fields))
+    return None if found is None else found.reveal()
+
+
+def test_a_clients_key_for_a_provider_has_a_header_of_its_own() -> None:
+    """With keys of the gateway and without."""
+    for rules in (LOCAL, KEYED):
+        assert credential_of(rules, x_upstream_key=" sk-1 ", authorization="Bearer k") == "sk-1"
+
+
+def test_where_the_gateway_has_no_keys_a_clients_key_is_its_providers() -> None:
+    """It can mean nothing else; so SDKs need no more than their base URL changed."""
+    assert credential_of(LOCAL, authorization="Bearer sk-1") == "sk-1"
+    assert credential_of(LOCAL, authorization="bearer  sk-1 ") == "sk-1"
+
+
+def test_a_key_of_the_gateway_is_not_passed_on() -> None:
+    """Whoever has it could use this gateway as that tenant."""
+    assert credential_of(KEYED, authorization="Bearer k") is None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"x_upstream_key": ""},
+        {"x_upstream_key": " "},
+        {"x_upstream_key": "\u00e9"},
+        {"x_upstream_key": "a\nb"},
+        {"x_upstream_key": "\udcff"},
+        {"authorization": "Bearer"},
+        {"authorization": "Basic eDp5"},
+    ],
+)
+def test_what_is_no_key_is_not_taken_for_one(fields: dict[str, str]) -> None:
+    """It could not be sent."""
+    assert credential_of(LOCAL, **fields) is None

@@ -51,6 +51,8 @@ def anthropic(kind: str, message: str = "No.") -> dict[str, Any]:
         (422, {"detail": "No."}, "upstream_rejected", False),
         (502, b"<html>Bad Gateway</html>", "upstream_error", True),
         (504, b"", "upstream_timeout", True),
+        (200, {"id": "chatcmpl-1", "choices": []}, "upstream_protocol_error", False),
+        (200, openai("rate_limit_exceeded"), "rate_limit_exceeded", True),
         (301, b"", "upstream_error", False),
         (418, b"", "upstream_rejected", False),
         (599, b"", "upstream_error", False),

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from segue.config import Config, Key, is_loopback
 from segue.protocol.problems import Problem, quoted
+from segue.upstreams.interface import Secret
 
 #: The tenant of everybody, when no keys are configured.
 LOCAL_TENANT = "local"
@@ -61,6 +62,18 @@ class Access:
             message = "Incorrect API key provided. Send a key of this gateway as 'Authorization: Bearer KEY'."
             return Problem("invalid_api_key", message)
         return tenant
+
+    def credential(self, headers: Mapping[str, str]) -> Secret | None:
+        """Return the client's own key for a provider, which is passed on only to upstreams configured for that.
+
+        It is in `X-Upstream-Key`; where the gateway has no keys, also what a client sends as its API key, since it can
+        mean nothing else. A key of the gateway is never passed on.
+        """
+        own = headers.get("X-Upstream-Key", "").strip()
+        if not own and not self._keys:
+            scheme, _, secret = headers.get("Authorization", "").partition(" ")
+            own = secret.strip() if scheme.lower() == "bearer" else ""
+        return Secret(own) if own and own.isascii() and own.isprintable() else None
 
     def refuse_private(self, headers: Mapping[str, str], peer: str | None) -> Problem | None:
         """Check that an operator's endpoint is asked for from this machine, or with a key."""

@@ -34,7 +34,7 @@ from segue.protocol.requests import Create
 from segue.protocol.responses import Failure, encode_echo, usage
 from segue.protocol.turns import Finished, TurnStream
 from segue.stores.interface import ParentGone, Store, StoreError
-from segue.upstreams.interface import Batch, Upstream, UpstreamRequest
+from segue.upstreams.interface import Batch, Secret, Upstream, UpstreamRequest
 from segue.upstreams.router import Router
 
 _log = logging.getLogger("segue.gateway")
@@ -48,11 +48,14 @@ _WARMED_UP = Ended("completed", usage(0, 0))
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who asks: the tenant, the counters of its transport, and on a WebSocket the lane's slot in the cache."""
+    """Who asks: the tenant, the counters of its transport, on a WebSocket the lane's slot in the cache, and the
+    client's own key for a provider if it sent one.
+    """
 
     tenant: str
     meter: TransportMeter
     slot: Slot | None = None
+    credential: Secret | None = None
 
 
 class Executor:
@@ -185,7 +188,8 @@ class Run:
         if orphan is not None:
             raise Refused(tool_call_not_found(*orphan))
         response_id = new_response_id(executor.entropy(ENTROPY_BYTES), _id_of(parent))
-        request = UpstreamRequest(model, response_id, self._caller.tenant, history, create.settings)
+        caller = self._caller
+        request = UpstreamRequest(model, response_id, caller.tenant, history, create.settings, caller.credential)
         return request, upstream
 
     async def _resolve_parent(self) -> Turn | None:

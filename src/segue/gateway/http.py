@@ -145,7 +145,8 @@ class Routes:
             raise Refused(create)
         meter = self._streamed if create.stream else self._plain
         meter.received(create.size_bytes)
-        run = self._gateway.executor.run(create, Caller(request[_TENANT], meter))
+        caller = Caller(request[_TENANT], meter, credential=self._gateway.access.credential(request.headers))
+        run = self._gateway.executor.run(create, caller)
         watch_peer(request)
         with self._gateway.turn_running():
             return await (self._stream if create.stream else self._reply)(request, run, meter)

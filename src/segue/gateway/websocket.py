@@ -81,6 +81,7 @@ class Connection:
         self._drain = request.writer.drain
         self._compressed = bool(socket.compress)
         self._tenant = tenant
+        self._credential = gateway.access.credential(request.headers)
         self._meter = gateway.metrics.by_transport["websocket"]
         self._loop = asyncio.get_running_loop()
         self._session = Session(limits, self._loop.time())
@@ -196,7 +197,7 @@ class Connection:
 
     async def _stream(self, start: Start) -> LaneInput:
         """Send a turn's events; returns what the turn means for its lane."""
-        caller = Caller(self._tenant, self._meter, (self, start.lane))
+        caller = Caller(self._tenant, self._meter, (self, start.lane), self._credential)
         run = self._gateway.executor.run(start.create, caller)
         events = size = 0
         try:

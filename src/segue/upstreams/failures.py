@@ -68,13 +68,19 @@ STATUSES: Mapping[int, Meaning] = MappingProxyType(
     }
 )
 
-#: Every other status, by its hundreds. A redirect is never followed: a key would go where nobody configured it to.
+#: Every other status, by its hundreds. A success that is no stream is none; a redirect is never followed, since a key
+#: would go where nobody configured it to.
 CLASSES: Mapping[int, Meaning] = MappingProxyType(
-    {3: Meaning("upstream_error"), 4: Meaning("upstream_rejected"), 5: Meaning("upstream_error")}
+    {
+        2: Meaning("upstream_protocol_error"),
+        3: Meaning("upstream_error"),
+        4: Meaning("upstream_rejected"),
+        5: Meaning("upstream_error"),
+    }
 )
 
 #: Failures of a stream that had begun but said nothing yet; a decoder's codes, which are ours.
-PASSING: frozenset[str] = frozenset(
+PASSING: frozenset[Code] = frozenset(
     meaning.code for meaning in (*WORDS.values(), *STATUSES.values()) if meaning.may_pass
 )
 

@@ -26,12 +26,26 @@ from segue.protocol.requests import Settings
 Batch = Sequence[Event | Ended]
 
 
+class Secret:
+    """A key on its way through; it does not show itself in a log or a traceback."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return it."""
+        return self._value
+
+
 class UpstreamRequest(msgspec.Struct, frozen=True):
     """One turn as an upstream sees it.
 
     `model` is the upstream's own name for the model. `history` holds all items, the new ones in `history.input`;
     `history.parent` is the turn that is continued, with its id: an upstream that keeps state of its own (tokens, a
     KV cache, an upstream response id) finds there what to continue, and `response_id` is the name to keep it under.
+    `credential` is the client's own key for a provider, for upstreams that are configured to pass it on.
     """
 
     model: str
@@ -39,6 +53,7 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
     tenant: str
     history: History
     settings: Settings
+    credential: Secret | None = None
 
 
 class Upstream(Protocol):
