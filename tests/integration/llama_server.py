@@ -1,0 +1,33 @@
+"""llama.cpp's own HTTP server, as a process: `python -m tests.integration.llama_server MODEL_FILE` prints `listening on
+URL` once it answers, and ends with its standard input. A process of its own, since its library is not the one that the
+gateway's local models use.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+READY = "listening on "
+
+
+def main() -> None:
+    import xllamacpp  # noqa: PLC0415 - not there on every platform, and never in the process of the tests
+
+    params = xllamacpp.CommonParams()
+    params.model.path = sys.argv[1]
+    params.n_ctx = 4096
+    params.n_parallel = 1
+    params.port = 0
+    params.warmup = False
+    params.verbosity = 0
+    params.cpuparams.n_threads = len(os.sched_getaffinity(0))
+    server = xllamacpp.Server(params)
+    sys.stdout.write(f"{READY}{server.listening_address}\n")
+    sys.stdout.flush()
+    sys.stdin.read()
+    os._exit(0)  # the library's threads would not let the interpreter end in peace
+
+
+if __name__ == "__main__":
+    main()
