@@ -50,22 +50,26 @@ class Resumed(NamedTuple):
 
 
 class Hello(NamedTuple):
-    """First frame of the sidecar: the epoch it believes in (empty: none yet) and what it wants to go on with."""
+    """First frame of the sidecar: the epoch it believes in (empty: none yet) and what it wants to go on with.
+
+    `last_number` is the highest it has ever given to an exchange.
+    """
 
     version: int
     epoch: bytes
+    last_number: int
     resumes: tuple[Resume, ...]
 
 
 class Welcome(NamedTuple):
     """First frame of the gateway.
 
-    `known` is false when it holds nothing of this session; `last_opened` is the highest exchange ever opened in it.
+    `last_opened` is the highest exchange that may ever have been opened here in this session: a gateway that holds
+    nothing of it begins with the `last_number` of the first HELLO it gets.
     """
 
     version: int
     epoch: bytes
-    known: bool
     last_opened: int
     max_body_bytes: int
     address: bytes
@@ -162,7 +166,6 @@ _LAST = 1
 _HAS_BODY = 2
 _FINAL = 1
 _AGAIN = 2
-_KNOWN = 1
 _HAS_HEAD = 1
 
 
@@ -204,14 +207,14 @@ def _encode_first(frame: Hello | Welcome) -> bytes:
     if isinstance(frame, Hello):
         resumes = b"".join(map(_encode_resume, frame.resumes))
         count = encode_varint(len(frame.resumes))
-        return bytes([_HELLO]) + encode_varint(frame.version) + _text(frame.epoch) + count + resumes
+        numbers = encode_varint(frame.last_number) + count
+        return bytes([_HELLO]) + encode_varint(frame.version) + _text(frame.epoch) + numbers + resumes
     resumed = (encode_varint(one.exchange) + encode_varint(one.upload_offset) for one in frame.resumed)
     return b"".join(
         (
             bytes([_WELCOME]),
             encode_varint(frame.version),
             _text(frame.epoch),
-            bytes([_KNOWN * frame.known]),
             encode_varint(frame.last_opened),
             encode_varint(frame.max_body_bytes),
             _text(frame.address),
@@ -308,8 +311,8 @@ class _Reader:
 
 
 def _read_hello(read: _Reader) -> Hello:
-    version, epoch = read.number(), read.bytes(limit=64)
-    return Hello(version, epoch, tuple(_read_resume(read) for _ in range(read.count())))
+    version, epoch, last_number = read.number(), read.bytes(limit=64), read.number()
+    return Hello(version, epoch, last_number, tuple(_read_resume(read) for _ in range(read.count())))
 
 
 def _read_resume(read: _Reader) -> Resume:
@@ -318,10 +321,10 @@ def _read_resume(read: _Reader) -> Resume:
 
 
 def _read_welcome(read: _Reader) -> Welcome:
-    version, epoch, known = read.number(), read.bytes(limit=64), bool(read.flags(_KNOWN))
+    version, epoch = read.number(), read.bytes(limit=64)
     last_opened, max_body_bytes, address = read.number(), read.number(), read.bytes(limit=_MAX_TEXT_BYTES)
     resumed = tuple(Resumed(read.number(), read.number()) for _ in range(read.count()))
-    return Welcome(version, epoch, known, last_opened, max_body_bytes, address, resumed)
+    return Welcome(version, epoch, last_opened, max_body_bytes, address, resumed)
 
 
 def _read_open(read: _Reader) -> Open:

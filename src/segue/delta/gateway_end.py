@@ -63,7 +63,7 @@ class GatewayEnd(End[_Exchange, GatewayEvent]):
     def __init__(self, node: Node) -> None:
         super().__init__(ping_every_s=None)
         self._node = node
-        self._was_welcomed = False
+        self._was_greeted = False
         self._last_opened = 0
         self._draining = False
 
@@ -157,6 +157,8 @@ class GatewayEnd(End[_Exchange, GatewayEvent]):
         if self._is_ready or hello.version != VERSION:
             raise Violation("a HELLO that does not fit")
         self._is_ready = True
+        if not self._was_greeted:  # what an end before this one may have opened, this one must not deny
+            self._was_greeted, self._last_opened = True, hello.last_number
         wanted = {one.exchange: one for one in hello.resumes} if hello.epoch == self._node.epoch else {}
         for number in tuple(self._exchanges):
             if number not in wanted:
@@ -169,14 +171,12 @@ class GatewayEnd(End[_Exchange, GatewayEvent]):
             Welcome(
                 VERSION,
                 self._node.epoch,
-                self._was_welcomed,
                 self._last_opened,
                 self._node.max_body_bytes,
                 self._node.address,
                 resumed,
             )
         )
-        self._was_welcomed = True
         for exchange in going_on:
             self._tell_again(exchange, wanted[exchange.number])
         if self._draining:

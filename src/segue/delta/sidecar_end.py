@@ -100,7 +100,7 @@ class SidecarEnd(End[_Exchange, SidecarEvent]):
             if one.epoch == self._epoch
         )
         assert self._link is not None, "it was opened"
-        self._link.queue(Hello(VERSION, self._epoch, resumes))
+        self._link.queue(Hello(VERSION, self._epoch, self._last_number, resumes))
 
     def open(self, request: Request) -> int:
         """Begin an exchange, as soon as there is a link and not too many run; returns its handle.
@@ -209,8 +209,9 @@ class SidecarEnd(End[_Exchange, SidecarEvent]):
         """
         if exchange.has_head:
             return False
-        is_same_node = welcome.known and exchange.epoch == welcome.epoch
-        return not exchange.is_complete or (is_same_node and exchange.number > welcome.last_opened)
+        if not exchange.is_complete:
+            return True
+        return exchange.epoch == welcome.epoch and exchange.number > welcome.last_opened
 
     def _lose(self, exchange: _Exchange) -> None:
         self._forget(exchange)
