@@ -105,3 +105,13 @@ def test_credentials_are_in_the_head_and_nowhere_else() -> None:
         (key,) = {line.value for line in session.turns[0].head.lines if line.name in names}
         assert len(key) > 40
         assert all(key not in turn.body for turn in session.turns)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_another_task_of_the_same_agent_has_the_same_prompts_and_tools(kind: Kind) -> None:
+    one, two = [make_session(kind, turns=2, task=task) for task in (0, 1)]
+    ours, theirs = [json.loads(session.turns[0].body) for session in (one, two)]
+    assert ours.get("tools") == theirs.get("tools")
+    assert ours.get("system") == theirs.get("system")
+    assert ours != theirs
+    assert one.turns[1].news != two.turns[1].news

@@ -68,11 +68,13 @@ class Client(ABC):
     seals = True
     """Whether what the model says has a long encrypted or signed part."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, agent: Writer, writer: Writer) -> None:
+        self.agent = agent  # writes what is the same in all sessions of this agent
         self.writer = writer
         self.session = writer.identifier()
+        self.task = f"{_TASK} {writer.sentence()}"
         self.replied: str | None = None  # the id of the last reply
-        self.key = f"sk-{writer.secret(48).replace('/', 'a').replace('+', 'b')}"
+        self.key = f"sk-{agent.secret(48).replace('/', 'a').replace('+', 'b')}"
 
     @abstractmethod
     def head(self) -> Sequence[tuple[str, str]]:
@@ -99,8 +101,8 @@ class Client(ABC):
         return tuple(Line(name.encode(), value.encode()) for name, value in self.head())
 
 
-def make_client(kind: Kind, writer: Writer) -> Client:
-    """Start an agent program."""
+def make_client(kind: Kind, agent: Writer, writer: Writer) -> Client:
+    """Start an agent program: `agent` writes its prompts and tools, `writer` what belongs to this session."""
     made: Mapping[Kind, type[Client]] = {
         "codex": _Codex,
         "codex-ws": _CodexSocket,
@@ -111,7 +113,7 @@ def make_client(kind: Kind, writer: Writer) -> Client:
         "openai-agents": _OpenAIAgents,
         "mini-swe-agent": _MiniSwe,
     }
-    return made[kind](writer)
+    return made[kind](agent, writer)
 
 
 # --- Responses -------------------------------------------------------------------------------------------------------
@@ -149,9 +151,9 @@ class _ResponsesClient(Client):
 class _Codex(_ResponsesClient):
     """Codex CLI: long developer messages, reasoning kept encrypted, metadata in head and body."""
 
-    def __init__(self, writer: Writer) -> None:
-        super().__init__(writer)
-        made = make_tools(writer, 10, 8300)
+    def __init__(self, agent: Writer, writer: Writer) -> None:
+        super().__init__(agent, writer)
+        made = make_tools(agent, 10, 8300)
         self._tools = [_function(tool, {"strict": False}) for tool in made]
         self._turn = writer.identifier()
         ids = {"installation_id": writer.identifier(), "session_id": self.session, "thread_id": self.session}
@@ -178,10 +180,9 @@ class _Codex(_ResponsesClient):
         )
 
     def begin(self) -> list[Json]:
-        writer = self.writer
         texts = (("developer", (21_300,)), ("developer", (4_690, 362, 104)), ("user", (375,)))
-        items = [self._message(role, [writer.prompt(size) for size in sizes]) for role, sizes in texts]
-        return [*items, self._message("user", [_TASK])]
+        items = [self._message(role, [self.agent.prompt(size) for size in sizes]) for role, sizes in texts]
+        return [*items, self._message("user", [self.task])]
 
     def _message(self, role: str, texts: Sequence[str]) -> Json:
         content = [{"type": "input_text", "text": text} for text in texts]
@@ -258,10 +259,10 @@ class _OpenAIAgents(_ResponsesClient):
 
     streamed = False
 
-    def __init__(self, writer: Writer) -> None:
-        super().__init__(writer)
-        self._tools = [_function(tool, {"strict": True}) for tool in make_tools(writer, 3, 1000)]
-        self._instructions = writer.prompt(178)
+    def __init__(self, agent: Writer, writer: Writer) -> None:
+        super().__init__(agent, writer)
+        self._tools = [_function(tool, {"strict": True}) for tool in make_tools(agent, 3, 850)]
+        self._instructions = agent.prompt(178)
 
     def head(self) -> Sequence[tuple[str, str]]:
         return (
@@ -275,7 +276,7 @@ class _OpenAIAgents(_ResponsesClient):
         )
 
     def begin(self) -> list[Json]:
-        return [{"content": _TASK, "role": "user"}]
+        return [{"content": self.task, "role": "user"}]
 
     def body(self, items: list[Json]) -> Json:
         start: Json = {"model": "gpt-5.5", "include": [], "input": items, "instructions": self._instructions}
@@ -341,9 +342,9 @@ class _ChatClient(Client):
 class _QwenCode(_ChatClient):
     """Qwen Code: the largest prompt of all, 39 KB of instructions and 39 KB of tools."""
 
-    def __init__(self, writer: Writer) -> None:
-        super().__init__(writer)
-        made = make_tools(writer, 15, 38_000)
+    def __init__(self, agent: Writer, writer: Writer) -> None:
+        super().__init__(agent, writer)
+        made = make_tools(agent, 15, 38_000)
         self._tools = [{"type": "function", "function": _parameters(tool)} for tool in made]
 
     def head(self) -> Sequence[tuple[str, str]]:
@@ -359,8 +360,8 @@ class _QwenCode(_ChatClient):
         )
 
     def begin(self) -> list[Json]:
-        context = [{"type": "text", "text": self.writer.prompt(577)}, {"type": "text", "text": _TASK}]
-        return [{"role": "system", "content": self.writer.prompt(37_900)}, {"role": "user", "content": context}]
+        context = [{"type": "text", "text": self.agent.prompt(577)}, {"type": "text", "text": self.task}]
+        return [{"role": "system", "content": self.agent.prompt(37_900)}, {"role": "user", "content": context}]
 
     def body(self, items: list[Json]) -> Json:
         start: Json = {"model": "qwen3-coder-plus", "messages": items, "stream": True}
@@ -392,7 +393,7 @@ class _MiniSwe(_ChatClient):
 
     def begin(self) -> list[Json]:
         system = "You are a helpful assistant that can interact with a computer."
-        task = f"Please solve this issue: {_TASK}\n\n{self.writer.prompt(2_840)}"
+        task = f"Please solve this issue: {self.task}\n\n{self.agent.prompt(2_840)}"
         return [{"role": "system", "content": system}, {"role": "user", "content": task}]
 
     def body(self, items: list[Json]) -> Json:
@@ -454,10 +455,10 @@ class _ClaudeCode(_MessagesClient):
 
     target = b"/v1/messages?beta=true"
 
-    def __init__(self, writer: Writer) -> None:
-        super().__init__(writer)
-        self._tools = [_input(tool) for tool in make_tools(writer, 14, 35_000)]
-        self._system = [{"type": "text", "text": writer.prompt(size)} for size in (120, 1500, 5500)]
+    def __init__(self, agent: Writer, writer: Writer) -> None:
+        super().__init__(agent, writer)
+        self._tools = [_input(tool) for tool in make_tools(agent, 14, 35_000)]
+        self._system = [{"type": "text", "text": agent.prompt(size)} for size in (120, 1500, 5500)]
         self._system[1] |= _EPHEMERAL
         self._system[2] |= _EPHEMERAL
         self._user = f"user_{writer.hexadecimal(64)}_account__session_{self.session}"
@@ -480,8 +481,8 @@ class _ClaudeCode(_MessagesClient):
         )
 
     def begin(self) -> list[Json]:
-        reminder = f"<system-reminder>\n{self.writer.prompt(8_700)}\n</system-reminder>"
-        return [{"role": "system", "content": reminder}, {"role": "user", "content": _TASK}]
+        reminder = f"<system-reminder>\n{self.agent.prompt(8_700)}\n</system-reminder>"
+        return [{"role": "system", "content": reminder}, {"role": "user", "content": self.task}]
 
     def body(self, items: list[Json]) -> Json:
         return {
@@ -500,11 +501,11 @@ class _ClaudeCode(_MessagesClient):
 class _Pi(_MessagesClient):
     """pi: the smallest prompt; it marks its tools and system prompt too."""
 
-    def __init__(self, writer: Writer) -> None:
-        super().__init__(writer)
-        made = [_input(tool, {"eager_input_streaming": True}) for tool in make_tools(writer, 4, 2700)]
+    def __init__(self, agent: Writer, writer: Writer) -> None:
+        super().__init__(agent, writer)
+        made = [_input(tool, {"eager_input_streaming": True}) for tool in make_tools(agent, 4, 2700)]
         self._tools = [*made[:-1], {**made[-1], **_EPHEMERAL}]
-        self._system = [{"type": "text", "text": writer.prompt(2_270), **_EPHEMERAL}]
+        self._system = [{"type": "text", "text": agent.prompt(2_270), **_EPHEMERAL}]
 
     def head(self) -> Sequence[tuple[str, str]]:
         return (
@@ -523,7 +524,7 @@ class _Pi(_MessagesClient):
         )
 
     def begin(self) -> list[Json]:
-        return [{"role": "user", "content": [{"type": "text", "text": _TASK}]}]
+        return [{"role": "user", "content": [{"type": "text", "text": self.task}]}]
 
     def body(self, items: list[Json]) -> Json:
         start: Json = {"model": "claude-fable-5", "messages": self.marked(items), "max_tokens": 8192, "stream": True}
@@ -545,15 +546,15 @@ class _GeminiCli(Client):
     api: Api = "gemini"
     target = b"/v1beta/models/gemini-2.5-pro:streamGenerateContent?alt=sse"
 
-    def __init__(self, writer: Writer) -> None:
-        super().__init__(writer)
-        declared = make_tools(writer, 14, 24_000)
+    def __init__(self, agent: Writer, writer: Writer) -> None:
+        super().__init__(agent, writer)
+        declared = make_tools(agent, 14, 24_000)
         kept = [
             {"name": tool["name"], "description": tool["description"], "parametersJsonSchema": tool["schema"]}
             for tool in declared
         ]
         self._tools = [{"functionDeclarations": kept}]
-        self._system = {"parts": [{"text": writer.prompt(21_500)}], "role": "user"}
+        self._system = {"parts": [{"text": agent.prompt(21_500)}], "role": "user"}
 
     def head(self) -> Sequence[tuple[str, str]]:
         return (
@@ -567,8 +568,8 @@ class _GeminiCli(Client):
         )
 
     def begin(self) -> list[Json]:
-        context = [{"text": self.writer.prompt(1200)}]
-        return [{"role": "user", "parts": context}, {"role": "user", "parts": [{"text": _TASK}]}]
+        context = [{"text": self.agent.prompt(1200)}]
+        return [{"role": "user", "parts": context}, {"role": "user", "parts": [{"text": self.task}]}]
 
     def body(self, items: list[Json]) -> Json:
         thinking = {"includeThoughts": True, "thinkingBudget": 8192}

@@ -295,6 +295,7 @@ async def _exchange(provider: Provider, wire: _Wire, connection: int) -> bool:
     provider.requests.append(request)
     await provider.changed()
     answering = asyncio.ensure_future(_answer(provider, wire, request))
+    answering.add_done_callback(_heard)
     losing = asyncio.ensure_future(wire.lost.wait())
     try:
         await asyncio.wait({answering, losing}, return_when=asyncio.FIRST_COMPLETED)
@@ -312,6 +313,12 @@ async def _exchange(provider: Provider, wire: _Wire, connection: int) -> bool:
         return False
     provider.answered.add(request.number)
     return goes_on
+
+
+def _heard(answering: asyncio.Future[bool]) -> None:
+    """Take note of an error that nobody waits for any more, as when the provider is closed."""
+    if not answering.cancelled():
+        answering.exception()
 
 
 async def _answer(provider: Provider, wire: _Wire, request: Request) -> bool:

@@ -8,7 +8,7 @@
     session.bound               what no encoding that sends each thing once can do much better than, in bytes
 
 In every turn the model says something and uses a tool, and the agent adds what the tool returned; the last turn ends
-it. All is deterministic in kind, turns and seed. The model's own words are no news in the next request, since they
+it. All is deterministic in kind, turns, seed and task. The model's own words are no news in the next request, as they
 came over the same path: `news` is what the agent adds by itself. A WebSocket session has one message per turn for a
 body. Recorded sessions take the same form (`trace`).
 """
@@ -71,11 +71,11 @@ def compressed(data: bytes) -> int:
     return len(zstd.compress(data, LEVEL)) if data else 0
 
 
-def make_session(kind: Kind, *, turns: int = 11, seed: int = 1) -> Session:
-    """Generate a session."""
+def make_session(kind: Kind, *, turns: int = 11, seed: int = 1, task: int = 0) -> Session:
+    """Generate a session. Sessions with the same seed are of the same agent: its prompts and tools are the same."""
     assert turns > 0, "a session has at least one turn"
-    writer = Writer(f"{kind}:{seed}")
-    client = make_client(kind, writer)
+    writer = Writer(f"{kind}:{seed}:{task}")
+    client = make_client(kind, Writer(f"{kind}:{seed}"), writer)
     items, before = client.begin(), list[Json]()
     made: list[SessionTurn] = []
     for number in range(turns):
@@ -84,7 +84,7 @@ def make_session(kind: Kind, *, turns: int = 11, seed: int = 1) -> Session:
         said = _say(client, last=number == turns - 1)
         output, echoed, call_id = client.said(said)
         identity = f"resp_{writer.hexadecimal(48)}"
-        seed_of_reply = f"{kind}:{seed}:{number}"
+        seed_of_reply = f"{kind}:{seed}:{task}:{number}"
         asked = Asked(request=body, identity=identity, created_at=_CREATED_AT + 7 * number, seed=seed_of_reply)
         data = compact(body).encode()
         head = RequestHead(b"GET" if socket else b"POST", client.target, client.lines())

@@ -79,6 +79,24 @@ def gateway(
     return run_bench_gateway(quick=quick, json_file=json)
 
 
+@bench.command
+def table(
+    *,
+    session: Annotated[
+        Literal["codex", "codex-ws", "claude-code", "pi", "qwen-code", "gemini-cli", "openai-agents", "mini-swe-agent"],
+        Parameter(help="Which agent's traffic to generate."),
+    ] = "codex",
+    turns: Annotated[int, Parameter(help="Model requests in the generated session.")] = 11,
+    trace: Annotated[Path | None, Parameter(help="Replay this recorded session (JSON lines, or .gz) instead.")] = None,
+    quick: Annotated[bool, Parameter(help="Play it once instead of five times.", negative="")] = False,
+    json: Annotated[Path | None, Parameter(help="Also write the figures to this file.")] = None,
+) -> int:
+    """Bytes per turn of one agent session on the wire: raw, gzip, zstd, permessage-deflate."""
+    from segue.cli.bench_table import run_bench_table
+
+    return run_bench_table(session, turns=turns, quick=quick, trace=trace, json_file=json)
+
+
 def main() -> None:
     """Run the command line; the exit status is the command's."""
     from segue.config import ConfigError

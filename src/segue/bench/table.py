@@ -1,0 +1,192 @@
+"""The byte table: what one agent session costs, turn by turn, on each path and with each encoding.
+
+Arms that are played: a provider answers, a meter counts everything on the socket that is looked at, and every request
+and reply is compared to the byte on the way. Arms that are computed (`baselines`): the same bytes with gzip, zstd or
+permessage-deflate; they have no times. Played arms alternate over several rounds, and each figure is the median of its
+turn. The provider answers at once, so times show what the path adds and say nothing about a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from statistics import median
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from segue.bench.baselines import Baseline, cost
+from segue.bench.meter import Carried, Meter, metered
+from segue.bench.player import PlayedTurn, play
+from segue.bench.provider import Provider, provided, replying, replying_to_messages
+from segue.bench.report import Arm, Figure, Report, TurnFigures, arm, figure, make_report
+from segue.bench.sessions import Session, SessionTurn
+
+RAW = "raw"
+COMPUTED: tuple[Baseline, ...] = ("gzip", "zstd", "permessage-deflate")
+ROUNDS = 5
+QUICK_ROUNDS = 1
+KB = 1000
+
+
+class Way(msgspec.Struct, frozen=True, kw_only=True):
+    """A way to the provider: where the agent connects to, and the meter on the socket that is looked at."""
+
+    host: str
+    port: int
+    meter: Meter
+    cpu_s: Callable[[], float] | None = None
+    """CPU time so far of what is between agent and provider, where it can be had."""
+
+
+#: Opens a way to a provider, around the playing of one session.
+OpenWay = Callable[[Provider], AbstractAsyncContextManager[Way]]
+
+
+class WrongRequestError(RuntimeError):
+    """The provider did not get what the agent sent."""
+
+
+@asynccontextmanager
+async def straight_path(provider: Provider) -> AsyncIterator[Way]:
+    """Connect straight to the provider."""
+    async with metered(provider.host, provider.port) as meter:
+        yield Way(host=meter.url_host, port=meter.port, meter=meter)
+
+
+async def measure(
+    session: Session, paths: Mapping[str, OpenWay], *, rounds: int = ROUNDS, console: Console | None = None
+) -> Report:
+    """Play the session on each path and compute the rest."""
+    played: dict[str, list[list[TurnFigures]]] = {name: [] for name in paths}
+    with Progress(console=console, transient=True, disable=console is None) as progress:
+        shown = progress.add_task(f"{session.kind}, {len(session.turns)} turns", total=rounds * len(paths))
+        for _ in range(rounds):
+            for name, path in paths.items():
+                played[name].append(await play_once(session, path))
+                progress.advance(shown)
+    arms = [arm(name, [_median(turns) for turns in zip(*runs, strict=True)]) for name, runs in played.items()]
+    computed = [arm(name, _computed(name, session)) for name in COMPUTED]
+    settings = {
+        "session": session.kind,
+        "api": session.api,
+        "transport": session.transport,
+        "streamed": session.streamed,
+        "turns": len(session.turns),
+        "rounds": rounds,
+        "bound_bytes": session.bound,
+    }
+    ordered = sorted([*arms, *computed], key=lambda one: one.name != RAW)
+    return make_report(ordered, settings, _figures(session, ordered))
+
+
+async def play_once(session: Session, path: OpenWay) -> list[TurnFigures]:
+    """Play the session once and check that the provider got it to the byte."""
+    carried: list[Carried] = []
+    cpu_s: list[float] = []
+    async with provided(replying(session), replying_to_messages(session)) as provider, path(provider) as way:
+        way.meter.take()
+
+        def count(*_: object) -> None:
+            carried.append(way.meter.take())
+            if way.cpu_s is not None:
+                cpu_s.append(way.cpu_s())
+
+        before_s = 0.0 if way.cpu_s is None else way.cpu_s()
+        played = await play(session, way.host, way.port, on_turn=count)
+        _check(session, provider)
+    spent_s: list[float | None] = [after - before for before, after in zip([before_s, *cpu_s], cpu_s, strict=False)]
+    measured = zip(session.turns, carried, played, spent_s or [None] * len(played), strict=True)
+    return [_turn_figures(turn, counted, timed, used_s) for turn, counted, timed, used_s in measured]
+
+
+def _turn_figures(turn: SessionTurn, carried: Carried, played: PlayedTurn, cpu_s: float | None) -> TurnFigures:
+    return TurnFigures(
+        bytes_up_payload=len(turn.body),
+        bytes_up_wire=carried.up_bytes,
+        bytes_down_wire=carried.down_bytes,
+        ttft_s=played.ttft_s,
+        time_s=played.time_s,
+        server_cpu_s=cpu_s,
+    )
+
+
+def _check(session: Session, provider: Provider) -> None:
+    if session.transport == "websocket":
+        got = [message.data for message in provider.messages]
+    else:
+        got = [request.body or b"" for request in provider.requests]
+    if got != [turn.body for turn in session.turns]:
+        raise WrongRequestError(f"the provider got {len(got)} bodies that are not the {len(session.turns)} sent")
+
+
+def _median(turns: Sequence[TurnFigures]) -> TurnFigures:
+    """Return the median of each figure of the same turn in all rounds."""
+    fields: dict[str, Any] = {}
+    for name in TurnFigures.__struct_fields__:
+        values = [getattr(turn, name) for turn in turns]
+        if None in values:
+            fields[name] = None
+        else:
+            middle = median(values)
+            fields[name] = round(middle) if name.startswith("bytes") else middle
+    return TurnFigures(**fields)
+
+
+def _computed(name: Baseline, session: Session) -> list[TurnFigures]:
+    return [
+        TurnFigures(bytes_up_payload=len(turn.body), bytes_up_wire=carried.up_bytes, bytes_down_wire=carried.down_bytes)
+        for turn, carried in zip(session.turns, cost(name, session), strict=True)
+    ]
+
+
+def _figures(session: Session, arms: Sequence[Arm]) -> list[Figure]:
+    ratios = {one.name: one.totals.bytes_up_wire / session.bound for one in arms if one.totals.bytes_up_wire}
+    bound = figure("zstd of the first body and of all news", [session.bound / KB], "KB")
+    return [bound, *(figure(f"{name}: bytes up / bound", [ratio], "x") for name, ratio in ratios.items())]
+
+
+# --- on a screen -----------------------------------------------------------------------------------------------------
+
+
+def render(report: Report, console: Console) -> None:
+    """Show the arms beside each other, and where the bytes went turn by turn."""
+    settings = report.settings
+    raw = next((one.totals.bytes_up_wire for one in report.arms if one.name == RAW), None)
+    title = f"{settings['session']}, {settings['turns']} turns, {settings['api']} over {settings['transport']}"
+    table = Table(title=title, title_justify="left")
+    table.add_column("arm", no_wrap=True)
+    for name in ("KB up", "saved", "x bound", "first", "later", "KB down", "ttft ms", "CPU ms"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in report.arms:
+        table.add_row(one.name, *_cells(one, raw, settings["bound_bytes"]))
+    console.print(table)
+    console.print(
+        f"KB are all that the socket carried; first turn, and median of the later ones. Bound: "
+        f"{_kb(settings['bound_bytes'])} KB, zstd of the first body and of everything new after it. CPU per turn.",
+        style="dim",
+    )
+
+
+def _cells(one: Arm, raw: int | None, bound: int) -> list[str]:
+    up, down = one.totals.bytes_up_wire or 0, one.totals.bytes_down_wire or 0
+    each = [turn.bytes_up_wire or 0 for turn in one.turns]
+    first_s = [turn.ttft_s for turn in one.turns if turn.ttft_s is not None]
+    cpu_s = one.totals.server_cpu_s
+    return [
+        _kb(up),
+        "" if not raw or one.name == RAW else f"{100 * (1 - up / raw):.1f} %",
+        f"{up / bound:.2f}",
+        _kb(each[0]),
+        _kb(median(each[1:])) if len(each) > 1 else "",
+        _kb(down),
+        f"{1e3 * median(first_s):.2f}" if first_s else "",
+        "" if cpu_s is None else f"{1e3 * cpu_s / len(one.turns):.2f}",
+    ]
+
+
+def _kb(size: float) -> str:
+    return f"{size / KB:,.1f}"
