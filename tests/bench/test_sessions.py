@@ -29,7 +29,7 @@ def test_sizes_are_those_of_the_real_agent(kind: Kind) -> None:
     for seed in range(3):
         session = make_session(kind, turns=11, seed=seed)
         sizes = [len(turn.body) for turn in session.turns]
-        assert 0.85 * first < sizes[0] < 1.15 * first
+        assert 0.85 * first < sizes[0] < 1.15 * first + 300  # the smallest has one task of any length
         assert 0.8 * total < sum(sizes) < 1.25 * total
 
 
