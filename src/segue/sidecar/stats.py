@@ -1,0 +1,96 @@
+"""What a sidecar counts: for `GET /segue/stats`, the live view, and the JSON at the end.
+
+Bytes of agents are what they would have sent to the provider and got from it without any transfer coding: start lines,
+the header lines that are passed on, bodies, and WebSocket messages. Bytes of the tunnel are its packets with their
+WebSocket frame headers, acknowledgements and heartbeats included; not the handshakes, nor TLS. Not here: content of any
+kind, query strings, credentials.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Literal
+
+import msgspec
+
+from segue.delta.heads import ReplyHead, RequestHead
+
+#: How many exchanges are remembered for the live view.
+RECENT = 20
+
+Outcome = Literal["completed", "cut", "failed", "gone", "parked", "direct"]
+
+
+class Summary(msgspec.Struct):
+    """One exchange, for people to look at."""
+
+    path: str
+    status: int | None
+    outcome: Outcome
+    body_bytes: int
+    document_bytes: int
+    reply_bytes: int
+    time_s: float
+
+
+class Counters(msgspec.Struct):
+    """What only grows, but for `active`. Bytes as the module's docstring says."""
+
+    exchanges: int = 0
+    active: int = 0
+    attached: int = 0
+    """Requests that were answered by an exchange that had been parked."""
+    direct: int = 0
+    """Requests that went straight to the provider."""
+    agent_bytes_in: int = 0
+    agent_bytes_out: int = 0
+    tunnel_bytes_up: int = 0
+    tunnel_bytes_down: int = 0
+    base_hits: int = 0
+    """Bodies that the gateway rebuilt from a base."""
+    base_misses: int = 0
+    """Bodies that it could not rebuild, so that they were sent again."""
+    without_base: int = 0
+    links: int = 0
+    resumes: int = 0
+    """Links on which a session went on at the node it had been at."""
+
+
+class Report(Counters, kw_only=True):
+    """The JSON object of `GET /segue/stats`."""
+
+    parked: int
+    link: str
+    gateway: str
+    rtt_s: float | None
+    recent: list[Summary]
+
+
+class Stats(Counters):
+    """The counters of one sidecar, and its latest exchanges."""
+
+    recent: deque[Summary] = msgspec.field(default_factory=lambda: deque(maxlen=RECENT))
+
+    def report(self, *, parked: int, link: str, gateway: str, rtt_s: float | None) -> Report:
+        """Return everything as it is now."""
+        counters = {name: getattr(self, name) for name in Counters.__struct_fields__}
+        return Report(**counters, parked=parked, link=link, gateway=gateway, rtt_s=rtt_s, recent=list(self.recent))
+
+
+def saved_share(report: Report) -> float:
+    """Return which part of the bytes of both directions the tunnel saved; negative if it cost more."""
+    direct = report.agent_bytes_in + report.agent_bytes_out
+    carried = report.tunnel_bytes_up + report.tunnel_bytes_down
+    return 1 - carried / direct if direct else 0.0
+
+
+def request_bytes(head: RequestHead) -> int:
+    """Return the size of a request's head as it is passed on (RFC 9112, 2.1)."""
+    first = len(head.method) + len(head.target) + len("  HTTP/1.1\r\n")
+    return first + sum(len(line.name) + len(line.value) + 4 for line in head.lines) + 2
+
+
+def reply_bytes(head: ReplyHead) -> int:
+    """Return the size of a response's head as it was passed on."""
+    first = len(head.reason) + len("HTTP/1.1 200 \r\n")
+    return first + sum(len(line.name) + len(line.value) + 4 for line in head.lines) + 2
