@@ -1,0 +1,188 @@
+"""Which earlier exchange a new body is most like: fingerprints of sampled places, scored by the bytes they stand for.
+
+A place is where a JSON string begins, and every so many bytes inside a long one. Content decides where the places are,
+so they are found again whatever was inserted or changed elsewhere: an early field, a marker that moved, content that
+became a list of parts. The choice never affects what is right, only how much is sent. Pure, and the same in every
+process. Not here: the bases themselves.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import zlib
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Generic, NamedTuple, TypeVar
+
+K = TypeVar("K")
+
+#: Bytes that are compared at each place.
+_SAMPLE_BYTES = 40
+#: A base that shares less than this saves no more than it costs to look for.
+_WORTH_BYTES = 512
+_WORTH_SHARE = 0.02
+#: The newest exchanges whose bodies are compared byte by byte first.
+_PREFIX_TRIES = 4
+#: How much at the end of a body (what closes its lists) may differ in the common-prefix test, and what it must cover.
+_TAIL_BYTES = 256
+_PREFIX_SHARE = 0.75
+#: Where to look for how a body's JSON is written.
+_LOOK_BYTES = 16 * 1024
+#: How much of a reply must be in a body for the reply to count as repeated there.
+_REPLY_BYTES = 64
+
+
+class _Scale(NamedTuple):
+    """How densely bodies below a size are sampled: at which strings, and how often inside a long one."""
+
+    below_bytes: float
+    strings: re.Pattern[bytes]
+    spaced_strings: re.Pattern[bytes]  # for JSON with a space after each colon
+    stride: int
+
+
+def _scale(below_bytes: float, where: bytes, stride: int) -> _Scale:
+    strings, spaced = (re.compile(between + where, re.DOTALL) for between in (b'":"', b'": "'))
+    return _Scale(below_bytes, strings, spaced, stride)
+
+
+# The larger a body, the fewer of its strings count, chosen by some of their letters. The places of one scale are (but
+# for few) places of every finer one, so that a base of another size is found, too.
+_SCALES = (
+    _scale(256 * 1024, b"", 512),
+    _scale(4 * 1024 * 1024, b"(?=....[aeilnr0-4 ])", 2048),
+    _scale(float("inf"), b"(?=....[aeilnr0-4 ]..[aeilnr0-4 ])", 16384),
+)
+
+
+class Match(NamedTuple, Generic[K]):
+    """The best base, and about how many bytes of the body it shares."""
+
+    key: K
+    shared_bytes: int
+
+
+class _Entry(NamedTuple, Generic[K]):
+    key: K
+    body: bytes
+    reply: bytes
+    scale: int
+    fingerprints: frozenset[int]
+
+
+class Matcher(Generic[K]):
+    """The exchanges to choose from; their number is the caller's to bound. Bodies are referred to, not copied."""
+
+    def __init__(self) -> None:
+        self._slots: dict[K, int] = {}  # oldest first
+        self._entries: dict[int, _Entry[K]] = {}
+        self._index: dict[int, int] = {}  # fingerprint -> a bit for each slot that has it
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def add(self, key: K, body: bytes, reply: bytes) -> None:
+        """Add an exchange as the newest one; one with the same key is replaced."""
+        self.remove(key)
+        slot = next(slot for slot in range(len(self._entries) + 1) if slot not in self._entries)
+        scale = _scale_of(body)
+        fingerprints = frozenset(_weights(body, scale))
+        self._slots[key] = slot
+        self._entries[slot] = _Entry(key, body, reply, scale, fingerprints)
+        bit = 1 << slot
+        index = self._index
+        for fingerprint in fingerprints:
+            index[fingerprint] = index.get(fingerprint, 0) | bit
+
+    def remove(self, key: K) -> None:
+        """Forget an exchange; an unknown key is none."""
+        slot = self._slots.pop(key, None)
+        if slot is None:
+            return
+        bit = 1 << slot
+        index = self._index
+        for fingerprint in self._entries.pop(slot).fingerprints:
+            left = index[fingerprint] & ~bit
+            if left:
+                index[fingerprint] = left
+            else:
+                del index[fingerprint]
+
+    def best(self, body: bytes) -> K | None:
+        """Return the key of the base to use for a body; None if none is worth it."""
+        found = self.match(body)
+        return None if found is None else found.key
+
+    def match(self, body: bytes) -> Match[K] | None:
+        """Return the base that shares most bytes with a body, the newest of equals; None if none is worth it."""
+        if len(body) < _WORTH_BYTES:
+            return None
+        found = self._by_prefix(body) or self._by_fingerprints(body)
+        if found is None or found.shared_bytes < max(_WORTH_BYTES, _WORTH_SHARE * len(body)):
+            return None
+        return found
+
+    def _by_prefix(self, body: bytes) -> Match[K] | None:
+        """The shortcut: one of the newest exchanges is the beginning of the body, as in most turns of most agents."""
+        newest = itertools.islice(reversed(self._slots.values()), _PREFIX_TRIES)
+        for entry in map(self._entries.__getitem__, newest):
+            shared = len(entry.body) - _TAIL_BYTES
+            if _PREFIX_SHARE * len(body) <= shared < len(body) and _starts_alike(body, entry.body, shared):
+                return Match(entry.key, shared)
+        return None
+
+    def _by_fingerprints(self, body: bytes) -> Match[K] | None:
+        shared = self._shared_bytes(body)
+        most = max(shared.values(), default=0)
+        equals = [self._entries[slot] for slot in self._slots.values() if shared.get(slot) == most]
+        if not most:
+            return None
+        best = next((entry for entry in reversed(equals) if _is_repeated(entry.reply, body)), equals[-1])
+        return Match(best.key, most)
+
+    def _shared_bytes(self, body: bytes) -> dict[int, int]:
+        """Return for each slot about how many bytes of the body its base has."""
+        own = _scale_of(body)
+        shared: dict[int, int] = {}
+        for scale in {max(own, entry.scale) for entry in self._entries.values()}:
+            bytes_of: dict[int, int] = defaultdict(int)  # bits of slots -> bytes that just these have
+            slots_of: Callable[[int, int], int] = self._index.get
+            for fingerprint, weight in _weights(body, scale).items():
+                bytes_of[slots_of(fingerprint, 0)] += weight
+            for slot, entry in self._entries.items():
+                if max(own, entry.scale) == scale:
+                    shared[slot] = sum(weight for slots, weight in bytes_of.items() if slots >> slot & 1)
+        return shared
+
+
+def _scale_of(body: bytes) -> int:
+    return next(number for number, scale in enumerate(_SCALES) if len(body) < scale.below_bytes)
+
+
+def _starts_alike(body: bytes, base: bytes, count: int) -> bool:
+    last = slice(count - _TAIL_BYTES, count)
+    return base[last] == body[last] and body.startswith(base[:count])  # the cheap half first
+
+
+def _is_repeated(reply: bytes, body: bytes) -> bool:
+    return bool(reply) and body.find(reply[:_REPLY_BYTES], max(0, len(body) - 2 * len(reply) - _SCALES[-1].stride)) >= 0
+
+
+def _weights(body: bytes, scale: int) -> dict[int, int]:
+    """Return the fingerprints of a body, each with the number of bytes from its place to the next."""
+    strings, stride = _places_of(body, scale)
+    starts = [0, *(found.end() for found in strings.finditer(body)), len(body)]
+    places = [place for start, end in itertools.pairwise(starts) for place in range(start, end, stride)]
+    samples = [body[place : place + _SAMPLE_BYTES] for place in places]
+    places.append(len(body))
+    weights: dict[int, int] = defaultdict(int)
+    for fingerprint, (place, following) in zip(map(zlib.crc32, samples), itertools.pairwise(places), strict=True):
+        weights[fingerprint] += following - place
+    return weights
+
+
+def _places_of(body: bytes, scale: int) -> tuple[re.Pattern[bytes], int]:
+    _, strings, spaced_strings, stride = _SCALES[scale]
+    is_spaced = body.count(b'":"', 0, _LOOK_BYTES) < body.count(b'": "', 0, _LOOK_BYTES)
+    return (spaced_strings if is_spaced else strings), stride
