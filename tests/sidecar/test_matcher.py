@@ -14,26 +14,7 @@ from hypothesis import strategies as st
 
 from segue.sidecar.matcher import Matcher
 
-_WORDS = ("the", "model", "reads", "file", "edits", "tests", "run", "green", "line", "path", "error", "import", "class")
-    "the",
-    "model",
-    "reads",
-    "file",
-    "and",
-    "edits",
-    "it",
-    "tests",
-    "run",
-    "green",
-    "red",
-    "line",
-    "path",
-    "error",
-    "value",
-    "return",
-    "import",
-    "class",
-]
+_WORDS = ("the", "model", "reads", "file", "edits", "tests", "run", "green", "line", "path", "error", "import")
 
 
 def prose(seed: int, words: int) -> str:
