@@ -235,3 +235,9 @@ def test_an_upstream_that_stops_in_an_item_has_failed(steps: list[tuple[str, lis
     checker.finish()
     assert finished.status == "failed"
     assert len(finished.output) == len(steps) - 1
+
+
+def test_what_was_left_out_in_translation_is_said_in_the_response() -> None:
+    told = Ended("completed", usage(7, 5), warnings=("'seed' was left out.",))
+    assert json.loads(fold([], told).response)["warnings"] == ["'seed' was left out."]
+    assert "warnings" not in json.loads(fold([]).response)

@@ -24,7 +24,10 @@ class Turn:
     `stored` tells whether a record of it is in the store; `expires_at` is when that record dies (unix seconds).
     """
 
-    __slots__ = ("calls", "depth", "expires_at", "holders", "id", "input", "output", "parent", "size_bytes", "stored")
+    __slots__ = (
+        *("calls", "depth", "expires_at", "holders", "id", "input", "output", "parent", "size_bytes", "stored"),
+        "__weakref__",  # what is kept beside a turn must not keep it alive
+    )
 
     def __init__(
         self,

@@ -36,12 +36,16 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """The end of an upstream's stream: it stands for its terminal event, which is rebuilt with our ids."""
+    """The end of an upstream's stream: it stands for its terminal event, which is rebuilt with our ids.
+
+    `warnings` say what of the request or of the reply could not be carried between the APIs and was left out.
+    """
 
     status: TerminalStatus
     usage: Usage | None = None
     error: Failure | None = None
     incomplete_reason: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class OutputWriter:

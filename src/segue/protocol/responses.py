@@ -61,7 +61,10 @@ class IncompleteDetails(msgspec.Struct, frozen=True):
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of a response object that belongs to the turn rather than to its request. Times are unix seconds."""
+    """The part of a response object that belongs to the turn rather than to its request. Times are unix seconds.
+
+    `warnings` is ours, an extra key that is only there if something was left out in translation.
+    """
 
     id: ResponseId
     object: str = "response"
@@ -72,6 +75,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     incomplete_details: IncompleteDetails | None = None
     previous_response_id: ResponseId | None = None
     usage: Usage | None = None
+    warnings: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Echo(msgspec.Struct, frozen=True, kw_only=True):

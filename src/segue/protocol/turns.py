@@ -79,6 +79,7 @@ class TurnStream:
 
     def close(self, ended: Ended, now: float) -> Finished:
         """Fold the turn. The terminal event is returned, not yet to be sent: a stored turn is committed first."""
+        warnings = ended.warnings
         ended = self._judge(ended)
         reason = ended.incomplete_reason
         ended_at = max(int(now), self._head.created_at)  # the clock may have been set back
@@ -89,6 +90,7 @@ class TurnStream:
             usage=ended.usage,
             error=ended.error,
             incomplete_details=None if reason is None else IncompleteDetails(reason),
+            warnings=warnings or msgspec.UNSET,
         )
         output = tuple(self._output)
         response = encode_response(head, output, self._echo)

@@ -1,0 +1,107 @@
+"""What a dialect must do: write the request body of one provider API, and read that API's stream back.
+
+A dialect is pure: it never opens, waits, draws or raises on what a peer sent. The shell (an upstream) does, in order:
+
+1. `render` the request. A `Problem` means that the request asks for something that this API cannot do and that must
+   not be left out in silence: the turn is refused. `Rendered.warnings` says what was left out.
+2. POST `Rendered.body` to base URL + `path`, with `headers`, and read the reply with `sse.SseReader`.
+3. Make one `decoder` and `feed` it each event; what it returns is what an upstream yields, numbered from
+   `FIRST_SEQUENCE_NUMBER`. When an `Ended` was among it, `ended` is true and the turn is over.
+4. If the reply ends or breaks before that, call `end`; if something else stops it (a timeout, an event too large),
+   call `fail`. Both return exactly one `Ended`, unless there was one before: then nothing.
+
+The bodies of error replies (any status but 200) are not for the decoder: `errors.read_error` reads them.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from segue.dialects.fragments import Fragments
+from segue.dialects.sse import SseEvent
+from segue.history.chains import History
+from segue.protocol.events import Ended, Event
+from segue.protocol.ids import ResponseId
+from segue.protocol.problems import Problem
+from segue.protocol.requests import Settings
+from segue.protocol.responses import Failure
+
+Output = list[Event | Ended]
+
+
+class TurnRequest(Protocol):
+    """The part of `upstreams.interface.UpstreamRequest` that a dialect reads; that struct fits as it is."""
+
+    @property
+    def model(self) -> str: ...  # noqa: D102 - see UpstreamRequest
+    @property
+    def response_id(self) -> ResponseId: ...  # noqa: D102 - see UpstreamRequest
+    @property
+    def tenant(self) -> str: ...  # noqa: D102 - see UpstreamRequest
+    @property
+    def history(self) -> History: ...  # noqa: D102 - see UpstreamRequest
+    @property
+    def settings(self) -> Settings: ...  # noqa: D102 - see UpstreamRequest
+
+
+class Rendered(msgspec.Struct, frozen=True):
+    """A request body, in pieces that can be written one after the other; most of them are kept from earlier turns.
+
+    `warnings` are sentences for the client: what of its request or history this API cannot carry and was left out.
+    Each is there once, however often it applies. Give them to `Dialect.decoder`: they travel in `Ended.warnings`.
+    """
+
+    pieces: tuple[bytes, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def body(self) -> bytes:
+        """The whole body."""
+        return b"".join(self.pieces)
+
+
+class Decoder(Protocol):
+    """Reads one reply stream. No method raises on what the peer sent."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether an `Ended` was returned; whatever is fed after it is ignored."""
+
+    def feed(self, event: SseEvent) -> Output:
+        """Read one event of the provider and return what it means, often nothing."""
+
+    def end(self, *, truncated: bool = False) -> Output:
+        """Say that the stream is over; `truncated` means that the connection broke instead of being closed."""
+
+    def fail(self, failure: Failure) -> Output:
+        """End the turn as failed, for a reason that the shell knows."""
+
+
+class Dialect(Protocol):
+    """One provider API. An instance belongs to one upstream and is told its provider's name when it is made.
+
+    `provider` names who can read the reasoning that this upstream makes (its host, for example): opaque reasoning goes
+    back only to the provider that wrote it.
+    """
+
+    @property
+    def name(self) -> str:
+        """The word of the configuration: `chat`, `messages` or `responses`."""
+
+    @property
+    def provider(self) -> str:
+        """Who can read the reasoning that comes from this upstream."""
+
+    def path(self, model: str) -> str:
+        """Return where to POST, below the base URL."""
+
+    def headers(self, api_key: str | None) -> tuple[tuple[str, str], ...]:
+        """Return the header lines that this API wants, with the key (None: without one)."""
+
+    def render(self, request: TurnRequest, fragments: Fragments) -> Rendered | Problem:
+        """Write the request body. O(new items), beside copying bytes: what was rendered is kept in `fragments`."""
+
+    def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> Decoder:
+        """Make the reader of one reply; its `Ended` carries `warnings` and its own."""
