@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segue.protocol.problems import Code, Problem
-from segue.upstreams.failures import PASSING, STATUSES, WORDS, read_refusal
+from segue.upstreams.failures import read_refusal
 from segue.upstreams.retries import Failed
 
 CODES = frozenset(get_args(Code))
@@ -68,7 +68,6 @@ def test_refusals_are_called_by_our_codes(status: int, body: object, code: Code,
 def test_the_message_is_told_on_one_line_and_not_at_length() -> None:
     assert read(400, openai(None, message="a\n  b")).problem.message == "The upstream 'acme' answered 400: a b"
     assert read(400, {"error": "plain"}).problem.message == "The upstream 'acme' answered 400: plain"
-    assert read(400, b"text").problem.message == "The upstream 'acme' answered 400: text"
     assert read(400).problem.message == "The upstream 'acme' answered 400."
     assert len(read(400, openai(None, message="x" * 10_000)).problem.message) < 700
 
@@ -99,12 +98,6 @@ def test_a_provider_may_say_itself_whether_to_try_again() -> None:
     assert read(500, x_should_retry="false").may_pass is False
     assert read(400, x_should_retry="true").may_pass is True
     assert read(500, x_should_retry="maybe").may_pass is True
-
-
-def test_the_table_has_only_codes_of_ours() -> None:
-    meanings = [*WORDS.values(), *STATUSES.values()]
-    assert {meaning.code for meaning in meanings} <= CODES
-    assert sorted(PASSING) == ["rate_limit_exceeded", "server_overloaded", "upstream_error", "upstream_timeout"]
 
 
 JSON = st.recursive(

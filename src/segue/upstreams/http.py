@@ -1,0 +1,332 @@
+"""The client for providers: one for all dialects, over HTTP with server-sent events.
+
+A turn takes its place (`admission`), its request is rendered by the dialect and sent, and what comes back goes through
+the SSE reader into the dialect's decoder. Tries that fail before anything was forwarded are repeated as `retries`
+decides. The upstream's request lives as long as the turn: whoever stops asking for batches, or is cancelled, breaks its
+connection at once, even in the middle of an upload. A reply that came to its end leaves the connection for the next
+turn. Nothing that is sent or received is logged. Not here: what the bytes mean (`dialects`), what a refusal means
+(`failures`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Sequence
+
+import aiohttp
+import msgspec
+
+from segue import __version__
+from segue.dialects.fragments import Fragments
+from segue.dialects.interface import Decoder, Dialect, Rendered
+from segue.dialects.sse import MAX_EVENT_BYTES, SseReader
+from segue.protocol.events import Ended, Event
+from segue.protocol.problems import Code, Problem, Refused
+from segue.protocol.responses import Failure
+from segue.upstreams.admission import Admission
+from segue.upstreams.failures import MAX_REFUSAL_BYTES, PASSING, read_refusal
+from segue.upstreams.http_body import JsonBody
+from segue.upstreams.interface import Batch, UpstreamRequest
+from segue.upstreams.retries import Failed, RetryPolicy, wait_before_retry
+
+_log = logging.getLogger("segue.upstreams")
+
+_STREAM = "text/event-stream"
+_OK = 200
+
+#: What may follow the end of an answer before its connection is given up, in bytes and seconds.
+_TAIL_BYTES = 64 * 1024
+_TAIL_S = 2.0
+
+
+class Provider(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a provider is and how it is treated. The gateway's key is not in here, so that this can be shown."""
+
+    name: str
+    base_url: str
+    headers: tuple[tuple[str, str], ...] = ()
+    pass_key: bool = False
+    max_concurrent: int = 64
+    max_queued: int = 256
+    queue_timeout_s: float = 30.0
+    connect_timeout_s: float = 10.0
+    first_byte_timeout_s: float = 300.0
+    idle_timeout_s: float = 300.0
+    retry: RetryPolicy = RetryPolicy()
+
+
+class Surroundings(msgspec.Struct, frozen=True):
+    """What an upstream takes from its process: unix seconds, a random number from 0 to 1, and the fragments kept."""
+
+    clock: Callable[[], float]
+    jitter: Callable[[], float]
+    fragments: Fragments
+
+
+class HttpUpstream:
+    """One provider; `key` is the gateway's own for it."""
+
+    def __init__(
+        self, provider: Provider, dialect: Dialect, around: Surroundings, *, models: Sequence[str], key: str | None
+    ) -> None:
+        self._provider = provider
+        self._dialect = dialect
+        self._around = around
+        self._models = tuple(models)
+        self._key = key
+        self._session: aiohttp.ClientSession | None = None
+        self._tails: set[asyncio.Task[None]] = set()
+        self.admission = Admission(
+            provider.name,
+            limit=provider.max_concurrent,
+            max_waiting=provider.max_queued,
+            patience_s=provider.queue_timeout_s,
+        )
+
+    @property
+    def models(self) -> Sequence[str]:
+        """The names it answers to."""
+        return self._models
+
+    async def start(self) -> None:
+        """Make ready to connect; nothing is sent before there is a turn."""
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),  # the admission limits
+            cookie_jar=aiohttp.DummyCookieJar(),  # tenants share connections, and nothing else
+            timeout=aiohttp.ClientTimeout(total=None, connect=self._provider.connect_timeout_s),
+            trust_env=False,  # a proxy would be shown what is sent
+        )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for tail in self._tails:
+            tail.cancel()
+        await asyncio.gather(*self._tails, return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()
+
+    async def stream(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
+        """Run one turn."""
+        key = self._key_for(request)
+        rendered = self._dialect.render(request, self._around.fragments)
+        if isinstance(rendered, Problem):
+            raise Refused(rendered)
+        async with self.admission.place(request.tenant):
+            attempt = 0
+            while True:
+                attempt += 1
+                wait_s: float | None = None
+                reply = await self._open(request, rendered, key)
+                if isinstance(reply, Failed):
+                    wait_s = self._decide(reply, attempt, request)
+                    if wait_s is None:
+                        raise Refused(reply.problem)
+                    await asyncio.sleep(wait_s)
+                    continue
+                try:
+                    yield ()  # it has begun; once more after another try says nothing new
+                    while wait_s is None and not reply.decoder.ended:
+                        batch = await reply.read()
+                        failed = reply.failure_of(batch)
+                        if failed is not None:
+                            wait_s = self._decide(failed, attempt, request)
+                        if batch and wait_s is None:
+                            yield batch
+                finally:
+                    self._let_go(reply)
+                if wait_s is None:
+                    return
+                await asyncio.sleep(wait_s)
+
+    # --- one try -----------------------------------------------------------------------------------------------------
+
+    async def _open(self, request: UpstreamRequest, rendered: Rendered, key: str | None) -> _Reply | Failed:
+        """Send the request; return the reply once its head is there and says that a stream follows."""
+        provider, session = self._provider, self._session
+        assert session is not None, "start() comes first"
+        body = JsonBody(rendered.pieces)
+        headers = {
+            "Accept": _STREAM,
+            "Accept-Encoding": "identity",  # compression holds back events
+            "User-Agent": f"segue/{__version__}",
+            **dict(self._dialect.headers(key)),
+            **dict(provider.headers),
+        }
+        url = provider.base_url.rstrip("/") + self._dialect.path(request.model)
+        try:
+            async with asyncio.timeout(provider.first_byte_timeout_s):
+                response = await session.post(url, data=body, headers=headers, allow_redirects=False)
+        except BaseException as error:
+            body.abort()
+            if not isinstance(error, OSError | aiohttp.ClientError):
+                raise
+            return self._failure(error)
+        if response.status == _OK and response.content_type == _STREAM:
+            decoder = self._dialect.decoder(request, rendered.warnings)
+            return _Reply(response, body, decoder, provider)
+        return await self._refusal(response, body)
+
+    async def _refusal(self, response: aiohttp.ClientResponse, body: JsonBody) -> Failed:
+        """Read why there is no stream."""
+        provider = self._provider
+        read = b""
+        try:
+            async with asyncio.timeout(provider.idle_timeout_s):
+                while len(read) < MAX_REFUSAL_BYTES and (piece := await response.content.readany()):
+                    read += piece
+        except (OSError, aiohttp.ClientError):
+            pass  # the status says enough
+        finally:
+            _drop(response, body)
+        return read_refusal(
+            provider.name,
+            response.status,
+            response.headers,
+            read,
+            clients_key=provider.pass_key,
+            now=self._around.clock(),
+        )
+
+    def _failure(self, error: OSError | aiohttp.ClientError) -> Failed:
+        """Say what it means that there is no reply."""
+        name = self._provider.name
+        match error:
+            case aiohttp.ConnectionTimeoutError():
+                within = f"{self._provider.connect_timeout_s:g} s"
+                problem = Problem("upstream_unreachable", f"No connection to the upstream {name!r} within {within}.")
+                return Failed(problem, may_pass=True)
+            case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():
+                message = f"The upstream {name!r} cannot be trusted: its TLS certificate or handshake is not valid."
+                return Failed(Problem("upstream_unreachable", message))
+            case aiohttp.ClientConnectorError():
+                problem = Problem("upstream_unreachable", f"The upstream {name!r} cannot be reached.")
+                return Failed(problem, may_pass=True)
+            case TimeoutError():
+                within = f"{self._provider.first_byte_timeout_s:g} s"
+                return Failed(Problem("upstream_timeout", f"The upstream {name!r} did not answer within {within}."))
+            case aiohttp.ClientConnectionError() | OSError():
+                message = f"The upstream {name!r} closed the connection before it answered."
+                return Failed(Problem("upstream_unreachable", message), may_pass=True)
+            case _:
+                message = f"What the upstream {name!r} answered is not valid HTTP."
+                return Failed(Problem("upstream_protocol_error", message))
+
+    def _let_go(self, reply: _Reply) -> None:
+        """Break off a reply that is still coming; let one that has ended leave its connection for the next turn."""
+        if not reply.decoder.ended or reply.broken or reply.at_eof:
+            reply.drop()
+            return
+
+        def drop(tail: asyncio.Task[None]) -> None:
+            self._tails.discard(tail)
+            reply.drop()
+
+        tail = asyncio.create_task(reply.read_tail())
+        self._tails.add(tail)
+        tail.add_done_callback(drop)
+
+    # --- between tries -----------------------------------------------------------------------------------------------
+
+    def _decide(self, failed: Failed, attempt: int, request: UpstreamRequest) -> float | None:
+        """Return how long to wait before the next try; None if this was the last."""
+        wait_s = wait_before_retry(self._provider.retry, failed, attempt, jitter=self._around.jitter())
+        _log.warning(
+            "action=try upstream=%s response_id=%s attempt=%d code=%s wait_s=%s",
+            self._provider.name,
+            request.response_id,
+            attempt,
+            failed.problem.code,
+            "none" if wait_s is None else f"{wait_s:.3f}",
+        )
+        return wait_s
+
+    def _key_for(self, request: UpstreamRequest) -> str | None:
+        if not self._provider.pass_key:
+            return self._key
+        if request.credential is None:
+            message = (
+                f"The upstream {self._provider.name!r} is called with the client's own key, and the request has none. "
+                "Send it as the header X-Upstream-Key."
+            )
+            raise Refused(Problem("invalid_api_key", message))
+        return request.credential.reveal()
+
+
+class _Reply:
+    """One reply stream of a provider, from its head on."""
+
+    def __init__(self, response: aiohttp.ClientResponse, body: JsonBody, decoder: Decoder, provider: Provider) -> None:
+        self._response = response
+        self._content = response.content
+        self._body = body
+        self.decoder = decoder
+        self._provider = provider
+        self._reader = SseReader(MAX_EVENT_BYTES)
+        self._forwarded = False
+        self._cut = False
+        self.broken = False
+
+    @property
+    def at_eof(self) -> bool:
+        """Whether everything was read."""
+        return self._content.at_eof()
+
+    async def read(self) -> list[Event | Ended]:
+        """Return what the next read of the stream brings, often nothing; at its end, how the turn ended."""
+        decoder, name = self.decoder, self._provider.name
+        try:
+            async with asyncio.timeout(self._provider.idle_timeout_s):
+                data = await self._content.readany()
+        except TimeoutError:
+            self.broken = True
+            message = f"The upstream {name!r} said nothing for {self._provider.idle_timeout_s:g} s."
+            return decoder.fail(Failure("upstream_timeout", message))
+        except (OSError, aiohttp.ClientError):
+            self.broken = self._cut = True
+            return decoder.end(truncated=True)
+        if not data:
+            self._cut = True
+            return decoder.end()
+        output: list[Event | Ended] = []
+        for event in self._reader.feed(data):
+            output += decoder.feed(event)
+        if self._reader.overflowed:
+            self.broken = True
+            output += decoder.fail(
+                Failure("upstream_protocol_error", f"An event of the upstream {name!r} is too large.")
+            )
+        return output
+
+    def failure_of(self, batch: Sequence[Event | Ended]) -> Failed | None:
+        """Return the failure that the stream consists of, if it is one before anything else was forwarded."""
+        if self._forwarded or not batch:
+            return None
+        self._forwarded = True
+        ended = batch[0]
+        if not isinstance(ended, Ended) or ended.error is None:
+            return None
+        code: Code = next((code for code in PASSING if code == ended.error.code), "upstream_error")
+        told = ended.error.code in PASSING and not self.broken
+        return Failed(Problem(code, ended.error.message), may_pass=told or self._cut)
+
+    def drop(self) -> None:
+        """Give it up: its connection is broken, unless everything was read."""
+        _drop(self._response, self._body)
+
+    async def read_tail(self) -> None:
+        """Read what follows the end of the answer, such as `[DONE]`, so that the connection can be used again."""
+        size = 0
+        try:
+            async with asyncio.timeout(_TAIL_S):
+                while size < _TAIL_BYTES and (piece := await self._content.readany()):
+                    size += len(piece)
+        except (OSError, aiohttp.ClientError):
+            pass  # then it is of no use to the next turn
+
+
+def _drop(response: aiohttp.ClientResponse, body: JsonBody) -> None:
+    """Give up a response: its connection is broken, unless it has come to its end and may be another turn's by now."""
+    if response.connection is not None:
+        body.abort()
+    response.close()

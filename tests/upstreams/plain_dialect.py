@@ -1,0 +1,78 @@
+"""A dialect of one test each line: small enough to see what the client does, whatever real dialects mean.
+
+The body is the model and the items as they are; the stream is `{"say": TEXT}`, `{"fail": CODE}` and `{"end": true}`.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from segue.dialects.fragments import Fragments
+from segue.dialects.interface import Output, Rendered, TurnRequest
+from segue.dialects.sse import SseEvent, write_event
+from segue.protocol.codec import encode
+from segue.protocol.events import Ended, OutputWriter
+from segue.protocol.items import join
+from segue.protocol.problems import Problem
+from segue.protocol.responses import Failure, usage
+
+END = write_event("", b'{"end":true}')
+
+
+def say(text: str) -> bytes:
+    """A piece of text on the wire."""
+    return write_event("", encode({"say": text}))
+
+
+def fail(code: str) -> bytes:
+    """A failure on the wire."""
+    return write_event("", encode({"fail": code}))
+
+
+class PlainDecoder:
+    """Reads such a stream."""
+
+    def __init__(self, request: TurnRequest) -> None:
+        self._writer = OutputWriter(request.response_id)
+        self.ended = False
+
+    def feed(self, event: SseEvent) -> Output:
+        if self.ended:
+            return []
+        told = msgspec.json.decode(event.data, type=dict[str, object])
+        if "say" in told:
+            return [*self._writer.text(str(told["say"]))]
+        if "fail" in told:
+            return self.fail(Failure(str(told["fail"]), "It fails."))
+        self.ended = True
+        return [*self._writer.end_item(), Ended("completed", usage(1, 1))]
+
+    def end(self, *, truncated: bool = False) -> Output:
+        return self.fail(Failure("upstream_protocol_error", "cut" if truncated else "closed"))
+
+    def fail(self, failure: Failure) -> Output:
+        if self.ended:
+            return []
+        self.ended = True
+        return [Ended("failed", error=failure)]
+
+
+class PlainDialect:
+    """Writes such requests; a model called `never` cannot be asked."""
+
+    name = "chat"
+    provider = "test"
+
+    def path(self, model: str) -> str:
+        return f"/ask/{model}"
+
+    def headers(self, api_key: str | None) -> tuple[tuple[str, str], ...]:
+        return () if api_key is None else (("Authorization", f"Bearer {api_key}"),)
+
+    def render(self, request: TurnRequest, fragments: Fragments) -> Rendered | Problem:
+        if request.model == "never":
+            return Problem("unsupported_parameter", "This cannot be said.")
+        return Rendered((b'{"model":', encode(request.model), b',"items":', join(list(request.history.items())), b"}"))
+
+    def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> PlainDecoder:
+        return PlainDecoder(request)

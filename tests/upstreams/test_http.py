@@ -1,0 +1,570 @@
+"""The client for providers, against a provider that does what each test says: what is sent, what is kept open, what is
+tried again, and what is broken off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from itertools import pairwise
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segue import __version__
+from segue.dialects.fragments import Fragments
+from segue.history.chains import History
+from segue.protocol.events import Ended, Event
+from segue.protocol.ids import ENTROPY_BYTES, new_response_id
+from segue.protocol.items import Item, user_message
+from segue.protocol.problems import Problem, Refused
+from segue.protocol.requests import Settings
+from segue.upstreams.http import HttpUpstream, Provider, Surroundings
+from segue.upstreams.http_body import BLOCK_BYTES, blocks
+from segue.upstreams.interface import Secret, UpstreamRequest
+from segue.upstreams.retries import RetryPolicy
+from tests.upstreams.plain_dialect import END, PlainDialect, fail, say
+from tests.upstreams.provider import PATIENCE_S, Exchange, Play, hangs, providing, refuses, resets, streams
+
+ID = new_response_id(bytes(ENTROPY_BYTES))
+HI = user_message("Hi")
+#: Tries follow each other at once.
+AT_ONCE = RetryPolicy(attempts=3, first_wait_s=0.001, longest_wait_s=0.001)
+ANSWERS = streams(say("Hel"), say("lo"), END)
+
+
+def request(*items: Item, model: str = "m", tenant: str = "ann", credential: str | None = None) -> UpstreamRequest:
+    secret = None if credential is None else Secret(credential)
+    return UpstreamRequest(model, ID, tenant, History(None, items or (HI,)), Settings(model=model), secret)
+
+
+@asynccontextmanager
+async def upstream(url: str, key: str | None = None, **provider: object) -> AsyncIterator[HttpUpstream]:
+    """A client for the provider at `url`."""
+    configured = msgspec.convert({"name": "acme", "base_url": url, "retry": AT_ONCE, **provider}, Provider)
+    around = Surroundings(clock=lambda: 0.0, jitter=lambda: 1.0, fragments=Fragments(0))
+    one = HttpUpstream(configured, PlainDialect(), around, models=["m"], key=key)
+    await one.start()
+    try:
+        yield one
+    finally:
+        await one.close()
+
+
+async def answer(one: HttpUpstream, asked: UpstreamRequest | None = None) -> tuple[str, Ended]:
+    """Run a turn; return its text and its end."""
+    output: list[Event | Ended] = []
+    async for batch in one.stream(asked or request()):
+        output += batch
+    *events, ended = output
+    assert isinstance(ended, Ended)
+    return text_of(events), ended
+
+
+def text_of(output: Sequence[Event | Ended]) -> str:
+    deltas = [one for one in output if isinstance(one, Event) and one.type == "response.output_text.delta"]
+    return "".join(delta.data.split(b'"delta":"')[1].split(b'"')[0].decode() for delta in deltas)
+
+
+async def refusal(one: HttpUpstream, asked: UpstreamRequest | None = None) -> Problem:
+    """Run a turn that is refused."""
+    with pytest.raises(Refused) as caught:
+        await answer(one, asked)
+    return caught.value.problem
+
+
+# --- what is sent ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_turn_is_one_request_and_its_stream() -> None:
+    async with providing(ANSWERS) as provider, upstream(f"{provider.url}/v1/", "sk-1", headers=(("X-A", "b"),)) as one:
+        text, ended = await answer(one)
+    (got,) = provider.got
+    assert (text, ended.status) == ("Hello", "completed")
+    assert (got.method, got.target, got.body) == ("POST", "/v1/ask/m", b'{"model":"m","items":[%b]}' % HI)
+    del got.headers["host"]
+    assert got.headers == {
+        "accept": "text/event-stream",
+        "accept-encoding": "identity",
+        "authorization": "Bearer sk-1",
+        "content-length": str(len(got.body)),
+        "content-type": "application/json",
+        "user-agent": f"segue/{__version__}",
+        "x-a": "b",
+    }
+
+
+async def test_a_large_body_arrives_whole() -> None:
+    """Of pieces of all sizes."""
+    items = tuple(user_message("x" * size) for size in (10, 200_000, 3, 70_000, 500, 3_000_000, 0))
+    async with providing(ANSWERS) as provider, upstream(provider.url) as one:
+        assert (await answer(one, request(*items)))[0] == "Hello"
+    assert provider.got[0].body == b'{"model":"m","items":[%b]}' % b",".join(items)
+
+
+@given(st.lists(st.integers(0, 3 * BLOCK_BYTES), max_size=12))
+@settings(max_examples=50)
+def test_pieces_are_gathered_and_never_cut(sizes: list[int]) -> None:
+    pieces = [bytes([65 + number]) * size for number, size in enumerate(sizes)]
+    made = list(blocks(pieces))
+    assert b"".join(made) == b"".join(pieces)
+    assert all(max(len(block), len(following)) >= BLOCK_BYTES for block, following in pairwise(made))
+
+
+async def test_what_a_dialect_cannot_say_is_refused_before_anything_is_sent() -> None:
+    async with providing(ANSWERS) as provider, upstream(provider.url) as one:
+        assert await refusal(one, request(model="never")) == Problem("unsupported_parameter", "This cannot be said.")
+        assert (provider.got, one.admission.running) == ([], 0)
+
+
+async def test_a_clients_own_key_is_passed_on() -> None:
+    """And the gateway's is not."""
+    async with providing(ANSWERS) as provider, upstream(provider.url, None, pass_key=True) as one:
+        await answer(one, request(credential="sk-client"))
+        assert provider.got[0].headers["authorization"] == "Bearer sk-client"
+
+
+async def test_without_a_key_to_pass_on_nothing_is_sent() -> None:
+    async with providing(ANSWERS) as provider, upstream(provider.url, pass_key=True) as one:
+        problem = await refusal(one)
+        assert (problem.code, provider.got) == ("invalid_api_key", [])
+
+
+async def test_a_clients_key_is_not_sent_where_it_is_not_asked_for() -> None:
+    async with providing(ANSWERS) as provider, upstream(provider.url, "sk-gateway") as one:
+        await answer(one, request(credential="sk-client"))
+        assert provider.got[0].headers["authorization"] == "Bearer sk-gateway"
+
+
+def test_a_secret_does_not_show_itself() -> None:
+    asked = request(credential="sk-client")
+    assert "sk-client" not in f"{asked!r} {asked}"
+
+
+async def test_nothing_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No proxy sees what is sent."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    async with providing(ANSWERS) as provider, upstream(provider.url) as one:
+        assert (await answer(one))[0] == "Hello"
+
+
+async def test_cookies_are_not_kept() -> None:
+    """They would go from one tenant's turn to another's."""
+
+    async def sets_cookie(exchange: Exchange) -> None:
+        await exchange.head(set_cookie="session=1; Path=/")
+        await exchange.chunk(END)
+        await exchange.end()
+
+    async with providing(sets_cookie) as provider, upstream(provider.url) as one:
+        await answer(one)
+        await answer(one, request(tenant="bob"))
+    assert "cookie" not in provider.got[1].headers
+
+
+# --- connections -----------------------------------------------------------------------------------------------------
+
+
+async def test_turns_use_one_connection_after_the_other() -> None:
+    async with providing(ANSWERS) as provider, upstream(provider.url) as one:
+        for _ in range(3):
+            await answer(one)
+    assert [got.connection for got in provider.got] == [0, 0, 0]
+
+
+async def test_what_follows_the_end_is_read_so_that_the_connection_serves_again() -> None:
+    """A turn does not wait for it."""
+    gate = asyncio.Event()
+
+    async def talks_on(exchange: Exchange) -> None:
+        await exchange.head()
+        await exchange.chunk(say("Hello") + END)
+        await gate.wait()
+        await exchange.chunk(b"data: [DONE]\n\n")
+        await exchange.end()
+
+    async with providing(talks_on) as provider, upstream(provider.url) as one:
+        assert (await answer(one))[0] == "Hello"
+        gate.set()
+        await asyncio.gather(*one._tails)  # noqa: SLF001 - nothing else tells when it was read
+        await answer(one)
+    assert [got.connection for got in provider.got] == [0, 0]
+
+
+async def test_a_reply_that_never_ends_does_not_keep_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor the turn."""
+    monkeypatch.setattr("segue.upstreams.http._TAIL_S", 0.01)
+
+    async def lingers(exchange: Exchange) -> None:
+        await exchange.head()
+        await exchange.chunk(END)
+        await exchange.gone.wait()
+
+    async with providing(lingers) as provider, upstream(provider.url) as one:
+        await answer(one)
+        await provider.until(lambda: provider.gone == 1)
+
+
+async def test_places_are_limited() -> None:
+    gate = asyncio.Event()
+
+    async def waits(exchange: Exchange) -> None:
+        await gate.wait()
+        await ANSWERS(exchange)
+
+    async with providing(waits) as provider, upstream(provider.url, max_concurrent=2) as one:
+        turns = [asyncio.create_task(answer(one)) for _ in range(5)]
+        await provider.until(lambda: len(provider.got) == 2)
+        assert (one.admission.running, one.admission.waiting) == (2, 3)
+        gate.set()
+        assert [(await turn)[0] for turn in turns] == ["Hello"] * 5
+        assert provider.connections == 2
+
+
+# --- what is tried again ---------------------------------------------------------------------------------------------
+
+OVERLOADED = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+
+
+@pytest.mark.parametrize(
+    "breaks",
+    [
+        refuses(429),
+        refuses(500),
+        refuses(503),
+        refuses(529, OVERLOADED),
+        resets,
+        streams(),
+        streams(b": ping\n\n"),
+        streams(fail("server_overloaded")),
+        streams(fail("rate_limit_exceeded"), say("too late")),
+    ],
+)
+async def test_what_fails_before_it_says_anything_is_tried_again(breaks: Play) -> None:
+    """The client sees one turn."""
+    async with providing(breaks, breaks, ANSWERS) as provider, upstream(provider.url) as one:
+        assert await answer(one) == ("Hello", await _end_of_answer())
+    assert len({got.body for got in provider.got}) == 1
+    assert len(provider.got) == 3
+
+
+async def _end_of_answer() -> Ended:
+    async with providing(ANSWERS) as provider, upstream(provider.url) as one:
+        return (await answer(one))[1]
+
+
+@pytest.mark.parametrize(
+    ("breaks", "code"),
+    [
+        (refuses(429), "rate_limit_exceeded"),
+        (refuses(529, OVERLOADED), "server_overloaded"),
+        (resets, "upstream_unreachable"),
+    ],
+)
+async def test_the_last_refusal_is_told(breaks: Play, code: str) -> None:
+    async with providing(breaks) as provider, upstream(provider.url) as one:
+        assert (await refusal(one)).code == code
+        assert one.admission.running == 0
+    assert len(provider.got) == 3
+
+
+async def test_a_stream_that_only_fails_ends_the_turn_that_it_began() -> None:
+    async with providing(streams(fail("server_overloaded"))) as provider, upstream(provider.url) as one:
+        text, ended = await answer(one)
+    assert ended.error is not None
+    assert (text, ended.status, ended.error.code, len(provider.got)) == ("", "failed", "server_overloaded", 3)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])
+async def test_what_cannot_pass_is_told_at_once(status: int) -> None:
+    async with providing(refuses(status)) as provider, upstream(provider.url) as one:
+        await refusal(one)
+    assert len(provider.got) == 1
+
+
+@pytest.mark.parametrize("breaks", [fail("server_overloaded"), b""], ids=["fails", "is cut"])
+async def test_nothing_is_tried_again_after_the_first_output(breaks: bytes) -> None:
+    """The client would hear it twice."""
+
+    async def play(exchange: Exchange) -> None:
+        await exchange.head()
+        await exchange.chunk(say("Hel"))
+        if breaks:
+            await exchange.chunk(breaks)
+        exchange.reset()
+
+    async with providing(play) as provider, upstream(provider.url) as one:
+        text, ended = await answer(one)
+    assert (text, ended.status, len(provider.got)) == ("Hel", "failed", 1)
+
+
+async def test_retry_after_is_obeyed() -> None:
+    """To the millisecond, and not only by the clock: without its word the policy would wait for a minute."""
+    patient = RetryPolicy(attempts=2, first_wait_s=60.0, longest_wait_s=60.0)
+    plays = (refuses(429, retry_after_ms="5"), ANSWERS)
+    async with providing(*plays) as provider, upstream(provider.url, retry=patient) as one:
+        assert (await answer(one))[0] == "Hello"
+
+
+async def test_a_retry_after_that_is_too_long_goes_to_the_client() -> None:
+    async with providing(refuses(529, retry_after="120")) as provider, upstream(provider.url) as one:
+        problem = await refusal(one)
+    assert (problem.code, problem.retry_after_s, len(provider.got)) == ("server_overloaded", 120.0, 1)
+
+
+async def test_what_is_not_there_is_tried_again() -> None:
+    """A provider that restarts."""
+    async with providing(ANSWERS) as provider:
+        url = provider.url
+    async with upstream(url) as one:
+        assert (await refusal(one)).code == "upstream_unreachable"
+
+
+async def test_a_connection_that_was_closed_meanwhile_is_not_noticed() -> None:
+    """A provider closes idle connections as it likes."""
+
+    async def says_goodbye(exchange: Exchange) -> None:
+        await ANSWERS(exchange)
+        exchange.reset()
+
+    async with providing(says_goodbye, ANSWERS) as provider, upstream(provider.url) as one:
+        assert (await answer(one))[0] == "Hello"
+        assert (await answer(one))[0] == "Hello"
+
+
+# --- faults ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_provider_that_does_not_answer_is_given_up() -> None:
+    """And not asked again: it may still be at it, and be paid for it."""
+    async with providing(hangs) as provider, upstream(provider.url, first_byte_timeout_s=0.05) as one:
+        problem = await refusal(one)
+        await provider.until(lambda: provider.gone == 1)
+    assert (problem.code, len(provider.got)) == ("upstream_timeout", 1)
+
+
+async def test_a_stream_that_falls_silent_is_given_up() -> None:
+    async def falls_silent(exchange: Exchange) -> None:
+        await exchange.head()
+        await exchange.chunk(say("Hel"))
+        await exchange.gone.wait()
+
+    async with providing(falls_silent) as provider, upstream(provider.url, idle_timeout_s=0.05) as one:
+        text, ended = await answer(one)
+        await provider.until(lambda: provider.gone == 1)
+    assert ended.error is not None
+    assert (text, ended.error.code, len(provider.got)) == ("Hel", "upstream_timeout", 1)
+
+
+async def test_a_stream_that_never_begins_is_given_up_and_not_asked_again() -> None:
+    async def says_nothing(exchange: Exchange) -> None:
+        await exchange.head()
+        await exchange.gone.wait()
+
+    async with providing(says_nothing) as provider, upstream(provider.url, idle_timeout_s=0.05) as one:
+        _, ended = await answer(one)
+    assert ended.error is not None
+    assert (ended.error.code, len(provider.got)) == ("upstream_timeout", 1)
+
+
+async def test_pings_are_a_sign_of_life() -> None:
+    """However long a model thinks."""
+
+    async def thinks(exchange: Exchange) -> None:
+        await exchange.head()
+        for _ in range(10):
+            await asyncio.sleep(0.02)
+            await exchange.chunk(b": ping\n\n")
+        await exchange.chunk(END)
+        await exchange.end()
+
+    async with providing(thinks) as provider, upstream(provider.url, idle_timeout_s=0.15) as one:
+        assert (await answer(one))[1].status == "completed"
+
+
+async def test_a_connection_that_does_not_come_about_is_given_up() -> None:
+    """Nobody answers at an address that is set aside for documentation, or the network says so at once."""
+    async with upstream("http://192.0.2.1:9", connect_timeout_s=0.05) as one:
+        assert (await refusal(one)).code == "upstream_unreachable"
+
+
+async def test_a_provider_that_speaks_no_tls_is_not_trusted() -> None:
+    async def answers_anyway(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    listening = await asyncio.start_server(answers_anyway, "127.0.0.1", 0)
+    url = f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    async with listening, upstream(url) as one:
+        assert (await refusal(one)).code == "upstream_unreachable"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(b"SSH-2.0-OpenSSH_9.6\r\n\r\n", id="another protocol"),
+        pytest.param(b"HTTP/1.1 banana\r\n\r\n", id="no status"),
+        pytest.param(b"\x16\x03\x01\x00\xee", id="TLS"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nA: " + b"x" * 99_999, id="a huge head"),
+    ],
+)
+async def test_what_is_no_http_is_an_error_of_the_upstream(raw: bytes) -> None:
+    async def play(exchange: Exchange) -> None:
+        await exchange.send(raw)
+        exchange.reset()
+
+    async with providing(play) as provider, upstream(provider.url) as one:
+        assert (await refusal(one)).code in {"upstream_protocol_error", "upstream_unreachable"}
+        assert (one.admission.running, one.admission.waiting) == (0, 0)
+
+
+async def test_a_redirect_is_not_followed() -> None:
+    """The key would go where nobody configured it to."""
+    async with AsyncExitStack() as stack:
+        other = await stack.enter_async_context(providing(ANSWERS))
+        provider = await stack.enter_async_context(providing(refuses(307, location=other.url)))
+        one = await stack.enter_async_context(upstream(provider.url, "sk-1"))
+        assert (await refusal(one)).code == "upstream_error"
+    assert other.got == []
+
+
+async def test_a_reply_that_is_no_stream_is_refused() -> None:
+    plays = refuses(200, {"id": "chatcmpl-1"})
+    async with providing(plays) as provider, upstream(provider.url) as one:
+        assert (await refusal(one)).code == "upstream_protocol_error"
+
+
+async def test_a_refusal_that_does_not_end_is_cut() -> None:
+    async def rambles(exchange: Exchange) -> None:
+        await exchange.head(400, content_type="text/plain")
+        while True:
+            await exchange.chunk(b"x" * 16_384)
+
+    async with providing(rambles) as provider, upstream(provider.url) as one:
+        problem = await refusal(one)
+        await provider.until(lambda: provider.gone == 1)
+    assert problem.code == "upstream_rejected"
+    assert len(problem.message) < 1000
+
+
+async def test_an_event_that_does_not_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A provider cannot fill our memory."""
+    monkeypatch.setattr("segue.upstreams.http.MAX_EVENT_BYTES", 100_000)
+
+    async def rambles(exchange: Exchange) -> None:
+        await exchange.head()
+        await exchange.chunk(b"data: ")
+        while True:
+            await exchange.chunk(b"x" * 16_384)
+
+    async with providing(rambles) as provider, upstream(provider.url) as one:
+        _, ended = await answer(one)
+        await provider.until(lambda: provider.gone == 1)
+    assert ended.error is not None
+    assert (ended.error.code, len(provider.got)) == ("upstream_protocol_error", 1)
+
+
+# --- cancelling ------------------------------------------------------------------------------------------------------
+
+
+async def test_whoever_stops_asking_breaks_the_connection() -> None:
+    async def talks(exchange: Exchange) -> None:
+        await exchange.head()
+        await exchange.chunk(say("Hel"))
+        await exchange.gone.wait()
+
+    async with providing(talks) as provider, upstream(provider.url) as one:
+        async with aclosing(one.stream(request())) as batches:
+            async for batch in batches:
+                if batch:
+                    break
+        await provider.until(lambda: provider.gone == 1)
+        assert one.admission.running == 0
+
+
+async def test_a_turn_that_is_cancelled_before_the_answer_breaks_the_connection() -> None:
+    async with providing(hangs) as provider, upstream(provider.url) as one:
+        turn = asyncio.create_task(answer(one))
+        await provider.until(lambda: len(provider.got) == 1)
+        turn.cancel()
+        await provider.until(lambda: provider.gone == 1)
+        assert one.admission.running == 0
+
+
+async def test_a_turn_that_is_cancelled_in_the_middle_of_its_upload_breaks_the_connection() -> None:
+    """Although the provider does not read it."""
+    accepted: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
+    listening = await asyncio.start_server(lambda *ends: accepted.put_nowait(ends), "127.0.0.1", 0, limit=1024)
+    url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    async with upstream(url) as one:
+        turn = asyncio.create_task(answer(one, request(user_message("x" * 20_000_000))))
+        reader, writer = await accepted.get()
+        await reader.read(1)
+        turn.cancel()
+        async with asyncio.timeout(PATIENCE_S):
+            assert len(await reader.read()) < 15_000_000  # what the kernels held of it, and then an end
+        writer.close()
+    listening.close()
+    await listening.wait_closed()
+
+
+async def test_a_turn_that_is_cancelled_while_it_waits_for_another_try_is_over() -> None:
+    patient = RetryPolicy(attempts=2, first_wait_s=60.0, longest_wait_s=60.0)
+    async with providing(refuses(503)) as provider, upstream(provider.url, retry=patient) as one:
+        turn = asyncio.create_task(answer(one))
+        await provider.until(lambda: len(provider.got) == 1)
+        await asyncio.sleep(0)
+        turn.cancel()
+        await asyncio.wait([turn])
+        assert (turn.cancelled(), one.admission.running) == (True, 0)
+
+
+async def test_giving_up_a_turn_whose_reply_has_arrived_does_not_break_anothers() -> None:
+    """The connection of a reply that came to its end may be another turn's by now."""
+    many = say("x" * 100) * 50 + END
+    async with providing(streams(many), ANSWERS) as provider, upstream(provider.url) as one:
+        first = one.stream(request())
+        assert await anext(first) == ()
+        while not (await anext(first)):
+            pass
+        await first.aclose()
+        assert (await answer(one))[0] == "Hello"
+
+
+async def test_a_slow_reader_slows_its_own_provider() -> None:
+    """What nobody asks for is not read."""
+    sent = 0
+
+    async def pours(exchange: Exchange) -> None:
+        nonlocal sent
+        await exchange.head()
+        while not exchange.gone.is_set():
+            await exchange.chunk(say("x" * 10_000))
+            sent += 10_000
+
+    async with providing(pours) as provider, upstream(provider.url) as one:
+        async with aclosing(one.stream(request())) as batches:
+            assert await anext(batches) == ()
+            before = -1
+            while before != sent:
+                before = sent
+                await asyncio.sleep(0.05)
+            assert sent < 20_000_000
+            await anext(batches)
+        await provider.until(lambda: provider.gone == 1)
+
+
+async def test_closing_ends_what_is_left() -> None:
+    async def lingers(exchange: Exchange) -> None:
+        await exchange.head()
+        await exchange.chunk(END)
+        await exchange.gone.wait()
+
+    async with providing(lingers) as provider:
+        async with upstream(provider.url) as one:
+            await answer(one)
+        await provider.until(lambda: provider.gone == 1)
