@@ -78,15 +78,15 @@ class ChatFold:
         is_new = bool(call.id) and call.id != self._call_id
         field = f"call {call.index}"
         if is_new or self._open != field or self._choice != choice:
-            self._call_id = call.id or ""
             if is_new and self._open == field:
                 self._open = "call"
             self._switch(
                 choice,
                 field,
                 b'{"id":"%b","type":"function","function":{"name":"%b","arguments":"'
-                % (escaped(self._call_id), escaped(function.name or "")),
+                % (escaped(call.id or ""), escaped(function.name or "")),
             )
+            self._call_id = call.id or ""
         self._output.write(escaped(function.arguments or ""))
 
     def _switch(self, choice: int, field: str, opening: bytes) -> None:

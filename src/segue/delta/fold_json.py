@@ -27,6 +27,11 @@ class FoldOutput:
         self.data = bytearray()
         self._limit = limit
 
+    @property
+    def is_full(self) -> bool:
+        """Nothing more can be appended."""
+        return len(self.data) == self._limit
+
     def write(self, *pieces: bytes) -> None:
         """Append pieces."""
         for piece in pieces:

@@ -15,7 +15,7 @@ import msgspec
 from segue.delta.fold_chat import ChatFold
 from segue.delta.fold_events import EventReader
 from segue.delta.fold_gemini import GeminiFold
-from segue.delta.fold_json import FoldOutput
+from segue.delta.fold_json import Compactor, FoldOutput
 from segue.delta.fold_messages import MessagesFold
 from segue.delta.fold_responses import ResponsesFold
 
@@ -34,18 +34,25 @@ class Fold:
 
     def __init__(self, content_type: bytes) -> None:
         self._output = FoldOutput(MAX_FOLD_BYTES)
-        is_stream = content_type.partition(b";")[0].strip().lower() == b"text/event-stream"
-        self._reader = EventReader(MAX_FOLD_BYTES) if is_stream else None
+        media_type = content_type.partition(b";")[0].strip().lower()
+        self._reader = EventReader(MAX_FOLD_BYTES) if media_type == b"text/event-stream" else None
+        is_json = media_type == b"application/json" or media_type.endswith(b"+json")
+        self._compactor = Compactor() if is_json else None
         self._api: _ApiFold | None = None
         self._value = b""
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the reply."""
-        if self._reader is None:
-            self._output.write(data)
-        else:
+        if self._output.is_full:
+            return
+        if self._reader is not None:
             for event in self._reader.feed(data):
                 self._take(event)
+        elif self._compactor is not None:
+            # every byte is a character: what the compactor looks at is ASCII, and no byte of another character is
+            self._output.write(self._compactor.feed(data.decode("latin-1")).encode("latin-1"))
+        else:
+            self._output.write(data)
 
     @property
     def size(self) -> int:
