@@ -1,28 +1,23 @@
 """Who may talk to the gateway: host names, web origins, API keys, and what only this machine may see.
 
-Loopback is no authentication: any web page can make a browser connect to 127.0.0.1. So a request must name a host that
-is ours (DNS rebinding), and must not come from somebody else's page (Origin, Sec-Fetch-Site). Keys are compared in
-constant time, as SHA-256 digests; the key itself is nowhere kept or logged. The decisions are pure functions of
-headers and addresses.
+Hosts and origins are judged as the sidecar judges them (`segue.delta.origins`). Keys are compared in constant time, as
+SHA-256 digests; the key itself is nowhere kept or logged. The decisions are pure functions of headers and addresses.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import re
 from collections.abc import Mapping, Sequence
-from urllib.parse import urlsplit
+from typing import assert_never
 
-from segue.config import Config, Key, is_loopback
+from segue.config import Config, Key
+from segue.delta.origins import Admission, host_name, is_loopback
 from segue.protocol.problems import Problem, quoted
 from segue.upstreams.interface import Secret
 
 #: The tenant of everybody, when no keys are configured.
 LOCAL_TENANT = "local"
-
-_DEFAULT_PORTS = {"http": 80, "https": 443}
-_HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~-]+)(?::[0-9]*)?")  # RFC 9110, 7.2; no more hides in it
 
 
 class Access:
@@ -30,23 +25,24 @@ class Access:
 
     def __init__(self, config: Config) -> None:
         self._keys: Sequence[Key] = config.key
-        bound = config.server.host
-        self._hosts = frozenset(_plain(name) for name in (bound, *config.server.hosts) if name)
-        self._origins = frozenset(origin.lower().rstrip("/") for origin in config.server.origins)
+        self._admission = Admission((config.server.host, *config.server.hosts), config.server.origins)
 
     def refuse_origin(self, headers: Mapping[str, str]) -> Problem | None:
         """Check Host, Origin and Sec-Fetch-Site; every endpoint does."""
         host = headers.get("Host", "")
-        name = _host_name(host)
-        if not (is_loopback(name) or name in self._hosts or "*" in self._hosts):
-            message = f"The host {quoted(host)} is not served here. Add its name to server.hosts in the configuration."
-            return Problem("forbidden_host", message)
         origin = headers.get("Origin")
-        if origin is not None:
-            return None if self._is_ours(origin, host) else _foreign(origin)
-        if headers.get("Sec-Fetch-Site", "none") in {"cross-site", "same-site"}:
-            return _foreign("of another site")
-        return None
+        match self._admission.denial(host, origin=origin, fetch_site=headers.get("Sec-Fetch-Site")):
+            case None:
+                return None
+            case "forbidden_host" as code:
+                message = f"The host {quoted(host)} is not served here."
+                return Problem(code, f"{message} Add its name to server.hosts in the configuration.")
+            case "forbidden_origin" as code:
+                page = "of another site" if origin is None else f"of the origin {quoted(origin)}"
+                message = f"A web page {page} may not call this gateway."
+                return Problem(code, f"{message} Add its origin to server.origins if it may.")
+            case never:
+                assert_never(never)
 
     def tenant(self, headers: Mapping[str, str]) -> str | Problem:
         """Return the tenant that the request's key belongs to."""
@@ -77,38 +73,8 @@ class Access:
 
     def refuse_private(self, headers: Mapping[str, str], peer: str | None) -> Problem | None:
         """Check that an operator's endpoint is asked for from this machine, or with a key."""
-        if peer is not None and is_loopback(peer) and is_loopback(_host_name(headers.get("Host", ""))):
+        if peer is not None and is_loopback(peer) and is_loopback(host_name(headers.get("Host", ""))):
             return None
         if self._keys and not isinstance(self.tenant(headers), Problem):
             return None
         return Problem("forbidden_peer", "This endpoint is for this machine only, or for a request with an API key.")
-
-    def _is_ours(self, origin: str, host: str) -> bool:
-        """A page of our own (same host and port), or one that the configuration names."""
-        if origin.lower().rstrip("/") in self._origins:
-            return True
-        try:
-            parts = urlsplit(origin)
-            port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
-            ours = urlsplit(f"{parts.scheme}://{host}")
-            our_port = ours.port or _DEFAULT_PORTS.get(parts.scheme)
-        except ValueError:
-            return False
-        return parts.scheme in _DEFAULT_PORTS and (parts.hostname, port) == (ours.hostname, our_port)
-
-
-def _host_name(host: str) -> str:
-    """Return the name of a Host field without its port; what is more than that names nobody."""
-    found = _HOST.fullmatch(host)
-    return "" if found is None else _plain(found["name"])
-
-
-def _plain(name: str) -> str:
-    return name.strip("[]").lower().rstrip(".")
-
-
-def _foreign(origin: str) -> Problem:
-    message = (
-        f"A web page of the origin {quoted(origin)} may not call this gateway. Add it to server.origins if it may."
-    )
-    return Problem("forbidden_origin", message)
