@@ -34,13 +34,18 @@ class Access:
         match self._admission.denial(host, origin=origin, fetch_site=headers.get("Sec-Fetch-Site")):
             case None:
                 return None
-            case "forbidden_host" as code:
-                message = f"The host {quoted(host)} is not served here."
-                return Problem(code, f"{message} Add its name to server.hosts in the configuration.")
-            case "forbidden_origin" as code:
-                page = "of another site" if origin is None else f"of the origin {quoted(origin)}"
-                message = f"A web page {page} may not call this gateway."
-                return Problem(code, f"{message} Add its origin to server.origins if it may.")
+            case "forbidden_host":
+                message = (
+                    f"The host {quoted(host)} is not served here. Add its name to server.hosts in the configuration."
+                )
+                return Problem("forbidden_host", message)
+            case "forbidden_origin":
+                page = "of another site" if origin is None else origin
+                message = (
+                    f"A web page of the origin {quoted(page)} may not call this gateway. "
+                    "Add it to server.origins if it may."
+                )
+                return Problem("forbidden_origin", message)
             case never:
                 assert_never(never)
 
