@@ -1,0 +1,117 @@
+"""Straight to the provider, by the built-in mounts: for when no gateway can be reached and that is wanted.
+
+Not here: when that is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import aclosing
+from typing import TypeVar
+
+from segue.delta.messages import Close
+from segue.egress.client import Egress
+from segue.egress.errors import EgressError
+from segue.egress.reply import Reply
+from segue.egress.routes import Refusal, Resolved, RouteTable, route_table
+from segue.egress.websocket import CUT, Socket
+from segue.sidecar.request import Request
+from segue.sidecar.wire import AgentGone
+
+T = TypeVar("T")
+
+
+class Direct:
+    """The way to providers from here."""
+
+    def __init__(self, egress: Egress, routes: RouteTable | None = None) -> None:
+        self._egress = egress
+        self._routes = route_table(()) if routes is None else routes
+
+    async def answer(self, request: Request) -> int | None:
+        """Answer a request, and return the status that the provider gave it."""
+        resolved = self._routes.resolve(request.head.target)
+        if isinstance(resolved, Refusal):
+            await request.fail(resolved.code, resolved.message)
+            return None
+        try:
+            if request.kind == "websocket":
+                return await self._connect(request, resolved)
+            return await _while_there(request, self._forward(request, resolved))
+        except EgressError as error:
+            await request.fail(error.code, str(error))
+            return None
+
+    async def aclose(self) -> None:
+        """Close the connections to providers."""
+        await self._egress.aclose()
+
+    async def _forward(self, request: Request, resolved: Resolved) -> int:
+        async with aclosing(await self._egress.open(resolved, request.head, request.body)) as reply:
+            await _pass_on(request, reply)
+            return reply.head.status
+
+    async def _connect(self, request: Request, resolved: Resolved) -> int:
+        opened = await _while_there(request, self._egress.connect(resolved, request.head))
+        if isinstance(opened, Reply):
+            async with aclosing(opened):
+                await _pass_on(request, opened)
+            return opened.head.status
+        upward: asyncio.Task[None] | None = None
+        try:
+            await request.accept(opened.head)
+            upward = asyncio.get_running_loop().create_task(_upward(request, opened))
+            await _downward(request, opened)
+        finally:
+            if upward is not None:
+                upward.cancel()
+                await asyncio.gather(upward, return_exceptions=True)
+            await opened.abort()
+        return opened.head.status
+
+
+async def _while_there(request: Request, work: Coroutine[object, object, T]) -> T:
+    """Return what some work results in; it is cancelled when the agent hangs up."""
+    loop = asyncio.get_running_loop()
+    task, watch = loop.create_task(work), loop.create_task(request.gone.wait())
+    try:
+        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise AgentGone
+        return task.result()
+    finally:
+        for one in (task, watch):
+            one.cancel()
+        await asyncio.gather(task, watch, return_exceptions=True)
+
+
+async def _pass_on(request: Request, reply: Reply) -> None:
+    await request.start(reply.head)
+    async for chunk in reply.chunks():
+        await request.send(chunk)
+    await request.end()
+
+
+async def _upward(request: Request, socket: Socket) -> None:
+    try:
+        while True:
+            message = await request.receive()
+            if isinstance(message, Close):
+                await socket.close(message.code, message.reason)
+                return
+            await socket.send(message)
+    except (AgentGone, EgressError):
+        await socket.abort()
+
+
+async def _downward(request: Request, socket: Socket) -> None:
+    while True:
+        message = await socket.receive()
+        if isinstance(message, Close):
+            if message.code == CUT:
+                request.abort()
+            else:
+                await request.close(message.code, message.reason)
+            return
+        await request.send(message)

@@ -1,0 +1,292 @@
+"""A gateway made of the tunnel core alone: what it answers is a function of the test, and so are its faults."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+from aiohttp import WSMsgType, web
+
+from segue.delta.codec import Base, BaseMiss, Body, decode_document
+from segue.delta.contexts import REPLY_WINDOW_LOG, SOCKET_WINDOW_LOG, ContextError, StreamDecoder, StreamEncoder
+from segue.delta.events import Cancelled, GatewayEvent, LinkFailed, Opened, UploadData, UploadEnded, Writable
+from segue.delta.folds import Fold
+from segue.delta.frames import MAX_PACKET_BYTES, SUBPROTOCOL
+from segue.delta.gateway_end import GatewayEnd, Node
+from segue.delta.heads import Line, ReplyHead, RequestHead, values
+from segue.delta.messages import Close, RecordError, RecordReader, encode_record
+
+STREAM = ReplyHead(200, b"OK", (Line(b"Content-Type", b"text/event-stream"),))
+
+
+@dataclass
+class Answer:
+    """How a request is answered: the pieces one by one, each when its gate (by number) is open."""
+
+    pieces: tuple[bytes, ...] = (b"data: {}\n\n",)
+    head: ReplyHead = STREAM
+    gates: dict[int, asyncio.Event] = field(default_factory=dict)
+    before: asyncio.Event | None = None
+    aborts: bool = False
+
+
+@dataclass
+class Forwarded:
+    """A request as it would have gone to a provider."""
+
+    head: RequestHead
+    body: bytes | None
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+Script = Callable[[Forwarded], Answer]
+
+
+class FakeGateway:
+    """One node. `forget_bases`, `drain` and `restart` are its faults."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.forwarded: list[Forwarded] = []
+        self.messages: list[bytes] = []
+        self.bases: dict[bytes, Base] = {}
+        self.misses = 0
+        self.refusal: tuple[int, str] | None = None
+        self.upgrades: list[dict[str, str]] = []
+        self.port = 0
+        self.address = b""
+        self.max_body_bytes = 64 * 1024 * 1024
+        self.sessions: dict[str, _Session] = {}
+        self.changed = asyncio.Condition()
+        self.epoch = secrets.token_bytes(8)
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}"
+
+    async def seen(self, count: int) -> None:
+        await self.until(lambda: len(self.forwarded) >= count)
+
+    async def until(self, reached: Callable[[], bool]) -> None:
+        async with self.changed:
+            await self.changed.wait_for(reached)
+
+    async def note(self) -> None:
+        async with self.changed:
+            self.changed.notify_all()
+
+    def drain(self) -> None:
+        for session in self.sessions.values():
+            session.end.drain()
+            session.wake.set()
+
+    async def forget(self) -> None:
+        """Become another node: everything it held is gone, and every link is cut."""
+        self.epoch = secrets.token_bytes(8)
+        self.bases.clear()
+        sessions, self.sessions = self.sessions, {}
+        for session in sessions.values():
+            await session.close()
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        self.upgrades.append({name.lower(): value for name, value in request.headers.items()})
+        if self.refusal is not None:
+            status, message = self.refusal
+            return web.json_response({"type": "error", "error": {"type": "x", "message": message}}, status=status)
+        socket = web.WebSocketResponse(protocols=(SUBPROTOCOL,), compress=False, max_msg_size=MAX_PACKET_BYTES + 1)
+        await socket.prepare(request)
+        name = request.headers["Segue-Session"]
+        session = self.sessions.get(name)
+        if session is None:
+            session = self.sessions[name] = _Session(self)
+        await session.serve(socket)
+        return socket
+
+
+class _Session:
+    def __init__(self, gateway: FakeGateway) -> None:
+        self.gateway = gateway
+        self.end = GatewayEnd(Node(gateway.epoch, gateway.address, gateway.max_body_bytes))
+        self.wake = asyncio.Event()
+        self.loop = asyncio.get_running_loop()
+        self.exchanges: dict[int, _Exchange] = {}
+        self.socket: web.WebSocketResponse | None = None
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(self, socket: web.WebSocketResponse) -> None:
+        self.socket = socket
+        self.end.link_opened(self.loop.time())
+        writer = self.loop.create_task(self.write(socket))
+        try:
+            while (message := await socket.receive()).type is WSMsgType.BINARY and self.socket is socket:
+                for event in self.end.receive(message.data, self.loop.time()):
+                    self.apply(event)
+                self.wake.set()
+        finally:
+            if self.socket is socket:
+                self.end.link_lost()
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
+
+    async def write(self, socket: web.WebSocketResponse) -> None:
+        with suppress(ConnectionError):
+            while not socket.closed:
+                self.wake.clear()
+                packet = self.end.next_packet(self.loop.time())
+                if packet is not None:
+                    await socket.send_bytes(packet)
+                    continue
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(self.end.next_deadline()):
+                        await self.wake.wait()
+
+    def apply(self, event: GatewayEvent) -> None:
+        match event:
+            case LinkFailed():
+                raise AssertionError(event.reason)
+            case Opened():
+                exchange = self.exchanges[event.exchange] = _Exchange(self, event)
+                if event.kind == "websocket" or not event.has_body:
+                    exchange.begin()
+            case UploadData():
+                self.exchanges[event.exchange].receive(event.data)
+            case UploadEnded():
+                self.exchanges[event.exchange].receive_end()
+            case Writable():
+                pass
+            case Cancelled():
+                self.exchanges[event.exchange].cancel()
+
+    async def close(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        if self.socket is not None:
+            await self.socket.close()
+
+
+class _Exchange:
+    def __init__(self, session: _Session, opened: Opened) -> None:
+        self.session = session
+        self.opened = opened
+        self.number = opened.exchange
+        self.upload = bytearray()
+        self.ended = False
+        self.arrived = asyncio.Event()
+        self.forwarded: Forwarded | None = None
+        self.task: asyncio.Task[None] | None = None
+
+    def receive(self, data: bytes) -> None:
+        self.upload += data
+        self.session.end.consume(self.number, len(data))
+        self.arrived.set()
+
+    def receive_end(self) -> None:
+        self.ended = True
+        self.arrived.set()
+        if self.opened.kind == "http":
+            self.rebuild()
+
+    def cancel(self) -> None:
+        if self.forwarded is not None:
+            self.forwarded.cancelled.set()
+        if self.task is not None:
+            self.task.cancel()
+
+    def rebuild(self) -> None:
+        gateway = self.session.gateway
+        body = decode_document(bytes(self.upload), gateway.bases.get)
+        if isinstance(body, BaseMiss):
+            gateway.misses += 1
+            self.upload.clear()
+            self.session.end.missed(self.number)
+            return
+        assert isinstance(body, Body), body
+        self.begin(body)
+
+    def begin(self, body: Body | None = None) -> None:
+        self.task = self.session.loop.create_task(self.run(body))
+        self.session.tasks.add(self.task)
+        self.task.add_done_callback(self.session.tasks.discard)
+
+    async def run(self, body: Body | None) -> None:
+        gateway, end = self.session.gateway, self.session.end
+        self.forwarded = Forwarded(self.opened.head, None if body is None else body.sent)
+        gateway.forwarded.append(self.forwarded)
+        await gateway.note()
+        answer = gateway.script(self.forwarded)
+        if answer.before is not None:
+            await answer.before.wait()
+        end.reply(self.number, answer.head)
+        self.session.wake.set()
+        if answer.head.status == 101:
+            await self.talk()
+            return
+        encoder = StreamEncoder(SOCKET_WINDOW_LOG if self.opened.kind == "websocket" else REPLY_WINDOW_LOG)
+        fold = Fold(b"".join(values(answer.head.lines, b"content-type")))
+        try:
+            for number, piece in enumerate(answer.pieces):
+                if number in answer.gates:
+                    await answer.gates[number].wait()
+                fold.feed(piece)
+                end.send(self.number, encoder.feed(piece) + encoder.flush())
+                self.session.wake.set()
+        finally:
+            if body is not None:
+                base = body.as_base(fold.value)
+                gateway.bases[base.id] = base
+        if answer.aborts:
+            end.abort(self.number, "aborted", b"the provider cut it")
+        else:
+            end.send(self.number, encoder.finish())
+            end.finish(self.number)
+        self.session.wake.set()
+
+    async def talk(self) -> None:
+        """Echo every message, and the close."""
+        gateway, end = self.session.gateway, self.session.end
+        encoder, decoder = StreamEncoder(SOCKET_WINDOW_LOG), StreamDecoder(SOCKET_WINDOW_LOG)
+        reader = RecordReader(2**26)
+        while True:
+            while not self.upload:
+                if self.ended:
+                    return
+                self.arrived.clear()
+                await self.arrived.wait()
+            decoder.feed(bytes(self.upload))
+            self.upload.clear()
+            while data := decoder.read(2**16):
+                assert not isinstance(data, ContextError)
+                records = reader.feed(data)
+                assert not isinstance(records, RecordError)
+                for record in records:
+                    end.send(self.number, encoder.feed(encode_record(record)) + encoder.flush())
+                    if isinstance(record, Close):
+                        end.send(self.number, encoder.finish())
+                        end.finish(self.number)
+                        self.session.wake.set()
+                        return
+                    gateway.messages.append(record.data)
+                    await gateway.note()
+                self.session.wake.set()
+
+
+@asynccontextmanager
+async def fake_gateway(script: Script | None = None) -> AsyncIterator[FakeGateway]:
+    gateway = FakeGateway(script or (lambda _: Answer()))
+    application = web.Application()
+    application.router.add_get("/segue/tunnel", gateway.serve)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    gateway.port = runner.addresses[0][1]
+    try:
+        yield gateway
+    finally:
+        for session in gateway.sessions.values():
+            await session.close()
+        await runner.cleanup()
