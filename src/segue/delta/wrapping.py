@@ -89,8 +89,8 @@ def unwrap(body: bytes, content_encoding: bytes, limit: int = MAX_PLAIN_BYTES) -
             tries = _zstd_tries(body)
         case _:
             return None
-    if plain is None:
-        return None
+    if not plain:
+        return None  # of an empty body there is nothing to match
     for wrapping in tries:
         if _makes(plain, wrapping, body):
             return Unwrapped(body, plain, wrapping)
