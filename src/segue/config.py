@@ -16,6 +16,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -33,6 +34,10 @@ class ConfigError(ValueError):
     """The configuration cannot be used; the message says where and what to do."""
 
 
+#: `openai`: lanes. `serial`: one turn at a time, as Open Responses, Azure and xAI have it.
+Profile = Literal["openai", "serial"]
+
+
 class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=None):
     """`[server]`: where the gateway listens, and its limits."""
 
@@ -46,31 +51,88 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=Non
     retention_s: Annotated[Positive, Meta(description="How long a stored response lives.")] = 30 * DAY_S
     sweep_interval_s: Annotated[Positive, Meta(description="How often expired responses are removed.")] = 3600.0
     memory_budget_bytes: Annotated[Bytes, Meta(description="History held in memory, all tenants together.")] = 512 * MIB
+    fragments_budget_bytes: Annotated[
+        Bytes, Meta(description="History kept in the words of providers, all tenants together.")
+    ] = 256 * MIB
     max_message_bytes: Annotated[Bytes, Meta(description="Largest request body or WebSocket message.")] = 16 * MIB
     max_connections: Annotated[int, Meta(ge=1, description="Open WebSocket connections.")] = 10_000
     max_age_s: Annotated[Positive, Meta(description="Age limit of a WebSocket connection.")] = 3600.0
     idle_timeout_s: Annotated[Positive, Meta(description="A connection without a turn for this long is closed.")] = (
         600.0
     )
-    max_queued: Annotated[int, Meta(ge=1, description="Messages that may wait in a connection's lane.")] = 64
+    max_queued: Annotated[int, Meta(ge=1, description="Messages that may wait in a connection's lanes.")] = 64
+    profile: Annotated[Profile, Meta(description="Whose rules WebSocket connections follow.")] = "openai"
+    max_lanes: Annotated[int, Meta(ge=1, description="profile openai: lanes with a name, for each connection.")] = 32
+    max_in_flight: Annotated[int, Meta(ge=1, description="profile openai: turns of a connection at once.")] = 16
     drain_s: Annotated[Positive, Meta(description="How long running turns may take to end at shutdown.")] = 30.0
     compression: Annotated[
         bool, Meta(description="Accept permessage-deflate on WebSockets; costs memory per connection.")
     ] = False
 
 
+#: The dialects of providers, which are reached over HTTP.
+ProviderDialect = Literal["responses", "chat", "messages"]
+UpstreamDialect = Literal[ProviderDialect, "local", "scripted"]
+
+#: Which settings of an upstream belong to which dialects; the others belong to all.
+LOCAL_SETTINGS = frozenset({"model_file", "context_tokens", "threads"})
+PROVIDER_SETTINGS = frozenset(
+    {
+        "base_url",
+        "key_env",
+        "pass_key",
+        "headers",
+        "max_concurrent",
+        "max_queued",
+        "queue_timeout_s",
+        "connect_timeout_s",
+        "first_byte_timeout_s",
+        "idle_timeout_s",
+        "attempts",
+        "longest_wait_s",
+    }
+)
+_HEADER = re.compile(
+    r"(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(?P<value>[!-~](?:[ \t!-~]*[!-~])?)"
+)  # RFC 9110, 5.6.2
+
+
 class UpstreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[[upstream]]`: a model server, or a model in this process. The first whose `models` match is used."""
 
     name: Annotated[str, Meta(min_length=1, description="Its name; no other upstream has it.")]
-    dialect: Annotated[Literal["local", "scripted"], Meta(description="What it speaks.")]
+    dialect: Annotated[UpstreamDialect, Meta(description="What it speaks.")]
     models: Annotated[list[str], Meta(min_length=1, description="Names or globs it answers to.")]
     model_as: Annotated[str | None, Meta(description="The name the upstream is given instead.")] = None
+    base_url: Annotated[str | None, Meta(description="provider: where its API is, as its SDK is given it.")] = None
+    key_env: Annotated[str | None, Meta(description="provider: the variable that holds its API key.")] = None
+    pass_key: Annotated[bool, Meta(description="provider: send the client's own key instead.")] = False
+    headers: Annotated[list[str], Meta(description="provider: more header lines, each 'Name: value'.")] = []
+    max_concurrent: Annotated[int, Meta(ge=1, description="provider: turns that run at once.")] = 64
+    max_queued: Annotated[int, Meta(ge=0, description="provider: turns that may wait, all tenants together.")] = 256
+    queue_timeout_s: Annotated[Positive, Meta(description="provider: how long a turn may wait.")] = 30.0
+    connect_timeout_s: Annotated[Positive, Meta(description="provider: how long a connection may take.")] = 10.0
+    first_byte_timeout_s: Annotated[
+        Positive, Meta(description="provider: how long the head of its reply may take; for some, all of thinking.")
+    ] = 300.0
+    idle_timeout_s: Annotated[Positive, Meta(description="provider: how long its stream may be silent.")] = 300.0
+    attempts: Annotated[int, Meta(ge=1, description="provider: tries at a turn of which nothing was heard yet.")] = 3
+    longest_wait_s: Annotated[
+        Positive, Meta(description="provider: longest wait for the next try; a client is told of longer ones.")
+    ] = 20.0
     model_file: Annotated[str | None, Meta(description="local: a GGUF file; without one, the bundled model.")] = None
     context_tokens: Annotated[int, Meta(ge=256, description="local: size of the context.")] = 4096
     threads: Annotated[
         Annotated[int, Meta(ge=1)] | None, Meta(description="local: threads to compute with; default: all cores.")
     ] = None
+
+
+class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[[route]]`: where the tunnel forwards requests; those to the gateway itself are always its own API's."""
+
+    target: Annotated[str, Meta(description="Where to: a URL, or 'self' for the gateway's own API.")]
+    mount: Annotated[str | None, Meta(description="Requests below this path, which is taken away.")] = None
+    path: Annotated[str | None, Meta(description="Requests below this path, which stays; give this or mount.")] = None
 
 
 class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -104,10 +166,17 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     server: Server = Server()
     tunnel: Tunnel = Tunnel()
     upstream: list[UpstreamConfig] = []
+    route: list[Route] = []
     key: list[Key] = []
 
 
-_TABLES: dict[str, type[msgspec.Struct]] = {"server": Server, "tunnel": Tunnel, "upstream": UpstreamConfig, "key": Key}
+_TABLES: dict[str, type[msgspec.Struct]] = {
+    "server": Server,
+    "tunnel": Tunnel,
+    "upstream": UpstreamConfig,
+    "route": Route,
+    "key": Key,
+}
 
 
 #: Tables there is one of; the others have rows.
@@ -120,6 +189,7 @@ class _Shape(msgspec.Struct):
     server: dict[str, Any] = {}
     tunnel: dict[str, Any] = {}
     upstream: list[dict[str, Any]] = []
+    route: list[dict[str, Any]] = []
     key: list[dict[str, Any]] = []
 
 
@@ -180,11 +250,74 @@ def _check(config: Config) -> None:
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
             raise ConfigError(f"two [[{what}]] tables are named {doubled[0]!r}: names must differ")
+    for up in config.upstream:
+        _check_upstream(up)
     owners: dict[str, str] = {}
     for key in config.key:
         other = owners.setdefault(key.sha256, key.name)
         if other != key.name:
             raise ConfigError(f"the [[key]] tables {other!r} and {key.name!r} have the same sha256: whose key is it?")
+
+
+def _check_upstream(up: UpstreamConfig) -> None:
+    """Check what belongs together: a setting that would do nothing is a mistake."""
+    where = f"upstream {up.name!r}"
+    foreign = (frozenset() if up.dialect == "local" else LOCAL_SETTINGS) | (
+        frozenset() if up.dialect in get_args(ProviderDialect) else PROVIDER_SETTINGS
+    )
+    for field in msgspec.structs.fields(up):
+        default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+        if field.name in foreign and getattr(up, field.name) != default:
+            raise ConfigError(f"{where}: {field.name} means nothing to the dialect {up.dialect!r}; leave it out")
+    if up.dialect not in get_args(ProviderDialect):
+        return
+    problem = _fault_of_url(up.base_url)
+    if problem is not None:
+        raise ConfigError(f"{where}: base_url {problem}")
+    if up.key_env is not None and up.pass_key:
+        raise ConfigError(f"{where}: it has key_env and pass_key: whose key is sent?")
+    for line in up.headers:
+        if not _HEADER.fullmatch(line):
+            raise ConfigError(f"{where}: the header {line!r} is not of the form 'Name: value'")
+
+
+def _fault_of_url(url: str | None) -> str | None:
+    """Say what is wrong with the address of an API."""
+    if url is None:
+        return "is missing: give the address of the API, such as https://api.openai.com/v1"
+    try:
+        parts = urlsplit(url)
+        named = parts.hostname is not None and parts.port != 0
+    except ValueError as error:
+        return f"{url!r} is no address: {error}"
+    if parts.scheme not in {"http", "https"} or not named:
+        return f"{url!r} is not an address of the form https://HOST/PATH"
+    if parts.username is not None or parts.query or parts.fragment:
+        return "may have a host and a path, nothing else; a key goes into the variable that key_env names"
+    return None
+
+
+def read_key(up: UpstreamConfig, environ: Mapping[str, str] | None = None) -> str | None:
+    """Return the API key of an upstream, which is kept out of the configuration.
+
+    Raises:
+        ConfigError: the variable that should hold it is not set, or holds what cannot be a key.
+    """
+    if up.key_env is None:
+        return None
+    value = (os.environ if environ is None else environ).get(up.key_env, "").strip()
+    if not value:
+        raise ConfigError(f"upstream {up.name!r}: the variable {up.key_env} (key_env) is not set")
+    if not value.isascii() or not value.isprintable() or " " in value:
+        raise ConfigError(f"upstream {up.name!r}: what the variable {up.key_env} (key_env) holds cannot be a key")
+    return value
+
+
+def split_header(line: str) -> tuple[str, str]:
+    """Return name and value of one of an upstream's `headers`."""
+    found = _HEADER.fullmatch(line)
+    assert found is not None, "checked when the configuration was read"
+    return found["name"], found["value"]
 
 
 def _explain(text: str) -> str:

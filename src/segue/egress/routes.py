@@ -22,7 +22,8 @@ Scheme: TypeAlias = Literal["http", "https"]
 
 _URL: Final = re.compile(r"(?P<scheme>https?)://(?P<authority>[^/]*)(?P<path>/.*)?", re.IGNORECASE)
 _AUTHORITY: Final = re.compile(r"(?P<host>\[[^\]]*\]|[^:]*)(?::(?P<port>[0-9]{1,5}))?")
-_NAME: Final = re.compile(r"[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?\.?")
+_LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_NAME: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?")
 _UNQUOTED: Final = 3
 _VISIBLE: Final = re.compile(rb"[\x21-\x7e]*")
 
@@ -78,7 +79,7 @@ class Refusal:
     """Why a request goes nowhere, as the status, code and message of the answer. It quotes nothing of the request."""
 
     status: int
-    code: str
+    code: Literal["invalid_target", "route_not_found"]
     message: str
 
 

@@ -17,15 +17,19 @@ from contextlib import asynccontextmanager, contextmanager
 from aiohttp import web
 
 from segue.config import Config
+from segue.egress.client import Egress
+from segue.egress.client import Limits as EgressLimits
 from segue.gateway.access import Access
 from segue.gateway.executor import Executor
 from segue.gateway.http import Routes
 from segue.gateway.metrics import Metrics
+from segue.gateway.tunnel import EPOCH_BYTES, Tunnel
 from segue.gateway.websocket import Connection
-from segue.gateway.wiring import build_router
+from segue.gateway.wiring import build_router, build_routes
 from segue.history.cache import Cache
 from segue.stores.interface import Store, StoreError
 from segue.stores.opening import open_store
+from segue.upstreams.http import HttpUpstream
 from segue.upstreams.interface import Upstream
 from segue.upstreams.router import Router
 
@@ -55,13 +59,16 @@ class Gateway:
             monotonic=time.monotonic,
             entropy=os.urandom,
         )
+        self.routes = build_routes(config)
         self.connections: set[Connection] = set()
         self.draining = False
         self._http_turns = 0
         self._quiet = asyncio.Event()
         self._runner: web.AppRunner | None = None
-        self._sweeper: asyncio.Task[None] | None = None
+        self._tunnel: Tunnel | None = None
+        self._sweepers: list[asyncio.Task[None]] = []
         self.metrics.connections.set_function(lambda: len(self.connections))
+        self.metrics.upstreams.providers += [one for one in router.upstreams if isinstance(one, HttpUpstream)]
 
     @classmethod
     async def open(
@@ -96,11 +103,18 @@ class Gateway:
             shutdown_timeout=0.1,  # drain() has waited for what runs; what still does is cancelled
         )
         await self._runner.setup()
+        self._tunnel = self._open_tunnel(self._runner)
         site = web.TCPSite(self._runner, server.host, server.port, backlog=1024)
         await site.start()
-        self._sweeper = asyncio.create_task(self._sweep())
+        self._sweepers = [asyncio.create_task(self._sweep()), asyncio.create_task(self._tunnel.sweep())]
         host, port = self._address()
         return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    @property
+    def tunnel(self) -> Tunnel:
+        """The endpoint of sidecars; there is one once the gateway listens."""
+        assert self._tunnel is not None, "listen() comes first"
+        return self._tunnel
 
     @contextmanager
     def turn_running(self) -> Iterator[None]:
@@ -125,7 +139,11 @@ class Gateway:
             await site.stop()
         try:
             async with asyncio.timeout(self.config.server.drain_s):
-                await asyncio.gather(*(connection.drain() for connection in self.connections), return_exceptions=True)
+                await asyncio.gather(
+                    self.tunnel.drain(),
+                    *(connection.drain() for connection in self.connections),
+                    return_exceptions=True,
+                )
                 while self.connections or self._http_turns:
                     self._quiet.clear()
                     await self._quiet.wait()
@@ -135,14 +153,26 @@ class Gateway:
 
     async def close(self) -> None:
         """Cancel what still runs and release everything."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.gather(self._sweeper, return_exceptions=True)
+        for sweeper in self._sweepers:
+            sweeper.cancel()
+        await asyncio.gather(*self._sweepers, return_exceptions=True)
+        if self._tunnel is not None:
+            await self._tunnel.close()
         if self._runner is not None:
             await self._runner.cleanup()
         for upstream in self.router.upstreams:
             await upstream.close()
         await self.store.close()
+
+    def _open_tunnel(self, runner: web.AppRunner) -> Tunnel:
+        config = self.config.tunnel
+        limits = EgressLimits(
+            connect_s=config.connect_timeout_s,
+            silence_s=config.reply_timeout_s,
+            message_bytes=config.max_body_bytes,
+        )
+        assert runner.server is not None, "the runner was set up"
+        return Tunnel(self, Egress(limits=limits, own=runner.server), os.urandom(EPOCH_BYTES))
 
     def _address(self) -> tuple[str, int]:
         assert self._runner is not None, "listen() comes first"

@@ -18,6 +18,7 @@ from segue.gateway.metrics import TransportMeter
 from segue.gateway.outlines import outline
 from segue.gateway.replies import failed_turn, http_reply
 from segue.gateway.sockets import watch_peer
+from segue.gateway.tunnel import tunnel_tenant
 from segue.gateway.websocket import serve_websocket
 from segue.protocol.codec import encode
 from segue.protocol.events import Event
@@ -62,6 +63,7 @@ class Routes:
                 web.delete(_RESPONSE, keyed(self._delete)),
                 web.get(f"{_RESPONSE}/input_items", keyed(self._input_items), allow_head=False),
                 web.get("/v1/models", keyed(self._models)),
+                web.get("/segue/tunnel", keyed(self._tunnel), allow_head=False),
                 web.get("/healthz", self._healthz),
                 web.get("/readyz", private(self._readyz)),
                 web.get("/metrics", private(self._metrics)),
@@ -111,7 +113,7 @@ class Routes:
         """Let only requests with a key of ours through, and note their tenant."""
 
         async def checked(request: web.Request) -> web.StreamResponse:
-            tenant = self._gateway.access.tenant(request.headers)
+            tenant = tunnel_tenant(request) or self._gateway.access.tenant(request.headers)
             if isinstance(tenant, Problem):
                 raise Refused(tenant)
             request[_TENANT] = tenant
@@ -188,6 +190,9 @@ class Routes:
 
     async def _upgrade(self, request: web.Request) -> web.StreamResponse:
         return await serve_websocket(self._gateway, request, request[_TENANT])
+
+    async def _tunnel(self, request: web.Request) -> web.StreamResponse:
+        return await self._gateway.tunnel.serve(request, request[_TENANT])
 
     # --- stored responses --------------------------------------------------------------------------------------------
 

@@ -6,11 +6,15 @@ in one process (tests do that) do not add up. What is counted is said in the hel
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from segue.history.cache import Cache
+from segue.upstreams.http import HttpUpstream
 
 Transport = Literal["http", "sse", "websocket"]
 Level = Literal["connection", "process", "store"]
@@ -75,6 +79,30 @@ class TunnelMeter:
         self._exchanges[outcome].inc()
 
 
+class ProviderFigures(Collector):
+    """What upstreams that are providers count themselves, read when it is asked for."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.providers: list[HttpUpstream] = []
+        registry.register(self)
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the figures of now."""
+        running = GaugeMetricFamily("segue_upstream_running", "Turns under way at a provider.", labels=["upstream"])
+        waiting = GaugeMetricFamily("segue_upstream_waiting", "Turns that wait for a place.", labels=["upstream"])
+        failed = CounterMetricFamily(
+            "segue_upstream_failed_tries",
+            "Tries at a turn that failed, by what it is called.",
+            labels=["upstream", "code"],
+        )
+        for provider in self.providers:
+            running.add_metric([provider.name], provider.admission.running)
+            waiting.add_metric([provider.name], provider.admission.waiting)
+            for code, count in sorted(provider.failures.items()):
+                failed.add_metric([provider.name, code], count)
+        return running, waiting, failed
+
+
 class Metrics:
     """All metrics of one gateway."""
 
@@ -104,6 +132,7 @@ class Metrics:
             "segue_turn_seconds", "Time from a request to its end.", ("transport",), buckets=_SECONDS, registry=registry
         )
         self.tunnel = TunnelMeter(registry)
+        self.upstreams = ProviderFigures(registry)
         self.by_transport = {transport: TransportMeter(self, transport) for transport in _TRANSPORTS}
         self._evictions = 0
         self.hit = {level: self.hits.labels(level) for level in _LEVELS}

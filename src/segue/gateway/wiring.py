@@ -11,6 +11,7 @@ import logging
 from pathlib import Path
 
 from segue.config import Config, ConfigError, UpstreamConfig
+from segue.egress.routes import RouteError, RouteTable, route_table
 from segue.upstreams.interface import Upstream
 from segue.upstreams.local import MODEL_NAME as LOCAL_MODEL
 from segue.upstreams.local import LocalUpstream, ModelFile, find_model, why_unavailable
@@ -29,6 +30,18 @@ def build_router(config: Config) -> Router:
     """
     rules = [Rule(_build(up), up.models, up.model_as) for up in config.upstream]
     return Router([*(rules or _defaults()), Rule(ScriptedUpstream(), (SCRIPTED,))])
+
+
+def build_routes(config: Config) -> RouteTable:
+    """Build the table of where the tunnel forwards.
+
+    Raises:
+        ConfigError: a route says something that is not allowed.
+    """
+    try:
+        return route_table(config.route)
+    except RouteError as error:
+        raise ConfigError(str(error)) from None
 
 
 def why_no_local_model() -> str | None:

@@ -1,0 +1,225 @@
+"""The near end of a WebSocket to a target (RFC 6455): its handshake and its frames; what it carries is passed on whole.
+
+No extension is offered, since what came in compressed by one hop need not go out so by the next. Not here: connecting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Final, Literal
+
+import httpcore
+from wsproto.connection import CLIENT, Connection, ConnectionState
+from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
+from wsproto.frame_protocol import CloseReason
+
+from segue.delta.heads import Line, ReplyHead, values
+from segue.delta.messages import Close, Message
+from segue.egress.errors import NETWORK_ERRORS, EgressError, egress_error
+from segue.egress.network import OURS, NetworkStream
+from segue.egress.reply import Lease
+
+#: What a close frame never carries (RFC 6455, 7.4.1): no close frame came; and TLS failed.
+CUT: Final = 1006
+_NEVER_SENT: Final = frozenset({CUT, 1015})
+_CODES: Final = range(1000, 5000)
+
+_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_KEY_BYTES: Final = 16
+_READ_BYTES: Final = 64 * 1024
+_WRITE_BYTES: Final = 256 * 1024
+
+
+def handshake(entropy: Callable[[int], bytes]) -> tuple[bytes, tuple[tuple[bytes, bytes], ...]]:
+    """Return a key and the lines that ask for a WebSocket with it (RFC 6455, 4.1)."""
+    key = base64.b64encode(entropy(_KEY_BYTES))
+    lines = (
+        (b"Upgrade", b"websocket"),
+        (b"Connection", b"Upgrade"),
+        (b"Sec-WebSocket-Key", key),
+        (b"Sec-WebSocket-Version", b"13"),
+    )
+    return key, lines
+
+
+def is_accepted(key: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Tell whether the lines of a 101 are the answer to the handshake with this key (RFC 6455, 4.1)."""
+    lines = [Line(name, value) for name, value in headers]
+    # Not for secrecy: the protocol names this digest.
+    accept = base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
+    options = {option.strip().lower() for value in values(lines, b"connection") for option in value.split(b",")}
+    return (
+        [value.lower() for value in values(lines, b"upgrade")] == [b"websocket"]
+        and b"upgrade" in options
+        and values(lines, b"sec-websocket-accept") == [accept]
+        and not values(lines, b"sec-websocket-extensions")
+    )
+
+
+class Socket:
+    """A WebSocket. Whoever has it receives until there is a `Close`, or aborts: either frees the connection.
+
+    One task receives and others send. A slow receiver slows the target, and a slow target whoever sends.
+    """
+
+    def __init__(
+        self, response: httpcore.Response, head: ReplyHead, *, lease: Lease, message_bytes: int, close_s: float
+    ) -> None:
+        self.head = head
+        stream = response.extensions["network_stream"]
+        assert isinstance(stream, httpcore.AsyncNetworkStream)
+        ours = stream.get_extra_info(OURS)
+        assert isinstance(ours, NetworkStream)
+        ours.upgrade()
+        self._stream = stream
+        self._lease = lease
+        self._message_bytes = message_bytes
+        self._close_s = close_s
+        self._wire = Connection(CLIENT)
+        self._events: deque[Event] = deque()
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._writing = asyncio.Lock()
+        self._pong: Pong | None = None
+        self._patience: asyncio.Timeout | None = None
+        self._close_at: float | None = None
+        self._end: Close | None = None
+
+    async def receive(self) -> Message | Close:
+        """Return the next message, or the end; its code is 1006 if the connection was cut without a close frame."""
+        while self._end is None:
+            while self._events:
+                received = await self._take(self._events.popleft())
+                if received is not None:
+                    return received
+            data = await self._read()
+            if not data:
+                return await self._ended(Close(CUT, b""))
+            self._wire.receive_data(data)
+            self._events.extend(self._wire.events())
+        return self._end
+
+    async def send(self, message: Message) -> None:
+        """Send a message, and return when the target keeps up.
+
+        Raises:
+            EgressError: the WebSocket is closed, or the text is no text.
+        """
+        try:
+            data: str | bytes = message.data.decode("utf-8") if message.opcode == "text" else message.data
+        except UnicodeDecodeError:
+            raise EgressError("invalid_request", "a text message is not in UTF-8", sent=False) from None
+        event = TextMessage(data=data) if isinstance(data, str) else BytesMessage(data=data)
+        async with self._writing:
+            if self._wire.state is not ConnectionState.OPEN:
+                raise EgressError("upstream_closed", f"{self._lease.name} has closed the WebSocket", sent=False)
+            try:
+                await self._write(event)
+            except NETWORK_ERRORS as error:
+                raise egress_error(error, self._lease.name, sent=True) from error
+
+    async def close(self, code: int, reason: bytes = b"") -> None:
+        """Say that this is the end; `receive` then returns what still comes, and the target's own `Close`, soon.
+
+        A code that no close frame carries, such as 1006, cuts the connection.
+        """
+        if code in _NEVER_SENT or code not in _CODES:
+            await self.abort()
+            return
+        async with self._writing:
+            if self._wire.state is not ConnectionState.OPEN:
+                return
+            self._close_at = asyncio.get_running_loop().time() + self._close_s
+            if self._patience is not None:
+                self._patience.reschedule(self._close_at)
+            with suppress(*NETWORK_ERRORS):  # whoever receives learns of it
+                await self._write(_close_event(code, reason))
+
+    async def abort(self) -> None:
+        """Cut the connection; `receive` returns 1006 if nothing else had come."""
+        await self._ended(Close(CUT, b""))
+
+    async def _take(self, event: Event) -> Message | Close | None:
+        match event:
+            case TextMessage(data=text):
+                return await self._gather("text", text.encode("utf-8"), is_last=event.message_finished)
+            case BytesMessage(data=data):
+                return await self._gather("binary", bytes(data), is_last=event.message_finished)
+            case Ping():
+                await self._answer(event.response())
+            case CloseConnection(code=code, reason=reason):
+                return await self._take_close(Close(int(code), (reason or "").encode("utf-8")))
+            case _:
+                pass
+        return None
+
+    async def _gather(self, opcode: Literal["text", "binary"], data: bytes, *, is_last: bool) -> Message | Close | None:
+        self._size += len(data)
+        if self._size > self._message_bytes:
+            return await self._take_close(Close(CloseReason.MESSAGE_TOO_BIG, b"the message is too big to be passed on"))
+        self._parts.append(data)
+        if not is_last:
+            return None
+        message = Message(opcode, b"".join(self._parts))
+        self._parts, self._size = [], 0
+        return message
+
+    async def _take_close(self, close: Close) -> Close:
+        """End it, with the target's code sent back to it, or with what is wrong with what it sent."""
+        with suppress(*NETWORK_ERRORS):  # a timeout is one of them: whoever closes need not read any more
+            async with asyncio.timeout(self._close_s), self._writing:
+                if self._wire.state in (ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING):
+                    await self._write(_close_event(close.code, close.reason))
+        return await self._ended(close)
+
+    async def _answer(self, pong: Pong) -> None:
+        """Answer a ping: at once, or after the message that is being sent, and then only the last (RFC 6455, 5.5.3).
+
+        To wait for that message here would be a deadlock with a target that reads nothing while it writes.
+        """
+        if self._writing.locked():
+            self._pong = pong
+            return
+        async with self._writing:
+            if self._wire.state is ConnectionState.OPEN:
+                with suppress(*NETWORK_ERRORS):  # the next read tells
+                    await self._write(pong)
+
+    async def _read(self) -> bytes:
+        try:
+            async with asyncio.timeout_at(self._close_at) as self._patience:
+                return await self._stream.read(_READ_BYTES)
+        except NETWORK_ERRORS:  # a timeout is one of them: the target does not answer a close frame
+            return b""
+        finally:
+            self._patience = None
+
+    async def _write(self, event: Event) -> None:
+        """Write one event, by whoever holds the lock. What is cut off in the middle of a frame is over."""
+        data = self._wire.send(event)
+        try:
+            for start in range(0, len(data), _WRITE_BYTES):
+                await self._stream.write(data[start : start + _WRITE_BYTES])
+        except BaseException:
+            await self._ended(Close(CUT, b""))
+            raise
+        pong, self._pong = self._pong, None
+        if pong is not None and self._wire.state is ConnectionState.OPEN:
+            await self._write(pong)
+
+    async def _ended(self, close: Close) -> Close:
+        if self._end is None:
+            self._end = close
+            await self._lease.aclose()
+        return self._end
+
+
+def _close_event(code: int, reason: bytes) -> CloseConnection:
+    if code == CloseReason.NO_STATUS_RCVD:
+        return CloseConnection(code=CloseReason.NO_STATUS_RCVD)
+    return CloseConnection(code=code, reason=reason.decode("utf-8", "replace"))
