@@ -1,0 +1,236 @@
+"""Writes the vectors of documents, streams and folds in tests/delta/vectors anew, for this and other implementations.
+
+Large bodies are not kept but described; docs/spec/documents.md says how. Run it when the format changes; another
+version of zstd may give other documents for the same bodies, and they are just as right.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from segue.delta.codec import Base, encode_document
+from segue.delta.contexts import REPLY_WINDOW_LOG, SOCKET_WINDOW_LOG, StreamEncoder
+from segue.delta.folds import FOLD_VERSION, Fold
+from segue.delta.wrapping import Unwrapped, unwrap
+
+Part: TypeAlias = "str | list[int]"
+
+FOLDER = Path(__file__).parent.parent / "tests" / "delta" / "vectors"
+QUESTION = '{"model":"m","messages":[{"role":"user","content":"Why does the test fail?"}'
+ANSWER = ',{"role":"assistant","content":"Because \\"available\\" adds what it should subtract."}'
+NEWS = ',{"role":"user","content":"Then repair it, and run the tests again. '
+
+#: What the folds are made from: the events of a stream, or one JSON value.
+REPLIES: list[tuple[str, Sequence[object], bool]] = [
+    (
+        "responses",
+        [
+            {"type": "response.output_item.added", "item": {"id": "m", "type": "message", "role": "assistant"}},
+            {"type": "response.output_text.delta", "item_id": "m", "content_index": 0, "delta": 'He said "'},
+            {"type": "response.output_text.delta", "item_id": "m", "content_index": 0, "delta": 'no".\n'},
+            {
+                "type": "response.output_item.done",
+                "item": {
+                    "id": "m",
+                    "type": "message",
+                    "content": [{"type": "output_text", "annotations": [], "text": 'He said "no".\n'}],
+                    "role": "assistant",
+                },
+            },
+            {
+                "type": "response.output_item.done",
+                "item": {"id": "f", "type": "function_call", "arguments": '{"a": 1}', "call_id": "c", "name": "g"},
+            },
+        ],
+        True,
+    ),
+    (
+        "chat",
+        [
+            {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]},
+            {"choices": [{"index": 0, "delta": {"content": "Now "}}]},
+            {"choices": [{"index": 0, "delta": {"content": "look: \U0001f600"}}]},
+            {"choices": [{"delta": {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "g"}}]}}]},
+            {"choices": [{"delta": {"tool_calls": [{"index": 0, "function": {"arguments": '{"a": 1}'}}]}}]},
+            {"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]},
+        ],
+        True,
+    ),
+    (
+        "messages",
+        [
+            {"type": "message_start", "message": {"role": "assistant"}},
+            {"type": "content_block_start", "content_block": {"type": "thinking", "thinking": ""}},
+            {"type": "content_block_delta", "delta": {"type": "thinking_delta", "thinking": "Hm."}},
+            {"type": "content_block_delta", "delta": {"type": "signature_delta", "signature": "EqQB"}},
+            {"type": "content_block_stop"},
+            {"type": "content_block_start", "content_block": {"type": "tool_use", "id": "t", "name": "g"}},
+            {"type": "content_block_delta", "delta": {"type": "input_json_delta", "partial_json": '{"a": "b '}},
+            {"type": "content_block_delta", "delta": {"type": "input_json_delta", "partial_json": 'c", "d": 1}'}},
+            {"type": "content_block_stop"},
+            {"type": "message_stop"},
+        ],
+        True,
+    ),
+    (
+        "gemini",
+        [
+            {"candidates": [{"content": {"parts": [{"text": "Hm.", "thought": True}]}}]},
+            {"candidates": [{"content": {"parts": [{"text": "Now "}]}}]},
+            {"candidates": [{"content": {"parts": [{"text": "look"}]}}]},
+            {"candidates": [{"content": {"parts": [{"functionCall": {"name": "g", "args": {"a": 1}}}]}}]},
+            {"candidates": [{"finishReason": "STOP"}]},
+        ],
+        True,
+    ),
+    ("unknown events", [{"hello": [1, 2]}, 5], True),
+    ("json", [{"a": [1, " b "]}], False),
+]
+
+
+def expand(parts: Sequence[Part]) -> bytes:
+    """Return the bytes of a description: texts in UTF-8, and [seed, size] for generated digits."""
+    return b"".join(part.encode() if isinstance(part, str) else generated(*part) for part in parts)
+
+
+def generated(seed: int, size: int) -> bytes:
+    """Return the first `size` lower-case hexadecimal digits of SHAKE-256 over the seed in decimal."""
+    return hashlib.shake_256(str(seed).encode()).hexdigest((size + 1) // 2)[:size].encode()
+
+
+def document_cases() -> list[dict[str, object]]:
+    """Describe what the documents are made from."""
+    cases: list[dict[str, object]] = [
+        {"name": "empty", "body": []},
+        {"name": "raw", "body": ["abc"]},
+        {"name": "whole", "body": [QUESTION, "]}", QUESTION, "]}"]},
+        {"name": "gzip", "body": [QUESTION, ANSWER, "]}"], "wrapping": "gzip"},
+        {
+            "name": "gzip-delta",
+            "base": [QUESTION, "]}"],
+            "reply": [ANSWER],
+            "covered": len(ANSWER),
+            "body": [QUESTION, ANSWER, NEWS, '"}]}'],
+            "wrapping": "gzip",
+        },
+        {
+            "name": "covered-in-part",
+            "base": [QUESTION, "]}"],
+            "reply": [ANSWER],
+            "covered": 30,
+            "body": [QUESTION, ANSWER, NEWS, '"}]}'],
+        },
+    ]
+    for name, size in (("300-kb", 300_000), ("2-mb", 2_000_000), ("5-mb", 5_000_000), ("20-mb", 20_000_000)):
+        old: list[Part] = [QUESTION, ',{"role":"user","content":"', [size, size], '"}']
+        cases.append(
+            {
+                "name": name,
+                "base": [*old, "]}"],
+                "reply": [ANSWER],
+                "covered": len(ANSWER),
+                "body": [*old, ANSWER, NEWS, [size + 1, 3000], '"}]}'],
+            }
+        )
+    return cases
+
+
+def make_document(case: dict[str, object]) -> bytes:
+    """Encode one case, and add to it what the document must give."""
+    body = expand(_parts(case["body"]))
+    sent: bytes | Unwrapped = body
+    if "wrapping" in case:
+        unwrapped = unwrap(gzip.compress(body, 6, mtime=0), b"gzip")
+        assert unwrapped is not None
+        sent = unwrapped
+    base = Base(expand(_parts(case["base"])), expand(_parts(case["reply"]))) if "base" in case else None
+    covered = case.get("covered")
+    document = encode_document(sent, base, covered if isinstance(covered, int) else None)
+    case["file"] = f"{case['name']}.document"
+    case["plain_size"] = len(body)
+    case["plain_sha256"] = hashlib.sha256(body).hexdigest()
+    if isinstance(sent, Unwrapped):
+        case["sent_hex"] = sent.sent.hex()
+    return document
+
+
+def _parts(value: object) -> Sequence[Part]:
+    assert isinstance(value, list)
+    return value
+
+
+def bad_documents() -> list[dict[str, str]]:
+    """Return documents that give no body, with what they give instead."""
+    good = encode_document(b"abc")
+    whole = encode_document(expand([QUESTION, "]}", QUESTION, "]}"]))
+    unknown = encode_document(expand([QUESTION, "]}"]), Base(expand([QUESTION, ANSWER])))
+    cases = {
+        "nothing at all": (b"", "error"),
+        "unknown coding": (b"\x03" + good[1:], "error"),
+        "cut header": (good[:30], "error"),
+        "number not in its shortest form": (good[:1] + b"\x83\x00" + good[2:], "error"),
+        "one byte too few": (good[:-1], "error"),
+        "one byte too many": (good + b"x", "error"),
+        "another digest": (good[:2] + bytes(32) + good[34:], "error"),
+        "compressed, cut": (whole[:-1], "error"),
+        "compressed, bytes after the end": (whole + b"x", "error"),
+        "size of 2 to the 40": (b"\x01" + b"\x80\x80\x80\x80\x80\x20" + bytes(40), "too large"),
+        "unknown base": (unknown, "miss"),
+    }
+    return [{"name": name, "document": data.hex(), "gives": gives} for name, (data, gives) in cases.items()]
+
+
+def streams() -> list[dict[str, object]]:
+    """Return streams with their compressed form, piece by piece as it was flushed."""
+    found: list[dict[str, object]] = []
+    for window_log in (REPLY_WINDOW_LOG, SOCKET_WINDOW_LOG):
+        encoder = StreamEncoder(window_log)
+        pieces = [f'event: delta\ndata: {{"n":{n},"delta":"word {n}"}}\n\n' for n in range(4)]
+        flushed = [(encoder.feed(piece.encode()) + encoder.flush()).hex() for piece in pieces]
+        found.append({"window_log": window_log, "pieces": pieces, "compressed": flushed, "end": encoder.finish().hex()})
+    return found
+
+
+def folds() -> dict[str, object]:
+    """Return replies with their folds."""
+    cases = [_fold_case(name, events, is_stream=is_stream) for name, events, is_stream in REPLIES]
+    return {"fold_version": FOLD_VERSION, "cases": cases}
+
+
+def _fold_case(name: str, events: Sequence[object], *, is_stream: bool) -> dict[str, str]:
+    reply = "".join(f"data: {json.dumps(event)}\r\n\r\n" for event in events)
+    content_type = "text/event-stream" if is_stream else "application/json"
+    if not is_stream:
+        reply = json.dumps(events[0], indent=2)
+    fold = Fold(content_type.encode())
+    fold.feed(reply.encode())
+    return {"name": name, "content_type": content_type, "reply": reply, "fold": fold.value.decode()}
+
+
+def main() -> int:
+    """Write all vectors."""
+    FOLDER.mkdir(exist_ok=True)
+    for stale in FOLDER.glob("*.document"):
+        stale.unlink()
+    cases = document_cases()
+    for case in cases:
+        document = make_document(case)
+        (FOLDER / str(case["file"])).write_bytes(document)
+        print(f"{case['name']}: {case['plain_size']} bytes in a document of {len(document)}")
+    for name, value in (
+        ("documents", {"cases": cases, "bad": bad_documents()}),
+        ("streams", streams()),
+        ("folds", folds()),
+    ):
+        (FOLDER / f"{name}.json").write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
