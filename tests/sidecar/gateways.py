@@ -93,6 +93,7 @@ class FakeGateway:
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         self.upgrades.append({name.lower(): value for name, value in request.headers.items()})
+        await self.note()
         if self.refusal is not None:
             status, message = self.refusal
             return web.json_response({"type": "error", "error": {"type": "x", "message": message}}, status=status)

@@ -198,4 +198,6 @@ class _Refusal(msgspec.Struct):
 
 
 def _told(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"cannot connect to {error.host}:{error.port}: {error.os_error.strerror or error.os_error}"
     return str(error) or type(error).__name__
