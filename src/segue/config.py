@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -160,11 +161,44 @@ class Tunnel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     address: Annotated[str, Meta(description="This node's own URL, told to sidecars so that they find it again.")] = ""
 
 
+class Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[sidecar]`: the local end of the tunnel, which agents are pointed at."""
+
+    gateways: Annotated[
+        list[str], Meta(description="Where gateways are, in the order they are tried: wss://HOST or ws://HOST:PORT.")
+    ] = []
+    host: Annotated[str, Meta(description="Address to listen on for agents.")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="Port to listen on; 0 picks a free one.")] = 4748
+    hosts: Annotated[list[str], Meta(description="Host names that agents may name, beside loopback ones.")] = []
+    origins: Annotated[list[str], Meta(description="Origins of web pages that may call, beside our own.")] = []
+    key: Annotated[str | None, Meta(description="Our API key at the gateway, if it wants one.")] = None
+    cafile: Annotated[str | None, Meta(description="Certificates to verify gateways by, instead of the system's.")] = (
+        None
+    )
+    direct: Annotated[bool, Meta(description="Go straight to the provider when no gateway can be reached.")] = False
+    cache: Annotated[bool, Meta(description="Keep a few request bodies on disk, so that a new start saves too.")] = True
+    cache_dir: Annotated[str, Meta(description="Where; default: segue/bases in the user's cache directory.")] = ""
+    disk_bytes: Annotated[Bytes, Meta(description="What they may take on disk.")] = 64 * MIB
+    memory_bytes: Annotated[Bytes, Meta(description="Bodies and replies held in memory to send against.")] = 256 * MIB
+    max_body_bytes: Annotated[Bytes, Meta(description="Largest request body of an agent.")] = 64 * MIB
+    max_held_bytes: Annotated[Bytes, Meta(description="Request bodies in memory, all agents together.")] = 512 * MIB
+    max_connections: Annotated[int, Meta(ge=1, description="Open connections of agents.")] = 512
+    connect_timeout_s: Annotated[Positive, Meta(description="How long a connection to a gateway may take.")] = 10.0
+    patience_s: Annotated[Positive, Meta(description="How long a request waits for a link that was lost.")] = 20.0
+    give_up_s: Annotated[Positive, Meta(description="Likewise, one that may have reached the provider already.")] = (
+        300.0
+    )
+    park_s: Annotated[
+        Positive, Meta(description="How long the reply to an agent that hung up during an outage is kept for it.")
+    ] = 120.0
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole configuration."""
 
     server: Server = Server()
     tunnel: Tunnel = Tunnel()
+    sidecar: Sidecar = Sidecar()
     upstream: list[UpstreamConfig] = []
     route: list[Route] = []
     key: list[Key] = []
@@ -173,6 +207,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 _TABLES: dict[str, type[msgspec.Struct]] = {
     "server": Server,
     "tunnel": Tunnel,
+    "sidecar": Sidecar,
     "upstream": UpstreamConfig,
     "route": Route,
     "key": Key,
@@ -180,7 +215,7 @@ _TABLES: dict[str, type[msgspec.Struct]] = {
 
 
 #: Tables there is one of; the others have rows.
-_SINGLE = frozenset({"server", "tunnel"})
+_SINGLE = frozenset({"server", "tunnel", "sidecar"})
 
 
 class _Shape(msgspec.Struct):
@@ -188,13 +223,20 @@ class _Shape(msgspec.Struct):
 
     server: dict[str, Any] = {}
     tunnel: dict[str, Any] = {}
+    sidecar: dict[str, Any] = {}
     upstream: list[dict[str, Any]] = []
     route: list[dict[str, Any]] = []
     key: list[dict[str, Any]] = []
 
 
-def load(path: Path | None = None, environ: Mapping[str, str] | None = None, **server: object) -> Config:
-    """Read the configuration. `server` holds what the command line set in `[server]` (None means not set).
+def load(
+    path: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    *,
+    sidecar: Mapping[str, object] | None = None,
+    **server: object,
+) -> Config:
+    """Read the configuration. `server` and `sidecar` hold what the command line set there (None means not set).
 
     Raises:
         ConfigError: the file cannot be read, or says something that is not allowed.
@@ -205,9 +247,10 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None, **s
     for name in sorted(environ, key=_in_order):
         if name.startswith("SEGUE_"):
             _set_from_environment(tree, name, environ[name])
-    overrides = {name: value for name, value in server.items() if value is not None}
-    if overrides:
-        tree["server"] = {**tree.get("server", {}), **overrides}
+    for table, overrides in (("server", server), ("sidecar", sidecar or {})):
+        said = {name: value for name, value in overrides.items() if value is not None}
+        if said:
+            tree[table] = {**tree.get(table, {}), **said}
     config = _convert(tree, Config)
     _check(config)
     return config
@@ -222,6 +265,30 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def cache_directory(sidecar: Sidecar, environ: Mapping[str, str] | None = None) -> Path | None:
+    """Return where the sidecar keeps its bases; None: nowhere."""
+    if not sidecar.cache:
+        return None
+    if sidecar.cache_dir:
+        return Path(sidecar.cache_dir).expanduser()
+    environ = os.environ if environ is None else environ
+    caches = "Library/Caches" if sys.platform == "darwin" else ".cache"
+    named = Path(environ.get("XDG_CACHE_HOME", ""))
+    try:
+        return (named if named.is_absolute() else Path.home() / caches) / "segue" / "bases"
+    except RuntimeError:  # nobody's home
+        return None
+
+
+def child_environment(variables: Mapping[str, str], environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return our environment with more variables, for a program that is to reach this machine without any proxy."""
+    ours = dict(os.environ if environ is None else environ)
+    if any(ours.get(proxy) for proxy in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")):
+        named = ours.get("no_proxy") or ours.get("NO_PROXY")
+        ours["no_proxy"] = ours["NO_PROXY"] = ",".join(filter(None, (named, "127.0.0.1", "localhost")))
+    return {**ours, **variables}
 
 
 def _read(path: Path) -> dict[str, Any]:
