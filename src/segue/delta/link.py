@@ -31,8 +31,8 @@ LEAST_S = 30.0
 IDLE_S = 10.0
 #: A packet is this part of a window at most: while some are on their way, others are acknowledged.
 PARTS = 8
-#: No frame is begun for less room than this: what is larger would be cut into crumbs for ever.
-CRUMB_BYTES = 512
+#: No frame is begun at the end of a packet for less payload than this.
+CRUMB_BYTES = 128
 
 #: Silence after which a link with something outstanding is taken for dead.
 DEAD_S = 20.0
@@ -195,13 +195,13 @@ class Link:
 
     def _add_data(self, parcels: list[Parcel], take_data: Callable[[int], Parcel | None]) -> None:
         size = OVERHEAD_BYTES + sum(len(parcel.frame) for parcel in parcels)
+        part = min(MAX_PACKET_BYTES, self._window.size_bytes // PARTS)
+        if self._window.size_bytes - self.in_flight_bytes - size < part:
+            self._was_full = True  # a part or nothing: who fills up what an acknowledgement frees sends crumbs for ever
+            return
         while True:
-            room = self._window.size_bytes - self.in_flight_bytes
-            if room - size < CRUMB_BYTES:
-                self._was_full = True
-                return
-            limit = min(MAX_PACKET_BYTES, room, self._window.size_bytes // PARTS) - size - OVERHEAD_BYTES
-            parcel = take_data(limit) if limit > 0 else None
+            limit = part - size - OVERHEAD_BYTES
+            parcel = take_data(limit) if limit >= CRUMB_BYTES else None
             if parcel is None:
                 return
             parcels.append(parcel)
