@@ -66,7 +66,11 @@ class Listening:
         connection.setblocking(False)
         if receive_buffer is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", self.port))
+        try:
+            await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", self.port))
+        except OSError:
+            connection.close()
+            raise
         limit = 2**16 if receive_buffer is None else receive_buffer
         agent = RawAgent(*await asyncio.open_connection(sock=connection, limit=limit))
         self._stack.callback(agent.hang_up)

@@ -66,10 +66,13 @@ class Share:
         self._held = 0
 
     def hold(self, count: int) -> bool:
-        """Hold this many bytes from now on; return whether the budget had them."""
-        self._budget.left -= count - self._held
+        """Hold this many bytes from now on; False, and no change, if the budget does not have them."""
+        more = count - self._held
+        if more > max(0, self._budget.left):
+            return False
+        self._budget.left -= more
         self._held = count
-        return self._budget.left >= 0
+        return True
 
 
 class Listener:

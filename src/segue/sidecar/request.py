@@ -54,6 +54,7 @@ class Request:
         self._has_body = True
         self._is_delimited = True
         self._frames: MessageFrames | None = None
+        self._ahead = b""  # frames that came together with the upgrade
         self._arrived: deque[Message | Close] = deque()
 
     # ------------------------------------------------------------------------------------------------------ any reply
@@ -136,10 +137,8 @@ class Request:
         data = self._http.send(response)
         self.stage = "accepted"
         self._frames = MessageFrames(max_message=self._max_message)
+        self._ahead, _ = self._http.trailing_data
         await self._wire.write(data or b"")
-        ahead, _ = self._http.trailing_data
-        if ahead:
-            await self._take(ahead)
 
     async def receive(self) -> Message | Close:
         """Return the agent's next message, or its close frame, which `close` then answers.
@@ -150,7 +149,7 @@ class Request:
         while not self._arrived:
             if self.stage != "accepted":
                 raise AgentGone
-            await self._take(await self._wire.read())
+            await self._take()
         return self._arrived.popleft()
 
     async def close(self, code: int, reason: bytes = b"") -> None:
@@ -164,10 +163,11 @@ class Request:
     async def settle(self) -> None:
         """Wait for the agent's close frame after ours; the listener does, when the handler has returned."""
         while self._frames is not None and not self._frames.is_over:
-            await self._take(await self._wire.read())
+            await self._take()
 
-    async def _take(self, data: bytes) -> None:
-        arrived = self._accepted().receive(data)
+    async def _take(self) -> None:
+        ahead, self._ahead = self._ahead, b""
+        arrived = self._accepted().receive(ahead or await self._wire.read())
         self._arrived.extend(arrived.messages)
         if arrived.answer:
             await self._wire.write(arrived.answer)

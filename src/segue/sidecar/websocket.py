@@ -9,12 +9,15 @@ from typing import NamedTuple
 
 from wsproto.connection import SERVER, Connection, ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
-from wsproto.frame_protocol import CloseReason
+from wsproto.frame_protocol import CloseReason, FrameProtocol
 
 from segue.delta.messages import Close, Message
 
 #: Close codes that stand for something that was not sent, and so cannot be (RFC 6455, 7.4.1).
 _UNSENDABLE = frozenset({1006, 1015})
+#: The states in which an end has not sent its close frame: ours, and the agent's.
+_SENDING = frozenset({ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING})
+_RECEIVING = frozenset({ConnectionState.OPEN, ConnectionState.LOCAL_CLOSING})
 
 
 class Arrived(NamedTuple):
@@ -30,6 +33,7 @@ class MessageFrames:
 
     def __init__(self, *, max_message: int) -> None:
         self._protocol = Connection(SERVER)
+        self._sender = FrameProtocol(client=False, extensions=[])
         self._max_message = max_message
         self._part = bytearray()
 
@@ -47,7 +51,7 @@ class MessageFrames:
         """Take the next bytes from the agent."""
         messages: list[Message | Close] = []
         answer = bytearray()
-        if self._protocol.state in {ConnectionState.OPEN, ConnectionState.LOCAL_CLOSING}:  # nothing follows a close
+        if self._protocol.state in _RECEIVING:  # nothing follows a close
             self._protocol.receive_data(data)
         for event in self._protocol.events():
             match event:
@@ -78,16 +82,19 @@ class MessageFrames:
         return True
 
     def encode(self, message: Message) -> bytes:
-        """Return a message as one frame; nothing once either end has begun to close."""
-        if not self.is_open:
+        """Return a message as one frame; nothing once our close frame has gone.
+
+        What was under way when the agent closed still goes to it, as RFC 6455 allows (5.5.1) and wsproto's connection
+        does not.
+        """
+        if self._protocol.state not in _SENDING:
             return b""
-        if message.opcode == "text":
-            return self._protocol.send(TextMessage(data=message.data.decode()))
-        return self._protocol.send(BytesMessage(data=message.data))
+        payload = message.data.decode() if message.opcode == "text" else message.data
+        return bytes(self._sender.send_data(payload, fin=True))
 
     def encode_close(self, close: Close) -> bytes:
         """Return the close frame; nothing if one was sent already. A code that cannot be sent becomes 1011."""
-        if self._protocol.state not in {ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING}:
+        if self._protocol.state not in _SENDING:
             return b""
         if close.code == CloseReason.NO_STATUS_RCVD:
             return self._protocol.send(CloseConnection(code=CloseReason.NO_STATUS_RCVD))
