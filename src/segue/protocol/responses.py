@@ -41,10 +41,13 @@ class Usage(msgspec.Struct, frozen=True):
     total_tokens: int
 
 
-def usage(input_tokens: int, output_tokens: int, *, cached: int = 0, reasoning: int = 0) -> Usage:
-    """Count a turn: `cached` of the input tokens were not processed again, `reasoning` of the output are not text."""
+def usage(input_tokens: int, output_tokens: int, *, cached: int = 0, reasoning: int = 0, written: int = 0) -> Usage:
+    """Count a turn: `cached` of the input tokens were not processed again, `reasoning` of the output are not text.
+
+    `written` of the input tokens were put into a cache that counts them (Anthropic's).
+    """
     total = input_tokens + output_tokens
-    return Usage(input_tokens, _CachedTokens(cached), output_tokens, _ReasoningTokens(reasoning), total)
+    return Usage(input_tokens, _CachedTokens(cached, written), output_tokens, _ReasoningTokens(reasoning), total)
 
 
 class Failure(msgspec.Struct, frozen=True):

@@ -1,0 +1,356 @@
+"""Writes the Responses events of an output whose source speaks another API: any item type, several open at a time.
+
+Sources disagree on when an item is over. Here an item is done only when all before it are, so that the output has one
+order: a call that still grows keeps what comes after it open, and a message or reasoning is over when something else
+begins. Not here: reading the source, and the events that carry the response (`protocol.turns`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Literal
+
+import msgspec
+
+from segue.protocol.codec import encode
+from segue.protocol.events import FIRST_SEQUENCE_NUMBER, Event, ItemStatus
+from segue.protocol.ids import ResponseId, item_id
+
+PartKind = Literal["output_text", "refusal"]
+Json = dict[str, Any]
+#: The one argument of the function that stands for a custom tool where an API has only functions.
+CUSTOM_ARGUMENT = "input"
+
+
+class _CustomArguments(msgspec.Struct):
+    input: str
+
+
+_custom = msgspec.json.Decoder(_CustomArguments)
+
+
+class _Part:
+    """One part of a message; the head of its deltas is the same bytes each time."""
+
+    def __init__(self, kind: PartKind, head: bytes) -> None:
+        self.kind = kind
+        self.head = head
+        self.texts: list[str] = []
+        self.logprobs: list[Any] = []
+
+    def value(self) -> Json:
+        text = "".join(self.texts)
+        if self.kind == "refusal":
+            return {"type": "refusal", "refusal": text}
+        return {"type": "output_text", "text": text, "annotations": [], "logprobs": self.logprobs}
+
+
+class _Message:
+    prefix = "msg"
+
+    def __init__(self, index: int, ident: str) -> None:
+        self.index = index
+        self.id = ident
+        self.over = False
+        self.parts: list[Json] = []  # those that are done
+        self.part: _Part | None = None
+
+    def item(self, status: str) -> Json:
+        return {"id": self.id, "type": "message", "status": status, "role": "assistant", "content": self.parts}
+
+
+class _Reasoning:
+    prefix = "rs"
+
+    def __init__(self, index: int, ident: str) -> None:
+        self.index = index
+        self.id = ident
+        self.over = False
+        self.parts: list[Json] = []
+        self.texts: list[str] | None = None
+        self.sealed: str | None = None
+
+    def item(self, status: str) -> Json:
+        item: Json = {"id": self.id, "type": "reasoning", "status": status, "summary": self.parts}
+        if self.sealed is not None:
+            item["encrypted_content"] = self.sealed
+        return item
+
+
+class _Call:
+    prefix = "fc"
+
+    def __init__(self, index: int, ident: str, call_id: str, name: str) -> None:
+        self.index = index
+        self.id = ident
+        self.over = False
+        self.call_id = call_id
+        self.name = name
+        self.texts: list[str] = []
+
+    def item(self, status: str, arguments: str = "") -> Json:
+        item: Json = {"id": self.id, "type": "function_call", "status": status, "call_id": self.call_id}
+        return item | {"name": self.name, "arguments": arguments}
+
+
+class _CustomCall(_Call):
+    """A custom tool's call, which the source writes as JSON arguments: its input is known when they are over."""
+
+    prefix = "ctc"
+
+    def item(self, status: str, arguments: str = "") -> Json:
+        item: Json = {"id": self.id, "type": "custom_tool_call", "status": status, "call_id": self.call_id}
+        return item | {"name": self.name, "input": arguments}
+
+
+_Item = _Message | _Reasoning | _Call
+
+
+class Writer:
+    """Writes one response's output. Each method returns the events to send; `custom` names the custom tools."""
+
+    def __init__(self, response_id: ResponseId, custom: frozenset[str] = frozenset()) -> None:
+        self._response_id = response_id
+        self._custom = custom
+        self._number = FIRST_SEQUENCE_NUMBER
+        self._items = 0
+        self._open: deque[_Item] = deque()
+        self._calls: dict[object, _Call] = {}
+        self._call_ids: set[str] = set()
+
+    # --- messages
+
+    def text(self, delta: str, logprobs: Sequence[Any] = ()) -> list[Event]:
+        """Add text to the message."""
+        return self._say("output_text", delta, logprobs)
+
+    def refusal(self, delta: str) -> list[Event]:
+        """Add to the refusal in the message."""
+        return self._say("refusal", delta, ())
+
+    def end_part(self) -> list[Event]:
+        """Let what is said next stand in a part of its own."""
+        last = self._last()
+        return self._end_part(last) if isinstance(last, _Message) else []
+
+    def _say(self, kind: PartKind, delta: str, logprobs: Sequence[Any]) -> list[Event]:
+        if not delta:
+            return []
+        events: list[Event] = []
+        message = self._last()
+        if not isinstance(message, _Message):
+            events = self._end_prose()
+            message = _Message(self._items, self._next_id("msg"))
+            events += self._add(message, message.item("in_progress"))
+        part = message.part
+        if part is None or part.kind != kind:
+            events += self._end_part(message)
+            part = message.part = _Part(kind, self._part_head(kind, message))
+            events.append(self._part_event("response.content_part.added", message, part.value()))
+        part.texts.append(delta)
+        part.logprobs.extend(logprobs)
+        number = self._next()
+        extra = b',"logprobs":%b' % encode(logprobs or []) if kind == "output_text" else b""
+        data = b'%b%b%b,"sequence_number":%d}' % (part.head, encode(delta), extra, number)
+        events.append(Event(f"response.{kind}.delta", data, number))
+        return events
+
+    @staticmethod
+    def _part_head(kind: PartKind, message: _Message) -> bytes:
+        place = (kind, message.id, message.index, len(message.parts))
+        head = '{"type":"response.%s.delta","item_id":"%s","output_index":%d,"content_index":%d,"delta":'
+        return (head % place).encode()
+
+    def _end_part(self, message: _Message) -> list[Event]:
+        part, message.part = message.part, None
+        if part is None:
+            return []
+        value = part.value()
+        said: Json = {"text": value["text"], "logprobs": value["logprobs"]} if part.kind == "output_text" else {}
+        said = said or {"refusal": value["refusal"]}
+        events = [
+            self._event(f"response.{part.kind}.done", message, content_index=len(message.parts), **said),
+            self._part_event("response.content_part.done", message, value),
+        ]
+        message.parts.append(value)
+        return events
+
+    def _part_event(self, kind: str, message: _Message, part: Json) -> Event:
+        return self._event(kind, message, content_index=len(message.parts), part=part)
+
+    # --- reasoning
+
+    def reasoning(self, delta: str) -> list[Event]:
+        """Add to the reasoning; its text is shown as its summary, which every client can read."""
+        if not delta:
+            return []
+        reasoning, events = self._reason()
+        if reasoning.texts is None:
+            reasoning.texts = []
+            events.append(self._summary_event("part.added", reasoning, part={"type": "summary_text", "text": ""}))
+        reasoning.texts.append(delta)
+        events.append(self._summary_event("text.delta", reasoning, delta=delta))
+        return events
+
+    def seal(self, encrypted_content: str) -> list[Event]:
+        """Give the reasoning its opaque part; it is over then."""
+        reasoning, events = self._reason()
+        reasoning.sealed = encrypted_content
+        reasoning.over = True
+        return events + self._settle()
+
+    def end_reasoning(self) -> list[Event]:
+        """Say that the reasoning is over, if there is any."""
+        last = self._last()
+        if not isinstance(last, _Reasoning):
+            return []
+        last.over = True
+        return self._settle()
+
+    def _reason(self) -> tuple[_Reasoning, list[Event]]:
+        last = self._last()
+        if isinstance(last, _Reasoning):
+            return last, []
+        events = self._end_prose()
+        reasoning = _Reasoning(self._items, self._next_id("rs"))
+        return reasoning, events + self._add(reasoning, reasoning.item("in_progress"))
+
+    def _summary_event(self, what: str, reasoning: _Reasoning, **fields: object) -> Event:
+        kind = f"response.reasoning_summary_{what}"
+        return self._event(kind, reasoning, summary_index=len(reasoning.parts), **fields)
+
+    # --- calls
+
+    def start_call(self, key: object, call_id: str, name: str) -> list[Event]:
+        """Open a call that the source knows as `key`; `call_id` is from `new_call_id`."""
+        events = self._end_prose()
+        kind = _CustomCall if name in self._custom else _Call
+        call = kind(self._items, self._next_id(kind.prefix), call_id, name)
+        self._calls[key] = call
+        return events + self._add(call, call.item("in_progress"))
+
+    def new_call_id(self, call_id: str) -> str:
+        """Return the id of a new call: its own, or another one if that is empty or taken."""
+        if not call_id or call_id in self._call_ids:
+            call_id = self._next_id(f"call{len(self._call_ids)}")
+        self._call_ids.add(call_id)
+        return call_id
+
+    def is_open(self, key: object) -> bool:
+        """Tell whether the call known as `key` was started and is not over."""
+        call = self._calls.get(key)
+        return call is not None and not call.over
+
+    def arguments(self, key: object, delta: str) -> list[Event]:
+        """Add to the arguments of an open call."""
+        if not delta:
+            return []
+        call = self._calls[key]
+        call.texts.append(delta)
+        if isinstance(call, _CustomCall):
+            return []
+        return [self._event("response.function_call_arguments.delta", call, delta=delta)]
+
+    def end_call(self, key: object) -> list[Event]:
+        """Say that a call's arguments are complete."""
+        self._calls[key].over = True
+        return self._settle()
+
+    # --- the end
+
+    def end(self, status: ItemStatus = "completed") -> list[Event]:
+        """Complete everything; the last item gets `status`."""
+        events: list[Event] = []
+        while self._open:
+            item = self._open.popleft()
+            events += self._done(item, "completed" if self._open else status)
+        return events
+
+    # --- private
+
+    def _last(self) -> _Item | None:
+        last = self._open[-1] if self._open else None
+        return None if last is None or last.over else last
+
+    def _end_prose(self) -> list[Event]:
+        """Before another item: a message or reasoning does not go on after it."""
+        last = self._last()
+        if isinstance(last, _Message | _Reasoning):
+            last.over = True
+        return self._settle()
+
+    def _settle(self) -> list[Event]:
+        events: list[Event] = []
+        while self._open and self._open[0].over:
+            events += self._done(self._open.popleft(), "completed")
+        return events
+
+    def _add(self, item: _Item, value: Json) -> list[Event]:
+        self._items += 1
+        self._open.append(item)
+        number = self._next()
+        fields = {"type": "response.output_item.added", "output_index": item.index, "item": value}
+        return [Event("response.output_item.added", encode({**fields, "sequence_number": number}), number)]
+
+    def _done(self, item: _Item, status: ItemStatus) -> list[Event]:
+        match item:
+            case _Message():
+                return [*self._end_part(item), self._item_done(item, item.item(status))]
+            case _Reasoning():
+                return [*self._end_summary(item), self._item_done(item, item.item(status))]
+            case _CustomCall():
+                return self._end_custom(item, status)
+            case _:
+                return self._end_function(item, status)
+
+    def _end_summary(self, reasoning: _Reasoning) -> list[Event]:
+        if reasoning.texts is None:
+            return []
+        text = "".join(reasoning.texts)
+        part = {"type": "summary_text", "text": text}
+        events = [
+            self._summary_event("text.done", reasoning, text=text),
+            self._summary_event("part.done", reasoning, part=part),
+        ]
+        reasoning.parts.append(part)
+        return events
+
+    def _end_function(self, call: _Call, status: ItemStatus) -> list[Event]:
+        # Some sources write nothing where there are no arguments; clients read JSON.
+        events = [] if call.texts or status != "completed" else self._all_arguments(call, "{}")
+        text = "".join(call.texts)
+        events.append(self._event("response.function_call_arguments.done", call, name=call.name, arguments=text))
+        return [*events, self._item_done(call, call.item(status, text))]
+
+    def _all_arguments(self, call: _Call, text: str) -> list[Event]:
+        call.texts.append(text)
+        return [self._event("response.function_call_arguments.delta", call, delta=text)]
+
+    def _end_custom(self, call: _CustomCall, status: ItemStatus) -> list[Event]:
+        text = "".join(call.texts)
+        with suppress(msgspec.DecodeError, UnicodeError, RecursionError):  # else its own words are its input
+            text = _custom.decode(text).input
+        events = [self._event("response.custom_tool_call_input.delta", call, delta=text)] if text else []
+        events.append(self._event("response.custom_tool_call_input.done", call, input=text))
+        return [*events, self._item_done(call, call.item(status, text))]
+
+    def _item_done(self, item: _Item, value: Json) -> Event:
+        number = self._next()
+        raw = encode(value)
+        head = b'{"type":"response.output_item.done","output_index":%d,"item":' % item.index
+        return Event("response.output_item.done", b'%b%b,"sequence_number":%d}' % (head, raw, number), number, raw)
+
+    def _event(self, kind: str, item: _Item, **fields: object) -> Event:
+        number = self._next()
+        place = {"type": kind, "item_id": item.id, "output_index": item.index}
+        return Event(kind, encode({**place, **fields, "sequence_number": number}), number)
+
+    def _next_id(self, prefix: str) -> str:
+        return item_id(prefix, self._response_id, self._items)
+
+    def _next(self) -> int:
+        number = self._number
+        self._number += 1
+        return number

@@ -1,0 +1,88 @@
+"""What becomes of each part of a request in a dialect: one table per dialect, which the renderer runs on.
+
+The same tables make the documentation, so that nothing is left out of it, and nothing is left out in silence: a field
+is carried, translated, refused, dropped with a warning, or it is the gateway's own business. Not here: the tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from segue.protocol.problems import Problem, unsupported
+from segue.protocol.requests import Settings
+
+Fate = Literal["carried", "translated", "refused", "dropped", "ours"]
+#: What the fates mean, for the documentation.
+FATES: Mapping[Fate, str] = {
+    "carried": "The upstream gets it as it is.",
+    "translated": "The upstream gets what says the same in its API.",
+    "refused": "The request is answered with an error: leaving it out would answer it wrongly.",
+    "dropped": "It is left out, and `warnings` of the response says so.",
+    "ours": "The gateway does it; the upstream need not know.",
+}
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """What becomes of something, and how."""
+
+    fate: Fate
+    note: str = ""
+
+
+class Draft:
+    """A request body being written: the fields beside the history, and what has to be said about it."""
+
+    def __init__(self, model: str, settings: Settings) -> None:
+        self.model = model
+        self.settings = settings
+        self.fields: dict[str, Any] = {"model": model}
+        self.warnings: list[str] = []
+        self.problem: Problem | None = None
+
+    def drop(self, what: str, why: str) -> None:
+        """Leave something out and say so."""
+        self.warnings.append(f"'{what}' was left out: {why}.")
+
+    def refuse(self, what: str, advice: str) -> None:
+        """Refuse the request; the first reason stays."""
+        self.problem = self.problem or unsupported(what, advice)
+
+
+class Field(msgspec.Struct, frozen=True):
+    """A setting of the request: its rule, and the function that acts on it (called only where the field is set)."""
+
+    rule: Rule
+    write: Callable[[Draft], None]
+
+
+def ours(note: str) -> Field:
+    """A setting that the gateway acts on itself."""
+    return Field(Rule("ours", note), lambda _: None)
+
+
+def carried(name: str, wire: str | None = None) -> Field:
+    """A setting that goes on as it is, maybe under another name."""
+    note = "" if wire is None else f"As `{wire}`."
+
+    def write(draft: Draft) -> None:
+        draft.fields[wire or name] = getattr(draft.settings, name)
+
+    return Field(Rule("carried", note), write)
+
+
+def dropped(name: str, why: str) -> Field:
+    """A setting that the API does not have and the answer does not depend on."""
+    return Field(Rule("dropped", f"{why[0].upper()}{why[1:]}."), lambda draft: draft.drop(name, why))
+
+
+_DEFAULTS = Settings(model="")
+
+
+def write_settings(draft: Draft, fields: Mapping[str, Field]) -> None:
+    """Act on every setting that differs from its default, in the order of the table."""
+    for name, field in fields.items():
+        if getattr(draft.settings, name) != getattr(_DEFAULTS, name):
+            field.write(draft)
