@@ -9,6 +9,7 @@ import socket
 import ssl
 from typing import Final, Literal, TypeAlias
 
+import h11
 import httpcore
 
 Code: TypeAlias = Literal[
@@ -42,17 +43,17 @@ _TABLE: Final[tuple[tuple[type[Exception], Code, Code, str], ...]] = (
     (httpcore.TimeoutException, "upstream_timeout", "upstream_timeout", "said nothing for too long"),
     (httpcore.ConnectError, "upstream_unreachable", "upstream_unreachable", "cannot be reached"),
     (
-        httpcore.LocalProtocolError,
+        h11.LocalProtocolError,
         "invalid_request",
         "invalid_request",
         "was not asked, because the request has a method or a header line that HTTP/1.1 does not allow",
     ),
-    (httpcore.ProtocolError, "upstream_protocol_error", "upstream_truncated", "does not answer in correct HTTP/1.1"),
+    (h11.RemoteProtocolError, "upstream_protocol_error", "upstream_truncated", "does not answer in correct HTTP/1.1"),
     (httpcore.NetworkError, "upstream_closed", "upstream_truncated", "closed the connection"),
     (OSError, "upstream_closed", "upstream_truncated", "closed the connection"),
 )
 
-#: What `httpcore` raises, and what comes through it.
+#: What a connection raises.
 NETWORK_ERRORS: Final = tuple(row[0] for row in _TABLE)
 
 

@@ -7,8 +7,8 @@ Each end slows the other down as a socket would. Not here: HTTP, and who may con
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
 
 import httpcore
 
@@ -19,25 +19,14 @@ _LOW_BYTES: Final = 16 * 1024
 _PIECE_BYTES: Final = 64 * 1024
 
 
-class InProcess(httpcore.AsyncNetworkBackend):
-    """Connects to the server that `factory` makes a protocol of, whatever host and port are asked for."""
+Factory: TypeAlias = Callable[[], asyncio.Protocol]
 
-    def __init__(self, factory: Callable[[], asyncio.Protocol], extra: Mapping[str, object]) -> None:
-        self._factory = factory
-        self._extra = dict(extra)
 
-    async def connect_tcp(
-        self,
-        host: str,  # noqa: ARG002 - the interface is httpcore's, also below
-        port: int,  # noqa: ARG002 - as above
-        timeout: float | None = None,  # noqa: ARG002, ASYNC109 - as above
-        local_address: str | None = None,  # noqa: ARG002 - as above
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,  # noqa: ARG002 - as above
-    ) -> httpcore.AsyncNetworkStream:
-        """Make a connection; this does not wait for anything."""
-        transport = MemoryTransport(self._factory(), self._extra)
-        transport.begin()
-        return MemoryStream(transport)
+def connect_in_process(factory: Factory, extra: Mapping[str, object]) -> MemoryStream:
+    """Connect to the server that `factory` makes a protocol of; `extra` is what its transport tells of the client."""
+    transport = MemoryTransport(factory(), extra)
+    transport.begin()
+    return MemoryStream(transport)
 
 
 class MemoryTransport(asyncio.Transport):
@@ -171,7 +160,7 @@ class MemoryStream(httpcore.AsyncNetworkStream):
         self._transport = transport
         self._is_closed = False
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - as above
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - the interface is httpcore's
         """Return what the server sent; `b""`: it has closed."""
         try:
             async with asyncio.timeout(timeout):
@@ -182,7 +171,7 @@ class MemoryStream(httpcore.AsyncNetworkStream):
             raise httpcore.ReadError("the connection was cut")
         return self._transport.take(max_bytes)
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as above
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the interface is httpcore's
         """Send to the server, as fast as it takes it."""
         for start in range(0, len(buffer), _PIECE_BYTES):
             try:

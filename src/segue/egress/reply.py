@@ -5,42 +5,16 @@ Content codings are undone where all are known. Not here: sending the request.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
-import httpcore
-
-from segue.delta.heads import Kind, Line, ReplyHead, end_to_end
+from segue.delta.heads import ReplyHead, end_to_end
 from segue.egress.decoding import DecodingError, decoder_for
 from segue.egress.errors import NETWORK_ERRORS, EgressError, egress_error
+from segue.egress.pool import Lease
 
 _LENGTH: Final = frozenset({b"content-length"})
 _NO_CONTENT: Final = frozenset({204, 304})
-
-
-def reply_head(response: httpcore.Response, kind: Kind = "http") -> ReplyHead:
-    """Return the head as it came, per-hop lines and all."""
-    lines = tuple(Line(bytes(name), bytes(value)) for name, value in response.headers)
-    reason = response.extensions["reason_phrase"]
-    assert isinstance(reason, bytes)
-    return ReplyHead(response.status, reason, lines if kind == "http" else end_to_end(lines, kind))
-
-
-class Lease:
-    """The use of one connection: given back when the answer was read to its end, closed when not."""
-
-    def __init__(self, response: httpcore.Response, name: str, release: Callable[[], None]) -> None:
-        self.name = name
-        self._response = response
-        self._release = release
-        self._is_over = False
-
-    async def aclose(self) -> None:
-        """End it, once."""
-        if not self._is_over:
-            self._is_over = True
-            self._release()
-            await self._response.aclose()
 
 
 class Reply:
@@ -50,7 +24,7 @@ class Reply:
     Content-Length, and what the content would be encoded in.
     """
 
-    def __init__(self, response: httpcore.Response, head: ReplyHead, *, lease: Lease, method: bytes) -> None:
+    def __init__(self, head: ReplyHead, *, lease: Lease, method: bytes) -> None:
         has_content = method != b"HEAD" and head.status not in _NO_CONTENT
         self._decoder = decoder_for(head.lines) if has_content else None
         lines = end_to_end(head.lines, keep=frozenset() if has_content else _LENGTH)
@@ -58,8 +32,6 @@ class Reply:
             lines = tuple(line for line in lines if line.name.lower() != b"content-encoding")
         self.head = ReplyHead(head.status, head.reason, lines)
         self._lease = lease
-        assert isinstance(response.stream, AsyncIterable)
-        self._parts = aiter(response.stream)
         self._is_waiting = False
         self._is_closed = False
         self._is_complete = False
@@ -103,9 +75,6 @@ class Reply:
         """
         if not self._is_closed:
             self._is_closed = True
-            if not self._is_waiting:
-                assert isinstance(self._parts, AsyncGenerator)
-                await self._parts.aclose()
             await self._lease.aclose()
 
     async def _next(self) -> bytes:
@@ -114,7 +83,7 @@ class Reply:
                 piece = self._decoder.read()
                 if piece:
                     return piece
-            part = await anext(self._parts, b"")
+            part = await self._lease.connection.read()
             if self._decoder is None:
                 return part
             if not part:

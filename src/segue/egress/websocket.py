@@ -13,16 +13,15 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final, Literal
 
-import httpcore
 from wsproto.connection import CLIENT, Connection, ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
 from wsproto.frame_protocol import CloseReason
 
-from segue.delta.heads import Line, ReplyHead, values
+from segue.delta.heads import Line, ReplyHead, end_to_end, values
 from segue.delta.messages import Close, Message
 from segue.egress.errors import NETWORK_ERRORS, EgressError, egress_error
-from segue.egress.network import OURS, NetworkStream
-from segue.egress.reply import Lease
+from segue.egress.limits import Limits
+from segue.egress.pool import Lease
 
 #: What a close frame never carries (RFC 6455, 7.4.1): no close frame came; and TLS failed.
 CUT: Final = 1006
@@ -47,9 +46,9 @@ def handshake(entropy: Callable[[int], bytes]) -> tuple[bytes, tuple[tuple[bytes
     return key, lines
 
 
-def is_accepted(key: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+def is_accepted(key: bytes, lines: Iterable[Line]) -> bool:
     """Tell whether the lines of a 101 are the answer to the handshake with this key (RFC 6455, 4.1)."""
-    lines = [Line(name, value) for name, value in headers]
+    lines = tuple(lines)
     # Not for secrecy: the protocol names this digest.
     accept = base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
     options = {option.strip().lower() for value in values(lines, b"connection") for option in value.split(b",")}
@@ -67,21 +66,13 @@ class Socket:
     One task receives and others send. A slow receiver slows the target, and a slow target whoever sends.
     """
 
-    def __init__(
-        self, response: httpcore.Response, head: ReplyHead, *, lease: Lease, message_bytes: int, close_s: float
-    ) -> None:
-        self.head = head
-        stream = response.extensions["network_stream"]
-        assert isinstance(stream, httpcore.AsyncNetworkStream)
-        ours = stream.get_extra_info(OURS)
-        assert isinstance(ours, NetworkStream)
-        ours.upgrade()
-        self._stream = stream
+    def __init__(self, head: ReplyHead, *, lease: Lease, limits: Limits) -> None:
+        self.head = ReplyHead(head.status, head.reason, end_to_end(head.lines, "websocket"))
+        self._stream, begin = lease.connection.upgrade()
         self._lease = lease
-        self._message_bytes = message_bytes
-        self._close_s = close_s
-        self._wire = Connection(CLIENT)
-        self._events: deque[Event] = deque()
+        self._limits = limits
+        self._wire = Connection(CLIENT, trailing_data=begin)
+        self._events = deque(self._wire.events())
         self._parts: list[bytes] = []
         self._size = 0
         self._writing = asyncio.Lock()
@@ -134,7 +125,7 @@ class Socket:
         async with self._writing:
             if self._wire.state is not ConnectionState.OPEN:
                 return
-            self._close_at = asyncio.get_running_loop().time() + self._close_s
+            self._close_at = asyncio.get_running_loop().time() + self._limits.close_s
             if self._patience is not None:
                 self._patience.reschedule(self._close_at)
             with suppress(*NETWORK_ERRORS):  # whoever receives learns of it
@@ -160,7 +151,7 @@ class Socket:
 
     async def _gather(self, opcode: Literal["text", "binary"], data: bytes, *, is_last: bool) -> Message | Close | None:
         self._size += len(data)
-        if self._size > self._message_bytes:
+        if self._size > self._limits.message_bytes:
             return await self._take_close(Close(CloseReason.MESSAGE_TOO_BIG, b"the message is too big to be passed on"))
         self._parts.append(data)
         if not is_last:
@@ -172,7 +163,7 @@ class Socket:
     async def _take_close(self, close: Close) -> Close:
         """End it, with the target's code sent back to it, or with what is wrong with what it sent."""
         with suppress(*NETWORK_ERRORS):  # a timeout is one of them: whoever closes need not read any more
-            async with asyncio.timeout(self._close_s), self._writing:
+            async with asyncio.timeout(self._limits.close_s), self._writing:
                 if self._wire.state in (ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING):
                     await self._write(_close_event(close.code, close.reason))
         return await self._ended(close)
