@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import random
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -20,6 +21,11 @@ from segue.delta.codec import (
 )
 from segue.delta.varints import encode_varint
 from segue.delta.wrapping import Gzip, Unwrapped, unwrap
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 HEADER_BYTES = 1 + 1 + 32
 BODIES = st.binary(max_size=200) | st.text(alphabet="ab {}", max_size=500).map(str.encode)
@@ -191,6 +197,15 @@ def test_a_wrapped_body_is_matched_inside_and_comes_out_as_it_was_sent() -> None
     assert len(document) < 500
     decoded = decode(document, base)
     assert decoded == Body(sent, old + news, Base(old + news).id)
+
+
+@pytest.mark.parametrize("size", [100, 1000, 5000, 300_000])
+def test_any_zstd_expands_the_blocks_behind_the_head_of_the_specification(size: int) -> None:
+    body = text(1, size) * 2
+    header_bytes = 1 + len(encode_varint(len(body))) + 32
+    window_log = max(10, (len(body) - 1).bit_length())
+    frame = b"\x28\xb5\x2f\xfd\x00" + bytes(((window_log - 10) << 3,)) + encode_document(body)[header_bytes:]
+    assert zstd.ZstdDecompressor().decompress(frame) == body
 
 
 def test_a_library_that_wraps_otherwise_makes_a_miss() -> None:
