@@ -160,6 +160,16 @@ def test_a_large_body_finds_bases_of_other_sizes() -> None:
     assert matcher.best(session.body()) is not None  # compaction: the bases are of a coarser scale
 
 
+def test_a_body_of_strings_only_has_a_bounded_number_of_places() -> None:
+    body = b",".join(b'"":"%08x"' % number for number in range(200_000))
+    matcher: Matcher[int] = Matcher()
+    matcher.add(1, body, b"")
+    found = matcher.match(b"[" + body)
+    assert found is not None
+    assert found.shared_bytes > 0.15 * len(body)
+    assert sum(len(entry.fingerprints) for entry in vars(matcher)["_entries"].values()) < 40_000
+
+
 def test_removed_bases_leave_nothing_behind() -> None:
     matcher: Matcher[int] = Matcher()
     session = Session(10)

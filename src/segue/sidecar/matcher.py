@@ -27,6 +27,8 @@ _PREFIX_TRIES = 4
 #: How much at the end of a body (what closes its lists) may differ in the common-prefix test, and what it must cover.
 _TAIL_BYTES = 256
 _PREFIX_SHARE = 0.75
+#: No more strings than this are places, whatever a body is made of: what bounds time and memory.
+_MAX_STRINGS = 32 * 1024
 #: Where to look for how a body's JSON is written.
 _LOOK_BYTES = 16 * 1024
 #: How much of a reply must be in a body for the reply to count as repeated there.
@@ -172,7 +174,8 @@ def _is_repeated(reply: bytes, body: bytes) -> bool:
 def _weights(body: bytes, scale: int) -> dict[int, int]:
     """Return the fingerprints of a body, each with the number of bytes from its place to the next."""
     strings, stride = _places_of(body, scale)
-    starts = [0, *(found.end() for found in strings.finditer(body)), len(body)]
+    found_strings = itertools.islice(strings.finditer(body), _MAX_STRINGS)
+    starts = [0, *(found.end() for found in found_strings), len(body)]
     places = [place for start, end in itertools.pairwise(starts) for place in range(start, end, stride)]
     samples = [body[place : place + _SAMPLE_BYTES] for place in places]
     places.append(len(body))
