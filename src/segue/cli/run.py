@@ -1,0 +1,140 @@
+"""`segue run`: runs a program whose requests go through a sidecar of its own, and says what that saved.
+
+The program has the terminal: its input, its output and its signals. Without a gateway of somebody's there is one in
+this process for as long as the program runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+import logging
+import os
+import secrets
+import signal
+import ssl
+import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from segue.cli.loop import run
+from segue.cli.serve import find_config
+from segue.cli.sidecar import load_sidecar, settings_of
+from segue.config import Config, ConfigError, Key, child_environment
+from segue.sidecar.agents import Launch, pointed_at
+from segue.sidecar.app import Settings, Sidecar
+from segue.sidecar.stats import Report, saved_share
+
+_NOT_FOUND = 127
+_NOT_EXECUTABLE = 126
+_SIGNALLED = 128
+#: Sent by the terminal to the whole foreground group, so that the program has them already.
+_OF_THE_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
+_PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
+
+
+def run_command(
+    command: Sequence[str], *, path: Path | None, gateways: Sequence[str], key: str | None, log: Path | None
+) -> int:
+    """Run the command; returns its exit status."""
+    if not command:
+        raise ConfigError("what is to be run? For example: segue run -- claude")
+    if log is None:  # the terminal is the program's
+        logging.disable()
+    else:
+        logging.basicConfig(
+            level="INFO", filename=log, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
+        )
+    config = load_sidecar(path, gateways=gateways, key=key, port=0)
+    try:
+        return run(_run(command, config, find_config(path)))
+    except (OSError, ValueError, ssl.SSLError) as error:
+        raise ConfigError(f"cannot start: {error}") from error
+
+
+async def _run(command: Sequence[str], config: Config, found: Path | None) -> int:
+    async with _gateway(config, found) as settings, Sidecar(settings) as sidecar:
+        status = await _run_child(pointed_at(command, sidecar.url))
+        report = sidecar.report()
+    print(saving(report), file=sys.stderr)
+    return status
+
+
+@asynccontextmanager
+async def _gateway(config: Config, found: Path | None) -> AsyncIterator[Settings]:
+    """Give the settings of the sidecar, if need be with a gateway in this process that only it can use."""
+    settings = settings_of(config.sidecar)
+    if config.sidecar.gateways:
+        yield settings
+        return
+    from segue.gateway.app import serving
+    from segue.upstreams.router import Router, Rule
+    from segue.upstreams.scripted import MODEL, ScriptedUpstream
+
+    key = secrets.token_urlsafe(32)
+    uses_own_api = found is not None and any(route.target == "self" for route in config.route)
+    replace = msgspec.structs.replace
+    store = config.server.store if uses_own_api else "memory:"
+    config = replace(
+        config,
+        server=replace(config.server, host="127.0.0.1", port=0, store=store),
+        key=[Key("run", "run", hashlib.sha256(key.encode()).hexdigest())],
+    )
+    router = None if uses_own_api else Router([Rule(ScriptedUpstream(), (MODEL,))])  # no model is loaded for nothing
+    async with serving(config, router) as (_, url):
+        dialing = settings.dialing._replace(key=key, cafile=None)
+        yield dataclasses.replace(settings, gateways=(url,), dialing=dialing)
+
+
+async def _run_child(launch: Launch) -> int:
+    program, *arguments = launch.command
+    try:
+        child = await asyncio.create_subprocess_exec(program, *arguments, env=child_environment(launch.variables))
+    except FileNotFoundError:
+        print(f"segue: {program}: not found", file=sys.stderr)
+        return _NOT_FOUND
+    except PermissionError:
+        print(f"segue: {program}: cannot be executed", file=sys.stderr)
+        return _NOT_EXECUTABLE
+    loop = asyncio.get_running_loop()
+    has_terminal = os.isatty(0)
+    for number in (*_OF_THE_TERMINAL, *_PASSED_ON):
+        is_passed_on = number in _PASSED_ON or not has_terminal
+        loop.add_signal_handler(number, _sender(child, number) if is_passed_on else _ignore)
+    status = await child.wait()
+    return status if status >= 0 else _SIGNALLED - status
+
+
+def _sender(child: Process, number: signal.Signals) -> Callable[[], None]:
+    def send() -> None:
+        if child.returncode is None:
+            child.send_signal(number)
+
+    return send
+
+
+def _ignore() -> None:
+    """The program has it from the terminal; it ends when it wants to, and so do we."""
+
+
+def saving(report: Report) -> str:
+    """Return what a sidecar saved, in one line."""
+    if not report.exchanges:
+        return "segue: no request came through here"
+    carried = report.tunnel_bytes_up + report.tunnel_bytes_down
+    plain = report.agent_bytes_in + report.agent_bytes_out
+    noun = "request" if report.exchanges == 1 else "requests"
+    return (
+        f"segue: {report.exchanges} {noun}: {_size(carried)} on the link instead of {_size(plain)} "
+        f"({saved_share(report):.1%} saved)"
+    )
+
+
+def _size(count: int) -> str:
+    kilo = 1000
+    return f"{count} B" if count < kilo else f"{count / kilo:,.1f} KB"

@@ -1,0 +1,114 @@
+"""`segue sidecar`: runs a sidecar until a signal, and says at the end what it has counted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import signal
+import ssl
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from segue.cli.loop import run
+from segue.cli.serve import find_config
+from segue.config import Config, ConfigError, cache_directory, load
+from segue.config import Sidecar as SidecarConfig
+from segue.sidecar import dialing, exchanges, listener
+from segue.sidecar.app import Settings, Sidecar
+from segue.sidecar.parking import Bounds
+from segue.sidecar.session import Patience
+from segue.sidecar.shelf import ShelfLimits
+
+_ADDRESS = re.compile(r"(?:(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]]*):)?(?P<port>[0-9]{1,5})")
+
+
+def run_sidecar(
+    path: Path | None,
+    *,
+    log: str,
+    gateways: Sequence[str],
+    listen: str | None,
+    key: str | None,
+    direct: bool | None,
+    cafile: Path | None,
+    cache: bool | None,
+) -> int:
+    """Run a sidecar until a signal; returns the exit status."""
+    logging.basicConfig(
+        level=log.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
+    )
+    host, port = (None, None) if listen is None else parse_address(listen)
+    config = load_sidecar(
+        path,
+        gateways=gateways,
+        host=host,
+        port=port,
+        key=key,
+        direct=direct,
+        cafile=None if cafile is None else str(cafile),
+        cache=cache,
+    )
+    if not config.sidecar.gateways:
+        raise ConfigError("which gateway? Name it with --gateway wss://HOST, or in [sidecar] gateways")
+    settings = settings_of(config.sidecar)
+    try:
+        return run(_run(settings))
+    except (OSError, ValueError, ssl.SSLError) as error:
+        raise ConfigError(f"cannot start: {error}") from error
+
+
+def load_sidecar(path: Path | None, *, gateways: Sequence[str], **said: object) -> Config:
+    """Read the configuration with what the command line says of the sidecar (None: nothing)."""
+    return load(find_config(path), sidecar={"gateways": list(gateways) or None, **said})
+
+
+def settings_of(config: SidecarConfig) -> Settings:
+    """Return the settings of a sidecar as the configuration has them."""
+    return Settings(
+        gateways=tuple(config.gateways),
+        host=config.host,
+        port=config.port,
+        hosts=tuple(config.hosts),
+        origins=tuple(config.origins),
+        direct=config.direct,
+        cache=cache_directory(config),
+        dialing=dialing.Settings(key=config.key, cafile=config.cafile, connect_s=config.connect_timeout_s),
+        patience=Patience(wait_s=config.patience_s, give_up_s=config.give_up_s),
+        listener=listener.Limits(
+            max_body_bytes=config.max_body_bytes,
+            max_message_bytes=config.max_body_bytes,
+            max_held_bytes=config.max_held_bytes,
+            max_connections=config.max_connections,
+        ),
+        exchanges=exchanges.Limits(max_message_bytes=config.max_body_bytes, parking=Bounds(keep_s=config.park_s)),
+        shelf=ShelfLimits(memory_bytes=config.memory_bytes, disk_bytes=config.disk_bytes),
+    )
+
+
+def parse_address(text: str) -> tuple[str | None, int]:
+    """Take HOST:PORT, or a port alone, apart.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    found = _ADDRESS.fullmatch(text)
+    if found is None:
+        raise ConfigError(f"{text!r} is not an address to listen on, such as 127.0.0.1:4748")
+    return (found["host"] or "").strip("[]") or None, int(found["port"])
+
+
+async def _run(settings: Settings) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with Sidecar(settings) as sidecar:
+        print(f"segue: sidecar listening on {sidecar.url}", flush=True)
+        await stop.wait()
+        report = sidecar.report()
+    print(msgspec.json.encode(report).decode(), flush=True)
+    return 0
