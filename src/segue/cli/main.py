@@ -25,6 +25,19 @@ ConfigFile = Annotated[
     Path | None, Parameter(name=["--config", "-c"], help="TOML file; default: segue.toml in this folder, if it exists.")
 ]
 
+Gateways = Annotated[
+    tuple[str, ...],
+    Parameter(
+        name="--gateway",
+        help="wss://HOST or ws://HOST:PORT; again for others, in order.",
+        negative="",
+        show_default=False,
+    ),
+]
+GatewayKey = Annotated[
+    str | None, Parameter(help="Our API key at the gateway; SEGUE_SIDECAR_KEY keeps it out of the process list.")
+]
+
 
 @app.command
 def serve(
@@ -43,6 +56,59 @@ def serve(
     from segue.cli.serve import run_serve
 
     return run_serve(config, log=log, host=host, port=port, store=store)
+
+
+@app.command
+def sidecar(  # noqa: PLR0913 - one for each option
+    *,
+    config: ConfigFile = None,
+    gateway: Gateways = (),
+    listen: Annotated[
+        str | None, Parameter(help="HOST:PORT; port 0 picks a free one [default: 127.0.0.1:4748].")
+    ] = None,
+    key: GatewayKey = None,
+    direct: Annotated[
+        bool | None, Parameter(help="Go straight to the provider when no gateway can be reached.", negative="")
+    ] = None,
+    cafile: Annotated[Path | None, Parameter(help="Certificates to verify gateways by.")] = None,
+    cache: Annotated[
+        bool | None, Parameter(help="Keep a few request bodies on disk, for a new start [default: yes].")
+    ] = None,
+    stats: Annotated[bool, Parameter(help="Show what the sidecar that runs already is doing.", negative="")] = False,
+    log: Annotated[Literal["debug", "info", "warning", "error"], Parameter(help="How much to log on stderr.")] = "info",
+) -> int:
+    """Run the local end of the tunnel: agents talk to it as to the provider, and it sends a gateway what is new.
+
+    Prints `segue: sidecar listening on URL` when it is ready: URL/anthropic, URL/openai/v1 and URL/gemini are what to
+    point agents at. SIGTERM or Ctrl-C ends it, and it prints what it has counted as one JSON object.
+    """
+    if stats:
+        from segue.cli.stats_view import run_stats
+
+        return run_stats(config, listen)
+    from segue.cli.sidecar import run_sidecar
+
+    return run_sidecar(
+        config, log=log, gateways=gateway, listen=listen, key=key, direct=direct, cafile=cafile, cache=cache
+    )
+
+
+@app.command
+def run(
+    *command: Annotated[str, Parameter(help="The program and its arguments, behind --.", allow_leading_hyphen=False)],
+    config: ConfigFile = None,
+    gateway: Gateways = (),
+    key: GatewayKey = None,
+    log: Annotated[Path | None, Parameter(help="Append the log of sidecar and gateway to this file.")] = None,
+) -> int:
+    """Run an agent through a sidecar of its own: segue run --gateway wss://HOST -- claude
+
+    The agent is pointed at the sidecar by the variables that the SDKs of Anthropic, OpenAI and Google read. Without a
+    gateway there is one in this process. What was saved is said on stderr; the exit status is the agent's.
+    """
+    from segue.cli.run import run_command
+
+    return run_command(command, path=config, gateways=gateway, key=key, log=log)
 
 
 @app.command
