@@ -122,14 +122,16 @@ class Socket:
         if code in _NEVER_SENT or code not in _CODES:
             await self.abort()
             return
-        async with self._writing:
-            if self._wire.state is not ConnectionState.OPEN:
-                return
-            self._close_at = asyncio.get_running_loop().time() + self._limits.close_s
-            if self._patience is not None:
-                self._patience.reschedule(self._close_at)
-            with suppress(*NETWORK_ERRORS):  # whoever receives learns of it
+        try:
+            async with asyncio.timeout(self._limits.close_s), self._writing:
+                if self._wire.state is not ConnectionState.OPEN:
+                    return
+                self._close_at = asyncio.get_running_loop().time() + self._limits.close_s
+                if self._patience is not None:
+                    self._patience.reschedule(self._close_at)
                 await self._write(_close_event(code, reason))
+        except NETWORK_ERRORS:  # a timeout is one of them: the target reads nothing; whoever receives learns of it
+            await self.abort()
 
     async def abort(self) -> None:
         """Cut the connection; `receive` returns 1006 if nothing else had come."""
