@@ -18,7 +18,7 @@ from aiohttp import web
 
 from segue.config import Config
 from segue.egress.client import Egress
-from segue.egress.client import Limits as EgressLimits
+from segue.egress.limits import Limits as EgressLimits
 from segue.gateway.access import Access
 from segue.gateway.executor import Executor
 from segue.gateway.http import Routes
