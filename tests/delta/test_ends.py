@@ -273,6 +273,24 @@ def test_a_request_without_a_body_is_complete_when_its_open_has_left_and_not_bef
     assert told(pair, OutcomeUnknown) == [OutcomeUnknown(handle)]
 
 
+def test_a_request_opened_again_is_not_complete_before_it_has_left_again() -> None:
+    pair = joined()
+    handle = pair.sidecar.open(post(None))
+    assert list(packets(pair.sidecar, pair.now))
+    assert pair.sidecar.is_complete(handle)
+    pair.gateway.link_opened(pair.now)  # and the OPEN is lost
+    pair.sidecar.link_opened(pair.now)
+    for hello in packets(pair.sidecar, pair.now):
+        pair.gateway.receive(hello, pair.now)
+    for welcome in packets(pair.gateway, pair.now):
+        pair.sidecar.receive(welcome, pair.now)
+    assert not pair.sidecar.is_complete(handle)
+    restart(pair, b"epoch-2")
+    pair.run()
+    assert not told(pair, OutcomeUnknown)
+    assert opened(pair) == 3
+
+
 def test_an_upload_credited_before_the_hello_arrives_says_nothing_before_the_welcome() -> None:
     pair = joined()
     pair.sidecar.open(post(bytes(300_000)))
@@ -325,6 +343,38 @@ def test_room_that_a_resume_makes_is_told() -> None:
     pair.connect()  # and no acknowledgement came
     pair.run()
     assert pair.seen == [Writable(1)]
+
+
+def test_windows_that_were_lost_with_a_link_are_told_on_the_next() -> None:
+    pair = joined()
+    handle = pair.sidecar.open(post(bytes(INITIAL_WINDOW_BYTES + 1)))
+    pair.sidecar.open(post(None))
+    pair.run()
+    pair.gateway.reply(2, OK)
+    pair.gateway.send(2, bytes(INITIAL_WINDOW_BYTES + 1))
+    pair.run()
+    pair.cut()
+    pair.gateway.consume(1, INITIAL_WINDOW_BYTES)
+    pair.sidecar.consume(handle + 1, INITIAL_WINDOW_BYTES)
+    pair.connect()
+    pair.run()
+    assert UploadEnded(1) in pair.seen
+    assert sum(len(event.data) for event in pair.told if isinstance(event, ReplyData)) == INITIAL_WINDOW_BYTES + 1
+
+
+def test_what_is_over_at_the_gateway_swallows_what_is_still_sent() -> None:
+    pair = joined()
+    handle = pair.sidecar.open(post(None))
+    pair.run()
+    pair.gateway.reply(1, OK)
+    pair.gateway.abort(1, "aborted", b"")
+    pair.gateway.send(1, b"late")
+    pair.gateway.finish(1)
+    assert pair.gateway.room(1) == BUFFER_BYTES
+    pair.run()
+    assert pair.told[-1] == ExchangeReset(handle, "aborted", b"")
+    assert pair.gateway.room(1) == BUFFER_BYTES
+    pair.gateway.send(1, b"later")
 
 
 def test_a_reply_that_came_before_its_request_was_complete_is_never_mixed_with_another_nodes() -> None:
@@ -684,6 +734,30 @@ def test_what_breaks_the_protocol_fails_the_link(frames: tuple[Frame, ...]) -> N
     gateway = GatewayEnd(NODE)
     gateway.link_opened(0.0)
     assert isinstance(gateway.receive(packet_of(*frames), 0.0)[-1], LinkFailed)
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        (GoAway(),),
+        (Reply(1, last=True, piece=encode_reply(OK, LineTable())),),
+        (Welcome(VERSION, b"", 0, 1, b"", ()),),
+        (Welcome(VERSION + 1, NODE.epoch, 0, 1, b"", ()),),
+        (Welcome(VERSION, NODE.epoch, 0, 1, b"", ()), Welcome(VERSION, NODE.epoch, 0, 1, b"", ())),
+        (Welcome(VERSION, NODE.epoch, 0, 1, b"", ()), Hello(VERSION, b"", 0, ())),
+        (Welcome(VERSION, NODE.epoch, 0, 1, b"", ()), Reply(1, last=True, piece=b"?")),
+        (Welcome(VERSION, NODE.epoch, 0, 1, b"", ()), Data(1, 0, final=False, again=False, payload=b"no head")),
+        (Welcome(VERSION, NODE.epoch, 0, 1, b"", ()), Miss(2)),
+        (Welcome(VERSION, NODE.epoch, 0, 1, b"", ()), Miss(1), Miss(1)),
+    ],
+)
+def test_what_breaks_the_protocol_fails_the_sidecars_link(frames: tuple[Frame, ...]) -> None:
+    sidecar = SidecarEnd()
+    sidecar.open(post())
+    sidecar.open(post(None))
+    sidecar.link_opened(0.0)
+    assert isinstance(sidecar.receive(packet_of(*frames), 0.0)[-1], LinkFailed)
+    assert sidecar.next_packet(0.0) is None
 
 
 def test_a_welcome_says_which_node_answers_and_what_it_takes() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import partial
 from typing import NamedTuple
 
-from segue.delta.end import MAX_EXCHANGES, End, Exchange, Violation
+from segue.delta.end import BUFFER_BYTES, MAX_EXCHANGES, End, Exchange, Violation
 from segue.delta.events import Cancelled, GatewayEvent, Opened, UploadData, UploadEnded
 from segue.delta.frames import (
     VERSION,
@@ -117,9 +117,12 @@ class GatewayEnd(End[_Exchange, GatewayEvent]):
         return exchange is not None and exchange.head is not None
 
     def room(self, number: int) -> int:
-        """Return how many more bytes should be sent now; at 0, `Writable` tells when there is room again."""
+        """Return how many more bytes should be sent now; at 0, `Writable` tells when there is room again.
+
+        What is over takes anything, and drops it: nobody would tell when there is room.
+        """
         exchange = self._exchanges.get(number)
-        return 0 if exchange is None else self._room(exchange)
+        return BUFFER_BYTES if exchange is None or exchange.is_over else self._room(exchange)
 
     def unsent_bytes(self, number: int) -> int:
         """Return how much waits for the link: while something does, more can be put together before it is flushed."""

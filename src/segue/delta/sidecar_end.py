@@ -165,6 +165,8 @@ class SidecarEnd(End[_Exchange, SidecarEvent]):
     # --- frames ------------------------------------------------------------------------------------------------------
 
     def _on_frame(self, frame: Frame) -> None:
+        if not self._is_ready and not isinstance(frame, Welcome):
+            raise Violation("the first frame is not a WELCOME")
         match frame:
             case Welcome():
                 self._on_welcome(frame)
