@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -276,13 +277,15 @@ class _Exchange:
 
 
 @asynccontextmanager
-async def fake_gateway(script: Script | None = None) -> AsyncIterator[FakeGateway]:
+async def fake_gateway(
+    script: Script | None = None, *, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[FakeGateway]:
     gateway = FakeGateway(script or (lambda _: Answer()))
     application = web.Application()
     application.router.add_get("/segue/tunnel", gateway.serve)
     runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await site.start()
     gateway.port = runner.addresses[0][1]
     try:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 import msgspec
+from yarl import URL
 
 from segue.delta.failures import FailureCode
 from segue.delta.frames import MAX_PACKET_BYTES, SUBPROTOCOL
@@ -126,7 +127,7 @@ async def dialed(url: str, session_name: str, settings: Settings, context: ssl.S
     transports: list[asyncio.Transport] = []
 
     async def look(response: aiohttp.ClientResponse) -> None:
-        transports.append(await _accepted(response))
+        transports.append(await _accepted(response, url))
 
     connector = aiohttp.TCPConnector(ssl=context, force_close=True)
     no_limit = aiohttp.ClientTimeout(total=None)  # the link knows when it is dead
@@ -158,9 +159,9 @@ async def dialed(url: str, session_name: str, settings: Settings, context: ssl.S
             await socket.close()
 
 
-async def _accepted(response: aiohttp.ClientResponse) -> asyncio.Transport:
+async def _accepted(response: aiohttp.ClientResponse, url: str) -> asyncio.Transport:
     """Look at the answer to the upgrade before aiohttp does: it would throw the reason away."""
-    if response.history:
+    if response.url != URL(url):
         raise RefusedError(
             "segue_gateway_refused", "The gateway's address redirects to another, which is not followed."
         )

@@ -1,0 +1,81 @@
+"""Straight to the provider, when there is no gateway."""
+
+from __future__ import annotations
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from segue.bench.provider import Answer, SocketAnswer, provided
+from segue.delta.heads import Line
+from segue.egress.client import Egress
+from segue.egress.routes import Route, RouteTable, parse_target
+from segue.sidecar.direct import Direct
+from tests.sidecar.gateways import fake_gateway
+from tests.sidecar.sidecars import post, running
+
+NOWHERE = "ws://127.0.0.1:1"
+
+
+def to(url: str) -> Direct:
+    return Direct(Egress(), RouteTable([Route(prefix=b"/anthropic", target=parse_target(url), strip=True)]))
+
+
+async def test_a_request_reaches_the_provider_to_the_byte_and_its_reply_the_agent() -> None:
+    lines = (Line(b"X-One", b"1"), Line(b"x-one", b"2"))
+    async with provided(lambda _: Answer(status=201, reason=b"Made", lines=lines, pieces=(b"a", b"b"))) as provider:
+        async with running(NOWHERE, direct=to(provider.url)) as sidecar:
+            answer = await sidecar.post(b"{}", target="/anthropic/v1/%6d?x=%zz")
+            told = await sidecar.stats()
+        host = provider.url.removeprefix("http://").encode()
+        assert [one.raw_head for one in provider.requests] == [
+            b"POST /v1/%6d?x=%zz HTTP/1.1\r\nHost: " + host + b"\r\nX-Api-Key: k\r\nX-Stainless-Retry-Count: 0\r\n"
+            b"Content-Length: 2\r\n\r\n"
+        ]
+        assert provider.requests[0].body == b"{}"
+    assert answer.startswith(b"HTTP/1.1 201 Made\r\nX-One: 1\r\nx-one: 2\r\nTransfer-Encoding: chunked\r\n")
+    assert (told["direct"], told["recent"][0]["outcome"], told["recent"][0]["status"]) == (1, "direct", 201)
+
+
+async def test_it_is_not_for_a_gateway_that_refuses_us() -> None:
+    async with provided(lambda _: Answer()) as provider, fake_gateway() as gateway:
+        gateway.refusal = (401, "no such key")
+        async with running(gateway.url, direct=to(provider.url)) as sidecar:
+            assert (await sidecar.post(b"{}")).startswith(b"HTTP/1.1 401 ")
+        assert provider.requests == []
+
+
+async def test_a_provider_that_is_not_there_is_told() -> None:
+    async with running(NOWHERE, direct=to("http://127.0.0.1:1")) as sidecar:
+        answer = await sidecar.post(b"{}")
+        unknown = await sidecar.post(b"{}", target="/elsewhere")
+    assert answer.startswith(b"HTTP/1.1 502 ")
+    assert b"upstream_unreachable" in answer
+    assert unknown.startswith(b"HTTP/1.1 404 ")
+
+
+async def test_an_agent_that_hangs_up_closes_the_request_at_the_provider() -> None:
+    async with (
+        provided(lambda _: Answer(delay_s=60.0)) as provider,
+        running(NOWHERE, direct=to(provider.url)) as sidecar,
+    ):
+        agent = await sidecar.connect()
+        await agent.send(post(b"{}"))
+        await provider.seen(1)
+        agent.hang_up()
+        await provider.abandoned(0)
+
+
+async def test_a_websocket_goes_straight_too_and_so_does_its_refusal() -> None:
+    script = lambda request: Answer(status=101 if request.target == b"/ok" else 426)  # noqa: E731 - one line says it
+    echo = lambda message: SocketAnswer(messages=(message.data, b"two"), close_code=4000, close_reason="done")  # noqa: E731 - as above
+    async with provided(script, echo) as provider, running(NOWHERE, direct=to(provider.url)) as sidecar:
+        url = sidecar.sidecar.url.replace("http", "ws") + "/anthropic"
+        async with connect(f"{url}/ok") as socket:
+            await socket.send("one")
+            assert [await socket.recv(), await socket.recv()] == ["one", "two"]
+            await socket.wait_closed()
+            assert (socket.close_code, socket.close_reason) == (4000, "done")
+        with pytest.raises(InvalidStatus, match="426"):
+            async with connect(f"{url}/no"):
+                pass
