@@ -1,4 +1,4 @@
-"""Agents that speak to a listener in raw bytes, so that a test sees and decides every one of them."""
+"""Agents that speak to a listener in raw bytes, so that a test sees and decides every one of them; and what answers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,26 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from urllib.parse import urlsplit
 
+from segue.delta.heads import Line, ReplyHead
 from segue.sidecar.listener import Limits, Listener
 from segue.sidecar.request import Request
 
 Handler = Callable[[Request], Awaitable[None]]
+
+OK = ReplyHead(200, b"OK", (Line(b"content-TYPE", b"text/plain"),))
+GET = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n"
+POST = b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello"
+
+
+def sized(body: bytes) -> ReplyHead:
+    return ReplyHead(200, b"OK", (Line(b"Content-Length", b"%d" % len(body)),))
+
+
+async def echo(request: Request) -> None:
+    body = request.body or b"nothing"
+    await request.start(sized(body))
+    await request.send(body)
+    await request.end()
 
 
 class RawAgent:

@@ -30,7 +30,11 @@ UPGRADE = (
 
 
 def frame(opcode: Opcode, data: bytes, *, fin: bool = True) -> bytes:
-    return Frame(opcode, data, fin).serialize(mask=True)
+    """A client's frame, masked always in the same way."""
+    head, mask = Frame(opcode, data, fin).serialize(mask=False), b"mask"
+    start = len(head) - len(data)
+    masked = bytes(byte ^ mask[at % 4] for at, byte in enumerate(data))
+    return head[:1] + bytes([head[1] | 0x80]) + head[2:start] + mask + masked
 
 
 async def echo(request: Request) -> None:

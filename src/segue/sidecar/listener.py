@@ -94,6 +94,7 @@ class Listener:
         self._admission = Admission((host, *hosts), origins)
         self._limits = Limits() if limits is None else limits
         self._server: asyncio.Server | None = None
+        self._is_closing = False
         self._serving: dict[Wire, asyncio.Task[None]] = {}
         self._idle: dict[Wire, None] = {}  # in the order in which they became so
         self._budget = Budget(self._limits.max_held_bytes)
@@ -112,6 +113,7 @@ class Listener:
         """Stop listening, cancel what is being answered, and cut all connections."""
         if self._server is None:
             return
+        self._is_closing = True
         self._server.close()
         tasks = list(self._serving.values())
         for task in tasks:
@@ -125,6 +127,9 @@ class Listener:
     def _opened(self, wire: Wire) -> None:
         limit = self._limits.max_connections
         idle = next(iter(self._idle), None)
+        if self._is_closing:  # accepted before, connected after
+            wire.abort()
+            return
         if len(self._serving) < limit:
             work = self._serve(wire)
         elif idle is not None:  # its agent wants nothing now, and will connect again
