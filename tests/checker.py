@@ -13,25 +13,41 @@ import json
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, NoReturn, TypeAlias
 
-from openai.types import responses as sdk
-from pydantic import ValidationError as ModelError
+from tests.document import (
+    EXTRA_EVENTS,
+    Json,
+    Violation,
+    check_object,
+    event_schemas,
+    schemas,
+    short,
+    validate,
+    validate_model,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from pydantic import BaseModel
+__all__ = [
+    "Json",
+    "SocketChecker",
+    "StreamChecker",
+    "Transport",
+    "Violation",
+    "check_error",
+    "check_event",
+    "check_response",
+    "check_sse",
+    "parse_json",
+    "parse_sse",
+]
 
-Json: TypeAlias = dict[str, Any]
 Transport: TypeAlias = Literal["sse", "websocket"]
 
 ERROR_SCHEMAS: Final[dict[Transport, str]] = {"sse": "ErrorStreamingEvent", "websocket": "WebSocketErrorEvent"}
 TERMINAL: Final = {f"response.{status}": status for status in ("completed", "failed", "incomplete")}
-# The document leaves `status` a free string; clients do not.
-STATUSES: Final = ("queued", "in_progress", "completed", "failed", "incomplete", "cancelled")
 # What echoes the request or names the response cannot change while the response is made.
 STABLE_KEYS: Final = (
     *("id", "created_at", "model", "previous_response_id", "instructions", "tools", "tool_choice", "store"),
@@ -40,76 +56,47 @@ STABLE_KEYS: Final = (
 _STREAM_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,256}")
 
 
-class Extra(NamedTuple):
-    """A legal shape that the document cannot express, judged by the openai SDK's model in strict mode instead."""
-
-    model: type[BaseModel]
-    reason: str
-
-
-EXTRA_EVENTS: Final = {
-    "response.custom_tool_call_input.delta": Extra(
-        sdk.ResponseCustomToolCallInputDeltaEvent, "the document knows function tools only; Codex edits by custom tools"
-    ),
-    "response.custom_tool_call_input.done": Extra(sdk.ResponseCustomToolCallInputDoneEvent, "closes those deltas"),
-}
-# By a schema of the union that lacks the shape, and the shape's `type`.
-EXTRA_MEMBERS: Final = {
-    ("FunctionCall", "custom_tool_call"): Extra(sdk.ResponseCustomToolCallItem, "the item that those events build"),
-    ("FunctionTool", "custom"): Extra(sdk.CustomTool, "`tools` echoes the request, which may hold custom tools"),
-    ("FunctionToolChoice", "custom"): Extra(sdk.ToolChoiceCustom, "`tool_choice` may name a custom tool"),
-}
-
-
-class Violation(AssertionError):
-    """Something on the wire is not what the protocol, or segue's own rules, allow."""
-
-    def __init__(self, event: str, path: str, reason: str) -> None:
-        self.event, self.path, self.reason = event, path, reason
-        super().__init__(f"{event} at {path}: {reason}" if path else f"{event}: {reason}")
-
-
 # ---------------------------------------------------------------------------------------- single objects, one SSE body
 
 
 def check_event(frame: Json, *, transport: Transport) -> None:
     """Validate one streaming event or error frame by itself; the order of events is `StreamChecker`'s business."""
-    _check_object("frame", frame)
+    check_object("frame", frame)
     kind = frame.get("type")
     if not isinstance(kind, str):
-        raise Violation("frame", "type", f"{_short(kind)} is not a string")
+        raise Violation("frame", "type", f"{short(kind)} is not a string")
     if kind in EXTRA_EVENTS:
-        _validate_model(kind, EXTRA_EVENTS[kind], frame)
+        validate_model(kind, EXTRA_EVENTS[kind], frame)
     elif kind == "error":
-        _validate(kind, schemas()[ERROR_SCHEMAS[transport]], frame)
+        validate(kind, schemas()[ERROR_SCHEMAS[transport]], frame)
         if transport == "websocket" and not 400 <= frame["status"] <= 599:
             raise Violation(kind, "status", f"{frame['status']} is not the status of an error")
     elif kind in event_schemas():
-        _validate(kind, event_schemas()[kind], frame)
+        validate(kind, event_schemas()[kind], frame)
     else:
         raise Violation(kind, "type", "is not an event of the Responses API; vendor events break conforming clients")
     lane = frame.get("stream_id", "default")
     if not isinstance(lane, str) or not _STREAM_ID.fullmatch(lane) or (transport == "sse" and "stream_id" in frame):
-        raise Violation(kind, "stream_id", f"{_short(lane)} is not a stream id of WebSocket mode")
+        raise Violation(kind, "stream_id", f"{short(lane)} is not a stream id of WebSocket mode")
 
 
 def check_response(response: Json) -> None:
     """Validate a response object: the schema, which requires all 31 keys (null where allowed), and a known status."""
-    _validate("response", schemas()["ResponseResource"], response)
+    validate("response", schemas()["ResponseResource"], response)
 
 
 def check_error(body: Json) -> None:
     """Validate the body of an HTTP error: `{"error": {message, type, param, code}}`, nothing else beside `error`."""
-    _check_object("error body", body)
+    check_object("error body", body)
     error = body.get("error")
     if not isinstance(error, dict) or len(body) != 1:
-        raise Violation("error body", "", f"has not one key, `error`, with an object: {_short(body)}")
+        raise Violation("error body", "", f"has not one key, `error`, with an object: {short(body)}")
     for key in ("message", "type", "param", "code"):
         if key not in error:
             raise Violation("error body", "error", f"lacks {key}")
         absent = error[key] is None and key in ("param", "code")
         if not absent and not (isinstance(error[key], str) and error[key].strip()):
-            raise Violation("error body", f"error.{key}", f"{_short(error[key])} is not a non-empty string")
+            raise Violation("error body", f"error.{key}", f"{short(error[key])} is not a non-empty string")
 
 
 def parse_json(text: str) -> Json:
@@ -130,8 +117,8 @@ def parse_json(text: str) -> Json:
     try:
         value: Json = json.loads(text, object_pairs_hook=unique, parse_constant=constant)
     except json.JSONDecodeError as error:
-        raise Violation("frame", "", f"is not JSON ({error}): {_short(text)}") from None
-    _check_object("frame", value)
+        raise Violation("frame", "", f"is not JSON ({error}): {short(text)}") from None
+    check_object("frame", value)
     return value
 
 
@@ -151,7 +138,7 @@ def parse_sse(data: bytes) -> list[tuple[str, str]]:
         raise Violation("sse", "", f"does not end with a blank line but with {text[-40:]!r}")
     *blocks, last = text[:-2].split("\n\n")
     if last != "data: [DONE]":
-        raise Violation("sse", f"block {len(blocks)}", f"the last block is {_short(last)}, not 'data: [DONE]'")
+        raise Violation("sse", f"block {len(blocks)}", f"the last block is {short(last)}, not 'data: [DONE]'")
     return [_parse_block(block, f"block {index}") for index, block in enumerate(blocks)]
 
 
@@ -167,7 +154,7 @@ def check_sse(data: bytes) -> StreamChecker:
 def _parse_block(block: str, where: str) -> tuple[str, str]:
     lines = block.split("\n")
     if len(lines) != 2 or not lines[0].startswith("event: ") or not lines[1].startswith("data: "):
-        raise Violation("sse", where, f"is not one `event: ` and one `data: ` line: {_short(block)}")
+        raise Violation("sse", where, f"is not one `event: ` and one `data: ` line: {short(block)}")
     event, text = lines[0].removeprefix("event: "), lines[1].removeprefix("data: ")
     kind = parse_json(text).get("type")
     if event != kind:
@@ -334,7 +321,7 @@ class StreamChecker:
         status, usage = response["status"], response["usage"]
         for key, wanted in (("error", status == "failed"), ("incomplete_details", status == "incomplete")):
             value = response[key]
-            self._expect((value is not None) == wanted, f"response.{key}", f"is {_short(value)} if {status}")
+            self._expect((value is not None) == wanted, f"response.{key}", f"is {short(value)} if {status}")
         if status == "completed":
             self._expect(usage is not None, "response.usage", "is null in a completed response")
             ended = (response["completed_at"] or 0) >= response["created_at"]
@@ -344,7 +331,7 @@ class StreamChecker:
             cached = usage["input_tokens_details"]["cached_tokens"]
             reasoning = usage["output_tokens_details"]["reasoning_tokens"]
             adds_up = 0 <= cached <= sent and 0 <= reasoning <= made and usage["total_tokens"] == sent + made
-            self._expect(adds_up, "response.usage", f"does not add up: {_short(usage)}")
+            self._expect(adds_up, "response.usage", f"does not add up: {short(usage)}")
 
     # Items
 
@@ -443,7 +430,7 @@ class StreamChecker:
 
     def _equal(self, path: str, expected: object, actual: object) -> None:
         if expected != actual:
-            self._fail(path, f"is {_short(actual)}, expected {_short(expected)}")
+            self._fail(path, f"is {short(actual)}, expected {short(expected)}")
 
     def _expect(self, true: bool, path: str, reason: str) -> None:
         if not true:
@@ -458,6 +445,7 @@ class StreamChecker:
 
 class SocketChecker:
     """Splits what one connection receives into turns and checks each; `turns` are the finished ones, as they ended.
+    What is said about steering belongs to no turn; it is in `steers`.
 
     `lanes` are the stream ids that the client has used. Any other is judged as a frame of the default lane, where it
     is a violation: a `stream_id` on the default lane must not pass for a new lane.
@@ -465,12 +453,17 @@ class SocketChecker:
 
     def __init__(self, lanes: Iterable[str] = ()) -> None:
         self.turns: list[StreamChecker] = []
+        self.steers: list[Json] = []
         self._open: dict[str | None, StreamChecker] = {}
         self._lanes = frozenset(lanes)
 
     def feed(self, frame: Json) -> None:
         """Check the next frame of the connection."""
-        _check_object("frame", frame)
+        check_object("frame", frame)
+        if frame.get("type") in EXTRA_EVENTS and str(frame["type"]).startswith("response.steer."):
+            check_event(frame, transport="websocket")
+            self.steers.append(frame)
+            return
         lane = frame.get("stream_id") if frame.get("stream_id") in self._lanes else None
         turn = self._open.setdefault(lane, StreamChecker("websocket", stream_id=lane))
         turn.feed(frame)
@@ -483,117 +476,4 @@ class SocketChecker:
             turn.finish()
         ids = [turn.response["id"] for turn in self.turns if turn.response is not None]
         if len(set(ids)) != len(ids):
-            raise Violation("socket", "response.id", f"two turns have the same id: {_short(ids)}")
-
-
-# ------------------------------------------------------------------------------------------------------- the document
-#
-# The jsonschema package takes milliseconds for a response object, and then says "is not valid under any of the given
-# schemas". The document uses few keywords, so they are read here, ten times faster and with the field named. A test
-# holds the verdicts against those of that package, and another that no other keyword occurs.
-
-_NULL: Final = {"type": "null"}
-_TYPES: Final = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer", float: "number"}
-
-
-@cache
-def schemas() -> dict[str, Json]:
-    """The schemas of the document, with three amendments."""
-    text = files("llm_comply").joinpath("specs/openresponses.json").read_text("utf-8")
-    found: dict[str, Json] = json.loads(text)["components"]["schemas"]
-    # It lets a response echo `text.format.schema` only as null; OpenAI echoes the schema, and the SDK's model needs it.
-    found["JsonSchemaResponseFormat"]["properties"]["schema"] = {"anyOf": [{"type": "object"}, _NULL]}
-    # It leaves these open; the SDK's models do not.
-    found["ResponseResource"]["properties"]["status"]["enum"] = list(STATUSES)
-    found["WebSocketErrorEvent"]["properties"]["error"]["required"].append("type")
-    return found
-
-
-@cache
-def event_schemas() -> dict[str, Json]:
-    """The schema of each event type; for `error`, the one of SSE."""
-    named = [schema for name, schema in schemas().items() if name.endswith("StreamingEvent")]
-    return {schema["properties"]["type"]["enum"][0]: schema for schema in named}
-
-
-def _validate(event: str, schema: Json, value: object, path: str = "") -> None:
-    schema = _resolved(schema)
-    if "type" in schema and not _has_type(value, schema["type"]):
-        raise Violation(event, path, f"{_short(value)} is not of type {schema['type']}")
-    if "enum" in schema and value not in schema["enum"]:
-        raise Violation(event, path, f"{_short(value)} is not one of {', '.join(schema['enum'])}")
-    for member in schema.get("allOf", ()):
-        _validate(event, member, value, path)
-    for key in schema.keys() & {"anyOf", "oneOf"}:
-        _validate_union(event, schema[key], value, path)
-    if isinstance(value, dict):
-        _validate_members(event, schema, value, path)
-    elif isinstance(value, list) and "items" in schema:
-        for index, member in enumerate(value):
-            _validate(event, schema["items"], member, f"{path}[{index}]")
-
-
-def _validate_members(event: str, schema: Json, value: Json, path: str) -> None:
-    missing = [name for name in schema.get("required", ()) if name not in value]
-    if missing:
-        raise Violation(event, path, f"lacks {', '.join(missing)}")
-    members, others = schema.get("properties", {}), schema.get("additionalProperties", True)
-    for name, member in value.items():
-        expected = members.get(name, others)
-        if expected is not True:
-            _validate(event, expected, member, f"{path}.{name}" if path else name)
-
-
-def _validate_union(event: str, members: list[Json], value: object, path: str) -> None:
-    """The members of each union in the document exclude each other: by their `type`, or as types of JSON."""
-    if value is None and _NULL in members:
-        return
-    kind = str(value.get("type")) if isinstance(value, dict) else ""
-    named = [(member.get("$ref", "").rpartition("/")[2], member) for member in members if member != _NULL]
-    extra = [EXTRA_MEMBERS[name, kind] for name, _ in named if (name, kind) in EXTRA_MEMBERS]
-    fitting = [member for name, member in named if _tag(name) in (kind, "")]
-    if len(fitting) > 1:
-        fitting = [member for member in fitting if _has_type(value, _resolved(member)["type"])]
-    if extra:
-        _validate_model(event, extra[0], value, path)
-    elif fitting:
-        _validate(event, fitting[0], value, path)
-    else:
-        raise Violation(event, path, f"{_short(value)} is not of any kind that is allowed here")
-
-
-def _validate_model(event: str, extra: Extra, value: object, path: str = "") -> None:
-    try:
-        # As JSON, because strict mode refuses a dict in place of a nested model.
-        extra.model.model_validate_json(json.dumps(value), strict=True)
-    except ModelError as error:
-        detail = error.errors()[0]
-        where = ".".join(str(step) for step in (path, *detail["loc"]) if step != "")
-        raise Violation(event, where, detail["msg"]) from None
-
-
-@cache
-def _tag(name: str) -> str:
-    """The one `type` that the named schema requires, or nothing."""
-    schema = schemas().get(name, {})
-    kinds = schema.get("properties", {}).get("type", {}).get("enum", ())
-    return kinds[0] if len(kinds) == 1 and "type" in schema["required"] else ""
-
-
-def _resolved(schema: Json) -> Json:
-    return schemas()[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
-
-
-def _has_type(value: object, name: str) -> bool:
-    found = _TYPES.get(type(value), "null")
-    return found == name or (found, name) == ("integer", "number")  # and 1.0 is no integer, unlike in JSON Schema
-
-
-def _check_object(event: str, value: object) -> None:
-    if not isinstance(value, dict):
-        raise Violation(event, "", f"is not an object but {_short(value)}")
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:150]}…{text[-40:]}"
+            raise Violation("socket", "response.id", f"two turns have the same id: {short(ids)}")

@@ -11,8 +11,6 @@ import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # the package ships no types
 
 from tests.checker import (
-    EXTRA_EVENTS,
-    EXTRA_MEMBERS,
     SocketChecker,
     StreamChecker,
     Violation,
@@ -20,11 +18,10 @@ from tests.checker import (
     check_event,
     check_response,
     check_sse,
-    event_schemas,
     parse_json,
     parse_sse,
-    schemas,
 )
+from tests.document import EXTRA_EVENTS, EXTRA_MEMBERS, event_schemas, schemas
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -29,7 +29,7 @@ from segue.gateway.app import Gateway
 from segue.gateway.http import Routes
 from segue.gateway.metrics import Metrics
 from segue.gateway.replies import REPLIES, socket_reply
-from segue.protocol import session
+from segue.protocol import lanes, session
 from segue.protocol.events import Ended, Event, OutputWriter
 from segue.protocol.ids import ENTROPY_BYTES, new_response_id
 from segue.protocol.problems import Code, previous_response_not_found
@@ -324,6 +324,7 @@ _ROUTES = {
     ("DELETE", "/v1/responses/{id}"): "Delete a stored response. Its id resolves to nothing at once.",
     ("GET", "/v1/responses/{id}/input_items"): "Everything the response saw. Query: `limit`, `order`, `after`.",
     ("GET", "/v1/models"): "The models that can be named in a request; globs of the configuration are not listed.",
+    ("GET", "/segue/tunnel"): "Upgrade to the tunnel of a sidecar.",
     ("GET", "/healthz"): "Whether the process answers.",
     ("GET", "/readyz"): "Whether the store works and the gateway takes turns; 503 while it drains.",
     ("GET", "/metrics"): "Metrics for Prometheus.",
@@ -419,6 +420,7 @@ def session_words() -> str:
     """Write what the inputs and actions mean: the comments behind them in the code."""
     rows: list[Row] = []
     for what, enum in (
+        ("lane, state", session.LaneState),
         ("lane", session.LaneInput),
         ("lane, action", session.Action),
         ("connection", session.PhaseInput),
@@ -435,9 +437,28 @@ def _members(enum: type[Enum]) -> Iterator[tuple[str, str]]:
 
 
 def lane_diagram() -> str:
-    """Draw a lane. That `next` starts a turn is not in its table, since it depends on the queue."""
+    """Draw a lane. What `next` leads to is not in its table, since it depends on the queue and on other lanes."""
     arrows = [(state.value, event.value, after.value) for (state, event), (after, _) in session.LANE.items()]
-    return _diagram("idle", [*arrows, ("idle", "next, if something waits", "running")])
+    following = [
+        ("idle", "next, if a turn waits and may run", "running"),
+        ("idle", "next, if a turn waits and may not", "ready"),
+    ]
+    return _diagram("idle", [*arrows, *following])
+
+
+def profiles() -> str:
+    """Write what the profiles of WebSocket connections allow."""
+    rows = [
+        (code(name), str(bounds.names or "none"), str(bounds.in_flight), _KEPT[name])
+        for name, bounds in lanes.BOUNDS.items()
+    ]
+    return table(("profile", "lanes with a name", "turns at once", "responses kept"), rows)
+
+
+_KEPT: Mapping[lanes.Profile, str] = {
+    "openai": "the latest of each lane, and the parent of each fork that waits",
+    "serial": "the latest of the connection",
+}
 
 
 def phase_diagram() -> str:
@@ -473,6 +494,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "routes": routes,
     "commands": commands,
     "session-words": session_words,
+    "profiles": profiles,
     "lane-table": lane_table,
     "lane-diagram": lane_diagram,
     "phase-table": phase_table,

@@ -174,7 +174,7 @@ def _wrong_messages() -> list[str]:
         {"truncation": MARKER},
         {"tool_choice": MARKER},
         {"conversation": MARKER},
-        {"stream_id": MARKER},
+        {"stream_id": f" {MARKER}"},
         {"metadata": {MARKER * 10: "long"}},
         {"temperature": MARKER},
     ]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterable
 from io import BytesIO
 from typing import Any, NamedTuple, Self, TypeAlias
 
@@ -111,14 +112,14 @@ class Http:
 
 
 class Socket:
-    """A connection in WebSocket mode. `last` is the last frame received, as it came."""
+    """A connection in WebSocket mode, with the lanes given. `last` is the last frame received, as it came."""
 
-    def __init__(self, url: str, secret: str | None = None, **options: object) -> None:
+    def __init__(self, url: str, secret: str | None = None, *, lanes: Iterable[str] = (), **options: object) -> None:
         headers = {} if secret is None else {"Authorization": f"Bearer {secret}"}
         settings: dict[str, Any] = {"compression": None, "max_size": None, "additional_headers": headers, **options}
         self._connect = connect(f"{url.replace('http', 'ws', 1)}/v1/responses", proxy=None, **settings)
         self.last = ""
-        self._checker = SocketChecker()
+        self._checker = SocketChecker(lanes)
         self._vanished = False
         self.connection: ClientConnection
 
@@ -155,6 +156,11 @@ class Socket:
         while len(self._checker.turns) == before:
             await self.frame()
         return self._checker.turns[-1]
+
+    async def turns(self, count: int) -> dict[str, StreamChecker]:
+        """Receive until this many turns have ended since the last was taken; by lane, the default lane as ''."""
+        ended = [await self.turn() for _ in range(count)]
+        return {turn.frames[-1].get("stream_id", "") if turn.frames else "": turn for turn in ended}
 
     async def ask(self, **fields: object) -> StreamChecker:
         """Ask for a response and receive it."""

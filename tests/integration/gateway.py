@@ -6,7 +6,7 @@ Not here: the clients themselves, and what the SDKs see (`tap`).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import MappingProxyType
 from typing import Any, Final, Protocol
@@ -43,9 +43,9 @@ class Running:
         """A client over HTTP, with connections of its own."""
         return await self._stack.enter_async_context(Http(self.url, secret))
 
-    async def socket(self, secret: str | None = None, **options: object) -> Socket:
-        """A new connection in WebSocket mode; `options` are those of `websockets.connect`."""
-        return await self._stack.enter_async_context(Socket(self.url, secret, **options))
+    async def socket(self, secret: str | None = None, *, lanes: Iterable[str] = (), **options: object) -> Socket:
+        """A new connection in WebSocket mode; `lanes` are those used on it, `options` those of `websockets.connect`."""
+        return await self._stack.enter_async_context(Socket(self.url, secret, lanes=lanes, **options))
 
     async def tap(self) -> Tap:
         """A way in for clients that do not judge what they get."""

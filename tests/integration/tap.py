@@ -124,14 +124,15 @@ class Tap:
         self.bodies += 1
 
     def _judge_socket(self, received: bytes, sent: bytes) -> None:
-        checker = SocketChecker()
+        asked = [parse_json(text) for text in _texts(sent, masked=True)]
+        checker = SocketChecker(message["stream_id"] for message in asked if "stream_id" in message)
         for text in _texts(received, masked=False):
             checker.feed(parse_json(text))
         checker.finish()
         for turn in checker.turns:
             self._keep(turn.response)
         self.turns += len(checker.turns)
-        self.asked += [parse_json(text) for text in _texts(sent, masked=True)]
+        self.asked += asked
 
     def _keep(self, response: Json | None) -> None:
         if response is not None:

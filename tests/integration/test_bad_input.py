@@ -121,19 +121,22 @@ WRONG = [
     unsupported("conversation", "send previous_response_id", {"conversation": "conv_1"}),
     unsupported("conversation", "send previous_response_id", {"conversation": {"id": "conv_1"}}),
     unsupported("prompt", "send instructions and input", {"prompt": {"id": "pmpt_1"}}),
-    unsupported("stream_id", "leave it out", {"stream_id": "lane"}),
     unsupported("background", "", {"background": True}),
     unsupported("input[0]", "send the item itself", item(type="item_reference", id="msg_1")),
     unsupported("input[0]", "send the item itself", item(id="msg_1")),
     Bad(item(type="function_call_output", call_id="call_1", output="done"), "tool_call_not_found", "input[0].call_id",
         "Continue the response that made the call, or send the call item before its output."),
 ]  # fmt: skip
+#: What only HTTP refuses.
+BODIES = [unsupported("stream_id", "lanes are for WebSocket mode", {"stream_id": "lane"})]
 MESSAGES = [
+    Bad({"stream_id": "a lane"}, "invalid_stream_id", "stream_id", "must be a non-empty string"),
+    lacks("previous_response_id", {"type": "response.steer"}),
     lacks("type", {"type": None}),
     wrong("type", "a string", {"type": 7}),
     *(
         Bad({"type": kind}, "unknown_event_type", "type", "A client sends 'response.create'")
-        for kind in ("response.cancel", "response.steer", "session.update", "ping", "")
+        for kind in ("response.cancel", "session.update", "ping", "")
     ),
 ]
 
@@ -163,7 +166,7 @@ async def first(socket: Socket, **fields: object) -> str:
     return ident
 
 
-@pytest.mark.parametrize("bad", named(NOT_JSON + WRONG))
+@pytest.mark.parametrize("bad", named(NOT_JSON + WRONG + BODIES))
 async def test_http_answers_with_a_status_and_changes_nothing(start: Start, bad: Bad) -> None:
     gateway = await start(say("one"), say("two"))
     http = await gateway.http()

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from segue.protocol.codec import MAX_DEPTH
 from segue.protocol.events import error_event
 from segue.protocol.items import Input, join, user_message
-from segue.protocol.problems import Problem, invalid_json, missing, unknown_type, unsupported
-from segue.protocol.requests import Create, Settings, parse_create, parse_message
+from segue.protocol.problems import Problem, invalid_json, invalid_stream_id, missing, unknown_type, unsupported
+from segue.protocol.requests import Create, Message, Settings, Steer, parse_create, parse_message
 from segue.protocol.responses import encode_echo
 from tests.strategies import FIELDS, bodies, hostile_bytes, hostile_texts, pretty
 
@@ -117,7 +117,7 @@ def test_a_tool_of_a_kind_we_do_not_know_is_the_upstreams_business(kind: str) ->
 def test_a_message_is_a_body_with_a_type() -> None:
     """WebSocket mode adds nothing else."""
     sent = message()
-    assert parse_message(sent) == Create(settings=Settings(model="m"), input=HI, size_bytes=len(sent))
+    assert parse_message(sent) == Message(Create(settings=Settings(model="m"), input=HI, size_bytes=len(sent)))
 
 
 def test_the_size_of_a_request_is_counted_in_bytes() -> None:
@@ -264,10 +264,7 @@ FUNCTION = {"type": "function", "name": "f"}
         ),
         (
             {"stream_id": "a"},
-            unsupported(
-                "stream_id",
-                "this connection has only the default lane; leave it out, or open one connection per lane",
-            ),
+            unsupported("stream_id", "lanes are for WebSocket mode; each HTTP request is on its own anyway"),
         ),
         (
             {"background": True},
@@ -286,7 +283,10 @@ def test_a_bad_request_is_refused_by_name(fields: dict[str, object], expected: P
     [
         ({"type": None}, missing("type")),
         ({"type": 7}, wrong_type("type", "a string or null, but got an integer")),
-        ({"type": "response.steer"}, unknown_type("response.steer")),
+        ({"type": "response.steer"}, missing("previous_response_id")),
+        ({"type": "response.steering"}, unknown_type("response.steering")),
+        ({"stream_id": ""}, invalid_stream_id()),
+        ({"stream_id": 7}, invalid_stream_id()),
         ({"type": ""}, unknown_type("")),
         (
             {"background": True},
@@ -297,7 +297,24 @@ def test_a_bad_request_is_refused_by_name(fields: dict[str, object], expected: P
 )
 def test_a_bad_message_is_refused_by_name(fields: dict[str, object], expected: Problem) -> None:
     """What only WebSocket mode knows."""
-    assert parse_message(message(**fields)) == expected
+    assert parse_message(message(**fields)) == Message(expected)
+
+
+@pytest.mark.parametrize(("stream_id", "lane"), [(None, ""), ("main", "main"), ("A.b_c-9", "A.b_c-9")])
+def test_a_message_is_for_the_lane_it_names(stream_id: str | None, lane: str) -> None:
+    """Whether it is good or bad; null names none."""
+    good, bad = parse_message(message(stream_id=stream_id)), parse_message(message(stream_id=stream_id, input=7))
+    assert isinstance(good.request, Create)
+    assert isinstance(bad.request, Problem)
+    assert good.lane == bad.lane == lane
+
+
+def test_a_steer_names_the_response_it_is_for() -> None:
+    """And keeps the bytes of its input; it has no lane of its own."""
+    text = '{"type":"response.steer","previous_response_id":"resp_1","input": [ 1 ],"stream_id":"a"}'
+    parsed = parse_message(text)
+    assert isinstance(parsed.request, Steer)
+    assert (parsed.request.previous_response_id, bytes(parsed.request.input), parsed.lane) == ("resp_1", b"[ 1 ]", "")
 
 
 @pytest.mark.parametrize("name", ["tools", "tool_choice", "text", "reasoning"])
@@ -340,7 +357,9 @@ def check(result: Create | Problem) -> None:
 @example('{"a":' * 1_000_000)
 def test_no_text_raises(text: str) -> None:
     """The answer is a request or a problem, always."""
-    check(parse_message(text))
+    request = parse_message(text).request
+    if not isinstance(request, Steer):
+        check(request)
     check(parse_create(text, "websocket"))
 
 

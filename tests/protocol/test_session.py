@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from itertools import product
+from unittest.mock import ANY
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from segue.protocol.problems import Problem, connection_limit, shutting_down
-from segue.protocol.requests import Create, parse_message
+from segue.protocol.lanes import BOUNDS, DEFAULT_LANE, Bounds
+from segue.protocol.problems import Problem, connection_limit, invalid_stream_id, shutting_down, stream_limit
+from segue.protocol.requests import Create, Steer, parse_message
 from segue.protocol.session import (
     CLOSE_GOING_AWAY,
     CLOSE_SERVICE_RESTART,
     CLOSE_UNSUPPORTED_DATA,
-    DEFAULT_LANE,
     IMPOSSIBLE,
     LANE,
     PHASE,
@@ -24,6 +26,8 @@ from segue.protocol.session import (
     Close,
     Effect,
     Evict,
+    GiveBack,
+    Hold,
     LaneInput,
     LaneState,
     Limits,
@@ -48,15 +52,15 @@ def message(text: str = "hi", **fields: object) -> str:
 
 
 def start(text: str) -> Start:
-    create = parse_message(text)
-    assert isinstance(create, Create)
-    return Start(DEFAULT_LANE, create)
+    parsed = parse_message(text)
+    assert isinstance(parsed.request, Create)
+    return Start(parsed.lane, parsed.request, ANY)
 
 
 def reply(text: str) -> Reply:
-    problem = parse_message(text)
-    assert isinstance(problem, Problem)
-    return Reply(DEFAULT_LANE, problem)
+    parsed = parse_message(text)
+    assert isinstance(parsed.request, Problem)
+    return Reply(parsed.lane, parsed.request)
 
 
 def running(*queued: str, parent: str | None = None) -> Session:
@@ -68,8 +72,10 @@ def running(*queued: str, parent: str | None = None) -> Session:
     return session
 
 
-def end(session: Session, outcome: LaneInput = LaneInput.SUCCEEDED, now: float = 1) -> list[Effect]:
-    return session.ended(DEFAULT_LANE, outcome, now)
+def end(
+    session: Session, outcome: LaneInput = LaneInput.SUCCEEDED, now: float = 1, lane: str = DEFAULT_LANE
+) -> list[Effect]:
+    return session.ended(lane, outcome, now)
 
 
 A, B, BAD = message("a"), message("b"), "{"
@@ -94,7 +100,7 @@ def test_a_closed_connection_stays_closed() -> None:
     assert {PHASE[Phase.CLOSED, event] for event in PhaseInput} == {Phase.CLOSED}
 
 
-@pytest.mark.parametrize("outcome", [LaneInput.SUCCEEDED, LaneInput.FAILED, LaneInput.CANCELLED])
+@pytest.mark.parametrize("outcome", [LaneInput.SUCCEEDED, LaneInput.FAILED, LaneInput.CANCELLED, LaneInput.ADMITTED])
 def test_what_is_impossible_is_a_mistake_of_the_shell(outcome: LaneInput) -> None:
     """No turn can end in a lane that runs none."""
     with pytest.raises(LocalProtocolError, match=outcome.value):
@@ -285,81 +291,261 @@ def test_a_peer_that_is_gone_cancels_everything() -> None:
 @settings(max_examples=500)
 @given(st.lists(hostile_texts, max_size=5))
 def test_nothing_that_a_client_sends_raises(texts: list[str]) -> None:
-    """Each message is answered or started, in order."""
+    """Each message is answered or started, in the order of its lane; a steer is given back at once."""
     session = Session(Limits(), 0)
-    effects = [effect for text in texts for effect in session.receive(text, 0)]
-    ended = 0
-    while ended < sum(isinstance(effect, Start) for effect in effects):
-        effects += end(session)
-        ended += 1
-    requests = [parse_message(text) for text in texts]
-    lane = DEFAULT_LANE
-    assert effects == [Start(lane, it) if isinstance(it, Create) else Reply(lane, it) for it in requests]
+    effects = deque(effect for text in texts for effect in session.receive(text, 0))
+    done: dict[str, list[Effect]] = {}
+    while effects:
+        effect = effects.popleft()
+        assert isinstance(effect, Start | Reply | GiveBack | Hold)
+        if isinstance(effect, Start):
+            effects += end(session, lane=effect.lane)
+        if not isinstance(effect, Hold):
+            done.setdefault("steer" if isinstance(effect, GiveBack) else effect.lane, []).append(effect)
+    expected: dict[str, list[Effect]] = {}
+    for text in texts:
+        parsed = parse_message(text)
+        if isinstance(parsed.request, Steer):
+            expected.setdefault("steer", []).append(GiveBack(parsed.request))
+        else:
+            answer = start(text) if isinstance(parsed.request, Create) else reply(text)
+            expected.setdefault(parsed.lane, []).append(answer)
+    assert done == expected
+
+
+# -------------------------------------------------------------------------------------------------------------- lanes
+
+
+def named(lane: str, text: str = "hi", **fields: object) -> str:
+    return message(text, stream_id=lane, **fields)
+
+
+def serial() -> Session:
+    return Session(Limits(lanes=BOUNDS["serial"]), 0)
+
+
+def test_lanes_run_at_the_same_time() -> None:
+    """And each keeps its own order."""
+    session = Session(LIMITS, 0)
+    assert session.receive(named("a"), 0) == [start(named("a"))]
+    assert session.receive(named("b", "1"), 0) == [start(named("b", "1"))]
+    assert session.receive(A, 0) == [start(A)]
+    assert session.receive(named("b", "2"), 0) == []
+    assert end(session, lane="a") == []
+    assert end(session, lane="b") == [start(named("b", "2"))]
+    assert list(session.lanes) == [DEFAULT_LANE, "a", "b"]
+
+
+def test_a_refusal_waits_in_its_own_lane_only() -> None:
+    """What names no lane, or none that could be one, waits in the default lane."""
+    session = running()
+    bad = named("a", "hi", temperature=9)
+    assert session.receive(bad, 0) == [reply(bad)]
+    assert session.receive(named("a b"), 0) == []
+    assert session.receive(named("a"), 0) == [start(named("a"))]
+    assert end(session) == [Reply(DEFAULT_LANE, invalid_stream_id())]
+
+
+def test_no_more_turns_run_than_may_and_the_rest_starts_in_its_order() -> None:
+    """Lanes go on in the order in which they had to wait; who has just run waits behind them."""
+    session = Session(Limits(lanes=Bounds(8, 2)), 0)
+    for lane in "abcd":
+        session.receive(named(lane, "1"), 0)
+    session.receive(named("a", "2"), 0)
+    assert end(session, lane="a") == [start(named("c", "1"))]
+    assert end(session, lane="b") == [start(named("d", "1"))]
+    assert end(session, lane="d") == [start(named("a", "2"))]
+    assert end(session, lane="c") == []
+
+
+def test_a_refusal_of_a_lane_that_waits_for_others_comes_in_its_place() -> None:
+    """Not before the turn that is before it."""
+    session = Session(Limits(lanes=Bounds(8, 1)), 0)
+    session.receive(named("a"), 0)
+    bad = named("b", temperature=9)
+    assert session.receive(named("b"), 0) == []
+    assert session.receive(bad, 0) == []
+    assert end(session, lane="a") == [start(named("b"))]
+    assert end(session, lane="b") == [reply(bad)]
+
+
+def test_a_connection_has_a_number_of_names_for_life() -> None:
+    """The default lane is not counted; the refusal carries the refused name; a used name stays good."""
+    session = Session(Limits(lanes=Bounds(2, 16)), 0)
+    for lane in "ab":
+        session.receive(named(lane), 0)
+        end(session, lane=lane)
+    assert session.receive(named("c"), 0) == [Reply("c", stream_limit(2))]
+    assert session.receive(named("a"), 0) == [start(named("a"))]
+    assert session.receive(A, 0) == [start(A)]
+
+
+def test_a_bad_request_uses_up_its_name() -> None:
+    """The name is looked at before the body."""
+    session = Session(Limits(lanes=Bounds(1, 16)), 0)
+    session.receive(named("a", temperature=9), 0)
+    assert session.receive(named("b"), 0) == [Reply("b", stream_limit(1))]
+
+
+def test_without_lanes_a_name_is_refused_on_the_default_lane() -> None:
+    """In its place; whoever has no lanes never sends a frame with a name."""
+    session = serial()
+    session.receive(A, 0)
+    assert session.receive(named("a"), 0) == []
+    (refusal,) = end(session)
+    assert isinstance(refusal, Reply)
+    assert (refusal.lane, refusal.problem.code, refusal.problem.param) == (
+        DEFAULT_LANE,
+        "unsupported_parameter",
+        "stream_id",
+    )
+    assert list(session.lanes) == [DEFAULT_LANE]
+
+
+def test_a_fork_holds_its_parent_when_it_is_accepted() -> None:
+    """Whether it starts at once or waits."""
+    session = Session(LIMITS, 0)
+    session.receive(named("a"), 0)
+    fork = named("b", previous_response_id="resp_1")
+    hold, begun = session.receive(fork, 0)
+    assert hold == Hold("b", 2, "resp_1")
+    assert isinstance(begun, Start)
+    assert begun == start(fork)
+    assert begun.number == 2
+    assert session.receive(fork, 0) == [Hold("b", 3, "resp_1")]
+
+
+def test_nothing_is_held_where_there_is_one_lane() -> None:
+    """It cannot be a fork."""
+    text = message(previous_response_id="resp_1")
+    assert Session(LIMITS, 0).receive(text, 0) == [start(text)]
+    assert serial().receive(text, 0) == [start(text)]
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_response_cannot_be_steered(busy: bool) -> None:
+    """The input comes back at once, whatever runs: it is never a bare error."""
+    session = running() if busy else Session(LIMITS, 0)
+    text = json.dumps({"type": "response.steer", "previous_response_id": "resp_1", "input": "stop"})
+    parsed = parse_message(text).request
+    assert isinstance(parsed, Steer)
+    assert session.receive(text, 0) == [GiveBack(parsed)]
+
+
+def test_a_steer_without_a_response_is_a_bad_request() -> None:
+    """There is nothing to give it back for."""
+    text = json.dumps({"type": "response.steer", "input": "stop"})
+    assert Session(LIMITS, 0).receive(text, 0) == [reply(text)]
+
+
+def test_a_closing_connection_tells_every_lane_and_then_all() -> None:
+    """Refusals go where their requests were; the last word has no lane, since it is about the connection."""
+    session = Session(Limits(max_age_s=600, lanes=Bounds(8, 2)), 0)
+    for lane in "abc":
+        session.receive(named(lane), 0)
+    session.receive(named("a", "2"), 0)
+    aged = connection_limit(10)
+    assert session.timeout(600) == [Reply("c", aged)]
+    assert end(session, lane="a") == [Reply("a", aged)]
+    assert end(session, lane="b") == [Reply(DEFAULT_LANE, aged), END_OF_AGE]
 
 
 # --------------------------------------------------------------------------------------------------- the naive model
 
 
+MODEL_LIMITS = Limits(max_age_s=600, idle_timeout_s=60, max_queued=3, max_queued_bytes=1000, lanes=Bounds(3, 2))
+TEXTS = [
+    *(A, B, BAD, "[]", message(previous_response_id="resp_1"), message("x" * 400), named("a b")),
+    *(named(lane, previous_response_id=parent) for lane in "abcd" for parent in (None, "resp_1")),
+    *(named(lane, temperature=9) for lane in "ad"),
+]
+
+
 class SessionMachine(RuleBasedStateMachine):
-    """Drives a session at random beside a model that keeps one list, and compares every effect."""
+    """Drives a session at random beside a model that keeps lists, and compares every effect."""
 
     @initialize()
     def connect(self) -> None:
         self.now = 0.0
-        self.session = Session(LIMITS, self.now)
-        self.waiting: list[str] = []
-        self.turn: str | None = None
+        self.session = Session(MODEL_LIMITS, self.now)
+        self.waiting: dict[str, list[str]] = {DEFAULT_LANE: []}
+        self.turns: dict[str, str] = {}
+        self.ready: list[str] = []  # lanes that wait for others, first come first
         self.farewell: Problem | None = None
         self.close: Close | None = None
         self.told = False
         self.closed = False
         self.active_at = 0.0
 
-    def expect_pump(self) -> list[Effect]:
-        """What the model says happens now: answers up to the next turn, then the end if it is due."""
+    def expect_lane(self, lane: str, *, admitted: bool = False) -> list[Effect]:
+        """What happens now in a lane that runs nothing: answers up to the next turn."""
         effects: list[Effect] = []
-        while self.waiting and self.turn is None:
-            text = self.waiting.pop(0)
+        waiting = self.waiting[lane]
+        while waiting:
             if self.farewell is not None:
-                effects.append(Reply(DEFAULT_LANE, self.farewell))
-                self.told = True
-            elif isinstance(parse_message(text), Create):
-                self.turn = text
-                effects.append(start(text))
+                effects.append(Reply(lane, self.farewell))
+                self.told |= lane == DEFAULT_LANE
+            elif isinstance(parse_message(waiting[0]).request, Create):
+                if len(self.turns) == 2 or (self.ready and not admitted):
+                    self.ready.append(lane)
+                    return effects
+                self.turns[lane] = waiting.pop(0)
+                return [*effects, start(self.turns[lane])]
             else:
-                effects.append(reply(text))
-        if self.farewell is not None and self.turn is None:
-            assert self.close is not None
-            effects += [self.close] if self.told else [Reply(DEFAULT_LANE, self.farewell), self.close]
-            self.closed = True
+                effects.append(reply(waiting[0]))
+            waiting.pop(0)
         return effects
+
+    def expect_end(self) -> list[Effect]:
+        if self.farewell is None or self.turns:
+            return []
+        assert self.close is not None
+        self.closed = True
+        return [self.close] if self.told else [Reply(DEFAULT_LANE, self.farewell), self.close]
 
     def expect_closing(self, farewell: Problem, close: Close) -> list[Effect]:
         if self.closed or self.farewell is not None:
             return []
         self.farewell, self.close = farewell, close
-        return self.expect_pump()
+        effects: list[Effect] = []
+        while self.ready:
+            effects += self.expect_lane(self.ready.pop(0))
+        return effects + self.expect_end()
 
-    @rule(text=st.sampled_from([A, B, BAD, "[]", message(previous_response_id="resp_1"), message("x" * 400)]))
+    @rule(text=st.sampled_from(TEXTS))
     def receive(self, text: str) -> None:
-        if not self.closed:
-            self.active_at = self.now
-            self.waiting.append(text)
-        expected = [] if self.closed else self.expect_pump()
-        assert self.session.receive(text, self.now) == expected
-
-    @precondition(lambda self: self.turn is not None or self.closed)
-    @rule(outcome=st.sampled_from([LaneInput.SUCCEEDED, LaneInput.FAILED, LaneInput.CANCELLED]))
-    def end_turn(self, outcome: LaneInput) -> None:
         expected: list[Effect] = []
         if not self.closed:
-            assert self.turn is not None
-            parent = json.loads(self.turn).get("previous_response_id")
+            self.active_at = self.now
+            parsed = parse_message(text)
+            lane = parsed.lane
+            if lane not in self.waiting and len(self.waiting) == 4:
+                expected = [Reply(lane, stream_limit(3))]
+            else:
+                self.waiting.setdefault(lane, []).append(text)
+                parent = parsed.request.previous_response_id if isinstance(parsed.request, Create) else None
+                if parent is not None and len(self.waiting) > 1:
+                    expected.append(Hold(lane, ANY, parent))
+                if lane not in self.turns and lane not in self.ready:
+                    expected += self.expect_lane(lane)
+        assert self.session.receive(text, self.now) == expected
+
+    @precondition(lambda self: self.turns or self.closed)
+    @rule(outcome=st.sampled_from([LaneInput.SUCCEEDED, LaneInput.FAILED, LaneInput.CANCELLED]), data=st.data())
+    def end_turn(self, outcome: LaneInput, data: st.DataObject) -> None:
+        expected: list[Effect] = []
+        lane = DEFAULT_LANE
+        if not self.closed:
+            lane = data.draw(st.sampled_from(sorted(self.turns)))
+            parent = json.loads(self.turns.pop(lane)).get("previous_response_id")
             if outcome is LaneInput.FAILED and parent is not None:
-                expected.append(Evict(DEFAULT_LANE, parent))
-            self.turn, self.active_at = None, self.now
-            expected += self.expect_pump()
-        assert end(self.session, outcome, self.now) == expected
+                expected.append(Evict(lane, parent))
+            self.active_at = self.now
+            expected += self.expect_lane(lane)
+            while self.ready and len(self.turns) < 2:
+                expected += self.expect_lane(self.ready.pop(0), admitted=True)
+            expected += self.expect_end()
+        assert end(self.session, outcome, self.now, lane) == expected
 
     @rule(seconds=st.sampled_from([0.5, 30.0, 60.0, 300.0]))
     def wait(self, seconds: float) -> None:
@@ -367,7 +553,7 @@ class SessionMachine(RuleBasedStateMachine):
         expected: list[Effect] = []
         if self.now >= 600 and self.farewell is None:
             expected = self.expect_closing(AGED, END_OF_AGE)
-        elif not self.closed and self.turn is None and self.now >= self.active_at + 60:
+        elif not self.closed and not self.turns and self.now >= self.active_at + 60:
             self.closed = True
             expected = [END_OF_IDLENESS]
         assert self.session.timeout(self.now) == expected
@@ -393,14 +579,14 @@ class SessionMachine(RuleBasedStateMachine):
         if self.closed:
             assert self.session.next_deadline() is None
             return
-        sizes = [len(text) for text in self.waiting]
+        sizes = [len(text) for waiting in self.waiting.values() for text in waiting]
         assert self.session.saturated is (len(sizes) >= LIMITS.max_queued or sum(sizes) >= LIMITS.max_queued_bytes)
+        assert set(self.session.lanes) == set(self.waiting)
         deadline = self.session.next_deadline()
-        if self.turn is not None:
+        if self.turns:
             assert deadline == (None if self.farewell is not None else 600)
         else:
             assert deadline == min(600, self.active_at + 60)
 
 
 TestSessionMachine = SessionMachine.TestCase
-TestSessionMachine.settings = settings(max_examples=200, stateful_step_count=30)

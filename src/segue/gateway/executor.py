@@ -48,13 +48,15 @@ _WARMED_UP = Ended("completed", usage(0, 0))
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who asks: the tenant, the counters of its transport, on a WebSocket the lane's slot in the cache, and the
-    client's own key for a provider if it sent one.
+    """Who asks: the tenant, the counters of its transport, on a WebSocket the lane's slot in the cache and `others`
+    where a parent may be (what is held for a fork, the other lanes), and the client's own key for a provider if it sent
+    one.
     """
 
     tenant: str
     meter: TransportMeter
     slot: Slot | None = None
+    others: Sequence[Slot] = ()
     credential: Secret | None = None
 
 
@@ -110,7 +112,7 @@ class Executor:
 
 
 class Run:
-    """One turn on its way. `finished` is set when its terminal event is yielded."""
+    """One turn on its way. `response_id` is set when it begins, `finished` when its terminal event is yielded."""
 
     def __init__(self, executor: Executor, create: Create, caller: Caller) -> None:
         self._executor = executor
@@ -118,6 +120,7 @@ class Run:
         self._caller = caller
         self._begun_at = executor.monotonic()
         self._first_output_s: float | None = None
+        self.response_id: ResponseId | None = None
         self.finished: Finished | None = None
 
     async def events(self) -> AsyncGenerator[Sequence[Event], None]:
@@ -134,6 +137,7 @@ class Run:
         batches: AsyncGenerator[Batch, None] | None = None
         try:
             request, upstream = await self._prepare()
+            self.response_id = request.response_id
             echo = encode_echo(create.settings, store=create.store)
             stream = TurnStream(request.response_id, _id_of(request.history.parent), echo, executor.clock())
             waiting = stream.open()
@@ -201,10 +205,11 @@ class Run:
         now = executor.clock()
         response_id = parse_response_id(wanted)
         if response_id is not None:
-            turn = None if caller.slot is None else executor.cache.slot(caller.slot, response_id, now)
-            if turn is not None:
-                executor.metrics.hit["connection"].inc()
-                return turn
+            for slot in () if caller.slot is None else (caller.slot, *caller.others):
+                turn = executor.cache.slot(slot, response_id, now)
+                if turn is not None:
+                    executor.metrics.hit["connection"].inc()
+                    return turn
             turn = executor.cache.shared(caller.tenant, response_id, now)
             if turn is not None:
                 executor.metrics.hit["process"].inc()

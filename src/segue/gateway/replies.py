@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from segue.protocol.events import error_event, http_error
+from segue.protocol.events import error_event, http_error, in_lane
+from segue.protocol.lanes import DEFAULT_LANE, tag
 from segue.protocol.problems import Code, Problem
 from segue.protocol.responses import Failure
 
@@ -54,6 +55,8 @@ REPLIES: Mapping[Code, Reply] = MappingProxyType(
         "forbidden_origin": Reply(403, "permission_error"),
         "forbidden_peer": Reply(403, "permission_error"),
         "websocket_connection_limit_reached": Reply(400, _INVALID, closes=True),
+        "websocket_stream_limit_reached": Reply(400, _INVALID),
+        "invalid_stream_id": Reply(400, _INVALID),
         "server_overloaded": Reply(503, _SERVER),
         "rate_limit_exceeded": Reply(429, "rate_limit_error"),
         "insufficient_quota": Reply(429, "rate_limit_error"),
@@ -88,7 +91,7 @@ def failed_turn(failure: Failure) -> Problem:
     return Problem(code, failure.message)
 
 
-def socket_reply(problem: Problem) -> bytes:
+def socket_reply(problem: Problem, lane: str = DEFAULT_LANE) -> bytes:
     """Tell a problem as an `error` frame of WebSocket mode."""
     reply = REPLIES[problem.code]
-    return error_event(problem, reply.kind, reply.status)
+    return in_lane(error_event(problem, reply.kind, reply.status), tag(lane))

@@ -3,7 +3,8 @@
 One task reads messages; each running turn is a task of its own. While the session's queue is full the reader stops, so
 TCP stalls the client. The events of a batch leave in one write, and a slow reader slows its own upstream: the next
 batch is not asked for before the socket has taken the last. When the peer is gone its turns are cancelled, and what
-only this connection held is forgotten.
+only this connection held is forgotten. Turns of several lanes run at the same time and share the socket, whole writes
+at a time.
 """
 
 from __future__ import annotations
@@ -16,18 +17,23 @@ from typing import TYPE_CHECKING, assert_never
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from segue.gateway.executor import Caller
+from segue.gateway.executor import Caller, Run
 from segue.gateway.outlines import outline
 from segue.gateway.replies import socket_reply
 from segue.gateway.sockets import text_frames, watch_peer
+from segue.history.cache import Slot
 from segue.protocol.codec import size_of
+from segue.protocol.events import in_lane, steer_failed
+from segue.protocol.lanes import BOUNDS, DEFAULT_LANE, Bounds, tag
 from segue.protocol.problems import Problem, Refused
+from segue.protocol.requests import Steer
 from segue.protocol.session import (
-    DEFAULT_LANE,
     Cancel,
     Close,
     Effect,
     Evict,
+    GiveBack,
+    Hold,
     LaneInput,
     Limits,
     Reply,
@@ -73,7 +79,8 @@ class Connection:
 
     def __init__(self, gateway: Gateway, request: web.Request, socket: web.WebSocketResponse, tenant: str) -> None:
         server = gateway.config.server
-        limits = Limits(server.max_age_s, server.idle_timeout_s, server.max_queued, server.max_message_bytes)
+        lanes = BOUNDS["serial"] if server.profile == "serial" else Bounds(server.max_lanes, server.max_in_flight)
+        limits = Limits(server.max_age_s, server.idle_timeout_s, server.max_queued, server.max_message_bytes, lanes)
         self._gateway = gateway
         assert request.transport is not None, "the upgrade was answered just now"
         self._socket = socket
@@ -86,6 +93,8 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._session = Session(limits, self._loop.time())
         self._turns: set[asyncio.Task[None]] = set()
+        self._runs: dict[str, Run] = {}  # by lane
+        self._held: dict[int, Slot] = {}  # parents of forks, by the number of the request
         self._order = asyncio.Lock()
         self._room = asyncio.Event()  # set whenever the queue may have room again
         self._timer: asyncio.TimerHandle | None = None
@@ -142,7 +151,9 @@ class Connection:
         try:
             await asyncio.gather(*self._turns, *others, return_exceptions=True)
         finally:
-            self._gateway.cache.drop_slot((self, DEFAULT_LANE))
+            cache = self._gateway.cache
+            for slot in (*((self, lane) for lane in self._session.lanes), *self._held.values()):
+                cache.drop_slot(slot)
 
     # --- effects -----------------------------------------------------------------------------------------------------
 
@@ -150,18 +161,25 @@ class Connection:
         """Carry out effects in their order, and after earlier ones that wait for a full socket."""
         if not effects:
             return
+        for effect in effects:
+            if isinstance(effect, Hold):  # now: a turn of another lane may end at the next await
+                self._hold(effect)
         async with self._order:
             for effect in effects:
                 await self._carry_out(effect)
 
     async def _carry_out(self, effect: Effect) -> None:
         match effect:
+            case Hold():
+                pass  # done, before anything could be waited for
             case Start():
                 task = self._loop.create_task(self._run_turn(effect))
                 self._turns.add(task)
                 task.add_done_callback(self._turns.discard)
             case Reply():
-                await self._refuse(effect.problem)
+                await self._refuse(effect.problem, effect.lane)
+            case GiveBack():
+                await self._give_back(effect.steer)
             case Evict():
                 self._gateway.cache.drop_slot((self, effect.lane), effect.response_id)
             case Cancel():
@@ -170,6 +188,17 @@ class Connection:
                 await self._close(effect.code, effect.reason)
             case _:
                 assert_never(effect)
+
+    def _hold(self, hold: Hold) -> None:
+        """Keep the parent of a fork, unless the fork's own lane has it: then it is no fork."""
+        cache, now = self._gateway.cache, self._gateway.clock()
+        if cache.slot((self, hold.lane), hold.response_id, now) is not None:
+            return
+        turns = (cache.slot((self, lane), hold.response_id, now) for lane in self._session.lanes)
+        turn = next((turn for turn in turns if turn is not None), None)
+        if turn is not None and not turn.stored:  # a stored one is found by its id, as long as it is not deleted
+            slot = self._held[hold.number] = ((self, hold.number), hold.lane)
+            cache.put_slot(self._tenant, slot, turn)
 
     async def _close(self, code: int, reason: str) -> None:
         """Close the socket; returns when the peer has answered, or takes too long."""
@@ -197,20 +226,29 @@ class Connection:
 
     async def _stream(self, start: Start) -> LaneInput:
         """Send a turn's events; returns what the turn means for its lane."""
-        caller = Caller(self._tenant, self._meter, (self, start.lane), self._credential)
-        run = self._gateway.executor.run(start.create, caller)
+        lane, held = start.lane, self._held.get(start.number)
+        others: list[Slot] = [(self, name) for name in self._session.lanes if name != lane]
+        if held is not None:
+            others.append(held)
+        caller = Caller(self._tenant, self._meter, (self, lane), others, self._credential)
+        run = self._runs[lane] = self._gateway.executor.run(start.create, caller)
+        suffix = tag(lane)
         events = size = 0
         try:
             async with aclosing(run.events()) as batches:
                 async for batch in batches:
-                    payloads = [event.data for event in batch]
+                    payloads = [in_lane(event.data, suffix) for event in batch]
                     await self._send(payloads)
                     events += len(payloads)
                     size += sum(map(len, payloads))
         except Refused as refused:
-            await self._refuse(refused.problem)
+            await self._refuse(refused.problem, lane)
         finally:
             self._meter.sent(events, size)
+            del self._runs[lane]
+            if held is not None:
+                del self._held[start.number]
+                self._gateway.cache.drop_slot(held)
         good = run.finished is not None and run.finished.status != "failed"
         return LaneInput.SUCCEEDED if good else LaneInput.FAILED
 
@@ -234,8 +272,16 @@ class Connection:
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
-    async def _refuse(self, problem: Problem) -> None:
-        payload = socket_reply(problem)
+    async def _refuse(self, problem: Problem, lane: str) -> None:
+        payload = socket_reply(problem, lane)
+        await self._send([payload])
+        self._meter.sent(1, len(payload))
+
+    async def _give_back(self, steer: Steer) -> None:
+        """Refuse to steer, in the lane of the response that was meant."""
+        target = steer.previous_response_id
+        lane = next((lane for lane, run in self._runs.items() if run.response_id == target), DEFAULT_LANE)
+        payload = in_lane(steer_failed(steer), tag(lane))
         await self._send([payload])
         self._meter.sent(1, len(payload))
 

@@ -15,6 +15,7 @@ import msgspec
 from segue.protocol.codec import encode
 from segue.protocol.ids import ResponseId, item_id
 from segue.protocol.problems import Problem
+from segue.protocol.requests import Steer
 from segue.protocol.responses import Failure, TerminalStatus, Usage
 
 #: An upstream's first own event has this number: `response.created` and `response.in_progress` are always ours.
@@ -193,6 +194,13 @@ def response_event(kind: str, response: bytes, number: int) -> Event:
     return Event(kind, b"".join((head, response, b"}")), number)
 
 
+def in_lane(data: bytes, tag: bytes) -> bytes:
+    """Put an event or error into a lane; `tag` is that of the lane's name, empty for the default lane."""
+    if not tag:
+        return data
+    return (data if data.endswith(b"}") else data.rstrip())[:-1] + tag
+
+
 class _ErrorBody(msgspec.Struct, frozen=True):
     type: str
     code: str
@@ -220,3 +228,28 @@ def http_error(problem: Problem, kind: str) -> bytes:
 def error_event(problem: Problem, kind: str, status: int) -> bytes:
     """Write the `error` frame of WebSocket mode. It has no sequence number: it belongs to no response."""
     return encode(_SocketError(_ErrorBody(kind, problem.code, problem.message, problem.param), status))
+
+
+class _SteerError(msgspec.Struct, frozen=True):
+    code: str
+    message: str
+    type: str = "invalid_request_error"
+
+
+class _Steer(msgspec.Struct, frozen=True):
+    input: msgspec.Raw
+    previous_response_id: str
+
+
+class _SteerFailed(msgspec.Struct, frozen=True):
+    error: _SteerError
+    steer: _Steer
+    sequence_number: int = 0
+    type: str = "response.steer.failed"
+
+
+def steer_failed(steer: Steer) -> bytes:
+    """Give the input of a `response.steer` back: no model behind this gateway can be steered."""
+    message = "No model here can be steered. Send the input in the next response.create."
+    error = _SteerError("steering_not_supported", message)
+    return encode(_SteerFailed(error, _Steer(steer.input, steer.previous_response_id)))

@@ -34,6 +34,8 @@ Code = Literal[
     "forbidden_origin",
     "forbidden_peer",
     "websocket_connection_limit_reached",
+    "websocket_stream_limit_reached",
+    "invalid_stream_id",
     "context_length_exceeded",
     "server_overloaded",
     "rate_limit_exceeded",
@@ -136,6 +138,24 @@ def connection_limit(minutes: float) -> Problem:
         "Create a new websocket connection to continue."
     )
     return Problem("websocket_connection_limit_reached", message)
+
+
+def invalid_stream_id() -> Problem:
+    """A lane's name is not of the form that names have."""
+    message = (
+        "The 'stream_id' field must be a non-empty string with at most 256 characters and may only contain letters, "
+        "numbers, underscores, hyphens, and periods."
+    )
+    return Problem("invalid_stream_id", message, "stream_id")
+
+
+def stream_limit(names: int) -> Problem:
+    """A connection has used as many lanes as it may in its life."""
+    message = (
+        f"This WebSocket connection has reached its maximum number of distinct stream IDs ({names}). "
+        "Reuse an existing stream_id or open a new WebSocket connection."
+    )
+    return Problem("websocket_stream_limit_reached", message, "stream_id")
 
 
 def shutting_down() -> Problem:

@@ -14,6 +14,7 @@ from msgspec import Meta, Raw
 
 from segue.protocol.codec import decode, decode_value, size_of
 from segue.protocol.items import Input, parse_input
+from segue.protocol.lanes import DEFAULT_LANE, read_stream_id
 from segue.protocol.problems import Problem, missing, unknown_type, unsupported
 
 Transport = Literal["http", "websocket"]
@@ -136,12 +137,28 @@ class Create(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int = 0
 
 
+class Steer(msgspec.Struct, frozen=True, kw_only=True):
+    """A `response.steer`: input for a response that runs. It names no lane; that follows from the response."""
+
+    previous_response_id: str
+    input: Raw = _NULL
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One client message of WebSocket mode: what it asks for, or what is wrong with it, and the lane it is for."""
+
+    request: Create | Steer | Problem
+    lane: str = DEFAULT_LANE
+
+
 class _Head(msgspec.Struct):
     type: str | None = None
+    stream_id: Raw = _NULL
 
 
 _heads = msgspec.json.Decoder(_Head)
 _wires = msgspec.json.Decoder(_Wire)
+_steers = msgspec.json.Decoder(Steer)
 
 #: What is checked of the fields that are kept as whole values, with more in them than we know.
 _SHAPES: dict[str, msgspec.json.Decoder[Any]] = {
@@ -155,20 +172,28 @@ _SHAPES: dict[str, msgspec.json.Decoder[Any]] = {
 _REFUSED = (
     ("conversation", "send previous_response_id to continue a response, or the full input"),
     ("prompt", "stored prompts do not exist here; send instructions and input"),
-    ("stream_id", "this connection has only the default lane; leave it out, or open one connection per lane"),
 )
 
 
-def parse_message(data: bytes | str) -> Create | Problem:
-    """Read one client message of WebSocket mode: peek at its `type`, then parse it."""
+def parse_message(data: bytes | str) -> Message:
+    """Read one client message of WebSocket mode: its `type` first, then the lane, then the rest.
+
+    What cannot be laid to a lane belongs to the default lane, and so does a name that is none.
+    """
     head = decode(data, _heads)
     if isinstance(head, Problem):
-        return head
+        return Message(head)
     if head.type is None:
-        return missing("type")
+        return Message(missing("type"))
+    if head.type == "response.steer":
+        steer = decode(data, _steers)
+        return Message(steer)
     if head.type != "response.create":
-        return unknown_type(head.type)
-    return parse_create(data, "websocket")
+        return Message(unknown_type(head.type))
+    lane = read_stream_id(head.stream_id)
+    if isinstance(lane, Problem):
+        return Message(lane)
+    return Message(parse_create(data, "websocket"), lane)
 
 
 def parse_create(data: bytes | str, transport: Transport) -> Create | Problem:
@@ -202,6 +227,8 @@ def _refuse(wire: _Wire, transport: Transport) -> Problem | None:
     for name, advice in _REFUSED:
         if getattr(wire, name) != _NULL:
             return unsupported(name, advice)
+    if transport == "http" and wire.stream_id != _NULL:
+        return unsupported("stream_id", "lanes are for WebSocket mode; each HTTP request is on its own anyway")
     if wire.background:
         if transport == "websocket":
             return unsupported("background", "a WebSocket response is never a background one; leave it out")

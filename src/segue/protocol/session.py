@@ -1,10 +1,16 @@
 """The state machine of one WebSocket connection: what each message, ended turn and deadline leads to.
 
 Theory. A connection has lanes. A lane runs one turn at a time and queues the rest, first in, first out; a refusal
-waits for its place in that order too, so that a client can match replies to requests by counting. The default lane is
-the only one so far; a named lane is one more entry in `_lanes`. Around the lanes the connection has a phase: it is
-open, then closing (its age limit is reached or the gateway drains: what runs ends, what waits is refused in its place,
-nothing new starts), then closed.
+waits for its place in that order too, so that a client can match replies to requests by counting. Lanes know nothing
+of each other, but share a number of turns that may run at once: a lane that would pass it is *ready*, and ready lanes
+go on in the order in which they became so. The default lane is there from the start; a name makes a lane when it is
+first used, for the life of the connection. Around the lanes the connection has a phase: it is open, then closing (its
+age limit is reached or the gateway drains: what runs ends, what waits is refused in its place, nothing new starts),
+then closed.
+
+A request that continues a response of *another* lane is a fork. When it is accepted, its parent is held for it: what
+becomes of the parent's lane while the fork waits does not matter any more. A failed turn makes its own lane forget the
+parent, and no other lane: a fork that fails leaves the parent where it is.
 
 Both machines are tables: `LANE` and `PHASE`. An input that a table does not list for a state is a mistake of the
 caller and is listed in `IMPOSSIBLE`; nothing that a *client* sends can lead there. Methods return effects, in the
@@ -15,16 +21,16 @@ histories, and what a turn does while it runs.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from enum import Enum
+from typing import NamedTuple
 
 import msgspec
 
 from segue.protocol.codec import size_of
-from segue.protocol.problems import Problem, connection_limit, shutting_down
-from segue.protocol.requests import Create, parse_message
-
-#: The lane of requests that name none.
-DEFAULT_LANE = ""
+from segue.protocol.lanes import BOUNDS, DEFAULT_LANE, Bounds
+from segue.protocol.problems import Problem, connection_limit, shutting_down, stream_limit, unsupported
+from segue.protocol.requests import Create, Steer, parse_message
 
 CLOSE_GOING_AWAY = 1001
 CLOSE_UNSUPPORTED_DATA = 1003
@@ -32,22 +38,35 @@ CLOSE_SERVICE_RESTART = 1012
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """Bounds of one connection. A lane's queue may pass them by one message: reading stops only after it."""
+    """Bounds of one connection. Its queues may pass them by one message: reading stops only after it."""
 
     max_age_s: float = 3600.0
     idle_timeout_s: float = 600.0
     max_queued: int = 64
     max_queued_bytes: int = 16 * 1024 * 1024
+    lanes: Bounds = BOUNDS["openai"]
 
 
 # --- effects ---------------------------------------------------------------------------------------------------------
 
 
+class Hold(msgspec.Struct, frozen=True):
+    """Keep this response, if another lane has it now, until the request with this number is over.
+
+    It comes before all other effects of its message, and is carried out before anything else can happen.
+    """
+
+    lane: str
+    number: int
+    response_id: str
+
+
 class Start(msgspec.Struct, frozen=True):
-    """Run this turn; report its end with `Session.ended`."""
+    """Run this turn; report its end with `Session.ended`. `number` counts the requests of the connection."""
 
     lane: str
     create: Create
+    number: int
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -57,8 +76,14 @@ class Reply(msgspec.Struct, frozen=True):
     problem: Problem
 
 
+class GiveBack(msgspec.Struct, frozen=True):
+    """Tell that a response cannot be steered, at once: it is about what runs, not about what comes after it."""
+
+    steer: Steer
+
+
 class Evict(msgspec.Struct, frozen=True):
-    """Forget this response in the connection's cache (a continuation of it failed in its own lane)."""
+    """Forget this response if it is the lane's latest: a continuation of it failed there."""
 
     lane: str
     response_id: str
@@ -75,7 +100,7 @@ class Close(msgspec.Struct, frozen=True):
     reason: str
 
 
-Effect = Start | Reply | Evict | Cancel | Close
+Effect = Hold | Start | Reply | GiveBack | Evict | Cancel | Close
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -91,6 +116,7 @@ class LaneState(_Word):
     """Whether a lane runs a turn."""
 
     IDLE = "idle"
+    READY = "ready"  # a turn waits, but as many run in other lanes as may
     RUNNING = "running"
 
 
@@ -101,24 +127,30 @@ class LaneInput(_Word):
     SUCCEEDED = "succeeded"  # completed or incomplete: the response may be continued
     FAILED = "failed"  # refused with a problem, or response.failed
     CANCELLED = "cancelled"  # the turn was stopped; nobody is to blame
+    ADMITTED = "admitted"  # a turn of another lane ended, and this one has waited longest
 
 
 class Action(_Word):
     """What a transition asks of the lane."""
 
     QUEUE = "queue"
-    NEXT = "next"  # start what waits first in the queue
+    NEXT = "next"  # start what waits first in the queue, or become ready
     EVICT = "evict"  # forget the parent that the failed turn named
 
 
 LANE: dict[tuple[LaneState, LaneInput], tuple[LaneState, tuple[Action, ...]]] = {
     (LaneState.IDLE, LaneInput.REQUEST): (LaneState.IDLE, (Action.QUEUE, Action.NEXT)),
+    (LaneState.READY, LaneInput.REQUEST): (LaneState.READY, (Action.QUEUE,)),
+    (LaneState.READY, LaneInput.ADMITTED): (LaneState.IDLE, (Action.NEXT,)),
     (LaneState.RUNNING, LaneInput.REQUEST): (LaneState.RUNNING, (Action.QUEUE,)),
     (LaneState.RUNNING, LaneInput.SUCCEEDED): (LaneState.IDLE, (Action.NEXT,)),
     # Open Responses, WebSocket: a continuation that fails with 4xx or 5xx evicts the id it referenced.
     (LaneState.RUNNING, LaneInput.FAILED): (LaneState.IDLE, (Action.EVICT, Action.NEXT)),
     (LaneState.RUNNING, LaneInput.CANCELLED): (LaneState.IDLE, (Action.NEXT,)),
 }
+
+
+_ENDS = frozenset({LaneInput.SUCCEEDED, LaneInput.FAILED, LaneInput.CANCELLED})
 
 
 class Phase(_Word):
@@ -157,9 +189,12 @@ PHASE: dict[tuple[Phase, PhaseInput], Phase] = {
     (Phase.CLOSED, PhaseInput.DISCONNECT): Phase.CLOSED,
 }
 
-#: A turn cannot end in a lane that runs none.
+#: A turn cannot end in a lane that runs none, and only a lane that is ready is admitted.
 IMPOSSIBLE = frozenset(
-    (LaneState.IDLE, event) for event in (LaneInput.SUCCEEDED, LaneInput.FAILED, LaneInput.CANCELLED)
+    {
+        *((state, event) for state in (LaneState.IDLE, LaneState.READY) for event in LaneInput if event in _ENDS),
+        *((state, LaneInput.ADMITTED) for state in (LaneState.IDLE, LaneState.RUNNING)),
+    }
 )
 
 
@@ -170,12 +205,20 @@ class LocalProtocolError(Exception):
 # --- the machine -----------------------------------------------------------------------------------------------------
 
 
+class _Request(NamedTuple):
+    """What waits in a queue: the request, what it takes there, and its number."""
+
+    what: Create | Problem
+    size: int
+    number: int
+
+
 class _Lane:
     __slots__ = ("parent", "queue", "state")
 
     def __init__(self) -> None:
         self.state = LaneState.IDLE
-        self.queue: deque[tuple[Create | Problem, int]] = deque()
+        self.queue: deque[_Request] = deque()
         self.parent: str | None = None  # what the running turn continues
 
 
@@ -191,7 +234,9 @@ class Session:
         self._farewell_said = False
         self._close = Close(CLOSE_GOING_AWAY, "")
         self._lanes: dict[str, _Lane] = {DEFAULT_LANE: _Lane()}
+        self._ready: deque[str] = deque()  # the lanes that are ready; none is while more turns may run
         self._running = 0
+        self._received = 0
         self._queued = 0
         self._queued_bytes = 0
 
@@ -205,13 +250,35 @@ class Session:
         """True while the queue is full: the shell must stop reading, so that the client's sending stalls."""
         return self._queued >= self._limits.max_queued or self._queued_bytes >= self._limits.max_queued_bytes
 
+    @property
+    def lanes(self) -> Iterable[str]:
+        """The names of all lanes, in the order of their first use, the default lane first."""
+        return self._lanes
+
     def receive(self, message: str, now: float) -> list[Effect]:
         """Take one text message."""
         if self.closed:
             return []
         self._active_at = now
-        request = parse_message(message)
-        return self._drive(DEFAULT_LANE, LaneInput.REQUEST, (request, size_of(message)))
+        parsed = parse_message(message)
+        if isinstance(parsed.request, Steer):
+            return [GiveBack(parsed.request)]
+        name, what = parsed.lane, parsed.request
+        if name not in self._lanes:
+            bound = self._limits.lanes.names
+            if not bound:
+                advice = "this connection has only the default lane; leave it out, or open one connection per lane"
+                name, what = DEFAULT_LANE, unsupported("stream_id", advice)
+            elif len(self._lanes) > bound:
+                return [Reply(name, stream_limit(bound))]
+            else:
+                self._lanes[name] = _Lane()
+        self._received += 1
+        request = _Request(what, size_of(message), self._received)
+        effects: list[Effect] = []
+        if isinstance(what, Create) and what.previous_response_id is not None and len(self._lanes) > 1:
+            effects.append(Hold(name, request.number, what.previous_response_id))
+        return effects + self._drive(name, LaneInput.REQUEST, request)
 
     def receive_binary(self) -> list[Effect]:
         """Take one binary message: the protocol has none (every message is text)."""
@@ -225,7 +292,9 @@ class Session:
         if self.closed:
             return []
         self._active_at = now
-        effects = self._drive(lane, outcome, None)
+        effects = self._drive(lane, outcome)
+        while self._ready and self._running < self._limits.lanes.in_flight:
+            effects += self._drive(self._ready.popleft(), LaneInput.ADMITTED)
         return effects + self._settle()
 
     def drain(self) -> list[Effect]:
@@ -262,7 +331,7 @@ class Session:
 
     # --- private -----------------------------------------------------------------------------------------------------
 
-    def _drive(self, name: str, event: LaneInput, request: tuple[Create | Problem, int] | None) -> list[Effect]:
+    def _drive(self, name: str, event: LaneInput, request: _Request | None = None) -> list[Effect]:
         lane = self._lanes[name]
         if (lane.state, event) in IMPOSSIBLE:
             raise LocalProtocolError(f"{event.value!r} in a lane that is {lane.state.value}")
@@ -279,39 +348,47 @@ class Session:
                     if lane.parent is not None:
                         effects.append(Evict(name, lane.parent))
                 case Action.NEXT:
-                    effects += self._start_next(name, lane)
+                    effects += self._start_next(name, lane, first=event is LaneInput.ADMITTED)
         return effects
 
-    def _enqueue(self, lane: _Lane, request: tuple[Create | Problem, int]) -> None:
+    def _enqueue(self, lane: _Lane, request: _Request) -> None:
         lane.queue.append(request)
         self._queued += 1
-        self._queued_bytes += request[1]
+        self._queued_bytes += request.size
 
-    def _dequeue(self, lane: _Lane) -> Create | Problem:
-        request, size = lane.queue.popleft()
+    def _dequeue(self, lane: _Lane) -> None:
         self._queued -= 1
-        self._queued_bytes -= size
-        return request
+        self._queued_bytes -= lane.queue.popleft().size
 
-    def _start_next(self, name: str, lane: _Lane) -> list[Effect]:
+    def _start_next(self, name: str, lane: _Lane, *, first: bool) -> list[Effect]:
+        """Answer what waits up to the next turn, and start that one; only who is `first` goes before ready lanes."""
         effects: list[Effect] = []
         while lane.queue:
-            request = self._dequeue(lane)
+            what, _, number = lane.queue[0]
             if self._phase is Phase.CLOSING:
-                effects.append(self._say_farewell())
-            elif isinstance(request, Create):
+                effects.append(self._say_farewell(name))
+            elif isinstance(what, Create):
+                if self._running >= self._limits.lanes.in_flight or (self._ready and not first):
+                    lane.state = LaneState.READY
+                    self._ready.append(name)
+                    return effects
+                self._dequeue(lane)
                 lane.state = LaneState.RUNNING
-                lane.parent = request.previous_response_id
+                lane.parent = what.previous_response_id
                 self._running += 1
-                return [*effects, Start(name, request)]
+                return [*effects, Start(name, what, number)]
             else:
-                effects.append(Reply(name, request))
+                effects.append(Reply(name, what))
+            self._dequeue(lane)
         return effects
 
     def _begin_closing(self, event: PhaseInput, farewell: Problem, close: Close) -> list[Effect]:
         self._phase = PHASE[self._phase, event]
         self._farewell, self._close = farewell, close
-        return self._settle()
+        effects: list[Effect] = []
+        while self._ready:  # nothing runs there, so it is their turn to be told
+            effects += self._drive(self._ready.popleft(), LaneInput.ADMITTED)
+        return effects + self._settle()
 
     def _settle(self) -> list[Effect]:
         """Close a closing connection once nothing runs; the error goes out before the close, once at least."""
@@ -320,9 +397,10 @@ class Session:
         was, self._phase = self._phase, PHASE[self._phase, PhaseInput.QUIET]
         if was is Phase.OPEN or self._phase is not Phase.CLOSED:
             return []
-        return [self._close] if self._farewell_said else [self._say_farewell(), self._close]
+        return [self._close] if self._farewell_said else [self._say_farewell(DEFAULT_LANE), self._close]
 
-    def _say_farewell(self) -> Reply:
+    def _say_farewell(self, lane: str) -> Reply:
+        """Refuse a request because of the end that comes; without a lane's name it is about the whole connection."""
         assert self._farewell is not None, "a closing connection has said why"
-        self._farewell_said = True
-        return Reply(DEFAULT_LANE, self._farewell)
+        self._farewell_said |= lane == DEFAULT_LANE
+        return Reply(lane, self._farewell)
