@@ -19,7 +19,7 @@ from segue.dialects.interface import Decoder, Rendered, TurnRequest
 from segue.dialects.opaque import unseal
 from segue.dialects.reading import Call, Message, Output, Part, Reasoning, read_item
 from segue.dialects.rules import Draft, Field, Rule, carried, dropped, ours, write_settings
-from segue.dialects.toolbox import TOOL_CHOICE, TOOLS, custom_names, read_tools
+from segue.dialects.toolbox import TOOL_CHOICE, TOOLS, check_choice, custom_names, read_tools
 from segue.dialects.wording import (
     ANNOTATIONS_LEFT_OUT,
     FOREIGN_REASONING,
@@ -113,7 +113,7 @@ def chat_fields(*, openai: bool) -> Mapping[str, Field]:
         "model": Field(Rule("carried", "The name the configuration gives it."), lambda _: None),
         "instructions": Field(Rule("translated", "The first message, of role `system`."), lambda _: None),
         "tools": Field(TOOLS, _write_tools),
-        "tool_choice": Field(TOOL_CHOICE, lambda _: None),  # written with the tools
+        "tool_choice": Field(TOOL_CHOICE, check_choice),  # written with the tools
         "parallel_tool_calls": Field(Rule("carried", "Where it is false."), _write_parallel),
         "text": Field(
             Rule(

@@ -66,6 +66,12 @@ def read_tools(draft: Draft) -> Toolbox:
     return _choose(draft, functions)
 
 
+def check_choice(draft: Draft) -> None:
+    """Refuse a choice among tools where there are none; with tools, `read_tools` reads the choice."""
+    if not draft.settings.tools and draft.settings.tool_choice != "none":
+        draft.refuse("tool_choice", "the request has no tools")
+
+
 def _function(tool: dict[str, Any]) -> Function:
     parameters = tool.get("parameters") or {"type": "object", "properties": {}}
     return Function(str(tool["name"]), tool.get("description"), parameters, tool.get("strict") is True)
@@ -77,7 +83,11 @@ def _custom(tool: dict[str, Any]) -> Function:
     if isinstance(form, dict) and form.get("type") == "grammar":
         words.append(f"The input must match this {form.get('syntax')} grammar:\n{form.get('definition')}")
     argument = {"type": "string", "description": "The whole input of the tool, as plain text."}
-    schema = {"type": "object", "properties": {CUSTOM_ARGUMENT: argument}, "required": [CUSTOM_ARGUMENT]}
+    schema: dict[str, Any] = {
+        "type": "object",
+        "properties": {CUSTOM_ARGUMENT: argument},
+        "required": [CUSTOM_ARGUMENT],
+    }
     schema["additionalProperties"] = False
     return Function(str(tool["name"]), "\n\n".join(words) or None, schema, strict=False)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from segue.dialects.reading import Part
 from segue.protocol.problems import quoted
 
-FOREIGN_REASONING = "Reasoning that another provider made was left out: only its own provider can use it."
+FOREIGN_REASONING = (
+    "Reasoning that this provider did not make, or did not finish, was left out: it cannot be used here."
+)
 ANNOTATIONS_LEFT_OUT = "Annotations of messages were left out: this API has none."
 PHASE_LEFT_OUT = "'phase' of messages was left out: this API has none."
 BROKEN_ARGUMENTS = "Arguments of a call that are no JSON object were sent as the text they are."
