@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -54,6 +55,13 @@ class Running:
         answer = await self.ask(b"GET /segue/stats HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         told: dict[str, Any] = json.loads(answer.partition(b"\r\n\r\n")[2])
         return told
+
+
+def conversation(turns: int, size: int = 4000) -> bytes:
+    """A body as an agent sends it: each turn begins with all of the one before."""
+    chooser = random.Random(7)
+    messages = [{"role": "user", "content": f"{turn} {chooser.randbytes(size // 2).hex()}"} for turn in range(turns)]
+    return json.dumps({"model": "m", "messages": messages}).encode()
 
 
 def post(body: bytes, *, target: str = "/anthropic/v1/messages", key: str = "k", retries: int = 0) -> bytes:

@@ -20,17 +20,10 @@ from segue.sidecar.app import Settings
 from segue.sidecar.parking import Bounds
 from segue.sidecar.session import Patience
 from tests.sidecar.gateways import Answer, Forwarded, fake_gateway
-from tests.sidecar.sidecars import QUICK, post, running
+from tests.sidecar.sidecars import QUICK, conversation, post, running
 
 CHUNKED_END = b"0\r\n\r\n"
 PROTOCOLS = [Subprotocol("a"), Subprotocol("b")]
-
-
-def conversation(turns: int, size: int = 4000) -> bytes:
-    """A body as an agent sends it: each turn begins with all of the one before."""
-    chooser = random.Random(7)
-    messages = [{"role": "user", "content": f"{turn} {chooser.randbytes(size // 2).hex()}"} for turn in range(turns)]
-    return json.dumps({"model": "m", "messages": messages}).encode()
 
 
 def dechunked(answer: bytes) -> bytes:

@@ -1,0 +1,131 @@
+"""`segue run` as a user calls it, with a program that is no agent but behaves like one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from segue.bench.provider import Answer, provided
+from tests.sidecar.gateways import fake_gateway
+
+#: Sends its input to the address that an SDK would, says what came back, and ends with the status it is given.
+AGENT = """
+import os, sys, urllib.request
+base = os.environ["ANTHROPIC_BASE_URL"]
+body = sys.stdin.buffer.read()
+for _ in range(2):
+    reply = urllib.request.urlopen(urllib.request.Request(base + "/v1/messages", body, {"X-Api-Key": "k"})).read()
+print(sys.argv[2:], reply.decode(), os.environ["OPENAI_BASE_URL"] == base.replace("anthropic", "openai/v1"))
+sys.exit(int(sys.argv[1]))
+"""
+#: Says that it is ready, and then what it is sent.
+WAITER = """
+import signal, sys
+def told(number, _):
+    print(signal.Signals(number).name, flush=True)
+    sys.exit(9)
+signal.signal(signal.SIGTERM, told)
+signal.signal(signal.SIGINT, told)
+print("ready", flush=True)
+signal.pause()
+"""
+
+
+@pytest.fixture(autouse=True)
+def _no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of a test goes into the user's cache directory."""
+    monkeypatch.setenv("SEGUE_SIDECAR_CACHE", "false")
+
+
+def segue_run(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "segue", "run", *arguments]
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+async def output_of(command: Sequence[str], folder: Path, given: bytes) -> tuple[int | None, str, str]:
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*command, cwd=folder, stdin=pipe, stdout=pipe, stderr=pipe)
+    printed, told = await process.communicate(given)
+    return process.returncode, printed.decode(), told.decode()
+
+
+async def test_the_program_runs_with_its_own_input_output_and_status(tmp_path: Path) -> None:
+    async with fake_gateway() as gateway:
+        command = segue_run("--gateway", gateway.url, "--", sys.executable, "-c", AGENT, "7", "--gateway", "-x")
+        status, printed, told = await output_of(command, tmp_path, b'{"messages": "%s"}' % (b"hello " * 1000))
+    assert (status, printed) == (7, "['--gateway', '-x'] data: {}\n\n True\n")
+    assert told.startswith("segue: 2 requests: ")
+    assert told.endswith("% saved)\n")
+    assert len(told.splitlines()) == 1
+    assert [dict(one.head.lines)[b"X-Api-Key"] for one in gateway.forwarded] == [b"k", b"k"]
+
+
+async def test_without_a_gateway_there_is_one_in_the_process(tmp_path: Path) -> None:
+    async with provided(lambda _: Answer(pieces=(b"hello",))) as provider:
+        (tmp_path / "segue.toml").write_text(
+            f'[server]\nstore = "sqlite:///no.db"\n[[route]]\nmount = "/anthropic"\ntarget = "{provider.url}"\n'
+        )
+        command = segue_run("--log", "run.log", "--", sys.executable, "-c", AGENT, "0")
+        status, printed, told = await output_of(command, tmp_path, b"{}")
+        assert [one.target for one in provider.requests] == [b"/v1/messages"] * 2
+    assert (status, printed) == (0, "[] hello True\n")
+    assert told.startswith("segue: 2 requests: ")
+    logged = (tmp_path / "run.log").read_text()
+    assert "action=exchange" in logged
+    assert names_in(tmp_path) == ["run.log", "segue.toml"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_signals_go_to_the_program_and_its_status_is_ours(number: signal.Signals, tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *segue_run("--gateway", "ws://127.0.0.1:1", "--", sys.executable, "-c", WAITER),
+        cwd=tmp_path,
+        stdin=asyncio.subprocess.DEVNULL,  # with a terminal, Ctrl-C reaches the program without us
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"ready\n"
+    process.send_signal(number)
+    printed, _ = await process.communicate()
+    assert (process.returncode, printed) == (9, f"{number.name}\n".encode())
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "said"),
+    [
+        ((), 2, "what is to be run?"),
+        (("no-such-program",), 127, "no-such-program: not found"),
+        (("/",), 126, "/: cannot be executed"),
+        ((sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"), 128 + 9, "no request came through here"),
+    ],
+)
+def test_what_cannot_be_run_has_the_status_that_a_shell_gives_it(
+    command: tuple[str, ...], status: int, said: str, tmp_path: Path
+) -> None:
+    line = segue_run("--gateway", "ws://127.0.0.1:1", "--", *command)
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert said in done.stderr
+
+
+def test_codex_is_given_its_setting(tmp_path: Path) -> None:
+    program = tmp_path / "codex"
+    program.write_text(f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n")
+    program.chmod(0o755)
+    line = segue_run("--gateway", "ws://127.0.0.1:1", "--", str(program), "exec", "hello")
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+    first, setting, *rest = json.loads(done.stdout)
+    assert (first, rest) == ("-c", ["exec", "hello"])
+    assert setting.startswith('openai_base_url="http://127.0.0.1:')
+    assert setting.endswith('/openai/v1"')

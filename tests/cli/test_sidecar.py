@@ -1,0 +1,135 @@
+"""`segue sidecar` as a user calls it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from segue.cli.sidecar import parse_address
+from segue.cli.stats_view import fetch, render
+from segue.config import Sidecar, cache_directory, child_environment
+from segue.sidecar.stats import Report, Summary
+from tests.sidecar.gateways import fake_gateway
+from tests.sidecar.sidecars import running
+
+
+@pytest.fixture(autouse=True)
+def _no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of a test goes into the user's cache directory."""
+    monkeypatch.setenv("SEGUE_SIDECAR_CACHE", "false")
+
+
+async def started(folder: Path, *arguments: str) -> tuple[asyncio.subprocess.Process, str]:
+    """Start a sidecar, and return it and the line that says that it is ready."""
+    command = [sys.executable, "-m", "segue", "sidecar", *arguments]
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*command, cwd=folder, stdout=pipe, stderr=pipe)
+    assert process.stdout is not None
+    return process, (await process.stdout.readline()).decode()
+
+
+async def test_it_says_where_it_listens_and_at_the_end_what_it_counted(tmp_path: Path) -> None:
+    async with fake_gateway() as gateway:
+        process, ready = await started(
+            tmp_path, "--gateway", gateway.url, "--listen", "127.0.0.1:0", "--key", "secret", "--no-cache"
+        )
+        assert ready.startswith("segue: sidecar listening on http://127.0.0.1:")
+        address = ready.rpartition("//")[2].strip()
+        reader, writer = await asyncio.open_connection(*address.split(":"))
+        writer.write(b"GET /anthropic/v1/models?key=hidden HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 OK\r\n")
+        writer.close()
+        shown = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "segue", "sidecar", "--stats", "--listen", address),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        picture, _ = await shown.communicate()
+        process.send_signal(signal.SIGTERM)
+        printed, logged = await process.communicate()
+    assert process.returncode == 0
+    told = json.loads(printed)
+    assert (told["exchanges"], told["links"], told["link"]) == (1, 1, "up")
+    assert gateway.upgrades[0]["authorization"] == "Bearer secret"
+    assert "/anthropic/v1/models" in picture.decode()
+    assert b"path=/anthropic/v1/models status=200 outcome=completed" in logged
+    for secret in (b"secret", b"hidden"):
+        assert secret not in printed + logged
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "which gateway?"),
+        (("--gateway", "example.com"), "not the address of a gateway"),
+        (("--gateway", "ws://127.0.0.1:1", "--listen", "nowhere"), "not an address to listen on"),
+        (("--gateway", "wss://a", "--cafile", "no.pem"), "cannot start"),
+        (("--stats", "--listen", "127.0.0.1:1"), "no sidecar answers at 127.0.0.1:1"),
+    ],
+)
+def test_mistakes_are_explained(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "segue", "sidecar", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("segue: ")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:0", ("127.0.0.1", 0)),
+        ("[::1]:4748", ("::1", 4748)),
+        ("4748", (None, 4748)),
+        (":4748", (None, 4748)),
+    ],
+)
+def test_an_address_is_a_host_and_a_port_or_a_port(text: str, address: tuple[str | None, int]) -> None:
+    assert parse_address(text) == address
+
+
+async def test_the_view_shows_what_is_told() -> None:
+    async with fake_gateway() as gateway, running(gateway.url) as sidecar:
+        await sidecar.post(b"{}")
+        host, _, port = sidecar.sidecar.url.rpartition("//")[2].partition(":")
+        report = await asyncio.to_thread(fetch, host, int(port))
+    assert report.exchanges == 1
+    report = Report(
+        exchanges=3,
+        agent_bytes_in=90_000,
+        agent_bytes_out=10_000,
+        tunnel_bytes_up=4_000,
+        tunnel_bytes_down=1_000,
+        base_hits=2,
+        resumes=5,
+        parked=1,
+        link="away",
+        gateway="wss://g",
+        rtt_s=0.25,
+        recent=[Summary("/openai/v1/responses", 200, "completed", 45_000, 300, 5_000, 1.5)],
+    )
+    console = Console(width=100, record=True)
+    console.print(render(report))
+    shown = console.export_text()
+    for words in ("link away to wss://g", "rtt 250 ms", "resumes 5", "parked 1", "95.0% saved", "/openai/v1/responses"):
+        assert words in shown
+
+
+def test_the_cache_is_in_the_users_cache_directory_unless_another_is_named() -> None:
+    assert cache_directory(Sidecar(cache=False)) is None
+    assert cache_directory(Sidecar(cache_dir="/var/x")) == Path("/var/x")
+    assert cache_directory(Sidecar(), {"XDG_CACHE_HOME": "/c"}) == Path("/c/segue/bases")
+    assert cache_directory(Sidecar(), {"XDG_CACHE_HOME": "relative"}) == cache_directory(Sidecar(), {})
+
+
+def test_a_child_reaches_this_machine_without_a_proxy() -> None:
+    assert child_environment({"A": "1"}, {"B": "2"}) == {"A": "1", "B": "2"}
+    environment = child_environment({}, {"HTTP_PROXY": "http://p", "NO_PROXY": "x"})
+    assert environment["no_proxy"] == environment["NO_PROXY"] == "x,127.0.0.1,localhost"

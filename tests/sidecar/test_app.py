@@ -1,0 +1,137 @@
+"""The whole way: an agent, a sidecar, a link that is cut, a gateway, and a provider that keeps every byte."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+from websockets.asyncio.client import connect
+
+from segue.bench.link import Link, linked
+from segue.bench.provider import Answer, MessageScript, Provider, Script, SocketAnswer, SocketMessage, gzipped, provided
+from segue.config import Config, Route, Server
+from segue.delta.heads import Line
+from segue.gateway.app import serving
+from segue.upstreams.router import Router, Rule
+from segue.upstreams.scripted import MODEL, ScriptedUpstream
+from tests.sidecar.sidecars import Running, conversation, post, running
+
+EVENTS = Line(b"Content-Type", b"text/event-stream")
+
+
+@asynccontextmanager
+async def the_whole_way(
+    script: Script, messages: MessageScript | None = None
+) -> AsyncIterator[tuple[Provider, Link, Running]]:
+    async with provided(script, messages) as provider:
+        routes = [Route(mount="/anthropic", target=provider.url), Route(mount="/own", target="self")]
+        config = Config(server=Server(port=0, store="memory:"), route=routes)
+        async with serving(config, Router([Rule(ScriptedUpstream(), (MODEL,))])) as (_, url):
+            port = urlsplit(url).port
+            assert port is not None
+            async with linked("127.0.0.1", port) as link, running(link.url) as sidecar:
+                yield provider, link, sidecar
+
+
+async def test_request_and_reply_are_what_they_would_be_without_us() -> None:
+    pieces = tuple(b"data: %d\n\n" % number for number in range(50))
+    answer = gzipped(Answer(lines=(EVENTS, Line(b"X-A", b"1"), Line(b"x-a", b"2")), pieces=pieces))
+    async with the_whole_way(lambda _: answer) as (provider, _, sidecar):
+        reply = await sidecar.post(conversation(5), target="/anthropic/v1/messages?beta=true")
+        host = provider.url.removeprefix("http://").encode()
+        [seen] = provider.requests
+        assert seen.raw_head == (
+            b"POST /v1/messages?beta=true HTTP/1.1\r\nHost: " + host + b"\r\nX-Api-Key: k\r\n"
+            b"X-Stainless-Retry-Count: 0\r\nContent-Length: %d\r\n\r\n" % len(conversation(5))
+        )
+        assert seen.body == conversation(5)
+    head = reply.partition(b"\r\n\r\n")[0]
+    assert head.startswith(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nX-A: 1\r\nx-a: 2\r\n")
+    assert dechunked_pieces(reply) == b"".join(pieces)
+
+
+def dechunked_pieces(reply: bytes) -> bytes:
+    """The body of a reply whose chunks each end in a line end of their own."""
+    rest, body = reply.partition(b"\r\n\r\n")[2], b""
+    while True:
+        size, _, rest = rest.partition(b"\r\n")
+        if not int(size, 16):
+            return body
+        body, rest = body + rest[: int(size, 16)], rest[int(size, 16) + 2 :]
+
+
+async def test_a_session_with_cuts_is_carried_as_deltas_and_asked_once() -> None:
+    async with the_whole_way(lambda _: Answer(lines=(EVENTS,), pieces=(b"data: {}\n\n",))) as (provider, link, sidecar):
+        for turn in range(1, 9):
+            if turn % 2:
+                link.cut_after(up_bytes=50 * turn)
+            else:
+                link.cut()
+            assert dechunked_pieces(await sidecar.post(conversation(turn))) == b"data: {}\n\n"
+        assert [one.body for one in provider.requests] == [conversation(turn) for turn in range(1, 9)]
+        told = await sidecar.stats()
+    assert told["base_hits"] == 7
+    assert told["base_misses"] == 0
+    assert told["resumes"] > 1
+    assert told["tunnel_bytes_up"] < told["agent_bytes_in"] / 3
+
+
+async def test_an_agent_that_hangs_up_closes_the_request_at_the_provider() -> None:
+    async with the_whole_way(lambda _: Answer(delay_s=60.0)) as (provider, _, sidecar):
+        agent = await sidecar.connect()
+        await agent.send(post(b"{}"))
+        await provider.seen(1)
+        agent.hang_up()
+        await provider.abandoned(0)
+
+
+async def test_messages_of_a_websocket_are_byte_equal_over_cuts() -> None:
+    def echo(message: SocketMessage) -> SocketAnswer:
+        return SocketAnswer(messages=(b"\xc3\xa9" * 3000, message.data))
+
+    upgrade = Answer(status=101, reason=b"Switching Protocols")
+    async with the_whole_way(lambda _: upgrade, echo) as (provider, link, sidecar):
+        url = sidecar.sidecar.url.replace("http", "ws") + "/anthropic/v1/responses"
+        async with connect(url) as socket:
+            for number in range(6):
+                link.cut()
+                await socket.send(f"é{number}" * 3000)
+                assert await socket.recv() == "é" * 3000
+                assert await socket.recv() == f"é{number}" * 3000
+        assert [one.data for one in provider.messages] == [f"é{number}".encode() * 3000 for number in range(6)]
+        assert len(provider.requests) == 1
+
+
+async def test_the_gateways_own_api_is_reached_through_the_tunnel() -> None:
+    async with the_whole_way(lambda _: Answer()) as (_, _, sidecar):
+        body = json.dumps({"model": MODEL, "input": "hello"}).encode()
+        reply = await sidecar.ask(
+            post(body, target="/own/v1/responses").replace(b"X-Api-Key", b"Content-Type: application/json\r\nX-Api-Key")
+        )
+    assert reply.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert json.loads(dechunked_pieces(reply))["status"] == "completed"
+
+
+async def test_stats_are_told_and_are_nobodys_request() -> None:
+    async with the_whole_way(lambda _: Answer()) as (provider, link, sidecar):
+        await sidecar.linked()
+        await sidecar.post(b"{}")
+        told = await sidecar.stats()
+        assert len(provider.requests) == 1
+    assert (told["exchanges"], told["link"], told["gateway"]) == (1, "up", link.url)
+    assert told["rtt_s"] < 10
+    assert [one["path"] for one in told["recent"]] == ["/anthropic/v1/messages"]
+
+
+async def test_what_the_tunnel_counts_is_what_the_link_carried() -> None:
+    async with the_whole_way(lambda _: Answer(pieces=(b"x" * 100_000,))) as (_, link, sidecar):
+        await sidecar.linked()
+        up, down = link.up_bytes, link.down_bytes  # of the handshake, and of the first packets
+        before = sidecar.sidecar.report()
+        await sidecar.post(conversation(20))
+        after = sidecar.sidecar.report()
+        carried = link.up_bytes - up
+        assert 0 <= after.tunnel_bytes_up - before.tunnel_bytes_up - carried < 1000
+        assert 0 <= link.down_bytes - down - (after.tunnel_bytes_down - before.tunnel_bytes_down) < 1000
