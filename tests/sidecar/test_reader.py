@@ -83,6 +83,18 @@ def test_any_cuts_give_the_same_requests(requests: list[bytes], last: bytes, cut
     assert [isinstance(found, Refusal) for found in at_once] == [False] * len(requests) + [True] * bool(last)
 
 
+@given(st.sampled_from(REQUESTS + REFUSED), st.lists(st.tuples(st.integers(0, 300), st.binary(max_size=3)), max_size=4))
+def test_nothing_that_an_agent_sends_is_an_error_of_the_reader(data: bytes, changes: list[tuple[int, bytes]]) -> None:
+    for at, change in changes:
+        data = data[:at] + change + data[at + len(change) // 2 :]
+    found = read_all([data])
+    assert read_all([data[at : at + 1] for at in range(len(data))]) == found
+    for one in found:
+        if isinstance(one, Received):
+            assert one.head.target.startswith(b"/")
+            assert b"\n" not in b"".join(name + value for name, value in one.head.lines)
+
+
 def test_no_body_an_empty_body_and_a_body_are_three_things() -> None:
     bodies = [found.body for found in read_all(REQUESTS) if isinstance(found, Received)]
     assert bodies == [None, b"hello", b"", b"hello!", b"hi"]

@@ -99,6 +99,19 @@ def test_what_breaks_the_rules_is_answered_by_its_code(data: bytes, code: int) -
     assert int.from_bytes(arrived.answer[2:4], "big") == code
 
 
+@settings(max_examples=300)
+@given(
+    st.lists(
+        st.one_of(st.binary(max_size=8), st.sampled_from(list(Opcode)).map(lambda o: frame(o, b"\x03\xe8"))), max_size=5
+    )
+)
+def test_nothing_that_an_agent_sends_is_an_error_of_the_frames(pieces: list[bytes]) -> None:
+    frames = MessageFrames(max_message=100)
+    for piece in pieces:
+        if frames.receive(piece).is_broken:
+            break
+
+
 def test_closing_from_either_end() -> None:
     ours = MessageFrames(max_message=100)
     assert ours.encode_close(Close(1001, b"bye")) == b"\x88\x05\x03\xe9bye"
@@ -279,20 +292,23 @@ async def test_a_socket_that_is_not_closed_in_good_order_is_cut(end: str, caplog
 
 async def test_a_broken_frame_ends_the_socket_with_its_code() -> None:
     gone = asyncio.Event()
+    received: list[Message | Close] = []
 
     async def handler(request: Request) -> None:
         await request.accept(SWITCH)
         with pytest.raises(AgentGone):
-            await request.receive()
+            while True:
+                received.append(await request.receive())
         gone.set()
         raise AgentGone
 
     async with listening(handler, limits=Limits(max_message_bytes=10)) as server:
         agent = await server.connect()
-        await agent.send(UPGRADE + b"\x81\x02hi")
+        await agent.send(UPGRADE + frame(Opcode.TEXT, b"whole") + b"\x81\x02hi")
         await agent.head()
         assert (await agent.rest())[2:4] == b"\x03\xea"
         await gone.wait()
+        assert received == [Message("text", b"whole")]
         gone.clear()
         async with connect(server.url.replace("http", "ws")) as client:
             await client.send("more than ten bytes")

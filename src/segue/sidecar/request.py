@@ -172,8 +172,7 @@ class Request:
         if arrived.answer:
             await self._wire.write(arrived.answer)
         if arrived.is_broken:
-            self.stage = "ended"
-            raise AgentGone
+            self.stage = "ended"  # what arrived before that is still received
 
     def _accepted(self) -> MessageFrames:
         if self._frames is None or self.stage == "cut":
