@@ -157,7 +157,7 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = settings(max_examples=500, stateful_step_count=50)
+TestAnyOrder.settings = settings(max_examples=200, stateful_step_count=50)
 
 # --------------------------------------------------------------------------------------------- one fault at each packet
 
@@ -701,6 +701,19 @@ def reconnect(end: SidecarEnd | GatewayEnd, frames: list[Frame]) -> None:
             end.receive(packet_of(frame), at * 1.0)
             assert sum(1 for _ in packets(end, at * 1.0)) < 100
         end.link_opened(0.0)
+
+
+def test_who_opens_and_cancels_for_ever_without_reading_the_replies_is_given_up() -> None:
+    gateway, _ = greeted()
+    large = OK._replace(lines=(Line(b"X", bytes(60_000)),))
+    events: list[GatewayEvent] = []
+    for number in range(1, 2_000):
+        gateway.receive(packet_of(open_frame(number)), 0.0)
+        gateway.reply(number, large)
+        events += gateway.receive(packet_of(Reset(number, "cancelled", b"")), 0.0)
+        if failures(events):
+            break
+    assert failures(events) == ["the other end does not take what it asks for"]
 
 
 def test_a_resume_from_what_was_never_sent_fails_the_link() -> None:

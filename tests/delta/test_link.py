@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from segue.delta.events import GatewayEvent, LinkFailed, Opened, ReplyData, ReplyEnded, UploadData, UploadEnded
-from segue.delta.frames import Ack, Data, Ping, Pong, Window, encode_frame, encode_packet
+from segue.delta.frames import Ack, Data, Ping, Pong, Reply, Window, encode_frame, encode_packet
 from segue.delta.link import (
     ACK_DELAY_S,
     DEAD_S,
@@ -252,12 +252,24 @@ def test_control_leaves_before_data_and_in_order_even_when_the_window_is_full() 
     assert [frame for frame in frames if isinstance(frame, Window)] == [Window(n, n) for n in range(5_000)]
 
 
-def test_a_peer_that_reads_and_never_acknowledges_is_given_up() -> None:
+def test_a_peer_that_reads_and_never_acknowledges_overruns_a_link() -> None:
     link = Link(0.0, None)
     for number in range(MAX_UNACKED + 1):
+        assert not link.is_overrun
         link.queue(Window(number, number))
         link.compose(0.0, nothing)
-    assert link.is_dead(0.0)
+    assert link.is_overrun
+
+
+def test_a_peer_that_asks_and_never_reads_overruns_a_link() -> None:
+    link = Link(0.0, None)
+    piece = Reply(1, last=False, piece=bytes(16_000))
+    seen = []
+    for action in (link.queue, link.queue, link.queue, link.compose, link.compose, link.compose):
+        for _ in range(1_000):
+            link.queue(piece) if action == link.queue else link.compose(0.0, nothing)
+        seen.append(link.is_overrun)
+    assert seen == [False, False, True, False, False, False]
 
 
 def test_a_window_grows_while_it_holds_back_and_has_bounds() -> None:

@@ -122,6 +122,8 @@ class End(ABC, Generic[X, V]):
                 self._receive_frame(frame, link, now)
         except Violation as error:
             return self._fail(str(error))
+        if link.is_overrun:
+            return self._fail("the other end does not take what it asks for")
         return self._take_events()
 
     def next_packet(self, now: float) -> bytes | None:

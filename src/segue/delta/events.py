@@ -57,7 +57,10 @@ class ReplyEnded(NamedTuple):
 
 
 class ExchangeReset(NamedTuple):
-    """The exchange is over before its end. `not_forwarded`: it never reached a provider, so it may be sent again."""
+    """The exchange is over before its end, behind all that came of its reply.
+
+    `not_forwarded`: it never reached a provider, so it may be sent again.
+    """
 
     exchange: int
     code: ResetCode
@@ -116,7 +119,10 @@ class UploadEnded(NamedTuple):
 
 
 class Cancelled(NamedTuple):
-    """The sidecar does not want this exchange any more: close what was opened for it."""
+    """The sidecar does not want this exchange any more: close what was opened for it.
+
+    Not told of what the shell has finished or aborted itself.
+    """
 
     exchange: int
 

@@ -40,6 +40,10 @@ DEAD_S = 20.0
 UNPINGED_S = 60.0
 #: So many unacknowledged packets are no link's, but a peer's that reads and never acknowledges.
 MAX_UNACKED = 64 * 1024
+#: So much control waiting is a peer's that asks and does not read: twice the largest heads of all exchanges.
+MAX_CONTROL_BYTES = 32 * 1024 * 1024
+#: What a waiting frame costs beside its bytes.
+_PARCEL_BYTES = 128
 
 
 class Parcel(NamedTuple):
@@ -116,6 +120,7 @@ class Link:
     def __init__(self, now: float, ping_every_s: float | None) -> None:
         self._ping_every_s = ping_every_s
         self._control: deque[Parcel] = deque()
+        self._control_bytes = 0
         self._window = CongestionWindow(now)
         self._sent: deque[_Sent] = deque()
         self._sent_at = now
@@ -158,7 +163,9 @@ class Link:
         self, frame: Frame, *, taken: Callable[[], None] | None = None, delivered: Callable[[], None] | None = None
     ) -> None:
         """Queue a control frame: these leave before data, in order."""
-        self._control.append(Parcel(encode_frame(frame), taken, delivered))
+        parcel = Parcel(encode_frame(frame), taken, delivered)
+        self._control.append(parcel)
+        self._control_bytes += len(parcel.frame) + _PARCEL_BYTES
 
     def compose(self, now: float, take_data: Callable[[int], Parcel | None]) -> bytes | None:
         """Return the next packet; None when there is nothing to send, or the window is full.
@@ -189,6 +196,7 @@ class Link:
             parcel = self._control.popleft()
             parcels.append(parcel)
             size += len(parcel.frame)
+            self._control_bytes -= len(parcel.frame) + _PARCEL_BYTES
             if parcel.taken is not None:
                 parcel.taken()
         return parcels
@@ -280,10 +288,15 @@ class Link:
         return min((at for at in deadlines if at is not None), default=None)
 
     def is_dead(self, now: float) -> bool:
-        """Tell whether the peer has been silent for too long, or hears everything and answers nothing."""
+        """Tell whether the peer has been silent for too long."""
         if self._ping_every_s is None and now >= self._heard_at + UNPINGED_S:
             return True
-        return len(self._sent) > MAX_UNACKED or self.is_quiet(now, DEAD_S)
+        return self.is_quiet(now, DEAD_S)
+
+    @property
+    def is_overrun(self) -> bool:
+        """The peer asks for more and more, and does not read or acknowledge what it gets."""
+        return len(self._sent) > MAX_UNACKED or self._control_bytes > MAX_CONTROL_BYTES
 
     def _outstanding_since(self) -> float | None:
         times = [self._sent[0].at] if self._sent else []
