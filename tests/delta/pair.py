@@ -9,10 +9,11 @@ import heapq
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeAlias
 
-from segue.delta.events import GatewayEvent, LinkFailed, SidecarEvent
-from segue.delta.frames import Frame, read_packet
+from segue.delta.events import GatewayEvent, LinkFailed, Opened, SidecarEvent
+from segue.delta.frames import Frame, Open, encode_frame, encode_packet, read_packet
 from segue.delta.gateway_end import GatewayEnd, Node
 from segue.delta.heads import Line, ReplyHead, RequestHead
+from segue.delta.lines import LineTable, encode_request
 from segue.delta.sidecar_end import Request, SidecarEnd
 
 EndOfLink: TypeAlias = SidecarEnd | GatewayEnd
@@ -157,3 +158,33 @@ def packets(end: EndOfLink, now: float) -> Iterator[bytes]:
 
 def failures(events: list[SidecarEvent] | list[GatewayEvent]) -> list[str]:
     return [event.reason for event in events if isinstance(event, LinkFailed)]
+
+
+def joined(node_epoch: bytes = NODE.epoch) -> Pair:
+    pair = Pair(node=NODE._replace(epoch=node_epoch))
+    pair.connect()
+    pair.run()
+    return pair
+
+
+def opened(pair: Pair) -> int:
+    """The number of the exchange opened last."""
+    return [event for event in pair.seen if isinstance(event, Opened)][-1].exchange
+
+
+def restart(pair: Pair, epoch: bytes) -> None:
+    pair.cut()
+    pair.gateway = GatewayEnd(NODE._replace(epoch=epoch))
+    pair.connect()
+
+
+def told(pair: Pair, kind: type[SidecarEvent]) -> list[SidecarEvent]:
+    return [event for event in pair.told if isinstance(event, kind)]
+
+
+def packet_of(*frames: Frame) -> bytes:
+    return encode_packet([encode_frame(frame) for frame in frames])
+
+
+def open_frame(number: int, *, has_body: bool = False) -> Open:
+    return Open(number, last=True, has_body=has_body, piece=encode_request(HEAD, "http", LineTable()))
