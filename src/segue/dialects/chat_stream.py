@@ -24,6 +24,7 @@ from segue.protocol.ids import ResponseId
 from segue.protocol.responses import Failure, Usage
 
 _Raw = msgspec.Raw
+_NULL = _Raw(b"null")
 
 
 class Returned(msgspec.Struct, omit_defaults=True):
@@ -64,7 +65,7 @@ class _CallDelta(msgspec.Struct):
     index: int | None = None
     id: str | None = None
     function: _Function | None = None
-    extra_content: _Raw | None = None
+    extra_content: _Raw = _NULL
 
 
 class _Pending(msgspec.Struct):
@@ -255,7 +256,7 @@ class ChatDecoder:
         if not call.started and function.name:
             events = self._end_thinking()
             call_id = self._writer.new_call_id(call.id)
-            if delta.extra_content is not None:
+            if bytes(delta.extra_content) != b"null":
                 events += self._seal(Returned(calls={call_id: delta.extra_content}))
             events += self._writer.start_call(call.key, call_id, function.name)
             call.started = True

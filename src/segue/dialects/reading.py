@@ -30,8 +30,8 @@ class Part(msgspec.Struct):
     file_data: str | None = None
     file_url: str | None = None
     filename: str | None = None
-    input_audio: msgspec.Raw | None = None
-    annotations: list[msgspec.Raw] | None = None
+    input_audio: dict[str, Any] | None = None
+    annotations: list[Any] | None = None
 
 
 class Message(msgspec.Struct):

@@ -22,6 +22,8 @@ from segue.protocol.codec import with_field
 from segue.protocol.events import Event
 from segue.protocol.responses import Failure, Usage
 
+_NULL = msgspec.Raw(b"null")
+
 
 class _Item(msgspec.Struct):
     type: str
@@ -44,8 +46,8 @@ class _Head(msgspec.Struct):
     type: str = ""
     sequence_number: int = -1
     output_index: int | None = None
-    item: msgspec.Raw | None = None
-    response: msgspec.Raw | None = None
+    item: msgspec.Raw = _NULL
+    response: msgspec.Raw = _NULL
 
 
 _heads = msgspec.json.Decoder(_Head)
@@ -121,7 +123,7 @@ class ResponsesDecoder:
         return [Event(kind, data, head.sequence_number)]
 
     def _on_added(self, head: _Head, data: bytes) -> Output:
-        if head.output_index != self._added or head.item is None:
+        if head.output_index != self._added or head.item == _NULL:
             return self._ending.broken("an item begins out of order")
         self._added += 1
         item = self._sealed(head.item)
@@ -131,7 +133,7 @@ class ResponsesDecoder:
 
     def _on_done(self, head: _Head, data: bytes) -> Output:
         index = head.output_index
-        if index is None or not self._is_open(index) or head.item is None:
+        if index is None or not self._is_open(index) or head.item == _NULL:
             return self._ending.broken("an item ends that did not begin")
         item = self._sealed(head.item)
         if item is not None:
@@ -174,7 +176,7 @@ class ResponsesDecoder:
 
 
 def _response(head: _Head) -> _Response:
-    return _NO_RESPONSE if head.response is None else _responses.decode(head.response)
+    return _NO_RESPONSE if head.response == _NULL else _responses.decode(head.response)
 
 
 def read_usage(usage: dict[str, Any] | None) -> Usage | None:
