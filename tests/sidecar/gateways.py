@@ -13,7 +13,7 @@ from aiohttp import WSMsgType, web
 
 from segue.delta.codec import Base, BaseMiss, Body, decode_document
 from segue.delta.contexts import REPLY_WINDOW_LOG, SOCKET_WINDOW_LOG, ContextError, StreamDecoder, StreamEncoder
-from segue.delta.events import Cancelled, GatewayEvent, LinkFailed, Opened, UploadData, UploadEnded, Writable
+from segue.delta.events import Cancelled, GatewayEvent, LinkFailed, Opened, UploadData, UploadEnded
 from segue.delta.folds import Fold
 from segue.delta.frames import MAX_PACKET_BYTES, SUBPROTOCOL
 from segue.delta.gateway_end import GatewayEnd, Node
@@ -60,6 +60,7 @@ class FakeGateway:
         self.port = 0
         self.address = b""
         self.max_body_bytes = 64 * 1024 * 1024
+        self.takes_nothing = False
         self.sessions: dict[str, _Session] = {}
         self.changed = asyncio.Condition()
         self.epoch = secrets.token_bytes(8)
@@ -146,21 +147,28 @@ class _Session:
                         await self.wake.wait()
 
     def apply(self, event: GatewayEvent) -> None:
+        assert not isinstance(event, LinkFailed), event.reason
+        if isinstance(event, Opened):
+            self.open(event)
+            return
+        exchange = self.exchanges.get(event.exchange)
         match event:
-            case LinkFailed():
-                raise AssertionError(event.reason)
-            case Opened():
-                exchange = self.exchanges[event.exchange] = _Exchange(self, event)
-                if event.kind == "websocket" or not event.has_body:
-                    exchange.begin()
-            case UploadData():
-                self.exchanges[event.exchange].receive(event.data)
-            case UploadEnded():
-                self.exchanges[event.exchange].receive_end()
-            case Writable():
+            case UploadData() if exchange is not None:
+                exchange.receive(event.data)
+            case UploadEnded() if exchange is not None:
+                exchange.receive_end()
+            case Cancelled() if exchange is not None:
+                exchange.cancel()
+            case _:
                 pass
-            case Cancelled():
-                self.exchanges[event.exchange].cancel()
+
+    def open(self, event: Opened) -> None:
+        if self.gateway.takes_nothing:
+            self.end.abort(event.exchange, "not_forwarded", b"too many exchanges")
+            return
+        exchange = self.exchanges[event.exchange] = _Exchange(self, event)
+        if event.kind == "websocket" or not event.has_body:
+            exchange.begin()
 
     async def close(self) -> None:
         for task in self.tasks:

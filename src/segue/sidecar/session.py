@@ -115,6 +115,8 @@ class Session:
         self._loop = asyncio.get_running_loop()
         self._carried: dict[int, Carried] = {}
         self._owner: str | None = None
+        self._unusable: set[str] = set()  # addresses of nodes that others than us may use
+        self._failed: set[str] = set()  # in this round
         self._refusal: Verdict | None = None
         self._is_refused = False
         self._reason = ""
@@ -208,6 +210,7 @@ class Session:
         """Use the first gateway that serves us; if none does, note what that means for what waits."""
         is_loyal, candidates = self._is_loyal(), self._candidates()
         refusals: list[Verdict] = []
+        self._failed = set()
         for gateway in candidates:
             try:
                 await self._use(gateway)
@@ -216,6 +219,9 @@ class Session:
                 self._note_failure(gateway, str(error))
             except UnreachableError as error:
                 self._note_failure(gateway, str(error))
+            except Exception:  # noqa: BLE001 - the outermost seam: a bug of ours costs a link, not the sidecar
+                _log.exception("action=link gateway=%s failed", gateway)
+                self._note_failure(gateway, "the sidecar failed; its log says why")
             else:
                 return
         if not is_loyal:
@@ -246,6 +252,7 @@ class Session:
         return list(dict.fromkeys(first if self._is_loyal() else (*first, *self._gateways)))
 
     def _note_failure(self, gateway: str, reason: str) -> None:
+        self._failed.add(gateway)
         if reason != self._reason:
             _log.warning("action=link gateway=%s failed: %s", gateway, reason)
         self._reason = reason
@@ -256,6 +263,7 @@ class Session:
             self.end.link_opened(self._loop.time())
             opened_at = self._loop.time()
             writer = self._loop.create_task(self._write(socket))
+            writer.add_done_callback(lambda _: socket.abort())  # without a writer there is no link
             try:
                 reason = await self._read(socket, gateway)
             finally:
@@ -263,8 +271,9 @@ class Session:
                 self.end.link_lost()
                 self._note_lost()
                 writer.cancel()
-                await asyncio.gather(writer, return_exceptions=True)
-                socket.abort()
+                [ended] = await asyncio.gather(writer, return_exceptions=True)
+            if isinstance(ended, Exception):
+                raise ended
             if self._loop.time() - opened_at >= GOOD_S:
                 self._link_was_good = was_up
             if not was_up and reason is not None:
@@ -336,12 +345,19 @@ class Session:
         self._stats.links += 1
         self.gateway = gateway
         self.max_body_bytes = event.max_body_bytes
-        self._owner = _usable(event.address)
+        self._owner = self._owner_of(event, gateway)
         self._away_since = self._refusal = None
         self._is_refused = False
         self._was_up, self._reason = True, ""
         _log.info("action=link gateway=%s up resumed=%s", gateway, not event.is_new_epoch)
         self._tell_all()
+
+    def _owner_of(self, event: Welcomed, gateway: str) -> str | None:
+        """Return the address that the node gives of itself, if it is one for us to connect to."""
+        owner = _usable(event.address, gateway)
+        if owner is not None and owner in self._failed and not event.is_new_epoch:
+            self._unusable.add(owner)  # it is this very node that was not found there
+        return None if owner in self._unusable else owner
 
     def _note_lost(self) -> None:
         if self._away_since is None:
@@ -368,11 +384,12 @@ class Session:
             exchange.look()
 
 
-def _usable(address: bytes) -> str | None:
-    """Return the address that a node gave of itself, if it is one to connect to."""
+def _usable(address: bytes, gateway: str) -> str | None:
+    """Return the address that a node gave of itself, if it is one, and as safe for our key as the gateway's."""
     try:
         text = address.decode("ascii")
-        tunnel_url(text)
+        url = tunnel_url(text)
     except (UnicodeDecodeError, ValueError):
         return None
-    return text
+    is_safe = url.startswith("wss:") or not tunnel_url(gateway).startswith("wss:")
+    return text if is_safe else None

@@ -1,0 +1,144 @@
+"""How a session finds its gateway again, and how long it is worth waiting for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+
+import pytest
+
+from segue.bench.link import linked
+from segue.delta.heads import ReplyHead
+from segue.sidecar import exchanges, session
+from segue.sidecar.app import Settings
+from segue.sidecar.parking import Bounds
+from segue.sidecar.session import Patience
+from tests.sidecar.gateways import Answer, fake_gateway
+from tests.sidecar.sidecars import post, running
+
+PATIENT = Settings(gateways=(), patience=Patience(wait_s=60.0))
+
+
+async def test_it_goes_on_at_the_address_that_the_node_gave_of_itself() -> None:
+    gate = asyncio.Event()
+    answer = Answer(pieces=(b"data: 1\n\n", b"data: 2\n\n"), gates={1: gate})
+    async with (
+        fake_gateway(lambda _: answer) as gateway,
+        fake_gateway() as another,
+        linked("127.0.0.1", gateway.port) as balancer,
+    ):
+        gateway.address = gateway.url.encode()
+        async with running(balancer.url, another.url, settings=PATIENT) as sidecar:
+            agent = await sidecar.connect()
+            await agent.send(post(b"{}"))
+            await agent.until(b"data: 1\n\n\r\n")
+            async with balancer.refusing():
+                balancer.cut()
+                gate.set()
+                assert (await agent.rest()).endswith(b"data: 2\n\n\r\n0\r\n\r\n")
+        assert another.upgrades == []
+
+
+async def test_an_address_that_leads_nowhere_is_tried_once() -> None:
+    async with fake_gateway() as gateway, linked("127.0.0.1", gateway.port) as link:
+        gateway.address = b"ws://127.0.0.1:1"
+        async with running(link.url, settings=PATIENT) as sidecar:
+            for number in range(3):
+                assert (await sidecar.post(b"%d" % number)).startswith(b"HTTP/1.1 200 ")
+                link.cut()
+            told = await sidecar.stats()
+        assert told["exchanges"] == 3
+        assert len(gateway.sessions) == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "gateway", "is_usable"),
+    [
+        (b"ws://10.0.0.1:4747", "http://balancer", True),
+        (b"wss://node1.example.com", "wss://balancer.example.com", True),
+        (b"ws://10.0.0.1:4747", "wss://balancer.example.com", False),  # our key would travel in the clear
+        (b"", "ws://balancer", False),
+        (b"node1", "ws://balancer", False),
+        (b"\xff", "ws://balancer", False),
+    ],
+)
+def test_an_address_is_used_if_it_is_as_safe_as_the_gateways(address: bytes, gateway: str, *, is_usable: bool) -> None:
+    assert (session._usable(address, gateway) is not None) == is_usable  # noqa: SLF001 - pure, and worth a table
+
+
+async def test_a_gateway_that_stays_away_leaves_the_outcome_of_what_it_has_unknown() -> None:
+    patience = Patience(wait_s=0.05, give_up_s=0.3)
+    settings = Settings(gateways=(), patience=patience)
+    async with fake_gateway(lambda _: Answer(before=asyncio.Event())) as gateway:
+        async with linked("127.0.0.1", gateway.port) as link, running(link.url, settings=settings) as sidecar:
+            agent = await sidecar.connect()
+            await agent.send(post(b"{}"))
+            await gateway.seen(1)
+            async with link.refusing():
+                link.cut()
+                answer = await agent.rest()
+            assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "segue_outcome_unknown"
+        assert len(gateway.forwarded) == 1
+
+
+async def test_a_new_node_is_sent_what_no_node_can_have_had() -> None:
+    body = random.Random(3).randbytes(500_000)
+    async with fake_gateway() as gateway, linked("127.0.0.1", gateway.port) as link:
+        async with running(link.url, settings=PATIENT) as sidecar:
+            await sidecar.linked()
+            link.blackhole()
+            asking = asyncio.create_task(sidecar.post(body))
+            await gateway.forget()
+            link.cut()
+            link.restore()
+            assert (await asking).startswith(b"HTTP/1.1 200 ")
+        assert [one.body for one in gateway.forwarded] == [body]
+
+
+async def test_a_gateway_that_takes_nothing_at_all_is_overloaded() -> None:
+    async with fake_gateway() as gateway, running(gateway.url) as sidecar:
+        await sidecar.linked()
+        gateway.takes_nothing = True
+        answer = await sidecar.post(b"{}")
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "segue_overloaded"
+        assert gateway.forwarded == []
+
+
+async def test_a_reply_too_large_to_keep_is_not_parked_for_long() -> None:
+    gate = asyncio.Event()
+    pieces = (b"data: 1\n\n", bytes(range(256)) * 100)
+    limits = exchanges.Limits(keep_reply_bytes=200, parking=Bounds(keep_s=60.0))
+    settings = Settings(gateways=(), patience=Patience(wait_s=60.0), exchanges=limits)
+    answer = Answer(pieces=(*pieces, *pieces), gates={1: gate, 3: asyncio.Event()}, head=ReplyHead(200, b"OK", ()))
+    async with (
+        fake_gateway(lambda _: answer) as gateway,
+        linked("127.0.0.1", gateway.port) as link,
+        running(link.url, settings=settings) as sidecar,
+    ):
+        agent = await sidecar.connect()
+        await agent.send(post(b"{}"))
+        await agent.until(b"data: 1\n\n\r\n")
+        async with link.refusing():
+            link.cut()
+            agent.hang_up()
+            await sidecar.parked(1)
+            gate.set()
+        await gateway.forwarded[0].cancelled.wait()
+
+
+async def test_a_slow_agent_stalls_only_itself() -> None:
+    size = 8 * 1024 * 1024
+    pieces = tuple(random.Random(number).randbytes(65536) for number in range(size // 65536))
+    head = ReplyHead(200, b"OK", ())
+    async with fake_gateway() as gateway, running(gateway.url) as sidecar:
+        gateway.script = lambda one: Answer(pieces=pieces, head=head) if one.body == b"slow" else Answer()
+        slow = await sidecar.connect()
+        await slow.send(post(b"slow"))
+        await slow.head()
+        for _ in range(20):
+            assert (await sidecar.post(b"{}")).startswith(b"HTTP/1.1 200 ")
+        down = (await sidecar.stats())["tunnel_bytes_down"]
+        assert down < size  # what it does not take stays at the gateway
+        assert len(await slow.rest()) > size
