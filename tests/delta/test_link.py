@@ -252,6 +252,18 @@ def test_control_leaves_before_data_and_in_order_even_when_the_window_is_full() 
     assert [frame for frame in frames if isinstance(frame, Window)] == [Window(n, n) for n in range(5_000)]
 
 
+def test_no_data_leaves_while_control_is_left_over_for_the_next_packet() -> None:
+    link = Link(0.0, None)
+    link._window.size_bytes = MAX_BYTES  # noqa: SLF001 - so that the packet would have room for data
+    link.queue(Window(1, 2))
+    link.queue(Reply(1, last=True, piece=bytes(16_300)))
+    data = Parcel(encode_frame(Data(1, 0, final=True, again=False, payload=b"x")), None, None)
+    left = [data]
+    packets = [link.compose(0.0, lambda _: left.pop() if left else None) or b"" for _ in range(3)]
+    kinds = [type(frame) for packet in packets for frame in frames_of(packet)]
+    assert kinds == [Window, Reply, Data]
+
+
 def test_a_peer_that_reads_and_never_acknowledges_overruns_a_link() -> None:
     link = Link(0.0, None)
     for number in range(MAX_UNACKED + 1):
