@@ -290,6 +290,27 @@ async def test_a_socket_that_is_not_closed_in_good_order_is_cut(end: str, caplog
         assert await agent.rest() == b"\x81\x04part"
 
 
+async def test_a_handler_may_cut_a_socket_that_its_agent_has_cut(caplog: pytest.LogCaptureFixture) -> None:
+    """What the tunnel does when an agent vanishes: nothing is left to wait for, and nothing to complain about."""
+    done = asyncio.Event()
+
+    async def handle(request: Request) -> None:
+        await request.accept(SWITCH)
+        with pytest.raises(AgentGone):
+            while True:
+                await request.receive()
+        request.abort()
+        done.set()
+
+    async with listening(handle) as listener:
+        agent = await listener.connect()
+        await agent.send(UPGRADE)
+        await agent.head()
+        agent.reset()
+        await asyncio.wait_for(done.wait(), 20)
+    assert caplog.text == ""
+
+
 async def test_a_broken_frame_ends_the_socket_with_its_code() -> None:
     gone = asyncio.Event()
     received: list[Message | Close] = []

@@ -162,7 +162,7 @@ class Request:
 
     async def settle(self) -> None:
         """Wait for the agent's close frame after ours; the listener does, when the handler has returned."""
-        while self._frames is not None and not self._frames.is_over:
+        while self._frames is not None and self.stage != "cut" and not self._frames.is_over:
             await self._take()
 
     async def _take(self) -> None:
