@@ -39,8 +39,25 @@ class Returned(msgspec.Struct, omit_defaults=True):
     calls: dict[str, _Raw] = {}
 
 
+class _Top(msgspec.Struct):
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+
+    def __post_init__(self) -> None:
+        self.bytes = self.bytes or []  # some leave them out; our API does not
+
+
+class _Token(_Top):
+    top_logprobs: list[_Top] | None = None
+
+    def __post_init__(self) -> None:
+        self.bytes = self.bytes or []
+        self.top_logprobs = self.top_logprobs or []
+
+
 class _Logprobs(msgspec.Struct):
-    content: list[Any] | None = None
+    content: list[_Token] | None = None
 
 
 class _Choice(msgspec.Struct):
@@ -119,7 +136,7 @@ class ChatDecoder:
         self._details: list[dict[str, Any]] = []
         self._calls: list[_Pending] = []
         self._at: dict[int, _Pending] = {}  # by the index that the upstream gives
-        self._logprobs: list[Any] = []
+        self._logprobs: list[_Token] = []
         self._handlers: dict[str, Callable[[_Raw], list[Event]]] = {
             "role": lambda _: [],
             "content": self._on_content,
@@ -151,6 +168,8 @@ class ChatDecoder:
 
     def end(self, *, truncated: bool = False) -> Output:
         """The stream is over: that is fine if the model has said why it stopped."""
+        if self.ended:
+            return []
         if self._finish is None:
             return self._ending.stopped(truncated=truncated)
         return self._done()

@@ -151,6 +151,8 @@ class MessagesDecoder:
 
     def end(self, *, truncated: bool = False) -> Output:
         """The stream is over: that is fine if the model has said why it stopped."""
+        if self.ended:
+            return []
         if self._stop is None:
             return self._ending.stopped(truncated=truncated)
         return self._finish(self._stop)
