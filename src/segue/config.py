@@ -256,6 +256,13 @@ def load(
     return config
 
 
+def without_secrets(config: Config) -> Config:
+    """Return the configuration as it may be shown: a key that is set is only said to be so."""
+    if config.sidecar.key is None:
+        return config
+    return msgspec.structs.replace(config, sidecar=msgspec.structs.replace(config.sidecar, key="(set)"))
+
+
 def is_loopback(host: str) -> bool:
     """Tell whether a host name or address can only be reached from this machine."""
     name = host.strip("[]").lower().rstrip(".")

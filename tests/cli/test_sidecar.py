@@ -133,3 +133,11 @@ def test_a_child_reaches_this_machine_without_a_proxy() -> None:
     assert child_environment({"A": "1"}, {"B": "2"}) == {"A": "1", "B": "2"}
     environment = child_environment({}, {"HTTP_PROXY": "http://p", "NO_PROXY": "x"})
     assert environment["no_proxy"] == environment["NO_PROXY"] == "x,127.0.0.1,localhost"
+
+
+def test_check_config_does_not_print_the_key(tmp_path: Path) -> None:
+    (tmp_path / "segue.toml").write_text('[sidecar]\nkey = "very secret"\n')
+    command = [sys.executable, "-m", "segue", "check-config", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+    assert json.loads(done.stdout)["config"]["sidecar"]["key"] == "(set)"
+    assert "very secret" not in done.stdout + done.stderr

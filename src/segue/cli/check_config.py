@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from segue.cli.serve import find_config
-from segue.config import Config, ConfigError, load
+from segue.config import Config, ConfigError, load, without_secrets
 from segue.gateway.wiring import build_router
 from segue.stores.opening import check_url
 
@@ -24,7 +24,8 @@ def run_check_config(path: Path | None, *, as_json: bool) -> int:
         raise ConfigError(f"server.store: {error}") from error
     models = build_router(config).models()
     if as_json:
-        print(msgspec.json.encode({"file": found and str(found), "config": config, "models": models}).decode())
+        shown = {"file": found and str(found), "config": without_secrets(config), "models": models}
+        print(msgspec.json.encode(shown).decode())
         return 0
     _show(config, found, models)
     return 0
