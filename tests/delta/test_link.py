@@ -256,7 +256,7 @@ def test_no_data_leaves_while_control_is_left_over_for_the_next_packet() -> None
     link = Link(0.0, None)
     link._window.size_bytes = MAX_BYTES  # noqa: SLF001 - so that the packet would have room for data
     link.queue(Window(1, 2))
-    link.queue(Reply(1, last=True, piece=bytes(16_300)))
+    link.queue(Reply(1, last=True, piece=bytes(16_338)))
     data = Parcel(encode_frame(Data(1, 0, final=True, again=False, payload=b"x")), None, None)
     left = [data]
     packets = [link.compose(0.0, lambda _: left.pop() if left else None) or b"" for _ in range(3)]
