@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.config import Config, ConfigError, Key, Server, UpstreamConfig, is_loopback, load
+from segue.config import Config, ConfigError, Key, Route, Server, UpstreamConfig, is_loopback, load
+from segue.egress.routes import SELF, Resolved, parse_target, route_table
 from tests.strategies import any_text
 
 SHA = "0" * 64
@@ -306,3 +307,32 @@ def test_doubles_are_refused(folder: Path, text: str, expected: str) -> None:
 def test_loopback_is_what_only_this_machine_can_reach(host: str, *, expected: bool) -> None:
     """Names that merely look like it are not."""
     assert is_loopback(host) is expected
+
+
+# ------------------------------------------------------------------------------------------------------------- routes
+
+
+def test_routes_are_read_from_the_file_and_the_environment(folder: Path) -> None:
+    """As any table with rows; what they say is checked where requests are routed."""
+    text = '[[route]]\nmount = "/m"\ntarget = "https://t.example/v1"\n'
+    environ = {"SEGUE_ROUTE_1_PATH": "/v1/messages", "SEGUE_ROUTE_1_TARGET": "self", "SEGUE_ROUTE_0_MOUNT": "/n"}
+    routes = from_toml(folder, text, environ).route
+    assert routes == [Route(target="https://t.example/v1", mount="/n"), Route(target="self", path="/v1/messages")]
+    found = [route_table(routes).resolve(target) for target in (b"/n/x", b"/v1/messages")]
+    assert found == [
+        Resolved(target=parse_target("https://t.example/v1"), path=b"/v1/x"),
+        Resolved(target=SELF, path=b"/v1/messages"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('[[route]]\nmount = "/m"', "route[0]: Object missing required field `target`"),
+        ('[[route]]\nmont = "/m"\ntarget = "self"', "route[0]: unknown key 'mont'; did you mean 'mount'?"),
+        ('[route]\nmount = "/m"', "route: Expected `array`, got `object`"),
+    ],
+)
+def test_a_misspelt_route_is_refused(folder: Path, text: str, expected: str) -> None:
+    """By its number."""
+    assert error_of(folder, text).startswith(expected)
