@@ -237,6 +237,28 @@ async def test_a_parked_exchange_that_nobody_comes_for_is_cancelled() -> None:
         assert sidecar.sidecar.report().parked == 0
 
 
+async def test_no_more_are_parked_than_there_are_places() -> None:
+    limits = exchanges.Limits(parking=Bounds(max_exchanges=2))
+    settings = Settings(gateways=(), patience=Patience(wait_s=30.0), exchanges=limits)
+    async with (
+        fake_gateway(lambda _: Answer(before=asyncio.Event())) as gateway,
+        linked("127.0.0.1", gateway.port) as link,
+        running(link.url, settings=settings) as sidecar,
+    ):
+        agents = [await sidecar.connect() for _ in range(3)]
+        for number, agent in enumerate(agents):
+            await agent.send(post(b"%d" % number))
+            await gateway.seen(number + 1)
+        async with link.refusing():
+            link.cut()
+            for number, agent in enumerate(agents[:2]):
+                agent.hang_up()
+                await sidecar.parked(number + 1)
+            agents[2].hang_up()
+        await gateway.forwarded[0].cancelled.wait()  # the oldest
+        assert sidecar.sidecar.report().parked == 2
+
+
 async def test_a_node_that_is_gone_before_the_head_leaves_the_outcome_unknown() -> None:
     async with fake_gateway(lambda _: Answer(before=asyncio.Event())) as gateway, running(gateway.url) as sidecar:
         agent = await sidecar.connect()

@@ -1,0 +1,29 @@
+"""What is counted, and what it comes to."""
+
+from __future__ import annotations
+
+from segue.delta.heads import Line, ReplyHead, RequestHead
+from segue.sidecar.stats import RECENT, Stats, Summary, reply_bytes, request_bytes, saved_share
+
+
+def test_heads_count_as_they_would_be_written() -> None:
+    request = RequestHead(b"POST", b"/v1/x?y", (Line(b"A", b"1"), Line(b"a", b"")))
+    assert request_bytes(request) == len(b"POST /v1/x?y HTTP/1.1\r\nA: 1\r\na: \r\n\r\n")
+    reply = ReplyHead(200, b"OK", (Line(b"B", b"22"),))
+    assert reply_bytes(reply) == len(b"HTTP/1.1 200 OK\r\nB: 22\r\n\r\n")
+
+
+def test_the_saving_is_of_both_directions() -> None:
+    stats = Stats(agent_bytes_in=800, agent_bytes_out=200, tunnel_bytes_up=40, tunnel_bytes_down=10)
+    report = stats.report(parked=0, link="up", gateway="wss://g", rtt_s=None)
+    assert saved_share(report) == 0.95
+    assert saved_share(Stats().report(parked=0, link="up", gateway="wss://g", rtt_s=None)) == 0.0
+
+
+def test_a_report_holds_the_counters_and_the_latest_exchanges() -> None:
+    stats = Stats(exchanges=3, resumes=2)
+    for number in range(RECENT + 5):
+        stats.recent.append(Summary(f"/{number}", 200, "completed", 1, 1, 1, 0.1))
+    report = stats.report(parked=4, link="away", gateway="wss://g", rtt_s=0.1)
+    assert (report.exchanges, report.resumes, report.parked, report.link) == (3, 2, 4, "away")
+    assert [one.path for one in report.recent] == [f"/{number}" for number in range(5, RECENT + 5)]
