@@ -113,7 +113,7 @@ class Connection:
             self._end()
         except httpcore.TimeoutException:
             await self._stream.aclose()
-        except (httpcore.NetworkError, OSError):
+        except (httpcore.NetworkError, h11.LocalProtocolError, OSError):
             pass
         finally:
             self._writer = None
