@@ -154,6 +154,23 @@ async def test_a_warm_start_sends_the_first_request_as_a_delta(tmp_path: Path) -
         assert way.bodies == [BODY, NEXT]
 
 
+async def test_bases_that_a_new_gateway_does_not_have_cost_one_full_send(tmp_path: Path) -> None:
+    """The same task again, from a warm start, at a gateway that has started anew: only the first request misses."""
+    bodies = [BODY[:-2] + b', {"role": "user", "content": "turn %d"}]}' % turn for turn in range(4)]
+    settings = replace(PATIENT, cache=tmp_path)
+    async with tunnelled(at_once, settings=settings, cache=tmp_path) as way:
+        for body in bodies:
+            await way.post(body)
+        await way.sidecar.sidecar.close()
+        await way.node.stop()
+        await way.node.start()
+        async with sidecar_running(f"ws://127.0.0.1:{way.node.port}", settings=settings) as fresh:
+            for body in bodies:
+                await fresh.post(body, target="/v1/messages")
+            stats = await fresh.stats()
+    assert (stats["base_misses"], stats["base_hits"]) == (1, 3)
+
+
 # --- a process that is killed ----------------------------------------------------------------------------------------
 
 

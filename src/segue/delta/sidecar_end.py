@@ -89,6 +89,11 @@ class SidecarEnd(End[_Exchange, SidecarEvent]):
         """How many exchanges are under way."""
         return len(self._handles)
 
+    @property
+    def epoch(self) -> bytes:
+        """Of the node that the present or last link leads to; empty before the first."""
+        return self._epoch
+
     # --- for the shell -----------------------------------------------------------------------------------------------
 
     def link_opened(self, now: float) -> None:

@@ -143,6 +143,11 @@ class Exchange:
             self.writable.clear()
             await self.writable.wait()
 
+    @property
+    def epoch(self) -> bytes:
+        """Of the node that has it."""
+        return self._end.epoch
+
     def is_suspect(self) -> bool:
         """Tell whether an agent that hangs up now may have done so because of the link."""
         return self._session.is_suspect()

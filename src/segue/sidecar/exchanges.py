@@ -197,7 +197,7 @@ class Exchanges:
         """Answer a missed base: what the gateway does not have is not chosen again."""
         self._stats.base_misses += 1
         if exchange.base is not None:
-            self._shelf.discard(exchange.base.id)
+            self._shelf.discard(exchange.base.id, exchange.epoch)
         sent = self._bodies[exchange].sent
         assert sent is not None, "only a document can be missed"
         self._begin(self._upload_again(exchange, sent), self._tasks)
@@ -253,9 +253,9 @@ class Exchanges:
         else:
             self._stats.base_hits += 1
         if len(body) <= _THREAD_BYTES:
-            self._shelf.add(Base(body, folded))
+            self._shelf.add(Base(body, folded), exchange.epoch)
         else:  # the next body waits for it
-            self._begin(asyncio.to_thread(self._shelf.add, Base(body, folded)), self._adding)
+            self._begin(asyncio.to_thread(self._shelf.add, Base(body, folded), exchange.epoch), self._adding)
 
     def _nobody_came(self, exchange: Exchange) -> None:
         self._keep(exchange, self._folded.pop(exchange, b""))

@@ -38,6 +38,7 @@ class ShelfLimits(NamedTuple):
 class _Held(NamedTuple):
     base: Base
     lineage: int
+    epoch: bytes
 
 
 class Shelf:
@@ -79,28 +80,37 @@ class Shelf:
             base_id = self._matcher.best(body)
             return None if base_id is None else self._use(base_id)
 
-    def add(self, base: Base) -> None:
-        """Add the newest base; one with the same body is replaced. What is larger than the budget is not kept."""
+    def add(self, base: Base, epoch: bytes = b"") -> None:
+        """Add the newest base; one with the same body is replaced. What is larger than the budget is not kept.
+
+        `epoch` is of the node that holds it too; empty for one that may hold it.
+        """
         with self._lock:
-            if self._hold(base):
+            if self._hold(base, epoch):
                 self._discarded.discard(base.id)
                 self._unsaved.pop(base.id, None)
                 self._unsaved[base.id] = self._held[base.id].lineage
 
-    def discard(self, base_id: bytes) -> None:
-        """Drop a base that the gateway does not have, from memory and (at the next flush) from disk."""
+    def discard(self, base_id: bytes, epoch: bytes = b"") -> None:
+        """Drop a base that the node of this epoch does not have, from memory and (at the next flush) from disk.
+
+        A node that lacks one base of an earlier time has started anew and lacks all of them. They are not chosen
+        again, or each would cost a full send of its own.
+        """
         with self._lock:
+            for other in [other for other, held in self._held.items() if epoch and held.epoch != epoch]:
+                self._drop(other)
             self._drop(base_id)
             self._unsaved.pop(base_id, None)
             if self._on_disk.pop(base_id, None) is not None:
                 self._discarded.add(base_id)
 
-    def _hold(self, base: Base) -> bool:
+    def _hold(self, base: Base, epoch: bytes = b"") -> bool:
         if base.size > self._limits.memory_bytes:
             return False
         lineage = self._lineage_of(base)
         self._drop(base.id)
-        self._held[base.id] = _Held(base, lineage)
+        self._held[base.id] = _Held(base, lineage, epoch)
         self._size_bytes += base.size
         self._matcher.add(base.id, base.body, base.reply)
         while self._size_bytes > self._limits.memory_bytes or len(self._held) > self._limits.memory_bases:
