@@ -46,6 +46,16 @@ class Running:
         while self.sidecar.report().parked != count:  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0.005)
 
+    async def finished(self, count: int) -> None:
+        """Wait until so many requests have been answered, or given up by their agents."""
+        while len(self.sidecar.stats.recent) < count:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.005)
+
+    async def unlinked(self) -> None:
+        """Wait until the loss of the link has been noticed."""
+        while self.sidecar.report().link == "up":  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.005)
+
     async def linked(self) -> None:
         """Wait until there is a link."""
         while self.sidecar.report().link != "up":  # noqa: ASYNC110 - nothing tells of it

@@ -201,6 +201,7 @@ async def test_an_agent_that_hangs_up_while_the_link_is_away_finds_its_exchange_
             await agent.until(b"data: 1\n\n\r\n")
             async with link.refusing():
                 link.cut()
+                await sidecar.unlinked()
                 agent.hang_up()
                 await sidecar.parked(1)
             other = await sidecar.connect()
@@ -231,6 +232,7 @@ async def test_a_parked_exchange_that_nobody_comes_for_is_cancelled() -> None:
         await gateway.seen(1)
         async with link.refusing():
             link.cut()
+            await sidecar.unlinked()
             agent.hang_up()
             await sidecar.parked(1)
         await gateway.forwarded[0].cancelled.wait()
@@ -251,10 +253,12 @@ async def test_no_more_are_parked_than_there_are_places() -> None:
             await gateway.seen(number + 1)
         async with link.refusing():
             link.cut()
+            await sidecar.unlinked()
             for number, agent in enumerate(agents[:2]):
                 agent.hang_up()
                 await sidecar.parked(number + 1)
             agents[2].hang_up()
+            await sidecar.finished(3)
         await gateway.forwarded[0].cancelled.wait()  # the oldest
         assert sidecar.sidecar.report().parked == 2
 

@@ -122,6 +122,7 @@ async def test_a_reply_too_large_to_keep_is_not_parked_for_long() -> None:
         await agent.until(b"data: 1\n\n\r\n")
         async with link.refusing():
             link.cut()
+            await sidecar.unlinked()
             agent.hang_up()
             await sidecar.parked(1)
             gate.set()
