@@ -106,13 +106,13 @@ class Exchange:
         resolved = self._tunnel.routes.resolve(self._opened.head.target)
         try:
             if isinstance(resolved, Refusal):
-                await self._fail(resolved.code, resolved.message)
+                self._fail(resolved.code, resolved.message)
             elif self._is_socket:
                 await self._connect(resolved)
             elif not self._opened.has_body or await self._rebuild():
                 await self._forward(resolved)
         except EgressError as error:
-            await self._fail(error.code, str(error))
+            self._fail(error.code, str(error))
         finally:
             self._tunnel.uploads.release(self)
 
@@ -121,7 +121,7 @@ class Exchange:
         while self._body is None:
             if not await self._collect():
                 limit = self._tunnel.config.max_body_bytes
-                await self._fail("request_too_large", f"The request body is larger than {limit} bytes.")
+                self._fail("request_too_large", f"The request body is larger than {limit} bytes.")
                 return False
             rebuilt = await self._decode(bytes(self._upload))
             match rebuilt:
@@ -129,7 +129,7 @@ class Exchange:
                     self._miss()
                 case DocumentError():
                     code: FailureCode = "request_too_large" if rebuilt.too_large else "invalid_request"
-                    await self._fail(code, f"The tunnel's document cannot be taken: {rebuilt.reason}.")
+                    self._fail(code, f"The tunnel's document cannot be taken: {rebuilt.reason}.")
                     return False
                 case Body():
                     self._body = rebuilt
@@ -252,7 +252,7 @@ class Exchange:
         self._session.wake()
         self.outcome = "completed"
 
-    async def _fail(self, code: FailureCode, message: str) -> None:
+    def _fail(self, code: FailureCode, message: str) -> None:
         """Tell a failure: as the reply, or by aborting the one that has begun."""
         self.outcome = "failed"
         if self._end.has_reply(self.number):
