@@ -218,3 +218,25 @@ def fold(output: Output) -> Finished:
 
 def response(output: Output) -> Json:
     return parse_json(fold(output).response.decode())
+
+
+# -------------------------------------------------------------------------------------- conversations that are sound
+
+
+@st.composite
+def sound_conversations(draw: st.DrawFn) -> list[Json]:
+    """Conversations as agents have them: every call is answered before the model speaks again, in any order."""
+    items: list[Json] = [{"role": "user", "content": draw(_contents)}]
+    if draw(st.booleans()):
+        items.insert(0, {"role": "developer", "content": "Be brief."})
+    made = 0
+    for _ in range(draw(st.integers(0, 4))):
+        items += draw(st.lists(_reasoning, max_size=1))
+        items += draw(st.lists(_assistants, max_size=1))
+        calls = [draw(_calls | _customs) | {"call_id": f"call {made + n}"} for n in range(draw(st.integers(0, 3)))]
+        made += len(calls)
+        items += calls
+        answers = [draw(_outputs) | {"type": c["type"] + "_output", "call_id": c["call_id"]} for c in calls]
+        said = draw(st.lists(_users | _systems, min_size=0 if calls else 1, max_size=2))
+        items += draw(st.permutations([*answers, *said]))
+    return items

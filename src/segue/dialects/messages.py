@@ -46,7 +46,6 @@ VERSION = "2023-06-01"
 _MARK = b',"cache_control":{"type":"ephemeral"}'
 #: How a message ends behind the block that can be marked.
 _MESSAGE_END = b"}]},"
-_THINKING = (b'{"type":"thinking"', b'{"type":"redacted_thinking"')
 _TOOL_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _IMAGES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 
@@ -89,7 +88,8 @@ class MessagesDialect:
         if not pieces[-1]:
             pieces.pop()
         pieces[-1] = pieces[-1].removesuffix(b",")
-        return Rendered((*pieces, b"]}"), (*draft.warnings, *carry.warnings))
+        lost = (FOREIGN_REASONING,) if carry.open.thoughts and FOREIGN_REASONING not in carry.warnings else ()
+        return Rendered((*pieces, b"]}"), (*draft.warnings, *carry.warnings, *lost))
 
     def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> Decoder:
         """Make the reader of one reply."""
@@ -166,9 +166,11 @@ MESSAGES_ITEMS: Mapping[str, Rule] = {
 class Run(msgspec.Struct, frozen=True):
     """The message that may still grow: blocks of the model's, or results and other blocks of the user's.
 
-    `begun` tells whether anything but leading system messages was there.
+    `thoughts` wait for what the model said next: a message must not end in thoughts. `begun` tells whether anything but
+    leading system messages was there.
     """
 
+    thoughts: tuple[bytes, ...] = ()
     said: tuple[bytes, ...] = ()
     results: tuple[bytes, ...] = ()
     others: tuple[bytes, ...] = ()
@@ -177,15 +179,12 @@ class Run(msgspec.Struct, frozen=True):
     @property
     def size_bytes(self) -> int:
         """Roughly what it holds in memory."""
-        return sum(map(len, (*self.said, *self.results, *self.others)))
+        return sum(map(len, (*self.thoughts, *self.said, *self.results, *self.others)))
 
     def messages(self, *, marked: bool = False) -> list[bytes]:
         """Write the message as it is now, with a comma after it; `marked` is about a user's."""
-        said = list(self.said)
-        while said and said[-1].startswith(_THINKING):  # a message must not end in thoughts
-            said.pop()
-        if said:
-            return [b'{"role":"assistant","content":[', b",".join(said), b"]},"]
+        if self.said:
+            return [b'{"role":"assistant","content":[', b",".join(self.said), b"]},"]
         blocks = (*self.results, *self.others)
         if not blocks:
             return []
@@ -203,6 +202,7 @@ class MessagesScribe:
         self._closed: list[bytes] = []
         self._size = 0
         self._mark = -1
+        self._thoughts = list(run.thoughts)
         self._said, self._results, self._others = list(run.said), list(run.results), list(run.others)
         self._begun = run.begun
 
@@ -228,24 +228,33 @@ class MessagesScribe:
 
     def fragment(self) -> Fragment[Run]:
         """Return what was closed, and the message that is open."""
-        run = Run(tuple(self._said), tuple(self._results), tuple(self._others), self._begun)
+        said, results, others = tuple(self._said), tuple(self._results), tuple(self._others)
+        run = Run(tuple(self._thoughts), said, results, others, self._begun)
         return Fragment(b"".join(self._closed), self._notes.carry(run), self._mark)
 
     def _say(self, *blocks: bytes) -> None:
         self._begun = True
+        if not blocks:
+            return
         if self._results or self._others:
             self._close()
             self._mark = self._size - len(_MESSAGE_END)
-        self._said += blocks
+        self._said += (*self._thoughts, *blocks)
+        self._thoughts.clear()
 
     def _answer(self, place: list[bytes], blocks: list[bytes]) -> None:
         self._begun = True
+        if not blocks:
+            return
+        if self._thoughts:
+            self._thoughts.clear()
+            self._notes.warn(FOREIGN_REASONING)
         if self._said:
             self._close()
         place += blocks
 
     def _close(self) -> None:
-        pieces = Run(tuple(self._said), tuple(self._results), tuple(self._others)).messages()
+        pieces = Run((), tuple(self._said), tuple(self._results), tuple(self._others)).messages()
         self._closed += pieces
         self._size += sum(map(len, pieces))
         for blocks in (self._said, self._results, self._others):
@@ -322,9 +331,10 @@ class MessagesScribe:
         if thought is None:
             self._notes.warn(FOREIGN_REASONING)
         elif thought.redacted is not None:
-            self._say(encode({"type": "redacted_thinking", "data": thought.redacted}))
+            self._thoughts.append(encode({"type": "redacted_thinking", "data": thought.redacted}))
         else:
-            self._say(encode({"type": "thinking", "thinking": reasoning.text, "signature": thought.signature}))
+            block = {"type": "thinking", "thinking": reasoning.text, "signature": thought.signature}
+            self._thoughts.append(encode(block))
 
 
 def _texts(texts: Any) -> list[bytes]:  # noqa: ANN401 - any iterable of texts

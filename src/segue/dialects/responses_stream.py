@@ -17,6 +17,7 @@ from segue.dialects.ending import UNREADABLE, Ending, count, counted
 from segue.dialects.errors import ProviderError, code_of, failure_of, find_error, read_error
 from segue.dialects.interface import Output
 from segue.dialects.opaque import seal
+from segue.dialects.responses_gaps import Gaps
 from segue.dialects.sse import SseEvent
 from segue.protocol.codec import with_field
 from segue.protocol.events import Event
@@ -65,6 +66,7 @@ class ResponsesDecoder:
     def __init__(self, provider: str, warnings: tuple[str, ...] = ()) -> None:
         self._provider = provider
         self._ending = Ending(warnings)
+        self._gaps = Gaps()
         self._added = 0
         self._done = 0
         self._early: dict[int, Event] = {}  # done before an item that began before it
@@ -96,6 +98,9 @@ class ResponsesDecoder:
             if b"\n" in data or b"\r" in data:
                 data = msgspec.json.format(data, indent=-1)  # one event is one line
             kind = head.type or event.type
+            if head.output_index is None:
+                data = self._gaps.fill(kind, data)
+                head = _heads.decode(data)
             handler = self._handlers.get(kind)
             if handler is not None:
                 return handler(head, data)
