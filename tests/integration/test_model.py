@@ -1,0 +1,355 @@
+"""Everything that can happen to conversations, at random, against a real gateway and beside a naive model: creates,
+forks, failures, lost connections and deletions, over many lanes, connections and tenants. After every step each turn
+that ended must have seen exactly the history that the model says: no item lost, doubled or somebody else's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from contextlib import AsyncExitStack
+from typing import Any, TypeVar
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from segue.protocol.events import Ended, OutputWriter
+from segue.protocol.problems import Problem, Refused
+from segue.protocol.responses import Failure, usage
+from segue.upstreams.interface import Batch, UpstreamRequest
+from segue.upstreams.scripted import MODEL
+from tests.checker import Json, parse_json
+from tests.integration.clients import Http, Socket
+from tests.integration.gateway import key, listening
+
+T = TypeVar("T")
+
+TENANTS = ("alice", "bob")
+LANES = ("", "a", "b", "c")
+#: How a turn goes, said in its own input.
+WAYS = ("ok", "fail", "refuse", "cut", "hold")
+UNKNOWN = f"resp_{'0' * 40}"
+
+
+class Oracle:
+    """A model that does what a turn's input says, and remembers what each turn saw."""
+
+    models: Sequence[str] = (MODEL,)
+
+    def __init__(self) -> None:
+        self.seen: dict[str, list[str]] = {}
+        self.gates: dict[str, asyncio.Event] = {}
+        self.stopped: set[str] = set()
+
+    async def start(self) -> None:
+        """Nothing to do."""
+
+    async def close(self) -> None:
+        """Nothing to release."""
+
+    async def stream(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
+        """Play one turn."""
+        texts = [_text(parse_json(item.decode())) for item in request.history.items()]
+        name = texts[-1]
+        assert name not in self.seen, f"the turn {name} was run twice"
+        self.seen[name] = texts
+        way = name.partition("-")[0]
+        if way == "refuse":
+            raise Refused(Problem("upstream_error", "The model says no."))
+        writer = OutputWriter(request.response_id)
+        ended = False
+        try:
+            yield writer.text(f"re:{name}")
+            if way == "hold":
+                await self.gates.setdefault(name, asyncio.Event()).wait()
+            ends = {"fail": Ended("failed", error=Failure("server_error", "It fails."))}
+            ends["cut"] = Ended("incomplete", usage(1, 1), incomplete_reason="max_output_tokens")
+            ended = True
+            yield [
+                *writer.end_item("completed" if way in ("ok", "hold") else "incomplete"),
+                ends.get(way, Ended("completed", usage(1, 1))),
+            ]
+        finally:
+            if not ended:
+                self.stopped.add(name)
+
+
+def _text(item: Json) -> str:
+    content = item["content"]
+    return str(content if isinstance(content, str) else content[0]["text"])
+
+
+class Turn:
+    """A turn as the model knows it."""
+
+    def __init__(self, tenant: str, name: str, parent: Turn | None, *, unknown: bool, store: bool) -> None:
+        self.tenant = tenant
+        self.name = name
+        self.parent = parent
+        self.unknown = unknown  # its parent is an id that nobody ever had
+        self.store = store
+        self.held = False  # its parent is held for it
+        self.id = ""
+        self.stored = False  # it can be found by its id
+        self.history: list[str] = []  # itself included, with what it said
+
+    @property
+    def way(self) -> str:
+        return self.name.partition("-")[0]
+
+    def fields(self) -> Json:
+        fields: Json = {"model": MODEL, "input": self.name, "store": self.store}
+        if self.unknown or self.parent is not None:
+            fields["previous_response_id"] = UNKNOWN if self.parent is None else self.parent.id
+        return fields
+
+
+class Lane:
+    """A lane as the model knows it."""
+
+    def __init__(self) -> None:
+        self.latest: Turn | None = None
+        self.running: Turn | None = None
+        self.queue: list[Turn] = []
+
+
+class Connection:
+    """A connection as the model knows it, and the real one."""
+
+    def __init__(self, tenant: str, socket: Socket) -> None:
+        self.tenant = tenant
+        self.socket = socket
+        self.lanes = {name: Lane() for name in LANES}
+
+    async def frame(self, lane: str, *kinds: str) -> Json:
+        """Receive up to a frame of these kinds; nothing else may come, since all other lanes wait."""
+        while True:
+            frame = await self.socket.frame()
+            assert frame.get("stream_id", "") == lane, f"{frame['type']} in another lane"
+            if frame["type"] in kinds:
+                return frame
+
+
+ENDS = ("response.completed", "response.failed", "response.incomplete", "error")
+
+
+class Conversations(RuleBasedStateMachine):
+    """One gateway, its clients, and the model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.stack = AsyncExitStack()
+        self.connections: list[Connection] = []
+        self.turns: list[Turn] = []  # all that ended well, ever
+        self.count = 0
+
+    def run(self, step: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(step)
+
+    @initialize()
+    def begin(self) -> None:
+        async def begin() -> None:
+            self.oracle = Oracle()
+            keys = [key(tenant) for tenant in TENANTS]
+            self.gateway, self.url = await self.stack.enter_async_context(listening(self.oracle, keys=keys))
+            self.https = {
+                tenant: await self.stack.enter_async_context(Http(self.url, f"sk-{tenant}")) for tenant in TENANTS
+            }
+
+        self.run(begin())
+
+    def teardown(self) -> None:
+        if hasattr(self, "oracle"):
+            self.run(self.finish())
+        self.runner.close()
+
+    async def finish(self) -> None:
+        for connection in self.connections:
+            for name, lane in connection.lanes.items():
+                while lane.running is not None:
+                    await self.let_go(connection, name)
+        await self.stack.aclose()
+
+    async def let_go(self, connection: Connection, name: str) -> None:
+        """Let the turn that a lane holds end, and follow the lane."""
+        turn = connection.lanes[name].running
+        assert turn is not None
+        self.oracle.gates.setdefault(turn.name, asyncio.Event()).set()
+        await self.conclude(connection, name)
+        await self.settle(connection, name)
+
+    # --- what the model says -----------------------------------------------------------------------------------------
+
+    def verdict(self, turn: Turn, connection: Connection | None, lane: str = "") -> str | None:
+        """The code that a turn is refused with as it begins, or None."""
+        parent = turn.parent
+        if parent is None:
+            found = not turn.unknown
+        else:
+            there = connection is not None and any(one.latest is parent for one in connection.lanes.values())
+            found = turn.held or there or (parent.stored and parent.tenant == turn.tenant)
+        if not found:
+            return "previous_response_not_found"
+        if parent is not None and turn.store and not parent.store:
+            return "store_mismatch"
+        return "upstream_error" if turn.way == "refuse" else None
+
+    def ended_well(self, turn: Turn, response: Json) -> None:
+        """Check what a turn saw and said, and make it a parent."""
+        before = [] if turn.parent is None else turn.parent.history
+        assert self.oracle.seen[turn.name] == [*before, turn.name]
+        assert response["previous_response_id"] == (None if turn.parent is None else turn.parent.id)
+        assert [_text(item) for item in response["output"]] == [f"re:{turn.name}"]
+        assert response["id"] not in {other.id for other in self.turns}
+        turn.id = response["id"]
+        turn.stored = turn.store
+        turn.history = [*before, turn.name, f"re:{turn.name}"]
+        self.turns.append(turn)
+
+    async def settle(self, connection: Connection, name: str) -> None:
+        """Follow a lane until it waits for us."""
+        lane = connection.lanes[name]
+        while lane.queue and lane.running is None:
+            turn = lane.queue.pop(0)
+            code = self.verdict(turn, connection, name)
+            if code is not None:
+                frame = await connection.frame(name, *ENDS)
+                assert frame["error"]["code"] == code
+                self.failed(turn, lane)
+                continue
+            turn.id = (await connection.frame(name, "response.created"))["response"]["id"]
+            lane.running = turn
+            if turn.way == "hold":
+                await connection.frame(name, "response.output_text.delta")
+            else:
+                await self.conclude(connection, name)
+
+    async def conclude(self, connection: Connection, name: str) -> None:
+        """Receive the end of the turn that runs in a lane."""
+        lane = connection.lanes[name]
+        turn, lane.running = lane.running, None
+        assert turn is not None
+        response = (await connection.frame(name, *ENDS))["response"]
+        assert response["id"] == turn.id
+        if turn.way == "fail":
+            assert response["status"] == "failed"
+            self.failed(turn, lane)
+        else:
+            self.ended_well(turn, response)
+            lane.latest = turn
+
+    def failed(self, turn: Turn, lane: Lane) -> None:
+        if turn.parent is not None and lane.latest is turn.parent:
+            lane.latest = None
+
+    def make(self, data: st.DataObject, tenant: str, ways: Sequence[str]) -> Turn:
+        """Make up a turn: a new chain, a continuation of any response there ever was, or of none that was."""
+        self.count += 1
+        way = data.draw(st.sampled_from(ways), "way")
+        recent = self.turns[-8:]
+        choice = data.draw(st.integers(-2, len(recent) - 1), "parent")
+        parent = recent[choice] if choice >= 0 else None
+        store = data.draw(st.booleans(), "store")
+        return Turn(tenant, f"{way}-{self.count}", parent, unknown=choice == -2, store=store)
+
+    # --- what happens ------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: len(self.connections) < 3)
+    @rule(tenant=st.sampled_from(TENANTS))
+    def connect(self, tenant: str) -> None:
+        async def connect() -> None:
+            socket = await self.stack.enter_async_context(Socket(self.url, f"sk-{tenant}", lanes=[*LANES[1:], "echo"]))
+            self.connections.append(Connection(tenant, socket))
+
+        self.run(connect())
+
+    @precondition(lambda self: self.connections)
+    @rule(data=st.data(), lane=st.sampled_from(LANES))
+    def create(self, data: st.DataObject, lane: str) -> None:
+        """Send a request, and see to it that it was accepted before anything else happens."""
+
+        async def create() -> None:
+            await connection.socket.create(**turn.fields(), **({"stream_id": lane} if lane else {}))
+            await self.settle(connection, lane)
+            await connection.socket.create(input=7, stream_id="echo")
+            await connection.frame("echo", "error")
+
+        connection = data.draw(st.sampled_from(self.connections), "connection")
+        turn = self.make(data, connection.tenant, WAYS)
+        own = connection.lanes[lane]
+        others = [one.latest for name, one in connection.lanes.items() if name != lane]
+        turn.held = turn.parent is not None and turn.parent in others and not turn.parent.store
+        own.queue.append(turn)
+        self.run(create())
+
+    @precondition(lambda self: any(lane.running for one in self.connections for lane in one.lanes.values()))
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        """Let a turn that was held go on, and what waits behind it."""
+        held = [
+            (connection, name)
+            for connection in self.connections
+            for name, lane in connection.lanes.items()
+            if lane.running is not None
+        ]
+        connection, name = data.draw(st.sampled_from(held), "lane")
+
+        self.run(self.let_go(connection, name))
+
+    @precondition(lambda self: self.connections)
+    @rule(data=st.data())
+    def vanish(self, data: st.DataObject) -> None:
+        """Lose a connection: its turns are stopped, and what only it held is gone."""
+        connection = data.draw(st.sampled_from(self.connections), "connection")
+        self.connections.remove(connection)
+
+        async def vanish() -> None:
+            connection.socket.vanish()
+            while len(self.gateway.connections) > len(self.connections):  # noqa: ASYNC110 - there is no event for it
+                await asyncio.sleep(0)
+
+        self.run(vanish())
+        running = {lane.running.name for lane in connection.lanes.values() if lane.running is not None}
+        assert running <= self.oracle.stopped
+
+    @rule(data=st.data(), tenant=st.sampled_from(TENANTS))
+    def post(self, data: st.DataObject, tenant: str) -> None:
+        """The same over HTTP, where nothing but stored responses can be continued."""
+        turn = self.make(data, tenant, WAYS[:-1])
+        reply = self.run(self.https[tenant].request("POST", "/v1/responses", data=turn.fields()))
+        code = self.verdict(turn, None) or ("server_error" if turn.way == "fail" else None)
+        if code is None:
+            self.ended_well(turn, reply.body)
+        else:
+            assert reply.error["code"] == code
+
+    @precondition(lambda self: self.turns)
+    @rule(data=st.data(), tenant=st.sampled_from(TENANTS))
+    def delete(self, data: st.DataObject, tenant: str) -> None:
+        """Delete a response, or try to: it is gone from everywhere at once, and what continues it lives on."""
+        turn = data.draw(st.sampled_from(self.turns[-8:]), "response")
+        reply = self.run(self.https[tenant].request("DELETE", f"/v1/responses/{turn.id}"))
+        there = turn.stored and turn.tenant == tenant
+        assert reply.status == (200 if there else 404)
+        if there:
+            turn.stored = False
+            for connection in self.connections:
+                for lane in connection.lanes.values():
+                    if lane.latest is turn:
+                        lane.latest = None
+
+    @precondition(lambda self: self.turns)
+    @rule(data=st.data(), tenant=st.sampled_from(TENANTS))
+    def look(self, data: st.DataObject, tenant: str) -> None:
+        """Read what a stored response saw."""
+        turn = data.draw(st.sampled_from(self.turns[-8:]), "response")
+        reply = self.run(self.https[tenant].request("GET", f"/v1/responses/{turn.id}/input_items?order=asc&limit=100"))
+        assert reply.status == (200 if turn.stored and turn.tenant == tenant else 404)
+        if reply.status == 200:
+            assert [_text(item) for item in reply.body["data"]] == turn.history[:-1][-100:]
+
+
+TestConversations = Conversations.TestCase
+TestConversations.settings = settings(max_examples=80, stateful_step_count=50)  # 4,000 steps
