@@ -298,6 +298,12 @@ def child_environment(variables: Mapping[str, str], environ: Mapping[str, str] |
     return {**ours, **variables}
 
 
+def replaced_variables(variables: Mapping[str, str], environ: Mapping[str, str] | None = None) -> list[str]:
+    """Return the names of those variables that our environment has with another value."""
+    ours = os.environ if environ is None else environ
+    return [name for name, value in variables.items() if ours.get(name, "") not in {"", value}]
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))

@@ -129,3 +129,13 @@ def test_codex_is_given_its_setting(tmp_path: Path) -> None:
     assert (first, rest) == ("-c", ["exec", "hello"])
     assert setting.startswith('openai_base_url="http://127.0.0.1:')
     assert setting.endswith('/openai/v1"')
+
+
+def test_a_variable_that_led_elsewhere_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", "https://user:secret@proxy.example.com")
+    monkeypatch.setenv("OPENAI_BASE_URL", "")
+    line = segue_run("--gateway", "ws://127.0.0.1:1", "--", "true")
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stderr.startswith("segue: ANTHROPIC_BASE_URL was set to something else")
+    assert "secret" not in done.stderr
+    assert "OPENAI" not in done.stderr

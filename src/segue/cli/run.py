@@ -25,7 +25,7 @@ import msgspec
 from segue.cli.loop import run
 from segue.cli.serve import find_config
 from segue.cli.sidecar import load_sidecar, settings_of
-from segue.config import Config, ConfigError, Key, child_environment
+from segue.config import Config, ConfigError, Key, child_environment, replaced_variables
 from segue.sidecar.agents import Launch, pointed_at
 from segue.sidecar.app import Settings, Sidecar
 from segue.sidecar.stats import Report, saved_share
@@ -92,6 +92,8 @@ async def _gateway(config: Config, found: Path | None) -> AsyncIterator[Settings
 
 
 async def _run_child(launch: Launch) -> int:
+    for name in replaced_variables(launch.variables):  # not its value: an address may hold a key
+        print(f"segue: {name} was set to something else; a [[route]] of the gateway leads there again", file=sys.stderr)
     program, *arguments = launch.command
     try:
         child = await asyncio.create_subprocess_exec(program, *arguments, env=child_environment(launch.variables))
