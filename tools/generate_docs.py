@@ -30,6 +30,7 @@ from segue.gateway.http import Routes
 from segue.gateway.metrics import Metrics
 from segue.gateway.replies import REPLIES, socket_reply
 from segue.protocol import lanes, session
+from segue.protocol.capabilities import HEADER, capabilities_header, encode_capabilities
 from segue.protocol.events import Ended, Event, OutputWriter
 from segue.protocol.ids import ENTROPY_BYTES, new_response_id
 from segue.protocol.problems import Code, previous_response_not_found
@@ -324,6 +325,7 @@ _ROUTES = {
     ("DELETE", "/v1/responses/{id}"): "Delete a stored response. Its id resolves to nothing at once.",
     ("GET", "/v1/responses/{id}/input_items"): "Everything the response saw. Query: `limit`, `order`, `after`.",
     ("GET", "/v1/models"): "The models that can be named in a request; globs of the configuration are not listed.",
+    ("GET", "/segue/capabilities"): "What this gateway offers and its limits; see [Capabilities](capabilities.md).",
     ("GET", "/segue/tunnel"): "Upgrade to the tunnel of a sidecar.",
     ("GET", "/healthz"): "Whether the process answers.",
     ("GET", "/readyz"): "Whether the store works and the gateway takes turns; 503 while it drains.",
@@ -446,6 +448,14 @@ def lane_diagram() -> str:
     return _diagram("idle", [*arrows, *following])
 
 
+def capabilities() -> str:
+    """Write the object that a gateway without a configuration answers."""
+    gateway = Gateway(Config(server=Server(store="memory:")), Router([]), MemoryStore(), time.time)
+    shown = msgspec.json.format(encode_capabilities(gateway.capabilities)).decode()
+    header = capabilities_header(gateway.capabilities)
+    return f"```json\n{shown}\n```\n\n```text\n{HEADER}: {header}\n```"
+
+
 def profiles() -> str:
     """Write what the profiles of WebSocket connections allow."""
     rows = [
@@ -495,6 +505,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "session-words": session_words,
     "profiles": profiles,
+    "capabilities": capabilities,
     "lane-table": lane_table,
     "lane-diagram": lane_diagram,
     "phase-table": phase_table,

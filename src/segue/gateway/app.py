@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 from aiohttp import web
 
+from segue import __version__
 from segue.config import Config
 from segue.egress.client import Egress
 from segue.egress.limits import Limits as EgressLimits
@@ -27,6 +28,8 @@ from segue.gateway.tunnel import EPOCH_BYTES, Tunnel
 from segue.gateway.websocket import Connection
 from segue.gateway.wiring import build_router, build_routes
 from segue.history.cache import Cache
+from segue.protocol.capabilities import Capabilities, Limits, extensions
+from segue.protocol.lanes import BOUNDS, Bounds
 from segue.stores.interface import Store, StoreError
 from segue.stores.opening import open_store
 from segue.upstreams.http import HttpUpstream
@@ -67,6 +70,21 @@ class Gateway:
         self._runner: web.AppRunner | None = None
         self._tunnel: Tunnel | None = None
         self._sweepers: list[asyncio.Task[None]] = []
+        self.bounds = BOUNDS["serial"] if server.profile == "serial" else Bounds(server.max_lanes, server.max_in_flight)
+        self.capabilities = Capabilities(
+            version=__version__,
+            profile=server.profile,
+            limits=Limits(
+                lanes=self.bounds.names,
+                in_flight=self.bounds.in_flight,
+                queued=server.max_queued,
+                message_bytes=server.max_message_bytes,
+                connection_age_s=server.max_age_s,
+                connection_idle_s=server.idle_timeout_s,
+                retention_s=server.retention_s,
+            ),
+            extensions=extensions(self.bounds),
+        )
         self.metrics.connections.set_function(lambda: len(self.connections))
         self.metrics.upstreams.providers += [one for one in router.upstreams if isinstance(one, HttpUpstream)]
 

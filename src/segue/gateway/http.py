@@ -20,6 +20,7 @@ from segue.gateway.replies import failed_turn, http_reply
 from segue.gateway.sockets import watch_peer
 from segue.gateway.tunnel import tunnel_tenant
 from segue.gateway.websocket import serve_websocket
+from segue.protocol.capabilities import HEADER, capabilities_header, encode_capabilities
 from segue.protocol.codec import encode
 from segue.protocol.events import Event
 from segue.protocol.ids import ResponseId, parse_response_id
@@ -64,6 +65,7 @@ class Routes:
                 web.get(f"{_RESPONSE}/input_items", keyed(self._input_items), allow_head=False),
                 web.get("/v1/models", keyed(self._models)),
                 web.get("/segue/tunnel", keyed(self._tunnel), allow_head=False),
+                web.get("/segue/capabilities", keyed(self._capabilities)),
                 web.get("/healthz", self._healthz),
                 web.get("/readyz", private(self._readyz)),
                 web.get("/metrics", private(self._metrics)),
@@ -236,7 +238,14 @@ class Routes:
             {"id": name, "object": "model", "created": int(self._gateway.started_at), "owned_by": "segue"}
             for name in self._gateway.router.models()
         ]
-        return web.Response(body=encode({"object": "list", "data": models}), content_type=_JSON)
+        headers = {HEADER: capabilities_header(self._gateway.capabilities)}
+        return web.Response(body=encode({"object": "list", "data": models}), content_type=_JSON, headers=headers)
+
+    async def _capabilities(self, request: web.Request) -> web.Response:
+        del request  # the same for everybody
+        capabilities = self._gateway.capabilities
+        headers = {HEADER: capabilities_header(capabilities)}
+        return web.Response(body=encode_capabilities(capabilities), content_type=_JSON, headers=headers)
 
     async def _healthz(self, request: web.Request) -> web.Response:
         del request  # that it is answered is the answer

@@ -22,9 +22,10 @@ from segue.gateway.outlines import outline
 from segue.gateway.replies import socket_reply
 from segue.gateway.sockets import text_frames, watch_peer
 from segue.history.cache import Slot
+from segue.protocol.capabilities import HEADER, capabilities_header
 from segue.protocol.codec import size_of
 from segue.protocol.events import in_lane, steer_failed
-from segue.protocol.lanes import BOUNDS, DEFAULT_LANE, Bounds, tag
+from segue.protocol.lanes import DEFAULT_LANE, tag
 from segue.protocol.problems import Problem, Refused
 from segue.protocol.requests import Steer
 from segue.protocol.session import (
@@ -62,6 +63,7 @@ async def serve_websocket(gateway: Gateway, request: web.Request, tenant: str) -
     )
     if not socket.can_prepare(request).ok:
         raise Refused(Problem("upgrade_required", "This endpoint speaks WebSocket: upgrade, or POST to it."))
+    socket.headers[HEADER] = capabilities_header(gateway.capabilities)
     await socket.prepare(request)
     watch_peer(request)
     connection = Connection(gateway, request, socket, tenant)
@@ -79,8 +81,9 @@ class Connection:
 
     def __init__(self, gateway: Gateway, request: web.Request, socket: web.WebSocketResponse, tenant: str) -> None:
         server = gateway.config.server
-        lanes = BOUNDS["serial"] if server.profile == "serial" else Bounds(server.max_lanes, server.max_in_flight)
-        limits = Limits(server.max_age_s, server.idle_timeout_s, server.max_queued, server.max_message_bytes, lanes)
+        limits = Limits(
+            server.max_age_s, server.idle_timeout_s, server.max_queued, server.max_message_bytes, gateway.bounds
+        )
         self._gateway = gateway
         assert request.transport is not None, "the upgrade was answered just now"
         self._socket = socket

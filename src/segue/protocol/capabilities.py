@@ -1,0 +1,58 @@
+"""What a gateway can do, told to clients: the profile of its connections, its limits, and what it offers beyond the
+standard. One object, and its mirror in a header (RFC 9651, a dictionary). Not here: where the figures come from.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from segue.protocol.codec import encode
+from segue.protocol.lanes import Bounds, Profile
+
+#: The header that mirrors the object; it is on the answer to an upgrade, so that a client knows before it says a word.
+HEADER = "Segue-Capabilities"
+
+Extension = Literal["lanes", "warm_up"]
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds that a client can run into; sizes in bytes, times in seconds."""
+
+    lanes: int
+    in_flight: int
+    queued: int
+    message_bytes: int
+    connection_age_s: float
+    connection_idle_s: float
+    retention_s: float
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """The object that `GET /segue/capabilities` answers."""
+
+    object: str = "segue.capabilities"
+    version: str
+    profile: Profile
+    limits: Limits
+    extensions: tuple[Extension, ...]
+
+
+def extensions(bounds: Bounds) -> tuple[Extension, ...]:
+    """Return what connections with these bounds offer beyond Open Responses."""
+    return ("lanes", "warm_up") if bounds.names else ("warm_up",)
+
+
+def encode_capabilities(capabilities: Capabilities) -> bytes:
+    """Write the object."""
+    return encode(capabilities)
+
+
+def capabilities_header(capabilities: Capabilities) -> str:
+    """Write the header: the profile, every limit under its name, and the extensions as an inner list."""
+    fields = [f"profile={capabilities.profile}"]
+    for name, value in msgspec.structs.asdict(capabilities.limits).items():
+        fields.append(f"{name}={value:.3f}" if isinstance(value, float) else f"{name}={value}")
+    fields.append(f"extensions=({' '.join(capabilities.extensions)})")
+    return ", ".join(fields)

@@ -1,0 +1,46 @@
+"""What a gateway says about itself: the object and the header say the same."""
+
+from __future__ import annotations
+
+import json
+
+from segue.protocol.capabilities import (
+    Capabilities,
+    Limits,
+    capabilities_header,
+    encode_capabilities,
+    extensions,
+)
+from segue.protocol.lanes import BOUNDS
+
+LIMITS = Limits(
+    lanes=32,
+    in_flight=16,
+    queued=64,
+    message_bytes=1024,
+    connection_age_s=3600.0,
+    connection_idle_s=0.5,
+    retention_s=60.0,
+)
+CAPABILITIES = Capabilities(version="1", profile="openai", limits=LIMITS, extensions=extensions(BOUNDS["openai"]))
+
+
+def test_the_object_has_every_limit_under_its_name() -> None:
+    """And what it is."""
+    shown = json.loads(encode_capabilities(CAPABILITIES))
+    assert (shown["object"], shown["version"], shown["profile"]) == ("segue.capabilities", "1", "openai")
+    assert shown["limits"].keys() == set(Limits.__struct_fields__)
+    assert shown["extensions"] == list(CAPABILITIES.extensions)
+
+
+def test_the_header_is_a_dictionary_of_the_same() -> None:
+    """RFC 9651: tokens, integers, decimals and an inner list; no more than three digits after the point."""
+    limits = "lanes=32, in_flight=16, queued=64, message_bytes=1024"
+    times = "connection_age_s=3600.000, connection_idle_s=0.500, retention_s=60.000"
+    assert capabilities_header(CAPABILITIES) == f"profile=openai, {limits}, {times}, extensions=(lanes warm_up)"
+
+
+def test_a_profile_without_lanes_does_not_offer_them() -> None:
+    """Everything else it does."""
+    offered = extensions(BOUNDS["openai"])
+    assert [one for one in offered if one != "lanes"] == list(extensions(BOUNDS["serial"]))
