@@ -86,17 +86,16 @@ def read_error(body: bytes) -> ProviderError:
 
 def find_error(value: object) -> ProviderError:
     """Find the words in a JSON value: an object with `error` or without, in a list or not, or plain text."""
-    if isinstance(value, list):
-        value = value[0] if value else None
+    value = _first(value)
     if isinstance(value, dict):
-        inner = value.get("error", value.get("detail"))
-        if isinstance(inner, dict | str | list):
+        inner = _first(value.get("error", value.get("detail")))
+        if isinstance(inner, dict | str):
             value = inner
     if isinstance(value, str):
         return ProviderError(_cut(value))
     if not isinstance(value, dict):
         return ProviderError()
-    message, param = value.get("message"), value.get("param")
+    message, param = value.get("message", value.get("msg")), value.get("param")
     words = (value.get(name) for name in ("code", "type", "status"))
     return ProviderError(
         _cut(message) if isinstance(message, str) else "",
@@ -122,6 +121,10 @@ def failure_of(error: ProviderError) -> Failure:
     """Return why a turn failed whose stream brought this error."""
     message = error.message or "The upstream failed without saying why."
     return Failure(code_of(error), message)
+
+
+def _first(value: object) -> object:
+    return (value[0] if value else None) if isinstance(value, list) else value
 
 
 def _cut(text: str) -> str:
