@@ -1,0 +1,98 @@
+"""What a Responses server is sent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from segue.dialects.responses import RESPONSES_FIELDS
+from segue.protocol.requests import Settings
+from tests.dialects.conversations import (
+    CHAT,
+    DIALECTS,
+    RESPONSES,
+    body,
+    encode_items,
+    render,
+    replay,
+    thought,
+    warnings,
+)
+
+Json = dict[str, Any]
+DIALECT = DIALECTS["responses"]
+USER = {"role": "user", "content": "go"}
+
+
+def test_items_go_on_byte_for_byte() -> None:
+    items = [
+        b'{"role" : "user","content":"\\u00e9"}',
+        b'{"type":"compaction","encrypted_content":"x"}',
+        b'{"type":"web_search_call","id":"ws_1","new":{"deep":[1]}}',
+        b'{"type":"reasoning","summary":[],"encrypted_content":"gAAA"}',
+        b'{"type":"reasoning","summary":[],"content":[{"type":"reasoning_text","text":"open"}]}',
+    ]
+    rendered = render(DIALECT, replay(items))
+    assert rendered.body.endswith(b'"input":[' + b",".join(items) + b"]}")
+    assert rendered.warnings == ()
+
+
+def test_reasoning_goes_back_to_its_own_provider_as_it_wrote_it() -> None:
+    own = thought(RESPONSES, {"a": 1})
+    assert body(DIALECT, [USER, own])["input"] == [USER, own | {"encrypted_content": '{"a": 1}'}]
+
+
+@pytest.mark.parametrize("foreign", [thought(CHAT, {}), {"type": "reasoning", "summary": []}])
+def test_reasoning_of_another_provider_is_left_out_with_a_warning(foreign: Json) -> None:
+    assert body(DIALECT, [USER, foreign])["input"] == [USER]
+    assert len(warnings(DIALECT, [USER, foreign, foreign])) == 1
+
+
+def test_the_request_around_the_history() -> None:
+    fields: Json = {
+        "instructions": "Be brief.",
+        "tools": [{"type": "web_search", "new": 1}],
+        "tool_choice": {"type": "web_search"},
+        "parallel_tool_calls": False,
+        "text": {"verbosity": "low"},
+        "reasoning": {"effort": "low"},
+        "max_output_tokens": 9,
+        "temperature": 0.5,
+        "top_p": 0.5,
+        "presence_penalty": 0.5,
+        "frequency_penalty": 0.5,
+        "top_logprobs": 1,
+        "max_tool_calls": 2,
+        "truncation": "auto",
+        "service_tier": "flex",
+        "safety_identifier": "u",
+        "prompt_cache_key": "k",
+    }
+    wanted = Settings(model="m", include=("file_search_call.results",), metadata={"a": "b"}, **fields)
+    sent = body(DIALECT, [USER], wanted)
+    assert sent == fields | {
+        "model": "model-1",
+        "store": False,
+        "stream": True,
+        "include": ["reasoning.encrypted_content", "file_search_call.results"],
+        "input": [USER],
+    }
+    assert warnings(DIALECT, [USER], wanted) == ()
+
+
+def test_a_cache_key_is_made_where_there_is_none() -> None:
+    assert body(DIALECT, [USER])["prompt_cache_key"].startswith("segue-")
+
+
+def test_every_setting_has_its_rule() -> None:
+    assert set(RESPONSES_FIELDS) == set(Settings.__struct_fields__)
+
+
+def test_an_empty_history_is_an_empty_list() -> None:
+    assert render(DIALECT, replay(encode_items([]))).body.endswith(b'"input":[]}')
+
+
+def test_the_request_line_and_head() -> None:
+    assert DIALECT.path("m") == "/responses"
+    assert ("Authorization", "Bearer k") in DIALECT.headers("k")
