@@ -10,7 +10,9 @@ import pytest
 
 from segue.bench.link import Link, Profile
 from segue.bench.provider import Answer, Request
+from segue.delta import link as delta_link
 from segue.delta.heads import Line
+from segue.sidecar import dialing, session
 from tests.faults.tunnels import body_of, is_whole, status_of, tunnelled
 from tests.sidecar.sidecars import Running, post
 
@@ -119,6 +121,29 @@ async def test_a_megabyte_over_a_thin_link_needs_no_second_connection() -> None:
         response = await way.post(body)
         assert body_of(response) == REPLY
         assert len(way.link.connections) == 1
+
+
+async def test_a_socket_that_takes_nothing_any_more_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's buffer of a connection whose other end has vanished is full for many minutes."""
+    stuck = asyncio.Event()
+    send = dialing.Socket.send
+
+    async def send_or_hang(self: dialing.Socket, packet: bytes) -> None:
+        await send(self, packet)
+        if len(packet) > 1000 and not stuck.is_set():
+            stuck.set()
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(dialing.Socket, "send", send_or_hang)
+    monkeypatch.setattr(session, "STUCK_S", 0.05)
+    monkeypatch.setattr(delta_link, "DEAD_S", 0.5)
+    async with tunnelled(stream) as way:
+        asking = asyncio.create_task(way.post(BODY))
+        await asyncio.wait_for(stuck.wait(), 20)
+        with way.link.silenced():
+            await asyncio.wait_for(_until_away(way.sidecar), 20)
+        assert body_of(await asking) == REPLY
+        assert way.bodies == [BODY]
 
 
 async def test_an_agent_that_asks_again_while_the_link_is_down_is_not_paid_for_twice() -> None:

@@ -140,6 +140,17 @@ async def test_a_wrong_digest_with_a_base_is_missed_and_without_one_refused() ->
         assert [request.body for request in provider.requests] == [first, body]
 
 
+async def test_a_second_document_that_names_a_base_again_is_refused() -> None:
+    async with running(ok) as (_, url, provider):
+        peer = Peer(url)
+        async with peer.connected() as socket:
+            document = encode_document(b"y" * 500 + b"news", Base(b"y" * 500))
+            answer, _ = await peer.request(socket, post(document), document)
+        assert answer.misses == 1
+        assert error_of(answer) == (400, "invalid_request")
+        assert provider.requests == []
+
+
 def _spoil(document: bytes) -> bytes:
     """Change a byte of the digest, which stands before the payload in every document."""
     digest_at = next(at for at in range(len(document)) if at > 2)

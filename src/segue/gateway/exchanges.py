@@ -59,6 +59,7 @@ class Exchange:
         self._has_room = asyncio.Event()
         self._encoder = StreamEncoder(SOCKET_WINDOW_LOG if self._is_socket else REPLY_WINDOW_LOG)
         self._body: Body | None = None
+        self._was_missed = False
 
     @property
     def body_bytes(self) -> int:
@@ -125,8 +126,11 @@ class Exchange:
                 return False
             rebuilt = await self._decode(bytes(self._upload))
             match rebuilt:
-                case BaseMiss():
+                case BaseMiss() if not self._was_missed:
                     self._miss()
+                case BaseMiss():
+                    self._fail("invalid_request", "The document that was to need no base names one.")
+                    return False
                 case DocumentError():
                     code: FailureCode = "request_too_large" if rebuilt.too_large else "invalid_request"
                     self._fail(code, f"The tunnel's document cannot be taken: {rebuilt.reason}.")
@@ -156,6 +160,7 @@ class Exchange:
 
     def _miss(self) -> None:
         self._tunnel.metrics.base_misses.inc()
+        self._was_missed = True
         self._tunnel.uploads.release(self)
         self._upload.clear()
         self._uncredited_bytes = 0

@@ -35,6 +35,8 @@ _SESSION = re.compile(r"[0-9a-f]{32}")
 EPOCH_BYTES = 8
 #: What a connection within this process says of itself.
 TENANT = "segue_tenant"
+#: So long a full socket is waited for before it is asked whether the link is dead.
+STUCK_S = 5.0
 #: How much may wait in the socket's own buffer: what is there cannot be overtaken by a heartbeat.
 _SOCKET_BUFFER_BYTES = 2 * MAX_PACKET_BYTES
 
@@ -196,19 +198,21 @@ class Session:
         """Send what there is to send, and come back when there is more or when it is time."""
         metrics = self.tunnel.metrics
         with suppress(ConnectionError):
-            while not socket.closed:
+            while self._socket is socket and not socket.closed:
                 self._wake.clear()
                 self._flush()
                 now = self._loop.time()
-                packet = self.end.next_packet(now)
-                if packet is not None:
-                    await socket.send_bytes(packet)
-                    metrics.sent_bytes.inc(len(packet))
-                    continue
                 if self.end.handle_timeout(now):
                     _abort(socket)  # nobody is there to close with
                     return
-                await self._wait(self.end.next_deadline())
+                packet = self.end.next_packet(now)
+                if packet is None:
+                    await self._wait(self.end.next_deadline())
+                    continue
+                metrics.sent_bytes.inc(len(packet))
+                with suppress(TimeoutError):  # a socket that takes nothing must not keep us from noticing it
+                    async with asyncio.timeout(STUCK_S):
+                        await socket.send_bytes(packet)
 
     async def _wait(self, deadline: float | None) -> None:
         with suppress(TimeoutError):

@@ -49,6 +49,8 @@ _log = logging.getLogger("segue.sidecar")
 GOOD_S = 2.0
 #: With exchanges under way, so long only the node that has them is looked for.
 LOYAL_S = 3.0
+#: So long a full socket is waited for before it is asked whether the link is dead.
+STUCK_S = 5.0
 #: An agent that hangs up when its link has been silent for this long has probably hung up because of that.
 QUIET_S = 5.0
 
@@ -303,13 +305,18 @@ class Session:
             while not socket.is_closed:
                 self._wake.clear()
                 now = self._loop.time()
+                if self.end.handle_timeout(now):
+                    socket.abort()  # nobody is there to close with
+                    return
                 packet = self.end.next_packet(now)
                 if packet is not None:
                     self._stats.tunnel_bytes_up += frame_bytes(len(packet), is_masked=True)
-                    await socket.send(packet)
+                    with suppress(TimeoutError):  # a socket that takes nothing must not keep us from noticing it
+                        async with asyncio.timeout(STUCK_S):
+                            await socket.send(packet)
                     continue
-                if self.end.handle_timeout(now) or (self._is_done() and self.end.is_ready):
-                    socket.abort()  # nobody is there to close with, or there is nothing to say
+                if self._is_done() and self.end.is_ready:
+                    socket.abort()  # there is nothing to say
                     return
                 with suppress(TimeoutError):
                     async with asyncio.timeout_at(self.end.next_deadline()):
