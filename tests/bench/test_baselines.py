@@ -25,7 +25,11 @@ async def test_raw_is_what_a_socket_carries(kind: Kind) -> None:
         provided(replying(session), replying_to_messages(session)) as provider,
         metered(provider.host, provider.port) as meter,
     ):
-        played = await play(session, meter.url_host, meter.port, on_turn=lambda *_: carried.append(meter.take()))
+
+        async def count(*_: object) -> None:
+            carried.append(meter.take())
+
+        played = await play(session, meter.url_host, meter.port, on_turn=count)
         assert carried == cost("raw", session, f"{meter.url_host}:{meter.port}".encode())
         assert all(0 < turn.ttft_s <= turn.time_s for turn in played)
         if session.transport == "http":

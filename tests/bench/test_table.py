@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from rich.console import Console
 from segue.bench.baselines import cost
 from segue.bench.clients import Kind
 from segue.bench.link import linked
-from segue.bench.meter import metered
+from segue.bench.meter import Carried, metered
 from segue.bench.provider import Provider, answer_with
 from segue.bench.sessions import make_session
 from segue.bench.table import RAW, Way, WrongRequestError, measure, play_once, render, straight_path
@@ -38,16 +39,60 @@ async def test_measures_and_computes_all_arms(kind: Kind) -> None:
     assert len({figure.name for figure in report.figures}) == 5
 
 
-async def test_takes_the_cpu_time_of_a_way_per_turn() -> None:
+@asynccontextmanager
+async def with_cpu_time(provider: Provider) -> AsyncIterator[Way]:
+    """Two processes on the way, one of which uses a second per turn and the other two."""
     spent = iter(range(100))
+
+    async def cpu_s() -> Mapping[str, float]:
+        seconds = float(next(spent))
+        return {"one": seconds, "other": 2 * seconds}
+
+    async with metered(provider.host, provider.port) as meter:
+        yield Way(host=meter.url_host, port=meter.port, meter=meter, cpu_s=cpu_s)
+
+
+async def test_takes_the_cpu_time_of_a_way_per_turn() -> None:
+    played = await play_once(make_session("pi", turns=3), with_cpu_time)
+    assert [turn.server_cpu_s for turn in played.turns] == [3.0, 3.0, 3.0]
+    assert played.cpu_s == {"one": 3.0, "other": 6.0}
+
+
+async def test_tells_the_cpu_time_of_each_process_and_shows_it() -> None:
+    shown = io.StringIO()
+    report = await measure(make_session("pi", turns=2), {RAW: straight_path, "other": with_cpu_time}, rounds=1)
+    render(report, Console(file=shown, width=120))
+    figures = {one.name: one.value for one in report.figures}
+    assert figures["other: CPU per turn, one"] == 1000.0
+    assert figures["other: CPU per turn, other"] == 2000.0
+    assert "other: CPU per turn, one" in shown.getvalue()
+    assert [one.name for one in report.arms] == ["raw", "gzip", "zstd", "permessage-deflate", "other"]
+
+
+async def test_counts_what_comes_late_to_the_last_turn_and_what_comes_before_the_first_to_none() -> None:
+    session = make_session("pi", turns=2)
 
     @asynccontextmanager
     async def path(provider: Provider) -> AsyncIterator[Way]:
         async with metered(provider.host, provider.port) as meter:
-            yield Way(host=meter.url_host, port=meter.port, meter=meter, cpu_s=lambda: float(next(spent)))
 
-    turns = await play_once(make_session("pi", turns=3), path)
-    assert [turn.server_cpu_s for turn in turns] == [1.0, 1.0, 1.0]
+            async def say(size: int) -> None:
+                reader, writer = await asyncio.open_connection(meter.url_host, meter.port)
+                writer.write(b"GET /".ljust(size, b"x") + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                await reader.read()
+                writer.close()
+                await writer.wait_closed()
+                del provider.requests[-1]
+
+            await say(500)
+            yield Way(host=meter.url_host, port=meter.port, meter=meter, settle=lambda: say(1000))
+
+    plain, late = await play_once(session, straight_path), await play_once(session, path)
+    assert plain.set_up == Carried(0, 0)
+    assert late.set_up.up_bytes > 500
+    first, last = late.turns
+    assert first.bytes_up_wire == plain.turns[0].bytes_up_wire
+    assert (last.bytes_up_wire or 0) > (plain.turns[1].bytes_up_wire or 0) + 1000
 
 
 async def test_notices_a_way_that_changes_a_request() -> None:
@@ -71,8 +116,11 @@ def test_the_command_writes_a_report(tmp_path: Path, capsys: pytest.CaptureFixtu
     command = ["bench", "table", "--session", "openai-agents", "--turns", "2", "--quick", "--json", str(file)]
     assert app(command, result_action="return_value") == 0
     report = json.loads(file.read_bytes())
-    assert [one["name"] for one in report["arms"]] == ["raw", "gzip", "zstd", "permessage-deflate"]
+    computed = ["raw", "gzip", "zstd", "permessage-deflate"]
+    assert [one["name"] for one in report["arms"]] == [*computed, "sidecar cold", "sidecar warm"]
     assert report["settings"]["turns"] == 2
+    assert all(one["server_cpu_s"] > 0 for arm in report["arms"][4:] for one in arm["turns"])
+    assert "document of 3 KB of news, the largest" in {one["name"] for one in report["figures"]}
     assert "openai-agents, 2 turns" in capsys.readouterr().out
 
 

@@ -1,4 +1,4 @@
-"""Starting the measured server as a child process and asking it what it has used. What it serves: `server`."""
+"""Starting what is measured as a child process and asking it what it has used. What it runs: `server`, `ends`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
-from segue.bench.server import Order, Ready, Usage
+from segue.bench.server import Ready, Usage
 
 _STOP_S = 10.0
 
@@ -42,12 +42,12 @@ class Child:
 
 
 @asynccontextmanager
-async def launched(order: Order) -> AsyncIterator[Child]:
-    """Run a server around a block; at the end it drains and closes what it has open."""
+async def launched(order: msgspec.Struct, module: str = "segue.bench.server") -> AsyncIterator[Child]:
+    """Run what a module makes of an order around a block; at the end it drains and closes what it has open."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "segue.bench.server",
+        module,
         msgspec.json.encode(order).decode(),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

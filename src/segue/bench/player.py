@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
 import msgspec
@@ -35,9 +35,9 @@ class WrongReplyError(RuntimeError):
 
 
 async def play(
-    session: Session, host: str, port: int, *, on_turn: Callable[[int, PlayedTurn], None] | None = None
+    session: Session, host: str, port: int, *, on_turn: Callable[[int, PlayedTurn], Awaitable[None]] | None = None
 ) -> list[PlayedTurn]:
-    """Play the session against `host:port`; `on_turn` is called after each turn."""
+    """Play the session against `host:port`; `on_turn` is awaited after each turn, before the next."""
     reader, writer = await asyncio.open_connection(host, port)
     address = f"{host}:{port}".encode()
     played: list[PlayedTurn] = []
@@ -47,7 +47,7 @@ async def play(
             async for turn in done:
                 played.append(turn)
                 if on_turn is not None:
-                    on_turn(len(played) - 1, turn)
+                    await on_turn(len(played) - 1, turn)
     finally:
         writer.close()
         await writer.wait_closed()

@@ -16,7 +16,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -204,9 +204,8 @@ async def _recorded(order: Order, model: str, pace_s: float) -> list[list[bytes]
 # --- the process -----------------------------------------------------------------------------------------------------
 
 
-async def serve(order: Order) -> None:
+async def serve(serving_it: AbstractAsyncContextManager[tuple[str, int]]) -> None:
     """Serve until the end of stdin, answering the parent's questions."""
-    serving_it = serve_gateway(order) if order.kind == "gateway" else serve_bare(order)
     loop = asyncio.get_running_loop()
     commands = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
@@ -241,13 +240,18 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
+def run_process(serving_it: AbstractAsyncContextManager[tuple[str, int]]) -> None:
+    """Be the process: serve what yields where it listens."""
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(serve(serving_it))
+
+
 def main() -> None:
     """Run the order that the command line gives."""
     order = msgspec.json.decode(sys.argv[1], type=Order)
     if order.core is not None:
         os.sched_setaffinity(0, {order.core})
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(serve(order))
+    run_process(serve_gateway(order) if order.kind == "gateway" else serve_bare(order))
 
 
 if __name__ == "__main__":

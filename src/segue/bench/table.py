@@ -3,12 +3,13 @@
 Arms that are played: a provider answers, a meter counts everything on the socket that is looked at, and every request
 and reply is compared to the byte on the way. Arms that are computed (`baselines`): the same bytes with gzip, zstd or
 permessage-deflate; they have no times. Played arms alternate over several rounds, and each figure is the median of its
-turn. The provider answers at once, so times show what the path adds and say nothing about a model.
+turn. The provider answers at once, so times show what the path adds and say nothing about a model. What setting up a
+way takes before the first request is a figure of its own. Not here: the ways through a sidecar (`tunnelled`).
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from statistics import median
 from typing import Any
@@ -38,8 +39,10 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     port: int
     meter: Meter
-    cpu_s: Callable[[], float] | None = None
-    """CPU time so far of what is between agent and provider, where it can be had."""
+    cpu_s: Callable[[], Awaitable[Mapping[str, float]]] | None = None
+    """CPU time so far of each process between agent and provider, where it can be had."""
+    settle: Callable[[], Awaitable[None]] | None = None
+    """Waits for what the way still has to say when the last reply is there."""
 
 
 #: Opens a way to a provider, around the playing of one session.
@@ -57,18 +60,27 @@ async def straight_path(provider: Provider) -> AsyncIterator[Way]:
         yield Way(host=meter.url_host, port=meter.port, meter=meter)
 
 
+class Played(msgspec.Struct, frozen=True, kw_only=True):
+    """What one round on one way took."""
+
+    turns: list[TurnFigures]
+    set_up: Carried
+    cpu_s: Mapping[str, float]
+    """Of each process on the way, all turns together."""
+
+
 async def measure(
     session: Session, paths: Mapping[str, OpenWay], *, rounds: int = ROUNDS, console: Console | None = None
 ) -> Report:
     """Play the session on each path and compute the rest."""
-    played: dict[str, list[list[TurnFigures]]] = {name: [] for name in paths}
+    played: dict[str, list[Played]] = {name: [] for name in paths}
     with Progress(console=console, transient=True, disable=console is None) as progress:
         shown = progress.add_task(f"{session.kind}, {len(session.turns)} turns", total=rounds * len(paths))
         for _ in range(rounds):
             for name, path in paths.items():
                 played[name].append(await play_once(session, path))
                 progress.advance(shown)
-    arms = [arm(name, [_median(turns) for turns in zip(*runs, strict=True)]) for name, runs in played.items()]
+    arms = [arm(name, _medians(runs)) for name, runs in played.items()]
     computed = [arm(name, _computed(name, session)) for name in COMPUTED]
     settings = {
         "session": session.kind,
@@ -79,28 +91,38 @@ async def measure(
         "rounds": rounds,
         "bound_bytes": session.bound,
     }
-    ordered = sorted([*arms, *computed], key=lambda one: one.name != RAW)
-    return make_report(ordered, settings, _figures(session, ordered))
+    straight = [one for one in arms if one.name == RAW]
+    ordered = [*straight, *computed, *(one for one in arms if one.name != RAW)]
+    return make_report(ordered, settings, [*_figures(session, ordered), *_played_figures(played, len(session.turns))])
 
 
-async def play_once(session: Session, path: OpenWay) -> list[TurnFigures]:
+async def play_once(session: Session, path: OpenWay) -> Played:
     """Play the session once and check that the provider got it to the byte."""
     carried: list[Carried] = []
-    cpu_s: list[float] = []
+    cpu_s: list[Mapping[str, float]] = []
     async with provided(replying(session), replying_to_messages(session)) as provider, path(provider) as way:
-        way.meter.take()
 
-        def count(*_: object) -> None:
+        async def count(number: int, _: PlayedTurn) -> None:
+            if number == len(session.turns) - 1 and way.settle is not None:
+                await way.settle()
             carried.append(way.meter.take())
-            if way.cpu_s is not None:
-                cpu_s.append(way.cpu_s())
+            cpu_s.append({} if way.cpu_s is None else await way.cpu_s())
 
-        before_s = 0.0 if way.cpu_s is None else way.cpu_s()
+        set_up = way.meter.take()
+        before = {} if way.cpu_s is None else await way.cpu_s()
         played = await play(session, way.host, way.port, on_turn=count)
         _check(session, provider)
-    spent_s: list[float | None] = [after - before for before, after in zip([before_s, *cpu_s], cpu_s, strict=False)]
-    measured = zip(session.turns, carried, played, spent_s or [None] * len(played), strict=True)
-    return [_turn_figures(turn, counted, timed, used_s) for turn, counted, timed, used_s in measured]
+    spent_s = [_spent_s(before, after) for before, after in zip([before, *cpu_s], cpu_s, strict=False)]
+    measured = zip(session.turns, carried, played, spent_s, strict=True)
+    return Played(
+        turns=[_turn_figures(turn, counted, timed, used_s) for turn, counted, timed, used_s in measured],
+        set_up=set_up,
+        cpu_s={name: cpu_s[-1][name] - before[name] for name in before},
+    )
+
+
+def _spent_s(before: Mapping[str, float], after: Mapping[str, float]) -> float | None:
+    return sum(after.values()) - sum(before.values()) if after else None
 
 
 def _turn_figures(turn: SessionTurn, carried: Carried, played: PlayedTurn, cpu_s: float | None) -> TurnFigures:
@@ -121,6 +143,10 @@ def _check(session: Session, provider: Provider) -> None:
         got = [request.body or b"" for request in provider.requests]
     if got != [turn.body for turn in session.turns]:
         raise WrongRequestError(f"the provider got {len(got)} bodies that are not the {len(session.turns)} sent")
+
+
+def _medians(rounds: Sequence[Played]) -> list[TurnFigures]:
+    return [_median(turns) for turns in zip(*(played.turns for played in rounds), strict=True)]
 
 
 def _median(turns: Sequence[TurnFigures]) -> TurnFigures:
@@ -149,6 +175,21 @@ def _figures(session: Session, arms: Sequence[Arm]) -> list[Figure]:
     return [bound, *(figure(f"{name}: bytes up / bound", [ratio], "x") for name, ratio in ratios.items())]
 
 
+def _played_figures(played: Mapping[str, Sequence[Played]], turns: int) -> list[Figure]:
+    """Return what setting each way up took, and the CPU time per turn of each process on it, over the rounds."""
+    figures: list[Figure] = []
+    for name, rounds in played.items():
+        if any(one.set_up != Carried(0, 0) for one in rounds):
+            figures += [
+                figure(f"{name}: set-up, bytes up", [one.set_up.up_bytes for one in rounds], "B"),
+                figure(f"{name}: set-up, bytes down", [one.set_up.down_bytes for one in rounds], "B"),
+            ]
+        for process in rounds[0].cpu_s:
+            per_turn_ms = [1e3 * one.cpu_s[process] / turns for one in rounds]
+            figures.append(figure(f"{name}: CPU per turn, {process}", per_turn_ms, "ms"))
+    return figures
+
+
 # --- on a screen -----------------------------------------------------------------------------------------------------
 
 
@@ -166,9 +207,29 @@ def render(report: Report, console: Console) -> None:
     console.print(table)
     console.print(
         f"KB are all that the socket carried; first turn, and median of the later ones. Bound: "
-        f"{_kb(settings['bound_bytes'])} KB, zstd of the first body and of everything new after it. CPU per turn.",
+        f"{_kb(settings['bound_bytes'])} KB, zstd of the first body and of everything new after it. CPU per turn, of "
+        f"all processes between agent and provider.",
         style="dim",
     )
+    _render_figures([one for one in report.figures if _is_apart(one)], console)
+
+
+def _is_apart(one: Figure) -> bool:
+    """Tell whether a figure is in no row of the arms."""
+    return one.budget is not None or ": set-up, " in one.name or ": CPU per turn, " in one.name
+
+
+def _render_figures(figures: Sequence[Figure], console: Console) -> None:
+    if not figures:
+        return
+    table = Table()
+    for name in ("figure", "median", "budget", ""):
+        table.add_column(name, justify="left" if name in {"figure", ""} else "right")
+    for one in figures:
+        verdict = "" if one.met is None else "[green]met[/]" if one.met else "[bold red]missed[/]"
+        budget = "" if one.budget is None else f"≤ {one.budget:.4g}"
+        table.add_row(one.name, f"{one.value:.3g} {one.unit}", budget, verdict)
+    console.print(table)
 
 
 def _cells(one: Arm, raw: int | None, bound: int) -> list[str]:

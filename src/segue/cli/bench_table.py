@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from msgspec.structs import replace
 from rich.console import Console
 
 from segue.bench.clients import Kind
+from segue.bench.documents import SIZES, measure_documents
 from segue.bench.report import write
-from segue.bench.sessions import make_session
+from segue.bench.sessions import Session, make_session
 from segue.bench.table import QUICK_ROUNDS, RAW, ROUNDS, measure, render, straight_path
 from segue.bench.trace import TraceError, read_trace
+from segue.bench.tunnelled import COLD, WARM, sidecar_path, warmed
 from segue.cli.loop import run
 
 
@@ -22,14 +25,28 @@ def run_bench_table(session: Kind, *, turns: int, quick: bool, trace: Path | Non
         return 2
     console = Console()
     try:
-        chosen = make_session(session, turns=turns) if trace is None else read_trace(trace)
+        chosen, earlier = _generated(session, turns) if trace is None else _recorded(trace)
     except TraceError as error:
         print(f"segue: {error}", file=sys.stderr)
         return 2
     rounds = QUICK_ROUNDS if quick else ROUNDS
-    report = run(measure(chosen, {RAW: straight_path}, rounds=rounds, console=console))
+    paths = {RAW: straight_path, COLD: sidecar_path, WARM: warmed(earlier)}
+    report = run(measure(chosen, paths, rounds=rounds, console=console))
+    documents = measure_documents(SIZES[:1] if quick else SIZES)
+    report = replace(report, figures=[*report.figures, *documents])
     render(report, console)
     if json_file is not None:
         write(report, json_file)
         console.print(f"written to {json_file}", style="dim")
     return 0
+
+
+def _generated(kind: Kind, turns: int) -> tuple[Session, Session]:
+    """Return a session, and an earlier one of the same agent at another task."""
+    return make_session(kind, turns=turns), make_session(kind, turns=turns, task=1)
+
+
+def _recorded(trace: Path) -> tuple[Session, Session]:
+    """Return a session, and as an earlier one its first request: there is no other of the same agent."""
+    session = read_trace(trace)
+    return session, replace(session, turns=session.turns[:1])

@@ -154,10 +154,16 @@ def table(
     ] = "codex",
     turns: Annotated[int, Parameter(help="Model requests in the generated session.")] = 11,
     trace: Annotated[Path | None, Parameter(help="Replay this recorded session (JSON lines, or .gz) instead.")] = None,
-    quick: Annotated[bool, Parameter(help="Play it once instead of five times.", negative="")] = False,
+    quick: Annotated[
+        bool, Parameter(help="Play it once instead of five times, and leave out bodies of 20 MB.", negative="")
+    ] = False,
     json: Annotated[Path | None, Parameter(help="Also write the figures to this file.")] = None,
 ) -> int:
-    """Bytes per turn of one agent session on the wire: raw, gzip, zstd, permessage-deflate."""
+    """Bytes per turn of one agent session on the wire: raw, gzip, zstd, permessage-deflate, and through a sidecar.
+
+    The sidecar is measured cold, as on a first day, and warm, after an earlier session of the same agent. Then the time
+    that bodies of 1 MB and 20 MB take to encode and decode.
+    """
     from segue.cli.bench_table import run_bench_table
 
     return run_bench_table(session, turns=turns, quick=quick, trace=trace, json_file=json)

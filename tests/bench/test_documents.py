@@ -1,0 +1,25 @@
+"""What a document costs is measured on bodies of the size that is asked for, each with a base that serves."""
+
+from __future__ import annotations
+
+from segue.bench.documents import MB, Size, make_bodies, measure_documents
+from segue.delta.codec import encode_document
+
+
+def test_measures_both_directions_of_each_size_and_the_largest_document() -> None:
+    figures = measure_documents((Size(1, 5000.0), Size(2, 5000.0)), rounds=2)
+    assert [one.name for one in figures] == [
+        "encode 1 MB",
+        "decode 1 MB",
+        "encode 2 MB",
+        "decode 2 MB",
+        "document of 3 KB of news, the largest",
+    ]
+    assert all(one.met for one in figures)
+
+
+def test_the_base_is_a_good_one_and_the_news_are_new() -> None:
+    base, body = make_bodies(MB)
+    assert 0.95 * MB < len(base.body) < len(body) < 1.1 * MB
+    assert body.startswith(base.body[:-100])
+    assert 500 < len(encode_document(body, base)) < 10_000 < len(encode_document(body))
