@@ -118,6 +118,7 @@ class Exchanges:
         exchange = self._parking.find(request.head, request.body)
         if exchange is not None:
             self._stats.attached += 1
+            self._folded.pop(exchange, None)
             return await self._bring(request, exchange, turn)
         refusal = self._refusal(request)
         if refusal is not None:
