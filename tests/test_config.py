@@ -12,7 +12,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.config import Config, ConfigError, Key, Route, Server, UpstreamConfig, is_loopback, load
+from segue.config import (
+    LOCAL_SETTINGS,
+    PROVIDER_SETTINGS,
+    Config,
+    ConfigError,
+    Key,
+    Route,
+    Server,
+    UpstreamConfig,
+    is_loopback,
+    load,
+    read_key,
+    split_header,
+)
 from segue.egress.routes import SELF, Resolved, parse_target, route_table
 from tests.strategies import any_text
 
@@ -31,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 def from_toml(folder: Path, text: str, environ: Mapping[str, str] | None = None, **server: object) -> Config:
     path = folder / "segue.toml"
     path.write_text(text, encoding="utf-8")
-    return load(path, environ or {}, **server)
+    return load(path, environ or {}, sidecar=None, **server)
 
 
 def error_of(folder: Path, text: str, environ: Mapping[str, str] | None = None, **server: object) -> str:
@@ -94,7 +107,13 @@ def test_rows_of_the_environment_follow_those_of_the_file(folder: Path) -> None:
 
 TABLES: dict[str, type[msgspec.Struct]] = {"server": Server, "upstream_0": UpstreamConfig, "key_0": Key}
 #: What to write for the settings that are held to a form, and for the rest by their type.
-FORMS = {("upstream_0", "context_tokens"): ("512", 512), ("key_0", "sha256"): (OTHER_SHA, OTHER_SHA)}
+FORMS: dict[tuple[str, str], tuple[str, Any]] = {
+    ("server", "profile"): ("serial", "serial"),
+    ("upstream_0", "context_tokens"): ("512", 512),
+    ("upstream_0", "base_url"): ("http://127.0.0.1:1/v1", "http://127.0.0.1:1/v1"),
+    ("upstream_0", "headers"): ("A: b, C: d", ["A: b", "C: d"]),
+    ("key_0", "sha256"): (OTHER_SHA, OTHER_SHA),
+}
 VALUES: dict[object, tuple[str, Any]] = {
     bool: ("true", True),
     int: ("7", 7),
@@ -123,7 +142,10 @@ def test_every_setting_can_be_set_by_its_variable(table: str, name: str, hint: o
     """`SEGUE_` + its path; a list is written with commas."""
     text, value = FORMS.get((table, name)) or VALUES[kind_of(hint)]
     environ = {f"SEGUE_KEY_0_{field.upper()}": given_ for field, given_ in KEY.items()}
-    environ |= {"SEGUE_UPSTREAM_0_NAME": "u", "SEGUE_UPSTREAM_0_DIALECT": "scripted", "SEGUE_UPSTREAM_0_MODELS": "m"}
+    provider = name in PROVIDER_SETTINGS
+    dialect = "chat" if provider else "local" if name in LOCAL_SETTINGS else "scripted"
+    environ |= {"SEGUE_UPSTREAM_0_NAME": "u", "SEGUE_UPSTREAM_0_DIALECT": dialect, "SEGUE_UPSTREAM_0_MODELS": "m"}
+    environ |= {"SEGUE_UPSTREAM_0_BASE_URL": "http://127.0.0.1:1"} if provider else {}
     config = load(None, environ | {f"SEGUE_{table}_{name}".upper(): text})
     row = {"server": config.server, "upstream_0": config.upstream[0], "key_0": config.key[0]}[table]
     assert getattr(row, name) == value
@@ -133,6 +155,55 @@ def test_every_setting_can_be_set_by_its_variable(table: str, name: str, hint: o
 def test_a_switch_is_written_in_either_way(text: str, *, value: bool) -> None:
     """As people write it in variables."""
     assert load(None, {"SEGUE_SERVER_COMPRESSION": text}).server.compression is value
+
+
+# ------------------------------------------------------------------------------------------------------------ providers
+
+PROVIDER_TOML = '[[upstream]]\nname = "u"\ndialect = "chat"\nmodels = ["m"]\nbase_url = "https://api.example/v1"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (PROVIDER_TOML.replace("base_url", "#"), "upstream 'u': base_url is missing: give the address of the API"),
+        (PROVIDER_TOML.replace("https:", "ftp:"), "base_url 'ftp://api.example/v1' is not an address of the form"),
+        (PROVIDER_TOML.replace("https://api.example", ""), "base_url '/v1' is not an address of the form"),
+        (PROVIDER_TOML.replace("example", "example:99999"), "is no address: Port out of range"),
+        (PROVIDER_TOML.replace("/v1", "/v1?key=x"), "base_url may have a host and a path, nothing else"),
+        (PROVIDER_TOML.replace("api.", "me:secret@api."), "base_url may have a host and a path, nothing else"),
+        (PROVIDER_TOML + 'key_env = "K"\npass_key = true', "it has key_env and pass_key: whose key is sent?"),
+        (PROVIDER_TOML + 'headers = ["x"]', "the header 'x' is not of the form 'Name: value'"),
+        (PROVIDER_TOML + 'headers = ["x: a\\r\\nb: c"]', "is not of the form 'Name: value'"),
+        (PROVIDER_TOML + "threads = 2", "threads means nothing to the dialect 'chat'; leave it out"),
+        (UPSTREAM_TOML.format(name="u") + 'key_env = "K"', "key_env means nothing to the dialect 'scripted'"),
+        (UPSTREAM_TOML.format(name="u") + "attempts = 7", "attempts means nothing to the dialect 'scripted'"),
+    ],
+)
+def test_a_provider_that_cannot_be_reached_like_that_is_refused(folder: Path, text: str, expected: str) -> None:
+    """And so is a setting that would do nothing."""
+    assert expected in error_of(folder, text)
+
+
+def test_a_providers_key_is_read_from_the_environment_only(folder: Path) -> None:
+    """When it is needed; the configuration, which is shown and logged, does not have it."""
+    (up,) = from_toml(folder, PROVIDER_TOML + 'key_env = "K"').upstream
+    assert read_key(up, {"K": " sk-1\n"}) == "sk-1"
+    (keyless,) = from_toml(folder, PROVIDER_TOML).upstream
+    assert read_key(keyless, {"K": "sk-1"}) is None
+
+
+@pytest.mark.parametrize("environ", [{}, {"K": ""}, {"K": " "}, {"K": "a b"}, {"K": "a\nb"}, {"K": "\u00e9"}])
+def test_a_key_that_is_none_is_refused(folder: Path, environ: dict[str, str]) -> None:
+    """Without showing it."""
+    (up,) = from_toml(folder, PROVIDER_TOML + 'key_env = "K"').upstream
+    with pytest.raises(ConfigError, match="the variable K \\(key_env\\)") as caught:
+        read_key(up, environ)
+    assert not any(len(value) > 1 and value in str(caught.value) for value in environ.values())
+
+
+def test_headers_are_split_at_the_colon(folder: Path) -> None:
+    """Once."""
+    assert split_header("X-Title: a: b") == ("X-Title", "a: b")
 
 
 # ------------------------------------------------------------------------------------------------------ what is refused
@@ -159,8 +230,8 @@ def test_a_switch_is_written_in_either_way(text: str, *, value: bool) -> None:
         (KEY_TOML.replace(SHA, "F" * 64), "key[0].sha256: Expected `str` matching regex '^[0-9a-f]{64}$'"),
         (UPSTREAM_TOML.format(name=""), "upstream[0].name: Expected `str` of length >= 1"),
         (
-            UPSTREAM_TOML.format(name="u").replace("scripted", "chat"),
-            "upstream[0].dialect: Invalid enum value 'chat'",
+            UPSTREAM_TOML.format(name="u").replace("scripted", "grpc"),
+            "upstream[0].dialect: Invalid enum value 'grpc'",
         ),
         (UPSTREAM_TOML.format(name="u").replace('"m"', ""), "upstream[0].models: Expected `array` of length >= 1"),
         ("server = 1", "server: Expected `object`, got `int`"),
@@ -195,7 +266,7 @@ def test_a_bad_file_is_refused_whatever_is_laid_over_it(folder: Path, text: str)
         ({"SEGUE_SERVER_PORT": ""}, "SEGUE_SERVER_PORT: Expected `int`, got `str`"),
         ({"SEGUE_SERVER_PORT": "70000"}, "server.port: Expected `int` <= 65535"),
         ({"SEGUE_SERVER_COMPRESSION": "perhaps"}, "SEGUE_SERVER_COMPRESSION: Expected `bool`, got `str`"),
-        ({"SEGUE_UPSTREAM_0_DIALECT": "chat"}, "SEGUE_UPSTREAM_0_DIALECT: Invalid enum value 'chat'"),
+        ({"SEGUE_UPSTREAM_0_DIALECT": "grpc"}, "SEGUE_UPSTREAM_0_DIALECT: Invalid enum value 'grpc'"),
         ({"SEGUE_UPSTREAM_0_THREADS": "all"}, "SEGUE_UPSTREAM_0_THREADS: Expected `int`, got `str`"),
         ({"SEGUE_KEY_1_NAME": "k"}, "SEGUE_KEY_1_NAME: the number after the table counts its rows from 0"),
         ({"SEGUE_KEY_A_NAME": "k"}, "SEGUE_KEY_A_NAME: the number after the table counts its rows from 0"),

@@ -25,8 +25,10 @@ from urllib.parse import urlsplit
 import msgspec
 from aiohttp import WSMsgType, web
 
-from segue.config import Config, Server
+from segue.bench.providers import BareUpstream
+from segue.config import Config, ProviderDialect, Server, UpstreamConfig
 from segue.gateway.app import serving
+from segue.gateway.wiring import build_router as build_configured
 from segue.history.chains import History
 from segue.protocol.events import Ended, OutputWriter
 from segue.protocol.ids import ENTROPY_BYTES, new_response_id
@@ -40,6 +42,10 @@ from segue.upstreams.scripted import ScriptedUpstream
 
 BURST, TICKED, PACED, STAMPED = "burst", "ticked", "paced", "stamped"
 
+#: With a provider there are models more: one for each of its dialects, and one that sends the history as it is.
+PROVIDED: tuple[ProviderDialect, ...] = ("chat", "messages", "responses")
+BARE_HISTORY = "bare-history"
+
 #: So short that it is over when the event loop looks next.
 _TICK_S = 1e-9
 
@@ -48,7 +54,9 @@ FRAMING_EVENTS = 8
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What to serve. `core` pins the process; `pace_s` is the time step of the models that have one."""
+    """What to serve. `core` pins the process; `pace_s` is the time step of the models that have one; `provider` is the
+    base URL of one that speaks all dialects.
+    """
 
     kind: Literal["gateway", "bare"]
     store: str = "memory:"
@@ -57,6 +65,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     stamps: int
     pace_s: float
     core: int | None = None
+    provider: str | None = None
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -118,11 +127,21 @@ async def serve_gateway(order: Order) -> AsyncIterator[tuple[str, int]]:
 
 def build_router(order: Order) -> Router:
     """Build the four models."""
-    rules = [
+    rules: list[Rule] = [
         Rule(ScriptedUpstream(deltas=order.deltas, delta_bytes=order.delta_bytes, pace_s=pace_s), (model,))
         for model, pace_s in _paces(order).items()
     ]
-    return Router([*rules, Rule(StampedUpstream(order.stamps, order.pace_s), (STAMPED,))])
+    rules.append(Rule(StampedUpstream(order.stamps, order.pace_s), (STAMPED,)))
+    if order.provider is not None:
+        rules.append(Rule(BareUpstream(order.provider, "x" * order.delta_bytes), (BARE_HISTORY,)))
+        rules += provider_rules(order.provider)
+    return Router(rules)
+
+
+def provider_rules(base_url: str) -> list[Rule]:
+    """Build an upstream for each dialect, as a configuration would."""
+    ups = [UpstreamConfig(name=name, dialect=name, models=[name], base_url=base_url) for name in PROVIDED]
+    return list(build_configured(Config(upstream=ups)).rules)
 
 
 def _paces(order: Order) -> dict[str, float]:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from segue.cli.serve import find_config
-from segue.config import Config, ConfigError, load, without_secrets
+from segue.config import Config, ConfigError, UpstreamConfig, load, without_secrets
 from segue.gateway.wiring import build_router
 from segue.stores.opening import check_url
 
@@ -39,9 +39,19 @@ def _show(config: Config, found: Path | None, models: list[str]) -> None:
         table.add_row(name, str(getattr(config.server, name)))
     console.print(table)
     for up in config.upstream:
-        console.print(f"upstream {up.name}: {up.dialect}, models {', '.join(up.models)}")
+        console.print(f"upstream {up.name}: {up.dialect}{_where(up)}, models {', '.join(up.models)}", soft_wrap=True)
     console.print(f"models: {', '.join(models)}")
     for key in config.key:
         console.print(f"key {key.name}: tenant {key.tenant}")
     if not config.key:
         console.print("no keys: everybody on this machine is one tenant, and nobody else is served")
+
+
+def _where(up: UpstreamConfig) -> str:
+    """Say where a provider is, and whose key is sent to it."""
+    if up.base_url is None:
+        return ""
+    if up.key_env is not None:
+        return f" at {up.base_url} with the key in {up.key_env}"
+    whose = "the client's own" if up.pass_key else "no"
+    return f" at {up.base_url} with {whose} key"

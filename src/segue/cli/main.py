@@ -146,6 +146,18 @@ def gateway(
 
 
 @bench.command
+def dialects(
+    *,
+    quick: Annotated[bool, Parameter(help="Fewer and shorter rounds, under 20 s.", negative="")] = False,
+    json: Annotated[Path | None, Parameter(help="Also write the figures to this file.")] = None,
+) -> int:
+    """CPU per turn by dialect and depth, beside the size of the body that a provider must be sent."""
+    from segue.cli.bench import run_bench_dialects
+
+    return run_bench_dialects(quick=quick, json_file=json)
+
+
+@bench.command
 def table(
     *,
     session: Annotated[

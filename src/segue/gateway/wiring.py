@@ -8,13 +8,24 @@ everything that is configured.
 from __future__ import annotations
 
 import logging
+import random
+import time
 from pathlib import Path
+from typing import assert_never
+from urllib.parse import urlsplit
 
-from segue.config import Config, ConfigError, UpstreamConfig
+from segue.config import Config, ConfigError, ProviderDialect, UpstreamConfig, read_key, split_header
+from segue.dialects.chat import ChatDialect
+from segue.dialects.fragments import Fragments
+from segue.dialects.interface import Dialect
+from segue.dialects.messages import MessagesDialect
+from segue.dialects.responses import ResponsesDialect
 from segue.egress.routes import RouteError, RouteTable, route_table
+from segue.upstreams.http import HttpUpstream, Provider, Surroundings
 from segue.upstreams.interface import Upstream
 from segue.upstreams.local import MODEL_NAME as LOCAL_MODEL
 from segue.upstreams.local import LocalUpstream, ModelFile, find_model, why_unavailable
+from segue.upstreams.retries import RetryPolicy
 from segue.upstreams.router import Router, Rule
 from segue.upstreams.scripted import MODEL as SCRIPTED
 from segue.upstreams.scripted import ScriptedUpstream
@@ -28,8 +39,9 @@ def build_router(config: Config) -> Router:
     Raises:
         ConfigError: a configured upstream cannot run here.
     """
-    rules = [Rule(_build(up), up.models, up.model_as) for up in config.upstream]
-    return Router([*(rules or _defaults()), Rule(ScriptedUpstream(), (SCRIPTED,))])
+    around = Surroundings(time.time, random.random, Fragments(config.server.fragments_budget_bytes))
+    rules = [Rule(_build(up, around), up.models, up.model_as) for up in config.upstream]
+    return Router([*(rules or _defaults(around)), Rule(ScriptedUpstream(), (SCRIPTED,))])
 
 
 def build_routes(config: Config) -> RouteTable:
@@ -49,18 +61,61 @@ def why_no_local_model() -> str | None:
     return why_unavailable(find_model())
 
 
-def _defaults() -> list[Rule]:
+def _defaults(around: Surroundings) -> list[Rule]:
     reason = why_no_local_model()
     if reason is not None:
         _log.warning("action=start no local model: %s; only %r is offered", reason, SCRIPTED)
         return []
     boxed = UpstreamConfig(name=LOCAL_MODEL, dialect="local", models=[LOCAL_MODEL])
-    return [Rule(_build(boxed), boxed.models)]
+    return [Rule(_build(boxed, around), boxed.models)]
 
 
-def _build(up: UpstreamConfig) -> Upstream:
-    if up.dialect == "scripted":
-        return ScriptedUpstream(models=up.models)
+def _build(up: UpstreamConfig, around: Surroundings) -> Upstream:
+    match up.dialect:
+        case "scripted":
+            return ScriptedUpstream(models=up.models)
+        case "local":
+            return _build_local(up)
+        case "chat" | "messages" | "responses":
+            return _build_provider(up, _build_dialect(up, up.dialect), around)
+        case _:
+            assert_never(up.dialect)
+
+
+def _build_dialect(up: UpstreamConfig, dialect: ProviderDialect) -> Dialect:
+    assert up.base_url is not None, "checked when the configuration was read"
+    # Whoever answers at this host can read the reasoning that comes from there.
+    host = urlsplit(up.base_url).netloc.lower()
+    match dialect:
+        case "chat":
+            return ChatDialect(host, openai=host == "api.openai.com" or host.endswith(".openai.azure.com"))
+        case "messages":
+            return MessagesDialect(host)
+        case "responses":
+            return ResponsesDialect(host)
+        case _:
+            assert_never(dialect)
+
+
+def _build_provider(up: UpstreamConfig, dialect: Dialect, around: Surroundings) -> HttpUpstream:
+    assert up.base_url is not None, "checked when the configuration was read"
+    provider = Provider(
+        name=up.name,
+        base_url=up.base_url,
+        headers=tuple(map(split_header, up.headers)),
+        pass_key=up.pass_key,
+        max_concurrent=up.max_concurrent,
+        max_queued=up.max_queued,
+        queue_timeout_s=up.queue_timeout_s,
+        connect_timeout_s=up.connect_timeout_s,
+        first_byte_timeout_s=up.first_byte_timeout_s,
+        idle_timeout_s=up.idle_timeout_s,
+        retry=RetryPolicy(attempts=up.attempts, longest_wait_s=up.longest_wait_s),
+    )
+    return HttpUpstream(provider, dialect, around, models=up.models, key=read_key(up))
+
+
+def _build_local(up: UpstreamConfig) -> LocalUpstream:
     path = Path(up.model_file) if up.model_file is not None else find_model()
     reason = why_unavailable(path)
     if reason is not None or path is None:

@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import get_args
 
 import aiohttp
 import msgspec
@@ -34,6 +37,9 @@ _log = logging.getLogger("segue.upstreams")
 
 _STREAM = "text/event-stream"
 _OK = 200
+
+#: The codes that a stream can fail with, by their names; one that is a provider's own is not among them.
+_CODES: Mapping[str, Code] = MappingProxyType({code: code for code in get_args(Code)})
 
 #: What may follow the end of an answer before its connection is given up, in bytes and seconds.
 _TAIL_BYTES = 64 * 1024
@@ -77,12 +83,18 @@ class HttpUpstream:
         self._key = key
         self._session: aiohttp.ClientSession | None = None
         self._tails: set[asyncio.Task[None]] = set()
+        self.failures: Counter[Code] = Counter()  # tries that failed, by code
         self.admission = Admission(
             provider.name,
             limit=provider.max_concurrent,
             max_waiting=provider.max_queued,
             patience_s=provider.queue_timeout_s,
         )
+
+    @property
+    def name(self) -> str:
+        """Its name in the configuration."""
+        return self._provider.name
 
     @property
     def models(self) -> Sequence[str]:
@@ -230,6 +242,7 @@ class HttpUpstream:
 
     def _decide(self, failed: Failed, attempt: int, request: UpstreamRequest) -> float | None:
         """Return how long to wait before the next try; None if this was the last."""
+        self.failures[failed.problem.code] += 1
         wait_s = wait_before_retry(self._provider.retry, failed, attempt, jitter=self._around.jitter())
         _log.warning(
             "action=try upstream=%s response_id=%s attempt=%d code=%s wait_s=%s",
@@ -306,9 +319,8 @@ class _Reply:
         ended = batch[0]
         if not isinstance(ended, Ended) or ended.error is None:
             return None
-        code: Code = next((code for code in PASSING if code == ended.error.code), "upstream_error")
-        told = ended.error.code in PASSING and not self.broken
-        return Failed(Problem(code, ended.error.message), may_pass=told or self._cut)
+        code = _CODES.get(ended.error.code, "upstream_error")
+        return Failed(Problem(code, ended.error.message), may_pass=self._cut or (code in PASSING and not self.broken))
 
     def drop(self) -> None:
         """Give it up: its connection is broken, unless everything was read."""

@@ -33,6 +33,11 @@ class Router:
     def __init__(self, rules: Sequence[Rule]) -> None:
         self._rules = tuple(rules)
 
+    @property
+    def rules(self) -> Sequence[Rule]:
+        """The rules, in the order they are tried."""
+        return self._rules
+
     def find(self, model: str) -> tuple[Upstream, str] | None:
         """Return the upstream for a model and the upstream's own name for it."""
         rule = next((rule for rule in self._rules if rule.matches(model)), None)

@@ -1,0 +1,272 @@
+"""Whatever a provider does, a client gets a valid stream with one end, or an error that it can act on; and nothing more
+is made, or paid for, for a client that has gone away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, get_args
+
+import pytest
+
+from segue.bench.replies import Asked, make_reply
+from segue.config import Key, UpstreamConfig
+from tests.checker import check_error, check_sse, parse_json
+from tests.faults.clients import begin_post, http, opened, output_text, reset
+from tests.integration.gateway import key
+from tests.integration.providers import Api, Turn, calls, gateway, says
+from tests.upstreams.provider import Exchange, Play, Provider, hangs, providing, refuses, resets, streams
+
+APIS: tuple[Api, ...] = get_args(Api)
+TRANSPORTS = ("websocket", "sse", "http")
+HELLO = "Hello there."
+
+
+def stream_of(api: Api, output: Turn) -> bytes:
+    request = {"model": "m", "stream_options": {"include_usage": True}}
+    asked = Asked(request=request, identity="made_1", created_at=1_790_000_000, seed="1")
+    return b"".join(make_reply(api, output, asked).events)
+
+
+@asynccontextmanager
+async def behind(
+    *plays: Play, api: Api = "chat", keys: Sequence[Key] = (), **settings: object
+) -> AsyncIterator[tuple[Provider, str]]:
+    """A provider that plays these, and the URL of a gateway in front of it; its model is called `m`."""
+    async with providing(*plays) as provider:
+        fields: dict[str, Any] = {"idle_timeout_s": 5.0, "longest_wait_s": 0.01, **settings}
+        up = UpstreamConfig(name="acme", dialect=api, models=["m"], base_url=f"{provider.url}/v1", **fields)
+        async with gateway(up, keys=keys) as url:
+            yield provider, url
+
+
+async def ask(url: str, transport: str, text: str = "hello") -> dict[str, Any]:
+    """Run a turn over a transport; return its response object, or its error object."""
+    if transport == "websocket":
+        async with opened(url) as socket:
+            await socket.create(text, model="m", store=False)
+            answer = await socket.answer()
+            socket.checker.finish()
+            return answer.response or answer.error or {}
+    async with http(url) as client:
+        body = {"model": "m", "store": False, "input": text, "stream": transport == "sse"}
+        async with client.session.post("/v1/responses", json=body) as reply:
+            data = await reply.read()
+            if reply.status == 200 and transport == "sse":
+                return check_sse(data).response or {}
+            answered = parse_json(data.decode())
+            if reply.status >= 400:
+                check_error(answered)
+                after = reply.headers.get("Retry-After")
+                return {**answered["error"], "http_status": reply.status, "retry_after": after}
+            return answered
+
+
+# --- refusals --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("api", APIS)
+async def test_a_busy_provider_is_asked_again(api: Api, transport: str) -> None:
+    """The client notices nothing."""
+    answers = streams(stream_of(api, says(api, HELLO)))
+    async with behind(refuses(429, retry_after_ms="1"), refuses(529), answers, api=api) as (provider, url):
+        assert output_text(await ask(url, transport)) == HELLO
+    assert len(provider.got) == 3
+
+
+@pytest.mark.parametrize(
+    ("play", "status", "code", "after"),
+    [
+        (refuses(429, retry_after="7"), 429, "rate_limit_exceeded", "7"),
+        (refuses(529, retry_after="90"), 503, "server_overloaded", "90"),
+        (refuses(503), 503, "server_overloaded", "1"),
+        (refuses(500), 502, "upstream_error", None),
+        (refuses(400, {"error": {"message": "Bad tool."}}), 400, "upstream_rejected", None),
+        (refuses(401, {"error": {"message": "Bad key sk-…."}}), 502, "upstream_unauthorized", None),
+        (refuses(200, {"choices": []}), 502, "upstream_protocol_error", None),
+        (resets, 502, "upstream_unreachable", None),
+    ],
+)
+async def test_what_does_not_pass_is_told_as_an_error(play: Play, status: int, code: str, after: str | None) -> None:
+    """Over HTTP with its status and, if the provider said so, when to come back; on a WebSocket as a frame."""
+    async with behind(play) as (_, url):
+        for transport in TRANSPORTS:
+            error = await ask(url, transport)
+            assert error["code"] == code
+            if transport != "websocket":
+                assert (error["http_status"], error["retry_after"]) == (status, after)
+
+
+# --- broken streams --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["cut", "ended"])
+@pytest.mark.parametrize("api", APIS)
+async def test_a_stream_that_stops_anywhere_fails_its_turn(api: Api, ending: str) -> None:
+    """In one `response.failed`, with everything before it valid; and the next turn works."""
+    whole = stream_of(api, calls(api, "call_1", "look", {"where": "here"}, HELLO))
+    ends = [at for at in range(1, len(whole)) if whole[at - 1 : at + 1] == b"\n\n"]
+    points = sorted({*ends[:: max(1, len(ends) // 6)], len(whole) // 3, len(whole) // 2 + 1})
+
+    def stops(at: int) -> Play:
+        async def play(exchange: Exchange) -> None:
+            await exchange.head()
+            await exchange.chunk(whole[:at])
+            if ending == "ended":
+                await exchange.end()
+            else:
+                exchange.reset()
+
+        return play
+
+    plays = [stops(at) for at in points]
+    async with behind(*plays, streams(whole), api=api, attempts=1) as (provider, url), opened(url) as socket:
+        for _ in points:
+            await socket.create(model="m", store=False)
+            answer = await socket.answer()
+            assert answer.response is not None
+            assert answer.response["status"] in {"failed", "completed"}  # the last bytes may be only ornament
+            if answer.response["status"] == "failed":
+                assert answer.response["error"]["code"] in {"upstream_error", "upstream_protocol_error"}
+        assert (await socket.turn(model="m", store=False))["status"] == "completed"
+        socket.checker.finish()
+    assert len(provider.got) == len(points) + 1
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("api", APIS)
+async def test_a_stream_that_hangs_fails_its_turn(api: Api, transport: str) -> None:
+    """After the time that is set for it; the connection to the provider is closed."""
+    whole = stream_of(api, says(api, HELLO))
+
+    async def stalls(exchange: Exchange) -> None:
+        await exchange.head()
+        await exchange.chunk(whole[: len(whole) // 2])
+        await exchange.gone.wait()
+
+    async with behind(stalls, streams(whole), api=api, idle_timeout_s=0.1) as (provider, url):
+        end = await ask(url, transport)
+        assert end.get("code", (end.get("error") or {}).get("code")) == "upstream_timeout"
+        await provider.until(lambda: provider.gone == 1)
+        assert output_text(await ask(url, transport)) == HELLO
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_a_provider_that_says_nothing_refuses_the_turn(transport: str) -> None:
+    """It never began."""
+    async with behind(hangs, first_byte_timeout_s=0.1) as (provider, url):
+        assert (await ask(url, transport))["code"] == "upstream_timeout"
+        await provider.until(lambda: provider.gone == 1)
+
+
+# --- clients that go away --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("moment", ["before the head", "in the stream"])
+@pytest.mark.parametrize("api", APIS)
+async def test_a_client_that_goes_away_closes_the_providers_connection(api: Api, moment: str, transport: str) -> None:
+    """At once: nothing more is made, or paid for."""
+    whole = stream_of(api, says(api, HELLO))
+
+    async def talks(exchange: Exchange) -> None:
+        if moment == "in the stream":
+            await exchange.head()
+            await exchange.chunk(whole[: len(whole) // 2])
+        await exchange.gone.wait()
+
+    async with behind(talks, api=api) as (provider, url):
+        await _ask_and_vanish(url, transport, provider)
+        await provider.until(lambda: provider.gone == 1)
+
+
+async def _ask_and_vanish(url: str, transport: str, provider: Provider) -> None:
+    if transport == "websocket":
+        async with opened(url) as socket:
+            await socket.create(model="m", store=False)
+            await provider.until(lambda: len(provider.got) == 1)
+            socket.connection.transport.abort()
+        return
+    _, writer = await begin_post(url, stream=transport == "sse", model="m")
+    await provider.until(lambda: len(provider.got) == 1)
+    reset(writer.transport)
+
+
+async def test_a_client_that_goes_away_while_it_waits_for_a_place_is_never_asked_for() -> None:
+    gate = asyncio.Event()
+
+    async def waits(exchange: Exchange) -> None:
+        await gate.wait()
+        await streams(stream_of("chat", says("chat", HELLO)))(exchange)
+
+    async with behind(waits, max_concurrent=1) as (provider, url), opened(url) as first:
+        await first.create(model="m", store=False)
+        await provider.until(lambda: len(provider.got) == 1)
+        async with opened(url) as second:
+            await second.create(model="m", store=False)
+        gate.set()
+        assert (await first.answer()).response is not None
+        assert (await first.turn(model="m", store=False))["status"] == "completed"
+    assert len(provider.got) == 2
+
+
+# --- fairness --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_tenant_with_many_turns_does_not_hold_up_another() -> None:
+    """Its turns and the other's are served in turn, though the other came last."""
+    gate = asyncio.Event()
+
+    async def waits(exchange: Exchange) -> None:
+        await gate.wait()
+        await streams(stream_of("chat", says("chat", HELLO)))(exchange)
+
+    keys = (key("ann"), key("bob"))
+    async with behind(waits, max_concurrent=1, keys=keys) as (provider, url):
+        turns = [asyncio.create_task(_turn(url, "sk-ann", "ann")) for _ in range(6)]
+        await provider.until(lambda: len(provider.got) == 1)
+        async with opened(url, key="sk-bob") as bob:
+            await bob.create("bob", model="m", store=False)
+            await bob.connection.ping()
+            gate.set()
+            assert (await bob.answer()).response is not None
+            served = [json.dumps(got.json) for got in provider.got]
+        await asyncio.gather(*turns)
+    assert ["bob" in body for body in served].index(True) <= 2
+
+
+async def _turn(url: str, secret: str, text: str) -> None:
+    async with opened(url, key=secret) as socket:
+        await socket.turn(text, model="m", store=False)
+
+
+# --- discretion ------------------------------------------------------------------------------------------------------
+
+
+async def test_neither_content_nor_keys_are_logged(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever goes wrong."""
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv("ACME_KEY", "sk-hidden")
+    echo = {"error": {"message": "You said: hidden words. Your key: sk-hidden."}}
+    cut = stream_of("chat", says("chat", "hidden words"))[:700]
+    plays = (
+        refuses(500, echo),
+        refuses(400, echo),
+        refuses(401, echo),
+        resets,
+        streams(cut),
+        streams(b"data: hidden\n\n"),
+    )
+    async with behind(*plays, key_env="ACME_KEY") as (provider, url):
+        for transport in TRANSPORTS * 2:
+            await ask(url, transport, "hidden words")
+    assert provider.got[0].headers["authorization"] == "Bearer sk-hidden"
+    assert "action=try upstream=acme" in caplog.text
+    assert "hidden" not in caplog.text
