@@ -106,7 +106,7 @@ class RequestReader:
         try:
             request = self.http.next_event()
         except h11.RemoteProtocolError as error:
-            return Refusal("invalid_request", f"The request head is not valid: {error}.")
+            return Refusal("invalid_request", f"The request head is not valid: {_reason(error)}.")
         assert isinstance(request, h11.Request), "a whole head was given"
         lines = tuple(Line(bytes(name), bytes(value)) for name, value in request.headers.raw_items())
         refusal = check_caller(lines, self._admission)
@@ -129,7 +129,7 @@ class RequestReader:
             try:
                 event = self.http.next_event()
             except h11.RemoteProtocolError as error:
-                return Refusal("invalid_request", f"The request body is not valid: {error}.")
+                return Refusal("invalid_request", f"The request body is not valid: {_reason(error)}.")
             match event:
                 case h11.NEED_DATA:
                     return None
@@ -149,3 +149,8 @@ class RequestReader:
 
     def _too_large(self) -> Refusal:
         return Refusal("request_too_large", f"The request body is larger than {self._max_body} bytes.")
+
+
+def _reason(error: h11.RemoteProtocolError) -> str:
+    """Say what is wrong without what h11 quotes: that depends on how the bytes came, and may be a credential."""
+    return str(error).partition(":")[0]
