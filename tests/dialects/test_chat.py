@@ -349,3 +349,31 @@ def test_an_empty_history_is_an_empty_list() -> None:
     rendered = PLAIN.render(Request(replay(())), Fragments(0))
     assert isinstance(rendered, Rendered)
     assert rendered.body.endswith(b'"messages":[]}')
+
+
+@pytest.mark.parametrize(
+    ("item", "name"),
+    [
+        ({"role": "user", "content": "x", "id": "msg_1", "status": "completed", "new": 1, "old": None}, "new"),
+        ({"role": "user", "content": [{"type": "input_text", "text": "x", "new": 1}]}, "content.new"),
+        ({"type": "function_call", "call_id": "a", "name": "n", "arguments": "{}", "namespace": "s"}, "namespace"),
+    ],
+)
+@pytest.mark.parametrize("dialect", ["chat", "messages"])
+def test_a_field_without_a_counterpart_is_said_to_be_left_out(dialect: str, item: Json, name: str) -> None:
+    (warning,) = warnings(DIALECTS[dialect], [item])
+    assert warning.startswith(f"'{name}' of items")
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"tools": [LOOK | {"defer_loading": True, "strict": None}, LOOK | {"defer_loading": True}]}, "tools.defer"),
+        ({"text": {"new": 1}}, "text.new"),
+        ({"reasoning": {"effort": "low", "new": 1}}, "reasoning.new"),
+    ],
+)
+@pytest.mark.parametrize("dialect", ["chat", "messages"])
+def test_a_field_of_a_setting_without_a_counterpart_too(dialect: str, fields: Json, name: str) -> None:
+    (warning,) = warnings(DIALECTS[dialect], [USER], settings(**fields))
+    assert warning.startswith(f"'{name}")

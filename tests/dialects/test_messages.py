@@ -398,3 +398,10 @@ def test_the_request_line_and_head() -> None:
     assert head["x-api-key"] == "k"
     assert head["anthropic-version"] == "2023-06-01"
     assert "x-api-key" not in dict(DIALECT.headers(None))
+
+
+def test_a_detail_that_was_asked_for_is_said_to_be_left_out() -> None:
+    image = {"type": "input_image", "image_url": PIXEL}
+    assert warnings(DIALECT, [{"role": "user", "content": [image | {"detail": "auto"}]}]) == ()
+    (warning,) = warnings(DIALECT, [{"role": "user", "content": [image | {"detail": "high"}]}])
+    assert warning.startswith("'detail'")

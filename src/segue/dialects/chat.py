@@ -17,13 +17,24 @@ from segue.dialects.folding import Carry, Fragment, Notes, cache_key, fold
 from segue.dialects.fragments import Fragments
 from segue.dialects.interface import Decoder, Rendered, TurnRequest
 from segue.dialects.opaque import unseal
-from segue.dialects.reading import Call, Message, Output, Part, Reasoning, read_item
-from segue.dialects.rules import Draft, Field, Rule, carried, dropped, ours, write_settings
+from segue.dialects.reading import Call, Message, Output, Part, Reasoning, read_item, unknown_fields
+from segue.dialects.rules import (
+    REASONING_FIELDS,
+    TEXT_FIELDS,
+    Draft,
+    Field,
+    Rule,
+    carried,
+    dropped,
+    ours,
+    write_settings,
+)
 from segue.dialects.toolbox import TOOL_CHOICE, TOOLS, check_choice, custom_names, read_tools
 from segue.dialects.wording import (
     ANNOTATIONS_LEFT_OUT,
     FOREIGN_REASONING,
     PHASE_LEFT_OUT,
+    field_left_out,
     in_place_of,
     item_left_out,
     part_left_out,
@@ -187,6 +198,7 @@ def _write_text_openai(draft: Draft) -> None:
 
 
 def _write_format(draft: Draft) -> None:
+    draft.drop_others("text", draft.settings.text, TEXT_FIELDS)
     form = draft.settings.text.get("format") or {}
     kind = form.get("type", "text")
     if kind == "json_schema":
@@ -200,7 +212,9 @@ def _write_format(draft: Draft) -> None:
 
 
 def _write_reasoning(draft: Draft) -> None:
-    effort = (draft.settings.reasoning or {}).get("effort")
+    reasoning = draft.settings.reasoning or {}
+    draft.drop_others("reasoning", reasoning, REASONING_FIELDS)
+    effort = reasoning.get("effort")
     if effort is not None:
         draft.fields["reasoning_effort"] = effort
 
@@ -231,6 +245,7 @@ CHAT_ITEMS: Mapping[str, Rule] = {
     "message (assistant)": Rule("translated", "Text of the `assistant` message of its run; a refusal becomes text."),
     "phase of a message": Rule("dropped", "This API has none."),
     "annotations of a text": Rule("dropped", "This API has none."),
+    "id and status of an item, logprobs of a text": Rule("ours", "They are about the item and not for the model."),
     "function_call": Rule("translated", "A tool call of the `assistant` message of its run."),
     "custom_tool_call": Rule("translated", "A tool call with the argument `input`."),
     "function_call_output, custom_tool_call_output": Rule("translated", "A `tool` message, behind its call."),
@@ -238,6 +253,7 @@ CHAT_ITEMS: Mapping[str, Rule] = {
     "reasoning of another provider": Rule("dropped", "Only its own provider can use it."),
     "…_call, …_call_output of another kind": Rule("translated", "A function named after the type, and its output."),
     "compaction": Rule("refused", "It stands for a history that only its provider can read."),
+    "other fields of items and parts": Rule("dropped", "This API has nothing like them."),
     "other items": Rule("dropped", "This API has nothing like them."),
     "input_text, output_text": Rule("carried", "As `text`."),
     "input_image with image_url": Rule("carried", "As `image_url`; in a tool's output, in a user message behind it."),
@@ -313,6 +329,8 @@ class ChatScribe:
         kind, _ = self._notes.head(item)
         if not kind:
             return
+        for name in unknown_fields(item, kind):
+            self._notes.warn(field_left_out(name, kind))
         value = read_item(item, kind)
         match value:
             case Problem():

@@ -17,6 +17,7 @@ UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
 #: Distinct warnings about one reply; a peer could send any number of odd things.
 MAX_WARNINGS = 8
 
+_MORE = "More was left out of the upstream's answer than is named here."
 _BROKE = Failure("upstream_error", "The connection to the upstream broke before its answer was complete.")
 _SHORT = Failure("upstream_protocol_error", "The upstream's stream stopped before its end.")
 
@@ -33,7 +34,7 @@ class Ending:
         """Note that something in the reply was left out; each sentence once."""
         if self._left and warning not in self._warnings:
             self._left -= 1
-            self._warnings.append(warning)
+            self._warnings.append(warning if self._left else _MORE)
 
     def warn_of(self, what: str) -> None:
         """Note that a kind of thing in the reply was left out."""

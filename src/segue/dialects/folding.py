@@ -23,6 +23,8 @@ from segue.protocol.problems import Problem
 #: Distinct warnings that are kept of one history; a history can be made to hold any number of odd things.
 MAX_WARNINGS = 16
 
+_MORE = "More was left out of the history than is named here."
+
 R = TypeVar("R", bound=Sized)
 
 
@@ -137,7 +139,8 @@ class Notes(Generic[R]):
     def warn(self, warning: str) -> None:
         """Note that something was left out; each sentence once."""
         if warning not in self._warnings and len(self._warnings) < MAX_WARNINGS:
-            self._warnings = (*self._warnings, warning)
+            more = len(self._warnings) == MAX_WARNINGS - 1
+            self._warnings = (*self._warnings, _MORE if more else warning)
 
     def refuse(self, problem: Problem) -> None:
         """Note why this history cannot be rendered; the first reason stays."""

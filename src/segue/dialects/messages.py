@@ -23,14 +23,16 @@ from segue.dialects.interface import Decoder, Rendered, TurnRequest
 from segue.dialects.messages_settings import MESSAGES_FIELDS, finish_settings
 from segue.dialects.messages_stream import MessagesDecoder, Thought
 from segue.dialects.opaque import unseal
-from segue.dialects.reading import Call, Message, Output, Part, Reasoning, data_url, read_item
+from segue.dialects.reading import Call, Message, Output, Part, Reasoning, data_url, read_item, unknown_fields
 from segue.dialects.rules import Draft, Rule, write_settings
 from segue.dialects.toolbox import custom_names
 from segue.dialects.wording import (
     ANNOTATIONS_LEFT_OUT,
     BROKEN_ARGUMENTS,
+    DETAIL_LEFT_OUT,
     FOREIGN_REASONING,
     PHASE_LEFT_OUT,
+    field_left_out,
     in_place_of,
     item_left_out,
     part_left_out,
@@ -144,6 +146,7 @@ MESSAGES_ITEMS: Mapping[str, Rule] = {
     "message (assistant)": Rule("translated", "`text` blocks of the `assistant` message; a refusal becomes text."),
     "phase of a message": Rule("dropped", "This API has none."),
     "annotations of a text": Rule("dropped", "This API has none."),
+    "id and status of an item, logprobs of a text": Rule("ours", "They are about the item and not for the model."),
     "function_call": Rule("translated", "A `tool_use` block; an id that this API would refuse is replaced."),
     "custom_tool_call": Rule("translated", "A `tool_use` block with the argument `input`."),
     "function_call_output, custom_tool_call_output": Rule("translated", "A `tool_result` block, images included."),
@@ -151,9 +154,10 @@ MESSAGES_ITEMS: Mapping[str, Rule] = {
     "reasoning of another provider": Rule("dropped", "Only its own provider can use it."),
     "…_call, …_call_output of another kind": Rule("translated", "A tool named after the type, and its result."),
     "compaction": Rule("refused", "It stands for a history that only its provider can read."),
+    "other fields of items and parts": Rule("dropped", "This API has nothing like them."),
     "other items": Rule("dropped", "This API has nothing like them."),
     "input_text, output_text": Rule("carried", "As `text`; blank ones are left out, this API refuses them."),
-    "input_image with image_url": Rule("carried", "As `image`, from its data or its URL."),
+    "input_image with image_url": Rule("carried", "As `image`, from its data or its URL; `detail` is dropped."),
     "input_image with file_id": Rule("dropped", "Files belong to one provider; a note stands in its place."),
     "input_file with file_data": Rule("translated", "A PDF or plain text as `document`; else dropped, with a note."),
     "input_file with file_id": Rule("dropped", "Files belong to one provider; a note stands in its place."),
@@ -211,6 +215,8 @@ class MessagesScribe:
         kind, _ = self._notes.head(item)
         if not kind:
             return
+        for name in unknown_fields(item, kind):
+            self._notes.warn(field_left_out(name, kind))
         value = read_item(item, kind)
         match value:
             case Problem():
@@ -295,6 +301,8 @@ class MessagesScribe:
         block: dict[str, Any] | None = None
         if part.type == "input_image" and part.image_url is not None:
             block = _image(part.image_url)
+            if part.detail not in (None, "auto"):
+                self._notes.warn(DETAIL_LEFT_OUT)
         elif part.type == "input_file":
             block = _document(part)
         if block is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from segue.dialects.rules import Draft, Field, Rule, dropped, ours
+from segue.dialects.rules import REASONING_FIELDS, TEXT_FIELDS, Draft, Field, Rule, dropped, ours
 from segue.dialects.toolbox import TOOL_CHOICE, TOOLS, check_choice, read_tools
 
 _EFFORTS = {"minimal": "low"}
@@ -39,6 +39,7 @@ def _write_tools(draft: Draft) -> None:
 
 def _write_text(draft: Draft) -> None:
     text = draft.settings.text
+    draft.drop_others("text", text, TEXT_FIELDS)
     if text.get("verbosity") is not None:
         draft.drop("text.verbosity", "this API has none")
     form = text.get("format") or {}
@@ -108,9 +109,7 @@ MESSAGES_FIELDS: Mapping[str, Field] = {
         ),
         lambda _: None,  # needs the others: finish_settings
     ),
-    "max_output_tokens": Field(
-        Rule("carried", "As `max_tokens`, which has a default in the configuration."), _write_max_tokens
-    ),
+    "max_output_tokens": Field(Rule("carried", "As `max_tokens`; 32,000 where there is none."), _write_max_tokens),
     "temperature": Field(Rule("carried", "At most 1, and not while thinking."), _write_temperature),
     "top_p": Field(Rule("carried", "Where no `temperature` is given, and not while thinking."), _write_top_p),
     "presence_penalty": dropped("presence_penalty", "this API has none"),
@@ -130,7 +129,9 @@ MESSAGES_FIELDS: Mapping[str, Field] = {
 
 def finish_settings(draft: Draft) -> None:
     """Write what depends on other settings: thinking."""
-    effort = (draft.settings.reasoning or {}).get("effort")
+    reasoning = draft.settings.reasoning or {}
+    draft.drop_others("reasoning", reasoning, REASONING_FIELDS)
+    effort = reasoning.get("effort")
     if effort is None:
         return
     if effort == "none":
@@ -147,7 +148,7 @@ def finish_settings(draft: Draft) -> None:
         draft.fields["thinking"] = {"type": "enabled", "budget_tokens": min(_BUDGETS.get(effort, _LEAST), room)}
     else:
         thinking = {"type": "adaptive"}
-        if (draft.settings.reasoning or {}).get("summary") is not None:
+        if reasoning.get("summary") is not None:
             thinking["display"] = "summarized"
         draft.fields["thinking"] = thinking
         draft.fields["output_config"] = {

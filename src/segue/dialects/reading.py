@@ -97,6 +97,21 @@ _objects = msgspec.json.Decoder(dict[str, Any])
 
 Read = Message | Call | Output | Reasoning | None
 
+#: Fields that are read, or that are about the item and not for the model. What else there is, is said to be left out.
+_OWN = frozenset({"type", "id", "status", "created_by"})
+_KNOWN: dict[str, frozenset[str]] = {
+    "message": _OWN | {"role", "content", "phase"},
+    "function_call": _OWN | {"call_id", "name", "arguments"},
+    "custom_tool_call": _OWN | {"call_id", "name", "input"},
+    "function_call_output": _OWN | {"call_id", "output"},
+    "custom_tool_call_output": _OWN | {"call_id", "output"},
+    "reasoning": _OWN | {"summary", "content", "encrypted_content"},
+}
+_PART_FIELDS = frozenset({*Part.__struct_fields__, "logprobs"})
+_NULL = msgspec.Raw(b"null")
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_part_fields = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
+
 #: Items that stand for what came before them, in a form that only their provider can read.
 _COMPACTIONS = frozenset({"compaction", "compaction_summary"})
 _NOT_ARGUMENTS = frozenset({"id", "type", "status", "call_id", "output"})
@@ -139,6 +154,22 @@ def read_item(item: Item, kind: str) -> Read | Problem:
             return decode(item, _reasonings, "input")
         case _:
             return _read_other(item, kind)
+
+
+def unknown_fields(item: Item, kind: str) -> list[str]:
+    """Return the fields of an item, and of its parts, that no other API has a place for."""
+    known = _KNOWN.get(kind)
+    if known is None:
+        return []
+    fields = decode(item, _fields)
+    if isinstance(fields, Problem):
+        return []
+    names = [name for name, value in fields.items() if name not in known and value != _NULL]
+    for where in ("content", "output"):
+        parts = decode(bytes(fields.get(where, _NULL)), _part_fields)  # a text has none
+        for part in () if isinstance(parts, Problem) else parts:
+            names += [f"{where}.{name}" for name, value in part.items() if name not in _PART_FIELDS and value != _NULL]
+    return names
 
 
 def custom_arguments(text: str) -> str:

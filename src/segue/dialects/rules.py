@@ -25,6 +25,11 @@ FATES: Mapping[Fate, str] = {
 }
 
 
+#: What is known of settings that are objects; what else is in them is said to be left out.
+TEXT_FIELDS = frozenset({"format", "verbosity"})
+REASONING_FIELDS = frozenset({"effort", "summary", "generate_summary"})
+
+
 class Rule(msgspec.Struct, frozen=True):
     """What becomes of something, and how."""
 
@@ -44,7 +49,15 @@ class Draft:
 
     def drop(self, what: str, why: str) -> None:
         """Leave something out and say so."""
-        self.warnings.append(f"'{what}' was left out: {why}.")
+        warning = f"'{what}' was left out: {why}."
+        if warning not in self.warnings:
+            self.warnings.append(warning)
+
+    def drop_others(self, what: str, value: Mapping[str, Any], known: frozenset[str]) -> None:
+        """Leave out the fields of a value that are not known, and say so."""
+        for name, member in value.items():
+            if name not in known and member is not None:
+                self.drop(f"{what}.{name[:40]}", "this API has nothing like it")
 
     def refuse(self, what: str, advice: str) -> None:
         """Refuse the request; the first reason stays."""

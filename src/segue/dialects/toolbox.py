@@ -26,6 +26,9 @@ TOOL_CHOICE = Rule(
 )
 _HOSTED = "no tool that the provider of another API runs exists here"
 
+_FUNCTION = frozenset({"type", "name", "description", "parameters", "strict"})
+_CUSTOM = frozenset({"type", "name", "description", "format"})
+
 Mode = Literal["auto", "none", "required", "named"]
 _MODES: Mapping[str, Mode] = {"none": "none", "required": "required"}
 
@@ -59,8 +62,10 @@ def read_tools(draft: Draft) -> Toolbox:
         kind = tool.get("type")
         if kind == "function":
             functions.append(_function(tool))
+            draft.drop_others("tools", tool, _FUNCTION)
         elif kind == "custom":
             functions.append(_custom(tool))
+            draft.drop_others("tools", tool, _CUSTOM)
         else:
             draft.drop(f"tools: {str(kind)[:40]}", _HOSTED)
     return _choose(draft, functions)

@@ -10,12 +10,18 @@ FOREIGN_REASONING = (
 )
 ANNOTATIONS_LEFT_OUT = "Annotations of messages were left out: this API has none."
 PHASE_LEFT_OUT = "'phase' of messages was left out: this API has none."
+DETAIL_LEFT_OUT = "'detail' of images was left out: this API has none."
 BROKEN_ARGUMENTS = "Arguments of a call that are no JSON object were sent as the text they are."
 
 
 def item_left_out(kind: str) -> str:
     """An item without a counterpart."""
     return f"Items of type {quoted(kind)} were left out: this API has nothing like them."
+
+
+def field_left_out(name: str, kind: str) -> str:
+    """A field without a counterpart."""
+    return f"{quoted(name)} of items of type {quoted(kind)} was left out: this API has nothing like it."
 
 
 def part_left_out(part: Part) -> str:
