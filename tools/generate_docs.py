@@ -25,6 +25,7 @@ from msgspec import inspect as kinds
 
 from segue.cli.main import app as command_line
 from segue.config import Config, Key, Server, UpstreamConfig
+from segue.dialects.output import Writer
 from segue.gateway.app import Gateway
 from segue.gateway.http import Routes
 from segue.gateway.metrics import Metrics
@@ -39,7 +40,7 @@ from segue.protocol.responses import Failure, encode_echo, usage
 from segue.protocol.turns import TurnStream
 from segue.stores.memory import MemoryStore
 from segue.upstreams.router import Router
-from tools import measured_tables
+from tools import dialect_tables, measured_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 MARKED = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
@@ -242,7 +243,7 @@ def metrics() -> str:
 _WHEN = {
     "response.created": "The turn has begun: the parent is found and the upstream has taken the request.",
     "response.in_progress": "Right after `response.created`.",
-    "response.output_item.added": "An output item begins: a message or a function call.",
+    "response.output_item.added": "An output item begins: a message, reasoning or a call.",
     "response.content_part.added": "The text of a message begins.",
     "response.output_text.delta": "A piece of text.",
     "response.output_text.done": "The text is complete; it is here once more in full.",
@@ -250,6 +251,14 @@ _WHEN = {
     "response.output_item.done": "The item is complete.",
     "response.function_call_arguments.delta": "A piece of a call's arguments.",
     "response.function_call_arguments.done": "The arguments are complete.",
+    "response.refusal.delta": "A piece of a refusal, which stands in a message like a text.",
+    "response.refusal.done": "The refusal is complete.",
+    "response.reasoning_summary_part.added": "The words of reasoning begin.",
+    "response.reasoning_summary_text.delta": "A piece of reasoning.",
+    "response.reasoning_summary_text.done": "The words of reasoning are complete.",
+    "response.reasoning_summary_part.done": "The part with them is complete.",
+    "response.custom_tool_call_input.delta": "The input of a custom tool, in pieces or as a whole.",
+    "response.custom_tool_call_input.done": "The input is complete.",
     "response.completed": "Terminal: the turn is over. With `store: true` the response is on the disk by now.",
     "response.incomplete": "Terminal: the turn ended early; `response.incomplete_details` says why.",
     "response.failed": "Terminal: the turn failed after it had begun; `response.error` says why.",
@@ -269,6 +278,18 @@ def _sample_turn(ended: Ended, *, text: str = "", name: str = "") -> list[Event]
     return [*stream.open(), *stream.feed(output), stream.close(ended, now=0.0).terminal]
 
 
+def _translated_turn(tell: Callable[[Writer], list[Event]]) -> list[Event]:
+    """Write a turn of an upstream that speaks another API."""
+    stream, _ = _sample_stream()
+    writer = Writer(new_response_id(bytes(ENTROPY_BYTES)), custom=frozenset({"patch"}))
+    output = [*tell(writer), *writer.end()]
+    return [*stream.open(), *stream.feed(output), stream.close(Ended("completed", usage(1, 1)), now=0.0).terminal]
+
+
+def _call_custom(writer: Writer) -> list[Event]:
+    return [*writer.start_call(0, "call_1", "patch"), *writer.arguments(0, '{"input":"Hi"}')]
+
+
 def _sample_turns() -> dict[str, list[Event]]:
     counted = usage(1, 1)
     completed, failed = Ended("completed", counted), Ended("failed", error=Failure("server_error", "…"))
@@ -276,6 +297,9 @@ def _sample_turns() -> dict[str, list[Event]]:
     return {
         "a text": _sample_turn(completed, text="Hi"),
         "a function call": _sample_turn(completed, name="search"),
+        "a call of a custom tool": _translated_turn(_call_custom),
+        "reasoning": _translated_turn(lambda writer: writer.reasoning("Hm")),
+        "a refusal": _translated_turn(lambda writer: writer.refusal("No")),
         "nothing (`generate: false`)": _sample_turn(completed),
         "cut short": _sample_turn(incomplete, text="Hi"),
         "failed": _sample_turn(failed),
@@ -489,6 +513,10 @@ def _diagram(first: str, arrows: Sequence[tuple[str, str, str]]) -> str:
 # --- all of it -------------------------------------------------------------------------------------------------------
 
 PARTS: dict[str, Callable[[], str]] = {
+    "dialect-fates": dialect_tables.fates,
+    "dialect-settings": dialect_tables.settings,
+    "dialect-items": dialect_tables.items,
+    "dialect-stops": dialect_tables.stops,
     "demo": measured_tables.demo,
     "gateway-budgets": measured_tables.budgets,
     "gateway-figures": measured_tables.gateway,

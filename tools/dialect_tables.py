@@ -1,0 +1,67 @@
+"""The tables of the dialects in the documentation, made from the tables that the dialects run on.
+
+Not here: the parts that come from other code (`generate_docs`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from segue.dialects.chat import CHAT_ITEMS, chat_fields
+from segue.dialects.chat_stream import FINISH
+from segue.dialects.messages import MESSAGES_ITEMS
+from segue.dialects.messages_settings import MESSAGES_FIELDS
+from segue.dialects.messages_stream import STOP
+from segue.dialects.responses import RESPONSES_FIELDS, RESPONSES_ITEMS
+from segue.dialects.rules import FATES, Field, Rule
+from segue.protocol.requests import Settings
+
+_COLUMNS = ("`chat`", "`chat` at OpenAI's own API", "`messages`", "`responses`")
+
+
+def fates() -> str:
+    """Write what the words of the tables mean."""
+    return _table(("word", "meaning"), [(f"**{fate}**", meaning) for fate, meaning in FATES.items()])
+
+
+def settings() -> str:
+    """Write what becomes of each setting of a request."""
+    dialects: Sequence[Mapping[str, Field]] = (
+        chat_fields(openai=False),
+        chat_fields(openai=True),
+        MESSAGES_FIELDS,
+        RESPONSES_FIELDS,
+    )
+    rows = [(f"`{name}`", *(_cell(fields[name].rule) for fields in dialects)) for name in Settings.__struct_fields__]
+    return _table(("setting", *_COLUMNS), rows)
+
+
+def items() -> str:
+    """Write what becomes of the items of a history and of their parts."""
+    assert CHAT_ITEMS.keys() == MESSAGES_ITEMS.keys(), "both tables have the same rows"
+    rest = RESPONSES_ITEMS["everything else"]
+    rows = [
+        (name, *(_cell(rule) for rule in (CHAT_ITEMS[name], MESSAGES_ITEMS[name], RESPONSES_ITEMS.get(name, rest))))
+        for name in CHAT_ITEMS
+    ]
+    return _table(("item or part", "`chat`", "`messages`", "`responses`"), rows)
+
+
+def stops() -> str:
+    """Write what the reasons mean for which an upstream stops."""
+    reasons = [("`chat`", FINISH), ("`messages`", STOP)]
+    rows = [
+        (name, f"`{reason}`", "`completed`" if cut is None else f"`incomplete`, `{cut}`")
+        for name, table in reasons
+        for reason, cut in table.items()
+    ]
+    return _table(("dialect", "reason", "status of the response"), rows)
+
+
+def _cell(rule: Rule) -> str:
+    return f"**{rule.fate}**. {rule.note}" if rule.note else f"**{rule.fate}**"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
