@@ -84,15 +84,15 @@ def _build(up: UpstreamConfig, around: Surroundings) -> Upstream:
 
 def _build_dialect(up: UpstreamConfig, dialect: ProviderDialect) -> Dialect:
     assert up.base_url is not None, "checked when the configuration was read"
-    # Whoever answers at this host can read the reasoning that comes from there.
     host = urlsplit(up.base_url).netloc.lower()
+    reader = f"{dialect}@{host}"  # who can read the reasoning that comes from there: this API of this host
     match dialect:
         case "chat":
-            return ChatDialect(host, openai=host == "api.openai.com" or host.endswith(".openai.azure.com"))
+            return ChatDialect(reader, openai=host == "api.openai.com" or host.endswith(".openai.azure.com"))
         case "messages":
-            return MessagesDialect(host)
+            return MessagesDialect(reader)
         case "responses":
-            return ResponsesDialect(host)
+            return ResponsesDialect(reader)
         case _:
             assert_never(dialect)
 
