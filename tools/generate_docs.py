@@ -39,6 +39,7 @@ from segue.protocol.requests import Settings
 from segue.protocol.responses import Failure, encode_echo, usage
 from segue.protocol.turns import TurnStream
 from segue.stores.memory import MemoryStore
+from segue.upstreams.failures import read_refusal
 from segue.upstreams.router import Router
 from tools import dialect_tables, measured_tables
 
@@ -153,9 +154,17 @@ def _default(field: kinds.Field) -> str:
 # --- errors ----------------------------------------------------------------------------------------------------------
 
 
+#: Statuses of providers that become a code each; what the provider says is in the message.
+_REFUSALS = (400, 401, 402, 404, 429, 500, 503, 504)
+_REFUSAL = '{"error":{"message":"…"}}'.encode()
+
+
 def errors() -> str:
     """Write the table of problems: what each is told as, and every message that the code gives it."""
     messages = problem_messages(ROOT / "src" / "segue")
+    for status in _REFUSALS:
+        problem = read_refusal("…", status, {}, _REFUSAL, clients_key=True, now=0.0).problem
+        messages.setdefault(problem.code, []).append(problem.message.replace(f" {status}", " …"))
     rows = []
     for name in get_args(Code):
         reply = REPLIES[name]
@@ -406,7 +415,7 @@ def _commands(app: App, path: tuple[str, ...]) -> Iterator[str]:
 
 
 def _option(hint: object) -> str:
-    if hint is bool:
+    if hint is bool or bool in get_args(hint):
         return ""
     if choices := [value for value in get_args(hint) if isinstance(value, str)]:
         return ", ".join(map(code, choices))
@@ -520,6 +529,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "demo": measured_tables.demo,
     "gateway-budgets": measured_tables.budgets,
     "gateway-figures": measured_tables.gateway,
+    "dialect-figures": measured_tables.dialects,
     "configuration-server": lambda: settings(Server, "SEGUE_SERVER"),
     "configuration-upstream": lambda: settings(UpstreamConfig, "SEGUE_UPSTREAM_0"),
     "configuration-key": lambda: settings(Key, "SEGUE_KEY_0"),

@@ -51,6 +51,38 @@ def gateway() -> str:
     return _figures(report, report.figures)
 
 
+def dialects() -> str:
+    """Return what a turn costs the gateway by dialect and depth, beside the body it sends."""
+    report = read("dialects.json")
+    values = {figure.name: figure for figure in report.figures}
+    rows = []
+    for name in _dialect_names(report):
+        for depth in report.settings["depths"]:
+            cpu = values[f"CPU per turn: {name}, depth {depth}"]
+            body = values[f"body sent to the provider: {name}, depth {depth}"]
+            per_byte = values[f"CPU per byte of history: {name}"]
+            last = _measured(per_byte) if depth == report.settings["depths"][-1] else ""
+            rows.append([name, str(depth), _measured(body), _measured(cpu), _spread(cpu), last])
+    heads = ["upstream", "depth", "body", "CPU per turn", "spread", "CPU per byte of history"]
+    return "\n".join([_row(heads), "| --- | ---: | ---: | ---: | ---: | ---: |", *map(_row, rows), "",
+                      "`segue bench dialects`.", _at(report)])  # fmt: skip
+
+
+def _dialect_names(report: Report) -> list[str]:
+    """Return the upstreams that were measured, in their order."""
+    head = "CPU per byte of history: "
+    return [figure.name.removeprefix(head) for figure in report.figures if figure.name.startswith(head)]
+
+
+def _measured(figure: Figure) -> str:
+    return "not measured" if figure.value is None else _number(figure.value, figure.unit)
+
+
+def _spread(figure: Figure) -> str:
+    low, high = figure.low, figure.high
+    return "" if low is None or high is None or low == high else f"{_digits(low)} to {_digits(high)}"
+
+
 def _figures(report: Report, figures: Sequence[Figure]) -> str:
     heads = ["figure", "median", "spread", "budget", "met"]
     rows = [_figure(figure) for figure in figures]
@@ -62,8 +94,7 @@ def _figures(report: Report, figures: Sequence[Figure]) -> str:
 def _figure(figure: Figure) -> str:
     if figure.value is None:
         return _row([figure.name, "not measured", "", "", ""])
-    low, high = figure.low, figure.high
-    spread = "" if low is None or high is None or low == high else f"{_digits(low)} to {_digits(high)}"
+    spread = _spread(figure)
     budget = "" if figure.budget is None else f"≤ {_number(figure.budget, figure.unit)}"
     met = {True: "yes", False: "**no**", None: ""}[figure.met]
     return _row([figure.name, _number(figure.value, figure.unit), spread, budget, met])

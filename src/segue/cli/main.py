@@ -148,7 +148,7 @@ def gateway(
 @bench.command
 def dialects(
     *,
-    quick: Annotated[bool, Parameter(help="Fewer and shorter rounds, under 20 s.", negative="")] = False,
+    quick: Annotated[bool, Parameter(help="Fewer and shorter rounds, under a minute.", negative="")] = False,
     json: Annotated[Path | None, Parameter(help="Also write the figures to this file.")] = None,
 ) -> int:
     """CPU per turn by dialect and depth, beside the size of the body that a provider must be sent."""
