@@ -21,7 +21,13 @@ _MAGIC, _VERSION, _ALIGNMENT = b"GGUF", 3, 32
 _UINT32, _FLOAT32, _BOOL, _STRING, _ARRAY, _INT32 = 4, 6, 7, 8, 9, 5
 _NORMAL, _CONTROL = 1, 3
 _CONTROLS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-_WORDS = ["the", "of", "and", "to", "in", "is", "that", "it", "for", "was", "on", "are", "as", "with", "his", "they", "be", "at", "one", "have", "this", "from", "or", "had", "by", "not", "word", "but", "what", "some", "we", "can", "out", "other", "were", "all", "there", "when", "up", "use", "your", "how", "said", "an", "each", "she", "which", "do", "their", "time", "if", "will", "way", "about", "many", "then", "them", "write", "would", "like", "so", "these", "her", "long", "make", "thing", "see", "him", "two", "has", "look", "more", "day", "could", "go", "come", "did", "number", "sound", "no", "most", "people", "my", "over", "know", "water", "than", "call", "first", "who", "may", "down", "side", "been", "now", "find", "tool", "name", "arguments", "user", "assistant", "system", "null", "true", "false"]
+_WORDS = (
+    "the of and to in is that it for was on are as with his they be at one have this from or had by not word but what "
+    "some we can out other were all there when up use your how said an each she which do their time if will way about "
+    "many then them write would like so these her long make thing see him two has look more day could go come did "
+    "number sound no most people my over know water than call first who may down side been now find tool name "
+    "arguments user assistant system null true false"
+)
 
 #: ChatML, with tools and their calls written as Qwen's models are taught them.
 CHAT_TEMPLATE = """\
@@ -110,7 +116,7 @@ def _vocabulary() -> tuple[list[str], list[int], list[str]]:
     tokens = [*_CONTROLS, *byte_alphabet()]
     kinds = [_CONTROL] * len(_CONTROLS) + [_NORMAL] * 256
     known, merges = set(tokens), []
-    for word in _WORDS:
+    for word in _WORDS.split():
         made = "Ġ"
         for letter in word:
             longer = made + letter
