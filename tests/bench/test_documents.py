@@ -9,10 +9,10 @@ from segue.delta.codec import encode_document
 def test_measures_both_directions_of_each_size_and_the_largest_document() -> None:
     figures = measure_documents((Size(1, 5000.0), Size(2, 5000.0)), rounds=2)
     assert [one.name for one in figures] == [
-        "encode 1 MB",
-        "decode 1 MB",
-        "encode 2 MB",
-        "decode 2 MB",
+        "CPU to encode 1 MB",
+        "CPU to decode 1 MB",
+        "CPU to encode 2 MB",
+        "CPU to decode 2 MB",
         "document of 3 KB of news, the largest",
     ]
     assert all(one.met for one in figures)

@@ -173,8 +173,8 @@ def table(
 ) -> int:
     """Bytes per turn of one agent session on the wire: raw, gzip, zstd, permessage-deflate, and through a sidecar.
 
-    The sidecar is measured cold, as on a first day, and warm, after an earlier session of the same agent. Then the time
-    that bodies of 1 MB and 20 MB take to encode and decode.
+    The sidecar is measured cold, as on a first day, and warm, after an earlier session of the same agent. Then the CPU
+    time that bodies of 1 MB and 20 MB take to encode and decode.
     """
     from segue.cli.bench_table import run_bench_table
 
