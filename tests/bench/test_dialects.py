@@ -17,7 +17,7 @@ async def test_bodies_grow_with_the_chain_and_every_figure_is_there() -> None:
     figures = {figure.name: figure for figure in report.figures}
     assert len(report.arms) == (len(PROVIDED) + 1) * len(TINY.depths)
     assert all(arm.status == "completed" and len(arm.turns) == 4 for arm in report.arms)
-    for name in (*PROVIDED, "history sent as it is"):
+    for name in (*PROVIDED, "untranslated"):
         sizes = [figures[f"body sent to the provider: {name}, depth {depth}"].value or 0 for depth in TINY.depths]
         assert sizes[0] > 0.9
         assert sizes[1] - sizes[0] > 1.8
@@ -25,5 +25,5 @@ async def test_bodies_grow_with_the_chain_and_every_figure_is_there() -> None:
         assert figures[f"CPU per byte of history: {name}"].value is not None
     shown = io.StringIO()
     render(report, Console(file=shown, width=160))
-    assert all(name in shown.getvalue() for name in (*PROVIDED, "history sent as it is", "ns"))
+    assert all(name in shown.getvalue() for name in (*PROVIDED, "untranslated", "ns"))
     assert BARE_HISTORY not in shown.getvalue()

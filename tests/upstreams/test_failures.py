@@ -100,6 +100,23 @@ def test_a_provider_may_say_itself_whether_to_try_again() -> None:
     assert read(500, x_should_retry="maybe").may_pass is True
 
 
+@pytest.mark.parametrize(
+    ("headers", "known"),
+    [
+        ({"x_request_id": "req_1"}, "req_1"),
+        ({"request_id": "req_2"}, "req_2"),
+        ({"x_request_id": "a b"}, ""),
+        ({"x_request_id": "a\nb"}, ""),
+        ({"x_request_id": "x" * 81}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_providers_id_of_the_request_is_kept_for_the_log(headers: dict[str, str], known: str) -> None:
+    """If it is one."""
+    assert read(500, clients_key=False, **headers).request_id == known
+    assert read(401, clients_key=False, **headers).request_id == known
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=20),
     lambda inner: (

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from segue import __version__
@@ -23,7 +23,7 @@ from segue.protocol.items import Item, user_message
 from segue.protocol.problems import Problem, Refused
 from segue.protocol.requests import Settings
 from segue.upstreams.http import HttpUpstream, Provider, Surroundings
-from segue.upstreams.http_body import BLOCK_BYTES, blocks
+from segue.upstreams.http_body import blocks
 from segue.upstreams.interface import Secret, UpstreamRequest
 from segue.upstreams.retries import RetryPolicy
 from tests.upstreams.plain_dialect import END, PlainDialect, fail, say
@@ -105,13 +105,13 @@ async def test_a_large_body_arrives_whole() -> None:
     assert provider.got[0].body == b'{"model":"m","items":[%b]}' % b",".join(items)
 
 
-@given(st.lists(st.integers(0, 3 * BLOCK_BYTES), max_size=12))
-@settings(max_examples=50)
+@given(st.lists(st.integers(0, 300), max_size=12))
 def test_pieces_are_gathered_and_never_cut(sizes: list[int]) -> None:
     pieces = [bytes([65 + number]) * size for number, size in enumerate(sizes)]
-    made = list(blocks(pieces))
+    made = list(blocks(pieces, size=100))
     assert b"".join(made) == b"".join(pieces)
-    assert all(max(len(block), len(following)) >= BLOCK_BYTES for block, following in pairwise(made))
+    assert all(max(len(block), len(following)) >= 100 for block, following in pairwise(made))
+    assert all(piece in made for piece in pieces if len(piece) >= 100)
 
 
 async def test_what_a_dialect_cannot_say_is_refused_before_anything_is_sent() -> None:

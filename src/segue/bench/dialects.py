@@ -54,7 +54,7 @@ class _Cell(msgspec.Struct, frozen=True):
         return f"{_NAMES[self.model]}, depth {self.depth}"
 
 
-_NAMES: dict[str, str] = {**{name: name for name in PROVIDED}, BARE_HISTORY: "history sent as it is"}
+_NAMES: dict[str, str] = {**{name: name for name in PROVIDED}, BARE_HISTORY: "untranslated"}
 
 
 class _Measured(msgspec.Struct):

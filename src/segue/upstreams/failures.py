@@ -7,11 +7,14 @@ it is never logged. Not here: when it is tried again (`retries`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from segue.dialects.errors import ProviderError, code_of, read_error
 from segue.protocol.problems import Code, Problem
 from segue.upstreams.retries import Failed, read_retry_after
+
+_REQUEST_ID = re.compile(r"[0-9A-Za-z_.:-]{1,80}")
 
 #: How much of a provider's refusal is read, and how much of its message is told.
 MAX_REFUSAL_BYTES = 64 * 1024
@@ -35,14 +38,22 @@ def read_refusal(
     code = _code(error, status)
     if code == "upstream_unauthorized" and not clients_key:
         # Not quoted: what a provider says of a bad key may show a part of it, and the key is not the client's.
-        return Failed(Problem("upstream_unauthorized", f"The upstream {name!r} does not accept the gateway's key."))
+        message = f"The upstream {name!r} does not accept the gateway's key."
+        return Failed(Problem("upstream_unauthorized", message), request_id=read_request_id(headers))
     if code == "upstream_unauthorized":
         code = "invalid_api_key"
     may_pass = code in PASSING and (code in _BUSY or status in _PASSING_STATUSES)
     told = headers.get("x-should-retry", "")  # as the SDKs of OpenAI and Anthropic read it
     may_pass = {"true": True, "false": False}.get(told, may_pass)
     message = f"The upstream {name!r} answered {status}{_quote(error.message)}"
-    return Failed(Problem(code, message, retry_after_s=read_retry_after(headers, now)), may_pass=may_pass)
+    problem = Problem(code, message, retry_after_s=read_retry_after(headers, now))
+    return Failed(problem, may_pass=may_pass, request_id=read_request_id(headers))
+
+
+def read_request_id(headers: Mapping[str, str]) -> str:
+    """Return the provider's own id of a request, if it is fit to be logged."""
+    given = headers.get("x-request-id") or headers.get("request-id") or ""
+    return given if _REQUEST_ID.fullmatch(given) else ""
 
 
 def _code(error: ProviderError, status: int) -> Code:

@@ -28,7 +28,7 @@ from segue.protocol.events import Ended, Event
 from segue.protocol.problems import Code, Problem, Refused
 from segue.protocol.responses import Failure
 from segue.upstreams.admission import Admission
-from segue.upstreams.failures import MAX_REFUSAL_BYTES, PASSING, read_refusal
+from segue.upstreams.failures import MAX_REFUSAL_BYTES, PASSING, read_refusal, read_request_id
 from segue.upstreams.http_body import JsonBody
 from segue.upstreams.interface import Batch, UpstreamRequest
 from segue.upstreams.retries import Failed, RetryPolicy, wait_before_retry
@@ -245,12 +245,13 @@ class HttpUpstream:
         self.failures[failed.problem.code] += 1
         wait_s = wait_before_retry(self._provider.retry, failed, attempt, jitter=self._around.jitter())
         _log.warning(
-            "action=try upstream=%s response_id=%s attempt=%d code=%s wait_s=%s",
+            "action=try upstream=%s response_id=%s attempt=%d code=%s wait_s=%s provider_request_id=%s",
             self._provider.name,
             request.response_id,
             attempt,
             failed.problem.code,
             "none" if wait_s is None else f"{wait_s:.3f}",
+            failed.request_id or "none",
         )
         return wait_s
 
@@ -320,7 +321,9 @@ class _Reply:
         if not isinstance(ended, Ended) or ended.error is None:
             return None
         code = _CODES.get(ended.error.code, "upstream_error")
-        return Failed(Problem(code, ended.error.message), may_pass=self._cut or (code in PASSING and not self.broken))
+        may_pass = self._cut or (code in PASSING and not self.broken)
+        request_id = read_request_id(self._response.headers)
+        return Failed(Problem(code, ended.error.message), may_pass=may_pass, request_id=request_id)
 
     def drop(self) -> None:
         """Give it up: its connection is broken, unless everything was read."""

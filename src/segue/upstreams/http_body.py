@@ -13,8 +13,8 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import StreamWriter
 from aiohttp.payload import Payload
 
-#: Pieces are gathered up to this size.
-BLOCK_BYTES = 64 * 1024
+#: Pieces are gathered up to this size: each write has its price, and so has memory.
+BLOCK_BYTES = 1024 * 1024
 
 
 def blocks(pieces: Sequence[bytes], size: int = BLOCK_BYTES) -> Iterator[bytes]:

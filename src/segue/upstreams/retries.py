@@ -32,11 +32,13 @@ class RetryPolicy(msgspec.Struct, frozen=True):
 class Failed(msgspec.Struct, frozen=True):
     """A try that failed: what the client is told if it was the last, and whether another may do better.
 
-    `problem.retry_after_s` is the provider's word on when that may be.
+    `problem.retry_after_s` is the provider's word on when that may be; `request_id` is its name for the request, for
+    whoever asks it what went wrong.
     """
 
     problem: Problem
     may_pass: bool = False
+    request_id: str = ""
 
 
 def wait_before_retry(policy: RetryPolicy, failed: Failed, attempt: int, *, jitter: float) -> float | None:
