@@ -223,6 +223,11 @@ def test_an_id_that_would_be_refused_is_replaced_in_the_call_and_in_its_result()
     assert tool_id("toolu_01-A") == "toolu_01-A"
 
 
+def test_the_first_message_is_one_of_the_users() -> None:
+    sent = messages({"role": "user", "content": " "}, {"role": "assistant", "content": "Hello!"}, USER)
+    assert [message["role"] for message in sent] == ["user", "assistant", "user"]
+
+
 def test_blank_texts_are_left_out() -> None:
     said = {"role": "assistant", "content": " "}
     assert messages(USER, {"role": "user", "content": ""}, said, USER) == [{"role": "user", "content": [GO, GO]}]

@@ -117,7 +117,7 @@ def test_thoughts_go_back_as_they_came() -> None:
     for name in ("thinking_and_calls", "redacted_thinking", "thinking_between_calls"):
         output = answer(MessagesDecoder(RESPONSE_ID, MESSAGES), f"messages/{name}")
         body = parse_json(render(DIALECTS["messages"], replay(output)).body.decode())
-        (message,) = body["messages"]
+        _, message = body["messages"]
         events, _ = read(GOLDEN[f"messages/{name}"])
         blocks: dict[int, Json] = {}
         for event in map(json.loads, (event.data for event in events)):

@@ -6,12 +6,16 @@ from typing import Any
 
 import pytest
 
+from segue.dialects.fragments import Fragments
+from segue.dialects.opaque import seal
 from segue.dialects.responses import RESPONSES_FIELDS
+from segue.protocol.problems import Problem
 from segue.protocol.requests import Settings
 from tests.dialects.conversations import (
     CHAT,
     DIALECTS,
     RESPONSES,
+    Request,
     body,
     encode_items,
     render,
@@ -41,6 +45,12 @@ def test_items_go_on_byte_for_byte() -> None:
 def test_reasoning_goes_back_to_its_own_provider_as_it_wrote_it() -> None:
     own = thought(RESPONSES, {"a": 1})
     assert body(DIALECT, [USER, own])["input"] == [USER, own | {"encrypted_content": '{"a": 1}'}]
+
+
+def test_reasoning_that_was_not_encrypted_goes_back_that_way() -> None:
+    text = [{"type": "reasoning_text", "text": "hm"}]
+    own = {"type": "reasoning", "summary": [], "content": text, "encrypted_content": seal(RESPONSES, "")}
+    assert body(DIALECT, [USER, own])["input"] == [USER, own | {"encrypted_content": ""}]
 
 
 @pytest.mark.parametrize("foreign", [thought(CHAT, {}), {"type": "reasoning", "summary": []}])
@@ -96,3 +106,11 @@ def test_an_empty_history_is_an_empty_list() -> None:
 def test_the_request_line_and_head() -> None:
     assert DIALECT.path("m") == "/responses"
     assert ("Authorization", "Bearer k") in DIALECT.headers("k")
+
+
+@pytest.mark.parametrize("item", [b'{"type":"reasoning","summary":7}', b'{"type":7}'])
+def test_an_item_that_cannot_be_read_refuses_the_turn(item: bytes) -> None:
+    for dialect in DIALECTS.values():
+        answer = dialect.render(Request(replay([item])), Fragments(0))
+        assert isinstance(answer, Problem)
+        assert answer.code == "invalid_type"

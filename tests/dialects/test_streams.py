@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openai.types.responses import ResponseStreamEvent
 
 from segue.dialects.chat_stream import ChatDecoder
 from segue.dialects.interface import Decoder, Output
@@ -123,7 +124,7 @@ def test_events_of_tools_that_a_responses_server_runs_pass(name: str) -> None:
 
 @every_stream
 def test_items_of_a_responses_server_keep_their_bytes(name: str) -> None:
-    if not name.startswith("responses/"):
+    if not name.startswith("responses/") or name == "responses/without_indexes":
         return
     events, _ = read(GOLDEN[name])
     sent = {event.data for event in events}
@@ -282,3 +283,39 @@ def test_an_event_on_several_lines_leaves_on_one() -> None:
     assert isinstance(event, Event)
     assert b"\n" not in event.data
     assert parse_json(event.data.decode()) == line
+
+
+SDK_EVENTS = sorted(
+    get_args(member.model_fields["type"].annotation)[0] for member in get_args(get_args(ResponseStreamEvent)[0])
+)
+OURS = {"response.created", "response.queued", "response.in_progress"}
+ENDS = {"response.completed", "response.incomplete", "response.failed", "error"}
+
+
+@pytest.mark.parametrize("kind", SDK_EVENTS)
+def test_every_event_type_that_the_sdk_knows_passes_or_has_its_handler(kind: str) -> None:
+    added = {"type": "response.output_item.added", "sequence_number": 2, "output_index": 0, "item": {"type": "message"}}
+    line = {"type": kind, "sequence_number": 3, "output_index": 0, "item": {"type": "message", "id": "m"}, "new": [1]}
+    if kind == "response.output_item.added":
+        line["output_index"] = 1
+    data = json.dumps(line).encode()
+    reader = decoder("responses")
+    reader.feed(SseEvent("", json.dumps(added).encode()))
+    output = reader.feed(SseEvent(kind, data))
+    if kind in OURS:
+        assert output == []
+    elif kind in ENDS:
+        assert [type(event) for event in output] == [Ended]
+    else:
+        item = json.dumps(line["item"]).encode() if kind == "response.output_item.done" else b""
+        assert output == [Event(kind, data, 3, item)]
+
+
+def test_an_item_that_is_nested_too_deeply_is_not_taken() -> None:
+    added = b'{"type":"response.output_item.added","output_index":0,"item":{"type":"message"}}'
+    deep = b"[" * 200 + b"]" * 200
+    done = b'{"type":"response.output_item.done","output_index":0,"item":{"type":"message","content":%b}}' % deep
+    *_, ended = run(decoder("responses"), [SseEvent("", added), SseEvent("", done)])
+    assert isinstance(ended, Ended)
+    assert ended.error is not None
+    assert ended.error.code == "upstream_protocol_error"

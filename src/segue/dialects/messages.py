@@ -48,6 +48,7 @@ VERSION = "2023-06-01"
 _MARK = b',"cache_control":{"type":"ephemeral"}'
 #: How a message ends behind the block that can be marked.
 _MESSAGE_END = b"}]},"
+_START = b'{"type":"text","text":"[the conversation begins with what the assistant says]"}'
 _TOOL_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _IMAGES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 
@@ -143,7 +144,11 @@ MESSAGES_ITEMS: Mapping[str, Rule] = {
     "message (system, developer)": Rule(
         "translated", "Part of `system` where nothing is before it, else a text of the user's between `<system>` tags."
     ),
-    "message (assistant)": Rule("translated", "`text` blocks of the `assistant` message; a refusal becomes text."),
+    "message (assistant)": Rule(
+        "translated",
+        "`text` blocks of the `assistant` message; a refusal becomes text. "
+        "A note of the user's stands before the first message if it is one of these.",
+    ),
     "phase of a message": Rule("dropped", "This API has none."),
     "annotations of a text": Rule("dropped", "This API has none."),
     "id and status of an item, logprobs of a text": Rule("ours", "They are about the item and not for the model."),
@@ -170,8 +175,8 @@ MESSAGES_ITEMS: Mapping[str, Rule] = {
 class Run(msgspec.Struct, frozen=True):
     """The message that may still grow: blocks of the model's, or results and other blocks of the user's.
 
-    `thoughts` wait for what the model said next: a message must not end in thoughts. `begun` tells whether anything but
-    leading system messages was there.
+    `thoughts` wait for what the model said next: a message must not end in thoughts. `begun` tells whether there is any
+    message yet.
     """
 
     thoughts: tuple[bytes, ...] = ()
@@ -239,9 +244,11 @@ class MessagesScribe:
         return Fragment(b"".join(self._closed), self._notes.carry(run), self._mark)
 
     def _say(self, *blocks: bytes) -> None:
-        self._begun = True
         if not blocks:
             return
+        if not self._begun:  # the first message must be one of the user's
+            self._others.append(_START)
+        self._begun = True
         if self._results or self._others:
             self._close()
             self._mark = self._size - len(_MESSAGE_END)
@@ -249,9 +256,9 @@ class MessagesScribe:
         self._thoughts.clear()
 
     def _answer(self, place: list[bytes], blocks: list[bytes]) -> None:
-        self._begun = True
         if not blocks:
             return
+        self._begun = True
         if self._thoughts:
             self._thoughts.clear()
             self._notes.warn(FOREIGN_REASONING)

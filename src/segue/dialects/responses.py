@@ -150,7 +150,7 @@ class ResponsesScribe:
             self._notes.refuse(value)
             return item
         assert isinstance(value, Reasoning), "that is what was read"
-        if value.encrypted_content is None:  # what has words of its own is open to all; a summary alone is of no use
+        if not value.encrypted_content:  # what has words of its own is open to all; a summary alone is of no use
             return item if value.content else None
         opaque = unseal(value.encrypted_content)
         if opaque.provider is None:

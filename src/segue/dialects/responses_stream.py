@@ -19,8 +19,9 @@ from segue.dialects.interface import Output
 from segue.dialects.opaque import seal
 from segue.dialects.responses_gaps import Gaps
 from segue.dialects.sse import SseEvent
-from segue.protocol.codec import with_field
+from segue.protocol.codec import decode_value, with_field
 from segue.protocol.events import Event
+from segue.protocol.problems import Problem
 from segue.protocol.responses import Failure, Usage
 
 _NULL = msgspec.Raw(b"null")
@@ -140,6 +141,8 @@ class ResponsesDecoder:
         index = head.output_index
         if index is None or not self._is_open(index) or head.item == _NULL:
             return self._ending.broken("an item ends that did not begin")
+        if isinstance(decode_value(head.item, "item"), Problem):  # it is kept, and read again by others
+            return self._ending.broken("an item is nested too deeply")
         item = self._sealed(head.item)
         if item is not None:
             data = with_field(data, "item", msgspec.Raw(item))
@@ -154,11 +157,11 @@ class ResponsesDecoder:
         return self._done <= index < self._added and index not in self._early
 
     def _sealed(self, raw: msgspec.Raw) -> bytes | None:
-        """Return reasoning that says whose it is; None for an item that stays as it is."""
+        """Return reasoning that says whose it is, encrypted or not; None for an item that stays as it is."""
         item = _items.decode(raw)
-        if item.type != "reasoning" or not item.encrypted_content:
+        if item.type != "reasoning":
             return None
-        return with_field(bytes(raw), "encrypted_content", seal(self._provider, item.encrypted_content))
+        return with_field(bytes(raw), "encrypted_content", seal(self._provider, item.encrypted_content or ""))
 
     # --- the end
 

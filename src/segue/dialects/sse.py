@@ -30,7 +30,8 @@ class SseReader:
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._max = max_event_bytes
         self._rest: list[bytes] = []  # of a line that has not ended
-        self._size = 0  # of the event so far, with the rest
+        self._rest_size = 0
+        self._size = 0  # of the event so far, without the rest
         self._type = ""
         self._data: list[bytes] = []
         self._after_cr = False  # an LF that comes next belongs to the CR before it
@@ -51,7 +52,7 @@ class SseReader:
             if self._rest:
                 self._rest.append(line)
                 line = b"".join(self._rest)  # noqa: PLW2901 - the line is only now complete
-                self._rest = []
+                self._rest, self._rest_size = [], 0
             self._size += len(line)
             if self._is_too_large():
                 return events
@@ -60,11 +61,12 @@ class SseReader:
                 events.append(event)
         if rest:
             self._rest.append(rest)
+            self._rest_size += len(rest)
         self._is_too_large()
         return events
 
     def _is_too_large(self) -> bool:
-        self.overflowed = self._size + sum(map(len, self._rest)) > self._max
+        self.overflowed = self._size + self._rest_size > self._max
         return self.overflowed
 
     def _take(self, line: bytes) -> SseEvent | None:
