@@ -24,7 +24,7 @@ from msgspec import NODEFAULT, UNSET
 from msgspec import inspect as kinds
 
 from segue.cli.main import app as command_line
-from segue.config import Config, Key, Server, UpstreamConfig
+from segue.config import Config, Key, Route, Server, Sidecar, Tunnel, UpstreamConfig
 from segue.dialects.output import Writer
 from segue.gateway.app import Gateway
 from segue.gateway.http import Routes
@@ -41,7 +41,7 @@ from segue.protocol.turns import TurnStream
 from segue.stores.memory import MemoryStore
 from segue.upstreams.failures import read_refusal
 from segue.upstreams.router import Router
-from tools import dialect_tables, measured_tables
+from tools import dialect_tables, measured_tables, sidecar_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 MARKED = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
@@ -530,9 +530,18 @@ PARTS: dict[str, Callable[[], str]] = {
     "gateway-budgets": measured_tables.budgets,
     "gateway-figures": measured_tables.gateway,
     "dialect-figures": measured_tables.dialects,
+    "sessions": measured_tables.sessions,
+    "session-codex": lambda: measured_tables.session("codex"),
+    "session-claude-code": lambda: measured_tables.session("claude-code"),
+    "session-figures": measured_tables.session_figures,
     "configuration-server": lambda: settings(Server, "SEGUE_SERVER"),
     "configuration-upstream": lambda: settings(UpstreamConfig, "SEGUE_UPSTREAM_0"),
     "configuration-key": lambda: settings(Key, "SEGUE_KEY_0"),
+    "configuration-route": lambda: settings(Route, "SEGUE_ROUTE_0"),
+    "configuration-tunnel": lambda: settings(Tunnel, "SEGUE_TUNNEL"),
+    "configuration-sidecar": lambda: settings(Sidecar, "SEGUE_SIDECAR"),
+    "failures": sidecar_tables.failures,
+    "sidecar-counts": sidecar_tables.counted,
     "errors": errors,
     "socket-error": socket_error,
     "metrics": metrics,

@@ -1,6 +1,6 @@
 """The measured tables of the documentation, made from the result files in docs/results/.
 
-A result file is what `segue demo --json` and `segue bench gateway --json` write. Not here: measuring, and the parts
+A result file is what `segue demo --json` and `segue bench … --json` write. Not here: measuring, and the parts
 that come from code (`generate_docs`).
 """
 
@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
 import msgspec
 
 from segue.bench.report import Arm, Figure, Machine, Report, TurnFigures
+
+#: Agents of which a session is shown.
+SESSIONS = ("codex", "claude-code")
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 
@@ -42,13 +46,82 @@ def demo() -> str:
 def budgets() -> str:
     """Return the gateway's figures that have a budget."""
     report = read("gateway.json")
-    return _figures(report, [figure for figure in report.figures if figure.budget is not None])
+    return _figures(report, [figure for figure in report.figures if figure.budget is not None], "bench gateway")
 
 
 def gateway() -> str:
     """Return all figures of the gateway."""
     report = read("gateway.json")
-    return _figures(report, report.figures)
+    return _figures(report, report.figures, "bench gateway")
+
+
+def sessions() -> str:
+    """Return what agent sessions cost on the wire, by the ways to send them."""
+    reports = [read(f"table-{name}.json") for name in SESSIONS]
+    heads = ["way", *(f"{report.settings['session']}: {what}" for report in reports for what in ("sent", "saved"))]
+    rows = [
+        [_way(arms[0]), *(cell for report, arm in zip(reports, arms, strict=True) for cell in _sent(report, arm))]
+        for arms in zip(*(report.arms for report in reports), strict=True)
+    ]
+    said = (
+        f"`segue bench table --session codex --turns {reports[0].settings['turns']}`, and `--session claude-code`: "
+        f"generated sessions of the size and shape of these agents' real ones, with {reports[0].settings['turns']} "
+        "requests each. All bytes that the agent's side sends are counted, with heads, frames and acknowledgements. "
+        "Cold is a first day; warm is after an earlier session of the same agent."
+    )
+    return "\n".join(
+        [_row(heads), _row(["---", *["---:"] * (len(heads) - 1)]), *map(_row, rows), "", said, _at(reports[0])]
+    )
+
+
+def session(name: str) -> str:
+    """Return one session's arms in full."""
+    report = read(f"table-{name}.json")
+    heads = ["way", "sent", "saved", "x bound", "first request", "later ones", "received", "CPU per request"]
+    rows = [
+        [_way(arm), *_sent(report, arm), *_where(arm, report.settings["bound_bytes"]), _cpu(arm)] for arm in report.arms
+    ]
+    settings = report.settings
+    said = (
+        f"`segue bench table --session {name} --turns {settings['turns']}`, medians of {settings['rounds']} rounds. "
+        f"Bound: {_kilobytes(settings['bound_bytes'])}."
+    )
+    return "\n".join([_row(heads), _row(["---", *["---:"] * 7]), *map(_row, rows), "", said, _at(report)])
+
+
+def session_figures() -> str:
+    """Return what the table of sessions measures beside the sessions."""
+    report = read(f"table-{SESSIONS[0]}.json")
+    beside = [figure for figure in report.figures if ": bytes up / bound" not in figure.name][1:]
+    return _figures(report, beside, f"bench table --session {SESSIONS[0]} --turns {report.settings['turns']}")
+
+
+def _sent(report: Report, arm: Arm) -> list[str]:
+    sent, raw = _wire(arm), _wire(report.arms[0])
+    return [_kilobytes(sent), "" if arm is report.arms[0] else f"{1 - sent / raw:.1%}"]
+
+
+def _where(arm: Arm, bound: int) -> list[str]:
+    """Say how the bytes sent compare to the bound, and where they went."""
+    first, *later = [turn.bytes_up_wire or 0 for turn in arm.turns]
+    received = arm.totals.bytes_down_wire
+    assert received is not None, "both directions are counted"
+    return [f"{_wire(arm) / bound:.2f}", _kilobytes(first), _kilobytes(median(later)), _kilobytes(received)]
+
+
+def _cpu(arm: Arm) -> str:
+    spent_s = arm.totals.server_cpu_s
+    return "" if spent_s is None else f"{1e3 * spent_s / len(arm.turns):.1f} ms"
+
+
+def _way(arm: Arm) -> str:
+    return {"raw": "as it is", "sidecar cold": "**sidecar, cold**", "sidecar warm": "**sidecar, warm**"}.get(
+        arm.name, arm.name
+    )
+
+
+def _kilobytes(size: float) -> str:
+    return f"{size / 1000:,.1f} KB"
 
 
 def dialects() -> str:
@@ -83,12 +156,10 @@ def _spread(figure: Figure) -> str:
     return "" if low is None or high is None or low == high else f"{_digits(low)} to {_digits(high)}"
 
 
-def _figures(report: Report, figures: Sequence[Figure]) -> str:
+def _figures(report: Report, figures: Sequence[Figure], command: str) -> str:
     heads = ["figure", "median", "spread", "budget", "met"]
     rows = [_figure(figure) for figure in figures]
-    return "\n".join(
-        [_row(heads), "| --- | ---: | ---: | ---: | --- |", *rows, "", "`segue bench gateway`.", _at(report)]
-    )
+    return "\n".join([_row(heads), "| --- | ---: | ---: | ---: | --- |", *rows, "", f"`segue {command}`.", _at(report)])
 
 
 def _figure(figure: Figure) -> str:

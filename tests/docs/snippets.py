@@ -1,9 +1,10 @@
 """Runs the snippets of a page, in order, as a reader would: in one folder, against a gateway that really listens.
 
 The info string of a fence says what is done with it: `python` is run as a program, `python pytest` as a test, after all
-others; `sh` is run by bash, and `segue serve` in it starts the page's gateway; `toml` must load and becomes
-`segue.toml`; `json` must parse; `text output` is compared with what the snippet before it printed (`…` stands for
-anything); `text` and `mermaid` are only read. A fence without one of these is a mistake. Not here: the pages.
+others; `sh` is run by bash, and `segue serve` or `segue sidecar` in its last line starts the page's gateway or sidecar;
+`toml` must load and becomes `segue.toml`; `json` must parse; `text output` is compared with what the snippet before it
+printed (`…` stands for anything); `text` and `mermaid` are only read. A fence without one of these is a mistake. Not
+here: the pages.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import msgspec
 
 from segue.config import load
 
-PORT = "4747"
+PORT, SIDECAR_PORT = "4747", "4748"
 #: How long one snippet may take before the page has failed.
 PATIENCE_S = 30.0
 
@@ -31,8 +32,8 @@ NOT_RUN = {
 }
 
 _FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<code>.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)
-_SERVE = re.compile(r"(?:\.venv/bin/)?segue serve\b")
-_READY = re.compile(r"segue: listening on http://\S+?:(?P<port>\d+)\n")
+_SERVE = re.compile(r"(?:\.venv/bin/)?segue (?P<what>serve|sidecar)\b(?!.* --stats\b)")
+_READY = re.compile(r"segue: (?:sidecar )?listening on http://\S+?:(?P<port>\d+)\n")
 
 
 class Snippet(NamedTuple):
@@ -65,15 +66,18 @@ class Page:
         self._local_model = local_model
         self._printed = ""
         self._tests: list[Snippet] = []
-        self._gateway: subprocess.Popen[str] | None = None
-        self._port = PORT
+        self._running: dict[str, subprocess.Popen[str]] = {}  # "serve", then perhaps "sidecar"
+        self._ports = {"serve": PORT, "sidecar": SIDECAR_PORT}
         (folder / ".venv").symlink_to(sys.prefix)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._stop()
+        try:
+            self._stop("sidecar")
+        finally:
+            self._stop("serve")
 
     def run(self, snippet: Snippet) -> None:
         """Do with a snippet what its info string says."""
@@ -116,7 +120,7 @@ class Page:
     def _run_shell(self, snippet: Snippet) -> None:
         lines = runs(snippet)
         serving = lines.pop() if lines and _SERVE.match(lines[-1]) else None
-        assert not any(map(_SERVE.match, lines)), f"{self._at(snippet)}: nothing is reached after `segue serve`"
+        assert not any(map(_SERVE.match, lines)), f"{self._at(snippet)}: nothing is reached after a command that serves"
         if lines:
             script = self._with_port("\n".join(lines))
             self._run(snippet, "bash", "-euo", "pipefail", "-c", script)
@@ -130,7 +134,9 @@ class Page:
 
     def _compare(self, snippet: Snippet) -> None:
         wanted = "".join(".*" if piece == "…" else re.escape(piece) for piece in re.split("(…)", snippet.code.strip()))
-        printed = self._printed.strip().replace(f":{self._port}", f":{PORT}")
+        printed = self._printed.strip()
+        for what, port in (("serve", PORT), ("sidecar", SIDECAR_PORT)):
+            printed = printed.replace(f":{self._ports[what]}", f":{port}")
         assert re.fullmatch(wanted, printed, re.DOTALL), f"{self._at(snippet)}: what was printed is\n{printed}"
 
     # --- processes ---------------------------------------------------------------------------------------------------
@@ -144,24 +150,30 @@ class Page:
         assert done.returncode == 0, f"{self._at(snippet)}: exit status {done.returncode}\n{done.stdout}{done.stderr}"
 
     def _with_port(self, code: str) -> str:
-        """Put in the gateway's port; start a gateway if the page has none yet."""
-        if PORT not in code:
-            return code
-        if self._gateway is None:
+        """Put in the ports of gateway and sidecar; start a gateway if the page has none yet."""
+        if PORT in code and "serve" not in self._running:
             self._serve("segue serve")
-        return code.replace(PORT, self._port)
+        return code.replace(PORT, self._ports["serve"]).replace(SIDECAR_PORT, self._ports["sidecar"])
 
     def _serve(self, command: str) -> None:
-        self._stop()
-        self._gateway = subprocess.Popen(
+        """Start what goes on running; a new gateway ends the page's sidecar too."""
+        found = _SERVE.match(command)
+        assert found is not None
+        what = found["what"]
+        settings = {"SEGUE_SIDECAR_PORT": "0"} if what == "sidecar" else self._gateway_settings()
+        command = self._with_port(command) if what == "sidecar" else command
+        self._stop("sidecar")
+        if what == "serve":
+            self._stop("serve")
+        server = self._running[what] = subprocess.Popen(
             ["bash", "-c", f"exec {command}"],
-            cwd=self._folder, env=self._environment(**self._gateway_settings()), stdout=subprocess.PIPE, text=True,
+            cwd=self._folder, env=self._environment(**settings), stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
-        assert self._gateway.stdout is not None
-        self._printed = self._gateway.stdout.readline()
+        assert server.stdout is not None
+        self._printed = server.stdout.readline()
         ready = _READY.fullmatch(self._printed)
         assert ready is not None, f"{self._name}: `{command}` did not start"
-        self._port = ready["port"]
+        self._ports[what] = ready["port"]
 
     def _gateway_settings(self) -> dict[str, str]:
         """Take a free port; offer only the scripted model, unless the page is about others."""
@@ -171,15 +183,15 @@ class Page:
         upstream = {"NAME": "scripted", "DIALECT": "scripted", "MODELS": "scripted"}
         return {"SEGUE_SERVER_PORT": "0"} | {f"SEGUE_UPSTREAM_0_{name}": value for name, value in upstream.items()}
 
-    def _stop(self) -> None:
-        gateway, self._gateway = self._gateway, None
-        if gateway is None:
+    def _stop(self, what: str) -> None:
+        server = self._running.pop(what, None)
+        if server is None:
             return
-        assert gateway.stdout is not None
-        gateway.send_signal(signal.SIGTERM)
-        with gateway.stdout:
-            status = gateway.wait(PATIENCE_S)
-        assert status == 0, f"{self._name}: the gateway ended with {status}"
+        assert server.stdout is not None
+        server.send_signal(signal.SIGTERM)
+        with server.stdout:
+            status = server.wait(PATIENCE_S)
+        assert status == 0, f"{self._name}: `segue {what}` ended with {status}"
 
     def _environment(self, **more: str) -> dict[str, str]:
         """Nothing that the machine's own settings could change; no way to a proxy."""
@@ -187,7 +199,8 @@ class Page:
             name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "SEGUE_", "PYTEST"))
         }
         path = f"{Path(sys.prefix) / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        return {**kept, "PATH": path, "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost", **more}
+        ours = {"PATH": path, "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
+        return {**kept, **ours, "XDG_CACHE_HOME": str(self._folder / ".cache"), **more}
 
     def _at(self, snippet: Snippet) -> str:
         return f"{self._name}:{snippet.line}"

@@ -49,7 +49,7 @@ def test_a_part_that_no_page_shows_is_a_mistake(tmp_path: Path, capsys: pytest.C
     page = checkout(tmp_path)
     page.write_text("Nothing.\n", encoding="utf-8")
     assert main(["--check"], tmp_path) == 1
-    assert "no page shows commands, configuration-key" in capsys.readouterr().out
+    assert f"no page shows {', '.join(sorted(PARTS))}" in capsys.readouterr().out
 
 
 def test_other_arguments_are_refused(tmp_path: Path) -> None:
