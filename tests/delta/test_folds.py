@@ -102,6 +102,7 @@ def test_what_is_no_event_stream_and_no_json_folds_to_its_bytes(reply: bytes) ->
     assert fold(b"application/octet-stream", reply) == reply
 
 
+@settings(max_examples=300)
 @given(st.recursive(st.none() | st.booleans() | st.text() | st.integers(), st.lists), st.sampled_from([None, 2]))
 def test_json_folds_to_itself_without_white_space(value: object, indent: int | None) -> None:
     pretty = json.dumps(value, indent=indent).encode()
