@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.config import (
-    LOCAL_SETTINGS,
-    PROVIDER_SETTINGS,
+    DIALECTS_OF,
     Config,
     ConfigError,
     Key,
@@ -25,6 +24,7 @@ from segue.config import (
     load,
     read_key,
     split_header,
+    without_secrets,
 )
 from segue.egress.routes import SELF, Resolved, parse_target, route_table
 from tests.strategies import any_text
@@ -142,10 +142,9 @@ def test_every_setting_can_be_set_by_its_variable(table: str, name: str, hint: o
     """`SEGUE_` + its path; a list is written with commas."""
     text, value = FORMS.get((table, name)) or VALUES[kind_of(hint)]
     environ = {f"SEGUE_KEY_0_{field.upper()}": given_ for field, given_ in KEY.items()}
-    provider = name in PROVIDER_SETTINGS
-    dialect = "chat" if provider else "local" if name in LOCAL_SETTINGS else "scripted"
+    (dialect, *_) = DIALECTS_OF.get(name, ("scripted",))
     environ |= {"SEGUE_UPSTREAM_0_NAME": "u", "SEGUE_UPSTREAM_0_DIALECT": dialect, "SEGUE_UPSTREAM_0_MODELS": "m"}
-    environ |= {"SEGUE_UPSTREAM_0_BASE_URL": "http://127.0.0.1:1"} if provider else {}
+    environ |= {"SEGUE_UPSTREAM_0_BASE_URL": "http://127.0.0.1:1"} if dialect in DIALECTS_OF["base_url"] else {}
     config = load(None, environ | {f"SEGUE_{table}_{name}".upper(): text})
     row = {"server": config.server, "upstream_0": config.upstream[0], "key_0": config.key[0]}[table]
     assert getattr(row, name) == value
@@ -175,6 +174,7 @@ PROVIDER_TOML = '[[upstream]]\nname = "u"\ndialect = "chat"\nmodels = ["m"]\nbas
         (PROVIDER_TOML + 'headers = ["x"]', "the header 'x' is not of the form 'Name: value'"),
         (PROVIDER_TOML + 'headers = ["x: a\\r\\nb: c"]', "is not of the form 'Name: value'"),
         (PROVIDER_TOML + "threads = 2", "threads means nothing to the dialect 'chat'; leave it out"),
+        (PROVIDER_TOML + "max_tokens = 7", "max_tokens means nothing to the dialect 'chat'; leave it out"),
         (UPSTREAM_TOML.format(name="u") + 'key_env = "K"', "key_env means nothing to the dialect 'scripted'"),
         (UPSTREAM_TOML.format(name="u") + "attempts = 7", "attempts means nothing to the dialect 'scripted'"),
     ],
@@ -199,6 +199,13 @@ def test_a_key_that_is_none_is_refused(folder: Path, environ: dict[str, str]) ->
     with pytest.raises(ConfigError, match="the variable K \\(key_env\\)") as caught:
         read_key(up, environ)
     assert not any(len(value) > 1 and value in str(caught.value) for value in environ.values())
+
+
+def test_what_headers_hold_is_not_shown(folder: Path) -> None:
+    """It may be a key."""
+    config = from_toml(folder, PROVIDER_TOML + 'headers = ["api-key: secret", "X-A: b"]')
+    assert without_secrets(config).upstream[0].headers == ["api-key: (set)", "X-A: (set)"]
+    assert config.upstream[0].headers == ["api-key: secret", "X-A: b"]
 
 
 def test_headers_are_split_at_the_colon(folder: Path) -> None:

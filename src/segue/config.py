@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from types import NoneType
+from types import MappingProxyType, NoneType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
@@ -65,6 +65,20 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=Non
     profile: Annotated[Profile, Meta(description="Whose rules WebSocket connections follow.")] = "openai"
     max_lanes: Annotated[int, Meta(ge=1, description="profile openai: lanes with a name, for each connection.")] = 32
     max_in_flight: Annotated[int, Meta(ge=1, description="profile openai: turns of a connection at once.")] = 16
+    events_s: Annotated[Positive, Meta(description="How long the events of a kept turn can be read after its end.")] = (
+        600.0
+    )
+    events_bytes: Annotated[Bytes, Meta(description="Events of kept turns in memory, all together.")] = 128 * MIB
+    event_log_bytes: Annotated[Bytes, Meta(description="Events of one kept turn in memory; the oldest go first.")] = (
+        8 * MIB
+    )
+    resume_s: Annotated[
+        Positive, Meta(description="How long a turn that can be resumed runs on while no client follows it.")
+    ] = 60.0
+    max_kept: Annotated[int, Meta(ge=1, description="Kept turns that run at once.")] = 256
+    grace_s: Annotated[
+        float, Meta(ge=0, description="How long the unstored responses of a lost connection can still be continued.")
+    ] = 0.0
     drain_s: Annotated[Positive, Meta(description="How long running turns may take to end at shutdown.")] = 30.0
     compression: Annotated[
         bool, Meta(description="Accept permessage-deflate on WebSockets; costs memory per connection.")
@@ -75,22 +89,28 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=Non
 ProviderDialect = Literal["responses", "chat", "messages"]
 UpstreamDialect = Literal[ProviderDialect, "local", "scripted"]
 
-#: Which settings of an upstream belong to which dialects; the others belong to all.
-LOCAL_SETTINGS = frozenset({"model_file", "context_tokens", "threads"})
-PROVIDER_SETTINGS = frozenset(
+_PROVIDERS: tuple[UpstreamDialect, ...] = get_args(ProviderDialect)
+
+#: Which dialects a setting of an upstream belongs to; those that are not here belong to all.
+DIALECTS_OF: Mapping[str, tuple[UpstreamDialect, ...]] = MappingProxyType(
     {
-        "base_url",
-        "key_env",
-        "pass_key",
-        "headers",
-        "max_concurrent",
-        "max_queued",
-        "queue_timeout_s",
-        "connect_timeout_s",
-        "first_byte_timeout_s",
-        "idle_timeout_s",
-        "attempts",
-        "longest_wait_s",
+        "base_url": _PROVIDERS,
+        "key_env": _PROVIDERS,
+        "pass_key": _PROVIDERS,
+        "headers": _PROVIDERS,
+        "max_tokens": ("messages",),
+        "return_reasoning": ("chat",),
+        "max_concurrent": _PROVIDERS,
+        "max_queued": _PROVIDERS,
+        "queue_timeout_s": _PROVIDERS,
+        "connect_timeout_s": _PROVIDERS,
+        "first_byte_timeout_s": _PROVIDERS,
+        "idle_timeout_s": _PROVIDERS,
+        "attempts": _PROVIDERS,
+        "longest_wait_s": _PROVIDERS,
+        "model_file": ("local",),
+        "context_tokens": ("local",),
+        "threads": ("local",),
     }
 )
 _HEADER = re.compile(
@@ -109,6 +129,12 @@ class UpstreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key_env: Annotated[str | None, Meta(description="provider: the variable that holds its API key.")] = None
     pass_key: Annotated[bool, Meta(description="provider: send the client's own key instead.")] = False
     headers: Annotated[list[str], Meta(description="provider: more header lines, each 'Name: value'.")] = []
+    max_tokens: Annotated[
+        int, Meta(ge=1, description="messages: longest answer, in tokens, where a request sets no limit.")
+    ] = 32_000
+    return_reasoning: Annotated[
+        bool, Meta(description="chat: send its reasoning back to it; off for servers that refuse it.")
+    ] = True
     max_concurrent: Annotated[int, Meta(ge=1, description="provider: turns that run at once.")] = 64
     max_queued: Annotated[int, Meta(ge=0, description="provider: turns that may wait, all tenants together.")] = 256
     queue_timeout_s: Annotated[Positive, Meta(description="provider: how long a turn may wait.")] = 30.0
@@ -257,10 +283,11 @@ def load(
 
 
 def without_secrets(config: Config) -> Config:
-    """Return the configuration as it may be shown: a key that is set is only said to be so."""
-    if config.sidecar.key is None:
-        return config
-    return msgspec.structs.replace(config, sidecar=msgspec.structs.replace(config.sidecar, key="(set)"))
+    """Return the configuration as it may be shown: a key that is set, and what headers hold, is only said to be so."""
+    replace = msgspec.structs.replace
+    sidecar = config.sidecar if config.sidecar.key is None else replace(config.sidecar, key="(set)")
+    shown = [replace(up, headers=[f"{split_header(line)[0]}: (set)" for line in up.headers]) for up in config.upstream]
+    return replace(config, sidecar=sidecar, upstream=shown)
 
 
 def is_loopback(host: str) -> bool:
@@ -342,14 +369,12 @@ def _check(config: Config) -> None:
 def _check_upstream(up: UpstreamConfig) -> None:
     """Check what belongs together: a setting that would do nothing is a mistake."""
     where = f"upstream {up.name!r}"
-    foreign = (frozenset() if up.dialect == "local" else LOCAL_SETTINGS) | (
-        frozenset() if up.dialect in get_args(ProviderDialect) else PROVIDER_SETTINGS
-    )
     for field in msgspec.structs.fields(up):
         default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
-        if field.name in foreign and getattr(up, field.name) != default:
+        is_foreign = up.dialect not in DIALECTS_OF.get(field.name, (up.dialect,))
+        if is_foreign and getattr(up, field.name) != default:
             raise ConfigError(f"{where}: {field.name} means nothing to the dialect {up.dialect!r}; leave it out")
-    if up.dialect not in get_args(ProviderDialect):
+    if up.dialect not in _PROVIDERS:
         return
     problem = _fault_of_url(up.base_url)
     if problem is not None:

@@ -15,6 +15,7 @@ from segue.config import UpstreamConfig
 from tests.document import Json
 from tests.integration.clients import Http, Socket
 from tests.integration.providers import Api, ModelServer, Turn, calls, gateway, message, model_server, says, upstream
+from tests.upstreams.provider import Exchange, providing
 
 APIS: tuple[Api, ...] = get_args(Api)
 LONG = 600
@@ -27,6 +28,16 @@ TOOL = {
     "description": "Look somewhere.",
     "parameters": {"type": "object", "properties": {"where": {"type": "string"}}, "required": ["where"]},
     "strict": False,
+}
+
+
+THINKING = {"type": "thinking", "thinking": "The picture is red.", "signature": "signed-by-messages"}
+REDACTED = {"type": "redacted_thinking", "data": "sealed-by-messages"}
+REASONING = {
+    "type": "reasoning",
+    "id": "rs_1",
+    "summary": [{"type": "summary_text", "text": "It was red."}],
+    "encrypted_content": "sealed-by-responses",
 }
 
 
@@ -103,17 +114,79 @@ def _conversation_bytes(raw: bytes) -> bytes:
     return raw[:end]
 
 
+# --- delta ≡ replay --------------------------------------------------------------------------------------------------
+
+
+def thoughtful(api: Api) -> list[Turn]:
+    """Turns of a model that thinks before it calls, in the words of its API."""
+    look = calls(api, "call_1", "look", {"where": "picture"}, "Let me look.")
+    match api:
+        case "chat":
+            return [look, calls(api, "call_2", "look", {"where": "frame"}), says(api, "It is red.")]
+        case "messages":
+            return [
+                [THINKING, REDACTED, *look],
+                calls(api, "call_2", "look", {"where": "frame"}),
+                says(api, "It is red."),
+            ]
+        case "responses":
+            return [[REASONING, *look], calls(api, "call_2", "look", {"where": "frame"}), says(api, "It is red.")]
+
+
+@pytest.mark.parametrize("api", APIS)
+async def test_a_provider_is_asked_the_same_whether_the_client_sends_what_is_new_or_everything(api: Api) -> None:
+    """With an image, reasoning and tools, and whatever came back to the client sent again by it."""
+    news = [picture("What colour is this?"), output("call_1", "red"), output("call_2", "gold"), picture("And this?")]
+    asked: list[list[Json]] = []
+    for deltas in (True, False):
+        async with model_server(api, *thoughtful(api)) as server, gateway(upstream(server)) as url:
+            await converse(url, [(api, items) for items in news], deltas=deltas)
+        asked.append(server.asked)
+    assert asked[0] == asked[1]
+
+
+# --- settings of an upstream -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(None, 77), (55, 55)])
+async def test_messages_is_told_how_long_an_answer_may_be(limit: int | None, expected: int) -> None:
+    """It must be; where the request says nothing, the configuration does."""
+    limits = {} if limit is None else {"max_output_tokens": limit}
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(model_server("messages", says("messages", "Hi.")))
+        url = await stack.enter_async_context(gateway(upstream(server, max_tokens=77)))
+        client = await stack.enter_async_context(Http(url))
+        await client.create(model="messages", input="Hello.", **limits)
+    assert server.asked[0]["max_tokens"] == expected
+
+
+@pytest.mark.parametrize("returned", [True, False])
+async def test_chat_gets_its_reasoning_back_if_it_takes_it(*, returned: bool) -> None:
+    """In the field it came in."""
+
+    async def thinks(exchange: Exchange) -> None:
+        await exchange.head()
+        for delta in ({"reasoning_content": "Hm."}, {"content": "Hi."}):
+            await exchange.chunk(_chunk(delta))
+        await exchange.chunk(_chunk({}, "stop"))
+        await exchange.end()
+
+    async with providing(thinks) as provider:
+        base_url = f"{provider.url}/v1"
+        up = UpstreamConfig(name="m", dialect="chat", models=["m"], base_url=base_url, return_reasoning=returned)
+        async with gateway(up) as url, Http(url) as client:
+            first = await client.create(model="m", input="Hello.")
+            await client.create(model="m", input="Again.", previous_response_id=first.body["id"])
+    reply = next(said for said in provider.got[1].json["messages"] if said["role"] == "assistant")
+    assert reply == {"role": "assistant", "content": "Hi."} | ({"reasoning_content": "Hm."} if returned else {})
+
+
+def _chunk(delta: Json, finish: str | None = None) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    return b"data: %b\n\n" % json.dumps({"id": "1", "object": "chat.completion.chunk", "choices": [choice]}).encode()
+
+
 # --- one chain, three providers --------------------------------------------------------------------------------------
-
-
-THINKING = {"type": "thinking", "thinking": "The picture is red.", "signature": "signed-by-messages"}
-REDACTED = {"type": "redacted_thinking", "data": "sealed-by-messages"}
-REASONING = {
-    "type": "reasoning",
-    "id": "rs_1",
-    "summary": [{"type": "summary_text", "text": "It was red."}],
-    "encrypted_content": "sealed-by-responses",
-}
 
 
 def picture(question: str) -> list[Json]:

@@ -88,9 +88,10 @@ def _build_dialect(up: UpstreamConfig, dialect: ProviderDialect) -> Dialect:
     reader = f"{dialect}@{host}"  # who can read the reasoning that comes from there: this API of this host
     match dialect:
         case "chat":
-            return ChatDialect(reader, openai=host == "api.openai.com" or host.endswith(".openai.azure.com"))
+            openai = host == "api.openai.com" or host.endswith(".openai.azure.com")
+            return ChatDialect(reader, openai=openai, return_reasoning=up.return_reasoning)
         case "messages":
-            return MessagesDialect(reader)
+            return MessagesDialect(reader, max_tokens=up.max_tokens)
         case "responses":
             return ResponsesDialect(reader)
         case _:
