@@ -36,6 +36,32 @@ Json = dict[str, Any]
 FOREIGN = ("Reasoning that this provider did not make, or did not finish, was left out: it cannot be used here.",)
 
 
+#: A question with an image and what Messages made of it, as Chat Completions puts it, with the outputs of the tools.
+ON_CHAT: list[Json] = [
+    {
+        "role": "user",
+        "content": [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {"url": PIXEL}}],
+    },
+    {
+        "role": "assistant",
+        "content": "I'll look.",
+        "tool_calls": [
+            {"id": "toolu_1", "type": "function", "function": {"name": "look", "arguments": '{"at":"x"}'}},
+            {"id": "toolu_2", "type": "function", "function": {"name": "read_file", "arguments": "{}"}},
+        ],
+    },
+    {"role": "tool", "tool_call_id": "toolu_1", "content": "[1 attached in the message behind this one]"},
+    {"role": "tool", "tool_call_id": "toolu_2", "content": "a.txt"},
+    {
+        "role": "user",
+        "content": [
+            {"type": "text", "text": "[attached to the output of tool call toolu_1]"},
+            {"type": "image_url", "image_url": {"url": PIXEL}},
+        ],
+    },
+]
+
+
 def answer(decoder: Decoder, name: str) -> tuple[bytes, ...]:
     """The items of a reply."""
     events, _ = read(GOLDEN[name])
@@ -64,23 +90,7 @@ def test_a_chain_from_messages_over_chat_to_responses() -> None:
         {"type": "function_call_output", "call_id": "toolu_2", "output": "a.txt"},
     ]
     body, told = sent(chat, first, two, kept)
-    question = [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {"url": PIXEL}}]
-    calls = [
-        {"id": "toolu_1", "type": "function", "function": {"name": "look", "arguments": '{"at":"x"}'}},
-        {"id": "toolu_2", "type": "function", "function": {"name": "read_file", "arguments": "{}"}},
-    ]
-    attached = [
-        {"type": "text", "text": "[attached to the output of tool call toolu_1]"},
-        {"type": "image_url", "image_url": {"url": PIXEL}},
-    ]
-    on_chat = [
-        {"role": "user", "content": question},
-        {"role": "assistant", "content": "I'll look.", "tool_calls": calls},
-        {"role": "tool", "tool_call_id": "toolu_1", "content": "[1 attached in the message behind this one]"},
-        {"role": "tool", "tool_call_id": "toolu_2", "content": "a.txt"},
-        {"role": "user", "content": attached},
-    ]
-    assert body["messages"] == on_chat
+    assert body["messages"] == ON_CHAT
     assert told == FOREIGN
     second = grow(first, encode_items(two), answer(ChatDecoder(RESPONSE_ID, CHAT), "chat/reasoning_content"))
 
@@ -105,7 +115,7 @@ def test_a_chain_from_messages_over_chat_to_responses() -> None:
     assert [message["reasoning_content"] for message in body["messages"] if "reasoning_content" in message] == [
         "Let me see."
     ]
-    assert body["messages"][: len(on_chat)] == on_chat
+    assert body["messages"][: len(ON_CHAT)] == ON_CHAT
     body, told = sent(responses, third, four, kept)
     (own,) = [item for item in body["input"] if item.get("type") == "reasoning"]
     assert own["encrypted_content"] == "gAAAAABo"

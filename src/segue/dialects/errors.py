@@ -114,7 +114,7 @@ def code_of(error: ProviderError, status: int | None = None) -> Code:
             return code
     if status is None:
         return "upstream_error"
-    return STATUSES.get(status, "upstream_rejected" if 400 <= status < 500 else "upstream_error")  # noqa: PLR2004 - HTTP
+    return STATUSES.get(status, "upstream_rejected" if 400 <= status < 500 else "upstream_error")  # noqa: PLR2004 - the 4xx of HTTP
 
 
 def failure_of(error: ProviderError) -> Failure:
