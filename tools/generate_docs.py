@@ -146,7 +146,8 @@ def _default(field: kinds.Field) -> str:
     if field.name.endswith("_bytes"):
         return f"{shown} ({value // 2**20} MiB)"
     if field.name.endswith("_s"):
-        unit, name = next(pair for pair in ((86400, "days"), (3600, "h"), (60, "min"), (1, "s")) if value >= pair[0])
+        units = ((86400, "days"), (3600, "h"), (60, "min"))
+        unit, name = next((pair for pair in units if value >= pair[0]), (1, "s"))
         return f"{shown} ({value / unit:g} {name})" if unit > 1 else shown
     return shown
 
