@@ -451,6 +451,26 @@ async def test_a_refusal_that_does_not_end_is_cut() -> None:
     assert len(problem.message) < 1000
 
 
+async def test_a_refusal_in_the_middle_of_an_upload_is_told() -> None:
+    """A provider that will not have the rest of it says so at once."""
+    bodies: list[int] = []
+
+    async def refuses_early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\n{}")
+        bodies.append(len(await reader.read()))
+        writer.close()
+
+    listening = await asyncio.start_server(refuses_early, "127.0.0.1", 0, limit=1024)
+    url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    async with listening, upstream(url) as one:
+        assert (await refusal(one, request(user_message("x" * 20_000_000)))).code == "upstream_rejected"
+        async with asyncio.timeout(PATIENCE_S):
+            while not bodies:  # noqa: ASYNC110 - the end of a connection of another task has no event
+                await asyncio.sleep(0.005)
+    assert bodies[0] < 20_000_000
+
+
 async def test_an_event_that_does_not_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """A provider cannot fill our memory."""
     monkeypatch.setattr("segue.upstreams.http.MAX_EVENT_BYTES", 100_000)
