@@ -174,6 +174,17 @@ def test_reasoning_goes_back_to_its_own_provider_in_the_field_it_came_in() -> No
     }
 
 
+def test_gemini_is_told_which_calls_are_not_its_own() -> None:
+    """Or it would refuse a conversation that another model began."""
+    host = "chat@generativelanguage.googleapis.com"
+    own = {"google": {"thought_signature": "c2ln"}}
+    called = [{"type": "function_call", "call_id": ident, "name": "look", "arguments": "{}"} for ident in "abc"]
+    items = [called[0], called[1], USER, thought(host, {"calls": {"c": own}}, ""), called[2]]
+    sent = body(ChatDialect(host), items)["messages"]
+    extras = [[made.get("extra_content") for made in said["tool_calls"]] for said in (sent[0], sent[2])]
+    assert extras == [[{"google": {"thought_signature": "skip_thought_signature_validator"}}, None], [own]]
+
+
 @pytest.mark.parametrize(
     "foreign",
     [

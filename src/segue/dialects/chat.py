@@ -43,6 +43,11 @@ from segue.protocol.codec import encode
 from segue.protocol.items import Item
 from segue.protocol.problems import Problem
 
+#: Gemini refuses a call without the signature of a thought, and says itself what stands for one in a history that
+#: another model began (https://ai.google.dev/gemini-api/docs/thought-signatures). The first call of a message has it.
+_GEMINI = "generativelanguage.googleapis.com"
+_NOT_GEMINIS = msgspec.Raw(b'{"google":{"thought_signature":"skip_thought_signature_validator"}}')
+
 _returned = msgspec.json.Decoder(Returned)
 
 
@@ -246,7 +251,11 @@ CHAT_ITEMS: Mapping[str, Rule] = {
     "phase of a message": Rule("dropped", "This API has none."),
     "annotations of a text": Rule("dropped", "This API has none."),
     "id and status of an item, logprobs of a text": Rule("ours", "They are about the item and not for the model."),
-    "function_call": Rule("translated", "A tool call of the `assistant` message of its run."),
+    "function_call": Rule(
+        "translated",
+        "A tool call of the `assistant` message of its run. Gemini gets the words that it wants for a call that is not "
+        "its own.",
+    ),
     "custom_tool_call": Rule("translated", "A tool call with the argument `input`."),
     "function_call_output, custom_tool_call_output": Rule("translated", "A `tool` message, behind its call."),
     "reasoning of this upstream": Rule("translated", "In the field it came in (`reasoning_content`, …)."),
@@ -427,6 +436,8 @@ class ChatScribe:
         value: dict[str, Any] = {"id": call.call_id, "type": "function"}
         value["function"] = {"name": call.name, "arguments": call.arguments}
         extra = self._extras.get(call.call_id)
+        if extra is None and not self._calls and self._provider.endswith(_GEMINI):
+            extra = _NOT_GEMINIS
         if extra is not None:
             value["extra_content"] = extra
         return encode(value)
