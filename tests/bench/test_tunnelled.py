@@ -14,7 +14,7 @@ from segue.bench.ends import EndOrder, GatewayOrder, run_gateway, run_sidecar
 from segue.bench.report import TurnFigures
 from segue.bench.sessions import Session, make_session
 from segue.bench.table import Played, play_once
-from segue.bench.tunnelled import GATEWAY, SIDECAR, Place, sidecar_path, warmed
+from segue.bench.tunnelled import GATEWAY, SIDECAR, Place, first_request, sidecar_path, warmed
 
 
 @asynccontextmanager
@@ -60,6 +60,14 @@ async def test_warm_the_first_request_is_a_delta_too() -> None:
     assert first.bytes_up_wire is not None
     assert first.bytes_up_wire < 0.03 * len(session.turns[0].body)
     assert saved(played, session) >= 0.98
+
+
+async def test_warmed_by_its_own_first_request_a_session_sends_hardly_more_than_its_news() -> None:
+    session = make_session("pi", turns=3)
+    played = await play_once(session, warmed(first_request(session), start=here))
+    first = played.turns[0]
+    assert first.bytes_up_wire is not None
+    assert first.bytes_up_wire < 0.15 * len(session.turns[0].body)  # all heads are in it
 
 
 async def test_a_websocket_session_goes_through_message_by_message() -> None:

@@ -16,6 +16,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from segue.bench.child import launched
 from segue.bench.ends import EndOrder, GatewayOrder, SidecarOrder
 from segue.bench.meter import Meter, metered
@@ -84,6 +86,11 @@ def warmed(earlier: Session, *, start: Start = started) -> OpenWay:
             yield _way(gateway, sidecar, meter)
 
     return path
+
+
+def first_request(session: Session) -> Session:
+    """Return a session's first request alone: what to warm up with where there is no other session of its agent."""
+    return replace(session, turns=session.turns[:1])
 
 
 async def _play_before(provider: Provider, earlier: Session, sidecar: Place) -> None:

@@ -14,7 +14,7 @@ from segue.bench.report import write
 from segue.bench.sessions import Session, make_session
 from segue.bench.table import QUICK_ROUNDS, RAW, ROUNDS, measure, render, straight_path
 from segue.bench.trace import TraceError, read_trace
-from segue.bench.tunnelled import COLD, WARM, sidecar_path, warmed
+from segue.bench.tunnelled import COLD, WARM, first_request, sidecar_path, warmed
 from segue.cli.loop import run
 
 
@@ -49,4 +49,4 @@ def _generated(kind: Kind, turns: int) -> tuple[Session, Session]:
 def _recorded(trace: Path) -> tuple[Session, Session]:
     """Return a session, and as an earlier one its first request: there is no other of the same agent."""
     session = read_trace(trace)
-    return session, replace(session, turns=session.turns[:1])
+    return session, first_request(session)
