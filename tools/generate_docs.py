@@ -6,12 +6,11 @@ mark that names no part below, and a part that no page shows, are mistakes too.
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from itertools import pairwise
 from pathlib import Path
@@ -29,24 +28,22 @@ from segue.dialects.output import Writer
 from segue.gateway.app import Gateway
 from segue.gateway.http import Routes
 from segue.gateway.metrics import Metrics
-from segue.gateway.replies import REPLIES, socket_reply
+from segue.gateway.replies import socket_reply
 from segue.protocol import lanes, session
 from segue.protocol.capabilities import HEADER, capabilities_header, encode_capabilities
 from segue.protocol.events import Ended, Event, OutputWriter
 from segue.protocol.ids import ENTROPY_BYTES, new_response_id
-from segue.protocol.problems import Code, previous_response_not_found
+from segue.protocol.problems import previous_response_not_found
 from segue.protocol.requests import Settings
 from segue.protocol.responses import Failure, encode_echo, usage
 from segue.protocol.turns import TurnStream
 from segue.stores.memory import MemoryStore
-from segue.upstreams.failures import read_refusal
 from segue.upstreams.router import Router
-from tools import dialect_tables, measured_tables, sidecar_tables
+from tools import dialect_tables, error_tables, measured_tables, sidecar_tables
+from tools.markdown import Row, code, table
 
 ROOT = Path(__file__).resolve().parents[1]
 MARKED = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
-
-Row = Sequence[str]
 
 
 class Stale(Exception):
@@ -78,20 +75,6 @@ def stale_pages(root: Path) -> dict[Path, str]:
         raise Stale(f"no page shows {', '.join(forgotten)}")
     made = {page: regenerate(text, parts) for page, text in texts.items()}
     return {page: text for page, text in made.items() if text != texts[page]}
-
-
-# --- Markdown --------------------------------------------------------------------------------------------------------
-
-
-def table(head: Row, rows: Iterable[Row]) -> str:
-    """Write a table; a bar inside a cell would end it."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
-
-
-def code(text: object) -> str:
-    """Write a piece of code, or nothing."""
-    return f"`{text}`" if text != "" else ""
 
 
 # --- configuration ---------------------------------------------------------------------------------------------------
@@ -150,83 +133,6 @@ def _default(field: kinds.Field) -> str:
         unit, name = next((pair for pair in units if value >= pair[0]), (1, "s"))
         return f"{shown} ({value / unit:g} {name})" if unit > 1 else shown
     return shown
-
-
-# --- errors ----------------------------------------------------------------------------------------------------------
-
-
-#: Statuses of providers that become a code each; what the provider says is in the message.
-_REFUSALS = (400, 401, 402, 404, 429, 500, 503, 504)
-_REFUSAL = '{"error":{"message":"…"}}'.encode()
-
-
-def errors() -> str:
-    """Write the table of problems: what each is told as, and every message that the code gives it."""
-    messages = problem_messages(ROOT / "src" / "segue")
-    for status in _REFUSALS:
-        problem = read_refusal("…", status, {}, _REFUSAL, clients_key=True, now=0.0).problem
-        messages.setdefault(problem.code, []).append(problem.message.replace(f" {status}", " …"))
-    rows = []
-    for name in get_args(Code):
-        reply = REPLIES[name]
-        closes = "yes" if reply.closes else ""
-        rows.append((code(name), str(reply.status), code(reply.kind), closes, "<br>".join(messages.get(name, ()))))
-    return table(("code", "status", "type", "closes", "messages"), rows)
-
-
-def problem_messages(source: Path) -> dict[str, list[str]]:
-    """Find the messages of each problem where they are written; `…` stands for what varies."""
-    found: dict[str, dict[str, None]] = {}
-    for path in sorted(source.rglob("*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-        constants = [node for node in tree.body if isinstance(node, ast.Assign)]
-        for scope in (*functions, *constants):
-            for name, message in _problems(scope):
-                found.setdefault(name, {})[message] = None
-    return {name: list(messages) for name, messages in found.items()}
-
-
-def _problems(scope: ast.stmt) -> Iterator[tuple[str, str]]:
-    """Yield the code and message of each `Problem(…)` and `Failure(…)` that is written in `scope`."""
-    names: dict[str, ast.expr] = {}
-    for node in sorted(_nodes(scope), key=lambda node: node.lineno):  # so that a name is what it was set to last
-        match node:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                names[name] = value
-            case ast.Call(func=ast.Name(id="Problem" | "Failure"), args=[ast.Constant(value=str(name)), message, *_]):
-                yield from ((name, text) for text in _texts(message, names) if re.search(r"[a-z]{2}", text))
-            case _:
-                pass
-
-
-def _nodes(scope: ast.stmt) -> Iterator[ast.stmt | ast.expr]:
-    return (node for node in ast.walk(scope) if isinstance(node, ast.stmt | ast.expr))
-
-
-def _texts(node: ast.expr, names: Mapping[str, ast.expr]) -> list[str]:
-    """Return what a string expression can say."""
-    match node:
-        case ast.Constant(value=str(text)):
-            return [text]
-        case ast.JoinedStr(values=values):
-            return ["".join(map(_piece, values))]
-        case ast.IfExp(body=body, orelse=orelse):
-            return [*_texts(body, names), *_texts(orelse, names)]
-        case ast.Name(id=name) if name in names:
-            return _texts(names[name], {})
-        case _:
-            return []
-
-
-def _piece(node: ast.expr) -> str:
-    match node:
-        case ast.Constant(value=str(text)):
-            return text
-        case ast.FormattedValue(value=ast.Call(func=ast.Name(id="quoted"))):
-            return "'…'"
-        case _:
-            return "…"
 
 
 # --- metrics ---------------------------------------------------------------------------------------------------------
@@ -543,7 +449,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "configuration-sidecar": lambda: settings(Sidecar, "SEGUE_SIDECAR"),
     "failures": sidecar_tables.failures,
     "sidecar-counts": sidecar_tables.counted,
-    "errors": errors,
+    "errors": error_tables.errors,
+    "provider-errors": error_tables.provider_errors,
     "socket-error": socket_error,
     "metrics": metrics,
     "events": events,

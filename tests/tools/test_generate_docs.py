@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tools.generate_docs import PARTS, Stale, main, problem_messages, regenerate, table
+from tools.error_tables import problem_messages
+from tools.generate_docs import PARTS, Stale, main, regenerate
+from tools.markdown import table
 
 MARKED = "Before.\n\n<!-- generated: one -->\nold\n<!-- /generated -->\n\nAfter.\n"
 
