@@ -275,9 +275,9 @@ def reconnect(end: SidecarEnd | GatewayEnd, frames: list[Frame]) -> None:
 
 def test_who_opens_and_cancels_for_ever_without_reading_the_replies_is_given_up() -> None:
     gateway, _ = greeted()
-    large = OK._replace(lines=(Line(b"X", bytes(60_000)),))
     events: list[GatewayEvent] = []
     for number in range(1, 2_000):
+        large = OK._replace(lines=(Line(b"X", bytes([number % 256]) * 60_000),))
         gateway.receive(packet_of(open_frame(number)), 0.0)
         gateway.reply(number, large)
         events += gateway.receive(packet_of(Reset(number, "cancelled", b"")), 0.0)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segue.delta import preset
 from segue.delta.heads import Kind, Line, ReplyHead, RequestHead
 from segue.delta.lines import (
     MAX_BYTES,
@@ -80,22 +81,51 @@ def test_tables_stay_in_step_over_thousands_of_heads_that_push_lines_out() -> No
     assert len(sender._by_name) <= MAX_LINES  # noqa: SLF001 - as above
 
 
-def test_a_head_that_was_sent_before_is_a_byte_for_each_line() -> None:
+def test_a_head_that_was_sent_before_is_next_to_nothing() -> None:
     table = LineTable()
     lines = tuple(Line(b"X-%d" % index, b"value") for index in range(10))
     head = RequestHead(b"POST", b"/v1/messages", lines)
     encode_request(head, "http", table)
-    assert len(encode_request(head, "http", table)) == 12
+    assert encode_request(head, "http", table) == b"\x00\x03\x0b"
     changed = head._replace(lines=(*lines[:9], Line(b"X-9", b"other")))
-    assert len(encode_request(changed, "http", table)) == 11 + 3 + len(b"other")
+    assert len(encode_request(changed, "http", table)) == 3 + 3 + len(b"other")
+    shifted = head._replace(lines=lines[1:])
+    assert len(encode_request(shifted, "http", table)) == 1 + 10
 
 
-def test_a_long_line_is_sent_whole_each_time_and_pushes_nothing_out() -> None:
+def test_preset_lines_go_by_reference_from_the_first() -> None:
+    for lines in (preset.REQUEST, preset.REPLY):
+        table = LineTable(lines)
+        assert [table.find(line) for line in lines] == list(range(len(lines)))
+    table = LineTable(preset.REQUEST)
+    known = (Line(b"Content-Type", b"application/json"), Line(b"X-Stainless-Lang", b"python"))
+    head = RequestHead(b"GET", b"/", (*known, Line(b"Authorization", b"Bearer k")))
+    encoded = encode_request(head, "http", table)
+    assert len(encoded) == 1 + 2 + len(b"GET /") + 2 + 3 + len(b"Bearer k")
+    assert decode_request(encoded, LineTable(preset.REQUEST)) == (head, "http")
+
+
+def test_the_preset_lines_are_those_of_the_specification() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "spec" / "tunnel.md").read_text()
+    for lines in (preset.REQUEST, preset.REPLY):
+        assert "```text\n" + "\n".join(line.decode() for line in lines) + "\n```" in text
+        assert len(set(lines)) == len(lines) < MAX_LINES // 2
+
+
+def test_a_repetition_of_what_was_not_is_no_head() -> None:
+    for count in (b"\x00", b"\x03", b"\xff\xff\xff\xff\x0f"):
+        receiver = LineTable()
+        assert decode_request(b"\x00\x00\x05GET /\x00\x02a:", receiver) is not None
+        assert decode_request(b"\x00\x03" + count, receiver) is None
+
+
+def test_a_long_line_is_held_in_no_slot_and_pushes_nothing_out() -> None:
     table = LineTable()
     head = RequestHead(b"GET", b"/", (Line(b"Cookie", b"c" * MAX_LINE_BYTES),))
     assert len(encode_request(head, "http", table)) > MAX_LINE_BYTES
-    assert len(encode_request(head, "http", table)) > MAX_LINE_BYTES
-    assert len(table._slots) == 1  # noqa: SLF001 - the request line
+    elsewhere = head._replace(lines=(Line(b"A", b""), *head.lines))
+    assert len(encode_request(elsewhere, "http", table)) > MAX_LINE_BYTES
+    assert len(table._slots) == 2  # noqa: SLF001 - the request line, and the short one
 
 
 @settings(max_examples=300)
@@ -129,7 +159,9 @@ def test_a_changed_head_never_raises(head: RequestHead, at: int, change: bytes) 
         b"\x00\x00\x02 /",  # no method
         b"\x00\x00\x05GET /\x00\x03abc",  # a line without a colon
         b"\x00\x00\x06GET /",  # cut off
-        b"\x00\x03",  # a slot that holds nothing
+        b"\x00\x04",  # a slot that holds nothing
+        b"\x00\x03\x01",  # a line of a head before, when there was none
+        b"\x00\x03",  # as many lines as what?
         b"\x00\x02\x00\x01a",  # a name in a slot that holds nothing
         b"\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\x3f",  # a length that is not there
     ],
@@ -149,9 +181,9 @@ def test_references_that_expand_beyond_the_limit_are_no_head() -> None:
     encoded = encode_request(RequestHead(b"GET", b"/", (large,)), "http", table)
     receiver = LineTable()
     assert decode_request(encoded, receiver) is not None
-    assert decode_request(b"\x00\x03" + b"\x04" * 20, receiver) is not None
-    assert decode_request(b"\x00\x03" + b"\x04" * 200, receiver) is None
-    assert decode_request(b"\x00" + b"\x03" * 5_000, receiver) is None
+    assert decode_request(b"\x00\x04" + b"\x05" * 20, receiver) is not None
+    assert decode_request(b"\x00\x04" + b"\x05" * 200, receiver) is None
+    assert decode_request(b"\x00" + b"\x04" * 5_000, receiver) is None
 
 
 def test_what_fits_can_be_decoded() -> None:
@@ -167,12 +199,12 @@ def test_what_fits_can_be_decoded() -> None:
 
 def test_the_heads_of_the_specification_are_read_and_written_as_it_says() -> None:
     vectors = json.loads((Path(__file__).parent / "vectors" / "packets.json").read_text())
-    sender, receiver = LineTable(), LineTable()
+    sender, receiver = LineTable(preset.REQUEST), LineTable(preset.REQUEST)
     for one in vectors["request_heads"]:
         request = RequestHead(bytes.fromhex(one["method"]), bytes.fromhex(one["target"]), lines_in(one["lines"]))
         assert encode_request(request, one["kind"], sender).hex() == one["encoded"]
         assert decode_request(bytes.fromhex(one["encoded"]), receiver) == (request, one["kind"])
-    sender, receiver = LineTable(), LineTable()
+    sender, receiver = LineTable(preset.REPLY), LineTable(preset.REPLY)
     for one in vectors["reply_heads"]:
         reply = ReplyHead(one["status"], bytes.fromhex(one["reason"]), lines_in(one["lines"]))
         assert encode_reply(reply, sender).hex() == one["encoded"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -64,15 +64,15 @@ V = TypeVar("V")
 class End(ABC, Generic[X, V]):
     """One end of the tunnel; X is its kind of exchange and V its kind of events."""
 
-    def __init__(self, ping_every_s: float | None) -> None:
+    def __init__(self, ping_every_s: float | None, *, sends: Sequence[bytes], receives: Sequence[bytes]) -> None:
         self._ping_every_s = ping_every_s
         self._exchanges: dict[int, X] = {}
         self._link: Link | None = None
         self._is_ready = False
         self._turns: OrderedDict[int, None] = OrderedDict()
         self._events: list[V | LinkFailed | Writable] = []
-        self._sent_heads = LineTable()
-        self._received_heads = LineTable()
+        self._presets = sends, receives
+        self._sent_heads, self._received_heads = map(LineTable, self._presets)
         self._partial_head = bytearray()
         self._partial_of = 0
 
@@ -83,7 +83,7 @@ class End(ABC, Generic[X, V]):
         self._link = Link(now, self._ping_every_s)
         self._is_ready = False
         self._turns.clear()
-        self._sent_heads, self._received_heads = LineTable(), LineTable()
+        self._sent_heads, self._received_heads = map(LineTable, self._presets)
         self._partial_head = bytearray()
         self._partial_of = 0
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import partial
 from typing import NamedTuple
 
+from segue.delta import preset
 from segue.delta.end import BUFFER_BYTES, MAX_EXCHANGES, End, Exchange, Violation
 from segue.delta.events import Cancelled, GatewayEvent, Opened, UploadData, UploadEnded
 from segue.delta.frames import (
@@ -61,7 +62,7 @@ class GatewayEnd(End[_Exchange, GatewayEvent]):
     """The tunnel as the gateway sees it for one session."""
 
     def __init__(self, node: Node) -> None:
-        super().__init__(ping_every_s=None)
+        super().__init__(ping_every_s=None, sends=preset.REPLY, receives=preset.REQUEST)
         self._node = node
         self._was_greeted = False
         self._last_opened = 0

@@ -26,20 +26,29 @@ MAX_HEAD_LINES = 1024
 _LITERAL = 0
 _ONCE = 1
 _VALUE = 2
-_FIRST_SLOT = 3
+_REPEAT = 3
+_FIRST_SLOT = 4
+#: A single line is shorter by its slot.
+_LEAST_REPEATED = 2
 
 _KINDS: tuple[Kind, ...] = ("http", "websocket")
 
 
 class LineTable:
-    """Lines by slot, the least recently used leaving first: both ends make the same steps and so hold the same."""
+    """Lines by slot, the least recently used leaving first: both ends make the same steps and so hold the same.
 
-    def __init__(self) -> None:
+    It begins with lines that both ends know (`preset`), and remembers the lines of the latest head.
+    """
+
+    def __init__(self, preset: Iterable[bytes] = ()) -> None:
         self._slots: OrderedDict[int, bytes] = OrderedDict()
         self._by_line: dict[bytes, int] = {}
         self._by_name: dict[bytes, int] = {}
         self._free: list[int] = []
         self._size_bytes = 0
+        self.latest: tuple[bytes, ...] = ()
+        for line in preset:
+            self.add(line)
 
     def find(self, line: bytes) -> int | None:
         """Return the slot that holds this line."""
@@ -56,6 +65,13 @@ class LineTable:
     def touch(self, slot: int) -> None:
         """Note that a line was used."""
         self._slots.move_to_end(slot)
+
+    def use(self, lines: Iterable[bytes]) -> None:
+        """Note that lines were used, those of them that are held."""
+        for line in lines:
+            slot = self._by_line.get(line)
+            if slot is not None:
+                self.touch(slot)
 
     def add(self, line: bytes) -> None:
         """Hold a line; it takes the lowest free slot."""
@@ -123,43 +139,65 @@ def fits(head: RequestHead | ReplyHead) -> bool:
     return size_bytes <= MAX_HEAD_BYTES and len(head.lines) <= MAX_HEAD_LINES
 
 
-def _encode(lines: Iterable[bytes], table: LineTable) -> bytes:
+def _encode(lines: Sequence[bytes], table: LineTable) -> bytes:
     encoded = bytearray()
-    for line in lines:
-        slot = table.find(line)
-        if slot is not None:
-            table.touch(slot)
-            encoded += encode_varint(slot + _FIRST_SLOT)
-            continue
-        named = table.find_name(_name(line)) if b":" in line else None
-        if len(line) > MAX_LINE_BYTES:
-            encoded += bytes([_ONCE]) + encode_varint(len(line)) + line
-        elif named is None:
-            encoded += bytes([_LITERAL]) + encode_varint(len(line)) + line
+    at = 0
+    while at < len(lines):
+        count = _count_repeated(lines, table.latest, at)
+        if count >= _LEAST_REPEATED:
+            encoded += bytes([_REPEAT]) + encode_varint(count)
+            table.use(lines[at : at + count])
+            at += count
         else:
-            value = line[len(_name(line)) :]
-            encoded += bytes([_VALUE]) + encode_varint(named) + encode_varint(len(value)) + value
-        table.add(line)
+            encoded += _encode_line(lines[at], table)
+            at += 1
+    table.latest = tuple(lines)
     return bytes(encoded)
+
+
+def _count_repeated(lines: Sequence[bytes], latest: Sequence[bytes], at: int) -> int:
+    """Count the lines from `at` on that stood at the same places in the latest head."""
+    end = at
+    while end < min(len(lines), len(latest)) and lines[end] == latest[end]:
+        end += 1
+    return end - at
+
+
+def _encode_line(line: bytes, table: LineTable) -> bytes:
+    slot = table.find(line)
+    if slot is not None:
+        table.touch(slot)
+        return encode_varint(slot + _FIRST_SLOT)
+    named = table.find_name(_name(line)) if b":" in line else None
+    if len(line) > MAX_LINE_BYTES:
+        return bytes([_ONCE]) + encode_varint(len(line)) + line
+    if named is None:
+        encoded = bytes([_LITERAL]) + encode_varint(len(line)) + line
+    else:
+        value = line[len(_name(line)) :]
+        encoded = bytes([_VALUE]) + encode_varint(named) + encode_varint(len(value)) + value
+    table.add(line)
+    return encoded
 
 
 def _decode(data: bytes, at: int, table: LineTable) -> list[bytes] | None:
     lines: list[bytes] = []
     size_bytes = 0
     while at < len(data):
-        entry = _decode_entry(data, at, table)
+        entry = _decode_entry(data, at, table, len(lines))
         if entry is None:
             return None
-        line, at = entry
-        size_bytes += len(line) + 2
-        if len(lines) > MAX_HEAD_LINES or size_bytes > 2 * MAX_HEAD_BYTES:
+        some, at = entry
+        size_bytes += sum(map(len, some)) + 2 * len(some)
+        lines += some
+        if len(lines) > MAX_HEAD_LINES + 1 or size_bytes > 2 * MAX_HEAD_BYTES:
             return None  # references expand: what they expand to is bounded too
-        lines.append(line)
+    table.latest = tuple(lines)
     return lines
 
 
-def _decode_entry(data: bytes, at: int, table: LineTable) -> tuple[bytes, int] | None:
-    """Read one line and make the sender's step in the table; returns it and where the next begins."""
+def _decode_entry(data: bytes, at: int, table: LineTable, place: int) -> tuple[Sequence[bytes], int] | None:
+    """Read one entry and make the sender's steps in the table; returns its lines and where the next entry begins."""
     read = read_varint(data, at)
     if read is None:
         return None
@@ -169,7 +207,19 @@ def _decode_entry(data: bytes, at: int, table: LineTable) -> tuple[bytes, int] |
         if held is None:
             return None
         table.touch(form - _FIRST_SLOT)
-        return held, at
+        return (held,), at
+    if form != _REPEAT:
+        return _decode_line(data, at, table, form)
+    read = read_varint(data, at)
+    repeated = () if read is None else table.latest[place : place + min(read[0], MAX_HEAD_LINES + 1)]
+    if read is None or not repeated or len(repeated) != read[0]:
+        return None
+    table.use(repeated)
+    return repeated, read[1]
+
+
+def _decode_line(data: bytes, at: int, table: LineTable, form: int) -> tuple[Sequence[bytes], int] | None:
+    """Read a line that is not a reference to one."""
     name = b""
     if form == _VALUE:
         read = read_varint(data, at)
@@ -184,7 +234,7 @@ def _decode_entry(data: bytes, at: int, table: LineTable) -> tuple[bytes, int] |
     line = name + data[at : at + length]
     if form != _ONCE:
         table.add(line)
-    return line, at + length
+    return (line,), at + length
 
 
 def _name(line: bytes) -> bytes:

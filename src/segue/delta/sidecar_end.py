@@ -11,6 +11,7 @@ from collections import OrderedDict
 from functools import partial
 from typing import NamedTuple
 
+from segue.delta import preset
 from segue.delta.end import MAX_EXCHANGES, End, Exchange, Violation
 from segue.delta.events import (
     BaseMissed,
@@ -78,7 +79,7 @@ class SidecarEnd(End[_Exchange, SidecarEvent]):
     """The tunnel as one sidecar session sees it. Its session id is in the upgrade request, which is the shell's."""
 
     def __init__(self) -> None:
-        super().__init__(PING_EVERY_S)
+        super().__init__(PING_EVERY_S, sends=preset.REQUEST, receives=preset.REPLY)
         self._epoch = b""
         self._handles: dict[int, _Exchange] = {}
         self._waiting: OrderedDict[int, _Exchange] = OrderedDict()
