@@ -215,6 +215,23 @@ async def test_a_client_that_goes_away_while_it_waits_for_a_place_is_never_asked
     assert len(provider.got) == 2
 
 
+async def test_a_gateway_that_stops_closes_its_connections_to_providers() -> None:
+    """A turn that does not end in the time for draining is ended at both its ends."""
+
+    async def talks(exchange: Exchange) -> None:
+        await exchange.head()
+        await exchange.chunk(stream_of("chat", says("chat", HELLO))[:300])
+        await exchange.gone.wait()
+
+    async with providing(talks) as provider:
+        up = UpstreamConfig(name="acme", dialect="chat", models=["m"], base_url=f"{provider.url}/v1")
+        async with gateway(up, drain_s=0.05) as url:
+            _, writer = await begin_post(url, stream=True, model="m")
+            await provider.until(lambda: len(provider.got) == 1)
+        await provider.until(lambda: provider.gone == 1)
+        writer.close()
+
+
 # --- fairness --------------------------------------------------------------------------------------------------------
 
 

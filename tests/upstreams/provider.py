@@ -24,6 +24,11 @@ class Got(NamedTuple):
     headers: dict[str, str]
     body: bytes
     connection: int
+    names: tuple[str, ...] = ()
+
+    def count(self, name: str) -> int:
+        """How often a header line of this name, in lower case, was sent."""
+        return self.names.count(name)
 
     @property
     def json(self) -> Any:  # noqa: ANN401 - any JSON value
@@ -178,9 +183,10 @@ async def _read_request(reader: asyncio.StreamReader, connection: int) -> Got | 
         return None
     first, *lines = raw.decode("latin-1").split("\r\n")[:-2]
     method, target, _ = first.split(" ")
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    pairs = [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+    headers = dict(pairs)
     body = await reader.readexactly(int(headers.get("content-length", "0")))
-    return Got(method, target, headers, body, connection)
+    return Got(method, target, headers, body, connection, tuple(name for name, _ in pairs))
 
 
 @asynccontextmanager

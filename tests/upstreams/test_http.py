@@ -97,6 +97,15 @@ async def test_a_turn_is_one_request_and_its_stream() -> None:
     }
 
 
+async def test_configured_headers_replace_those_of_the_dialect() -> None:
+    """Whatever their case: two keys would be worse than one."""
+    headers = (("authorization", "Basic eDp5"), ("X-A", "b"))
+    async with providing(ANSWERS) as provider, upstream(provider.url, "sk-1", headers=headers) as one:
+        await answer(one)
+    assert (provider.got[0].headers["authorization"], provider.got[0].headers["x-a"]) == ("Basic eDp5", "b")
+    assert provider.got[0].count("authorization") == 1
+
+
 async def test_a_large_body_arrives_whole() -> None:
     """Of pieces of all sizes."""
     items = tuple(user_message("x" * size) for size in (10, 200_000, 3, 70_000, 500, 3_000_000, 0))

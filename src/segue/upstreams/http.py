@@ -38,6 +38,9 @@ _log = logging.getLogger("segue.upstreams")
 _STREAM = "text/event-stream"
 _OK = 200
 
+#: Header lines of every request. Compression would hold back events.
+_LINES = (("Accept", _STREAM), ("Accept-Encoding", "identity"), ("User-Agent", f"segue/{__version__}"))
+
 #: The codes that a stream can fail with, by their names; one that is a provider's own is not among them.
 _CODES: Mapping[str, Code] = MappingProxyType({code: code for code in get_args(Code)})
 
@@ -158,13 +161,8 @@ class HttpUpstream:
         provider, session = self._provider, self._session
         assert session is not None, "start() comes first"
         body = JsonBody(rendered.pieces)
-        headers = {
-            "Accept": _STREAM,
-            "Accept-Encoding": "identity",  # compression holds back events
-            "User-Agent": f"segue/{__version__}",
-            **dict(self._dialect.headers(key)),
-            **dict(provider.headers),
-        }
+        lines = (*_LINES, *self._dialect.headers(key), *provider.headers)
+        headers = dict({name.lower(): (name, value) for name, value in lines}.values())  # the last of a name counts
         url = provider.base_url.rstrip("/") + self._dialect.path(request.model)
         try:
             async with asyncio.timeout(provider.first_byte_timeout_s):
