@@ -71,6 +71,10 @@ REPLIES: Mapping[Code, Reply] = MappingProxyType(
     }
 )
 
+#: Problems that SDKs would try again for their status, and better do not: the turn may still be running, and be paid
+#: for; or nothing will have changed. The header is what the SDKs of OpenAI and Anthropic obey.
+_NOT_AGAIN: frozenset[Code] = frozenset({"upstream_timeout", "insufficient_quota"})
+
 
 def http_reply(problem: Problem) -> web.Response:
     """Tell a problem as an HTTP response."""
@@ -81,6 +85,8 @@ def http_reply(problem: Problem) -> web.Response:
         after_s = 1.0
     if after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(after_s)))  # whole seconds: RFC 9110, 10.2.3
+    if problem.code in _NOT_AGAIN:
+        headers["x-should-retry"] = "false"
     body = http_error(problem, reply.kind)
     return web.Response(status=reply.status, body=body, content_type="application/json", headers=headers)
 
