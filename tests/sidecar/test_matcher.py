@@ -140,6 +140,20 @@ def test_of_two_equal_bodies_the_one_whose_reply_is_repeated_is_chosen() -> None
         assert matcher.best(body) == repeated
 
 
+def test_a_repeated_reply_counts_for_more_than_an_older_session_that_saw_the_same_output() -> None:
+    """The second turn of a warm start: the earlier session has the tool's output, and our own has what was said."""
+    prompt, output, said, other = ({"role": "user", "content": prose(seed, 200)} for seed in range(4))
+    earlier = json.dumps({"messages": [prompt, other, output]}, separators=(",", ":")).encode()
+    first = json.dumps({"messages": [prompt]}, separators=(",", ":")).encode()
+    reply = json.dumps(said, separators=(",", ":")).encode()
+    short = {"role": "user", "content": output["content"][:300]}
+    body = json.dumps({"messages": [prompt, said, short]}, separators=(",", ":")).encode()
+    matcher: Matcher[str] = Matcher()
+    matcher.add("ours", first, reply)
+    matcher.add("earlier", earlier, b"")
+    assert matcher.best(body) == "ours"
+
+
 def test_a_large_body_finds_bases_of_other_sizes() -> None:
     text = {"role": "user", "content": prose(5, 40_000)}
     session = Session(9)

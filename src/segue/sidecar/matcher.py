@@ -89,7 +89,7 @@ class Matcher(Generic[K]):
         self.remove(key)
         slot = next(slot for slot in range(len(self._entries) + 1) if slot not in self._entries)
         scale = _scale_of(body)
-        fingerprints = frozenset(_weights(body, scale))
+        fingerprints = frozenset(_weights(body, scale)) | frozenset(_weights(reply, scale))
         self._slots[key] = slot
         self._entries[slot] = _Entry(key, body, reply, scale, fingerprints)
         bit = 1 << slot
