@@ -175,8 +175,10 @@ class Request:
             self.stage = "ended"  # what arrived before that is still received
 
     def _accepted(self) -> MessageFrames:
-        if self._frames is None or self.stage == "cut":
+        if self._frames is None:
             raise RuntimeError("the WebSocket is not open")
+        if self.stage == "cut":  # perhaps just now, by whoever carries the other direction
+            raise AgentGone
         return self._frames
 
     def _expect(self, stage: Stage) -> None:
