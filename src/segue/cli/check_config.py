@@ -10,7 +10,8 @@ from rich.table import Table
 
 from segue.cli.serve import find_config
 from segue.config import Config, ConfigError, UpstreamConfig, load, without_secrets
-from segue.gateway.wiring import build_router
+from segue.egress.routes import RouteTable
+from segue.gateway.wiring import build_router, build_routes
 from segue.stores.opening import check_url
 
 
@@ -23,21 +24,29 @@ def run_check_config(path: Path | None, *, as_json: bool) -> int:
     except ValueError as error:
         raise ConfigError(f"server.store: {error}") from error
     models = build_router(config).models()
+    routes = build_routes(config)
     if as_json:
         shown = {"file": found and str(found), "config": without_secrets(config), "models": models}
         print(msgspec.json.encode(shown).decode())
         return 0
-    _show(config, found, models)
+    _show(config, found, models, routes)
     return 0
 
 
-def _show(config: Config, found: Path | None, models: list[str]) -> None:
+def _show(config: Config, found: Path | None, models: list[str], routes: RouteTable) -> None:
     console = Console()
     console.print(f"[green]ok[/green]  {found or 'defaults and environment'}")
-    table = Table("setting", "value", title="server", title_justify="left")
-    for name in config.server.__struct_fields__:
-        table.add_row(name, str(getattr(config.server, name)))
-    console.print(table)
+    known = without_secrets(config)
+    for title, settings in (("server", known.server), ("tunnel", known.tunnel), ("sidecar", known.sidecar)):
+        table = Table("setting", "value", title=title, title_justify="left")
+        for name in settings.__struct_fields__:
+            table.add_row(name, str(getattr(settings, name)))
+        console.print(table)
+    for route in routes.routes:
+        where = route.target if isinstance(route.target, str) else route.target.url
+        console.print(
+            f"route {route.prefix.decode() or '/'} to {where}{'' if route.strip else ', path kept'}", soft_wrap=True
+        )
     for up in config.upstream:
         console.print(f"upstream {up.name}: {up.dialect}{_where(up)}, models {', '.join(up.models)}", soft_wrap=True)
     console.print(f"models: {', '.join(models)}")
