@@ -20,6 +20,7 @@ from tests.checker import (
     Json,
     SocketChecker,
     StreamChecker,
+    Transport,
     check_error,
     check_response,
     check_sse,
@@ -95,6 +96,28 @@ class Http:
         """Make a response, streamed."""
         return await self.follow({"model": MODEL, "stream": True, **fields})
 
+    async def begin(self, count: int, **fields: object) -> list[Json]:
+        """Ask for a stream, and go away after so many events."""
+        body = {"model": MODEL, "stream": True, **fields}
+        frames: list[Json] = []
+        async with self._client.post(self._url + "/v1/responses", data=_body(body)) as reply:
+            assert reply.status == 200
+            async for line in reply.content:
+                if line.startswith(b"data: "):
+                    frames.append(parse_json(line.removeprefix(b"data: ").decode()))
+                    if len(frames) == count:
+                        break
+            reply.close()
+        return frames
+
+    async def rest(self, response_id: str, after: int | None = None) -> list[Json]:
+        """Get the events of a response after a number, to its end."""
+        query = "" if after is None else f"&starting_after={after}"
+        async with self._client.get(f"{self._url}/v1/responses/{response_id}?stream=true{query}") as reply:
+            assert (reply.status, reply.content_type) == (200, "text/event-stream"), await reply.text()
+            events = parse_sse(await reply.read())
+        return [parse_json(text) for _, text in events]
+
     async def follow(self, body: Message) -> StreamChecker:
         """Send a whole body that asks for a stream, and follow the stream to its end."""
         async with self._client.post(self._url + "/v1/responses", data=_body(body)) as reply:
@@ -109,6 +132,28 @@ class Http:
             data = b"".join(written)
             self.last = parse_sse(data)[-1][1]
             return check_sse(data)
+
+
+class Cut:
+    """A stream whose first part was received; the rest is added, and the whole is judged as one stream."""
+
+    def __init__(self, frames: list[Json], *, transport: Transport = "sse", lane: str | None = None) -> None:
+        self.checker = StreamChecker(transport, stream_id=lane)
+        for frame in frames:
+            self.add(frame)
+
+    def add(self, frame: Json) -> None:
+        """Add a frame, from whatever lane it came."""
+        plain = {key: value for key, value in frame.items() if key != "stream_id"}
+        lane = self.checker.stream_id
+        self.checker.feed(plain if lane is None else {**plain, "stream_id": lane})
+
+    def whole(self, rest: list[Json]) -> StreamChecker:
+        """Add the rest, and see that it was all there was to come."""
+        for frame in rest:
+            self.add(frame)
+        self.checker.finish()
+        return self.checker
 
 
 class Socket:
@@ -149,6 +194,19 @@ class Socket:
         frame = parse_json(message)
         self._checker.feed(frame)
         return frame
+
+    def expect(self, frames: list[Json], lane: str | None = None) -> None:
+        """Say that the rest of a stream that began with these frames will come in this lane."""
+        self._checker.expect(Cut(frames, transport="websocket", lane=lane).checker)
+
+    async def resume(self, frames: list[Json], lane: str | None = None, after: int | None = None) -> StreamChecker:
+        """Ask for the rest of a stream that began with these frames, and receive it to its end."""
+        ident = frames[0]["response"]["id"]
+        number = frames[-1]["sequence_number"] if after is None else after
+        fields = {} if lane is None else {"stream_id": lane}
+        self.expect(frames, lane)
+        await self.send({"type": "segue.resume", "response_id": ident, "starting_after": number, **fields})
+        return await self.turn()
 
     async def turn(self) -> StreamChecker:
         """Receive the frames of one turn, to its end."""

@@ -121,7 +121,9 @@ WRONG = [
     unsupported("conversation", "send previous_response_id", {"conversation": "conv_1"}),
     unsupported("conversation", "send previous_response_id", {"conversation": {"id": "conv_1"}}),
     unsupported("prompt", "send instructions and input", {"prompt": {"id": "pmpt_1"}}),
-    unsupported("background", "", {"background": True}),
+    unsupported("background", "", {"background": True, "store": False}),
+    out_of_range("segue.idempotency_key", {"segue": {"idempotency_key": ""}}),
+    wrong("segue.resume", "a boolean", {"segue": {"resume": "yes"}}),
     unsupported("input[0]", "send the item itself", item(type="item_reference", id="msg_1")),
     unsupported("input[0]", "send the item itself", item(id="msg_1")),
     Bad(item(type="function_call_output", call_id="call_1", output="done"), "tool_call_not_found", "input[0].call_id",
@@ -132,6 +134,8 @@ BODIES = [unsupported("stream_id", "lanes are for WebSocket mode", {"stream_id":
 MESSAGES = [
     Bad({"stream_id": "a lane"}, "invalid_stream_id", "stream_id", "must be a non-empty string"),
     lacks("previous_response_id", {"type": "response.steer"}),
+    lacks("response_id", {"type": "segue.resume"}),
+    unsupported("background", "never a background one", {"background": True}),
     lacks("type", {"type": None}),
     wrong("type", "a string", {"type": 7}),
     *(

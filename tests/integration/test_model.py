@@ -1,6 +1,6 @@
 """Everything that can happen to conversations, at random, against a real gateway and beside a naive model: creates,
-forks, failures, lost connections and deletions, over many lanes, connections and tenants. After every step each turn
-that ended must have seen exactly the history that the model says: no item lost, doubled or somebody else's.
+forks, failures, lost connections, resumes and deletions, over many lanes, connections and tenants. After every step
+each turn that ended must have seen exactly the history that the model says: no item lost, doubled or somebody else's.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from segue.protocol.responses import Failure, usage
 from segue.upstreams.interface import Batch, UpstreamRequest
 from segue.upstreams.scripted import MODEL
 from tests.checker import Json, parse_json
-from tests.integration.clients import Http, Socket
+from tests.integration.clients import Cut, Http, Socket
 from tests.integration.gateway import key, listening
 
 T = TypeVar("T")
@@ -83,13 +83,19 @@ def _text(item: Json) -> str:
 class Turn:
     """A turn as the model knows it."""
 
-    def __init__(self, tenant: str, name: str, parent: Turn | None, *, unknown: bool, store: bool) -> None:
+    def __init__(
+        self, tenant: str, name: str, parent: Turn | None, *, unknown: bool, store: bool, kept: bool = False
+    ) -> None:
         self.tenant = tenant
         self.name = name
         self.parent = parent
         self.unknown = unknown  # its parent is an id that nobody ever had
         self.store = store
+        self.kept = kept  # it may be resumed
         self.held = False  # its parent is held for it
+        self.frames: list[Json] = []  # what its clients have received
+        self.logged = False  # all of its events can be had again
+        self.parked = False  # it can be continued on every connection of its tenant
         self.id = ""
         self.stored = False  # it can be found by its id
         self.history: list[str] = []  # itself included, with what it said
@@ -100,6 +106,8 @@ class Turn:
 
     def fields(self) -> Json:
         fields: Json = {"model": MODEL, "input": self.name, "store": self.store}
+        if self.kept:
+            fields["segue"] = {"resume": True}
         if self.unknown or self.parent is not None:
             fields["previous_response_id"] = UNKNOWN if self.parent is None else self.parent.id
         return fields
@@ -122,11 +130,13 @@ class Connection:
         self.socket = socket
         self.lanes = {name: Lane() for name in LANES}
 
-    async def frame(self, lane: str, *kinds: str) -> Json:
+    async def frame(self, lane: str, *kinds: str, turn: Turn | None = None) -> Json:
         """Receive up to a frame of these kinds; nothing else may come, since all other lanes wait."""
         while True:
             frame = await self.socket.frame()
             assert frame.get("stream_id", "") == lane, f"{frame['type']} in another lane"
+            if turn is not None:
+                turn.frames.append({key: value for key, value in frame.items() if key != "stream_id"})
             if frame["type"] in kinds:
                 return frame
 
@@ -143,6 +153,8 @@ class Conversations(RuleBasedStateMachine):
         self.stack = AsyncExitStack()
         self.connections: list[Connection] = []
         self.turns: list[Turn] = []  # all that ended well, ever
+        self.kept: list[Turn] = []  # those that began and may be resumed
+        self.away: list[Turn] = []  # those that run, and that nobody follows
         self.count = 0
 
     def run(self, step: Coroutine[Any, Any, T]) -> T:
@@ -170,6 +182,8 @@ class Conversations(RuleBasedStateMachine):
             for name, lane in connection.lanes.items():
                 while lane.running is not None:
                     await self.let_go(connection, name)
+        for turn in self.away:
+            self.oracle.gates.setdefault(turn.name, asyncio.Event()).set()
         await self.stack.aclose()
 
     async def let_go(self, connection: Connection, name: str) -> None:
@@ -189,7 +203,8 @@ class Conversations(RuleBasedStateMachine):
             found = not turn.unknown
         else:
             there = connection is not None and any(one.latest is parent for one in connection.lanes.values())
-            found = turn.held or there or (parent.stored and parent.tenant == turn.tenant)
+            parked = connection is not None and parent.parked
+            found = turn.held or there or ((parent.stored or parked) and parent.tenant == turn.tenant)
         if not found:
             return "previous_response_not_found"
         if parent is not None and turn.store and not parent.store:
@@ -205,6 +220,8 @@ class Conversations(RuleBasedStateMachine):
         assert response["id"] not in {other.id for other in self.turns}
         turn.id = response["id"]
         turn.stored = turn.store
+        turn.logged = turn.kept
+        turn.parked = turn.kept and not turn.store
         turn.history = [*before, turn.name, f"re:{turn.name}"]
         self.turns.append(turn)
 
@@ -219,10 +236,12 @@ class Conversations(RuleBasedStateMachine):
                 assert frame["error"]["code"] == code
                 self.failed(turn, lane)
                 continue
-            turn.id = (await connection.frame(name, "response.created"))["response"]["id"]
+            turn.id = (await connection.frame(name, "response.created", turn=turn))["response"]["id"]
             lane.running = turn
+            if turn.kept:
+                self.kept.append(turn)
             if turn.way == "hold":
-                await connection.frame(name, "response.output_text.delta")
+                await connection.frame(name, "response.output_text.delta", turn=turn)
             else:
                 await self.conclude(connection, name)
 
@@ -231,8 +250,9 @@ class Conversations(RuleBasedStateMachine):
         lane = connection.lanes[name]
         turn, lane.running = lane.running, None
         assert turn is not None
-        response = (await connection.frame(name, *ENDS))["response"]
+        response = (await connection.frame(name, *ENDS, turn=turn))["response"]
         assert response["id"] == turn.id
+        turn.logged = turn.kept
         if turn.way == "fail":
             assert response["status"] == "failed"
             self.failed(turn, lane)
@@ -243,6 +263,7 @@ class Conversations(RuleBasedStateMachine):
     def failed(self, turn: Turn, lane: Lane) -> None:
         if turn.parent is not None and lane.latest is turn.parent:
             lane.latest = None
+            turn.parent.parked = False
 
     def make(self, data: st.DataObject, tenant: str, ways: Sequence[str]) -> Turn:
         """Make up a turn: a new chain, a continuation of any response there ever was, or of none that was."""
@@ -251,8 +272,8 @@ class Conversations(RuleBasedStateMachine):
         recent = self.turns[-8:]
         choice = data.draw(st.integers(-2, len(recent) - 1), "parent")
         parent = recent[choice] if choice >= 0 else None
-        store = data.draw(st.booleans(), "store")
-        return Turn(tenant, f"{way}-{self.count}", parent, unknown=choice == -2, store=store)
+        store, kept = data.draw(st.booleans(), "store"), data.draw(st.booleans(), "kept")
+        return Turn(tenant, f"{way}-{self.count}", parent, unknown=choice == -2, store=store, kept=kept)
 
     # --- what happens ------------------------------------------------------------------------------------------------
 
@@ -301,7 +322,7 @@ class Conversations(RuleBasedStateMachine):
     @precondition(lambda self: self.connections)
     @rule(data=st.data())
     def vanish(self, data: st.DataObject) -> None:
-        """Lose a connection: its turns are stopped, and what only it held is gone."""
+        """Lose a connection: its turns are stopped, but for those that may be resumed; what only it held is gone."""
         connection = data.draw(st.sampled_from(self.connections), "connection")
         self.connections.remove(connection)
 
@@ -311,8 +332,59 @@ class Conversations(RuleBasedStateMachine):
                 await asyncio.sleep(0)
 
         self.run(vanish())
-        running = {lane.running.name for lane in connection.lanes.values() if lane.running is not None}
-        assert running <= self.oracle.stopped
+        running = [lane.running for lane in connection.lanes.values() if lane.running is not None]
+        assert {turn.name for turn in running if not turn.kept} <= self.oracle.stopped
+        assert self.oracle.stopped.isdisjoint(turn.name for turn in running if turn.kept)
+        self.away += [turn for turn in running if turn.kept]
+
+    @precondition(lambda self: self.away)
+    @rule(data=st.data())
+    def end_away(self, data: st.DataObject) -> None:
+        """Let a turn end while nobody follows it."""
+        turn = data.draw(st.sampled_from(self.away), "turn")
+        self.away.remove(turn)
+        self.oracle.gates.setdefault(turn.name, asyncio.Event()).set()
+        rest = self.run(self.https[turn.tenant].rest(turn.id, turn.frames[-1]["sequence_number"]))
+        turn.frames += rest
+        turn.logged = True
+        self.ended_well(turn, Cut(turn.frames).whole([]).response or {})
+
+    @precondition(lambda self: self.connections and self.kept)
+    @rule(data=st.data(), lane=st.sampled_from(LANES))
+    def resume(self, data: st.DataObject, lane: str) -> None:
+        """Go on with a turn on another connection, from the last frame or from an earlier one, or try to."""
+        connection = data.draw(st.sampled_from(self.connections), "connection")
+        own = connection.lanes[lane]
+        turn = data.draw(st.sampled_from(self.kept[-6:]), "turn")
+        away = turn in self.away
+        if own.running is not None or not (turn.logged or away):
+            return
+        seen = data.draw(st.integers(1, len(turn.frames)), "seen")
+
+        async def resume() -> None:
+            message = {"type": "segue.resume", "response_id": turn.id, "starting_after": seen - 1}
+            foreign, ended = turn.tenant != connection.tenant, turn.logged and seen == len(turn.frames)
+            if not (foreign or ended):
+                connection.socket.expect(turn.frames[:seen], lane or None)
+            await connection.socket.send({**message, **({"stream_id": lane} if lane else {})})
+            if foreign or ended:
+                assert (await connection.frame(lane, *ENDS))["error"]["code"] == "response_events_gone"
+                return
+            before = turn.frames
+            turn.frames = before[:seen]
+            if away:
+                if seen < len(before):
+                    await connection.frame(lane, before[-1]["type"], turn=turn)
+                assert turn.frames == before
+                self.away.remove(turn)
+                own.running = turn
+                return
+            await connection.frame(lane, *ENDS, turn=turn)
+            assert turn.frames == before
+            if turn.way not in ("fail", "refuse"):
+                own.latest = turn if turn.stored or turn.parked else None
+
+        self.run(resume())
 
     @rule(data=st.data(), tenant=st.sampled_from(TENANTS))
     def post(self, data: st.DataObject, tenant: str) -> None:
@@ -331,10 +403,10 @@ class Conversations(RuleBasedStateMachine):
         """Delete a response, or try to: it is gone from everywhere at once, and what continues it lives on."""
         turn = data.draw(st.sampled_from(self.turns[-8:]), "response")
         reply = self.run(self.https[tenant].request("DELETE", f"/v1/responses/{turn.id}"))
-        there = turn.stored and turn.tenant == tenant
+        there = (turn.stored or turn.logged) and turn.tenant == tenant
         assert reply.status == (200 if there else 404)
         if there:
-            turn.stored = False
+            turn.stored = turn.logged = turn.parked = False
             for connection in self.connections:
                 for lane in connection.lanes.values():
                     if lane.latest is turn:
@@ -352,4 +424,4 @@ class Conversations(RuleBasedStateMachine):
 
 
 TestConversations = Conversations.TestCase
-TestConversations.settings = settings(max_examples=80, stateful_step_count=50)  # 4,000 steps
+TestConversations.settings = settings(max_examples=100, stateful_step_count=50)  # 5,000 steps

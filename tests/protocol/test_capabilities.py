@@ -21,8 +21,11 @@ LIMITS = Limits(
     connection_age_s=3600.0,
     connection_idle_s=0.5,
     retention_s=60.0,
+    events_s=600.0,
+    resume_s=60.0,
+    grace_s=0.0,
 )
-CAPABILITIES = Capabilities(version="1", profile="openai", limits=LIMITS, extensions=extensions(BOUNDS["openai"]))
+CAPABILITIES = Capabilities(version="1", profile="openai", limits=LIMITS, extensions=extensions(BOUNDS["openai"], 0))
 
 
 def test_the_object_has_every_limit_under_its_name() -> None:
@@ -37,10 +40,13 @@ def test_the_header_is_a_dictionary_of_the_same() -> None:
     """RFC 9651: tokens, integers, decimals and an inner list; no more than three digits after the point."""
     limits = "lanes=32, in_flight=16, queued=64, message_bytes=1024"
     times = "connection_age_s=3600.000, connection_idle_s=0.500, retention_s=60.000"
-    assert capabilities_header(CAPABILITIES) == f"profile=openai, {limits}, {times}, extensions=(lanes warm_up)"
+    kept = "events_s=600.000, resume_s=60.000, grace_s=0.000"
+    offered = "extensions=(lanes warm_up background resume idempotency)"
+    assert capabilities_header(CAPABILITIES) == f"profile=openai, {limits}, {times}, {kept}, {offered}"
 
 
-def test_a_profile_without_lanes_does_not_offer_them() -> None:
-    """Everything else it does."""
-    offered = extensions(BOUNDS["openai"])
-    assert [one for one in offered if one != "lanes"] == list(extensions(BOUNDS["serial"]))
+def test_only_what_is_configured_is_offered() -> None:
+    """Without lanes, everything else; the grace only where there is one."""
+    offered = extensions(BOUNDS["openai"], 0)
+    assert [one for one in offered if one != "lanes"] == list(extensions(BOUNDS["serial"], 0))
+    assert (*offered, "grace") == extensions(BOUNDS["openai"], 1)

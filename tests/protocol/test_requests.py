@@ -14,7 +14,7 @@ from segue.protocol.codec import MAX_DEPTH
 from segue.protocol.events import error_event
 from segue.protocol.items import Input, join, user_message
 from segue.protocol.problems import Problem, invalid_json, invalid_stream_id, missing, unknown_type, unsupported
-from segue.protocol.requests import Create, Message, Settings, Steer, parse_create, parse_message
+from segue.protocol.requests import Create, Message, Resume, Settings, Steer, parse_create, parse_message
 from segue.protocol.responses import encode_echo
 from tests.strategies import FIELDS, bodies, hostile_bytes, hostile_texts, pretty
 
@@ -267,8 +267,8 @@ FUNCTION = {"type": "function", "name": "f"}
             unsupported("stream_id", "lanes are for WebSocket mode; each HTTP request is on its own anyway"),
         ),
         (
-            {"background": True},
-            unsupported("background", "run the turn in the foreground, with stream=true for a long one"),
+            {"background": True, "store": False},
+            unsupported("background", "a background response is stored, so that it can be asked for; leave store out"),
         ),
     ],
     ids=str,
@@ -307,6 +307,71 @@ def test_a_message_is_for_the_lane_it_names(stream_id: str | None, lane: str) ->
     assert isinstance(good.request, Create)
     assert isinstance(bad.request, Problem)
     assert good.lane == bad.lane == lane
+
+
+def test_a_message_may_resume_a_stream() -> None:
+    """In a lane; without a number, from the start."""
+    text = '{"type":"segue.resume","response_id":"resp_1","starting_after":7,"stream_id":"a"}'
+    assert parse_message(text) == Message(Resume(response_id="resp_1", starting_after=7), "a")
+    assert parse_message('{"type":"segue.resume","response_id":"x"}') == Message(Resume(response_id="x"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [({}, "response_id"), ({"response_id": 7}, "response_id"), ({"starting_after": -2}, "starting_after")],
+)
+def test_a_bad_resume_is_refused_by_name(fields: dict[str, object], param: str) -> None:
+    """As a bad create is."""
+    good = {"response_id": "resp_1"} if "starting_after" in fields else {}
+    request = parse_message(json.dumps({"type": "segue.resume", **good, **fields})).request
+    assert isinstance(request, Problem)
+    assert request.param == param
+
+
+@pytest.mark.parametrize(
+    ("fields", "kept"),
+    [
+        ({}, False),
+        ({"segue": None}, False),
+        ({"segue": {}}, False),
+        ({"segue": {"resume": False, "later": 1}}, False),
+        ({"segue": {"resume": True}}, True),
+        ({"segue": {"idempotency_key": "k"}}, True),
+        ({"background": True}, True),
+        ({"background": False}, False),
+    ],
+    ids=str,
+)
+def test_a_turn_is_kept_if_it_was_asked_for(fields: dict[str, object], kept: bool) -> None:
+    """Under this product's own name, or as a background one."""
+    assert accepted(**fields).kept is kept
+
+
+@pytest.mark.parametrize("key", ["", "k" * 256, 7])
+def test_a_bad_idempotency_key_is_refused(key: object) -> None:
+    """Its param is the path to it."""
+    problem = read(segue={"idempotency_key": key})
+    assert isinstance(problem, Problem)
+    assert problem.param == "segue.idempotency_key"
+
+
+def test_requests_for_the_same_have_the_same_digest() -> None:
+    """However they come and are to be answered; anything that changes the response changes it."""
+    named: dict[str, Any] = {"segue": {"resume": True, "idempotency_key": "k"}}
+    same: list[dict[str, Any]] = [{}, {"stream": True}, named, {"unknown": 1}]
+    assert len({accepted(**fields).digest() for fields in same}) == 1
+    others: list[dict[str, Any]] = [{"input": "ho"}, {"store": False}, {"generate": False}, {"temperature": 1}]
+    others.append({"background": True})
+    others += [{"previous_response_id": "resp_1"}, {"input": [{"role": "user", "content": "hi"}] * 2}]
+    assert len({accepted(**fields).digest() for fields in [{}, *others]}) == len(others) + 1
+
+
+@pytest.mark.parametrize("fields", [{"generate": False}, {"prompt_cache_options": {"prewarm": True}}])
+def test_a_warm_up_has_two_spellings(fields: dict[str, object]) -> None:
+    """And needs no input."""
+    assert not accepted(**fields).generate
+    assert not accepted(**fields, input=None).generate
+    assert accepted(prompt_cache_options={"prewarm": False, "mode": "implicit"}).generate
 
 
 def test_a_steer_names_the_response_it_is_for() -> None:
@@ -358,7 +423,7 @@ def check(result: Create | Problem) -> None:
 def test_no_text_raises(text: str) -> None:
     """The answer is a request or a problem, always."""
     request = parse_message(text).request
-    if not isinstance(request, Steer):
+    if not isinstance(request, Steer | Resume):
         check(request)
     check(parse_create(text, "websocket"))
 

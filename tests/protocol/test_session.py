@@ -10,11 +10,10 @@ from unittest.mock import ANY
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from segue.protocol.lanes import BOUNDS, DEFAULT_LANE, Bounds
 from segue.protocol.problems import Problem, connection_limit, invalid_stream_id, shutting_down, stream_limit
-from segue.protocol.requests import Create, Steer, parse_message
+from segue.protocol.requests import Create, Resume, Steer, parse_message
 from segue.protocol.session import (
     CLOSE_GOING_AWAY,
     CLOSE_SERVICE_RESTART,
@@ -438,6 +437,16 @@ def test_a_steer_without_a_response_is_a_bad_request() -> None:
     assert Session(LIMITS, 0).receive(text, 0) == [reply(text)]
 
 
+def test_a_resume_takes_its_turn_in_a_lane() -> None:
+    """Like a create; it has no parent that could be evicted or held."""
+    session = Session(LIMITS, 0)
+    text = json.dumps({"type": "segue.resume", "response_id": "resp_1", "stream_id": "a"})
+    session.receive(named("a", previous_response_id="resp_2"), 0)
+    assert session.receive(text, 0) == []
+    assert end(session, lane="a") == [Start("a", Resume(response_id="resp_1"), 2)]
+    assert end(session, LaneInput.FAILED, lane="a") == []
+
+
 def test_a_closing_connection_tells_every_lane_and_then_all() -> None:
     """Refusals go where their requests were; the last word has no lane, since it is about the connection."""
     session = Session(Limits(max_age_s=600, lanes=Bounds(8, 2)), 0)
@@ -448,145 +457,3 @@ def test_a_closing_connection_tells_every_lane_and_then_all() -> None:
     assert session.timeout(600) == [Reply("c", aged)]
     assert end(session, lane="a") == [Reply("a", aged)]
     assert end(session, lane="b") == [Reply(DEFAULT_LANE, aged), END_OF_AGE]
-
-
-# --------------------------------------------------------------------------------------------------- the naive model
-
-
-MODEL_LIMITS = Limits(max_age_s=600, idle_timeout_s=60, max_queued=3, max_queued_bytes=1000, lanes=Bounds(3, 2))
-TEXTS = [
-    *(A, B, BAD, "[]", message(previous_response_id="resp_1"), message("x" * 400), named("a b")),
-    *(named(lane, previous_response_id=parent) for lane in "abcd" for parent in (None, "resp_1")),
-    *(named(lane, temperature=9) for lane in "ad"),
-]
-
-
-class SessionMachine(RuleBasedStateMachine):
-    """Drives a session at random beside a model that keeps lists, and compares every effect."""
-
-    @initialize()
-    def connect(self) -> None:
-        self.now = 0.0
-        self.session = Session(MODEL_LIMITS, self.now)
-        self.waiting: dict[str, list[str]] = {DEFAULT_LANE: []}
-        self.turns: dict[str, str] = {}
-        self.ready: list[str] = []  # lanes that wait for others, first come first
-        self.farewell: Problem | None = None
-        self.close: Close | None = None
-        self.told = False
-        self.closed = False
-        self.active_at = 0.0
-
-    def expect_lane(self, lane: str, *, admitted: bool = False) -> list[Effect]:
-        """What happens now in a lane that runs nothing: answers up to the next turn."""
-        effects: list[Effect] = []
-        waiting = self.waiting[lane]
-        while waiting:
-            if self.farewell is not None:
-                effects.append(Reply(lane, self.farewell))
-                self.told |= lane == DEFAULT_LANE
-            elif isinstance(parse_message(waiting[0]).request, Create):
-                if len(self.turns) == 2 or (self.ready and not admitted):
-                    self.ready.append(lane)
-                    return effects
-                self.turns[lane] = waiting.pop(0)
-                return [*effects, start(self.turns[lane])]
-            else:
-                effects.append(reply(waiting[0]))
-            waiting.pop(0)
-        return effects
-
-    def expect_end(self) -> list[Effect]:
-        if self.farewell is None or self.turns:
-            return []
-        assert self.close is not None
-        self.closed = True
-        return [self.close] if self.told else [Reply(DEFAULT_LANE, self.farewell), self.close]
-
-    def expect_closing(self, farewell: Problem, close: Close) -> list[Effect]:
-        if self.closed or self.farewell is not None:
-            return []
-        self.farewell, self.close = farewell, close
-        effects: list[Effect] = []
-        while self.ready:
-            effects += self.expect_lane(self.ready.pop(0))
-        return effects + self.expect_end()
-
-    @rule(text=st.sampled_from(TEXTS))
-    def receive(self, text: str) -> None:
-        expected: list[Effect] = []
-        if not self.closed:
-            self.active_at = self.now
-            parsed = parse_message(text)
-            lane = parsed.lane
-            if lane not in self.waiting and len(self.waiting) == 4:
-                expected = [Reply(lane, stream_limit(3))]
-            else:
-                self.waiting.setdefault(lane, []).append(text)
-                parent = parsed.request.previous_response_id if isinstance(parsed.request, Create) else None
-                if parent is not None and len(self.waiting) > 1:
-                    expected.append(Hold(lane, ANY, parent))
-                if lane not in self.turns and lane not in self.ready:
-                    expected += self.expect_lane(lane)
-        assert self.session.receive(text, self.now) == expected
-
-    @precondition(lambda self: self.turns or self.closed)
-    @rule(outcome=st.sampled_from([LaneInput.SUCCEEDED, LaneInput.FAILED, LaneInput.CANCELLED]), data=st.data())
-    def end_turn(self, outcome: LaneInput, data: st.DataObject) -> None:
-        expected: list[Effect] = []
-        lane = DEFAULT_LANE
-        if not self.closed:
-            lane = data.draw(st.sampled_from(sorted(self.turns)))
-            parent = json.loads(self.turns.pop(lane)).get("previous_response_id")
-            if outcome is LaneInput.FAILED and parent is not None:
-                expected.append(Evict(lane, parent))
-            self.active_at = self.now
-            expected += self.expect_lane(lane)
-            while self.ready and len(self.turns) < 2:
-                expected += self.expect_lane(self.ready.pop(0), admitted=True)
-            expected += self.expect_end()
-        assert end(self.session, outcome, self.now, lane) == expected
-
-    @rule(seconds=st.sampled_from([0.5, 30.0, 60.0, 300.0]))
-    def wait(self, seconds: float) -> None:
-        self.now += seconds
-        expected: list[Effect] = []
-        if self.now >= 600 and self.farewell is None:
-            expected = self.expect_closing(AGED, END_OF_AGE)
-        elif not self.closed and not self.turns and self.now >= self.active_at + 60:
-            self.closed = True
-            expected = [END_OF_IDLENESS]
-        assert self.session.timeout(self.now) == expected
-
-    @rule()
-    def drain(self) -> None:
-        expected = self.expect_closing(shutting_down(), END_OF_GATEWAY)
-        assert self.session.drain() == expected
-
-    @precondition(lambda self: self.now > 100)
-    @rule(binary=st.booleans())
-    def hang_up(self, binary: bool) -> None:
-        last: list[Effect] = [Cancel()]
-        if binary:
-            last.append(Close(CLOSE_UNSUPPORTED_DATA, "text messages only"))
-        expected = [] if self.closed else last
-        self.closed = True
-        assert (self.session.receive_binary() if binary else self.session.disconnected()) == expected
-
-    @invariant()
-    def agree(self) -> None:
-        assert self.session.closed is self.closed
-        if self.closed:
-            assert self.session.next_deadline() is None
-            return
-        sizes = [len(text) for waiting in self.waiting.values() for text in waiting]
-        assert self.session.saturated is (len(sizes) >= LIMITS.max_queued or sum(sizes) >= LIMITS.max_queued_bytes)
-        assert set(self.session.lanes) == set(self.waiting)
-        deadline = self.session.next_deadline()
-        if self.turns:
-            assert deadline == (None if self.farewell is not None else 600)
-        else:
-            assert deadline == min(600, self.active_at + 60)
-
-
-TestSessionMachine = SessionMachine.TestCase

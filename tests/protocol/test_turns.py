@@ -108,6 +108,16 @@ def test_a_turn_may_be_closed_again_with_another_end() -> None:
 # ----------------------------------------------------------------------------------- holding upstreams to the protocol
 
 
+def test_a_cancelled_turn_is_one_that_was_cut_short() -> None:
+    """With what was done by then; an item that was begun is left out."""
+    writer = OutputWriter(ID)
+    done = [*writer.text("hi"), *writer.end_item()]
+    finished = fold([*done, *writer.text("ho")], Ended("cancelled"))
+    assert (finished.status, finished.output) == ("cancelled", (done[-1].item,))
+    assert finished.terminal.type == "response.incomplete"
+    assert (finished.head.incomplete_details, finished.head.error) == (None, None)
+
+
 def broken(message: str) -> Failure:
     return Failure("upstream_protocol_error", message)
 

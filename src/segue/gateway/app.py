@@ -23,13 +23,17 @@ from segue.egress.limits import Limits as EgressLimits
 from segue.gateway.access import Access
 from segue.gateway.executor import Executor
 from segue.gateway.http import Routes
+from segue.gateway.keeping import Keeper, Settings
 from segue.gateway.metrics import Metrics
+from segue.gateway.parking import Parking
 from segue.gateway.tunnel import EPOCH_BYTES, Tunnel
 from segue.gateway.websocket import Connection
 from segue.gateway.wiring import build_router, build_routes
 from segue.history.cache import Cache
 from segue.protocol.capabilities import Capabilities, Limits, extensions
 from segue.protocol.lanes import BOUNDS, Bounds
+from segue.stores.claims import MemoryClaims
+from segue.stores.event_logs import MemoryEventLogs
 from segue.stores.interface import Store, StoreError
 from segue.stores.opening import open_store
 from segue.upstreams.http import HttpUpstream
@@ -65,11 +69,21 @@ class Gateway:
         self.routes = build_routes(config)
         self.connections: set[Connection] = set()
         self.draining = False
-        self._http_turns = 0
+        self._detached_turns = 0  # those of HTTP requests, and kept ones
         self._quiet = asyncio.Event()
         self._runner: web.AppRunner | None = None
         self._tunnel: Tunnel | None = None
         self._sweepers: list[asyncio.Task[None]] = []
+        self.parking = Parking(self.cache, clock)
+        self.event_logs = MemoryEventLogs(server.events_bytes, server.event_log_bytes)
+        self.keeper = Keeper(
+            self.executor,
+            logs=self.event_logs,
+            claims=MemoryClaims(),
+            parking=self.parking,
+            settings=Settings(server.resume_s, server.events_s, server.max_kept),
+            watch=self,
+        )
         self.bounds = BOUNDS["serial"] if server.profile == "serial" else Bounds(server.max_lanes, server.max_in_flight)
         self.capabilities = Capabilities(
             version=__version__,
@@ -82,8 +96,11 @@ class Gateway:
                 connection_age_s=server.max_age_s,
                 connection_idle_s=server.idle_timeout_s,
                 retention_s=server.retention_s,
+                events_s=server.events_s,
+                resume_s=server.resume_s,
+                grace_s=server.grace_s,
             ),
-            extensions=extensions(self.bounds),
+            extensions=extensions(self.bounds, server.grace_s),
         )
         self.metrics.connections.set_function(lambda: len(self.connections))
         self.metrics.upstreams.providers += [one for one in router.upstreams if isinstance(one, HttpUpstream)]
@@ -136,12 +153,12 @@ class Gateway:
 
     @contextmanager
     def turn_running(self) -> Iterator[None]:
-        """Count an HTTP turn while it runs, for draining."""
-        self._http_turns += 1
+        """Count a turn that is no connection's while it runs, for draining."""
+        self._detached_turns += 1
         try:
             yield
         finally:
-            self._http_turns -= 1
+            self._detached_turns -= 1
             self.note_progress()
 
     def note_progress(self) -> None:
@@ -162,11 +179,11 @@ class Gateway:
                     *(connection.drain() for connection in self.connections),
                     return_exceptions=True,
                 )
-                while self.connections or self._http_turns:
+                while self.connections or self._detached_turns:
                     self._quiet.clear()
                     await self._quiet.wait()
         except TimeoutError:
-            left = len(self.connections) + self._http_turns
+            left = len(self.connections) + self._detached_turns
             _log.warning("action=drain %d turns did not end in time and are cancelled", left)
 
     async def close(self) -> None:
@@ -178,6 +195,8 @@ class Gateway:
             await self._tunnel.close()
         if self._runner is not None:
             await self._runner.cleanup()
+        await self.keeper.close()
+        self.parking.close()
         for upstream in self.router.upstreams:
             await upstream.close()
         await self.store.close()

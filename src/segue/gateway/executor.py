@@ -89,9 +89,15 @@ class Executor:
         self.deletions = 0
         self._deleting: set[asyncio.Task[bool]] = set()
 
-    def run(self, create: Create, caller: Caller) -> Run:
-        """Prepare a turn; it begins when its events are asked for."""
-        return Run(self, create, caller)
+    def run(self, create: Create, caller: Caller, response_id: ResponseId | None = None) -> Run:
+        """Prepare a turn; it begins when its events are asked for. Its id may be chosen before (`name`)."""
+        return Run(self, create, caller, response_id)
+
+    def name(self, create: Create) -> ResponseId:
+        """Make an id for the response of a create."""
+        wanted = create.previous_response_id
+        parent = None if wanted is None else parse_response_id(wanted)
+        return new_response_id(self.entropy(ENTROPY_BYTES), parent)
 
     async def delete(self, tenant: str, response_id: ResponseId) -> bool:
         """Delete a stored response; its id resolves to nothing from now on, in memory too.
@@ -112,16 +118,28 @@ class Executor:
 
 
 class Run:
-    """One turn on its way. `response_id` is set when it begins, `finished` when its terminal event is yielded."""
+    """One turn on its way. `response_id` is set when it begins at the latest, `finished` when its terminal event is
+    yielded, and `committing` while its record is written, when it is too late to cancel it.
+    """
 
-    def __init__(self, executor: Executor, create: Create, caller: Caller) -> None:
+    def __init__(
+        self, executor: Executor, create: Create, caller: Caller, response_id: ResponseId | None = None
+    ) -> None:
         self._executor = executor
         self._create = create
         self._caller = caller
         self._begun_at = executor.monotonic()
         self._first_output_s: float | None = None
-        self.response_id: ResponseId | None = None
+        self._stream: TurnStream | None = None
+        self.response_id = response_id
         self.finished: Finished | None = None
+        self.committing = False
+
+    def cancelled(self) -> Finished | None:
+        """End the turn as cancelled, after its events were stopped; None if it had not begun."""
+        if self._stream is not None:
+            self.finished = self._stream.close(Ended("cancelled"), self._executor.clock())
+        return self.finished
 
     async def events(self) -> AsyncGenerator[Sequence[Event], None]:
         """Yield the turn's events in batches: what is in one batch belongs into one write.
@@ -138,11 +156,13 @@ class Run:
         try:
             request, upstream = await self._prepare()
             self.response_id = request.response_id
-            echo = encode_echo(create.settings, store=create.store)
-            stream = TurnStream(request.response_id, _id_of(request.history.parent), echo, executor.clock())
+            echo = encode_echo(create.settings, store=create.store, background=create.background)
+            stream = self._stream = TurnStream(
+                request.response_id, _id_of(request.history.parent), echo, executor.clock()
+            )
             waiting = stream.open()
             batches = upstream.stream(request) if create.generate else _warm_up()
-            begun = False
+            begun = create.background  # nobody waits to be told by a status: what is refused from here on has failed
             while stream.ended is None:
                 if begun and waiting:
                     yield waiting
@@ -163,6 +183,7 @@ class Run:
                     if waiting:
                         yield waiting  # the commit takes a disk write: the text need not wait for it
                         waiting = []
+                    self.committing = True
                     finished = await self._commit(turn, stream, finished, echo)
                 self._remember(turn, finished)
             self.finished = finished
@@ -191,7 +212,7 @@ class Run:
         orphan = history.find_orphan(create.input.answers)
         if orphan is not None:
             raise Refused(tool_call_not_found(*orphan))
-        response_id = new_response_id(executor.entropy(ENTROPY_BYTES), _id_of(parent))
+        response_id = self.response_id or new_response_id(executor.entropy(ENTROPY_BYTES), _id_of(parent))
         caller = self._caller
         request = UpstreamRequest(model, response_id, caller.tenant, history, create.settings, caller.credential)
         return request, upstream
@@ -205,7 +226,7 @@ class Run:
         now = executor.clock()
         response_id = parse_response_id(wanted)
         if response_id is not None:
-            for slot in () if caller.slot is None else (caller.slot, *caller.others):
+            for slot in (*(() if caller.slot is None else (caller.slot,)), *caller.others):
                 turn = executor.cache.slot(slot, response_id, now)
                 if turn is not None:
                     executor.metrics.hit["connection"].inc()

@@ -11,22 +11,24 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
+import msgspec
 from aiohttp import web
 
 from segue.gateway.executor import Caller, Run
+from segue.gateway.kept_routes import KeptRoutes
 from segue.gateway.metrics import TransportMeter
 from segue.gateway.outlines import outline
 from segue.gateway.replies import failed_turn, http_reply
 from segue.gateway.sockets import watch_peer
+from segue.gateway.sse import DONE, SSE_HEADERS, finish, sse_frame
 from segue.gateway.tunnel import tunnel_tenant
 from segue.gateway.websocket import serve_websocket
 from segue.protocol.capabilities import HEADER, capabilities_header, encode_capabilities
 from segue.protocol.codec import encode
-from segue.protocol.events import Event
 from segue.protocol.ids import ResponseId, parse_response_id
 from segue.protocol.listing import paginate, parse_page, show
 from segue.protocol.problems import Problem, Refused, quoted, response_not_found
-from segue.protocol.requests import parse_create
+from segue.protocol.requests import Create, parse_create
 from segue.stores.interface import StoreError
 
 if TYPE_CHECKING:
@@ -38,8 +40,6 @@ _log = logging.getLogger("segue.gateway")
 
 _TENANT = web.RequestKey("tenant", str)
 _JSON = "application/json"
-_SSE_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-_DONE = b"data: [DONE]\n\n"
 _RESPONSE = "/v1/responses/{id:(?!compact$)[^/]+}"  # not an id but an endpoint of the API that is not offered here
 
 
@@ -50,6 +50,7 @@ class Routes:
         self._gateway = gateway
         self._streamed = gateway.metrics.by_transport["sse"]
         self._plain = gateway.metrics.by_transport["http"]
+        self._kept = KeptRoutes(gateway)
 
     def application(self) -> web.Application:
         """Build the application: checks first, then the routes."""
@@ -62,6 +63,7 @@ class Routes:
                 web.get("/v1/responses", keyed(self._upgrade), allow_head=False),
                 web.get(_RESPONSE, keyed(self._retrieve), allow_head=False),
                 web.delete(_RESPONSE, keyed(self._delete)),
+                web.post(f"{_RESPONSE}/cancel", keyed(self._cancel)),
                 web.get(f"{_RESPONSE}/input_items", keyed(self._input_items), allow_head=False),
                 web.get("/v1/models", keyed(self._models)),
                 web.get("/segue/tunnel", keyed(self._tunnel), allow_head=False),
@@ -150,22 +152,25 @@ class Routes:
         meter = self._streamed if create.stream else self._plain
         meter.received(create.size_bytes)
         caller = Caller(request[_TENANT], meter, credential=self._gateway.access.credential(request.headers))
+        create = _with_key(create, request.headers.get("Idempotency-Key"))
+        if create.kept:
+            return await self._kept.create(request, create, caller, meter)
         run = self._gateway.executor.run(create, caller)
         watch_peer(request)
         with self._gateway.turn_running():
             return await (self._stream if create.stream else self._reply)(request, run, meter)
 
     async def _stream(self, request: web.Request, run: Run, meter: TransportMeter) -> web.StreamResponse:
-        response = web.StreamResponse(headers=_SSE_HEADERS)
+        response = web.StreamResponse(headers=SSE_HEADERS)
         try:
             async with aclosing(run.events()) as batches:
                 async for batch in batches:
                     if not response.prepared:
                         await response.prepare(request)  # not before the turn has begun: a refusal has its own status
-                    data = b"".join(map(_sse_frame, batch))
+                    data = b"".join(map(sse_frame, batch))
                     meter.sent(len(batch), len(data))
-                    await response.write(data if run.finished is None else data + _DONE)
-            await _finish(request, response)
+                    await response.write(data if run.finished is None else data + DONE)
+            await finish(request, response)
         except Exception as error:
             if not response.prepared:
                 raise
@@ -187,7 +192,7 @@ class Routes:
         meter.sent(1, len(body))
         response = web.Response(body=body, content_type=_JSON)
         with suppress(ConnectionError):  # nobody is left to be told
-            await _finish(request, response)
+            await finish(request, response)
         return response
 
     async def _upgrade(self, request: web.Request) -> web.StreamResponse:
@@ -198,16 +203,24 @@ class Routes:
 
     # --- stored responses --------------------------------------------------------------------------------------------
 
-    async def _retrieve(self, request: web.Request) -> web.Response:
-        gateway = self._gateway
-        record = await gateway.store.record(request[_TENANT], _response_id(request), gateway.clock())
-        if record is None:
+    async def _retrieve(self, request: web.Request) -> web.StreamResponse:
+        gateway, response_id = self._gateway, _response_id(request)
+        if request.query.get("stream") == "true":
+            return await self._kept.resume(request, request[_TENANT], response_id)
+        record = await gateway.store.record(request[_TENANT], response_id, gateway.clock())
+        body = await self._kept.look(request[_TENANT], response_id) if record is None else record.response()
+        if body is None:
             raise Refused(response_not_found(request.match_info["id"]))
-        return web.Response(body=record.response(), content_type=_JSON)
+        return web.Response(body=body, content_type=_JSON)
+
+    async def _cancel(self, request: web.Request) -> web.Response:
+        body = await self._kept.cancel(request[_TENANT], _response_id(request))
+        return web.Response(body=body, content_type=_JSON)
 
     async def _delete(self, request: web.Request) -> web.Response:
-        response_id = _response_id(request)
-        if not await self._gateway.executor.delete(request[_TENANT], response_id):
+        tenant, response_id = request[_TENANT], _response_id(request)
+        forgotten = await self._gateway.keeper.forget(tenant, response_id)
+        if not await self._gateway.executor.delete(tenant, response_id) and not forgotten:
             raise Refused(response_not_found(response_id))
         body = encode({"id": response_id, "object": "response", "deleted": True})
         return web.Response(body=body, content_type=_JSON)
@@ -273,23 +286,17 @@ def _response_id(request: web.Request) -> ResponseId:
     return response_id
 
 
-async def _finish(request: web.Request, response: web.StreamResponse) -> None:
-    """Hand the rest of a response to the kernel: a turn lasts until then, so that draining cuts off nothing."""
-    await response.prepare(request)
-    await response.write_eof()
-    transport = request.transport
-    if transport is not None:
-        transport.set_write_buffer_limits(high=0)  # now "drained" means empty
-        await request.writer.drain()
-        transport.set_write_buffer_limits()
+def _with_key(create: Create, key: str | None) -> Create:
+    """Take the idempotency key of the header, unless the body has one."""
+    if key is None or create.idempotency_key is not None:
+        return create
+    if not 1 <= len(key) <= 255 or not key.isprintable():  # noqa: PLR2004 - as in the body
+        message = "Invalid value for the header 'Idempotency-Key': 1 to 255 printable characters."
+        raise Refused(Problem("invalid_value", message, "Idempotency-Key"))
+    return msgspec.structs.replace(create, idempotency_key=key)
 
 
 def _route(request: web.Request) -> str:
     """Return the pattern of the request's path, for the log: the path itself is whatever a client sent."""
     resource = request.match_info.route.resource
     return "" if resource is None else resource.canonical
-
-
-def _sse_frame(event: Event) -> bytes:
-    # One block is one piece of a write: some parsers lose an event whose blank line arrives in another read.
-    return b"event: %b\ndata: %b\n\n" % (event.type.encode(), event.data)

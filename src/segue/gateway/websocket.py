@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, assert_never
 
@@ -24,10 +24,11 @@ from segue.gateway.sockets import text_frames, watch_peer
 from segue.history.cache import Slot
 from segue.protocol.capabilities import HEADER, capabilities_header
 from segue.protocol.codec import size_of
-from segue.protocol.events import in_lane, steer_failed
+from segue.protocol.events import Event, in_lane, steer_failed
+from segue.protocol.ids import parse_response_id
 from segue.protocol.lanes import DEFAULT_LANE, tag
-from segue.protocol.problems import Problem, Refused
-from segue.protocol.requests import Steer
+from segue.protocol.problems import Problem, Refused, events_gone
+from segue.protocol.requests import Create, Resume, Steer
 from segue.protocol.session import (
     Cancel,
     Close,
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
 
 
 _log = logging.getLogger("segue.gateway")
+
+#: The events after which a response can be continued.
+_GOOD = frozenset({"response.completed", "response.incomplete"})
 
 #: How often a peer is asked for life while nothing is read from it.
 _PROBE_S = 30.0
@@ -96,7 +100,7 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._session = Session(limits, self._loop.time())
         self._turns: set[asyncio.Task[None]] = set()
-        self._runs: dict[str, Run] = {}  # by lane
+        self._runs: dict[str, Run | str] = {}  # what runs, by lane; of a kept turn its id
         self._held: dict[int, Slot] = {}  # parents of forks, by the number of the request
         self._order = asyncio.Lock()
         self._room = asyncio.Event()  # set whenever the queue may have room again
@@ -154,7 +158,11 @@ class Connection:
         try:
             await asyncio.gather(*self._turns, *others, return_exceptions=True)
         finally:
-            cache = self._gateway.cache
+            cache, grace_s = self._gateway.cache, self._gateway.config.server.grace_s
+            for lane in self._session.lanes if grace_s else ():
+                turn = cache.held((self, lane))
+                if turn is not None and not turn.stored:
+                    self._gateway.parking.park(self._tenant, turn, self._gateway.clock() + grace_s)
             for slot in (*((self, lane) for lane in self._session.lanes), *self._held.values()):
                 cache.drop_slot(slot)
 
@@ -184,7 +192,10 @@ class Connection:
             case GiveBack():
                 await self._give_back(effect.steer)
             case Evict():
-                self._gateway.cache.drop_slot((self, effect.lane), effect.response_id)
+                turn = self._gateway.cache.held((self, effect.lane))
+                if turn is not None and turn.id == effect.response_id:
+                    self._gateway.cache.drop_slot((self, effect.lane))
+                    self._gateway.parking.drop(self._tenant, effect.response_id)
             case Cancel():
                 self._cancel_turns()
             case Close():
@@ -229,31 +240,71 @@ class Connection:
 
     async def _stream(self, start: Start) -> LaneInput:
         """Send a turn's events; returns what the turn means for its lane."""
-        lane, held = start.lane, self._held.get(start.number)
-        others: list[Slot] = [(self, name) for name in self._session.lanes if name != lane]
-        if held is not None:
-            others.append(held)
-        caller = Caller(self._tenant, self._meter, (self, lane), others, self._credential)
-        run = self._runs[lane] = self._gateway.executor.run(start.create, caller)
-        suffix = tag(lane)
+        suffix = tag(start.lane)
+        last: Event | None = None
         events = size = 0
         try:
-            async with aclosing(run.events()) as batches:
+            async with aclosing(await self._open(start)) as batches:
                 async for batch in batches:
+                    last = batch[-1]
                     payloads = [in_lane(event.data, suffix) for event in batch]
                     await self._send(payloads)
                     events += len(payloads)
                     size += sum(map(len, payloads))
+            if last is None and isinstance(start.request, Resume):  # or its client would wait for ever
+                await self._refuse(events_gone(start.request.response_id), start.lane)
         except Refused as refused:
-            await self._refuse(refused.problem, lane)
+            await self._refuse(refused.problem, start.lane)
+            last = None
         finally:
             self._meter.sent(events, size)
-            del self._runs[lane]
+            self._runs.pop(start.lane, None)
+            held = self._held.pop(start.number, None)
             if held is not None:
-                del self._held[start.number]
                 self._gateway.cache.drop_slot(held)
-        good = run.finished is not None and run.finished.status != "failed"
-        return LaneInput.SUCCEEDED if good else LaneInput.FAILED
+        return LaneInput.SUCCEEDED if last is not None and last.type in _GOOD else LaneInput.FAILED
+
+    async def _open(self, start: Start) -> AsyncGenerator[Sequence[Event], None]:
+        """Begin a turn, or go on with one, and return its events. Raises `Refused`."""
+        lane, request = start.lane, start.request
+        if isinstance(request, Resume):
+            after = -1 if request.starting_after is None else request.starting_after
+            return self._follow(lane, request.response_id, after)
+        caller = Caller(self._tenant, self._meter, (self, lane), self._others(start), self._credential)
+        if request.kept:
+            response_id = await self._gateway.keeper.create(request, caller)
+            return self._follow(lane, response_id, -1)
+        run = self._runs[lane] = self._gateway.executor.run(request, caller)
+        return run.events()
+
+    def _others(self, start: Start) -> list[Slot]:
+        """Return where else a parent may be: in another lane, held for this fork, parked by a lost connection."""
+        others: list[Slot] = [(self, name) for name in self._session.lanes if name != start.lane]
+        held = self._held.get(start.number)
+        if held is not None:
+            others.append(held)
+        if isinstance(start.request, Create) and start.request.previous_response_id is not None:
+            others.append(self._gateway.parking.slot(self._tenant, start.request.previous_response_id))
+        return others
+
+    async def _follow(self, lane: str, response_id: str, after: int) -> AsyncGenerator[Sequence[Event], None]:
+        """Yield the events of a kept turn; when it has ended well it is the lane's latest, before the client knows."""
+        self._runs[lane] = response_id
+        async with aclosing(self._gateway.keeper.follow(self._tenant, response_id, after)) as batches:
+            async for batch in batches:
+                if batch[-1].type in _GOOD:
+                    self._adopt(lane, response_id)
+                yield batch
+
+    def _adopt(self, lane: str, response_id: str) -> None:
+        cache, ident = self._gateway.cache, parse_response_id(response_id)
+        turn = cache.held(self._gateway.parking.slot(self._tenant, response_id))
+        if turn is None and ident is not None:
+            turn = cache.shared(self._tenant, ident, self._gateway.clock())
+        if turn is None:
+            cache.drop_slot((self, lane))
+        else:
+            cache.put_slot(self._tenant, (self, lane), turn)
 
     # --- timers ------------------------------------------------------------------------------------------------------
 
@@ -283,7 +334,8 @@ class Connection:
     async def _give_back(self, steer: Steer) -> None:
         """Refuse to steer, in the lane of the response that was meant."""
         target = steer.previous_response_id
-        lane = next((lane for lane, run in self._runs.items() if run.response_id == target), DEFAULT_LANE)
+        running = {run if isinstance(run, str) else run.response_id: lane for lane, run in self._runs.items()}
+        lane = running.get(target, DEFAULT_LANE)
         payload = in_lane(steer_failed(steer), tag(lane))
         await self._send([payload])
         self._meter.sent(1, len(payload))

@@ -81,6 +81,11 @@ class Cache:
         places = () if held is None else held.at.get(response_id, ())
         return next((place.turn for place in places if place.turn.stored), None)
 
+    def held(self, slot: Slot) -> Turn | None:
+        """Return whatever a slot holds, without using it."""
+        entry = self._slots.get(slot)
+        return None if entry is None else entry[1].turn
+
     def put_slot(self, tenant: str, slot: Slot, turn: Turn) -> None:
         """Make `turn` the latest response of a lane; what the slot held before is superseded."""
         place = _Place(turn, slot)

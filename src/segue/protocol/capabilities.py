@@ -14,7 +14,7 @@ from segue.protocol.lanes import Bounds, Profile
 #: The header that mirrors the object; it is on the answer to an upgrade, so that a client knows before it says a word.
 HEADER = "Segue-Capabilities"
 
-Extension = Literal["lanes", "warm_up"]
+Extension = Literal["lanes", "warm_up", "background", "resume", "idempotency", "grace"]
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +27,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     connection_age_s: float
     connection_idle_s: float
     retention_s: float
+    events_s: float
+    resume_s: float
+    grace_s: float
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,9 +42,10 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     extensions: tuple[Extension, ...]
 
 
-def extensions(bounds: Bounds) -> tuple[Extension, ...]:
-    """Return what connections with these bounds offer beyond Open Responses."""
-    return ("lanes", "warm_up") if bounds.names else ("warm_up",)
+def extensions(bounds: Bounds, grace_s: float) -> tuple[Extension, ...]:
+    """Return what a gateway with these settings offers beyond Open Responses."""
+    offered: tuple[Extension, ...] = ("warm_up", "background", "resume", "idempotency")
+    return (*(("lanes",) if bounds.names else ()), *offered, *(("grace",) if grace_s else ()))
 
 
 def encode_capabilities(capabilities: Capabilities) -> bytes:

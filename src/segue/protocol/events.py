@@ -201,6 +201,18 @@ def in_lane(data: bytes, tag: bytes) -> bytes:
     return (data if data.endswith(b"}") else data.rstrip())[:-1] + tag
 
 
+class _Carrier(msgspec.Struct):
+    response: msgspec.Raw
+
+
+_carriers = msgspec.json.Decoder(_Carrier)
+
+
+def response_of(event: Event) -> bytes:
+    """Return the response object that an event of ours carries."""
+    return bytes(_carriers.decode(event.data).response)
+
+
 class _ErrorBody(msgspec.Struct, frozen=True):
     type: str
     code: str

@@ -36,6 +36,9 @@ Code = Literal[
     "websocket_connection_limit_reached",
     "websocket_stream_limit_reached",
     "invalid_stream_id",
+    "response_events_gone",
+    "response_not_cancellable",
+    "idempotency_key_reused",
     "context_length_exceeded",
     "server_overloaded",
     "rate_limit_exceeded",
@@ -105,6 +108,29 @@ def previous_response_not_found(response_id: str) -> Problem:
 def response_not_found(response_id: str) -> Problem:
     """There is no such stored response for this tenant."""
     return Problem("response_not_found", f"Response with id {quoted(response_id)} not found.", "response_id")
+
+
+def events_gone(response_id: str) -> Problem:
+    """A stream cannot be resumed: its events are not kept, no longer, or not from there."""
+    message = (
+        f"The events of response {quoted(response_id)} after that number are not kept, or no longer. "
+        "If the response was stored, retrieve it without stream; else send the turn again."
+    )
+    return Problem("response_events_gone", message, "starting_after")
+
+
+def not_cancellable(response_id: str) -> Problem:
+    """Only a background response can be cancelled by its id."""
+    message = (
+        f"Response {quoted(response_id)} is not a background response. Close its connection to cancel a turn that runs."
+    )
+    return Problem("response_not_cancellable", message, "response_id")
+
+
+def key_reused() -> Problem:
+    """The same key came with another request."""
+    message = "This idempotency key was used with another request. Use a new key for each request."
+    return Problem("idempotency_key_reused", message, "segue.idempotency_key")
 
 
 def tool_call_not_found(call_id: str, index: int) -> Problem:

@@ -7,12 +7,13 @@ knows the history, the models on offer or the transport's state; the executor ch
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Raw
 
-from segue.protocol.codec import decode, decode_value, size_of
+from segue.protocol.codec import decode, decode_value, encode, size_of
 from segue.protocol.items import Input, parse_input
 from segue.protocol.lanes import DEFAULT_LANE, read_stream_id
 from segue.protocol.problems import Problem, missing, unknown_type, unsupported
@@ -50,6 +51,17 @@ class _Reasoning(msgspec.Struct):
     summary: str | None = None
 
 
+class _Segue(msgspec.Struct):
+    """What is not of the API: asked for under this product's own name, so that nobody else meets it."""
+
+    resume: bool | None = None
+    idempotency_key: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+
+
+class _CacheOptions(msgspec.Struct):
+    prewarm: bool | None = None
+
+
 class _StreamOptions(msgspec.Struct):
     include_obfuscation: bool | None = None
 
@@ -73,6 +85,8 @@ class _Wire(msgspec.Struct, kw_only=True):
     stream_options: _StreamOptions | None = None
     background: bool | None = None
     generate: bool | None = None
+    prompt_cache_options: _CacheOptions | None = None
+    segue: _Segue | None = None
     stream_id: Raw = _NULL
     conversation: Raw = _NULL
     prompt: Raw = _NULL
@@ -125,7 +139,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 class Create(msgspec.Struct, frozen=True, kw_only=True):
     """One request to make a response, checked as far as it can be without state.
 
-    `size_bytes` is the length of the message it came in, for bounding queues.
+    `size_bytes` is the length of the message it came in, for bounding queues. A `resumable` turn outlives its client's
+    connection for a while; so does one with an `idempotency_key`, which may be asked for again; a `background` one runs
+    to its end.
     """
 
     settings: Settings
@@ -134,7 +150,20 @@ class Create(msgspec.Struct, frozen=True, kw_only=True):
     store: bool = True
     stream: bool = False
     generate: bool = True
+    background: bool = False
+    resumable: bool = False
+    idempotency_key: str | None = None
     size_bytes: int = 0
+
+    @property
+    def kept(self) -> bool:
+        """True if the turn runs apart from whoever asked for it, and its events are kept."""
+        return self.background or self.resumable or self.idempotency_key is not None
+
+    def digest(self) -> bytes:
+        """Return what is the same for two requests that ask for the same response."""
+        whole = (self.settings, self.previous_response_id, self.store, self.generate, self.background)
+        return hashlib.sha256(b"\0".join((encode(whole), *self.input.items))).digest()
 
 
 class Steer(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,10 +173,17 @@ class Steer(msgspec.Struct, frozen=True, kw_only=True):
     input: Raw = _NULL
 
 
+class Resume(msgspec.Struct, frozen=True, kw_only=True):
+    """A `segue.resume`: send the events of this response that follow a number, and go on with those to come."""
+
+    response_id: str
+    starting_after: Annotated[int, Meta(ge=-1)] | None = None
+
+
 class Message(msgspec.Struct, frozen=True):
     """One client message of WebSocket mode: what it asks for, or what is wrong with it, and the lane it is for."""
 
-    request: Create | Steer | Problem
+    request: Create | Resume | Steer | Problem
     lane: str = DEFAULT_LANE
 
 
@@ -159,6 +195,7 @@ class _Head(msgspec.Struct):
 _heads = msgspec.json.Decoder(_Head)
 _wires = msgspec.json.Decoder(_Wire)
 _steers = msgspec.json.Decoder(Steer)
+_resumes = msgspec.json.Decoder(Resume)
 
 #: What is checked of the fields that are kept as whole values, with more in them than we know.
 _SHAPES: dict[str, msgspec.json.Decoder[Any]] = {
@@ -183,17 +220,26 @@ def parse_message(data: bytes | str) -> Message:
     head = decode(data, _heads)
     if isinstance(head, Problem):
         return Message(head)
-    if head.type is None:
-        return Message(missing("type"))
-    if head.type == "response.steer":
-        steer = decode(data, _steers)
-        return Message(steer)
-    if head.type != "response.create":
-        return Message(unknown_type(head.type))
+    match head.type:
+        case None:
+            return Message(missing("type"))
+        case "response.steer":
+            steer = decode(data, _steers)
+            return Message(steer)
+        case "response.create" | "segue.resume":
+            return _parse_for_lane(data, head)
+        case _:
+            return Message(unknown_type(head.type))
+
+
+def _parse_for_lane(data: bytes | str, head: _Head) -> Message:
     lane = read_stream_id(head.stream_id)
     if isinstance(lane, Problem):
         return Message(lane)
-    return Message(parse_create(data, "websocket"), lane)
+    if head.type == "response.create":
+        return Message(parse_create(data, "websocket"), lane)
+    resume = decode(data, _resumes)
+    return Message(resume, lane)
 
 
 def parse_create(data: bytes | str, transport: Transport) -> Create | Problem:
@@ -210,15 +256,20 @@ def parse_create(data: bytes | str, transport: Transport) -> Create | Problem:
     parsed = Input() if wire.input == _NULL else parse_input(wire.input)
     if isinstance(parsed, Problem):
         return parsed
-    if not parsed.items and wire.previous_response_id is None and wire.generate is not False:
+    generate = wire.generate is not False and not (wire.prompt_cache_options and wire.prompt_cache_options.prewarm)
+    if not parsed.items and wire.previous_response_id is None and generate:
         return missing("input")
+    extras = wire.segue or _Segue()
     return Create(
         settings=settings,
         input=parsed,
         previous_response_id=wire.previous_response_id,
         store=wire.store is not False,
         stream=bool(wire.stream),
-        generate=wire.generate is not False,
+        generate=generate,
+        background=bool(wire.background),
+        resumable=bool(extras.resume),
+        idempotency_key=extras.idempotency_key,
         size_bytes=size_of(data),
     )
 
@@ -229,10 +280,12 @@ def _refuse(wire: _Wire, transport: Transport) -> Problem | None:
             return unsupported(name, advice)
     if transport == "http" and wire.stream_id != _NULL:
         return unsupported("stream_id", "lanes are for WebSocket mode; each HTTP request is on its own anyway")
-    if wire.background:
-        if transport == "websocket":
-            return unsupported("background", "a WebSocket response is never a background one; leave it out")
-        return unsupported("background", "run the turn in the foreground, with stream=true for a long one")
+    if wire.background and transport == "websocket":
+        return unsupported("background", "a WebSocket response is never a background one; leave it out")
+    if wire.background and wire.store is False:
+        return unsupported(
+            "background", "a background response is stored, so that it can be asked for; leave store out"
+        )
     if not wire.model:
         return missing("model")
     return None

@@ -17,9 +17,9 @@ from segue.protocol.ids import ResponseId
 from segue.protocol.items import Item
 from segue.protocol.requests import Settings
 
-Status = Literal["in_progress", "completed", "incomplete", "failed"]
+Status = Literal["in_progress", "completed", "incomplete", "failed", "cancelled"]
 #: Statuses after which nothing of a response changes any more.
-TerminalStatus = Literal["completed", "incomplete", "failed"]
+TerminalStatus = Literal["completed", "incomplete", "failed", "cancelled"]
 
 
 class _CachedTokens(msgspec.Struct, frozen=True):
@@ -107,7 +107,7 @@ class _Echo(msgspec.Struct, frozen=True, kw_only=True):
     prompt_cache_key: str | None
 
 
-def encode_echo(settings: Settings, *, store: bool) -> bytes:
+def encode_echo(settings: Settings, *, store: bool, background: bool = False) -> bytes:
     """Return the echo of the request as a JSON object. O(settings), once per turn."""
     tier = settings.service_tier
     return encode(
@@ -128,7 +128,7 @@ def encode_echo(settings: Settings, *, store: bool) -> bytes:
             max_output_tokens=settings.max_output_tokens,
             max_tool_calls=settings.max_tool_calls,
             store=store,
-            background=False,
+            background=background,
             service_tier="default" if tier in {None, "auto"} else str(tier),
             metadata=settings.metadata,
             safety_identifier=settings.safety_identifier,

@@ -30,7 +30,7 @@ import msgspec
 from segue.protocol.codec import size_of
 from segue.protocol.lanes import BOUNDS, DEFAULT_LANE, Bounds
 from segue.protocol.problems import Problem, connection_limit, shutting_down, stream_limit, unsupported
-from segue.protocol.requests import Create, Steer, parse_message
+from segue.protocol.requests import Create, Resume, Steer, parse_message
 
 CLOSE_GOING_AWAY = 1001
 CLOSE_UNSUPPORTED_DATA = 1003
@@ -62,10 +62,10 @@ class Hold(msgspec.Struct, frozen=True):
 
 
 class Start(msgspec.Struct, frozen=True):
-    """Run this turn; report its end with `Session.ended`. `number` counts the requests of the connection."""
+    """Run this turn, or go on with one; report its end with `Session.ended`. `number` counts the requests."""
 
     lane: str
-    create: Create
+    request: Create | Resume
     number: int
 
 
@@ -208,7 +208,7 @@ class LocalProtocolError(Exception):
 class _Request(NamedTuple):
     """What waits in a queue: the request, what it takes there, and its number."""
 
-    what: Create | Problem
+    what: Create | Resume | Problem
     size: int
     number: int
 
@@ -367,14 +367,14 @@ class Session:
             what, _, number = lane.queue[0]
             if self._phase is Phase.CLOSING:
                 effects.append(self._say_farewell(name))
-            elif isinstance(what, Create):
+            elif isinstance(what, Create | Resume):
                 if self._running >= self._limits.lanes.in_flight or (self._ready and not first):
                     lane.state = LaneState.READY
                     self._ready.append(name)
                     return effects
                 self._dequeue(lane)
                 lane.state = LaneState.RUNNING
-                lane.parent = what.previous_response_id
+                lane.parent = what.previous_response_id if isinstance(what, Create) else None
                 self._running += 1
                 return [*effects, Start(name, what, number)]
             else:

@@ -94,7 +94,9 @@ class TurnStream:
         )
         output = tuple(self._output)
         response = encode_response(head, output, self._echo)
-        terminal = response_event(f"response.{ended.status}", response, self._number)
+        # The API has no event for a response that was cancelled; one that was cut short is what clients know.
+        kind = "incomplete" if ended.status == "cancelled" else ended.status
+        terminal = response_event(f"response.{kind}", response, self._number)
         return Finished(head, output, response, terminal)
 
     def _judge(self, ended: Ended) -> Ended:
@@ -102,6 +104,8 @@ class TurnStream:
         if ended.status == "failed":
             failure = ended.error or Failure("upstream_error", "The upstream failed without saying why.")
             return Ended("failed", ended.usage, failure)
+        if ended.status == "cancelled":
+            return Ended("cancelled", ended.usage)
         if self._added != len(self._output):
             return self._broken("The upstream ended its response with an output item left open.", ended)
         if ended.status == "completed":

@@ -1,0 +1,65 @@
+"""Unstored turns that outlive their connection for a while, so that the same tenant can go on from another one.
+
+They stay in the memory budget like every turn, under a slot of their own, and nowhere else. Not here: when a turn is
+parked, which its connection decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from segue.history.cache import Cache, Slot
+from segue.history.chains import Turn
+
+
+class Parking:
+    """The parked turns of all tenants; `clock` gives unix seconds."""
+
+    def __init__(self, cache: Cache, clock: Callable[[], float]) -> None:
+        self._cache = cache
+        self._clock = clock
+        self._until: dict[Slot, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    @staticmethod
+    def slot(tenant: str, response_id: str) -> Slot:
+        """Return where a turn is when it is parked."""
+        return (("parked", tenant), response_id)
+
+    def park(self, tenant: str, turn: Turn, expires_at: float) -> None:
+        """Keep a turn until then, or longer if it is already parked for longer."""
+        slot = self.slot(tenant, turn.id)
+        if self._cache.held(slot) is not turn:
+            self._cache.put_slot(tenant, slot, turn)
+        self._until[slot] = max(expires_at, self._until.get(slot, expires_at))
+        self._arm()
+
+    def drop(self, tenant: str, response_id: str) -> None:
+        """Forget a turn, parked or not."""
+        slot = self.slot(tenant, response_id)
+        self._until.pop(slot, None)
+        self._cache.drop_slot(slot)
+
+    def purge(self) -> None:
+        """Forget the turns whose time has come."""
+        now = self._clock()
+        for slot in [slot for slot, expires_at in self._until.items() if expires_at <= now]:
+            del self._until[slot]
+            self._cache.drop_slot(slot)
+
+    def close(self) -> None:
+        """Stop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _arm(self) -> None:
+        """See to it that nothing stays much longer than it may."""
+        if self._timer is None and self._until:
+            delay = max(0.0, min(self._until.values()) - self._clock())
+            self._timer = asyncio.get_running_loop().call_later(delay, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.purge()
+        self._arm()

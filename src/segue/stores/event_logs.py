@@ -1,0 +1,176 @@
+"""Where the events of turns are kept that can be resumed: the interface, and its form in memory.
+
+The interface is asynchronous and every call is atomic, so that a shared store can stand behind it. A log is opened
+before its turn begins, gets batches while it runs, is ended, and is forgotten at the time said then. Whoever follows a
+log gets each event after a number once, in order, then the live ones, until the end. In memory a writer waits for its
+followers once its log is full; without followers the oldest events are dropped. Not here: records (`interface`), and
+what a turn is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Sequence
+from typing import Protocol
+
+from segue.protocol.event_log import EventLog
+from segue.protocol.events import Event
+from segue.protocol.ids import ResponseId
+
+#: How much a follower is given at once.
+PAGE_BYTES = 256 * 1024
+
+
+class EventsGone(Exception):
+    """There is no such log for this tenant, or the events asked for are no longer in it."""
+
+
+class EventLogs(Protocol):
+    """A place for the events of turns. Another tenant's log looks like none."""
+
+    async def open(self, tenant: str, response_id: ResponseId) -> None:
+        """Begin an empty log."""
+
+    async def room(self, tenant: str, response_id: ResponseId) -> None:
+        """Wait until the log may grow; what must go for that is dropped. May return at once."""
+
+    async def append(self, tenant: str, response_id: ResponseId, events: Sequence[Event]) -> None:
+        """Add events, at once, whether there is room or not. A log that is gone swallows them."""
+
+    async def end(self, tenant: str, response_id: ResponseId, expires_at: float) -> None:
+        """Say that nothing follows, and until when the log is kept (unix seconds)."""
+
+    async def drop(self, tenant: str, response_id: ResponseId) -> None:
+        """Forget the log; its followers are told that it is gone."""
+
+    async def latest(self, tenant: str, response_id: ResponseId) -> Event | None:
+        """Return the latest event that carries the response object; None if there is none."""
+
+    def follow(self, tenant: str, response_id: ResponseId, after: int) -> AsyncGenerator[Sequence[Event], None]:
+        """Yield the events with a number above `after`, those to come too, until the end. Raises `EventsGone`."""
+
+    async def purge(self, now: float) -> None:
+        """Forget the logs whose time has come."""
+
+
+class _Follower:
+    __slots__ = ("next",)
+
+    def __init__(self, number: int) -> None:
+        self.next = number
+
+
+class _Log:
+    __slots__ = ("changed", "dropped", "ended", "events", "followers")
+
+    def __init__(self) -> None:
+        self.events = EventLog()
+        self.ended = False
+        self.dropped = False
+        self.followers: set[_Follower] = set()
+        self.changed = asyncio.Event()
+
+    def wake(self) -> None:
+        """Let whoever waits look again."""
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+
+_Key = tuple[str, ResponseId]
+
+
+class MemoryEventLogs:
+    """Event logs in this process, under one budget. Running logs share it evenly; ended ones go before it is passed."""
+
+    def __init__(self, budget_bytes: int, log_bytes: int) -> None:
+        self._budget_bytes = budget_bytes
+        self._log_bytes = log_bytes
+        self._logs: dict[_Key, _Log] = {}
+        self._ended: OrderedDict[_Key, float] = OrderedDict()
+        self.size_bytes = 0
+
+    async def open(self, tenant: str, response_id: ResponseId) -> None:
+        """Begin an empty log."""
+        assert (tenant, response_id) not in self._logs, "a response has one log"
+        self._logs[tenant, response_id] = _Log()
+
+    async def room(self, tenant: str, response_id: ResponseId) -> None:
+        """Wait for the slowest follower of a log that is full."""
+        log = self._logs.get((tenant, response_id))
+        while log is not None and not log.dropped:
+            running = len(self._logs) - len(self._ended)
+            limit = min(self._log_bytes, self._budget_bytes // max(1, running))
+            size = log.events.size_bytes
+            log.events.trim(limit, min((one.next for one in log.followers), default=log.events.next))
+            self.size_bytes += log.events.size_bytes - size
+            if log.events.size_bytes <= limit:
+                return
+            await log.changed.wait()
+
+    async def append(self, tenant: str, response_id: ResponseId, events: Sequence[Event]) -> None:
+        """Add events and wake the followers."""
+        log = self._logs.get((tenant, response_id))
+        if log is None:
+            return
+        size = log.events.size_bytes
+        log.events.append(events)
+        self.size_bytes += log.events.size_bytes - size
+        log.wake()
+        while self.size_bytes > self._budget_bytes and self._ended:
+            self._drop(next(iter(self._ended)))
+
+    async def end(self, tenant: str, response_id: ResponseId, expires_at: float) -> None:
+        """Say that nothing follows."""
+        log = self._logs.get((tenant, response_id))
+        if log is not None:
+            log.ended = True
+            self._ended[tenant, response_id] = expires_at
+            log.wake()
+
+    async def drop(self, tenant: str, response_id: ResponseId) -> None:
+        """Forget the log."""
+        self._drop((tenant, response_id))
+
+    async def latest(self, tenant: str, response_id: ResponseId) -> Event | None:
+        """Return the latest event that carries the response object."""
+        log = self._logs.get((tenant, response_id))
+        return None if log is None else log.events.latest
+
+    async def follow(self, tenant: str, response_id: ResponseId, after: int) -> AsyncGenerator[Sequence[Event], None]:
+        """Yield what follows `after`; asking for the next page says that the last one has been taken."""
+        log = self._logs.get((tenant, response_id))
+        if log is None or after >= log.events.next:
+            raise EventsGone
+        follower = _Follower(after + 1)
+        log.followers.add(follower)
+        try:
+            while True:
+                changed = log.changed
+                page = log.events.after(follower.next - 1, PAGE_BYTES)
+                if page is None or log.dropped:
+                    raise EventsGone
+                if page:
+                    yield page
+                    follower.next += len(page)
+                    log.wake()
+                elif log.ended:
+                    return
+                else:
+                    await changed.wait()
+        finally:
+            log.followers.discard(follower)
+            log.wake()
+
+    async def purge(self, now: float) -> None:
+        """Forget the logs whose time has come."""
+        for key in [key for key, expires_at in self._ended.items() if expires_at <= now]:
+            self._drop(key)
+
+    def _drop(self, key: _Key) -> None:
+        log = self._logs.pop(key, None)
+        self._ended.pop(key, None)
+        if log is not None:
+            self.size_bytes -= log.events.size_bytes
+            log.dropped = True
+            log.wake()

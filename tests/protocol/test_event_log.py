@@ -1,0 +1,59 @@
+"""The log of one response's events: what it gives back, and what it drops."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segue.protocol.event_log import EVENT_OVERHEAD_BYTES, EventLog
+from segue.protocol.events import Event
+
+
+def events(sizes: list[int], first: int = 0) -> list[Event]:
+    return [Event("response.output_text.delta", b"x" * size, first + index) for index, size in enumerate(sizes)]
+
+
+sizes = st.lists(st.integers(0, 2000), max_size=30)
+
+
+@given(st.lists(sizes, max_size=8), st.integers(-1, 100), st.integers(0, 3000))
+def test_pages_after_a_number_are_exactly_the_rest(batches: list[list[int]], after: int, page: int) -> None:
+    """However it was added and in whatever pages it is asked for."""
+    log = EventLog()
+    added: list[Event] = []
+    for batch in batches:
+        added += events(batch, log.next)
+        log.append(added[log.next :])
+    got: list[Event] = []
+    while found := log.after(after + len(got), page):
+        got += found
+    assert got == added[after + 1 :]
+
+
+@given(sizes, st.integers(0, 40_000), st.integers(0, 40))
+def test_trimming_drops_the_oldest_and_no_more_than_needed(batch: list[int], limit: int, floor: int) -> None:
+    """Never what is from the floor on; what was dropped is said to be gone, not skipped."""
+    log, added = EventLog(), events(batch)
+    log.append(added)
+    log.trim(limit, floor)
+    kept = added[log.first :]
+    assert log.size_bytes == sum(len(event.data) + EVENT_OVERHEAD_BYTES for event in kept)
+    assert log.next == len(added)
+    assert log.size_bytes <= limit or log.first in {floor, len(added)} or log.first >= floor
+    if log.first:
+        assert log.first <= floor
+        assert log.size_bytes + len(added[log.first - 1].data) + EVENT_OVERHEAD_BYTES > limit
+        assert log.after(log.first - 2, 1) is None
+    assert list(log.after(log.first - 1, 10**9) or ()) == kept
+
+
+def test_the_latest_event_with_the_response_outlives_the_rest() -> None:
+    """It says what has become of the response."""
+    log = EventLog()
+    created = Event("response.created", b"{}", 0)
+    log.append([created, *events([5, 5], 1)])
+    log.trim(0, 3)
+    assert log.latest is created
+    end = Event("response.completed", b"{}", 3)
+    log.append([end])
+    assert log.latest is end

@@ -1,0 +1,146 @@
+"""Where events are kept: what followers get, when writers wait, and what is forgotten when."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from segue.protocol.events import Event
+from segue.protocol.ids import ResponseId
+from segue.stores.event_logs import EventLogs, EventsGone, MemoryEventLogs
+
+ONE, TWO = ResponseId("resp_1"), ResponseId("resp_2")
+KIB = 1024
+
+
+def events(first: int, count: int, size: int = 10) -> list[Event]:
+    return [Event("response.output_text.delta", b"x" * size, number) for number in range(first, first + count)]
+
+
+async def collect(logs: EventLogs, after: int, tenant: str = "a", ident: ResponseId = ONE) -> list[int]:
+    return [event.sequence_number async for batch in logs.follow(tenant, ident, after) for event in batch]
+
+
+@pytest.fixture
+async def logs() -> MemoryEventLogs:
+    made = MemoryEventLogs(64 * KIB, 16 * KIB)
+    await made.open("a", ONE)
+    return made
+
+
+@pytest.mark.parametrize("after", [-1, 0, 3, 6])
+async def test_a_follower_gets_what_it_lacks_and_then_what_comes(logs: MemoryEventLogs, after: int) -> None:
+    await logs.append("a", ONE, events(0, 7))
+    following = asyncio.create_task(collect(logs, after))
+    await asyncio.sleep(0)
+    await logs.append("a", ONE, events(7, 3))
+    await logs.append("a", ONE, events(10, 1))
+    await logs.end("a", ONE, 100)
+    assert await following == list(range(after + 1, 11))
+    assert await collect(logs, after) == list(range(after + 1, 11))
+
+
+async def test_followers_do_not_disturb_each_other(logs: MemoryEventLogs) -> None:
+    followers = [asyncio.create_task(collect(logs, -1)) for _ in range(3)]
+    await asyncio.sleep(0)
+    followers[0].cancel()
+    await logs.append("a", ONE, events(0, 2))
+    await logs.end("a", ONE, 100)
+    assert [await follower for follower in followers[1:]] == [[0, 1], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("tenant", "ident", "after"), [("b", ONE, -1), ("a", TWO, -1), ("a", ONE, 2), ("a", ONE, 99), ("b", TWO, 0)]
+)
+async def test_what_is_not_there_is_gone(logs: MemoryEventLogs, tenant: str, ident: ResponseId, after: int) -> None:
+    """Another tenant's log like one that never was; a number that was never given, too."""
+    await logs.append("a", ONE, events(0, 2))
+    with pytest.raises(EventsGone):
+        await collect(logs, after, tenant, ident)
+    assert await logs.latest("b", ONE) is None
+
+
+async def test_without_followers_a_full_log_drops_its_oldest_events(logs: MemoryEventLogs) -> None:
+    for number in range(0, 40, 2):
+        await logs.room("a", ONE)
+        await logs.append("a", ONE, events(number, 2, KIB))
+    await logs.end("a", ONE, 100)
+    assert logs.size_bytes <= 16 * KIB + 2 * (KIB + 256)
+    with pytest.raises(EventsGone):
+        await collect(logs, -1)
+    assert (await collect(logs, 30)) == list(range(31, 40))
+
+
+async def test_a_writer_waits_for_the_slowest_follower(logs: MemoryEventLogs) -> None:
+    await logs.append("a", ONE, events(0, 20, KIB))
+    following = logs.follow("a", ONE, -1)
+    first = await anext(following)
+    waiting = asyncio.create_task(logs.room("a", ONE))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    asking: asyncio.Task[Sequence[Event]] = asyncio.create_task(anext(following))
+    await waiting
+    await logs.append("a", ONE, events(20, 1))
+    assert [event.sequence_number for event in (*first, *await asking)] == list(range(21))
+    await following.aclose()
+
+
+async def test_a_follower_that_leaves_lets_the_writer_go_on(logs: MemoryEventLogs) -> None:
+    await logs.append("a", ONE, events(0, 20, KIB))
+    following = logs.follow("a", ONE, -1)
+    await anext(following)
+    waiting = asyncio.create_task(logs.room("a", ONE))
+    await asyncio.sleep(0)
+    await following.aclose()
+    await waiting
+
+
+async def test_a_log_that_is_dropped_tells_its_followers(logs: MemoryEventLogs) -> None:
+    following = asyncio.create_task(collect(logs, -1))
+    await asyncio.sleep(0)
+    await logs.append("a", ONE, events(0, 1))
+    await logs.drop("a", ONE)
+    with pytest.raises(EventsGone):
+        await following
+    await logs.append("a", ONE, events(1, 1))
+    await logs.room("a", ONE)
+    await logs.end("a", ONE, 100)
+    assert logs.size_bytes == 0
+
+
+async def test_ended_logs_go_before_the_budget_is_passed() -> None:
+    logs = MemoryEventLogs(8 * KIB, 8 * KIB)
+    for ident in (ONE, TWO):
+        await logs.open("a", ident)
+        await logs.append("a", ident, events(0, 5, KIB))
+        await logs.end("a", ident, 100)
+    assert await collect(logs, 3, ident=TWO) == [4]
+    with pytest.raises(EventsGone):
+        await collect(logs, 3, ident=ONE)
+
+
+async def test_running_logs_share_the_budget(logs: MemoryEventLogs) -> None:
+    names = [ResponseId(f"resp_x{number}") for number in range(15)]
+    for name in names:
+        await logs.open("a", name)
+    for name in names:
+        for number in range(10):
+            await logs.room("a", name)
+            await logs.append("a", name, events(number, 1, KIB))
+    assert logs.size_bytes <= 64 * KIB + 16 * (KIB + 256)
+
+
+async def test_a_log_is_forgotten_when_its_time_has_come(logs: MemoryEventLogs) -> None:
+    await logs.open("a", TWO)
+    await logs.append("a", ONE, events(0, 1))
+    await logs.end("a", ONE, 100)
+    await logs.purge(99.9)
+    assert await collect(logs, -1) == [0]
+    await logs.purge(100)
+    with pytest.raises(EventsGone):
+        await collect(logs, -1)
+    await logs.append("a", TWO, events(0, 1))  # it has not ended, so it is not old
+    await logs.end("a", TWO, 200)
+    assert await collect(logs, -1, ident=TWO) == [0]
