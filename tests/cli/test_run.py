@@ -85,6 +85,15 @@ async def test_without_a_gateway_there_is_one_in_the_process(tmp_path: Path) -> 
     assert names_in(tmp_path) == ["run.log", "segue.toml"]
 
 
+async def test_a_store_that_cannot_be_opened_is_said_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "segue.db").write_text("this is no database, and long enough to be sure of that " * 10)
+    (tmp_path / "segue.toml").write_text('[[route]]\nmount = "/openai"\ntarget = "self"\n')
+    status, printed, told = await output_of(segue_run("--", sys.executable, "-c", AGENT, "0"), tmp_path, b"{}")
+    assert (status, printed) == (2, "")
+    assert told.startswith("segue: cannot start: ")
+    assert len(told.splitlines()) == 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_signals_go_to_the_program_and_its_status_is_ours(number: signal.Signals, tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(

@@ -29,6 +29,8 @@ from segue.config import Config, ConfigError, Key, child_environment, replaced_v
 from segue.sidecar.agents import Launch, pointed_at
 from segue.sidecar.app import Settings, Sidecar
 from segue.sidecar.stats import Report, saved_share
+from segue.stores.interface import StoreError
+from segue.upstreams.local import Unavailable
 
 _NOT_FOUND = 127
 _NOT_EXECUTABLE = 126
@@ -53,7 +55,7 @@ def run_command(
     config = load_sidecar(path, gateways=gateways, key=key, port=0)
     try:
         return run(_run(command, config, find_config(path)))
-    except (OSError, ValueError, ssl.SSLError) as error:
+    except (StoreError, Unavailable, OSError, ValueError, ssl.SSLError) as error:
         raise ConfigError(f"cannot start: {error}") from error
 
 
