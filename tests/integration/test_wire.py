@@ -130,7 +130,7 @@ async def test_a_warm_up_makes_no_output_and_can_be_continued(start: Start, stor
     warm = await socket.ask(input="hi", generate=False, store=store)
     assert kinds(warm) == ["created", "in_progress", "completed"]
     assert warm.response is not None
-    assert (warm.response["output"], warm.response["usage"]["total_tokens"]) == ([], 0)
+    assert (warm.response["output"], warm.response["usage"]["output_tokens"]) == ([], 0)
     await socket.ask(input=[{**USER, "role": "developer"}], previous_response_id=warm.response["id"], store=store)
     assert gateway.seen() == [[USER, {**USER, "role": "developer"}]]
 

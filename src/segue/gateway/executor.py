@@ -34,7 +34,7 @@ from segue.protocol.requests import Create
 from segue.protocol.responses import Failure, encode_echo, usage
 from segue.protocol.turns import Finished, TurnStream
 from segue.stores.interface import ParentGone, Store, StoreError
-from segue.upstreams.interface import Batch, Secret, Upstream, UpstreamRequest
+from segue.upstreams.interface import Batch, Prefilling, Secret, Upstream, UpstreamRequest
 from segue.upstreams.router import Router
 
 _log = logging.getLogger("segue.gateway")
@@ -44,7 +44,6 @@ _BROKEN = Ended(
     "failed", error=Failure("server_error", "The upstream failed unexpectedly; the gateway's log has more.")
 )
 _NOT_STORED = Ended("failed", error=Failure("store_error", "The response could not be stored. Send the turn again."))
-_WARMED_UP = Ended("completed", usage(0, 0))
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -161,7 +160,7 @@ class Run:
                 request.response_id, _id_of(request.history.parent), echo, executor.clock()
             )
             waiting = stream.open()
-            batches = upstream.stream(request) if create.generate else _warm_up()
+            batches = upstream.stream(request) if create.generate else _warm_up(upstream, request)
             begun = create.background  # nobody waits to be told by a status: what is refused from here on has failed
             while stream.ended is None:
                 if begun and waiting:
@@ -311,9 +310,10 @@ class Run:
             cache.put_shared(caller.tenant, turn)
 
 
-async def _warm_up() -> AsyncGenerator[Batch, None]:
-    """Stand in for an upstream where nothing is to be generated (`generate: false`)."""
-    yield (_WARMED_UP,)
+async def _warm_up(upstream: Upstream, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
+    """Stand in for an upstream's stream where nothing is to be generated; one that can prefill does."""
+    counted = await upstream.prefill(request) if isinstance(upstream, Prefilling) else usage(0, 0)
+    yield (Ended("completed", counted),)
 
 
 async def _stop(batches: AsyncGenerator[Batch, None]) -> None:

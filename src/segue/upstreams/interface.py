@@ -14,7 +14,7 @@ The contract of `stream`, in order:
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -22,6 +22,7 @@ from segue.history.chains import History
 from segue.protocol.events import Ended, Event
 from segue.protocol.ids import ResponseId
 from segue.protocol.requests import Settings
+from segue.protocol.responses import Usage
 
 Batch = Sequence[Event | Ended]
 
@@ -71,3 +72,15 @@ class Upstream(Protocol):
 
     async def close(self) -> None:
         """Stop running turns and release everything."""
+
+
+@runtime_checkable
+class Prefilling(Protocol):
+    """An upstream that can get ready for a turn before it is asked for (`generate: false`). Not every one can."""
+
+    async def prefill(self, request: UpstreamRequest) -> Usage:
+        """Take in the history of a turn that is to make no output, for turns that will continue it.
+
+        What it keeps, it keeps under `request.response_id`. It may raise `Refused`, as `stream` may before it yields.
+        Returns the tokens it took in. Whoever awaits it may be cancelled; the work stops then.
+        """

@@ -114,6 +114,8 @@ class ScriptedUpstream:
         self._pace_s = pace_s
         #: Every request that began, newest last; only kept with a script.
         self.requests: list[UpstreamRequest] = []
+        #: Every history that was taken in without an answer being wanted (`generate: false`); only with a script.
+        self.prefilled: list[UpstreamRequest] = []
         #: Turns that began, and turns that were stopped before their end.
         self.started = 0
         self.cancelled = 0
@@ -136,6 +138,13 @@ class ScriptedUpstream:
             raise ScriptError("; ".join(self._misses))
         if self._script:
             raise ScriptError(f"{len(self._script)} scripted turns were never asked for")
+
+    async def prefill(self, request: UpstreamRequest) -> Usage:
+        """Note a turn that is to make no output; it takes none of the script's turns."""
+        if self._script is None:
+            return usage(sum(map(len, request.history.input)) // 4, 0)
+        self.prefilled.append(request)
+        return usage(sum(map(len, request.history.items())) // 4, 0)
 
     async def stream(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
         """Play the next turn."""
