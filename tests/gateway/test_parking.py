@@ -52,3 +52,16 @@ async def test_nobody_needs_to_ask_for_the_purge() -> None:
         await asyncio.sleep(0)
     assert cache.size_bytes == 0
     parking.close()
+
+
+async def test_what_has_less_time_than_others_leaves_before_them() -> None:
+    cache = Cache(1 << 20)
+    parking = Parking(cache, lambda: 100.0)
+    longer = turn("resp_2")
+    parking.park("a", longer, 1e6)
+    parking.park("a", turn(), 100)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert cache.held(parking.slot("a", "resp_1")) is None
+    assert cache.held(parking.slot("a", "resp_2")) is longer
+    parking.close()

@@ -121,6 +121,18 @@ async def test_ended_logs_go_before_the_budget_is_passed() -> None:
         await collect(logs, 3, ident=ONE)
 
 
+async def test_a_log_that_is_being_read_is_not_dropped_for_another() -> None:
+    logs = MemoryEventLogs(8 * KIB, 8 * KIB)
+    await logs.open("a", ONE)
+    await logs.append("a", ONE, events(0, 5, KIB))
+    await logs.end("a", ONE, 100)
+    reading = logs.follow("a", ONE, -1)
+    first = await anext(reading)
+    await logs.open("a", TWO)
+    await logs.append("a", TWO, events(0, 5, KIB))
+    assert len(first) + len([event async for batch in reading for event in batch]) == 5
+
+
 async def test_running_logs_share_the_budget(logs: MemoryEventLogs) -> None:
     names = [ResponseId(f"resp_x{number}") for number in range(15)]
     for name in names:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -52,15 +52,25 @@ class KeptRoutes:
         self, request: web.Request, create: Create, caller: Caller, meter: TransportMeter
     ) -> web.StreamResponse:
         """Begin a kept turn, or find the one its key stands for, and reply as the request wants it."""
-        keeper = self._gateway.keeper
         watch_peer(request)
-        response_id = await keeper.create(create, caller)
-        events = keeper.follow(caller.tenant, response_id, -1)
-        if create.stream:
-            return await self.stream(request, events, meter)
+        with self._gateway.turn_running():
+            response_id = await self._gateway.keeper.create(create, caller)
+            events = self._gateway.keeper.follow(caller.tenant, response_id, -1)
+            if create.stream:
+                return await self.stream(request, events, meter)
+            response = await self._whole(create, response_id, events, caller.tenant)
+            meter.sent(1, response.content_length or 0)
+            with suppress(ConnectionError):  # nobody is left to be told
+                await finish(request, response)
+            return response
+
+    async def _whole(
+        self, create: Create, response_id: ResponseId, events: AsyncGenerator[Sequence[Event], None], tenant: str
+    ) -> web.Response:
+        """Reply with the response object: of a background turn as it is, of another one when it has ended."""
         if create.background:
             await events.aclose()
-            latest = await keeper.latest(caller.tenant, response_id)
+            latest = await self._gateway.keeper.latest(tenant, response_id)
         else:
             latest = await _last(events)
         assert latest is not None, "a turn that has begun has an event that says so"
@@ -68,7 +78,6 @@ class KeptRoutes:
         failure = _states.decode(body).error
         if failure is not None and not create.background:
             raise Refused(failed_turn(failure))
-        meter.sent(1, len(body))
         return web.Response(body=body, content_type="application/json")
 
     async def resume(self, request: web.Request, tenant: str, response_id: ResponseId) -> web.StreamResponse:

@@ -33,7 +33,7 @@ class Parking:
         if self._cache.held(slot) is not turn:
             self._cache.put_slot(tenant, slot, turn)
         self._until[slot] = max(expires_at, self._until.get(slot, expires_at))
-        self._arm()
+        self._arm(expires_at)
 
     def drop(self, tenant: str, response_id: str) -> None:
         """Forget a turn, parked or not."""
@@ -53,13 +53,16 @@ class Parking:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _arm(self) -> None:
+    def _arm(self, expires_at: float) -> None:
         """See to it that nothing stays much longer than it may."""
-        if self._timer is None and self._until:
-            delay = max(0.0, min(self._until.values()) - self._clock())
-            self._timer = asyncio.get_running_loop().call_later(delay, self._on_timer)
+        loop = asyncio.get_running_loop()
+        when = loop.time() + max(0.0, expires_at - self._clock())
+        if self._timer is None or self._timer.when() > when:
+            self.close()
+            self._timer = loop.call_at(when, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
         self.purge()
-        self._arm()
+        if self._until:
+            self._arm(min(self._until.values()))

@@ -117,8 +117,8 @@ class MemoryEventLogs:
         log.events.append(events)
         self.size_bytes += log.events.size_bytes - size
         log.wake()
-        while self.size_bytes > self._budget_bytes and self._ended:
-            self._drop(next(iter(self._ended)))
+        if self.size_bytes > self._budget_bytes:
+            self._shrink()
 
     async def end(self, tenant: str, response_id: ResponseId, expires_at: float) -> None:
         """Say that nothing follows."""
@@ -165,6 +165,13 @@ class MemoryEventLogs:
     async def purge(self, now: float) -> None:
         """Forget the logs whose time has come."""
         for key in [key for key, expires_at in self._ended.items() if expires_at <= now]:
+            self._drop(key)
+
+    def _shrink(self) -> None:
+        """Drop ended logs, the oldest first, but none that is being read."""
+        for key in [key for key in self._ended if not self._logs[key].followers]:
+            if self.size_bytes <= self._budget_bytes:
+                return
             self._drop(key)
 
     def _drop(self, key: _Key) -> None:
