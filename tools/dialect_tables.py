@@ -5,7 +5,7 @@ Not here: the parts that come from other code (`generate_docs`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from segue.dialects.chat import CHAT_ITEMS, chat_fields
 from segue.dialects.chat_stream import FINISH
@@ -13,15 +13,16 @@ from segue.dialects.messages import MESSAGES_ITEMS
 from segue.dialects.messages_settings import MESSAGES_FIELDS
 from segue.dialects.messages_stream import STOP
 from segue.dialects.responses import RESPONSES_FIELDS, RESPONSES_ITEMS
-from segue.dialects.rules import FATES, Field, Rule
+from segue.dialects.rules import FATES, OTHERS, Field, Rule
 from segue.protocol.requests import Settings
+from tools.markdown import table
 
 _COLUMNS = ("`chat`", "`chat` at OpenAI's own API", "`messages`", "`responses`")
 
 
 def fates() -> str:
     """Write what the words of the tables mean."""
-    return _table(("word", "meaning"), [(f"**{fate}**", meaning) for fate, meaning in FATES.items()])
+    return table(("word", "meaning"), [(f"**{fate}**", meaning) for fate, meaning in FATES.items()])
 
 
 def settings() -> str:
@@ -32,8 +33,13 @@ def settings() -> str:
         MESSAGES_FIELDS,
         RESPONSES_FIELDS,
     )
-    rows = [(f"`{name}`", *(_cell(fields[name].rule) for fields in dialects)) for name in Settings.__struct_fields__]
-    return _table(("setting", *_COLUMNS), rows)
+    names = list(RESPONSES_FIELDS)
+    assert all(set(names) == set(fields) for fields in dialects), "all tables have the same rows"
+    rows = [
+        (name if name == OTHERS else f"`{name}`", *(_cell(fields[name].rule) for fields in dialects))
+        for name in sorted(names, key=_place)
+    ]
+    return table(("setting", *_COLUMNS), rows)
 
 
 def items() -> str:
@@ -44,7 +50,7 @@ def items() -> str:
         (name, *(_cell(rule) for rule in (CHAT_ITEMS[name], MESSAGES_ITEMS[name], RESPONSES_ITEMS.get(name, rest))))
         for name in CHAT_ITEMS
     ]
-    return _table(("item or part", "`chat`", "`messages`", "`responses`"), rows)
+    return table(("item or part", "`chat`", "`messages`", "`responses`"), rows)
 
 
 def stops() -> str:
@@ -55,13 +61,14 @@ def stops() -> str:
         for name, table in reasons
         for reason, cut in table.items()
     ]
-    return _table(("dialect", "reason", "status of the response"), rows)
+    return table(("dialect", "reason", "status of the response"), rows)
 
 
 def _cell(rule: Rule) -> str:
     return f"**{rule.fate}**. {rule.note}" if rule.note else f"**{rule.fate}**"
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+def _place(name: str) -> int:
+    """Return where a setting stands in the table: as in a request, and what is unknown last."""
+    known = Settings.__struct_fields__
+    return known.index(name) if name in known else len(known)

@@ -6,12 +6,13 @@ the marks in the pages (`generate_docs`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import msgspec
 
 from segue.delta.failures import FAILURES, FailureCode
 from segue.sidecar.stats import Report
+from tools.markdown import table
 
 _WHEN: Mapping[FailureCode, str] = {
     "invalid_request": "The request is not correct HTTP, or its body does not arrive as it was sent.",
@@ -67,20 +68,15 @@ def failures() -> str:
         (f"`{code}`", str(told.status), f"`{told.kind}`", _retry(told.retry_after_s), _WHEN[code])
         for code, told in FAILURES.items()
     ]
-    return _table(("code", "status", "type", "`Retry-After`", "when"), rows)
+    return table(("code", "status", "type", "`Retry-After`", "when"), rows)
 
 
 def counted() -> str:
     """Write the fields of the object that a sidecar counts in."""
     names = [field.encode_name for field in msgspec.structs.fields(Report)]
     assert set(_COUNTED) == set(names), f"say in _COUNTED what these are: {set(_COUNTED) ^ set(names)}"
-    return _table(("field", "what it counts"), [(f"`{name}`", _COUNTED[name]) for name in names])
+    return table(("field", "what it counts"), [(f"`{name}`", _COUNTED[name]) for name in names])
 
 
 def _retry(after_s: int | None) -> str:
     return "" if after_s is None else f"{after_s} s"
-
-
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

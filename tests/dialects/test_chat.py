@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec import Raw
 
 from segue.dialects.chat import ChatDialect, chat_fields
 from segue.dialects.fragments import Fragments
 from segue.dialects.interface import Rendered
+from segue.dialects.responses import RESPONSES_FIELDS
 from segue.protocol.problems import Problem
 from segue.protocol.requests import Settings
 from tests.dialects.conversations import (
@@ -351,9 +353,19 @@ def test_the_request_line_and_head() -> None:
     assert "Authorization" not in dict(PLAIN.headers(None))
 
 
+def test_who_is_served_is_told_and_only_openai_how_long_to_cache() -> None:
+    wanted = settings(extra={"user": Raw(b'"u"'), "prompt_cache_retention": Raw(b'"24h"')})
+    assert body(PLAIN, [USER], wanted)["user"] == "u"
+    (warning,) = warnings(PLAIN, [USER], wanted)
+    assert warning.startswith("'prompt_cache_retention'")
+    sent = body(DIALECTS["openai-chat"], [USER], wanted)
+    assert (sent["user"], sent["prompt_cache_retention"]) == ("u", "24h")
+    assert warnings(DIALECTS["openai-chat"], [USER], wanted) == ()
+
+
 @pytest.mark.parametrize("openai", [False, True])
 def test_every_setting_has_its_rule(openai: bool) -> None:
-    assert set(chat_fields(openai=openai)) == set(Settings.__struct_fields__)
+    assert set(chat_fields(openai=openai)) == set(RESPONSES_FIELDS)
 
 
 def test_an_empty_history_is_an_empty_list() -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec import Raw
 
 from segue.dialects.fragments import Fragments
 from segue.dialects.messages import MAX_TOKENS, MessagesDialect, tool_id
 from segue.dialects.messages_settings import MESSAGES_FIELDS
+from segue.dialects.responses import RESPONSES_FIELDS
 from segue.history.chains import History
 from segue.protocol.problems import Problem
 from segue.protocol.requests import Settings
@@ -388,8 +390,16 @@ def test_what_cannot_be_done_and_must_not_be_ignored_is_refused(fields: Json) ->
     assert answer.code == "unsupported_parameter"
 
 
+def test_who_is_served_is_told_once() -> None:
+    assert asked(extra={"user": Raw(b'"u"')}) == ({**asked()[0], "metadata": {"user_id": "u"}}, ())
+    sent, (warning,) = asked(extra={"user": Raw(b'"u"')}, safety_identifier="s")
+    assert (sent["metadata"], warning.split("'")[1]) == ({"user_id": "s"}, "user")
+    sent, (warning,) = asked(extra={"user": Raw(b"7")})
+    assert ("metadata" in sent, warning.split("'")[1]) == (False, "user")
+
+
 def test_every_setting_has_its_rule() -> None:
-    assert set(MESSAGES_FIELDS) == set(Settings.__struct_fields__)
+    assert set(MESSAGES_FIELDS) == set(RESPONSES_FIELDS)
 
 
 def test_the_limit_that_this_api_needs_can_be_set() -> None:

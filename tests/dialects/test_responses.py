@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec import Raw
 
 from segue.dialects.fragments import Fragments
 from segue.dialects.opaque import seal
 from segue.dialects.responses import RESPONSES_FIELDS
+from segue.dialects.rules import KNOWN_EXTRA, OTHERS
+from segue.protocol.codec import encode
 from segue.protocol.problems import Problem
 from segue.protocol.requests import Settings
 from tests.dialects.conversations import (
@@ -96,7 +99,45 @@ def test_a_cache_key_is_made_where_there_is_none() -> None:
 
 
 def test_every_setting_has_its_rule() -> None:
-    assert set(RESPONSES_FIELDS) == set(Settings.__struct_fields__)
+    assert set(RESPONSES_FIELDS) == (set(Settings.__struct_fields__) - {"extra"}) | {*KNOWN_EXTRA, OTHERS}
+
+
+def extra(**fields: object) -> Settings:
+    return Settings(model="m", extra={name: Raw(encode(value)) for name, value in fields.items()})
+
+
+def test_fields_that_nothing_acts_on_go_on_as_they_came() -> None:
+    wanted = extra(user="u", context_management=[{"type": "compaction"}], prompt_cache_retention="24h", new={"a": 1.5})
+    sent = body(DIALECT, [USER], wanted)
+    assert {name: sent[name] for name in wanted.extra} == {
+        "user": "u",
+        "context_management": [{"type": "compaction"}],
+        "prompt_cache_retention": "24h",
+        "new": {"a": 1.5},
+    }
+    assert warnings(DIALECT, [USER], wanted) == ()
+
+
+@pytest.mark.parametrize("dialect", ["chat", "openai-chat", "messages"])
+def test_fields_that_another_api_does_not_have_are_said_to_be_left_out(dialect: str) -> None:
+    wanted = extra(context_management=[], prompt_cache_options={"mode": "explicit"}, new=1, user="u")
+    said = warnings(DIALECTS[dialect], [USER], wanted)
+    assert [warning.split("'")[1] for warning in said] == ["prompt_cache_options", "context_management", "new"]
+    assert "new" not in body(DIALECTS[dialect], [USER], wanted)
+
+
+@pytest.mark.parametrize("dialect", ["chat", "openai-chat", "messages"])
+def test_any_number_of_unknown_fields_makes_few_warnings(dialect: str) -> None:
+    said = warnings(DIALECTS[dialect], [USER], extra(**{f"x{number}" * 50: number for number in range(100)}))
+    assert (len(said), said[-1]) == (9, "92 more fields of the request were left out: they are unknown here.")
+    assert max(map(len, said)) < 120
+
+
+@pytest.mark.parametrize("dialect", ["chat", "openai-chat", "messages"])
+def test_a_stream_that_is_not_padded_was_not_asked_to_be(dialect: str) -> None:
+    assert warnings(DIALECTS[dialect], [USER], extra(stream_options={"include_obfuscation": False})) == ()
+    (warning,) = warnings(DIALECTS[dialect], [USER], extra(stream_options={"new": 1}))
+    assert warning.startswith("'stream_options.new'")
 
 
 def test_an_empty_history_is_an_empty_list() -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec import Raw
 
-from segue.protocol.codec import MAX_DEPTH
+from segue.protocol.codec import MAX_DEPTH, encode
 from segue.protocol.events import error_event
 from segue.protocol.items import Input, join, user_message
 from segue.protocol.problems import Problem, invalid_json, invalid_stream_id, missing, unknown_type, unsupported
@@ -88,10 +89,51 @@ def test_null_means_absent(name: str) -> None:
     assert read(**{name: None}) == Create(settings=Settings(model="m"), input=HI, size_bytes=len(body(**{name: None})))
 
 
-@pytest.mark.parametrize("fields", [{"client_metadata": {"x": 1}}, {"user": 7}, {"": []}, {"stream_options": {"x": 1}}])
-def test_fields_that_are_not_ours_are_ignored(fields: dict[str, object]) -> None:
-    """Real clients send their own, whatever they hold."""
-    assert accepted(**fields).settings == Settings(model="m")
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"client_metadata": {"x": 1}},
+        {"user": 7, "prompt_cache_retention": "24h"},
+        {"": []},
+        {"stream_options": {"x": 1, "include_obfuscation": False}},
+        {"prompt_cache_options": {"mode": "implicit"}, "user": "u"},
+    ],
+)
+def test_fields_that_are_not_ours_are_kept_as_they_came(fields: dict[str, object]) -> None:
+    """Real clients send their own, whatever they hold; they are the upstream's business."""
+    settings = accepted(**fields).settings
+    assert {name: json.loads(bytes(raw)) for name, raw in settings.extra.items()} == fields
+    assert settings == Settings(model="m", extra=settings.extra)
+
+
+def test_fields_that_are_not_ours_keep_their_bytes() -> None:
+    """Numbers that no float holds, and keys in their order; `null` means absent, as everywhere."""
+    create = parse_create(
+        '{"model":"m","seed": 12345678901234567890.10, "input":"hi","x":{"b": 1e2,"a":[]},"y":null}', "http"
+    )
+    assert isinstance(create, Create)
+    assert {name: bytes(raw) for name, raw in create.settings.extra.items()} == {
+        "seed": b"12345678901234567890.10",
+        "x": b'{"b": 1e2,"a":[]}',
+    }
+
+
+@pytest.mark.parametrize(
+    ("raw", "problem"),
+    [
+        (b"[" * 99 + b"]" * 99, invalid_json("it is nested too deeply")),
+        (b'"\xff"', invalid_json("it holds text that is not valid Unicode")),
+    ],
+)
+def test_fields_that_are_not_ours_are_sound_json(raw: bytes, problem: Problem) -> None:
+    """They go on to others as they are."""
+    assert parse_create(b'{"model":"m","input":"hi","x":%b}' % raw, "http") == problem
+
+
+def test_what_the_gateway_acts_on_itself_is_not_passed_on() -> None:
+    """Neither the head of a message nor what is asked of this product."""
+    own = {"background": True, "segue": {"resume": True}, "prompt_cache_options": {"prewarm": True}, "stream": True}
+    assert accepted(**own, type="response.create", store=True, generate=True).settings == Settings(model="m")
 
 
 @pytest.mark.parametrize(
@@ -136,7 +178,13 @@ def test_every_valid_request_is_accepted_as_it_is(fields: dict[str, Any], write:
     create = parse_create(write(fields), "http")
     assert isinstance(create, Create), create
     given_ = {name: fields[name] for name in Settings.__struct_fields__ if fields.get(name) is not None}
-    assert create.settings == Settings(**{**given_, "include": tuple(fields.get("include") or ())})
+    options = {name: fields.get(name) for name in ("stream_options", "prompt_cache_options")}
+    kept = {
+        name: {k: v for k, v in (value or {}).items() if k != "prewarm" and v is not None}
+        for name, value in options.items()
+    }
+    extra = {name: Raw(encode(value)) for name, value in kept.items() if value}
+    assert create.settings == Settings(**{**given_, "include": tuple(fields.get("include") or ())}, extra=extra)
     items = fields["input"]
     expected = join([user_message(items)]) if isinstance(items, str) else json.dumps(items)
     assert json.loads(join(create.input.items)) == json.loads(expected)
@@ -358,10 +406,10 @@ def test_a_bad_idempotency_key_is_refused(key: object) -> None:
 def test_requests_for_the_same_have_the_same_digest() -> None:
     """However they come and are to be answered; anything that changes the response changes it."""
     named: dict[str, Any] = {"segue": {"resume": True, "idempotency_key": "k"}}
-    same: list[dict[str, Any]] = [{}, {"stream": True}, named, {"unknown": 1}]
+    same: list[dict[str, Any]] = [{}, {"stream": True}, named]
     assert len({accepted(**fields).digest() for fields in same}) == 1
     others: list[dict[str, Any]] = [{"input": "ho"}, {"store": False}, {"generate": False}, {"temperature": 1}]
-    others.append({"background": True})
+    others += [{"background": True}, {"unknown": 1}]
     others += [{"previous_response_id": "resp_1"}, {"input": [{"role": "user", "content": "hi"}] * 2}]
     assert len({accepted(**fields).digest() for fields in [{}, *others]}) == len(others) + 1
 

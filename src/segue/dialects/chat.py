@@ -19,6 +19,8 @@ from segue.dialects.interface import Decoder, Rendered, TurnRequest
 from segue.dialects.opaque import unseal
 from segue.dialects.reading import Call, Message, Output, Part, Reasoning, read_item, unknown_fields
 from segue.dialects.rules import (
+    KNOWN_EXTRA,
+    OTHERS,
     REASONING_FIELDS,
     TEXT_FIELDS,
     Draft,
@@ -26,7 +28,10 @@ from segue.dialects.rules import (
     Rule,
     carried,
     dropped,
+    dropped_others,
+    obfuscation,
     ours,
+    passed,
     write_settings,
 )
 from segue.dialects.toolbox import TOOL_CHOICE, TOOLS, check_choice, custom_names, read_tools
@@ -162,6 +167,14 @@ def chat_fields(*, openai: bool) -> Mapping[str, Field]:
             if openai
             else dropped("prompt_cache_key", only)
         ),
+        "user": passed("user"),
+        "prompt_cache_retention": (
+            passed("prompt_cache_retention") if openai else dropped("prompt_cache_retention", only)
+        ),
+        "prompt_cache_options": dropped("prompt_cache_options", "this API has nothing like it"),
+        "stream_options": obfuscation(),
+        "context_management": dropped("context_management", "the gateway keeps the whole history, and sends it"),
+        OTHERS: dropped_others(KNOWN_EXTRA),
     }
 
 

@@ -5,7 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from segue.dialects.rules import REASONING_FIELDS, TEXT_FIELDS, Draft, Field, Rule, dropped, ours
+import msgspec
+
+from segue.dialects.rules import (
+    KNOWN_EXTRA,
+    OTHERS,
+    REASONING_FIELDS,
+    TEXT_FIELDS,
+    Draft,
+    Field,
+    Rule,
+    dropped,
+    dropped_others,
+    obfuscation,
+    ours,
+)
 from segue.dialects.toolbox import TOOL_CHOICE, TOOLS, check_choice, read_tools
 
 _EFFORTS = {"minimal": "low"}
@@ -76,8 +90,18 @@ def _write_tier(draft: Draft) -> None:
         draft.fields["service_tier"] = tier
 
 
-def _write_user(draft: Draft) -> None:
+def _write_identifier(draft: Draft) -> None:
     draft.fields["metadata"] = {"user_id": draft.settings.safety_identifier}
+
+
+def _write_user(draft: Draft) -> None:
+    user = msgspec.json.decode(draft.settings.extra["user"])
+    if draft.settings.safety_identifier is not None:
+        draft.drop("user", "this API takes it or 'safety_identifier', not both")
+    elif isinstance(user, str):
+        draft.fields["metadata"] = {"user_id": user}
+    else:
+        draft.drop("user", "it is no text")
 
 
 def _write_include(draft: Draft) -> None:
@@ -122,8 +146,14 @@ MESSAGES_FIELDS: Mapping[str, Field] = {
     "service_tier": Field(
         Rule("translated", "`default` becomes `standard_only`; `flex` and the like are dropped."), _write_tier
     ),
-    "safety_identifier": Field(Rule("translated", "`metadata.user_id`."), _write_user),
+    "safety_identifier": Field(Rule("translated", "`metadata.user_id`."), _write_identifier),
     "prompt_cache_key": ours("Prefixes are cached by the `cache_control` marks that are always set."),
+    "user": Field(Rule("translated", "`metadata.user_id`, where there is no `safety_identifier`."), _write_user),
+    "prompt_cache_retention": dropped("prompt_cache_retention", "prefixes are cached for as long as this API does"),
+    "prompt_cache_options": dropped("prompt_cache_options", "this API has nothing like it"),
+    "stream_options": obfuscation(),
+    "context_management": dropped("context_management", "the gateway keeps the whole history, and sends it"),
+    OTHERS: dropped_others(KNOWN_EXTRA),
 }
 
 

@@ -18,7 +18,7 @@ from segue.dialects.interface import Decoder, Rendered, TurnRequest
 from segue.dialects.opaque import unseal
 from segue.dialects.reading import Reasoning, read_item
 from segue.dialects.responses_stream import ResponsesDecoder
-from segue.dialects.rules import Draft, Field, Rule, carried, ours, write_settings
+from segue.dialects.rules import KNOWN_EXTRA, OTHERS, Draft, Field, Rule, carried, ours, passed, write_settings
 from segue.dialects.wording import FOREIGN_REASONING
 from segue.protocol.codec import encode, with_field
 from segue.protocol.items import Item
@@ -82,6 +82,10 @@ def _write_include(draft: Draft) -> None:
     draft.fields["include"] = list(names)
 
 
+def _pass_others(draft: Draft) -> None:
+    draft.fields |= {name: raw for name, raw in draft.settings.extra.items() if name not in draft.fields}
+
+
 _CARRIED = (
     *("instructions", "tools", "tool_choice", "parallel_tool_calls", "text", "reasoning", "max_output_tokens"),
     *("temperature", "top_p", "presence_penalty", "frequency_penalty", "top_logprobs", "max_tool_calls", "truncation"),
@@ -97,6 +101,8 @@ RESPONSES_FIELDS: Mapping[str, Field] = {
         carried("prompt_cache_key").write,
     ),
     "metadata": ours("It stands in the response."),
+    **{name: passed(name) for name in KNOWN_EXTRA},
+    OTHERS: Field(Rule("carried"), _pass_others),
 }
 
 # --- history ---------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ is carried, translated, refused, dropped with a warning, or it is the gateway's 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -64,6 +64,16 @@ class Draft:
         self.problem = self.problem or unsupported(what, advice)
 
 
+#: Fields of the API that nothing here acts on, though they are known: each has a row in the tables.
+KNOWN_EXTRA = ("user", "prompt_cache_retention", "prompt_cache_options", "stream_options", "context_management")
+
+#: The row of the tables for the fields of a request that have no row.
+OTHERS = "any other field"
+
+#: Fields that are named when they are left out; what is more is counted. A client can send any number of them.
+_NAMED = 8
+
+
 class Field(msgspec.Struct, frozen=True):
     """A setting of the request: its rule, and the function that acts on it (called only where the field is set)."""
 
@@ -91,11 +101,53 @@ def dropped(name: str, why: str) -> Field:
     return Field(Rule("dropped", f"{why[0].upper()}{why[1:]}."), lambda draft: draft.drop(name, why))
 
 
+def passed(name: str) -> Field:
+    """A field that nothing here acts on and the API has too: it goes on as it came."""
+
+    def write(draft: Draft) -> None:
+        draft.fields[name] = draft.settings.extra[name]
+
+    return Field(Rule("carried"), write)
+
+
+def _drop_unknown(draft: Draft, names: Sequence[str]) -> None:
+    for name in names[:_NAMED]:
+        draft.drop(name[:60], "this API has nothing like it")
+    if len(names) > _NAMED:
+        draft.warnings.append(f"{len(names) - _NAMED} more fields of the request were left out: they are unknown here.")
+
+
+def dropped_others(fields: Iterable[str]) -> Field:
+    """What is done with fields that are not among `fields`, in an API whose fields we all know."""
+    known = frozenset(fields)
+
+    def write(draft: Draft) -> None:
+        _drop_unknown(draft, [name for name in draft.settings.extra if name not in known])
+
+    return Field(Rule("dropped", "This API has nothing like it."), write)
+
+
+def obfuscation() -> Field:
+    """`stream_options`, in an API whose streams are written anew here."""
+
+    def write(draft: Draft) -> None:
+        options = msgspec.json.decode(draft.settings.extra["stream_options"])
+        draft.drop_others("stream_options", options, frozenset({"include_obfuscation"}))
+
+    return Field(Rule("ours", "Events are padded by providers of the API itself only."), write)
+
+
 _DEFAULTS = Settings(model="")
+_SETTINGS = frozenset(Settings.__struct_fields__) - {"extra"}
 
 
 def write_settings(draft: Draft, fields: Mapping[str, Field]) -> None:
-    """Act on every setting that differs from its default, in the order of the table."""
+    """Act on every setting that differs from its default, in the order of the table, and on what else came."""
+    settings = draft.settings
     for name, field in fields.items():
-        if getattr(draft.settings, name) != getattr(_DEFAULTS, name):
+        if name in _SETTINGS:
+            there = getattr(settings, name) != getattr(_DEFAULTS, name)
+        else:
+            there = bool(settings.extra) if name == OTHERS else name in settings.extra
+        if there:
             field.write(draft)

@@ -1,8 +1,9 @@
 """The request: what a client may ask for in `POST /v1/responses` and in a `response.create` message.
 
 `parse_create` is the whole of request validation: it returns a `Create` or the `Problem` to answer with. Only the new
-items are looked at. Unknown top-level fields are accepted and ignored, since real clients send their own. Nothing here
-knows the history, the models on offer or the transport's state; the executor checks those.
+items are looked at. Unknown top-level fields are accepted and kept as they are, since real clients send their own, and
+the API has new ones tomorrow. Nothing here knows the history, the models on offer or the transport's state; the
+executor checks those.
 """
 
 from __future__ import annotations
@@ -77,15 +78,16 @@ class _Tool(msgspec.Struct):
 class _Wire(msgspec.Struct, kw_only=True):
     """The fields we act on or echo, with the types of the wire; `null` means absent."""
 
+    type: Raw = _NULL
     model: str | None = None
     input: Raw = _NULL
     previous_response_id: str | None = None
     store: bool | None = None
     stream: bool | None = None
-    stream_options: _StreamOptions | None = None
+    stream_options: Raw = _NULL
     background: bool | None = None
     generate: bool | None = None
-    prompt_cache_options: _CacheOptions | None = None
+    prompt_cache_options: Raw = _NULL
     segue: _Segue | None = None
     stream_id: Raw = _NULL
     conversation: Raw = _NULL
@@ -111,8 +113,15 @@ class _Wire(msgspec.Struct, kw_only=True):
     prompt_cache_key: str | None = None
 
 
+class _KnownWire(_Wire, kw_only=True, forbid_unknown_fields=True):
+    """A request in which there is nothing that we do not know."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """How a turn is to be run. Taken from each request, never inherited from the parent response."""
+    """How a turn is to be run. Taken from each request, never inherited from the parent response.
+
+    `extra` holds the fields that nothing here acts on, as they came: they are the upstream's business.
+    """
 
     model: str
     instructions: str | None = None
@@ -134,6 +143,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    extra: dict[str, Raw] = {}
 
 
 class Create(msgspec.Struct, frozen=True, kw_only=True):
@@ -194,6 +204,8 @@ class _Head(msgspec.Struct):
 
 _heads = msgspec.json.Decoder(_Head)
 _wires = msgspec.json.Decoder(_Wire)
+_known_wires = msgspec.json.Decoder(_KnownWire)
+_objects = msgspec.json.Decoder(dict[str, Raw])
 _steers = msgspec.json.Decoder(Steer)
 _resumes = msgspec.json.Decoder(Resume)
 
@@ -203,7 +215,11 @@ _SHAPES: dict[str, msgspec.json.Decoder[Any]] = {
     "tool_choice": msgspec.json.Decoder(Literal["none", "auto", "required"] | _ToolChoice),
     "text": msgspec.json.Decoder(_Text),
     "reasoning": msgspec.json.Decoder(_Reasoning),
+    "stream_options": msgspec.json.Decoder(_StreamOptions),
+    "prompt_cache_options": msgspec.json.Decoder(_CacheOptions),
 }
+#: Those of them that go on as they came, beside the fields that we do not know.
+_OPTIONS = ("stream_options", "prompt_cache_options")
 
 #: Fields that ask for something this version does not do. Ignoring them would give a wrong answer, so they are refused.
 _REFUSED = (
@@ -244,19 +260,19 @@ def _parse_for_lane(data: bytes | str, head: _Head) -> Message:
 
 def parse_create(data: bytes | str, transport: Transport) -> Create | Problem:
     """Read the body of a create. `data` is one JSON object; the length limit was applied by the shell."""
-    wire = decode(data, _wires)
+    wire = _read(data)
     if isinstance(wire, Problem):
         return wire
     problem = _refuse(wire, transport)
     if problem is not None:
         return problem
-    settings = _settings(wire)
+    settings = _settings(wire, data)
     if isinstance(settings, Problem):
         return settings
     parsed = Input() if wire.input == _NULL else parse_input(wire.input)
     if isinstance(parsed, Problem):
         return parsed
-    generate = wire.generate is not False and not (wire.prompt_cache_options and wire.prompt_cache_options.prewarm)
+    generate = wire.generate is not False and not _asks_to_prewarm(wire)
     if not parsed.items and wire.previous_response_id is None and generate:
         return missing("input")
     extras = wire.segue or _Segue()
@@ -291,7 +307,44 @@ def _refuse(wire: _Wire, transport: Transport) -> Problem | None:
     return None
 
 
-def _settings(wire: _Wire) -> Settings | Problem:
+def _read(data: bytes | str) -> _Wire | Problem:
+    """Read the fields that we know. Nearly always there are no others, and what came is gone over once."""
+    wire = decode(data, _known_wires)
+    if not isinstance(wire, Problem):
+        return wire
+    lenient = decode(data, _wires)
+    return lenient  # noqa: RET504 - mypy would take the problem for what is decoded
+
+
+def _asks_to_prewarm(wire: _Wire) -> bool:
+    """Tell whether the cache options, which were checked, ask for a turn without output."""
+    options = wire.prompt_cache_options
+    return options != _NULL and bool(_SHAPES["prompt_cache_options"].decode(options).prewarm)
+
+
+def _extra(wire: _Wire, data: bytes | str, values: dict[str, Any]) -> dict[str, Raw] | Problem:
+    """Return what goes on as it came: options that were read (taken out of `values`), and what we do not know."""
+    extra: dict[str, Raw] = {}
+    for name in _OPTIONS:
+        options = {key: value for key, value in values.pop(name, {}).items() if key != "prewarm" and value is not None}
+        if options:
+            extra[name] = Raw(encode(options))
+    if isinstance(wire, _KnownWire):
+        return extra
+    fields = decode(data, _objects)
+    if isinstance(fields, Problem):
+        return fields
+    for name, raw in fields.items():
+        if name in _Wire.__struct_fields__ or raw == _NULL:
+            continue
+        value = decode_value(raw, name)
+        if isinstance(value, Problem):
+            return value
+        extra[name] = raw.copy()
+    return extra
+
+
+def _settings(wire: _Wire, data: bytes | str) -> Settings | Problem:
     values: dict[str, Any] = {}
     for name in _SHAPES:
         raw = getattr(wire, name)
@@ -306,7 +359,10 @@ def _settings(wire: _Wire) -> Settings | Problem:
         if value is not None:
             values[name] = value
     values["include"] = tuple(wire.include or ())
-    return Settings(**values)
+    extra = _extra(wire, data, values)
+    if isinstance(extra, Problem):
+        return extra
+    return Settings(**values, extra=extra)
 
 
 def _shaped(raw: Raw, name: str) -> Any | Problem:  # noqa: ANN401 - a JSON value of the field's shape
@@ -331,4 +387,4 @@ def _find_gap(known: object) -> Problem | None:
     return None
 
 
-_PLAIN = tuple(name for name in Settings.__struct_fields__ if name not in {*_SHAPES, "include"})
+_PLAIN = tuple(name for name in Settings.__struct_fields__ if name not in {*_SHAPES, "include", "extra"})
