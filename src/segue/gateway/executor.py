@@ -213,7 +213,9 @@ class Run:
             raise Refused(tool_call_not_found(*orphan))
         response_id = self.response_id or new_response_id(executor.entropy(ENTROPY_BYTES), _id_of(parent))
         caller = self._caller
-        request = UpstreamRequest(model, response_id, caller.tenant, history, create.settings, caller.credential)
+        request = UpstreamRequest(
+            model, response_id, caller.tenant, history, create.settings, caller.credential, create.store
+        )
         return request, upstream
 
     async def _resolve_parent(self) -> Turn | None:

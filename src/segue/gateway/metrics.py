@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from segue.history.cache import Cache
 from segue.upstreams.http import HttpUpstream
+from segue.upstreams.local import LocalUpstream
 
 Transport = Literal["http", "sse", "websocket"]
 Level = Literal["connection", "process", "store"]
@@ -103,6 +104,46 @@ class ProviderFigures(Collector):
         return running, waiting, failed
 
 
+class EngineFigures(Collector):
+    """What models in this process count themselves, read when it is asked for."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.models: list[LocalUpstream] = []
+        registry.register(self)
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the figures of now."""
+
+        def gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
+            return GaugeMetricFamily(f"segue_local_{name}", text, labels=["upstream", *labels])
+
+        def counter(name: str, text: str, *labels: str) -> CounterMetricFamily:
+            return CounterMetricFamily(f"segue_local_{name}", text, labels=["upstream", *labels])
+
+        running = gauge("running", "Turns that a model in this process works on.")
+        waiting = gauge("waiting", "Turns that wait for it.")
+        tokens = counter("tokens", "Tokens of prompts reused, restored (of those), prefilled, and of answers.", "kind")
+        sequences = gauge("sequences", "Conversations whose KV cache is kept, by where.", "place")
+        cells = gauge("context_tokens", "Tokens in the context, shared ones once.")
+        held = gauge("state_bytes", "Evicted KV cache, by where.", "place")
+        evictions = counter("evictions", "Conversations moved out of the context.")
+        parked = counter("parked", "Turns that had to give way to others for a while.")
+        for model in self.models:
+            counts, name = model.counts, model.name
+            running.add_metric([name], model.running)
+            waiting.add_metric([name], model.waiting)
+            for kind in ("reused", "restored", "prefilled", "output"):
+                tokens.add_metric([name, kind], counts.tokens(kind))
+            for place in ("context", "host", "disk"):
+                sequences.add_metric([name, place], counts.sequences[place])
+            cells.add_metric([name], counts.context_tokens)
+            held.add_metric([name, "host"], counts.host_bytes)
+            held.add_metric([name, "disk"], counts.disk_bytes)
+            evictions.add_metric([name], counts.evictions)
+            parked.add_metric([name], counts.parked)
+        return running, waiting, tokens, sequences, cells, held, evictions, parked
+
+
 class Metrics:
     """All metrics of one gateway."""
 
@@ -133,6 +174,7 @@ class Metrics:
         )
         self.tunnel = TunnelMeter(registry)
         self.upstreams = ProviderFigures(registry)
+        self.engines = EngineFigures(registry)
         self.by_transport = {transport: TransportMeter(self, transport) for transport in _TRANSPORTS}
         self._evictions = 0
         self.hit = {level: self.hits.labels(level) for level in _LEVELS}

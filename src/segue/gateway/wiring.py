@@ -121,5 +121,16 @@ def _build_local(up: UpstreamConfig) -> LocalUpstream:
     reason = why_unavailable(path)
     if reason is not None or path is None:
         raise ConfigError(f"upstream {up.name!r}: {reason}")
-    file = ModelFile(path, up.name, context=up.context_tokens, threads=up.threads)
+    file = ModelFile(
+        path,
+        up.name,
+        context=up.context_tokens,
+        threads=up.threads,
+        parallel=up.parallel,
+        flash_attention=up.flash_attention,
+        kv_bytes=up.kv_bytes,
+        host_bytes=up.kv_host_bytes,
+        disk_bytes=up.kv_disk_bytes,
+        spill_directory=Path(up.kv_directory) if up.kv_directory else None,
+    )
     return LocalUpstream(file)

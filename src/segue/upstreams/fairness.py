@@ -71,6 +71,13 @@ class FairQueue(Generic[Ticket]):
         self._shorten(tenant)
         return True
 
+    def clear(self) -> list[Ticket]:
+        """Take back all tickets that wait, and return them."""
+        waiting = [(tenant, ticket) for tenant, line in self._lines.items() for ticket in line]
+        for tenant, ticket in waiting:
+            self.withdraw(tenant, ticket)
+        return [ticket for _, ticket in waiting]
+
     def _displace(self, tenant: str) -> Ticket | None:
         """Make room for the tenant by the newest ticket of the longest line, if that line stays as long as its own."""
         if not self._lines:

@@ -46,7 +46,8 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
     `model` is the upstream's own name for the model. `history` holds all items, the new ones in `history.input`;
     `history.parent` is the turn that is continued, with its id: an upstream that keeps state of its own (tokens, a
     KV cache, an upstream response id) finds there what to continue, and `response_id` is the name to keep it under.
-    `credential` is the client's own key for a provider, for upstreams that are configured to pass it on.
+    `credential` is the client's own key for a provider, for upstreams that are configured to pass it on. `store` says
+    that the turn will be stored: what is kept of one that is not must stay in memory.
     """
 
     model: str
@@ -55,6 +56,7 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
     history: History
     settings: Settings
     credential: Secret | None = None
+    store: bool = False
 
 
 class Upstream(Protocol):

@@ -1,88 +1,24 @@
-"""The engine: one thread that owns the model and runs turns one after the other, in the order they came.
+"""The engine: one thread that owns the model, and how others reach it.
 
-`Engine` takes jobs from any thread. What happens to a job is put into the job's own outbox, and its owner is woken once
-however much is in there: text that comes faster than it is fetched is joined, bounded by the model's context. Nothing
-here knows asyncio; the owner says how it wants to be woken.
+`Engine` takes jobs from any thread. So many run at once, the others wait, and who runs next is fair to tenants. A job
+that is cancelled leaves the step that is being computed alone if others are in it; a step that nobody wants any more is
+broken off within one operation. Nothing here knows asyncio.
 
 The thread is not a daemon, since a thread that dies inside llama.cpp takes the process with it: who starts an engine
-must stop it. Not here: what the model is (`model`) and how a history becomes its prompt (`prompt`, `fitting`).
+must stop it. Not here: what is done in a step (`worker`).
 """
 
 from __future__ import annotations
 
-import logging
-import zlib
-from collections import deque
-from collections.abc import Callable
-from threading import Condition, Lock, Thread
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Condition, Thread
 
-import msgspec
-
-from segue.protocol.ids import ResponseId
 from segue.protocol.problems import Problem, Refused
-from segue.upstreams.interface import UpstreamRequest
-from segue.upstreams.local import prompt
-from segue.upstreams.local.fitting import Fitting, Limits
+from segue.upstreams.fairness import FairQueue
+from segue.upstreams.local.job import Job, stopped
 from segue.upstreams.local.model import LoadedModel, ModelFile, Unavailable
-from segue.upstreams.local.vocabulary import TextDecoder
-
-logger = logging.getLogger("segue.upstreams.local")
-
-
-class Began(msgspec.Struct, frozen=True):
-    """The turn began: its prompt has this many tokens, and fits."""
-
-    input_tokens: int
-
-
-class Finished(msgspec.Struct, frozen=True):
-    """The answer is over: the model ended it (`whole`), or no more tokens were allowed or fit.
-
-    `output_tokens` counts the tokens of the answer without the one that ends it.
-    """
-
-    output_tokens: int
-    whole: bool
-
-
-#: What happens to a job: Began, pieces of text, Finished; a Problem takes the place of what it prevents.
-Update: TypeAlias = Began | str | Finished | Problem
-
-
-class Job:
-    """One turn to run.
-
-    `response_id` names it and `parent_id` names the turn that it continues. They are the seam for continuing without
-    computing again: this version computes the whole history of every turn; a later one keeps under `response_id` the
-    turn's token ids (input and sampled output) and its KV sequence, finds those of `parent_id`, copies the sequence if
-    the parent is continued twice, and computes only the tokens of the new items behind it.
-    """
-
-    def __init__(self, request: UpstreamRequest, wake: Callable[[], None]) -> None:
-        parent = request.history.parent
-        self.response_id: ResponseId = request.response_id
-        self.parent_id: ResponseId | None = None if parent is None else parent.id
-        self.history = request.history
-        self.settings = request.settings
-        self.cancelled = False  # owned by the engine
-        self._wake = wake
-        self._lock = Lock()
-        self._outbox: list[Update] = []
-
-    def put(self, update: Update) -> None:
-        """Add what happened; wakes the owner if it has fetched everything before."""
-        with self._lock:
-            first = not self._outbox
-            self._outbox.append(update)
-        if first:
-            self._wake()
-
-    def take(self) -> list[Update]:
-        """Fetch what happened since the last time."""
-        with self._lock:
-            updates, self._outbox = self._outbox, []
-        return updates
+from segue.upstreams.local.worker import Counts, Worker
 
 
 class Engine:
@@ -91,11 +27,32 @@ class Engine:
     def __init__(self, file: ModelFile) -> None:
         self._file = file
         self._changed = Condition()  # guards everything below
-        self._waiting: deque[Job] = deque()
-        self._running: Job | None = None
+        self._queue: FairQueue[Job] = FairQueue(file.parallel, file.waiting)
+        self._arrived: list[Job] = []
+        self._news = False
+        self._computed: Sequence[Job] = ()
         self._model: LoadedModel | None = None
         self._stopping = False
         self._thread: Thread | None = None
+        self.counts = Counts()
+
+    @property
+    def model(self) -> LoadedModel:
+        """The model; only what it says may be used from any thread. Raises `Refused` if it does not run."""
+        model = self._model
+        if model is None or self._stopping:
+            raise Refused(stopped())
+        return model
+
+    @property
+    def running(self) -> int:
+        """How many turns run."""
+        return self._queue.running
+
+    @property
+    def waiting(self) -> int:
+        """How many turns wait for others to end."""
+        return self._queue.waiting
 
     def start(self, ready: Callable[[Unavailable | None], None]) -> None:
         """Start the thread, which loads the model and then calls `ready`, with the reason if it cannot."""
@@ -104,123 +61,121 @@ class Engine:
 
     def submit(self, job: Job) -> None:
         """Queue a turn, or raise `Refused`."""
+        displaced = None
         with self._changed:
             if self._stopping or self._thread is None:
-                raise Refused(_stopped())
-            if len(self._waiting) >= self._file.waiting:
-                raise Refused(_overloaded(len(self._waiting)))
-            self._waiting.append(job)
-            self._changed.notify()
+                raise Refused(stopped())
+            entered = self._queue.enter(job.request.tenant, job)
+            match entered.state:
+                case "refused":
+                    raise Refused(overloaded(self._queue.waiting))
+                case "runs":
+                    self._arrived.append(job)
+                    self._notify()
+                case "waits":
+                    displaced = entered.displaced
+        if displaced is not None:
+            displaced.put(overloaded(self._file.waiting))
 
     def cancel(self, job: Job) -> None:
         """Stop a turn, wherever it is; nothing happens if it is over. Returns at once."""
         with self._changed:
-            self._cancel(job)
+            job.cancelled = True
+            if not self._queue.withdraw(job.request.tenant, job):
+                self._interrupt()
+                self._notify()
 
     def stop(self) -> None:
         """Stop all turns with a problem, and the thread. Returns at once."""
         with self._changed:
             self._stopping = True
-            waiting = list(self._waiting)
-            if self._running is not None:
-                self._cancel(self._running)
-            self._waiting.clear()
-            self._changed.notify()
-        for job in waiting:
-            job.put(_stopped())
+            self._interrupt()
+            self._notify()
 
     def join(self) -> None:
         """Wait until the thread has ended and the model is released. Blocks."""
         if self._thread is not None:
             self._thread.join()
 
-    def _cancel(self, job: Job) -> None:
-        job.cancelled = True
-        if job is self._running:
-            # under the lock, so that it cannot hit the turn that comes after this one
-            assert self._model is not None, "a turn runs on a loaded model"
+    # --- private -----------------------------------------------------------------------------------------------------
+
+    def _notify(self) -> None:
+        self._news = True
+        self._changed.notify()
+
+    def _interrupt(self) -> None:
+        """Break off the step that is computed, if nobody wants it any more."""
+        if self._computed and (self._stopping or all(job.cancelled for job in self._computed)):
+            assert self._model is not None, "a step is computed on a loaded model"
             self._model.interrupt()
-        elif job in self._waiting:
-            self._waiting.remove(job)
 
     def _run(self, ready: Callable[[Unavailable | None], None]) -> None:
         try:
             model = LoadedModel(self._file)
+            try:
+                worker = Worker(model, self._file, self.counts, computing=self._computing, left=self._left)
+            except OSError as error:
+                model.close()
+                raise Unavailable(f"spill_directory cannot be used: {error}") from error
         except Unavailable as reason:
+            with self._changed:
+                self._stopping = True
             ready(reason)
             return
         self._model = model
         ready(None)
         try:
-            while (job := self._next(model)) is not None:
-                job.put(self._outcome(model, job))
+            self._work(worker)
         finally:
+            self._end(worker)
             model.close()
 
-    def _next(self, model: LoadedModel) -> Job | None:
+    def _work(self, worker: Worker) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._news or worker.busy)
+                self._news = False
+                if self._stopping:
+                    return
+                arrived, self._arrived = self._arrived, []
+            for job in arrived:
+                worker.add(job)
+            worker.step()
+
+    def _end(self, worker: Worker) -> None:
+        """Tell everybody that there will be no answer."""
         with self._changed:
-            self._running = None
-            self._changed.wait_for(lambda: self._waiting or self._stopping)
-            if self._stopping:
-                return None
-            model.reset()
-            self._running = self._waiting.popleft()
-            return self._running
+            self._stopping = True
+            left, self._arrived = self._arrived, []
+            left += self._queue.clear()
+        worker.stop(stopped())
+        for job in left:
+            job.put(stopped())
 
-    def _outcome(self, model: LoadedModel, job: Job) -> Finished | Problem:
+    @contextmanager
+    def _computing(self, jobs: Sequence[Job]) -> Iterator[None]:
+        """Let a step be interrupted while it is computed, and not a moment longer."""
+        with self._changed:
+            self._computed = jobs
+            self._interrupt()  # it may have lost its last reader just now
         try:
-            return run_turn(model, job)
-        except Refused as refused:
-            return refused.problem
-        except InterruptedError:
-            return _stopped()  # only read when the engine stops; who cancels a turn has turned away from it
-        except Exception:
-            logger.exception("A turn of the local model failed.")
-            return Problem("upstream_error", "The local model failed; the gateway's log says why.")
+            yield
+        finally:
+            with self._changed:
+                self._computed = ()
+                assert self._model is not None, "a step is computed on a loaded model"
+                self._model.resume()  # an interruption was obeyed, or came too late
+
+    def _left(self, job: Job) -> None:
+        """Let the next turn run in the place of one that is over."""
+        with self._changed:
+            follower = self._queue.leave(job.request.tenant)
+            if follower is not None:
+                self._arrived.append(follower[1])
+                self._news = True
 
 
-def run_turn(model: LoadedModel, job: Job) -> Finished:
-    """Run one turn on a model that was reset. Raises `Refused` only before the job's `Began`."""
-
-    def tokenize(text: str, control: bool) -> list[int]:  # noqa: FBT001 - the shape of fitting.Tokenizer
-        if job.cancelled:
-            raise InterruptedError
-        return model.tokenize(text, control)
-
-    settings = job.settings
-    conversation = prompt.read(job.history, settings.instructions)
-    quarter = model.context // 4
-    limits = Limits(model.context, min(settings.max_output_tokens or quarter, quarter))
-    tokens = Fitting(model.template, tokenize, limits).fit(conversation, settings.truncation).tokens
-    job.put(Began(len(tokens)))
-    model.prefill(tokens)
-    return _answer(model, job, len(tokens))
-
-
-def _answer(model: LoadedModel, job: Job, position: int) -> Finished:
-    """Produce tokens behind the first `position`, until the model ends its answer or no more may follow."""
-    sampler = model.sampler(job.settings, seed=zlib.crc32(job.response_id.encode()))
-    room = model.context - position
-    limit = min(job.settings.max_output_tokens or room, room)
-    decoder = TextDecoder()
-    for count in range(limit):
-        token = sampler.choose()
-        if model.ends_answer(token):
-            return Finished(count, whole=True)
-        if job.cancelled:
-            raise InterruptedError
-        text = decoder.feed(model.piece(token))
-        if text:
-            job.put(text)
-        if count + 1 < limit:
-            model.extend(token, position + count)
-    return Finished(limit, whole=False)
-
-
-def _stopped() -> Problem:
-    return Problem("server_overloaded", "The local model was stopped. Try again later, or use another model.")
-
-
-def _overloaded(waiting: int) -> Problem:
-    message = f"The local model runs one turn at a time, and {waiting} turns are waiting already. Try again later."
+def overloaded(waiting: int) -> Problem:
+    """Too many turns wait."""
+    message = f"The local model is busy, and {waiting} turns are waiting already. Try again later."
     return Problem("server_overloaded", message)

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from segue.protocol.problems import Problem, Refused
-from segue.upstreams.local.prompt import Conversation, Message, Segment, Template, segments
+from segue.upstreams.local.prompt import Conversation, Message
+from segue.upstreams.local.template import Segment
 
 #: How many times the context's length is counted exactly for an error message; beyond that it says "more than".
 COUNTED_CONTEXTS = 4
@@ -23,6 +24,8 @@ PIECE_CHARACTERS = 16_384
 
 #: Turn a stretch of text into tokens; `control` says whether control tokens are recognised in it. May raise to give up.
 Tokenizer = Callable[[str, bool], Sequence[int]]
+#: Write messages as the segments of a prompt that ends where the answer begins.
+Writer = Callable[[Sequence[Message]], Sequence[Segment]]
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -42,8 +45,8 @@ class Fitted(msgspec.Struct, frozen=True):
 class Fitting:
     """Fits one conversation; the tokens of a text are computed once, however often it is tried with fewer turns."""
 
-    def __init__(self, template: Template, tokenizer: Tokenizer, limits: Limits) -> None:
-        self._template = template
+    def __init__(self, writer: Writer, tokenizer: Tokenizer, limits: Limits) -> None:
+        self._writer = writer
         self._tokenizer = tokenizer
         self._limits = limits
         self._known: dict[Segment, list[int]] = {}
@@ -61,7 +64,7 @@ class Fitting:
         messages = conversation.without(dropped)
         tokens = self._tokens(messages, COUNTED_CONTEXTS * self._limits.context)
         if len(tokens) >= self._limits.context:  # at least one token of output must fit
-            raise Refused(self._too_long(len(tokens)))
+            raise Refused(too_long(len(tokens), self._limits.context))
         return Fitted(tokens, dropped)
 
     def _count(self, messages: Sequence[Message], enough: int) -> int:
@@ -71,7 +74,7 @@ class Fitting:
         """Return the tokens; once there are more than `enough`, only the newest of them."""
         newest_first: list[list[int]] = []
         count = 0
-        for segment in reversed(segments(messages, self._template)):
+        for segment in reversed(self._writer(messages)):
             tokens = self._segment(segment, enough)
             newest_first.append(tokens)
             count += len(tokens)
@@ -81,24 +84,31 @@ class Fitting:
 
     def _segment(self, segment: Segment, enough: int) -> list[int]:
         known = self._known.get(segment)
-        if known is not None:
-            return known
-        tokens: list[int] = []
-        for piece in pieces(segment.text):
-            tokens += self._tokenizer(piece, segment.control)
-            if len(tokens) > enough:
-                return tokens
-        self._known[segment] = tokens
-        return tokens
+        if known is None:
+            known = to_tokens(segment, self._tokenizer, enough)
+            if len(known) <= enough:
+                self._known[segment] = known
+        return known
 
-    def _too_long(self, count: int) -> Problem:
-        context = self._limits.context
-        counted = f"{count}" if count <= COUNTED_CONTEXTS * context else f"more than {COUNTED_CONTEXTS * context}"
-        message = (
-            f"The input has {counted} tokens, but the context of this model holds {context}, the answer included. "
-            "Shorten the input, or continue a response with truncation set to 'auto'."
-        )
-        return Problem("context_length_exceeded", message, "input")
+
+def to_tokens(segment: Segment, tokenizer: Tokenizer, enough: int) -> list[int]:
+    """Return the tokens of a segment; once there are more than `enough`, only the first of them."""
+    tokens: list[int] = []
+    for piece in pieces(segment.text):
+        tokens += tokenizer(piece, segment.control)
+        if len(tokens) > enough:
+            break
+    return tokens
+
+
+def too_long(count: int, context: int) -> Problem:
+    """The input does not fit; `count` is exact up to `COUNTED_CONTEXTS` times the context."""
+    counted = f"{count}" if count <= COUNTED_CONTEXTS * context else f"more than {COUNTED_CONTEXTS * context}"
+    message = (
+        f"The input has {counted} tokens, but the context of this model holds {context}, the answer included. "
+        "Shorten the input, or continue a response with truncation set to 'auto'."
+    )
+    return Problem("context_length_exceeded", message, "input")
 
 
 def pieces(text: str, size: int = PIECE_CHARACTERS) -> Iterator[str]:

@@ -1,8 +1,9 @@
-"""A GGUF model loaded into this process by llama.cpp: the few operations that a turn needs, typed and blocking.
+"""A GGUF model loaded into this process by llama.cpp: the few operations that turns need, typed and blocking.
 
 This is the only place that touches the engine's binding (cyllama), which is imported when a model is loaded and not
-before. A `LoadedModel` belongs to the thread that made it; only `interrupt` may be called from another. Not here: when
-which turn runs (`engine`).
+before. A `LoadedModel` belongs to the thread that made it; only `tokenize` and `interrupt` may be called from others.
+Its one context holds the KV cache of many sequences, each in a *slot*, with cells that copies share. Not here: which
+sequence is where (`memory`), and what is computed when (`worker`).
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import msgspec
 
 from segue.protocol.requests import Settings
-from segue.upstreams.local.prompt import Message, TemplateError, segments
+from segue.upstreams.local.prompt import Message
+from segue.upstreams.local.template import ChatTemplate, TemplateError
 from segue.upstreams.local.vocabulary import PieceBytes
 
 #: The package that carries a model file. It is only asked where it is: importing it would import another engine.
@@ -27,9 +30,9 @@ MODEL_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL_NAME = "smollm2"
 
 _ENGINE_PACKAGE = "cyllama"
+_TEMPLATE_PACKAGE = "jinja2"
+_MIB = 1024 * 1024
 _MAX_THREADS = 8
-_FLASH_ATTENTION = 1
-_SEQUENCE = 0
 _GGUF_MAGIC = b"GGUF"
 
 
@@ -40,18 +43,30 @@ class Unavailable(Exception):
 class ModelFile(msgspec.Struct, frozen=True):
     """A GGUF file and how to run it.
 
-    `context` is what the input and output of a turn share, in tokens, cut to what the model was trained for: each
-    costs memory from the start (23 KB for the bundled model). `threads` compute a prompt, None for one per usable
-    processor; an answer is computed by one fewer. `batch` is how many tokens of a prompt are computed together.
-    `waiting` bounds the turns that wait for the running one.
+    `context` is what the input and output of a turn share, in tokens, cut to what the model was trained for.
+    `kv_bytes` is what all conversations in the context may take, at least one of full length; it is allocated at the
+    start. What does not fit goes to host memory (`host_bytes`), and what does not fit there, if all of it is stored
+    anyway, to files in `spill_directory` (`disk_bytes`). `parallel` turns run at once, `slots` conversations are in the
+    context, `waiting` turns may wait. `threads` compute a prompt, None for one per usable processor; an answer alone is
+    computed by one fewer. A step computes at most `batch` tokens, and `chunk` of prompts while an answer is written.
+    Which tokens are computed together may change the last bits of a result, and where two tokens are as likely, an
+    answer. With `flash_attention` that is rare for quantised models, and without it for models of 32 bits.
     """
 
     path: Path
     name: str = MODEL_NAME
     context: int = 4096
     threads: int | None = None
-    batch: int = 256
+    kv_bytes: int = 256 * _MIB
+    host_bytes: int = 1024 * _MIB
+    disk_bytes: int = 0
+    spill_directory: Path | None = None
+    parallel: int = 4
+    slots: int = 64
     waiting: int = 64
+    batch: int = 256
+    chunk: int = 64
+    flash_attention: bool = True
 
 
 def find_model() -> Path | None:
@@ -70,8 +85,13 @@ def why_unavailable(path: Path | None) -> str | None:
     """
     if find_spec(_ENGINE_PACKAGE) is None:
         return "the package cyllama (llama.cpp) is not installed, or has no wheel for this platform"
+    if find_spec(_TEMPLATE_PACKAGE) is None:
+        return "the package jinja2, which chat templates are written in, is not installed"
     if path is None:
-        return f"no model file: neither a GGUF file is configured nor is the package {MODEL_PACKAGE} installed"
+        return (
+            f"no model file: the package {MODEL_PACKAGE} is not installed, and no model_file of an [[upstream]] names "
+            "a GGUF file; any chat model in that format will do, such as `hf download` fetches from Hugging Face"
+        )
     try:
         with path.open("rb") as file:
             magic = file.read(len(_GGUF_MAGIC))
@@ -80,13 +100,24 @@ def why_unavailable(path: Path | None) -> str | None:
     return None if magic == _GGUF_MAGIC else f"the model file {path} is not a GGUF file"
 
 
+class Part(msgspec.Struct, frozen=True):
+    """What a step computes of one sequence: tokens from a position on, and whether an answer follows the last."""
+
+    slot: int
+    tokens: Sequence[int]
+    position: int
+    answers: bool
+
+
 class LoadedModel:
-    """A model and one context, which holds the tokens of one turn at a time."""
+    """A model and its context."""
 
     def __init__(self, file: ModelFile) -> None:
         reason = why_unavailable(file.path)
         if reason is not None:
             raise Unavailable(reason)
+        self._lock = Lock()  # guards the vocabulary from being closed while another thread uses it
+        self._closed = False
         try:
             self._load(file)
         except (ImportError, OSError, ValueError, RuntimeError, MemoryError, AttributeError, TypeError) as error:
@@ -98,18 +129,18 @@ class LoadedModel:
         self._llama.disable_logging()  # it writes hundreds of lines to stderr
         self._model: Any = self._llama.LlamaModel(os.fspath(file.path), self._llama.LlamaModelParams(), verbose=False)
         self._vocab: Any = self._model.get_vocab()
-        self._chat_template: str = self._model.get_default_chat_template()
-        self._bos = self._bos_text()
-        self._check_template()
-        self._batch = file.batch
+        self.template = self._compile_template()
+        self.cell_bytes = self._cell_bytes()
+        #: How many tokens a turn may have, input and output together.
+        self.context = min(file.context, int(self._model.n_ctx_train))
         self._context: Any = self._llama.LlamaContext(self._model, self._context_params(file), verbose=False)
         self._context.install_cancel_callback()
-        self._one: Any = self._llama.LlamaBatch(n_tokens=1, embd=0, n_seq_max=1)
+        self._batch: Any = self._llama.LlamaBatch(n_tokens=file.batch, embd=0, n_seq_max=1)
         self._piece_bytes = PieceBytes()
 
     def _context_params(self, file: ModelFile) -> Any:  # noqa: ANN401 - a type of the untyped binding
         params = self._llama.LlamaContextParams()
-        params.n_ctx = min(file.context, self._model.n_ctx_train)
+        params.n_ctx = max(self.context, file.kv_bytes // self.cell_bytes)
         params.n_batch = params.n_ubatch = file.batch
         threads = file.threads or usable_processors()
         params.n_threads_batch = threads
@@ -118,28 +149,44 @@ class LoadedModel:
         # processors, one thread against two, ms a token: idle, 512 tokens of context: 20 against 13; load 7, 256
         # tokens of context: 32 to 57 against 205 to 698.
         params.n_threads = max(1, threads - 1)
-        params.n_seq_max = 1
-        params.flash_attn_type = _FLASH_ATTENTION  # a prompt takes a tenth to a fifth less time with it
+        params.n_seq_max = file.slots
+        params.kv_unified = True  # one pool of cells for all, so that copies share them
+        params.swa_full = True  # a sliding window would lose what a rewound sequence needs
+        params.flash_attn_type = int(file.flash_attention)  # the other value of this enumeration decides by itself
         return params
 
+    def _cell_bytes(self) -> int:
+        """Return what a token takes in the KV cache: keys and values of 16 bits in every layer."""
+        heads = int(self._model.n_head_kv) or 1
+        wide = int(self._model.n_embd) // max(1, int(self._model.n_head))
+        return 2 * 2 * int(self._model.n_layer) * heads * wide
+
+    def _compile_template(self) -> ChatTemplate:
+        source = str(self._model.get_default_chat_template() or "")
+        if not source:
+            raise Unavailable("the model file has no chat template, so the model cannot hold a conversation")
+        vocab = self._vocab
+        bos, eos = (
+            str(vocab.get_text(token)) if token >= 0 else "" for token in (vocab.token_bos(), vocab.token_eos())
+        )
+        try:
+            template = ChatTemplate(source, bos=bos, eos=eos, add_bos=bool(vocab.get_add_bos()))
+            template.segments([Message("user", "a"), Message("assistant", "b"), Message("user", "c")])
+        except TemplateError as error:
+            raise Unavailable(f"the model's chat template cannot be used: {error}") from error
+        return template
+
     @property
-    def context(self) -> int:
-        """How many tokens a turn may have, input and output together."""
+    def cells(self) -> int:
+        """How many tokens the context holds, all sequences together."""
         return int(self._context.n_ctx)
 
-    def template(self, messages: Sequence[Message]) -> str:
-        """Write messages with the model's own chat template, in llama.cpp's own form of it.
-
-        llama.cpp knows the common templates by their marks and writes them itself. What a template says beside the
-        messages is left out, such as the system message that SmolLM2's own adds when there is none: so the prompt of a
-        conversation begins with the prompt of its beginning.
-        """
-        chat = [self._llama.LlamaChatMessage(role=message.role, content=message.text) for message in messages]
-        return self._bos + str(self._model.chat_apply_template(self._chat_template, chat, True))  # noqa: FBT003 - positional in the binding
-
     def tokenize(self, text: str, control: bool) -> list[int]:  # noqa: FBT001 - the shape of fitting.Tokenizer
-        """Turn text into tokens; only where `control` is set are control tokens recognised in it."""
-        return list(self._vocab.tokenize(text, False, control))  # noqa: FBT003 - positional in the binding
+        """Turn text into tokens; only where `control` is set are control tokens recognised in it. From any thread."""
+        with self._lock:
+            if self._closed:
+                raise InterruptedError
+            return list(self._vocab.tokenize(text, False, control))  # noqa: FBT003 - positional in the binding
 
     def piece(self, token: int) -> bytes:
         """Return the bytes that a token adds to the text; control tokens add none."""
@@ -150,28 +197,32 @@ class LoadedModel:
         """Tell whether the model says by this token that its answer is over."""
         return bool(self._vocab.is_eog(token))
 
-    def prefill(self, tokens: Sequence[int]) -> None:
-        """Compute a prompt from an empty context. InterruptedError after `interrupt`, within one operation."""
-        for start in range(0, len(tokens), self._batch):
-            chunk = tokens[start : start + self._batch]
-            batch = self._llama.LlamaBatch(n_tokens=len(chunk), embd=0, n_seq_max=1)
-            for position, token in enumerate(chunk, start):
-                batch.add(token, position, [_SEQUENCE], position == len(tokens) - 1)
-            self._context.decode(batch)
+    # --- computing ---------------------------------------------------------------------------------------------------
 
-    def extend(self, token: int, position: int) -> None:
-        """Compute one more token. InterruptedError after `interrupt`."""
-        self._one.clear()
-        self._one.add(token, position, [_SEQUENCE], True)  # noqa: FBT003 - positional in the binding
-        self._context.decode(self._one)
+    def compute(self, parts: Sequence[Part]) -> list[int]:
+        """Compute a step; return for each part where in the step its last token is, for `Sampler.choose`.
 
-    def sampler(self, settings: Settings, seed: int) -> Sampler:
-        """Return what chooses the next token.
+        InterruptedError after `interrupt`: what was computed of the step is then to be rewound.
+        """
+        self._batch.clear()
+        ends = []
+        for part in parts:
+            last = len(part.tokens) - 1
+            for index, token in enumerate(part.tokens):
+                self._batch.add(token, part.position + index, [part.slot], part.answers and index == last)
+            ends.append(self._batch.n_tokens - 1)
+        self._context.decode(self._batch)
+        return ends
+
+    def sampler(self, settings: Settings, seed: int, grammar: str | None = None) -> Sampler:
+        """Return what chooses the next token, of those that the grammar allows.
 
         Without temperature and top_p it is the likeliest token, also at temperature 0: an answer can be repeated.
         With one of them it is drawn at random, from `seed`; the other is then 1.
         """
         chain = self._llama.LlamaSampler(self._llama.LlamaSamplerChainParams())
+        if grammar is not None:
+            chain.add_grammar(self._vocab, grammar, "root")
         if settings.frequency_penalty or settings.presence_penalty:
             chain.add_penalties(self.context, 1.0, settings.frequency_penalty, settings.presence_penalty)
         drawn = settings.temperature is not None or settings.top_p is not None
@@ -188,28 +239,44 @@ class LoadedModel:
         """Make the running computation, or else the next one, stop with InterruptedError; from any thread."""
         self._context.cancel = True
 
-    def reset(self) -> None:
-        """Forget all tokens and an interruption: ready for another turn, also after a computation that broke off."""
+    def resume(self) -> None:
+        """Forget an interruption."""
         self._context.cancel = False
-        self._context.kv_cache_clear(False)  # noqa: FBT003 - positional in the binding; data behind no token is not read
+
+    # --- sequences ---------------------------------------------------------------------------------------------------
+
+    def rewind(self, slot: int, length: int) -> bool:
+        """Forget the tokens of a sequence behind the first `length`; False if this model cannot do that."""
+        return bool(self._context.memory_seq_rm(slot, length, -1))
+
+    def clear(self, slot: int) -> None:
+        """Forget a sequence."""
+        self._context.memory_seq_rm(slot, -1, -1)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Let an empty slot share the first `length` tokens of another."""
+        self._context.memory_seq_cp(source, target, 0, length)
+
+    def save(self, slot: int) -> bytes:
+        """Return the state of a sequence as bytes."""
+        return bytes(self._context.get_state_seq_data(slot))
+
+    def restore(self, slot: int, state: bytes) -> bool:
+        """Put saved state into an empty slot; False if it does not fit."""
+        try:
+            self._context.set_state_seq_data(state, slot)
+        except ValueError:
+            self.clear(slot)
+            return False
+        return True
 
     def close(self) -> None:
         """Release the memory."""
-        self._one.close()
+        with self._lock:
+            self._closed = True
+        self._batch.close()
         self._context.close()
         self._model.close()
-
-    def _bos_text(self) -> str:
-        """Return the token that this model wants before everything, as the template's text has to say it."""
-        return str(self._vocab.get_text(self._vocab.token_bos())) if self._vocab.get_add_bos() else ""
-
-    def _check_template(self) -> None:
-        if not self._chat_template:
-            raise Unavailable("the model file has no chat template, so the model cannot hold a conversation")
-        try:
-            segments([Message("system", "a"), Message("user", "b"), Message("assistant", "c")], self.template)
-        except (TemplateError, RuntimeError) as error:
-            raise Unavailable(f"the model's chat template is not one that llama.cpp can apply: {error}") from error
 
 
 class Sampler:
@@ -219,9 +286,9 @@ class Sampler:
         self._chain = chain
         self._context = context
 
-    def choose(self) -> int:
-        """Return the token that follows what was computed last."""
-        return int(self._chain.sample(self._context, -1))
+    def choose(self, index: int) -> int:
+        """Return the token that follows the one at `index` of the step that was computed last."""
+        return int(self._chain.sample(self._context, index))
 
 
 def usable_processors() -> int:

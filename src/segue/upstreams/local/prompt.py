@@ -1,40 +1,44 @@
-"""From a history to the text that a chat model continues: pure.
+"""From a history to the messages that a chat model is shown: pure.
 
-Items become messages of three roles, and messages become segments through the model's own chat template. The template
-only ever sees placeholders: the text of a message is put in afterwards, as a segment that may not hold control tokens.
-So whatever a user writes, `<|im_end|>` included, is text to the model.
-
-How items are shown to a model that knows nothing but messages: instructions and `developer` messages become `system`
-messages; a tool call becomes an `assistant` message and its output a `user` message, in plain words; reasoning is left
-out, as a model is not shown its earlier thoughts. Everything else (images, files, hosted tools) is refused, since
-leaving it out would silently change the question. Each message depends on its own item only.
-
-Not here: tokens, and what fits into the context (`fitting`).
+Instructions and `developer` messages become `system` messages. A tool call belongs to the assistant's message before
+it, if there is one, and its output is a `tool` message. Reasoning is left out, as a model is not shown its earlier
+thoughts. Everything else (images, files, hosted tools) is refused, since leaving it out would silently change the
+question. What a message becomes depends on the items alone, not on which turn brought them. Not here: how a model's
+template writes messages (`template`), and what fits into the context (`fitting`).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from segue.history.chains import History, path
-from segue.protocol.codec import decode
+from segue.history.chains import History, Turn, path
+from segue.protocol.codec import decode, encode
 from segue.protocol.items import Item
 from segue.protocol.problems import Problem, Refused, quoted, unsupported
 from segue.protocol.requests import Settings
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 T = TypeVar("T")
 
 
+class ToolCall(msgspec.Struct, frozen=True):
+    """A call that the model made; `arguments` is the JSON text it wrote."""
+
+    id: str
+    name: str
+    arguments: str
+
+
 class Message(msgspec.Struct, frozen=True):
-    """One message, as chat templates know them."""
+    """One message, as chat templates know them; `answers` is the id of the call that a tool message answers."""
 
     role: Role
     text: str
+    calls: tuple[ToolCall, ...] = ()
+    answers: str = ""
 
 
 class Conversation(msgspec.Struct, frozen=True):
@@ -50,66 +54,128 @@ class Conversation(msgspec.Struct, frozen=True):
         return [*self.opening, *kept, *self.input]
 
 
-class Segment(msgspec.Struct, frozen=True):
-    """A stretch of the prompt; only in a `control` segment may tokens like `<|im_end|>` be recognised."""
+class Tool(msgspec.Struct, frozen=True):
+    """A function that the model may call, with the JSON schema of its arguments."""
 
-    text: str
-    control: bool
+    name: str
+    definition: dict[str, Any]
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The schema; without one any object is allowed."""
+        return self.definition["function"].get("parameters") or {"type": "object"}
 
 
-#: Write messages as the text of a prompt that ends where the assistant's answer begins.
-Template = Callable[[Sequence[Message]], str]
+class Tools(msgspec.Struct, frozen=True):
+    """What of the request's tools concerns this model.
 
+    `shown` are the functions it is told about, `allowed` the names it may call, `must` says that it has to call one.
+    `left_out` names the tools of other kinds, which it cannot call.
+    """
 
-class TemplateError(ValueError):
-    """The chat template loses, repeats or changes what it is given."""
+    shown: tuple[Tool, ...] = ()
+    allowed: tuple[str, ...] = ()
+    must: bool = False
+    many: bool = True
+    left_out: tuple[str, ...] = ()
 
 
 def check_settings(settings: Settings) -> Problem | None:
-    """Say what this engine cannot do. Tools with tool_choice auto or none are accepted: the model answers in words."""
+    """Say what this engine cannot do."""
     choice = settings.tool_choice
-    if isinstance(choice, dict):
-        optional = choice.get("type") == "allowed_tools" and choice.get("mode", "auto") == "auto"
-    else:
-        optional = choice in {"auto", "none"}
-    if not optional:
-        return unsupported("tool_choice", "the local model cannot call tools; send 'auto' or 'none'")
-    form = settings.text.get("format") or {"type": "text"}
-    if form.get("type", "text") != "text":
-        return unsupported("text.format", "the local model answers in plain text; leave it out")
+    kind = choice.get("type") if isinstance(choice, dict) else "function"
+    if kind not in {"function", "allowed_tools"}:
+        return unsupported("tool_choice", "the local model calls functions only")
+    tools = read_tools(settings)
+    if tools.must and not tools.allowed:
+        return Problem("invalid_value", "'tool_choice' demands a function that 'tools' does not have.", "tool_choice")
+    form = settings.text.get("format") or {}
+    if form.get("type", "text") not in {"text", "json_object", "json_schema"}:
+        return unsupported("text.format", "the local model writes text, json_object and json_schema")
     return None
+
+
+def read_tools(settings: Settings) -> Tools:
+    """Return the functions of a request and which of them may be called."""
+    functions = [tool for tool in settings.tools if tool.get("type") == "function"]
+    shown = tuple(Tool(tool["name"], _definition(tool)) for tool in functions)
+    left_out = tuple(str(tool.get("name") or tool.get("type")) for tool in settings.tools if tool not in functions)
+    names = [tool.name for tool in shown]
+    choice = settings.tool_choice
+    must = choice == "required"
+    if isinstance(choice, dict):
+        wanted = choice.get("tools") if choice.get("type") == "allowed_tools" else [choice]
+        named = {tool.get("name") for tool in wanted or () if isinstance(tool, dict)}
+        names = [name for name in names if name in named]
+        must = choice.get("type") != "allowed_tools" or choice.get("mode") == "required"
+    if choice == "none":
+        shown, names = (), []
+    return Tools(shown, tuple(names), must, settings.parallel_tool_calls, left_out)
+
+
+def _definition(tool: dict[str, Any]) -> dict[str, Any]:
+    """Return a tool as chat templates know it (the form of Chat Completions)."""
+    kept = {name: tool[name] for name in ("name", "description", "parameters") if tool.get(name) is not None}
+    return {"type": "function", "function": kept}
 
 
 def read(history: History, instructions: str | None) -> Conversation:
     """Turn a history into messages, or raise `Refused` naming the item that cannot be represented."""
     opening = (Message("system", instructions),) if instructions else ()
-    turns = []
-    for turn in path(history.parent):
-        # these items are not in the request: what the client can act on is the id that it continued
-        place = _Place("previous_response_id", f"an item of response '{turn.id}' in the history")
-        turns.append(_messages((item, place) for item in (*turn.input, *turn.output)))
-    new = ((item, _Place(f"input[{index}]", f"'input[{index}]'")) for index, item in enumerate(history.input))
-    return Conversation(opening, tuple(turns), _messages(new))
+    turns = path(history.parent)
+    numbered: list[tuple[int, Message]] = []
+    for number, turn in enumerate(turns):
+        numbered += [(number, message) for message in _read_turn(turn)]
+    numbered += [(len(turns), message) for message in _read_input(history.input)]
+    merged = _merge(numbered)
+    split = [tuple(message for at, message in merged if at == number) for number in range(len(turns) + 1)]
+    return Conversation(opening, tuple(split[:-1]), split[-1])
 
 
-def segments(messages: Sequence[Message], template: Template) -> list[Segment]:
-    """Write messages through `template`, and tell apart what the template wrote and what the messages say."""
-    rendered = template([Message(message.role, _placeholder(index)) for index, message in enumerate(messages)])
-    pieces = _PLACEHOLDER.split(rendered)
-    if sorted(map(int, pieces[1::2])) != list(range(len(messages))):
-        raise TemplateError("the chat template does not write every message exactly once")
-    found = []
-    for index, piece in enumerate(pieces):
-        control = index % 2 == 0
-        found.append(Segment(piece if control else messages[int(piece)].text, control))
-    return [segment for segment in found if segment.text]
+def read_continuation(history: History) -> list[Message] | None:
+    """Return what a turn adds to the prompt of its parent: the parent's answer and the new input, as messages.
+
+    None if the two cannot be told apart from what stands before: then all of it must be read.
+    """
+    parent = history.parent
+    if parent is None or not parent.input or not parent.output:
+        return None
+    before = _read(parent.input[-1], _place_in(parent))
+    if before is None or before.role == "assistant":
+        return None  # the answer would be one message with what stands before it
+    answer = [(0, message) for item in parent.output if (message := _read(item, _place_in(parent))) is not None]
+    added = [(1, message) for message in _read_input(history.input)]
+    if not answer or (added and added[0][1].role == "assistant"):
+        return None
+    return [message for _, message in _merge([*answer, *added])]
 
 
-_PLACEHOLDER = re.compile("\ue000([0-9]+)\ue001")
+def _read_turn(turn: Turn) -> Iterator[Message]:
+    place = _place_in(turn)
+    return (message for item in (*turn.input, *turn.output) if (message := _read(item, place)) is not None)
 
 
-def _placeholder(index: int) -> str:
-    return f"\ue000{index}\ue001"
+def _place_in(turn: Turn) -> _Place:
+    # these items are not in the request: what the client can act on is the id that it continued
+    return _Place("previous_response_id", f"an item of response '{turn.id}' in the history")
+
+
+def _read_input(items: Sequence[Item]) -> Iterator[Message]:
+    places = (_Place(f"input[{index}]", f"'input[{index}]'") for index in range(len(items)))
+    pairs = zip(items, places, strict=True)
+    return (message for item, place in pairs if (message := _read(item, place)) is not None)
+
+
+def _merge(numbered: Iterable[tuple[int, Message]]) -> list[tuple[int, Message]]:
+    """Put calls into the assistant's message before them."""
+    merged: list[tuple[int, Message]] = []
+    for at, message in numbered:
+        if message.calls and merged and merged[-1][1].role == "assistant":
+            began, before = merged[-1]
+            merged[-1] = (began, msgspec.structs.replace(before, calls=(*before.calls, *message.calls)))
+        else:
+            merged.append((at, message))
+    return merged
 
 
 class _Place(msgspec.Struct, frozen=True):
@@ -162,12 +228,7 @@ _bodies: dict[str, msgspec.json.Decoder[_Message | _Call | _CustomCall | _Output
 _TEXT_PARTS = frozenset({"input_text", "output_text", "text"})
 
 
-def _messages(items: Iterable[tuple[Item, _Place]]) -> tuple[Message, ...]:
-    messages = (_message(item, place) for item, place in items)
-    return tuple(message for message in messages if message is not None)
-
-
-def _message(item: Item, place: _Place) -> Message | None:
+def _read(item: Item, place: _Place) -> Message | None:
     kind = _decode(item, _heads, place).type or "message"
     if kind == "reasoning":
         return None
@@ -176,10 +237,12 @@ def _message(item: Item, place: _Place) -> Message | None:
     match _decode(item, _bodies[kind], place):
         case _Message(role=role, content=content):
             return Message("system" if role == "developer" else role, _text(content, place))
-        case _Call(call_id=call_id, name=name, arguments=said) | _CustomCall(call_id=call_id, name=name, input=said):
-            return Message("assistant", f"[Tool call {call_id}] {name}: {said}")
+        case _Call(call_id=call_id, name=name, arguments=arguments):
+            return Message("assistant", "", (ToolCall(call_id, name, arguments),))
+        case _CustomCall(call_id=call_id, name=name, input=said):
+            return Message("assistant", "", (ToolCall(call_id, name, encode({"input": said}).decode()),))
         case _Output(call_id=call_id, output=output):
-            return Message("user", f"[Result of tool call {call_id}]\n{_text(output, place)}")
+            return Message("tool", _text(output, place), answers=call_id)
 
 
 def _text(content: str | list[_Part], place: _Place) -> str:

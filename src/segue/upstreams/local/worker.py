@@ -1,0 +1,485 @@
+"""What the engine's thread does: turns on one model, many at a time, each on the state of what it continues.
+
+A step computes the next tokens of every turn that runs (`scheduler`). Before it, turns begin for which there is room
+(`memory`), each from the sequence that has most of its prompt (`reuse`). When an answer finds the context full and
+nothing idle is left to evict, the turn that began last is *parked*: its state goes to host memory, and it goes on when
+there is room, before any other begins; the turn that began first always gets on. A turn that ends leaves its sequence
+to the next; one that was cancelled leaves what was read of its prompt, and one that failed leaves nothing.
+
+Everything here belongs to one thread. Not here: the thread, and how others reach it (`engine`).
+"""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Literal, get_args
+
+import msgspec
+
+from segue.protocol.problems import Problem
+from segue.upstreams.local.job import Began, Finished, Job, stopped
+from segue.upstreams.local.memory import Budget, Memory, Moved, Place
+from segue.upstreams.local.memory import Sequence as Held
+from segue.upstreams.local.model import LoadedModel, ModelFile, Part, Sampler
+from segue.upstreams.local.reuse import Candidate, Start, choose_start
+from segue.upstreams.local.scheduler import Scheduler
+from segue.upstreams.local.spill import Spill
+from segue.upstreams.local.vocabulary import TextDecoder
+
+_log = logging.getLogger("segue.upstreams.local")
+
+#: A parked turn comes back when there is room for this many tokens of its answer, or it would soon be parked again.
+_BREATH = 64
+
+
+class Counts(msgspec.Struct):
+    """What was counted so far. Tokens of prompts are reused (some of them after they were restored) or prefilled."""
+
+    reused_tokens: int = 0
+    restored_tokens: int = 0
+    prefilled_tokens: int = 0
+    output_tokens: int = 0
+    evictions: int = 0
+    parked: int = 0
+    sequences: dict[Place, int] = msgspec.field(default_factory=lambda: {"context": 0, "host": 0, "disk": 0})
+    context_tokens: int = 0
+    host_bytes: int = 0
+    disk_bytes: int = 0
+
+    def tokens(self, kind: Literal["reused", "restored", "prefilled", "output"]) -> int:
+        """Return the tokens of one kind."""
+        match kind:
+            case "reused":
+                return self.reused_tokens
+            case "restored":
+                return self.restored_tokens
+            case "prefilled":
+                return self.prefilled_tokens
+            case "output":
+                return self.output_tokens
+
+
+class _State:
+    """A sequence: its tokens, how many of them finished turns need, and its bytes while it is in host memory."""
+
+    def __init__(self, held: Held) -> None:
+        self.held = held
+        self.tokens: list[int] = []
+        self.needed = 0
+        self.turn: _Turn | None = None
+        self.data: bytes | None = None
+
+
+class _Turn:
+    """A turn that runs. `tokens` are those of its prompt and of its answer so far, the newest not computed yet."""
+
+    def __init__(self, job: Job, state: _State, sampler: Sampler) -> None:
+        self.job = job
+        self.state = state
+        self.sampler = sampler
+        self.decoder = TextDecoder()
+        self.tokens = list(job.prompt.tokens)
+        self.prompt_length = len(self.tokens)
+
+    @property
+    def count(self) -> int:
+        """How many tokens the answer has."""
+        return len(self.tokens) - self.prompt_length
+
+    @property
+    def unread(self) -> int:
+        """How many tokens the scheduler has to know of: none, if only the newest of the answer is not computed."""
+        left = len(self.tokens) - len(self.state.tokens)
+        return 0 if self.count and left == 1 else left
+
+
+class Worker:
+    """The turns and sequences of one model. `computing` is entered around each computation, with its jobs."""
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        file: ModelFile,
+        counts: Counts,
+        *,
+        computing: Callable[[Sequence[Job]], AbstractContextManager[None]],
+        left: Callable[[Job], None],
+    ) -> None:
+        self._model = model
+        self._file = file
+        self._computing = computing
+        self._left = left
+        disk_bytes = 0 if file.spill_directory is None else file.disk_bytes
+        self._memory = Memory(Budget(model.cells, file.slots, file.host_bytes, disk_bytes))
+        self._spill = Spill(file.spill_directory) if file.spill_directory is not None and disk_bytes else None
+        self._states: dict[int, _State] = {}
+        self._scheduler: Scheduler[int] = Scheduler(file.batch, min(file.chunk, file.batch))
+        self._turns: dict[int, _Turn] = {}  # by the key of their sequence, in the order they began
+        self._parked: list[_Turn] = []
+        self._waiting: deque[Job] = deque()  # for room
+        self.counts = counts
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to compute."""
+        return bool(self._turns or self._parked or self._waiting)
+
+    def add(self, job: Job) -> None:
+        """Take in a turn; it begins when there is room for it."""
+        self._waiting.append(job)
+
+    def step(self) -> None:
+        """Let go of what was cancelled, begin what can begin, and compute the next tokens of all that runs."""
+        self._drop_cancelled()
+        self._begin_waiting()
+        self._make_room_for_answers()
+        self._compute()
+        self._count()
+
+    def stop(self, problem: Problem) -> None:
+        """End all turns with a problem."""
+        for turn in [*self._turns.values(), *self._parked]:
+            turn.job.put(problem)
+        for job in self._waiting:
+            job.put(problem)
+        self._turns.clear()
+        self._parked.clear()
+        self._waiting.clear()
+        if self._spill is not None:
+            self._spill.close()
+
+    # --- beginning ---------------------------------------------------------------------------------------------------
+
+    def _begin_waiting(self) -> None:
+        while self._parked and self._return(self._parked[0]):
+            self._parked.pop(0)
+        while self._waiting and not self._parked:
+            job = self._waiting[0]
+            try:
+                began = self._begin(job)
+            except Exception:  # noqa: BLE001 - the seam to foreign code
+                _log.exception("action=begin response_id=%s", job.request.response_id)
+                self._waiting.popleft()
+                self._leave(job, _failed())
+                continue
+            if not began:
+                return
+            self._waiting.popleft()
+
+    def _begin(self, job: Job) -> bool:
+        """Begin a turn, or return False if there is no room for it."""
+        prompt = job.prompt.tokens
+        start = choose_start(prompt, self._candidates(job.request.tenant))
+        restored = start is not None and self._states[start.key].held.place != "context"
+        state = self._open(prompt, start, job.request.tenant)
+        if state is None:
+            return False
+        reused = len(state.tokens)
+        try:
+            turn = _Turn(job, state, self._sampler(job))
+        except BaseException:
+            state.held.pins -= 1
+            raise
+        state.turn = turn
+        self._turns[state.held.key] = turn
+        self._scheduler.add(state.held.key, turn.unread)
+        self.counts.reused_tokens += reused
+        self.counts.restored_tokens += reused if restored else 0
+        self.counts.prefilled_tokens += len(prompt) - reused
+        job.put(Began(len(prompt), reused))
+        return True
+
+    def _sampler(self, job: Job) -> Sampler:
+        """Return what chooses the next tokens, under the grammar that the answer has reached."""
+        grammar, job.answering.grammar = job.answering.grammar, None
+        return self._model.sampler(job.request.settings, zlib.crc32(job.request.response_id.encode()), grammar)
+
+    def _candidates(self, tenant: str) -> list[Candidate]:
+        return [
+            Candidate(state.held.key, state.tokens, state.needed, state.turn is not None, state.held.place == "context")
+            for state in self._states.values()
+            if state.held.tenant == tenant
+        ]
+
+    def _open(self, prompt: Sequence[int], start: Start | None, tenant: str) -> _State | None:
+        """Return a pinned sequence with room for the whole prompt, and its beginning as far as it was there."""
+        if start is None:
+            return self._open_empty(prompt, tenant)
+        source = self._states[start.key]
+        source.held.pins += 1
+        try:
+            if source.held.place == "context":
+                state = source if start.how == "take over" else self._copied(source, start.length)
+            elif start.how == "take over":
+                state = source if self._restore(source, len(prompt)) else None
+            else:
+                state = self._restored_copy(source, len(prompt))
+        finally:
+            source.held.pins -= 1
+        if state is None:
+            # what is worth reusing may itself stand in the way
+            return self._open_empty(prompt, tenant) if not self._turns else None
+        if state is source:
+            state.held.pins += 1
+        self._rewind(state, min(start.length, len(state.tokens)))
+        if self._reserve(state, len(prompt)):
+            self._memory.touch(state.held)
+            return state
+        state.held.pins -= 1
+        if state is not source:
+            self._drop(state)
+        return None
+
+    def _open_empty(self, prompt: Sequence[int], tenant: str) -> _State | None:
+        if not self._make_room(len(prompt), slot=True):
+            return None
+        state = self._new(self._memory.create(tenant))
+        self._memory.extend(state.held, len(prompt))
+        return state
+
+    def _new(self, held: Held) -> _State:
+        state = self._states[held.key] = _State(held)
+        return state
+
+    def _copied(self, source: _State, length: int) -> _State | None:
+        if not self._make_room(0, slot=True):
+            return None
+        state = self._new(self._memory.copy(source.held, length))
+        self._model.copy(source.held.slot, state.held.slot, length)
+        state.tokens = source.tokens[:length]
+        return state
+
+    def _restore(self, state: _State, room: int) -> bool:
+        """Bring a sequence back into the context, if there is room for it and for as many tokens as asked for."""
+        data = self._load(state)
+        if data is None or not self._make_room(max(room, len(state.tokens)), slot=True):
+            return False
+        self._memory.restore(state.held, len(state.tokens))
+        if self._spill is not None:
+            self._spill.remove(state.held.key)
+        state.data = None
+        if not self._model.restore(state.held.slot, data):
+            self._memory.truncate(state.held, 0)
+            state.tokens = []
+        return True
+
+    def _restored_copy(self, source: _State, room: int) -> _State | None:
+        data = self._load(source)
+        if data is None or not self._make_room(max(room, len(source.tokens)), slot=True):
+            return None
+        state = self._new(self._memory.create(source.held.tenant))
+        state.held.may_spill = source.held.may_spill
+        if self._model.restore(state.held.slot, data):
+            self._memory.extend(state.held, len(source.tokens))
+            state.tokens = list(source.tokens)
+        return state
+
+    def _load(self, state: _State) -> bytes | None:
+        """Return the bytes of a sequence that is not in the context; None if they are lost."""
+        if state.data is not None or self._spill is None:
+            return state.data
+        data = self._spill.read(state.held.key)
+        if data is None:
+            state.tokens = []
+            state.needed = 0
+        return data
+
+    def _rewind(self, state: _State, length: int) -> None:
+        """Forget what stands behind the first `length` tokens; all of it, if the model cannot forget a part."""
+        if length < len(state.tokens) and not self._model.rewind(state.held.slot, length):
+            self._model.clear(state.held.slot)
+            length = 0
+        del state.tokens[length:]
+        self._memory.truncate(state.held, length)
+
+    def _reserve(self, state: _State, length: int) -> bool:
+        """Give a sequence the cells for `length` tokens."""
+        missing = length - len(state.held.cells)
+        if missing > 0:
+            if not self._make_room(missing):
+                return False
+            self._memory.extend(state.held, missing)
+        return True
+
+    # --- room --------------------------------------------------------------------------------------------------------
+
+    def _make_room(self, cells: int, *, slot: bool = False) -> bool:
+        victims = self._memory.make_room(cells, slot=slot)
+        if victims is None:
+            return False
+        for key in victims:
+            self._evict(self._states[key])
+        return True
+
+    def _evict(self, state: _State) -> None:
+        """Move a sequence to host memory, and what that has no room for further on."""
+        slot = state.held.slot
+        worth = self._file.host_bytes or self._spill is not None or state.held.pins
+        state.data = self._model.save(slot) if worth and state.tokens else b""
+        self._model.clear(slot)
+        self.counts.evictions += 1
+        self._settle(self._memory.evict(state.held, max(1, len(state.data))))
+
+    def _settle(self, moved: Iterable[Moved]) -> None:
+        for one in moved:
+            state = self._states[one.key]
+            if one.to == "disk" and self._spill is not None and self._spill.write(one.key, state.data or b""):
+                state.data = None
+            elif one.to == "disk":
+                self._drop(state)
+            else:
+                self._forget(one.key)
+
+    def _drop(self, state: _State) -> None:
+        if state.held.place == "context":
+            self._model.clear(state.held.slot)
+        self._memory.drop(state.held)
+        self._forget(state.held.key)
+
+    def _forget(self, key: int) -> None:
+        del self._states[key]
+        if self._spill is not None:
+            self._spill.remove(key)
+
+    def _make_room_for_answers(self) -> None:
+        """Give each turn that answers a cell for its next token; park those that began last until there are enough."""
+        for turn in list(self._turns.values()):
+            while turn.count and turn.state.held.key in self._turns:
+                if self._reserve(turn.state, len(turn.tokens)):
+                    break
+                self._park(next(reversed(self._turns.values())))
+
+    def _park(self, turn: _Turn) -> None:
+        key = turn.state.held.key
+        del self._turns[key]
+        self._scheduler.remove(key)
+        self._evict(turn.state)
+        self._parked.insert(0, turn)
+        self.counts.parked += 1
+
+    def _return(self, turn: _Turn) -> bool:
+        """Let a parked turn go on, or return False if there is no room yet."""
+        state = turn.state
+        most = turn.prompt_length + self._limit(turn)
+        room = min(len(turn.tokens) + _BREATH, most) if self._turns else len(turn.tokens)
+        if not self._restore(state, room):
+            return False
+        self._reserve(state, len(turn.tokens))
+        self._turns[state.held.key] = turn
+        self._scheduler.add(state.held.key, turn.unread)
+        return True
+
+    # --- computing ---------------------------------------------------------------------------------------------------
+
+    def _compute(self) -> None:
+        shares = self._scheduler.step()
+        if not shares:
+            return
+        turns = [self._turns[share.key] for share in shares]
+        parts = []
+        for share, turn in zip(shares, turns, strict=True):
+            at = len(turn.state.tokens)
+            parts.append(Part(turn.state.held.slot, turn.tokens[at : at + share.tokens], at, share.answers))
+        try:
+            with self._computing([turn.job for turn in turns]):
+                ends = self._model.compute(parts)
+        except InterruptedError:
+            for turn, part in zip(turns, parts, strict=True):
+                rewound = self._model.rewind(part.slot, part.position)
+                outcome = None if turn.job.cancelled else stopped()  # else it is the engine that ends
+                self._end(turn, outcome, broken=not rewound)
+            return
+        except Exception:  # noqa: BLE001 - the seam to foreign code
+            _log.exception("action=compute turns=%d", len(turns))
+            for turn in turns:
+                self._end(turn, _failed(), broken=True)
+            return
+        for turn, part in zip(turns, parts, strict=True):
+            turn.state.tokens += part.tokens
+        for turn, part, end in zip(turns, parts, ends, strict=True):
+            if part.answers and not turn.job.cancelled:
+                self._answer(turn, end)
+
+    def _answer(self, turn: _Turn, end: int) -> None:
+        """Choose the token that follows."""
+        if not turn.job.answers:
+            self._end(turn, Finished(0, whole=True))
+            return
+        job = turn.job
+        try:
+            token = turn.sampler.choose(end)
+            if self._model.ends_answer(token):
+                self._finish(turn, whole=True)
+                return
+            turn.tokens.append(token)
+            self.counts.output_tokens += 1
+            text = turn.decoder.feed(self._model.piece(token))
+            for part in job.answering.feed(text) if text else ():
+                job.put(part)
+            if job.answering.grammar is not None:
+                turn.sampler = self._sampler(job)
+            if turn.count >= self._limit(turn):
+                self._finish(turn, whole=False)
+        except Exception:  # noqa: BLE001 - the seam to foreign code
+            _log.exception("action=answer response_id=%s", job.request.response_id)
+            self._end(turn, _failed(), broken=True)
+
+    def _limit(self, turn: _Turn) -> int:
+        room = self._model.context - turn.prompt_length
+        return min(turn.job.request.settings.max_output_tokens or room, room)
+
+    # --- ending ------------------------------------------------------------------------------------------------------
+
+    def _finish(self, turn: _Turn, *, whole: bool) -> None:
+        for part in turn.job.answering.close():
+            turn.job.put(part)
+        turn.state.needed = turn.prompt_length
+        self._end(turn, Finished(turn.count, whole=whole))
+
+    def _end(self, turn: _Turn, outcome: Finished | Problem | None, *, broken: bool = False) -> None:
+        """End a turn that runs; None: nobody asks for its outcome any more."""
+        state = turn.state
+        del self._turns[state.held.key]
+        self._scheduler.remove(state.held.key)
+        state.turn = None
+        state.held.pins -= 1
+        state.held.may_spill = state.held.may_spill and turn.job.request.store
+        if broken:
+            self._drop(state)
+        else:
+            whole = isinstance(outcome, Finished)
+            kept = len(state.tokens) if whole else min(len(state.tokens), turn.prompt_length)
+            self._rewind(state, kept)
+            self._memory.touch(state.held)
+        self._leave(turn.job, outcome)
+
+    def _leave(self, job: Job, outcome: Finished | Problem | None) -> None:
+        if outcome is not None:
+            job.put(outcome)
+        self._left(job)
+
+    def _drop_cancelled(self) -> None:
+        for turn in [turn for turn in self._turns.values() if turn.job.cancelled]:
+            self._end(turn, None)
+        for turn in [turn for turn in self._parked if turn.job.cancelled]:
+            self._parked.remove(turn)
+            self._drop(turn.state)
+            self._leave(turn.job, None)
+        for job in [job for job in self._waiting if job.cancelled]:
+            self._waiting.remove(job)
+            self._leave(job, None)
+
+    def _count(self) -> None:
+        counts, memory = self.counts, self._memory
+        places = [held.place for held in memory]
+        counts.sequences = {place: places.count(place) for place in get_args(Place)}
+        counts.context_tokens = self._model.cells - memory.free_cells
+        counts.host_bytes, counts.disk_bytes = memory.host_bytes, memory.disk_bytes
+
+
+def _failed() -> Problem:
+    return Problem("upstream_error", "The local model failed; the gateway's log says why.")

@@ -1,0 +1,54 @@
+"""Evicted state in files: private, and gone with the process, however that ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from segue.upstreams.local.spill import Spill
+
+
+def test_what_was_written_is_read_until_it_is_removed(tmp_path: Path) -> None:
+    spill = Spill(tmp_path / "new" / "folder")
+    assert spill.write(1, b"state")
+    assert spill.read(1) == b"state"
+    spill.remove(1)
+    spill.remove(2)
+    assert spill.read(1) is None
+    spill.close()
+    assert not list((tmp_path / "new" / "folder").iterdir())
+
+
+def test_nobody_else_can_read_it(tmp_path: Path) -> None:
+    spill = Spill(tmp_path)
+    spill.write(1, b"state")
+    assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.rglob("*"))
+    spill.close()
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    spill = Spill(tmp_path)
+    spill.close()
+    assert not spill.write(1, b"state")
+    assert "action=spill" in caplog.text
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    """And nothing of a living one, or of somebody else."""
+    code = (
+        "import os, sys; from pathlib import Path; from segue.upstreams.local.spill import Spill; "
+        "Spill(Path(sys.argv[1])).write(1, b'state'); os._exit(1)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    (tmp_path / "other").mkdir()
+    assert len(list(tmp_path.iterdir())) == 2
+    first = Spill(tmp_path)
+    first.write(1, b"state")
+    second = Spill(tmp_path)
+    assert first.read(1) == b"state"
+    second.close()
+    first.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
