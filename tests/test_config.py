@@ -17,6 +17,7 @@ from segue.config import (
     Config,
     ConfigError,
     Key,
+    Listener,
     Route,
     Server,
     UpstreamConfig,
@@ -70,6 +71,29 @@ def test_a_file_sets_what_it_names(folder: Path) -> None:
         upstream=[UpstreamConfig(name="u", dialect="scripted", models=["m"])],
         key=[Key(**KEY)],
     )
+
+
+def test_a_gateway_may_have_several_addresses(folder: Path) -> None:
+    """With a profile each; those that pick a free port may be as many as one likes."""
+    text = '[[listener]]\nport = 4748\nprofile = "serial"\n' + "[[listener]]\nport = 0\n" * 2
+    expected = [Listener(port=4748, profile="serial"), Listener(port=0), Listener(port=0)]
+    assert from_toml(folder, text).listener == expected
+    assert load(None, {"SEGUE_LISTENER_0_PORT": "9"}).listener == [Listener(port=9)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[[listener]]\nport = 4747", "two addresses have the port 4747"),
+        ("[[listener]]\nport = 1\n" * 2, "two addresses have the port 1"),
+        ('[[listener]]\nport = 1\nhost = "gateway.example"', "listener.host is 'gateway.example', which others can"),
+        ("[[listener]]\n", "port"),
+        ('[[listener]]\nport = 1\nprofile = "azure"', "profile"),
+    ],
+)
+def test_an_address_that_cannot_be_is_refused(folder: Path, text: str, expected: str) -> None:
+    """Before anything is opened."""
+    assert expected in error_of(folder, text)
 
 
 def test_the_environment_wins_over_the_file(folder: Path) -> None:

@@ -23,14 +23,15 @@ from msgspec import NODEFAULT, UNSET
 from msgspec import inspect as kinds
 
 from segue.cli.main import app as command_line
-from segue.config import Config, Key, Route, Server, Sidecar, Tunnel, UpstreamConfig
+from segue.config import Config, Key, Listener, Route, Server, Sidecar, Tunnel, UpstreamConfig
 from segue.dialects.output import Writer
 from segue.gateway.app import Gateway
+from segue.gateway.faces import face_of
 from segue.gateway.http import Routes
 from segue.gateway.metrics import Metrics
 from segue.gateway.replies import socket_reply
 from segue.protocol import lanes, session
-from segue.protocol.capabilities import HEADER, capabilities_header, encode_capabilities
+from segue.protocol.capabilities import HEADER, encode_capabilities
 from segue.protocol.events import Ended, Event, OutputWriter
 from segue.protocol.ids import ENTROPY_BYTES, new_response_id
 from segue.protocol.problems import previous_response_not_found
@@ -391,10 +392,9 @@ def lane_diagram() -> str:
 
 def capabilities() -> str:
     """Write the object that a gateway without a configuration answers."""
-    gateway = Gateway(Config(server=Server(store="memory:")), Router([]), MemoryStore(), time.time)
-    shown = msgspec.json.format(encode_capabilities(gateway.capabilities)).decode()
-    header = capabilities_header(gateway.capabilities)
-    return f"```json\n{shown}\n```\n\n```text\n{HEADER}: {header}\n```"
+    face = face_of(Server(), "openai")
+    shown = msgspec.json.format(encode_capabilities(face.capabilities)).decode()
+    return f"```json\n{shown}\n```\n\n```text\n{HEADER}: {face.header}\n```"
 
 
 def profiles() -> str:
@@ -445,6 +445,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "configuration-server": lambda: settings(Server, "SEGUE_SERVER"),
     "configuration-upstream": lambda: settings(UpstreamConfig, "SEGUE_UPSTREAM_0"),
     "configuration-key": lambda: settings(Key, "SEGUE_KEY_0"),
+    "configuration-listener": lambda: settings(Listener, "SEGUE_LISTENER_0"),
     "configuration-route": lambda: settings(Route, "SEGUE_ROUTE_0"),
     "configuration-tunnel": lambda: settings(Tunnel, "SEGUE_TUNNEL"),
     "configuration-sidecar": lambda: settings(Sidecar, "SEGUE_SIDECAR"),

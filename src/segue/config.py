@@ -182,6 +182,14 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     path: Annotated[str | None, Meta(description="Requests below this path, which stays; give this or mount.")] = None
 
 
+class Listener(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[[listener]]`: one more address of the gateway, with a profile of its own; all else is the same."""
+
+    port: Annotated[int, Meta(ge=0, le=65535, description="Port to listen on; 0 picks a free one.")]
+    host: Annotated[str, Meta(description="Address to listen on. Anything but loopback needs a [[key]].")] = "127.0.0.1"
+    profile: Annotated[Profile, Meta(description="Whose rules WebSocket connections follow there.")] = "openai"
+
+
 class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[[key]]`: one of the gateway's own API keys. Only its SHA-256 is kept."""
 
@@ -247,6 +255,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     sidecar: Sidecar = Sidecar()
     upstream: list[UpstreamConfig] = []
     route: list[Route] = []
+    listener: list[Listener] = []
     key: list[Key] = []
 
 
@@ -256,6 +265,7 @@ _TABLES: dict[str, type[msgspec.Struct]] = {
     "sidecar": Sidecar,
     "upstream": UpstreamConfig,
     "route": Route,
+    "listener": Listener,
     "key": Key,
 }
 
@@ -272,6 +282,7 @@ class _Shape(msgspec.Struct):
     sidecar: dict[str, Any] = {}
     upstream: list[dict[str, Any]] = []
     route: list[dict[str, Any]] = []
+    listener: list[dict[str, Any]] = []
     key: list[dict[str, Any]] = []
 
 
@@ -368,11 +379,7 @@ def _convert(tree: dict[str, Any], kind: type[T]) -> T:
 
 
 def _check(config: Config) -> None:
-    if not config.key and not is_loopback(config.server.host):
-        raise ConfigError(
-            f"server.host is {config.server.host!r}, which others can reach, but there is no [[key]]: add one "
-            "(name, tenant, sha256 = hex SHA-256 of the key), or listen on 127.0.0.1"
-        )
+    _check_addresses(config)
     for what, names in (("key", [key.name for key in config.key]), ("upstream", [up.name for up in config.upstream])):
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
@@ -384,6 +391,21 @@ def _check(config: Config) -> None:
         other = owners.setdefault(key.sha256, key.name)
         if other != key.name:
             raise ConfigError(f"the [[key]] tables {other!r} and {key.name!r} have the same sha256: whose key is it?")
+
+
+def _check_addresses(config: Config) -> None:
+    addresses: list[Server | Listener] = [config.server, *config.listener]
+    for one in addresses:
+        where = "server" if one is config.server else "listener"
+        if not config.key and not is_loopback(one.host):
+            raise ConfigError(
+                f"{where}.host is {one.host!r}, which others can reach, but there is no [[key]]: add one "
+                "(name, tenant, sha256 = hex SHA-256 of the key), or listen on 127.0.0.1"
+            )
+    ports = [one.port for one in addresses if one.port]
+    doubled = [port for port in ports if ports.count(port) > 1]
+    if doubled:
+        raise ConfigError(f"two addresses have the port {doubled[0]}: each [[listener]] needs a port of its own")
 
 
 def _check_upstream(up: UpstreamConfig) -> None:

@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 from prometheus_client import generate_latest
 
-from segue.config import Config, Key, Route, Server, Sidecar, Tunnel, UpstreamConfig
+from segue.config import Config, Key, Listener, Route, Server, Sidecar, Tunnel, UpstreamConfig
 from segue.delta.failures import FailureCode
 from segue.gateway.metrics import Metrics
 from segue.protocol.problems import Code
@@ -67,9 +67,9 @@ def test_every_page_can_be_reached() -> None:
 
 def test_every_setting_is_listed() -> None:
     """Each key that the configuration accepts is in its reference, and each table has a heading."""
-    for struct in (Server, UpstreamConfig, Key, Route, Tunnel, Sidecar):
+    for struct in (Server, Listener, UpstreamConfig, Key, Route, Tunnel, Sidecar):
         assert set(struct.__struct_fields__) <= shown("configuration.md")
-    assert set(Config.__struct_fields__) == {"server", "upstream", "key", "route", "tunnel", "sidecar"}
+    assert set(Config.__struct_fields__) == {"server", "listener", "upstream", "key", "route", "tunnel", "sidecar"}
 
 
 def test_every_error_code_is_listed_with_a_message() -> None:

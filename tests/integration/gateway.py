@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from segue.config import Config, Key, Server
+from segue.config import Config, Key, Listener, Server
 from segue.gateway.app import Gateway, serving
 from segue.upstreams.interface import Upstream
 from segue.upstreams.router import Router, Rule
@@ -70,10 +70,16 @@ class Start(Protocol):
 
 @asynccontextmanager
 async def listening(
-    upstream: Upstream, *, model: str = MODEL, keys: Sequence[Key] = (), server: Mapping[str, object] = NO_SETTINGS
+    upstream: Upstream,
+    *,
+    model: str = MODEL,
+    keys: Sequence[Key] = (),
+    listeners: Sequence[Listener] = (),
+    server: Mapping[str, object] = NO_SETTINGS,
 ) -> AsyncIterator[tuple[Gateway, str]]:
     """Serve one model under the name given."""
-    config = Config(server=msgspec.convert({"port": 0, "store": "memory:", **server}, Server), key=list(keys))
+    settings = msgspec.convert({"port": 0, "store": "memory:", **server}, Server)
+    config = Config(server=settings, key=list(keys), listener=list(listeners))
     async with serving(config, Router([Rule(upstream, (model,))])) as (gateway, url):
         yield gateway, url
 

@@ -42,6 +42,8 @@ def _show(config: Config, found: Path | None, models: list[str], routes: RouteTa
         for name in settings.__struct_fields__:
             table.add_row(name, str(getattr(settings, name)))
         console.print(table)
+    for listener in config.listener:
+        console.print(f"listener {listener.host}:{listener.port}: profile {listener.profile}", soft_wrap=True)
     for route in routes.routes:
         where = route.target if isinstance(route.target, str) else route.target.url
         console.print(

@@ -25,7 +25,8 @@ class Access:
 
     def __init__(self, config: Config) -> None:
         self._keys: Sequence[Key] = config.key
-        self._admission = Admission((config.server.host, *config.server.hosts), config.server.origins)
+        bound = [config.server.host, *(listener.host for listener in config.listener)]
+        self._admission = Admission((*bound, *config.server.hosts), config.server.origins)
 
     def refuse_origin(self, headers: Mapping[str, str]) -> Problem | None:
         """Check Host, Origin and Sec-Fetch-Site; every endpoint does."""

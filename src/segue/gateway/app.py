@@ -13,15 +13,16 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import get_args
 
 from aiohttp import web
 
-from segue import __version__
-from segue.config import Config
+from segue.config import Config, Listener, Server
 from segue.egress.client import Egress
 from segue.egress.limits import Limits as EgressLimits
 from segue.gateway.access import Access
 from segue.gateway.executor import Executor
+from segue.gateway.faces import Face, face_of
 from segue.gateway.http import Routes
 from segue.gateway.keeping import Keeper, Settings
 from segue.gateway.metrics import Metrics
@@ -30,8 +31,7 @@ from segue.gateway.tunnel import EPOCH_BYTES, Tunnel
 from segue.gateway.websocket import Connection
 from segue.gateway.wiring import build_router, build_routes
 from segue.history.cache import Cache
-from segue.protocol.capabilities import Capabilities, Limits, extensions
-from segue.protocol.lanes import BOUNDS, Bounds
+from segue.protocol.lanes import Profile
 from segue.stores.claims import MemoryClaims
 from segue.stores.event_logs import MemoryEventLogs
 from segue.stores.interface import Store, StoreError
@@ -85,24 +85,9 @@ class Gateway:
             settings=Settings(server.resume_s, server.events_s, server.max_kept),
             watch=self,
         )
-        self.bounds = BOUNDS["serial"] if server.profile == "serial" else Bounds(server.max_lanes, server.max_in_flight)
-        self.capabilities = Capabilities(
-            version=__version__,
-            profile=server.profile,
-            limits=Limits(
-                lanes=self.bounds.names,
-                in_flight=self.bounds.in_flight,
-                queued=server.max_queued,
-                message_bytes=server.max_message_bytes,
-                connection_age_s=server.max_age_s,
-                connection_idle_s=server.idle_timeout_s,
-                retention_s=server.retention_s,
-                events_s=server.events_s,
-                resume_s=server.resume_s,
-                grace_s=server.grace_s,
-            ),
-            extensions=extensions(self.bounds, server.grace_s),
-        )
+        self._faces = {profile: face_of(server, profile) for profile in get_args(Profile)}
+        self._profiles: dict[int, Profile] = {}  # by port
+        self.urls: list[str] = []  # of all addresses, once it listens; that of `[server]` first
         self.metrics.connections.set_function(lambda: len(self.connections))
         self.metrics.upstreams.providers += [one for one in router.upstreams if isinstance(one, HttpUpstream)]
         self.metrics.engines.models += [one for one in router.upstreams if isinstance(one, LocalUpstream)]
@@ -127,8 +112,7 @@ class Gateway:
         return cls(config, router, store, clock)
 
     async def listen(self) -> str:
-        """Open the port and return the URL of the gateway."""
-        server = self.config.server
+        """Open the ports and return the URL of the gateway."""
         self._runner = web.AppRunner(
             Routes(self).application(),
             access_log=None,
@@ -141,11 +125,25 @@ class Gateway:
         )
         await self._runner.setup()
         self._tunnel = self._open_tunnel(self._runner)
-        site = web.TCPSite(self._runner, server.host, server.port, backlog=1024)
-        await site.start()
+        for address in self._addresses():
+            before = len(self._runner.addresses)
+            await web.TCPSite(self._runner, address.host, address.port, backlog=1024).start()
+            bound = self._runner.addresses[before:]  # several, if the name stands for several
+            self._profiles.update({name[1]: address.profile for name in bound})
+            host, port = bound[0][:2]
+            self.urls.append(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+            _log.info("action=listen url=%s profile=%s", self.urls[-1], address.profile)
         self._sweepers = [asyncio.create_task(self._sweep()), asyncio.create_task(self._tunnel.sweep())]
-        host, port = self._address()
-        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        return self.urls[0]
+
+    def _addresses(self) -> list[Server | Listener]:
+        return [self.config.server, *self.config.listener]
+
+    def face(self, request: web.Request) -> Face:
+        """Return what is offered on the address that a request came to."""
+        name = None if request.transport is None else request.transport.get_extra_info("sockname")
+        port = name[1] if isinstance(name, tuple) else 0  # none, if the request came through the tunnel
+        return self._faces[self._profiles.get(port, self.config.server.profile)]
 
     @property
     def tunnel(self) -> Tunnel:
@@ -212,11 +210,6 @@ class Gateway:
         )
         assert runner.server is not None, "the runner was set up"
         return Tunnel(self, Egress(limits=limits, own=runner.server), os.urandom(EPOCH_BYTES))
-
-    def _address(self) -> tuple[str, int]:
-        assert self._runner is not None, "listen() comes first"
-        name = self._runner.addresses[0]
-        return name[0], name[1]
 
     async def _sweep(self) -> None:
         """Remove expired responses now and then."""

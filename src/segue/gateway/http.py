@@ -23,7 +23,7 @@ from segue.gateway.sockets import watch_peer
 from segue.gateway.sse import DONE, SSE_HEADERS, finish, sse_frame
 from segue.gateway.tunnel import tunnel_tenant
 from segue.gateway.websocket import serve_websocket
-from segue.protocol.capabilities import HEADER, capabilities_header, encode_capabilities
+from segue.protocol.capabilities import HEADER, encode_capabilities
 from segue.protocol.codec import encode
 from segue.protocol.ids import ResponseId, parse_response_id
 from segue.protocol.listing import paginate, parse_page, show
@@ -246,19 +246,17 @@ class Routes:
     # --- about the gateway -------------------------------------------------------------------------------------------
 
     async def _models(self, request: web.Request) -> web.Response:
-        del request  # the list is the same for everybody
         models = [
             {"id": name, "object": "model", "created": int(self._gateway.started_at), "owned_by": "segue"}
             for name in self._gateway.router.models()
         ]
-        headers = {HEADER: capabilities_header(self._gateway.capabilities)}
+        headers = {HEADER: self._gateway.face(request).header}
         return web.Response(body=encode({"object": "list", "data": models}), content_type=_JSON, headers=headers)
 
     async def _capabilities(self, request: web.Request) -> web.Response:
-        del request  # the same for everybody
-        capabilities = self._gateway.capabilities
-        headers = {HEADER: capabilities_header(capabilities)}
-        return web.Response(body=encode_capabilities(capabilities), content_type=_JSON, headers=headers)
+        face = self._gateway.face(request)
+        body = encode_capabilities(face.capabilities)
+        return web.Response(body=body, content_type=_JSON, headers={HEADER: face.header})
 
     async def _healthz(self, request: web.Request) -> web.Response:
         del request  # that it is answered is the answer

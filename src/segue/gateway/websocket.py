@@ -22,7 +22,7 @@ from segue.gateway.outlines import outline
 from segue.gateway.replies import socket_reply
 from segue.gateway.sockets import text_frames, watch_peer
 from segue.history.cache import Slot
-from segue.protocol.capabilities import HEADER, capabilities_header
+from segue.protocol.capabilities import HEADER
 from segue.protocol.codec import size_of
 from segue.protocol.events import Event, in_lane, steer_failed
 from segue.protocol.ids import parse_response_id
@@ -67,7 +67,7 @@ async def serve_websocket(gateway: Gateway, request: web.Request, tenant: str) -
     )
     if not socket.can_prepare(request).ok:
         raise Refused(Problem("upgrade_required", "This endpoint speaks WebSocket: upgrade, or POST to it."))
-    socket.headers[HEADER] = capabilities_header(gateway.capabilities)
+    socket.headers[HEADER] = gateway.face(request).header
     await socket.prepare(request)
     watch_peer(request)
     connection = Connection(gateway, request, socket, tenant)
@@ -85,9 +85,8 @@ class Connection:
 
     def __init__(self, gateway: Gateway, request: web.Request, socket: web.WebSocketResponse, tenant: str) -> None:
         server = gateway.config.server
-        limits = Limits(
-            server.max_age_s, server.idle_timeout_s, server.max_queued, server.max_message_bytes, gateway.bounds
-        )
+        bounds = gateway.face(request).bounds
+        limits = Limits(server.max_age_s, server.idle_timeout_s, server.max_queued, server.max_message_bytes, bounds)
         self._gateway = gateway
         assert request.transport is not None, "the upgrade was answered just now"
         self._socket = socket
