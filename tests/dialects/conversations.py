@@ -204,7 +204,7 @@ def fold(output: Output) -> Finished:
     """Make the response that a client gets, and hold every event of it to the protocol."""
     assert sum(isinstance(event, Ended) for event in output) == 1, "one end"
     assert isinstance(output[-1], Ended), "the end is last"
-    stream = TurnStream(RESPONSE_ID, None, encode_echo(SETTINGS, store=False), 100.0)
+    stream = TurnStream(RESPONSE_ID, None, encode_echo(SETTINGS, store=False), 100.0, encrypted=True)
     checker = StreamChecker("sse")
     events = [*stream.open(), *stream.feed(output)]
     assert stream.ended is not None

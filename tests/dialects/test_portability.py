@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +23,7 @@ from tests.dialects.conversations import (
     PIXEL,
     RESPONSE_ID,
     RESPONSES,
+    body,
     encode_items,
     fold,
     grow,
@@ -29,6 +31,7 @@ from tests.dialects.conversations import (
     replay,
     run,
     turns,
+    warnings,
 )
 from tests.dialects.test_streams import GOLDEN, read
 
@@ -176,3 +179,13 @@ def test_whatever_the_route_a_dialect_renders_what_it_would_alone(
         assert shared.body == render(DIALECTS[name], replay(seen)).body
         parent = grow(parent, asked, made)
         seen += made
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_reasoning_that_came_back_without_what_was_encrypted_is_left_out_and_said_to_be(name: str) -> None:
+    """A client that did not ask for it, and sends everything again. The words alone are of no use to anybody."""
+    thought = {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "hm"}]}
+    user, said = {"role": "user", "content": "go"}, {"role": "assistant", "content": "went"}
+    (warning,) = warnings(DIALECTS[name], [user, thought, said, user])
+    assert "include: ['reasoning.encrypted_content']" in warning
+    assert body(DIALECTS[name], [user, thought, said, user]) == body(DIALECTS[name], [user, said, user])

@@ -247,6 +247,58 @@ def test_an_upstream_that_stops_in_an_item_has_failed(steps: list[tuple[str, lis
     assert len(finished.output) == len(steps) - 1
 
 
+# ------------------------------------------------------------------------------------------------ encrypted reasoning
+
+SECRET = b'{"type":"reasoning","id":"rs_1","encrypted_content":"segue:1:x:abc","summary":[]}'
+BARE = b'{"type":"reasoning","id":"rs_1","summary":[]}'
+
+
+def reasoned(item: bytes = SECRET) -> list[Event]:
+    """The events of one item."""
+    return [
+        Event(f"response.output_item.{kind}", b'{"item":%b,"sequence_number":%d}' % (item, number), number, done)
+        for number, (kind, done) in enumerate([("added", b""), ("done", item)], FIRST_SEQUENCE_NUMBER)
+    ]
+
+
+def test_encrypted_reasoning_is_hidden_from_whoever_did_not_ask_for_it() -> None:
+    """In each event and in the response; what the turn leaves to the history is complete."""
+    stream = new_stream()
+    added, done = stream.feed(reasoned())
+    finished = stream.close(COMPLETED, 104)
+    assert added == Event("response.output_item.added", b'{"item":%b,"sequence_number":2}' % BARE, 2)
+    assert done == Event("response.output_item.done", b'{"item":%b,"sequence_number":3}' % BARE, 3, BARE)
+    assert json.loads(finished.response)["output"] == [json.loads(BARE)]
+    assert b"abc" not in finished.terminal.data
+    assert finished.output == (SECRET,)
+
+
+def test_encrypted_reasoning_passes_as_it_is_to_whoever_asked_for_it() -> None:
+    stream = TurnStream(ID, PARENT, ECHO, 100, encrypted=True)
+    events = reasoned()
+    assert [id(event) for event in stream.feed(events)] == [id(event) for event in events]
+    assert json.loads(stream.close(COMPLETED, 104).response)["output"] == [json.loads(SECRET)]
+
+
+@pytest.mark.parametrize(
+    "item",
+    [b'{"type":"compaction","encrypted_content":"x"}', b'{"type":"message","text":"{\\"encrypted_content\\":1}"}'],
+)
+def test_of_other_items_nothing_is_hidden(item: bytes) -> None:
+    """A compaction is nothing without it."""
+    events = reasoned(item)
+    assert [event.data for event in new_stream().feed(events)] == [event.data for event in events]
+
+
+@pytest.mark.parametrize("data", [b'{"encrypted_content"', b'{"x":"encrypted_content"}', b'"encrypted_content"'])
+def test_an_item_that_cannot_be_read_is_not_shown(data: bytes) -> None:
+    """An upstream of ours does not send such; nothing raises, and nothing is told by mistake."""
+    stream = new_stream()
+    assert stream.feed([Event("response.output_item.added", data, 2)]) == []
+    assert stream.ended is not None
+    assert stream.ended.status == "failed"
+
+
 def test_what_was_left_out_in_translation_is_said_in_the_response() -> None:
     told = Ended("completed", usage(7, 5), warnings=("'seed' was left out.",))
     assert json.loads(fold([], told).response)["warnings"] == ["'seed' was left out."]

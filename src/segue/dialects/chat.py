@@ -43,10 +43,12 @@ from segue.dialects.wording import (
     in_place_of,
     item_left_out,
     part_left_out,
+    reasoning_left_out,
 )
 from segue.protocol.codec import encode
 from segue.protocol.items import Item
 from segue.protocol.problems import Problem
+from segue.protocol.requests import ENCRYPTED_REASONING
 
 #: Gemini refuses a call without the signature of a thought, and says itself what stands for one in a history that
 #: another model began (https://ai.google.dev/gemini-api/docs/thought-signatures). The first call of a message has it.
@@ -155,7 +157,12 @@ def chat_fields(*, openai: bool) -> Mapping[str, Field]:
         "frequency_penalty": carried("frequency_penalty"),
         "top_logprobs": Field(Rule("carried", "With `logprobs`."), _write_logprobs),
         "include": Field(
-            Rule("translated", "`message.output_text.logprobs` becomes `logprobs`; others are dropped."), _write_include
+            Rule(
+                "translated",
+                "`message.output_text.logprobs` becomes `logprobs`; `reasoning.encrypted_content` is ours; others "
+                "are dropped.",
+            ),
+            _write_include,
         ),
         "max_tool_calls": dropped("max_tool_calls", "it is about tools that the provider runs, and it runs none"),
         "truncation": dropped("truncation", "this API does not shorten a history"),
@@ -246,7 +253,7 @@ def _write_include(draft: Draft) -> None:
     for name in draft.settings.include:
         if name == "message.output_text.logprobs":
             draft.fields["logprobs"] = True
-        elif name != "reasoning.encrypted_content":  # ours: it is always there
+        elif name != ENCRYPTED_REASONING:  # the gateway has it, and shows it then
             draft.drop(f"include: {name[:60]}", "this API has nothing like it")
 
 
@@ -473,7 +480,7 @@ class ChatScribe:
     def _add_reasoning(self, reasoning: Reasoning) -> None:
         opaque = None if reasoning.encrypted_content is None else unseal(reasoning.encrypted_content)
         if opaque is None or opaque.provider != self._provider:
-            self._notes.warn(FOREIGN_REASONING)
+            self._notes.warn(reasoning_left_out(reasoning))
             return
         if not self._return_reasoning:
             return

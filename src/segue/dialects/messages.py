@@ -36,6 +36,7 @@ from segue.dialects.wording import (
     in_place_of,
     item_left_out,
     part_left_out,
+    reasoning_left_out,
 )
 from segue.protocol.codec import encode
 from segue.protocol.items import Item
@@ -344,7 +345,7 @@ class MessagesScribe:
             except (msgspec.DecodeError, UnicodeError, RecursionError):
                 thought = None
         if thought is None:
-            self._notes.warn(FOREIGN_REASONING)
+            self._notes.warn(reasoning_left_out(reasoning))
         elif thought.redacted is not None:
             self._thoughts.append(encode({"type": "redacted_thinking", "data": thought.redacted}))
         else:

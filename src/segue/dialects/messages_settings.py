@@ -21,6 +21,7 @@ from segue.dialects.rules import (
     ours,
 )
 from segue.dialects.toolbox import TOOL_CHOICE, TOOLS, check_choice, read_tools
+from segue.protocol.requests import ENCRYPTED_REASONING
 
 _EFFORTS = {"minimal": "low"}
 #: Thinking by budget, for models that do not choose themselves how much to think; the API wants at least `_LEAST`.
@@ -106,7 +107,7 @@ def _write_user(draft: Draft) -> None:
 
 def _write_include(draft: Draft) -> None:
     for name in draft.settings.include:
-        if name != "reasoning.encrypted_content":  # ours: it is always there
+        if name != ENCRYPTED_REASONING:  # the gateway has it, and shows it then
             draft.drop(f"include: {name[:60]}", "this API has nothing like it")
 
 
@@ -139,7 +140,7 @@ MESSAGES_FIELDS: Mapping[str, Field] = {
     "presence_penalty": dropped("presence_penalty", "this API has none"),
     "frequency_penalty": dropped("frequency_penalty", "this API has none"),
     "top_logprobs": dropped("top_logprobs", "this API has none"),
-    "include": Field(Rule("dropped", "`reasoning.encrypted_content` is always there."), _write_include),
+    "include": Field(Rule("dropped", "But for `reasoning.encrypted_content`, which is ours."), _write_include),
     "max_tool_calls": dropped("max_tool_calls", "it is about tools that the provider runs, and it runs none"),
     "truncation": dropped("truncation", "this API does not shorten a history"),
     "metadata": ours("It stands in the response."),

@@ -19,12 +19,11 @@ from segue.dialects.opaque import unseal
 from segue.dialects.reading import Reasoning, read_item
 from segue.dialects.responses_stream import ResponsesDecoder
 from segue.dialects.rules import KNOWN_EXTRA, OTHERS, Draft, Field, Rule, carried, ours, passed, write_settings
-from segue.dialects.wording import FOREIGN_REASONING
+from segue.dialects.wording import reasoning_left_out
 from segue.protocol.codec import encode, with_field
 from segue.protocol.items import Item
 from segue.protocol.problems import Problem
-
-_ENCRYPTED = "reasoning.encrypted_content"
+from segue.protocol.requests import ENCRYPTED_REASONING
 
 
 class ResponsesDialect:
@@ -48,7 +47,7 @@ class ResponsesDialect:
     def render(self, request: TurnRequest, fragments: Fragments) -> Rendered | Problem:
         """Write the request body."""
         draft = Draft(request.model, request.settings)
-        draft.fields |= {"store": False, "stream": True, "include": [_ENCRYPTED]}
+        draft.fields |= {"store": False, "stream": True, "include": [ENCRYPTED_REASONING]}
         write_settings(draft, RESPONSES_FIELDS)
         parts = fold(request.history, self, fragments.shelf(self._shelf, Fragment))
         carry = parts[-1].carry
@@ -139,9 +138,7 @@ class ResponsesScribe:
         if not kind:
             return
         kept = self._reasoning(item) if kind == "reasoning" else item
-        if kept is None:
-            self._notes.warn(FOREIGN_REASONING)
-        else:
+        if kept is not None:
             self._closed.append(kept)
 
     def fragment(self) -> Fragment[Nothing]:
@@ -150,15 +147,20 @@ class ResponsesScribe:
         return Fragment(closed, self._notes.carry(Nothing()))
 
     def _reasoning(self, item: Item) -> Item | None:
-        """Return reasoning as its provider wrote it, or None if it is another provider's."""
+        """Return reasoning as its provider wrote it, or None if it cannot be used there."""
         value = read_item(item, "reasoning")
         if isinstance(value, Problem):
             self._notes.refuse(value)
             return item
         assert isinstance(value, Reasoning), "that is what was read"
         if not value.encrypted_content:  # what has words of its own is open to all; a summary alone is of no use
-            return item if value.content else None
-        opaque = unseal(value.encrypted_content)
-        if opaque.provider is None:
-            return item
-        return with_field(item, "encrypted_content", opaque.content) if opaque.provider == self._provider else None
+            if value.content:
+                return item
+        else:
+            opaque = unseal(value.encrypted_content)
+            if opaque.provider is None:
+                return item
+            if opaque.provider == self._provider:
+                return with_field(item, "encrypted_content", opaque.content)
+        self._notes.warn(reasoning_left_out(value))
+        return None

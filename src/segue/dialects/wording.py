@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from segue.dialects.reading import Part
+from segue.dialects.reading import Part, Reasoning
 from segue.protocol.problems import quoted
 
 FOREIGN_REASONING = (
     "Reasoning that this provider did not make, or did not finish, was left out: it cannot be used here."
 )
+BARE_REASONING = (
+    "Reasoning without 'encrypted_content' was left out: it cannot be used. To send everything again, ask for it with "
+    "include: ['reasoning.encrypted_content']."
+)
 ANNOTATIONS_LEFT_OUT = "Annotations of messages were left out: this API has none."
 PHASE_LEFT_OUT = "'phase' of messages was left out: this API has none."
 DETAIL_LEFT_OUT = "'detail' of images was left out: this API has none."
 BROKEN_ARGUMENTS = "Arguments of a call that are no JSON object were sent as the text they are."
+
+
+def reasoning_left_out(reasoning: Reasoning) -> str:
+    """Reasoning that cannot be used."""
+    return FOREIGN_REASONING if reasoning.encrypted_content else BARE_REASONING
 
 
 def item_left_out(kind: str) -> str:

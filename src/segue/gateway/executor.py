@@ -30,7 +30,7 @@ from segue.protocol.problems import (
     store_mismatch,
     tool_call_not_found,
 )
-from segue.protocol.requests import Create
+from segue.protocol.requests import ENCRYPTED_REASONING, Create
 from segue.protocol.responses import Failure, encode_echo, usage
 from segue.protocol.turns import Finished, TurnStream
 from segue.stores.interface import ParentGone, Store, StoreError
@@ -157,7 +157,11 @@ class Run:
             self.response_id = request.response_id
             echo = encode_echo(create.settings, store=create.store, background=create.background)
             stream = self._stream = TurnStream(
-                request.response_id, _id_of(request.history.parent), echo, executor.clock()
+                request.response_id,
+                _id_of(request.history.parent),
+                echo,
+                executor.clock(),
+                encrypted=ENCRYPTED_REASONING in create.settings.include,
             )
             waiting = stream.open()
             batches = upstream.stream(request) if create.generate else _warm_up(upstream, request)

@@ -28,7 +28,7 @@ from segue.protocol.codec import encode
 from segue.protocol.ids import ResponseId, parse_response_id
 from segue.protocol.listing import paginate, parse_page, show
 from segue.protocol.problems import Problem, Refused, quoted, response_not_found
-from segue.protocol.requests import Create, parse_create
+from segue.protocol.requests import ENCRYPTED_REASONING, Create, parse_create
 from segue.stores.interface import StoreError
 
 if TYPE_CHECKING:
@@ -208,7 +208,10 @@ class Routes:
         if request.query.get("stream") == "true":
             return await self._kept.resume(request, request[_TENANT], response_id)
         record = await gateway.store.record(request[_TENANT], response_id, gateway.clock())
-        body = await self._kept.look(request[_TENANT], response_id) if record is None else record.response()
+        if record is None:
+            body = await self._kept.look(request[_TENANT], response_id)
+        else:
+            body = record.response(encrypted=_asks_for_encrypted(request))
         if body is None:
             raise Refused(response_not_found(request.match_info["id"]))
         return web.Response(body=body, content_type=_JSON)
@@ -233,11 +236,11 @@ class Routes:
         chain = await gateway.store.chain(request[_TENANT], _response_id(request), gateway.clock())
         if chain is None:
             raise Refused(response_not_found(request.match_info["id"]))
-        items = []
+        items, encrypted = [], _asks_for_encrypted(request)
         for link in chain:
-            items += show(link.input, link.id)
+            items += show(link.input, link.id, encrypted=encrypted)
             if link is not chain[-1]:
-                items += show(link.output, link.id)
+                items += show(link.output, link.id, encrypted=encrypted)
         body = paginate(items, page)
         if isinstance(body, Problem):
             raise Refused(body)
@@ -282,6 +285,11 @@ def _response_id(request: web.Request) -> ResponseId:
     if response_id is None:
         raise Refused(response_not_found(text))
     return response_id
+
+
+def _asks_for_encrypted(request: web.Request) -> bool:
+    """Tell whether the query asks for encrypted reasoning, in one of the ways that SDKs write a list."""
+    return ENCRYPTED_REASONING in {*request.query.getall("include", ()), *request.query.getall("include[]", ())}
 
 
 def _with_key(create: Create, key: str | None) -> Create:

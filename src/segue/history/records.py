@@ -15,7 +15,7 @@ import msgspec
 from segue.history.chains import History, Turn, path
 from segue.protocol.codec import encode
 from segue.protocol.ids import ResponseId
-from segue.protocol.items import Item
+from segue.protocol.items import Item, hide_encrypted
 from segue.protocol.responses import Head, encode_response
 
 _heads = msgspec.json.Decoder(Head)
@@ -48,9 +48,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         """About what the record costs a queue or a socket."""
         return len(self.head) + len(self.echo) + sum(map(len, self.input)) + sum(map(len, self.output)) + 256
 
-    def response(self) -> bytes:
-        """Return the response object as it was sent."""
-        return encode_response(_heads.decode(self.head), self.output, self.echo)
+    def response(self, *, encrypted: bool = False) -> bytes:
+        """Return the response object; with reasoning that only its provider can read, if that is asked for."""
+        output = self.output if encrypted else tuple(map(hide_encrypted, self.output))
+        return encode_response(_heads.decode(self.head), output, self.echo)
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):

@@ -69,6 +69,13 @@ def with_field(data: bytes, name: str, value: Any) -> bytes:  # noqa: ANN401 - a
     return encode(fields)
 
 
+def without_field(data: bytes, name: str) -> bytes:
+    """Return the object `data` without one top-level field; every other value keeps its bytes."""
+    fields = _object.decode(data)
+    fields.pop(name, None)
+    return encode(fields)
+
+
 def explain(error: msgspec.ValidationError, where: str = "") -> Problem:
     """Say what the reader found wrong in a document that stands at `where` in the request."""
     text = str(error)

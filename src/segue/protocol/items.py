@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from segue.protocol.codec import decode, decode_value, encode
+from segue.protocol.codec import decode, decode_value, encode, without_field
 from segue.protocol.problems import Problem, missing, unsupported
 
 #: One item: a JSON object on the wire, byte for byte as its author wrote it.
@@ -75,6 +75,9 @@ _CHECKED: dict[str, msgspec.json.Decoder[object]] = {
 _PART_LISTS = ("content", "output", "summary")
 _TEXT_PARTS = frozenset({"input_text", "output_text", "summary_text", "reasoning_text"})
 
+#: The name of what is encrypted, as it stands in an item.
+ENCRYPTED = b'"encrypted_content"'
+
 _heads = msgspec.json.Decoder(_Head)
 _list = msgspec.json.Decoder(list[msgspec.Raw])
 _input = msgspec.json.Decoder(str | list[msgspec.Raw])
@@ -125,6 +128,16 @@ def calls_of(items: Sequence[Item]) -> frozenset[str]:
     """Return the ids of the tool calls that a model's finished items make."""
     heads = (_heads.decode(item) for item in items)
     return frozenset(head.call_id for head in heads if head.call_id and (head.type or "").endswith("_call"))
+
+
+def hide_encrypted(item: Item) -> Item:
+    """Return reasoning without what only its provider can read; any other item as it is.
+
+    It is not parsed unless there is something to hide: in a text, the quotes of a name would be escaped.
+    """
+    if ENCRYPTED not in item or _heads.decode(item).type != "reasoning":
+        return item
+    return without_field(item, "encrypted_content")
 
 
 def split(raw: bytes) -> list[Item]:

@@ -72,9 +72,14 @@ def parse_page(query: dict[str, str]) -> Page | Problem:
     return Page(wanted.limit, wanted.order, wanted.after)
 
 
-def show(items: Sequence[Item], response_id: ResponseId) -> list[dict[str, Any]]:
-    """Complete one turn's input items for a listing."""
-    return [_complete(msgspec.json.decode(item), response_id, index) for index, item in enumerate(items)]
+def show(items: Sequence[Item], response_id: ResponseId, *, encrypted: bool = False) -> list[dict[str, Any]]:
+    """Complete one turn's items for a listing; with reasoning that only its provider can read, if that is asked for."""
+    listed = [_complete(msgspec.json.decode(item), response_id, index) for index, item in enumerate(items)]
+    if not encrypted:
+        for item in listed:
+            if item["type"] == "reasoning":
+                item.pop("encrypted_content", None)
+    return listed
 
 
 def paginate(items: list[dict[str, Any]], page: Page) -> bytes | Problem:

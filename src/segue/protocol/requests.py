@@ -19,6 +19,9 @@ from segue.protocol.items import Input, parse_input
 from segue.protocol.lanes import DEFAULT_LANE, read_stream_id
 from segue.protocol.problems import Problem, missing, unknown_type, unsupported
 
+#: Asked for with `include`: reasoning that only its provider can read, for a client that sends it again.
+ENCRYPTED_REASONING = "reasoning.encrypted_content"
+
 Transport = Literal["http", "websocket"]
 
 _NULL = Raw(b"null")

@@ -15,12 +15,19 @@ import msgspec
 from segue.protocol.codec import with_field
 from segue.protocol.events import FIRST_SEQUENCE_NUMBER, Ended, Event, response_event
 from segue.protocol.ids import ResponseId
-from segue.protocol.items import Item
+from segue.protocol.items import ENCRYPTED, Item, hide_encrypted
 from segue.protocol.responses import Failure, Head, IncompleteDetails, TerminalStatus, encode_response, usage
 
 _ADDED = "response.output_item.added"
 _DONE = "response.output_item.done"
 _NOT_JSON = Ended("failed", error=Failure("upstream_protocol_error", "The upstream sent an event that is not JSON."))
+
+
+class _Carrier(msgspec.Struct):
+    item: msgspec.Raw
+
+
+_carriers = msgspec.json.Decoder(_Carrier)
 
 
 class Finished(msgspec.Struct, frozen=True):
@@ -40,9 +47,16 @@ class Finished(msgspec.Struct, frozen=True):
 
 
 class TurnStream:
-    """One turn from `open` to `close`; times are unix seconds, given by the caller."""
+    """One turn from `open` to `close`; times are unix seconds, given by the caller.
 
-    def __init__(self, response_id: ResponseId, parent_id: ResponseId | None, echo: bytes, now: float) -> None:
+    Reasoning that only its provider can read is in what the turn folds to, and in what the client gets only if the
+    client asked for it (`encrypted`).
+    """
+
+    def __init__(
+        self, response_id: ResponseId, parent_id: ResponseId | None, echo: bytes, now: float, *, encrypted: bool = False
+    ) -> None:
+        self._encrypted = encrypted
         self._head = Head(id=response_id, created_at=int(now), previous_response_id=parent_id)
         self._echo = echo
         self._number = FIRST_SEQUENCE_NUMBER
@@ -65,11 +79,13 @@ class TurnStream:
             if isinstance(event, Ended):
                 self.ended = event
                 break
+            own = event if event.sequence_number == self._number else _renumber(event, self._number)
             if event.type == _DONE:
                 self._output.append(event.item)
+                own = self._show(own)
             elif event.type == _ADDED:
                 self._added += 1
-            own = event if event.sequence_number == self._number else _renumber(event, self._number)
+                own = self._show(own)
             if own is None:
                 self.ended = _NOT_JSON
                 break
@@ -93,11 +109,18 @@ class TurnStream:
             warnings=warnings or msgspec.UNSET,
         )
         output = tuple(self._output)
-        response = encode_response(head, output, self._echo)
+        shown = output if self._encrypted else tuple(map(hide_encrypted, output))
+        response = encode_response(head, shown, self._echo)
         # The API has no event for a response that was cancelled; one that was cut short is what clients know.
         kind = "incomplete" if ended.status == "cancelled" else ended.status
         terminal = response_event(f"response.{kind}", response, self._number)
         return Finished(head, output, response, terminal)
+
+    def _show(self, event: Event | None) -> Event | None:
+        """Return an item's event as the client may see it; None if it cannot be read."""
+        if event is None or self._encrypted or ENCRYPTED not in event.data:
+            return event
+        return _hide(event)
 
     def _judge(self, ended: Ended) -> Ended:
         """Hold an upstream to the protocol: it leaves no item open, and says why it did not complete."""
@@ -117,6 +140,16 @@ class TurnStream:
     @staticmethod
     def _broken(message: str, ended: Ended) -> Ended:
         return Ended("failed", ended.usage, Failure("upstream_protocol_error", message))
+
+
+def _hide(event: Event) -> Event | None:
+    """Return the event with what is encrypted hidden in its item, or None if it is not of that shape."""
+    try:
+        item = hide_encrypted(bytes(_carriers.decode(event.data).item))
+        data = with_field(event.data, "item", msgspec.Raw(item))
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+    return Event(event.type, data, event.sequence_number, item if event.item else b"")
 
 
 def _renumber(event: Event, number: int) -> Event | None:
