@@ -107,7 +107,7 @@ class Turn:
     def fields(self) -> Json:
         fields: Json = {"model": MODEL, "input": self.name, "store": self.store}
         if self.kept:
-            fields["segue"] = {"resume": True}
+            fields["segue"] = {"resume": True, "idempotency_key": self.name}
         if self.unknown or self.parent is not None:
             fields["previous_response_id"] = UNKNOWN if self.parent is None else self.parent.id
         return fields
@@ -356,35 +356,57 @@ class Conversations(RuleBasedStateMachine):
         connection = data.draw(st.sampled_from(self.connections), "connection")
         own = connection.lanes[lane]
         turn = data.draw(st.sampled_from(self.kept[-6:]), "turn")
-        away = turn in self.away
-        if own.running is not None or not (turn.logged or away):
+        if own.running is not None or not (turn.logged or turn in self.away):
             return
         seen = data.draw(st.integers(1, len(turn.frames)), "seen")
 
+        foreign, ended = turn.tenant != connection.tenant, turn.logged and seen == len(turn.frames)
+
         async def resume() -> None:
             message = {"type": "segue.resume", "response_id": turn.id, "starting_after": seen - 1}
-            foreign, ended = turn.tenant != connection.tenant, turn.logged and seen == len(turn.frames)
             if not (foreign or ended):
                 connection.socket.expect(turn.frames[:seen], lane or None)
             await connection.socket.send({**message, **({"stream_id": lane} if lane else {})})
             if foreign or ended:
                 assert (await connection.frame(lane, *ENDS))["error"]["code"] == "response_events_gone"
-                return
-            before = turn.frames
-            turn.frames = before[:seen]
-            if away:
-                if seen < len(before):
-                    await connection.frame(lane, before[-1]["type"], turn=turn)
-                assert turn.frames == before
-                self.away.remove(turn)
-                own.running = turn
-                return
-            await connection.frame(lane, *ENDS, turn=turn)
-            assert turn.frames == before
-            if turn.way not in ("fail", "refuse"):
-                own.latest = turn if turn.stored or turn.parked else None
+            else:
+                await self.take_over(connection, lane, turn, seen)
 
         self.run(resume())
+
+    @precondition(lambda self: self.connections and self.kept)
+    @rule(data=st.data(), lane=st.sampled_from(LANES))
+    def repeat(self, data: st.DataObject, lane: str) -> None:
+        """Send a create with its key again: it is answered from its first event, and no model is called."""
+        connection = data.draw(st.sampled_from(self.connections), "connection")
+        own = connection.lanes[lane]
+        turn = data.draw(st.sampled_from(self.kept[-6:]), "turn")
+        again = (turn.logged and turn in self.turns) or turn in self.away
+        if own.running is not None or not again or turn.tenant != connection.tenant:
+            return
+
+        async def repeat() -> None:
+            connection.socket.expect([], lane or None)
+            await connection.socket.create(**turn.fields(), **({"stream_id": lane} if lane else {}))
+            await self.take_over(connection, lane, turn, 0)
+
+        self.run(repeat())
+
+    async def take_over(self, connection: Connection, name: str, turn: Turn, seen: int) -> None:
+        """Receive what a client that has seen so many frames lacks; a turn that still runs is now this lane's."""
+        lane, before = connection.lanes[name], turn.frames
+        turn.frames = before[:seen]
+        if turn in self.away:
+            if seen < len(before):
+                await connection.frame(name, before[-1]["type"], turn=turn)
+            assert turn.frames == before
+            self.away.remove(turn)
+            lane.running = turn
+            return
+        await connection.frame(name, *ENDS, turn=turn)
+        assert turn.frames == before
+        if turn.way not in ("fail", "refuse"):
+            lane.latest = turn if turn.stored or turn.parked else None
 
     @rule(data=st.data(), tenant=st.sampled_from(TENANTS))
     def post(self, data: st.DataObject, tenant: str) -> None:

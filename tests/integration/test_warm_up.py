@@ -14,6 +14,7 @@ from segue.protocol.events import Ended, OutputWriter
 from segue.protocol.problems import Problem, Refused
 from segue.protocol.responses import Usage, usage
 from segue.upstreams.interface import Batch, UpstreamRequest
+from segue.upstreams.local import LocalUpstream, ModelFile, find_model
 from segue.upstreams.scripted import MODEL, say
 from tests.checker import Json, StreamChecker
 from tests.integration.clients import Http, Socket
@@ -155,3 +156,21 @@ async def test_a_model_that_cannot_prefill_is_not_asked_to() -> None:
         first = (await http.create(input="1", generate=False)).body
         assert first["usage"]["total_tokens"] == 0
         assert (await http.create(input="2", previous_response_id=first["id"])).status == 200
+
+
+@pytest.mark.local_model
+async def test_what_the_local_model_has_taken_in_is_not_read_again() -> None:
+    """Its warm-up counts the tokens that it read; the turn after it finds them."""
+    path = find_model()
+    assert path is not None
+    upstream = LocalUpstream(ModelFile(path, context=1024))
+    settings: Json = {"model": "smollm2", "instructions": "Answer in one word. " * 20, "store": False}
+    async with listening(upstream, model="smollm2") as (_, url), Socket(url) as socket:
+        warmed = (await socket.ask(input="I like the sea.", generate=False, **settings)).response
+        assert warmed is not None
+        read = warmed["usage"]["input_tokens"]
+        assert (read > 50, warmed["output"]) == (True, [])
+        asked = {"input": "Where?", "previous_response_id": warmed["id"], "max_output_tokens": 16}
+        turn = (await socket.ask(**asked, **settings)).response
+        assert turn is not None
+        assert turn["usage"]["input_tokens_details"]["cached_tokens"] > read - 20
