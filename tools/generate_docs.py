@@ -262,10 +262,10 @@ def _json(value: object) -> str:
 _ROUTES = {
     ("POST", "/v1/responses"): "Run a turn. The reply is one JSON object, or with `stream: true` server-sent events.",
     ("GET", "/v1/responses"): "Upgrade to WebSocket mode. Without an upgrade the answer is 426.",
-    ("GET", "/v1/responses/{id}"): "A stored or running response; with `stream=true`, the events of a kept turn. Query: `include`.",
+    ("GET", "/v1/responses/{id}"): "A stored or running response, or with `stream=true` the events of a kept turn.",
     ("POST", "/v1/responses/{id}/cancel"): "Stop a background turn.",
     ("DELETE", "/v1/responses/{id}"): "Delete a stored response. Its id resolves to nothing at once.",
-    ("GET", "/v1/responses/{id}/input_items"): "Everything the response saw. Query: `limit`, `order`, `after`, `include`.",
+    ("GET", "/v1/responses/{id}/input_items"): "Everything the response saw. Query: `limit`, `order`, `after`.",
     ("GET", "/v1/models"): "The models that can be named in a request; globs of the configuration are not listed.",
     ("GET", "/segue/capabilities"): "What this gateway offers and its limits; see [Capabilities](capabilities.md).",
     ("GET", "/segue/tunnel"): "Upgrade to the tunnel of a sidecar.",
