@@ -158,6 +158,25 @@ def dialects(
 
 
 @bench.command
+def engine(
+    *,
+    model: Annotated[
+        str | None, Parameter(help="smollm2, tiny (made on the spot), or a GGUF file [default: smollm2].")
+    ] = None,
+    quick: Annotated[bool, Parameter(help="The tiny model, and shorter contexts; under a minute.", negative="")] = False,
+    json: Annotated[Path | None, Parameter(help="Also write the figures to this file.")] = None,
+    plot: Annotated[Path | None, Parameter(help="Also draw them, as an SVG.")] = None,
+) -> int:
+    """Time to the first token of the local model, by the length of the context: read anew, continued, or restored.
+
+    With the model in the box this takes minutes, nearly all of them for reading long prompts anew.
+    """
+    from segue.cli.bench_engine import run_bench_engine
+
+    return run_bench_engine(model, quick=quick, json_file=json, plot=plot)
+
+
+@bench.command
 def table(
     *,
     session: Annotated[

@@ -10,8 +10,17 @@ reads only what is new. The same request gives the same answer, unless temperatu
 
 from __future__ import annotations
 
-from segue.upstreams.local.model import MODEL_NAME, ModelFile, Unavailable, find_model, why_unavailable
+from segue.upstreams.local.model import MODEL_NAME, ModelFile, Unavailable, find_model, why_no_engine, why_unavailable
 from segue.upstreams.local.upstream import LocalUpstream
 from segue.upstreams.local.worker import Counts
 
-__all__ = ["MODEL_NAME", "Counts", "LocalUpstream", "ModelFile", "Unavailable", "find_model", "why_unavailable"]
+__all__ = [
+    "MODEL_NAME",
+    "Counts",
+    "LocalUpstream",
+    "ModelFile",
+    "Unavailable",
+    "find_model",
+    "why_no_engine",
+    "why_unavailable",
+]

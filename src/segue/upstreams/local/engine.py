@@ -29,6 +29,7 @@ class Engine:
         self._changed = Condition()  # guards everything below
         self._queue: FairQueue[Job] = FairQueue(file.parallel, file.waiting)
         self._arrived: list[Job] = []
+        self._actions: list[Callable[[Worker], None]] = []
         self._news = False
         self._computed: Sequence[Job] = ()
         self._model: LoadedModel | None = None
@@ -76,6 +77,12 @@ class Engine:
                     displaced = entered.displaced
         if displaced is not None:
             displaced.put(overloaded(self._file.waiting))
+
+    def act(self, action: Callable[[Worker], None]) -> None:
+        """Have something done between two steps; returns at once. An engine that ends does it no more."""
+        with self._changed:
+            self._actions.append(action)
+            self._notify()
 
     def cancel(self, job: Job) -> None:
         """Stop a turn, wherever it is; nothing happens if it is over. Returns at once."""
@@ -138,6 +145,9 @@ class Engine:
                 if self._stopping:
                     return
                 arrived, self._arrived = self._arrived, []
+                actions, self._actions = self._actions, []
+            for action in actions:
+                action(worker)
             for job in arrived:
                 worker.add(job)
             worker.step()

@@ -148,6 +148,10 @@ class Memory:
             moved += self._leave_host(victim)
         return moved
 
+    def spill(self, sequence: Sequence) -> list[Moved]:
+        """Move a sequence from host memory to disk, or forget it if it may not go there; return what then moves."""
+        return self._leave_host(sequence)
+
     def restore(self, sequence: Sequence, length: int) -> None:
         """Move a sequence of `length` tokens into the context; there must be room for them, and a slot."""
         if sequence.place == "host":

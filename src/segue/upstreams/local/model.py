@@ -78,15 +78,23 @@ def find_model() -> Path | None:
     return path if path.is_file() else None
 
 
+def why_no_engine() -> str | None:
+    """Say why no model file at all can be run here; None if nothing speaks against it."""
+    if find_spec(_ENGINE_PACKAGE) is None:
+        return "the package cyllama (llama.cpp) is not installed, or has no wheel for this platform"
+    if find_spec(_TEMPLATE_PACKAGE) is None:
+        return "the package jinja2, which chat templates are written in, is not installed"
+    return None
+
+
 def why_unavailable(path: Path | None) -> str | None:
     """Say why the model file `path` (None: none was found) cannot be run here; None if nothing speaks against it.
 
     Nothing is imported or loaded, so a broken installation shows only when the model is started.
     """
-    if find_spec(_ENGINE_PACKAGE) is None:
-        return "the package cyllama (llama.cpp) is not installed, or has no wheel for this platform"
-    if find_spec(_TEMPLATE_PACKAGE) is None:
-        return "the package jinja2, which chat templates are written in, is not installed"
+    reason = why_no_engine()
+    if reason is not None:
+        return reason
     if path is None:
         return (
             f"no model file: the package {MODEL_PACKAGE} is not installed, and no model_file of an [[upstream]] names "

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from itertools import groupby
+from typing import Literal
 
 from segue.protocol.events import Ended, Event, OutputWriter
 from segue.protocol.problems import Problem, Refused
@@ -22,7 +23,7 @@ from segue.upstreams.local.job import Began, Finished, Job, Update, stopped
 from segue.upstreams.local.model import LoadedModel, ModelFile, Unavailable
 from segue.upstreams.local.prompt import Tools, check_settings, read_tools
 from segue.upstreams.local.rendering import Prompt, Renderer
-from segue.upstreams.local.worker import Counts
+from segue.upstreams.local.worker import Counts, Worker
 
 
 class LocalUpstream:
@@ -104,6 +105,18 @@ class LocalUpstream:
         finally:
             await batches.aclose()
         return counted
+
+    async def evict(self, to: Literal["host", "disk"]) -> None:
+        """Move all state that no turn works on out of the context, to host memory or to disk."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+
+        def act(worker: Worker) -> None:
+            worker.evict_idle(to)
+            _call(loop, lambda: done.set_result(None))
+
+        self._engine.act(act)
+        await done
 
     async def _stream(self, request: UpstreamRequest, *, answers: bool) -> AsyncGenerator[Batch, None]:
         loop = asyncio.get_running_loop()

@@ -140,6 +140,15 @@ class Worker:
         self._compute()
         self._count()
 
+    def evict_idle(self, to: Literal["host", "disk"]) -> None:
+        """Move every sequence that no turn works on out of the context, and for the disk out of memory too."""
+        for state in [state for state in self._states.values() if not state.held.pins]:
+            if state.held.place == "context":
+                self._evict(state)
+            if to == "disk" and state.held.place == "host":
+                self._settle(self._memory.spill(state.held))
+        self._count()
+
     def stop(self, problem: Problem) -> None:
         """End all turns with a problem."""
         for turn in [*self._turns.values(), *self._parked]:

@@ -1,0 +1,214 @@
+"""What a turn costs the local engine by the length of its context: read anew, continued, or restored.
+
+For each length one conversation begins with a prompt of that many tokens, read from the first to the last (*full
+prefill*). It then goes on in short turns, each of which has the state of all before it: sent whole again, so that only
+the tokens' common beginning tells (*warm prefix*); continued by the response's id (*continuation*); and continued after
+its state was moved out of the context (*restore memory*, *restore disk*). Answers have one token, as times are those to
+the first. Engine and measurement are one process, without a gateway between. Not here: the plot (`engine_plot`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Literal
+
+import msgspec
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from segue.bench.prose import Writer
+from segue.bench.report import Report, TurnFigures, arm, figure, make_report
+from segue.bench.tiny_model import BENCHED, write_tiny_model
+from segue.history.chains import History, Turn, path
+from segue.protocol.events import Ended, Event
+from segue.protocol.ids import ENTROPY_BYTES, new_response_id
+from segue.protocol.items import Item, user_message
+from segue.protocol.requests import Settings
+from segue.upstreams.interface import UpstreamRequest
+from segue.upstreams.local import LocalUpstream, ModelFile
+
+FULL, WARM, CONTINUED, MEMORY, DISK = "full prefill", "warm prefix", "continuation", "restore memory", "restore disk"
+ARMS = (FULL, WARM, CONTINUED, MEMORY, DISK)
+
+LENGTHS = (512, 1024, 2048, 4096, 7900)
+QUICK_LENGTHS = (512, 2048, 4096)
+ROUNDS = 2
+CONTEXT = 8192
+TINY = "tiny"
+
+_TENANT = "bench"
+_MIB = 1024 * 1024
+_GIB = 1024 * _MIB
+#: What a chat template writes around a message, at most; a prompt is that much shorter than its length.
+_AROUND = 64
+#: What a short turn says. With what stands around it seven of them fit behind the longest prompt.
+_QUESTION = 16
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """One turn: what it took, and itself as what the next continues."""
+
+    figures: TurnFigures
+    turn: Turn
+
+
+async def measure(
+    model: Path | None, lengths: Sequence[int], *, rounds: int = ROUNDS, console: Console | None = None
+) -> Report:
+    """Measure a model file, None for the tiny model, at each of the lengths."""
+    curves: dict[str, list[TurnFigures]] = {name: [] for name in ARMS}
+    async with _loaded(model) as upstream:
+        with Progress(console=console, transient=True, disable=console is None) as progress:
+            shown = progress.add_task("", total=sum(lengths))
+            for length in lengths:
+                progress.update(shown, description=f"{length} tokens")
+                for name, turns in (await _measure_length(upstream, length, rounds)).items():
+                    curves[name].append(_median(turns))
+                progress.advance(shown, length)
+        settings = {
+            "model": upstream.name,
+            "lengths": list(lengths),
+            "rounds": rounds,
+            "context": upstream.model.context,
+            "cell_bytes": upstream.model.cell_bytes,
+        }
+    arms = [arm(name, turns) for name, turns in curves.items()]
+    figures = []
+    for index, length in enumerate(lengths):
+        full, continued = (curves[name][index].ttft_s for name in (FULL, CONTINUED))
+        assert full is not None, "every turn has a first token"
+        assert continued, "and that takes time"
+        figures.append(figure(f"full prefill / continuation, {length} tokens", [full / continued], "x"))
+    most = max(turn.tokens_processed or 0 for turn in curves[CONTINUED])
+    least = min(turn.tokens_processed or 0 for turn in curves[CONTINUED])
+    figures.append(figure("tokens processed by a continuation", [least, most], "tokens"))
+    return make_report(arms, settings, figures)
+
+
+@asynccontextmanager
+async def _loaded(model: Path | None) -> AsyncIterator[LocalUpstream]:
+    """Run the engine around a block, with room for one conversation, in memory and on disk."""
+    with TemporaryDirectory() as folder:
+        file = model
+        if file is None:
+            file = Path(folder) / "tiny.gguf"
+            write_tiny_model(file, BENCHED)
+        name = TINY if model is None else file.stem
+        spill = Path(folder) / "spill"
+        upstream = LocalUpstream(
+            ModelFile(file, name, CONTEXT, kv_bytes=1, host_bytes=2 * _GIB, disk_bytes=4 * _GIB, spill_directory=spill)
+        )
+        await upstream.start()
+        try:
+            yield upstream
+        finally:
+            await upstream.close()
+
+
+async def _measure_length(upstream: LocalUpstream, length: int, rounds: int) -> dict[str, list[TurnFigures]]:
+    """Hold one conversation, which begins with a prompt of so many tokens."""
+    prose = Writer(length)
+    began = await _turn(upstream, None, [_message(upstream, prose, length - _AROUND)])
+    turn = began.turn
+    curves: dict[str, list[TurnFigures]] = {name: [] for name in ARMS}
+    curves[FULL].append(began.figures)
+    places: dict[str, Literal["host", "disk"] | None] = {CONTINUED: None, MEMORY: "host", DISK: "disk"}
+    for _ in range(rounds):
+        for name, place in places.items():
+            if place is not None:
+                await upstream.evict(place)
+            done = await _turn(upstream, turn, [_message(upstream, prose, _QUESTION)])
+            curves[name].append(done.figures)
+            turn = done.turn
+    whole = [item for one in path(turn) for item in (*one.input, *one.output)]
+    curves[WARM].append((await _turn(upstream, None, [*whole, _message(upstream, prose, _QUESTION)])).figures)
+    return curves
+
+
+async def _turn(upstream: LocalUpstream, parent: Turn | None, items: Sequence[Item]) -> Measured:
+    """Run one turn and time it to its first token."""
+    settings = Settings(model=upstream.name, max_output_tokens=1)
+    ident = new_response_id(os.urandom(ENTROPY_BYTES), None if parent is None else parent.id)
+    request = UpstreamRequest(upstream.name, ident, _TENANT, History(parent, tuple(items)), settings, None, store=True)
+    began_at = perf_counter()
+    first_at: float | None = None
+    output: list[Item] = []
+    ended = Ended("failed")
+    async for batch in upstream.stream(request):
+        if batch and first_at is None:
+            first_at = perf_counter()
+        for event in batch:
+            if isinstance(event, Event) and event.item:
+                output.append(event.item)
+            elif isinstance(event, Ended):
+                ended = event
+    now = perf_counter()
+    counted = ended.usage
+    if counted is None:
+        raise RuntimeError(f"the engine failed: {ended.error}")
+    reused = counted.input_tokens_details.cached_tokens
+    figures = TurnFigures(
+        ttft_s=(first_at or now) - began_at,
+        time_s=now - began_at,
+        bytes_up_payload=sum(map(len, items)),
+        tokens_reused=reused,
+        tokens_processed=counted.input_tokens - reused,
+    )
+    turn = Turn(id=ident, parent=parent, input=tuple(items), output=tuple(output), calls=frozenset(), stored=True)
+    return Measured(figures, turn)
+
+
+def _message(upstream: LocalUpstream, prose: Writer, tokens: int) -> Item:
+    """Return a message of so many tokens, or a few less."""
+    words: list[str] = []
+    left = tokens
+    while left > 0:
+        for word in prose.sentence().split():
+            left -= len(upstream.model.tokenize(f" {word}", False))  # noqa: FBT003 - the shape of a tokenizer
+            if left < 0:
+                break
+            words.append(word)
+    return user_message(" ".join(words))
+
+
+def _median(turns: Sequence[TurnFigures]) -> TurnFigures:
+    """Return the median of each figure, whole where it counts something."""
+
+    def middle(name: str) -> float:
+        return float(median(getattr(turn, name) for turn in turns))
+
+    return TurnFigures(
+        ttft_s=middle("ttft_s"),
+        time_s=middle("time_s"),
+        bytes_up_payload=round(middle("bytes_up_payload")),
+        tokens_reused=round(middle("tokens_reused")),
+        tokens_processed=round(middle("tokens_processed")),
+    )
+
+
+# --- on a screen -----------------------------------------------------------------------------------------------------
+
+
+def render(report: Report, console: Console) -> None:
+    """Show time to first token, and tokens processed, by the length of the context."""
+    table = Table(title=f"{report.settings['model']}: ms to the first token (tokens processed)", title_justify="left")
+    table.add_column("context", justify="right")
+    for one in report.arms:
+        table.add_column(one.name, justify="right")
+    for index, length in enumerate(report.settings["lengths"]):
+        table.add_row(f"{length:,}", *(_cell(one.turns[index]) for one in report.arms))
+    console.print(table)
+    for found in report.figures:
+        spread = "" if found.low == found.high else f" ({found.low:.0f} to {found.high:.0f})"
+        console.print(f"{found.name}: {found.value:,.1f} {found.unit}{spread}", style="dim")
+
+
+def _cell(turn: TurnFigures) -> str:
+    return f"{1e3 * (turn.ttft_s or 0):,.0f} ({turn.tokens_processed:,})"

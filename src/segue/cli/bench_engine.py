@@ -1,0 +1,34 @@
+"""`segue bench engine`: measures what a turn costs the local engine, by the length of its context."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from segue.bench.engine import LENGTHS, QUICK_LENGTHS, TINY, measure, render
+from segue.bench.engine_plot import to_svg
+from segue.bench.report import write
+from segue.cli.loop import run
+from segue.upstreams.local import MODEL_NAME, find_model, why_no_engine, why_unavailable
+
+
+def run_bench_engine(model: str | None, *, quick: bool, json_file: Path | None, plot: Path | None) -> int:
+    """Measure the model that is named; without a name the one in the box, and if quick the tiny one."""
+    named = model or (TINY if quick or find_model() is None else MODEL_NAME)
+    file = find_model() if named == MODEL_NAME else Path(named)
+    reason = why_no_engine() if named == TINY else why_unavailable(file)
+    if reason is not None:
+        print(f"segue: {reason}", file=sys.stderr)
+        return 2
+    console = Console()
+    report = run(measure(None if named == TINY else file, QUICK_LENGTHS if quick else LENGTHS, console=console))
+    render(report, console)
+    if json_file is not None:
+        write(report, json_file)
+        console.print(f"written to {json_file}", style="dim")
+    if plot is not None:
+        plot.write_text(to_svg(report), encoding="utf-8")
+        console.print(f"written to {plot}", style="dim")
+    return 0
