@@ -27,8 +27,9 @@ T = TypeVar("T")
 
 TENANTS = ("alice", "bob")
 LANES = ("", "a", "b", "c")
-#: How a turn goes, said in its own input.
-WAYS = ("ok", "fail", "refuse", "cut", "hold")
+#: How a turn goes, said in its own input; on a socket most are held, so that there is something to interrupt.
+WAYS = ("ok", "fail", "refuse", "cut")
+HELD = ("hold", *WAYS, "hold", "hold", "hold")
 UNKNOWN = f"resp_{'0' * 40}"
 
 
@@ -265,15 +266,22 @@ class Conversations(RuleBasedStateMachine):
             lane.latest = None
             turn.parent.parked = False
 
-    def make(self, data: st.DataObject, tenant: str, ways: Sequence[str]) -> Turn:
+    def busy(self) -> list[Connection]:
+        """The connections on which something runs."""
+        return [one for one in self.connections if any(lane.running for lane in one.lanes.values())]
+
+    def make(self, data: st.DataObject, tenant: str, ways: Sequence[str], likely: Sequence[Turn] = ()) -> Turn:
         """Make up a turn: a new chain, a continuation of any response there ever was, or of none that was."""
         self.count += 1
         way = data.draw(st.sampled_from(ways), "way")
-        recent = self.turns[-8:]
-        choice = data.draw(st.integers(-2, len(recent) - 1), "parent")
-        parent = recent[choice] if choice >= 0 else None
-        store, kept = data.draw(st.booleans(), "store"), data.draw(st.booleans(), "kept")
-        return Turn(tenant, f"{way}-{self.count}", parent, unknown=choice == -2, store=store, kept=kept)
+        recent = [*likely, *likely, *(turn for turn in self.turns if turn.tenant == tenant)][-8:]
+        foreign = [turn for turn in self.turns if turn.tenant != tenant][-1:]
+        parents: list[Turn | None] = [*recent, *likely, None, None, None, *foreign]
+        parent = data.draw(st.sampled_from(parents), "parent")
+        unknown = parent is None and data.draw(st.integers(0, 7), "unknown") == 7
+        store = data.draw(st.booleans() if parent is None else st.sampled_from((parent.store,) * 5 + (True, False)))
+        kept = data.draw(st.sampled_from((True, True, False)), "kept")
+        return Turn(tenant, f"{way}-{self.count}", parent, unknown=unknown, store=store, kept=kept)
 
     # --- what happens ------------------------------------------------------------------------------------------------
 
@@ -298,14 +306,15 @@ class Conversations(RuleBasedStateMachine):
             await connection.frame("echo", "error")
 
         connection = data.draw(st.sampled_from(self.connections), "connection")
-        turn = self.make(data, connection.tenant, WAYS)
+        latest = [one.latest for one in connection.lanes.values() if one.latest is not None]
+        turn = self.make(data, connection.tenant, HELD, latest)
         own = connection.lanes[lane]
         others = [one.latest for name, one in connection.lanes.items() if name != lane]
         turn.held = turn.parent is not None and turn.parent in others and not turn.parent.store
         own.queue.append(turn)
         self.run(create())
 
-    @precondition(lambda self: any(lane.running for one in self.connections for lane in one.lanes.values()))
+    @precondition(lambda self: sum(lane.running is not None for one in self.busy() for lane in one.lanes.values()) > 2)
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
         """Let a turn that was held go on, and what waits behind it."""
@@ -319,11 +328,11 @@ class Conversations(RuleBasedStateMachine):
 
         self.run(self.let_go(connection, name))
 
-    @precondition(lambda self: self.connections)
+    @precondition(lambda self: len(self.busy()) > 1 or (self.count > 30 and self.connections))
     @rule(data=st.data())
     def vanish(self, data: st.DataObject) -> None:
         """Lose a connection: its turns are stopped, but for those that may be resumed; what only it held is gone."""
-        connection = data.draw(st.sampled_from(self.connections), "connection")
+        connection = data.draw(st.sampled_from(self.busy() or self.connections), "connection")
         self.connections.remove(connection)
 
         async def vanish() -> None:
@@ -337,7 +346,7 @@ class Conversations(RuleBasedStateMachine):
         assert self.oracle.stopped.isdisjoint(turn.name for turn in running if turn.kept)
         self.away += [turn for turn in running if turn.kept]
 
-    @precondition(lambda self: self.away)
+    @precondition(lambda self: len(self.away) > 1)
     @rule(data=st.data())
     def end_away(self, data: st.DataObject) -> None:
         """Let a turn end while nobody follows it."""
@@ -349,25 +358,37 @@ class Conversations(RuleBasedStateMachine):
         turn.logged = True
         self.ended_well(turn, Cut(turn.frames).whole([]).response or {})
 
-    @precondition(lambda self: self.connections and self.kept)
-    @rule(data=st.data(), lane=st.sampled_from(LANES))
-    def resume(self, data: st.DataObject, lane: str) -> None:
-        """Go on with a turn on another connection, from the last frame or from an earlier one, or try to."""
-        connection = data.draw(st.sampled_from(self.connections), "connection")
-        own = connection.lanes[lane]
-        turn = data.draw(st.sampled_from(self.kept[-6:]), "turn")
-        if own.running is not None or not (turn.logged or turn in self.away):
-            return
-        seen = data.draw(st.integers(1, len(turn.frames)), "seen")
+    def choose(self, data: st.DataObject) -> tuple[Connection, str, Turn] | None:
+        """A kept turn whose events can be had, those that nobody follows first, and an idle lane for it."""
+        turns = [*self.away, *(turn for turn in self.kept[-6:] if turn.logged)]
+        lanes = [
+            (connection, name)
+            for connection in self.connections
+            for name, lane in connection.lanes.items()
+            if lane.running is None
+        ]
+        if not turns or not lanes:
+            return None
+        connection, name = data.draw(st.sampled_from(lanes), "lane")
+        return connection, name, data.draw(st.sampled_from(turns), "turn")
 
-        foreign, ended = turn.tenant != connection.tenant, turn.logged and seen == len(turn.frames)
+    @precondition(lambda self: self.connections and self.kept)
+    @rule(data=st.data())
+    def resume(self, data: st.DataObject) -> None:
+        """Go on with a turn on another connection, from the last frame or from an earlier one, or try to."""
+        chosen = self.choose(data)
+        if chosen is None:
+            return
+        connection, lane, turn = chosen
+        seen = data.draw(st.integers(1, len(turn.frames)), "seen")
+        gone = turn.tenant != connection.tenant or (turn.logged and seen == len(turn.frames))
 
         async def resume() -> None:
             message = {"type": "segue.resume", "response_id": turn.id, "starting_after": seen - 1}
-            if not (foreign or ended):
+            if not gone:
                 connection.socket.expect(turn.frames[:seen], lane or None)
             await connection.socket.send({**message, **({"stream_id": lane} if lane else {})})
-            if foreign or ended:
+            if gone:
                 assert (await connection.frame(lane, *ENDS))["error"]["code"] == "response_events_gone"
             else:
                 await self.take_over(connection, lane, turn, seen)
@@ -375,15 +396,15 @@ class Conversations(RuleBasedStateMachine):
         self.run(resume())
 
     @precondition(lambda self: self.connections and self.kept)
-    @rule(data=st.data(), lane=st.sampled_from(LANES))
-    def repeat(self, data: st.DataObject, lane: str) -> None:
+    @rule(data=st.data())
+    def repeat(self, data: st.DataObject) -> None:
         """Send a create with its key again: it is answered from its first event, and no model is called."""
-        connection = data.draw(st.sampled_from(self.connections), "connection")
-        own = connection.lanes[lane]
-        turn = data.draw(st.sampled_from(self.kept[-6:]), "turn")
-        again = (turn.logged and turn in self.turns) or turn in self.away
-        if own.running is not None or not again or turn.tenant != connection.tenant:
+        chosen = self.choose(data)
+        if chosen is None:
             return
+        connection, lane, turn = chosen
+        if turn.tenant != connection.tenant or not (turn in self.away or turn in self.turns):
+            return  # for others, or after a failure, it would be a create like any other
 
         async def repeat() -> None:
             connection.socket.expect([], lane or None)
@@ -411,7 +432,7 @@ class Conversations(RuleBasedStateMachine):
     @rule(data=st.data(), tenant=st.sampled_from(TENANTS))
     def post(self, data: st.DataObject, tenant: str) -> None:
         """The same over HTTP, where nothing but stored responses can be continued."""
-        turn = self.make(data, tenant, WAYS[:-1])
+        turn = self.make(data, tenant, WAYS)
         reply = self.run(self.https[tenant].request("POST", "/v1/responses", data=turn.fields()))
         code = self.verdict(turn, None) or ("server_error" if turn.way == "fail" else None)
         if code is None:
@@ -446,4 +467,4 @@ class Conversations(RuleBasedStateMachine):
 
 
 TestConversations = Conversations.TestCase
-TestConversations.settings = settings(max_examples=100, stateful_step_count=50)  # 5,000 steps
+TestConversations.settings = settings(max_examples=150, stateful_step_count=50)  # up to 7,500 steps
