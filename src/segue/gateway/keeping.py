@@ -51,6 +51,10 @@ class _Kept:
         self.tenant = caller.tenant
         self.run = run
         self.response_id = response_id
+        #: Set once its first client follows it, or will not: a fast model must not outrun the client it works for.
+        self.awaited = asyncio.Event()
+        if create.background and not create.stream:
+            self.awaited.set()
         self.began: asyncio.Future[Problem | None] = asyncio.get_running_loop().create_future()
         self.task: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
@@ -126,6 +130,9 @@ class Keeper:
         self._attach(kept)
         try:
             return await asyncio.shield(kept.began)
+        except asyncio.CancelledError:
+            kept.awaited.set()
+            raise
         finally:
             self._detach(kept)
 
@@ -144,6 +151,8 @@ class Keeper:
         try:
             async with aclosing(self._logs.follow(tenant, ident, after)) as batches:
                 async for batch in batches:
+                    if kept is not None:
+                        kept.awaited.set()
                     yield batch
         except EventsGone:
             raise Refused(events_gone(response_id)) from None
@@ -200,6 +209,8 @@ class Keeper:
                         kept.pending = batch
                         await self._logs.room(tenant, response_id)
                         await self._write(kept)
+                        await kept.awaited.wait()
+                        await asyncio.sleep(0)  # without followers nothing else would let others run
         except Refused as refused:
             await self._give_up(kept.create, tenant, response_id)
             _tell(kept, refused.problem)
