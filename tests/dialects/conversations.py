@@ -136,9 +136,69 @@ _shells = _item("local_shell_call", call_id=_ids, action=json_objects, status=st
 )
 _hosted = _item("web_search_call", id=st.just("ws_1"), status=st.just("completed"))
 
+#: One item of every type that the API has, as it comes from a client or a server of it.
+SAMPLES: list[Json] = [
+    {"type": "message", "role": "user", "content": "x"},
+    {"type": "function_call", "call_id": "call_1", "name": "look", "arguments": "{}"},
+    {"type": "function_call_output", "call_id": "call_1", "output": "ok"},
+    {"type": "custom_tool_call", "call_id": "call_2", "name": "patch", "input": "x"},
+    {"type": "custom_tool_call_output", "call_id": "call_2", "output": "ok"},
+    {"type": "reasoning", "id": "rs_1", "summary": []},
+    {"type": "file_search_call", "id": "fs_1", "queries": ["q"], "status": "completed", "results": None},
+    {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search", "query": "q"}},
+    {"type": "computer_call", "id": "cu_1", "call_id": "call_3", "action": {"type": "wait"}, "status": "completed"},
+    {
+        "type": "computer_call_output",
+        "call_id": "call_3",
+        "output": {"type": "computer_screenshot", "image_url": PIXEL},
+        "acknowledged_safety_checks": [{"id": "check_1"}],
+    },
+    {"type": "tool_search_call", "call_id": "call_4", "execution": "client", "arguments": {"q": 1}},
+    {"type": "tool_search_output", "call_id": "call_4", "execution": "client", "tools": [{"type": "function"}]},
+    {"type": "additional_tools", "role": "developer", "tools": []},
+    {"type": "configuration_update", "configuration": {}},
+    {"type": "image_generation_call", "id": "ig_1", "result": "iVBORw0KGgo=", "status": "completed"},
+    {
+        "type": "code_interpreter_call",
+        "id": "ci_1",
+        "code": "1",
+        "container_id": "c",
+        "outputs": [],
+        "status": "completed",
+    },
+    {"type": "local_shell_call", "id": "ls_1", "call_id": "call_5", "action": {"type": "exec", "command": ["ls"]}},
+    {"type": "local_shell_call_output", "id": "call_5", "output": "a.txt"},
+    {"type": "shell_call", "call_id": "call_6", "action": {"commands": ["ls"]}},
+    {
+        "type": "shell_call_output",
+        "call_id": "call_6",
+        "output": [{"stdout": "a", "stderr": ""}],
+        "max_output_length": 9,
+    },
+    {"type": "apply_patch_call", "call_id": "call_7", "operation": {"type": "delete_file", "path": "a"}},
+    {"type": "apply_patch_call_output", "call_id": "call_7", "status": "failed"},
+    {"type": "mcp_list_tools", "id": "mcpl_1", "server_label": "docs", "tools": []},
+    {"type": "mcp_approval_request", "id": "mcpr_1", "server_label": "docs", "name": "find", "arguments": "{}"},
+    {"type": "mcp_approval_response", "approval_request_id": "mcpr_1", "approve": True},
+    {"type": "mcp_call", "id": "mcp_1", "server_label": "docs", "name": "find", "arguments": "{}", "output": "ok"},
+    {"type": "compaction_trigger"},
+    {"type": "program", "id": "prog_1", "call_id": "call_8", "code": "1", "fingerprint": "f"},
+    {"type": "program_output", "id": "po_1", "call_id": "call_8", "result": "1", "status": "completed"},
+]
+
 #: One item of any type that a history can hold and every dialect can render.
 items: SearchStrategy[bytes] = st.one_of(
-    _users, _systems, _assistants, _reasoning, _calls, _outputs, _customs, _custom_outputs, _shells, _hosted
+    _users,
+    _systems,
+    _assistants,
+    _reasoning,
+    _calls,
+    _outputs,
+    _customs,
+    _custom_outputs,
+    _shells,
+    _hosted,
+    st.sampled_from(SAMPLES),
 ).map(lambda item: json.dumps(item).encode())
 any_items = items | unknown_items.map(lambda item: json.dumps(item).encode())
 

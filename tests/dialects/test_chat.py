@@ -19,6 +19,7 @@ from tests.dialects.conversations import (
     MESSAGES,
     OPENAI,
     PIXEL,
+    SAMPLES,
     Request,
     body,
     encode_items,
@@ -400,3 +401,17 @@ def test_a_field_without_a_counterpart_is_said_to_be_left_out(dialect: str, item
 def test_a_field_of_a_setting_without_a_counterpart_too(dialect: str, fields: Json, name: str) -> None:
     (warning,) = warnings(DIALECTS[dialect], [USER], settings(**fields))
     assert warning.startswith(f"'{name}")
+
+
+def test_tools_with_items_of_their_own_are_called_and_answered_with_all_that_was_said() -> None:
+    """Each call has its answer, or the provider would refuse the history; that one failed is told too."""
+    sent = body(PLAIN, SAMPLES)["messages"]
+    made = {call["id"]: call["function"]["name"] for message in sent for call in message.get("tool_calls", ())}
+    told = {message["tool_call_id"]: message["content"] for message in sent if message["role"] == "tool"}
+    assert made.keys() == told.keys()
+    assert {made[ident]: told[ident] for ident in ("call_4", "call_5", "call_6", "call_7")} == {
+        "tool_search": '{"execution":"client","tools":[{"type":"function"}]}',
+        "local_shell": "a.txt",
+        "shell": '{"output":[{"stdout":"a","stderr":""}],"max_output_length":9}',
+        "apply_patch": '{"status":"failed"}',
+    }

@@ -115,6 +115,7 @@ _part_fields = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 #: Items that stand for what came before them, in a form that only their provider can read.
 _COMPACTIONS = frozenset({"compaction", "compaction_summary"})
 _NOT_ARGUMENTS = frozenset({"id", "type", "status", "call_id", "output"})
+_NOT_ANSWERS = frozenset({"id", "type", "call_id", "output"})
 _DATA_URL = re.compile(r"data:(?P<media>[^;,]*)(?:;[^,]*)?,(?P<data>.*)", re.DOTALL)
 
 
@@ -185,19 +186,29 @@ def _read_other(item: Item, kind: str) -> Read | Problem:
     if isinstance(fields, Problem):
         return fields
     call_id = fields.get("call_id")
+    if call_id is None and kind == "local_shell_call_output":
+        call_id = fields.get("id")  # this one has the id of its call there
     if not isinstance(call_id, str):
         return None
     if kind.endswith("_call"):
         arguments = {name: value for name, value in fields.items() if name not in _NOT_ARGUMENTS}
         return Call(call_id, kind.removesuffix("_call"), encode(arguments).decode())
-    if kind.endswith("_call_output"):
-        return Output(call_id, _plain(fields.get("output")))
+    if kind.endswith("_call_output") or kind == "tool_search_output":
+        return Output(call_id, _answer(fields))
     return None
 
 
-def _plain(output: object) -> str | list[Part]:
+def _answer(fields: dict[str, Any]) -> str | list[Part]:
+    """Return what a tool answered; with what else its item says (that it failed, for example), as JSON."""
+    output = fields.get("output")
+    more = {name: value for name, value in fields.items() if name not in _NOT_ANSWERS and value is not None}
+    if more.get("status") == "completed":
+        del more["status"]
     if isinstance(output, dict) and output.get("type") == "computer_screenshot":
         url = output.get("image_url")
         if isinstance(url, str):
-            return [Part("input_image", image_url=url)]
-    return output if isinstance(output, str) else encode(output).decode()
+            told = [Part("input_text", encode(more).decode())] if more else []
+            return [Part("input_image", image_url=url), *told]
+    if not more:
+        return output if isinstance(output, str) else encode(output).decode()
+    return encode(more if output is None else {"output": output, **more}).decode()
