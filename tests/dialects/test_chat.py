@@ -394,6 +394,7 @@ def test_a_field_without_a_counterpart_is_said_to_be_left_out(dialect: str, item
     [
         ({"tools": [LOOK | {"defer_loading": True, "strict": None}, LOOK | {"defer_loading": True}]}, "tools.defer"),
         ({"text": {"new": 1}}, "text.new"),
+        ({"text": {"format": {"type": "text", "new": 1}}}, "text.format.new"),
         ({"reasoning": {"effort": "low", "new": 1}}, "reasoning.new"),
     ],
 )

@@ -390,6 +390,14 @@ def test_what_cannot_be_done_and_must_not_be_ignored_is_refused(fields: Json) ->
     assert answer.code == "unsupported_parameter"
 
 
+@pytest.mark.parametrize("schema", [{"type": "object"}, {"type": "object", "description": "own"}])
+def test_what_an_answer_is_for_is_told_in_its_schema(schema: Json) -> None:
+    form = {"type": "json_schema", "name": "x", "description": "A city.", "schema": schema, "strict": True}
+    sent, told = asked(text={"format": form})
+    assert sent["output_config"]["format"]["schema"] == {"description": "A city.", **schema}
+    assert told == ()
+
+
 def test_who_is_served_is_told_once() -> None:
     assert asked(extra={"user": Raw(b'"u"')}) == ({**asked()[0], "metadata": {"user_id": "u"}}, ())
     sent, (warning,) = asked(extra={"user": Raw(b'"u"')}, safety_identifier="s")

@@ -19,6 +19,7 @@ from segue.dialects.interface import Decoder, Rendered, TurnRequest
 from segue.dialects.opaque import unseal
 from segue.dialects.reading import Call, Message, Output, Part, Reasoning, read_item, unknown_fields
 from segue.dialects.rules import (
+    FORMAT_FIELDS,
     KNOWN_EXTRA,
     OTHERS,
     REASONING_FIELDS,
@@ -225,6 +226,7 @@ def _write_text_openai(draft: Draft) -> None:
 def _write_format(draft: Draft) -> None:
     draft.drop_others("text", draft.settings.text, TEXT_FIELDS)
     form = draft.settings.text.get("format") or {}
+    draft.drop_others("text.format", form, FORMAT_FIELDS)
     kind = form.get("type", "text")
     if kind == "json_schema":
         names = ("name", "description", "schema", "strict")

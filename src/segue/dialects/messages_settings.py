@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import msgspec
 
 from segue.dialects.rules import (
+    FORMAT_FIELDS,
     KNOWN_EXTRA,
     OTHERS,
     REASONING_FIELDS,
@@ -58,9 +59,13 @@ def _write_text(draft: Draft) -> None:
     if text.get("verbosity") is not None:
         draft.drop("text.verbosity", "this API has none")
     form = text.get("format") or {}
+    draft.drop_others("text.format", form, FORMAT_FIELDS)
     kind = form.get("type", "text")
     if kind == "json_schema":
-        draft.fields["output_config"] = {"format": {"type": "json_schema", "schema": form.get("schema")}}
+        schema = form["schema"]
+        if form.get("description") and "description" not in schema:  # this API has no other place for it
+            schema = {"description": form["description"], **schema}
+        draft.fields["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
     elif kind != "text":
         draft.refuse("text.format", "this API has `text` and `json_schema`")
 
@@ -121,8 +126,8 @@ MESSAGES_FIELDS: Mapping[str, Field] = {
     "text": Field(
         Rule(
             "translated",
-            "`json_schema` becomes `output_config.format`; `json_object` is refused, there is no such "
-            "thing; `verbosity` is dropped.",
+            "`json_schema` becomes `output_config.format`, its description that of the schema; `json_object` is refused, "
+            "there is no such thing; `verbosity` is dropped.",
         ),
         _write_text,
     ),

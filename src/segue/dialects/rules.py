@@ -27,6 +27,7 @@ FATES: Mapping[Fate, str] = {
 
 #: What is known of settings that are objects; what else is in them is said to be left out.
 TEXT_FIELDS = frozenset({"format", "verbosity"})
+FORMAT_FIELDS = frozenset({"type", "name", "description", "schema", "strict"})
 REASONING_FIELDS = frozenset({"effort", "summary", "generate_summary"})
 
 
