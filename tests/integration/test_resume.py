@@ -74,6 +74,23 @@ async def test_who_does_not_ask_for_it_has_nothing_to_resume(start: Start) -> No
     assert (await http.request("GET", f"/v1/responses/{begun[0]['response']['id']}?stream=true")).status == 410
 
 
+async def test_resumes_and_repeats_are_counted(start: Start) -> None:
+    more = asyncio.Event()
+    gateway = await start(held(more))
+    http = await gateway.http()
+    fields: Json = {"input": "1", "segue": {"idempotency_key": "k"}}
+    begun = await http.begin(3, **fields)
+    assert gateway.metric("segue_kept_turns") == 1
+    assert gateway.metric("segue_event_log_bytes") > 0
+    more.set()
+    await http.rest(begun[0]["response"]["id"], 2)
+    await http.create(**fields)
+    assert (await http.request("GET", f"/v1/responses/{UNKNOWN}?stream=true")).status == 410
+    counted = {outcome: gateway.metric("segue_resumes_total", outcome=outcome) for outcome in ("found", "gone")}
+    assert counted == {"found": 1, "gone": 1}
+    assert (gateway.metric("segue_repeated_creates_total"), gateway.metric("segue_kept_turns")) == (1, 0)
+
+
 async def test_a_turn_that_nobody_comes_back_for_is_stopped(start: Start) -> None:
     gateway = await start(held(asyncio.Event()), resume_s=0.05)
     http = await gateway.http()

@@ -89,6 +89,8 @@ class Gateway:
         self._profiles: dict[int, Profile] = {}  # by port
         self.urls: list[str] = []  # of all addresses, once it listens; that of `[server]` first
         self.metrics.connections.set_function(lambda: len(self.connections))
+        self.metrics.kept_turns.set_function(lambda: self.keeper.running)
+        self.metrics.event_log_bytes.set_function(lambda: self.event_logs.size_bytes)
         self.metrics.upstreams.providers += [one for one in router.upstreams if isinstance(one, HttpUpstream)]
         self.metrics.engines.models += [one for one in router.upstreams if isinstance(one, LocalUpstream)]
 

@@ -87,6 +87,11 @@ class Keeper:
         self._purging: asyncio.TimerHandle | None = None
         self._purge: asyncio.Task[None] | None = None
 
+    @property
+    def running(self) -> int:
+        """How many kept turns run."""
+        return len(self._running)
+
     # --- what transports ask for -------------------------------------------------------------------------------------
 
     async def create(self, create: Create, caller: Caller) -> ResponseId:
@@ -108,6 +113,7 @@ class Keeper:
             await self._logs.drop(caller.tenant, response_id)
             other = self._running.get((caller.tenant, known))
             if other is None or await self._wait(other) is None:
+                self._executor.metrics.repeats.inc()
                 return known
             # It was refused, and has given its key back: this request may fare better.
 
@@ -135,6 +141,24 @@ class Keeper:
             raise
         finally:
             self._detach(kept)
+
+    async def resume(self, tenant: str, response_id: str, after: int) -> AsyncGenerator[Sequence[Event], None]:
+        """Yield the events of a kept turn to a client that comes back for them, and count how that goes.
+
+        Raises:
+            Refused: they are not there, for this tenant.
+        """
+        metrics, found = self._executor.metrics, False
+        try:
+            async with aclosing(self.follow(tenant, response_id, after)) as batches:
+                async for batch in batches:
+                    if not found:
+                        found = True
+                        metrics.resumed.inc()
+                    yield batch
+        except Refused:
+            metrics.not_resumed.inc()
+            raise
 
     async def follow(self, tenant: str, response_id: str, after: int) -> AsyncGenerator[Sequence[Event], None]:
         """Yield the events of a kept turn that follow a number, to its end.

@@ -86,7 +86,7 @@ class KeptRoutes:
         if not text.removeprefix("-").isdecimal() or len(text) > 12 or int(text) < -1:  # noqa: PLR2004 - no count of events is longer
             raise Refused(Problem("invalid_value", "'starting_after' is the number of an event.", "starting_after"))
         watch_peer(request)
-        events = self._gateway.keeper.follow(tenant, response_id, int(text))
+        events = self._gateway.keeper.resume(tenant, response_id, int(text))
         return await self.stream(request, events, self._gateway.metrics.by_transport["sse"])
 
     async def look(self, tenant: str, response_id: ResponseId) -> bytes | None:

@@ -162,6 +162,16 @@ class Metrics:
         self.evictions = counter("segue_cache_evictions", "Responses dropped from memory to keep the byte budget.")
         self.state_bytes = Gauge("segue_state_bytes", "History held in memory.", registry=registry)
         self.connections = Gauge("segue_websocket_connections", "Open WebSocket connections.", registry=registry)
+        self.kept_turns = Gauge("segue_kept_turns", "Turns that run apart from their clients.", registry=registry)
+        self.event_log_bytes = Gauge(
+            "segue_event_log_bytes", "Events kept so that streams can resume.", registry=registry
+        )
+        resumes = counter("segue_resumes", "Streams that were asked for from an event on, by outcome.", "outcome")
+        self.resumed, self.not_resumed = resumes.labels("found"), resumes.labels("gone")
+        repeats = counter(
+            "segue_repeated_creates", "Creates that were answered with a response that there was already."
+        )
+        self.repeats = repeats
         self.first_output_seconds = Histogram(
             "segue_first_output_seconds",
             "Time from a request to the first event of its output.",

@@ -268,11 +268,12 @@ class Connection:
         lane, request = start.lane, start.request
         if isinstance(request, Resume):
             after = -1 if request.starting_after is None else request.starting_after
-            return self._follow(lane, request.response_id, after)
+            rest = self._gateway.keeper.resume(self._tenant, request.response_id, after)
+            return self._follow(lane, request.response_id, rest)
         caller = Caller(self._tenant, self._meter, (self, lane), self._others(start), self._credential)
         if request.kept:
             response_id = await self._gateway.keeper.create(request, caller)
-            return self._follow(lane, response_id, -1)
+            return self._follow(lane, response_id, self._gateway.keeper.follow(self._tenant, response_id, -1))
         run = self._runs[lane] = self._gateway.executor.run(request, caller)
         return run.events()
 
@@ -286,10 +287,12 @@ class Connection:
             others.append(self._gateway.parking.slot(self._tenant, start.request.previous_response_id))
         return others
 
-    async def _follow(self, lane: str, response_id: str, after: int) -> AsyncGenerator[Sequence[Event], None]:
+    async def _follow(
+        self, lane: str, response_id: str, batches: AsyncGenerator[Sequence[Event], None]
+    ) -> AsyncGenerator[Sequence[Event], None]:
         """Yield the events of a kept turn; when it has ended well it is the lane's latest, before the client knows."""
         self._runs[lane] = response_id
-        async with aclosing(self._gateway.keeper.follow(self._tenant, response_id, after)) as batches:
+        async with aclosing(batches):
             async for batch in batches:
                 if batch[-1].type in _GOOD:
                     self._adopt(lane, response_id)
