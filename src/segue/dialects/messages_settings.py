@@ -126,8 +126,8 @@ MESSAGES_FIELDS: Mapping[str, Field] = {
     "text": Field(
         Rule(
             "translated",
-            "`json_schema` becomes `output_config.format`, its description that of the schema; `json_object` is refused, "
-            "there is no such thing; `verbosity` is dropped.",
+            "`json_schema` becomes `output_config.format`, its description that of the schema; `json_object` is "
+            "refused, there is no such thing; `verbosity` is dropped.",
         ),
         _write_text,
     ),
