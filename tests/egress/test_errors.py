@@ -62,7 +62,7 @@ async def test_a_machine_that_does_not_answer_is_said() -> None:
 
 async def test_a_provider_that_hangs_is_waited_for_as_long_as_allowed() -> None:
     """By default for ever."""
-    async with Egress(limits=Limits(silence_s=0.05)) as egress, Provider([[HANG], [head(200), HANG]]) as provider:
+    async with Egress(limits=Limits(silence_s=0.5)) as egress, Provider([[HANG], [head(200), HANG]]) as provider:
         error = await error_of(egress, to(provider))
         assert (error.code, error.sent) == ("upstream_timeout", True)
         reply = await egress.open(to(provider), request(), b"")

@@ -273,7 +273,7 @@ async def test_a_server_that_says_nothing_times_out_where_that_is_wanted() -> No
         await asyncio.Event().wait()
         return web.Response()
 
-    async with serving(handler, Limits(silence_s=0.02)) as egress:
+    async with serving(handler, Limits(silence_s=0.3)) as egress:
         with pytest.raises(EgressError) as caught:
             await ask(egress)
         assert (caught.value.code, caught.value.sent) == ("upstream_timeout", True)
