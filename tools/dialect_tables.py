@@ -15,9 +15,10 @@ from segue.dialects.messages_stream import STOP
 from segue.dialects.responses import RESPONSES_FIELDS, RESPONSES_ITEMS
 from segue.dialects.rules import FATES, OTHERS, Field, Rule
 from segue.protocol.requests import Settings
+from segue.upstreams.local.settings import LOCAL_FIELDS
 from tools.markdown import table
 
-_COLUMNS = ("`chat`", "`chat` at OpenAI's own API", "`messages`", "`responses`")
+_COLUMNS = ("`chat`", "`chat` at OpenAI's own API", "`messages`", "`responses`", "the local model")
 
 
 def fates() -> str:
@@ -32,6 +33,7 @@ def settings() -> str:
         chat_fields(openai=True),
         MESSAGES_FIELDS,
         RESPONSES_FIELDS,
+        LOCAL_FIELDS,
     )
     names = list(RESPONSES_FIELDS)
     assert all(set(names) == set(fields) for fields in dialects), "all tables have the same rows"

@@ -205,9 +205,9 @@ class TestTools:
         tools = read_tools(Settings(model="m", tools=[FUNCTION, OTHER], tool_choice=choice))
         assert ([tool.name for tool in tools.shown], tools.allowed, tools.must) == (shown, allowed, must)
 
-    def test_other_kinds_are_left_out_and_named(self) -> None:
+    def test_other_kinds_are_left_out(self) -> None:
         tools = read_tools(Settings(model="m", tools=[{"type": "web_search"}, {"type": "custom", "name": "edit"}]))
-        assert (tools.shown, tools.left_out) == ((), ("web_search", "edit"))
+        assert tools.shown == ()
 
 
 class TestContinuation:

@@ -70,14 +70,12 @@ class Tools(msgspec.Struct, frozen=True):
     """What of the request's tools concerns this model.
 
     `shown` are the functions it is told about, `allowed` the names it may call, `must` says that it has to call one.
-    `left_out` names the tools of other kinds, which it cannot call.
     """
 
     shown: tuple[Tool, ...] = ()
     allowed: tuple[str, ...] = ()
     must: bool = False
     many: bool = True
-    left_out: tuple[str, ...] = ()
 
 
 def check_settings(settings: Settings) -> Problem | None:
@@ -99,7 +97,6 @@ def read_tools(settings: Settings) -> Tools:
     """Return the functions of a request and which of them may be called."""
     functions = [tool for tool in settings.tools if tool.get("type") == "function"]
     shown = tuple(Tool(tool["name"], _definition(tool)) for tool in functions)
-    left_out = tuple(str(tool.get("name") or tool.get("type")) for tool in settings.tools if tool not in functions)
     names = [tool.name for tool in shown]
     choice = settings.tool_choice
     must = choice == "required"
@@ -110,7 +107,7 @@ def read_tools(settings: Settings) -> Tools:
         must = choice.get("type") != "allowed_tools" or choice.get("mode") == "required"
     if choice == "none":
         shown, names = (), []
-    return Tools(shown, tuple(names), must, settings.parallel_tool_calls, left_out)
+    return Tools(shown, tuple(names), must, settings.parallel_tool_calls)
 
 
 def _definition(tool: dict[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from segue.upstreams.local.job import Began, Finished, Job, Update, stopped
 from segue.upstreams.local.model import LoadedModel, ModelFile, Unavailable
 from segue.upstreams.local.prompt import Tools, check_settings, read_tools
 from segue.upstreams.local.rendering import Prompt, Renderer
+from segue.upstreams.local.settings import left_out
 from segue.upstreams.local.worker import Counts, Worker
 
 
@@ -126,7 +127,7 @@ class LocalUpstream:
         answering = _answering(model, request, tools)
         prompt = await self._render(model, request)
         job = Job(request, prompt, answering, wake=lambda: _call(loop, woken.set), answers=answers)
-        writing = _Writing(request, tools, answers=answers)
+        writing = _Writing(request, answers=answers)
         self._engine.submit(job)
         try:
             while not writing.ended:
@@ -187,10 +188,10 @@ def _answering(model: LoadedModel, request: UpstreamRequest, tools: Tools) -> An
 class _Writing:
     """Turns what happens to a job into batches of events."""
 
-    def __init__(self, request: UpstreamRequest, tools: Tools, *, answers: bool) -> None:
+    def __init__(self, request: UpstreamRequest, *, answers: bool) -> None:
         self._response_id = request.response_id
         self._writer = OutputWriter(request.response_id)
-        self._left_out = tools.left_out
+        self._warnings = left_out(request.settings)
         self._began: Began | None = None
         self._empty = answers  # an answer without anything is an empty message; where none was asked for, nothing
         self._calls = 0
@@ -240,13 +241,10 @@ class _Writing:
         self.ended = True
         counted = usage(self._began.input_tokens, finished.output_tokens, cached=self._began.cached_tokens)
         events = [*(self._writer.text("") if self._empty else ())]
-        warnings = tuple(
-            f"The local model calls functions only: the tool {name!r} is left out." for name in self._left_out
-        )
         if finished.whole:
-            return [*events, *self._writer.end_item(), Ended("completed", counted, warnings=warnings)]
+            return [*events, *self._writer.end_item(), Ended("completed", counted, warnings=self._warnings)]
         reason = "max_output_tokens"
-        ended = Ended("incomplete", counted, incomplete_reason=reason, warnings=warnings)
+        ended = Ended("incomplete", counted, incomplete_reason=reason, warnings=self._warnings)
         return [*events, *self._writer.end_item("incomplete"), ended]
 
     def _fail(self, problem: Problem) -> list[Event | Ended]:
