@@ -160,6 +160,28 @@ async def test_messages_is_told_how_long_an_answer_may_be(limit: int | None, exp
     assert server.asked[0]["max_tokens"] == expected
 
 
+@pytest.mark.parametrize("api", APIS)
+async def test_a_field_that_nobody_here_knows_goes_on_or_is_named(api: Api) -> None:
+    """The provider's API decides; the response says what did not reach it."""
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(model_server(api, says(api, "Hi.")))
+        url = await stack.enter_async_context(gateway(upstream(server)))
+        client = await stack.enter_async_context(Http(url))
+        fields = {"user": "u-1", "prompt_cache_retention": "24h", "field_of_tomorrow": {"a": [1.50]}}
+        response = (await client.create(model=api, input="Hello.", **fields)).body
+    (asked,) = server.asked
+    sent = {name: asked[name] for name in fields if name in asked}
+    named = {warning.split("'")[1] for warning in response.get("warnings", ())}
+    match api:
+        case "responses":
+            assert (sent, named) == (fields, set())
+        case "chat":
+            assert (sent, named) == ({"user": "u-1"}, {"prompt_cache_retention", "field_of_tomorrow"})
+        case "messages":
+            assert asked["metadata"] == {"user_id": "u-1"}
+            assert (sent, named) == ({}, {"prompt_cache_retention", "field_of_tomorrow"})
+
+
 @pytest.mark.parametrize("returned", [True, False])
 async def test_chat_gets_its_reasoning_back_if_it_takes_it(*, returned: bool) -> None:
     """In the field it came in."""
