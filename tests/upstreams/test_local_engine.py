@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from segue.history.chains import Turn
 from segue.protocol.items import user_message
+from segue.protocol.problems import Refused
 from segue.upstreams.local import LocalUpstream
+from segue.upstreams.local.memory import Memory
 from segue.upstreams.local.model import LoadedModel
 from tests.upstreams.local_turns import Answer, ask, ask_alone, begin, cell_bytes, first_text, request, tiny
 
@@ -148,6 +150,25 @@ class TestContinuing:
         assert "llama_decode failed" in caplog.text
         got = await ask(upstream, request("go on", first.turn))
         assert got.cached < 100
+        await same_alone(upstream, got)
+
+    async def test_what_nobody_has_foreseen_ends_all_turns_and_no_more(
+        self, upstream: LocalUpstream, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The engine starts over, without any state, instead of leaving everybody waiting."""
+        first = await ask(upstream, request(LONG))
+
+        def broken(memory: Memory, cells: int, *, slot: bool = False) -> list[int] | None:
+            raise RuntimeError("a cell is gone")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Memory, "make_room", broken)
+            asked = (ask(upstream, request("go on", first.turn)) for _ in range(3))
+            refused = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(one) for one in refused] == [Refused] * 3
+        assert "a cell is gone" in caplog.text
+        got = await ask(upstream, request("go on", first.turn))
+        assert got.cached == 0
         await same_alone(upstream, got)
 
     async def test_penalties_are_obeyed(self, upstream: LocalUpstream, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ must stop it. Not here: what is done in a step (`worker`).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Condition, Thread
@@ -19,6 +20,8 @@ from segue.upstreams.fairness import FairQueue
 from segue.upstreams.local.job import Job, stopped
 from segue.upstreams.local.model import LoadedModel, ModelFile, Unavailable
 from segue.upstreams.local.worker import Counts, Worker
+
+_log = logging.getLogger("segue.upstreams.local")
 
 
 class Engine:
@@ -150,7 +153,11 @@ class Engine:
                 action(worker)
             for job in arrived:
                 worker.add(job)
-            worker.step()
+            try:
+                worker.step()
+            except Exception:  # noqa: BLE001 - one that goes unnoticed would leave everybody waiting
+                _log.exception("action=step")
+                worker.start_over()
 
     def _end(self, worker: Worker) -> None:
         """Tell everybody that there will be no answer."""

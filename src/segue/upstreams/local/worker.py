@@ -114,14 +114,18 @@ class Worker:
         self._computing = computing
         self._left = left
         disk_bytes = 0 if file.spill_directory is None else file.disk_bytes
-        self._memory = Memory(Budget(model.cells, file.slots, file.host_bytes, disk_bytes))
+        self._budget = Budget(model.cells, file.slots, file.host_bytes, disk_bytes)
+        self._memory = Memory(self._budget)
         self._spill = Spill(file.spill_directory) if file.spill_directory is not None and disk_bytes else None
         self._states: dict[int, _State] = {}
-        self._scheduler: Scheduler[int] = Scheduler(file.batch, min(file.chunk, file.batch))
+        self._scheduler = self._new_scheduler()
         self._turns: dict[int, _Turn] = {}  # by the key of their sequence, in the order they began
         self._parked: list[_Turn] = []
         self._waiting: deque[Job] = deque()  # for room
         self.counts = counts
+
+    def _new_scheduler(self) -> Scheduler[int]:
+        return Scheduler(self._file.batch, min(self._file.chunk, self._file.batch))
 
     @property
     def busy(self) -> bool:
@@ -149,6 +153,21 @@ class Worker:
                 self._settle(self._memory.spill(state.held))
         self._count()
 
+    def start_over(self) -> None:
+        """End all turns and forget all state, after something went wrong that nothing here has foreseen."""
+        jobs = [*(turn.job for turn in (*self._turns.values(), *self._parked)), *self._waiting]
+        self._turns.clear()
+        self._parked.clear()
+        self._waiting.clear()
+        for key in list(self._states):
+            self._forget(key)
+        for slot in range(self._file.slots):
+            self._model.clear(slot)
+        self._memory = Memory(self._budget)
+        self._scheduler = self._new_scheduler()
+        for job in jobs:
+            self._leave(job, _failed())
+
     def stop(self, problem: Problem) -> None:
         """End all turns with a problem."""
         for turn in [*self._turns.values(), *self._parked]:
@@ -166,21 +185,11 @@ class Worker:
     def _begin_waiting(self) -> None:
         while self._parked and self._return(self._parked[0]):
             self._parked.pop(0)
-        while self._waiting and not self._parked:
-            job = self._waiting[0]
-            try:
-                began = self._begin(job)
-            except Exception:  # noqa: BLE001 - the seam to foreign code
-                _log.exception("action=begin response_id=%s", job.request.response_id)
-                self._waiting.popleft()
-                self._leave(job, _failed())
-                continue
-            if not began:
-                return
+        while self._waiting and not self._parked and self._begin(self._waiting[0]):
             self._waiting.popleft()
 
     def _begin(self, job: Job) -> bool:
-        """Begin a turn, or return False if there is no room for it."""
+        """Begin a turn, or end it if that fails; return False if there is no room for it."""
         prompt = job.prompt.tokens
         start = choose_start(prompt, self._candidates(job.request.tenant))
         restored = start is not None and self._states[start.key].held.place != "context"
@@ -190,9 +199,11 @@ class Worker:
         reused = len(state.tokens)
         try:
             turn = _Turn(job, state, self._sampler(job))
-        except BaseException:
+        except Exception:  # noqa: BLE001 - the seam to foreign code
+            _log.exception("action=begin response_id=%s", job.request.response_id)
             state.held.pins -= 1
-            raise
+            self._leave(job, _failed())
+            return True
         state.turn = turn
         self._turns[state.held.key] = turn
         self._scheduler.add(state.held.key, turn.unread)
