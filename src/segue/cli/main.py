@@ -163,7 +163,7 @@ def engine(
     model: Annotated[
         str | None, Parameter(help="smollm2, tiny (made on the spot), or a GGUF file [default: smollm2].")
     ] = None,
-    quick: Annotated[bool, Parameter(help="The tiny model, and shorter contexts; under a minute.", negative="")] = False,
+    quick: Annotated[bool, Parameter(help="The tiny model, shorter contexts; under a minute.", negative="")] = False,
     json: Annotated[Path | None, Parameter(help="Also write the figures to this file.")] = None,
     plot: Annotated[Path | None, Parameter(help="Also draw them, as an SVG.")] = None,
 ) -> int:
