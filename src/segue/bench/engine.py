@@ -44,8 +44,7 @@ CONTEXT = 8192
 TINY = "tiny"
 
 _TENANT = "bench"
-_MIB = 1024 * 1024
-_GIB = 1024 * _MIB
+_GIB = 1024 * 1024 * 1024
 #: What a chat template writes around a message, at most; a prompt is that much shorter than its length.
 _AROUND = 64
 #: What a short turn says. With what stands around it seven of them fit behind the longest prompt.
@@ -60,11 +59,16 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 async def measure(
-    model: Path | None, lengths: Sequence[int], *, rounds: int = ROUNDS, console: Console | None = None
+    model: Path | None,
+    lengths: Sequence[int],
+    *,
+    rounds: int = ROUNDS,
+    threads: int | None = None,
+    console: Console | None = None,
 ) -> Report:
     """Measure a model file, None for the tiny model, at each of the lengths."""
     curves: dict[str, list[TurnFigures]] = {name: [] for name in ARMS}
-    async with _loaded(model) as upstream:
+    async with _loaded(model, threads) as upstream:
         with Progress(console=console, transient=True, disable=console is None) as progress:
             shown = progress.add_task("", total=sum(lengths))
             for length in lengths:
@@ -76,6 +80,7 @@ async def measure(
             "model": upstream.name,
             "lengths": list(lengths),
             "rounds": rounds,
+            "threads": threads,
             "context": upstream.model.context,
             "cell_bytes": upstream.model.cell_bytes,
         }
@@ -93,7 +98,7 @@ async def measure(
 
 
 @asynccontextmanager
-async def _loaded(model: Path | None) -> AsyncIterator[LocalUpstream]:
+async def _loaded(model: Path | None, threads: int | None) -> AsyncIterator[LocalUpstream]:
     """Run the engine around a block, with room for one conversation, in memory and on disk."""
     with TemporaryDirectory() as folder:
         file = model
@@ -103,7 +108,16 @@ async def _loaded(model: Path | None) -> AsyncIterator[LocalUpstream]:
         name = TINY if model is None else file.stem
         spill = Path(folder) / "spill"
         upstream = LocalUpstream(
-            ModelFile(file, name, CONTEXT, kv_bytes=1, host_bytes=2 * _GIB, disk_bytes=4 * _GIB, spill_directory=spill)
+            ModelFile(
+                file,
+                name,
+                CONTEXT,
+                threads,
+                kv_bytes=1,
+                host_bytes=2 * _GIB,
+                disk_bytes=4 * _GIB,
+                spill_directory=spill,
+            )
         )
         await upstream.start()
         try:

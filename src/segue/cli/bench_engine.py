@@ -14,7 +14,9 @@ from segue.cli.loop import run
 from segue.upstreams.local import MODEL_NAME, find_model, why_no_engine, why_unavailable
 
 
-def run_bench_engine(model: str | None, *, quick: bool, json_file: Path | None, plot: Path | None) -> int:
+def run_bench_engine(
+    model: str | None, *, threads: int | None, quick: bool, json_file: Path | None, plot: Path | None
+) -> int:
     """Measure the model that is named; without a name the one in the box, and if quick the tiny one."""
     named = model or (TINY if quick or find_model() is None else MODEL_NAME)
     file = find_model() if named == MODEL_NAME else Path(named)
@@ -23,7 +25,9 @@ def run_bench_engine(model: str | None, *, quick: bool, json_file: Path | None, 
         print(f"segue: {reason}", file=sys.stderr)
         return 2
     console = Console()
-    report = run(measure(None if named == TINY else file, QUICK_LENGTHS if quick else LENGTHS, console=console))
+    report = run(
+        measure(None if named == TINY else file, QUICK_LENGTHS if quick else LENGTHS, threads=threads, console=console)
+    )
     render(report, console)
     if json_file is not None:
         write(report, json_file)

@@ -163,6 +163,7 @@ def engine(
     model: Annotated[
         str | None, Parameter(help="smollm2, tiny (made on the spot), or a GGUF file [default: smollm2].")
     ] = None,
+    threads: Annotated[int | None, Parameter(help="Threads to compute with [default: one per core].")] = None,
     quick: Annotated[bool, Parameter(help="The tiny model, shorter contexts; under a minute.", negative="")] = False,
     json: Annotated[Path | None, Parameter(help="Also write the figures to this file.")] = None,
     plot: Annotated[Path | None, Parameter(help="Also draw them, as an SVG.")] = None,
@@ -173,7 +174,7 @@ def engine(
     """
     from segue.cli.bench_engine import run_bench_engine
 
-    return run_bench_engine(model, quick=quick, json_file=json, plot=plot)
+    return run_bench_engine(model, threads=threads, quick=quick, json_file=json, plot=plot)
 
 
 @bench.command
