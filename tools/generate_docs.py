@@ -438,6 +438,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "gateway-budgets": measured_tables.budgets,
     "gateway-figures": measured_tables.gateway,
     "dialect-figures": measured_tables.dialects,
+    "engine-real": lambda: measured_tables.engine("smollm2"),
+    "engine-tiny": lambda: measured_tables.engine("tiny"),
     "sessions": measured_tables.sessions,
     "session-codex": lambda: measured_tables.session("codex"),
     "session-claude-code": lambda: measured_tables.session("claude-code"),

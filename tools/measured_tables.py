@@ -37,8 +37,8 @@ def demo() -> str:
     before, after = (_wire(arm) for arm in report.arms)
     said = (
         f"`segue demo`, model {report.settings['model']}: {1 - after / before:.0%} fewer bytes sent, on the wire with "
-        f"all headers and frames. Times are of one run, without a network in between, and hardly differ for now: the "
-        f"model reads the whole history either way."
+        f"all headers and frames. Times are of one run, without a network in between, and hardly differ: either "
+        f"way the model in the gateway's process knows what it has read before."
     )
     return "\n".join([_row(heads), _row(["---:"] * len(heads)), *map(_row, rows), _row(sums), "", said, _at(report)])
 
@@ -139,6 +139,28 @@ def dialects() -> str:
     heads = ["upstream", "depth", "body", "CPU per turn", "spread", "CPU per byte of history"]
     return "\n".join([_row(heads), "| --- | ---: | ---: | ---: | ---: | ---: |", *map(_row, rows), "",
                       "`segue bench dialects`.", _at(report)])  # fmt: skip
+
+
+def engine(name: str) -> str:
+    """Return times to the first token, and tokens computed for it, by the length of the context."""
+    report = read(f"engine-{name}.json")
+    rows = [
+        [f"{length:,}", *(_first_token(arm.turns[index]) for arm in report.arms)]
+        for index, length in enumerate(report.settings["lengths"])
+    ]
+    heads = ["context", *(arm.name for arm in report.arms)]
+    threads = report.settings.get("threads")
+    with_threads = "" if threads is None else f" --threads {threads}"
+    said = (
+        f"`segue bench engine --model {name}{with_threads}`: ms to the first token, and in brackets the tokens "
+        f"computed for it."
+    )
+    return "\n".join([_row(heads), _row(["---:"] * len(heads)), *map(_row, rows), "", said, _at(report)])
+
+
+def _first_token(turn: TurnFigures) -> str:
+    assert turn.ttft_s is not None, "the benchmark measures the first token"
+    return f"{1e3 * turn.ttft_s:,.0f} ({turn.tokens_processed:,})"
 
 
 def _dialect_names(report: Report) -> list[str]:

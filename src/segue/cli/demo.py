@@ -168,8 +168,8 @@ def _conclude(console: Console, shown: _Shown) -> None:
         f"The replies of both ways are {'the same' if same else 'not all the same'}."
     )
     console.print(
-        "Times hardly differ here: there is no network in between, and in this version the model reads the whole "
-        "history in either case.",
+        "Times hardly differ here: there is no network in between, and either way the model in this process knows what "
+        "it has read before.",
         style="dim",
     )
 
