@@ -282,7 +282,8 @@ async def test_an_item_that_left_things_out_is_listed_complete(start: Start, ite
     gateway = await start(say("ok"))
     http = await gateway.http()
     response = (await http.create(input=[*CALLED, item])).body
-    listed = await http.request("GET", f"/v1/responses/{response['id']}/input_items?order=asc")
+    query = "order=asc&include[]=reasoning.encrypted_content"
+    listed = await http.request("GET", f"/v1/responses/{response['id']}/input_items?{query}")
     ResponseItemList.model_validate_json(http.last, strict=True)
     assert len({shown["id"] for shown in listed.body["data"]}) == 3
     kept = item.keys() - {"content"}
