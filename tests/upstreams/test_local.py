@@ -299,6 +299,43 @@ class TestStopping:
         assert (got.text, len(got.finished.output)) == ("", 1)
 
 
+CAPITALS = (
+    *("France", "Italy", "Spain", "Germany", "Japan", "China", "Russia", "Egypt", "Greece", "Poland", "Portugal"),
+    *("Austria", "Norway", "Sweden", "Ireland", "Cuba"),
+)
+
+
+@pytest.mark.local_model
+@pytest.mark.timeout(600)
+async def test_sixteen_conversations_through_a_context_for_four() -> None:
+    """On real weights: each is evicted and restored, and its answers are those of the conversation alone.
+
+    Weights of 4 bits round, and what is computed together decides how: two answers of 32 may differ for that. With
+    weights of 32 bits none does (`test_local_engine`).
+    """
+    path = find_model()
+    assert path is not None
+    cell_bytes = 23_040
+    async with loaded(ModelFile(path, context=160, kv_bytes=256 * cell_bytes)) as upstream:
+        asked: dict[str, Any] = {"max_output_tokens": 6}
+        about = "{}! I am at school, and we are learning about countries and their cities this week in our class. "
+        firsts = [
+            await ask(upstream, request(f"{about.format(name)}What is the capital of {name}?", **asked))
+            for name in CAPITALS
+        ]
+        seconds = [await ask(upstream, request("Say that again.", got.turn, **asked)) for got in firsts]
+        counts = upstream.counts
+        assert counts.evictions >= 16
+        assert counts.restored_tokens > 10 * 60
+        assert counts.context_tokens <= 256
+        same = 0
+        for got in (*firsts, *seconds):
+            alone = await ask_alone(upstream, got.turn, request(**asked).settings)
+            assert alone.input_tokens == got.input_tokens
+            same += alone.text == got.text
+        assert same >= 30
+
+
 @pytest.mark.local_model
 class TestLife:
     async def test_closing_stops_all_turns(self) -> None:

@@ -152,6 +152,19 @@ class TestContinuing:
         assert got.cached < 100
         await same_alone(upstream, got)
 
+    async def test_a_model_that_cannot_divide_a_sequence(
+        self, upstream: LocalUpstream, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As recurrent ones cannot: what is continued exactly is reused, everything else is computed anew."""
+        monkeypatch.setattr(upstream.model, "divides", False)
+        monkeypatch.setattr(LoadedModel, "rewind", lambda model, slot, length: False)
+        first = await ask(upstream, request("undivided"))
+        exact = await ask(upstream, request([*first.turn.input, *first.turn.output, user_message("more")]))
+        fork = await ask(upstream, request("other", first.turn))
+        assert fork.cached == 0
+        for got in (exact, fork):
+            await same_alone(upstream, got)
+
     async def test_what_nobody_has_foreseen_ends_all_turns_and_no_more(
         self, upstream: LocalUpstream, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -252,7 +265,7 @@ class TestMemory:
         answers: list[Answer] = []
         for number in range(rounds):
             for index in range(16):
-                text = f"{'many words ' * 30} of number {index} and round {number}" if not number else f"more {number}"
+                text = f"{index} of {'many words ' * 30}" if not number else f"more {number}"
                 got = await ask(upstream, request(text, parents[index], store=store))
                 parents[index] = got.turn
                 answers.append(got)
@@ -277,7 +290,7 @@ class TestMemory:
             answers: list[Answer] = []
             for number in range(3):
                 turns = (
-                    ask(upstream, request(f"{'many words ' * 30} of number {index} round {number}", parents[index]))
+                    ask(upstream, request(f"{index} of {'many words ' * 30}", parents[index]))
                     if not number
                     else ask(upstream, request(f"more {number}", parents[index]))
                     for index in range(16)

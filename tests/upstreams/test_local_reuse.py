@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segue.upstreams.local.reuse import WORTH_RESTORING, Candidate, Start, choose_start, common_length
+from segue.upstreams.local.reuse import WORTH_RESTORING, Candidate, Start, choose_start, common_length, continues
 
 PROMPT = list(range(100))
 
@@ -49,6 +49,17 @@ def test_the_last_token_is_always_computed() -> None:
 def test_little_is_not_worth_restoring() -> None:
     assert choose_start(PROMPT, [candidate(1, WORTH_RESTORING - 1, in_context=False)]) is None
     assert choose_start(PROMPT, [candidate(1, WORTH_RESTORING, in_context=False)]) is not None
+    near = candidate(2, 50)
+    few, enough = (candidate(1, 50 + more, in_context=False) for more in (WORTH_RESTORING - 1, WORTH_RESTORING))
+    assert choose_start(PROMPT, [near, few]) == Start(2, 50, "take over")
+    assert choose_start(PROMPT, [near, enough]) == Start(1, 50 + WORTH_RESTORING, "take over")
+
+
+def test_a_prompt_continues_what_it_begins_with() -> None:
+    assert continues([1, 2, 3], [1, 2])
+    assert continues([1], [])
+    assert not continues([1, 2], [1, 2]), "the last token is to be computed"
+    assert not continues([1, 2, 3], [1, 3])
 
 
 few = st.lists(st.integers(0, 1), max_size=600)

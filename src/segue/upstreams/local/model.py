@@ -139,6 +139,8 @@ class LoadedModel:
         self._vocab: Any = self._model.get_vocab()
         self.template = self._compile_template()
         self.cell_bytes = self._cell_bytes()
+        #: Whether a part of a sequence can be forgotten or copied; a recurrent model has one state for all of it.
+        self.divides = not (self._model.is_recurrent() or self._model.is_hybrid())
         #: How many tokens a turn may have, input and output together.
         self.context = min(file.context, int(self._model.n_ctx_train))
         self._context: Any = self._llama.LlamaContext(self._model, self._context_params(file), verbose=False)

@@ -13,8 +13,8 @@ from typing import Literal
 
 import msgspec
 
-#: A shorter common beginning than this is not worth bringing a sequence back into the context for.
-WORTH_RESTORING = 32
+#: So many tokens more than without it must a sequence save to be worth bringing back into the context.
+WORTH_RESTORING = 8
 _STRIDE = 256
 
 
@@ -39,19 +39,25 @@ class Start(msgspec.Struct, frozen=True):
 def choose_start(prompt: Sequence[int], candidates: Iterable[Candidate]) -> Start | None:
     """Return where to start from, or None for an empty sequence. The last token of a prompt is always computed."""
     best: Start | None = None
+    most = (0, False)
     for candidate in candidates:
         if candidate.running and not candidate.in_context:
             continue  # its turn had to give way
         length = min(common_length(prompt, candidate.tokens), len(prompt) - 1)
-        if length < (1 if candidate.in_context else WORTH_RESTORING):
+        saved = length if candidate.in_context else length - WORTH_RESTORING + 1
+        if saved < 1:
             continue
         how: Literal["take over", "copy"] = (
             "take over" if not candidate.running and length >= candidate.needed else "copy"
         )
-        start = Start(candidate.key, length, how)
-        if best is None or (length, how == "take over") > (best.length, best.how == "take over"):
-            best = start
+        if (saved, how == "take over") > most:
+            best, most = Start(candidate.key, length, how), (saved, how == "take over")
     return best
+
+
+def continues(prompt: Sequence[int], tokens: Sequence[int]) -> bool:
+    """Tell whether a prompt is all of some tokens and more."""
+    return len(tokens) < len(prompt) and common_length(prompt, tokens) == len(tokens)
 
 
 def common_length(first: Sequence[int], second: Sequence[int]) -> int:

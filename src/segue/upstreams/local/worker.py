@@ -25,7 +25,7 @@ from segue.upstreams.local.job import Began, Finished, Job, stopped
 from segue.upstreams.local.memory import Budget, Memory, Moved, Place
 from segue.upstreams.local.memory import Sequence as Held
 from segue.upstreams.local.model import LoadedModel, ModelFile, Part, Sampler
-from segue.upstreams.local.reuse import Candidate, Start, choose_start
+from segue.upstreams.local.reuse import Candidate, Start, choose_start, continues
 from segue.upstreams.local.scheduler import Scheduler
 from segue.upstreams.local.spill import Spill
 from segue.upstreams.local.vocabulary import TextDecoder
@@ -191,7 +191,7 @@ class Worker:
     def _begin(self, job: Job) -> bool:
         """Begin a turn, or end it if that fails; return False if there is no room for it."""
         prompt = job.prompt.tokens
-        start = choose_start(prompt, self._candidates(job.request.tenant))
+        start = choose_start(prompt, self._candidates(job.request.tenant, prompt))
         restored = start is not None and self._states[start.key].held.place != "context"
         state = self._open(prompt, start, job.request.tenant)
         if state is None:
@@ -218,11 +218,13 @@ class Worker:
         grammar, job.answering.grammar = job.answering.grammar, None
         return self._model.sampler(job.request.settings, zlib.crc32(job.request.response_id.encode()), grammar)
 
-    def _candidates(self, tenant: str) -> list[Candidate]:
+    def _candidates(self, tenant: str, prompt: Sequence[int]) -> list[Candidate]:
+        """Return the tenant's sequences; of a model that cannot divide them, those that the prompt continues."""
         return [
             Candidate(state.held.key, state.tokens, state.needed, state.turn is not None, state.held.place == "context")
             for state in self._states.values()
             if state.held.tenant == tenant
+            and (self._model.divides or (state.turn is None and continues(prompt, state.tokens)))
         ]
 
     def _open(self, prompt: Sequence[int], start: Start | None, tenant: str) -> _State | None:

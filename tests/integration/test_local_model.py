@@ -1,0 +1,100 @@
+"""The local model behind a gateway: what a client sees of the state that is kept for it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from segue.bench.tiny_model import write_tiny_model
+from segue.config import UpstreamConfig
+from tests.document import Json
+from tests.integration.clients import Http, Socket
+from tests.integration.providers import gateway
+
+pytestmark = pytest.mark.local_engine
+
+WORDS = "many words about the number of people " * 10
+
+
+@asynccontextmanager
+async def serving_tiny(folder: Path, store: str = "memory:") -> AsyncIterator[str]:
+    """A gateway whose configuration names the tiny model's file; yields its URL."""
+    file = folder / "tiny.gguf"
+    write_tiny_model(file)
+    up = UpstreamConfig(
+        name="tiny",
+        dialect="local",
+        models=["tiny"],
+        model_file=str(file),
+        context_tokens=1024,
+        threads=1,
+        flash_attention=False,
+        kv_bytes=1,
+        kv_directory=str(folder / "kv"),
+    )
+    async with gateway(up, store=store) as url:
+        yield url
+
+
+def news(response: Json | None) -> int:
+    """The tokens that were computed for a response's input."""
+    assert response is not None
+    usage = response["usage"]
+    return int(usage["input_tokens"] - usage["input_tokens_details"]["cached_tokens"])
+
+
+async def test_every_transport_continues_the_same_state(tmp_path: Path) -> None:
+    """A conversation that begins on a WebSocket goes on over HTTP, and only what is new is computed."""
+    async with serving_tiny(tmp_path) as url, Socket(url) as socket, Http(url) as client:
+        asked: Json = {"model": "tiny", "max_output_tokens": 8}
+        first = (await socket.ask(**asked, input=WORDS)).response
+        assert first is not None
+        second = (await socket.ask(**asked, input="and", previous_response_id=first["id"])).response
+        assert second is not None
+        third = (await client.create(**asked, input="then", previous_response_id=second["id"])).body
+        fork = (await client.stream(**asked, input="or", previous_response_id=first["id"])).response
+        assert news(first) > 100
+        assert max(news(second), news(third), news(fork)) < 60
+        text = await client.text("/metrics")
+    assert 'segue_local_tokens_total{kind="reused",upstream="tiny"}' in text
+    assert 'segue_local_sequences{place="context",upstream="tiny"}' in text
+
+
+async def test_a_restart_loses_state_and_changes_no_answer(tmp_path: Path) -> None:
+    """A stored conversation is read again where it is continued, and goes on as it would have."""
+    asked: Json = {"model": "tiny", "max_output_tokens": 8}
+    store = f"sqlite:///{tmp_path / 'segue.db'}"
+    async with serving_tiny(tmp_path, store) as url, Http(url) as client:
+        first = (await client.create(**asked, input=WORDS)).body
+        before = (await client.create(**asked, input="go on", previous_response_id=first["id"])).body
+        assert news(before) < 60
+    async with serving_tiny(tmp_path, store) as url, Http(url) as client:
+        after = (await client.create(**asked, input="go on", previous_response_id=first["id"])).body
+        again = (await client.create(**asked, input="go on", previous_response_id=first["id"])).body
+    assert news(after) > 100
+    assert news(again) == 1
+    texts = [response["output"][0]["content"][0]["text"] for response in (before, after, again)]
+    assert len(set(texts)) == 1
+
+
+async def test_a_call_over_the_wire(tmp_path: Path) -> None:
+    """Function calls come as the protocol has them, and their outputs are answered."""
+    tool: Json = {
+        "type": "function",
+        "name": "look",
+        "strict": None,
+        "parameters": {"type": "object", "properties": {"where": {"enum": ["here", "there"]}}, "required": ["where"]},
+    }
+    async with serving_tiny(tmp_path) as url, Socket(url) as socket:
+        asked: Json = {"model": "tiny", "tools": [tool], "max_output_tokens": 150, "parallel_tool_calls": False}
+        first = (await socket.ask(**asked, input="look", tool_choice="required")).response
+        assert first is not None
+        (call,) = first["output"]
+        assert (call["type"], call["name"], call["status"]) == ("function_call", "look", "completed")
+        output = {"type": "function_call_output", "call_id": call["call_id"], "output": "nothing"}
+        second = (await socket.ask(**asked, input=[output], previous_response_id=first["id"])).response
+        assert second is not None
+        assert second["status"] in {"completed", "incomplete"}
