@@ -86,6 +86,8 @@ class Memory:
         evicted: list[int] = []
         missing = cells - self.free_cells
         no_slot = slot and not self._free_slots
+        if missing <= 0 and not no_slot:
+            return evicted  # nearly always, and asked for each token of an answer
         holders: dict[int, int] = {}
         for sequence in self._least_recent("context"):
             if missing <= 0 and not no_slot:
