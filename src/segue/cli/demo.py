@@ -8,7 +8,7 @@ forwarder between the client and the gateway. Where no local model can run, the 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -86,18 +86,16 @@ def run_demo(model: Path | None, json_file: Path | None) -> int:
 async def _demo(console: Console, model: Path | None, json_file: Path | None) -> int:
     name, config = _choose_model(console, model)
     shown = _Shown(("HTTP, resent", "WebSocket, continued"))
-    with console.status("loading the model"):
-        gateway = serving(config)
-        _, url = await gateway.__aenter__()
-    try:
-        with Live(shown, console=console, refresh_per_second=8, transient=True):
-            for way_name, opened in zip(shown.names, (resending, continuing), strict=True):
+    for way_name, opened in zip(shown.names, (resending, continuing), strict=True):
+        # a gateway each: the second would find in the model's memory what the first has read
+        async with AsyncExitStack() as stack:
+            with console.status("loading the model"):
+                _, url = await stack.enter_async_context(serving(config))
+            with Live(shown, console=console, refresh_per_second=8, transient=True):
                 async for turn in _hold(_plan(name), url, opened, shown, way_name):
                     shown.turns[way_name].append(turn)
                     if not console.is_terminal:  # a log has no live display: one line a turn instead
                         console.print(way_name, len(shown.turns[way_name]), *_cells(turn), sep="  ")
-    finally:
-        await gateway.__aexit__(None, None, None)
     console.print(*shown.tables(), sep="\n")
     _conclude(console, shown)
     if json_file is not None:
