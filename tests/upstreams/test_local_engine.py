@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from segue.history.chains import Turn
 from segue.protocol.items import user_message
 from segue.protocol.problems import Refused
+from segue.protocol.requests import Settings
 from segue.upstreams.local import LocalUpstream
 from segue.upstreams.local.memory import Memory
 from segue.upstreams.local.model import LoadedModel
@@ -230,6 +231,26 @@ class TestTools:
         fields: dict[str, Any] = {"tools": [WEATHER, other], "tool_choice": choice, "parallel_tool_calls": False}
         got = await ask(upstream, request("x", **fields, max_output_tokens=60))
         assert {one["name"] for one in got.items} == {"other"}
+
+    async def test_a_call_that_the_model_begins_is_held_to_its_schema(
+        self, upstream: LocalUpstream, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its mark is a control token here; from there on the grammar holds, and arguments parse."""
+        (mark,) = upstream.model.tokenize("<tool_call>", True)
+        sampler = LoadedModel.sampler
+
+        class Marking:
+            def choose(self, index: int) -> int:
+                return mark
+
+        def marking(model: LoadedModel, given: Settings, seed: int, grammar: str | None = None) -> object:
+            return Marking() if grammar is None else sampler(model, given, seed, grammar)
+
+        monkeypatch.setattr(LoadedModel, "sampler", marking)
+        got = await ask(upstream, request("x", tools=[WEATHER], max_output_tokens=200, parallel_tool_calls=False))
+        (call,) = got.items
+        assert (call["type"], call["name"], call["status"]) == ("function_call", "weather", "completed")
+        assert set(json.loads(call["arguments"])) == {"city", "unit"}
 
     async def test_json_of_a_schema(self, upstream: LocalUpstream) -> None:
         """The text of an answer is JSON if that is demanded."""

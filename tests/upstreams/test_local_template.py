@@ -55,12 +55,21 @@ THINKING = (
     "{% if message.role == 'assistant' and loop.revindex <= 2 %}{{ '<think></think>' }}{% endif %}"
     "{{ message.content + '<end>' }}{% endfor %}{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
 )
+#: As Phi has it: a whole call as JSON, and the end of the text behind a prompt that is none for an answer.
+WHOLE = (
+    "{% for message in messages %}{% if message.role == 'tool' %}{{ '<|response|>' + (message.content | tojson) }}"
+    "{% else %}{{ '<|' + message.role + '|>' }}{% if message.content %}{{ message.content }}{% endif %}"
+    "{% for tool_call in message.tool_calls %}{{ '<|call|>' + (tool_call['function'] | tojson) + '<|/call|>' }}"
+    "{% endfor %}{% endif %}{{ '<|end|>' }}{% endfor %}{% for tool in tools %}{{ tool | tojson }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% else %}{{ eos_token }}{% endif %}"
+)
 ALL = {"plain": PLAIN, "tiny": CHAT_TEMPLATE, "llama": LLAMA, "gemma": GEMMA, "moving": MOVING, "thinking": THINKING}
+ALL["whole"] = WHOLE
 TOOL = Tool("f", {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}})
 
 
 def template(name: str) -> ChatTemplate:
-    return ChatTemplate(ALL[name], bos="<bos>")
+    return ChatTemplate(ALL[name], bos="<bos>", eos="<|eos|>")
 
 
 def text(segments: list[Segment]) -> str:
@@ -124,6 +133,11 @@ class TestWriting:
         control = [segment for segment in made.segments(messages) if segment.control]
         assert control == [segment for segment in made.segments(blank) if segment.control]
 
+    def test_a_tool_cannot_stand_for_a_message(self) -> None:
+        """The marks that hold a message's place mean nothing in what a client writes of a tool."""
+        tool = Tool("f", {"type": "function", "function": {"name": "f", "description": "\ue000t0\ue001"}})
+        assert text(template("tiny").segments([Message("user", "secret")], [tool])).count("secret") == 1
+
     def test_a_template_that_loses_a_message_is_found_out(self) -> None:
         made = ChatTemplate("{{ messages[0].content }}{% if add_generation_prompt %}{{ '>' }}{% endif %}")
         with pytest.raises(TemplateError, match="exactly once"):
@@ -153,6 +167,7 @@ class TestForms:
         [
             ("tiny", CallForm('<tool_call>\n{"name": "', '", "arguments": ', "}\n</tool_call>", "\n"), True),
             ("llama", CallForm('{"name": "', '", "parameters": ', "}", None), True),
+            ("whole", CallForm('<|call|>{"name": "', '", "arguments": ', "}<|/call|>", ""), True),
             ("plain", IN_WORDS, False),
             ("gemma", IN_WORDS, False),
         ],
@@ -204,6 +219,7 @@ class TestContinuing:
             ("tiny", (TOOL,), True),
             ("llama", (TOOL,), True),
             ("gemma", (), True),
+            ("whole", (), True),
             ("moving", (), True),
             ("moving", (TOOL,), False),
             ("thinking", (), False),

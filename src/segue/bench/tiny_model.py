@@ -20,7 +20,7 @@ from segue.upstreams.local.vocabulary import byte_alphabet
 _MAGIC, _VERSION, _ALIGNMENT = b"GGUF", 3, 32
 _UINT32, _FLOAT32, _BOOL, _STRING, _ARRAY, _INT32 = 4, 6, 7, 8, 9, 5
 _NORMAL, _CONTROL = 1, 3
-_CONTROLS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+_CONTROLS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>")
 _WORDS = (
     "the of and to in is that it for was on are as with his they be at one have this from or had by not word but what "
     "some we can out other were all there when up use your how said an each she which do their time if will way about "

@@ -147,6 +147,7 @@ class LoadedModel:
         self._context.install_cancel_callback()
         self._batch: Any = self._llama.LlamaBatch(n_tokens=file.batch, embd=0, n_seq_max=1)
         self._piece_bytes = PieceBytes()
+        self._call_marks = self._find_call_marks()
 
     def _context_params(self, file: ModelFile) -> Any:  # noqa: ANN401 - a type of the untyped binding
         params = self._llama.LlamaContextParams()
@@ -186,6 +187,13 @@ class LoadedModel:
             raise Unavailable(f"the model's chat template cannot be used: {error}") from error
         return template
 
+    def _find_call_marks(self) -> frozenset[int]:
+        """Return the control tokens that this model's calls are written with: they say that it calls."""
+        form = self.template.form
+        written = "".join((form.prefix, form.middle, form.suffix, form.between or ""))
+        tokens = self._vocab.tokenize(written, False, True)  # noqa: FBT003 - positional in the binding
+        return frozenset(token for token in tokens if self._vocab.is_control(token) and not self._vocab.is_eog(token))
+
     @property
     def cells(self) -> int:
         """How many tokens the context holds, all sequences together."""
@@ -199,7 +207,9 @@ class LoadedModel:
             return list(self._vocab.tokenize(text, False, control))  # noqa: FBT003 - positional in the binding
 
     def piece(self, token: int) -> bytes:
-        """Return the bytes that a token adds to the text; control tokens add none."""
+        """Return the bytes that a token adds to the text; control tokens add none, but for those that mark a call."""
+        if token in self._call_marks:
+            return str(self._vocab.get_text(token)).encode()
         shown = self._vocab.token_to_piece(token, 0, False)  # noqa: FBT003 - positional in the binding
         return self._piece_bytes.of(shown, self._vocab.get_text(token))
 

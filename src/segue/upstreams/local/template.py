@@ -56,6 +56,7 @@ _TOOLS_IN_WORDS = (
 )
 
 _MARK = re.compile("\ue000([a-z])([0-9]+)\ue001")
+_IN_JSON = re.compile('"\ue000a([0-9]+)\ue001"|\ue000[a-z]([0-9]+)\ue001')
 _MARKS = "segue_marks"
 _KNOWN_SHAPES = 256
 #: Longer turns are read whole: what is tried on stand-ins must not grow with what a client sends.
@@ -84,12 +85,15 @@ class _Marks:
         if found is not None:
             self.once.discard(int(found[2]))
             value = self._texts[int(found[2])]
-        return self.make("j", _MARK.sub(self._inside, json.dumps(value, ensure_ascii=False, indent=indent)))
+        written = json.dumps(value, ensure_ascii=False, indent=indent)
+        return self.make("j", _IN_JSON.sub(self._inside, written))
 
     def _inside(self, mark: re.Match[str]) -> str:
-        """Return what stands for a mark inside a JSON string."""
-        self.once.discard(int(mark[2]))
-        return json.dumps(self._texts[int(mark[2])], ensure_ascii=False)[1:-1]
+        """Return what stands for a mark inside JSON: a string's characters, or arguments as the value that they are."""
+        quoted, plain = mark[1], mark[2]
+        number = int(quoted or plain)
+        self.once.discard(number)
+        return self._texts[number] if quoted else json.dumps(self._texts[number], ensure_ascii=False)[1:-1]
 
     def split(self, rendered: str) -> list[Segment]:
         """Put the texts into what the template wrote."""
@@ -124,7 +128,8 @@ class ChatTemplate:
         except jinja.TemplateError as error:
             raise TemplateError(f"it is no template: {error}") from error
         user = [Message("user", "a")]
-        with_prompt, without = self._text(user, ()), self._text(user, (), answered=True)
+        with_prompt = self._text(user, ())
+        without = self._text(user, (), answered=True).removesuffix(eos)
         self.opener = with_prompt.removeprefix(without) if with_prompt.startswith(without) else ""
         found = self._find_form(user)
         self.knows_tools = found is not None and self._shows_tools(user)
@@ -237,7 +242,7 @@ class ChatTemplate:
             "add_generation_prompt": not answered,
         }
         if tools:
-            given["tools"] = [tool.definition for tool in tools]
+            given["tools"] = [_unmarked(tool.definition) for tool in tools]
         try:
             rendered = str(self._template.render(messages=chat, **given))
         except self._errors as error:
@@ -296,6 +301,13 @@ def _marked(message: Message, marks: _Marks) -> dict[str, Any]:
     if message.role == "tool":
         chat["tool_call_id"] = message.answers
     return chat
+
+
+def _unmarked(definition: dict[str, Any]) -> dict[str, Any]:
+    """Return a tool's definition without what could be taken for a mark of ours."""
+    written = json.dumps(definition, ensure_ascii=False)
+    unmarked: dict[str, Any] = json.loads(written.replace("\ue000", "")) if "\ue000" in written else definition
+    return unmarked
 
 
 def _to_json(context: Mapping[str, Any], value: Any, indent: int | None = None, **_: object) -> str:  # noqa: ANN401 - what a template may pass
