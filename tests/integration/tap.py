@@ -9,13 +9,14 @@ import asyncio
 from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import h11
 from websockets.frames import CTRL_OPCODES, Frame, Opcode
 from websockets.streams import StreamReader
 
-from tests.checker import Json, SocketChecker, check_error, check_response, check_sse, parse_json
+from tests.checker import Json, SocketChecker, check_error, check_response, check_sse, parse_json, parse_sse
+from tests.integration.clients import Cut
 
 T = TypeVar("T")
 
@@ -66,6 +67,8 @@ class Tap:
         self._links: list[tuple[_End, _End]] = []
         self._sockets: set[_End] = set()
         self._opening: set[asyncio.Task[object]] = set()
+        self._begun: dict[str, list[Json]] = {}
+        self._resumed: list[tuple[str, int, list[Json]]] = []
 
     def accept(self) -> _End:
         """Make the two ends of a connection that a client opened."""
@@ -90,6 +93,10 @@ class Tap:
         for near, far in self._links:
             self._judge_link(bytes(near.received), bytes(far.received))
         self._links.clear()
+        for ident, after, frames in self._resumed:
+            before = [frame for frame in self._begun[ident] if frame["sequence_number"] <= after]
+            self._keep(Cut(before).whole(frames).response)
+        self._resumed.clear()
 
     def _judge_link(self, sent: bytes, received: bytes) -> None:
         """Replay both directions through h11, each side's events being what the other side gets."""
@@ -97,8 +104,8 @@ class Tap:
         server.receive_data(sent)
         client.receive_data(received)
         while server.trailing_data[0]:
-            request, asked = _message(server, client)
-            response, body = _message(client, server)
+            request, asked, _ = _message(server, client)
+            response, body, is_whole = _message(client, server)
             assert isinstance(request, h11.Request)
             if client.our_state is h11.SWITCHED_PROTOCOL:
                 self._judge_socket(client.trailing_data[0], server.trailing_data[0])
@@ -106,15 +113,32 @@ class Tap:
             if asked:
                 self.asked.append(parse_json(asked.decode()))
             assert isinstance(response, h11.Response)
-            self._judge_body(response, body)
+            if dict(response.headers)[b"content-type"] == b"text/event-stream":
+                self._judge_stream(request.target.decode(), body, is_whole=is_whole)
+            else:
+                self._judge_body(response, body)
+            if not is_whole:
+                return
             client.start_next_cycle()
             server.start_next_cycle()
 
-    def _judge_body(self, response: h11.Response, body: bytes) -> None:
-        if dict(response.headers)[b"content-type"] == b"text/event-stream":
-            self._keep(check_sse(body).response)
-            self.streams += 1
+    def _judge_stream(self, target: str, body: bytes, *, is_whole: bool) -> None:
+        """Judge a stream; one that the client left as far as it came, and one that was resumed with what was before."""
+        self.streams += 1
+        parts = urlsplit(target)
+        after = parse_qs(parts.query).get("starting_after")
+        if after is not None:
+            assert is_whole, "a resumed stream is followed to its end"
+            frames = [parse_json(text) for _, text in parse_sse(body)]
+            self._resumed.append((parts.path.rpartition("/")[2], int(after[0]), frames))
             return
+        whole, _, _ = body.rpartition(b"\n\n")
+        checker = check_sse(body) if is_whole else Cut([parse_json(block) for block in _data_of(whole)]).checker
+        if checker.frames and "response" in checker.frames[0]:
+            self._begun[checker.frames[0]["response"]["id"]] = checker.frames
+        self._keep(checker.response)
+
+    def _judge_body(self, response: h11.Response, body: bytes) -> None:
         reply = parse_json(body.decode())
         if response.status_code >= 400:
             check_error(reply)
@@ -154,12 +178,20 @@ async def tapping(url: str) -> AsyncIterator[Tap]:
     tap.judge()
 
 
-def _message(side: h11.Connection, other: h11.Connection) -> tuple[h11.Request | h11.Response | None, bytes]:
-    """Read one request or response that `side` receives, and tell `other` that it was sent."""
+def _data_of(body: bytes) -> list[str]:
+    """Return the data of the blocks of a stream that does not end."""
+    return [line.removeprefix("data: ") for line in body.decode().split("\n") if line.startswith("data: {")]
+
+
+def _message(side: h11.Connection, other: h11.Connection) -> tuple[h11.Request | h11.Response | None, bytes, bool]:
+    """Read one request or response that `side` receives, and tell `other` that it was sent; a stream may be cut."""
     head: h11.Request | h11.Response | None = None
     body = b""
     while True:
         event = side.next_event()
+        if isinstance(head, h11.Response) and event in (h11.NEED_DATA, h11.ConnectionClosed()):
+            assert dict(head.headers)[b"content-type"] == b"text/event-stream", "the connection ends within a message"
+            return head, body, False
         assert isinstance(event, h11.Event), f"the connection ends within a message: {event}"
         other.send(event)
         match event:
@@ -168,9 +200,9 @@ def _message(side: h11.Connection, other: h11.Connection) -> tuple[h11.Request |
             case h11.Data():
                 body += event.data
             case h11.EndOfMessage():
-                return head, body
+                return head, body, True
             case h11.InformationalResponse(status_code=101):
-                return None, b""
+                return None, b"", True
             case _:
                 pass
 

@@ -210,7 +210,8 @@ async def test_a_shutdown_waits_for_background_turns(start: Start) -> None:
 async def test_the_openai_sdk_polls_cancels_and_resumes(start: Start) -> None:
     more = asyncio.Event()
     gateway = await start(held(more), held(asyncio.Event()))
-    async with AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="x", max_retries=0) as client:
+    tap = await gateway.tap()
+    async with AsyncOpenAI(base_url=f"{tap.url}/v1", api_key="x", max_retries=0) as client:
         stream = await client.responses.create(model=MODEL, input="1", background=True, stream=True)
         cursor, ident = -1, ""
         async for event in stream:
@@ -231,3 +232,5 @@ async def test_the_openai_sdk_polls_cancels_and_resumes(start: Start) -> None:
         other = await client.responses.create(model=MODEL, input="2", background=True)
         assert other.status == "in_progress"
         assert (await client.responses.cancel(other.id)).status == "cancelled"
+    tap.judge()
+    assert tap.streams == 2
