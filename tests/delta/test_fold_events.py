@@ -37,6 +37,11 @@ def test_events_are_read_as_the_standard_says(stream: bytes, events: list[bytes]
     assert read(stream) == events
 
 
+def test_a_line_feed_is_part_of_an_end_only_right_behind_its_carriage_return() -> None:
+    assert read(b"data: a\rdata:", b"\n\r") == read(b"data: a\rdata:\n\r") == [b"a\n"]
+    assert read(b"data: a\r", b"\n\r\n") == [b"a"]
+
+
 @given(
     st.lists(st.sampled_from([b"data: a", b"\r", b"\n", b"\r\n", b"data:", b":", b"\xef\xbb\xbf", b"dat"])), st.data()
 )

@@ -29,8 +29,8 @@ class EventReader:
             piece = piece.removeprefix(b"\n")
         for part in piece.splitlines(keepends=True):
             self._line += part
+            self._after_cr = part[-1:] == b"\r"
             if part[-1:] in {b"\n", b"\r"}:
-                self._after_cr = part[-1:] == b"\r"
                 self._end_line(events)
             elif len(self._line) > self._limit:
                 self._is_dropped = True
