@@ -249,4 +249,4 @@ class Listener:
             async with asyncio.timeout(self._limits.linger_s):
                 await request.settle()
         except TimeoutError:
-            pass
+            pass  # it had its time to answer our close frame
