@@ -112,7 +112,7 @@ DIALECTS_OF: Mapping[str, tuple[UpstreamDialect, ...]] = MappingProxyType(
         "context_tokens": ("local",),
         "threads": ("local",),
         "parallel": ("local",),
-        "flash_attention": ("local",),
+        "batch_invariant": ("local",),
         "kv_bytes": ("local",),
         "kv_host_bytes": ("local",),
         "kv_disk_bytes": ("local",),
@@ -161,7 +161,9 @@ class UpstreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Annotated[int, Meta(ge=1)] | None, Meta(description="local: threads to compute with; default: all cores.")
     ] = None
     parallel: Annotated[int, Meta(ge=1, le=32, description="local: turns computed at once.")] = 4
-    flash_attention: Annotated[bool, Meta(description="local: the faster way to compute attention.")] = True
+    batch_invariant: Annotated[
+        bool, Meta(description="local: what is computed together changes no answer; long prompts take longer to read.")
+    ] = True
     kv_bytes: Annotated[
         Bytes, Meta(description="local: KV cache of all conversations in the context, at least one; allocated at once.")
     ] = 256 * MIB

@@ -31,7 +31,6 @@ async def serving_tiny(folder: Path, store: str = "memory:") -> AsyncIterator[st
         model_file=str(file),
         context_tokens=1024,
         threads=1,
-        flash_attention=False,
         kv_bytes=1,
         kv_directory=str(folder / "kv"),
     )

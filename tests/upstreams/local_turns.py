@@ -141,7 +141,7 @@ async def tiny(shape: Shape | None = None, **options: Any) -> AsyncIterator[Loca
     with TemporaryDirectory() as folder:
         file = Path(folder) / "tiny.gguf"
         write_tiny_model(file, shape)
-        given = {"context": 1024, "threads": 1, "kv_bytes": 1, "flash_attention": False, **options}
+        given = {"context": 1024, "threads": 1, "kv_bytes": 1, **options}
         async with loaded(ModelFile(file, "tiny", **given)) as upstream:
             yield upstream
 

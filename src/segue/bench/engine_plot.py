@@ -13,7 +13,7 @@ from segue.bench.report import Report
 
 _WIDTH, _HEIGHT = 760, 440
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 170, 46, 50
-_COLOURS = ("#b03a2e", "#b9770e", "#1f618d", "#117a65", "#6c3483")
+_COLOURS = ("#7b7d7d", "#b03a2e", "#b9770e", "#1f618d", "#117a65", "#6c3483")
 
 
 def to_svg(report: Report) -> str:

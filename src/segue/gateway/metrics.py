@@ -128,6 +128,7 @@ class EngineFigures(Collector):
         held = gauge("state_bytes", "Evicted KV cache, by where.", "place")
         evictions = counter("evictions", "Conversations moved out of the context.")
         parked = counter("parked", "Turns that had to give way to others for a while.")
+        compactions = counter("compactions", "Times that all in the context was moved together.")
         for model in self.models:
             counts, name = model.counts, model.name
             running.add_metric([name], model.running)
@@ -141,7 +142,8 @@ class EngineFigures(Collector):
             held.add_metric([name, "disk"], counts.disk_bytes)
             evictions.add_metric([name], counts.evictions)
             parked.add_metric([name], counts.parked)
-        return running, waiting, tokens, sequences, cells, held, evictions, parked
+            compactions.add_metric([name], counts.compactions)
+        return running, waiting, tokens, sequences, cells, held, evictions, parked, compactions
 
 
 class Metrics:

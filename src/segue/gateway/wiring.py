@@ -127,7 +127,7 @@ def _build_local(up: UpstreamConfig) -> LocalUpstream:
         context=up.context_tokens,
         threads=up.threads,
         parallel=up.parallel,
-        flash_attention=up.flash_attention,
+        batch_invariant=up.batch_invariant,
         kv_bytes=up.kv_bytes,
         host_bytes=up.kv_host_bytes,
         disk_bytes=up.kv_disk_bytes,

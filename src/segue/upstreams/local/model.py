@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from segue.protocol.requests import Settings
+from segue.upstreams.local.placement import Move
 from segue.upstreams.local.prompt import Message
 from segue.upstreams.local.template import ChatTemplate, TemplateError
 from segue.upstreams.local.vocabulary import PieceBytes
@@ -32,7 +33,12 @@ MODEL_NAME = "smollm2"
 _ENGINE_PACKAGE = "cyllama"
 _TEMPLATE_PACKAGE = "jinja2"
 _MIB = 1024 * 1024
+_PIECE_BYTES = 2 * _MIB
 _MAX_THREADS = 8
+#: Steps of more tokens than this may be computed by kernels that round otherwise than those for single tokens.
+_INVARIANT_STEP = 60
+#: A token that is computed beside one that would be alone in its step.
+_PADDING = 1
 _GGUF_MAGIC = b"GGUF"
 
 
@@ -49,8 +55,9 @@ class ModelFile(msgspec.Struct, frozen=True):
     anyway, to files in `spill_directory` (`disk_bytes`). `parallel` turns run at once, `slots` conversations are in the
     context, `waiting` turns may wait. `threads` compute a prompt, None for one per usable processor; an answer alone is
     computed by one fewer. A step computes at most `batch` tokens, and `chunk` of prompts while an answer is written.
-    Which tokens are computed together may change the last bits of a result, and where two tokens are as likely, an
-    answer. With `flash_attention` that is rare for quantised models, and without it for models of 32 bits.
+    `batch_invariant`: what is computed together, and where state stands, changes no bit of a result, so an answer at
+    temperature 0 is the same however it came about. Without it long prompts are read faster, and where two tokens are
+    as likely but for rounding, the answer may be another.
     """
 
     path: Path
@@ -66,7 +73,7 @@ class ModelFile(msgspec.Struct, frozen=True):
     waiting: int = 64
     batch: int = 256
     chunk: int = 64
-    flash_attention: bool = True
+    batch_invariant: bool = True
 
 
 def find_model() -> Path | None:
@@ -135,7 +142,10 @@ class LoadedModel:
         # Any: the binding is an extension module without type information
         self._llama: Any = import_module("cyllama.llama.llama_cpp")
         self._llama.disable_logging()  # it writes hundreds of lines to stderr
-        self._model: Any = self._llama.LlamaModel(os.fspath(file.path), self._llama.LlamaModelParams(), verbose=False)
+        params = self._llama.LlamaModelParams()
+        # what weights are repacked for are kernels that round otherwise for a few tokens than for one
+        params.use_extra_bufts = not file.batch_invariant
+        self._model: Any = self._llama.LlamaModel(os.fspath(file.path), params, verbose=False)
         self._vocab: Any = self._model.get_vocab()
         self.template = self._compile_template()
         self.cell_bytes = self._cell_bytes()
@@ -143,27 +153,29 @@ class LoadedModel:
         self.divides = not (self._model.is_recurrent() or self._model.is_hybrid())
         #: How many tokens a turn may have, input and output together.
         self.context = min(file.context, int(self._model.n_ctx_train))
+        self._invariant = file.batch_invariant and self.divides
+        self._spare, self._garbage = file.slots, file.slots + 1
+        self._piece = max(1, _PIECE_BYTES // self.cell_bytes)
+        #: How many tokens a step may have.
+        self.batch = min(file.batch, _INVARIANT_STEP) if self._invariant else file.batch
+        self._threads = file.threads or usable_processors()
+        #: How many tokens the context holds, all sequences together.
+        self.cells = max(self.context, file.kv_bytes // self.cell_bytes)
         self._context: Any = self._llama.LlamaContext(self._model, self._context_params(file), verbose=False)
         self._context.install_cancel_callback()
-        self._batch: Any = self._llama.LlamaBatch(n_tokens=file.batch, embd=0, n_seq_max=1)
+        self._taken = 0
+        self._batch: Any = self._llama.LlamaBatch(n_tokens=self.batch + _PADDING, embd=0, n_seq_max=1)
         self._piece_bytes = PieceBytes()
         self._call_marks = self._find_call_marks()
 
     def _context_params(self, file: ModelFile) -> Any:  # noqa: ANN401 - a type of the untyped binding
         params = self._llama.LlamaContextParams()
-        params.n_ctx = max(self.context, file.kv_bytes // self.cell_bytes)
-        params.n_batch = params.n_ubatch = file.batch
-        threads = file.threads or usable_processors()
-        params.n_threads_batch = threads
-        # An answer takes over a thousand small steps per token, and all threads wait for each other after each. When
-        # something else wants their processor, that is many times slower than one thread alone. Measured on two
-        # processors, one thread against two, ms a token: idle, 512 tokens of context: 20 against 13; load 7, 256
-        # tokens of context: 32 to 57 against 205 to 698.
-        params.n_threads = max(1, threads - 1)
-        params.n_seq_max = file.slots
+        params.n_ctx = self.cells + _PADDING
+        params.n_batch = params.n_ubatch = self.batch + _PADDING
+        params.n_seq_max = file.slots + 2  # one in passing, one for garbage
         params.kv_unified = True  # one pool of cells for all, so that copies share them
         params.swa_full = True  # a sliding window would lose what a rewound sequence needs
-        params.flash_attn_type = int(file.flash_attention)  # the other value of this enumeration decides by itself
+        params.flash_attn_type = 1  # on: no other kernel passes over what belongs to other sequences
         return params
 
     def _cell_bytes(self) -> int:
@@ -194,11 +206,6 @@ class LoadedModel:
         tokens = self._vocab.tokenize(written, False, True)  # noqa: FBT003 - positional in the binding
         return frozenset(token for token in tokens if self._vocab.is_control(token) and not self._vocab.is_eog(token))
 
-    @property
-    def cells(self) -> int:
-        """How many tokens the context holds, all sequences together."""
-        return int(self._context.n_ctx)
-
     def tokenize(self, text: str, control: bool) -> list[int]:  # noqa: FBT001 - the shape of fitting.Tokenizer
         """Turn text into tokens; only where `control` is set are control tokens recognised in it. From any thread."""
         with self._lock:
@@ -222,7 +229,8 @@ class LoadedModel:
     def compute(self, parts: Sequence[Part]) -> list[int]:
         """Compute a step; return for each part where in the step its last token is, for `Sampler.choose`.
 
-        InterruptedError after `interrupt`: what was computed of the step is then to be rewound.
+        There must be `room` for it. InterruptedError after `interrupt`: what was computed of the step is then to be
+        rewound.
         """
         self._batch.clear()
         ends = []
@@ -231,8 +239,27 @@ class LoadedModel:
             for index, token in enumerate(part.tokens):
                 self._batch.add(token, part.position + index, [part.slot], part.answers and index == last)
             ends.append(self._batch.n_tokens - 1)
-        self._context.decode(self._batch)
+        tokens = self._batch.n_tokens
+        self._set_threads(tokens)
+        self._taken += tokens
+        if not self._invariant or (tokens > 1 and sum(part.answers for part in parts) != 1):
+            self._context.decode(self._batch)
+            return ends
+        # a token alone is computed by kernels of its own, and a lone answer's last layer too
+        self._batch.add(0, 0, [self._spare], True)  # noqa: FBT003 - positional in the binding
+        try:
+            self._context.decode(self._batch)
+        finally:
+            self._context.memory_seq_rm(self._spare, -1, -1)  # it stood last, so its cell is the next to be taken
         return ends
+
+    def _set_threads(self, tokens: int) -> None:
+        # An answer takes over a thousand small steps per token, and all threads wait for each other after each. When
+        # something else wants their processor, that is many times slower than one thread alone. Measured on two
+        # processors, one thread against two, ms a token: idle, 512 tokens of context: 20 against 13; load 7, 256
+        # tokens of context: 32 to 57 against 205 to 698.
+        threads = max(1, self._threads - 1) if tokens == 1 else self._threads
+        self._context.set_n_threads(threads, threads)
 
     def sampler(self, settings: Settings, seed: int, grammar: str | None = None) -> Sampler:
         """Return what chooses the next token, of those that the grammar allows.
@@ -265,26 +292,74 @@ class LoadedModel:
 
     # --- sequences ---------------------------------------------------------------------------------------------------
 
+    @property
+    def room(self) -> int:
+        """How many tokens can be computed or restored before `compact` must make room for them."""
+        return int(self._context.n_ctx) - _PADDING - self._taken if self._invariant else self.cells
+
     def rewind(self, slot: int, length: int) -> bool:
         """Forget the tokens of a sequence behind the first `length`; False if this model cannot do that."""
+        self._keep_taken(slot, length)
         return bool(self._context.memory_seq_rm(slot, length, -1))
 
     def clear(self, slot: int) -> None:
         """Forget a sequence."""
+        self._keep_taken(slot, 0)
         self._context.memory_seq_rm(slot, -1, -1)
+
+    def clear_all(self) -> None:
+        """Forget all sequences."""
+        self._context.kv_cache_clear(False)  # noqa: FBT003 - positional in the binding
+        self._taken = 0
+
+    def _keep_taken(self, slot: int, start: int) -> None:
+        """Let nothing be placed where a sequence stood, so that later tokens are never placed before earlier ones."""
+        if self._invariant:
+            self._context.memory_seq_cp(slot, self._garbage, start, -1)
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Let an empty slot share the first `length` tokens of another."""
         self._context.memory_seq_cp(source, target, 0, length)
 
-    def save(self, slot: int) -> bytes:
-        """Return the state of a sequence as bytes."""
-        return bytes(self._context.get_state_seq_data(slot))
+    def compact(self, moves: Sequence[Move]) -> None:
+        """Move sequences together (`placement`); all others are forgotten. RuntimeError if the engine cannot."""
+        saved = []
+        for move in moves:
+            if move.shared:
+                self._context.memory_seq_rm(move.slot, 0, move.shared)
+            saved.append(self.save(move.slot, move.shared, move.length))
+        self.clear_all()
+        for move, state in zip(moves, saved, strict=True):
+            if state and not self.restore(move.slot, state, move.length - move.shared):
+                raise RuntimeError("saved state does not fit where it was")
+            if move.shared:
+                self.copy(move.source, move.slot, move.shared)
 
-    def restore(self, slot: int, state: bytes) -> bool:
-        """Put saved state into an empty slot; False if it does not fit."""
+    def save(self, slot: int, start: int, end: int) -> tuple[bytes, ...]:
+        """Return the state of the tokens of a sequence from `start` to `end`, its last.
+
+        It comes in pieces, since the binding lets no other thread run while it makes one.
+        """
+        if not self.divides:
+            return (bytes(self._context.get_state_seq_data(slot)),)
+        pieces = []
+        for at in range(start, end, self._piece):
+            self._context.memory_seq_cp(slot, self._spare, at, min(at + self._piece, end))
+            pieces.append(bytes(self._context.get_state_seq_data(self._spare)))
+            self._context.memory_seq_rm(self._spare, -1, -1)
+        return tuple(pieces)
+
+    def restore(self, slot: int, state: Sequence[bytes], length: int) -> bool:
+        """Put the saved state of `length` tokens into an empty slot, for which there is `room`; False if it fails."""
+        self._taken += length
         try:
-            self._context.set_state_seq_data(state, slot)
+            if not self.divides:
+                self._context.set_state_seq_data(state[0], slot)
+                return True
+            for piece in state:
+                self._context.set_state_seq_data(piece, self._spare)
+                self._context.memory_seq_cp(self._spare, slot, -1, -1)
+                self._context.memory_seq_rm(self._spare, -1, -1)
         except ValueError:
             self.clear(slot)
             return False

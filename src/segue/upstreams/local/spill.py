@@ -10,12 +10,18 @@ import logging
 import os
 import re
 import shutil
+import struct
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import BinaryIO
+from zlib import crc32
 
 _log = logging.getLogger("segue.upstreams.local")
 
 _NAME = "segue-kv-"
+_COUNT = struct.Struct("<Q")
+_PIECE = struct.Struct("<QI")  # size and CRC-32
 _ORPHAN = re.compile(rf"{_NAME}(?P<pid>[0-9]+)-.+")
 
 
@@ -31,13 +37,16 @@ class Spill:
         self._directory = Path(mkdtemp(prefix=f"{_NAME}{os.getpid()}-", dir=directory))
         self._keys: set[int] = set()
 
-    def write(self, key: int, data: bytes) -> bool:
+    def write(self, key: int, pieces: Sequence[bytes]) -> bool:
         """Keep some state; False if the disk would not take it."""
         path = self._path(key)
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
+                file.write(_COUNT.pack(len(pieces)))
+                for piece in pieces:
+                    file.write(_PIECE.pack(len(piece), crc32(piece)))
+                    file.write(piece)
         except OSError as error:
             _log.warning("action=spill error=%r", error.strerror)
             path.unlink(missing_ok=True)
@@ -45,12 +54,14 @@ class Spill:
         self._keys.add(key)
         return True
 
-    def read(self, key: int) -> bytes | None:
-        """Return what was kept, or None if it is lost."""
+    def read(self, key: int) -> list[bytes] | None:
+        """Return the pieces that were kept, or None if they are lost."""
         try:
-            return self._path(key).read_bytes()
-        except OSError as error:
-            _log.warning("action=unspill error=%r", error.strerror)
+            with self._path(key).open("rb") as file:
+                (count,) = _COUNT.unpack(file.read(_COUNT.size))
+                return [_read_piece(file) for _ in range(count)]
+        except (OSError, ValueError, struct.error) as error:
+            _log.warning("action=unspill error=%r", str(error))
             return None
 
     def remove(self, key: int) -> None:
@@ -65,6 +76,14 @@ class Spill:
 
     def _path(self, key: int) -> Path:
         return self._directory / str(key)
+
+
+def _read_piece(file: BinaryIO) -> bytes:
+    size, checksum = _PIECE.unpack(file.read(_PIECE.size))
+    piece = file.read(min(size, os.fstat(file.fileno()).st_size))  # a size that is wrong is not allocated
+    if len(piece) != size or crc32(piece) != checksum:
+        raise ValueError("what was kept is damaged")
+    return piece
 
 
 def _is_alive(pid: int) -> bool:

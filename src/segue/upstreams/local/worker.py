@@ -25,6 +25,7 @@ from segue.upstreams.local.job import Began, Finished, Job, stopped
 from segue.upstreams.local.memory import Budget, Memory, Moved, Place
 from segue.upstreams.local.memory import Sequence as Held
 from segue.upstreams.local.model import LoadedModel, ModelFile, Part, Sampler
+from segue.upstreams.local.placement import moves
 from segue.upstreams.local.reuse import Candidate, Start, choose_start, continues
 from segue.upstreams.local.scheduler import Scheduler
 from segue.upstreams.local.spill import Spill
@@ -34,6 +35,8 @@ _log = logging.getLogger("segue.upstreams.local")
 
 #: A parked turn comes back when there is room for this many tokens of its answer, or it would soon be parked again.
 _BREATH = 64
+#: One part in so many of the context is free after its sequences were moved together, so that it is not soon again.
+_SPARE = 8
 
 
 class Counts(msgspec.Struct):
@@ -45,6 +48,7 @@ class Counts(msgspec.Struct):
     output_tokens: int = 0
     evictions: int = 0
     parked: int = 0
+    compactions: int = 0
     sequences: dict[Place, int] = msgspec.field(default_factory=lambda: {"context": 0, "host": 0, "disk": 0})
     context_tokens: int = 0
     host_bytes: int = 0
@@ -71,7 +75,7 @@ class _State:
         self.tokens: list[int] = []
         self.needed = 0
         self.turn: _Turn | None = None
-        self.data: bytes | None = None
+        self.data: Sequence[bytes] | None = None
 
 
 class _Turn:
@@ -125,7 +129,7 @@ class Worker:
         self.counts = counts
 
     def _new_scheduler(self) -> Scheduler[int]:
-        return Scheduler(self._file.batch, min(self._file.chunk, self._file.batch))
+        return Scheduler(self._model.batch, min(self._file.chunk, self._model.batch))
 
     @property
     def busy(self) -> bool:
@@ -161,8 +165,7 @@ class Worker:
         self._waiting.clear()
         for key in list(self._states):
             self._forget(key)
-        for slot in range(self._file.slots):
-            self._model.clear(slot)
+        self._model.clear_all()
         self._memory = Memory(self._budget)
         self._scheduler = self._new_scheduler()
         for job in jobs:
@@ -280,11 +283,12 @@ class Worker:
         data = self._load(state)
         if data is None or not self._make_room(max(room, len(state.tokens)), slot=True):
             return False
+        self._make_model_room(len(state.tokens))
         self._memory.restore(state.held, len(state.tokens))
         if self._spill is not None:
             self._spill.remove(state.held.key)
         state.data = None
-        if not self._model.restore(state.held.slot, data):
+        if not self._model.restore(state.held.slot, data, len(state.tokens)):
             self._memory.truncate(state.held, 0)
             state.tokens = []
         return True
@@ -293,14 +297,15 @@ class Worker:
         data = self._load(source)
         if data is None or not self._make_room(max(room, len(source.tokens)), slot=True):
             return None
+        self._make_model_room(len(source.tokens))
         state = self._new(self._memory.create(source.held.tenant))
         state.held.may_spill = source.held.may_spill
-        if self._model.restore(state.held.slot, data):
+        if self._model.restore(state.held.slot, data, len(source.tokens)):
             self._memory.extend(state.held, len(source.tokens))
             state.tokens = list(source.tokens)
         return state
 
-    def _load(self, state: _State) -> bytes | None:
+    def _load(self, state: _State) -> Sequence[bytes] | None:
         """Return the bytes of a sequence that is not in the context; None if they are lost."""
         if state.data is not None or self._spill is None:
             return state.data
@@ -337,19 +342,28 @@ class Worker:
             self._evict(self._states[key])
         return True
 
+    def _make_model_room(self, tokens: int) -> None:
+        """Move what is in the context together if there is no room behind it; some of what is idle then gives way."""
+        if tokens <= self._model.room:
+            return
+        self._make_room(self._model.cells // _SPARE)
+        placed = [state for state in self._states.values() if state.held.place == "context"]
+        self._model.compact(moves((one.held.slot, one.held.cells[: len(one.tokens)]) for one in placed))
+        self.counts.compactions += 1
+
     def _evict(self, state: _State) -> None:
         """Move a sequence to host memory, and what that has no room for further on."""
         slot = state.held.slot
         worth = self._file.host_bytes or self._spill is not None or state.held.pins
-        state.data = self._model.save(slot) if worth and state.tokens else b""
+        state.data = self._model.save(slot, 0, len(state.tokens)) if worth and state.tokens else ()
         self._model.clear(slot)
         self.counts.evictions += 1
-        self._settle(self._memory.evict(state.held, max(1, len(state.data))))
+        self._settle(self._memory.evict(state.held, max(1, sum(map(len, state.data)))))
 
     def _settle(self, moved: Iterable[Moved]) -> None:
         for one in moved:
             state = self._states[one.key]
-            if one.to == "disk" and self._spill is not None and self._spill.write(one.key, state.data or b""):
+            if one.to == "disk" and self._spill is not None and self._spill.write(one.key, state.data or ()):
                 state.data = None
             elif one.to == "disk":
                 self._drop(state)
@@ -401,6 +415,7 @@ class Worker:
         shares = self._scheduler.step()
         if not shares:
             return
+        self._make_model_room(sum(share.tokens for share in shares))
         turns = [self._turns[share.key] for share in shares]
         parts = []
         for share, turn in zip(shares, turns, strict=True):
