@@ -109,6 +109,7 @@ DIALECTS_OF: Mapping[str, tuple[UpstreamDialect, ...]] = MappingProxyType(
         "attempts": _PROVIDERS,
         "longest_wait_s": _PROVIDERS,
         "model_file": ("local",),
+        "chat_template_file": ("local",),
         "context_tokens": ("local",),
         "threads": ("local",),
         "parallel": ("local",),
@@ -154,6 +155,9 @@ class UpstreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Positive, Meta(description="provider: longest wait for the next try; a client is told of longer ones.")
     ] = 20.0
     model_file: Annotated[str | None, Meta(description="local: a GGUF file; without one, the bundled model.")] = None
+    chat_template_file: Annotated[
+        str | None, Meta(description="local: a chat template (Jinja) to use instead of the one in the model's file.")
+    ] = None
     context_tokens: Annotated[
         int, Meta(ge=256, description="local: what input and output of a turn may have together.")
     ] = 4096

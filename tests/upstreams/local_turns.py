@@ -149,4 +149,4 @@ async def tiny(shape: Shape | None = None, **options: Any) -> AsyncIterator[Loca
 def cell_bytes(shape: Shape | None = None) -> int:
     """What a token takes in the KV cache."""
     shape = shape or Shape()
-    return 4 * shape.layers * shape.kv_heads * (shape.width // shape.heads)
+    return 4 * shape.layers * shape.kv_heads * shape.head_width

@@ -73,6 +73,12 @@ class Shape(msgspec.Struct, frozen=True):
     hidden: int = 128
     context: int = 8192
     seed: int = 1
+    head: int | None = None
+
+    @property
+    def head_width(self) -> int:
+        """How wide one head is; `head`, if it is not the usual part of the width."""
+        return self.head or self.width // self.heads
 
 
 #: What benchmarks run: large enough that reading a long prompt takes time, as with a real model.
@@ -93,7 +99,8 @@ def write_tiny_model(path: Path, shape: Shape | None = None, template: str = CHA
         _number("llama.feed_forward_length", shape.hidden),
         _number("llama.attention.head_count", shape.heads),
         _number("llama.attention.head_count_kv", shape.kv_heads),
-        _number("llama.rope.dimension_count", shape.width // shape.heads),
+        *([_number(f"llama.attention.{name}_length", shape.head) for name in ("key", "value")] if shape.head else []),
+        _number("llama.rope.dimension_count", shape.head_width),
         _number("llama.vocab_size", len(tokens)),
         _entry("llama.attention.layer_norm_rms_epsilon", _FLOAT32, struct.pack("<f", 1e-5)),
         _string("tokenizer.ggml.model", "gpt2"),
@@ -132,7 +139,7 @@ def _vocabulary() -> tuple[list[str], list[int], list[str]]:
 def _tensors(shape: Shape, words: int) -> Iterator[tuple[str, tuple[int, ...], array[float]]]:
     """Yield name, dimensions (innermost first) and values. Matrices keep the size of what they are applied to."""
     random = Random(shape.seed)
-    head = shape.width // shape.heads
+    head = shape.head_width
 
     def matrix(name: str, inner: int, outer: int, gain: float = 1.0) -> tuple[str, tuple[int, ...], array[float]]:
         spread = gain * (3 / inner) ** 0.5  # of a uniform distribution with the variance 1 / inner
@@ -146,10 +153,12 @@ def _tensors(shape: Shape, words: int) -> Iterator[tuple[str, tuple[int, ...], a
     for layer in range(shape.layers):
         at = f"blk.{layer}"
         yield norm(f"{at}.attn_norm")
-        yield matrix(f"{at}.attn_q", shape.width, shape.width, 2.0)  # sharper attention: answers depend on the context
+        yield matrix(
+            f"{at}.attn_q", shape.width, shape.heads * head, 2.0
+        )  # sharper attention: answers depend on the context
         yield matrix(f"{at}.attn_k", shape.width, shape.kv_heads * head, 2.0)
         yield matrix(f"{at}.attn_v", shape.width, shape.kv_heads * head)
-        yield matrix(f"{at}.attn_output", shape.width, shape.width, 2.0)
+        yield matrix(f"{at}.attn_output", shape.heads * head, shape.width, 2.0)
         yield norm(f"{at}.ffn_norm")
         yield matrix(f"{at}.ffn_gate", shape.width, shape.hidden)
         yield matrix(f"{at}.ffn_up", shape.width, shape.hidden)

@@ -124,6 +124,7 @@ def _build_local(up: UpstreamConfig) -> LocalUpstream:
     file = ModelFile(
         path,
         up.name,
+        template=Path(up.chat_template_file) if up.chat_template_file is not None else None,
         context=up.context_tokens,
         threads=up.threads,
         parallel=up.parallel,

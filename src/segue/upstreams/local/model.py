@@ -49,15 +49,16 @@ class Unavailable(Exception):
 class ModelFile(msgspec.Struct, frozen=True):
     """A GGUF file and how to run it.
 
-    `context` is what the input and output of a turn share, in tokens, cut to what the model was trained for.
-    `kv_bytes` is what all conversations in the context may take, at least one of full length; it is allocated at the
-    start. What does not fit goes to host memory (`host_bytes`), and what does not fit there, if all of it is stored
-    anyway, to files in `spill_directory` (`disk_bytes`). `parallel` turns run at once, `slots` conversations are in the
-    context, `waiting` turns may wait. `threads` compute a prompt, None for one per usable processor; an answer alone is
-    computed by one fewer. A step computes at most `batch` tokens, and `chunk` of prompts while an answer is written.
-    `batch_invariant`: what is computed together, and where state stands, changes no bit of a result, so an answer at
-    temperature 0 is the same however it came about. Without it long prompts are read faster, and where two tokens are
-    as likely but for rounding, the answer may be another.
+    `template` is a chat template to use instead of the file's own. `context` is what the input and output of a turn
+    share, in tokens, cut to what the model was trained for. `kv_bytes` is what all conversations in the context may
+    take, at least one of full length; it is allocated at the start. What does not fit goes to host memory
+    (`host_bytes`), and what does not fit there, if all of it is stored anyway, to files in `spill_directory`
+    (`disk_bytes`). `parallel` turns run at once, `slots` conversations are in the context, `waiting` turns may wait.
+    `threads` compute a prompt, None for one per usable processor; an answer alone is computed by one fewer. A step
+    computes at most `batch` tokens, and `chunk` of prompts while an answer is written. `batch_invariant`: what is
+    computed together, and where state stands, changes no bit of a result, so an answer at temperature 0 is the same
+    however it came about. Without it long prompts are read faster, and where two tokens are as likely but for rounding,
+    the answer may be another.
     """
 
     path: Path
@@ -74,6 +75,7 @@ class ModelFile(msgspec.Struct, frozen=True):
     batch: int = 256
     chunk: int = 64
     batch_invariant: bool = True
+    template: Path | None = None
 
 
 def find_model() -> Path | None:
@@ -147,7 +149,7 @@ class LoadedModel:
         params.use_extra_bufts = not file.batch_invariant
         self._model: Any = self._llama.LlamaModel(os.fspath(file.path), params, verbose=False)
         self._vocab: Any = self._model.get_vocab()
-        self.template = self._compile_template()
+        self.template = self._compile_template(file.template)
         self.cell_bytes = self._cell_bytes()
         #: Whether a part of a sequence can be forgotten or copied; a recurrent model has one state for all of it.
         self.divides = not (self._model.is_recurrent() or self._model.is_hybrid())
@@ -181,13 +183,25 @@ class LoadedModel:
     def _cell_bytes(self) -> int:
         """Return what a token takes in the KV cache: keys and values of 16 bits in every layer."""
         heads = int(self._model.n_head_kv) or 1
-        wide = int(self._model.n_embd) // max(1, int(self._model.n_head))
-        return 2 * 2 * int(self._model.n_layer) * heads * wide
+        even = int(self._model.n_embd) // max(1, int(self._model.n_head))
+        key, value = (self._number(f"attention.{name}_length") or even for name in ("key", "value"))
+        return 2 * int(self._model.n_layer) * heads * (key + value)
 
-    def _compile_template(self) -> ChatTemplate:
-        source = str(self._model.get_default_chat_template() or "")
+    def _number(self, name: str) -> int | None:
+        """Return what the model file says of its architecture, if it does."""
+        architecture = self._model.meta_val_str("general.architecture")
+        try:
+            return int(self._model.meta_val_str(f"{architecture}.{name}"))
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def _compile_template(self, path: Path | None) -> ChatTemplate:
+        source = str(self._model.get_default_chat_template() or "") if path is None else _read_template(path)
         if not source:
-            raise Unavailable("the model file has no chat template, so the model cannot hold a conversation")
+            raise Unavailable(
+                "the model file has no chat template, so the model cannot hold a conversation; "
+                "chat_template_file can name one"
+            )
         vocab = self._vocab
         bos, eos = (
             str(vocab.get_text(token)) if token >= 0 else "" for token in (vocab.token_bos(), vocab.token_eos())
@@ -384,6 +398,13 @@ class Sampler:
     def choose(self, index: int) -> int:
         """Return the token that follows the one at `index` of the step that was computed last."""
         return int(self._chain.sample(self._context, index))
+
+
+def _read_template(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Unavailable(f"the chat template {path} cannot be read: {error}") from error
 
 
 def usable_processors() -> int:
