@@ -147,8 +147,11 @@ class LoadedModel:
         params = self._llama.LlamaModelParams()
         # what weights are repacked for are kernels that round otherwise for a few tokens than for one
         params.use_extra_bufts = not file.batch_invariant
-        self._model: Any = self._llama.LlamaModel(os.fspath(file.path), params, verbose=False)
+        # a class of our own, since the binding reads an attribute for the logits that its own class does not have
+        model_class = type("Model", (self._llama.LlamaModel,), {})
+        self._model: Any = model_class(os.fspath(file.path), params, verbose=False)
         self._vocab: Any = self._model.get_vocab()
+        self._model.n_vocab = int(self._vocab.n_vocab)
         self.template = self._compile_template(file.template)
         self.cell_bytes = self._cell_bytes()
         #: Whether a part of a sequence can be forgotten or copied; a recurrent model has one state for all of it.
@@ -167,6 +170,8 @@ class LoadedModel:
         self._context.install_cancel_callback()
         self._taken = 0
         self._batch: Any = self._llama.LlamaBatch(n_tokens=self.batch + _PADDING, embd=0, n_seq_max=1)
+        self._needs_company = False
+        self._needs_company = self._invariant and self._differs_alone()
         self._piece_bytes = PieceBytes()
         self._call_marks = self._find_call_marks()
 
@@ -256,16 +261,29 @@ class LoadedModel:
         tokens = self._batch.n_tokens
         self._set_threads(tokens)
         self._taken += tokens
-        if not self._invariant or (tokens > 1 and sum(part.answers for part in parts) != 1):
+        if not self._needs_company or (tokens > 1 and sum(part.answers for part in parts) != 1):
             self._context.decode(self._batch)
             return ends
-        # a token alone is computed by kernels of its own, and a lone answer's last layer too
         self._batch.add(0, 0, [self._spare], True)  # noqa: FBT003 - positional in the binding
         try:
             self._context.decode(self._batch)
         finally:
             self._context.memory_seq_rm(self._spare, -1, -1)  # it stood last, so its cell is the next to be taken
         return ends
+
+    def _differs_alone(self) -> bool:
+        """Find out whether a token alone, or the last layer for one answer, is rounded otherwise.
+
+        That depends on the types of the weights and on the processor: those of 16 and 32 bits are such.
+        """
+        one, other = Part(0, [0], 0, answers=True), Part(1, [1], 0, answers=True)
+        self.compute([one, other])
+        together = self._context.get_logits_ith(0)
+        self.clear_all()
+        self.compute([one])
+        alone = self._context.get_logits_ith(0)
+        self.clear_all()
+        return bool(together != alone)
 
     def _set_threads(self, tokens: int) -> None:
         # An answer takes over a thousand small steps per token, and all threads wait for each other after each. When
