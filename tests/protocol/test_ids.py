@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segue.protocol.ids import ENTROPY_BYTES, ResponseId, item_id, new_response_id, parse_response_id
+from segue.protocol.ids import ENTROPY_BYTES, ResponseId, chain_tag, item_id, new_response_id, parse_response_id
 from tests.strategies import any_text
 
 entropies = st.binary(min_size=ENTROPY_BYTES, max_size=ENTROPY_BYTES)
@@ -30,7 +30,7 @@ def test_every_id_of_a_chain_has_the_format_and_the_root_tag(drawn: list[bytes])
     for entropy in drawn:
         parent = new_response_id(entropy, parent)
         assert parse_response_id(parent) == parent
-        assert parent[5:13] == drawn[0][:4].hex()
+        assert parent[5:13] == chain_tag(parent) == drawn[0][:4].hex()
 
 
 @pytest.mark.parametrize("size", [0, ENTROPY_BYTES - 1, ENTROPY_BYTES + 1])

@@ -26,6 +26,7 @@ from segue.dialects.rules import (
     TEXT_FIELDS,
     Draft,
     Field,
+    Preset,
     Rule,
     carried,
     dropped,
@@ -66,12 +67,16 @@ class ChatDialect:
         provider: whose reasoning goes back to it.
         openai: it is OpenAI's own API (or Azure's): it gets the fields that others refuse.
         return_reasoning: send it its reasoning back, in the field it came in.
+        preset: fields of every request.
     """
 
     name = "chat"
 
-    def __init__(self, provider: str, *, openai: bool = False, return_reasoning: bool = True) -> None:
+    def __init__(
+        self, provider: str, *, openai: bool = False, return_reasoning: bool = True, preset: Preset | None = None
+    ) -> None:
         self.provider = provider
+        self._preset = preset
         self._openai = openai
         self._return_reasoning = return_reasoning
         self._fields = chat_fields(openai=openai)
@@ -88,7 +93,7 @@ class ChatDialect:
 
     def render(self, request: TurnRequest, fragments: Fragments) -> Rendered | Problem:
         """Write the request body."""
-        draft = Draft(request.model, request.settings)
+        draft = Draft(request.model, request.settings, self._preset)
         write_settings(draft, self._fields)
         parts = fold(request.history, self, fragments.shelf(self._shelf, Fragment))
         carry = parts[-1].carry

@@ -15,13 +15,15 @@ The bodies of error replies (any status but 200) are not for the decoder: `error
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import msgspec
 
 from segue.dialects.fragments import Fragments
 from segue.dialects.sse import SseEvent
 from segue.history.chains import History
+from segue.protocol.codec import encode
 from segue.protocol.events import Ended, Event
 from segue.protocol.ids import ResponseId
 from segue.protocol.problems import Problem
@@ -60,6 +62,12 @@ class Rendered(msgspec.Struct, frozen=True):
     def body(self) -> bytes:
         """The whole body."""
         return b"".join(self.pieces)
+
+    def with_fields(self, fields: Mapping[str, Any]) -> Rendered:
+        """Return the body with more fields at its end, which it does not have yet; only its last piece is made anew."""
+        assert self.pieces[-1].endswith(b"}"), "a body is an object"
+        last = b"%b,%b" % (self.pieces[-1][:-1], encode(fields)[1:])
+        return Rendered((*self.pieces[:-1], last), self.warnings)
 
 
 class Decoder(Protocol):

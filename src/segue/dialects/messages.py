@@ -24,7 +24,7 @@ from segue.dialects.messages_settings import MESSAGES_FIELDS, finish_settings
 from segue.dialects.messages_stream import MessagesDecoder, Thought
 from segue.dialects.opaque import unseal
 from segue.dialects.reading import Call, Message, Output, Part, Reasoning, data_url, read_item, unknown_fields
-from segue.dialects.rules import Draft, Rule, write_settings
+from segue.dialects.rules import Draft, Preset, Rule, write_settings
 from segue.dialects.toolbox import custom_names
 from segue.dialects.wording import (
     ANNOTATIONS_LEFT_OUT,
@@ -62,8 +62,9 @@ class MessagesDialect:
 
     name = "messages"
 
-    def __init__(self, provider: str, *, max_tokens: int = MAX_TOKENS) -> None:
+    def __init__(self, provider: str, *, max_tokens: int = MAX_TOKENS, preset: Preset | None = None) -> None:
         self.provider = provider
+        self._preset = preset
         self._max_tokens = max_tokens
         self._shelf = f"messages:{provider}"
 
@@ -79,7 +80,7 @@ class MessagesDialect:
 
     def render(self, request: TurnRequest, fragments: Fragments) -> Rendered | Problem:
         """Write the request body."""
-        draft = Draft(request.model, request.settings)
+        draft = Draft(request.model, request.settings, self._preset)
         draft.fields["max_tokens"] = self._max_tokens
         write_settings(draft, MESSAGES_FIELDS)
         finish_settings(draft)

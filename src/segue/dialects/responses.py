@@ -18,7 +18,7 @@ from segue.dialects.interface import Decoder, Rendered, TurnRequest
 from segue.dialects.opaque import unseal
 from segue.dialects.reading import Reasoning, read_item
 from segue.dialects.responses_stream import ResponsesDecoder
-from segue.dialects.rules import KNOWN_EXTRA, OTHERS, Draft, Field, Rule, carried, ours, passed, write_settings
+from segue.dialects.rules import KNOWN_EXTRA, OTHERS, Draft, Field, Preset, Rule, carried, ours, passed, write_settings
 from segue.dialects.wording import reasoning_left_out
 from segue.protocol.codec import encode, with_field
 from segue.protocol.items import Item
@@ -31,8 +31,9 @@ class ResponsesDialect:
 
     name = "responses"
 
-    def __init__(self, provider: str) -> None:
+    def __init__(self, provider: str, *, preset: Preset | None = None) -> None:
         self.provider = provider
+        self._preset = preset
         self._shelf = f"responses:{provider}"
 
     def path(self, model: str) -> str:  # noqa: ARG002 - other APIs have the model in the path
@@ -46,7 +47,7 @@ class ResponsesDialect:
 
     def render(self, request: TurnRequest, fragments: Fragments) -> Rendered | Problem:
         """Write the request body."""
-        draft = Draft(request.model, request.settings)
+        draft = Draft(request.model, request.settings, self._preset)
         draft.fields |= {"store": False, "stream": True, "include": [ENCRYPTED_REASONING]}
         write_settings(draft, RESPONSES_FIELDS)
         parts = fold(request.history, self, fragments.shelf(self._shelf, Fragment))
@@ -82,7 +83,11 @@ def _write_include(draft: Draft) -> None:
 
 
 def _pass_others(draft: Draft) -> None:
-    draft.fields |= {name: raw for name, raw in draft.settings.extra.items() if name not in draft.fields}
+    for name, raw in draft.settings.extra.items():
+        if draft.preset.owns(name) and name not in KNOWN_EXTRA:
+            draft.drop(name[:60], "the gateway's configuration says what the provider gets")
+        elif name not in draft.fields:
+            draft.fields[name] = raw
 
 
 _CARRIED = (

@@ -38,13 +38,40 @@ class Rule(msgspec.Struct, frozen=True):
     note: str = ""
 
 
+_OWN = ("model", "stream", "tools", "tool_choice")
+_KEPT = ("instructions", "include", "store", "previous_response_id", "conversation", "background")
+#: By dialect: the fields of a body that are the gateway's own business, the conversation and how it is sent.
+OWN_FIELDS: Mapping[str, frozenset[str]] = {
+    "responses": frozenset((*_OWN, *_KEPT, "input", "prompt_cache_key")),
+    "chat": frozenset((*_OWN, "messages", "stream_options", "prompt_cache_key")),
+    "messages": frozenset((*_OWN, "messages", "system", "max_tokens")),
+}
+
+
+class Preset(msgspec.Struct, frozen=True):
+    """What an upstream is configured to say in every request.
+
+    `fields` stand in each body, unless a setting of the request becomes the same field. `withheld` are fields that only
+    the upstream itself writes, when the body is done. What a client sends under such a name, and the API does not know,
+    is left out.
+    """
+
+    fields: Mapping[str, Any] = {}
+    withheld: frozenset[str] = frozenset()
+
+    def owns(self, name: str) -> bool:
+        """Tell whether a field is the configuration's."""
+        return name in self.fields or name in self.withheld
+
+
 class Draft:
     """A request body being written: the fields beside the history, and what has to be said about it."""
 
-    def __init__(self, model: str, settings: Settings) -> None:
+    def __init__(self, model: str, settings: Settings, preset: Preset | None = None) -> None:
         self.model = model
         self.settings = settings
-        self.fields: dict[str, Any] = {"model": model}
+        self.preset = Preset() if preset is None else preset
+        self.fields: dict[str, Any] = {"model": model, **self.preset.fields}
         self.warnings: list[str] = []
         self.problem: Problem | None = None
 

@@ -30,6 +30,11 @@ def new_response_id(entropy: bytes, parent: ResponseId | None = None) -> Respons
     return ResponseId(f"resp_{tag}{entropy[4:].hex()}")
 
 
+def chain_tag(response_id: ResponseId) -> str:
+    """Return the 8 hex digits that all responses of a chain have in common, forks included."""
+    return response_id[_TAG]
+
+
 def parse_response_id(text: str) -> ResponseId | None:
     """Return `text` as an id if it has the format of one of ours, else None (then nothing needs to be looked up)."""
     return ResponseId(text) if _RESPONSE_ID.fullmatch(text) else None
