@@ -1,0 +1,81 @@
+"""Where a conversation began: the same for all its turns, however the client sends them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segue.history.chains import History, Turn
+from segue.protocol.codec import encode
+from segue.protocol.ids import ENTROPY_BYTES, ResponseId, chain_tag, new_response_id
+from segue.protocol.items import Item, user_message
+from segue.protocol.requests import Settings
+from segue.upstreams.interface import UpstreamRequest
+from segue.upstreams.origins import Origin, origin_of
+
+ROOT, OTHER = (new_response_id(bytes([number]) * ENTROPY_BYTES) for number in (1, 2))
+SAID = encode({"type": "message", "role": "assistant", "content": "Hello"})
+CALLED = encode({"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"})
+THOUGHT = encode({"type": "reasoning", "summary": []})
+ANSWERED = encode({"type": "function_call_output", "call_id": "c", "output": "1"})
+SYSTEM = encode({"role": "developer", "content": "Be brief."})
+HI = user_message("Hi")
+
+
+def origin(
+    *items: Item,
+    name: ResponseId = ROOT,
+    parent: Turn | None = None,
+    instructions: str | None = None,
+    tenant: str = "ann",
+) -> Origin:
+    settings = Settings(model="m", instructions=instructions)
+    return origin_of(UpstreamRequest("m", name, tenant, History(parent, items), settings))
+
+
+def test_a_chain_is_known_by_its_tag() -> None:
+    """At any depth, and in every branch."""
+    parent = Turn(id=ROOT, parent=None, input=(HI,), output=(SAID,), calls=frozenset(), stored=False)
+    names = [new_response_id(bytes([number]) * ENTROPY_BYTES, ROOT) for number in (7, 8)]
+    found = [origin(HI, name=name, parent=parent) for name in names]
+    assert found == [Origin("ann", chain_tag(ROOT))] * 2
+    assert origin(HI).chain == chain_tag(ROOT) != origin(HI, name=OTHER).chain
+
+
+@pytest.mark.parametrize("mine", [SAID, CALLED, THOUGHT], ids=["said", "called", "thought"])
+def test_a_history_that_is_sent_again_starts_like_its_first_turn(mine: Item) -> None:
+    first = origin(SYSTEM, HI)
+    again = origin(SYSTEM, HI, mine, ANSWERED, HI, name=OTHER)
+    assert (first.replayed, again.replayed) == (False, True)
+    assert first.start == again.start != b""
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        origin(SYSTEM, user_message("Hello")),
+        origin(HI),
+        origin(HI, SYSTEM),
+        origin(SYSTEM, HI, HI),
+        origin(SYSTEM, HI, instructions="Be kind."),
+        origin(SYSTEM + HI),
+        origin(),
+    ],
+)
+def test_what_starts_otherwise_is_another_conversation(other: Origin) -> None:
+    assert other.start != origin(SYSTEM, HI).start
+
+
+items = st.lists(st.sampled_from([HI, SAID, CALLED, THOUGHT, ANSWERED, SYSTEM, b"nothing", b"[]", b'{"type":1}']))
+
+
+@settings(max_examples=200)
+@given(items, items)
+def test_the_start_ends_where_the_model_speaks(before: Sequence[Item], after: Sequence[Item]) -> None:
+    """Whatever comes then, and whatever the items are."""
+    one, other = origin(*before, SAID), origin(*before, SAID, *after)
+    assert one == other
+    assert one.replayed
