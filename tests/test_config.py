@@ -21,6 +21,7 @@ from segue.config import (
     Route,
     Server,
     UpstreamConfig,
+    concurrency,
     is_loopback,
     load,
     read_key,
@@ -136,6 +137,7 @@ FORMS: dict[tuple[str, str], tuple[str, Any]] = {
     ("upstream_0", "context_tokens"): ("512", 512),
     ("upstream_0", "base_url"): ("http://127.0.0.1:1/v1", "http://127.0.0.1:1/v1"),
     ("upstream_0", "headers"): ("A: b, C: d", ["A: b", "C: d"]),
+    ("upstream_0", "body"): ('{"a": [1, true]}', {"a": [1, True]}),
     ("key_0", "sha256"): (OTHER_SHA, OTHER_SHA),
 }
 VALUES: dict[object, tuple[str, Any]] = {
@@ -198,6 +200,11 @@ PROVIDER_TOML = '[[upstream]]\nname = "u"\ndialect = "chat"\nmodels = ["m"]\nbas
         (PROVIDER_TOML + 'headers = ["x"]', "the header 'x' is not of the form 'Name: value'"),
         (PROVIDER_TOML + 'headers = ["x: a\\r\\nb: c"]', "is not of the form 'Name: value'"),
         (PROVIDER_TOML + "threads = 2", "threads means nothing to the dialect 'chat'; leave it out"),
+        (PROVIDER_TOML + "slots = 4\nmax_concurrent = 5", "max_concurrent is 5, but each turn needs one of 4 slots"),
+        (PROVIDER_TOML + "slots = 0", "upstream[0].slots: Expected `int` >= 1"),
+        (PROVIDER_TOML.replace("chat", "messages") + "slots = 4", "slots means nothing to the dialect 'messages'"),
+        (PROVIDER_TOML + "body = 1", "upstream[0].body: Expected `object`, got `int`"),
+        (UPSTREAM_TOML.format(name="u") + "body = {a = 1}", "body means nothing to the dialect 'scripted'"),
         (PROVIDER_TOML + "max_tokens = 7", "max_tokens means nothing to the dialect 'chat'; leave it out"),
         (UPSTREAM_TOML.format(name="u") + 'key_env = "K"', "key_env means nothing to the dialect 'scripted'"),
         (UPSTREAM_TOML.format(name="u") + "attempts = 7", "attempts means nothing to the dialect 'scripted'"),
@@ -230,6 +237,22 @@ def test_what_headers_hold_is_not_shown(folder: Path) -> None:
     config = from_toml(folder, PROVIDER_TOML + 'headers = ["api-key: secret", "X-A: b"]')
     assert without_secrets(config).upstream[0].headers == ["api-key: (set)", "X-A: (set)"]
     assert config.upstream[0].headers == ["api-key: secret", "X-A: b"]
+
+
+def test_what_bodies_hold_is_not_shown(folder: Path) -> None:
+    """It may be a salt."""
+    config = from_toml(folder, PROVIDER_TOML + '[upstream.body]\ncache_salt = "secret"\n')
+    assert without_secrets(config).upstream[0].body == {"cache_salt": "(set)"}
+    assert config.upstream[0].body == {"cache_salt": "secret"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("", 64), ("slots = 4", 4), ("slots = 100", 100), ("max_concurrent = 7", 7), ("slots = 4\nmax_concurrent = 3", 3)],
+)
+def test_as_many_turns_run_as_there_are_slots(folder: Path, text: str, expected: int) -> None:
+    """Unless it is said otherwise."""
+    assert concurrency(from_toml(folder, PROVIDER_TOML + text).upstream[0]) == expected
 
 
 def test_headers_are_split_at_the_colon(folder: Path) -> None:
@@ -298,6 +321,8 @@ def test_a_bad_file_is_refused_whatever_is_laid_over_it(folder: Path, text: str)
         ({"SEGUE_SERVER_PORT": "70000"}, "server.port: Expected `int` <= 65535"),
         ({"SEGUE_SERVER_COMPRESSION": "perhaps"}, "SEGUE_SERVER_COMPRESSION: Expected `bool`, got `str`"),
         ({"SEGUE_UPSTREAM_0_DIALECT": "grpc"}, "SEGUE_UPSTREAM_0_DIALECT: Invalid enum value 'grpc'"),
+        ({"SEGUE_UPSTREAM_0_BODY": "a = 1"}, "SEGUE_UPSTREAM_0_BODY: what it holds is not a JSON object"),
+        ({"SEGUE_UPSTREAM_0_BODY": "[1]"}, "SEGUE_UPSTREAM_0_BODY: what it holds is not a JSON object"),
         ({"SEGUE_UPSTREAM_0_THREADS": "all"}, "SEGUE_UPSTREAM_0_THREADS: Expected `int`, got `str`"),
         ({"SEGUE_KEY_1_NAME": "k"}, "SEGUE_KEY_1_NAME: the number after the table counts its rows from 0"),
         ({"SEGUE_KEY_A_NAME": "k"}, "SEGUE_KEY_A_NAME: the number after the table counts its rows from 0"),

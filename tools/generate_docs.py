@@ -98,8 +98,8 @@ def settings(struct: type[msgspec.Struct], prefix: str) -> str:
 
 def _kind(kind: kinds.Type) -> str:
     match kind.type if isinstance(kind, kinds.Metadata) else kind:
-        case kinds.BoolType():
-            return "boolean"
+        case kinds.BoolType() | kinds.DictType() as plain:
+            return "boolean" if isinstance(plain, kinds.BoolType) else "table"
         case kinds.IntType() | kinds.FloatType() as number:
             return _number(number)
         case kinds.StrType(pattern=pattern):

@@ -98,6 +98,9 @@ DIALECTS_OF: Mapping[str, tuple[UpstreamDialect, ...]] = MappingProxyType(
         "key_env": _PROVIDERS,
         "pass_key": _PROVIDERS,
         "headers": _PROVIDERS,
+        "body": _PROVIDERS,
+        "affinity_header": _PROVIDERS,
+        "slots": ("chat", "responses"),
         "max_tokens": ("messages",),
         "return_reasoning": ("chat",),
         "max_concurrent": _PROVIDERS,
@@ -124,6 +127,9 @@ _HEADER = re.compile(
     r"(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(?P<value>[!-~](?:[ \t!-~]*[!-~])?)"
 )  # RFC 9110, 5.6.2
 
+#: `max_concurrent`, where nothing else says it.
+_CONCURRENT = 64
+
 
 class UpstreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[[upstream]]`: a model server, or a model in this process. The first whose `models` match is used."""
@@ -136,13 +142,26 @@ class UpstreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key_env: Annotated[str | None, Meta(description="provider: the variable that holds its API key.")] = None
     pass_key: Annotated[bool, Meta(description="provider: send the client's own key instead.")] = False
     headers: Annotated[list[str], Meta(description="provider: more header lines, each 'Name: value'.")] = []
+    body: Annotated[
+        dict[str, Any], Meta(description="provider: more fields of every request; what a request sets itself wins.")
+    ] = {}
+    affinity_header: Annotated[
+        str | None, Meta(description="provider: the header that tells a router which requests are one conversation.")
+    ] = None
+    slots: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="chat, responses: slots of a llama-server; each conversation is kept in one."),
+    ] = None
     max_tokens: Annotated[
         int, Meta(ge=1, description="messages: longest answer, in tokens, where a request sets no limit.")
     ] = 32_000
     return_reasoning: Annotated[
         bool, Meta(description="chat: send its reasoning back to it; off for servers that refuse it.")
     ] = True
-    max_concurrent: Annotated[int, Meta(ge=1, description="provider: turns that run at once.")] = 64
+    max_concurrent: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="provider: turns that run at once; default: as many as slots, without those 64."),
+    ] = None
     max_queued: Annotated[int, Meta(ge=0, description="provider: turns that may wait, all tenants together.")] = 256
     queue_timeout_s: Annotated[Positive, Meta(description="provider: how long a turn may wait.")] = 30.0
     connect_timeout_s: Annotated[Positive, Meta(description="provider: how long a connection may take.")] = 10.0
@@ -320,10 +339,17 @@ def load(
 
 
 def without_secrets(config: Config) -> Config:
-    """Return the configuration as it may be shown: a key that is set, and what headers hold, is only said to be so."""
+    """Return the configuration as it may be shown: what keys, headers and bodies hold is only said to be set."""
     replace = msgspec.structs.replace
     sidecar = config.sidecar if config.sidecar.key is None else replace(config.sidecar, key="(set)")
-    shown = [replace(up, headers=[f"{split_header(line)[0]}: (set)" for line in up.headers]) for up in config.upstream]
+    shown = [
+        replace(
+            up,
+            headers=[f"{split_header(line)[0]}: (set)" for line in up.headers],
+            body=dict.fromkeys(up.body, "(set)"),
+        )
+        for up in config.upstream
+    ]
     return replace(config, sidecar=sidecar, upstream=shown)
 
 
@@ -432,6 +458,11 @@ def _check_upstream(up: UpstreamConfig) -> None:
     for line in up.headers:
         if not _HEADER.fullmatch(line):
             raise ConfigError(f"{where}: the header {line!r} is not of the form 'Name: value'")
+    if up.slots is not None and (up.max_concurrent or 1) > up.slots:
+        raise ConfigError(
+            f"{where}: max_concurrent is {up.max_concurrent}, but each turn needs one of {up.slots} slots; "
+            "leave it out, or raise slots if the server has more"
+        )
 
 
 def _fault_of_url(url: str | None) -> str | None:
@@ -448,6 +479,11 @@ def _fault_of_url(url: str | None) -> str | None:
     if parts.username is not None or parts.query or parts.fragment:
         return "may have a host and a path, nothing else; a key goes into the variable that key_env names"
     return None
+
+
+def concurrency(up: UpstreamConfig) -> int:
+    """Return how many turns of an upstream run at once."""
+    return up.max_concurrent or up.slots or _CONCURRENT
 
 
 def read_key(up: UpstreamConfig, environ: Mapping[str, str] | None = None) -> str | None:
@@ -519,6 +555,11 @@ def _row(rows: list[dict[str, Any]], index: str, name: str) -> dict[str, Any]:
 def _parse(value: str, hint: Any, name: str) -> Any:  # noqa: ANN401 - a type hint in, a value of that type out
     if get_origin(hint) is list:
         return [part.strip() for part in value.split(",") if part.strip()]
+    if get_origin(hint) is dict:
+        try:
+            return msgspec.json.decode(value, type=hint)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            raise ConfigError(f"{name}: what it holds is not a JSON object") from None
     wanted = hint
     if NoneType in get_args(hint):  # an optional setting; unset is how to leave it out
         wanted = next(kind for kind in get_args(hint) if kind is not NoneType)

@@ -11,6 +11,7 @@ import pytest
 
 from segue import __version__
 from segue.cli import demo
+from segue.cli.check_config import run_check_config
 from segue.cli.demo import run_demo
 
 KEYED = """
@@ -66,6 +67,21 @@ def test_check_config_says_what_a_file_means(tmp_path: Path) -> None:
     assert "toy-*" in printed
 
 
+def test_check_config_says_how_conversations_are_kept_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At a server with slots, and behind a router."""
+    at = "dialect='chat'\nmodels=['m']\nbase_url='http://127.0.0.1:9/v1'\n"
+    file = tmp_path / "segue.toml"
+    file.write_text(
+        f"[[upstream]]\nname='a'\n{at}slots=4\n[[upstream]]\nname='b'\n{at}affinity_header='X-Session-ID'\n"
+    )
+    assert run_check_config(file, as_json=False) == 0
+    printed = capsys.readouterr().out
+    assert "upstream a: chat at http://127.0.0.1:9/v1 with no key, models m, conversations kept in 4 slots\n" in printed
+    assert "with no key, models m, conversations named in X-Session-ID\n" in printed
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -74,6 +90,10 @@ def test_check_config_says_what_a_file_means(tmp_path: Path) -> None:
         ("[server]\nhost = '0.0.0.0'\n", "add one"),
         ("[server]\nstore = 'redis://x'\n", "sqlite:///segue.db"),
         ("[server\n", "not valid TOML"),
+        (
+            "[[upstream]]\nname='a'\ndialect='chat'\nmodels=['m']\nbase_url='http://h'\nbody={input=1,model='x'}\n",
+            "body.m",
+        ),
         ("[[upstream]]\nname='a'\ndialect='local'\nmodels=['m']\nmodel_file='no.gguf'\n", "upstream 'a'"),
     ],
 )

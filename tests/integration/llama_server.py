@@ -1,6 +1,7 @@
-"""llama.cpp's own HTTP server, as a process: `python -m tests.integration.llama_server MODEL_FILE` prints `listening on
-URL` once it answers, and ends with its standard input. A process of its own, since its library is not the one that the
-gateway's local models use.
+"""llama.cpp's own HTTP server, as a process: `python -m tests.integration.llama_server MODEL_FILE [SLOTS MIB]`
+prints `listening on URL` once it answers, and ends with its standard input. With SLOTS, that many conversations have
+room, and MIB of host memory are for others. A process of its own, since its library is not the one that the gateway's
+local models use.
 """
 
 from __future__ import annotations
@@ -18,6 +19,11 @@ def main() -> None:
     params.model.path = sys.argv[1]
     params.n_ctx = 4096
     params.n_parallel = 1
+    if len(sys.argv) > 2:
+        params.n_parallel = int(sys.argv[2])
+        params.n_ctx = 4096 * params.n_parallel
+        params.cache_ram_mib = int(sys.argv[3])
+        params.endpoint_slots = True
     params.port = 0
     params.warmup = False
     params.verbosity = 0

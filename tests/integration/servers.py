@@ -45,9 +45,10 @@ async def aimock(folder: Path, fixtures: Sequence[Json], *options: str) -> Async
 
 
 @asynccontextmanager
-async def llama(model: Path) -> AsyncIterator[str]:
-    """Run llama.cpp's server around a block."""
-    command = (sys.executable, "-m", "tests.integration.llama_server", str(model))
+async def llama(model: Path, slots: int | None = None, *, host_mib: int = 0) -> AsyncIterator[str]:
+    """Run llama.cpp's server around a block; with `slots`, it has `host_mib` beside them for what it has read."""
+    more = () if slots is None else (str(slots), str(host_mib))
+    command = (sys.executable, "-m", "tests.integration.llama_server", str(model), *more)
     async with _running(command, re.compile(r"^listening on (http://\S+)", re.MULTILINE)) as url:
         yield url
 

@@ -50,7 +50,10 @@ def _show(config: Config, found: Path | None, models: list[str], routes: RouteTa
             f"route {route.prefix.decode() or '/'} to {where}{'' if route.strip else ', path kept'}", soft_wrap=True
         )
     for up in config.upstream:
-        console.print(f"upstream {up.name}: {up.dialect}{_where(up)}, models {', '.join(up.models)}", soft_wrap=True)
+        console.print(
+            f"upstream {up.name}: {up.dialect}{_where(up)}, models {', '.join(up.models)}{_keeping(up)}",
+            soft_wrap=True,
+        )
     console.print(f"models: {', '.join(models)}")
     for key in config.key:
         console.print(f"key {key.name}: tenant {key.tenant}")
@@ -66,3 +69,9 @@ def _where(up: UpstreamConfig) -> str:
         return f" at {up.base_url} with the key in {up.key_env}"
     whose = "the client's own" if up.pass_key else "no"
     return f" at {up.base_url} with {whose} key"
+
+
+def _keeping(up: UpstreamConfig) -> str:
+    """Say how the turns of a conversation are kept together."""
+    slots = "" if up.slots is None else f", conversations kept in {up.slots} slots"
+    return slots if up.affinity_header is None else f"{slots}, conversations named in {up.affinity_header}"

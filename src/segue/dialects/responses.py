@@ -106,7 +106,7 @@ RESPONSES_FIELDS: Mapping[str, Field] = {
     ),
     "metadata": ours("It stands in the response."),
     **{name: passed(name) for name in KNOWN_EXTRA},
-    OTHERS: Field(Rule("carried"), _pass_others),
+    OTHERS: Field(Rule("carried", "Unless the upstream's `body` has it."), _pass_others),
 }
 
 # --- history ---------------------------------------------------------------------------------------------------------

@@ -4,7 +4,8 @@ A turn takes its place (`admission`), its request is rendered by the dialect and
 the SSE reader into the dialect's decoder. Tries that fail before anything was forwarded are repeated as `retries`
 decides. The upstream's request lives as long as the turn: whoever stops asking for batches, or is cancelled, breaks its
 connection at once, even in the middle of an upload. A reply that came to its end leaves the connection for the next
-turn. Nothing that is sent or received is logged. Not here: what the bytes mean (`dialects`), what a refusal means
+turn. A turn has its slot at the server, if the server has such, for as long as its place, through all its tries.
+Nothing that is sent or received is logged. Not here: what the bytes mean (`dialects`), what a refusal means
 (`failures`).
 """
 
@@ -13,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from types import MappingProxyType
 from typing import get_args
 
@@ -28,10 +30,13 @@ from segue.protocol.events import Ended, Event
 from segue.protocol.problems import Code, Problem, Refused
 from segue.protocol.responses import Failure
 from segue.upstreams.admission import Admission
+from segue.upstreams.affinity import Affinity
 from segue.upstreams.failures import MAX_REFUSAL_BYTES, PASSING, read_refusal, read_request_id
 from segue.upstreams.http_body import JsonBody
 from segue.upstreams.interface import Batch, UpstreamRequest
+from segue.upstreams.origins import origin_of
 from segue.upstreams.retries import Failed, RetryPolicy, wait_before_retry
+from segue.upstreams.slots import SLOT_FIELD, SlotTable
 
 _log = logging.getLogger("segue.upstreams")
 
@@ -50,7 +55,10 @@ _TAIL_S = 2.0
 
 
 class Provider(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a provider is and how it is treated. The gateway's key is not in here, so that this can be shown."""
+    """Where a provider is and how it is treated. The gateway's key is not in here, so that this can be shown.
+
+    With `slots`, that many, each conversation is sent to its own; `max_concurrent` must be no more.
+    """
 
     name: str
     base_url: str
@@ -63,6 +71,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     first_byte_timeout_s: float = 300.0
     idle_timeout_s: float = 300.0
     retry: RetryPolicy = RetryPolicy()
+    slots: int | None = None
 
 
 class Surroundings(msgspec.Struct, frozen=True):
@@ -74,16 +83,26 @@ class Surroundings(msgspec.Struct, frozen=True):
 
 
 class HttpUpstream:
-    """One provider; `key` is the gateway's own for it."""
+    """One provider; `key` is the gateway's own for it, `affinity` tells a router there what belongs together."""
 
     def __init__(
-        self, provider: Provider, dialect: Dialect, around: Surroundings, *, models: Sequence[str], key: str | None
+        self,
+        provider: Provider,
+        dialect: Dialect,
+        around: Surroundings,
+        *,
+        models: Sequence[str],
+        key: str | None,
+        affinity: Affinity | None = None,
     ) -> None:
+        assert provider.slots is None or provider.max_concurrent <= provider.slots, "each turn needs a slot"
         self._provider = provider
         self._dialect = dialect
         self._around = around
         self._models = tuple(models)
         self._key = key
+        self._affinity = affinity
+        self._slots = None if provider.slots is None else SlotTable(provider.slots)
         self._session: aiohttp.ClientSession | None = None
         self._tails: set[asyncio.Task[None]] = set()
         self.failures: Counter[Code] = Counter()  # tries that failed, by code
@@ -123,16 +142,16 @@ class HttpUpstream:
 
     async def stream(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
         """Run one turn."""
-        key = self._key_for(request)
+        headers = self._headers(request)
         rendered = self._dialect.render(request, self._around.fragments)
         if isinstance(rendered, Problem):
             raise Refused(rendered)
-        async with self.admission.place(request.tenant):
+        async with self._place(request, rendered) as addressed:
             attempt = 0
             while True:
                 attempt += 1
                 wait_s: float | None = None
-                reply = await self._open(request, rendered, key)
+                reply = await self._open(request, addressed, headers)
                 if isinstance(reply, Failed):
                     wait_s = self._decide(reply, attempt, request)
                     if wait_s is None:
@@ -154,15 +173,27 @@ class HttpUpstream:
                     return
                 await asyncio.sleep(wait_s)
 
+    @asynccontextmanager
+    async def _place(self, request: UpstreamRequest, rendered: Rendered) -> AsyncIterator[Rendered]:
+        """Hold a place around a block, and a slot if the server has them; yield the body that asks for that slot."""
+        async with self.admission.place(request.tenant):
+            if self._slots is None:
+                yield rendered
+                return
+            parent = request.history.parent
+            slot = self._slots.take(origin_of(request), request.response_id, None if parent is None else parent.id)
+            try:
+                yield rendered.with_fields({SLOT_FIELD: slot})
+            finally:
+                self._slots.release(slot)
+
     # --- one try -----------------------------------------------------------------------------------------------------
 
-    async def _open(self, request: UpstreamRequest, rendered: Rendered, key: str | None) -> _Reply | Failed:
+    async def _open(self, request: UpstreamRequest, rendered: Rendered, headers: Mapping[str, str]) -> _Reply | Failed:
         """Send the request; return the reply once its head is there and says that a stream follows."""
         provider, session = self._provider, self._session
         assert session is not None, "start() comes first"
         body = JsonBody(rendered.pieces)
-        lines = (*_LINES, *self._dialect.headers(key), *provider.headers)
-        headers = dict({name.lower(): (name, value) for name, value in lines}.values())  # the last of a name counts
         url = provider.base_url.rstrip("/") + self._dialect.path(request.model)
         try:
             async with asyncio.timeout(provider.first_byte_timeout_s):
@@ -252,6 +283,12 @@ class HttpUpstream:
             failed.request_id or "none",
         )
         return wait_s
+
+    def _headers(self, request: UpstreamRequest) -> Mapping[str, str]:
+        lines = [*_LINES, *self._dialect.headers(self._key_for(request)), *self._provider.headers]
+        if self._affinity is not None:
+            lines.append(self._affinity.line(origin_of(request)))
+        return dict({name.lower(): (name, value) for name, value in lines}.values())  # the last of a name counts
 
     def _key_for(self, request: UpstreamRequest) -> str | None:
         if not self._provider.pass_key:
