@@ -111,6 +111,22 @@ def test_a_history_that_is_sent_again_finds_its_conversation() -> None:
     assert run("f", b"x", replayed=True, tenant="bob") == 2
 
 
+def test_a_client_may_go_on_by_id_and_then_send_everything() -> None:
+    """As it must when its connection is lost: how the chain began is not forgotten."""
+    table = SlotTable(2)
+    turns = [
+        (Origin("ann", "a", b"x"), "a1", None),
+        (Origin("ann", "a"), "a2", "a1"),
+        (Origin("ann", "b", b"x", replayed=True), "b1", None),
+        (Origin("ann", "b"), "b2", "b1"),
+        (Origin("ann", "c", b"x", replayed=True), "c1", None),
+    ]
+    for origin, turn, parent in turns:
+        slot = table.take(origin, ResponseId(turn), None if parent is None else ResponseId(parent))
+        assert slot == 0
+        table.release(slot)
+
+
 class Pinning(RuleBasedStateMachine):
     """Any sequence of turns that begin and end, of any conversations, forks and tenants."""
 
