@@ -64,6 +64,16 @@ def test_a_message_is_written_frame_by_frame() -> None:
     assert frames(events) == [{**frame, "sequence_number": number} for number, frame in numbered]
 
 
+def test_the_tokens_of_a_text_are_told_with_each_piece_and_with_all_of_it() -> None:
+    writer = OutputWriter(ID)
+    first, second = ({"token": token, "logprob": -0.5, "bytes": [97], "top_logprobs": []} for token in "ab")
+    events = frames([*writer.text("a", [first]), *writer.text("b", [second]), *writer.end_item()])
+    told = [event["logprobs"] for event in events if "logprobs" in event]
+    assert told == [[first], [second], [first, second]]
+    (part,) = events[-1]["item"]["content"]
+    assert part == {**events[-2]["part"], "text": "ab", "logprobs": [first, second]}
+
+
 def test_a_call_is_written_frame_by_frame() -> None:
     """Its arguments are text; nobody looks whether they are JSON."""
     writer = OutputWriter(ID, 5)

@@ -8,6 +8,7 @@ are written by the functions below it. Not here: numbering across a turn and fol
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -61,8 +62,8 @@ class OutputWriter:
         self._index = -1  # of the open item; the last one's when none is open
         self._open: _OpenText | _OpenCall | None = None
 
-    def text(self, delta: str) -> list[Event]:
-        """Add text to the assistant message, opening one if none is open."""
+    def text(self, delta: str, logprobs: Sequence[object] = ()) -> list[Event]:
+        """Add text to the assistant message, opening one if none is open; `logprobs` are those of its tokens."""
         opened = self._open
         events: list[Event] = []
         if not isinstance(opened, _OpenText):
@@ -70,8 +71,10 @@ class OutputWriter:
             opened = self._open_message()
             events += self._start_message(opened)
         opened.texts.append(delta)
+        opened.logprobs += logprobs
         number = self._next()
-        data = b"%b%b%b%d}" % (opened.delta_head, encode(delta), b',"logprobs":[],"sequence_number":', number)
+        written = encode(logprobs) if logprobs else b"[]"
+        data = b'%b%b,"logprobs":%b,"sequence_number":%d}' % (opened.delta_head, encode(delta), written, number)
         events.append(Event("response.output_text.delta", data, number))
         return events
 
@@ -120,11 +123,11 @@ class OutputWriter:
 
     def _end_message(self, opened: _OpenText, status: ItemStatus) -> list[Event]:
         text = "".join(opened.texts)
-        part = _text_part(text)
+        part = _text_part(text, opened.logprobs)
         item: dict[str, object] = {"id": opened.id, "type": "message", "status": status, "role": "assistant"}
         item["content"] = [part]
         return [
-            self._part("response.output_text.done", opened.id, text=text, logprobs=[]),
+            self._part("response.output_text.done", opened.id, text=text, logprobs=opened.logprobs),
             self._part("response.content_part.done", opened.id, part=part),
             self._item_done(item),
         ]
@@ -160,6 +163,7 @@ class _OpenText:
     def __init__(self, ident: str, index: int) -> None:
         self.id = ident
         self.texts: list[str] = []
+        self.logprobs: list[object] = []
         head = '{"type":"response.output_text.delta","item_id":"%s","output_index":%d,"content_index":0,"delta":'
         self.delta_head = (head % (ident, index)).encode()
 
@@ -184,8 +188,8 @@ class _OpenCall:
         }
 
 
-def _text_part(text: str) -> dict[str, object]:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+def _text_part(text: str, logprobs: Sequence[object] = ()) -> dict[str, object]:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
 
 
 def response_event(kind: str, response: bytes, number: int) -> Event:
