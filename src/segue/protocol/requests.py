@@ -21,6 +21,8 @@ from segue.protocol.problems import Problem, missing, unknown_type, unsupported
 
 #: Asked for with `include`: reasoning that only its provider can read, for a client that sends it again.
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
+#: Asked for with `include`: how likely the model held each token of its text to be.
+OUTPUT_LOGPROBS = "message.output_text.logprobs"
 
 Transport = Literal["http", "websocket"]
 

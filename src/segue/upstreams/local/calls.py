@@ -54,6 +54,11 @@ class Answering:
         #: A grammar that the rest of the answer is held to, once there is one; whoever takes it sets it to None.
         self.grammar = self._first_grammar()
 
+    @property
+    def calling(self) -> bool:
+        """Whether a call has begun; there is no text behind it."""
+        return self._call is not None
+
     def feed(self, text: str) -> list[Part]:
         """Add what the model wrote; return what it comes to."""
         self._waiting += text
