@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from openai import AsyncOpenAI, BadRequestError
 
 from segue.bench.tiny_model import write_tiny_model
 from segue.config import UpstreamConfig
 from tests.document import Json
 from tests.integration.clients import Http, Socket
 from tests.integration.providers import gateway
+from tests.integration.tap import tapping
 
 pytestmark = pytest.mark.local_engine
 
@@ -97,3 +100,35 @@ async def test_a_call_over_the_wire(tmp_path: Path) -> None:
         second = (await socket.ask(**asked, input=[output], previous_response_id=first["id"])).response
         assert second is not None
         assert second["status"] in {"completed", "incomplete"}
+
+
+def same(some: list[Any], others: list[Any]) -> bool:
+    """The same tokens, as likely but for what is computed beside them."""
+    numbers = pytest.approx([one.logprob for one in others], abs=1e-5)
+    return [one.token for one in some] == [one.token for one in others] and [one.logprob for one in some] == numbers
+
+
+async def test_the_openai_sdk_reads_log_probabilities(tmp_path: Path) -> None:
+    """The same from a body and from a stream, each checked; and `extra_body` brings a seed and a stop."""
+    asked: Any = {"model": "tiny", "input": "now", "max_output_tokens": 12, "temperature": 1.0}
+    asked |= {"include": ["message.output_text.logprobs"], "top_logprobs": 2, "extra_body": {"seed": 7}}
+    async with (
+        serving_tiny(tmp_path) as url,
+        tapping(url) as tap,
+        AsyncOpenAI(base_url=f"{tap.url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        body: Any = await client.responses.create(**asked)
+        events = [event async for event in await client.responses.create(**asked, stream=True)]
+        stop = body.output_text[4:7]
+        ended: Any = await client.responses.create(**asked | {"extra_body": {"seed": 7, "stop": stop}})
+        with pytest.raises(BadRequestError) as refused:
+            await client.responses.create(**asked | {"extra_body": {"seed": "7"}})
+    (part,), (streamed,) = body.output[0].content, events[-1].response.output[0].content
+    assert b"".join(bytes(one.bytes) for one in part.logprobs).decode() == part.text == streamed.text
+    assert {len(one.top_logprobs) for one in part.logprobs} == {2}
+    assert same(streamed.logprobs, part.logprobs)
+    pieces = [event for event in events if event.type == "response.output_text.delta"]
+    assert same([one for piece in pieces for one in piece.logprobs], part.logprobs)
+    assert (ended.status, ended.output_text) == ("completed", part.text[: part.text.index(stop)])
+    assert (refused.value.code, refused.value.param) == ("invalid_value", "seed")
+    assert (tap.streams, tap.bodies) == (1, 3)

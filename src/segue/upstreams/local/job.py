@@ -16,7 +16,10 @@ import msgspec
 from segue.protocol.problems import Problem
 from segue.upstreams.interface import UpstreamRequest
 from segue.upstreams.local.calls import Answering, Part
+from segue.upstreams.local.logprobs import ScoredText
+from segue.upstreams.local.reader import AnswerReader
 from segue.upstreams.local.rendering import Prompt
+from segue.upstreams.local.wishes import NO_WISHES, Wishes
 
 
 class Began(msgspec.Struct, frozen=True):
@@ -27,7 +30,7 @@ class Began(msgspec.Struct, frozen=True):
 
 
 class Finished(msgspec.Struct, frozen=True):
-    """The answer is over: the model ended it (`whole`), or no more tokens were allowed or fit.
+    """The answer is over: the model or a stop ended it (`whole`), or no more tokens were allowed or fit.
 
     `output_tokens` counts the tokens of the answer without the one that ends it.
     """
@@ -37,7 +40,7 @@ class Finished(msgspec.Struct, frozen=True):
 
 
 #: What happens to a job: Began, parts of the answer, Finished; a Problem takes the place of what it prevents.
-Update: TypeAlias = Began | Part | Finished | Problem
+Update: TypeAlias = Began | Part | ScoredText | Finished | Problem
 
 
 class Job:
@@ -51,10 +54,13 @@ class Job:
         *,
         wake: Callable[[], None],
         answers: bool = True,
+        wishes: Wishes = NO_WISHES,
     ) -> None:
         self.request = request
         self.prompt = prompt
         self.answering = answering  # the engine's, once it was submitted
+        self.reader = AnswerReader(answering, wishes)  # the engine's too
+        self.wishes = wishes
         self.answers = answers
         self.cancelled = False  # set under the engine's lock, and never taken back
         self._wake = wake

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from segue.protocol.requests import Settings
+from segue.upstreams.local.logprobs import Score, TopLogprob, log_probabilities
 from segue.upstreams.local.placement import Move
 from segue.upstreams.local.prompt import Message
 from segue.upstreams.local.template import ChatTemplate, TemplateError
@@ -40,6 +41,7 @@ _INVARIANT_STEP = 60
 #: A token that is computed beside one that would be alone in its step.
 _PADDING = 1
 _GGUF_MAGIC = b"GGUF"
+_SEEDS = 2**32 - 1  # the last number of 32 bits asks llama.cpp for a seed of its own
 
 
 class Unavailable(Exception):
@@ -309,10 +311,23 @@ class LoadedModel:
         if drawn and temperature > 0:
             chain.add_temp(temperature)
             chain.add_top_p(1.0 if settings.top_p is None else settings.top_p, 1)
-            chain.add_dist(seed)
+            chain.add_dist(seed % _SEEDS)
         else:
             chain.add_greedy()
         return Sampler(chain, self._context)
+
+    def score(self, index: int, token: int, top: int) -> Score:
+        """Return how likely a token was, and the `top` likeliest, behind the one at `index` of the last step.
+
+        That is what the model itself makes of it, whatever then chose the token. It takes some milliseconds.
+        """
+        logprob, best = log_probabilities(self._context.get_logits_ith(index), token, top)
+        return Score(logprob, [self._named(*one) for one in best])
+
+    def _named(self, token: int, logprob: float) -> TopLogprob:
+        piece = self.piece(token)
+        name = piece.decode("utf-8", "replace") if piece else str(self._vocab.get_text(token))  # a control token
+        return TopLogprob(name, logprob, list(piece))
 
     def interrupt(self) -> None:
         """Make the running computation, or else the next one, stop with InterruptedError; from any thread."""

@@ -20,10 +20,12 @@ from segue.upstreams.local.calls import Answering, Arguments, CallBegan, CallEnd
 from segue.upstreams.local.engine import Engine, overloaded
 from segue.upstreams.local.grammar import GrammarError
 from segue.upstreams.local.job import Began, Finished, Job, Update, stopped
+from segue.upstreams.local.logprobs import ScoredText
 from segue.upstreams.local.model import LoadedModel, ModelFile, Unavailable
 from segue.upstreams.local.prompt import Tools, check_settings, read_tools
 from segue.upstreams.local.rendering import Prompt, Renderer
 from segue.upstreams.local.settings import left_out
+from segue.upstreams.local.wishes import read_wishes
 from segue.upstreams.local.worker import Counts, Worker
 
 
@@ -124,9 +126,10 @@ class LocalUpstream:
         woken = asyncio.Event()
         tools = read_tools(request.settings)
         model = self._check(request)
+        wishes = read_wishes(request.settings)
         answering = _answering(model, request, tools)
         prompt = await self._render(model, request)
-        job = Job(request, prompt, answering, wake=lambda: _call(loop, woken.set), answers=answers)
+        job = Job(request, prompt, answering, wake=lambda: _call(loop, woken.set), answers=answers, wishes=wishes)
         writing = _Writing(request, answers=answers)
         self._engine.submit(job)
         try:
@@ -203,6 +206,8 @@ class _Writing:
         for kind, group in groupby(updates, type):
             if kind is str:
                 events += self._text("".join(map(str, group)))
+            elif kind is ScoredText:
+                events += self._scored([one for one in group if isinstance(one, ScoredText)])
             elif kind is Arguments:
                 events += self._writer.arguments("".join(one.text for one in group if isinstance(one, Arguments)))
             else:
@@ -223,12 +228,17 @@ class _Writing:
                 return self._finish(update)
             case Problem():
                 return self._fail(update)
-            case str() | Arguments():
+            case str() | ScoredText() | Arguments():
                 raise AssertionError("pieces were joined before")
 
     def _text(self, text: str) -> list[Event]:
         self._empty = False
         return self._writer.text(text)
+
+    def _scored(self, pieces: Sequence[ScoredText]) -> list[Event]:
+        self._empty = False
+        logprobs = [one for piece in pieces for one in piece.logprobs]
+        return self._writer.text("".join(piece.text for piece in pieces), logprobs)
 
     def _begin_call(self, name: str) -> list[Event]:
         self._empty = False

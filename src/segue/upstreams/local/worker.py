@@ -29,7 +29,6 @@ from segue.upstreams.local.placement import moves
 from segue.upstreams.local.reuse import Candidate, Start, choose_start, continues
 from segue.upstreams.local.scheduler import Scheduler
 from segue.upstreams.local.spill import Spill
-from segue.upstreams.local.vocabulary import TextDecoder
 
 _log = logging.getLogger("segue.upstreams.local")
 
@@ -85,7 +84,6 @@ class _Turn:
         self.job = job
         self.state = state
         self.sampler = sampler
-        self.decoder = TextDecoder()
         self.tokens = list(job.prompt.tokens)
         self.prompt_length = len(self.tokens)
 
@@ -219,7 +217,10 @@ class Worker:
     def _sampler(self, job: Job) -> Sampler:
         """Return what chooses the next tokens, under the grammar that the answer has reached."""
         grammar, job.answering.grammar = job.answering.grammar, None
-        return self._model.sampler(job.request.settings, zlib.crc32(job.request.response_id.encode()), grammar)
+        seed = job.wishes.seed
+        if seed is None:
+            seed = zlib.crc32(job.request.response_id.encode())
+        return self._model.sampler(job.request.settings, seed, grammar)
 
     def _candidates(self, tenant: str, prompt: Sequence[int]) -> list[Candidate]:
         """Return the tenant's sequences; of a model that cannot divide them, those that the prompt continues."""
@@ -454,9 +455,13 @@ class Worker:
                 return
             turn.tokens.append(token)
             self.counts.output_tokens += 1
-            text = turn.decoder.feed(self._model.piece(token))
-            for part in job.answering.feed(text) if text else ():
+            top = job.reader.top_logprobs
+            score = None if top is None else self._model.score(end, token, top)
+            for part in job.reader.feed(self._model.piece(token), score):
                 job.put(part)
+            if job.reader.stopped:
+                self._finish(turn, whole=True)
+                return
             if job.answering.grammar is not None:
                 turn.sampler = self._sampler(job)
             if turn.count >= self._limit(turn):
@@ -472,10 +477,10 @@ class Worker:
     # --- ending ------------------------------------------------------------------------------------------------------
 
     def _finish(self, turn: _Turn, *, whole: bool) -> None:
-        for part in turn.job.answering.close():
+        for part in turn.job.reader.close():
             turn.job.put(part)
         turn.state.needed = turn.prompt_length
-        self._end(turn, Finished(turn.count, whole=whole))
+        self._end(turn, Finished(turn.count, whole=whole or turn.job.reader.stopped))
 
     def _end(self, turn: _Turn, outcome: Finished | Problem | None, *, broken: bool = False) -> None:
         """End a turn that runs; None: nobody asks for its outcome any more."""
