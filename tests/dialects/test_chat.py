@@ -364,6 +364,14 @@ def test_who_is_served_is_told_and_only_openai_how_long_to_cache() -> None:
     assert warnings(DIALECTS["openai-chat"], [USER], wanted) == ()
 
 
+@pytest.mark.parametrize("dialect", ["chat", "openai-chat"])
+def test_the_seed_and_stops_of_this_api_go_on_as_they_came(dialect: str) -> None:
+    wanted = settings(extra={"seed": Raw(b"7"), "stop": Raw(b'["END"]')})
+    sent = body(DIALECTS[dialect], [USER], wanted)
+    assert (sent["seed"], sent["stop"]) == (7, ["END"])
+    assert warnings(DIALECTS[dialect], [USER], wanted) == ()
+
+
 @pytest.mark.parametrize("openai", [False, True])
 def test_every_setting_has_its_rule(openai: bool) -> None:
     assert set(chat_fields(openai=openai)) == set(RESPONSES_FIELDS)

@@ -369,6 +369,7 @@ def test_a_budget_leaves_room_for_the_answer() -> None:
         ({"top_p": 0.5, "reasoning": {"effort": "low"}}, "top_p"),
         ({"tools": [LOOK], "tool_choice": "required", "reasoning": {"effort": "low"}}, "reasoning"),
         ({"tools": [{"type": "web_search"}]}, "tools: web_search"),
+        ({"extra": {"seed": Raw(b"7")}}, "seed"),
     ],
 )
 def test_what_can_be_left_out_is_left_out_with_a_warning(fields: Json, name: str) -> None:
@@ -382,6 +383,7 @@ def test_what_can_be_left_out_is_left_out_with_a_warning(fields: Json, name: str
         {"text": {"format": {"type": "json_object"}}},
         {"tool_choice": "required"},
         {"tools": [LOOK], "tool_choice": {"type": "web_search"}},
+        {"extra": {"stop": Raw(b"7")}},
     ],
 )
 def test_what_cannot_be_done_and_must_not_be_ignored_is_refused(fields: Json) -> None:
@@ -404,6 +406,11 @@ def test_who_is_served_is_told_once() -> None:
     assert (sent["metadata"], warning.split("'")[1]) == ({"user_id": "s"}, "user")
     sent, (warning,) = asked(extra={"user": Raw(b"7")})
     assert ("metadata" in sent, warning.split("'")[1]) == (False, "user")
+
+
+@pytest.mark.parametrize("stop", [b'"END"', b'["END"]'])
+def test_stops_have_another_name(stop: bytes) -> None:
+    assert asked(extra={"stop": Raw(stop)}) == ({**asked()[0], "stop_sequences": ["END"]}, ())
 
 
 def test_every_setting_has_its_rule() -> None:

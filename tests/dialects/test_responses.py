@@ -107,13 +107,16 @@ def extra(**fields: object) -> Settings:
 
 
 def test_fields_that_nothing_acts_on_go_on_as_they_came() -> None:
-    wanted = extra(user="u", context_management=[{"type": "compaction"}], prompt_cache_retention="24h", new={"a": 1.5})
+    wanted = extra(
+        user="u", context_management=[{"type": "compaction"}], prompt_cache_retention="24h", new={"a": 1.5}, seed=7
+    )
     sent = body(DIALECT, [USER], wanted)
     assert {name: sent[name] for name in wanted.extra} == {
         "user": "u",
         "context_management": [{"type": "compaction"}],
         "prompt_cache_retention": "24h",
         "new": {"a": 1.5},
+        "seed": 7,
     }
     assert warnings(DIALECT, [USER], wanted) == ()
 

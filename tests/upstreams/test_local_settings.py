@@ -32,6 +32,8 @@ def test_every_setting_has_its_rule() -> None:
         {"text": {"format": {"type": "json_schema", "name": "x", "schema": {}}}, "metadata": {"a": "b"}},
         {"include": ("reasoning.encrypted_content",), "prompt_cache_key": "k", "safety_identifier": "s"},
         {"extra": {"user": Raw(b'"u"'), "stream_options": Raw(b'{"include_obfuscation":false}')}},
+        {"include": ("message.output_text.logprobs",), "top_logprobs": 2},
+        {"extra": {"seed": Raw(b"7"), "stop": Raw(b'"END"')}},
     ],
 )
 def test_of_what_is_obeyed_nothing_is_said(fields: Json) -> None:
@@ -41,10 +43,7 @@ def test_of_what_is_obeyed_nothing_is_said(fields: Json) -> None:
 @pytest.mark.parametrize(
     ("fields", "names"),
     [
-        (
-            {"reasoning": {"effort": "low"}, "top_logprobs": 2, "max_tool_calls": 1},
-            ["reasoning", "max_tool", "top_log"],
-        ),
+        ({"reasoning": {"effort": "low"}, "max_tool_calls": 1}, ["reasoning", "max_tool"]),
         ({"tools": [{"type": "custom", "name": "edit"}, {"type": "web_search"}]}, ["edit", "web_search"]),
         ({"text": {"verbosity": "low", "new": 1}}, ["text.new", "text.verbosity"]),
         ({"include": ("file_search_call.results",)}, ["include: file_search_call.results"]),

@@ -50,7 +50,7 @@ from segue.dialects.wording import (
 from segue.protocol.codec import encode
 from segue.protocol.items import Item
 from segue.protocol.problems import Problem
-from segue.protocol.requests import ENCRYPTED_REASONING
+from segue.protocol.requests import ENCRYPTED_REASONING, OUTPUT_LOGPROBS
 
 #: Gemini refuses a call without the signature of a thought, and says itself what stands for one in a history that
 #: another model began (https://ai.google.dev/gemini-api/docs/thought-signatures). The first call of a message has it.
@@ -187,6 +187,8 @@ def chat_fields(*, openai: bool) -> Mapping[str, Field]:
         "prompt_cache_options": dropped("prompt_cache_options", "this API has nothing like it"),
         "stream_options": obfuscation(),
         "context_management": dropped("context_management", "the gateway keeps the whole history, and sends it"),
+        "seed": passed("seed"),
+        "stop": passed("stop"),
         OTHERS: dropped_others(KNOWN_EXTRA),
     }
 
@@ -258,7 +260,7 @@ def _write_logprobs(draft: Draft) -> None:
 
 def _write_include(draft: Draft) -> None:
     for name in draft.settings.include:
-        if name == "message.output_text.logprobs":
+        if name == OUTPUT_LOGPROBS:
             draft.fields["logprobs"] = True
         elif name != ENCRYPTED_REASONING:  # the gateway has it, and shows it then
             draft.drop(f"include: {name[:60]}", "this API has nothing like it")

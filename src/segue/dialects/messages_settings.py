@@ -110,6 +110,14 @@ def _write_user(draft: Draft) -> None:
         draft.drop("user", "it is no text")
 
 
+def _write_stop(draft: Draft) -> None:
+    stop = msgspec.json.decode(draft.settings.extra["stop"])
+    if isinstance(stop, str | list):
+        draft.fields["stop_sequences"] = [stop] if isinstance(stop, str) else stop
+    else:
+        draft.refuse("stop", "it must be a string or a list of strings")
+
+
 def _write_include(draft: Draft) -> None:
     for name in draft.settings.include:
         if name != ENCRYPTED_REASONING:  # the gateway has it, and shows it then
@@ -159,6 +167,8 @@ MESSAGES_FIELDS: Mapping[str, Field] = {
     "prompt_cache_options": dropped("prompt_cache_options", "this API has nothing like it"),
     "stream_options": obfuscation(),
     "context_management": dropped("context_management", "the gateway keeps the whole history, and sends it"),
+    "seed": dropped("seed", "this API has none"),
+    "stop": Field(Rule("translated", "`stop_sequences`; neither a string nor a list is refused."), _write_stop),
     OTHERS: dropped_others(KNOWN_EXTRA),
 }
 

@@ -92,8 +92,11 @@ class Draft:
         self.problem = self.problem or unsupported(what, advice)
 
 
-#: Fields of the API that nothing here acts on, though they are known: each has a row in the tables.
-KNOWN_EXTRA = ("user", "prompt_cache_retention", "prompt_cache_options", "stream_options", "context_management")
+#: Fields that are known, but kept as they came, beside the settings: each has a row in the tables.
+KNOWN_EXTRA = (
+    *("user", "prompt_cache_retention", "prompt_cache_options", "stream_options", "context_management"),
+    *("seed", "stop"),  # of Chat Completions; clients send them to this API too
+)
 
 #: The row of the tables for the fields of a request that have no row.
 OTHERS = "any other field"

@@ -20,7 +20,8 @@ from segue.dialects.rules import (
     ours,
     write_settings,
 )
-from segue.protocol.requests import ENCRYPTED_REASONING, Settings
+from segue.protocol.requests import ENCRYPTED_REASONING, OUTPUT_LOGPROBS, Settings
+from segue.upstreams.local.wishes import LONGEST_STOP, MOST_STOPS
 
 _CALLED = "The local model calls functions only: the tool {!r} is left out."
 
@@ -44,7 +45,7 @@ def _write_text(draft: Draft) -> None:
 
 def _write_include(draft: Draft) -> None:
     for name in draft.settings.include:
-        if name != ENCRYPTED_REASONING:
+        if name not in {ENCRYPTED_REASONING, OUTPUT_LOGPROBS}:
             draft.drop(f"include: {name[:60]}", "the local model has nothing like it")
 
 
@@ -59,12 +60,18 @@ LOCAL_FIELDS: Mapping[str, Field] = {
     "text": Field(Rule("carried", "`format`; `verbosity` is dropped."), _write_text),
     "reasoning": dropped("reasoning", "the local model does not think apart"),
     "metadata": ours("It stands in the response."),
-    "include": Field(Rule("dropped", "But for `reasoning.encrypted_content`: there is none."), _write_include),
+    "include": Field(
+        Rule(
+            "carried",
+            "`message.output_text.logprobs`. There is no `reasoning.encrypted_content`; others are dropped.",
+        ),
+        _write_include,
+    ),
     "max_output_tokens": _obeyed(),
     "max_tool_calls": dropped("max_tool_calls", "it is about tools that the provider runs, and it runs none"),
     "temperature": _obeyed(),
     "top_p": _obeyed(),
-    "top_logprobs": dropped("top_logprobs", _MODEL),
+    "top_logprobs": _obeyed("With `logprobs` of the text."),
     "presence_penalty": _obeyed(),
     "frequency_penalty": _obeyed(),
     "truncation": _obeyed(),
@@ -76,6 +83,8 @@ LOCAL_FIELDS: Mapping[str, Field] = {
     "prompt_cache_options": dropped("prompt_cache_options", _MODEL),
     "stream_options": obfuscation(),
     "context_management": dropped("context_management", "`truncation` decides"),
+    "seed": _obeyed("An integer; for what `temperature` or `top_p` draw."),
+    "stop": _obeyed(f"A string or up to {MOST_STOPS}, of at most {LONGEST_STOP} characters each; of the text only."),
     OTHERS: dropped_others(KNOWN_EXTRA),
 }
 
