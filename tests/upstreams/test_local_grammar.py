@@ -33,7 +33,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoadedModel]:
 def written(model: LoadedModel, schema: Schema, seed: int, most: int = 600) -> str | None:
     """What the model writes at random under the grammar of a schema; None if it comes to no end."""
     sampler = model.sampler(Settings(model="m", temperature=1.5), seed, grammar_of(schema))
-    model.clear(0)
+    model.clear_all()
     (end,) = model.compute([Part(0, [5], 0, answers=True)])
     data = b""
     for position in range(1, most):
