@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -243,8 +243,10 @@ class TestTools:
             def choose(self, index: int) -> int:
                 return mark
 
-        def marking(model: LoadedModel, given: Settings, seed: int, grammar: str | None = None) -> object:
-            return Marking() if grammar is None else sampler(model, given, seed, grammar)
+        def marking(
+            model: LoadedModel, given: Settings, seed: int, grammar: str | None = None, said: Sequence[int] = ()
+        ) -> object:
+            return Marking() if grammar is None else sampler(model, given, seed, grammar, said)
 
         monkeypatch.setattr(LoadedModel, "sampler", marking)
         got = await ask(upstream, request("x", tools=[WEATHER], max_output_tokens=200, parallel_tool_calls=False))

@@ -94,6 +94,24 @@ def test_what_is_moved_together_says_the_same(tmp_path: Path) -> None:
         assert {slot: answer(model, slot, length) for slot, length in lengths.items()} == said
 
 
+def test_a_sampler_that_is_made_anew_goes_on(tmp_path: Path) -> None:
+    """As it is when a call begins: what was said before counts for penalties, and is not drawn again."""
+    asked = Settings(model="tiny", frequency_penalty=2.0, presence_penalty=2.0)
+
+    def say(model: LoadedModel, *, anew: bool) -> list[int]:
+        sampler, said = model.sampler(asked, 1), [3]
+        for at in range(40):
+            (end,) = model.compute([Part(0, said[-1:], at, answers=True)])
+            said.append(sampler.choose(end))
+            if anew and at % 8 == 0:
+                sampler = model.sampler(asked, 1, None, said[1:])
+        model.clear_all()
+        return said
+
+    with loaded(tmp_path) as model:
+        assert say(model, anew=True) == say(model, anew=False)
+
+
 def test_another_template(tmp_path: Path) -> None:
     path = tmp_path / "chat.jinja"
     path.write_text(CHAT_TEMPLATE.replace("You are a tiny model.", "You are something else."))

@@ -297,23 +297,25 @@ class LoadedModel:
         threads = max(1, self._threads - 1) if tokens == 1 else self._threads
         self._context.set_n_threads(threads, threads)
 
-    def sampler(self, settings: Settings, seed: int, grammar: str | None = None) -> Sampler:
-        """Return what chooses the next token, of those that the grammar allows.
+    def sampler(self, settings: Settings, seed: int, grammar: str | None = None, said: Sequence[int] = ()) -> Sampler:
+        """Return what chooses the next token, of those that the grammar allows; `said` are the answer's tokens so far.
 
         Without temperature and top_p it is the likeliest token, also at temperature 0: an answer can be repeated.
         With one of them it is drawn at random, from `seed`; the other is then 1.
         """
         chain = self._llama.LlamaSampler(self._llama.LlamaSamplerChainParams())
-        if grammar is not None:
-            chain.add_grammar(self._vocab, grammar, "root")
         if settings.frequency_penalty or settings.presence_penalty:
             chain.add_penalties(self.context, 1.0, settings.frequency_penalty, settings.presence_penalty)
+            for token in said:
+                chain.accept(token)
+        if grammar is not None:
+            chain.add_grammar(self._vocab, grammar, "root")
         drawn = settings.temperature is not None or settings.top_p is not None
         temperature = 1.0 if settings.temperature is None else settings.temperature
         if drawn and temperature > 0:
             chain.add_temp(temperature)
             chain.add_top_p(1.0 if settings.top_p is None else settings.top_p, 1)
-            chain.add_dist(seed % _SEEDS)
+            chain.add_dist((seed + len(said)) % _SEEDS)
         else:
             chain.add_greedy()
         return Sampler(chain, self._context)

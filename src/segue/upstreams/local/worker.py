@@ -199,7 +199,7 @@ class Worker:
             return False
         reused = len(state.tokens)
         try:
-            turn = _Turn(job, state, self._sampler(job))
+            turn = _Turn(job, state, self._sampler(job, ()))
         except Exception:  # noqa: BLE001 - the seam to foreign code
             _log.exception("action=begin response_id=%s", job.request.response_id)
             state.held.pins -= 1
@@ -214,13 +214,13 @@ class Worker:
         job.put(Began(len(prompt), reused))
         return True
 
-    def _sampler(self, job: Job) -> Sampler:
+    def _sampler(self, job: Job, said: Sequence[int]) -> Sampler:
         """Return what chooses the next tokens, under the grammar that the answer has reached."""
         grammar, job.answering.grammar = job.answering.grammar, None
         seed = job.wishes.seed
         if seed is None:
             seed = zlib.crc32(job.request.response_id.encode())
-        return self._model.sampler(job.request.settings, seed, grammar)
+        return self._model.sampler(job.request.settings, seed, grammar, said)
 
     def _candidates(self, tenant: str, prompt: Sequence[int]) -> list[Candidate]:
         """Return the tenant's sequences; of a model that cannot divide them, those that the prompt continues."""
@@ -463,7 +463,7 @@ class Worker:
                 self._finish(turn, whole=True)
                 return
             if job.answering.grammar is not None:
-                turn.sampler = self._sampler(job)
+                turn.sampler = self._sampler(job, turn.tokens[turn.prompt_length :])
             if turn.count >= self._limit(turn):
                 self._finish(turn, whole=False)
         except Exception:  # noqa: BLE001 - the seam to foreign code
