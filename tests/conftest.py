@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
+from segue.config import spin_less
+
 # Generated tests are judged by what they find, never by how long a busy machine takes for it. A test whose examples
 # are dear asks for fewer of them.
 settings.register_profile(
@@ -20,6 +22,7 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("segue")
+spin_less()
 
 
 def node_is_there() -> bool:

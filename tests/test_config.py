@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ from segue.config import (
     is_loopback,
     load,
     read_key,
+    spin_less,
     split_header,
     without_secrets,
 )
@@ -463,3 +465,16 @@ def test_routes_are_read_from_the_file_and_the_environment(folder: Path) -> None
 def test_a_misspelt_route_is_refused(folder: Path, text: str, expected: str) -> None:
     """By its number."""
     assert error_of(folder, text).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, "200"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_threads_spin_less_unless_the_environment_says_how(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], spins: str | None
+) -> None:
+    environ = dict(given)
+    monkeypatch.setattr(os, "environ", environ)
+    spin_less()
+    assert environ.get("GOMP_SPINCOUNT") == spins

@@ -486,6 +486,17 @@ def concurrency(up: UpstreamConfig) -> int:
     return up.max_concurrent or up.slots or _CONCURRENT
 
 
+def spin_less() -> None:
+    """Let the threads of a model in this process sleep soon when they wait for each other, before it is loaded.
+
+    They spin by default (libgomp, on Linux), and so take the processor from those they wait for when the machine has
+    other work. Measured on two processors, 256 tokens of a prompt: idle 0.8 s either way; beside one busy process 1.7
+    against 2.9 to 10 s. What the environment says of it is left alone.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "200")
+
+
 def read_key(up: UpstreamConfig, environ: Mapping[str, str] | None = None) -> str | None:
     """Return the API key of an upstream, which is kept out of the configuration.
 

@@ -11,6 +11,7 @@ from segue.bench.engine import LENGTHS, QUICK_LENGTHS, TINY, measure, render
 from segue.bench.engine_plot import to_svg
 from segue.bench.report import write
 from segue.cli.loop import run
+from segue.config import spin_less
 from segue.upstreams.local import MODEL_NAME, find_model, why_no_engine, why_unavailable
 
 
@@ -24,6 +25,7 @@ def run_bench_engine(
     if reason is not None:
         print(f"segue: {reason}", file=sys.stderr)
         return 2
+    spin_less()
     console = Console()
     report = run(
         measure(None if named == TINY else file, QUICK_LENGTHS if quick else LENGTHS, threads=threads, console=console)

@@ -18,7 +18,17 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from segue.config import Config, ConfigError, Key, ProviderDialect, UpstreamConfig, concurrency, read_key, split_header
+from segue.config import (
+    Config,
+    ConfigError,
+    Key,
+    ProviderDialect,
+    UpstreamConfig,
+    concurrency,
+    read_key,
+    spin_less,
+    split_header,
+)
 from segue.dialects.chat import ChatDialect
 from segue.dialects.fragments import Fragments
 from segue.dialects.interface import Dialect
@@ -170,6 +180,7 @@ def _build_local(up: UpstreamConfig) -> LocalUpstream:
     reason = why_unavailable(path)
     if reason is not None or path is None:
         raise ConfigError(f"upstream {up.name!r}: {reason}")
+    spin_less()
     file = ModelFile(
         path,
         up.name,

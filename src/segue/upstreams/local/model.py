@@ -36,7 +36,6 @@ _TEMPLATE_PACKAGE = "jinja2"
 _MIB = 1024 * 1024
 _PIECE_BYTES = 2 * _MIB
 _MAX_THREADS = 8
-_SPINS = "200"
 #: Steps of more tokens than this may be computed by kernels that round otherwise than those for single tokens.
 _INVARIANT_STEP = 60
 #: A token that is computed beside one that would be alone in its step.
@@ -144,7 +143,6 @@ class LoadedModel:
             raise Unavailable(f"the model {file.path} cannot be loaded: {error}") from error
 
     def _load(self, file: ModelFile) -> None:
-        _spin_less()
         # Any: the binding is an extension module without type information
         self._llama: Any = import_module("cyllama.llama.llama_cpp")
         self._llama.disable_logging()  # it writes hundreds of lines to stderr
@@ -435,17 +433,6 @@ class Sampler:
     def choose(self, index: int) -> int:
         """Return the token that follows the one at `index` of the step that was computed last."""
         return int(self._chain.sample(self._context, index))
-
-
-def _spin_less() -> None:
-    """Let threads that wait for each other soon sleep, unless the environment says how they should wait.
-
-    They spin by default, and so take the processor from those they wait for when the machine has other work. Measured
-    on two processors, 256 tokens of a prompt: idle 0.8 s either way; beside one busy process 1.7 against 2.9 to 10 s.
-    Read by libgomp when it is loaded, which other systems do not use.
-    """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
 
 
 def _read_template(path: Path) -> str:
