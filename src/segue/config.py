@@ -121,6 +121,7 @@ DIALECTS_OF: Mapping[str, tuple[UpstreamDialect, ...]] = MappingProxyType(
         "kv_host_bytes": ("local",),
         "kv_disk_bytes": ("local",),
         "kv_directory": ("local",),
+        "kv_idle_s": ("local",),
     }
 )
 _HEADER = re.compile(
@@ -197,6 +198,12 @@ class UpstreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         str, Meta(description="local: folder for what that has no room for, of stored responses only; '' for none.")
     ] = ""
     kv_disk_bytes: Annotated[Bytes, Meta(description="local: what may be in there.")] = 4096 * MIB
+    kv_idle_s: Annotated[
+        float,
+        Meta(
+            ge=0, description="local: how long that of unstored responses is kept for clients that send it all again."
+        ),
+    ] = 900.0
 
 
 class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -58,13 +58,18 @@ def request(
     *,
     tenant: str = "alice",
     store: bool = False,
+    held: bool = True,
     **settings: Any,  # noqa: ANN401 - fields of Settings
 ) -> UpstreamRequest:
-    """A turn with one user message, or with these items; answers are short unless the test says otherwise."""
+    """A turn with one user message, or with these items; answers are short unless the test says otherwise.
+
+    Something holds its response (a lane, say), unless the test says otherwise.
+    """
     items = (user_message(asked),) if isinstance(asked, str) else tuple(asked)
     named = {"model": "tiny", "max_output_tokens": 8, **settings}
     ident = new_response_id(next(_numbers).to_bytes(ENTROPY_BYTES, "big"), None if parent is None else parent.id)
-    return UpstreamRequest("tiny", ident, tenant, History(parent, items), msgspec.convert(named, Settings), None, store)
+    asks = msgspec.convert(named, Settings)
+    return UpstreamRequest("tiny", ident, tenant, History(parent, items), asks, None, store, held)
 
 
 async def ask(upstream: LocalUpstream, asked: UpstreamRequest) -> Answer:

@@ -137,6 +137,40 @@ def test_nothing_is_kept_for_another_tenant() -> None:
     assert prompt.rendered == len(prompt.tokens)
 
 
+def test_a_forgotten_prompt_is_not_kept() -> None:
+    """What continues it is read whole; what already did keeps its own beginning."""
+    reading = Reading()
+    parent = chain(reading, 2)
+    reading.render(2, parent, [user_message("and now")])
+    child = turn(2, parent, [user_message("and now")], [said("yes")])
+    reading.renderer.forget("b", [parent.id])
+    assert reading.render(3, parent, [user_message("or")]).rendered < 150
+    reading.renderer.forget("a", [ident(0), parent.id, ident(77)])
+    other = reading.render(4, parent, [user_message("or")])
+    assert other.rendered == len(other.tokens) > 150
+    assert reading.render(5, child, [user_message("and then")]).rendered < 150
+
+
+def test_what_nobody_will_continue_is_not_kept() -> None:
+    reading = Reading()
+    history = History(None, (user_message("a question of some length"),))
+    reading.renderer.render(ident(1), history, SETTINGS, tenant="a", tokenizer=reading.tokens, keep=False)
+    parent = turn(1, None, history.input, [said("an answer")])
+    prompt = reading.render(2, parent, [user_message("and now")])
+    assert prompt.rendered == len(prompt.tokens)
+
+
+def test_forgotten_prompts_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many are forgotten, what is kept stays."""
+    monkeypatch.setattr("segue.upstreams.local.rendering._KEPT_TOKENS", 2000)
+    reading = Reading()
+    parent = chain(reading, 2)
+    for number in range(10, 60):
+        reading.render(number, None, [user_message("a question of some length")])
+        reading.renderer.forget("a", [ident(number)])
+    assert reading.render(3, parent, [user_message("and now")]).rendered < 150
+
+
 def test_a_truncated_prompt_is_not_continued() -> None:
     """Which turns are left out is decided anew each time."""
     reading = Reading(context=400)

@@ -172,7 +172,8 @@ async def _turn(upstream: LocalUpstream, parent: Turn | None, items: Sequence[It
     """Run one turn and time it to its first token."""
     settings = Settings(model=upstream.name, max_output_tokens=1)
     ident = new_response_id(os.urandom(ENTROPY_BYTES), None if parent is None else parent.id)
-    request = UpstreamRequest(upstream.name, ident, _TENANT, History(parent, tuple(items)), settings, None, store=True)
+    history = History(parent, tuple(items))
+    request = UpstreamRequest(upstream.name, ident, _TENANT, history, settings, None, store=True, held=True)
     began_at = perf_counter()
     first_at: float | None = None
     output: list[Item] = []

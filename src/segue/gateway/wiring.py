@@ -193,5 +193,6 @@ def _build_local(up: UpstreamConfig) -> LocalUpstream:
         host_bytes=up.kv_host_bytes,
         disk_bytes=up.kv_disk_bytes,
         spill_directory=Path(up.kv_directory) if up.kv_directory else None,
+        idle_s=up.kv_idle_s,
     )
     return LocalUpstream(file)

@@ -47,7 +47,9 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
     `history.parent` is the turn that is continued, with its id: an upstream that keeps state of its own (tokens, a
     KV cache, an upstream response id) finds there what to continue, and `response_id` is the name to keep it under.
     `credential` is the client's own key for a provider, for upstreams that are configured to pass it on. `store` says
-    that the turn will be stored: what is kept of one that is not must stay in memory.
+    that the turn will be stored: what is kept of one that is not must stay in memory. `held` says that its response can
+    be continued by its id once it has ended well, until that is told to be gone (`Forgetting`); nobody will ever name
+    one that is not held, but its client may send the history again.
     """
 
     model: str
@@ -57,6 +59,7 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
     settings: Settings
     credential: Secret | None = None
     store: bool = False
+    held: bool = False
 
 
 class Upstream(Protocol):
@@ -85,4 +88,16 @@ class Prefilling(Protocol):
 
         What it keeps, it keeps under `request.response_id`. It may raise `Refused`, as `stream` may before it yields.
         Returns the tokens it took in. Whoever awaits it may be cancelled; the work stops then.
+        """
+
+
+@runtime_checkable
+class Forgetting(Protocol):
+    """An upstream that keeps something of the responses it made, and lets go of it when they are gone."""
+
+    def forget(self, tenant: str, response_ids: Sequence[ResponseId]) -> None:
+        """Take note that these responses are gone for good: deleted, expired, or unstored and held by nobody any more.
+
+        What only they need must soon be gone too; what living responses that continue them need stays. Ids that are
+        unknown here, or told before, are fine, and so are turns that still run. Returns at once.
         """

@@ -11,6 +11,7 @@ must stop it. Not here: what is done in a step (`worker`).
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Condition, Thread
@@ -23,12 +24,19 @@ from segue.upstreams.local.worker import Counts, Worker
 
 _log = logging.getLogger("segue.upstreams.local")
 
+#: A condition cannot be waited for without end.
+_LONGEST_WAIT_S = 3600.0
+
 
 class Engine:
-    """The thread and its queue. `start`, then `stop` and `join`, each once; a job is submitted in between."""
+    """The thread and its queue. `start`, then `stop` and `join`, each once; a job is submitted in between.
 
-    def __init__(self, file: ModelFile) -> None:
+    `clock` is any clock, in seconds.
+    """
+
+    def __init__(self, file: ModelFile, clock: Callable[[], float] = time.monotonic) -> None:
         self._file = file
+        self._clock = clock
         self._changed = Condition()  # guards everything below
         self._queue: FairQueue[Job] = FairQueue(file.parallel, file.waiting)
         self._arrived: list[Job] = []
@@ -82,8 +90,10 @@ class Engine:
             displaced.put(overloaded(self._file.waiting))
 
     def act(self, action: Callable[[Worker], None]) -> None:
-        """Have something done between two steps; returns at once. An engine that ends does it no more."""
+        """Have something done between two steps; returns at once. An engine that does not run never does it."""
         with self._changed:
+            if self._stopping or self._thread is None:
+                return
             self._actions.append(action)
             self._notify()
 
@@ -123,7 +133,9 @@ class Engine:
         try:
             model = LoadedModel(self._file)
             try:
-                worker = Worker(model, self._file, self.counts, computing=self._computing, left=self._left)
+                worker = Worker(
+                    model, self._file, self.counts, computing=self._computing, left=self._left, clock=self._clock
+                )
             except OSError as error:
                 model.close()
                 raise Unavailable(f"spill_directory cannot be used: {error}") from error
@@ -143,21 +155,22 @@ class Engine:
     def _work(self, worker: Worker) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._news or worker.busy)
+                due_in_s = worker.due_in_s
+                timeout_s = None if due_in_s is None else min(due_in_s, _LONGEST_WAIT_S)
+                self._changed.wait_for(lambda: self._news or worker.busy, timeout_s)
                 self._news = False
                 if self._stopping:
                     return
                 arrived, self._arrived = self._arrived, []
                 actions, self._actions = self._actions, []
-            for action in actions:
-                action(worker)
             for job in arrived:
                 worker.add(job)
-            try:
-                worker.step()
-            except Exception:  # noqa: BLE001 - one that goes unnoticed would leave everybody waiting
-                _log.exception("action=step")
-                worker.start_over()
+            for do in (*actions, Worker.step):
+                try:
+                    do(worker)
+                except Exception:  # noqa: BLE001 - one that goes unnoticed would leave everybody waiting
+                    _log.exception("action=step")
+                    worker.start_over()
 
     def _end(self, worker: Worker) -> None:
         """Tell everybody that there will be no answer."""

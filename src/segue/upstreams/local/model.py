@@ -55,12 +55,13 @@ class ModelFile(msgspec.Struct, frozen=True):
     share, in tokens, cut to what the model was trained for. `kv_bytes` is what all conversations in the context may
     take, at least one of full length; it is allocated at the start. What does not fit goes to host memory
     (`host_bytes`), and what does not fit there, if all of it is stored anyway, to files in `spill_directory`
-    (`disk_bytes`). `parallel` turns run at once, `slots` conversations are in the context, `waiting` turns may wait.
-    `threads` compute a prompt, None for one per usable processor; an answer alone is computed by one fewer. A step
-    computes at most `batch` tokens, and `chunk` of prompts while an answer is written. `batch_invariant`: what is
-    computed together, and where state stands, changes no bit of a result, so an answer at temperature 0 is the same
-    however it came about. Without it long prompts are read faster, and where two tokens are as likely but for rounding,
-    the answer may be another.
+    (`disk_bytes`). What of it only a client that sends its whole history again could use is kept for `idle_s`.
+    `parallel` turns run at once, `slots` conversations are in the context, `waiting` turns may wait. `threads` compute
+    a prompt, None for one per usable processor; an answer alone is computed by one fewer. A step computes at most
+    `batch` tokens, and `chunk` of prompts while an answer is written. `batch_invariant`: what is computed together, and
+    where state stands, changes no bit of a result, so an answer at temperature 0 is the same however it came about.
+    Without it long prompts are read faster, and where two tokens are as likely but for rounding, the answer may be
+    another.
     """
 
     path: Path
@@ -71,6 +72,7 @@ class ModelFile(msgspec.Struct, frozen=True):
     host_bytes: int = 1024 * _MIB
     disk_bytes: int = 0
     spill_directory: Path | None = None
+    idle_s: float = 900.0
     parallel: int = 4
     slots: int = 64
     waiting: int = 64

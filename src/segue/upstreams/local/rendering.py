@@ -6,14 +6,15 @@ sampled, so the prompt of a turn is the same whether it was continued, forked, o
 where the parent's prompt is not kept or does not count (other instructions or tools, turns left out for want of room),
 and where the template cannot be continued. What the engine then need not compute again is found by comparing tokens.
 
-Any thread may render; what is kept is bounded, and forgets what was used least recently. Not here: KV caches.
+Any thread may render. What is kept is bounded, and forgets what was used least recently, and responses that are gone; a
+prompt that goes on from a forgotten one keeps its own beginning. Not here: KV caches.
 """
 
 from __future__ import annotations
 
 from array import array
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from threading import Lock
 
 import msgspec
@@ -72,9 +73,19 @@ class Renderer:
         self._kept_tokens = 0
 
     def render(
-        self, response_id: ResponseId, history: History, settings: Settings, *, tenant: str, tokenizer: Tokenizer
+        self,
+        response_id: ResponseId,
+        history: History,
+        settings: Settings,
+        *,
+        tenant: str,
+        tokenizer: Tokenizer,
+        keep: bool = True,
     ) -> Prompt:
-        """Return the prompt, and keep it under the response's id. Raises `Refused`; what `tokenizer` raises passes."""
+        """Return the prompt, and keep it under the response's id, unless nobody will continue that one.
+
+        Raises `Refused`; what `tokenizer` raises passes.
+        """
         tools = read_tools(settings).shown
         head = encode([settings.instructions or "", [tool.definition for tool in tools]])
         try:
@@ -84,13 +95,22 @@ class Renderer:
                 fits = added is not None and parent.length + len(added) < self._room(settings)
                 if added is not None and fits:
                     kept = _Kept(parent, added, head, 0)
-                    self._keep(tenant, response_id, kept)
+                    if keep:
+                        self._keep(tenant, response_id, kept)
                     return Prompt(kept.tokens(), len(added))
             prompt = self._whole(history, settings, tools, tokenizer)
         except TemplateError as error:
             raise Refused(Problem("invalid_value", f"{str(error)[:400]}.", "input")) from error
-        self._keep(tenant, response_id, _Kept(None, prompt.tokens, head, prompt.dropped))
+        if keep:
+            self._keep(tenant, response_id, _Kept(None, prompt.tokens, head, prompt.dropped))
         return prompt
+
+    def forget(self, tenant: str, response_ids: Iterable[ResponseId]) -> None:
+        """Keep the prompts of these responses no longer, if any are kept."""
+        with self._lock:
+            for response_id in response_ids:
+                kept = self._kept.pop((tenant, response_id), None)
+                self._kept_tokens -= 0 if kept is None else len(kept.added)
 
     def _room(self, settings: Settings) -> int:
         """Return how many tokens a prompt may have before it is asked which turns to leave out."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Literal
 
 from segue.protocol.events import Ended, Event, OutputWriter
+from segue.protocol.ids import ResponseId
 from segue.protocol.problems import Problem, Refused
 from segue.protocol.responses import Failure, Usage, usage
 from segue.upstreams.interface import Batch, UpstreamRequest
@@ -22,6 +24,7 @@ from segue.upstreams.local.grammar import GrammarError
 from segue.upstreams.local.job import Began, Finished, Job, Update, stopped
 from segue.upstreams.local.logprobs import ScoredText
 from segue.upstreams.local.model import LoadedModel, ModelFile, Unavailable
+from segue.upstreams.local.needs import Name
 from segue.upstreams.local.prompt import Tools, check_settings, read_tools
 from segue.upstreams.local.rendering import Prompt, Renderer
 from segue.upstreams.local.settings import left_out
@@ -30,13 +33,14 @@ from segue.upstreams.local.worker import Counts, Worker
 
 
 class LocalUpstream:
-    """One model file, run in this process."""
+    """One model file, run in this process. `clock` is any clock, in seconds."""
 
-    def __init__(self, file: ModelFile) -> None:
+    def __init__(self, file: ModelFile, clock: Callable[[], float] = time.monotonic) -> None:
         self._file = file
-        self._engine = Engine(file)
+        self._engine = Engine(file, clock)
         self._renderer: Renderer | None = None
         self._rendering = 0
+        self._under_way: dict[Name, bool] = {}  # the responses of turns, and whether they are gone already
 
     @property
     def name(self) -> str:
@@ -109,14 +113,25 @@ class LocalUpstream:
             await batches.aclose()
         return counted
 
+    def forget(self, tenant: str, response_ids: Sequence[ResponseId]) -> None:
+        """Let go of the prompts, tokens and KV cache that only these responses need, between two steps."""
+        if self._renderer is None:
+            return
+        names = [(tenant, response_id) for response_id in response_ids]
+        self._under_way.update((name, True) for name in names if name in self._under_way)
+        self._renderer.forget(tenant, response_ids)
+        self._engine.act(lambda worker: worker.forget(names))
+
     async def evict(self, to: Literal["host", "disk"]) -> None:
         """Move all state that no turn works on out of the context, to host memory or to disk."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
 
         def act(worker: Worker) -> None:
-            worker.evict_idle(to)
-            _call(loop, lambda: done.set_result(None))
+            try:
+                worker.evict_idle(to)
+            finally:
+                _call(loop, lambda: done.set_result(None))
 
         self._engine.act(act)
         await done
@@ -131,14 +146,25 @@ class LocalUpstream:
         prompt = await self._render(model, request)
         job = Job(request, prompt, answering, wake=lambda: _call(loop, woken.set), answers=answers, wishes=wishes)
         writing = _Writing(request, answers=answers)
-        self._engine.submit(job)
         try:
+            self._engine.submit(job)
             while not writing.ended:
                 await woken.wait()
                 woken.clear()
                 yield writing.batch(job.take())
         finally:
             self._engine.cancel(job)
+            self._leave(request, finished=writing.finished)
+
+    def _leave(self, request: UpstreamRequest, *, finished: bool) -> None:
+        """See to what a turn leaves that is over; one whose end nobody was told can be continued by nobody."""
+        assert self._renderer is not None, "no turn is under way without a model"
+        name = (request.tenant, request.response_id)
+        if self._under_way.pop(name):
+            self.forget(request.tenant, [request.response_id])
+        elif not finished:
+            self._renderer.forget(request.tenant, [request.response_id])
+            self._engine.act(lambda worker: worker.release(name))
 
     def _check(self, request: UpstreamRequest) -> LoadedModel:
         problem = check_settings(request.settings)
@@ -151,28 +177,32 @@ class LocalUpstream:
     async def _render(self, model: LoadedModel, request: UpstreamRequest) -> Prompt:
         """Render in another thread: a long text takes a second. It gives up as soon as nobody waits for it."""
         assert self._renderer is not None, "the engine has a model"
-        given_up = False
+        renderer, given_up = self._renderer, False
 
         def tokenize(text: str, control: bool) -> list[int]:  # noqa: FBT001 - the shape of fitting.Tokenizer
             if given_up:
                 raise InterruptedError
             return model.tokenize(text, control)
 
-        render = self._renderer.render
+        def render() -> Prompt:
+            ident, tenant = request.response_id, request.tenant
+            history, settings = request.history, request.settings
+            prompt = renderer.render(ident, history, settings, tenant=tenant, tokenizer=tokenize, keep=request.held)
+            if given_up:  # and maybe forgotten before it was kept
+                renderer.forget(tenant, [ident])
+            return prompt
+
         self._rendering += 1
+        self._under_way[request.tenant, request.response_id] = False
         try:
-            return await asyncio.to_thread(
-                render,
-                request.response_id,
-                request.history,
-                request.settings,
-                tenant=request.tenant,
-                tokenizer=tokenize,
-            )
-        except InterruptedError:
-            raise Refused(stopped()) from None
-        finally:
+            return await asyncio.to_thread(render)
+        except BaseException as error:
             given_up = True
+            self._leave(request, finished=False)
+            if isinstance(error, InterruptedError):
+                raise Refused(stopped()) from None
+            raise
+        finally:
             self._rendering -= 1
 
 
@@ -198,7 +228,7 @@ class _Writing:
         self._began: Began | None = None
         self._empty = answers  # an answer without anything is an empty message; where none was asked for, nothing
         self._calls = 0
-        self.ended = False
+        self.ended = self.finished = False
 
     def batch(self, updates: Iterable[Update]) -> Batch:
         """Return the events for `updates`, neighbouring pieces as one delta; raise `Refused` if no turn began."""
@@ -248,7 +278,7 @@ class _Writing:
 
     def _finish(self, finished: Finished) -> list[Event | Ended]:
         assert self._began is not None, "a turn begins before it finishes"
-        self.ended = True
+        self.ended = self.finished = True
         counted = usage(self._began.input_tokens, finished.output_tokens, cached=self._began.cached_tokens)
         events = [*(self._writer.text("") if self._empty else ())]
         if finished.whole:

@@ -4,7 +4,8 @@ A step computes the next tokens of every turn that runs (`scheduler`). Before it
 (`memory`), each from the sequence that has most of its prompt (`reuse`). When an answer finds the context full and
 nothing idle is left to evict, the turn that began last is *parked*: its state goes to host memory, and it goes on when
 there is room, before any other begins; the turn that began first always gets on. A turn that ends leaves its sequence
-to the next; one that was cancelled leaves what was read of its prompt, and one that failed leaves nothing.
+to the next; one that was cancelled leaves what was read of its prompt, and one that failed leaves nothing. What of a
+sequence no response needs any more (`needs`) is let go of before the next step.
 
 Everything here belongs to one thread. Not here: the thread, and how others reach it (`engine`).
 """
@@ -25,6 +26,7 @@ from segue.upstreams.local.job import Began, Finished, Job, stopped
 from segue.upstreams.local.memory import Budget, Memory, Moved, Place
 from segue.upstreams.local.memory import Sequence as Held
 from segue.upstreams.local.model import LoadedModel, ModelFile, Part, Sampler
+from segue.upstreams.local.needs import Name, Need, Needs
 from segue.upstreams.local.placement import moves
 from segue.upstreams.local.reuse import Candidate, Start, choose_start, continues
 from segue.upstreams.local.scheduler import Scheduler
@@ -100,7 +102,10 @@ class _Turn:
 
 
 class Worker:
-    """The turns and sequences of one model. `computing` is entered around each computation, with its jobs."""
+    """The turns and sequences of one model. `computing` is entered around each computation, with its jobs.
+
+    `clock` is any clock, in seconds.
+    """
 
     def __init__(
         self,
@@ -110,16 +115,19 @@ class Worker:
         *,
         computing: Callable[[Sequence[Job]], AbstractContextManager[None]],
         left: Callable[[Job], None],
+        clock: Callable[[], float],
     ) -> None:
         self._model = model
         self._file = file
         self._computing = computing
         self._left = left
+        self._clock = clock
         disk_bytes = 0 if file.spill_directory is None else file.disk_bytes
         self._budget = Budget(model.cells, file.slots, file.host_bytes, disk_bytes)
         self._memory = Memory(self._budget)
         self._spill = Spill(file.spill_directory) if file.spill_directory is not None and disk_bytes else None
         self._states: dict[int, _State] = {}
+        self._needs = Needs()
         self._scheduler = self._new_scheduler()
         self._turns: dict[int, _Turn] = {}  # by the key of their sequence, in the order they began
         self._parked: list[_Turn] = []
@@ -134,6 +142,12 @@ class Worker:
         """Whether there is anything to compute."""
         return bool(self._turns or self._parked or self._waiting)
 
+    @property
+    def due_in_s(self) -> float | None:
+        """In how many seconds there is something to let go of; None: never."""
+        end = self._needs.next_end()
+        return None if end is None else max(0.0, end - self._clock())
+
     def add(self, job: Job) -> None:
         """Take in a turn; it begins when there is room for it."""
         self._waiting.append(job)
@@ -141,6 +155,7 @@ class Worker:
     def step(self) -> None:
         """Let go of what was cancelled, begin what can begin, and compute the next tokens of all that runs."""
         self._drop_cancelled()
+        self._let_go_of(self._needs.expire(self._clock()))
         self._begin_waiting()
         self._make_room_for_answers()
         self._compute()
@@ -151,9 +166,18 @@ class Worker:
         for state in [state for state in self._states.values() if not state.held.pins]:
             if state.held.place == "context":
                 self._evict(state)
-            if to == "disk" and state.held.place == "host":
+            if to == "disk" and state.held.place == "host" and state.held.key in self._states:  # it may have had to go
                 self._settle(self._memory.spill(state.held))
         self._count()
+
+    def forget(self, names: Sequence[Name]) -> None:
+        """Let go of what only these responses need. What a turn is working on waits for its end."""
+        self._drop_cancelled()  # nobody waits for those: what they leave is known now
+        self._let_go_of(self._needs.forget(names))
+
+    def release(self, name: Name) -> None:
+        """Treat a response as one that nobody can continue by its id."""
+        self._needs.release(name, self._clock() + self._file.idle_s)
 
     def start_over(self) -> None:
         """End all turns and forget all state, after something went wrong that nothing here has foreseen."""
@@ -203,9 +227,11 @@ class Worker:
         except Exception:  # noqa: BLE001 - the seam to foreign code
             _log.exception("action=begin response_id=%s", job.request.response_id)
             state.held.pins -= 1
+            self._let_go_of([state.held.key])
             self._leave(job, _failed())
             return True
         state.turn = turn
+        self._needs.begin(state.held.key, reused)
         self._turns[state.held.key] = turn
         self._scheduler.add(state.held.key, turn.unread)
         self.counts.reused_tokens += reused
@@ -354,6 +380,8 @@ class Worker:
 
     def _evict(self, state: _State) -> None:
         """Move a sequence to host memory, and what that has no room for further on."""
+        if self._model.divides and self._needs.dismiss(state.held.key):
+            self._let_go_of([state.held.key])  # later it would have to go whole
         slot = state.held.slot
         worth = self._file.host_bytes or self._spill is not None or state.held.pins
         state.data = self._model.save(slot, 0, len(state.tokens)) if worth and state.tokens else ()
@@ -379,6 +407,7 @@ class Worker:
 
     def _forget(self, key: int) -> None:
         del self._states[key]
+        self._needs.drop(key)
         if self._spill is not None:
             self._spill.remove(key)
 
@@ -497,7 +526,30 @@ class Worker:
             kept = len(state.tokens) if whole else min(len(state.tokens), turn.prompt_length)
             self._rewind(state, kept)
             self._memory.touch(state.held)
+            self._note_need(turn, whole=whole)
+            self._let_go_of([state.held.key])
         self._leave(turn.job, outcome)
+
+    def _note_need(self, turn: _Turn, *, whole: bool) -> None:
+        """Note what a turn leaves: to its response, or for a while to whoever sends the same again."""
+        request, state = turn.job.request, turn.state
+        length = len(state.tokens)
+        need = Need(length, min(state.needed, length), state.held.may_spill)
+        until = None if whole and request.held else self._clock() + self._file.idle_s
+        self._needs.add(state.held.key, (request.tenant, request.response_id), need, until)
+
+    def _let_go_of(self, keys: Iterable[int]) -> None:
+        """Cut what no response needs any more off sequences that no turn works on; what is evicted goes whole."""
+        for state in [self._states[key] for key in keys]:
+            if state.turn is not None or state.held.pins:
+                continue
+            need = self._needs.of(state.held.key)
+            state.needed = need.firm
+            if 0 < need.length < len(state.tokens) and state.held.place == "context":
+                self._rewind(state, need.length)
+                state.held.may_spill = need.may_spill
+            if not state.tokens or len(state.tokens) > need.length:
+                self._drop(state)
 
     def _leave(self, job: Job, outcome: Finished | Problem | None) -> None:
         if outcome is not None:
