@@ -44,10 +44,10 @@ class BrokenStore(MemoryStore):
         self._check("delete")
         return await super().delete(tenant, response_id, now)
 
-    async def sweep(self, now: float) -> int:
+    async def sweep(self, now: float) -> list[tuple[str, ResponseId]]:
         self._check("sweep")
         swept = await super().sweep(now)
-        self.swept += swept
+        self.swept += len(swept)
         return swept
 
     async def size(self) -> StoreSize:

@@ -75,7 +75,7 @@ class Gateway:
         self._runner: web.AppRunner | None = None
         self._tunnel: Tunnel | None = None
         self._sweepers: list[asyncio.Task[None]] = []
-        self.parking = Parking(self.cache, clock)
+        self.parking = Parking(self.cache, clock, self.executor.forgetter.release)
         self.event_logs = MemoryEventLogs(server.events_bytes, server.event_log_bytes)
         self.keeper = Keeper(
             self.executor,
@@ -217,7 +217,7 @@ class Gateway:
         """Remove expired responses now and then."""
         while True:
             try:
-                swept = await self.store.sweep(self.clock())
+                swept = await self.executor.sweep()
                 if swept:
                     _log.info("action=sweep expired=%d", swept)
             except StoreError as error:

@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 
 import msgspec
 
+from segue.gateway.forgetting import Forgetter
 from segue.gateway.metrics import Metrics, Outcome, TransportMeter
 from segue.gateway.outlines import outline
 from segue.history.cache import Cache, Slot
@@ -85,6 +86,7 @@ class Executor:
         self.clock = clock
         self.monotonic = monotonic
         self.entropy = entropy
+        self.forgetter = Forgetter(cache, router.upstreams)
         self.deletions = 0
         self._deleting: set[asyncio.Task[bool]] = set()
 
@@ -112,8 +114,20 @@ class Executor:
         deleted = await self.store.delete(tenant, response_id, self.clock())
         if deleted:
             self.deletions += 1
-            self.cache.forget(tenant, response_id)
+            self.forgetter.forget(tenant, [response_id])
         return deleted
+
+    async def sweep(self) -> int:
+        """Remove what has expired from the store, and whatever else was kept of it; return how much that was."""
+        count = 0
+        while swept := await self.store.sweep(self.clock()):
+            count += len(swept)
+            by_tenant: dict[str, list[ResponseId]] = {}
+            for tenant, response_id in swept:
+                by_tenant.setdefault(tenant, []).append(response_id)
+            for tenant, response_ids in by_tenant.items():
+                self.forgetter.forget(tenant, response_ids)
+        return count
 
 
 class Run:
@@ -130,6 +144,7 @@ class Run:
         self._begun_at = executor.monotonic()
         self._first_output_s: float | None = None
         self._stream: TurnStream | None = None
+        self._remembered = False
         self.response_id = response_id
         self.finished: Finished | None = None
         self.committing = False
@@ -196,6 +211,7 @@ class Run:
             outcome = "refused"
             raise
         finally:
+            self._forget_if_lost()
             if batches is not None:
                 await _stop(batches)
             time_s = executor.monotonic() - self._begun_at
@@ -218,7 +234,7 @@ class Run:
         response_id = self.response_id or new_response_id(executor.entropy(ENTROPY_BYTES), _id_of(parent))
         caller = self._caller
         request = UpstreamRequest(
-            model, response_id, caller.tenant, history, create.settings, caller.credential, create.store
+            model, response_id, caller.tenant, history, create.settings, caller.credential, create.store, self._held
         )
         return request, upstream
 
@@ -314,6 +330,18 @@ class Run:
             cache.put_slot(caller.tenant, caller.slot, turn)
         if turn.stored:
             cache.put_shared(caller.tenant, turn)
+        self._remembered = True
+
+    @property
+    def _held(self) -> bool:
+        """Whether the response can be continued by its id if the turn ends well."""
+        return self._create.store or self._caller.slot is not None
+
+    def _forget_if_lost(self) -> None:
+        """Tell that a turn has become no parent although its upstream may count on it, having come to its end."""
+        ended = self._stream is not None and self._stream.ended is not None
+        if ended and not self._remembered and self.response_id is not None:
+            self._executor.forgetter.forget(self._caller.tenant, [self.response_id])
 
 
 async def _warm_up(upstream: Upstream, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:

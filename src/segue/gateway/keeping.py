@@ -209,7 +209,7 @@ class Keeper:
         await self._logs.drop(tenant, response_id)
         self._parking.drop(tenant, response_id)
         if there:
-            self._executor.cache.forget(tenant, response_id)
+            self._executor.forgetter.forget(tenant, [response_id])
         return there
 
     async def close(self) -> None:
@@ -292,6 +292,7 @@ class Keeper:
             await self._claims.release(tenant, create.idempotency_key)
         await self._logs.drop(tenant, response_id)
         self._parking.drop(tenant, response_id)
+        self._executor.forgetter.release(tenant, [response_id])
 
     async def _claim(self, create: Create, tenant: str, response_id: ResponseId) -> ResponseId | None:
         """Claim the key of a create, if it has one; return the response that has it already."""

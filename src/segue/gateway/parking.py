@@ -7,19 +7,24 @@ parked, which its connection decides.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from segue.history.cache import Cache, Slot
 from segue.history.chains import Turn
+from segue.protocol.ids import ResponseId
+
+#: Takes note that some unstored responses of a tenant are let go of.
+Release = Callable[[str, Sequence[ResponseId]], None]
 
 
 class Parking:
-    """The parked turns of all tenants; `clock` gives unix seconds."""
+    """The parked turns of all tenants; `clock` gives unix seconds, `release` is told of those whose time has come."""
 
-    def __init__(self, cache: Cache, clock: Callable[[], float]) -> None:
+    def __init__(self, cache: Cache, clock: Callable[[], float], release: Release) -> None:
         self._cache = cache
         self._clock = clock
-        self._until: dict[Slot, float] = {}
+        self._release = release
+        self._until: dict[tuple[str, str], float] = {}  # by tenant and response
         self._timer: asyncio.TimerHandle | None = None
 
     @staticmethod
@@ -29,24 +34,23 @@ class Parking:
 
     def park(self, tenant: str, turn: Turn, expires_at: float) -> None:
         """Keep a turn until then, or longer if it is already parked for longer."""
-        slot = self.slot(tenant, turn.id)
+        name, slot = (tenant, turn.id), self.slot(tenant, turn.id)
         if self._cache.held(slot) is not turn:
             self._cache.put_slot(tenant, slot, turn)
-        self._until[slot] = max(expires_at, self._until.get(slot, expires_at))
+        self._until[name] = max(expires_at, self._until.get(name, expires_at))
         self._arm(expires_at)
 
     def drop(self, tenant: str, response_id: str) -> None:
         """Forget a turn, parked or not."""
-        slot = self.slot(tenant, response_id)
-        self._until.pop(slot, None)
-        self._cache.drop_slot(slot)
+        self._until.pop((tenant, response_id), None)
+        self._cache.drop_slot(self.slot(tenant, response_id))
 
     def purge(self) -> None:
         """Forget the turns whose time has come."""
         now = self._clock()
-        for slot in [slot for slot, expires_at in self._until.items() if expires_at <= now]:
-            del self._until[slot]
-            self._cache.drop_slot(slot)
+        for tenant, response_id in [name for name, expires_at in self._until.items() if expires_at <= now]:
+            self.drop(tenant, response_id)
+            self._release(tenant, [ResponseId(response_id)])
 
     def close(self) -> None:
         """Stop the timer."""

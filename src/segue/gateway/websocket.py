@@ -101,6 +101,7 @@ class Connection:
         self._turns: set[asyncio.Task[None]] = set()
         self._runs: dict[str, Run | str] = {}  # what runs, by lane; of a kept turn its id
         self._held: dict[int, Slot] = {}  # parents of forks, by the number of the request
+        self._fleeting = gateway.executor.forgetter.connection(tenant)
         self._order = asyncio.Lock()
         self._room = asyncio.Event()  # set whenever the queue may have room again
         self._timer: asyncio.TimerHandle | None = None
@@ -164,6 +165,7 @@ class Connection:
                     self._gateway.parking.park(self._tenant, turn, self._gateway.clock() + grace_s)
             for slot in (*((self, lane) for lane in self._session.lanes), *self._held.values()):
                 cache.drop_slot(slot)
+            self._fleeting.close()
 
     # --- effects -----------------------------------------------------------------------------------------------------
 
@@ -257,11 +259,19 @@ class Connection:
             last = None
         finally:
             self._meter.sent(events, size)
-            self._runs.pop(start.lane, None)
+            self._note_run(start)
             held = self._held.pop(start.number, None)
             if held is not None:
                 self._gateway.cache.drop_slot(held)
         return LaneInput.SUCCEEDED if last is not None and last.type in _GOOD else LaneInput.FAILED
+
+    def _note_run(self, start: Start) -> None:
+        """Let an unstored response go with the connection, whatever became of it; those of kept turns do not."""
+        run = self._runs.pop(start.lane, None)
+        if isinstance(run, Run) and run.response_id is not None:
+            assert isinstance(start.request, Create), "only a create is run here"
+            if not start.request.store:
+                self._fleeting.add(run.response_id)
 
     async def _open(self, start: Start) -> AsyncGenerator[Sequence[Event], None]:
         """Begin a turn, or go on with one, and return its events. Raises `Refused`."""
@@ -307,6 +317,8 @@ class Connection:
             cache.drop_slot((self, lane))
         else:
             cache.put_slot(self._tenant, (self, lane), turn)
+            if not turn.stored:
+                self._fleeting.add(turn.id)
 
     # --- timers ------------------------------------------------------------------------------------------------------
 

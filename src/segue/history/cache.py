@@ -86,6 +86,11 @@ class Cache:
         entry = self._slots.get(slot)
         return None if entry is None else entry[1].turn
 
+    def holds(self, tenant: str, response_id: ResponseId) -> bool:
+        """Tell whether any place holds a tenant's turn."""
+        held = self._tenants.get(tenant)
+        return held is not None and response_id in held.at
+
     def put_slot(self, tenant: str, slot: Slot, turn: Turn) -> None:
         """Make `turn` the latest response of a lane; what the slot held before is superseded."""
         place = _Place(turn, slot)

@@ -48,8 +48,11 @@ class Store(Protocol):
     async def delete(self, tenant: str, response_id: ResponseId, now: float) -> bool:
         """Make a living response unresolvable; tell whether there was one."""
 
-    async def sweep(self, now: float) -> int:
-        """Do for expired records what `delete` does, and return how many there were."""
+    async def sweep(self, now: float) -> list[tuple[str, ResponseId]]:
+        """Do for expired records, all or some of them, what `delete` does; return tenant and id of each.
+
+        None are returned only when none are left: whoever wants all gone asks until then.
+        """
 
     async def size(self) -> StoreSize:
         """Measure the store. Raises `StoreError` if it does not work: this is its health check."""

@@ -65,13 +65,13 @@ class MemoryStore:
         self._bury(entry)
         return True
 
-    async def sweep(self, now: float) -> int:
-        """Do for expired records what `delete` does, and return how many there were."""
+    async def sweep(self, now: float) -> list[tuple[str, ResponseId]]:
+        """Do for expired records what `delete` does, and return which they were."""
         self._check_open()
         expired = [entry for entry in self._entries.values() if not entry.dead and entry.record.expires_at <= now]
         for entry in expired:
             self._bury(entry)
-        return len(expired)
+        return [(entry.record.tenant, entry.record.id) for entry in expired]
 
     async def size(self) -> StoreSize:
         """Count the living records, and the bytes that all records hold."""

@@ -51,7 +51,7 @@ _FIND = "SELECT seq FROM records WHERE tenant = ? AND id = ?"
 _FIND_LIVING = (
     "SELECT seq, parent, echo FROM records WHERE tenant = ? AND id = ? AND head IS NOT NULL AND expires_at > ?"
 )
-_FIND_EXPIRED = "SELECT seq, parent, echo FROM records WHERE head IS NOT NULL AND expires_at <= ? LIMIT ?"
+_FIND_EXPIRED = "SELECT seq, parent, echo, tenant, id FROM records WHERE head IS NOT NULL AND expires_at <= ? LIMIT ?"
 _FIND_ECHO = "SELECT seq FROM echoes WHERE tenant = ? AND digest = ?"
 _ADD_ECHO = "INSERT INTO echoes (tenant, digest, echo) VALUES (?, ?, ?)"
 _ADD = (
@@ -141,19 +141,14 @@ class SqliteStore:
         operation = functools.partial(_delete, tenant, response_id, now)
         return await self._writer.run(operation, _SMALL_BYTES, erases=True)
 
-    async def sweep(self, now: float) -> int:
-        """Do for expired records what `delete` does, and return how many there were.
+    async def sweep(self, now: float) -> list[tuple[str, ResponseId]]:
+        """Do for expired records what `delete` does, and return which they were; none if none is left.
 
-        Done in pieces, between which other writes get their turn. Nobody can tell: the ids stopped resolving when
-        they expired.
+        Done for some of them, so that other writes get their turn. Nobody can tell: the ids stopped resolving when they
+        expired.
         """
-        swept = 0
-        while True:
-            self._check_open()
-            piece = await self._writer.run(functools.partial(_sweep, now), _SMALL_BYTES, erases=True)
-            swept += piece
-            if piece < _SWEEP_RECORDS:
-                return swept
+        self._check_open()
+        return await self._writer.run(functools.partial(_sweep, now), _SMALL_BYTES, erases=True)
 
     async def size(self) -> StoreSize:
         """Count the living records and measure the file with its log."""
@@ -232,12 +227,12 @@ def _delete(tenant: str, response_id: ResponseId, now: float, connection: sqlite
     return True
 
 
-def _sweep(now: float, connection: sqlite3.Connection) -> int:
+def _sweep(now: float, connection: sqlite3.Connection) -> list[tuple[str, ResponseId]]:
     rows = connection.execute(_FIND_EXPIRED, (now, _SWEEP_RECORDS)).fetchall()
     # Children were added after their parents: freed first, they save their parents from becoming tombstones.
-    for row in sorted(rows, reverse=True):
-        _bury(connection, *row)
-    return len(rows)
+    for seq, parent, echo, _, _ in sorted(rows, reverse=True):
+        _bury(connection, seq, parent, echo)
+    return [(tenant, ResponseId(ident)) for _, _, _, tenant, ident in rows]
 
 
 def _bury(connection: sqlite3.Connection, seq: int, parent: int | None, echo: int) -> None:
