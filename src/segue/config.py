@@ -199,10 +199,7 @@ class UpstreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = ""
     kv_disk_bytes: Annotated[Bytes, Meta(description="local: what may be in there.")] = 4096 * MIB
     kv_idle_s: Annotated[
-        float,
-        Meta(
-            ge=0, description="local: how long that of unstored responses is kept for clients that send it all again."
-        ),
+        float, Meta(ge=0, description="local: how long that of unstored responses over HTTP is kept; 0 for not at all.")
     ] = 900.0
 
 
