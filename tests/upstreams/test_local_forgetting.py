@@ -4,87 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal
 
-import msgspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from segue.bench.tiny_model import write_tiny_model
 from segue.history.chains import Turn
 from segue.protocol.ids import ResponseId
 from segue.protocol.items import Item, user_message
 from segue.protocol.problems import Refused
-from segue.upstreams.interface import Forgetting, UpstreamRequest
+from segue.upstreams.interface import Forgetting
 from segue.upstreams.local import LocalUpstream, ModelFile
 from segue.upstreams.local.engine import Engine
 from segue.upstreams.local.job import Job
 from segue.upstreams.local.model import LoadedModel
 from segue.upstreams.local.rendering import Prompt, Renderer
 from segue.upstreams.local.worker import Worker
-from tests.upstreams.local_turns import Answer, ask, ask_alone, begin, cell_bytes, first_text, request, tiny
+from tests.upstreams.local_kept import Clock, look, prompts
+from tests.upstreams.local_turns import ask, ask_alone, begin, cell_bytes, first_text, request, tiny
 
 pytestmark = pytest.mark.local_engine
 
-T = TypeVar("T")
 PATIENCE_S = 20.0
 LONG = "many words about the number of people who call one another " * 6
 
 
-class Clock:
-    """Seconds that pass when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Kept(msgspec.Struct, frozen=True):
-    """A sequence that is kept: whose, where, and its tokens."""
-
-    tenant: str
-    place: str
-    tokens: tuple[int, ...]
-
-
-async def look(upstream: LocalUpstream) -> list[Kept]:
-    """Return what is kept of turns that are over, when everything that was asked for before is done."""
-    await between_steps(upstream, lambda worker: None)  # what was cancelled or is idle goes in the step behind this
-    return await between_steps(
-        upstream,
-        lambda worker: [
-            Kept(one.held.tenant, one.held.place, tuple(one.tokens))
-            for one in worker._states.values()  # noqa: SLF001 - what is kept is the point
-            if one.turn is None
-        ],
-    )
-
-
-async def between_steps(upstream: LocalUpstream, do: Callable[[Worker], T]) -> T:
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def act(worker: Worker) -> None:
-        loop.call_soon_threadsafe(done.set_result, do(worker))
-
-    upstream._engine.act(act)  # noqa: SLF001 - as above
-    return await done
-
-
-def prompts(upstream: LocalUpstream) -> set[ResponseId]:
-    """Return the responses whose prompts are kept."""
-    renderer = upstream._renderer  # noqa: SLF001 - nothing else tells what is kept
-    assert renderer is not None
-    return {ident for _, ident in renderer._kept}  # noqa: SLF001 - as above
+@pytest.fixture(autouse=True)
+def endless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers end where they are cut or cancelled; the model's own whim would end some before."""
+    monkeypatch.setattr(LoadedModel, "ends_answer", lambda model, token: False)
 
 
 @asynccontextmanager
@@ -484,127 +438,3 @@ class TestIdle:
             assert (len(await look(upstream)), prompts(upstream)) == (1, set())
             clock.now += 60
             assert await look(upstream) == []
-
-
-#: What happens next: a turn, one that is cancelled, responses that go, time, and an eviction.
-Step: TypeAlias = Literal["turn", "cancelled", "gone", "time", "host", "disk"]
-kinds: list[Step] = ["turn", "turn", "turn", "cancelled", "gone", "gone", "time", "host", "disk"]
-steps = st.lists(
-    st.tuples(
-        st.sampled_from(kinds),
-        st.integers(0, 5),
-        st.sampled_from(["one", "two words", "many words " * 12]),
-        st.sampled_from(["stored", "held", "unheld"]),
-    ),
-    min_size=1,
-    max_size=9,
-)
-
-
-class Life:
-    """Some responses of one tenant, as the gateway would know them, and what an engine may keep of them."""
-
-    def __init__(self, upstream: LocalUpstream, clock: Clock, tenant: str) -> None:
-        self.upstream = upstream
-        self.clock = clock
-        self.tenant = tenant
-        self.answers: list[Answer] = []
-        self.alive: dict[ResponseId, Turn] = {}
-        self.guests: dict[ResponseId, float] = {}  # and when they were last seen
-        self.tokens: dict[ResponseId, tuple[int, ...]] = {}
-
-    async def step(self, what: Step, pick: int, text: str, kind: str) -> None:
-        match what:
-            case "turn":
-                await self.turn(self.request(pick, text, kind))
-            case "cancelled":
-                asked = self.request(pick, text, kind, max_output_tokens=None)
-                stream = await begin(self.upstream, asked)
-                await first_text(stream)
-                await stream.aclose()
-                self.guests[asked.response_id] = self.clock.now
-            case "gone":
-                gone = [ident for at, ident in enumerate([*self.alive, *self.guests]) if at % 3 == pick % 3]
-                for ident in gone:
-                    self.alive.pop(ident, None)
-                    self.guests.pop(ident, None)
-                self.upstream.forget(self.tenant, gone)
-            case "time":
-                self.clock.now += 25
-            case "host" | "disk":
-                await self.upstream.evict(what)
-
-    def request(self, pick: int, text: str, kind: str, **fields: Any) -> UpstreamRequest:  # noqa: ANN401 - as `request`
-        parents = [turn for turn in self.alive.values() if turn.stored or kind != "stored"]
-        parent = parents[pick % len(parents)] if parents and pick else None
-        return request(text, parent, tenant=self.tenant, store=kind == "stored", held=kind != "unheld", **fields)
-
-    async def turn(self, asked: UpstreamRequest) -> None:
-        got = await ask(self.upstream, asked)
-        self.answers.append(got)
-        if asked.held:
-            self.alive[got.turn.id] = got.turn
-        else:
-            self.guests[got.turn.id] = self.clock.now
-
-    def left(self, ident: ResponseId, tokens: Sequence[int]) -> None:
-        self.tokens[ident] = tuple(tokens)
-
-    async def check(self) -> None:
-        """All that is kept is the beginning of what a living response, or one of a short while ago, has left."""
-        everything = await look(self.upstream)
-        self.guests = {ident: at for ident, at in self.guests.items() if self.clock.now < at + 60}
-        allowed = [self.tokens[ident] for ident in (*self.alive, *self.guests) if ident in self.tokens]
-        for kept in everything:
-            if kept.tenant == self.tenant:
-                assert any(kept.tokens == tokens[: len(kept.tokens)] for tokens in allowed)
-        assert prompts(self.upstream) & {got.turn.id for got in self.answers} == set(self.alive)
-
-
-@pytest.mark.timeout(600)
-def test_nothing_is_kept_that_no_living_response_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For any turns, forks, deletions, evictions and pauses; and each answer is that of its conversation alone."""
-    clock = Clock()
-    current: list[Life] = []
-
-    class Noting(Worker):
-        def __init__(self, *given: Any, **named: Any) -> None:  # noqa: ANN401 - as it is
-            super().__init__(*given, **{**named, "clock": clock})
-
-        def _end(self, turn: Any, outcome: Any, *, broken: bool = False) -> None:  # noqa: ANN401 - as it is
-            if current and turn.job.request.tenant == current[0].tenant:
-                current[0].left(turn.job.request.response_id, turn.tokens)
-            super()._end(turn, outcome, broken=broken)
-
-    async def play(upstream: LocalUpstream, tenant: str, plan: list[tuple[Step, int, str, str]]) -> None:
-        life = Life(upstream, clock, tenant)
-        current[:] = [life]
-        for step in plan:
-            await life.step(*step)
-            await life.check()
-        for got in life.answers:
-            alone = await ask_alone(upstream, got.turn, request("").settings)
-            assert got.text == alone.text
-        upstream.forget(tenant, list(life.alive))
-        clock.now += 60
-        assert await look(upstream) == [], "nothing of anybody is left"
-
-    monkeypatch.setattr("segue.upstreams.local.engine.Worker", Noting)
-    monkeypatch.setattr(
-        LoadedModel, "ends_answer", lambda model, token: False
-    )  # or one could end before it is cancelled
-    with asyncio.Runner() as runner:
-        options: dict[str, Any] = {"disk_bytes": 2**26, "spill_directory": tmp_path, "idle_s": 60, "slots": 6}
-        model = tiny(context=512, host_bytes=60_000, **options)
-        upstream = runner.run(model.__aenter__())
-        numbers = iter(range(10**6))
-
-        @settings(max_examples=60)
-        @given(steps)
-        def hold(plan: list[tuple[Step, int, str, str]]) -> None:
-            runner.run(play(upstream, f"tenant {next(numbers)}", plan))
-
-        try:
-            hold()
-        finally:
-            runner.run(model.__aexit__(None, None, None))
