@@ -200,6 +200,7 @@ def test_a_template_that_refuses_is_the_clients_business() -> None:
     source = CHAT_TEMPLATE + "{% if messages | length > 1 %}{{ raise_exception('one at a time') }}{% endif %}"
     reading = Reading()
     reading.renderer = Renderer(ChatTemplate(source), 1000)
+    items = [user_message("a"), said("b"), user_message("c")]
     with pytest.raises(Refused, match="one at a time") as caught:
-        reading.render(1, None, [user_message("a"), user_message("b")])
+        reading.render(1, None, items)
     assert caught.value.problem.code == "invalid_value"
