@@ -266,6 +266,14 @@ class TestTaking:
             f'{head}Well.{head}{{"name": "f", "parameters": {{}}}}{head}{{"name": "g", "parameters": {{}}}}' in written
         )
 
+    def test_words_beside_a_call_are_a_turn_where_roles_take_turns(self) -> None:
+        """So that the conversation can go on behind the call."""
+        used = [Message("assistant", "Well.", (ToolCall("c", "f", "{}"),)), Message("tool", "1", answers="c")]
+        said = [Message("user", "u"), *used, Message("assistant", "Done."), Message("user", "v")]
+        written = text(template("cutting").segments(said, [TOOL]))
+        assert "[INST]u[/INST]Well.<|eos|>[INST][/INST][CALLS][" in written
+        assert "[OUTPUT]1[/OUTPUT]Done.<|eos|>" in written
+
     def test_a_user_may_speak_before_an_output_is_answered(self) -> None:
         used = [Message("assistant", "", (ToolCall("c", "f", "{}"),)), Message("tool", "1", answers="c")]
         written = text(template("cutting").segments([Message("user", "u"), *used, Message("user", "v")], [TOOL]))

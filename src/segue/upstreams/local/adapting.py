@@ -1,7 +1,8 @@
 """From a conversation to messages that a chat template takes: pure.
 
 Many templates know no system messages, or one at the beginning; some want users and assistants to take turns, some
-show one call at a time, or lose the words beside a call. What a client sends is none of their business: here it is
+show one call at a time, or lose the words beside a call. (Where it is a role's turn that has nothing to say, it says
+nothing, in a message of its own.) What a client sends is none of their business: here it is
 arranged so that they write all of it. Each message is arranged by what stands beside it, so what a later turn adds
 changes nothing before the answer that it follows. Not here: how it is found out what a template takes (`template`).
 """
@@ -79,6 +80,8 @@ def _split_calls(message: Message, habits: Habits) -> list[Message]:
     if not message.calls:
         return [message]
     parts = [Message("assistant", message.text)] if message.text and not habits.text_with_calls else []
+    if parts and not habits.neighbours:
+        parts.append(Message("user", ""))
     text = "" if parts else message.text
     if habits.many_calls:
         return [*parts, msgspec.structs.replace(message, text=text)]
