@@ -202,6 +202,11 @@ class TestWriting:
         assert found[0] == Segment("<|eot_id|>", control=False)
         assert [segment.text for segment in found if not segment.control].count("<|eot_id|>") == 2
 
+    def test_a_tool_may_be_written_as_python_has_it(self) -> None:
+        made = ChatTemplate("{% for t in tools %}{{ t }}{% endfor %}" + LLAMA)
+        found = made.segments([Message("user", "u")], [Tool("f", {"function": {"name": "f", "description": "it's"}})])
+        assert text(found).startswith("{'function': {'name': 'f', 'description': 'it's'}}")
+
     def test_a_tool_cannot_stand_for_a_message(self) -> None:
         """The marks that hold a message's place mean nothing in what a client writes of a tool."""
         tool = Tool("f", {"type": "function", "function": {"name": "f", "description": "\ue000t0\ue001"}})

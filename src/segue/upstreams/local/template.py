@@ -121,7 +121,7 @@ class _Marks:
         """Put the texts into what the template wrote."""
         pieces = _MARK.split(rendered)
         numbers = [number for number in map(int, pieces[2::3]) if number not in self._often]
-        broken = any(char in piece for piece in pieces[::3] for char in "\ue000\ue001")
+        broken = any(char in piece for piece in pieces[::3] for char in ("\ue000", "\ue001", "\\ue000"))
         if broken or len(numbers) != len(set(numbers)) or not self.once <= set(numbers):
             raise TemplateError("the chat template does not write every message exactly once")
         found = []
@@ -130,6 +130,15 @@ class _Marks:
             if index + 2 < len(pieces):
                 found.append(Segment(self._texts[int(pieces[index + 2])], control=False))
         return [segment for segment in found if segment.text]
+
+
+class _Description(str):
+    """A mark that stays one where a template writes a dictionary as Python does."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"'{self}'"
 
 
 class ChatTemplate:
@@ -414,11 +423,13 @@ def _described(value: Any, marks: _Marks) -> Any:  # noqa: ANN401 - any JSON val
     if not isinstance(value, dict):
         return value
     return {
-        key: marks.make("d", item)
-        if key == "description" and isinstance(item, str) and item
-        else _described(item, marks)
+        key: _Description(marks.make("d", item)) if _is_description(key, item) else _described(item, marks)
         for key, item in value.items()
     }
+
+
+def _is_description(key: str, item: object) -> bool:
+    return key == "description" and isinstance(item, str) and bool(item)
 
 
 def _to_json(context: Mapping[str, Any], value: Any, indent: int | None = None, **_: object) -> str:  # noqa: ANN401 - what a template may pass
