@@ -238,7 +238,7 @@ def render(report: Report, console: Console) -> None:
     table = Table(title=f"{report.settings['model']}: ms to the first token (tokens processed)", title_justify="left")
     table.add_column("context", justify="right")
     for one in report.arms:
-        table.add_column(one.name, justify="right")
+        table.add_column(one.name, justify="right", overflow="fold")
     for index, length in enumerate(report.settings["lengths"]):
         table.add_row(f"{length:,}", *(_cell(one.turns[index]) for one in report.arms))
     console.print(table)
