@@ -73,7 +73,9 @@ def _apart(ends: dict[str, float]) -> dict[str, float]:
 
 
 def _milliseconds(value: float) -> str:
-    return f"{value / 1000:,.3g} s" if value >= 1000 else f"{value:,.3g} ms"  # noqa: PLR2004 - ms in a second
+    if value < 1000:  # noqa: PLR2004 - ms in a second
+        return f"{value:,.3g} ms"
+    return f"{value / 1000:,.3g} s" if value < 100_000 else f"{value / 1000:,.0f} s"  # noqa: PLR2004 - no exponents
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, colour: str) -> str:
