@@ -214,8 +214,7 @@ class Run:
             self._forget_if_lost()
             if batches is not None:
                 await _stop(batches)
-            time_s = executor.monotonic() - self._begun_at
-            self._caller.meter.turn(outcome, self._first_output_s, time_s)
+            self._caller.meter.turn(outcome, self._first_output_s, executor.monotonic() - self._begun_at)
 
     async def _prepare(self) -> tuple[UpstreamRequest, Upstream]:
         """Resolve everything the request names; raises `Refused`."""
