@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from segue.upstreams.local.calls import Answering, Arguments, CallBegan, CallEnded, Part, schema_of
+from segue.upstreams.local.grammar import GrammarError
 from segue.upstreams.local.prompt import Tool, Tools
 from segue.upstreams.local.template import IN_WORDS, CallForm
+from tests.upstreams.gbnf import Gbnf
 
 BARE = CallForm('{"name": "', '", "parameters": ', "}", None)
 TOOLS = tuple(Tool(name, {"type": "function", "function": {"name": name}}) for name in ("get", "get_all"))
@@ -125,3 +128,51 @@ def test_json_and_calls_exclude_each_other() -> None:
     assert answering.grammar is not None
     assert answering.grammar.splitlines()[0].startswith('root ::= null | "<tool_call>')
     assert read(answering, "null", []) == ["null"]
+
+
+def with_parameters(*parameters: Mapping[str, object]) -> Tools:
+    """Functions a, b and so on with these parameters."""
+    names = [chr(ord("a") + index) for index in range(len(parameters))]
+    tools = [
+        Tool(name, {"type": "function", "function": {"name": name, "parameters": one}})
+        for name, one in zip(names, parameters, strict=True)
+    ]
+    return Tools(tuple(tools), tuple(names))
+
+
+def check(answering: Answering, names: str) -> None:
+    for name in names:
+        answering.check(name)
+
+
+def test_functions_keep_their_own_definitions() -> None:
+    """References of the same name mean what the function's own schema says."""
+    tools = [
+        {"properties": {"x": {"$ref": "#/$defs/x"}}, "$defs": {"x": {"const": value}}, "required": ["x"]}
+        for value in range(9)
+    ]
+    answering = Answering(BARE, with_parameters(*tools))
+    assert answering.feed(call("", "", BARE)[:10]) == []
+    assert answering.grammar is not None
+    grammar = Gbnf(answering.grammar)
+    for value, name in enumerate("abcdefghi"):
+        assert grammar.allows(call(name, f'{{"x": {value}}}', BARE)[10:])
+        assert not grammar.allows(call(name, f'{{"x": {value + 1}}}', BARE)[10:])
+
+
+def test_what_is_checked_is_what_is_needed() -> None:
+    """All functions together, since any may be called: what was allowed then must not fail when a call begins."""
+    large = {"properties": {f"p{number}": {"enum": [f"{number} {n}" for n in range(200)]} for number in range(60)}}
+    answering = Answering(IN_WORDS, with_parameters(large, large))
+    check(answering, "ab")
+    assert answering.feed(IN_WORDS.prefix) == []
+    assert answering.grammar is not None
+    answering = Answering(IN_WORDS, with_parameters(*[large] * 9))
+    with pytest.raises(GrammarError, match="all together"):
+        check(answering, "abcdefghi")
+
+
+def test_a_name_that_no_grammar_can_have_is_refused() -> None:
+    tool = Tool("\0", {"type": "function", "function": {"name": "\0"}})
+    with pytest.raises(GrammarError):
+        Answering(IN_WORDS, Tools((tool,), ("\0",))).check("\0")

@@ -43,7 +43,8 @@ class Answering:
     def __init__(self, form: CallForm, tools: Tools, schema: Schema | None = None) -> None:
         self._form = form = msgspec.structs.replace(form, prefix=form.prefix.lstrip("\n"))
         self._names = tools.allowed
-        self._parameters = {tool.name: tool.parameters for tool in tools.shown}
+        self._parameters: dict[str, Schema] = {tool.name: {"type": "object", **tool.parameters} for tool in tools.shown}
+        self._checked = Grammar()  # of all functions, as the one of a call may have to be
         self._must = tools.must
         self._schema = schema
         self._many = tools.many and form.between is not None
@@ -76,7 +77,7 @@ class Answering:
 
     def check(self, name: str) -> None:
         """Raise `GrammarError` if a call of this function could not be held to its schema."""
-        self._arguments(Grammar(), name)
+        self._checked.add_rule(self._body(self._checked, name))
 
     # --- private: the grammar ----------------------------------------------------------------------------------------
 
@@ -95,8 +96,7 @@ class Answering:
     def _calls(self, grammar: Grammar) -> str:
         """Return the body of a rule for one call or several."""
         form = self._form
-        bodies = [f"{literal(name)} {literal(form.middle)} {self._arguments(grammar, name)}" for name in self._names]
-        call = grammar.add_rule(" | ".join(bodies))
+        call = grammar.add_rule(" | ".join(self._body(grammar, name) for name in self._names))
         one = f"{literal(form.prefix)} {call} {literal(form.suffix)}"
         return f"{one} ({literal(form.between or '')} {one})*" if self._many else one
 
@@ -115,9 +115,11 @@ class Answering:
             rest += f" ({literal(self._form.between or '')} {self._calls(grammar)})?"
         return grammar.text(rest)
 
+    def _body(self, grammar: Grammar, name: str) -> str:
+        return f"{literal(name)} {literal(self._form.middle)} {self._arguments(grammar, name)}"
+
     def _arguments(self, grammar: Grammar, name: str) -> str:
-        parameters: dict[str, Any] = {"type": "object", **self._parameters[name]}
-        return grammar.add_schema(parameters)
+        return grammar.add_schema(self._parameters[name])
 
     # --- private: reading --------------------------------------------------------------------------------------------
 
