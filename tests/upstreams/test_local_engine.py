@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from segue.protocol.items import user_message
 from segue.protocol.problems import Refused
 from segue.protocol.requests import Settings
 from segue.upstreams.local import LocalUpstream
+from segue.upstreams.local.calls import Answering
 from segue.upstreams.local.memory import Memory
 from segue.upstreams.local.model import LoadedModel
 from tests.upstreams.local_turns import Answer, ask, ask_alone, begin, cell_bytes, first_text, request, tiny
@@ -265,6 +267,22 @@ class TestTools:
         got = await ask(upstream, request("x", text=form, max_output_tokens=99))
         value = json.loads(got.text)
         assert set(value) == {"kind", "sure"}
+
+    async def test_grammars_are_made_beside_the_loop(
+        self, upstream: LocalUpstream, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A large schema takes a tenth of a second, in which everybody else must not stand still."""
+        threads: list[threading.Thread] = []
+        check = Answering.check
+
+        def noted(answering: Answering, name: str) -> None:
+            threads.append(threading.current_thread())
+            check(answering, name)
+
+        monkeypatch.setattr(Answering, "check", noted)
+        await ask(upstream, request("x", tools=[WEATHER]))
+        assert threads
+        assert threading.current_thread() not in threads
 
     async def test_a_schema_that_cannot_be_followed_is_refused(self, upstream: LocalUpstream) -> None:
         form = {"format": {"type": "json_schema", "name": "x", "schema": {"$ref": "#/$defs/none"}}}

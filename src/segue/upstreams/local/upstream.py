@@ -142,8 +142,7 @@ class LocalUpstream:
         tools = read_tools(request.settings)
         model = self._check(request)
         wishes = read_wishes(request.settings)
-        answering = _answering(model, request, tools)
-        prompt = await self._render(model, request)
+        answering, prompt = await self._prepare(model, request, tools)
         job = Job(request, prompt, answering, wake=lambda: _call(loop, woken.set), answers=answers, wishes=wishes)
         writing = _Writing(request, answers=answers)
         try:
@@ -174,8 +173,11 @@ class LocalUpstream:
             raise Refused(overloaded(self.waiting))
         return self.model
 
-    async def _render(self, model: LoadedModel, request: UpstreamRequest) -> Prompt:
-        """Render in another thread: a long text takes a second. It gives up as soon as nobody waits for it."""
+    async def _prepare(self, model: LoadedModel, request: UpstreamRequest, tools: Tools) -> tuple[Answering, Prompt]:
+        """Make grammars and render in another thread: a large schema takes a tenth of a second, a long text a second.
+
+        Rendering gives up as soon as nobody waits for it.
+        """
         assert self._renderer is not None, "the engine has a model"
         renderer, given_up = self._renderer, False
 
@@ -184,18 +186,19 @@ class LocalUpstream:
                 raise InterruptedError
             return model.tokenize(text, control)
 
-        def render() -> Prompt:
+        def prepare() -> tuple[Answering, Prompt]:
+            answering = _answering(model, request, tools)
             ident, tenant = request.response_id, request.tenant
             history, settings = request.history, request.settings
             prompt = renderer.render(ident, history, settings, tenant=tenant, tokenizer=tokenize, keep=request.held)
             if given_up:  # and maybe forgotten before it was kept
                 renderer.forget(tenant, [ident])
-            return prompt
+            return answering, prompt
 
         self._rendering += 1
         self._under_way[request.tenant, request.response_id] = False
         try:
-            return await asyncio.to_thread(render)
+            return await asyncio.to_thread(prepare)
         except BaseException as error:
             given_up = True
             self._leave(request, finished=False)
