@@ -38,6 +38,12 @@ def allows(schema: Schema, *texts: str) -> list[bool]:
     return [grammar.allows(text) for text in texts]
 
 
+def within(times: int, make: Callable[[Any, int], Any], inner: Any) -> Any:  # noqa: ANN401 - any JSON schema
+    for number in range(times):
+        inner = make(inner, number)
+    return inner
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoadedModel]:
     file = tmp_path_factory.mktemp("model") / "tiny.gguf"
@@ -455,11 +461,34 @@ def test_types_may_refer_to_each_other_in_a_long_row() -> None:
         ({"type": "string", "pattern": "^a$", "minLength": 2}, "no string"),
         ({"type": "string", "pattern": 1}, "is a string"),
         ({"anyOf": [{"const": number} for number in range(501)]}, "at most 500"),
-        ({"anyOf": [{"anyOf": [{"const": 99 * a + b} for b in range(99)]} for a in range(9)]}, "more than 500"),
+        ({"anyOf": [{"anyOf": [{"const": 99 * a + b} for b in range(99)]} for a in range(11)]}, "more than 1000"),
+        ({"enum": [chr(0x4E00 + n) for n in range(1001)]}, "more than 1000"),
+        ({"anyOf": [{"properties": {f"{a}-{b}": True for b in range(300)}} for a in range(4)]}, "more than 1000"),
     ],
 )
 def test_what_cannot_be_followed_is_an_error(schema: Schema, why: str) -> None:
     with pytest.raises(GrammarError, match=why):
+        grammar_of(schema)
+
+
+@pytest.mark.parametrize(
+    ("schema", "why"),
+    [
+        (within(61, lambda part, _: {"items": part}, {}), "nested more than 60 deep"),
+        ({"const": within(5000, lambda part, _: [part], 1)}, "nested too deeply"),
+        (
+            {
+                "prefixItems": [
+                    {"maxItems": 990, "minItems": n, "items": {"minLength": n, "maxLength": 990}} for n in range(500)
+                ]
+            },
+            None,
+        ),
+        ({"type": "object", "anyOf": [{"required": ["a"]}] * 400, **{f"x-{n}": 1 for n in range(5000)}}, None),
+    ],
+)
+def test_what_is_too_large_is_an_error(schema: Schema, why: str | None) -> None:
+    with pytest.raises(GrammarError, match=why or "too large, all together"):
         grammar_of(schema)
 
 
@@ -470,12 +499,6 @@ def test_a_literal_is_quoted() -> None:
 
 
 # ------------------------------------------------------------------------------------------------------ hostile schemas
-
-
-def within(times: int, make: Callable[[Any, int], Any], inner: Any) -> Any:  # noqa: ANN401 - any JSON schema
-    for number in range(times):
-        inner = make(inner, number)
-    return inner
 
 
 def row(length: int, make: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
@@ -510,10 +533,11 @@ HOSTILE: dict[str, Any] = {
     "many lengths": {"prefixItems": [{"type": "string", "maxLength": n} for n in range(500)]},
     "long lengths": {"prefixItems": [{"type": "string", "maxLength": 999 - n, "minLength": n} for n in range(499)]},
     "many patterns": {"prefixItems": [{"pattern": f"(a|b)*a(a|b){{{n % 12}}}{n}"} for n in range(500)]},
+    "large automata": {"prefixItems": [{"pattern": f"^[^a-f]{{500}}{n}$"} for n in range(20)]},
     "a large class": {"pattern": f"[{''.join(chr(0x4E00 + 2 * n) for n in range(3900))}]{{1,30}}"},
     "many names and patterns": {
-        "properties": {f"p{n}": True for n in range(200)},
-        "patternProperties": {f"^x{n}": True for n in range(200)},
+        "properties": {f"p{n}": True for n in range(450)},
+        "patternProperties": {f"^x{n}": True for n in range(450)},
     },
     "a large number": {"type": "integer", "minimum": 10**4000, "multipleOf": 10**4000},
     "a large divisor": {"type": "integer", "multipleOf": 10**15 + 37},

@@ -22,7 +22,6 @@ from typing import Any
 from segue.upstreams.local.automaton import Automaton, Budget
 from segue.upstreams.local.patterns import ALL, Ranges, common, joined, without
 from segue.upstreams.local.schemas import (
-    MOST_CHOICES,
     GrammarError,
     Schema,
     counts,
@@ -73,6 +72,7 @@ _ABOUT = {
     "string": ("pattern", "minLength", "maxLength"),
     "number": OF_NUMBERS,
 }
+_MOST_AT_ONCE = 1000  # alternatives: each takes time whenever a token is chosen
 _MOST_TEXT = 1_000_000  # of a grammar, in characters; a repetition counts as what the engine makes of it
 _MOST_AUTOMATA = 500_000  # of all its automata, in characters, beside that
 _MOST_STEPS = 200_000  # to make them
@@ -90,7 +90,7 @@ class Grammar:
     def __init__(self) -> None:
         self._rules: dict[str, str] = {}
         self._names: dict[str, str] = {}  # of rules, by their bodies
-        self._choices: dict[str, int] = {}  # of rules that are choices: the alternatives that they begin with
+        self._wide: dict[str, int] = {}  # of rules: the alternatives at their start, also behind a bracket or quote
         # By identity, of a schema and its document, which are kept so that theirs remain their own. What is None is
         # being made; whoever refers to it meanwhile gives it a name.
         self._made: dict[tuple[int, int], str | None] = {}
@@ -153,12 +153,14 @@ class Grammar:
             raise GrammarError("a choice between nothing")
         if len(names) == 1:
             return names[0]
-        count = sum(self._choices.get(name, 1) for name in names)
-        if count > MOST_CHOICES:
-            raise GrammarError(f"there are more than {MOST_CHOICES} alternatives at one place")
-        made = self.add_rule(" | ".join(names))
-        self._choices[made] = count
-        return made
+        return self._widen(self.add_rule(" | ".join(names)), sum(self._wide.get(name, 1) for name in names))
+
+    def _widen(self, name: str, count: int) -> str:
+        """Note how many alternatives a rule has at one place."""
+        self._wide[name] = max(count, self._wide.get(name, 1))
+        if count > _MOST_AT_ONCE:
+            raise GrammarError(f"there are more than {_MOST_AT_ONCE} alternatives at one place")
+        return name
 
     def _times(self, least: int, most: int | None) -> str:
         self._spend(least if most is None else most)
@@ -184,8 +186,7 @@ class Grammar:
                     alternatives[-1] += f" {(behind := self._name())}"
                     waiting.append((behind, [text[len(start) :] for text in group]))
             self._set(name, " | ".join(alternatives))
-            if name == first:
-                self._choices[name] = len(groups)
+            self._widen(first, len(groups))
         return first
 
     def _states(self, automaton: Automaton | None, write: Callable[[Ranges], list[str]], end: str) -> str | None:
@@ -230,7 +231,7 @@ class Grammar:
         asked = self._made[key]
         if asked is not None:
             self._set(asked, made)
-            self._choices[asked] = self._choices.get(made, 1)
+            self._widen(asked, self._wide.get(made, 1))
         self._made[key] = asked or made
         return asked or made
 
@@ -328,7 +329,9 @@ class Grammar:
         ]
         tails = [self._pair(key, value, document) for key, value in self._other_members(schema, more, tuple(members))]
         ws = self._basic("ws")
-        return self.add_rule(f'"{{" {ws} {self._members(pairs, self._choice(tails) if tails else None)} {ws} "}}"')
+        made = self.add_rule(f'"{{" {ws} {self._members(pairs, self._choice(tails) if tails else None)} {ws} "}}"')
+        first = next((place for place, (_, is_needed) in enumerate(pairs, 1) if is_needed), len(pairs) + len(tails))
+        return self._widen(made, first)
 
     def _other_members(self, schema: Mapping[str, Any], more: Schema, known: Sequence[str]) -> list[tuple[str, Schema]]:
         """Return rules for the names of members that are not named, with their schemas."""
@@ -388,7 +391,7 @@ class Grammar:
 
     def _items(self, places: Sequence[Schema], others: Schema, least: int, most: int | None, document: Schema) -> str:
         ws = self._basic("ws")
-        behind = '""'
+        item = behind = '""'
         if most is None or most > len(places):
             other = self._inner(others, document)
             more = self._times(max(0, least - len(places)), None if most is None else most - len(places))
@@ -397,7 +400,7 @@ class Grammar:
             comma = f'"," {ws} ' if index else ""
             item = self._inner(places[index], document)
             behind = self.add_rule(f"{comma}{item} {behind}") + ("" if index < least else "?")
-        return self.add_rule(f'"[" {ws} {behind} {ws} "]"')
+        return self._widen(self.add_rule(f'"[" {ws} {behind} {ws} "]"'), self._wide.get(item, 1))
 
     def _string_forms(self, ranges: Ranges) -> list[str]:
         """Return how JSON writes one of these characters."""

@@ -15,7 +15,7 @@ from segue.upstreams.local.ranges import Bound
 
 Schema = Mapping[str, Any] | bool
 
-#: How many alternatives there may be at one place: each takes time whenever a token is chosen.
+#: Of alternatives, and of members.
 MOST_CHOICES = 500
 #: Of a repetition that is counted.
 MOST_TIMES = 1000
