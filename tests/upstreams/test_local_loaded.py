@@ -77,6 +77,15 @@ def test_state_in_pieces_is_the_same_state(tmp_path: Path, monkeypatch: pytest.M
         assert not model.restore(3, [state[0][:-1]], len(TOKENS)), "what is damaged is told"
 
 
+@pytest.mark.parametrize("divides", [True, False])
+def test_no_state_is_restored_too(tmp_path: Path, divides: bool) -> None:
+    """As that of a turn that had to give way before anything was computed of it, also of a model with one state."""
+    with loaded(tmp_path) as model:
+        model.divides = divides
+        assert model.restore(0, (), 0)
+        read(model, 0, TOKENS)
+
+
 def test_what_is_moved_together_says_the_same(tmp_path: Path) -> None:
     """A sequence, a copy of its beginning that went on, and one that stands between: all go on as before."""
     with loaded(tmp_path) as model:

@@ -404,10 +404,10 @@ class LoadedModel:
         """Put the saved state of `length` tokens into an empty slot, for which there is `room`; False if it fails."""
         self._taken += length
         try:
-            if not self.divides:
-                self._context.set_state_seq_data(state[0], slot)
-                return True
             for piece in state:
+                if not self.divides:  # then it is the only one
+                    self._context.set_state_seq_data(piece, slot)
+                    continue
                 self._context.set_state_seq_data(piece, self._spare)
                 self._context.memory_seq_cp(self._spare, slot, -1, -1)
                 self._context.memory_seq_rm(self._spare, -1, -1)
