@@ -30,7 +30,7 @@ from segue.config import (
     split_header,
     without_secrets,
 )
-from segue.egress.routes import SELF, Resolved, parse_target, route_table
+from segue.http.routes import SELF, Resolved, parse_target, route_table
 from tests.strategies import any_text
 
 SHA = "0" * 64

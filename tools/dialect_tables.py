@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from segue.dialects.chat import CHAT_ITEMS, chat_fields
-from segue.dialects.chat_stream import FINISH
-from segue.dialects.messages import MESSAGES_ITEMS
-from segue.dialects.messages_settings import MESSAGES_FIELDS
-from segue.dialects.messages_stream import STOP
-from segue.dialects.responses import RESPONSES_FIELDS, RESPONSES_ITEMS
+from segue.dialects.chat.request import CHAT_ITEMS, chat_fields
+from segue.dialects.chat.stream import FINISH
+from segue.dialects.messages.request import MESSAGES_ITEMS
+from segue.dialects.messages.settings import MESSAGES_FIELDS
+from segue.dialects.messages.stream import STOP
+from segue.dialects.responses.request import RESPONSES_FIELDS, RESPONSES_ITEMS
 from segue.dialects.rules import FATES, OTHERS, Field, Rule
+from segue.engine.settings import LOCAL_FIELDS
 from segue.protocol.requests import Settings
-from segue.upstreams.local.settings import LOCAL_FIELDS
 from tools.markdown import table
 
 _COLUMNS = ("`chat`", "`chat` at OpenAI's own API", "`messages`", "`responses`", "the local model")

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import get_args
 
-from segue.gateway.replies import REPLIES
+from segue.gateway.error_mapping import REPLIES
 from segue.protocol.problems import Code
 from segue.upstreams.failures import read_refusal
 from tools.markdown import code, table
@@ -34,7 +34,7 @@ def errors() -> str:
     for name in get_args(Code):
         reply = REPLIES[name]
         closes = "yes" if reply.closes else ""
-        rows.append((code(name), str(reply.status), code(reply.kind), closes, "<br>".join(messages.get(name, ()))))
+        rows.append((code(name), str(reply.status), code(reply.kind), closes, "<br>".join(sorted(messages.get(name, ())))))
     return table(("code", "status", "type", "closes", "messages"), rows)
 
 

@@ -24,12 +24,12 @@ from msgspec import inspect as kinds
 
 from segue.cli.main import app as command_line
 from segue.config import Config, Key, Listener, Route, Server, Sidecar, Tunnel, UpstreamConfig
-from segue.dialects.output import Writer
+from segue.dialects.output_writer import Writer
+from segue.gateway.admin.metrics import Metrics
+from segue.gateway.api.routes import Routes
 from segue.gateway.app import Gateway
-from segue.gateway.faces import face_of
-from segue.gateway.http import Routes
-from segue.gateway.metrics import Metrics
-from segue.gateway.replies import socket_reply
+from segue.gateway.error_mapping import socket_reply
+from segue.gateway.listener_profile import face_of
 from segue.protocol import lanes, session
 from segue.protocol.capabilities import HEADER, encode_capabilities
 from segue.protocol.events import Ended, Event, OutputWriter

@@ -1,6 +1,6 @@
 """Writes the tiny chat model that tests and benchmarks run where no trained one is: make_tiny_model.py FILE [--benched]
 
-It needs no package beside this one and takes under a second. The model is described in `segue.bench.tiny_model`.
+It needs no package beside this one and takes under a second. The model is described in `segue.testing.tiny_model`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from segue.bench.tiny_model import BENCHED, Shape, write_tiny_model
+from segue.testing.tiny_model import BENCHED, Shape, write_tiny_model
 
 
 def main(arguments: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""Writes the vectors of documents, streams and folds in tests/delta/vectors anew, for this and other implementations.
+"""Writes the vectors of documents, streams and folds in tests/tunnel/vectors anew, for this and other implementations.
 
 Large bodies are not kept but described; docs/spec/documents.md says how. Run it when the format changes; another
 version of zstd may give other documents for the same bodies, and they are just as right.
@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from segue.delta.codec import Base, encode_document
-from segue.delta.contexts import REPLY_WINDOW_LOG, SOCKET_WINDOW_LOG, StreamEncoder
-from segue.delta.folds import FOLD_VERSION, Fold
-from segue.delta.wrapping import Unwrapped, unwrap
+from segue.http.content_coding import Unwrapped, unwrap
+from segue.tunnel.documents import Base, encode_document
+from segue.tunnel.folds.fold import FOLD_VERSION, Fold
+from segue.tunnel.stream_compression import REPLY_WINDOW_LOG, SOCKET_WINDOW_LOG, StreamEncoder
 
 Part: TypeAlias = "str | list[int]"
 
-FOLDER = Path(__file__).parent.parent / "tests" / "delta" / "vectors"
+FOLDER = Path(__file__).parent.parent / "tests" / "tunnel" / "vectors"
 QUESTION = '{"model":"m","messages":[{"role":"user","content":"Why does the test fail?"}'
 ANSWER = ',{"role":"assistant","content":"Because \\"available\\" adds what it should subtract."}'
 NEWS = ',{"role":"user","content":"Then repair it, and run the tests again. '

@@ -12,7 +12,7 @@ from statistics import median
 
 import msgspec
 
-from segue.bench.report import Arm, Figure, Machine, Report, TurnFigures
+from segue.bench.reports.report import Arm, Figure, Machine, Report, TurnFigures
 
 #: Agents of which a session is shown.
 SESSIONS = ("codex", "claude-code")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from segue.delta.failures import FAILURES, FailureCode
+from segue.http.error_replies import FAILURES, FailureCode
 from segue.sidecar.stats import Report
 from tools.markdown import table
 

@@ -6,8 +6,8 @@ import io
 
 from rich.console import Console
 
+from segue.bench.arms.server import BARE_HISTORY, PROVIDED
 from segue.bench.dialects import Settings, measure, render
-from segue.bench.server import BARE_HISTORY, PROVIDED
 
 TINY = Settings(rounds=2, turns=2, depths=(1, 3, 6), create_bytes=1024, text_bytes=40)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from segue.bench.documents import MB, Size, make_bodies, measure_documents
-from segue.delta.codec import encode_document
+from segue.tunnel.documents import encode_document
 
 
 def test_measures_both_directions_of_each_size_and_the_largest_document() -> None:

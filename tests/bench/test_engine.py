@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from segue.bench.engine import ARMS, CONTINUED, FASTEST, FULL, measure, render
-from segue.bench.engine_plot import to_svg
-from segue.bench.report import Report, TurnFigures, arm, make_report
+from segue.bench.reports.engine_plot import to_svg
+from segue.bench.reports.report import Report, TurnFigures, arm, make_report
 from segue.cli.main import app
 
 

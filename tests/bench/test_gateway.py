@@ -9,11 +9,11 @@ from typing import Literal
 import pytest
 from rich.console import Console
 
-from segue.bench.child import launched
+from segue.bench.arms.child import launched
+from segue.bench.arms.server import BURST, PACED, STAMPED, TICKED, Order
 from segue.bench.gateway import Settings, make_create, measure, render, words
-from segue.bench.meter import metered
-from segue.bench.server import BURST, PACED, STAMPED, TICKED, Order
-from segue.bench.socketclient import Received, RefusedError, connect
+from segue.bench.meters.tcp import metered
+from segue.bench.meters.websocket_client import Received, RefusedError, connect
 
 TINY = Settings(
     rounds=2,

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from segue.bench.baselines import cost
-from segue.bench.clients import Kind
-from segue.bench.link import linked
-from segue.bench.meter import Carried, metered
-from segue.bench.provider import Provider, answer_with
-from segue.bench.sessions import make_session
+from segue.bench.arms.baselines import cost
+from segue.bench.meters.tcp import Carried, metered
 from segue.bench.table import RAW, Way, WrongRequestError, measure, play_once, render, straight_path
+from segue.bench.workloads.clients import Kind
+from segue.bench.workloads.sessions import make_session
 from segue.cli.main import app
+from segue.testing.link import linked
+from segue.testing.provider import Provider, answer_with
 
 
 @pytest.mark.parametrize("kind", ["codex", "codex-ws", "mini-swe-agent"])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from segue.bench.provider import Answer, provided
+from segue.testing.provider import Answer, provided
 from tests.sidecar.gateways import fake_gateway
 
 #: Sends its input to the address that an SDK would, says what came back, and ends with the status it is given.

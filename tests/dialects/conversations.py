@@ -13,22 +13,22 @@ import msgspec
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from segue.dialects.chat import ChatDialect
-from segue.dialects.fragments import Fragments
+from segue.dialects.chat.request import ChatDialect
 from segue.dialects.interface import Decoder, Dialect, Output, Rendered
-from segue.dialects.messages import MessagesDialect
-from segue.dialects.opaque import seal
-from segue.dialects.responses import ResponsesDialect
-from segue.dialects.sse import SseEvent
+from segue.dialects.messages.request import MessagesDialect
+from segue.dialects.render_cache import Fragments
+from segue.dialects.responses.request import ResponsesDialect
+from segue.dialects.sealed_reasoning import seal
 from segue.history.chains import History, Turn
+from segue.http.sse import SseEvent
 from segue.protocol.events import Ended
 from segue.protocol.ids import ResponseId
 from segue.protocol.items import calls_of
 from segue.protocol.requests import Settings
 from segue.protocol.responses import encode_echo
 from segue.protocol.turns import Finished, TurnStream
-from segue.stores.conformance import sample_id
-from tests.checker import StreamChecker, parse_json
+from segue.testing.protocol_checker import StreamChecker, parse_json
+from segue.testing.store_conformance import sample_id
 from tests.strategies import json_objects, unknown_items
 
 Json = dict[str, Any]

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.dialects.chat_stream import ChatDecoder
-from segue.dialects.fragments import Fragments
+from segue.dialects.chat.stream import ChatDecoder
 from segue.dialects.interface import Decoder, Dialect
-from segue.dialects.messages_stream import MessagesDecoder
-from segue.dialects.responses_stream import ResponsesDecoder
+from segue.dialects.messages.stream import MessagesDecoder
+from segue.dialects.render_cache import Fragments
+from segue.dialects.responses.stream import ResponsesDecoder
 from segue.history.chains import History, Turn
-from tests.checker import parse_json
+from segue.testing.protocol_checker import parse_json
 from tests.dialects.conversations import (
     CHAT,
     DIALECTS,

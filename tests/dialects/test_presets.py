@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from segue.dialects.chat import ChatDialect
+from segue.dialects.chat.request import ChatDialect
 from segue.dialects.interface import Dialect
-from segue.dialects.messages import MessagesDialect
-from segue.dialects.responses import ResponsesDialect
+from segue.dialects.messages.request import MessagesDialect
+from segue.dialects.responses.request import ResponsesDialect
 from segue.dialects.rules import OWN_FIELDS, Preset
 from segue.protocol.codec import encode
 from segue.protocol.requests import Settings

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
 from pydantic import TypeAdapter
 
-from segue.dialects.fragments import Fragments
 from segue.dialects.interface import Rendered
+from segue.dialects.render_cache import Fragments
 from segue.protocol.requests import Create, parse_create
-from tests.checker import parse_json
+from segue.testing.protocol_checker import parse_json
 from tests.dialects.conversations import DIALECTS, Json, Request, encode_items, replay, sound_conversations
 from tests.strategies import FIELDS, objects, pretty
 

@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.responses import ResponseStreamEvent
 
-from segue.dialects.chat_stream import ChatDecoder
+from segue.dialects.chat.stream import ChatDecoder
 from segue.dialects.interface import Decoder, Output
-from segue.dialects.messages_stream import MessagesDecoder
-from segue.dialects.opaque import unseal
-from segue.dialects.responses_stream import ResponsesDecoder
-from segue.dialects.sse import SseEvent, SseReader, write_event
+from segue.dialects.messages.stream import MessagesDecoder
+from segue.dialects.responses.stream import ResponsesDecoder
+from segue.dialects.sealed_reasoning import unseal
+from segue.http.sse import SseEvent, SseReader, write_event
 from segue.protocol.events import Ended, Event
 from segue.protocol.responses import Failure
-from tests.checker import parse_json
+from segue.testing.protocol_checker import parse_json
 from tests.dialects.conversations import CHAT, MESSAGES, RESPONSE_ID, RESPONSES, fold, response, run
 from tests.strategies import hostile_bytes, json_values
 

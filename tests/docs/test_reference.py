@@ -11,8 +11,8 @@ import pytest
 from prometheus_client import generate_latest
 
 from segue.config import Config, Key, Listener, Route, Server, Sidecar, Tunnel, UpstreamConfig
-from segue.delta.failures import FailureCode
-from segue.gateway.metrics import Metrics
+from segue.gateway.admin.metrics import Metrics
+from segue.http.error_replies import FailureCode
 from segue.protocol.problems import Code
 from tests.docs.snippets import pages
 from tools.generate_docs import stale_pages

@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable, Iterable
 
 import pytest
 
-from segue.delta.heads import Line, ReplyHead, RequestHead
 from segue.egress.client import Egress
 from segue.egress.errors import EgressError
 from segue.egress.reply import Reply
-from segue.egress.routes import Resolved, parse_target
+from segue.http.heads import Line, ReplyHead, RequestHead
+from segue.http.routes import Resolved, parse_target
 from tests.egress.provider import Connection, Provider
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.delta.heads import Line, ReplyHead, RequestHead
 from segue.egress.client import Egress
 from segue.egress.errors import EgressError
+from segue.http.heads import Line, ReplyHead, RequestHead
 from tests.egress.asking import fetch, request, to, whole
 from tests.egress.provider import Provider, answer
 

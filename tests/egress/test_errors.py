@@ -16,7 +16,7 @@ from segue.egress.errors import EgressError
 from segue.egress.limits import Limits
 from segue.egress.network import client_tls
 from segue.egress.reply import Reply
-from segue.egress.routes import SELF, Resolved, parse_target
+from segue.http.routes import SELF, Resolved, parse_target
 from tests.egress.asking import Early, Greeting, error_of, fetch, request, to
 from tests.egress.provider import CLOSE, HANG, RESET, Connection, Provider, Step, answer, chunk, chunked, cut, head
 

@@ -10,15 +10,15 @@ import httpcore
 import pytest
 from aiohttp import WSMsgType, web
 
-from segue.delta.heads import Line, RequestHead
-from segue.delta.messages import Close, Message
 from segue.egress.client import Egress
 from segue.egress.errors import EgressError
 from segue.egress.inprocess import MemoryStream, MemoryTransport, connect_in_process
 from segue.egress.limits import Limits
 from segue.egress.reply import Reply
-from segue.egress.routes import SELF, Resolved
 from segue.egress.websocket import Socket
+from segue.http.heads import Line, RequestHead
+from segue.http.routes import SELF, Resolved
+from segue.tunnel.messages import Close, Message
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -9,7 +9,7 @@ import pytest
 from segue.egress.client import Egress
 from segue.egress.errors import EgressError
 from segue.egress.limits import Limits
-from segue.egress.routes import Resolved, parse_target
+from segue.http.routes import Resolved, parse_target
 from tests.egress.asking import Early, error_of, fetch, request, to, until, whole
 from tests.egress.provider import CLOSE, HANG, RESET, Connection, Provider, Step, answer, head, sse
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import pytest
 
-from segue.delta.heads import Line
 from segue.egress.client import Egress
 from segue.egress.errors import EgressError
+from segue.http.heads import Line
 from tests.egress.asking import fetch, request, to, whole
 from tests.egress.provider import CLOSE, Provider, Step, answer, chunk, chunked, head, sse
 

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.delta.heads import Line, ReplyHead, RequestHead
-from segue.delta.messages import Close, Message
 from segue.egress.client import Egress
 from segue.egress.errors import EgressError
 from segue.egress.limits import Limits
 from segue.egress.reply import Reply
-from segue.egress.routes import Resolved, parse_target
 from segue.egress.websocket import Socket
+from segue.http.heads import Line, ReplyHead, RequestHead
+from segue.http.routes import Resolved, parse_target
+from segue.tunnel.messages import Close, Message
 from tests.egress.provider import (
     CLOSE,
     HANG,

@@ -16,7 +16,15 @@ import aiohttp
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from tests.checker import Json, SocketChecker, StreamChecker, check_error, check_response, check_sse, parse_json
+from segue.testing.protocol_checker import (
+    Json,
+    SocketChecker,
+    StreamChecker,
+    check_error,
+    check_response,
+    check_sse,
+    parse_json,
+)
 from tests.faults.gateways import PATIENCE_S
 
 SMALL_BUFFER_BYTES = 128 * 1024

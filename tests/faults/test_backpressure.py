@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from tests.checker import check_sse
+from segue.testing.protocol_checker import check_sse
 from tests.faults.clients import Socket, begin_post, narrow, opened, output_text, read_body
 from tests.faults.doubles import Gated, Model, Torrent
 from tests.faults.gateways import listening, settled, until

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from segue.testing.protocol_checker import Json
 from segue.upstreams.scripted import ScriptedTurn, ScriptedUpstream, Text, Wait, say
-from tests.checker import Json
 from tests.faults.clients import Http, Socket, http, opened
 from tests.faults.doubles import SlowStore
 from tests.faults.gateways import listening

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.checker import Json, check_sse, parse_json
+from segue.testing.protocol_checker import Json, check_sse, parse_json
 from tests.faults.clients import (
     Socket,
     address_of,

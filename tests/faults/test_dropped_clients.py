@@ -207,7 +207,7 @@ async def test_a_client_that_filled_its_queue_and_goes_is_noticed(
     leave: Leave, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So full that the gateway does not even look at the socket, and its turn says nothing: it is asked for life."""
-    monkeypatch.setattr("segue.gateway.websocket._PROBE_S", 0.01)
+    monkeypatch.setattr("segue.gateway.api.websocket._PROBE_S", 0.01)
     upstream = Gated()
     async with listening(upstream, max_queued=4) as local:
         async with opened(local.url, through=narrow(local.url)) as socket:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from aiohttp import ClientPayloadError
 
-from tests.checker import Json
+from segue.testing.protocol_checker import Json
 from tests.faults.clients import http, opened
 from tests.faults.doubles import BrokenStore
 from tests.faults.gateways import listening, until

@@ -11,12 +11,12 @@ import pytest
 from segue.config import Config, Route, Server
 from segue.gateway.app import serving
 from segue.protocol.ids import ResponseId
-from segue.stores.conformance import sample_record
 from segue.stores.interface import Store
+from segue.testing.protocol_checker import Json, parse_json
+from segue.testing.store_conformance import sample_record
 from segue.upstreams.interface import Batch, UpstreamRequest
 from segue.upstreams.router import Router, Rule
 from segue.upstreams.scripted import ScriptedTurn, ScriptedUpstream, Text, Wait, say
-from tests.checker import Json, parse_json
 from tests.faults.clients import Socket, begin_post, http, opened
 from tests.faults.doubles import BrokenStore, SlowStore
 from tests.faults.gateways import listening, until

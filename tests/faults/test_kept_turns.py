@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from segue.protocol.ids import ResponseId
-from tests.checker import Json
+from segue.testing.protocol_checker import Json
 from tests.faults.clients import Http, begin_post, http, narrow, opened, output_text
 from tests.faults.doubles import BrokenStore, Gated, Model, SlowStore, Torrent
 from tests.faults.gateways import listening, settled, until

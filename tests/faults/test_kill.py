@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 from websockets.exceptions import WebSocketException
 
-from tests.checker import Json
+from segue.testing.protocol_checker import Json
 from tests.faults.clients import Http, http, opened, output_text
 from tests.faults.gated_command import HALF
 from tests.faults.gateways import Process, serving

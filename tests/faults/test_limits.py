@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from segue.testing.protocol_checker import check_error, parse_json
 from segue.upstreams.scripted import ScriptedTurn, ScriptedUpstream, Text, Wait, say
-from tests.checker import check_error, parse_json
 from tests.faults.clients import Socket, http, narrow, opened, output_text
 from tests.faults.doubles import Gated
 from tests.faults.gateways import listening, settled, until

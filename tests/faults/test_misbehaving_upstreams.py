@@ -10,8 +10,8 @@ import pytest
 from segue.protocol.events import Ended, Event, OutputWriter
 from segue.protocol.problems import Problem, Refused
 from segue.protocol.responses import usage
+from segue.testing.protocol_checker import Json, check_error, check_response, check_sse, parse_json
 from segue.upstreams.interface import Batch, UpstreamRequest
-from tests.checker import Json, check_error, check_response, check_sse, parse_json
 from tests.faults.clients import Http, Socket, begin_post, http, opened, output_text, reset
 from tests.faults.doubles import Model, Play
 from tests.faults.gateways import listening, until

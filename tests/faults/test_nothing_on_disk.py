@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from segue.protocol.problems import Problem
+from segue.testing.protocol_checker import Json
 from segue.upstreams.interface import Batch, UpstreamRequest
 from segue.upstreams.scripted import Call, Fail, Refuse, ScriptedTurn, ScriptedUpstream, Text, Truncate, Wait, say
-from tests.checker import Json
 from tests.faults.clients import address_of, begin_post, http, opened, reset
 from tests.faults.doubles import BrokenStore, Model
 from tests.faults.gateways import Local, Process, listening, serving, until

@@ -13,9 +13,9 @@ from typing import Any, get_args
 
 import pytest
 
-from segue.bench.replies import Asked, make_reply
 from segue.config import Key, UpstreamConfig
-from tests.checker import check_error, check_sse, parse_json
+from segue.testing.protocol_checker import check_error, check_sse, parse_json
+from segue.testing.replies import Asked, make_reply
 from tests.faults.clients import begin_post, http, opened, output_text, reset
 from tests.integration.gateway import key
 from tests.integration.providers import Api, Turn, calls, gateway, says

@@ -8,11 +8,11 @@ import random
 
 import pytest
 
-from segue.bench.link import Link, Profile
-from segue.bench.provider import Answer, Request
-from segue.delta import link as delta_link
-from segue.delta.heads import Line
-from segue.sidecar import dialing, session
+from segue.http.heads import Line
+from segue.sidecar import connector, session
+from segue.testing.link import Link, Profile
+from segue.testing.provider import Answer, Request
+from segue.tunnel import link as tunnel_link
 from tests.faults.tunnels import body_of, is_whole, status_of, tunnelled
 from tests.sidecar.sidecars import Running, post
 
@@ -128,17 +128,17 @@ async def test_a_megabyte_over_a_thin_link_needs_no_second_connection() -> None:
 async def test_a_socket_that_takes_nothing_any_more_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel's buffer of a connection whose other end has vanished is full for many minutes."""
     stuck = asyncio.Event()
-    send = dialing.Socket.send
+    send = connector.Socket.send
 
-    async def send_or_hang(self: dialing.Socket, packet: bytes) -> None:
+    async def send_or_hang(self: connector.Socket, packet: bytes) -> None:
         await send(self, packet)
         if len(packet) > 1000 and not stuck.is_set():
             stuck.set()
             await asyncio.Event().wait()
 
-    monkeypatch.setattr(dialing.Socket, "send", send_or_hang)
+    monkeypatch.setattr(connector.Socket, "send", send_or_hang)
     monkeypatch.setattr(session, "STUCK_S", 0.05)
-    monkeypatch.setattr(delta_link, "DEAD_S", 0.5)
+    monkeypatch.setattr(tunnel_link, "DEAD_S", 0.5)
     async with tunnelled(stream) as way:
         asking = asyncio.create_task(way.post(BODY))
         await asyncio.wait_for(stuck.wait(), 20)

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from segue.bench.link import Link, linked
-from segue.bench.provider import Answer, Provider, Request, Script, provided
-from segue.delta.heads import Line
+from segue.http.heads import Line
 from segue.sidecar.app import Settings
 from segue.sidecar.session import Patience
+from segue.testing.link import Link, linked
+from segue.testing.provider import Answer, Provider, Request, Script, provided
 from tests.faults.gateways import Process, serving
 from tests.faults.tunnels import PATIENT, body_of, is_whole, status_of, tunnelled
 from tests.sidecar.sidecars import Running, post

@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from segue.bench.link import Link, Profile, linked
-from segue.bench.provider import MessageScript, Provider, Script, provided
 from segue.config import Config, Route, Server, Tunnel
 from segue.gateway.app import Gateway
 from segue.sidecar.app import Settings
 from segue.sidecar.session import Patience
+from segue.testing.link import Link, Profile, linked
+from segue.testing.provider import MessageScript, Provider, Script, provided
 from segue.upstreams.router import Router, Rule
 from segue.upstreams.scripted import MODEL, ScriptedUpstream
 from tests.sidecar.agents import RawAgent

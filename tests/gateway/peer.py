@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from segue.delta.contexts import StreamDecoder
-from segue.delta.events import (
+from segue.http.heads import ReplyHead
+from segue.tunnel.client import Request, SidecarEnd
+from segue.tunnel.events import (
     BaseMissed,
     ExchangeReset,
     GoneAway,
@@ -22,9 +23,8 @@ from segue.delta.events import (
     SidecarEvent,
     Welcomed,
 )
-from segue.delta.frames import SUBPROTOCOL
-from segue.delta.heads import ReplyHead
-from segue.delta.sidecar_end import Request, SidecarEnd
+from segue.tunnel.frames import SUBPROTOCOL
+from segue.tunnel.stream_compression import StreamDecoder
 
 SESSION = "0123456789abcdef" * 2
 

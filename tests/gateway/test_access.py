@@ -12,7 +12,7 @@ from multidict import CIMultiDict
 
 from segue.config import Config, Key, Server
 from segue.gateway.access import LOCAL_TENANT, Access
-from segue.gateway.replies import http_reply
+from segue.gateway.error_mapping import http_reply
 from segue.protocol.problems import Problem
 
 #: Header values as the server decodes them: bytes that are no text become lone surrogates.

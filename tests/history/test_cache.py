@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from segue.history.cache import Cache, Slot
 from segue.history.chains import Turn
-from segue.stores.conformance import sample_id
+from segue.testing.store_conformance import sample_id
 
 ALICE, BOB, CAROL = "alice", "bob", "carol"
 KB = 1024

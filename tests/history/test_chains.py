@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from segue.history.chains import ITEM_OVERHEAD_BYTES, TURN_OVERHEAD_BYTES, History, Turn, path
 from segue.protocol.items import Item
-from segue.stores.conformance import sample_id
+from segue.testing.store_conformance import sample_id
 
 
 def turn(name: str, parent: Turn | None = None, *, calls: frozenset[str] = frozenset()) -> Turn:

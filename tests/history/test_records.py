@@ -14,8 +14,8 @@ from segue.protocol.ids import ResponseId
 from segue.protocol.requests import Settings
 from segue.protocol.responses import Head, encode_echo, usage
 from segue.protocol.turns import Finished, TurnStream
-from segue.stores.conformance import LATER, link_of, sample_id, sample_record
-from tests.checker import check_response
+from segue.testing.protocol_checker import check_response
+from segue.testing.store_conformance import LATER, link_of, sample_id, sample_record
 
 ECHO = encode_echo(Settings(model="m"), store=True)
 

@@ -15,8 +15,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from segue.upstreams.scripted import MODEL
-from tests.checker import (
+from segue.testing.protocol_checker import (
     Json,
     SocketChecker,
     StreamChecker,
@@ -27,6 +26,7 @@ from tests.checker import (
     parse_json,
     parse_sse,
 )
+from segue.upstreams.scripted import MODEL
 
 Message: TypeAlias = Json | str | bytes
 

@@ -13,10 +13,10 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from segue.bench.replies import Asked, make_reply
 from segue.config import Config, Key, Server, UpstreamConfig
 from segue.gateway.app import serving
-from tests.document import Json
+from segue.testing.replies import Asked, make_reply
+from segue.testing.response_schemas import Json
 from tests.upstreams.provider import Exchange, providing
 
 Api: TypeAlias = Literal["responses", "chat", "messages"]

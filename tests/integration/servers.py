@@ -14,7 +14,7 @@ from pathlib import Path
 
 import aiohttp
 
-from tests.document import Json
+from segue.testing.response_schemas import Json
 
 AIMOCK = Path(sys.prefix) / "node" / "node_modules" / "@copilotkit" / "aimock" / "dist" / "cli.js"
 #: Loading a model takes seconds on a slow disk.

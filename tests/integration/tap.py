@@ -15,7 +15,15 @@ import h11
 from websockets.frames import CTRL_OPCODES, Frame, Opcode
 from websockets.streams import StreamReader
 
-from tests.checker import Json, SocketChecker, check_error, check_response, check_sse, parse_json, parse_sse
+from segue.testing.protocol_checker import (
+    Json,
+    SocketChecker,
+    check_error,
+    check_response,
+    check_sse,
+    parse_json,
+    parse_sse,
+)
 from tests.integration.clients import Cut
 
 T = TypeVar("T")

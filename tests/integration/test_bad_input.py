@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from segue.testing.protocol_checker import Json
 from segue.upstreams.scripted import say
-from tests.checker import Json
 from tests.integration.clients import Http, Socket
 from tests.integration.gateway import Running, Start, key
 

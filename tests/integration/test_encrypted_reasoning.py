@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 import pytest
 from openai import AsyncOpenAI
 
-from tests.document import Json
+from segue.testing.response_schemas import Json
 from tests.integration.clients import Http, Socket
 from tests.integration.providers import Api, ModelServer, Turn, gateway, model_server, says, upstream
 

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from segue.protocol.problems import Problem
+from segue.testing.protocol_checker import Json, StreamChecker
 from segue.upstreams.scripted import Fail, Refuse, ScriptedTurn, Text, Wait, say
-from tests.checker import Json, StreamChecker
 from tests.integration.gateway import Start, key
 
 BUSY = Problem("upstream_error", "The provider is busy.")

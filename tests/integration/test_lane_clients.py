@@ -24,9 +24,9 @@ from pydantic_ai.providers.openai import OpenAIProvider
 
 from segue.protocol.events import Ended, OutputWriter
 from segue.protocol.responses import usage
+from segue.testing.protocol_checker import Json, parse_json
 from segue.upstreams.interface import Batch, UpstreamRequest
 from segue.upstreams.scripted import MODEL, ScriptedTurn, Text, Wait, call, say
-from tests.checker import Json, parse_json
 from tests.integration.gateway import Start, listening
 from tests.integration.tap import tapping
 

@@ -10,8 +10,8 @@ import json
 import pytest
 
 from segue.protocol.problems import Problem
+from segue.testing.protocol_checker import Json, StreamChecker
 from segue.upstreams.scripted import Fail, Refuse, ScriptedTurn, Text, Wait, say
-from tests.checker import Json, StreamChecker
 from tests.integration.clients import Socket
 from tests.integration.gateway import Running, Start
 

@@ -12,8 +12,8 @@ from collections.abc import AsyncGenerator, Sequence
 from segue.protocol.events import FIRST_SEQUENCE_NUMBER, Ended, Event, OutputWriter
 from segue.protocol.ids import item_id
 from segue.protocol.responses import usage
+from segue.testing.protocol_checker import Json
 from segue.upstreams.interface import Batch, UpstreamRequest
-from tests.checker import Json
 from tests.integration.clients import Http, Socket
 from tests.integration.gateway import listening
 from tests.integration.tap import tapping

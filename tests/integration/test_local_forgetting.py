@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from segue.bench.tiny_model import write_tiny_model
 from segue.config import DAY_S, Config, Server
+from segue.engine import ModelFile
+from segue.engine.upstream import LocalUpstream
 from segue.gateway.app import Gateway
-from segue.upstreams.local import LocalUpstream, ModelFile
+from segue.testing.response_schemas import Json
+from segue.testing.tiny_model import write_tiny_model
 from segue.upstreams.router import Router, Rule
-from tests.document import Json
 from tests.faults.gateways import until
 from tests.integration.clients import Http, Socket
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from openai import AsyncOpenAI, BadRequestError
 
-from segue.bench.tiny_model import write_tiny_model
 from segue.config import UpstreamConfig
-from tests.document import Json
+from segue.testing.response_schemas import Json
+from segue.testing.tiny_model import write_tiny_model
 from tests.integration.clients import Http, Socket
 from tests.integration.providers import gateway
 from tests.integration.tap import tapping

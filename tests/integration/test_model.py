@@ -17,9 +17,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from segue.protocol.events import Ended, OutputWriter
 from segue.protocol.problems import Problem, Refused
 from segue.protocol.responses import Failure, usage
+from segue.testing.protocol_checker import Json, parse_json
 from segue.upstreams.interface import Batch, UpstreamRequest
 from segue.upstreams.scripted import MODEL
-from tests.checker import Json, parse_json
 from tests.integration.clients import Cut, Http, Socket
 from tests.integration.gateway import key, listening
 

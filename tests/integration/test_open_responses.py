@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import pytest
 
-from tests.checker import Json, StreamChecker, check_event
+from segue.testing.protocol_checker import Json, StreamChecker, check_event
 from tests.integration.clients import Http, Socket
 from tests.integration.gateway import listening
 from tests.integration.test_llm_comply import MODEL, Obliging

@@ -22,8 +22,8 @@ from agents import (
 from agents.models.openai_responses import ResponsesWebSocketError
 from openai import AsyncOpenAI
 
+from segue.testing.protocol_checker import Json
 from segue.upstreams.scripted import MODEL, Call, Fail, ScriptedTurn, Text, call, say
-from tests.checker import Json
 from tests.integration.gateway import Start
 
 Transport: TypeAlias = Literal["json", "sse", "websocket"]

@@ -20,8 +20,8 @@ from openai.lib.responses_websocket import (
 from openai.types.responses import Response, ResponseItemList
 from websockets.exceptions import InvalidStatus
 
+from segue.testing.protocol_checker import Json
 from segue.upstreams.scripted import MODEL, Call, ScriptedTurn, Text, call, say
-from tests.checker import Json
 from tests.integration.gateway import Start, key
 
 Request: TypeAlias = dict[str, Any]

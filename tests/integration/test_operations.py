@@ -8,8 +8,8 @@ import json
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from segue.testing.protocol_checker import Json
 from segue.upstreams.scripted import Fail, ScriptedTurn, Text, Truncate, Wait, say
-from tests.checker import Json
 from tests.integration.gateway import Running, Start, key
 
 UNKNOWN = f"resp_{'0' * 40}"

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import pytest
 
 from segue.config import UpstreamConfig
-from segue.upstreams.local import find_model
+from segue.engine import find_model
 from tests.integration.clients import Http
 from tests.integration.providers import gateway
 from tests.integration.servers import llama

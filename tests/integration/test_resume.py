@@ -9,8 +9,8 @@ import json
 
 import pytest
 
+from segue.testing.protocol_checker import Json, StreamChecker
 from segue.upstreams.scripted import Fail, ScriptedTurn, Text, Wait, say
-from tests.checker import Json, StreamChecker
 from tests.integration.clients import Cut, Socket
 from tests.integration.gateway import Running, Start, key
 

@@ -14,9 +14,9 @@ from typing import Literal
 import aiohttp
 import pytest
 
-from segue.bench.tiny_model import write_tiny_model
 from segue.config import UpstreamConfig
-from tests.document import Json
+from segue.testing.response_schemas import Json
+from segue.testing.tiny_model import write_tiny_model
 from tests.integration.clients import Http
 from tests.integration.providers import gateway
 from tests.integration.servers import llama

@@ -23,8 +23,9 @@ from pydantic_ai.providers.openai import OpenAIProvider as PydanticProvider
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from segue.bench.link import Link
-from segue.bench.provider import (
+from segue.http.heads import Line, end_to_end
+from segue.testing.link import Link
+from segue.testing.provider import (
     ACCEPTED,
     Answer,
     Request,
@@ -33,8 +34,7 @@ from segue.bench.provider import (
     SocketMessage,
     answer_with,
 )
-from segue.bench.replies import Api, Asked, Reply, make_reply
-from segue.delta.heads import Line, end_to_end
+from segue.testing.replies import Api, Asked, Reply, make_reply
 from tests.faults.tunnels import Way, tunnelled
 
 TURNS = 7

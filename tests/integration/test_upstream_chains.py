@@ -12,7 +12,7 @@ from typing import Any, get_args
 import pytest
 
 from segue.config import UpstreamConfig
-from tests.document import Json
+from segue.testing.response_schemas import Json
 from tests.integration.clients import Http, Socket
 from tests.integration.providers import Api, ModelServer, Turn, calls, gateway, message, model_server, says, upstream
 from tests.upstreams.provider import Exchange, providing

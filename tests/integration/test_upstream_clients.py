@@ -17,7 +17,7 @@ from pydantic_ai import Agent as PydanticAgent
 from pydantic_ai.models.openai import OpenAIResponsesModel, OpenAIResponsesModelSettings
 from pydantic_ai.providers.openai import OpenAIProvider as PydanticProvider
 
-from tests.document import Json
+from segue.testing.response_schemas import Json
 from tests.integration.providers import Api, ModelServer, calls, gateway, model_server, says, upstream
 
 APIS: tuple[Api, ...] = ("chat", "messages", "responses")

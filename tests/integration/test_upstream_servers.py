@@ -13,8 +13,8 @@ from typing import get_args
 import pytest
 
 from segue.config import UpstreamConfig
-from segue.upstreams.local import find_model
-from tests.document import Json
+from segue.engine import find_model
+from segue.testing.response_schemas import Json
 from tests.integration.clients import Http, Socket
 from tests.integration.providers import Api, gateway
 from tests.integration.servers import Aimock, aimock, llama

@@ -10,13 +10,14 @@ from collections.abc import AsyncGenerator, Sequence
 
 import pytest
 
+from segue.engine import ModelFile, find_model
+from segue.engine.upstream import LocalUpstream
 from segue.protocol.events import Ended, OutputWriter
 from segue.protocol.problems import Problem, Refused
 from segue.protocol.responses import Usage, usage
+from segue.testing.protocol_checker import Json, StreamChecker
 from segue.upstreams.interface import Batch, UpstreamRequest
-from segue.upstreams.local import LocalUpstream, ModelFile, find_model
 from segue.upstreams.scripted import MODEL, say
-from tests.checker import Json, StreamChecker
 from tests.integration.clients import Http, Socket
 from tests.integration.gateway import Running, Start, listening
 

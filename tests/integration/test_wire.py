@@ -8,8 +8,8 @@ import pytest
 
 from segue.protocol.ids import parse_response_id
 from segue.protocol.problems import Problem
+from segue.testing.protocol_checker import Json, StreamChecker
 from segue.upstreams.scripted import Call, Fail, Refuse, ScriptedTurn, Text, Truncate, Wait, call, say
-from tests.checker import Json, StreamChecker
 from tests.integration.gateway import Running, Start
 
 USER = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hi"}]}

@@ -10,8 +10,8 @@ import pytest
 
 from segue.protocol.events import FIRST_SEQUENCE_NUMBER, Event, OutputWriter, error_event, http_error, response_event
 from segue.protocol.problems import Problem
-from segue.stores.conformance import sample_id
-from tests.checker import check_error, check_event, parse_json
+from segue.testing.protocol_checker import check_error, check_event, parse_json
+from segue.testing.store_conformance import sample_id
 
 ID = sample_id("turn")
 MSG = f"msg_{ID[13:]}0000"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from segue.protocol.items import parse_input
 from segue.protocol.listing import MAX_LIMIT, Order, Page, paginate, parse_page, show
 from segue.protocol.problems import Problem
-from segue.stores.conformance import sample_id
+from segue.testing.store_conformance import sample_id
 from tests.strategies import any_text, items
 
 ID = sample_id("turn")

@@ -21,8 +21,8 @@ from segue.protocol.responses import (
     encode_response,
     usage,
 )
-from segue.stores.conformance import sample_id
-from tests.checker import check_response, parse_json
+from segue.testing.protocol_checker import check_response, parse_json
+from segue.testing.store_conformance import sample_id
 from tests.strategies import bodies, pretty
 
 ID = sample_id("turn")

@@ -14,8 +14,8 @@ from segue.protocol.items import Item
 from segue.protocol.requests import Settings
 from segue.protocol.responses import Failure, Head, IncompleteDetails, encode_echo, encode_response, usage
 from segue.protocol.turns import Finished, TurnStream
-from segue.stores.conformance import sample_id
-from tests.checker import StreamChecker, Transport, parse_json
+from segue.testing.protocol_checker import StreamChecker, Transport, parse_json
+from segue.testing.store_conformance import sample_id
 
 ID = sample_id("turn")
 PARENT = sample_id("parent")

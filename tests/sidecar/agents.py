@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from urllib.parse import urlsplit
 
-from segue.delta.heads import Line, ReplyHead
+from segue.http.heads import Line, ReplyHead
 from segue.sidecar.listener import Limits, Listener
 from segue.sidecar.request import Request
 

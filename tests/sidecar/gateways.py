@@ -11,14 +11,20 @@ from dataclasses import dataclass, field
 
 from aiohttp import WSMsgType, web
 
-from segue.delta.codec import Base, BaseMiss, Body, decode_document
-from segue.delta.contexts import REPLY_WINDOW_LOG, SOCKET_WINDOW_LOG, ContextError, StreamDecoder, StreamEncoder
-from segue.delta.events import Cancelled, GatewayEvent, LinkFailed, Opened, UploadData, UploadEnded
-from segue.delta.folds import Fold
-from segue.delta.frames import MAX_PACKET_BYTES, SUBPROTOCOL
-from segue.delta.gateway_end import GatewayEnd, Node
-from segue.delta.heads import Line, ReplyHead, RequestHead, values
-from segue.delta.messages import Close, RecordError, RecordReader, encode_record
+from segue.http.heads import Line, ReplyHead, RequestHead, values
+from segue.tunnel.documents import Base, BaseMiss, Body, decode_document
+from segue.tunnel.events import Cancelled, GatewayEvent, LinkFailed, Opened, UploadData, UploadEnded
+from segue.tunnel.folds.fold import Fold
+from segue.tunnel.frames import MAX_PACKET_BYTES, SUBPROTOCOL
+from segue.tunnel.messages import Close, RecordError, RecordReader, encode_record
+from segue.tunnel.server import GatewayEnd, Node
+from segue.tunnel.stream_compression import (
+    REPLY_WINDOW_LOG,
+    SOCKET_WINDOW_LOG,
+    ContextError,
+    StreamDecoder,
+    StreamEncoder,
+)
 
 STREAM = ReplyHead(200, b"OK", (Line(b"Content-Type", b"text/event-stream"),))
 

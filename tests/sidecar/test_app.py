@@ -9,11 +9,20 @@ from urllib.parse import urlsplit
 
 from websockets.asyncio.client import connect
 
-from segue.bench.link import Link, linked
-from segue.bench.provider import Answer, MessageScript, Provider, Script, SocketAnswer, SocketMessage, gzipped, provided
 from segue.config import Config, Route, Server
-from segue.delta.heads import Line
 from segue.gateway.app import serving
+from segue.http.heads import Line
+from segue.testing.link import Link, linked
+from segue.testing.provider import (
+    Answer,
+    MessageScript,
+    Provider,
+    Script,
+    SocketAnswer,
+    SocketMessage,
+    gzipped,
+    provided,
+)
 from segue.upstreams.router import Router, Rule
 from segue.upstreams.scripted import MODEL, ScriptedUpstream
 from tests.sidecar.sidecars import Running, conversation, post, running

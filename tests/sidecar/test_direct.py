@@ -6,11 +6,11 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from segue.bench.provider import Answer, SocketAnswer, provided
-from segue.delta.heads import Line
 from segue.egress.client import Egress
-from segue.egress.routes import Route, RouteTable, parse_target
+from segue.http.heads import Line
+from segue.http.routes import Route, RouteTable, parse_target
 from segue.sidecar.direct import Direct
+from segue.testing.provider import Answer, SocketAnswer, provided
 from tests.sidecar.gateways import fake_gateway
 from tests.sidecar.sidecars import post, running
 

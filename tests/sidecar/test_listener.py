@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.delta.heads import Line, ReplyHead, RequestHead
+from segue.http.heads import Line, ReplyHead, RequestHead
 from segue.sidecar.listener import Limits
 from segue.sidecar.request import Request
 from tests.sidecar.agents import GET, OK, POST, Listening, echo, listening, sized

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from segue.delta.heads import Line, ReplyHead
+from segue.http.heads import Line, ReplyHead
 from segue.sidecar.request import Request
 from tests.sidecar.agents import GET, OK, echo, listening
 

@@ -9,7 +9,7 @@ import httpx2 as httpx
 import pytest
 from openai import AsyncOpenAI, BadRequestError
 
-from segue.delta.heads import Line, ReplyHead
+from segue.http.heads import Line, ReplyHead
 from segue.sidecar.request import Request
 from tests.sidecar.agents import listening
 

@@ -8,12 +8,12 @@ import random
 
 import pytest
 
-from segue.bench.link import linked
-from segue.delta.heads import ReplyHead
-from segue.sidecar import exchanges, session
+from segue.http.heads import ReplyHead
+from segue.sidecar import request_handler, session
 from segue.sidecar.app import Settings
-from segue.sidecar.parking import Bounds
+from segue.sidecar.orphaned_exchanges import Bounds
 from segue.sidecar.session import Patience
+from segue.testing.link import linked
 from tests.sidecar.gateways import Answer, fake_gateway
 from tests.sidecar.sidecars import post, running
 
@@ -109,7 +109,7 @@ async def test_a_gateway_that_takes_nothing_at_all_is_overloaded() -> None:
 async def test_a_reply_too_large_to_keep_is_not_parked_for_long() -> None:
     gate = asyncio.Event()
     pieces = (b"data: 1\n\n", bytes(range(256)) * 100)
-    limits = exchanges.Limits(keep_reply_bytes=200, parking=Bounds(keep_s=60.0))
+    limits = request_handler.Limits(keep_reply_bytes=200, parking=Bounds(keep_s=60.0))
     settings = Settings(gateways=(), patience=Patience(wait_s=60.0), exchanges=limits)
     answer = Answer(pieces=(*pieces, *pieces), gates={1: gate, 3: asyncio.Event()}, head=ReplyHead(200, b"OK", ()))
     async with (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from segue.delta.heads import Line, ReplyHead, RequestHead
+from segue.http.heads import Line, ReplyHead, RequestHead
 from segue.sidecar.stats import RECENT, Stats, Summary, reply_bytes, request_bytes, saved_share
 
 

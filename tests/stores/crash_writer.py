@@ -9,8 +9,8 @@ import asyncio
 import os
 import sys
 
-from segue.stores.conformance import ALICE, NOW, sample_id, sample_record
 from segue.stores.sqlite import SqliteStore
+from segue.testing.store_conformance import ALICE, NOW, sample_id, sample_record
 
 LANES = 6
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from segue.stores.conformance import ALICE, BOB, NOW, sample_id, sample_record
 from segue.stores.memory import MemoryStore
+from segue.testing.store_conformance import ALICE, BOB, NOW, sample_id, sample_record
 
 
 async def test_equal_echoes_are_held_once() -> None:

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from segue.history.records import Link, Record
-from segue.stores.conformance import ALICE, BOB, NOW, link_of, sample_id, sample_record
 from segue.stores.interface import ParentGone, Store
 from segue.stores.memory import MemoryStore
 from segue.stores.sqlite import SqliteStore
+from segue.testing.store_conformance import ALICE, BOB, NOW, link_of, sample_id, sample_record
 
 tenants = st.sampled_from([ALICE, ALICE, ALICE, BOB])
 picks = st.integers(min_value=0, max_value=10_000)

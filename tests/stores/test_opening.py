@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from segue.stores.conformance import sample_record
 from segue.stores.interface import StoreError
 from segue.stores.memory import MemoryStore
 from segue.stores.opening import open_store
 from segue.stores.sqlite import SqliteStore
+from segue.testing.store_conformance import sample_record
 
 
 async def test_memory_url_opens_a_store_in_memory() -> None:

@@ -21,10 +21,10 @@ import msgspec
 import pytest
 
 from segue.history.records import Record
-from segue.stores.conformance import ALICE, NOW, link_of, sample_id, sample_record
 from segue.stores.interface import ParentGone, StoreError
 from segue.stores.sqlite import SqliteStore
 from segue.stores.sqlite_file import Migration, Trace, migrate, migrations, open_database
+from segue.testing.store_conformance import ALICE, NOW, link_of, sample_id, sample_record
 
 TURN_BYTES = 4096
 BUDGET_BYTES = 2 * TURN_BYTES + 1024

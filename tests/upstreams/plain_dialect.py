@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import msgspec
 
-from segue.dialects.fragments import Fragments
 from segue.dialects.interface import Output, Rendered, TurnRequest
-from segue.dialects.sse import SseEvent, write_event
+from segue.dialects.render_cache import Fragments
+from segue.http.sse import SseEvent, write_event
 from segue.protocol.codec import encode
 from segue.protocol.events import Ended, OutputWriter
 from segue.protocol.items import join

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segue import __version__
-from segue.dialects.fragments import Fragments
+from segue.dialects.render_cache import Fragments
 from segue.history.chains import History
 from segue.protocol.events import Ended, Event
 from segue.protocol.ids import ENTROPY_BYTES, new_response_id

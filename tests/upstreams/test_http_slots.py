@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from segue.dialects.fragments import Fragments
+from segue.dialects.render_cache import Fragments
 from segue.history.chains import History, Turn
 from segue.protocol.ids import ENTROPY_BYTES, ResponseId, new_response_id
 from segue.protocol.items import user_message

@@ -15,7 +15,8 @@ from segue.protocol.problems import Problem, Refused
 from segue.protocol.requests import Settings
 from segue.protocol.responses import Failure, encode_echo, usage
 from segue.protocol.turns import Finished, TurnStream
-from segue.stores.conformance import sample_id
+from segue.testing.protocol_checker import StreamChecker, parse_json
+from segue.testing.store_conformance import sample_id
 from segue.upstreams.interface import UpstreamRequest
 from segue.upstreams.scripted import (
     Call,
@@ -30,7 +31,6 @@ from segue.upstreams.scripted import (
     call,
     say,
 )
-from tests.checker import StreamChecker, parse_json
 
 ID = sample_id("turn")
 ECHO = encode_echo(Settings(model="scripted"), store=True)

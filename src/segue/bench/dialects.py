@@ -17,13 +17,13 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from segue.bench.child import Child, launched
+from segue.bench.arms.child import Child, launched
+from segue.bench.arms.providers import AnsweringProvider, answering
+from segue.bench.arms.server import BARE_HISTORY, PROVIDED, Order
 from segue.bench.gateway import make_create, words
-from segue.bench.placement import place
-from segue.bench.providers import AnsweringProvider, answering
-from segue.bench.report import Arm, Figure, Report, TurnFigures, arm, figure, make_report
-from segue.bench.server import BARE_HISTORY, PROVIDED, Order
-from segue.bench.socketclient import connect
+from segue.bench.meters.cpu_affinity import place
+from segue.bench.meters.websocket_client import connect
+from segue.bench.reports.report import Arm, Figure, Report, TurnFigures, arm, figure, make_report
 
 _KB = 1000
 

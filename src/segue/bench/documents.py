@@ -13,10 +13,10 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from segue.bench.prose import Writer
-from segue.bench.replies import compact
-from segue.bench.report import Figure, figure
-from segue.delta.codec import Base, Body, decode_document, encode_document
+from segue.bench.reports.report import Figure, figure
+from segue.bench.workloads.prose import Writer
+from segue.testing.replies import compact
+from segue.tunnel.documents import Base, Body, decode_document, encode_document
 
 KB = 1000
 MB = 1000 * KB

@@ -24,16 +24,17 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from segue.bench.prose import Writer
-from segue.bench.report import Report, TurnFigures, arm, figure, make_report
-from segue.bench.tiny_model import BENCHED, write_tiny_model
+from segue.bench.reports.report import Report, TurnFigures, arm, figure, make_report
+from segue.bench.workloads.prose import Writer
+from segue.engine import ModelFile
+from segue.engine.upstream import LocalUpstream
 from segue.history.chains import History, Turn, path
 from segue.protocol.events import Ended, Event
 from segue.protocol.ids import ENTROPY_BYTES, new_response_id
 from segue.protocol.items import Item, user_message
 from segue.protocol.requests import Settings
+from segue.testing.tiny_model import BENCHED, write_tiny_model
 from segue.upstreams.interface import UpstreamRequest
-from segue.upstreams.local import LocalUpstream, ModelFile
 
 FULL, WARM, CONTINUED, MEMORY, DISK = "full prefill", "warm prefix", "continuation", "restore memory", "restore disk"
 #: Without the promise that what is computed together changes no answer: the fastest way to read a prompt.

@@ -22,11 +22,11 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from segue.bench.child import Child, launched
-from segue.bench.placement import allow_open_files, place
-from segue.bench.report import Arm, Figure, Report, TurnFigures, arm, figure, make_report
-from segue.bench.server import BURST, FRAMING_EVENTS, PACED, STAMPED, TICKED, Order
-from segue.bench.socketclient import Received, Socket, connect
+from segue.bench.arms.child import Child, launched
+from segue.bench.arms.server import BURST, FRAMING_EVENTS, PACED, STAMPED, TICKED, Order
+from segue.bench.meters.cpu_affinity import allow_open_files, place
+from segue.bench.meters.websocket_client import Received, Socket, connect
+from segue.bench.reports.report import Arm, Figure, Report, TurnFigures, arm, figure, make_report
 
 CPU_BUDGET_MS = 0.5
 DEPTH_BUDGET = 1.3

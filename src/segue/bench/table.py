@@ -19,12 +19,12 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from segue.bench.baselines import Baseline, cost
-from segue.bench.meter import Carried, Meter, metered
-from segue.bench.player import PlayedTurn, play
-from segue.bench.provider import Provider, provided, replying, replying_to_messages
-from segue.bench.report import Arm, Figure, Report, TurnFigures, arm, figure, make_report
-from segue.bench.sessions import Session, SessionTurn
+from segue.bench.arms.baselines import Baseline, cost
+from segue.bench.arms.player import PlayedTurn, play
+from segue.bench.meters.tcp import Carried, Meter, metered
+from segue.bench.reports.report import Arm, Figure, Report, TurnFigures, arm, figure, make_report
+from segue.testing.provider import Provider, provided, replying, replying_to_messages
+from segue.testing.recorded_session import RecordedSession, RecordedTurn
 
 RAW = "raw"
 COMPUTED: tuple[Baseline, ...] = ("gzip", "zstd", "permessage-deflate")
@@ -70,7 +70,7 @@ class Played(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def measure(
-    session: Session, paths: Mapping[str, OpenWay], *, rounds: int = ROUNDS, console: Console | None = None
+    session: RecordedSession, paths: Mapping[str, OpenWay], *, rounds: int = ROUNDS, console: Console | None = None
 ) -> Report:
     """Play the session on each path and compute the rest."""
     played: dict[str, list[Played]] = {name: [] for name in paths}
@@ -96,7 +96,7 @@ async def measure(
     return make_report(ordered, settings, [*_figures(session, ordered), *_played_figures(played, len(session.turns))])
 
 
-async def play_once(session: Session, path: OpenWay) -> Played:
+async def play_once(session: RecordedSession, path: OpenWay) -> Played:
     """Play the session once and check that the provider got it to the byte."""
     carried: list[Carried] = []
     cpu_s: list[Mapping[str, float]] = []
@@ -125,7 +125,7 @@ def _spent_s(before: Mapping[str, float], after: Mapping[str, float]) -> float |
     return sum(after.values()) - sum(before.values()) if after else None
 
 
-def _turn_figures(turn: SessionTurn, carried: Carried, played: PlayedTurn, cpu_s: float | None) -> TurnFigures:
+def _turn_figures(turn: RecordedTurn, carried: Carried, played: PlayedTurn, cpu_s: float | None) -> TurnFigures:
     return TurnFigures(
         bytes_up_payload=len(turn.body),
         bytes_up_wire=carried.up_bytes,
@@ -136,7 +136,7 @@ def _turn_figures(turn: SessionTurn, carried: Carried, played: PlayedTurn, cpu_s
     )
 
 
-def _check(session: Session, provider: Provider) -> None:
+def _check(session: RecordedSession, provider: Provider) -> None:
     if session.transport == "websocket":
         got = [message.data for message in provider.messages]
     else:
@@ -162,14 +162,14 @@ def _median(turns: Sequence[TurnFigures]) -> TurnFigures:
     return TurnFigures(**fields)
 
 
-def _computed(name: Baseline, session: Session) -> list[TurnFigures]:
+def _computed(name: Baseline, session: RecordedSession) -> list[TurnFigures]:
     return [
         TurnFigures(bytes_up_payload=len(turn.body), bytes_up_wire=carried.up_bytes, bytes_down_wire=carried.down_bytes)
         for turn, carried in zip(session.turns, cost(name, session), strict=True)
     ]
 
 
-def _figures(session: Session, arms: Sequence[Arm]) -> list[Figure]:
+def _figures(session: RecordedSession, arms: Sequence[Arm]) -> list[Figure]:
     ratios = {one.name: one.totals.bytes_up_wire / session.bound for one in arms if one.totals.bytes_up_wire}
     bound = figure("zstd of the first body and of all news", [session.bound / KB], "KB")
     return [bound, *(figure(f"{name}: bytes up / bound", [ratio], "x") for name, ratio in ratios.items())]

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from segue.bench import dialects
 from segue.bench.gateway import measure, render
-from segue.bench.report import write
+from segue.bench.reports.report import write
 from segue.cli.loop import run
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from rich.console import Console
 
 from segue.bench.engine import LENGTHS, QUICK_LENGTHS, TINY, measure, render
-from segue.bench.engine_plot import to_svg
-from segue.bench.report import write
+from segue.bench.reports.engine_plot import to_svg
+from segue.bench.reports.report import write
 from segue.cli.loop import run
 from segue.config import spin_less
-from segue.upstreams.local import MODEL_NAME, find_model, why_no_engine, why_unavailable
+from segue.engine import MODEL_NAME, find_model, why_no_engine, why_unavailable
 
 
 def run_bench_engine(

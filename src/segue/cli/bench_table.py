@@ -8,14 +8,15 @@ from pathlib import Path
 from msgspec.structs import replace
 from rich.console import Console
 
-from segue.bench.clients import Kind
+from segue.bench.arms.tunnelled import COLD, WARM, first_request, sidecar_path, warmed
 from segue.bench.documents import SIZES, measure_documents
-from segue.bench.report import write
-from segue.bench.sessions import Session, make_session
+from segue.bench.reports.report import write
 from segue.bench.table import QUICK_ROUNDS, RAW, ROUNDS, measure, render, straight_path
-from segue.bench.trace import TraceError, read_trace
-from segue.bench.tunnelled import COLD, WARM, first_request, sidecar_path, warmed
+from segue.bench.workloads.clients import Kind
+from segue.bench.workloads.sessions import make_session
+from segue.bench.workloads.trace import TraceError, read_trace
 from segue.cli.loop import run
+from segue.testing.recorded_session import RecordedSession
 
 
 def run_bench_table(session: Kind, *, turns: int, quick: bool, trace: Path | None, json_file: Path | None) -> int:
@@ -41,12 +42,12 @@ def run_bench_table(session: Kind, *, turns: int, quick: bool, trace: Path | Non
     return 0
 
 
-def _generated(kind: Kind, turns: int) -> tuple[Session, Session]:
+def _generated(kind: Kind, turns: int) -> tuple[RecordedSession, RecordedSession]:
     """Return a session, and an earlier one of the same agent at another task."""
     return make_session(kind, turns=turns), make_session(kind, turns=turns, task=1)
 
 
-def _recorded(trace: Path) -> tuple[Session, Session]:
+def _recorded(trace: Path) -> tuple[RecordedSession, RecordedSession]:
     """Return a session, and as an earlier one its first request: there is no other of the same agent."""
     session = read_trace(trace)
     return session, first_request(session)

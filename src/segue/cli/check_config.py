@@ -10,8 +10,8 @@ from rich.table import Table
 
 from segue.cli.serve import find_config
 from segue.config import Config, ConfigError, UpstreamConfig, load, without_secrets
-from segue.egress.routes import RouteTable
-from segue.gateway.wiring import build_router, build_routes
+from segue.gateway.bootstrap import build_router, build_routes
+from segue.http.routes import RouteTable
 from segue.stores.opening import check_url
 
 

@@ -20,14 +20,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from segue.bench.conversation import MeasuredTurn, Plan, Question, Way, continuing, hold, resending, total
-from segue.bench.meter import metered
-from segue.bench.report import TurnFigures, write_report
+from segue.bench.arms.conversation import MeasuredTurn, Plan, Question, Way, continuing, hold, resending, total
+from segue.bench.meters.tcp import metered
+from segue.bench.reports.report import TurnFigures, write_report
 from segue.cli.loop import run
 from segue.config import Config, Server, UpstreamConfig
+from segue.engine import MODEL_NAME as LOCAL_MODEL
 from segue.gateway.app import serving
-from segue.gateway.wiring import why_no_local_model
-from segue.upstreams.local import MODEL_NAME as LOCAL_MODEL
+from segue.gateway.bootstrap import why_no_local_model
 from segue.upstreams.scripted import MODEL as SCRIPTED
 
 #: Replies are short, so that the demo measures continuation rather than a small machine's patience.

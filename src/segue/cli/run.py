@@ -26,11 +26,11 @@ from segue.cli.loop import run
 from segue.cli.serve import find_config
 from segue.cli.sidecar import load_sidecar, settings_of
 from segue.config import Config, ConfigError, Key, child_environment, replaced_variables
-from segue.sidecar.agents import Launch, pointed_at
+from segue.engine import Unavailable
+from segue.sidecar.agent_environment import Launch, pointed_at
 from segue.sidecar.app import Settings, Sidecar
 from segue.sidecar.stats import Report, saved_share
 from segue.stores.interface import StoreError
-from segue.upstreams.local import Unavailable
 
 _NOT_FOUND = 127
 _NOT_EXECUTABLE = 126

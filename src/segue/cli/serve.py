@@ -10,9 +10,9 @@ from pathlib import Path
 
 from segue.cli.loop import run
 from segue.config import Config, ConfigError, load
+from segue.engine import Unavailable
 from segue.gateway.app import Gateway
 from segue.stores.interface import StoreError
-from segue.upstreams.local import Unavailable
 
 DEFAULT_FILE = Path("segue.toml")
 

@@ -17,11 +17,11 @@ from segue.cli.loop import run
 from segue.cli.serve import find_config
 from segue.config import Config, ConfigError, cache_directory, load
 from segue.config import Sidecar as SidecarConfig
-from segue.sidecar import dialing, exchanges, listener
+from segue.sidecar import connector, listener, request_handler
 from segue.sidecar.app import Settings, Sidecar
-from segue.sidecar.parking import Bounds
+from segue.sidecar.base_cache import ShelfLimits
+from segue.sidecar.orphaned_exchanges import Bounds
 from segue.sidecar.session import Patience
-from segue.sidecar.shelf import ShelfLimits
 
 _ADDRESS = re.compile(r"(?:(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]]*):)?(?P<port>[0-9]{1,5})")
 
@@ -76,7 +76,7 @@ def settings_of(config: SidecarConfig) -> Settings:
         origins=tuple(config.origins),
         direct=config.direct,
         cache=cache_directory(config),
-        dialing=dialing.Settings(key=config.key, cafile=config.cafile, connect_s=config.connect_timeout_s),
+        dialing=connector.Settings(key=config.key, cafile=config.cafile, connect_s=config.connect_timeout_s),
         patience=Patience(wait_s=config.patience_s, give_up_s=config.give_up_s),
         listener=listener.Limits(
             max_body_bytes=config.max_body_bytes,
@@ -84,7 +84,7 @@ def settings_of(config: SidecarConfig) -> Settings:
             max_held_bytes=config.max_held_bytes,
             max_connections=config.max_connections,
         ),
-        exchanges=exchanges.Limits(max_message_bytes=config.max_body_bytes, parking=Bounds(keep_s=config.park_s)),
+        exchanges=request_handler.Limits(max_message_bytes=config.max_body_bytes, parking=Bounds(keep_s=config.park_s)),
         shelf=ShelfLimits(memory_bytes=config.memory_bytes, disk_bytes=config.disk_bytes),
     )
 

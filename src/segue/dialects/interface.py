@@ -20,9 +20,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from segue.dialects.fragments import Fragments
-from segue.dialects.sse import SseEvent
+from segue.dialects.render_cache import Fragments
 from segue.history.chains import History
+from segue.http.sse import SseEvent
 from segue.protocol.codec import encode
 from segue.protocol.events import Ended, Event
 from segue.protocol.ids import ResponseId

@@ -15,15 +15,15 @@ from typing import Final, Self
 
 import httpcore
 
-from segue.delta.heads import Kind, ReplyHead, RequestHead, end_to_end
 from segue.egress.errors import NETWORK_ERRORS, EgressError, egress_error
 from segue.egress.inprocess import Factory, connect_in_process
 from segue.egress.limits import Limits
 from segue.egress.network import client_tls, connect
 from segue.egress.pool import Lease, Pool
 from segue.egress.reply import Reply
-from segue.egress.routes import SELF, Resolved, Target, Where
 from segue.egress.websocket import Socket, handshake, is_accepted
+from segue.http.heads import Kind, ReplyHead, RequestHead, end_to_end
+from segue.http.routes import SELF, Resolved, Target, Where
 
 _NOTHING: Final[Mapping[str, object]] = {}
 

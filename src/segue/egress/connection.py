@@ -15,7 +15,7 @@ from typing import Final
 import h11
 import httpcore
 
-from segue.delta.heads import Line, ReplyHead
+from segue.http.heads import Line, ReplyHead
 
 _READ_BYTES: Final = 64 * 1024
 #: A body goes out in pieces, so that encrypting 64 MB does not hold up everybody else.

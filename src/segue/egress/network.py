@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpcore
 
-from segue.egress.routes import Target
+from segue.http.routes import Target
 
 
 def client_tls(cafile: Path | None = None) -> ssl.SSLContext:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
-from segue.delta.heads import ReplyHead, end_to_end
-from segue.egress.decoding import DecodingError, decoder_for
 from segue.egress.errors import NETWORK_ERRORS, EgressError, egress_error
 from segue.egress.pool import Lease
+from segue.http.content_decoding import DecodingError, decoder_for
+from segue.http.heads import ReplyHead, end_to_end
 
 _LENGTH: Final = frozenset({b"content-length"})
 _NO_CONTENT: Final = frozenset({204, 304})

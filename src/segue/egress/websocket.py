@@ -17,11 +17,11 @@ from wsproto.connection import CLIENT, Connection, ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
 from wsproto.frame_protocol import CloseReason
 
-from segue.delta.heads import Line, ReplyHead, end_to_end, values
-from segue.delta.messages import Close, Message
 from segue.egress.errors import NETWORK_ERRORS, EgressError, egress_error
 from segue.egress.limits import Limits
 from segue.egress.pool import Lease
+from segue.http.heads import Line, ReplyHead, end_to_end, values
+from segue.tunnel.messages import Close, Message
 
 #: What a close frame never carries (RFC 6455, 7.4.1): no close frame came; and TLS failed.
 CUT: Final = 1006

@@ -1,6 +1,6 @@
 """Who may talk to the gateway: host names, web origins, API keys, and what only this machine may see.
 
-Hosts and origins are judged as the sidecar judges them (`segue.delta.origins`). Keys are compared in constant time, as
+Hosts and origins are judged as the sidecar judges them (`segue.http.origins`). Keys are compared in constant time, as
 SHA-256 digests; the key itself is nowhere kept or logged. The decisions are pure functions of headers and addresses.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 from segue.config import Config, Key
-from segue.delta.origins import Admission, host_name, is_loopback
+from segue.http.origins import Admission, host_name, is_loopback
 from segue.protocol.problems import Problem, quoted
 from segue.upstreams.interface import Secret
 

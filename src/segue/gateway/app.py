@@ -20,16 +20,17 @@ from aiohttp import web
 from segue.config import Config, Listener, Server
 from segue.egress.client import Egress
 from segue.egress.limits import Limits as EgressLimits
+from segue.engine.upstream import LocalUpstream
 from segue.gateway.access import Access
-from segue.gateway.executor import Executor
-from segue.gateway.faces import Face, face_of
-from segue.gateway.http import Routes
-from segue.gateway.keeping import Keeper, Settings
-from segue.gateway.metrics import Metrics
-from segue.gateway.parking import Parking
-from segue.gateway.tunnel import EPOCH_BYTES, Tunnel
-from segue.gateway.websocket import Connection
-from segue.gateway.wiring import build_router, build_routes
+from segue.gateway.admin.metrics import Metrics
+from segue.gateway.api.routes import Routes
+from segue.gateway.api.websocket import Connection
+from segue.gateway.bootstrap import build_router, build_routes
+from segue.gateway.listener_profile import Face, face_of
+from segue.gateway.tunnel.endpoint import EPOCH_BYTES, Tunnel
+from segue.gateway.turns.background import Keeper, Settings
+from segue.gateway.turns.executor import Executor
+from segue.gateway.turns.grace_period import Parking
 from segue.history.cache import Cache
 from segue.protocol.lanes import Profile
 from segue.stores.claims import MemoryClaims
@@ -38,7 +39,6 @@ from segue.stores.interface import Store, StoreError
 from segue.stores.opening import open_store
 from segue.upstreams.http import HttpUpstream
 from segue.upstreams.interface import Upstream
-from segue.upstreams.local import LocalUpstream
 from segue.upstreams.router import Router
 
 _log = logging.getLogger("segue.gateway")

@@ -16,17 +16,17 @@ from typing import Self
 
 import msgspec
 
-from segue.delta.heads import Line, ReplyHead
 from segue.egress.client import Egress
-from segue.sidecar import dialing, exchanges, listener
+from segue.http.heads import Line, ReplyHead
+from segue.sidecar import connector, listener, request_handler
+from segue.sidecar.base_cache import Shelf, ShelfLimits
 from segue.sidecar.direct import Direct
-from segue.sidecar.exchanges import Exchanges
 from segue.sidecar.listener import Listener
 from segue.sidecar.request import Request
+from segue.sidecar.request_handler import Exchanges
 from segue.sidecar.session import Patience
-from segue.sidecar.shelf import Shelf, ShelfLimits
+from segue.sidecar.sessions import Tunnel
 from segue.sidecar.stats import Report, Stats
-from segue.sidecar.tunnel import Tunnel
 
 #: Where the listener tells what has been counted; all other targets are the agents' own.
 STATS_PATH = b"/segue/stats"
@@ -45,10 +45,10 @@ class Settings:
     cache: Path | None = None
     """Where bases are kept for the next start; None: nowhere."""
     save_every_s: float = 5.0
-    dialing: dialing.Settings = field(default_factory=dialing.Settings)
+    dialing: connector.Settings = field(default_factory=connector.Settings)
     patience: Patience = field(default_factory=Patience)
     listener: listener.Limits = field(default_factory=listener.Limits)
-    exchanges: exchanges.Limits = field(default_factory=exchanges.Limits)
+    exchanges: request_handler.Limits = field(default_factory=request_handler.Limits)
     shelf: ShelfLimits = field(default_factory=ShelfLimits)
 
 

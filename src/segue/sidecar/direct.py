@@ -10,14 +10,14 @@ from collections.abc import Coroutine
 from contextlib import aclosing
 from typing import TypeVar
 
-from segue.delta.messages import Close
 from segue.egress.client import Egress
 from segue.egress.errors import EgressError
 from segue.egress.reply import Reply
-from segue.egress.routes import Refusal, Resolved, RouteTable, route_table
 from segue.egress.websocket import CUT, Socket
+from segue.http.routes import Refusal, Resolved, RouteTable, route_table
+from segue.sidecar.agent_transport import AgentGone
 from segue.sidecar.request import Request
-from segue.sidecar.wire import AgentGone
+from segue.tunnel.messages import Close
 
 T = TypeVar("T")
 

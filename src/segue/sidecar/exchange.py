@@ -1,7 +1,7 @@
 """One exchange as it goes through the tunnel: what has come back of it, whoever waits for that, and how it ended.
 
 It outlives links, and for a while its agent. What was provably not forwarded is opened once more when its session could
-not take it. Not here: agents (`segue.sidecar.exchanges`).
+not take it. Not here: agents (`segue.sidecar.request_handler`).
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeAlias
 
-from segue.delta.codec import Base
-from segue.delta.events import BaseMissed, ExchangeReset, OutcomeUnknown, ReplyData, ReplyEnded, ReplyStarted, Writable
-from segue.delta.heads import ReplyHead
-from segue.delta.sidecar_end import Request, SidecarEnd
+from segue.http.heads import ReplyHead
 from segue.sidecar.reply_log import ReplyLog
 from segue.sidecar.session import ExchangeEvent, Session, Verdict
-from segue.sidecar.tunnel import Tunnel
+from segue.sidecar.sessions import Tunnel
+from segue.tunnel.client import Request, SidecarEnd
+from segue.tunnel.documents import Base
+from segue.tunnel.events import BaseMissed, ExchangeReset, OutcomeUnknown, ReplyData, ReplyEnded, ReplyStarted, Writable
 
 #: How an exchange ended: in good order, or why not. A verdict: it was given up before it could be forwarded.
 Over: TypeAlias = ReplyEnded | ExchangeReset | OutcomeUnknown | Verdict

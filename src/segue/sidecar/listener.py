@@ -1,7 +1,7 @@
 """The sidecar's local HTTP/1.1 server: it behaves like the provider, and hands every request to one handler.
 
 It knows connections: how many there may be, how long they may take, how much may be in memory, what follows what.
-Requests of one connection are answered in order. Not here: reading bytes (`segue.sidecar.reader`), answering
+Requests of one connection are answered in order. Not here: reading bytes (`segue.sidecar.request_reader`), answering
 (`segue.sidecar.request`), and where the answer comes from, which is the handler's.
 """
 
@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 import h11
 
-from segue.delta.failures import failure_reply
-from segue.delta.origins import Admission
-from segue.sidecar.reader import ContinueAwaited, Received, RequestReader
+from segue.http.error_replies import failure_reply
+from segue.http.origins import Admission
+from segue.http.request_rules import Refusal
+from segue.sidecar.agent_transport import AgentGone, Wire
 from segue.sidecar.request import Request
-from segue.sidecar.rules import Refusal
-from segue.sidecar.wire import AgentGone, Wire
+from segue.sidecar.request_reader import ContinueAwaited, Received, RequestReader
 
 _log = logging.getLogger("segue.sidecar")
 

@@ -14,12 +14,12 @@ from typing import Final, Literal
 import h11
 from wsproto.utilities import generate_accept_token
 
-from segue.delta.failures import FailureCode, failure_reply
-from segue.delta.heads import Kind, Line, ReplyHead, RequestHead, end_to_end, values
-from segue.delta.messages import Close, Message
-from segue.sidecar.reader import Received
-from segue.sidecar.websocket import MessageFrames
-from segue.sidecar.wire import AgentGone, Wire
+from segue.http.error_replies import FailureCode, failure_reply
+from segue.http.heads import Kind, Line, ReplyHead, RequestHead, end_to_end, values
+from segue.sidecar.agent_transport import AgentGone, Wire
+from segue.sidecar.request_reader import Received
+from segue.sidecar.websocket_frames import MessageFrames
+from segue.tunnel.messages import Close, Message
 
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")

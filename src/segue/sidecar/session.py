@@ -2,7 +2,7 @@
 
 A session looks for its gateway again whenever a link is lost, first at the address the node gave of itself, then at the
 others in order, with waits that grow. It says at any time whether waiting for it is worth while. Not here: what an
-exchange is (`segue.sidecar.exchange`), and which session is the one for new exchanges (`segue.sidecar.tunnel`).
+exchange is (`segue.sidecar.exchange`), and which session is the one for new exchanges (`segue.sidecar.sessions`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,20 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
-from segue.delta.events import (
+from segue.http.error_replies import FailureCode
+from segue.sidecar.backoff import delay_s, refused_delay_s
+from segue.sidecar.connector import (
+    RefusedError,
+    Settings,
+    Socket,
+    UnreachableError,
+    dialed,
+    frame_bytes,
+    tunnel_url,
+)
+from segue.sidecar.stats import Stats
+from segue.tunnel.client import SidecarEnd
+from segue.tunnel.events import (
     BaseMissed,
     ExchangeReset,
     GoneAway,
@@ -29,19 +42,6 @@ from segue.delta.events import (
     Welcomed,
     Writable,
 )
-from segue.delta.failures import FailureCode
-from segue.delta.sidecar_end import SidecarEnd
-from segue.sidecar.backoff import delay_s, refused_delay_s
-from segue.sidecar.dialing import (
-    RefusedError,
-    Settings,
-    Socket,
-    UnreachableError,
-    dialed,
-    frame_bytes,
-    tunnel_url,
-)
-from segue.sidecar.stats import Stats
 
 _log = logging.getLogger("segue.sidecar")
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 import msgspec
 
-from segue.delta.heads import ReplyHead, RequestHead
+from segue.http.heads import ReplyHead, RequestHead
 
 #: How many exchanges are remembered for the live view.
 RECENT = 20

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from segue.dialects.errors import ProviderError, code_of, read_error
+from segue.dialects.provider_errors import ProviderError, code_of, read_error
 from segue.protocol.problems import Code, Problem
 from segue.upstreams.retries import Failed, read_retry_after
 

@@ -23,9 +23,9 @@ import aiohttp
 import msgspec
 
 from segue import __version__
-from segue.dialects.fragments import Fragments
 from segue.dialects.interface import Decoder, Dialect, Rendered
-from segue.dialects.sse import MAX_EVENT_BYTES, SseReader
+from segue.dialects.render_cache import Fragments
+from segue.http.sse import MAX_EVENT_BYTES, SseReader
 from segue.protocol.events import Ended, Event
 from segue.protocol.problems import Code, Problem, Refused
 from segue.protocol.responses import Failure

@@ -1,0 +1,3 @@
+"""The ways that a workload can take, which a benchmark compares."""
+
+from __future__ import annotations

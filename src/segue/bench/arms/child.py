@@ -1,0 +1,76 @@
+"""Starting what is measured as a child process and asking it what it has used. What it runs: `server`, `ends`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from segue.bench.arms.server import Ready, Usage
+
+_STOP_S = 10.0
+
+
+class ChildError(RuntimeError):
+    """The server process ended when it should not have; what it said is on stderr."""
+
+
+class Child:
+    """A running server."""
+
+    def __init__(self, process: asyncio.subprocess.Process, ready: Ready) -> None:
+        self._process = process
+        self.host = ready.host
+        self.port = ready.port
+        self.loop = ready.loop
+
+    async def usage(self) -> Usage:
+        """Ask what the process has used up to now."""
+        return await self._ask(b"usage\n")
+
+    async def settled(self) -> Usage:
+        """As `usage`, after the process has collected its garbage: for memory."""
+        return await self._ask(b"settle\n")
+
+    async def _ask(self, command: bytes) -> Usage:
+        assert self._process.stdin is not None, "the child was started with a pipe"
+        self._process.stdin.write(command)
+        return msgspec.json.decode(await _read_line(self._process), type=Usage)
+
+
+@asynccontextmanager
+async def launched(order: msgspec.Struct, module: str = "segue.bench.arms.server") -> AsyncIterator[Child]:
+    """Run what a module makes of an order around a block; at the end it drains and closes what it has open."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        module,
+        msgspec.json.encode(order).decode(),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield Child(process, msgspec.json.decode(await _read_line(process), type=Ready))
+    finally:
+        await _stop(process)
+
+
+async def _read_line(process: asyncio.subprocess.Process) -> bytes:
+    assert process.stdout is not None, "the child was started with a pipe"
+    line = await process.stdout.readline()
+    if not line:
+        raise ChildError(f"the server under test ended with status {await process.wait()}")
+    return line
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    assert process.stdin is not None, "the child was started with a pipe"
+    process.stdin.close()
+    try:
+        await asyncio.wait_for(process.wait(), _STOP_S)
+    except TimeoutError:
+        process.kill()
+        await process.wait()

@@ -1,0 +1,193 @@
+"""One conversation with a model, held over one transport and measured turn by turn.
+
+Two ways to hold it, which are the two ends of what this product is about: `resend` sends everything again in each HTTP
+request, `continue` sends only what is new over one WebSocket. Both get the same questions and, from a deterministic
+model, the same answers. The client here is a plain one, made to be measured; it recovers from nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+import aiohttp
+import msgspec
+
+from segue.bench.meters.tcp import Meter
+
+_TERMINAL = frozenset({"response.completed", "response.incomplete", "response.failed", "error"})
+
+
+class Question(msgspec.Struct, frozen=True):
+    """What the user says in one turn; `about` is put before it and is not shown."""
+
+    text: str
+    about: str = ""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """The conversation to hold."""
+
+    model: str
+    instructions: str
+    questions: tuple[Question, ...]
+    max_output_tokens: int
+
+
+class MeasuredTurn(msgspec.Struct, frozen=True):
+    """One turn: bytes sent as payload (the JSON) and on the wire (everything TCP carried), times in seconds."""
+
+    bytes_up_payload: int
+    bytes_up_wire: int
+    bytes_down_wire: int
+    ttft_s: float
+    time_s: float
+    input_tokens: int
+    output_tokens: int
+    reply: str
+
+
+class ConversationError(RuntimeError):
+    """The gateway answered with an error."""
+
+
+class Way(Protocol):
+    """A way to hold a conversation: sends one turn and yields its events."""
+
+    def turn(self, body: dict[str, Any], item: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        """Send `item` on top of what was said before; `body` holds the settings."""
+
+    #: Length of the JSON that the last turn sent.
+    payload_bytes: int
+
+
+class Resend:
+    """Everything again in every request: what a stateless API asks for."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session = session
+        self._url = f"{url}/v1/responses"
+        self._items: list[dict[str, Any]] = []
+        self.payload_bytes = 0
+
+    async def turn(self, body: dict[str, Any], item: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        """POST the whole conversation and read the SSE stream."""
+        self._items.append(item)
+        data = json.dumps({**body, "stream": True, "input": self._items}).encode()
+        self.payload_bytes = len(data)
+        headers = {"Content-Type": "application/json"}
+        async with self._session.post(self._url, data=data, headers=headers) as response:
+            if response.status != 200:  # noqa: PLR2004 - the one good status
+                raise ConversationError(await response.text())
+            async for line in response.content:
+                if not line.startswith(b"data: {"):
+                    continue
+                event = json.loads(line[6:])
+                if event["type"] in _TERMINAL:
+                    self._items += event["response"]["output"]
+                yield event
+
+
+class Continue:
+    """Only what is new, and the id of the response before it, over one WebSocket."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket = socket
+        self._previous: str | None = None
+        self.payload_bytes = 0
+
+    async def turn(self, body: dict[str, Any], item: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        """Send the new item and read events up to the terminal one."""
+        message = {"type": "response.create", **body, "input": [item]}
+        if self._previous is not None:
+            message["previous_response_id"] = self._previous
+        text = json.dumps(message)
+        self.payload_bytes = len(text.encode())
+        await self._socket.send_str(text)
+        while True:
+            event = json.loads(await self._socket.receive_str())
+            if event["type"] in _TERMINAL:
+                self._previous = event.get("response", {}).get("id")
+                yield event
+                return
+            yield event
+
+
+@asynccontextmanager
+async def resending(url: str) -> AsyncIterator[Way]:
+    """Open the HTTP way."""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session:
+        yield Resend(session, url)
+
+
+@asynccontextmanager
+async def continuing(url: str) -> AsyncIterator[Way]:
+    """Open the WebSocket way."""
+    timeout = aiohttp.ClientTimeout(total=None)
+    async with aiohttp.ClientSession(timeout=timeout) as session, session.ws_connect(f"{url}/v1/responses") as socket:
+        yield Continue(socket)
+
+
+async def hold(plan: Plan, way: Way, meter: Meter, on_text: Callable[[int, str], None]) -> AsyncIterator[MeasuredTurn]:
+    """Hold the conversation and yield each turn as it ends; `on_text` gets the text as it streams."""
+    body = {
+        "model": plan.model,
+        "instructions": plan.instructions,
+        "max_output_tokens": plan.max_output_tokens,
+        "temperature": 0,
+        "store": False,
+    }
+    for index, question in enumerate(plan.questions):
+        yield await _one_turn(body, question, index, way, meter, on_text)
+
+
+async def _one_turn(
+    body: dict[str, Any],
+    question: Question,
+    index: int,
+    way: Way,
+    meter: Meter,
+    on_text: Callable[[int, str], None],
+) -> MeasuredTurn:
+    up, down, begun = meter.up_bytes, meter.down_bytes, time.perf_counter()
+    first: float | None = None
+    texts: list[str] = []
+    last: dict[str, Any] = {}
+    item = {"type": "message", "role": "user", "content": question.about + question.text}
+    async for event in way.turn(body, item):
+        last = event
+        if event["type"] == "response.output_text.delta":
+            first = time.perf_counter() if first is None else first
+            texts.append(event["delta"])
+            on_text(index, event["delta"])
+    ended = time.perf_counter()
+    if last.get("type") not in {"response.completed", "response.incomplete"}:
+        raise ConversationError(json.dumps(last))
+    used = last["response"]["usage"]
+    return MeasuredTurn(
+        bytes_up_payload=way.payload_bytes,
+        bytes_up_wire=meter.up_bytes - up,
+        bytes_down_wire=meter.down_bytes - down,
+        ttft_s=(first or ended) - begun,
+        time_s=ended - begun,
+        input_tokens=used["input_tokens"],
+        output_tokens=used["output_tokens"],
+        reply="".join(texts),
+    )
+
+
+def total(turns: Sequence[MeasuredTurn]) -> MeasuredTurn:
+    """Add up a conversation; texts are left out."""
+    return MeasuredTurn(
+        bytes_up_payload=sum(turn.bytes_up_payload for turn in turns),
+        bytes_up_wire=sum(turn.bytes_up_wire for turn in turns),
+        bytes_down_wire=sum(turn.bytes_down_wire for turn in turns),
+        ttft_s=sum(turn.ttft_s for turn in turns),
+        time_s=sum(turn.time_s for turn in turns),
+        input_tokens=sum(turn.input_tokens for turn in turns),
+        output_tokens=sum(turn.output_tokens for turn in turns),
+        reply="",
+    )

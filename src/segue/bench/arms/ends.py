@@ -1,0 +1,85 @@
+"""The two ends of the tunnel, each in a process of its own, so that their CPU time is all theirs.
+
+`python -m segue.bench.arms.ends ORDER` runs what the order (JSON) says: a gateway whose tunnel forwards to a provider,
+or a sidecar, which is ready when it has its link. Asked and stopped as `server` is. Not here: starting them (`child`)
+and what goes through them (`tunnelled`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeAlias
+from urllib.parse import urlsplit
+
+import msgspec
+
+from segue.bench.arms.server import run_process
+from segue.config import Config, Route, Server
+from segue.gateway.app import serving
+from segue.sidecar.app import Settings, Sidecar
+from segue.upstreams.router import Router, Rule
+from segue.upstreams.scripted import MODEL, ScriptedUpstream
+
+#: Where providers have their APIs: every request goes to the provider, none to the gateway's own API.
+PATHS = ("/v1", "/v1beta")
+_LOOK_EVERY_S = 0.005
+
+
+class GatewayOrder(msgspec.Struct, frozen=True, tag="gateway"):
+    """A gateway before the provider at this URL."""
+
+    provider: str
+
+
+class SidecarOrder(msgspec.Struct, frozen=True, tag="sidecar"):
+    """A sidecar of the gateway at this URL, with its bases in a folder, or nowhere."""
+
+    gateway: str
+    cache: str | None = None
+
+
+EndOrder: TypeAlias = GatewayOrder | SidecarOrder
+
+
+@asynccontextmanager
+async def run_gateway(order: GatewayOrder) -> AsyncIterator[tuple[str, int]]:
+    """Run a gateway around a block; yields where it listens."""
+    routes = [Route(path=path, target=order.provider) for path in PATHS]
+    router = Router([Rule(ScriptedUpstream(), (MODEL,))])
+    async with serving(Config(server=Server(port=0, store="memory:"), route=routes), router) as (_, url):
+        yield _address(url)
+
+
+@asynccontextmanager
+async def run_sidecar(order: SidecarOrder) -> AsyncIterator[tuple[str, int]]:
+    """Run a sidecar around a block, from when it has its link."""
+    cache = None if order.cache is None else Path(order.cache)
+    async with Sidecar(Settings(gateways=(order.gateway,), cache=cache)) as sidecar:
+        while sidecar.report().link != "up":  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(_LOOK_EVERY_S)
+        yield _address(sidecar.url)
+
+
+def _address(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    assert parts.hostname is not None, "a URL of ours names its host"
+    assert parts.port is not None, "a URL of ours names its port"
+    return parts.hostname, parts.port
+
+
+def main() -> None:
+    """Run the order that the command line gives."""
+    order: EndOrder = msgspec.json.decode(sys.argv[1], type=EndOrder)
+    match order:
+        case GatewayOrder():
+            run_process(run_gateway(order))
+        case SidecarOrder():
+            run_process(run_sidecar(order))
+
+
+if __name__ == "__main__":
+    main()

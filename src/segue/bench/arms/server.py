@@ -1,0 +1,277 @@
+"""The server side of the gateway benchmark, in a process of its own, so that its CPU time is all the server's.
+
+`python -m segue.bench.arms.server ORDER` serves what the order (JSON) says: the gateway with a scripted upstream, or a
+bare aiohttp WebSocket server that decodes the same creates and sends the same events, made beforehand, which is the
+least that any gateway on this stack can cost. The models are `burst` (all events at once), `ticked` (one delta per turn
+of the event loop), `paced` (one per time step) and `stamped` (paced, and each delta is the clock at its making). It
+prints one `Ready` line; then each line on stdin is answered with a `Usage` line, and the end of stdin ends the process.
+Not here: starting it (`child`) and measuring (`gateway`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import sys
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+import msgspec
+from aiohttp import WSMsgType, web
+
+from segue.bench.arms.providers import BareUpstream
+from segue.config import Config, ProviderDialect, Server, UpstreamConfig
+from segue.gateway.app import serving
+from segue.gateway.bootstrap import build_router as build_configured
+from segue.history.chains import History
+from segue.protocol.events import Ended, OutputWriter
+from segue.protocol.ids import ENTROPY_BYTES, new_response_id
+from segue.protocol.items import user_message
+from segue.protocol.requests import Settings
+from segue.protocol.responses import encode_echo, usage
+from segue.protocol.turns import TurnStream
+from segue.upstreams.interface import Batch, UpstreamRequest
+from segue.upstreams.router import Router, Rule
+from segue.upstreams.scripted import ScriptedUpstream
+
+BURST, TICKED, PACED, STAMPED = "burst", "ticked", "paced", "stamped"
+
+#: With a provider there are models more: one for each of its dialects, and one that sends the history as it is.
+PROVIDED: tuple[ProviderDialect, ...] = ("chat", "messages", "responses")
+BARE_HISTORY = "bare-history"
+
+#: So short that it is over when the event loop looks next.
+_TICK_S = 1e-9
+
+#: Events of a turn beside its text deltas: two begin it, two open the message, three end it, one ends the turn.
+FRAMING_EVENTS = 8
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What to serve. `core` pins the process; `pace_s` is the time step of the models that have one; `provider` is the
+    base URL of one that speaks all dialects.
+    """
+
+    kind: Literal["gateway", "bare"]
+    store: str = "memory:"
+    deltas: int
+    delta_bytes: int
+    stamps: int
+    pace_s: float
+    core: int | None = None
+    provider: str | None = None
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """The server listens; `loop` is the event loop it runs on."""
+
+    host: str
+    port: int
+    loop: str
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """What the process has used: CPU time of all its threads, and its resident memory where the system tells."""
+
+    cpu_ns: int
+    rss_bytes: int | None
+
+
+class StampedUpstream:
+    """An upstream whose deltas say when they were made: `time.perf_counter_ns()`, one clock for all processes."""
+
+    def __init__(self, deltas: int, pace_s: float) -> None:
+        self._deltas = deltas
+        self._pace_s = pace_s
+
+    @property
+    def models(self) -> Sequence[str]:
+        """The name it answers to."""
+        return (STAMPED,)
+
+    async def start(self) -> None:
+        """Nothing to do."""
+
+    async def close(self) -> None:
+        """Nothing to release."""
+
+    async def stream(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
+        """Yield one delta per step."""
+        writer = OutputWriter(request.response_id)
+        yield []
+        for _ in range(self._deltas):
+            await asyncio.sleep(self._pace_s)
+            yield writer.text(str(time.perf_counter_ns()))
+        yield [*writer.end_item(), Ended("completed", usage(1, self._deltas))]
+
+
+# --- what is served --------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def serve_gateway(order: Order) -> AsyncIterator[tuple[str, int]]:
+    """Serve the gateway around a block; yields where it listens."""
+    config = Config(server=Server(port=0, store=order.store))
+    async with serving(config, build_router(order)) as (_, url):
+        parts = urlsplit(url)
+        assert parts.hostname is not None, "a URL of ours names its host"
+        assert parts.port is not None, "a URL of ours names its port"
+        yield parts.hostname, parts.port
+
+
+def build_router(order: Order) -> Router:
+    """Build the four models."""
+    rules: list[Rule] = [
+        Rule(ScriptedUpstream(deltas=order.deltas, delta_bytes=order.delta_bytes, pace_s=pace_s), (model,))
+        for model, pace_s in _paces(order).items()
+    ]
+    rules.append(Rule(StampedUpstream(order.stamps, order.pace_s), (STAMPED,)))
+    if order.provider is not None:
+        rules.append(Rule(BareUpstream(order.provider, "x" * order.delta_bytes), (BARE_HISTORY,)))
+        rules += provider_rules(order.provider)
+    return Router(rules)
+
+
+def provider_rules(base_url: str) -> list[Rule]:
+    """Build an upstream for each dialect, as a configuration would."""
+    ups = [UpstreamConfig(name=name, dialect=name, models=[name], base_url=base_url) for name in PROVIDED]
+    return list(build_configured(Config(upstream=ups)).rules)
+
+
+def _paces(order: Order) -> dict[str, float]:
+    """Return the seconds between the deltas of each model that does not stamp them."""
+    return {BURST: 0.0, TICKED: _TICK_S, PACED: order.pace_s}
+
+
+@asynccontextmanager
+async def serve_bare(order: Order) -> AsyncIterator[tuple[str, int]]:
+    """Serve the baseline around a block: the same bytes, without anything that makes a gateway."""
+    app = web.Application()
+    turns = {model: await _recorded(order, model, pace_s) for model, pace_s in _paces(order).items()}
+    app.add_routes([web.get("/v1/responses", partial(_bare, turns, order))])
+    runner = web.AppRunner(app, access_log=None, handle_signals=False)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
+        host, port = runner.addresses[0]
+        yield host, port
+    finally:
+        await runner.cleanup()
+
+
+class _BareCreate(msgspec.Struct):
+    """The least that must be read of a create: which model, and the items."""
+
+    model: str
+    input: list[dict[str, object]]
+    previous_response_id: str | None = None
+
+
+_creates = msgspec.json.Decoder(_BareCreate)
+
+
+async def _bare(turns: dict[str, list[list[bytes]]], order: Order, request: web.Request) -> web.StreamResponse:
+    socket = web.WebSocketResponse(compress=False)
+    await socket.prepare(request)
+    paces = _paces(order)
+    async for message in socket:
+        create = _creates.decode(message.data)
+        if create.model == STAMPED:
+            await _send_stamped(socket, turns[PACED], order)
+            continue
+        for index, batch in enumerate(turns[create.model]):
+            if index:
+                await asyncio.sleep(paces[create.model])
+            for event in batch:
+                await socket.send_frame(event, WSMsgType.TEXT)
+    return socket
+
+
+async def _send_stamped(socket: web.WebSocketResponse, recorded: list[list[bytes]], order: Order) -> None:
+    head = b'{"type":"response.output_text.delta","item_id":"msg","output_index":0,"content_index":0,"delta":"%d"}'
+    for event in recorded[0]:
+        await socket.send_frame(event, WSMsgType.TEXT)
+    for _ in range(order.stamps):
+        await asyncio.sleep(order.pace_s)
+        await socket.send_frame(head % time.perf_counter_ns(), WSMsgType.TEXT)
+    await socket.send_frame(recorded[-1][-1], WSMsgType.TEXT)
+
+
+async def _recorded(order: Order, model: str, pace_s: float) -> list[list[bytes]]:
+    """Record the events of one turn, in the batches they come in: the baseline sends them again and again."""
+    upstream = ScriptedUpstream(deltas=order.deltas, delta_bytes=order.delta_bytes, pace_s=pace_s)
+    settings = Settings(model=model)
+    response_id = new_response_id(os.urandom(ENTROPY_BYTES))
+    history = History(None, (user_message("Record this."),))
+    stream = TurnStream(response_id, None, encode_echo(settings, store=False), time.time())
+    waiting = [event.data for event in stream.open()]
+    batches: list[list[bytes]] = []
+    async for batch in upstream.stream(UpstreamRequest(settings.model, response_id, "local", history, settings)):
+        waiting += [event.data for event in stream.feed(one for one in batch if not isinstance(one, Ended))]
+        waiting += [stream.close(one, time.time()).terminal.data for one in batch if isinstance(one, Ended)]
+        batches.append(waiting)
+        waiting = []
+    return batches
+
+
+# --- the process -----------------------------------------------------------------------------------------------------
+
+
+async def serve(serving_it: AbstractAsyncContextManager[tuple[str, int]]) -> None:
+    """Serve until the end of stdin, answering the parent's questions."""
+    loop = asyncio.get_running_loop()
+    commands = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
+    async with serving_it as (host, port):
+        _say(Ready(host, port, type(loop).__module__.partition(".")[0]))
+        while command := await commands.readline():
+            cpu_ns = time.process_time_ns()
+            if command.strip() == b"settle":
+                gc.collect()
+            _say(Usage(cpu_ns, _resident_bytes()))
+
+
+def _say(line: Ready | Usage) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(line) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def _resident_bytes() -> int | None:
+    try:
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    except OSError:
+        return None
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return how to make the event loop: uvloop's where it is installed, as in production."""
+    try:
+        import uvloop  # noqa: PLC0415 - not there on every platform
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def run_process(serving_it: AbstractAsyncContextManager[tuple[str, int]]) -> None:
+    """Be the process: serve what yields where it listens."""
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(serve(serving_it))
+
+
+def main() -> None:
+    """Run the order that the command line gives."""
+    order = msgspec.json.decode(sys.argv[1], type=Order)
+    if order.core is not None:
+        os.sched_setaffinity(0, {order.core})
+    run_process(serve_gateway(order) if order.kind == "gateway" else serve_bare(order))
+
+
+if __name__ == "__main__":
+    main()

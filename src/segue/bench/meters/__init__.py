@@ -1,0 +1,3 @@
+"""What counts bytes and time."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""The report of a benchmark and its pictures."""
+
+from __future__ import annotations

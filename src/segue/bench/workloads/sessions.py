@@ -1,0 +1,102 @@
+"""Generated agent sessions: the requests and replies of one task, in the shape and size of real agents' traffic.
+
+    session = make_session("codex", turns=11, seed=1)
+    for turn in session.turns:
+        turn.head, turn.body    the request (the transport adds Host and the framing)
+        turn.reply              what the provider answers, as a stream and as one object
+        turn.news               what in this request nobody has seen yet, as JSON
+    session.bound               what no encoding that sends each thing once can do much better than, in bytes
+
+In every turn the model says something and uses a tool, and the agent adds what the tool returned; the last turn ends
+it. All is deterministic in kind, turns, seed and task. The model's own words are no news in the next request, as they
+came over the same path: `news` is what the agent adds by itself. A WebSocket session has one message per turn for a
+body. Recorded sessions take the same form (`trace`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, get_args
+
+from segue.bench.workloads.clients import Call, Client, Kind, Returned, Said, make_client
+from segue.bench.workloads.prose import Writer
+from segue.http.heads import RequestHead
+from segue.testing.recorded_session import RecordedSession, RecordedTurn
+from segue.testing.replies import Api, Asked, Json, compact, make_reply
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+_MARKER = b',"cache_control":{"type":"ephemeral"}'
+_CREATED_AT = 1795382357
+
+#: Where a request of each API has the conversation.
+ITEMS: Mapping[Api, str] = {"responses": "input", "chat": "messages", "messages": "messages", "gemini": "contents"}
+
+
+def make_session(kind: Kind, *, turns: int = 11, seed: int = 1, task: int = 0) -> RecordedSession:
+    """Generate a session. Sessions with the same seed are of the same agent: its prompts and tools are the same."""
+    assert turns > 0, "a session has at least one turn"
+    writer = Writer(f"{kind}:{seed}:{task}")
+    client = make_client(kind, Writer(f"{kind}:{seed}"), writer)
+    items, before = client.begin(), list[Json]()
+    made: list[RecordedTurn] = []
+    for number in range(turns):
+        socket = client.transport == "websocket"
+        body = client.body(items[len(before) :] if socket else items)
+        said = _say(client, last=number == turns - 1)
+        output, echoed, call_id = client.said(said)
+        identity = f"resp_{writer.hexadecimal(48)}"
+        seed_of_reply = f"{kind}:{seed}:{task}:{number}"
+        asked = Asked(request=body, identity=identity, created_at=_CREATED_AT + 7 * number, seed=seed_of_reply)
+        data = compact(body).encode()
+        head = RequestHead(b"GET" if socket else b"POST", client.target, client.lines())
+        reply = make_reply(client.api, output, asked)
+        news = data if not made else news_of(client.api, items, before)
+        made.append(RecordedTurn(head=head, body=data, reply=reply, news=news))
+        before, client.replied = [*items, *echoed], identity
+        items = list(before)
+        if said.call is not None:
+            output = writer.tool_output(_output_size(writer))
+            items.append(client.returned(Returned(call_id=call_id, name=said.call.name, output=output)))
+    return RecordedSession(
+        kind=kind, api=client.api, streamed=client.streamed, transport=client.transport, turns=tuple(made)
+    )
+
+
+def news_of(api: Api, items: Iterable[Json], before: Iterable[Json]) -> bytes:
+    """Return the items behind those that were there before, but for what the model said and cache markers, as JSON."""
+    added = [item for item in list(items)[len(list(before)) :] if not _of_model(api, item)]
+    return compact(added).encode().replace(_MARKER, b"") if added else b""
+
+
+def _of_model(api: Api, item: Mapping[str, Any]) -> bool:
+    if api == "responses" and item.get("type") in {"reasoning", "function_call"}:
+        return True
+    return item.get("role") in {"assistant", "model"}
+
+
+def _say(client: Client, *, last: bool) -> Said:
+    writer = client.writer
+    sealed = writer.secret(writer.random.randint(1200, 2400)) if client.seals else ""
+    if last:
+        return Said(text=writer.prompt(700), thought=writer.sentence(), sealed=sealed, call=None)
+    talks = writer.random.random() < 0.6  # noqa: PLR2004 - not every use of a tool is announced
+    text = writer.saying() if talks else ""
+    return Said(text=text, thought=writer.saying(), sealed=sealed, call=_call(writer))
+
+
+def _call(writer: Writer) -> Call:
+    chosen = writer.random.random()
+    if chosen < 0.45:  # noqa: PLR2004 - the mix of tools in a session
+        command = f"python -m pytest -q {writer.path()} 2>&1 | tail -{writer.random.randint(20, 90)}"
+        return Call("bash", {"command": command})
+    if chosen < 0.75:  # noqa: PLR2004 - as above
+        return Call("read", {"path": f"{writer.folder}/{writer.path()}"})
+    if chosen < 0.85:  # noqa: PLR2004 - as above
+        return Call("grep", {"pattern": writer.name(), "path": writer.folder})
+    old, new = writer.source(160), writer.source(writer.random.randint(150, 600))
+    return Call("edit", {"path": f"{writer.folder}/{writer.path()}", "old_text": old, "new_text": new})
+
+
+def _output_size(writer: Writer) -> int:
+    return int(writer.random.triangular(250, 2600, 700))

@@ -1,0 +1,507 @@
+"""The Chat Completions dialect: requests. Its stream is read in `chat_stream`.
+
+What one model says in one go is several items in the Responses API and one message here: a run of reasoning, text and
+calls becomes one `assistant` message, and the outputs of its calls stand right behind it, since that is where this API
+wants them. Servers that only speak like OpenAI's are the rule: what just OpenAI's own API takes is sent only to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from segue.dialects.chat.stream import ChatDecoder, Returned
+from segue.dialects.incremental import Carry, Fragment, Notes, cache_key, fold
+from segue.dialects.interface import Decoder, Rendered, TurnRequest
+from segue.dialects.items import Call, Message, Output, Part, Reasoning, read_item, unknown_fields
+from segue.dialects.loss_warnings import (
+    ANNOTATIONS_LEFT_OUT,
+    FOREIGN_REASONING,
+    PHASE_LEFT_OUT,
+    field_left_out,
+    in_place_of,
+    item_left_out,
+    part_left_out,
+    reasoning_left_out,
+)
+from segue.dialects.render_cache import Fragments
+from segue.dialects.rules import (
+    FORMAT_FIELDS,
+    KNOWN_EXTRA,
+    OTHERS,
+    REASONING_FIELDS,
+    TEXT_FIELDS,
+    Draft,
+    Field,
+    Preset,
+    Rule,
+    carried,
+    dropped,
+    dropped_others,
+    obfuscation,
+    ours,
+    passed,
+    write_settings,
+)
+from segue.dialects.sealed_reasoning import unseal
+from segue.dialects.tools import TOOL_CHOICE, TOOLS, check_choice, custom_names, read_tools
+from segue.protocol.codec import encode
+from segue.protocol.items import Item
+from segue.protocol.problems import Problem
+from segue.protocol.requests import ENCRYPTED_REASONING, OUTPUT_LOGPROBS
+
+#: Gemini refuses a call without the signature of a thought, and says itself what stands for one in a history that
+#: another model began (https://ai.google.dev/gemini-api/docs/thought-signatures). The first call of a message has it.
+_GEMINI = "generativelanguage.googleapis.com"
+_NOT_GEMINIS = msgspec.Raw(b'{"google":{"thought_signature":"skip_thought_signature_validator"}}')
+
+_returned = msgspec.json.Decoder(Returned)
+
+
+class ChatDialect:
+    """Chat Completions, as `provider` speaks it.
+
+    Args:
+        provider: whose reasoning goes back to it.
+        openai: it is OpenAI's own API (or Azure's): it gets the fields that others refuse.
+        return_reasoning: send it its reasoning back, in the field it came in.
+        preset: fields of every request.
+    """
+
+    name = "chat"
+
+    def __init__(
+        self, provider: str, *, openai: bool = False, return_reasoning: bool = True, preset: Preset | None = None
+    ) -> None:
+        self.provider = provider
+        self._preset = preset
+        self._openai = openai
+        self._return_reasoning = return_reasoning
+        self._fields = chat_fields(openai=openai)
+        self._shelf = f"chat:{provider}:{openai:d}{return_reasoning:d}"
+
+    def path(self, model: str) -> str:  # noqa: ARG002 - other APIs have the model in the path
+        """Return where to POST."""
+        return "/chat/completions"
+
+    def headers(self, api_key: str | None) -> tuple[tuple[str, str], ...]:
+        """Return the header lines of this API."""
+        key = () if api_key is None else (("Authorization", f"Bearer {api_key}"),)
+        return (("Content-Type", "application/json"), ("Accept", "text/event-stream"), *key)
+
+    def render(self, request: TurnRequest, fragments: Fragments) -> Rendered | Problem:
+        """Write the request body."""
+        draft = Draft(request.model, request.settings, self._preset)
+        write_settings(draft, self._fields)
+        parts = fold(request.history, self, fragments.shelf(self._shelf, Fragment))
+        carry = parts[-1].carry
+        problem = draft.problem or carry.problem
+        if problem is not None:
+            return problem
+        if self._openai and request.settings.prompt_cache_key is None:
+            draft.fields["prompt_cache_key"] = cache_key(request.tenant, request.settings.instructions, carry)
+        draft.fields["stream"] = True
+        draft.fields["stream_options"] = {"include_usage": True}
+        head = encode(draft.fields)[:-1] + b',"messages":['
+        if request.settings.instructions is not None:
+            head += _message("system", request.settings.instructions)
+        pieces = [head, *(part.closed for part in parts if part.closed), b"".join(carry.open.messages())]
+        return Rendered(_end_list(pieces, b"]}"), (*draft.warnings, *carry.warnings))
+
+    def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> Decoder:
+        """Make the reader of one reply."""
+        custom = custom_names(request.settings.tools)
+        return ChatDecoder(request.response_id, self.provider, custom=custom, warnings=warnings)
+
+    def start(self) -> Carry[Run]:
+        """Return the state before the first item."""
+        return Carry(Run())
+
+    def scribe(self, carry: Carry[Run]) -> ChatScribe:
+        """Return a scribe that goes on from `carry`."""
+        return ChatScribe(carry, self.provider, openai=self._openai, return_reasoning=self._return_reasoning)
+
+
+def _end_list(pieces: list[bytes], end: bytes) -> tuple[bytes, ...]:
+    """Close the list that the pieces are elements of, each with a comma after it."""
+    if not pieces[-1]:
+        pieces.pop()
+    return (*pieces[:-1], pieces[-1].removesuffix(b","), end)
+
+
+# --- settings --------------------------------------------------------------------------------------------------------
+
+
+def chat_fields(*, openai: bool) -> Mapping[str, Field]:
+    """Return what becomes of each setting; `openai` is about OpenAI's own API."""
+    only = "only OpenAI's own API takes it"
+    limit = "max_completion_tokens" if openai else "max_tokens"
+    return {
+        "model": Field(Rule("carried", "The name the configuration gives it."), lambda _: None),
+        "instructions": Field(Rule("translated", "The first message, of role `system`."), lambda _: None),
+        "tools": Field(TOOLS, _write_tools),
+        "tool_choice": Field(TOOL_CHOICE, check_choice),  # written with the tools
+        "parallel_tool_calls": Field(Rule("carried", "Where it is false."), _write_parallel),
+        "text": Field(
+            Rule(
+                "translated",
+                "`format` becomes `response_format`; "
+                + ("`verbosity` is carried." if openai else "`verbosity` is dropped: only OpenAI's own API takes it."),
+            ),
+            _write_text_openai if openai else _write_text,
+        ),
+        "reasoning": Field(
+            Rule("translated", "`effort` becomes `reasoning_effort`; reasoning that comes is shown as its summary."),
+            _write_reasoning,
+        ),
+        "max_output_tokens": carried("max_output_tokens", limit),
+        "temperature": carried("temperature"),
+        "top_p": carried("top_p"),
+        "presence_penalty": carried("presence_penalty"),
+        "frequency_penalty": carried("frequency_penalty"),
+        "top_logprobs": Field(Rule("carried", "With `logprobs`."), _write_logprobs),
+        "include": Field(
+            Rule(
+                "translated",
+                "`message.output_text.logprobs` becomes `logprobs`; `reasoning.encrypted_content` is ours; others "
+                "are dropped.",
+            ),
+            _write_include,
+        ),
+        "max_tool_calls": dropped("max_tool_calls", "it is about tools that the provider runs, and it runs none"),
+        "truncation": dropped("truncation", "this API does not shorten a history"),
+        "metadata": ours("It stands in the response."),
+        "service_tier": carried("service_tier") if openai else dropped("service_tier", only),
+        "safety_identifier": carried("safety_identifier") if openai else dropped("safety_identifier", only),
+        "prompt_cache_key": (
+            Field(Rule("carried", "One is made of the start of the history where there is none."), _write_cache_key)
+            if openai
+            else dropped("prompt_cache_key", only)
+        ),
+        "user": passed("user"),
+        "prompt_cache_retention": (
+            passed("prompt_cache_retention") if openai else dropped("prompt_cache_retention", only)
+        ),
+        "prompt_cache_options": dropped("prompt_cache_options", "this API has nothing like it"),
+        "stream_options": obfuscation(),
+        "context_management": dropped("context_management", "the gateway keeps the whole history, and sends it"),
+        "seed": passed("seed"),
+        "stop": passed("stop"),
+        OTHERS: dropped_others(KNOWN_EXTRA),
+    }
+
+
+def _write_tools(draft: Draft) -> None:
+    toolbox = read_tools(draft)
+    if not toolbox.functions:
+        return
+    draft.fields["tools"] = [
+        {
+            "type": "function",
+            "function": {"name": tool.name}
+            | ({} if tool.description is None else {"description": tool.description})
+            | {"parameters": tool.parameters}
+            | ({"strict": True} if tool.strict else {}),
+        }
+        for tool in toolbox.functions
+    ]
+    if toolbox.mode == "named":
+        draft.fields["tool_choice"] = {"type": "function", "function": {"name": toolbox.name}}
+    elif toolbox.mode != "auto":
+        draft.fields["tool_choice"] = toolbox.mode
+
+
+def _write_parallel(draft: Draft) -> None:
+    if "tools" in draft.fields:
+        draft.fields["parallel_tool_calls"] = draft.settings.parallel_tool_calls
+
+
+def _write_text(draft: Draft) -> None:
+    if draft.settings.text.get("verbosity") is not None:
+        draft.drop("text.verbosity", "only OpenAI's own API takes it")
+    _write_format(draft)
+
+
+def _write_text_openai(draft: Draft) -> None:
+    if draft.settings.text.get("verbosity") is not None:
+        draft.fields["verbosity"] = draft.settings.text["verbosity"]
+    _write_format(draft)
+
+
+def _write_format(draft: Draft) -> None:
+    draft.drop_others("text", draft.settings.text, TEXT_FIELDS)
+    form = draft.settings.text.get("format") or {}
+    draft.drop_others("text.format", form, FORMAT_FIELDS)
+    kind = form.get("type", "text")
+    if kind == "json_schema":
+        names = ("name", "description", "schema", "strict")
+        schema = {name: form[name] for name in names if form.get(name) is not None}
+        draft.fields["response_format"] = {"type": "json_schema", "json_schema": schema}
+    elif kind == "json_object":
+        draft.fields["response_format"] = {"type": "json_object"}
+    elif kind != "text":
+        draft.refuse("text.format", "this API has `text`, `json_object` and `json_schema`")
+
+
+def _write_reasoning(draft: Draft) -> None:
+    reasoning = draft.settings.reasoning or {}
+    draft.drop_others("reasoning", reasoning, REASONING_FIELDS)
+    effort = reasoning.get("effort")
+    if effort is not None:
+        draft.fields["reasoning_effort"] = effort
+
+
+def _write_logprobs(draft: Draft) -> None:
+    draft.fields["logprobs"] = True
+    draft.fields["top_logprobs"] = draft.settings.top_logprobs
+
+
+def _write_include(draft: Draft) -> None:
+    for name in draft.settings.include:
+        if name == OUTPUT_LOGPROBS:
+            draft.fields["logprobs"] = True
+        elif name != ENCRYPTED_REASONING:  # the gateway has it, and shows it then
+            draft.drop(f"include: {name[:60]}", "this API has nothing like it")
+
+
+def _write_cache_key(draft: Draft) -> None:
+    draft.fields["prompt_cache_key"] = draft.settings.prompt_cache_key
+
+
+# --- history ---------------------------------------------------------------------------------------------------------
+
+#: What becomes of the items and parts of a history, for the documentation; the scribe below does it.
+CHAT_ITEMS: Mapping[str, Rule] = {
+    "message (user)": Rule("translated", "A message with its parts."),
+    "message (system, developer)": Rule("translated", "A message of role `system`."),
+    "message (assistant)": Rule("translated", "Text of the `assistant` message of its run; a refusal becomes text."),
+    "phase of a message": Rule("dropped", "This API has none."),
+    "annotations of a text": Rule("dropped", "This API has none."),
+    "id and status of an item, logprobs of a text": Rule("ours", "They are about the item and not for the model."),
+    "function_call": Rule(
+        "translated",
+        "A tool call of the `assistant` message of its run. Gemini gets the words that it wants for a call that is not "
+        "its own.",
+    ),
+    "custom_tool_call": Rule("translated", "A tool call with the argument `input`."),
+    "function_call_output, custom_tool_call_output": Rule("translated", "A `tool` message, behind its call."),
+    "reasoning of this upstream": Rule("translated", "In the field it came in (`reasoning_content`, …)."),
+    "reasoning of another provider": Rule("dropped", "Only its own provider can use it."),
+    "…_call, …_call_output of another kind": Rule("translated", "A function named after the type, and its output."),
+    "compaction": Rule("refused", "It stands for a history that only its provider can read."),
+    "other fields of items and parts": Rule("dropped", "This API has nothing like them."),
+    "other items": Rule("dropped", "This API has nothing like them."),
+    "input_text, output_text": Rule("carried", "As `text`."),
+    "input_image with image_url": Rule("carried", "As `image_url`; in a tool's output, in a user message behind it."),
+    "input_image with file_id": Rule("dropped", "Files belong to one provider; a note stands in its place."),
+    "input_file with file_data": Rule("carried", "As `file`."),
+    "input_file with file_id": Rule("carried", "OpenAI's own API only; else dropped, and a note stands in its place."),
+    "input_file with file_url": Rule("dropped", "This API takes no URL of a file; a note stands in its place."),
+    "input_audio": Rule("carried"),
+    "other parts": Rule("dropped", "A note stands in their place."),
+}
+
+
+class Run(msgspec.Struct, frozen=True):
+    """Messages that may still grow: those of one side of the conversation since the other side spoke.
+
+    On the model's side `texts` (JSON texts), `calls` (JSON), `reasoning` (field and text) and `extras`; on the user's
+    side `results` and `others` (whole messages). One side is empty.
+    """
+
+    texts: tuple[str, ...] = ()
+    calls: tuple[bytes, ...] = ()
+    reasoning: tuple[tuple[str, str], ...] = ()
+    details: tuple[msgspec.Raw, ...] = ()
+    extras: tuple[tuple[str, msgspec.Raw], ...] = ()
+    results: tuple[bytes, ...] = ()
+    others: tuple[bytes, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """Roughly what it holds in memory."""
+        words = sum(map(len, self.texts)) + sum(len(text) for _, text in self.reasoning)
+        return words + sum(map(len, (*self.calls, *self.results, *self.others, *map(bytes, self.details))))
+
+    def messages(self) -> Iterable[bytes]:
+        """Write the messages as they are now, each with a comma after it."""
+        if self.texts or self.calls or self.reasoning or self.details:
+            yield self._assistant()
+        yield from self.results
+        yield from self.others
+
+    def _assistant(self) -> bytes:
+        message: dict[str, Any] = {"role": "assistant"}
+        message["content"] = "\n\n".join(self.texts) if self.texts or not self.calls else None
+        for field, text in self.reasoning:
+            message[field] = message.get(field, "") + text
+        if self.details:
+            message["reasoning_details"] = list(self.details)
+        if self.calls:
+            message["tool_calls"] = [msgspec.Raw(call) for call in self.calls]
+        return encode(message) + b","
+
+
+def _message(role: str, content: object) -> bytes:
+    return encode({"role": role, "content": content}) + b","
+
+
+class ChatScribe:
+    """Writes items as messages."""
+
+    def __init__(self, carry: Carry[Run], provider: str, *, openai: bool, return_reasoning: bool) -> None:
+        run = carry.open
+        self._provider = provider
+        self._openai = openai
+        self._return_reasoning = return_reasoning
+        self._notes = Notes(carry)
+        self._closed: list[bytes] = []
+        self._texts, self._calls = list(run.texts), list(run.calls)
+        self._reasoning, self._details, self._extras = list(run.reasoning), list(run.details), dict(run.extras)
+        self._results, self._others = list(run.results), list(run.others)
+
+    def add(self, item: Item) -> None:
+        """Take the next item."""
+        kind, _ = self._notes.head(item)
+        if not kind:
+            return
+        for name in unknown_fields(item, kind):
+            self._notes.warn(field_left_out(name, kind))
+        value = read_item(item, kind)
+        match value:
+            case Problem():
+                self._notes.refuse(value)
+            case None:
+                self._notes.warn(item_left_out(kind))
+            case Message():
+                self._add_message(value)
+            case Call():
+                self._to_model()
+                self._calls.append(self._call(value))
+            case Output():
+                self._to_user()
+                self._add_output(value)
+            case Reasoning():
+                self._add_reasoning(value)
+
+    def fragment(self) -> Fragment[Run]:
+        """Return what was closed, and the run that is open."""
+        return Fragment(b"".join(self._closed), self._notes.carry(self._run()))
+
+    def _run(self) -> Run:
+        return Run(
+            tuple(self._texts),
+            tuple(self._calls),
+            tuple(self._reasoning),
+            tuple(self._details),
+            tuple(self._extras.items()),
+            tuple(self._results),
+            tuple(self._others),
+        )
+
+    def _to_model(self) -> None:
+        if self._results or self._others:
+            self._close()
+
+    def _to_user(self) -> None:
+        if self._texts or self._calls or self._reasoning or self._details or self._extras:
+            self._close()
+
+    def _close(self) -> None:
+        self._closed += self._run().messages()
+        for pieces in (self._texts, self._calls, self._reasoning, self._details, self._results, self._others):
+            pieces.clear()
+        self._extras.clear()
+
+    def _add_message(self, message: Message) -> None:
+        if message.phase is not None:
+            self._notes.warn(PHASE_LEFT_OUT)
+        if message.role == "assistant":
+            self._to_model()
+            if self._texts and not self._calls:  # another message, as it was said: nothing binds the two together
+                self._close()
+            self._texts.append("".join(map(self._text, message.parts())))
+            return
+        self._to_user()
+        role = "user" if message.role == "user" else "system"
+        self._others.append(_message(role, self._content(message.parts())))
+
+    def _text(self, part: Part) -> str:
+        """Return what the model said in a part."""
+        if part.annotations:
+            self._notes.warn(ANNOTATIONS_LEFT_OUT)
+        if part.text is not None:
+            return part.text
+        if part.refusal is not None:
+            return part.refusal
+        return self._left_out(part)
+
+    def _content(self, parts: list[Part]) -> object:
+        values = [self._part(part) for part in parts]
+        if len(values) == 1 and values[0]["type"] == "text":
+            return values[0]["text"]
+        return values
+
+    def _part(self, part: Part) -> dict[str, Any]:
+        if part.type == "input_image" and part.image_url is not None:
+            image = {"url": part.image_url} | ({} if part.detail is None else {"detail": part.detail})
+            return {"type": "image_url", "image_url": image}
+        if part.type == "input_file" and part.file_data is not None:
+            name = {} if part.filename is None else {"filename": part.filename}
+            return {"type": "file", "file": {"file_data": part.file_data} | name}
+        if part.type == "input_file" and part.file_id is not None and self._openai:
+            return {"type": "file", "file": {"file_id": part.file_id}}
+        if part.type == "input_audio" and part.input_audio is not None:
+            return {"type": "input_audio", "input_audio": part.input_audio}
+        return {"type": "text", "text": self._text(part)}
+
+    def _left_out(self, part: Part) -> str:
+        self._notes.warn(part_left_out(part))
+        return in_place_of(part)
+
+    def _call(self, call: Call) -> bytes:
+        value: dict[str, Any] = {"id": call.call_id, "type": "function"}
+        value["function"] = {"name": call.name, "arguments": call.arguments}
+        extra = self._extras.get(call.call_id)
+        if extra is None and not self._calls and self._provider.endswith(_GEMINI):
+            extra = _NOT_GEMINIS
+        if extra is not None:
+            value["extra_content"] = extra
+        return encode(value)
+
+    def _add_output(self, output: Output) -> None:
+        """A tool's output is text here: images and files of it follow in a message of their own."""
+        texts: list[dict[str, Any]] = []
+        media: list[dict[str, Any]] = []
+        for part in output.parts():
+            value = self._part(part)
+            (texts if value["type"] == "text" else media).append(value)
+        if media:
+            texts.append({"type": "text", "text": f"[{len(media)} attached in the message behind this one]"})
+            note = {"type": "text", "text": f"[attached to the output of tool call {output.call_id}]"}
+            self._others.append(_message("user", [note, *media]))
+        content: object = texts[0]["text"] if len(texts) == 1 else texts or ""
+        message = {"role": "tool", "tool_call_id": output.call_id, "content": content}
+        self._results.append(encode(message) + b",")
+
+    def _add_reasoning(self, reasoning: Reasoning) -> None:
+        opaque = None if reasoning.encrypted_content is None else unseal(reasoning.encrypted_content)
+        if opaque is None or opaque.provider != self._provider:
+            self._notes.warn(reasoning_left_out(reasoning))
+            return
+        if not self._return_reasoning:
+            return
+        try:
+            returned = _returned.decode(opaque.content)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            self._notes.warn(FOREIGN_REASONING)
+            return
+        self._to_model()
+        if returned.field is not None:
+            if self._texts and not self._calls:  # a message thinks before it speaks
+                self._close()
+            self._reasoning.append((returned.field, reasoning.text))
+        self._details += map(msgspec.Raw.copy, returned.details)
+        self._extras.update((call_id, extra.copy()) for call_id, extra in returned.calls.items())

@@ -1,0 +1,350 @@
+"""The Chat Completions dialect: reading its stream.
+
+A chunk has no type: what it holds says what it means. So the dispatch is by the fields of `delta`, one handler each.
+The stream ends with `[DONE]`, after the chunk with `finish_reason` and the one with `usage`; servers leave out any of
+them. Not here: requests (`chat`), and the events of the output (`output`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from segue.dialects.interface import Output
+from segue.dialects.output_writer import Writer
+from segue.dialects.provider_errors import failure_of, find_error, read_error
+from segue.dialects.sealed_reasoning import seal
+from segue.dialects.stream_end import UNREADABLE, Ending, count, counted
+from segue.http.sse import SseEvent
+from segue.protocol.codec import encode
+from segue.protocol.events import Event
+from segue.protocol.ids import ResponseId
+from segue.protocol.responses import Failure, Usage
+
+_Raw = msgspec.Raw
+_NULL = _Raw(b"null")
+
+
+class Returned(msgspec.Struct, omit_defaults=True):
+    """What goes back to the provider beside the text of its reasoning.
+
+    `field` is where the text stood; `details` are OpenRouter's `reasoning_details`; `calls` what belongs to a tool call
+    (Gemini's thought signatures in `extra_content`), by its id.
+    """
+
+    field: str | None = None
+    details: list[_Raw] = []
+    calls: dict[str, _Raw] = {}
+
+
+class _Top(msgspec.Struct):
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+
+    def __post_init__(self) -> None:
+        self.bytes = self.bytes or []  # some leave them out; our API does not
+
+
+class _Token(_Top):
+    top_logprobs: list[_Top] | None = None
+
+    def __post_init__(self) -> None:
+        self.bytes = self.bytes or []
+        self.top_logprobs = self.top_logprobs or []
+
+
+class _Logprobs(msgspec.Struct):
+    content: list[_Token] | None = None
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+    delta: dict[str, _Raw] | None = None
+    finish_reason: str | None = None
+    logprobs: _Logprobs | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] | None = None
+    usage: dict[str, Any] | None = None
+    error: Any = None
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: Any = None
+
+
+class _CallDelta(msgspec.Struct):
+    index: int | None = None
+    id: str | None = None
+    function: _Function | None = None
+    extra_content: _Raw = _NULL
+
+
+class _Pending(msgspec.Struct):
+    """A call: known by its place and id, started when its name is known."""
+
+    key: int
+    id: str
+    started: bool = False
+    arguments: str = ""
+
+
+_chunks = msgspec.json.Decoder(_Chunk)
+_texts = msgspec.json.Decoder(str | list[dict[str, Any]])
+_strings = msgspec.json.Decoder(str)
+_call_deltas = msgspec.json.Decoder(list[_CallDelta])
+_functions = msgspec.json.Decoder(_Function)
+_details = msgspec.json.Decoder(list[dict[str, Any]])
+
+#: What a finish reason means: None for a complete answer, else why it is incomplete.
+FINISH: dict[str, str | None] = {
+    "stop": None,
+    "tool_calls": None,
+    "function_call": None,
+    "eos": None,
+    "end_turn": None,
+    "length": "max_output_tokens",
+    "content_filter": "content_filter",
+}
+#: Fields of reasoning detail that grow by pieces.
+_GROWING = frozenset({"text", "summary", "data"})
+
+
+class ChatDecoder:
+    """Reads one stream; see `interface.Decoder`."""
+
+    def __init__(
+        self,
+        response_id: ResponseId,
+        provider: str,
+        *,
+        custom: frozenset[str] = frozenset(),
+        warnings: tuple[str, ...] = (),
+    ) -> None:
+        self._provider = provider
+        self._writer = Writer(response_id, custom)
+        self._ending = Ending(warnings)
+        self._finish: str | None = None
+        self._usage: dict[str, Any] | None = None
+        self._field: str | None = None
+        self._thinking = False
+        self._details: list[dict[str, Any]] = []
+        self._calls: list[_Pending] = []
+        self._at: dict[int, _Pending] = {}  # by the index that the upstream gives
+        self._logprobs: list[_Token] = []
+        self._handlers: dict[str, Callable[[_Raw], list[Event]]] = {
+            "role": lambda _: [],
+            "content": self._on_content,
+            "refusal": self._on_refusal,
+            "reasoning_content": lambda raw: self._on_reasoning("reasoning_content", raw),
+            "reasoning": lambda raw: self._on_reasoning("reasoning", raw),
+            "reasoning_details": self._on_details,
+            "tool_calls": self._on_tool_calls,
+            "function_call": self._on_function_call,
+        }
+
+    @property
+    def ended(self) -> bool:
+        """Whether the end was returned."""
+        return self._ending.ended
+
+    def feed(self, event: SseEvent) -> Output:
+        """Read one chunk."""
+        if self.ended:
+            return []
+        if event.data.strip() == b"[DONE]":
+            return self._done()
+        if event.type == "error":
+            return self._ending.failed(failure_of(read_error(event.data)))
+        try:
+            return self._on_chunk(_chunks.decode(event.data))
+        except UNREADABLE:
+            return self._ending.broken("a chunk is no JSON of a known shape")
+
+    def end(self, *, truncated: bool = False) -> Output:
+        """The stream is over: that is fine if the model has said why it stopped."""
+        if self.ended:
+            return []
+        if self._finish is None:
+            return self._ending.stopped(truncated=truncated)
+        return self._done()
+
+    def fail(self, failure: Failure) -> Output:
+        """End the turn as failed."""
+        return self._ending.failed(failure)
+
+    # --- chunks
+
+    def _on_chunk(self, chunk: _Chunk) -> Output:
+        if chunk.error is not None:
+            return self._ending.failed(failure_of(find_error({"error": chunk.error})))
+        if chunk.usage is not None:
+            self._usage = chunk.usage
+        output: Output = []
+        for choice in chunk.choices or ():
+            if choice.index == 0 and self._finish is None:
+                output += self._on_choice(choice)
+                if self.ended:
+                    break
+        return output
+
+    def _on_choice(self, choice: _Choice) -> Output:
+        self._logprobs = (choice.logprobs.content if choice.logprobs is not None else None) or []
+        output: Output = []
+        for name, raw in (choice.delta or {}).items():
+            if bytes(raw) in (b"null", b'""', b"[]", b"{}"):
+                continue
+            handler = self._handlers.get(name)
+            if handler is None:
+                self._ending.warn_of(name)
+            else:
+                output += handler(raw)
+        return output if choice.finish_reason is None else output + self._on_finish(choice.finish_reason)
+
+    def _on_content(self, raw: _Raw) -> list[Event]:
+        text = _texts.decode(raw)
+        if isinstance(text, str):
+            return self._say(text)
+        events: list[Event] = []
+        for part in text:  # Mistral's models that think
+            if part.get("type") == "thinking":
+                events += self._think("content", _plain(part.get("thinking")))
+            else:
+                events += self._say(_plain(part))
+        return events
+
+    def _say(self, text: str) -> list[Event]:
+        return self._end_thinking() + self._writer.text(text, self._logprobs) if text else []
+
+    def _on_refusal(self, raw: _Raw) -> list[Event]:
+        return self._end_thinking() + self._writer.refusal(_strings.decode(raw))
+
+    # --- reasoning
+
+    def _on_reasoning(self, field: str, raw: _Raw) -> list[Event]:
+        return self._think(field, _strings.decode(raw))
+
+    def _think(self, field: str, text: str) -> list[Event]:
+        if self._field not in (None, field):
+            return []  # some send the same text in two fields
+        self._field, self._thinking = field, True
+        return self._writer.reasoning(text)
+
+    def _on_details(self, raw: _Raw) -> list[Event]:
+        for detail in _details.decode(raw):
+            last = self._details[-1] if self._details else None
+            if last is not None and all(last.get(name) == detail.get(name) for name in ("type", "index")):
+                for name, value in detail.items():
+                    old = last.get(name)
+                    grows = name in _GROWING and isinstance(value, str) and isinstance(old, str)
+                    last[name] = f"{old}{value}" if grows else (old if value is None else value)
+            else:
+                self._details.append(detail)
+        self._thinking = True
+        return []
+
+    def _end_thinking(self) -> list[Event]:
+        """The reasoning so far is an item, with what its provider wants back."""
+        if not self._thinking:
+            return []
+        field = None if self._field == "content" else self._field
+        details = [_Raw(encode(detail)) for detail in self._details]
+        self._thinking, self._details = False, []
+        return self._seal(Returned(field, details))
+
+    def _seal(self, returned: Returned) -> list[Event]:
+        return self._writer.seal(seal(self._provider, encode(returned).decode()))
+
+    # --- calls
+
+    def _on_tool_calls(self, raw: _Raw) -> list[Event]:
+        return [event for delta in _call_deltas.decode(raw) for event in self._on_call(delta)]
+
+    def _on_function_call(self, raw: _Raw) -> list[Event]:
+        return self._on_call(_CallDelta(0, None, _functions.decode(raw)))
+
+    def _on_call(self, delta: _CallDelta) -> list[Event]:
+        call = self._find_call(delta)
+        function = delta.function or _Function()
+        events: list[Event] = []
+        if not call.started and function.name:
+            events = self._end_thinking()
+            call_id = self._writer.new_call_id(call.id)
+            if bytes(delta.extra_content) != b"null":
+                events += self._seal(Returned(calls={call_id: delta.extra_content}))
+            events += self._writer.start_call(call.key, call_id, function.name)
+            call.started = True
+        call.arguments += _arguments(function.arguments)
+        if call.started:
+            text, call.arguments = call.arguments, ""
+            events += self._writer.arguments(call.key, text)
+        return events
+
+    def _find_call(self, delta: _CallDelta) -> _Pending:
+        """Find the call that a delta belongs to. Some servers give no index, or the same to every call."""
+        index = delta.index
+        if index is None:
+            index = len(self._calls) if delta.id or not self._calls else self._calls[-1].key
+        call = self._at.get(index)
+        if call is not None and (not delta.id or delta.id == call.id or not call.id):
+            call.id = call.id or delta.id or ""
+            return call
+        call = _Pending(len(self._calls), delta.id or "")
+        self._calls.append(call)
+        self._at[index] = call
+        return call
+
+    # --- the end
+
+    def _on_finish(self, reason: str) -> Output:
+        if any(not call.started for call in self._calls):
+            return self._ending.broken("a tool call has no name")
+        if reason in {"error", "insufficient_system_resource"}:
+            return self._ending.failed(Failure("upstream_error", "The upstream stopped with an error."))
+        self._finish = reason
+        events: Output = [*self._end_thinking()]
+        events += self._writer.end("completed" if FINISH.get(reason) is None else "incomplete")
+        return events
+
+    def _done(self) -> Output:
+        output: Output = []
+        if self._finish is None:
+            output = self._on_finish("stop")
+            self._ending.warn("The upstream did not say why it stopped.")
+        elif self._finish not in FINISH:
+            self._ending.warn(f"The upstream stopped for a reason that is not known here: {self._finish[:40]!r}.")
+        reason = FINISH.get(self._finish or "stop")
+        usage = None if self._usage is None else read_usage(self._usage)
+        return output + (self._ending.completed(usage) if reason is None else self._ending.incomplete(reason, usage))
+
+
+def read_usage(usage: dict[str, Any]) -> Usage:
+    """Read `usage`; DeepSeek counts what its cache held in a field of its own."""
+    sent, made = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
+    return counted(
+        count(usage, "prompt_tokens"),
+        count(usage, "completion_tokens"),
+        cached=count(sent, "cached_tokens") or count(usage, "prompt_cache_hit_tokens"),
+        reasoning=count(made, "reasoning_tokens"),
+    )
+
+
+def _arguments(value: object) -> str:
+    """Return arguments as text; some servers send the object itself."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else encode(value).decode()
+
+
+def _plain(value: object) -> str:
+    """Return the text in a part, or in a list of parts."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        return _plain(value.get("text"))
+    return "".join(map(_plain, value)) if isinstance(value, list) else ""

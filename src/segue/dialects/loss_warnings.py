@@ -1,0 +1,50 @@
+"""The sentences that say what was left out of a history: each names a kind of thing, and is said once per response."""
+
+from __future__ import annotations
+
+from segue.dialects.items import Part, Reasoning
+from segue.protocol.problems import quoted
+
+FOREIGN_REASONING = (
+    "Reasoning that this provider did not make, or did not finish, was left out: it cannot be used here."
+)
+BARE_REASONING = (
+    "Reasoning without 'encrypted_content' was left out: it cannot be used. To send everything again, ask for it with "
+    "include: ['reasoning.encrypted_content']."
+)
+ANNOTATIONS_LEFT_OUT = "Annotations of messages were left out: this API has none."
+PHASE_LEFT_OUT = "'phase' of messages was left out: this API has none."
+DETAIL_LEFT_OUT = "'detail' of images was left out: this API has none."
+BROKEN_ARGUMENTS = "Arguments of a call that are no JSON object were sent as the text they are."
+
+
+def reasoning_left_out(reasoning: Reasoning) -> str:
+    """Reasoning that cannot be used."""
+    return FOREIGN_REASONING if reasoning.encrypted_content else BARE_REASONING
+
+
+def item_left_out(kind: str) -> str:
+    """An item without a counterpart."""
+    return f"Items of type {quoted(kind)} were left out: this API has nothing like them."
+
+
+def field_left_out(name: str, kind: str) -> str:
+    """A field without a counterpart."""
+    return f"{quoted(name)} of items of type {quoted(kind)} was left out: this API has nothing like it."
+
+
+def part_left_out(part: Part) -> str:
+    """A part without a counterpart."""
+    return f"Parts {_described(part)} were left out: this API cannot take them. A note stands in their place."
+
+
+def in_place_of(part: Part) -> str:
+    """What the model reads where a part was left out."""
+    name = f" {quoted(part.filename)}" if part.filename else ""
+    return f"[a part of type {part.type[:40]}{name} stood here and could not be passed on]"
+
+
+def _described(part: Part) -> str:
+    sources = (("image_url", part.image_url), ("file_id", part.file_id), ("file_url", part.file_url))
+    source = next((name for name, value in sources if value is not None), None)
+    return f"of type {quoted(part.type)}" + ("" if source is None else f" with {source}")

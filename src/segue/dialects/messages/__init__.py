@@ -1,0 +1,3 @@
+"""The Anthropic Messages dialect: its requests and its stream."""
+
+from __future__ import annotations

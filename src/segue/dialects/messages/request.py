@@ -1,0 +1,400 @@
+"""The Anthropic Messages dialect: requests. Its stream is read in `messages_stream`.
+
+Items in a row of one side are the blocks of one message, in their order; the outputs of tools stand first in the user's
+message behind their calls, as this API demands. The provider caches prefixes that are marked, so three marks are set:
+on what is before the messages, on the end of the last message of the user, and where that mark was the turn before.
+Marks move and the blocks around them do not, which is all that the cache looks at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from base64 import b64decode
+from binascii import Error as Base64Error
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from segue.dialects.incremental import Carry, Fragment, Notes, fold
+from segue.dialects.interface import Decoder, Rendered, TurnRequest
+from segue.dialects.items import Call, Message, Output, Part, Reasoning, data_url, read_item, unknown_fields
+from segue.dialects.loss_warnings import (
+    ANNOTATIONS_LEFT_OUT,
+    BROKEN_ARGUMENTS,
+    DETAIL_LEFT_OUT,
+    FOREIGN_REASONING,
+    PHASE_LEFT_OUT,
+    field_left_out,
+    in_place_of,
+    item_left_out,
+    part_left_out,
+    reasoning_left_out,
+)
+from segue.dialects.messages.settings import MESSAGES_FIELDS, finish_settings
+from segue.dialects.messages.stream import MessagesDecoder, Thought
+from segue.dialects.render_cache import Fragments
+from segue.dialects.rules import Draft, Preset, Rule, write_settings
+from segue.dialects.sealed_reasoning import unseal
+from segue.dialects.tools import custom_names
+from segue.protocol.codec import encode
+from segue.protocol.items import Item
+from segue.protocol.problems import Problem
+
+#: `max_tokens` has no default in this API. All models since Claude 4 can write as much.
+MAX_TOKENS = 32_000
+VERSION = "2023-06-01"
+
+_MARK = b',"cache_control":{"type":"ephemeral"}'
+#: How a message ends behind the block that can be marked.
+_MESSAGE_END = b"}]},"
+_START = b'{"type":"text","text":"[the conversation begins with what the assistant says]"}'
+_TOOL_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_IMAGES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
+
+_thoughts = msgspec.json.Decoder(Thought)
+_objects = msgspec.json.Decoder(dict[str, Any])
+
+
+class MessagesDialect:
+    """Anthropic Messages, as `provider` speaks it; `max_tokens` is for requests that set no limit."""
+
+    name = "messages"
+
+    def __init__(self, provider: str, *, max_tokens: int = MAX_TOKENS, preset: Preset | None = None) -> None:
+        self.provider = provider
+        self._preset = preset
+        self._max_tokens = max_tokens
+        self._shelf = f"messages:{provider}"
+
+    def path(self, model: str) -> str:  # noqa: ARG002 - other APIs have the model in the path
+        """Return where to POST."""
+        return "/messages"
+
+    def headers(self, api_key: str | None) -> tuple[tuple[str, str], ...]:
+        """Return the header lines of this API."""
+        key = () if api_key is None else (("x-api-key", api_key),)
+        kinds = (("Content-Type", "application/json"), ("Accept", "text/event-stream"))
+        return (*kinds, ("anthropic-version", VERSION), *key)
+
+    def render(self, request: TurnRequest, fragments: Fragments) -> Rendered | Problem:
+        """Write the request body."""
+        draft = Draft(request.model, request.settings, self._preset)
+        draft.fields["max_tokens"] = self._max_tokens
+        write_settings(draft, MESSAGES_FIELDS)
+        finish_settings(draft)
+        parts = fold(request.history, self, fragments.shelf(self._shelf, Fragment))
+        carry = parts[-1].carry
+        problem = draft.problem or carry.problem
+        if problem is not None:
+            return problem
+        pieces = [_head(draft, carry.preamble), *_marked(parts), b"".join(carry.open.messages(marked=True))]
+        if not pieces[-1]:
+            pieces.pop()
+        pieces[-1] = pieces[-1].removesuffix(b",")
+        lost = (FOREIGN_REASONING,) if carry.open.thoughts and FOREIGN_REASONING not in carry.warnings else ()
+        return Rendered((*pieces, b"]}"), (*draft.warnings, *carry.warnings, *lost))
+
+    def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> Decoder:
+        """Make the reader of one reply."""
+        custom = custom_names(request.settings.tools)
+        return MessagesDecoder(request.response_id, self.provider, custom=custom, warnings=warnings)
+
+    def start(self) -> Carry[Run]:
+        """Return the state before the first item."""
+        return Carry(Run())
+
+    def scribe(self, carry: Carry[Run]) -> MessagesScribe:
+        """Return a scribe that goes on from `carry`."""
+        return MessagesScribe(carry, self.provider)
+
+
+def _head(draft: Draft, preamble: tuple[str, ...]) -> bytes:
+    """Write all that is before the messages, its end marked: it is the same in every turn."""
+    fields = draft.fields
+    instructions = draft.settings.instructions
+    texts = [text for text in (instructions or "", *preamble) if text.strip()]
+    cached = {"cache_control": {"type": "ephemeral"}}
+    if texts:
+        system: list[dict[str, Any]] = [{"type": "text", "text": text} for text in texts]
+        system[-1] |= cached
+        fields["system"] = system
+    elif "tools" in fields:
+        fields["tools"][-1] |= cached
+    fields["stream"] = True
+    return encode(fields)[:-1] + b',"messages":['
+
+
+def _marked(parts: list[Fragment[Run]]) -> list[bytes]:
+    """Return the closed messages, with the last one of the user marked."""
+    pieces = [part.closed for part in parts]
+    for index in range(len(parts) - 1, -1, -1):
+        mark = parts[index].mark
+        if mark >= 0:
+            closed = pieces[index]
+            pieces[index : index + 1] = [closed[:mark], _MARK, closed[mark:]]
+            break
+    return [piece for piece in pieces if piece]
+
+
+# --- history ---------------------------------------------------------------------------------------------------------
+
+#: What becomes of the items and parts of a history, for the documentation; the scribe below does it.
+MESSAGES_ITEMS: Mapping[str, Rule] = {
+    "message (user)": Rule("translated", "Blocks of a `user` message."),
+    "message (system, developer)": Rule(
+        "translated", "Part of `system` where nothing is before it, else a text of the user's between `<system>` tags."
+    ),
+    "message (assistant)": Rule(
+        "translated",
+        "`text` blocks of the `assistant` message; a refusal becomes text. "
+        "A note of the user's stands before the first message if it is one of these.",
+    ),
+    "phase of a message": Rule("dropped", "This API has none."),
+    "annotations of a text": Rule("dropped", "This API has none."),
+    "id and status of an item, logprobs of a text": Rule("ours", "They are about the item and not for the model."),
+    "function_call": Rule("translated", "A `tool_use` block; an id that this API would refuse is replaced."),
+    "custom_tool_call": Rule("translated", "A `tool_use` block with the argument `input`."),
+    "function_call_output, custom_tool_call_output": Rule("translated", "A `tool_result` block, images included."),
+    "reasoning of this upstream": Rule("carried", "A `thinking` block with its signature, or `redacted_thinking`."),
+    "reasoning of another provider": Rule("dropped", "Only its own provider can use it."),
+    "…_call, …_call_output of another kind": Rule("translated", "A tool named after the type, and its result."),
+    "compaction": Rule("refused", "It stands for a history that only its provider can read."),
+    "other fields of items and parts": Rule("dropped", "This API has nothing like them."),
+    "other items": Rule("dropped", "This API has nothing like them."),
+    "input_text, output_text": Rule("carried", "As `text`; blank ones are left out, this API refuses them."),
+    "input_image with image_url": Rule("carried", "As `image`, from its data or its URL; `detail` is dropped."),
+    "input_image with file_id": Rule("dropped", "Files belong to one provider; a note stands in its place."),
+    "input_file with file_data": Rule("translated", "A PDF or plain text as `document`; else dropped, with a note."),
+    "input_file with file_id": Rule("dropped", "Files belong to one provider; a note stands in its place."),
+    "input_file with file_url": Rule("translated", "As `document` from a URL, which this API takes to be a PDF."),
+    "input_audio": Rule("dropped", "This API hears nothing; a note stands in its place."),
+    "other parts": Rule("dropped", "A note stands in their place."),
+}
+
+
+class Run(msgspec.Struct, frozen=True):
+    """The message that may still grow: blocks of the model's, or results and other blocks of the user's.
+
+    `thoughts` wait for what the model said next: a message must not end in thoughts. `begun` tells whether there is any
+    message yet.
+    """
+
+    thoughts: tuple[bytes, ...] = ()
+    said: tuple[bytes, ...] = ()
+    results: tuple[bytes, ...] = ()
+    others: tuple[bytes, ...] = ()
+    begun: bool = False
+
+    @property
+    def size_bytes(self) -> int:
+        """Roughly what it holds in memory."""
+        return sum(map(len, (*self.thoughts, *self.said, *self.results, *self.others)))
+
+    def messages(self, *, marked: bool = False) -> list[bytes]:
+        """Write the message as it is now, with a comma after it; `marked` is about a user's."""
+        if self.said:
+            return [b'{"role":"assistant","content":[', b",".join(self.said), b"]},"]
+        blocks = (*self.results, *self.others)
+        if not blocks:
+            return []
+        written = b'{"role":"user","content":[' + b",".join(blocks)
+        return [written[:-1], _MARK if marked else b"", _MESSAGE_END]
+
+
+class MessagesScribe:
+    """Writes items as messages."""
+
+    def __init__(self, carry: Carry[Run], provider: str) -> None:
+        run = carry.open
+        self._provider = provider
+        self._notes = Notes(carry)
+        self._closed: list[bytes] = []
+        self._size = 0
+        self._mark = -1
+        self._thoughts = list(run.thoughts)
+        self._said, self._results, self._others = list(run.said), list(run.results), list(run.others)
+        self._begun = run.begun
+
+    def add(self, item: Item) -> None:
+        """Take the next item."""
+        kind, _ = self._notes.head(item)
+        if not kind:
+            return
+        for name in unknown_fields(item, kind):
+            self._notes.warn(field_left_out(name, kind))
+        value = read_item(item, kind)
+        match value:
+            case Problem():
+                self._notes.refuse(value)
+            case None:
+                self._notes.warn(item_left_out(kind))
+            case Message():
+                self._add_message(value)
+            case Call():
+                self._say(self._call(value))
+            case Output():
+                self._answer(self._results, [self._result(value)])
+            case Reasoning():
+                self._add_reasoning(value)
+
+    def fragment(self) -> Fragment[Run]:
+        """Return what was closed, and the message that is open."""
+        said, results, others = tuple(self._said), tuple(self._results), tuple(self._others)
+        run = Run(tuple(self._thoughts), said, results, others, self._begun)
+        return Fragment(b"".join(self._closed), self._notes.carry(run), self._mark)
+
+    def _say(self, *blocks: bytes) -> None:
+        if not blocks:
+            return
+        if not self._begun:  # the first message must be one of the user's
+            self._others.append(_START)
+        self._begun = True
+        if self._results or self._others:
+            self._close()
+            self._mark = self._size - len(_MESSAGE_END)
+        self._said += (*self._thoughts, *blocks)
+        self._thoughts.clear()
+
+    def _answer(self, place: list[bytes], blocks: list[bytes]) -> None:
+        if not blocks:
+            return
+        self._begun = True
+        if self._thoughts:
+            self._thoughts.clear()
+            self._notes.warn(FOREIGN_REASONING)
+        if self._said:
+            self._close()
+        place += blocks
+
+    def _close(self) -> None:
+        pieces = Run((), tuple(self._said), tuple(self._results), tuple(self._others)).messages()
+        self._closed += pieces
+        self._size += sum(map(len, pieces))
+        for blocks in (self._said, self._results, self._others):
+            blocks.clear()
+
+    def _add_message(self, message: Message) -> None:
+        if message.phase is not None:
+            self._notes.warn(PHASE_LEFT_OUT)
+        if message.role == "assistant":
+            self._say(*_texts(map(self._text, message.parts())))
+        elif message.role == "user":
+            self._answer(self._others, self._blocks(message.parts()))
+        else:
+            self._add_system("".join(map(self._text, message.parts())))
+
+    def _add_system(self, text: str) -> None:
+        if not self._begun:
+            self._notes.preamble = (*self._notes.preamble, text)
+        elif text.strip():
+            self._answer(self._others, _texts([f"<system>\n{text}\n</system>"]))
+
+    def _text(self, part: Part) -> str:
+        if part.annotations:
+            self._notes.warn(ANNOTATIONS_LEFT_OUT)
+        if part.text is not None:
+            return part.text
+        if part.refusal is not None:
+            return part.refusal
+        self._notes.warn(part_left_out(part))
+        return in_place_of(part)
+
+    def _blocks(self, parts: list[Part]) -> list[bytes]:
+        blocks = (self._block(part) for part in parts)
+        return [encode(block) for block in blocks if block is not None]
+
+    def _block(self, part: Part) -> dict[str, Any] | None:
+        """Return the block of a part; None for a blank text."""
+        block: dict[str, Any] | None = None
+        if part.type == "input_image" and part.image_url is not None:
+            block = _image(part.image_url)
+            if part.detail not in (None, "auto"):
+                self._notes.warn(DETAIL_LEFT_OUT)
+        elif part.type == "input_file":
+            block = _document(part)
+        if block is not None:
+            return block
+        text = self._text(part)
+        return {"type": "text", "text": text} if text.strip() else None
+
+    def _call(self, call: Call) -> bytes:
+        arguments = call.arguments.encode("utf-8", "replace")
+        try:
+            _objects.decode(arguments)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            if arguments.strip():
+                self._notes.warn(BROKEN_ARGUMENTS)
+            arguments = encode({"arguments": call.arguments}) if arguments.strip() else b"{}"
+        value = {"type": "tool_use", "id": tool_id(call.call_id), "name": call.name, "input": msgspec.Raw(arguments)}
+        return encode(value)
+
+    def _result(self, output: Output) -> bytes:
+        result: dict[str, Any] = {"type": "tool_result", "tool_use_id": tool_id(output.call_id)}
+        blocks = self._blocks(output.parts())
+        if blocks:
+            result["content"] = [msgspec.Raw(block) for block in blocks]
+        return encode(result)
+
+    def _add_reasoning(self, reasoning: Reasoning) -> None:
+        opaque = None if reasoning.encrypted_content is None else unseal(reasoning.encrypted_content)
+        thought = None
+        if opaque is not None and opaque.provider == self._provider:
+            try:
+                thought = _thoughts.decode(opaque.content)
+            except (msgspec.DecodeError, UnicodeError, RecursionError):
+                thought = None
+        if thought is None:
+            self._notes.warn(reasoning_left_out(reasoning))
+        elif thought.redacted is not None:
+            self._thoughts.append(encode({"type": "redacted_thinking", "data": thought.redacted}))
+        else:
+            block = {"type": "thinking", "thinking": reasoning.text, "signature": thought.signature}
+            self._thoughts.append(encode(block))
+
+
+def _texts(texts: Any) -> list[bytes]:  # noqa: ANN401 - any iterable of texts
+    return [encode({"type": "text", "text": text}) for text in texts if text.strip()]
+
+
+def tool_id(call_id: str) -> str:
+    """Return the id of a call as this API takes it: the same for the call and for its result."""
+    if _TOOL_ID.fullmatch(call_id):
+        return call_id
+    return "call_" + hashlib.sha256(call_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _image(url: str) -> dict[str, Any] | None:
+    if not url.startswith("data:"):
+        return {"type": "image", "source": {"type": "url", "url": url}}
+    data = data_url(url)
+    if data is None or data.media not in _IMAGES:
+        return None
+    return {"type": "image", "source": {"type": "base64", "media_type": data.media, "data": data.data}}
+
+
+def _document(part: Part) -> dict[str, Any] | None:
+    source: dict[str, Any] | None = None
+    if part.file_data is not None:
+        source = _source(part.file_data, part.filename or "")
+    elif part.file_url is not None:
+        source = {"type": "url", "url": part.file_url}
+    if source is None:
+        return None
+    title = {"title": part.filename} if part.filename else {}
+    return {"type": "document", "source": source} | title
+
+
+def _source(file_data: str, filename: str) -> dict[str, Any] | None:
+    data = data_url(file_data)
+    media, content = ("", file_data) if data is None else (data.media, data.data)
+    if media == "application/pdf" or (not media and filename.lower().endswith(".pdf")):
+        return {"type": "base64", "media_type": "application/pdf", "data": content}
+    if not media.startswith("text/"):
+        return None
+    try:
+        text = b64decode(content, validate=True).decode()
+    except (Base64Error, UnicodeError, ValueError):
+        return None
+    return {"type": "text", "media_type": "text/plain", "data": text}

@@ -1,0 +1,206 @@
+"""The Anthropic Messages dialect: what becomes of the settings of a request. Not here: the history (`messages`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+from segue.dialects.rules import (
+    FORMAT_FIELDS,
+    KNOWN_EXTRA,
+    OTHERS,
+    REASONING_FIELDS,
+    TEXT_FIELDS,
+    Draft,
+    Field,
+    Rule,
+    dropped,
+    dropped_others,
+    obfuscation,
+    ours,
+)
+from segue.dialects.tools import TOOL_CHOICE, TOOLS, check_choice, read_tools
+from segue.protocol.requests import ENCRYPTED_REASONING
+
+_EFFORTS = {"minimal": "low"}
+#: Thinking by budget, for models that do not choose themselves how much to think; the API wants at least `_LEAST`.
+_BUDGETS = {"minimal": 1024, "low": 4096, "medium": 10_240, "high": 24_576, "xhigh": 31_999}
+_LEAST = 1024
+_BY_BUDGET = re.compile(r"claude-(?:[23][.-]|(?:opus|sonnet|haiku)-4(?:[.-][0-5])?(?:-\d{8}|[^0-9.-]|$))")
+_TIERS = {"default": "standard_only", "auto": "auto"}
+
+
+def _write_tools(draft: Draft) -> None:
+    toolbox = read_tools(draft)
+    if not toolbox.functions:
+        return
+    draft.fields["tools"] = [
+        {"name": tool.name}
+        | ({} if tool.description is None else {"description": tool.description})
+        | {"input_schema": tool.parameters}
+        | ({"strict": True} if tool.strict else {})
+        for tool in toolbox.functions
+    ]
+    kinds = {"auto": "auto", "none": "none", "required": "any", "named": "tool"}
+    choice: dict[str, object] = {"type": kinds[toolbox.mode]}
+    if toolbox.name is not None:
+        choice["name"] = toolbox.name
+    if not draft.settings.parallel_tool_calls and toolbox.mode != "none":
+        choice["disable_parallel_tool_use"] = True
+    if choice != {"type": "auto"}:
+        draft.fields["tool_choice"] = choice
+
+
+def _write_text(draft: Draft) -> None:
+    text = draft.settings.text
+    draft.drop_others("text", text, TEXT_FIELDS)
+    if text.get("verbosity") is not None:
+        draft.drop("text.verbosity", "this API has none")
+    form = text.get("format") or {}
+    draft.drop_others("text.format", form, FORMAT_FIELDS)
+    kind = form.get("type", "text")
+    if kind == "json_schema":
+        schema = form["schema"]
+        if form.get("description") and "description" not in schema:  # this API has no other place for it
+            schema = {"description": form["description"], **schema}
+        draft.fields["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
+    elif kind != "text":
+        draft.refuse("text.format", "this API has `text` and `json_schema`")
+
+
+def _write_max_tokens(draft: Draft) -> None:
+    draft.fields["max_tokens"] = draft.settings.max_output_tokens
+
+
+def _write_temperature(draft: Draft) -> None:
+    temperature = draft.settings.temperature or 0.0
+    if temperature > 1:
+        draft.drop("temperature", "this API goes up to 1, which it gets")
+    draft.fields["temperature"] = min(temperature, 1)
+
+
+def _write_top_p(draft: Draft) -> None:
+    if draft.settings.temperature is not None:
+        draft.drop("top_p", "this API takes it or `temperature`, not both")
+    else:
+        draft.fields["top_p"] = draft.settings.top_p
+
+
+def _write_tier(draft: Draft) -> None:
+    tier = _TIERS.get(draft.settings.service_tier or "")
+    if tier is None:
+        draft.drop("service_tier", "this API has `auto` and `default`")
+    else:
+        draft.fields["service_tier"] = tier
+
+
+def _write_identifier(draft: Draft) -> None:
+    draft.fields["metadata"] = {"user_id": draft.settings.safety_identifier}
+
+
+def _write_user(draft: Draft) -> None:
+    user = msgspec.json.decode(draft.settings.extra["user"])
+    if draft.settings.safety_identifier is not None:
+        draft.drop("user", "this API takes it or 'safety_identifier', not both")
+    elif isinstance(user, str):
+        draft.fields["metadata"] = {"user_id": user}
+    else:
+        draft.drop("user", "it is no text")
+
+
+def _write_stop(draft: Draft) -> None:
+    stop = msgspec.json.decode(draft.settings.extra["stop"])
+    if isinstance(stop, str | list):
+        draft.fields["stop_sequences"] = [stop] if isinstance(stop, str) else stop
+    else:
+        draft.refuse("stop", "it must be a string or a list of strings")
+
+
+def _write_include(draft: Draft) -> None:
+    for name in draft.settings.include:
+        if name != ENCRYPTED_REASONING:  # the gateway has it, and shows it then
+            draft.drop(f"include: {name[:60]}", "this API has nothing like it")
+
+
+#: What becomes of each setting.
+MESSAGES_FIELDS: Mapping[str, Field] = {
+    "model": Field(Rule("carried", "The name the configuration gives it."), lambda _: None),
+    "instructions": Field(Rule("carried", "As `system`."), lambda _: None),
+    "tools": Field(TOOLS, _write_tools),
+    "tool_choice": Field(TOOL_CHOICE, check_choice),  # written with the tools
+    "parallel_tool_calls": Field(Rule("translated", "`disable_parallel_tool_use`."), lambda _: None),
+    "text": Field(
+        Rule(
+            "translated",
+            "`json_schema` becomes `output_config.format`, its description that of the schema; `json_object` is "
+            "refused, there is no such thing; `verbosity` is dropped.",
+        ),
+        _write_text,
+    ),
+    "reasoning": Field(
+        Rule(
+            "translated",
+            "`effort` becomes adaptive thinking with `output_config.effort`, on models before Claude "
+            "4.6 a budget; `none` turns it off. It is dropped where a tool must be called, and where there is no room.",
+        ),
+        lambda _: None,  # needs the others: finish_settings
+    ),
+    "max_output_tokens": Field(Rule("carried", "As `max_tokens`; 32,000 where there is none."), _write_max_tokens),
+    "temperature": Field(Rule("carried", "At most 1, and not while thinking."), _write_temperature),
+    "top_p": Field(Rule("carried", "Where no `temperature` is given, and not while thinking."), _write_top_p),
+    "presence_penalty": dropped("presence_penalty", "this API has none"),
+    "frequency_penalty": dropped("frequency_penalty", "this API has none"),
+    "top_logprobs": dropped("top_logprobs", "this API has none"),
+    "include": Field(Rule("dropped", "But for `reasoning.encrypted_content`, which is ours."), _write_include),
+    "max_tool_calls": dropped("max_tool_calls", "it is about tools that the provider runs, and it runs none"),
+    "truncation": dropped("truncation", "this API does not shorten a history"),
+    "metadata": ours("It stands in the response."),
+    "service_tier": Field(
+        Rule("translated", "`default` becomes `standard_only`; `flex` and the like are dropped."), _write_tier
+    ),
+    "safety_identifier": Field(Rule("translated", "`metadata.user_id`."), _write_identifier),
+    "prompt_cache_key": ours("Prefixes are cached by the `cache_control` marks that are always set."),
+    "user": Field(Rule("translated", "`metadata.user_id`, where there is no `safety_identifier`."), _write_user),
+    "prompt_cache_retention": dropped("prompt_cache_retention", "prefixes are cached for as long as this API does"),
+    "prompt_cache_options": dropped("prompt_cache_options", "this API has nothing like it"),
+    "stream_options": obfuscation(),
+    "context_management": dropped("context_management", "the gateway keeps the whole history, and sends it"),
+    "seed": dropped("seed", "this API has none"),
+    "stop": Field(Rule("translated", "`stop_sequences`; neither a string nor a list is refused."), _write_stop),
+    OTHERS: dropped_others(KNOWN_EXTRA),
+}
+
+
+def finish_settings(draft: Draft) -> None:
+    """Write what depends on other settings: thinking."""
+    reasoning = draft.settings.reasoning or {}
+    draft.drop_others("reasoning", reasoning, REASONING_FIELDS)
+    effort = reasoning.get("effort")
+    if effort is None:
+        return
+    if effort == "none":
+        draft.fields["thinking"] = {"type": "disabled"}
+        return
+    if draft.fields.get("tool_choice", {}).get("type") in {"any", "tool"}:
+        draft.drop("reasoning", "this API does not think where a tool must be called")
+        return
+    if _BY_BUDGET.search(draft.model):
+        room = draft.fields["max_tokens"] - 1
+        if room < _LEAST:
+            draft.drop("reasoning", f"thinking takes at least {_LEAST} of `max_output_tokens`")
+            return
+        draft.fields["thinking"] = {"type": "enabled", "budget_tokens": min(_BUDGETS.get(effort, _LEAST), room)}
+    else:
+        thinking = {"type": "adaptive"}
+        if reasoning.get("summary") is not None:
+            thinking["display"] = "summarized"
+        draft.fields["thinking"] = thinking
+        draft.fields["output_config"] = {
+            "effort": _EFFORTS.get(effort, effort),
+            **draft.fields.get("output_config", {}),
+        }
+    for name in ("temperature", "top_p"):
+        if draft.fields.pop(name, 1) != 1:
+            draft.drop(name, "this API does not take it while thinking")

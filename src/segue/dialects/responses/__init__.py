@@ -1,0 +1,3 @@
+"""The Responses dialect: its requests and its stream."""
+
+from __future__ import annotations

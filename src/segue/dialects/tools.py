@@ -1,0 +1,124 @@
+"""The tools of a request and the choice among them, for the APIs that know functions only.
+
+A custom tool becomes a function with one text argument; a tool that the provider of another API would run is left out
+with a warning, and refused where the request insists on it. Not here: how an API writes a function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from segue.dialects.output_writer import CUSTOM_ARGUMENT
+from segue.dialects.rules import Draft, Rule
+
+TOOLS = Rule(
+    "translated",
+    "`function` and `custom` tools become functions (a custom tool has one text argument, its grammar is put into its "
+    "description); tools that a provider runs itself are left out with a warning.",
+)
+TOOL_CHOICE = Rule(
+    "translated",
+    "`auto`, `none`, `required` and a named tool; `allowed_tools` leaves the other tools out; a tool that a provider "
+    "runs itself is refused.",
+)
+_HOSTED = "no tool that the provider of another API runs exists here"
+
+_FUNCTION = frozenset({"type", "name", "description", "parameters", "strict"})
+_CUSTOM = frozenset({"type", "name", "description", "format"})
+
+Mode = Literal["auto", "none", "required", "named"]
+_MODES: Mapping[str, Mode] = {"none": "none", "required": "required"}
+
+
+class Function(msgspec.Struct, frozen=True):
+    """One function that the model may call."""
+
+    name: str
+    description: str | None
+    parameters: dict[str, Any]
+    strict: bool
+
+
+class Toolbox(msgspec.Struct, frozen=True):
+    """The functions, and which of them are to be called: `name` is that of the one that must be."""
+
+    functions: list[Function]
+    mode: Mode = "auto"
+    name: str | None = None
+
+
+def custom_names(tools: list[dict[str, Any]]) -> frozenset[str]:
+    """Return the names of the custom tools."""
+    return frozenset(str(tool.get("name")) for tool in tools if tool.get("type") == "custom")
+
+
+def read_tools(draft: Draft) -> Toolbox:
+    """Read `tools` and `tool_choice`."""
+    functions: list[Function] = []
+    for tool in draft.settings.tools:
+        kind = tool.get("type")
+        if kind == "function":
+            functions.append(_function(tool))
+            draft.drop_others("tools", tool, _FUNCTION)
+        elif kind == "custom":
+            functions.append(_custom(tool))
+            draft.drop_others("tools", tool, _CUSTOM)
+        else:
+            draft.drop(f"tools: {str(kind)[:40]}", _HOSTED)
+    return _choose(draft, functions)
+
+
+def check_choice(draft: Draft) -> None:
+    """Refuse a choice among tools where there are none; with tools, `read_tools` reads the choice."""
+    if not draft.settings.tools and draft.settings.tool_choice != "none":
+        draft.refuse("tool_choice", "the request has no tools")
+
+
+def _function(tool: dict[str, Any]) -> Function:
+    parameters = tool.get("parameters") or {"type": "object", "properties": {}}
+    return Function(str(tool["name"]), tool.get("description"), parameters, tool.get("strict") is True)
+
+
+def _custom(tool: dict[str, Any]) -> Function:
+    words = [str(tool["description"])] if tool.get("description") else []
+    form = tool.get("format")
+    if isinstance(form, dict) and form.get("type") == "grammar":
+        words.append(f"The input must match this {form.get('syntax')} grammar:\n{form.get('definition')}")
+    argument = {"type": "string", "description": "The whole input of the tool, as plain text."}
+    schema: dict[str, Any] = {
+        "type": "object",
+        "properties": {CUSTOM_ARGUMENT: argument},
+        "required": [CUSTOM_ARGUMENT],
+    }
+    schema["additionalProperties"] = False
+    return Function(str(tool["name"]), "\n\n".join(words) or None, schema, strict=False)
+
+
+def _choose(draft: Draft, functions: list[Function]) -> Toolbox:
+    choice = draft.settings.tool_choice
+    if not isinstance(choice, dict):
+        if choice == "required" and not functions:
+            draft.refuse("tool_choice", "none of the tools can be called here")
+        return Toolbox(functions, _MODES.get(choice, "auto"))
+    kind = choice.get("type")
+    if kind in ("function", "custom") and isinstance(choice.get("name"), str):
+        return Toolbox(functions, "named", choice["name"])
+    if kind == "allowed_tools":
+        return _allow(draft, functions, choice)
+    draft.refuse("tool_choice", f"{_HOSTED}; choose a function")
+    return Toolbox(functions)
+
+
+def _allow(draft: Draft, functions: list[Function], choice: dict[str, Any]) -> Toolbox:
+    """Only the allowed tools may be called, whatever the model wants: so it is not told of the others."""
+    listed = choice.get("tools")
+    names = {tool.get("name") for tool in listed if isinstance(tool, dict)} if isinstance(listed, list) else set()
+    allowed = [function for function in functions if function.name in names]
+    if choice.get("mode") != "required":
+        return Toolbox(allowed)
+    if not allowed:
+        draft.refuse("tool_choice", "none of the allowed tools can be called here")
+    return Toolbox(allowed, "required")

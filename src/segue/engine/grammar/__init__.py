@@ -1,0 +1,3 @@
+"""Grammars: from JSON schemas to what a model may write."""
+
+from __future__ import annotations

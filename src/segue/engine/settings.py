@@ -1,0 +1,96 @@
+"""What becomes of each setting of a request at the local model: the same kind of table as a dialect's, for the same
+purpose, that nothing is left out in silence. Not here: what the engine makes of those that it obeys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from segue.dialects.rules import (
+    FORMAT_FIELDS,
+    KNOWN_EXTRA,
+    OTHERS,
+    TEXT_FIELDS,
+    Draft,
+    Field,
+    Rule,
+    dropped,
+    dropped_others,
+    obfuscation,
+    ours,
+    write_settings,
+)
+from segue.engine.sampling_params import LONGEST_STOP, MOST_STOPS
+from segue.protocol.requests import ENCRYPTED_REASONING, OUTPUT_LOGPROBS, Settings
+
+_CALLED = "The local model calls functions only: the tool {!r} is left out."
+
+
+def _obeyed(note: str = "") -> Field:
+    return Field(Rule("carried", note), lambda _: None)
+
+
+def _write_tools(draft: Draft) -> None:
+    for tool in draft.settings.tools:
+        if tool.get("type") != "function":
+            draft.warnings.append(_CALLED.format(str(tool.get("name") or tool.get("type"))[:64]))
+
+
+def _write_text(draft: Draft) -> None:
+    draft.drop_others("text", draft.settings.text, TEXT_FIELDS)
+    draft.drop_others("text.format", draft.settings.text.get("format") or {}, FORMAT_FIELDS)
+    if draft.settings.text.get("verbosity") is not None:
+        draft.drop("text.verbosity", "the local model has none")
+
+
+def _write_include(draft: Draft) -> None:
+    for name in draft.settings.include:
+        if name not in {ENCRYPTED_REASONING, OUTPUT_LOGPROBS}:
+            draft.drop(f"include: {name[:60]}", "the local model has nothing like it")
+
+
+_MODEL = "the local model has none"
+#: What becomes of each setting.
+LOCAL_FIELDS: Mapping[str, Field] = {
+    "model": _obeyed(),
+    "instructions": _obeyed("As the first message."),
+    "tools": Field(Rule("carried", "Functions; tools of other kinds are left out with a warning."), _write_tools),
+    "tool_choice": _obeyed("Among functions; anything else is refused."),
+    "parallel_tool_calls": _obeyed(),
+    "text": Field(Rule("carried", "`format`; `verbosity` is dropped."), _write_text),
+    "reasoning": dropped("reasoning", "the local model does not think apart"),
+    "metadata": ours("It stands in the response."),
+    "include": Field(
+        Rule(
+            "carried",
+            "`message.output_text.logprobs`. There is no `reasoning.encrypted_content`; others are dropped.",
+        ),
+        _write_include,
+    ),
+    "max_output_tokens": _obeyed(),
+    "max_tool_calls": dropped("max_tool_calls", "it is about tools that the provider runs, and it runs none"),
+    "temperature": _obeyed(),
+    "top_p": _obeyed(),
+    "top_logprobs": _obeyed("With `logprobs` of the text."),
+    "presence_penalty": _obeyed(),
+    "frequency_penalty": _obeyed(),
+    "truncation": _obeyed(),
+    "service_tier": dropped("service_tier", _MODEL),
+    "safety_identifier": ours("Nobody else is told."),
+    "prompt_cache_key": ours("What was read before is found by its tokens."),
+    "user": ours("Nobody else is told."),
+    "prompt_cache_retention": dropped("prompt_cache_retention", "what was read is kept as long as there is room"),
+    "prompt_cache_options": dropped("prompt_cache_options", _MODEL),
+    "stream_options": obfuscation(),
+    "context_management": dropped("context_management", "`truncation` decides"),
+    "seed": _obeyed("An integer; for what `temperature` or `top_p` draw."),
+    "stop": _obeyed(f"A string or up to {MOST_STOPS}, of at most {LONGEST_STOP} characters each; of the text only."),
+    OTHERS: dropped_others(KNOWN_EXTRA),
+}
+
+
+def left_out(settings: Settings) -> tuple[str, ...]:
+    """Say what of a request the local model does without, one sentence each."""
+    draft = Draft(settings.model, settings)
+    write_settings(draft, LOCAL_FIELDS)
+    return tuple(dict.fromkeys(draft.warnings))

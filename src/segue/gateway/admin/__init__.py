@@ -1,0 +1,3 @@
+"""What operators see of a gateway."""
+
+from __future__ import annotations

@@ -1,0 +1,199 @@
+"""Metrics for Prometheus, per turn and per message, never per event.
+
+Children of labelled metrics are bound once, so that counting is one addition. Each gateway has its own registry: two
+in one process (tests do that) do not add up. What is counted is said in the help texts below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from segue.engine.upstream import LocalUpstream
+from segue.history.cache import Cache
+from segue.upstreams.http import HttpUpstream
+
+Transport = Literal["http", "sse", "websocket"]
+Level = Literal["connection", "process", "store"]
+ExchangeOutcome = Literal["completed", "cancelled", "failed"]
+Outcome = Literal["completed", "incomplete", "failed", "refused", "cancelled"]
+
+_TRANSPORTS: tuple[Transport, ...] = ("http", "sse", "websocket")
+_OUTCOMES: tuple[Outcome, ...] = ("completed", "incomplete", "failed", "refused", "cancelled")
+_EXCHANGE_OUTCOMES: tuple[ExchangeOutcome, ...] = ("completed", "cancelled", "failed")
+_LEVELS: tuple[Level, ...] = ("connection", "process", "store")
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+
+
+class TransportMeter:
+    """The counters of one transport."""
+
+    def __init__(self, metrics: Metrics, transport: Transport) -> None:
+        self._turns = {outcome: metrics.turns.labels(transport, outcome) for outcome in _OUTCOMES}
+        self._events = metrics.events.labels(transport)
+        self._in = metrics.bytes_received.labels(transport)
+        self._out = metrics.bytes_sent.labels(transport)
+        self._first = metrics.first_output_seconds.labels(transport)
+        self._time = metrics.turn_seconds.labels(transport)
+
+    def received(self, size: int) -> None:
+        """Count the payload of one request or message."""
+        self._in.inc(size)
+
+    def sent(self, events: int, size: int) -> None:
+        """Count what a turn, or an error, sent as payload."""
+        self._events.inc(events)
+        self._out.inc(size)
+
+    def turn(self, outcome: Outcome, first_output_s: float | None, time_s: float) -> None:
+        """Count a turn that is over; times in seconds since its request was read."""
+        self._turns[outcome].inc()
+        self._time.observe(time_s)
+        if first_output_s is not None:
+            self._first.observe(first_output_s)
+
+
+class TunnelMeter:
+    """The counters of the tunnel. Bytes are those of packets; the frames of the WebSocket come on top."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        self.links = counter("segue_tunnel_links", "Connections of sidecars.")
+        exchanges = counter("segue_tunnel_exchanges", "Exchanges that are over, by outcome.", "outcome")
+        self._exchanges = {outcome: exchanges.labels(outcome) for outcome in _EXCHANGE_OUTCOMES}
+        self.received_bytes = counter("segue_tunnel_received_bytes", "Bytes of packets that sidecars sent.")
+        self.sent_bytes = counter("segue_tunnel_sent_bytes", "Bytes of packets sent to sidecars.")
+        self.rebuilt_bytes = counter("segue_tunnel_rebuilt_bytes", "Bytes of the request bodies that were rebuilt.")
+        self.base_misses = counter("segue_tunnel_base_misses", "Uploads whose base was not held, or not the same.")
+        self.sessions = Gauge("segue_tunnel_sessions", "Sidecars with a session.", registry=registry)
+        self.running = Gauge("segue_tunnel_running", "Exchanges under way.", registry=registry)
+        self.bases_bytes = Gauge("segue_tunnel_bases_bytes", "What is kept to send against.", registry=registry)
+
+    def count(self, outcome: ExchangeOutcome) -> None:
+        """Count an exchange that is over."""
+        self._exchanges[outcome].inc()
+
+
+class ProviderFigures(Collector):
+    """What upstreams that are providers count themselves, read when it is asked for."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.providers: list[HttpUpstream] = []
+        registry.register(self)
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the figures of now."""
+        running = GaugeMetricFamily("segue_upstream_running", "Turns under way at a provider.", labels=["upstream"])
+        waiting = GaugeMetricFamily("segue_upstream_waiting", "Turns that wait for a place.", labels=["upstream"])
+        failed = CounterMetricFamily(
+            "segue_upstream_failed_tries",
+            "Tries at a turn that failed, by what it is called.",
+            labels=["upstream", "code"],
+        )
+        for provider in self.providers:
+            running.add_metric([provider.name], provider.admission.running)
+            waiting.add_metric([provider.name], provider.admission.waiting)
+            for code, count in sorted(provider.failures.items()):
+                failed.add_metric([provider.name, code], count)
+        return running, waiting, failed
+
+
+class EngineFigures(Collector):
+    """What models in this process count themselves, read when it is asked for."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.models: list[LocalUpstream] = []
+        registry.register(self)
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the figures of now."""
+
+        def gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
+            return GaugeMetricFamily(f"segue_local_{name}", text, labels=["upstream", *labels])
+
+        def counter(name: str, text: str, *labels: str) -> CounterMetricFamily:
+            return CounterMetricFamily(f"segue_local_{name}", text, labels=["upstream", *labels])
+
+        running = gauge("running", "Turns that a model in this process works on.")
+        waiting = gauge("waiting", "Turns that wait for it.")
+        tokens = counter("tokens", "Tokens of prompts reused, restored (of those), prefilled, and of answers.", "kind")
+        sequences = gauge("sequences", "Conversations whose KV cache is kept, by where.", "place")
+        cells = gauge("context_tokens", "Tokens in the context, shared ones once.")
+        held = gauge("state_bytes", "Evicted KV cache, by where.", "place")
+        evictions = counter("evictions", "Conversations moved out of the context.")
+        parked = counter("parked", "Turns that had to give way to others for a while.")
+        compactions = counter("compactions", "Times that all in the context was moved together.")
+        for model in self.models:
+            counts, name = model.counts, model.name
+            running.add_metric([name], model.running)
+            waiting.add_metric([name], model.waiting)
+            for kind in ("reused", "restored", "prefilled", "output"):
+                tokens.add_metric([name, kind], counts.tokens(kind))
+            for place in ("context", "host", "disk"):
+                sequences.add_metric([name, place], counts.sequences[place])
+            cells.add_metric([name], counts.context_tokens)
+            held.add_metric([name, "host"], counts.host_bytes)
+            held.add_metric([name, "disk"], counts.disk_bytes)
+            evictions.add_metric([name], counts.evictions)
+            parked.add_metric([name], counts.parked)
+            compactions.add_metric([name], counts.compactions)
+        return running, waiting, tokens, sequences, cells, held, evictions, parked, compactions
+
+
+class Metrics:
+    """All metrics of one gateway."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        self.turns = counter("segue_turns", "Turns that are over, by transport and outcome.", "transport", "outcome")
+        self.events = counter("segue_events", "Events sent to clients.", "transport")
+        self.bytes_received = counter("segue_received_bytes", "Payload bytes of requests.", "transport")
+        self.bytes_sent = counter("segue_sent_bytes", "Payload bytes of events and replies.", "transport")
+        self.hits = counter("segue_continuation_hits", "Continued responses, by where they were found.", "level")
+        self.misses = counter("segue_continuation_misses", "Continuations of a response that was not found.")
+        self.evictions = counter("segue_cache_evictions", "Responses dropped from memory to keep the byte budget.")
+        self.state_bytes = Gauge("segue_state_bytes", "History held in memory.", registry=registry)
+        self.connections = Gauge("segue_websocket_connections", "Open WebSocket connections.", registry=registry)
+        self.kept_turns = Gauge("segue_kept_turns", "Turns that run apart from their clients.", registry=registry)
+        self.event_log_bytes = Gauge(
+            "segue_event_log_bytes", "Events kept so that streams can resume.", registry=registry
+        )
+        resumes = counter("segue_resumes", "Streams that were asked for from an event on, by outcome.", "outcome")
+        self.resumed, self.not_resumed = resumes.labels("found"), resumes.labels("gone")
+        repeats = counter(
+            "segue_repeated_creates", "Creates that were answered with a response that there was already."
+        )
+        self.repeats = repeats
+        self.first_output_seconds = Histogram(
+            "segue_first_output_seconds",
+            "Time from a request to the first event of its output.",
+            ("transport",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.turn_seconds = Histogram(
+            "segue_turn_seconds", "Time from a request to its end.", ("transport",), buckets=_SECONDS, registry=registry
+        )
+        self.tunnel = TunnelMeter(registry)
+        self.upstreams = ProviderFigures(registry)
+        self.engines = EngineFigures(registry)
+        self.by_transport = {transport: TransportMeter(self, transport) for transport in _TRANSPORTS}
+        self._evictions = 0
+        self.hit = {level: self.hits.labels(level) for level in _LEVELS}
+
+    def render(self, cache: Cache) -> bytes:
+        """Return the text of `GET /metrics`; what the cache counts is read now."""
+        self.state_bytes.set(cache.size_bytes)
+        self.evictions.inc(cache.evictions - self._evictions)
+        self._evictions = cache.evictions
+        return generate_latest(self.registry)

@@ -1,0 +1,366 @@
+"""The WebSocket shell: carries out what the session machine decides, for one connection.
+
+One task reads messages; each running turn is a task of its own. While the session's queue is full the reader stops, so
+TCP stalls the client. The events of a batch leave in one write, and a slow reader slows its own upstream: the next
+batch is not asked for before the socket has taken the last. When the peer is gone its turns are cancelled, and what
+only this connection held is forgotten. Turns of several lanes run at the same time and share the socket, whole writes
+at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, assert_never
+
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from segue.gateway.error_mapping import socket_reply
+from segue.gateway.redacted_traceback import outline
+from segue.gateway.turns.executor import Caller, Run
+from segue.gateway.websocket_transport import text_frames, watch_peer
+from segue.history.cache import Slot
+from segue.protocol.capabilities import HEADER
+from segue.protocol.codec import size_of
+from segue.protocol.events import Event, in_lane, steer_failed
+from segue.protocol.ids import parse_response_id
+from segue.protocol.lanes import DEFAULT_LANE, tag
+from segue.protocol.problems import Problem, Refused, events_gone
+from segue.protocol.requests import Create, Resume, Steer
+from segue.protocol.session import (
+    Cancel,
+    Close,
+    Effect,
+    Evict,
+    GiveBack,
+    Hold,
+    LaneInput,
+    Limits,
+    Reply,
+    Session,
+    Start,
+)
+
+if TYPE_CHECKING:
+    from segue.gateway.app import Gateway
+
+
+_log = logging.getLogger("segue.gateway")
+
+#: The events after which a response can be continued.
+_GOOD = frozenset({"response.completed", "response.incomplete"})
+
+#: How often a peer is asked for life while nothing is read from it.
+_PROBE_S = 30.0
+
+
+async def serve_websocket(gateway: Gateway, request: web.Request, tenant: str) -> web.StreamResponse:
+    """Serve one connection in WebSocket mode until it is closed."""
+    server = gateway.config.server
+    if gateway.draining or len(gateway.connections) >= server.max_connections:
+        raise Refused(Problem("server_overloaded", "No more WebSocket connections at the moment. Try again."))
+    socket = web.WebSocketResponse(
+        compress=server.compression,
+        max_msg_size=server.max_message_bytes + 1,  # aiohttp refuses a message of exactly the limit it is given
+    )
+    if not socket.can_prepare(request).ok:
+        raise Refused(Problem("upgrade_required", "This endpoint speaks WebSocket: upgrade, or POST to it."))
+    socket.headers[HEADER] = gateway.face(request).header
+    await socket.prepare(request)
+    watch_peer(request)
+    connection = Connection(gateway, request, socket, tenant)
+    gateway.connections.add(connection)
+    try:
+        await connection.serve()
+    finally:
+        gateway.connections.discard(connection)
+        gateway.note_progress()
+    return socket
+
+
+class Connection:
+    """One client in WebSocket mode."""
+
+    def __init__(self, gateway: Gateway, request: web.Request, socket: web.WebSocketResponse, tenant: str) -> None:
+        server = gateway.config.server
+        bounds = gateway.face(request).bounds
+        limits = Limits(server.max_age_s, server.idle_timeout_s, server.max_queued, server.max_message_bytes, bounds)
+        self._gateway = gateway
+        assert request.transport is not None, "the upgrade was answered just now"
+        self._socket = socket
+        self._transport = request.transport
+        self._drain = request.writer.drain
+        self._compressed = bool(socket.compress)
+        self._tenant = tenant
+        self._credential = gateway.access.credential(request.headers)
+        self._meter = gateway.metrics.by_transport["websocket"]
+        self._loop = asyncio.get_running_loop()
+        self._session = Session(limits, self._loop.time())
+        self._turns: set[asyncio.Task[None]] = set()
+        self._runs: dict[str, Run | str] = {}  # what runs, by lane; of a kept turn its id
+        self._held: dict[int, Slot] = {}  # parents of forks, by the number of the request
+        self._fleeting = gateway.executor.forgetter.connection(tenant)
+        self._order = asyncio.Lock()
+        self._room = asyncio.Event()  # set whenever the queue may have room again
+        self._timer: asyncio.TimerHandle | None = None
+        self._timeout: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[bool] | None = None
+
+    async def serve(self) -> None:
+        """Read messages until the connection is over, then clean up."""
+        self._arm()
+        try:
+            await self._read()
+        except ConnectionError:
+            pass  # the peer is gone, which is no mistake of anybody's
+        finally:
+            await self._clean_up()
+
+    async def drain(self) -> None:
+        """Let what runs end, then close."""
+        await self._apply(self._session.drain())
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        session = self._session
+        while not session.closed:
+            while session.saturated and not session.closed:
+                await self._wait_for_room()
+            message = await self._socket.receive()
+            if message.type is WSMsgType.TEXT:
+                self._meter.received(size_of(message.data))
+                await self._apply(session.receive(message.data, self._loop.time()))
+            elif message.type is WSMsgType.BINARY:
+                await self._apply(session.receive_binary())
+            else:
+                return
+
+    async def _wait_for_room(self) -> None:
+        """Wait until the queue may have room. Who does not read hears of a peer that is gone only by writing to it."""
+        self._room.clear()
+        try:
+            async with asyncio.timeout(_PROBE_S):
+                await self._room.wait()
+        except TimeoutError:
+            await self._socket.ping()
+
+    async def _clean_up(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        for effect in self._session.disconnected():
+            assert isinstance(effect, Cancel), "a connection that is gone can only cancel"
+            self._cancel_turns()
+        # To leave before the peer has answered a close would reset the connection, and cut off what is not yet read.
+        others = [task for task in (self._timeout, self._closing) if task is not None]
+        try:
+            await asyncio.gather(*self._turns, *others, return_exceptions=True)
+        finally:
+            cache, grace_s = self._gateway.cache, self._gateway.config.server.grace_s
+            for lane in self._session.lanes if grace_s else ():
+                turn = cache.held((self, lane))
+                if turn is not None and not turn.stored:
+                    self._gateway.parking.park(self._tenant, turn, self._gateway.clock() + grace_s)
+            for slot in (*((self, lane) for lane in self._session.lanes), *self._held.values()):
+                cache.drop_slot(slot)
+            self._fleeting.close()
+
+    # --- effects -----------------------------------------------------------------------------------------------------
+
+    async def _apply(self, effects: Sequence[Effect]) -> None:
+        """Carry out effects in their order, and after earlier ones that wait for a full socket."""
+        if not effects:
+            return
+        for effect in effects:
+            if isinstance(effect, Hold):  # now: a turn of another lane may end at the next await
+                self._hold(effect)
+        async with self._order:
+            for effect in effects:
+                await self._carry_out(effect)
+
+    async def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Hold():
+                pass  # done, before anything could be waited for
+            case Start():
+                task = self._loop.create_task(self._run_turn(effect))
+                self._turns.add(task)
+                task.add_done_callback(self._turns.discard)
+            case Reply():
+                await self._refuse(effect.problem, effect.lane)
+            case GiveBack():
+                await self._give_back(effect.steer)
+            case Evict():
+                turn = self._gateway.cache.held((self, effect.lane))
+                if turn is not None and turn.id == effect.response_id:
+                    self._gateway.cache.drop_slot((self, effect.lane))
+                    self._gateway.parking.drop(self._tenant, effect.response_id)
+            case Cancel():
+                self._cancel_turns()
+            case Close():
+                await self._close(effect.code, effect.reason)
+            case _:
+                assert_never(effect)
+
+    def _hold(self, hold: Hold) -> None:
+        """Keep the parent of a fork, unless the fork's own lane has it: then it is no fork."""
+        cache, now = self._gateway.cache, self._gateway.clock()
+        if cache.slot((self, hold.lane), hold.response_id, now) is not None:
+            return
+        turns = (cache.slot((self, lane), hold.response_id, now) for lane in self._session.lanes)
+        turn = next((turn for turn in turns if turn is not None), None)
+        if turn is not None and not turn.stored:  # a stored one is found by its id, as long as it is not deleted
+            slot = self._held[hold.number] = ((self, hold.number), hold.lane)
+            cache.put_slot(self._tenant, slot, turn)
+
+    async def _close(self, code: int, reason: str) -> None:
+        """Close the socket; returns when the peer has answered, or takes too long."""
+        self._room.set()
+        self._closing = self._loop.create_task(self._socket.close(code=code, message=reason.encode()))
+        await asyncio.shield(self._closing)
+
+    def _cancel_turns(self) -> None:
+        for task in self._turns:
+            task.cancel()
+
+    async def _run_turn(self, start: Start) -> None:
+        """Run a turn to its end, and do what the session makes of it."""
+        try:
+            outcome = await self._stream(start)
+            effects = self._session.ended(start.lane, outcome, self._loop.time())
+            self._room.set()
+            self._arm()
+            await self._apply(effects)
+        except ConnectionError:
+            pass  # the reader learns of it too, and cleans up
+        except Exception as error:  # noqa: BLE001 - a bug of ours must not leave the client waiting in a dead lane
+            _log.error("action=turn error=%s", outline(error))
+            await self._close(WSCloseCode.INTERNAL_ERROR, "internal error")
+
+    async def _stream(self, start: Start) -> LaneInput:
+        """Send a turn's events; returns what the turn means for its lane."""
+        suffix = tag(start.lane)
+        last: Event | None = None
+        events = size = 0
+        try:
+            async with aclosing(await self._open(start)) as batches:
+                async for batch in batches:
+                    last = batch[-1]
+                    payloads = [in_lane(event.data, suffix) for event in batch]
+                    await self._send(payloads)
+                    events += len(payloads)
+                    size += sum(map(len, payloads))
+            if last is None and isinstance(start.request, Resume):  # or its client would wait for ever
+                await self._refuse(events_gone(start.request.response_id), start.lane)
+        except Refused as refused:
+            await self._refuse(refused.problem, start.lane)
+            last = None
+        finally:
+            self._meter.sent(events, size)
+            self._note_run(start)
+            held = self._held.pop(start.number, None)
+            if held is not None:
+                self._gateway.cache.drop_slot(held)
+        return LaneInput.SUCCEEDED if last is not None and last.type in _GOOD else LaneInput.FAILED
+
+    def _note_run(self, start: Start) -> None:
+        """Let an unstored response go with the connection, whatever became of it; those of kept turns do not."""
+        run = self._runs.pop(start.lane, None)
+        if isinstance(run, Run) and run.response_id is not None:
+            assert isinstance(start.request, Create), "only a create is run here"
+            if not start.request.store:
+                self._fleeting.add(run.response_id)
+
+    async def _open(self, start: Start) -> AsyncGenerator[Sequence[Event], None]:
+        """Begin a turn, or go on with one, and return its events. Raises `Refused`."""
+        lane, request = start.lane, start.request
+        if isinstance(request, Resume):
+            after = -1 if request.starting_after is None else request.starting_after
+            rest = self._gateway.keeper.resume(self._tenant, request.response_id, after)
+            return self._follow(lane, request.response_id, rest)
+        caller = Caller(self._tenant, self._meter, (self, lane), self._others(start), self._credential)
+        if request.kept:
+            response_id = await self._gateway.keeper.create(request, caller)
+            return self._follow(lane, response_id, self._gateway.keeper.follow(self._tenant, response_id, -1))
+        run = self._runs[lane] = self._gateway.executor.run(request, caller)
+        return run.events()
+
+    def _others(self, start: Start) -> list[Slot]:
+        """Return where else a parent may be: in another lane, held for this fork, parked by a lost connection."""
+        others: list[Slot] = [(self, name) for name in self._session.lanes if name != start.lane]
+        held = self._held.get(start.number)
+        if held is not None:
+            others.append(held)
+        if isinstance(start.request, Create) and start.request.previous_response_id is not None:
+            others.append(self._gateway.parking.slot(self._tenant, start.request.previous_response_id))
+        return others
+
+    async def _follow(
+        self, lane: str, response_id: str, batches: AsyncGenerator[Sequence[Event], None]
+    ) -> AsyncGenerator[Sequence[Event], None]:
+        """Yield the events of a kept turn; when it has ended well it is the lane's latest, before the client knows."""
+        self._runs[lane] = response_id
+        async with aclosing(batches):
+            async for batch in batches:
+                if batch[-1].type in _GOOD:
+                    self._adopt(lane, response_id)
+                yield batch
+
+    def _adopt(self, lane: str, response_id: str) -> None:
+        cache, ident = self._gateway.cache, parse_response_id(response_id)
+        turn = cache.held(self._gateway.parking.slot(self._tenant, response_id))
+        if turn is None and ident is not None:
+            turn = cache.shared(self._tenant, ident, self._gateway.clock())
+        if turn is None:
+            cache.drop_slot((self, lane))
+        else:
+            cache.put_slot(self._tenant, (self, lane), turn)
+            if not turn.stored:
+                self._fleeting.add(turn.id)
+
+    # --- timers ------------------------------------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        """Set the timer for the next deadline. One that is set for earlier stays: to be called early does no harm."""
+        deadline = self._session.next_deadline()
+        if deadline is None or (self._timer is not None and self._timer.when() <= deadline):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(deadline, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        effects = self._session.timeout(self._loop.time())
+        if effects:
+            self._timeout = self._loop.create_task(self._apply(effects))
+        self._arm()
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    async def _refuse(self, problem: Problem, lane: str) -> None:
+        payload = socket_reply(problem, lane)
+        await self._send([payload])
+        self._meter.sent(1, len(payload))
+
+    async def _give_back(self, steer: Steer) -> None:
+        """Refuse to steer, in the lane of the response that was meant."""
+        target = steer.previous_response_id
+        running = {run if isinstance(run, str) else run.response_id: lane for lane, run in self._runs.items()}
+        lane = running.get(target, DEFAULT_LANE)
+        payload = in_lane(steer_failed(steer), tag(lane))
+        await self._send([payload])
+        self._meter.sent(1, len(payload))
+
+    async def _send(self, payloads: Sequence[bytes]) -> None:
+        """Write messages: all in one piece unless they are compressed; return when the socket has room for more."""
+        if self._socket.closed or self._transport.is_closing():
+            raise ConnectionResetError("the socket is closed")
+        if self._compressed:
+            for payload in payloads:
+                await self._socket.send_frame(payload, WSMsgType.TEXT)
+            return
+        self._transport.write(text_frames(payloads))
+        await self._drain()

@@ -1,0 +1,199 @@
+"""From the configuration to upstreams: which models this gateway offers.
+
+With no `[[upstream]]` configured the model in the box answers as `smollm2`, if it can run here; where it cannot, that
+is said once in the log, and the scripted model is what there is. That one is always there under its own name, after
+everything that is configured.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import assert_never
+from urllib.parse import urlsplit
+
+import msgspec
+
+from segue.config import (
+    Config,
+    ConfigError,
+    Key,
+    ProviderDialect,
+    UpstreamConfig,
+    concurrency,
+    read_key,
+    spin_less,
+    split_header,
+)
+from segue.dialects.chat.request import ChatDialect
+from segue.dialects.interface import Dialect
+from segue.dialects.messages.request import MessagesDialect
+from segue.dialects.render_cache import Fragments
+from segue.dialects.responses.request import ResponsesDialect
+from segue.dialects.rules import OWN_FIELDS, Preset
+from segue.engine import MODEL_NAME as LOCAL_MODEL
+from segue.engine import ModelFile, find_model, why_unavailable
+from segue.engine.upstream import LocalUpstream
+from segue.http.routes import RouteError, RouteTable, route_table
+from segue.upstreams.affinity import Affinity, fault_of_header
+from segue.upstreams.http import HttpUpstream, Provider, Surroundings
+from segue.upstreams.interface import Upstream
+from segue.upstreams.retries import RetryPolicy
+from segue.upstreams.router import Router, Rule
+from segue.upstreams.scripted import MODEL as SCRIPTED
+from segue.upstreams.scripted import ScriptedUpstream
+from segue.upstreams.slots import CACHE_FIELD, SLOT_FIELD
+
+_log = logging.getLogger("segue.gateway")
+
+
+def build_router(config: Config) -> Router:
+    """Build the upstreams, not yet started, and the rules that lead to them.
+
+    Raises:
+        ConfigError: a configured upstream cannot run here.
+    """
+    around = Surroundings(time.time, random.random, Fragments(config.server.fragments_budget_bytes))
+    secret_of = tenant_secrets(config.key)
+    rules = [Rule(_build(up, around, secret_of), up.models, up.model_as) for up in config.upstream]
+    return Router([*(rules or _defaults()), Rule(ScriptedUpstream(), (SCRIPTED,))])
+
+
+def build_routes(config: Config) -> RouteTable:
+    """Build the table of where the tunnel forwards.
+
+    Raises:
+        ConfigError: a route says something that is not allowed.
+    """
+    try:
+        return route_table(config.route)
+    except RouteError as error:
+        raise ConfigError(str(error)) from None
+
+
+def tenant_secrets(keys: Sequence[Key]) -> Callable[[str], bytes]:
+    """Return what gives the secret of a tenant: the digest of its first API key, which all gateways of a configuration
+    have and no provider knows. Where there are no keys, there is one gateway on one machine: it draws one.
+    """
+    drawn = secrets.token_bytes(32)
+    first: dict[str, bytes] = {}
+    for key in keys:
+        first.setdefault(key.tenant, bytes.fromhex(key.sha256))
+    return lambda tenant: first.get(tenant, drawn)
+
+
+def why_no_local_model() -> str | None:
+    """Say why the model in the box cannot answer here; None if it can."""
+    return why_unavailable(find_model())
+
+
+def _defaults() -> list[Rule]:
+    reason = why_no_local_model()
+    if reason is not None:
+        _log.warning("action=start no local model: %s; only %r is offered", reason, SCRIPTED)
+        return []
+    boxed = UpstreamConfig(name=LOCAL_MODEL, dialect="local", models=[LOCAL_MODEL])
+    return [Rule(_build_local(boxed), boxed.models)]
+
+
+def _build(up: UpstreamConfig, around: Surroundings, secret_of: Callable[[str], bytes]) -> Upstream:
+    match up.dialect:
+        case "scripted":
+            return ScriptedUpstream(models=up.models)
+        case "local":
+            return _build_local(up)
+        case "chat" | "messages" | "responses":
+            dialect = _build_dialect(up, up.dialect, _build_preset(up))
+            return _build_provider(up, dialect, around, _build_affinity(up, secret_of))
+        case _:
+            assert_never(up.dialect)
+
+
+def _build_preset(up: UpstreamConfig) -> Preset:
+    """Say which fields every request has; with slots, llama-server's own are the gateway's."""
+    where = f"upstream {up.name!r}: body"
+    for name in up.body:
+        if name in OWN_FIELDS[up.dialect]:
+            raise ConfigError(f"{where}.{name} is a field that the gateway writes itself; leave it out")
+        if up.slots is not None and name in {SLOT_FIELD, CACHE_FIELD}:
+            raise ConfigError(f"{where}.{name} is a field that the gateway writes because of slots; leave it out")
+    if msgspec.json.decode(msgspec.json.encode(up.body)) != up.body:
+        raise ConfigError(f"{where} holds what JSON does not have: a date, a time, or a number that is none")
+    if up.slots is None:
+        return Preset(up.body)
+    return Preset({**up.body, CACHE_FIELD: True}, withheld=frozenset({SLOT_FIELD}))
+
+
+def _build_affinity(up: UpstreamConfig, secret_of: Callable[[str], bytes]) -> Affinity | None:
+    name = up.affinity_header
+    if name is None:
+        return None
+    twice = any(split_header(line)[0].lower() == name.lower() for line in up.headers)
+    fault = "is in headers too: which one is sent?" if twice else fault_of_header(name)
+    if fault is not None:
+        raise ConfigError(f"upstream {up.name!r}: affinity_header {name!r} {fault}")
+    return Affinity(name, secret_of)
+
+
+def _build_dialect(up: UpstreamConfig, dialect: ProviderDialect, preset: Preset) -> Dialect:
+    assert up.base_url is not None, "checked when the configuration was read"
+    host = urlsplit(up.base_url).netloc.lower()
+    reader = f"{dialect}@{host}"  # who can read the reasoning that comes from there: this API of this host
+    match dialect:
+        case "chat":
+            openai = host == "api.openai.com" or host.endswith(".openai.azure.com")
+            return ChatDialect(reader, openai=openai, return_reasoning=up.return_reasoning, preset=preset)
+        case "messages":
+            return MessagesDialect(reader, max_tokens=up.max_tokens, preset=preset)
+        case "responses":
+            return ResponsesDialect(reader, preset=preset)
+        case _:
+            assert_never(dialect)
+
+
+def _build_provider(
+    up: UpstreamConfig, dialect: Dialect, around: Surroundings, affinity: Affinity | None
+) -> HttpUpstream:
+    assert up.base_url is not None, "checked when the configuration was read"
+    provider = Provider(
+        name=up.name,
+        base_url=up.base_url,
+        headers=tuple(map(split_header, up.headers)),
+        pass_key=up.pass_key,
+        max_concurrent=concurrency(up),
+        max_queued=up.max_queued,
+        queue_timeout_s=up.queue_timeout_s,
+        connect_timeout_s=up.connect_timeout_s,
+        first_byte_timeout_s=up.first_byte_timeout_s,
+        idle_timeout_s=up.idle_timeout_s,
+        retry=RetryPolicy(attempts=up.attempts, longest_wait_s=up.longest_wait_s),
+        slots=up.slots,
+    )
+    return HttpUpstream(provider, dialect, around, models=up.models, key=read_key(up), affinity=affinity)
+
+
+def _build_local(up: UpstreamConfig) -> LocalUpstream:
+    path = Path(up.model_file) if up.model_file is not None else find_model()
+    reason = why_unavailable(path)
+    if reason is not None or path is None:
+        raise ConfigError(f"upstream {up.name!r}: {reason}")
+    spin_less()
+    file = ModelFile(
+        path,
+        up.name,
+        template=Path(up.chat_template_file) if up.chat_template_file is not None else None,
+        context=up.context_tokens,
+        threads=up.threads,
+        parallel=up.parallel,
+        batch_invariant=up.batch_invariant,
+        kv_bytes=up.kv_bytes,
+        host_bytes=up.kv_host_bytes,
+        disk_bytes=up.kv_disk_bytes,
+        spill_directory=Path(up.kv_directory) if up.kv_directory else None,
+        idle_s=up.kv_idle_s,
+    )
+    return LocalUpstream(file)

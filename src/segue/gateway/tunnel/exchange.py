@@ -1,0 +1,313 @@
+"""One exchange at the gateway: collect the upload, rebuild and check the body, forward it once, send the reply back.
+
+The provider is read whether the sidecar is there or not, as far as the exchange's buffer goes. What was sent and what
+came back become a base when the exchange is over, however it ended. Not here: sockets and frames (`tunnel`), and how a
+provider is reached (`segue.egress`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from segue.egress.errors import EgressError
+from segue.egress.reply import Reply
+from segue.egress.websocket import Socket
+from segue.gateway.admin.metrics import ExchangeOutcome
+from segue.http.error_replies import FailureCode, failure_reply
+from segue.http.heads import values
+from segue.http.routes import Refusal, Resolved
+from segue.tunnel.documents import Base, BaseMiss, Body, DocumentError, declared_size, decode_document
+from segue.tunnel.events import Opened
+from segue.tunnel.folds.fold import Fold
+from segue.tunnel.messages import Close, RecordError, RecordReader, encode_record
+from segue.tunnel.stream_compression import (
+    REPLY_WINDOW_LOG,
+    SOCKET_WINDOW_LOG,
+    ContextError,
+    StreamDecoder,
+    StreamEncoder,
+)
+
+if TYPE_CHECKING:
+    from segue.gateway.tunnel.endpoint import Session
+
+_log = logging.getLogger("segue.gateway")
+
+#: From this size on, rebuilding happens in a thread: it takes milliseconds (design: over 256 KB off the event loop).
+_THREAD_BYTES = 256 * 1024
+#: How much of a WebSocket's messages is expanded at once.
+_EXPAND_BYTES = 64 * 1024
+#: What a document may have beside the bytes of a body that does not compress.
+_DOCUMENT_OVERHEAD_BYTES = 64 * 1024
+
+
+class Exchange:
+    """One request of an agent, from its head to the end of its reply."""
+
+    def __init__(self, session: Session, opened: Opened) -> None:
+        self.number = opened.exchange
+        self.cancel: Callable[[], object] = lambda: None
+        """Set by the session to what cancels the task that runs this."""
+        self.outcome: ExchangeOutcome = "cancelled"
+        """How it ended, for the log and the metrics."""
+        self._session = session
+        self._end = session.end
+        self._tunnel = session.tunnel
+        self._opened = opened
+        self._upload = bytearray()
+        self._uncredited_bytes = 0
+        self._upload_ended = False
+        self._arrived = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._encoder = StreamEncoder(SOCKET_WINDOW_LOG if self._is_socket else REPLY_WINDOW_LOG)
+        self._body: Body | None = None
+        self._was_missed = False
+
+    @property
+    def body_bytes(self) -> int:
+        """The size of the body that was rebuilt."""
+        return 0 if self._body is None else len(self._body.sent)
+
+    @property
+    def _is_socket(self) -> bool:
+        return self._opened.kind == "websocket"
+
+    # --- what the session tells --------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> None:
+        """Take the next bytes of the upload."""
+        self._upload += data
+        self._uncredited_bytes += len(data)
+        if not self._is_socket:  # those of a socket are credited when they have gone on
+            self._tunnel.uploads.hold(self, len(data))
+        self._arrived.set()
+
+    def receive_end(self) -> None:
+        """The upload is complete."""
+        self._upload_ended = True
+        self._arrived.set()
+
+    def credit(self) -> None:
+        """Let the sidecar send more in place of what has arrived."""
+        if self._uncredited_bytes:
+            self._end.consume(self.number, self._uncredited_bytes)
+            self._uncredited_bytes = 0
+            self._session.wake()
+
+    def writable(self) -> None:
+        """There is room again for the reply."""
+        self._has_room.set()
+
+    def flush(self) -> None:
+        """Let the sidecar read all that was sent."""
+        self._end.send(self.number, self._encoder.flush())
+
+    # --- the exchange ------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Carry the exchange to its end."""
+        resolved = self._tunnel.routes.resolve(self._opened.head.target)
+        try:
+            if isinstance(resolved, Refusal):
+                self._fail(resolved.code, resolved.message)
+            elif self._is_socket:
+                await self._connect(resolved)
+            elif not self._opened.has_body or await self._rebuild():
+                await self._forward(resolved)
+        except EgressError as error:
+            self._fail(error.code, str(error))
+        finally:
+            self._tunnel.uploads.release(self)
+
+    async def _rebuild(self) -> bool:
+        """Collect the document, and rebuild and check the body; False if that was refused."""
+        while self._body is None:
+            if not await self._collect():
+                limit = self._tunnel.config.max_body_bytes
+                self._fail("request_too_large", f"The request body is larger than {limit} bytes.")
+                return False
+            rebuilt = await self._decode(bytes(self._upload))
+            match rebuilt:
+                case BaseMiss() if not self._was_missed:
+                    self._miss()
+                case BaseMiss():
+                    self._fail("invalid_request", "The document that was to need no base names one.")
+                    return False
+                case DocumentError():
+                    code: FailureCode = "request_too_large" if rebuilt.too_large else "invalid_request"
+                    self._fail(code, f"The tunnel's document cannot be taken: {rebuilt.reason}.")
+                    return False
+                case Body():
+                    self._body = rebuilt
+                    self._tunnel.metrics.rebuilt_bytes.inc(len(rebuilt.sent))
+        self._upload.clear()
+        return True
+
+    async def _collect(self) -> bool:
+        while not self._upload_ended:
+            if len(self._upload) > self._tunnel.config.max_body_bytes + _DOCUMENT_OVERHEAD_BYTES:
+                return False
+            self._arrived.clear()
+            await self._arrived.wait()
+        return True
+
+    async def _decode(self, document: bytes) -> Body | BaseMiss | DocumentError:
+        limit = self._tunnel.config.max_body_bytes
+        if declared_size(document) <= _THREAD_BYTES:
+            return decode_document(document, self._base, limit)
+        return await asyncio.to_thread(decode_document, document, self._base, limit)
+
+    def _base(self, base_id: bytes) -> Base | None:
+        return self._tunnel.bases.get(self._session.tenant, base_id)
+
+    def _miss(self) -> None:
+        self._tunnel.metrics.base_misses.inc()
+        self._was_missed = True
+        self._tunnel.uploads.release(self)
+        self._upload.clear()
+        self._uncredited_bytes = 0
+        self._upload_ended = False
+        self._end.missed(self.number)
+        self._session.wake()
+
+    async def _forward(self, resolved: Resolved) -> None:
+        fold = Fold(b"")
+        try:
+            async with aclosing(await self._open(resolved)) as reply:
+                self._tunnel.uploads.release(self)
+                fold = Fold(b"".join(values(reply.head.lines, b"content-type")[:1]))
+                await self._pass_on(reply, fold)
+        finally:
+            self._keep(fold)
+        self._finish()
+
+    async def _open(self, resolved: Resolved) -> Reply:
+        body = None if self._body is None else self._body.sent
+        return await self._tunnel.egress.open(resolved, self._opened.head, body, extra=self._session.extra)
+
+    async def _pass_on(self, reply: Reply, fold: Fold | None = None) -> None:
+        self._end.reply(self.number, reply.head)
+        self._session.wake()
+        async for chunk in reply.chunks():
+            if fold is not None:
+                fold.feed(chunk)
+            await self._send(chunk)
+
+    async def _connect(self, resolved: Resolved) -> None:
+        opened = await self._tunnel.egress.connect(resolved, self._opened.head, extra=self._session.extra)
+        if isinstance(opened, Reply):
+            async with aclosing(opened):
+                await self._pass_on(opened)
+            self._finish()
+            return
+        self._end.reply(self.number, opened.head)
+        self._session.wake()
+        upward = asyncio.create_task(self._upward(opened))
+        try:
+            await self._downward(opened)
+        finally:
+            upward.cancel()
+            await opened.abort()
+            await asyncio.gather(upward, return_exceptions=True)
+        self._finish()
+
+    async def _downward(self, socket: Socket) -> None:
+        """Carry the provider's messages to the agent until one closes."""
+        while True:
+            message = await socket.receive()
+            await self._send(encode_record(message))
+            if isinstance(message, Close):
+                return
+
+    async def _upward(self, socket: Socket) -> None:
+        """Carry the agent's messages to the provider."""
+        decoder, records = StreamDecoder(SOCKET_WINDOW_LOG), RecordReader(self._tunnel.config.max_body_bytes)
+        while True:
+            while not self._upload:
+                if self._upload_ended:
+                    await socket.abort()  # the agent's socket was cut; had it been closed, a record would say so
+                    return
+                self._arrived.clear()
+                await self._arrived.wait()
+            decoder.feed(bytes(self._upload))
+            self._upload.clear()
+            while data := decoder.read(_EXPAND_BYTES):
+                messages = data if isinstance(data, ContextError) else records.feed(data)
+                if isinstance(messages, ContextError | RecordError):
+                    await socket.abort()
+                    return
+                for message in messages:
+                    if isinstance(message, Close):
+                        await socket.close(message.code, message.reason)
+                        return
+                    await socket.send(message)
+            self.credit()
+
+    # --- the reply ---------------------------------------------------------------------------------------------------
+
+    async def _send(self, data: bytes) -> None:
+        """Send bytes of the reply, and wait until there is room for more."""
+        self._end.send(self.number, self._encoder.feed(data))
+        self._session.flush_later(self)
+        while self._end.room(self.number) <= 0:
+            self._has_room.clear()
+            await self._has_room.wait()
+
+    def _finish(self) -> None:
+        self._end.send(self.number, self._encoder.finish())
+        self._end.finish(self.number)
+        self._session.wake()
+        self.outcome = "completed"
+
+    def _fail(self, code: FailureCode, message: str) -> None:
+        """Tell a failure: as the reply, or by aborting the one that has begun."""
+        self.outcome = "failed"
+        if self._end.has_reply(self.number):
+            self.flush()
+            self._end.abort(self.number, "aborted", message.encode())
+            self._session.wake()
+            return
+        head, body = failure_reply(code, message)
+        self._end.reply(self.number, head)
+        self._end.send(self.number, self._encoder.feed(body))
+        self._end.send(self.number, self._encoder.finish())
+        self._end.finish(self.number)
+        self._session.wake()
+
+    def _keep(self, fold: Fold) -> None:
+        """Keep what was sent and what came back, as far as it came, for the next request to be sent against."""
+        if self._body is not None:
+            self._tunnel.bases.add(self._session.tenant, self._body.as_base(fold.value))
+
+
+class Uploads:
+    """The budget of uploads under way: beyond it only the oldest goes on, so that one can always end."""
+
+    def __init__(self, budget_bytes: int) -> None:
+        self._budget_bytes = budget_bytes
+        self._held: dict[Exchange, int] = {}
+        self._size_bytes = 0
+
+    def hold(self, exchange: Exchange, size: int) -> None:
+        """Count what has arrived of an upload, and credit it if more may come."""
+        self._held[exchange] = self._held.get(exchange, 0) + size
+        self._size_bytes += size
+        if self._may_go_on(exchange):
+            exchange.credit()
+
+    def release(self, exchange: Exchange) -> None:
+        """Count an upload no more, and let others go on."""
+        size = self._held.pop(exchange, None)
+        if size is None:
+            return
+        self._size_bytes -= size
+        for other in tuple(self._held):
+            if self._may_go_on(other):
+                other.credit()
+
+    def _may_go_on(self, exchange: Exchange) -> bool:
+        return self._size_bytes <= self._budget_bytes or next(iter(self._held)) is exchange

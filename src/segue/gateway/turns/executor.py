@@ -1,0 +1,388 @@
+"""The executor: runs one turn, for any transport.
+
+validate (done by `protocol`) → resolve the parent (connection, process, store) → run the upstream → forward its events
+→ fold → commit the record → terminal event. A transport iterates over `Run.events()` and writes what comes; the pace
+of its writing is the pace of the upstream. The record of a store=true turn is committed before its terminal event is
+yielded, so an acknowledged turn is never lost. Not here: sockets, framing, and which turns run at the same time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Sequence
+
+import msgspec
+
+from segue.gateway.admin.metrics import Metrics, Outcome, TransportMeter
+from segue.gateway.redacted_traceback import outline
+from segue.gateway.turns.eviction import Forgetter
+from segue.history.cache import Cache, Slot
+from segue.history.chains import History, Turn, path
+from segue.history.records import Record, encode_head, flatten, restore
+from segue.protocol.events import Ended, Event
+from segue.protocol.ids import ENTROPY_BYTES, ResponseId, new_response_id, parse_response_id
+from segue.protocol.items import calls_of
+from segue.protocol.problems import (
+    Problem,
+    Refused,
+    model_not_found,
+    previous_response_not_found,
+    store_mismatch,
+    tool_call_not_found,
+)
+from segue.protocol.requests import ENCRYPTED_REASONING, Create
+from segue.protocol.responses import Failure, encode_echo, usage
+from segue.protocol.turns import Finished, TurnStream
+from segue.stores.interface import ParentGone, Store, StoreError
+from segue.upstreams.interface import Batch, Prefilling, Secret, Upstream, UpstreamRequest
+from segue.upstreams.router import Router
+
+_log = logging.getLogger("segue.gateway")
+
+_LOST = Ended("failed", error=Failure("upstream_protocol_error", "The upstream's stream stopped before its end."))
+_BROKEN = Ended(
+    "failed", error=Failure("server_error", "The upstream failed unexpectedly; the gateway's log has more.")
+)
+_NOT_STORED = Ended("failed", error=Failure("store_error", "The response could not be stored. Send the turn again."))
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who asks: the tenant, the counters of its transport, on a WebSocket the lane's slot in the cache and `others`
+    where a parent may be (what is held for a fork, the other lanes), and the client's own key for a provider if it sent
+    one.
+    """
+
+    tenant: str
+    meter: TransportMeter
+    slot: Slot | None = None
+    others: Sequence[Slot] = ()
+    credential: Secret | None = None
+
+
+class Executor:
+    """Runs turns against one router, one store and one cache.
+
+    `clock` gives unix seconds, `monotonic` measures durations, `entropy(n)` gives n random bytes.
+    """
+
+    def __init__(
+        self,
+        *,
+        router: Router,
+        store: Store,
+        cache: Cache,
+        metrics: Metrics,
+        retention_s: float,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+        entropy: Callable[[int], bytes],
+    ) -> None:
+        self.router = router
+        self.store = store
+        self.cache = cache
+        self.metrics = metrics
+        self.retention_s = retention_s
+        self.clock = clock
+        self.monotonic = monotonic
+        self.entropy = entropy
+        self.forgetter = Forgetter(cache, router.upstreams)
+        self.deletions = 0
+        self._deleting: set[asyncio.Task[bool]] = set()
+
+    def run(self, create: Create, caller: Caller, response_id: ResponseId | None = None) -> Run:
+        """Prepare a turn; it begins when its events are asked for. Its id may be chosen before (`name`)."""
+        return Run(self, create, caller, response_id)
+
+    def name(self, create: Create) -> ResponseId:
+        """Make an id for the response of a create."""
+        wanted = create.previous_response_id
+        parent = None if wanted is None else parse_response_id(wanted)
+        return new_response_id(self.entropy(ENTROPY_BYTES), parent)
+
+    async def delete(self, tenant: str, response_id: ResponseId) -> bool:
+        """Delete a stored response; its id resolves to nothing from now on, in memory too.
+
+        Goes on when its caller is cancelled: the store would, and memory must not keep what the store has lost.
+        """
+        task = asyncio.ensure_future(self._delete(tenant, response_id))
+        self._deleting.add(task)
+        task.add_done_callback(self._deleting.discard)
+        return await asyncio.shield(task)
+
+    async def _delete(self, tenant: str, response_id: ResponseId) -> bool:
+        deleted = await self.store.delete(tenant, response_id, self.clock())
+        if deleted:
+            self.deletions += 1
+            self.forgetter.forget(tenant, [response_id])
+        return deleted
+
+    async def sweep(self) -> int:
+        """Remove what has expired from the store, and whatever else was kept of it; return how much that was."""
+        count = 0
+        while swept := await self.store.sweep(self.clock()):
+            count += len(swept)
+            by_tenant: dict[str, list[ResponseId]] = {}
+            for tenant, response_id in swept:
+                by_tenant.setdefault(tenant, []).append(response_id)
+            for tenant, response_ids in by_tenant.items():
+                self.forgetter.forget(tenant, response_ids)
+        return count
+
+
+class Run:
+    """One turn on its way. `response_id` is set when it begins at the latest, `finished` when its terminal event is
+    yielded, and `committing` while its record is written, when it is too late to cancel it.
+    """
+
+    def __init__(
+        self, executor: Executor, create: Create, caller: Caller, response_id: ResponseId | None = None
+    ) -> None:
+        self._executor = executor
+        self._create = create
+        self._caller = caller
+        self._begun_at = executor.monotonic()
+        self._first_output_s: float | None = None
+        self._stream: TurnStream | None = None
+        self._remembered = False
+        self.response_id = response_id
+        self.finished: Finished | None = None
+        self.committing = False
+
+    def cancelled(self) -> Finished | None:
+        """End the turn as cancelled, after its events were stopped; None if it had not begun."""
+        if self._stream is not None:
+            self.finished = self._stream.close(Ended("cancelled"), self._executor.clock())
+        return self.finished
+
+    async def events(self) -> AsyncGenerator[Sequence[Event], None]:
+        """Yield the turn's events in batches: what is in one batch belongs into one write.
+
+        Closing the generator, or cancelling whoever awaits it, stops the upstream at once.
+
+        Raises:
+            Refused: the turn cannot begin; nothing was yielded and nothing has changed.
+        """
+        # One generator and one loop, on purpose: each layer between upstream and socket costs microseconds per batch.
+        executor, create = self._executor, self._create
+        outcome: Outcome = "cancelled"
+        batches: AsyncGenerator[Batch, None] | None = None
+        try:
+            request, upstream = await self._prepare()
+            self.response_id = request.response_id
+            echo = encode_echo(create.settings, store=create.store, background=create.background)
+            stream = self._stream = TurnStream(
+                request.response_id,
+                _id_of(request.history.parent),
+                echo,
+                executor.clock(),
+                encrypted=ENCRYPTED_REASONING in create.settings.include,
+            )
+            waiting = stream.open()
+            batches = upstream.stream(request) if create.generate else _warm_up(upstream, request)
+            begun = create.background  # nobody waits to be told by a status: what is refused from here on has failed
+            while stream.ended is None:
+                if begun and waiting:
+                    yield waiting
+                    waiting = []
+                try:
+                    batch = await anext(batches)
+                except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the seam to foreign code
+                    batch = (_end_of(error, request, begun=begun),)
+                begun = True
+                events = stream.feed(batch)
+                if events and self._first_output_s is None:
+                    self._first_output_s = executor.monotonic() - self._begun_at
+                waiting += events
+            finished = stream.close(stream.ended, executor.clock())
+            if finished.status != "failed":
+                turn = self._turn_of(request, finished)
+                if create.store:
+                    if waiting:
+                        yield waiting  # the commit takes a disk write: the text need not wait for it
+                        waiting = []
+                    self.committing = True
+                    finished = await self._commit(turn, stream, finished, echo)
+                self._remember(turn, finished)
+            self.finished = finished
+            outcome = finished.status
+            yield [*waiting, finished.terminal]
+        except Refused:
+            outcome = "refused"
+            raise
+        finally:
+            self._forget_if_lost()
+            if batches is not None:
+                await _stop(batches)
+            self._caller.meter.turn(outcome, self._first_output_s, executor.monotonic() - self._begun_at)
+
+    async def _prepare(self) -> tuple[UpstreamRequest, Upstream]:
+        """Resolve everything the request names; raises `Refused`."""
+        executor, create = self._executor, self._create
+        found = executor.router.find(create.settings.model)
+        if found is None:
+            raise Refused(model_not_found(create.settings.model))
+        upstream, model = found
+        parent = await self._resolve_parent()
+        if parent is not None and create.store and not parent.stored:
+            raise Refused(store_mismatch(parent.id))
+        history = History(parent, create.input.items)
+        orphan = history.find_orphan(create.input.answers)
+        if orphan is not None:
+            raise Refused(tool_call_not_found(*orphan))
+        response_id = self.response_id or new_response_id(executor.entropy(ENTROPY_BYTES), _id_of(parent))
+        caller = self._caller
+        request = UpstreamRequest(
+            model, response_id, caller.tenant, history, create.settings, caller.credential, create.store, self._held
+        )
+        return request, upstream
+
+    async def _resolve_parent(self) -> Turn | None:
+        """Find the turn to continue: in the lane's slot, in memory, in the store, in this order."""
+        wanted = self._create.previous_response_id
+        if wanted is None:
+            return None
+        executor, caller = self._executor, self._caller
+        now = executor.clock()
+        response_id = parse_response_id(wanted)
+        if response_id is not None:
+            for slot in (*(() if caller.slot is None else (caller.slot,)), *caller.others):
+                turn = executor.cache.slot(slot, response_id, now)
+                if turn is not None:
+                    executor.metrics.hit["connection"].inc()
+                    return turn
+            turn = executor.cache.shared(caller.tenant, response_id, now)
+            if turn is not None:
+                executor.metrics.hit["process"].inc()
+                return turn
+            turn = await self._load(response_id, now)
+            if turn is not None:
+                executor.metrics.hit["store"].inc()
+                return turn
+        executor.metrics.misses.inc()
+        raise Refused(previous_response_not_found(wanted))
+
+    async def _load(self, response_id: ResponseId, now: float) -> Turn | None:
+        executor, tenant = self._executor, self._caller.tenant
+        deletions = executor.deletions
+        try:
+            links = await executor.store.chain(tenant, response_id, now)
+        except StoreError as error:
+            _log.error("action=load response_id=%s error=%r", response_id, str(error))
+            raise Refused(_store_unavailable()) from error
+        if links is None:
+            return None
+        turn = restore(links, lambda ident: executor.cache.peek(tenant, ident))
+        # In memory a chain may reach further up than in the store: a child of a deleted parent is stored as a root.
+        read = zip(links, path(turn)[-len(links) :], strict=True)
+        alive = [ancestor for link, ancestor in read if link.alive]
+        if executor.deletions == deletions:  # else one of them may have been deleted after it was read
+            for ancestor in alive:
+                executor.cache.put_shared(tenant, ancestor)
+        return turn
+
+    def _turn_of(self, request: UpstreamRequest, finished: Finished) -> Turn:
+        create = self._create
+        return Turn(
+            id=request.response_id,
+            parent=request.history.parent,
+            input=request.history.input,
+            output=finished.output,
+            calls=create.input.calls | calls_of(finished.output),
+            stored=create.store,
+            expires_at=self._executor.clock() + self._executor.retention_s if create.store else None,
+        )
+
+    async def _commit(self, turn: Turn, stream: TurnStream, finished: Finished, echo: bytes) -> Finished:
+        """Write the turn's record; a turn that could not be stored as promised has failed."""
+        executor = self._executor
+        assert turn.expires_at is not None, "a stored turn expires"
+        record = Record(
+            tenant=self._caller.tenant,
+            id=turn.id,
+            parent_id=_id_of(turn.parent),
+            created_at=turn.expires_at - executor.retention_s,
+            expires_at=turn.expires_at,
+            head=encode_head(finished.head),
+            echo=echo,
+            input=turn.input,
+            output=turn.output,
+            calls=turn.calls,
+        )
+        try:
+            try:
+                await executor.store.append(record)
+            except ParentGone:
+                assert turn.parent is not None, "only a record with a parent can miss it"
+                await executor.store.append(flatten(record, turn.parent))
+        except StoreError as error:
+            _log.error("action=commit response_id=%s error=%r", turn.id, str(error))
+            return stream.close(_NOT_STORED, executor.clock())
+        return finished
+
+    def _remember(self, turn: Turn, finished: Finished) -> None:
+        """Make the turn a parent, unless it could not be stored: in its lane's slot, and for all if it is stored."""
+        if finished.status == "failed":
+            return
+        caller, cache = self._caller, self._executor.cache
+        if caller.slot is not None:
+            cache.put_slot(caller.tenant, caller.slot, turn)
+        if turn.stored:
+            cache.put_shared(caller.tenant, turn)
+        self._remembered = True
+
+    @property
+    def _held(self) -> bool:
+        """Whether the response can be continued by its id if the turn ends well."""
+        return self._create.store or self._caller.slot is not None
+
+    def _forget_if_lost(self) -> None:
+        """Tell that a turn has become no parent although its upstream may count on it, having come to its end."""
+        ended = self._stream is not None and self._stream.ended is not None
+        if ended and not self._remembered and self.response_id is not None:
+            self._executor.forgetter.forget(self._caller.tenant, [self.response_id])
+
+
+async def _warm_up(upstream: Upstream, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
+    """Stand in for an upstream's stream where nothing is to be generated; one that can prefill does."""
+    counted = await upstream.prefill(request) if isinstance(upstream, Prefilling) else usage(0, 0)
+    yield (Ended("completed", counted),)
+
+
+async def _stop(batches: AsyncGenerator[Batch, None]) -> None:
+    """Stop an upstream. What it raises then comes too late to matter to the turn."""
+    try:
+        await batches.aclose()
+    except Exception as error:  # noqa: BLE001 - the seam to foreign code
+        _log.warning("action=stop error=%s", outline(error))
+
+
+def _end_of(error: BaseException, request: UpstreamRequest, *, begun: bool) -> Ended:
+    """Say how a turn ends whose upstream raised `error` instead of yielding; what is no answer is raised again."""
+    if isinstance(error, StopAsyncIteration):
+        return _LOST
+    if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+        raise error
+    if isinstance(error, Refused):
+        if not begun:
+            raise error
+        return Ended("failed", error=Failure(error.problem.code, error.problem.message))
+    _log.error("action=stream response_id=%s error=%s", request.response_id, outline(error))
+    if begun:
+        return _BROKEN
+    message = "The upstream failed unexpectedly; the gateway's log has more. Try again."
+    raise Refused(Problem("server_error", message)) from error
+
+
+def _is_cancelled() -> bool:
+    """Tell whether this task was asked to stop; else a CancelledError is a failure within what it awaits."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _id_of(turn: Turn | None) -> ResponseId | None:
+    return None if turn is None else turn.id
+
+
+def _store_unavailable() -> Problem:
+    return Problem("store_error", "The store cannot be read at the moment. Try again, or send the full input.")

@@ -1,0 +1,257 @@
+"""Content codings of answers, undone piece by piece: what comes in is read out in pieces of at most 64 KB.
+
+A bomb expands no further than its reader reads. Not here: the transfer coding, which is HTTP's, and encoding.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import zlib
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+from segue.http.heads import Line, values
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+#: No piece is longer.
+PIECE_BYTES: Final = 64 * 1024
+
+#: Its buffer grows by blocks of 32 KB, doubled, until it is over this: with 16 KB, to 32 KB.
+_BROTLI_LIMIT: Final = 16 * 1024
+#: A server should use no larger window (RFC 9659, 3): 8 MB.
+_ZSTD_WINDOW_LOG: Final = 23
+#: Nobody stacks more codings; each costs its decoder's memory.
+_MOST_CODINGS: Final = 3
+
+
+class DecodingError(Exception):
+    """The content is not what its Content-Encoding says, or ends too early."""
+
+
+class Decoder(Protocol):
+    """Undoes one coding. Whoever feeds it reads until it returns `b""` before he feeds it again."""
+
+    def feed(self, data: bytes) -> None:
+        """Take some of the content."""
+
+    def read(self) -> bytes:
+        """Return a piece of what it stands for; `b""`: more must be fed.
+
+        Raises:
+            DecodingError: it is not of this coding.
+        """
+
+    def finish(self) -> None:
+        """Take note that this was all.
+
+        Raises:
+            DecodingError: something is missing. (No content at all is none of any coding.)
+        """
+
+
+def decoder_for(lines: Iterable[Line]) -> Decoder | None:
+    """Return what undoes the codings that the lines name; None if there are none, or one that is not known.
+
+    Content that its other lines describe byte for byte (RFC 9530, 2) is left as it is.
+    """
+    lines = tuple(lines)
+    named = b",".join(values(lines, b"content-encoding")).lower().split(b",")
+    codings = [name for name in map(bytes.strip, named) if name not in (b"", b"identity")]
+    known = _known()
+    if not 1 <= len(codings) <= _MOST_CODINGS or not known.keys() >= set(codings):
+        return None
+    if any(line.name.lower() in (b"content-digest", b"content-md5", b"content-range", b"digest") for line in lines):
+        return None
+    stages = [known[name]() for name in reversed(codings)]  # RFC 9110, 8.4: listed in the order they were applied
+    return stages[0] if len(stages) == 1 else _Stages(stages)
+
+
+def _known() -> dict[bytes, Callable[[], Decoder]]:
+    known: dict[bytes, Callable[[], Decoder]] = {
+        b"gzip": lambda: _Inflate(_GZIP),
+        b"x-gzip": lambda: _Inflate(_GZIP),
+        b"deflate": _Deflate,
+        b"zstd": _Zstd,
+    }
+    if importlib.util.find_spec("brotli") is not None:  # it has no wheel for PyPy
+        known[b"br"] = _Brotli
+    return known
+
+
+_GZIP: Final = 16 + zlib.MAX_WBITS
+_ZLIB: Final = zlib.MAX_WBITS
+_RAW: Final = -zlib.MAX_WBITS
+
+
+class _Inflate:
+    """Gzip, of any number of members (RFC 1952, 2.2), or one stream of zlib or of bare deflate."""
+
+    def __init__(self, window_bits: int) -> None:
+        self._window_bits = window_bits
+        self._inflater = zlib.decompressobj(window_bits)
+        self._input = b""
+        self._is_begun = False
+        self._has_more = False
+
+    def feed(self, data: bytes) -> None:
+        self._input += data
+        self._is_begun |= bool(data)
+
+    def read(self) -> bytes:
+        while self._input or self._has_more:
+            if self._inflater.eof and not self._begin_member():
+                return b""
+            try:
+                piece = self._inflater.decompress(self._input, PIECE_BYTES)
+            except zlib.error as error:
+                raise DecodingError(str(error)) from None
+            inflater = self._inflater
+            self._input = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
+            self._has_more = len(piece) == PIECE_BYTES and not inflater.eof
+            if piece:
+                return piece
+        return b""
+
+    def finish(self) -> None:
+        if self._is_begun and not self._inflater.eof:
+            raise DecodingError("it ends too early")
+
+    def _begin_member(self) -> bool:
+        """After the end: go on with the next member; zeros fill up the last one."""
+        self._input = self._input.lstrip(b"\0")
+        if self._input and self._window_bits != _GZIP:
+            raise DecodingError("there is something after its end")
+        if self._input:
+            self._inflater = zlib.decompressobj(self._window_bits)
+        return bool(self._input)
+
+
+class _Deflate:
+    """`deflate` is zlib's format (RFC 9110, 8.4.1.2), but some servers send it bare; the first two bytes tell."""
+
+    def __init__(self) -> None:
+        self._first = b""
+        self._inflate: _Inflate | None = None
+
+    def feed(self, data: bytes) -> None:
+        if self._inflate is None:
+            self._first += data
+            if len(self._first) < 2:  # noqa: PLR2004 - as the docstring says
+                return
+            is_zlib = self._first[0] & 0x0F == zlib.DEFLATED and int.from_bytes(self._first[:2], "big") % 31 == 0
+            self._inflate = _Inflate(_ZLIB if is_zlib else _RAW)
+            data, self._first = self._first, b""
+        self._inflate.feed(data)
+
+    def read(self) -> bytes:
+        return self._inflate.read() if self._inflate is not None else b""
+
+    def finish(self) -> None:
+        if self._inflate is not None:
+            self._inflate.finish()
+        elif self._first:
+            raise DecodingError("it ends too early")
+
+
+class _Brotli:
+    """Brotli (RFC 7932)."""
+
+    def __init__(self) -> None:
+        import brotli  # noqa: PLC0415 - it is not there on every platform
+
+        self._error: type[Exception] = brotli.error
+        self._decompressor = brotli.Decompressor()
+        self._input = b""
+        self._is_begun = False
+
+    def feed(self, data: bytes) -> None:
+        self._input += data
+        self._is_begun |= bool(data)
+
+    def read(self) -> bytes:
+        # It may take all input long before it gave all output: only an empty piece says that it needs more.
+        while not self._decompressor.is_finished():
+            data = b""
+            if self._decompressor.can_accept_more_data():
+                data, self._input = self._input, b""
+            try:
+                piece = bytes(self._decompressor.process(data, output_buffer_limit=_BROTLI_LIMIT))
+            except self._error as error:
+                raise DecodingError(str(error)) from None
+            if piece or not (data or self._input):
+                return piece
+        if self._input:
+            raise DecodingError("there is something after its end")
+        return b""
+
+    def finish(self) -> None:
+        if self._is_begun and not self._decompressor.is_finished():
+            raise DecodingError("it ends too early")
+
+
+class _Zstd:
+    """Zstandard, of any number of frames (RFC 8878, 3)."""
+
+    def __init__(self) -> None:
+        self._decompressor = _zstd_decompressor()
+        self._input = b""
+        self._is_begun = False
+
+    def feed(self, data: bytes) -> None:
+        self._input += data
+        self._is_begun |= bool(data)
+
+    def read(self) -> bytes:
+        while self._input or not (self._decompressor.needs_input or self._decompressor.eof):
+            if self._decompressor.eof:
+                self._decompressor = _zstd_decompressor()
+            data, self._input = self._input, b""
+            try:
+                piece = self._decompressor.decompress(data, PIECE_BYTES)
+            except zstd.ZstdError as error:
+                raise DecodingError(str(error)) from None
+            if self._decompressor.eof:
+                self._input = self._decompressor.unused_data
+            if piece:
+                return piece
+        return b""
+
+    def finish(self) -> None:
+        if self._is_begun and not self._decompressor.eof:
+            raise DecodingError("it ends too early")
+
+
+def _zstd_decompressor() -> zstd.ZstdDecompressor:
+    return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG})
+
+
+class _Stages:
+    """Several codings, the last applied first."""
+
+    def __init__(self, stages: list[Decoder]) -> None:
+        self._stages = stages
+
+    def feed(self, data: bytes) -> None:
+        self._stages[0].feed(data)
+
+    def read(self) -> bytes:
+        return self._pull(len(self._stages) - 1)
+
+    def finish(self) -> None:
+        for stage in self._stages:
+            stage.finish()
+
+    def _pull(self, number: int) -> bytes:
+        while True:
+            piece = self._stages[number].read()
+            if piece or number == 0:
+                return piece
+            below = self._pull(number - 1)
+            if not below:
+                return b""
+            self._stages[number].feed(below)

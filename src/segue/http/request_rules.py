@@ -1,0 +1,150 @@
+"""What a request head must be before anything acts on it: pure checks of its bytes, stricter than the parser's.
+
+A head that two readers could understand differently is refused here, since what is checked by us is read again by a
+provider (RFC 9112, 11.2: request smuggling). Also here: who may ask, and what counts as a WebSocket upgrade. Not here:
+parsing, which is h11's, and the rules of a target, which are the route's.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from segue.http.error_replies import FailureCode
+from segue.http.heads import Kind, Line, RequestHead, connection_options, values
+from segue.http.origins import Admission
+
+HEAD_END = b"\r\n\r\n"
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_ODD = re.compile(rb"\r(?=[^\n])|(?<!\r)\n|\x00")
+_NO_TOKEN_START = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z]")
+_REQUEST_LINE = re.compile(rb"(?P<method>" + _TOKEN + rb") (?P<target>[\x21-\x7e]+) HTTP/(?P<version>[0-9]\.[0-9])")
+_LINE = re.compile(rb"(?P<name>" + _TOKEN + rb"):(?P<value>[\t\x20-\x7e\x80-\xff]*)")
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+_VERSIONS = frozenset({b"1.0", b"1.1"})
+_KEY_BYTES = 16
+
+
+class Refusal(NamedTuple):
+    """Why a request is not served. The connection closes after it, as what follows cannot be trusted."""
+
+    code: FailureCode
+    message: str
+
+
+class Framing(NamedTuple):
+    """How long a body is: `length` bytes, or until the last chunk if it `is_chunked`; neither: there is none."""
+
+    length: int | None
+    is_chunked: bool
+
+
+def head_end(data: bytes | bytearray, limit: int, *, start: int = 0) -> int | Refusal | None:
+    """Find where the head ends that `data` begins with: its length with the blank line, or None if it needs more.
+
+    `start` is how far an earlier call has looked. The answer does not depend on how the bytes were cut into calls.
+    """
+    if data and _NO_TOKEN_START.match(data):
+        return Refusal("invalid_request", "This is not an HTTP/1.1 request. The address to use begins with http://.")
+    odd = _ODD.search(data, max(0, start - 1), limit)
+    end = data.find(HEAD_END, max(0, start - 3), limit)
+    if odd is not None and (end < 0 or odd.start() < end):
+        return Refusal("invalid_request", "The request head has a bare CR, a bare LF or a NUL in it.")
+    if end >= 0:
+        return end + len(HEAD_END)
+    if len(data) >= limit:
+        return Refusal("request_head_too_large", f"The request head is larger than {limit} bytes.")
+    return None
+
+
+def check_head(head: bytes) -> Framing | Refusal:
+    """Check a whole head, with its blank line, for what could be read in two ways."""
+    first, *lines = head[: -len(HEAD_END)].split(b"\r\n")
+    request = _REQUEST_LINE.fullmatch(first)
+    if request is None:
+        return Refusal("invalid_request", "The request line is not: METHOD, target, HTTP/1.1.")
+    if request["version"] not in _VERSIONS:
+        message = f"HTTP/{request['version'].decode()} is not spoken here; HTTP/1.1 is."
+        return Refusal("unsupported_http_version", message)
+    if not request["target"].startswith(b"/"):
+        return Refusal("invalid_request", "The target must begin with a slash: this is not a proxy.")
+    fields = _fields(lines)
+    return fields if isinstance(fields, Refusal) else _framing(fields, version=request["version"])
+
+
+def _fields(lines: Sequence[bytes]) -> list[Line] | Refusal:
+    fields: list[Line] = []
+    for line in lines:
+        if line[:1] in {b" ", b"\t"}:
+            return Refusal("invalid_request", "A header line is folded over two lines (RFC 9112, 5.2).")
+        field = _LINE.fullmatch(line)
+        if field is None:
+            return Refusal("invalid_request", "A header line is not: name, colon, value.")
+        fields.append(Line(field["name"], field["value"].strip(b" \t")))
+    if len(values(fields, b"host")) != 1:
+        return Refusal("invalid_request", "A request has exactly one Host line.")
+    return fields
+
+
+def _framing(fields: Sequence[Line], *, version: bytes) -> Framing | Refusal:
+    lengths = values(fields, b"content-length")
+    codings = values(fields, b"transfer-encoding")
+    code: FailureCode = "invalid_request"
+    if lengths and codings:
+        message = "A request has Content-Length or Transfer-Encoding, not both."
+    elif len(lengths) > 1 or len(codings) > 1:
+        message = "Content-Length or Transfer-Encoding is there twice."
+    elif codings and codings[0].lower() != b"chunked":
+        code, message = "unsupported_transfer_encoding", "The only Transfer-Encoding that is understood is chunked."
+    elif codings and version == b"1.0":
+        message = "HTTP/1.0 has no Transfer-Encoding (RFC 9112, 6.1)."
+    elif lengths and not _LENGTH.fullmatch(lengths[0]):
+        message = "Content-Length is not a number."
+    else:
+        return Framing(int(lengths[0]) if lengths else None, is_chunked=bool(codings))
+    return Refusal(code, message)
+
+
+def check_caller(lines: Sequence[Line], admission: Admission) -> Refusal | None:
+    """Check that the request names one of our hosts, and does not come from somebody else's web page."""
+    host = _text(lines, b"host") or ""
+    origins = values(lines, b"origin")
+    origin = b",".join(origins).decode("latin-1") if origins else None  # two of them name no page of ours
+    match admission.denial(host, origin=origin, fetch_site=_text(lines, b"sec-fetch-site")):
+        case None:
+            return None
+        case "forbidden_host":
+            return Refusal("forbidden_host", f"The host {host[:200]!r} is not served here.")
+        case "forbidden_origin":
+            return Refusal("forbidden_origin", "A web page of another origin may not call this address.")
+
+
+def kind_of(request: RequestHead, framing: Framing, *, version: bytes) -> Kind | Refusal:
+    """Tell a WebSocket upgrade (RFC 6455, 4.2.1) from any other request. Other upgrades are not taken, nor refused."""
+    upgrades = {name.strip().lower() for value in values(request.lines, b"upgrade") for name in value.split(b",")}
+    if version == b"1.0" or b"websocket" not in upgrades or b"upgrade" not in connection_options(request.lines):
+        return "http"
+    if request.method != b"GET" or framing.is_chunked or framing.length:
+        return Refusal("invalid_request", "A WebSocket begins with GET, and has no body.")
+    if values(request.lines, b"sec-websocket-version") != [b"13"]:
+        return Refusal("invalid_request", "The version of WebSocket that is spoken here is 13.")
+    keys = values(request.lines, b"sec-websocket-key")
+    if len(keys) != 1 or not _is_key(keys[0]):
+        return Refusal("invalid_request", "Sec-WebSocket-Key is not 16 bytes in base64.")
+    return "websocket"
+
+
+def _is_key(value: bytes) -> bool:
+    try:
+        return len(base64.b64decode(value, validate=True)) == _KEY_BYTES
+    except binascii.Error:
+        return False
+
+
+def _text(lines: Sequence[Line], name: bytes) -> str | None:
+    found = values(lines, name)
+    return found[0].decode("latin-1") if found else None

@@ -1,0 +1,119 @@
+"""A WebSocket of an agent through the tunnel: messages both ways, with the payloads they have.
+
+A link that is cut is not seen by either side. Not here: the upgrade and its refusals (`segue.sidecar.request_handler`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from segue.http.heads import ReplyHead
+from segue.sidecar.exchange import Exchange
+from segue.sidecar.request import Request
+from segue.sidecar.response_writer import PIECE_BYTES
+from segue.sidecar.stats import Outcome, Stats, reply_bytes
+from segue.tunnel.events import OutcomeUnknown
+from segue.tunnel.messages import Close, Message, RecordError, RecordReader, encode_record
+from segue.tunnel.stream_compression import SOCKET_WINDOW_LOG, ContextError, StreamDecoder, StreamEncoder
+
+#: RFC 6455, 7.4.1, and the registry it founds: the service restarts; the agent connects again.
+_SERVICE_RESTART = 1012
+#: No close frame came (RFC 6455, 7.4.1).
+_CUT = 1006
+
+
+class SocketExchange:
+    """One open WebSocket."""
+
+    def __init__(self, request: Request, exchange: Exchange, stats: Stats, *, max_message_bytes: int) -> None:
+        self._request = request
+        self._exchange = exchange
+        self._stats = stats
+        self._decoder = StreamDecoder(SOCKET_WINDOW_LOG)
+        self._records = RecordReader(max_message_bytes)
+        self._position = 0
+        self.sent_bytes = 0
+        """Payloads that the agent was sent."""
+        self.received_bytes = 0
+        """Payloads that the agent sent."""
+
+    async def carry(self, head: ReplyHead) -> Outcome:
+        """Accept the WebSocket, and carry messages until either side ends it."""
+        self._stats.agent_bytes_out += reply_bytes(head)
+        await self._request.accept(head)
+        upward = asyncio.get_running_loop().create_task(self._upward())
+        upward.add_done_callback(lambda _: self._exchange.changed.set())
+        try:
+            return await self._downward(upward)
+        finally:
+            upward.cancel()
+            await asyncio.gather(upward, return_exceptions=True)
+            self._exchange.cancel()
+
+    async def _upward(self) -> None:
+        """Carry the agent's messages until it closes; `AgentGone`: it was cut."""
+        encoder = StreamEncoder(SOCKET_WINDOW_LOG)
+        while True:
+            await self._exchange.wait_for_room()
+            message = await self._request.receive()
+            if self._exchange.over is not None:
+                return
+            size = len(message.data) if isinstance(message, Message) else 0
+            self.received_bytes += size
+            self._stats.agent_bytes_in += size
+            self._exchange.send(encoder.feed(encode_record(message)) + encoder.flush())
+            if isinstance(message, Close):
+                self._exchange.send(encoder.finish())
+                self._exchange.finish()
+                return
+
+    async def _downward(self, upward: asyncio.Task[None]) -> Outcome:
+        """Carry the provider's messages until it closes, the agent is gone, or the exchange is over."""
+        exchange = self._exchange
+        while True:
+            data = exchange.log.read(self._position)
+            if data:
+                if await self._pass_on(data):
+                    return "completed"
+            elif exchange.over is not None:
+                return await self._end()
+            else:
+                if upward.done():
+                    upward.result()  # raises `AgentGone`, unless the agent closed in good order and waits for an answer
+                exchange.changed.clear()
+                await exchange.changed.wait()
+
+    async def _pass_on(self, data: bytes) -> bool:
+        """Pass messages on to the agent; True after the one that closes."""
+        self._decoder.feed(data)
+        while piece := self._decoder.read(PIECE_BYTES):
+            records = piece if isinstance(piece, ContextError) else self._records.feed(piece)
+            if isinstance(records, ContextError | RecordError):
+                self._request.abort()
+                return True
+            for record in records:
+                if isinstance(record, Close):
+                    await self._close(record)
+                    return True
+                await self._request.send(record)
+                self.sent_bytes += len(record.data)
+                self._stats.agent_bytes_out += len(record.data)
+        self._position += len(data)
+        self._exchange.consume_to(self._position)
+        self._exchange.log.release(self._position)
+        return False
+
+    async def _close(self, close: Close) -> None:
+        """Close as the provider did; what was cut there is cut here."""
+        if close.code == _CUT:
+            self._request.abort()
+        else:
+            await self._request.close(close.code, close.reason)
+
+    async def _end(self) -> Outcome:
+        """End what ended without a close message: as a restart if the node is gone, else as the cut that it was."""
+        if isinstance(self._exchange.over, OutcomeUnknown):
+            await self._request.close(_SERVICE_RESTART, b"the gateway is gone")
+        else:
+            self._request.abort()
+        return "cut"

@@ -1,0 +1,312 @@
+"""The sidecar's end of the tunnel: opens exchanges and goes on with them over link after link.
+
+At most once (docs/spec/tunnel.md, "At most once"): a request whose last byte was handed to a link is complete. If the
+node that may have it is gone, or does not know it any more, its outcome is unknown and it is never sent again; what
+was provably never complete is. Exchanges are named by handles, which stay while the number on the wire may change.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from functools import partial
+from typing import NamedTuple
+
+from segue.http.heads import Kind, RequestHead
+from segue.tunnel import static_table
+from segue.tunnel.endpoint import MAX_EXCHANGES, End, Exchange, Violation
+from segue.tunnel.events import (
+    BaseMissed,
+    ExchangeReset,
+    GoneAway,
+    OutcomeUnknown,
+    ReplyData,
+    ReplyEnded,
+    ReplyStarted,
+    SidecarEvent,
+    Welcomed,
+    Writable,
+)
+from segue.tunnel.frames import (
+    VERSION,
+    Data,
+    Frame,
+    GoAway,
+    Hello,
+    Miss,
+    Open,
+    Reply,
+    Reset,
+    Resume,
+    Resumed,
+    Welcome,
+    pieces,
+)
+from segue.tunnel.header_table import decode_reply, encode_request, fits
+from segue.tunnel.streams import Outgoing
+
+#: How often the sidecar asks for a sign of life. It is also what keeps the way through a NAT open.
+PING_EVERY_S = 10.0
+
+
+class Request(NamedTuple):
+    """What is asked for: a head, and the document of its body if it has one (`codec`)."""
+
+    head: RequestHead
+    document: bytes | None
+    kind: Kind = "http"
+
+
+class _Exchange(Exchange):
+    def __init__(self, handle: int, request: Request) -> None:
+        super().__init__(0)
+        self.handle = handle
+        self.request = request
+        self.epoch = b""
+        """Of the node it was opened at; empty: at none."""
+        self.is_opened = False
+        """Its whole head was handed to a link to that node."""
+        self.has_head = False
+        self.awaits_document = False
+        """A base was missed, and the shell is making a document without one."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Its whole request was handed to a link, so the node may have forwarded it."""
+        return self.is_opened and (self.request.document is None or self.outgoing.final_taken)
+
+
+class SidecarEnd(End[_Exchange, SidecarEvent]):
+    """The tunnel as one sidecar session sees it. Its session id is in the upgrade request, which is the shell's."""
+
+    def __init__(self) -> None:
+        super().__init__(PING_EVERY_S, sends=static_table.REQUEST, receives=static_table.REPLY)
+        self._epoch = b""
+        self._handles: dict[int, _Exchange] = {}
+        self._waiting: OrderedDict[int, _Exchange] = OrderedDict()
+        self._last_handle = 0
+        self._last_number = 0
+
+    def __len__(self) -> int:
+        """How many exchanges are under way."""
+        return len(self._handles)
+
+    @property
+    def epoch(self) -> bytes:
+        """Of the node that the present or last link leads to; empty before the first."""
+        return self._epoch
+
+    # --- for the shell -----------------------------------------------------------------------------------------------
+
+    def link_opened(self, now: float) -> None:
+        """Begin on a new connection: say what we want to go on with."""
+        super().link_opened(now)
+        resumes = tuple(
+            Resume(one.number, one.incoming.offset, one.has_head, one.again)
+            for one in self._exchanges.values()
+            if one.epoch == self._epoch
+        )
+        assert self._link is not None, "it was opened"
+        self._link.queue(Hello(VERSION, self._epoch, self._last_number, resumes))
+
+    def open(self, request: Request) -> int:
+        """Begin an exchange, as soon as there is a link and not too many run; returns its handle.
+
+        Its head must fit (`lines.fits`).
+        """
+        if not fits(request.head):
+            raise ValueError("the head of a request does not fit: refuse it with 431")
+        self._last_handle += 1
+        exchange = _Exchange(self._last_handle, request)
+        self._handles[exchange.handle] = self._waiting[exchange.handle] = exchange
+        self._open_waiting()
+        return exchange.handle
+
+    def upload_again(self, handle: int, document: bytes) -> None:
+        """Answer `BaseMissed` with a document that needs no base."""
+        exchange = self._handles.get(handle)
+        if exchange is None or not exchange.awaits_document:
+            return  # it went to another node in the meantime, with its first document
+        exchange.request = exchange.request._replace(document=document)
+        self._load(exchange)
+        self._give_turn(exchange)
+
+    def send(self, handle: int, data: bytes) -> None:
+        """Send bytes of a WebSocket's messages."""
+        exchange = self._handles.get(handle)
+        if exchange is not None:
+            self._send(exchange, data)
+
+    def finish(self, handle: int) -> None:
+        """Say that no more messages follow."""
+        exchange = self._handles.get(handle)
+        if exchange is not None:
+            exchange.outgoing.finish()
+            self._give_turn(exchange)
+
+    def room(self, handle: int) -> int:
+        """Return how many more bytes should be sent now; at 0, `Writable` tells when there is room again."""
+        exchange = self._handles.get(handle)
+        return 0 if exchange is None else self._room(exchange)
+
+    def consume(self, handle: int, size: int) -> None:
+        """Say that bytes of `ReplyData` have gone on to the agent, so that more may come."""
+        exchange = self._handles.get(handle)
+        if exchange is not None:
+            self._consume(exchange, size)
+
+    def cancel(self, handle: int) -> None:
+        """Give an exchange up: the agent is gone. Without a link the next HELLO says it by not naming it."""
+        exchange = self._handles.get(handle)
+        if exchange is None:
+            return
+        if exchange.epoch:
+            self._queue(Reset(exchange.number, "cancelled", b""))
+        self._forget(exchange)
+
+    def is_complete(self, handle: int) -> bool:
+        """Tell whether the whole request has left, so that it may have been forwarded."""
+        exchange = self._handles.get(handle)
+        return exchange is not None and exchange.is_complete
+
+    # --- frames ------------------------------------------------------------------------------------------------------
+
+    def _on_frame(self, frame: Frame) -> None:
+        if not self._is_ready and not isinstance(frame, Welcome):
+            raise Violation("the first frame is not a WELCOME")
+        match frame:
+            case Welcome():
+                self._on_welcome(frame)
+            case Reply():
+                self._on_reply(frame)
+            case Miss():
+                self._on_miss(frame)
+            case Reset():
+                exchange = self._exchanges.get(frame.exchange)
+                if exchange is not None:
+                    self._forget(exchange)
+                    self._events.append(ExchangeReset(exchange.handle, frame.code, frame.message))
+            case GoAway():
+                self._events.append(GoneAway())
+            case _:
+                raise Violation(f"a {type(frame).__name__} is not for a sidecar")
+
+    def _on_welcome(self, welcome: Welcome) -> None:
+        if self._is_ready or welcome.version != VERSION or not welcome.epoch:
+            raise Violation("a WELCOME that does not fit")
+        is_new_epoch = welcome.epoch != self._epoch
+        self._epoch = welcome.epoch
+        self._is_ready = True
+        self._events.append(Welcomed(welcome.epoch, welcome.address, welcome.max_body_bytes, is_new_epoch))
+        resumed = {one.exchange: one for one in welcome.resumed}
+        for exchange in tuple(self._exchanges.values()):  # in the order they were opened in
+            if exchange.epoch == welcome.epoch and exchange.number in resumed:
+                self._resume(exchange, resumed.pop(exchange.number))
+            elif self._never_arrived(exchange, welcome):
+                self._open(exchange)
+            else:
+                self._lose(exchange)
+        for number in resumed:  # given up after the HELLO that named it
+            self._queue(Reset(number, "cancelled", b""))
+        self._open_waiting()
+
+    def _never_arrived(self, exchange: _Exchange, welcome: Welcome) -> bool:
+        """Tell whether no node can have forwarded it, so that it may be opened again.
+
+        The request never left as a whole; or the very node it was sent to says that it never opened an exchange with
+        this number or a later one. What was answered at all is never asked for again: its agent has seen the answer.
+        """
+        if exchange.has_head:
+            return False
+        if not exchange.is_complete:
+            return True
+        return exchange.epoch == welcome.epoch and exchange.number > welcome.last_opened
+
+    def _lose(self, exchange: _Exchange) -> None:
+        self._forget(exchange)
+        if exchange.is_complete:
+            self._events.append(OutcomeUnknown(exchange.handle))
+        else:  # it was answered before its request was complete, so that nothing was forwarded
+            self._events.append(ExchangeReset(exchange.handle, "aborted", b"the node that answered is gone"))
+
+    def _resume(self, exchange: _Exchange, resumed: Resumed) -> None:
+        self._rewind(exchange, resumed.upload_offset)
+        self._tell_window(exchange)
+
+    def _on_reply(self, frame: Reply) -> None:
+        blob = self._collect_head(frame)
+        if blob is None:
+            return
+        head = decode_reply(blob, self._received_heads)
+        if head is None:
+            raise Violation("a REPLY that cannot be read")
+        exchange = self._exchanges.get(frame.exchange)
+        if exchange is not None and not exchange.has_head:
+            exchange.has_head = True
+            self._events.append(ReplyStarted(exchange.handle, head))
+
+    def _on_miss(self, frame: Miss) -> None:
+        exchange = self._exchanges.get(frame.exchange)
+        if exchange is None:
+            return
+        if exchange.again or exchange.has_head or exchange.request.document is None:
+            raise Violation("a MISS of what has no base")
+        exchange.again = exchange.awaits_document = True
+        exchange.outgoing = Outgoing()
+        self._events.append(BaseMissed(exchange.handle))
+
+    def _on_data(self, exchange: _Exchange, frame: Data) -> None:
+        if not exchange.has_head:
+            raise Violation("DATA before its REPLY")
+        data = self._accept(exchange, frame)
+        if data:
+            self._events.append(ReplyData(exchange.handle, data))
+        if exchange.incoming.final:
+            self._forget(exchange)
+            self._events.append(ReplyEnded(exchange.handle))
+
+    def _tell_writable(self, exchange: _Exchange) -> None:
+        self._events.append(Writable(exchange.handle))
+
+    # --- exchanges ---------------------------------------------------------------------------------------------------
+
+    def _open_waiting(self) -> None:
+        while self._is_ready and self._waiting and len(self._exchanges) < MAX_EXCHANGES:
+            self._open(self._waiting.popitem(last=False)[1])
+
+    def _open(self, exchange: _Exchange) -> None:
+        """Open an exchange at this node, under a number of its own: none is ever used twice in a session."""
+        self._exchanges.pop(exchange.number, None)
+        self._last_number += 1
+        exchange.number = self._last_number
+        exchange.epoch = self._epoch
+        exchange.is_opened = exchange.again = False
+        self._exchanges[exchange.number] = exchange
+        request = exchange.request
+        *first, last = pieces(encode_request(request.head, request.kind, self._sent_heads))
+        for piece in first:
+            self._queue(Open(exchange.number, last=False, has_body=False, piece=piece))
+        has_body = request.document is not None
+        self._queue(
+            Open(exchange.number, last=True, has_body=has_body, piece=last),
+            taken=partial(self._note_opened, exchange, exchange.number),
+        )
+        if request.kind == "http":
+            self._load(exchange)
+        self._give_turn(exchange)
+
+    def _note_opened(self, exchange: _Exchange, number: int) -> None:
+        if exchange.number == number:
+            exchange.is_opened = True
+
+    def _load(self, exchange: _Exchange) -> None:
+        exchange.awaits_document = False
+        exchange.outgoing = Outgoing()
+        if exchange.request.document is not None:
+            exchange.outgoing.write(exchange.request.document)
+            exchange.outgoing.finish()
+
+    def _forget(self, exchange: _Exchange) -> None:
+        self._handles.pop(exchange.handle, None)
+        self._waiting.pop(exchange.handle, None)
+        self._exchanges.pop(exchange.number, None)
+        self._open_waiting()

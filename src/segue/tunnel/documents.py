@@ -1,0 +1,266 @@
+"""Documents: a request body as it travels up the tunnel, whole or as a delta against a base that both ends hold.
+
+A document is a small header (coding, base, size, wrapping, digest) and the body as it is or compressed with zstd. Bytes
+in, bytes out; docs/spec/documents.md is the reference. Decoding never raises on what a peer sent, never expands what is
+over the limit, and gives a body only if its SHA-256 is the one declared. Not here: which base to choose.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from segue.http.content_coding import Unwrapped, Wrapping, encode_wrapping, read_wrapping, rewrap
+from segue.http.varints import encode_varint, read_varint
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+#: How many bytes of a body's SHA-256 name it as a base.
+BASE_ID_BYTES = 8
+#: The largest body, plain or as sent, that a document may stand for.
+MAX_BODY_BYTES = 64 * 1024 * 1024
+
+_DIGEST_BYTES = 32
+#: The coding byte: two bits for the coding, one that says that a wrapping follows the size.
+_RAW: Final = 0
+_ZSTD: Final = 1
+_DELTA: Final = 2
+_WRAPPED: Final = 4
+
+#: What begins every zstd frame of ours, and is therefore not sent: magic, and a descriptor without any flag.
+_FRAME_HEAD: Final = b"\x28\xb5\x2f\xfd\x00"
+#: The same for the decoder, which knows the size: single segment, content size in 8 bytes (RFC 8878, 3.1.1.1).
+_SIZED_FRAME_HEAD: Final = b"\x28\xb5\x2f\xfd\xe0"
+_MIN_WINDOW_LOG = 10
+#: zstd takes no shorter prefix; at both ends a shorter one is as none.
+_MIN_PREFIX_BYTES = 8
+
+#: Up to this much of base and body a thorough search is cheap: it saves some 10 % against level 3, and fits the budget.
+_THOROUGH_BYTES = 1024 * 1024
+_THOROUGH_LEVEL = 9
+_FAST_LEVEL = 3
+_LDM_MIN_MATCH = 32
+
+
+class Base:
+    """A request body (plain) and what the model answered to it (folded), that a later body can be a delta against."""
+
+    __slots__ = ("_id", "body", "reply")
+
+    def __init__(self, body: bytes, reply: bytes = b"", *, body_id: bytes | None = None) -> None:
+        self.body: Final = body
+        self.reply: Final = reply
+        self._id = body_id
+
+    @property
+    def id(self) -> bytes:
+        """The first bytes of the SHA-256 of the body; computed once."""
+        if self._id is None:
+            self._id = hashlib.sha256(self.body).digest()[:BASE_ID_BYTES]
+        return self._id
+
+    @property
+    def size(self) -> int:
+        """How many bytes it holds."""
+        return len(self.body) + len(self.reply)
+
+
+class Body(NamedTuple):
+    """A body that came out of a document. `sent` is what the agent sent; `plain` differs only if that was wrapped."""
+
+    sent: bytes
+    plain: bytes
+    plain_id: bytes
+    """The id that the plain body has as a base."""
+
+    def as_base(self, reply: bytes) -> Base:
+        """Return the base that this body and the folded reply to it make."""
+        return Base(self.plain, reply, body_id=self.plain_id)
+
+
+@dataclass(frozen=True)
+class BaseMiss:
+    """The body cannot be rebuilt from what this end holds: it is to be sent again, without base and wrapping."""
+
+    base_id: bytes
+    reason: str
+
+
+@dataclass(frozen=True)
+class DocumentError:
+    """The document is wrong in itself; sending it again would not help."""
+
+    reason: str
+    too_large: bool = False
+
+
+class _Header(NamedTuple):
+    coding: int
+    base_id: bytes
+    covered: int
+    size: int
+    wrapping: Wrapping | None
+    digest: bytes
+    end: int
+
+
+def encode_document(body: bytes | Unwrapped, base: Base | None = None, covered: int | None = None) -> bytes:
+    """Return the document of a body, as a delta if there is a base; `covered` is how much of its reply to use.
+
+    Without `covered`, all of the reply is used. What does not get smaller is sent as it is.
+    """
+    sent, plain, wrapping = body if isinstance(body, Unwrapped) else (body, body, None)
+    coding, reference, prefix = _ZSTD, b"", b""
+    if base is not None:
+        covered = len(base.reply) if covered is None else covered
+        coding, reference, prefix = _DELTA, base.id + encode_varint(covered), _prefix(base, covered)
+    payload = _compress(plain, prefix)
+    if payload is None or len(payload) + len(reference) >= len(plain):
+        coding, reference, payload = _RAW, b"", plain
+    wrapped = b"" if wrapping is None else encode_wrapping(wrapping)
+    first = coding if wrapping is None else coding | _WRAPPED
+    return b"".join(
+        (bytes((first,)), reference, encode_varint(len(plain)), wrapped, hashlib.sha256(sent).digest(), payload)
+    )
+
+
+def decode_document(
+    document: bytes, lookup: Callable[[bytes], Base | None], limit: int = MAX_BODY_BYTES
+) -> Body | BaseMiss | DocumentError:
+    """Return the body that a document stands for, if its size is within `limit` and its digest is right.
+
+    `lookup` finds a base by its id. What goes wrong because the two ends differ (in a base, or in how their libraries
+    compress) is a `BaseMiss`; what is wrong in itself is a `DocumentError`.
+    """
+    header = _read_header(document)
+    if header is None:
+        return DocumentError("the header is malformed")
+    if header.size > limit:
+        return DocumentError(f"the body has {header.size} bytes, more than {limit}", too_large=True)
+    prefix = _find_prefix(header, lookup)
+    if isinstance(prefix, BaseMiss):
+        return prefix
+    payload = memoryview(document)[header.end :]
+    plain = bytes(payload) if header.coding == _RAW else _expand(payload, header.size, prefix)
+    if plain is None or len(plain) != header.size:
+        return _failure(header, "the body does not expand to its size")
+    return _check(header, plain, limit)
+
+
+def declared_size(document: bytes) -> int:
+    """Return the size that a document says its body has, to decide where it is decoded; 0 if it says none."""
+    header = _read_header(document)
+    return 0 if header is None else header.size
+
+
+def _find_prefix(header: _Header, lookup: Callable[[bytes], Base | None]) -> bytes | BaseMiss:
+    if header.coding != _DELTA:
+        return b""
+    base = lookup(header.base_id)
+    if base is None:
+        return BaseMiss(header.base_id, "the base is not here")
+    if header.covered > len(base.reply):
+        return BaseMiss(header.base_id, "the reply in the base is shorter")
+    return _prefix(base, header.covered)
+
+
+def _check(header: _Header, plain: bytes, limit: int) -> Body | BaseMiss | DocumentError:
+    """Make of a plain body what was sent, and compare that with the declared digest."""
+    sent = plain if header.wrapping is None else rewrap(plain, header.wrapping)
+    if len(sent) > limit:
+        return DocumentError(f"the body as sent has more than {limit} bytes", too_large=True)
+    digest = hashlib.sha256(sent).digest()
+    if digest != header.digest:
+        return _failure(header, "the body has another digest")
+    return Body(sent, plain, (digest if sent is plain else hashlib.sha256(plain).digest())[:BASE_ID_BYTES])
+
+
+def _failure(header: _Header, reason: str) -> BaseMiss | DocumentError:
+    """Blame the difference between the two ends where there can be one, else the document."""
+    if header.coding == _DELTA or header.wrapping is not None:
+        return BaseMiss(header.base_id, reason)
+    return DocumentError(reason)
+
+
+def _read_header(document: bytes) -> _Header | None:
+    coding = document[0] if document else _WRAPPED * 2
+    wrapped, coding = bool(coding & _WRAPPED), coding & ~_WRAPPED
+    if coding not in {_RAW, _ZSTD, _DELTA}:
+        return None
+    at, base_id, covered = 1, b"", 0
+    if coding == _DELTA:
+        base_id = document[at : at + BASE_ID_BYTES]
+        read = read_varint(document, at + BASE_ID_BYTES)
+        if read is None:
+            return None
+        covered, at = read
+    read = read_varint(document, at)
+    if read is None:
+        return None
+    size, at = read
+    wrapping = None
+    if wrapped:
+        unpacked = read_wrapping(document, at)
+        if unpacked is None:
+            return None
+        wrapping, at = unpacked
+    end = at + _DIGEST_BYTES
+    if len(document) < end:
+        return None
+    return _Header(coding, base_id, covered, size, wrapping, document[at:end], end)
+
+
+def _prefix(base: Base, covered: int) -> bytes:
+    """Return what both ends give to zstd as prefix."""
+    reply = base.reply if covered == len(base.reply) else base.reply[:covered]
+    return base.body + reply
+
+
+def _window_log(size: int) -> int:
+    return max(_MIN_WINDOW_LOG, (size - 1).bit_length())
+
+
+def _compress(plain: bytes, prefix: bytes) -> bytes | None:
+    """Return the blocks of one zstd frame without its head, or None if the library writes another kind of head."""
+    parameter = zstd.CompressionParameter
+    total = len(plain) + len(prefix)
+    options: dict[int, int] = {
+        parameter.compression_level: _THOROUGH_LEVEL,
+        parameter.window_log: _window_log(total),
+        # size and digest are in the document's header already
+        parameter.content_size_flag: 0,
+        parameter.checksum_flag: 0,
+        parameter.dict_id_flag: 0,
+    }
+    if total > _THOROUGH_BYTES:
+        # without long-distance matching a far base is not found, and a higher level costs too much time
+        options[parameter.compression_level] = _FAST_LEVEL
+        options[parameter.enable_long_distance_matching] = 1
+        options[parameter.ldm_min_match] = _LDM_MIN_MATCH
+    compressor = zstd.ZstdCompressor(options=options, zstd_dict=_as_prefix(prefix))
+    frame = compressor.compress(plain, zstd.ZstdCompressor.FLUSH_FRAME)
+    window_at = len(_FRAME_HEAD)
+    return frame[window_at + 1 :] if frame.startswith(_FRAME_HEAD) else None
+
+
+def _expand(blocks: memoryview, size: int, prefix: bytes) -> bytes | None:
+    """Return exactly `size` bytes from exactly these blocks, or None."""
+    options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: _window_log(size + 1)}
+    expander = zstd.ZstdDecompressor(options=options, zstd_dict=_as_prefix(prefix))
+    frame = b"".join((_SIZED_FRAME_HEAD, size.to_bytes(8, "little"), blocks))
+    try:
+        plain = expander.decompress(frame, size + 1)
+    except zstd.ZstdError:
+        return None
+    return plain if expander.eof and not expander.unused_data else None
+
+
+def _as_prefix(prefix: bytes) -> tuple[zstd.ZstdDict, int] | None:
+    # as a loaded dictionary a base of more than 2 MB would hardly be used
+    return zstd.ZstdDict(prefix, is_raw=True).as_prefix if len(prefix) >= _MIN_PREFIX_BYTES else None

@@ -1,0 +1,85 @@
+"""The fold of a reply: what the agent's next request is going to repeat of it, as bytes to compress against.
+
+Both ends of the tunnel fold the same bytes with the same version of the same function. It only appends: the fold of
+what has arrived so far is the beginning of the fold of the whole, however it was cut into pieces, so that a reply of
+which one end has less serves too. It never raises, and a wrong guess costs bytes, not correctness.
+docs/spec/fold.md is the reference. Not here: what a base is.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+import msgspec
+
+from segue.tunnel.folds.chat import ChatFold
+from segue.tunnel.folds.gemini import GeminiFold
+from segue.tunnel.folds.json import Compactor, FoldOutput
+from segue.tunnel.folds.messages import MessagesFold
+from segue.tunnel.folds.responses import ResponsesFold
+from segue.tunnel.folds.sse import EventReader
+
+#: Changes with anything that changes the fold of any reply.
+FOLD_VERSION: Final = 1
+#: A fold grows no further than this, and an event with more data is dropped.
+MAX_FOLD_BYTES: Final = 4 * 1024 * 1024
+
+
+class _ApiFold(Protocol):
+    def take(self, data: bytes) -> bool: ...
+
+
+class Fold:
+    """Folds one reply. `content_type` is the value of that header line; the data are the reply without its coding."""
+
+    def __init__(self, content_type: bytes) -> None:
+        self._output = FoldOutput(MAX_FOLD_BYTES)
+        media_type = content_type.partition(b";")[0].strip().lower()
+        self._reader = EventReader(MAX_FOLD_BYTES) if media_type == b"text/event-stream" else None
+        is_json = media_type == b"application/json" or media_type.endswith(b"+json")
+        self._compactor = Compactor() if is_json else None
+        self._api: _ApiFold | None = None
+        self._value = b""
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the reply."""
+        if self._output.is_full:
+            return
+        if self._reader is not None:
+            for event in self._reader.feed(data):
+                self._take(event)
+        elif self._compactor is not None:
+            # every byte is a character: what the compactor looks at is ASCII, and no byte of another character is
+            self._output.write(self._compactor.feed(data.decode("latin-1")).encode("latin-1"))
+        else:
+            self._output.write(data)
+
+    @property
+    def size(self) -> int:
+        """How long the value is."""
+        return len(self._output.data)
+
+    @property
+    def value(self) -> bytes:
+        """The fold so far."""
+        if len(self._value) != len(self._output.data):
+            self._value = bytes(self._output.data)
+        return self._value
+
+    def _take(self, event: bytes) -> None:
+        if self._api is None:
+            for kind in (ResponsesFold, ChatFold, MessagesFold, GeminiFold):
+                api = kind(self._output)
+                if _takes(api, event):
+                    self._api = api
+                    return
+        elif _takes(self._api, event):
+            return
+        self._output.write(event, b"\n")
+
+
+def _takes(api: _ApiFold, event: bytes) -> bool:
+    try:
+        return api.take(event)
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
+        return False  # no JSON, another shape, or deeper than anything that a request repeats

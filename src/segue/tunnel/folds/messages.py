@@ -1,0 +1,119 @@
+"""The fold of Anthropic Messages streams: the assistant message as the next request holds it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from segue.tunnel.folds.json import Compactor, FoldOutput, compact, escaped
+
+
+class _Delta(msgspec.Struct):
+    type: str = ""
+    text: str = ""
+    thinking: str = ""
+    signature: str = ""
+    partial_json: str = ""
+
+
+class _Event(msgspec.Struct):
+    type: str
+    content_block: dict[str, object] = {}
+    delta: _Delta | None = None
+
+
+_TYPES = frozenset(
+    {
+        "message_start",
+        "content_block_start",
+        "content_block_delta",
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+        "ping",
+        "error",
+    }
+)
+#: The block's own text comes in pieces; what a request holds before and after it.
+_OPENINGS = {
+    "text": (b'{"type":"text","text":"', b'"}'),
+    "thinking": (b'{"type":"thinking","thinking":"', b'"}'),
+}
+
+
+class MessagesFold:
+    """Folds the events of one stream; its blocks come one after the other."""
+
+    def __init__(self, output: FoldOutput) -> None:
+        self._output = output
+        self._closing: bytes | None = None
+        """What ends the open block."""
+        self._is_empty = True
+        """Nothing of a tool's input has come yet; `_input` then stands for it."""
+        self._input: object = {}
+        self._has_signature = False
+        self._compactor = Compactor()
+
+    def take(self, data: bytes) -> bool:
+        """Take the data of an event; False when it is none of this API."""
+        event = msgspec.json.decode(data, type=_Event)
+        if event.type not in _TYPES:
+            return False
+        match event.type:
+            case "message_start":
+                self._end_block()
+                self._output.write(b'},{"role":"assistant","content":[')
+            case "content_block_start":
+                self._end_block()
+                self._begin_block(event.content_block)
+            case "content_block_delta" if event.delta is not None:
+                self._take_delta(event.delta)
+            case "content_block_stop":
+                self._end_block()
+            case "message_stop":
+                self._end_block()
+                self._output.write(b"]}")
+            case _:
+                pass
+        return True
+
+    def _begin_block(self, block: dict[str, object]) -> None:
+        kind = block.get("type")
+        self._has_signature = False
+        self._compactor = Compactor()
+        if isinstance(kind, str) and kind in _OPENINGS:
+            opening, self._closing = _OPENINGS[kind]
+            text = block.get(kind)
+            self._output.write(opening, escaped(text) if isinstance(text, str) else b"")
+        elif kind in {"tool_use", "server_tool_use"}:
+            head = {key: block.get(key) for key in ("type", "id", "name")}
+            self._is_empty, self._input = True, block.get("input")
+            self._closing = b"}"
+            self._output.write(compact(head)[:-1], b',"input":')
+        else:
+            self._closing = b""
+            self._output.write(compact(block))
+
+    def _take_delta(self, delta: _Delta) -> None:
+        if self._closing is None:
+            return
+        match delta.type:
+            case "text_delta":
+                self._output.write(escaped(delta.text))
+            case "thinking_delta":
+                self._output.write(escaped(delta.thinking))
+            case "signature_delta":
+                opening = b"" if self._has_signature else b'","signature":"'
+                self._has_signature = True
+                self._output.write(opening, escaped(delta.signature))
+            case "input_json_delta" if delta.partial_json:
+                self._is_empty = False
+                self._output.write(self._compactor.feed(delta.partial_json).encode())
+            case _:
+                pass
+
+    def _end_block(self) -> None:
+        if self._closing is not None:
+            if self._closing == b"}" and self._is_empty:
+                self._output.write(compact(self._input))
+            self._output.write(self._closing, b",")
+        self._closing = None

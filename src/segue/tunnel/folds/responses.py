@@ -1,0 +1,176 @@
+"""The fold of Responses streams: the output items as the next request holds them.
+
+The text of an item is written as it streams. Its last event holds the whole item again; of that follows only what has
+not been written, unless the pieces did not add up to it.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import msgspec
+
+from segue.tunnel.folds.json import FoldOutput, compact, escaped
+
+
+class _Event(msgspec.Struct):
+    type: str
+    item_id: str | None = None
+    item: dict[str, object] = {}
+    delta: object = None
+    content_index: int = 0
+    summary_index: int = 0
+
+
+class _Shape(NamedTuple):
+    """How an item is written: the keys before the field that streams, that field, and the keys after it."""
+
+    before: tuple[str, ...]
+    field: str
+    opening: bytes
+    after: tuple[str, ...]
+
+
+class _Part(NamedTuple):
+    """What streams: which items have it, how it begins, its text's key, how it ends when another part follows."""
+
+    kind: str
+    item_type: str
+    opening: bytes
+    key: str
+    closing: bytes
+
+
+#: The order of the keys is that of Codex; to clients with other orders it makes no measurable difference.
+_SHAPES: Final = {
+    "message": _Shape(("type", "status", "id", "role"), "content", b"[", ()),
+    "function_call": _Shape(("type", "status", "id", "name"), "arguments", b'"', ("call_id",)),
+    "custom_tool_call": _Shape(("type", "id", "status", "call_id", "name"), "input", b'"', ()),
+    "reasoning": _Shape(("type", "id"), "summary", b"[", ("content", "encrypted_content")),
+}
+_PARTS: Final = {
+    "response.output_text.delta": _Part(
+        "output_text", "message", b'{"type":"output_text","text":"', "text", b'","annotations":[],"logprobs":[]},'
+    ),
+    "response.refusal.delta": _Part("refusal", "message", b'{"type":"refusal","refusal":"', "refusal", b'"},'),
+    "response.reasoning_summary_text.delta": _Part(
+        "summary_text", "reasoning", b'{"type":"summary_text","text":"', "text", b'"},'
+    ),
+    "response.function_call_arguments.delta": _Part("", "function_call", b"", "", b""),
+    "response.custom_tool_call_input.delta": _Part("", "custom_tool_call", b"", "", b""),
+}
+
+
+class ResponsesFold:
+    """Folds the events of one stream; the streaming item is the one that was added last."""
+
+    def __init__(self, output: FoldOutput) -> None:
+        self._output = output
+        self._item_id: object = None
+        self._item_type = ""
+        self._written: tuple[str, ...] = ()
+        self._part: tuple[_Part, int] | None = None
+        self._streamed: list[tuple[str, int]] = []
+        """Kind and length of each part of the item so far."""
+
+    def take(self, data: bytes) -> bool:
+        """Take the data of an event; False when it is none of this API."""
+        event = msgspec.json.decode(data, type=_Event)
+        if not event.type.startswith("response."):
+            return False
+        if event.type == "response.output_item.added":
+            self._begin_item(event.item)
+        elif event.type == "response.output_item.done":
+            self._end_item(event.item)
+        elif event.type in _PARTS and isinstance(event.delta, str):
+            self._take_delta(event, event.delta)
+        return True
+
+    def _begin_item(self, item: dict[str, object]) -> None:
+        kind = item.get("type")
+        self._item_id, self._item_type = None, ""
+        if isinstance(kind, str) and kind in _SHAPES and item.get("id"):
+            shape = _SHAPES[kind]
+            self._item_id, self._item_type = item["id"], kind
+            self._part, self._streamed = None, []
+            head = {key: item[key] for key in shape.before if key in item}
+            if "status" in head:
+                head["status"] = "completed"  # what it will be when it is repeated
+            self._written = tuple(head)
+            self._output.write(b",", compact(head)[:-1], b',"%b":' % shape.field.encode(), shape.opening)
+
+    def _take_delta(self, event: _Event, delta: str) -> None:
+        part = _PARTS[event.type]
+        if event.item_id != self._item_id or part.item_type != self._item_type:
+            return
+        index = event.summary_index if part.kind == "summary_text" else event.content_index
+        if self._part != (part, index):
+            if self._part is not None:
+                self._output.write(self._part[0].closing)
+            self._part = part, index
+            self._streamed.append((part.kind, 0))
+            self._output.write(part.opening)
+        kind, length = self._streamed[-1]
+        self._streamed[-1] = kind, length + len(delta)
+        self._output.write(escaped(delta))
+
+    def _end_item(self, item: dict[str, object]) -> None:
+        is_current = self._item_id is not None and (item.get("id"), item.get("type")) == (
+            self._item_id,
+            self._item_type,
+        )
+        self._item_id = None
+        kind = item.get("type")
+        shape = _SHAPES.get(kind) if isinstance(kind, str) else None
+        if shape is not None and kind == "reasoning":
+            item.setdefault("content", None)
+        if shape is None:
+            self._output.write(b",", compact(item))
+        elif not is_current or not isinstance(item.get(shape.field), str | list):
+            self._output.write(b",", compact(_ordered(item, shape)))
+        else:
+            self._end_current(item, shape)
+
+    def _end_current(self, item: dict[str, object], shape: _Shape) -> None:
+        """Write what has not been written of the item whose head has been."""
+        value = item[shape.field]
+        if not self._streamed:
+            self._output.write(compact(value)[1:])
+        elif self._streamed == _lengths(value):
+            self._output.write(_last_part_end(value))
+        else:
+            self._output.write(b",", compact(_ordered(item, shape)))
+            return
+        rest = {key: val for key, val in _ordered(item, shape).items() if key not in (*self._written, shape.field)}
+        self._output.write(b"," if rest else b"", compact(rest)[1:])
+
+
+def _ordered(item: dict[str, object], shape: _Shape) -> dict[str, object]:
+    keys = (*shape.before, shape.field, *shape.after)
+    return {key: item[key] for key in keys if key in item} | item
+
+
+def _text_key(part: dict[str, object]) -> str:
+    return "refusal" if part.get("type") == "refusal" else "text"
+
+
+def _lengths(value: object) -> list[tuple[str, int]] | None:
+    """Return what `_streamed` is when a field has streamed in full."""
+    if isinstance(value, str):
+        return [("", len(value))]
+    lengths: list[tuple[str, int]] = []
+    for part in value if isinstance(value, list) else ():
+        text = part.get(_text_key(part)) if isinstance(part, dict) else None
+        if not isinstance(text, str):
+            return None
+        lengths.append((str(part.get("type")), len(text)))
+    return lengths
+
+
+def _last_part_end(value: object) -> bytes:
+    """Return what follows the text that streamed last, to the end of the field."""
+    if not isinstance(value, list):
+        return b'"'
+    part: dict[str, object] = value[-1]
+    rest = {key: val for key, val in part.items() if key not in {"type", _text_key(part)}}
+    return (b'",' if rest else b'"') + compact(rest)[1:] + b"]"

@@ -1,0 +1,372 @@
+"""Frames of the tunnel, and packets: what one binary WebSocket message holds.
+
+A packet is one or more frames and the CRC-32 of them, so that a corrupted byte ends the link before anyone acts on it.
+docs/spec/tunnel.md is the reference. Reading never raises: what is no packet comes back as `BadPacket`. Not here: what
+a frame means.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, TypeAlias
+
+from segue.http.varints import encode_varint, read_varint
+
+#: The version of all that docs/spec/tunnel.md describes; also the number in the WebSocket subprotocol.
+VERSION = 1
+SUBPROTOCOL = f"segue-tunnel-{VERSION}"
+
+#: No packet is larger (design: a heartbeat never queues behind more than one of them).
+MAX_PACKET_BYTES = 16 * 1024
+#: What a frame with a payload needs beside it, at most: type, flags, three numbers. A packet's own ACK, PONG and
+#: checksum need no more than that together, so this is also what is set aside for them.
+OVERHEAD_BYTES = 40
+
+_CRC = struct.Struct("!I")
+
+#: Why an exchange ends before its end.
+ResetCode = Literal["cancelled", "aborted", "not_forwarded", "refused", "failed"]
+_RESET_CODES: tuple[ResetCode, ...] = ("cancelled", "aborted", "not_forwarded", "refused", "failed")
+_MAX_TEXT_BYTES = 1024
+_MAX_LISTED = 4096
+
+
+class Resume(NamedTuple):
+    """An exchange the sidecar still wants: how much of its reply it has, and which upload it is making."""
+
+    exchange: int
+    reply_offset: int
+    has_head: bool
+    again: bool
+
+
+class Resumed(NamedTuple):
+    """An exchange the gateway still has: how much of its upload it has."""
+
+    exchange: int
+    upload_offset: int
+
+
+class Hello(NamedTuple):
+    """First frame of the sidecar: the epoch it believes in (empty: none yet) and what it wants to go on with.
+
+    `last_number` is the highest it has ever given to an exchange.
+    """
+
+    version: int
+    epoch: bytes
+    last_number: int
+    resumes: tuple[Resume, ...]
+
+
+class Welcome(NamedTuple):
+    """First frame of the gateway.
+
+    `last_opened` is the highest exchange that may ever have been opened here in this session: a gateway that holds
+    nothing of it begins with the `last_number` of the first HELLO it gets.
+    """
+
+    version: int
+    epoch: bytes
+    last_opened: int
+    max_body_bytes: int
+    address: bytes
+    resumed: tuple[Resumed, ...]
+
+
+class Open(NamedTuple):
+    """A piece of a request's head; the last piece opens the exchange. `has_body`: a document follows as DATA."""
+
+    exchange: int
+    last: bool
+    has_body: bool
+    piece: bytes
+
+
+class Reply(NamedTuple):
+    """A piece of a response's head."""
+
+    exchange: int
+    last: bool
+    piece: bytes
+
+
+class Data(NamedTuple):
+    """Bytes of an exchange in one direction, and where in it they stand; `again`: of the upload made after a MISS."""
+
+    exchange: int
+    offset: int
+    final: bool
+    again: bool
+    payload: bytes
+
+
+class Ack(NamedTuple):
+    """All packets up to `total` bytes on this link have been received; the last of them `delay_ms` ago."""
+
+    total: int
+    delay_ms: int
+
+
+class Ping(NamedTuple):
+    """Asks for a PONG with the same number."""
+
+    token: int
+
+
+class Pong(NamedTuple):
+    """Answers a PING."""
+
+    token: int
+
+
+class Window(NamedTuple):
+    """The sender of DATA may go up to this offset."""
+
+    exchange: int
+    limit: int
+
+
+class Miss(NamedTuple):
+    """The base of an upload is not here, or does not give the body's digest: send it again without one."""
+
+    exchange: int
+
+
+class Reset(NamedTuple):
+    """The exchange is over before its end, and why."""
+
+    exchange: int
+    code: ResetCode
+    message: bytes
+
+
+class GoAway(NamedTuple):
+    """The node drains: what runs goes on here, what is new goes elsewhere."""
+
+
+Frame: TypeAlias = (
+    Hello | Welcome | Open | Reply | Data | Ack | Ping | Pong | Window | Miss | Reset | GoAway
+)  # fmt: skip - one line for one closed set
+
+
+class BadPacket(NamedTuple):
+    """What came is no packet; the link cannot go on."""
+
+    reason: str
+
+
+# -------------------------------------------------------------------------------------------------------------- writing
+
+_HELLO, _WELCOME, _OPEN, _REPLY, _DATA, _ACK, _PING, _PONG, _WINDOW, _MISS, _RESET, _GO_AWAY = range(1, 13)
+
+_LAST = 1
+_HAS_BODY = 2
+_FINAL = 1
+_AGAIN = 2
+_HAS_HEAD = 1
+
+
+def encode_frame(frame: Frame) -> bytes:  # noqa: PLR0911 - one arm for each kind of a closed set
+    """Encode one frame."""
+    match frame:
+        case Hello() | Welcome():
+            return _encode_first(frame)
+        case Open() | Reply() | Data():
+            return _encode_payload(frame)
+        case Reset(exchange, code, message):
+            number = bytes([_RESET_CODES.index(code)])
+            return bytes([_RESET]) + encode_varint(exchange) + number + _text(message[:_MAX_TEXT_BYTES])
+        case Ack(total, delay_ms):
+            return bytes([_ACK]) + encode_varint(total) + encode_varint(delay_ms)
+        case Ping(number) | Pong(number) | Miss(number):
+            return bytes([_NUMBERED[type(frame)]]) + encode_varint(number)
+        case Window(exchange, limit):
+            return bytes([_WINDOW]) + encode_varint(exchange) + encode_varint(limit)
+        case GoAway():
+            return bytes([_GO_AWAY])
+
+
+_NUMBERED: dict[type, int] = {Ping: _PING, Pong: _PONG, Miss: _MISS}
+
+
+def encode_packet(frames: Sequence[bytes]) -> bytes:
+    """Put encoded frames into one packet."""
+    content = b"".join(frames)
+    return content + _CRC.pack(zlib.crc32(content))
+
+
+def pieces(blob: bytes, limit: int = MAX_PACKET_BYTES - 2 * OVERHEAD_BYTES) -> list[bytes]:
+    """Cut an encoded head into the pieces of its frames."""
+    return [blob[at : at + limit] for at in range(0, len(blob), limit)] or [b""]
+
+
+def _encode_first(frame: Hello | Welcome) -> bytes:
+    if isinstance(frame, Hello):
+        resumes = b"".join(map(_encode_resume, frame.resumes))
+        count = encode_varint(len(frame.resumes))
+        numbers = encode_varint(frame.last_number) + count
+        return bytes([_HELLO]) + encode_varint(frame.version) + _text(frame.epoch) + numbers + resumes
+    resumed = (encode_varint(one.exchange) + encode_varint(one.upload_offset) for one in frame.resumed)
+    return b"".join(
+        (
+            bytes([_WELCOME]),
+            encode_varint(frame.version),
+            _text(frame.epoch),
+            encode_varint(frame.last_opened),
+            encode_varint(frame.max_body_bytes),
+            _text(frame.address),
+            encode_varint(len(frame.resumed)),
+            *resumed,
+        )
+    )
+
+
+def _encode_resume(resume: Resume) -> bytes:
+    flags = _HAS_HEAD * resume.has_head | _AGAIN * resume.again
+    return encode_varint(resume.exchange) + bytes([flags]) + encode_varint(resume.reply_offset)
+
+
+def _encode_payload(frame: Open | Reply | Data) -> bytes:
+    number = encode_varint(frame.exchange)
+    match frame:
+        case Open():
+            flags = _LAST * frame.last | _HAS_BODY * frame.has_body
+            return bytes([_OPEN]) + number + bytes([flags]) + _text(frame.piece)
+        case Reply():
+            return bytes([_REPLY]) + number + bytes([_LAST * frame.last]) + _text(frame.piece)
+        case Data():
+            flags = _FINAL * frame.final | _AGAIN * frame.again
+            return bytes([_DATA]) + number + bytes([flags]) + encode_varint(frame.offset) + _text(frame.payload)
+
+
+def _text(data: bytes) -> bytes:
+    return encode_varint(len(data)) + data
+
+
+# -------------------------------------------------------------------------------------------------------------- reading
+
+
+def read_packet(packet: bytes) -> list[Frame] | BadPacket:
+    """Read all frames of a packet, or none of them."""
+    if len(packet) > MAX_PACKET_BYTES:
+        return BadPacket(f"a packet of {len(packet)} bytes is larger than {MAX_PACKET_BYTES}")
+    content = packet[: -_CRC.size]
+    if len(packet) <= _CRC.size or _CRC.pack(zlib.crc32(content)) != packet[-_CRC.size :]:
+        return BadPacket("the checksum of a packet is wrong")
+    reader = _Reader(content)
+    frames: list[Frame] = []
+    try:
+        while reader.at < len(content):
+            frames.append(_read_frame(reader))
+    except _Malformed as error:
+        return BadPacket(str(error))
+    return frames
+
+
+class _Malformed(ValueError):
+    """Raised by a reader to the loop in `read_packet`, and no further."""
+
+
+class _Reader:
+    """A place in a packet."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.at = 0
+
+    def number(self) -> int:
+        read = read_varint(self._data, self.at)
+        if read is None:
+            raise _Malformed("a number in a frame is cut off or too large")
+        number, self.at = read
+        return number
+
+    def byte(self) -> int:
+        if self.at >= len(self._data):
+            raise _Malformed("a frame is cut off")
+        self.at += 1
+        return self._data[self.at - 1]
+
+    def flags(self, allowed: int) -> int:
+        flags = self.byte()
+        if flags & ~allowed:
+            raise _Malformed(f"a frame has unknown flags: {flags:#x}")
+        return flags
+
+    def bytes(self, limit: int = MAX_PACKET_BYTES) -> bytes:
+        size = self.number()
+        if size > limit or size > len(self._data) - self.at:
+            raise _Malformed("a frame is cut off")
+        self.at += size
+        return self._data[self.at - size : self.at]
+
+    def count(self) -> int:
+        count = self.number()
+        if count > _MAX_LISTED:
+            raise _Malformed(f"a frame lists {count} exchanges")
+        return count
+
+
+def _read_hello(read: _Reader) -> Hello:
+    version, epoch, last_number = read.number(), read.bytes(limit=64), read.number()
+    return Hello(version, epoch, last_number, tuple(_read_resume(read) for _ in range(read.count())))
+
+
+def _read_resume(read: _Reader) -> Resume:
+    exchange, flags = read.number(), read.flags(_HAS_HEAD | _AGAIN)
+    return Resume(exchange, read.number(), bool(flags & _HAS_HEAD), bool(flags & _AGAIN))
+
+
+def _read_welcome(read: _Reader) -> Welcome:
+    version, epoch = read.number(), read.bytes(limit=64)
+    last_opened, max_body_bytes, address = read.number(), read.number(), read.bytes(limit=_MAX_TEXT_BYTES)
+    resumed = tuple(Resumed(read.number(), read.number()) for _ in range(read.count()))
+    return Welcome(version, epoch, last_opened, max_body_bytes, address, resumed)
+
+
+def _read_open(read: _Reader) -> Open:
+    exchange, flags = read.number(), read.flags(_LAST | _HAS_BODY)
+    return Open(exchange, bool(flags & _LAST), bool(flags & _HAS_BODY), read.bytes())
+
+
+def _read_reply(read: _Reader) -> Reply:
+    return Reply(read.number(), bool(read.flags(_LAST)), read.bytes())
+
+
+def _read_data(read: _Reader) -> Data:
+    exchange, flags = read.number(), read.flags(_FINAL | _AGAIN)
+    return Data(exchange, read.number(), bool(flags & _FINAL), bool(flags & _AGAIN), read.bytes())
+
+
+def _read_reset(read: _Reader) -> Reset:
+    exchange, code = read.number(), read.byte()
+    if code >= len(_RESET_CODES):
+        raise _Malformed(f"a RESET has the unknown code {code}")
+    return Reset(exchange, _RESET_CODES[code], read.bytes(limit=_MAX_TEXT_BYTES))
+
+
+_READERS: dict[int, Callable[[_Reader], Frame]] = {
+    _HELLO: _read_hello,
+    _WELCOME: _read_welcome,
+    _OPEN: _read_open,
+    _REPLY: _read_reply,
+    _DATA: _read_data,
+    _ACK: lambda read: Ack(read.number(), read.number()),
+    _PING: lambda read: Ping(read.number()),
+    _PONG: lambda read: Pong(read.number()),
+    _WINDOW: lambda read: Window(read.number(), read.number()),
+    _MISS: lambda read: Miss(read.number()),
+    _RESET: _read_reset,
+    _GO_AWAY: lambda _: GoAway(),
+}
+
+
+def _read_frame(read: _Reader) -> Frame:
+    kind = read.byte()
+    reader = _READERS.get(kind)
+    if reader is None:
+        raise _Malformed(f"a frame has the unknown type {kind}")
+    return reader(read)

@@ -1,0 +1,254 @@
+"""The line table: header lines that both ends have seen on this connection go by reference.
+
+Each direction of a connection has a table of its own, which lives as long as the connection. Lines are never
+compressed (so no secret in one can be guessed from a length) and never leave memory. Not here: which lines travel
+(`heads`), and the frames that carry an encoded head (`frames`).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+
+from segue.http.heads import Kind, Line, ReplyHead, RequestHead
+from segue.http.varints import encode_varint, read_varint
+
+#: Bounds of a table; a line that does not fit by itself is sent as it is every time.
+MAX_LINES = 256
+MAX_BYTES = 64 * 1024
+MAX_LINE_BYTES = 4096
+#: Bounds of a head (`fits`). A decoder takes twice the size, so that the two need not count framing alike.
+MAX_HEAD_BYTES = 64 * 1024
+MAX_HEAD_LINES = 1024
+
+# What an entry begins with; everything from _FIRST_SLOT on is a slot of the table.
+_LITERAL = 0
+_ONCE = 1
+_VALUE = 2
+_REPEAT = 3
+_FIRST_SLOT = 4
+#: A single line is shorter by its slot.
+_LEAST_REPEATED = 2
+
+_KINDS: tuple[Kind, ...] = ("http", "websocket")
+
+
+class LineTable:
+    """Lines by slot, the least recently used leaving first: both ends make the same steps and so hold the same.
+
+    It begins with lines that both ends know (`preset`), and remembers the lines of the latest head.
+    """
+
+    def __init__(self, preset: Iterable[bytes] = ()) -> None:
+        self._slots: OrderedDict[int, bytes] = OrderedDict()
+        self._by_line: dict[bytes, int] = {}
+        self._by_name: dict[bytes, int] = {}
+        self._free: list[int] = []
+        self._size_bytes = 0
+        self.latest: tuple[bytes, ...] = ()
+        for line in preset:
+            self.add(line)
+
+    def find(self, line: bytes) -> int | None:
+        """Return the slot that holds this line."""
+        return self._by_line.get(line)
+
+    def find_name(self, name: bytes) -> int | None:
+        """Return the slot of the latest line added with this name."""
+        return self._by_name.get(name)
+
+    def get(self, slot: int) -> bytes | None:
+        """Return the line in a slot."""
+        return self._slots.get(slot)
+
+    def touch(self, slot: int) -> None:
+        """Note that a line was used."""
+        self._slots.move_to_end(slot)
+
+    def use(self, lines: Iterable[bytes]) -> None:
+        """Note that lines were used, those of them that are held."""
+        for line in lines:
+            slot = self._by_line.get(line)
+            if slot is not None:
+                self.touch(slot)
+
+    def add(self, line: bytes) -> None:
+        """Hold a line; it takes the lowest free slot."""
+        if len(line) > MAX_LINE_BYTES or line in self._by_line:
+            return
+        while len(self._slots) >= MAX_LINES or self._size_bytes + len(line) > MAX_BYTES:
+            self._drop_oldest()
+        slot = heapq.heappop(self._free) if self._free else len(self._slots)
+        self._slots[slot] = line
+        self._by_line[line] = slot
+        self._by_name[_name(line)] = slot
+        self._size_bytes += len(line)
+
+    def _drop_oldest(self) -> None:
+        slot, line = self._slots.popitem(last=False)
+        del self._by_line[line]
+        if self._by_name.get(_name(line)) == slot:
+            del self._by_name[_name(line)]
+        heapq.heappush(self._free, slot)
+        self._size_bytes -= len(line)
+
+
+def encode_request(head: RequestHead, kind: Kind, table: LineTable) -> bytes:
+    """Encode a request's head against the sender's table."""
+    first = head.method + b" " + head.target
+    return bytes([_KINDS.index(kind)]) + _encode([first, *map(_join, head.lines)], table)
+
+
+def decode_request(data: bytes, table: LineTable) -> tuple[RequestHead, Kind] | None:
+    """Decode a request's head against the receiver's table; None if it is not one."""
+    if not data or data[0] >= len(_KINDS):
+        return None
+    lines = _decode(data, 1, table)
+    if not lines:
+        return None
+    method, _, target = lines[0].partition(b" ")
+    if not method or not target:
+        return None
+    split = _split(lines[1:])
+    return None if split is None else (RequestHead(method, target, split), _KINDS[data[0]])
+
+
+def encode_reply(head: ReplyHead, table: LineTable) -> bytes:
+    """Encode a response's head against the sender's table."""
+    first = b"%d %b" % (head.status, head.reason)
+    return _encode([first, *map(_join, head.lines)], table)
+
+
+def decode_reply(data: bytes, table: LineTable) -> ReplyHead | None:
+    """Decode a response's head against the receiver's table; None if it is not one."""
+    lines = _decode(data, 0, table)
+    if not lines:
+        return None
+    status, _, reason = lines[0].partition(b" ")
+    if len(status) != 3 or not status.isdigit():  # noqa: PLR2004 - RFC 9112, 4: a status has three digits
+        return None
+    split = _split(lines[1:])
+    return None if split is None else ReplyHead(int(status), reason, split)
+
+
+def fits(head: RequestHead | ReplyHead) -> bool:
+    """Tell whether a head may be sent: it is neither too large nor of too many lines for the other end."""
+    first = len(head.method) + len(head.target) if isinstance(head, RequestHead) else len(head.reason)
+    size_bytes = first + sum(len(line.name) + len(line.value) for line in head.lines)
+    return size_bytes <= MAX_HEAD_BYTES and len(head.lines) <= MAX_HEAD_LINES
+
+
+def _encode(lines: Sequence[bytes], table: LineTable) -> bytes:
+    encoded = bytearray()
+    at = 0
+    while at < len(lines):
+        count = _count_repeated(lines, table.latest, at)
+        if count >= _LEAST_REPEATED:
+            encoded += bytes([_REPEAT]) + encode_varint(count)
+            table.use(lines[at : at + count])
+            at += count
+        else:
+            encoded += _encode_line(lines[at], table)
+            at += 1
+    table.latest = tuple(lines)
+    return bytes(encoded)
+
+
+def _count_repeated(lines: Sequence[bytes], latest: Sequence[bytes], at: int) -> int:
+    """Count the lines from `at` on that stood at the same places in the latest head."""
+    end = at
+    while end < min(len(lines), len(latest)) and lines[end] == latest[end]:
+        end += 1
+    return end - at
+
+
+def _encode_line(line: bytes, table: LineTable) -> bytes:
+    slot = table.find(line)
+    if slot is not None:
+        table.touch(slot)
+        return encode_varint(slot + _FIRST_SLOT)
+    named = table.find_name(_name(line)) if b":" in line else None
+    if len(line) > MAX_LINE_BYTES:
+        return bytes([_ONCE]) + encode_varint(len(line)) + line
+    if named is None:
+        encoded = bytes([_LITERAL]) + encode_varint(len(line)) + line
+    else:
+        value = line[len(_name(line)) :]
+        encoded = bytes([_VALUE]) + encode_varint(named) + encode_varint(len(value)) + value
+    table.add(line)
+    return encoded
+
+
+def _decode(data: bytes, at: int, table: LineTable) -> list[bytes] | None:
+    lines: list[bytes] = []
+    size_bytes = 0
+    while at < len(data):
+        entry = _decode_entry(data, at, table, len(lines))
+        if entry is None:
+            return None
+        some, at = entry
+        size_bytes += sum(map(len, some)) + 2 * len(some)
+        lines += some
+        if len(lines) > MAX_HEAD_LINES + 1 or size_bytes > 2 * MAX_HEAD_BYTES:
+            return None  # references expand: what they expand to is bounded too
+    table.latest = tuple(lines)
+    return lines
+
+
+def _decode_entry(data: bytes, at: int, table: LineTable, place: int) -> tuple[Sequence[bytes], int] | None:
+    """Read one entry and make the sender's steps in the table; returns its lines and where the next entry begins."""
+    read = read_varint(data, at)
+    if read is None:
+        return None
+    form, at = read
+    if form >= _FIRST_SLOT:
+        held = table.get(form - _FIRST_SLOT)
+        if held is None:
+            return None
+        table.touch(form - _FIRST_SLOT)
+        return (held,), at
+    if form != _REPEAT:
+        return _decode_line(data, at, table, form)
+    read = read_varint(data, at)
+    repeated = () if read is None else table.latest[place : place + min(read[0], MAX_HEAD_LINES + 1)]
+    if read is None or not repeated or len(repeated) != read[0]:
+        return None
+    table.use(repeated)
+    return repeated, read[1]
+
+
+def _decode_line(data: bytes, at: int, table: LineTable, form: int) -> tuple[Sequence[bytes], int] | None:
+    """Read a line that is not a reference to one."""
+    name = b""
+    if form == _VALUE:
+        read = read_varint(data, at)
+        named = None if read is None else table.get(read[0])
+        if read is None or named is None:
+            return None
+        name, at = _name(named), read[1]
+    read = read_varint(data, at)
+    if read is None or read[0] > len(data) - read[1]:
+        return None
+    length, at = read
+    line = name + data[at : at + length]
+    if form != _ONCE:
+        table.add(line)
+    return (line,), at + length
+
+
+def _name(line: bytes) -> bytes:
+    """Return the part of a line that says what it is: the field's name and its colon."""
+    name, colon, _ = line.partition(b":")
+    return name + colon
+
+
+def _join(line: Line) -> bytes:
+    return line.name + b":" + line.value
+
+
+def _split(lines: Sequence[bytes]) -> tuple[Line, ...] | None:
+    if not all(b":" in line for line in lines):
+        return None
+    parts = (line.partition(b":") for line in lines)
+    return tuple(Line(name, value) for name, _, value in parts)

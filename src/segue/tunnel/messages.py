@@ -1,0 +1,98 @@
+"""The messages of a WebSocket exchange, and the records they travel as inside a stream context.
+
+A record is an opcode byte, the length as a varint, and the payload; a close record's payload is a two-byte code and the
+reason (docs/spec/tunnel.md, "WebSocket exchanges"). Reading never raises. Not here: frames of any socket.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+from segue.http.varints import encode_varint, read_varint
+
+_TEXT: Final = 1
+_BINARY: Final = 2
+_CLOSE: Final = 8
+_CODE_BYTES: Final = 2
+_LONGEST_VARINT: Final = 10
+
+
+class Message(NamedTuple):
+    """One whole message; a text message is its UTF-8 bytes."""
+
+    opcode: Literal["text", "binary"]
+    data: bytes
+
+
+class Close(NamedTuple):
+    """The end of a WebSocket: the code and reason of its close frame (1005: a close frame without a code)."""
+
+    code: int
+    reason: bytes
+
+
+Record: TypeAlias = Message | Close
+
+
+@dataclass(frozen=True)
+class RecordError:
+    """The bytes are no records, or one is too large; nothing more can be read."""
+
+    reason: str
+
+
+def encode_record(record: Record) -> bytes:
+    """Return a message as the bytes of a stream."""
+    if isinstance(record, Close):
+        payload = record.code.to_bytes(_CODE_BYTES, "big") + record.reason
+        return bytes((_CLOSE,)) + encode_varint(len(payload)) + payload
+    opcode = _TEXT if record.opcode == "text" else _BINARY
+    return bytes((opcode,)) + encode_varint(len(record.data)) + record.data
+
+
+class RecordReader:
+    """Makes messages of the bytes of a stream, however they are cut; `limit` is the largest payload in bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held = bytearray()
+
+    def feed(self, data: bytes) -> list[Record] | RecordError:
+        """Take bytes and return the messages that are complete."""
+        self._held += data
+        records: list[Record] = []
+        while True:
+            record = self._take()
+            if isinstance(record, RecordError):
+                return record
+            if record is None:
+                return records
+            records.append(record)
+
+    def _take(self) -> Record | RecordError | None:
+        """Take one whole record off what is held; None until it is there."""
+        if not self._held:
+            return None
+        read = read_varint(bytes(self._held[1 : 1 + _LONGEST_VARINT]), 0)
+        opcode, (size, after) = self._held[0], read or (0, 0)
+        reason = self._why_refused(opcode, size, is_cut_off=read is None)
+        if reason is not None:
+            return RecordError(reason)
+        start = 1 + after
+        if read is None or len(self._held) < start + size:
+            return None
+        payload = bytes(self._held[start : start + size])
+        del self._held[: start + size]
+        if opcode == _CLOSE:
+            return Close(int.from_bytes(payload[:_CODE_BYTES], "big"), payload[_CODE_BYTES:])
+        return Message("text" if opcode == _TEXT else "binary", payload)
+
+    def _why_refused(self, opcode: int, size: int, *, is_cut_off: bool) -> str | None:
+        if opcode not in {_TEXT, _BINARY, _CLOSE}:
+            return f"a record has the unknown opcode {opcode}"
+        if is_cut_off:
+            return "the length of a record cannot be read" if len(self._held) > _LONGEST_VARINT else None
+        if size > self._limit:
+            return f"a message of {size} bytes is larger than {self._limit}"
+        return "a close record has no code" if opcode == _CLOSE and size < _CODE_BYTES else None

@@ -1,0 +1,273 @@
+"""The gateway's end of the tunnel, one for each session of a sidecar.
+
+An exchange is opened, and so forwarded, once: its number must be higher than any before it in the session, and what
+the sidecar resumes is never opened again. Without a link everything goes on within its buffers. The shell keeps the end
+while it wants the session to be resumable; what is known is gone with it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+from segue.http.heads import Kind, ReplyHead
+from segue.tunnel import static_table
+from segue.tunnel.endpoint import BUFFER_BYTES, MAX_EXCHANGES, End, Exchange, Violation
+from segue.tunnel.events import Cancelled, GatewayEvent, Opened, UploadData, UploadEnded
+from segue.tunnel.frames import (
+    VERSION,
+    Data,
+    Frame,
+    GoAway,
+    Hello,
+    Miss,
+    Open,
+    Reply,
+    Reset,
+    ResetCode,
+    Resume,
+    Resumed,
+    Welcome,
+    pieces,
+)
+from segue.tunnel.header_table import decode_request, encode_reply, fits
+from segue.tunnel.streams import Incoming
+
+
+class Node(NamedTuple):
+    """What a gateway says of itself: an epoch that is new with each start, where to find it, and its largest body."""
+
+    epoch: bytes
+    address: bytes
+    max_body_bytes: int
+
+
+class _Exchange(Exchange):
+    def __init__(self, number: int, kind: Kind, *, has_body: bool) -> None:
+        super().__init__(number)
+        self.kind = kind
+        self.has_upload = has_body or kind == "websocket"
+        self.head: ReplyHead | None = None
+        self.reset: Reset | None = None
+        self.missed_at = 0
+        """How far the upload had come that is to be made again."""
+
+    @property
+    def is_over(self) -> bool:
+        """The shell has ended it, one way or the other."""
+        return self.reset is not None or self.outgoing.is_finished
+
+
+class GatewayEnd(End[_Exchange, GatewayEvent]):
+    """The tunnel as the gateway sees it for one session."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(ping_every_s=None, sends=static_table.REPLY, receives=static_table.REQUEST)
+        self._node = node
+        self._was_greeted = False
+        self._last_opened = 0
+        self._draining = False
+
+    # --- for the shell -----------------------------------------------------------------------------------------------
+
+    def missed(self, number: int) -> None:
+        """Ask for the body again, without a base."""
+        exchange = self._exchanges.get(number)
+        if exchange is None:
+            return
+        assert not exchange.again, "a document without a base is refused, not missed"
+        exchange.again = True
+        exchange.missed_at = exchange.incoming.offset
+        exchange.incoming = Incoming()
+        self._queue(Miss(number))
+
+    def reply(self, number: int, head: ReplyHead) -> None:
+        """Send the head of the response; one that is too large for the tunnel ends the exchange instead."""
+        exchange = self._exchanges.get(number)
+        if exchange is None or exchange.is_over:
+            return
+        if not fits(head):
+            self.abort(number, "failed", b"the head of the response is too large for the tunnel")
+        else:
+            exchange.head = head
+            self._send_head(exchange)
+
+    def send(self, number: int, data: bytes) -> None:
+        """Send the next bytes of the response."""
+        exchange = self._exchanges.get(number)
+        if exchange is not None and not exchange.is_over:
+            self._send(exchange, data)
+
+    def finish(self, number: int) -> None:
+        """Say that the response is complete."""
+        exchange = self._exchanges.get(number)
+        if exchange is not None and not exchange.is_over:
+            exchange.outgoing.finish()
+            self._give_turn(exchange)
+
+    def abort(self, number: int, code: ResetCode, message: bytes) -> None:
+        """End an exchange before its end, behind what was sent of it; one that is complete stays so."""
+        exchange = self._exchanges.get(number)
+        if exchange is not None and not exchange.is_over:
+            exchange.reset = Reset(number, code, message)
+            self._send_reset(exchange)
+
+    def has_reply(self, number: int) -> bool:
+        """Tell whether the head of a response was given, so that only `abort` can end it otherwise."""
+        exchange = self._exchanges.get(number)
+        return exchange is not None and exchange.head is not None
+
+    def room(self, number: int) -> int:
+        """Return how many more bytes should be sent now; at 0, `Writable` tells when there is room again.
+
+        What is over takes anything, and drops it: nobody would tell when there is room.
+        """
+        exchange = self._exchanges.get(number)
+        return BUFFER_BYTES if exchange is None or exchange.is_over else self._room(exchange)
+
+    def unsent_bytes(self, number: int) -> int:
+        """Return how much waits for the link: while something does, more can be put together before it is flushed."""
+        exchange = self._exchanges.get(number)
+        return 0 if exchange is None else exchange.outgoing.unsent_bytes
+
+    def consume(self, number: int, size: int) -> None:
+        """Say that bytes of `UploadData` have gone on, so that more may come."""
+        exchange = self._exchanges.get(number)
+        if exchange is not None:
+            self._consume(exchange, size)
+
+    def drain(self) -> None:
+        """Open nothing more; the sidecar is told to go elsewhere with what is new."""
+        self._draining = True
+        self._queue(GoAway())
+
+    # --- frames ------------------------------------------------------------------------------------------------------
+
+    def _on_frame(self, frame: Frame) -> None:
+        if not self._is_ready and not isinstance(frame, Hello):
+            raise Violation("the first frame is not a HELLO")
+        match frame:
+            case Hello():
+                self._on_hello(frame)
+            case Open():
+                self._on_open(frame)
+            case Reset():
+                if frame.exchange in self._exchanges:
+                    self._drop(frame.exchange)
+            case _:
+                raise Violation(f"a {type(frame).__name__} is not for a gateway")
+
+    def _on_hello(self, hello: Hello) -> None:
+        if self._is_ready or hello.version != VERSION:
+            raise Violation("a HELLO that does not fit")
+        self._is_ready = True
+        if not self._was_greeted:  # what an end before this one may have opened, this one must not deny
+            self._was_greeted, self._last_opened = True, hello.last_number
+        wanted = {one.exchange: one for one in hello.resumes} if hello.epoch == self._node.epoch else {}
+        for number in tuple(self._exchanges):
+            if number not in wanted:
+                self._drop(number)
+        going_on = tuple(self._exchanges.values())
+        for exchange in going_on:
+            self._rewind(exchange, wanted[exchange.number].reply_offset)
+        resumed = tuple(Resumed(one.number, self._upload_offset(one, wanted[one.number])) for one in going_on)
+        self._queue(
+            Welcome(
+                VERSION,
+                self._node.epoch,
+                self._last_opened,
+                self._node.max_body_bytes,
+                self._node.address,
+                resumed,
+            )
+        )
+        for exchange in going_on:
+            self._tell_again(exchange, wanted[exchange.number])
+        if self._draining:
+            self._queue(GoAway())
+
+    def _upload_offset(self, exchange: _Exchange, resume: Resume) -> int:
+        """Where the sidecar's upload goes on; it may not know yet that it is to be made again."""
+        return exchange.incoming.offset if resume.again == exchange.again else exchange.missed_at
+
+    def _tell_again(self, exchange: _Exchange, resume: Resume) -> None:
+        """Tell on a new link what the sidecar did not get on the old one."""
+        if exchange.again and not resume.again:
+            self._queue(Miss(exchange.number))
+        if exchange.has_upload:
+            self._tell_window(exchange)
+        if exchange.head is not None and not resume.has_head:
+            self._send_head(exchange)
+        if exchange.reset is not None:
+            self._send_reset(exchange)
+
+    def _on_open(self, frame: Open) -> None:
+        blob = self._collect_head(frame)
+        if blob is None:
+            return
+        read = decode_request(blob, self._received_heads)
+        if read is None:
+            raise Violation("an OPEN that cannot be read")
+        head, kind = read
+        if frame.exchange <= self._last_opened:
+            raise Violation("an OPEN with a number that was used")
+        if len(self._exchanges) >= 2 * MAX_EXCHANGES:
+            raise Violation("far too many exchanges at once")
+        self._last_opened = frame.exchange
+        exchange = _Exchange(frame.exchange, kind, has_body=frame.has_body)
+        if self._draining or len(self._exchanges) >= MAX_EXCHANGES:
+            why = b"the gateway is shutting down" if self._draining else b"too many exchanges at once"
+            self._exchanges[frame.exchange] = exchange
+            self.abort(frame.exchange, "not_forwarded", why)
+            return
+        self._exchanges[frame.exchange] = exchange
+        self._events.append(Opened(frame.exchange, head, kind, frame.has_body))
+
+    def _on_data(self, exchange: _Exchange, frame: Data) -> None:
+        if not exchange.has_upload:
+            raise Violation("DATA of an exchange without a body")
+        if frame.again != exchange.again:
+            if frame.again:
+                raise Violation("an upload made again without a MISS")
+            return  # of the first upload, sent before the MISS arrived
+        was_final = exchange.incoming.final
+        data = self._accept(exchange, frame)
+        if exchange.reset is not None:
+            return
+        if data:
+            self._events.append(UploadData(exchange.number, data))
+        if exchange.incoming.final and not was_final:
+            self._events.append(UploadEnded(exchange.number))
+
+    def _on_taken(self, exchange: _Exchange) -> None:
+        if exchange.reset is not None:
+            self._send_reset(exchange)
+
+    def _on_delivered(self, exchange: _Exchange) -> None:
+        if exchange.outgoing.done:
+            self._forget(exchange)
+
+    # --- exchanges ---------------------------------------------------------------------------------------------------
+
+    def _send_head(self, exchange: _Exchange) -> None:
+        if not self._is_ready:
+            return  # told when the sidecar resumes; encoding it now would make a step in the line table
+        assert exchange.head is not None, "the head is what is sent"
+        *first, last = pieces(encode_reply(exchange.head, self._sent_heads))
+        for piece in first:
+            self._queue(Reply(exchange.number, last=False, piece=piece))
+        self._queue(Reply(exchange.number, last=True, piece=last))
+
+    def _send_reset(self, exchange: _Exchange) -> None:
+        assert exchange.reset is not None, "the reset is what is sent"
+        if not exchange.outgoing.unsent_bytes:  # a link keeps the order, and the next one begins with what was lost
+            self._queue(exchange.reset, delivered=partial(self._forget, exchange))
+
+    def _forget(self, exchange: _Exchange) -> None:
+        self._exchanges.pop(exchange.number, None)
+
+    def _drop(self, number: int) -> None:
+        """Forget an exchange that the sidecar does not want any more."""
+        exchange = self._exchanges.pop(number)
+        if not exchange.is_over:
+            self._events.append(Cancelled(number))

@@ -1,0 +1,160 @@
+"""What a Responses server is sent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec import Raw
+
+from segue.dialects.render_cache import Fragments
+from segue.dialects.responses.request import RESPONSES_FIELDS
+from segue.dialects.rules import KNOWN_EXTRA, OTHERS
+from segue.dialects.sealed_reasoning import seal
+from segue.protocol.codec import encode
+from segue.protocol.problems import Problem
+from segue.protocol.requests import Settings
+from tests.dialects.conversations import (
+    CHAT,
+    DIALECTS,
+    RESPONSES,
+    Request,
+    body,
+    encode_items,
+    render,
+    replay,
+    thought,
+    warnings,
+)
+
+Json = dict[str, Any]
+DIALECT = DIALECTS["responses"]
+USER = {"role": "user", "content": "go"}
+
+
+def test_items_go_on_byte_for_byte() -> None:
+    items = [
+        b'{"role" : "user","content":"\\u00e9"}',
+        b'{"type":"compaction","encrypted_content":"x"}',
+        b'{"type":"web_search_call","id":"ws_1","new":{"deep":[1]}}',
+        b'{"type":"reasoning","summary":[],"encrypted_content":"gAAA"}',
+        b'{"type":"reasoning","summary":[],"content":[{"type":"reasoning_text","text":"open"}]}',
+    ]
+    rendered = render(DIALECT, replay(items))
+    assert rendered.body.endswith(b'"input":[' + b",".join(items) + b"]}")
+    assert rendered.warnings == ()
+
+
+def test_reasoning_goes_back_to_its_own_provider_as_it_wrote_it() -> None:
+    own = thought(RESPONSES, {"a": 1})
+    assert body(DIALECT, [USER, own])["input"] == [USER, own | {"encrypted_content": '{"a": 1}'}]
+
+
+def test_reasoning_that_was_not_encrypted_goes_back_that_way() -> None:
+    text = [{"type": "reasoning_text", "text": "hm"}]
+    own = {"type": "reasoning", "summary": [], "content": text, "encrypted_content": seal(RESPONSES, "")}
+    assert body(DIALECT, [USER, own])["input"] == [USER, own | {"encrypted_content": ""}]
+
+
+@pytest.mark.parametrize("foreign", [thought(CHAT, {}), {"type": "reasoning", "summary": []}])
+def test_reasoning_of_another_provider_is_left_out_with_a_warning(foreign: Json) -> None:
+    assert body(DIALECT, [USER, foreign])["input"] == [USER]
+    assert len(warnings(DIALECT, [USER, foreign, foreign])) == 1
+
+
+def test_the_request_around_the_history() -> None:
+    fields: Json = {
+        "instructions": "Be brief.",
+        "tools": [{"type": "web_search", "new": 1}],
+        "tool_choice": {"type": "web_search"},
+        "parallel_tool_calls": False,
+        "text": {"verbosity": "low"},
+        "reasoning": {"effort": "low"},
+        "max_output_tokens": 9,
+        "temperature": 0.5,
+        "top_p": 0.5,
+        "presence_penalty": 0.5,
+        "frequency_penalty": 0.5,
+        "top_logprobs": 1,
+        "max_tool_calls": 2,
+        "truncation": "auto",
+        "service_tier": "flex",
+        "safety_identifier": "u",
+        "prompt_cache_key": "k",
+    }
+    wanted = Settings(model="m", include=("file_search_call.results",), metadata={"a": "b"}, **fields)
+    sent = body(DIALECT, [USER], wanted)
+    assert sent == fields | {
+        "model": "model-1",
+        "store": False,
+        "stream": True,
+        "include": ["reasoning.encrypted_content", "file_search_call.results"],
+        "input": [USER],
+    }
+    assert warnings(DIALECT, [USER], wanted) == ()
+
+
+def test_a_cache_key_is_made_where_there_is_none() -> None:
+    assert body(DIALECT, [USER])["prompt_cache_key"].startswith("segue-")
+
+
+def test_every_setting_has_its_rule() -> None:
+    assert set(RESPONSES_FIELDS) == (set(Settings.__struct_fields__) - {"extra"}) | {*KNOWN_EXTRA, OTHERS}
+
+
+def extra(**fields: object) -> Settings:
+    return Settings(model="m", extra={name: Raw(encode(value)) for name, value in fields.items()})
+
+
+def test_fields_that_nothing_acts_on_go_on_as_they_came() -> None:
+    wanted = extra(
+        user="u", context_management=[{"type": "compaction"}], prompt_cache_retention="24h", new={"a": 1.5}, seed=7
+    )
+    sent = body(DIALECT, [USER], wanted)
+    assert {name: sent[name] for name in wanted.extra} == {
+        "user": "u",
+        "context_management": [{"type": "compaction"}],
+        "prompt_cache_retention": "24h",
+        "new": {"a": 1.5},
+        "seed": 7,
+    }
+    assert warnings(DIALECT, [USER], wanted) == ()
+
+
+@pytest.mark.parametrize("dialect", ["chat", "openai-chat", "messages"])
+def test_fields_that_another_api_does_not_have_are_said_to_be_left_out(dialect: str) -> None:
+    wanted = extra(context_management=[], prompt_cache_options={"mode": "explicit"}, new=1, user="u")
+    said = warnings(DIALECTS[dialect], [USER], wanted)
+    assert [warning.split("'")[1] for warning in said] == ["prompt_cache_options", "context_management", "new"]
+    assert "new" not in body(DIALECTS[dialect], [USER], wanted)
+
+
+@pytest.mark.parametrize("dialect", ["chat", "openai-chat", "messages"])
+def test_any_number_of_unknown_fields_makes_few_warnings(dialect: str) -> None:
+    said = warnings(DIALECTS[dialect], [USER], extra(**{f"x{number}" * 50: number for number in range(100)}))
+    assert (len(said), said[-1]) == (9, "92 more fields of the request were left out: they are unknown here.")
+    assert max(map(len, said)) < 120
+
+
+@pytest.mark.parametrize("dialect", ["chat", "openai-chat", "messages"])
+def test_a_stream_that_is_not_padded_was_not_asked_to_be(dialect: str) -> None:
+    assert warnings(DIALECTS[dialect], [USER], extra(stream_options={"include_obfuscation": False})) == ()
+    (warning,) = warnings(DIALECTS[dialect], [USER], extra(stream_options={"new": 1}))
+    assert warning.startswith("'stream_options.new'")
+
+
+def test_an_empty_history_is_an_empty_list() -> None:
+    assert render(DIALECT, replay(encode_items([]))).body.endswith(b'"input":[]}')
+
+
+def test_the_request_line_and_head() -> None:
+    assert DIALECT.path("m") == "/responses"
+    assert ("Authorization", "Bearer k") in DIALECT.headers("k")
+
+
+@pytest.mark.parametrize("item", [b'{"type":"reasoning","summary":7}', b'{"type":7}'])
+def test_an_item_that_cannot_be_read_refuses_the_turn(item: bytes) -> None:
+    for dialect in DIALECTS.values():
+        answer = dialect.render(Request(replay([item])), Fragments(0))
+        assert isinstance(answer, Problem)
+        assert answer.code == "invalid_type"

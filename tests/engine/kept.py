@@ -1,0 +1,64 @@
+"""What a local model keeps, looked at from outside between two of its steps, and a clock that a test moves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
+
+from segue.engine.upstream import LocalUpstream
+from segue.engine.worker import Worker
+from segue.protocol.ids import ResponseId
+
+T = TypeVar("T")
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """A sequence that is kept: whose, where, and its tokens."""
+
+    tenant: str
+    place: str
+    tokens: tuple[int, ...]
+
+
+async def look(upstream: LocalUpstream) -> list[Kept]:
+    """Return what is kept of turns that are over, when everything that was asked for before is done."""
+    await between_steps(upstream, lambda worker: None)  # what was cancelled or is idle goes in the step behind this
+    return await between_steps(
+        upstream,
+        lambda worker: [
+            Kept(one.held.tenant, one.held.place, tuple(one.tokens))
+            for one in worker._states.values()  # noqa: SLF001 - what is kept is the point
+            if one.turn is None
+        ],
+    )
+
+
+async def between_steps(upstream: LocalUpstream, do: Callable[[Worker], T]) -> T:
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def act(worker: Worker) -> None:
+        loop.call_soon_threadsafe(done.set_result, do(worker))
+
+    upstream._engine.act(act)  # noqa: SLF001 - as above
+    return await done
+
+
+def prompts(upstream: LocalUpstream) -> set[ResponseId]:
+    """Return the responses whose prompts are kept."""
+    renderer = upstream._renderer  # noqa: SLF001 - nothing else tells what is kept
+    assert renderer is not None
+    return {ident for _, ident in renderer._kept}  # noqa: SLF001 - as above

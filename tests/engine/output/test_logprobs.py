@@ -1,0 +1,171 @@
+"""Log probabilities: the numbers are a distribution, and their tokens are exactly the text that a client gets."""
+
+from __future__ import annotations
+
+from math import exp, inf, isclose, nan
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segue.engine.output.answer_reader import AnswerReader
+from segue.engine.output.logprobs import LEAST, Score, ScoredText, TokenLogprob, log_probabilities
+from segue.engine.output.tool_call_parser import Answering, Arguments, CallBegan, CallEnded, Part
+from segue.engine.prompt.chat_template import IN_WORDS
+from segue.engine.prompt.messages import Tool, Tools
+from segue.engine.sampling_params import Wishes
+
+GET = Tool("get", {"type": "function", "function": {"name": "get"}})
+CALL = f'{IN_WORDS.prefix}get{IN_WORDS.middle}{{"a": "€"}}{IN_WORDS.suffix}'.encode()
+TOOLS = {True: Tools((GET,), ("get",)), False: Tools()}
+
+#: What answers are made of: characters of one to four bytes, bytes that are none, and what may be a call or a stop.
+chunks = st.sampled_from(
+    [b"a", "é".encode(), "€".encode(), "😀".encode(), b"\xff", b"\xe2\x82", b"\n", b"<", b"<tool_call>"]
+)
+answers = st.tuples(st.lists(chunks, max_size=12), st.sampled_from([b"", CALL])).map(
+    lambda two: b"".join(two[0]) + two[1]
+)
+sizes = st.lists(st.integers(0, 7), max_size=40)
+stops = st.lists(st.text("aé€<\n", min_size=1, max_size=3), max_size=2).map(tuple)
+
+
+def cut(answer: bytes, lengths: list[int]) -> list[bytes]:
+    """An answer as tokens; control tokens have no bytes."""
+    tokens = []
+    for length in [*lengths, *[3] * len(answer)]:
+        tokens.append(answer[:length])
+        answer = answer[length:]
+    while tokens and not tokens[-1]:
+        tokens.pop()
+    return tokens
+
+
+def read(reader: AnswerReader, tokens: list[bytes]) -> list[Part | ScoredText]:
+    """What comes of tokens; the score of each is its own number, below zero."""
+    parts: list[Part | ScoredText] = []
+    for number, token in enumerate(tokens, 1):
+        score = None if reader.top_logprobs is None else Score(-float(number), ())
+        parts += reader.feed(token, score)
+        if reader.stopped:
+            break
+    return [*parts, *reader.close()]
+
+
+def joined(parts: list[Part | ScoredText]) -> list[Part]:
+    """The same with neighbouring texts in one."""
+    whole: list[Part] = []
+    for part in parts:
+        text = part.text if isinstance(part, ScoredText) else part
+        if isinstance(text, str) and whole and isinstance(whole[-1], str):
+            whole[-1] += text
+        else:
+            whole.append(text)
+    return whole
+
+
+@given(answers, sizes, stops, st.booleans())
+def test_the_tokens_of_a_text_are_its_bytes(
+    answer: bytes, lengths: list[int], words: tuple[str, ...], tools: bool
+) -> None:
+    """However it is cut into tokens, whatever of it is held back, stripped, a call, or behind a stop."""
+    tokens = cut(answer, lengths)
+    plain = AnswerReader(Answering(IN_WORDS, TOOLS[tools]), Wishes(stops=words))
+    scored = AnswerReader(Answering(IN_WORDS, TOOLS[tools]), Wishes(stops=words, top_logprobs=0))
+    expected, got = read(plain, tokens), read(scored, tokens)
+    texts = [part for part in got if isinstance(part, ScoredText)]
+    assert not [part for part in got if isinstance(part, str)]
+    assert joined(got) == joined(expected)
+    assert scored.stopped == plain.stopped
+    for text in texts:
+        assert text.text
+        assert b"".join(bytes(one.bytes) for one in text.logprobs) == text.text.encode()
+    entries = [one for text in texts for one in text.logprobs]
+    assert all(one.bytes and one.token == bytes(one.bytes).decode("utf-8", "replace") for one in entries)
+    numbers = [round(-one.logprob) for one in entries]
+    assert numbers == sorted(set(numbers)), "each token once, and in order"
+    if "\ufffd" not in answer.decode("utf-8", "replace"):
+        assert [bytes(one.bytes) for one in entries[:-1]] == [tokens[number - 1] for number in numbers[:-1]]
+        assert not numbers or tokens[numbers[-1] - 1].startswith(bytes(entries[-1].bytes)), "only the last may be cut"
+
+
+def fed(reader: AnswerReader, *tokens: bytes) -> list[list[Part | ScoredText]]:
+    return [reader.feed(token, Score(-1.0, ())) for token in tokens]
+
+
+def entry(shown: bytes) -> TokenLogprob:
+    return TokenLogprob(shown.decode("utf-8", "replace"), -1.0, list(shown), ())
+
+
+def test_a_piece_has_its_own_tokens() -> None:
+    """A character of two tokens goes out when it is whole, and so does what stands in one token with it."""
+    reader = AnswerReader(Answering(IN_WORDS, Tools()), Wishes(top_logprobs=0))
+    euro = "€".encode()
+    assert fed(reader, b"a", b"b" + euro[:1], euro[1:2], euro[2:]) == [
+        [ScoredText("a", [entry(b"a")])],
+        [],
+        [],
+        [ScoredText("b€", [entry(b"b" + euro[:1]), entry(euro[1:2]), entry(euro[2:])])],
+    ]
+    assert reader.close() == []
+
+
+def test_a_token_that_ends_in_a_call_is_cut_before_it() -> None:
+    """With the bytes that the client sees; the tokens of the call have no scores, and need none."""
+    reader = AnswerReader(Answering(IN_WORDS, TOOLS[True]), Wishes(top_logprobs=3))
+    wanted = [reader.top_logprobs]
+    assert fed(reader, b"ab\n\n" + CALL[:14]) == [[]]
+    assert [*wanted, reader.top_logprobs] == [3, None]
+    parts = reader.feed(CALL[14:])
+    assert parts == [ScoredText("ab", [entry(b"ab")]), CallBegan("get"), Arguments('{"a": "€"}'), CallEnded()]
+
+
+def test_what_is_held_back_keeps_its_token_back() -> None:
+    """So that each piece of text has whole tokens."""
+    reader = AnswerReader(Answering(IN_WORDS, TOOLS[True]), Wishes(top_logprobs=0))
+    assert fed(reader, b"a", b"b<to", b"ol") == [[ScoredText("a", [entry(b"a")])], [], []]
+    assert fed(reader, b"s") == [[ScoredText("b<tools", [entry(b"b<to"), entry(b"ol"), entry(b"s")])]]
+
+
+def test_a_token_that_holds_a_stop_is_cut_before_it() -> None:
+    reader = AnswerReader(Answering(IN_WORDS, Tools()), Wishes(stops=("STOP",), top_logprobs=0))
+    assert fed(reader, b"a", b"bST", b"OP!") == [[ScoredText("a", [entry(b"a")])], [], [ScoredText("b", [entry(b"b")])]]
+    assert reader.stopped
+    assert reader.close() == []
+
+
+def test_a_stop_is_no_stop_in_arguments() -> None:
+    """And what may have been the beginning of one is text when a call begins, and at the end."""
+    reader = AnswerReader(Answering(IN_WORDS, TOOLS[True]), Wishes(stops=("a!", '"a"')))
+    assert read(reader, [b"a", CALL[:14], CALL[14:]]) == ["a", CallBegan("get"), Arguments('{"a": "€"}'), CallEnded()]
+    assert not reader.stopped
+    assert read(AnswerReader(Answering(IN_WORDS, TOOLS[True]), Wishes(stops=("a!",))), [b"ba"]) == ["b", "a"]
+
+
+def test_a_stop_may_be_found_at_the_end() -> None:
+    """In what might have become a call."""
+    reader = AnswerReader(Answering(IN_WORDS, TOOLS[True]), Wishes(stops=("<t",)))
+    assert read(reader, [b"a<tool"]) == ["a"]
+    assert reader.stopped
+
+
+logits = st.lists(st.floats(-50, 50), min_size=1, max_size=40)
+
+
+@given(logits, st.integers(0), st.integers(0, 20))
+def test_the_numbers_are_a_distribution(values: list[float], token: int, top: int) -> None:
+    """All probabilities together are one; the likeliest come first, the first of equals before the others."""
+    token %= len(values)
+    whole = [log_probabilities(values, one, 0)[0] for one in range(len(values))]
+    assert isclose(sum(map(exp, whole)), 1, abs_tol=1e-9)
+    logprob, best = log_probabilities(values, token, top)
+    assert logprob == whole[token] <= 1e-9
+    assert [one for one, _ in best] == sorted(range(len(values)), key=lambda one: (-values[one], one))[:top]
+    assert [value for _, value in best] == [whole[one] for one, _ in best]
+
+
+@pytest.mark.parametrize("values", [[0.0, -inf], [nan, nan], [-inf, -inf], [0.0, nan]])
+def test_what_json_cannot_hold_is_the_least_that_is_told(values: list[float]) -> None:
+    logprob, best = log_probabilities(values, 1, 2)
+    assert logprob == LEAST
+    assert all(value >= LEAST for _, value in best)

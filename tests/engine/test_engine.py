@@ -1,0 +1,429 @@
+"""The engine on a tiny model: whatever state an answer starts from, it is the answer of a full prefill."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segue.engine.kv.cache import Memory
+from segue.engine.model import LoadedModel
+from segue.engine.output.tool_call_parser import Answering
+from segue.engine.upstream import LocalUpstream
+from segue.history.chains import Turn
+from segue.protocol.items import user_message
+from segue.protocol.problems import Refused
+from segue.protocol.requests import Settings
+from tests.engine.turns import Answer, ask, ask_alone, begin, cell_bytes, first_text, request, tiny
+
+pytestmark = pytest.mark.local_engine
+
+WEATHER = {
+    "type": "function",
+    "name": "weather",
+    "parameters": {
+        "type": "object",
+        "properties": {"city": {"enum": ["Rome", "Oslo"]}, "unit": {"type": "boolean"}},
+        "required": ["city", "unit"],
+    },
+}
+LONG = "many words about the number of people who call one another " * 12
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def upstream() -> AsyncIterator[LocalUpstream]:
+    async with tiny(kv_bytes=4096 * cell_bytes()) as upstream:
+        yield upstream
+
+
+async def same_alone(upstream: LocalUpstream, got: Answer, **fields: Any) -> None:  # noqa: ANN401 - fields of Settings
+    """An answer is the one that its conversation gets alone, read from the first token on, of as many tokens."""
+    asked = request("", **fields).settings
+    alone = await ask_alone(upstream, got.turn, asked)
+    assert (got.text, got.input_tokens) == (alone.text, alone.input_tokens)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+class TestContinuing:
+    async def test_only_what_is_new_is_computed(self, upstream: LocalUpstream) -> None:
+        """The state of all but the newest tokens is there, and the work does not grow with the conversation."""
+        work: list[int] = []
+        got = await ask(upstream, request("and then what"))
+        for _ in range(8):
+            got = await ask(upstream, request("and then what", got.turn))
+            work.append(got.input_tokens - got.cached)
+            await same_alone(upstream, got)
+        assert max(work) < 60 < got.input_tokens / 4
+        assert got.cached > 200
+
+    async def test_a_fork_shares_its_trunk(self, upstream: LocalUpstream) -> None:
+        """Both branches continue the same turn, and neither loses its state to the other."""
+        trunk = await ask(upstream, request(LONG))
+        branches = [await ask(upstream, request(text, trunk.turn)) for text in ("one", "two", "three")]
+        again = [await ask(upstream, request("more", branch.turn)) for branch in branches]
+        for got in [*branches, *again]:
+            assert got.input_tokens - got.cached < 60
+            await same_alone(upstream, got)
+
+    async def test_branches_that_run_at_once(self, upstream: LocalUpstream) -> None:
+        """A turn may be copied from while another works on its sequence."""
+        trunk = await ask(upstream, request(LONG))
+        texts = ("one", "two", "three", "four")
+        for got in await asyncio.gather(*(ask(upstream, request(text, trunk.turn)) for text in texts)):
+            await same_alone(upstream, got)
+            assert got.input_tokens - got.cached < 60
+
+    async def test_cancel_and_continue(self, upstream: LocalUpstream) -> None:
+        """What was cancelled is rewound, and its parent is continued as if nothing had happened."""
+        first = await ask(upstream, request(LONG))
+        stream = await begin(upstream, request("go on", first.turn, max_output_tokens=None))
+        await first_text(stream)
+        await stream.aclose()
+        got = await ask(upstream, request("stop", first.turn))
+        assert got.input_tokens - got.cached < 60
+        await same_alone(upstream, got)
+
+    async def test_the_same_again_is_read_only_once(self, upstream: LocalUpstream) -> None:
+        """A client that repeats a request whose answer it never got does not pay for the prompt again."""
+        asked = [user_message(LONG), user_message("repeated")]
+        stream = await begin(upstream, request(asked, max_output_tokens=None))
+        await first_text(stream)
+        await stream.aclose()
+        got = await ask(upstream, request(asked))
+        assert got.input_tokens - got.cached == 1
+
+    async def test_a_replay_finds_the_state_too(self, upstream: LocalUpstream) -> None:
+        """A client that sends its whole history has the same prompt, so all but the news is there."""
+        first = await ask(upstream, request(LONG))
+        second = await ask(upstream, request("go on", first.turn))
+        items = [*first.turn.input, *first.turn.output, *second.turn.input]
+        replayed = await ask(upstream, request(items))
+        assert replayed.text == second.text
+        assert replayed.input_tokens - replayed.cached == 1
+
+    async def test_another_tenant_finds_nothing(self, upstream: LocalUpstream) -> None:
+        """How fast an answer comes tells nobody what somebody else has asked."""
+        secret = "the secret word is water " + LONG
+        await ask(upstream, request(secret))
+        assert (await ask(upstream, request(secret, tenant="mallory"))).cached == 0
+
+    async def test_other_instructions_are_another_prompt(self, upstream: LocalUpstream) -> None:
+        """They stand before everything, so nothing can be kept; the answer is right."""
+        first = await ask(upstream, request(LONG, instructions="be short"))
+        got = await ask(upstream, request("go on", first.turn, instructions="talk long"))
+        assert got.cached < 20
+        await same_alone(upstream, got, instructions="talk long")
+
+    async def test_a_warm_up_reads_and_says_nothing(self, upstream: LocalUpstream) -> None:
+        """What is asked next finds its beginning read."""
+        counted = await upstream.prefill(request(f"warm {LONG}"))
+        assert (counted.input_tokens > 200, counted.output_tokens) == (True, 0)
+        got = await ask(upstream, request(f"warm {LONG}"))
+        assert got.input_tokens - got.cached == 1
+
+    async def test_instructions_can_be_read_before_there_is_a_question(self, upstream: LocalUpstream) -> None:
+        """What a client has set up is read ahead, and what is asked then begins behind it."""
+        first = f"set up {LONG}"
+        await upstream.prefill(request([], instructions=first))
+        got = await ask(upstream, request("now", instructions=first))
+        assert got.input_tokens - got.cached < 30
+        assert (await upstream.prefill(request([]))).output_tokens == 0
+
+    async def test_an_engine_that_fails_leaves_no_state(
+        self, upstream: LocalUpstream, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A computation that broke off may have left anything behind: it is all computed anew."""
+        first = await ask(upstream, request(f"failing {LONG}"))
+
+        def broken(model: LoadedModel, parts: object) -> list[int]:
+            raise RuntimeError("llama_decode failed")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(LoadedModel, "compute", broken)
+            failed = await ask(upstream, request("go on", first.turn))
+        assert failed.finished.status == "failed"
+        assert "llama_decode failed" in caplog.text
+        got = await ask(upstream, request("go on", first.turn))
+        assert got.cached < 100
+        await same_alone(upstream, got)
+
+    async def test_a_model_that_cannot_divide_a_sequence(
+        self, upstream: LocalUpstream, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As recurrent ones cannot: what is continued exactly is reused, everything else is computed anew."""
+        monkeypatch.setattr(upstream.model, "divides", False)
+        monkeypatch.setattr(LoadedModel, "rewind", lambda model, slot, length: False)
+        first = await ask(upstream, request("undivided"))
+        exact = await ask(upstream, request([*first.turn.input, *first.turn.output, user_message("more")]))
+        fork = await ask(upstream, request("other", first.turn))
+        assert fork.cached == 0
+        for got in (exact, fork):
+            await same_alone(upstream, got)
+
+    async def test_what_nobody_has_foreseen_ends_all_turns_and_no_more(
+        self, upstream: LocalUpstream, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The engine starts over, without any state, instead of leaving everybody waiting."""
+        first = await ask(upstream, request(LONG))
+
+        def broken(memory: Memory, cells: int, *, slot: bool = False) -> list[int] | None:
+            raise RuntimeError("a cell is gone")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Memory, "make_room", broken)
+            asked = (ask(upstream, request("go on", first.turn)) for _ in range(3))
+            refused = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(one) for one in refused] == [Refused] * 3
+        assert "a cell is gone" in caplog.text
+        got = await ask(upstream, request("go on", first.turn))
+        assert got.cached == 0
+        await same_alone(upstream, got)
+
+    async def test_penalties_are_obeyed(self, upstream: LocalUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A model that repeats itself can be made to stop that."""
+        monkeypatch.setattr(LoadedModel, "ends_answer", lambda model, token: False)
+        plain = await ask(upstream, request("repeat", max_output_tokens=150))
+        varied = await ask(upstream, request("repeat", max_output_tokens=150, frequency_penalty=2.0))
+        assert len(set(varied.text.split(" "))) > len(set(plain.text.split(" ")))
+
+
+@pytest.mark.asyncio(loop_scope="module")
+class TestTools:
+    async def test_a_demanded_call_is_one(self, upstream: LocalUpstream) -> None:
+        """Of a model that knows nothing: the call parses, and its arguments are of the function's schema."""
+        for name in ("one", "two", "three"):
+            got = await ask(
+                upstream,
+                request(name, tools=[WEATHER], tool_choice="required", parallel_tool_calls=False, max_output_tokens=99),
+            )
+            (call,) = got.items
+            assert (call["type"], call["name"], call["status"]) == ("function_call", "weather", "completed")
+            arguments = json.loads(call["arguments"])
+            assert arguments["city"] in {"Rome", "Oslo"}
+            assert isinstance(arguments["unit"], bool)
+
+    async def test_calls_and_their_outputs_are_continued(self, upstream: LocalUpstream) -> None:
+        """A call, its output and the next call are a conversation like any other."""
+        fields: dict[str, Any] = {
+            "tools": [WEATHER],
+            "tool_choice": "required",
+            "parallel_tool_calls": False,
+            "max_output_tokens": 99,
+        }
+        got = await ask(upstream, request(LONG, **fields))
+        for _ in range(3):
+            output = {"type": "function_call_output", "call_id": got.items[-1]["call_id"], "output": "12 degrees"}
+            got = await ask(upstream, request([json.dumps(output).encode()], got.turn, **fields))
+            assert got.input_tokens - got.cached < 160
+            alone = await ask_alone(upstream, got.turn, request("", **fields).settings)
+            assert [one["arguments"] for one in alone.items] == [one["arguments"] for one in got.items]
+            assert alone.input_tokens == got.input_tokens
+
+    async def test_a_named_function_is_called(self, upstream: LocalUpstream) -> None:
+        other = {"type": "function", "name": "other", "parameters": {"type": "object", "properties": {}}}
+        choice = {"type": "function", "name": "other"}
+        fields: dict[str, Any] = {"tools": [WEATHER, other], "tool_choice": choice, "parallel_tool_calls": False}
+        got = await ask(upstream, request("x", **fields, max_output_tokens=60))
+        assert {one["name"] for one in got.items} == {"other"}
+
+    async def test_a_call_that_the_model_begins_is_held_to_its_schema(
+        self, upstream: LocalUpstream, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its mark is a control token here; from there on the grammar holds, and arguments parse."""
+        (mark,) = upstream.model.tokenize("<tool_call>", True)
+        sampler = LoadedModel.sampler
+
+        class Marking:
+            def choose(self, index: int) -> int:
+                return mark
+
+        def marking(
+            model: LoadedModel, given: Settings, seed: int, grammar: str | None = None, said: Sequence[int] = ()
+        ) -> object:
+            return Marking() if grammar is None else sampler(model, given, seed, grammar, said)
+
+        monkeypatch.setattr(LoadedModel, "sampler", marking)
+        got = await ask(upstream, request("x", tools=[WEATHER], max_output_tokens=200, parallel_tool_calls=False))
+        (call,) = got.items
+        assert (call["type"], call["name"], call["status"]) == ("function_call", "weather", "completed")
+        assert set(json.loads(call["arguments"])) == {"city", "unit"}
+
+    async def test_json_of_a_schema(self, upstream: LocalUpstream) -> None:
+        """The text of an answer is JSON if that is demanded."""
+        schema = {
+            "type": "object",
+            "properties": {"kind": {"enum": ["a", "b"]}, "sure": {"type": "boolean"}},
+            "required": ["kind", "sure"],
+        }
+        form = {"format": {"type": "json_schema", "name": "x", "schema": schema}}
+        got = await ask(upstream, request("x", text=form, max_output_tokens=99))
+        value = json.loads(got.text)
+        assert set(value) == {"kind", "sure"}
+
+    async def test_grammars_are_made_beside_the_loop(
+        self, upstream: LocalUpstream, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A large schema takes a tenth of a second, in which everybody else must not stand still."""
+        threads: list[threading.Thread] = []
+        check = Answering.check
+
+        def noted(answering: Answering, name: str) -> None:
+            threads.append(threading.current_thread())
+            check(answering, name)
+
+        monkeypatch.setattr(Answering, "check", noted)
+        await ask(upstream, request("x", tools=[WEATHER]))
+        assert threads
+        assert threading.current_thread() not in threads
+
+    async def test_a_schema_that_cannot_be_followed_is_refused(self, upstream: LocalUpstream) -> None:
+        form = {"format": {"type": "json_schema", "name": "x", "schema": {"$ref": "#/$defs/none"}}}
+        asked = request("x", text=form)
+        with pytest.raises(Exception, match="leads nowhere"):
+            await anext(upstream.stream(asked))
+
+
+def files_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+class TestMemory:
+    """A context that holds four conversations, and many more of them."""
+
+    CELLS = 1024
+
+    async def interleaved(self, upstream: LocalUpstream, rounds: int, *, store: bool = False) -> int:
+        """Hold 16 conversations in turns; return how many tokens were reused."""
+        parents: list[Turn | None] = [None] * 16
+        answers: list[Answer] = []
+        for number in range(rounds):
+            for index in range(16):
+                text = f"{index} of {'many words ' * 30}" if not number else f"more {number}"
+                got = await ask(upstream, request(text, parents[index], store=store))
+                parents[index] = got.turn
+                answers.append(got)
+        for got in answers:
+            await same_alone(upstream, got)
+        return sum(got.cached for got in answers)
+
+    async def test_sixteen_conversations_through_a_context_for_four(self) -> None:
+        """Each is evicted and restored again and again, and every answer is that of the conversation alone."""
+        async with tiny(context=320, kv_bytes=self.CELLS * cell_bytes()) as upstream:
+            reused = await self.interleaved(upstream, 4)
+            counts = upstream.counts
+            assert counts.evictions > 16
+            assert counts.restored_tokens > 16 * 3 * 70
+            assert reused > 16 * 3 * 70
+            assert counts.context_tokens <= self.CELLS
+
+    async def test_at_once(self) -> None:
+        """The same with all sixteen turns of a round running at the same time, two for each place."""
+        async with tiny(context=256, kv_bytes=self.CELLS * cell_bytes(), parallel=8) as upstream:
+            parents: list[Turn | None] = [None] * 16
+            answers: list[Answer] = []
+            for number in range(3):
+                turns = (
+                    ask(upstream, request(f"{index} of {'many words ' * 30}", parents[index]))
+                    if not number
+                    else ask(upstream, request(f"more {number}", parents[index]))
+                    for index in range(16)
+                )
+                got = await asyncio.gather(*turns)
+                parents = [one.turn for one in got]
+                answers += got
+            assert upstream.counts.evictions > 0
+            for one in answers:
+                await same_alone(upstream, one)
+
+    async def test_turns_that_outgrow_the_context_give_way(self) -> None:
+        """Answers that together need more than there is are parked and go on later; nothing is lost of them."""
+        async with tiny(context=256, kv_bytes=1, parallel=4) as upstream:
+            asked = [request(f"{index} {'words ' * 10}", max_output_tokens=150) for index in range(4)]
+            answers = await asyncio.gather(*(ask(upstream, one) for one in asked))
+            assert upstream.counts.parked > 0
+            for one in answers:
+                await same_alone(upstream, one, max_output_tokens=150)
+
+    async def test_without_host_memory_everything_is_read_again(self) -> None:
+        """Eviction then forgets, and the answers are the same."""
+        async with tiny(context=256, kv_bytes=self.CELLS * cell_bytes(), host_bytes=0) as upstream:
+            await self.interleaved(upstream, 2)
+            assert upstream.counts.restored_tokens == 0
+            assert upstream.counts.host_bytes == 0
+
+    @pytest.mark.parametrize("store", [True, False])
+    async def test_only_stored_turns_go_to_disk(self, tmp_path: Path, store: bool) -> None:
+        """With no host memory, stored conversations are restored from files; others never touch the disk."""
+        options: dict[str, Any] = {"host_bytes": 0, "disk_bytes": 2**26, "spill_directory": tmp_path}
+        async with tiny(context=256, kv_bytes=self.CELLS * cell_bytes(), **options) as upstream:
+            await self.interleaved(upstream, 2, store=store)
+            files = files_in(tmp_path)
+            assert bool(files) == store
+            assert (upstream.counts.sequences["disk"] > 0) == store
+            assert (upstream.counts.restored_tokens > 0) == store
+            assert all(path.stat().st_mode & 0o077 == 0 for path in files)
+        assert not files_in(tmp_path), "nothing is left when the engine ends"
+
+    async def test_a_lost_file_is_only_slower(self, tmp_path: Path) -> None:
+        options: dict[str, Any] = {"host_bytes": 0, "disk_bytes": 2**26, "spill_directory": tmp_path}
+        async with tiny(context=256, kv_bytes=1, **options) as upstream:
+            first = await ask(upstream, request("many words " * 30, store=True))
+            await ask(upstream, request("other words " * 30, store=True))
+            for path in files_in(tmp_path):
+                path.unlink()
+            got = await ask(upstream, request("go on", first.turn, store=True))
+            assert got.cached < 50
+            await same_alone(upstream, got)
+
+
+class TestFairness:
+    async def test_a_long_prompt_does_not_stall_an_answer(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """While one turn answers, another's prompt is read in small pieces between its tokens."""
+        monkeypatch.setattr(LoadedModel, "ends_answer", lambda model, token: False)
+        async with tiny(context=2048, kv_bytes=8192 * cell_bytes(), chunk=16) as upstream:
+            stream = await begin(upstream, request("tell", max_output_tokens=None))
+            await first_text(stream)
+            reading = asyncio.ensure_future(ask(upstream, request(LONG * 2, max_output_tokens=1)))
+            seen = 0
+            while not reading.done():
+                await anext(stream)
+                seen += 1
+            await stream.aclose()
+            assert seen > 10
+
+
+turns = st.lists(
+    st.tuples(st.integers(0, 5), st.sampled_from(["one", "two words", "many words " * 12]), st.booleans()),
+    min_size=1,
+    max_size=7,
+)
+
+
+@pytest.mark.timeout(600)
+@settings(max_examples=25)
+@given(turns)
+def test_any_tree_of_turns_is_answered_as_if_alone(plan: list[tuple[int, str, bool]]) -> None:
+    """For any turns, each continuing any earlier one, some of them cancelled first: the same tokens."""
+
+    async def hold() -> None:
+        async with tiny(context=512, kv_bytes=1, host_bytes=60_000, slots=4) as upstream:
+            done: list[Answer] = []
+            for choice, text, cancelled in plan:
+                parent = done[choice % len(done)].turn if done and choice else None
+                if cancelled:
+                    stream = await begin(upstream, request(f"{text} no", parent, max_output_tokens=None))
+                    await first_text(stream)
+                    await stream.aclose()
+                done.append(await ask(upstream, request(text, parent)))
+            for got in done:
+                await same_alone(upstream, got)
+
+    asyncio.run(hold())

@@ -1,0 +1,108 @@
+"""Every problem has one status, one type and one body."""
+
+from __future__ import annotations
+
+import json
+from typing import get_args
+
+import pytest
+from multidict import CIMultiDict
+
+from segue.gateway.error_mapping import REPLIES, failed_turn, http_reply, socket_reply
+from segue.protocol.events import error_event, http_error
+from segue.protocol.problems import Code, Problem
+from segue.protocol.responses import Failure
+from segue.testing.protocol_checker import check_error, check_event
+
+CODES: tuple[Code, ...] = get_args(Code)
+
+
+def test_every_code_has_its_line_in_the_table() -> None:
+    """And the table has no other."""
+    assert set(REPLIES) == set(CODES)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_statuses_fit_their_types(code: Code) -> None:
+    """Clients act on both."""
+    types = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+    status = REPLIES[code].status
+    assert REPLIES[code].kind == types.get(status, "invalid_request_error" if status < 500 else "server_error")
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("invalid_json", 400),
+        ("previous_response_not_found", 400),
+        ("websocket_connection_limit_reached", 400),
+        ("invalid_api_key", 401),
+        ("forbidden_host", 403),
+        ("model_not_found", 404),
+        ("message_too_large", 413),
+        ("server_overloaded", 503),
+        ("upstream_error", 502),
+        ("server_error", 500),
+    ],
+)
+def test_statuses_are_those_of_the_service(code: Code, status: int) -> None:
+    """Where it has the case."""
+    assert REPLIES[code].status == status
+
+
+@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("param", [None, "model"])
+def test_every_problem_is_told_in_the_shape_of_its_transport(code: Code, param: str | None) -> None:
+    """With the same error in both."""
+    problem = Problem(code, "What is wrong: é.", param)
+    reply = REPLIES[code]
+    response, frame = http_reply(problem), socket_reply(problem)
+    assert (response.status, response.body) == (reply.status, http_error(problem, reply.kind))
+    assert response.content_type == "application/json"
+    assert frame == error_event(problem, reply.kind, reply.status)
+    assert isinstance(response.body, bytes)
+    check_error(json.loads(response.body))
+    check_event(json.loads(frame), transport="websocket")
+    assert json.loads(frame)["error"] == json.loads(response.body)["error"]
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("invalid_api_key", {"WWW-Authenticate": "Bearer"}),
+        ("server_overloaded", {"Retry-After": "1"}),
+        ("store_error", {"Retry-After": "1"}),
+        ("upstream_timeout", {"x-should-retry": "false"}),
+        ("insufficient_quota", {"x-should-retry": "false"}),
+        ("rate_limit_exceeded", {}),
+        ("server_error", {}),
+        ("invalid_json", {}),
+    ],
+)
+def test_headers_say_what_a_client_can_do(code: Code, expected: dict[str, str]) -> None:
+    """Send a key, or wait."""
+    given = CIMultiDict(http_reply(Problem(code, "x")).headers)
+    given.pop("Content-Type")
+    assert dict(given) == expected
+
+
+@pytest.mark.parametrize(("after_s", "header"), [(0.0, "1"), (0.2, "1"), (1.0, "1"), (1.01, "2"), (3600.0, "3600")])
+@pytest.mark.parametrize("code", ["rate_limit_exceeded", "server_overloaded", "upstream_error"])
+def test_an_upstream_that_says_when_to_come_back_is_quoted(code: Code, after_s: float, header: str) -> None:
+    """In whole seconds, rounded up."""
+    assert http_reply(Problem(code, "x", retry_after_s=after_s)).headers["Retry-After"] == header
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("context_length_exceeded", "context_length_exceeded"),
+        ("store_error", "store_error"),
+        ("rate_limit_exceeded", "rate_limit_exceeded"),
+        ("bored", "upstream_error"),
+        ("", "upstream_error"),
+    ],
+)
+def test_a_turn_that_failed_is_told_by_a_code_of_ours(code: str, expected: str) -> None:
+    """What an upstream calls its failures is its own; the message stays."""
+    assert failed_turn(Failure(code, "It fell over.")) == Problem(expected, "It fell over.")  # type: ignore[arg-type] # one of ours, as the table says

@@ -1,0 +1,135 @@
+"""Opening the tunnel's WebSocket: addresses, and what is said when it does not open."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trustme
+from aiohttp import web
+
+from segue.sidecar.app import Settings
+from segue.sidecar.connector import RefusedError, UnreachableError, dialed, frame_bytes, tls_context, tunnel_url
+from segue.sidecar.connector import Settings as Dialing
+from tests.sidecar.gateways import fake_gateway
+from tests.sidecar.sidecars import running
+
+SESSION = "0" * 32
+
+
+@pytest.mark.parametrize(
+    ("gateway", "url"),
+    [
+        ("ws://127.0.0.1:4747", "ws://127.0.0.1:4747/segue/tunnel"),
+        ("wss://gateway.example.com", "wss://gateway.example.com/segue/tunnel"),
+        ("http://localhost:1/", "ws://localhost:1/segue/tunnel"),
+        ("HTTPS://[::1]:1/behind", "wss://[::1]:1/behind/segue/tunnel"),
+        ("wss://a/segue/tunnel/", "wss://a/segue/tunnel"),
+    ],
+)
+def test_a_gateway_is_named_by_any_of_its_addresses(gateway: str, url: str) -> None:
+    assert tunnel_url(gateway) == url
+
+
+@pytest.mark.parametrize("gateway", ["", "example.com", "ftp://a", "ws://", "ws://a:b@c", "ws://a?b", "ws://a:99999"])
+def test_what_is_no_address_is_refused(gateway: str) -> None:
+    with pytest.raises(ValueError, match=r"address of a gateway|[Pp]ort"):
+        tunnel_url(gateway)
+
+
+def test_a_frame_has_a_head_of_its_own_and_a_mask_from_a_client() -> None:
+    sizes = [0, 125, 126, 65535, 65536]
+    assert [frame_bytes(size, is_masked=False) - size for size in sizes] == [2, 2, 4, 4, 10]
+    assert [frame_bytes(size, is_masked=True) - size for size in sizes] == [6, 6, 8, 8, 14]
+
+
+@asynccontextmanager
+async def answering(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[str]:
+    application = web.Application()
+    application.router.add_get("/segue/tunnel", handler)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"ws://127.0.0.1:{runner.addresses[0][1]}/segue/tunnel"
+    finally:
+        await runner.cleanup()
+
+
+async def dial(url: str) -> None:
+    async with dialed(url, SESSION, Dialing(connect_s=5.0), tls_context(None)):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code", "words"),
+    [
+        (401, '{"error": {"message": "wrong\\nkey"}}', "segue_invalid_key", "wrong key"),
+        (403, "<html>", "segue_invalid_key", "status 403"),
+        (426, '{"error": {"message": "another version"}}', "segue_gateway_refused", "another version"),
+        (404, "", "segue_gateway_refused", "status 404"),
+        (200, "hello", "segue_gateway_refused", "status 200"),
+    ],
+)
+async def test_a_refusal_is_told_in_the_gateways_words(status: int, body: str, code: str, words: str) -> None:
+    async def handler(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=status, text=body)
+
+    async with answering(handler) as url:
+        with pytest.raises(RefusedError, match=words) as caught:
+            await dial(url)
+    assert caught.value.code == code
+
+
+async def test_a_gateway_that_shuts_down_may_be_tried_again() -> None:
+    async def handler(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=503, text='{"error": {"message": "shutting down"}}')
+
+    async with answering(handler) as url:
+        with pytest.raises(UnreachableError, match="shutting down"):
+            await dial(url)
+
+
+async def test_a_redirect_is_not_taken() -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        raise web.HTTPFound("/segue/tunnel?again=1" if "again" not in request.query else "/elsewhere")
+
+    async with answering(handler) as url:
+        with pytest.raises(RefusedError, match="redirects"):
+            await dial(url)
+
+
+async def test_a_websocket_of_another_protocol_is_refused() -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.receive()
+        return socket
+
+    async with answering(handler) as url:
+        with pytest.raises(RefusedError, match="does not speak segue-tunnel-1"):
+            await dial(url)
+
+
+async def test_nobody_there_is_said_with_the_address() -> None:
+    with pytest.raises(UnreachableError, match=r"127\.0\.0\.1:1: Connect"):
+        await dial("ws://127.0.0.1:1/segue/tunnel")
+
+
+async def test_gateways_are_verified_by_the_file_that_is_named(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(tls)
+    async with fake_gateway(tls=tls) as gateway:
+        url = f"wss://localhost:{gateway.port}"
+        trusting = Settings(gateways=(), dialing=Dialing(cafile=str(tmp_path / "ca.pem")))
+        async with running(url, settings=trusting) as sidecar:
+            assert (await sidecar.post(b"{}")).startswith(b"HTTP/1.1 200 ")
+        async with running(url) as sidecar:
+            answer = await sidecar.post(b"{}")
+            assert answer.startswith(b"HTTP/1.1 502 ")
+            assert b"certificate is not trusted" in answer

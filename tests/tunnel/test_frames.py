@@ -1,0 +1,211 @@
+"""Frames and packets: what is written is read, and nothing else is."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+from typing import NamedTuple, cast, get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segue.http.varints import MAX_VARINT, encode_varint
+from segue.tunnel.frames import (
+    MAX_PACKET_BYTES,
+    OVERHEAD_BYTES,
+    SUBPROTOCOL,
+    VERSION,
+    Ack,
+    BadPacket,
+    Data,
+    Frame,
+    GoAway,
+    Hello,
+    Miss,
+    Open,
+    Ping,
+    Pong,
+    Reply,
+    Reset,
+    ResetCode,
+    Resume,
+    Resumed,
+    Welcome,
+    Window,
+    encode_frame,
+    encode_packet,
+    pieces,
+    read_packet,
+)
+
+NUMBERS = st.one_of(st.integers(0, 300), st.integers(0, MAX_VARINT))
+EPOCHS = st.binary(max_size=64)
+CODES: tuple[ResetCode, ...] = get_args(ResetCode)
+RESUMES = st.lists(st.builds(Resume, NUMBERS, NUMBERS, st.booleans(), st.booleans()), max_size=20)
+RESUMED = st.lists(st.builds(Resumed, NUMBERS, NUMBERS), max_size=20)
+FRAMES: st.SearchStrategy[Frame] = st.one_of(
+    st.builds(Hello, NUMBERS, EPOCHS, NUMBERS, RESUMES.map(tuple)),
+    st.builds(Welcome, NUMBERS, EPOCHS, NUMBERS, NUMBERS, st.binary(max_size=1024), RESUMED.map(tuple)),
+    st.builds(Open, NUMBERS, st.booleans(), st.booleans(), st.binary()),
+    st.builds(Reply, NUMBERS, st.booleans(), st.binary()),
+    st.builds(Data, NUMBERS, NUMBERS, st.booleans(), st.booleans(), st.binary()),
+    st.builds(Ack, NUMBERS, NUMBERS),
+    st.builds(Ping, NUMBERS),
+    st.builds(Pong, NUMBERS),
+    st.builds(Window, NUMBERS, NUMBERS),
+    st.builds(Miss, NUMBERS),
+    st.builds(Reset, NUMBERS, st.sampled_from(CODES), st.binary(max_size=1024)),
+    st.just(GoAway()),
+)
+
+
+def packet_of(*frames: Frame) -> bytes:
+    return encode_packet([encode_frame(frame) for frame in frames])
+
+
+def sealed(content: bytes) -> bytes:
+    """Any bytes as a packet with the right checksum."""
+    return content + zlib.crc32(content).to_bytes(4, "big")
+
+
+def test_the_subprotocol_names_the_version() -> None:
+    assert SUBPROTOCOL == f"segue-tunnel-{VERSION}" == "segue-tunnel-1"
+
+
+@settings(max_examples=400)
+@given(st.lists(FRAMES, min_size=1, max_size=5))
+def test_a_packet_reads_as_the_frames_it_was_made_of(frames: list[Frame]) -> None:
+    read = read_packet(packet_of(*frames))
+    assert read == frames
+    assert isinstance(read, list)
+    assert list(map(type, read)) == list(map(type, frames))
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_packet_or_a_bad_one(data: bytes) -> None:
+    assert isinstance(read_packet(data), BadPacket)  # one in four thousand million would have the checksum
+    assert isinstance(read_packet(sealed(data)), BadPacket | list)
+
+
+@given(st.lists(FRAMES, min_size=1, max_size=3), st.integers(0, 10_000), st.binary(min_size=1, max_size=4))
+def test_a_changed_packet_with_a_right_checksum_never_raises(frames: list[Frame], at: int, change: bytes) -> None:
+    content = packet_of(*frames)[:-4]
+    at %= len(content)
+    read = read_packet(sealed(content[:at] + change + content[at + len(change) :]))
+    assert isinstance(read, BadPacket | list)
+
+
+@settings(max_examples=50)
+@given(st.lists(FRAMES, min_size=1, max_size=3))
+def test_a_flipped_bit_or_a_cut_anywhere_makes_a_bad_packet(frames: list[Frame]) -> None:
+    packet = packet_of(*frames)
+    for at in range(len(packet)):
+        assert isinstance(read_packet(packet[:at]), BadPacket)
+        for bit in range(8):
+            flipped = bytearray(packet)
+            flipped[at] ^= 1 << bit
+            assert isinstance(read_packet(bytes(flipped)), BadPacket)
+
+
+@settings(max_examples=200)
+@given(FRAMES)
+def test_a_frame_that_ends_too_early_is_bad_even_with_a_right_checksum(frame: Frame) -> None:
+    content = encode_frame(frame)
+    for at in range(1, len(content)):
+        assert isinstance(read_packet(sealed(content[:at])), BadPacket)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        bytes([0]),  # no type
+        bytes([13]),
+        bytes([255]),
+        bytes([3, 1, 4, 0]),  # OPEN with a flag nobody knows
+        bytes([5, 1, 4, 0, 0]),  # DATA likewise
+        bytes([11, 1, 5, 0]),  # RESET with a code nobody knows
+        bytes([6, 0x80, 0, 0]),  # a number that is not in its shortest form
+        bytes([1, 1, 65]) + bytes(65) + bytes([0, 0]),  # an epoch that is too long
+        bytes([1, 1, 0, 0]) + encode_varint(4097) + bytes(3 * 4097),  # too many exchanges
+        bytes([1, 1, 0, 0]) + encode_varint(2**60),  # so many that are not there
+        bytes([5, 1, 0, 0]) + encode_varint(2**60),  # a payload that is not there
+    ],
+)
+def test_what_is_no_frame_is_a_bad_packet(content: bytes) -> None:
+    assert isinstance(read_packet(sealed(content)), BadPacket)
+
+
+def test_a_packet_has_a_largest_size() -> None:
+    room = MAX_PACKET_BYTES - len(packet_of(Data(1, 0, final=False, again=False, payload=bytes(16_000)))) + 16_000
+    largest = packet_of(Data(1, 0, final=False, again=False, payload=bytes(room)))
+    assert len(largest) == MAX_PACKET_BYTES
+    assert isinstance(read_packet(largest), list)
+    assert isinstance(read_packet(sealed(bytes(MAX_PACKET_BYTES))), BadPacket)
+
+
+def test_what_is_set_aside_for_a_frame_is_enough_for_the_largest_numbers() -> None:
+    empty = Data(MAX_VARINT, MAX_VARINT, final=True, again=True, payload=b"")
+    assert len(encode_frame(empty)) + 2 <= OVERHEAD_BYTES  # two bytes more tell the length of a payload
+    answers = packet_of(Pong(MAX_VARINT), Ack(MAX_VARINT, MAX_VARINT))
+    assert len(answers) <= OVERHEAD_BYTES
+    for piece in pieces(bytes(100_000)):
+        frames = (Pong(MAX_VARINT), Ack(MAX_VARINT, MAX_VARINT), Reply(MAX_VARINT, last=True, piece=piece))
+        assert len(packet_of(*frames)) <= MAX_PACKET_BYTES
+
+
+def test_the_pieces_of_a_head_are_the_head() -> None:
+    assert b"".join(pieces(bytes(range(256)) * 300)) == bytes(range(256)) * 300
+    assert pieces(b"") == [b""]
+
+
+def test_a_message_is_cut_to_what_a_reset_may_say() -> None:
+    assert read_packet(packet_of(Reset(1, "failed", bytes(5_000)))) == [Reset(1, "failed", bytes(1024))]
+
+
+# -------------------------------------------------------------------------------------------------------------- vectors
+
+
+class Vector(NamedTuple):
+    name: str
+    packet: bytes
+    frames: list[Frame] | None
+
+
+KINDS = {kind.__name__: kind for kind in get_args(Frame)}
+LISTED = {"resumes": Resume, "resumed": Resumed}
+
+
+def load_vectors() -> list[Vector]:
+    read = json.loads((Path(__file__).parent / "vectors" / "packets.json").read_text())
+    return [Vector(one["name"], bytes.fromhex(one["packet"]), frames_in(one.get("frames"))) for one in read["packets"]]
+
+
+def frames_in(listed: list[dict[str, object]] | None) -> list[Frame] | None:
+    if listed is None:
+        return None
+    return [KINDS[cast(str, one["frame"])](*map(field, list(one.items())[1:])) for one in listed]
+
+
+def field(item: tuple[str, object]) -> object:
+    name, value = item
+    if isinstance(value, list):
+        return tuple(LISTED[name](*one) for one in value)
+    is_bytes = isinstance(value, str) and name != "code"
+    return bytes.fromhex(cast(str, value)) if is_bytes else value
+
+
+@pytest.mark.parametrize("vector", load_vectors(), ids=lambda vector: vector.name)
+def test_the_packets_of_the_specification_are_read_and_written_as_it_says(vector: Vector) -> None:
+    if vector.frames is None:
+        assert isinstance(read_packet(vector.packet), BadPacket)
+        return
+    assert read_packet(vector.packet) == vector.frames
+    assert packet_of(*vector.frames) == vector.packet
+
+
+def test_the_vectors_have_every_frame() -> None:
+    frames = [frame for vector in load_vectors() for frame in vector.frames or []]
+    assert {type(frame) for frame in frames} == set(KINDS.values())

@@ -1,0 +1,215 @@
+"""The line table: both ends stay in step, whatever the heads."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segue.http.heads import Kind, Line, ReplyHead, RequestHead
+from segue.tunnel import static_table
+from segue.tunnel.header_table import (
+    MAX_BYTES,
+    MAX_HEAD_BYTES,
+    MAX_HEAD_LINES,
+    MAX_LINE_BYTES,
+    MAX_LINES,
+    LineTable,
+    decode_reply,
+    decode_request,
+    encode_reply,
+    encode_request,
+    fits,
+)
+
+NAMES = st.one_of(
+    st.sampled_from([b"Accept", b"accept", b"X-Key", b"x-\xe9"]),
+    st.binary(max_size=8).map(lambda name: name.replace(b":", b"")),
+)
+VALUES = st.one_of(
+    st.sampled_from([b"", b"1", b"a:b", b":", b"caf\xe9"]),
+    st.binary(max_size=30),
+    st.integers(0, 2).map(lambda more: b"v" * (MAX_LINE_BYTES - 5 + more)),
+)
+LINES = st.lists(st.builds(Line, NAMES, VALUES), max_size=12).map(tuple)
+TARGETS = st.sampled_from([b"/", b"/v1/messages?beta=true", b"/a:b", b"/two words"])
+REQUESTS = st.builds(RequestHead, st.sampled_from([b"GET", b"POST"]), TARGETS, LINES)
+REPLIES = st.builds(ReplyHead, st.integers(100, 999), st.sampled_from([b"", b"OK", b"Not Found"]), LINES)
+KINDS: st.SearchStrategy[Kind] = st.sampled_from(("http", "websocket"))
+
+
+@settings(max_examples=300)
+@given(st.lists(st.tuples(REQUESTS, KINDS), max_size=8))
+def test_requests_arrive_as_they_were_sent_and_the_tables_are_the_same(heads: list[tuple[RequestHead, Kind]]) -> None:
+    sender, receiver = LineTable(), LineTable()
+    for head, kind in heads:
+        assert decode_request(encode_request(head, kind, sender), receiver) == (head, kind)
+        assert vars(sender) == vars(receiver)
+
+
+@settings(max_examples=300)
+@given(st.lists(REPLIES, max_size=8))
+def test_replies_arrive_as_they_were_sent_and_the_tables_are_the_same(heads: list[ReplyHead]) -> None:
+    sender, receiver = LineTable(), LineTable()
+    for head in heads:
+        assert decode_reply(encode_reply(head, sender), receiver) == head
+        assert vars(sender) == vars(receiver)
+
+
+def test_tables_stay_in_step_over_thousands_of_heads_that_push_lines_out() -> None:
+    chance = random.Random(1)
+    sender, receiver = LineTable(), LineTable()
+    for _ in range(4_000):
+        lines = tuple(
+            Line(
+                b"X-%d" % chance.randrange(40),
+                b"v" * chance.choice((0, 1, 20, 400, 4_090)) + b"%d" % chance.randrange(9),
+            )
+            for _ in range(chance.randrange(20))
+        )
+        head = RequestHead(b"POST", b"/v1/%d" % chance.randrange(300), lines)
+        assert decode_request(encode_request(head, "http", sender), receiver) == (head, "http")
+        held = sender._slots  # noqa: SLF001 - the bounds are of what is held
+        assert len(held) <= MAX_LINES
+        assert sum(map(len, held.values())) <= MAX_BYTES
+        assert max(held) < MAX_LINES
+    assert vars(sender) == vars(receiver)
+    assert len(sender._by_name) <= MAX_LINES  # noqa: SLF001 - as above
+
+
+def test_a_head_that_was_sent_before_is_next_to_nothing() -> None:
+    table = LineTable()
+    lines = tuple(Line(b"X-%d" % index, b"value") for index in range(10))
+    head = RequestHead(b"POST", b"/v1/messages", lines)
+    encode_request(head, "http", table)
+    assert encode_request(head, "http", table) == b"\x00\x03\x0b"
+    changed = head._replace(lines=(*lines[:9], Line(b"X-9", b"other")))
+    assert len(encode_request(changed, "http", table)) == 3 + 3 + len(b"other")
+    shifted = head._replace(lines=lines[1:])
+    assert len(encode_request(shifted, "http", table)) == 1 + 10
+
+
+def test_preset_lines_go_by_reference_from_the_first() -> None:
+    for lines in (static_table.REQUEST, static_table.REPLY):
+        table = LineTable(lines)
+        assert [table.find(line) for line in lines] == list(range(len(lines)))
+    table = LineTable(static_table.REQUEST)
+    known = (Line(b"Content-Type", b"application/json"), Line(b"X-Stainless-Lang", b"python"))
+    head = RequestHead(b"GET", b"/", (*known, Line(b"Authorization", b"Bearer k")))
+    encoded = encode_request(head, "http", table)
+    assert len(encoded) == 1 + 2 + len(b"GET /") + 2 + 3 + len(b"Bearer k")
+    assert decode_request(encoded, LineTable(static_table.REQUEST)) == (head, "http")
+
+
+def test_the_preset_lines_are_those_of_the_specification() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "spec" / "tunnel.md").read_text()
+    for lines in (static_table.REQUEST, static_table.REPLY):
+        assert "```text\n" + "\n".join(line.decode() for line in lines) + "\n```" in text
+        assert len(set(lines)) == len(lines) < MAX_LINES // 2
+
+
+def test_a_repetition_of_what_was_not_is_no_head() -> None:
+    for count in (b"\x00", b"\x03", b"\xff\xff\xff\xff\x0f"):
+        receiver = LineTable()
+        assert decode_request(b"\x00\x00\x05GET /\x00\x02a:", receiver) is not None
+        assert decode_request(b"\x00\x03" + count, receiver) is None
+
+
+def test_a_long_line_is_held_in_no_slot_and_pushes_nothing_out() -> None:
+    table = LineTable()
+    head = RequestHead(b"GET", b"/", (Line(b"Cookie", b"c" * MAX_LINE_BYTES),))
+    assert len(encode_request(head, "http", table)) > MAX_LINE_BYTES
+    elsewhere = head._replace(lines=(Line(b"A", b""), *head.lines))
+    assert len(encode_request(elsewhere, "http", table)) > MAX_LINE_BYTES
+    assert len(table._slots) == 2  # noqa: SLF001 - the request line, and the short one
+
+
+@settings(max_examples=300)
+@given(st.binary(max_size=60), st.lists(REQUESTS, max_size=2))
+def test_any_bytes_are_a_head_or_none(data: bytes, before: list[RequestHead]) -> None:
+    for head in before:
+        table = LineTable()
+        encode_request(head, "http", table)
+        decode_request(data, table)
+        decode_reply(data, table)
+    decode_request(data, LineTable())
+    decode_reply(data, LineTable())
+
+
+@settings(max_examples=300)
+@given(REQUESTS, st.integers(0, 10_000), st.binary(min_size=1, max_size=3))
+def test_a_changed_head_never_raises(head: RequestHead, at: int, change: bytes) -> None:
+    encoded = encode_request(head, "http", LineTable())
+    at %= len(encoded)
+    decode_request(encoded[:at] + change + encoded[at + len(change) :], LineTable())
+    decode_request(encoded[:at], LineTable())
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        b"",
+        b"\x02",  # no such kind
+        b"\x00",  # no request line
+        b"\x00\x00\x03GET",  # no target
+        b"\x00\x00\x02 /",  # no method
+        b"\x00\x00\x05GET /\x00\x03abc",  # a line without a colon
+        b"\x00\x00\x06GET /",  # cut off
+        b"\x00\x04",  # a slot that holds nothing
+        b"\x00\x03\x01",  # a line of a head before, when there was none
+        b"\x00\x03",  # as many lines as what?
+        b"\x00\x02\x00\x01a",  # a name in a slot that holds nothing
+        b"\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\x3f",  # a length that is not there
+    ],
+)
+def test_what_is_no_request_is_none(encoded: bytes) -> None:
+    assert decode_request(encoded, LineTable()) is None
+
+
+@pytest.mark.parametrize("first", [b"20 OK", b"2000 OK", b"abc", b"+20 x", b"\xb2\xb2\xb2 OK", b""])
+def test_what_has_no_status_is_no_reply(first: bytes) -> None:
+    assert decode_reply(bytes([0, len(first)]) + first, LineTable()) is None
+
+
+def test_references_that_expand_beyond_the_limit_are_no_head() -> None:
+    table = LineTable()
+    large = Line(b"X", b"v" * 4_000)
+    encoded = encode_request(RequestHead(b"GET", b"/", (large,)), "http", table)
+    receiver = LineTable()
+    assert decode_request(encoded, receiver) is not None
+    assert decode_request(b"\x00\x04" + b"\x05" * 20, receiver) is not None
+    assert decode_request(b"\x00\x04" + b"\x05" * 200, receiver) is None
+    assert decode_request(b"\x00" + b"\x04" * 5_000, receiver) is None
+
+
+def test_what_fits_can_be_decoded() -> None:
+    most = tuple(Line(b"a", b"") for _ in range(MAX_HEAD_LINES))
+    largest = (Line(b"a", bytes(MAX_HEAD_BYTES - 5)),)
+    for lines in (most, largest):
+        head = RequestHead(b"GET", b"/", lines)
+        assert fits(head)
+        assert decode_request(encode_request(head, "http", LineTable()), LineTable()) == (head, "http")
+    assert not fits(RequestHead(b"GET", b"/", (*most, Line(b"a", b""))))
+    assert not fits(ReplyHead(200, b"OK....", largest))
+
+
+def test_the_heads_of_the_specification_are_read_and_written_as_it_says() -> None:
+    vectors = json.loads((Path(__file__).parent / "vectors" / "packets.json").read_text())
+    sender, receiver = LineTable(static_table.REQUEST), LineTable(static_table.REQUEST)
+    for one in vectors["request_heads"]:
+        request = RequestHead(bytes.fromhex(one["method"]), bytes.fromhex(one["target"]), lines_in(one["lines"]))
+        assert encode_request(request, one["kind"], sender).hex() == one["encoded"]
+        assert decode_request(bytes.fromhex(one["encoded"]), receiver) == (request, one["kind"])
+    sender, receiver = LineTable(static_table.REPLY), LineTable(static_table.REPLY)
+    for one in vectors["reply_heads"]:
+        reply = ReplyHead(one["status"], bytes.fromhex(one["reason"]), lines_in(one["lines"]))
+        assert encode_reply(reply, sender).hex() == one["encoded"]
+        assert decode_reply(bytes.fromhex(one["encoded"]), receiver) == reply
+
+
+def lines_in(listed: list[list[str]]) -> tuple[Line, ...]:
+    return tuple(Line(bytes.fromhex(name), bytes.fromhex(value)) for name, value in listed)

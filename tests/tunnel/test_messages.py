@@ -1,0 +1,53 @@
+"""Records of messages: any cut gives the same ones, and nothing a peer sends raises."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segue.tunnel.messages import Close, Message, Record, RecordError, RecordReader, encode_record
+
+LIMIT = 1000
+
+records = st.one_of(
+    st.builds(Message, st.sampled_from(["text", "binary"]), st.binary(max_size=300)),
+    st.builds(Close, st.integers(0, 0xFFFF), st.binary(max_size=123)),
+)
+
+
+def read(chunks: list[bytes]) -> list[Record] | RecordError:
+    reader, found = RecordReader(LIMIT), list[Record]()
+    for chunk in chunks:
+        some = reader.feed(chunk)
+        if isinstance(some, RecordError):
+            return some
+        found += some
+    return found
+
+
+@given(st.lists(records, max_size=6), st.lists(st.integers(0, 2000), max_size=8))
+def test_records_come_back_however_the_stream_is_cut(sent: list[Record], cuts: list[int]) -> None:
+    stream = b"".join(map(encode_record, sent))
+    edges = [0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]
+    assert read([stream[a:b] for a, b in pairwise(edges)]) == sent
+
+
+@given(st.binary(max_size=400))
+def test_arbitrary_bytes_never_raise(data: bytes) -> None:
+    read([data[at : at + 7] for at in range(0, len(data), 7)])
+
+
+def test_a_message_over_the_limit_is_refused_before_it_has_arrived() -> None:
+    stream = encode_record(Message("text", b"x" * (LIMIT + 1)))
+    assert isinstance(read([stream[:10]]), RecordError)
+
+
+def test_a_message_of_the_limit_is_taken() -> None:
+    message = Message("binary", b"x" * LIMIT)
+    assert read([encode_record(message)]) == [message]
+
+
+def test_a_length_that_never_ends_is_refused() -> None:
+    assert isinstance(read([b"\x01" + b"\xff" * 20]), RecordError)

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from segue.tunnel.documents import Base, BaseMiss, Body, DocumentError, decode_document, encode_document
+from segue.tunnel.folds.fold import FOLD_VERSION, Fold
+from segue.tunnel.stream_compression import StreamDecoder
+
+FOLDER = Path(__file__).parent / "vectors"
+MIB = 1024 * 1024
+
+
+def load(name: str) -> Any:  # noqa: ANN401 - JSON enters here
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def expand(parts: list[str | list[int]]) -> bytes:
+    """As docs/spec/documents.md says: texts, and hexadecimal digits of SHAKE-256 over the seed."""
+    pieces = []
+    for part in parts:
+        if isinstance(part, str):
+            pieces.append(part.encode())
+        else:
+            seed, size = part
+            pieces.append(hashlib.shake_256(str(seed).encode()).hexdigest(size)[:size].encode())
+    return b"".join(pieces)
+
+
+def base_of(case: dict[str, Any]) -> Base | None:
+    return Base(expand(case["base"]), expand(case["reply"])) if "base" in case else None
+
+
+@pytest.mark.parametrize("case", load("documents")["cases"], ids=lambda case: case["name"])
+def test_each_document_gives_its_body(case: dict[str, Any]) -> None:
+    plain = expand(case["body"])
+    assert len(plain) == case["plain_size"]
+    assert hashlib.sha256(plain).hexdigest() == case["plain_sha256"]
+    base = base_of(case)
+    document = (FOLDER / case["file"]).read_bytes()
+    decoded = decode_document(document, lambda base_id: base if base and base.id == base_id else None)
+    if "sent_hex" in case and isinstance(decoded, BaseMiss):
+        assert decoded.reason == "the body has another digest"  # this zlib compresses otherwise
+        return
+    sent = bytes.fromhex(case["sent_hex"]) if "sent_hex" in case else plain
+    assert decoded == Body(sent, plain, Base(plain).id)
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in load("documents")["cases"] if "wrapping" not in case], ids=lambda case: case["name"]
+)
+def test_a_new_document_of_the_same_body_is_about_as_small(case: dict[str, Any]) -> None:
+    document = (FOLDER / case["file"]).read_bytes()
+    again = encode_document(expand(case["body"]), base_of(case), case.get("covered"))
+    assert len(again) <= len(document) * 1.2 + 20
+    assert len(document) <= (3500 if len(expand(case["body"])) < 10 * MIB else 10_000)
+
+
+@pytest.mark.parametrize("case", load("documents")["bad"], ids=lambda case: case["name"])
+def test_each_bad_document_gives_what_it_must(case: dict[str, str]) -> None:
+    decoded = decode_document(bytes.fromhex(case["document"]), lambda base_id: None)
+    match case["gives"]:
+        case "miss":
+            assert isinstance(decoded, BaseMiss)
+        case gives:
+            assert isinstance(decoded, DocumentError)
+            assert decoded.too_large == (gives == "too large")
+
+
+@pytest.mark.parametrize("case", load("streams"), ids=lambda case: f"window {case['window_log']}")
+def test_each_flushed_piece_of_a_stream_can_be_read_at_once(case: dict[str, Any]) -> None:
+    decoder = StreamDecoder(case["window_log"])
+    for piece, compressed in zip(case["pieces"], case["compressed"], strict=True):
+        decoder.feed(bytes.fromhex(compressed))
+        assert decoder.read(10_000) == piece.encode()
+    decoder.feed(bytes.fromhex(case["end"]))
+    assert decoder.read(10_000) == b""
+    assert decoder.eof
+
+
+def test_the_folds_are_of_this_version() -> None:
+    assert load("folds")["fold_version"] == FOLD_VERSION
+
+
+@pytest.mark.parametrize("case", load("folds")["cases"], ids=lambda case: case["name"])
+def test_each_reply_has_its_fold(case: dict[str, str]) -> None:
+    fold = Fold(case["content_type"].encode())
+    fold.feed(case["reply"].encode())
+    assert fold.value == case["fold"].encode()
