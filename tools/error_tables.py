@@ -34,7 +34,9 @@ def errors() -> str:
     for name in get_args(Code):
         reply = REPLIES[name]
         closes = "yes" if reply.closes else ""
-        rows.append((code(name), str(reply.status), code(reply.kind), closes, "<br>".join(sorted(messages.get(name, ())))))
+        rows.append(
+            (code(name), str(reply.status), code(reply.kind), closes, "<br>".join(sorted(messages.get(name, ()))))
+        )
     return table(("code", "status", "type", "closes", "messages"), rows)
 
 
