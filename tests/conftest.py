@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-from segue.config import spin_less
+from segue.config import has_openmp_policy
+from segue.engine.openmp import shorten_spinning
 
 # Generated tests are judged by what they find, never by how long a busy machine takes for it. A test whose examples
 # are dear asks for fewer of them.
@@ -22,7 +23,8 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("segue")
-spin_less()
+if not has_openmp_policy():
+    shorten_spinning()
 
 
 def node_is_there() -> bool:

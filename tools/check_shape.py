@@ -20,7 +20,7 @@ MAX_MODULE_LINES = 600
 ROOTS = ("src", "tests", "tools")
 BANNED_NAMES = frozenset({"base2", "common", "helper", "helpers", "manager", "managers", "misc", "util", "utils"})
 PACKAGE = ("src", "segue")
-ENVIRONMENT_READER = ("src", "segue", "config.py")
+ENVIRONMENT_READER = ("src", "segue", "config")
 ENVIRONMENT_NAMES = frozenset({"environ", "environb", "getenv", "getenvb"})
 
 FILE_WIDE = re.compile(r"#\s*(?:(?:ruff|flake8)\s*:|mypy\s*:)", re.IGNORECASE)
@@ -59,7 +59,7 @@ def check_source(path: Path, source: str) -> list[Finding]:
     """Return the findings in one file; `path` is relative to the checkout."""
     tree = ast.parse(source, filename=str(path))
     found = [*_names(path), *_module_size(path, source), *_functions(path, tree), *_suppressions(path, source)]
-    if path.parts[: len(PACKAGE)] == PACKAGE and path.parts != ENVIRONMENT_READER:
+    if path.parts[: len(PACKAGE)] == PACKAGE and path.parts[: len(ENVIRONMENT_READER)] != ENVIRONMENT_READER:
         found += _environment(path, tree)
     return sorted(found, key=lambda finding: finding.line)
 
@@ -106,7 +106,7 @@ def _environment(path: Path, tree: ast.Module) -> Iterator[Finding]:
     for node in ast.walk(tree):
         if _reads_environment(node, aliases):
             line = getattr(node, "lineno", 1)
-            yield Finding(path=path, line=line, message="the environment is read in src/segue/config.py only")
+            yield Finding(path=path, line=line, message="the environment is read in src/segue/config only")
 
 
 def _reads_environment(node: ast.AST, aliases: set[str]) -> bool:

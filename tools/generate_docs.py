@@ -23,7 +23,16 @@ from msgspec import NODEFAULT, UNSET
 from msgspec import inspect as kinds
 
 from segue.cli.main import app as command_line
-from segue.config import Config, Key, Listener, Route, Server, Sidecar, Tunnel, UpstreamConfig
+from segue.config import (
+    Config,
+    KeyConfig,
+    ListenerConfig,
+    RouteConfig,
+    ServerConfig,
+    SidecarConfig,
+    TunnelConfig,
+    UpstreamConfig,
+)
 from segue.dialects.output_writer import Writer
 from segue.gateway.admin.metrics import Metrics
 from segue.gateway.api.routes import Routes
@@ -278,7 +287,7 @@ _WHO = {"_keyed": "a key, if any are configured", "_private": "this machine, or 
 
 def routes() -> str:
     """Write the table of routes."""
-    config = Config(server=Server(store="memory:"))
+    config = Config(server=ServerConfig(store="memory:"))
     application = Routes(Gateway(config, Router([]), MemoryStore(), time.time)).application()
     rows = []
     for route in application.router.routes():
@@ -392,7 +401,7 @@ def lane_diagram() -> str:
 
 def capabilities() -> str:
     """Write the object that a gateway without a configuration answers."""
-    face = face_of(Server(), "openai")
+    face = face_of(ServerConfig(), "openai")
     shown = msgspec.json.format(encode_capabilities(face.capabilities)).decode()
     return f"```json\n{shown}\n```\n\n```text\n{HEADER}: {face.header}\n```"
 
@@ -444,13 +453,13 @@ PARTS: dict[str, Callable[[], str]] = {
     "session-codex": lambda: measured_tables.session("codex"),
     "session-claude-code": lambda: measured_tables.session("claude-code"),
     "session-figures": measured_tables.session_figures,
-    "configuration-server": lambda: settings(Server, "SEGUE_SERVER"),
+    "configuration-server": lambda: settings(ServerConfig, "SEGUE_SERVER"),
     "configuration-upstream": lambda: settings(UpstreamConfig, "SEGUE_UPSTREAM_0"),
-    "configuration-key": lambda: settings(Key, "SEGUE_KEY_0"),
-    "configuration-listener": lambda: settings(Listener, "SEGUE_LISTENER_0"),
-    "configuration-route": lambda: settings(Route, "SEGUE_ROUTE_0"),
-    "configuration-tunnel": lambda: settings(Tunnel, "SEGUE_TUNNEL"),
-    "configuration-sidecar": lambda: settings(Sidecar, "SEGUE_SIDECAR"),
+    "configuration-key": lambda: settings(KeyConfig, "SEGUE_KEY_0"),
+    "configuration-listener": lambda: settings(ListenerConfig, "SEGUE_LISTENER_0"),
+    "configuration-route": lambda: settings(RouteConfig, "SEGUE_ROUTE_0"),
+    "configuration-tunnel": lambda: settings(TunnelConfig, "SEGUE_TUNNEL"),
+    "configuration-sidecar": lambda: settings(SidecarConfig, "SEGUE_SIDECAR"),
     "failures": sidecar_tables.failures,
     "sidecar-counts": sidecar_tables.counted,
     "errors": error_tables.errors,

@@ -14,7 +14,6 @@ from rich.console import Console
 
 from segue.cli.sidecar import parse_address
 from segue.cli.stats_view import fetch, render
-from segue.config import Sidecar, cache_directory, child_environment
 from segue.sidecar.stats import Report, Summary
 from tests.sidecar.gateways import fake_gateway
 from tests.sidecar.sidecars import running
@@ -120,19 +119,6 @@ async def test_the_view_shows_what_is_told() -> None:
     shown = console.export_text()
     for words in ("link away to wss://g", "rtt 250 ms", "resumes 5", "parked 1", "95.0% saved", "/openai/v1/responses"):
         assert words in shown
-
-
-def test_the_cache_is_in_the_users_cache_directory_unless_another_is_named() -> None:
-    assert cache_directory(Sidecar(cache=False)) is None
-    assert cache_directory(Sidecar(cache_dir="/var/x")) == Path("/var/x")
-    assert cache_directory(Sidecar(), {"XDG_CACHE_HOME": "/c"}) == Path("/c/segue/bases")
-    assert cache_directory(Sidecar(), {"XDG_CACHE_HOME": "relative"}) == cache_directory(Sidecar(), {})
-
-
-def test_a_child_reaches_this_machine_without_a_proxy() -> None:
-    assert child_environment({"A": "1"}, {"B": "2"}) == {"A": "1", "B": "2"}
-    environment = child_environment({}, {"HTTP_PROXY": "http://p", "NO_PROXY": "x"})
-    assert environment["no_proxy"] == environment["NO_PROXY"] == "x,127.0.0.1,localhost"
 
 
 def test_check_config_does_not_print_the_key(tmp_path: Path) -> None:

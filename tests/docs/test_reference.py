@@ -10,7 +10,16 @@ from typing import get_args
 import pytest
 from prometheus_client import generate_latest
 
-from segue.config import Config, Key, Listener, Route, Server, Sidecar, Tunnel, UpstreamConfig
+from segue.config import (
+    Config,
+    KeyConfig,
+    ListenerConfig,
+    RouteConfig,
+    ServerConfig,
+    SidecarConfig,
+    TunnelConfig,
+    UpstreamConfig,
+)
 from segue.gateway.admin.metrics import Metrics
 from segue.http.error_replies import FailureCode
 from segue.protocol.problems import Code
@@ -67,7 +76,7 @@ def test_every_page_can_be_reached() -> None:
 
 def test_every_setting_is_listed() -> None:
     """Each key that the configuration accepts is in its reference, and each table has a heading."""
-    for struct in (Server, Listener, UpstreamConfig, Key, Route, Tunnel, Sidecar):
+    for struct in (ServerConfig, ListenerConfig, UpstreamConfig, KeyConfig, RouteConfig, TunnelConfig, SidecarConfig):
         assert set(struct.__struct_fields__) <= shown("configuration.md")
     assert set(Config.__struct_fields__) == {"server", "listener", "upstream", "key", "route", "tunnel", "sidecar"}
 

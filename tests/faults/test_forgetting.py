@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from segue.config import Config, Route, Server
+from segue.config import Config, RouteConfig, ServerConfig
 from segue.gateway.app import serving
 from segue.protocol.ids import ResponseId
 from segue.stores.interface import Store
@@ -155,7 +155,7 @@ async def _lane(socket: Socket, name: str, **fields: object) -> str:
 async def test_a_connection_through_a_sidecar_is_one_too() -> None:
     """It ends when the agent leaves, wherever the tunnel goes on."""
     model = Told()
-    config = Config(server=Server(port=0, store="memory:"), route=[Route(mount="/own", target="self")])
+    config = Config(server=ServerConfig(port=0, store="memory:"), route=[RouteConfig(mount="/own", target="self")])
     router = Router([Rule(model, ("*",))])
     async with serving(config, router) as (gateway, url), running(url.replace("http", "ws", 1)) as sidecar:
         async with opened(f"{sidecar.sidecar.url}/own") as socket:

@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 import pytest
 
-from segue.config import Key, UpstreamConfig
+from segue.config import KeyConfig, UpstreamConfig
 from segue.testing.protocol_checker import check_error, check_sse, parse_json
 from segue.testing.replies import Asked, make_reply
 from tests.faults.clients import begin_post, http, opened, output_text, reset
@@ -34,7 +34,7 @@ def stream_of(api: Api, output: Turn) -> bytes:
 
 @asynccontextmanager
 async def behind(
-    *plays: Play, api: Api = "chat", keys: Sequence[Key] = (), **settings: object
+    *plays: Play, api: Api = "chat", keys: Sequence[KeyConfig] = (), **settings: object
 ) -> AsyncIterator[tuple[Provider, str]]:
     """A provider that plays these, and the URL of a gateway in front of it; its model is called `m`."""
     async with providing(*plays) as provider:

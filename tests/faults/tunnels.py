@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from segue.config import Config, Route, Server, Tunnel
+from segue.config import Config, RouteConfig, ServerConfig, TunnelConfig
 from segue.gateway.app import Gateway
 from segue.sidecar.app import Settings
 from segue.sidecar.session import Patience
@@ -37,7 +37,7 @@ class Node:
 
     async def start(self) -> None:
         """Start a new run, with a new epoch and without any base, at the same port."""
-        server = Server(port=self.port, store="memory:")
+        server = ServerConfig(port=self.port, store="memory:")
         router = Router([Rule(ScriptedUpstream(), (MODEL,))])
         self.gateway = await Gateway.open(
             Config(server=server, tunnel=self._config.tunnel, route=self._config.route), router
@@ -83,13 +83,13 @@ async def tunnelled(
     profile: Profile | None = None,
     settings: Settings = PATIENT,
     cache: Path | None = None,
-    tunnel: Tunnel | None = None,
+    tunnel: TunnelConfig | None = None,
 ) -> AsyncIterator[Way]:
     """Run everything around a block."""
     async with AsyncExitStack() as stack:
         provider = await stack.enter_async_context(provided(script, message_script))
-        route = [Route(path="/v1", target=provider.url)]
-        node = Node(Config(tunnel=Tunnel() if tunnel is None else tunnel, route=route))
+        route = [RouteConfig(path="/v1", target=provider.url)]
+        node = Node(Config(tunnel=TunnelConfig() if tunnel is None else tunnel, route=route))
         await node.start()
         stack.push_async_callback(node.stop)
         link = await stack.enter_async_context(linked("127.0.0.1", node.port, profile or Profile()))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from segue.config import Config, Key, Server
+from segue.config import Config, KeyConfig, ServerConfig
 from segue.gateway.access import LOCAL_TENANT, Access
 from segue.gateway.error_mapping import http_reply
 from segue.protocol.problems import Problem
@@ -21,12 +21,12 @@ LOCAL = Access(Config())
 
 
 def access(host: str = "127.0.0.1", *, hosts: tuple[str, ...] = (), origins: tuple[str, ...] = ()) -> Access:
-    return Access(Config(server=Server(host=host, hosts=list(hosts), origins=list(origins)), key=[key("k")]))
+    return Access(Config(server=ServerConfig(host=host, hosts=list(hosts), origins=list(origins)), key=[key("k")]))
 
 
-def key(secret: str | bytes, tenant: str = "alice") -> Key:
+def key(secret: str | bytes, tenant: str = "alice") -> KeyConfig:
     data = secret.encode() if isinstance(secret, str) else secret
-    return Key(name=f"key of {tenant}", tenant=tenant, sha256=hashlib.sha256(data).hexdigest())
+    return KeyConfig(name=f"key of {tenant}", tenant=tenant, sha256=hashlib.sha256(data).hexdigest())
 
 
 def headers(**fields: str | None) -> CIMultiDict[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from segue.config import Config, Server
+from segue.config import Config, ServerConfig
 from segue.gateway.app import Gateway
 from segue.upstreams.router import Router, Rule
 from segue.upstreams.scripted import ScriptedUpstream
@@ -34,5 +34,5 @@ async def test_upstreams_that_had_started_are_closed_when_another_does_not_start
     good, bad, late = Recorded(starts=True), Recorded(starts=False), Recorded(starts=True)
     router = Router([Rule(upstream, (name,)) for name, upstream in (("a", good), ("b", bad), ("c", late))])
     with pytest.raises(RuntimeError, match="does not start"):
-        await Gateway.open(Config(server=Server(store="memory:")), router)
+        await Gateway.open(Config(server=ServerConfig(store="memory:")), router)
     assert (good.asked, bad.asked, late.asked) == (["start", "close"], ["start"], [])

@@ -8,14 +8,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from segue.config import Config, ConfigError, Key, UpstreamConfig
+from segue.config import Config, ConfigError, KeyConfig, UpstreamConfig
 from segue.gateway.bootstrap import build_router, tenant_secrets
 
 BASE = {"name": "u", "dialect": "chat", "models": ["m"], "base_url": "http://127.0.0.1:9/v1"}
 KEYS = [
-    Key(name="one", tenant="ann", sha256="0" * 64),
-    Key(name="two", tenant="ann", sha256="1" * 64),
-    Key(name="three", tenant="bob", sha256="2" * 64),
+    KeyConfig(name="one", tenant="ann", sha256="0" * 64),
+    KeyConfig(name="two", tenant="ann", sha256="1" * 64),
+    KeyConfig(name="three", tenant="bob", sha256="2" * 64),
 ]
 
 

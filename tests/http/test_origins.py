@@ -56,3 +56,40 @@ def test_requests_are_judged_by_host_then_by_origin_then_by_site(
 ) -> None:
     admission = Admission(["named.example"], ["https://page.example"])
     assert admission.denial(host, origin=origin, fetch_site=fetch_site) == expected
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.0.0.2", True),
+        ("127.255.255.255", True),
+        ("::1", True),
+        ("[::1]", True),
+        ("0:0:0:0:0:0:0:1", True),
+        ("localhost", True),
+        ("LOCALHOST", True),
+        ("localhost.", True),
+        ("agent.localhost", True),
+        ("", False),
+        (".", False),
+        ("0.0.0.0", False),  # noqa: S104 - not what is listened on
+        ("::", False),
+        ("10.0.0.1", False),
+        ("128.0.0.1", False),
+        ("127.1", False),
+        ("2130706433", False),
+        ("0x7f.0.0.1", False),
+        ("0177.0.0.1", False),
+        ("127.0.0.1.evil.example", False),
+        ("localhost.evil.example", False),
+        ("notlocalhost", False),
+        ("127.0.0.1:80", False),
+        ("127.0.0.1 ", False),
+        ("\N{FULLWIDTH DIGIT ONE}27.0.0.1", False),
+        ("\ud800", False),
+    ],
+)
+def test_loopback_is_what_only_this_machine_can_reach(host: str, *, expected: bool) -> None:
+    """Names that merely look like it are not."""
+    assert is_loopback(host) is expected

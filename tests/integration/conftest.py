@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from segue.config import Key
+from segue.config import KeyConfig
 from segue.upstreams.scripted import ScriptedTurn
 from tests.integration.gateway import Running, Start, running
 
@@ -26,7 +26,7 @@ async def start() -> AsyncIterator[Start]:
     """Start gateways; at the end each is closed, and its script must have been played to its end."""
     async with AsyncExitStack() as stack:
 
-        async def start_one(*script: ScriptedTurn, keys: Sequence[Key] = (), **server: object) -> Running:
+        async def start_one(*script: ScriptedTurn, keys: Sequence[KeyConfig] = (), **server: object) -> Running:
             return await stack.enter_async_context(running(script, keys=keys, server=server))
 
         yield start_one

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from segue.config import Config, Key, Listener, Server
+from segue.config import Config, KeyConfig, ListenerConfig, ServerConfig
 from segue.gateway.app import Gateway, serving
 from segue.upstreams.interface import Upstream
 from segue.upstreams.router import Router, Rule
@@ -25,9 +25,9 @@ from tests.integration.tap import Tap, tapping
 NO_SETTINGS: Final[Mapping[str, object]] = MappingProxyType({})
 
 
-def key(tenant: str) -> Key:
+def key(tenant: str) -> KeyConfig:
     """The API key `sk-TENANT` of a tenant."""
-    return Key(tenant, tenant, hashlib.sha256(f"sk-{tenant}".encode()).hexdigest())
+    return KeyConfig(tenant, tenant, hashlib.sha256(f"sk-{tenant}".encode()).hexdigest())
 
 
 class Running:
@@ -65,7 +65,7 @@ class Running:
 class Start(Protocol):
     """The fixture `start`: run a gateway, to the end of the test, that plays these turns."""
 
-    async def __call__(self, *script: ScriptedTurn, keys: Sequence[Key] = (), **server: object) -> Running: ...
+    async def __call__(self, *script: ScriptedTurn, keys: Sequence[KeyConfig] = (), **server: object) -> Running: ...
 
 
 @asynccontextmanager
@@ -73,12 +73,12 @@ async def listening(
     upstream: Upstream,
     *,
     model: str = MODEL,
-    keys: Sequence[Key] = (),
-    listeners: Sequence[Listener] = (),
+    keys: Sequence[KeyConfig] = (),
+    listeners: Sequence[ListenerConfig] = (),
     server: Mapping[str, object] = NO_SETTINGS,
 ) -> AsyncIterator[tuple[Gateway, str]]:
     """Serve one model under the name given."""
-    settings = msgspec.convert({"port": 0, "store": "memory:", **server}, Server)
+    settings = msgspec.convert({"port": 0, "store": "memory:", **server}, ServerConfig)
     config = Config(server=settings, key=list(keys), listener=list(listeners))
     async with serving(config, Router([Rule(upstream, (model,))])) as (gateway, url):
         yield gateway, url
@@ -86,7 +86,7 @@ async def listening(
 
 @asynccontextmanager
 async def running(
-    script: Sequence[ScriptedTurn], *, keys: Sequence[Key] = (), server: Mapping[str, object] = NO_SETTINGS
+    script: Sequence[ScriptedTurn], *, keys: Sequence[KeyConfig] = (), server: Mapping[str, object] = NO_SETTINGS
 ) -> AsyncIterator[Running]:
     """Run a gateway around a block; the script must be played to its end."""
     upstream = ScriptedUpstream(script)

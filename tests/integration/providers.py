@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from segue.config import Config, Key, Server, UpstreamConfig
+from segue.config import Config, KeyConfig, ServerConfig, UpstreamConfig
 from segue.gateway.app import serving
 from segue.testing.replies import Asked, make_reply
 from segue.testing.response_schemas import Json
@@ -77,9 +77,9 @@ async def model_server(api: Api, *turns: Turn) -> AsyncIterator[ModelServer]:
 
 
 @asynccontextmanager
-async def gateway(*upstreams: UpstreamConfig, keys: Sequence[Key] = (), **server: object) -> AsyncIterator[str]:
+async def gateway(*upstreams: UpstreamConfig, keys: Sequence[KeyConfig] = (), **server: object) -> AsyncIterator[str]:
     """Run a gateway in front of providers, configured as a file would; yields its URL."""
-    settings = msgspec.convert({"port": 0, "store": "memory:", **server}, Server)
+    settings = msgspec.convert({"port": 0, "store": "memory:", **server}, ServerConfig)
     async with serving(Config(server=settings, upstream=list(upstreams), key=list(keys))) as (_, url):
         yield url
 

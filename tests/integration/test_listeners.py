@@ -7,12 +7,12 @@ import logging
 
 import pytest
 
-from segue.config import Listener
+from segue.config import ListenerConfig
 from segue.upstreams.scripted import ScriptedUpstream, say
 from tests.integration.clients import Http, Socket
 from tests.integration.gateway import key, listening
 
-LISTENERS = [Listener(port=0, profile="serial"), Listener(port=0, host="localhost")]
+LISTENERS = [ListenerConfig(port=0, profile="serial"), ListenerConfig(port=0, host="localhost")]
 
 
 async def test_each_address_has_its_profile_and_all_share_the_state(caplog: pytest.LogCaptureFixture) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from segue.config import DAY_S, Config, Server
+from segue.config import DAY_S, Config, ServerConfig
 from segue.engine import ModelFile
 from segue.engine.upstream import LocalUpstream
 from segue.gateway.app import Gateway
@@ -47,7 +47,7 @@ async def running(folder: Path) -> AsyncIterator[Running]:
     write_tiny_model(file)
     time = [1_700_000_000.0]
     upstream = LocalUpstream(ModelFile(file, "tiny", 1024, 1, kv_bytes=1, idle_s=600), lambda: time[0])
-    config = Config(server=Server(port=0, store="memory:", sweep_interval_s=1e6, retention_s=DAY_S))
+    config = Config(server=ServerConfig(port=0, store="memory:", sweep_interval_s=1e6, retention_s=DAY_S))
     gateway = await Gateway.open(config, Router([Rule(upstream, ("tiny",))]), lambda: time[0])
     try:
         yield Running(gateway, upstream, await gateway.listen(), time)

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from websockets.asyncio.client import connect
 
-from segue.config import Config, Route, Server
+from segue.config import Config, RouteConfig, ServerConfig
 from segue.gateway.app import serving
 from segue.http.heads import Line
 from segue.testing.link import Link, linked
@@ -35,8 +35,8 @@ async def the_whole_way(
     script: Script, messages: MessageScript | None = None
 ) -> AsyncIterator[tuple[Provider, Link, Running]]:
     async with provided(script, messages) as provider:
-        routes = [Route(mount="/anthropic", target=provider.url), Route(mount="/own", target="self")]
-        config = Config(server=Server(port=0, store="memory:"), route=routes)
+        routes = [RouteConfig(mount="/anthropic", target=provider.url), RouteConfig(mount="/own", target="self")]
+        config = Config(server=ServerConfig(port=0, store="memory:"), route=routes)
         async with serving(config, Router([Rule(ScriptedUpstream(), (MODEL,))])) as (_, url):
             port = urlsplit(url).port
             assert port is not None

@@ -54,9 +54,9 @@ def test_a_name_that_only_contains_a_banned_word_is_fine() -> None:
     ],
 )
 def test_only_config_reads_the_environment(source: str) -> None:
-    assert messages(source) == ["the environment is read in src/segue/config.py only"]
-    assert messages(source, Path("src/segue/config.py")) == []
-    assert messages(source, Path("tests/test_config.py")) == []
+    assert messages(source) == ["the environment is read in src/segue/config only"]
+    assert messages(source, Path("src/segue/config/loading.py")) == []
+    assert messages(source, Path("tests/config/test_loading.py")) == []
 
 
 def test_other_uses_of_os_are_fine() -> None:

@@ -11,8 +11,9 @@ from segue.bench.engine import LENGTHS, QUICK_LENGTHS, TINY, measure, render
 from segue.bench.reports.engine_plot import to_svg
 from segue.bench.reports.report import write
 from segue.cli.loop import run
-from segue.config import spin_less
+from segue.config import has_openmp_policy
 from segue.engine import MODEL_NAME, find_model, why_no_engine, why_unavailable
+from segue.engine.openmp import shorten_spinning
 
 
 def run_bench_engine(
@@ -25,7 +26,8 @@ def run_bench_engine(
     if reason is not None:
         print(f"segue: {reason}", file=sys.stderr)
         return 2
-    spin_less()
+    if not has_openmp_policy():
+        shorten_spinning()
     console = Console()
     report = run(
         measure(None if named == TINY else file, QUICK_LENGTHS if quick else LENGTHS, threads=threads, console=console)

@@ -39,8 +39,8 @@ def _show(config: Config, found: Path | None, models: list[str], routes: RouteTa
     known = without_secrets(config)
     for title, settings in (("server", known.server), ("tunnel", known.tunnel), ("sidecar", known.sidecar)):
         table = Table("setting", "value", title=title, title_justify="left")
-        for name in settings.__struct_fields__:
-            table.add_row(name, str(getattr(settings, name)))
+        for name, value in msgspec.structs.asdict(settings).items():
+            table.add_row(name, str(value))
         console.print(table)
     for listener in config.listener:
         console.print(f"listener {listener.host}:{listener.port}: profile {listener.profile}", soft_wrap=True)

@@ -24,7 +24,7 @@ from segue.bench.arms.conversation import MeasuredTurn, Plan, Question, Way, con
 from segue.bench.meters.tcp import metered
 from segue.bench.reports.report import TurnFigures, write_report
 from segue.cli.loop import run
-from segue.config import Config, Server, UpstreamConfig
+from segue.config import Config, ServerConfig, UpstreamConfig
 from segue.engine import MODEL_NAME as LOCAL_MODEL
 from segue.gateway.app import serving
 from segue.gateway.bootstrap import why_no_local_model
@@ -128,7 +128,7 @@ async def _hold(
 
 
 def _choose_model(console: Console, model: Path | None) -> tuple[str, Config]:
-    server = Server(port=0, store="memory:")
+    server = ServerConfig(port=0, store="memory:")
     if model is not None:
         up = UpstreamConfig(name="demo", dialect="local", models=[model.stem], model_file=str(model))
         return model.stem, Config(server=server, upstream=[up])

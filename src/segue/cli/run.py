@@ -25,7 +25,7 @@ import msgspec
 from segue.cli.loop import run
 from segue.cli.serve import find_config
 from segue.cli.sidecar import load_sidecar, settings_of
-from segue.config import Config, ConfigError, Key, child_environment, replaced_variables
+from segue.config import Config, ConfigError, KeyConfig, child_environment, replaced_variables
 from segue.engine import Unavailable
 from segue.sidecar.agent_environment import Launch, pointed_at
 from segue.sidecar.app import Settings, Sidecar
@@ -85,7 +85,7 @@ async def _gateway(config: Config, found: Path | None) -> AsyncIterator[Settings
     config = replace(
         config,
         server=replace(config.server, host="127.0.0.1", port=0, store=store),
-        key=[Key("run", "run", hashlib.sha256(key.encode()).hexdigest())],
+        key=[KeyConfig("run", "run", hashlib.sha256(key.encode()).hexdigest())],
     )
     router = None if uses_own_api else Router([Rule(ScriptedUpstream(), (MODEL,))])  # no model is loaded for nothing
     async with serving(config, router) as (_, url):

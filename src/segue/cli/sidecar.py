@@ -15,8 +15,7 @@ import msgspec
 
 from segue.cli.loop import run
 from segue.cli.serve import find_config
-from segue.config import Config, ConfigError, cache_directory, load
-from segue.config import Sidecar as SidecarConfig
+from segue.config import Config, ConfigError, SidecarConfig, cache_directory, load
 from segue.sidecar import connector, listener, request_handler
 from segue.sidecar.app import Settings, Sidecar
 from segue.sidecar.base_cache import ShelfLimits

@@ -11,7 +11,7 @@ import hmac
 from collections.abc import Mapping, Sequence
 from typing import assert_never
 
-from segue.config import Config, Key
+from segue.config import Config, KeyConfig
 from segue.http.origins import Admission, host_name, is_loopback
 from segue.protocol.problems import Problem, quoted
 from segue.upstreams.interface import Secret
@@ -24,7 +24,7 @@ class Access:
     """The access rules of one configuration."""
 
     def __init__(self, config: Config) -> None:
-        self._keys: Sequence[Key] = config.key
+        self._keys: Sequence[KeyConfig] = config.key
         bound = [config.server.host, *(listener.host for listener in config.listener)]
         self._admission = Admission((*bound, *config.server.hosts), config.server.origins)
 

@@ -17,7 +17,7 @@ from typing import get_args
 
 from aiohttp import web
 
-from segue.config import Config, Listener, Server
+from segue.config import Config, ListenerConfig, ServerConfig
 from segue.egress.client import Egress
 from segue.egress.limits import Limits as EgressLimits
 from segue.engine.upstream import LocalUpstream
@@ -138,7 +138,7 @@ class Gateway:
         self._sweepers = [asyncio.create_task(self._sweep()), asyncio.create_task(self._tunnel.sweep())]
         return self.urls[0]
 
-    def _addresses(self) -> list[Server | Listener]:
+    def _addresses(self) -> list[ServerConfig | ListenerConfig]:
         return [self.config.server, *self.config.listener]
 
     def face(self, request: web.Request) -> Face:

@@ -21,12 +21,12 @@ import msgspec
 from segue.config import (
     Config,
     ConfigError,
-    Key,
+    KeyConfig,
     ProviderDialect,
     UpstreamConfig,
     concurrency,
+    has_openmp_policy,
     read_key,
-    spin_less,
     split_header,
 )
 from segue.dialects.chat.request import ChatDialect
@@ -37,6 +37,7 @@ from segue.dialects.responses.request import ResponsesDialect
 from segue.dialects.rules import OWN_FIELDS, Preset
 from segue.engine import MODEL_NAME as LOCAL_MODEL
 from segue.engine import ModelFile, find_model, why_unavailable
+from segue.engine.openmp import shorten_spinning
 from segue.engine.upstream import LocalUpstream
 from segue.http.routes import RouteError, RouteTable, route_table
 from segue.upstreams.affinity import Affinity, fault_of_header
@@ -75,7 +76,7 @@ def build_routes(config: Config) -> RouteTable:
         raise ConfigError(str(error)) from None
 
 
-def tenant_secrets(keys: Sequence[Key]) -> Callable[[str], bytes]:
+def tenant_secrets(keys: Sequence[KeyConfig]) -> Callable[[str], bytes]:
     """Return what gives the secret of a tenant: the digest of its first API key, which all gateways of a configuration
     have and no provider knows. Where there are no keys, there is one gateway on one machine: it draws one.
     """
@@ -181,7 +182,8 @@ def _build_local(up: UpstreamConfig) -> LocalUpstream:
     reason = why_unavailable(path)
     if reason is not None or path is None:
         raise ConfigError(f"upstream {up.name!r}: {reason}")
-    spin_less()
+    if not has_openmp_policy():
+        shorten_spinning()
     file = ModelFile(
         path,
         up.name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from segue import __version__
-from segue.config import Server
+from segue.config import ServerConfig
 from segue.protocol.capabilities import Capabilities, Limits, capabilities_header, extensions
 from segue.protocol.lanes import BOUNDS, Bounds, Profile
 
@@ -18,7 +18,7 @@ class Face(msgspec.Struct, frozen=True):
     header: str
 
 
-def face_of(server: Server, profile: Profile) -> Face:
+def face_of(server: ServerConfig, profile: Profile) -> Face:
     """Return what is offered under a profile."""
     bounds = BOUNDS["serial"] if profile == "serial" else Bounds(server.max_lanes, server.max_in_flight)
     limits = Limits(

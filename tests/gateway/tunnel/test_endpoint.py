@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 
-from segue.config import Config, Key, Route, Server, Tunnel
+from segue.config import Config, KeyConfig, RouteConfig, ServerConfig, TunnelConfig
 from segue.gateway.app import Gateway, serving
 from segue.http.heads import Line, ReplyHead, RequestHead
 from segue.testing.provider import Answer, Provider, Script, gzipped, provided
@@ -30,7 +30,7 @@ POST = RequestHead(
     (Line(b"X-Api-Key", b"secret"), Line(b"accept", b"a"), Line(b"Accept", b"b"), Line(b"X-Empty", b"")),
 )
 GET = RequestHead(b"GET", b"/v1/models", (Line(b"Authorization", b"Bearer k"),))
-KEY = Key("alice", "alice", hashlib.sha256(b"sk-alice").hexdigest())
+KEY = KeyConfig("alice", "alice", hashlib.sha256(b"sk-alice").hexdigest())
 
 
 def post(document: bytes) -> Request:
@@ -39,14 +39,14 @@ def post(document: bytes) -> Request:
 
 @asynccontextmanager
 async def running(
-    script: Script, *, keys: list[Key] | None = None, target: str | None = None, **tunnel: object
+    script: Script, *, keys: list[KeyConfig] | None = None, target: str | None = None, **tunnel: object
 ) -> AsyncIterator[tuple[Gateway, str, Provider]]:
     """A gateway whose tunnel leads to a provider."""
     async with provided(script) as provider:
         config = Config(
-            server=Server(port=0, store="memory:"),
-            tunnel=Tunnel(**tunnel),  # type: ignore[arg-type]  # the settings of one test
-            route=[Route(path="/v1", target=target or provider.url), Route(mount="/own", target="self")],
+            server=ServerConfig(port=0, store="memory:"),
+            tunnel=TunnelConfig(**tunnel),  # type: ignore[arg-type]  # the settings of one test
+            route=[RouteConfig(path="/v1", target=target or provider.url), RouteConfig(mount="/own", target="self")],
             key=keys or [],
         )
         router = Router([Rule(ScriptedUpstream(), (MODEL,))])
@@ -158,7 +158,7 @@ def _spoil(document: bytes) -> bytes:
 
 
 async def test_a_base_of_another_tenant_is_missed() -> None:
-    bob = Key("bob", "bob", hashlib.sha256(b"sk-bob").hexdigest())
+    bob = KeyConfig("bob", "bob", hashlib.sha256(b"sk-bob").hexdigest())
     body = b"x" * 500
     async with running(ok, keys=[KEY, bob]) as (_, url, provider):
         alice, other = Peer(url), Peer(url)

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from segue.bench.arms.server import run_process
-from segue.config import Config, Route, Server
+from segue.config import Config, RouteConfig, ServerConfig
 from segue.gateway.app import serving
 from segue.sidecar.app import Settings, Sidecar
 from segue.upstreams.router import Router, Rule
@@ -48,9 +48,9 @@ EndOrder: TypeAlias = GatewayOrder | SidecarOrder
 @asynccontextmanager
 async def run_gateway(order: GatewayOrder) -> AsyncIterator[tuple[str, int]]:
     """Run a gateway around a block; yields where it listens."""
-    routes = [Route(path=path, target=order.provider) for path in PATHS]
+    routes = [RouteConfig(path=path, target=order.provider) for path in PATHS]
     router = Router([Rule(ScriptedUpstream(), (MODEL,))])
-    async with serving(Config(server=Server(port=0, store="memory:"), route=routes), router) as (_, url):
+    async with serving(Config(server=ServerConfig(port=0, store="memory:"), route=routes), router) as (_, url):
         yield _address(url)
 
 

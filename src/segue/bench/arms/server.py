@@ -26,7 +26,7 @@ import msgspec
 from aiohttp import WSMsgType, web
 
 from segue.bench.arms.providers import BareUpstream
-from segue.config import Config, ProviderDialect, Server, UpstreamConfig
+from segue.config import Config, ProviderDialect, ServerConfig, UpstreamConfig
 from segue.gateway.app import serving
 from segue.gateway.bootstrap import build_router as build_configured
 from segue.history.chains import History
@@ -117,7 +117,7 @@ class StampedUpstream:
 @asynccontextmanager
 async def serve_gateway(order: Order) -> AsyncIterator[tuple[str, int]]:
     """Serve the gateway around a block; yields where it listens."""
-    config = Config(server=Server(port=0, store=order.store))
+    config = Config(server=ServerConfig(port=0, store=order.store))
     async with serving(config, build_router(order)) as (_, url):
         parts = urlsplit(url)
         assert parts.hostname is not None, "a URL of ours names its host"

@@ -1,0 +1,50 @@
+"""The configuration: one frozen object, read once from a TOML file and the environment.
+
+Every default of a setting is in this package and nowhere else, and only this package reads the environment. A key of
+the file is a field of one of the classes below. An environment variable, `SEGUE_` + the path of the key
+(`SEGUE_SERVER_PORT`, `SEGUE_KEY_0_TENANT`), overrides the file, and the command line overrides both. Not here: opening
+what the configuration names.
+"""
+
+from __future__ import annotations
+
+from segue.config.configuration import Config, without_secrets
+from segue.config.environment import (
+    cache_directory,
+    child_environment,
+    has_openmp_policy,
+    read_key,
+    replaced_variables,
+)
+from segue.config.errors import ConfigError
+from segue.config.keys import KeyConfig
+from segue.config.loading import load
+from segue.config.server import ListenerConfig, ServerConfig
+from segue.config.sidecar import SidecarConfig
+from segue.config.tunnel import RouteConfig, TunnelConfig
+from segue.config.units import DAY_S
+from segue.config.upstream import DIALECTS_OF, ProviderDialect, UpstreamConfig, concurrency, split_header
+
+__all__ = [
+    "DAY_S",
+    "DIALECTS_OF",
+    "Config",
+    "ConfigError",
+    "KeyConfig",
+    "ListenerConfig",
+    "ProviderDialect",
+    "RouteConfig",
+    "ServerConfig",
+    "SidecarConfig",
+    "TunnelConfig",
+    "UpstreamConfig",
+    "cache_directory",
+    "child_environment",
+    "concurrency",
+    "has_openmp_policy",
+    "load",
+    "read_key",
+    "replaced_variables",
+    "split_header",
+    "without_secrets",
+]

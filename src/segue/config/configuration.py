@@ -1,0 +1,79 @@
+"""The whole configuration, and the checks that concern more than one of its tables."""
+
+from __future__ import annotations
+
+import msgspec
+
+from segue.config.errors import ConfigError
+from segue.config.keys import KeyConfig
+from segue.config.server import ListenerConfig, ServerConfig
+from segue.config.sidecar import SidecarConfig
+from segue.config.tunnel import RouteConfig, TunnelConfig
+from segue.config.upstream import UpstreamConfig, check_upstream, split_header
+from segue.http.origins import is_loopback
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The whole configuration."""
+
+    server: ServerConfig = ServerConfig()
+    tunnel: TunnelConfig = TunnelConfig()
+    sidecar: SidecarConfig = SidecarConfig()
+    upstream: list[UpstreamConfig] = []
+    route: list[RouteConfig] = []
+    listener: list[ListenerConfig] = []
+    key: list[KeyConfig] = []
+
+
+def without_secrets(config: Config) -> Config:
+    """Return the configuration as it may be shown: the values of keys, headers and bodies become `(set)`."""
+    replace = msgspec.structs.replace
+    sidecar = config.sidecar if config.sidecar.key is None else replace(config.sidecar, key="(set)")
+    shown = [
+        replace(
+            up,
+            headers=[f"{split_header(line)[0]}: (set)" for line in up.headers],
+            body=dict.fromkeys(up.body, "(set)"),
+        )
+        for up in config.upstream
+    ]
+    return replace(config, sidecar=sidecar, upstream=shown)
+
+
+def check(config: Config) -> None:
+    """Check what the types of the settings cannot express.
+
+    Raises:
+        ConfigError: settings contradict each other.
+    """
+    _check_addresses(config)
+    _check_names("key", [key.name for key in config.key])
+    _check_names("upstream", [up.name for up in config.upstream])
+    for up in config.upstream:
+        check_upstream(up)
+    owners: dict[str, str] = {}
+    for key in config.key:
+        other = owners.setdefault(key.sha256, key.name)
+        if other != key.name:
+            raise ConfigError(f"the [[key]] tables {other!r} and {key.name!r} have the same sha256: whose key is it?")
+
+
+def _check_names(table: str, names: list[str]) -> None:
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise ConfigError(f"two [[{table}]] tables are named {doubled[0]!r}: names must differ")
+
+
+def _check_addresses(config: Config) -> None:
+    addresses: list[ServerConfig | ListenerConfig] = [config.server, *config.listener]
+    for one in addresses:
+        where = "server" if one is config.server else "listener"
+        if not config.key and not is_loopback(one.host):
+            raise ConfigError(
+                f"{where}.host is {one.host!r}, which others can reach, but there is no [[key]]: add one "
+                "(name, tenant, sha256 = hex SHA-256 of the key), or listen on 127.0.0.1"
+            )
+    ports = [one.port for one in addresses if one.port]
+    doubled = [port for port in ports if ports.count(port) > 1]
+    if doubled:
+        raise ConfigError(f"two addresses have the port {doubled[0]}: each [[listener]] needs a port of its own")

@@ -1,0 +1,161 @@
+"""From a file, the environment and the command line to one `Config`.
+
+The file is read as a tree of tables; the environment and then the command line overwrite parts of that tree; only the
+result is converted and checked. Errors name the setting as its user wrote it. Not here: what settings there are.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from types import MappingProxyType, NoneType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from segue.config.configuration import Config, check
+from segue.config.errors import ConfigError
+from segue.config.keys import KeyConfig
+from segue.config.server import ListenerConfig, ServerConfig
+from segue.config.sidecar import SidecarConfig
+from segue.config.tunnel import RouteConfig, TunnelConfig
+from segue.config.upstream import UpstreamConfig
+
+T = TypeVar("T")
+
+_TABLES: Mapping[str, type[msgspec.Struct]] = MappingProxyType(
+    {
+        "server": ServerConfig,
+        "tunnel": TunnelConfig,
+        "sidecar": SidecarConfig,
+        "upstream": UpstreamConfig,
+        "route": RouteConfig,
+        "listener": ListenerConfig,
+        "key": KeyConfig,
+    }
+)
+
+#: The tables that exist once; the others are arrays of tables.
+_SINGLE = frozenset({"server", "tunnel", "sidecar"})
+
+
+class _Tree(msgspec.Struct):
+    """The tables of a configuration before their settings are checked."""
+
+    server: dict[str, Any] = {}
+    tunnel: dict[str, Any] = {}
+    sidecar: dict[str, Any] = {}
+    upstream: list[dict[str, Any]] = []
+    route: list[dict[str, Any]] = []
+    listener: list[dict[str, Any]] = []
+    key: list[dict[str, Any]] = []
+
+
+def load(
+    path: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    *,
+    sidecar: Mapping[str, object] | None = None,
+    **server: object,
+) -> Config:
+    """Read the configuration. `server` and `sidecar` hold what the command line set there (None means not set).
+
+    Raises:
+        ConfigError: the file cannot be read, or a setting is not allowed.
+    """
+    tree = {} if path is None else _read(path)
+    _convert(tree, _Tree)  # a tree of another shape could not be overwritten
+    environ = os.environ if environ is None else environ
+    for name in sorted(environ, key=_natural_order):
+        if name.startswith("SEGUE_"):
+            _set_from_environment(tree, name, environ[name])
+    for table, overrides in (("server", server), ("sidecar", sidecar or {})):
+        given = {name: value for name, value in overrides.items() if value is not None}
+        if given:
+            tree[table] = {**tree.get(table, {}), **given}
+    config = _convert(tree, Config)
+    check(config)
+    return config
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+
+
+def _convert(tree: dict[str, Any], kind: type[T]) -> T:
+    try:
+        return msgspec.convert(tree, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_explain(str(error))) from None
+
+
+def _explain(text: str) -> str:
+    """Say what is wrong and, for a misspelt key, what was probably meant."""
+    what, _, path = text.partition(" - at `$")
+    where = path.rstrip("`").lstrip(".") or "the configuration"
+    _, _, field = what.partition("unknown field `")
+    if not field:
+        return f"{where}: {what}"
+    field = field.rstrip("`")
+    known = _TABLES.get(where.partition("[")[0], Config).__struct_fields__
+    close = get_close_matches(field, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
+    return f"{where}: unknown key {field!r}; {hint}"
+
+
+# --- the environment -------------------------------------------------------------------------------------------------
+
+
+def _natural_order(name: str) -> list[str | int]:
+    """Sort the variables of row 2 before those of row 10, since rows are appended in this order."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+
+def _set_from_environment(tree: dict[str, Any], name: str, value: str) -> None:
+    table, _, rest = name.removeprefix("SEGUE_").lower().partition("_")
+    if table not in _TABLES or not rest:
+        raise ConfigError(f"{name}: no such setting; variables are SEGUE_SERVER_…, SEGUE_UPSTREAM_0_…, SEGUE_KEY_0_…")
+    target: dict[str, Any]
+    if table in _SINGLE:
+        target = tree.setdefault(table, {})
+    else:
+        index, _, rest = rest.partition("_")
+        target = _row(tree.setdefault(table, []), index, name)
+    fields = get_type_hints(_TABLES[table])
+    if rest not in fields:
+        raise ConfigError(f"{name}: no such setting; {table} has {', '.join(fields)}")
+    target[rest] = _parse(value, fields[rest], name)
+
+
+def _row(rows: list[dict[str, Any]], index: str, name: str) -> dict[str, Any]:
+    if not index.isdecimal() or int(index) > len(rows):
+        raise ConfigError(f"{name}: the number after the table counts its rows from 0, without a gap")
+    if int(index) == len(rows):
+        rows.append({})
+    return rows[int(index)]
+
+
+def _parse(value: str, hint: Any, name: str) -> Any:  # noqa: ANN401 - a type hint in, a value of that type out
+    if get_origin(hint) is list:
+        return [part.strip() for part in value.split(",") if part.strip()]
+    if get_origin(hint) is dict:
+        try:
+            return msgspec.json.decode(value, type=hint)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            raise ConfigError(f"{name}: what it holds is not a JSON object") from None
+    wanted = hint
+    if NoneType in get_args(hint):  # an optional setting: it is left out by not setting its variable
+        wanted = next(kind for kind in get_args(hint) if kind is not NoneType)
+    try:
+        return msgspec.convert(value, wanted, strict=False)
+    except (msgspec.ValidationError, UnicodeError) as error:
+        raise ConfigError(f"{name}: {error}") from None

@@ -1,0 +1,65 @@
+"""`[server]` and `[[listener]]`: where the gateway listens, and its limits."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from segue.config.units import DAY_S, MIB, Bytes, Positive
+from segue.protocol.lanes import Profile
+
+
+class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=None):
+    """`[server]`: where the gateway listens, and its limits."""
+
+    host: Annotated[str, Meta(description="Address to listen on. Anything but loopback needs a [[key]].")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="Port to listen on; 0 picks a free one.")] = 4747
+    store: Annotated[str, Meta(description="Where store=true responses are kept: sqlite:///FILE or memory:")] = (
+        "sqlite:///segue.db"
+    )
+    hosts: Annotated[list[str], Meta(description="Host names that requests may name, beside loopback ones.")] = []
+    origins: Annotated[list[str], Meta(description="Origins of web pages that may call, beside our own.")] = []
+    retention_s: Annotated[Positive, Meta(description="How long a stored response lives.")] = 30 * DAY_S
+    sweep_interval_s: Annotated[Positive, Meta(description="How often expired responses are removed.")] = 3600.0
+    memory_budget_bytes: Annotated[Bytes, Meta(description="History held in memory, all tenants together.")] = 512 * MIB
+    fragments_budget_bytes: Annotated[
+        Bytes, Meta(description="History kept in the words of providers, all tenants together.")
+    ] = 256 * MIB
+    max_message_bytes: Annotated[Bytes, Meta(description="Largest request body or WebSocket message.")] = 16 * MIB
+    max_connections: Annotated[int, Meta(ge=1, description="Open WebSocket connections.")] = 10_000
+    max_age_s: Annotated[Positive, Meta(description="Age limit of a WebSocket connection.")] = 3600.0
+    idle_timeout_s: Annotated[Positive, Meta(description="A connection without a turn for this long is closed.")] = (
+        600.0
+    )
+    max_queued: Annotated[int, Meta(ge=1, description="Messages that may wait in a connection's lanes.")] = 64
+    profile: Annotated[Profile, Meta(description="Whose rules WebSocket connections follow.")] = "openai"
+    max_lanes: Annotated[int, Meta(ge=1, description="profile openai: lanes with a name, for each connection.")] = 32
+    max_in_flight: Annotated[int, Meta(ge=1, description="profile openai: turns of a connection at once.")] = 16
+    events_s: Annotated[Positive, Meta(description="How long the events of a kept turn can be read after its end.")] = (
+        600.0
+    )
+    events_bytes: Annotated[Bytes, Meta(description="Events of kept turns in memory, all together.")] = 128 * MIB
+    event_log_bytes: Annotated[Bytes, Meta(description="Events of one kept turn in memory; the oldest go first.")] = (
+        8 * MIB
+    )
+    resume_s: Annotated[
+        Positive, Meta(description="How long a turn that can be resumed runs on while no client follows it.")
+    ] = 60.0
+    max_kept: Annotated[int, Meta(ge=1, description="Kept turns that run at once.")] = 256
+    grace_s: Annotated[
+        float, Meta(ge=0, description="How long the unstored responses of a lost connection can still be continued.")
+    ] = 0.0
+    drain_s: Annotated[Positive, Meta(description="How long running turns may take to end at shutdown.")] = 30.0
+    compression: Annotated[
+        bool, Meta(description="Accept permessage-deflate on WebSockets; costs memory per connection.")
+    ] = False
+
+
+class ListenerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[[listener]]`: one more address of the gateway, with a profile of its own; all else is the same."""
+
+    port: Annotated[int, Meta(ge=0, le=65535, description="Port to listen on; 0 picks a free one.")]
+    host: Annotated[str, Meta(description="Address to listen on. Anything but loopback needs a [[key]].")] = "127.0.0.1"
+    profile: Annotated[Profile, Meta(description="Whose rules WebSocket connections follow there.")] = "openai"

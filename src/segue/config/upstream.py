@@ -1,0 +1,196 @@
+"""`[[upstream]]`: the model servers and the models in this process, and which of their settings belong together.
+
+Not here: the API key of an upstream, which is read from the environment when it is needed (`environment`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from segue.config.errors import ConfigError
+from segue.config.units import MIB, Bytes, Positive
+
+#: The dialects of providers, which are reached over HTTP.
+ProviderDialect = Literal["responses", "chat", "messages"]
+UpstreamDialect = Literal[ProviderDialect, "local", "scripted"]
+
+_PROVIDERS: tuple[UpstreamDialect, ...] = get_args(ProviderDialect)
+
+#: The dialects that a setting of an upstream belongs to. A setting that is not listed belongs to all.
+DIALECTS_OF: Mapping[str, tuple[UpstreamDialect, ...]] = MappingProxyType(
+    {
+        "base_url": _PROVIDERS,
+        "key_env": _PROVIDERS,
+        "pass_key": _PROVIDERS,
+        "headers": _PROVIDERS,
+        "body": _PROVIDERS,
+        "affinity_header": _PROVIDERS,
+        "slots": ("chat", "responses"),
+        "max_tokens": ("messages",),
+        "return_reasoning": ("chat",),
+        "max_concurrent": _PROVIDERS,
+        "max_queued": _PROVIDERS,
+        "queue_timeout_s": _PROVIDERS,
+        "connect_timeout_s": _PROVIDERS,
+        "first_byte_timeout_s": _PROVIDERS,
+        "idle_timeout_s": _PROVIDERS,
+        "attempts": _PROVIDERS,
+        "longest_wait_s": _PROVIDERS,
+        "model_file": ("local",),
+        "chat_template_file": ("local",),
+        "context_tokens": ("local",),
+        "threads": ("local",),
+        "parallel": ("local",),
+        "batch_invariant": ("local",),
+        "kv_bytes": ("local",),
+        "kv_host_bytes": ("local",),
+        "kv_disk_bytes": ("local",),
+        "kv_directory": ("local",),
+        "kv_idle_s": ("local",),
+    }
+)
+_HEADER = re.compile(
+    r"(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(?P<value>[!-~](?:[ \t!-~]*[!-~])?)"
+)  # RFC 9110, 5.6.2
+
+#: The limit of an upstream that sets neither `max_concurrent` nor `slots`.
+_DEFAULT_CONCURRENCY = 64
+
+
+class UpstreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[[upstream]]`: a model server, or a model in this process. The first whose `models` match is used."""
+
+    name: Annotated[str, Meta(min_length=1, description="Its name; no other upstream has it.")]
+    dialect: Annotated[UpstreamDialect, Meta(description="What it speaks.")]
+    models: Annotated[list[str], Meta(min_length=1, description="Names or globs it answers to.")]
+    model_as: Annotated[str | None, Meta(description="The name the upstream is given instead.")] = None
+    base_url: Annotated[str | None, Meta(description="provider: where its API is, as its SDK is given it.")] = None
+    key_env: Annotated[str | None, Meta(description="provider: the variable that holds its API key.")] = None
+    pass_key: Annotated[bool, Meta(description="provider: send the client's own key instead.")] = False
+    headers: Annotated[list[str], Meta(description="provider: more header lines, each 'Name: value'.")] = []
+    body: Annotated[
+        dict[str, Any], Meta(description="provider: more fields of every request; what a request sets itself wins.")
+    ] = {}
+    affinity_header: Annotated[
+        str | None, Meta(description="provider: the header that tells a router which requests are one conversation.")
+    ] = None
+    slots: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="chat, responses: slots of a llama-server; each conversation is kept in one."),
+    ] = None
+    max_tokens: Annotated[
+        int, Meta(ge=1, description="messages: longest answer, in tokens, where a request sets no limit.")
+    ] = 32_000
+    return_reasoning: Annotated[
+        bool, Meta(description="chat: send its reasoning back to it; off for servers that refuse it.")
+    ] = True
+    max_concurrent: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="provider: turns that run at once; default: as many as slots, without those 64."),
+    ] = None
+    max_queued: Annotated[int, Meta(ge=0, description="provider: turns that may wait, all tenants together.")] = 256
+    queue_timeout_s: Annotated[Positive, Meta(description="provider: how long a turn may wait.")] = 30.0
+    connect_timeout_s: Annotated[Positive, Meta(description="provider: how long a connection may take.")] = 10.0
+    first_byte_timeout_s: Annotated[
+        Positive, Meta(description="provider: how long the head of its reply may take; for some, all of thinking.")
+    ] = 300.0
+    idle_timeout_s: Annotated[Positive, Meta(description="provider: how long its stream may be silent.")] = 300.0
+    attempts: Annotated[int, Meta(ge=1, description="provider: tries at a turn of which nothing was heard yet.")] = 3
+    longest_wait_s: Annotated[
+        Positive, Meta(description="provider: longest wait for the next try; a client is told of longer ones.")
+    ] = 20.0
+    model_file: Annotated[str | None, Meta(description="local: a GGUF file; without one, the bundled model.")] = None
+    chat_template_file: Annotated[
+        str | None, Meta(description="local: a chat template (Jinja) to use instead of the one in the model's file.")
+    ] = None
+    context_tokens: Annotated[
+        int, Meta(ge=256, description="local: what input and output of a turn may have together.")
+    ] = 4096
+    threads: Annotated[
+        Annotated[int, Meta(ge=1)] | None, Meta(description="local: threads to compute with; default: all cores.")
+    ] = None
+    parallel: Annotated[int, Meta(ge=1, le=32, description="local: turns computed at once.")] = 4
+    batch_invariant: Annotated[
+        bool, Meta(description="local: what is computed together changes no answer; long prompts take longer to read.")
+    ] = True
+    kv_bytes: Annotated[
+        Bytes, Meta(description="local: KV cache of all conversations in the context, at least one; allocated at once.")
+    ] = 256 * MIB
+    kv_host_bytes: Annotated[
+        int, Meta(ge=0, description="local: KV cache in memory of conversations that the context has no room for.")
+    ] = 1024 * MIB
+    kv_directory: Annotated[
+        str, Meta(description="local: folder for what that has no room for, of stored responses only; '' for none.")
+    ] = ""
+    kv_disk_bytes: Annotated[Bytes, Meta(description="local: what may be in there.")] = 4096 * MIB
+    kv_idle_s: Annotated[
+        float, Meta(ge=0, description="local: how long that of unstored responses over HTTP is kept; 0 for not at all.")
+    ] = 900.0
+
+
+def check_upstream(up: UpstreamConfig) -> None:
+    """Check the settings of one upstream against each other. A setting without any effect is a mistake too.
+
+    Raises:
+        ConfigError: they contradict each other.
+    """
+    where = f"upstream {up.name!r}"
+    values = msgspec.structs.asdict(up)
+    for field in msgspec.structs.fields(up):
+        default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+        foreign = up.dialect not in DIALECTS_OF.get(field.name, (up.dialect,))
+        if foreign and values[field.name] != default:
+            raise ConfigError(f"{where}: {field.name} means nothing to the dialect {up.dialect!r}; leave it out")
+    if up.dialect in _PROVIDERS:
+        _check_provider(up, where)
+
+
+def _check_provider(up: UpstreamConfig, where: str) -> None:
+    fault = _fault_of_url(up.base_url)
+    if fault is not None:
+        raise ConfigError(f"{where}: base_url {fault}")
+    if up.key_env is not None and up.pass_key:
+        raise ConfigError(f"{where}: it has key_env and pass_key: whose key is sent?")
+    for line in up.headers:
+        if not _HEADER.fullmatch(line):
+            raise ConfigError(f"{where}: the header {line!r} is not of the form 'Name: value'")
+    if up.slots is not None and (up.max_concurrent or 1) > up.slots:
+        raise ConfigError(
+            f"{where}: max_concurrent is {up.max_concurrent}, but each turn needs one of {up.slots} slots; "
+            "leave it out, or raise slots if the server has more"
+        )
+
+
+def _fault_of_url(url: str | None) -> str | None:
+    """Say what is wrong with the address of an API."""
+    if url is None:
+        return "is missing: give the address of the API, such as https://api.openai.com/v1"
+    try:
+        parts = urlsplit(url)
+        named = parts.hostname is not None and parts.port != 0
+    except ValueError as error:
+        return f"{url!r} is no address: {error}"
+    if parts.scheme not in {"http", "https"} or not named:
+        return f"{url!r} is not an address of the form https://HOST/PATH"
+    if parts.username is not None or parts.query or parts.fragment:
+        return "may have a host and a path, nothing else; a key goes into the variable that key_env names"
+    return None
+
+
+def concurrency(up: UpstreamConfig) -> int:
+    """Return how many turns may run at an upstream at once."""
+    return up.max_concurrent or up.slots or _DEFAULT_CONCURRENCY
+
+
+def split_header(line: str) -> tuple[str, str]:
+    """Return name and value of one of an upstream's `headers`."""
+    found = _HEADER.fullmatch(line)
+    assert found is not None, "checked when the configuration was read"
+    return found["name"], found["value"]

@@ -1,0 +1,86 @@
+"""What is read from the environment beside the settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from segue.config import (
+    ConfigError,
+    SidecarConfig,
+    cache_directory,
+    child_environment,
+    has_openmp_policy,
+    read_key,
+    replaced_variables,
+)
+from tests.config.tables import PROVIDER_TOML, from_toml
+
+
+def test_a_providers_key_is_read_from_the_environment_only(tmp_path: Path) -> None:
+    """When it is needed; the configuration, which is shown and logged, does not have it."""
+    (up,) = from_toml(tmp_path, PROVIDER_TOML + 'key_env = "K"').upstream
+    assert read_key(up, {"K": " sk-1\n"}) == "sk-1"
+    (keyless,) = from_toml(tmp_path, PROVIDER_TOML).upstream
+    assert read_key(keyless, {"K": "sk-1"}) is None
+
+
+@pytest.mark.parametrize("environ", [{}, {"K": ""}, {"K": " "}, {"K": "a b"}, {"K": "a\nb"}, {"K": "\u00e9"}])
+def test_a_key_that_is_none_is_refused(tmp_path: Path, environ: dict[str, str]) -> None:
+    """Without showing it."""
+    (up,) = from_toml(tmp_path, PROVIDER_TOML + 'key_env = "K"').upstream
+    with pytest.raises(ConfigError, match="the variable K \\(key_env\\)") as caught:
+        read_key(up, environ)
+    assert not any(len(value) > 1 and value in str(caught.value) for value in environ.values())
+
+
+def test_the_cache_is_in_the_users_cache_directory_unless_another_is_named() -> None:
+    assert cache_directory(SidecarConfig(cache=False)) is None
+    assert cache_directory(SidecarConfig(cache_dir="/var/x")) == Path("/var/x")
+    assert cache_directory(SidecarConfig(), {"XDG_CACHE_HOME": "/c"}) == Path("/c/segue/bases")
+    assert cache_directory(SidecarConfig(), {"XDG_CACHE_HOME": "relative"}) == cache_directory(SidecarConfig(), {})
+
+
+def test_a_child_reaches_this_machine_without_a_proxy() -> None:
+    assert child_environment({"A": "1"}, {"B": "2"}) == {"A": "1", "B": "2"}
+    environment = child_environment({}, {"HTTP_PROXY": "http://p", "NO_PROXY": "x"})
+    assert environment["no_proxy"] == environment["NO_PROXY"] == "x,127.0.0.1,localhost"
+
+
+def test_without_a_home_there_is_no_cache_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    assert cache_directory(SidecarConfig(), {}) is None
+    assert cache_directory(SidecarConfig(), {"XDG_CACHE_HOME": "/c"}) == Path("/c/segue/bases")
+
+
+@pytest.mark.parametrize(
+    ("platform", "caches"), [("linux", ".cache/segue/bases"), ("darwin", "Library/Caches/segue/bases")]
+)
+def test_the_cache_directory_is_the_platforms_own(monkeypatch: pytest.MonkeyPatch, platform: str, caches: str) -> None:
+    monkeypatch.setattr("sys.platform", platform)
+    assert cache_directory(SidecarConfig(), {}) == Path.home() / caches
+
+
+def test_variables_that_a_child_would_see_changed_are_named() -> None:
+    """Empty ones and those that have the value already are not."""
+    ours = {"OPENAI_BASE_URL": "https://other", "SAME": "1", "EMPTY": ""}
+    assert replaced_variables({"OPENAI_BASE_URL": "http://127.0.0.1", "SAME": "1", "EMPTY": "2", "NEW": "3"}, ours) == [
+        "OPENAI_BASE_URL"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, False),
+        ({"GOMP_SPINCOUNT": "7"}, True),
+        ({"OMP_WAIT_POLICY": "active"}, True),
+        ({"OMP_NUM_THREADS": "1"}, False),
+    ],
+)
+def test_the_users_own_openmp_policy_is_noticed(environ: dict[str, str], *, expected: bool) -> None:
+    assert has_openmp_policy(environ) is expected

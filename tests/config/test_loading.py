@@ -1,0 +1,276 @@
+"""Where each setting may come from, which source wins, and what is refused with advice."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segue.config import (
+    DIALECTS_OF,
+    Config,
+    ConfigError,
+    KeyConfig,
+    ListenerConfig,
+    RouteConfig,
+    ServerConfig,
+    UpstreamConfig,
+    load,
+)
+from segue.http.routes import SELF, Resolved, parse_target, route_table
+from tests.config.tables import KEY, KEY_TOML, OTHER_SHA, SHA, UPSTREAM_TOML, error_of, from_toml
+from tests.strategies import any_text
+
+
+def test_everything_has_a_default() -> None:
+    """A gateway for this machine, with no upstream but those that are built in."""
+    assert load(None, {}) == Config(server=ServerConfig(), upstream=[], key=[])
+    assert (ServerConfig().host, ServerConfig().port, ServerConfig().store) == ("127.0.0.1", 4747, "sqlite:///segue.db")
+
+
+def test_a_file_sets_what_it_names(tmp_path: Path) -> None:
+    """And leaves the rest at its default."""
+    text = '[server]\nport = 1\nhosts = ["a"]\n' + UPSTREAM_TOML.format(name="u") + KEY_TOML
+    assert from_toml(tmp_path, text) == Config(
+        server=ServerConfig(port=1, hosts=["a"]),
+        upstream=[UpstreamConfig(name="u", dialect="scripted", models=["m"])],
+        key=[KeyConfig(**KEY)],
+    )
+
+
+def test_a_gateway_may_have_several_addresses(tmp_path: Path) -> None:
+    """With a profile each; those that pick a free port may be as many as one likes."""
+    text = '[[listener]]\nport = 4748\nprofile = "serial"\n' + "[[listener]]\nport = 0\n" * 2
+    expected = [ListenerConfig(port=4748, profile="serial"), ListenerConfig(port=0), ListenerConfig(port=0)]
+    assert from_toml(tmp_path, text).listener == expected
+    assert load(None, {"SEGUE_LISTENER_0_PORT": "9"}).listener == [ListenerConfig(port=9)]
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+    """Key by key."""
+    environ = {"SEGUE_SERVER_PORT": "2", "SEGUE_KEY_0_TENANT": "other", "HOME": "/", "SEGUE": "x"}
+    config = from_toml(tmp_path, "[server]\nport = 1\nmax_queued = 5\n" + KEY_TOML, environ)
+    assert config == Config(server=ServerConfig(port=2, max_queued=5), key=[KeyConfig(**{**KEY, "tenant": "other"})])
+
+
+def test_the_command_line_wins_over_both(tmp_path: Path) -> None:
+    """But only where it says something."""
+    config = from_toml(tmp_path, "[server]\nport = 1\n", {"SEGUE_SERVER_PORT": "2"}, port=3, host=None, store=None)
+    assert config == Config(server=ServerConfig(port=3))
+
+
+def test_rows_of_the_environment_need_no_file_and_no_order() -> None:
+    """A container has variables only, and nobody sorts those; ten comes after nine."""
+    rows = {
+        f"SEGUE_KEY_{row}_{name.upper()}": f"{row:064x}" if name == "sha256" else f"{name} {row}"
+        for row in range(11)
+        for name in KEY
+    }
+    expected = Config(key=[KeyConfig(name=f"name {n}", tenant=f"tenant {n}", sha256=f"{n:064x}") for n in range(11)])
+    assert load(None, rows) == expected
+    assert load(None, dict(reversed(rows.items()))) == expected
+    assert load(None, dict(sorted(rows.items()))) == expected
+
+
+def test_rows_of_the_environment_follow_those_of_the_file(tmp_path: Path) -> None:
+    """The next number makes a new row."""
+    second = {"name": "k2", "tenant": "t", "sha256": OTHER_SHA}
+    environ = {f"SEGUE_KEY_1_{name.upper()}": value for name, value in second.items()}
+    assert from_toml(tmp_path, KEY_TOML, environ).key == [KeyConfig(**KEY), KeyConfig(**second)]
+
+
+TABLES: dict[str, type[msgspec.Struct]] = {"server": ServerConfig, "upstream_0": UpstreamConfig, "key_0": KeyConfig}
+#: What to write for the settings that are held to a form, and for the rest by their type.
+FORMS: dict[tuple[str, str], tuple[str, Any]] = {
+    ("server", "profile"): ("serial", "serial"),
+    ("upstream_0", "context_tokens"): ("512", 512),
+    ("upstream_0", "base_url"): ("http://127.0.0.1:1/v1", "http://127.0.0.1:1/v1"),
+    ("upstream_0", "headers"): ("A: b, C: d", ["A: b", "C: d"]),
+    ("upstream_0", "body"): ('{"a": [1, true]}', {"a": [1, True]}),
+    ("key_0", "sha256"): (OTHER_SHA, OTHER_SHA),
+}
+VALUES: dict[object, tuple[str, Any]] = {
+    bool: ("true", True),
+    int: ("7", 7),
+    float: ("7.5", 7.5),
+    str: ("x y", "x y"),
+    list: ("a, b ,", ["a", "b"]),
+    Literal: ("local", "local"),
+}
+
+
+def kind_of(hint: object) -> object:
+    """What decides how a setting is written: its type without limits and `None`."""
+    while get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
+    options = [option for option in get_args(hint) if option is not type(None)]
+    if type(None) in get_args(hint):
+        return kind_of(options[0])
+    return get_origin(hint) or hint
+
+
+SETTINGS = [(table, name, hint) for table, kind in TABLES.items() for name, hint in get_type_hints(kind).items()]
+
+
+@pytest.mark.parametrize(("table", "name", "hint"), SETTINGS, ids=[f"{table}.{name}" for table, name, _ in SETTINGS])
+def test_every_setting_can_be_set_by_its_variable(table: str, name: str, hint: object) -> None:
+    """`SEGUE_` + its path; a list is written with commas."""
+    text, value = FORMS.get((table, name)) or VALUES[kind_of(hint)]
+    environ = {f"SEGUE_KEY_0_{field.upper()}": given_ for field, given_ in KEY.items()}
+    (dialect, *_) = DIALECTS_OF.get(name, ("scripted",))
+    environ |= {"SEGUE_UPSTREAM_0_NAME": "u", "SEGUE_UPSTREAM_0_DIALECT": dialect, "SEGUE_UPSTREAM_0_MODELS": "m"}
+    environ |= {"SEGUE_UPSTREAM_0_BASE_URL": "http://127.0.0.1:1"} if dialect in DIALECTS_OF["base_url"] else {}
+    config = load(None, environ | {f"SEGUE_{table}_{name}".upper(): text})
+    row = {"server": config.server, "upstream_0": config.upstream[0], "key_0": config.key[0]}[table]
+    assert getattr(row, name) == value
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("1", True), ("false", False), ("0", False)])
+def test_a_switch_is_written_in_either_way(text: str, *, value: bool) -> None:
+    """As people write it in variables."""
+    assert load(None, {"SEGUE_SERVER_COMPRESSION": text}).server.compression is value
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[server]\nprot = 1", "server: unknown key 'prot'; did you mean 'port'?"),
+        ("[sevrer]\nport = 1", "the configuration: unknown key 'sevrer'; did you mean 'server'?"),
+        ("[server]\nzzz = 1", "server: unknown key 'zzz'; known keys: host, port, "),
+        (KEY_TOML + 'tenat = "x"', "key[0]: unknown key 'tenat'; did you mean 'tenant'?"),
+        (
+            UPSTREAM_TOML.format(name="u") + 'model_af = "x"',
+            "upstream[0]: unknown key 'model_af'; did you mean 'model_as'?",
+        ),
+        ("[server]\nport = 70000", "server.port: Expected `int` <= 65535"),
+        ("[server]\nport = -1", "server.port: Expected `int` >= 0"),
+        ('[server]\nport = "1"', "server.port: Expected `int`, got `str`"),
+        ("[server]\nmax_age_s = 0", "server.max_age_s: Expected `float` > 0.0"),
+        ("[server]\nhosts = [1]", "server.hosts[0]: Expected `str`, got `int`"),
+        ('[[key]]\nname = "k"', "key[0]: Object missing required field `tenant`"),
+        (KEY_TOML.replace(SHA, "secret"), "key[0].sha256: Expected `str` matching regex '^[0-9a-f]{64}$'"),
+        (KEY_TOML.replace(SHA, "F" * 64), "key[0].sha256: Expected `str` matching regex '^[0-9a-f]{64}$'"),
+        (UPSTREAM_TOML.format(name=""), "upstream[0].name: Expected `str` of length >= 1"),
+        (
+            UPSTREAM_TOML.format(name="u").replace("scripted", "grpc"),
+            "upstream[0].dialect: Invalid enum value 'grpc'",
+        ),
+        (UPSTREAM_TOML.format(name="u").replace('"m"', ""), "upstream[0].models: Expected `array` of length >= 1"),
+        ("server = 1", "server: Expected `object`, got `int`"),
+        ("[[server]]\nport = 1", "server: Expected `object`, got `array`"),
+        ('key = "x"', "key: Expected `array`, got `str`"),
+        ("key = [1]", "key[0]: Expected `object`, got `int`"),
+        ("[key]\nname = 'k'", "key: Expected `array`, got `object`"),
+    ],
+)
+def test_a_bad_file_is_refused_by_the_name_of_the_setting(tmp_path: Path, text: str, expected: str) -> None:
+    """And a misspelt one with what was probably meant."""
+    assert error_of(tmp_path, text).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    "text", ["server = 1", "[[server]]", "key = 'x'", "key = [1]", "[key]\nname = 'k'", "key = []"]
+)
+def test_a_bad_file_is_refused_whatever_is_laid_over_it(tmp_path: Path, text: str) -> None:
+    """By the environment and the command line."""
+    environ = {"SEGUE_SERVER_PORT": "1", "SEGUE_KEY_0_NAME": "k"}
+    assert re.match(r"(server|key\S*): ", error_of(tmp_path, text, environ, port=3))
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"SEGUE_PORT": "1"}, "SEGUE_PORT: no such setting; variables are SEGUE_SERVER_…"),
+        ({"SEGUE_SERVER": "1"}, "SEGUE_SERVER: no such setting; variables are SEGUE_SERVER_…"),
+        ({"SEGUE_SERVER_": "1"}, "SEGUE_SERVER_: no such setting; variables are SEGUE_SERVER_…"),
+        ({"SEGUE_SERVER_PROT": "1"}, "SEGUE_SERVER_PROT: no such setting; server has host, port, "),
+        ({"SEGUE_SERVER_PORT": "high"}, "SEGUE_SERVER_PORT: Expected `int`, got `str`"),
+        ({"SEGUE_SERVER_PORT": ""}, "SEGUE_SERVER_PORT: Expected `int`, got `str`"),
+        ({"SEGUE_SERVER_PORT": "70000"}, "server.port: Expected `int` <= 65535"),
+        ({"SEGUE_SERVER_COMPRESSION": "perhaps"}, "SEGUE_SERVER_COMPRESSION: Expected `bool`, got `str`"),
+        ({"SEGUE_UPSTREAM_0_DIALECT": "grpc"}, "SEGUE_UPSTREAM_0_DIALECT: Invalid enum value 'grpc'"),
+        ({"SEGUE_UPSTREAM_0_BODY": "a = 1"}, "SEGUE_UPSTREAM_0_BODY: what it holds is not a JSON object"),
+        ({"SEGUE_UPSTREAM_0_BODY": "[1]"}, "SEGUE_UPSTREAM_0_BODY: what it holds is not a JSON object"),
+        ({"SEGUE_UPSTREAM_0_THREADS": "all"}, "SEGUE_UPSTREAM_0_THREADS: Expected `int`, got `str`"),
+        ({"SEGUE_KEY_1_NAME": "k"}, "SEGUE_KEY_1_NAME: the number after the table counts its rows from 0"),
+        ({"SEGUE_KEY_A_NAME": "k"}, "SEGUE_KEY_A_NAME: the number after the table counts its rows from 0"),
+        ({"SEGUE_KEY_-1_NAME": "k"}, "SEGUE_KEY_-1_NAME: the number after the table counts its rows from 0"),
+        ({"SEGUE_KEY_\N{SUPERSCRIPT TWO}_NAME": "k"}, "SEGUE_KEY_²_NAME: the number after the table counts its rows"),
+        ({"SEGUE_KEY_0": "k"}, "SEGUE_KEY_0: no such setting; key has name, tenant, sha256"),
+        ({"SEGUE_KEY_0_NAME": "k"}, "key[0]: Object missing required field `tenant`"),
+    ],
+)
+def test_a_bad_variable_is_refused_by_its_name(environ: dict[str, str], expected: str) -> None:
+    """A setting that nobody reads would be worse."""
+    with pytest.raises(ConfigError, match=re.escape(expected)):
+        load(None, environ)
+
+
+@settings(max_examples=300)
+@given(
+    st.dictionaries(
+        st.from_regex(r"SEGUE_(SERVER|KEY|UPSTREAM|)_?[0-9]{0,2}_?(PORT|NAME|HOSTS|THREADS|.{0,4})", fullmatch=True),
+        any_text,
+        max_size=4,
+    )
+)
+def test_no_variable_raises_anything_but_a_config_error(environ: dict[str, str]) -> None:
+    """Whoever starts the gateway sees a sentence, not a traceback."""
+    try:
+        load(None, environ)
+    except ConfigError as error:
+        assert str(error)  # noqa: PT017 - that it may also be accepted is the point
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: None, "cannot read"),
+        (lambda path: path.mkdir(), "cannot read"),
+        (lambda path: path.write_text("port = "), "is not valid TOML"),
+        (lambda path: path.write_bytes(b"\xff"), "is not valid TOML"),
+    ],
+    ids=["missing", "a tmp_path", "no TOML", "no text"],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, make: Callable[[Path], object], words: str) -> None:
+    """With what is wrong with it."""
+    path = tmp_path / "segue.toml"
+    make(path)
+    with pytest.raises(ConfigError, match=words) as caught:
+        load(path, {})
+    assert str(path) in str(caught.value)
+
+
+def test_routes_are_read_from_the_file_and_the_environment(tmp_path: Path) -> None:
+    """As any table with rows; what they say is checked where requests are routed."""
+    text = '[[route]]\nmount = "/m"\ntarget = "https://t.example/v1"\n'
+    environ = {"SEGUE_ROUTE_1_PATH": "/v1/messages", "SEGUE_ROUTE_1_TARGET": "self", "SEGUE_ROUTE_0_MOUNT": "/n"}
+    routes = from_toml(tmp_path, text, environ).route
+    assert routes == [
+        RouteConfig(target="https://t.example/v1", mount="/n"),
+        RouteConfig(target="self", path="/v1/messages"),
+    ]
+    found = [route_table(routes).resolve(target) for target in (b"/n/x", b"/v1/messages")]
+    assert found == [
+        Resolved(target=parse_target("https://t.example/v1"), path=b"/v1/x"),
+        Resolved(target=SELF, path=b"/v1/messages"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('[[route]]\nmount = "/m"', "route[0]: Object missing required field `target`"),
+        ('[[route]]\nmont = "/m"\ntarget = "self"', "route[0]: unknown key 'mont'; did you mean 'mount'?"),
+        ('[route]\nmount = "/m"', "route: Expected `array`, got `object`"),
+    ],
+)
+def test_a_misspelt_route_is_refused(tmp_path: Path, text: str, expected: str) -> None:
+    """By its number."""
+    assert error_of(tmp_path, text).startswith(expected)
