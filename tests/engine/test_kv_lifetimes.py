@@ -53,7 +53,7 @@ async def timed(clock: Clock, **options: Any) -> AsyncIterator[LocalUpstream]:  
         try:
             yield upstream
         finally:
-            await upstream.close()
+            await upstream.aclose()
 
 
 @asynccontextmanager

@@ -341,7 +341,7 @@ class TestLife:
             overloaded = await refusal(upstream, request())
             assert overloaded.code == "server_overloaded"
             assert "1 turns are waiting" in overloaded.message
-            await upstream.close()
+            await upstream.aclose()
             last = [event async for batch in running for event in batch]
             assert [event.status for event in last if isinstance(event, Ended)] == ["failed"]
             assert (await waiting).code == "server_overloaded"
@@ -375,7 +375,7 @@ class TestLife:
         starting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await starting
-        await upstream.close()
+        await upstream.aclose()
 
     def test_the_bundled_model_is_found(self) -> None:
         """Nothing speaks against running it, and it has its name."""

@@ -138,7 +138,7 @@ async def loaded(file: ModelFile) -> AsyncIterator[LocalUpstream]:
     try:
         yield upstream
     finally:
-        await upstream.close()
+        await upstream.aclose()
 
 
 @asynccontextmanager

@@ -24,7 +24,7 @@ class Recorded(ScriptedUpstream):
         if not self._starts:
             raise RuntimeError("it does not start")
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Note it."""
         self.asked.append("close")
 

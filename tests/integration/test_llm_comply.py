@@ -48,7 +48,7 @@ class Obliging:
     async def start(self) -> None:
         """Nothing to do."""
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Nothing to release."""
 
     async def stream(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:

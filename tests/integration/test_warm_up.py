@@ -91,7 +91,7 @@ class Warming:
     async def start(self) -> None:
         """Nothing to do."""
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Nothing to release."""
 
     async def prefill(self, request: UpstreamRequest) -> Usage:
@@ -147,7 +147,7 @@ async def test_a_model_that_cannot_prefill_is_not_asked_to() -> None:
         async def start(self) -> None:
             """Nothing to do."""
 
-        async def close(self) -> None:
+        async def aclose(self) -> None:
             """Nothing to release."""
 
         def stream(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:

@@ -56,7 +56,7 @@ async def desk_at(path: Path, max_queued_bytes: int = 1_000_000) -> AsyncIterato
         yield desk
     finally:
         desk.go.set()
-        await desk.writer.close()
+        await desk.writer.aclose()
         desk.connection.close()
 
 

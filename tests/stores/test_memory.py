@@ -16,7 +16,7 @@ async def test_equal_echoes_are_held_once() -> None:
     for n in range(100):
         assert await store.delete((ALICE, BOB)[n % 2], sample_id(str(n)), NOW)
     assert (await store.size()).size_bytes == 0
-    await store.close()
+    await store.aclose()
 
 
 async def test_a_tombstone_holds_only_what_descendants_need() -> None:
@@ -28,4 +28,4 @@ async def test_a_tombstone_holds_only_what_descendants_need() -> None:
     assert 0 < (await store.size()).size_bytes < 10_000
     assert await store.delete(ALICE, sample_id("leaf"), NOW)
     assert (await store.size()).size_bytes == 0
-    await store.close()
+    await store.aclose()

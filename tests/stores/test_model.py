@@ -71,7 +71,7 @@ class StoresAgree(RuleBasedStateMachine):
         for name in self.names:
             for tenant in (ALICE, BOB):
                 self.look_up(tenant, name)
-        self.runner.run(self.sqlite.close())
+        self.runner.run(self.sqlite.aclose())
         self.runner.close()
         self.folder.cleanup()
 
@@ -130,7 +130,7 @@ class StoresAgree(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         """Close the file and open it again."""
-        self.runner.run(self.sqlite.close())
+        self.runner.run(self.sqlite.aclose())
         self.sqlite = self.runner.run(SqliteStore.open(self.path, synchronous="NORMAL"))
 
     @rule(tenant=tenants, pick=picks)

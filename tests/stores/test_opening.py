@@ -17,7 +17,7 @@ async def test_memory_url_opens_a_store_in_memory() -> None:
     """`memory:` is the store that forgets."""
     store = await open_store("memory:")
     assert isinstance(store, MemoryStore)
-    await store.close()
+    await store.aclose()
 
 
 @pytest.mark.parametrize("options", ["", "?synchronous=NORMAL", "?synchronous=full"])
@@ -29,14 +29,14 @@ async def test_relative_url_is_below_the_working_directory(
     store = await open_store(f"sqlite:///a%20b.db{options}")
     assert isinstance(store, SqliteStore)
     await store.append(sample_record("root"))
-    await store.close()
+    await store.aclose()
     assert "a b.db" in names_in(tmp_path)
 
 
 async def test_absolute_url_is_an_absolute_path(tmp_path: Path) -> None:
     """Four slashes: a path from the root."""
     store = await open_store(f"sqlite:///{tmp_path}/segue.db")
-    await store.close()
+    await store.aclose()
     assert "segue.db" in names_in(tmp_path)
 
 

@@ -36,7 +36,7 @@ async def store_at(path: Path, trace: Trace | None = None) -> AsyncIterator[Sqli
     try:
         yield store
     finally:
-        await store.close()
+        await store.aclose()
 
 
 def turn(depth: int) -> Record:
@@ -153,7 +153,7 @@ async def test_a_second_process_is_refused(tmp_path: Path) -> None:
     """Another process is told who has the file; when that one has closed it, it can be opened."""
     path = tmp_path / "segue.db"
     code = "import asyncio, sys; from segue.stores.sqlite import SqliteStore\n"
-    code += "async def main(): await (await SqliteStore.open(sys.argv[1])).close()\n"
+    code += "async def main(): await (await SqliteStore.open(sys.argv[1])).aclose()\n"
     code += "asyncio.run(main())"
     command = [sys.executable, "-c", code, str(path)]
     async with store_at(path):
@@ -335,7 +335,7 @@ async def test_appends_wait_when_too_much_is_queued(tmp_path: Path) -> None:
     await appends
     assert store.queued_bytes == 0
     assert (await store.size()).records == 50
-    await store.close()
+    await store.aclose()
 
 
 # What is on disk

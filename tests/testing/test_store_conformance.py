@@ -20,7 +20,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         # The rules are the same in both modes, and this one does not wait for the disk.
         opened = await SqliteStore.open(tmp_path / "segue.db", synchronous="NORMAL")
     yield opened
-    await opened.close()
+    await opened.aclose()
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -33,10 +33,10 @@ async def test_sqlite_store_survives_a_restart(tmp_path: Path) -> None:
     """Everything that was in the file when it was closed is there when it is opened again."""
     store = await SqliteStore.open(tmp_path / "segue.db")
     await write_before_restart(store)
-    await store.close()
+    await store.aclose()
     store = await SqliteStore.open(tmp_path / "segue.db")
     await check_after_restart(store)
-    await store.close()
+    await store.aclose()
 
 
 async def test_restart_checks_agree_without_a_restart() -> None:
@@ -44,4 +44,4 @@ async def test_restart_checks_agree_without_a_restart() -> None:
     store = MemoryStore()
     await write_before_restart(store)
     await check_after_restart(store)
-    await store.close()
+    await store.aclose()

@@ -51,7 +51,7 @@ async def upstream(url: str, key: str | None = None, **provider: object) -> Asyn
     try:
         yield one
     finally:
-        await one.close()
+        await one.aclose()
 
 
 async def answer(one: HttpUpstream, asked: UpstreamRequest | None = None) -> tuple[str, Ended]:

@@ -63,7 +63,7 @@ async def upstream(
     try:
         yield one
     finally:
-        await one.close()
+        await one.aclose()
 
 
 async def run(one: HttpUpstream, request: UpstreamRequest) -> None:

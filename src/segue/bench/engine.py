@@ -141,7 +141,7 @@ async def _loaded(
         try:
             yield upstream
         finally:
-            await upstream.close()
+            await upstream.aclose()
 
 
 async def _measure_length(upstream: LocalUpstream, length: int, rounds: int) -> dict[str, list[TurnFigures]]:

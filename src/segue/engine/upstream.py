@@ -73,7 +73,7 @@ class LocalUpstream:
         return self._engine.waiting + self._rendering
 
     async def start(self) -> None:
-        """Load the model. Raises `Unavailable` if that fails; `close` is then not needed, but does no harm."""
+        """Load the model. Raises `Unavailable` if that fails; `aclose` is then not needed, but does no harm."""
         loop = asyncio.get_running_loop()
         loaded: asyncio.Future[Unavailable | None] = loop.create_future()
         self._engine.start(lambda reason: _call(loop, lambda: _settle(loaded, reason)))
@@ -83,12 +83,12 @@ class LocalUpstream:
             self._engine.stop()
             raise
         if reason is not None:
-            await self.close()
+            await self.aclose()
             raise reason
         model = self.model
         self._renderer = Renderer(model.template, model.context)
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Stop all turns and release the model."""
         self._engine.stop()
         await asyncio.to_thread(self._engine.join)

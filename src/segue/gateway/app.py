@@ -108,8 +108,8 @@ class Gateway:
                 started.append(upstream)
         except BaseException:
             for upstream in started:  # one that goes on running could keep the process alive
-                await upstream.close()
-            await store.close()
+                await upstream.aclose()
+            await store.aclose()
             raise
         return cls(config, router, store, clock)
 
@@ -200,8 +200,8 @@ class Gateway:
         await self.keeper.close()
         self.parking.close()
         for upstream in self.router.upstreams:
-            await upstream.close()
-        await self.store.close()
+            await upstream.aclose()
+        await self.store.aclose()
 
     def _open_tunnel(self, runner: web.AppRunner) -> Tunnel:
         config = self.config.tunnel

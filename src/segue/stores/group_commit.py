@@ -30,7 +30,7 @@ _CHECKPOINT_TIMEOUT_S = 0.25
 class GroupWriter:
     """Runs operations on a connection, in the order they came, in its own thread.
 
-    Made and used on one event loop. `close` must be awaited; the connection stays open and belongs to the caller.
+    Made and used on one event loop. `aclose` must be awaited; the connection stays open and belongs to the caller.
     """
 
     def __init__(self, connection: sqlite3.Connection, path: Path, max_queued_bytes: int) -> None:
@@ -63,7 +63,7 @@ class GroupWriter:
         self._jobs.put(_Job(operation, done, size=size, erases=erases))
         return await done
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Finish everything that was asked for, then end the thread. Call it once; `run` must not be called again."""
         async with self._gate:  # behind those who wait for room
             self._jobs.put(None)

@@ -57,5 +57,5 @@ class Store(Protocol):
     async def size(self) -> StoreSize:
         """Measure the store. Raises `StoreError` if it does not work: this is its health check."""
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Finish what was begun and release everything. Further calls raise `StoreError`."""

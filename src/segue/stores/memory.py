@@ -78,7 +78,7 @@ class MemoryStore:
         self._check_open()
         return StoreSize(self._living, self._size_bytes + self._echoes.size_bytes)
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Forget everything. Further calls raise `StoreError`."""
         self._closed = True
         self._entries.clear()

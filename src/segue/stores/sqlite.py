@@ -87,7 +87,7 @@ _CHAIN = """
 
 
 class SqliteStore:
-    """Records in an SQLite file. Made by `open`, used on one event loop, and closed with `close`."""
+    """Records in an SQLite file. Made by `open`, used on one event loop, and closed with `aclose`."""
 
     def __init__(self, database: Database, reader: ThreadPoolExecutor, max_queued_bytes: int) -> None:
         self._database = database
@@ -154,14 +154,14 @@ class SqliteStore:
         """Count the living records and measure the file with its log."""
         return await self._read(_size)
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Write what is queued, empty the log and release the file. Further calls raise `StoreError`."""
         if self._closing is None:
-            self._closing = asyncio.create_task(self._close())
+            self._closing = asyncio.create_task(self._finish())
         await asyncio.shield(self._closing)
 
-    async def _close(self) -> None:
-        await self._writer.close()
+    async def _finish(self) -> None:
+        await self._writer.aclose()
         try:
             await self._in_reader(Database.close)  # behind the reads that were begun
         finally:

@@ -378,10 +378,10 @@ async def size_counts_the_living(store: Store) -> None:
 
 
 async def a_closed_store_refuses(store: Store) -> None:
-    """After `close` every call raises `StoreError`; closing again does nothing."""
+    """After `aclose` every call raises `StoreError`; closing again does nothing."""
     root = sample_record("root")
     await _append(store, root)
-    await store.close()
+    await store.aclose()
     calls: list[Coroutine[Any, Any, object]] = [
         store.append(sample_record("late")),
         store.chain(ALICE, root.id, NOW),
@@ -392,14 +392,14 @@ async def a_closed_store_refuses(store: Store) -> None:
     ]
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert all(isinstance(result, StoreError) for result in results), results
-    await store.close()
+    await store.aclose()
 
 
 async def closing_finishes_what_was_begun(store: Store) -> None:
-    """An append that was begun before `close` succeeds."""
+    """An append that was begun before `aclose` succeeds."""
     appends = asyncio.gather(*(store.append(sample_record(str(n))) for n in range(20)))
     await asyncio.sleep(0)  # each has begun
-    await store.close()
+    await store.aclose()
     await appends
 
 

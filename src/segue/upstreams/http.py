@@ -132,7 +132,7 @@ class HttpUpstream:
             trust_env=False,  # a proxy would be shown what is sent
         )
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close every connection."""
         for tail in self._tails:
             tail.cancel()

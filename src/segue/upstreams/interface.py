@@ -75,7 +75,7 @@ class Upstream(Protocol):
     def stream(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
         """Run one turn (see the module's contract)."""
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Stop running turns and release everything."""
 
 

@@ -129,7 +129,7 @@ class ScriptedUpstream:
     async def start(self) -> None:
         """Nothing to do."""
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Nothing to release."""
 
     def assert_done(self) -> None:

@@ -116,7 +116,7 @@ class BareUpstream:
         """Make ready to connect."""
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close the connections."""
         if self._session is not None:
             await self._session.close()
