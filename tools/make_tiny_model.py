@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from segue.testing.tiny_model import BENCHED, Shape, write_tiny_model
+from segue.testing.tiny_model import BENCH_SHAPE, TinyModelShape, write_tiny_model
 
 
 def main(arguments: list[str]) -> int:
@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> int:
         print(__doc__, file=sys.stderr)
         return 2
     path = Path(names[0])
-    write_tiny_model(path, BENCHED if benched else Shape())
+    write_tiny_model(path, BENCH_SHAPE if benched else TinyModelShape())
     print(f"{path}: {path.stat().st_size:,} bytes")
     return 0
 

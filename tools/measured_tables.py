@@ -12,7 +12,7 @@ from statistics import median
 
 import msgspec
 
-from segue.bench.reports.report import Arm, Figure, Machine, Report, TurnFigures
+from segue.bench.reports.report import Arm, BenchReport, Figure, MachineInfo, TurnFigures
 
 #: Agents of which a session is shown.
 SESSIONS = ("codex", "claude-code")
@@ -20,9 +20,9 @@ SESSIONS = ("codex", "claude-code")
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 
 
-def read(name: str) -> Report:
+def read(name: str) -> BenchReport:
     """Read a result file."""
-    return msgspec.json.decode((RESULTS / name).read_bytes(), type=Report)
+    return msgspec.json.decode((RESULTS / name).read_bytes(), type=BenchReport)
 
 
 def demo() -> str:
@@ -96,7 +96,7 @@ def session_figures() -> str:
     return _figures(report, beside, f"bench table --session {SESSIONS[0]} --turns {report.settings['turns']}")
 
 
-def _sent(report: Report, arm: Arm) -> list[str]:
+def _sent(report: BenchReport, arm: Arm) -> list[str]:
     sent, raw = _wire(arm), _wire(report.arms[0])
     return [_kilobytes(sent), "" if arm is report.arms[0] else f"{1 - sent / raw:.1%}"]
 
@@ -163,7 +163,7 @@ def _first_token(turn: TurnFigures) -> str:
     return f"{1e3 * turn.ttft_s:,.0f} ({turn.tokens_processed:,})"
 
 
-def _dialect_names(report: Report) -> list[str]:
+def _dialect_names(report: BenchReport) -> list[str]:
     """Return the upstreams that were measured, in their order."""
     head = "CPU per byte of history: "
     return [figure.name.removeprefix(head) for figure in report.figures if figure.name.startswith(head)]
@@ -178,7 +178,7 @@ def _spread(figure: Figure) -> str:
     return "" if low is None or high is None or low == high else f"{_digits(low)} to {_digits(high)}"
 
 
-def _figures(report: Report, figures: Sequence[Figure], command: str) -> str:
+def _figures(report: BenchReport, figures: Sequence[Figure], command: str) -> str:
     heads = ["figure", "median", "spread", "budget", "met"]
     rows = [_figure(figure) for figure in figures]
     return "\n".join([_row(heads), "| --- | ---: | ---: | ---: | --- |", *rows, "", f"`segue {command}`.", _at(report)])
@@ -211,11 +211,11 @@ def _wire(arm: Arm) -> int:
     return arm.totals.bytes_up_wire
 
 
-def _at(report: Report) -> str:
+def _at(report: BenchReport) -> str:
     return f"Measured on {_machine(report.machine)}; segue {report.version}."
 
 
-def _machine(machine: Machine) -> str:
+def _machine(machine: MachineInfo) -> str:
     return f"{machine.cpu}, {machine.cores} cores, Python {machine.python}"
 
 

@@ -7,9 +7,9 @@ import io
 from rich.console import Console
 
 from segue.bench.arms.server import BARE_HISTORY, PROVIDED
-from segue.bench.dialects import Settings, measure, render
+from segue.bench.dialects import DialectBenchSettings, measure, render
 
-TINY = Settings(rounds=2, turns=2, depths=(1, 3, 6), create_bytes=1024, text_bytes=40)
+TINY = DialectBenchSettings(rounds=2, turns=2, depths=(1, 3, 6), create_bytes=1024, text_bytes=40)
 
 
 async def test_bodies_grow_with_the_chain_and_every_figure_is_there() -> None:

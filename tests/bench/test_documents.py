@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from segue.bench.documents import MB, Size, make_bodies, measure_documents
+from segue.bench.documents import MB, BodySize, make_bodies, measure_documents
 from segue.tunnel.documents import encode_document
 
 
 def test_measures_both_directions_of_each_size_and_the_largest_document() -> None:
-    figures = measure_documents((Size(1, 5000.0), Size(2, 5000.0)), rounds=2)
+    figures = measure_documents((BodySize(1, 5000.0), BodySize(2, 5000.0)), rounds=2)
     assert [one.name for one in figures] == [
         "CPU to encode 1 MB",
         "CPU to decode 1 MB",

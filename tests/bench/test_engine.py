@@ -12,7 +12,7 @@ from rich.console import Console
 
 from segue.bench.engine import ARMS, CONTINUED, FASTEST, FULL, measure, render
 from segue.bench.reports.engine_plot import to_svg
-from segue.bench.reports.report import Report, TurnFigures, arm, make_report
+from segue.bench.reports.report import BenchReport, TurnFigures, arm, make_report
 from segue.cli.main import app
 
 
@@ -38,7 +38,7 @@ async def test_all_arms_at_each_length() -> None:
     assert {figure.name for figure in report.figures} >= {"tokens processed by a continuation"}
 
 
-def a_report() -> Report:
+def a_report() -> BenchReport:
     turns = [TurnFigures(ttft_s=seconds, tokens_processed=9) for seconds in (0.01, 2.0)]
     return make_report([arm(name, turns) for name in ARMS], {"model": "a<b", "lengths": [512, 7900]})
 

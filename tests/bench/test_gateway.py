@@ -10,12 +10,12 @@ import pytest
 from rich.console import Console
 
 from segue.bench.arms.child import launched
-from segue.bench.arms.server import BURST, PACED, STAMPED, TICKED, Order
-from segue.bench.gateway import Settings, make_create, measure, render, words
+from segue.bench.arms.server import BURST, PACED, STAMPED, TICKED, ServerSpec
+from segue.bench.gateway import GatewayBenchSettings, make_create, measure, render, words
 from segue.bench.meters.tcp import metered
-from segue.bench.meters.websocket_client import Received, RefusedError, connect
+from segue.bench.meters.websocket_client import TimedReply, TurnRefusedError, connect
 
-TINY = Settings(
+TINY = GatewayBenchSettings(
     rounds=2,
     turns=3,
     paced_turns=2,
@@ -29,11 +29,11 @@ TINY = Settings(
 )
 
 
-def make_order(kind: Literal["gateway", "bare"]) -> Order:
-    return Order(kind=kind, deltas=12, delta_bytes=24, stamps=4, pace_s=0.001)
+def make_spec(kind: Literal["gateway", "bare"]) -> ServerSpec:
+    return ServerSpec(kind=kind, deltas=12, delta_bytes=24, stamps=4, pace_s=0.001)
 
 
-def kinds_of(done: Received) -> list[str]:
+def kinds_of(done: TimedReply) -> list[str]:
     return [json.loads(event)["type"] for event in done.events]
 
 
@@ -47,7 +47,7 @@ def test_a_create_has_the_size_asked_for(size: int | None) -> None:
 
 
 async def test_both_servers_send_the_same_events() -> None:
-    async with launched(make_order("gateway")) as gateway, launched(make_order("bare")) as bare:
+    async with launched(make_spec("gateway")) as gateway, launched(make_spec("bare")) as bare:
         sockets = [await connect(child.host, child.port) for child in (gateway, bare)]
         for model in (BURST, TICKED, PACED):
             ours, theirs = [await socket.turn(make_create(model, "Hello.", None)) for socket in sockets]
@@ -61,7 +61,7 @@ async def test_both_servers_send_the_same_events() -> None:
 
 
 async def test_a_chain_is_continued_and_bytes_are_those_of_the_wire() -> None:
-    async with launched(make_order("gateway")) as child, metered(child.host, child.port) as meter:
+    async with launched(make_spec("gateway")) as child, metered(child.host, child.port) as meter:
         socket = await connect(meter.url_host, meter.port)
         meter.take()
         previous: str | None = None
@@ -72,13 +72,13 @@ async def test_a_chain_is_continued_and_bytes_are_those_of_the_wire() -> None:
             assert (done.bytes_up, done.bytes_down) == (carried.up_bytes, carried.down_bytes)
             assert json.loads(done.events[-1])["response"]["previous_response_id"] == previous
             previous = done.response_id
-        with pytest.raises(RefusedError, match="previous_response_not_found"):
+        with pytest.raises(TurnRefusedError, match="previous_response_not_found"):
             await socket.turn(make_create(BURST, "Hello.", "resp_unknown"))
         socket.close()
 
 
 async def test_usage_grows() -> None:
-    async with launched(make_order("bare")) as child:
+    async with launched(make_spec("bare")) as child:
         socket = await connect(child.host, child.port)
         before = await child.usage()
         await socket.turn(make_create(BURST, "Hello.", None))

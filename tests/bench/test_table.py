@@ -13,17 +13,17 @@ import pytest
 from rich.console import Console
 
 from segue.bench.arms.baselines import cost
-from segue.bench.meters.tcp import Carried, metered
-from segue.bench.table import RAW, Way, WrongRequestError, measure, play_once, render, straight_path
-from segue.bench.workloads.clients import Kind
+from segue.bench.meters.tcp import WireBytes, metered
+from segue.bench.table import RAW, MeteredPath, WrongRequestError, measure, play_once, render, straight_path
+from segue.bench.workloads.clients import AgentKind
 from segue.bench.workloads.sessions import make_session
 from segue.cli.main import app
 from segue.testing.link import linked
-from segue.testing.provider import Provider, answer_with
+from segue.testing.provider import ScriptedProvider, answer_with
 
 
 @pytest.mark.parametrize("kind", ["codex", "codex-ws", "mini-swe-agent"])
-async def test_measures_and_computes_all_arms(kind: Kind) -> None:
+async def test_measures_and_computes_all_arms(kind: AgentKind) -> None:
     session = make_session(kind, turns=3)
     shown = io.StringIO()
     console = Console(file=shown, width=120)
@@ -40,7 +40,7 @@ async def test_measures_and_computes_all_arms(kind: Kind) -> None:
 
 
 @asynccontextmanager
-async def with_cpu_time(provider: Provider) -> AsyncIterator[Way]:
+async def with_cpu_time(provider: ScriptedProvider) -> AsyncIterator[MeteredPath]:
     """Two processes on the way, one of which uses a second per turn and the other two."""
     spent = iter(range(100))
 
@@ -49,7 +49,7 @@ async def with_cpu_time(provider: Provider) -> AsyncIterator[Way]:
         return {"one": seconds, "other": 2 * seconds}
 
     async with metered(provider.host, provider.port) as meter:
-        yield Way(host=meter.url_host, port=meter.port, meter=meter, cpu_s=cpu_s)
+        yield MeteredPath(host=meter.url_host, port=meter.port, meter=meter, cpu_s=cpu_s)
 
 
 async def test_takes_the_cpu_time_of_a_way_per_turn() -> None:
@@ -73,7 +73,7 @@ async def test_counts_what_comes_late_to_the_last_turn_and_what_comes_before_the
     session = make_session("pi", turns=2)
 
     @asynccontextmanager
-    async def path(provider: Provider) -> AsyncIterator[Way]:
+    async def path(provider: ScriptedProvider) -> AsyncIterator[MeteredPath]:
         async with metered(provider.host, provider.port) as meter:
 
             async def say(size: int) -> None:
@@ -85,10 +85,10 @@ async def test_counts_what_comes_late_to_the_last_turn_and_what_comes_before_the
                 del provider.requests[-1]
 
             await say(500)
-            yield Way(host=meter.url_host, port=meter.port, meter=meter, settle=lambda: say(1000))
+            yield MeteredPath(host=meter.url_host, port=meter.port, meter=meter, settle=lambda: say(1000))
 
     plain, late = await play_once(session, straight_path), await play_once(session, path)
-    assert plain.set_up == Carried(0, 0)
+    assert plain.set_up == WireBytes(0, 0)
     assert late.set_up.up_bytes > 500
     first, last = late.turns
     assert first.bytes_up_wire == plain.turns[0].bytes_up_wire
@@ -100,12 +100,12 @@ async def test_notices_a_way_that_changes_a_request() -> None:
     (turn,) = session.turns
 
     @asynccontextmanager
-    async def path(provider: Provider) -> AsyncIterator[Way]:
+    async def path(provider: ScriptedProvider) -> AsyncIterator[MeteredPath]:
         # the reply is the right one for any request, so that only the provider's record can tell
         provider.script = lambda _: answer_with(turn.reply, streamed=True)
         async with metered(provider.host, provider.port) as meter, linked(meter.url_host, meter.port) as link:
             link.corrupt(up_bytes=sum(carried.up_bytes for carried in cost("raw", session)) - 10)
-            yield Way(host=link.host, port=link.port, meter=meter)
+            yield MeteredPath(host=link.host, port=link.port, meter=meter)
 
     with pytest.raises(WrongRequestError):
         await play_once(session, path)

@@ -19,13 +19,13 @@ from segue.engine import model as local_model
 from segue.engine.upstream import LocalUpstream
 from segue.history.chains import Turn
 from segue.protocol.requests import OUTPUT_LOGPROBS
-from segue.testing.tiny_model import Shape, write_tiny_model
+from segue.testing.tiny_model import TinyModelShape, write_tiny_model
 from tests.engine.turns import Answer, ask, ask_alone, begin, first_text, loaded, request
 
 pytestmark = pytest.mark.local_engine
 
 #: As wide as the blocks of quantised weights.
-SHAPE = Shape(width=256, heads=4, kv_heads=2, hidden=256)
+SHAPE = TinyModelShape(width=256, heads=4, kv_heads=2, hidden=256)
 #: llama.cpp's numbers of file types. Each is computed by kernels of its own; F32 also when a token is alone.
 KINDS = {"F32": None, "F16": 1, "Q8_0": 7, "Q4_K": 15}
 ASKED: dict[str, Any] = {"include": [OUTPUT_LOGPROBS], "max_output_tokens": 6}

@@ -15,18 +15,18 @@ from segue.engine.kv.defrag import Move
 from segue.engine.model import LoadedModel, Part
 from segue.engine.prompt.messages import Message
 from segue.protocol.requests import Settings
-from segue.testing.tiny_model import CHAT_TEMPLATE, Shape, write_tiny_model
+from segue.testing.tiny_model import CHAT_TEMPLATE, TinyModelShape, write_tiny_model
 from tests.engine.turns import cell_bytes
 
 pytestmark = pytest.mark.local_engine
 
-WIDE_HEADS = Shape(head=64)
+WIDE_HEADS = TinyModelShape(head=64)
 #: More tokens than a step has, so that they are computed in several.
 TOKENS = [20 + number % 200 for number in range(100)]
 
 
 @contextmanager
-def loaded(folder: Path, shape: Shape | None = None, **options: Any) -> Iterator[LoadedModel]:  # noqa: ANN401 - fields of ModelFile
+def loaded(folder: Path, shape: TinyModelShape | None = None, **options: Any) -> Iterator[LoadedModel]:  # noqa: ANN401 - fields of ModelFile
     file = folder / "tiny.gguf"
     write_tiny_model(file, shape)
     model = LoadedModel(ModelFile(file, context=512, threads=1, kv_bytes=1, slots=8, **options))
@@ -51,8 +51,8 @@ def answer(model: LoadedModel, slot: int, length: int) -> list[int]:
     return said
 
 
-@pytest.mark.parametrize("shape", [Shape(), WIDE_HEADS])
-def test_a_token_takes_what_is_reckoned(tmp_path: Path, shape: Shape) -> None:
+@pytest.mark.parametrize("shape", [TinyModelShape(), WIDE_HEADS])
+def test_a_token_takes_what_is_reckoned(tmp_path: Path, shape: TinyModelShape) -> None:
     """Also where heads are not the usual part of the width, as in Gemma and Qwen; a few bytes say which token it is."""
     with loaded(tmp_path, shape) as model:
         read(model, 0, TOKENS)

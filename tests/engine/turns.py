@@ -22,7 +22,7 @@ from segue.protocol.requests import Settings
 from segue.protocol.responses import encode_echo
 from segue.protocol.turns import Finished, TurnStream
 from segue.testing.protocol_checker import StreamChecker, parse_json
-from segue.testing.tiny_model import Shape, write_tiny_model
+from segue.testing.tiny_model import TinyModelShape, write_tiny_model
 from segue.upstreams.interface import Batch, UpstreamRequest
 
 _numbers = count(1)
@@ -142,7 +142,7 @@ async def loaded(file: ModelFile) -> AsyncIterator[LocalUpstream]:
 
 
 @asynccontextmanager
-async def tiny(shape: Shape | None = None, **options: Any) -> AsyncIterator[LocalUpstream]:  # noqa: ANN401 - fields of ModelFile
+async def tiny(shape: TinyModelShape | None = None, **options: Any) -> AsyncIterator[LocalUpstream]:  # noqa: ANN401 - fields of ModelFile
     """The tiny model around a block, by default with a small context and one thread."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / "tiny.gguf"
@@ -152,7 +152,7 @@ async def tiny(shape: Shape | None = None, **options: Any) -> AsyncIterator[Loca
             yield upstream
 
 
-def cell_bytes(shape: Shape | None = None) -> int:
+def cell_bytes(shape: TinyModelShape | None = None) -> int:
     """What a token takes in the KV cache."""
-    shape = shape or Shape()
+    shape = shape or TinyModelShape()
     return 4 * shape.layers * shape.kv_heads * shape.head_width

@@ -15,7 +15,7 @@ import pytest
 
 from segue.config import KeyConfig, UpstreamConfig
 from segue.testing.protocol_checker import check_error, check_sse, parse_json
-from segue.testing.replies import Asked, make_reply
+from segue.testing.replies import ReplyContext, make_reply
 from tests.faults.clients import begin_post, http, opened, output_text, reset
 from tests.integration.gateway import key
 from tests.integration.providers import Api, Turn, calls, gateway, says
@@ -28,7 +28,7 @@ HELLO = "Hello there."
 
 def stream_of(api: Api, output: Turn) -> bytes:
     request = {"model": "m", "stream_options": {"include_usage": True}}
-    asked = Asked(request=request, identity="made_1", created_at=1_790_000_000, seed="1")
+    asked = ReplyContext(request=request, identity="made_1", created_at=1_790_000_000, seed="1")
     return b"".join(make_reply(api, output, asked).events)
 
 

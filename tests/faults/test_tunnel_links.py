@@ -10,8 +10,8 @@ import pytest
 
 from segue.http.heads import Line
 from segue.sidecar import connector, session
-from segue.testing.link import Link, Profile
-from segue.testing.provider import Answer, Request
+from segue.testing.link import EmulatedLink, LinkProfile
+from segue.testing.provider import Answer, ReceivedRequest
 from segue.tunnel import link as tunnel_link
 from tests.faults.tunnels import body_of, is_whole, status_of, tunnelled
 from tests.sidecar.sidecars import Running, post
@@ -28,7 +28,7 @@ PIECES = tuple(b'data: {"delta":"%d %b"}\n\n' % (number, noise(number, number).h
 REPLY = b"".join(PIECES)
 
 
-def stream(_: Request) -> Answer:
+def stream(_: ReceivedRequest) -> Answer:
     return Answer(lines=SSE, pieces=PIECES)
 
 
@@ -86,7 +86,7 @@ async def test_a_cut_every_few_kilobytes_is_many_pauses() -> None:
         assert (await way.sidecar.stats())["resumes"] > 3
 
 
-async def _cut_again_and_again(link: Link) -> None:
+async def _cut_again_and_again(link: EmulatedLink) -> None:
     while True:
         await link.cut_after(up_bytes=6000).wait()
 
@@ -118,7 +118,7 @@ async def test_a_corrupted_byte_downwards_never_reaches_the_agent(at: int) -> No
 async def test_a_megabyte_over_a_thin_link_needs_no_second_connection() -> None:
     """It takes most of a minute, in which nothing but progress tells that the link is alive."""
     body = noise(1_000_000)
-    async with tunnelled(stream, profile=Profile(rtt_s=0.1, up_bytes_s=20_000, down_bytes_s=20_000)) as way:
+    async with tunnelled(stream, profile=LinkProfile(rtt_s=0.1, up_bytes_s=20_000, down_bytes_s=20_000)) as way:
         async with asyncio.timeout(100):
             response = await way.sidecar.post(body, target="/v1/messages")
         assert body_of(response) == REPLY
@@ -151,7 +151,7 @@ async def test_a_socket_that_takes_nothing_any_more_is_given_up(monkeypatch: pyt
 async def test_an_agent_that_asks_again_while_the_link_is_down_is_not_paid_for_twice() -> None:
     gate = asyncio.Event()
 
-    def script(_: Request) -> Answer:
+    def script(_: ReceivedRequest) -> Answer:
         return Answer(lines=SSE, pieces=(b"data: 1\n\n", b"data: 2\n\n"), gates={1: gate})
 
     async with tunnelled(script) as way:
@@ -180,7 +180,7 @@ async def _until_away(sidecar: Running) -> None:
 async def test_another_key_does_not_attach_to_a_parked_exchange() -> None:
     gate = asyncio.Event()
 
-    def script(_: Request) -> Answer:
+    def script(_: ReceivedRequest) -> Answer:
         return Answer(lines=SSE, pieces=(b"data: 1\n\n", b"data: 2\n\n"), gates={1: gate})
 
     async with tunnelled(script) as way:
@@ -203,7 +203,7 @@ async def test_another_key_does_not_attach_to_a_parked_exchange() -> None:
 async def test_an_agent_that_hangs_up_closes_the_request_at_the_provider() -> None:
     hanging = asyncio.Event()
 
-    def script(_: Request) -> Answer:
+    def script(_: ReceivedRequest) -> Answer:
         return Answer(lines=SSE, pieces=(b"data: 1\n\n", b"data: 2\n\n"), gates={1: hanging})
 
     async with tunnelled(script) as way:
@@ -235,7 +235,7 @@ async def test_a_reply_cut_by_the_provider_is_cut_for_the_agent() -> None:
 async def test_one_slow_agent_stalls_only_itself() -> None:
     big = noise(6_000_000)
 
-    def script(request: Request) -> Answer:
+    def script(request: ReceivedRequest) -> Answer:
         return Answer(pieces=(big,)) if request.body == b"big" else stream(request)
 
     async with tunnelled(script) as way:
@@ -249,7 +249,7 @@ async def test_one_slow_agent_stalls_only_itself() -> None:
 
 
 async def test_a_hundred_exchanges_at_once_are_each_their_own() -> None:
-    def script(request: Request) -> Answer:
+    def script(request: ReceivedRequest) -> Answer:
         assert request.body is not None
         return Answer(lines=SSE, pieces=(b"data: ", request.body[-4:], b"\n\n"))
 
@@ -261,7 +261,7 @@ async def test_a_hundred_exchanges_at_once_are_each_their_own() -> None:
 
 
 async def test_two_agents_at_once_with_cuts_get_what_is_theirs() -> None:
-    def script(request: Request) -> Answer:
+    def script(request: ReceivedRequest) -> Answer:
         assert request.body is not None
         return Answer(lines=SSE, pieces=(b"data: ", request.body[-5:], b"\n\n"))
 

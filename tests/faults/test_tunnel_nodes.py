@@ -15,8 +15,8 @@ import pytest
 from segue.http.heads import Line
 from segue.sidecar.app import Settings
 from segue.sidecar.session import Patience
-from segue.testing.link import Link, linked
-from segue.testing.provider import Answer, Provider, Request, Script, provided
+from segue.testing.link import EmulatedLink, linked
+from segue.testing.provider import Answer, ReceivedRequest, Script, ScriptedProvider, provided
 from tests.faults.gateways import Process, serving
 from tests.faults.tunnels import PATIENT, body_of, is_whole, status_of, tunnelled
 from tests.sidecar.sidecars import Running, post
@@ -27,7 +27,7 @@ BODY = json.dumps({"messages": [{"role": "user", "content": "why? " * 400}]}).en
 NEXT = BODY[:-2] + b', {"role": "user", "content": "and then?"}]}'
 
 
-def at_once(_: Request) -> Answer:
+def at_once(_: ReceivedRequest) -> Answer:
     return Answer(lines=SSE, pieces=(b"data: 1\n\n", b"data: 2\n\n"))
 
 
@@ -80,7 +80,7 @@ async def test_a_restart_after_the_forward_and_before_the_head_is_told_and_nothi
 async def test_a_restart_within_the_reply_cuts_it_for_the_agent_too() -> None:
     hanging = asyncio.Event()
 
-    def script(_: Request) -> Answer:
+    def script(_: ReceivedRequest) -> Answer:
         return Answer(lines=SSE, pieces=(b"data: 1\n\n", b"data: 2\n\n"), gates={1: hanging})
 
     async with tunnelled(script) as way:
@@ -98,7 +98,7 @@ async def test_a_restart_within_the_reply_cuts_it_for_the_agent_too() -> None:
 async def test_a_drain_moves_new_requests_to_the_next_gateway_and_lets_old_ones_end() -> None:
     gate = asyncio.Event()
 
-    def script(request: Request) -> Answer:
+    def script(request: ReceivedRequest) -> Answer:
         return Answer(
             lines=SSE, pieces=(b"data: 1\n\n", b"data: 2\n\n"), gates={1: gate} if request.number == 0 else {}
         )
@@ -177,7 +177,7 @@ async def test_bases_that_a_new_gateway_does_not_have_cost_one_full_send(tmp_pat
 
 
 @asynccontextmanager
-async def killable(script: Script, folder: Path) -> AsyncIterator[tuple[Process, Provider]]:
+async def killable(script: Script, folder: Path) -> AsyncIterator[tuple[Process, ScriptedProvider]]:
     """`segue serve` as a process, leading to a provider."""
     async with provided(script) as provider:
         config = folder / "segue.toml"
@@ -207,7 +207,7 @@ async def test_kill_before_the_forward_is_told_since_nobody_can_know(tmp_path: P
         assert (provider.requests, way.bodies) == ([], [])
 
 
-async def _until_sent(link: Link) -> None:
+async def _until_sent(link: EmulatedLink) -> None:
     before = link.sent_up_bytes
     while link.sent_up_bytes == before:  # noqa: ASYNC110 - nothing tells of it
         await asyncio.sleep(0.005)
@@ -217,7 +217,7 @@ async def _until_sent(link: Link) -> None:
 async def test_kill_during_the_forward_leaves_one_request_and_no_second(begun: bool, tmp_path: Path) -> None:
     hanging = asyncio.Event()
 
-    def script(_: Request) -> Answer:
+    def script(_: ReceivedRequest) -> Answer:
         if not begun:
             return Answer(before=hanging)
         return Answer(lines=SSE, pieces=(b"data: 1\n\n", b"data: 2\n\n"), gates={1: hanging})

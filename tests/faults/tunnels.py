@@ -15,8 +15,8 @@ from segue.config import Config, RouteConfig, ServerConfig, TunnelConfig
 from segue.gateway.app import Gateway
 from segue.sidecar.app import Settings
 from segue.sidecar.session import Patience
-from segue.testing.link import Link, Profile, linked
-from segue.testing.provider import MessageScript, Provider, Script, provided
+from segue.testing.link import EmulatedLink, LinkProfile, linked
+from segue.testing.provider import MessageScript, Script, ScriptedProvider, provided
 from segue.upstreams.router import Router, Rule
 from segue.upstreams.scripted import MODEL, ScriptedUpstream
 from tests.sidecar.agents import RawAgent
@@ -54,7 +54,7 @@ class Node:
 class Way:
     """All of it while it runs."""
 
-    def __init__(self, provider: Provider, node: Node, link: Link, sidecar: Running) -> None:
+    def __init__(self, provider: ScriptedProvider, node: Node, link: EmulatedLink, sidecar: Running) -> None:
         self.provider = provider
         self.node = node
         self.link = link
@@ -80,7 +80,7 @@ async def tunnelled(
     script: Script,
     *,
     message_script: MessageScript | None = None,
-    profile: Profile | None = None,
+    profile: LinkProfile | None = None,
     settings: Settings = PATIENT,
     cache: Path | None = None,
     tunnel: TunnelConfig | None = None,
@@ -92,7 +92,7 @@ async def tunnelled(
         node = Node(Config(tunnel=TunnelConfig() if tunnel is None else tunnel, route=route))
         await node.start()
         stack.push_async_callback(node.stop)
-        link = await stack.enter_async_context(linked("127.0.0.1", node.port, profile or Profile()))
+        link = await stack.enter_async_context(linked("127.0.0.1", node.port, profile or LinkProfile()))
         sidecar = await stack.enter_async_context(
             sidecar_running(f"ws://{link.host}:{link.port}", settings=replace(settings, cache=cache))
         )

@@ -15,7 +15,7 @@ import msgspec
 
 from segue.config import Config, KeyConfig, ServerConfig, UpstreamConfig
 from segue.gateway.app import serving
-from segue.testing.replies import Asked, make_reply
+from segue.testing.replies import ReplyContext, make_reply
 from segue.testing.response_schemas import Json
 from tests.upstreams.provider import Exchange, providing
 
@@ -57,7 +57,9 @@ class ModelServer:
         output = turn(body) if callable(turn) else turn
         number = len(self.asked)
         head = {name: value for name, value in body.items() if name not in {"messages", "input"}}  # it may be long
-        asked = Asked(request=head, identity=f"made_{number}", created_at=1_790_000_000, seed=f"{self.api}{number}")
+        asked = ReplyContext(
+            request=head, identity=f"made_{number}", created_at=1_790_000_000, seed=f"{self.api}{number}"
+        )
         stream = b"".join(make_reply(self.api, output, asked).events)
         await exchange.head()
         cut = random.Random(number).randint(1, len(stream) - 1)

@@ -24,17 +24,17 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from segue.http.heads import Line, end_to_end
-from segue.testing.link import Link
+from segue.testing.link import EmulatedLink
 from segue.testing.provider import (
     ACCEPTED,
     Answer,
-    Request,
+    ReceivedRequest,
     Script,
     SocketAnswer,
     SocketMessage,
     answer_with,
 )
-from segue.testing.replies import Api, Asked, Reply, make_reply
+from segue.testing.replies import Api, ProviderReply, ReplyContext, make_reply
 from tests.faults.tunnels import Way, tunnelled
 
 TURNS = 7
@@ -46,27 +46,29 @@ CUTS: tuple[tuple[int | None, int | None], ...] = ((None, 700), (90, None), (Non
 Run = Callable[[str], Coroutine[None, None, str]]
 
 
-def replies(api: Api, outputs: list[Any]) -> list[Reply]:
+def replies(api: Api, outputs: list[Any]) -> list[ProviderReply]:
     return [
-        make_reply(api, output, Asked(request={"model": "m"}, identity=f"id{turn}", created_at=1, seed=f"{turn}"))
+        make_reply(
+            api, output, ReplyContext(request={"model": "m"}, identity=f"id{turn}", created_at=1, seed=f"{turn}")
+        )
         for turn, output in enumerate(outputs)
     ]
 
 
-def again_and_again(said: list[Reply], *, streamed: bool) -> Script:
+def again_and_again(said: list[ProviderReply], *, streamed: bool) -> Script:
     """Answer every run alike: the first request of each with the first reply, and so on."""
 
-    def script(request: Request) -> Answer:
+    def script(request: ReceivedRequest) -> Answer:
         return answer_with(said[request.number % len(said)], streamed=streamed)
 
     return script
 
 
-def end_to_end_of(request: Request) -> tuple[bytes, bytes, tuple[Line, ...], bytes | None]:
+def end_to_end_of(request: ReceivedRequest) -> tuple[bytes, bytes, tuple[Line, ...], bytes | None]:
     return request.method, request.target, end_to_end(request.lines), request.body
 
 
-async def five_cuts(link: Link) -> None:
+async def five_cuts(link: EmulatedLink) -> None:
     for up_bytes, down_bytes in CUTS:
         await link.cut_after(up_bytes=up_bytes, down_bytes=down_bytes).wait()
 
@@ -218,7 +220,7 @@ async def test_openai_agents_finishes_a_streamed_run_over_five_cuts() -> None:
 # --- over a WebSocket ------------------------------------------------------------------------------------------------
 
 
-def in_turn(said: list[Reply]) -> Callable[[SocketMessage], SocketAnswer]:
+def in_turn(said: list[ProviderReply]) -> Callable[[SocketMessage], SocketAnswer]:
     def script(message: SocketMessage) -> SocketAnswer:
         return SocketAnswer(messages=said[message.number % len(said)].messages)
 

@@ -12,12 +12,12 @@ from websockets.asyncio.client import connect
 from segue.config import Config, RouteConfig, ServerConfig
 from segue.gateway.app import serving
 from segue.http.heads import Line
-from segue.testing.link import Link, linked
+from segue.testing.link import EmulatedLink, linked
 from segue.testing.provider import (
     Answer,
     MessageScript,
-    Provider,
     Script,
+    ScriptedProvider,
     SocketAnswer,
     SocketMessage,
     gzipped,
@@ -33,7 +33,7 @@ EVENTS = Line(b"Content-Type", b"text/event-stream")
 @asynccontextmanager
 async def the_whole_way(
     script: Script, messages: MessageScript | None = None
-) -> AsyncIterator[tuple[Provider, Link, Running]]:
+) -> AsyncIterator[tuple[ScriptedProvider, EmulatedLink, Running]]:
     async with provided(script, messages) as provider:
         routes = [RouteConfig(mount="/anthropic", target=provider.url), RouteConfig(mount="/own", target="self")]
         config = Config(server=ServerConfig(port=0, store="memory:"), route=routes)

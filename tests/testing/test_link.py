@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from segue.cli.loop import run
-from segue.testing.link import PLAIN, Link, Outage, Profile, linked
+from segue.testing.link import PLAIN, EmulatedLink, LinkProfile, Outage, linked
 
-THIN = Profile(rtt_s=0.02, up_bytes_s=2e6, down_bytes_s=2e6, slow_start=True)
+THIN = LinkProfile(rtt_s=0.02, up_bytes_s=2e6, down_bytes_s=2e6, slow_start=True)
 
 
 class Peer:
@@ -49,8 +49,8 @@ class Server:
 
 @asynccontextmanager
 async def linked_server(
-    profile: Profile = PLAIN, *, echoes: bool = True, hello: bytes = b""
-) -> AsyncIterator[tuple[Link, Server]]:
+    profile: LinkProfile = PLAIN, *, echoes: bool = True, hello: bytes = b""
+) -> AsyncIterator[tuple[EmulatedLink, Server]]:
     ours = Server(echoes=echoes, hello=hello)
     server = await asyncio.start_server(ours.handle, "127.0.0.1", 0)
     ours.port = server.sockets[0].getsockname()[1]
@@ -237,7 +237,7 @@ async def test_corrupts_one_byte() -> None:
 
 @on_both_loops
 async def test_nothing_moves_in_a_scheduled_outage() -> None:
-    async with linked_server(Profile(outages=(Outage(0.0, 0.2),))) as (link, _):
+    async with linked_server(LinkProfile(outages=(Outage(0.0, 0.2),))) as (link, _):
         began = asyncio.get_running_loop().time()
         reader, writer = await asyncio.open_connection(link.host, link.port)
         writer.write(b"x")

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.testing.pacing import INITIAL_WINDOW_BYTES, SEGMENT_BYTES, Arrival, Outage, Pacer, Profile, What
+from segue.testing.pacing import INITIAL_WINDOW_BYTES, SEGMENT_BYTES, Arrival, ArrivalKind, LinkProfile, Outage, Pacer
 
 
-def make_pacer(profile: Profile, rate: float | None = None) -> Pacer:
+def make_pacer(profile: LinkProfile, rate: float | None = None) -> Pacer:
     """A pacer with connection 1 open and its handshake done."""
     pacer = Pacer(profile, rate, "up", 0.0)
     pacer.open(1, -10.0)
@@ -27,7 +27,7 @@ def run(pacer: Pacer, until: float = 1e9) -> list[tuple[float, Arrival]]:
     return arrived
 
 
-def at(seconds: float, what: What = "bytes", size: int = 0) -> tuple[float, Arrival]:
+def at(seconds: float, what: ArrivalKind = "bytes", size: int = 0) -> tuple[float, Arrival]:
     return round(seconds, 9), Arrival(1, what, size)
 
 
@@ -36,7 +36,7 @@ def sizes(arrived: list[tuple[float, Arrival]], flow: int = 1) -> int:
 
 
 def test_a_wire_passes_everything_at_once() -> None:
-    pacer = Pacer(Profile(), None, "up", 0.0)
+    pacer = Pacer(LinkProfile(), None, "up", 0.0)
     pacer.open(1, 5.0)
     pacer.send(1, 100_000, 5.0)
     pacer.end(1, 5.0)
@@ -46,7 +46,7 @@ def test_a_wire_passes_everything_at_once() -> None:
 
 
 def test_bytes_take_half_a_round_trip() -> None:
-    pacer = make_pacer(Profile(rtt_s=0.5))
+    pacer = make_pacer(LinkProfile(rtt_s=0.5))
     pacer.send(1, 10, 1.0)
     assert pacer.arrived(1.24) == []
     assert pacer.next_at() == 1.25
@@ -55,14 +55,14 @@ def test_bytes_take_half_a_round_trip() -> None:
 
 @pytest.mark.parametrize(("round_trips", "opened_at"), [(0.0, 0.0), (1.0, 0.4), (2.0, 0.8)])
 def test_a_connection_opens_after_its_handshake_and_bytes_wait_for_it(round_trips: float, opened_at: float) -> None:
-    pacer = Pacer(Profile(rtt_s=0.4, setup_rtts=round_trips), None, "up", 0.0)
+    pacer = Pacer(LinkProfile(rtt_s=0.4, setup_rtts=round_trips), None, "up", 0.0)
     pacer.open(1, 0.0)
     pacer.send(1, 10, 0.0)
     assert run(pacer) == [at(opened_at, "open"), at(opened_at + 0.2, size=10)]
 
 
 def test_the_rate_limits() -> None:
-    pacer = make_pacer(Profile(rtt_s=0.1, up_bytes_s=20_000), 20_000)
+    pacer = make_pacer(LinkProfile(rtt_s=0.1, up_bytes_s=20_000), 20_000)
     pacer.send(1, 1_000_000, 0.0)
     arrived = run(pacer)
     assert sizes(arrived) == 1_000_000
@@ -70,7 +70,7 @@ def test_the_rate_limits() -> None:
 
 
 def test_what_does_not_fit_the_buffer_waits_at_the_sender() -> None:
-    pacer = make_pacer(Profile(up_bytes_s=10_000, buffer_bytes=14_600), 10_000)
+    pacer = make_pacer(LinkProfile(up_bytes_s=10_000, buffer_bytes=14_600), 10_000)
     pacer.send(1, 146_000, 0.0)
     assert pacer.unsent(1) == 146_000 - 14_600
     pacer.arrived(1.46)
@@ -78,7 +78,7 @@ def test_what_does_not_fit_the_buffer_waits_at_the_sender() -> None:
 
 
 def test_a_small_write_overtakes_a_large_one_of_another_connection() -> None:
-    pacer = make_pacer(Profile(up_bytes_s=20_000, buffer_bytes=4 * SEGMENT_BYTES), 20_000)
+    pacer = make_pacer(LinkProfile(up_bytes_s=20_000, buffer_bytes=4 * SEGMENT_BYTES), 20_000)
     pacer.open(2, 0.0)
     pacer.send(1, 1_000_000, 0.0)
     pacer.send(2, 10, 0.0)
@@ -88,7 +88,7 @@ def test_a_small_write_overtakes_a_large_one_of_another_connection() -> None:
 
 
 def test_slow_start_doubles_per_round_trip() -> None:
-    pacer = make_pacer(Profile(rtt_s=1.0, slow_start=True))
+    pacer = make_pacer(LinkProfile(rtt_s=1.0, slow_start=True))
     pacer.send(1, 7 * INITIAL_WINDOW_BYTES, 0.0)
     arrived = run(pacer)
     per_trip = [sizes([one for one in arrived if one[0] == at]) for at in (0.5, 1.5, 2.5)]
@@ -103,20 +103,20 @@ def test_slow_start_begins_again_after_idling() -> None:
             last = next_at if pacer.arrived(next_at) else last
         return last - at
 
-    pacer = make_pacer(Profile(rtt_s=0.3, slow_start=True))
+    pacer = make_pacer(LinkProfile(rtt_s=0.3, slow_start=True))
     assert time_to_send(0.0) == pytest.approx(0.45)
     assert time_to_send(0.61) == pytest.approx(0.15)
     assert time_to_send(10.0) == pytest.approx(0.45)
 
 
 def test_the_window_bounds_what_is_unacknowledged() -> None:
-    pacer = make_pacer(Profile(rtt_s=1.0, window_bytes=1000))
+    pacer = make_pacer(LinkProfile(rtt_s=1.0, window_bytes=1000))
     pacer.send(1, 2400, 0.0)
     assert [(at, one.size) for at, one in run(pacer)] == [(0.5, 1000), (1.5, 1000), (2.5, 400)]
 
 
 def test_a_lost_segment_is_late_and_nothing_overtakes_it() -> None:
-    profile = Profile(rtt_s=0.1, loss=0.05, seed=3)
+    profile = LinkProfile(rtt_s=0.1, loss=0.05, seed=3)
     pacer = make_pacer(profile)
     pacer.send(1, 100 * SEGMENT_BYTES, 0.0)
     times = [at for at, _ in run(pacer)]
@@ -126,14 +126,14 @@ def test_a_lost_segment_is_late_and_nothing_overtakes_it() -> None:
 
 
 def test_a_lost_last_segment_waits_for_the_timeout() -> None:
-    pacer = make_pacer(Profile(rtt_s=0.1, loss=1.0))
+    pacer = make_pacer(LinkProfile(rtt_s=0.1, loss=1.0))
     pacer.send(1, 10, 0.0)
     assert run(pacer) == [at(0.25, size=10)]
 
 
 def test_losses_are_those_of_the_seed() -> None:
     def times(seed: int) -> list[float]:
-        pacer = make_pacer(Profile(rtt_s=0.1, loss=0.1, up_bytes_s=1e5, slow_start=True, seed=seed), 1e5)
+        pacer = make_pacer(LinkProfile(rtt_s=0.1, loss=0.1, up_bytes_s=1e5, slow_start=True, seed=seed), 1e5)
         pacer.send(1, 200_000, 0.0)
         return [at for at, _ in run(pacer)]
 
@@ -142,7 +142,7 @@ def test_losses_are_those_of_the_seed() -> None:
 
 
 def test_nothing_moves_in_an_outage() -> None:
-    pacer = make_pacer(Profile(rtt_s=0.2, up_bytes_s=4000, outages=(Outage(1.0, 5.0),)), 4000)
+    pacer = make_pacer(LinkProfile(rtt_s=0.2, up_bytes_s=4000, outages=(Outage(1.0, 5.0),)), 4000)
     pacer.send(1, 10_000, 0.0)
     arrived = run(pacer)
     assert not [at for at, _ in arrived if 1.0 <= at < 6.0]
@@ -153,7 +153,7 @@ def test_nothing_moves_in_an_outage() -> None:
 
 
 def test_nothing_moves_while_stopped_and_all_goes_on_after_it() -> None:
-    pacer = make_pacer(Profile(rtt_s=0.2))
+    pacer = make_pacer(LinkProfile(rtt_s=0.2))
     pacer.send(1, 10, 0.0)
     pacer.stop()
     pacer.send(1, 20, 0.0)
@@ -165,7 +165,7 @@ def test_nothing_moves_while_stopped_and_all_goes_on_after_it() -> None:
 
 
 def test_a_held_connection_takes_nothing_and_fills_its_window() -> None:
-    pacer = make_pacer(Profile(window_bytes=1000))
+    pacer = make_pacer(LinkProfile(window_bytes=1000))
     pacer.hold(1)
     pacer.send(1, 5000, 0.0)
     pacer.end(1, 0.0)
@@ -178,7 +178,7 @@ def test_a_held_connection_takes_nothing_and_fills_its_window() -> None:
 
 
 def test_a_dropped_connection_says_nothing_more() -> None:
-    pacer = make_pacer(Profile(rtt_s=0.2, up_bytes_s=10_000), 10_000)
+    pacer = make_pacer(LinkProfile(rtt_s=0.2, up_bytes_s=10_000), 10_000)
     pacer.send(1, 100_000, 0.0)
     pacer.drop(1)
     assert run(pacer) == []
@@ -186,7 +186,7 @@ def test_a_dropped_connection_says_nothing_more() -> None:
 
 
 profiles = st.builds(
-    Profile,
+    LinkProfile,
     rtt_s=st.sampled_from([0.0, 0.05, 0.6]),
     up_bytes_s=st.sampled_from([None, 5_000.0, 1e6]),
     buffer_bytes=st.integers(1, 100_000),
@@ -203,7 +203,7 @@ profiles = st.builds(
 
 @settings(max_examples=200)
 @given(profiles, st.lists(st.tuples(st.integers(1, 3), st.integers(1, 30_000), st.floats(0, 3)), max_size=12))
-def test_everything_arrives_once_in_order_and_ends(profile: Profile, writes: list[tuple[int, int, float]]) -> None:
+def test_everything_arrives_once_in_order_and_ends(profile: LinkProfile, writes: list[tuple[int, int, float]]) -> None:
     pacer = Pacer(profile, profile.up_bytes_s, "up", 0.0)
     for flow in (1, 2, 3):
         pacer.open(flow, 0.0)

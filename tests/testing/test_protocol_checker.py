@@ -11,9 +11,9 @@ import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # the package ships no types
 
 from segue.testing.protocol_checker import (
+    ProtocolViolation,
     SocketChecker,
     StreamChecker,
-    Violation,
     check_error,
     check_event,
     check_response,
@@ -205,9 +205,9 @@ def test_no_event_can_be_lost_or_repeated(name: str) -> None:
     frames = GOOD[name]
     for place, frame in enumerate(frames):
         if frame["type"] != "response.queued":  # which may be left out
-            with pytest.raises(Violation):
+            with pytest.raises(ProtocolViolation):
                 run(numbered(frames[:place] + frames[place + 1 :]))
-        with pytest.raises(Violation):
+        with pytest.raises(ProtocolViolation):
             run(numbered([*frames[: place + 1], *frames[place:]]))
 
 
@@ -219,14 +219,14 @@ def test_no_two_events_of_an_item_can_change_places(name: str) -> None:
             continue  # items may overlap
         if "annotation" in two or ("summary_index" in one and "content_index" in two):
             continue  # a note may come before the rest of its text, a thought before its summary
-        with pytest.raises(Violation):
+        with pytest.raises(ProtocolViolation):
             run(numbered([*frames[:place], two, one, *frames[place + 2 :]]))
 
 
 @pytest.mark.parametrize("name", GOOD)
 def test_no_stream_passes_when_it_is_cut_short(name: str) -> None:
     for length in range(len(GOOD[name])):
-        with pytest.raises(Violation, match="without a terminal event"):
+        with pytest.raises(ProtocolViolation, match="without a terminal event"):
             run(GOOD[name][:length])
 
 
@@ -314,7 +314,7 @@ def changed(frames: Frames, place: int, path: str, value: object) -> Frames:
 def test_each_broken_rule_is_reported(name: str) -> None:
     place, path, value, complaint = MUTATIONS[name]
     frames = changed(stream(*message(0), *call(1)), place, path, value)
-    with pytest.raises(Violation) as caught:
+    with pytest.raises(ProtocolViolation) as caught:
         run(frames)
     assert complaint in str(caught.value)
 
@@ -353,7 +353,7 @@ OTHERS: dict[str, tuple[Frames, str]] = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_each_broken_order_is_reported(name: str) -> None:
     frames, complaint = OTHERS[name]
-    with pytest.raises(Violation) as caught:
+    with pytest.raises(ProtocolViolation) as caught:
         run(frames)
     assert complaint in str(caught.value)
 
@@ -362,18 +362,18 @@ def test_a_swallowed_violation_comes_back_at_the_end() -> None:
     checker, socket = StreamChecker("websocket"), SocketChecker()
     frames = stream()
     for feed in (checker.feed, socket.feed):
-        with pytest.raises(Violation):
+        with pytest.raises(ProtocolViolation):
             feed(frames[1])
         for frame in frames:
             feed(frame)
     for finish in (checker.finish, socket.finish):
-        with pytest.raises(Violation, match="is 1, expected 0"):
+        with pytest.raises(ProtocolViolation, match="is 1, expected 0"):
             finish()
 
 
 def test_violation_names_event_path_and_reason() -> None:
     frame = changed(stream(), 0, "response.tools", [{"type": "function", "name": 1}])[0]
-    with pytest.raises(Violation) as caught:
+    with pytest.raises(ProtocolViolation) as caught:
         check_event(frame, transport="sse")
     found = caught.value
     assert (found.event, found.path) == ("response.created", "response.tools[0]")
@@ -392,19 +392,19 @@ def test_the_document_is_the_one_the_rules_were_written_for() -> None:
 def test_a_response_has_every_key_and_null_only_where_allowed(key: str) -> None:
     good = response("completed")
     check_response(good)
-    with pytest.raises(Violation, match=f"lacks {key}"):
+    with pytest.raises(ProtocolViolation, match=f"lacks {key}"):
         check_response({name: value for name, value in good.items() if name != key})
     if key in NULLABLE or key == "metadata":
         check_response(good | {key: None})
     else:
-        with pytest.raises(Violation):
+        with pytest.raises(ProtocolViolation):
             check_response(good | {key: None})
 
 
 def test_structured_output_is_echoed_whole() -> None:
     shape = {"type": "json_schema", "name": "n", "description": None, "schema": {"type": "object"}, "strict": True}
     check_response(response(text={"format": shape}))
-    with pytest.raises(Violation, match="strict"):
+    with pytest.raises(ProtocolViolation, match="strict"):
         check_response(response(text={"format": shape | {"strict": None}}))
 
 
@@ -422,7 +422,7 @@ def test_structured_output_is_echoed_whole() -> None:
     ],
 )
 def test_error_events_have_the_form_of_their_transport(transport: Transport, frame: Json) -> None:
-    with pytest.raises(Violation):
+    with pytest.raises(ProtocolViolation):
         check_event(frame, transport=transport)
 
 
@@ -435,7 +435,7 @@ def test_error_bodies() -> None:
     bad += [{"error": error | {key: value}} for key in error for value in ("", " ", 4)]
     bad += [{"error": error | {key: None}} for key in ("message", "type")]
     for body in bad:
-        with pytest.raises(Violation):
+        with pytest.raises(ProtocolViolation):
             check_error(body)
 
 
@@ -450,7 +450,7 @@ def test_error_bodies() -> None:
     ],
 )
 def test_json_is_strict(text: str, complaint: str) -> None:
-    with pytest.raises(Violation, match=complaint):
+    with pytest.raises(ProtocolViolation, match=complaint):
         parse_json(text)
 
 
@@ -478,7 +478,7 @@ def test_sse_blocks() -> None:
     ],
 )
 def test_sse_form_is_strict(change: Callable[[bytes], bytes], complaint: str) -> None:
-    with pytest.raises(Violation, match=complaint):
+    with pytest.raises(ProtocolViolation, match=complaint):
         check_sse(change(sse(stream())))
 
 
@@ -522,7 +522,7 @@ def test_lanes_are_checked_each_for_itself() -> None:
     ],
 )
 def test_a_socket_with_a_bad_turn_is_reported(frames: Frames, complaint: str) -> None:
-    with pytest.raises(Violation, match=complaint):
+    with pytest.raises(ProtocolViolation, match=complaint):
         feed_socket(SocketChecker(lanes=["a"]), frames)
 
 
@@ -567,7 +567,7 @@ def mutants(value: object) -> Iterator[object]:
 def passes(frame: Json) -> bool:
     try:
         check_event(frame, transport="sse")
-    except Violation:
+    except ProtocolViolation:
         return False
     return True
 

@@ -15,8 +15,8 @@ from segue.cli.loop import run
 from segue.testing.provider import (
     ACCEPTED,
     Answer,
-    Provider,
-    Request,
+    ReceivedRequest,
+    ScriptedProvider,
     SocketAnswer,
     SocketMessage,
     UnexpectedError,
@@ -63,7 +63,7 @@ async def read_to_reset(reader: asyncio.StreamReader) -> bytes:
     raise AssertionError("it ended in order")
 
 
-def ok(_: Request) -> Answer:
+def ok(_: ReceivedRequest) -> Answer:
     return Answer(pieces=(b"one", b"two", b"three"))
 
 
@@ -99,7 +99,7 @@ async def test_keeps_the_chunks_of_a_request() -> None:
         writer.close()
 
 
-async def session_through(provider: Provider) -> None:
+async def session_through(provider: ScriptedProvider) -> None:
     reader, writer = await asyncio.open_connection(provider.host, provider.port)
     for turn in CODEX.turns:
         writer.write(request_bytes(turn))

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from segue.bench.workloads.clients import Kind
+from segue.bench.workloads.clients import AgentKind
 from segue.bench.workloads.sessions import KINDS, make_session
 from segue.testing.recorded_session import RecordedSession
-from segue.testing.replies import Api, Asked, make_reply, pieces
+from segue.testing.replies import Api, ReplyContext, make_reply, pieces
 
 TEXT = "Grüße: the tests pass now.\n"
 ARGUMENTS = {"path": "/src/a.py", "text": 'say "ja"'}
@@ -60,7 +60,7 @@ OUTPUTS: dict[Api, Any] = {
 
 
 def events_of(api: Api) -> tuple[list[Any], Any]:
-    asked = Asked(request={"model": "m", "tools": []}, identity="id_1", created_at=7, seed="x")
+    asked = ReplyContext(request={"model": "m", "tools": []}, identity="id_1", created_at=7, seed="x")
     reply = make_reply(api, OUTPUTS[api], asked)
     assert all(event.endswith((b"\n\n", b"\r\n\r\n")) for event in reply.events)
     data = [json.loads(message) for message in reply.messages if message != b"[DONE]"]
@@ -118,7 +118,7 @@ def test_pieces_are_small_and_make_the_whole() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_reply_of_a_session_has_a_type_and_its_own_head(kind: Kind) -> None:
+def test_every_reply_of_a_session_has_a_type_and_its_own_head(kind: AgentKind) -> None:
     session: RecordedSession = make_session(kind, turns=3)
     for turn in session.turns:
         json.loads(turn.reply.whole)

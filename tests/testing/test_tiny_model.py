@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from segue.testing.tiny_model import BENCHED, Shape, write_tiny_model
+from segue.testing.tiny_model import BENCH_SHAPE, TinyModelShape, write_tiny_model
 from tests.engine.turns import ask, request, tiny
 from tools.make_tiny_model import main
 
@@ -15,7 +15,7 @@ def test_the_same_shape_is_the_same_file(tmp_path: Path, capsys: pytest.CaptureF
     first, second, other = (tmp_path / name for name in ("first", "second", "other"))
     write_tiny_model(first)
     assert main([str(second)]) == 0
-    write_tiny_model(other, Shape(seed=2))
+    write_tiny_model(other, TinyModelShape(seed=2))
     assert first.read_bytes() == second.read_bytes() != other.read_bytes()
     assert "bytes" in capsys.readouterr().out
     assert main([]) == 2
@@ -27,5 +27,5 @@ async def test_answers_depend_on_the_beginning() -> None:
     async with tiny() as upstream:
         texts = [(await ask(upstream, request(f"{word} and so on and so on and on"))).text for word in ("one", "two")]
         assert texts[0] != texts[1]
-    async with tiny(BENCHED) as upstream:
+    async with tiny(BENCH_SHAPE) as upstream:
         assert (await ask(upstream, request("one"))).text

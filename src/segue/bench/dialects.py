@@ -19,16 +19,16 @@ from rich.table import Table
 
 from segue.bench.arms.child import Child, launched
 from segue.bench.arms.providers import AnsweringProvider, answering
-from segue.bench.arms.server import BARE_HISTORY, PROVIDED, Order
+from segue.bench.arms.server import BARE_HISTORY, PROVIDED, ServerSpec
 from segue.bench.gateway import make_create, words
 from segue.bench.meters.cpu_affinity import place
 from segue.bench.meters.websocket_client import connect
-from segue.bench.reports.report import Arm, Figure, Report, TurnFigures, arm, figure, make_report
+from segue.bench.reports.report import Arm, BenchReport, Figure, TurnFigures, arm, figure, make_report
 
 _KB = 1000
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class DialectBenchSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How much is measured. Depth N means that at least N turns are in the chain, the measured one included."""
 
     rounds: int
@@ -38,11 +38,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     text_bytes: int = 300
 
 
-FULL = Settings(rounds=9, turns=40)
-QUICK = Settings(rounds=3, turns=20)
+FULL = DialectBenchSettings(rounds=9, turns=40)
+QUICK = DialectBenchSettings(rounds=3, turns=20)
 
 
-class _Cell(msgspec.Struct, frozen=True):
+class _DialectCase(msgspec.Struct, frozen=True):
     """A model and a depth to measure in every round."""
 
     model: str
@@ -57,7 +57,7 @@ class _Cell(msgspec.Struct, frozen=True):
 _NAMES: dict[str, str] = {**{name: name for name in PROVIDED}, BARE_HISTORY: "untranslated"}
 
 
-class _Measured(msgspec.Struct):
+class _DialectSamples(msgspec.Struct):
     """What was measured of a cell, per round: CPU per turn in nanoseconds, and bytes of a body."""
 
     cpu_ns: list[float] = []
@@ -65,21 +65,23 @@ class _Measured(msgspec.Struct):
     turns: list[TurnFigures] = []
 
 
-async def measure(*, quick: bool = False, console: Console | None = None, settings: Settings | None = None) -> Report:
+async def measure(
+    *, quick: bool = False, console: Console | None = None, settings: DialectBenchSettings | None = None
+) -> BenchReport:
     """Measure everything; `settings` replaces the quick or full ones. Progress is shown on `console`."""
     chosen = settings or (QUICK if quick else FULL)
-    cells = [_Cell(model, depth) for model in _NAMES for depth in chosen.depths]
-    measured = {cell: _Measured() for cell in cells}
+    cells = [_DialectCase(model, depth) for model in _NAMES for depth in chosen.depths]
+    measured = {cell: _DialectSamples() for cell in cells}
     shown = Console(quiet=True) if console is None else console
     text = words(chosen.text_bytes)
     with place() as cores, Progress(console=shown, transient=True, disable=console is None) as progress:
         async with answering(text) as provider:
-            order = Order(
+            spec = ServerSpec(
                 kind="gateway", deltas=1, delta_bytes=24, stamps=1, pace_s=0.0, core=cores.server, provider=provider.url
             )
             task = progress.add_task("CPU per turn", total=chosen.rounds * len(_NAMES))
             mixed = random.Random(1)
-            async with launched(order) as child:
+            async with launched(spec) as child:
                 for _ in range(chosen.rounds):
                     for model in mixed.sample(list(_NAMES), len(_NAMES)):
                         await _measure_chain(chosen, model, child, provider, measured)
@@ -89,7 +91,11 @@ async def measure(*, quick: bool = False, console: Console | None = None, settin
 
 
 async def _measure_chain(
-    chosen: Settings, model: str, child: Child, provider: AnsweringProvider, measured: dict[_Cell, _Measured]
+    chosen: DialectBenchSettings,
+    model: str,
+    child: Child,
+    provider: AnsweringProvider,
+    measured: dict[_DialectCase, _DialectSamples],
 ) -> None:
     """Let one chain grow, and measure some turns at each depth on its way."""
     socket = await connect(child.host, child.port)
@@ -107,39 +113,39 @@ async def _measure_chain(
             done = await socket.turn(create)
             previous, depth = done.response_id, depth + 1 if wanted > 1 else 1
             turns.append(TurnFigures(bytes_up_payload=len(create), ttft_s=done.first_s, time_s=done.time_s))
-        into = measured[_Cell(model, wanted)]
+        into = measured[_DialectCase(model, wanted)]
         into.cpu_ns.append(((await child.usage()).cpu_ns - before) / chosen.turns)
         into.body_bytes.append((provider.received_bytes - received) / chosen.turns)
         into.turns += turns
     socket.close()
 
 
-def _arm(cell: _Cell, measured: _Measured) -> Arm:
+def _arm(cell: _DialectCase, measured: _DialectSamples) -> Arm:
     total_s = sum(measured.cpu_ns) / 1e9 * len(measured.turns) / max(1, len(measured.cpu_ns))
     return arm(cell.name, measured.turns, server_cpu_s=total_s)
 
 
-def _figures(chosen: Settings, measured: dict[_Cell, _Measured]) -> list[Figure]:
+def _figures(chosen: DialectBenchSettings, measured: dict[_DialectCase, _DialectSamples]) -> list[Figure]:
     first, last = chosen.depths[0], chosen.depths[-1]
     figures: list[Figure] = []
     for model, name in _NAMES.items():
         for depth in chosen.depths:
-            cell = measured[_Cell(model, depth)]
+            cell = measured[_DialectCase(model, depth)]
             figures.append(figure(f"CPU per turn: {name}, depth {depth}", [ns / 1e6 for ns in cell.cpu_ns], "ms"))
             sizes = [size / _KB for size in cell.body_bytes]
             figures.append(figure(f"body sent to the provider: {name}, depth {depth}", sizes, "KB"))
-        slopes = _slopes(measured[_Cell(model, first)], measured[_Cell(model, last)])
+        slopes = _slopes(measured[_DialectCase(model, first)], measured[_DialectCase(model, last)])
         figures.append(figure(f"CPU per byte of history: {name}", slopes, "ns"))
     return figures
 
 
-def _slopes(shallow: _Measured, deep: _Measured) -> list[float]:
+def _slopes(shallow: _DialectSamples, deep: _DialectSamples) -> list[float]:
     """Return, per round, what each byte costs that the deep chain sends more."""
     pairs = zip(shallow.cpu_ns, deep.cpu_ns, shallow.body_bytes, deep.body_bytes, strict=True)
     return [(more - less) / (large - small) for less, more, small, large in pairs if large > small]
 
 
-def render(report: Report, console: Console) -> None:
+def render(report: BenchReport, console: Console) -> None:
     """Show the figures: a line for each dialect and depth, and what a byte of history costs."""
     values = {one.name: one for one in report.figures}
     depths: Sequence[int] = report.settings["depths"]

@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from segue.bench.reports.report import Figure, figure
-from segue.bench.workloads.prose import Writer
+from segue.bench.workloads.prose import ProseWriter
 from segue.testing.replies import compact
 from segue.tunnel.documents import Base, Body, decode_document, encode_document
 
@@ -30,21 +30,21 @@ _REPLY_BYTES = 2 * KB
 T = TypeVar("T")
 
 
-class Size(NamedTuple):
+class BodySize(NamedTuple):
     """A size of bodies, and how much CPU time encoding or decoding one may take."""
 
     megabytes: int
     budget_ms: float
 
 
-SIZES = (Size(1, 5.0), Size(20, 50.0))
+SIZES = (BodySize(1, 5.0), BodySize(20, 50.0))
 
 
 class WrongBodyError(RuntimeError):
     """A document gave another body than the one it was made of."""
 
 
-def measure_documents(sizes: Sequence[Size] = SIZES, rounds: int = ROUNDS) -> list[Figure]:
+def measure_documents(sizes: Sequence[BodySize] = SIZES, rounds: int = ROUNDS) -> list[Figure]:
     """Measure each size; the largest document stands for all."""
     figures: list[Figure] = []
     largest = 0
@@ -68,7 +68,7 @@ def measure_documents(sizes: Sequence[Size] = SIZES, rounds: int = ROUNDS) -> li
 
 def make_bodies(size: int) -> tuple[Base, bytes]:
     """Make a base whose body has about so many bytes, and the body of the request after it."""
-    writer = Writer("documents")
+    writer = ProseWriter("documents")
     messages = [{"role": "system", "content": writer.prompt(_OUTPUT_BYTES)}]
     messages += [_returned(writer.tool_output(_OUTPUT_BYTES)) for _ in range(size // _OUTPUT_BYTES - 1)]
     said = {"role": "assistant", "content": writer.prompt(_REPLY_BYTES)}

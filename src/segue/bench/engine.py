@@ -24,8 +24,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from segue.bench.reports.report import Report, TurnFigures, arm, figure, make_report
-from segue.bench.workloads.prose import Writer
+from segue.bench.reports.report import BenchReport, TurnFigures, arm, figure, make_report
+from segue.bench.workloads.prose import ProseWriter
 from segue.engine import ModelFile
 from segue.engine.upstream import LocalUpstream
 from segue.history.chains import History, Turn, path
@@ -33,7 +33,7 @@ from segue.protocol.events import Ended, Event
 from segue.protocol.ids import ENTROPY_BYTES, new_response_id
 from segue.protocol.items import Item, user_message
 from segue.protocol.requests import Settings
-from segue.testing.tiny_model import BENCHED, write_tiny_model
+from segue.testing.tiny_model import BENCH_SHAPE, write_tiny_model
 from segue.upstreams.interface import UpstreamRequest
 
 FULL, WARM, CONTINUED, MEMORY, DISK = "full prefill", "warm prefix", "continuation", "restore memory", "restore disk"
@@ -55,7 +55,7 @@ _AROUND = 64
 _QUESTION = 16
 
 
-class Measured(msgspec.Struct, frozen=True):
+class EngineTurn(msgspec.Struct, frozen=True):
     """One turn: what it took, and itself as what the next continues."""
 
     figures: TurnFigures
@@ -69,7 +69,7 @@ async def measure(
     rounds: int = ROUNDS,
     threads: int | None = None,
     console: Console | None = None,
-) -> Report:
+) -> BenchReport:
     """Measure a model file, None for the tiny model, at each of the lengths."""
     curves: dict[str, list[TurnFigures]] = {name: [] for name in ARMS}
     async with _loaded(model, threads) as upstream:
@@ -89,7 +89,7 @@ async def measure(
     async with _loaded(model, threads, batch_invariant=False) as upstream:
         with _progress(console, lengths) as advance:
             for length in lengths:
-                curves[FASTEST].append((await _begin(upstream, Writer(length), length)).figures)
+                curves[FASTEST].append((await _begin(upstream, ProseWriter(length), length)).figures)
                 advance(length)
     arms = [arm(name, turns) for name, turns in curves.items()]
     figures = []
@@ -121,7 +121,7 @@ async def _loaded(
         file = model
         if file is None:
             file = Path(folder) / "tiny.gguf"
-            write_tiny_model(file, BENCHED)
+            write_tiny_model(file, BENCH_SHAPE)
         name = TINY if model is None else file.stem
         spill = Path(folder) / "spill"
         upstream = LocalUpstream(
@@ -146,7 +146,7 @@ async def _loaded(
 
 async def _measure_length(upstream: LocalUpstream, length: int, rounds: int) -> dict[str, list[TurnFigures]]:
     """Hold one conversation, which begins with a prompt of so many tokens."""
-    prose = Writer(length)
+    prose = ProseWriter(length)
     began = await _begin(upstream, prose, length)
     turn = began.turn
     curves: dict[str, list[TurnFigures]] = {name: [] for name in ARMS if name != FASTEST}
@@ -164,12 +164,12 @@ async def _measure_length(upstream: LocalUpstream, length: int, rounds: int) -> 
     return curves
 
 
-async def _begin(upstream: LocalUpstream, prose: Writer, length: int) -> Measured:
+async def _begin(upstream: LocalUpstream, prose: ProseWriter, length: int) -> EngineTurn:
     """Read a prompt of so many tokens from the first to the last."""
     return await _turn(upstream, None, [_message(upstream, prose, length - _AROUND)])
 
 
-async def _turn(upstream: LocalUpstream, parent: Turn | None, items: Sequence[Item]) -> Measured:
+async def _turn(upstream: LocalUpstream, parent: Turn | None, items: Sequence[Item]) -> EngineTurn:
     """Run one turn and time it to its first token."""
     settings = Settings(model=upstream.name, max_output_tokens=1)
     ident = new_response_id(os.urandom(ENTROPY_BYTES), None if parent is None else parent.id)
@@ -200,10 +200,10 @@ async def _turn(upstream: LocalUpstream, parent: Turn | None, items: Sequence[It
         tokens_processed=counted.input_tokens - reused,
     )
     turn = Turn(id=ident, parent=parent, input=tuple(items), output=tuple(output), calls=frozenset(), stored=True)
-    return Measured(figures, turn)
+    return EngineTurn(figures, turn)
 
 
-def _message(upstream: LocalUpstream, prose: Writer, tokens: int) -> Item:
+def _message(upstream: LocalUpstream, prose: ProseWriter, tokens: int) -> Item:
     """Return a message of so many tokens, or a few less."""
     words: list[str] = []
     left = tokens
@@ -234,7 +234,7 @@ def _median(turns: Sequence[TurnFigures]) -> TurnFigures:
 # --- on a screen -----------------------------------------------------------------------------------------------------
 
 
-def render(report: Report, console: Console) -> None:
+def render(report: BenchReport, console: Console) -> None:
     """Show time to first token, and tokens processed, by the length of the context."""
     table = Table(title=f"{report.settings['model']}: ms to the first token (tokens processed)", title_justify="left")
     table.add_column("context", justify="right")

@@ -23,10 +23,10 @@ from rich.progress import Progress
 from rich.table import Table
 
 from segue.bench.arms.child import Child, launched
-from segue.bench.arms.server import BURST, FRAMING_EVENTS, PACED, STAMPED, TICKED, Order
+from segue.bench.arms.server import BURST, FRAMING_EVENTS, PACED, STAMPED, TICKED, ServerSpec
 from segue.bench.meters.cpu_affinity import allow_open_files, place
-from segue.bench.meters.websocket_client import Received, Socket, connect
-from segue.bench.reports.report import Arm, Figure, Report, TurnFigures, arm, figure, make_report
+from segue.bench.meters.websocket_client import MeasuringSocket, TimedReply, connect
+from segue.bench.reports.report import Arm, BenchReport, Figure, TurnFigures, arm, figure, make_report
 
 CPU_BUDGET_MS = 0.5
 DEPTH_BUDGET = 1.3
@@ -40,7 +40,7 @@ _STORED = "gateway store=true"
 _MODELS = (BURST, TICKED, PACED)
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class GatewayBenchSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How much is measured. Depth N means that at least N turns are in the chain, the measured one included."""
 
     rounds: int
@@ -58,11 +58,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     warm_up: int = 20
 
 
-FULL = Settings(rounds=15, turns=150, paced_turns=20)
-QUICK = Settings(rounds=5, turns=60, paced_turns=8, stamped_turns=3, stored_turns=50)
+FULL = GatewayBenchSettings(rounds=15, turns=150, paced_turns=20)
+QUICK = GatewayBenchSettings(rounds=5, turns=60, paced_turns=8, stamped_turns=3, stored_turns=50)
 
 
-class _Samples:
+class _GatewaySamples:
     """What was measured so far."""
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class _Samples:
         return [arm(name, turns, server_cpu_s=sum(self.cpu_s[name])) for name, turns in self.turns.items()]
 
 
-class _Cell(msgspec.Struct, frozen=True):
+class _GatewayCase(msgspec.Struct, frozen=True):
     """A server and a depth to measure in every round."""
 
     server: str
@@ -95,13 +95,15 @@ class _Cell(msgspec.Struct, frozen=True):
         return self.server == _STORED
 
 
-async def measure(*, quick: bool = False, console: Console | None = None, settings: Settings | None = None) -> Report:
+async def measure(
+    *, quick: bool = False, console: Console | None = None, settings: GatewayBenchSettings | None = None
+) -> BenchReport:
     """Measure everything; `settings` replaces the quick or full ones. Progress is shown on `console`."""
     chosen = settings or (QUICK if quick else FULL)
-    samples = _Samples()
+    samples = _GatewaySamples()
     allow_open_files()
     with place() as cores, tempfile.TemporaryDirectory(prefix="segue-bench-") as folder, _progress(console) as progress:
-        order = Order(
+        spec = ServerSpec(
             kind="gateway",
             deltas=chosen.events - FRAMING_EVENTS,
             delta_bytes=chosen.delta_bytes,
@@ -109,18 +111,18 @@ async def measure(*, quick: bool = False, console: Console | None = None, settin
             pace_s=chosen.pace_s,
             core=cores.server,
         )
-        async with _servers(order, Path(folder)) as servers:
+        async with _servers(spec, Path(folder)) as servers:
             loop = servers[_GATEWAY].loop
             await _measure_turns(chosen, servers, samples, progress)
             samples.figures += _cpu_figures(chosen, samples)
             samples.figures += await _measure_latency(chosen, servers, samples, progress)
-        samples.figures += await _measure_memory(chosen, order, progress)
-        samples.figures.append(await _measure_store(chosen, order, Path(folder), progress))
+        samples.figures += await _measure_memory(chosen, spec, progress)
+        samples.figures.append(await _measure_store(chosen, spec, Path(folder), progress))
     described = {**msgspec.to_builtins(chosen), "loop": loop, "cores": msgspec.to_builtins(cores)}
     return make_report(samples.arms(), described, samples.figures)
 
 
-def render(report: Report, console: Console) -> None:
+def render(report: BenchReport, console: Console) -> None:
     """Show the figures, each beside its budget if it has one."""
     table = Table(title="Gateway", title_justify="left")
     for name in ("what", "median", "spread", "budget", ""):
@@ -144,18 +146,20 @@ def render(report: Report, console: Console) -> None:
 
 
 @asynccontextmanager
-async def _servers(order: Order, folder: Path) -> AsyncIterator[Mapping[str, Child]]:
+async def _servers(spec: ServerSpec, folder: Path) -> AsyncIterator[Mapping[str, Child]]:
     """Run one of each server around a block."""
-    orders = {
-        _BARE: replace(order, kind="bare"),
-        _GATEWAY: order,
-        _STORED: replace(order, store=_sqlite(folder / "turns.db")),
+    specs = {
+        _BARE: replace(spec, kind="bare"),
+        _GATEWAY: spec,
+        _STORED: replace(spec, store=_sqlite(folder / "turns.db")),
     }
     async with AsyncExitStack() as stack:
-        yield {name: await stack.enter_async_context(launched(one)) for name, one in orders.items()}
+        yield {name: await stack.enter_async_context(launched(one)) for name, one in specs.items()}
 
 
-async def _measure_turns(chosen: Settings, servers: Mapping[str, Child], samples: _Samples, progress: Progress) -> None:
+async def _measure_turns(
+    chosen: GatewayBenchSettings, servers: Mapping[str, Child], samples: _GatewaySamples, progress: Progress
+) -> None:
     """Measure every cell in every round."""
     cells = _cells(chosen)
     mixed = random.Random(1)
@@ -167,11 +171,17 @@ async def _measure_turns(chosen: Settings, servers: Mapping[str, Child], samples
             progress.advance(task)
 
 
-def _cells(chosen: Settings) -> list[_Cell]:
-    return [_Cell(_BARE, 1), *(_Cell(_GATEWAY, depth) for depth in chosen.depths), _Cell(_STORED, 1)]
+def _cells(chosen: GatewayBenchSettings) -> list[_GatewayCase]:
+    return [
+        _GatewayCase(_BARE, 1),
+        *(_GatewayCase(_GATEWAY, depth) for depth in chosen.depths),
+        _GatewayCase(_STORED, 1),
+    ]
 
 
-async def _measure_cell(chosen: Settings, cell: _Cell, models: Sequence[str], child: Child, samples: _Samples) -> None:
+async def _measure_cell(
+    chosen: GatewayBenchSettings, cell: _GatewayCase, models: Sequence[str], child: Child, samples: _GatewaySamples
+) -> None:
     """Build a chain on a new connection, then measure turns of each model on it."""
     socket = await connect(child.host, child.port)
     text = words(chosen.create_bytes)
@@ -193,20 +203,20 @@ async def _measure_cell(chosen: Settings, cell: _Cell, models: Sequence[str], ch
     socket.close()
 
 
-def _cpu_figures(chosen: Settings, samples: _Samples) -> list[Figure]:
+def _cpu_figures(chosen: GatewayBenchSettings, samples: _GatewaySamples) -> list[Figure]:
     figures: list[Figure] = []
     first = chosen.depths[0]
     for model in _MODELS:
         for cell in _cells(chosen):
             # Every server pays for being woken up at each step, the bare one too: the budget is for the work itself.
-            judged = cell == _Cell(_GATEWAY, first) and model != PACED
+            judged = cell == _GatewayCase(_GATEWAY, first) and model != PACED
             values = samples.cpu_ms[cell.name(model)]
             figures.append(figure(f"CPU per turn: {cell.name(model)}", values, "ms", CPU_BUDGET_MS if judged else None))
-        ours = samples.cpu_ms[_Cell(_GATEWAY, first).name(model)]
-        bare = samples.cpu_ms[_Cell(_BARE, 1).name(model)]
+        ours = samples.cpu_ms[_GatewayCase(_GATEWAY, first).name(model)]
+        bare = samples.cpu_ms[_GatewayCase(_BARE, 1).name(model)]
         figures.append(figure(f"CPU per turn: {model}, gateway / bare", _ratios(ours, bare), "x"))
         for depth in chosen.depths[1:]:
-            deep = samples.cpu_ms[_Cell(_GATEWAY, depth).name(model)]
+            deep = samples.cpu_ms[_GatewayCase(_GATEWAY, depth).name(model)]
             name = f"CPU per turn: {model}, depth {depth} / depth {first}"
             figures.append(figure(name, _ratios(deep, ours), "x", DEPTH_BUDGET))
     return figures
@@ -221,7 +231,7 @@ def _ratios(values: Sequence[float], bases: Sequence[float]) -> list[float]:
 
 
 async def _measure_latency(
-    chosen: Settings, servers: Mapping[str, Child], samples: _Samples, progress: Progress
+    chosen: GatewayBenchSettings, servers: Mapping[str, Child], samples: _GatewaySamples, progress: Progress
 ) -> list[Figure]:
     """Measure how much later an event arrives than it does from the bare server."""
     task = progress.add_task("latency per event", total=chosen.rounds * 2)
@@ -243,7 +253,9 @@ async def _measure_latency(
     ]
 
 
-async def _stamped_latencies(chosen: Settings, name: str, child: Child, samples: _Samples) -> list[int]:
+async def _stamped_latencies(
+    chosen: GatewayBenchSettings, name: str, child: Child, samples: _GatewaySamples
+) -> list[int]:
     socket = await connect(child.host, child.port)
     text = words(chosen.create_bytes)
     latencies: list[int] = []
@@ -267,11 +279,11 @@ def _differences(values: dict[str, list[float]]) -> list[float]:
 # --- memory and disk -------------------------------------------------------------------------------------------------
 
 
-async def _measure_memory(chosen: Settings, order: Order, progress: Progress) -> list[Figure]:
+async def _measure_memory(chosen: GatewayBenchSettings, spec: ServerSpec, progress: Progress) -> list[Figure]:
     """Measure what an idle connection holds: one that has only shaken hands, and one that has done a short turn."""
     figures: list[Figure] = []
     task = progress.add_task("memory per connection", total=2)
-    for name, one in ((_BARE, replace(order, kind="bare")), (_GATEWAY, order)):
+    for name, one in ((_BARE, replace(spec, kind="bare")), (_GATEWAY, spec)):
         async with launched(one) as child:
             await _close(await _open(child, min(chosen.connections, 100), ""))  # what is allocated once
             empty = (await child.settled()).rss_bytes
@@ -288,9 +300,9 @@ async def _measure_memory(chosen: Settings, order: Order, progress: Progress) ->
     return figures
 
 
-async def _open(child: Child, count: int, text: str | None = None) -> list[Socket]:
+async def _open(child: Child, count: int, text: str | None = None) -> list[MeasuringSocket]:
     """Open connections, a few at a time; with `text`, do a turn on each."""
-    sockets: list[Socket] = []
+    sockets: list[MeasuringSocket] = []
     while len(sockets) < count:
         several = min(50, count - len(sockets))
         sockets += await asyncio.gather(*(connect(child.host, child.port) for _ in range(several)))
@@ -299,20 +311,20 @@ async def _open(child: Child, count: int, text: str | None = None) -> list[Socke
     return sockets
 
 
-async def _close(sockets: Sequence[Socket]) -> None:
+async def _close(sockets: Sequence[MeasuringSocket]) -> None:
     for socket in sockets:
         socket.close()
     await asyncio.sleep(0.2)  # the server learns of it in its own time, and nothing tells when it has
 
 
-def _per_connection(before: int | None, after: int | None, chosen: Settings) -> list[float]:
+def _per_connection(before: int | None, after: int | None, chosen: GatewayBenchSettings) -> list[float]:
     return [] if before is None or after is None else [(after - before) / chosen.connections / KB]
 
 
-async def _measure_store(chosen: Settings, order: Order, folder: Path, progress: Progress) -> Figure:
+async def _measure_store(chosen: GatewayBenchSettings, spec: ServerSpec, folder: Path, progress: Progress) -> Figure:
     """Measure what a stored turn adds to the files of an SQLite store that was closed, which empties its log."""
     path = folder / "bytes.db"
-    one = replace(order, store=_sqlite(path))
+    one = replace(spec, store=_sqlite(path))
     task = progress.add_task("store bytes per turn", total=chosen.stored_turns + chosen.warm_up)
     previous, _ = await _stored_turns(chosen, one, None, chosen.warm_up)
     before = _size(path)
@@ -324,10 +336,12 @@ async def _measure_store(chosen: Settings, order: Order, folder: Path, progress:
     return figure(name, [added], "B", 2 * delta + KB)
 
 
-async def _stored_turns(chosen: Settings, order: Order, previous: str | None, count: int) -> tuple[str | None, float]:
+async def _stored_turns(
+    chosen: GatewayBenchSettings, spec: ServerSpec, previous: str | None, count: int
+) -> tuple[str | None, float]:
     """Add turns to a chain in a server of their own; returns the last id, and bytes of new items per turn."""
     delta = 0
-    async with launched(order) as child:
+    async with launched(spec) as child:
         socket = await connect(child.host, child.port)
         for _ in range(count):
             text = words(chosen.create_bytes)
@@ -377,7 +391,7 @@ def _item(text: str) -> bytes:
     return msgspec.json.encode({"type": "message", "role": "user", "content": content})
 
 
-def _turn_figures(create: bytes, done: Received) -> TurnFigures:
+def _turn_figures(create: bytes, done: TimedReply) -> TurnFigures:
     return TurnFigures(
         bytes_up_payload=len(create),
         bytes_up_wire=done.bytes_up,

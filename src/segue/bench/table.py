@@ -21,9 +21,9 @@ from rich.table import Table
 
 from segue.bench.arms.baselines import Baseline, cost
 from segue.bench.arms.player import PlayedTurn, play
-from segue.bench.meters.tcp import Carried, Meter, metered
-from segue.bench.reports.report import Arm, Figure, Report, TurnFigures, arm, figure, make_report
-from segue.testing.provider import Provider, provided, replying, replying_to_messages
+from segue.bench.meters.tcp import Meter, WireBytes, metered
+from segue.bench.reports.report import Arm, BenchReport, Figure, TurnFigures, arm, figure, make_report
+from segue.testing.provider import ScriptedProvider, provided, replying, replying_to_messages
 from segue.testing.recorded_session import RecordedSession, RecordedTurn
 
 RAW = "raw"
@@ -33,7 +33,7 @@ QUICK_ROUNDS = 1
 KB = 1000
 
 
-class Way(msgspec.Struct, frozen=True, kw_only=True):
+class MeteredPath(msgspec.Struct, frozen=True, kw_only=True):
     """A way to the provider: where the agent connects to, and the meter on the socket that is looked at."""
 
     host: str
@@ -46,7 +46,7 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
 
 
 #: Opens a way to a provider, around the playing of one session.
-OpenWay = Callable[[Provider], AbstractAsyncContextManager[Way]]
+OpenPath = Callable[[ScriptedProvider], AbstractAsyncContextManager[MeteredPath]]
 
 
 class WrongRequestError(RuntimeError):
@@ -54,26 +54,26 @@ class WrongRequestError(RuntimeError):
 
 
 @asynccontextmanager
-async def straight_path(provider: Provider) -> AsyncIterator[Way]:
+async def straight_path(provider: ScriptedProvider) -> AsyncIterator[MeteredPath]:
     """Connect straight to the provider."""
     async with metered(provider.host, provider.port) as meter:
-        yield Way(host=meter.url_host, port=meter.port, meter=meter)
+        yield MeteredPath(host=meter.url_host, port=meter.port, meter=meter)
 
 
-class Played(msgspec.Struct, frozen=True, kw_only=True):
+class PlayedRound(msgspec.Struct, frozen=True, kw_only=True):
     """What one round on one way took."""
 
     turns: list[TurnFigures]
-    set_up: Carried
+    set_up: WireBytes
     cpu_s: Mapping[str, float]
     """Of each process on the way, all turns together."""
 
 
 async def measure(
-    session: RecordedSession, paths: Mapping[str, OpenWay], *, rounds: int = ROUNDS, console: Console | None = None
-) -> Report:
+    session: RecordedSession, paths: Mapping[str, OpenPath], *, rounds: int = ROUNDS, console: Console | None = None
+) -> BenchReport:
     """Play the session on each path and compute the rest."""
-    played: dict[str, list[Played]] = {name: [] for name in paths}
+    played: dict[str, list[PlayedRound]] = {name: [] for name in paths}
     with Progress(console=console, transient=True, disable=console is None) as progress:
         shown = progress.add_task(f"{session.kind}, {len(session.turns)} turns", total=rounds * len(paths))
         for _ in range(rounds):
@@ -96,9 +96,9 @@ async def measure(
     return make_report(ordered, settings, [*_figures(session, ordered), *_played_figures(played, len(session.turns))])
 
 
-async def play_once(session: RecordedSession, path: OpenWay) -> Played:
+async def play_once(session: RecordedSession, path: OpenPath) -> PlayedRound:
     """Play the session once and check that the provider got it to the byte."""
-    carried: list[Carried] = []
+    carried: list[WireBytes] = []
     cpu_s: list[Mapping[str, float]] = []
     async with provided(replying(session), replying_to_messages(session)) as provider, path(provider) as way:
 
@@ -114,7 +114,7 @@ async def play_once(session: RecordedSession, path: OpenWay) -> Played:
         _check(session, provider)
     spent_s = [_spent_s(before, after) for before, after in zip([before, *cpu_s], cpu_s, strict=False)]
     measured = zip(session.turns, carried, played, spent_s, strict=True)
-    return Played(
+    return PlayedRound(
         turns=[_turn_figures(turn, counted, timed, used_s) for turn, counted, timed, used_s in measured],
         set_up=set_up,
         cpu_s={name: cpu_s[-1][name] - before[name] for name in before},
@@ -125,7 +125,7 @@ def _spent_s(before: Mapping[str, float], after: Mapping[str, float]) -> float |
     return sum(after.values()) - sum(before.values()) if after else None
 
 
-def _turn_figures(turn: RecordedTurn, carried: Carried, played: PlayedTurn, cpu_s: float | None) -> TurnFigures:
+def _turn_figures(turn: RecordedTurn, carried: WireBytes, played: PlayedTurn, cpu_s: float | None) -> TurnFigures:
     return TurnFigures(
         bytes_up_payload=len(turn.body),
         bytes_up_wire=carried.up_bytes,
@@ -136,7 +136,7 @@ def _turn_figures(turn: RecordedTurn, carried: Carried, played: PlayedTurn, cpu_
     )
 
 
-def _check(session: RecordedSession, provider: Provider) -> None:
+def _check(session: RecordedSession, provider: ScriptedProvider) -> None:
     if session.transport == "websocket":
         got = [message.data for message in provider.messages]
     else:
@@ -145,7 +145,7 @@ def _check(session: RecordedSession, provider: Provider) -> None:
         raise WrongRequestError(f"the provider got {len(got)} bodies that are not the {len(session.turns)} sent")
 
 
-def _medians(rounds: Sequence[Played]) -> list[TurnFigures]:
+def _medians(rounds: Sequence[PlayedRound]) -> list[TurnFigures]:
     return [_median(turns) for turns in zip(*(played.turns for played in rounds), strict=True)]
 
 
@@ -175,11 +175,11 @@ def _figures(session: RecordedSession, arms: Sequence[Arm]) -> list[Figure]:
     return [bound, *(figure(f"{name}: bytes up / bound", [ratio], "x") for name, ratio in ratios.items())]
 
 
-def _played_figures(played: Mapping[str, Sequence[Played]], turns: int) -> list[Figure]:
+def _played_figures(played: Mapping[str, Sequence[PlayedRound]], turns: int) -> list[Figure]:
     """Return what setting each way up took, and the CPU time per turn of each process on it, over the rounds."""
     figures: list[Figure] = []
     for name, rounds in played.items():
-        if any(one.set_up != Carried(0, 0) for one in rounds):
+        if any(one.set_up != WireBytes(0, 0) for one in rounds):
             figures += [
                 figure(f"{name}: set-up, bytes up", [one.set_up.up_bytes for one in rounds], "B"),
                 figure(f"{name}: set-up, bytes down", [one.set_up.down_bytes for one in rounds], "B"),
@@ -193,7 +193,7 @@ def _played_figures(played: Mapping[str, Sequence[Played]], turns: int) -> list[
 # --- on a screen -----------------------------------------------------------------------------------------------------
 
 
-def render(report: Report, console: Console) -> None:
+def render(report: BenchReport, console: Console) -> None:
     """Show the arms beside each other, and where the bytes went turn by turn."""
     settings = report.settings
     raw = next((one.totals.bytes_up_wire for one in report.arms if one.name == RAW), None)

@@ -12,14 +12,14 @@ from segue.bench.arms.tunnelled import COLD, WARM, first_request, sidecar_path, 
 from segue.bench.documents import SIZES, measure_documents
 from segue.bench.reports.report import write
 from segue.bench.table import QUICK_ROUNDS, RAW, ROUNDS, measure, render, straight_path
-from segue.bench.workloads.clients import Kind
+from segue.bench.workloads.clients import AgentKind
 from segue.bench.workloads.sessions import make_session
 from segue.bench.workloads.trace import TraceError, read_trace
 from segue.cli.loop import run
 from segue.testing.recorded_session import RecordedSession
 
 
-def run_bench_table(session: Kind, *, turns: int, quick: bool, trace: Path | None, json_file: Path | None) -> int:
+def run_bench_table(session: AgentKind, *, turns: int, quick: bool, trace: Path | None, json_file: Path | None) -> int:
     """Measure one session, generated or recorded."""
     if turns < 1:
         print("segue: --turns must be at least 1", file=sys.stderr)
@@ -42,7 +42,7 @@ def run_bench_table(session: Kind, *, turns: int, quick: bool, trace: Path | Non
     return 0
 
 
-def _generated(kind: Kind, turns: int) -> tuple[RecordedSession, RecordedSession]:
+def _generated(kind: AgentKind, turns: int) -> tuple[RecordedSession, RecordedSession]:
     """Return a session, and an earlier one of the same agent at another task."""
     return make_session(kind, turns=turns), make_session(kind, turns=turns, task=1)
 

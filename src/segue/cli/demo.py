@@ -20,7 +20,16 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from segue.bench.arms.conversation import MeasuredTurn, Plan, Question, Way, continuing, hold, resending, total
+from segue.bench.arms.conversation import (
+    ConversationPlan,
+    ConversationTransport,
+    MeasuredTurn,
+    Question,
+    continuing,
+    hold,
+    resending,
+    total,
+)
 from segue.bench.meters.tcp import metered
 from segue.bench.reports.report import TurnFigures, write_report
 from segue.cli.loop import run
@@ -46,7 +55,7 @@ _QUESTIONS = (
 )
 
 
-class _Shown:
+class _DemoScreen:
     """What the screen shows: the finished turns of both ways, and the reply being written."""
 
     def __init__(self, names: tuple[str, str]) -> None:
@@ -85,7 +94,7 @@ def run_demo(model: Path | None, json_file: Path | None) -> int:
 
 async def _demo(console: Console, model: Path | None, json_file: Path | None) -> int:
     name, config = _choose_model(console, model)
-    shown = _Shown(("HTTP, resent", "WebSocket, continued"))
+    shown = _DemoScreen(("HTTP, resent", "WebSocket, continued"))
     for way_name, opened in zip(shown.names, (resending, continuing), strict=True):
         # a gateway each: the second would find in the model's memory what the first has read
         async with AsyncExitStack() as stack:
@@ -105,10 +114,10 @@ async def _demo(console: Console, model: Path | None, json_file: Path | None) ->
 
 
 async def _hold(
-    plan: Plan,
+    plan: ConversationPlan,
     url: str,
-    opened: Callable[[str], AbstractAsyncContextManager[Way]],
-    shown: _Shown,
+    opened: Callable[[str], AbstractAsyncContextManager[ConversationTransport]],
+    shown: _DemoScreen,
     name: str,
 ) -> AsyncIterator[MeasuredTurn]:
     """Hold the conversation through a forwarder that counts the wire's bytes."""
@@ -139,11 +148,11 @@ def _choose_model(console: Console, model: Path | None) -> tuple[str, Config]:
     return LOCAL_MODEL, Config(server=server)
 
 
-def _plan(model: str) -> Plan:
+def _plan(model: str) -> ConversationPlan:
     first, *others = _QUESTIONS
     about = f"{_readme()}\n\n---\n\n"
     questions = (Question(first, about), *(Question(text) for text in others))
-    return Plan(model, _INSTRUCTIONS, questions, MAX_OUTPUT_TOKENS)
+    return ConversationPlan(model, _INSTRUCTIONS, questions, MAX_OUTPUT_TOKENS)
 
 
 def _readme() -> str:
@@ -155,7 +164,7 @@ def _cells(turn: MeasuredTurn) -> list[str]:
     return [f"{turn.bytes_up_payload:,}", f"{turn.bytes_up_wire:,}", f"{turn.ttft_s:.2f}", f"{turn.time_s:.2f}"]
 
 
-def _conclude(console: Console, shown: _Shown) -> None:
+def _conclude(console: Console, shown: _DemoScreen) -> None:
     resent, continued = (shown.turns[name] for name in shown.names)
     before, after = total(resent), total(continued)
     saved = 1 - after.bytes_up_wire / before.bytes_up_wire

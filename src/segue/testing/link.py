@@ -1,6 +1,6 @@
 """A network path in user space: forwards a free port to a target as a slow, lossy or failing network would.
 
-    async with linked(host, port, Profile(rtt_s=0.3, up_bytes_s=20_000, slow_start=True)) as link:
+    async with linked(host, port, LinkProfile(rtt_s=0.3, up_bytes_s=20_000, slow_start=True)) as link:
         ...connect to link.host, link.port (link.url)...
 
     link.cut()                        reset every connection now, on both sides
@@ -30,9 +30,9 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Literal, cast
 
-from segue.testing.pacing import PLAIN, Arrival, Outage, Pacer, Profile
+from segue.testing.pacing import PLAIN, Arrival, LinkProfile, Outage, Pacer
 
-__all__ = ["PLAIN", "Connection", "Link", "Outage", "Profile", "linked"]
+__all__ = ["PLAIN", "EmulatedLink", "LinkConnection", "LinkProfile", "Outage", "linked"]
 
 _HOST = "127.0.0.1"
 _SENDER_BYTES = 64 * 1024  # what a sender's socket buffer holds before it is not read further
@@ -44,7 +44,7 @@ _FLUSH_S = 0.001
 Direction = Literal["up", "down"]
 
 
-class Connection:
+class LinkConnection:
     """One forwarded connection: what its ends sent, and how much of that arrived."""
 
     def __init__(self, number: int) -> None:
@@ -64,10 +64,10 @@ class Connection:
         return self.got["down"]
 
 
-class _Way:
+class _LinkDirection:
     """One direction of the link: its pacer, what is to be done to its bytes, and who waits for them."""
 
-    def __init__(self, profile: Profile, direction: Direction, begun_at: float) -> None:
+    def __init__(self, profile: LinkProfile, direction: Direction, begun_at: float) -> None:
         rate = profile.up_bytes_s if direction == "up" else profile.down_bytes_s
         self.direction: Direction = direction
         self.pacer = Pacer(profile, rate, direction, begun_at)
@@ -93,22 +93,22 @@ class _Way:
             one[1].set()
 
 
-class Link:
+class EmulatedLink:
     """The running link: what can be done to it, and what it has carried."""
 
-    def __init__(self, host: str, port: int, profile: Profile) -> None:
+    def __init__(self, host: str, port: int, profile: LinkProfile) -> None:
         self.host = _HOST
         self.port = 0
         self.profile = profile
-        self.connections: list[Connection] = []
+        self.connections: list[LinkConnection] = []
         self._target = (host, port)
         self._loop = asyncio.get_running_loop()
         begun_at = self._loop.time()
-        self._ways: dict[Direction, _Way] = {
-            "up": _Way(profile, "up", begun_at),
-            "down": _Way(profile, "down", begun_at),
+        self._ways: dict[Direction, _LinkDirection] = {
+            "up": _LinkDirection(profile, "up", begun_at),
+            "down": _LinkDirection(profile, "down", begun_at),
         }
-        self._pairs: dict[int, _Pair] = {}
+        self._pairs: dict[int, _SocketPair] = {}
         self._reserved: socket.socket | None = None
         self._server: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -240,7 +240,7 @@ class Link:
         if self._reserved is not None:
             self._reserved.close()
 
-    def way(self, direction: Direction) -> _Way:
+    def way(self, direction: Direction) -> _LinkDirection:
         """Return one direction."""
         return self._ways[direction]
 
@@ -252,11 +252,11 @@ class Link:
         self.cut()
         event.set()
 
-    def begin(self, client: _ClientSide) -> _Pair:
+    def begin(self, client: _ClientSide) -> _SocketPair:
         """Take a new connection."""
-        connection = Connection(len(self.connections))
+        connection = LinkConnection(len(self.connections))
         self.connections.append(connection)
-        pair = self._pairs[connection.number] = _Pair(self, connection, client)
+        pair = self._pairs[connection.number] = _SocketPair(self, connection, client)
         self._closing.add(pair.gone)
         pair.gone.add_done_callback(self._closing.discard)
         for way in self._ways.values():
@@ -271,7 +271,7 @@ class Link:
         for way in self._ways.values():
             way.pacer.drop(number)
 
-    def connect(self, pair: _Pair) -> None:
+    def connect(self, pair: _SocketPair) -> None:
         """Open the server's side of a connection."""
         task = self._loop.create_task(pair.connect(*self._target))
         self._tasks.add(task)
@@ -291,9 +291,9 @@ class Link:
 
 
 @asynccontextmanager
-async def linked(host: str, port: int, profile: Profile = PLAIN) -> AsyncIterator[Link]:
+async def linked(host: str, port: int, profile: LinkProfile = PLAIN) -> AsyncIterator[EmulatedLink]:
     """Put a link before `host:port` around a block."""
-    link = Link(host, port, profile)
+    link = EmulatedLink(host, port, profile)
     await link.start()
     try:
         yield link
@@ -301,10 +301,10 @@ async def linked(host: str, port: int, profile: Profile = PLAIN) -> AsyncIterato
         await link.aclose()
 
 
-class _Pair:
+class _SocketPair:
     """The two sockets of a connection and the bytes between them."""
 
-    def __init__(self, link: Link, connection: Connection, client: _ClientSide) -> None:
+    def __init__(self, link: EmulatedLink, connection: LinkConnection, client: _ClientSide) -> None:
         self.connection = connection
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._link = link
@@ -357,7 +357,7 @@ class _Pair:
             return
         self.hold("up", held=False)
 
-    def take(self, way: _Way, arrival: Arrival) -> None:
+    def take(self, way: _LinkDirection, arrival: Arrival) -> None:
         """Hand over what has arrived."""
         match arrival.what:
             case "open":
@@ -385,7 +385,7 @@ class _Pair:
             size -= len(data)
         return b"".join(taken)
 
-    def _hand_over(self, way: _Way, data: bytes) -> None:
+    def _hand_over(self, way: _LinkDirection, data: bytes) -> None:
         if way.cutting:
             return
         cut = min(way.cuts, key=lambda one: one[0], default=None)
@@ -400,12 +400,12 @@ class _Pair:
         if cut is not None and way.cutting:
             self._cut_when_sent(way, cut[1])
 
-    def _read_on(self, way: _Way) -> None:
+    def _read_on(self, way: _LinkDirection) -> None:
         sender = self._sides.get("down" if way.direction == "up" else "up")
         if sender is not None and way.pacer.unsent(self.connection.number) <= _SENDER_BYTES:
             sender.resume()
 
-    def _cut_when_sent(self, way: _Way, event: asyncio.Event, tries: int = 0) -> None:
+    def _cut_when_sent(self, way: _LinkDirection, event: asyncio.Event, tries: int = 0) -> None:
         """Cut when the kernel has passed the last byte on: a reset discards what it has not."""
         if tries < _FLUSH_TRIES and not self.connection.closed and not self._sides[way.direction].all_sent():
             loop = asyncio.get_running_loop()
@@ -440,7 +440,7 @@ class _Side(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, pair: _Pair | None, sends: Direction) -> None:
+    def __init__(self, pair: _SocketPair | None, sends: Direction) -> None:
         self._pair = pair
         self._sends: Direction = sends
         self._gets: Direction = "down" if sends == "up" else "up"
@@ -452,7 +452,7 @@ class _Side(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)  # uvloop's do not derive from it
 
     @property
-    def pair(self) -> _Pair:
+    def pair(self) -> _SocketPair:
         """The connection this is a side of."""
         assert self._pair is not None, "a side belongs to a connection once it is made"
         return self._pair
@@ -522,7 +522,7 @@ class _Side(asyncio.Protocol):
 class _ClientSide(_Side):
     """The socket that a client connected to."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: EmulatedLink) -> None:
         super().__init__(None, "up")
         self._link = link
 

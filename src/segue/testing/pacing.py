@@ -42,7 +42,7 @@ class Outage(msgspec.Struct, frozen=True):
         return self.begin_s + self.length_s
 
 
-class Profile(msgspec.Struct, frozen=True, kw_only=True):
+class LinkProfile(msgspec.Struct, frozen=True, kw_only=True):
     """What a link is like. The default is a wire: no delay, no limit, no loss."""
 
     rtt_s: float = 0.0
@@ -73,21 +73,21 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 #: A wire.
-PLAIN = Profile()
+PLAIN = LinkProfile()
 
 #: What arrives: the connection itself, bytes, the end of the stream, or a reset.
-What = Literal["open", "bytes", "end", "reset"]
+ArrivalKind = Literal["open", "bytes", "end", "reset"]
 
 
 class Arrival(NamedTuple):
     """Something got to the far end."""
 
     flow: int
-    what: What
+    what: ArrivalKind
     size: int
 
 
-class _Event(NamedTuple):
+class _ScheduledEvent(NamedTuple):
     """A time at which something happens, in order of time and then of planning."""
 
     at: float
@@ -104,7 +104,7 @@ class _Flow:
         self.held = False
         self.kept: deque[Arrival] = deque()  # arrived while held
         self.unsent = 0
-        self.mark: What | None = None  # follows the unsent bytes
+        self.mark: ArrivalKind | None = None  # follows the unsent bytes
         self.in_flight = 0
         self.window: float = window_bytes
         self.threshold: float = float("inf")
@@ -120,14 +120,14 @@ class _Flow:
 class Pacer:
     """One direction of a link. Call `arrived(now)` when `next_at` has come, and after everything that is sent."""
 
-    def __init__(self, profile: Profile, rate_bytes_s: float | None, name: str, begun_at: float) -> None:
+    def __init__(self, profile: LinkProfile, rate_bytes_s: float | None, name: str, begun_at: float) -> None:
         self._profile = profile
         self._rate = rate_bytes_s
         self._name = name
         self._begun_at = begun_at
         self._segment = SEGMENT_BYTES if profile.segmented else profile.window_bytes
         self._flows: dict[int, _Flow] = {}
-        self._events: list[_Event] = []
+        self._events: list[_ScheduledEvent] = []
         self._planned = 0
         self._turn: deque[_Flow] = deque()  # flows that may send, as far as they know
         self._free_at = float("-inf")  # when the bottleneck has sent what it holds
@@ -201,7 +201,7 @@ class Pacer:
             at, order, action = heapq.heappop(self._events)
             late = self._clear_at(at)
             if late > at:
-                heapq.heappush(self._events, _Event(late, order, action))
+                heapq.heappush(self._events, _ScheduledEvent(late, order, action))
             else:
                 action(at)
         arrivals, self._arrivals = self._arrivals, []
@@ -216,7 +216,7 @@ class Pacer:
     # --- what happens ------------------------------------------------------------------------------------------------
 
     def _plan(self, at: float, action: Callable[[float], None]) -> None:
-        heapq.heappush(self._events, _Event(at, self._planned, action))
+        heapq.heappush(self._events, _ScheduledEvent(at, self._planned, action))
         self._planned += 1
 
     def _clear_at(self, at: float) -> float:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, NoReturn, Typ
 from segue.testing.response_schemas import (
     EXTRA_EVENTS,
     Json,
-    Violation,
+    ProtocolViolation,
     check_object,
     event_schemas,
     schemas,
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Json",
+    "ProtocolViolation",
     "SocketChecker",
     "StreamChecker",
     "Transport",
-    "Violation",
     "check_error",
     "check_event",
     "check_response",
@@ -65,20 +65,22 @@ def check_event(frame: Json, *, transport: Transport) -> None:
     check_object("frame", frame)
     kind = frame.get("type")
     if not isinstance(kind, str):
-        raise Violation("frame", "type", f"{short(kind)} is not a string")
+        raise ProtocolViolation("frame", "type", f"{short(kind)} is not a string")
     if kind in EXTRA_EVENTS:
         validate_model(kind, EXTRA_EVENTS[kind], frame)
     elif kind == "error":
         validate(kind, schemas()[ERROR_SCHEMAS[transport]], frame)
         if transport == "websocket" and not _ERROR_STATUSES[0] <= frame["status"] <= _ERROR_STATUSES[1]:
-            raise Violation(kind, "status", f"{frame['status']} is not the status of an error")
+            raise ProtocolViolation(kind, "status", f"{frame['status']} is not the status of an error")
     elif kind in event_schemas():
         validate(kind, event_schemas()[kind], frame)
     else:
-        raise Violation(kind, "type", "is not an event of the Responses API; vendor events break conforming clients")
+        raise ProtocolViolation(
+            kind, "type", "is not an event of the Responses API; vendor events break conforming clients"
+        )
     lane = frame.get("stream_id", "default")
     if not isinstance(lane, str) or not _STREAM_ID.fullmatch(lane) or (transport == "sse" and "stream_id" in frame):
-        raise Violation(kind, "stream_id", f"{short(lane)} is not a stream id of WebSocket mode")
+        raise ProtocolViolation(kind, "stream_id", f"{short(lane)} is not a stream id of WebSocket mode")
 
 
 def check_response(response: Json) -> None:
@@ -91,13 +93,13 @@ def check_error(body: Json) -> None:
     check_object("error body", body)
     error = body.get("error")
     if not isinstance(error, dict) or len(body) != 1:
-        raise Violation("error body", "", f"has not one key, `error`, with an object: {short(body)}")
+        raise ProtocolViolation("error body", "", f"has not one key, `error`, with an object: {short(body)}")
     for key in ("message", "type", "param", "code"):
         if key not in error:
-            raise Violation("error body", "error", f"lacks {key}")
+            raise ProtocolViolation("error body", "error", f"lacks {key}")
         absent = error[key] is None and key in ("param", "code")
         if not absent and not (isinstance(error[key], str) and error[key].strip()):
-            raise Violation("error body", f"error.{key}", f"{short(error[key])} is not a non-empty string")
+            raise ProtocolViolation("error body", f"error.{key}", f"{short(error[key])} is not a non-empty string")
 
 
 def parse_json(text: str) -> Json:
@@ -109,16 +111,16 @@ def parse_json(text: str) -> Json:
     def unique(pairs: list[tuple[str, Any]]) -> Json:
         found = dict(pairs)
         if len(found) != len(pairs):
-            raise Violation("frame", "", f"has a key twice: {', '.join(key for key, _ in pairs)}")
+            raise ProtocolViolation("frame", "", f"has a key twice: {', '.join(key for key, _ in pairs)}")
         return found
 
     def constant(name: str) -> NoReturn:
-        raise Violation("frame", "", f"{name} is not JSON")
+        raise ProtocolViolation("frame", "", f"{name} is not JSON")
 
     try:
         value: Json = json.loads(text, object_pairs_hook=unique, parse_constant=constant)
     except json.JSONDecodeError as error:
-        raise Violation("frame", "", f"is not JSON ({error}): {short(text)}") from None
+        raise ProtocolViolation("frame", "", f"is not JSON ({error}): {short(text)}") from None
     check_object("frame", value)
     return value
 
@@ -132,14 +134,14 @@ def parse_sse(data: bytes) -> list[tuple[str, str]]:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise Violation("sse", "", f"is not UTF-8: {error}") from None
+        raise ProtocolViolation("sse", "", f"is not UTF-8: {error}") from None
     if "\r" in text:
-        raise Violation("sse", "", "has a CR; lines end in LF only")
+        raise ProtocolViolation("sse", "", "has a CR; lines end in LF only")
     if not text.endswith("\n\n"):
-        raise Violation("sse", "", f"does not end with a blank line but with {text[-40:]!r}")
+        raise ProtocolViolation("sse", "", f"does not end with a blank line but with {text[-40:]!r}")
     *blocks, last = text[:-2].split("\n\n")
     if last != "data: [DONE]":
-        raise Violation("sse", f"block {len(blocks)}", f"the last block is {short(last)}, not 'data: [DONE]'")
+        raise ProtocolViolation("sse", f"block {len(blocks)}", f"the last block is {short(last)}, not 'data: [DONE]'")
     return [_parse_block(block, f"block {index}") for index, block in enumerate(blocks)]
 
 
@@ -155,18 +157,18 @@ def check_sse(data: bytes) -> StreamChecker:
 def _parse_block(block: str, where: str) -> tuple[str, str]:
     lines = block.split("\n")
     if len(lines) != len(("event", "data")) or not lines[0].startswith("event: ") or not lines[1].startswith("data: "):
-        raise Violation("sse", where, f"is not one `event: ` and one `data: ` line: {short(block)}")
+        raise ProtocolViolation("sse", where, f"is not one `event: ` and one `data: ` line: {short(block)}")
     event, text = lines[0].removeprefix("event: "), lines[1].removeprefix("data: ")
     kind = parse_json(text).get("type")
     if event != kind:
-        raise Violation("sse", where, f"the event line says {event!r}, the data's type is {kind!r}")
+        raise ProtocolViolation("sse", where, f"the event line says {event!r}, the data's type is {kind!r}")
     return event, text
 
 
 # -------------------------------------------------------------------------------------------------------- one response
 
 
-class _Family(NamedTuple):
+class _TextFamily(NamedTuple):
     """What the `.delta` and `.done` events of one name build: a text in a part, or the one text of a call."""
 
     item: str
@@ -176,22 +178,22 @@ class _Family(NamedTuple):
 
 
 _FAMILIES: Final = {
-    "response.output_text": _Family("message", "content", "output_text", "text"),
-    "response.refusal": _Family("message", "content", "refusal", "refusal"),
-    "response.reasoning": _Family("reasoning", "content", "reasoning_text", "text"),
-    "response.reasoning_summary_text": _Family("reasoning", "summary", "summary_text", "text"),
-    "response.function_call_arguments": _Family("function_call", "call", "", "arguments"),
-    "response.custom_tool_call_input": _Family("custom_tool_call", "call", "", "input"),
+    "response.output_text": _TextFamily("message", "content", "output_text", "text"),
+    "response.refusal": _TextFamily("message", "content", "refusal", "refusal"),
+    "response.reasoning": _TextFamily("reasoning", "content", "reasoning_text", "text"),
+    "response.reasoning_summary_text": _TextFamily("reasoning", "summary", "summary_text", "text"),
+    "response.function_call_arguments": _TextFamily("function_call", "call", "", "arguments"),
+    "response.custom_tool_call_input": _TextFamily("custom_tool_call", "call", "", "input"),
 }
 # What must be empty in an item that was just added, or its deltas would say it twice.
 _EMPTY_AT_FIRST: Final[Json] = {"content": [], "summary": [], "arguments": "", "input": ""}
 
 
 @dataclass
-class _Piece:
+class _PartText:
     """A text that grows by deltas, and the part it stands in."""
 
-    family: _Family
+    family: _TextFamily
     deltas: list[str] = field(default_factory=list)
     annotations: list[Json] = field(default_factory=list)
     text: str | None = None  # set by the done event of the text
@@ -199,11 +201,11 @@ class _Piece:
 
 
 @dataclass
-class _Item:
+class _OpenItem:
     """An output item between its `added` and its `done` event."""
 
     added: Json
-    pieces: defaultdict[str, list[_Piece]] = field(default_factory=lambda: defaultdict(list))
+    pieces: defaultdict[str, list[_PartText]] = field(default_factory=lambda: defaultdict(list))
     done: Json | None = None
 
 
@@ -223,8 +225,8 @@ class StreamChecker:
         self.stream_id = stream_id
         self._created: Json = {}
         self._running = False
-        self._items: list[_Item] = []
-        self._violation: Violation | None = None
+        self._items: list[_OpenItem] = []
+        self._violation: ProtocolViolation | None = None
         self._kind = "frame"
         self._handlers: dict[str, Callable[[Json], None]] = {
             "error": self._on_refused,
@@ -261,7 +263,7 @@ class StreamChecker:
             for key in STABLE_KEYS if "response" in frame else ():
                 self._equal(f"response.{key}", self._created[key], frame["response"][key])
             self.frames.append(frame)
-        except Violation as violation:
+        except ProtocolViolation as violation:
             self._violation = self._violation or violation
             raise
 
@@ -270,7 +272,7 @@ class StreamChecker:
         if self._violation is not None:
             raise self._violation
         if not self.finished:
-            raise Violation("stream", "", f"ended after {len(self.frames)} events without a terminal event")
+            raise ProtocolViolation("stream", "", f"ended after {len(self.frames)} events without a terminal event")
 
     # The response around the items
 
@@ -350,12 +352,12 @@ class StreamChecker:
         for key in ("id", "call_id"):
             taken = {other.added.get(key) for other in self._items} - {None}
             self._expect(item.get(key) not in taken, f"item.{key}", f"{item.get(key)!r} is that of an earlier item")
-        kind, state = item["type"], _Item(item)
+        kind, state = item["type"], _OpenItem(item)
         if any(kind == family.item for family in _FAMILIES.values()):
             self._equal("item.status", "in_progress", item.get("status", "in_progress"))
             for key in _EMPTY_AT_FIRST.keys() & item.keys():
                 self._equal(f"item.{key}", _EMPTY_AT_FIRST[key], item[key])
-        state.pieces["call"] += [_Piece(family) for family in _FAMILIES.values() if family[:2] == (kind, "call")]
+        state.pieces["call"] += [_PartText(family) for family in _FAMILIES.values() if family[:2] == (kind, "call")]
         self._items.append(state)
 
     def _on_item_done(self, frame: Json) -> None:
@@ -388,7 +390,7 @@ class StreamChecker:
         self._expect(not pieces or pieces[-1].part is not None, "", "comes before the part before it is done")
         self._equal(f"part.{family.text}", "", part[family.text])
         self._equal("part.annotations", [], part.get("annotations", []))
-        pieces.append(_Piece(family))
+        pieces.append(_PartText(family))
 
     def _on_part_done(self, frame: Json) -> None:
         part, group = frame["part"], "summary" if "summary" in self._kind else "content"
@@ -414,7 +416,7 @@ class StreamChecker:
         self._equal("annotation_index", len(piece.annotations), frame["annotation_index"])
         piece.annotations.append(frame["annotation"])
 
-    def _open_item(self, frame: Json, path: str, item_id: str) -> _Item:
+    def _open_item(self, frame: Json, path: str, item_id: str) -> _OpenItem:
         index = frame["output_index"]
         self._expect(0 <= index < len(self._items), "output_index", f"no item was added at {index}")
         item = self._items[index]
@@ -422,14 +424,14 @@ class StreamChecker:
         self._expect(item.done is None, "output_index", f"item {index} is already done")
         return item
 
-    def _open_piece(self, frame: Json, group: str) -> _Piece:
+    def _open_piece(self, frame: Json, group: str) -> _PartText:
         pieces = self._open_item(frame, "item_id", frame["item_id"]).pieces[group]
         index = frame.get(f"{group}_index", 0)  # a call has one text, without an index
         self._expect(0 <= index < len(pieces), f"{group}_index", f"the item has no {group} at {index}")
         self._expect(pieces[index].part is None, f"{group}_index", f"part {index} is already done")
         return pieces[index]
 
-    def _open_text(self, frame: Json, family: _Family) -> _Piece:
+    def _open_text(self, frame: Json, family: _TextFamily) -> _PartText:
         piece = self._open_piece(frame, family.group)
         self._expect(piece.family == family, "type", f"is not for {' '.join(piece.family[:3])}")
         self._expect(piece.text is None, "", "comes after the done event of its text")
@@ -444,7 +446,7 @@ class StreamChecker:
             self._fail(path, reason)
 
     def _fail(self, path: str, reason: str) -> NoReturn:
-        raise Violation(f"#{len(self.frames)} {self._kind}", path, reason)
+        raise ProtocolViolation(f"#{len(self.frames)} {self._kind}", path, reason)
 
 
 # -------------------------------------------------------------------------------------------- one WebSocket connection
@@ -490,4 +492,4 @@ class SocketChecker:
         begun = [turn for turn in self.turns if turn not in self._resumed]
         ids = [turn.response["id"] for turn in begun if turn.response is not None]
         if len(set(ids)) != len(ids):
-            raise Violation("socket", "response.id", f"two turns have the same id: {short(ids)}")
+            raise ProtocolViolation("socket", "response.id", f"two turns have the same id: {short(ids)}")

@@ -36,7 +36,7 @@ from wsproto.events import BytesMessage, CloseConnection, Message, Ping, TextMes
 
 from segue.http.heads import Line, values
 from segue.testing.recorded_session import RecordedSession
-from segue.testing.replies import Reply
+from segue.testing.replies import ProviderReply
 
 _END_OF_HEAD = b"\r\n\r\n"
 _ACCEPT = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
@@ -47,7 +47,7 @@ _CHUNK_AND_END = 2
 Framing = Literal["chunked", "length", "close"]
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+class ReceivedRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request as it came: `raw_head` with the empty line that ends it, `raw_body` with its framing."""
 
     number: int
@@ -120,7 +120,7 @@ class SocketAnswer(msgspec.Struct, frozen=True, kw_only=True):
     cut_after: int | None = None
 
 
-Script = Callable[[Request], Answer]
+Script = Callable[[ReceivedRequest], Answer]
 MessageScript = Callable[[SocketMessage], SocketAnswer]
 
 
@@ -131,7 +131,7 @@ class UnexpectedError(RuntimeError):
 # --- scripts ---------------------------------------------------------------------------------------------------------
 
 
-def answer_with(reply: Reply, *, streamed: bool) -> Answer:
+def answer_with(reply: ProviderReply, *, streamed: bool) -> Answer:
     """Answer with a reply: event by event, or as one object with its length."""
     lines = reply.head_lines(streamed=streamed)
     if streamed:
@@ -147,7 +147,7 @@ def replying(*sessions: RecordedSession, pace_s: float = 0.0) -> Script:
             answer = answer_with(turn.reply, streamed=session.streamed)
             known[turn.body] = replace(answer, pace_s=pace_s)
 
-    def script(request: Request) -> Answer:
+    def script(request: ReceivedRequest) -> Answer:
         if request.upgrades:
             return ACCEPTED
         answer = known.get(request.body or b"")
@@ -171,11 +171,11 @@ def replying_to_messages(*sessions: RecordedSession, pace_s: float = 0.0) -> Mes
     return script
 
 
-def in_order(replies: Iterable[Reply], *, streamed: bool) -> Script:
+def in_order(replies: Iterable[ProviderReply], *, streamed: bool) -> Script:
     """Answer with one reply after the other."""
     left = iter(tuple(replies))
 
-    def script(request: Request) -> Answer:
+    def script(request: ReceivedRequest) -> Answer:
         reply = next(left, None)
         if reply is None:
             raise UnexpectedError(f"request {request.number} is one too many: {request.raw_head!r}")
@@ -201,7 +201,7 @@ _NO_MESSAGES = SocketAnswer()
 # --- the provider ----------------------------------------------------------------------------------------------------
 
 
-class Provider:
+class ScriptedProvider:
     """The running provider: what came in, in order."""
 
     def __init__(self, script: Script, message_script: MessageScript | None) -> None:
@@ -209,7 +209,7 @@ class Provider:
         self.message_script = message_script
         self.host = "127.0.0.1"
         self.port = 0
-        self.requests: list[Request] = []
+        self.requests: list[ReceivedRequest] = []
         self.messages: list[SocketMessage] = []
         self.connections = 0
         self.hung_up: set[int] = set()
@@ -250,18 +250,18 @@ class Provider:
 @asynccontextmanager
 async def provided(
     script: Script, message_script: MessageScript | None = None, *, ssl: SSLContext | None = None
-) -> AsyncIterator[Provider]:
+) -> AsyncIterator[ScriptedProvider]:
     """Run a provider around a block. What a script raised is raised at the end."""
-    provider = Provider(script, message_script)
+    provider = ScriptedProvider(script, message_script)
     loop = asyncio.get_running_loop()
-    wires: dict[_Wire, asyncio.Task[None]] = {}
+    wires: dict[_ServerConnection, asyncio.Task[None]] = {}
 
-    def connected(wire: _Wire) -> None:
+    def connected(wire: _ServerConnection) -> None:
         number, provider.connections = provider.connections, provider.connections + 1
         task = wires[wire] = loop.create_task(_serve(provider, wire, number))
         task.add_done_callback(lambda _: wires.pop(wire, None))
 
-    server = await loop.create_server(lambda: _Wire(connected), provider.host, 0, ssl=ssl, backlog=1024)
+    server = await loop.create_server(lambda: _ServerConnection(connected), provider.host, 0, ssl=ssl, backlog=1024)
     provider.port = server.sockets[0].getsockname()[1]
     try:
         yield provider
@@ -276,7 +276,7 @@ async def provided(
         raise provider.failures[0]
 
 
-async def _serve(provider: Provider, wire: _Wire, connection: int) -> None:
+async def _serve(provider: ScriptedProvider, wire: _ServerConnection, connection: int) -> None:
     try:
         while await _exchange(provider, wire, connection):
             pass
@@ -289,7 +289,7 @@ async def _serve(provider: Provider, wire: _Wire, connection: int) -> None:
         await wire.lost.wait()
 
 
-async def _exchange(provider: Provider, wire: _Wire, connection: int) -> bool:
+async def _exchange(provider: ScriptedProvider, wire: _ServerConnection, connection: int) -> bool:
     """Take one request and answer it; tell whether the connection goes on."""
     request = replace(await _read_request(wire, connection), number=len(provider.requests))
     provider.requests.append(request)
@@ -321,7 +321,7 @@ def _heard(answering: asyncio.Future[bool]) -> None:
         answering.exception()
 
 
-async def _answer(provider: Provider, wire: _Wire, request: Request) -> bool:
+async def _answer(provider: ScriptedProvider, wire: _ServerConnection, request: ReceivedRequest) -> bool:
     answer = provider.script(request)
     if answer.before is not None:
         await answer.before.wait()
@@ -357,7 +357,7 @@ def _rendered(answer: Answer, lines: Iterable[Line]) -> bytes:
     return start + b"".join(b"%b: %b\r\n" % line for line in lines) + b"\r\n"
 
 
-async def _write_body(wire: _Wire, answer: Answer) -> bool:
+async def _write_body(wire: _ServerConnection, answer: Answer) -> bool:
     """Write the pieces; False if the connection was cut on purpose."""
     left = answer.cut_after
     waiting = bytearray()
@@ -395,14 +395,14 @@ def _framed(answer: Answer, piece: bytes, whole: int | None = None) -> bytes:
 # --- WebSocket -------------------------------------------------------------------------------------------------------
 
 
-def _handshake(request: Request, answer: Answer) -> bytes:
+def _handshake(request: ReceivedRequest, answer: Answer) -> bytes:
     (key,) = values(request.lines, b"sec-websocket-key")
     accept = base64.b64encode(hashlib.sha1(key + _ACCEPT, usedforsecurity=False).digest())
     start = (Line(b"Upgrade", b"websocket"), Line(b"Connection", b"Upgrade"), Line(b"Sec-WebSocket-Accept", accept))
     return _rendered(answer, (*start, *answer.lines))
 
 
-async def _talk(provider: Provider, wire: _Wire, request: Request) -> None:
+async def _talk(provider: ScriptedProvider, wire: _ServerConnection, request: ReceivedRequest) -> None:
     """Answer messages until either side closes."""
     connection = SocketConnection(ConnectionType.SERVER)
     parts: list[bytes] = []
@@ -429,7 +429,13 @@ async def _talk(provider: Provider, wire: _Wire, request: Request) -> None:
 
 
 async def _take(
-    provider: Provider, wire: _Wire, connection: SocketConnection, *, request: Request, data: bytes, text: bool
+    provider: ScriptedProvider,
+    wire: _ServerConnection,
+    connection: SocketConnection,
+    *,
+    request: ReceivedRequest,
+    data: bytes,
+    text: bool,
 ) -> bool:
     """Record a message and answer it; False if the connection was cut on purpose."""
     message = SocketMessage(number=len(provider.messages), request=request.number, data=data, text=text)
@@ -454,9 +460,9 @@ async def _take(
 # --- the socket ------------------------------------------------------------------------------------------------------
 
 
-async def _read_request(wire: _Wire, connection: int) -> Request:
+async def _read_request(wire: _ServerConnection, connection: int) -> ReceivedRequest:
     head = await wire.read_until(_END_OF_HEAD)
-    request = Request(number=-1, connection=connection, raw_head=head, raw_body=b"", body=None)
+    request = ReceivedRequest(number=-1, connection=connection, raw_head=head, raw_body=b"", body=None)
     if any(value.lower() == b"100-continue" for value in values(request.lines, b"expect")):
         await wire.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     if values(request.lines, b"transfer-encoding"):
@@ -469,7 +475,7 @@ async def _read_request(wire: _Wire, connection: int) -> Request:
     return request
 
 
-async def _read_chunks(wire: _Wire) -> tuple[bytes, bytes]:
+async def _read_chunks(wire: _ServerConnection) -> tuple[bytes, bytes]:
     raw, body = bytearray(), bytearray()
     while True:
         line = await wire.read_until(b"\r\n")
@@ -489,12 +495,12 @@ def _line(raw: bytes) -> Line:
     return Line(name, value.strip(b" \t"))
 
 
-class _Wire(asyncio.Protocol):
+class _ServerConnection(asyncio.Protocol):
     """One connection: bytes that came in, and whether it is lost; it is noticed while nobody reads."""
 
     transport: asyncio.Transport
 
-    def __init__(self, connected: Callable[[_Wire], None]) -> None:
+    def __init__(self, connected: Callable[[_ServerConnection], None]) -> None:
         self.lost = asyncio.Event()
         self._connected = connected
         self._buffer = bytearray()

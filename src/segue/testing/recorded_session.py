@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from segue.http.heads import RequestHead
-from segue.testing.replies import Api, Reply
+from segue.testing.replies import Api, ProviderReply
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -26,7 +26,7 @@ class RecordedTurn(msgspec.Struct, frozen=True, kw_only=True):
 
     head: RequestHead
     body: bytes
-    reply: Reply
+    reply: ProviderReply
     news: bytes
 
 

@@ -24,7 +24,7 @@ _STREAM = Line(b"Content-Type", b"text/event-stream; charset=utf-8")
 _WHOLE = Line(b"Content-Type", b"application/json")
 
 
-class Reply(msgspec.Struct, frozen=True, kw_only=True):
+class ProviderReply(msgspec.Struct, frozen=True, kw_only=True):
     """One answer: `events` when it is asked for as a stream, else `whole`. Framing is the server's."""
 
     lines: tuple[Line, ...]
@@ -41,7 +41,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(event.partition(b"data: ")[2].rstrip() for event in self.events)
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class ReplyContext(msgspec.Struct, frozen=True, kw_only=True):
     """What a reply repeats of its request, and what is random in it."""
 
     request: Json
@@ -50,14 +50,14 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     seed: str
 
 
-def make_reply(api: Api, output: Any, asked: Asked) -> Reply:  # noqa: ANN401 - the JSON of any API
+def make_reply(api: Api, output: Any, asked: ReplyContext) -> ProviderReply:  # noqa: ANN401 - the JSON of any API
     """Write the model's output as `api` sends it."""
     chosen = random.Random(f"reply:{asked.seed}")
     events, whole = _write(api, output, asked, chosen)
-    return Reply(lines=_lines(api, chosen), events=tuple(events), whole=whole)
+    return ProviderReply(lines=_lines(api, chosen), events=tuple(events), whole=whole)
 
 
-def _write(api: Api, output: Any, asked: Asked, chosen: random.Random) -> tuple[list[bytes], bytes]:  # noqa: ANN401 - as above
+def _write(api: Api, output: Any, asked: ReplyContext, chosen: random.Random) -> tuple[list[bytes], bytes]:  # noqa: ANN401 - as above
     match api:
         case "responses":
             return _Responses(asked, chosen).write(output)
@@ -121,7 +121,7 @@ def _lines(api: Api, chosen: random.Random) -> tuple[Line, ...]:
 class _Responses:
     """Events of the Responses API, with sequence numbers and the padding that hides the length of a token."""
 
-    def __init__(self, asked: Asked, chosen: random.Random) -> None:
+    def __init__(self, asked: ReplyContext, chosen: random.Random) -> None:
         self._asked = asked
         self._chosen = chosen
         self._events: list[bytes] = []
@@ -226,7 +226,7 @@ class _Responses:
 class _Chat:
     """Chunks of Chat Completions."""
 
-    def __init__(self, asked: Asked, chosen: random.Random) -> None:
+    def __init__(self, asked: ReplyContext, chosen: random.Random) -> None:
         self._asked = asked
         self._chosen = chosen
         self._events: list[bytes] = []
@@ -279,7 +279,7 @@ class _Chat:
 class _Messages:
     """Events of the Messages API."""
 
-    def __init__(self, asked: Asked, chosen: random.Random) -> None:
+    def __init__(self, asked: ReplyContext, chosen: random.Random) -> None:
         self._asked = asked
         self._chosen = chosen
         self._events: list[bytes] = []
@@ -338,7 +338,7 @@ class _Messages:
 class _Gemini:
     """Chunks of Gemini: longer pieces, and a function call comes whole."""
 
-    def __init__(self, asked: Asked, chosen: random.Random) -> None:
+    def __init__(self, asked: ReplyContext, chosen: random.Random) -> None:
         self._asked = asked
         self._chosen = chosen
 

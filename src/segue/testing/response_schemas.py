@@ -22,7 +22,7 @@ _SHOWN_CHARACTERS: Final = 200
 STATUSES: Final = ("queued", "in_progress", "completed", "failed", "incomplete", "cancelled")
 
 
-class Extra(NamedTuple):
+class SdkModel(NamedTuple):
     """A legal shape that the document cannot express, judged by the openai SDK's model in strict mode instead."""
 
     model: type[BaseModel]
@@ -30,21 +30,21 @@ class Extra(NamedTuple):
 
 
 EXTRA_EVENTS: Final = {
-    "response.custom_tool_call_input.delta": Extra(
+    "response.custom_tool_call_input.delta": SdkModel(
         sdk.ResponseCustomToolCallInputDeltaEvent, "the document knows function tools only; Codex edits by custom tools"
     ),
-    "response.custom_tool_call_input.done": Extra(sdk.ResponseCustomToolCallInputDoneEvent, "closes those deltas"),
-    "response.steer.failed": Extra(sdk.ResponseSteerFailedEvent, "the document knows nothing of steering"),
+    "response.custom_tool_call_input.done": SdkModel(sdk.ResponseCustomToolCallInputDoneEvent, "closes those deltas"),
+    "response.steer.failed": SdkModel(sdk.ResponseSteerFailedEvent, "the document knows nothing of steering"),
 }
 # By a schema of the union that lacks the shape, and the shape's `type`.
 EXTRA_MEMBERS: Final = {
-    ("FunctionCall", "custom_tool_call"): Extra(sdk.ResponseCustomToolCallItem, "the item that those events build"),
-    ("FunctionTool", "custom"): Extra(sdk.CustomTool, "`tools` echoes the request, which may hold custom tools"),
-    ("FunctionToolChoice", "custom"): Extra(sdk.ToolChoiceCustom, "`tool_choice` may name a custom tool"),
+    ("FunctionCall", "custom_tool_call"): SdkModel(sdk.ResponseCustomToolCallItem, "the item that those events build"),
+    ("FunctionTool", "custom"): SdkModel(sdk.CustomTool, "`tools` echoes the request, which may hold custom tools"),
+    ("FunctionToolChoice", "custom"): SdkModel(sdk.ToolChoiceCustom, "`tool_choice` may name a custom tool"),
 }
 
 
-class Violation(AssertionError):
+class ProtocolViolation(AssertionError):
     """Something on the wire is not what the protocol, or segue's own rules, allow."""
 
     def __init__(self, event: str, path: str, reason: str) -> None:
@@ -81,12 +81,12 @@ def event_schemas() -> dict[str, Json]:
 
 
 def validate(event: str, schema: Json, value: object, path: str = "") -> None:
-    """Check a value against a schema of the document; raises `Violation`."""
+    """Check a value against a schema of the document; raises `ProtocolViolation`."""
     schema = _resolved(schema)
     if "type" in schema and not _has_type(value, schema["type"]):
-        raise Violation(event, path, f"{short(value)} is not of type {schema['type']}")
+        raise ProtocolViolation(event, path, f"{short(value)} is not of type {schema['type']}")
     if "enum" in schema and value not in schema["enum"]:
-        raise Violation(event, path, f"{short(value)} is not one of {', '.join(schema['enum'])}")
+        raise ProtocolViolation(event, path, f"{short(value)} is not one of {', '.join(schema['enum'])}")
     for member in schema.get("allOf", ()):
         validate(event, member, value, path)
     for key in schema.keys() & {"anyOf", "oneOf"}:
@@ -101,7 +101,7 @@ def validate(event: str, schema: Json, value: object, path: str = "") -> None:
 def _validate_members(event: str, schema: Json, value: Json, path: str) -> None:
     missing = [name for name in schema.get("required", ()) if name not in value]
     if missing:
-        raise Violation(event, path, f"lacks {', '.join(missing)}")
+        raise ProtocolViolation(event, path, f"lacks {', '.join(missing)}")
     members, others = schema.get("properties", {}), schema.get("additionalProperties", True)
     for name, member in value.items():
         expected = members.get(name, others)
@@ -124,18 +124,18 @@ def _validate_union(event: str, members: list[Json], value: object, path: str) -
     elif fitting:
         validate(event, fitting[0], value, path)
     else:
-        raise Violation(event, path, f"{short(value)} is not of any kind that is allowed here")
+        raise ProtocolViolation(event, path, f"{short(value)} is not of any kind that is allowed here")
 
 
-def validate_model(event: str, extra: Extra, value: object, path: str = "") -> None:
-    """Check a value against a model of the openai SDK; raises `Violation`."""
+def validate_model(event: str, extra: SdkModel, value: object, path: str = "") -> None:
+    """Check a value against a model of the openai SDK; raises `ProtocolViolation`."""
     try:
         # As JSON, because strict mode refuses a dict in place of a nested model.
         extra.model.model_validate_json(json.dumps(value), strict=True)
     except ModelError as error:
         detail = error.errors()[0]
         where = ".".join(str(step) for step in (path, *detail["loc"]) if step != "")
-        raise Violation(event, where, detail["msg"]) from None
+        raise ProtocolViolation(event, where, detail["msg"]) from None
 
 
 @cache
@@ -156,9 +156,9 @@ def _has_type(value: object, name: str) -> bool:
 
 
 def check_object(event: str, value: object) -> None:
-    """Check that a value is a JSON object; raises `Violation`."""
+    """Check that a value is a JSON object; raises `ProtocolViolation`."""
     if not isinstance(value, dict):
-        raise Violation(event, "", f"is not an object but {short(value)}")
+        raise ProtocolViolation(event, "", f"is not an object but {short(value)}")
 
 
 def short(value: object) -> str:

@@ -63,7 +63,7 @@ CHAT_TEMPLATE = """\
 """
 
 
-class Shape(msgspec.Struct, frozen=True):
+class TinyModelShape(msgspec.Struct, frozen=True):
     """How large the model is; `heads` share `kv_heads`, and `width` is a multiple of 32 times `heads`."""
 
     width: int = 64
@@ -82,12 +82,12 @@ class Shape(msgspec.Struct, frozen=True):
 
 
 #: What benchmarks run: large enough that reading a long prompt takes time, as with a real model.
-BENCHED = Shape(width=192, layers=4, heads=6, kv_heads=2, hidden=512)
+BENCH_SHAPE = TinyModelShape(width=192, layers=4, heads=6, kv_heads=2, hidden=512)
 
 
-def write_tiny_model(path: Path, shape: Shape | None = None, template: str = CHAT_TEMPLATE) -> None:
+def write_tiny_model(path: Path, shape: TinyModelShape | None = None, template: str = CHAT_TEMPLATE) -> None:
     """Write the model's file."""
-    shape = shape or Shape()
+    shape = shape or TinyModelShape()
     tokens, kinds, merges = _vocabulary()
     tensors = list(_tensors(shape, len(tokens)))
     entries = [
@@ -136,7 +136,7 @@ def _vocabulary() -> tuple[list[str], list[int], list[str]]:
     return tokens, kinds, merges
 
 
-def _tensors(shape: Shape, words: int) -> Iterator[tuple[str, tuple[int, ...], array[float]]]:
+def _tensors(shape: TinyModelShape, words: int) -> Iterator[tuple[str, tuple[int, ...], array[float]]]:
     """Yield name, dimensions (innermost first) and values. Matrices keep the size of what they are applied to."""
     random = Random(shape.seed)
     head = shape.head_width

@@ -11,16 +11,16 @@ from aiohttp import web
 
 from segue.bench.arms.baselines import cost, frame_bytes
 from segue.bench.arms.player import WrongReplyError, play
-from segue.bench.meters.tcp import Carried, metered
-from segue.bench.workloads.clients import Kind
+from segue.bench.meters.tcp import WireBytes, metered
+from segue.bench.workloads.clients import AgentKind
 from segue.bench.workloads.sessions import make_session
 from segue.testing.provider import provided, replying, replying_to_messages
 
 
 @pytest.mark.parametrize("kind", ["codex", "codex-ws", "claude-code", "gemini-cli", "openai-agents", "mini-swe-agent"])
-async def test_raw_is_what_a_socket_carries(kind: Kind) -> None:
+async def test_raw_is_what_a_socket_carries(kind: AgentKind) -> None:
     session = make_session(kind, turns=4)
-    carried: list[Carried] = []
+    carried: list[WireBytes] = []
     async with (
         provided(replying(session), replying_to_messages(session)) as provider,
         metered(provider.host, provider.port) as meter,

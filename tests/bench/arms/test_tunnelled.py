@@ -9,21 +9,21 @@ from functools import partial
 import pytest
 
 from segue.bench.arms.baselines import cost
-from segue.bench.arms.ends import EndOrder, GatewayOrder, run_gateway, run_sidecar
-from segue.bench.arms.tunnelled import GATEWAY, SIDECAR, Place, first_request, sidecar_path, warmed
+from segue.bench.arms.ends import EndSpec, GatewaySpec, run_gateway, run_sidecar
+from segue.bench.arms.tunnelled import GATEWAY, SIDECAR, RunningEnd, first_request, sidecar_path, warmed
 from segue.bench.reports.report import TurnFigures
-from segue.bench.table import Played, play_once
-from segue.bench.workloads.clients import Kind
+from segue.bench.table import PlayedRound, play_once
+from segue.bench.workloads.clients import AgentKind
 from segue.bench.workloads.sessions import make_session
 from segue.testing.recorded_session import RecordedSession
 
 
 @asynccontextmanager
-async def here(order: EndOrder) -> AsyncIterator[Place]:
+async def here(spec: EndSpec) -> AsyncIterator[RunningEnd]:
     """Run an end in this process, which is the sooner ready."""
-    running = run_gateway(order) if isinstance(order, GatewayOrder) else run_sidecar(order)
+    running = run_gateway(spec) if isinstance(spec, GatewaySpec) else run_sidecar(spec)
     async with running as (host, port):
-        yield Place(host, port)
+        yield RunningEnd(host, port)
 
 
 cold = partial(sidecar_path, start=here)
@@ -33,13 +33,13 @@ def up(turns: list[TurnFigures]) -> int:
     return sum(turn.bytes_up_wire or 0 for turn in turns)
 
 
-def saved(played: Played, session: RecordedSession) -> float:
+def saved(played: PlayedRound, session: RecordedSession) -> float:
     """Which part of the bytes that the same session takes over plain HTTP was not sent; set-up counts against it."""
     return 1 - (up(played.turns) + played.set_up.up_bytes) / sum(turn.up_bytes for turn in cost("raw", session))
 
 
 @pytest.mark.parametrize("kind", ["codex", "claude-code", "qwen-code"])
-async def test_cold_eleven_turns_stay_near_the_bound(kind: Kind) -> None:
+async def test_cold_eleven_turns_stay_near_the_bound(kind: AgentKind) -> None:
     session = make_session(kind, turns=11)
     played = await play_once(session, cold)
     assert up(played.turns) <= 1.3 * session.bound

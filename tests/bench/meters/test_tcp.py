@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from segue.bench.meters.tcp import Carried, metered
+from segue.bench.meters.tcp import WireBytes, metered
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -52,8 +52,8 @@ async def test_counts_each_way_and_per_turn() -> None:
         for size in (1, 1000, 100_000):
             writer.write(b"x" * size)
             assert await reader.readexactly(2 * size) == b"x" * (2 * size)
-            assert meter.take() == Carried(size, 2 * size)
-        assert meter.take() == Carried(0, 0)
+            assert meter.take() == WireBytes(size, 2 * size)
+        assert meter.take() == WireBytes(0, 0)
         assert (meter.up_bytes, meter.down_bytes) == (101_001, 202_002)
         writer.close()
         await writer.wait_closed()

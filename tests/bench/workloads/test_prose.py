@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from segue.bench.workloads.prose import Writer
+from segue.bench.workloads.prose import ProseWriter
 from segue.testing.recorded_session import compressed
 
 
@@ -22,7 +22,7 @@ from segue.testing.recorded_session import compressed
 )
 def test_text_compresses_like_that_of_real_agents(what: str, size: int, least: float, most: float) -> None:
     for seed in range(10):
-        writer = Writer(seed)
+        writer = ProseWriter(seed)
         write = {
             "prompt": writer.prompt,
             "listing": writer.listing,
@@ -38,7 +38,7 @@ def test_text_compresses_like_that_of_real_agents(what: str, size: int, least: f
 
 def test_the_same_seed_writes_the_same() -> None:
     def write(seed: int) -> list[str]:
-        writer = Writer(seed)
+        writer = ProseWriter(seed)
         return [writer.prompt(500), writer.tool_output(900), writer.identifier(), writer.secret(64), writer.saying()]
 
     assert write(1) == write(1)
@@ -46,6 +46,6 @@ def test_the_same_seed_writes_the_same() -> None:
 
 
 def test_secrets_do_not_compress() -> None:
-    secret = Writer(1).secret(2000)
+    secret = ProseWriter(1).secret(2000)
     assert len(secret) == 2000
     assert 2000 / compressed(secret.encode()) < 1.34

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.bench.workloads.clients import Kind
+from segue.bench.workloads.clients import AgentKind
 from segue.bench.workloads.sessions import ITEMS, KINDS, make_session
 from segue.testing.recorded_session import compressed
 
 # first body, and bytes of all bodies of 11 turns, measured with the agents themselves
-SIZES: dict[Kind, tuple[int, int]] = {
+SIZES: dict[AgentKind, tuple[int, int]] = {
     "codex": (38_315, 631_370),
     "claude-code": (53_992, 787_049),
     "pi": (5_685, 250_566),
@@ -25,7 +25,7 @@ SIZES: dict[Kind, tuple[int, int]] = {
 
 
 @pytest.mark.parametrize("kind", SIZES)
-def test_sizes_are_those_of_the_real_agent(kind: Kind) -> None:
+def test_sizes_are_those_of_the_real_agent(kind: AgentKind) -> None:
     first, total = SIZES[kind]
     for seed in range(3):
         session = make_session(kind, turns=11, seed=seed)
@@ -35,7 +35,7 @@ def test_sizes_are_those_of_the_real_agent(kind: Kind) -> None:
 
 
 def test_compresses_like_the_real_agent() -> None:
-    ratios: dict[Kind, float] = {"codex": 2.24, "pi": 1.95, "qwen-code": 2.89, "mini-swe-agent": 3.11}
+    ratios: dict[AgentKind, float] = {"codex": 2.24, "pi": 1.95, "qwen-code": 2.89, "mini-swe-agent": 3.11}
     for kind, real in ratios.items():
         session = make_session(kind, turns=11)
         ratio = sum(len(turn.body) for turn in session.turns) / sum(compressed(turn.body) for turn in session.turns)
@@ -44,7 +44,7 @@ def test_compresses_like_the_real_agent() -> None:
 
 @settings(max_examples=20)
 @given(st.sampled_from(KINDS), st.integers(1, 12), st.integers(0, 1000))
-def test_the_same_seed_makes_the_same_session(kind: Kind, turns: int, seed: int) -> None:
+def test_the_same_seed_makes_the_same_session(kind: AgentKind, turns: int, seed: int) -> None:
     one = make_session(kind, turns=turns, seed=seed)
     assert len(one.turns) == turns
     assert one == make_session(kind, turns=turns, seed=seed)
@@ -52,7 +52,7 @@ def test_the_same_seed_makes_the_same_session(kind: Kind, turns: int, seed: int)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "codex-ws"])
-def test_each_request_repeats_the_one_before_and_the_reply(kind: Kind) -> None:
+def test_each_request_repeats_the_one_before_and_the_reply(kind: AgentKind) -> None:
     session = make_session(kind, turns=6)
     before: list[object] = []
     for turn in session.turns:
@@ -109,7 +109,7 @@ def test_credentials_are_in_the_head_and_nowhere_else() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_another_task_of_the_same_agent_has_the_same_prompts_and_tools(kind: Kind) -> None:
+def test_another_task_of_the_same_agent_has_the_same_prompts_and_tools(kind: AgentKind) -> None:
     one, two = [make_session(kind, turns=2, task=task) for task in (0, 1)]
     ours, theirs = [json.loads(session.turns[0].body) for session in (one, two)]
     assert ours.get("tools") == theirs.get("tools")

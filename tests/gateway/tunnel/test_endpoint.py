@@ -14,7 +14,7 @@ import pytest
 from segue.config import Config, KeyConfig, RouteConfig, ServerConfig, TunnelConfig
 from segue.gateway.app import Gateway, serving
 from segue.http.heads import Line, ReplyHead, RequestHead
-from segue.testing.provider import Answer, Provider, Script, gzipped, provided
+from segue.testing.provider import Answer, Script, ScriptedProvider, gzipped, provided
 from segue.tunnel.client import Request
 from segue.tunnel.documents import Base, encode_document
 from segue.tunnel.frames import SUBPROTOCOL, encode_packet
@@ -40,7 +40,7 @@ def post(document: bytes) -> Request:
 @asynccontextmanager
 async def running(
     script: Script, *, keys: list[KeyConfig] | None = None, target: str | None = None, **tunnel: object
-) -> AsyncIterator[tuple[Gateway, str, Provider]]:
+) -> AsyncIterator[tuple[Gateway, str, ScriptedProvider]]:
     """A gateway whose tunnel leads to a provider."""
     async with provided(script) as provider:
         config = Config(

@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
-from segue.bench.meters.tcp import Carried
+from segue.bench.meters.tcp import WireBytes
 from segue.http.heads import Line, RequestHead
 from segue.testing.recorded_session import LEVEL, RecordedSession, RecordedTurn
 
@@ -48,10 +48,10 @@ _ACCEPTED_LINES = (
 _DEFLATE_LINE = Line(b"Sec-WebSocket-Extensions", b"permessage-deflate")
 
 #: Compresses a series of parts and flushes after each, so that each can be read as it comes.
-Packer = Callable[[bytes], bytes]
+Compressor = Callable[[bytes], bytes]
 
 
-def cost(baseline: Baseline, session: RecordedSession, host: bytes = HOST) -> list[Carried]:
+def cost(baseline: Baseline, session: RecordedSession, host: bytes = HOST) -> list[WireBytes]:
     """Return the bytes of each turn; a connection's handshake is in the first."""
     if baseline == "permessage-deflate":
         return _socket_cost(session, host, _deflate(), _deflate(), extension=True)
@@ -63,7 +63,7 @@ def cost(baseline: Baseline, session: RecordedSession, host: bytes = HOST) -> li
 # --- HTTP ------------------------------------------------------------------------------------------------------------
 
 
-def _exchange(baseline: Baseline, session: RecordedSession, turn: RecordedTurn, host: bytes) -> Carried:
+def _exchange(baseline: Baseline, session: RecordedSession, turn: RecordedTurn, host: bytes) -> WireBytes:
     encoded = () if baseline == "raw" else (Line(b"Content-Encoding", baseline.encode()),)
     body = _whole(baseline)(turn.body)
     up = request_head(turn.head, host, (*encoded, Line(b"Content-Length", b"%d" % len(body))))
@@ -71,11 +71,11 @@ def _exchange(baseline: Baseline, session: RecordedSession, turn: RecordedTurn, 
     if not session.streamed:
         whole = _whole(baseline)(turn.reply.whole)
         down = _reply_head((*lines, Line(b"Content-Length", b"%d" % len(whole))))
-        return Carried(len(up) + len(body), len(down) + len(whole))
+        return WireBytes(len(up) + len(body), len(down) + len(whole))
     pack = _stream(baseline)
     chunks = sum(_chunk_bytes(len(pack(event))) for event in turn.reply.events)
     down = _reply_head((*lines, Line(b"Transfer-Encoding", b"chunked")))
-    return Carried(len(up) + len(body), len(down) + chunks + len(b"0\r\n\r\n"))
+    return WireBytes(len(up) + len(body), len(down) + chunks + len(b"0\r\n\r\n"))
 
 
 def request_head(head: RequestHead, host: bytes, more: Iterable[Line]) -> bytes:
@@ -105,18 +105,20 @@ def _chunk_bytes(size: int) -> int:
 # --- WebSocket -------------------------------------------------------------------------------------------------------
 
 
-def _socket_cost(session: RecordedSession, host: bytes, up: Packer, down: Packer, *, extension: bool) -> list[Carried]:
+def _socket_cost(
+    session: RecordedSession, host: bytes, up: Compressor, down: Compressor, *, extension: bool
+) -> list[WireBytes]:
     more = (_DEFLATE_LINE,) if extension else ()
-    shaken = Carried(
+    shaken = WireBytes(
         len(socket_head(session.turns[0].head, host, more)),
         len(b"HTTP/1.1 101 Switching Protocols\r\n" + _rendered((*_ACCEPTED_LINES, *more))),
     )
-    carried: list[Carried] = []
+    carried: list[WireBytes] = []
     for turn in session.turns:
         asked = frame_bytes(len(up(turn.body)), masked=True)
         said = turn.reply.messages if session.streamed else (turn.reply.whole,)
-        carried.append(Carried(asked, sum(frame_bytes(len(down(message)), masked=False) for message in said)))
-    carried[0] = Carried(carried[0].up_bytes + shaken.up_bytes, carried[0].down_bytes + shaken.down_bytes)
+        carried.append(WireBytes(asked, sum(frame_bytes(len(down(message)), masked=False) for message in said)))
+    carried[0] = WireBytes(carried[0].up_bytes + shaken.up_bytes, carried[0].down_bytes + shaken.down_bytes)
     return carried
 
 
@@ -134,15 +136,15 @@ def frame_bytes(size: int, *, masked: bool) -> int:
 # --- compression -----------------------------------------------------------------------------------------------------
 
 
-def _whole(baseline: Baseline) -> Packer:
-    packers: Mapping[str, Packer] = {
+def _whole(baseline: Baseline) -> Compressor:
+    packers: Mapping[str, Compressor] = {
         "gzip": lambda data: zlib.compress(data, _GZIP_LEVEL, 31),
         "zstd": lambda data: zstd.compress(data, LEVEL),
     }
     return packers.get(baseline, _as_it_is)
 
 
-def _stream(baseline: Baseline) -> Packer:
+def _stream(baseline: Baseline) -> Compressor:
     if baseline == "gzip":
         gzip = zlib.compressobj(_GZIP_LEVEL, wbits=31)
         return lambda data: gzip.compress(data) + gzip.flush(zlib.Z_SYNC_FLUSH)
@@ -152,7 +154,7 @@ def _stream(baseline: Baseline) -> Packer:
     return _as_it_is
 
 
-def _deflate() -> Packer:
+def _deflate() -> Compressor:
     packer = zlib.compressobj(_GZIP_LEVEL, wbits=-15)
 
     def pack(data: bytes) -> bytes:

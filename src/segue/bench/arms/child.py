@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
-from segue.bench.arms.server import Ready, Usage
+from segue.bench.arms.server import ProcessUsage, Ready
 
 _STOP_S = 10.0
 
@@ -27,28 +27,28 @@ class Child:
         self.port = ready.port
         self.loop = ready.loop
 
-    async def usage(self) -> Usage:
+    async def usage(self) -> ProcessUsage:
         """Ask what the process has used up to now."""
         return await self._ask(b"usage\n")
 
-    async def settled(self) -> Usage:
+    async def settled(self) -> ProcessUsage:
         """As `usage`, after the process has collected its garbage: for memory."""
         return await self._ask(b"settle\n")
 
-    async def _ask(self, command: bytes) -> Usage:
+    async def _ask(self, command: bytes) -> ProcessUsage:
         assert self._process.stdin is not None, "the child was started with a pipe"
         self._process.stdin.write(command)
-        return msgspec.json.decode(await _read_line(self._process), type=Usage)
+        return msgspec.json.decode(await _read_line(self._process), type=ProcessUsage)
 
 
 @asynccontextmanager
-async def launched(order: msgspec.Struct, module: str = "segue.bench.arms.server") -> AsyncIterator[Child]:
-    """Run what a module makes of an order around a block; at the end it drains and closes what it has open."""
+async def launched(spec: msgspec.Struct, module: str = "segue.bench.arms.server") -> AsyncIterator[Child]:
+    """Run a module in a child process around a block; at the end the child drains and closes."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         module,
-        msgspec.json.encode(order).decode(),
+        msgspec.json.encode(spec).decode(),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )

@@ -28,7 +28,7 @@ class Question(msgspec.Struct, frozen=True):
     about: str = ""
 
 
-class Plan(msgspec.Struct, frozen=True):
+class ConversationPlan(msgspec.Struct, frozen=True):
     """The conversation to hold."""
 
     model: str
@@ -54,7 +54,7 @@ class ConversationError(RuntimeError):
     """The gateway answered with an error."""
 
 
-class Way(Protocol):
+class ConversationTransport(Protocol):
     """A way to hold a conversation: sends one turn and yields its events."""
 
     def turn(self, body: dict[str, Any], item: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
@@ -64,7 +64,7 @@ class Way(Protocol):
     payload_bytes: int
 
 
-class Resend:
+class ResendTransport:
     """Everything again in every request: what a stateless API asks for."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
@@ -91,7 +91,7 @@ class Resend:
                 yield event
 
 
-class Continue:
+class ContinueTransport:
     """Only what is new, and the id of the response before it, over one WebSocket."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
@@ -117,21 +117,23 @@ class Continue:
 
 
 @asynccontextmanager
-async def resending(url: str) -> AsyncIterator[Way]:
+async def resending(url: str) -> AsyncIterator[ConversationTransport]:
     """Open the HTTP way."""
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session:
-        yield Resend(session, url)
+        yield ResendTransport(session, url)
 
 
 @asynccontextmanager
-async def continuing(url: str) -> AsyncIterator[Way]:
+async def continuing(url: str) -> AsyncIterator[ConversationTransport]:
     """Open the WebSocket way."""
     timeout = aiohttp.ClientTimeout(total=None)
     async with aiohttp.ClientSession(timeout=timeout) as session, session.ws_connect(f"{url}/v1/responses") as socket:
-        yield Continue(socket)
+        yield ContinueTransport(socket)
 
 
-async def hold(plan: Plan, way: Way, meter: Meter, on_text: Callable[[int, str], None]) -> AsyncIterator[MeasuredTurn]:
+async def hold(
+    plan: ConversationPlan, way: ConversationTransport, meter: Meter, on_text: Callable[[int, str], None]
+) -> AsyncIterator[MeasuredTurn]:
     """Hold the conversation and yield each turn as it ends; `on_text` gets the text as it streams."""
     body = {
         "model": plan.model,
@@ -148,7 +150,7 @@ async def _one_turn(
     body: dict[str, Any],
     question: Question,
     index: int,
-    way: Way,
+    way: ConversationTransport,
     meter: Meter,
     on_text: Callable[[int, str], None],
 ) -> MeasuredTurn:

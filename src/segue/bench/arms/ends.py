@@ -1,6 +1,6 @@
 """The two ends of the tunnel, each in a process of its own, so that their CPU time is all theirs.
 
-`python -m segue.bench.arms.ends ORDER` runs what the order (JSON) says: a gateway whose tunnel forwards to a provider,
+`python -m segue.bench.arms.ends SPEC` runs what SPEC (JSON) describes: a gateway whose tunnel forwards to a provider,
 or a sidecar, which is ready when it has its link. Asked and stopped as `server` is. Not here: starting them (`child`)
 and what goes through them (`tunnelled`).
 """
@@ -29,36 +29,36 @@ PATHS = ("/v1", "/v1beta")
 _LOOK_EVERY_S = 0.005
 
 
-class GatewayOrder(msgspec.Struct, frozen=True, tag="gateway"):
+class GatewaySpec(msgspec.Struct, frozen=True, tag="gateway"):
     """A gateway before the provider at this URL."""
 
     provider: str
 
 
-class SidecarOrder(msgspec.Struct, frozen=True, tag="sidecar"):
+class SidecarSpec(msgspec.Struct, frozen=True, tag="sidecar"):
     """A sidecar of the gateway at this URL, with its bases in a folder, or nowhere."""
 
     gateway: str
     cache: str | None = None
 
 
-EndOrder: TypeAlias = GatewayOrder | SidecarOrder
+EndSpec: TypeAlias = GatewaySpec | SidecarSpec
 
 
 @asynccontextmanager
-async def run_gateway(order: GatewayOrder) -> AsyncIterator[tuple[str, int]]:
+async def run_gateway(spec: GatewaySpec) -> AsyncIterator[tuple[str, int]]:
     """Run a gateway around a block; yields where it listens."""
-    routes = [RouteConfig(path=path, target=order.provider) for path in PATHS]
+    routes = [RouteConfig(path=path, target=spec.provider) for path in PATHS]
     router = Router([Rule(ScriptedUpstream(), (MODEL,))])
     async with serving(Config(server=ServerConfig(port=0, store="memory:"), route=routes), router) as (_, url):
         yield _address(url)
 
 
 @asynccontextmanager
-async def run_sidecar(order: SidecarOrder) -> AsyncIterator[tuple[str, int]]:
+async def run_sidecar(spec: SidecarSpec) -> AsyncIterator[tuple[str, int]]:
     """Run a sidecar around a block, from when it has its link."""
-    cache = None if order.cache is None else Path(order.cache)
-    async with Sidecar(Settings(gateways=(order.gateway,), cache=cache)) as sidecar:
+    cache = None if spec.cache is None else Path(spec.cache)
+    async with Sidecar(Settings(gateways=(spec.gateway,), cache=cache)) as sidecar:
         while sidecar.report().link != "up":  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(_LOOK_EVERY_S)
         yield _address(sidecar.url)
@@ -72,13 +72,13 @@ def _address(url: str) -> tuple[str, int]:
 
 
 def main() -> None:
-    """Run the order that the command line gives."""
-    order: EndOrder = msgspec.json.decode(sys.argv[1], type=EndOrder)
-    match order:
-        case GatewayOrder():
-            run_process(run_gateway(order))
-        case SidecarOrder():
-            run_process(run_sidecar(order))
+    """Run what the command line specifies."""
+    spec: EndSpec = msgspec.json.decode(sys.argv[1], type=EndSpec)
+    match spec:
+        case GatewaySpec():
+            run_process(run_gateway(spec))
+        case SidecarSpec():
+            run_process(run_sidecar(spec))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import aiohttp
 
 from segue.protocol.events import Ended, OutputWriter
 from segue.protocol.responses import usage
-from segue.testing.replies import Api, Asked, make_reply
+from segue.testing.replies import Api, ReplyContext, make_reply
 from segue.upstreams.http_body import JsonBody
 from segue.upstreams.interface import Batch, UpstreamRequest
 
@@ -30,7 +30,9 @@ def answer(api: Api, text: str) -> bytes:
         "messages": [{"type": "text", "text": text}],
         "responses": [_message(text)],
     }
-    asked = Asked(request={"model": api, "stream_options": {}}, identity="made_1", created_at=1_790_000_000, seed=api)
+    asked = ReplyContext(
+        request={"model": api, "stream_options": {}}, identity="made_1", created_at=1_790_000_000, seed=api
+    )
     stream = b"".join(make_reply(api, outputs[api], asked).events)
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n" % len(stream)
     return head + stream
@@ -55,7 +57,7 @@ class AnsweringProvider:
         return next(reply for path, reply in self._answers.items() if target.endswith(path))
 
 
-class _Connection(asyncio.Protocol):
+class _CountingConnection(asyncio.Protocol):
     """Reads requests with a Content-Length; a body is counted and dropped as it comes."""
 
     def __init__(self, provider: AnsweringProvider) -> None:
@@ -91,7 +93,7 @@ class _Connection(asyncio.Protocol):
 async def answering(text: str) -> AsyncIterator[AnsweringProvider]:
     """Run a provider around a block."""
     provider = AnsweringProvider(text)
-    server = await asyncio.get_running_loop().create_server(lambda: _Connection(provider), "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(lambda: _CountingConnection(provider), "127.0.0.1", 0)
     provider.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     try:
         yield provider

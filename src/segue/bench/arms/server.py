@@ -1,11 +1,11 @@
 """The server side of the gateway benchmark, in a process of its own, so that its CPU time is all the server's.
 
-`python -m segue.bench.arms.server ORDER` serves what the order (JSON) says: the gateway with a scripted upstream, or a
+`python -m segue.bench.arms.server SPEC` serves what SPEC (JSON) describes: the gateway with a scripted upstream, or a
 bare aiohttp WebSocket server that decodes the same creates and sends the same events, made beforehand, which is the
 least that any gateway on this stack can cost. The models are `burst` (all events at once), `ticked` (one delta per turn
 of the event loop), `paced` (one per time step) and `stamped` (paced, and each delta is the clock at its making). It
-prints one `Ready` line; then each line on stdin is answered with a `Usage` line, and the end of stdin ends the process.
-Not here: starting it (`child`) and measuring (`gateway`).
+prints one `Ready` line, then answers each line on stdin with a `ProcessUsage` line, and ends when stdin ends. Not here:
+starting it (`child`) and measuring (`gateway`).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _TICK_S = 1e-9
 FRAMING_EVENTS = 8
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
+class ServerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What to serve. `core` pins the process; `pace_s` is the time step of the models that have one; `provider` is the
     base URL of one that speaks all dialects.
     """
@@ -76,7 +76,7 @@ class Ready(msgspec.Struct, frozen=True):
     loop: str
 
 
-class Usage(msgspec.Struct, frozen=True):
+class ProcessUsage(msgspec.Struct, frozen=True):
     """What the process has used: CPU time of all its threads, and its resident memory where the system tells."""
 
     cpu_ns: int
@@ -115,26 +115,26 @@ class StampedUpstream:
 
 
 @asynccontextmanager
-async def serve_gateway(order: Order) -> AsyncIterator[tuple[str, int]]:
+async def serve_gateway(spec: ServerSpec) -> AsyncIterator[tuple[str, int]]:
     """Serve the gateway around a block; yields where it listens."""
-    config = Config(server=ServerConfig(port=0, store=order.store))
-    async with serving(config, build_router(order)) as (_, url):
+    config = Config(server=ServerConfig(port=0, store=spec.store))
+    async with serving(config, build_router(spec)) as (_, url):
         parts = urlsplit(url)
         assert parts.hostname is not None, "a URL of ours names its host"
         assert parts.port is not None, "a URL of ours names its port"
         yield parts.hostname, parts.port
 
 
-def build_router(order: Order) -> Router:
+def build_router(spec: ServerSpec) -> Router:
     """Build the four models."""
     rules: list[Rule] = [
-        Rule(ScriptedUpstream(deltas=order.deltas, delta_bytes=order.delta_bytes, pace_s=pace_s), (model,))
-        for model, pace_s in _paces(order).items()
+        Rule(ScriptedUpstream(deltas=spec.deltas, delta_bytes=spec.delta_bytes, pace_s=pace_s), (model,))
+        for model, pace_s in _paces(spec).items()
     ]
-    rules.append(Rule(StampedUpstream(order.stamps, order.pace_s), (STAMPED,)))
-    if order.provider is not None:
-        rules.append(Rule(BareUpstream(order.provider, "x" * order.delta_bytes), (BARE_HISTORY,)))
-        rules += provider_rules(order.provider)
+    rules.append(Rule(StampedUpstream(spec.stamps, spec.pace_s), (STAMPED,)))
+    if spec.provider is not None:
+        rules.append(Rule(BareUpstream(spec.provider, "x" * spec.delta_bytes), (BARE_HISTORY,)))
+        rules += provider_rules(spec.provider)
     return Router(rules)
 
 
@@ -144,17 +144,17 @@ def provider_rules(base_url: str) -> list[Rule]:
     return list(build_configured(Config(upstream=ups)).rules)
 
 
-def _paces(order: Order) -> dict[str, float]:
+def _paces(spec: ServerSpec) -> dict[str, float]:
     """Return the seconds between the deltas of each model that does not stamp them."""
-    return {BURST: 0.0, TICKED: _TICK_S, PACED: order.pace_s}
+    return {BURST: 0.0, TICKED: _TICK_S, PACED: spec.pace_s}
 
 
 @asynccontextmanager
-async def serve_bare(order: Order) -> AsyncIterator[tuple[str, int]]:
+async def serve_bare(spec: ServerSpec) -> AsyncIterator[tuple[str, int]]:
     """Serve the baseline around a block: the same bytes, without anything that makes a gateway."""
     app = web.Application()
-    turns = {model: await _recorded(order, model, pace_s) for model, pace_s in _paces(order).items()}
-    app.add_routes([web.get("/v1/responses", partial(_bare, turns, order))])
+    turns = {model: await _recorded(spec, model, pace_s) for model, pace_s in _paces(spec).items()}
+    app.add_routes([web.get("/v1/responses", partial(_bare, turns, spec))])
     runner = web.AppRunner(app, access_log=None, handle_signals=False)
     await runner.setup()
     try:
@@ -176,14 +176,14 @@ class _BareCreate(msgspec.Struct):
 _creates = msgspec.json.Decoder(_BareCreate)
 
 
-async def _bare(turns: dict[str, list[list[bytes]]], order: Order, request: web.Request) -> web.StreamResponse:
+async def _bare(turns: dict[str, list[list[bytes]]], spec: ServerSpec, request: web.Request) -> web.StreamResponse:
     socket = web.WebSocketResponse(compress=False)
     await socket.prepare(request)
-    paces = _paces(order)
+    paces = _paces(spec)
     async for message in socket:
         create = _creates.decode(message.data)
         if create.model == STAMPED:
-            await _send_stamped(socket, turns[PACED], order)
+            await _send_stamped(socket, turns[PACED], spec)
             continue
         for index, batch in enumerate(turns[create.model]):
             if index:
@@ -193,19 +193,19 @@ async def _bare(turns: dict[str, list[list[bytes]]], order: Order, request: web.
     return socket
 
 
-async def _send_stamped(socket: web.WebSocketResponse, recorded: list[list[bytes]], order: Order) -> None:
+async def _send_stamped(socket: web.WebSocketResponse, recorded: list[list[bytes]], spec: ServerSpec) -> None:
     head = b'{"type":"response.output_text.delta","item_id":"msg","output_index":0,"content_index":0,"delta":"%d"}'
     for event in recorded[0]:
         await socket.send_frame(event, WSMsgType.TEXT)
-    for _ in range(order.stamps):
-        await asyncio.sleep(order.pace_s)
+    for _ in range(spec.stamps):
+        await asyncio.sleep(spec.pace_s)
         await socket.send_frame(head % time.perf_counter_ns(), WSMsgType.TEXT)
     await socket.send_frame(recorded[-1][-1], WSMsgType.TEXT)
 
 
-async def _recorded(order: Order, model: str, pace_s: float) -> list[list[bytes]]:
+async def _recorded(spec: ServerSpec, model: str, pace_s: float) -> list[list[bytes]]:
     """Record the events of one turn, in the batches they come in: the baseline sends them again and again."""
-    upstream = ScriptedUpstream(deltas=order.deltas, delta_bytes=order.delta_bytes, pace_s=pace_s)
+    upstream = ScriptedUpstream(deltas=spec.deltas, delta_bytes=spec.delta_bytes, pace_s=pace_s)
     settings = Settings(model=model)
     response_id = new_response_id(os.urandom(ENTROPY_BYTES))
     history = History(None, (user_message("Record this."),))
@@ -234,10 +234,10 @@ async def serve(serving_it: AbstractAsyncContextManager[tuple[str, int]]) -> Non
             cpu_ns = time.process_time_ns()
             if command.strip() == b"settle":
                 gc.collect()
-            _say(Usage(cpu_ns, _resident_bytes()))
+            _say(ProcessUsage(cpu_ns, _resident_bytes()))
 
 
-def _say(line: Ready | Usage) -> None:
+def _say(line: Ready | ProcessUsage) -> None:
     sys.stdout.buffer.write(msgspec.json.encode(line) + b"\n")
     sys.stdout.buffer.flush()
 
@@ -266,11 +266,11 @@ def run_process(serving_it: AbstractAsyncContextManager[tuple[str, int]]) -> Non
 
 
 def main() -> None:
-    """Run the order that the command line gives."""
-    order = msgspec.json.decode(sys.argv[1], type=Order)
-    if order.core is not None:
-        os.sched_setaffinity(0, {order.core})
-    run_process(serve_gateway(order) if order.kind == "gateway" else serve_bare(order))
+    """Run what the command line specifies."""
+    spec = msgspec.json.decode(sys.argv[1], type=ServerSpec)
+    if spec.core is not None:
+        os.sched_setaffinity(0, {spec.core})
+    run_process(serve_gateway(spec) if spec.kind == "gateway" else serve_bare(spec))
 
 
 if __name__ == "__main__":

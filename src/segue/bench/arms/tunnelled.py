@@ -19,11 +19,11 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from segue.bench.arms.child import launched
-from segue.bench.arms.ends import EndOrder, GatewayOrder, SidecarOrder
+from segue.bench.arms.ends import EndSpec, GatewaySpec, SidecarSpec
 from segue.bench.arms.player import play
 from segue.bench.meters.tcp import Meter, metered
-from segue.bench.table import OpenWay, Way
-from segue.testing.provider import Provider, replying, replying_to_messages
+from segue.bench.table import MeteredPath, OpenPath
+from segue.testing.provider import ScriptedProvider, replying, replying_to_messages
 from segue.testing.recorded_session import RecordedSession
 from segue.tunnel.link import ACK_DELAY_S
 
@@ -35,7 +35,7 @@ COLD, WARM = "sidecar cold", "sidecar warm"
 GATEWAY, SIDECAR = "gateway", "sidecar"
 
 
-class Place(NamedTuple):
+class RunningEnd(NamedTuple):
     """Where one end listens, and how to ask for its CPU time so far if it is in a process of its own."""
 
     host: str
@@ -44,45 +44,45 @@ class Place(NamedTuple):
 
 
 #: Runs one end around a block.
-Start = Callable[[EndOrder], AbstractAsyncContextManager[Place]]
+Start = Callable[[EndSpec], AbstractAsyncContextManager[RunningEnd]]
 
 
 @asynccontextmanager
-async def started(order: EndOrder) -> AsyncIterator[Place]:
+async def started(spec: EndSpec) -> AsyncIterator[RunningEnd]:
     """Run an end in a process of its own around a block."""
-    async with launched(order, "segue.bench.arms.ends") as child:
+    async with launched(spec, "segue.bench.arms.ends") as child:
 
         async def cpu_s() -> float:
             return (await child.usage()).cpu_ns / 1e9
 
-        yield Place(child.host, child.port, cpu_s)
+        yield RunningEnd(child.host, child.port, cpu_s)
 
 
 @asynccontextmanager
-async def sidecar_path(provider: Provider, *, start: Start = started) -> AsyncIterator[Way]:
+async def sidecar_path(provider: ScriptedProvider, *, start: Start = started) -> AsyncIterator[MeteredPath]:
     """Connect through a sidecar and a gateway that have both been started just now."""
     async with (
-        start(GatewayOrder(provider.url)) as gateway,
+        start(GatewaySpec(provider.url)) as gateway,
         metered(gateway.host, gateway.port) as meter,
-        start(SidecarOrder(meter.url)) as sidecar,
+        start(SidecarSpec(meter.url)) as sidecar,
     ):
         yield _way(gateway, sidecar, meter)
 
 
-def warmed(earlier: RecordedSession, *, start: Start = started) -> OpenWay:
+def warmed(earlier: RecordedSession, *, start: Start = started) -> OpenPath:
     """Return the way through a sidecar on whose disk there are bases of an earlier session, which is not counted."""
 
     @asynccontextmanager
-    async def path(provider: Provider) -> AsyncIterator[Way]:
+    async def path(provider: ScriptedProvider) -> AsyncIterator[MeteredPath]:
         async with AsyncExitStack() as stack:
             cache = stack.enter_context(tempfile.TemporaryDirectory(prefix="segue-bench-"))
-            gateway = await stack.enter_async_context(start(GatewayOrder(provider.url)))
+            gateway = await stack.enter_async_context(start(GatewaySpec(provider.url)))
             meter = await stack.enter_async_context(metered(gateway.host, gateway.port))
-            order = SidecarOrder(meter.url, cache)
-            async with start(order) as before:
+            spec = SidecarSpec(meter.url, cache)
+            async with start(spec) as before:
                 await _play_before(provider, earlier, before)
             meter.take()
-            sidecar = await stack.enter_async_context(start(order))
+            sidecar = await stack.enter_async_context(start(spec))
             yield _way(gateway, sidecar, meter)
 
     return path
@@ -93,7 +93,7 @@ def first_request(session: RecordedSession) -> RecordedSession:
     return replace(session, turns=session.turns[:1])
 
 
-async def _play_before(provider: Provider, earlier: RecordedSession, sidecar: Place) -> None:
+async def _play_before(provider: ScriptedProvider, earlier: RecordedSession, sidecar: RunningEnd) -> None:
     """Play a session that the provider then forgets."""
     script, message_script = provider.script, provider.message_script
     provider.script, provider.message_script = replying(earlier), replying_to_messages(earlier)
@@ -103,7 +103,7 @@ async def _play_before(provider: Provider, earlier: RecordedSession, sidecar: Pl
     provider.messages.clear()
 
 
-def _way(gateway: Place, sidecar: Place, meter: Meter) -> Way:
+def _way(gateway: RunningEnd, sidecar: RunningEnd, meter: Meter) -> MeteredPath:
     async def cpu_s() -> dict[str, float]:
         ends = {GATEWAY: gateway.cpu_s, SIDECAR: sidecar.cpu_s}
         return {name: await spent_s() for name, spent_s in ends.items() if spent_s is not None}
@@ -111,7 +111,7 @@ def _way(gateway: Place, sidecar: Place, meter: Meter) -> Way:
     async def settle() -> None:
         await _silence(lambda: meter.up_bytes + meter.down_bytes)
 
-    return Way(host=sidecar.host, port=sidecar.port, meter=meter, cpu_s=cpu_s, settle=settle)
+    return MeteredPath(host=sidecar.host, port=sidecar.port, meter=meter, cpu_s=cpu_s, settle=settle)
 
 
 async def _silence(count: Callable[[], int]) -> None:

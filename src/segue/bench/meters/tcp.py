@@ -16,14 +16,14 @@ from typing import cast
 import msgspec
 
 
-class Carried(msgspec.Struct, frozen=True):
+class WireBytes(msgspec.Struct, frozen=True):
     """Bytes up (towards the server) and down."""
 
     up_bytes: int
     down_bytes: int
 
 
-class Connection:
+class MeteredConnection:
     """One forwarded connection and what it has carried so far."""
 
     def __init__(self) -> None:
@@ -37,8 +37,8 @@ class Meter:
     def __init__(self) -> None:
         self.url_host = "127.0.0.1"
         self.port = 0
-        self.connections: list[Connection] = []
-        self._taken = Carried(0, 0)
+        self.connections: list[MeteredConnection] = []
+        self._taken = WireBytes(0, 0)
 
     @property
     def url(self) -> str:
@@ -55,19 +55,19 @@ class Meter:
         """Bytes that the server sent."""
         return sum(connection.down_bytes for connection in self.connections)
 
-    def take(self) -> Carried:
+    def take(self) -> WireBytes:
         """Return what was carried since the last call: call it after each turn."""
-        before, self._taken = self._taken, Carried(self.up_bytes, self.down_bytes)
-        return Carried(self._taken.up_bytes - before.up_bytes, self._taken.down_bytes - before.down_bytes)
+        before, self._taken = self._taken, WireBytes(self.up_bytes, self.down_bytes)
+        return WireBytes(self._taken.up_bytes - before.up_bytes, self._taken.down_bytes - before.down_bytes)
 
 
 @asynccontextmanager
 async def metered(target_host: str, target_port: int) -> AsyncIterator[Meter]:
     """Forward a free port of this machine to the target around a block."""
-    meter, clients = Meter(), set[_ClientSide]()
+    meter, clients = Meter(), set[_DownstreamSocket]()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(
-        lambda: _ClientSide(meter, clients, target_host, target_port), meter.url_host, 0, backlog=1024
+        lambda: _DownstreamSocket(meter, clients, target_host, target_port), meter.url_host, 0, backlog=1024
     )
     meter.port = server.sockets[0].getsockname()[1]
     try:
@@ -81,11 +81,11 @@ async def metered(target_host: str, target_port: int) -> AsyncIterator[Meter]:
         await server.wait_closed()
 
 
-class _Side(asyncio.Protocol, ABC):
+class _ForwardedSocket(asyncio.Protocol, ABC):
     """One of the two sockets of a connection; `other` gets what this one receives."""
 
     transport: asyncio.Transport
-    other: _Side | None = None
+    other: _ForwardedSocket | None = None
     ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -126,11 +126,11 @@ class _Side(asyncio.Protocol, ABC):
         """Count what this side received."""
 
 
-class _ClientSide(_Side):
+class _DownstreamSocket(_ForwardedSocket):
     """The socket a client connected to. It is read from the moment the server's is open."""
 
-    def __init__(self, meter: Meter, clients: set[_ClientSide], target_host: str, target_port: int) -> None:
-        self.connection = Connection()
+    def __init__(self, meter: Meter, clients: set[_DownstreamSocket], target_host: str, target_port: int) -> None:
+        self.connection = MeteredConnection()
         self._meter = meter
         self._clients = clients
         self._target = (target_host, target_port)
@@ -147,11 +147,11 @@ class _ClientSide(_Side):
 
     async def _open(self) -> None:
         try:
-            await self._loop.create_connection(lambda: _ServerSide(self), *self._target)
+            await self._loop.create_connection(lambda: _UpstreamSocket(self), *self._target)
         except OSError:
             self.transport.abort()  # the client sees its connection end, as it would without a meter
 
-    def opened(self, side: _ServerSide) -> None:
+    def opened(self, side: _UpstreamSocket) -> None:
         """Begin to forward: the server's socket is open."""
         if self.transport.is_closing():
             side.transport.abort()
@@ -188,11 +188,11 @@ class _ClientSide(_Side):
             self.closed.set_result(None)
 
 
-class _ServerSide(_Side):
+class _UpstreamSocket(_ForwardedSocket):
     """The socket to the server."""
 
-    def __init__(self, client: _ClientSide) -> None:
-        self.other: _ClientSide = client
+    def __init__(self, client: _DownstreamSocket) -> None:
+        self.other: _DownstreamSocket = client
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)

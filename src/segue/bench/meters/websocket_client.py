@@ -27,11 +27,11 @@ _HANDSHAKE = (
 )
 
 
-class RefusedError(RuntimeError):
+class TurnRefusedError(RuntimeError):
     """The server did not do the turn; the message is what it answered."""
 
 
-class Received(msgspec.Struct, frozen=True):
+class TimedReply(msgspec.Struct, frozen=True):
     """The answer to one turn: its events, each with the time it arrived (`time.perf_counter_ns`)."""
 
     begun_ns: int
@@ -68,7 +68,7 @@ class Received(msgspec.Struct, frozen=True):
         return sum(len(_between(event, b'"item":', b',"sequence_number"')) for event in done)
 
 
-class Socket(asyncio.Protocol):
+class MeasuringSocket(asyncio.Protocol):
     """One connection."""
 
     def __init__(self) -> None:
@@ -80,11 +80,11 @@ class Socket(asyncio.Protocol):
         self._arrived_ns: list[int] = []
         self._bytes_down = 0
 
-    async def turn(self, create: bytes) -> Received:
+    async def turn(self, create: bytes) -> TimedReply:
         """Send one create and read events up to the last one.
 
         Raises:
-            RefusedError: the server answered with an error, or the response failed.
+            TurnRefusedError: the server answered with an error, or the response failed.
         """
         frame = _frame(create)
         self._events, self._arrived_ns, self._bytes_down = [], [], 0
@@ -94,8 +94,8 @@ class Socket(asyncio.Protocol):
         await self._waiter
         last = self._events[-1]
         if last.startswith((_ERROR, _LAST[-1])):
-            raise RefusedError(last.decode())
-        return Received(begun_ns, self._events, self._arrived_ns, len(frame), self._bytes_down)
+            raise TurnRefusedError(last.decode())
+        return TimedReply(begun_ns, self._events, self._arrived_ns, len(frame), self._bytes_down)
 
     def close(self) -> None:
         """Drop the connection."""
@@ -135,7 +135,7 @@ class Socket(asyncio.Protocol):
         if not end:
             return
         if not head.startswith(b"HTTP/1.1 101 "):
-            self._finish(RefusedError(bytes(self._buffer).decode()))
+            self._finish(TurnRefusedError(bytes(self._buffer).decode()))
             return
         self._upgraded = True
         self._buffer = rest
@@ -147,7 +147,7 @@ class Socket(asyncio.Protocol):
         if len(buffer) < 2:  # noqa: PLR2004 - RFC 6455, 5.2: the smallest frame
             return None
         if buffer[0] != _TEXT:
-            self._finish(RefusedError(f"not a text message: {bytes(buffer[:200])!r}"))
+            self._finish(TurnRefusedError(f"not a text message: {bytes(buffer[:200])!r}"))
             self._transport.abort()
             return None
         size, start = buffer[1], 2
@@ -171,9 +171,9 @@ class Socket(asyncio.Protocol):
             self._waiter.exception()  # nobody may be waiting
 
 
-async def connect(host: str, port: int) -> Socket:
+async def connect(host: str, port: int) -> MeasuringSocket:
     """Open a connection in WebSocket mode."""
-    _, socket = await asyncio.get_running_loop().create_connection(Socket, host, port)
+    _, socket = await asyncio.get_running_loop().create_connection(MeasuringSocket, host, port)
     await socket.upgrade(host, port)
     return socket
 

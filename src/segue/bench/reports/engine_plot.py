@@ -9,20 +9,20 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from segue.bench.reports.report import Report
+from segue.bench.reports.report import BenchReport
 
 _WIDTH, _HEIGHT = 760, 440
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 170, 46, 50
 _COLOURS = ("#7b7d7d", "#b03a2e", "#b9770e", "#1f618d", "#117a65", "#6c3483")
 
 
-def to_svg(report: Report) -> str:
+def to_svg(report: BenchReport) -> str:
     """Draw a report."""
     lengths = [float(length) for length in report.settings["lengths"]]
     curves = {one.name: [1e3 * (turn.ttft_s or 0) for turn in one.turns] for one in report.arms}
     low, high = _decades([value for curve in curves.values() for value in curve])
-    across = _Scale(min(lengths), max(lengths), _LEFT, _WIDTH - _RIGHT)
-    up = _Scale(low, high, _HEIGHT - _BOTTOM, _TOP)
+    across = _LogScale(min(lengths), max(lengths), _LEFT, _WIDTH - _RIGHT)
+    up = _LogScale(low, high, _HEIGHT - _BOTTOM, _TOP)
     title = f"{report.settings['model']}: time to first token by context length, {report.machine.cores} cores"
     parts = [_text(_LEFT, 24, title, size=15, anchor="start")]
     for power in range(round(math.log10(low)), round(math.log10(high)) + 1):
@@ -46,7 +46,7 @@ def to_svg(report: Report) -> str:
     )
 
 
-class _Scale:
+class _LogScale:
     """A logarithmic axis."""
 
     def __init__(self, low: float, high: float, start: float, end: float) -> None:

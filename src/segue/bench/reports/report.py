@@ -21,7 +21,7 @@ from segue import __version__
 Status = Literal["completed", "failed"]
 
 
-class Machine(msgspec.Struct, frozen=True):
+class MachineInfo(msgspec.Struct, frozen=True):
     """Where it was measured. `cores` are those this process may use."""
 
     cpu: str
@@ -67,10 +67,10 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     met: bool | None = None
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a benchmark writes. `commit` is null outside a git checkout; `-dirty` means that it had changes."""
 
-    machine: Machine
+    machine: MachineInfo
     version: str
     commit: str | None
     settings: dict[str, Any]
@@ -99,9 +99,9 @@ def figure(name: str, values: Sequence[float], unit: str, budget: float | None =
     return Figure(name=name, value=value, unit=unit, low=ordered[0], high=ordered[-1], budget=budget, met=met)
 
 
-def make_report(arms: Sequence[Arm], settings: Mapping[str, Any], figures: Sequence[Figure] = ()) -> Report:
+def make_report(arms: Sequence[Arm], settings: Mapping[str, Any], figures: Sequence[Figure] = ()) -> BenchReport:
     """Put a report together and say where it was measured."""
-    return Report(
+    return BenchReport(
         machine=this_machine(),
         version=__version__,
         commit=this_commit(),
@@ -111,7 +111,7 @@ def make_report(arms: Sequence[Arm], settings: Mapping[str, Any], figures: Seque
     )
 
 
-def write(report: Report, path: Path) -> None:
+def write(report: BenchReport, path: Path) -> None:
     """Write a report as one JSON object, on one line: there may be thousands of turns in it."""
     path.write_bytes(msgspec.json.encode(report) + b"\n")
 
@@ -121,10 +121,10 @@ def write_report(path: Path, arms: Mapping[str, Sequence[TurnFigures]], settings
     write(make_report([arm(name, turns) for name, turns in arms.items()], settings), path)
 
 
-def this_machine() -> Machine:
+def this_machine() -> MachineInfo:
     """Describe this machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Machine(_cpu_name(), cores, platform.python_version(), platform.platform())
+    return MachineInfo(_cpu_name(), cores, platform.python_version(), platform.platform())
 
 
 def this_commit() -> str | None:

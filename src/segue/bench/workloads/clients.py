@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from segue.bench.workloads.prose import Writer
+from segue.bench.workloads.prose import ProseWriter
 from segue.bench.workloads.toolsets import make_tools
 from segue.http.heads import Line
 from segue.testing.replies import Api, Json, compact
@@ -31,26 +31,28 @@ _FETCH = (("accept-language", "*"), ("sec-fetch-mode", "cors"), ("accept-encodin
 _TASK = "The tests in this repository fail. Find out why, fix the code (not the tests) and make the whole suite pass."
 
 
-Kind = Literal["codex", "codex-ws", "claude-code", "pi", "qwen-code", "gemini-cli", "openai-agents", "mini-swe-agent"]
+AgentKind = Literal[
+    "codex", "codex-ws", "claude-code", "pi", "qwen-code", "gemini-cli", "openai-agents", "mini-swe-agent"
+]
 
 
-class Call(msgspec.Struct, frozen=True):
+class ToolUse(msgspec.Struct, frozen=True):
     """A use of a tool by the model."""
 
     name: str
     arguments: Json
 
 
-class Said(msgspec.Struct, frozen=True, kw_only=True):
+class ModelOutput(msgspec.Struct, frozen=True, kw_only=True):
     """What the model said in one turn; `thought` has a sealed or signed form where the API has one."""
 
     text: str
     thought: str
     sealed: str
-    call: Call | None
+    call: ToolUse | None
 
 
-class Returned(msgspec.Struct, frozen=True, kw_only=True):
+class ToolResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a tool returned."""
 
     call_id: str
@@ -58,7 +60,7 @@ class Returned(msgspec.Struct, frozen=True, kw_only=True):
     output: str
 
 
-class Client(ABC):
+class AgentClient(ABC):
     """One agent program in one session."""
 
     api: Api
@@ -68,7 +70,7 @@ class Client(ABC):
     seals = True
     """Whether what the model says has a long encrypted or signed part."""
 
-    def __init__(self, agent: Writer, writer: Writer) -> None:
+    def __init__(self, agent: ProseWriter, writer: ProseWriter) -> None:
         self.agent = agent  # writes what is the same in all sessions of this agent
         self.writer = writer
         self.session = writer.identifier()
@@ -89,11 +91,11 @@ class Client(ABC):
         """Return the request."""
 
     @abstractmethod
-    def said(self, said: Said) -> tuple[Any, list[Json], str]:
+    def said(self, said: ModelOutput) -> tuple[Any, list[Json], str]:
         """Return the model's output as its API has it, as the agent repeats it, and the id of the call in it."""
 
     @abstractmethod
-    def returned(self, returned: Returned) -> Json:
+    def returned(self, returned: ToolResult) -> Json:
         """Return what a tool returned as an item of the conversation."""
 
     def lines(self) -> tuple[Line, ...]:
@@ -101,9 +103,9 @@ class Client(ABC):
         return tuple(Line(name.encode(), value.encode()) for name, value in self.head())
 
 
-def make_client(kind: Kind, agent: Writer, writer: Writer) -> Client:
+def make_client(kind: AgentKind, agent: ProseWriter, writer: ProseWriter) -> AgentClient:
     """Start an agent program: `agent` writes its prompts and tools, `writer` what belongs to this session."""
-    made: Mapping[Kind, type[Client]] = {
+    made: Mapping[AgentKind, type[AgentClient]] = {
         "codex": _Codex,
         "codex-ws": _CodexSocket,
         "claude-code": _ClaudeCode,
@@ -119,11 +121,11 @@ def make_client(kind: Kind, agent: Writer, writer: Writer) -> Client:
 # --- Responses -------------------------------------------------------------------------------------------------------
 
 
-class _ResponsesClient(Client):
+class _ResponsesClient(AgentClient):
     api: Api = "responses"
     target = b"/v1/responses"
 
-    def said(self, said: Said) -> tuple[Any, list[Json], str]:
+    def said(self, said: ModelOutput) -> tuple[Any, list[Json], str]:
         writer, items = self.writer, list[Json]()
         call_id = f"call_{writer.hexadecimal(24)}"
         if self.seals:
@@ -144,14 +146,14 @@ class _ResponsesClient(Client):
         """Return an item of the model as the agent repeats it."""
         return item
 
-    def returned(self, returned: Returned) -> Json:
+    def returned(self, returned: ToolResult) -> Json:
         return {"type": "function_call_output", "call_id": returned.call_id, "output": returned.output}
 
 
 class _Codex(_ResponsesClient):
     """Codex CLI: long developer messages, reasoning kept encrypted, metadata in head and body."""
 
-    def __init__(self, agent: Writer, writer: Writer) -> None:
+    def __init__(self, agent: ProseWriter, writer: ProseWriter) -> None:
         super().__init__(agent, writer)
         made = make_tools(agent, 10, 8300)
         self._tools = [_function(tool, {"strict": False}) for tool in made]
@@ -228,7 +230,7 @@ class _Codex(_ResponsesClient):
             case _:
                 return {name: item[name] for name in ("type", "status", "id", "name", "arguments", "call_id")}
 
-    def returned(self, returned: Returned) -> Json:
+    def returned(self, returned: ToolResult) -> Json:
         writer = self.writer
         text = (
             f"Chunk ID: {writer.hexadecimal(6)}\nWall time: {writer.random.uniform(0, 2):.4f} seconds\n"
@@ -259,7 +261,7 @@ class _OpenAIAgents(_ResponsesClient):
 
     streamed = False
 
-    def __init__(self, agent: Writer, writer: Writer) -> None:
+    def __init__(self, agent: ProseWriter, writer: ProseWriter) -> None:
         super().__init__(agent, writer)
         self._tools = [_function(tool, {"strict": True}) for tool in make_tools(agent, 3, 850)]
         self._instructions = agent.prompt(178)
@@ -290,7 +292,7 @@ class _OpenAIAgents(_ResponsesClient):
         usual = ("arguments", "call_id", "name", "type", "id", "status")
         return {name: item[name] for name in names.get(item["type"], usual)}
 
-    def returned(self, returned: Returned) -> Json:
+    def returned(self, returned: ToolResult) -> Json:
         return {"call_id": returned.call_id, "output": returned.output, "type": "function_call_output"}
 
 
@@ -316,12 +318,12 @@ def _python_stainless(how: str) -> tuple[tuple[str, str], ...]:
 # --- Chat Completions ------------------------------------------------------------------------------------------------
 
 
-class _ChatClient(Client):
+class _ChatClient(AgentClient):
     api: Api = "chat"
     target = b"/v1/chat/completions"
     seals = False
 
-    def said(self, said: Said) -> tuple[Any, list[Json], str]:
+    def said(self, said: ModelOutput) -> tuple[Any, list[Json], str]:
         call_id = f"call_{self.writer.hexadecimal(20)}"
         message: Json = {"content": said.text}
         if said.call is not None:
@@ -330,7 +332,7 @@ class _ChatClient(Client):
             message["tool_calls"] = [{"index": 0, "id": call_id, "type": "function", "function": function}]
         return message, [self.echo(said, call_id)], call_id
 
-    def echo(self, said: Said, call_id: str) -> Json:
+    def echo(self, said: ModelOutput, call_id: str) -> Json:
         """Return what the model said as the agent repeats it."""
         echoed: Json = {"role": "assistant", "content": said.text or None}
         if said.call is not None:
@@ -342,7 +344,7 @@ class _ChatClient(Client):
 class _QwenCode(_ChatClient):
     """Qwen Code: the largest prompt of all, 39 KB of instructions and 39 KB of tools."""
 
-    def __init__(self, agent: Writer, writer: Writer) -> None:
+    def __init__(self, agent: ProseWriter, writer: ProseWriter) -> None:
         super().__init__(agent, writer)
         made = make_tools(agent, 15, 38_000)
         self._tools = [{"type": "function", "function": _parameters(tool)} for tool in made]
@@ -367,7 +369,7 @@ class _QwenCode(_ChatClient):
         start: Json = {"model": "qwen3-coder-plus", "messages": items, "stream": True}
         return {**start, "stream_options": {"include_usage": True}, "tools": self._tools, "max_tokens": 8000}
 
-    def returned(self, returned: Returned) -> Json:
+    def returned(self, returned: ToolResult) -> Json:
         return {
             "role": "tool",
             "tool_call_id": returned.call_id,
@@ -402,7 +404,7 @@ class _MiniSwe(_ChatClient):
         bash = {"name": "bash", "description": "Execute a bash command", "parameters": schema}
         return {"model": "gpt-5.5", "messages": items, "tools": [{"type": "function", "function": bash}]}
 
-    def echo(self, said: Said, call_id: str) -> Json:
+    def echo(self, said: ModelOutput, call_id: str) -> Json:
         echoed: Json = {"content": said.text, "role": "assistant"} if said.text else {"role": "assistant"}
         if said.call is not None:
             arguments = json.dumps(said.call.arguments, ensure_ascii=False)
@@ -410,7 +412,7 @@ class _MiniSwe(_ChatClient):
             echoed["tool_calls"] = [{"function": function, "id": call_id, "type": "function"}]
         return {**echoed, "provider_specific_fields": {"refusal": None}}
 
-    def returned(self, returned: Returned) -> Json:
+    def returned(self, returned: ToolResult) -> Json:
         text = json.dumps({"returncode": 0, "output": returned.output}, indent=2)
         return {"content": text, "tool_call_id": returned.call_id, "role": "tool"}
 
@@ -424,11 +426,11 @@ def _parameters(tool: Json) -> Json:
 _EPHEMERAL: Json = {"cache_control": {"type": "ephemeral"}}
 
 
-class _MessagesClient(Client):
+class _MessagesClient(AgentClient):
     api: Api = "messages"
     target = b"/v1/messages"
 
-    def said(self, said: Said) -> tuple[Any, list[Json], str]:
+    def said(self, said: ModelOutput) -> tuple[Any, list[Json], str]:
         call_id = f"toolu_{self.writer.hexadecimal(22)}"
         blocks: list[Json] = [{"type": "thinking", "thinking": said.thought, "signature": said.sealed}]
         if said.text:
@@ -437,7 +439,7 @@ class _MessagesClient(Client):
             blocks.append({"type": "tool_use", "id": call_id, "name": said.call.name, "input": said.call.arguments})
         return blocks, [{"role": "assistant", "content": blocks}], call_id
 
-    def returned(self, returned: Returned) -> Json:
+    def returned(self, returned: ToolResult) -> Json:
         block = {"tool_use_id": returned.call_id, "type": "tool_result", "content": returned.output, "is_error": False}
         return {"role": "user", "content": [block]}
 
@@ -455,7 +457,7 @@ class _ClaudeCode(_MessagesClient):
 
     target = b"/v1/messages?beta=true"
 
-    def __init__(self, agent: Writer, writer: Writer) -> None:
+    def __init__(self, agent: ProseWriter, writer: ProseWriter) -> None:
         super().__init__(agent, writer)
         self._tools = [_input(tool) for tool in make_tools(agent, 14, 35_000)]
         self._system = [{"type": "text", "text": agent.prompt(size)} for size in (120, 1500, 5500)]
@@ -501,7 +503,7 @@ class _ClaudeCode(_MessagesClient):
 class _Pi(_MessagesClient):
     """pi: the smallest prompt; it marks its tools and system prompt too."""
 
-    def __init__(self, agent: Writer, writer: Writer) -> None:
+    def __init__(self, agent: ProseWriter, writer: ProseWriter) -> None:
         super().__init__(agent, writer)
         made = [_input(tool, {"eager_input_streaming": True}) for tool in make_tools(agent, 4, 2700)]
         self._tools = [*made[:-1], {**made[-1], **_EPHEMERAL}]
@@ -540,13 +542,13 @@ def _input(tool: Json, more: Json | None = None) -> Json:
 # --- Gemini ----------------------------------------------------------------------------------------------------------
 
 
-class _GeminiCli(Client):
+class _GeminiCli(AgentClient):
     """gemini-cli: contents with parts, signatures on function calls, the key in a head line."""
 
     api: Api = "gemini"
     target = b"/v1beta/models/gemini-2.5-pro:streamGenerateContent?alt=sse"
 
-    def __init__(self, agent: Writer, writer: Writer) -> None:
+    def __init__(self, agent: ProseWriter, writer: ProseWriter) -> None:
         super().__init__(agent, writer)
         declared = make_tools(agent, 14, 24_000)
         kept = [
@@ -577,7 +579,7 @@ class _GeminiCli(Client):
         start: Json = {"contents": items, "systemInstruction": self._system, "tools": self._tools}
         return {**start, "generationConfig": settings}
 
-    def said(self, said: Said) -> tuple[Any, list[Json], str]:
+    def said(self, said: ModelOutput) -> tuple[Any, list[Json], str]:
         call_id = f"{said.call.name if said.call else ''}-{self.writer.random.randint(10**12, 10**13)}"
         parts: list[Json] = [{"text": said.text}] if said.text else []
         if said.call is not None:
@@ -585,6 +587,6 @@ class _GeminiCli(Client):
             parts.append({"functionCall": function, "thoughtSignature": said.sealed})
         return parts, [{"role": "model", "parts": parts}], call_id
 
-    def returned(self, returned: Returned) -> Json:
+    def returned(self, returned: ToolResult) -> Json:
         response = {"id": returned.call_id, "name": returned.name, "response": {"output": returned.output}}
         return {"role": "user", "parts": [{"functionResponse": response}]}

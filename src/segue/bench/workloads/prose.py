@@ -59,7 +59,7 @@ _QUALITIES = _words(
 _MARKS = ("- ", "- ", "- ", "* ", "", "", "", "1. ", "2. ", "  - ")
 
 
-class Writer:
+class ProseWriter:
     """Writes text of one project; two of the same seed write the same."""
 
     def __init__(self, seed: int | str) -> None:

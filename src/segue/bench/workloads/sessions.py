@@ -18,13 +18,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
-from segue.bench.workloads.clients import Call, Client, Kind, Returned, Said, make_client
-from segue.bench.workloads.prose import Writer
+from segue.bench.workloads.clients import AgentClient, AgentKind, ModelOutput, ToolResult, ToolUse, make_client
+from segue.bench.workloads.prose import ProseWriter
 from segue.http.heads import RequestHead
 from segue.testing.recorded_session import RecordedSession, RecordedTurn
-from segue.testing.replies import Api, Asked, Json, compact, make_reply
+from segue.testing.replies import Api, Json, ReplyContext, compact, make_reply
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[AgentKind, ...] = get_args(AgentKind)
 
 _MARKER = b',"cache_control":{"type":"ephemeral"}'
 _CREATED_AT = 1795382357
@@ -33,11 +33,11 @@ _CREATED_AT = 1795382357
 ITEMS: Mapping[Api, str] = {"responses": "input", "chat": "messages", "messages": "messages", "gemini": "contents"}
 
 
-def make_session(kind: Kind, *, turns: int = 11, seed: int = 1, task: int = 0) -> RecordedSession:
+def make_session(kind: AgentKind, *, turns: int = 11, seed: int = 1, task: int = 0) -> RecordedSession:
     """Generate a session. Sessions with the same seed are of the same agent: its prompts and tools are the same."""
     assert turns > 0, "a session has at least one turn"
-    writer = Writer(f"{kind}:{seed}:{task}")
-    client = make_client(kind, Writer(f"{kind}:{seed}"), writer)
+    writer = ProseWriter(f"{kind}:{seed}:{task}")
+    client = make_client(kind, ProseWriter(f"{kind}:{seed}"), writer)
     items, before = client.begin(), list[Json]()
     made: list[RecordedTurn] = []
     for number in range(turns):
@@ -47,7 +47,7 @@ def make_session(kind: Kind, *, turns: int = 11, seed: int = 1, task: int = 0) -
         output, echoed, call_id = client.said(said)
         identity = f"resp_{writer.hexadecimal(48)}"
         seed_of_reply = f"{kind}:{seed}:{task}:{number}"
-        asked = Asked(request=body, identity=identity, created_at=_CREATED_AT + 7 * number, seed=seed_of_reply)
+        asked = ReplyContext(request=body, identity=identity, created_at=_CREATED_AT + 7 * number, seed=seed_of_reply)
         data = compact(body).encode()
         head = RequestHead(b"GET" if socket else b"POST", client.target, client.lines())
         reply = make_reply(client.api, output, asked)
@@ -57,7 +57,7 @@ def make_session(kind: Kind, *, turns: int = 11, seed: int = 1, task: int = 0) -
         items = list(before)
         if said.call is not None:
             output = writer.tool_output(_output_size(writer))
-            items.append(client.returned(Returned(call_id=call_id, name=said.call.name, output=output)))
+            items.append(client.returned(ToolResult(call_id=call_id, name=said.call.name, output=output)))
     return RecordedSession(
         kind=kind, api=client.api, streamed=client.streamed, transport=client.transport, turns=tuple(made)
     )
@@ -75,28 +75,28 @@ def _of_model(api: Api, item: Mapping[str, Any]) -> bool:
     return item.get("role") in {"assistant", "model"}
 
 
-def _say(client: Client, *, last: bool) -> Said:
+def _say(client: AgentClient, *, last: bool) -> ModelOutput:
     writer = client.writer
     sealed = writer.secret(writer.random.randint(1200, 2400)) if client.seals else ""
     if last:
-        return Said(text=writer.prompt(700), thought=writer.sentence(), sealed=sealed, call=None)
+        return ModelOutput(text=writer.prompt(700), thought=writer.sentence(), sealed=sealed, call=None)
     talks = writer.random.random() < 0.6  # noqa: PLR2004 - not every use of a tool is announced
     text = writer.saying() if talks else ""
-    return Said(text=text, thought=writer.saying(), sealed=sealed, call=_call(writer))
+    return ModelOutput(text=text, thought=writer.saying(), sealed=sealed, call=_call(writer))
 
 
-def _call(writer: Writer) -> Call:
+def _call(writer: ProseWriter) -> ToolUse:
     chosen = writer.random.random()
     if chosen < 0.45:  # noqa: PLR2004 - the mix of tools in a session
         command = f"python -m pytest -q {writer.path()} 2>&1 | tail -{writer.random.randint(20, 90)}"
-        return Call("bash", {"command": command})
+        return ToolUse("bash", {"command": command})
     if chosen < 0.75:  # noqa: PLR2004 - as above
-        return Call("read", {"path": f"{writer.folder}/{writer.path()}"})
+        return ToolUse("read", {"path": f"{writer.folder}/{writer.path()}"})
     if chosen < 0.85:  # noqa: PLR2004 - as above
-        return Call("grep", {"pattern": writer.name(), "path": writer.folder})
+        return ToolUse("grep", {"pattern": writer.name(), "path": writer.folder})
     old, new = writer.source(160), writer.source(writer.random.randint(150, 600))
-    return Call("edit", {"path": f"{writer.folder}/{writer.path()}", "old_text": old, "new_text": new})
+    return ToolUse("edit", {"path": f"{writer.folder}/{writer.path()}", "old_text": old, "new_text": new})
 
 
-def _output_size(writer: Writer) -> int:
+def _output_size(writer: ProseWriter) -> int:
     return int(writer.random.triangular(250, 2600, 700))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from segue.bench.workloads.prose import Writer
+from segue.bench.workloads.prose import ProseWriter
 from segue.testing.replies import Json, compact
 
 _FRAME_BYTES = 90  # what an API puts around the three fields of a tool
 
 
-def make_tools(writer: Writer, count: int, size: int) -> list[Json]:
+def make_tools(writer: ProseWriter, count: int, size: int) -> list[Json]:
     """Return so many tools, together about so many bytes of JSON: each a name, a description and a schema."""
     weights = [writer.random.uniform(0.3, 2) for _ in range(count)]
     made: list[Json] = []
@@ -21,7 +21,7 @@ def make_tools(writer: Writer, count: int, size: int) -> list[Json]:
     return made
 
 
-def _schema(writer: Writer, size: int) -> Json:
+def _schema(writer: ProseWriter, size: int) -> Json:
     properties: dict[str, Json] = {}
     while len(compact(properties)) < size or not properties:
         kind = writer.random.choice(("string", "string", "number", "boolean"))

@@ -18,7 +18,7 @@ from typing import Any
 from segue.bench.workloads.sessions import ITEMS, news_of
 from segue.http.heads import Line, RequestHead
 from segue.testing.recorded_session import RecordedSession, RecordedTurn
-from segue.testing.replies import Api, Asked, Json, make_reply
+from segue.testing.replies import Api, Json, ReplyContext, make_reply
 
 _FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection"})
 _APIS: Mapping[str, Api] = {"/responses": "responses", "/chat/completions": "chat", "/messages": "messages"}
@@ -77,7 +77,7 @@ def _turn(api: Api, record: Json, answer: Json, before: list[Json]) -> RecordedT
     body = json.loads(record["body"])
     identity = answer.get("response_id") or f"id_{record.get('seq')}"
     seed = f"trace:{record.get('seq')}"
-    asked = Asked(request=body, identity=identity, created_at=_CREATED_AT, seed=seed)
+    asked = ReplyContext(request=body, identity=identity, created_at=_CREATED_AT, seed=seed)
     lines = (Line(name.encode(), value.encode()) for name, value in record["headers"])
     kept = tuple(line for line in lines if line.name.lower() not in _FRAMING)
     same = next((other for other in reversed(before) if _begins_like(api, body, other)), None)
