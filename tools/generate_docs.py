@@ -33,7 +33,7 @@ from segue.config import (
     TunnelConfig,
     UpstreamConfig,
 )
-from segue.dialects.output_writer import Writer
+from segue.dialects.output_writer import InterleavedOutputWriter
 from segue.gateway.admin.metrics import Metrics
 from segue.gateway.api.routes import Routes
 from segue.gateway.app import Gateway
@@ -204,15 +204,15 @@ def _sample_turn(ended: Ended, *, text: str = "", name: str = "") -> list[Event]
     return [*stream.open(), *stream.feed(output), stream.close(ended, now=0.0).terminal]
 
 
-def _translated_turn(tell: Callable[[Writer], list[Event]]) -> list[Event]:
+def _translated_turn(tell: Callable[[InterleavedOutputWriter], list[Event]]) -> list[Event]:
     """Write a turn of an upstream that speaks another API."""
     stream, _ = _sample_stream()
-    writer = Writer(new_response_id(bytes(ENTROPY_BYTES)), custom=frozenset({"patch"}))
+    writer = InterleavedOutputWriter(new_response_id(bytes(ENTROPY_BYTES)), custom=frozenset({"patch"}))
     output = [*tell(writer), *writer.end()]
     return [*stream.open(), *stream.feed(output), stream.close(Ended("completed", usage(1, 1)), now=0.0).terminal]
 
 
-def _call_custom(writer: Writer) -> list[Event]:
+def _call_custom(writer: InterleavedOutputWriter) -> list[Event]:
     return [*writer.start_call(0, "call_1", "patch"), *writer.arguments(0, '{"input":"Hi"}')]
 
 

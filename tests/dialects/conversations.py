@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from segue.dialects.chat.request import ChatDialect
-from segue.dialects.interface import Decoder, Dialect, Output, Rendered
+from segue.dialects.interface import Dialect, Output, Rendered, ReplyDecoder
 from segue.dialects.messages.request import MessagesDialect
-from segue.dialects.render_cache import Fragments
+from segue.dialects.render_cache import RenderCache
 from segue.dialects.responses.request import ResponsesDialect
 from segue.dialects.sealed_reasoning import seal
 from segue.history.chains import History, Turn
@@ -232,10 +232,10 @@ def replay(values: Iterable[bytes]) -> History:
 
 
 def render(
-    dialect: Dialect, history: History, settings: Settings = SETTINGS, keep: Fragments | None = None
+    dialect: Dialect, history: History, settings: Settings = SETTINGS, keep: RenderCache | None = None
 ) -> Rendered:
     """Render what can be rendered."""
-    rendered = dialect.render(Request(history, settings), Fragments(1 << 24) if keep is None else keep)
+    rendered = dialect.render(Request(history, settings), RenderCache(1 << 24) if keep is None else keep)
     assert isinstance(rendered, Rendered), rendered
     return rendered
 
@@ -252,7 +252,7 @@ def warnings(dialect: Dialect, values: Iterable[Json], settings: Settings = SETT
 # -------------------------------------------------------------------------------------------------------------- streams
 
 
-def run(decoder: Decoder, events: Iterable[SseEvent], *, truncated: bool = False) -> Output:
+def run(decoder: ReplyDecoder, events: Iterable[SseEvent], *, truncated: bool = False) -> Output:
     """Read a whole stream."""
     output: Output = []
     for event in events:

@@ -13,7 +13,7 @@ from segue.dialects.chat.request import ChatDialect
 from segue.dialects.incremental import MAX_WARNINGS
 from segue.dialects.interface import Dialect
 from segue.dialects.messages.request import MessagesDialect
-from segue.dialects.render_cache import Fragments
+from segue.dialects.render_cache import RenderCache
 from segue.dialects.responses.request import ResponsesDialect
 from segue.history.chains import History
 from segue.protocol.problems import Problem
@@ -35,7 +35,7 @@ def test_delta_and_replay_get_the_same_body(
 ) -> None:
     """Whatever was kept of earlier turns, and however small the room to keep it in."""
     wanted = INSTRUCTED if instructed else Settings(model="m")
-    kept = Fragments(budget)
+    kept = RenderCache(budget)
     parent, seen = None, []
     for given_items, made in conversation:
         seen += given_items
@@ -56,7 +56,7 @@ def test_delta_and_replay_get_the_same_body(
 def test_forks_share_what_was_rendered_and_do_not_disturb_each_other(
     dialect: Dialect, conversation: Turns, other: Turns
 ) -> None:
-    kept = Fragments(1 << 24)
+    kept = RenderCache(1 << 24)
     root = None
     for given_items, made in conversation:
         root = grow(root, given_items, made)
@@ -81,7 +81,7 @@ def test_an_item_written_with_other_spaces_and_escapes_is_the_same_item(dialect:
 
 @every_dialect
 def test_a_turn_is_rendered_once(dialect: Dialect, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = Fragments(1 << 24)
+    kept = RenderCache(1 << 24)
     parent = None
     for index in range(50):
         asked = encode_items([{"type": "message", "role": "user", "content": f"q{index}"}])
@@ -89,15 +89,15 @@ def test_a_turn_is_rendered_once(dialect: Dialect, monkeypatch: pytest.MonkeyPat
         render(dialect, History(parent, asked), keep=kept)
         parent = grow(parent, asked, said)
     assert isinstance(dialect, ChatDialect | MessagesDialect | ResponsesDialect)
-    scribe = MagicMock(side_effect=dialect.scribe)
-    monkeypatch.setattr(dialect, "scribe", scribe)
+    renderer = MagicMock(side_effect=dialect.renderer)
+    monkeypatch.setattr(dialect, "renderer", renderer)
     render(dialect, History(parent, encode_items([{"role": "user", "content": "last"}])), keep=kept)
-    assert scribe.call_count == 2, "the turn before and the new input"
+    assert renderer.call_count == 2, "the turn before and the new input"
 
 
 @every_dialect
 def test_the_upstream_sees_every_item_of_a_long_chain(dialect: Dialect) -> None:
-    kept = Fragments(1 << 24)
+    kept = RenderCache(1 << 24)
     parent = None
     for index in range(600):
         asked = encode_items([{"type": "message", "role": "user", "content": f"<q{index}>"}])
@@ -110,7 +110,7 @@ def test_the_upstream_sees_every_item_of_a_long_chain(dialect: Dialect) -> None:
 @every_dialect
 def test_what_was_sent_once_stays_where_it_is(dialect: Dialect) -> None:
     """But for the marks of Anthropic's cache: up to the newest message, the next body begins as the last one did."""
-    kept = Fragments(1 << 24)
+    kept = RenderCache(1 << 24)
     parent = None
     before = b""
     for index in range(5):
@@ -133,7 +133,7 @@ def test_an_odd_history_cannot_make_warnings_without_end(dialect: Dialect) -> No
 @pytest.mark.parametrize("name", ["chat", "messages"])
 def test_a_compacted_history_is_refused_where_it_cannot_be_read(name: str) -> None:
     items = encode_items([{"type": "compaction", "encrypted_content": "x"}, {"role": "user", "content": "go on"}])
-    kept = Fragments(1 << 20)
+    kept = RenderCache(1 << 20)
     for history in (replay(items), History(grow(None, items), ())):
         problem = DIALECTS[name].render(Request(history), kept)
         assert isinstance(problem, Problem)
@@ -146,7 +146,7 @@ def test_a_chain_has_one_cache_key_and_tenants_have_their_own() -> None:
     later = History(grow(None, first, encode_items([{"role": "assistant", "content": "a"}])), first)
 
     def key(history: History, tenant: str = "t") -> str:
-        rendered = dialect.render(Request(history, tenant=tenant), Fragments(0))
+        rendered = dialect.render(Request(history, tenant=tenant), RenderCache(0))
         assert not isinstance(rendered, Problem)
         return str(json.loads(rendered.body)["prompt_cache_key"])
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.dialects.chat.stream import ChatDecoder
-from segue.dialects.interface import Decoder, Dialect
+from segue.dialects.interface import Dialect, ReplyDecoder
 from segue.dialects.messages.stream import MessagesDecoder
-from segue.dialects.render_cache import Fragments
+from segue.dialects.render_cache import RenderCache
 from segue.dialects.responses.stream import ResponsesDecoder
 from segue.history.chains import History, Turn
 from segue.testing.protocol_checker import parse_json
@@ -65,13 +65,13 @@ ON_CHAT: list[Json] = [
 ]
 
 
-def answer(decoder: Decoder, name: str) -> tuple[bytes, ...]:
+def answer(decoder: ReplyDecoder, name: str) -> tuple[bytes, ...]:
     """The items of a reply."""
     events, _ = read(GOLDEN[name])
     return fold(run(decoder, events)).output
 
 
-def sent(dialect: Dialect, parent: Turn | None, asked: list[Json], kept: Fragments) -> tuple[Json, tuple[str, ...]]:
+def sent(dialect: Dialect, parent: Turn | None, asked: list[Json], kept: RenderCache) -> tuple[Json, tuple[str, ...]]:
     rendered = render(dialect, History(parent, encode_items(asked)), keep=kept)
     return parse_json(rendered.body.decode()), rendered.warnings
 
@@ -79,7 +79,7 @@ def sent(dialect: Dialect, parent: Turn | None, asked: list[Json], kept: Fragmen
 def test_a_chain_from_messages_over_chat_to_responses() -> None:
     """With an image, reasoning and tools; what each upstream is sent, in full."""
     messages, chat, responses = DIALECTS["messages"], DIALECTS["chat"], DIALECTS["responses"]
-    kept = Fragments(1 << 20)
+    kept = RenderCache(1 << 20)
 
     image = {"type": "input_image", "image_url": PIXEL}
     one: list[Json] = [{"role": "user", "content": [{"type": "input_text", "text": "What is it?"}, image]}]
@@ -172,7 +172,7 @@ def test_whatever_the_route_a_dialect_renders_what_it_would_alone(
     conversation: list[tuple[list[bytes], list[bytes]]], route: list[str]
 ) -> None:
     """What was kept of one dialect never shows in another."""
-    kept, parent, seen = Fragments(1 << 20), None, []
+    kept, parent, seen = RenderCache(1 << 20), None, []
     for (asked, made), name in zip(conversation, route, strict=False):
         seen += asked
         shared = render(DIALECTS[name], History(parent, tuple(asked)), keep=kept)

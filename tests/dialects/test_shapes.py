@@ -12,7 +12,7 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsStr
 from pydantic import TypeAdapter
 
 from segue.dialects.interface import Rendered
-from segue.dialects.render_cache import Fragments
+from segue.dialects.render_cache import RenderCache
 from segue.protocol.requests import Create, parse_create
 from segue.testing.protocol_checker import parse_json
 from tests.dialects.conversations import DIALECTS, Json, Request, encode_items, replay, sound_conversations
@@ -56,7 +56,7 @@ def sent(name: str, items: list[Json], request: Json) -> Json | None:
     """The body of a request, or None where it is refused."""
     create = parse_create(pretty(request), "http")
     assert isinstance(create, Create), create
-    rendered = DIALECTS[name].render(Request(replay(encode_items(items)), create.settings), Fragments(0))
+    rendered = DIALECTS[name].render(Request(replay(encode_items(items)), create.settings), RenderCache(0))
     return parse_json(rendered.body.decode()) if isinstance(rendered, Rendered) else None
 
 

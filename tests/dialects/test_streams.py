@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from openai.types.responses import ResponseStreamEvent
 
 from segue.dialects.chat.stream import ChatDecoder
-from segue.dialects.interface import Decoder, Output
+from segue.dialects.interface import Output, ReplyDecoder
 from segue.dialects.messages.stream import MessagesDecoder
 from segue.dialects.responses.stream import ResponsesDecoder
 from segue.dialects.sealed_reasoning import unseal
@@ -44,7 +44,7 @@ def _event(line: Json) -> SseEvent:
     return SseEvent(line.get("event", ""), (data if isinstance(data, str) else json.dumps(data)).encode())
 
 
-def decoder(dialect: str, warnings: tuple[str, ...] = ()) -> Decoder:
+def decoder(dialect: str, warnings: tuple[str, ...] = ()) -> ReplyDecoder:
     match dialect:
         case "chat":
             return ChatDecoder(RESPONSE_ID, CHAT, custom=CUSTOM, warnings=warnings)
@@ -80,9 +80,9 @@ def _returned(item: Json) -> object:
     sealed = item.get("encrypted_content")
     if sealed is None:
         return None
-    opaque = unseal(sealed)
-    assert opaque.provider in PROVIDERS.values()
-    return json.loads(opaque.content) if opaque.content.startswith("{") else opaque.content
+    read = unseal(sealed)
+    assert read.provider in PROVIDERS.values()
+    return json.loads(read.content) if read.content.startswith("{") else read.content
 
 
 # --------------------------------------------------------------------------------------------------------- as they look

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 
-from segue.history.records import Link, Record
+from segue.history.records import ChainLink, Record
 from segue.protocol.events import Ended, OutputWriter
 from segue.protocol.ids import ResponseId
 from segue.protocol.responses import usage
@@ -32,7 +32,7 @@ class BrokenStore(MemoryStore):
         self._check("append")
         await super().append(record)
 
-    async def chain(self, tenant: str, response_id: ResponseId, now: float) -> list[Link] | None:
+    async def chain(self, tenant: str, response_id: ResponseId, now: float) -> list[ChainLink] | None:
         self._check("chain")
         return await super().chain(tenant, response_id, now)
 
@@ -75,7 +75,7 @@ class SlowStore(MemoryStore):
         await super().append(record)
         await self._wait("append", first=False)
 
-    async def chain(self, tenant: str, response_id: ResponseId, now: float) -> list[Link] | None:
+    async def chain(self, tenant: str, response_id: ResponseId, now: float) -> list[ChainLink] | None:
         await self._wait("chain", first=True)
         links = await super().chain(tenant, response_id, now)
         await self._wait("chain", first=False)

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from segue.history.cache import Cache, Slot
+from segue.history.cache import Slot, TurnCache
 from segue.history.chains import Turn
 from segue.testing.store_conformance import sample_id
 
@@ -36,17 +36,17 @@ def turn(name: str, parent: Turn | None = None, *, size: int = 10 * KB, expires_
     return made
 
 
-def put(cache: Cache, tenant: str, *turns: Turn) -> None:
+def put(cache: TurnCache, tenant: str, *turns: Turn) -> None:
     for each in turns:
         cache.put_shared(tenant, each)
 
 
-def resident(cache: Cache, tenant: str, turns: Iterable[Turn]) -> list[Turn]:
+def resident(cache: TurnCache, tenant: str, turns: Iterable[Turn]) -> list[Turn]:
     """Those of the turns that the tenant can still find, without using them."""
     return [each for each in turns if cache.peek(tenant, each.id) is each]
 
 
-def is_empty(cache: Cache) -> bool:
+def is_empty(cache: TurnCache) -> bool:
     """Nothing is held and nothing is remembered of what was."""
     fields = dict(vars(cache))
     return (cache.size_bytes, fields["_tenants"], fields["_slots"]) == (0, {}, {})
@@ -57,7 +57,7 @@ def is_empty(cache: Cache) -> bool:
 
 def test_a_stored_turn_is_found_by_its_tenant_alone() -> None:
     """Somebody else's id is answered like an unknown one."""
-    cache = Cache(100 * KB)
+    cache = TurnCache(100 * KB)
     a = turn("a")
     put(cache, ALICE, a)
     assert cache.shared(ALICE, a.id, 0) is a
@@ -70,7 +70,7 @@ def test_a_stored_turn_is_found_by_its_tenant_alone() -> None:
 
 def test_a_slot_holds_the_latest_response_of_its_lane_alone() -> None:
     """The one before it is superseded."""
-    cache = Cache(100 * KB)
+    cache = TurnCache(100 * KB)
     a = turn("a")
     b = turn("b", a)
     cache.put_slot(ALICE, FIRST, a)
@@ -83,7 +83,7 @@ def test_a_slot_holds_the_latest_response_of_its_lane_alone() -> None:
 
 def test_a_turn_in_a_slot_is_not_shared() -> None:
     """A store=false turn is found on its own connection only."""
-    cache = Cache(100 * KB)
+    cache = TurnCache(100 * KB)
     a = turn("a")
     cache.put_slot(ALICE, FIRST, a)
     assert cache.shared(ALICE, a.id, 0) is None
@@ -92,7 +92,7 @@ def test_a_turn_in_a_slot_is_not_shared() -> None:
 @pytest.mark.parametrize(("named", "kept"), [(None, False), ("a", False), ("b", True)])
 def test_a_slot_is_emptied_of_what_is_named(named: str | None, *, kept: bool) -> None:
     """An eviction names a response; the lane may have moved on since."""
-    cache = Cache(100 * KB)
+    cache = TurnCache(100 * KB)
     a = turn("a")
     cache.put_slot(ALICE, FIRST, a)
     cache.drop_slot(FIRST, None if named is None else sample_id(named))
@@ -102,14 +102,14 @@ def test_a_slot_is_emptied_of_what_is_named(named: str | None, *, kept: bool) ->
 
 def test_emptying_an_empty_slot_does_nothing() -> None:
     """A connection cleans up without knowing what it held."""
-    cache = Cache(100 * KB)
+    cache = TurnCache(100 * KB)
     cache.drop_slot(FIRST)
     assert is_empty(cache)
 
 
 def test_a_forgotten_turn_is_found_nowhere_and_its_children_keep_it() -> None:
     """Its id resolves to nothing at once; its bytes go with its last descendant."""
-    cache = Cache(100 * KB)
+    cache = TurnCache(100 * KB)
     a = turn("a")
     b = turn("b", a)
     put(cache, ALICE, a, b)
@@ -125,7 +125,7 @@ def test_a_forgotten_turn_is_found_nowhere_and_its_children_keep_it() -> None:
 @pytest.mark.parametrize("tenant", [BOB, ALICE])
 def test_forgetting_what_is_not_there_does_nothing(tenant: str) -> None:
     """It was dropped before, or is another tenant's."""
-    cache = Cache(100 * KB)
+    cache = TurnCache(100 * KB)
     put(cache, ALICE, turn("a"))
     cache.forget(tenant, sample_id("b" if tenant == ALICE else "a"))
     assert cache.size_bytes == 10 * KB
@@ -133,7 +133,7 @@ def test_forgetting_what_is_not_there_does_nothing(tenant: str) -> None:
 
 def test_an_expired_turn_is_found_nowhere_but_as_a_part_of_a_chain() -> None:
     """From the second in which it expires, in slots too."""
-    cache = Cache(100 * KB)
+    cache = TurnCache(100 * KB)
     a = turn("a", expires_at=SOON)
     put(cache, ALICE, a)
     cache.put_slot(ALICE, FIRST, a)
@@ -147,7 +147,7 @@ def test_an_expired_turn_is_found_nowhere_but_as_a_part_of_a_chain() -> None:
 
 def test_what_a_connection_still_holds_need_not_be_read_again() -> None:
     """A chain that is loaded hangs on the turn that is there, though its shared place was dropped."""
-    cache = Cache(25 * KB)
+    cache = TurnCache(25 * KB)
     a = turn("a")
     put(cache, ALICE, a)
     cache.put_slot(ALICE, FIRST, a)
@@ -164,7 +164,7 @@ def test_what_a_connection_still_holds_need_not_be_read_again() -> None:
 
 def test_a_shared_prefix_counts_once() -> None:
     """However many branches and places hold it."""
-    cache = Cache(100 * KB)
+    cache = TurnCache(100 * KB)
     root = turn("root")
     left, right = turn("left", root), turn("right", root)
     put(cache, ALICE, root, left, right, left)
@@ -175,7 +175,7 @@ def test_a_shared_prefix_counts_once() -> None:
 
 def test_a_turn_brings_its_whole_chain_into_memory() -> None:
     """A store=false chain stands on a turn that had left, or never was there."""
-    cache = Cache(100 * KB)
+    cache = TurnCache(100 * KB)
     tip = turn("c", turn("b", turn("a")))
     cache.put_slot(ALICE, FIRST, tip)
     assert cache.size_bytes == 30 * KB
@@ -185,7 +185,7 @@ def test_a_turn_brings_its_whole_chain_into_memory() -> None:
 
 def test_a_superseded_turn_stays_as_long_as_it_is_continued() -> None:
     """A fresh chain in the lane frees the old one."""
-    cache = Cache(100 * KB)
+    cache = TurnCache(100 * KB)
     a = turn("a")
     cache.put_slot(ALICE, FIRST, a)
     cache.put_slot(ALICE, FIRST, turn("b", a))
@@ -196,7 +196,7 @@ def test_a_superseded_turn_stays_as_long_as_it_is_continued() -> None:
 
 def test_a_deep_chain_comes_and_goes_without_recursion() -> None:
     """One store=false conversation may be very long."""
-    cache = Cache(10**12)
+    cache = TurnCache(10**12)
     tip = turn("x")
     for _ in range(50_000):
         tip = turn("x", tip)
@@ -211,7 +211,7 @@ def test_a_deep_chain_comes_and_goes_without_recursion() -> None:
 
 def test_the_turn_used_least_recently_is_dropped_first() -> None:
     """To be put and to be found is to be used; to be looked at is not."""
-    cache = Cache(30 * KB)
+    cache = TurnCache(30 * KB)
     a, b, c, d, e = (turn(name) for name in "abcde")
     put(cache, ALICE, a, b, c)
     cache.shared(ALICE, a.id, 0)
@@ -225,7 +225,7 @@ def test_the_turn_used_least_recently_is_dropped_first() -> None:
 
 def test_a_turn_with_children_is_not_dropped_before_them() -> None:
     """That would free nothing; after them it is the next to go, being older."""
-    cache = Cache(40 * KB)
+    cache = TurnCache(40 * KB)
     root = turn("root")
     left, right, other = turn("left", root), turn("right", root), turn("other")
     put(cache, ALICE, root, left, right, other)
@@ -239,7 +239,7 @@ def test_a_turn_with_children_is_not_dropped_before_them() -> None:
 
 def test_the_turn_just_put_is_kept_however_large_it_is() -> None:
     """Else it could not be continued at all."""
-    cache = Cache(15 * KB)
+    cache = TurnCache(15 * KB)
     small, large = turn("small"), turn("large", size=100 * KB)
     put(cache, ALICE, small, large)
     assert resident(cache, ALICE, [small, large]) == [large]
@@ -249,7 +249,7 @@ def test_the_turn_just_put_is_kept_however_large_it_is() -> None:
 
 def test_a_slot_can_be_dropped_like_any_place() -> None:
     """Its client is told that the response was not found."""
-    cache = Cache(15 * KB)
+    cache = TurnCache(15 * KB)
     a = turn("a")
     cache.put_slot(ALICE, FIRST, a)
     cache.put_slot(ALICE, SECOND, turn("b"))
@@ -259,7 +259,7 @@ def test_a_slot_can_be_dropped_like_any_place() -> None:
 
 def test_the_tenant_that_holds_most_loses_first() -> None:
     """Even if it used its turns last."""
-    cache = Cache(40 * KB)
+    cache = TurnCache(40 * KB)
     hers, his = [turn("hers")], [turn(f"his {n}") for n in range(3)]
     put(cache, ALICE, *hers)
     put(cache, BOB, *his)
@@ -270,7 +270,7 @@ def test_the_tenant_that_holds_most_loses_first() -> None:
 
 def test_a_tenant_within_its_share_loses_nothing_to_another() -> None:
     """Though the budget is passed by somebody else's one turn that cannot be dropped."""
-    cache = Cache(40 * KB)
+    cache = TurnCache(40 * KB)
     hers = [turn("hers 1"), turn("hers 2")]
     put(cache, ALICE, *hers)
     put(cache, BOB, turn("large", size=100 * KB))
@@ -279,7 +279,7 @@ def test_a_tenant_within_its_share_loses_nothing_to_another() -> None:
 
 def test_a_tenant_above_its_share_loses_when_the_largest_cannot() -> None:
     """The budget is kept to as long as anything may be dropped for it."""
-    cache = Cache(66 * KB)
+    cache = TurnCache(66 * KB)
     his, theirs = [turn(f"his {n}") for n in range(3)], [turn("theirs")]
     put(cache, CAROL, *theirs)
     put(cache, BOB, *his)
@@ -292,7 +292,7 @@ def test_a_tenant_above_its_share_loses_when_the_largest_cannot() -> None:
 @pytest.mark.parametrize("dropped", ["left", "right"])
 def test_a_turn_that_was_read_twice_is_two_turns(dropped: str) -> None:
     """Two requests may have read it from the store at once: each has its own children, and nothing is lost or left."""
-    cache = Cache(100 * KB)
+    cache = TurnCache(100 * KB)
     one, two = turn("same"), turn("same")
     left, right = turn("left", one), turn("right", two)
     put(cache, ALICE, one)
@@ -300,7 +300,7 @@ def test_a_turn_that_was_read_twice_is_two_turns(dropped: str) -> None:
     put(cache, ALICE, left, right)
     assert cache.size_bytes == 40 * KB
     cache.forget(ALICE, sample_id(dropped))
-    small = Cache(1)
+    small = TurnCache(1)
     put(small, ALICE, one)  # another cache counts for itself
     assert cache.size_bytes == 30 * KB
 
@@ -323,7 +323,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     @initialize()
     def empty(self) -> None:
-        self.cache = Cache(self.BUDGET)
+        self.cache = TurnCache(self.BUDGET)
         self.now = 0.0
         self.known: dict[str, list[Turn]] = {tenant: [] for tenant in self.TENANTS}
 

@@ -8,11 +8,11 @@ import json
 import msgspec
 
 from segue.history.chains import History, Turn, path
-from segue.history.records import Link, Record, encode_head, flatten, restore
+from segue.history.records import ChainLink, Record, encode_head, flatten, restore
 from segue.protocol.events import Ended, OutputWriter
 from segue.protocol.ids import ResponseId
 from segue.protocol.requests import Settings
-from segue.protocol.responses import Head, encode_echo, usage
+from segue.protocol.responses import ResponseObjectHead, encode_echo, usage
 from segue.protocol.turns import Finished, TurnStream
 from segue.testing.protocol_checker import check_response
 from segue.testing.store_conformance import LATER, link_of, sample_id, sample_record
@@ -77,7 +77,7 @@ def test_a_response_is_read_back_byte_for_byte() -> None:
 def test_a_head_is_kept_as_it_is() -> None:
     """Nothing of it is lost."""
     head = finished(Ended("completed")).head
-    assert msgspec.json.decode(encode_head(head), type=Head) == head
+    assert msgspec.json.decode(encode_head(head), type=ResponseObjectHead) == head
 
 
 def test_an_echo_is_told_from_others_by_its_digest() -> None:
@@ -152,4 +152,4 @@ def test_a_chain_that_is_in_memory_as_a_whole_is_returned_as_it_is() -> None:
 
 def test_a_link_is_a_record_without_what_only_its_own_id_can_ask_for() -> None:
     """A store reads a chain of them in one query."""
-    assert set(Link.__struct_fields__) - {"alive"} < set(Record.__struct_fields__)
+    assert set(ChainLink.__struct_fields__) - {"alive"} < set(Record.__struct_fields__)

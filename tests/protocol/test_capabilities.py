@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 
 from segue.protocol.capabilities import (
+    AdvertisedLimits,
     Capabilities,
-    Limits,
     capabilities_header,
     encode_capabilities,
     extensions,
 )
 from segue.protocol.lanes import BOUNDS
 
-LIMITS = Limits(
+LIMITS = AdvertisedLimits(
     lanes=32,
     in_flight=16,
     queued=64,
@@ -32,7 +32,7 @@ def test_the_object_has_every_limit_under_its_name() -> None:
     """And what it is."""
     shown = json.loads(encode_capabilities(CAPABILITIES))
     assert (shown["object"], shown["version"], shown["profile"]) == ("segue.capabilities", "1", "openai")
-    assert shown["limits"].keys() == set(Limits.__struct_fields__)
+    assert shown["limits"].keys() == set(AdvertisedLimits.__struct_fields__)
     assert shown["extensions"] == list(CAPABILITIES.extensions)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from segue.protocol.events import in_lane
-from segue.protocol.lanes import BOUNDS, DEFAULT_LANE, Bounds, read_stream_id, tag
+from segue.protocol.lanes import BOUNDS, DEFAULT_LANE, LaneBounds, read_stream_id, tag
 from segue.protocol.problems import invalid_stream_id
 
 NAMES = st.from_regex(r"[A-Za-z0-9_.-]{1,256}", fullmatch=True)
@@ -57,4 +57,4 @@ def test_a_frame_in_a_lane_has_one_field_more(fields: dict[str, str], name: str)
 
 def test_the_profiles_have_the_bounds_of_those_they_follow() -> None:
     """32 names and 16 turns at once, or neither."""
-    assert {"openai": Bounds(32, 16), "serial": Bounds(0, 1)} == BOUNDS
+    assert {"openai": LaneBounds(32, 16), "serial": LaneBounds(0, 1)} == BOUNDS

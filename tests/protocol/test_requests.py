@@ -15,7 +15,7 @@ from segue.protocol.codec import MAX_DEPTH, encode
 from segue.protocol.events import error_event
 from segue.protocol.items import Input, join, user_message
 from segue.protocol.problems import Problem, invalid_json, invalid_stream_id, missing, unknown_type, unsupported
-from segue.protocol.requests import Create, Message, Resume, Settings, Steer, parse_create, parse_message
+from segue.protocol.requests import ClientMessage, Create, Resume, Settings, Steer, parse_create, parse_message
 from segue.protocol.responses import encode_echo
 from tests.strategies import FIELDS, bodies, hostile_bytes, hostile_texts, pretty
 
@@ -159,7 +159,7 @@ def test_a_tool_of_a_kind_we_do_not_know_is_the_upstreams_business(kind: str) ->
 def test_a_message_is_a_body_with_a_type() -> None:
     """WebSocket mode adds nothing else."""
     sent = message()
-    assert parse_message(sent) == Message(Create(settings=Settings(model="m"), input=HI, size_bytes=len(sent)))
+    assert parse_message(sent) == ClientMessage(Create(settings=Settings(model="m"), input=HI, size_bytes=len(sent)))
 
 
 def test_the_size_of_a_request_is_counted_in_bytes() -> None:
@@ -345,7 +345,7 @@ def test_a_bad_request_is_refused_by_name(fields: dict[str, object], expected: P
 )
 def test_a_bad_message_is_refused_by_name(fields: dict[str, object], expected: Problem) -> None:
     """What only WebSocket mode knows."""
-    assert parse_message(message(**fields)) == Message(expected)
+    assert parse_message(message(**fields)) == ClientMessage(expected)
 
 
 @pytest.mark.parametrize(("stream_id", "lane"), [(None, ""), ("main", "main"), ("A.b_c-9", "A.b_c-9")])
@@ -360,8 +360,8 @@ def test_a_message_is_for_the_lane_it_names(stream_id: str | None, lane: str) ->
 def test_a_message_may_resume_a_stream() -> None:
     """In a lane; without a number, from the start."""
     text = '{"type":"segue.resume","response_id":"resp_1","starting_after":7,"stream_id":"a"}'
-    assert parse_message(text) == Message(Resume(response_id="resp_1", starting_after=7), "a")
-    assert parse_message('{"type":"segue.resume","response_id":"x"}') == Message(Resume(response_id="x"))
+    assert parse_message(text) == ClientMessage(Resume(response_id="resp_1", starting_after=7), "a")
+    assert parse_message('{"type":"segue.resume","response_id":"x"}') == ClientMessage(Resume(response_id="x"))
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from segue.protocol.requests import Create, Settings, parse_create
 from segue.protocol.responses import (
     Failure,
-    Head,
     IncompleteDetails,
+    ResponseObjectHead,
     Usage,
     encode_echo,
     encode_response,
@@ -27,12 +27,14 @@ from tests.strategies import bodies, pretty
 
 ID = sample_id("turn")
 PARENT = sample_id("parent")
-BORN = Head(id=ID, created_at=100)
+BORN = ResponseObjectHead(id=ID, created_at=100)
 HEADS = [
     BORN,
-    Head(id=ID, created_at=100, completed_at=101, status="completed", previous_response_id=PARENT, usage=usage(9, 4)),
-    Head(id=ID, created_at=100, status="failed", error=Failure("server_error", "no")),
-    Head(
+    ResponseObjectHead(
+        id=ID, created_at=100, completed_at=101, status="completed", previous_response_id=PARENT, usage=usage(9, 4)
+    ),
+    ResponseObjectHead(id=ID, created_at=100, status="failed", error=Failure("server_error", "no")),
+    ResponseObjectHead(
         id=ID,
         created_at=100,
         status="incomplete",
@@ -99,7 +101,7 @@ def test_a_response_that_was_just_made_echoes_the_defaults() -> None:
     bodies, st.sampled_from(HEADS), st.lists(st.sampled_from([MESSAGE, CALL])), st.sampled_from([json.dumps, pretty])
 )
 def test_the_response_to_every_valid_request_is_whole_and_on_one_line(
-    fields: dict[str, Any], head: Head, output: list[bytes], write: Callable[[object], str]
+    fields: dict[str, Any], head: ResponseObjectHead, output: list[bytes], write: Callable[[object], str]
 ) -> None:
     """However the client laid its JSON out: a line break would end the event that carries the object."""
     create = parse_create(write(fields), "http")
@@ -192,9 +194,9 @@ def test_items_are_put_in_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_a_head_can_be_read_back(head: Head) -> None:
+def test_a_head_can_be_read_back(head: ResponseObjectHead) -> None:
     """Stores keep it as JSON."""
-    assert msgspec.json.decode(msgspec.json.encode(head), type=Head) == head
+    assert msgspec.json.decode(msgspec.json.encode(head), type=ResponseObjectHead) == head
 
 
 def test_usage_adds_up() -> None:

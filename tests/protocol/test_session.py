@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.protocol.lanes import BOUNDS, DEFAULT_LANE, Bounds
+from segue.protocol.lanes import BOUNDS, DEFAULT_LANE, LaneBounds
 from segue.protocol.problems import Problem, connection_limit, invalid_stream_id, shutting_down, stream_limit
 from segue.protocol.requests import Create, Resume, Steer, parse_message
 from segue.protocol.session import (
@@ -23,23 +23,23 @@ from segue.protocol.session import (
     PHASE,
     Cancel,
     Close,
+    ConnectionLimits,
     Effect,
     Evict,
-    GiveBack,
     Hold,
     LaneInput,
     LaneState,
-    Limits,
     LocalProtocolError,
     Phase,
     PhaseInput,
-    Reply,
+    RefuseSteer,
+    SendError,
     Session,
     Start,
 )
 from tests.strategies import hostile_texts
 
-LIMITS = Limits(max_age_s=600, idle_timeout_s=60, max_queued=3, max_queued_bytes=1000)
+LIMITS = ConnectionLimits(max_age_s=600, idle_timeout_s=60, max_queued=3, max_queued_bytes=1000)
 AGED = connection_limit(10)
 END_OF_AGE = Close(CLOSE_GOING_AWAY, "age limit reached")
 END_OF_IDLENESS = Close(CLOSE_GOING_AWAY, "idle for too long")
@@ -56,10 +56,10 @@ def start(text: str) -> Start:
     return Start(parsed.lane, parsed.request, ANY)
 
 
-def reply(text: str) -> Reply:
+def reply(text: str) -> SendError:
     parsed = parse_message(text)
     assert isinstance(parsed.request, Problem)
-    return Reply(parsed.lane, parsed.request)
+    return SendError(parsed.lane, parsed.request)
 
 
 def running(*queued: str, parent: str | None = None) -> Session:
@@ -205,7 +205,7 @@ def test_an_old_connection_says_so_and_closes() -> None:
     session = Session(LIMITS, 0)
     session.receive(BAD, 599)
     assert session.timeout(599.9) == []
-    assert session.timeout(600) == [Reply(DEFAULT_LANE, AGED), END_OF_AGE]
+    assert session.timeout(600) == [SendError(DEFAULT_LANE, AGED), END_OF_AGE]
     assert session.closed
 
 
@@ -214,7 +214,7 @@ def test_an_old_connection_lets_its_turn_end() -> None:
     session = running()
     assert session.timeout(600) == []
     assert not session.closed
-    assert end(session) == [Reply(DEFAULT_LANE, AGED), END_OF_AGE]
+    assert end(session) == [SendError(DEFAULT_LANE, AGED), END_OF_AGE]
 
 
 def test_an_old_connection_refuses_what_waits_each_in_its_place() -> None:
@@ -222,7 +222,7 @@ def test_an_old_connection_refuses_what_waits_each_in_its_place() -> None:
     session = running(A, BAD)
     session.timeout(600)
     assert session.receive(B, 601) == []
-    assert end(session) == [*[Reply(DEFAULT_LANE, AGED)] * 3, END_OF_AGE]
+    assert end(session) == [*[SendError(DEFAULT_LANE, AGED)] * 3, END_OF_AGE]
 
 
 @pytest.mark.parametrize("outcome", [LaneInput.SUCCEEDED, LaneInput.FAILED, LaneInput.CANCELLED])
@@ -230,21 +230,21 @@ def test_a_draining_connection_ends_what_runs(outcome: LaneInput) -> None:
     """However it ends."""
     session = running()
     assert session.drain() == []
-    assert end(session, outcome) == [Reply(DEFAULT_LANE, shutting_down()), END_OF_GATEWAY]
+    assert end(session, outcome) == [SendError(DEFAULT_LANE, shutting_down()), END_OF_GATEWAY]
 
 
 def test_a_draining_connection_closes_at_once_if_nothing_runs() -> None:
     """It is told why."""
-    assert Session(LIMITS, 0).drain() == [Reply(DEFAULT_LANE, shutting_down()), END_OF_GATEWAY]
+    assert Session(LIMITS, 0).drain() == [SendError(DEFAULT_LANE, shutting_down()), END_OF_GATEWAY]
 
 
 def test_what_closes_a_connection_first_is_what_it_is_told() -> None:
     """Draining an old connection, or an old draining one, changes nothing."""
     old, draining = running(), running()
     assert (old.timeout(600), old.drain(), old.timeout(700)) == ([], [], [])
-    assert end(old) == [Reply(DEFAULT_LANE, AGED), END_OF_AGE]
+    assert end(old) == [SendError(DEFAULT_LANE, AGED), END_OF_AGE]
     assert (draining.drain(), draining.drain(), draining.timeout(600)) == ([], [], [])
-    assert end(draining) == [Reply(DEFAULT_LANE, shutting_down()), END_OF_GATEWAY]
+    assert end(draining) == [SendError(DEFAULT_LANE, shutting_down()), END_OF_GATEWAY]
 
 
 def test_an_idle_connection_is_closed_without_a_word() -> None:
@@ -291,21 +291,21 @@ def test_a_peer_that_is_gone_cancels_everything() -> None:
 @given(st.lists(hostile_texts, max_size=5))
 def test_nothing_that_a_client_sends_raises(texts: list[str]) -> None:
     """Each message is answered or started, in the order of its lane; a steer is given back at once."""
-    session = Session(Limits(), 0)
+    session = Session(ConnectionLimits(), 0)
     effects = deque(effect for text in texts for effect in session.receive(text, 0))
     done: dict[str, list[Effect]] = {}
     while effects:
         effect = effects.popleft()
-        assert isinstance(effect, Start | Reply | GiveBack | Hold)
+        assert isinstance(effect, Start | SendError | RefuseSteer | Hold)
         if isinstance(effect, Start):
             effects += end(session, lane=effect.lane)
         if not isinstance(effect, Hold):
-            done.setdefault("steer" if isinstance(effect, GiveBack) else effect.lane, []).append(effect)
+            done.setdefault("steer" if isinstance(effect, RefuseSteer) else effect.lane, []).append(effect)
     expected: dict[str, list[Effect]] = {}
     for text in texts:
         parsed = parse_message(text)
         if isinstance(parsed.request, Steer):
-            expected.setdefault("steer", []).append(GiveBack(parsed.request))
+            expected.setdefault("steer", []).append(RefuseSteer(parsed.request))
         else:
             answer = start(text) if isinstance(parsed.request, Create) else reply(text)
             expected.setdefault(parsed.lane, []).append(answer)
@@ -320,7 +320,7 @@ def named(lane: str, text: str = "hi", **fields: object) -> str:
 
 
 def serial() -> Session:
-    return Session(Limits(lanes=BOUNDS["serial"]), 0)
+    return Session(ConnectionLimits(lanes=BOUNDS["serial"]), 0)
 
 
 def test_lanes_run_at_the_same_time() -> None:
@@ -342,12 +342,12 @@ def test_a_refusal_waits_in_its_own_lane_only() -> None:
     assert session.receive(bad, 0) == [reply(bad)]
     assert session.receive(named("a b"), 0) == []
     assert session.receive(named("a"), 0) == [start(named("a"))]
-    assert end(session) == [Reply(DEFAULT_LANE, invalid_stream_id())]
+    assert end(session) == [SendError(DEFAULT_LANE, invalid_stream_id())]
 
 
 def test_no_more_turns_run_than_may_and_the_rest_starts_in_its_order() -> None:
     """Lanes go on in the order in which they had to wait; who has just run waits behind them."""
-    session = Session(Limits(lanes=Bounds(8, 2)), 0)
+    session = Session(ConnectionLimits(lanes=LaneBounds(8, 2)), 0)
     for lane in "abcd":
         session.receive(named(lane, "1"), 0)
     session.receive(named("a", "2"), 0)
@@ -359,7 +359,7 @@ def test_no_more_turns_run_than_may_and_the_rest_starts_in_its_order() -> None:
 
 def test_a_refusal_of_a_lane_that_waits_for_others_comes_in_its_place() -> None:
     """Not before the turn that is before it."""
-    session = Session(Limits(lanes=Bounds(8, 1)), 0)
+    session = Session(ConnectionLimits(lanes=LaneBounds(8, 1)), 0)
     session.receive(named("a"), 0)
     bad = named("b", temperature=9)
     assert session.receive(named("b"), 0) == []
@@ -370,20 +370,20 @@ def test_a_refusal_of_a_lane_that_waits_for_others_comes_in_its_place() -> None:
 
 def test_a_connection_has_a_number_of_names_for_life() -> None:
     """The default lane is not counted; the refusal carries the refused name; a used name stays good."""
-    session = Session(Limits(lanes=Bounds(2, 16)), 0)
+    session = Session(ConnectionLimits(lanes=LaneBounds(2, 16)), 0)
     for lane in "ab":
         session.receive(named(lane), 0)
         end(session, lane=lane)
-    assert session.receive(named("c"), 0) == [Reply("c", stream_limit(2))]
+    assert session.receive(named("c"), 0) == [SendError("c", stream_limit(2))]
     assert session.receive(named("a"), 0) == [start(named("a"))]
     assert session.receive(A, 0) == [start(A)]
 
 
 def test_a_bad_request_uses_up_its_name() -> None:
     """The name is looked at before the body."""
-    session = Session(Limits(lanes=Bounds(1, 16)), 0)
+    session = Session(ConnectionLimits(lanes=LaneBounds(1, 16)), 0)
     session.receive(named("a", temperature=9), 0)
-    assert session.receive(named("b"), 0) == [Reply("b", stream_limit(1))]
+    assert session.receive(named("b"), 0) == [SendError("b", stream_limit(1))]
 
 
 def test_without_lanes_a_name_is_refused_on_the_default_lane() -> None:
@@ -392,7 +392,7 @@ def test_without_lanes_a_name_is_refused_on_the_default_lane() -> None:
     session.receive(A, 0)
     assert session.receive(named("a"), 0) == []
     (refusal,) = end(session)
-    assert isinstance(refusal, Reply)
+    assert isinstance(refusal, SendError)
     assert (refusal.lane, refusal.problem.code, refusal.problem.param) == (
         DEFAULT_LANE,
         "unsupported_parameter",
@@ -428,7 +428,7 @@ def test_a_response_cannot_be_steered(busy: bool) -> None:
     text = json.dumps({"type": "response.steer", "previous_response_id": "resp_1", "input": "stop"})
     parsed = parse_message(text).request
     assert isinstance(parsed, Steer)
-    assert session.receive(text, 0) == [GiveBack(parsed)]
+    assert session.receive(text, 0) == [RefuseSteer(parsed)]
 
 
 def test_a_steer_without_a_response_is_a_bad_request() -> None:
@@ -449,11 +449,11 @@ def test_a_resume_takes_its_turn_in_a_lane() -> None:
 
 def test_a_closing_connection_tells_every_lane_and_then_all() -> None:
     """Refusals go where their requests were; the last word has no lane, since it is about the connection."""
-    session = Session(Limits(max_age_s=600, lanes=Bounds(8, 2)), 0)
+    session = Session(ConnectionLimits(max_age_s=600, lanes=LaneBounds(8, 2)), 0)
     for lane in "abc":
         session.receive(named(lane), 0)
     session.receive(named("a", "2"), 0)
     aged = connection_limit(10)
-    assert session.timeout(600) == [Reply("c", aged)]
-    assert end(session, lane="a") == [Reply("a", aged)]
-    assert end(session, lane="b") == [Reply(DEFAULT_LANE, aged), END_OF_AGE]
+    assert session.timeout(600) == [SendError("c", aged)]
+    assert end(session, lane="a") == [SendError("a", aged)]
+    assert end(session, lane="b") == [SendError(DEFAULT_LANE, aged), END_OF_AGE]

@@ -10,19 +10,19 @@ from unittest.mock import ANY
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from segue.protocol.lanes import DEFAULT_LANE, Bounds
+from segue.protocol.lanes import DEFAULT_LANE, LaneBounds
 from segue.protocol.problems import Problem, shutting_down, stream_limit
 from segue.protocol.requests import Create, parse_message
 from segue.protocol.session import (
     CLOSE_UNSUPPORTED_DATA,
     Cancel,
     Close,
+    ConnectionLimits,
     Effect,
     Evict,
     Hold,
     LaneInput,
-    Limits,
-    Reply,
+    SendError,
     Session,
 )
 from tests.protocol.test_session import (
@@ -41,7 +41,9 @@ from tests.protocol.test_session import (
     start,
 )
 
-MODEL_LIMITS = Limits(max_age_s=600, idle_timeout_s=60, max_queued=3, max_queued_bytes=1000, lanes=Bounds(3, 2))
+MODEL_LIMITS = ConnectionLimits(
+    max_age_s=600, idle_timeout_s=60, max_queued=3, max_queued_bytes=1000, lanes=LaneBounds(3, 2)
+)
 TEXTS = [
     *(A, B, BAD, "[]", message(previous_response_id="resp_1"), message("x" * 400), named("a b")),
     *(named(lane, previous_response_id=parent) for lane in "abcd" for parent in (None, "resp_1")),
@@ -71,7 +73,7 @@ class SessionMachine(RuleBasedStateMachine):
         waiting = self.waiting[lane]
         while waiting:
             if self.farewell is not None:
-                effects.append(Reply(lane, self.farewell))
+                effects.append(SendError(lane, self.farewell))
                 self.told |= lane == DEFAULT_LANE
             elif isinstance(parse_message(waiting[0]).request, Create):
                 if len(self.turns) == 2 or (self.ready and not admitted):
@@ -89,7 +91,7 @@ class SessionMachine(RuleBasedStateMachine):
             return []
         assert self.close is not None
         self.closed = True
-        return [self.close] if self.told else [Reply(DEFAULT_LANE, self.farewell), self.close]
+        return [self.close] if self.told else [SendError(DEFAULT_LANE, self.farewell), self.close]
 
     def expect_closing(self, farewell: Problem, close: Close) -> list[Effect]:
         if self.closed or self.farewell is not None:
@@ -108,7 +110,7 @@ class SessionMachine(RuleBasedStateMachine):
             parsed = parse_message(text)
             lane = parsed.lane
             if lane not in self.waiting and len(self.waiting) == 4:
-                expected = [Reply(lane, stream_limit(3))]
+                expected = [SendError(lane, stream_limit(3))]
             else:
                 self.waiting.setdefault(lane, []).append(text)
                 parent = parsed.request.previous_response_id if isinstance(parsed.request, Create) else None

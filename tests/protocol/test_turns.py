@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from segue.protocol.events import FIRST_SEQUENCE_NUMBER, Ended, Event, OutputWriter
 from segue.protocol.items import Item
 from segue.protocol.requests import Settings
-from segue.protocol.responses import Failure, Head, IncompleteDetails, encode_echo, encode_response, usage
+from segue.protocol.responses import Failure, IncompleteDetails, ResponseObjectHead, encode_echo, encode_response, usage
 from segue.protocol.turns import Finished, TurnStream
 from segue.testing.protocol_checker import StreamChecker, Transport, parse_json
 from segue.testing.store_conformance import sample_id
@@ -41,7 +41,7 @@ def fold(events: Iterable[Event], ended: Ended = COMPLETED) -> Finished:
 
 def test_a_turn_opens_with_the_response_as_it_will_stay() -> None:
     """Twice, numbered 0 and 1, with our id and our time."""
-    response = encode_response(Head(id=ID, created_at=100, previous_response_id=PARENT), (), ECHO)
+    response = encode_response(ResponseObjectHead(id=ID, created_at=100, previous_response_id=PARENT), (), ECHO)
     assert new_stream().open() == [
         Event("response.created", b'{"type":"response.created","sequence_number":0,"response":' + response + b"}", 0),
         Event(
@@ -57,7 +57,7 @@ def test_a_turn_ends_with_the_response_it_folded_to() -> None:
     writer = OutputWriter(ID)
     events = [*writer.text("hi"), *writer.end_item()]
     finished = fold(events)
-    head = Head(
+    head = ResponseObjectHead(
         id=ID,
         created_at=100,
         completed_at=104,
@@ -102,7 +102,9 @@ def test_a_turn_may_be_closed_again_with_another_end() -> None:
     failed = stream.close(FAILED, 105)
     assert (completed.status, completed.terminal.sequence_number) == ("completed", 2)
     assert (failed.status, failed.terminal.sequence_number) == ("failed", 2)
-    assert failed.head == Head(id=ID, created_at=100, status="failed", previous_response_id=PARENT, error=FAILED.error)
+    assert failed.head == ResponseObjectHead(
+        id=ID, created_at=100, status="failed", previous_response_id=PARENT, error=FAILED.error
+    )
 
 
 # ----------------------------------------------------------------------------------- holding upstreams to the protocol
@@ -162,7 +164,7 @@ def test_an_item_left_open_or_never_opened_fails_the_turn(kinds: list[str], ende
 def test_what_an_end_says_fits_its_status(ended: Ended, expected: dict[str, object]) -> None:
     """An error belongs to a failure, a reason to what was cut, a time and a count to what completed."""
     fields = {"status": ended.status, **expected}
-    assert fold([], ended).head == Head(id=ID, created_at=100, previous_response_id=PARENT, **fields)  # type: ignore[arg-type] # fields of a table
+    assert fold([], ended).head == ResponseObjectHead(id=ID, created_at=100, previous_response_id=PARENT, **fields)  # type: ignore[arg-type] # fields of a table
 
 
 def test_a_response_is_not_completed_before_it_was_created() -> None:

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from segue.history.records import Link, Record
+from segue.history.records import ChainLink, Record
 from segue.stores.interface import ParentGone, Store
 from segue.stores.memory import MemoryStore
 from segue.stores.sqlite import SqliteStore
@@ -38,10 +38,10 @@ class Model:
         children = (record.id for (t, _), record in self.records.items() if t == tenant and record.parent_id == ident)
         return (tenant, ident) not in self.buried or any(self.is_there(tenant, child) for child in children)
 
-    def chain(self, tenant: str, ident: str, now: float) -> list[Link] | None:
+    def chain(self, tenant: str, ident: str, now: float) -> list[ChainLink] | None:
         if not self.lives(tenant, ident, now):
             return None
-        links: list[Link] = []
+        links: list[ChainLink] = []
         walked: str | None = ident
         while walked is not None:
             record = self.records[tenant, walked]

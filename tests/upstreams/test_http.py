@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segue import __version__
-from segue.dialects.render_cache import Fragments
+from segue.dialects.render_cache import RenderCache
 from segue.history.chains import History
 from segue.protocol.events import Ended, Event
 from segue.protocol.ids import ENTROPY_BYTES, new_response_id
@@ -45,7 +45,7 @@ def request(*items: Item, model: str = "m", tenant: str = "ann", credential: str
 async def upstream(url: str, key: str | None = None, **provider: object) -> AsyncIterator[HttpUpstream]:
     """A client for the provider at `url`."""
     configured = msgspec.convert({"name": "acme", "base_url": url, "retry": AT_ONCE, **provider}, Provider)
-    around = Surroundings(clock=lambda: 0.0, jitter=lambda: 1.0, fragments=Fragments(0))
+    around = Surroundings(clock=lambda: 0.0, jitter=lambda: 1.0, fragments=RenderCache(0))
     one = HttpUpstream(configured, PlainDialect(), around, models=["m"], key=key)
     await one.start()
     try:

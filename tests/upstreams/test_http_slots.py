@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from segue.dialects.render_cache import Fragments
+from segue.dialects.render_cache import RenderCache
 from segue.history.chains import History, Turn
 from segue.protocol.ids import ENTROPY_BYTES, ResponseId, new_response_id
 from segue.protocol.items import user_message
@@ -57,7 +57,7 @@ async def upstream(
 ) -> AsyncIterator[HttpUpstream]:
     retry = RetryPolicy(attempts=3, first_wait_s=0.001, longest_wait_s=0.001)
     provider = Provider(name="acme", base_url=url, retry=retry, slots=slots, max_concurrent=slots or 64, **more)
-    around = Surroundings(clock=lambda: 0.0, jitter=lambda: 1.0, fragments=Fragments(0))
+    around = Surroundings(clock=lambda: 0.0, jitter=lambda: 1.0, fragments=RenderCache(0))
     one = HttpUpstream(provider, PlainDialect(), around, models=["m"], key=None, affinity=affinity)
     await one.start()
     try:

@@ -1,9 +1,10 @@
-"""Rendering a history in O(new items): each turn becomes a fragment, once, and a body is fragments joined.
+"""Rendering a history in O(new items): each turn is rendered once, and a request body joins what was rendered.
 
-A dialect's scribe takes items in order and writes the provider's messages. A message that may still grow (several items
-are one message there) stays open, as a value, across the boundary of turns; so the bytes are a function of the items in
-their order and not of how they were cut into turns. That is what makes delta and replay the same. Not here: what an
-item looks like in any dialect.
+A dialect's renderer takes items in order and writes the provider's messages. Several items can become one message, so
+the last message of a turn may still grow. It stays open, as a value in the `RenderState`, and the next turn goes on
+from there. The bytes therefore depend on the items and their order, and not on how turns divide them: a client that
+sends only new items and a client that replays everything cause the same request. Not here: what an item looks like in
+any dialect.
 """
 
 from __future__ import annotations
@@ -14,84 +15,88 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
-from segue.dialects.render_cache import Shelf, Sized
+from segue.dialects.render_cache import RenderCacheView, Sized
 from segue.history.chains import History, Turn, path
 from segue.protocol.codec import decode
 from segue.protocol.items import Item
 from segue.protocol.problems import Problem
 
-#: Distinct warnings that are kept of one history; a history can be made to hold any number of odd things.
+#: How many distinct warnings one history can cause. A client can put any number of odd things into it.
 MAX_WARNINGS = 16
 
 _MORE = "More was left out of the history than is named here."
 
-R = TypeVar("R", bound=Sized)
+M = TypeVar("M", bound=Sized)  # a dialect's open message
 
 
-class Carry(msgspec.Struct, Generic[R], frozen=True):
-    """Where a scribe is after some items: the message that is open, and what is known of all items before.
+class RenderState(msgspec.Struct, Generic[M], frozen=True):
+    """Where a renderer stands after some items: the message that is still open, and what it knows of all items so far.
 
-    `marked` tells whether a user's message was among them, `seed` is a digest of the items up to the first one.
-    `preamble` is for texts that stand outside the messages.
+    `preamble` holds texts that stand outside the messages. `user_seen` is true once a user's message was among the
+    items; `seed` is a digest of the items up to the first one.
     """
 
-    open: R
+    open: M
     preamble: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     problem: Problem | None = None
     seed: bytes = b""
-    marked: bool = False
+    user_seen: bool = False
 
 
-class Fragment(msgspec.Struct, Generic[R], frozen=True):
-    """What the items of one turn were rendered to: messages, each with a comma after it, and what is carried on.
+class RenderedTurn(msgspec.Struct, Generic[M], frozen=True):
+    """The items of one turn as a provider's messages.
 
-    `mark` is where in `closed` the last message of a user could be marked as the end of a cached prefix, or -1.
+    `closed` holds the messages that cannot grow any more, each with a comma after it; `state` is where the next turn
+    goes on. `mark` is the position in `closed` where the last message of a user can be marked as the end of a cached
+    prefix, or -1.
     """
 
     closed: bytes
-    carry: Carry[R]
+    state: RenderState[M]
     mark: int = -1
 
     @property
     def size_bytes(self) -> int:
-        """Roughly what it holds in memory."""
-        return len(self.closed) + self.carry.open.size_bytes
+        """Roughly how much memory it takes."""
+        return len(self.closed) + self.state.open.size_bytes
 
 
-class Scribe(Protocol[R]):
-    """Renders items, from where a `Carry` left off."""
+class HistoryRenderer(Protocol[M]):
+    """Renders the items of one turn, from where a `RenderState` stands."""
 
     def add(self, item: Item) -> None:
         """Take the next item."""
 
-    def fragment(self) -> Fragment[R]:
-        """Return what was closed since the start, and where this is."""
+    def finish(self) -> RenderedTurn[M]:
+        """Return the messages that were closed since the start, and the state after the last item."""
 
 
-class Folder(Protocol[R]):
-    """What a dialect gives to be folded: where a history starts, and its scribe."""
+class RendererFactory(Protocol[M]):
+    """What `render_history` needs of a dialect: the state that a history starts with, and a renderer for each turn."""
 
-    def start(self) -> Carry[R]:
+    def start(self) -> RenderState[M]:
         """Return the state before the first item."""
 
-    def scribe(self, carry: Carry[R]) -> Scribe[R]:
-        """Return a scribe that goes on from `carry`."""
+    def renderer(self, state: RenderState[M]) -> HistoryRenderer[M]:
+        """Return a renderer that goes on from `state`."""
 
 
-def fold(history: History, folder: Folder[R], shelf: Shelf[Fragment[R]]) -> list[Fragment[R]]:
-    """Return the fragments of a whole history, oldest first; the last is that of the new input."""
-    carry = folder.start()
-    fragments: list[Fragment[R]] = []
+def render_history(
+    history: History, factory: RendererFactory[M], cache: RenderCacheView[RenderedTurn[M]]
+) -> list[RenderedTurn[M]]:
+    """Render a whole history, oldest turn first; the last element is the new input. Turns in `cache` are reused."""
+    state = factory.start()
+    turns: list[RenderedTurn[M]] = []
     for turn in path(history.parent):
-        fragment = shelf.find(turn)
-        if fragment is None:
-            fragment = _render(folder, carry, _items(turn))
-            shelf.keep(turn, fragment)
-        fragments.append(fragment)
-        carry = fragment.carry
-    fragments.append(_render(folder, carry, history.input))
-    return fragments
+        rendered = cache.find(turn)
+        if rendered is None:
+            rendered = _render(factory, state, _items(turn))
+            cache.keep(turn, rendered)
+        turns.append(rendered)
+        state = rendered.state
+    turns.append(_render(factory, state, history.input))
+    return turns
 
 
 def _items(turn: Turn) -> Iterable[Item]:
@@ -99,42 +104,42 @@ def _items(turn: Turn) -> Iterable[Item]:
     yield from turn.output
 
 
-def _render(folder: Folder[R], carry: Carry[R], items: Iterable[Item]) -> Fragment[R]:
-    scribe = folder.scribe(carry)
+def _render(factory: RendererFactory[M], state: RenderState[M], items: Iterable[Item]) -> RenderedTurn[M]:
+    renderer = factory.renderer(state)
     for item in items:
-        scribe.add(item)
-    return scribe.fragment()
+        renderer.add(item)
+    return renderer.finish()
 
 
-class _Head(msgspec.Struct):
+class _TypeAndRole(msgspec.Struct):
     type: str | None = None
     role: str | None = None
 
 
-_heads = msgspec.json.Decoder(_Head)
+_types = msgspec.json.Decoder(_TypeAndRole)
 
 
-class Notes(Generic[R]):
-    """What a scribe writes down beside the messages, starting from what was carried so far."""
+class RenderStateBuilder(Generic[M]):
+    """What a renderer collects beside the messages, from where the last turn's state stands."""
 
-    def __init__(self, carry: Carry[R]) -> None:
-        self.preamble = carry.preamble
-        self._warnings = carry.warnings
-        self._problem = carry.problem
-        self._seed = carry.seed
-        self._marked = carry.marked
+    def __init__(self, state: RenderState[M]) -> None:
+        self.preamble = state.preamble
+        self._warnings = state.warnings
+        self._problem = state.problem
+        self._seed = state.seed
+        self._user_seen = state.user_seen
 
-    def head(self, item: Item) -> tuple[str, str | None]:
-        """Return the type and role of an item, after counting it into the seed."""
-        head = decode(item, _heads, "input")
+    def read_type(self, item: Item) -> str | None:
+        """Return an item's type and count the item into the seed; None for what is not an item (it is refused)."""
+        head = decode(item, _types, "input")
         if isinstance(head, Problem):
             self.refuse(head)
-            return "", None
+            return None
         kind = head.type or "message"  # an input message may leave out its type
-        if not self._marked:
+        if not self._user_seen:
             self._seed = hashlib.sha256(self._seed + item).digest()
-            self._marked = kind == "message" and head.role == "user"
-        return kind, head.role
+            self._user_seen = kind == "message" and head.role == "user"
+        return kind
 
     def warn(self, warning: str) -> None:
         """Note that something was left out; each sentence once."""
@@ -146,15 +151,16 @@ class Notes(Generic[R]):
         """Note why this history cannot be rendered; the first reason stays."""
         self._problem = self._problem or problem
 
-    def carry(self, state: R) -> Carry[R]:
-        """Return what is carried on."""
-        return Carry(state, self.preamble, self._warnings, self._problem, self._seed, self._marked)
+    def build(self, open_message: M) -> RenderState[M]:
+        """Return the state that the next turn goes on from."""
+        return RenderState(open_message, self.preamble, self._warnings, self._problem, self._seed, self._user_seen)
 
 
-def cache_key(tenant: str, instructions: str | None, carry: Carry[R]) -> str:
+def cache_key(tenant: str, instructions: str | None, state: RenderState[M]) -> str:
     """Return a `prompt_cache_key`: the same in every turn of a chain, another for another chain or tenant.
 
-    It is made from what the chain starts with and not from an id, since a client that replays gets a new chain.
+    It is a digest of what the chain starts with. An id would not do: a client that replays its history gets a new chain
+    each time.
     """
     start = "\0".join((tenant, instructions or "")).encode("utf-8", "surrogatepass")
-    return "segue-" + hashlib.sha256(start + b"\0" + carry.seed).hexdigest()[:32]
+    return "segue-" + hashlib.sha256(start + b"\0" + state.seed).hexdigest()[:32]

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from segue.dialects.render_cache import Fragments
+from segue.dialects.render_cache import RenderCache
 from segue.history.chains import History
 from segue.http.sse import SseEvent
 from segue.protocol.codec import encode
@@ -70,7 +70,7 @@ class Rendered(msgspec.Struct, frozen=True):
         return Rendered((*self.pieces[:-1], last), self.warnings)
 
 
-class Decoder(Protocol):
+class ReplyDecoder(Protocol):
     """Reads one reply stream. No method raises on what the peer sent."""
 
     @property
@@ -108,8 +108,8 @@ class Dialect(Protocol):
     def headers(self, api_key: str | None) -> tuple[tuple[str, str], ...]:
         """Return the header lines that this API wants, with the key (None: without one)."""
 
-    def render(self, request: TurnRequest, fragments: Fragments) -> Rendered | Problem:
-        """Write the request body. O(new items), beside copying bytes: what was rendered is kept in `fragments`."""
+    def render(self, request: TurnRequest, cache: RenderCache) -> Rendered | Problem:
+        """Write the request body. O(new items), beside copying bytes: what was rendered is kept in `cache`."""
 
-    def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> Decoder:
+    def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> ReplyDecoder:
         """Make the reader of one reply; its `Ended` carries `warnings` and its own."""

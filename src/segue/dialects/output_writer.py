@@ -31,7 +31,7 @@ class _CustomArguments(msgspec.Struct):
 _custom = msgspec.json.Decoder(_CustomArguments)
 
 
-class _Part:
+class _PartInProgress:
     """One part of a message; the head of its deltas is the same bytes each time."""
 
     def __init__(self, kind: PartKind, head: bytes) -> None:
@@ -47,7 +47,7 @@ class _Part:
         return {"type": "output_text", "text": text, "annotations": [], "logprobs": self.logprobs}
 
 
-class _Message:
+class _MessageInProgress:
     prefix = "msg"
 
     def __init__(self, index: int, ident: str) -> None:
@@ -55,13 +55,13 @@ class _Message:
         self.id = ident
         self.over = False
         self.parts: list[Json] = []  # those that are done
-        self.part: _Part | None = None
+        self.part: _PartInProgress | None = None
 
     def item(self, status: str) -> Json:
         return {"id": self.id, "type": "message", "status": status, "role": "assistant", "content": self.parts}
 
 
-class _Reasoning:
+class _ReasoningInProgress:
     prefix = "rs"
 
     def __init__(self, index: int, ident: str) -> None:
@@ -79,7 +79,7 @@ class _Reasoning:
         return item
 
 
-class _Call:
+class _FunctionCallInProgress:
     prefix = "fc"
 
     def __init__(self, index: int, ident: str, call_id: str, name: str) -> None:
@@ -95,7 +95,7 @@ class _Call:
         return item | {"name": self.name, "arguments": arguments}
 
 
-class _CustomCall(_Call):
+class _CustomCallInProgress(_FunctionCallInProgress):
     """A custom tool's call, which the source writes as JSON arguments: its input is known when they are over."""
 
     prefix = "ctc"
@@ -105,10 +105,10 @@ class _CustomCall(_Call):
         return item | {"name": self.name, "input": arguments}
 
 
-_Item = _Message | _Reasoning | _Call
+_ItemInProgress = _MessageInProgress | _ReasoningInProgress | _FunctionCallInProgress
 
 
-class Writer:
+class InterleavedOutputWriter:
     """Writes one response's output. Each method returns the events to send; `custom` names the custom tools."""
 
     def __init__(self, response_id: ResponseId, custom: frozenset[str] = frozenset()) -> None:
@@ -116,8 +116,8 @@ class Writer:
         self._custom = custom
         self._number = FIRST_SEQUENCE_NUMBER
         self._items = 0
-        self._open: deque[_Item] = deque()
-        self._calls: dict[object, _Call] = {}
+        self._open: deque[_ItemInProgress] = deque()
+        self._calls: dict[object, _FunctionCallInProgress] = {}
         self._call_ids: set[str] = set()
 
     # --- messages
@@ -133,21 +133,21 @@ class Writer:
     def end_part(self) -> list[Event]:
         """Let what is said next stand in a part of its own."""
         last = self._last()
-        return self._end_part(last) if isinstance(last, _Message) else []
+        return self._end_part(last) if isinstance(last, _MessageInProgress) else []
 
     def _say(self, kind: PartKind, delta: str, logprobs: Sequence[Any]) -> list[Event]:
         if not delta:
             return []
         events: list[Event] = []
         message = self._last()
-        if not isinstance(message, _Message):
+        if not isinstance(message, _MessageInProgress):
             events = self._end_prose()
-            message = _Message(self._items, self._next_id("msg"))
+            message = _MessageInProgress(self._items, self._next_id("msg"))
             events += self._add(message, message.item("in_progress"))
         part = message.part
         if part is None or part.kind != kind:
             events += self._end_part(message)
-            part = message.part = _Part(kind, self._part_head(kind, message))
+            part = message.part = _PartInProgress(kind, self._part_head(kind, message))
             events.append(self._part_event("response.content_part.added", message, part.value()))
         part.texts.append(delta)
         part.logprobs.extend(logprobs)
@@ -158,12 +158,12 @@ class Writer:
         return events
 
     @staticmethod
-    def _part_head(kind: PartKind, message: _Message) -> bytes:
+    def _part_head(kind: PartKind, message: _MessageInProgress) -> bytes:
         place = (kind, message.id, message.index, len(message.parts))
         head = '{"type":"response.%s.delta","item_id":"%s","output_index":%d,"content_index":%d,"delta":'
         return (head % place).encode()
 
-    def _end_part(self, message: _Message) -> list[Event]:
+    def _end_part(self, message: _MessageInProgress) -> list[Event]:
         part, message.part = message.part, None
         if part is None:
             return []
@@ -177,7 +177,7 @@ class Writer:
         message.parts.append(value)
         return events
 
-    def _part_event(self, kind: str, message: _Message, part: Json) -> Event:
+    def _part_event(self, kind: str, message: _MessageInProgress, part: Json) -> Event:
         return self._event(kind, message, content_index=len(message.parts), part=part)
 
     # --- reasoning
@@ -204,20 +204,20 @@ class Writer:
     def end_reasoning(self) -> list[Event]:
         """Say that the reasoning is over, if there is any."""
         last = self._last()
-        if not isinstance(last, _Reasoning):
+        if not isinstance(last, _ReasoningInProgress):
             return []
         last.over = True
         return self._settle()
 
-    def _reason(self) -> tuple[_Reasoning, list[Event]]:
+    def _reason(self) -> tuple[_ReasoningInProgress, list[Event]]:
         last = self._last()
-        if isinstance(last, _Reasoning):
+        if isinstance(last, _ReasoningInProgress):
             return last, []
         events = self._end_prose()
-        reasoning = _Reasoning(self._items, self._next_id("rs"))
+        reasoning = _ReasoningInProgress(self._items, self._next_id("rs"))
         return reasoning, events + self._add(reasoning, reasoning.item("in_progress"))
 
-    def _summary_event(self, what: str, reasoning: _Reasoning, **fields: object) -> Event:
+    def _summary_event(self, what: str, reasoning: _ReasoningInProgress, **fields: object) -> Event:
         kind = f"response.reasoning_summary_{what}"
         return self._event(kind, reasoning, summary_index=len(reasoning.parts), **fields)
 
@@ -226,7 +226,7 @@ class Writer:
     def start_call(self, key: object, call_id: str, name: str) -> list[Event]:
         """Open a call that the source knows as `key`; `call_id` is from `new_call_id`."""
         events = self._end_prose()
-        kind = _CustomCall if name in self._custom else _Call
+        kind = _CustomCallInProgress if name in self._custom else _FunctionCallInProgress
         call = kind(self._items, self._next_id(kind.prefix), call_id, name)
         self._calls[key] = call
         return events + self._add(call, call.item("in_progress"))
@@ -249,7 +249,7 @@ class Writer:
             return []
         call = self._calls[key]
         call.texts.append(delta)
-        if isinstance(call, _CustomCall):
+        if isinstance(call, _CustomCallInProgress):
             return []
         return [self._event("response.function_call_arguments.delta", call, delta=delta)]
 
@@ -270,14 +270,14 @@ class Writer:
 
     # --- private
 
-    def _last(self) -> _Item | None:
+    def _last(self) -> _ItemInProgress | None:
         last = self._open[-1] if self._open else None
         return None if last is None or last.over else last
 
     def _end_prose(self) -> list[Event]:
         """Before another item: a message or reasoning does not go on after it."""
         last = self._last()
-        if isinstance(last, _Message | _Reasoning):
+        if isinstance(last, _MessageInProgress | _ReasoningInProgress):
             last.over = True
         return self._settle()
 
@@ -287,25 +287,25 @@ class Writer:
             events += self._done(self._open.popleft(), "completed")
         return events
 
-    def _add(self, item: _Item, value: Json) -> list[Event]:
+    def _add(self, item: _ItemInProgress, value: Json) -> list[Event]:
         self._items += 1
         self._open.append(item)
         number = self._next()
         fields = {"type": "response.output_item.added", "output_index": item.index, "item": value}
         return [Event("response.output_item.added", encode({**fields, "sequence_number": number}), number)]
 
-    def _done(self, item: _Item, status: ItemStatus) -> list[Event]:
+    def _done(self, item: _ItemInProgress, status: ItemStatus) -> list[Event]:
         match item:
-            case _Message():
+            case _MessageInProgress():
                 return [*self._end_part(item), self._item_done(item, item.item(status))]
-            case _Reasoning():
+            case _ReasoningInProgress():
                 return [*self._end_summary(item), self._item_done(item, item.item(status))]
-            case _CustomCall():
+            case _CustomCallInProgress():
                 return self._end_custom(item, status)
             case _:
                 return self._end_function(item, status)
 
-    def _end_summary(self, reasoning: _Reasoning) -> list[Event]:
+    def _end_summary(self, reasoning: _ReasoningInProgress) -> list[Event]:
         if reasoning.texts is None:
             return []
         text = "".join(reasoning.texts)
@@ -317,18 +317,18 @@ class Writer:
         reasoning.parts.append(part)
         return events
 
-    def _end_function(self, call: _Call, status: ItemStatus) -> list[Event]:
+    def _end_function(self, call: _FunctionCallInProgress, status: ItemStatus) -> list[Event]:
         # Some sources write nothing where there are no arguments; clients read JSON.
         events = [] if call.texts or status != "completed" else self._all_arguments(call, "{}")
         text = "".join(call.texts)
         events.append(self._event("response.function_call_arguments.done", call, name=call.name, arguments=text))
         return [*events, self._item_done(call, call.item(status, text))]
 
-    def _all_arguments(self, call: _Call, text: str) -> list[Event]:
+    def _all_arguments(self, call: _FunctionCallInProgress, text: str) -> list[Event]:
         call.texts.append(text)
         return [self._event("response.function_call_arguments.delta", call, delta=text)]
 
-    def _end_custom(self, call: _CustomCall, status: ItemStatus) -> list[Event]:
+    def _end_custom(self, call: _CustomCallInProgress, status: ItemStatus) -> list[Event]:
         text = "".join(call.texts)
         with suppress(msgspec.DecodeError, UnicodeError, RecursionError):  # else its own words are its input
             text = _custom.decode(text).input
@@ -336,13 +336,13 @@ class Writer:
         events.append(self._event("response.custom_tool_call_input.done", call, input=text))
         return [*events, self._item_done(call, call.item(status, text))]
 
-    def _item_done(self, item: _Item, value: Json) -> Event:
+    def _item_done(self, item: _ItemInProgress, value: Json) -> Event:
         number = self._next()
         raw = encode(value)
         head = b'{"type":"response.output_item.done","output_index":%d,"item":' % item.index
         return Event("response.output_item.done", b'%b%b,"sequence_number":%d}' % (head, raw, number), number, raw)
 
-    def _event(self, kind: str, item: _Item, **fields: object) -> Event:
+    def _event(self, kind: str, item: _ItemInProgress, **fields: object) -> Event:
         number = self._next()
         place = {"type": kind, "item_id": item.id, "output_index": item.index}
         return Event(kind, encode({**place, **fields, "sequence_number": number}), number)

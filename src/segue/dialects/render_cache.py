@@ -1,9 +1,10 @@
-"""What was rendered of past turns, kept beside the history: one fragment per turn and dialect, under one byte budget.
+"""Past turns as they were rendered, kept beside the history: one entry per turn and dialect, under one byte budget.
 
-A fragment is made from a turn's items and from where the turn before it left off, so it never changes; continuing a
-chain renders only what is new. It dies with its turn (the cache refers to turns weakly), so that nothing of a
-store=false conversation outlives it here. Over budget, what was used least recently goes first, and is rendered again
-if it is asked for. Not here: what a fragment holds, which is its dialect's business.
+What a turn is rendered to depends only on its items and on where the turn before it left off, so an entry never
+changes, and continuing a chain renders only what is new. An entry dies with its turn (the cache refers to turns
+weakly), so nothing of a store=false conversation outlives it here. Over budget, the least recently used entry is
+evicted; if that turn is asked for again, it is rendered again. Not here: what an entry holds, which is its dialect's
+business.
 """
 
 from __future__ import annotations
@@ -17,96 +18,96 @@ import msgspec
 
 from segue.history.chains import Turn
 
-#: What a fragment costs beside its bytes: objects and table entries, rounded up.
-FRAGMENT_OVERHEAD_BYTES = 512
+#: What an entry costs beside its bytes: objects and table entries, rounded up.
+ENTRY_OVERHEAD_BYTES = 512
 
 
 class Sized(Protocol):
-    """A fragment: all that the cache asks of it is its size."""
+    """A rendered turn, or an open message: all that the cache asks of it is its size."""
 
     @property
     def size_bytes(self) -> int:
-        """Roughly what it holds in memory."""
+        """Roughly how much memory it takes."""
 
 
-F = TypeVar("F", bound=Sized)
+R = TypeVar("R", bound=Sized)
 
 
-class _Owner(msgspec.Struct):
-    """A turn that fragments are kept of, and on which shelves."""
+class _CachedTurn(msgspec.Struct):
+    """A turn that has entries, and the names of the views that they are in."""
 
     turn: ref[Turn]
-    names: set[str]
+    views: set[str]
 
 
-class Fragments:
-    """The fragments of all dialects; every method is O(1). `budget_bytes` 0 keeps nothing."""
+class RenderCache:
+    """The rendered turns of all dialects; every method is O(1). With `budget_bytes` 0 it keeps nothing."""
 
     def __init__(self, budget_bytes: int) -> None:
         self._budget_bytes = budget_bytes
-        self._kept: OrderedDict[tuple[str, int], Sized] = OrderedDict()
-        # By the address of the turn, which is its own as long as it lives; when it dies, what is kept of it goes.
-        self._owners: dict[int, _Owner] = {}
+        self._entries: OrderedDict[tuple[str, int], Sized] = OrderedDict()  # least recently used first
+        # By a turn's address, which is its own as long as it lives; when the turn dies, its entries go.
+        self._turns: dict[int, _CachedTurn] = {}
         self.size_bytes = 0
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._entries)
 
-    def shelf(self, name: str, kind: type[F]) -> Shelf[F]:
+    def view(self, name: str, kind: type[R]) -> RenderCacheView[R]:
         """Return the part of the cache that belongs to one dialect of one provider."""
-        return Shelf(self, name, kind)
+        return RenderCacheView(self, name, kind)
 
     def find(self, name: str, turn: Turn) -> Sized | None:
-        """Return a fragment, if it is kept."""
+        """Return the rendered turn of a view, if it is cached."""
         key = (name, id(turn))
-        found = self._kept.get(key)
+        found = self._entries.get(key)
         if found is not None:
-            self._kept.move_to_end(key)
+            self._entries.move_to_end(key)
         return found
 
-    def keep(self, name: str, turn: Turn, fragment: Sized) -> None:
-        """Keep a fragment as long as its turn lives and the budget allows."""
+    def keep(self, name: str, turn: Turn, rendered: Sized) -> None:
+        """Keep a rendered turn as long as the turn lives and the budget allows."""
         address = id(turn)
-        self._drop((name, address))
-        owner = self._owners.get(address)
-        if owner is None:
-            owner = self._owners[address] = _Owner(ref(turn, partial(self._forget, address)), set())
-        owner.names.add(name)
-        self._kept[name, address] = fragment
-        self.size_bytes += fragment.size_bytes + FRAGMENT_OVERHEAD_BYTES
-        while self.size_bytes > self._budget_bytes and self._kept:
-            self._drop(next(iter(self._kept)))
+        self._evict((name, address))
+        cached = self._turns.get(address)
+        if cached is None:
+            cached = self._turns[address] = _CachedTurn(ref(turn, partial(self._forget, address)), set())
+        cached.views.add(name)
+        self._entries[name, address] = rendered
+        self.size_bytes += rendered.size_bytes + ENTRY_OVERHEAD_BYTES
+        while self.size_bytes > self._budget_bytes and self._entries:
+            self._evict(next(iter(self._entries)))
 
     def _forget(self, address: int, _: ref[Turn]) -> None:
-        owner = self._owners[address]
-        for name in tuple(owner.names):
-            self._drop((name, address))
+        cached = self._turns[address]
+        for name in tuple(cached.views):
+            self._evict((name, address))
 
-    def _drop(self, key: tuple[str, int]) -> None:
-        fragment = self._kept.pop(key, None)
-        if fragment is None:
+    def _evict(self, key: tuple[str, int]) -> None:
+        rendered = self._entries.pop(key, None)
+        if rendered is None:
             return
-        self.size_bytes -= fragment.size_bytes + FRAGMENT_OVERHEAD_BYTES
+        self.size_bytes -= rendered.size_bytes + ENTRY_OVERHEAD_BYTES
         name, address = key
-        owner = self._owners[address]
-        owner.names.discard(name)
-        if not owner.names:
-            del self._owners[address]
+        cached = self._turns[address]
+        cached.views.discard(name)
+        if not cached.views:
+            del self._turns[address]
 
 
-class Shelf(Generic[F]):
-    """One dialect's view of the fragments, with their type."""
+class RenderCacheView(Generic[R]):
+    """One dialect's part of the cache, with the type of its entries."""
 
-    def __init__(self, fragments: Fragments, name: str, kind: type[F]) -> None:
-        self._fragments = fragments
+    def __init__(self, cache: RenderCache, name: str, kind: type[R]) -> None:
+        self._cache = cache
         self._name = name
         self._kind = kind
 
-    def find(self, turn: Turn) -> F | None:
-        """Return the fragment of a turn, if it is kept."""
-        found = self._fragments.find(self._name, turn)
+    def find(self, turn: Turn) -> R | None:
+        """Return the rendered turn, if it is cached."""
+        found = self._cache.find(self._name, turn)
         return found if isinstance(found, self._kind) else None
 
-    def keep(self, turn: Turn, fragment: F) -> None:
-        """Keep the fragment of a turn."""
-        self._fragments.keep(self._name, turn, fragment)
+    def keep(self, turn: Turn, rendered: R) -> None:
+        """Keep a rendered turn."""
+        self._cache.keep(self._name, turn, rendered)

@@ -64,7 +64,7 @@ class Preset(msgspec.Struct, frozen=True):
         return name in self.fields or name in self.withheld
 
 
-class Draft:
+class RequestBuilder:
     """A request body being written: the fields beside the history, and what has to be said about it."""
 
     def __init__(self, model: str, settings: Settings, preset: Preset | None = None) -> None:
@@ -109,7 +109,7 @@ class Field(msgspec.Struct, frozen=True):
     """A setting of the request: its rule, and the function that acts on it (called only where the field is set)."""
 
     rule: Rule
-    write: Callable[[Draft], None]
+    write: Callable[[RequestBuilder], None]
 
 
 def ours(note: str) -> Field:
@@ -121,39 +121,41 @@ def carried(name: str, wire: str | None = None) -> Field:
     """A setting that goes on as it is, maybe under another name."""
     note = "" if wire is None else f"As `{wire}`."
 
-    def write(draft: Draft) -> None:
-        draft.fields[wire or name] = getattr(draft.settings, name)
+    def write(builder: RequestBuilder) -> None:
+        builder.fields[wire or name] = getattr(builder.settings, name)
 
     return Field(Rule("carried", note), write)
 
 
 def dropped(name: str, why: str) -> Field:
     """A setting that the API does not have and the answer does not depend on."""
-    return Field(Rule("dropped", f"{why[0].upper()}{why[1:]}."), lambda draft: draft.drop(name, why))
+    return Field(Rule("dropped", f"{why[0].upper()}{why[1:]}."), lambda builder: builder.drop(name, why))
 
 
 def passed(name: str) -> Field:
     """A field that nothing here acts on and the API has too: it goes on as it came."""
 
-    def write(draft: Draft) -> None:
-        draft.fields[name] = draft.settings.extra[name]
+    def write(builder: RequestBuilder) -> None:
+        builder.fields[name] = builder.settings.extra[name]
 
     return Field(Rule("carried"), write)
 
 
-def _drop_unknown(draft: Draft, names: Sequence[str]) -> None:
+def _drop_unknown(builder: RequestBuilder, names: Sequence[str]) -> None:
     for name in names[:_NAMED]:
-        draft.drop(name[:60], "this API has nothing like it")
+        builder.drop(name[:60], "this API has nothing like it")
     if len(names) > _NAMED:
-        draft.warnings.append(f"{len(names) - _NAMED} more fields of the request were left out: they are unknown here.")
+        builder.warnings.append(
+            f"{len(names) - _NAMED} more fields of the request were left out: they are unknown here."
+        )
 
 
 def dropped_others(fields: Iterable[str]) -> Field:
     """What is done with fields that are not among `fields`, in an API whose fields we all know."""
     known = frozenset(fields)
 
-    def write(draft: Draft) -> None:
-        _drop_unknown(draft, [name for name in draft.settings.extra if name not in known])
+    def write(builder: RequestBuilder) -> None:
+        _drop_unknown(builder, [name for name in builder.settings.extra if name not in known])
 
     return Field(Rule("dropped", "This API has nothing like it."), write)
 
@@ -161,9 +163,9 @@ def dropped_others(fields: Iterable[str]) -> Field:
 def obfuscation() -> Field:
     """`stream_options`, in an API whose streams are written anew here."""
 
-    def write(draft: Draft) -> None:
-        options = msgspec.json.decode(draft.settings.extra["stream_options"])
-        draft.drop_others("stream_options", options, frozenset({"include_obfuscation"}))
+    def write(builder: RequestBuilder) -> None:
+        options = msgspec.json.decode(builder.settings.extra["stream_options"])
+        builder.drop_others("stream_options", options, frozenset({"include_obfuscation"}))
 
     return Field(Rule("ours", "Events are padded by providers of the API itself only."), write)
 
@@ -172,13 +174,13 @@ _DEFAULTS = Settings(model="")
 _SETTINGS = frozenset(Settings.__struct_fields__) - {"extra"}
 
 
-def write_settings(draft: Draft, fields: Mapping[str, Field]) -> None:
+def write_settings(builder: RequestBuilder, fields: Mapping[str, Field]) -> None:
     """Act on every setting that differs from its default, in the order of the table, and on what else came."""
-    settings = draft.settings
+    settings = builder.settings
     for name, field in fields.items():
         if name in _SETTINGS:
             there = getattr(settings, name) != getattr(_DEFAULTS, name)
         else:
             there = bool(settings.extra) if name == OTHERS else name in settings.extra
         if there:
-            field.write(draft)
+            field.write(builder)

@@ -1,4 +1,4 @@
-"""Opaque reasoning: who wrote it, so that it goes back to its own provider intact and to nobody else.
+"""SealedReasoning reasoning: who wrote it, so that it goes back to its own provider intact and to nobody else.
 
 What a provider wants back unread (a signature, a redacted block, encrypted reasoning) stands in `encrypted_content` of
 a reasoning item, behind our mark and the provider's name: `segue:1:<provider>:<what it was>`. Clients carry that text
@@ -14,7 +14,7 @@ import msgspec
 _MARK = "segue:1:"
 
 
-class Opaque(msgspec.Struct, frozen=True):
+class SealedReasoning(msgspec.Struct, frozen=True):
     """What a provider wants back; `provider` is None where nobody wrote down whose it is."""
 
     provider: str | None
@@ -26,9 +26,9 @@ def seal(provider: str, content: str) -> str:
     return f"{_MARK}{quote(provider, safe='')}:{content}"
 
 
-def unseal(encrypted_content: str) -> Opaque:
+def unseal(encrypted_content: str) -> SealedReasoning:
     """Take our mark off again."""
     if not encrypted_content.startswith(_MARK):
-        return Opaque(None, encrypted_content)
+        return SealedReasoning(None, encrypted_content)
     provider, _, content = encrypted_content[len(_MARK) :].partition(":")
-    return Opaque(unquote(provider), content)
+    return SealedReasoning(unquote(provider), content)

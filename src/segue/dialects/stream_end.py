@@ -22,7 +22,7 @@ _BROKE = Failure("upstream_error", "The connection to the upstream broke before 
 _SHORT = Failure("upstream_protocol_error", "The upstream's stream stopped before its end.")
 
 
-class Ending:
+class StreamEnd:
     """Keeps what a decoder has to say at its end; `ended` tells that it was said."""
 
     def __init__(self, warnings: tuple[str, ...]) -> None:

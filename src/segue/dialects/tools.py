@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from segue.dialects.output_writer import CUSTOM_ARGUMENT
-from segue.dialects.rules import Draft, Rule
+from segue.dialects.rules import RequestBuilder, Rule
 
 TOOLS = Rule(
     "translated",
@@ -33,7 +33,7 @@ Mode = Literal["auto", "none", "required", "named"]
 _MODES: Mapping[str, Mode] = {"none": "none", "required": "required"}
 
 
-class Function(msgspec.Struct, frozen=True):
+class FunctionDeclaration(msgspec.Struct, frozen=True):
     """One function that the model may call."""
 
     name: str
@@ -42,10 +42,10 @@ class Function(msgspec.Struct, frozen=True):
     strict: bool
 
 
-class Toolbox(msgspec.Struct, frozen=True):
+class ToolSelection(msgspec.Struct, frozen=True):
     """The functions, and which of them are to be called: `name` is that of the one that must be."""
 
-    functions: list[Function]
+    functions: list[FunctionDeclaration]
     mode: Mode = "auto"
     name: str | None = None
 
@@ -55,34 +55,34 @@ def custom_names(tools: list[dict[str, Any]]) -> frozenset[str]:
     return frozenset(str(tool.get("name")) for tool in tools if tool.get("type") == "custom")
 
 
-def read_tools(draft: Draft) -> Toolbox:
+def read_tools(builder: RequestBuilder) -> ToolSelection:
     """Read `tools` and `tool_choice`."""
-    functions: list[Function] = []
-    for tool in draft.settings.tools:
+    functions: list[FunctionDeclaration] = []
+    for tool in builder.settings.tools:
         kind = tool.get("type")
         if kind == "function":
             functions.append(_function(tool))
-            draft.drop_others("tools", tool, _FUNCTION)
+            builder.drop_others("tools", tool, _FUNCTION)
         elif kind == "custom":
             functions.append(_custom(tool))
-            draft.drop_others("tools", tool, _CUSTOM)
+            builder.drop_others("tools", tool, _CUSTOM)
         else:
-            draft.drop(f"tools: {str(kind)[:40]}", _HOSTED)
-    return _choose(draft, functions)
+            builder.drop(f"tools: {str(kind)[:40]}", _HOSTED)
+    return _choose(builder, functions)
 
 
-def check_choice(draft: Draft) -> None:
+def check_choice(builder: RequestBuilder) -> None:
     """Refuse a choice among tools where there are none; with tools, `read_tools` reads the choice."""
-    if not draft.settings.tools and draft.settings.tool_choice != "none":
-        draft.refuse("tool_choice", "the request has no tools")
+    if not builder.settings.tools and builder.settings.tool_choice != "none":
+        builder.refuse("tool_choice", "the request has no tools")
 
 
-def _function(tool: dict[str, Any]) -> Function:
+def _function(tool: dict[str, Any]) -> FunctionDeclaration:
     parameters = tool.get("parameters") or {"type": "object", "properties": {}}
-    return Function(str(tool["name"]), tool.get("description"), parameters, tool.get("strict") is True)
+    return FunctionDeclaration(str(tool["name"]), tool.get("description"), parameters, tool.get("strict") is True)
 
 
-def _custom(tool: dict[str, Any]) -> Function:
+def _custom(tool: dict[str, Any]) -> FunctionDeclaration:
     words = [str(tool["description"])] if tool.get("description") else []
     form = tool.get("format")
     if isinstance(form, dict) and form.get("type") == "grammar":
@@ -94,31 +94,31 @@ def _custom(tool: dict[str, Any]) -> Function:
         "required": [CUSTOM_ARGUMENT],
     }
     schema["additionalProperties"] = False
-    return Function(str(tool["name"]), "\n\n".join(words) or None, schema, strict=False)
+    return FunctionDeclaration(str(tool["name"]), "\n\n".join(words) or None, schema, strict=False)
 
 
-def _choose(draft: Draft, functions: list[Function]) -> Toolbox:
-    choice = draft.settings.tool_choice
+def _choose(builder: RequestBuilder, functions: list[FunctionDeclaration]) -> ToolSelection:
+    choice = builder.settings.tool_choice
     if not isinstance(choice, dict):
         if choice == "required" and not functions:
-            draft.refuse("tool_choice", "none of the tools can be called here")
-        return Toolbox(functions, _MODES.get(choice, "auto"))
+            builder.refuse("tool_choice", "none of the tools can be called here")
+        return ToolSelection(functions, _MODES.get(choice, "auto"))
     kind = choice.get("type")
     if kind in ("function", "custom") and isinstance(choice.get("name"), str):
-        return Toolbox(functions, "named", choice["name"])
+        return ToolSelection(functions, "named", choice["name"])
     if kind == "allowed_tools":
-        return _allow(draft, functions, choice)
-    draft.refuse("tool_choice", f"{_HOSTED}; choose a function")
-    return Toolbox(functions)
+        return _allow(builder, functions, choice)
+    builder.refuse("tool_choice", f"{_HOSTED}; choose a function")
+    return ToolSelection(functions)
 
 
-def _allow(draft: Draft, functions: list[Function], choice: dict[str, Any]) -> Toolbox:
+def _allow(builder: RequestBuilder, functions: list[FunctionDeclaration], choice: dict[str, Any]) -> ToolSelection:
     """Only the allowed tools may be called, whatever the model wants: so it is not told of the others."""
     listed = choice.get("tools")
     names = {tool.get("name") for tool in listed if isinstance(tool, dict)} if isinstance(listed, list) else set()
     allowed = [function for function in functions if function.name in names]
     if choice.get("mode") != "required":
-        return Toolbox(allowed)
+        return ToolSelection(allowed)
     if not allowed:
-        draft.refuse("tool_choice", "none of the allowed tools can be called here")
-    return Toolbox(allowed, "required")
+        builder.refuse("tool_choice", "none of the allowed tools can be called here")
+    return ToolSelection(allowed, "required")

@@ -11,8 +11,8 @@ from segue.dialects.rules import (
     KNOWN_EXTRA,
     OTHERS,
     TEXT_FIELDS,
-    Draft,
     Field,
+    RequestBuilder,
     Rule,
     dropped,
     dropped_others,
@@ -30,23 +30,23 @@ def _obeyed(note: str = "") -> Field:
     return Field(Rule("carried", note), lambda _: None)
 
 
-def _write_tools(draft: Draft) -> None:
-    for tool in draft.settings.tools:
+def _write_tools(builder: RequestBuilder) -> None:
+    for tool in builder.settings.tools:
         if tool.get("type") != "function":
-            draft.warnings.append(_CALLED.format(str(tool.get("name") or tool.get("type"))[:64]))
+            builder.warnings.append(_CALLED.format(str(tool.get("name") or tool.get("type"))[:64]))
 
 
-def _write_text(draft: Draft) -> None:
-    draft.drop_others("text", draft.settings.text, TEXT_FIELDS)
-    draft.drop_others("text.format", draft.settings.text.get("format") or {}, FORMAT_FIELDS)
-    if draft.settings.text.get("verbosity") is not None:
-        draft.drop("text.verbosity", "the local model has none")
+def _write_text(builder: RequestBuilder) -> None:
+    builder.drop_others("text", builder.settings.text, TEXT_FIELDS)
+    builder.drop_others("text.format", builder.settings.text.get("format") or {}, FORMAT_FIELDS)
+    if builder.settings.text.get("verbosity") is not None:
+        builder.drop("text.verbosity", "the local model has none")
 
 
-def _write_include(draft: Draft) -> None:
-    for name in draft.settings.include:
+def _write_include(builder: RequestBuilder) -> None:
+    for name in builder.settings.include:
         if name not in {ENCRYPTED_REASONING, OUTPUT_LOGPROBS}:
-            draft.drop(f"include: {name[:60]}", "the local model has nothing like it")
+            builder.drop(f"include: {name[:60]}", "the local model has nothing like it")
 
 
 _MODEL = "the local model has none"
@@ -91,6 +91,6 @@ LOCAL_FIELDS: Mapping[str, Field] = {
 
 def left_out(settings: Settings) -> tuple[str, ...]:
     """Say what of a request the local model does without, one sentence each."""
-    draft = Draft(settings.model, settings)
-    write_settings(draft, LOCAL_FIELDS)
-    return tuple(dict.fromkeys(draft.warnings))
+    builder = RequestBuilder(settings.model, settings)
+    write_settings(builder, LOCAL_FIELDS)
+    return tuple(dict.fromkeys(builder.warnings))

@@ -31,7 +31,7 @@ from segue.gateway.tunnel.endpoint import EPOCH_BYTES, Tunnel
 from segue.gateway.turns.background import Keeper, Settings
 from segue.gateway.turns.executor import Executor
 from segue.gateway.turns.grace_period import Parking
-from segue.history.cache import Cache
+from segue.history.cache import TurnCache
 from segue.protocol.lanes import Profile
 from segue.stores.claims import MemoryClaims
 from segue.stores.event_logs import MemoryEventLogs
@@ -56,7 +56,7 @@ class Gateway:
         self.started_at = clock()
         self.access = Access(config)
         self.metrics = Metrics()
-        self.cache = Cache(server.memory_budget_bytes)
+        self.cache = TurnCache(server.memory_budget_bytes)
         self.executor = Executor(
             router=router,
             store=store,

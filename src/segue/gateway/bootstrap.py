@@ -32,7 +32,7 @@ from segue.config import (
 from segue.dialects.chat.request import ChatDialect
 from segue.dialects.interface import Dialect
 from segue.dialects.messages.request import MessagesDialect
-from segue.dialects.render_cache import Fragments
+from segue.dialects.render_cache import RenderCache
 from segue.dialects.responses.request import ResponsesDialect
 from segue.dialects.rules import OWN_FIELDS, Preset
 from segue.engine import MODEL_NAME as LOCAL_MODEL
@@ -58,7 +58,7 @@ def build_router(config: Config) -> Router:
     Raises:
         ConfigError: a configured upstream cannot run here.
     """
-    around = Surroundings(time.time, random.random, Fragments(config.server.fragments_budget_bytes))
+    around = Surroundings(time.time, random.random, RenderCache(config.server.fragments_budget_bytes))
     secret_of = tenant_secrets(config.key)
     rules = [Rule(_build(up, around, secret_of), up.models, up.model_as) for up in config.upstream]
     return Router([*(rules or _defaults()), Rule(ScriptedUpstream(), (SCRIPTED,))])

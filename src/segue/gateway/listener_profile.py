@@ -6,22 +6,22 @@ import msgspec
 
 from segue import __version__
 from segue.config import ServerConfig
-from segue.protocol.capabilities import Capabilities, Limits, capabilities_header, extensions
-from segue.protocol.lanes import BOUNDS, Bounds, Profile
+from segue.protocol.capabilities import AdvertisedLimits, Capabilities, capabilities_header, extensions
+from segue.protocol.lanes import BOUNDS, LaneBounds, Profile
 
 
 class Face(msgspec.Struct, frozen=True):
     """What clients of one address get: the bounds of their connections, and what they are told."""
 
-    bounds: Bounds
+    bounds: LaneBounds
     capabilities: Capabilities
     header: str
 
 
 def face_of(server: ServerConfig, profile: Profile) -> Face:
     """Return what is offered under a profile."""
-    bounds = BOUNDS["serial"] if profile == "serial" else Bounds(server.max_lanes, server.max_in_flight)
-    limits = Limits(
+    bounds = BOUNDS["serial"] if profile == "serial" else LaneBounds(server.max_lanes, server.max_in_flight)
+    limits = AdvertisedLimits(
         lanes=bounds.names,
         in_flight=bounds.in_flight,
         queued=server.max_queued,

@@ -47,7 +47,7 @@ class _Tenant:
         self.tips: OrderedDict[_Place, None] = OrderedDict()
 
 
-class Cache:
+class TurnCache:
     """Turns in memory. Every method costs O(what it adds or drops), and over budget a look at each tenant per drop."""
 
     def __init__(self, budget_bytes: int) -> None:

@@ -16,9 +16,9 @@ from segue.history.chains import History, Turn, path
 from segue.protocol.codec import encode
 from segue.protocol.ids import ResponseId
 from segue.protocol.items import Item, hide_encrypted
-from segue.protocol.responses import Head, encode_response
+from segue.protocol.responses import ResponseObjectHead, encode_response
 
-_heads = msgspec.json.Decoder(Head)
+_heads = msgspec.json.Decoder(ResponseObjectHead)
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +54,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         return encode_response(_heads.decode(self.head), output, self.echo)
 
 
-class Link(msgspec.Struct, frozen=True, kw_only=True):
+class ChainLink(msgspec.Struct, frozen=True, kw_only=True):
     """One turn of a chain as a store reads it back: a record without what only its own id can ask for.
 
     `alive` is False for a turn that was deleted or has expired: its items still belong to the histories of its
@@ -69,7 +69,7 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     calls: frozenset[str]
 
 
-def encode_head(head: Head) -> bytes:
+def encode_head(head: ResponseObjectHead) -> bytes:
     """Encode the head of a response for a record."""
     return encode(head)
 
@@ -84,7 +84,7 @@ def flatten(record: Record, parent: Turn) -> Record:
     return msgspec.structs.replace(record, parent_id=None, input=tuple(history.items()), calls=calls)
 
 
-def restore(links: Iterable[Link], resident: Callable[[ResponseId], Turn | None]) -> Turn:
+def restore(links: Iterable[ChainLink], resident: Callable[[ResponseId], Turn | None]) -> Turn:
     """Build the chain that `links` (root first) describe, sharing the turns that are already in memory."""
     turn: Turn | None = None
     for link in links:

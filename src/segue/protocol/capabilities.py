@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from segue.protocol.codec import encode
-from segue.protocol.lanes import Bounds, Profile
+from segue.protocol.lanes import LaneBounds, Profile
 
 #: The header that mirrors the object; it is on the answer to an upgrade, so that a client knows before it says a word.
 HEADER = "Segue-Capabilities"
@@ -17,7 +17,7 @@ HEADER = "Segue-Capabilities"
 Extension = Literal["lanes", "warm_up", "background", "resume", "idempotency", "grace"]
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class AdvertisedLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds that a client can run into; sizes in bytes, times in seconds."""
 
     lanes: int
@@ -38,11 +38,11 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     object: str = "segue.capabilities"
     version: str
     profile: Profile
-    limits: Limits
+    limits: AdvertisedLimits
     extensions: tuple[Extension, ...]
 
 
-def extensions(bounds: Bounds, grace_s: float) -> tuple[Extension, ...]:
+def extensions(bounds: LaneBounds, grace_s: float) -> tuple[Extension, ...]:
     """Return what a gateway with these settings offers beyond Open Responses."""
     offered: tuple[Extension, ...] = ("warm_up", "background", "resume", "idempotency")
     return (*(("lanes",) if bounds.names else ()), *offered, *(("grace",) if grace_s else ()))

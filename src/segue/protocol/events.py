@@ -205,11 +205,11 @@ def in_lane(data: bytes, tag: bytes) -> bytes:
     return (data if data.endswith(b"}") else data.rstrip())[:-1] + tag
 
 
-class _Carrier(msgspec.Struct):
+class _ResponseCarrier(msgspec.Struct):
     response: msgspec.Raw
 
 
-_carriers = msgspec.json.Decoder(_Carrier)
+_carriers = msgspec.json.Decoder(_ResponseCarrier)
 
 
 def response_of(event: Event) -> bytes:
@@ -252,14 +252,14 @@ class _SteerError(msgspec.Struct, frozen=True):
     type: str = "invalid_request_error"
 
 
-class _Steer(msgspec.Struct, frozen=True):
+class _ReturnedSteer(msgspec.Struct, frozen=True):
     input: msgspec.Raw
     previous_response_id: str
 
 
 class _SteerFailed(msgspec.Struct, frozen=True):
     error: _SteerError
-    steer: _Steer
+    steer: _ReturnedSteer
     sequence_number: int = 0
     type: str = "response.steer.failed"
 
@@ -268,4 +268,4 @@ def steer_failed(steer: Steer) -> bytes:
     """Give the input of a `response.steer` back: no model behind this gateway can be steered."""
     message = "No model here can be steered. Send the input in the next response.create."
     error = _SteerError("steering_not_supported", message)
-    return encode(_SteerFailed(error, _Steer(steer.input, steer.previous_response_id)))
+    return encode(_SteerFailed(error, _ReturnedSteer(steer.input, steer.previous_response_id)))

@@ -29,7 +29,7 @@ _text = msgspec.json.Decoder(str)
 Profile = Literal["openai", "serial"]
 
 
-class Bounds(msgspec.Struct, frozen=True):
+class LaneBounds(msgspec.Struct, frozen=True):
     """How many names a connection may use in its life, and how many of its turns may run at once."""
 
     names: int
@@ -37,7 +37,7 @@ class Bounds(msgspec.Struct, frozen=True):
 
 
 #: What the profiles are without any setting.
-BOUNDS: Mapping[Profile, Bounds] = MappingProxyType({"openai": Bounds(32, 16), "serial": Bounds(0, 1)})
+BOUNDS: Mapping[Profile, LaneBounds] = MappingProxyType({"openai": LaneBounds(32, 16), "serial": LaneBounds(0, 1)})
 
 
 def read_stream_id(raw: msgspec.Raw) -> str | Problem:

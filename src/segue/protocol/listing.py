@@ -49,7 +49,7 @@ class _Listing(msgspec.Struct, frozen=True):
     object: str = "list"
 
 
-class _Query(msgspec.Struct):
+class _PageQuery(msgspec.Struct):
     limit: int = 20
     order: Order = "desc"
     after: str | None = None
@@ -61,7 +61,7 @@ MAX_LIMIT = 100
 def parse_page(query: dict[str, str]) -> Page | Problem:
     """Check the query parameters of a list request."""
     try:
-        wanted = msgspec.convert(query, _Query, strict=False)
+        wanted = msgspec.convert(query, _PageQuery, strict=False)
     except msgspec.ValidationError as error:
         problem = explain(error)
         return _invalid(problem.message, problem.param)

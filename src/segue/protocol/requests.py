@@ -39,7 +39,7 @@ class _ToolChoice(msgspec.Struct):
     type: str
 
 
-class _Format(msgspec.Struct):
+class _TextFormat(msgspec.Struct):
     type: str = "text"
     name: str | None = None
     description: str | None = None
@@ -47,17 +47,17 @@ class _Format(msgspec.Struct):
     strict: bool | None = None
 
 
-class _Text(msgspec.Struct):
-    format: _Format | None = None
+class _TextOptions(msgspec.Struct):
+    format: _TextFormat | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
 
 
-class _Reasoning(msgspec.Struct):
+class _ReasoningOptions(msgspec.Struct):
     effort: str | None = None
     summary: str | None = None
 
 
-class _Segue(msgspec.Struct):
+class _SegueOptions(msgspec.Struct):
     """What is not of the API: asked for under this product's own name, so that nobody else meets it."""
 
     resume: bool | None = None
@@ -72,7 +72,7 @@ class _StreamOptions(msgspec.Struct):
     include_obfuscation: bool | None = None
 
 
-class _Tool(msgspec.Struct):
+class _ToolDefinition(msgspec.Struct):
     type: str
     name: str | None = None
     description: str | None = None
@@ -80,7 +80,7 @@ class _Tool(msgspec.Struct):
     strict: bool | None = None
 
 
-class _Wire(msgspec.Struct, kw_only=True):
+class _CreateBody(msgspec.Struct, kw_only=True):
     """The fields we act on or echo, with the types of the wire; `null` means absent."""
 
     type: Raw = _NULL
@@ -93,7 +93,7 @@ class _Wire(msgspec.Struct, kw_only=True):
     background: bool | None = None
     generate: bool | None = None
     prompt_cache_options: Raw = _NULL
-    segue: _Segue | None = None
+    segue: _SegueOptions | None = None
     stream_id: Raw = _NULL
     conversation: Raw = _NULL
     prompt: Raw = _NULL
@@ -118,7 +118,7 @@ class _Wire(msgspec.Struct, kw_only=True):
     prompt_cache_key: str | None = None
 
 
-class _KnownWire(_Wire, kw_only=True, forbid_unknown_fields=True):
+class _KnownCreateBody(_CreateBody, kw_only=True, forbid_unknown_fields=True):
     """A request in which there is nothing that we do not know."""
 
 
@@ -195,31 +195,31 @@ class Resume(msgspec.Struct, frozen=True, kw_only=True):
     starting_after: Annotated[int, Meta(ge=-1)] | None = None
 
 
-class Message(msgspec.Struct, frozen=True):
+class ClientMessage(msgspec.Struct, frozen=True):
     """One client message of WebSocket mode: what it asks for, or what is wrong with it, and the lane it is for."""
 
     request: Create | Resume | Steer | Problem
     lane: str = DEFAULT_LANE
 
 
-class _Head(msgspec.Struct):
+class _ClientMessageHead(msgspec.Struct):
     type: str | None = None
     stream_id: Raw = _NULL
 
 
-_heads = msgspec.json.Decoder(_Head)
-_wires = msgspec.json.Decoder(_Wire)
-_known_wires = msgspec.json.Decoder(_KnownWire)
+_heads = msgspec.json.Decoder(_ClientMessageHead)
+_wires = msgspec.json.Decoder(_CreateBody)
+_known_wires = msgspec.json.Decoder(_KnownCreateBody)
 _objects = msgspec.json.Decoder(dict[str, Raw])
 _steers = msgspec.json.Decoder(Steer)
 _resumes = msgspec.json.Decoder(Resume)
 
 #: What is checked of the fields that are kept as whole values, with more in them than we know.
 _SHAPES: dict[str, msgspec.json.Decoder[Any]] = {
-    "tools": msgspec.json.Decoder(list[_Tool]),
+    "tools": msgspec.json.Decoder(list[_ToolDefinition]),
     "tool_choice": msgspec.json.Decoder(Literal["none", "auto", "required"] | _ToolChoice),
-    "text": msgspec.json.Decoder(_Text),
-    "reasoning": msgspec.json.Decoder(_Reasoning),
+    "text": msgspec.json.Decoder(_TextOptions),
+    "reasoning": msgspec.json.Decoder(_ReasoningOptions),
     "stream_options": msgspec.json.Decoder(_StreamOptions),
     "prompt_cache_options": msgspec.json.Decoder(_CacheOptions),
 }
@@ -233,34 +233,34 @@ _REFUSED = (
 )
 
 
-def parse_message(data: bytes | str) -> Message:
+def parse_message(data: bytes | str) -> ClientMessage:
     """Read one client message of WebSocket mode: its `type` first, then the lane, then the rest.
 
     What cannot be laid to a lane belongs to the default lane, and so does a name that is none.
     """
     head = decode(data, _heads)
     if isinstance(head, Problem):
-        return Message(head)
+        return ClientMessage(head)
     match head.type:
         case None:
-            return Message(missing("type"))
+            return ClientMessage(missing("type"))
         case "response.steer":
             steer = decode(data, _steers)
-            return Message(steer)
+            return ClientMessage(steer)
         case "response.create" | "segue.resume":
             return _parse_for_lane(data, head)
         case _:
-            return Message(unknown_type(head.type))
+            return ClientMessage(unknown_type(head.type))
 
 
-def _parse_for_lane(data: bytes | str, head: _Head) -> Message:
+def _parse_for_lane(data: bytes | str, head: _ClientMessageHead) -> ClientMessage:
     lane = read_stream_id(head.stream_id)
     if isinstance(lane, Problem):
-        return Message(lane)
+        return ClientMessage(lane)
     if head.type == "response.create":
-        return Message(parse_create(data, "websocket"), lane)
+        return ClientMessage(parse_create(data, "websocket"), lane)
     resume = decode(data, _resumes)
-    return Message(resume, lane)
+    return ClientMessage(resume, lane)
 
 
 def parse_create(data: bytes | str, transport: Transport) -> Create | Problem:
@@ -280,7 +280,7 @@ def parse_create(data: bytes | str, transport: Transport) -> Create | Problem:
     generate = wire.generate is not False and not _asks_to_prewarm(wire)
     if not parsed.items and wire.previous_response_id is None and generate:
         return missing("input")
-    extras = wire.segue or _Segue()
+    extras = wire.segue or _SegueOptions()
     return Create(
         settings=settings,
         input=parsed,
@@ -295,7 +295,7 @@ def parse_create(data: bytes | str, transport: Transport) -> Create | Problem:
     )
 
 
-def _refuse(wire: _Wire, transport: Transport) -> Problem | None:
+def _refuse(wire: _CreateBody, transport: Transport) -> Problem | None:
     for name, advice in _REFUSED:
         if getattr(wire, name) != _NULL:
             return unsupported(name, advice)
@@ -312,7 +312,7 @@ def _refuse(wire: _Wire, transport: Transport) -> Problem | None:
     return None
 
 
-def _read(data: bytes | str) -> _Wire | Problem:
+def _read(data: bytes | str) -> _CreateBody | Problem:
     """Read the fields that we know. Nearly always there are no others, and what came is gone over once."""
     wire = decode(data, _known_wires)
     if not isinstance(wire, Problem):
@@ -321,26 +321,26 @@ def _read(data: bytes | str) -> _Wire | Problem:
     return lenient  # noqa: RET504 - mypy would take the problem for what is decoded
 
 
-def _asks_to_prewarm(wire: _Wire) -> bool:
+def _asks_to_prewarm(wire: _CreateBody) -> bool:
     """Tell whether the cache options, which were checked, ask for a turn without output."""
     options = wire.prompt_cache_options
     return options != _NULL and bool(_SHAPES["prompt_cache_options"].decode(options).prewarm)
 
 
-def _extra(wire: _Wire, data: bytes | str, values: dict[str, Any]) -> dict[str, Raw] | Problem:
+def _extra(wire: _CreateBody, data: bytes | str, values: dict[str, Any]) -> dict[str, Raw] | Problem:
     """Return what goes on as it came: options that were read (taken out of `values`), and what we do not know."""
     extra: dict[str, Raw] = {}
     for name in _OPTIONS:
         options = {key: value for key, value in values.pop(name, {}).items() if key != "prewarm" and value is not None}
         if options:
             extra[name] = Raw(encode(options))
-    if isinstance(wire, _KnownWire):
+    if isinstance(wire, _KnownCreateBody):
         return extra
     fields = decode(data, _objects)
     if isinstance(fields, Problem):
         return fields
     for name, raw in fields.items():
-        if name in _Wire.__struct_fields__ or raw == _NULL:
+        if name in _CreateBody.__struct_fields__ or raw == _NULL:
             continue
         value = decode_value(raw, name)
         if isinstance(value, Problem):
@@ -349,7 +349,7 @@ def _extra(wire: _Wire, data: bytes | str, values: dict[str, Any]) -> dict[str, 
     return extra
 
 
-def _settings(wire: _Wire, data: bytes | str) -> Settings | Problem:
+def _settings(wire: _CreateBody, data: bytes | str) -> Settings | Problem:
     values: dict[str, Any] = {}
     for name in _SHAPES:
         raw = getattr(wire, name)
@@ -384,7 +384,7 @@ def _find_gap(known: object) -> Problem | None:
         for index, tool in enumerate(known):
             if tool.type in {"function", "custom"} and not tool.name:
                 return missing(f"tools[{index}].name")
-    if isinstance(known, _Text) and known.format is not None and known.format.type == "json_schema":
+    if isinstance(known, _TextOptions) and known.format is not None and known.format.type == "json_schema":
         if not known.format.name:
             return missing("text.format.name")
         if known.format.schema is None:

@@ -1,8 +1,8 @@
 """The response object, with every key that the Open Responses schema requires.
 
-It has two halves. `Head` changes during a turn (status, usage, …); the echo of the request's settings does not, so it
-is encoded once per turn, and the finished object is put together by joining bytes: neither the settings nor the output
-items are encoded again. Not here: the events that carry the object.
+It has two halves. The head (`ResponseObjectHead`) changes during a turn: status, usage and so on. The echo of the
+request's settings does not change, so it is encoded once per turn. The finished object is made by joining bytes;
+neither the settings nor the output items are encoded again. Not here: the events that carry the object.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class IncompleteDetails(msgspec.Struct, frozen=True):
     reason: str
 
 
-class Head(msgspec.Struct, frozen=True, kw_only=True):
+class ResponseObjectHead(msgspec.Struct, frozen=True, kw_only=True):
     """The part of a response object that belongs to the turn rather than to its request. Times are unix seconds.
 
     `warnings` is ours, an extra key that is only there if something was left out in translation.
@@ -81,7 +81,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
-class _Echo(msgspec.Struct, frozen=True, kw_only=True):
+class _SettingsEcho(msgspec.Struct, frozen=True, kw_only=True):
     """The settings as the schema wants them echoed: defaults filled in, nothing left out."""
 
     model: str
@@ -111,7 +111,7 @@ def encode_echo(settings: Settings, *, store: bool, background: bool = False) ->
     """Return the echo of the request as a JSON object. O(settings), once per turn."""
     tier = settings.service_tier
     return encode(
-        _Echo(
+        _SettingsEcho(
             model=settings.model,
             instructions=settings.instructions,
             tools=[_echo_tool(tool) for tool in settings.tools],
@@ -137,7 +137,7 @@ def encode_echo(settings: Settings, *, store: bool, background: bool = False) ->
     )
 
 
-def encode_response(head: Head, output: Sequence[Item], echo: bytes) -> bytes:
+def encode_response(head: ResponseObjectHead, output: Sequence[Item], echo: bytes) -> bytes:
     """Put a response object together from its head, its finished items and the echo of its settings."""
     return b"".join((encode(head)[:-1], b',"output":[', b",".join(output), b"],", echo[1:]))
 

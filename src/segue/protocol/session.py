@@ -28,7 +28,7 @@ from typing import NamedTuple
 import msgspec
 
 from segue.protocol.codec import size_of
-from segue.protocol.lanes import BOUNDS, DEFAULT_LANE, Bounds
+from segue.protocol.lanes import BOUNDS, DEFAULT_LANE, LaneBounds
 from segue.protocol.problems import Problem, connection_limit, shutting_down, stream_limit, unsupported
 from segue.protocol.requests import Create, Resume, Steer, parse_message
 
@@ -37,14 +37,14 @@ CLOSE_UNSUPPORTED_DATA = 1003
 CLOSE_SERVICE_RESTART = 1012
 
 
-class Limits(msgspec.Struct, frozen=True):
+class ConnectionLimits(msgspec.Struct, frozen=True):
     """Bounds of one connection. Its queues may pass them by one message: reading stops only after it."""
 
     max_age_s: float = 3600.0
     idle_timeout_s: float = 600.0
     max_queued: int = 64
     max_queued_bytes: int = 16 * 1024 * 1024
-    lanes: Bounds = BOUNDS["openai"]
+    lanes: LaneBounds = BOUNDS["openai"]
 
 
 # --- effects ---------------------------------------------------------------------------------------------------------
@@ -69,14 +69,14 @@ class Start(msgspec.Struct, frozen=True):
     number: int
 
 
-class Reply(msgspec.Struct, frozen=True):
+class SendError(msgspec.Struct, frozen=True):
     """Send this problem as an `error` frame."""
 
     lane: str
     problem: Problem
 
 
-class GiveBack(msgspec.Struct, frozen=True):
+class RefuseSteer(msgspec.Struct, frozen=True):
     """Tell that a response cannot be steered, at once: it is about what runs, not about what comes after it."""
 
     steer: Steer
@@ -100,19 +100,19 @@ class Close(msgspec.Struct, frozen=True):
     reason: str
 
 
-Effect = Hold | Start | Reply | GiveBack | Evict | Cancel | Close
+Effect = Hold | Start | SendError | RefuseSteer | Evict | Cancel | Close
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 
-class _Word(Enum):
+class _IdentityHashed(Enum):
     """A word of the tables below; hashed by identity, since Enum's own hash is a Python call in every transition."""
 
     __hash__ = object.__hash__
 
 
-class LaneState(_Word):
+class LaneState(_IdentityHashed):
     """Whether a lane runs a turn."""
 
     IDLE = "idle"
@@ -120,7 +120,7 @@ class LaneState(_Word):
     RUNNING = "running"
 
 
-class LaneInput(_Word):
+class LaneInput(_IdentityHashed):
     """What can happen to a lane."""
 
     REQUEST = "request"  # a create, or the problem that a message turned out to be
@@ -130,7 +130,7 @@ class LaneInput(_Word):
     ADMITTED = "admitted"  # a turn of another lane ended, and this one has waited longest
 
 
-class Action(_Word):
+class Action(_IdentityHashed):
     """What a transition asks of the lane."""
 
     QUEUE = "queue"
@@ -153,7 +153,7 @@ LANE: dict[tuple[LaneState, LaneInput], tuple[LaneState, tuple[Action, ...]]] = 
 _ENDS = frozenset({LaneInput.SUCCEEDED, LaneInput.FAILED, LaneInput.CANCELLED})
 
 
-class Phase(_Word):
+class Phase(_IdentityHashed):
     """How far a connection is from its end."""
 
     OPEN = "open"
@@ -161,7 +161,7 @@ class Phase(_Word):
     CLOSED = "closed"
 
 
-class PhaseInput(_Word):
+class PhaseInput(_IdentityHashed):
     """What can happen to a connection as a whole."""
 
     EXPIRE = "expire"  # the age limit is reached
@@ -205,7 +205,7 @@ class LocalProtocolError(Exception):
 # --- the machine -----------------------------------------------------------------------------------------------------
 
 
-class _Request(NamedTuple):
+class _QueuedRequest(NamedTuple):
     """What waits in a queue: the request, what it takes there, and its number."""
 
     what: Create | Resume | Problem
@@ -218,14 +218,14 @@ class _Lane:
 
     def __init__(self) -> None:
         self.state = LaneState.IDLE
-        self.queue: deque[_Request] = deque()
+        self.queue: deque[_QueuedRequest] = deque()
         self.parent: str | None = None  # what the running turn continues
 
 
 class Session:
     """The state of one connection. It holds no socket and no history, only what decides what happens next."""
 
-    def __init__(self, limits: Limits, now: float) -> None:
+    def __init__(self, limits: ConnectionLimits, now: float) -> None:
         self._limits = limits
         self._expires_at = now + limits.max_age_s
         self._active_at = now
@@ -262,7 +262,7 @@ class Session:
         self._active_at = now
         parsed = parse_message(message)
         if isinstance(parsed.request, Steer):
-            return [GiveBack(parsed.request)]
+            return [RefuseSteer(parsed.request)]
         name, what = parsed.lane, parsed.request
         if name not in self._lanes:
             bound = self._limits.lanes.names
@@ -270,11 +270,11 @@ class Session:
                 advice = "this connection has only the default lane; leave it out, or open one connection per lane"
                 name, what = DEFAULT_LANE, unsupported("stream_id", advice)
             elif len(self._lanes) > bound:
-                return [Reply(name, stream_limit(bound))]
+                return [SendError(name, stream_limit(bound))]
             else:
                 self._lanes[name] = _Lane()
         self._received += 1
-        request = _Request(what, size_of(message), self._received)
+        request = _QueuedRequest(what, size_of(message), self._received)
         effects: list[Effect] = []
         if isinstance(what, Create) and what.previous_response_id is not None and len(self._lanes) > 1:
             effects.append(Hold(name, request.number, what.previous_response_id))
@@ -331,7 +331,7 @@ class Session:
 
     # --- private -----------------------------------------------------------------------------------------------------
 
-    def _drive(self, name: str, event: LaneInput, request: _Request | None = None) -> list[Effect]:
+    def _drive(self, name: str, event: LaneInput, request: _QueuedRequest | None = None) -> list[Effect]:
         lane = self._lanes[name]
         if (lane.state, event) in IMPOSSIBLE:
             raise LocalProtocolError(f"{event.value!r} in a lane that is {lane.state.value}")
@@ -351,7 +351,7 @@ class Session:
                     effects += self._start_next(name, lane, first=event is LaneInput.ADMITTED)
         return effects
 
-    def _enqueue(self, lane: _Lane, request: _Request) -> None:
+    def _enqueue(self, lane: _Lane, request: _QueuedRequest) -> None:
         lane.queue.append(request)
         self._queued += 1
         self._queued_bytes += request.size
@@ -378,7 +378,7 @@ class Session:
                 self._running += 1
                 return [*effects, Start(name, what, number)]
             else:
-                effects.append(Reply(name, what))
+                effects.append(SendError(name, what))
             self._dequeue(lane)
         return effects
 
@@ -399,8 +399,8 @@ class Session:
             return []
         return [self._close] if self._farewell_said else [self._say_farewell(DEFAULT_LANE), self._close]
 
-    def _say_farewell(self, lane: str) -> Reply:
+    def _say_farewell(self, lane: str) -> SendError:
         """Refuse a request because of the end that comes; without a lane's name it is about the whole connection."""
         assert self._farewell is not None, "a closing connection has said why"
         self._farewell_said |= lane == DEFAULT_LANE
-        return Reply(lane, self._farewell)
+        return SendError(lane, self._farewell)

@@ -16,24 +16,31 @@ from segue.protocol.codec import with_field
 from segue.protocol.events import FIRST_SEQUENCE_NUMBER, Ended, Event, response_event
 from segue.protocol.ids import ResponseId
 from segue.protocol.items import ENCRYPTED, Item, hide_encrypted
-from segue.protocol.responses import Failure, Head, IncompleteDetails, TerminalStatus, encode_response, usage
+from segue.protocol.responses import (
+    Failure,
+    IncompleteDetails,
+    ResponseObjectHead,
+    TerminalStatus,
+    encode_response,
+    usage,
+)
 
 _ADDED = "response.output_item.added"
 _DONE = "response.output_item.done"
 _NOT_JSON = Ended("failed", error=Failure("upstream_protocol_error", "The upstream sent an event that is not JSON."))
 
 
-class _Carrier(msgspec.Struct):
+class _ItemCarrier(msgspec.Struct):
     item: msgspec.Raw
 
 
-_carriers = msgspec.json.Decoder(_Carrier)
+_carriers = msgspec.json.Decoder(_ItemCarrier)
 
 
 class Finished(msgspec.Struct, frozen=True):
     """What a turn's stream folded to. `response` is the object that the terminal event carries."""
 
-    head: Head
+    head: ResponseObjectHead
     output: tuple[Item, ...]
     response: bytes
     terminal: Event
@@ -57,7 +64,7 @@ class TurnStream:
         self, response_id: ResponseId, parent_id: ResponseId | None, echo: bytes, now: float, *, encrypted: bool = False
     ) -> None:
         self._encrypted = encrypted
-        self._head = Head(id=response_id, created_at=int(now), previous_response_id=parent_id)
+        self._head = ResponseObjectHead(id=response_id, created_at=int(now), previous_response_id=parent_id)
         self._echo = echo
         self._number = FIRST_SEQUENCE_NUMBER
         self._output: list[Item] = []

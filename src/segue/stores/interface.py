@@ -14,7 +14,7 @@ from typing import Protocol
 
 import msgspec
 
-from segue.history.records import Link, Record
+from segue.history.records import ChainLink, Record
 from segue.protocol.ids import ResponseId
 
 
@@ -39,7 +39,7 @@ class Store(Protocol):
     async def append(self, record: Record) -> None:
         """Keep a record, durably. Raises `ParentGone`, or `StoreError` if it could not be written."""
 
-    async def chain(self, tenant: str, response_id: ResponseId, now: float) -> list[Link] | None:
+    async def chain(self, tenant: str, response_id: ResponseId, now: float) -> list[ChainLink] | None:
         """Return the turns from the root to a living response, or None. One query, however deep the chain."""
 
     async def record(self, tenant: str, response_id: ResponseId, now: float) -> Record | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from segue.history.records import Link, Record
+from segue.history.records import ChainLink, Record
 from segue.protocol.ids import ResponseId
 from segue.stores.interface import ParentGone, StoreError, StoreSize
 
@@ -40,12 +40,12 @@ class MemoryStore:
         self._living += 1
         self._size_bytes += entry.size_bytes
 
-    async def chain(self, tenant: str, response_id: ResponseId, now: float) -> list[Link] | None:
+    async def chain(self, tenant: str, response_id: ResponseId, now: float) -> list[ChainLink] | None:
         """Return the turns from the root to a living response, or None."""
         entry = self._find(tenant, response_id, now)
         if entry is None:
             return None
-        links: list[Link] = []
+        links: list[ChainLink] = []
         while entry is not None:
             links.append(entry.link(now))
             entry = entry.parent
@@ -132,9 +132,9 @@ class _Entry:
         self.record = msgspec.structs.replace(self.record, head=b"", echo=b"")
         self.dead = True
 
-    def link(self, now: float) -> Link:
+    def link(self, now: float) -> ChainLink:
         record = self.record
-        return Link(
+        return ChainLink(
             id=record.id,
             expires_at=record.expires_at,
             alive=self.lives(now),

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from segue.history.records import Link, Record
+from segue.history.records import ChainLink, Record
 from segue.protocol.codec import encode
 from segue.protocol.ids import ResponseId
 from segue.protocol.items import join, split
@@ -127,7 +127,7 @@ class SqliteStore:
         self._check_open()
         await self._writer.run(functools.partial(_append, record), record.size_bytes)
 
-    async def chain(self, tenant: str, response_id: ResponseId, now: float) -> list[Link] | None:
+    async def chain(self, tenant: str, response_id: ResponseId, now: float) -> list[ChainLink] | None:
         """Return the turns from the root to a living response, or None."""
         return await self._read(lambda database: _chain(database.reader, tenant, response_id, now))
 
@@ -257,15 +257,17 @@ def _free_upward(connection: sqlite3.Connection, seq: int | None) -> None:
 # Reading. Each of these is one statement in the reader's thread.
 
 
-def _chain(connection: sqlite3.Connection, tenant: str, response_id: ResponseId, now: float) -> list[Link] | None:
+def _chain(connection: sqlite3.Connection, tenant: str, response_id: ResponseId, now: float) -> list[ChainLink] | None:
     values = {"tenant": tenant, "id": response_id, "now": now}
     rows = connection.execute(_CHAIN, values).fetchall()
     rows.sort(key=itemgetter(0), reverse=True)  # here, because SQLite would copy all items through its sorter
     return [_link(*row) for row in rows] or None
 
 
-def _link(_above: int, ident: str, expires_at: float, alive: int, given: bytes, output: bytes, calls: bytes) -> Link:
-    return Link(
+def _link(
+    _above: int, ident: str, expires_at: float, alive: int, given: bytes, output: bytes, calls: bytes
+) -> ChainLink:
+    return ChainLink(
         id=ResponseId(ident),
         expires_at=expires_at,
         alive=bool(alive),

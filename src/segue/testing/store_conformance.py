@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from segue.history.records import Link, Record
+from segue.history.records import ChainLink, Record
 from segue.protocol.ids import ENTROPY_BYTES, ResponseId, new_response_id
 from segue.stores.interface import ParentGone, Store, StoreError
 
@@ -60,9 +60,9 @@ def sample_record(
     )
 
 
-def link_of(record: Record, *, alive: bool = True) -> Link:
+def link_of(record: Record, *, alive: bool = True) -> ChainLink:
     """Return the link that stands for a record in a chain."""
-    return Link(
+    return ChainLink(
         id=record.id,
         expires_at=record.expires_at,
         alive=alive,

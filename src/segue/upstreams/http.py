@@ -23,8 +23,8 @@ import aiohttp
 import msgspec
 
 from segue import __version__
-from segue.dialects.interface import Decoder, Dialect, Rendered
-from segue.dialects.render_cache import Fragments
+from segue.dialects.interface import Dialect, Rendered, ReplyDecoder
+from segue.dialects.render_cache import RenderCache
 from segue.http.sse import MAX_EVENT_BYTES, SseReader
 from segue.protocol.events import Ended, Event
 from segue.protocol.problems import Code, Problem, Refused
@@ -79,7 +79,7 @@ class Surroundings(msgspec.Struct, frozen=True):
 
     clock: Callable[[], float]
     jitter: Callable[[], float]
-    fragments: Fragments
+    fragments: RenderCache
 
 
 class HttpUpstream:
@@ -305,7 +305,9 @@ class HttpUpstream:
 class _Reply:
     """One reply stream of a provider, from its head on."""
 
-    def __init__(self, response: aiohttp.ClientResponse, body: JsonBody, decoder: Decoder, provider: Provider) -> None:
+    def __init__(
+        self, response: aiohttp.ClientResponse, body: JsonBody, decoder: ReplyDecoder, provider: Provider
+    ) -> None:
         self._response = response
         self._content = response.content
         self._body = body

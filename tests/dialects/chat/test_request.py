@@ -9,7 +9,7 @@ from msgspec import Raw
 
 from segue.dialects.chat.request import ChatDialect, chat_fields
 from segue.dialects.interface import Rendered
-from segue.dialects.render_cache import Fragments
+from segue.dialects.render_cache import RenderCache
 from segue.dialects.responses.request import RESPONSES_FIELDS
 from segue.protocol.problems import Problem
 from segue.protocol.requests import Settings
@@ -48,7 +48,7 @@ def settings(**fields: Any) -> Settings:  # noqa: ANN401 - any setting
 
 
 def problem(**fields: Any) -> Problem:  # noqa: ANN401 - any setting
-    answer = PLAIN.render(Request(replay(encode_items([USER])), settings(**fields)), Fragments(0))
+    answer = PLAIN.render(Request(replay(encode_items([USER])), settings(**fields)), RenderCache(0))
     assert isinstance(answer, Problem)
     return answer
 
@@ -378,7 +378,7 @@ def test_every_setting_has_its_rule(openai: bool) -> None:
 
 
 def test_an_empty_history_is_an_empty_list() -> None:
-    rendered = PLAIN.render(Request(replay(())), Fragments(0))
+    rendered = PLAIN.render(Request(replay(())), RenderCache(0))
     assert isinstance(rendered, Rendered)
     assert rendered.body.endswith(b'"messages":[]}')
 

@@ -9,7 +9,7 @@ from msgspec import Raw
 
 from segue.dialects.messages.request import MAX_TOKENS, MessagesDialect, tool_id
 from segue.dialects.messages.settings import MESSAGES_FIELDS
-from segue.dialects.render_cache import Fragments
+from segue.dialects.render_cache import RenderCache
 from segue.dialects.responses.request import RESPONSES_FIELDS
 from segue.history.chains import History
 from segue.protocol.problems import Problem
@@ -58,7 +58,7 @@ def settings(**fields: Any) -> Settings:  # noqa: ANN401 - any setting
 def asked(model: str = "claude-sonnet-4-6", **fields: Any) -> tuple[Json, tuple[str, ...]]:  # noqa: ANN401 - as above
     """The body and the warnings of a request with these settings."""
     request = Request(replay(encode_items([USER])), settings(**fields), model)
-    rendered = DIALECT.render(request, Fragments(0))
+    rendered = DIALECT.render(request, RenderCache(0))
     assert not isinstance(rendered, Problem)
     return parse_json(rendered.body.decode()), rendered.warnings
 
@@ -247,7 +247,7 @@ def marks(sent: Json) -> list[str]:
 
 def test_the_marks_follow_the_conversation() -> None:
     """The newest message of the user is marked, and where the turn before had its mark: there the cache hits."""
-    kept, parent, wanted = Fragments(1 << 20), None, settings(instructions="Be brief.", tools=[LOOK])
+    kept, parent, wanted = RenderCache(1 << 20), None, settings(instructions="Be brief.", tools=[LOOK])
     found = []
     for index in range(3):
         asks = encode_items([{"role": "user", "content": f"q{index}"}])
@@ -387,7 +387,7 @@ def test_what_can_be_left_out_is_left_out_with_a_warning(fields: Json, name: str
     ],
 )
 def test_what_cannot_be_done_and_must_not_be_ignored_is_refused(fields: Json) -> None:
-    answer = DIALECT.render(Request(replay(encode_items([USER])), settings(**fields)), Fragments(0))
+    answer = DIALECT.render(Request(replay(encode_items([USER])), settings(**fields)), RenderCache(0))
     assert isinstance(answer, Problem)
     assert answer.code == "unsupported_parameter"
 

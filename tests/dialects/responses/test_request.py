@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from segue.dialects.render_cache import Fragments
+from segue.dialects.render_cache import RenderCache
 from segue.dialects.responses.request import RESPONSES_FIELDS
 from segue.dialects.rules import KNOWN_EXTRA, OTHERS
 from segue.dialects.sealed_reasoning import seal
@@ -155,6 +155,6 @@ def test_the_request_line_and_head() -> None:
 @pytest.mark.parametrize("item", [b'{"type":"reasoning","summary":7}', b'{"type":7}'])
 def test_an_item_that_cannot_be_read_refuses_the_turn(item: bytes) -> None:
     for dialect in DIALECTS.values():
-        answer = dialect.render(Request(replay([item])), Fragments(0))
+        answer = dialect.render(Request(replay([item])), RenderCache(0))
         assert isinstance(answer, Problem)
         assert answer.code == "invalid_type"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from segue.dialects.render_cache import Fragments
+from segue.dialects.render_cache import RenderCache
 from segue.gateway.admin.metrics import Metrics
-from segue.history.cache import Cache
+from segue.history.cache import TurnCache
 from segue.upstreams.http import HttpUpstream, Provider, Surroundings
 from tests.upstreams.plain_dialect import PlainDialect
 
@@ -12,13 +12,13 @@ from tests.upstreams.plain_dialect import PlainDialect
 async def test_a_providers_figures_are_those_of_now() -> None:
     """Turns under way, turns that wait, and tries that failed, by what they are called."""
     metrics = Metrics()
-    around = Surroundings(clock=lambda: 0.0, jitter=lambda: 0.0, fragments=Fragments(0))
+    around = Surroundings(clock=lambda: 0.0, jitter=lambda: 0.0, fragments=RenderCache(0))
     provider = Provider(name="acme", base_url="http://127.0.0.1:9", max_concurrent=1)
     one = HttpUpstream(provider, PlainDialect(), around, models=["m"], key=None)
     metrics.upstreams.providers.append(one)
     one.failures["rate_limit_exceeded"] += 2
     async with one.admission.place("ann"):
-        page = metrics.render(Cache(1000)).decode()
+        page = metrics.render(TurnCache(1000)).decode()
     assert 'segue_upstream_running{upstream="acme"} 1.0' in page
     assert 'segue_upstream_waiting{upstream="acme"} 0.0' in page
     assert 'segue_upstream_failed_tries_total{code="rate_limit_exceeded",upstream="acme"} 2.0' in page

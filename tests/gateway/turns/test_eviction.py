@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from segue.gateway.turns.eviction import Forgetter
-from segue.history.cache import Cache
+from segue.history.cache import TurnCache
 from segue.history.chains import Turn
 from segue.protocol.ids import ResponseId
 from segue.upstreams.scripted import ScriptedUpstream
@@ -39,7 +39,7 @@ def turn(number: int, *, stored: bool = False) -> Turn:
 
 def test_whoever_keeps_something_is_told(caplog: pytest.LogCaptureFixture) -> None:
     """All of them, since nobody knows who has it; one that fails keeps it from nobody else, and is in the log."""
-    cache, first, second = Cache(1 << 20), Told(), Told()
+    cache, first, second = TurnCache(1 << 20), Told(), Told()
     forgetter = Forgetter(cache, [first, ScriptedUpstream(), Broken(), second])
     cache.put_shared("alice", turn(1, stored=True))
     forgetter.forget("alice", [ident(1), ident(2)])
@@ -52,7 +52,7 @@ def test_whoever_keeps_something_is_told(caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_what_others_hold_is_not_gone() -> None:
-    cache, told = Cache(1 << 20), Told()
+    cache, told = TurnCache(1 << 20), Told()
     forgetter = Forgetter(cache, [told])
     cache.put_slot("alice", ("socket", ""), turn(1))
     forgetter.release("alice", [ident(1), ident(2)])
@@ -65,7 +65,7 @@ def test_what_others_hold_is_not_gone() -> None:
 
 def test_a_connection_takes_its_responses_along() -> None:
     """At its end, all at once; what ends after it goes at once."""
-    cache, told = Cache(1 << 20), Told()
+    cache, told = TurnCache(1 << 20), Told()
     fleeting = Forgetter(cache, [told]).connection("alice")
     for number in (1, 2, 1):
         fleeting.add(ident(number))
@@ -78,7 +78,7 @@ def test_a_connection_takes_its_responses_along() -> None:
 
 def test_a_connection_remembers_a_bounded_number_beside_what_it_holds() -> None:
     """The oldest go before it. What its lanes hold stays, however old."""
-    cache, told = Cache(1 << 20), Told()
+    cache, told = TurnCache(1 << 20), Told()
     fleeting = Forgetter(cache, [told]).connection("alice")
     lanes = [("socket", str(number)) for number in range(3)]
     for number, lane in enumerate(lanes):
@@ -95,7 +95,7 @@ def test_a_connection_remembers_a_bounded_number_beside_what_it_holds() -> None:
 
 
 def test_where_nobody_keeps_anything_nothing_is_remembered() -> None:
-    cache, told = Cache(1 << 20), Told()
+    cache, told = TurnCache(1 << 20), Told()
     upstreams = [ScriptedUpstream()]
     fleeting = Forgetter(cache, upstreams).connection("alice")
     fleeting.add(ident(1))

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from segue.gateway.turns.grace_period import Parking
-from segue.history.cache import Cache
+from segue.history.cache import TurnCache
 from segue.history.chains import Turn
 from segue.protocol.ids import ResponseId
 
@@ -26,7 +26,7 @@ class Released:
 
 
 async def test_a_parked_turn_is_its_tenants_until_its_time_has_come() -> None:
-    cache, now, released = Cache(1 << 20), [0.0], Released()
+    cache, now, released = TurnCache(1 << 20), [0.0], Released()
     parking = Parking(cache, lambda: now[0], released)
     parked = turn()
     parking.park("a", parked, 10)
@@ -44,7 +44,7 @@ async def test_a_parked_turn_is_its_tenants_until_its_time_has_come() -> None:
 
 
 async def test_parking_again_can_only_be_for_longer() -> None:
-    cache, now = Cache(1 << 20), [0.0]
+    cache, now = TurnCache(1 << 20), [0.0]
     parking = Parking(cache, lambda: now[0], Released())
     parked = turn()
     parking.park("a", parked, 10)
@@ -58,7 +58,7 @@ async def test_parking_again_can_only_be_for_longer() -> None:
 
 
 async def test_nobody_needs_to_ask_for_the_purge() -> None:
-    cache = Cache(1 << 20)
+    cache = TurnCache(1 << 20)
     parking = Parking(cache, lambda: 100.0, Released())
     parking.park("a", turn(), 100)
     for _ in range(3):
@@ -68,7 +68,7 @@ async def test_nobody_needs_to_ask_for_the_purge() -> None:
 
 
 async def test_what_has_less_time_than_others_leaves_before_them() -> None:
-    cache = Cache(1 << 20)
+    cache = TurnCache(1 << 20)
     parking = Parking(cache, lambda: 100.0, Released())
     longer = turn("resp_2")
     parking.park("a", longer, 1e6)

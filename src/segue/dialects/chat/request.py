@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
-from segue.dialects.chat.stream import ChatDecoder, Returned
-from segue.dialects.incremental import Carry, Fragment, Notes, cache_key, fold
-from segue.dialects.interface import Decoder, Rendered, TurnRequest
+from segue.dialects.chat.stream import ChatDecoder, ReturnedReasoning
+from segue.dialects.incremental import RenderedTurn, RenderState, RenderStateBuilder, cache_key, render_history
+from segue.dialects.interface import Rendered, ReplyDecoder, TurnRequest
 from segue.dialects.items import Call, Message, Output, Part, Reasoning, read_item, unknown_fields
 from segue.dialects.loss_warnings import (
     ANNOTATIONS_LEFT_OUT,
@@ -26,16 +26,16 @@ from segue.dialects.loss_warnings import (
     part_left_out,
     reasoning_left_out,
 )
-from segue.dialects.render_cache import Fragments
+from segue.dialects.render_cache import RenderCache
 from segue.dialects.rules import (
     FORMAT_FIELDS,
     KNOWN_EXTRA,
     OTHERS,
     REASONING_FIELDS,
     TEXT_FIELDS,
-    Draft,
     Field,
     Preset,
+    RequestBuilder,
     Rule,
     carried,
     dropped,
@@ -57,7 +57,7 @@ from segue.protocol.requests import ENCRYPTED_REASONING, OUTPUT_LOGPROBS
 _GEMINI = "generativelanguage.googleapis.com"
 _NOT_GEMINIS = msgspec.Raw(b'{"google":{"thought_signature":"skip_thought_signature_validator"}}')
 
-_returned = msgspec.json.Decoder(Returned)
+_returned = msgspec.json.Decoder(ReturnedReasoning)
 
 
 class ChatDialect:
@@ -80,7 +80,7 @@ class ChatDialect:
         self._openai = openai
         self._return_reasoning = return_reasoning
         self._fields = chat_fields(openai=openai)
-        self._shelf = f"chat:{provider}:{openai:d}{return_reasoning:d}"
+        self._cache_key = f"chat:{provider}:{openai:d}{return_reasoning:d}"
 
     def path(self, model: str) -> str:  # noqa: ARG002 - other APIs have the model in the path
         """Return where to POST."""
@@ -91,37 +91,37 @@ class ChatDialect:
         key = () if api_key is None else (("Authorization", f"Bearer {api_key}"),)
         return (("Content-Type", "application/json"), ("Accept", "text/event-stream"), *key)
 
-    def render(self, request: TurnRequest, fragments: Fragments) -> Rendered | Problem:
+    def render(self, request: TurnRequest, cache: RenderCache) -> Rendered | Problem:
         """Write the request body."""
-        draft = Draft(request.model, request.settings, self._preset)
-        write_settings(draft, self._fields)
-        parts = fold(request.history, self, fragments.shelf(self._shelf, Fragment))
-        carry = parts[-1].carry
-        problem = draft.problem or carry.problem
+        builder = RequestBuilder(request.model, request.settings, self._preset)
+        write_settings(builder, self._fields)
+        parts = render_history(request.history, self, cache.view(self._cache_key, RenderedTurn))
+        state = parts[-1].state
+        problem = builder.problem or state.problem
         if problem is not None:
             return problem
         if self._openai and request.settings.prompt_cache_key is None:
-            draft.fields["prompt_cache_key"] = cache_key(request.tenant, request.settings.instructions, carry)
-        draft.fields["stream"] = True
-        draft.fields["stream_options"] = {"include_usage": True}
-        head = encode(draft.fields)[:-1] + b',"messages":['
+            builder.fields["prompt_cache_key"] = cache_key(request.tenant, request.settings.instructions, state)
+        builder.fields["stream"] = True
+        builder.fields["stream_options"] = {"include_usage": True}
+        head = encode(builder.fields)[:-1] + b',"messages":['
         if request.settings.instructions is not None:
             head += _message("system", request.settings.instructions)
-        pieces = [head, *(part.closed for part in parts if part.closed), b"".join(carry.open.messages())]
-        return Rendered(_end_list(pieces, b"]}"), (*draft.warnings, *carry.warnings))
+        pieces = [head, *(part.closed for part in parts if part.closed), b"".join(state.open.messages())]
+        return Rendered(_end_list(pieces, b"]}"), (*builder.warnings, *state.warnings))
 
-    def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> Decoder:
+    def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> ReplyDecoder:
         """Make the reader of one reply."""
         custom = custom_names(request.settings.tools)
         return ChatDecoder(request.response_id, self.provider, custom=custom, warnings=warnings)
 
-    def start(self) -> Carry[Run]:
+    def start(self) -> RenderState[OpenChatMessages]:
         """Return the state before the first item."""
-        return Carry(Run())
+        return RenderState(OpenChatMessages())
 
-    def scribe(self, carry: Carry[Run]) -> ChatScribe:
-        """Return a scribe that goes on from `carry`."""
-        return ChatScribe(carry, self.provider, openai=self._openai, return_reasoning=self._return_reasoning)
+    def renderer(self, state: RenderState[OpenChatMessages]) -> ChatRenderer:
+        """Return a renderer that goes on from `state`."""
+        return ChatRenderer(state, self.provider, openai=self._openai, return_reasoning=self._return_reasoning)
 
 
 def _end_list(pieces: list[bytes], end: bytes) -> tuple[bytes, ...]:
@@ -193,11 +193,11 @@ def chat_fields(*, openai: bool) -> Mapping[str, Field]:
     }
 
 
-def _write_tools(draft: Draft) -> None:
-    toolbox = read_tools(draft)
-    if not toolbox.functions:
+def _write_tools(builder: RequestBuilder) -> None:
+    selection = read_tools(builder)
+    if not selection.functions:
         return
-    draft.fields["tools"] = [
+    builder.fields["tools"] = [
         {
             "type": "function",
             "function": {"name": tool.name}
@@ -205,74 +205,74 @@ def _write_tools(draft: Draft) -> None:
             | {"parameters": tool.parameters}
             | ({"strict": True} if tool.strict else {}),
         }
-        for tool in toolbox.functions
+        for tool in selection.functions
     ]
-    if toolbox.mode == "named":
-        draft.fields["tool_choice"] = {"type": "function", "function": {"name": toolbox.name}}
-    elif toolbox.mode != "auto":
-        draft.fields["tool_choice"] = toolbox.mode
+    if selection.mode == "named":
+        builder.fields["tool_choice"] = {"type": "function", "function": {"name": selection.name}}
+    elif selection.mode != "auto":
+        builder.fields["tool_choice"] = selection.mode
 
 
-def _write_parallel(draft: Draft) -> None:
-    if "tools" in draft.fields:
-        draft.fields["parallel_tool_calls"] = draft.settings.parallel_tool_calls
+def _write_parallel(builder: RequestBuilder) -> None:
+    if "tools" in builder.fields:
+        builder.fields["parallel_tool_calls"] = builder.settings.parallel_tool_calls
 
 
-def _write_text(draft: Draft) -> None:
-    if draft.settings.text.get("verbosity") is not None:
-        draft.drop("text.verbosity", "only OpenAI's own API takes it")
-    _write_format(draft)
+def _write_text(builder: RequestBuilder) -> None:
+    if builder.settings.text.get("verbosity") is not None:
+        builder.drop("text.verbosity", "only OpenAI's own API takes it")
+    _write_format(builder)
 
 
-def _write_text_openai(draft: Draft) -> None:
-    if draft.settings.text.get("verbosity") is not None:
-        draft.fields["verbosity"] = draft.settings.text["verbosity"]
-    _write_format(draft)
+def _write_text_openai(builder: RequestBuilder) -> None:
+    if builder.settings.text.get("verbosity") is not None:
+        builder.fields["verbosity"] = builder.settings.text["verbosity"]
+    _write_format(builder)
 
 
-def _write_format(draft: Draft) -> None:
-    draft.drop_others("text", draft.settings.text, TEXT_FIELDS)
-    form = draft.settings.text.get("format") or {}
-    draft.drop_others("text.format", form, FORMAT_FIELDS)
+def _write_format(builder: RequestBuilder) -> None:
+    builder.drop_others("text", builder.settings.text, TEXT_FIELDS)
+    form = builder.settings.text.get("format") or {}
+    builder.drop_others("text.format", form, FORMAT_FIELDS)
     kind = form.get("type", "text")
     if kind == "json_schema":
         names = ("name", "description", "schema", "strict")
         schema = {name: form[name] for name in names if form.get(name) is not None}
-        draft.fields["response_format"] = {"type": "json_schema", "json_schema": schema}
+        builder.fields["response_format"] = {"type": "json_schema", "json_schema": schema}
     elif kind == "json_object":
-        draft.fields["response_format"] = {"type": "json_object"}
+        builder.fields["response_format"] = {"type": "json_object"}
     elif kind != "text":
-        draft.refuse("text.format", "this API has `text`, `json_object` and `json_schema`")
+        builder.refuse("text.format", "this API has `text`, `json_object` and `json_schema`")
 
 
-def _write_reasoning(draft: Draft) -> None:
-    reasoning = draft.settings.reasoning or {}
-    draft.drop_others("reasoning", reasoning, REASONING_FIELDS)
+def _write_reasoning(builder: RequestBuilder) -> None:
+    reasoning = builder.settings.reasoning or {}
+    builder.drop_others("reasoning", reasoning, REASONING_FIELDS)
     effort = reasoning.get("effort")
     if effort is not None:
-        draft.fields["reasoning_effort"] = effort
+        builder.fields["reasoning_effort"] = effort
 
 
-def _write_logprobs(draft: Draft) -> None:
-    draft.fields["logprobs"] = True
-    draft.fields["top_logprobs"] = draft.settings.top_logprobs
+def _write_logprobs(builder: RequestBuilder) -> None:
+    builder.fields["logprobs"] = True
+    builder.fields["top_logprobs"] = builder.settings.top_logprobs
 
 
-def _write_include(draft: Draft) -> None:
-    for name in draft.settings.include:
+def _write_include(builder: RequestBuilder) -> None:
+    for name in builder.settings.include:
         if name == OUTPUT_LOGPROBS:
-            draft.fields["logprobs"] = True
+            builder.fields["logprobs"] = True
         elif name != ENCRYPTED_REASONING:  # the gateway has it, and shows it then
-            draft.drop(f"include: {name[:60]}", "this API has nothing like it")
+            builder.drop(f"include: {name[:60]}", "this API has nothing like it")
 
 
-def _write_cache_key(draft: Draft) -> None:
-    draft.fields["prompt_cache_key"] = draft.settings.prompt_cache_key
+def _write_cache_key(builder: RequestBuilder) -> None:
+    builder.fields["prompt_cache_key"] = builder.settings.prompt_cache_key
 
 
 # --- history ---------------------------------------------------------------------------------------------------------
 
-#: What becomes of the items and parts of a history, for the documentation; the scribe below does it.
+#: What becomes of the items and parts of a history, for the documentation; the renderer below does it.
 CHAT_ITEMS: Mapping[str, Rule] = {
     "message (user)": Rule("translated", "A message with its parts."),
     "message (system, developer)": Rule("translated", "A message of role `system`."),
@@ -304,7 +304,7 @@ CHAT_ITEMS: Mapping[str, Rule] = {
 }
 
 
-class Run(msgspec.Struct, frozen=True):
+class OpenChatMessages(msgspec.Struct, frozen=True):
     """Messages that may still grow: those of one side of the conversation since the other side spoke.
 
     On the model's side `texts` (JSON texts), `calls` (JSON), `reasoning` (field and text) and `extras`; on the user's
@@ -348,15 +348,17 @@ def _message(role: str, content: object) -> bytes:
     return encode({"role": role, "content": content}) + b","
 
 
-class ChatScribe:
+class ChatRenderer:
     """Writes items as messages."""
 
-    def __init__(self, carry: Carry[Run], provider: str, *, openai: bool, return_reasoning: bool) -> None:
-        run = carry.open
+    def __init__(
+        self, state: RenderState[OpenChatMessages], provider: str, *, openai: bool, return_reasoning: bool
+    ) -> None:
+        run = state.open
         self._provider = provider
         self._openai = openai
         self._return_reasoning = return_reasoning
-        self._notes = Notes(carry)
+        self._state = RenderStateBuilder(state)
         self._closed: list[bytes] = []
         self._texts, self._calls = list(run.texts), list(run.calls)
         self._reasoning, self._details, self._extras = list(run.reasoning), list(run.details), dict(run.extras)
@@ -364,17 +366,17 @@ class ChatScribe:
 
     def add(self, item: Item) -> None:
         """Take the next item."""
-        kind, _ = self._notes.head(item)
-        if not kind:
+        kind = self._state.read_type(item)
+        if kind is None:
             return
         for name in unknown_fields(item, kind):
-            self._notes.warn(field_left_out(name, kind))
+            self._state.warn(field_left_out(name, kind))
         value = read_item(item, kind)
         match value:
             case Problem():
-                self._notes.refuse(value)
+                self._state.refuse(value)
             case None:
-                self._notes.warn(item_left_out(kind))
+                self._state.warn(item_left_out(kind))
             case Message():
                 self._add_message(value)
             case Call():
@@ -386,12 +388,12 @@ class ChatScribe:
             case Reasoning():
                 self._add_reasoning(value)
 
-    def fragment(self) -> Fragment[Run]:
+    def finish(self) -> RenderedTurn[OpenChatMessages]:
         """Return what was closed, and the run that is open."""
-        return Fragment(b"".join(self._closed), self._notes.carry(self._run()))
+        return RenderedTurn(b"".join(self._closed), self._state.build(self._open()))
 
-    def _run(self) -> Run:
-        return Run(
+    def _open(self) -> OpenChatMessages:
+        return OpenChatMessages(
             tuple(self._texts),
             tuple(self._calls),
             tuple(self._reasoning),
@@ -410,14 +412,14 @@ class ChatScribe:
             self._close()
 
     def _close(self) -> None:
-        self._closed += self._run().messages()
+        self._closed += self._open().messages()
         for pieces in (self._texts, self._calls, self._reasoning, self._details, self._results, self._others):
             pieces.clear()
         self._extras.clear()
 
     def _add_message(self, message: Message) -> None:
         if message.phase is not None:
-            self._notes.warn(PHASE_LEFT_OUT)
+            self._state.warn(PHASE_LEFT_OUT)
         if message.role == "assistant":
             self._to_model()
             if self._texts and not self._calls:  # another message, as it was said: nothing binds the two together
@@ -431,7 +433,7 @@ class ChatScribe:
     def _text(self, part: Part) -> str:
         """Return what the model said in a part."""
         if part.annotations:
-            self._notes.warn(ANNOTATIONS_LEFT_OUT)
+            self._state.warn(ANNOTATIONS_LEFT_OUT)
         if part.text is not None:
             return part.text
         if part.refusal is not None:
@@ -458,7 +460,7 @@ class ChatScribe:
         return {"type": "text", "text": self._text(part)}
 
     def _left_out(self, part: Part) -> str:
-        self._notes.warn(part_left_out(part))
+        self._state.warn(part_left_out(part))
         return in_place_of(part)
 
     def _call(self, call: Call) -> bytes:
@@ -487,16 +489,16 @@ class ChatScribe:
         self._results.append(encode(message) + b",")
 
     def _add_reasoning(self, reasoning: Reasoning) -> None:
-        opaque = None if reasoning.encrypted_content is None else unseal(reasoning.encrypted_content)
-        if opaque is None or opaque.provider != self._provider:
-            self._notes.warn(reasoning_left_out(reasoning))
+        sealed = None if reasoning.encrypted_content is None else unseal(reasoning.encrypted_content)
+        if sealed is None or sealed.provider != self._provider:
+            self._state.warn(reasoning_left_out(reasoning))
             return
         if not self._return_reasoning:
             return
         try:
-            returned = _returned.decode(opaque.content)
+            returned = _returned.decode(sealed.content)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
-            self._notes.warn(FOREIGN_REASONING)
+            self._state.warn(FOREIGN_REASONING)
             return
         self._to_model()
         if returned.field is not None:

@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 
 from segue.dialects.interface import Output
-from segue.dialects.output_writer import Writer
+from segue.dialects.output_writer import InterleavedOutputWriter
 from segue.dialects.provider_errors import failure_of, find_error, read_error
 from segue.dialects.sealed_reasoning import seal
-from segue.dialects.stream_end import UNREADABLE, Ending, count, counted
+from segue.dialects.stream_end import UNREADABLE, StreamEnd, count, counted
 from segue.http.sse import SseEvent
 from segue.protocol.codec import encode
 from segue.protocol.events import Event
@@ -27,7 +27,7 @@ _Raw = msgspec.Raw
 _NULL = _Raw(b"null")
 
 
-class Returned(msgspec.Struct, omit_defaults=True):
+class ReturnedReasoning(msgspec.Struct, omit_defaults=True):
     """What goes back to the provider beside the text of its reasoning.
 
     `field` is where the text stood; `details` are OpenRouter's `reasoning_details`; `calls` what belongs to a tool call
@@ -39,7 +39,7 @@ class Returned(msgspec.Struct, omit_defaults=True):
     calls: dict[str, _Raw] = {}
 
 
-class _Top(msgspec.Struct):
+class _TopLogprob(msgspec.Struct):
     token: str
     logprob: float
     bytes: list[int] | None = None
@@ -48,44 +48,44 @@ class _Top(msgspec.Struct):
         self.bytes = self.bytes or []  # some leave them out; our API does not
 
 
-class _Token(_Top):
-    top_logprobs: list[_Top] | None = None
+class _TokenLogprob(_TopLogprob):
+    top_logprobs: list[_TopLogprob] | None = None
 
     def __post_init__(self) -> None:
         self.bytes = self.bytes or []
         self.top_logprobs = self.top_logprobs or []
 
 
-class _Logprobs(msgspec.Struct):
-    content: list[_Token] | None = None
+class _ChoiceLogprobs(msgspec.Struct):
+    content: list[_TokenLogprob] | None = None
 
 
-class _Choice(msgspec.Struct):
+class _ChunkChoice(msgspec.Struct):
     index: int = 0
     delta: dict[str, _Raw] | None = None
     finish_reason: str | None = None
-    logprobs: _Logprobs | None = None
+    logprobs: _ChoiceLogprobs | None = None
 
 
-class _Chunk(msgspec.Struct):
-    choices: list[_Choice] | None = None
+class _CompletionChunk(msgspec.Struct):
+    choices: list[_ChunkChoice] | None = None
     usage: dict[str, Any] | None = None
     error: Any = None
 
 
-class _Function(msgspec.Struct):
+class _FunctionDelta(msgspec.Struct):
     name: str | None = None
     arguments: Any = None
 
 
-class _CallDelta(msgspec.Struct):
+class _ToolCallDelta(msgspec.Struct):
     index: int | None = None
     id: str | None = None
-    function: _Function | None = None
+    function: _FunctionDelta | None = None
     extra_content: _Raw = _NULL
 
 
-class _Pending(msgspec.Struct):
+class _PendingCall(msgspec.Struct):
     """A call: known by its place and id, started when its name is known."""
 
     key: int
@@ -94,11 +94,11 @@ class _Pending(msgspec.Struct):
     arguments: str = ""
 
 
-_chunks = msgspec.json.Decoder(_Chunk)
+_chunks = msgspec.json.Decoder(_CompletionChunk)
 _texts = msgspec.json.Decoder(str | list[dict[str, Any]])
 _strings = msgspec.json.Decoder(str)
-_call_deltas = msgspec.json.Decoder(list[_CallDelta])
-_functions = msgspec.json.Decoder(_Function)
+_call_deltas = msgspec.json.Decoder(list[_ToolCallDelta])
+_functions = msgspec.json.Decoder(_FunctionDelta)
 _details = msgspec.json.Decoder(list[dict[str, Any]])
 
 #: What a finish reason means: None for a complete answer, else why it is incomplete.
@@ -116,7 +116,7 @@ _GROWING = frozenset({"text", "summary", "data"})
 
 
 class ChatDecoder:
-    """Reads one stream; see `interface.Decoder`."""
+    """Reads one stream; see `interface.ReplyDecoder`."""
 
     def __init__(
         self,
@@ -127,16 +127,16 @@ class ChatDecoder:
         warnings: tuple[str, ...] = (),
     ) -> None:
         self._provider = provider
-        self._writer = Writer(response_id, custom)
-        self._ending = Ending(warnings)
+        self._writer = InterleavedOutputWriter(response_id, custom)
+        self._stream_end = StreamEnd(warnings)
         self._finish: str | None = None
         self._usage: dict[str, Any] | None = None
         self._field: str | None = None
         self._thinking = False
         self._details: list[dict[str, Any]] = []
-        self._calls: list[_Pending] = []
-        self._at: dict[int, _Pending] = {}  # by the index that the upstream gives
-        self._logprobs: list[_Token] = []
+        self._calls: list[_PendingCall] = []
+        self._at: dict[int, _PendingCall] = {}  # by the index that the upstream gives
+        self._logprobs: list[_TokenLogprob] = []
         self._handlers: dict[str, Callable[[_Raw], list[Event]]] = {
             "role": lambda _: [],
             "content": self._on_content,
@@ -151,7 +151,7 @@ class ChatDecoder:
     @property
     def ended(self) -> bool:
         """Whether the end was returned."""
-        return self._ending.ended
+        return self._stream_end.ended
 
     def feed(self, event: SseEvent) -> Output:
         """Read one chunk."""
@@ -160,29 +160,29 @@ class ChatDecoder:
         if event.data.strip() == b"[DONE]":
             return self._done()
         if event.type == "error":
-            return self._ending.failed(failure_of(read_error(event.data)))
+            return self._stream_end.failed(failure_of(read_error(event.data)))
         try:
             return self._on_chunk(_chunks.decode(event.data))
         except UNREADABLE:
-            return self._ending.broken("a chunk is no JSON of a known shape")
+            return self._stream_end.broken("a chunk is no JSON of a known shape")
 
     def end(self, *, truncated: bool = False) -> Output:
         """The stream is over: that is fine if the model has said why it stopped."""
         if self.ended:
             return []
         if self._finish is None:
-            return self._ending.stopped(truncated=truncated)
+            return self._stream_end.stopped(truncated=truncated)
         return self._done()
 
     def fail(self, failure: Failure) -> Output:
         """End the turn as failed."""
-        return self._ending.failed(failure)
+        return self._stream_end.failed(failure)
 
     # --- chunks
 
-    def _on_chunk(self, chunk: _Chunk) -> Output:
+    def _on_chunk(self, chunk: _CompletionChunk) -> Output:
         if chunk.error is not None:
-            return self._ending.failed(failure_of(find_error({"error": chunk.error})))
+            return self._stream_end.failed(failure_of(find_error({"error": chunk.error})))
         if chunk.usage is not None:
             self._usage = chunk.usage
         output: Output = []
@@ -193,7 +193,7 @@ class ChatDecoder:
                     break
         return output
 
-    def _on_choice(self, choice: _Choice) -> Output:
+    def _on_choice(self, choice: _ChunkChoice) -> Output:
         self._logprobs = (choice.logprobs.content if choice.logprobs is not None else None) or []
         output: Output = []
         for name, raw in (choice.delta or {}).items():
@@ -201,7 +201,7 @@ class ChatDecoder:
                 continue
             handler = self._handlers.get(name)
             if handler is None:
-                self._ending.warn_of(name)
+                self._stream_end.warn_of(name)
             else:
                 output += handler(raw)
         return output if choice.finish_reason is None else output + self._on_finish(choice.finish_reason)
@@ -255,9 +255,9 @@ class ChatDecoder:
         field = None if self._field == "content" else self._field
         details = [_Raw(encode(detail)) for detail in self._details]
         self._thinking, self._details = False, []
-        return self._seal(Returned(field, details))
+        return self._seal(ReturnedReasoning(field, details))
 
-    def _seal(self, returned: Returned) -> list[Event]:
+    def _seal(self, returned: ReturnedReasoning) -> list[Event]:
         return self._writer.seal(seal(self._provider, encode(returned).decode()))
 
     # --- calls
@@ -266,17 +266,17 @@ class ChatDecoder:
         return [event for delta in _call_deltas.decode(raw) for event in self._on_call(delta)]
 
     def _on_function_call(self, raw: _Raw) -> list[Event]:
-        return self._on_call(_CallDelta(0, None, _functions.decode(raw)))
+        return self._on_call(_ToolCallDelta(0, None, _functions.decode(raw)))
 
-    def _on_call(self, delta: _CallDelta) -> list[Event]:
+    def _on_call(self, delta: _ToolCallDelta) -> list[Event]:
         call = self._find_call(delta)
-        function = delta.function or _Function()
+        function = delta.function or _FunctionDelta()
         events: list[Event] = []
         if not call.started and function.name:
             events = self._end_thinking()
             call_id = self._writer.new_call_id(call.id)
             if bytes(delta.extra_content) != b"null":
-                events += self._seal(Returned(calls={call_id: delta.extra_content}))
+                events += self._seal(ReturnedReasoning(calls={call_id: delta.extra_content}))
             events += self._writer.start_call(call.key, call_id, function.name)
             call.started = True
         call.arguments += _arguments(function.arguments)
@@ -285,7 +285,7 @@ class ChatDecoder:
             events += self._writer.arguments(call.key, text)
         return events
 
-    def _find_call(self, delta: _CallDelta) -> _Pending:
+    def _find_call(self, delta: _ToolCallDelta) -> _PendingCall:
         """Find the call that a delta belongs to. Some servers give no index, or the same to every call."""
         index = delta.index
         if index is None:
@@ -294,7 +294,7 @@ class ChatDecoder:
         if call is not None and (not delta.id or delta.id == call.id or not call.id):
             call.id = call.id or delta.id or ""
             return call
-        call = _Pending(len(self._calls), delta.id or "")
+        call = _PendingCall(len(self._calls), delta.id or "")
         self._calls.append(call)
         self._at[index] = call
         return call
@@ -303,9 +303,9 @@ class ChatDecoder:
 
     def _on_finish(self, reason: str) -> Output:
         if any(not call.started for call in self._calls):
-            return self._ending.broken("a tool call has no name")
+            return self._stream_end.broken("a tool call has no name")
         if reason in {"error", "insufficient_system_resource"}:
-            return self._ending.failed(Failure("upstream_error", "The upstream stopped with an error."))
+            return self._stream_end.failed(Failure("upstream_error", "The upstream stopped with an error."))
         self._finish = reason
         events: Output = [*self._end_thinking()]
         events += self._writer.end("completed" if FINISH.get(reason) is None else "incomplete")
@@ -315,12 +315,14 @@ class ChatDecoder:
         output: Output = []
         if self._finish is None:
             output = self._on_finish("stop")
-            self._ending.warn("The upstream did not say why it stopped.")
+            self._stream_end.warn("The upstream did not say why it stopped.")
         elif self._finish not in FINISH:
-            self._ending.warn(f"The upstream stopped for a reason that is not known here: {self._finish[:40]!r}.")
+            self._stream_end.warn(f"The upstream stopped for a reason that is not known here: {self._finish[:40]!r}.")
         reason = FINISH.get(self._finish or "stop")
         usage = None if self._usage is None else read_usage(self._usage)
-        return output + (self._ending.completed(usage) if reason is None else self._ending.incomplete(reason, usage))
+        return output + (
+            self._stream_end.completed(usage) if reason is None else self._stream_end.incomplete(reason, usage)
+        )
 
 
 def read_usage(usage: dict[str, Any]) -> Usage:

@@ -17,8 +17,8 @@ from typing import Any
 
 import msgspec
 
-from segue.dialects.incremental import Carry, Fragment, Notes, fold
-from segue.dialects.interface import Decoder, Rendered, TurnRequest
+from segue.dialects.incremental import RenderedTurn, RenderState, RenderStateBuilder, render_history
+from segue.dialects.interface import Rendered, ReplyDecoder, TurnRequest
 from segue.dialects.items import Call, Message, Output, Part, Reasoning, data_url, read_item, unknown_fields
 from segue.dialects.loss_warnings import (
     ANNOTATIONS_LEFT_OUT,
@@ -34,8 +34,8 @@ from segue.dialects.loss_warnings import (
 )
 from segue.dialects.messages.settings import MESSAGES_FIELDS, finish_settings
 from segue.dialects.messages.stream import MessagesDecoder, Thought
-from segue.dialects.render_cache import Fragments
-from segue.dialects.rules import Draft, Preset, Rule, write_settings
+from segue.dialects.render_cache import RenderCache
+from segue.dialects.rules import Preset, RequestBuilder, Rule, write_settings
 from segue.dialects.sealed_reasoning import unseal
 from segue.dialects.tools import custom_names
 from segue.protocol.codec import encode
@@ -66,7 +66,7 @@ class MessagesDialect:
         self.provider = provider
         self._preset = preset
         self._max_tokens = max_tokens
-        self._shelf = f"messages:{provider}"
+        self._cache_key = f"messages:{provider}"
 
     def path(self, model: str) -> str:  # noqa: ARG002 - other APIs have the model in the path
         """Return where to POST."""
@@ -78,42 +78,42 @@ class MessagesDialect:
         kinds = (("Content-Type", "application/json"), ("Accept", "text/event-stream"))
         return (*kinds, ("anthropic-version", VERSION), *key)
 
-    def render(self, request: TurnRequest, fragments: Fragments) -> Rendered | Problem:
+    def render(self, request: TurnRequest, cache: RenderCache) -> Rendered | Problem:
         """Write the request body."""
-        draft = Draft(request.model, request.settings, self._preset)
-        draft.fields["max_tokens"] = self._max_tokens
-        write_settings(draft, MESSAGES_FIELDS)
-        finish_settings(draft)
-        parts = fold(request.history, self, fragments.shelf(self._shelf, Fragment))
-        carry = parts[-1].carry
-        problem = draft.problem or carry.problem
+        builder = RequestBuilder(request.model, request.settings, self._preset)
+        builder.fields["max_tokens"] = self._max_tokens
+        write_settings(builder, MESSAGES_FIELDS)
+        finish_settings(builder)
+        parts = render_history(request.history, self, cache.view(self._cache_key, RenderedTurn))
+        state = parts[-1].state
+        problem = builder.problem or state.problem
         if problem is not None:
             return problem
-        pieces = [_head(draft, carry.preamble), *_marked(parts), b"".join(carry.open.messages(marked=True))]
+        pieces = [_head(builder, state.preamble), *_marked(parts), b"".join(state.open.messages(marked=True))]
         if not pieces[-1]:
             pieces.pop()
         pieces[-1] = pieces[-1].removesuffix(b",")
-        lost = (FOREIGN_REASONING,) if carry.open.thoughts and FOREIGN_REASONING not in carry.warnings else ()
-        return Rendered((*pieces, b"]}"), (*draft.warnings, *carry.warnings, *lost))
+        lost = (FOREIGN_REASONING,) if state.open.thoughts and FOREIGN_REASONING not in state.warnings else ()
+        return Rendered((*pieces, b"]}"), (*builder.warnings, *state.warnings, *lost))
 
-    def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> Decoder:
+    def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> ReplyDecoder:
         """Make the reader of one reply."""
         custom = custom_names(request.settings.tools)
         return MessagesDecoder(request.response_id, self.provider, custom=custom, warnings=warnings)
 
-    def start(self) -> Carry[Run]:
+    def start(self) -> RenderState[OpenMessageBlocks]:
         """Return the state before the first item."""
-        return Carry(Run())
+        return RenderState(OpenMessageBlocks())
 
-    def scribe(self, carry: Carry[Run]) -> MessagesScribe:
-        """Return a scribe that goes on from `carry`."""
-        return MessagesScribe(carry, self.provider)
+    def renderer(self, state: RenderState[OpenMessageBlocks]) -> MessagesRenderer:
+        """Return a renderer that goes on from `state`."""
+        return MessagesRenderer(state, self.provider)
 
 
-def _head(draft: Draft, preamble: tuple[str, ...]) -> bytes:
+def _head(builder: RequestBuilder, preamble: tuple[str, ...]) -> bytes:
     """Write all that is before the messages, its end marked: it is the same in every turn."""
-    fields = draft.fields
-    instructions = draft.settings.instructions
+    fields = builder.fields
+    instructions = builder.settings.instructions
     texts = [text for text in (instructions or "", *preamble) if text.strip()]
     cached = {"cache_control": {"type": "ephemeral"}}
     if texts:
@@ -126,7 +126,7 @@ def _head(draft: Draft, preamble: tuple[str, ...]) -> bytes:
     return encode(fields)[:-1] + b',"messages":['
 
 
-def _marked(parts: list[Fragment[Run]]) -> list[bytes]:
+def _marked(parts: list[RenderedTurn[OpenMessageBlocks]]) -> list[bytes]:
     """Return the closed messages, with the last one of the user marked."""
     pieces = [part.closed for part in parts]
     for index in range(len(parts) - 1, -1, -1):
@@ -140,7 +140,7 @@ def _marked(parts: list[Fragment[Run]]) -> list[bytes]:
 
 # --- history ---------------------------------------------------------------------------------------------------------
 
-#: What becomes of the items and parts of a history, for the documentation; the scribe below does it.
+#: What becomes of the items and parts of a history, for the documentation; the renderer below does it.
 MESSAGES_ITEMS: Mapping[str, Rule] = {
     "message (user)": Rule("translated", "Blocks of a `user` message."),
     "message (system, developer)": Rule(
@@ -174,7 +174,7 @@ MESSAGES_ITEMS: Mapping[str, Rule] = {
 }
 
 
-class Run(msgspec.Struct, frozen=True):
+class OpenMessageBlocks(msgspec.Struct, frozen=True):
     """The message that may still grow: blocks of the model's, or results and other blocks of the user's.
 
     `thoughts` wait for what the model said next: a message must not end in thoughts. `begun` tells whether there is any
@@ -203,13 +203,13 @@ class Run(msgspec.Struct, frozen=True):
         return [written[:-1], _MARK if marked else b"", _MESSAGE_END]
 
 
-class MessagesScribe:
+class MessagesRenderer:
     """Writes items as messages."""
 
-    def __init__(self, carry: Carry[Run], provider: str) -> None:
-        run = carry.open
+    def __init__(self, state: RenderState[OpenMessageBlocks], provider: str) -> None:
+        run = state.open
         self._provider = provider
-        self._notes = Notes(carry)
+        self._state = RenderStateBuilder(state)
         self._closed: list[bytes] = []
         self._size = 0
         self._mark = -1
@@ -219,17 +219,17 @@ class MessagesScribe:
 
     def add(self, item: Item) -> None:
         """Take the next item."""
-        kind, _ = self._notes.head(item)
-        if not kind:
+        kind = self._state.read_type(item)
+        if kind is None:
             return
         for name in unknown_fields(item, kind):
-            self._notes.warn(field_left_out(name, kind))
+            self._state.warn(field_left_out(name, kind))
         value = read_item(item, kind)
         match value:
             case Problem():
-                self._notes.refuse(value)
+                self._state.refuse(value)
             case None:
-                self._notes.warn(item_left_out(kind))
+                self._state.warn(item_left_out(kind))
             case Message():
                 self._add_message(value)
             case Call():
@@ -239,11 +239,11 @@ class MessagesScribe:
             case Reasoning():
                 self._add_reasoning(value)
 
-    def fragment(self) -> Fragment[Run]:
+    def finish(self) -> RenderedTurn[OpenMessageBlocks]:
         """Return what was closed, and the message that is open."""
         said, results, others = tuple(self._said), tuple(self._results), tuple(self._others)
-        run = Run(tuple(self._thoughts), said, results, others, self._begun)
-        return Fragment(b"".join(self._closed), self._notes.carry(run), self._mark)
+        run = OpenMessageBlocks(tuple(self._thoughts), said, results, others, self._begun)
+        return RenderedTurn(b"".join(self._closed), self._state.build(run), self._mark)
 
     def _say(self, *blocks: bytes) -> None:
         if not blocks:
@@ -263,13 +263,13 @@ class MessagesScribe:
         self._begun = True
         if self._thoughts:
             self._thoughts.clear()
-            self._notes.warn(FOREIGN_REASONING)
+            self._state.warn(FOREIGN_REASONING)
         if self._said:
             self._close()
         place += blocks
 
     def _close(self) -> None:
-        pieces = Run((), tuple(self._said), tuple(self._results), tuple(self._others)).messages()
+        pieces = OpenMessageBlocks((), tuple(self._said), tuple(self._results), tuple(self._others)).messages()
         self._closed += pieces
         self._size += sum(map(len, pieces))
         for blocks in (self._said, self._results, self._others):
@@ -277,7 +277,7 @@ class MessagesScribe:
 
     def _add_message(self, message: Message) -> None:
         if message.phase is not None:
-            self._notes.warn(PHASE_LEFT_OUT)
+            self._state.warn(PHASE_LEFT_OUT)
         if message.role == "assistant":
             self._say(*_texts(map(self._text, message.parts())))
         elif message.role == "user":
@@ -287,18 +287,18 @@ class MessagesScribe:
 
     def _add_system(self, text: str) -> None:
         if not self._begun:
-            self._notes.preamble = (*self._notes.preamble, text)
+            self._state.preamble = (*self._state.preamble, text)
         elif text.strip():
             self._answer(self._others, _texts([f"<system>\n{text}\n</system>"]))
 
     def _text(self, part: Part) -> str:
         if part.annotations:
-            self._notes.warn(ANNOTATIONS_LEFT_OUT)
+            self._state.warn(ANNOTATIONS_LEFT_OUT)
         if part.text is not None:
             return part.text
         if part.refusal is not None:
             return part.refusal
-        self._notes.warn(part_left_out(part))
+        self._state.warn(part_left_out(part))
         return in_place_of(part)
 
     def _blocks(self, parts: list[Part]) -> list[bytes]:
@@ -311,7 +311,7 @@ class MessagesScribe:
         if part.type == "input_image" and part.image_url is not None:
             block = _image(part.image_url)
             if part.detail not in (None, "auto"):
-                self._notes.warn(DETAIL_LEFT_OUT)
+                self._state.warn(DETAIL_LEFT_OUT)
         elif part.type == "input_file":
             block = _document(part)
         if block is not None:
@@ -325,7 +325,7 @@ class MessagesScribe:
             _objects.decode(arguments)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             if arguments.strip():
-                self._notes.warn(BROKEN_ARGUMENTS)
+                self._state.warn(BROKEN_ARGUMENTS)
             arguments = encode({"arguments": call.arguments}) if arguments.strip() else b"{}"
         value = {"type": "tool_use", "id": tool_id(call.call_id), "name": call.name, "input": msgspec.Raw(arguments)}
         return encode(value)
@@ -338,15 +338,15 @@ class MessagesScribe:
         return encode(result)
 
     def _add_reasoning(self, reasoning: Reasoning) -> None:
-        opaque = None if reasoning.encrypted_content is None else unseal(reasoning.encrypted_content)
+        sealed = None if reasoning.encrypted_content is None else unseal(reasoning.encrypted_content)
         thought = None
-        if opaque is not None and opaque.provider == self._provider:
+        if sealed is not None and sealed.provider == self._provider:
             try:
-                thought = _thoughts.decode(opaque.content)
+                thought = _thoughts.decode(sealed.content)
             except (msgspec.DecodeError, UnicodeError, RecursionError):
                 thought = None
         if thought is None:
-            self._notes.warn(reasoning_left_out(reasoning))
+            self._state.warn(reasoning_left_out(reasoning))
         elif thought.redacted is not None:
             self._thoughts.append(encode({"type": "redacted_thinking", "data": thought.redacted}))
         else:

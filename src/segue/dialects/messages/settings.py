@@ -13,8 +13,8 @@ from segue.dialects.rules import (
     OTHERS,
     REASONING_FIELDS,
     TEXT_FIELDS,
-    Draft,
     Field,
+    RequestBuilder,
     Rule,
     dropped,
     dropped_others,
@@ -32,96 +32,96 @@ _BY_BUDGET = re.compile(r"claude-(?:[23][.-]|(?:opus|sonnet|haiku)-4(?:[.-][0-5]
 _TIERS = {"default": "standard_only", "auto": "auto"}
 
 
-def _write_tools(draft: Draft) -> None:
-    toolbox = read_tools(draft)
-    if not toolbox.functions:
+def _write_tools(builder: RequestBuilder) -> None:
+    selection = read_tools(builder)
+    if not selection.functions:
         return
-    draft.fields["tools"] = [
+    builder.fields["tools"] = [
         {"name": tool.name}
         | ({} if tool.description is None else {"description": tool.description})
         | {"input_schema": tool.parameters}
         | ({"strict": True} if tool.strict else {})
-        for tool in toolbox.functions
+        for tool in selection.functions
     ]
     kinds = {"auto": "auto", "none": "none", "required": "any", "named": "tool"}
-    choice: dict[str, object] = {"type": kinds[toolbox.mode]}
-    if toolbox.name is not None:
-        choice["name"] = toolbox.name
-    if not draft.settings.parallel_tool_calls and toolbox.mode != "none":
+    choice: dict[str, object] = {"type": kinds[selection.mode]}
+    if selection.name is not None:
+        choice["name"] = selection.name
+    if not builder.settings.parallel_tool_calls and selection.mode != "none":
         choice["disable_parallel_tool_use"] = True
     if choice != {"type": "auto"}:
-        draft.fields["tool_choice"] = choice
+        builder.fields["tool_choice"] = choice
 
 
-def _write_text(draft: Draft) -> None:
-    text = draft.settings.text
-    draft.drop_others("text", text, TEXT_FIELDS)
+def _write_text(builder: RequestBuilder) -> None:
+    text = builder.settings.text
+    builder.drop_others("text", text, TEXT_FIELDS)
     if text.get("verbosity") is not None:
-        draft.drop("text.verbosity", "this API has none")
+        builder.drop("text.verbosity", "this API has none")
     form = text.get("format") or {}
-    draft.drop_others("text.format", form, FORMAT_FIELDS)
+    builder.drop_others("text.format", form, FORMAT_FIELDS)
     kind = form.get("type", "text")
     if kind == "json_schema":
         schema = form["schema"]
         if form.get("description") and "description" not in schema:  # this API has no other place for it
             schema = {"description": form["description"], **schema}
-        draft.fields["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
+        builder.fields["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
     elif kind != "text":
-        draft.refuse("text.format", "this API has `text` and `json_schema`")
+        builder.refuse("text.format", "this API has `text` and `json_schema`")
 
 
-def _write_max_tokens(draft: Draft) -> None:
-    draft.fields["max_tokens"] = draft.settings.max_output_tokens
+def _write_max_tokens(builder: RequestBuilder) -> None:
+    builder.fields["max_tokens"] = builder.settings.max_output_tokens
 
 
-def _write_temperature(draft: Draft) -> None:
-    temperature = draft.settings.temperature or 0.0
+def _write_temperature(builder: RequestBuilder) -> None:
+    temperature = builder.settings.temperature or 0.0
     if temperature > 1:
-        draft.drop("temperature", "this API goes up to 1, which it gets")
-    draft.fields["temperature"] = min(temperature, 1)
+        builder.drop("temperature", "this API goes up to 1, which it gets")
+    builder.fields["temperature"] = min(temperature, 1)
 
 
-def _write_top_p(draft: Draft) -> None:
-    if draft.settings.temperature is not None:
-        draft.drop("top_p", "this API takes it or `temperature`, not both")
+def _write_top_p(builder: RequestBuilder) -> None:
+    if builder.settings.temperature is not None:
+        builder.drop("top_p", "this API takes it or `temperature`, not both")
     else:
-        draft.fields["top_p"] = draft.settings.top_p
+        builder.fields["top_p"] = builder.settings.top_p
 
 
-def _write_tier(draft: Draft) -> None:
-    tier = _TIERS.get(draft.settings.service_tier or "")
+def _write_tier(builder: RequestBuilder) -> None:
+    tier = _TIERS.get(builder.settings.service_tier or "")
     if tier is None:
-        draft.drop("service_tier", "this API has `auto` and `default`")
+        builder.drop("service_tier", "this API has `auto` and `default`")
     else:
-        draft.fields["service_tier"] = tier
+        builder.fields["service_tier"] = tier
 
 
-def _write_identifier(draft: Draft) -> None:
-    draft.fields["metadata"] = {"user_id": draft.settings.safety_identifier}
+def _write_identifier(builder: RequestBuilder) -> None:
+    builder.fields["metadata"] = {"user_id": builder.settings.safety_identifier}
 
 
-def _write_user(draft: Draft) -> None:
-    user = msgspec.json.decode(draft.settings.extra["user"])
-    if draft.settings.safety_identifier is not None:
-        draft.drop("user", "this API takes it or 'safety_identifier', not both")
+def _write_user(builder: RequestBuilder) -> None:
+    user = msgspec.json.decode(builder.settings.extra["user"])
+    if builder.settings.safety_identifier is not None:
+        builder.drop("user", "this API takes it or 'safety_identifier', not both")
     elif isinstance(user, str):
-        draft.fields["metadata"] = {"user_id": user}
+        builder.fields["metadata"] = {"user_id": user}
     else:
-        draft.drop("user", "it is no text")
+        builder.drop("user", "it is no text")
 
 
-def _write_stop(draft: Draft) -> None:
-    stop = msgspec.json.decode(draft.settings.extra["stop"])
+def _write_stop(builder: RequestBuilder) -> None:
+    stop = msgspec.json.decode(builder.settings.extra["stop"])
     if isinstance(stop, str | list):
-        draft.fields["stop_sequences"] = [stop] if isinstance(stop, str) else stop
+        builder.fields["stop_sequences"] = [stop] if isinstance(stop, str) else stop
     else:
-        draft.refuse("stop", "it must be a string or a list of strings")
+        builder.refuse("stop", "it must be a string or a list of strings")
 
 
-def _write_include(draft: Draft) -> None:
-    for name in draft.settings.include:
+def _write_include(builder: RequestBuilder) -> None:
+    for name in builder.settings.include:
         if name != ENCRYPTED_REASONING:  # the gateway has it, and shows it then
-            draft.drop(f"include: {name[:60]}", "this API has nothing like it")
+            builder.drop(f"include: {name[:60]}", "this API has nothing like it")
 
 
 #: What becomes of each setting.
@@ -173,34 +173,34 @@ MESSAGES_FIELDS: Mapping[str, Field] = {
 }
 
 
-def finish_settings(draft: Draft) -> None:
+def finish_settings(builder: RequestBuilder) -> None:
     """Write what depends on other settings: thinking."""
-    reasoning = draft.settings.reasoning or {}
-    draft.drop_others("reasoning", reasoning, REASONING_FIELDS)
+    reasoning = builder.settings.reasoning or {}
+    builder.drop_others("reasoning", reasoning, REASONING_FIELDS)
     effort = reasoning.get("effort")
     if effort is None:
         return
     if effort == "none":
-        draft.fields["thinking"] = {"type": "disabled"}
+        builder.fields["thinking"] = {"type": "disabled"}
         return
-    if draft.fields.get("tool_choice", {}).get("type") in {"any", "tool"}:
-        draft.drop("reasoning", "this API does not think where a tool must be called")
+    if builder.fields.get("tool_choice", {}).get("type") in {"any", "tool"}:
+        builder.drop("reasoning", "this API does not think where a tool must be called")
         return
-    if _BY_BUDGET.search(draft.model):
-        room = draft.fields["max_tokens"] - 1
+    if _BY_BUDGET.search(builder.model):
+        room = builder.fields["max_tokens"] - 1
         if room < _LEAST:
-            draft.drop("reasoning", f"thinking takes at least {_LEAST} of `max_output_tokens`")
+            builder.drop("reasoning", f"thinking takes at least {_LEAST} of `max_output_tokens`")
             return
-        draft.fields["thinking"] = {"type": "enabled", "budget_tokens": min(_BUDGETS.get(effort, _LEAST), room)}
+        builder.fields["thinking"] = {"type": "enabled", "budget_tokens": min(_BUDGETS.get(effort, _LEAST), room)}
     else:
         thinking = {"type": "adaptive"}
         if reasoning.get("summary") is not None:
             thinking["display"] = "summarized"
-        draft.fields["thinking"] = thinking
-        draft.fields["output_config"] = {
+        builder.fields["thinking"] = thinking
+        builder.fields["output_config"] = {
             "effort": _EFFORTS.get(effort, effort),
-            **draft.fields.get("output_config", {}),
+            **builder.fields.get("output_config", {}),
         }
     for name in ("temperature", "top_p"):
-        if draft.fields.pop(name, 1) != 1:
-            draft.drop(name, "this API does not take it while thinking")
+        if builder.fields.pop(name, 1) != 1:
+            builder.drop(name, "this API does not take it while thinking")

@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 
 from segue.dialects.interface import Output
-from segue.dialects.output_writer import Writer
+from segue.dialects.output_writer import InterleavedOutputWriter
 from segue.dialects.provider_errors import failure_of, read_error
 from segue.dialects.sealed_reasoning import seal
-from segue.dialects.stream_end import UNREADABLE, Ending, count, counted
+from segue.dialects.stream_end import UNREADABLE, StreamEnd, count, counted
 from segue.http.sse import SseEvent
 from segue.protocol.codec import encode
 from segue.protocol.events import Event
@@ -32,7 +32,7 @@ class Thought(msgspec.Struct, omit_defaults=True):
     redacted: str | None = None
 
 
-class _Block(msgspec.Struct):
+class _ContentBlock(msgspec.Struct):
     type: str
     text: str | None = None
     thinking: str | None = None
@@ -43,7 +43,7 @@ class _Block(msgspec.Struct):
     input: Any = None
 
 
-class _Delta(msgspec.Struct):
+class _MessagesDelta(msgspec.Struct):
     type: str | None = None
     text: str | None = None
     thinking: str | None = None
@@ -53,20 +53,20 @@ class _Delta(msgspec.Struct):
     stop_details: Any = None
 
 
-class _Message(msgspec.Struct):
+class _StartedMessage(msgspec.Struct):
     usage: dict[str, Any] | None = None
 
 
-class _Event(msgspec.Struct):
+class _MessagesEvent(msgspec.Struct):
     type: str = ""
     index: int = 0
-    message: _Message | None = None
-    content_block: _Block | None = None
-    delta: _Delta | None = None
+    message: _StartedMessage | None = None
+    content_block: _ContentBlock | None = None
+    delta: _MessagesDelta | None = None
     usage: dict[str, Any] | None = None
 
 
-class _Open(msgspec.Struct):
+class _OpenBlock(msgspec.Struct):
     """A block that has started and not stopped."""
 
     type: str
@@ -74,7 +74,7 @@ class _Open(msgspec.Struct):
     input: Any = None  # of a call whose input came at once
 
 
-_events = msgspec.json.Decoder(_Event)
+_events = msgspec.json.Decoder(_MessagesEvent)
 
 #: What a stop reason means: None for a complete answer, else why it is incomplete.
 STOP: dict[str, str | None] = {
@@ -88,7 +88,7 @@ STOP: dict[str, str | None] = {
 
 
 class MessagesDecoder:
-    """Reads one stream; see `interface.Decoder`."""
+    """Reads one stream; see `interface.ReplyDecoder`."""
 
     def __init__(
         self,
@@ -99,13 +99,13 @@ class MessagesDecoder:
         warnings: tuple[str, ...] = (),
     ) -> None:
         self._provider = provider
-        self._writer = Writer(response_id, custom)
-        self._ending = Ending(warnings)
-        self._blocks: dict[int, _Open] = {}
+        self._writer = InterleavedOutputWriter(response_id, custom)
+        self._stream_end = StreamEnd(warnings)
+        self._blocks: dict[int, _OpenBlock] = {}
         self._call: int | None = None  # the call that has stopped and is held open
         self._usage: dict[str, Any] = {}
         self._stop: str | None = None
-        self._handlers: dict[str, Callable[[_Event], Output]] = {
+        self._handlers: dict[str, Callable[[_MessagesEvent], Output]] = {
             "message_start": self._on_message_start,
             "content_block_start": self._on_block_start,
             "content_block_delta": self._on_block_delta,
@@ -114,13 +114,13 @@ class MessagesDecoder:
             "message_stop": self._on_message_stop,
             "ping": lambda _: [],
         }
-        self._starts: dict[str, Callable[[int, _Block], list[Event]]] = {
+        self._starts: dict[str, Callable[[int, _ContentBlock], list[Event]]] = {
             "text": self._start_text,
             "thinking": self._start_thinking,
             "redacted_thinking": self._start_redacted,
             "tool_use": self._start_call,
         }
-        self._deltas: dict[str, Callable[[int, _Delta], list[Event]]] = {
+        self._deltas: dict[str, Callable[[int, _MessagesDelta], list[Event]]] = {
             "text_delta": lambda _, delta: self._writer.text(delta.text or ""),
             "thinking_delta": lambda _, delta: self._writer.reasoning(delta.thinking or ""),
             "signature_delta": self._sign,
@@ -130,7 +130,7 @@ class MessagesDecoder:
     @property
     def ended(self) -> bool:
         """Whether the end was returned."""
-        return self._ending.ended
+        return self._stream_end.ended
 
     def feed(self, event: SseEvent) -> Output:
         """Read one event."""
@@ -140,13 +140,13 @@ class MessagesDecoder:
             read = _events.decode(event.data)
             kind = read.type or event.type
             if kind == "error":
-                return self._ending.failed(failure_of(read_error(event.data)))
+                return self._stream_end.failed(failure_of(read_error(event.data)))
             handler = self._handlers.get(kind)
             if handler is not None:
                 return handler(read)
         except UNREADABLE:
-            return self._ending.broken("an event is no JSON of a known shape")
-        self._ending.warn_of(kind)
+            return self._stream_end.broken("an event is no JSON of a known shape")
+        self._stream_end.warn_of(kind)
         return []
 
     def end(self, *, truncated: bool = False) -> Output:
@@ -154,51 +154,51 @@ class MessagesDecoder:
         if self.ended:
             return []
         if self._stop is None:
-            return self._ending.stopped(truncated=truncated)
+            return self._stream_end.stopped(truncated=truncated)
         return self._finish(self._stop)
 
     def fail(self, failure: Failure) -> Output:
         """End the turn as failed."""
-        return self._ending.failed(failure)
+        return self._stream_end.failed(failure)
 
     # --- events
 
-    def _on_message_start(self, event: _Event) -> Output:
+    def _on_message_start(self, event: _MessagesEvent) -> Output:
         self._count(None if event.message is None else event.message.usage)
         return []
 
-    def _on_block_start(self, event: _Event) -> Output:
+    def _on_block_start(self, event: _MessagesEvent) -> Output:
         block = event.content_block
         if block is None or event.index in self._blocks:
-            return self._ending.broken("a block starts twice, or is none")
-        self._blocks[event.index] = _Open(block.type)
+            return self._stream_end.broken("a block starts twice, or is none")
+        self._blocks[event.index] = _OpenBlock(block.type)
         start = self._starts.get(block.type)
         if start is None:
-            self._ending.warn_of(block.type)
+            self._stream_end.warn_of(block.type)
             return []
         if block.type == "tool_use" and not block.name:
-            return self._ending.broken("a tool call has no name")
+            return self._stream_end.broken("a tool call has no name")
         return [*self._end_call(), *start(event.index, block)]
 
-    def _on_block_delta(self, event: _Event) -> Output:
+    def _on_block_delta(self, event: _MessagesEvent) -> Output:
         block, delta = self._blocks.get(event.index), event.delta
         if block is None or delta is None:
-            return self._ending.broken("a delta belongs to no block")
+            return self._stream_end.broken("a delta belongs to no block")
         if block.type not in self._starts:
             return []  # its start was warned of
         kind = delta.type or ""
         handler = self._deltas.get(kind)
         if handler is None:
-            self._ending.warn_of(kind)
+            self._stream_end.warn_of(kind)
             return []
         if (kind == "input_json_delta") != (block.type == "tool_use"):
-            return self._ending.broken("a delta does not fit its block")
+            return self._stream_end.broken("a delta does not fit its block")
         return [*handler(event.index, delta)]
 
-    def _on_block_stop(self, event: _Event) -> Output:
+    def _on_block_stop(self, event: _MessagesEvent) -> Output:
         block = self._blocks.pop(event.index, None)
         if block is None:
-            return self._ending.broken("a block stops that did not start")
+            return self._stream_end.broken("a block stops that did not start")
         match block.type:
             case "thinking":
                 return [*self._end_thinking(block)]
@@ -210,48 +210,48 @@ class MessagesDecoder:
             case _:
                 return []
 
-    def _on_message_delta(self, event: _Event) -> Output:
+    def _on_message_delta(self, event: _MessagesEvent) -> Output:
         self._count(event.usage)
         delta = event.delta
         if delta is not None and delta.stop_reason is not None:
             self._stop = delta.stop_reason
             if isinstance(delta.stop_details, dict) and isinstance(delta.stop_details.get("explanation"), str):
-                self._ending.warn(f"The upstream refused: {quoted(delta.stop_details['explanation'], 400)}.")
+                self._stream_end.warn(f"The upstream refused: {quoted(delta.stop_details['explanation'], 400)}.")
         return []
 
-    def _on_message_stop(self, _: _Event) -> Output:
+    def _on_message_stop(self, _: _MessagesEvent) -> Output:
         if self._stop is None:
-            self._ending.warn("The upstream did not say why it stopped.")
+            self._stream_end.warn("The upstream did not say why it stopped.")
         return self._finish(self._stop or "end_turn")
 
     # --- blocks
 
-    def _start_text(self, _: int, block: _Block) -> list[Event]:
+    def _start_text(self, _: int, block: _ContentBlock) -> list[Event]:
         return [*self._writer.end_part(), *self._writer.text(block.text or "")]
 
-    def _start_thinking(self, index: int, block: _Block) -> list[Event]:
+    def _start_thinking(self, index: int, block: _ContentBlock) -> list[Event]:
         self._blocks[index].signature = block.signature or ""
         return [*self._writer.end_reasoning(), *self._writer.reasoning(block.thinking or "")]
 
-    def _start_redacted(self, _: int, block: _Block) -> list[Event]:
+    def _start_redacted(self, _: int, block: _ContentBlock) -> list[Event]:
         return [*self._writer.end_reasoning(), *self._seal(Thought(redacted=block.data or ""))]
 
-    def _start_call(self, index: int, block: _Block) -> list[Event]:
+    def _start_call(self, index: int, block: _ContentBlock) -> list[Event]:
         self._blocks[index].input = block.input or None
         call_id = self._writer.new_call_id(block.id or "")
         return self._writer.start_call(index, call_id, block.name or "")
 
-    def _sign(self, index: int, delta: _Delta) -> list[Event]:
+    def _sign(self, index: int, delta: _MessagesDelta) -> list[Event]:
         self._blocks[index].signature += delta.signature or ""
         return []
 
-    def _grow_call(self, index: int, delta: _Delta) -> list[Event]:
+    def _grow_call(self, index: int, delta: _MessagesDelta) -> list[Event]:
         if not delta.partial_json:
             return []
         self._blocks[index].input = None
         return self._writer.arguments(index, delta.partial_json)
 
-    def _end_thinking(self, block: _Open) -> list[Event]:
+    def _end_thinking(self, block: _OpenBlock) -> list[Event]:
         if not block.signature:  # cut off: nothing that could go back
             return self._writer.end_reasoning()
         return self._seal(Thought(block.signature))
@@ -270,10 +270,12 @@ class MessagesDecoder:
 
     def _finish(self, stop: str) -> Output:
         if stop not in STOP:
-            self._ending.warn(f"The upstream stopped for a reason that is not known here: {quoted(stop, 40)}.")
+            self._stream_end.warn(f"The upstream stopped for a reason that is not known here: {quoted(stop, 40)}.")
         reason, usage = STOP.get(stop), read_usage(self._usage)
         events: Output = [*self._writer.end("completed" if reason is None else "incomplete")]
-        return events + (self._ending.completed(usage) if reason is None else self._ending.incomplete(reason, usage))
+        return events + (
+            self._stream_end.completed(usage) if reason is None else self._stream_end.incomplete(reason, usage)
+        )
 
 
 def read_usage(usage: dict[str, Any]) -> Usage:

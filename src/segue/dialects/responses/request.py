@@ -12,13 +12,24 @@ from collections.abc import Mapping
 
 import msgspec
 
-from segue.dialects.incremental import Carry, Fragment, Notes, cache_key, fold
-from segue.dialects.interface import Decoder, Rendered, TurnRequest
+from segue.dialects.incremental import RenderedTurn, RenderState, RenderStateBuilder, cache_key, render_history
+from segue.dialects.interface import Rendered, ReplyDecoder, TurnRequest
 from segue.dialects.items import Reasoning, read_item
 from segue.dialects.loss_warnings import reasoning_left_out
-from segue.dialects.render_cache import Fragments
+from segue.dialects.render_cache import RenderCache
 from segue.dialects.responses.stream import ResponsesDecoder
-from segue.dialects.rules import KNOWN_EXTRA, OTHERS, Draft, Field, Preset, Rule, carried, ours, passed, write_settings
+from segue.dialects.rules import (
+    KNOWN_EXTRA,
+    OTHERS,
+    Field,
+    Preset,
+    RequestBuilder,
+    Rule,
+    carried,
+    ours,
+    passed,
+    write_settings,
+)
 from segue.dialects.sealed_reasoning import unseal
 from segue.protocol.codec import encode, with_field
 from segue.protocol.items import Item
@@ -34,7 +45,7 @@ class ResponsesDialect:
     def __init__(self, provider: str, *, preset: Preset | None = None) -> None:
         self.provider = provider
         self._preset = preset
-        self._shelf = f"responses:{provider}"
+        self._cache_key = f"responses:{provider}"
 
     def path(self, model: str) -> str:  # noqa: ARG002 - other APIs have the model in the path
         """Return where to POST."""
@@ -45,49 +56,49 @@ class ResponsesDialect:
         key = () if api_key is None else (("Authorization", f"Bearer {api_key}"),)
         return (("Content-Type", "application/json"), ("Accept", "text/event-stream"), *key)
 
-    def render(self, request: TurnRequest, fragments: Fragments) -> Rendered | Problem:
+    def render(self, request: TurnRequest, cache: RenderCache) -> Rendered | Problem:
         """Write the request body."""
-        draft = Draft(request.model, request.settings, self._preset)
-        draft.fields |= {"store": False, "stream": True, "include": [ENCRYPTED_REASONING]}
-        write_settings(draft, RESPONSES_FIELDS)
-        parts = fold(request.history, self, fragments.shelf(self._shelf, Fragment))
-        carry = parts[-1].carry
-        problem = draft.problem or carry.problem
+        builder = RequestBuilder(request.model, request.settings, self._preset)
+        builder.fields |= {"store": False, "stream": True, "include": [ENCRYPTED_REASONING]}
+        write_settings(builder, RESPONSES_FIELDS)
+        parts = render_history(request.history, self, cache.view(self._cache_key, RenderedTurn))
+        state = parts[-1].state
+        problem = builder.problem or state.problem
         if problem is not None:
             return problem
         if request.settings.prompt_cache_key is None:
-            draft.fields["prompt_cache_key"] = cache_key(request.tenant, request.settings.instructions, carry)
-        pieces = [encode(draft.fields)[:-1] + b',"input":[', *(part.closed for part in parts if part.closed)]
+            builder.fields["prompt_cache_key"] = cache_key(request.tenant, request.settings.instructions, state)
+        pieces = [encode(builder.fields)[:-1] + b',"input":[', *(part.closed for part in parts if part.closed)]
         pieces[-1] = pieces[-1].removesuffix(b",")
-        return Rendered((*pieces, b"]}"), (*draft.warnings, *carry.warnings))
+        return Rendered((*pieces, b"]}"), (*builder.warnings, *state.warnings))
 
-    def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> Decoder:  # noqa: ARG002 - ids are kept
+    def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> ReplyDecoder:  # noqa: ARG002 - ids are kept
         """Make the reader of one reply."""
         return ResponsesDecoder(self.provider, warnings)
 
-    def start(self) -> Carry[Nothing]:
+    def start(self) -> RenderState[NoOpenMessage]:
         """Return the state before the first item."""
-        return Carry(Nothing())
+        return RenderState(NoOpenMessage())
 
-    def scribe(self, carry: Carry[Nothing]) -> ResponsesScribe:
-        """Return a scribe that goes on from `carry`."""
-        return ResponsesScribe(carry, self.provider)
+    def renderer(self, state: RenderState[NoOpenMessage]) -> ResponsesRenderer:
+        """Return a renderer that goes on from `state`."""
+        return ResponsesRenderer(state, self.provider)
 
 
 # --- settings --------------------------------------------------------------------------------------------------------
 
 
-def _write_include(draft: Draft) -> None:
-    names = dict.fromkeys((*draft.fields["include"], *draft.settings.include))
-    draft.fields["include"] = list(names)
+def _write_include(builder: RequestBuilder) -> None:
+    names = dict.fromkeys((*builder.fields["include"], *builder.settings.include))
+    builder.fields["include"] = list(names)
 
 
-def _pass_others(draft: Draft) -> None:
-    for name, raw in draft.settings.extra.items():
-        if draft.preset.owns(name) and name not in KNOWN_EXTRA:
-            draft.drop(name[:60], "the gateway's configuration says what the provider gets")
-        elif name not in draft.fields:
-            draft.fields[name] = raw
+def _pass_others(builder: RequestBuilder) -> None:
+    for name, raw in builder.settings.extra.items():
+        if builder.preset.owns(name) and name not in KNOWN_EXTRA:
+            builder.drop(name[:60], "the gateway's configuration says what the provider gets")
+        elif name not in builder.fields:
+            builder.fields[name] = raw
 
 
 _CARRIED = (
@@ -111,7 +122,7 @@ RESPONSES_FIELDS: Mapping[str, Field] = {
 
 # --- history ---------------------------------------------------------------------------------------------------------
 
-#: What becomes of the items of a history, for the documentation; the scribe below does it.
+#: What becomes of the items of a history, for the documentation; the renderer below does it.
 RESPONSES_ITEMS: Mapping[str, Rule] = {
     "reasoning of this upstream": Rule("carried", "With its `encrypted_content` as it wrote it."),
     "reasoning without our mark": Rule("carried", "A client brought it from a server of this API."),
@@ -120,7 +131,7 @@ RESPONSES_ITEMS: Mapping[str, Rule] = {
 }
 
 
-class Nothing(msgspec.Struct, frozen=True):
+class NoOpenMessage(msgspec.Struct, frozen=True):
     """No message stays open: an item is an item."""
 
     @property
@@ -129,43 +140,43 @@ class Nothing(msgspec.Struct, frozen=True):
         return 0
 
 
-class ResponsesScribe:
+class ResponsesRenderer:
     """Writes items as they are."""
 
-    def __init__(self, carry: Carry[Nothing], provider: str) -> None:
+    def __init__(self, state: RenderState[NoOpenMessage], provider: str) -> None:
         self._provider = provider
-        self._notes = Notes(carry)
+        self._state = RenderStateBuilder(state)
         self._closed: list[bytes] = []
 
     def add(self, item: Item) -> None:
         """Take the next item."""
-        kind, _ = self._notes.head(item)
-        if not kind:
+        kind = self._state.read_type(item)
+        if kind is None:
             return
         kept = self._reasoning(item) if kind == "reasoning" else item
         if kept is not None:
             self._closed.append(kept)
 
-    def fragment(self) -> Fragment[Nothing]:
+    def finish(self) -> RenderedTurn[NoOpenMessage]:
         """Return the items, each with a comma after it."""
         closed = b"".join(item + b"," for item in self._closed)
-        return Fragment(closed, self._notes.carry(Nothing()))
+        return RenderedTurn(closed, self._state.build(NoOpenMessage()))
 
     def _reasoning(self, item: Item) -> Item | None:
         """Return reasoning as its provider wrote it, or None if it cannot be used there."""
         value = read_item(item, "reasoning")
         if isinstance(value, Problem):
-            self._notes.refuse(value)
+            self._state.refuse(value)
             return item
         assert isinstance(value, Reasoning), "that is what was read"
         if not value.encrypted_content:  # what has words of its own is open to all; a summary alone is of no use
             if value.content:
                 return item
         else:
-            opaque = unseal(value.encrypted_content)
-            if opaque.provider is None:
+            sealed = unseal(value.encrypted_content)
+            if sealed.provider is None:
                 return item
-            if opaque.provider == self._provider:
-                return with_field(item, "encrypted_content", opaque.content)
-        self._notes.warn(reasoning_left_out(value))
+            if sealed.provider == self._provider:
+                return with_field(item, "encrypted_content", sealed.content)
+        self._state.warn(reasoning_left_out(value))
         return None

@@ -15,9 +15,9 @@ import msgspec
 
 from segue.dialects.interface import Output
 from segue.dialects.provider_errors import ProviderError, code_of, failure_of, find_error, read_error
-from segue.dialects.responses.gaps import Gaps
+from segue.dialects.responses.missing_fields import MissingFieldFiller
 from segue.dialects.sealed_reasoning import seal
-from segue.dialects.stream_end import UNREADABLE, Ending, count, counted
+from segue.dialects.stream_end import UNREADABLE, StreamEnd, count, counted
 from segue.http.sse import SseEvent
 from segue.protocol.codec import decode_value, with_field
 from segue.protocol.events import Event
@@ -27,24 +27,24 @@ from segue.protocol.responses import Failure, Usage
 _NULL = msgspec.Raw(b"null")
 
 
-class _Item(msgspec.Struct):
+class _OutputItem(msgspec.Struct):
     type: str
     id: str | None = None
     call_id: str | None = None
     encrypted_content: str | None = None
 
 
-class _Reason(msgspec.Struct):
+class _IncompleteReason(msgspec.Struct):
     reason: str | None = None
 
 
-class _Response(msgspec.Struct):
+class _EndedResponse(msgspec.Struct):
     usage: dict[str, Any] | None = None
     error: Any = None
-    incomplete_details: _Reason | None = None
+    incomplete_details: _IncompleteReason | None = None
 
 
-class _Head(msgspec.Struct):
+class _EventHead(msgspec.Struct):
     type: str = ""
     sequence_number: int = -1
     output_index: int | None = None
@@ -52,26 +52,26 @@ class _Head(msgspec.Struct):
     response: msgspec.Raw = _NULL
 
 
-_heads = msgspec.json.Decoder(_Head)
-_items = msgspec.json.Decoder(_Item)
-_responses = msgspec.json.Decoder(_Response)
+_heads = msgspec.json.Decoder(_EventHead)
+_items = msgspec.json.Decoder(_OutputItem)
+_responses = msgspec.json.Decoder(_EndedResponse)
 
 _ADDED = "response.output_item.added"
 _DONE = "response.output_item.done"
-_NO_RESPONSE = _Response()
+_NO_RESPONSE = _EndedResponse()
 
 
 class ResponsesDecoder:
-    """Reads one stream; see `interface.Decoder`."""
+    """Reads one stream; see `interface.ReplyDecoder`."""
 
     def __init__(self, provider: str, warnings: tuple[str, ...] = ()) -> None:
         self._provider = provider
-        self._ending = Ending(warnings)
-        self._gaps = Gaps()
+        self._stream_end = StreamEnd(warnings)
+        self._filler = MissingFieldFiller()
         self._added = 0
         self._done = 0
         self._early: dict[int, Event] = {}  # done before an item that began before it
-        self._handlers: dict[str, Callable[[_Head, bytes], Output]] = {
+        self._handlers: dict[str, Callable[[_EventHead, bytes], Output]] = {
             "response.created": lambda *_: [],
             "response.queued": lambda *_: [],
             "response.in_progress": lambda *_: [],
@@ -81,13 +81,13 @@ class ResponsesDecoder:
             "response.incomplete": self._on_incomplete,
             "response.failed": self._on_failed,
             "response.cancelled": self._on_failed,
-            "error": lambda _, data: self._ending.failed(failure_of(read_error(data))),
+            "error": lambda _, data: self._stream_end.failed(failure_of(read_error(data))),
         }
 
     @property
     def ended(self) -> bool:
         """Whether the end was returned."""
-        return self._ending.ended
+        return self._stream_end.ended
 
     def feed(self, event: SseEvent) -> Output:
         """Read one event."""
@@ -100,49 +100,49 @@ class ResponsesDecoder:
                 data = msgspec.json.format(data, indent=-1)  # one event is one line
             kind = head.type or event.type
             if head.output_index is None:
-                data = self._gaps.fill(kind, data)
+                data = self._filler.fill(kind, data)
                 head = _heads.decode(data)
             handler = self._handlers.get(kind)
             if handler is not None:
                 return handler(head, data)
         except UNREADABLE:
-            return self._ending.broken("an event is no JSON of a known shape")
+            return self._stream_end.broken("an event is no JSON of a known shape")
         return self._pass(kind, head, data)
 
     def end(self, *, truncated: bool = False) -> Output:
         """The stream is over, without its terminal event."""
-        return self._ending.stopped(truncated=truncated)
+        return self._stream_end.stopped(truncated=truncated)
 
     def fail(self, failure: Failure) -> Output:
         """End the turn as failed."""
-        return self._ending.failed(failure)
+        return self._stream_end.failed(failure)
 
     # --- events
 
-    def _pass(self, kind: str, head: _Head, data: bytes) -> Output:
+    def _pass(self, kind: str, head: _EventHead, data: bytes) -> Output:
         if not kind.startswith("response."):  # a vendor's own; clients need not know them
             if kind != "keepalive":
-                self._ending.warn_of(kind)
+                self._stream_end.warn_of(kind)
             return []
         if head.output_index is not None and not self._is_open(head.output_index):
-            return self._ending.broken(f"{kind[:60]} belongs to no item that is open")
+            return self._stream_end.broken(f"{kind[:60]} belongs to no item that is open")
         return [Event(kind, data, head.sequence_number)]
 
-    def _on_added(self, head: _Head, data: bytes) -> Output:
+    def _on_added(self, head: _EventHead, data: bytes) -> Output:
         if head.output_index != self._added or head.item == _NULL:
-            return self._ending.broken("an item begins out of order")
+            return self._stream_end.broken("an item begins out of order")
         self._added += 1
         item = self._sealed(head.item)
         if item is not None:
             data = with_field(data, "item", msgspec.Raw(item))
         return [Event(_ADDED, data, head.sequence_number)]
 
-    def _on_done(self, head: _Head, data: bytes) -> Output:
+    def _on_done(self, head: _EventHead, data: bytes) -> Output:
         index = head.output_index
         if index is None or not self._is_open(index) or head.item == _NULL:
-            return self._ending.broken("an item ends that did not begin")
+            return self._stream_end.broken("an item ends that did not begin")
         if isinstance(decode_value(head.item, "item"), Problem):  # it is kept, and read again by others
-            return self._ending.broken("an item is nested too deeply")
+            return self._stream_end.broken("an item is nested too deeply")
         item = self._sealed(head.item)
         if item is not None:
             data = with_field(data, "item", msgspec.Raw(item))
@@ -165,25 +165,25 @@ class ResponsesDecoder:
 
     # --- the end
 
-    def _on_completed(self, head: _Head, _: bytes) -> Output:
-        return self._ending.completed(read_usage(_response(head).usage))
+    def _on_completed(self, head: _EventHead, _: bytes) -> Output:
+        return self._stream_end.completed(read_usage(_response(head).usage))
 
-    def _on_incomplete(self, head: _Head, _: bytes) -> Output:
+    def _on_incomplete(self, head: _EventHead, _: bytes) -> Output:
         response = _response(head)
         details = response.incomplete_details
         reason = None if details is None else details.reason
-        return self._ending.incomplete(reason or "max_output_tokens", read_usage(response.usage))
+        return self._stream_end.incomplete(reason or "max_output_tokens", read_usage(response.usage))
 
-    def _on_failed(self, head: _Head, _: bytes) -> Output:
+    def _on_failed(self, head: _EventHead, _: bytes) -> Output:
         response = _response(head)
         error = ProviderError() if response.error is None else find_error(response.error)
         message = error.message or "The upstream failed without saying why."
         # Its codes are those of the API that our clients speak: they pass.
         code = error.words[0] if error.words else code_of(error)
-        return self._ending.failed(Failure(code, message), read_usage(response.usage))
+        return self._stream_end.failed(Failure(code, message), read_usage(response.usage))
 
 
-def _response(head: _Head) -> _Response:
+def _response(head: _EventHead) -> _EndedResponse:
     return _NO_RESPONSE if head.response == _NULL else _responses.decode(head.response)
 
 

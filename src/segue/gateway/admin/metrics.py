@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from segue.engine.upstream import LocalUpstream
-from segue.history.cache import Cache
+from segue.history.cache import TurnCache
 from segue.upstreams.http import HttpUpstream
 
 Transport = Literal["http", "sse", "websocket"]
@@ -191,7 +191,7 @@ class Metrics:
         self._evictions = 0
         self.hit = {level: self.hits.labels(level) for level in _LEVELS}
 
-    def render(self, cache: Cache) -> bytes:
+    def render(self, cache: TurnCache) -> bytes:
         """Return the text of `GET /metrics`; what the cache counts is read now."""
         self.state_bytes.set(cache.size_bytes)
         self.evictions.inc(cache.evictions - self._evictions)

@@ -32,13 +32,13 @@ from segue.protocol.requests import Create, Resume, Steer
 from segue.protocol.session import (
     Cancel,
     Close,
+    ConnectionLimits,
     Effect,
     Evict,
-    GiveBack,
     Hold,
     LaneInput,
-    Limits,
-    Reply,
+    RefuseSteer,
+    SendError,
     Session,
     Start,
 )
@@ -86,7 +86,9 @@ class Connection:
     def __init__(self, gateway: Gateway, request: web.Request, socket: web.WebSocketResponse, tenant: str) -> None:
         server = gateway.config.server
         bounds = gateway.face(request).bounds
-        limits = Limits(server.max_age_s, server.idle_timeout_s, server.max_queued, server.max_message_bytes, bounds)
+        limits = ConnectionLimits(
+            server.max_age_s, server.idle_timeout_s, server.max_queued, server.max_message_bytes, bounds
+        )
         self._gateway = gateway
         assert request.transport is not None, "the upgrade was answered just now"
         self._socket = socket
@@ -188,9 +190,9 @@ class Connection:
                 task = self._loop.create_task(self._run_turn(effect))
                 self._turns.add(task)
                 task.add_done_callback(self._turns.discard)
-            case Reply():
+            case SendError():
                 await self._refuse(effect.problem, effect.lane)
-            case GiveBack():
+            case RefuseSteer():
                 await self._give_back(effect.steer)
             case Evict():
                 turn = self._gateway.cache.held((self, effect.lane))

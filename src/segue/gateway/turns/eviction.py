@@ -14,7 +14,7 @@ import logging
 from collections.abc import Iterable, Sequence
 
 from segue.gateway.redacted_traceback import outline
-from segue.history.cache import Cache
+from segue.history.cache import TurnCache
 from segue.protocol.ids import ResponseId
 from segue.upstreams.interface import Forgetting, Upstream
 
@@ -27,7 +27,7 @@ _REMEMBERED = 256
 class Forgetter:
     """Takes responses from the cache, and from the upstreams that keep something of them."""
 
-    def __init__(self, cache: Cache, upstreams: Iterable[Upstream]) -> None:
+    def __init__(self, cache: TurnCache, upstreams: Iterable[Upstream]) -> None:
         self._cache = cache
         self._upstreams = [one for one in upstreams if isinstance(one, Forgetting)]
 
@@ -56,7 +56,7 @@ class Fleeting:
     Of those that it does not hold any more only the newest are remembered; older ones go before it.
     """
 
-    def __init__(self, forgetter: Forgetter, cache: Cache, tenant: str, *, unheard: bool) -> None:
+    def __init__(self, forgetter: Forgetter, cache: TurnCache, tenant: str, *, unheard: bool) -> None:
         self._forgetter = forgetter
         self._cache = cache
         self._tenant = tenant

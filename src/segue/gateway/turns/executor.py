@@ -17,7 +17,7 @@ import msgspec
 from segue.gateway.admin.metrics import Metrics, Outcome, TransportMeter
 from segue.gateway.redacted_traceback import outline
 from segue.gateway.turns.eviction import Forgetter
-from segue.history.cache import Cache, Slot
+from segue.history.cache import Slot, TurnCache
 from segue.history.chains import History, Turn, path
 from segue.history.records import Record, encode_head, flatten, restore
 from segue.protocol.events import Ended, Event
@@ -71,7 +71,7 @@ class Executor:
         *,
         router: Router,
         store: Store,
-        cache: Cache,
+        cache: TurnCache,
         metrics: Metrics,
         retention_s: float,
         clock: Callable[[], float],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from segue.history.cache import Cache, Slot
+from segue.history.cache import Slot, TurnCache
 from segue.history.chains import Turn
 from segue.protocol.ids import ResponseId
 
@@ -20,7 +20,7 @@ Release = Callable[[str, Sequence[ResponseId]], None]
 class Parking:
     """The parked turns of all tenants; `clock` gives unix seconds, `release` is told of those whose time has come."""
 
-    def __init__(self, cache: Cache, clock: Callable[[], float], release: Release) -> None:
+    def __init__(self, cache: TurnCache, clock: Callable[[], float], release: Release) -> None:
         self._cache = cache
         self._clock = clock
         self._release = release

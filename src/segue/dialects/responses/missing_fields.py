@@ -38,7 +38,7 @@ _TEXT: Mapping[str, Any] = {"annotations": [], "logprobs": []}
 _objects = msgspec.json.Decoder(dict[str, Any])
 
 
-class Gaps:
+class MissingFieldFiller:
     """Fills the events of one stream."""
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from segue.dialects.responses.gaps import Gaps
+from segue.dialects.responses.missing_fields import MissingFieldFiller
 from segue.dialects.responses.stream import ResponsesDecoder
 from segue.http.sse import SseEvent
 from segue.protocol.events import Ended, Event
@@ -68,11 +68,11 @@ def test_each_event_says_where_it_belongs() -> None:
 def test_other_events_are_left_alone(kind: str) -> None:
     """To the byte."""
     data = b'{ "type" : "x" }'
-    assert Gaps().fill(kind, data) is data
+    assert MissingFieldFiller().fill(kind, data) is data
 
 
 def test_an_event_of_no_known_item_belongs_to_the_last() -> None:
-    gaps = Gaps()
+    gaps = MissingFieldFiller()
     gaps.fill("response.output_item.added", b'{"item":{"id":"a"}}')
     filled = msgspec.json.decode(gaps.fill("response.output_text.delta", b'{"item_id":"b","delta":"x"}'))
     assert filled["output_index"] == 0
@@ -81,4 +81,4 @@ def test_an_event_of_no_known_item_belongs_to_the_last() -> None:
 @pytest.mark.parametrize("data", [b'{"item":1}', b'{"item":null}', b'{"part":1}', b'{"item":{"content":[1]}}'])
 def test_what_has_another_shape_is_passed_on(data: bytes) -> None:
     """The decoder judges it."""
-    assert msgspec.json.decode(Gaps().fill("response.output_item.added", data))["output_index"] == 0
+    assert msgspec.json.decode(MissingFieldFiller().fill("response.output_item.added", data))["output_index"] == 0
