@@ -1,3 +1,47 @@
-"""Public test doubles: a provider, network links, a tiny model, a store conformance suite and a protocol checker."""
+"""Test doubles for users of segue and for segue's own tests. Import each from its own module; this package imports
+none of them.
+
+`scripted`: a model that plays the turns you give it, inside a real gateway, and records the requests it got.
+
+    model = ScriptedUpstream([call("call_1", "add", "{}"), say("Five.")])
+    async with serving(config, Router([Rule(model, ["gpt-*"])])) as (gateway, url): ...
+
+`provider`: a model provider on a real port. It answers as you script it and keeps every request byte for byte.
+
+    async with provided(lambda request: Answer(status=429, pieces=(b"{}",))) as provider:
+        ...  # send to provider.url, then look at provider.requests
+
+`replies`: what a provider answers in each API (Responses, Chat Completions, Messages, Gemini), streamed and whole.
+
+    reply = make_reply("chat", {"role": "assistant", "content": "Hi."}, context)
+    script = in_order([reply], streamed=True)  # for `provided`
+
+`recorded_session`: one task of one agent as values, each request with its reply.
+
+    session = RecordedSession(kind="mine", api="chat", streamed=True, transport="http", turns=turns)
+    async with provided(replying(session)) as provider: ...
+
+`link`: a network path with latency, rate, loss and faults, in user space (`pacing` is its timing model).
+
+    async with linked(host, port, LinkProfile(rtt_s=0.3, up_bytes_s=20_000)) as link:
+        link.cut()  # reset every connection; also: blackhole(), refuse(), corrupt()
+
+`tiny_model`: a GGUF model with random weights, for a gateway that runs the local engine in a test.
+
+    write_tiny_model(path)
+    upstream = LocalUpstream(ModelFile(path, "tiny"))
+
+`store_conformance`: every rule of the store interface as a check that your own store must pass.
+
+    for check in CHECKS:
+        await check(MyStore())
+
+`protocol_checker`: checks each event that a Responses server sends, and their order (extra `testing`).
+
+    check_sse(body)  # raises ProtocolViolation
+    checker = SocketChecker()  # WebSocket mode: checker.feed(parse_json(text)), then checker.finish()
+
+Not here: workloads and measurements (`segue.bench`).
+"""
 
 from __future__ import annotations

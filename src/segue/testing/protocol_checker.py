@@ -1,10 +1,10 @@
-"""The one judge of what segue puts on the wire: strict schema checks of single events, response objects and error
-bodies against the Open Responses document (the copy that llm-comply bundles), and the order rules of one response
-(`StreamChecker`), one WebSocket connection (`SocketChecker`) and one SSE body (`check_sse`). Where the documents leave
-room, segue's own narrower rule is enforced: numbers from 0 without gaps, `response.failed` instead of a late `error`,
-no vendor events. It is not a client: it never repairs, skips or reorders a frame, knows nothing about requests (so it
-cannot tell whether an answer is the right one), and lets extra fields pass, as the specification does. A stream that
-was resumed in the middle is not for `StreamChecker`; check its events one by one.
+"""Checks everything that a Responses server, segue first of all, puts on the wire. `check_event`, `check_response` and
+`check_error` judge one object by the Open Responses document; `StreamChecker` also judges the order of one response's
+events, `SocketChecker` one WebSocket connection and `check_sse` one SSE body. Where the document leaves room, the
+checker enforces segue's own narrower rule: numbers from 0 without gaps, `response.failed` instead of a late `error`, no
+vendor events. Fields that the document does not know pass, as the specification says. It needs the extra `testing`.
+Not here: a client, so it never repairs, skips or reorders a frame, and does not know what was asked; and streams that
+were resumed in the middle, whose events you check one by one.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeAlias
+
+import msgspec
 
 from segue.testing.response_schemas import (
     EXTRA_EVENTS,
@@ -61,7 +62,7 @@ _STREAM_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,256}")
 
 
 def check_event(frame: Json, *, transport: Transport) -> None:
-    """Validate one streaming event or error frame by itself; the order of events is `StreamChecker`'s business."""
+    """Check one streaming event or error frame by itself. `StreamChecker` also checks the order of events."""
     check_object("frame", frame)
     kind = frame.get("type")
     if not isinstance(kind, str):
@@ -84,12 +85,12 @@ def check_event(frame: Json, *, transport: Transport) -> None:
 
 
 def check_response(response: Json) -> None:
-    """Validate a response object: the schema, which requires all 31 keys (null where allowed), and a known status."""
+    """Check a response object: its schema, which requires all 31 keys (null where allowed), and a known status."""
     validate("response", schemas()["ResponseResource"], response)
 
 
 def check_error(body: Json) -> None:
-    """Validate the body of an HTTP error: `{"error": {message, type, param, code}}`, nothing else beside `error`."""
+    """Check the body of an HTTP error: `{"error": {message, type, param, code}}` and nothing beside `error`."""
     check_object("error body", body)
     error = body.get("error")
     if not isinstance(error, dict) or len(body) != 1:
@@ -103,9 +104,9 @@ def check_error(body: Json) -> None:
 
 
 def parse_json(text: str) -> Json:
-    """Parse the text of one frame; NaN and a key that occurs twice are violations, where `json` would take them.
+    """Parse the text of one frame. NaN and a duplicate key are violations here, though `json` accepts both.
 
-    Twice the same key is the classic fault of a server that patches bytes, and parsers disagree on what it means.
+    A duplicate key is the classic fault of a server that patches bytes, and parsers disagree about which value counts.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> Json:
@@ -168,13 +169,16 @@ def _parse_block(block: str, where: str) -> tuple[str, str]:
 # -------------------------------------------------------------------------------------------------------- one response
 
 
-class _TextFamily(NamedTuple):
+class _TextFamily(msgspec.Struct, frozen=True):
     """What the `.delta` and `.done` events of one name build: a text in a part, or the one text of a call."""
 
     item: str
     group: Literal["content", "summary", "call"]
     part: str
     text: str
+
+    def __str__(self) -> str:
+        return f"{self.item} {self.group} {self.part}"
 
 
 _FAMILIES: Final = {
@@ -189,32 +193,30 @@ _FAMILIES: Final = {
 _EMPTY_AT_FIRST: Final[Json] = {"content": [], "summary": [], "arguments": "", "input": ""}
 
 
-@dataclass
-class _PartText:
-    """A text that grows by deltas, and the part it stands in."""
+class _PartText(msgspec.Struct):
+    """A text that deltas build, and the part that holds it."""
 
     family: _TextFamily
-    deltas: list[str] = field(default_factory=list)
-    annotations: list[Json] = field(default_factory=list)
+    deltas: list[str] = []
+    annotations: list[Json] = []
     text: str | None = None  # set by the done event of the text
     part: Json | None = None  # set by the done event of the part
 
 
-@dataclass
-class _OpenItem:
+class _OpenItem(msgspec.Struct):
     """An output item between its `added` and its `done` event."""
 
     added: Json
-    pieces: defaultdict[str, list[_PartText]] = field(default_factory=lambda: defaultdict(list))
+    pieces: defaultdict[str, list[_PartText]] = msgspec.field(default_factory=lambda: defaultdict(list))
     done: Json | None = None
 
 
 class StreamChecker:
-    """Order and sequence rules of one response, over the transport given; `stream_id` names its lane, if any.
+    """Checks the events of one response and their order; `stream_id` names the lane, if it has one.
 
-    Feed every frame, then call `finish()`, which also raises the first violation again: a task that swallowed it does
-    not make the stream a good one. `response` is that of the terminal event, `error` the error object of a refused
-    turn, `frames` all that was fed.
+    Feed every frame, then call `finish()`. It raises the first violation again, in case a task swallowed it. Then
+    `response` is the response of the terminal event, `error` the error object of a refused turn, and `frames` holds
+    everything that was fed.
     """
 
     def __init__(self, transport: Transport, *, stream_id: str | None = None) -> None:
@@ -268,7 +270,7 @@ class StreamChecker:
             raise
 
     def finish(self) -> None:
-        """Say that no frame follows: the turn must have ended."""
+        """Check that the turn has ended; call it when no frame follows."""
         if self._violation is not None:
             raise self._violation
         if not self.finished:
@@ -305,7 +307,7 @@ class StreamChecker:
         self._equal("response.status", "cancelled" if cancelled else status, response["status"])
         self._check_reasons(response)
         still_open = [item.added["id"] for item in self._items if item.done is None]
-        # A failure may leave an item open: it is better that a client never sees it done than done in part.
+        # A failure may leave an item open: better that a client never sees it done than that it sees a part as done.
         self._expect(
             not still_open or status == "failed" or cancelled,
             "",
@@ -357,14 +359,15 @@ class StreamChecker:
             self._equal("item.status", "in_progress", item.get("status", "in_progress"))
             for key in _EMPTY_AT_FIRST.keys() & item.keys():
                 self._equal(f"item.{key}", _EMPTY_AT_FIRST[key], item[key])
-        state.pieces["call"] += [_PartText(family) for family in _FAMILIES.values() if family[:2] == (kind, "call")]
+        calls = (family for family in _FAMILIES.values() if (family.item, family.group) == (kind, "call"))
+        state.pieces["call"] += [_PartText(family) for family in calls]
         self._items.append(state)
 
     def _on_item_done(self, frame: Json) -> None:
         item = frame["item"]
         self._expect(item is not None, "item", "is null")
         state = self._open_item(frame, "item.id", item["id"])
-        for key in ("type", "role", "call_id", "name"):  # said when it was added, and said again
+        for key in ("type", "role", "call_id", "name"):  # they were in the `added` event too
             self._equal(f"item.{key}", state.added.get(key), item.get(key))
         self._expect(item.get("status") != "in_progress", "item.status", "is still in_progress")
         for piece in state.pieces["call"]:
@@ -382,7 +385,8 @@ class StreamChecker:
     def _on_part_added(self, frame: Json) -> None:
         item = self._open_item(frame, "item_id", frame["item_id"])
         part, group, kind = frame["part"], "summary" if "summary" in self._kind else "content", item.added["type"]
-        family = next((one for one in _FAMILIES.values() if one[:3] == (kind, group, part["type"])), None)
+        wanted = (kind, group, part["type"])
+        family = next((one for one in _FAMILIES.values() if (one.item, one.group, one.part) == wanted), None)
         if family is None:
             self._fail("part.type", f"a {kind} item has no {part['type']} in its {group}")
         pieces = item.pieces[group]
@@ -433,7 +437,7 @@ class StreamChecker:
 
     def _open_text(self, frame: Json, family: _TextFamily) -> _PartText:
         piece = self._open_piece(frame, family.group)
-        self._expect(piece.family == family, "type", f"is not for {' '.join(piece.family[:3])}")
+        self._expect(piece.family == family, "type", f"is not for {piece.family}")
         self._expect(piece.text is None, "", "comes after the done event of its text")
         return piece
 
@@ -453,11 +457,11 @@ class StreamChecker:
 
 
 class SocketChecker:
-    """Splits what one connection receives into turns and checks each; `turns` are the finished ones, as they ended.
-    What is said about steering belongs to no turn; it is in `steers`.
+    """Splits the frames of one connection into turns and checks each of them.
 
-    `lanes` are the stream ids that the client has used. Any other is judged as a frame of the default lane, where it
-    is a violation: a `stream_id` on the default lane must not pass for a new lane.
+    `turns` holds the finished turns in the order in which they ended. Events about steering belong to no turn; they are
+    in `steers`. `lanes` are the stream ids that the client has used. The checker takes a frame with any other stream id
+    for one of the default lane, where it is a violation: a server must not invent a lane.
     """
 
     def __init__(self, lanes: Iterable[str] = ()) -> None:
@@ -468,7 +472,7 @@ class SocketChecker:
         self._lanes = frozenset(lanes)
 
     def expect(self, turn: StreamChecker) -> None:
-        """Say that the rest of this turn will come in its lane."""
+        """Continue a turn that began on another connection: the rest of it will come in its lane."""
         self._open[turn.stream_id] = turn
         self._resumed.append(turn)
 
@@ -486,7 +490,7 @@ class SocketChecker:
             self.turns.append(self._open.pop(lane))
 
     def finish(self) -> None:
-        """Say that no frame follows: no turn may be open, none may have had a violation or another turn's id."""
+        """Check, when no frame follows, that no turn is open, had a violation or has the id of another."""
         for turn in (*self.turns, *self._open.values()):
             turn.finish()
         begun = [turn for turn in self.turns if turn not in self._resumed]

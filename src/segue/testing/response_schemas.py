@@ -1,19 +1,18 @@
-"""The Open Responses document (the copy that llm-comply bundles) as a judge of single objects: its schemas, with a few
-amendments, and the shapes beyond it that the openai SDK's models judge. Not here: what comes after what (`checker`).
+"""The schemas that the protocol checker judges single objects by: the Open Responses document (the copy that
+llm-comply bundles) with three amendments, and the openai SDK's models for shapes that the document lacks. Both packages
+are imported on first use, so that importing this module is cheap. Not here: the order of events (`protocol_checker`).
 """
 
 from __future__ import annotations
 
 import json
 from functools import cache
+from importlib import import_module
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from types import ModuleType
+from typing import Any, Final, TypeAlias
 
-from openai.types import responses as sdk
-from pydantic import ValidationError as ModelError
-
-if TYPE_CHECKING:
-    from pydantic import BaseModel
+import msgspec
 
 Json: TypeAlias = dict[str, Any]
 
@@ -22,48 +21,75 @@ _SHOWN_CHARACTERS: Final = 200
 STATUSES: Final = ("queued", "in_progress", "completed", "failed", "incomplete", "cancelled")
 
 
-class SdkModel(NamedTuple):
-    """A legal shape that the document cannot express, judged by the openai SDK's model in strict mode instead."""
+class MissingPackageError(ImportError):
+    """The protocol checker needs a package that is not installed."""
 
-    model: type[BaseModel]
+    def __init__(self, package: str) -> None:
+        super().__init__(
+            f"the protocol checker needs {package}, which is not installed: pip install 'segue[testing]'", name=package
+        )
+
+
+class SdkModel(msgspec.Struct, frozen=True):
+    """A legal shape that the document cannot express: the model of `openai.types.responses` that judges it."""
+
+    name: str
     reason: str
 
 
 EXTRA_EVENTS: Final = {
     "response.custom_tool_call_input.delta": SdkModel(
-        sdk.ResponseCustomToolCallInputDeltaEvent, "the document knows function tools only; Codex edits by custom tools"
+        "ResponseCustomToolCallInputDeltaEvent",
+        "the document knows function tools only; Codex edits by custom tools",
     ),
-    "response.custom_tool_call_input.done": SdkModel(sdk.ResponseCustomToolCallInputDoneEvent, "closes those deltas"),
-    "response.steer.failed": SdkModel(sdk.ResponseSteerFailedEvent, "the document knows nothing of steering"),
+    "response.custom_tool_call_input.done": SdkModel("ResponseCustomToolCallInputDoneEvent", "closes those deltas"),
+    "response.steer.failed": SdkModel("ResponseSteerFailedEvent", "the document knows nothing of steering"),
 }
-# By a schema of the union that lacks the shape, and the shape's `type`.
+# The key is a schema of the union that lacks the shape, and the shape's `type`.
 EXTRA_MEMBERS: Final = {
-    ("FunctionCall", "custom_tool_call"): SdkModel(sdk.ResponseCustomToolCallItem, "the item that those events build"),
-    ("FunctionTool", "custom"): SdkModel(sdk.CustomTool, "`tools` echoes the request, which may hold custom tools"),
-    ("FunctionToolChoice", "custom"): SdkModel(sdk.ToolChoiceCustom, "`tool_choice` may name a custom tool"),
+    ("FunctionCall", "custom_tool_call"): SdkModel("ResponseCustomToolCallItem", "the item that those events build"),
+    ("FunctionTool", "custom"): SdkModel("CustomTool", "`tools` echoes the request, which may hold custom tools"),
+    ("FunctionToolChoice", "custom"): SdkModel("ToolChoiceCustom", "`tool_choice` may name a custom tool"),
 }
 
 
 class ProtocolViolation(AssertionError):
-    """Something on the wire is not what the protocol, or segue's own rules, allow."""
+    """Something on the wire breaks the protocol, or one of segue's own narrower rules."""
 
     def __init__(self, event: str, path: str, reason: str) -> None:
         self.event, self.path, self.reason = event, path, reason
         super().__init__(f"{event} at {path}: {reason}" if path else f"{event}: {reason}")
 
 
-# The jsonschema package takes milliseconds for a response object, and then says "is not valid under any of the given
-# schemas". The document uses few keywords, so they are read here, ten times faster and with the field named. A test
-# holds the verdicts against those of that package, and another that no other keyword occurs.
+# The jsonschema package takes milliseconds for one response object, and then only says "is not valid under any of the
+# given schemas". The document uses few keywords, so this module reads them itself: ten times faster, and it names the
+# field. One test compares its verdicts with those of jsonschema; another checks that no other keyword occurs.
 
 _NULL: Final = {"type": "null"}
 _TYPES: Final = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer", float: "number"}
 
 
 @cache
+def _package(name: str) -> ModuleType:
+    """Import a package of the extra `testing`.
+
+    Raises:
+        MissingPackageError: it is not installed.
+    """
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(name.partition(".")[0]) from error
+
+
+@cache
 def schemas() -> dict[str, Json]:
-    """The schemas of the document, with three amendments."""
-    text = files("llm_comply").joinpath("specs/openresponses.json").read_text("utf-8")
+    """Return the schemas of the document, with three amendments.
+
+    Raises:
+        MissingPackageError: llm-comply is not installed.
+    """
+    text = files(_package("llm_comply")).joinpath("specs/openresponses.json").read_text("utf-8")
     found: dict[str, Json] = json.loads(text)["components"]["schemas"]
     # It lets a response echo `text.format.schema` only as null; OpenAI echoes the schema, and the SDK's model needs it.
     found["JsonSchemaResponseFormat"]["properties"]["schema"] = {"anyOf": [{"type": "object"}, _NULL]}
@@ -75,7 +101,7 @@ def schemas() -> dict[str, Json]:
 
 @cache
 def event_schemas() -> dict[str, Json]:
-    """The schema of each event type; for `error`, the one of SSE."""
+    """Return the schema of each event type; for `error`, the one of SSE."""
     named = [schema for name, schema in schemas().items() if name.endswith("StreamingEvent")]
     return {schema["properties"]["type"]["enum"][0]: schema for schema in named}
 
@@ -110,7 +136,7 @@ def _validate_members(event: str, schema: Json, value: Json, path: str) -> None:
 
 
 def _validate_union(event: str, members: list[Json], value: object, path: str) -> None:
-    """The members of each union in the document exclude each other: by their `type`, or as types of JSON."""
+    """Check a value against the one member that fits: they exclude each other by `type`, or as types of JSON."""
     if value is None and _NULL in members:
         return
     kind = str(value.get("type")) if isinstance(value, dict) else ""
@@ -129,10 +155,11 @@ def _validate_union(event: str, members: list[Json], value: object, path: str) -
 
 def validate_model(event: str, extra: SdkModel, value: object, path: str = "") -> None:
     """Check a value against a model of the openai SDK; raises `ProtocolViolation`."""
+    model = vars(_package("openai.types.responses"))[extra.name]
     try:
         # As JSON, because strict mode refuses a dict in place of a nested model.
-        extra.model.model_validate_json(json.dumps(value), strict=True)
-    except ModelError as error:
+        model.model_validate_json(json.dumps(value), strict=True)
+    except _package("pydantic").ValidationError as error:
         detail = error.errors()[0]
         where = ".".join(str(step) for step in (path, *detail["loc"]) if step != "")
         raise ProtocolViolation(event, where, detail["msg"]) from None
@@ -140,7 +167,7 @@ def validate_model(event: str, extra: SdkModel, value: object, path: str = "") -
 
 @cache
 def _tag(name: str) -> str:
-    """The one `type` that the named schema requires, or nothing."""
+    """Return the one `type` that the named schema requires, or nothing."""
     schema = schemas().get(name, {})
     kinds = schema.get("properties", {}).get("type", {}).get("enum", ())
     return kinds[0] if len(kinds) == 1 and "type" in schema["required"] else ""
