@@ -9,7 +9,7 @@ import pytest
 
 from segue.egress.client import Egress
 from segue.egress.errors import EgressError
-from segue.egress.reply import Reply
+from segue.egress.reply import StreamedReply
 from segue.http.heads import Line, ReplyHead, RequestHead
 from segue.http.routes import Resolved, parse_target
 from tests.egress.provider import Connection, Provider
@@ -25,7 +25,7 @@ def request(
     return RequestHead(method, target, tuple(Line(name, value) for name, value in lines))
 
 
-async def whole(reply: Reply) -> bytes:
+async def whole(reply: StreamedReply) -> bytes:
     return b"".join([piece async for piece in reply.chunks()])
 
 

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from segue.egress.client import Egress
-from segue.egress.limits import Limits
+from segue.egress.limits import EgressLimits
 
 
 @pytest.fixture
 async def egress() -> AsyncIterator[Egress]:
-    async with Egress(limits=Limits(connect_s=5.0)) as egress:
+    async with Egress(limits=EgressLimits(connect_s=5.0)) as egress:
         yield egress

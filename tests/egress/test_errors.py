@@ -13,9 +13,9 @@ import trustme
 
 from segue.egress.client import Egress
 from segue.egress.errors import EgressError
-from segue.egress.limits import Limits
+from segue.egress.limits import EgressLimits
 from segue.egress.network import client_tls
-from segue.egress.reply import Reply
+from segue.egress.reply import StreamedReply
 from segue.http.routes import SELF, Resolved, parse_target
 from tests.egress.asking import Early, Greeting, error_of, fetch, request, to
 from tests.egress.provider import CLOSE, HANG, RESET, Connection, Provider, Step, answer, chunk, chunked, cut, head
@@ -62,7 +62,7 @@ async def test_a_machine_that_does_not_answer_is_said() -> None:
 
 async def test_a_provider_that_hangs_is_waited_for_as_long_as_allowed() -> None:
     """By default for ever."""
-    async with Egress(limits=Limits(silence_s=0.5)) as egress, Provider([[HANG], [head(200), HANG]]) as provider:
+    async with Egress(limits=EgressLimits(silence_s=0.5)) as egress, Provider([[HANG], [head(200), HANG]]) as provider:
         error = await error_of(egress, to(provider))
         assert (error.code, error.sent) == ("upstream_timeout", True)
         reply = await egress.open(to(provider), request(), b"")
@@ -119,7 +119,7 @@ async def test_a_truncated_answer_is_never_taken_for_a_whole_one(egress: Egress,
                 await reply.read()
 
 
-async def read_into(got: bytearray, reply: Reply) -> None:
+async def read_into(got: bytearray, reply: StreamedReply) -> None:
     async for piece in reply.chunks():
         got += piece
 

@@ -13,18 +13,18 @@ from aiohttp import WSMsgType, web
 from segue.egress.client import Egress
 from segue.egress.errors import EgressError
 from segue.egress.inprocess import MemoryStream, MemoryTransport, connect_in_process
-from segue.egress.limits import Limits
-from segue.egress.reply import Reply
-from segue.egress.websocket import Socket
+from segue.egress.limits import EgressLimits
+from segue.egress.reply import StreamedReply
+from segue.egress.websocket import OutboundWebSocket
 from segue.http.heads import Line, RequestHead
 from segue.http.routes import SELF, Resolved
-from segue.tunnel.messages import Close, Message
+from segue.http.websocket import WebSocketClose, WebSocketMessage
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @asynccontextmanager
-async def serving(handler: Handler, limits: Limits | None = None) -> AsyncIterator[Egress]:
+async def serving(handler: Handler, limits: EgressLimits | None = None) -> AsyncIterator[Egress]:
     app = web.Application(client_max_size=1 << 30)
     app.router.add_route("*", "/{path:.*}", handler)
     runner = web.AppRunner(app, handler_cancellation=True, auto_decompress=False, access_log=None)
@@ -39,12 +39,12 @@ async def serving(handler: Handler, limits: Limits | None = None) -> AsyncIterat
 
 async def ask(
     egress: Egress, body: bytes | None = None, path: bytes = b"/v1/x", *, tenant: str = "t", method: bytes = b"POST"
-) -> Reply:
+) -> StreamedReply:
     head = RequestHead(method, b"/mount" + path, (Line(b"X-Two", b"1"), Line(b"x-two", b"2")))
     return await egress.open(Resolved(target=SELF, path=path), head, body, extra={"segue_tenant": tenant})
 
 
-async def whole(reply: Reply) -> bytes:
+async def whole(reply: StreamedReply) -> bytes:
     return b"".join([piece async for piece in reply.chunks()])
 
 
@@ -249,20 +249,20 @@ async def test_websockets_work() -> None:
 
     closed: list[int | None] = []
     head = RequestHead(b"GET", b"/m/v1", (Line(b"Sec-WebSocket-Protocol", b"p"),))
-    async with serving(handler, Limits(message_bytes=1 << 26)) as egress:
+    async with serving(handler, EgressLimits(message_bytes=1 << 26)) as egress:
         for ours in (True, False):
             socket = await egress.connect(Resolved(target=SELF, path=b"/v1"), head, extra={"segue_tenant": "t"})
-            assert isinstance(socket, Socket)
+            assert isinstance(socket, OutboundWebSocket)
             assert Line(b"Sec-WebSocket-Protocol", b"p") in socket.head.lines
-            for message in (Message("text", b"hi"), Message("binary", b"\xff" * 3_000_000)):
+            for message in (WebSocketMessage("text", b"hi"), WebSocketMessage("binary", b"\xff" * 3_000_000)):
                 await socket.send(message)
                 assert await socket.receive() == message
             if ours:
                 await socket.close(1001, b"x")
-                assert isinstance(await socket.receive(), Close)
+                assert isinstance(await socket.receive(), WebSocketClose)
             else:
-                await socket.send(Message("text", b"bye"))
-                assert await socket.receive() == Close(4000, b"so long")
+                await socket.send(WebSocketMessage("text", b"bye"))
+                assert await socket.receive() == WebSocketClose(4000, b"so long")
     assert len(closed) == 2
 
 
@@ -273,7 +273,7 @@ async def test_a_server_that_says_nothing_times_out_where_that_is_wanted() -> No
         await asyncio.Event().wait()
         return web.Response()
 
-    async with serving(handler, Limits(silence_s=0.3)) as egress:
+    async with serving(handler, EgressLimits(silence_s=0.3)) as egress:
         with pytest.raises(EgressError) as caught:
             await ask(egress)
         assert (caught.value.code, caught.value.sent) == ("upstream_timeout", True)

@@ -8,7 +8,7 @@ import pytest
 
 from segue.egress.client import Egress
 from segue.egress.errors import EgressError
-from segue.egress.limits import Limits
+from segue.egress.limits import EgressLimits
 from segue.http.routes import Resolved, parse_target
 from tests.egress.asking import Early, error_of, fetch, request, to, until, whole
 from tests.egress.provider import CLOSE, HANG, RESET, Connection, Provider, Step, answer, head, sse
@@ -107,7 +107,7 @@ async def test_a_cancelled_request_closes_its_connection(egress: Egress, has_hea
 async def test_more_requests_than_allowed_wait_for_their_turn() -> None:
     """And not for ever."""
     gate = asyncio.Event()
-    limits = Limits(connect_s=5.0, requests=2)
+    limits = EgressLimits(connect_s=5.0, requests=2)
     async with Egress(limits=limits) as egress, Provider(lambda _: [gate, answer(b"x")]) as provider:
         tasks = [asyncio.ensure_future(fetch(egress, provider)) for _ in range(5)]
         await until(lambda: len(provider.requests) == 2)
@@ -119,7 +119,7 @@ async def test_more_requests_than_allowed_wait_for_their_turn() -> None:
         assert [body for _, body in await asyncio.gather(*tasks)] == [b"x"] * 4
         assert len(provider.connections) <= 2
     # the first connects within this time, too, on however busy a machine
-    async with Egress(limits=Limits(connect_s=1.0, requests=1)) as egress, Provider([[HANG]]) as provider:
+    async with Egress(limits=EgressLimits(connect_s=1.0, requests=1)) as egress, Provider([[HANG]]) as provider:
         first = asyncio.ensure_future(fetch(egress, provider))
         await provider.asked.wait()
         error = await error_of(egress, to(provider))
@@ -143,7 +143,7 @@ async def test_a_hundred_requests_run_at_once(egress: Egress) -> None:
 
 async def test_a_kept_connection_is_closed_after_a_while() -> None:
     """Before the server would."""
-    async with Egress(limits=Limits(idle_s=0.02)) as egress, Provider([answer(b"1"), answer(b"2")]) as provider:
+    async with Egress(limits=EgressLimits(idle_s=0.02)) as egress, Provider([answer(b"1"), answer(b"2")]) as provider:
         await fetch(egress, provider)
         await provider.connections[0].closed.wait()
         assert (await fetch(egress, provider))[1] == b"2"
@@ -152,7 +152,7 @@ async def test_a_kept_connection_is_closed_after_a_while() -> None:
 async def test_only_so_many_connections_are_kept() -> None:
     """The others are closed when they are not used any more."""
     gate = asyncio.Event()
-    limits = Limits(idle_connections=1, idle_s=60.0)
+    limits = EgressLimits(idle_connections=1, idle_s=60.0)
     async with Egress(limits=limits) as egress, Provider(lambda _: [gate, answer(b"x")]) as provider:
         tasks = [asyncio.ensure_future(fetch(egress, provider)) for _ in range(3)]
         await until(lambda: len(provider.requests) == 3)
@@ -208,7 +208,7 @@ async def test_silence_is_counted_from_the_end_of_the_request() -> None:
         slow.set()
         await asyncio.Event().wait()
 
-    limits = Limits(silence_s=0.1)
+    limits = EgressLimits(silence_s=0.1)
     async with Egress(limits=limits) as egress, Early(read_late) as deaf:
         error = await error_of(egress, to(deaf), b"x" * 30_000_000)
         assert slow.is_set()

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from segue.egress.client import Egress
 from segue.egress.errors import EgressError
-from segue.egress.limits import Limits
-from segue.egress.reply import Reply
-from segue.egress.websocket import Socket
+from segue.egress.limits import EgressLimits
+from segue.egress.reply import StreamedReply
+from segue.egress.websocket import OutboundWebSocket
 from segue.http.heads import Line, ReplyHead, RequestHead
 from segue.http.routes import Resolved, parse_target
-from segue.tunnel.messages import Close, Message
+from segue.http.websocket import WebSocketClose, WebSocketMessage
 from tests.egress.provider import (
     CLOSE,
     HANG,
@@ -41,18 +41,20 @@ LINES = [(b"Authorization", b"Bearer k"), (b"OpenAI-Beta", b"x"), (b"Sec-WebSock
 
 @pytest.fixture
 async def egress() -> AsyncIterator[Egress]:
-    async with Egress(limits=Limits(connect_s=5.0), entropy=lambda count: bytes(range(count))) as egress:
+    async with Egress(limits=EgressLimits(connect_s=5.0), entropy=lambda count: bytes(range(count))) as egress:
         yield egress
 
 
-async def ask(egress: Egress, provider: Provider, lines: Iterable[tuple[bytes, bytes]] = LINES) -> Socket | Reply:
+async def ask(
+    egress: Egress, provider: Provider, lines: Iterable[tuple[bytes, bytes]] = LINES
+) -> OutboundWebSocket | StreamedReply:
     asked = RequestHead(b"GET", b"/v1/responses", tuple(Line(*line) for line in lines))
     return await egress.connect(Resolved(target=parse_target(provider.url), path=b"/v1/responses?x=%7e"), asked)
 
 
-async def open_socket(egress: Egress, provider: Provider) -> Socket:
+async def open_socket(egress: Egress, provider: Provider) -> OutboundWebSocket:
     socket = await ask(egress, provider)
-    assert isinstance(socket, Socket)
+    assert isinstance(socket, OutboundWebSocket)
     return socket
 
 
@@ -78,7 +80,7 @@ async def test_the_handshake_is_of_this_hop_and_the_rest_is_passed_on(egress: Eg
     got = [b"X-Server: y", b"Sec-WebSocket-Protocol: b"]
     async with Provider(lambda request: [upgrade(request, got), HANG]) as provider:
         socket = await ask(egress, provider, lines)
-        assert isinstance(socket, Socket)
+        assert isinstance(socket, OutboundWebSocket)
         assert provider.requests[0].head == (
             b"GET /v1/responses?x=%%7e HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nAuthorization: Bearer k\r\nOpenAI-Beta: x\r\n"
             b"Sec-WebSocket-Protocol: a, b\r\nx-last: 1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -97,10 +99,10 @@ async def test_a_refusal_comes_back_with_its_body(egress: Egress, status: int) -
     refusal = answer(b'{"error": 1}', status=status, lines=[b"WWW-Authenticate: x", b"Upgrade: h2c"], reason=b"No")
     async with Provider([refusal, answer(b"next")]) as provider:
         reply = await ask(egress, provider)
-        assert isinstance(reply, Reply)
+        assert isinstance(reply, StreamedReply)
         assert reply.head == ReplyHead(status, b"No", (Line(b"WWW-Authenticate", b"x"),))
         assert b"".join([piece async for piece in reply.chunks()]) == b'{"error": 1}'
-        assert isinstance(await ask(egress, provider), Reply)
+        assert isinstance(await ask(egress, provider), StreamedReply)
         assert len(provider.connections) == 1
 
 
@@ -135,14 +137,14 @@ async def test_no_answer_to_the_handshake_is_an_error(egress: Egress) -> None:
 # ------------------------------------------------------------------------------------------------------------ messages
 
 MESSAGES = [
-    Message("text", b""),
-    Message("text", "\N{SNOWMAN} und \U0001f600".encode()),
-    Message("binary", b"\xff\x00"),
-    Message("text", b"x" * 125),
-    Message("binary", b"y" * 126),
-    Message("text", b"z" * 65_535),
-    Message("binary", bytes(range(256)) * 257),
-    Message("text", "\N{EURO SIGN}".encode() * 700_000),
+    WebSocketMessage("text", b""),
+    WebSocketMessage("text", "\N{SNOWMAN} und \U0001f600".encode()),
+    WebSocketMessage("binary", b"\xff\x00"),
+    WebSocketMessage("text", b"x" * 125),
+    WebSocketMessage("binary", b"y" * 126),
+    WebSocketMessage("text", b"z" * 65_535),
+    WebSocketMessage("binary", bytes(range(256)) * 257),
+    WebSocketMessage("text", "\N{EURO SIGN}".encode() * 700_000),
 ]
 
 
@@ -165,22 +167,24 @@ async def test_messages_arrive_whole_and_unchanged(egress: Egress) -> None:
             await socket.send(message)
             assert await socket.receive() == message
         await socket.close(1000, b"bye")
-        assert await socket.receive() == Close(1000, b"bye")
-        assert await socket.receive() == Close(1000, b"bye")
+        assert await socket.receive() == WebSocketClose(1000, b"bye")
+        assert await socket.receive() == WebSocketClose(1000, b"bye")
         await provider.connections[0].closed.wait()
 
 
 @settings(max_examples=50)
 @given(
     messages=st.lists(
-        st.builds(Message, st.just("text"), st.text(max_size=300).map(str.encode))
-        | st.builds(Message, st.just("binary"), st.binary(max_size=300)),
+        st.builds(WebSocketMessage, st.just("text"), st.text(max_size=300).map(str.encode))
+        | st.builds(WebSocketMessage, st.just("binary"), st.binary(max_size=300)),
         max_size=8,
     ),
     size=st.integers(1, 100),
     step=st.integers(1, 80),
 )
-async def test_any_fragments_in_any_pieces_are_one_message(messages: list[Message], size: int, step: int) -> None:
+async def test_any_fragments_in_any_pieces_are_one_message(
+    messages: list[WebSocketMessage], size: int, step: int
+) -> None:
     """Also with pings between the fragments."""
     raw = b""
     for message in messages:
@@ -192,18 +196,18 @@ async def test_any_fragments_in_any_pieces_are_one_message(messages: list[Messag
     pieces = [raw[at : at + step] for at in range(0, len(raw), step)]
     async with Egress() as egress, Provider(accepting(*pieces, HANG)) as provider:
         socket = await open_socket(egress, provider)
-        got: list[Message | Close] = []
-        while not (got and isinstance(got[-1], Close)):
+        got: list[WebSocketMessage | WebSocketClose] = []
+        while not (got and isinstance(got[-1], WebSocketClose)):
             got.append(await socket.receive())
-        assert got == [*messages, Close(1000, b"end")]
+        assert got == [*messages, WebSocketClose(1000, b"end")]
 
 
 async def test_what_came_with_the_101_is_not_lost(egress: Egress) -> None:
     """Frames may be in the same packet."""
     async with Provider(lambda request: [upgrade(request) + frame(1, b"first") + frame(1, b"sec"), HANG]) as provider:
         socket = await open_socket(egress, provider)
-        assert await socket.receive() == Message("text", b"first")
-        assert await socket.receive() == Message("text", b"sec")
+        assert await socket.receive() == WebSocketMessage("text", b"first")
+        assert await socket.receive() == WebSocketMessage("text", b"sec")
         await socket.abort()
 
 
@@ -218,14 +222,14 @@ async def test_a_ping_is_answered(egress: Egress) -> None:
 
     async with Provider(accepting(ping, HANG)) as provider:
         socket = await open_socket(egress, provider)
-        assert await socket.receive() == Message("text", b"good")
+        assert await socket.receive() == WebSocketMessage("text", b"good")
         assert got == [Frame(10, b"are you there", is_last=True)]
         await socket.abort()
 
 
 async def test_a_ping_behind_a_long_message_stops_nobody(egress: Egress) -> None:
     """The provider reads nothing until it was read from: waiting for the pong to be written would be a deadlock."""
-    big = Message("binary", b"x" * 30_000_000)
+    big = WebSocketMessage("binary", b"x" * 30_000_000)
     frames: list[Frame] = []
 
     async def stubborn(connection: Connection) -> None:
@@ -238,8 +242,8 @@ async def test_a_ping_behind_a_long_message_stops_nobody(egress: Egress) -> None
         sending = asyncio.ensure_future(socket.send(big))
         await asyncio.sleep(0)
         assert await socket.receive() == big
-        assert await socket.receive() == Message("text", b"done")
-        assert await socket.receive() == Message("text", b"read")
+        assert await socket.receive() == WebSocketMessage("text", b"done")
+        assert await socket.receive() == WebSocketMessage("text", b"read")
         await sending
         assert [(got.opcode, len(got.data)) for got in frames] == [(2, len(big.data)), (10, 1)]
         assert frames[1].data == b"2"
@@ -250,7 +254,7 @@ async def test_senders_wait_for_each_other(egress: Egress) -> None:
     """No frame is inside another."""
     async with Provider(accepting(echo)) as provider:
         socket = await open_socket(egress, provider)
-        messages = [Message("binary", bytes([number]) * 500_000) for number in range(5)]
+        messages = [WebSocketMessage("binary", bytes([number]) * 500_000) for number in range(5)]
         sending = asyncio.gather(*(socket.send(message) for message in messages))
         assert [await socket.receive() for _ in messages] == messages
         await sending
@@ -270,9 +274,9 @@ async def test_a_provider_that_reads_nothing_stops_the_sender(egress: Egress) ->
             await sending
 
 
-async def send_for_ever(socket: Socket) -> None:
+async def send_for_ever(socket: OutboundWebSocket) -> None:
     for _ in range(1000):
-        await socket.send(Message("binary", b"x" * 1_000_000))
+        await socket.send(WebSocketMessage("binary", b"x" * 1_000_000))
 
 
 async def test_a_receiver_that_does_not_receive_stops_the_provider(egress: Egress) -> None:
@@ -283,7 +287,7 @@ async def test_a_receiver_that_does_not_receive_stops_the_provider(egress: Egres
         for _ in range(300):
             await asyncio.sleep(0)
         assert provider.connections[0].sent_bytes < size // 2
-        assert await socket.receive() == Message("binary", b"x" * size)
+        assert await socket.receive() == WebSocketMessage("binary", b"x" * size)
         await socket.abort()
 
 
@@ -292,10 +296,10 @@ async def test_text_that_is_no_text_is_not_sent(egress: Egress) -> None:
     async with Provider(accepting(echo)) as provider:
         socket = await open_socket(egress, provider)
         with pytest.raises(EgressError) as caught:
-            await socket.send(Message("text", b"\xff"))
+            await socket.send(WebSocketMessage("text", b"\xff"))
         assert (caught.value.code, caught.value.sent) == ("invalid_request", False)
-        await socket.send(Message("text", b"ok"))
-        assert await socket.receive() == Message("text", b"ok")
+        await socket.send(WebSocketMessage("text", b"ok"))
+        assert await socket.receive() == WebSocketMessage("text", b"ok")
         await socket.abort()
 
 
@@ -304,7 +308,7 @@ async def test_text_that_is_no_text_is_not_sent(egress: Egress) -> None:
 async def test_a_message_above_the_limit_ends_it(kind: Literal["text", "binary"], parts: int) -> None:
     """One of exactly the limit passes."""
     opcode = 1 if kind == "text" else 2
-    limits = Limits(message_bytes=3000)
+    limits = EgressLimits(message_bytes=3000)
     got: list[Frame] = []
 
     def fragments(size: int) -> bytes:
@@ -319,10 +323,10 @@ async def test_a_message_above_the_limit_ends_it(kind: Literal["text", "binary"]
         Provider(accepting(fragments(3000), fragments(3000), fragments(3001), reading(got), HANG)) as provider,
     ):
         socket = await open_socket(egress, provider)
-        assert await socket.receive() == Message(kind, b"x" * 3000)
-        assert await socket.receive() == Message(kind, b"x" * 3000)
+        assert await socket.receive() == WebSocketMessage(kind, b"x" * 3000)
+        assert await socket.receive() == WebSocketMessage(kind, b"x" * 3000)
         close = await socket.receive()
-        assert isinstance(close, Close)
+        assert isinstance(close, WebSocketClose)
         assert close.code == 1009
         await provider.connections[0].closed.wait()
         assert (got[0].opcode, got[0].data[:2]) == (8, (1009).to_bytes(2, "big"))
@@ -344,24 +348,26 @@ def reading(got: list[Frame], reply: bytes = b"") -> Callable[[Connection], Awai
 @pytest.mark.parametrize(
     ("payload", "expected"),
     [
-        (b"", Close(1005, b"")),
-        (b"\x03\xe8", Close(1000, b"")),
-        (b"\x03\xf4restart", Close(1012, b"restart")),
-        (b"\x0f\xa0\xc3\xa4", Close(4000, "\N{LATIN SMALL LETTER A WITH DIAERESIS}".encode())),
-        (b"\x0b\xb8" + b"r" * 123, Close(3000, b"r" * 123)),
+        (b"", WebSocketClose(1005, b"")),
+        (b"\x03\xe8", WebSocketClose(1000, b"")),
+        (b"\x03\xf4restart", WebSocketClose(1012, b"restart")),
+        (b"\x0f\xa0\xc3\xa4", WebSocketClose(4000, "\N{LATIN SMALL LETTER A WITH DIAERESIS}".encode())),
+        (b"\x0b\xb8" + b"r" * 123, WebSocketClose(3000, b"r" * 123)),
     ],
 )
-async def test_the_providers_close_is_passed_on_and_answered(egress: Egress, payload: bytes, expected: Close) -> None:
+async def test_the_providers_close_is_passed_on_and_answered(
+    egress: Egress, payload: bytes, expected: WebSocketClose
+) -> None:
     """With its own code and reason."""
     got: list[Frame] = []
     async with Provider(accepting(frame(1, b"last"), frame(8, payload), reading(got), HANG)) as provider:
         socket = await open_socket(egress, provider)
-        assert await socket.receive() == Message("text", b"last")
+        assert await socket.receive() == WebSocketMessage("text", b"last")
         assert await socket.receive() == expected
         await provider.connections[0].closed.wait()
         assert got == [Frame(8, payload, is_last=True)]
         with pytest.raises(EgressError) as caught:
-            await socket.send(Message("text", b"too late"))
+            await socket.send(WebSocketMessage("text", b"too late"))
         assert (caught.value.code, caught.value.sent) == ("upstream_closed", False)
         await socket.close(1000)
 
@@ -384,8 +390,8 @@ async def test_the_agents_close_is_passed_on(egress: Egress, code: int, reason: 
         socket = await open_socket(egress, provider)
         await socket.close(code, reason)
         await socket.close(1000)
-        assert await socket.receive() == Message("text", b"still")
-        assert await socket.receive() == Close(code, payload[2:])
+        assert await socket.receive() == WebSocketMessage("text", b"still")
+        assert await socket.receive() == WebSocketClose(code, payload[2:])
         assert got == [Frame(8, payload, is_last=True)]
         await provider.connections[0].closed.wait()
 
@@ -396,7 +402,7 @@ async def test_a_code_that_no_frame_carries_cuts_the_connection(egress: Egress, 
     async with Provider(accepting(HANG)) as provider:
         socket = await open_socket(egress, provider)
         await socket.close(code)
-        assert await socket.receive() == Close(1006, b"")
+        assert await socket.receive() == WebSocketClose(1006, b"")
         await provider.connections[0].closed.wait()
         assert provider.connections[0].received == provider.requests[0].head
 
@@ -405,7 +411,7 @@ async def test_a_code_that_no_frame_carries_cuts_the_connection(egress: Egress, 
 async def test_a_provider_that_does_not_answer_a_close_is_left(first: bool) -> None:
     """After a while, also if somebody was receiving already."""
     got: list[Frame] = []
-    async with Egress(limits=Limits(close_s=0.05)) as egress, Provider(accepting(reading(got), HANG)) as provider:
+    async with Egress(limits=EgressLimits(close_s=0.05)) as egress, Provider(accepting(reading(got), HANG)) as provider:
         socket = await open_socket(egress, provider)
         if first:
             await socket.close(1000)
@@ -413,20 +419,20 @@ async def test_a_provider_that_does_not_answer_a_close_is_left(first: bool) -> N
         await asyncio.sleep(0)
         if not first:
             await socket.close(1000)
-        assert await receiving == Close(1006, b"")
+        assert await receiving == WebSocketClose(1006, b"")
         await provider.connections[0].closed.wait()
         assert len(got) == 1
 
 
 async def test_closing_does_not_wait_for_a_provider_that_reads_nothing() -> None:
     """Behind a message that never gets out."""
-    async with Egress(limits=Limits(close_s=0.05)) as egress, Provider(accepting(asyncio.Event())) as provider:
+    async with Egress(limits=EgressLimits(close_s=0.05)) as egress, Provider(accepting(asyncio.Event())) as provider:
         socket = await open_socket(egress, provider)
         sending = asyncio.ensure_future(send_for_ever(socket))
         for _ in range(100):
             await asyncio.sleep(0)
         await socket.close(1000)
-        assert await socket.receive() == Close(1006, b"")
+        assert await socket.receive() == WebSocketClose(1006, b"")
         with pytest.raises(EgressError):
             await sending
 
@@ -437,7 +443,7 @@ async def test_a_connection_that_is_cut_is_1006(egress: Egress, raw: bytes, how:
     """Nothing of half a message is given out."""
     async with Provider(accepting(raw, how)) as provider:
         socket = await open_socket(egress, provider)
-        assert await socket.receive() == Close(1006, b"")
+        assert await socket.receive() == WebSocketClose(1006, b"")
         with pytest.raises(EgressError):
             await send_for_ever(socket)
 
@@ -463,7 +469,7 @@ async def test_frames_that_are_none_end_it(egress: Egress, raw: bytes, code: int
     async with Provider(accepting(raw, reading(got), HANG)) as provider:
         socket = await open_socket(egress, provider)
         close = await socket.receive()
-        assert isinstance(close, Close)
+        assert isinstance(close, WebSocketClose)
         assert close.code == code
         await provider.connections[0].closed.wait()
         assert (got[0].opcode, got[0].data[:2]) == (8, code.to_bytes(2, "big"))
@@ -479,9 +485,9 @@ async def test_a_sender_that_is_cancelled_in_a_frame_ends_it(egress: Egress) -> 
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sending
-        assert await socket.receive() == Close(1006, b"")
+        assert await socket.receive() == WebSocketClose(1006, b"")
         with pytest.raises(EgressError):
-            await socket.send(Message("text", b"x"))
+            await socket.send(WebSocketMessage("text", b"x"))
 
 
 async def test_aborting_wakes_who_receives(egress: Egress) -> None:
@@ -492,5 +498,5 @@ async def test_aborting_wakes_who_receives(egress: Egress) -> None:
         await asyncio.sleep(0)
         await socket.abort()
         await socket.abort()
-        assert await receiving == Close(1006, b"")
+        assert await receiving == WebSocketClose(1006, b"")
         await provider.connections[0].closed.wait()

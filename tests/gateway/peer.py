@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 import aiohttp
 
 from segue.http.heads import ReplyHead
-from segue.tunnel.client import Request, SidecarEnd
+from segue.tunnel.client import TunnelClient, TunnelRequest
 from segue.tunnel.events import (
     BaseMissed,
+    ClientEvent,
     ExchangeReset,
     GoneAway,
     LinkFailed,
@@ -20,7 +21,6 @@ from segue.tunnel.events import (
     ReplyData,
     ReplyEnded,
     ReplyStarted,
-    SidecarEvent,
     Welcomed,
 )
 from segue.tunnel.frames import SUBPROTOCOL
@@ -67,7 +67,7 @@ class Peer:
     """One session; `connect` may be used again and again."""
 
     def __init__(self, url: str, session: str = SESSION) -> None:
-        self.end = SidecarEnd()
+        self.end = TunnelClient()
         self.answers: dict[int, Answer] = {}
         self.whole_documents: dict[int, bytes] = {}
         self.welcomed = asyncio.Event()
@@ -105,7 +105,7 @@ class Peer:
                 self.end.link_lost()
                 await socket.close()
 
-    def open(self, request: Request, whole: bytes = b"") -> Answer:
+    def open(self, request: TunnelRequest, whole: bytes = b"") -> Answer:
         """Begin an exchange; `whole` is the document to send after a miss."""
         handle = self.end.open(request)
         self.whole_documents[handle] = whole
@@ -113,7 +113,7 @@ class Peer:
         return answer
 
     async def request(
-        self, socket: aiohttp.ClientWebSocketResponse, request: Request, whole: bytes = b""
+        self, socket: aiohttp.ClientWebSocketResponse, request: TunnelRequest, whole: bytes = b""
     ) -> tuple[Answer, bytes]:
         """Make an exchange from beginning to end."""
         answer = self.open(request, whole)
@@ -141,7 +141,7 @@ class Peer:
             await self.pump(socket)
         self.closed.set()
 
-    def _take(self, event: SidecarEvent) -> None:
+    def _take(self, event: ClientEvent) -> None:
         match event:
             case Welcomed():
                 self.welcomed.set()

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.http.content_decoding import PIECE_BYTES, Decoder, DecodingError, decoder_for
+from segue.http.content_decoding import PIECE_BYTES, ContentDecoder, DecodingError, decoder_for
 from segue.http.heads import Line
 
 if sys.version_info >= (3, 14):
@@ -41,13 +41,13 @@ ENCODERS: dict[str, Callable[[bytes], bytes]] = {
 EVERY = pytest.mark.parametrize("name", ENCODERS)
 
 
-def decoder(name: str) -> Decoder:
+def decoder(name: str) -> ContentDecoder:
     found = decoder_for([Line(b"Content-Encoding", name.encode())])
     assert found is not None
     return found
 
 
-def decode(undo: Decoder, encoded: bytes, size: int) -> bytes:
+def decode(undo: ContentDecoder, encoded: bytes, size: int) -> bytes:
     pieces = []
     for start in range(0, len(encoded), size):
         undo.feed(encoded[start : start + size])

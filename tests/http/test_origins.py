@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from segue.http.origins import Admission, Denial, host_name, is_loopback
+from segue.http.origins import Denial, OriginPolicy, host_name, is_loopback
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_names_that_are_not_loopback(host: str) -> None:
 def test_requests_are_judged_by_host_then_by_origin_then_by_site(
     host: str, origin: str | None, fetch_site: str | None, expected: Denial | None
 ) -> None:
-    admission = Admission(["named.example"], ["https://page.example"])
+    admission = OriginPolicy(["named.example"], ["https://page.example"])
     assert admission.denial(host, origin=origin, fetch_site=fetch_site) == expected
 
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from segue.http.error_replies import FailureCode
 from segue.http.heads import Line, RequestHead
-from segue.http.origins import Admission
-from segue.http.request_rules import Framing, Refusal, check_caller, check_head, head_end, kind_of
+from segue.http.origins import OriginPolicy
+from segue.http.request_rules import Framing, RequestRefusal, check_caller, check_head, head_end, kind_of
 
 NONE = Framing(None, is_chunked=False)
 
@@ -19,7 +19,7 @@ def head(*lines: bytes, first: bytes = b"POST /v1/messages HTTP/1.1", host: byte
 
 
 def code(found: object) -> FailureCode | None:
-    return found.code if isinstance(found, Refusal) else None
+    return found.code if isinstance(found, RequestRefusal) else None
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_where_a_head_ends_does_not_depend_on_how_it_arrives(pieces: list[bytes]
     limit = 12
     at_once = head_end(data, limit)
     start = 0
-    found: int | Refusal | None = None
+    found: int | RequestRefusal | None = None
     for end in range(len(data) + 1):
         found = head_end(data[:end], limit, start=start)
         if found is not None:
@@ -143,8 +143,8 @@ def test_a_head_has_a_limit() -> None:
     assert head_end(data[:50], 51) is None
 
 
-def caller(*lines: tuple[bytes, bytes], admission: Admission | None = None) -> FailureCode | None:
-    allowed = Admission(["box.example"], ["https://ours.example"]) if admission is None else admission
+def caller(*lines: tuple[bytes, bytes], admission: OriginPolicy | None = None) -> FailureCode | None:
+    allowed = OriginPolicy(["box.example"], ["https://ours.example"]) if admission is None else admission
     return code(check_caller([Line(*line) for line in lines], allowed))
 
 
@@ -156,7 +156,7 @@ def test_hosts_of_ours_pass(host: bytes) -> None:
 @pytest.mark.parametrize("host", [b"evil.example", b"", b"localhost.evil.example", b"127.0.0.1@evil.example", b"\xff"])
 def test_other_hosts_are_forbidden(host: bytes) -> None:
     assert caller((b"Host", host)) == "forbidden_host"
-    assert caller((b"Host", host), admission=Admission(["*"], [])) is None
+    assert caller((b"Host", host), admission=OriginPolicy(["*"], [])) is None
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def kind(
 ) -> object:
     request = RequestHead(method, b"/", tuple(Line(*line) for line in lines))
     found = kind_of(request, framing, version=version)
-    return found.code if isinstance(found, Refusal) else found
+    return found.code if isinstance(found, RequestRefusal) else found
 
 
 def test_a_websocket_upgrade_is_told_from_other_requests() -> None:

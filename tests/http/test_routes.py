@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from segue.http.routes import (
     BUILT_IN,
     SELF,
-    Refusal,
     Resolved,
     Route,
     RouteError,
+    RouteRefusal,
     RouteTable,
     Target,
     parse_target,
@@ -42,9 +42,9 @@ def resolved(routes: RouteTable, target: bytes) -> Resolved:
     return found
 
 
-def refused(routes: RouteTable, target: bytes) -> Refusal:
+def refused(routes: RouteTable, target: bytes) -> RouteRefusal:
     found = routes.resolve(target)
-    assert isinstance(found, Refusal), found
+    assert isinstance(found, RouteRefusal), found
     return found
 
 
@@ -347,7 +347,7 @@ def test_no_request_chooses_its_host_or_leaves_the_prefix(
     where = parse_target(f"https://t.example:{port}{prefix}")
     entry = Entry(mount=begin, target=where.url) if strip else Entry(path=begin, target=where.url)
     found = table(entry).resolve(target)
-    if isinstance(found, Refusal):
+    if isinstance(found, RouteRefusal):
         assert found.status in {400, 404}
         return
     assert isinstance(found.target, Target)

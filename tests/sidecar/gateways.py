@@ -12,19 +12,20 @@ from dataclasses import dataclass, field
 from aiohttp import WSMsgType, web
 
 from segue.http.heads import Line, ReplyHead, RequestHead, values
+from segue.http.websocket import WebSocketClose
 from segue.tunnel.documents import Base, BaseMiss, Body, decode_document
-from segue.tunnel.events import Cancelled, GatewayEvent, LinkFailed, Opened, UploadData, UploadEnded
+from segue.tunnel.events import Cancelled, LinkFailed, Opened, ServerEvent, UploadData, UploadEnded
 from segue.tunnel.folds.fold import Fold
 from segue.tunnel.frames import MAX_PACKET_BYTES, SUBPROTOCOL
-from segue.tunnel.messages import Close, RecordError, RecordReader, encode_record
-from segue.tunnel.server import GatewayEnd, Node
+from segue.tunnel.server import Node, TunnelServer
 from segue.tunnel.stream_compression import (
     REPLY_WINDOW_LOG,
     SOCKET_WINDOW_LOG,
-    ContextError,
     StreamDecoder,
     StreamEncoder,
+    StreamError,
 )
+from segue.tunnel.websocket_records import RecordError, RecordReader, encode_record
 
 STREAM = ReplyHead(200, b"OK", (Line(b"Content-Type", b"text/event-stream"),))
 
@@ -118,7 +119,7 @@ class FakeGateway:
 class _Session:
     def __init__(self, gateway: FakeGateway) -> None:
         self.gateway = gateway
-        self.end = GatewayEnd(Node(gateway.epoch, gateway.address, gateway.max_body_bytes))
+        self.end = TunnelServer(Node(gateway.epoch, gateway.address, gateway.max_body_bytes))
         self.wake = asyncio.Event()
         self.loop = asyncio.get_running_loop()
         self.exchanges: dict[int, _Exchange] = {}
@@ -152,7 +153,7 @@ class _Session:
                     async with asyncio.timeout_at(self.end.next_deadline()):
                         await self.wake.wait()
 
-    def apply(self, event: GatewayEvent) -> None:
+    def apply(self, event: ServerEvent) -> None:
         assert not isinstance(event, LinkFailed), event.reason
         if isinstance(event, Opened):
             self.open(event)
@@ -275,12 +276,12 @@ class _Exchange:
             decoder.feed(bytes(self.upload))
             self.upload.clear()
             while data := decoder.read(2**16):
-                assert not isinstance(data, ContextError)
+                assert not isinstance(data, StreamError)
                 records = reader.feed(data)
                 assert not isinstance(records, RecordError)
                 for record in records:
                     end.send(self.number, encoder.feed(encode_record(record)) + encoder.flush())
-                    if isinstance(record, Close):
+                    if isinstance(record, WebSocketClose):
                         end.send(self.number, encoder.finish())
                         end.finish(self.number)
                         self.session.wake.set()

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segue.http.heads import Line, RequestHead
-from segue.http.origins import Admission
-from segue.http.request_rules import Refusal
+from segue.http.origins import OriginPolicy
+from segue.http.request_rules import RequestRefusal
 from segue.sidecar.request_reader import ContinueAwaited, Received, RequestReader
 
 MAX_HEAD = 400
@@ -20,20 +20,20 @@ HOST = Line(b"Host", b"localhost")
 
 
 def reader() -> RequestReader:
-    return RequestReader(Admission([], []), max_head=MAX_HEAD, max_body=MAX_BODY)
+    return RequestReader(OriginPolicy([], []), max_head=MAX_HEAD, max_body=MAX_BODY)
 
 
-def read_all(pieces: list[bytes]) -> list[Received | Refusal]:
+def read_all(pieces: list[bytes]) -> list[Received | RequestRefusal]:
     """Read a connection to its end or its first refusal, answering each request at once."""
     one = reader()
-    found: list[Received | Refusal] = []
+    found: list[Received | RequestRefusal] = []
     for piece in pieces:
         one.receive(piece)
         while (event := one.next_event()) is not None:
             if isinstance(event, ContinueAwaited):
                 continue
             found.append(event)
-            if isinstance(event, Refusal):
+            if isinstance(event, RequestRefusal):
                 return found
             answer(one)
             one.next_cycle()
@@ -80,7 +80,7 @@ def test_any_cuts_give_the_same_requests(requests: list[bytes], last: bytes, cut
     assert read_all([data[a:b] for a, b in itertools.pairwise(edges) if a < b]) == at_once
     assert read_all([data[at : at + 1] for at in range(len(data))]) == at_once
     assert len(at_once) == len(requests) + bool(last)
-    assert [isinstance(found, Refusal) for found in at_once] == [False] * len(requests) + [True] * bool(last)
+    assert [isinstance(found, RequestRefusal) for found in at_once] == [False] * len(requests) + [True] * bool(last)
 
 
 @given(st.sampled_from(REQUESTS + REFUSED), st.lists(st.tuples(st.integers(0, 300), st.binary(max_size=3)), max_size=4))
@@ -128,7 +128,7 @@ def test_a_head_is_kept_as_it_came() -> None:
 )
 def test_refusals_have_their_codes(data: bytes, code: str) -> None:
     (found,) = read_all([data])
-    assert isinstance(found, Refusal)
+    assert isinstance(found, RequestRefusal)
     assert found.code == code
 
 

@@ -15,11 +15,11 @@ from websockets.frames import Frame, Opcode
 from websockets.typing import Subprotocol
 
 from segue.http.heads import Line, ReplyHead
+from segue.http.websocket import WebSocketClose, WebSocketMessage
 from segue.sidecar.agent_transport import AgentGone
 from segue.sidecar.listener import Limits
 from segue.sidecar.request import Request
 from segue.sidecar.websocket_frames import MessageFrames
-from segue.tunnel.messages import Close, Message
 from tests.sidecar.agents import RawAgent, listening
 
 SWITCH = ReplyHead(101, b"Switching Protocols", ())
@@ -42,8 +42,8 @@ async def echo(request: Request) -> None:
     await request.accept(SWITCH)
     while True:
         message = await request.receive()
-        if isinstance(message, Close):
-            await request.close(*message)
+        if isinstance(message, WebSocketClose):
+            await request.close(message.code, message.reason)
             return
         await request.send(message)
 
@@ -58,7 +58,7 @@ async def echo(request: Request) -> None:
 )
 def test_any_fragments_and_any_cuts_give_the_same_messages(sent: list[tuple[str, str, int]], cuts: list[int]) -> None:
     data = b""
-    expected: list[Message | Close] = []
+    expected: list[WebSocketMessage | WebSocketClose] = []
     for opcode, text, pieces in sent:
         body = text.encode()
         size = len(body) // pieces + 1
@@ -67,16 +67,16 @@ def test_any_fragments_and_any_cuts_give_the_same_messages(sent: list[tuple[str,
             first = Opcode.TEXT if opcode == "text" else Opcode.BINARY
             data += frame(Opcode.CONT if number else first, part, fin=number == len(parts) - 1)
             data += frame(Opcode.PING, b"p") if number % 2 else b""
-        expected.append(Message("text" if opcode == "text" else "binary", body))
+        expected.append(WebSocketMessage("text" if opcode == "text" else "binary", body))
     data += frame(Opcode.CLOSE, b"\x03\xe8bye") + frame(Opcode.TEXT, b"after")
     frames = MessageFrames(max_message=10_000)
-    found: list[Message | Close] = []
+    found: list[WebSocketMessage | WebSocketClose] = []
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     for start, end in itertools.pairwise(edges):
         arrived = frames.receive(data[start:end])
         assert not arrived.is_broken
         found += arrived.messages
-    assert found == [*expected, Close(1000, b"bye")]
+    assert found == [*expected, WebSocketClose(1000, b"bye")]
 
 
 @pytest.mark.parametrize(
@@ -114,20 +114,22 @@ def test_nothing_that_an_agent_sends_is_an_error_of_the_frames(pieces: list[byte
 
 def test_closing_from_either_end() -> None:
     ours = MessageFrames(max_message=100)
-    assert ours.encode_close(Close(1001, b"bye")) == b"\x88\x05\x03\xe9bye"
-    assert ours.encode_close(Close(1001, b"bye")) == b""
-    assert ours.encode(Message("text", b"late")) == b""
-    assert ours.receive(frame(Opcode.PING, b"x") + frame(Opcode.CLOSE, b"\x03\xe9")).messages == [Close(1001, b"")]
+    assert ours.encode_close(WebSocketClose(1001, b"bye")) == b"\x88\x05\x03\xe9bye"
+    assert ours.encode_close(WebSocketClose(1001, b"bye")) == b""
+    assert ours.encode(WebSocketMessage("text", b"late")) == b""
+    assert ours.receive(frame(Opcode.PING, b"x") + frame(Opcode.CLOSE, b"\x03\xe9")).messages == [
+        WebSocketClose(1001, b"")
+    ]
     assert ours.is_over
     theirs = MessageFrames(max_message=100)
-    assert theirs.receive(frame(Opcode.CLOSE, b"")).messages == [Close(1005, b"")]
-    assert theirs.encode(Message("binary", b"under way")) == b"\x82\x09under way"
-    assert theirs.encode_close(Close(1005, b"")) == b"\x88\x00"
+    assert theirs.receive(frame(Opcode.CLOSE, b"")).messages == [WebSocketClose(1005, b"")]
+    assert theirs.encode(WebSocketMessage("binary", b"under way")) == b"\x82\x09under way"
+    assert theirs.encode_close(WebSocketClose(1005, b"")) == b"\x88\x00"
     assert theirs.is_over
 
 
 def test_codes_that_cannot_be_sent_become_an_internal_error() -> None:
-    assert MessageFrames(max_message=1).encode_close(Close(1006, b"")) == b"\x88\x02\x03\xf3"
+    assert MessageFrames(max_message=1).encode_close(WebSocketClose(1006, b"")) == b"\x88\x02\x03\xf3"
 
 
 # --------------------------------------------------------------------------------------------------------- the listener
@@ -256,12 +258,12 @@ async def test_a_socket_that_is_cut_is_told_from_one_that_was_closed(leave: Call
 
     async def handler(request: Request) -> None:
         await request.accept(SWITCH)
-        assert await request.receive() == Message("text", b"hi")
+        assert await request.receive() == WebSocketMessage("text", b"hi")
         with pytest.raises(AgentGone):
             await request.receive()
         assert request.gone.is_set()
         with pytest.raises(AgentGone):
-            await request.send(Message("text", b"late"))
+            await request.send(WebSocketMessage("text", b"late"))
         cut.set()
         request.abort()
 
@@ -277,7 +279,7 @@ async def test_a_socket_that_is_cut_is_told_from_one_that_was_closed(leave: Call
 async def test_a_socket_that_is_not_closed_in_good_order_is_cut(end: str, caplog: pytest.LogCaptureFixture) -> None:
     async def handler(request: Request) -> None:
         await request.accept(SWITCH)
-        await request.send(Message("text", b"part"))
+        await request.send(WebSocketMessage("text", b"part"))
         if end == "abort":
             request.abort()
         if end == "raise":
@@ -312,7 +314,7 @@ async def test_a_handler_may_cut_a_socket_that_its_agent_has_cut(caplog: pytest.
 
 async def test_a_broken_frame_ends_the_socket_with_its_code() -> None:
     gone = asyncio.Event()
-    received: list[Message | Close] = []
+    received: list[WebSocketMessage | WebSocketClose] = []
 
     async def handler(request: Request) -> None:
         await request.accept(SWITCH)
@@ -329,7 +331,7 @@ async def test_a_broken_frame_ends_the_socket_with_its_code() -> None:
         await agent.head()
         assert (await agent.rest())[2:4] == b"\x03\xea"
         await gone.wait()
-        assert received == [Message("text", b"whole")]
+        assert received == [WebSocketMessage("text", b"whole")]
         gone.clear()
         async with connect(server.url.replace("http", "ws")) as client:
             await client.send("more than ten bytes")
@@ -346,7 +348,7 @@ async def test_a_slow_reader_of_messages_holds_back_its_sender() -> None:
         nonlocal sent
         await request.accept(SWITCH)
         for _ in range(500):
-            task = asyncio.ensure_future(request.send(Message("binary", b"x" * 65536)))
+            task = asyncio.ensure_future(request.send(WebSocketMessage("binary", b"x" * 65536)))
             done, _ = await asyncio.wait([task], timeout=0.2)
             if not done:
                 stalled.set()
@@ -369,7 +371,7 @@ async def test_a_handler_that_does_not_receive_holds_back_the_agent() -> None:
     async def handler(request: Request) -> None:
         await request.accept(SWITCH)
         await gate.wait()
-        while isinstance(message := await request.receive(), Message):
+        while isinstance(message := await request.receive(), WebSocketMessage):
             received.append(len(message.data))
         await request.close(message.code)
 

@@ -10,25 +10,25 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeAlias
 
 from segue.http.heads import Line, ReplyHead, RequestHead
-from segue.tunnel.client import Request, SidecarEnd
-from segue.tunnel.events import GatewayEvent, LinkFailed, Opened, SidecarEvent
+from segue.tunnel.client import TunnelClient, TunnelRequest
+from segue.tunnel.events import ClientEvent, LinkFailed, Opened, ServerEvent
 from segue.tunnel.frames import Frame, Open, encode_frame, encode_packet, read_packet
-from segue.tunnel.header_table import LineTable, encode_request
-from segue.tunnel.server import GatewayEnd, Node
+from segue.tunnel.header_table import HeaderTable, encode_request
+from segue.tunnel.server import Node, TunnelServer
 
-EndOfLink: TypeAlias = SidecarEnd | GatewayEnd
+EndOfLink: TypeAlias = TunnelClient | TunnelServer
 
 NODE = Node(epoch=b"epoch-1", address=b"ws://one", max_body_bytes=64 * 1024 * 1024)
 HEAD = RequestHead(b"POST", b"/anthropic/v1/messages", (Line(b"Accept", b"*/*"), Line(b"x-api-key", b"secret")))
 OK = ReplyHead(200, b"OK", (Line(b"Content-Type", b"text/event-stream"), Line(b"x-request-id", b"r1")))
 
 
-def post(document: bytes | None = b"document") -> Request:
-    return Request(HEAD, document)
+def post(document: bytes | None = b"document") -> TunnelRequest:
+    return TunnelRequest(HEAD, document)
 
 
-def websocket() -> Request:
-    return Request(
+def websocket() -> TunnelRequest:
+    return TunnelRequest(
         RequestHead(b"GET", b"/openai/v1/responses", (Line(b"Authorization", b"Bearer k"),)), None, "websocket"
     )
 
@@ -64,14 +64,14 @@ class Pair:
     def __init__(self, *, rate_bytes_s: float = 1e9, rtt_s: float = 0.02, node: Node = NODE) -> None:
         self.now = 0.0
         self.flow = Flow(rate_bytes_s, rtt_s / 2)
-        self.sidecar = SidecarEnd()
-        self.gateway = GatewayEnd(node)
+        self.sidecar = TunnelClient()
+        self.gateway = TunnelServer(node)
         self.up = Traffic()
         self.down = Traffic()
-        self.told: list[SidecarEvent] = []
-        self.seen: list[GatewayEvent] = []
-        self.on_told: Callable[[SidecarEvent], None] = self.told.append
-        self.on_seen: Callable[[GatewayEvent], None] = self.seen.append
+        self.told: list[ClientEvent] = []
+        self.seen: list[ServerEvent] = []
+        self.on_told: Callable[[ClientEvent], None] = self.told.append
+        self.on_seen: Callable[[ServerEvent], None] = self.seen.append
         self._plans: list[tuple[float, int, Callable[[], None]]] = []
         self._plan_number = 0
         self._link_number = 0
@@ -156,7 +156,7 @@ def packets(end: EndOfLink, now: float) -> Iterator[bytes]:
         yield packet
 
 
-def failures(events: list[SidecarEvent] | list[GatewayEvent]) -> list[str]:
+def failures(events: list[ClientEvent] | list[ServerEvent]) -> list[str]:
     return [event.reason for event in events if isinstance(event, LinkFailed)]
 
 
@@ -174,11 +174,11 @@ def opened(pair: Pair) -> int:
 
 def restart(pair: Pair, epoch: bytes) -> None:
     pair.cut()
-    pair.gateway = GatewayEnd(NODE._replace(epoch=epoch))
+    pair.gateway = TunnelServer(NODE._replace(epoch=epoch))
     pair.connect()
 
 
-def told(pair: Pair, kind: type[SidecarEvent]) -> list[SidecarEvent]:
+def told(pair: Pair, kind: type[ClientEvent]) -> list[ClientEvent]:
     return [event for event in pair.told if isinstance(event, kind)]
 
 
@@ -187,4 +187,4 @@ def packet_of(*frames: Frame) -> bytes:
 
 
 def open_frame(number: int, *, has_body: bool = False) -> Open:
-    return Open(number, last=True, has_body=has_body, piece=encode_request(HEAD, "http", LineTable()))
+    return Open(number, last=True, has_body=has_body, piece=encode_request(HEAD, "http", HeaderTable()))

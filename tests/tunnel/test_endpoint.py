@@ -7,39 +7,39 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segue.http.heads import Line, ReplyHead
-from segue.tunnel.client import Request, SidecarEnd
+from segue.tunnel.client import TunnelClient, TunnelRequest
 from segue.tunnel.endpoint import BUFFER_BYTES, MAX_EXCHANGES
 from segue.tunnel.events import (
+    ClientEvent,
     ExchangeReset,
-    GatewayEvent,
     GoneAway,
     LinkFailed,
     Opened,
     ReplyData,
     ReplyEnded,
     ReplyStarted,
-    SidecarEvent,
+    ServerEvent,
     UploadData,
     Welcomed,
 )
 from segue.tunnel.frames import (
     VERSION,
     Data,
+    ExchangeResume,
+    ExchangeResumed,
     Frame,
     GoAway,
     Hello,
     Miss,
     Open,
     Ping,
-    Reply,
+    ReplyFrame,
     Reset,
-    Resume,
-    Resumed,
     Welcome,
     Window,
 )
-from segue.tunnel.header_table import MAX_HEAD_BYTES, LineTable, encode_reply, encode_request
-from segue.tunnel.server import GatewayEnd
+from segue.tunnel.header_table import MAX_HEAD_BYTES, HeaderTable, encode_reply, encode_request
+from segue.tunnel.server import TunnelServer
 from segue.tunnel.streams import INITIAL_WINDOW_BYTES
 from tests.tunnel.pair import (
     HEAD,
@@ -70,7 +70,7 @@ def test_a_slow_agent_stalls_its_own_exchange_and_no_other() -> None:
         pair.gateway.send(number, bytes(BUFFER_BYTES))
     got = {slow: 0, quick: 0}
 
-    def on_told(event: SidecarEvent) -> None:
+    def on_told(event: ClientEvent) -> None:
         if isinstance(event, ReplyData):
             got[event.exchange] += len(event.data)
             if event.exchange == quick:
@@ -88,7 +88,7 @@ def test_a_thousand_exchanges_at_once_wait_for_their_turn_and_all_get_it() -> No
     pair = joined()
     most = 0
 
-    def on_seen(event: GatewayEvent) -> None:
+    def on_seen(event: ServerEvent) -> None:
         nonlocal most
         most = max(most, len(pair.gateway))
         if isinstance(event, Opened):
@@ -140,9 +140,9 @@ def test_a_head_that_does_not_fit_is_refused_before_it_can_break_a_link() -> Non
     many = tuple(Line(b"a", b"") for _ in range(2_000))
     pair = joined()
     with pytest.raises(ValueError, match="431"):
-        pair.sidecar.open(Request(HEAD._replace(lines=many), None))
+        pair.sidecar.open(TunnelRequest(HEAD._replace(lines=many), None))
     with pytest.raises(ValueError, match="431"):
-        pair.sidecar.open(Request(HEAD._replace(target=b"/" * (MAX_HEAD_BYTES + 1)), None))
+        pair.sidecar.open(TunnelRequest(HEAD._replace(target=b"/" * (MAX_HEAD_BYTES + 1)), None))
     handle = pair.sidecar.open(post(None))
     pair.run()
     pair.gateway.reply(opened(pair), OK._replace(lines=many))
@@ -153,7 +153,7 @@ def test_a_head_that_does_not_fit_is_refused_before_it_can_break_a_link() -> Non
 def test_thousands_of_exchanges_leave_nothing_behind() -> None:
     pair = joined()
 
-    def on_seen(event: GatewayEvent) -> None:
+    def on_seen(event: ServerEvent) -> None:
         if isinstance(event, Opened):
             pair.gateway.reply(event.exchange, OK)
             pair.gateway.send(event.exchange, b"reply")
@@ -199,8 +199,8 @@ def test_messages_of_a_websocket_go_both_ways_over_a_cut() -> None:
 # -------------------------------------------------------------------------------------------------------------- hostile
 
 
-def greeted() -> tuple[GatewayEnd, list[GatewayEvent]]:
-    gateway = GatewayEnd(NODE)
+def greeted() -> tuple[TunnelServer, list[ServerEvent]]:
+    gateway = TunnelServer(NODE)
     gateway.link_opened(0.0)
     return gateway, list(gateway.receive(packet_of(Hello(VERSION, b"", 0, ())), 0.0))
 
@@ -208,8 +208,8 @@ def greeted() -> tuple[GatewayEnd, list[GatewayEvent]]:
 NUMBERS = st.one_of(st.integers(0, 6), st.integers(0, 2**62 - 1))
 PIECES = st.one_of(
     st.binary(max_size=40),
-    st.just(encode_request(HEAD, "http", LineTable())),
-    st.just(encode_reply(OK, LineTable())),
+    st.just(encode_request(HEAD, "http", HeaderTable())),
+    st.just(encode_reply(OK, HeaderTable())),
 )
 FRAMES: st.SearchStrategy[Frame] = st.one_of(
     st.builds(
@@ -217,7 +217,7 @@ FRAMES: st.SearchStrategy[Frame] = st.one_of(
         st.just(VERSION),
         st.sampled_from([b"", NODE.epoch]),
         NUMBERS,
-        st.lists(st.builds(Resume, NUMBERS, NUMBERS, st.booleans(), st.booleans()), max_size=3).map(tuple),
+        st.lists(st.builds(ExchangeResume, NUMBERS, NUMBERS, st.booleans(), st.booleans()), max_size=3).map(tuple),
     ),
     st.builds(
         Welcome,
@@ -226,10 +226,10 @@ FRAMES: st.SearchStrategy[Frame] = st.one_of(
         NUMBERS,
         NUMBERS,
         st.just(b""),
-        st.lists(st.builds(Resumed, NUMBERS, NUMBERS), max_size=3).map(tuple),
+        st.lists(st.builds(ExchangeResumed, NUMBERS, NUMBERS), max_size=3).map(tuple),
     ),
     st.builds(Open, NUMBERS, st.booleans(), st.booleans(), PIECES),
-    st.builds(Reply, NUMBERS, st.booleans(), PIECES),
+    st.builds(ReplyFrame, NUMBERS, st.booleans(), PIECES),
     st.builds(Data, NUMBERS, NUMBERS, st.booleans(), st.booleans(), st.binary(max_size=20)),
     st.builds(Window, NUMBERS, NUMBERS),
     st.builds(Miss, NUMBERS),
@@ -253,7 +253,7 @@ def test_no_frame_makes_a_gateway_raise_or_send_without_end(frames: list[Frame],
 
 @given(st.lists(FRAMES, max_size=6), st.booleans())
 def test_no_frame_makes_a_sidecar_raise_or_send_without_end(frames: list[Frame], ready: bool) -> None:
-    sidecar = SidecarEnd()
+    sidecar = TunnelClient()
     sidecar.link_opened(0.0)
     sidecar.receive(packet_of(Welcome(VERSION, NODE.epoch, 0, 1 << 20, b"", ())), 0.0)
     for request in (post(), post(None), websocket(), post(bytes(2 * INITIAL_WINDOW_BYTES))):
@@ -264,7 +264,7 @@ def test_no_frame_makes_a_sidecar_raise_or_send_without_end(frames: list[Frame],
     reconnect(sidecar, frames)
 
 
-def reconnect(end: SidecarEnd | GatewayEnd, frames: list[Frame]) -> None:
+def reconnect(end: TunnelClient | TunnelServer, frames: list[Frame]) -> None:
     """Feed frames on the present link, and again on a new one, one packet each."""
     for _ in range(2):
         for at, frame in enumerate(frames):
@@ -275,7 +275,7 @@ def reconnect(end: SidecarEnd | GatewayEnd, frames: list[Frame]) -> None:
 
 def test_who_opens_and_cancels_for_ever_without_reading_the_replies_is_given_up() -> None:
     gateway, _ = greeted()
-    events: list[GatewayEvent] = []
+    events: list[ServerEvent] = []
     for number in range(1, 2_000):
         large = OK._replace(lines=(Line(b"X", bytes([number % 256]) * 60_000),))
         gateway.receive(packet_of(open_frame(number)), 0.0)
@@ -293,7 +293,7 @@ def test_a_resume_from_what_was_never_sent_fails_the_link() -> None:
     gateway.send(1, bytes(BUFFER_BYTES))
     gateway.finish(1)
     gateway.link_opened(0.0)
-    resume = Resume(1, BUFFER_BYTES, has_head=True, again=False)
+    resume = ExchangeResume(1, BUFFER_BYTES, has_head=True, again=False)
     (event,) = gateway.receive(packet_of(Hello(VERSION, NODE.epoch, 1, (resume,))), 0.0)
     assert isinstance(event, LinkFailed)
 
@@ -314,7 +314,7 @@ def test_a_resume_from_what_was_never_sent_fails_the_link() -> None:
     ],
 )
 def test_what_breaks_the_protocol_fails_the_link(frames: tuple[Frame, ...]) -> None:
-    gateway = GatewayEnd(NODE)
+    gateway = TunnelServer(NODE)
     gateway.link_opened(0.0)
     assert isinstance(gateway.receive(packet_of(*frames), 0.0)[-1], LinkFailed)
 
@@ -323,19 +323,19 @@ def test_what_breaks_the_protocol_fails_the_link(frames: tuple[Frame, ...]) -> N
     "frames",
     [
         (GoAway(),),
-        (Reply(1, last=True, piece=encode_reply(OK, LineTable())),),
+        (ReplyFrame(1, last=True, piece=encode_reply(OK, HeaderTable())),),
         (Welcome(VERSION, b"", 0, 1, b"", ()),),
         (Welcome(VERSION + 1, NODE.epoch, 0, 1, b"", ()),),
         (Welcome(VERSION, NODE.epoch, 0, 1, b"", ()), Welcome(VERSION, NODE.epoch, 0, 1, b"", ())),
         (Welcome(VERSION, NODE.epoch, 0, 1, b"", ()), Hello(VERSION, b"", 0, ())),
-        (Welcome(VERSION, NODE.epoch, 0, 1, b"", ()), Reply(1, last=True, piece=b"?")),
+        (Welcome(VERSION, NODE.epoch, 0, 1, b"", ()), ReplyFrame(1, last=True, piece=b"?")),
         (Welcome(VERSION, NODE.epoch, 0, 1, b"", ()), Data(1, 0, final=False, again=False, payload=b"no head")),
         (Welcome(VERSION, NODE.epoch, 0, 1, b"", ()), Miss(2)),
         (Welcome(VERSION, NODE.epoch, 0, 1, b"", ()), Miss(1), Miss(1)),
     ],
 )
 def test_what_breaks_the_protocol_fails_the_sidecars_link(frames: tuple[Frame, ...]) -> None:
-    sidecar = SidecarEnd()
+    sidecar = TunnelClient()
     sidecar.open(post())
     sidecar.open(post(None))
     sidecar.link_opened(0.0)
@@ -345,7 +345,7 @@ def test_what_breaks_the_protocol_fails_the_sidecars_link(frames: tuple[Frame, .
 
 def test_a_welcome_says_which_node_answers_and_what_it_takes() -> None:
     pair = joined()
-    assert pair.told == [Welcomed(NODE.epoch, NODE.address, NODE.max_body_bytes, is_new_epoch=True)]
+    assert pair.told == [Welcomed(NODE.epoch, NODE.address, NODE.max_body_bytes, new_epoch=True)]
     pair.connect()
     pair.run()
-    assert pair.told[-1] == Welcomed(NODE.epoch, NODE.address, NODE.max_body_bytes, is_new_epoch=False)
+    assert pair.told[-1] == Welcomed(NODE.epoch, NODE.address, NODE.max_body_bytes, new_epoch=False)

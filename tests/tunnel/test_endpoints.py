@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from segue.http.heads import Kind, Line, ReplyHead, RequestHead
-from segue.tunnel.client import Request
+from segue.tunnel.client import TunnelRequest
 from segue.tunnel.endpoint import BUFFER_BYTES
 from segue.tunnel.events import (
     BaseMissed,
@@ -27,7 +27,7 @@ from segue.tunnel.events import (
 from segue.tunnel.frames import (
     ResetCode,
 )
-from segue.tunnel.server import GatewayEnd
+from segue.tunnel.server import TunnelServer
 from segue.tunnel.streams import INITIAL_WINDOW_BYTES
 from tests.tunnel.pair import (
     NODE,
@@ -363,7 +363,7 @@ def test_a_gateway_that_forgot_a_session_does_not_deny_what_it_had_though_its_fi
     handle = pair.sidecar.open(post())
     pair.run()
     pair.cut()
-    pair.gateway = GatewayEnd(NODE)
+    pair.gateway = TunnelServer(NODE)
     pair.connect()
     for packet in pair.up.packets[-1:]:  # the HELLO; what answers it is lost
         pair.gateway.receive(packet, pair.now)
@@ -448,7 +448,7 @@ def test_nothing_is_read_from_a_link_after_what_could_not_be_read() -> None:
 def test_a_head_cut_between_its_pieces_is_sent_again() -> None:
     pair = joined()
     large = RequestHead(b"GET", b"/", tuple(Line(b"x-%d" % index, bytes(4_000)) for index in range(10)))
-    handle = pair.sidecar.open(Request(large, None))
+    handle = pair.sidecar.open(TunnelRequest(large, None))
     first = pair.sidecar.next_packet(pair.now)
     assert first is not None
     assert pair.gateway.receive(first, pair.now) == []

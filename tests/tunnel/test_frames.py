@@ -20,6 +20,8 @@ from segue.tunnel.frames import (
     Ack,
     BadPacket,
     Data,
+    ExchangeResume,
+    ExchangeResumed,
     Frame,
     GoAway,
     Hello,
@@ -27,11 +29,9 @@ from segue.tunnel.frames import (
     Open,
     Ping,
     Pong,
-    Reply,
+    ReplyFrame,
     Reset,
     ResetCode,
-    Resume,
-    Resumed,
     Welcome,
     Window,
     encode_frame,
@@ -43,13 +43,13 @@ from segue.tunnel.frames import (
 NUMBERS = st.one_of(st.integers(0, 300), st.integers(0, MAX_VARINT))
 EPOCHS = st.binary(max_size=64)
 CODES: tuple[ResetCode, ...] = get_args(ResetCode)
-RESUMES = st.lists(st.builds(Resume, NUMBERS, NUMBERS, st.booleans(), st.booleans()), max_size=20)
-RESUMED = st.lists(st.builds(Resumed, NUMBERS, NUMBERS), max_size=20)
+RESUMES = st.lists(st.builds(ExchangeResume, NUMBERS, NUMBERS, st.booleans(), st.booleans()), max_size=20)
+RESUMED = st.lists(st.builds(ExchangeResumed, NUMBERS, NUMBERS), max_size=20)
 FRAMES: st.SearchStrategy[Frame] = st.one_of(
     st.builds(Hello, NUMBERS, EPOCHS, NUMBERS, RESUMES.map(tuple)),
     st.builds(Welcome, NUMBERS, EPOCHS, NUMBERS, NUMBERS, st.binary(max_size=1024), RESUMED.map(tuple)),
     st.builds(Open, NUMBERS, st.booleans(), st.booleans(), st.binary()),
-    st.builds(Reply, NUMBERS, st.booleans(), st.binary()),
+    st.builds(ReplyFrame, NUMBERS, st.booleans(), st.binary()),
     st.builds(Data, NUMBERS, NUMBERS, st.booleans(), st.booleans(), st.binary()),
     st.builds(Ack, NUMBERS, NUMBERS),
     st.builds(Ping, NUMBERS),
@@ -152,7 +152,7 @@ def test_what_is_set_aside_for_a_frame_is_enough_for_the_largest_numbers() -> No
     answers = packet_of(Pong(MAX_VARINT), Ack(MAX_VARINT, MAX_VARINT))
     assert len(answers) <= OVERHEAD_BYTES
     for piece in pieces(bytes(100_000)):
-        frames = (Pong(MAX_VARINT), Ack(MAX_VARINT, MAX_VARINT), Reply(MAX_VARINT, last=True, piece=piece))
+        frames = (Pong(MAX_VARINT), Ack(MAX_VARINT, MAX_VARINT), ReplyFrame(MAX_VARINT, last=True, piece=piece))
         assert len(packet_of(*frames)) <= MAX_PACKET_BYTES
 
 
@@ -174,8 +174,8 @@ class Vector(NamedTuple):
     frames: list[Frame] | None
 
 
-KINDS = {kind.__name__: kind for kind in get_args(Frame)}
-LISTED = {"resumes": Resume, "resumed": Resumed}
+KINDS = {kind.__name__.removesuffix("Frame"): kind for kind in get_args(Frame)}
+LISTED = {"resumes": ExchangeResume, "resumed": ExchangeResumed}
 
 
 def load_vectors() -> list[Vector]:

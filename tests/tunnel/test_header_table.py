@@ -18,7 +18,7 @@ from segue.tunnel.header_table import (
     MAX_HEAD_LINES,
     MAX_LINE_BYTES,
     MAX_LINES,
-    LineTable,
+    HeaderTable,
     decode_reply,
     decode_request,
     encode_reply,
@@ -45,7 +45,7 @@ KINDS: st.SearchStrategy[Kind] = st.sampled_from(("http", "websocket"))
 @settings(max_examples=300)
 @given(st.lists(st.tuples(REQUESTS, KINDS), max_size=8))
 def test_requests_arrive_as_they_were_sent_and_the_tables_are_the_same(heads: list[tuple[RequestHead, Kind]]) -> None:
-    sender, receiver = LineTable(), LineTable()
+    sender, receiver = HeaderTable(), HeaderTable()
     for head, kind in heads:
         assert decode_request(encode_request(head, kind, sender), receiver) == (head, kind)
         assert vars(sender) == vars(receiver)
@@ -54,7 +54,7 @@ def test_requests_arrive_as_they_were_sent_and_the_tables_are_the_same(heads: li
 @settings(max_examples=300)
 @given(st.lists(REPLIES, max_size=8))
 def test_replies_arrive_as_they_were_sent_and_the_tables_are_the_same(heads: list[ReplyHead]) -> None:
-    sender, receiver = LineTable(), LineTable()
+    sender, receiver = HeaderTable(), HeaderTable()
     for head in heads:
         assert decode_reply(encode_reply(head, sender), receiver) == head
         assert vars(sender) == vars(receiver)
@@ -62,7 +62,7 @@ def test_replies_arrive_as_they_were_sent_and_the_tables_are_the_same(heads: lis
 
 def test_tables_stay_in_step_over_thousands_of_heads_that_push_lines_out() -> None:
     chance = random.Random(1)
-    sender, receiver = LineTable(), LineTable()
+    sender, receiver = HeaderTable(), HeaderTable()
     for _ in range(4_000):
         lines = tuple(
             Line(
@@ -82,7 +82,7 @@ def test_tables_stay_in_step_over_thousands_of_heads_that_push_lines_out() -> No
 
 
 def test_a_head_that_was_sent_before_is_next_to_nothing() -> None:
-    table = LineTable()
+    table = HeaderTable()
     lines = tuple(Line(b"X-%d" % index, b"value") for index in range(10))
     head = RequestHead(b"POST", b"/v1/messages", lines)
     encode_request(head, "http", table)
@@ -95,14 +95,14 @@ def test_a_head_that_was_sent_before_is_next_to_nothing() -> None:
 
 def test_preset_lines_go_by_reference_from_the_first() -> None:
     for lines in (static_table.REQUEST, static_table.REPLY):
-        table = LineTable(lines)
+        table = HeaderTable(lines)
         assert [table.find(line) for line in lines] == list(range(len(lines)))
-    table = LineTable(static_table.REQUEST)
+    table = HeaderTable(static_table.REQUEST)
     known = (Line(b"Content-Type", b"application/json"), Line(b"X-Stainless-Lang", b"python"))
     head = RequestHead(b"GET", b"/", (*known, Line(b"Authorization", b"Bearer k")))
     encoded = encode_request(head, "http", table)
     assert len(encoded) == 1 + 2 + len(b"GET /") + 2 + 3 + len(b"Bearer k")
-    assert decode_request(encoded, LineTable(static_table.REQUEST)) == (head, "http")
+    assert decode_request(encoded, HeaderTable(static_table.REQUEST)) == (head, "http")
 
 
 def test_the_preset_lines_are_those_of_the_specification() -> None:
@@ -114,13 +114,13 @@ def test_the_preset_lines_are_those_of_the_specification() -> None:
 
 def test_a_repetition_of_what_was_not_is_no_head() -> None:
     for count in (b"\x00", b"\x03", b"\xff\xff\xff\xff\x0f"):
-        receiver = LineTable()
+        receiver = HeaderTable()
         assert decode_request(b"\x00\x00\x05GET /\x00\x02a:", receiver) is not None
         assert decode_request(b"\x00\x03" + count, receiver) is None
 
 
 def test_a_long_line_is_held_in_no_slot_and_pushes_nothing_out() -> None:
-    table = LineTable()
+    table = HeaderTable()
     head = RequestHead(b"GET", b"/", (Line(b"Cookie", b"c" * MAX_LINE_BYTES),))
     assert len(encode_request(head, "http", table)) > MAX_LINE_BYTES
     elsewhere = head._replace(lines=(Line(b"A", b""), *head.lines))
@@ -132,21 +132,21 @@ def test_a_long_line_is_held_in_no_slot_and_pushes_nothing_out() -> None:
 @given(st.binary(max_size=60), st.lists(REQUESTS, max_size=2))
 def test_any_bytes_are_a_head_or_none(data: bytes, before: list[RequestHead]) -> None:
     for head in before:
-        table = LineTable()
+        table = HeaderTable()
         encode_request(head, "http", table)
         decode_request(data, table)
         decode_reply(data, table)
-    decode_request(data, LineTable())
-    decode_reply(data, LineTable())
+    decode_request(data, HeaderTable())
+    decode_reply(data, HeaderTable())
 
 
 @settings(max_examples=300)
 @given(REQUESTS, st.integers(0, 10_000), st.binary(min_size=1, max_size=3))
 def test_a_changed_head_never_raises(head: RequestHead, at: int, change: bytes) -> None:
-    encoded = encode_request(head, "http", LineTable())
+    encoded = encode_request(head, "http", HeaderTable())
     at %= len(encoded)
-    decode_request(encoded[:at] + change + encoded[at + len(change) :], LineTable())
-    decode_request(encoded[:at], LineTable())
+    decode_request(encoded[:at] + change + encoded[at + len(change) :], HeaderTable())
+    decode_request(encoded[:at], HeaderTable())
 
 
 @pytest.mark.parametrize(
@@ -167,19 +167,19 @@ def test_a_changed_head_never_raises(head: RequestHead, at: int, change: bytes) 
     ],
 )
 def test_what_is_no_request_is_none(encoded: bytes) -> None:
-    assert decode_request(encoded, LineTable()) is None
+    assert decode_request(encoded, HeaderTable()) is None
 
 
 @pytest.mark.parametrize("first", [b"20 OK", b"2000 OK", b"abc", b"+20 x", b"\xb2\xb2\xb2 OK", b""])
 def test_what_has_no_status_is_no_reply(first: bytes) -> None:
-    assert decode_reply(bytes([0, len(first)]) + first, LineTable()) is None
+    assert decode_reply(bytes([0, len(first)]) + first, HeaderTable()) is None
 
 
 def test_references_that_expand_beyond_the_limit_are_no_head() -> None:
-    table = LineTable()
+    table = HeaderTable()
     large = Line(b"X", b"v" * 4_000)
     encoded = encode_request(RequestHead(b"GET", b"/", (large,)), "http", table)
-    receiver = LineTable()
+    receiver = HeaderTable()
     assert decode_request(encoded, receiver) is not None
     assert decode_request(b"\x00\x04" + b"\x05" * 20, receiver) is not None
     assert decode_request(b"\x00\x04" + b"\x05" * 200, receiver) is None
@@ -192,19 +192,19 @@ def test_what_fits_can_be_decoded() -> None:
     for lines in (most, largest):
         head = RequestHead(b"GET", b"/", lines)
         assert fits(head)
-        assert decode_request(encode_request(head, "http", LineTable()), LineTable()) == (head, "http")
+        assert decode_request(encode_request(head, "http", HeaderTable()), HeaderTable()) == (head, "http")
     assert not fits(RequestHead(b"GET", b"/", (*most, Line(b"a", b""))))
     assert not fits(ReplyHead(200, b"OK....", largest))
 
 
 def test_the_heads_of_the_specification_are_read_and_written_as_it_says() -> None:
     vectors = json.loads((Path(__file__).parent / "vectors" / "packets.json").read_text())
-    sender, receiver = LineTable(static_table.REQUEST), LineTable(static_table.REQUEST)
+    sender, receiver = HeaderTable(static_table.REQUEST), HeaderTable(static_table.REQUEST)
     for one in vectors["request_heads"]:
         request = RequestHead(bytes.fromhex(one["method"]), bytes.fromhex(one["target"]), lines_in(one["lines"]))
         assert encode_request(request, one["kind"], sender).hex() == one["encoded"]
         assert decode_request(bytes.fromhex(one["encoded"]), receiver) == (request, one["kind"])
-    sender, receiver = LineTable(static_table.REPLY), LineTable(static_table.REPLY)
+    sender, receiver = HeaderTable(static_table.REPLY), HeaderTable(static_table.REPLY)
     for one in vectors["reply_heads"]:
         reply = ReplyHead(one["status"], bytes.fromhex(one["reason"]), lines_in(one["lines"]))
         assert encode_reply(reply, sender).hex() == one["encoded"]

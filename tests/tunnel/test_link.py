@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from segue.tunnel.client import PING_EVERY_S
-from segue.tunnel.events import GatewayEvent, LinkFailed, Opened, ReplyData, ReplyEnded, UploadData, UploadEnded
-from segue.tunnel.frames import Ack, Data, Ping, Pong, Reply, Window, encode_frame, encode_packet
+from segue.tunnel.events import LinkFailed, Opened, ReplyData, ReplyEnded, ServerEvent, UploadData, UploadEnded
+from segue.tunnel.frames import Ack, Data, Ping, Pong, ReplyFrame, Window, encode_frame, encode_packet
 from segue.tunnel.link import (
     ACK_DELAY_S,
     DEAD_S,
@@ -17,8 +17,8 @@ from segue.tunnel.link import (
     MIN_BYTES,
     UNPINGED_S,
     CongestionWindow,
-    Link,
     Parcel,
+    TunnelLink,
 )
 from tests.tunnel.pair import OK, Pair, failures, frames_of, post
 
@@ -39,7 +39,7 @@ class Upload:
         self.pair.run(until=100_000.0, done=lambda: self.done_at > 0)
         self.rate_bytes_s = size / (self.done_at - self.began_at - rtt_s)
 
-    def on_seen(self, event: GatewayEvent) -> None:
+    def on_seen(self, event: ServerEvent) -> None:
         if isinstance(event, UploadData):
             self.pair.gateway.consume(event.exchange, len(event.data))
         elif isinstance(event, UploadEnded):
@@ -193,7 +193,7 @@ def test_a_gateway_gives_up_a_link_whose_sidecar_does_not_even_ping() -> None:
 
 
 def test_a_gateway_to_which_nobody_says_hello_gives_up() -> None:
-    link = Link(0.0, None)
+    link = TunnelLink(0.0, None)
     assert link.next_deadline() == UNPINGED_S
     assert link.is_dead(UNPINGED_S)
     assert not link.is_dead(UNPINGED_S - 1)
@@ -207,7 +207,7 @@ def nothing(limit: int) -> None:
 
 
 def test_an_acknowledgement_of_what_was_never_sent_or_is_behind_is_refused() -> None:
-    link = Link(0.0, None)
+    link = TunnelLink(0.0, None)
     link.queue(Window(1, 2))
     packet = link.compose(0.0, nothing)
     assert packet is not None
@@ -218,7 +218,7 @@ def test_an_acknowledgement_of_what_was_never_sent_or_is_behind_is_refused() -> 
 
 
 def test_the_time_an_acknowledgement_was_held_back_is_not_the_links() -> None:
-    link = Link(0.0, None)
+    link = TunnelLink(0.0, None)
     assert link.rtt_s is None
     link.queue(Window(1, 2))
     packet = link.compose(0.0, nothing)
@@ -228,7 +228,7 @@ def test_the_time_an_acknowledgement_was_held_back_is_not_the_links() -> None:
 
 
 def test_an_acknowledgement_waits_for_company_and_then_goes_alone() -> None:
-    link = Link(0.0, None)
+    link = TunnelLink(0.0, None)
     link.note_received(100, 5.0, eliciting=True)
     assert link.compose(5.0, nothing) is None
     assert link.next_deadline() == 5.0 + ACK_DELAY_S
@@ -242,7 +242,7 @@ def test_an_acknowledgement_waits_for_company_and_then_goes_alone() -> None:
 
 
 def test_control_leaves_before_data_and_in_order_even_when_the_window_is_full() -> None:
-    link = Link(0.0, None)
+    link = TunnelLink(0.0, None)
     data = encode_frame(Data(1, 0, final=False, again=False, payload=bytes(1_500)))
     while link.compose(0.0, lambda limit: Parcel(data, None, None) if limit >= 1_500 else None) is not None:
         assert link.in_flight_bytes <= INITIAL_BYTES
@@ -253,19 +253,19 @@ def test_control_leaves_before_data_and_in_order_even_when_the_window_is_full() 
 
 
 def test_no_data_leaves_while_control_is_left_over_for_the_next_packet() -> None:
-    link = Link(0.0, None)
+    link = TunnelLink(0.0, None)
     link._window.size_bytes = MAX_BYTES  # noqa: SLF001 - so that the packet would have room for data
     link.queue(Window(1, 2))
-    link.queue(Reply(1, last=True, piece=bytes(16_338)))
+    link.queue(ReplyFrame(1, last=True, piece=bytes(16_338)))
     data = Parcel(encode_frame(Data(1, 0, final=True, again=False, payload=b"x")), None, None)
     left = [data]
     packets = [link.compose(0.0, lambda _: left.pop() if left else None) or b"" for _ in range(3)]
     kinds = [type(frame) for packet in packets for frame in frames_of(packet)]
-    assert kinds == [Window, Reply, Data]
+    assert kinds == [Window, ReplyFrame, Data]
 
 
 def test_a_peer_that_reads_and_never_acknowledges_overruns_a_link() -> None:
-    link = Link(0.0, None)
+    link = TunnelLink(0.0, None)
     for number in range(MAX_UNACKED + 1):
         assert not link.is_overrun
         link.queue(Window(number, number))
@@ -274,8 +274,8 @@ def test_a_peer_that_reads_and_never_acknowledges_overruns_a_link() -> None:
 
 
 def test_a_peer_that_asks_and_never_reads_overruns_a_link() -> None:
-    link = Link(0.0, None)
-    piece = Reply(1, last=False, piece=bytes(16_000))
+    link = TunnelLink(0.0, None)
+    piece = ReplyFrame(1, last=False, piece=bytes(16_000))
     seen = []
     for asks in (True, True, True, False, False, False):
         for _ in range(1_000):
@@ -300,7 +300,7 @@ def test_a_window_grows_while_it_holds_back_and_has_bounds() -> None:
 
 
 def test_a_window_begins_again_after_a_while_without_traffic() -> None:
-    link = Link(0.0, None)
+    link = TunnelLink(0.0, None)
     link._window.size_bytes = MAX_BYTES  # noqa: SLF001 - what a fat link made of it
     link.compose(IDLE_S - 0.1, nothing)
     assert link.window_bytes == MAX_BYTES
@@ -314,7 +314,7 @@ def test_many_small_streams_share_the_link_fairly() -> None:
     pair.run(until=2.0)
     arrived: dict[int, int] = {}
 
-    def on_seen(event: GatewayEvent) -> None:
+    def on_seen(event: ServerEvent) -> None:
         if isinstance(event, UploadData):
             arrived[event.exchange] = arrived.get(event.exchange, 0) + len(event.data)
             pair.gateway.consume(event.exchange, len(event.data))

@@ -10,13 +10,13 @@ from collections import deque
 from collections.abc import Sequence
 
 from segue.http.heads import Kind, Line, ReplyHead, RequestHead
-from segue.tunnel.client import Request, SidecarEnd
+from segue.tunnel.client import TunnelClient, TunnelRequest
 from segue.tunnel.endpoint import MAX_EXCHANGES
 from segue.tunnel.events import (
     BaseMissed,
     Cancelled,
+    ClientEvent,
     ExchangeReset,
-    GatewayEvent,
     GoneAway,
     LinkFailed,
     Opened,
@@ -24,21 +24,21 @@ from segue.tunnel.events import (
     ReplyData,
     ReplyEnded,
     ReplyStarted,
-    SidecarEvent,
+    ServerEvent,
     UploadData,
     UploadEnded,
     Welcomed,
     Writable,
 )
 from segue.tunnel.frames import Data, Open, ResetCode
-from segue.tunnel.server import GatewayEnd, Node
+from segue.tunnel.server import Node, TunnelServer
 from tests.tunnel.pair import frames_of, packets
 
 
 class Asked:
     """An exchange as its agent sees it."""
 
-    def __init__(self, key: int, request: Request, free: bytes | None) -> None:
+    def __init__(self, key: int, request: TunnelRequest, free: bytes | None) -> None:
         self.key = key
         self.request = request
         self.free = free
@@ -80,7 +80,7 @@ class World:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.sidecar = SidecarEnd()
+        self.sidecar = TunnelClient()
         self.asked: dict[int, Asked] = {}
         self.by_handle: dict[int, Asked] = {}
         self.forwarded: dict[int, Served] = {}
@@ -111,7 +111,7 @@ class World:
         self.generation += 1
         self.epoch = b"epoch-%d" % self.generation if epoch else self.epoch
         self.served: dict[int, Served] = {}
-        self.gateway = GatewayEnd(Node(self.epoch, b"", 1 << 26))
+        self.gateway = TunnelServer(Node(self.epoch, b"", 1 << 26))
         self.is_draining = False
 
     def drain(self) -> None:
@@ -177,7 +177,7 @@ class World:
             None if size is None or kind == "websocket" else b"%d:" % key + bytes(index % 251 for index in range(size))
         )
         document = body if body is None or not has_base else b"base:" + body[: size // 2 if size else None]
-        asked = Asked(key, Request(head, document, kind), body)
+        asked = Asked(key, TunnelRequest(head, document, kind), body)
         self.asked[key] = asked
         asked.handle = self.sidecar.open(asked.request)
         self.by_handle[asked.handle] = asked
@@ -208,7 +208,7 @@ class World:
             self.sidecar.upload_again(asked.handle, asked.free)
         self.to_upload_again.clear()
 
-    def _on_told(self, events: Sequence[SidecarEvent]) -> None:
+    def _on_told(self, events: Sequence[ClientEvent]) -> None:
         for event in events:
             match event:
                 case LinkFailed():
@@ -227,7 +227,7 @@ class World:
             self.failures.append(event.reason)
         self.cut()
 
-    def _on_asked(self, asked: Asked, event: SidecarEvent) -> None:
+    def _on_asked(self, asked: Asked, event: ClientEvent) -> None:
         match event:
             case ReplyStarted(_, head):
                 assert asked.head is None
@@ -275,7 +275,7 @@ class World:
 
     # --- the gateway's shell, and the provider -----------------------------------------------------------------------
 
-    def _on_seen(self, events: Sequence[GatewayEvent]) -> None:
+    def _on_seen(self, events: Sequence[ServerEvent]) -> None:
         for event in events:
             match event:
                 case LinkFailed():

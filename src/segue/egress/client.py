@@ -7,6 +7,7 @@ written has an unknown outcome, and that is said. Not here: which target a reque
 
 from __future__ import annotations
 
+import base64
 import os
 import ssl
 from collections.abc import Callable, Mapping
@@ -17,14 +18,17 @@ import httpcore
 
 from segue.egress.errors import NETWORK_ERRORS, EgressError, egress_error
 from segue.egress.inprocess import Factory, connect_in_process
-from segue.egress.limits import Limits
+from segue.egress.limits import EgressLimits
 from segue.egress.network import client_tls, connect
-from segue.egress.pool import Lease, Pool
-from segue.egress.reply import Reply
-from segue.egress.websocket import Socket, handshake, is_accepted
+from segue.egress.pool import ConnectionPool, Lease
+from segue.egress.reply import StreamedReply
+from segue.egress.websocket import OutboundWebSocket
 from segue.http.heads import Kind, ReplyHead, RequestHead, end_to_end
 from segue.http.routes import SELF, Resolved, Target, Where
+from segue.http.websocket import handshake_lines, is_accepted
 
+#: The length of the random key of a WebSocket handshake (RFC 6455, 4.1).
+_KEY_BYTES: Final = 16
 _NOTHING: Final[Mapping[str, object]] = {}
 
 
@@ -39,22 +43,22 @@ class Egress:
     def __init__(
         self,
         *,
-        limits: Limits | None = None,
+        limits: EgressLimits | None = None,
         tls: ssl.SSLContext | None = None,
         network: httpcore.AsyncNetworkBackend | None = None,
         own: Factory | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        self._limits = limits or Limits()
+        self._limits = limits or EgressLimits()
         self._tls = tls or client_tls()
         self._network = network or httpcore.AnyIOBackend()
         self._own = own
         self._entropy = entropy
-        self._pools: dict[object, Pool] = {}
+        self._pools: dict[object, ConnectionPool] = {}
 
     async def open(
         self, resolved: Resolved, head: RequestHead, body: bytes | None, *, extra: Mapping[str, object] = _NOTHING
-    ) -> Reply:
+    ) -> StreamedReply:
         """Send a request and return its answer as soon as the head is there. Close the answer, or read it to its end.
 
         Raises:
@@ -62,25 +66,25 @@ class Egress:
         """
         added = () if body is None else ((b"Content-Length", b"%d" % len(body)),)
         answer, lease = await self._ask(resolved, head, added, body=body or b"", extra=extra)
-        return Reply(answer, lease=lease, method=head.method)
+        return StreamedReply(answer, lease=lease, method=head.method)
 
     async def connect(
         self, resolved: Resolved, head: RequestHead, *, extra: Mapping[str, object] = _NOTHING
-    ) -> Socket | Reply:
+    ) -> OutboundWebSocket | StreamedReply:
         """Ask for a WebSocket; return it, or the answer that refuses it.
 
         Raises:
             EgressError: there is no answer.
         """
-        key, added = handshake(self._entropy)
-        answer, lease = await self._ask(resolved, head, added, kind="websocket", extra=extra)
+        key = base64.b64encode(self._entropy(_KEY_BYTES))
+        answer, lease = await self._ask(resolved, head, handshake_lines(key), kind="websocket", extra=extra)
         if answer.status != 101:  # noqa: PLR2004 - Switching Protocols
-            return Reply(answer, lease=lease, method=head.method)
+            return StreamedReply(answer, lease=lease, method=head.method)
         if not is_accepted(key, answer.lines):
             await lease.aclose()
             message = f"{lease.name} switched to something that is not the WebSocket which was asked for"
             raise EgressError("upstream_protocol_error", message, sent=True)
-        return Socket(answer, lease=lease, limits=self._limits)
+        return OutboundWebSocket(answer, lease=lease, limits=self._limits)
 
     async def aclose(self) -> None:
         """Close all connections; what still uses one fails."""
@@ -118,7 +122,7 @@ class Egress:
             await lease.aclose()
             raise
 
-    async def _lease(self, pool: Pool) -> Lease:
+    async def _lease(self, pool: ConnectionPool) -> Lease:
         try:
             return Lease(pool, await pool.take())
         except TimeoutError:
@@ -127,7 +131,7 @@ class Egress:
         except NETWORK_ERRORS as error:
             raise egress_error(error, pool.name, sent=False) from error
 
-    def _pool(self, target: Where, extra: Mapping[str, object]) -> Pool:
+    def _pool(self, target: Where, extra: Mapping[str, object]) -> ConnectionPool:
         key: object = (SELF, frozenset(extra.items()))
         if target != SELF:
             key = (target.scheme, target.host, target.port)
@@ -135,14 +139,14 @@ class Egress:
             self._pools[key] = self._own_pool(extra) if target == SELF else self._pool_out(target)
         return self._pools[key]
 
-    def _pool_out(self, target: Target) -> Pool:
+    def _pool_out(self, target: Target) -> ConnectionPool:
         async def connection() -> httpcore.AsyncNetworkStream:
             return await connect(target, network=self._network, tls=self._tls, wait_s=self._limits.connect_s)
 
         name = target.authority.decode("ascii")
-        return Pool(connection, name=name, authority=target.authority, limits=self._limits)
+        return ConnectionPool(connection, name=name, authority=target.authority, limits=self._limits)
 
-    def _own_pool(self, extra: Mapping[str, object]) -> Pool:
+    def _own_pool(self, extra: Mapping[str, object]) -> ConnectionPool:
         own = self._own
         if own is None:
             message = "this route leads to the gateway's own API, and there is none here: give the route another target"
@@ -151,4 +155,4 @@ class Egress:
         async def connection() -> httpcore.AsyncNetworkStream:
             return connect_in_process(own, extra)
 
-        return Pool(connection, name="the gateway's own API", authority=b"localhost", limits=self._limits)
+        return ConnectionPool(connection, name="the gateway's own API", authority=b"localhost", limits=self._limits)

@@ -25,7 +25,7 @@ _SHORT_BYTES: Final = 64 * 1024
 _HEAD_BYTES: Final = 128 * 1024
 
 
-class Connection:
+class HttpConnection:
     """A connection. `silence_s` is how long is waited for the next byte of an answer; None: for ever."""
 
     def __init__(self, stream: httpcore.AsyncNetworkStream, *, silence_s: float | None) -> None:

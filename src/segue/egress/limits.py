@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class EgressLimits:
     """The limits of one way out, for each target."""
 
     connect_s: float = 15.0

@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 import httpcore
 
-from segue.egress.connection import Connection
-from segue.egress.limits import Limits
+from segue.egress.connection import HttpConnection
+from segue.egress.limits import EgressLimits
 
 
-class Pool:
+class ConnectionPool:
     """The connections to the server called `name`, whose Host line is `authority`."""
 
     def __init__(
@@ -24,19 +24,19 @@ class Pool:
         *,
         name: str,
         authority: bytes,
-        limits: Limits,
+        limits: EgressLimits,
     ) -> None:
         self.name = name
         self.authority = authority
         self._connect = connect
         self._limits = limits
         self._places = asyncio.Semaphore(limits.requests)
-        self._kept: list[_Kept] = []
-        self._used: set[Connection] = set()
+        self._kept: list[_IdleConnection] = []
+        self._used: set[HttpConnection] = set()
         self._is_closed = False
         self._closing: set[asyncio.Task[None]] = set()
 
-    async def take(self) -> Connection:
+    async def take(self) -> HttpConnection:
         """Return a connection that nobody else uses: one that was kept and is alive, else a new one.
 
         Raises:
@@ -48,14 +48,14 @@ class Pool:
         try:
             connection = await self._kept_one()
             if connection is None:
-                connection = Connection(await self._connect(), silence_s=self._limits.silence_s)
+                connection = HttpConnection(await self._connect(), silence_s=self._limits.silence_s)
         except BaseException:
             self._places.release()
             raise
         self._used.add(connection)
         return connection
 
-    async def give_back(self, connection: Connection) -> None:
+    async def give_back(self, connection: HttpConnection) -> None:
         """Take back a connection, once: it is kept if its answer was read to the end, else closed."""
         self._used.discard(connection)
         self._places.release()
@@ -65,7 +65,7 @@ class Pool:
             await connection.aclose()
             return
         timer = asyncio.get_running_loop().call_later(self._limits.idle_s, self._expire, connection)
-        self._kept.append(_Kept(connection, timer))
+        self._kept.append(_IdleConnection(connection, timer))
 
     async def aclose(self) -> None:
         """Close all connections, also those in use."""
@@ -78,7 +78,7 @@ class Pool:
             await connection.aclose()
         await asyncio.gather(*self._closing)
 
-    async def _kept_one(self) -> Connection | None:
+    async def _kept_one(self) -> HttpConnection | None:
         """The one that was used last, since it will live longest. There is no wait after `is_alive` said so."""
         while self._kept:
             kept = self._kept.pop()
@@ -88,24 +88,24 @@ class Pool:
             await kept.connection.aclose()
         return None
 
-    def _expire(self, connection: Connection) -> None:
+    def _expire(self, connection: HttpConnection) -> None:
         self._kept = [kept for kept in self._kept if kept.connection is not connection]
         task = asyncio.get_running_loop().create_task(connection.aclose())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
 
-class _Kept(NamedTuple):
+class _IdleConnection(NamedTuple):
     """A connection that nobody uses, and when it is closed."""
 
-    connection: Connection
+    connection: HttpConnection
     timer: asyncio.TimerHandle
 
 
 class Lease:
     """The use of one connection of a pool."""
 
-    def __init__(self, pool: Pool, connection: Connection) -> None:
+    def __init__(self, pool: ConnectionPool, connection: HttpConnection) -> None:
         self.name = pool.name
         self.connection = connection
         self._pool = pool

@@ -17,7 +17,7 @@ _LENGTH: Final = frozenset({b"content-length"})
 _NO_CONTENT: Final = frozenset({204, 304})
 
 
-class Reply:
+class StreamedReply:
     """An answer. Whoever has it reads it to its end, or closes it: either frees the connection.
 
     `head` has the lines that are passed on. Of an answer without content, such as one to HEAD, they include the

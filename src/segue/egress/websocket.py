@@ -1,15 +1,13 @@
-"""The near end of a WebSocket to a target (RFC 6455): its handshake and its frames; what it carries is passed on whole.
+"""The near end of a WebSocket to a target (RFC 6455): its frames; whole messages are passed on.
 
-No extension is offered, since what came in compressed by one hop need not go out so by the next. Not here: connecting.
+It speaks no extension: what one hop compressed, the next one need not compress too. Not here: connecting, and the
+handshake (`segue.http.websocket`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final, Literal
 
@@ -18,55 +16,26 @@ from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, Tex
 from wsproto.frame_protocol import CloseReason
 
 from segue.egress.errors import NETWORK_ERRORS, EgressError, egress_error
-from segue.egress.limits import Limits
+from segue.egress.limits import EgressLimits
 from segue.egress.pool import Lease
-from segue.http.heads import Line, ReplyHead, end_to_end, values
-from segue.tunnel.messages import Close, Message
+from segue.http.heads import ReplyHead, end_to_end
+from segue.http.websocket import ABNORMAL_CLOSURE, WebSocketClose, WebSocketMessage
 
-#: What a close frame never carries (RFC 6455, 7.4.1): no close frame came; and TLS failed.
-CUT: Final = 1006
-_NEVER_SENT: Final = frozenset({CUT, 1015})
+#: What a close frame never carries (RFC 6455, 7.4.1): no close frame came, or TLS failed.
+_NEVER_SENT: Final = frozenset({ABNORMAL_CLOSURE, 1015})
 _CODES: Final = range(1000, 5000)
 
-_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-_KEY_BYTES: Final = 16
 _READ_BYTES: Final = 64 * 1024
 _WRITE_BYTES: Final = 256 * 1024
 
 
-def handshake(entropy: Callable[[int], bytes]) -> tuple[bytes, tuple[tuple[bytes, bytes], ...]]:
-    """Return a key and the lines that ask for a WebSocket with it (RFC 6455, 4.1)."""
-    key = base64.b64encode(entropy(_KEY_BYTES))
-    lines = (
-        (b"Upgrade", b"websocket"),
-        (b"Connection", b"Upgrade"),
-        (b"Sec-WebSocket-Key", key),
-        (b"Sec-WebSocket-Version", b"13"),
-    )
-    return key, lines
-
-
-def is_accepted(key: bytes, lines: Iterable[Line]) -> bool:
-    """Tell whether the lines of a 101 are the answer to the handshake with this key (RFC 6455, 4.1)."""
-    lines = tuple(lines)
-    # Not for secrecy: the protocol names this digest.
-    accept = base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
-    options = {option.strip().lower() for value in values(lines, b"connection") for option in value.split(b",")}
-    return (
-        [value.lower() for value in values(lines, b"upgrade")] == [b"websocket"]
-        and b"upgrade" in options
-        and values(lines, b"sec-websocket-accept") == [accept]
-        and not values(lines, b"sec-websocket-extensions")
-    )
-
-
-class Socket:
-    """A WebSocket. Whoever has it receives until there is a `Close`, or aborts: either frees the connection.
+class OutboundWebSocket:
+    """A WebSocket. Whoever has it receives until there is a `WebSocketClose`, or aborts: either frees the connection.
 
     One task receives and others send. A slow receiver slows the target, and a slow target whoever sends.
     """
 
-    def __init__(self, head: ReplyHead, *, lease: Lease, limits: Limits) -> None:
+    def __init__(self, head: ReplyHead, *, lease: Lease, limits: EgressLimits) -> None:
         self.head = ReplyHead(head.status, head.reason, end_to_end(head.lines, "websocket"))
         self._stream, begin = lease.connection.upgrade()
         self._lease = lease
@@ -79,9 +48,9 @@ class Socket:
         self._pong: Pong | None = None
         self._patience: asyncio.Timeout | None = None
         self._close_at: float | None = None
-        self._end: Close | None = None
+        self._end: WebSocketClose | None = None
 
-    async def receive(self) -> Message | Close:
+    async def receive(self) -> WebSocketMessage | WebSocketClose:
         """Return the next message, or the end; its code is 1006 if the connection was cut without a close frame."""
         while self._end is None:
             while self._events:
@@ -90,12 +59,12 @@ class Socket:
                     return received
             data = await self._read()
             if not data:
-                return await self._ended(Close(CUT, b""))
+                return await self._ended(WebSocketClose(ABNORMAL_CLOSURE, b""))
             self._wire.receive_data(data)
             self._events.extend(self._wire.events())
         return self._end
 
-    async def send(self, message: Message) -> None:
+    async def send(self, message: WebSocketMessage) -> None:
         """Send a message, and return when the target keeps up.
 
         Raises:
@@ -115,7 +84,7 @@ class Socket:
                 raise egress_error(error, self._lease.name, sent=True) from error
 
     async def close(self, code: int, reason: bytes = b"") -> None:
-        """Say that this is the end; `receive` then returns what still comes, and the target's own `Close`, soon.
+        """Say that this is the end; `receive` then returns what still comes, and soon the target's close.
 
         A code that no close frame carries, such as 1006, cuts the connection.
         """
@@ -135,9 +104,9 @@ class Socket:
 
     async def abort(self) -> None:
         """Cut the connection; `receive` returns 1006 if nothing else had come."""
-        await self._ended(Close(CUT, b""))
+        await self._ended(WebSocketClose(ABNORMAL_CLOSURE, b""))
 
-    async def _take(self, event: Event) -> Message | Close | None:
+    async def _take(self, event: Event) -> WebSocketMessage | WebSocketClose | None:
         match event:
             case TextMessage(data=text):
                 return await self._gather("text", text.encode("utf-8"), is_last=event.message_finished)
@@ -146,23 +115,27 @@ class Socket:
             case Ping():
                 await self._answer(event.response())
             case CloseConnection(code=code, reason=reason):
-                return await self._take_close(Close(int(code), (reason or "").encode("utf-8")))
+                return await self._take_close(WebSocketClose(int(code), (reason or "").encode("utf-8")))
             case _:
                 pass
         return None
 
-    async def _gather(self, opcode: Literal["text", "binary"], data: bytes, *, is_last: bool) -> Message | Close | None:
+    async def _gather(
+        self, opcode: Literal["text", "binary"], data: bytes, *, is_last: bool
+    ) -> WebSocketMessage | WebSocketClose | None:
         self._size += len(data)
         if self._size > self._limits.message_bytes:
-            return await self._take_close(Close(CloseReason.MESSAGE_TOO_BIG, b"the message is too big to be passed on"))
+            return await self._take_close(
+                WebSocketClose(CloseReason.MESSAGE_TOO_BIG, b"the message is too big to be passed on")
+            )
         self._parts.append(data)
         if not is_last:
             return None
-        message = Message(opcode, b"".join(self._parts))
+        message = WebSocketMessage(opcode, b"".join(self._parts))
         self._parts, self._size = [], 0
         return message
 
-    async def _take_close(self, close: Close) -> Close:
+    async def _take_close(self, close: WebSocketClose) -> WebSocketClose:
         """End it, with the target's code sent back to it, or with what is wrong with what it sent."""
         with suppress(*NETWORK_ERRORS):  # a timeout is one of them: whoever closes need not read any more
             async with asyncio.timeout(self._limits.close_s), self._writing:
@@ -199,13 +172,13 @@ class Socket:
             for start in range(0, len(data), _WRITE_BYTES):
                 await self._stream.write(data[start : start + _WRITE_BYTES])
         except BaseException:
-            await self._ended(Close(CUT, b""))
+            await self._ended(WebSocketClose(ABNORMAL_CLOSURE, b""))
             raise
         pong, self._pong = self._pong, None
         if pong is not None and self._wire.state is ConnectionState.OPEN:
             await self._write(pong)
 
-    async def _ended(self, close: Close) -> Close:
+    async def _ended(self, close: WebSocketClose) -> WebSocketClose:
         if self._end is None:
             self._end = close
             await self._lease.aclose()

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 from segue.config import Config, KeyConfig
-from segue.http.origins import Admission, host_name, is_loopback
+from segue.http.origins import OriginPolicy, host_name, is_loopback
 from segue.protocol.problems import Problem, quoted
 from segue.upstreams.interface import Secret
 
@@ -26,7 +26,7 @@ class Access:
     def __init__(self, config: Config) -> None:
         self._keys: Sequence[KeyConfig] = config.key
         bound = [config.server.host, *(listener.host for listener in config.listener)]
-        self._admission = Admission((*bound, *config.server.hosts), config.server.origins)
+        self._admission = OriginPolicy((*bound, *config.server.hosts), config.server.origins)
 
     def refuse_origin(self, headers: Mapping[str, str]) -> Problem | None:
         """Check Host, Origin and Sec-Fetch-Site; every endpoint does."""

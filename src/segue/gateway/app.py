@@ -19,7 +19,7 @@ from aiohttp import web
 
 from segue.config import Config, ListenerConfig, ServerConfig
 from segue.egress.client import Egress
-from segue.egress.limits import Limits as EgressLimits
+from segue.egress.limits import EgressLimits
 from segue.engine.upstream import LocalUpstream
 from segue.gateway.access import Access
 from segue.gateway.admin.metrics import Metrics

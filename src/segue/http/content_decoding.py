@@ -33,7 +33,7 @@ class DecodingError(Exception):
     """The content is not what its Content-Encoding says, or ends too early."""
 
 
-class Decoder(Protocol):
+class ContentDecoder(Protocol):
     """Undoes one coding. Whoever feeds it reads until it returns `b""` before he feeds it again."""
 
     def feed(self, data: bytes) -> None:
@@ -54,7 +54,7 @@ class Decoder(Protocol):
         """
 
 
-def decoder_for(lines: Iterable[Line]) -> Decoder | None:
+def decoder_for(lines: Iterable[Line]) -> ContentDecoder | None:
     """Return what undoes the codings that the lines name; None if there are none, or one that is not known.
 
     Content that its other lines describe byte for byte (RFC 9530, 2) is left as it is.
@@ -68,18 +68,18 @@ def decoder_for(lines: Iterable[Line]) -> Decoder | None:
     if any(line.name.lower() in (b"content-digest", b"content-md5", b"content-range", b"digest") for line in lines):
         return None
     stages = [known[name]() for name in reversed(codings)]  # RFC 9110, 8.4: listed in the order they were applied
-    return stages[0] if len(stages) == 1 else _Stages(stages)
+    return stages[0] if len(stages) == 1 else _DecoderChain(stages)
 
 
-def _known() -> dict[bytes, Callable[[], Decoder]]:
-    known: dict[bytes, Callable[[], Decoder]] = {
-        b"gzip": lambda: _Inflate(_GZIP),
-        b"x-gzip": lambda: _Inflate(_GZIP),
-        b"deflate": _Deflate,
-        b"zstd": _Zstd,
+def _known() -> dict[bytes, Callable[[], ContentDecoder]]:
+    known: dict[bytes, Callable[[], ContentDecoder]] = {
+        b"gzip": lambda: _InflateDecoder(_GZIP),
+        b"x-gzip": lambda: _InflateDecoder(_GZIP),
+        b"deflate": _DeflateDecoder,
+        b"zstd": _ZstdDecoder,
     }
     if importlib.util.find_spec("brotli") is not None:  # it has no wheel for PyPy
-        known[b"br"] = _Brotli
+        known[b"br"] = _BrotliDecoder
     return known
 
 
@@ -88,7 +88,7 @@ _ZLIB: Final = zlib.MAX_WBITS
 _RAW: Final = -zlib.MAX_WBITS
 
 
-class _Inflate:
+class _InflateDecoder:
     """Gzip, of any number of members (RFC 1952, 2.2), or one stream of zlib or of bare deflate."""
 
     def __init__(self, window_bits: int) -> None:
@@ -131,12 +131,12 @@ class _Inflate:
         return bool(self._input)
 
 
-class _Deflate:
+class _DeflateDecoder:
     """`deflate` is zlib's format (RFC 9110, 8.4.1.2), but some servers send it bare; the first two bytes tell."""
 
     def __init__(self) -> None:
         self._first = b""
-        self._inflate: _Inflate | None = None
+        self._inflate: _InflateDecoder | None = None
 
     def feed(self, data: bytes) -> None:
         if self._inflate is None:
@@ -144,7 +144,7 @@ class _Deflate:
             if len(self._first) < 2:  # noqa: PLR2004 - as the docstring says
                 return
             is_zlib = self._first[0] & 0x0F == zlib.DEFLATED and int.from_bytes(self._first[:2], "big") % 31 == 0
-            self._inflate = _Inflate(_ZLIB if is_zlib else _RAW)
+            self._inflate = _InflateDecoder(_ZLIB if is_zlib else _RAW)
             data, self._first = self._first, b""
         self._inflate.feed(data)
 
@@ -158,7 +158,7 @@ class _Deflate:
             raise DecodingError("it ends too early")
 
 
-class _Brotli:
+class _BrotliDecoder:
     """Brotli (RFC 7932)."""
 
     def __init__(self) -> None:
@@ -194,7 +194,7 @@ class _Brotli:
             raise DecodingError("it ends too early")
 
 
-class _Zstd:
+class _ZstdDecoder:
     """Zstandard, of any number of frames (RFC 8878, 3)."""
 
     def __init__(self) -> None:
@@ -230,10 +230,10 @@ def _zstd_decompressor() -> zstd.ZstdDecompressor:
     return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG})
 
 
-class _Stages:
+class _DecoderChain:
     """Several codings, the last applied first."""
 
-    def __init__(self, stages: list[Decoder]) -> None:
+    def __init__(self, stages: list[ContentDecoder]) -> None:
         self._stages = stages
 
     def feed(self, data: bytes) -> None:

@@ -20,7 +20,7 @@ _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~-]+)(?::[0-9]*)?")
 _FOREIGN_SITES = frozenset({"cross-site", "same-site"})
 
 
-class Admission:
+class OriginPolicy:
     """The host names that are ours beside loopback (`*`: all), and the foreign origins that may call all the same."""
 
     def __init__(self, hosts: Iterable[str], origins: Iterable[str]) -> None:

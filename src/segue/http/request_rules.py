@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from segue.http.error_replies import FailureCode
 from segue.http.heads import Kind, Line, RequestHead, connection_options, values
-from segue.http.origins import Admission
+from segue.http.origins import OriginPolicy
 
 HEAD_END = b"\r\n\r\n"
 
@@ -29,7 +29,7 @@ _VERSIONS = frozenset({b"1.0", b"1.1"})
 _KEY_BYTES = 16
 
 
-class Refusal(NamedTuple):
+class RequestRefusal(NamedTuple):
     """Why a request is not served. The connection closes after it, as what follows cannot be trusted."""
 
     code: FailureCode
@@ -43,54 +43,56 @@ class Framing(NamedTuple):
     is_chunked: bool
 
 
-def head_end(data: bytes | bytearray, limit: int, *, start: int = 0) -> int | Refusal | None:
+def head_end(data: bytes | bytearray, limit: int, *, start: int = 0) -> int | RequestRefusal | None:
     """Find where the head ends that `data` begins with: its length with the blank line, or None if it needs more.
 
     `start` is how far an earlier call has looked. The answer does not depend on how the bytes were cut into calls.
     """
     if data and _NO_TOKEN_START.match(data):
-        return Refusal("invalid_request", "This is not an HTTP/1.1 request. The address to use begins with http://.")
+        return RequestRefusal(
+            "invalid_request", "This is not an HTTP/1.1 request. The address to use begins with http://."
+        )
     odd = _ODD.search(data, max(0, start - 1), limit)
     end = data.find(HEAD_END, max(0, start - 3), limit)
     if odd is not None and (end < 0 or odd.start() < end):
-        return Refusal("invalid_request", "The request head has a bare CR, a bare LF or a NUL in it.")
+        return RequestRefusal("invalid_request", "The request head has a bare CR, a bare LF or a NUL in it.")
     if end >= 0:
         return end + len(HEAD_END)
     if len(data) >= limit:
-        return Refusal("request_head_too_large", f"The request head is larger than {limit} bytes.")
+        return RequestRefusal("request_head_too_large", f"The request head is larger than {limit} bytes.")
     return None
 
 
-def check_head(head: bytes) -> Framing | Refusal:
+def check_head(head: bytes) -> Framing | RequestRefusal:
     """Check a whole head, with its blank line, for what could be read in two ways."""
     first, *lines = head[: -len(HEAD_END)].split(b"\r\n")
     request = _REQUEST_LINE.fullmatch(first)
     if request is None:
-        return Refusal("invalid_request", "The request line is not: METHOD, target, HTTP/1.1.")
+        return RequestRefusal("invalid_request", "The request line is not: METHOD, target, HTTP/1.1.")
     if request["version"] not in _VERSIONS:
         message = f"HTTP/{request['version'].decode()} is not spoken here; HTTP/1.1 is."
-        return Refusal("unsupported_http_version", message)
+        return RequestRefusal("unsupported_http_version", message)
     if not request["target"].startswith(b"/"):
-        return Refusal("invalid_request", "The target must begin with a slash: this is not a proxy.")
+        return RequestRefusal("invalid_request", "The target must begin with a slash: this is not a proxy.")
     fields = _fields(lines)
-    return fields if isinstance(fields, Refusal) else _framing(fields, version=request["version"])
+    return fields if isinstance(fields, RequestRefusal) else _framing(fields, version=request["version"])
 
 
-def _fields(lines: Sequence[bytes]) -> list[Line] | Refusal:
+def _fields(lines: Sequence[bytes]) -> list[Line] | RequestRefusal:
     fields: list[Line] = []
     for line in lines:
         if line[:1] in {b" ", b"\t"}:
-            return Refusal("invalid_request", "A header line is folded over two lines (RFC 9112, 5.2).")
+            return RequestRefusal("invalid_request", "A header line is folded over two lines (RFC 9112, 5.2).")
         field = _LINE.fullmatch(line)
         if field is None:
-            return Refusal("invalid_request", "A header line is not: name, colon, value.")
+            return RequestRefusal("invalid_request", "A header line is not: name, colon, value.")
         fields.append(Line(field["name"], field["value"].strip(b" \t")))
     if len(values(fields, b"host")) != 1:
-        return Refusal("invalid_request", "A request has exactly one Host line.")
+        return RequestRefusal("invalid_request", "A request has exactly one Host line.")
     return fields
 
 
-def _framing(fields: Sequence[Line], *, version: bytes) -> Framing | Refusal:
+def _framing(fields: Sequence[Line], *, version: bytes) -> Framing | RequestRefusal:
     lengths = values(fields, b"content-length")
     codings = values(fields, b"transfer-encoding")
     code: FailureCode = "invalid_request"
@@ -106,10 +108,10 @@ def _framing(fields: Sequence[Line], *, version: bytes) -> Framing | Refusal:
         message = "Content-Length is not a number."
     else:
         return Framing(int(lengths[0]) if lengths else None, is_chunked=bool(codings))
-    return Refusal(code, message)
+    return RequestRefusal(code, message)
 
 
-def check_caller(lines: Sequence[Line], admission: Admission) -> Refusal | None:
+def check_caller(lines: Sequence[Line], admission: OriginPolicy) -> RequestRefusal | None:
     """Check that the request names one of our hosts, and does not come from somebody else's web page."""
     host = _text(lines, b"host") or ""
     origins = values(lines, b"origin")
@@ -118,23 +120,23 @@ def check_caller(lines: Sequence[Line], admission: Admission) -> Refusal | None:
         case None:
             return None
         case "forbidden_host":
-            return Refusal("forbidden_host", f"The host {host[:200]!r} is not served here.")
+            return RequestRefusal("forbidden_host", f"The host {host[:200]!r} is not served here.")
         case "forbidden_origin":
-            return Refusal("forbidden_origin", "A web page of another origin may not call this address.")
+            return RequestRefusal("forbidden_origin", "A web page of another origin may not call this address.")
 
 
-def kind_of(request: RequestHead, framing: Framing, *, version: bytes) -> Kind | Refusal:
+def kind_of(request: RequestHead, framing: Framing, *, version: bytes) -> Kind | RequestRefusal:
     """Tell a WebSocket upgrade (RFC 6455, 4.2.1) from any other request. Other upgrades are not taken, nor refused."""
     upgrades = {name.strip().lower() for value in values(request.lines, b"upgrade") for name in value.split(b",")}
     if version == b"1.0" or b"websocket" not in upgrades or b"upgrade" not in connection_options(request.lines):
         return "http"
     if request.method != b"GET" or framing.is_chunked or framing.length:
-        return Refusal("invalid_request", "A WebSocket begins with GET, and has no body.")
+        return RequestRefusal("invalid_request", "A WebSocket begins with GET, and has no body.")
     if values(request.lines, b"sec-websocket-version") != [b"13"]:
-        return Refusal("invalid_request", "The version of WebSocket that is spoken here is 13.")
+        return RequestRefusal("invalid_request", "The version of WebSocket that is spoken here is 13.")
     keys = values(request.lines, b"sec-websocket-key")
     if len(keys) != 1 or not _is_key(keys[0]):
-        return Refusal("invalid_request", "Sec-WebSocket-Key is not 16 bytes in base64.")
+        return RequestRefusal("invalid_request", "Sec-WebSocket-Key is not 16 bytes in base64.")
     return "websocket"
 
 

@@ -75,7 +75,7 @@ class Resolved:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refusal:
+class RouteRefusal:
     """Why a request goes nowhere, as the status, code and message of the answer. It quotes nothing of the request."""
 
     status: int
@@ -116,18 +116,18 @@ class RouteTable:
             if prefixes.count(prefix) > 1:
                 raise RouteError(f"two routes begin with {prefix.decode('ascii') or '/'}: which one is meant?")
 
-    def resolve(self, target: bytes) -> Resolved | Refusal:
+    def resolve(self, target: bytes) -> Resolved | RouteRefusal:
         """Tell where a request with this target goes."""
         path, mark, query = target.partition(b"?")
         reason = _why_refused(target, path)
         if reason is not None:
-            return Refusal(status=400, code="invalid_target", message=reason)
+            return RouteRefusal(status=400, code="invalid_target", message=reason)
         for route in self.routes:
             if path == route.prefix or path.startswith(route.prefix + b"/"):
                 return Resolved(target=route.target, path=_forwarded(route, path) + mark + query)
         begins = ", ".join(sorted(route.prefix.decode("ascii") for route in self.routes))
         message = f"no route leads there: a path begins with one of {begins}; a [[route]] of the configuration adds one"
-        return Refusal(status=404, code="route_not_found", message=message)
+        return RouteRefusal(status=404, code="route_not_found", message=message)
 
 
 def route_table(rows: Iterable[Row]) -> RouteTable:

@@ -12,12 +12,12 @@ from typing import TypeVar
 
 from segue.egress.client import Egress
 from segue.egress.errors import EgressError
-from segue.egress.reply import Reply
-from segue.egress.websocket import CUT, Socket
-from segue.http.routes import Refusal, Resolved, RouteTable, route_table
+from segue.egress.reply import StreamedReply
+from segue.egress.websocket import OutboundWebSocket
+from segue.http.routes import Resolved, RouteRefusal, RouteTable, route_table
+from segue.http.websocket import ABNORMAL_CLOSURE, WebSocketClose
 from segue.sidecar.agent_transport import AgentGone
 from segue.sidecar.request import Request
-from segue.tunnel.messages import Close
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ class Direct:
     async def answer(self, request: Request) -> int | None:
         """Answer a request, and return the status that the provider gave it."""
         resolved = self._routes.resolve(request.head.target)
-        if isinstance(resolved, Refusal):
+        if isinstance(resolved, RouteRefusal):
             await request.fail(resolved.code, resolved.message)
             return None
         try:
@@ -54,7 +54,7 @@ class Direct:
 
     async def _connect(self, request: Request, resolved: Resolved) -> int:
         opened = await _while_there(request, self._egress.connect(resolved, request.head))
-        if isinstance(opened, Reply):
+        if isinstance(opened, StreamedReply):
             async with aclosing(opened):
                 await _pass_on(request, opened)
             return opened.head.status
@@ -86,18 +86,18 @@ async def _while_there(request: Request, work: Coroutine[object, object, T]) -> 
         await asyncio.gather(task, watch, return_exceptions=True)
 
 
-async def _pass_on(request: Request, reply: Reply) -> None:
+async def _pass_on(request: Request, reply: StreamedReply) -> None:
     await request.start(reply.head)
     async for chunk in reply.chunks():
         await request.send(chunk)
     await request.end()
 
 
-async def _upward(request: Request, socket: Socket) -> None:
+async def _upward(request: Request, socket: OutboundWebSocket) -> None:
     try:
         while True:
             message = await request.receive()
-            if isinstance(message, Close):
+            if isinstance(message, WebSocketClose):
                 await socket.close(message.code, message.reason)
                 return
             await socket.send(message)
@@ -105,11 +105,11 @@ async def _upward(request: Request, socket: Socket) -> None:
         await socket.abort()
 
 
-async def _downward(request: Request, socket: Socket) -> None:
+async def _downward(request: Request, socket: OutboundWebSocket) -> None:
     while True:
         message = await socket.receive()
-        if isinstance(message, Close):
-            if message.code == CUT:
+        if isinstance(message, WebSocketClose):
+            if message.code == ABNORMAL_CLOSURE:
                 request.abort()
             else:
                 await request.close(message.code, message.reason)

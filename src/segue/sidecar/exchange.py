@@ -14,7 +14,7 @@ from segue.http.heads import ReplyHead
 from segue.sidecar.reply_log import ReplyLog
 from segue.sidecar.session import ExchangeEvent, Session, Verdict
 from segue.sidecar.sessions import Tunnel
-from segue.tunnel.client import Request, SidecarEnd
+from segue.tunnel.client import TunnelClient, TunnelRequest
 from segue.tunnel.documents import Base
 from segue.tunnel.events import BaseMissed, ExchangeReset, OutcomeUnknown, ReplyData, ReplyEnded, ReplyStarted, Writable
 
@@ -28,7 +28,7 @@ class Exchange:
     def __init__(
         self,
         tunnel: Tunnel,
-        request: Request,
+        request: TunnelRequest,
         *,
         keep_bytes: int = 0,
         base: Base | None = None,
@@ -58,7 +58,7 @@ class Exchange:
         return session, handle
 
     @property
-    def _end(self) -> SidecarEnd:
+    def _end(self) -> TunnelClient:
         return self._session.end
 
     # --- what the session tells --------------------------------------------------------------------------------------

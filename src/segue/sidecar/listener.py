@@ -16,8 +16,8 @@ from typing import NamedTuple
 import h11
 
 from segue.http.error_replies import failure_reply
-from segue.http.origins import Admission
-from segue.http.request_rules import Refusal
+from segue.http.origins import OriginPolicy
+from segue.http.request_rules import RequestRefusal
 from segue.sidecar.agent_transport import AgentGone, Wire
 from segue.sidecar.request import Request
 from segue.sidecar.request_reader import ContinueAwaited, Received, RequestReader
@@ -91,7 +91,7 @@ class Listener:
         self._handler = handler
         self._host = host
         self._port = port
-        self._admission = Admission((host, *hosts), origins)
+        self._admission = OriginPolicy((host, *hosts), origins)
         self._limits = Limits() if limits is None else limits
         self._server: asyncio.Server | None = None
         self._is_closing = False
@@ -163,7 +163,7 @@ class Listener:
 
     async def _turn_away(self, wire: Wire) -> None:
         try:
-            await self._refuse(wire, Refusal("segue_overloaded", "There are too many connections."))
+            await self._refuse(wire, RequestRefusal("segue_overloaded", "There are too many connections."))
             await wire.close(self._limits.linger_s)
         except AgentGone:
             await wire.close(0)
@@ -171,7 +171,7 @@ class Listener:
             wire.abort()
             del self._serving[wire]
 
-    async def _refuse(self, wire: Wire, refusal: Refusal) -> None:
+    async def _refuse(self, wire: Wire, refusal: RequestRefusal) -> None:
         head, body = failure_reply(refusal.code, refusal.message)
         lines = [(line.name, line.value) for line in head.lines]
         http = h11.Connection(h11.SERVER)
@@ -188,7 +188,7 @@ class Listener:
         """Read a request and have it answered; return whether another may follow on the connection."""
         with self._budget.share() as share:
             received = await self._read_request(wire, reader, share=share)
-            if isinstance(received, Refusal):
+            if isinstance(received, RequestRefusal):
                 await self._refuse(wire, received)
                 return False
             request = Request(received, reader.http, wire, max_message=self._limits.max_message_bytes)
@@ -196,15 +196,15 @@ class Listener:
             await self._answer(request)
         return request.stage == "ended" and (reader.http.our_state, reader.http.their_state) == (h11.DONE, h11.DONE)
 
-    async def _read_request(self, wire: Wire, reader: RequestReader, *, share: Share) -> Received | Refusal:
+    async def _read_request(self, wire: Wire, reader: RequestReader, *, share: Share) -> Received | RequestRefusal:
         loop = asyncio.get_running_loop()
         head_at = loop.time() + self._limits.head_s
         while True:
             event = reader.next_event()
             if not share.hold(reader.held):
-                return Refusal("segue_overloaded", "Too many large requests are in memory.")
+                return RequestRefusal("segue_overloaded", "Too many large requests are in memory.")
             match event:
-                case Received() | Refusal():
+                case Received() | RequestRefusal():
                     return event
                 case ContinueAwaited():
                     await wire.write(reader.http.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
@@ -219,7 +219,7 @@ class Listener:
                 async with asyncio.timeout_at(until):
                     reader.receive(await wire.read())
             except TimeoutError:
-                return Refusal("request_timeout", "The request did not arrive in time.")
+                return RequestRefusal("request_timeout", "The request did not arrive in time.")
 
     async def _wait_idle(self, wire: Wire) -> None:
         self._idle[wire] = None

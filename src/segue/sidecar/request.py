@@ -16,10 +16,10 @@ from wsproto.utilities import generate_accept_token
 
 from segue.http.error_replies import FailureCode, failure_reply
 from segue.http.heads import Kind, Line, ReplyHead, RequestHead, end_to_end, values
+from segue.http.websocket import WebSocketClose, WebSocketMessage
 from segue.sidecar.agent_transport import AgentGone, Wire
 from segue.sidecar.request_reader import Received
 from segue.sidecar.websocket_frames import MessageFrames
-from segue.tunnel.messages import Close, Message
 
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
@@ -55,7 +55,7 @@ class Request:
         self._is_delimited = True
         self._frames: MessageFrames | None = None
         self._ahead = b""  # frames that came together with the upgrade
-        self._arrived: deque[Message | Close] = deque()
+        self._arrived: deque[WebSocketMessage | WebSocketClose] = deque()
 
     # ------------------------------------------------------------------------------------------------------ any reply
 
@@ -106,12 +106,12 @@ class Request:
 
     # ------------------------------------------------------------------------------------------------------ both kinds
 
-    async def send(self, data: bytes | Message) -> None:
+    async def send(self, data: bytes | WebSocketMessage) -> None:
         """Send bytes of a reply's body, or a message of an accepted WebSocket, in one write.
 
         It returns when the socket has room. The body of a reply that has none, such as to HEAD, is dropped.
         """
-        if isinstance(data, Message):
+        if isinstance(data, WebSocketMessage):
             await self._wire.write(self._accepted().encode(data))
             return
         self._expect("started")
@@ -140,7 +140,7 @@ class Request:
         self._ahead, _ = self._http.trailing_data
         await self._wire.write(data or b"")
 
-    async def receive(self) -> Message | Close:
+    async def receive(self) -> WebSocketMessage | WebSocketClose:
         """Return the agent's next message, or its close frame, which `close` then answers.
 
         A socket that was cut or broke the rules raises `AgentGone`. Pings are answered while this waits.
@@ -156,7 +156,7 @@ class Request:
         """Send a close frame (1005: one without a code), and end the WebSocket; twice is once."""
         if self.stage == "ended":
             return
-        frame = self._accepted().encode_close(Close(code, reason))
+        frame = self._accepted().encode_close(WebSocketClose(code, reason))
         self.stage = "ended"
         await self._wire.write(frame)
 

@@ -26,7 +26,7 @@ from segue.sidecar.session import Verdict
 from segue.sidecar.sessions import Tunnel
 from segue.sidecar.stats import Outcome, Stats, Summary, request_bytes
 from segue.sidecar.websocket_relay import SocketExchange
-from segue.tunnel.client import Request as Opening
+from segue.tunnel.client import TunnelRequest as Opening
 from segue.tunnel.documents import Base, encode_document
 from segue.tunnel.header_table import fits
 

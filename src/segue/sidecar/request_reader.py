@@ -11,8 +11,8 @@ from typing import Literal, NamedTuple, TypeAlias
 import h11
 
 from segue.http.heads import Kind, Line, RequestHead, end_to_end, values
-from segue.http.origins import Admission
-from segue.http.request_rules import Framing, Refusal, check_caller, check_head, head_end, kind_of
+from segue.http.origins import OriginPolicy
+from segue.http.request_rules import Framing, RequestRefusal, check_caller, check_head, head_end, kind_of
 
 #: Where the reader is: between requests, inside a head, inside a body, or waiting for the answer to a whole request.
 Phase: TypeAlias = Literal["idle", "head", "body", "answer"]
@@ -34,7 +34,7 @@ class ContinueAwaited(NamedTuple):
 class RequestReader:
     """Reads one connection. After a `Received`, answer through `http`, then call `next_cycle`."""
 
-    def __init__(self, admission: Admission, *, max_head: int, max_body: int) -> None:
+    def __init__(self, admission: OriginPolicy, *, max_head: int, max_body: int) -> None:
         self._admission = admission
         self._max_head = max_head
         self._max_body = max_body
@@ -54,7 +54,7 @@ class RequestReader:
         else:
             self._ahead += data
 
-    def next_event(self) -> Received | Refusal | ContinueAwaited | None:
+    def next_event(self) -> Received | RequestRefusal | ContinueAwaited | None:
         """Return what the bytes so far amount to; None asks for more of them. Nothing follows a refusal."""
         if self.phase == "answer":
             raise RuntimeError("the request before it has not been answered")
@@ -75,7 +75,7 @@ class RequestReader:
         self.http = h11.Connection(h11.SERVER, max_incomplete_event_size=self._max_head)
         self.phase = "head" if self._ahead else "idle"
 
-    def _read_head(self) -> Refusal | None:
+    def _read_head(self) -> RequestRefusal | None:
         if self._looked_at == 0:
             while self._ahead.startswith(b"\r\n"):  # RFC 9112, 2.2: empty lines before a request are skipped
                 del self._ahead[:2]
@@ -86,11 +86,11 @@ class RequestReader:
         if end is None:
             self._looked_at = len(self._ahead)
             return None
-        if isinstance(end, Refusal):
+        if isinstance(end, RequestRefusal):
             return end
         raw = bytes(self._ahead[:end])
         framing = check_head(raw)
-        if isinstance(framing, Refusal):
+        if isinstance(framing, RequestRefusal):
             return framing
         refusal = self._parse_head(raw, framing)
         if refusal is None:
@@ -101,12 +101,12 @@ class RequestReader:
                 self._ahead.clear()
         return refusal
 
-    def _parse_head(self, raw: bytes, framing: Framing) -> Refusal | None:
+    def _parse_head(self, raw: bytes, framing: Framing) -> RequestRefusal | None:
         self.http.receive_data(raw)
         try:
             request = self.http.next_event()
         except h11.RemoteProtocolError as error:
-            return Refusal("invalid_request", f"The request head is not valid: {_reason(error)}.")
+            return RequestRefusal("invalid_request", f"The request head is not valid: {_reason(error)}.")
         assert isinstance(request, h11.Request), "a whole head was given"
         lines = tuple(Line(bytes(name), bytes(value)) for name, value in request.headers.raw_items())
         refusal = check_caller(lines, self._admission)
@@ -114,7 +114,7 @@ class RequestReader:
             return refusal
         head = RequestHead(bytes(request.method), bytes(request.target), lines)
         kind = kind_of(head, framing, version=bytes(request.http_version))
-        if isinstance(kind, Refusal):
+        if isinstance(kind, RequestRefusal):
             return kind
         if framing.length is not None and framing.length > self._max_body:
             return self._too_large()
@@ -123,13 +123,13 @@ class RequestReader:
         self._received = Received(kind, head._replace(lines=end_to_end(lines, kind)), None, key)
         return None
 
-    def _read_body(self) -> Received | Refusal | None:
+    def _read_body(self) -> Received | RequestRefusal | None:
         assert self._received is not None, "the head has been read"
         while True:
             try:
                 event = self.http.next_event()
             except h11.RemoteProtocolError as error:
-                return Refusal("invalid_request", f"The request body is not valid: {_reason(error)}.")
+                return RequestRefusal("invalid_request", f"The request body is not valid: {_reason(error)}.")
             match event:
                 case h11.NEED_DATA:
                     return None
@@ -147,8 +147,8 @@ class RequestReader:
         body, self._body = bytes(self._body), bytearray()
         return self._received._replace(body=body if has_body else None)
 
-    def _too_large(self) -> Refusal:
-        return Refusal("request_too_large", f"The request body is larger than {self._max_body} bytes.")
+    def _too_large(self) -> RequestRefusal:
+        return RequestRefusal("request_too_large", f"The request body is larger than {self._max_body} bytes.")
 
 
 def _reason(error: h11.RemoteProtocolError) -> str:

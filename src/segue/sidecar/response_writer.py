@@ -19,7 +19,7 @@ from segue.sidecar.session import Verdict
 from segue.sidecar.stats import Outcome, Stats, reply_bytes
 from segue.tunnel.events import ExchangeReset, OutcomeUnknown, ReplyEnded
 from segue.tunnel.folds.fold import Fold
-from segue.tunnel.stream_compression import REPLY_WINDOW_LOG, SOCKET_WINDOW_LOG, ContextError, StreamDecoder
+from segue.tunnel.stream_compression import REPLY_WINDOW_LOG, SOCKET_WINDOW_LOG, StreamDecoder, StreamError
 
 #: How much of a reply is expanded at once.
 PIECE_BYTES = 64 * 1024
@@ -106,7 +106,7 @@ class Delivery:
         """Expand bytes of the reply, a piece at a time, as the agent takes them; False if they are no stream."""
         self._decoder.feed(data)
         while piece := self._decoder.read(PIECE_BYTES):
-            if isinstance(piece, ContextError):
+            if isinstance(piece, StreamError):
                 return False
             await self._request.send(piece)
             self._stats.agent_bytes_out += len(piece)

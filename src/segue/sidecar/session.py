@@ -28,9 +28,10 @@ from segue.sidecar.connector import (
     tunnel_url,
 )
 from segue.sidecar.stats import Stats
-from segue.tunnel.client import SidecarEnd
+from segue.tunnel.client import TunnelClient
 from segue.tunnel.events import (
     BaseMissed,
+    ClientEvent,
     ExchangeReset,
     GoneAway,
     LinkFailed,
@@ -38,7 +39,6 @@ from segue.tunnel.events import (
     ReplyData,
     ReplyEnded,
     ReplyStarted,
-    SidecarEvent,
     Welcomed,
     Writable,
 )
@@ -102,7 +102,7 @@ class Session:
         on_gone_away: Callable[[Session], None],
         on_over: Callable[[Session], None],
     ) -> None:
-        self.end = SidecarEnd()
+        self.end = TunnelClient()
         self.max_body_bytes: int | None = None
         self.gateway = gateways[0]
         """Where the present or last link leads to, as it was given."""
@@ -315,7 +315,7 @@ class Session:
                         async with asyncio.timeout(STUCK_S):
                             await socket.send(packet)
                     continue
-                if self._is_done() and self.end.is_ready:
+                if self._is_done() and self.end.ready:
                     socket.abort()  # there is nothing to say
                     return
                 with suppress(TimeoutError):
@@ -324,7 +324,7 @@ class Session:
 
     # --- events ------------------------------------------------------------------------------------------------------
 
-    def _apply(self, event: SidecarEvent, gateway: str) -> None:
+    def _apply(self, event: ClientEvent, gateway: str) -> None:
         match event:
             case LinkFailed():
                 raise AssertionError("the reader takes it")
@@ -347,7 +347,7 @@ class Session:
 
     def _note_welcome(self, event: Welcomed, gateway: str) -> None:
         self._clear_alarms()
-        if not event.is_new_epoch:
+        if not event.new_epoch:
             self._stats.resumes += 1
         self._stats.links += 1
         self.gateway = gateway
@@ -356,13 +356,13 @@ class Session:
         self._away_since = self._refusal = None
         self._is_refused = False
         self._was_up, self._reason = True, ""
-        _log.info("action=link gateway=%s up resumed=%s", gateway, not event.is_new_epoch)
+        _log.info("action=link gateway=%s up resumed=%s", gateway, not event.new_epoch)
         self._tell_all()
 
     def _owner_of(self, event: Welcomed, gateway: str) -> str | None:
         """Return the address that the node gives of itself, if it is one for us to connect to."""
         owner = _usable(event.address, gateway)
-        if owner is not None and owner in self._failed and not event.is_new_epoch:
+        if owner is not None and owner in self._failed and not event.new_epoch:
             self._unusable.add(owner)  # it is this very node that was not found there
         return None if owner in self._unusable else owner
 

@@ -11,7 +11,7 @@ from wsproto.connection import SERVER, Connection, ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 from wsproto.frame_protocol import CloseReason, FrameProtocol
 
-from segue.tunnel.messages import Close, Message
+from segue.http.websocket import WebSocketClose, WebSocketMessage
 
 #: Close codes that stand for something that was not sent, and so cannot be (RFC 6455, 7.4.1).
 _UNSENDABLE = frozenset({1006, 1015})
@@ -23,7 +23,7 @@ _RECEIVING = frozenset({ConnectionState.OPEN, ConnectionState.LOCAL_CLOSING})
 class Arrived(NamedTuple):
     """What some bytes amounted to. `answer` goes to the agent at once; after `is_broken` the connection is cut."""
 
-    messages: list[Message | Close]
+    messages: list[WebSocketMessage | WebSocketClose]
     answer: bytes
     is_broken: bool
 
@@ -49,7 +49,7 @@ class MessageFrames:
 
     def receive(self, data: bytes) -> Arrived:
         """Take the next bytes from the agent."""
-        messages: list[Message | Close] = []
+        messages: list[WebSocketMessage | WebSocketClose] = []
         answer = bytearray()
         if self._protocol.state in _RECEIVING:  # nothing follows a close
             self._protocol.receive_data(data)
@@ -66,22 +66,22 @@ class MessageFrames:
                     if self.is_open:  # wsproto tells of broken frames so, without a change of state
                         answer += self._protocol.send(event)
                         return Arrived(messages, bytes(answer), is_broken=True)
-                    messages.append(Close(int(code), (reason or "").encode()))
+                    messages.append(WebSocketClose(int(code), (reason or "").encode()))
                     break  # whatever follows a close frame is not read
                 case _:  # a pong: nobody here sends pings
                     pass
         return Arrived(messages, bytes(answer), is_broken=False)
 
-    def _add(self, event: TextMessage | BytesMessage, messages: list[Message | Close]) -> bool:
+    def _add(self, event: TextMessage | BytesMessage, messages: list[WebSocketMessage | WebSocketClose]) -> bool:
         self._part += event.data.encode() if isinstance(event, TextMessage) else event.data
         if len(self._part) > self._max_message:
             return False
         if event.message_finished:
-            messages.append(Message("text" if isinstance(event, TextMessage) else "binary", bytes(self._part)))
+            messages.append(WebSocketMessage("text" if isinstance(event, TextMessage) else "binary", bytes(self._part)))
             self._part = bytearray()
         return True
 
-    def encode(self, message: Message) -> bytes:
+    def encode(self, message: WebSocketMessage) -> bytes:
         """Return a message as one frame; nothing once our close frame has gone.
 
         What was under way when the agent closed still goes to it, as RFC 6455 allows (5.5.1) and wsproto's connection
@@ -92,7 +92,7 @@ class MessageFrames:
         payload = message.data.decode() if message.opcode == "text" else message.data
         return bytes(self._sender.send_data(payload, fin=True))
 
-    def encode_close(self, close: Close) -> bytes:
+    def encode_close(self, close: WebSocketClose) -> bytes:
         """Return the close frame; nothing if one was sent already. A code that cannot be sent becomes 1011."""
         if self._protocol.state not in _SENDING:
             return b""

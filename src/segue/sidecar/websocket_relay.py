@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 
 from segue.http.heads import ReplyHead
+from segue.http.websocket import WebSocketClose, WebSocketMessage
 from segue.sidecar.exchange import Exchange
 from segue.sidecar.request import Request
 from segue.sidecar.response_writer import PIECE_BYTES
 from segue.sidecar.stats import Outcome, Stats, reply_bytes
 from segue.tunnel.events import OutcomeUnknown
-from segue.tunnel.messages import Close, Message, RecordError, RecordReader, encode_record
-from segue.tunnel.stream_compression import SOCKET_WINDOW_LOG, ContextError, StreamDecoder, StreamEncoder
+from segue.tunnel.stream_compression import SOCKET_WINDOW_LOG, StreamDecoder, StreamEncoder, StreamError
+from segue.tunnel.websocket_records import RecordError, RecordReader, encode_record
 
 #: RFC 6455, 7.4.1, and the registry it founds: the service restarts; the agent connects again.
 _SERVICE_RESTART = 1012
@@ -58,11 +59,11 @@ class SocketExchange:
             message = await self._request.receive()
             if self._exchange.over is not None:
                 return
-            size = len(message.data) if isinstance(message, Message) else 0
+            size = len(message.data) if isinstance(message, WebSocketMessage) else 0
             self.received_bytes += size
             self._stats.agent_bytes_in += size
             self._exchange.send(encoder.feed(encode_record(message)) + encoder.flush())
-            if isinstance(message, Close):
+            if isinstance(message, WebSocketClose):
                 self._exchange.send(encoder.finish())
                 self._exchange.finish()
                 return
@@ -87,12 +88,12 @@ class SocketExchange:
         """Pass messages on to the agent; True after the one that closes."""
         self._decoder.feed(data)
         while piece := self._decoder.read(PIECE_BYTES):
-            records = piece if isinstance(piece, ContextError) else self._records.feed(piece)
-            if isinstance(records, ContextError | RecordError):
+            records = piece if isinstance(piece, StreamError) else self._records.feed(piece)
+            if isinstance(records, StreamError | RecordError):
                 self._request.abort()
                 return True
             for record in records:
-                if isinstance(record, Close):
+                if isinstance(record, WebSocketClose):
                     await self._close(record)
                     return True
                 await self._request.send(record)
@@ -103,7 +104,7 @@ class SocketExchange:
         self._exchange.log.release(self._position)
         return False
 
-    async def _close(self, close: Close) -> None:
+    async def _close(self, close: WebSocketClose) -> None:
         """Close as the provider did; what was cut there is cut here."""
         if close.code == _CUT:
             self._request.abort()

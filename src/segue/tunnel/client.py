@@ -13,31 +13,31 @@ from typing import NamedTuple
 
 from segue.http.heads import Kind, RequestHead
 from segue.tunnel import static_table
-from segue.tunnel.endpoint import MAX_EXCHANGES, End, Exchange, Violation
+from segue.tunnel.endpoint import MAX_EXCHANGES, Exchange, ProtocolViolation, TunnelEndpoint
 from segue.tunnel.events import (
     BaseMissed,
+    ClientEvent,
     ExchangeReset,
     GoneAway,
     OutcomeUnknown,
     ReplyData,
     ReplyEnded,
     ReplyStarted,
-    SidecarEvent,
     Welcomed,
     Writable,
 )
 from segue.tunnel.frames import (
     VERSION,
     Data,
+    ExchangeResume,
+    ExchangeResumed,
     Frame,
     GoAway,
     Hello,
     Miss,
     Open,
-    Reply,
+    ReplyFrame,
     Reset,
-    Resume,
-    Resumed,
     Welcome,
     pieces,
 )
@@ -48,7 +48,7 @@ from segue.tunnel.streams import Outgoing
 PING_EVERY_S = 10.0
 
 
-class Request(NamedTuple):
+class TunnelRequest(NamedTuple):
     """What is asked for: a head, and the document of its body if it has one (`codec`)."""
 
     head: RequestHead
@@ -56,8 +56,8 @@ class Request(NamedTuple):
     kind: Kind = "http"
 
 
-class _Exchange(Exchange):
-    def __init__(self, handle: int, request: Request) -> None:
+class _ClientExchange(Exchange):
+    def __init__(self, handle: int, request: TunnelRequest) -> None:
         super().__init__(0)
         self.handle = handle
         self.request = request
@@ -75,14 +75,14 @@ class _Exchange(Exchange):
         return self.is_opened and (self.request.document is None or self.outgoing.final_taken)
 
 
-class SidecarEnd(End[_Exchange, SidecarEvent]):
+class TunnelClient(TunnelEndpoint[_ClientExchange, ClientEvent]):
     """The tunnel as one sidecar session sees it. Its session id is in the upgrade request, which is the shell's."""
 
     def __init__(self) -> None:
         super().__init__(PING_EVERY_S, sends=static_table.REQUEST, receives=static_table.REPLY)
         self._epoch = b""
-        self._handles: dict[int, _Exchange] = {}
-        self._waiting: OrderedDict[int, _Exchange] = OrderedDict()
+        self._handles: dict[int, _ClientExchange] = {}
+        self._waiting: OrderedDict[int, _ClientExchange] = OrderedDict()
         self._last_handle = 0
         self._last_number = 0
 
@@ -101,14 +101,14 @@ class SidecarEnd(End[_Exchange, SidecarEvent]):
         """Begin on a new connection: say what we want to go on with."""
         super().link_opened(now)
         resumes = tuple(
-            Resume(one.number, one.incoming.offset, one.has_head, one.again)
+            ExchangeResume(one.number, one.incoming.offset, one.has_head, one.again)
             for one in self._exchanges.values()
             if one.epoch == self._epoch
         )
         assert self._link is not None, "it was opened"
         self._link.queue(Hello(VERSION, self._epoch, self._last_number, resumes))
 
-    def open(self, request: Request) -> int:
+    def open(self, request: TunnelRequest) -> int:
         """Begin an exchange, as soon as there is a link and not too many run; returns its handle.
 
         Its head must fit (`lines.fits`).
@@ -116,7 +116,7 @@ class SidecarEnd(End[_Exchange, SidecarEvent]):
         if not fits(request.head):
             raise ValueError("the head of a request does not fit: refuse it with 431")
         self._last_handle += 1
-        exchange = _Exchange(self._last_handle, request)
+        exchange = _ClientExchange(self._last_handle, request)
         self._handles[exchange.handle] = self._waiting[exchange.handle] = exchange
         self._open_waiting()
         return exchange.handle
@@ -171,12 +171,12 @@ class SidecarEnd(End[_Exchange, SidecarEvent]):
     # --- frames ------------------------------------------------------------------------------------------------------
 
     def _on_frame(self, frame: Frame) -> None:
-        if not self._is_ready and not isinstance(frame, Welcome):
-            raise Violation("the first frame is not a WELCOME")
+        if not self._ready and not isinstance(frame, Welcome):
+            raise ProtocolViolation("the first frame is not a WELCOME")
         match frame:
             case Welcome():
                 self._on_welcome(frame)
-            case Reply():
+            case ReplyFrame():
                 self._on_reply(frame)
             case Miss():
                 self._on_miss(frame)
@@ -188,15 +188,15 @@ class SidecarEnd(End[_Exchange, SidecarEvent]):
             case GoAway():
                 self._events.append(GoneAway())
             case _:
-                raise Violation(f"a {type(frame).__name__} is not for a sidecar")
+                raise ProtocolViolation(f"a {type(frame).__name__} is not for a sidecar")
 
     def _on_welcome(self, welcome: Welcome) -> None:
-        if self._is_ready or welcome.version != VERSION or not welcome.epoch:
-            raise Violation("a WELCOME that does not fit")
-        is_new_epoch = welcome.epoch != self._epoch
+        if self._ready or welcome.version != VERSION or not welcome.epoch:
+            raise ProtocolViolation("a WELCOME that does not fit")
+        new_epoch = welcome.epoch != self._epoch
         self._epoch = welcome.epoch
-        self._is_ready = True
-        self._events.append(Welcomed(welcome.epoch, welcome.address, welcome.max_body_bytes, is_new_epoch))
+        self._ready = True
+        self._events.append(Welcomed(welcome.epoch, welcome.address, welcome.max_body_bytes, new_epoch))
         resumed = {one.exchange: one for one in welcome.resumed}
         for exchange in tuple(self._exchanges.values()):  # in the order they were opened in
             if exchange.epoch == welcome.epoch and exchange.number in resumed:
@@ -209,7 +209,7 @@ class SidecarEnd(End[_Exchange, SidecarEvent]):
             self._queue(Reset(number, "cancelled", b""))
         self._open_waiting()
 
-    def _never_arrived(self, exchange: _Exchange, welcome: Welcome) -> bool:
+    def _never_arrived(self, exchange: _ClientExchange, welcome: Welcome) -> bool:
         """Tell whether no node can have forwarded it, so that it may be opened again.
 
         The request never left as a whole; or the very node it was sent to says that it never opened an exchange with
@@ -221,24 +221,24 @@ class SidecarEnd(End[_Exchange, SidecarEvent]):
             return True
         return exchange.epoch == welcome.epoch and exchange.number > welcome.last_opened
 
-    def _lose(self, exchange: _Exchange) -> None:
+    def _lose(self, exchange: _ClientExchange) -> None:
         self._forget(exchange)
         if exchange.is_complete:
             self._events.append(OutcomeUnknown(exchange.handle))
         else:  # it was answered before its request was complete, so that nothing was forwarded
             self._events.append(ExchangeReset(exchange.handle, "aborted", b"the node that answered is gone"))
 
-    def _resume(self, exchange: _Exchange, resumed: Resumed) -> None:
+    def _resume(self, exchange: _ClientExchange, resumed: ExchangeResumed) -> None:
         self._rewind(exchange, resumed.upload_offset)
         self._tell_window(exchange)
 
-    def _on_reply(self, frame: Reply) -> None:
+    def _on_reply(self, frame: ReplyFrame) -> None:
         blob = self._collect_head(frame)
         if blob is None:
             return
         head = decode_reply(blob, self._received_heads)
         if head is None:
-            raise Violation("a REPLY that cannot be read")
+            raise ProtocolViolation("a REPLY that cannot be read")
         exchange = self._exchanges.get(frame.exchange)
         if exchange is not None and not exchange.has_head:
             exchange.has_head = True
@@ -249,14 +249,14 @@ class SidecarEnd(End[_Exchange, SidecarEvent]):
         if exchange is None:
             return
         if exchange.again or exchange.has_head or exchange.request.document is None:
-            raise Violation("a MISS of what has no base")
+            raise ProtocolViolation("a MISS of what has no base")
         exchange.again = exchange.awaits_document = True
         exchange.outgoing = Outgoing()
         self._events.append(BaseMissed(exchange.handle))
 
-    def _on_data(self, exchange: _Exchange, frame: Data) -> None:
+    def _on_data(self, exchange: _ClientExchange, frame: Data) -> None:
         if not exchange.has_head:
-            raise Violation("DATA before its REPLY")
+            raise ProtocolViolation("DATA before its REPLY")
         data = self._accept(exchange, frame)
         if data:
             self._events.append(ReplyData(exchange.handle, data))
@@ -264,16 +264,16 @@ class SidecarEnd(End[_Exchange, SidecarEvent]):
             self._forget(exchange)
             self._events.append(ReplyEnded(exchange.handle))
 
-    def _tell_writable(self, exchange: _Exchange) -> None:
+    def _tell_writable(self, exchange: _ClientExchange) -> None:
         self._events.append(Writable(exchange.handle))
 
     # --- exchanges ---------------------------------------------------------------------------------------------------
 
     def _open_waiting(self) -> None:
-        while self._is_ready and self._waiting and len(self._exchanges) < MAX_EXCHANGES:
+        while self._ready and self._waiting and len(self._exchanges) < MAX_EXCHANGES:
             self._open(self._waiting.popitem(last=False)[1])
 
-    def _open(self, exchange: _Exchange) -> None:
+    def _open(self, exchange: _ClientExchange) -> None:
         """Open an exchange at this node, under a number of its own: none is ever used twice in a session."""
         self._exchanges.pop(exchange.number, None)
         self._last_number += 1
@@ -294,18 +294,18 @@ class SidecarEnd(End[_Exchange, SidecarEvent]):
             self._load(exchange)
         self._give_turn(exchange)
 
-    def _note_opened(self, exchange: _Exchange, number: int) -> None:
+    def _note_opened(self, exchange: _ClientExchange, number: int) -> None:
         if exchange.number == number:
             exchange.is_opened = True
 
-    def _load(self, exchange: _Exchange) -> None:
+    def _load(self, exchange: _ClientExchange) -> None:
         exchange.awaits_document = False
         exchange.outgoing = Outgoing()
         if exchange.request.document is not None:
             exchange.outgoing.write(exchange.request.document)
             exchange.outgoing.finish()
 
-    def _forget(self, exchange: _Exchange) -> None:
+    def _forget(self, exchange: _ClientExchange) -> None:
         self._handles.pop(exchange.handle, None)
         self._waiting.pop(exchange.handle, None)
         self._exchanges.pop(exchange.number, None)

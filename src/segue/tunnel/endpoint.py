@@ -24,13 +24,13 @@ from segue.tunnel.frames import (
     Open,
     Ping,
     Pong,
-    Reply,
+    ReplyFrame,
     Window,
     encode_frame,
     read_packet,
 )
-from segue.tunnel.header_table import MAX_HEAD_BYTES, LineTable
-from segue.tunnel.link import Link, Parcel
+from segue.tunnel.header_table import MAX_HEAD_BYTES, HeaderTable
+from segue.tunnel.link import Parcel, TunnelLink
 from segue.tunnel.streams import Incoming, Outgoing, Piece
 
 #: Exchanges of one session at the same time: a sidecar lets more wait, and a gateway refuses them.
@@ -39,7 +39,7 @@ MAX_EXCHANGES = 256
 BUFFER_BYTES = 1024 * 1024
 
 
-class Violation(Exception):
+class ProtocolViolation(Exception):
     """Raised inside an end when the peer breaks the protocol; `receive` makes a `LinkFailed` of it."""
 
 
@@ -61,18 +61,18 @@ X = TypeVar("X", bound=Exchange)
 V = TypeVar("V")
 
 
-class End(ABC, Generic[X, V]):
+class TunnelEndpoint(ABC, Generic[X, V]):
     """One end of the tunnel; X is its kind of exchange and V its kind of events."""
 
     def __init__(self, ping_every_s: float | None, *, sends: Sequence[bytes], receives: Sequence[bytes]) -> None:
         self._ping_every_s = ping_every_s
         self._exchanges: dict[int, X] = {}
-        self._link: Link | None = None
-        self._is_ready = False
+        self._link: TunnelLink | None = None
+        self._ready = False
         self._turns: OrderedDict[int, None] = OrderedDict()
         self._events: list[V | LinkFailed | Writable] = []
         self._presets = sends, receives
-        self._sent_heads, self._received_heads = map(LineTable, self._presets)
+        self._sent_heads, self._received_heads = map(HeaderTable, self._presets)
         self._partial_head = bytearray()
         self._partial_of = 0
 
@@ -80,22 +80,22 @@ class End(ABC, Generic[X, V]):
 
     def link_opened(self, now: float) -> None:
         """Begin on a new connection; one that is still open is forgotten."""
-        self._link = Link(now, self._ping_every_s)
-        self._is_ready = False
+        self._link = TunnelLink(now, self._ping_every_s)
+        self._ready = False
         self._turns.clear()
-        self._sent_heads, self._received_heads = map(LineTable, self._presets)
+        self._sent_heads, self._received_heads = map(HeaderTable, self._presets)
         self._partial_head = bytearray()
         self._partial_of = 0
 
     def link_lost(self) -> None:
         """Go on without a connection."""
         self._link = None
-        self._is_ready = False
+        self._ready = False
 
     @property
-    def is_ready(self) -> bool:
+    def ready(self) -> bool:
         """The link is open and both first frames are through."""
-        return self._is_ready
+        return self._ready
 
     def is_quiet(self, now: float, for_s: float) -> bool:
         """Tell whether the link is away, or silent with something outstanding for this long."""
@@ -120,7 +120,7 @@ class End(ABC, Generic[X, V]):
         try:
             for frame in frames:
                 self._receive_frame(frame, link, now)
-        except Violation as error:
+        except ProtocolViolation as error:
             return self._fail(str(error))
         if link.is_overrun:
             return self._fail("the other end does not take what it asks for")
@@ -167,13 +167,13 @@ class End(ABC, Generic[X, V]):
 
     # --- frames ------------------------------------------------------------------------------------------------------
 
-    def _receive_frame(self, frame: Frame, link: Link, now: float) -> None:
-        if not self._is_ready and isinstance(frame, Data | Window):
-            raise Violation("the first frame of a link says who is there")
+    def _receive_frame(self, frame: Frame, link: TunnelLink, now: float) -> None:
+        if not self._ready and isinstance(frame, Data | Window):
+            raise ProtocolViolation("the first frame of a link says who is there")
         match frame:
             case Ack():
                 if not link.on_ack(frame, now):
-                    raise Violation("an ACK of what was not sent")
+                    raise ProtocolViolation("an ACK of what was not sent")
             case Ping():
                 link.on_ping(frame)
             case Pong():
@@ -196,7 +196,7 @@ class End(ABC, Generic[X, V]):
 
     @abstractmethod
     def _on_frame(self, frame: Frame) -> None:
-        """Take a frame that has another meaning at each end; may raise `Violation`."""
+        """Take a frame that has another meaning at each end; may raise `ProtocolViolation`."""
 
     def _on_taken(self, exchange: X) -> None:
         """Look at an exchange that has more, maybe all, of what it sends on this link."""
@@ -207,28 +207,28 @@ class End(ABC, Generic[X, V]):
     def _accept(self, exchange: X, frame: Data) -> bytes:
         data = exchange.incoming.accept(Piece(frame.offset, frame.payload, frame.final))
         if data is None:
-            raise Violation("DATA that leaves a gap, or goes beyond the window")
+            raise ProtocolViolation("DATA that leaves a gap, or goes beyond the window")
         return data
 
     def _queue(
         self, frame: Frame, *, taken: Callable[[], None] | None = None, delivered: Callable[[], None] | None = None
     ) -> None:
         """Queue a control frame, unless the link is not ready: what matters is told when it is."""
-        if self._link is not None and self._is_ready:
+        if self._link is not None and self._ready:
             self._link.queue(frame, taken=taken, delivered=delivered)
 
     def _tell_window(self, exchange: X) -> None:
         """Tell on a new link what may have been lost with the old one."""
         self._queue(Window(exchange.number, exchange.incoming.limit))
 
-    def _collect_head(self, frame: Open | Reply) -> bytes | None:
+    def _collect_head(self, frame: Open | ReplyFrame) -> bytes | None:
         """Put the pieces of a head together; None until the last."""
         if self._partial_head and frame.exchange != self._partial_of:
-            raise Violation("a head within another")
+            raise ProtocolViolation("a head within another")
         self._partial_of = frame.exchange
         self._partial_head += frame.piece
         if len(self._partial_head) > 2 * MAX_HEAD_BYTES:
-            raise Violation("a head is too large")
+            raise ProtocolViolation("a head is too large")
         if not frame.last:
             return None
         head = bytes(self._partial_head)
@@ -243,7 +243,7 @@ class End(ABC, Generic[X, V]):
 
     def _take_data(self, limit: int) -> Parcel | None:
         """Take a frame of the exchange whose turn it is."""
-        while self._turns and self._is_ready:
+        while self._turns and self._ready:
             exchange = self._exchanges.get(self._turns.popitem(last=False)[0])
             piece = None if exchange is None else exchange.outgoing.take(limit)
             if exchange is None or piece is None:
@@ -266,7 +266,7 @@ class End(ABC, Generic[X, V]):
     def _rewind(self, exchange: X, offset: int) -> None:
         """Go on from where the peer is, on a new link."""
         if not exchange.outgoing.rewind(offset):
-            raise Violation("it wants to go on from where nothing is")
+            raise ProtocolViolation("it wants to go on from where nothing is")
         self._look_for_room(exchange)
         self._give_turn(exchange)
 

@@ -24,12 +24,12 @@ class Writable(NamedTuple):
 
 
 class Welcomed(NamedTuple):
-    """The link is ready. `is_new_epoch`: not the node that the link before it led to."""
+    """The link is ready. `new_epoch`: not the node that the link before it led to."""
 
     epoch: bytes
     address: bytes
     max_body_bytes: int
-    is_new_epoch: bool
+    new_epoch: bool
 
 
 class GoneAway(NamedTuple):
@@ -79,7 +79,7 @@ class OutcomeUnknown(NamedTuple):
     exchange: int
 
 
-SidecarEvent: TypeAlias = (
+ClientEvent: TypeAlias = (
     LinkFailed
     | Writable
     | Welcomed
@@ -127,4 +127,4 @@ class Cancelled(NamedTuple):
     exchange: int
 
 
-GatewayEvent: TypeAlias = LinkFailed | Writable | Opened | UploadData | UploadEnded | Cancelled
+ServerEvent: TypeAlias = LinkFailed | Writable | Opened | UploadData | UploadEnded | Cancelled

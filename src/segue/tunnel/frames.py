@@ -33,7 +33,7 @@ _MAX_TEXT_BYTES = 1024
 _MAX_LISTED = 4096
 
 
-class Resume(NamedTuple):
+class ExchangeResume(NamedTuple):
     """An exchange the sidecar still wants: how much of its reply it has, and which upload it is making."""
 
     exchange: int
@@ -42,7 +42,7 @@ class Resume(NamedTuple):
     again: bool
 
 
-class Resumed(NamedTuple):
+class ExchangeResumed(NamedTuple):
     """An exchange the gateway still has: how much of its upload it has."""
 
     exchange: int
@@ -58,7 +58,7 @@ class Hello(NamedTuple):
     version: int
     epoch: bytes
     last_number: int
-    resumes: tuple[Resume, ...]
+    resumes: tuple[ExchangeResume, ...]
 
 
 class Welcome(NamedTuple):
@@ -73,7 +73,7 @@ class Welcome(NamedTuple):
     last_opened: int
     max_body_bytes: int
     address: bytes
-    resumed: tuple[Resumed, ...]
+    resumed: tuple[ExchangeResumed, ...]
 
 
 class Open(NamedTuple):
@@ -85,7 +85,7 @@ class Open(NamedTuple):
     piece: bytes
 
 
-class Reply(NamedTuple):
+class ReplyFrame(NamedTuple):
     """A piece of a response's head."""
 
     exchange: int
@@ -148,7 +148,7 @@ class GoAway(NamedTuple):
 
 
 Frame: TypeAlias = (
-    Hello | Welcome | Open | Reply | Data | Ack | Ping | Pong | Window | Miss | Reset | GoAway
+    Hello | Welcome | Open | ReplyFrame | Data | Ack | Ping | Pong | Window | Miss | Reset | GoAway
 )  # fmt: skip - one line for one closed set
 
 
@@ -174,7 +174,7 @@ def encode_frame(frame: Frame) -> bytes:  # noqa: PLR0911 - one arm for each kin
     match frame:
         case Hello() | Welcome():
             return _encode_first(frame)
-        case Open() | Reply() | Data():
+        case Open() | ReplyFrame() | Data():
             return _encode_payload(frame)
         case Reset(exchange, code, message):
             number = bytes([_RESET_CODES.index(code)])
@@ -224,18 +224,18 @@ def _encode_first(frame: Hello | Welcome) -> bytes:
     )
 
 
-def _encode_resume(resume: Resume) -> bytes:
+def _encode_resume(resume: ExchangeResume) -> bytes:
     flags = _HAS_HEAD * resume.has_head | _AGAIN * resume.again
     return encode_varint(resume.exchange) + bytes([flags]) + encode_varint(resume.reply_offset)
 
 
-def _encode_payload(frame: Open | Reply | Data) -> bytes:
+def _encode_payload(frame: Open | ReplyFrame | Data) -> bytes:
     number = encode_varint(frame.exchange)
     match frame:
         case Open():
             flags = _LAST * frame.last | _HAS_BODY * frame.has_body
             return bytes([_OPEN]) + number + bytes([flags]) + _text(frame.piece)
-        case Reply():
+        case ReplyFrame():
             return bytes([_REPLY]) + number + bytes([_LAST * frame.last]) + _text(frame.piece)
         case Data():
             flags = _FINAL * frame.final | _AGAIN * frame.again
@@ -256,7 +256,7 @@ def read_packet(packet: bytes) -> list[Frame] | BadPacket:
     content = packet[: -_CRC.size]
     if len(packet) <= _CRC.size or _CRC.pack(zlib.crc32(content)) != packet[-_CRC.size :]:
         return BadPacket("the checksum of a packet is wrong")
-    reader = _Reader(content)
+    reader = _FrameReader(content)
     frames: list[Frame] = []
     try:
         while reader.at < len(content):
@@ -270,7 +270,7 @@ class _Malformed(ValueError):
     """Raised by a reader to the loop in `read_packet`, and no further."""
 
 
-class _Reader:
+class _FrameReader:
     """A place in a packet."""
 
     def __init__(self, data: bytes) -> None:
@@ -310,45 +310,45 @@ class _Reader:
         return count
 
 
-def _read_hello(read: _Reader) -> Hello:
+def _read_hello(read: _FrameReader) -> Hello:
     version, epoch, last_number = read.number(), read.bytes(limit=64), read.number()
     return Hello(version, epoch, last_number, tuple(_read_resume(read) for _ in range(read.count())))
 
 
-def _read_resume(read: _Reader) -> Resume:
+def _read_resume(read: _FrameReader) -> ExchangeResume:
     exchange, flags = read.number(), read.flags(_HAS_HEAD | _AGAIN)
-    return Resume(exchange, read.number(), bool(flags & _HAS_HEAD), bool(flags & _AGAIN))
+    return ExchangeResume(exchange, read.number(), bool(flags & _HAS_HEAD), bool(flags & _AGAIN))
 
 
-def _read_welcome(read: _Reader) -> Welcome:
+def _read_welcome(read: _FrameReader) -> Welcome:
     version, epoch = read.number(), read.bytes(limit=64)
     last_opened, max_body_bytes, address = read.number(), read.number(), read.bytes(limit=_MAX_TEXT_BYTES)
-    resumed = tuple(Resumed(read.number(), read.number()) for _ in range(read.count()))
+    resumed = tuple(ExchangeResumed(read.number(), read.number()) for _ in range(read.count()))
     return Welcome(version, epoch, last_opened, max_body_bytes, address, resumed)
 
 
-def _read_open(read: _Reader) -> Open:
+def _read_open(read: _FrameReader) -> Open:
     exchange, flags = read.number(), read.flags(_LAST | _HAS_BODY)
     return Open(exchange, bool(flags & _LAST), bool(flags & _HAS_BODY), read.bytes())
 
 
-def _read_reply(read: _Reader) -> Reply:
-    return Reply(read.number(), bool(read.flags(_LAST)), read.bytes())
+def _read_reply(read: _FrameReader) -> ReplyFrame:
+    return ReplyFrame(read.number(), bool(read.flags(_LAST)), read.bytes())
 
 
-def _read_data(read: _Reader) -> Data:
+def _read_data(read: _FrameReader) -> Data:
     exchange, flags = read.number(), read.flags(_FINAL | _AGAIN)
     return Data(exchange, read.number(), bool(flags & _FINAL), bool(flags & _AGAIN), read.bytes())
 
 
-def _read_reset(read: _Reader) -> Reset:
+def _read_reset(read: _FrameReader) -> Reset:
     exchange, code = read.number(), read.byte()
     if code >= len(_RESET_CODES):
         raise _Malformed(f"a RESET has the unknown code {code}")
     return Reset(exchange, _RESET_CODES[code], read.bytes(limit=_MAX_TEXT_BYTES))
 
 
-_READERS: dict[int, Callable[[_Reader], Frame]] = {
+_READERS: dict[int, Callable[[_FrameReader], Frame]] = {
     _HELLO: _read_hello,
     _WELCOME: _read_welcome,
     _OPEN: _read_open,
@@ -364,7 +364,7 @@ _READERS: dict[int, Callable[[_Reader], Frame]] = {
 }
 
 
-def _read_frame(read: _Reader) -> Frame:
+def _read_frame(read: _FrameReader) -> Frame:
     kind = read.byte()
     reader = _READERS.get(kind)
     if reader is None:

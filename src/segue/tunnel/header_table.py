@@ -34,7 +34,7 @@ _LEAST_REPEATED = 2
 _KINDS: tuple[Kind, ...] = ("http", "websocket")
 
 
-class LineTable:
+class HeaderTable:
     """Lines by slot, the least recently used leaving first: both ends make the same steps and so hold the same.
 
     It begins with lines that both ends know (`preset`), and remembers the lines of the latest head.
@@ -94,13 +94,13 @@ class LineTable:
         self._size_bytes -= len(line)
 
 
-def encode_request(head: RequestHead, kind: Kind, table: LineTable) -> bytes:
+def encode_request(head: RequestHead, kind: Kind, table: HeaderTable) -> bytes:
     """Encode a request's head against the sender's table."""
     first = head.method + b" " + head.target
     return bytes([_KINDS.index(kind)]) + _encode([first, *map(_join, head.lines)], table)
 
 
-def decode_request(data: bytes, table: LineTable) -> tuple[RequestHead, Kind] | None:
+def decode_request(data: bytes, table: HeaderTable) -> tuple[RequestHead, Kind] | None:
     """Decode a request's head against the receiver's table; None if it is not one."""
     if not data or data[0] >= len(_KINDS):
         return None
@@ -114,13 +114,13 @@ def decode_request(data: bytes, table: LineTable) -> tuple[RequestHead, Kind] | 
     return None if split is None else (RequestHead(method, target, split), _KINDS[data[0]])
 
 
-def encode_reply(head: ReplyHead, table: LineTable) -> bytes:
+def encode_reply(head: ReplyHead, table: HeaderTable) -> bytes:
     """Encode a response's head against the sender's table."""
     first = b"%d %b" % (head.status, head.reason)
     return _encode([first, *map(_join, head.lines)], table)
 
 
-def decode_reply(data: bytes, table: LineTable) -> ReplyHead | None:
+def decode_reply(data: bytes, table: HeaderTable) -> ReplyHead | None:
     """Decode a response's head against the receiver's table; None if it is not one."""
     lines = _decode(data, 0, table)
     if not lines:
@@ -139,7 +139,7 @@ def fits(head: RequestHead | ReplyHead) -> bool:
     return size_bytes <= MAX_HEAD_BYTES and len(head.lines) <= MAX_HEAD_LINES
 
 
-def _encode(lines: Sequence[bytes], table: LineTable) -> bytes:
+def _encode(lines: Sequence[bytes], table: HeaderTable) -> bytes:
     encoded = bytearray()
     at = 0
     while at < len(lines):
@@ -163,7 +163,7 @@ def _count_repeated(lines: Sequence[bytes], latest: Sequence[bytes], at: int) ->
     return end - at
 
 
-def _encode_line(line: bytes, table: LineTable) -> bytes:
+def _encode_line(line: bytes, table: HeaderTable) -> bytes:
     slot = table.find(line)
     if slot is not None:
         table.touch(slot)
@@ -180,7 +180,7 @@ def _encode_line(line: bytes, table: LineTable) -> bytes:
     return encoded
 
 
-def _decode(data: bytes, at: int, table: LineTable) -> list[bytes] | None:
+def _decode(data: bytes, at: int, table: HeaderTable) -> list[bytes] | None:
     lines: list[bytes] = []
     size_bytes = 0
     while at < len(data):
@@ -196,7 +196,7 @@ def _decode(data: bytes, at: int, table: LineTable) -> list[bytes] | None:
     return lines
 
 
-def _decode_entry(data: bytes, at: int, table: LineTable, place: int) -> tuple[Sequence[bytes], int] | None:
+def _decode_entry(data: bytes, at: int, table: HeaderTable, place: int) -> tuple[Sequence[bytes], int] | None:
     """Read one entry and make the sender's steps in the table; returns its lines and where the next entry begins."""
     read = read_varint(data, at)
     if read is None:
@@ -218,7 +218,7 @@ def _decode_entry(data: bytes, at: int, table: LineTable, place: int) -> tuple[S
     return repeated, read[1]
 
 
-def _decode_line(data: bytes, at: int, table: LineTable, form: int) -> tuple[Sequence[bytes], int] | None:
+def _decode_line(data: bytes, at: int, table: HeaderTable, form: int) -> tuple[Sequence[bytes], int] | None:
     """Read a line that is not a reference to one."""
     name = b""
     if form == _VALUE:

@@ -54,7 +54,7 @@ class Parcel(NamedTuple):
     delivered: Callable[[], None] | None
 
 
-class _Sent(NamedTuple):
+class _SentPacket(NamedTuple):
     total: int
     at: float
     delivered: tuple[Callable[[], None], ...]
@@ -110,7 +110,7 @@ class CongestionWindow:
         self.size_bytes = max(MIN_BYTES, int(self.size_bytes * max(factor, 1 / 4)))
 
 
-class Link:
+class TunnelLink:
     """The state of one connection.
 
     The owner asks `compose` for packets until it gives none, feeds each received packet's size and frames' acks and
@@ -122,7 +122,7 @@ class Link:
         self._control: deque[Parcel] = deque()
         self._control_bytes = 0
         self._window = CongestionWindow(now)
-        self._sent: deque[_Sent] = deque()
+        self._sent: deque[_SentPacket] = deque()
         self._sent_at = now
         self._sent_total = 0
         self._acked_total = 0
@@ -186,7 +186,7 @@ class Link:
             self._sent_at = now
             self._sent_total += len(packet)
             delivered = tuple(parcel.delivered for parcel in parcels if parcel.delivered is not None)
-            self._sent.append(_Sent(self._sent_total, now, delivered))
+            self._sent.append(_SentPacket(self._sent_total, now, delivered))
         return packet
 
     def _take_control(self) -> list[Parcel]:
@@ -251,7 +251,7 @@ class Link:
         if not self._acked_total <= ack.total <= self._sent_total:
             return False
         acked_bytes = ack.total - self._acked_total
-        last: _Sent | None = None
+        last: _SentPacket | None = None
         while self._sent and self._sent[0].total <= ack.total:
             last = self._sent.popleft()
             for delivered in last.delivered:

@@ -12,21 +12,21 @@ from typing import NamedTuple
 
 from segue.http.heads import Kind, ReplyHead
 from segue.tunnel import static_table
-from segue.tunnel.endpoint import BUFFER_BYTES, MAX_EXCHANGES, End, Exchange, Violation
-from segue.tunnel.events import Cancelled, GatewayEvent, Opened, UploadData, UploadEnded
+from segue.tunnel.endpoint import BUFFER_BYTES, MAX_EXCHANGES, Exchange, ProtocolViolation, TunnelEndpoint
+from segue.tunnel.events import Cancelled, Opened, ServerEvent, UploadData, UploadEnded
 from segue.tunnel.frames import (
     VERSION,
     Data,
+    ExchangeResume,
+    ExchangeResumed,
     Frame,
     GoAway,
     Hello,
     Miss,
     Open,
-    Reply,
+    ReplyFrame,
     Reset,
     ResetCode,
-    Resume,
-    Resumed,
     Welcome,
     pieces,
 )
@@ -42,7 +42,7 @@ class Node(NamedTuple):
     max_body_bytes: int
 
 
-class _Exchange(Exchange):
+class _ServerExchange(Exchange):
     def __init__(self, number: int, kind: Kind, *, has_body: bool) -> None:
         super().__init__(number)
         self.kind = kind
@@ -58,7 +58,7 @@ class _Exchange(Exchange):
         return self.reset is not None or self.outgoing.is_finished
 
 
-class GatewayEnd(End[_Exchange, GatewayEvent]):
+class TunnelServer(TunnelEndpoint[_ServerExchange, ServerEvent]):
     """The tunnel as the gateway sees it for one session."""
 
     def __init__(self, node: Node) -> None:
@@ -144,8 +144,8 @@ class GatewayEnd(End[_Exchange, GatewayEvent]):
     # --- frames ------------------------------------------------------------------------------------------------------
 
     def _on_frame(self, frame: Frame) -> None:
-        if not self._is_ready and not isinstance(frame, Hello):
-            raise Violation("the first frame is not a HELLO")
+        if not self._ready and not isinstance(frame, Hello):
+            raise ProtocolViolation("the first frame is not a HELLO")
         match frame:
             case Hello():
                 self._on_hello(frame)
@@ -155,12 +155,12 @@ class GatewayEnd(End[_Exchange, GatewayEvent]):
                 if frame.exchange in self._exchanges:
                     self._drop(frame.exchange)
             case _:
-                raise Violation(f"a {type(frame).__name__} is not for a gateway")
+                raise ProtocolViolation(f"a {type(frame).__name__.removesuffix('Frame')} is not for a gateway")
 
     def _on_hello(self, hello: Hello) -> None:
-        if self._is_ready or hello.version != VERSION:
-            raise Violation("a HELLO that does not fit")
-        self._is_ready = True
+        if self._ready or hello.version != VERSION:
+            raise ProtocolViolation("a HELLO that does not fit")
+        self._ready = True
         if not self._was_greeted:  # what an end before this one may have opened, this one must not deny
             self._was_greeted, self._last_opened = True, hello.last_number
         wanted = {one.exchange: one for one in hello.resumes} if hello.epoch == self._node.epoch else {}
@@ -170,7 +170,7 @@ class GatewayEnd(End[_Exchange, GatewayEvent]):
         going_on = tuple(self._exchanges.values())
         for exchange in going_on:
             self._rewind(exchange, wanted[exchange.number].reply_offset)
-        resumed = tuple(Resumed(one.number, self._upload_offset(one, wanted[one.number])) for one in going_on)
+        resumed = tuple(ExchangeResumed(one.number, self._upload_offset(one, wanted[one.number])) for one in going_on)
         self._queue(
             Welcome(
                 VERSION,
@@ -186,11 +186,11 @@ class GatewayEnd(End[_Exchange, GatewayEvent]):
         if self._draining:
             self._queue(GoAway())
 
-    def _upload_offset(self, exchange: _Exchange, resume: Resume) -> int:
+    def _upload_offset(self, exchange: _ServerExchange, resume: ExchangeResume) -> int:
         """Where the sidecar's upload goes on; it may not know yet that it is to be made again."""
         return exchange.incoming.offset if resume.again == exchange.again else exchange.missed_at
 
-    def _tell_again(self, exchange: _Exchange, resume: Resume) -> None:
+    def _tell_again(self, exchange: _ServerExchange, resume: ExchangeResume) -> None:
         """Tell on a new link what the sidecar did not get on the old one."""
         if exchange.again and not resume.again:
             self._queue(Miss(exchange.number))
@@ -207,14 +207,14 @@ class GatewayEnd(End[_Exchange, GatewayEvent]):
             return
         read = decode_request(blob, self._received_heads)
         if read is None:
-            raise Violation("an OPEN that cannot be read")
+            raise ProtocolViolation("an OPEN that cannot be read")
         head, kind = read
         if frame.exchange <= self._last_opened:
-            raise Violation("an OPEN with a number that was used")
+            raise ProtocolViolation("an OPEN with a number that was used")
         if len(self._exchanges) >= 2 * MAX_EXCHANGES:
-            raise Violation("far too many exchanges at once")
+            raise ProtocolViolation("far too many exchanges at once")
         self._last_opened = frame.exchange
-        exchange = _Exchange(frame.exchange, kind, has_body=frame.has_body)
+        exchange = _ServerExchange(frame.exchange, kind, has_body=frame.has_body)
         if self._draining or len(self._exchanges) >= MAX_EXCHANGES:
             why = b"the gateway is shutting down" if self._draining else b"too many exchanges at once"
             self._exchanges[frame.exchange] = exchange
@@ -223,12 +223,12 @@ class GatewayEnd(End[_Exchange, GatewayEvent]):
         self._exchanges[frame.exchange] = exchange
         self._events.append(Opened(frame.exchange, head, kind, frame.has_body))
 
-    def _on_data(self, exchange: _Exchange, frame: Data) -> None:
+    def _on_data(self, exchange: _ServerExchange, frame: Data) -> None:
         if not exchange.has_upload:
-            raise Violation("DATA of an exchange without a body")
+            raise ProtocolViolation("DATA of an exchange without a body")
         if frame.again != exchange.again:
             if frame.again:
-                raise Violation("an upload made again without a MISS")
+                raise ProtocolViolation("an upload made again without a MISS")
             return  # of the first upload, sent before the MISS arrived
         was_final = exchange.incoming.final
         data = self._accept(exchange, frame)
@@ -239,31 +239,31 @@ class GatewayEnd(End[_Exchange, GatewayEvent]):
         if exchange.incoming.final and not was_final:
             self._events.append(UploadEnded(exchange.number))
 
-    def _on_taken(self, exchange: _Exchange) -> None:
+    def _on_taken(self, exchange: _ServerExchange) -> None:
         if exchange.reset is not None:
             self._send_reset(exchange)
 
-    def _on_delivered(self, exchange: _Exchange) -> None:
+    def _on_delivered(self, exchange: _ServerExchange) -> None:
         if exchange.outgoing.done:
             self._forget(exchange)
 
     # --- exchanges ---------------------------------------------------------------------------------------------------
 
-    def _send_head(self, exchange: _Exchange) -> None:
-        if not self._is_ready:
+    def _send_head(self, exchange: _ServerExchange) -> None:
+        if not self._ready:
             return  # told when the sidecar resumes; encoding it now would make a step in the line table
         assert exchange.head is not None, "the head is what is sent"
         *first, last = pieces(encode_reply(exchange.head, self._sent_heads))
         for piece in first:
-            self._queue(Reply(exchange.number, last=False, piece=piece))
-        self._queue(Reply(exchange.number, last=True, piece=last))
+            self._queue(ReplyFrame(exchange.number, last=False, piece=piece))
+        self._queue(ReplyFrame(exchange.number, last=True, piece=last))
 
-    def _send_reset(self, exchange: _Exchange) -> None:
+    def _send_reset(self, exchange: _ServerExchange) -> None:
         assert exchange.reset is not None, "the reset is what is sent"
         if not exchange.outgoing.unsent_bytes:  # a link keeps the order, and the next one begins with what was lost
             self._queue(exchange.reset, delivered=partial(self._forget, exchange))
 
-    def _forget(self, exchange: _Exchange) -> None:
+    def _forget(self, exchange: _ServerExchange) -> None:
         self._exchanges.pop(exchange.number, None)
 
     def _drop(self, number: int) -> None:

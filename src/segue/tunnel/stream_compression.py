@@ -29,7 +29,7 @@ _TABLE_LOG_LESS: Final = 3
 
 
 @dataclass(frozen=True)
-class ContextError:
+class StreamError:
     """The peer's bytes are no stream, or one that needs a larger window; nothing more can be read from it."""
 
     reason: str
@@ -87,7 +87,7 @@ class StreamDecoder:
         self._expander = zstd.ZstdDecompressor(options=options)
         self._fed = bytearray(_FRAME_HEAD)
         self._fed.append((window_log - _MIN_WINDOW_LOG) << 3)  # RFC 8878, 3.1.1.1.2
-        self._error: ContextError | None = None
+        self._error: StreamError | None = None
 
     @property
     def eof(self) -> bool:
@@ -98,10 +98,10 @@ class StreamDecoder:
         """Take compressed bytes as they come."""
         self._fed += data
 
-    def read(self, max_bytes: int) -> bytes | ContextError:
+    def read(self, max_bytes: int) -> bytes | StreamError:
         """Return the next bytes, at most `max_bytes`; none when there are no more before the next `feed`."""
         if self._error is None and self._expander.eof and self._fed:
-            self._error = ContextError("there are bytes after the end of the stream")
+            self._error = StreamError("there are bytes after the end of the stream")
         if self._error is not None:
             return self._error
         if self._expander.eof:
@@ -113,7 +113,7 @@ class StreamDecoder:
         try:
             data = self._expander.decompress(fed, max_bytes)
         except zstd.ZstdError as error:
-            self._error = ContextError(str(error))
+            self._error = StreamError(str(error))
             return self._error
         if self._expander.unused_data:
             # what stands before the end may be read; the next call tells

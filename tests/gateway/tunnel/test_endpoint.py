@@ -15,7 +15,7 @@ from segue.config import Config, KeyConfig, RouteConfig, ServerConfig, TunnelCon
 from segue.gateway.app import Gateway, serving
 from segue.http.heads import Line, ReplyHead, RequestHead
 from segue.testing.provider import Answer, Script, ScriptedProvider, gzipped, provided
-from segue.tunnel.client import Request
+from segue.tunnel.client import TunnelRequest
 from segue.tunnel.documents import Base, encode_document
 from segue.tunnel.frames import SUBPROTOCOL, encode_packet
 from segue.upstreams.router import Router, Rule
@@ -33,8 +33,8 @@ GET = RequestHead(b"GET", b"/v1/models", (Line(b"Authorization", b"Bearer k"),))
 KEY = KeyConfig("alice", "alice", hashlib.sha256(b"sk-alice").hexdigest())
 
 
-def post(document: bytes) -> Request:
-    return Request(POST, document)
+def post(document: bytes) -> TunnelRequest:
+    return TunnelRequest(POST, document)
 
 
 @asynccontextmanager
@@ -87,7 +87,7 @@ async def test_a_request_without_a_body_has_none_at_the_provider() -> None:
     async with running(ok) as (_, url, provider):
         peer = Peer(url)
         async with peer.connected() as socket:
-            await peer.request(socket, Request(GET, None))
+            await peer.request(socket, TunnelRequest(GET, None))
         assert provider.requests[0].body is None
         assert b"ontent-" not in provider.requests[0].raw_head
 
@@ -196,7 +196,7 @@ async def test_an_encoded_reply_comes_back_decoded() -> None:
     async with running(script) as (_, url, _provider):
         peer = Peer(url)
         async with peer.connected() as socket:
-            answer, replied = await peer.request(socket, Request(GET, None))
+            answer, replied = await peer.request(socket, TunnelRequest(GET, None))
     assert replied == b"hello world"
     assert answer.head is not None
     assert all(line.name.lower() != b"content-encoding" for line in answer.head.lines)
@@ -211,7 +211,7 @@ async def test_the_first_piece_of_a_stream_is_not_held_back() -> None:
     async with running(script) as (_, url, _provider):
         peer = Peer(url)
         async with peer.connected() as socket:
-            answer = peer.open(Request(GET, None))
+            answer = peer.open(TunnelRequest(GET, None))
             await peer.pump(socket)
             await answer.until(b"data: 1\n\n")
             gate.set()
@@ -233,7 +233,7 @@ async def test_what_no_route_allows_is_refused(target: bytes, expected: tuple[in
     async with running(ok) as (_, url, provider):
         peer = Peer(url)
         async with peer.connected() as socket:
-            answer, _ = await peer.request(socket, Request(GET._replace(target=target), None))
+            answer, _ = await peer.request(socket, TunnelRequest(GET._replace(target=target), None))
         assert error_of(answer) == expected
         assert provider.requests == []
 
@@ -255,7 +255,7 @@ async def test_a_reply_that_is_cut_is_not_taken_for_a_whole_one() -> None:
     async with running(script) as (_, url, _provider):
         peer = Peer(url)
         async with peer.connected() as socket:
-            answer, _ = await peer.request(socket, Request(GET, None))
+            answer, _ = await peer.request(socket, TunnelRequest(GET, None))
     assert answer.reset is not None
     assert b"abcdef".startswith(answer.body)
 
@@ -269,7 +269,7 @@ async def test_a_cancelled_exchange_closes_the_request_at_the_provider() -> None
     async with running(script) as (_, url, provider):
         peer = Peer(url)
         async with peer.connected() as socket:
-            answer = peer.open(Request(GET, None))
+            answer = peer.open(TunnelRequest(GET, None))
             await peer.pump(socket)
             await asyncio.wait_for(answer.started.wait(), 20)
             peer.end.cancel(1)
@@ -304,7 +304,7 @@ async def test_a_new_connection_of_a_session_takes_the_place_of_the_old_one() ->
         async with old.connected():
             new.end = old.end
             async with new.connected() as socket:
-                answer, _ = await new.request(socket, Request(GET, None))
+                answer, _ = await new.request(socket, TunnelRequest(GET, None))
                 await asyncio.wait_for(old.closed.wait(), 20)
         assert answer.body == b"hello world"
         assert gateway.tunnel.sessions == 1
@@ -319,7 +319,7 @@ async def test_a_session_without_a_sidecar_is_given_up_after_a_while() -> None:
     async with running(script, away_s=0.05) as (gateway, url, provider):
         peer = Peer(url)
         async with peer.connected() as socket:
-            peer.open(Request(GET, None))
+            peer.open(TunnelRequest(GET, None))
             await peer.pump(socket)
             await provider.seen(1)
         await asyncio.wait_for(provider.abandoned(0), 20)
@@ -330,7 +330,7 @@ async def test_a_corrupted_packet_ends_the_link_before_anyone_acts_on_it() -> No
     async with running(ok) as (_, url, provider):
         peer = Peer(url)
         async with peer.connected() as socket:
-            peer.open(Request(GET, None))
+            peer.open(TunnelRequest(GET, None))
             packet = peer.end.next_packet(asyncio.get_running_loop().time())
             assert packet is not None
             await socket.send_bytes(packet[:5] + bytes([packet[5] ^ 4]) + packet[6:])
@@ -349,12 +349,12 @@ async def test_a_drain_lets_exchanges_end_and_refuses_new_ones() -> None:
     async with running(script) as (gateway, url, provider):
         peer = Peer(url)
         async with peer.connected() as socket:
-            answer = peer.open(Request(GET, None))
+            answer = peer.open(TunnelRequest(GET, None))
             await peer.pump(socket)
             await provider.seen(1)
             draining = asyncio.create_task(gateway.drain())
             await asyncio.wait_for(peer.gone_away.wait(), 20)
-            refused = peer.open(Request(GET, None))
+            refused = peer.open(TunnelRequest(GET, None))
             await peer.pump(socket)
             await refused.whole()
             gate.set()
@@ -429,7 +429,7 @@ async def test_a_route_to_self_leads_into_the_own_api_as_the_tenant_of_the_tunne
     async with running(ok, keys=[KEY]) as (gateway, url, _provider):
         peer = Peer(url)
         async with peer.connected({"Authorization": "Bearer sk-alice"}) as socket:
-            answer, replied = await peer.request(socket, Request(head, encode_document(create)))
+            answer, replied = await peer.request(socket, TunnelRequest(head, encode_document(create)))
         assert answer.head is not None
         assert answer.head.status == 200
         stored = await gateway.store.record("alice", json.loads(replied)["id"], gateway.clock())

@@ -21,9 +21,9 @@ from segue.gateway.tunnel.base_cache import Bases
 from segue.gateway.tunnel.exchange import Exchange, Uploads
 from segue.gateway.websocket_transport import watch_peer
 from segue.protocol.problems import Problem, Refused
-from segue.tunnel.events import Cancelled, GatewayEvent, LinkFailed, Opened, UploadData, UploadEnded, Writable
+from segue.tunnel.events import Cancelled, LinkFailed, Opened, ServerEvent, UploadData, UploadEnded, Writable
 from segue.tunnel.frames import MAX_PACKET_BYTES, SUBPROTOCOL
-from segue.tunnel.server import GatewayEnd, Node
+from segue.tunnel.server import Node, TunnelServer
 
 if TYPE_CHECKING:
     from segue.gateway.app import Gateway
@@ -138,7 +138,7 @@ class Session:
         self.tenant = tenant
         self.extra = {TENANT: tenant}
         """What the gateway's own API is told of requests that come from here."""
-        self.end = GatewayEnd(tunnel.node)
+        self.end = TunnelServer(tunnel.node)
         self._loop = asyncio.get_running_loop()
         self._exchanges: dict[int, Exchange] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -240,7 +240,7 @@ class Session:
         self._unflushed.add(exchange)
         self._wake.set()
 
-    def _apply(self, event: GatewayEvent) -> None:
+    def _apply(self, event: ServerEvent) -> None:
         if isinstance(event, Opened):
             self._open(event)
             return

@@ -14,23 +14,24 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from segue.egress.errors import EgressError
-from segue.egress.reply import Reply
-from segue.egress.websocket import Socket
+from segue.egress.reply import StreamedReply
+from segue.egress.websocket import OutboundWebSocket
 from segue.gateway.admin.metrics import ExchangeOutcome
 from segue.http.error_replies import FailureCode, failure_reply
 from segue.http.heads import values
-from segue.http.routes import Refusal, Resolved
+from segue.http.routes import Resolved, RouteRefusal
+from segue.http.websocket import WebSocketClose
 from segue.tunnel.documents import Base, BaseMiss, Body, DocumentError, declared_size, decode_document
 from segue.tunnel.events import Opened
 from segue.tunnel.folds.fold import Fold
-from segue.tunnel.messages import Close, RecordError, RecordReader, encode_record
 from segue.tunnel.stream_compression import (
     REPLY_WINDOW_LOG,
     SOCKET_WINDOW_LOG,
-    ContextError,
     StreamDecoder,
     StreamEncoder,
+    StreamError,
 )
+from segue.tunnel.websocket_records import RecordError, RecordReader, encode_record
 
 if TYPE_CHECKING:
     from segue.gateway.tunnel.endpoint import Session
@@ -112,7 +113,7 @@ class Exchange:
         """Carry the exchange to its end."""
         resolved = self._tunnel.routes.resolve(self._opened.head.target)
         try:
-            if isinstance(resolved, Refusal):
+            if isinstance(resolved, RouteRefusal):
                 self._fail(resolved.code, resolved.message)
             elif self._is_socket:
                 await self._connect(resolved)
@@ -185,11 +186,11 @@ class Exchange:
             self._keep(fold)
         self._finish()
 
-    async def _open(self, resolved: Resolved) -> Reply:
+    async def _open(self, resolved: Resolved) -> StreamedReply:
         body = None if self._body is None else self._body.sent
         return await self._tunnel.egress.open(resolved, self._opened.head, body, extra=self._session.extra)
 
-    async def _pass_on(self, reply: Reply, fold: Fold | None = None) -> None:
+    async def _pass_on(self, reply: StreamedReply, fold: Fold | None = None) -> None:
         self._end.reply(self.number, reply.head)
         self._session.wake()
         async for chunk in reply.chunks():
@@ -199,7 +200,7 @@ class Exchange:
 
     async def _connect(self, resolved: Resolved) -> None:
         opened = await self._tunnel.egress.connect(resolved, self._opened.head, extra=self._session.extra)
-        if isinstance(opened, Reply):
+        if isinstance(opened, StreamedReply):
             async with aclosing(opened):
                 await self._pass_on(opened)
             self._finish()
@@ -215,15 +216,15 @@ class Exchange:
             await asyncio.gather(upward, return_exceptions=True)
         self._finish()
 
-    async def _downward(self, socket: Socket) -> None:
+    async def _downward(self, socket: OutboundWebSocket) -> None:
         """Carry the provider's messages to the agent until one closes."""
         while True:
             message = await socket.receive()
             await self._send(encode_record(message))
-            if isinstance(message, Close):
+            if isinstance(message, WebSocketClose):
                 return
 
-    async def _upward(self, socket: Socket) -> None:
+    async def _upward(self, socket: OutboundWebSocket) -> None:
         """Carry the agent's messages to the provider."""
         decoder, records = StreamDecoder(SOCKET_WINDOW_LOG), RecordReader(self._tunnel.config.max_body_bytes)
         while True:
@@ -236,12 +237,12 @@ class Exchange:
             decoder.feed(bytes(self._upload))
             self._upload.clear()
             while data := decoder.read(_EXPAND_BYTES):
-                messages = data if isinstance(data, ContextError) else records.feed(data)
-                if isinstance(messages, ContextError | RecordError):
+                messages = data if isinstance(data, StreamError) else records.feed(data)
+                if isinstance(messages, StreamError | RecordError):
                     await socket.abort()
                     return
                 for message in messages:
-                    if isinstance(message, Close):
+                    if isinstance(message, WebSocketClose):
                         await socket.close(message.code, message.reason)
                         return
                     await socket.send(message)

@@ -7,33 +7,33 @@ import msgspec
 from segue.tunnel.folds.json import FoldOutput, escaped
 
 
-class _Function(msgspec.Struct):
+class _ChatFoldFunction(msgspec.Struct):
     name: str | None = None
     arguments: str | None = None
 
 
-class _Call(msgspec.Struct):
+class _ChatFoldCall(msgspec.Struct):
     index: int = 0
     id: str | None = None
-    function: _Function | None = None
+    function: _ChatFoldFunction | None = None
 
 
-class _Delta(msgspec.Struct):
+class _ChatFoldDelta(msgspec.Struct):
     content: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
-    tool_calls: list[_Call] | None = None
+    tool_calls: list[_ChatFoldCall] | None = None
 
 
-class _Choice(msgspec.Struct):
+class _ChatFoldChoice(msgspec.Struct):
     index: int = 0
-    delta: _Delta | None = None
+    delta: _ChatFoldDelta | None = None
     finish_reason: str | None = None
 
 
-class _Chunk(msgspec.Struct):
-    choices: list[_Choice]
+class _ChatFoldChunk(msgspec.Struct):
+    choices: list[_ChatFoldChoice]
 
 
 class ChatFold:
@@ -50,7 +50,7 @@ class ChatFold:
         """Take the data of an event; False when it is no chunk."""
         if data == b"[DONE]":
             return True
-        chunk = msgspec.json.decode(data, type=_Chunk)
+        chunk = msgspec.json.decode(data, type=_ChatFoldChunk)
         for choice in chunk.choices:
             delta = choice.delta
             if delta is not None:
@@ -59,7 +59,7 @@ class ChatFold:
                 self._end()
         return True
 
-    def _take_delta(self, choice: int, delta: _Delta) -> None:
+    def _take_delta(self, choice: int, delta: _ChatFoldDelta) -> None:
         for field, text in (
             ("reasoning_content", delta.reasoning_content),
             ("reasoning", delta.reasoning),
@@ -72,8 +72,8 @@ class ChatFold:
         for call in delta.tool_calls or ():
             self._take_call(choice, call)
 
-    def _take_call(self, choice: int, call: _Call) -> None:
-        function = call.function or _Function()
+    def _take_call(self, choice: int, call: _ChatFoldCall) -> None:
+        function = call.function or _ChatFoldFunction()
         # some servers give every call the index 0, others repeat the id in each piece
         is_new = bool(call.id) and call.id != self._call_id
         field = f"call {call.index}"

@@ -7,17 +7,17 @@ import msgspec
 from segue.tunnel.folds.json import FoldOutput, compact, escaped
 
 
-class _Content(msgspec.Struct):
+class _GeminiContent(msgspec.Struct):
     parts: list[dict[str, object]] = []
 
 
-class _Candidate(msgspec.Struct):
-    content: _Content | None = None
+class _GeminiCandidate(msgspec.Struct):
+    content: _GeminiContent | None = None
     finishReason: str | None = None  # noqa: N815 - the wire's own word
 
 
-class _Chunk(msgspec.Struct):
-    candidates: list[_Candidate]
+class _GeminiChunk(msgspec.Struct):
+    candidates: list[_GeminiCandidate]
 
 
 class GeminiFold:
@@ -31,7 +31,7 @@ class GeminiFold:
 
     def take(self, data: bytes) -> bool:
         """Take the data of an event; False when it is no chunk."""
-        chunk = msgspec.json.decode(data, type=_Chunk)
+        chunk = msgspec.json.decode(data, type=_GeminiChunk)
         for candidate in chunk.candidates:
             if candidate.content is not None:
                 for part in candidate.content.parts:

@@ -7,7 +7,7 @@ import msgspec
 from segue.tunnel.folds.json import Compactor, FoldOutput, compact, escaped
 
 
-class _Delta(msgspec.Struct):
+class _MessagesFoldDelta(msgspec.Struct):
     type: str = ""
     text: str = ""
     thinking: str = ""
@@ -15,10 +15,10 @@ class _Delta(msgspec.Struct):
     partial_json: str = ""
 
 
-class _Event(msgspec.Struct):
+class _MessagesFoldEvent(msgspec.Struct):
     type: str
     content_block: dict[str, object] = {}
-    delta: _Delta | None = None
+    delta: _MessagesFoldDelta | None = None
 
 
 _TYPES = frozenset(
@@ -55,7 +55,7 @@ class MessagesFold:
 
     def take(self, data: bytes) -> bool:
         """Take the data of an event; False when it is none of this API."""
-        event = msgspec.json.decode(data, type=_Event)
+        event = msgspec.json.decode(data, type=_MessagesFoldEvent)
         if event.type not in _TYPES:
             return False
         match event.type:
@@ -93,7 +93,7 @@ class MessagesFold:
             self._closing = b""
             self._output.write(compact(block))
 
-    def _take_delta(self, delta: _Delta) -> None:
+    def _take_delta(self, delta: _MessagesFoldDelta) -> None:
         if self._closing is None:
             return
         match delta.type:

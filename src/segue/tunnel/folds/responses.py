@@ -13,7 +13,7 @@ import msgspec
 from segue.tunnel.folds.json import FoldOutput, compact, escaped
 
 
-class _Event(msgspec.Struct):
+class _ResponsesFoldEvent(msgspec.Struct):
     type: str
     item_id: str | None = None
     item: dict[str, object] = {}
@@ -22,7 +22,7 @@ class _Event(msgspec.Struct):
     summary_index: int = 0
 
 
-class _Shape(NamedTuple):
+class _ItemLayout(NamedTuple):
     """How an item is written: the keys before the field that streams, that field, and the keys after it."""
 
     before: tuple[str, ...]
@@ -31,7 +31,7 @@ class _Shape(NamedTuple):
     after: tuple[str, ...]
 
 
-class _Part(NamedTuple):
+class _StreamedPart(NamedTuple):
     """What streams: which items have it, how it begins, its text's key, how it ends when another part follows."""
 
     kind: str
@@ -43,21 +43,21 @@ class _Part(NamedTuple):
 
 #: The order of the keys is that of Codex; to clients with other orders it makes no measurable difference.
 _SHAPES: Final = {
-    "message": _Shape(("type", "status", "id", "role"), "content", b"[", ()),
-    "function_call": _Shape(("type", "status", "id", "name"), "arguments", b'"', ("call_id",)),
-    "custom_tool_call": _Shape(("type", "id", "status", "call_id", "name"), "input", b'"', ()),
-    "reasoning": _Shape(("type", "id"), "summary", b"[", ("content", "encrypted_content")),
+    "message": _ItemLayout(("type", "status", "id", "role"), "content", b"[", ()),
+    "function_call": _ItemLayout(("type", "status", "id", "name"), "arguments", b'"', ("call_id",)),
+    "custom_tool_call": _ItemLayout(("type", "id", "status", "call_id", "name"), "input", b'"', ()),
+    "reasoning": _ItemLayout(("type", "id"), "summary", b"[", ("content", "encrypted_content")),
 }
 _PARTS: Final = {
-    "response.output_text.delta": _Part(
+    "response.output_text.delta": _StreamedPart(
         "output_text", "message", b'{"type":"output_text","text":"', "text", b'","annotations":[],"logprobs":[]},'
     ),
-    "response.refusal.delta": _Part("refusal", "message", b'{"type":"refusal","refusal":"', "refusal", b'"},'),
-    "response.reasoning_summary_text.delta": _Part(
+    "response.refusal.delta": _StreamedPart("refusal", "message", b'{"type":"refusal","refusal":"', "refusal", b'"},'),
+    "response.reasoning_summary_text.delta": _StreamedPart(
         "summary_text", "reasoning", b'{"type":"summary_text","text":"', "text", b'"},'
     ),
-    "response.function_call_arguments.delta": _Part("", "function_call", b"", "", b""),
-    "response.custom_tool_call_input.delta": _Part("", "custom_tool_call", b"", "", b""),
+    "response.function_call_arguments.delta": _StreamedPart("", "function_call", b"", "", b""),
+    "response.custom_tool_call_input.delta": _StreamedPart("", "custom_tool_call", b"", "", b""),
 }
 
 
@@ -69,13 +69,13 @@ class ResponsesFold:
         self._item_id: object = None
         self._item_type = ""
         self._written: tuple[str, ...] = ()
-        self._part: tuple[_Part, int] | None = None
+        self._part: tuple[_StreamedPart, int] | None = None
         self._streamed: list[tuple[str, int]] = []
         """Kind and length of each part of the item so far."""
 
     def take(self, data: bytes) -> bool:
         """Take the data of an event; False when it is none of this API."""
-        event = msgspec.json.decode(data, type=_Event)
+        event = msgspec.json.decode(data, type=_ResponsesFoldEvent)
         if not event.type.startswith("response."):
             return False
         if event.type == "response.output_item.added":
@@ -99,7 +99,7 @@ class ResponsesFold:
             self._written = tuple(head)
             self._output.write(b",", compact(head)[:-1], b',"%b":' % shape.field.encode(), shape.opening)
 
-    def _take_delta(self, event: _Event, delta: str) -> None:
+    def _take_delta(self, event: _ResponsesFoldEvent, delta: str) -> None:
         part = _PARTS[event.type]
         if event.item_id != self._item_id or part.item_type != self._item_type:
             return
@@ -131,7 +131,7 @@ class ResponsesFold:
         else:
             self._end_current(item, shape)
 
-    def _end_current(self, item: dict[str, object], shape: _Shape) -> None:
+    def _end_current(self, item: dict[str, object], shape: _ItemLayout) -> None:
         """Write what has not been written of the item whose head has been."""
         value = item[shape.field]
         if not self._streamed:
@@ -145,7 +145,7 @@ class ResponsesFold:
         self._output.write(b"," if rest else b"", compact(rest)[1:])
 
 
-def _ordered(item: dict[str, object], shape: _Shape) -> dict[str, object]:
+def _ordered(item: dict[str, object], shape: _ItemLayout) -> dict[str, object]:
     keys = (*shape.before, shape.field, *shape.after)
     return {key: item[key] for key in keys if key in item} | item
 

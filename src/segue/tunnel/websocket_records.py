@@ -7,9 +7,10 @@ reason (docs/spec/tunnel.md, "WebSocket exchanges"). Reading never raises. Not h
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 from segue.http.varints import encode_varint, read_varint
+from segue.http.websocket import WebSocketClose, WebSocketMessage
 
 _TEXT: Final = 1
 _BINARY: Final = 2
@@ -18,21 +19,7 @@ _CODE_BYTES: Final = 2
 _LONGEST_VARINT: Final = 10
 
 
-class Message(NamedTuple):
-    """One whole message; a text message is its UTF-8 bytes."""
-
-    opcode: Literal["text", "binary"]
-    data: bytes
-
-
-class Close(NamedTuple):
-    """The end of a WebSocket: the code and reason of its close frame (1005: a close frame without a code)."""
-
-    code: int
-    reason: bytes
-
-
-Record: TypeAlias = Message | Close
+Record: TypeAlias = WebSocketMessage | WebSocketClose
 
 
 @dataclass(frozen=True)
@@ -44,7 +31,7 @@ class RecordError:
 
 def encode_record(record: Record) -> bytes:
     """Return a message as the bytes of a stream."""
-    if isinstance(record, Close):
+    if isinstance(record, WebSocketClose):
         payload = record.code.to_bytes(_CODE_BYTES, "big") + record.reason
         return bytes((_CLOSE,)) + encode_varint(len(payload)) + payload
     opcode = _TEXT if record.opcode == "text" else _BINARY
@@ -85,8 +72,8 @@ class RecordReader:
         payload = bytes(self._held[start : start + size])
         del self._held[: start + size]
         if opcode == _CLOSE:
-            return Close(int.from_bytes(payload[:_CODE_BYTES], "big"), payload[_CODE_BYTES:])
-        return Message("text" if opcode == _TEXT else "binary", payload)
+            return WebSocketClose(int.from_bytes(payload[:_CODE_BYTES], "big"), payload[_CODE_BYTES:])
+        return WebSocketMessage("text" if opcode == _TEXT else "binary", payload)
 
     def _why_refused(self, opcode: int, size: int, *, is_cut_off: bool) -> str | None:
         if opcode not in {_TEXT, _BINARY, _CLOSE}:

@@ -7,13 +7,14 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segue.tunnel.messages import Close, Message, Record, RecordError, RecordReader, encode_record
+from segue.http.websocket import WebSocketClose, WebSocketMessage
+from segue.tunnel.websocket_records import Record, RecordError, RecordReader, encode_record
 
 LIMIT = 1000
 
 records = st.one_of(
-    st.builds(Message, st.sampled_from(["text", "binary"]), st.binary(max_size=300)),
-    st.builds(Close, st.integers(0, 0xFFFF), st.binary(max_size=123)),
+    st.builds(WebSocketMessage, st.sampled_from(["text", "binary"]), st.binary(max_size=300)),
+    st.builds(WebSocketClose, st.integers(0, 0xFFFF), st.binary(max_size=123)),
 )
 
 
@@ -40,12 +41,12 @@ def test_arbitrary_bytes_never_raise(data: bytes) -> None:
 
 
 def test_a_message_over_the_limit_is_refused_before_it_has_arrived() -> None:
-    stream = encode_record(Message("text", b"x" * (LIMIT + 1)))
+    stream = encode_record(WebSocketMessage("text", b"x" * (LIMIT + 1)))
     assert isinstance(read([stream[:10]]), RecordError)
 
 
 def test_a_message_of_the_limit_is_taken() -> None:
-    message = Message("binary", b"x" * LIMIT)
+    message = WebSocketMessage("binary", b"x" * LIMIT)
     assert read([encode_record(message)]) == [message]
 
 
