@@ -1,114 +1,45 @@
-"""Items as the dialects read them that write another API: typed, one struct for each kind that has a counterpart.
+"""Items as a dialect reads them that writes another API: as one of the few kinds that such APIs have.
 
-Kinds that no API but Responses has are read as plain objects. Not here: what becomes of an item in a dialect.
+A custom tool's call is read as the function call that stands for it; so is a call of a tool that has an item type of
+its own (a shell, a computer). Not here: the shapes of items (`protocol.item_types`), and what becomes of an item in a
+dialect.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
 from segue.dialects.output_writer import CUSTOM_ARGUMENT
 from segue.protocol.codec import decode, encode
+from segue.protocol.item_types import (
+    ITEM_TYPES,
+    ContentPart,
+    CustomToolCallItem,
+    FunctionCallItem,
+    MessageItem,
+    ReasoningItem,
+    ToolOutputItem,
+    read_typed_item,
+)
 from segue.protocol.items import Item
 from segue.protocol.problems import Problem, unsupported
 
-T = TypeVar("T")
+#: An item that has a counterpart in other APIs.
+PortableItem = MessageItem | FunctionCallItem | ToolOutputItem | ReasoningItem
 
-
-class Part(msgspec.Struct):
-    """One part of a message or of a tool's output."""
-
-    type: str
-    text: str | None = None
-    refusal: str | None = None
-    image_url: str | None = None
-    detail: str | None = None
-    file_id: str | None = None
-    file_data: str | None = None
-    file_url: str | None = None
-    filename: str | None = None
-    input_audio: dict[str, Any] | None = None
-    annotations: list[Any] | None = None
-
-
-class Message(msgspec.Struct):
-    """A message of any role."""
-
-    role: Literal["user", "assistant", "system", "developer"]
-    content: str | list[Part]
-    phase: str | None = None
-
-    def parts(self) -> list[Part]:
-        """Return the content as parts."""
-        return parts_of(self.content)
-
-
-class Call(msgspec.Struct):
-    """A call of a function."""
-
-    call_id: str
-    name: str
-    arguments: str
-
-
-class _CustomCall(msgspec.Struct):
-    call_id: str
-    name: str
-    input: str
-
-
-class Output(msgspec.Struct):
-    """What a tool answered."""
-
-    call_id: str
-    output: str | list[Part]
-
-    def parts(self) -> list[Part]:
-        """Return the output as parts."""
-        return parts_of(self.output)
-
-
-class _Texts(msgspec.Struct):
-    text: str = ""
-
-
-class Reasoning(msgspec.Struct):
-    """Reasoning, with its text wherever it stands."""
-
-    summary: list[_Texts] = []
-    content: list[_Texts] | None = None
-    encrypted_content: str | None = None
-
-    @property
-    def text(self) -> str:
-        """The reasoning in words."""
-        return "".join(part.text for part in (*self.summary, *(self.content or ())))
-
-
-_messages = msgspec.json.Decoder(Message)
-_calls = msgspec.json.Decoder(Call)
-_custom_calls = msgspec.json.Decoder(_CustomCall)
-_outputs = msgspec.json.Decoder(Output)
-_reasonings = msgspec.json.Decoder(Reasoning)
-_objects = msgspec.json.Decoder(dict[str, Any])
-
-Read = Message | Call | Output | Reasoning | None
-
-#: Fields that are read, or that are about the item and not for the model. What else there is, is said to be left out.
-_OWN = frozenset({"type", "id", "status", "created_by"})
-_KNOWN: dict[str, frozenset[str]] = {
-    "message": _OWN | {"role", "content", "phase"},
-    "function_call": _OWN | {"call_id", "name", "arguments"},
-    "custom_tool_call": _OWN | {"call_id", "name", "input"},
-    "function_call_output": _OWN | {"call_id", "output"},
-    "custom_tool_call_output": _OWN | {"call_id", "output"},
-    "reasoning": _OWN | {"summary", "content", "encrypted_content"},
+#: Fields about an item that are not for the model. What stands beside them and the fields that are read is left out,
+#: with a warning.
+_ABOUT_THE_ITEM = frozenset({"type", "id", "status", "created_by"})
+_KNOWN: Mapping[str, frozenset[str]] = {
+    kind: _ABOUT_THE_ITEM.union(struct.__struct_fields__) for kind, struct in ITEM_TYPES.items()
 }
-_PART_FIELDS = frozenset({*Part.__struct_fields__, "logprobs"})
+_PART_FIELDS = frozenset({*ContentPart.__struct_fields__, "logprobs"})
 _NULL = msgspec.Raw(b"null")
+_objects = msgspec.json.Decoder(dict[str, Any])
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _part_fields = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 
@@ -134,27 +65,12 @@ def data_url(url: str) -> DataUrl | None:
     return DataUrl(found["media"].lower(), found["data"])
 
 
-def parts_of(content: str | list[Part]) -> list[Part]:
-    """Return content as parts."""
-    return [Part("input_text", content)] if isinstance(content, str) else content
-
-
-def read_item(item: Item, kind: str) -> Read | Problem:
+def read_item(item: Item, kind: str) -> PortableItem | Problem | None:
     """Read an item of a type; None for a type that has no counterpart in other APIs."""
-    match kind:
-        case "message":
-            return decode(item, _messages, "input")
-        case "function_call":
-            return decode(item, _calls, "input")
-        case "custom_tool_call":
-            call = decode(item, _custom_calls, "input")
-            return call if isinstance(call, Problem) else Call(call.call_id, call.name, custom_arguments(call.input))
-        case "function_call_output" | "custom_tool_call_output":
-            return decode(item, _outputs, "input")
-        case "reasoning":
-            return decode(item, _reasonings, "input")
-        case _:
-            return _read_other(item, kind)
+    value = read_typed_item(item, kind)
+    if isinstance(value, CustomToolCallItem):
+        return FunctionCallItem(value.call_id, value.name, custom_arguments(value.input))
+    return _read_other(item, kind) if value is None else value
 
 
 def unknown_fields(item: Item, kind: str) -> list[str]:
@@ -178,7 +94,7 @@ def custom_arguments(text: str) -> str:
     return encode({CUSTOM_ARGUMENT: text}).decode()
 
 
-def _read_other(item: Item, kind: str) -> Read | Problem:
+def _read_other(item: Item, kind: str) -> PortableItem | Problem | None:
     """Read a call of a tool that has a type of its own (a shell, a computer): as a function with the type's name."""
     if kind in _COMPACTIONS:
         return unsupported("input", "a compacted history can only be read by the provider that compacted it")
@@ -192,13 +108,13 @@ def _read_other(item: Item, kind: str) -> Read | Problem:
         return None
     if kind.endswith("_call"):
         arguments = {name: value for name, value in fields.items() if name not in _NOT_ARGUMENTS}
-        return Call(call_id, kind.removesuffix("_call"), encode(arguments).decode())
+        return FunctionCallItem(call_id, kind.removesuffix("_call"), encode(arguments).decode())
     if kind.endswith("_call_output") or kind == "tool_search_output":
-        return Output(call_id, _answer(fields))
+        return ToolOutputItem(call_id, _answer(fields))
     return None
 
 
-def _answer(fields: dict[str, Any]) -> str | list[Part]:
+def _answer(fields: dict[str, Any]) -> str | list[ContentPart]:
     """Return what a tool answered; with what else its item says (that it failed, for example), as JSON."""
     output = fields.get("output")
     more = {name: value for name, value in fields.items() if name not in _NOT_ANSWERS and value is not None}
@@ -207,8 +123,8 @@ def _answer(fields: dict[str, Any]) -> str | list[Part]:
     if isinstance(output, dict) and output.get("type") == "computer_screenshot":
         url = output.get("image_url")
         if isinstance(url, str):
-            told = [Part("input_text", encode(more).decode())] if more else []
-            return [Part("input_image", image_url=url), *told]
+            told = [ContentPart("input_text", encode(more).decode())] if more else []
+            return [ContentPart("input_image", image_url=url), *told]
     if not more:
         return output if isinstance(output, str) else encode(output).decode()
     return encode(more if output is None else {"output": output, **more}).decode()

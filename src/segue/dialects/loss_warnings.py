@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from segue.dialects.items import Part, Reasoning
+from segue.protocol.item_types import ContentPart, ReasoningItem
 from segue.protocol.problems import quoted
 
 FOREIGN_REASONING = (
@@ -18,7 +18,7 @@ DETAIL_LEFT_OUT = "'detail' of images was left out: this API has none."
 BROKEN_ARGUMENTS = "Arguments of a call that are no JSON object were sent as the text they are."
 
 
-def reasoning_left_out(reasoning: Reasoning) -> str:
+def reasoning_left_out(reasoning: ReasoningItem) -> str:
     """Reasoning that cannot be used."""
     return FOREIGN_REASONING if reasoning.encrypted_content else BARE_REASONING
 
@@ -33,18 +33,18 @@ def field_left_out(name: str, kind: str) -> str:
     return f"{quoted(name)} of items of type {quoted(kind)} was left out: this API has nothing like it."
 
 
-def part_left_out(part: Part) -> str:
+def part_left_out(part: ContentPart) -> str:
     """A part without a counterpart."""
     return f"Parts {_described(part)} were left out: this API cannot take them. A note stands in their place."
 
 
-def in_place_of(part: Part) -> str:
+def in_place_of(part: ContentPart) -> str:
     """What the model reads where a part was left out."""
     name = f" {quoted(part.filename)}" if part.filename else ""
     return f"[a part of type {part.type[:40]}{name} stood here and could not be passed on]"
 
 
-def _described(part: Part) -> str:
+def _described(part: ContentPart) -> str:
     sources = (("image_url", part.image_url), ("file_id", part.file_id), ("file_url", part.file_url))
     source = next((name for name, value in sources if value is not None), None)
     return f"of type {quoted(part.type)}" + ("" if source is None else f" with {source}")

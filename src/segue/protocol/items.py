@@ -8,25 +8,18 @@ an upstream cannot represent, it refuses. Not here: how a model's dialect writes
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import msgspec
 
 from segue.protocol.codec import decode, decode_value, encode, without_field
+from segue.protocol.item_types import CustomToolCallItem, FunctionCallItem, Role
 from segue.protocol.problems import Problem, missing, unsupported
 
 #: One item: a JSON object on the wire, byte for byte as its author wrote it.
 Item = bytes
 
-Role = Literal["user", "assistant", "system", "developer"]
 
-
-class _Part(msgspec.Struct):
-    type: str
-    text: str | None = None
-
-
-class _Head(msgspec.Struct):
+class _ItemHead(msgspec.Struct):
     """What every item may carry; `message` and `item_reference` may omit `type`."""
 
     type: str | None = None
@@ -35,50 +28,44 @@ class _Head(msgspec.Struct):
     call_id: str | None = None
 
 
-class _Message(msgspec.Struct):
+class _CheckedPart(msgspec.Struct):
+    """What is checked of a part. Its other fields are checked by the dialect that reads them, if one does."""
+
+    type: str
+    text: str | None = None
+
+
+class _CheckedMessage(msgspec.Struct):
     role: Role
-    content: str | list[_Part]
+    content: str | list[_CheckedPart]
 
 
-class _FunctionCall(msgspec.Struct):
+class _CheckedToolOutput(msgspec.Struct):
     call_id: str
-    name: str
-    arguments: str
+    output: str | list[_CheckedPart]
 
 
-class _FunctionCallOutput(msgspec.Struct):
-    call_id: str
-    output: str | list[_Part]
-
-
-class _CustomToolCall(msgspec.Struct):
-    call_id: str
-    name: str
-    input: str
-
-
-class _Reasoning(msgspec.Struct):
-    summary: list[_Part] = []
-    content: list[_Part] | None = None
+class _CheckedReasoning(msgspec.Struct):
+    summary: list[_CheckedPart] = []
+    content: list[_CheckedPart] | None = None
     encrypted_content: str | None = None
 
 
 #: Types whose fields are checked on arrival, because we or every upstream act on them.
 _CHECKED: dict[str, msgspec.json.Decoder[object]] = {
-    "message": msgspec.json.Decoder(_Message),
-    "function_call": msgspec.json.Decoder(_FunctionCall),
-    "function_call_output": msgspec.json.Decoder(_FunctionCallOutput),
-    "custom_tool_call": msgspec.json.Decoder(_CustomToolCall),
-    "custom_tool_call_output": msgspec.json.Decoder(_FunctionCallOutput),
-    "reasoning": msgspec.json.Decoder(_Reasoning),
+    "message": msgspec.json.Decoder(_CheckedMessage),
+    "function_call": msgspec.json.Decoder(FunctionCallItem),
+    "function_call_output": msgspec.json.Decoder(_CheckedToolOutput),
+    "custom_tool_call": msgspec.json.Decoder(CustomToolCallItem),
+    "custom_tool_call_output": msgspec.json.Decoder(_CheckedToolOutput),
+    "reasoning": msgspec.json.Decoder(_CheckedReasoning),
 }
-_PART_LISTS = ("content", "output", "summary")
 _TEXT_PARTS = frozenset({"input_text", "output_text", "summary_text", "reasoning_text"})
 
 #: The name of what is encrypted, as it stands in an item.
 ENCRYPTED = b'"encrypted_content"'
 
-_heads = msgspec.json.Decoder(_Head)
+_heads = msgspec.json.Decoder(_ItemHead)
 _list = msgspec.json.Decoder(list[msgspec.Raw])
 _input = msgspec.json.Decoder(str | list[msgspec.Raw])
 
@@ -150,7 +137,7 @@ def join(items: Sequence[Item]) -> bytes:
     return b"[" + b",".join(items) + b"]"
 
 
-def _check(item: msgspec.Raw, where: str) -> _Head | Problem:
+def _check(item: msgspec.Raw, where: str) -> _ItemHead | Problem:
     head = decode(item, _heads, where)
     if isinstance(head, Problem):
         return head
@@ -159,13 +146,13 @@ def _check(item: msgspec.Raw, where: str) -> _Head | Problem:
         return missing(f"{where}.type")
     if kind == "item_reference":
         return unsupported(where, "an item_reference cannot be resolved; send the item itself")
-    problem = decode_value(item, where)
-    if not isinstance(problem, Problem):
-        problem = _check_fields(item, kind, where)
-    return problem or head
+    value = decode_value(item, where)
+    if isinstance(value, Problem):
+        return value
+    return _check_fields(item, kind, where) or head
 
 
-def _implied_type(head: _Head) -> str | None:
+def _implied_type(head: _ItemHead) -> str | None:
     if head.role is not None:
         return "message"
     return "item_reference" if head.id is not None else None
@@ -177,9 +164,21 @@ def _check_fields(item: msgspec.Raw, kind: str, where: str) -> Problem | None:
     value = decode(item, _CHECKED[kind], where)
     if isinstance(value, Problem):
         return value
-    for name in _PART_LISTS:
-        parts = getattr(value, name, None)
-        for index, part in enumerate(parts if isinstance(parts, list) else ()):
+    for name, parts in _part_lists(value):
+        for index, part in enumerate(parts):
             if part.type in _TEXT_PARTS and part.text is None:
                 return missing(f"{where}.{name}[{index}].text")
     return None
+
+
+def _part_lists(value: object) -> tuple[tuple[str, list[_CheckedPart]], ...]:
+    """Return the lists of parts in an item, by the names of their fields."""
+    match value:
+        case _CheckedMessage(content=list() as parts):
+            return (("content", parts),)
+        case _CheckedToolOutput(output=list() as parts):
+            return (("output", parts),)
+        case _CheckedReasoning(summary=summary, content=content):
+            return (("content", content or []), ("summary", summary))
+        case _:
+            return ()

@@ -15,7 +15,7 @@ import msgspec
 from segue.dialects.chat.stream import ChatDecoder, ReturnedReasoning
 from segue.dialects.incremental import RenderedTurn, RenderState, RenderStateBuilder, cache_key, render_history
 from segue.dialects.interface import Rendered, ReplyDecoder, TurnRequest
-from segue.dialects.items import Call, Message, Output, Part, Reasoning, read_item, unknown_fields
+from segue.dialects.items import read_item, unknown_fields
 from segue.dialects.loss_warnings import (
     ANNOTATIONS_LEFT_OUT,
     FOREIGN_REASONING,
@@ -48,6 +48,7 @@ from segue.dialects.rules import (
 from segue.dialects.sealed_reasoning import unseal
 from segue.dialects.tools import TOOL_CHOICE, TOOLS, check_choice, custom_names, read_tools
 from segue.protocol.codec import encode
+from segue.protocol.item_types import ContentPart, FunctionCallItem, MessageItem, ReasoningItem, ToolOutputItem
 from segue.protocol.items import Item
 from segue.protocol.problems import Problem
 from segue.protocol.requests import ENCRYPTED_REASONING, OUTPUT_LOGPROBS
@@ -377,15 +378,15 @@ class ChatRenderer:
                 self._state.refuse(value)
             case None:
                 self._state.warn(item_left_out(kind))
-            case Message():
+            case MessageItem():
                 self._add_message(value)
-            case Call():
+            case FunctionCallItem():
                 self._to_model()
                 self._calls.append(self._call(value))
-            case Output():
+            case ToolOutputItem():
                 self._to_user()
                 self._add_output(value)
-            case Reasoning():
+            case ReasoningItem():
                 self._add_reasoning(value)
 
     def finish(self) -> RenderedTurn[OpenChatMessages]:
@@ -417,7 +418,7 @@ class ChatRenderer:
             pieces.clear()
         self._extras.clear()
 
-    def _add_message(self, message: Message) -> None:
+    def _add_message(self, message: MessageItem) -> None:
         if message.phase is not None:
             self._state.warn(PHASE_LEFT_OUT)
         if message.role == "assistant":
@@ -430,7 +431,7 @@ class ChatRenderer:
         role = "user" if message.role == "user" else "system"
         self._others.append(_message(role, self._content(message.parts())))
 
-    def _text(self, part: Part) -> str:
+    def _text(self, part: ContentPart) -> str:
         """Return what the model said in a part."""
         if part.annotations:
             self._state.warn(ANNOTATIONS_LEFT_OUT)
@@ -440,13 +441,13 @@ class ChatRenderer:
             return part.refusal
         return self._left_out(part)
 
-    def _content(self, parts: list[Part]) -> object:
+    def _content(self, parts: list[ContentPart]) -> object:
         values = [self._part(part) for part in parts]
         if len(values) == 1 and values[0]["type"] == "text":
             return values[0]["text"]
         return values
 
-    def _part(self, part: Part) -> dict[str, Any]:
+    def _part(self, part: ContentPart) -> dict[str, Any]:
         if part.type == "input_image" and part.image_url is not None:
             image = {"url": part.image_url} | ({} if part.detail is None else {"detail": part.detail})
             return {"type": "image_url", "image_url": image}
@@ -459,11 +460,11 @@ class ChatRenderer:
             return {"type": "input_audio", "input_audio": part.input_audio}
         return {"type": "text", "text": self._text(part)}
 
-    def _left_out(self, part: Part) -> str:
+    def _left_out(self, part: ContentPart) -> str:
         self._state.warn(part_left_out(part))
         return in_place_of(part)
 
-    def _call(self, call: Call) -> bytes:
+    def _call(self, call: FunctionCallItem) -> bytes:
         value: dict[str, Any] = {"id": call.call_id, "type": "function"}
         value["function"] = {"name": call.name, "arguments": call.arguments}
         extra = self._extras.get(call.call_id)
@@ -473,7 +474,7 @@ class ChatRenderer:
             value["extra_content"] = extra
         return encode(value)
 
-    def _add_output(self, output: Output) -> None:
+    def _add_output(self, output: ToolOutputItem) -> None:
         """A tool's output is text here: images and files of it follow in a message of their own."""
         texts: list[dict[str, Any]] = []
         media: list[dict[str, Any]] = []
@@ -488,7 +489,7 @@ class ChatRenderer:
         message = {"role": "tool", "tool_call_id": output.call_id, "content": content}
         self._results.append(encode(message) + b",")
 
-    def _add_reasoning(self, reasoning: Reasoning) -> None:
+    def _add_reasoning(self, reasoning: ReasoningItem) -> None:
         sealed = None if reasoning.encrypted_content is None else unseal(reasoning.encrypted_content)
         if sealed is None or sealed.provider != self._provider:
             self._state.warn(reasoning_left_out(reasoning))

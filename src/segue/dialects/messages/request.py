@@ -19,7 +19,7 @@ import msgspec
 
 from segue.dialects.incremental import RenderedTurn, RenderState, RenderStateBuilder, render_history
 from segue.dialects.interface import Rendered, ReplyDecoder, TurnRequest
-from segue.dialects.items import Call, Message, Output, Part, Reasoning, data_url, read_item, unknown_fields
+from segue.dialects.items import data_url, read_item, unknown_fields
 from segue.dialects.loss_warnings import (
     ANNOTATIONS_LEFT_OUT,
     BROKEN_ARGUMENTS,
@@ -39,6 +39,7 @@ from segue.dialects.rules import Preset, RequestBuilder, Rule, write_settings
 from segue.dialects.sealed_reasoning import unseal
 from segue.dialects.tools import custom_names
 from segue.protocol.codec import encode
+from segue.protocol.item_types import ContentPart, FunctionCallItem, MessageItem, ReasoningItem, ToolOutputItem
 from segue.protocol.items import Item
 from segue.protocol.problems import Problem
 
@@ -230,13 +231,13 @@ class MessagesRenderer:
                 self._state.refuse(value)
             case None:
                 self._state.warn(item_left_out(kind))
-            case Message():
+            case MessageItem():
                 self._add_message(value)
-            case Call():
+            case FunctionCallItem():
                 self._say(self._call(value))
-            case Output():
+            case ToolOutputItem():
                 self._answer(self._results, [self._result(value)])
-            case Reasoning():
+            case ReasoningItem():
                 self._add_reasoning(value)
 
     def finish(self) -> RenderedTurn[OpenMessageBlocks]:
@@ -275,7 +276,7 @@ class MessagesRenderer:
         for blocks in (self._said, self._results, self._others):
             blocks.clear()
 
-    def _add_message(self, message: Message) -> None:
+    def _add_message(self, message: MessageItem) -> None:
         if message.phase is not None:
             self._state.warn(PHASE_LEFT_OUT)
         if message.role == "assistant":
@@ -291,7 +292,7 @@ class MessagesRenderer:
         elif text.strip():
             self._answer(self._others, _texts([f"<system>\n{text}\n</system>"]))
 
-    def _text(self, part: Part) -> str:
+    def _text(self, part: ContentPart) -> str:
         if part.annotations:
             self._state.warn(ANNOTATIONS_LEFT_OUT)
         if part.text is not None:
@@ -301,11 +302,11 @@ class MessagesRenderer:
         self._state.warn(part_left_out(part))
         return in_place_of(part)
 
-    def _blocks(self, parts: list[Part]) -> list[bytes]:
+    def _blocks(self, parts: list[ContentPart]) -> list[bytes]:
         blocks = (self._block(part) for part in parts)
         return [encode(block) for block in blocks if block is not None]
 
-    def _block(self, part: Part) -> dict[str, Any] | None:
+    def _block(self, part: ContentPart) -> dict[str, Any] | None:
         """Return the block of a part; None for a blank text."""
         block: dict[str, Any] | None = None
         if part.type == "input_image" and part.image_url is not None:
@@ -319,7 +320,7 @@ class MessagesRenderer:
         text = self._text(part)
         return {"type": "text", "text": text} if text.strip() else None
 
-    def _call(self, call: Call) -> bytes:
+    def _call(self, call: FunctionCallItem) -> bytes:
         arguments = call.arguments.encode("utf-8", "replace")
         try:
             _objects.decode(arguments)
@@ -330,14 +331,14 @@ class MessagesRenderer:
         value = {"type": "tool_use", "id": tool_id(call.call_id), "name": call.name, "input": msgspec.Raw(arguments)}
         return encode(value)
 
-    def _result(self, output: Output) -> bytes:
+    def _result(self, output: ToolOutputItem) -> bytes:
         result: dict[str, Any] = {"type": "tool_result", "tool_use_id": tool_id(output.call_id)}
         blocks = self._blocks(output.parts())
         if blocks:
             result["content"] = [msgspec.Raw(block) for block in blocks]
         return encode(result)
 
-    def _add_reasoning(self, reasoning: Reasoning) -> None:
+    def _add_reasoning(self, reasoning: ReasoningItem) -> None:
         sealed = None if reasoning.encrypted_content is None else unseal(reasoning.encrypted_content)
         thought = None
         if sealed is not None and sealed.provider == self._provider:
@@ -374,7 +375,7 @@ def _image(url: str) -> dict[str, Any] | None:
     return {"type": "image", "source": {"type": "base64", "media_type": data.media, "data": data.data}}
 
 
-def _document(part: Part) -> dict[str, Any] | None:
+def _document(part: ContentPart) -> dict[str, Any] | None:
     source: dict[str, Any] | None = None
     if part.file_data is not None:
         source = _source(part.file_data, part.filename or "")

@@ -14,7 +14,7 @@ import msgspec
 
 from segue.dialects.incremental import RenderedTurn, RenderState, RenderStateBuilder, cache_key, render_history
 from segue.dialects.interface import Rendered, ReplyDecoder, TurnRequest
-from segue.dialects.items import Reasoning, read_item
+from segue.dialects.items import read_item
 from segue.dialects.loss_warnings import reasoning_left_out
 from segue.dialects.render_cache import RenderCache
 from segue.dialects.responses.stream import ResponsesDecoder
@@ -32,6 +32,7 @@ from segue.dialects.rules import (
 )
 from segue.dialects.sealed_reasoning import unseal
 from segue.protocol.codec import encode, with_field
+from segue.protocol.item_types import ReasoningItem
 from segue.protocol.items import Item
 from segue.protocol.problems import Problem
 from segue.protocol.requests import ENCRYPTED_REASONING
@@ -168,7 +169,7 @@ class ResponsesRenderer:
         if isinstance(value, Problem):
             self._state.refuse(value)
             return item
-        assert isinstance(value, Reasoning), "that is what was read"
+        assert isinstance(value, ReasoningItem), "that is what was read"
         if not value.encrypted_content:  # what has words of its own is open to all; a summary alone is of no use
             if value.content:
                 return item

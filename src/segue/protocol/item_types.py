@@ -1,0 +1,124 @@
+"""Items as typed values: one struct for each type of item that other APIs have too, and the one reader of them.
+
+Whoever writes a history in other words (a dialect, a chat template) reads its items here. Item types that only the
+Responses API has are not read; their JSON says what they hold. Not here: what is checked when an item arrives, which is
+less (`items`), and what becomes of an item elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from segue.protocol.codec import decode
+from segue.protocol.problems import Problem
+
+Role = Literal["user", "assistant", "system", "developer"]
+
+
+class ContentPart(msgspec.Struct):
+    """One part of a message or of a tool's output; which fields it has depends on its `type`."""
+
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+    image_url: str | None = None
+    detail: str | None = None
+    file_id: str | None = None
+    file_data: str | None = None
+    file_url: str | None = None
+    filename: str | None = None
+    input_audio: dict[str, Any] | None = None
+    annotations: list[Any] | None = None
+
+
+class MessageItem(msgspec.Struct):
+    """A `message` of any role."""
+
+    role: Role
+    content: str | list[ContentPart]
+    phase: str | None = None
+
+    def parts(self) -> list[ContentPart]:
+        """Return the content as parts."""
+        return _as_parts(self.content)
+
+
+class FunctionCallItem(msgspec.Struct):
+    """A `function_call`; `arguments` is the JSON text that the model wrote."""
+
+    call_id: str
+    name: str
+    arguments: str
+
+
+class CustomToolCallItem(msgspec.Struct):
+    """A `custom_tool_call`; `input` is plain text."""
+
+    call_id: str
+    name: str
+    input: str
+
+
+class ToolOutputItem(msgspec.Struct):
+    """A `function_call_output` or a `custom_tool_call_output`."""
+
+    call_id: str
+    output: str | list[ContentPart]
+
+    def parts(self) -> list[ContentPart]:
+        """Return the output as parts."""
+        return _as_parts(self.output)
+
+
+class ReasoningText(msgspec.Struct):
+    """One part of a reasoning item."""
+
+    text: str = ""
+
+
+class ReasoningItem(msgspec.Struct):
+    """A `reasoning` item; its text stands in its summary or in its content."""
+
+    summary: list[ReasoningText] = []
+    content: list[ReasoningText] | None = None
+    encrypted_content: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The reasoning in words."""
+        return "".join(part.text for part in (*self.summary, *(self.content or ())))
+
+
+TypedItem = MessageItem | FunctionCallItem | CustomToolCallItem | ToolOutputItem | ReasoningItem
+
+#: The struct of each type of item.
+ITEM_TYPES: Mapping[str, type[TypedItem]] = {
+    "message": MessageItem,
+    "function_call": FunctionCallItem,
+    "custom_tool_call": CustomToolCallItem,
+    "function_call_output": ToolOutputItem,
+    "custom_tool_call_output": ToolOutputItem,
+    "reasoning": ReasoningItem,
+}
+_decoders: Mapping[str, msgspec.json.Decoder[TypedItem]] = {
+    kind: msgspec.json.Decoder(struct) for kind, struct in ITEM_TYPES.items()
+}
+
+
+def read_typed_item(item: bytes, kind: str, where: str = "input") -> TypedItem | Problem | None:
+    """Read an item of type `kind`; None for a type that is not in `ITEM_TYPES`.
+
+    `where` is the place of the item in the request, for the `param` of a problem.
+    """
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        return None
+    value = decode(item, decoder, where)
+    return value  # noqa: RET504 - mypy would take the problem for what is decoded
+
+
+def _as_parts(content: str | list[ContentPart]) -> list[ContentPart]:
+    return [ContentPart("input_text", content)] if isinstance(content, str) else content
