@@ -43,7 +43,7 @@ def put(cache: TurnCache, tenant: str, *turns: Turn) -> None:
 
 def resident(cache: TurnCache, tenant: str, turns: Iterable[Turn]) -> list[Turn]:
     """Those of the turns that the tenant can still find, without using them."""
-    return [each for each in turns if cache.peek(tenant, each.id) is each]
+    return [each for each in turns if cache.peek_stored(tenant, each.id) is each]
 
 
 def is_empty(cache: TurnCache) -> bool:
@@ -60,11 +60,11 @@ def test_a_stored_turn_is_found_by_its_tenant_alone() -> None:
     cache = TurnCache(100 * KB)
     a = turn("a")
     put(cache, ALICE, a)
-    assert cache.shared(ALICE, a.id, 0) is a
-    assert cache.peek(ALICE, a.id) is a
-    assert cache.shared(BOB, a.id, 0) is None
-    assert cache.peek(BOB, a.id) is None
-    assert cache.shared(ALICE, sample_id("b"), 0) is None
+    assert cache.find_shared(ALICE, a.id, 0) is a
+    assert cache.peek_stored(ALICE, a.id) is a
+    assert cache.find_shared(BOB, a.id, 0) is None
+    assert cache.peek_stored(BOB, a.id) is None
+    assert cache.find_shared(ALICE, sample_id("b"), 0) is None
     assert (cache.tenant_bytes(ALICE), cache.tenant_bytes(BOB)) == (10 * KB, 0)
 
 
@@ -74,11 +74,11 @@ def test_a_slot_holds_the_latest_response_of_its_lane_alone() -> None:
     a = turn("a")
     b = turn("b", a)
     cache.put_slot(ALICE, FIRST, a)
-    assert cache.slot(FIRST, a.id, 0) is a
+    assert cache.find_in_slot(FIRST, a.id, 0) is a
     cache.put_slot(ALICE, FIRST, b)
-    assert cache.slot(FIRST, a.id, 0) is None
-    assert cache.slot(FIRST, b.id, 0) is b
-    assert cache.slot(SECOND, b.id, 0) is None
+    assert cache.find_in_slot(FIRST, a.id, 0) is None
+    assert cache.find_in_slot(FIRST, b.id, 0) is b
+    assert cache.find_in_slot(SECOND, b.id, 0) is None
 
 
 def test_a_turn_in_a_slot_is_not_shared() -> None:
@@ -86,7 +86,7 @@ def test_a_turn_in_a_slot_is_not_shared() -> None:
     cache = TurnCache(100 * KB)
     a = turn("a")
     cache.put_slot(ALICE, FIRST, a)
-    assert cache.shared(ALICE, a.id, 0) is None
+    assert cache.find_shared(ALICE, a.id, 0) is None
 
 
 @pytest.mark.parametrize(("named", "kept"), [(None, False), ("a", False), ("b", True)])
@@ -96,7 +96,7 @@ def test_a_slot_is_emptied_of_what_is_named(named: str | None, *, kept: bool) ->
     a = turn("a")
     cache.put_slot(ALICE, FIRST, a)
     cache.drop_slot(FIRST, None if named is None else sample_id(named))
-    assert (cache.slot(FIRST, a.id, 0) is a) is kept
+    assert (cache.find_in_slot(FIRST, a.id, 0) is a) is kept
     assert is_empty(cache) is not kept
 
 
@@ -116,8 +116,12 @@ def test_a_forgotten_turn_is_found_nowhere_and_its_children_keep_it() -> None:
     cache.put_slot(ALICE, FIRST, a)
     cache.put_slot(ALICE, SECOND, a)
     cache.forget(ALICE, a.id)
-    assert (cache.slot(FIRST, a.id, 0), cache.slot(SECOND, a.id, 0), cache.shared(ALICE, a.id, 0)) == (None, None, None)
-    assert (cache.size_bytes, cache.shared(ALICE, b.id, 0)) == (20 * KB, b)
+    assert (
+        cache.find_in_slot(FIRST, a.id, 0),
+        cache.find_in_slot(SECOND, a.id, 0),
+        cache.find_shared(ALICE, a.id, 0),
+    ) == (None, None, None)
+    assert (cache.size_bytes, cache.find_shared(ALICE, b.id, 0)) == (20 * KB, b)
     cache.forget(ALICE, b.id)
     assert is_empty(cache)
 
@@ -137,33 +141,33 @@ def test_an_expired_turn_is_found_nowhere_but_as_a_part_of_a_chain() -> None:
     a = turn("a", expires_at=SOON)
     put(cache, ALICE, a)
     cache.put_slot(ALICE, FIRST, a)
-    assert cache.shared(ALICE, a.id, SOON - 1) is a
-    assert cache.slot(FIRST, a.id, SOON - 1) is a
-    assert cache.peek(ALICE, a.id) is a
-    assert cache.slot(FIRST, a.id, SOON) is None
-    assert cache.shared(ALICE, a.id, SOON - 1) is None
+    assert cache.find_shared(ALICE, a.id, SOON - 1) is a
+    assert cache.find_in_slot(FIRST, a.id, SOON - 1) is a
+    assert cache.peek_stored(ALICE, a.id) is a
+    assert cache.find_in_slot(FIRST, a.id, SOON) is None
+    assert cache.find_shared(ALICE, a.id, SOON - 1) is None
     assert is_empty(cache)
 
 
 def test_what_a_connection_still_holds_need_not_be_read_again() -> None:
-    """A chain that is loaded hangs on the turn that is there, though its shared place was dropped."""
+    """A chain that is loaded hangs on the turn that is there, though its shared entry was dropped."""
     cache = TurnCache(25 * KB)
     a = turn("a")
     put(cache, ALICE, a)
     cache.put_slot(ALICE, FIRST, a)
     put(cache, ALICE, turn("b"))
-    cache.slot(FIRST, a.id, 0)
+    cache.find_in_slot(FIRST, a.id, 0)
     put(cache, ALICE, turn("c"))
-    assert cache.shared(ALICE, a.id, 0) is None
-    assert cache.peek(ALICE, a.id) is a
-    assert cache.slot(FIRST, a.id, 0) is a
+    assert cache.find_shared(ALICE, a.id, 0) is None
+    assert cache.peek_stored(ALICE, a.id) is a
+    assert cache.find_in_slot(FIRST, a.id, 0) is a
 
 
 # ---------------------------------------------------------------------------------------------------- what is counted
 
 
 def test_a_shared_prefix_counts_once() -> None:
-    """However many branches and places hold it."""
+    """However many branches and entries hold it."""
     cache = TurnCache(100 * KB)
     root = turn("root")
     left, right = turn("left", root), turn("right", root)
@@ -214,8 +218,8 @@ def test_the_turn_used_least_recently_is_dropped_first() -> None:
     cache = TurnCache(30 * KB)
     a, b, c, d, e = (turn(name) for name in "abcde")
     put(cache, ALICE, a, b, c)
-    cache.shared(ALICE, a.id, 0)
-    cache.peek(ALICE, b.id)
+    cache.find_shared(ALICE, a.id, 0)
+    cache.peek_stored(ALICE, b.id)
     put(cache, ALICE, d)
     assert resident(cache, ALICE, [a, b, c, d]) == [a, c, d]
     put(cache, ALICE, e)
@@ -247,13 +251,13 @@ def test_the_turn_just_put_is_kept_however_large_it_is() -> None:
     assert resident(cache, ALICE, [small, large]) == [small]
 
 
-def test_a_slot_can_be_dropped_like_any_place() -> None:
+def test_a_slot_can_be_dropped_like_any_entry() -> None:
     """Its client is told that the response was not found."""
     cache = TurnCache(15 * KB)
     a = turn("a")
     cache.put_slot(ALICE, FIRST, a)
     cache.put_slot(ALICE, SECOND, turn("b"))
-    assert cache.slot(FIRST, a.id, 0) is None
+    assert cache.find_in_slot(FIRST, a.id, 0) is None
     assert cache.size_bytes == 10 * KB
 
 
@@ -316,7 +320,7 @@ def chain_of(tip: Turn) -> Iterator[Turn]:
 
 
 class CacheMachine(RuleBasedStateMachine):
-    """Puts, finds and drops at random, and after each step counts again from nothing but the places."""
+    """Puts, finds and drops at random, and after each step counts again from nothing but the entries."""
 
     BUDGET = 60 * KB
     TENANTS = (ALICE, BOB, CAROL)
@@ -327,11 +331,11 @@ class CacheMachine(RuleBasedStateMachine):
         self.now = 0.0
         self.known: dict[str, list[Turn]] = {tenant: [] for tenant in self.TENANTS}
 
-    def places(self, tenant: str) -> list[Turn]:
-        """The turn of every place that a tenant has."""
+    def turns_of(self, tenant: str) -> list[Turn]:
+        """The turn of every entry that a tenant has."""
         fields: dict[str, Any] = vars(self.cache)
         held = fields["_tenants"].get(tenant)
-        return [] if held is None else [place.turn for places in held.at.values() for place in places]
+        return [] if held is None else [entry.turn for same_id in held.by_id.values() for entry in same_id]
 
     def is_shared(self, tenant: str, each: Turn) -> bool:
         fields: dict[str, Any] = vars(self.cache)
@@ -339,26 +343,26 @@ class CacheMachine(RuleBasedStateMachine):
         return held is not None and each.id in held.shared
 
     def in_memory(self, tenant: str) -> dict[int, Turn]:
-        """Every turn that a place holds, or a descendant that is held."""
-        return {id(node): node for tip in self.places(tenant) for node in chain_of(tip)}
+        """Every turn that an entry holds, or a descendant that is held."""
+        return {id(node): node for tip in self.turns_of(tenant) for node in chain_of(tip)}
 
     def bytes_of(self, tenant: str) -> int:
         return sum(node.size_bytes for node in self.in_memory(tenant).values())
 
     def holdings(self, tenant: str) -> dict[str, tuple[int, list[Turn]]]:
         """What every other tenant holds."""
-        return {other: (self.bytes_of(other), self.places(other)) for other in self.TENANTS if other != tenant}
+        return {other: (self.bytes_of(other), self.turns_of(other)) for other in self.TENANTS if other != tenant}
 
     def check_drops(self, before: dict[str, tuple[int, list[Turn]]], new: Turn) -> None:
         """Nobody within its share lost anything, and the budget is passed only for what may not be dropped."""
-        tenants = 1 + sum(bool(places) for _, places in before.values())
-        for other, (size, places) in before.items():
+        tenants = 1 + sum(bool(entries) for _, entries in before.values())
+        for other, (size, entries) in before.items():
             if size <= self.BUDGET / tenants:
-                assert self.places(other) == places
+                assert self.turns_of(other) == entries
         held: dict[str, Any] = vars(self.cache)["_tenants"]
         if self.cache.size_bytes > self.BUDGET:
             above = [each for each in held.values() if each.size_bytes > self.BUDGET / len(held)]
-            assert {place.turn for each in above for place in each.tips} <= {new}
+            assert {entry.turn for each in above for entry in each.leaves} <= {new}
 
     @rule(
         tenant=st.sampled_from(TENANTS),
@@ -380,10 +384,10 @@ class CacheMachine(RuleBasedStateMachine):
         before = self.holdings(tenant)
         if lane >= 0:
             self.cache.put_slot(tenant, (tenant, str(lane)), new)
-            assert self.cache.slot((tenant, str(lane)), new.id, self.now) is new
+            assert self.cache.find_in_slot((tenant, str(lane)), new.id, self.now) is new
         if lane < 0 or also_shared:
             self.cache.put_shared(tenant, new)
-            assert self.cache.shared(tenant, new.id, self.now) is new
+            assert self.cache.find_shared(tenant, new.id, self.now) is new
         self.check_drops(before, new)
 
     @rule(tenant=st.sampled_from(TENANTS), number=st.integers(0, 9), copied=st.booleans())
@@ -406,7 +410,11 @@ class CacheMachine(RuleBasedStateMachine):
         if number < len(known):
             wanted = known[number].id
             slot = (tenant, str(lane))
-            found = self.cache.shared(tenant, wanted, self.now) if lane < 0 else self.cache.slot(slot, wanted, self.now)
+            found = (
+                self.cache.find_shared(tenant, wanted, self.now)
+                if lane < 0
+                else self.cache.find_in_slot(slot, wanted, self.now)
+            )
             assert found is None or found.id == wanted
             assert found is None or found.expires_at is None or self.now < found.expires_at
 
@@ -419,7 +427,7 @@ class CacheMachine(RuleBasedStateMachine):
         known = self.known[tenant]
         if number < len(known):
             self.cache.forget(tenant, known[number].id)
-            assert known[number] not in self.places(tenant)
+            assert known[number] not in self.turns_of(tenant)
 
     @rule()
     def wait(self) -> None:
@@ -432,33 +440,33 @@ class CacheMachine(RuleBasedStateMachine):
         assert self.cache.size_bytes == sum(sizes.values())
 
     @invariant()
-    def every_turn_has_as_many_holders_as_hold_it(self) -> None:
+    def every_turn_has_as_many_references_as_refer_to_it(self) -> None:
         for tenant, known in self.known.items():
-            memory, places = self.in_memory(tenant), self.places(tenant)
+            memory, entries = self.in_memory(tenant), self.turns_of(tenant)
             parents = [node.parent for node in memory.values()]
             for each in {id(node): node for node in (*known, *memory.values())}.values():
-                holders = [holder for holder in (*places, *parents) if holder is each]
-                assert each.holders == len(holders)
+                references = [one for one in (*entries, *parents) if one is each]
+                assert each.references == len(references)
 
     @invariant()
-    def exactly_the_places_without_a_child_can_be_dropped(self) -> None:
+    def exactly_the_entries_without_a_child_can_be_evicted(self) -> None:
         tenants: dict[str, Any] = vars(self.cache)["_tenants"]
         for tenant, held in tenants.items():
             parents = {id(node.parent) for node in self.in_memory(tenant).values()}
-            places = [place for places in held.at.values() for place in places]
-            assert set(held.tips) == {place for place in places if id(place.turn) not in parents}
+            entries = [entry for same_id in held.by_id.values() for entry in same_id]
+            assert set(held.leaves) == {entry for entry in entries if id(entry.turn) not in parents}
 
     @invariant()
     def the_tables_agree(self) -> None:
-        """Each place is found where it says it is, and nothing is kept for a tenant without one."""
+        """Each entry is found where it says it is, and nothing is kept for a tenant without one."""
         fields: dict[str, Any] = vars(self.cache)
-        slots = {slot: place for slot, (_, place) in fields["_slots"].items()}
+        slots = {slot: entry for slot, (_, entry) in fields["_slots"].items()}
         for held in fields["_tenants"].values():
-            assert held.at
-            for response_id, places in held.at.items():
-                for place in places:
-                    kept = held.shared.get(response_id) if place.slot is None else slots.pop(place.slot)
-                    assert kept is place
+            assert held.by_id
+            for response_id, entries in held.by_id.items():
+                for entry in entries:
+                    kept = held.shared.get(response_id) if entry.slot is None else slots.pop(entry.slot)
+                    assert kept is entry
         assert slots == {}
 
     def teardown(self) -> None:
@@ -470,7 +478,7 @@ class CacheMachine(RuleBasedStateMachine):
             for each in known:
                 self.cache.forget(tenant, each.id)
         assert is_empty(self.cache)
-        assert {each.holders for known in self.known.values() for each in known} <= {0}
+        assert {each.references for known in self.known.values() for each in known} <= {0}
 
 
 TestCacheMachine = CacheMachine.TestCase

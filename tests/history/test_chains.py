@@ -61,7 +61,7 @@ def test_a_turn_knows_its_depth_and_what_it_added_to_memory() -> None:
     """Its parent's items are the parent's."""
     tip = turn("b", turn("a"))
     assert (tip.depth, tip.size_bytes) == (2, TURN_OVERHEAD_BYTES + 2 * ITEM_OVERHEAD_BYTES + len('"in b""out b"'))
-    assert (tip.holders, tip.expires_at) == (0, None)
+    assert (tip.references, tip.expires_at) == (0, None)
     assert repr(tip) == f"Turn({tip.id!r}, depth=2)"
 
 

@@ -25,7 +25,7 @@ class Turn:
     """
 
     __slots__ = (
-        *("calls", "depth", "expires_at", "holders", "id", "input", "output", "parent", "size_bytes", "stored"),
+        *("calls", "depth", "expires_at", "id", "input", "output", "parent", "references", "size_bytes", "stored"),
         "__weakref__",  # what is kept beside a turn must not keep it alive
     )
 
@@ -51,7 +51,7 @@ class Turn:
         items = len(input) + len(output)
         content = sum(map(len, input)) + sum(map(len, output))
         self.size_bytes = TURN_OVERHEAD_BYTES + ITEM_OVERHEAD_BYTES * items + content
-        self.holders = 0  # owned by the cache: how many places keep this turn in memory
+        self.references = 0  # owned by the cache: how many entries and children keep this turn in memory
 
     def __repr__(self) -> str:
         return f"Turn({self.id!r}, depth={self.depth})"

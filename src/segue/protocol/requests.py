@@ -208,11 +208,12 @@ class _ClientMessageHead(msgspec.Struct):
 
 
 _heads = msgspec.json.Decoder(_ClientMessageHead)
-_wires = msgspec.json.Decoder(_CreateBody)
-_known_wires = msgspec.json.Decoder(_KnownCreateBody)
+_bodies = msgspec.json.Decoder(_CreateBody)
+_known_bodies = msgspec.json.Decoder(_KnownCreateBody)
 _objects = msgspec.json.Decoder(dict[str, Raw])
 _steers = msgspec.json.Decoder(Steer)
 _resumes = msgspec.json.Decoder(Resume)
+_cache_options = msgspec.json.Decoder(_CacheOptions)
 
 #: What is checked of the fields that are kept as whole values, with more in them than we know.
 _SHAPES: dict[str, msgspec.json.Decoder[Any]] = {
@@ -221,16 +222,10 @@ _SHAPES: dict[str, msgspec.json.Decoder[Any]] = {
     "text": msgspec.json.Decoder(_TextOptions),
     "reasoning": msgspec.json.Decoder(_ReasoningOptions),
     "stream_options": msgspec.json.Decoder(_StreamOptions),
-    "prompt_cache_options": msgspec.json.Decoder(_CacheOptions),
+    "prompt_cache_options": _cache_options,
 }
 #: Those of them that go on as they came, beside the fields that we do not know.
 _OPTIONS = ("stream_options", "prompt_cache_options")
-
-#: Fields that ask for something this version does not do. Ignoring them would give a wrong answer, so they are refused.
-_REFUSED = (
-    ("conversation", "send previous_response_id to continue a response, or the full input"),
-    ("prompt", "stored prompts do not exist here; send instructions and input"),
-)
 
 
 def parse_message(data: bytes | str) -> ClientMessage:
@@ -265,76 +260,80 @@ def _parse_for_lane(data: bytes | str, head: _ClientMessageHead) -> ClientMessag
 
 def parse_create(data: bytes | str, transport: Transport) -> Create | Problem:
     """Read the body of a create. `data` is one JSON object; the length limit was applied by the shell."""
-    wire = _read(data)
-    if isinstance(wire, Problem):
-        return wire
-    problem = _refuse(wire, transport)
+    body = _read(data)
+    if isinstance(body, Problem):
+        return body
+    problem = _refuse(body, transport)
     if problem is not None:
         return problem
-    settings = _settings(wire, data)
+    settings = _settings(body, data)
     if isinstance(settings, Problem):
         return settings
-    parsed = Input() if wire.input == _NULL else parse_input(wire.input)
+    parsed = Input() if body.input == _NULL else parse_input(body.input)
     if isinstance(parsed, Problem):
         return parsed
-    generate = wire.generate is not False and not _asks_to_prewarm(wire)
-    if not parsed.items and wire.previous_response_id is None and generate:
+    generate = body.generate is not False and not _asks_to_prewarm(body)
+    if not parsed.items and body.previous_response_id is None and generate:
         return missing("input")
-    extras = wire.segue or _SegueOptions()
+    extras = body.segue or _SegueOptions()
     return Create(
         settings=settings,
         input=parsed,
-        previous_response_id=wire.previous_response_id,
-        store=wire.store is not False,
-        stream=bool(wire.stream),
+        previous_response_id=body.previous_response_id,
+        store=body.store is not False,
+        stream=bool(body.stream),
         generate=generate,
-        background=bool(wire.background),
+        background=bool(body.background),
         resumable=bool(extras.resume),
         idempotency_key=extras.idempotency_key,
         size_bytes=size_of(data),
     )
 
 
-def _refuse(wire: _CreateBody, transport: Transport) -> Problem | None:
-    for name, advice in _REFUSED:
-        if getattr(wire, name) != _NULL:
-            return unsupported(name, advice)
-    if transport == "http" and wire.stream_id != _NULL:
+def _refuse(body: _CreateBody, transport: Transport) -> Problem | None:
+    if body.conversation != _NULL:
+        return unsupported("conversation", "send previous_response_id to continue a response, or the full input")
+    if body.prompt != _NULL:
+        return unsupported("prompt", "stored prompts do not exist here; send instructions and input")
+    if transport == "http" and body.stream_id != _NULL:
         return unsupported("stream_id", "lanes are for WebSocket mode; each HTTP request is on its own anyway")
-    if wire.background and transport == "websocket":
+    problem = _refuse_background(body, transport) if body.background else None
+    return problem or (None if body.model else missing("model"))
+
+
+def _refuse_background(body: _CreateBody, transport: Transport) -> Problem | None:
+    if transport == "websocket":
         return unsupported("background", "a WebSocket response is never a background one; leave it out")
-    if wire.background and wire.store is False:
+    if body.store is False:
         return unsupported(
             "background", "a background response is stored, so that it can be asked for; leave store out"
         )
-    if not wire.model:
-        return missing("model")
     return None
 
 
 def _read(data: bytes | str) -> _CreateBody | Problem:
     """Read the fields that we know. Nearly always there are no others, and what came is gone over once."""
-    wire = decode(data, _known_wires)
-    if not isinstance(wire, Problem):
-        return wire
-    lenient = decode(data, _wires)
+    body = decode(data, _known_bodies)
+    if not isinstance(body, Problem):
+        return body
+    lenient = decode(data, _bodies)
     return lenient  # noqa: RET504 - mypy would take the problem for what is decoded
 
 
-def _asks_to_prewarm(wire: _CreateBody) -> bool:
+def _asks_to_prewarm(body: _CreateBody) -> bool:
     """Tell whether the cache options, which were checked, ask for a turn without output."""
-    options = wire.prompt_cache_options
-    return options != _NULL and bool(_SHAPES["prompt_cache_options"].decode(options).prewarm)
+    options = body.prompt_cache_options
+    return options != _NULL and bool(_cache_options.decode(options).prewarm)
 
 
-def _extra(wire: _CreateBody, data: bytes | str, values: dict[str, Any]) -> dict[str, Raw] | Problem:
+def _extra(body: _CreateBody, data: bytes | str, values: dict[str, Any]) -> dict[str, Raw] | Problem:
     """Return what goes on as it came: options that were read (taken out of `values`), and what we do not know."""
     extra: dict[str, Raw] = {}
     for name in _OPTIONS:
         options = {key: value for key, value in values.pop(name, {}).items() if key != "prewarm" and value is not None}
         if options:
             extra[name] = Raw(encode(options))
-    if isinstance(wire, _KnownCreateBody):
+    if isinstance(body, _KnownCreateBody):
         return extra
     fields = decode(data, _objects)
     if isinstance(fields, Problem):
@@ -349,22 +348,19 @@ def _extra(wire: _CreateBody, data: bytes | str, values: dict[str, Any]) -> dict
     return extra
 
 
-def _settings(wire: _CreateBody, data: bytes | str) -> Settings | Problem:
-    values: dict[str, Any] = {}
+def _settings(body: _CreateBody, data: bytes | str) -> Settings | Problem:
+    fields = msgspec.structs.asdict(body)
+    values: dict[str, Any] = {name: fields[name] for name in _PLAIN if fields[name] is not None}
     for name in _SHAPES:
-        raw = getattr(wire, name)
+        raw = fields[name]
         if raw == _NULL:
             continue
         value = _shaped(raw, name)
         if isinstance(value, Problem):
             return value
         values[name] = value
-    for name in _PLAIN:
-        value = getattr(wire, name)
-        if value is not None:
-            values[name] = value
-    values["include"] = tuple(wire.include or ())
-    extra = _extra(wire, data, values)
+    values["include"] = tuple(body.include or ())
+    extra = _extra(body, data, values)
     if isinstance(extra, Problem):
         return extra
     return Settings(**values, extra=extra)

@@ -337,7 +337,8 @@ class Session:
             raise LocalProtocolError(f"{event.value!r} in a lane that is {lane.state.value}")
         was = lane.state
         lane.state, actions = LANE[was, event]
-        self._running -= was is LaneState.RUNNING and lane.state is LaneState.IDLE
+        if was is LaneState.RUNNING and lane.state is LaneState.IDLE:
+            self._running -= 1
         effects: list[Effect] = []
         for action in actions:
             match action:
@@ -402,5 +403,5 @@ class Session:
     def _say_farewell(self, lane: str) -> SendError:
         """Refuse a request because of the end that comes; without a lane's name it is about the whole connection."""
         assert self._farewell is not None, "a closing connection has said why"
-        self._farewell_said |= lane == DEFAULT_LANE
+        self._farewell_said = self._farewell_said or lane == DEFAULT_LANE
         return SendError(lane, self._farewell)

@@ -30,8 +30,8 @@ async def test_a_parked_turn_is_its_tenants_until_its_time_has_come() -> None:
     parking = Parking(cache, lambda: now[0], released)
     parked = turn()
     parking.park("a", parked, 10)
-    assert cache.held(parking.slot("a", "resp_1")) is parked
-    assert cache.held(parking.slot("b", "resp_1")) is None
+    assert cache.peek_slot(parking.slot("a", "resp_1")) is parked
+    assert cache.peek_slot(parking.slot("b", "resp_1")) is None
     now[0] = 9.9
     parking.purge()
     assert cache.size_bytes > 0
@@ -51,7 +51,7 @@ async def test_parking_again_can_only_be_for_longer() -> None:
     parking.park("a", parked, 5)
     now[0] = 7
     parking.purge()
-    assert cache.held(parking.slot("a", "resp_1")) is parked
+    assert cache.peek_slot(parking.slot("a", "resp_1")) is parked
     parking.drop("a", "resp_1")
     assert cache.size_bytes == 0
     parking.close()
@@ -75,6 +75,6 @@ async def test_what_has_less_time_than_others_leaves_before_them() -> None:
     parking.park("a", turn(), 100)
     for _ in range(3):
         await asyncio.sleep(0)
-    assert cache.held(parking.slot("a", "resp_1")) is None
-    assert cache.held(parking.slot("a", "resp_2")) is longer
+    assert cache.peek_slot(parking.slot("a", "resp_1")) is None
+    assert cache.peek_slot(parking.slot("a", "resp_2")) is longer
     parking.close()

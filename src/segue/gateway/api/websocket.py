@@ -162,7 +162,7 @@ class Connection:
         finally:
             cache, grace_s = self._gateway.cache, self._gateway.config.server.grace_s
             for lane in self._session.lanes if grace_s else ():
-                turn = cache.held((self, lane))
+                turn = cache.peek_slot((self, lane))
                 if turn is not None and not turn.stored:
                     self._gateway.parking.park(self._tenant, turn, self._gateway.clock() + grace_s)
             for slot in (*((self, lane) for lane in self._session.lanes), *self._held.values()):
@@ -195,7 +195,7 @@ class Connection:
             case RefuseSteer():
                 await self._give_back(effect.steer)
             case Evict():
-                turn = self._gateway.cache.held((self, effect.lane))
+                turn = self._gateway.cache.peek_slot((self, effect.lane))
                 if turn is not None and turn.id == effect.response_id:
                     self._gateway.cache.drop_slot((self, effect.lane))
                     self._gateway.parking.drop(self._tenant, effect.response_id)
@@ -209,9 +209,9 @@ class Connection:
     def _hold(self, hold: Hold) -> None:
         """Keep the parent of a fork, unless the fork's own lane has it: then it is no fork."""
         cache, now = self._gateway.cache, self._gateway.clock()
-        if cache.slot((self, hold.lane), hold.response_id, now) is not None:
+        if cache.find_in_slot((self, hold.lane), hold.response_id, now) is not None:
             return
-        turns = (cache.slot((self, lane), hold.response_id, now) for lane in self._session.lanes)
+        turns = (cache.find_in_slot((self, lane), hold.response_id, now) for lane in self._session.lanes)
         turn = next((turn for turn in turns if turn is not None), None)
         if turn is not None and not turn.stored:  # a stored one is found by its id, as long as it is not deleted
             slot = self._held[hold.number] = ((self, hold.number), hold.lane)
@@ -312,9 +312,9 @@ class Connection:
 
     def _adopt(self, lane: str, response_id: str) -> None:
         cache, ident = self._gateway.cache, parse_response_id(response_id)
-        turn = cache.held(self._gateway.parking.slot(self._tenant, response_id))
+        turn = cache.peek_slot(self._gateway.parking.slot(self._tenant, response_id))
         if turn is None and ident is not None:
-            turn = cache.shared(self._tenant, ident, self._gateway.clock())
+            turn = cache.find_shared(self._tenant, ident, self._gateway.clock())
         if turn is None:
             cache.drop_slot((self, lane))
         else:

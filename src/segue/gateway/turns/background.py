@@ -279,7 +279,7 @@ class Keeper:
                 await self._claims.expire(tenant, create.idempotency_key, expires_at)
             else:
                 await self._claims.release(tenant, create.idempotency_key)
-        turn = self._executor.cache.held(self._parking.slot(tenant, response_id))
+        turn = self._executor.cache.peek_slot(self._parking.slot(tenant, response_id))
         if turn is not None:
             self._parking.park(tenant, turn, expires_at)
         await self._logs.end(tenant, response_id, expires_at)

@@ -43,7 +43,7 @@ class Forgetter:
 
     def release(self, tenant: str, response_ids: Iterable[ResponseId]) -> None:
         """Forget unstored responses that somebody has let go of, but for those that others still hold."""
-        self.forget(tenant, [one for one in response_ids if not self._cache.holds(tenant, one)])
+        self.forget(tenant, [one for one in response_ids if not self._cache.has_turn(tenant, one)])
 
     def connection(self, tenant: str) -> Fleeting:
         """Return a list of what is to be forgotten with a connection."""
@@ -76,7 +76,7 @@ class Fleeting:
                 return
             oldest = next(iter(self._ids))
             del self._ids[oldest]
-            if self._cache.holds(self._tenant, oldest):
+            if self._cache.has_turn(self._tenant, oldest):
                 self._ids[oldest] = None
             else:
                 self._forgetter.forget(self._tenant, [oldest])

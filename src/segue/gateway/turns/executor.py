@@ -247,11 +247,11 @@ class Run:
         response_id = parse_response_id(wanted)
         if response_id is not None:
             for slot in (*(() if caller.slot is None else (caller.slot,)), *caller.others):
-                turn = executor.cache.slot(slot, response_id, now)
+                turn = executor.cache.find_in_slot(slot, response_id, now)
                 if turn is not None:
                     executor.metrics.hit["connection"].inc()
                     return turn
-            turn = executor.cache.shared(caller.tenant, response_id, now)
+            turn = executor.cache.find_shared(caller.tenant, response_id, now)
             if turn is not None:
                 executor.metrics.hit["process"].inc()
                 return turn
@@ -272,7 +272,7 @@ class Run:
             raise Refused(_store_unavailable()) from error
         if links is None:
             return None
-        turn = restore(links, lambda ident: executor.cache.peek(tenant, ident))
+        turn = restore(links, lambda ident: executor.cache.peek_stored(tenant, ident))
         # In memory a chain may reach further up than in the store: a child of a deleted parent is stored as a root.
         read = zip(links, path(turn)[-len(links) :], strict=True)
         alive = [ancestor for link, ancestor in read if link.alive]

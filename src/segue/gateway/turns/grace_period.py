@@ -35,7 +35,7 @@ class Parking:
     def park(self, tenant: str, turn: Turn, expires_at: float) -> None:
         """Keep a turn until then, or longer if it is already parked for longer."""
         name, slot = (tenant, turn.id), self.slot(tenant, turn.id)
-        if self._cache.held(slot) is not turn:
+        if self._cache.peek_slot(slot) is not turn:
             self._cache.put_slot(tenant, slot, turn)
         self._until[name] = max(expires_at, self._until.get(name, expires_at))
         self._arm(expires_at)
