@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import msgspec
 
 from segue.http.error_replies import FAILURES, FailureCode
-from segue.sidecar.stats import Report
+from segue.sidecar.stats import SidecarReport
 from tools.markdown import table
 
 _WHEN: Mapping[FailureCode, str] = {
@@ -73,7 +73,7 @@ def failures() -> str:
 
 def counted() -> str:
     """Write the fields of the object that a sidecar counts in."""
-    names = [field.encode_name for field in msgspec.structs.fields(Report)]
+    names = [field.encode_name for field in msgspec.structs.fields(SidecarReport)]
     assert set(_COUNTED) == set(names), f"say in _COUNTED what these are: {set(_COUNTED) ^ set(names)}"
     return table(("field", "what it counts"), [(f"`{name}`", _COUNTED[name]) for name in names])
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from segue.cli.sidecar import parse_address
 from segue.cli.stats_view import fetch, render
-from segue.sidecar.stats import Report, Summary
+from segue.sidecar.stats import ExchangeSummary, SidecarReport
 from tests.sidecar.gateways import fake_gateway
 from tests.sidecar.sidecars import running
 
@@ -100,7 +100,7 @@ async def test_the_view_shows_what_is_told() -> None:
         host, _, port = sidecar.sidecar.url.rpartition("//")[2].partition(":")
         report = await asyncio.to_thread(fetch, host, int(port))
     assert report.exchanges == 1
-    report = Report(
+    report = SidecarReport(
         exchanges=3,
         agent_bytes_in=90_000,
         agent_bytes_out=10_000,
@@ -112,7 +112,7 @@ async def test_the_view_shows_what_is_told() -> None:
         link="away",
         gateway="wss://g",
         rtt_s=0.25,
-        recent=[Summary("/openai/v1/responses", 200, "completed", 45_000, 300, 5_000, 1.5)],
+        recent=[ExchangeSummary("/openai/v1/responses", 200, "completed", 45_000, 300, 5_000, 1.5)],
     )
     console = Console(width=100, record=True)
     console.print(render(report))

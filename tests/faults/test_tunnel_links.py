@@ -128,15 +128,15 @@ async def test_a_megabyte_over_a_thin_link_needs_no_second_connection() -> None:
 async def test_a_socket_that_takes_nothing_any_more_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel's buffer of a connection whose other end has vanished is full for many minutes."""
     stuck = asyncio.Event()
-    send = connector.Socket.send
+    send = connector.TunnelSocket.send
 
-    async def send_or_hang(self: connector.Socket, packet: bytes) -> None:
+    async def send_or_hang(self: connector.TunnelSocket, packet: bytes) -> None:
         await send(self, packet)
         if len(packet) > 1000 and not stuck.is_set():
             stuck.set()
             await asyncio.Event().wait()
 
-    monkeypatch.setattr(connector.Socket, "send", send_or_hang)
+    monkeypatch.setattr(connector.TunnelSocket, "send", send_or_hang)
     monkeypatch.setattr(session, "STUCK_S", 0.05)
     monkeypatch.setattr(tunnel_link, "DEAD_S", 0.5)
     async with tunnelled(stream) as way:

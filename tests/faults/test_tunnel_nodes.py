@@ -7,14 +7,14 @@ import json
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from segue.http.heads import Line
-from segue.sidecar.app import Settings
-from segue.sidecar.session import Patience
+from segue.sidecar.app import SidecarSettings
+from segue.sidecar.link_status import LinkTimeouts
 from segue.testing.link import EmulatedLink, linked
 from segue.testing.provider import Answer, ReceivedRequest, Script, ScriptedProvider, provided
 from tests.faults.gateways import Process, serving
@@ -134,7 +134,7 @@ async def test_the_second_gateway_is_used_when_the_first_is_not_there() -> None:
 
 
 async def test_without_any_gateway_the_agent_is_told_when_to_try_again() -> None:
-    settings = Settings(gateways=(), patience=Patience(wait_s=0.1))
+    settings = SidecarSettings(gateways=(), timeouts=LinkTimeouts(wait_s=0.1))
     async with sidecar_running("ws://127.0.0.1:1", settings=settings) as sidecar:
         response = await sidecar.post(BODY, target="/v1/messages")
     assert (status_of(response), error_code(response)) == (503, "segue_gateway_unreachable")
@@ -145,8 +145,8 @@ async def test_a_warm_start_sends_the_first_request_as_a_delta(tmp_path: Path) -
     async with tunnelled(at_once, cache=tmp_path) as way:
         await way.post(BODY)
         first = way.link.up_bytes
-        settings = replace(PATIENT, cache=tmp_path)
-        await way.sidecar.sidecar.close()
+        settings = msgspec.structs.replace(PATIENT, cache_directory=tmp_path)
+        await way.sidecar.sidecar.aclose()
         async with sidecar_running(f"ws://127.0.0.1:{way.node.port}", settings=settings) as fresh:
             assert body_of(await fresh.post(NEXT, target="/v1/messages")) == b"data: 1\n\ndata: 2\n\n"
             stats = await fresh.stats()
@@ -159,11 +159,11 @@ async def test_bases_that_a_new_gateway_does_not_have_cost_one_full_send(tmp_pat
     """The same task again, from a warm start, at a gateway that has started anew: only the first request misses."""
     said = [random.Random(turn).randbytes(1500).hex().encode() for turn in range(5)]
     bodies = [BODY + b"".join(said[: turn + 1]) for turn in range(5)]
-    settings = replace(PATIENT, cache=tmp_path)
+    settings = msgspec.structs.replace(PATIENT, cache_directory=tmp_path)
     async with tunnelled(at_once, settings=settings, cache=tmp_path) as way:
         for body in bodies:
             await way.post(body)
-        await way.sidecar.sidecar.close()
+        await way.sidecar.sidecar.aclose()
         await way.node.stop()
         await way.node.start()
         async with sidecar_running(f"ws://127.0.0.1:{way.node.port}", settings=settings) as fresh:

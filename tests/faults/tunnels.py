@@ -7,14 +7,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import msgspec
+
 from segue.config import Config, RouteConfig, ServerConfig, TunnelConfig
 from segue.gateway.app import Gateway
-from segue.sidecar.app import Settings
-from segue.sidecar.session import Patience
+from segue.sidecar.app import SidecarSettings
+from segue.sidecar.link_status import LinkTimeouts
 from segue.testing.link import EmulatedLink, LinkProfile, linked
 from segue.testing.provider import MessageScript, Script, ScriptedProvider, provided
 from segue.upstreams.router import Router, Rule
@@ -24,7 +25,7 @@ from tests.sidecar.sidecars import Running
 from tests.sidecar.sidecars import running as sidecar_running
 
 #: Long enough for whatever comes back in a test, and never waited for in full by one that passes.
-PATIENT = Settings(gateways=(), patience=Patience(wait_s=30.0, give_up_s=30.0))
+PATIENT = SidecarSettings(gateways=(), timeouts=LinkTimeouts(wait_s=30.0, give_up_s=30.0))
 
 
 class Node:
@@ -81,7 +82,7 @@ async def tunnelled(
     *,
     message_script: MessageScript | None = None,
     profile: LinkProfile | None = None,
-    settings: Settings = PATIENT,
+    settings: SidecarSettings = PATIENT,
     cache: Path | None = None,
     tunnel: TunnelConfig | None = None,
 ) -> AsyncIterator[Way]:
@@ -94,7 +95,9 @@ async def tunnelled(
         stack.push_async_callback(node.stop)
         link = await stack.enter_async_context(linked("127.0.0.1", node.port, profile or LinkProfile()))
         sidecar = await stack.enter_async_context(
-            sidecar_running(f"ws://{link.host}:{link.port}", settings=replace(settings, cache=cache))
+            sidecar_running(
+                f"ws://{link.host}:{link.port}", settings=msgspec.structs.replace(settings, cache_directory=cache)
+            )
         )
         await sidecar.linked()
         yield Way(provider, node, link, sidecar)

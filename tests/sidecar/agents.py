@@ -10,10 +10,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from urllib.parse import urlsplit
 
 from segue.http.heads import Line, ReplyHead
-from segue.sidecar.listener import Limits, Listener
-from segue.sidecar.request import Request
+from segue.sidecar.agent_request import AgentRequest
+from segue.sidecar.listener import Listener, ListenerLimits
 
-Handler = Callable[[Request], Awaitable[None]]
+Handler = Callable[[AgentRequest], Awaitable[None]]
 
 OK = ReplyHead(200, b"OK", (Line(b"content-TYPE", b"text/plain"),))
 GET = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -24,7 +24,7 @@ def sized(body: bytes) -> ReplyHead:
     return ReplyHead(200, b"OK", (Line(b"Content-Length", b"%d" % len(body)),))
 
 
-async def echo(request: Request) -> None:
+async def echo(request: AgentRequest) -> None:
     body = request.body or b"nothing"
     await request.start(sized(body))
     await request.send(body)
@@ -101,10 +101,14 @@ class Listening:
 
 @asynccontextmanager
 async def listening(
-    handler: Handler, *, limits: Limits | None = None, hosts: Collection[str] = (), origins: Collection[str] = ()
+    handler: Handler,
+    *,
+    limits: ListenerLimits | None = None,
+    hosts: Collection[str] = (),
+    origins: Collection[str] = (),
 ) -> AsyncIterator[Listening]:
     listener = Listener(handler, hosts=hosts, origins=origins, limits=limits)
     url = await listener.start()
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(listener.close)
+        stack.push_async_callback(listener.aclose)
         yield Listening(listener, url, stack)

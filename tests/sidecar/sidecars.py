@@ -7,16 +7,17 @@ import json
 import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from segue.sidecar.app import Settings, Sidecar
-from segue.sidecar.direct import Direct
-from segue.sidecar.session import Patience
+import msgspec
+
+from segue.sidecar.app import Sidecar, SidecarSettings
+from segue.sidecar.direct import DirectForwarder
+from segue.sidecar.link_status import LinkTimeouts
 from tests.sidecar.agents import RawAgent
 
-QUICK = Patience(wait_s=0.2, give_up_s=30.0)
+QUICK = LinkTimeouts(wait_s=0.2, give_up_s=30.0)
 
 
 class Running:
@@ -83,8 +84,11 @@ def post(body: bytes, *, target: str = "/anthropic/v1/messages", key: str = "k",
 
 @asynccontextmanager
 async def running(
-    *gateways: str, settings: Settings | None = None, direct: Direct | None = None
+    *gateways: str, settings: SidecarSettings | None = None, direct: DirectForwarder | None = None
 ) -> AsyncIterator[Running]:
-    settings = Settings(gateways=(), patience=QUICK) if settings is None else settings
-    async with Sidecar(replace(settings, gateways=gateways), direct) as sidecar, AsyncExitStack() as stack:
+    settings = SidecarSettings(gateways=(), timeouts=QUICK) if settings is None else settings
+    async with (
+        Sidecar(msgspec.structs.replace(settings, gateways=gateways), direct) as sidecar,
+        AsyncExitStack() as stack,
+    ):
         yield Running(sidecar, stack)

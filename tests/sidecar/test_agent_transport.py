@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
+from segue.sidecar.agent_request import AgentRequest
 from segue.sidecar.agent_transport import AgentGone
-from segue.sidecar.request import Request
 from tests.sidecar.agents import GET, OK, POST, RawAgent, echo, listening
 
 
@@ -17,7 +17,7 @@ async def test_a_slow_reader_holds_back_its_own_sender_only() -> None:
     sent = 0
     stalled = asyncio.Event()
 
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         nonlocal sent
         if request.head.target == b"/other":
             await echo(request)
@@ -55,7 +55,7 @@ async def test_a_hang_up_is_noticed_at_once(leave: Callable[[RawAgent], None], p
     noticed = asyncio.Event()
     begun = asyncio.Event()
 
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         if phase == "stream":
             await request.start(OK)
             await request.send(b"x")
@@ -77,7 +77,7 @@ async def test_a_hang_up_is_noticed_at_once(leave: Callable[[RawAgent], None], p
 async def test_a_shut_down_of_the_sending_half_is_a_hang_up() -> None:
     noticed = asyncio.Event()
 
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         await request.gone.wait()
         noticed.set()
         request.abort()
@@ -92,7 +92,7 @@ async def test_a_shut_down_of_the_sending_half_is_a_hang_up() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"GET / HT", POST[:-1], b"POST / HTTP/1.1\r\nHost: localhost\r\n"])
 async def test_half_a_request_is_nothing(data: bytes) -> None:
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         raise AssertionError("the handler was called")
 
     async with listening(handler) as server:
@@ -105,7 +105,7 @@ async def test_half_a_request_is_nothing(data: bytes) -> None:
 async def test_an_agent_that_hangs_up_under_backpressure_frees_its_sender() -> None:
     freed = asyncio.Event()
 
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         await request.start(OK)
         try:
             while True:

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.sidecar.base_cache import Shelf, ShelfLimits
-from segue.sidecar.base_disk_cache import BaseFiles
+from segue.sidecar.base_cache import BaseCache, BaseCacheLimits
+from segue.sidecar.base_disk_cache import BaseDiskCache
 from segue.tunnel.documents import Base
 
 
@@ -48,105 +48,105 @@ def files_of(*bases: Base) -> set[str]:
 
 
 def test_a_body_gets_the_newest_base_of_its_lineage() -> None:
-    shelf = Shelf(None)
+    cache = BaseCache(None)
     one, two = turns(1, 6), turns(2, 6)
     for first, second in zip(one[:5], two[:5], strict=True):
-        shelf.add(first)
-        shelf.add(second)
-    assert shelf.choose(one[5].body) is one[4]
-    assert shelf.choose(two[5].body) is two[4]
-    assert shelf.choose(text(9, 5000).encode()) is None
-    assert shelf.get(one[0].id) is one[0]
-    assert shelf.get(b"12345678") is None
-    assert not shelf.needs_flush
-    shelf.load()
-    shelf.flush()
+        cache.add(first)
+        cache.add(second)
+    assert cache.choose(one[5].body) is one[4]
+    assert cache.choose(two[5].body) is two[4]
+    assert cache.choose(text(9, 5000).encode()) is None
+    assert cache.get(one[0].id) is one[0]
+    assert cache.get(b"12345678") is None
+    assert not cache.needs_flush
+    cache.load()
+    cache.flush()
 
 
 def test_memory_is_bounded_in_bytes_and_the_least_recently_used_leave_first() -> None:
     bases = [turns(seed, 1)[0] for seed in range(5)]
-    shelf = Shelf(None, ShelfLimits(memory_bytes=3 * bases[0].size + 100))
+    cache = BaseCache(None, BaseCacheLimits(memory_bytes=3 * bases[0].size + 100))
     for base in bases[:3]:
-        shelf.add(base)
-    assert shelf.get(bases[0].id) is bases[0]
-    shelf.add(bases[3])
-    assert shelf.get(bases[1].id) is None
-    assert shelf.choose(bases[1].body + b" ") is None
-    shelf.add(bases[4])
-    assert [shelf.get(base.id) is base for base in bases] == [True, False, False, True, True]
-    assert shelf.size_bytes == sum(base.size for base in (bases[0], bases[3], bases[4]))
-    shelf.add(Base(b"x" * shelf.size_bytes * 2))
-    assert len(shelf) == 3
+        cache.add(base)
+    assert cache.get(bases[0].id) is bases[0]
+    cache.add(bases[3])
+    assert cache.get(bases[1].id) is None
+    assert cache.choose(bases[1].body + b" ") is None
+    cache.add(bases[4])
+    assert [cache.get(base.id) is base for base in bases] == [True, False, False, True, True]
+    assert cache.size_bytes == sum(base.size for base in (bases[0], bases[3], bases[4]))
+    cache.add(Base(b"x" * cache.size_bytes * 2))
+    assert len(cache) == 3
 
 
 def test_memory_is_bounded_in_number() -> None:
     bases = turns(1, 10)
-    shelf = Shelf(None, ShelfLimits(memory_bases=4))
+    cache = BaseCache(None, BaseCacheLimits(memory_bases=4))
     for base in bases:
-        shelf.add(base)
-    assert len(shelf) == 4
-    assert [shelf.get(base.id) is base for base in bases[-4:]] == [True] * 4
+        cache.add(base)
+    assert len(cache) == 4
+    assert [cache.get(base.id) is base for base in bases[-4:]] == [True] * 4
 
 
 def test_the_same_body_again_replaces_its_base() -> None:
-    shelf = Shelf(None)
+    cache = BaseCache(None)
     old = turns(1, 1)[0]
     new = Base(old.body, b"another reply")
-    shelf.add(old)
-    shelf.add(new)
-    assert shelf.get(old.id) is new
-    assert len(shelf) == 1
-    assert shelf.size_bytes == new.size
+    cache.add(old)
+    cache.add(new)
+    assert cache.get(old.id) is new
+    assert len(cache) == 1
+    assert cache.size_bytes == new.size
 
 
 def test_a_warm_start_has_the_newest_bases_of_each_session(tmp_path: Path) -> None:
-    cache = tmp_path / "a" / "cache"
-    shelf = Shelf(cache)
-    shelf.load()
+    directory = tmp_path / "a" / "cache"
+    cache = BaseCache(directory)
+    cache.load()
     one, two = turns(1, 6), turns(2, 6)
     for base in (*one[:5], *two[:5]):
-        shelf.add(base)
-        shelf.flush()
-    assert not shelf.needs_flush
-    assert names(cache) == files_of(*one[3:5], *two[3:5])
-    warm = Shelf(cache)
+        cache.add(base)
+        cache.flush()
+    assert not cache.needs_flush
+    assert names(directory) == files_of(*one[3:5], *two[3:5])
+    warm = BaseCache(directory)
     warm.load()
     assert len(warm) == 4
     assert same(warm.choose(one[5].body), one[4])
     assert same(warm.choose(two[5].body), two[4])
     warm.add(one[5])
     warm.flush()
-    assert names(cache) == files_of(*one[4:], *two[3:5])
+    assert names(directory) == files_of(*one[4:], *two[3:5])
 
 
 def test_only_the_owner_can_read_what_is_kept(tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
-    cache.mkdir()
-    cache.chmod(0o755)
-    shelf = Shelf(cache)
-    shelf.add(turns(1, 1)[0])
-    shelf.flush()
-    assert cache.stat().st_mode & 0o777 == 0o700
-    assert [path.stat().st_mode & 0o777 for path in cache.iterdir()] == [0o600]
+    directory = tmp_path / "cache"
+    directory.mkdir()
+    directory.chmod(0o755)
+    cache = BaseCache(directory)
+    cache.add(turns(1, 1)[0])
+    cache.flush()
+    assert directory.stat().st_mode & 0o777 == 0o700
+    assert [path.stat().st_mode & 0o777 for path in directory.iterdir()] == [0o600]
 
 
 def test_without_a_directory_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    shelf = Shelf(None)
-    shelf.load()
-    shelf.add(turns(1, 1)[0])
-    shelf.flush()
+    cache = BaseCache(None)
+    cache.load()
+    cache.add(turns(1, 1)[0])
+    cache.flush()
     assert names(tmp_path) == set()
 
 
 @settings(max_examples=200)
 @given(st.data())
 def test_a_damaged_file_is_ignored_and_removed(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    cache = tmp_path_factory.mktemp("cache")
-    files = BaseFiles(cache)
+    directory = tmp_path_factory.mktemp("cache")
+    files = BaseDiskCache(directory)
     base = turns(1, 1)[0]
     files.write(base)
-    (path,) = cache.iterdir()
+    (path,) = directory.iterdir()
     good = path.read_bytes()
     match data.draw(st.sampled_from(["cut", "flip", "longer", "other"])):
         case "cut":
@@ -158,28 +158,28 @@ def test_a_damaged_file_is_ignored_and_removed(tmp_path_factory: pytest.TempPath
             path.write_bytes(good + data.draw(st.binary(min_size=1, max_size=9)))
         case _:
             path.write_bytes(data.draw(st.binary(max_size=100)))
-    shelf = Shelf(cache)
-    shelf.load()
-    found = shelf.get(base.id)
+    cache = BaseCache(directory)
+    cache.load()
+    found = cache.get(base.id)
     assert found is None or (found.body, found.reply) == (base.body, base.reply)
     if found is None:
-        assert names(cache) == set()
+        assert names(directory) == set()
 
 
 def test_a_good_file_under_another_name_is_removed(tmp_path: Path) -> None:
-    files = BaseFiles(tmp_path)
+    files = BaseDiskCache(tmp_path)
     base = turns(1, 1)[0]
     files.write(base)
     (path,) = tmp_path.iterdir()
     path.rename(tmp_path / "0011223344556677.base")
-    shelf = Shelf(tmp_path)
-    shelf.load()
-    assert len(shelf) == 0
+    cache = BaseCache(tmp_path)
+    cache.load()
+    assert len(cache) == 0
     assert names(tmp_path) == set()
 
 
 def test_a_file_that_expands_beyond_the_budget_is_not_expanded(tmp_path: Path) -> None:
-    files = BaseFiles(tmp_path)
+    files = BaseDiskCache(tmp_path)
     base = Base(b"a" * 10_000_000)
     files.write(base)
     assert next(tmp_path.iterdir()).stat().st_size < 10_000
@@ -187,19 +187,19 @@ def test_a_file_that_expands_beyond_the_budget_is_not_expanded(tmp_path: Path) -
 
 
 def test_links_and_directories_are_not_followed(tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
+    directory = tmp_path / "cache"
     elsewhere = tmp_path / "elsewhere"
     base, other = turns(1, 1)[0], turns(2, 1)[0]
     elsewhere.mkdir()
-    BaseFiles(elsewhere).write(base)
-    cache.mkdir()
-    (cache / f"{base.id.hex()}.base").symlink_to(elsewhere / f"{base.id.hex()}.base")
-    (cache / f"{other.id.hex()}.base").mkdir()
-    (cache / "notes.txt").write_text("not ours")
-    shelf = Shelf(cache)
-    shelf.load()
-    assert len(shelf) == 0
-    assert names(cache) == {f"{other.id.hex()}.base", "notes.txt"}
+    BaseDiskCache(elsewhere).write(base)
+    directory.mkdir()
+    (directory / f"{base.id.hex()}.base").symlink_to(elsewhere / f"{base.id.hex()}.base")
+    (directory / f"{other.id.hex()}.base").mkdir()
+    (directory / "notes.txt").write_text("not ours")
+    cache = BaseCache(directory)
+    cache.load()
+    assert len(cache) == 0
+    assert names(directory) == {f"{other.id.hex()}.base", "notes.txt"}
     assert names(elsewhere) == files_of(base)
 
 
@@ -208,62 +208,62 @@ def test_what_a_crash_left_behind_is_removed_later(tmp_path: Path) -> None:
     old.write_bytes(b"torn")
     new.write_bytes(b"of another sidecar, being written")
     os.utime(old, (0, 0))
-    Shelf(tmp_path).load()
+    BaseCache(tmp_path).load()
     assert names(tmp_path) == {".new.tmp"}
 
 
 def test_disk_is_bounded_and_the_least_recently_used_leave_first(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path, ShelfLimits(disk_files=3))
+    cache = BaseCache(tmp_path, BaseCacheLimits(disk_files=3))
     bases = [turns(seed, 1)[0] for seed in range(5)]
     for number, base in enumerate(bases[:3]):
-        shelf.add(base)
-        shelf.flush()
+        cache.add(base)
+        cache.flush()
         os.utime(tmp_path / f"{base.id.hex()}.base", (100 + number, 100 + number))
-    shelf.get(bases[0].id)
-    shelf.add(bases[3])
-    shelf.flush()
+    cache.get(bases[0].id)
+    cache.add(bases[3])
+    cache.flush()
     assert names(tmp_path) == files_of(bases[0], bases[2], bases[3])
     size = sum(path.stat().st_size for path in tmp_path.iterdir())
-    tight = Shelf(tmp_path, ShelfLimits(disk_bytes=size - 1))
+    tight = BaseCache(tmp_path, BaseCacheLimits(disk_bytes=size - 1))
     tight.load()
     assert names(tmp_path) == files_of(bases[0], bases[3])
 
 
 def test_loading_stops_at_the_memory_budget(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path)
+    cache = BaseCache(tmp_path)
     bases = [turns(seed, 1)[0] for seed in range(4)]
     for number, base in enumerate(bases):
-        shelf.add(base)
-        shelf.flush()
+        cache.add(base)
+        cache.flush()
         os.utime(tmp_path / f"{base.id.hex()}.base", (100 + number, 100 + number))
-    small = Shelf(tmp_path, ShelfLimits(memory_bytes=2 * bases[0].size + 100))
+    small = BaseCache(tmp_path, BaseCacheLimits(memory_bytes=2 * bases[0].size + 100))
     small.load()
     assert [same(small.get(base.id), base) for base in bases] == [False, False, True, True]
     assert names(tmp_path) == files_of(*bases)
 
 
 def test_a_discarded_base_leaves_memory_and_disk(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path)
+    cache = BaseCache(tmp_path)
     kept, lost, unsaved = (turns(seed, 1)[0] for seed in range(3))
-    shelf.add(kept)
-    shelf.add(lost)
-    shelf.flush()
-    shelf.add(unsaved)
+    cache.add(kept)
+    cache.add(lost)
+    cache.flush()
+    cache.add(unsaved)
     for base in (lost, unsaved):
-        shelf.discard(base.id)
-    shelf.discard(b"unknown!")
-    assert shelf.needs_flush
-    assert shelf.choose(lost.body + b" ") is None
-    shelf.flush()
+        cache.discard(base.id)
+    cache.discard(b"unknown!")
+    assert cache.needs_flush
+    assert cache.choose(lost.body + b" ") is None
+    cache.flush()
     assert names(tmp_path) == files_of(kept)
-    shelf.discard(kept.id)
-    shelf.add(kept)
-    shelf.flush()
+    cache.discard(kept.id)
+    cache.add(kept)
+    cache.flush()
     assert names(tmp_path) == files_of(kept)
 
 
 def test_two_sidecars_share_a_directory(tmp_path: Path) -> None:
-    one, two = Shelf(tmp_path), Shelf(tmp_path)
+    one, two = BaseCache(tmp_path), BaseCache(tmp_path)
     ours, theirs = turns(1, 4), turns(2, 4)
     for first, second in zip(ours, theirs, strict=True):
         one.add(first)
@@ -286,38 +286,38 @@ def test_a_directory_that_cannot_be_used_costs_only_the_warm_start(
 ) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a directory")
-    shelf = Shelf(blocked)
+    cache = BaseCache(blocked)
     base = turns(1, 1)[0]
     with caplog.at_level(logging.WARNING):
-        shelf.load()
-        shelf.add(base)
-        shelf.flush()
-    assert shelf.get(base.id) is base
+        cache.load()
+        cache.add(base)
+        cache.flush()
+    assert cache.get(base.id) is base
     assert "action=base_cache_failed" in caplog.text
     blocked.unlink()
-    shelf.add(base)
-    shelf.flush()
+    cache.add(base)
+    cache.flush()
     assert names(blocked) == files_of(base)
 
 
 def test_a_directory_of_somebody_else_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
-    shelf = Shelf(tmp_path)
-    shelf.add(turns(1, 1)[0])
-    shelf.flush()
+    cache = BaseCache(tmp_path)
+    cache.add(turns(1, 1)[0])
+    cache.flush()
     assert names(tmp_path) == set()
 
 
 def test_threads_may_use_it_at_once(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path, ShelfLimits(memory_bases=40))
+    cache = BaseCache(tmp_path, BaseCacheLimits(memory_bases=40))
     failures: list[BaseException] = []
 
     def work(session: int) -> None:
         try:
             for base in turns(session, 12):
-                shelf.choose(base.body)
-                shelf.add(base)
-                shelf.flush()
+                cache.choose(base.body)
+                cache.add(base)
+                cache.flush()
         except BaseException as error:  # noqa: BLE001 - the test looks at whatever it was
             failures.append(error)
 
@@ -327,5 +327,5 @@ def test_threads_may_use_it_at_once(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert failures == []
-    assert len(shelf) == 40
+    assert len(cache) == 40
     assert len(names(tmp_path)) <= 8

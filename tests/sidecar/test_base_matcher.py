@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.sidecar.base_matcher import Matcher
+from segue.sidecar.base_matcher import BaseMatcher
 
 _WORDS = ("the", "model", "reads", "file", "edits", "tests", "run", "green", "line", "path", "error", "import")
 
@@ -45,7 +45,7 @@ class Session:
 
 
 def test_the_newest_of_a_growing_session_is_chosen() -> None:
-    matcher: Matcher[int] = Matcher()
+    matcher: BaseMatcher[int] = BaseMatcher()
     session = Session(1)
     for number in range(20):
         body = session.turn()
@@ -59,7 +59,7 @@ def test_interleaved_sessions_of_one_agent_each_get_their_own_newest(
     separators: tuple[str, str], changes_early: bool
 ) -> None:
     rng = random.Random(7)
-    matcher: Matcher[tuple[int, int]] = Matcher()
+    matcher: BaseMatcher[tuple[int, int]] = BaseMatcher()
     sessions = [Session(seed, separators=separators) for seed in range(5)]
     turns = [0] * len(sessions)
     for step in range(60):
@@ -76,7 +76,7 @@ def test_interleaved_sessions_of_one_agent_each_get_their_own_newest(
 
 
 def test_another_agent_with_nothing_in_common_gets_no_base() -> None:
-    matcher: Matcher[str] = Matcher()
+    matcher: BaseMatcher[str] = BaseMatcher()
     matcher.add("one", Session(1, agent=1).turn(), b"")
     assert matcher.best(json.dumps({"input": prose(99, 2000)}).encode()) is None
     assert matcher.best(b"{}") is None
@@ -84,7 +84,7 @@ def test_another_agent_with_nothing_in_common_gets_no_base() -> None:
 
 
 def test_what_is_unlike_only_at_markers_and_forms_is_still_found() -> None:
-    matcher: Matcher[str] = Matcher()
+    matcher: BaseMatcher[str] = BaseMatcher()
     session = Session(3)
     for _ in range(6):
         session.turn()
@@ -105,7 +105,7 @@ def test_what_is_unlike_only_at_markers_and_forms_is_still_found() -> None:
 
 
 def test_a_compacted_session_takes_the_newest_that_shares_its_prompt() -> None:
-    matcher: Matcher[int] = Matcher()
+    matcher: BaseMatcher[int] = BaseMatcher()
     session = Session(5)
     for number in range(8):
         matcher.add(number, session.turn(), b"")
@@ -114,7 +114,7 @@ def test_a_compacted_session_takes_the_newest_that_shares_its_prompt() -> None:
 
 
 def test_an_edited_history_takes_the_turn_before_the_edit() -> None:
-    matcher: Matcher[int] = Matcher()
+    matcher: BaseMatcher[int] = BaseMatcher()
     session = Session(6)
     for number in range(8):
         matcher.add(number, session.turn(), b"")
@@ -131,7 +131,7 @@ def test_of_two_equal_bodies_the_one_whose_reply_is_repeated_is_chosen() -> None
     first = session.turn()
     replies = [prose(900 + n, 30) for n in range(2)]
     for repeated in range(2):
-        matcher: Matcher[int] = Matcher()
+        matcher: BaseMatcher[int] = BaseMatcher()
         for number, reply in enumerate(replies):
             matcher.add(number, first, reply.encode())
         document = json.loads(first)
@@ -148,7 +148,7 @@ def test_a_repeated_reply_counts_for_more_than_an_older_session_that_saw_the_sam
     reply = json.dumps(said, separators=(",", ":")).encode()
     short = {"role": "user", "content": output["content"][:300]}
     body = json.dumps({"messages": [prompt, said, short]}, separators=(",", ":")).encode()
-    matcher: Matcher[str] = Matcher()
+    matcher: BaseMatcher[str] = BaseMatcher()
     matcher.add("ours", first, reply)
     matcher.add("earlier", earlier, b"")
     assert matcher.best(body) == "ours"
@@ -159,7 +159,7 @@ def test_a_large_body_finds_bases_of_other_sizes() -> None:
     session = Session(9)
     session.messages.append(text)
     sizes = []
-    matcher: Matcher[int] = Matcher()
+    matcher: BaseMatcher[int] = BaseMatcher()
     for number in range(12):
         body = session.turn()
         sizes.append(len(body))
@@ -176,7 +176,7 @@ def test_a_large_body_finds_bases_of_other_sizes() -> None:
 
 def test_a_body_of_strings_only_has_a_bounded_number_of_places() -> None:
     body = b",".join(b'"":"%08x"' % number for number in range(200_000))
-    matcher: Matcher[int] = Matcher()
+    matcher: BaseMatcher[int] = BaseMatcher()
     matcher.add(1, body, b"")
     found = matcher.match(b"[" + body)
     assert found is not None
@@ -185,7 +185,7 @@ def test_a_body_of_strings_only_has_a_bounded_number_of_places() -> None:
 
 
 def test_removed_bases_leave_nothing_behind() -> None:
-    matcher: Matcher[int] = Matcher()
+    matcher: BaseMatcher[int] = BaseMatcher()
     session = Session(10)
     bodies = [session.turn() for _ in range(6)]
     for number, body in enumerate(bodies):
@@ -197,13 +197,13 @@ def test_removed_bases_leave_nothing_behind() -> None:
         matcher.remove(number)
     assert len(matcher) == 0
     assert matcher.best(bodies[-1]) is None
-    assert vars(matcher) == vars(Matcher())
+    assert vars(matcher) == vars(BaseMatcher())
 
 
 @settings(max_examples=150)
 @given(st.binary(max_size=3000), st.binary(max_size=3000), st.binary(max_size=100))
 def test_any_bytes_are_taken(body: bytes, other: bytes, reply: bytes) -> None:
-    matcher: Matcher[str] = Matcher()
+    matcher: BaseMatcher[str] = BaseMatcher()
     matcher.add("body", body, reply)
     found = matcher.match(other)
     assert found is None or 0 < found.shared_bytes <= len(other)
@@ -215,8 +215,8 @@ def test_any_bytes_are_taken(body: bytes, other: bytes, reply: bytes) -> None:
 
 def test_the_choice_is_the_same_in_every_process() -> None:
     program = (
-        "from tests.sidecar.test_base_matcher import Session\nfrom segue.sidecar.base_matcher import Matcher\n"
-        "matcher = Matcher()\nsession = Session(11)\n"
+        "from tests.sidecar.test_base_matcher import Session\nfrom segue.sidecar.base_matcher import BaseMatcher\n"
+        "matcher = BaseMatcher()\nsession = Session(11)\n"
         "for number in range(4):\n    matcher.add(number, session.turn(), b'')\n"
         "session.early = {'x': 1}\nprint(matcher.match(session.turn()))\n"
     )

@@ -11,9 +11,16 @@ import pytest
 import trustme
 from aiohttp import web
 
-from segue.sidecar.app import Settings
-from segue.sidecar.connector import RefusedError, UnreachableError, dialed, frame_bytes, tls_context, tunnel_url
-from segue.sidecar.connector import Settings as Dialing
+from segue.sidecar.app import SidecarSettings
+from segue.sidecar.connector import (
+    ConnectorSettings,
+    GatewayRefusedError,
+    GatewayUnreachableError,
+    connected,
+    frame_bytes,
+    tls_context,
+    tunnel_url,
+)
 from tests.sidecar.gateways import fake_gateway
 from tests.sidecar.sidecars import running
 
@@ -42,8 +49,8 @@ def test_what_is_no_address_is_refused(gateway: str) -> None:
 
 def test_a_frame_has_a_head_of_its_own_and_a_mask_from_a_client() -> None:
     sizes = [0, 125, 126, 65535, 65536]
-    assert [frame_bytes(size, is_masked=False) - size for size in sizes] == [2, 2, 4, 4, 10]
-    assert [frame_bytes(size, is_masked=True) - size for size in sizes] == [6, 6, 8, 8, 14]
+    assert [frame_bytes(size, masked=False) - size for size in sizes] == [2, 2, 4, 4, 10]
+    assert [frame_bytes(size, masked=True) - size for size in sizes] == [6, 6, 8, 8, 14]
 
 
 @asynccontextmanager
@@ -60,7 +67,7 @@ async def answering(handler: Callable[[web.Request], Awaitable[web.StreamRespons
 
 
 async def dial(url: str) -> None:
-    async with dialed(url, SESSION, Dialing(connect_s=5.0), tls_context(None)):
+    async with connected(url, SESSION, ConnectorSettings(connect_s=5.0), tls_context(None)):
         pass
 
 
@@ -79,7 +86,7 @@ async def test_a_refusal_is_told_in_the_gateways_words(status: int, body: str, c
         return web.Response(status=status, text=body)
 
     async with answering(handler) as url:
-        with pytest.raises(RefusedError, match=words) as caught:
+        with pytest.raises(GatewayRefusedError, match=words) as caught:
             await dial(url)
     assert caught.value.code == code
 
@@ -89,7 +96,7 @@ async def test_a_gateway_that_shuts_down_may_be_tried_again() -> None:
         return web.Response(status=503, text='{"error": {"message": "shutting down"}}')
 
     async with answering(handler) as url:
-        with pytest.raises(UnreachableError, match="shutting down"):
+        with pytest.raises(GatewayUnreachableError, match="shutting down"):
             await dial(url)
 
 
@@ -98,7 +105,7 @@ async def test_a_redirect_is_not_taken() -> None:
         raise web.HTTPFound("/segue/tunnel?again=1" if "again" not in request.query else "/elsewhere")
 
     async with answering(handler) as url:
-        with pytest.raises(RefusedError, match="redirects"):
+        with pytest.raises(GatewayRefusedError, match="redirects"):
             await dial(url)
 
 
@@ -110,12 +117,12 @@ async def test_a_websocket_of_another_protocol_is_refused() -> None:
         return socket
 
     async with answering(handler) as url:
-        with pytest.raises(RefusedError, match="does not speak segue-tunnel-1"):
+        with pytest.raises(GatewayRefusedError, match="does not speak segue-tunnel-1"):
             await dial(url)
 
 
 async def test_nobody_there_is_said_with_the_address() -> None:
-    with pytest.raises(UnreachableError, match=r"127\.0\.0\.1:1: Connect"):
+    with pytest.raises(GatewayUnreachableError, match=r"127\.0\.0\.1:1: Connect"):
         await dial("ws://127.0.0.1:1/segue/tunnel")
 
 
@@ -126,7 +133,7 @@ async def test_gateways_are_verified_by_the_file_that_is_named(tmp_path: Path) -
     authority.issue_cert("localhost").configure_cert(tls)
     async with fake_gateway(tls=tls) as gateway:
         url = f"wss://localhost:{gateway.port}"
-        trusting = Settings(gateways=(), dialing=Dialing(cafile=str(tmp_path / "ca.pem")))
+        trusting = SidecarSettings(gateways=(), connector=ConnectorSettings(cafile=str(tmp_path / "ca.pem")))
         async with running(url, settings=trusting) as sidecar:
             assert (await sidecar.post(b"{}")).startswith(b"HTTP/1.1 200 ")
         async with running(url) as sidecar:

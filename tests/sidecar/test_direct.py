@@ -9,7 +9,7 @@ from websockets.exceptions import InvalidStatus
 from segue.egress.client import Egress
 from segue.http.heads import Line
 from segue.http.routes import Route, RouteTable, parse_target
-from segue.sidecar.direct import Direct
+from segue.sidecar.direct import DirectForwarder
 from segue.testing.provider import Answer, SocketAnswer, provided
 from tests.sidecar.gateways import fake_gateway
 from tests.sidecar.sidecars import post, running
@@ -17,8 +17,8 @@ from tests.sidecar.sidecars import post, running
 NOWHERE = "ws://127.0.0.1:1"
 
 
-def to(url: str) -> Direct:
-    return Direct(Egress(), RouteTable([Route(prefix=b"/anthropic", target=parse_target(url), strip=True)]))
+def to(url: str) -> DirectForwarder:
+    return DirectForwarder(Egress(), RouteTable([Route(prefix=b"/anthropic", target=parse_target(url), strip=True)]))
 
 
 async def test_a_request_reaches_the_provider_to_the_byte_and_its_reply_the_agent() -> None:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.http.heads import Line, ReplyHead, RequestHead
-from segue.sidecar.listener import Limits
-from segue.sidecar.request import Request
+from segue.sidecar.agent_request import AgentRequest
+from segue.sidecar.listener import ListenerLimits
 from tests.sidecar.agents import GET, OK, POST, Listening, echo, listening, sized
 
 
@@ -28,7 +28,7 @@ def error(answer: bytes) -> tuple[int, str]:
 async def test_a_request_head_arrives_byte_for_byte() -> None:
     heads: list[RequestHead] = []
 
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         heads.append(request.head)
         await request.start(OK)
         await request.send(request.body or b"")
@@ -64,7 +64,7 @@ def test_any_cuts_on_the_socket_give_the_same_request(cuts: list[int]) -> None:
     data += b"80\r\n" + body[:128] + b"\r\n80\r\n" + body[128:] + b"\r\n0\r\n\r\n"
     seen: list[bytes | None] = []
 
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         seen.append(request.body)
         await echo(request)
 
@@ -84,7 +84,7 @@ def test_any_cuts_on_the_socket_give_the_same_request(cuts: list[int]) -> None:
 
 
 async def test_pipelined_requests_are_answered_in_order() -> None:
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         await asyncio.sleep(0)
         await request.start(sized(request.head.target))
         await request.send(request.head.target)
@@ -112,7 +112,7 @@ async def test_a_body_of_64_mib_arrives() -> None:
     body = bytes(range(256)) * (4 * 1024 * 64)
     seen: list[bytes | None] = []
 
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         seen.append(request.body)
         await request.start(ReplyHead(204, b"No Content", ()))
         await request.end()
@@ -145,15 +145,15 @@ async def test_a_body_of_64_mib_arrives() -> None:
     ],
 )
 async def test_what_is_refused_never_reaches_the_handler(data: bytes, expected: tuple[int, str]) -> None:
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         raise AssertionError("the handler was called")
 
-    async with listening(handler, limits=Limits(max_body_bytes=100, max_head_bytes=1000)) as server:
+    async with listening(handler, limits=ListenerLimits(max_body_bytes=100, max_head_bytes=1000)) as server:
         assert error(await server.ask(data)) == expected
 
 
 async def test_a_refusal_reaches_an_agent_that_goes_on_sending() -> None:
-    async with listening(echo, limits=Limits(max_body_bytes=100)) as server:
+    async with listening(echo, limits=ListenerLimits(max_body_bytes=100)) as server:
         agent = await server.connect()
         head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000000\r\n\r\n"
         await agent.send(head + b"x" * 1_000_000)
@@ -162,18 +162,18 @@ async def test_a_refusal_reaches_an_agent_that_goes_on_sending() -> None:
 
 
 async def test_a_slow_head_is_given_up() -> None:
-    async with listening(echo, limits=Limits(head_s=0.05)) as server:
+    async with listening(echo, limits=ListenerLimits(head_s=0.05)) as server:
         assert error(await server.ask(b"GET / HTTP/1.1\r\nHost: local")) == (408, "request_timeout")
 
 
 async def test_a_body_that_stops_is_given_up() -> None:
-    async with listening(echo, limits=Limits(body_s=0.05)) as server:
+    async with listening(echo, limits=ListenerLimits(body_s=0.05)) as server:
         data = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhalf"
         assert error(await server.ask(data)) == (408, "request_timeout")
 
 
 async def test_an_idle_connection_is_closed_without_a_word() -> None:
-    async with listening(echo, limits=Limits(idle_s=0.05)) as server:
+    async with listening(echo, limits=ListenerLimits(idle_s=0.05)) as server:
         agent = await server.connect()
         await agent.send(GET)
         assert (await agent.rest()).endswith(b"nothing")
@@ -184,12 +184,12 @@ async def test_bodies_share_one_budget_and_give_it_back() -> None:
     gate = asyncio.Event()
     inside = asyncio.Event()
 
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         inside.set()
         await gate.wait()
         await echo(request)
 
-    async with listening(handler, limits=Limits(max_held_bytes=8)) as server:
+    async with listening(handler, limits=ListenerLimits(max_held_bytes=8)) as server:
         first = await server.connect()
         await first.send(POST)
         await inside.wait()
@@ -204,12 +204,12 @@ async def test_too_many_connections_are_told_so_and_idle_ones_make_room() -> Non
     gate = asyncio.Event()
     inside = asyncio.Semaphore(0)
 
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         inside.release()
         await gate.wait()
         await echo(request)
 
-    async with listening(handler, limits=Limits(max_connections=2, linger_s=0.05)) as server:
+    async with listening(handler, limits=ListenerLimits(max_connections=2, linger_s=0.05)) as server:
         idle = await server.connect()
         first, second = await server.connect(), await server.connect()
         await first.send(GET)
@@ -227,7 +227,7 @@ async def test_closing_the_listener_cancels_what_is_being_answered() -> None:
     cancelled = asyncio.Event()
     inside = asyncio.Event()
 
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         inside.set()
         try:
             await request.gone.wait()
@@ -239,13 +239,13 @@ async def test_closing_the_listener_cancels_what_is_being_answered() -> None:
         agent, idle = await server.connect(), await server.connect()
         await agent.send(GET)
         await inside.wait()
-        await server.listener.close()
+        await server.listener.aclose()
         assert cancelled.is_set()
         assert await agent.rest() == b""
         assert await idle.rest() == b""
         with pytest.raises(OSError, match="Connect call failed"):
             await server.connect()
-        await server.listener.close()
+        await server.listener.aclose()
 
 
 async def test_a_listener_says_where_it_listens() -> None:

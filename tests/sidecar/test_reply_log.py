@@ -22,8 +22,8 @@ def test_it_holds_all_within_its_bound_and_beyond_it_what_was_not_read(
         read += int((len(all_of_it) - read) * share)
         log.release(read)
         assert log.read(read) == all_of_it[read:]
-        assert log.is_whole == (len(all_of_it) <= limit)
-        if log.is_whole:
+        assert log.replayable == (len(all_of_it) <= limit)
+        if log.replayable:
             assert log.read(0) == all_of_it
         elif read:
             with pytest.raises(ValueError, match="released"):

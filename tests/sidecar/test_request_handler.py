@@ -14,10 +14,11 @@ from websockets.exceptions import ConnectionClosedError
 from websockets.typing import Subprotocol
 
 from segue.http.heads import Line, ReplyHead, RequestHead
-from segue.sidecar import connector, request_handler
-from segue.sidecar.app import Settings
-from segue.sidecar.orphaned_exchanges import Bounds
-from segue.sidecar.session import Patience
+from segue.sidecar.app import SidecarSettings
+from segue.sidecar.connector import ConnectorSettings
+from segue.sidecar.link_status import LinkTimeouts
+from segue.sidecar.orphaned_exchanges import OrphanLimits
+from segue.sidecar.request_handler import HandlerLimits
 from segue.testing.link import linked
 from tests.sidecar.gateways import Answer, Forwarded, fake_gateway
 from tests.sidecar.sidecars import QUICK, conversation, post, running
@@ -118,7 +119,7 @@ async def test_a_base_that_the_gateway_lost_costs_one_more_upload() -> None:
 
 
 async def test_a_new_start_goes_on_from_the_bases_on_disk(tmp_path: Path) -> None:
-    settings = Settings(gateways=(), cache=tmp_path / "bases")
+    settings = SidecarSettings(gateways=(), cache_directory=tmp_path / "bases")
     async with fake_gateway() as gateway:
         async with running(gateway.url, settings=settings) as sidecar:
             await sidecar.post(conversation(8))
@@ -194,7 +195,7 @@ async def test_an_agent_that_hangs_up_while_the_link_is_away_finds_its_exchange_
     gate = asyncio.Event()
     answer = Answer(pieces=(b"data: 1\n\n", b"data: 2\n\n"), gates={1: gate})
     async with fake_gateway(lambda _: answer) as gateway, linked("127.0.0.1", gateway.port) as link:
-        settings = Settings(gateways=(), patience=Patience(wait_s=30.0))
+        settings = SidecarSettings(gateways=(), timeouts=LinkTimeouts(wait_s=30.0))
         async with running(link.url, settings=settings) as sidecar:
             agent = await sidecar.connect()
             await agent.send(post(conversation(3)))
@@ -220,8 +221,8 @@ async def test_an_agent_that_hangs_up_while_the_link_is_away_finds_its_exchange_
 
 
 async def test_a_parked_exchange_that_nobody_comes_for_is_cancelled() -> None:
-    limits = request_handler.Limits(parking=Bounds(keep_s=0.05))
-    settings = Settings(gateways=(), patience=Patience(wait_s=30.0), exchanges=limits)
+    limits = HandlerLimits(orphans=OrphanLimits(keep_s=0.05))
+    settings = SidecarSettings(gateways=(), timeouts=LinkTimeouts(wait_s=30.0), handler=limits)
     async with (
         fake_gateway(lambda _: Answer(before=asyncio.Event())) as gateway,
         linked("127.0.0.1", gateway.port) as link,
@@ -240,8 +241,8 @@ async def test_a_parked_exchange_that_nobody_comes_for_is_cancelled() -> None:
 
 
 async def test_no_more_are_parked_than_there_are_places() -> None:
-    limits = request_handler.Limits(parking=Bounds(max_exchanges=2))
-    settings = Settings(gateways=(), patience=Patience(wait_s=30.0), exchanges=limits)
+    limits = HandlerLimits(orphans=OrphanLimits(max_exchanges=2))
+    settings = SidecarSettings(gateways=(), timeouts=LinkTimeouts(wait_s=30.0), handler=limits)
     async with (
         fake_gateway(lambda _: Answer(before=asyncio.Event())) as gateway,
         linked("127.0.0.1", gateway.port) as link,
@@ -387,7 +388,7 @@ async def test_another_version_is_told_at_once() -> None:
 async def test_no_gateway_is_503_at_once_with_retry_after() -> None:
     async with linked("127.0.0.1", 1) as link:
         await link.aclose()
-        patient = Settings(gateways=(), patience=Patience(wait_s=1000.0))
+        patient = SidecarSettings(gateways=(), timeouts=LinkTimeouts(wait_s=1000.0))
         async with running(link.url, settings=patient) as sidecar:
             answer = await sidecar.post(b"{}")
     assert answer.startswith(b"HTTP/1.1 503 ")
@@ -397,7 +398,7 @@ async def test_no_gateway_is_503_at_once_with_retry_after() -> None:
 
 async def test_a_link_that_was_there_is_waited_for_with_patience() -> None:
     async with fake_gateway() as gateway, linked("127.0.0.1", gateway.port) as link:
-        settings = Settings(gateways=(), patience=QUICK)
+        settings = SidecarSettings(gateways=(), timeouts=QUICK)
         async with running(link.url, settings=settings) as sidecar:
             await sidecar.post(b"{}")
             async with link.refusing():
@@ -411,7 +412,7 @@ async def test_a_link_that_was_there_is_waited_for_with_patience() -> None:
 async def test_the_first_gateway_that_is_there_is_used_with_its_key() -> None:
     async with fake_gateway() as gateway, linked("127.0.0.1", 1) as link:
         await link.aclose()
-        settings = Settings(gateways=(), dialing=connector.Settings(key="secret"))
+        settings = SidecarSettings(gateways=(), connector=ConnectorSettings(key="secret"))
         async with running(link.url, gateway.url, settings=settings) as sidecar:
             assert (await sidecar.post(b"{}")).startswith(b"HTTP/1.1 200 ")
             told = await sidecar.stats()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from segue.http.heads import Line, RequestHead
 from segue.http.origins import OriginPolicy
 from segue.http.request_rules import RequestRefusal
-from segue.sidecar.request_reader import ContinueAwaited, Received, RequestReader
+from segue.sidecar.request_reader import ContinueAwaited, ParsedRequest, RequestReader
 
 MAX_HEAD = 400
 MAX_BODY = 1000
@@ -23,10 +23,10 @@ def reader() -> RequestReader:
     return RequestReader(OriginPolicy([], []), max_head=MAX_HEAD, max_body=MAX_BODY)
 
 
-def read_all(pieces: list[bytes]) -> list[Received | RequestRefusal]:
+def read_all(pieces: list[bytes]) -> list[ParsedRequest | RequestRefusal]:
     """Read a connection to its end or its first refusal, answering each request at once."""
     one = reader()
-    found: list[Received | RequestRefusal] = []
+    found: list[ParsedRequest | RequestRefusal] = []
     for piece in pieces:
         one.receive(piece)
         while (event := one.next_event()) is not None:
@@ -90,20 +90,20 @@ def test_nothing_that_an_agent_sends_is_an_error_of_the_reader(data: bytes, chan
     found = read_all([data])
     assert read_all([data[at : at + 1] for at in range(len(data))]) == found
     for one in found:
-        if isinstance(one, Received):
+        if isinstance(one, ParsedRequest):
             assert one.head.target.startswith(b"/")
             assert b"\n" not in b"".join(name + value for name, value in one.head.lines)
 
 
 def test_no_body_an_empty_body_and_a_body_are_three_things() -> None:
-    bodies = [found.body for found in read_all(REQUESTS) if isinstance(found, Received)]
+    bodies = [found.body for found in read_all(REQUESTS) if isinstance(found, ParsedRequest)]
     assert bodies == [None, b"hello", b"", b"hello!", b"hi"]
 
 
 def test_a_head_is_kept_as_it_came() -> None:
     (found,) = read_all([REQUESTS[0]])
     lines = (Line(b"x-One", b"1"), Line(b"X-one", b"2"))
-    assert found == Received("http", RequestHead(b"GET", b"/a?b=%7E", lines), None, None)
+    assert found == ParsedRequest("http", RequestHead(b"GET", b"/a?b=%7E", lines), None, None)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_body_of_exactly_the_limit_passes() -> None:
     head = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
     plain = head + b"Content-Length: 1000\r\n\r\n" + b"z" * 1000
     chunked = head + b"Transfer-Encoding: chunked\r\n\r\n3e8\r\n" + b"z" * 1000 + b"\r\n0\r\n\r\n"
-    assert [found.body for found in read_all([plain, chunked]) if isinstance(found, Received)] == [b"z" * 1000] * 2
+    assert [found.body for found in read_all([plain, chunked]) if isinstance(found, ParsedRequest)] == [b"z" * 1000] * 2
 
 
 def test_phases_and_what_is_held() -> None:
@@ -151,7 +151,7 @@ def test_phases_and_what_is_held() -> None:
     assert (one.next_event(), one.phase, one.held) == (None, "body", 3)
     one.receive(b"defGET")
     found = one.next_event()
-    assert isinstance(found, Received)
+    assert isinstance(found, ParsedRequest)
     assert (found.body, one.phase, one.held) == (b"abcdef", "answer", 6)
     with pytest.raises(RuntimeError):
         one.next_event()
@@ -170,6 +170,6 @@ def test_a_websocket_upgrade_keeps_its_key_for_the_handshake() -> None:
     one.receive(data + b"\x81\x80abcd")
     found = one.next_event()
     lines = (Line(b"Sec-WebSocket-Protocol", b"a, b"), Line(b"X", b"y"))
-    assert found == Received(
+    assert found == ParsedRequest(
         "websocket", RequestHead(b"GET", b"/v1/responses", lines), None, b"dGhlIHNhbXBsZSBub25jZQ=="
     )

@@ -10,7 +10,7 @@ import pytest
 from openai import AsyncOpenAI, BadRequestError
 
 from segue.http.heads import Line, ReplyHead
-from segue.sidecar.request import Request
+from segue.sidecar.agent_request import AgentRequest
 from tests.sidecar.agents import listening
 
 SSE = ReplyHead(200, b"OK", (Line(b"Content-Type", b"text/event-stream"),))
@@ -27,7 +27,7 @@ async def test_a_streamed_reply_arrives_event_by_event_on_one_connection() -> No
     arrived = asyncio.Event()
     connections: set[int] = set()
 
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         connections.add(id(request.gone))
         assert json.loads(request.body or b"")["stream"] is True
         await request.start(SSE)
@@ -51,7 +51,7 @@ async def test_a_streamed_reply_arrives_event_by_event_on_one_connection() -> No
 
 
 async def test_a_refusal_of_ours_is_read_by_the_sdk() -> None:
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         raise AssertionError("the handler was called")
 
     async with listening(handler) as server, AsyncOpenAI(base_url=server.url, api_key="k", max_retries=0) as client:
@@ -64,7 +64,7 @@ async def test_a_refusal_of_ours_is_read_by_the_sdk() -> None:
 async def test_a_client_keeps_its_connection_over_replies_of_every_framing() -> None:
     connections: set[int] = set()
 
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         connections.add(id(request.gone))
         body = request.body or b""
         lines = (Line(b"Content-Length", b"%d" % len(body)),) if request.head.target == b"/sized" else ()

@@ -9,15 +9,16 @@ import random
 import pytest
 
 from segue.http.heads import ReplyHead
-from segue.sidecar import request_handler, session
-from segue.sidecar.app import Settings
-from segue.sidecar.orphaned_exchanges import Bounds
-from segue.sidecar.session import Patience
+from segue.sidecar import session
+from segue.sidecar.app import SidecarSettings
+from segue.sidecar.link_status import LinkTimeouts
+from segue.sidecar.orphaned_exchanges import OrphanLimits
+from segue.sidecar.request_handler import HandlerLimits
 from segue.testing.link import linked
 from tests.sidecar.gateways import Answer, fake_gateway
 from tests.sidecar.sidecars import post, running
 
-PATIENT = Settings(gateways=(), patience=Patience(wait_s=60.0))
+PATIENT = SidecarSettings(gateways=(), timeouts=LinkTimeouts(wait_s=60.0))
 
 
 async def test_it_goes_on_at_the_address_that_the_node_gave_of_itself() -> None:
@@ -68,8 +69,8 @@ def test_an_address_is_used_if_it_is_as_safe_as_the_gateways(address: bytes, gat
 
 
 async def test_a_gateway_that_stays_away_leaves_the_outcome_of_what_it_has_unknown() -> None:
-    patience = Patience(wait_s=0.05, give_up_s=0.3)
-    settings = Settings(gateways=(), patience=patience)
+    patience = LinkTimeouts(wait_s=0.05, give_up_s=0.3)
+    settings = SidecarSettings(gateways=(), timeouts=patience)
     async with fake_gateway(lambda _: Answer(before=asyncio.Event())) as gateway:
         async with linked("127.0.0.1", gateway.port) as link, running(link.url, settings=settings) as sidecar:
             agent = await sidecar.connect()
@@ -109,8 +110,8 @@ async def test_a_gateway_that_takes_nothing_at_all_is_overloaded() -> None:
 async def test_a_reply_too_large_to_keep_is_not_parked_for_long() -> None:
     gate = asyncio.Event()
     pieces = (b"data: 1\n\n", bytes(range(256)) * 100)
-    limits = request_handler.Limits(keep_reply_bytes=200, parking=Bounds(keep_s=60.0))
-    settings = Settings(gateways=(), patience=Patience(wait_s=60.0), exchanges=limits)
+    limits = HandlerLimits(keep_reply_bytes=200, orphans=OrphanLimits(keep_s=60.0))
+    settings = SidecarSettings(gateways=(), timeouts=LinkTimeouts(wait_s=60.0), handler=limits)
     answer = Answer(pieces=(*pieces, *pieces), gates={1: gate, 3: asyncio.Event()}, head=ReplyHead(200, b"OK", ()))
     async with (
         fake_gateway(lambda _: answer) as gateway,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from segue.http.heads import Line, ReplyHead, RequestHead
-from segue.sidecar.stats import RECENT, Stats, Summary, reply_bytes, request_bytes, saved_share
+from segue.sidecar.stats import RECENT, ExchangeSummary, Stats, reply_bytes, request_bytes, saved_share
 
 
 def test_heads_count_as_they_would_be_written() -> None:
@@ -23,7 +23,7 @@ def test_the_saving_is_of_both_directions() -> None:
 def test_a_report_holds_the_counters_and_the_latest_exchanges() -> None:
     stats = Stats(exchanges=3, resumes=2)
     for number in range(RECENT + 5):
-        stats.recent.append(Summary(f"/{number}", 200, "completed", 1, 1, 1, 0.1))
+        stats.recent.append(ExchangeSummary(f"/{number}", 200, "completed", 1, 1, 1, 0.1))
     report = stats.report(parked=4, link="away", gateway="wss://g", rtt_s=0.1)
     assert (report.exchanges, report.resumes, report.parked, report.link) == (3, 2, 4, "away")
     assert [one.path for one in report.recent] == [f"/{number}" for number in range(5, RECENT + 5)]

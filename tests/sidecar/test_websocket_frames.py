@@ -16,9 +16,9 @@ from websockets.typing import Subprotocol
 
 from segue.http.heads import Line, ReplyHead
 from segue.http.websocket import WebSocketClose, WebSocketMessage
+from segue.sidecar.agent_request import AgentRequest
 from segue.sidecar.agent_transport import AgentGone
-from segue.sidecar.listener import Limits
-from segue.sidecar.request import Request
+from segue.sidecar.listener import ListenerLimits
 from segue.sidecar.websocket_frames import MessageFrames
 from tests.sidecar.agents import RawAgent, listening
 
@@ -37,7 +37,7 @@ def frame(opcode: Opcode, data: bytes, *, fin: bool = True) -> bytes:
     return head[:1] + bytes([head[1] | 0x80]) + head[2:start] + mask + masked
 
 
-async def echo(request: Request) -> None:
+async def echo(request: AgentRequest) -> None:
     """Accept, return each message, and answer the close."""
     await request.accept(SWITCH)
     while True:
@@ -74,7 +74,7 @@ def test_any_fragments_and_any_cuts_give_the_same_messages(sent: list[tuple[str,
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     for start, end in itertools.pairwise(edges):
         arrived = frames.receive(data[start:end])
-        assert not arrived.is_broken
+        assert not arrived.broken
         found += arrived.messages
     assert found == [*expected, WebSocketClose(1000, b"bye")]
 
@@ -93,7 +93,7 @@ def test_any_fragments_and_any_cuts_give_the_same_messages(sent: list[tuple[str,
 )
 def test_what_breaks_the_rules_is_answered_by_its_code(data: bytes, code: int) -> None:
     arrived = MessageFrames(max_message=100).receive(data)
-    assert arrived.is_broken
+    assert arrived.broken
     assert arrived.messages == []
     assert arrived.answer[:1] == b"\x88"
     assert int.from_bytes(arrived.answer[2:4], "big") == code
@@ -108,7 +108,7 @@ def test_what_breaks_the_rules_is_answered_by_its_code(data: bytes, code: int) -
 def test_nothing_that_an_agent_sends_is_an_error_of_the_frames(pieces: list[bytes]) -> None:
     frames = MessageFrames(max_message=100)
     for piece in pieces:
-        if frames.receive(piece).is_broken:
+        if frames.receive(piece).broken:
             break
 
 
@@ -120,12 +120,12 @@ def test_closing_from_either_end() -> None:
     assert ours.receive(frame(Opcode.PING, b"x") + frame(Opcode.CLOSE, b"\x03\xe9")).messages == [
         WebSocketClose(1001, b"")
     ]
-    assert ours.is_over
+    assert ours.closed
     theirs = MessageFrames(max_message=100)
     assert theirs.receive(frame(Opcode.CLOSE, b"")).messages == [WebSocketClose(1005, b"")]
     assert theirs.encode(WebSocketMessage("binary", b"under way")) == b"\x82\x09under way"
     assert theirs.encode_close(WebSocketClose(1005, b"")) == b"\x88\x00"
-    assert theirs.is_over
+    assert theirs.closed
 
 
 def test_codes_that_cannot_be_sent_become_an_internal_error() -> None:
@@ -138,7 +138,7 @@ def test_codes_that_cannot_be_sent_become_an_internal_error() -> None:
 async def test_a_real_client_exchanges_messages_of_both_kinds_and_all_sizes() -> None:
     heads: list[tuple[str, bytes, tuple[Line, ...]]] = []
 
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         heads.append((request.kind, request.head.target, request.head.lines))
         await echo(request)
 
@@ -182,7 +182,7 @@ async def test_the_upstreams_subprotocol_and_lines_are_passed_on() -> None:
         ),
     )
 
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         assert Line(b"Sec-WebSocket-Protocol", b"a, b") in request.head.lines
         await request.accept(head)
         await request.close(1000, b"done")
@@ -205,7 +205,7 @@ async def test_the_upstreams_subprotocol_and_lines_are_passed_on() -> None:
 
 
 async def test_a_refusal_keeps_its_status_lines_and_body_and_the_connection() -> None:
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         body = b'{"error":{"message":"no"}}'
         await request.start(ReplyHead(401, b"No", (Line(b"X-Why", b"key"), Line(b"Content-Length", b"%d" % len(body)))))
         await request.send(body)
@@ -232,14 +232,14 @@ async def test_messages_that_come_with_the_upgrade_are_not_lost() -> None:
 
 
 async def test_a_close_from_upstream_waits_for_the_agents() -> None:
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         await request.accept(SWITCH)
         await request.close(4000, "grün".encode())
         await request.close(4001)
         with pytest.raises(AgentGone):
             await request.receive()
 
-    async with listening(handler, limits=Limits(linger_s=30)) as server:
+    async with listening(handler, limits=ListenerLimits(linger_s=30)) as server:
         async with connect(server.url.replace("http", "ws")) as client:
             with pytest.raises(ConnectionClosedError):
                 await client.recv()
@@ -256,7 +256,7 @@ async def test_a_close_from_upstream_waits_for_the_agents() -> None:
 async def test_a_socket_that_is_cut_is_told_from_one_that_was_closed(leave: Callable[[RawAgent], None]) -> None:
     cut = asyncio.Event()
 
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         await request.accept(SWITCH)
         assert await request.receive() == WebSocketMessage("text", b"hi")
         with pytest.raises(AgentGone):
@@ -277,7 +277,7 @@ async def test_a_socket_that_is_cut_is_told_from_one_that_was_closed(leave: Call
 
 @pytest.mark.parametrize("end", ["abort", "return", "raise"])
 async def test_a_socket_that_is_not_closed_in_good_order_is_cut(end: str, caplog: pytest.LogCaptureFixture) -> None:
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         await request.accept(SWITCH)
         await request.send(WebSocketMessage("text", b"part"))
         if end == "abort":
@@ -296,7 +296,7 @@ async def test_a_handler_may_cut_a_socket_that_its_agent_has_cut(caplog: pytest.
     """What the tunnel does when an agent vanishes: nothing is left to wait for, and nothing to complain about."""
     done = asyncio.Event()
 
-    async def handle(request: Request) -> None:
+    async def handle(request: AgentRequest) -> None:
         await request.accept(SWITCH)
         with pytest.raises(AgentGone):
             await request.receive()
@@ -316,7 +316,7 @@ async def test_a_broken_frame_ends_the_socket_with_its_code() -> None:
     gone = asyncio.Event()
     received: list[WebSocketMessage | WebSocketClose] = []
 
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         await request.accept(SWITCH)
         try:
             while True:
@@ -325,7 +325,7 @@ async def test_a_broken_frame_ends_the_socket_with_its_code() -> None:
             gone.set()
             raise
 
-    async with listening(handler, limits=Limits(max_message_bytes=10)) as server:
+    async with listening(handler, limits=ListenerLimits(max_message_bytes=10)) as server:
         agent = await server.connect()
         await agent.send(UPGRADE + frame(Opcode.TEXT, b"whole") + b"\x81\x02hi")
         await agent.head()
@@ -344,7 +344,7 @@ async def test_a_slow_reader_of_messages_holds_back_its_sender() -> None:
     sent = 0
     stalled = asyncio.Event()
 
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         nonlocal sent
         await request.accept(SWITCH)
         for _ in range(500):
@@ -368,7 +368,7 @@ async def test_a_handler_that_does_not_receive_holds_back_the_agent() -> None:
     gate = asyncio.Event()
     received: list[int] = []
 
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         await request.accept(SWITCH)
         await gate.wait()
         while isinstance(message := await request.receive(), WebSocketMessage):
@@ -391,7 +391,7 @@ async def send_all(client: ClientConnection, count: int) -> None:
 
 @pytest.mark.parametrize("wrong", ["end", "start", "send"])
 async def test_a_socket_is_not_answered_like_http(wrong: str) -> None:
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         await request.accept(SWITCH)
         calls: dict[str, Awaitable[None]] = {
             "end": request.end(),

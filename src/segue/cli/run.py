@@ -7,7 +7,6 @@ this process for as long as the program runs.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import hashlib
 import logging
 import os
@@ -28,8 +27,8 @@ from segue.cli.sidecar import load_sidecar, settings_of
 from segue.config import Config, ConfigError, KeyConfig, child_environment, replaced_variables
 from segue.engine import Unavailable
 from segue.sidecar.agent_environment import Launch, pointed_at
-from segue.sidecar.app import Settings, Sidecar
-from segue.sidecar.stats import Report, saved_share
+from segue.sidecar.app import Sidecar, SidecarSettings
+from segue.sidecar.stats import SidecarReport, saved_share
 from segue.stores.interface import StoreError
 
 _NOT_FOUND = 127
@@ -68,7 +67,7 @@ async def _run(command: Sequence[str], config: Config, found: Path | None) -> in
 
 
 @asynccontextmanager
-async def _gateway(config: Config, found: Path | None) -> AsyncIterator[Settings]:
+async def _gateway(config: Config, found: Path | None) -> AsyncIterator[SidecarSettings]:
     """Give the settings of the sidecar, if need be with a gateway in this process that only it can use."""
     settings = settings_of(config.sidecar)
     if config.sidecar.gateways:
@@ -89,8 +88,8 @@ async def _gateway(config: Config, found: Path | None) -> AsyncIterator[Settings
     )
     router = None if uses_own_api else Router([Rule(ScriptedUpstream(), (MODEL,))])  # no model is loaded for nothing
     async with serving(config, router) as (_, url):
-        dialing = settings.dialing._replace(key=key, cafile=None)
-        yield dataclasses.replace(settings, gateways=(url,), dialing=dialing)
+        connector = replace(settings.connector, key=key, cafile=None)
+        yield replace(settings, gateways=(url,), connector=connector)
 
 
 async def _run_child(launch: Launch) -> int:
@@ -126,7 +125,7 @@ def _ignore() -> None:
     """The program has it from the terminal; it ends when it wants to, and so do we."""
 
 
-def saving(report: Report) -> str:
+def saving(report: SidecarReport) -> str:
     """Return what a sidecar saved, in one line."""
     if not report.exchanges:
         return "segue: no request came through here"

@@ -16,11 +16,13 @@ import msgspec
 from segue.cli.loop import run
 from segue.cli.serve import find_config
 from segue.config import Config, ConfigError, SidecarConfig, cache_directory, load
-from segue.sidecar import connector, listener, request_handler
-from segue.sidecar.app import Settings, Sidecar
-from segue.sidecar.base_cache import ShelfLimits
-from segue.sidecar.orphaned_exchanges import Bounds
-from segue.sidecar.session import Patience
+from segue.sidecar.app import Sidecar, SidecarSettings
+from segue.sidecar.base_cache import BaseCacheLimits
+from segue.sidecar.connector import ConnectorSettings
+from segue.sidecar.link_status import LinkTimeouts
+from segue.sidecar.listener import ListenerLimits
+from segue.sidecar.orphaned_exchanges import OrphanLimits
+from segue.sidecar.request_handler import HandlerLimits
 
 _ADDRESS = re.compile(r"(?:(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]]*):)?(?P<port>[0-9]{1,5})")
 
@@ -65,26 +67,26 @@ def load_sidecar(path: Path | None, *, gateways: Sequence[str], **said: object) 
     return load(find_config(path), sidecar={"gateways": list(gateways) or None, **said})
 
 
-def settings_of(config: SidecarConfig) -> Settings:
+def settings_of(config: SidecarConfig) -> SidecarSettings:
     """Return the settings of a sidecar as the configuration has them."""
-    return Settings(
+    return SidecarSettings(
         gateways=tuple(config.gateways),
         host=config.host,
         port=config.port,
         hosts=tuple(config.hosts),
         origins=tuple(config.origins),
         direct=config.direct,
-        cache=cache_directory(config),
-        dialing=connector.Settings(key=config.key, cafile=config.cafile, connect_s=config.connect_timeout_s),
-        patience=Patience(wait_s=config.patience_s, give_up_s=config.give_up_s),
-        listener=listener.Limits(
+        cache_directory=cache_directory(config),
+        connector=ConnectorSettings(key=config.key, cafile=config.cafile, connect_s=config.connect_timeout_s),
+        timeouts=LinkTimeouts(wait_s=config.patience_s, give_up_s=config.give_up_s),
+        listener=ListenerLimits(
             max_body_bytes=config.max_body_bytes,
             max_message_bytes=config.max_body_bytes,
             max_held_bytes=config.max_held_bytes,
             max_connections=config.max_connections,
         ),
-        exchanges=request_handler.Limits(max_message_bytes=config.max_body_bytes, parking=Bounds(keep_s=config.park_s)),
-        shelf=ShelfLimits(memory_bytes=config.memory_bytes, disk_bytes=config.disk_bytes),
+        handler=HandlerLimits(max_message_bytes=config.max_body_bytes, orphans=OrphanLimits(keep_s=config.park_s)),
+        cache=BaseCacheLimits(memory_bytes=config.memory_bytes, disk_bytes=config.disk_bytes),
     )
 
 
@@ -100,7 +102,7 @@ def parse_address(text: str) -> tuple[str | None, int]:
     return (found["host"] or "").strip("[]") or None, int(found["port"])
 
 
-async def _run(settings: Settings) -> int:
+async def _run(settings: SidecarSettings) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

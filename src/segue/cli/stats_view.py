@@ -18,7 +18,7 @@ from segue.cli.serve import find_config
 from segue.cli.sidecar import parse_address
 from segue.config import ConfigError, load
 from segue.sidecar.app import STATS_PATH
-from segue.sidecar.stats import Report
+from segue.sidecar.stats import SidecarReport
 
 _EVERY_S = 0.5
 _TIMEOUT_S = 5.0
@@ -44,7 +44,7 @@ def run_stats(path: Path | None, listen: str | None) -> int:
                 return 0
 
 
-def fetch(host: str, port: int) -> Report:
+def fetch(host: str, port: int) -> SidecarReport:
     """Ask a sidecar what it has counted.
 
     Raises:
@@ -53,21 +53,21 @@ def fetch(host: str, port: int) -> Report:
     connection = http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
     try:
         connection.request("GET", STATS_PATH.decode())
-        return msgspec.json.decode(connection.getresponse().read(), type=Report)
+        return msgspec.json.decode(connection.getresponse().read(), type=SidecarReport)
     except (OSError, http.client.HTTPException, msgspec.MsgspecError) as error:
         raise ConfigError(f"no sidecar answers at {host}:{port}: {error}") from None
     finally:
         connection.close()
 
 
-def render(report: Report) -> RenderableType:
+def render(report: SidecarReport) -> RenderableType:
     """Draw a report."""
     return Group(
         _link(report), Text(saving(report).removeprefix("segue: "), style="bold"), _counts(report), _recent(report)
     )
 
 
-def _link(report: Report) -> Text:
+def _link(report: SidecarReport) -> Text:
     rtt = "" if report.rtt_s is None else f"   rtt {1000 * report.rtt_s:.0f} ms"
     return Text.assemble(
         "link ",
@@ -76,7 +76,7 @@ def _link(report: Report) -> Text:
     )
 
 
-def _counts(report: Report) -> Table:
+def _counts(report: SidecarReport) -> Table:
     table = Table("", "up", "down", box=box.SIMPLE, title_justify="left")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -86,7 +86,7 @@ def _counts(report: Report) -> Table:
     return table
 
 
-def _recent(report: Report) -> Table:
+def _recent(report: SidecarReport) -> Table:
     table = Table("path", "status", "outcome", "body", "sent", "reply", "seconds", box=box.SIMPLE)
     for column in table.columns[3:]:
         column.justify = "right"

@@ -1,8 +1,8 @@
-"""The socket of one agent: what has arrived, room to write, and at once the news that the agent has hung up.
+"""The socket of one agent: it buffers what arrives, applies backpressure to writers, and notices a hang-up at once.
 
 It always reads, also while a reply is awaited, since only a reader learns of the end. An agent that shuts down its
-sending half counts as having hung up, even if it would still read: that is how clients cancel, and most servers see it
-so. Reading pauses only when an agent sends far ahead of what is taken. Not here: HTTP.
+sending half counts as having hung up, even if it would still read: clients cancel in that way, and most servers read it
+so. Reading pauses only when an agent sends far more than the sidecar takes. Not here: HTTP.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable
 from typing import cast
 
-#: What may lie here unread before reading pauses.
+#: How much may lie here unread before reading pauses.
 _MAX_UNREAD_BYTES = 256 * 1024
 #: A write returns when no more than this is left to be taken by the kernel.
 _MAX_UNSENT_BYTES = 64 * 1024
@@ -24,15 +24,15 @@ class AgentGone(Exception):
     """The agent has hung up, or its connection was cut."""
 
 
-class Wire(asyncio.Protocol):
+class AgentTransport(asyncio.Protocol):
     """One connection; `opened` and `closed` are called once each."""
 
-    def __init__(self, opened: Callable[[Wire], None], closed: Callable[[Wire], None]) -> None:
+    def __init__(self, opened: Callable[[AgentTransport], None], closed: Callable[[AgentTransport], None]) -> None:
         self._opened = opened
         self._closed = closed
         self._transport: asyncio.Transport | None = None
         self._unread = bytearray()
-        self._is_paused = False
+        self._paused = False
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -54,14 +54,14 @@ class Wire(asyncio.Protocol):
         """Keep what arrived."""
         self._unread += data
         self._arrived.set()
-        if len(self._unread) > _MAX_UNREAD_BYTES and not self._is_paused:
-            self._is_paused = True
+        if len(self._unread) > _MAX_UNREAD_BYTES and not self._paused:
+            self._paused = True
             self.transport.pause_reading()
 
     def eof_received(self) -> bool:
-        """Take the end of what the agent sends for its hanging up."""
+        """Treat the end of what the agent sends as a hang-up."""
         self._hang_up()
-        return True  # what closes it is whoever serves it
+        return True  # the listener closes the transport
 
     def pause_writing(self) -> None:
         """Hold writers back."""
@@ -103,8 +103,8 @@ class Wire(asyncio.Protocol):
         await self.wait_readable()
         data = bytes(self._unread)
         self._unread.clear()
-        if self._is_paused and not self.transport.is_closing():
-            self._is_paused = False
+        if self._paused and not self.transport.is_closing():
+            self._paused = False
             self.transport.resume_reading()
         return data
 
@@ -127,18 +127,18 @@ class Wire(asyncio.Protocol):
         self.transport.abort()
 
     def cut(self) -> None:
-        """End the connection after what is still to be sent; `close` sees to it that this ends."""
+        """End the connection after everything in the buffer was sent; `aclose` limits how long that takes."""
         self.transport.close()
 
     def abort(self) -> None:
-        """End the connection without waiting for what is still to be sent."""
+        """End the connection without sending the rest of the buffer."""
         self.transport.abort()
 
-    async def close(self, linger_s: float) -> None:
-        """Close after what is still to be sent.
+    async def aclose(self, linger_s: float) -> None:
+        """Close after everything in the buffer was sent.
 
-        What the agent goes on sending is read and dropped for a while: closing on unread bytes would reset the
-        connection, and so take the reply away from the agent (RFC 9112, 9.6).
+        For a while, read and drop what the agent still sends: closing on unread bytes would reset the connection, and
+        the agent could lose the reply (RFC 9112, 9.6).
         """
         try:
             async with asyncio.timeout(linger_s):

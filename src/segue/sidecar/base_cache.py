@@ -1,32 +1,34 @@
-"""The bases that a sidecar can refer to: in memory within a budget of bytes, and a few on disk for warm starts.
+"""The bases of a sidecar: in memory within a byte budget, and a few of them on disk for warm starts.
 
-A lineage is a row of bases that each share most of their bytes with one before, such as the turns of a session; only
-its newest are kept on disk. Losing a base costs one full send. Calls may come from several threads, since large bodies
-are compared off the loop. Not here: how they are compared, and how a file is written.
+A lineage is a series of bases in which each shares most of its bytes with an earlier one, such as the turns of a
+session; only its newest bases are kept on disk. Losing a base costs one full send. Several threads may call the cache,
+since large bodies are compared beside the event loop. Not here: how bodies are compared
+(`segue.sidecar.base_matcher`), and how a file is written (`segue.sidecar.base_disk_cache`).
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
-from segue.sidecar.base_disk_cache import BaseFiles
-from segue.sidecar.base_matcher import Matcher
+import msgspec
+
+from segue.byte_lru import ByteLru
+from segue.sidecar.base_disk_cache import BaseDiskCache
+from segue.sidecar.base_matcher import BaseMatcher
 from segue.tunnel.documents import Base
 
 _log = logging.getLogger("segue.sidecar")
 
 _MIB = 1024 * 1024
-#: Both bodies share at least this much of the larger one: the same lineage.
+#: Two bodies that share at least this part of the larger one are of the same lineage.
 _LINEAGE_SHARE = 0.5
 
 
-class ShelfLimits(NamedTuple):
-    """How much a shelf keeps."""
+class BaseCacheLimits(msgspec.Struct, frozen=True):
+    """How much a cache keeps."""
 
     memory_bytes: int = 256 * _MIB
     memory_bases: int = 64
@@ -35,22 +37,23 @@ class ShelfLimits(NamedTuple):
     per_lineage: int = 2
 
 
-class _Held(NamedTuple):
+class _LineageBase(msgspec.Struct, frozen=True, gc=False):
     base: Base
     lineage: int
     epoch: bytes
 
 
-class Shelf:
-    """Bases, oldest first. Without a directory nothing is ever written."""
+class BaseCache:
+    """The bases of one sidecar. Without a directory, nothing is written to disk."""
 
-    def __init__(self, directory: Path | None, limits: ShelfLimits | None = None) -> None:
-        self._limits = ShelfLimits() if limits is None else limits
-        self._files = None if directory is None else BaseFiles(directory)
-        self._is_open = False
-        self._held: OrderedDict[bytes, _Held] = OrderedDict()  # least recently used first
-        self._matcher: Matcher[bytes] = Matcher()
-        self._size_bytes = 0
+    def __init__(self, directory: Path | None, limits: BaseCacheLimits | None = None) -> None:
+        self._limits = BaseCacheLimits() if limits is None else limits
+        self._files = None if directory is None else BaseDiskCache(directory)
+        self._opened = False
+        self._bases: ByteLru[bytes, _LineageBase] = ByteLru(
+            self._limits.memory_bytes, max_entries=self._limits.memory_bases
+        )
+        self._matcher: BaseMatcher[bytes] = BaseMatcher()
         self._last_lineage = 0
         self._on_disk: dict[bytes, int] = {}  # base id -> lineage, oldest first
         self._unsaved: dict[bytes, int] = {}  # likewise
@@ -63,11 +66,11 @@ class Shelf:
 
     @property
     def size_bytes(self) -> int:
-        """What the bases in memory take."""
-        return self._size_bytes
+        """The size of the bases in memory."""
+        return self._bases.size_bytes
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._bases)
 
     def get(self, base_id: bytes) -> Base | None:
         """Return a base, which makes it a recently used one."""
@@ -75,71 +78,74 @@ class Shelf:
             return self._use(base_id)
 
     def choose(self, body: bytes) -> Base | None:
-        """Return the base to send a body against, which makes it a recently used one; None if none is worth it."""
+        """Return the best base for a body, which makes it a recently used one; None if none is worth it."""
         with self._lock:
             base_id = self._matcher.best(body)
             return None if base_id is None else self._use(base_id)
 
     def add(self, base: Base, epoch: bytes = b"") -> None:
-        """Add the newest base; one with the same body is replaced. What is larger than the budget is not kept.
+        """Add the newest base; it replaces one with the same body. A base that is larger than the budget is not kept.
 
-        `epoch` is of the node that holds it too; empty for one that may hold it.
+        `epoch`: the node that holds the base too; empty if that is not known.
         """
         with self._lock:
-            if self._hold(base, epoch):
+            lineage = self._hold(base, epoch)
+            if lineage is not None:
                 self._discarded.discard(base.id)
                 self._unsaved.pop(base.id, None)
-                self._unsaved[base.id] = self._held[base.id].lineage
+                self._unsaved[base.id] = lineage
 
     def discard(self, base_id: bytes, epoch: bytes = b"") -> None:
         """Drop a base that the node of this epoch does not have, from memory and (at the next flush) from disk.
 
-        A node that lacks one base of an earlier time has started anew and lacks all of them. They are not chosen
-        again, or each would cost a full send of its own.
+        A node that lacks one base of an earlier epoch has restarted and lacks all of them. All are dropped, or each
+        would cost a full send of its own.
         """
         with self._lock:
-            for other in [other for other, held in self._held.items() if epoch and held.epoch != epoch]:
-                self._drop(other)
+            for other in tuple(self._bases):
+                held = self._bases.peek(other)
+                if epoch and held is not None and held.epoch != epoch:
+                    self._drop(other)
             self._drop(base_id)
             self._unsaved.pop(base_id, None)
             if self._on_disk.pop(base_id, None) is not None:
                 self._discarded.add(base_id)
 
-    def _hold(self, base: Base, epoch: bytes = b"") -> bool:
+    def _hold(self, base: Base, epoch: bytes = b"") -> int | None:
+        """Keep a base in memory and return its lineage; None if it is too large."""
         if base.size > self._limits.memory_bytes:
-            return False
+            return None
         lineage = self._lineage_of(base)
         self._drop(base.id)
-        self._held[base.id] = _Held(base, lineage, epoch)
-        self._size_bytes += base.size
         self._matcher.add(base.id, base.body, base.reply)
-        while self._size_bytes > self._limits.memory_bytes or len(self._held) > self._limits.memory_bases:
-            self._drop(next(iter(self._held)))
-        return base.id in self._held
+        for evicted in self._bases.put(base.id, _LineageBase(base, lineage, epoch), size_bytes=base.size):
+            self._forget(evicted)
+        return lineage if base.id in self._bases else None
 
     def _lineage_of(self, base: Base) -> int:
         match = self._matcher.match(base.body)
         if match is not None:
-            near = self._held[match.key]
+            near = self._bases.peek(match.key)
+            assert near is not None, "the matcher has the bases that are in memory"
             if match.shared_bytes >= _LINEAGE_SHARE * max(len(base.body), len(near.base.body)):
                 return near.lineage
         self._last_lineage += 1
         return self._last_lineage
 
     def _use(self, base_id: bytes) -> Base | None:
-        held = self._held.get(base_id)
+        held = self._bases.get(base_id)
         if held is None:
             return None
-        self._held.move_to_end(base_id)
         self._used.add(base_id)
         return held.base
 
     def _drop(self, base_id: bytes) -> None:
-        held = self._held.pop(base_id, None)
-        if held is not None:
-            self._size_bytes -= held.base.size
-            self._matcher.remove(base_id)
-            self._used.discard(base_id)
+        if self._bases.pop(base_id) is not None:
+            self._forget(base_id)
+
+    def _forget(self, base_id: bytes) -> None:
+        self._matcher.remove(base_id)
+        self._used.discard(base_id)
 
     # ----------------------------------------------------------------------------------------------------------- disk
 
@@ -149,27 +155,27 @@ class Shelf:
         return self._files is not None and bool(self._unsaved or self._discarded)
 
     def load(self) -> None:
-        """Read the bases of earlier sessions, the most recently used ones within the budget. Blocks."""
+        """Read the most recently used bases of earlier sessions, within the budget. Blocks."""
         self._with_files(self._load)
 
     def flush(self) -> None:
         """Save the newest bases of each lineage, and keep the directory within its bounds. Blocks."""
         self._with_files(self._flush)
 
-    def _with_files(self, work: Callable[[BaseFiles], None]) -> None:
+    def _with_files(self, work: Callable[[BaseDiskCache], None]) -> None:
         if self._files is None:
             return
         with self._disk_lock:
             try:
-                if not self._is_open:
+                if not self._opened:
                     self._files.open()
-                    self._is_open = True
+                    self._opened = True
                 work(self._files)
-            except OSError as error:  # a cache that cannot be used is only a cache less
-                self._is_open = False
+            except OSError as error:  # without its cache the sidecar works, only slower
+                self._opened = False
                 _log.warning("action=base_cache_failed error=%s", error)
 
-    def _load(self, files: BaseFiles) -> None:
+    def _load(self, files: BaseDiskCache) -> None:
         files.shrink(max_bytes=self._limits.disk_bytes, max_files=self._limits.disk_files)
         left = self._limits.memory_bytes
         bases: list[Base] = []
@@ -182,13 +188,14 @@ class Shelf:
                 bases.append(base)
         for base in reversed(bases):
             with self._lock:
-                if base.id not in self._held and self._hold(base):
-                    self._on_disk[base.id] = self._held[base.id].lineage
+                lineage = None if base.id in self._bases else self._hold(base)
+                if lineage is not None:
+                    self._on_disk[base.id] = lineage
 
-    def _flush(self, files: BaseFiles) -> None:
+    def _flush(self, files: BaseDiskCache) -> None:
         with self._lock:
             unsaved = self._newest(self._unsaved)
-            to_write = [self._held[base_id].base for base_id in unsaved if base_id in self._held]
+            to_write = [held.base for held in map(self._bases.peek, unsaved) if held is not None]
             discarded, self._discarded = self._discarded, set()
             used, self._used = self._used, set()
             self._unsaved = {}

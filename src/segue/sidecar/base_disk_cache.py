@@ -15,7 +15,8 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+
+import msgspec
 
 from segue.http.varints import encode_varint, read_varint
 from segue.tunnel.documents import Base
@@ -36,7 +37,7 @@ _LEVEL = 3
 _ABANDONED_S = 3600
 
 
-class BaseFile(NamedTuple):
+class BaseFile(msgspec.Struct, frozen=True):
     """One file: the id of the base in it, what it takes, and when it was last of use."""
 
     base_id: bytes
@@ -44,7 +45,7 @@ class BaseFile(NamedTuple):
     used_at: float
 
 
-class BaseFiles:
+class BaseDiskCache:
     """The files in one directory, which is made when needed. Raises `OSError` where the directory cannot be used."""
 
     def __init__(self, directory: Path) -> None:

@@ -35,7 +35,7 @@ _LOOK_BYTES = 16 * 1024
 _REPLY_BYTES = 64
 
 
-class _Scale(NamedTuple):
+class _SamplingScale(NamedTuple):
     """How densely bodies below a size are sampled: at which strings, and how often inside a long one."""
 
     below_bytes: float
@@ -44,9 +44,9 @@ class _Scale(NamedTuple):
     stride: int
 
 
-def _scale(below_bytes: float, where: bytes, stride: int) -> _Scale:
+def _scale(below_bytes: float, where: bytes, stride: int) -> _SamplingScale:
     strings, spaced = (re.compile(between + where, re.DOTALL) for between in (b'":"', b'": "'))
-    return _Scale(below_bytes, strings, spaced, stride)
+    return _SamplingScale(below_bytes, strings, spaced, stride)
 
 
 # The larger a body, the fewer of its strings count, chosen by some of their letters. The places of one scale are (but
@@ -58,14 +58,14 @@ _SCALES = (
 )
 
 
-class Match(NamedTuple, Generic[K]):
+class BaseMatch(NamedTuple, Generic[K]):
     """The best base, and about how many bytes of the body it shares."""
 
     key: K
     shared_bytes: int
 
 
-class _Entry(NamedTuple, Generic[K]):
+class _IndexedBase(NamedTuple, Generic[K]):
     key: K
     body: bytes
     reply: bytes
@@ -73,12 +73,12 @@ class _Entry(NamedTuple, Generic[K]):
     fingerprints: frozenset[int]
 
 
-class Matcher(Generic[K]):
+class BaseMatcher(Generic[K]):
     """The exchanges to choose from; their number is the caller's to bound. Bodies are referred to, not copied."""
 
     def __init__(self) -> None:
         self._slots: dict[K, int] = {}  # oldest first
-        self._entries: dict[int, _Entry[K]] = {}
+        self._entries: dict[int, _IndexedBase[K]] = {}
         self._index: dict[int, int] = {}  # fingerprint -> a bit for each slot that has it
 
     def __len__(self) -> int:
@@ -91,7 +91,7 @@ class Matcher(Generic[K]):
         scale = _scale_of(body)
         fingerprints = frozenset(_weights(body, scale)) | frozenset(_weights(reply, scale))
         self._slots[key] = slot
-        self._entries[slot] = _Entry(key, body, reply, scale, fingerprints)
+        self._entries[slot] = _IndexedBase(key, body, reply, scale, fingerprints)
         bit = 1 << slot
         index = self._index
         for fingerprint in fingerprints:
@@ -116,7 +116,7 @@ class Matcher(Generic[K]):
         found = self.match(body)
         return None if found is None else found.key
 
-    def match(self, body: bytes) -> Match[K] | None:
+    def match(self, body: bytes) -> BaseMatch[K] | None:
         """Return the base that shares most bytes with a body, the newest of equals; None if none is worth it."""
         if len(body) < _WORTH_BYTES:
             return None
@@ -125,23 +125,23 @@ class Matcher(Generic[K]):
             return None
         return found
 
-    def _by_prefix(self, body: bytes) -> Match[K] | None:
+    def _by_prefix(self, body: bytes) -> BaseMatch[K] | None:
         """The shortcut: one of the newest exchanges is the beginning of the body, as in most turns of most agents."""
         newest = itertools.islice(reversed(self._slots.values()), _PREFIX_TRIES)
         for entry in map(self._entries.__getitem__, newest):
             shared = len(entry.body) - _TAIL_BYTES
             if _PREFIX_SHARE * len(body) <= shared < len(body) and _starts_alike(body, entry.body, shared):
-                return Match(entry.key, shared)
+                return BaseMatch(entry.key, shared)
         return None
 
-    def _by_fingerprints(self, body: bytes) -> Match[K] | None:
+    def _by_fingerprints(self, body: bytes) -> BaseMatch[K] | None:
         shared = self._shared_bytes(body)
         most = max(shared.values(), default=0)
         equals = [self._entries[slot] for slot in self._slots.values() if shared.get(slot) == most]
         if not most:
             return None
         best = next((entry for entry in reversed(equals) if _is_repeated(entry.reply, body)), equals[-1])
-        return Match(best.key, most)
+        return BaseMatch(best.key, most)
 
     def _shared_bytes(self, body: bytes) -> dict[int, int]:
         """Return for each slot about how many bytes of the body its base has."""

@@ -1,6 +1,6 @@
-"""Straight to the provider, by the built-in mounts: for when no gateway can be reached and that is wanted.
+"""Requests that go straight to the provider, by the built-in mounts, without a gateway.
 
-Not here: when that is.
+Not here: when a request goes this way (`segue.sidecar.request_handler`).
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from segue.egress.reply import StreamedReply
 from segue.egress.websocket import OutboundWebSocket
 from segue.http.routes import Resolved, RouteRefusal, RouteTable, route_table
 from segue.http.websocket import ABNORMAL_CLOSURE, WebSocketClose
+from segue.sidecar.agent_request import AgentRequest
 from segue.sidecar.agent_transport import AgentGone
-from segue.sidecar.request import Request
 
 T = TypeVar("T")
 
 
-class Direct:
-    """The way to providers from here."""
+class DirectForwarder:
+    """Forwards requests to providers and their replies to agents."""
 
     def __init__(self, egress: Egress, routes: RouteTable | None = None) -> None:
         self._egress = egress
         self._routes = route_table(()) if routes is None else routes
 
-    async def answer(self, request: Request) -> int | None:
-        """Answer a request, and return the status that the provider gave it."""
+    async def answer(self, request: AgentRequest) -> int | None:
+        """Answer a request, and return the provider's status; None if there was no answer from a provider."""
         resolved = self._routes.resolve(request.head.target)
         if isinstance(resolved, RouteRefusal):
             await request.fail(resolved.code, resolved.message)
@@ -47,12 +47,12 @@ class Direct:
         """Close the connections to providers."""
         await self._egress.aclose()
 
-    async def _forward(self, request: Request, resolved: Resolved) -> int:
+    async def _forward(self, request: AgentRequest, resolved: Resolved) -> int:
         async with aclosing(await self._egress.open(resolved, request.head, request.body)) as reply:
             await _pass_on(request, reply)
             return reply.head.status
 
-    async def _connect(self, request: Request, resolved: Resolved) -> int:
+    async def _connect(self, request: AgentRequest, resolved: Resolved) -> int:
         opened = await _while_there(request, self._egress.connect(resolved, request.head))
         if isinstance(opened, StreamedReply):
             async with aclosing(opened):
@@ -71,8 +71,8 @@ class Direct:
         return opened.head.status
 
 
-async def _while_there(request: Request, work: Coroutine[object, object, T]) -> T:
-    """Return what some work results in; it is cancelled when the agent hangs up."""
+async def _while_there(request: AgentRequest, work: Coroutine[object, object, T]) -> T:
+    """Return the result of some work; the work is cancelled when the agent hangs up."""
     loop = asyncio.get_running_loop()
     task, watch = loop.create_task(work), loop.create_task(request.gone.wait())
     try:
@@ -86,14 +86,14 @@ async def _while_there(request: Request, work: Coroutine[object, object, T]) -> 
         await asyncio.gather(task, watch, return_exceptions=True)
 
 
-async def _pass_on(request: Request, reply: StreamedReply) -> None:
+async def _pass_on(request: AgentRequest, reply: StreamedReply) -> None:
     await request.start(reply.head)
     async for chunk in reply.chunks():
         await request.send(chunk)
     await request.end()
 
 
-async def _upward(request: Request, socket: OutboundWebSocket) -> None:
+async def _upward(request: AgentRequest, socket: OutboundWebSocket) -> None:
     try:
         while True:
             message = await request.receive()
@@ -105,7 +105,7 @@ async def _upward(request: Request, socket: OutboundWebSocket) -> None:
         await socket.abort()
 
 
-async def _downward(request: Request, socket: OutboundWebSocket) -> None:
+async def _downward(request: AgentRequest, socket: OutboundWebSocket) -> None:
     while True:
         message = await socket.receive()
         if isinstance(message, WebSocketClose):

@@ -1,7 +1,7 @@
-"""The reply of one exchange as it travelled: kept from its beginning while it is small, so that it can be read again.
+"""The reply of one exchange as it travelled, kept from its beginning while it is small, so that it can be read again.
 
-Beyond its bound only what nobody has read yet is kept; that is little, since the sender is credited for what was read.
-Not here: what the bytes mean.
+Beyond its bound the log keeps only what was not read yet; that is little, since the sender gets credit only for what
+was read. Not here: what the bytes mean.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class ReplyLog:
         return self._start + len(self._held)
 
     @property
-    def is_whole(self) -> bool:
-        """It can still be read from its beginning, and its bound is not reached."""
+    def replayable(self) -> bool:
+        """It can still be read from its beginning, and is within its bound."""
         return self._start == 0 and len(self._held) <= self._limit
 
     def write(self, data: bytes) -> None:
@@ -36,7 +36,7 @@ class ReplyLog:
         return bytes(self._held[offset - self._start :])
 
     def release(self, offset: int) -> None:
-        """Say that the bytes before an offset were read: they go, unless all of it is to be kept."""
-        if not self.is_whole and offset > self._start:
+        """Drop the bytes before an offset, which were read, unless the log is small enough to be kept whole."""
+        if not self.replayable and offset > self._start:
             del self._held[: offset - self._start]
             self._start = offset

@@ -1,63 +1,53 @@
-"""What is done with each request of an agent: the document of its body goes up, and its reply comes back.
+"""The handler of every request of an agent: it sends the body up as a document, and has the reply written back.
 
-A request that cannot go through the tunnel is told why in words that agents understand, or goes straight to the
-provider if that is wanted. What was sent and what came back becomes a base for what follows. Not here: sockets of
-agents (`segue.sidecar.listener`) and of gateways (`segue.sidecar.session`).
+A request that cannot go through the tunnel gets an error that agents understand, or goes straight to the provider if
+the sidecar may do that. Data runs one way: the handler opens an exchange in a session, and what comes back is pulled
+from the exchange (`segue.sidecar.response_writer`). Not here: the connections of agents (`segue.sidecar.listener`), the
+links to gateways (`segue.sidecar.session`), and the encoding of bodies (`segue.sidecar.body_encoder`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import NamedTuple
 
-from segue.http.content_coding import Unwrapped, unwrap
+import msgspec
+
 from segue.http.error_replies import FAILURES, FailureCode
-from segue.http.heads import ReplyHead, values
+from segue.http.heads import ReplyHead
+from segue.http.request_rules import RequestRefusal
+from segue.sidecar.agent_request import AgentRequest
 from segue.sidecar.agent_transport import AgentGone
-from segue.sidecar.base_cache import Shelf
-from segue.sidecar.direct import Direct
-from segue.sidecar.exchange import Exchange, Over
-from segue.sidecar.orphaned_exchanges import Bounds, Parking
-from segue.sidecar.request import Request
-from segue.sidecar.response_writer import Delivery, explain, wait_for_head
-from segue.sidecar.session import Verdict
-from segue.sidecar.sessions import Tunnel
-from segue.sidecar.stats import Outcome, Stats, Summary, request_bytes
-from segue.sidecar.websocket_relay import SocketExchange
-from segue.tunnel.client import TunnelRequest as Opening
-from segue.tunnel.documents import Base, encode_document
+from segue.sidecar.base_cache import BaseCache
+from segue.sidecar.body_encoder import BodyEncoder, EncodedBody
+from segue.sidecar.direct import DirectForwarder
+from segue.sidecar.link_status import LinkUnavailable
+from segue.sidecar.orphaned_exchanges import OrphanedExchanges, OrphanLimits
+from segue.sidecar.response_writer import ResponseWriter, failure_of, wait_for_head
+from segue.sidecar.session import AgentExchange, Ending
+from segue.sidecar.session_pool import SessionPool
+from segue.sidecar.stats import ExchangeSummary, Outcome, Stats, request_bytes
+from segue.sidecar.websocket_relay import WebSocketRelay
+from segue.tunnel.client import TunnelRequest
 from segue.tunnel.header_table import fits
 
 _log = logging.getLogger("segue.sidecar")
 
-#: From so much on, base included, compressing happens in a thread (design: milliseconds off the event loop).
-_THREAD_BYTES = 256 * 1024
-#: How many of those at once: each may need several times the memory of what it compresses.
-_THREADS = 2
 _SWITCHING_PROTOCOLS = 101
 _MAX_PATH_LENGTH = 200
 
 
-class Limits(NamedTuple):
+class HandlerLimits(msgspec.Struct, frozen=True):
     """Sizes."""
 
     keep_reply_bytes: int = 1024 * 1024
-    """How much of a reply, as it travels, is kept so that a parked exchange can be answered from its beginning."""
+    """How much of a reply, as it travels, is kept so that a retry can get an orphaned exchange from its beginning."""
     max_message_bytes: int = 64 * 1024 * 1024
-    parking: Bounds = Bounds()
+    orphans: OrphanLimits = OrphanLimits()
 
 
-class _Sent(NamedTuple):
-    """What became of the body of a request."""
-
-    plain: bytes | None
-    sent: bytes | Unwrapped | None
-
-
-class _Turn:
-    """What is remembered of one request until it is logged."""
+class _AccessRecord:
+    """What the log says about one request."""
 
     def __init__(self) -> None:
         self.started_at = asyncio.get_running_loop().time()
@@ -66,250 +56,189 @@ class _Turn:
         self.reply_bytes = 0
 
 
-class Exchanges:
-    """The handler of all requests. `direct`: where to go when no gateway can be reached."""
+class RequestHandler:
+    """Handles all requests of one sidecar. `direct`: where requests go when no gateway can be reached."""
 
     def __init__(
-        self, tunnel: Tunnel, shelf: Shelf, *, stats: Stats, direct: Direct | None = None, limits: Limits | None = None
+        self,
+        sessions: SessionPool,
+        cache: BaseCache,
+        *,
+        stats: Stats,
+        direct: DirectForwarder | None = None,
+        limits: HandlerLimits | None = None,
     ) -> None:
-        self._tunnel = tunnel
-        self._shelf = shelf
+        self._sessions = sessions
         self._stats = stats
         self._direct = direct
-        self._limits = Limits() if limits is None else limits
-        self._parking = Parking(self._nobody_came, self._limits.parking)
-        self._folded: dict[Exchange, bytes] = {}  # of what is parked: what its agent had got
-        self._bodies: dict[Exchange, _Sent] = {}
-        self._encoding = asyncio.Semaphore(_THREADS)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._adding: set[asyncio.Task[None]] = set()
+        self._limits = HandlerLimits() if limits is None else limits
+        self._encoder = BodyEncoder(cache, stats)
+        self._orphans = OrphanedExchanges(self._encoder, self._limits.orphans)
+        self._uploads: set[asyncio.Task[None]] = set()
 
     @property
-    def parked(self) -> int:
-        """How many exchanges are parked."""
-        return len(self._parking)
+    def orphans(self) -> int:
+        """How many exchanges are orphaned."""
+        return len(self._orphans)
 
-    async def close(self) -> None:
-        """Give up what is parked."""
-        self._parking.clear()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, *self._adding, return_exceptions=True)
+    async def aclose(self) -> None:
+        """Give up the orphaned exchanges."""
+        self._orphans.clear()
+        for upload in self._uploads:
+            upload.cancel()
+        await asyncio.gather(*self._uploads, return_exceptions=True)
+        await self._encoder.aclose()
 
-    async def handle(self, request: Request) -> None:
+    async def handle(self, request: AgentRequest) -> None:
         """Answer a request."""
         self._stats.exchanges += 1
         self._stats.active += 1
         self._stats.agent_bytes_in += request_bytes(request.head) + len(request.body or b"")
-        turn = _Turn()
+        record = _AccessRecord()
         outcome: Outcome = "failed"
         try:
-            outcome = await self._answer(request, turn)
+            outcome = await self._answer(request, record)
         except AgentGone:
             outcome = "gone"
             request.abort()
         finally:
             self._stats.active -= 1
-            self._note(request, turn, outcome)
+            self._log_request(request, record, outcome)
 
-    async def _answer(self, request: Request, turn: _Turn) -> Outcome:
-        if request.kind == "websocket":
-            return await self._answer_socket(request, turn)
-        exchange = self._parking.find(request.head, request.body)
-        if exchange is not None:
-            self._stats.attached += 1
-            self._folded.pop(exchange, None)
-            return await self._bring(request, exchange, turn)
+    async def _answer(self, request: AgentRequest, record: _AccessRecord) -> Outcome:
+        if request.kind == "http":
+            orphan = self._orphans.take(request.head, request.body)
+            if orphan is not None:
+                self._stats.attached += 1
+                exchange, body = orphan
+                return await self._deliver(request, exchange, body=body, record=record)
         refusal = self._refusal(request)
         if refusal is not None:
-            return await self._refuse(request, refusal, turn)
-        verdict = self._tunnel.session.verdict()
-        if verdict is not None:
-            return await self._without_tunnel(request, verdict, turn)
-        exchange = await self._open(request)
-        turn.document_bytes = len(exchange.request.document or b"")
-        return await self._bring(request, exchange, turn)
+            return await self._fail(request, refusal.code, refusal.message, record=record)
+        unavailable = self._sessions.current.unavailable()
+        if unavailable is not None:
+            return await self._go_without_tunnel(request, unavailable, record)
+        if request.kind == "websocket":
+            return await self._relay_websocket(request, record)
+        body = await self._encoder.encode(request.head, request.body)
+        if request.gone.is_set():
+            raise AgentGone
+        record.document_bytes = 0 if body is None else len(body.document)
+        return await self._deliver(request, self._open(request, body), body=body, record=record)
 
-    def _refusal(self, request: Request) -> Verdict | None:
-        """Tell what no gateway would take."""
+    def _refusal(self, request: AgentRequest) -> RequestRefusal | None:
+        """Return why no gateway would take the request."""
         if not fits(request.head):
-            return Verdict("request_head_too_large", "The request head is too large for the tunnel.")
-        limit = self._tunnel.session.max_body_bytes
+            return RequestRefusal("request_head_too_large", "The request head is too large for the tunnel.")
+        limit = self._sessions.current.max_body_bytes
         if limit is not None and request.body is not None and len(request.body) > limit:
-            return Verdict("request_too_large", f"The request body is larger than {limit} bytes.")
+            return RequestRefusal("request_too_large", f"The request body is larger than {limit} bytes.")
         return None
 
-    async def _refuse(self, request: Request, verdict: Verdict, turn: _Turn) -> Outcome:
-        return await self._fail(request, verdict.code, verdict.message, turn)
-
-    async def _fail(self, request: Request, code: FailureCode, message: str, turn: _Turn) -> Outcome:
-        turn.status = FAILURES[code].status
+    async def _fail(self, request: AgentRequest, code: FailureCode, message: str, *, record: _AccessRecord) -> Outcome:
+        record.status = FAILURES[code].status
         await request.fail(code, message)
         return "failed"
 
-    async def _without_tunnel(self, request: Request, verdict: Verdict, turn: _Turn) -> Outcome:
+    async def _go_without_tunnel(
+        self, request: AgentRequest, unavailable: LinkUnavailable, record: _AccessRecord
+    ) -> Outcome:
         """Answer a request that was never forwarded and need not wait for a gateway."""
-        if self._direct is None or verdict.code != "segue_gateway_unreachable":
-            return await self._refuse(request, verdict, turn)
+        if self._direct is None or unavailable.code != "segue_gateway_unreachable":
+            return await self._fail(request, unavailable.code, unavailable.message, record=record)
         self._stats.direct += 1
-        turn.status = await self._direct.answer(request)
+        record.status = await self._direct.answer(request)
         return "direct"
 
-    # --- the request -------------------------------------------------------------------------------------------------
+    # --- through the tunnel ------------------------------------------------------------------------------------------
 
-    async def _open(self, request: Request) -> Exchange:
-        sent = await self._unwrapped(request)
-        document, base = await self._encode(sent)
-        if request.gone.is_set():
-            raise AgentGone
-        exchange = Exchange(
-            self._tunnel,
-            Opening(request.head, document),
-            keep_bytes=self._limits.keep_reply_bytes,
-            base=base,
-            on_missed=self._encode_again,
-        )
-        self._bodies[exchange] = sent
+    def _open(self, request: AgentRequest, body: EncodedBody | None) -> AgentExchange:
+        opening = TunnelRequest(request.head, None if body is None else body.document)
+        exchange = self._sessions.open(opening, keep_bytes=self._limits.keep_reply_bytes)
+        if body is not None:
+            upload = asyncio.get_running_loop().create_task(self._replace_missed_bases(exchange, body))
+            self._uploads.add(upload)
+            upload.add_done_callback(self._uploads.discard)
         return exchange
 
-    async def _unwrapped(self, request: Request) -> _Sent:
-        """Take a body out of its content coding, if the gateway can provably put it back."""
-        body = request.body
-        codings = values(request.head.lines, b"content-encoding")
-        if not body or not codings:
-            return _Sent(body, body)
-        unwrapped = await asyncio.to_thread(unwrap, body, b", ".join(codings))
-        return _Sent(body, body) if unwrapped is None else _Sent(unwrapped.plain, unwrapped)
+    async def _replace_missed_bases(self, exchange: AgentExchange, body: EncodedBody) -> None:
+        """Upload the body without a base when the gateway does not have the base, until the exchange has ended."""
+        while True:
+            await exchange.upload_wanted.wait()
+            if exchange.ending is not None:
+                return
+            exchange.upload_wanted.clear()
+            document = await self._encoder.encode_without_base(body, exchange.session.epoch)
+            exchange.session.upload_again(exchange, document)
 
-    async def _encode(self, sent: _Sent) -> tuple[bytes | None, Base | None]:
-        """Return the document of a body, and the base it is a delta against."""
-        if sent.sent is None or sent.plain is None:
-            return None, None
-        if self._adding:
-            await asyncio.gather(*self._adding)
-        if len(sent.plain) <= _THREAD_BYTES // 2:  # the base is about as large
-            base = self._shelf.choose(sent.plain)
-            if base is None or base.size + len(sent.plain) <= _THREAD_BYTES:
-                return encode_document(sent.sent, base), base
-        async with self._encoding:
-            return await asyncio.to_thread(_encode_against_best, sent.sent, sent.plain, self._shelf)
-
-    def _encode_again(self, exchange: Exchange) -> None:
-        """Answer a missed base: what the gateway does not have is not chosen again."""
-        self._stats.base_misses += 1
-        if exchange.base is not None:
-            self._shelf.discard(exchange.base.id, exchange.epoch)
-        sent = self._bodies[exchange].sent
-        assert sent is not None, "only a document can be missed"
-        self._begin(self._upload_again(exchange, sent), self._tasks)
-
-    async def _upload_again(self, exchange: Exchange, sent: bytes | Unwrapped) -> None:
-        async with self._encoding:
-            document = await asyncio.to_thread(encode_document, sent.sent if isinstance(sent, Unwrapped) else sent)
-        exchange.upload_again(document)
-
-    def _begin(self, work: Coroutine[None, None, None], tasks: set[asyncio.Task[None]]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
-    # --- the reply ---------------------------------------------------------------------------------------------------
-
-    async def _bring(self, request: Request, exchange: Exchange, turn: _Turn) -> Outcome:
-        """Bring the reply to the agent; if it hangs up because of the link, the exchange waits for it."""
-        delivery = Delivery(request, exchange, self._stats)
-        is_parked = False
+    async def _deliver(
+        self, request: AgentRequest, exchange: AgentExchange, *, body: EncodedBody | None, record: _AccessRecord
+    ) -> Outcome:
+        """Bring the reply to the agent. If the agent hangs up because of the link, the exchange becomes an orphan."""
+        writer = ResponseWriter(request, exchange, self._stats)
+        orphaned = False
         try:
             head = await wait_for_head(request, exchange)
             if not isinstance(head, ReplyHead):
-                return await self._tell(request, head, turn)
-            turn.status = head.status
-            return await delivery.bring(head)
+                return await self._explain(request, head, record)
+            record.status = head.status
+            return await writer.write(head)
         except AgentGone:
-            if not exchange.is_suspect():
+            if not exchange.session.is_suspect():
                 raise
-            is_parked = True
-            self._folded[exchange] = delivery.folded
-            self._parking.park(exchange, request.body)
+            orphaned = True
+            self._orphans.add(exchange, request.body, body=body, folded=writer.folded)
             request.abort()
             return "parked"
         finally:
-            turn.reply_bytes = delivery.sent_bytes
-            if not is_parked:
-                exchange.cancel()
-                self._keep(exchange, delivery.folded)
+            record.reply_bytes = writer.sent_bytes
+            if not orphaned:
+                exchange.session.cancel(exchange)
+                self._encoder.record(exchange, body, writer.folded)
 
-    async def _tell(self, request: Request, over: Over, turn: _Turn) -> Outcome:
-        if isinstance(over, Verdict):
-            return await self._without_tunnel(request, over, turn)
-        return await self._fail(request, *explain(over), turn)
+    async def _explain(self, request: AgentRequest, ending: Ending, record: _AccessRecord) -> Outcome:
+        """Answer a request whose exchange ended without a reply."""
+        if isinstance(ending, LinkUnavailable):
+            return await self._go_without_tunnel(request, ending, record)
+        code, message = failure_of(ending)
+        return await self._fail(request, code, message, record=record)
 
-    def _keep(self, exchange: Exchange, folded: bytes) -> None:
-        """Keep what both ends have of an exchange that is over, for later bodies to be sent against."""
-        body = self._bodies.pop(exchange).plain
-        if exchange.head is None or body is None:
-            return
-        if exchange.was_missed or exchange.base is None:
-            self._stats.without_base += 1
-        else:
-            self._stats.base_hits += 1
-        if len(body) <= _THREAD_BYTES:
-            self._shelf.add(Base(body, folded), exchange.epoch)
-        else:  # the next body waits for it
-            self._begin(asyncio.to_thread(self._shelf.add, Base(body, folded), exchange.epoch), self._adding)
-
-    def _nobody_came(self, exchange: Exchange) -> None:
-        self._keep(exchange, self._folded.pop(exchange, b""))
-
-    # --- a WebSocket -------------------------------------------------------------------------------------------------
-
-    async def _answer_socket(self, request: Request, turn: _Turn) -> Outcome:
-        refusal = self._refusal(request)
-        if refusal is not None:
-            return await self._refuse(request, refusal, turn)
-        verdict = self._tunnel.session.verdict()
-        if verdict is not None:
-            return await self._without_tunnel(request, verdict, turn)
-        exchange = Exchange(self._tunnel, Opening(request.head, None, "websocket"))
+    async def _relay_websocket(self, request: AgentRequest, record: _AccessRecord) -> Outcome:
+        exchange = self._sessions.open(TunnelRequest(request.head, None, "websocket"))
         try:
             head = await wait_for_head(request, exchange)
             if not isinstance(head, ReplyHead):
-                return await self._tell(request, head, turn)
-            turn.status = head.status
+                return await self._explain(request, head, record)
+            record.status = head.status
             if head.status != _SWITCHING_PROTOCOLS:
-                return await Delivery(request, exchange, self._stats).bring(head)
-            socket = SocketExchange(request, exchange, self._stats, max_message_bytes=self._limits.max_message_bytes)
+                return await ResponseWriter(request, exchange, self._stats).write(head)
+            relay = WebSocketRelay(request, exchange, self._stats, max_message_bytes=self._limits.max_message_bytes)
             try:
-                return await socket.carry(head)
+                return await relay.run(head)
             finally:
-                turn.reply_bytes = socket.sent_bytes
+                record.reply_bytes = relay.sent_bytes
         finally:
-            exchange.cancel()
+            exchange.session.cancel(exchange)
 
     # --- the log -----------------------------------------------------------------------------------------------------
 
-    def _note(self, request: Request, turn: _Turn, outcome: Outcome) -> None:
-        """Log and remember an exchange: without content, query or credentials."""
+    def _log_request(self, request: AgentRequest, record: _AccessRecord, outcome: Outcome) -> None:
+        """Log and remember a request, without content, query or credentials."""
         path = request.head.target.partition(b"?")[0].decode("latin-1")[:_MAX_PATH_LENGTH]
-        time_s = round(asyncio.get_running_loop().time() - turn.started_at, 3)
+        time_s = round(asyncio.get_running_loop().time() - record.started_at, 3)
         body_bytes = len(request.body or b"")
         _log.info(
             "action=exchange method=%s path=%s status=%s outcome=%s body_bytes=%d document_bytes=%d reply_bytes=%d "
             "time_s=%.3f",
             request.head.method.decode("latin-1"),
             path,
-            turn.status,
+            record.status,
             outcome,
             body_bytes,
-            turn.document_bytes,
-            turn.reply_bytes,
+            record.document_bytes,
+            record.reply_bytes,
             time_s,
         )
         self._stats.recent.append(
-            Summary(path, turn.status, outcome, body_bytes, turn.document_bytes, turn.reply_bytes, time_s)
+            ExchangeSummary(path, record.status, outcome, body_bytes, record.document_bytes, record.reply_bytes, time_s)
         )
-
-
-def _encode_against_best(sent: bytes | Unwrapped, plain: bytes, shelf: Shelf) -> tuple[bytes, Base | None]:
-    base = shelf.choose(plain)
-    return encode_document(sent, base), base

@@ -1,14 +1,15 @@
-"""The reading half of an agent's connection: bytes in any pieces become whole requests, or refusals.
+"""The reading half of an agent's connection: bytes in any pieces become complete requests, or refusals.
 
-Each head is checked by the rules before h11 sees it. Not here: the socket, timers, and the answer (`segue.sidecar
-.listener`, `segue.sidecar.request`).
+`segue.http.request_rules` checks each head before h11 parses it. Not here: the socket and timers
+(`segue.sidecar.listener`), and the answer (`segue.sidecar.agent_request`).
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
 import h11
+import msgspec
 
 from segue.http.heads import Kind, Line, RequestHead, end_to_end, values
 from segue.http.origins import OriginPolicy
@@ -18,7 +19,7 @@ from segue.http.request_rules import Framing, RequestRefusal, check_caller, chec
 Phase: TypeAlias = Literal["idle", "head", "body", "answer"]
 
 
-class Received(NamedTuple):
+class ParsedRequest(msgspec.Struct, frozen=True):
     """A whole request: the lines that are passed on, and the body, None if it was sent without any framing."""
 
     kind: Kind
@@ -27,22 +28,22 @@ class Received(NamedTuple):
     websocket_key: bytes | None
 
 
-class ContinueAwaited(NamedTuple):
-    """The agent sends its body only when it is told to (RFC 9110, 10.1.1)."""
+class ContinueAwaited(msgspec.Struct, frozen=True):
+    """The agent waits for `100 Continue` before it sends the body (RFC 9110, 10.1.1)."""
 
 
 class RequestReader:
-    """Reads one connection. After a `Received`, answer through `http`, then call `next_cycle`."""
+    """Reads one connection. After a `ParsedRequest`, answer through `http`, then call `next_cycle`."""
 
-    def __init__(self, admission: OriginPolicy, *, max_head: int, max_body: int) -> None:
-        self._admission = admission
+    def __init__(self, origins: OriginPolicy, *, max_head: int, max_body: int) -> None:
+        self._origins = origins
         self._max_head = max_head
         self._max_body = max_body
         self._ahead = bytearray()  # not yet given to h11
         self._looked_at = 0
         self._body = bytearray()
         self._framing = Framing(None, is_chunked=False)
-        self._received: Received | None = None  # the head of the request, while its body is read
+        self._received: ParsedRequest | None = None  # the head of the request, while its body is read
         self.phase: Phase = "idle"
         self.held = 0  # bytes of this request's body
         self.http = h11.Connection(h11.SERVER, max_incomplete_event_size=max_head)
@@ -54,7 +55,7 @@ class RequestReader:
         else:
             self._ahead += data
 
-    def next_event(self) -> Received | RequestRefusal | ContinueAwaited | None:
+    def next_event(self) -> ParsedRequest | RequestRefusal | ContinueAwaited | None:
         """Return what the bytes so far amount to; None asks for more of them. Nothing follows a refusal."""
         if self.phase == "answer":
             raise RuntimeError("the request before it has not been answered")
@@ -109,7 +110,7 @@ class RequestReader:
             return RequestRefusal("invalid_request", f"The request head is not valid: {_reason(error)}.")
         assert isinstance(request, h11.Request), "a whole head was given"
         lines = tuple(Line(bytes(name), bytes(value)) for name, value in request.headers.raw_items())
-        refusal = check_caller(lines, self._admission)
+        refusal = check_caller(lines, self._origins)
         if refusal is not None:
             return refusal
         head = RequestHead(bytes(request.method), bytes(request.target), lines)
@@ -120,10 +121,10 @@ class RequestReader:
             return self._too_large()
         key = values(lines, b"sec-websocket-key")[0] if kind == "websocket" else None
         self._framing = framing
-        self._received = Received(kind, head._replace(lines=end_to_end(lines, kind)), None, key)
+        self._received = ParsedRequest(kind, head._replace(lines=end_to_end(lines, kind)), None, key)
         return None
 
-    def _read_body(self) -> Received | RequestRefusal | None:
+    def _read_body(self) -> ParsedRequest | RequestRefusal | None:
         assert self._received is not None, "the head has been read"
         while True:
             try:
@@ -145,12 +146,12 @@ class RequestReader:
         self.phase = "answer"
         has_body = self._framing.is_chunked or self._framing.length is not None
         body, self._body = bytes(self._body), bytearray()
-        return self._received._replace(body=body if has_body else None)
+        return msgspec.structs.replace(self._received, body=body if has_body else None)
 
     def _too_large(self) -> RequestRefusal:
         return RequestRefusal("request_too_large", f"The request body is larger than {self._max_body} bytes.")
 
 
 def _reason(error: h11.RemoteProtocolError) -> str:
-    """Say what is wrong without what h11 quotes: that depends on how the bytes came, and may be a credential."""
+    """Return what is wrong without the bytes that h11 quotes, which depend on chunking and may be a credential."""
     return str(error).partition(":")[0]

@@ -1,6 +1,8 @@
-"""Bringing the reply of an exchange to its agent, byte for byte as it comes, and telling it what went wrong.
+"""The writer of one reply: it reads the reply from its exchange and writes it to the agent, byte for byte as it comes.
 
-The reply is folded on the way. Not here: requests (`exchanges`), and WebSockets once they are open (`sockets`).
+It pulls: it waits until the exchange has changed, writes what is new, and only then lets the gateway send more. It also
+folds the reply on the way. Not here: requests (`segue.sidecar.request_handler`), and WebSockets after their upgrade
+(`segue.sidecar.websocket_relay`).
 """
 
 from __future__ import annotations
@@ -12,10 +14,10 @@ from typing import assert_never
 
 from segue.http.error_replies import FailureCode
 from segue.http.heads import ReplyHead, values
+from segue.sidecar.agent_request import AgentRequest
 from segue.sidecar.agent_transport import AgentGone
-from segue.sidecar.exchange import Exchange, Over
-from segue.sidecar.request import Request
-from segue.sidecar.session import Verdict
+from segue.sidecar.link_status import LinkUnavailable
+from segue.sidecar.session import AgentExchange, Ending
 from segue.sidecar.stats import Outcome, Stats, reply_bytes
 from segue.tunnel.events import ExchangeReset, OutcomeUnknown, ReplyEnded
 from segue.tunnel.folds.fold import Fold
@@ -31,18 +33,18 @@ _UNKNOWN = (
 
 
 @contextmanager
-def watching(request: Request, changed: asyncio.Event) -> Iterator[None]:
+def _woken_when_gone(request: AgentRequest, event: asyncio.Event) -> Iterator[None]:
     """Set the event also when the agent hangs up."""
     watch = asyncio.get_running_loop().create_task(request.gone.wait())
-    watch.add_done_callback(lambda _: changed.set())
+    watch.add_done_callback(lambda _: event.set())
     try:
         yield
     finally:
         watch.cancel()
 
 
-async def wait_for_change(request: Request, exchange: Exchange) -> None:
-    """Wait until there is something new to see; raises `AgentGone` when the agent has hung up."""
+async def _wait_for_change(request: AgentRequest, exchange: AgentExchange) -> None:
+    """Wait until the exchange has changed; raise `AgentGone` when the agent has hung up."""
     exchange.changed.clear()
     if request.gone.is_set():
         raise AgentGone
@@ -51,21 +53,21 @@ async def wait_for_change(request: Request, exchange: Exchange) -> None:
         raise AgentGone
 
 
-async def wait_for_head(request: Request, exchange: Exchange) -> ReplyHead | Over:
+async def wait_for_head(request: AgentRequest, exchange: AgentExchange) -> ReplyHead | Ending:
     """Return the head of the reply, or how the exchange ended without one."""
-    with watching(request, exchange.changed):
-        while exchange.head is None and exchange.over is None:
-            await wait_for_change(request, exchange)
+    with _woken_when_gone(request, exchange.changed):
+        while exchange.head is None and exchange.ending is None:
+            await _wait_for_change(request, exchange)
     if exchange.head is not None:
         return exchange.head
-    assert exchange.over is not None, "one of the two was waited for"
-    return exchange.over
+    assert exchange.ending is not None, "the loop above waits for one of the two"
+    return exchange.ending
 
 
-class Delivery:
-    """One reply on its way to one agent, from its first byte."""
+class ResponseWriter:
+    """Writes one reply to one agent, from its first byte."""
 
-    def __init__(self, request: Request, exchange: Exchange, stats: Stats) -> None:
+    def __init__(self, request: AgentRequest, exchange: AgentExchange, stats: Stats) -> None:
         self._request = request
         self._exchange = exchange
         self._stats = stats
@@ -80,30 +82,30 @@ class Delivery:
         """The fold of what the agent was sent."""
         return b"" if self._fold is None else self._fold.value
 
-    async def bring(self, head: ReplyHead) -> Outcome:
+    async def write(self, head: ReplyHead) -> Outcome:
         """Send head and body until the reply ends, in good order or not."""
         request, exchange = self._request, self._exchange
         self._fold = Fold(b"".join(values(head.lines, b"content-type")[:1]))
-        with watching(request, exchange.changed):
+        with _woken_when_gone(request, exchange.changed):
             self._stats.agent_bytes_out += reply_bytes(head)
             await request.start(head)
             while True:
                 data = exchange.log.read(self._position)
                 if data:
-                    if not await self._pass_on(data):
+                    if not await self._write_data(data):
                         request.abort()
                         return "cut"
-                elif exchange.over is None:
-                    await wait_for_change(request, exchange)
-                elif isinstance(exchange.over, ReplyEnded) and (self._decoder.eof or not self._position):
+                elif exchange.ending is None:
+                    await _wait_for_change(request, exchange)
+                elif isinstance(exchange.ending, ReplyEnded) and (self._decoder.eof or not self._position):
                     await request.end()
                     return "completed"
                 else:
                     request.abort()
                     return "cut"
 
-    async def _pass_on(self, data: bytes) -> bool:
-        """Expand bytes of the reply, a piece at a time, as the agent takes them; False if they are no stream."""
+    async def _write_data(self, data: bytes) -> bool:
+        """Expand bytes of the reply and write them, as fast as the agent reads; False if they cannot be expanded."""
         self._decoder.feed(data)
         while piece := self._decoder.read(PIECE_BYTES):
             if isinstance(piece, StreamError):
@@ -111,31 +113,31 @@ class Delivery:
             await self._request.send(piece)
             self._stats.agent_bytes_out += len(piece)
             self.sent_bytes += len(piece)
-            assert self._fold is not None, "it begins with the head"
+            assert self._fold is not None, "write() made it"
             self._fold.feed(piece)
         self._position += len(data)
-        self._exchange.consume_to(self._position)
+        self._exchange.session.consume_to(self._exchange, self._position)
         self._exchange.log.release(self._position)
         return True
 
 
-def explain(over: Over) -> tuple[FailureCode, str]:
-    """Return what an agent is told of an exchange that ended without a reply."""
-    match over:
-        case Verdict():
-            return over.code, over.message
+def failure_of(ending: Ending) -> tuple[FailureCode, str]:
+    """Return the error for an agent whose exchange ended without a reply."""
+    match ending:
+        case LinkUnavailable():
+            return ending.code, ending.message
         case OutcomeUnknown():
             return "segue_outcome_unknown", _UNKNOWN
         case ExchangeReset(code="not_forwarded"):
-            return "segue_overloaded", f"The gateway did not take the request: {_text(over.message)}."
+            return "segue_overloaded", f"The gateway did not take the request: {_text(ending.message)}."
         case ExchangeReset(code="refused"):
-            return "segue_gateway_refused", f"The gateway refused the request: {_text(over.message)}."
+            return "segue_gateway_refused", f"The gateway refused the request: {_text(ending.message)}."
         case ExchangeReset():
-            return "segue_outcome_unknown", f"The gateway gave the request up: {_text(over.message)}."
+            return "segue_outcome_unknown", f"The gateway gave the request up: {_text(ending.message)}."
         case ReplyEnded():
             return "segue_gateway_refused", "The gateway ended the exchange without a reply."
         case _:
-            assert_never(over)
+            assert_never(ending)
 
 
 def _text(message: bytes) -> str:

@@ -1,8 +1,12 @@
-"""One session with a gateway: its end of the tunnel, and the links that it goes on over, one after the other.
+"""One session with a gateway: the exchanges that it carries, and the links that carry them, one after the other.
 
-A session looks for its gateway again whenever a link is lost, first at the address the node gave of itself, then at the
-others in order, with waits that grow. It says at any time whether waiting for it is worth while. Not here: what an
-exchange is (`segue.sidecar.exchange`), and which session is the one for new exchanges (`segue.sidecar.sessions`).
+Data runs one way. To send something, ask the session (`open`, `send`, `consume_to`, `cancel` …). The session writes
+what comes back into the `AgentExchange`; to receive it, wait there and read. The session calls none of its users: it
+sets `attention` when its owner has to act, and the owner then looks.
+
+When a link is lost, the session looks for its gateway again: first at the address that the node gave of itself, then at
+the other addresses in order, with growing waits. Not here: which session takes new exchanges
+(`segue.sidecar.session_pool`), and how agents are answered (`segue.sidecar.request_handler`).
 """
 
 from __future__ import annotations
@@ -12,23 +16,25 @@ import logging
 import random
 import secrets
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Literal, NamedTuple, Protocol, TypeAlias
+from typing import TypeAlias, assert_never
 
-from segue.http.error_replies import FailureCode
+from segue.http.heads import ReplyHead
 from segue.sidecar.backoff import delay_s, refused_delay_s
 from segue.sidecar.connector import (
-    RefusedError,
-    Settings,
-    Socket,
-    UnreachableError,
-    dialed,
+    ConnectorSettings,
+    GatewayRefusedError,
+    GatewayUnreachableError,
+    TunnelSocket,
+    connected,
     frame_bytes,
     tunnel_url,
 )
+from segue.sidecar.link_status import LinkState, LinkStatus, LinkTimeouts, LinkUnavailable
+from segue.sidecar.reply_log import ReplyLog
 from segue.sidecar.stats import Stats
-from segue.tunnel.client import TunnelClient
+from segue.tunnel.client import TunnelClient, TunnelRequest
 from segue.tunnel.events import (
     BaseMissed,
     ClientEvent,
@@ -45,87 +51,101 @@ from segue.tunnel.events import (
 
 _log = logging.getLogger("segue.sidecar")
 
-#: A link that held for so long, or brought part of a reply, was good: the next try is at once again.
+#: A link that held for so long, or brought part of a reply, was good: the next attempt follows at once.
 GOOD_S = 2.0
-#: With exchanges under way, so long only the node that has them is looked for.
+#: A session with exchanges under way looks for so long only for the node that has them.
 LOYAL_S = 3.0
-#: So long a full socket is waited for before it is asked whether the link is dead.
+#: The writer waits for so long for a full socket before it checks whether the link is dead.
 STUCK_S = 5.0
 #: An agent that hangs up when its link has been silent for this long has probably hung up because of that.
 QUIET_S = 5.0
 
-ExchangeEvent: TypeAlias = (
+#: How an exchange ended: in good order, or why not. `LinkUnavailable`: it was given up before it could be forwarded.
+Ending: TypeAlias = ReplyEnded | ExchangeReset | OutcomeUnknown | LinkUnavailable
+
+_ExchangeEvent: TypeAlias = (
     Writable | ReplyStarted | ReplyData | ReplyEnded | ExchangeReset | BaseMissed | OutcomeUnknown
 )  # fmt: skip - one closed set
 
-LinkState = Literal["connecting", "up", "away", "refused"]
+
+class AgentExchange:
+    """One exchange of an agent, as data: what it asks, what has come back so far, and how it ended.
+
+    It outlives links, and for a while its agent. Only sessions write to it.
+    """
+
+    def __init__(self, session: GatewaySession, request: TunnelRequest, *, keep_bytes: int) -> None:
+        self.session = session
+        """The session that carries it now, or carried it last."""
+        self.handle = 0
+        """Its name in that session."""
+        self.request = request
+        self.head: ReplyHead | None = None
+        self.log = ReplyLog(keep_bytes)
+        """The reply's body, as it travelled."""
+        self.ending: Ending | None = None
+        self.base_missed = False
+        """The gateway did not have the base of the document."""
+        self.orphaned = False
+        """Its agent has hung up, and it goes on without one."""
+        self.reopened = False
+        """A session could not have it forwarded, so that it was opened a second time."""
+        self.consumed = 0
+        """Up to this offset the reply has gone on, so that more may come."""
+        self.changed = asyncio.Event()
+        """Set whenever `head`, `log` or `ending` has changed."""
+        self.writable = asyncio.Event()
+        """Set when there is room again for what the agent sends, and at the end."""
+        self.upload_wanted = asyncio.Event()
+        """Set when the gateway wants the body without a base, and at the end."""
+
+    def end(self, ending: Ending) -> None:
+        """Record how it ended, and wake all who wait here."""
+        self.ending = ending
+        self.changed.set()
+        self.writable.set()
+        self.upload_wanted.set()
 
 
-class Carried(Protocol):
-    """What a session tells an exchange."""
-
-    def take(self, event: ExchangeEvent) -> None:
-        """Take what the tunnel's end says about it."""
-
-    def look(self) -> None:
-        """Look whether waiting is still worth while: the link's state has changed."""
-
-
-class Verdict(NamedTuple):
-    """Why waiting for the link is not worth while."""
-
-    code: FailureCode
-    message: str
-
-
-class Patience(NamedTuple):
-    """How long exchanges wait for a link that was there and is being looked for."""
-
-    wait_s: float = 20.0
-    """Before what was not forwarded yet is told that there is no gateway."""
-    give_up_s: float = 300.0
-    """Before what may have been forwarded is told that its outcome is unknown; gateways keep it no longer."""
-
-
-class Session:
-    """One session, from `start` to `close`."""
+class GatewaySession:
+    """One session, from `start` to `aclose`. `was_up`: the session before it had a link."""
 
     def __init__(
         self,
         gateways: Sequence[str],
-        settings: Settings,
+        settings: ConnectorSettings,
         context: ssl.SSLContext,
         *,
-        patience: Patience,
+        timeouts: LinkTimeouts,
         stats: Stats,
         was_up: bool,
-        on_gone_away: Callable[[Session], None],
-        on_over: Callable[[Session], None],
     ) -> None:
-        self.end = TunnelClient()
         self.max_body_bytes: int | None = None
+        """The largest body that the gateway takes; None before it has said so."""
         self.gateway = gateways[0]
         """Where the present or last link leads to, as it was given."""
+        self.attention = asyncio.Event()
+        """Set when the owner should look at `draining`, `take_rejected` and `over`."""
+        self.draining = False
+        """The gateway takes nothing new from this session."""
+        self.over = False
+        """The session was told to leave, and all that it carried has ended."""
         self._gateways = tuple(gateways)
         self._settings = settings
         self._context = context
-        self._patience = patience
+        self._timeouts = timeouts
         self._stats = stats
-        self._on_gone_away = on_gone_away
-        self._on_over = on_over
         self._name = secrets.token_hex(16)
         self._loop = asyncio.get_running_loop()
-        self._carried: dict[int, Carried] = {}
+        self._tunnel = TunnelClient()
+        self._exchanges: dict[int, AgentExchange] = {}
+        self._rejected: list[AgentExchange] = []
+        self._status = LinkStatus(timeouts, self._loop.time(), was_up=was_up)
         self._owner: str | None = None
         self._unusable: set[str] = set()  # addresses of nodes that others than us may use
         self._failed: set[str] = set()  # in this round
-        self._refusal: Verdict | None = None
-        self._is_refused = False
-        self._reason = ""
-        self._was_up = was_up
-        self._away_since: float | None = self._loop.time()
-        self._has_tried_all = False
-        self._is_leaving = False
+        self._all_refused = False
+        self._leaving = False
         self._link_was_good = False
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -136,64 +156,124 @@ class Session:
         self._set_alarms()
         self._task = self._loop.create_task(self._run())
 
-    async def close(self) -> None:
-        """Give the link and all exchanges up."""
+    async def aclose(self) -> None:
+        """Give up the link and all exchanges."""
         self._clear_alarms()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     def leave(self) -> None:
-        """Open nothing more here, and close when what is under way has ended."""
-        self._is_leaving = True
+        """Take nothing new, and end when everything under way has ended."""
+        self._leaving = True
         self._wake.set()
 
-    # --- for exchanges -----------------------------------------------------------------------------------------------
+    def take_rejected(self) -> list[AgentExchange]:
+        """Return what this session could not have forwarded; the owner opens it once more."""
+        rejected, self._rejected = self._rejected, []
+        return rejected
 
-    def carry(self, handle: int, exchange: Carried) -> None:
-        """Tell an exchange what happens to the handle that `end.open` gave, from now on."""
-        self._carried[handle] = exchange
-        self._wake.set()
-
-    def drop(self, handle: int) -> None:
-        """Give an exchange up."""
-        self.end.cancel(handle)
-        self._carried.pop(handle, None)
-        self._wake.set()
-
-    def wake(self) -> None:
-        """Let the writer look again: there is something to send."""
-        self._wake.set()
+    # --- the state of the link ---------------------------------------------------------------------------------------
 
     @property
     def state(self) -> LinkState:
         """What the link is doing."""
-        if self._away_since is None:
-            return "up"
-        if self._refusal is not None:
-            return "refused"
-        return "away" if self._was_up else "connecting"
+        return self._status.state
+
+    @property
+    def epoch(self) -> bytes:
+        """The epoch of the node that the present or last link leads to; empty before the first link."""
+        return self._tunnel.epoch
+
+    @property
+    def rtt_s(self) -> float | None:
+        """The link's least round-trip time lately."""
+        return self._tunnel.rtt_s
 
     def is_suspect(self) -> bool:
         """Tell whether the link is away, or silent for so long that agents may lose patience with it."""
-        return self._away_since is not None or self.end.is_quiet(self._loop.time(), QUIET_S)
+        return not self._status.up or self._tunnel.is_quiet(self._loop.time(), QUIET_S)
 
-    def verdict(self) -> Verdict | None:
-        """Tell why what was not forwarded yet need not wait for the link; None: it should."""
-        if self._away_since is None:
-            return None
-        if self._refusal is not None:
-            return self._refusal
-        if self._was_up:
-            if self._loop.time() < self._away_since + self._patience.wait_s:
-                return None
-        elif not self._has_tried_all:
-            return None
-        return Verdict("segue_gateway_unreachable", f"No gateway can be reached: {self._reason or 'it is away'}.")
+    def unavailable(self) -> LinkUnavailable | None:
+        """Return why something that was not forwarded yet need not wait for the link; None: it should wait."""
+        return self._status.unavailable(self._loop.time())
 
-    def is_given_up(self) -> bool:
-        """Tell whether even what may have been forwarded need not wait any more."""
-        return self._away_since is not None and self._loop.time() >= self._away_since + self._patience.give_up_s
+    # --- what whoever answers an agent asks for ----------------------------------------------------------------------
+
+    def open(self, exchange: AgentExchange) -> None:
+        """Carry an exchange from now on."""
+        exchange.session = self
+        exchange.handle = self._tunnel.open(exchange.request)
+        self._exchanges[exchange.handle] = exchange
+        self._wake.set()
+        self._end_if_hopeless(exchange)
+
+    def upload_again(self, exchange: AgentExchange, document: bytes) -> None:
+        """Answer a missed base with a document that needs none."""
+        exchange.request = exchange.request._replace(document=document)
+        self._tunnel.upload_again(exchange.handle, document)
+        self._wake.set()
+
+    def consume_to(self, exchange: AgentExchange, offset: int) -> None:
+        """Record that the reply has gone on up to this offset, so that the gateway may send more."""
+        if offset > exchange.consumed:
+            self._tunnel.consume(exchange.handle, offset - exchange.consumed)
+            exchange.consumed = offset
+            self._wake.set()
+
+    def send(self, exchange: AgentExchange, data: bytes) -> None:
+        """Send bytes of a WebSocket's messages."""
+        self._tunnel.send(exchange.handle, data)
+        self._wake.set()
+
+    def finish(self, exchange: AgentExchange) -> None:
+        """End what the agent's side of a WebSocket sends."""
+        self._tunnel.finish(exchange.handle)
+        self._wake.set()
+
+    def has_room(self, exchange: AgentExchange) -> bool:
+        """Tell whether more may be sent now; if not, `exchange.writable` is set when it may."""
+        if self._tunnel.room(exchange.handle) > 0:
+            return True
+        exchange.writable.clear()
+        return False
+
+    def orphan(self, exchange: AgentExchange) -> None:
+        """Go on without an agent, as long as a later one can be given the reply from its beginning."""
+        exchange.orphaned = True
+        self.consume_to(exchange, exchange.log.end)
+
+    def adopt(self, exchange: AgentExchange) -> None:
+        """Go on with an agent again, which reads the reply from its beginning."""
+        exchange.orphaned = False
+
+    def cancel(self, exchange: AgentExchange) -> None:
+        """Give an exchange up, unless it has ended; the gateway closes what it opened for it."""
+        if exchange.ending is None:
+            self._drop(exchange)
+            exchange.end(ExchangeReset(exchange.handle, "cancelled", b"nobody waits for it"))
+
+    def _drop(self, exchange: AgentExchange) -> None:
+        self._tunnel.cancel(exchange.handle)
+        self._exchanges.pop(exchange.handle, None)
+        self._wake.set()
+
+    def _end_if_hopeless(self, exchange: AgentExchange) -> None:
+        """End an exchange that need not wait for the link any more."""
+        ending: Ending | None
+        if exchange.head is None and not self._tunnel.is_complete(exchange.handle):
+            ending = self.unavailable()
+        elif self._status.is_given_up(self._loop.time()):
+            ending = OutcomeUnknown(exchange.handle)
+        else:
+            ending = None
+        if ending is not None:
+            self._drop(exchange)
+            exchange.end(ending)
+
+    def _review_exchanges(self) -> None:
+        for exchange in tuple(self._exchanges.values()):
+            self._end_if_hopeless(exchange)
 
     # --- links -------------------------------------------------------------------------------------------------------
 
@@ -201,25 +281,26 @@ class Session:
         failures = 0
         while not self._is_done():
             fraction = random.random()  # noqa: S311 - jitter, not a secret
-            await self._pause(refused_delay_s(fraction) if self._is_refused else delay_s(failures, fraction))
+            await self._pause(refused_delay_s(fraction) if self._all_refused else delay_s(failures, fraction))
             self._link_was_good = False
             if not self._is_done():
                 await self._try_all()
             failures = 0 if self._link_was_good else failures + 1
-        self._on_over(self)
+        self.over = True
+        self.attention.set()
 
     async def _try_all(self) -> None:
-        """Use the first gateway that serves us; if none does, note what that means for what waits."""
+        """Use the first gateway that serves us; if none does, end the exchanges that need not wait any more."""
         is_loyal, candidates = self._is_loyal(), self._candidates()
-        refusals: list[Verdict] = []
+        refusals: list[LinkUnavailable] = []
         self._failed = set()
         for gateway in candidates:
             try:
                 await self._use(gateway)
-            except RefusedError as error:
-                refusals.append(Verdict(error.code, f"The gateway refused: {error}"))
+            except GatewayRefusedError as error:
+                refusals.append(LinkUnavailable(error.code, f"The gateway refused: {error}"))
                 self._note_failure(gateway, str(error))
-            except UnreachableError as error:
+            except GatewayUnreachableError as error:
                 self._note_failure(gateway, str(error))
             except Exception:  # noqa: BLE001 - the outermost seam: a bug of ours costs a link, not the sidecar
                 _log.exception("action=link gateway=%s failed", gateway)
@@ -227,16 +308,15 @@ class Session:
             else:
                 return
         if not is_loyal:
-            self._has_tried_all = True
-            self._refusal = refusals[0] if refusals else None
-            self._is_refused = len(refusals) == len(candidates)
-            self._tell_all()
+            self._status.note_tried_all(refusals[0] if refusals else None)
+            self._all_refused = len(refusals) == len(candidates)
+            self._review_exchanges()
 
     def _is_done(self) -> bool:
-        return self._is_leaving and not len(self.end)
+        return self._leaving and not len(self._tunnel)
 
     async def _pause(self, seconds: float) -> None:
-        """Wait before the next try; what has ended meanwhile ends a session that is leaving."""
+        """Wait before the next attempt, or until a session that is leaving has nothing left to carry."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while not self._is_done():
@@ -244,33 +324,33 @@ class Session:
                     await self._wake.wait()
 
     def _is_loyal(self) -> bool:
-        """Tell whether to look only where our exchanges are: elsewhere their outcome would be unknown."""
-        is_recent = self._away_since is not None and self._loop.time() < self._away_since + LOYAL_S
-        return self.max_body_bytes is not None and is_recent and len(self.end) > 0
+        """Tell whether to look only for the node that has our exchanges: at others their outcome would be unknown."""
+        was_lost_just_now = self._status.is_away_within(LOYAL_S, self._loop.time())
+        return self.max_body_bytes is not None and was_lost_just_now and len(self._tunnel) > 0
 
     def _candidates(self) -> list[str]:
-        """Return where to look: the node that has our exchanges, where we last were, and elsewhere."""
+        """Return the addresses to try: the node that has our exchanges, the last gateway, and all others."""
         first = [self.gateway] if self._owner is None else [self._owner, self.gateway]
         return list(dict.fromkeys(first if self._is_loyal() else (*first, *self._gateways)))
 
     def _note_failure(self, gateway: str, reason: str) -> None:
         self._failed.add(gateway)
-        if reason != self._reason:
+        if reason != self._status.reason:
             _log.warning("action=link gateway=%s failed: %s", gateway, reason)
-        self._reason = reason
+        self._status.reason = reason
 
     async def _use(self, gateway: str) -> None:
-        """Connect, and carry packets until the link is lost."""
-        async with dialed(tunnel_url(gateway), self._name, self._settings, self._context) as socket:
-            self.end.link_opened(self._loop.time())
+        """Connect, and exchange packets until the link is lost."""
+        async with connected(tunnel_url(gateway), self._name, self._settings, self._context) as socket:
+            self._tunnel.link_opened(self._loop.time())
             opened_at = self._loop.time()
             writer = self._loop.create_task(self._write(socket))
             writer.add_done_callback(lambda _: socket.abort())  # without a writer there is no link
             try:
                 reason = await self._read(socket, gateway)
             finally:
-                was_up = self._away_since is None
-                self.end.link_lost()
+                was_up = self._status.up
+                self._tunnel.link_lost()
                 self._note_lost()
                 writer.cancel()
                 [ended] = await asyncio.gather(writer, return_exceptions=True)
@@ -279,18 +359,18 @@ class Session:
             if self._loop.time() - opened_at >= GOOD_S:
                 self._link_was_good = was_up
             if not was_up and reason is not None:
-                raise RefusedError("segue_gateway_refused", f"{reason}.")
+                raise GatewayRefusedError("segue_gateway_refused", f"{reason}.")
             if not was_up:
-                raise UnreachableError("it closed the connection at once")
+                raise GatewayUnreachableError("it closed the connection at once")
 
-    async def _read(self, socket: Socket, gateway: str) -> str | None:
-        """Take packets until the link is over; returns what is wrong with it, if that is known."""
+    async def _read(self, socket: TunnelSocket, gateway: str) -> str | None:
+        """Receive packets until the link is over; return what is wrong with it, if that is known."""
         while True:
             packet = await socket.receive()
             if packet is None:
                 return None
-            self._stats.tunnel_bytes_down += frame_bytes(len(packet), is_masked=False)
-            events = self.end.receive(packet, self._loop.time())
+            self._stats.tunnel_bytes_down += frame_bytes(len(packet), masked=False)
+            events = self._tunnel.receive(packet, self._loop.time())
             self._wake.set()
             for event in events:
                 if isinstance(event, LinkFailed):
@@ -299,27 +379,27 @@ class Session:
                     return event.reason
                 self._apply(event, gateway)
 
-    async def _write(self, socket: Socket) -> None:
-        """Send what there is to send, and come back when there is more or when it is time."""
+    async def _write(self, socket: TunnelSocket) -> None:
+        """Send packets, and wait for the next one or for the next deadline of the tunnel."""
         with suppress(ConnectionError):
-            while not socket.is_closed:
+            while not socket.closed:
                 self._wake.clear()
                 now = self._loop.time()
-                if self.end.handle_timeout(now):
+                if self._tunnel.handle_timeout(now):
                     socket.abort()  # nobody is there to close with
                     return
-                packet = self.end.next_packet(now)
+                packet = self._tunnel.next_packet(now)
                 if packet is not None:
-                    self._stats.tunnel_bytes_up += frame_bytes(len(packet), is_masked=True)
+                    self._stats.tunnel_bytes_up += frame_bytes(len(packet), masked=True)
                     with suppress(TimeoutError):  # a socket that takes nothing must not keep us from noticing it
                         async with asyncio.timeout(STUCK_S):
                             await socket.send(packet)
                     continue
-                if self._is_done() and self.end.ready:
+                if self._is_done() and self._tunnel.ready:
                     socket.abort()  # there is nothing to say
                     return
                 with suppress(TimeoutError):
-                    async with asyncio.timeout_at(self.end.next_deadline()):
+                    async with asyncio.timeout_at(self._tunnel.next_deadline()):
                         await self._wake.wait()
 
     # --- events ------------------------------------------------------------------------------------------------------
@@ -327,23 +407,54 @@ class Session:
     def _apply(self, event: ClientEvent, gateway: str) -> None:
         match event:
             case LinkFailed():
-                raise AssertionError("the reader takes it")
+                raise AssertionError("the reader handles it")
             case Welcomed():
                 self._note_welcome(event, gateway)
             case GoneAway():
                 _log.info("action=link gateway=%s drains", gateway)
-                self._on_gone_away(self)
+                self.draining = True
+                self.attention.set()
             case _:
-                self._tell(event)
+                self._write_to_exchange(event)
 
-    def _tell(self, event: ExchangeEvent) -> None:
-        exchange = self._carried.get(event.exchange)
+    def _write_to_exchange(self, event: _ExchangeEvent) -> None:
+        exchange = self._exchanges.get(event.exchange)
         if isinstance(event, ReplyEnded | ExchangeReset | OutcomeUnknown):
-            self._carried.pop(event.exchange, None)
+            self._exchanges.pop(event.exchange, None)
         if isinstance(event, ReplyData | ReplyEnded):
             self._link_was_good = True
-        if exchange is not None:
-            exchange.take(event)
+        if exchange is None:
+            return
+        match event:
+            case Writable():
+                exchange.writable.set()
+            case BaseMissed():
+                self._stats.base_misses += 1
+                exchange.base_missed = True
+                exchange.upload_wanted.set()
+            case ReplyStarted(head=head):
+                exchange.head = head
+                exchange.changed.set()
+            case ReplyData(data=data):
+                self._add_reply_data(exchange, data)
+            case ExchangeReset(code="not_forwarded") if not exchange.reopened:
+                exchange.reopened = True
+                self._rejected.append(exchange)
+                self.attention.set()
+            case ReplyEnded() | ExchangeReset() | OutcomeUnknown():
+                exchange.end(event)
+            case _:
+                assert_never(event)
+
+    def _add_reply_data(self, exchange: AgentExchange, data: bytes) -> None:
+        exchange.log.write(data)
+        exchange.changed.set()
+        if not exchange.orphaned:
+            return
+        if exchange.log.replayable:
+            self.consume_to(exchange, exchange.log.end)
+        else:  # no agent can get it from its beginning any more
+            self.cancel(exchange)
 
     def _note_welcome(self, event: Welcomed, gateway: str) -> None:
         self._clear_alarms()
@@ -353,32 +464,31 @@ class Session:
         self.gateway = gateway
         self.max_body_bytes = event.max_body_bytes
         self._owner = self._owner_of(event, gateway)
-        self._away_since = self._refusal = None
-        self._is_refused = False
-        self._was_up, self._reason = True, ""
+        self._status.note_up()
+        self._all_refused = False
         _log.info("action=link gateway=%s up resumed=%s", gateway, not event.new_epoch)
-        self._tell_all()
+        self._review_exchanges()
 
     def _owner_of(self, event: Welcomed, gateway: str) -> str | None:
         """Return the address that the node gives of itself, if it is one for us to connect to."""
         owner = _usable(event.address, gateway)
         if owner is not None and owner in self._failed and not event.new_epoch:
-            self._unusable.add(owner)  # it is this very node that was not found there
+            self._unusable.add(owner)  # this very node was not found there
         return None if owner in self._unusable else owner
 
     def _note_lost(self) -> None:
-        if self._away_since is None:
-            self._away_since = self._loop.time()
+        if self._status.up:
+            self._status.note_lost(self._loop.time())
             _log.info("action=link gateway=%s lost", self.gateway)
             self._set_alarms()
-            self._tell_all()
+            self._review_exchanges()
 
     def _set_alarms(self) -> None:
-        """Come back when waiting stops being worth while."""
+        """Review the exchanges when each of the two timeouts is over."""
         self._clear_alarms()
         self._alarms = [
-            self._loop.call_later(seconds + 0.001, self._tell_all)
-            for seconds in (self._patience.wait_s, self._patience.give_up_s)
+            self._loop.call_later(seconds + 0.001, self._review_exchanges)
+            for seconds in (self._timeouts.wait_s, self._timeouts.give_up_s)
         ]
 
     def _clear_alarms(self) -> None:
@@ -386,13 +496,9 @@ class Session:
             alarm.cancel()
         self._alarms = []
 
-    def _tell_all(self) -> None:
-        for exchange in tuple(self._carried.values()):
-            exchange.look()
-
 
 def _usable(address: bytes, gateway: str) -> str | None:
-    """Return the address that a node gave of itself, if it is one, and as safe for our key as the gateway's."""
+    """Return the address that a node gave of itself, if it is valid and as safe for our key as the gateway's."""
     try:
         text = address.decode("ascii")
         url = tunnel_url(text)

@@ -21,7 +21,7 @@ RECENT = 20
 Outcome = Literal["completed", "cut", "failed", "gone", "parked", "direct"]
 
 
-class Summary(msgspec.Struct):
+class ExchangeSummary(msgspec.Struct):
     """One exchange, for people to look at."""
 
     path: str
@@ -56,28 +56,30 @@ class Counters(msgspec.Struct):
     """Links on which a session went on at the node it had been at."""
 
 
-class Report(Counters, kw_only=True):
+class SidecarReport(Counters, kw_only=True):
     """The JSON object of `GET /segue/stats`."""
 
     parked: int
     link: str
     gateway: str
     rtt_s: float | None
-    recent: list[Summary]
+    recent: list[ExchangeSummary]
 
 
 class Stats(Counters):
     """The counters of one sidecar, and its latest exchanges."""
 
-    recent: deque[Summary] = msgspec.field(default_factory=lambda: deque(maxlen=RECENT))
+    recent: deque[ExchangeSummary] = msgspec.field(default_factory=lambda: deque(maxlen=RECENT))
 
-    def report(self, *, parked: int, link: str, gateway: str, rtt_s: float | None) -> Report:
+    def report(self, *, parked: int, link: str, gateway: str, rtt_s: float | None) -> SidecarReport:
         """Return everything as it is now."""
         counters = {name: getattr(self, name) for name in Counters.__struct_fields__}
-        return Report(**counters, parked=parked, link=link, gateway=gateway, rtt_s=rtt_s, recent=list(self.recent))
+        return SidecarReport(
+            **counters, parked=parked, link=link, gateway=gateway, rtt_s=rtt_s, recent=list(self.recent)
+        )
 
 
-def saved_share(report: Report) -> float:
+def saved_share(report: SidecarReport) -> float:
     """Return which part of the bytes of both directions the tunnel saved; negative if it cost more."""
     direct = report.agent_bytes_in + report.agent_bytes_out
     carried = report.tunnel_bytes_up + report.tunnel_bytes_down

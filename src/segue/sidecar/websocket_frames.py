@@ -5,8 +5,7 @@ Pings are answered here; no extension is spoken. Not here: the socket and the ha
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+import msgspec
 from wsproto.connection import SERVER, Connection, ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 from wsproto.frame_protocol import CloseReason, FrameProtocol
@@ -20,12 +19,12 @@ _SENDING = frozenset({ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING})
 _RECEIVING = frozenset({ConnectionState.OPEN, ConnectionState.LOCAL_CLOSING})
 
 
-class Arrived(NamedTuple):
-    """What some bytes amounted to. `answer` goes to the agent at once; after `is_broken` the connection is cut."""
+class ArrivedMessages(msgspec.Struct, frozen=True):
+    """The messages in some bytes. Send `answer` to the agent at once; cut the connection if it is `broken`."""
 
     messages: list[WebSocketMessage | WebSocketClose]
     answer: bytes
-    is_broken: bool
+    broken: bool
 
 
 class MessageFrames:
@@ -38,16 +37,16 @@ class MessageFrames:
         self._part = bytearray()
 
     @property
-    def is_open(self) -> bool:
-        """No close frame has gone in either direction."""
+    def open(self) -> bool:
+        """No close frame has been sent in either direction."""
         return self._protocol.state is ConnectionState.OPEN
 
     @property
-    def is_over(self) -> bool:
-        """Close frames have gone in both directions."""
+    def closed(self) -> bool:
+        """Close frames have been sent in both directions."""
         return self._protocol.state is ConnectionState.CLOSED
 
-    def receive(self, data: bytes) -> Arrived:
+    def receive(self, data: bytes) -> ArrivedMessages:
         """Take the next bytes from the agent."""
         messages: list[WebSocketMessage | WebSocketClose] = []
         answer = bytearray()
@@ -56,21 +55,21 @@ class MessageFrames:
         for event in self._protocol.events():
             match event:
                 case Ping():
-                    answer += self._protocol.send(event.response()) if self.is_open else b""
+                    answer += self._protocol.send(event.response()) if self.open else b""
                 case TextMessage() | BytesMessage():
                     if not self._add(event, messages):
                         reason = "The message is too big."
                         answer += self._protocol.send(CloseConnection(code=CloseReason.MESSAGE_TOO_BIG, reason=reason))
-                        return Arrived(messages, bytes(answer), is_broken=True)
+                        return ArrivedMessages(messages, bytes(answer), broken=True)
                 case CloseConnection(code=code, reason=reason):
-                    if self.is_open:  # wsproto tells of broken frames so, without a change of state
+                    if self.open:  # this is how wsproto reports broken frames
                         answer += self._protocol.send(event)
-                        return Arrived(messages, bytes(answer), is_broken=True)
+                        return ArrivedMessages(messages, bytes(answer), broken=True)
                     messages.append(WebSocketClose(int(code), (reason or "").encode()))
-                    break  # whatever follows a close frame is not read
+                    break  # nothing is read after a close frame
                 case _:  # a pong: nobody here sends pings
                     pass
-        return Arrived(messages, bytes(answer), is_broken=False)
+        return ArrivedMessages(messages, bytes(answer), broken=False)
 
     def _add(self, event: TextMessage | BytesMessage, messages: list[WebSocketMessage | WebSocketClose]) -> bool:
         self._part += event.data.encode() if isinstance(event, TextMessage) else event.data
@@ -82,10 +81,10 @@ class MessageFrames:
         return True
 
     def encode(self, message: WebSocketMessage) -> bytes:
-        """Return a message as one frame; nothing once our close frame has gone.
+        """Return a message as one frame, or nothing once our close frame was sent.
 
-        What was under way when the agent closed still goes to it, as RFC 6455 allows (5.5.1) and wsproto's connection
-        does not.
+        After the agent's close frame, messages still go to it until ours, as RFC 6455 allows (5.5.1). wsproto's own
+        connection does not allow it.
         """
         if self._protocol.state not in _SENDING:
             return b""
@@ -93,7 +92,7 @@ class MessageFrames:
         return bytes(self._sender.send_data(payload, fin=True))
 
     def encode_close(self, close: WebSocketClose) -> bytes:
-        """Return the close frame; nothing if one was sent already. A code that cannot be sent becomes 1011."""
+        """Return the close frame, or nothing if one was sent already. A code that cannot be sent becomes 1011."""
         if self._protocol.state not in _SENDING:
             return b""
         if close.code == CloseReason.NO_STATUS_RCVD:

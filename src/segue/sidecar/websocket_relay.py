@@ -1,6 +1,6 @@
-"""A WebSocket of an agent through the tunnel: messages both ways, with the payloads they have.
+"""A WebSocket of an agent through the tunnel: its messages travel both ways with their payloads unchanged.
 
-A link that is cut is not seen by either side. Not here: the upgrade and its refusals (`segue.sidecar.request_handler`).
+Neither side sees when a link is cut. Not here: the upgrade and its refusals (`segue.sidecar.request_handler`).
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import asyncio
 
 from segue.http.heads import ReplyHead
 from segue.http.websocket import WebSocketClose, WebSocketMessage
-from segue.sidecar.exchange import Exchange
-from segue.sidecar.request import Request
+from segue.sidecar.agent_request import AgentRequest
 from segue.sidecar.response_writer import PIECE_BYTES
+from segue.sidecar.session import AgentExchange
 from segue.sidecar.stats import Outcome, Stats, reply_bytes
 from segue.tunnel.events import OutcomeUnknown
 from segue.tunnel.stream_compression import SOCKET_WINDOW_LOG, StreamDecoder, StreamEncoder, StreamError
@@ -23,10 +23,10 @@ _SERVICE_RESTART = 1012
 _CUT = 1006
 
 
-class SocketExchange:
+class WebSocketRelay:
     """One open WebSocket."""
 
-    def __init__(self, request: Request, exchange: Exchange, stats: Stats, *, max_message_bytes: int) -> None:
+    def __init__(self, request: AgentRequest, exchange: AgentExchange, stats: Stats, *, max_message_bytes: int) -> None:
         self._request = request
         self._exchange = exchange
         self._stats = stats
@@ -38,8 +38,8 @@ class SocketExchange:
         self.received_bytes = 0
         """Payloads that the agent sent."""
 
-    async def carry(self, head: ReplyHead) -> Outcome:
-        """Accept the WebSocket, and carry messages until either side ends it."""
+    async def run(self, head: ReplyHead) -> Outcome:
+        """Accept the WebSocket, and relay messages until either side ends it."""
         self._stats.agent_bytes_out += reply_bytes(head)
         await self._request.accept(head)
         upward = asyncio.get_running_loop().create_task(self._upward())
@@ -49,23 +49,24 @@ class SocketExchange:
         finally:
             upward.cancel()
             await asyncio.gather(upward, return_exceptions=True)
-            self._exchange.cancel()
+            self._exchange.session.cancel(self._exchange)
 
     async def _upward(self) -> None:
         """Carry the agent's messages until it closes; `AgentGone`: it was cut."""
-        encoder = StreamEncoder(SOCKET_WINDOW_LOG)
+        exchange, encoder = self._exchange, StreamEncoder(SOCKET_WINDOW_LOG)
         while True:
-            await self._exchange.wait_for_room()
+            while exchange.ending is None and not exchange.session.has_room(exchange):
+                await exchange.writable.wait()
             message = await self._request.receive()
-            if self._exchange.over is not None:
+            if exchange.ending is not None:
                 return
             size = len(message.data) if isinstance(message, WebSocketMessage) else 0
             self.received_bytes += size
             self._stats.agent_bytes_in += size
-            self._exchange.send(encoder.feed(encode_record(message)) + encoder.flush())
+            exchange.session.send(exchange, encoder.feed(encode_record(message)) + encoder.flush())
             if isinstance(message, WebSocketClose):
-                self._exchange.send(encoder.finish())
-                self._exchange.finish()
+                exchange.session.send(exchange, encoder.finish())
+                exchange.session.finish(exchange)
                 return
 
     async def _downward(self, upward: asyncio.Task[None]) -> Outcome:
@@ -76,7 +77,7 @@ class SocketExchange:
             if data:
                 if await self._pass_on(data):
                     return "completed"
-            elif exchange.over is not None:
+            elif exchange.ending is not None:
                 return await self._end()
             else:
                 if upward.done():
@@ -100,7 +101,7 @@ class SocketExchange:
                 self.sent_bytes += len(record.data)
                 self._stats.agent_bytes_out += len(record.data)
         self._position += len(data)
-        self._exchange.consume_to(self._position)
+        self._exchange.session.consume_to(self._exchange, self._position)
         self._exchange.log.release(self._position)
         return False
 
@@ -113,7 +114,7 @@ class SocketExchange:
 
     async def _end(self) -> Outcome:
         """End what ended without a close message: as a restart if the node is gone, else as the cut that it was."""
-        if isinstance(self._exchange.over, OutcomeUnknown):
+        if isinstance(self._exchange.ending, OutcomeUnknown):
             await self._request.close(_SERVICE_RESTART, b"the gateway is gone")
         else:
             self._request.abort()

@@ -20,7 +20,7 @@ import msgspec
 from segue.bench.arms.server import run_process
 from segue.config import Config, RouteConfig, ServerConfig
 from segue.gateway.app import serving
-from segue.sidecar.app import Settings, Sidecar
+from segue.sidecar.app import Sidecar, SidecarSettings
 from segue.upstreams.router import Router, Rule
 from segue.upstreams.scripted import MODEL, ScriptedUpstream
 
@@ -58,7 +58,7 @@ async def run_gateway(spec: GatewaySpec) -> AsyncIterator[tuple[str, int]]:
 async def run_sidecar(spec: SidecarSpec) -> AsyncIterator[tuple[str, int]]:
     """Run a sidecar around a block, from when it has its link."""
     cache = None if spec.cache is None else Path(spec.cache)
-    async with Sidecar(Settings(gateways=(spec.gateway,), cache=cache)) as sidecar:
+    async with Sidecar(SidecarSettings(gateways=(spec.gateway,), cache_directory=cache)) as sidecar:
         while sidecar.report().link != "up":  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(_LOOK_EVERY_S)
         yield _address(sidecar.url)

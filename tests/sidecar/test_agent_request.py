@@ -8,12 +8,12 @@ import logging
 import pytest
 
 from segue.http.heads import Line, ReplyHead
-from segue.sidecar.request import Request
+from segue.sidecar.agent_request import AgentRequest
 from tests.sidecar.agents import GET, OK, echo, listening
 
 
 async def test_http_1_0_is_answered_until_the_end_of_the_connection() -> None:
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         await request.start(OK)
         await request.send(b"a")
         await request.send(b"b")
@@ -41,7 +41,7 @@ async def test_connection_close_is_obeyed() -> None:
 async def test_replies_without_a_body_send_none(
     method: bytes, status: int, lines: tuple[Line, ...], head: bytes
 ) -> None:
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         await request.start(ReplyHead(status, b"R", lines))
         await request.send(b"dropped")
         await request.end()
@@ -67,7 +67,7 @@ async def test_a_reply_head_keeps_its_lines_and_gets_its_own_framing() -> None:
         Line(b"X-Obs", b"\xe9"),
     )
 
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         await request.start(ReplyHead(529, b"Over\xe9\r\nloaded", lines))
         await request.end()
 
@@ -86,7 +86,7 @@ async def test_each_send_leaves_at_once_and_in_one_write() -> None:
     seen = asyncio.Event()
     events = [b"data: %d\n\n" % number for number in range(5)]
 
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         await request.start(OK)
         for event in events:
             seen.clear()
@@ -108,7 +108,7 @@ async def test_each_send_leaves_at_once_and_in_one_write() -> None:
 async def test_a_handler_that_fails_is_a_500_before_the_head_and_a_cut_after_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         if request.head.target == b"/late":
             await request.start(OK)
             await request.send(b"part")
@@ -127,7 +127,7 @@ async def test_a_handler_that_fails_is_a_500_before_the_head_and_a_cut_after_it(
 
 
 async def test_a_cut_reply_cannot_be_taken_for_a_whole_one() -> None:
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         await request.start(OK if request.head.target == b"/chunked" else ReplyHead(200, b"OK", (SIX,)))
         await request.send(b"part")
         request.abort()
@@ -143,7 +143,7 @@ async def test_a_cut_reply_cannot_be_taken_for_a_whole_one() -> None:
 
 
 async def test_a_cut_reply_that_ends_with_its_connection_ends_in_an_error() -> None:
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         await request.start(OK)
         await request.send(b"part")
         request.abort()
@@ -154,7 +154,7 @@ async def test_a_cut_reply_that_ends_with_its_connection_ends_in_an_error() -> N
 
 
 async def test_an_aborted_wait_is_a_connection_without_an_answer() -> None:
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         request.abort()
 
     async with listening(handler) as server:
@@ -164,7 +164,7 @@ async def test_an_aborted_wait_is_a_connection_without_an_answer() -> None:
 async def test_what_is_answered_wrongly_is_an_error_of_the_handler() -> None:
     problems: list[str] = []
 
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         for wrong in (request.send(b"x"), request.end(), request.receive(), request.close(1000), request.accept(OK)):
             with pytest.raises(RuntimeError) as raised:
                 await wrong
@@ -183,7 +183,7 @@ async def test_what_is_answered_wrongly_is_an_error_of_the_handler() -> None:
 
 
 async def test_a_reply_head_that_cannot_be_sent_is_an_error_of_ours(caplog: pytest.LogCaptureFixture) -> None:
-    async def handler(request: Request) -> None:
+    async def handler(request: AgentRequest) -> None:
         await request.start(ReplyHead(200, b"OK", (Line(b"X", b"a\r\nSet-Cookie: b"),)))
 
     async with listening(handler) as server:

@@ -1,7 +1,8 @@
-"""One request of an agent, and the only way to answer it: byte by byte, as it comes.
+"""One request of an agent, and the methods that answer it.
 
-The framing of a reply is decided here, and nothing else is added to its lines. A reply that is not ended in good order
-is cut so that no agent can take it for a whole one. Not here: reading requests, and what the answer is.
+The framing of a reply is decided here; nothing else is added to its header lines. A reply that does not end in good
+order is cut in such a way that no agent can take it for a complete one. Not here: reading requests
+(`segue.sidecar.request_reader`), and what the answer is (`segue.sidecar.request_handler`).
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from wsproto.utilities import generate_accept_token
 from segue.http.error_replies import FailureCode, failure_reply
 from segue.http.heads import Kind, Line, ReplyHead, RequestHead, end_to_end, values
 from segue.http.websocket import WebSocketClose, WebSocketMessage
-from segue.sidecar.agent_transport import AgentGone, Wire
-from segue.sidecar.request_reader import Received
+from segue.sidecar.agent_transport import AgentGone, AgentTransport
+from segue.sidecar.request_reader import ParsedRequest
 from segue.sidecar.websocket_frames import MessageFrames
 
 _LENGTH = re.compile(rb"[0-9]{1,18}")
@@ -33,26 +34,28 @@ _FIRST_FINAL_STATUS = 200
 Stage = Literal["waiting", "started", "ended", "accepted", "cut"]
 
 
-class Request:
+class AgentRequest:
     """A request with its body read whole.
 
-    HTTP is answered by `start`, `send` as often as wanted, `end`. A WebSocket is answered by `accept`, then `receive`
-    and `send` until `close`; or refused like any HTTP request. `abort` cuts either. Every coroutine raises `AgentGone`
-    once the agent has hung up, which `gone` tells as soon as it happens.
+    To answer HTTP, call `start`, then `send` any number of times, then `end`. To answer a WebSocket, call `accept`,
+    then `receive` and `send` until `close`; or refuse it like any HTTP request. `abort` cuts either. The event `gone`
+    is set as soon as the agent hangs up, and from then on every coroutine raises `AgentGone`.
     """
 
-    def __init__(self, received: Received, http: h11.Connection, wire: Wire, *, max_message: int) -> None:
+    def __init__(
+        self, received: ParsedRequest, http: h11.Connection, transport: AgentTransport, *, max_message: int
+    ) -> None:
         self.kind: Final[Kind] = received.kind
         self.head: Final[RequestHead] = received.head
         self.body: Final[bytes | None] = received.body
-        self.gone: Final[asyncio.Event] = wire.gone
+        self.gone: Final[asyncio.Event] = transport.gone
         self.stage: Stage = "waiting"
         self._key = received.websocket_key
         self._http = http
-        self._wire = wire
+        self._transport = transport
         self._max_message = max_message
-        self._has_body = True
-        self._is_delimited = True
+        self._sends_body = True
+        self._delimited = True
         self._frames: MessageFrames | None = None
         self._ahead = b""  # frames that came together with the upgrade
         self._arrived: deque[WebSocketMessage | WebSocketClose] = deque()
@@ -65,9 +68,9 @@ class Request:
         if head.status < _FIRST_FINAL_STATUS:
             raise ValueError(f"{head.status} is not the status of a reply")
         lines = _reply_lines(head)
-        self._has_body = self.head.method != b"HEAD" and head.status not in _NO_BODY
+        self._sends_body = self.head.method != b"HEAD" and head.status not in _NO_BODY
         is_old = self._http.their_http_version == b"1.0"
-        self._is_delimited = not is_old or not self._has_body or bool(values(lines, b"content-length"))
+        self._delimited = not is_old or not self._sends_body or bool(values(lines, b"content-length"))
         response = h11.Response(
             status_code=head.status,
             reason=head.reason if _REASON.fullmatch(head.reason) else b"",
@@ -75,17 +78,17 @@ class Request:
         )
         data = self._http.send(response)
         self.stage = "started"
-        await self._wire.write(data or b"")
+        await self._transport.write(data or b"")
 
     async def end(self) -> None:
         """Complete the reply."""
         self._expect("started")
         data = self._http.send(h11.EndOfMessage())
         self.stage = "ended"
-        await self._wire.write(data or b"")
+        await self._transport.write(data or b"")
 
     async def fail(self, code: FailureCode, message: str) -> None:
-        """Answer with a failure of our own, if no answer has begun; else cut it."""
+        """Answer with an error of the sidecar, if no answer has begun; else cut the answer."""
         if self.stage != "waiting":
             self.abort()
             return
@@ -95,14 +98,14 @@ class Request:
         await self.end()
 
     def abort(self) -> None:
-        """Cut the reply, so that it cannot be taken for a whole one. Nothing may follow; twice is once."""
+        """Cut the reply, so that no agent can take it for a complete one. Nothing may follow; cutting twice is fine."""
         if self.stage in {"ended", "cut"}:
             return
         stage, self.stage = self.stage, "cut"
-        if stage == "started" and not self._is_delimited:
-            self._wire.reset()  # its end is the end of the connection: only an error tells that this is not it
+        if stage == "started" and not self._delimited:
+            self._transport.reset()  # the end of the connection would end the body: only a reset shows that it is cut
         else:
-            self._wire.cut()
+            self._transport.cut()
 
     # ------------------------------------------------------------------------------------------------------ both kinds
 
@@ -112,11 +115,11 @@ class Request:
         It returns when the socket has room. The body of a reply that has none, such as to HEAD, is dropped.
         """
         if isinstance(data, WebSocketMessage):
-            await self._wire.write(self._accepted().encode(data))
+            await self._transport.write(self._accepted().encode(data))
             return
         self._expect("started")
-        if self._has_body and data:
-            await self._wire.write(self._http.send(h11.Data(data=data)) or b"")
+        if self._sends_body and data:
+            await self._transport.write(self._http.send(h11.Data(data=data)) or b"")
 
     # ----------------------------------------------------------------------------------------------------- a WebSocket
 
@@ -138,7 +141,7 @@ class Request:
         self.stage = "accepted"
         self._frames = MessageFrames(max_message=self._max_message)
         self._ahead, _ = self._http.trailing_data
-        await self._wire.write(data or b"")
+        await self._transport.write(data or b"")
 
     async def receive(self) -> WebSocketMessage | WebSocketClose:
         """Return the agent's next message, or its close frame, which `close` then answers.
@@ -153,31 +156,31 @@ class Request:
         return self._arrived.popleft()
 
     async def close(self, code: int, reason: bytes = b"") -> None:
-        """Send a close frame (1005: one without a code), and end the WebSocket; twice is once."""
+        """Send a close frame (1005: one without a code), and end the WebSocket; a second call does nothing."""
         if self.stage == "ended":
             return
         frame = self._accepted().encode_close(WebSocketClose(code, reason))
         self.stage = "ended"
-        await self._wire.write(frame)
+        await self._transport.write(frame)
 
     async def settle(self) -> None:
-        """Wait for the agent's close frame after ours; the listener does, when the handler has returned."""
-        while self._frames is not None and self.stage != "cut" and not self._frames.is_over:
+        """Wait for the agent's close frame after ours. The listener calls this when the handler has returned."""
+        while self._frames is not None and self.stage != "cut" and not self._frames.closed:
             await self._take()
 
     async def _take(self) -> None:
         ahead, self._ahead = self._ahead, b""
-        arrived = self._accepted().receive(ahead or await self._wire.read())
+        arrived = self._accepted().receive(ahead or await self._transport.read())
         self._arrived.extend(arrived.messages)
         if arrived.answer:
-            await self._wire.write(arrived.answer)
-        if arrived.is_broken:
+            await self._transport.write(arrived.answer)
+        if arrived.broken:
             self.stage = "ended"  # what arrived before that is still received
 
     def _accepted(self) -> MessageFrames:
         if self._frames is None:
             raise RuntimeError("the WebSocket is not open")
-        if self.stage == "cut":  # perhaps just now, by whoever carries the other direction
+        if self.stage == "cut":  # perhaps just now, by the task of the other direction
             raise AgentGone
         return self._frames
 
@@ -189,5 +192,5 @@ class Request:
 def _reply_lines(head: ReplyHead) -> tuple[Line, ...]:
     """Return the lines of a reply with at most one Content-Length, and that only if it may frame the body."""
     lengths = values(head.lines, b"content-length")
-    is_kept = len(lengths) == 1 and _LENGTH.fullmatch(lengths[0]) is not None and head.status != _NO_CONTENT
-    return end_to_end(head.lines, keep=_KEPT if is_kept else frozenset())
+    kept = len(lengths) == 1 and _LENGTH.fullmatch(lengths[0]) is not None and head.status != _NO_CONTENT
+    return end_to_end(head.lines, keep=_KEPT if kept else frozenset())

@@ -1,0 +1,102 @@
+"""Bodies of requests as documents for the tunnel, and finished exchanges as bases for later bodies.
+
+Large bodies are compressed in threads, beside the event loop. Not here: which base suits a body
+(`segue.sidecar.base_matcher`), where bases are kept (`segue.sidecar.base_cache`), and what a document looks like
+(`segue.tunnel.documents`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from segue.http.content_coding import Unwrapped, unwrap
+from segue.http.heads import RequestHead, values
+from segue.sidecar.base_cache import BaseCache
+from segue.sidecar.session import AgentExchange
+from segue.sidecar.stats import Stats
+from segue.tunnel.documents import Base, encode_document
+
+#: Bodies that are larger than this, together with their base, are compressed in a thread: that takes milliseconds.
+_THREAD_BYTES = 256 * 1024
+#: How many threads compress at once: each may need several times the memory of what it compresses.
+_THREADS = 2
+
+
+class EncodedBody(msgspec.Struct, frozen=True):
+    """The body of a request, and its document."""
+
+    plain: bytes
+    """The body without its content coding: what is compared with other bodies."""
+    sent: bytes | Unwrapped
+    """What the gateway rebuilds; `Unwrapped` says how to apply the content coding again."""
+    document: bytes
+    base: Base | None
+    """What the document is a delta against."""
+
+
+class BodyEncoder:
+    """Encodes the bodies of one sidecar. It reads bases from the cache, and adds finished exchanges to it."""
+
+    def __init__(self, cache: BaseCache, stats: Stats) -> None:
+        self._cache = cache
+        self._stats = stats
+        self._threads = asyncio.Semaphore(_THREADS)
+        self._adding: set[asyncio.Task[None]] = set()
+
+    async def aclose(self) -> None:
+        """Wait until every recorded exchange is in the cache."""
+        await asyncio.gather(*self._adding, return_exceptions=True)
+
+    async def encode(self, head: RequestHead, body: bytes | None) -> EncodedBody | None:
+        """Encode a body against the best base; None for a request without a body."""
+        if body is None:
+            return None
+        sent = await _unwrapped(head, body)
+        plain = sent.plain if isinstance(sent, Unwrapped) else sent
+        if self._adding:
+            await asyncio.gather(*self._adding)
+        if len(plain) <= _THREAD_BYTES // 2:  # the base is about as large
+            base = self._cache.choose(plain)
+            if base is None or base.size + len(plain) <= _THREAD_BYTES:
+                return EncodedBody(plain, sent, encode_document(sent, base), base)
+        async with self._threads:
+            return await asyncio.to_thread(_encode_against_best, plain, sent, self._cache)
+
+    async def encode_without_base(self, body: EncodedBody, epoch: bytes) -> bytes:
+        """Return a document without a base, and drop the base, which the node of this epoch does not have."""
+        if body.base is not None:
+            self._cache.discard(body.base.id, epoch)
+        as_sent = body.sent.sent if isinstance(body.sent, Unwrapped) else body.sent
+        async with self._threads:
+            return await asyncio.to_thread(encode_document, as_sent)
+
+    def record(self, exchange: AgentExchange, body: EncodedBody | None, folded: bytes) -> None:
+        """Keep what both ends have of a finished exchange as a base. `folded`: the fold of what the agent was sent."""
+        if exchange.head is None or body is None:
+            return
+        if exchange.base_missed or body.base is None:
+            self._stats.without_base += 1
+        else:
+            self._stats.base_hits += 1
+        base, epoch = Base(body.plain, folded), exchange.session.epoch
+        if len(body.plain) <= _THREAD_BYTES:
+            self._cache.add(base, epoch)
+            return
+        task = asyncio.get_running_loop().create_task(asyncio.to_thread(self._cache.add, base, epoch))
+        self._adding.add(task)  # the next body waits for it
+        task.add_done_callback(self._adding.discard)
+
+
+async def _unwrapped(head: RequestHead, body: bytes) -> bytes | Unwrapped:
+    """Remove the content coding of a body, if the gateway can provably apply it again."""
+    codings = values(head.lines, b"content-encoding")
+    if not body or not codings:
+        return body
+    return await asyncio.to_thread(unwrap, body, b", ".join(codings)) or body
+
+
+def _encode_against_best(plain: bytes, sent: bytes | Unwrapped, cache: BaseCache) -> EncodedBody:
+    base = cache.choose(plain)
+    return EncodedBody(plain, sent, encode_document(sent, base), base)
