@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from segue.dialects.chat.request import CHAT_ITEMS, chat_fields
+from segue.dialects.chat.request import CHAT_ITEMS
+from segue.dialects.chat.settings import chat_fields
 from segue.dialects.chat.stream import FINISH
 from segue.dialects.messages.request import MESSAGES_ITEMS
 from segue.dialects.messages.settings import MESSAGES_FIELDS

@@ -156,6 +156,13 @@ class RenderStateBuilder(Generic[M]):
         return RenderState(open_message, self.preamble, self._warnings, self._problem, self._seed, self._user_seen)
 
 
+def close_list(pieces: list[bytes], end: bytes) -> tuple[bytes, ...]:
+    """Close the list that the pieces are elements of, each with a comma after it; the last piece may be empty."""
+    if not pieces[-1]:
+        pieces.pop()
+    return (*pieces[:-1], pieces[-1].removesuffix(b","), end)
+
+
 def cache_key(tenant: str, instructions: str | None, state: RenderState[M]) -> str:
     """Return a `prompt_cache_key`: the same in every turn of a chain, another for another chain or tenant.
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from segue.protocol.codec import encode
+from segue.protocol.codec import UNREADABLE, encode
 from segue.protocol.events import FIRST_SEQUENCE_NUMBER, Event, ItemStatus
 from segue.protocol.ids import ResponseId, item_id
 
@@ -330,7 +330,7 @@ class InterleavedOutputWriter:
 
     def _end_custom(self, call: _CustomCallInProgress, status: ItemStatus) -> list[Event]:
         text = "".join(call.texts)
-        with suppress(msgspec.DecodeError, UnicodeError, RecursionError):  # else its own words are its input
+        with suppress(*UNREADABLE):  # else its own words are its input
             text = _custom.decode(text).input
         events = [self._event("response.custom_tool_call_input.delta", call, delta=text)] if text else []
         events.append(self._event("response.custom_tool_call_input.done", call, input=text))

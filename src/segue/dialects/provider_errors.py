@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from segue.protocol.codec import UNREADABLE
 from segue.protocol.problems import Code
 from segue.protocol.responses import Failure
 
@@ -79,7 +80,7 @@ def read_error(body: bytes) -> ProviderError:
     """Read the body of an error reply, or the data of an error event. Whatever it is, something comes out."""
     try:
         value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except UNREADABLE:
         return ProviderError()
     return find_error(value)
 

@@ -11,9 +11,6 @@ from segue.protocol.events import Ended
 from segue.protocol.problems import quoted
 from segue.protocol.responses import Failure, Usage, usage
 
-#: What reading what a peer sent can raise; anything else would be our own mistake.
-UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
-
 #: Distinct warnings about one reply; a peer could send any number of odd things.
 MAX_WARNINGS = 8
 
@@ -47,6 +44,10 @@ class StreamEnd:
     def incomplete(self, reason: str, counted: Usage | None) -> Output:
         """The answer was cut short, for a reason in the wire's words."""
         return self._end(Ended("incomplete", counted, incomplete_reason=reason))
+
+    def finished(self, cut: str | None, counted: Usage | None) -> Output:
+        """The answer is complete, or `cut` says in the wire's words why it is not."""
+        return self.completed(counted) if cut is None else self.incomplete(cut, counted)
 
     def failed(self, failure: Failure, counted: Usage | None = None) -> Output:
         """The turn failed."""

@@ -27,6 +27,9 @@ _LONG = 400
 #: How deep JSON may be nested that is kept. Whoever reads it again may do so recursively, with less room than we had.
 MAX_DEPTH = 64
 
+#: What reading JSON from a peer can raise. Any other exception is a mistake of ours.
+UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
+
 encode = msgspec.json.Encoder().encode
 
 _any = msgspec.json.Decoder()

@@ -14,6 +14,7 @@ from typing import Literal
 
 import msgspec
 
+from segue.protocol.codec import UNREADABLE
 from segue.protocol.problems import Problem, invalid_stream_id
 
 #: The lane of requests that name none; its events carry no `stream_id`.
@@ -46,7 +47,7 @@ def read_stream_id(raw: msgspec.Raw) -> str | Problem:
         return DEFAULT_LANE
     try:
         name = _text.decode(raw)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except UNREADABLE:
         return invalid_stream_id()
     return name if _STREAM_ID.fullmatch(name) else invalid_stream_id()
 

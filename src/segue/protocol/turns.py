@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from segue.protocol.codec import with_field
+from segue.protocol.codec import UNREADABLE, with_field
 from segue.protocol.events import FIRST_SEQUENCE_NUMBER, Ended, Event, response_event
 from segue.protocol.ids import ResponseId
 from segue.protocol.items import ENCRYPTED, Item, hide_encrypted
@@ -154,7 +154,7 @@ def _hide(event: Event) -> Event | None:
     try:
         item = hide_encrypted(bytes(_carriers.decode(event.data).item))
         data = with_field(event.data, "item", msgspec.Raw(item))
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except UNREADABLE:
         return None
     return Event(event.type, data, event.sequence_number, item if event.item else b"")
 
@@ -163,6 +163,6 @@ def _renumber(event: Event, number: int) -> Event | None:
     """Return the event with another number, or None if its data is not a JSON object."""
     try:
         data = with_field(event.data, "sequence_number", number)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except UNREADABLE:
         return None
     return Event(event.type, data, number, event.item)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from segue.dialects.chat.request import ChatDialect, chat_fields
+from segue.dialects.chat.request import ChatDialect
+from segue.dialects.chat.settings import chat_fields
 from segue.dialects.interface import Rendered
 from segue.dialects.render_cache import RenderCache
 from segue.dialects.responses.request import RESPONSES_FIELDS

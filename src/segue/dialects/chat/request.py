@@ -1,8 +1,8 @@
-"""The Chat Completions dialect: requests. Its stream is read in `chat_stream`.
+"""The Chat Completions dialect: requests. Its settings are in `settings`, its stream is read in `stream`.
 
-What one model says in one go is several items in the Responses API and one message here: a run of reasoning, text and
-calls becomes one `assistant` message, and the outputs of its calls stand right behind it, since that is where this API
-wants them. Servers that only speak like OpenAI's are the rule: what just OpenAI's own API takes is sent only to it.
+What a model says in one go is several items in the Responses API and one message here: a run of reasoning, text and
+calls becomes one `assistant` message. The outputs of its calls stand right behind it, since that is where this API
+wants them. Most servers of this API only imitate OpenAI's; a field that only OpenAI's own API takes is sent only to it.
 """
 
 from __future__ import annotations
@@ -12,46 +12,18 @@ from typing import Any
 
 import msgspec
 
+from segue.dialects.chat.settings import chat_fields
 from segue.dialects.chat.stream import ChatDecoder, ReturnedReasoning
-from segue.dialects.incremental import RenderedTurn, RenderState, RenderStateBuilder, cache_key, render_history
+from segue.dialects.headers import HeaderLines, bearer_headers
+from segue.dialects.incremental import RenderedTurn, RenderState, cache_key, close_list, render_history
 from segue.dialects.interface import Rendered, ReplyDecoder, TurnRequest
-from segue.dialects.items import read_item, unknown_fields
-from segue.dialects.loss_warnings import (
-    ANNOTATIONS_LEFT_OUT,
-    FOREIGN_REASONING,
-    PHASE_LEFT_OUT,
-    field_left_out,
-    in_place_of,
-    item_left_out,
-    part_left_out,
-    reasoning_left_out,
-)
+from segue.dialects.item_renderer import ItemRenderer
 from segue.dialects.render_cache import RenderCache
-from segue.dialects.rules import (
-    FORMAT_FIELDS,
-    KNOWN_EXTRA,
-    OTHERS,
-    REASONING_FIELDS,
-    TEXT_FIELDS,
-    Field,
-    Preset,
-    RequestBuilder,
-    Rule,
-    carried,
-    dropped,
-    dropped_others,
-    obfuscation,
-    ours,
-    passed,
-    write_settings,
-)
-from segue.dialects.sealed_reasoning import unseal
-from segue.dialects.tools import TOOL_CHOICE, TOOLS, check_choice, custom_names, read_tools
+from segue.dialects.rules import Preset, RequestBuilder, Rule, write_settings
+from segue.dialects.tools import custom_names
 from segue.protocol.codec import encode
 from segue.protocol.item_types import ContentPart, FunctionCallItem, MessageItem, ReasoningItem, ToolOutputItem
-from segue.protocol.items import Item
 from segue.protocol.problems import Problem
-from segue.protocol.requests import ENCRYPTED_REASONING, OUTPUT_LOGPROBS
 
 #: Gemini refuses a call without the signature of a thought, and says itself what stands for one in a history that
 #: another model began (https://ai.google.dev/gemini-api/docs/thought-signatures). The first call of a message has it.
@@ -87,10 +59,9 @@ class ChatDialect:
         """Return where to POST."""
         return "/chat/completions"
 
-    def headers(self, api_key: str | None) -> tuple[tuple[str, str], ...]:
+    def headers(self, api_key: str | None) -> HeaderLines:
         """Return the header lines of this API."""
-        key = () if api_key is None else (("Authorization", f"Bearer {api_key}"),)
-        return (("Content-Type", "application/json"), ("Accept", "text/event-stream"), *key)
+        return bearer_headers(api_key)
 
     def render(self, request: TurnRequest, cache: RenderCache) -> Rendered | Problem:
         """Write the request body."""
@@ -109,7 +80,7 @@ class ChatDialect:
         if request.settings.instructions is not None:
             head += _message("system", request.settings.instructions)
         pieces = [head, *(part.closed for part in parts if part.closed), b"".join(state.open.messages())]
-        return Rendered(_end_list(pieces, b"]}"), (*builder.warnings, *state.warnings))
+        return Rendered(close_list(pieces, b"]}"), (*builder.warnings, *state.warnings))
 
     def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> ReplyDecoder:
         """Make the reader of one reply."""
@@ -124,154 +95,6 @@ class ChatDialect:
         """Return a renderer that goes on from `state`."""
         return ChatRenderer(state, self.provider, openai=self._openai, return_reasoning=self._return_reasoning)
 
-
-def _end_list(pieces: list[bytes], end: bytes) -> tuple[bytes, ...]:
-    """Close the list that the pieces are elements of, each with a comma after it."""
-    if not pieces[-1]:
-        pieces.pop()
-    return (*pieces[:-1], pieces[-1].removesuffix(b","), end)
-
-
-# --- settings --------------------------------------------------------------------------------------------------------
-
-
-def chat_fields(*, openai: bool) -> Mapping[str, Field]:
-    """Return what becomes of each setting; `openai` is about OpenAI's own API."""
-    only = "only OpenAI's own API takes it"
-    limit = "max_completion_tokens" if openai else "max_tokens"
-    return {
-        "model": Field(Rule("carried", "The name the configuration gives it."), lambda _: None),
-        "instructions": Field(Rule("translated", "The first message, of role `system`."), lambda _: None),
-        "tools": Field(TOOLS, _write_tools),
-        "tool_choice": Field(TOOL_CHOICE, check_choice),  # written with the tools
-        "parallel_tool_calls": Field(Rule("carried", "Where it is false."), _write_parallel),
-        "text": Field(
-            Rule(
-                "translated",
-                "`format` becomes `response_format`; "
-                + ("`verbosity` is carried." if openai else "`verbosity` is dropped: only OpenAI's own API takes it."),
-            ),
-            _write_text_openai if openai else _write_text,
-        ),
-        "reasoning": Field(
-            Rule("translated", "`effort` becomes `reasoning_effort`; reasoning that comes is shown as its summary."),
-            _write_reasoning,
-        ),
-        "max_output_tokens": carried("max_output_tokens", limit),
-        "temperature": carried("temperature"),
-        "top_p": carried("top_p"),
-        "presence_penalty": carried("presence_penalty"),
-        "frequency_penalty": carried("frequency_penalty"),
-        "top_logprobs": Field(Rule("carried", "With `logprobs`."), _write_logprobs),
-        "include": Field(
-            Rule(
-                "translated",
-                "`message.output_text.logprobs` becomes `logprobs`; `reasoning.encrypted_content` is ours; others "
-                "are dropped.",
-            ),
-            _write_include,
-        ),
-        "max_tool_calls": dropped("max_tool_calls", "it is about tools that the provider runs, and it runs none"),
-        "truncation": dropped("truncation", "this API does not shorten a history"),
-        "metadata": ours("It stands in the response."),
-        "service_tier": carried("service_tier") if openai else dropped("service_tier", only),
-        "safety_identifier": carried("safety_identifier") if openai else dropped("safety_identifier", only),
-        "prompt_cache_key": (
-            Field(Rule("carried", "One is made of the start of the history where there is none."), _write_cache_key)
-            if openai
-            else dropped("prompt_cache_key", only)
-        ),
-        "user": passed("user"),
-        "prompt_cache_retention": (
-            passed("prompt_cache_retention") if openai else dropped("prompt_cache_retention", only)
-        ),
-        "prompt_cache_options": dropped("prompt_cache_options", "this API has nothing like it"),
-        "stream_options": obfuscation(),
-        "context_management": dropped("context_management", "the gateway keeps the whole history, and sends it"),
-        "seed": passed("seed"),
-        "stop": passed("stop"),
-        OTHERS: dropped_others(KNOWN_EXTRA),
-    }
-
-
-def _write_tools(builder: RequestBuilder) -> None:
-    selection = read_tools(builder)
-    if not selection.functions:
-        return
-    builder.fields["tools"] = [
-        {
-            "type": "function",
-            "function": {"name": tool.name}
-            | ({} if tool.description is None else {"description": tool.description})
-            | {"parameters": tool.parameters}
-            | ({"strict": True} if tool.strict else {}),
-        }
-        for tool in selection.functions
-    ]
-    if selection.mode == "named":
-        builder.fields["tool_choice"] = {"type": "function", "function": {"name": selection.name}}
-    elif selection.mode != "auto":
-        builder.fields["tool_choice"] = selection.mode
-
-
-def _write_parallel(builder: RequestBuilder) -> None:
-    if "tools" in builder.fields:
-        builder.fields["parallel_tool_calls"] = builder.settings.parallel_tool_calls
-
-
-def _write_text(builder: RequestBuilder) -> None:
-    if builder.settings.text.get("verbosity") is not None:
-        builder.drop("text.verbosity", "only OpenAI's own API takes it")
-    _write_format(builder)
-
-
-def _write_text_openai(builder: RequestBuilder) -> None:
-    if builder.settings.text.get("verbosity") is not None:
-        builder.fields["verbosity"] = builder.settings.text["verbosity"]
-    _write_format(builder)
-
-
-def _write_format(builder: RequestBuilder) -> None:
-    builder.drop_others("text", builder.settings.text, TEXT_FIELDS)
-    form = builder.settings.text.get("format") or {}
-    builder.drop_others("text.format", form, FORMAT_FIELDS)
-    kind = form.get("type", "text")
-    if kind == "json_schema":
-        names = ("name", "description", "schema", "strict")
-        schema = {name: form[name] for name in names if form.get(name) is not None}
-        builder.fields["response_format"] = {"type": "json_schema", "json_schema": schema}
-    elif kind == "json_object":
-        builder.fields["response_format"] = {"type": "json_object"}
-    elif kind != "text":
-        builder.refuse("text.format", "this API has `text`, `json_object` and `json_schema`")
-
-
-def _write_reasoning(builder: RequestBuilder) -> None:
-    reasoning = builder.settings.reasoning or {}
-    builder.drop_others("reasoning", reasoning, REASONING_FIELDS)
-    effort = reasoning.get("effort")
-    if effort is not None:
-        builder.fields["reasoning_effort"] = effort
-
-
-def _write_logprobs(builder: RequestBuilder) -> None:
-    builder.fields["logprobs"] = True
-    builder.fields["top_logprobs"] = builder.settings.top_logprobs
-
-
-def _write_include(builder: RequestBuilder) -> None:
-    for name in builder.settings.include:
-        if name == OUTPUT_LOGPROBS:
-            builder.fields["logprobs"] = True
-        elif name != ENCRYPTED_REASONING:  # the gateway has it, and shows it then
-            builder.drop(f"include: {name[:60]}", "this API has nothing like it")
-
-
-def _write_cache_key(builder: RequestBuilder) -> None:
-    builder.fields["prompt_cache_key"] = builder.settings.prompt_cache_key
-
-
-# --- history ---------------------------------------------------------------------------------------------------------
 
 #: What becomes of the items and parts of a history, for the documentation; the renderer below does it.
 CHAT_ITEMS: Mapping[str, Rule] = {
@@ -349,45 +172,19 @@ def _message(role: str, content: object) -> bytes:
     return encode({"role": role, "content": content}) + b","
 
 
-class ChatRenderer:
+class ChatRenderer(ItemRenderer[OpenChatMessages]):
     """Writes items as messages."""
 
     def __init__(
         self, state: RenderState[OpenChatMessages], provider: str, *, openai: bool, return_reasoning: bool
     ) -> None:
+        super().__init__(state, provider)
         run = state.open
-        self._provider = provider
         self._openai = openai
         self._return_reasoning = return_reasoning
-        self._state = RenderStateBuilder(state)
-        self._closed: list[bytes] = []
         self._texts, self._calls = list(run.texts), list(run.calls)
         self._reasoning, self._details, self._extras = list(run.reasoning), list(run.details), dict(run.extras)
         self._results, self._others = list(run.results), list(run.others)
-
-    def add(self, item: Item) -> None:
-        """Take the next item."""
-        kind = self._state.read_type(item)
-        if kind is None:
-            return
-        for name in unknown_fields(item, kind):
-            self._state.warn(field_left_out(name, kind))
-        value = read_item(item, kind)
-        match value:
-            case Problem():
-                self._state.refuse(value)
-            case None:
-                self._state.warn(item_left_out(kind))
-            case MessageItem():
-                self._add_message(value)
-            case FunctionCallItem():
-                self._to_model()
-                self._calls.append(self._call(value))
-            case ToolOutputItem():
-                self._to_user()
-                self._add_output(value)
-            case ReasoningItem():
-                self._add_reasoning(value)
 
     def finish(self) -> RenderedTurn[OpenChatMessages]:
         """Return what was closed, and the run that is open."""
@@ -419,8 +216,6 @@ class ChatRenderer:
         self._extras.clear()
 
     def _add_message(self, message: MessageItem) -> None:
-        if message.phase is not None:
-            self._state.warn(PHASE_LEFT_OUT)
         if message.role == "assistant":
             self._to_model()
             if self._texts and not self._calls:  # another message, as it was said: nothing binds the two together
@@ -430,16 +225,6 @@ class ChatRenderer:
         self._to_user()
         role = "user" if message.role == "user" else "system"
         self._others.append(_message(role, self._content(message.parts())))
-
-    def _text(self, part: ContentPart) -> str:
-        """Return what the model said in a part."""
-        if part.annotations:
-            self._state.warn(ANNOTATIONS_LEFT_OUT)
-        if part.text is not None:
-            return part.text
-        if part.refusal is not None:
-            return part.refusal
-        return self._left_out(part)
 
     def _content(self, parts: list[ContentPart]) -> object:
         values = [self._part(part) for part in parts]
@@ -460,9 +245,9 @@ class ChatRenderer:
             return {"type": "input_audio", "input_audio": part.input_audio}
         return {"type": "text", "text": self._text(part)}
 
-    def _left_out(self, part: ContentPart) -> str:
-        self._state.warn(part_left_out(part))
-        return in_place_of(part)
+    def _add_call(self, call: FunctionCallItem) -> None:
+        self._to_model()
+        self._calls.append(self._call(call))
 
     def _call(self, call: FunctionCallItem) -> bytes:
         value: dict[str, Any] = {"id": call.call_id, "type": "function"}
@@ -476,6 +261,7 @@ class ChatRenderer:
 
     def _add_output(self, output: ToolOutputItem) -> None:
         """A tool's output is text here: images and files of it follow in a message of their own."""
+        self._to_user()
         texts: list[dict[str, Any]] = []
         media: list[dict[str, Any]] = []
         for part in output.parts():
@@ -490,16 +276,11 @@ class ChatRenderer:
         self._results.append(encode(message) + b",")
 
     def _add_reasoning(self, reasoning: ReasoningItem) -> None:
-        sealed = None if reasoning.encrypted_content is None else unseal(reasoning.encrypted_content)
-        if sealed is None or sealed.provider != self._provider:
-            self._state.warn(reasoning_left_out(reasoning))
+        content = self._unseal(reasoning)
+        if content is None or not self._return_reasoning:
             return
-        if not self._return_reasoning:
-            return
-        try:
-            returned = _returned.decode(sealed.content)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            self._state.warn(FOREIGN_REASONING)
+        returned = self._read_sealed(content, _returned)
+        if returned is None:
             return
         self._to_model()
         if returned.field is not None:

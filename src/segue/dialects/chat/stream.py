@@ -2,7 +2,7 @@
 
 A chunk has no type: what it holds says what it means. So the dispatch is by the fields of `delta`, one handler each.
 The stream ends with `[DONE]`, after the chunk with `finish_reason` and the one with `usage`; servers leave out any of
-them. Not here: requests (`chat`), and the events of the output (`output`).
+them. Not here: requests (`request`), and the events of the output (`output_writer`).
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from typing import Any
 import msgspec
 
 from segue.dialects.interface import Output
-from segue.dialects.output_writer import InterleavedOutputWriter
 from segue.dialects.provider_errors import failure_of, find_error, read_error
-from segue.dialects.sealed_reasoning import seal
-from segue.dialects.stream_end import UNREADABLE, StreamEnd, count, counted
+from segue.dialects.reply_decoder import TranslatingDecoder
+from segue.dialects.stream_end import count, counted
 from segue.http.sse import SseEvent
-from segue.protocol.codec import encode
+from segue.protocol.codec import UNREADABLE, encode
 from segue.protocol.events import Event
 from segue.protocol.ids import ResponseId
 from segue.protocol.responses import Failure, Usage
@@ -115,7 +114,7 @@ FINISH: dict[str, str | None] = {
 _GROWING = frozenset({"text", "summary", "data"})
 
 
-class ChatDecoder:
+class ChatDecoder(TranslatingDecoder):
     """Reads one stream; see `interface.ReplyDecoder`."""
 
     def __init__(
@@ -126,10 +125,7 @@ class ChatDecoder:
         custom: frozenset[str] = frozenset(),
         warnings: tuple[str, ...] = (),
     ) -> None:
-        self._provider = provider
-        self._writer = InterleavedOutputWriter(response_id, custom)
-        self._stream_end = StreamEnd(warnings)
-        self._finish: str | None = None
+        super().__init__(response_id, provider, custom=custom, warnings=warnings)
         self._usage: dict[str, Any] | None = None
         self._field: str | None = None
         self._thinking = False
@@ -148,35 +144,18 @@ class ChatDecoder:
             "function_call": self._on_function_call,
         }
 
-    @property
-    def ended(self) -> bool:
-        """Whether the end was returned."""
-        return self._stream_end.ended
-
     def feed(self, event: SseEvent) -> Output:
         """Read one chunk."""
         if self.ended:
             return []
         if event.data.strip() == b"[DONE]":
-            return self._done()
+            return self._finish()
         if event.type == "error":
             return self._stream_end.failed(failure_of(read_error(event.data)))
         try:
             return self._on_chunk(_chunks.decode(event.data))
         except UNREADABLE:
             return self._stream_end.broken("a chunk is no JSON of a known shape")
-
-    def end(self, *, truncated: bool = False) -> Output:
-        """The stream is over: that is fine if the model has said why it stopped."""
-        if self.ended:
-            return []
-        if self._finish is None:
-            return self._stream_end.stopped(truncated=truncated)
-        return self._done()
-
-    def fail(self, failure: Failure) -> Output:
-        """End the turn as failed."""
-        return self._stream_end.failed(failure)
 
     # --- chunks
 
@@ -187,7 +166,7 @@ class ChatDecoder:
             self._usage = chunk.usage
         output: Output = []
         for choice in chunk.choices or ():
-            if choice.index == 0 and self._finish is None:
+            if choice.index == 0 and self._stop_reason is None:
                 output += self._on_choice(choice)
                 if self.ended:
                     break
@@ -257,9 +236,6 @@ class ChatDecoder:
         self._thinking, self._details = False, []
         return self._seal(ReturnedReasoning(field, details))
 
-    def _seal(self, returned: ReturnedReasoning) -> list[Event]:
-        return self._writer.seal(seal(self._provider, encode(returned).decode()))
-
     # --- calls
 
     def _on_tool_calls(self, raw: _Raw) -> list[Event]:
@@ -306,23 +282,22 @@ class ChatDecoder:
             return self._stream_end.broken("a tool call has no name")
         if reason in {"error", "insufficient_system_resource"}:
             return self._stream_end.failed(Failure("upstream_error", "The upstream stopped with an error."))
-        self._finish = reason
+        self._stop_reason = reason
         events: Output = [*self._end_thinking()]
         events += self._writer.end("completed" if FINISH.get(reason) is None else "incomplete")
         return events
 
-    def _done(self) -> Output:
+    def _finish(self) -> Output:
         output: Output = []
-        if self._finish is None:
+        if self._stop_reason is None:
             output = self._on_finish("stop")
             self._stream_end.warn("The upstream did not say why it stopped.")
-        elif self._finish not in FINISH:
-            self._stream_end.warn(f"The upstream stopped for a reason that is not known here: {self._finish[:40]!r}.")
-        reason = FINISH.get(self._finish or "stop")
+        elif self._stop_reason not in FINISH:
+            self._stream_end.warn(
+                f"The upstream stopped for a reason that is not known here: {self._stop_reason[:40]!r}."
+            )
         usage = None if self._usage is None else read_usage(self._usage)
-        return output + (
-            self._stream_end.completed(usage) if reason is None else self._stream_end.incomplete(reason, usage)
-        )
+        return output + self._stream_end.finished(FINISH.get(self._stop_reason or "stop"), usage)
 
 
 def read_usage(usage: dict[str, Any]) -> Usage:

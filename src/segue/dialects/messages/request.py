@@ -1,4 +1,4 @@
-"""The Anthropic Messages dialect: requests. Its stream is read in `messages_stream`.
+"""The Anthropic Messages dialect: requests. Its settings are in `settings`, its stream is read in `stream`.
 
 Items in a row of one side are the blocks of one message, in their order; the outputs of tools stand first in the user's
 message behind their calls, as this API demands. The provider caches prefixes that are marked, so three marks are set:
@@ -17,30 +17,19 @@ from typing import Any
 
 import msgspec
 
-from segue.dialects.incremental import RenderedTurn, RenderState, RenderStateBuilder, render_history
+from segue.dialects.headers import JSON_IN_EVENTS_OUT, HeaderLines
+from segue.dialects.incremental import RenderedTurn, RenderState, close_list, render_history
 from segue.dialects.interface import Rendered, ReplyDecoder, TurnRequest
-from segue.dialects.items import data_url, read_item, unknown_fields
-from segue.dialects.loss_warnings import (
-    ANNOTATIONS_LEFT_OUT,
-    BROKEN_ARGUMENTS,
-    DETAIL_LEFT_OUT,
-    FOREIGN_REASONING,
-    PHASE_LEFT_OUT,
-    field_left_out,
-    in_place_of,
-    item_left_out,
-    part_left_out,
-    reasoning_left_out,
-)
+from segue.dialects.item_renderer import ItemRenderer
+from segue.dialects.items import data_url
+from segue.dialects.loss_warnings import BROKEN_ARGUMENTS, DETAIL_LEFT_OUT, FOREIGN_REASONING
 from segue.dialects.messages.settings import MESSAGES_FIELDS, finish_settings
 from segue.dialects.messages.stream import MessagesDecoder, Thought
 from segue.dialects.render_cache import RenderCache
 from segue.dialects.rules import Preset, RequestBuilder, Rule, write_settings
-from segue.dialects.sealed_reasoning import unseal
 from segue.dialects.tools import custom_names
-from segue.protocol.codec import encode
+from segue.protocol.codec import UNREADABLE, encode
 from segue.protocol.item_types import ContentPart, FunctionCallItem, MessageItem, ReasoningItem, ToolOutputItem
-from segue.protocol.items import Item
 from segue.protocol.problems import Problem
 
 #: `max_tokens` has no default in this API. All models since Claude 4 can write as much.
@@ -73,11 +62,10 @@ class MessagesDialect:
         """Return where to POST."""
         return "/messages"
 
-    def headers(self, api_key: str | None) -> tuple[tuple[str, str], ...]:
+    def headers(self, api_key: str | None) -> HeaderLines:
         """Return the header lines of this API."""
         key = () if api_key is None else (("x-api-key", api_key),)
-        kinds = (("Content-Type", "application/json"), ("Accept", "text/event-stream"))
-        return (*kinds, ("anthropic-version", VERSION), *key)
+        return (*JSON_IN_EVENTS_OUT, ("anthropic-version", VERSION), *key)
 
     def render(self, request: TurnRequest, cache: RenderCache) -> Rendered | Problem:
         """Write the request body."""
@@ -91,11 +79,8 @@ class MessagesDialect:
         if problem is not None:
             return problem
         pieces = [_head(builder, state.preamble), *_marked(parts), b"".join(state.open.messages(marked=True))]
-        if not pieces[-1]:
-            pieces.pop()
-        pieces[-1] = pieces[-1].removesuffix(b",")
         lost = (FOREIGN_REASONING,) if state.open.thoughts and FOREIGN_REASONING not in state.warnings else ()
-        return Rendered((*pieces, b"]}"), (*builder.warnings, *state.warnings, *lost))
+        return Rendered(close_list(pieces, b"]}"), (*builder.warnings, *state.warnings, *lost))
 
     def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> ReplyDecoder:
         """Make the reader of one reply."""
@@ -138,8 +123,6 @@ def _marked(parts: list[RenderedTurn[OpenMessageBlocks]]) -> list[bytes]:
             break
     return [piece for piece in pieces if piece]
 
-
-# --- history ---------------------------------------------------------------------------------------------------------
 
 #: What becomes of the items and parts of a history, for the documentation; the renderer below does it.
 MESSAGES_ITEMS: Mapping[str, Rule] = {
@@ -204,41 +187,17 @@ class OpenMessageBlocks(msgspec.Struct, frozen=True):
         return [written[:-1], _MARK if marked else b"", _MESSAGE_END]
 
 
-class MessagesRenderer:
+class MessagesRenderer(ItemRenderer[OpenMessageBlocks]):
     """Writes items as messages."""
 
     def __init__(self, state: RenderState[OpenMessageBlocks], provider: str) -> None:
+        super().__init__(state, provider)
         run = state.open
-        self._provider = provider
-        self._state = RenderStateBuilder(state)
-        self._closed: list[bytes] = []
         self._size = 0
         self._mark = -1
         self._thoughts = list(run.thoughts)
         self._said, self._results, self._others = list(run.said), list(run.results), list(run.others)
         self._begun = run.begun
-
-    def add(self, item: Item) -> None:
-        """Take the next item."""
-        kind = self._state.read_type(item)
-        if kind is None:
-            return
-        for name in unknown_fields(item, kind):
-            self._state.warn(field_left_out(name, kind))
-        value = read_item(item, kind)
-        match value:
-            case Problem():
-                self._state.refuse(value)
-            case None:
-                self._state.warn(item_left_out(kind))
-            case MessageItem():
-                self._add_message(value)
-            case FunctionCallItem():
-                self._say(self._call(value))
-            case ToolOutputItem():
-                self._answer(self._results, [self._result(value)])
-            case ReasoningItem():
-                self._add_reasoning(value)
 
     def finish(self) -> RenderedTurn[OpenMessageBlocks]:
         """Return what was closed, and the message that is open."""
@@ -277,8 +236,6 @@ class MessagesRenderer:
             blocks.clear()
 
     def _add_message(self, message: MessageItem) -> None:
-        if message.phase is not None:
-            self._state.warn(PHASE_LEFT_OUT)
         if message.role == "assistant":
             self._say(*_texts(map(self._text, message.parts())))
         elif message.role == "user":
@@ -291,16 +248,6 @@ class MessagesRenderer:
             self._state.preamble = (*self._state.preamble, text)
         elif text.strip():
             self._answer(self._others, _texts([f"<system>\n{text}\n</system>"]))
-
-    def _text(self, part: ContentPart) -> str:
-        if part.annotations:
-            self._state.warn(ANNOTATIONS_LEFT_OUT)
-        if part.text is not None:
-            return part.text
-        if part.refusal is not None:
-            return part.refusal
-        self._state.warn(part_left_out(part))
-        return in_place_of(part)
 
     def _blocks(self, parts: list[ContentPart]) -> list[bytes]:
         blocks = (self._block(part) for part in parts)
@@ -320,16 +267,22 @@ class MessagesRenderer:
         text = self._text(part)
         return {"type": "text", "text": text} if text.strip() else None
 
+    def _add_call(self, call: FunctionCallItem) -> None:
+        self._say(self._call(call))
+
     def _call(self, call: FunctionCallItem) -> bytes:
         arguments = call.arguments.encode("utf-8", "replace")
         try:
             _objects.decode(arguments)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
+        except UNREADABLE:
             if arguments.strip():
                 self._state.warn(BROKEN_ARGUMENTS)
             arguments = encode({"arguments": call.arguments}) if arguments.strip() else b"{}"
         value = {"type": "tool_use", "id": tool_id(call.call_id), "name": call.name, "input": msgspec.Raw(arguments)}
         return encode(value)
+
+    def _add_output(self, output: ToolOutputItem) -> None:
+        self._answer(self._results, [self._result(output)])
 
     def _result(self, output: ToolOutputItem) -> bytes:
         result: dict[str, Any] = {"type": "tool_result", "tool_use_id": tool_id(output.call_id)}
@@ -339,16 +292,11 @@ class MessagesRenderer:
         return encode(result)
 
     def _add_reasoning(self, reasoning: ReasoningItem) -> None:
-        sealed = None if reasoning.encrypted_content is None else unseal(reasoning.encrypted_content)
-        thought = None
-        if sealed is not None and sealed.provider == self._provider:
-            try:
-                thought = _thoughts.decode(sealed.content)
-            except (msgspec.DecodeError, UnicodeError, RecursionError):
-                thought = None
+        content = self._unseal(reasoning)
+        thought = None if content is None else self._read_sealed(content, _thoughts)
         if thought is None:
-            self._state.warn(reasoning_left_out(reasoning))
-        elif thought.redacted is not None:
+            return
+        if thought.redacted is not None:
             self._thoughts.append(encode({"type": "redacted_thinking", "data": thought.redacted}))
         else:
             block = {"type": "thinking", "thinking": reasoning.text, "signature": thought.signature}

@@ -2,7 +2,7 @@
 
 One handler for each event type, and within the events of blocks one for each type of block and of delta. A block ends
 before the event that says whether it was cut off, so a call is held open until what comes next. Not here: requests
-(`messages`), and the events of the output (`output`).
+(`request`), and the events of the output (`output_writer`).
 """
 
 from __future__ import annotations
@@ -13,16 +13,15 @@ from typing import Any
 import msgspec
 
 from segue.dialects.interface import Output
-from segue.dialects.output_writer import InterleavedOutputWriter
 from segue.dialects.provider_errors import failure_of, read_error
-from segue.dialects.sealed_reasoning import seal
-from segue.dialects.stream_end import UNREADABLE, StreamEnd, count, counted
+from segue.dialects.reply_decoder import TranslatingDecoder
+from segue.dialects.stream_end import count, counted
 from segue.http.sse import SseEvent
-from segue.protocol.codec import encode
+from segue.protocol.codec import UNREADABLE, encode
 from segue.protocol.events import Event
 from segue.protocol.ids import ResponseId
 from segue.protocol.problems import quoted
-from segue.protocol.responses import Failure, Usage
+from segue.protocol.responses import Usage
 
 
 class Thought(msgspec.Struct, omit_defaults=True):
@@ -87,7 +86,7 @@ STOP: dict[str, str | None] = {
 }
 
 
-class MessagesDecoder:
+class MessagesDecoder(TranslatingDecoder):
     """Reads one stream; see `interface.ReplyDecoder`."""
 
     def __init__(
@@ -98,13 +97,10 @@ class MessagesDecoder:
         custom: frozenset[str] = frozenset(),
         warnings: tuple[str, ...] = (),
     ) -> None:
-        self._provider = provider
-        self._writer = InterleavedOutputWriter(response_id, custom)
-        self._stream_end = StreamEnd(warnings)
+        super().__init__(response_id, provider, custom=custom, warnings=warnings)
         self._blocks: dict[int, _OpenBlock] = {}
         self._call: int | None = None  # the call that has stopped and is held open
         self._usage: dict[str, Any] = {}
-        self._stop: str | None = None
         self._handlers: dict[str, Callable[[_MessagesEvent], Output]] = {
             "message_start": self._on_message_start,
             "content_block_start": self._on_block_start,
@@ -127,11 +123,6 @@ class MessagesDecoder:
             "input_json_delta": self._grow_call,
         }
 
-    @property
-    def ended(self) -> bool:
-        """Whether the end was returned."""
-        return self._stream_end.ended
-
     def feed(self, event: SseEvent) -> Output:
         """Read one event."""
         if self.ended:
@@ -148,18 +139,6 @@ class MessagesDecoder:
             return self._stream_end.broken("an event is no JSON of a known shape")
         self._stream_end.warn_of(kind)
         return []
-
-    def end(self, *, truncated: bool = False) -> Output:
-        """The stream is over: that is fine if the model has said why it stopped."""
-        if self.ended:
-            return []
-        if self._stop is None:
-            return self._stream_end.stopped(truncated=truncated)
-        return self._finish(self._stop)
-
-    def fail(self, failure: Failure) -> Output:
-        """End the turn as failed."""
-        return self._stream_end.failed(failure)
 
     # --- events
 
@@ -214,15 +193,16 @@ class MessagesDecoder:
         self._count(event.usage)
         delta = event.delta
         if delta is not None and delta.stop_reason is not None:
-            self._stop = delta.stop_reason
+            self._stop_reason = delta.stop_reason
             if isinstance(delta.stop_details, dict) and isinstance(delta.stop_details.get("explanation"), str):
                 self._stream_end.warn(f"The upstream refused: {quoted(delta.stop_details['explanation'], 400)}.")
         return []
 
     def _on_message_stop(self, _: _MessagesEvent) -> Output:
-        if self._stop is None:
+        if self._stop_reason is None:
             self._stream_end.warn("The upstream did not say why it stopped.")
-        return self._finish(self._stop or "end_turn")
+        self._stop_reason = self._stop_reason or "end_turn"
+        return self._finish()
 
     # --- blocks
 
@@ -260,22 +240,19 @@ class MessagesDecoder:
         call, self._call = self._call, None
         return [] if call is None else self._writer.end_call(call)
 
-    def _seal(self, thought: Thought) -> list[Event]:
-        return self._writer.seal(seal(self._provider, encode(thought).decode()))
-
     # --- the end
 
     def _count(self, usage: dict[str, Any] | None) -> None:
         self._usage |= {name: value for name, value in (usage or {}).items() if value is not None}
 
-    def _finish(self, stop: str) -> Output:
+    def _finish(self) -> Output:
+        stop = self._stop_reason
+        assert stop is not None, "only a reply whose reason is known is finished"
         if stop not in STOP:
             self._stream_end.warn(f"The upstream stopped for a reason that is not known here: {quoted(stop, 40)}.")
-        reason, usage = STOP.get(stop), read_usage(self._usage)
-        events: Output = [*self._writer.end("completed" if reason is None else "incomplete")]
-        return events + (
-            self._stream_end.completed(usage) if reason is None else self._stream_end.incomplete(reason, usage)
-        )
+        cut = STOP.get(stop)
+        events: Output = [*self._writer.end("completed" if cut is None else "incomplete")]
+        return events + self._stream_end.finished(cut, read_usage(self._usage))
 
 
 def read_usage(usage: dict[str, Any]) -> Usage:

@@ -1,5 +1,4 @@
-"""The Responses dialect: requests to a server of the API that clients speak here too. Its stream is read in
-`responses_stream`.
+"""The Responses dialect: requests to a server of the API that clients speak here too. Its stream is read in `stream`.
 
 Items go on as the bytes they are; only reasoning is looked into, since each provider gets its own back and no other's.
 The upstream is told to store nothing: the history is kept here, and sent in full. Not here: an upstream's own
@@ -12,7 +11,15 @@ from collections.abc import Mapping
 
 import msgspec
 
-from segue.dialects.incremental import RenderedTurn, RenderState, RenderStateBuilder, cache_key, render_history
+from segue.dialects.headers import HeaderLines, bearer_headers
+from segue.dialects.incremental import (
+    RenderedTurn,
+    RenderState,
+    RenderStateBuilder,
+    cache_key,
+    close_list,
+    render_history,
+)
 from segue.dialects.interface import Rendered, ReplyDecoder, TurnRequest
 from segue.dialects.items import read_item
 from segue.dialects.loss_warnings import reasoning_left_out
@@ -52,10 +59,9 @@ class ResponsesDialect:
         """Return where to POST."""
         return "/responses"
 
-    def headers(self, api_key: str | None) -> tuple[tuple[str, str], ...]:
+    def headers(self, api_key: str | None) -> HeaderLines:
         """Return the header lines of this API."""
-        key = () if api_key is None else (("Authorization", f"Bearer {api_key}"),)
-        return (("Content-Type", "application/json"), ("Accept", "text/event-stream"), *key)
+        return bearer_headers(api_key)
 
     def render(self, request: TurnRequest, cache: RenderCache) -> Rendered | Problem:
         """Write the request body."""
@@ -70,8 +76,7 @@ class ResponsesDialect:
         if request.settings.prompt_cache_key is None:
             builder.fields["prompt_cache_key"] = cache_key(request.tenant, request.settings.instructions, state)
         pieces = [encode(builder.fields)[:-1] + b',"input":[', *(part.closed for part in parts if part.closed)]
-        pieces[-1] = pieces[-1].removesuffix(b",")
-        return Rendered((*pieces, b"]}"), (*builder.warnings, *state.warnings))
+        return Rendered(close_list(pieces, b"]}"), (*builder.warnings, *state.warnings))
 
     def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> ReplyDecoder:  # noqa: ARG002 - ids are kept
         """Make the reader of one reply."""

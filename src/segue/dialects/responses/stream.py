@@ -3,7 +3,7 @@
 One handler for each event type that means something here: items are counted and collected, reasoning gets the mark of
 its provider, and the events around the response are replaced by our own. All other events of a response pass, those of
 tomorrow too. Held to the protocol is what we build on: items begin in order and end once; what is inside an item is
-between the upstream and the client. Not here: requests (`responses`), numbering (`protocol.turns`).
+between the upstream and the client. Not here: requests (`request`), numbering (`protocol.turns`).
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import msgspec
 
 from segue.dialects.interface import Output
 from segue.dialects.provider_errors import ProviderError, code_of, failure_of, find_error, read_error
+from segue.dialects.reply_decoder import BaseReplyDecoder
 from segue.dialects.responses.missing_fields import MissingFieldFiller
 from segue.dialects.sealed_reasoning import seal
-from segue.dialects.stream_end import UNREADABLE, StreamEnd, count, counted
+from segue.dialects.stream_end import count, counted
 from segue.http.sse import SseEvent
-from segue.protocol.codec import decode_value, with_field
+from segue.protocol.codec import UNREADABLE, decode_value, with_field
 from segue.protocol.events import Event
 from segue.protocol.problems import Problem
 from segue.protocol.responses import Failure, Usage
@@ -61,12 +62,11 @@ _DONE = "response.output_item.done"
 _NO_RESPONSE = _EndedResponse()
 
 
-class ResponsesDecoder:
+class ResponsesDecoder(BaseReplyDecoder):
     """Reads one stream; see `interface.ReplyDecoder`."""
 
     def __init__(self, provider: str, warnings: tuple[str, ...] = ()) -> None:
-        self._provider = provider
-        self._stream_end = StreamEnd(warnings)
+        super().__init__(provider, warnings)
         self._filler = MissingFieldFiller()
         self._added = 0
         self._done = 0
@@ -83,11 +83,6 @@ class ResponsesDecoder:
             "response.cancelled": self._on_failed,
             "error": lambda _, data: self._stream_end.failed(failure_of(read_error(data))),
         }
-
-    @property
-    def ended(self) -> bool:
-        """Whether the end was returned."""
-        return self._stream_end.ended
 
     def feed(self, event: SseEvent) -> Output:
         """Read one event."""
@@ -108,14 +103,6 @@ class ResponsesDecoder:
         except UNREADABLE:
             return self._stream_end.broken("an event is no JSON of a known shape")
         return self._pass(kind, head, data)
-
-    def end(self, *, truncated: bool = False) -> Output:
-        """The stream is over, without its terminal event."""
-        return self._stream_end.stopped(truncated=truncated)
-
-    def fail(self, failure: Failure) -> Output:
-        """End the turn as failed."""
-        return self._stream_end.failed(failure)
 
     # --- events
 

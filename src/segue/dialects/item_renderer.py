@@ -1,0 +1,105 @@
+"""The renderer of an API that has messages of its own: it reads each item and calls the handler of its kind.
+
+What is the same for all such APIs is done here: an item's type and unknown fields, the warnings about what they cannot
+carry, and reasoning that goes back only to the provider that wrote it. A dialect writes the handlers. Not here: how
+messages are written, and the Responses dialect, whose items stay as they are.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Generic, TypeVar
+
+import msgspec
+
+from segue.dialects.incremental import M, RenderState, RenderStateBuilder
+from segue.dialects.items import read_item, unknown_fields
+from segue.dialects.loss_warnings import (
+    ANNOTATIONS_LEFT_OUT,
+    FOREIGN_REASONING,
+    PHASE_LEFT_OUT,
+    field_left_out,
+    in_place_of,
+    item_left_out,
+    part_left_out,
+    reasoning_left_out,
+)
+from segue.dialects.sealed_reasoning import unseal
+from segue.protocol.codec import UNREADABLE
+from segue.protocol.item_types import ContentPart, FunctionCallItem, MessageItem, ReasoningItem, ToolOutputItem
+from segue.protocol.items import Item
+from segue.protocol.problems import Problem
+
+T = TypeVar("T")
+
+
+class ItemRenderer(ABC, Generic[M]):
+    """Renders the items of one turn, from where `state` stands; `provider` is whose reasoning may go back to it."""
+
+    def __init__(self, state: RenderState[M], provider: str) -> None:
+        self._provider = provider
+        self._state = RenderStateBuilder(state)
+        self._closed: list[bytes] = []
+
+    def add(self, item: Item) -> None:
+        """Take the next item."""
+        kind = self._state.read_type(item)
+        if kind is None:
+            return
+        for name in unknown_fields(item, kind):
+            self._state.warn(field_left_out(name, kind))
+        value = read_item(item, kind)
+        match value:
+            case Problem():
+                self._state.refuse(value)
+            case None:
+                self._state.warn(item_left_out(kind))
+            case MessageItem():
+                if value.phase is not None:
+                    self._state.warn(PHASE_LEFT_OUT)
+                self._add_message(value)
+            case FunctionCallItem():
+                self._add_call(value)
+            case ToolOutputItem():
+                self._add_output(value)
+            case ReasoningItem():
+                self._add_reasoning(value)
+
+    @abstractmethod
+    def _add_message(self, message: MessageItem) -> None: ...
+
+    @abstractmethod
+    def _add_call(self, call: FunctionCallItem) -> None: ...
+
+    @abstractmethod
+    def _add_output(self, output: ToolOutputItem) -> None: ...
+
+    @abstractmethod
+    def _add_reasoning(self, reasoning: ReasoningItem) -> None: ...
+
+    def _text(self, part: ContentPart) -> str:
+        """Return the text of a part, or the note that stands in its place."""
+        if part.annotations:
+            self._state.warn(ANNOTATIONS_LEFT_OUT)
+        if part.text is not None:
+            return part.text
+        if part.refusal is not None:
+            return part.refusal
+        self._state.warn(part_left_out(part))
+        return in_place_of(part)
+
+    def _unseal(self, reasoning: ReasoningItem) -> str | None:
+        """Return what this provider sealed in its own reasoning; None for any other reasoning, with a warning."""
+        sealed = None if reasoning.encrypted_content is None else unseal(reasoning.encrypted_content)
+        if sealed is not None and sealed.provider == self._provider:
+            return sealed.content
+        self._state.warn(reasoning_left_out(reasoning))
+        return None
+
+    def _read_sealed(self, content: str, decoder: msgspec.json.Decoder[T]) -> T | None:
+        """Read what was unsealed; None if it is not what we sealed, with a warning."""
+        try:
+            return decoder.decode(content)
+        except UNREADABLE:
+            self._state.warn(FOREIGN_REASONING)
+            return None
