@@ -33,6 +33,7 @@ from segue.upstreams.admission import Admission
 from segue.upstreams.affinity import Affinity
 from segue.upstreams.failures import MAX_REFUSAL_BYTES, PASSING, read_refusal, read_request_id
 from segue.upstreams.http_body import JsonBody
+from segue.upstreams.http_connector import DesyncSafeConnector
 from segue.upstreams.interface import Batch, UpstreamRequest
 from segue.upstreams.origins import origin_of
 from segue.upstreams.retries import Failed, RetryPolicy, wait_before_retry
@@ -126,7 +127,7 @@ class HttpUpstream:
     async def start(self) -> None:
         """Make ready to connect; nothing is sent before there is a turn."""
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),  # the admission limits
+            connector=DesyncSafeConnector(),
             cookie_jar=aiohttp.DummyCookieJar(),  # tenants share connections, and nothing else
             timeout=aiohttp.ClientTimeout(total=None, connect=self._provider.connect_timeout_s),
             trust_env=False,  # a proxy would be shown what is sent

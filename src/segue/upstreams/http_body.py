@@ -1,44 +1,40 @@
-"""The body of a request to a provider: pieces written one after the other, never joined into one.
+"""The body of a request to a provider: byte pieces that are written one after the other and never joined into one.
 
-Small pieces go out together and large ones as they are; between writes the transport is let to drain, so that a slow
-provider does not fill our memory. It also knows the transport it is written to, so that an upload can be broken off.
+Small pieces are coalesced into one write, large ones are written as they are. Between writes aiohttp waits for the
+transport to drain, so that a slow provider does not fill this process's memory. The body remembers the transport it is
+written to, so that an upload can be broken off. Not here: how a dialect makes the pieces.
 """
 
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import StreamWriter
 from aiohttp.payload import Payload
 
-#: Pieces are gathered up to this size: each write has its price, and so has memory.
-BLOCK_BYTES = 1024 * 1024
+#: Pieces are coalesced up to this size. A write costs the same whatever its size, and a transport takes this much
+#: before it applies backpressure; writes of 1 MB took twice the CPU for a body of 1 MB, and ten times the memory.
+WRITE_BYTES = 64 * 1024
 
 
-def blocks(pieces: Sequence[bytes], size: int = BLOCK_BYTES) -> Iterator[bytes]:
-    """Gather small pieces into blocks of about `size` bytes; a piece is never cut, and a large one never copied."""
-    waiting: list[bytes] = []
-    held = 0
-    for piece in pieces:
-        if len(piece) >= size:
-            if waiting:
-                yield b"".join(waiting)
-                waiting, held = [], 0
-            yield piece
-            continue
-        waiting.append(piece)
-        held += len(piece)
-        if held >= size:
-            yield b"".join(waiting)
-            waiting, held = [], 0
-    if waiting:
-        yield b"".join(waiting)
+def coalesce(pieces: Sequence[bytes], size: int = WRITE_BYTES) -> Iterator[bytes]:
+    """Join small pieces into writes of about `size` bytes. A piece is never cut, and a large one is never copied."""
+    ends = list(accumulate(map(len, pieces)))
+    start, written = 0, 0
+    while start < len(pieces):
+        last = min(bisect_left(ends, written + size, start), len(pieces) - 1)  # with it, the write is long enough
+        if start < last and len(pieces[last]) >= size:
+            last -= 1
+        yield b"".join(pieces[start : last + 1])  # which does not copy a single piece
+        start, written = last + 1, ends[last]
 
 
 class JsonBody(Payload):
-    """A JSON document in pieces. It can be written again, for another try."""
+    """A JSON document in pieces. It can be written again, for another attempt."""
 
     _autoclose = True
 
@@ -56,10 +52,10 @@ class JsonBody(Payload):
         """Write the document."""
         if isinstance(writer, StreamWriter):
             self.transport = writer.transport
-        for block in blocks(self._pieces):
-            await writer.write(block)
+        for data in coalesce(self._pieces):
+            await writer.write(data)
 
     def abort(self) -> None:
-        """Break the connection that it was written to, whatever is still on its way."""
+        """Reset the connection that it was written to, even in the middle of the upload."""
         if self.transport is not None:
             self.transport.abort()

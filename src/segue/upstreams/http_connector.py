@@ -1,0 +1,53 @@
+"""Opens and reuses connections to a provider, and never reuses one on which the provider has sent something unasked.
+
+HTTP/1.1 matches replies to requests by their order alone. If a server writes a reply that nobody asked for, such as a
+408 to an idle connection, the next request on that connection receives it, and every later request receives the reply
+to the one before, which may be another tenant's. aiohttp's own connector does not check for this; this one checks right
+before a request is written. Not here: requests and replies (`http`).
+"""
+
+from __future__ import annotations
+
+import select
+from weakref import WeakKeyDictionary
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
+
+
+class DesyncSafeConnector(aiohttp.TCPConnector):
+    """A TCP connector that closes a kept connection, instead of reusing it, when something has arrived on it."""
+
+    def __init__(self) -> None:
+        super().__init__(limit=0)  # the admission queue limits how many turns run
+        self._arrivals: WeakKeyDictionary[ResponseHandler, select.poll] = WeakKeyDictionary()
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the interface is aiohttp's
+    ) -> Connection:
+        """Return a new connection, or a kept one on which nothing has arrived since its last reply."""
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            protocol = connection.protocol
+            assert protocol is not None, "a connection has its protocol until it is released"
+            arrived = self._arrivals.get(protocol)
+            if arrived is None:  # it is new
+                self._arrivals[protocol] = _poll_of(protocol)
+                return connection
+            # `should_close`: aiohttp has read something. A poll that answers: something is in the kernel.
+            if not protocol.should_close and not arrived.poll(0):
+                return connection
+            connection.close()
+
+
+def _poll_of(protocol: ResponseHandler) -> select.poll:
+    """Return what tells whether bytes, or the end, have arrived at a connection."""
+    arrived = select.poll()
+    if protocol.transport is not None:
+        arrived.register(protocol.transport.get_extra_info("socket"), select.POLLIN)
+    return arrived

@@ -1,0 +1,79 @@
+"""A connection on which a provider spoke out of turn is not used again, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+
+from segue.upstreams.http_connector import DesyncSafeConnector
+from tests.upstreams.provider import Exchange, Play, Provider, providing, streams
+
+STRAY = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 5\r\n\r\nstray"
+ANSWERS = streams(b"answer")
+
+
+@asynccontextmanager
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(connector=DesyncSafeConnector()) as one:
+        yield one
+
+
+async def ask(one: aiohttp.ClientSession, provider: Provider) -> tuple[int, bytes]:
+    async with one.post(provider.url, data=b"x") as response:
+        return response.status, await response.read()
+
+
+async def test_requests_share_a_connection_that_is_quiet_between_them() -> None:
+    async with providing(ANSWERS) as provider, session() as one:
+        assert [await ask(one, provider) for _ in range(3)] == [(200, b"answer")] * 3
+    assert [got.connection for got in provider.got] == [0, 0, 0]
+
+
+def talks_on(stray: bytes, *, at: asyncio.Event, sent: asyncio.Event) -> Play:
+    """Answer, then say more when `at` is set."""
+
+    async def play(exchange: Exchange) -> None:
+        await ANSWERS(exchange)
+        await at.wait()
+        await exchange.send(stray)
+        sent.set()
+
+    return play
+
+
+@pytest.mark.parametrize(
+    ("stray", "read"),
+    [(STRAY, False), (STRAY, True), (b"?", False), (b"?", True), (b"HTTP/1.1 408 Request", False)],
+    ids=["a reply in the kernel", "a reply", "a byte in the kernel", "a byte", "half a reply in the kernel"],
+)
+async def test_what_a_provider_says_unasked_answers_no_request(stray: bytes, *, read: bool) -> None:
+    """Else each request would be given the reply to the one before."""
+    at, sent = asyncio.Event(), asyncio.Event()
+    async with providing(talks_on(stray, at=at, sent=sent), ANSWERS) as provider, session() as one:
+        assert await ask(one, provider) == (200, b"answer")
+        at.set()
+        await sent.wait()
+        for _ in range(5 if read else 0):  # the loop reads what has arrived
+            await asyncio.sleep(0)
+        assert [await ask(one, provider) for _ in range(3)] == [(200, b"answer")] * 3
+    assert [got.connection for got in provider.got] == [0, 1, 1, 1]
+
+
+async def test_a_provider_that_speaks_first_does_not_keep_us_connecting() -> None:
+    """What it says on a new connection is taken for the reply, as before; nothing is opened again and again."""
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(STRAY)
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with session() as one, one.post(url, data=b"x") as response:
+        assert response.status == 408
+    server.close()
+    await server.wait_closed()

@@ -1,0 +1,18 @@
+"""What the interface holds besides types: a key that does not show itself."""
+
+from __future__ import annotations
+
+from segue.history.chains import History
+from segue.protocol.ids import ENTROPY_BYTES, new_response_id
+from segue.protocol.items import user_message
+from segue.protocol.requests import Settings
+from segue.upstreams.interface import Secret, UpstreamRequest
+
+
+def test_a_secret_does_not_show_itself() -> None:
+    history = History(None, (user_message("Hi"),))
+    settings = Settings(model="m")
+    secret = Secret("sk-client")
+    asked = UpstreamRequest("m", new_response_id(bytes(ENTROPY_BYTES)), "ann", history, settings, secret)
+    assert "sk-client" not in f"{asked!r} {asked} {secret!r} {secret}"
+    assert secret.reveal() == "sk-client"
