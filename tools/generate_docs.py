@@ -35,10 +35,10 @@ from segue.config import (
 )
 from segue.dialects.output_writer import InterleavedOutputWriter
 from segue.gateway.admin.metrics import Metrics
-from segue.gateway.api.routes import Routes
+from segue.gateway.api.application import build_application
 from segue.gateway.app import Gateway
 from segue.gateway.error_mapping import socket_reply
-from segue.gateway.listener_profile import face_of
+from segue.gateway.listener_profile import listener_profile
 from segue.protocol import lanes, session
 from segue.protocol.capabilities import HEADER, encode_capabilities
 from segue.protocol.events import Ended, Event, OutputWriter
@@ -282,13 +282,14 @@ _ROUTES = {
     ("GET", "/readyz"): "Whether the store works and the gateway takes turns; 503 while it drains.",
     ("GET", "/metrics"): "Metrics for Prometheus.",
 }
-_WHO = {"_keyed": "a key, if any are configured", "_private": "this machine, or a key"}
+_WHO = {"keyed": "a key, if any are configured", "private": "this machine, or a key"}
 
 
 def routes() -> str:
     """Write the table of routes."""
     config = Config(server=ServerConfig(store="memory:"))
-    application = Routes(Gateway(config, Router([]), MemoryStore(), time.time)).application()
+    gateway = Gateway(config, Router([]), MemoryStore(), time.time)
+    application = build_application(gateway.services, gateway.tunnel)
     rows = []
     for route in application.router.routes():
         assert route.resource is not None
@@ -301,7 +302,7 @@ def routes() -> str:
 
 
 def _who(route: web.AbstractRoute) -> str:
-    wrapper = re.search(r"(_\w+)\.<locals>", route.handler.__qualname__)
+    wrapper = re.match(r"(\w+)\.<locals>", route.handler.__qualname__)
     return "everybody" if wrapper is None else _WHO[wrapper[1]]
 
 
@@ -401,9 +402,9 @@ def lane_diagram() -> str:
 
 def capabilities() -> str:
     """Write the object that a gateway without a configuration answers."""
-    face = face_of(ServerConfig(), "openai")
-    shown = msgspec.json.format(encode_capabilities(face.capabilities)).decode()
-    return f"```json\n{shown}\n```\n\n```text\n{HEADER}: {face.header}\n```"
+    profile = listener_profile(ServerConfig(), "openai")
+    shown = msgspec.json.format(encode_capabilities(profile.capabilities)).decode()
+    return f"```json\n{shown}\n```\n\n```text\n{HEADER}: {profile.header}\n```"
 
 
 def profiles() -> str:

@@ -37,18 +37,18 @@ class Local:
         self.gateway = gateway
         self.url = url
         self._tasks = asyncio.all_tasks()
-        self._size_bytes = gateway.cache.size_bytes
+        self._size_bytes = gateway.services.cache.size_bytes
 
     def received_bytes(self) -> float:
         """Return how much of what its WebSocket clients sent has reached their sessions."""
         labels = {"transport": "websocket"}
-        return self.gateway.metrics.registry.get_sample_value("segue_received_bytes_total", labels) or 0.0
+        return self.gateway.services.metrics.registry.get_sample_value("segue_received_bytes_total", labels) or 0.0
 
     async def rest(self) -> None:
         """Wait until nothing runs and nothing more is held than at first; all clients must be gone."""
-        await until(lambda: not self.gateway.connections)
+        await until(lambda: not self.gateway.services.drain.connections)
         await until(lambda: asyncio.all_tasks() <= self._tasks)
-        assert self.gateway.cache.size_bytes == self._size_bytes
+        assert self.gateway.services.cache.size_bytes == self._size_bytes
 
 
 @asynccontextmanager
@@ -70,7 +70,7 @@ async def listening(
     try:
         yield Local(gateway, await gateway.listen())
     finally:
-        await gateway.close()
+        await gateway.aclose()
 
 
 class Process:

@@ -91,7 +91,7 @@ async def test_an_expired_id_is_gone_from_every_level(store: str) -> None:
         await _assert_gone(old["id"], socket, client)
         child = await socket.turn("3", previous_response_id=young["id"])
         assert await client.history(child["id"]) == ["1", "a1", "2", "a2", "3"]
-        assert await local.gateway.executor.sweep() == 1
+        assert await local.gateway.services.executor.sweep() == 1
         await _assert_gone(old["id"], socket, client)
         child = await client.turn("4", previous_response_id=young["id"])
         assert await client.history(child["id"]) == ["1", "a1", "2", "a2", "4"]
@@ -127,7 +127,7 @@ async def test_a_parent_that_goes_while_its_child_runs_leaves_its_history(store:
             assert await client.status(parent["id"], "DELETE") == 200
         else:
             clock.now += DAY_S
-            assert await local.gateway.executor.sweep() == 1
+            assert await local.gateway.services.executor.sweep() == 1
         gate.set()
         child = (await socket.answer()).response
         assert child is not None

@@ -72,7 +72,7 @@ async def test_a_socket_that_goes_takes_what_only_it_held(leave: Leave) -> None:
     async with listening() as local:
         async with opened(local.url) as socket:
             await socket.turn("x" * 100_000, store=False)
-            assert local.gateway.cache.size_bytes > 100_000
+            assert local.gateway.services.cache.size_bytes > 100_000
             await leave(socket)
         await local.rest()
 
@@ -156,7 +156,7 @@ async def test_many_turns_cut_at_random_leave_a_sound_store(tmp_path: Path) -> N
     """Clients leave while their records are being committed: each id resolves in full, or not at all."""
     async with listening(store=f"sqlite:///{tmp_path}/segue.db") as local:
         ids = [await _cut_before_its_end(local.url) for _ in range(20)]
-        await until(lambda: not local.gateway.connections)
+        await until(lambda: not local.gateway.services.drain.connections)
         async with http(local.url) as client:
             for response_id in ids:
                 if await client.status(response_id) == 200:

@@ -75,14 +75,14 @@ async def test_expired_responses_are_told_when_they_are_swept(store: str, tmp_pa
     settings: Json = {"store": store.format(tmp_path), "clock": clock, "retention_s": 60, "sweep_interval_s": 1e6}
     async with listening(model, **settings) as local, http(local.url) as client:
         old = [await client.turn(str(number)) for number in range(3)]
-        await asyncio.gather(*(_append(local.gateway.store, number, clock.now + 60) for number in range(300)))
+        await asyncio.gather(*(_append(local.gateway.services.store, number, clock.now + 60) for number in range(300)))
         clock.now += 30
         young = await client.turn("young", previous_response_id=old[0]["id"])
         clock.now += 30
-        assert await local.gateway.executor.sweep() == 303
+        assert await local.gateway.services.executor.sweep() == 303
         assert {one["id"] for one in old} < set(model.gone)
         assert (len(model.gone), young["id"] in model.gone) == (303, False)
-        assert await local.gateway.executor.sweep() == 0
+        assert await local.gateway.services.executor.sweep() == 0
 
 
 async def _append(store: Store, number: int, expires_at: float) -> None:
@@ -101,7 +101,7 @@ async def test_what_a_connection_kept_goes_with_it() -> None:
             running = (await socket.until("response.created"))["response"]
             await socket.until("response.output_text.delta")
             assert model.gone == []
-        await until(lambda: not local.gateway.connections)
+        await until(lambda: not local.gateway.services.drain.connections)
         assert sorted(model.gone) == sorted([first["id"], second["id"], running["id"]])
         assert [one.held for one in model.asked] == [True] * 4
 
@@ -113,7 +113,7 @@ async def test_stored_responses_outlive_their_connection() -> None:
         async with opened(local.url) as socket:
             for text in ("1", "2", "3"):
                 await socket.turn(text)
-        await until(lambda: not local.gateway.connections)
+        await until(lambda: not local.gateway.services.drain.connections)
         assert model.gone == []
 
 
@@ -129,7 +129,7 @@ async def test_a_continuation_that_failed_takes_nothing_along_before_the_connect
             refusal = await socket.refusal("2", previous_response_id=first["id"], **UNSTORED)
             assert refusal["code"] == "previous_response_not_found"
             assert model.gone == []
-        await until(lambda: not local.gateway.connections)
+        await until(lambda: not local.gateway.services.drain.connections)
         assert model.gone == [first["id"]]
 
 
@@ -140,7 +140,7 @@ async def test_lanes_go_with_their_connection() -> None:
             made = [await _lane(socket, name) for name in ("a", "b")]
             made.append(await _lane(socket, "b", previous_response_id=made[0]))
             assert model.gone == []
-        await until(lambda: not local.gateway.connections)
+        await until(lambda: not local.gateway.services.drain.connections)
         assert sorted(model.gone) == sorted(made)
 
 
@@ -162,7 +162,7 @@ async def test_a_connection_through_a_sidecar_is_one_too() -> None:
             first = await socket.turn("1", **UNSTORED)
             second = await socket.turn("2", previous_response_id=first["id"], **UNSTORED)
             assert model.gone == []
-        await until(lambda: not gateway.connections)
+        await until(lambda: not gateway.services.drain.connections)
         assert sorted(model.gone) == sorted([first["id"], second["id"]])
 
 
@@ -173,17 +173,17 @@ async def test_what_is_parked_goes_when_its_time_has_come() -> None:
         async with opened(local.url) as socket:
             first = await socket.turn("1", **UNSTORED)
             second = await socket.turn("2", previous_response_id=first["id"], **UNSTORED)
-        await until(lambda: not local.gateway.connections)
+        await until(lambda: not local.gateway.services.drain.connections)
         assert model.gone == [first["id"]]
         async with opened(local.url) as socket:
             third = await socket.turn("3", previous_response_id=second["id"], **UNSTORED)
             clock.now += 60
-            local.gateway.parking.purge()
+            local.gateway.services.grace.purge()
             assert model.gone == [first["id"], second["id"]]
-        await until(lambda: not local.gateway.connections)
+        await until(lambda: not local.gateway.services.drain.connections)
         assert model.gone == [first["id"], second["id"]], "it is parked itself"
         clock.now += 60
-        local.gateway.parking.purge()
+        local.gateway.services.grace.purge()
         assert model.gone == [first["id"], second["id"], third["id"]]
 
 
@@ -227,7 +227,7 @@ async def test_a_client_that_leaves_earlier_may_come_back_for_it() -> None:
         async with opened(local.url) as socket:
             await socket.create()
             await socket.until("response.output_text.delta")
-        await until(lambda: not local.gateway.connections)
+        await until(lambda: not local.gateway.services.drain.connections)
         assert model.gone == []
 
 
@@ -237,14 +237,14 @@ async def test_a_kept_turn_goes_with_its_events() -> None:
     async with listening(model, clock=clock, events_s=60) as local:
         async with opened(local.url) as socket:
             kept = await socket.turn("1", **RESUMABLE)
-        await until(lambda: not local.gateway.connections)
+        await until(lambda: not local.gateway.services.drain.connections)
         assert model.gone == []
         async with opened(local.url) as socket:
             child = await socket.turn("2", previous_response_id=kept["id"], **RESUMABLE)
             clock.now += 60
-            local.gateway.parking.purge()
+            local.gateway.services.grace.purge()
             assert model.gone == [kept["id"]], "the child is in its lane"
-        await until(lambda: not local.gateway.connections)
+        await until(lambda: not local.gateway.services.drain.connections)
         assert model.gone == [kept["id"], child["id"]]
 
 

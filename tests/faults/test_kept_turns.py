@@ -36,7 +36,7 @@ async def test_a_background_turn_that_cannot_be_stored_has_failed() -> None:
         failed = await ended(client, made["id"])
         assert (failed["status"], failed["error"]["code"]) == ("failed", "store_error")
         assert await client.refusal(previous_response_id=made["id"]) == (400, "previous_response_not_found")
-        assert local.gateway.cache.size_bytes == 0
+        assert local.gateway.services.cache.size_bytes == 0
 
 
 async def test_a_cancel_that_comes_while_the_record_is_written_is_too_late() -> None:
@@ -64,7 +64,7 @@ async def test_a_deletion_that_comes_while_the_record_is_written_deletes_it() ->
         assert (await deleting)[0] == 200
         assert await client.status(made["id"]) == 404
         assert (await store.size()).records == 0
-        assert local.gateway.cache.size_bytes == local.gateway.event_logs.size_bytes == 0
+        assert local.gateway.services.cache.size_bytes == local.gateway.services.event_logs.size_bytes == 0
 
 
 @pytest.mark.parametrize("fields", [KEYED, {**KEYED, "background": True}])
@@ -73,7 +73,7 @@ async def test_a_client_that_vanishes_before_it_knows_an_id_repeats_its_create(f
     upstream = Gated()
     async with listening(upstream) as local, http(local.url) as client:
         _, writer = await begin_post(local.url, **fields)
-        await until(lambda: bool(_running(local.gateway.keeper)))
+        await until(lambda: bool(_running(local.gateway.services.background)))
         writer.transport.abort()
         again = asyncio.create_task(client.turn(**fields))
         await asyncio.sleep(0)
@@ -96,7 +96,7 @@ async def test_a_flood_that_nobody_follows_stays_within_its_bound() -> None:
         assert output_text(await ended(client, made["id"])) == "".join(torrent.pieces)
         assert (await client.send("GET", f"/v1/responses/{made['id']}?stream=true"))[0] == 410
         # What is kept is the end: the whole text is in the last events, three times.
-        assert local.gateway.event_logs.size_bytes < DELTA_BYTES * (8 + 4 * DELTAS)
+        assert local.gateway.services.event_logs.size_bytes < DELTA_BYTES * (8 + 4 * DELTAS)
 
 
 async def test_a_follower_that_does_not_read_stops_its_turn_until_it_leaves() -> None:
@@ -136,6 +136,6 @@ async def test_a_shutdown_that_takes_too_long_stops_kept_turns() -> None:
         made = await client.turn(background=True)
         assert made["status"] == "in_progress"
         await local.gateway.drain()
-        await local.gateway.close()
-        assert not _running(local.gateway.keeper)
-        assert local.gateway.event_logs.size_bytes == 0
+        await local.gateway.aclose()
+        assert not _running(local.gateway.services.background)
+        assert local.gateway.services.event_logs.size_bytes == 0

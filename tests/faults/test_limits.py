@@ -119,7 +119,7 @@ async def test_one_connection_too_many_is_refused_with_503() -> None:
             assert (reply.status_code, body["error"]["code"]) == (503, "server_overloaded")
             assert reply.headers["Retry-After"] == "1"
             assert (await socket.turn())["status"] == "completed"
-        await until(lambda: not local.gateway.connections)
+        await until(lambda: not local.gateway.services.drain.connections)
         async with opened(local.url) as socket:
             assert (await socket.turn())["status"] == "completed"
 
@@ -130,7 +130,7 @@ async def test_connections_that_come_at_once_are_counted_too() -> None:
         sockets = [stack.enter_async_context(opened(local.url)) for _ in range(20)]
         opened_or_refused = await asyncio.gather(*sockets, return_exceptions=True)
         refused = [answer for answer in opened_or_refused if isinstance(answer, InvalidStatus)]
-        assert (len(refused), len(local.gateway.connections)) == (15, 5)
+        assert (len(refused), local.gateway.services.drain.connections) == (15, 5)
 
 
 async def test_memory_keeps_its_budget_at_the_cost_of_the_idlest() -> None:
@@ -139,7 +139,7 @@ async def test_memory_keeps_its_budget_at_the_cost_of_the_idlest() -> None:
     async with listening(memory_budget_bytes=budget) as local, http(local.url) as client, AsyncExitStack() as stack:
         lanes = [await stack.enter_async_context(opened(local.url)) for _ in range(30)]
         latest = [(await lane.turn("x" * 20_000, store=False))["id"] for lane in lanes]
-        assert local.gateway.cache.size_bytes <= budget
+        assert local.gateway.services.cache.size_bytes <= budget
         assert (await lanes[-1].turn(store=False, previous_response_id=latest[-1]))["status"] == "completed"
         lost = await lanes[0].refusal(store=False, previous_response_id=latest[0])
         assert lost["code"] == "previous_response_not_found"

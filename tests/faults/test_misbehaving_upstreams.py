@@ -227,7 +227,7 @@ async def test_upstreams_do_not_hold_up_each_other() -> None:
         await waiting.create()
         await hung.wait()
         assert (await other.turn())["status"] == "completed"
-        await until(lambda: len(local.gateway.connections) == 2)
+        await until(lambda: local.gateway.services.drain.connections == 2)
 
 
 async def _two_turns(play: Play, transport: str) -> tuple[Json, Json]:

@@ -63,7 +63,7 @@ async def test_unstored_turns_leave_nothing(folder: Path) -> None:
             script.assert_done()
             assert _files_with(KEPT, folder) != []
             assert _files_with(MARKER, folder) == []
-        await until(lambda: not local.gateway.connections)
+        await until(lambda: not local.gateway.services.drain.connections)
     assert _files_with(KEPT, folder) == ["segue.db"]
     assert _files_with(MARKER, folder) == []
 

@@ -49,7 +49,7 @@ class Node:
         """End the run without letting anything end."""
         if self.gateway is not None:
             gateway, self.gateway = self.gateway, None
-            await gateway.close()
+            await gateway.aclose()
 
 
 class Way:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from segue.gateway.redacted_traceback import outline
+from segue.gateway.redacted_traceback import redacted_traceback
 
 
 def stumble(text: str, cause: Exception | None) -> None:
@@ -20,16 +20,16 @@ def failing(text: str, cause: Exception | None = None) -> Exception:
 
 def test_type_and_place_are_told_and_the_text_is_not() -> None:
     """What an exception quotes may be what a client said."""
-    told = outline(failing("a sec" + "ret"))
+    told = redacted_traceback(failing("a sec" + "ret"))
     assert told.startswith("ValueError at\n")
-    assert "test_outlines.py" in told
+    assert "test_redacted_traceback.py" in told
     assert "in stumble" in told
     assert "a secret" not in told
 
 
 def test_causes_follow() -> None:
     """Outermost first, without their texts."""
-    told = outline(failing("outer", cause=KeyError("inner")))
+    told = redacted_traceback(failing("outer", cause=KeyError("inner")))
     assert told.index("ValueError at") < told.index("caused by KeyError at")
     assert "inner" not in told
 
@@ -38,4 +38,4 @@ def test_a_circle_of_causes_ends() -> None:
     """Exceptions can be each other's cause."""
     one, other = ValueError(), KeyError()
     one.__cause__, other.__cause__ = other, one
-    assert outline(one) == "ValueError at\ncaused by KeyError at\n"
+    assert redacted_traceback(one) == "ValueError at\ncaused by KeyError at\n"

@@ -57,7 +57,7 @@ class Running:
 
     def metric(self, name: str, **labels: str) -> float:
         """One figure of the gateway's metrics."""
-        value = self.gateway.metrics.registry.get_sample_value(name, labels)
+        value = self.gateway.services.metrics.registry.get_sample_value(name, labels)
         assert value is not None, f"no metric {name} with {labels}"
         return value
 

@@ -127,7 +127,7 @@ async def test_how_a_background_turn_ended_can_be_asked_for(
     http = await gateway.http()
     ident = (await http.create(input="1", background=True)).body["id"]
     assert await until_ended(gateway, http, ident) == status
-    size = await gateway.gateway.store.size()
+    size = await gateway.gateway.services.store.size()
     assert size.records == stored
 
 
@@ -138,7 +138,7 @@ async def test_what_can_be_refused_before_it_begins_is_refused(start: Start) -> 
     refused = await http.create(input="1", background=True, previous_response_id=UNKNOWN)
     assert refused.error["code"] == "previous_response_not_found"
     assert (await http.create(input="1", background=True, store=False)).error["param"] == "background"
-    assert gateway.gateway.cache.size_bytes == 0
+    assert gateway.gateway.services.cache.size_bytes == 0
 
 
 async def test_deleting_stops_and_forgets(start: Start) -> None:
@@ -203,7 +203,7 @@ async def test_a_shutdown_waits_for_background_turns(start: Start) -> None:
     await asyncio.sleep(0)
     more.set()
     await draining
-    record = await gateway.gateway.store.record("local", ident, gateway.gateway.clock())
+    record = await gateway.gateway.services.store.record("local", ident, gateway.gateway.services.clock())
     assert record is not None
 
 

@@ -119,6 +119,6 @@ async def test_a_key_is_free_again_after_its_time(start: Start) -> None:
     gateway = await start(say("once"), say("twice"), events_s=0.01)
     http = await gateway.http()
     first = (await http.create(input="1", **KEYED)).body["id"]
-    while gateway.gateway.event_logs.size_bytes:
+    while gateway.gateway.services.event_logs.size_bytes:
         await http.request("GET", "/healthz")
     assert (await http.create(input="1", **KEYED)).body["id"] != first

@@ -171,7 +171,7 @@ async def test_the_runs_of_several_agents_share_a_socket() -> None:
 
         async with agent:
             results = await asyncio.gather(*(agent.run(city) for city in degrees))
-            assert len(gateway.connections) == 1
+            assert gateway.services.drain.connections == 1
         assert [result.output for result in results] == [f"It has {told}." for told in degrees.values()]
     lanes = {asked.get("stream_id", "") for asked in tap.asked}
     assert len(lanes) == len(degrees)
@@ -203,6 +203,7 @@ async def test_an_agent_on_one_socket_goes_on_with_an_earlier_run() -> None:
             first = await agent.run("Oslo")
             second = await agent.run("Rome", message_history=first.all_messages())
         assert second.output == "It has rain in Rome."
-        assert gateway.metrics.registry.get_sample_value("segue_continuation_hits_total", {"level": "connection"}) == 3
+        registry = gateway.services.metrics.registry
+        assert registry.get_sample_value("segue_continuation_hits_total", {"level": "connection"}) == 3
     assert [len(asked["input"]) for asked in tap.asked] == [1] * 4
     assert [len(items) for items in model.seen] == [1, 3, 5, 7]

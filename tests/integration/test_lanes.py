@@ -249,7 +249,7 @@ async def test_a_lost_connection_cancels_all_lanes_and_leaves_nothing(start: Sta
     socket.vanish()
     await gateway.gateway.drain()
     assert gateway.upstream.cancelled == 3
-    assert gateway.gateway.cache.size_bytes == 0
+    assert gateway.gateway.services.cache.size_bytes == 0
 
 
 # ------------------------------------------------------------------------------------------------------------ steering

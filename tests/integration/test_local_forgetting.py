@@ -52,7 +52,7 @@ async def running(folder: Path) -> AsyncIterator[Running]:
     try:
         yield Running(gateway, upstream, await gateway.listen(), time)
     finally:
-        await gateway.close()
+        await gateway.aclose()
 
 
 def cached(response: Json | None) -> int:
@@ -84,7 +84,7 @@ async def test_an_expired_response_goes_when_it_is_swept(tmp_path: Path) -> None
         young = (await client.create(**ASKED, input=f"other {WORDS}")).body
         assert await one.kept() == 2
         one.time[0] += DAY_S / 2
-        await one.gateway.executor.sweep()
+        await one.gateway.services.executor.sweep()
         assert await one.kept() == 1
         assert cached((await client.create(**ASKED, input="go on", previous_response_id=young["id"])).body) > 60
 
@@ -101,7 +101,7 @@ async def test_unstored_responses_die_with_their_connection(tmp_path: Path) -> N
             again = (await socket.ask(**UNSTORED, input="go on", previous_response_id=first["id"])).response
             assert cached(again) > 60
             assert await one.kept() == 2
-        await until(lambda: not one.gateway.connections)
+        await until(lambda: not one.gateway.services.drain.connections)
         assert await one.kept() == 1
         async with Socket(one.url) as socket:
             assert cached((await socket.ask(**UNSTORED, input=WORDS)).response) < 30

@@ -337,7 +337,8 @@ class Conversations(RuleBasedStateMachine):
 
         async def vanish() -> None:
             connection.socket.vanish()
-            while len(self.gateway.connections) > len(self.connections):  # noqa: ASYNC110 - there is no event for it
+            drain = self.gateway.services.drain
+            while drain.connections > len(self.connections):  # noqa: ASYNC110 - there is no event for it
                 await asyncio.sleep(0)
 
         self.run(vanish())

@@ -124,10 +124,10 @@ async def test_unstored_turns_leave_memory_with_their_connection(start: Start) -
     first = (await socket.ask(input="1", store=False)).response
     assert first is not None
     await socket.ask(input="2", store=False, previous_response_id=first["id"])
-    assert gateway.gateway.cache.size_bytes > 0
+    assert gateway.gateway.services.cache.size_bytes > 0
     await socket.connection.close()
     await gateway.gateway.drain()
-    assert gateway.gateway.cache.size_bytes == 0
+    assert gateway.gateway.services.cache.size_bytes == 0
 
 
 # ------------------------------------------------------------------------------------------------------- who may look

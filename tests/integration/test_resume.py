@@ -40,7 +40,7 @@ async def frames_of(socket: Socket, count: int) -> list[Json]:
 async def gone(gateway: Running, connections: int = 0) -> None:
     """Wait until the gateway knows that a connection was lost."""
     http = await gateway.http()
-    while len(gateway.gateway.connections) > connections:
+    while gateway.gateway.services.drain.connections > connections:
         await http.request("GET", "/healthz")
 
 
@@ -117,7 +117,7 @@ async def test_events_that_are_kept_no_longer_are_gone(start: Start) -> None:
     ident = (await http.create(input="1", **RESUMABLE)).body["id"]
     while (await http.request("GET", f"/v1/responses/{ident}?stream=true&starting_after=999")).status != 410:
         pass
-    while gateway.gateway.event_logs.size_bytes:
+    while gateway.gateway.services.event_logs.size_bytes:
         await http.request("GET", "/healthz")
     assert (await http.request("GET", f"/v1/responses/{ident}")).status == 200
 
@@ -294,7 +294,7 @@ async def test_the_grace_ends_and_is_its_tenants_own(start: Start) -> None:
     await gone(gateway)
     bob = await gateway.socket("sk-bob")
     assert code(await bob.ask(input="2", store=False, previous_response_id=ident)) == "previous_response_not_found"
-    while gateway.gateway.cache.size_bytes:
+    while gateway.gateway.services.cache.size_bytes:
         await bob.ask(generate=False, store=False, input=7)
     alice = await gateway.socket("sk-alice")
     assert code(await alice.ask(input="2", store=False, previous_response_id=ident)) == "previous_response_not_found"

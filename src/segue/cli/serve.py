@@ -58,5 +58,5 @@ async def _serve(config: Config) -> int:
             task.cancel()
         await asyncio.gather(draining, hurried, return_exceptions=True)
     finally:
-        await gateway.close()
+        await gateway.aclose()
     return 0

@@ -1,5 +1,5 @@
 """The gateway: one executor for every transport, and the HTTP and WebSocket shells around it.
 
-`executor` runs a turn; `http` and `websocket` speak to clients; `access` decides who may; `replies` is the one table
-from problems to statuses; `app` puts it together and drains it.
+`app` builds, listens, drains and closes. `api` speaks to clients, `tunnel` to sidecars, and both ask `turns` to run
+turns; `admin` is for operators. `services` is what `app` gives to all of them.
 """

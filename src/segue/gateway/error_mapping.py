@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
 
+import msgspec
 from aiohttp import web
 
 from segue.protocol.events import error_event, http_error, in_lane
@@ -22,65 +22,65 @@ _INVALID = "invalid_request_error"
 _SERVER = "server_error"
 
 
-class Reply(NamedTuple):
-    """How a problem is told: as an HTTP status and error type, and whether a WebSocket is closed after it."""
+class ProblemReply(msgspec.Struct, frozen=True):
+    """What a problem becomes: an HTTP status, an error type, and whether a WebSocket is closed after it."""
 
     status: int
     kind: str
     closes: bool = False
 
 
-REPLIES: Mapping[Code, Reply] = MappingProxyType(
+REPLIES: Mapping[Code, ProblemReply] = MappingProxyType(
     {
-        "invalid_json": Reply(400, _INVALID),
-        "invalid_type": Reply(400, _INVALID),
-        "invalid_value": Reply(400, _INVALID),
-        "missing_required_parameter": Reply(400, _INVALID),
-        "unknown_event_type": Reply(400, _INVALID),
-        "unsupported_parameter": Reply(400, _INVALID),
-        "unsupported_content_encoding": Reply(415, _INVALID),
-        "message_too_large": Reply(413, _INVALID, closes=True),
-        "previous_response_not_found": Reply(400, _INVALID),
-        "tool_call_not_found": Reply(400, _INVALID),
-        "store_mismatch": Reply(400, _INVALID),
-        "context_length_exceeded": Reply(400, _INVALID),
-        "model_not_found": Reply(404, _INVALID),
-        "response_not_found": Reply(404, _INVALID),
-        "item_not_found": Reply(404, _INVALID),
-        "route_not_found": Reply(404, _INVALID),
-        "method_not_allowed": Reply(405, _INVALID),
-        "upgrade_required": Reply(426, _INVALID),
-        "invalid_api_key": Reply(401, "authentication_error"),
-        "forbidden_host": Reply(403, "permission_error"),
-        "forbidden_origin": Reply(403, "permission_error"),
-        "forbidden_peer": Reply(403, "permission_error"),
-        "websocket_connection_limit_reached": Reply(400, _INVALID, closes=True),
-        "websocket_stream_limit_reached": Reply(400, _INVALID),
-        "invalid_stream_id": Reply(400, _INVALID),
-        "response_events_gone": Reply(410, _INVALID),
-        "response_not_cancellable": Reply(400, _INVALID),
-        "idempotency_key_reused": Reply(422, _INVALID),
-        "server_overloaded": Reply(503, _SERVER),
-        "rate_limit_exceeded": Reply(429, "rate_limit_error"),
-        "insufficient_quota": Reply(429, "rate_limit_error"),
-        "upstream_rejected": Reply(400, _INVALID),
-        "upstream_unauthorized": Reply(502, _SERVER),
-        "upstream_unreachable": Reply(502, _SERVER),
-        "upstream_timeout": Reply(504, _SERVER),
-        "upstream_error": Reply(502, _SERVER),
-        "upstream_protocol_error": Reply(502, _SERVER),
-        "store_error": Reply(503, _SERVER),
-        "server_error": Reply(500, _SERVER),
+        "invalid_json": ProblemReply(400, _INVALID),
+        "invalid_type": ProblemReply(400, _INVALID),
+        "invalid_value": ProblemReply(400, _INVALID),
+        "missing_required_parameter": ProblemReply(400, _INVALID),
+        "unknown_event_type": ProblemReply(400, _INVALID),
+        "unsupported_parameter": ProblemReply(400, _INVALID),
+        "unsupported_content_encoding": ProblemReply(415, _INVALID),
+        "message_too_large": ProblemReply(413, _INVALID, closes=True),
+        "previous_response_not_found": ProblemReply(400, _INVALID),
+        "tool_call_not_found": ProblemReply(400, _INVALID),
+        "store_mismatch": ProblemReply(400, _INVALID),
+        "context_length_exceeded": ProblemReply(400, _INVALID),
+        "model_not_found": ProblemReply(404, _INVALID),
+        "response_not_found": ProblemReply(404, _INVALID),
+        "item_not_found": ProblemReply(404, _INVALID),
+        "route_not_found": ProblemReply(404, _INVALID),
+        "method_not_allowed": ProblemReply(405, _INVALID),
+        "upgrade_required": ProblemReply(426, _INVALID),
+        "invalid_api_key": ProblemReply(401, "authentication_error"),
+        "forbidden_host": ProblemReply(403, "permission_error"),
+        "forbidden_origin": ProblemReply(403, "permission_error"),
+        "forbidden_peer": ProblemReply(403, "permission_error"),
+        "websocket_connection_limit_reached": ProblemReply(400, _INVALID, closes=True),
+        "websocket_stream_limit_reached": ProblemReply(400, _INVALID),
+        "invalid_stream_id": ProblemReply(400, _INVALID),
+        "response_events_gone": ProblemReply(410, _INVALID),
+        "response_not_cancellable": ProblemReply(400, _INVALID),
+        "idempotency_key_reused": ProblemReply(422, _INVALID),
+        "server_overloaded": ProblemReply(503, _SERVER),
+        "rate_limit_exceeded": ProblemReply(429, "rate_limit_error"),
+        "insufficient_quota": ProblemReply(429, "rate_limit_error"),
+        "upstream_rejected": ProblemReply(400, _INVALID),
+        "upstream_unauthorized": ProblemReply(502, _SERVER),
+        "upstream_unreachable": ProblemReply(502, _SERVER),
+        "upstream_timeout": ProblemReply(504, _SERVER),
+        "upstream_error": ProblemReply(502, _SERVER),
+        "upstream_protocol_error": ProblemReply(502, _SERVER),
+        "store_error": ProblemReply(503, _SERVER),
+        "server_error": ProblemReply(500, _SERVER),
     }
 )
 
-#: Problems that SDKs would try again for their status, and better do not: the turn may still be running, and be paid
-#: for; or nothing will have changed. The header is what the SDKs of OpenAI and Anthropic obey.
+#: Problems whose status makes SDKs try again although they should not: the turn may still be running, and be paid for,
+#: or nothing will have changed. The SDKs of OpenAI and Anthropic obey the header `x-should-retry`.
 _NOT_AGAIN: frozenset[Code] = frozenset({"upstream_timeout", "insufficient_quota"})
 
 
 def http_reply(problem: Problem) -> web.Response:
-    """Tell a problem as an HTTP response."""
+    """Return a problem as an HTTP response."""
     reply = REPLIES[problem.code]
     headers = {"WWW-Authenticate": "Bearer"} if reply.status == 401 else {}  # noqa: PLR2004 - RFC 9110, 11.6.1
     after_s = problem.retry_after_s
@@ -95,12 +95,12 @@ def http_reply(problem: Problem) -> web.Response:
 
 
 def failed_turn(failure: Failure) -> Problem:
-    """Tell a turn that failed after it had begun as a problem; codes that are the upstream's own become one of ours."""
+    """Return the problem of a turn that failed after it had begun. A code of the upstream's own becomes one of ours."""
     code: Code = next((code for code in REPLIES if code == failure.code), "upstream_error")
     return Problem(code, failure.message)
 
 
 def socket_reply(problem: Problem, lane: str = DEFAULT_LANE) -> bytes:
-    """Tell a problem as an `error` frame of WebSocket mode."""
+    """Return a problem as an `error` frame of WebSocket mode."""
     reply = REPLIES[problem.code]
     return in_lane(error_event(problem, reply.kind, reply.status), tag(lane))

@@ -1,8 +1,11 @@
-"""The faces of a gateway: what it offers on each of its addresses, which differ in their profile and nothing else."""
+"""What the gateway offers on each of its addresses. Addresses differ in their profile and in nothing else."""
 
 from __future__ import annotations
 
+from typing import get_args
+
 import msgspec
+from aiohttp import web
 
 from segue import __version__
 from segue.config import ServerConfig
@@ -10,16 +13,35 @@ from segue.protocol.capabilities import AdvertisedLimits, Capabilities, capabili
 from segue.protocol.lanes import BOUNDS, LaneBounds, Profile
 
 
-class Face(msgspec.Struct, frozen=True):
-    """What clients of one address get: the bounds of their connections, and what they are told."""
+class ListenerProfile(msgspec.Struct, frozen=True):
+    """The bounds of an address's connections, and its capabilities as an object and as a header."""
 
     bounds: LaneBounds
     capabilities: Capabilities
     header: str
 
 
-def face_of(server: ServerConfig, profile: Profile) -> Face:
-    """Return what is offered under a profile."""
+class ListenerProfiles:
+    """The profile of each port that the gateway listens on."""
+
+    def __init__(self, server: ServerConfig) -> None:
+        self._profiles = {profile: listener_profile(server, profile) for profile in get_args(Profile)}
+        self._default = self._profiles[server.profile]
+        self._by_port: dict[int, ListenerProfile] = {}
+
+    def bind(self, port: int, profile: Profile) -> None:
+        """Note the profile of a port."""
+        self._by_port[port] = self._profiles[profile]
+
+    def of(self, request: web.Request) -> ListenerProfile:
+        """Return the profile of the address that a request came to."""
+        name = None if request.transport is None else request.transport.get_extra_info("sockname")
+        port = name[1] if isinstance(name, tuple) else 0  # a request through the tunnel has no port
+        return self._by_port.get(port, self._default)
+
+
+def listener_profile(server: ServerConfig, profile: Profile) -> ListenerProfile:
+    """Return what a gateway with these settings offers under a profile."""
     bounds = BOUNDS["serial"] if profile == "serial" else LaneBounds(server.max_lanes, server.max_in_flight)
     limits = AdvertisedLimits(
         lanes=bounds.names,
@@ -39,4 +61,4 @@ def face_of(server: ServerConfig, profile: Profile) -> Face:
         limits=limits,
         extensions=extensions(bounds, server.grace_s),
     )
-    return Face(bounds, capabilities, capabilities_header(capabilities))
+    return ListenerProfile(bounds, capabilities, capabilities_header(capabilities))

@@ -1,6 +1,6 @@
-"""What a log may say of an unexpected exception: its type and the places it went through.
+"""A traceback that may be logged: the types of an exception and its causes, and the places they went through.
 
-Never its text: exceptions quote what they stumbled over, and that may be what a client said, which is not logged.
+Never their texts: exceptions quote what they failed on. That may be what a client said, and content is not logged.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import traceback
 
 
-def outline(error: BaseException) -> str:
+def redacted_traceback(error: BaseException) -> str:
     """Return the types and places of an exception and of those that caused it, the outermost first."""
     parts: list[str] = []
     seen: set[int] = set()

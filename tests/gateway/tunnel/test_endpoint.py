@@ -112,7 +112,7 @@ async def test_a_delta_against_the_exchange_before_is_rebuilt() -> None:
         assert [request.body for request in provider.requests] == [first, second]
         assert len(document) < 150
         assert answer.misses == 0
-        assert gateway.tunnel.bases.size_bytes > 0
+        assert gateway.tunnel.resources.bases.size_bytes > 0
 
 
 async def test_an_unknown_base_is_missed_and_the_body_sent_again() -> None:
@@ -432,5 +432,5 @@ async def test_a_route_to_self_leads_into_the_own_api_as_the_tenant_of_the_tunne
             answer, replied = await peer.request(socket, TunnelRequest(head, encode_document(create)))
         assert answer.head is not None
         assert answer.head.status == 200
-        stored = await gateway.store.record("alice", json.loads(replied)["id"], gateway.clock())
+        stored = await gateway.services.store.record("alice", json.loads(replied)["id"], gateway.services.clock())
     assert stored is not None

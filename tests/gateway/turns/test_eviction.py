@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from segue.gateway.turns.eviction import Forgetter
+from segue.gateway.turns.eviction import Eviction
 from segue.history.cache import TurnCache
 from segue.history.chains import Turn
 from segue.protocol.ids import ResponseId
@@ -40,56 +40,56 @@ def turn(number: int, *, stored: bool = False) -> Turn:
 def test_whoever_keeps_something_is_told(caplog: pytest.LogCaptureFixture) -> None:
     """All of them, since nobody knows who has it; one that fails keeps it from nobody else, and is in the log."""
     cache, first, second = TurnCache(1 << 20), Told(), Told()
-    forgetter = Forgetter(cache, [first, ScriptedUpstream(), Broken(), second])
+    eviction = Eviction(cache, [first, ScriptedUpstream(), Broken(), second])
     cache.put_shared("alice", turn(1, stored=True))
-    forgetter.forget("alice", [ident(1), ident(2)])
+    eviction.forget("alice", [ident(1), ident(2)])
     assert first.told == second.told == [("alice", [ident(1), ident(2)])]
     assert cache.size_bytes == 0
     assert "RuntimeError" in caplog.text
     assert ident(1) not in caplog.text
-    forgetter.forget("alice", [])
+    eviction.forget("alice", [])
     assert len(first.told) == 1
 
 
 def test_what_others_hold_is_not_gone() -> None:
     cache, told = TurnCache(1 << 20), Told()
-    forgetter = Forgetter(cache, [told])
+    eviction = Eviction(cache, [told])
     cache.put_slot("alice", ("socket", ""), turn(1))
-    forgetter.release("alice", [ident(1), ident(2)])
-    forgetter.release("bob", [ident(1)])
+    eviction.release("alice", [ident(1), ident(2)])
+    eviction.release("bob", [ident(1)])
     assert told.told == [("alice", [ident(2)]), ("bob", [ident(1)])]
     cache.drop_slot(("socket", ""))
-    forgetter.release("alice", [ident(1)])
+    eviction.release("alice", [ident(1)])
     assert told.told[2:] == [("alice", [ident(1)])]
 
 
 def test_a_connection_takes_its_responses_along() -> None:
     """At its end, all at once; what ends after it goes at once."""
     cache, told = TurnCache(1 << 20), Told()
-    fleeting = Forgetter(cache, [told]).connection("alice")
+    scoped = Eviction(cache, [told]).connection("alice")
     for number in (1, 2, 1):
-        fleeting.add(ident(number))
+        scoped.add(ident(number))
     assert told.told == []
-    fleeting.close()
+    scoped.close()
     assert told.told == [("alice", [ident(1), ident(2)])]
-    fleeting.add(ident(3))
+    scoped.add(ident(3))
     assert told.told[1:] == [("alice", [ident(3)])]
 
 
 def test_a_connection_remembers_a_bounded_number_beside_what_it_holds() -> None:
     """The oldest go before it. What its lanes hold stays, however old."""
     cache, told = TurnCache(1 << 20), Told()
-    fleeting = Forgetter(cache, [told]).connection("alice")
+    scoped = Eviction(cache, [told]).connection("alice")
     lanes = [("socket", str(number)) for number in range(3)]
     for number, lane in enumerate(lanes):
         cache.put_slot("alice", lane, turn(number))
     for number in range(1000):
-        fleeting.add(ident(number))
+        scoped.add(ident(number))
     gone = [one for _, ids in told.told for one in ids]
     assert set(gone) == {ident(number) for number in range(3, 1000 - 256 + 3)} - {ident(n) for n in range(3)}
     for lane in lanes:
         cache.drop_slot(lane)
-    fleeting.close()
+    scoped.close()
     gone = [one for _, ids in told.told for one in ids]
     assert sorted(gone) == sorted(ident(number) for number in range(1000)), "each once"
 
@@ -97,8 +97,8 @@ def test_a_connection_remembers_a_bounded_number_beside_what_it_holds() -> None:
 def test_where_nobody_keeps_anything_nothing_is_remembered() -> None:
     cache, told = TurnCache(1 << 20), Told()
     upstreams = [ScriptedUpstream()]
-    fleeting = Forgetter(cache, upstreams).connection("alice")
-    fleeting.add(ident(1))
-    assert vars(fleeting)["_ids"] == {}
-    fleeting.close()
+    scoped = Eviction(cache, upstreams).connection("alice")
+    scoped.add(ident(1))
+    assert vars(scoped)["_ids"] == {}
+    scoped.close()
     assert told.told == []

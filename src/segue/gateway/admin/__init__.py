@@ -1,3 +1,1 @@
-"""What operators see of a gateway."""
-
-from __future__ import annotations
+"""For operators: metrics, health and capabilities."""

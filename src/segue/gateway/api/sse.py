@@ -1,31 +1,55 @@
-"""Server-sent events: the form in which events go out over HTTP, and how a response is brought to its end."""
+"""The events of a turn as server-sent events: the one writer of every stream over HTTP.
+
+Not here: the format of one event (`segue.http.sse`), and where the events come from (`turns`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from types import MappingProxyType
 
 from aiohttp import web
 
+from segue.gateway.admin.metrics import TransportMeter
+from segue.gateway.redacted_traceback import redacted_traceback
+from segue.gateway.transport import abort, finish
+from segue.http.sse import write_event
 from segue.protocol.events import Event
+from segue.protocol.problems import Refused
+
+_log = logging.getLogger("segue.gateway")
 
 SSE_HEADERS: Mapping[str, str] = MappingProxyType(
-    {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    {"Content-Type": "text/event-stream", "TurnCache-Control": "no-cache", "X-Accel-Buffering": "no"}
 )
-DONE = b"data: [DONE]\n\n"
+DONE = write_event("", b"[DONE]")
 
 
-def sse_frame(event: Event) -> bytes:
-    """Write one event. One block is one piece of a write: some parsers lose one whose blank line comes later."""
-    return b"event: %b\ndata: %b\n\n" % (event.type.encode(), event.data)
+async def send_events(
+    request: web.Request, batches: AsyncGenerator[Sequence[Event], None], meter: TransportMeter
+) -> web.StreamResponse:
+    """Send a turn's events as they come, one write for each batch, and `[DONE]` when the turn is over.
 
-
-async def finish(request: web.Request, response: web.StreamResponse) -> None:
-    """Hand the rest of a response to the kernel: a turn lasts until then, so that draining cuts off nothing."""
-    await response.prepare(request)
-    await response.write_eof()
-    transport = request.transport
-    if transport is not None:
-        transport.set_write_buffer_limits(high=0)  # now "drained" means empty
-        await request.writer.drain()
-        transport.set_write_buffer_limits()
+    The reply begins with the first batch, so that a turn that is refused before gets a status of its own. A stream that
+    breaks later is reset.
+    """
+    response = web.StreamResponse(headers=SSE_HEADERS)
+    try:
+        async with aclosing(batches):
+            async for batch in batches:
+                if not response.prepared:
+                    await response.prepare(request)
+                # Whole events only: some parsers lose an event whose blank line comes with the next piece.
+                data = b"".join([write_event(event.type, event.data) for event in batch])
+                meter.sent(len(batch), len(data))
+                await response.write(data)
+        await finish(request, response, DONE)
+    except Exception as error:
+        if not response.prepared:
+            raise
+        if not isinstance(error, ConnectionError | Refused):
+            _log.error("action=stream error=%s", redacted_traceback(error))
+        abort(request)
+    return response

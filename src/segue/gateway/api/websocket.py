@@ -1,10 +1,11 @@
-"""The WebSocket shell: carries out what the session machine decides, for one connection.
+"""WebSocket mode: the shell that carries out what the session machine decides, for one connection.
 
-One task reads messages; each running turn is a task of its own. While the session's queue is full the reader stops, so
-TCP stalls the client. The events of a batch leave in one write, and a slow reader slows its own upstream: the next
-batch is not asked for before the socket has taken the last. When the peer is gone its turns are cancelled, and what
-only this connection held is forgotten. Turns of several lanes run at the same time and share the socket, whole writes
-at a time.
+One task reads messages, and each running turn is a task of its own. While the session's queue is full the reader stops,
+so that TCP stalls the client. The events of a batch leave in one write, and a slow reader slows its own upstream: the
+next batch is not asked for before the socket has taken the last. When the peer is gone, its turns are cancelled and
+what only this connection held is forgotten. Turns of several lanes run at the same time and share the socket, whole
+writes at a time. Not here: which message means what (`segue.protocol.session`), and where parents are
+(`turns.parents`).
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, assert_never
+from typing import assert_never
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from segue.gateway.api.websocket_frames import text_frames
 from segue.gateway.error_mapping import socket_reply
-from segue.gateway.redacted_traceback import outline
-from segue.gateway.turns.executor import Caller, Run
-from segue.gateway.websocket_transport import text_frames, watch_peer
-from segue.history.cache import Slot
+from segue.gateway.redacted_traceback import redacted_traceback
+from segue.gateway.services import Services
+from segue.gateway.transport import watch_peer
+from segue.gateway.turns.executor import Caller, TurnRun
 from segue.protocol.capabilities import HEADER
 from segue.protocol.codec import size_of
 from segue.protocol.events import Event, in_lane, steer_failed
-from segue.protocol.ids import parse_response_id
 from segue.protocol.lanes import DEFAULT_LANE, tag
 from segue.protocol.problems import Problem, Refused, events_gone
 from segue.protocol.requests import Create, Resume, Steer
@@ -43,10 +44,6 @@ from segue.protocol.session import (
     Start,
 )
 
-if TYPE_CHECKING:
-    from segue.gateway.app import Gateway
-
-
 _log = logging.getLogger("segue.gateway")
 
 #: The events after which a response can be continued.
@@ -56,10 +53,10 @@ _GOOD = frozenset({"response.completed", "response.incomplete"})
 _PROBE_S = 30.0
 
 
-async def serve_websocket(gateway: Gateway, request: web.Request, tenant: str) -> web.StreamResponse:
+async def serve_websocket(services: Services, request: web.Request, tenant: str) -> web.StreamResponse:
     """Serve one connection in WebSocket mode until it is closed."""
-    server = gateway.config.server
-    if gateway.draining or len(gateway.connections) >= server.max_connections:
+    server, drain = services.server, services.drain
+    if drain.draining or drain.connections >= server.max_connections:
         raise Refused(Problem("server_overloaded", "No more WebSocket connections at the moment. Try again."))
     socket = web.WebSocketResponse(
         compress=server.compression,
@@ -67,43 +64,38 @@ async def serve_websocket(gateway: Gateway, request: web.Request, tenant: str) -
     )
     if not socket.can_prepare(request).ok:
         raise Refused(Problem("upgrade_required", "This endpoint speaks WebSocket: upgrade, or POST to it."))
-    socket.headers[HEADER] = gateway.face(request).header
+    socket.headers[HEADER] = services.profiles.of(request).header
     await socket.prepare(request)
     watch_peer(request)
-    connection = Connection(gateway, request, socket, tenant)
-    gateway.connections.add(connection)
-    try:
+    connection = WebSocketConnection(services, request, socket, tenant)
+    with drain.connection_open(connection):
         await connection.serve()
-    finally:
-        gateway.connections.discard(connection)
-        gateway.note_progress()
     return socket
 
 
-class Connection:
+class WebSocketConnection:
     """One client in WebSocket mode."""
 
-    def __init__(self, gateway: Gateway, request: web.Request, socket: web.WebSocketResponse, tenant: str) -> None:
-        server = gateway.config.server
-        bounds = gateway.face(request).bounds
+    def __init__(self, services: Services, request: web.Request, socket: web.WebSocketResponse, tenant: str) -> None:
+        server = services.server
+        bounds = services.profiles.of(request).bounds
         limits = ConnectionLimits(
             server.max_age_s, server.idle_timeout_s, server.max_queued, server.max_message_bytes, bounds
         )
-        self._gateway = gateway
+        self._services = services
         assert request.transport is not None, "the upgrade was answered just now"
         self._socket = socket
         self._transport = request.transport
         self._drain = request.writer.drain
         self._compressed = bool(socket.compress)
         self._tenant = tenant
-        self._credential = gateway.access.credential(request.headers)
-        self._meter = gateway.metrics.by_transport["websocket"]
+        self._credential = services.access.credential(request.headers)
+        self._meter = services.metrics.by_transport["websocket"]
         self._loop = asyncio.get_running_loop()
         self._session = Session(limits, self._loop.time())
         self._turns: set[asyncio.Task[None]] = set()
-        self._runs: dict[str, Run | str] = {}  # what runs, by lane; of a kept turn its id
-        self._held: dict[int, Slot] = {}  # parents of forks, by the number of the request
-        self._fleeting = gateway.executor.forgetter.connection(tenant)
+        self._runs: dict[str, TurnRun | str] = {}  # what runs, by lane; of a kept turn its id
+        self._slots = services.parents.connection(tenant)
         self._order = asyncio.Lock()
         self._room = asyncio.Event()  # set whenever the queue may have room again
         self._timer: asyncio.TimerHandle | None = None
@@ -116,7 +108,7 @@ class Connection:
         try:
             await self._read()
         except ConnectionError:
-            pass  # the peer is gone, which is no mistake of anybody's
+            pass  # the peer is gone; that is not an error
         finally:
             await self._clean_up()
 
@@ -141,7 +133,7 @@ class Connection:
                 return
 
     async def _wait_for_room(self) -> None:
-        """Wait until the queue may have room. Who does not read hears of a peer that is gone only by writing to it."""
+        """Wait until the queue may have room. While nothing is read, only a write shows that the peer is gone."""
         self._room.clear()
         try:
             async with asyncio.timeout(_PROBE_S):
@@ -155,19 +147,13 @@ class Connection:
         for effect in self._session.disconnected():
             assert isinstance(effect, Cancel), "a connection that is gone can only cancel"
             self._cancel_turns()
-        # To leave before the peer has answered a close would reset the connection, and cut off what is not yet read.
+        # Leaving before the peer has answered a close would reset the connection and cut off what it has not read.
         others = [task for task in (self._timeout, self._closing) if task is not None]
         try:
             await asyncio.gather(*self._turns, *others, return_exceptions=True)
         finally:
-            cache, grace_s = self._gateway.cache, self._gateway.config.server.grace_s
-            for lane in self._session.lanes if grace_s else ():
-                turn = cache.peek_slot((self, lane))
-                if turn is not None and not turn.stored:
-                    self._gateway.parking.park(self._tenant, turn, self._gateway.clock() + grace_s)
-            for slot in (*((self, lane) for lane in self._session.lanes), *self._held.values()):
-                cache.drop_slot(slot)
-            self._fleeting.close()
+            grace_s = self._services.server.grace_s
+            self._slots.close(self._services.clock() + grace_s if grace_s else None)
 
     # --- effects -----------------------------------------------------------------------------------------------------
 
@@ -177,7 +163,7 @@ class Connection:
             return
         for effect in effects:
             if isinstance(effect, Hold):  # now: a turn of another lane may end at the next await
-                self._hold(effect)
+                self._slots.hold_for_fork(effect.lane, effect.number, effect.response_id)
         async with self._order:
             for effect in effects:
                 await self._carry_out(effect)
@@ -185,7 +171,7 @@ class Connection:
     async def _carry_out(self, effect: Effect) -> None:
         match effect:
             case Hold():
-                pass  # done, before anything could be waited for
+                pass  # done above, before anything was awaited
             case Start():
                 task = self._loop.create_task(self._run_turn(effect))
                 self._turns.add(task)
@@ -195,27 +181,13 @@ class Connection:
             case RefuseSteer():
                 await self._give_back(effect.steer)
             case Evict():
-                turn = self._gateway.cache.peek_slot((self, effect.lane))
-                if turn is not None and turn.id == effect.response_id:
-                    self._gateway.cache.drop_slot((self, effect.lane))
-                    self._gateway.parking.drop(self._tenant, effect.response_id)
+                self._slots.evict(effect.lane, effect.response_id)
             case Cancel():
                 self._cancel_turns()
             case Close():
                 await self._close(effect.code, effect.reason)
             case _:
                 assert_never(effect)
-
-    def _hold(self, hold: Hold) -> None:
-        """Keep the parent of a fork, unless the fork's own lane has it: then it is no fork."""
-        cache, now = self._gateway.cache, self._gateway.clock()
-        if cache.find_in_slot((self, hold.lane), hold.response_id, now) is not None:
-            return
-        turns = (cache.find_in_slot((self, lane), hold.response_id, now) for lane in self._session.lanes)
-        turn = next((turn for turn in turns if turn is not None), None)
-        if turn is not None and not turn.stored:  # a stored one is found by its id, as long as it is not deleted
-            slot = self._held[hold.number] = ((self, hold.number), hold.lane)
-            cache.put_slot(self._tenant, slot, turn)
 
     async def _close(self, code: int, reason: str) -> None:
         """Close the socket; returns when the peer has answered, or takes too long."""
@@ -228,7 +200,7 @@ class Connection:
             task.cancel()
 
     async def _run_turn(self, start: Start) -> None:
-        """Run a turn to its end, and do what the session makes of it."""
+        """Run a turn to its end, and carry out what the session makes of its outcome."""
         try:
             outcome = await self._stream(start)
             effects = self._session.ended(start.lane, outcome, self._loop.time())
@@ -236,9 +208,9 @@ class Connection:
             self._arm()
             await self._apply(effects)
         except ConnectionError:
-            pass  # the reader learns of it too, and cleans up
+            pass  # the reader notices it too, and cleans up
         except Exception as error:  # noqa: BLE001 - a bug of ours must not leave the client waiting in a dead lane
-            _log.error("action=turn error=%s", outline(error))
+            _log.error("action=turn error=%s", redacted_traceback(error))
             await self._close(WSCloseCode.INTERNAL_ERROR, "internal error")
 
     async def _stream(self, start: Start) -> LaneInput:
@@ -254,7 +226,7 @@ class Connection:
                     await self._send(payloads)
                     events += len(payloads)
                     size += sum(map(len, payloads))
-            if last is None and isinstance(start.request, Resume):  # or its client would wait for ever
+            if last is None and isinstance(start.request, Resume):  # otherwise its client would wait forever
                 await self._refuse(events_gone(start.request.response_id), start.lane)
         except Refused as refused:
             await self._refuse(refused.problem, start.lane)
@@ -262,70 +234,47 @@ class Connection:
         finally:
             self._meter.sent(events, size)
             self._note_run(start)
-            held = self._held.pop(start.number, None)
-            if held is not None:
-                self._gateway.cache.drop_slot(held)
+            self._slots.release_fork(start.number)
         return LaneInput.SUCCEEDED if last is not None and last.type in _GOOD else LaneInput.FAILED
 
     def _note_run(self, start: Start) -> None:
-        """Let an unstored response go with the connection, whatever became of it; those of kept turns do not."""
+        """Let an unstored response end with the connection, whatever became of its turn; kept turns outlive it."""
         run = self._runs.pop(start.lane, None)
-        if isinstance(run, Run) and run.response_id is not None:
+        if isinstance(run, TurnRun) and run.response_id is not None:
             assert isinstance(start.request, Create), "only a create is run here"
             if not start.request.store:
-                self._fleeting.add(run.response_id)
+                self._slots.note_unstored(run.response_id)
 
     async def _open(self, start: Start) -> AsyncGenerator[Sequence[Event], None]:
         """Begin a turn, or go on with one, and return its events. Raises `Refused`."""
-        lane, request = start.lane, start.request
+        lane, request, background = start.lane, start.request, self._services.background
         if isinstance(request, Resume):
             after = -1 if request.starting_after is None else request.starting_after
-            rest = self._gateway.keeper.resume(self._tenant, request.response_id, after)
+            rest = background.resume(self._tenant, request.response_id, after)
             return self._follow(lane, request.response_id, rest)
-        caller = Caller(self._tenant, self._meter, (self, lane), self._others(start), self._credential)
+        places = self._slots.places(lane, start.number, request.previous_response_id)
+        caller = Caller(self._tenant, self._meter, self._slots.lane(lane), places, self._credential)
         if request.kept:
-            response_id = await self._gateway.keeper.create(request, caller)
-            return self._follow(lane, response_id, self._gateway.keeper.follow(self._tenant, response_id, -1))
-        run = self._runs[lane] = self._gateway.executor.run(request, caller)
+            response_id = await background.create(request, caller)
+            return self._follow(lane, response_id, background.follow(self._tenant, response_id, -1))
+        run = self._runs[lane] = self._services.executor.run(request, caller)
         return run.events()
-
-    def _others(self, start: Start) -> list[Slot]:
-        """Return where else a parent may be: in another lane, held for this fork, parked by a lost connection."""
-        others: list[Slot] = [(self, name) for name in self._session.lanes if name != start.lane]
-        held = self._held.get(start.number)
-        if held is not None:
-            others.append(held)
-        if isinstance(start.request, Create) and start.request.previous_response_id is not None:
-            others.append(self._gateway.parking.slot(self._tenant, start.request.previous_response_id))
-        return others
 
     async def _follow(
         self, lane: str, response_id: str, batches: AsyncGenerator[Sequence[Event], None]
     ) -> AsyncGenerator[Sequence[Event], None]:
-        """Yield the events of a kept turn; when it has ended well it is the lane's latest, before the client knows."""
+        """Yield the events of a kept turn. If it ends well it becomes the lane's latest before the client knows."""
         self._runs[lane] = response_id
         async with aclosing(batches):
             async for batch in batches:
                 if batch[-1].type in _GOOD:
-                    self._adopt(lane, response_id)
+                    self._slots.adopt(lane, response_id)
                 yield batch
-
-    def _adopt(self, lane: str, response_id: str) -> None:
-        cache, ident = self._gateway.cache, parse_response_id(response_id)
-        turn = cache.peek_slot(self._gateway.parking.slot(self._tenant, response_id))
-        if turn is None and ident is not None:
-            turn = cache.find_shared(self._tenant, ident, self._gateway.clock())
-        if turn is None:
-            cache.drop_slot((self, lane))
-        else:
-            cache.put_slot(self._tenant, (self, lane), turn)
-            if not turn.stored:
-                self._fleeting.add(turn.id)
 
     # --- timers ------------------------------------------------------------------------------------------------------
 
     def _arm(self) -> None:
-        """Set the timer for the next deadline. One that is set for earlier stays: to be called early does no harm."""
+        """Set the timer for the next deadline. A timer that is set for earlier stays: a call too early does no harm."""
         deadline = self._session.next_deadline()
         if deadline is None or (self._timer is not None and self._timer.when() <= deadline):
             return
@@ -348,7 +297,7 @@ class Connection:
         self._meter.sent(1, len(payload))
 
     async def _give_back(self, steer: Steer) -> None:
-        """Refuse to steer, in the lane of the response that was meant."""
+        """Refuse to steer, in the lane of the response that the client named."""
         target = steer.previous_response_id
         running = {run if isinstance(run, str) else run.response_id: lane for lane, run in self._runs.items()}
         lane = running.get(target, DEFAULT_LANE)
@@ -357,7 +306,7 @@ class Connection:
         self._meter.sent(1, len(payload))
 
     async def _send(self, payloads: Sequence[bytes]) -> None:
-        """Write messages: all in one piece unless they are compressed; return when the socket has room for more."""
+        """Write messages, in one piece unless they are compressed; return when the socket has room for more."""
         if self._socket.closed or self._transport.is_closing():
             raise ConnectionResetError("the socket is closed")
         if self._compressed:

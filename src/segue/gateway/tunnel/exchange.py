@@ -1,22 +1,23 @@
 """One exchange at the gateway: collect the upload, rebuild and check the body, forward it once, send the reply back.
 
-The provider is read whether the sidecar is there or not, as far as the exchange's buffer goes. What was sent and what
-came back become a base when the exchange is over, however it ended. Not here: sockets and frames (`tunnel`), and how a
-provider is reached (`segue.egress`).
+The provider is read whether the sidecar is connected or not, as far as the exchange's buffer goes. The request body
+and the folded reply become a base when the exchange is over, however it ended. Not here: sockets and frames
+(`session`), and how a provider is reached (`segue.egress`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from segue.egress.errors import EgressError
 from segue.egress.reply import StreamedReply
 from segue.egress.websocket import OutboundWebSocket
 from segue.gateway.admin.metrics import ExchangeOutcome
+from segue.gateway.tunnel.resources import TunnelResources
 from segue.http.error_replies import FailureCode, failure_reply
 from segue.http.heads import values
 from segue.http.routes import Resolved, RouteRefusal
@@ -24,6 +25,7 @@ from segue.http.websocket import WebSocketClose
 from segue.tunnel.documents import Base, BaseMiss, Body, DocumentError, declared_size, decode_document
 from segue.tunnel.events import Opened
 from segue.tunnel.folds.fold import Fold
+from segue.tunnel.server import TunnelServer
 from segue.tunnel.stream_compression import (
     REPLY_WINDOW_LOG,
     SOCKET_WINDOW_LOG,
@@ -32,9 +34,6 @@ from segue.tunnel.stream_compression import (
     StreamError,
 )
 from segue.tunnel.websocket_records import RecordError, RecordReader, encode_record
-
-if TYPE_CHECKING:
-    from segue.gateway.tunnel.endpoint import Session
 
 _log = logging.getLogger("segue.gateway")
 
@@ -46,18 +45,40 @@ _EXPAND_BYTES = 64 * 1024
 _DOCUMENT_OVERHEAD_BYTES = 64 * 1024
 
 
-class Exchange:
+class ExchangeHost(Protocol):
+    """What an exchange needs of the session that it belongs to."""
+
+    @property
+    def tenant(self) -> str:
+        """The tenant of the sidecar."""
+
+    @property
+    def end(self) -> TunnelServer:
+        """The session's end of the tunnel."""
+
+    @property
+    def extra(self) -> Mapping[str, object]:
+        """What the gateway's own API learns about the caller."""
+
+    def wake(self) -> None:
+        """Let the writer look again: there is something to send."""
+
+    def flush_later(self, exchange: ForwardedExchange) -> None:
+        """Note that an exchange holds compressed bytes that its peer cannot read yet."""
+
+
+class ForwardedExchange:
     """One request of an agent, from its head to the end of its reply."""
 
-    def __init__(self, session: Session, opened: Opened) -> None:
+    def __init__(self, session: ExchangeHost, resources: TunnelResources, opened: Opened) -> None:
         self.number = opened.exchange
         self.cancel: Callable[[], object] = lambda: None
-        """Set by the session to what cancels the task that runs this."""
+        """Cancels the task that runs this; the session sets it."""
         self.outcome: ExchangeOutcome = "cancelled"
         """How it ended, for the log and the metrics."""
         self._session = session
         self._end = session.end
-        self._tunnel = session.tunnel
+        self._resources = resources
         self._opened = opened
         self._upload = bytearray()
         self._uncredited_bytes = 0
@@ -77,14 +98,14 @@ class Exchange:
     def _is_socket(self) -> bool:
         return self._opened.kind == "websocket"
 
-    # --- what the session tells --------------------------------------------------------------------------------------
+    # --- what the session reports ------------------------------------------------------------------------------------
 
     def receive(self, data: bytes) -> None:
         """Take the next bytes of the upload."""
         self._upload += data
         self._uncredited_bytes += len(data)
-        if not self._is_socket:  # those of a socket are credited when they have gone on
-            self._tunnel.uploads.hold(self, len(data))
+        if not self._is_socket:  # the bytes of a socket are credited when they were passed on
+            self._resources.uploads.hold(self, len(data))
         self._arrived.set()
 
     def receive_end(self) -> None:
@@ -104,14 +125,14 @@ class Exchange:
         self._has_room.set()
 
     def flush(self) -> None:
-        """Let the sidecar read all that was sent."""
+        """Let the sidecar read everything that was sent."""
         self._end.send(self.number, self._encoder.flush())
 
     # --- the exchange ------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Carry the exchange to its end."""
-        resolved = self._tunnel.routes.resolve(self._opened.head.target)
+        resolved = self._resources.routes.resolve(self._opened.head.target)
         try:
             if isinstance(resolved, RouteRefusal):
                 self._fail(resolved.code, resolved.message)
@@ -122,13 +143,13 @@ class Exchange:
         except EgressError as error:
             self._fail(error.code, str(error))
         finally:
-            self._tunnel.uploads.release(self)
+            self._resources.uploads.release(self)
 
     async def _rebuild(self) -> bool:
         """Collect the document, and rebuild and check the body; False if that was refused."""
         while self._body is None:
             if not await self._collect():
-                limit = self._tunnel.config.max_body_bytes
+                limit = self._resources.config.max_body_bytes
                 self._fail("request_too_large", f"The request body is larger than {limit} bytes.")
                 return False
             rebuilt = await self._decode(bytes(self._upload))
@@ -144,31 +165,31 @@ class Exchange:
                     return False
                 case Body():
                     self._body = rebuilt
-                    self._tunnel.metrics.rebuilt_bytes.inc(len(rebuilt.sent))
+                    self._resources.meter.rebuilt_bytes.inc(len(rebuilt.sent))
         self._upload.clear()
         return True
 
     async def _collect(self) -> bool:
         while not self._upload_ended:
-            if len(self._upload) > self._tunnel.config.max_body_bytes + _DOCUMENT_OVERHEAD_BYTES:
+            if len(self._upload) > self._resources.config.max_body_bytes + _DOCUMENT_OVERHEAD_BYTES:
                 return False
             self._arrived.clear()
             await self._arrived.wait()
         return True
 
     async def _decode(self, document: bytes) -> Body | BaseMiss | DocumentError:
-        limit = self._tunnel.config.max_body_bytes
+        limit = self._resources.config.max_body_bytes
         if declared_size(document) <= _THREAD_BYTES:
             return decode_document(document, self._base, limit)
         return await asyncio.to_thread(decode_document, document, self._base, limit)
 
     def _base(self, base_id: bytes) -> Base | None:
-        return self._tunnel.bases.get(self._session.tenant, base_id)
+        return self._resources.bases.get(self._session.tenant, base_id)
 
     def _miss(self) -> None:
-        self._tunnel.metrics.base_misses.inc()
+        self._resources.meter.base_misses.inc()
         self._was_missed = True
-        self._tunnel.uploads.release(self)
+        self._resources.uploads.release(self)
         self._upload.clear()
         self._uncredited_bytes = 0
         self._upload_ended = False
@@ -179,7 +200,7 @@ class Exchange:
         fold = Fold(b"")
         try:
             async with aclosing(await self._open(resolved)) as reply:
-                self._tunnel.uploads.release(self)
+                self._resources.uploads.release(self)
                 fold = Fold(b"".join(values(reply.head.lines, b"content-type")[:1]))
                 await self._pass_on(reply, fold)
         finally:
@@ -188,7 +209,7 @@ class Exchange:
 
     async def _open(self, resolved: Resolved) -> StreamedReply:
         body = None if self._body is None else self._body.sent
-        return await self._tunnel.egress.open(resolved, self._opened.head, body, extra=self._session.extra)
+        return await self._resources.egress.open(resolved, self._opened.head, body, extra=self._session.extra)
 
     async def _pass_on(self, reply: StreamedReply, fold: Fold | None = None) -> None:
         self._end.reply(self.number, reply.head)
@@ -199,7 +220,7 @@ class Exchange:
             await self._send(chunk)
 
     async def _connect(self, resolved: Resolved) -> None:
-        opened = await self._tunnel.egress.connect(resolved, self._opened.head, extra=self._session.extra)
+        opened = await self._resources.egress.connect(resolved, self._opened.head, extra=self._session.extra)
         if isinstance(opened, StreamedReply):
             async with aclosing(opened):
                 await self._pass_on(opened)
@@ -226,7 +247,7 @@ class Exchange:
 
     async def _upward(self, socket: OutboundWebSocket) -> None:
         """Carry the agent's messages to the provider."""
-        decoder, records = StreamDecoder(SOCKET_WINDOW_LOG), RecordReader(self._tunnel.config.max_body_bytes)
+        decoder, records = StreamDecoder(SOCKET_WINDOW_LOG), RecordReader(self._resources.config.max_body_bytes)
         while True:
             while not self._upload:
                 if self._upload_ended:
@@ -282,33 +303,4 @@ class Exchange:
     def _keep(self, fold: Fold) -> None:
         """Keep what was sent and what came back, as far as it came, for the next request to be sent against."""
         if self._body is not None:
-            self._tunnel.bases.add(self._session.tenant, self._body.as_base(fold.value))
-
-
-class Uploads:
-    """The budget of uploads under way: beyond it only the oldest goes on, so that one can always end."""
-
-    def __init__(self, budget_bytes: int) -> None:
-        self._budget_bytes = budget_bytes
-        self._held: dict[Exchange, int] = {}
-        self._size_bytes = 0
-
-    def hold(self, exchange: Exchange, size: int) -> None:
-        """Count what has arrived of an upload, and credit it if more may come."""
-        self._held[exchange] = self._held.get(exchange, 0) + size
-        self._size_bytes += size
-        if self._may_go_on(exchange):
-            exchange.credit()
-
-    def release(self, exchange: Exchange) -> None:
-        """Count an upload no more, and let others go on."""
-        size = self._held.pop(exchange, None)
-        if size is None:
-            return
-        self._size_bytes -= size
-        for other in tuple(self._held):
-            if self._may_go_on(other):
-                other.credit()
-
-    def _may_go_on(self, exchange: Exchange) -> bool:
-        return self._size_bytes <= self._budget_bytes or next(iter(self._held)) is exchange
+            self._resources.bases.add(self._session.tenant, self._body.as_base(fold.value))

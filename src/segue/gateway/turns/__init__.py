@@ -1,3 +1,1 @@
 """Running turns, whatever transport asked for them."""
-
-from __future__ import annotations

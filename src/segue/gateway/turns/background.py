@@ -1,9 +1,9 @@
-"""Kept turns: turns that run apart from whoever asked for them, so that a lost connection loses nothing.
+"""Kept turns: they run apart from the request that began them, so that a lost connection loses nothing.
 
 A background turn runs to its end. A turn that may be resumed, or that has an idempotency key, runs on for a while when
-nobody follows it. Its events go to a log, and every transport reads the log, the first client too: whoever names the
-response and the last event it has gets the rest, without a second call upstream. Not here: what a turn is (executor),
-where logs and claims are kept (stores).
+no client follows it. Its events go to a log, and every transport reads the log, for the first client too: a client that
+names the response and the last event that it has gets the rest, without a second call upstream. Not here: what a turn
+is (`executor`), and where logs and claims are kept (`segue.stores`).
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AbstractContextManager, aclosing
-from typing import Protocol
+from contextlib import aclosing
 
 import msgspec
 
-from segue.gateway.redacted_traceback import outline
-from segue.gateway.turns.executor import Caller, Executor, Run
-from segue.gateway.turns.grace_period import Parking
+from segue.gateway.drain import DrainState
+from segue.gateway.redacted_traceback import redacted_traceback
+from segue.gateway.turns.executor import Caller, Executor, TurnRun
+from segue.gateway.turns.grace_period import GracePeriod
 from segue.protocol.events import Event
 from segue.protocol.ids import ResponseId, parse_response_id
 from segue.protocol.problems import Problem, Refused, events_gone, key_reused
@@ -29,29 +29,23 @@ from segue.stores.event_logs import EventLogs, EventsGone
 _log = logging.getLogger("segue.gateway")
 
 
-class Settings(msgspec.Struct, frozen=True):
-    """How long a turn runs on without anybody, how long its events are kept after its end, how many may run."""
+class BackgroundSettings(msgspec.Struct, frozen=True):
+    """How long a turn runs on without a follower, how long its events are kept after its end, how many may run."""
 
     resume_s: float
     events_s: float
     max_running: int
 
 
-class _Watch(Protocol):
-    """What counts running turns, so that a shutdown waits for them."""
-
-    def turn_running(self) -> AbstractContextManager[None]: ...
-
-
-class _Kept:
+class _KeptTurn:
     """One kept turn while it runs."""
 
-    def __init__(self, create: Create, caller: Caller, run: Run, response_id: ResponseId) -> None:
+    def __init__(self, create: Create, caller: Caller, run: TurnRun, response_id: ResponseId) -> None:
         self.create = create
         self.tenant = caller.tenant
         self.run = run
         self.response_id = response_id
-        #: Set once its first client follows it, or will not: a fast model must not outrun the client it works for.
+        #: Set once its first client follows it, or will not: a fast model must not outrun the client that it works for.
         self.awaited = asyncio.Event()
         if create.background and not create.stream:
             self.awaited.set()
@@ -62,8 +56,13 @@ class _Kept:
         self.cancelling = False
         self.pending: Sequence[Event] = ()
 
+    def report(self, problem: Problem | None) -> None:
+        """Tell the client that began the turn that it has begun, or why it did not. Only the first report counts."""
+        if not self.began.done():
+            self.began.set_result(problem)
 
-class Keeper:
+
+class BackgroundResponses:
     """Runs kept turns, and lets clients follow them."""
 
     def __init__(
@@ -72,18 +71,18 @@ class Keeper:
         *,
         logs: EventLogs,
         claims: Claims,
-        parking: Parking,
-        settings: Settings,
-        watch: _Watch,
+        grace: GracePeriod,
+        settings: BackgroundSettings,
+        drain: DrainState,
     ) -> None:
         self._executor = executor
         self._logs = logs
         self._claims = claims
-        self._parking = parking
+        self._grace = grace
         self._settings = settings
-        self._watch = watch
-        self._running: dict[tuple[str, ResponseId], _Kept] = {}
-        self._newest = 0.0  # when the last log that ended is to be forgotten
+        self._drain = drain
+        self._running: dict[tuple[str, ResponseId], _KeptTurn] = {}
+        self._last_expiry = 0.0  # of all logs that have ended
         self._purging: asyncio.TimerHandle | None = None
         self._purge: asyncio.Task[None] | None = None
 
@@ -95,13 +94,13 @@ class Keeper:
     # --- what transports ask for -------------------------------------------------------------------------------------
 
     async def create(self, create: Create, caller: Caller) -> ResponseId:
-        """Begin a turn and return its id; with a key that is known, the id of the turn that it stands for.
+        """Begin a turn and return its id; with a known idempotency key, the id of the turn that the key stands for.
 
         Raises:
             Refused: the turn cannot begin.
         """
         while True:
-            response_id = self._executor.name(create)
+            response_id = self._executor.new_id(create)
             await self._logs.open(caller.tenant, response_id)
             try:
                 known = await self._claim(create, caller.tenant, response_id)
@@ -115,24 +114,24 @@ class Keeper:
             if other is None or await self._wait(other) is None:
                 self._executor.metrics.repeats.inc()
                 return known
-            # It was refused, and has given its key back: this request may fare better.
+            # That turn was refused and released its key: this request may begin one.
 
     async def _begin(self, create: Create, caller: Caller, response_id: ResponseId) -> ResponseId:
         if len(self._running) >= self._settings.max_running:
-            await self._give_up(create, caller.tenant, response_id)
+            await self._discard(create, caller.tenant, response_id)
             raise Refused(Problem("server_overloaded", "No more turns can be kept at the moment. Try again."))
-        slot = None if create.store else self._parking.slot(caller.tenant, response_id)
-        others = [*([] if caller.slot is None else [caller.slot]), *caller.others]
-        run = self._executor.run(create, msgspec.structs.replace(caller, slot=slot, others=others), response_id)
-        kept = self._running[caller.tenant, response_id] = _Kept(create, caller, run, response_id)
-        kept.task = asyncio.get_running_loop().create_task(self._carry(kept))
+        # The client may be gone at the end, and its slot with it: an unstored turn goes where its grace period begins.
+        slot = None if create.store else self._grace.slot(caller.tenant, response_id)
+        run = self._executor.run(create, msgspec.structs.replace(caller, slot=slot), response_id)
+        kept = self._running[caller.tenant, response_id] = _KeptTurn(create, caller, run, response_id)
+        kept.task = asyncio.get_running_loop().create_task(self._run_into_log(kept))
         problem = await self._wait(kept)
         if problem is not None:
             raise Refused(problem)
         return response_id
 
-    async def _wait(self, kept: _Kept) -> Problem | None:
-        """Wait until a turn has begun, or why it did not. Who waits for it follows it."""
+    async def _wait(self, kept: _KeptTurn) -> Problem | None:
+        """Wait until a turn has begun; return why it did not, or None. To wait for a turn is to follow it."""
         self._attach(kept)
         try:
             return await asyncio.shield(kept.began)
@@ -185,11 +184,11 @@ class Keeper:
                 self._detach(kept)
 
     async def latest(self, tenant: str, response_id: ResponseId) -> Event | None:
-        """Return the event that tells the present state of a kept turn, running or ended; None if it is not kept."""
+        """Return the event that shows a kept turn as it is now, running or ended; None if it is not kept."""
         return await self._logs.latest(tenant, response_id)
 
     async def cancel(self, tenant: str, response_id: ResponseId) -> None:
-        """Stop a background turn that runs; it ends as cancelled. One that has ended, or is being stored, is left."""
+        """Stop a background turn that runs; it ends as cancelled. A turn that has ended, or is being stored, stays."""
         kept = self._running.get((tenant, response_id))
         if kept is None or kept.task is None:
             return
@@ -199,20 +198,20 @@ class Keeper:
         await asyncio.wait([kept.task])
 
     async def forget(self, tenant: str, response_id: ResponseId) -> bool:
-        """Stop a turn and forget its events; tell whether there was anything to forget."""
+        """Stop a turn and forget its events; return whether there was anything to forget."""
         there = await self._logs.latest(tenant, response_id) is not None
         kept = self._running.get((tenant, response_id))
         if kept is not None and kept.task is not None:
-            if not kept.run.committing:  # else the store would keep what is to be forgotten
+            if not kept.run.committing:  # otherwise the store would keep what is to be forgotten
                 kept.task.cancel()
             await asyncio.wait([kept.task])
         await self._logs.drop(tenant, response_id)
-        self._parking.drop(tenant, response_id)
+        self._grace.drop(tenant, response_id)
         if there:
-            self._executor.forgetter.forget(tenant, [response_id])
+            self._executor.eviction.forget(tenant, [response_id])
         return there
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Stop everything."""
         if self._purging is not None:
             self._purging.cancel()
@@ -223,27 +222,27 @@ class Keeper:
 
     # --- running -----------------------------------------------------------------------------------------------------
 
-    async def _carry(self, kept: _Kept) -> None:
+    async def _run_into_log(self, kept: _KeptTurn) -> None:
         """Run a turn into its log."""
         tenant, response_id, run = kept.tenant, kept.response_id, kept.run
         try:
-            with self._watch.turn_running():
+            with self._drain.turn_running():
                 async with aclosing(run.events()) as batches:
                     async for batch in batches:
                         kept.pending = batch
                         await self._logs.room(tenant, response_id)
                         await self._write(kept)
                         await kept.awaited.wait()
-                        await asyncio.sleep(0)  # without followers nothing else would let others run
+                        await asyncio.sleep(0)  # without followers, nothing else here lets other tasks run
         except Refused as refused:
-            await self._give_up(kept.create, tenant, response_id)
-            _tell(kept, refused.problem)
+            await self._discard(kept.create, tenant, response_id)
+            kept.report(refused.problem)
         except asyncio.CancelledError:
             await self._stop(kept)
         except Exception as error:  # noqa: BLE001 - a bug of ours must not leave clients waiting
-            _log.error("action=keep response_id=%s error=%s", response_id, outline(error))
-            await self._give_up(kept.create, tenant, response_id)
-            _tell(kept, Problem("server_error", "The gateway failed; its log has more. Try again."))
+            _log.error("action=keep response_id=%s error=%s", response_id, redacted_traceback(error))
+            await self._discard(kept.create, tenant, response_id)
+            kept.report(Problem("server_error", "The gateway failed; its log has more. Try again."))
         else:
             await self._finish(kept)
         finally:
@@ -251,25 +250,25 @@ class Keeper:
             if kept.timer is not None:
                 kept.timer.cancel()
 
-    async def _write(self, kept: _Kept) -> None:
-        """Put what the turn has yielded into its log; from then on it has begun."""
+    async def _write(self, kept: _KeptTurn) -> None:
+        """Append what the turn has yielded to its log; from then on the turn has begun."""
         batch, kept.pending = kept.pending, ()
         await self._logs.append(kept.tenant, kept.response_id, batch)
-        _tell(kept, None)
+        kept.report(None)
 
-    async def _stop(self, kept: _Kept) -> None:
-        """End a turn whose task was cancelled: for good, or as a response that was cancelled."""
+    async def _stop(self, kept: _KeptTurn) -> None:
+        """End a turn whose task was cancelled: without a trace, or as a response that a client cancelled."""
         finished = kept.run.cancelled() if kept.cancelling else None
         if finished is None:
-            await self._give_up(kept.create, kept.tenant, kept.response_id)
-            _tell(kept, Problem("server_overloaded", "The gateway is shutting down. Send the request again."))
+            await self._discard(kept.create, kept.tenant, kept.response_id)
+            kept.report(Problem("server_overloaded", "The gateway is shutting down. Send the request again."))
             return
         kept.pending = [*kept.pending, finished.terminal]
         await self._write(kept)
         await self._finish(kept)
 
-    async def _finish(self, kept: _Kept) -> None:
-        """Say until when events, key and state of a turn are kept. One that came to nothing gives its key back."""
+    async def _finish(self, kept: _KeptTurn) -> None:
+        """Set until when events, key and state of a turn are kept. A failed or cancelled turn releases its key."""
         tenant, response_id, create = kept.tenant, kept.response_id, kept.create
         expires_at = self._executor.clock() + self._settings.events_s
         finished = kept.run.finished
@@ -279,23 +278,23 @@ class Keeper:
                 await self._claims.expire(tenant, create.idempotency_key, expires_at)
             else:
                 await self._claims.release(tenant, create.idempotency_key)
-        turn = self._executor.cache.peek_slot(self._parking.slot(tenant, response_id))
+        turn = self._executor.cache.peek_slot(self._grace.slot(tenant, response_id))
         if turn is not None:
-            self._parking.park(tenant, turn, expires_at)
+            self._grace.retain(tenant, turn, expires_at)
         await self._logs.end(tenant, response_id, expires_at)
-        self._newest = expires_at
+        self._last_expiry = expires_at
         self._arm()
 
-    async def _give_up(self, create: Create, tenant: str, response_id: ResponseId) -> None:
-        """Leave no trace of a turn; its key first, so that whoever waits for the turn can try for itself."""
+    async def _discard(self, create: Create, tenant: str, response_id: ResponseId) -> None:
+        """Leave no trace of a turn; its key goes first, so that a request that waits for the turn can begin its own."""
         if create.idempotency_key is not None:
             await self._claims.release(tenant, create.idempotency_key)
         await self._logs.drop(tenant, response_id)
-        self._parking.drop(tenant, response_id)
-        self._executor.forgetter.release(tenant, [response_id])
+        self._grace.drop(tenant, response_id)
+        self._executor.eviction.release(tenant, [response_id])
 
     async def _claim(self, create: Create, tenant: str, response_id: ResponseId) -> ResponseId | None:
-        """Claim the key of a create, if it has one; return the response that has it already."""
+        """Claim the idempotency key of a create, if it has one; return the response that has claimed it already."""
         if create.idempotency_key is None:
             return None
         mine = Claim(response_id, create.digest())
@@ -306,24 +305,24 @@ class Keeper:
 
     # --- followers ---------------------------------------------------------------------------------------------------
 
-    def _attach(self, kept: _Kept) -> None:
+    def _attach(self, kept: _KeptTurn) -> None:
         kept.followers += 1
         if kept.timer is not None:
             kept.timer.cancel()
             kept.timer = None
 
-    def _detach(self, kept: _Kept) -> None:
+    def _detach(self, kept: _KeptTurn) -> None:
         kept.followers -= 1
         if not kept.followers:
             self._start_grace(kept)
 
-    def _start_grace(self, kept: _Kept) -> None:
-        """Let a turn that nobody follows run on for a while; a background turn for ever."""
+    def _start_grace(self, kept: _KeptTurn) -> None:
+        """Let a turn without followers run on for a while, and a background turn to its end."""
         if kept.create.background or kept.task is None or kept.task.done():
             return
         kept.timer = asyncio.get_running_loop().call_later(self._settings.resume_s, kept.task.cancel)
 
-    # --- forgetting --------------------------------------------------------------------------------------------------
+    # --- expiry ------------------------------------------------------------------------------------------------------
 
     def _arm(self) -> None:
         if self._purging is None:
@@ -331,17 +330,11 @@ class Keeper:
 
     def _on_timer(self) -> None:
         self._purging = None
-        self._purge = asyncio.get_running_loop().create_task(self._forget_old())
+        self._purge = asyncio.get_running_loop().create_task(self._purge_expired())
 
-    async def _forget_old(self) -> None:
+    async def _purge_expired(self) -> None:
         now = self._executor.clock()
         await self._logs.purge(now)
         await self._claims.purge(now)
-        if self._newest > now:
+        if self._last_expiry > now:
             self._arm()
-
-
-def _tell(kept: _Kept, problem: Problem | None) -> None:
-    """Tell whoever began the turn how that went, once."""
-    if not kept.began.done():
-        kept.began.set_result(problem)

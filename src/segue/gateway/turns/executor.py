@@ -15,11 +15,12 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 import msgspec
 
 from segue.gateway.admin.metrics import Metrics, Outcome, TransportMeter
-from segue.gateway.redacted_traceback import outline
-from segue.gateway.turns.eviction import Forgetter
+from segue.gateway.redacted_traceback import redacted_traceback
+from segue.gateway.turns.eviction import Eviction
+from segue.gateway.turns.parents import Parents
 from segue.history.cache import Slot, TurnCache
-from segue.history.chains import History, Turn, path
-from segue.history.records import Record, encode_head, flatten, restore
+from segue.history.chains import History, Turn
+from segue.history.records import Record, encode_head, flatten
 from segue.protocol.events import Ended, Event
 from segue.protocol.ids import ENTROPY_BYTES, ResponseId, new_response_id, parse_response_id
 from segue.protocol.items import calls_of
@@ -27,7 +28,6 @@ from segue.protocol.problems import (
     Problem,
     Refused,
     model_not_found,
-    previous_response_not_found,
     store_mismatch,
     tool_call_not_found,
 )
@@ -48,23 +48,29 @@ _NOT_STORED = Ended("failed", error=Failure("store_error", "The response could n
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who asks: the tenant, the counters of its transport, on a WebSocket the lane's slot in the cache and `others`
-    where a parent may be (what is held for a fork, the other lanes), and the client's own key for a provider if it sent
-    one.
+    """Who asks for a turn: the tenant, the counters of its transport, and its own key for a provider if it sent one.
+
+    On a WebSocket also the slot of its lane, where the turn becomes the latest, and the `places` where its parent may
+    be (see `parents`).
     """
 
     tenant: str
     meter: TransportMeter
     slot: Slot | None = None
-    others: Sequence[Slot] = ()
+    places: Sequence[Slot] = ()
     credential: Secret | None = None
 
 
-class Executor:
-    """Runs turns against one router, one store and one cache.
+class Sources(msgspec.Struct, frozen=True, kw_only=True):
+    """Time and chance: `clock` gives unix seconds, `monotonic` measures durations, `entropy(n)` draws n bytes."""
 
-    `clock` gives unix seconds, `monotonic` measures durations, `entropy(n)` gives n random bytes.
-    """
+    clock: Callable[[], float]
+    monotonic: Callable[[], float]
+    entropy: Callable[[int], bytes]
+
+
+class Executor:
+    """Runs turns against one router, one store and one cache."""
 
     def __init__(
         self,
@@ -72,29 +78,29 @@ class Executor:
         router: Router,
         store: Store,
         cache: TurnCache,
+        parents: Parents,
+        eviction: Eviction,
         metrics: Metrics,
         retention_s: float,
-        clock: Callable[[], float],
-        monotonic: Callable[[], float],
-        entropy: Callable[[int], bytes],
+        sources: Sources,
     ) -> None:
         self.router = router
         self.store = store
         self.cache = cache
+        self.parents = parents
+        self.eviction = eviction
         self.metrics = metrics
         self.retention_s = retention_s
-        self.clock = clock
-        self.monotonic = monotonic
-        self.entropy = entropy
-        self.forgetter = Forgetter(cache, router.upstreams)
-        self.deletions = 0
+        self.clock = sources.clock
+        self.monotonic = sources.monotonic
+        self.entropy = sources.entropy
         self._deleting: set[asyncio.Task[bool]] = set()
 
-    def run(self, create: Create, caller: Caller, response_id: ResponseId | None = None) -> Run:
-        """Prepare a turn; it begins when its events are asked for. Its id may be chosen before (`name`)."""
-        return Run(self, create, caller, response_id)
+    def run(self, create: Create, caller: Caller, response_id: ResponseId | None = None) -> TurnRun:
+        """Prepare a turn; it begins when its events are asked for. `new_id` can make its id before."""
+        return TurnRun(self, create, caller, response_id)
 
-    def name(self, create: Create) -> ResponseId:
+    def new_id(self, create: Create) -> ResponseId:
         """Make an id for the response of a create."""
         wanted = create.previous_response_id
         parent = None if wanted is None else parse_response_id(wanted)
@@ -103,7 +109,8 @@ class Executor:
     async def delete(self, tenant: str, response_id: ResponseId) -> bool:
         """Delete a stored response; its id resolves to nothing from now on, in memory too.
 
-        Goes on when its caller is cancelled: the store would, and memory must not keep what the store has lost.
+        The deletion goes on when its caller is cancelled: the store finishes it anyway, and memory must not keep what
+        the store has lost.
         """
         task = asyncio.ensure_future(self._delete(tenant, response_id))
         self._deleting.add(task)
@@ -113,12 +120,12 @@ class Executor:
     async def _delete(self, tenant: str, response_id: ResponseId) -> bool:
         deleted = await self.store.delete(tenant, response_id, self.clock())
         if deleted:
-            self.deletions += 1
-            self.forgetter.forget(tenant, [response_id])
+            self.parents.note_deletion()
+            self.eviction.forget(tenant, [response_id])
         return deleted
 
     async def sweep(self) -> int:
-        """Remove what has expired from the store, and whatever else was kept of it; return how much that was."""
+        """Remove expired responses from the store, from memory and from the upstreams; return how many there were."""
         count = 0
         while swept := await self.store.sweep(self.clock()):
             count += len(swept)
@@ -126,13 +133,15 @@ class Executor:
             for tenant, response_id in swept:
                 by_tenant.setdefault(tenant, []).append(response_id)
             for tenant, response_ids in by_tenant.items():
-                self.forgetter.forget(tenant, response_ids)
+                self.eviction.forget(tenant, response_ids)
         return count
 
 
-class Run:
-    """One turn on its way. `response_id` is set when it begins at the latest, `finished` when its terminal event is
-    yielded, and `committing` while its record is written, when it is too late to cancel it.
+class TurnRun:
+    """One turn on its way.
+
+    `response_id` is set when the turn begins, or before. `finished` is set when the terminal event is yielded.
+    `committing` is set while the record is written: then it is too late to cancel the turn.
     """
 
     def __init__(
@@ -150,15 +159,15 @@ class Run:
         self.committing = False
 
     def cancelled(self) -> Finished | None:
-        """End the turn as cancelled, after its events were stopped; None if it had not begun."""
+        """End the turn as cancelled, after its events were stopped; return None if it had not begun."""
         if self._stream is not None:
             self.finished = self._stream.close(Ended("cancelled"), self._executor.clock())
         return self.finished
 
     async def events(self) -> AsyncGenerator[Sequence[Event], None]:
-        """Yield the turn's events in batches: what is in one batch belongs into one write.
+        """Yield the turn's events in batches: the events of one batch belong into one write.
 
-        Closing the generator, or cancelling whoever awaits it, stops the upstream at once.
+        Closing the generator, or cancelling the task that awaits it, stops the upstream at once.
 
         Raises:
             Refused: the turn cannot begin; nothing was yielded and nothing has changed.
@@ -180,7 +189,7 @@ class Run:
             )
             waiting = stream.open()
             batches = upstream.stream(request) if create.generate else _warm_up(upstream, request)
-            begun = create.background  # nobody waits to be told by a status: what is refused from here on has failed
+            begun = create.background  # no client waits for a status: a turn that is refused from here on has failed
             while stream.ended is None:
                 if begun and waiting:
                     yield waiting
@@ -211,7 +220,7 @@ class Run:
             outcome = "refused"
             raise
         finally:
-            self._forget_if_lost()
+            self._announce_if_lost()
             if batches is not None:
                 await _stop(batches)
             self._caller.meter.turn(outcome, self._first_output_s, executor.monotonic() - self._begun_at)
@@ -223,7 +232,8 @@ class Run:
         if found is None:
             raise Refused(model_not_found(create.settings.model))
         upstream, model = found
-        parent = await self._resolve_parent()
+        wanted, caller = create.previous_response_id, self._caller
+        parent = None if wanted is None else await executor.parents.find(caller.tenant, wanted, caller.places)
         if parent is not None and create.store and not parent.stored:
             raise Refused(store_mismatch(parent.id))
         history = History(parent, create.input.items)
@@ -231,55 +241,17 @@ class Run:
         if orphan is not None:
             raise Refused(tool_call_not_found(*orphan))
         response_id = self.response_id or new_response_id(executor.entropy(ENTROPY_BYTES), _id_of(parent))
-        caller = self._caller
         request = UpstreamRequest(
-            model, response_id, caller.tenant, history, create.settings, caller.credential, create.store, self._held
+            model,
+            response_id,
+            caller.tenant,
+            history,
+            create.settings,
+            caller.credential,
+            create.store,
+            self._continuable,
         )
         return request, upstream
-
-    async def _resolve_parent(self) -> Turn | None:
-        """Find the turn to continue: in the lane's slot, in memory, in the store, in this order."""
-        wanted = self._create.previous_response_id
-        if wanted is None:
-            return None
-        executor, caller = self._executor, self._caller
-        now = executor.clock()
-        response_id = parse_response_id(wanted)
-        if response_id is not None:
-            for slot in (*(() if caller.slot is None else (caller.slot,)), *caller.others):
-                turn = executor.cache.find_in_slot(slot, response_id, now)
-                if turn is not None:
-                    executor.metrics.hit["connection"].inc()
-                    return turn
-            turn = executor.cache.find_shared(caller.tenant, response_id, now)
-            if turn is not None:
-                executor.metrics.hit["process"].inc()
-                return turn
-            turn = await self._load(response_id, now)
-            if turn is not None:
-                executor.metrics.hit["store"].inc()
-                return turn
-        executor.metrics.misses.inc()
-        raise Refused(previous_response_not_found(wanted))
-
-    async def _load(self, response_id: ResponseId, now: float) -> Turn | None:
-        executor, tenant = self._executor, self._caller.tenant
-        deletions = executor.deletions
-        try:
-            links = await executor.store.chain(tenant, response_id, now)
-        except StoreError as error:
-            _log.error("action=load response_id=%s error=%r", response_id, str(error))
-            raise Refused(_store_unavailable()) from error
-        if links is None:
-            return None
-        turn = restore(links, lambda ident: executor.cache.peek_stored(tenant, ident))
-        # In memory a chain may reach further up than in the store: a child of a deleted parent is stored as a root.
-        read = zip(links, path(turn)[-len(links) :], strict=True)
-        alive = [ancestor for link, ancestor in read if link.alive]
-        if executor.deletions == deletions:  # else one of them may have been deleted after it was read
-            for ancestor in alive:
-                executor.cache.put_shared(tenant, ancestor)
-        return turn
 
     def _turn_of(self, request: UpstreamRequest, finished: Finished) -> Turn:
         create = self._create
@@ -332,33 +304,33 @@ class Run:
         self._remembered = True
 
     @property
-    def _held(self) -> bool:
+    def _continuable(self) -> bool:
         """Whether the response can be continued by its id if the turn ends well."""
         return self._create.store or self._caller.slot is not None
 
-    def _forget_if_lost(self) -> None:
-        """Tell that a turn has become no parent although its upstream may count on it, having come to its end."""
+    def _announce_if_lost(self) -> None:
+        """Tell the upstreams if the turn became no parent although its upstream, which came to its end, expects it."""
         ended = self._stream is not None and self._stream.ended is not None
         if ended and not self._remembered and self.response_id is not None:
-            self._executor.forgetter.forget(self._caller.tenant, [self.response_id])
+            self._executor.eviction.forget(self._caller.tenant, [self.response_id])
 
 
 async def _warm_up(upstream: Upstream, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
-    """Stand in for an upstream's stream where nothing is to be generated; one that can prefill does."""
+    """Stand in for an upstream's stream where nothing is to be generated; an upstream that can prefill does so."""
     counted = await upstream.prefill(request) if isinstance(upstream, Prefilling) else usage(0, 0)
     yield (Ended("completed", counted),)
 
 
 async def _stop(batches: AsyncGenerator[Batch, None]) -> None:
-    """Stop an upstream. What it raises then comes too late to matter to the turn."""
+    """Stop an upstream. An error that it raises then comes too late to matter to the turn."""
     try:
         await batches.aclose()
     except Exception as error:  # noqa: BLE001 - the seam to foreign code
-        _log.warning("action=stop error=%s", outline(error))
+        _log.warning("action=stop error=%s", redacted_traceback(error))
 
 
 def _end_of(error: BaseException, request: UpstreamRequest, *, begun: bool) -> Ended:
-    """Say how a turn ends whose upstream raised `error` instead of yielding; what is no answer is raised again."""
+    """Say how a turn ends whose upstream raised `error` instead of yielding; raise what ends no turn again."""
     if isinstance(error, StopAsyncIteration):
         return _LOST
     if isinstance(error, asyncio.CancelledError) and _is_cancelled():
@@ -367,7 +339,7 @@ def _end_of(error: BaseException, request: UpstreamRequest, *, begun: bool) -> E
         if not begun:
             raise error
         return Ended("failed", error=Failure(error.problem.code, error.problem.message))
-    _log.error("action=stream response_id=%s error=%s", request.response_id, outline(error))
+    _log.error("action=stream response_id=%s error=%s", request.response_id, redacted_traceback(error))
     if begun:
         return _BROKEN
     message = "The upstream failed unexpectedly; the gateway's log has more. Try again."
@@ -375,14 +347,10 @@ def _end_of(error: BaseException, request: UpstreamRequest, *, begun: bool) -> E
 
 
 def _is_cancelled() -> bool:
-    """Tell whether this task was asked to stop; else a CancelledError is a failure within what it awaits."""
+    """Tell whether this task was asked to stop; otherwise a CancelledError is a failure within what it awaits."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
 def _id_of(turn: Turn | None) -> ResponseId | None:
     return None if turn is None else turn.id
-
-
-def _store_unavailable() -> Problem:
-    return Problem("store_error", "The store cannot be read at the moment. Try again, or send the full input.")

@@ -1,7 +1,7 @@
-"""Unstored turns that outlive their connection for a while, so that the same tenant can go on from another one.
+"""Unstored turns that outlive their connection for a while, so that their tenant can continue them from another one.
 
-They stay in the memory budget like every turn, under a slot of their own, and nowhere else. Not here: when a turn is
-parked, which its connection decides.
+They count into the memory budget like every turn, in a slot of their own, and are nowhere else. Not here: when a turn's
+grace period begins, which its connection decides.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from segue.history.cache import Slot, TurnCache
 from segue.history.chains import Turn
 from segue.protocol.ids import ResponseId
 
-#: Takes note that some unstored responses of a tenant are let go of.
+#: Notes that unstored responses of a tenant are not held here any more.
 Release = Callable[[str, Sequence[ResponseId]], None]
 
 
-class Parking:
-    """The parked turns of all tenants; `clock` gives unix seconds, `release` is told of those whose time has come."""
+class GracePeriod:
+    """The turns of all tenants that are in their grace period. `clock` gives unix seconds."""
 
     def __init__(self, cache: TurnCache, clock: Callable[[], float], release: Release) -> None:
         self._cache = cache
@@ -29,11 +29,11 @@ class Parking:
 
     @staticmethod
     def slot(tenant: str, response_id: str) -> Slot:
-        """Return where a turn is when it is parked."""
-        return (("parked", tenant), response_id)
+        """Return the slot that holds a turn during its grace period."""
+        return (("grace period", tenant), response_id)
 
-    def park(self, tenant: str, turn: Turn, expires_at: float) -> None:
-        """Keep a turn until then, or longer if it is already parked for longer."""
+    def retain(self, tenant: str, turn: Turn, expires_at: float) -> None:
+        """Hold a turn until then, or longer if it is held for longer already."""
         name, slot = (tenant, turn.id), self.slot(tenant, turn.id)
         if self._cache.peek_slot(slot) is not turn:
             self._cache.put_slot(tenant, slot, turn)
@@ -41,12 +41,12 @@ class Parking:
         self._arm(expires_at)
 
     def drop(self, tenant: str, response_id: str) -> None:
-        """Forget a turn, parked or not."""
+        """Hold a turn no longer, whether it was held or not."""
         self._until.pop((tenant, response_id), None)
         self._cache.drop_slot(self.slot(tenant, response_id))
 
     def purge(self) -> None:
-        """Forget the turns whose time has come."""
+        """Drop and release the turns whose grace period is over."""
         now = self._clock()
         for tenant, response_id in [name for name, expires_at in self._until.items() if expires_at <= now]:
             self.drop(tenant, response_id)
@@ -58,7 +58,7 @@ class Parking:
             self._timer.cancel()
 
     def _arm(self, expires_at: float) -> None:
-        """See to it that nothing stays much longer than it may."""
+        """Set the timer, unless it is set for an earlier time."""
         loop = asyncio.get_running_loop()
         when = loop.time() + max(0.0, expires_at - self._clock())
         if self._timer is None or self._timer.when() > when:

@@ -1,0 +1,41 @@
+"""What an operator's tools ask: is the process alive, is it ready for turns, what are its metrics."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from segue.gateway.admin.metrics import Metrics
+from segue.gateway.drain import DrainState
+from segue.history.cache import TurnCache
+from segue.protocol.codec import encode
+from segue.stores.interface import Store
+
+
+class HealthRoutes:
+    """The handlers of `/healthz`, `/readyz` and `/metrics`."""
+
+    def __init__(self, *, store: Store, cache: TurnCache, metrics: Metrics, drain: DrainState) -> None:
+        self._store = store
+        self._cache = cache
+        self._metrics = metrics
+        self._drain = drain
+
+    async def healthz(self, request: web.Request) -> web.Response:
+        """Answer: that there is an answer is what was asked."""
+        del request
+        return web.Response(body=b'{"status":"ok"}', content_type="application/json")
+
+    async def readyz(self, request: web.Request) -> web.Response:
+        """Say whether the gateway takes turns; 503 while it drains. A store that fails makes this fail too."""
+        del request
+        if self._drain.draining:
+            return web.Response(status=503, body=b'{"status":"draining"}', content_type="application/json")
+        size = await self._store.size()
+        body = encode({"status": "ready", "records": size.records})
+        return web.Response(body=body, content_type="application/json")
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """Write the metrics in the text format of Prometheus."""
+        del request
+        body = self._metrics.render(self._cache)
+        return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})

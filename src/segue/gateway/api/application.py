@@ -1,0 +1,57 @@
+"""The table of routes: which handler answers what, who may call it, and the middleware around all of them."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from aiohttp import web
+
+from segue.gateway.admin.capabilities import CapabilityRoutes
+from segue.gateway.admin.health import HealthRoutes
+from segue.gateway.api.authentication import TENANT, keyed, private
+from segue.gateway.api.middleware import error_replies, origin_check
+from segue.gateway.api.models import ModelRoutes
+from segue.gateway.api.responses import ResponseRoutes
+from segue.gateway.api.websocket import serve_websocket
+from segue.gateway.services import Services
+from segue.gateway.tunnel.endpoint import TunnelEndpoint
+
+#: `compact` is no id but an endpoint of the API that this gateway does not offer.
+_RESPONSE = "/v1/responses/{id:(?!compact$)[^/]+}"
+
+
+def build_application(services: Services, tunnel: TunnelEndpoint) -> web.Application:
+    """Build the HTTP and WebSocket surface of a gateway."""
+    access, limit = services.access, services.server.max_message_bytes
+    responses, models, capabilities = (
+        ResponseRoutes(services),
+        ModelRoutes(services),
+        CapabilityRoutes(services.profiles),
+    )
+    health = HealthRoutes(store=services.store, cache=services.cache, metrics=services.metrics, drain=services.drain)
+
+    async def upgrade(request: web.Request) -> web.StreamResponse:
+        return await serve_websocket(services, request, request[TENANT])
+
+    async def serve_tunnel(request: web.Request) -> web.StreamResponse:
+        return await tunnel.serve(request, request[TENANT])
+
+    with_key, for_operators = partial(keyed, access), partial(private, access)
+    application = web.Application(middlewares=[error_replies(limit), origin_check(access)], client_max_size=limit)
+    application.add_routes(
+        [
+            web.post("/v1/responses", with_key(responses.create)),
+            web.get("/v1/responses", with_key(upgrade), allow_head=False),
+            web.get(_RESPONSE, with_key(responses.retrieve), allow_head=False),
+            web.delete(_RESPONSE, with_key(responses.delete)),
+            web.post(f"{_RESPONSE}/cancel", with_key(responses.cancel)),
+            web.get(f"{_RESPONSE}/input_items", with_key(responses.input_items), allow_head=False),
+            web.get("/v1/models", with_key(models.list)),
+            web.get("/segue/tunnel", with_key(serve_tunnel), allow_head=False),
+            web.get("/segue/capabilities", with_key(capabilities.show)),
+            web.get("/healthz", health.healthz),
+            web.get("/readyz", for_operators(health.readyz)),
+            web.get("/metrics", for_operators(health.metrics)),
+        ]
+    )
+    return application

@@ -1,0 +1,42 @@
+"""Who may call a route: wrappers around handlers. Not here: the rules themselves (`access`)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+from aiohttp import web
+
+from segue.gateway.access import Access
+from segue.gateway.tunnel.session import tunnel_tenant
+from segue.protocol.problems import Problem, Refused
+
+Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+#: The tenant of a request that came through `keyed`.
+TENANT = web.RequestKey("tenant", str)
+
+
+def keyed(access: Access, handler: Handler) -> Handler:
+    """Let only requests with one of the gateway's API keys through, and note their tenant."""
+
+    async def checked(request: web.Request) -> web.StreamResponse:
+        tenant = tunnel_tenant(request) or access.tenant(request.headers)
+        if isinstance(tenant, Problem):
+            raise Refused(tenant)
+        request[TENANT] = tenant
+        return await handler(request)
+
+    return checked
+
+
+def private(access: Access, handler: Handler) -> Handler:
+    """Let only requests from this machine, or with a key, through."""
+
+    async def checked(request: web.Request) -> web.StreamResponse:
+        problem = access.refuse_private(request.headers, request.remote)
+        if problem is not None:
+            raise Refused(problem)
+        return await handler(request)
+
+    return checked

@@ -1,0 +1,73 @@
+"""What happens around every handler: web origins are checked, and whatever it raises becomes one shape of error."""
+
+from __future__ import annotations
+
+import logging
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from segue.gateway.access import Access
+from segue.gateway.api.authentication import Handler
+from segue.gateway.error_mapping import http_reply
+from segue.gateway.redacted_traceback import redacted_traceback
+from segue.protocol.problems import Problem, Refused, quoted
+from segue.stores.interface import StoreError
+
+_log = logging.getLogger("segue.gateway")
+
+
+def origin_check(access: Access) -> Middleware:
+    """Make the middleware that refuses foreign hosts and web pages."""
+
+    @web.middleware
+    async def check_origin(request: web.Request, handler: Handler) -> web.StreamResponse:
+        problem = access.refuse_origin(request.headers)
+        if problem is not None:
+            raise Refused(problem)
+        return await handler(request)
+
+    return check_origin
+
+
+def error_replies(max_message_bytes: int) -> Middleware:
+    """Make the middleware that turns what a handler raises into an error reply."""
+
+    @web.middleware
+    async def reply_with_error(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPMethodNotAllowed as error:
+            allowed = ", ".join(sorted(error.allowed_methods))
+            reply = http_reply(Problem("method_not_allowed", f"{request.method} is not allowed here; {allowed} is."))
+            reply.headers["Allow"] = allowed
+            return reply
+        except web.HTTPRequestEntityTooLarge:
+            message = f"The body is larger than {max_message_bytes} bytes."
+            return http_reply(Problem("message_too_large", message))
+        except Exception as error:  # noqa: BLE001 - the outermost seam: a bug of ours gets a reply like every problem
+            return http_reply(_problem_of(error, request))
+
+    return reply_with_error
+
+
+def _problem_of(error: Exception, request: web.Request) -> Problem:
+    match error:
+        case Refused():
+            return error.problem
+        case StoreError():
+            _log.error("action=handle method=%s route=%s error=%r", request.method, _route(request), str(error))
+            return Problem("store_error", "The store does not answer at the moment. Try again.")
+        case web.HTTPNotFound():
+            return Problem("route_not_found", f"Unknown request URL: {request.method} {quoted(request.path)}.")
+        case _:
+            _log.error(
+                "action=handle method=%s route=%s error=%s", request.method, _route(request), redacted_traceback(error)
+            )
+            return Problem("server_error", "The gateway failed; its log has more. Try again.")
+
+
+def _route(request: web.Request) -> str:
+    """Return the pattern of the request's path for the log. The path itself is text that a client chose."""
+    resource = request.match_info.route.resource
+    return "" if resource is None else resource.canonical

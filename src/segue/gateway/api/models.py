@@ -1,0 +1,28 @@
+"""`GET /v1/models`: the names that a request may ask for."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from segue.gateway.services import Services
+from segue.protocol.capabilities import HEADER
+from segue.protocol.codec import encode
+
+
+class ModelRoutes:
+    """The handler of `/v1/models`."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def list(self, request: web.Request) -> web.Response:
+        """List the models that have a name; the patterns of the configuration are not listed."""
+        services = self._services
+        created = int(services.started_at)
+        models = [
+            {"id": name, "object": "model", "created": created, "owned_by": "segue"}
+            for name in services.router.models()
+        ]
+        body = encode({"object": "list", "data": models})
+        headers = {HEADER: services.profiles.of(request).header}
+        return web.Response(body=body, content_type="application/json", headers=headers)

@@ -1,0 +1,159 @@
+"""`/v1/responses` over HTTP: creating responses, and looking at stored ones.
+
+A streamed reply is the turn's events as they come. A reply that is not streamed is the response object that the same
+events end in. Not here: what a turn does (`turns`), and turns that outlive their request (`background`).
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing, suppress
+
+import msgspec
+from aiohttp import web
+
+from segue.gateway.admin.metrics import TransportMeter
+from segue.gateway.api.authentication import TENANT
+from segue.gateway.api.background import BackgroundRoutes
+from segue.gateway.api.sse import send_events
+from segue.gateway.error_mapping import failed_turn
+from segue.gateway.services import Services
+from segue.gateway.transport import finish, watch_peer
+from segue.gateway.turns.executor import Caller, TurnRun
+from segue.protocol.codec import encode
+from segue.protocol.ids import ResponseId, parse_response_id
+from segue.protocol.listing import paginate, parse_page, show
+from segue.protocol.problems import Problem, Refused, response_not_found
+from segue.protocol.requests import ENCRYPTED_REASONING, Create, parse_create
+
+_JSON = "application/json"
+
+
+class ResponseRoutes:
+    """The handlers of `/v1/responses` and of what is below it."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._streamed = services.metrics.by_transport["sse"]
+        self._plain = services.metrics.by_transport["http"]
+        self._background = BackgroundRoutes(services)
+
+    # --- turns -------------------------------------------------------------------------------------------------------
+
+    async def create(self, request: web.Request) -> web.StreamResponse:
+        """Run a turn, and answer with its events or with the response that it ends in."""
+        services = self._services
+        self._check_upload(request)
+        create = parse_create(await request.read(), "http")
+        if isinstance(create, Problem):
+            raise Refused(create)
+        meter = self._streamed if create.stream else self._plain
+        meter.received(create.size_bytes)
+        caller = Caller(request[TENANT], meter, credential=services.access.credential(request.headers))
+        create = _with_key(create, request.headers.get("Idempotency-Key"))
+        if create.kept:
+            return await self._background.create(request, create, caller, meter)
+        run = services.executor.run(create, caller)
+        watch_peer(request)
+        with services.drain.turn_running():
+            if create.stream:
+                return await send_events(request, run.events(), meter)
+            return await self._reply(request, run, meter)
+
+    def _check_upload(self, request: web.Request) -> None:
+        """Refuse a create that need not be read for that."""
+        if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+            message = "Compressed request bodies are not accepted. Send the body as it is, without Content-Encoding."
+            raise Refused(Problem("unsupported_content_encoding", message))
+        if self._services.drain.draining:
+            raise Refused(Problem("server_overloaded", "The gateway is shutting down. Send the request again."))
+        if (request.content_length or 0) > self._services.server.max_message_bytes:
+            raise web.HTTPRequestEntityTooLarge(0, 0)  # error_replies writes the numbers
+
+    @staticmethod
+    async def _reply(request: web.Request, run: TurnRun, meter: TransportMeter) -> web.StreamResponse:
+        async with aclosing(run.events()) as batches:
+            async for _ in batches:
+                pass  # only what they fold to is sent
+        assert run.finished is not None, "a turn that was not refused ends in a terminal event"
+        failure = run.finished.head.error
+        if failure is not None:  # nothing was sent yet, so the status can tell: clients retry on 5xx
+            raise Refused(failed_turn(failure))
+        body = run.finished.response
+        meter.sent(1, len(body))
+        response = web.Response(body=body, content_type=_JSON)
+        with suppress(ConnectionError):  # the client is gone, and the turn is over
+            await finish(request, response)
+        return response
+
+    # --- stored responses --------------------------------------------------------------------------------------------
+
+    async def retrieve(self, request: web.Request) -> web.StreamResponse:
+        """Answer with a response object, or with `stream=true` with the events of a kept turn."""
+        services, tenant, response_id = self._services, request[TENANT], _response_id(request)
+        if request.query.get("stream") == "true":
+            return await self._background.resume(request, tenant, response_id)
+        record = await services.store.record(tenant, response_id, services.clock())
+        if record is None:
+            body = await self._background.look(tenant, response_id)
+        else:
+            body = record.response(encrypted=_asks_for_encrypted(request))
+        if body is None:
+            raise Refused(response_not_found(response_id))
+        return web.Response(body=body, content_type=_JSON)
+
+    async def cancel(self, request: web.Request) -> web.StreamResponse:
+        """Stop a background turn, and answer with the response object that it ends in."""
+        body = await self._background.cancel(request[TENANT], _response_id(request))
+        return web.Response(body=body, content_type=_JSON)
+
+    async def delete(self, request: web.Request) -> web.StreamResponse:
+        """Delete a stored response, and stop and forget a kept turn."""
+        services, tenant, response_id = self._services, request[TENANT], _response_id(request)
+        forgotten = await services.background.forget(tenant, response_id)
+        if not await services.executor.delete(tenant, response_id) and not forgotten:
+            raise Refused(response_not_found(response_id))
+        body = encode({"id": response_id, "object": "response", "deleted": True})
+        return web.Response(body=body, content_type=_JSON)
+
+    async def input_items(self, request: web.Request) -> web.StreamResponse:
+        """List the items that a response saw: those of the whole chain before it, and its own input."""
+        services, response_id = self._services, _response_id(request)
+        page = parse_page(dict(request.query))
+        if isinstance(page, Problem):
+            raise Refused(page)
+        chain = await services.store.chain(request[TENANT], response_id, services.clock())
+        if chain is None:
+            raise Refused(response_not_found(response_id))
+        items, encrypted = [], _asks_for_encrypted(request)
+        for link in chain:
+            items += show(link.input, link.id, encrypted=encrypted)
+            if link is not chain[-1]:
+                items += show(link.output, link.id, encrypted=encrypted)
+        body = paginate(items, page)
+        if isinstance(body, Problem):
+            raise Refused(body)
+        return web.Response(body=body, content_type=_JSON)
+
+
+def _response_id(request: web.Request) -> ResponseId:
+    """Return the id in the path. A text without the format of an id is not looked up."""
+    text = request.match_info["id"]
+    response_id = parse_response_id(text)
+    if response_id is None:
+        raise Refused(response_not_found(text))
+    return response_id
+
+
+def _asks_for_encrypted(request: web.Request) -> bool:
+    """Tell whether the query asks for encrypted reasoning, in one of the ways that SDKs write a list."""
+    return ENCRYPTED_REASONING in {*request.query.getall("include", ()), *request.query.getall("include[]", ())}
+
+
+def _with_key(create: Create, key: str | None) -> Create:
+    """Take the idempotency key of the header, unless the body has one."""
+    if key is None or create.idempotency_key is not None:
+        return create
+    if not 1 <= len(key) <= 255 or not key.isprintable():  # noqa: PLR2004 - as in the body
+        message = "Invalid value for the header 'Idempotency-Key': 1 to 255 printable characters."
+        raise Refused(Problem("invalid_value", message, "Idempotency-Key"))
+    return msgspec.structs.replace(create, idempotency_key=key)

@@ -1,0 +1,68 @@
+"""What a shutdown must know and wait for: whether the gateway is draining, its open connections, its running turns.
+
+Not here: who asks for a shutdown, and how long it may take (`app`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Drainable(Protocol):
+    """A connection that can be asked to end between its turns."""
+
+    async def drain(self) -> None:
+        """Let the running turns end, then close."""
+
+
+class DrainState:
+    """The connections and turns of one gateway. Once `draining` is set, no new ones may begin."""
+
+    def __init__(self) -> None:
+        self.draining = False
+        self._connections: set[Drainable] = set()
+        self._detached_turns = 0
+        self._changed = asyncio.Event()
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._connections)
+
+    @property
+    def busy(self) -> int:
+        """How many connections and detached turns a shutdown still waits for."""
+        return len(self._connections) + self._detached_turns
+
+    @contextmanager
+    def connection_open(self, connection: Drainable) -> Iterator[None]:
+        """Count a connection around a block."""
+        self._connections.add(connection)
+        try:
+            yield
+        finally:
+            self._connections.discard(connection)
+            self._changed.set()
+
+    @contextmanager
+    def turn_running(self) -> Iterator[None]:
+        """Count a detached turn around a block: one of an HTTP request, or a kept one. Connections count theirs."""
+        self._detached_turns += 1
+        try:
+            yield
+        finally:
+            self._detached_turns -= 1
+            self._changed.set()
+
+    async def drain_connections(self) -> None:
+        """Ask every connection to end."""
+        await asyncio.gather(*(connection.drain() for connection in self._connections), return_exceptions=True)
+
+    async def wait_until_idle(self) -> None:
+        """Wait until no connection is open and no detached turn runs."""
+        while self.busy:
+            self._changed.clear()
+            await self._changed.wait()

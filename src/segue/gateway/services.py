@@ -1,0 +1,100 @@
+"""What the parts of a gateway share. Endpoints, tunnel and WebSocket connections get this object and never the app.
+
+Not here: the listening socket and the order of starting and stopping (`app`), and who runs turns how (`turns`).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from segue.config import Config, ServerConfig
+from segue.engine.upstream import LocalUpstream
+from segue.gateway.access import Access
+from segue.gateway.admin.metrics import Metrics
+from segue.gateway.drain import DrainState
+from segue.gateway.listener_profile import ListenerProfiles
+from segue.gateway.turns.background import BackgroundResponses, BackgroundSettings
+from segue.gateway.turns.eviction import Eviction
+from segue.gateway.turns.executor import Executor, Sources
+from segue.gateway.turns.grace_period import GracePeriod
+from segue.gateway.turns.parents import Parents
+from segue.history.cache import TurnCache
+from segue.stores.claims import MemoryClaims
+from segue.stores.event_logs import MemoryEventLogs
+from segue.stores.interface import Store
+from segue.upstreams.http import HttpUpstream
+from segue.upstreams.router import Router
+
+
+class Services(msgspec.Struct, frozen=True, kw_only=True):
+    """The shared parts of one gateway. `clock` gives unix seconds."""
+
+    server: ServerConfig
+    clock: Callable[[], float]
+    started_at: float
+    access: Access
+    profiles: ListenerProfiles
+    router: Router
+    store: Store
+    cache: TurnCache
+    parents: Parents
+    executor: Executor
+    background: BackgroundResponses
+    grace: GracePeriod
+    event_logs: MemoryEventLogs
+    metrics: Metrics
+    drain: DrainState
+
+
+def build_services(config: Config, router: Router, store: Store, clock: Callable[[], float]) -> Services:
+    """Build the parts of a gateway around upstreams that have started and a store that is open."""
+    server = config.server
+    drain, metrics, cache = DrainState(), Metrics(), TurnCache(server.memory_budget_bytes)
+    eviction = Eviction(cache, router.upstreams)
+    grace = GracePeriod(cache, clock, eviction.release)
+    parents = Parents(cache, store, eviction=eviction, grace=grace, metrics=metrics, clock=clock)
+    executor = Executor(
+        router=router,
+        store=store,
+        cache=cache,
+        parents=parents,
+        eviction=eviction,
+        metrics=metrics,
+        retention_s=server.retention_s,
+        sources=Sources(clock=clock, monotonic=time.monotonic, entropy=os.urandom),
+    )
+    event_logs = MemoryEventLogs(server.events_bytes, server.event_log_bytes)
+    background = BackgroundResponses(
+        executor,
+        logs=event_logs,
+        claims=MemoryClaims(),
+        grace=grace,
+        settings=BackgroundSettings(server.resume_s, server.events_s, server.max_kept),
+        drain=drain,
+    )
+    metrics.connections.set_function(lambda: drain.connections)
+    metrics.kept_turns.set_function(lambda: background.running)
+    metrics.event_log_bytes.set_function(lambda: event_logs.size_bytes)
+    metrics.upstreams.providers += [one for one in router.upstreams if isinstance(one, HttpUpstream)]
+    metrics.engines.models += [one for one in router.upstreams if isinstance(one, LocalUpstream)]
+    return Services(
+        server=server,
+        clock=clock,
+        started_at=clock(),
+        access=Access(config),
+        profiles=ListenerProfiles(server),
+        router=router,
+        store=store,
+        cache=cache,
+        parents=parents,
+        executor=executor,
+        background=background,
+        grace=grace,
+        event_logs=event_logs,
+        metrics=metrics,
+        drain=drain,
+    )

@@ -1,0 +1,224 @@
+"""One sidecar at the gateway: its end of the tunnel, its exchanges, and its socket while there is one.
+
+A session outlives its sockets: it goes on for a while without one, and a sidecar that comes back finds its exchanges as
+they are. Each socket has one reader (the request's own task) and one writer. Not here: which sessions there are
+(`endpoint`), what the frames mean (`segue.tunnel`), and what is done with an exchange (`exchange`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from segue.gateway.redacted_traceback import redacted_traceback
+from segue.gateway.tunnel.exchange import ForwardedExchange
+from segue.gateway.tunnel.resources import TunnelResources
+from segue.tunnel.events import Cancelled, LinkFailed, Opened, ServerEvent, UploadData, UploadEnded, Writable
+from segue.tunnel.server import TunnelServer
+
+_log = logging.getLogger("segue.gateway")
+
+#: The name under which a connection within this process carries its tenant.
+TENANT = "segue_tenant"
+#: How long a full socket may take nothing before the link is checked.
+STUCK_S = 5.0
+
+
+class SidecarSession:
+    """One sidecar: its end of the tunnel, its exchanges, and its socket while there is one."""
+
+    def __init__(self, resources: TunnelResources, tenant: str) -> None:
+        self.tenant = tenant
+        self.extra: Mapping[str, object] = {TENANT: tenant}
+        """What the gateway's own API learns about requests from here."""
+        self.end = TunnelServer(resources.node)
+        self._resources = resources
+        self._loop = asyncio.get_running_loop()
+        self._exchanges: dict[int, ForwardedExchange] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._unflushed: set[ForwardedExchange] = set()
+        self._socket: web.WebSocketResponse | None = None
+        self._left_at = self._loop.time()
+        self._wake = asyncio.Event()
+        self._progress = asyncio.Event()
+
+    @property
+    def exchanges(self) -> int:
+        """How many exchanges are under way."""
+        return len(self._exchanges)
+
+    def away_for_s(self, now: float) -> float:
+        """How long no sidecar has been connected."""
+        return 0.0 if self._socket is not None else now - self._left_at
+
+    # --- one socket --------------------------------------------------------------------------------------------------
+
+    async def serve(self, socket: web.WebSocketResponse) -> None:
+        """Carry packets over a socket until it is over; a socket before it is cut off."""
+        before, self._socket = self._socket, socket
+        self.end.link_opened(self._loop.time())
+        self._resources.meter.links.inc()
+        if before is not None:
+            _abort(before)
+        writer = self._loop.create_task(self._write(socket))
+        try:
+            await self._read(socket)
+        finally:
+            if self._socket is socket:
+                self._socket = None
+                self._left_at = self._loop.time()
+                self.end.link_lost()
+                self._progress.set()
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
+
+    async def _read(self, socket: web.WebSocketResponse) -> None:
+        meter = self._resources.meter
+        while True:
+            message = await socket.receive()
+            if message.type is not WSMsgType.BINARY or self._socket is not socket:
+                return
+            meter.received_bytes.inc(len(message.data))
+            for event in self.end.receive(message.data, self._loop.time()):
+                if isinstance(event, LinkFailed):
+                    _log.warning("action=tunnel tenant=%s link failed: %s", self.tenant, event.reason)
+                    await socket.close(code=WSCloseCode.PROTOCOL_ERROR, message=event.reason.encode()[:120])
+                    return
+                self._apply(event)
+            self._wake.set()
+            self._progress.set()
+
+    async def _write(self, socket: web.WebSocketResponse) -> None:
+        """Send what there is to send, and come back when there is more or when it is time."""
+        meter = self._resources.meter
+        with suppress(ConnectionError):
+            while self._socket is socket and not socket.closed:
+                self._wake.clear()
+                self._flush()
+                now = self._loop.time()
+                if self.end.handle_timeout(now):
+                    _abort(socket)  # nobody is there to close with
+                    return
+                packet = self.end.next_packet(now)
+                if packet is None:
+                    await self._wait(self.end.next_deadline())
+                    continue
+                meter.sent_bytes.inc(len(packet))
+                with suppress(TimeoutError):  # a socket that takes nothing must not block the check for a dead link
+                    async with asyncio.timeout(STUCK_S):
+                        await socket.send_bytes(packet)
+
+    async def _wait(self, deadline: float | None) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                await self._wake.wait()
+
+    def _flush(self) -> None:
+        """Let the peer read what was compressed so far, unless earlier bytes of the exchange still wait to be sent.
+
+        So the first event never waits, and while the link is busy events travel together.
+        """
+        for exchange in tuple(self._unflushed):
+            if not self.end.unsent_bytes(exchange.number):
+                self._unflushed.discard(exchange)
+                exchange.flush()
+
+    # --- exchanges ---------------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Let the writer look again: there is something to send."""
+        self._wake.set()
+
+    def flush_later(self, exchange: ForwardedExchange) -> None:
+        """Note that an exchange holds compressed bytes that its peer cannot read yet."""
+        self._unflushed.add(exchange)
+        self._wake.set()
+
+    def _apply(self, event: ServerEvent) -> None:
+        if isinstance(event, Opened):
+            self._open(event)
+            return
+        assert not isinstance(event, LinkFailed), "the reader takes it"
+        exchange = self._exchanges.get(event.exchange)
+        if exchange is None:
+            return  # it was refused while its upload was still coming
+        match event:
+            case UploadData():
+                exchange.receive(event.data)
+            case UploadEnded():
+                exchange.receive_end()
+            case Writable():
+                exchange.writable()
+            case Cancelled():
+                exchange.cancel()
+
+    def _open(self, event: Opened) -> None:
+        exchange = ForwardedExchange(self, self._resources, event)
+        self._exchanges[event.exchange] = exchange
+        task = self._loop.create_task(self._run(exchange))
+        exchange.cancel = task.cancel
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, exchange: ForwardedExchange) -> None:
+        started_at = self._loop.time()
+        try:
+            await exchange.run()
+        except Exception as error:  # noqa: BLE001 - the outermost seam: a bug of ours ends one exchange, and its agent gets an error
+            _log.error("action=exchange tenant=%s error=%s", self.tenant, redacted_traceback(error))
+            exchange.outcome = "failed"
+            self.end.abort(exchange.number, "failed", b"the gateway failed; its log has more")
+        finally:
+            self._exchanges.pop(exchange.number, None)
+            self._unflushed.discard(exchange)
+            self._resources.meter.count(exchange.outcome)
+            _log.info(
+                "action=exchange tenant=%s number=%d outcome=%s body_bytes=%d time_s=%.3f",
+                self.tenant,
+                exchange.number,
+                exchange.outcome,
+                exchange.body_bytes,
+                self._loop.time() - started_at,
+            )
+            self._progress.set()
+            self._wake.set()
+
+    # --- the way out -------------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Open nothing more."""
+        self.end.drain()
+        self._wake.set()
+
+    def cancel(self) -> None:
+        """Cancel every exchange."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def ended(self) -> None:
+        """Wait until no exchange runs here and the sidecar, if it is connected, has everything that it was sent."""
+        while self._exchanges or (self._socket is not None and len(self.end)):
+            self._progress.clear()
+            await self._progress.wait()
+
+    async def aclose(self) -> None:
+        """Wait for what was cancelled, and close the socket."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._socket is not None:
+            await self._socket.close(code=WSCloseCode.GOING_AWAY)
+
+
+def tunnel_tenant(request: web.Request) -> str | None:
+    """Return the tenant of a request that came through the tunnel to the gateway's own API: its key is checked."""
+    transport = request.transport
+    return None if transport is None else transport.get_extra_info(TENANT)
+
+
+def _abort(socket: web.WebSocketResponse) -> None:
+    transport = socket._req.transport if socket._req is not None else None  # noqa: SLF001 - aiohttp has no abort of its own
+    if transport is not None:
+        transport.abort()
