@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import io
-import json
 import xml.etree.ElementTree as ET
-from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from segue.bench.engine import ARMS, CONTINUED, FASTEST, FULL, measure, render
+from segue.bench.engine import ARMS, FASTEST, FULL, measure, render
 from segue.bench.reports.engine_plot import to_svg
 from segue.bench.reports.report import BenchReport, TurnFigures, arm, make_report
-from segue.cli.main import app
 
 
 @pytest.mark.local_engine
@@ -52,22 +49,3 @@ def test_the_plot_has_every_curve() -> None:
     for name in ARMS:
         assert f"{name} 2 s" in drawn
     assert "a&lt;b" in drawn
-
-
-@pytest.mark.local_engine
-def test_the_command_writes_a_report_and_a_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segue.cli.bench_engine.QUICK_LENGTHS", (128,))
-    file, plot = tmp_path / "engine.json", tmp_path / "engine.svg"
-    status = app(["bench", "engine", "--quick", "--json", str(file), "--plot", str(plot)], result_action="return_value")
-    assert status == 0
-    report = json.loads(file.read_bytes())
-    assert report["settings"]["model"] == "tiny"
-    assert [one["name"] for one in report["arms"]] == list(ARMS)
-    assert plot.read_text().startswith("<svg")
-    assert any(one["name"] == CONTINUED and one["totals"]["tokens_processed"] < 60 for one in report["arms"])
-
-
-@pytest.mark.local_engine
-def test_a_model_that_cannot_run_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    assert app(["bench", "engine", "--model", "no.gguf"], result_action="return_value") == 2
-    assert "cannot be read" in capsys.readouterr().err

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -17,7 +15,6 @@ from segue.bench.meters.tcp import WireBytes, metered
 from segue.bench.table import RAW, MeteredPath, WrongRequestError, measure, play_once, render, straight_path
 from segue.bench.workloads.clients import AgentKind
 from segue.bench.workloads.sessions import make_session
-from segue.cli.main import app
 from segue.testing.link import linked
 from segue.testing.provider import ScriptedProvider, answer_with
 
@@ -109,22 +106,3 @@ async def test_notices_a_way_that_changes_a_request() -> None:
 
     with pytest.raises(WrongRequestError):
         await play_once(session, path)
-
-
-def test_the_command_writes_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "table.json"
-    command = ["bench", "table", "--session", "openai-agents", "--turns", "2", "--quick", "--json", str(file)]
-    assert app(command, result_action="return_value") == 0
-    report = json.loads(file.read_bytes())
-    computed = ["raw", "gzip", "zstd", "permessage-deflate"]
-    assert [one["name"] for one in report["arms"]] == [*computed, "sidecar cold", "sidecar warm"]
-    assert report["settings"]["turns"] == 2
-    assert all(one["server_cpu_s"] > 0 for arm in report["arms"][4:] for one in arm["turns"])
-    assert "document of 3 KB of news, the largest" in {one["name"] for one in report["figures"]}
-    assert "openai-agents, 2 turns" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("options", [["--turns", "0"], ["--trace", "missing.jsonl"]])
-def test_the_command_says_what_is_wrong(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert app(["bench", "table", *options], result_action="return_value") == 2
-    assert capsys.readouterr().err.startswith("segue: ")

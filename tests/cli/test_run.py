@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from segue.testing.provider import Answer, provided
+from tests.cli.conftest import Command
 from tests.sidecar.gateways import fake_gateway
 
 #: Sends its input to the address that an SDK would, says what came back, and ends with the status it is given.
@@ -111,7 +112,7 @@ async def test_signals_go_to_the_program_and_its_status_is_ours(number: signal.S
 
 
 @pytest.mark.parametrize(
-    ("command", "status", "said"),
+    ("program", "status", "said"),
     [
         ((), 2, "what is to be run?"),
         (("no-such-program",), 127, "no-such-program: not found"),
@@ -120,12 +121,11 @@ async def test_signals_go_to_the_program_and_its_status_is_ours(number: signal.S
     ],
 )
 def test_what_cannot_be_run_has_the_status_that_a_shell_gives_it(
-    command: tuple[str, ...], status: int, said: str, tmp_path: Path
+    program: tuple[str, ...], status: int, said: str, command: Command
 ) -> None:
-    line = segue_run("--gateway", "ws://127.0.0.1:1", "--", *command)
-    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
-    assert (done.returncode, done.stdout) == (status, "")
-    assert said in done.stderr
+    ended, printed, told = command("run", "--gateway", "ws://127.0.0.1:1", "--", *program)
+    assert (ended, printed) == (status, "")
+    assert said in told
 
 
 def test_codex_is_given_its_setting(tmp_path: Path) -> None:

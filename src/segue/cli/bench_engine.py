@@ -9,7 +9,7 @@ from rich.console import Console
 
 from segue.bench.engine import LENGTHS, QUICK_LENGTHS, TINY, measure, render
 from segue.bench.reports.engine_plot import to_svg
-from segue.bench.reports.report import write
+from segue.cli.bench_output import show
 from segue.cli.loop import run
 from segue.config import has_openmp_policy
 from segue.engine import MODEL_NAME, find_model, why_no_engine, why_unavailable
@@ -19,7 +19,7 @@ from segue.engine.openmp import shorten_spinning
 def run_bench_engine(
     model: str | None, *, threads: int | None, quick: bool, json_file: Path | None, plot: Path | None
 ) -> int:
-    """Measure the model that is named; without a name the one in the box, and if quick the tiny one."""
+    """Measure the named model. Without a name, measure the model in the box, or the tiny one if `quick` is set."""
     named = model or (TINY if quick or find_model() is None else MODEL_NAME)
     file = find_model() if named == MODEL_NAME else Path(named)
     reason = why_no_engine() if named == TINY else why_unavailable(file)
@@ -32,10 +32,7 @@ def run_bench_engine(
     report = run(
         measure(None if named == TINY else file, QUICK_LENGTHS if quick else LENGTHS, threads=threads, console=console)
     )
-    render(report, console)
-    if json_file is not None:
-        write(report, json_file)
-        console.print(f"written to {json_file}", style="dim")
+    show(report, render, console, json_file=json_file)
     if plot is not None:
         plot.write_text(to_svg(report), encoding="utf-8")
         console.print(f"written to {plot}", style="dim")

@@ -1,4 +1,4 @@
-"""`segue bench table`: measures what a session costs on the wire and renders it."""
+"""`segue bench table`: measures what one agent session costs on the wire, and shows the report."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from rich.console import Console
 
 from segue.bench.arms.tunnelled import COLD, WARM, first_request, sidecar_path, warmed
 from segue.bench.documents import SIZES, measure_documents
-from segue.bench.reports.report import write
 from segue.bench.table import QUICK_ROUNDS, RAW, ROUNDS, measure, render, straight_path
 from segue.bench.workloads.clients import AgentKind
 from segue.bench.workloads.sessions import make_session
 from segue.bench.workloads.trace import TraceError, read_trace
+from segue.cli.bench_output import show
 from segue.cli.loop import run
 from segue.testing.recorded_session import RecordedSession
 
@@ -35,19 +35,16 @@ def run_bench_table(session: AgentKind, *, turns: int, quick: bool, trace: Path 
     report = run(measure(chosen, paths, rounds=rounds, console=console))
     documents = measure_documents(SIZES[:1] if quick else SIZES)
     report = replace(report, figures=[*report.figures, *documents])
-    render(report, console)
-    if json_file is not None:
-        write(report, json_file)
-        console.print(f"written to {json_file}", style="dim")
+    show(report, render, console, json_file=json_file)
     return 0
 
 
 def _generated(kind: AgentKind, turns: int) -> tuple[RecordedSession, RecordedSession]:
-    """Return a session, and an earlier one of the same agent at another task."""
+    """Return a session, and an earlier session of the same agent with another task."""
     return make_session(kind, turns=turns), make_session(kind, turns=turns, task=1)
 
 
 def _recorded(trace: Path) -> tuple[RecordedSession, RecordedSession]:
-    """Return a session, and as an earlier one its first request: there is no other of the same agent."""
+    """Return a session and, since there is no other of the same agent, its first request as the earlier session."""
     session = read_trace(trace)
     return session, first_request(session)

@@ -55,7 +55,7 @@ _QUESTIONS = (
 )
 
 
-class _DemoScreen:
+class DemoScreen:
     """What the screen shows: the finished turns of both ways, and the reply being written."""
 
     def __init__(self, names: tuple[str, str]) -> None:
@@ -93,8 +93,8 @@ def run_demo(model: Path | None, json_file: Path | None) -> int:
 
 
 async def _demo(console: Console, model: Path | None, json_file: Path | None) -> int:
-    name, config = _choose_model(console, model)
-    shown = _DemoScreen(("HTTP, resent", "WebSocket, continued"))
+    name, config = choose_model(console, model)
+    shown = DemoScreen(("HTTP, resent", "WebSocket, continued"))
     for way_name, opened in zip(shown.names, (resending, continuing), strict=True):
         # a gateway each: the second would find in the model's memory what the first has read
         async with AsyncExitStack() as stack:
@@ -117,7 +117,7 @@ async def _hold(
     plan: ConversationPlan,
     url: str,
     opened: Callable[[str], AbstractAsyncContextManager[ConversationTransport]],
-    shown: _DemoScreen,
+    shown: DemoScreen,
     name: str,
 ) -> AsyncIterator[MeasuredTurn]:
     """Hold the conversation through a forwarder that counts the wire's bytes."""
@@ -136,7 +136,8 @@ async def _hold(
     shown.status = shown.writing = ""
 
 
-def _choose_model(console: Console, model: Path | None) -> tuple[str, Config]:
+def choose_model(console: Console, model: Path | None) -> tuple[str, Config]:
+    """Return the name of the model that answers, and the gateway's configuration; print why if it is not a real one."""
     server = ServerConfig(port=0, store="memory:")
     if model is not None:
         up = UpstreamConfig(name="demo", dialect="local", models=[model.stem], model_file=str(model))
@@ -164,7 +165,7 @@ def _cells(turn: MeasuredTurn) -> list[str]:
     return [f"{turn.bytes_up_payload:,}", f"{turn.bytes_up_wire:,}", f"{turn.ttft_s:.2f}", f"{turn.time_s:.2f}"]
 
 
-def _conclude(console: Console, shown: _DemoScreen) -> None:
+def _conclude(console: Console, shown: DemoScreen) -> None:
     resent, continued = (shown.turns[name] for name in shown.names)
     before, after = total(resent), total(continued)
     saved = 1 - after.bytes_up_wire / before.bytes_up_wire

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -201,12 +202,12 @@ def table(
     return run_bench_table(session, turns=turns, quick=quick, trace=trace, json_file=json)
 
 
-def main() -> None:
-    """Run the command line; the exit status is the command's."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line, or these arguments instead; the exit status is the command's."""
     from segue.config import ConfigError
 
     try:
-        status = app(result_action="return_value")
+        status = app(arguments, result_action="return_value")
     except ConfigError as error:
         print(f"segue: {error}", file=sys.stderr)
         status = 2

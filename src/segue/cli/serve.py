@@ -31,12 +31,13 @@ def run_serve(path: Path | None, *, log: str, host: str | None, port: int | None
     )
     config = load(find_config(path), host=host, port=port, store=store)
     try:
-        return run(_serve(config))
+        return run(run_until_signal(config))
     except (StoreError, Unavailable, OSError, ValueError) as error:
         raise ConfigError(f"cannot start: {error}") from error
 
 
-async def _serve(config: Config) -> int:
+async def run_until_signal(config: Config) -> int:
+    """Run a gateway until a signal, then drain it; a second signal ends the drain."""
     stop = asyncio.Event()
     hurry = asyncio.Event()
 

@@ -1,0 +1,80 @@
+"""`segue bench engine` measures the model that it is told to, or says why it cannot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from segue.bench.engine import ARMS, CONTINUED, LENGTHS, QUICK_LENGTHS, TINY
+from segue.bench.reports.report import BenchReport, TurnFigures, arm, make_report
+from segue.cli import bench_engine
+from segue.engine import MODEL_NAME
+from tests.cli.conftest import Command
+
+BOX = Path("/models/box.gguf")
+
+
+@pytest.mark.local_engine
+def test_the_command_writes_a_report_and_a_plot(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For real, with the tiny model."""
+    monkeypatch.setattr(bench_engine, "QUICK_LENGTHS", (128,))
+    status, _, told = command("bench", "engine", "--quick", "--json", "engine.json", "--plot", "engine.svg")
+    assert (status, told) == (0, "")
+    report = json.loads((tmp_path / "engine.json").read_bytes())
+    assert report["settings"]["model"] == "tiny"
+    assert [one["name"] for one in report["arms"]] == list(ARMS)
+    assert (tmp_path / "engine.svg").read_text().startswith("<svg")
+    assert any(one["name"] == CONTINUED and one["totals"]["tokens_processed"] < 60 for one in report["arms"])
+
+
+@pytest.mark.local_engine
+def test_a_model_that_cannot_run_is_said(command: Command) -> None:
+    status, printed, told = command("bench", "engine", "--model", "no.gguf")
+    assert (status, printed) == (2, "")
+    assert "cannot be read" in told
+
+
+def test_without_the_engine_nothing_is_measured(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_engine, "why_no_engine", lambda: "it is not installed here")
+    assert command("bench", "engine", "--model", TINY) == (2, "", "segue: it is not installed here\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "box", "measured"),
+    [
+        ((), BOX, (BOX, LENGTHS, None)),
+        ((), None, (None, LENGTHS, None)),
+        (("--quick",), BOX, (None, QUICK_LENGTHS, None)),
+        (("--model", MODEL_NAME, "--quick", "--threads", "3"), BOX, (BOX, QUICK_LENGTHS, 3)),
+        (("--model", "my.gguf"), BOX, (Path("my.gguf"), LENGTHS, None)),
+    ],
+)
+def test_the_model_is_the_one_named_else_the_one_in_the_box_else_the_tiny_one(
+    arguments: tuple[str, ...],
+    box: Path | None,
+    measured: tuple[Path | None, Sequence[int], int | None],
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[Path | None, Sequence[int], int | None]] = []
+
+    async def measure(
+        model: Path | None, lengths: Sequence[int], *, threads: int | None, console: Console
+    ) -> BenchReport:
+        asked.append((model, lengths, threads))
+        turns = [TurnFigures(ttft_s=0.1, tokens_processed=9)]
+        return make_report([arm(name, turns) for name in ARMS], {"model": "m", "lengths": [512]})
+
+    monkeypatch.setattr(bench_engine, "find_model", lambda: box)
+    monkeypatch.setattr(bench_engine, "why_no_engine", lambda: None)
+    monkeypatch.setattr(bench_engine, "why_unavailable", lambda _: None)
+    monkeypatch.setattr(bench_engine, "measure", measure)
+    status, printed, told = command("bench", "engine", *arguments)
+    assert (status, told, asked) == (0, "", [measured])
+    assert "m: ms to the first token" in printed

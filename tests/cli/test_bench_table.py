@@ -1,0 +1,91 @@
+"""`segue bench table` measures a session, generated or recorded, on every path."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from segue.bench.reports.report import BenchReport, make_report
+from segue.bench.table import QUICK_ROUNDS, ROUNDS, OpenPath, straight_path
+from segue.bench.workloads.sessions import make_session
+from segue.cli import bench_table
+from segue.testing.recorded_session import RecordedSession
+from tests.cli.conftest import Command
+
+
+def test_the_command_writes_a_report(command: Command, tmp_path: Path) -> None:
+    """For real: with a sidecar and a gateway in processes of their own."""
+    status, printed, told = command(
+        "bench", "table", "--session", "openai-agents", "--turns", "2", "--quick", "--json", "table.json"
+    )
+    assert (status, told) == (0, "")
+    report = json.loads((tmp_path / "table.json").read_bytes())
+    computed = ["raw", "gzip", "zstd", "permessage-deflate"]
+    assert [one["name"] for one in report["arms"]] == [*computed, "sidecar cold", "sidecar warm"]
+    assert report["settings"]["turns"] == 2
+    assert all(one["server_cpu_s"] > 0 for arm in report["arms"][4:] for one in arm["turns"])
+    assert "document of 3 KB of news, the largest" in {one["name"] for one in report["figures"]}
+    assert "openai-agents, 2 turns" in printed
+
+
+@pytest.mark.parametrize("options", [["--turns", "0"], ["--trace", "missing.jsonl"]])
+def test_the_command_says_what_is_wrong(options: list[str], command: Command) -> None:
+    status, printed, told = command("bench", "table", *options)
+    assert (status, printed) == (2, "")
+    assert told.startswith("segue: ")
+
+
+class Measured:
+    """Stands in for the measurement, and keeps what it was told to measure."""
+
+    def __init__(self) -> None:
+        self.session: RecordedSession | None = None
+        self.earlier: RecordedSession | None = None
+        self.paths: list[str] = []
+        self.rounds = 0
+
+    def warmed(self, earlier: RecordedSession) -> OpenPath:
+        self.earlier = earlier
+        return straight_path
+
+    async def measure(
+        self, session: RecordedSession, paths: Mapping[str, OpenPath], *, rounds: int, console: Console
+    ) -> BenchReport:
+        self.session, self.paths, self.rounds = session, list(paths), rounds
+        return make_report([], {"session": session.kind, "turns": len(session.turns)})
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> Measured:
+    made = Measured()
+    monkeypatch.setattr(bench_table, "measure", made.measure)
+    monkeypatch.setattr(bench_table, "warmed", made.warmed)
+    monkeypatch.setattr(bench_table, "measure_documents", lambda _: [])
+    monkeypatch.setattr(bench_table, "render", lambda report, console: console.print(report.settings))
+    return made
+
+
+def test_a_generated_session_is_warmed_by_another_task_of_the_same_agent(command: Command, measured: Measured) -> None:
+    status, _, _ = command("bench", "table", "--session", "pi", "--turns", "3")
+    assert (status, measured.rounds, measured.paths) == (0, ROUNDS, ["raw", "sidecar cold", "sidecar warm"])
+    assert measured.session == make_session("pi", turns=3)
+    assert measured.earlier == make_session("pi", turns=3, task=1)
+
+
+def test_a_recorded_session_is_warmed_by_its_own_first_request(
+    command: Command, measured: Measured, tmp_path: Path
+) -> None:
+    bodies = [{"model": "m", "stream": True, "messages": [{"role": "user", "content": text}]} for text in ("a", "b")]
+    at = {"dir": "client->server", "transport": "http", "method": "POST", "path": "/v1/messages", "headers": []}
+    lines = [json.dumps({**at, "seq": number, "body": json.dumps(body)}) for number, body in enumerate(bodies)]
+    (tmp_path / "mine.jsonl").write_text("\n".join(lines))
+    status, _, _ = command("bench", "table", "--trace", "mine.jsonl", "--quick")
+    assert (status, measured.rounds) == (0, QUICK_ROUNDS)
+    assert measured.session is not None
+    assert measured.earlier is not None
+    assert [turn.body for turn in measured.session.turns] == [json.dumps(body).encode() for body in bodies]
+    assert measured.earlier.turns == measured.session.turns[:1]

@@ -1,0 +1,101 @@
+"""`segue check-config` says what a configuration means, or what is wrong with it, and starts nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from segue.cli.check_config import run_check_config
+from tests.cli.conftest import Command
+
+KEYED = """
+[server]
+port = 0
+store = "memory:"
+
+[[upstream]]
+name = "toy"
+dialect = "scripted"
+models = ["toy-*", "toy"]
+
+[[key]]
+name = "alice"
+tenant = "alice"
+sha256 = "2bd806c97f0e00af1a1fc3328fa763a9269723c8db8fac4f93af71db186d6e90"
+"""
+
+
+def test_check_config_says_what_a_file_means(command: Command, tmp_path: Path) -> None:
+    """In the folder's segue.toml, or in the file that is named; as one JSON object for scripts."""
+    (tmp_path / "segue.toml").write_text(KEYED)
+    status, printed, told = command("check-config", "--json")
+    assert (status, told) == (0, "")
+    said = json.loads(printed)
+    assert (said["file"], said["models"]) == ("segue.toml", ["toy", "scripted"])
+    assert said["config"]["key"][0]["tenant"] == "alice"
+    status, printed, told = command("check-config", "--config", "segue.toml")
+    assert (status, told) == (0, "")
+    assert "ok" in printed
+    assert "toy-*" in printed
+
+
+def test_check_config_says_how_conversations_are_kept_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At a server with slots, and behind a router."""
+    at = "dialect='chat'\nmodels=['m']\nbase_url='http://127.0.0.1:9/v1'\n"
+    file = tmp_path / "segue.toml"
+    file.write_text(
+        f"[[upstream]]\nname='a'\n{at}slots=4\n[[upstream]]\nname='b'\n{at}affinity_header='X-Session-ID'\n"
+    )
+    assert run_check_config(file, as_json=False) == 0
+    printed = capsys.readouterr().out
+    assert "upstream a: chat at http://127.0.0.1:9/v1 with no key, models m, conversations kept in 4 slots\n" in printed
+    assert "with no key, models m, conversations named in X-Session-ID\n" in printed
+
+
+def test_check_config_shows_listeners_routes_keys_and_whose_key_a_provider_gets(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("A_KEY", "very-secret")
+    at = "dialect='chat'\nmodels=['m']\nbase_url='http://127.0.0.1:9/v1'\n"
+    (tmp_path / "segue.toml").write_text(
+        f"{KEYED}\n[[listener]]\nport = 4750\nprofile = 'openai'\n"
+        f"[[upstream]]\nname = 'a'\n{at}key_env = 'A_KEY'\n[[upstream]]\nname = 'b'\n{at}pass_key = true\n"
+        "[[route]]\npath = '/v1/messages'\ntarget = 'self'\n"
+    )
+    status, printed, told = command("check-config")
+    assert (status, told) == (0, "")
+    for line in (
+        "listener 127.0.0.1:4750: profile openai\n",
+        "upstream a: chat at http://127.0.0.1:9/v1 with the key in A_KEY, models m\n",
+        "upstream b: chat at http://127.0.0.1:9/v1 with the client's own key, models m\n",
+        "route /v1/messages to self, path kept\n",
+        "route /anthropic to https://api.anthropic.com\n",
+        "key alice: tenant alice\n",
+    ):
+        assert line in printed
+    assert "secret" not in printed
+
+
+def test_without_keys_it_says_who_is_served(command: Command) -> None:
+    status, printed, _ = command("check-config")
+    assert status == 0
+    assert "ok  defaults and environment\n" in printed
+    assert "no keys: everybody on this machine is one tenant, and nobody else is served\n" in printed
+
+
+def test_a_file_that_is_not_there(command: Command, tmp_path: Path) -> None:
+    """Named by the user, so it must exist."""
+    status, printed, told = command("check-config", "--config", "no.toml")
+    assert (status, printed) == (2, "")
+    assert "cannot read no.toml" in told
+
+
+def test_check_config_does_not_print_the_key(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "segue.toml").write_text('[sidecar]\nkey = "very secret"\n')
+    status, printed, told = command("check-config", "--json")
+    assert (status, json.loads(printed)["config"]["sidecar"]["key"]) == (0, "(set)")
+    assert "very secret" not in printed + told

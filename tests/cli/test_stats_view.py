@@ -1,0 +1,59 @@
+"""`segue sidecar --stats` draws what a running sidecar has counted, until that sidecar ends."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from segue.cli import stats_view
+from segue.cli.stats_view import run_stats
+from segue.config import ConfigError
+from segue.sidecar.stats import SidecarReport
+
+
+class Sidecar:
+    """Answers with one more exchange each time, three times; then it has ended."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, int]] = []
+
+    def fetch(self, host: str, port: int) -> SidecarReport:
+        self.asked.append((host, port))
+        if len(self.asked) > 3:
+            raise ConfigError("no sidecar answers")
+        return SidecarReport(
+            exchanges=len(self.asked),
+            agent_bytes_in=1000,
+            parked=0,
+            link="up",
+            gateway="wss://g",
+            rtt_s=None,
+            recent=[],
+        )
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_on_a_terminal_the_picture_follows_the_sidecar_and_elsewhere_it_is_shown_once(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sidecar, shown, slept = Sidecar(), io.StringIO(), list[float]()
+    console = Console(file=shown, force_terminal=terminal, width=100, color_system=None)
+    monkeypatch.setattr(stats_view, "fetch", sidecar.fetch)
+    monkeypatch.setattr(stats_view, "Console", lambda: console)
+    monkeypatch.setattr("time.sleep", slept.append)
+    assert run_stats(None, "127.0.0.1:9") == 0
+    assert sidecar.asked == [("127.0.0.1", 9)] * (4 if terminal else 1)
+    assert len(slept) == (3 if terminal else 0)
+    assert "1 request: " in shown.getvalue()
+    assert ("3 requests: " in shown.getvalue()) == terminal
+
+
+def test_the_address_is_that_of_the_configuration_unless_another_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    sidecar = Sidecar()
+    monkeypatch.setenv("SEGUE_SIDECAR_PORT", "4999")
+    monkeypatch.setattr(stats_view, "fetch", sidecar.fetch)
+    monkeypatch.setattr(stats_view, "Console", lambda: Console(file=io.StringIO()))
+    assert [run_stats(None, None), run_stats(None, "5000"), run_stats(None, "[::1]:1")] == [0, 0, 0]
+    assert sidecar.asked == [("127.0.0.1", 4999), ("127.0.0.1", 5000), ("::1", 1)]
