@@ -17,7 +17,7 @@ from segue.config import Config
 from segue.protocol.events import Ended, OutputWriter
 from segue.protocol.responses import usage
 from segue.upstreams.interface import Batch, UpstreamRequest
-from segue.upstreams.router import Router, Rule
+from segue.upstreams.router import ModelRule, Router
 from segue.upstreams.scripted import ScriptedUpstream
 
 HALF, REST = "the first half", " and the second"
@@ -48,7 +48,7 @@ class GatedUpstream(ScriptedUpstream):
 def build_router(config: Config) -> Router:
     """Stand in for the gateway's own wiring."""
     del config
-    return Router([Rule(GatedUpstream(), ("gated",)), Rule(ScriptedUpstream(), ("scripted",))])
+    return Router([ModelRule(GatedUpstream(), ("gated",)), ModelRule(ScriptedUpstream(), ("scripted",))])
 
 
 if __name__ == "__main__":

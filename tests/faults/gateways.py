@@ -17,7 +17,7 @@ from segue.config import Config
 from segue.gateway.app import Gateway
 from segue.stores.interface import Store
 from segue.upstreams.interface import Upstream
-from segue.upstreams.router import Router, Rule
+from segue.upstreams.router import ModelRule, Router
 from segue.upstreams.scripted import ScriptedUpstream
 
 READY = "segue: listening on "
@@ -62,7 +62,7 @@ async def listening(
     """Run a gateway in this process; `upstream` answers to every model, `server` are settings of `[server]`."""
     url = store if isinstance(store, str) else "memory:"
     config = msgspec.convert({"server": {"port": 0, "store": url, **server}}, Config)
-    router = Router([Rule(upstream or ScriptedUpstream(), ("*",))])
+    router = Router([ModelRule(upstream or ScriptedUpstream(), ("*",))])
     if isinstance(store, str):
         gateway = await Gateway.open(config, router, clock)
     else:

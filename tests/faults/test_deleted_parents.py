@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from segue.testing.protocol_checker import Json
-from segue.upstreams.scripted import ScriptedTurn, ScriptedUpstream, Text, Wait, say
+from segue.upstreams.scripted import Say, ScriptedTurn, ScriptedUpstream, Wait, say
 from tests.faults.clients import Http, Socket, http, opened
 from tests.faults.doubles import SlowStore
 from tests.faults.gateways import listening
@@ -116,7 +116,7 @@ async def test_the_lane_that_holds_it_cannot_continue_an_expired_response(store:
 async def test_a_parent_that_goes_while_its_child_runs_leaves_its_history(store: str, fate: str) -> None:
     """The child was promised its continuation: it is stored with everything, and read back with everything."""
     clock, gate = Clock(), asyncio.Event()
-    slow = ScriptedTurn((Text(("a2",)), Wait(gate)))
+    slow = ScriptedTurn((Say(("a2",)), Wait(gate)))
     script = ScriptedUpstream([say("a1"), slow, say("a3"), say("a4")])
     settings: Json = {"store": store, "clock": clock, "retention_s": DAY_S}
     async with listening(script, **settings) as local, http(local.url) as client, opened(local.url) as socket:
@@ -144,7 +144,7 @@ async def test_a_parent_that_goes_while_its_child_runs_leaves_its_history(store:
 async def test_a_chain_that_lost_its_root_is_read_beside_the_one_in_memory(store: str) -> None:
     """The child of a deleted parent is in memory with that parent, and in the store as a root: both are right."""
     gate = asyncio.Event()
-    slow = ScriptedTurn((Text(("a2",)), Wait(gate)))
+    slow = ScriptedTurn((Say(("a2",)), Wait(gate)))
     script = ScriptedUpstream([say("a1"), slow, say("a3"), say("a4"), say("a5")])
     settings: Json = {"store": store, "memory_budget_bytes": 20_000}
     async with listening(script, **settings) as local, http(local.url) as client, opened(local.url) as socket:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from segue.upstreams.scripted import ScriptedTurn, ScriptedUpstream, Text, Wait
+from segue.upstreams.scripted import Say, ScriptedTurn, ScriptedUpstream, Wait
 from tests.faults.clients import Socket, address_of, begin_post, http, narrow, opened, output_text, reset
 from tests.faults.doubles import Gated, Model, SlowStore, Torrent
 from tests.faults.gateways import listening, settled, until
@@ -38,7 +38,7 @@ async def breaks_the_protocol(socket: Socket) -> None:
 
 def speaks_then_waits(gate: asyncio.Event) -> ScriptedUpstream:
     """Script one turn that is half told until the gate opens."""
-    return ScriptedUpstream([ScriptedTurn((Text(("half",)), Wait(gate), Text(("whole",))))])
+    return ScriptedUpstream([ScriptedTurn((Say(("half",)), Wait(gate), Say(("whole",))))])
 
 
 @pytest.fixture(autouse=True)
@@ -268,7 +268,7 @@ async def test_a_deletion_happens_everywhere_although_its_client_is_gone() -> No
 async def test_others_do_not_notice() -> None:
     """A turn of another connection runs on to its end."""
     gate = asyncio.Event()
-    turn = ScriptedTurn((Text(("half",)), Wait(gate), Text((" and half",))))
+    turn = ScriptedTurn((Say(("half",)), Wait(gate), Say((" and half",))))
     upstream = ScriptedUpstream([turn, turn])
     async with listening(upstream) as local, opened(local.url) as staying:
         await staying.create()

@@ -15,8 +15,8 @@ from segue.stores.interface import Store
 from segue.testing.protocol_checker import Json, parse_json
 from segue.testing.store_conformance import sample_record
 from segue.upstreams.interface import Batch, UpstreamRequest
-from segue.upstreams.router import Router, Rule
-from segue.upstreams.scripted import ScriptedTurn, ScriptedUpstream, Text, Wait, say
+from segue.upstreams.router import ModelRule, Router
+from segue.upstreams.scripted import Say, ScriptedTurn, ScriptedUpstream, Wait, say
 from tests.faults.clients import Socket, begin_post, http, opened
 from tests.faults.doubles import BrokenStore, SlowStore
 from tests.faults.gateways import listening, until
@@ -91,7 +91,7 @@ async def _append(store: Store, number: int, expires_at: float) -> None:
 
 async def test_what_a_connection_kept_goes_with_it() -> None:
     """Superseded and cancelled turns too; stored ones stay, also where an unstored one continues them."""
-    model = Told([say("1"), say("2"), say("3"), ScriptedTurn((Text(("4",)), Wait(asyncio.Event())))])
+    model = Told([say("1"), say("2"), say("3"), ScriptedTurn((Say(("4",)), Wait(asyncio.Event())))])
     async with listening(model) as local:
         async with opened(local.url) as socket:
             stored = await socket.turn("1")
@@ -156,7 +156,7 @@ async def test_a_connection_through_a_sidecar_is_one_too() -> None:
     """It ends when the agent leaves, wherever the tunnel goes on."""
     model = Told()
     config = Config(server=ServerConfig(port=0, store="memory:"), route=[RouteConfig(mount="/own", target="self")])
-    router = Router([Rule(model, ("*",))])
+    router = Router([ModelRule(model, ("*",))])
     async with serving(config, router) as (gateway, url), running(url.replace("http", "ws", 1)) as sidecar:
         async with opened(f"{sidecar.sidecar.url}/own") as socket:
             first = await socket.turn("1", **UNSTORED)
@@ -218,7 +218,7 @@ async def test_a_client_that_leaves_before_its_turn_is_stored_takes_it_along() -
 
 async def test_a_client_that_leaves_earlier_may_come_back_for_it() -> None:
     """Nothing is told of a turn that was broken off: the same request again finds what was read of it."""
-    model = Told([ScriptedTurn((Text(("1",)), Wait(asyncio.Event())))] * 2)
+    model = Told([ScriptedTurn((Say(("1",)), Wait(asyncio.Event())))] * 2)
     async with listening(model) as local:
         _, writer = await begin_post(local.url)
         await until(lambda: bool(model.asked))
@@ -249,7 +249,7 @@ async def test_a_kept_turn_goes_with_its_events() -> None:
 
 
 async def test_a_kept_turn_that_is_deleted_or_given_up_is_gone() -> None:
-    waiting = ScriptedTurn((Text(("1",)), Wait(asyncio.Event())))
+    waiting = ScriptedTurn((Say(("1",)), Wait(asyncio.Event())))
     model = Told([waiting, say("0"), waiting])
     async with listening(model, resume_s=0.01) as local, http(local.url) as client:
         running = await client.turn(background=True)

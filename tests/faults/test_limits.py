@@ -9,7 +9,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from segue.testing.protocol_checker import check_error, parse_json
-from segue.upstreams.scripted import ScriptedTurn, ScriptedUpstream, Text, Wait, say
+from segue.upstreams.scripted import Say, ScriptedTurn, ScriptedUpstream, Wait, say
 from tests.faults.clients import Socket, http, narrow, opened, output_text
 from tests.faults.doubles import Gated
 from tests.faults.gateways import listening, settled, until
@@ -33,7 +33,7 @@ async def test_an_idle_connection_at_its_age_limit_is_told_and_closed() -> None:
 async def test_a_running_turn_ends_before_the_age_limit_closes() -> None:
     """Its terminal event comes, then what was queued is refused, each in its place, then the close."""
     gate = asyncio.Event()
-    upstream = ScriptedUpstream([ScriptedTurn((Text(("half",)), Wait(gate), Text((" and half",))))])
+    upstream = ScriptedUpstream([ScriptedTurn((Say(("half",)), Wait(gate), Say((" and half",))))])
     async with listening(upstream, max_age_s=LONGER_S) as local, opened(local.url) as socket:
         await socket.create()
         await socket.until("response.output_text.delta")
@@ -97,7 +97,7 @@ async def test_a_connection_without_turns_is_closed_as_idle() -> None:
 async def test_a_long_turn_is_not_idle() -> None:
     """The timeout counts from the end of the last turn."""
     gate = asyncio.Event()
-    upstream = ScriptedUpstream([ScriptedTurn((Text(("half",)), Wait(gate))), say("more")])
+    upstream = ScriptedUpstream([ScriptedTurn((Say(("half",)), Wait(gate))), say("more")])
     async with listening(upstream, idle_timeout_s=LONGER_S) as local, opened(local.url) as socket:
         await socket.create()
         await socket.until("response.output_text.delta")

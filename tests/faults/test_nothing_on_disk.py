@@ -15,7 +15,7 @@ import pytest
 from segue.protocol.problems import Problem
 from segue.testing.protocol_checker import Json
 from segue.upstreams.interface import Batch, UpstreamRequest
-from segue.upstreams.scripted import Call, Fail, Refuse, ScriptedTurn, ScriptedUpstream, Text, Truncate, Wait, say
+from segue.upstreams.scripted import CallTool, Fail, Refuse, Say, ScriptedTurn, ScriptedUpstream, Truncate, Wait, say
 from tests.faults.clients import address_of, begin_post, http, opened, reset
 from tests.faults.doubles import BrokenStore, Model
 from tests.faults.gateways import Local, Process, listening, serving, until
@@ -49,7 +49,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 async def test_unstored_turns_leave_nothing(folder: Path) -> None:
     """Input, tool calls and answers, on every transport, also as children of a stored parent; stored turns do."""
-    calling = ScriptedTurn((Text((MARKER,)), Call("call_1", "look", json.dumps({"q": MARKER}))))
+    calling = ScriptedTurn((Say((MARKER,)), CallTool("call_1", "look", json.dumps({"q": MARKER}))))
     script = ScriptedUpstream([say(KEPT), calling, say(MARKER), say(MARKER), say(MARKER), say(KEPT)])
     async with listening(script, store=f"sqlite:///{folder}/segue.db") as local:
         async with opened(local.url) as socket, http(local.url) as client:
@@ -72,10 +72,10 @@ async def test_unstored_turns_that_fail_leave_nothing(folder: Path) -> None:
     """Failed, refused, cut short, cancelled, and refused for what they continue."""
     script = ScriptedUpstream(
         [
-            ScriptedTurn((Text((MARKER,)), Fail("server_error", MARKER))),
+            ScriptedTurn((Say((MARKER,)), Fail("server_error", MARKER))),
             ScriptedTurn((Refuse(Problem("upstream_error", MARKER)),)),
-            ScriptedTurn((Text((MARKER,)), Truncate())),
-            ScriptedTurn((Text((MARKER,)), Wait(asyncio.Event()))),
+            ScriptedTurn((Say((MARKER,)), Truncate())),
+            ScriptedTurn((Say((MARKER,)), Wait(asyncio.Event()))),
         ]
     )
     async with listening(script, store=f"sqlite:///{folder}/segue.db") as local:

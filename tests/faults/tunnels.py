@@ -18,7 +18,7 @@ from segue.sidecar.app import SidecarSettings
 from segue.sidecar.link_status import LinkTimeouts
 from segue.testing.link import EmulatedLink, LinkProfile, linked
 from segue.testing.provider import MessageScript, Script, ScriptedProvider, provided
-from segue.upstreams.router import Router, Rule
+from segue.upstreams.router import ModelRule, Router
 from segue.upstreams.scripted import MODEL, ScriptedUpstream
 from tests.sidecar.agents import RawAgent
 from tests.sidecar.sidecars import Running
@@ -39,7 +39,7 @@ class Node:
     async def start(self) -> None:
         """Start a new run, with a new epoch and without any base, at the same port."""
         server = ServerConfig(port=self.port, store="memory:")
-        router = Router([Rule(ScriptedUpstream(), (MODEL,))])
+        router = Router([ModelRule(ScriptedUpstream(), (MODEL,))])
         self.gateway = await Gateway.open(
             Config(server=server, tunnel=self._config.tunnel, route=self._config.route), router
         )

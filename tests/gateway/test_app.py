@@ -6,7 +6,7 @@ import pytest
 
 from segue.config import Config, ServerConfig
 from segue.gateway.app import Gateway
-from segue.upstreams.router import Router, Rule
+from segue.upstreams.router import ModelRule, Router
 from segue.upstreams.scripted import ScriptedUpstream
 
 
@@ -32,7 +32,7 @@ class Recorded(ScriptedUpstream):
 async def test_upstreams_that_had_started_are_closed_when_another_does_not_start() -> None:
     """A local model's thread would keep the process alive."""
     good, bad, late = Recorded(starts=True), Recorded(starts=False), Recorded(starts=True)
-    router = Router([Rule(upstream, (name,)) for name, upstream in (("a", good), ("b", bad), ("c", late))])
+    router = Router([ModelRule(upstream, (name,)) for name, upstream in (("a", good), ("b", bad), ("c", late))])
     with pytest.raises(RuntimeError, match="does not start"):
         await Gateway.open(Config(server=ServerConfig(store="memory:")), router)
     assert (good.asked, bad.asked, late.asked) == (["start", "close"], ["start"], [])

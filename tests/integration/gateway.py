@@ -16,7 +16,7 @@ import msgspec
 from segue.config import Config, KeyConfig, ListenerConfig, ServerConfig
 from segue.gateway.app import Gateway, serving
 from segue.upstreams.interface import Upstream
-from segue.upstreams.router import Router, Rule
+from segue.upstreams.router import ModelRule, Router
 from segue.upstreams.scripted import MODEL, ScriptedTurn, ScriptedUpstream
 from tests.integration.clients import Http, Socket
 from tests.integration.tap import Tap, tapping
@@ -80,7 +80,7 @@ async def listening(
     """Serve one model under the name given."""
     settings = msgspec.convert({"port": 0, "store": "memory:", **server}, ServerConfig)
     config = Config(server=settings, key=list(keys), listener=list(listeners))
-    async with serving(config, Router([Rule(upstream, (model,))])) as (gateway, url):
+    async with serving(config, Router([ModelRule(upstream, (model,))])) as (gateway, url):
         yield gateway, url
 
 

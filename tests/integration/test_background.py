@@ -8,7 +8,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from segue.protocol.problems import Problem
-from segue.upstreams.scripted import MODEL, Fail, Refuse, ScriptedTurn, Text, Truncate, Wait, say
+from segue.upstreams.scripted import MODEL, Fail, Refuse, Say, ScriptedTurn, Truncate, Wait, say
 from tests.integration.clients import Cut, Http
 from tests.integration.gateway import Running, Start, key
 
@@ -17,7 +17,7 @@ UNKNOWN = f"resp_{'0' * 40}"
 
 def held(more: asyncio.Event, *after: str) -> ScriptedTurn:
     """A turn that says something, waits, and says the rest."""
-    return ScriptedTurn((Text(("be", "fore ")), Wait(more), Text(after or ("after",))))
+    return ScriptedTurn((Say(("be", "fore ")), Wait(more), Say(after or ("after",))))
 
 
 async def state(http: Http, ident: str) -> str:
@@ -115,9 +115,9 @@ BUSY = Problem("upstream_error", "The provider is busy.")
 @pytest.mark.parametrize(
     ("script", "status", "stored"),
     [
-        (ScriptedTurn((Text(("x",)), Fail())), "failed", False),
+        (ScriptedTurn((Say(("x",)), Fail())), "failed", False),
         (ScriptedTurn((Refuse(BUSY),)), "failed", False),
-        (ScriptedTurn((Text(("x",)), Truncate())), "incomplete", True),
+        (ScriptedTurn((Say(("x",)), Truncate())), "incomplete", True),
     ],
 )
 async def test_how_a_background_turn_ended_can_be_asked_for(

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.protocol.items import join, user_message
-from segue.upstreams.scripted import MODEL, Call, Fail, ScriptedTurn, Step, Text, Truncate
+from segue.upstreams.scripted import MODEL, CallTool, Fail, Say, ScriptedTurn, Step, Truncate
 from tests.integration.clients import Http, Socket
 from tests.integration.gateway import running
 
@@ -77,8 +77,8 @@ def messages(draw: st.DrawFn) -> bytes:
 @st.composite
 def performances(draw: st.DrawFn, number: int) -> tuple[Step, ...]:
     """What the model does in a turn: texts and calls, and how it stops."""
-    steps: list[Step] = [Text(tuple(pieces)) for pieces in draw(st.lists(st.lists(words, min_size=1), max_size=1))]
-    steps += [Call(f"call_{number}_{index}", "look", '{"at":1}') for index in range(draw(st.integers(0, 2)))]
+    steps: list[Step] = [Say(tuple(pieces)) for pieces in draw(st.lists(st.lists(words, min_size=1), max_size=1))]
+    steps += [CallTool(f"call_{number}_{index}", "look", '{"at":1}') for index in range(draw(st.integers(0, 2)))]
     ending: tuple[Step, ...] = draw(st.sampled_from([(), (), (), (Truncate(),), (Fail(),)]))
     return (*draw(st.permutations(steps)), *ending)
 
@@ -87,7 +87,7 @@ def open_calls(turns: Sequence[Planned], parent: int | None) -> list[str]:
     """The calls that the model made in the chain."""
     made: list[str] = []
     while parent is not None:
-        made += [step.call_id for step in turns[parent].steps if isinstance(step, Call)]
+        made += [step.call_id for step in turns[parent].steps if isinstance(step, CallTool)]
         parent = turns[parent].parent
     return made
 

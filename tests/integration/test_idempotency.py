@@ -8,7 +8,7 @@ import pytest
 
 from segue.protocol.problems import Problem
 from segue.testing.protocol_checker import Json, StreamChecker
-from segue.upstreams.scripted import Fail, Refuse, ScriptedTurn, Text, Wait, say
+from segue.upstreams.scripted import Fail, Refuse, Say, ScriptedTurn, Wait, say
 from tests.integration.gateway import Start, key
 
 BUSY = Problem("upstream_error", "The provider is busy.")
@@ -16,7 +16,7 @@ KEYED = {"segue": {"idempotency_key": "order-1"}}
 
 
 def held(more: asyncio.Event) -> ScriptedTurn:
-    return ScriptedTurn((Text(("be", "fore ")), Wait(more), Text(("af", "ter"))))
+    return ScriptedTurn((Say(("be", "fore ")), Wait(more), Say(("af", "ter"))))
 
 
 def ident(turn: StreamChecker) -> str:
@@ -52,7 +52,7 @@ async def test_a_running_create_is_joined_from_its_first_event(start: Start) -> 
 
 async def test_creates_at_the_same_moment_make_one_response(start: Start) -> None:
     more = asyncio.Event()
-    gateway = await start(ScriptedTurn((Wait(more), Text(("one",)))))
+    gateway = await start(ScriptedTurn((Wait(more), Say(("one",)))))
     http = await gateway.http()
     together = [asyncio.create_task(http.create(input="1", **KEYED)) for _ in range(5)]
     while not gateway.upstream.started:
@@ -99,7 +99,7 @@ async def test_another_request_with_the_same_key_is_refused(start: Start) -> Non
 
 
 @pytest.mark.parametrize(
-    "broken", [ScriptedTurn((Refuse(BUSY),)), ScriptedTurn((Fail(),)), ScriptedTurn((Text(("x",)), Fail()))]
+    "broken", [ScriptedTurn((Refuse(BUSY),)), ScriptedTurn((Fail(),)), ScriptedTurn((Say(("x",)), Fail()))]
 )
 async def test_a_create_that_came_to_nothing_can_be_tried_again(start: Start, broken: ScriptedTurn) -> None:
     gateway = await start(broken, say("fine"))

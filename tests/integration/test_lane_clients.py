@@ -26,7 +26,7 @@ from segue.protocol.events import Ended, OutputWriter
 from segue.protocol.responses import usage
 from segue.testing.protocol_checker import Json, parse_json
 from segue.upstreams.interface import Batch, UpstreamRequest
-from segue.upstreams.scripted import MODEL, ScriptedTurn, Text, Wait, call, say
+from segue.upstreams.scripted import MODEL, Say, ScriptedTurn, Wait, call, say
 from tests.integration.gateway import Start, listening
 from tests.integration.tap import tapping
 
@@ -43,7 +43,7 @@ def create(news: object, **fields: object) -> Any:  # noqa: ANN401 - the SDK's m
 async def test_the_sessions_lanes_run_at_the_same_time_and_fork(start: Start) -> None:
     """The turn in the lane `slow` is held until the two others have ended."""
     more = asyncio.Event()
-    gateway = await start(say("root"), ScriptedTurn((Text(("slow",)), Wait(more))), say("fork"), say("main"))
+    gateway = await start(say("root"), ScriptedTurn((Say(("slow",)), Wait(more))), say("fork"), say("main"))
     tap = await gateway.tap()
     client = AsyncOpenAI(base_url=f"{tap.url}/v1", api_key="x")
     async with (

@@ -11,7 +11,7 @@ import pytest
 
 from segue.protocol.problems import Problem
 from segue.testing.protocol_checker import Json, StreamChecker
-from segue.upstreams.scripted import Fail, Refuse, ScriptedTurn, Text, Wait, say
+from segue.upstreams.scripted import Fail, Refuse, Say, ScriptedTurn, Wait, say
 from tests.integration.clients import Socket
 from tests.integration.gateway import Running, Start
 
@@ -20,7 +20,7 @@ BUSY = Problem("upstream_error", "The provider is busy.")
 
 def held(more: asyncio.Event, text: str = "held") -> ScriptedTurn:
     """A turn that says something, then waits."""
-    return ScriptedTurn((Text((text,)), Wait(more)))
+    return ScriptedTurn((Say((text,)), Wait(more)))
 
 
 def texts(turn: StreamChecker) -> list[str]:
@@ -123,7 +123,7 @@ async def test_a_bad_name_is_refused_without_one(start: Start, name: object) -> 
 
 async def test_an_error_of_a_lane_leaves_the_others_alone(start: Start) -> None:
     more = asyncio.Event()
-    gateway = await start(held(more, "calm"), ScriptedTurn((Refuse(BUSY),)), ScriptedTurn((Text(("x",)), Fail())))
+    gateway = await start(held(more, "calm"), ScriptedTurn((Refuse(BUSY),)), ScriptedTurn((Say(("x",)), Fail())))
     socket = await gateway.socket(lanes="ab")
     await socket.create(input="1", stream_id="a", store=False)
     await until(socket, "response.output_text.delta", "a")
@@ -177,7 +177,7 @@ async def test_a_fork_that_waits_keeps_its_parent_while_the_source_lane_goes_on(
     assert inputs(gateway)[-1] == ["1", "root", "4"]
 
 
-@pytest.mark.parametrize("failing", [ScriptedTurn((Text(("x",)), Fail())), ScriptedTurn((Refuse(BUSY),))])
+@pytest.mark.parametrize("failing", [ScriptedTurn((Say(("x",)), Fail())), ScriptedTurn((Refuse(BUSY),))])
 async def test_a_fork_that_waits_keeps_its_parent_when_the_source_lane_fails(
     start: Start, failing: ScriptedTurn
 ) -> None:

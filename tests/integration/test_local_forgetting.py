@@ -14,7 +14,7 @@ from segue.engine.upstream import LocalUpstream
 from segue.gateway.app import Gateway
 from segue.testing.response_schemas import Json
 from segue.testing.tiny_model import write_tiny_model
-from segue.upstreams.router import Router, Rule
+from segue.upstreams.router import ModelRule, Router
 from tests.faults.gateways import until
 from tests.integration.clients import Http, Socket
 
@@ -48,7 +48,7 @@ async def running(folder: Path) -> AsyncIterator[Running]:
     time = [1_700_000_000.0]
     upstream = LocalUpstream(ModelFile(file, "tiny", 1024, 1, kv_bytes=1, idle_s=600), lambda: time[0])
     config = Config(server=ServerConfig(port=0, store="memory:", sweep_interval_s=1e6, retention_s=DAY_S))
-    gateway = await Gateway.open(config, Router([Rule(upstream, ("tiny",))]), lambda: time[0])
+    gateway = await Gateway.open(config, Router([ModelRule(upstream, ("tiny",))]), lambda: time[0])
     try:
         yield Running(gateway, upstream, await gateway.listen(), time)
     finally:

@@ -23,13 +23,13 @@ from agents.models.openai_responses import ResponsesWebSocketError
 from openai import AsyncOpenAI
 
 from segue.testing.protocol_checker import Json
-from segue.upstreams.scripted import MODEL, Call, Fail, ScriptedTurn, Text, call, say
+from segue.upstreams.scripted import MODEL, CallTool, Fail, Say, ScriptedTurn, call, say
 from tests.integration.gateway import Start
 
 Transport: TypeAlias = Literal["json", "sse", "websocket"]
 
 SCRIPT = (
-    ScriptedTurn((Text(("Let me see.",)), Call("call_1", "weather", '{"city":"Oslo"}'))),
+    ScriptedTurn((Say(("Let me see.",)), CallTool("call_1", "weather", '{"city":"Oslo"}'))),
     call("call_2", "weather", '{"city":"Rome"}'),
     say("Rome ", "is warmer."),
 )
@@ -115,7 +115,7 @@ async def test_a_later_run_continues_an_earlier_one_on_the_same_socket(start: St
 
 
 async def test_a_failed_turn_is_an_exception_and_the_next_run_works(start: Start) -> None:
-    gateway = await start(ScriptedTurn((Text(("Le",)), Fail("server_error", "Broken."))), say("Again."))
+    gateway = await start(ScriptedTurn((Say(("Le",)), Fail("server_error", "Broken."))), say("Again."))
     tap = await gateway.tap()
     async with provider(tap.url, "websocket") as config:
         with pytest.raises(ModelBehaviorError):

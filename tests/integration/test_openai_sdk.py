@@ -21,7 +21,7 @@ from openai.types.responses import Response, ResponseItemList
 from websockets.exceptions import InvalidStatus
 
 from segue.testing.protocol_checker import Json
-from segue.upstreams.scripted import MODEL, Call, ScriptedTurn, Text, call, say
+from segue.upstreams.scripted import MODEL, CallTool, Say, ScriptedTurn, call, say
 from tests.integration.gateway import Start, key
 
 Request: TypeAlias = dict[str, Any]
@@ -39,7 +39,7 @@ TOOL = {
     "strict": True,
 }
 SCRIPT = (
-    ScriptedTurn((Text(("Let me ", "see.")), Call("call_1", "weather", '{"city":"Oslo"}'))),
+    ScriptedTurn((Say(("Let me ", "see.")), CallTool("call_1", "weather", '{"city":"Oslo"}'))),
     say("4 degrees."),
     call("call_2", "weather", '{"city":"Rome"}'),
     say("21", " degrees."),

@@ -9,7 +9,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from segue.testing.protocol_checker import Json
-from segue.upstreams.scripted import Fail, ScriptedTurn, Text, Truncate, Wait, say
+from segue.upstreams.scripted import Fail, Say, ScriptedTurn, Truncate, Wait, say
 from tests.integration.gateway import Running, Start, key
 
 UNKNOWN = f"resp_{'0' * 40}"
@@ -40,7 +40,7 @@ def traffic(gateway: Running, transport: str) -> list[float]:
 
 @pytest.mark.parametrize("transport", ["http", "sse", "websocket"])
 async def test_turns_are_counted_by_how_they_ended(start: Start, transport: str) -> None:
-    script = (say("one"), ScriptedTurn((Text(("half",)), Truncate())), ScriptedTurn((Fail(),)))
+    script = (say("one"), ScriptedTurn((Say(("half",)), Truncate())), ScriptedTurn((Fail(),)))
     gateway = await start(*script)
     http, socket = await gateway.http(), await gateway.socket()
     for _ in script:
@@ -214,7 +214,7 @@ async def test_an_idle_connection_is_closed(start: Start) -> None:
 async def test_a_client_that_hangs_up_cancels_its_turn(start: Start, stream: str) -> None:
     begun, never = asyncio.Event(), asyncio.Event()
 
-    gateway = await start(ScriptedTurn((Text(("a",)), Wait(never)), check=lambda _: begun.set()))
+    gateway = await start(ScriptedTurn((Say(("a",)), Wait(never)), check=lambda _: begun.set()))
     body = f'{{"model":"scripted","input":"hi","stream":{stream}}}'
     _, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
     writer.write(
@@ -229,7 +229,7 @@ async def test_a_client_that_hangs_up_cancels_its_turn(start: Start, stream: str
 
 async def test_a_drain_ends_what_runs_and_refuses_the_rest(start: Start) -> None:
     more = asyncio.Event()
-    gateway = await start(ScriptedTurn((Wait(more), Text(("one",)))))
+    gateway = await start(ScriptedTurn((Wait(more), Say(("one",)))))
     http, socket = await gateway.http(), await gateway.socket()
     assert (await http.request("GET", "/readyz")).status == 200  # on a connection that stays open
     await socket.create(input="1")

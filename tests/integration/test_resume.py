@@ -10,7 +10,7 @@ import json
 import pytest
 
 from segue.testing.protocol_checker import Json, StreamChecker
-from segue.upstreams.scripted import Fail, ScriptedTurn, Text, Wait, say
+from segue.upstreams.scripted import Fail, Say, ScriptedTurn, Wait, say
 from tests.integration.clients import Cut, Socket
 from tests.integration.gateway import Running, Start, key
 
@@ -20,7 +20,7 @@ UNKNOWN = f"resp_{'0' * 40}"
 
 def held(more: asyncio.Event) -> ScriptedTurn:
     """A turn that says something, waits, and says the rest."""
-    return ScriptedTurn((Text(("be", "fore ")), Wait(more), Text(("af", "ter"))))
+    return ScriptedTurn((Say(("be", "fore ")), Wait(more), Say(("af", "ter"))))
 
 
 def said(turn: StreamChecker) -> str:
@@ -125,7 +125,7 @@ async def test_events_that_are_kept_no_longer_are_gone(start: Start) -> None:
 async def test_events_that_a_full_log_has_dropped_are_gone(start: Start) -> None:
     more, done = asyncio.Event(), asyncio.Event()
     texts = ("x" * 100,) * 100
-    gateway = await start(ScriptedTurn((Wait(more), Text(texts), Wait(done), Text(texts))), event_log_bytes=8000)
+    gateway = await start(ScriptedTurn((Wait(more), Say(texts), Wait(done), Say(texts))), event_log_bytes=8000)
     http = await gateway.http()
     begun = await http.begin(2, input="1", **RESUMABLE)
     ident = begun[0]["response"]["id"]
@@ -139,7 +139,7 @@ async def test_events_that_a_full_log_has_dropped_are_gone(start: Start) -> None
 
 
 async def test_a_resumable_turn_may_be_answered_whole(start: Start) -> None:
-    gateway = await start(say("hello"), ScriptedTurn((Text(("x",)), Fail())))
+    gateway = await start(say("hello"), ScriptedTurn((Say(("x",)), Fail())))
     http = await gateway.http()
     reply = await http.create(input="1", **RESUMABLE)
     assert (reply.status, reply.body["background"]) == (200, False)
@@ -250,7 +250,7 @@ async def test_a_background_turn_can_be_followed_on_a_socket(start: Start) -> No
 
 
 async def test_a_failed_continuation_evicts_what_was_kept(start: Start) -> None:
-    gateway = await start(say("x"), ScriptedTurn((Text(("x",)), Fail())))
+    gateway = await start(say("x"), ScriptedTurn((Say(("x",)), Fail())))
     socket = await gateway.socket()
     ident = (await socket.ask(input="1", store=False, **RESUMABLE)).frames[0]["response"]["id"]
     assert (await socket.ask(input="2", store=False, previous_response_id=ident)).response is not None

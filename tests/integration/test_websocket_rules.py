@@ -12,7 +12,7 @@ import pytest
 
 from segue.protocol.problems import Problem
 from segue.testing.protocol_checker import Json, StreamChecker
-from segue.upstreams.scripted import Fail, Refuse, ScriptedTurn, Text, Truncate, Wait, say
+from segue.upstreams.scripted import Fail, Refuse, Say, ScriptedTurn, Truncate, Wait, say
 from tests.integration.clients import Socket
 from tests.integration.gateway import Start
 
@@ -32,8 +32,8 @@ RULES = {
 BUSY = Problem("upstream_error", "The provider is busy.")
 FAILURES = {
     "refused": ScriptedTurn((Refuse(BUSY),)),
-    "failed": ScriptedTurn((Text(("x",)), Fail())),
-    "incomplete": ScriptedTurn((Text(("x",)), Truncate())),
+    "failed": ScriptedTurn((Say(("x",)), Fail())),
+    "incomplete": ScriptedTurn((Say(("x",)), Truncate())),
 }
 
 
@@ -104,7 +104,7 @@ async def test_r2_a_message_is_looked_at_in_this_order(
 
 async def test_r2_a_bad_body_is_told_when_it_is_its_turn(start: Start) -> None:
     more = asyncio.Event()
-    socket = await (await start(ScriptedTurn((Wait(more), Text(("one",)))))).socket()
+    socket = await (await start(ScriptedTurn((Wait(more), Say(("one",)))))).socket()
     await socket.create(input="hi")
     await socket.create(input=7)
     more.set()
@@ -113,7 +113,7 @@ async def test_r2_a_bad_body_is_told_when_it_is_its_turn(start: Start) -> None:
 
 async def test_r3_each_response_counts_its_events_from_0(start: Start) -> None:
     more = asyncio.Event()
-    held = ScriptedTurn((Text(("a", "b")), Wait(more), Text(("c",))))
+    held = ScriptedTurn((Say(("a", "b")), Wait(more), Say(("c",))))
     socket = await (await start(held, held, say("x"))).socket(lanes="ab")
     for lane in "ab":
         await socket.create(input="hi", stream_id=lane)
@@ -127,7 +127,7 @@ async def test_r3_each_response_counts_its_events_from_0(start: Start) -> None:
 
 async def test_r4_an_old_connection_refuses_ends_says_and_closes(start: Start) -> None:
     more = asyncio.Event()
-    gateway = await start(ScriptedTurn((Text(("a",)), Wait(more))), max_age_s=0.3)
+    gateway = await start(ScriptedTurn((Say(("a",)), Wait(more))), max_age_s=0.3)
     socket = await gateway.socket(lanes="ab")
     await socket.create(input="hi", stream_id="a", store=False)
     for _ in range(5):
@@ -214,7 +214,7 @@ async def test_r8_a_message_that_is_too_large_closes_the_connection(start: Start
 @pytest.mark.parametrize("stream_id", [None, "a"])
 async def test_r9_a_steer_gives_its_input_back(start: Start, stream_id: str | None) -> None:
     more = asyncio.Event()
-    socket = await (await start(ScriptedTurn((Text(("x",)), Wait(more))))).socket(lanes="a")
+    socket = await (await start(ScriptedTurn((Say(("x",)), Wait(more))))).socket(lanes="a")
     await socket.create(input="hi", **({} if stream_id is None else {"stream_id": stream_id}))
     target = (await socket.frame())["response"]["id"]
     parts = [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "stop"}]}]
@@ -244,7 +244,7 @@ async def test_r10_a_background_turn_is_refused(start: Start) -> None:
 
 async def test_r11_a_client_that_is_gone_stops_its_turns_and_keeps_what_is_stored(start: Start) -> None:
     never = asyncio.Event()
-    held = ScriptedTurn((Text(("x",)), Wait(never)))
+    held = ScriptedTurn((Say(("x",)), Wait(never)))
     gateway = await start(say("root"), held, held, say("again"))
     socket = await gateway.socket(lanes="ab")
     root = ident(await socket.ask(input="hi", stream_id="a"))

@@ -9,7 +9,7 @@ import pytest
 from segue.protocol.ids import parse_response_id
 from segue.protocol.problems import Problem
 from segue.testing.protocol_checker import Json, StreamChecker
-from segue.upstreams.scripted import Call, Fail, Refuse, ScriptedTurn, Text, Truncate, Wait, call, say
+from segue.upstreams.scripted import CallTool, Fail, Refuse, Say, ScriptedTurn, Truncate, Wait, call, say
 from tests.integration.gateway import Running, Start
 
 USER = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hi"}]}
@@ -36,7 +36,7 @@ async def ask(gateway: Running, transport: str, **fields: object) -> StreamCheck
 
 @pytest.mark.parametrize("transport", ["sse", "websocket"])
 async def test_a_turn_has_every_event_once_and_in_order(start: Start, transport: str) -> None:
-    gateway = await start(ScriptedTurn((Text(("Hel", "lo")), Call("call_1", "look", '{"at":1}'))))
+    gateway = await start(ScriptedTurn((Say(("Hel", "lo")), CallTool("call_1", "look", '{"at":1}'))))
     turn = await ask(gateway, transport, input="hi")
     message = ["output_item.added", "content_part.added", *["output_text.delta"] * 2, "output_text.done"]
     message += ["content_part.done", "output_item.done"]
@@ -68,7 +68,7 @@ async def test_json_is_what_the_stream_folds_to(start: Start) -> None:
 
 async def test_what_was_ready_together_leaves_in_one_write(start: Start) -> None:
     more = asyncio.Event()
-    gateway = await start(ScriptedTurn((Text(("a", "b")), Wait(more), Text(("c",)))))
+    gateway = await start(ScriptedTurn((Say(("a", "b")), Wait(more), Say(("c",)))))
     tap = await gateway.tap()
     body = b'{"model":"scripted","input":"hi","stream":true,"store":false}'
     reader, writer = await asyncio.open_connection("127.0.0.1", tap.port)
@@ -95,7 +95,7 @@ async def _chunk(reader: asyncio.StreamReader) -> bytes:
 
 async def test_pipelined_creates_are_answered_in_their_order(start: Start) -> None:
     more = asyncio.Event()
-    gateway = await start(ScriptedTurn((Wait(more), Text(("one",)))), say("two"), say("three"))
+    gateway = await start(ScriptedTurn((Wait(more), Say(("one",)))), say("two"), say("three"))
     socket = await gateway.socket()
     await socket.create(input="1")
     await socket.send("{")
@@ -110,7 +110,7 @@ async def test_pipelined_creates_are_answered_in_their_order(start: Start) -> No
 
 async def test_a_continuation_may_be_sent_while_its_parent_still_runs(start: Start) -> None:
     more = asyncio.Event()
-    gateway = await start(ScriptedTurn((Text(("one",)), Wait(more))), say("two"))
+    gateway = await start(ScriptedTurn((Say(("one",)), Wait(more))), say("two"))
     socket, other = await gateway.socket(), await gateway.socket()
     await socket.create(input="1")
     parent = (await socket.frame())["response"]["id"]
@@ -149,7 +149,7 @@ async def test_instructions_and_tools_are_not_inherited(start: Start) -> None:
 
 @pytest.mark.parametrize("store", [True, False])
 async def test_a_cut_off_response_is_incomplete_and_can_be_continued(start: Start, store: bool) -> None:
-    gateway = await start(ScriptedTurn((Text(("half",)), Truncate())), say("the rest"))
+    gateway = await start(ScriptedTurn((Say(("half",)), Truncate())), say("the rest"))
     socket = await gateway.socket()
     cut = (await socket.ask(input="1", store=store)).response
     assert cut is not None
@@ -178,7 +178,7 @@ async def test_deflate_is_declined_unless_configured(start: Start, compression: 
 
 
 async def test_a_turn_that_fails_midway_ends_as_failed_and_evicts_its_parent(start: Start) -> None:
-    gateway = await start(say("one"), ScriptedTurn((Text(("tw",)), Fail("server_error", "Broken."))), say("three"))
+    gateway = await start(say("one"), ScriptedTurn((Say(("tw",)), Fail("server_error", "Broken."))), say("three"))
     socket = await gateway.socket()
     parent = (await socket.ask(input="1", store=False)).response
     assert parent is not None
@@ -193,7 +193,7 @@ async def test_a_turn_that_fails_midway_ends_as_failed_and_evicts_its_parent(sta
 
 
 async def test_a_failed_turn_over_sse_is_told_in_the_stream_and_not_stored(start: Start) -> None:
-    gateway = await start(ScriptedTurn((Text(("tw",)), Fail())))
+    gateway = await start(ScriptedTurn((Say(("tw",)), Fail())))
     http = await gateway.http()
     failed = (await http.stream(input="hi")).response
     assert failed is not None
@@ -203,7 +203,7 @@ async def test_a_failed_turn_over_sse_is_told_in_the_stream_and_not_stored(start
 
 
 async def test_a_failed_turn_over_json_is_told_by_the_status(start: Start) -> None:
-    gateway = await start(ScriptedTurn((Text(("tw",)), Fail("server_error", "Broken."))))
+    gateway = await start(ScriptedTurn((Say(("tw",)), Fail("server_error", "Broken."))))
     reply = await (await gateway.http()).create(input="hi")
     assert (reply.status, reply.error["type"], reply.error["code"]) == (500, "server_error", "server_error")
     assert reply.error["message"] == "Broken."
@@ -245,7 +245,7 @@ async def test_a_refusal_of_the_upstream_is_an_error_frame_and_evicts(start: Sta
 
 async def test_a_client_that_goes_away_cancels_its_turn(start: Start) -> None:
     never = asyncio.Event()
-    gateway = await start(ScriptedTurn((Text(("a",)), Wait(never))), call("call_1", "look"))
+    gateway = await start(ScriptedTurn((Say(("a",)), Wait(never))), call("call_1", "look"))
     socket = await gateway.socket()
     await socket.create(input="1")
     await socket.frame()

@@ -23,7 +23,7 @@ from segue.testing.provider import (
     gzipped,
     provided,
 )
-from segue.upstreams.router import Router, Rule
+from segue.upstreams.router import ModelRule, Router
 from segue.upstreams.scripted import MODEL, ScriptedUpstream
 from tests.sidecar.sidecars import Running, conversation, post, running
 
@@ -37,7 +37,7 @@ async def the_whole_way(
     async with provided(script, messages) as provider:
         routes = [RouteConfig(mount="/anthropic", target=provider.url), RouteConfig(mount="/own", target="self")]
         config = Config(server=ServerConfig(port=0, store="memory:"), route=routes)
-        async with serving(config, Router([Rule(ScriptedUpstream(), (MODEL,))])) as (_, url):
+        async with serving(config, Router([ModelRule(ScriptedUpstream(), (MODEL,))])) as (_, url):
             port = urlsplit(url).port
             assert port is not None
             async with linked("127.0.0.1", port) as link, running(link.url) as sidecar:

@@ -8,14 +8,14 @@ from contextlib import AsyncExitStack
 import pytest
 
 from segue.protocol.problems import Refused
-from segue.upstreams.admission import Admission
+from segue.upstreams.admission import AdmissionQueue
 
 
-def admission(limit: int = 1, max_waiting: int = 8, patience_s: float = 60.0) -> Admission:
-    return Admission("model", limit=limit, max_waiting=max_waiting, patience_s=patience_s)
+def admission(limit: int = 1, max_waiting: int = 8, patience_s: float = 60.0) -> AdmissionQueue:
+    return AdmissionQueue("model", limit=limit, max_waiting=max_waiting, patience_s=patience_s)
 
 
-async def hold(places: Admission, tenant: str, log: list[str], release: asyncio.Event) -> None:
+async def hold(places: AdmissionQueue, tenant: str, log: list[str], release: asyncio.Event) -> None:
     async with places.place(tenant):
         log.append(tenant)
         await release.wait()

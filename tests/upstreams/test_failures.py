@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from segue.protocol.problems import Code, Problem
 from segue.upstreams.failures import read_refusal
-from segue.upstreams.retries import Failed
+from segue.upstreams.retries import FailedAttempt
 
 CODES = frozenset(get_args(Code))
 
 
-def read(status: int, body: object = b"", *, clients_key: bool = False, **headers: str) -> Failed:
+def read(status: int, body: object = b"", *, clients_key: bool = False, **headers: str) -> FailedAttempt:
     raw = body if isinstance(body, bytes) else msgspec.json.encode(body)
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return read_refusal("acme", status, named, raw, clients_key=clients_key, now=0.0)
@@ -78,13 +78,13 @@ def test_what_is_said_of_the_gateways_key_stays_here(status: int) -> None:
     body = openai("invalid_api_key", message="Incorrect API key provided: sk-secr****et.")
     failed = read(status, body)
     expected = "The upstream 'acme' does not accept the gateway's key."
-    assert failed == Failed(Problem("upstream_unauthorized", expected))
+    assert failed == FailedAttempt(Problem("upstream_unauthorized", expected))
 
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_what_is_said_of_a_clients_key_is_told_to_it(status: int) -> None:
     failed = read(status, openai("invalid_api_key", message="Incorrect key."), clients_key=True)
-    assert failed == Failed(Problem("invalid_api_key", f"The upstream 'acme' answered {status}: Incorrect key."))
+    assert failed == FailedAttempt(Problem("invalid_api_key", f"The upstream 'acme' answered {status}: Incorrect key."))
 
 
 def test_when_to_come_back_is_kept() -> None:

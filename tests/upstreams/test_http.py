@@ -19,7 +19,7 @@ from segue.protocol.ids import ENTROPY_BYTES, new_response_id
 from segue.protocol.items import Item, user_message
 from segue.protocol.problems import Problem, Refused
 from segue.protocol.requests import Settings
-from segue.upstreams.http import HttpUpstream, Provider, Surroundings
+from segue.upstreams.http import HttpUpstream, Provider, UpstreamRuntime
 from segue.upstreams.interface import Secret, UpstreamRequest
 from segue.upstreams.retries import RetryPolicy
 from tests.upstreams.plain_dialect import END, PlainDialect, fail, say
@@ -41,8 +41,8 @@ def request(*items: Item, model: str = "m", tenant: str = "ann", credential: str
 async def upstream(url: str, key: str | None = None, **provider: object) -> AsyncIterator[HttpUpstream]:
     """A client for the provider at `url`."""
     configured = msgspec.convert({"name": "acme", "base_url": url, "retry": AT_ONCE, **provider}, Provider)
-    around = Surroundings(clock=lambda: 0.0, jitter=lambda: 1.0, fragments=RenderCache(0))
-    one = HttpUpstream(configured, PlainDialect(), around, models=["m"], key=key)
+    runtime = UpstreamRuntime(clock=lambda: 0.0, jitter=lambda: 1.0, fragments=RenderCache(0))
+    one = HttpUpstream(configured, PlainDialect(), runtime, models=["m"], key=key)
     await one.start()
     try:
         yield one

@@ -17,10 +17,10 @@ from segue.protocol.ids import ENTROPY_BYTES, ResponseId, new_response_id
 from segue.protocol.items import user_message
 from segue.protocol.problems import Refused
 from segue.protocol.requests import Settings
-from segue.upstreams.affinity import Affinity
-from segue.upstreams.http import HttpUpstream, Provider, Surroundings
+from segue.upstreams.http import HttpUpstream, Provider, UpstreamRuntime
 from segue.upstreams.interface import UpstreamRequest
 from segue.upstreams.retries import RetryPolicy
+from segue.upstreams.session_affinity import SessionAffinity
 from tests.upstreams.plain_dialect import END, PlainDialect, fail, say
 from tests.upstreams.provider import Exchange, Play, hangs, providing, refuses, resets, streams
 
@@ -52,13 +52,13 @@ class Talk:
 async def upstream(
     url: str,
     slots: int | None = None,
-    affinity: Affinity | None = None,
+    affinity: SessionAffinity | None = None,
     **more: Any,  # noqa: ANN401 - any setting
 ) -> AsyncIterator[HttpUpstream]:
     retry = RetryPolicy(attempts=3, first_wait_s=0.001, longest_wait_s=0.001)
     provider = Provider(name="acme", base_url=url, retry=retry, slots=slots, max_concurrent=slots or 64, **more)
-    around = Surroundings(clock=lambda: 0.0, jitter=lambda: 1.0, fragments=RenderCache(0))
-    one = HttpUpstream(provider, PlainDialect(), around, models=["m"], key=None, affinity=affinity)
+    runtime = UpstreamRuntime(clock=lambda: 0.0, jitter=lambda: 1.0, fragments=RenderCache(0))
+    one = HttpUpstream(provider, PlainDialect(), runtime, models=["m"], key=None, affinity=affinity)
     await one.start()
     try:
         yield one
@@ -170,7 +170,7 @@ async def test_what_is_refused_before_it_is_sent_takes_no_slot() -> None:
 
 async def test_a_router_is_told_what_belongs_together() -> None:
     """In one header, whatever else there is; the word names neither tenant nor response."""
-    affinity = Affinity("X-Session-ID", lambda tenant: tenant.encode())
+    affinity = SessionAffinity("X-Session-ID", lambda tenant: tenant.encode())
     async with providing(ANSWERS) as provider, upstream(provider.url, affinity=affinity) as one:
         talks = Talk(1), Talk(2), Talk(1, "bob")
         for number in (0, 1, 2, 0, 1, 2):

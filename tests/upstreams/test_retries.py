@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segue.protocol.problems import Problem
-from segue.upstreams.retries import Failed, RetryPolicy, read_retry_after, wait_before_retry
+from segue.upstreams.retries import FailedAttempt, RetryPolicy, read_retry_after, wait_before_retry
 
 POLICY = RetryPolicy(attempts=3, first_wait_s=0.5, longest_wait_s=30.0)
 
 
-def failed(retry_after_s: float | None = None, *, may_pass: bool = True) -> Failed:
-    return Failed(Problem("rate_limit_exceeded", "Slow down.", retry_after_s=retry_after_s), may_pass=may_pass)
+def failed(retry_after_s: float | None = None, *, may_pass: bool = True) -> FailedAttempt:
+    return FailedAttempt(Problem("rate_limit_exceeded", "Slow down.", retry_after_s=retry_after_s), may_pass=may_pass)
 
 
 def test_what_cannot_pass_is_not_tried_again() -> None:

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given
 
-from segue.upstreams.router import Router, Rule
+from segue.upstreams.router import ModelRule, Router
 from segue.upstreams.scripted import ScriptedUpstream
 from tests.strategies import any_text
 
 ONE, TWO, THREE = ScriptedUpstream(), ScriptedUpstream(), ScriptedUpstream()
 ROUTER = Router(
     [
-        Rule(ONE, ["gpt-5", "gpt-5-mini"]),
-        Rule(TWO, ["gpt-*", "gpt-5"], "the-other"),
-        Rule(ONE, ["o[34]", "llama?", "a.b"], "renamed"),
-        Rule(THREE, ["smollm2"]),
+        ModelRule(ONE, ["gpt-5", "gpt-5-mini"]),
+        ModelRule(TWO, ["gpt-*", "gpt-5"], "the-other"),
+        ModelRule(ONE, ["o[34]", "llama?", "a.b"], "renamed"),
+        ModelRule(THREE, ["smollm2"]),
     ]
 )
 
@@ -64,7 +64,7 @@ def test_each_upstream_is_named_once() -> None:
 @pytest.mark.parametrize("patterns", [["*"], ["x", "*"], ["?*", ""]])
 def test_a_star_takes_every_model(patterns: Sequence[str]) -> None:
     """Line breaks included."""
-    router = Router([Rule(ONE, patterns)])
+    router = Router([ModelRule(ONE, patterns)])
     assert [router.find(model) for model in ("x", "a/b:c\n", "")] == [(ONE, "x"), (ONE, "a/b:c\n"), (ONE, "")]
 
 

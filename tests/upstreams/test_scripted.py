@@ -19,13 +19,13 @@ from segue.testing.protocol_checker import StreamChecker, parse_json
 from segue.testing.store_conformance import sample_id
 from segue.upstreams.interface import UpstreamRequest
 from segue.upstreams.scripted import (
-    Call,
+    CallTool,
     Fail,
     Refuse,
+    Say,
     ScriptedTurn,
     ScriptedUpstream,
     ScriptError,
-    Text,
     Truncate,
     Wait,
     call,
@@ -122,13 +122,13 @@ async def test_tokens_are_counted_by_length() -> None:
         (say("a", "b"), "completed", ["ab"]),
         (call("c1", "f", '{"x":1}'), "completed", ['{"x":1}']),
         (
-            ScriptedTurn((Text(("a",)), Call("c1", "f"), Call("c2", "g"), Text(("b",)))),
+            ScriptedTurn((Say(("a",)), CallTool("c1", "f"), CallTool("c2", "g"), Say(("b",)))),
             "completed",
             ["a", "{}", "{}", "b"],
         ),
         (ScriptedTurn(()), "completed", []),
-        (ScriptedTurn((Text(("half",)), Truncate())), "incomplete", ["half"]),
-        (ScriptedTurn((Text(("half",)), Fail())), "failed", ["half"]),
+        (ScriptedTurn((Say(("half",)), Truncate())), "incomplete", ["half"]),
+        (ScriptedTurn((Say(("half",)), Fail())), "failed", ["half"]),
         (ScriptedTurn((Fail(),)), "failed", []),
     ],
 )
@@ -173,7 +173,7 @@ async def test_a_refusal_comes_before_anything_began() -> None:
 async def test_a_turn_waits_where_it_is_told_to() -> None:
     """What was said before is on its way meanwhile."""
     gate = asyncio.Event()
-    upstream = ScriptedUpstream([ScriptedTurn((Text(("a",)), Wait(gate), Text(("b",))))])
+    upstream = ScriptedUpstream([ScriptedTurn((Say(("a",)), Wait(gate), Say(("b",))))])
     stream = upstream.stream(request())
     assert len(await anext(stream)) == 3
     rest = asyncio.ensure_future(anext(stream))
@@ -187,7 +187,7 @@ async def test_a_turn_waits_where_it_is_told_to() -> None:
 
 async def test_a_turn_that_is_closed_early_counts_as_cancelled() -> None:
     """At once; the next one is played from its beginning."""
-    upstream = ScriptedUpstream([ScriptedTurn((Text(("a",)), Wait(asyncio.Event()))), say("b")])
+    upstream = ScriptedUpstream([ScriptedTurn((Say(("a",)), Wait(asyncio.Event()))), say("b")])
     stream = upstream.stream(request())
     await anext(stream)
     await stream.aclose()
@@ -230,7 +230,7 @@ async def test_a_script_may_check_what_it_is_asked() -> None:
     def check(asked: UpstreamRequest) -> None:
         assert asked.settings.tools, "tools were lost"
 
-    upstream = ScriptedUpstream([ScriptedTurn((Text(("a",)),), check)])
+    upstream = ScriptedUpstream([ScriptedTurn((Say(("a",)),), check)])
     assert "tools were lost" in (await refusal(upstream)).message
     with pytest.raises(ScriptError, match="tools were lost"):
         upstream.assert_done()
@@ -238,7 +238,7 @@ async def test_a_script_may_check_what_it_is_asked() -> None:
 
 async def test_a_refusal_in_the_middle_is_a_mistake_in_the_script() -> None:
     """A turn that has begun can only fail."""
-    upstream = ScriptedUpstream([ScriptedTurn((Text(("a",)), Refuse(Problem("server_error", "x"))))])
+    upstream = ScriptedUpstream([ScriptedTurn((Say(("a",)), Refuse(Problem("server_error", "x"))))])
     with pytest.raises(ScriptError, match="can only be the first step"):
         await batches(upstream)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, multiple, precondition, rule
 
 from segue.protocol.ids import ResponseId
-from segue.upstreams.origins import Origin
+from segue.upstreams.conversation_key import ConversationKey
 from segue.upstreams.slots import SlotTable
 
 
@@ -19,7 +19,7 @@ class Talks:
 
     def begin(self, chain: str, turn: str = "1", *, after: str | None = None, tenant: str = "ann") -> int:
         parent = None if after is None else ResponseId(chain + after)
-        return self.table.take(Origin(tenant, chain), ResponseId(chain + turn), parent)
+        return self.table.take(ConversationKey(tenant, chain), ResponseId(chain + turn), parent)
 
     def run(self, chain: str, turn: str = "1", *, after: str | None = None, tenant: str = "ann") -> int:
         slot = self.begin(chain, turn, after=after, tenant=tenant)
@@ -96,7 +96,7 @@ def test_a_history_that_is_sent_again_finds_its_conversation() -> None:
     table = SlotTable(3)
 
     def run(chain: str, start: bytes, *, replayed: bool, tenant: str = "ann") -> int:
-        slot = table.take(Origin(tenant, chain, start, replayed), ResponseId(chain), None)
+        slot = table.take(ConversationKey(tenant, chain, start, replayed), ResponseId(chain), None)
         table.release(slot)
         return slot
 
@@ -104,7 +104,7 @@ def test_a_history_that_is_sent_again_finds_its_conversation() -> None:
     assert run("b", b"x", replayed=False) == 1
     assert run("c", b"x", replayed=True) == 1
     assert run("d", b"x", replayed=True) == 1
-    slot = table.take(Origin("ann", "d"), ResponseId("d2"), ResponseId("d"))
+    slot = table.take(ConversationKey("ann", "d"), ResponseId("d2"), ResponseId("d"))
     assert slot == 1
     assert run("e", b"x", replayed=True) == 0
     table.release(slot)
@@ -115,11 +115,11 @@ def test_a_client_may_go_on_by_id_and_then_send_everything() -> None:
     """As it must when its connection is lost: how the chain began is not forgotten."""
     table = SlotTable(2)
     turns = [
-        (Origin("ann", "a", b"x"), "a1", None),
-        (Origin("ann", "a"), "a2", "a1"),
-        (Origin("ann", "b", b"x", replayed=True), "b1", None),
-        (Origin("ann", "b"), "b2", "b1"),
-        (Origin("ann", "c", b"x", replayed=True), "c1", None),
+        (ConversationKey("ann", "a", b"x"), "a1", None),
+        (ConversationKey("ann", "a"), "a2", "a1"),
+        (ConversationKey("ann", "b", b"x", replayed=True), "b1", None),
+        (ConversationKey("ann", "b"), "b2", "b1"),
+        (ConversationKey("ann", "c", b"x", replayed=True), "c1", None),
     ]
     for origin, turn, parent in turns:
         slot = table.take(origin, ResponseId(turn), None if parent is None else ResponseId(parent))
@@ -144,7 +144,9 @@ class Pinning(RuleBasedStateMachine):
     def _take(self, tenant: str, chain: str, parent: str | None) -> str:
         self.made += 1
         turn = f"{chain}/{self.made}"
-        slot = self.table.take(Origin(tenant, chain), ResponseId(turn), None if parent is None else ResponseId(parent))
+        slot = self.table.take(
+            ConversationKey(tenant, chain), ResponseId(turn), None if parent is None else ResponseId(parent)
+        )
         assert 0 <= slot < self.count
         assert slot not in self.running, "a running turn lost its slot"
         own = [one for one, name in self.chain_of.items() if name == (tenant, chain) and one not in self.running]

@@ -74,7 +74,7 @@ async def _gateway(config: Config, found: Path | None) -> AsyncIterator[SidecarS
         yield settings
         return
     from segue.gateway.app import serving
-    from segue.upstreams.router import Router, Rule
+    from segue.upstreams.router import ModelRule, Router
     from segue.upstreams.scripted import MODEL, ScriptedUpstream
 
     key = secrets.token_urlsafe(32)
@@ -86,7 +86,9 @@ async def _gateway(config: Config, found: Path | None) -> AsyncIterator[SidecarS
         server=replace(config.server, host="127.0.0.1", port=0, store=store),
         key=[KeyConfig("run", "run", hashlib.sha256(key.encode()).hexdigest())],
     )
-    router = None if uses_own_api else Router([Rule(ScriptedUpstream(), (MODEL,))])  # no model is loaded for nothing
+    router = (
+        None if uses_own_api else Router([ModelRule(ScriptedUpstream(), (MODEL,))])
+    )  # no model is loaded for nothing
     async with serving(config, router) as (_, url):
         connector = replace(settings.connector, key=key, cafile=None)
         yield replace(settings, gateways=(url,), connector=connector)

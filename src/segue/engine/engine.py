@@ -20,7 +20,7 @@ from segue.engine.job import Job, stopped
 from segue.engine.model import LoadedModel, ModelFile, Unavailable
 from segue.engine.worker import Counts, Worker
 from segue.protocol.problems import Problem, Refused
-from segue.upstreams.fairness import FairQueue
+from segue.upstreams.fair_queue import FairQueue
 
 _log = logging.getLogger("segue.engine.upstream")
 

@@ -5,7 +5,7 @@ would stall. A turn that reads its prompt takes what it is given. So each step h
 answers, and the rest is divided among those that read as evenly as it can be (max-min fair): a short prompt is read in
 its first step however long the others are, and none waits for another to be done. While anybody answers, the others
 read at most `chunk` tokens a step, which bounds the time between two tokens of an answer. Where there are more turns
-than tokens, they take turns. Not here: when a turn may begin (`fairness`), and where its tokens are kept (`memory`).
+than tokens, they take turns. Not here: when a turn may begin (`fair_queue`), and where its tokens are kept (`memory`).
 """
 
 from __future__ import annotations

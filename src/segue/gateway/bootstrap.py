@@ -40,13 +40,13 @@ from segue.engine import ModelFile, find_model, why_unavailable
 from segue.engine.openmp import shorten_spinning
 from segue.engine.upstream import LocalUpstream
 from segue.http.routes import RouteError, RouteTable, route_table
-from segue.upstreams.affinity import Affinity, fault_of_header
-from segue.upstreams.http import HttpUpstream, Provider, Surroundings
+from segue.upstreams.http import HttpUpstream, Provider, UpstreamRuntime
 from segue.upstreams.interface import Upstream
 from segue.upstreams.retries import RetryPolicy
-from segue.upstreams.router import Router, Rule
+from segue.upstreams.router import ModelRule, Router
 from segue.upstreams.scripted import MODEL as SCRIPTED
 from segue.upstreams.scripted import ScriptedUpstream
+from segue.upstreams.session_affinity import SessionAffinity, fault_of_header
 from segue.upstreams.slots import CACHE_FIELD, SLOT_FIELD
 
 _log = logging.getLogger("segue.gateway")
@@ -58,10 +58,10 @@ def build_router(config: Config) -> Router:
     Raises:
         ConfigError: a configured upstream cannot run here.
     """
-    around = Surroundings(time.time, random.random, RenderCache(config.server.fragments_budget_bytes))
+    runtime = UpstreamRuntime(time.time, random.random, RenderCache(config.server.fragments_budget_bytes))
     secret_of = tenant_secrets(config.key)
-    rules = [Rule(_build(up, around, secret_of), up.models, up.model_as) for up in config.upstream]
-    return Router([*(rules or _defaults()), Rule(ScriptedUpstream(), (SCRIPTED,))])
+    rules = [ModelRule(_build(up, runtime, secret_of), up.models, up.model_as) for up in config.upstream]
+    return Router([*(rules or _defaults()), ModelRule(ScriptedUpstream(), (SCRIPTED,))])
 
 
 def build_routes(config: Config) -> RouteTable:
@@ -92,16 +92,16 @@ def why_no_local_model() -> str | None:
     return why_unavailable(find_model())
 
 
-def _defaults() -> list[Rule]:
+def _defaults() -> list[ModelRule]:
     reason = why_no_local_model()
     if reason is not None:
         _log.warning("action=start no local model: %s; only %r is offered", reason, SCRIPTED)
         return []
     boxed = UpstreamConfig(name=LOCAL_MODEL, dialect="local", models=[LOCAL_MODEL])
-    return [Rule(_build_local(boxed), boxed.models)]
+    return [ModelRule(_build_local(boxed), boxed.models)]
 
 
-def _build(up: UpstreamConfig, around: Surroundings, secret_of: Callable[[str], bytes]) -> Upstream:
+def _build(up: UpstreamConfig, runtime: UpstreamRuntime, secret_of: Callable[[str], bytes]) -> Upstream:
     match up.dialect:
         case "scripted":
             return ScriptedUpstream(models=up.models)
@@ -109,7 +109,7 @@ def _build(up: UpstreamConfig, around: Surroundings, secret_of: Callable[[str], 
             return _build_local(up)
         case "chat" | "messages" | "responses":
             dialect = _build_dialect(up, up.dialect, _build_preset(up))
-            return _build_provider(up, dialect, around, _build_affinity(up, secret_of))
+            return _build_provider(up, dialect, runtime, _build_affinity(up, secret_of))
         case _:
             assert_never(up.dialect)
 
@@ -129,7 +129,7 @@ def _build_preset(up: UpstreamConfig) -> Preset:
     return Preset({**up.body, CACHE_FIELD: True}, withheld=frozenset({SLOT_FIELD}))
 
 
-def _build_affinity(up: UpstreamConfig, secret_of: Callable[[str], bytes]) -> Affinity | None:
+def _build_affinity(up: UpstreamConfig, secret_of: Callable[[str], bytes]) -> SessionAffinity | None:
     name = up.affinity_header
     if name is None:
         return None
@@ -137,7 +137,7 @@ def _build_affinity(up: UpstreamConfig, secret_of: Callable[[str], bytes]) -> Af
     fault = "is in headers too: which one is sent?" if twice else fault_of_header(name)
     if fault is not None:
         raise ConfigError(f"upstream {up.name!r}: affinity_header {name!r} {fault}")
-    return Affinity(name, secret_of)
+    return SessionAffinity(name, secret_of)
 
 
 def _build_dialect(up: UpstreamConfig, dialect: ProviderDialect, preset: Preset) -> Dialect:
@@ -157,7 +157,7 @@ def _build_dialect(up: UpstreamConfig, dialect: ProviderDialect, preset: Preset)
 
 
 def _build_provider(
-    up: UpstreamConfig, dialect: Dialect, around: Surroundings, affinity: Affinity | None
+    up: UpstreamConfig, dialect: Dialect, runtime: UpstreamRuntime, affinity: SessionAffinity | None
 ) -> HttpUpstream:
     assert up.base_url is not None, "checked when the configuration was read"
     provider = Provider(
@@ -174,7 +174,7 @@ def _build_provider(
         retry=RetryPolicy(attempts=up.attempts, longest_wait_s=up.longest_wait_s),
         slots=up.slots,
     )
-    return HttpUpstream(provider, dialect, around, models=up.models, key=read_key(up), affinity=affinity)
+    return HttpUpstream(provider, dialect, runtime, models=up.models, key=read_key(up), affinity=affinity)
 
 
 def _build_local(up: UpstreamConfig) -> LocalUpstream:

@@ -4,7 +4,7 @@ none of them.
 `scripted`: a model that plays the turns you give it, inside a real gateway, and records the requests it got.
 
     model = ScriptedUpstream([call("call_1", "add", "{}"), say("Five.")])
-    async with serving(config, Router([Rule(model, ["gpt-*"])])) as (gateway, url): ...
+    async with serving(config, Router([ModelRule(model, ["gpt-*"])])) as (gateway, url): ...
 
 `provider`: a model provider on a real port. It answers as you script it and keeps every request byte for byte.
 

@@ -1,7 +1,7 @@
 """The scripted model, under the name that tests import it by; it lives in `segue.upstreams.scripted`.
 
 model = ScriptedUpstream([call("call_1", "add", "{}"), say("It is ", "five.")])
-async with serving(config, Router([Rule(model, ["gpt-*"])])) as (gateway, url): ...
+async with serving(config, Router([ModelRule(model, ["gpt-*"])])) as (gateway, url): ...
 model.assert_done()
 """
 
@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from segue.upstreams.scripted import (
     MODEL,
-    Call,
+    CallTool,
     Fail,
     Refuse,
+    Say,
     ScriptedTurn,
     ScriptedUpstream,
     ScriptError,
     Step,
-    Text,
     Truncate,
     Wait,
     call,
@@ -25,14 +25,14 @@ from segue.upstreams.scripted import (
 
 __all__ = [
     "MODEL",
-    "Call",
+    "CallTool",
     "Fail",
     "Refuse",
+    "Say",
     "ScriptError",
     "ScriptedTurn",
     "ScriptedUpstream",
     "Step",
-    "Text",
     "Truncate",
     "Wait",
     "call",

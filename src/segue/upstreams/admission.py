@@ -11,13 +11,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from segue.protocol.problems import Problem, Refused
-from segue.upstreams.fairness import FairQueue
+from segue.upstreams.fair_queue import FairQueue
 
 #: When a client that found no place may try again, in seconds.
 _RETRY_AFTER_S = 1.0
 
 
-class Admission:
+class AdmissionQueue:
     """The places of one upstream: `limit` turns run, `max_waiting` wait for at most `patience_s` each."""
 
     def __init__(self, name: str, *, limit: int, max_waiting: int, patience_s: float) -> None:

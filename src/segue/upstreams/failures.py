@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from segue.dialects.provider_errors import ProviderError, code_of, read_error
 from segue.protocol.problems import Code, Problem
-from segue.upstreams.retries import Failed, read_retry_after
+from segue.upstreams.retries import FailedAttempt, read_retry_after
 
 _REQUEST_ID = re.compile(r"[0-9A-Za-z_.:-]{1,80}")
 
@@ -32,14 +32,14 @@ _PLAINER: Mapping[int, Code] = {402: "insufficient_quota", 404: "model_not_found
 
 def read_refusal(
     name: str, status: int, headers: Mapping[str, str], body: bytes, *, clients_key: bool, now: float
-) -> Failed:
+) -> FailedAttempt:
     """Say what the refusal of the upstream called `name` means; `clients_key` if the client's own key was sent."""
     error = read_error(body)
     code = _code(error, status)
     if code == "upstream_unauthorized" and not clients_key:
         # Not quoted: what a provider says of a bad key may show a part of it, and the key is not the client's.
         message = f"The upstream {name!r} does not accept the gateway's key."
-        return Failed(Problem("upstream_unauthorized", message), request_id=read_request_id(headers))
+        return FailedAttempt(Problem("upstream_unauthorized", message), request_id=read_request_id(headers))
     if code == "upstream_unauthorized":
         code = "invalid_api_key"
     may_pass = code in PASSING and (code in _BUSY or status in _PASSING_STATUSES)
@@ -47,7 +47,7 @@ def read_refusal(
     may_pass = {"true": True, "false": False}.get(told, may_pass)
     message = f"The upstream {name!r} answered {status}{_quote(error.message)}"
     problem = Problem(code, message, retry_after_s=read_retry_after(headers, now))
-    return Failed(problem, may_pass=may_pass, request_id=read_request_id(headers))
+    return FailedAttempt(problem, may_pass=may_pass, request_id=read_request_id(headers))
 
 
 def read_request_id(headers: Mapping[str, str]) -> str:

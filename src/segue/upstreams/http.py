@@ -29,14 +29,14 @@ from segue.http.sse import MAX_EVENT_BYTES, SseReader
 from segue.protocol.events import Ended, Event
 from segue.protocol.problems import Code, Problem, Refused
 from segue.protocol.responses import Failure
-from segue.upstreams.admission import Admission
-from segue.upstreams.affinity import Affinity
+from segue.upstreams.admission import AdmissionQueue
+from segue.upstreams.conversation_key import conversation_key_of
 from segue.upstreams.failures import MAX_REFUSAL_BYTES, PASSING, read_refusal, read_request_id
 from segue.upstreams.http_body import JsonBody
 from segue.upstreams.http_connector import DesyncSafeConnector
 from segue.upstreams.interface import Batch, UpstreamRequest
-from segue.upstreams.origins import origin_of
-from segue.upstreams.retries import Failed, RetryPolicy, wait_before_retry
+from segue.upstreams.retries import FailedAttempt, RetryPolicy, wait_before_retry
+from segue.upstreams.session_affinity import SessionAffinity
 from segue.upstreams.slots import SLOT_FIELD, SlotTable
 
 _log = logging.getLogger("segue.upstreams")
@@ -75,7 +75,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     slots: int | None = None
 
 
-class Surroundings(msgspec.Struct, frozen=True):
+class UpstreamRuntime(msgspec.Struct, frozen=True):
     """What an upstream takes from its process: unix seconds, a random number from 0 to 1, and the fragments kept."""
 
     clock: Callable[[], float]
@@ -90,16 +90,16 @@ class HttpUpstream:
         self,
         provider: Provider,
         dialect: Dialect,
-        around: Surroundings,
+        runtime: UpstreamRuntime,
         *,
         models: Sequence[str],
         key: str | None,
-        affinity: Affinity | None = None,
+        affinity: SessionAffinity | None = None,
     ) -> None:
         assert provider.slots is None or provider.max_concurrent <= provider.slots, "each turn needs a slot"
         self._provider = provider
         self._dialect = dialect
-        self._around = around
+        self._runtime = runtime
         self._models = tuple(models)
         self._key = key
         self._affinity = affinity
@@ -107,7 +107,7 @@ class HttpUpstream:
         self._session: aiohttp.ClientSession | None = None
         self._tails: set[asyncio.Task[None]] = set()
         self.failures: Counter[Code] = Counter()  # tries that failed, by code
-        self.admission = Admission(
+        self.admission = AdmissionQueue(
             provider.name,
             limit=provider.max_concurrent,
             max_waiting=provider.max_queued,
@@ -144,7 +144,7 @@ class HttpUpstream:
     async def stream(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
         """Run one turn."""
         headers = self._headers(request)
-        rendered = self._dialect.render(request, self._around.fragments)
+        rendered = self._dialect.render(request, self._runtime.fragments)
         if isinstance(rendered, Problem):
             raise Refused(rendered)
         async with self._place(request, rendered) as addressed:
@@ -153,7 +153,7 @@ class HttpUpstream:
                 attempt += 1
                 wait_s: float | None = None
                 reply = await self._open(request, addressed, headers)
-                if isinstance(reply, Failed):
+                if isinstance(reply, FailedAttempt):
                     wait_s = self._decide(reply, attempt, request)
                     if wait_s is None:
                         raise Refused(reply.problem)
@@ -182,7 +182,9 @@ class HttpUpstream:
                 yield rendered
                 return
             parent = request.history.parent
-            slot = self._slots.take(origin_of(request), request.response_id, None if parent is None else parent.id)
+            slot = self._slots.take(
+                conversation_key_of(request), request.response_id, None if parent is None else parent.id
+            )
             try:
                 yield rendered.with_fields({SLOT_FIELD: slot})
             finally:
@@ -190,7 +192,9 @@ class HttpUpstream:
 
     # --- one try -----------------------------------------------------------------------------------------------------
 
-    async def _open(self, request: UpstreamRequest, rendered: Rendered, headers: Mapping[str, str]) -> _Reply | Failed:
+    async def _open(
+        self, request: UpstreamRequest, rendered: Rendered, headers: Mapping[str, str]
+    ) -> _Reply | FailedAttempt:
         """Send the request; return the reply once its head is there and says that a stream follows."""
         provider, session = self._provider, self._session
         assert session is not None, "start() comes first"
@@ -209,7 +213,7 @@ class HttpUpstream:
             return _Reply(response, body, decoder, provider)
         return await self._refusal(response, body)
 
-    async def _refusal(self, response: aiohttp.ClientResponse, body: JsonBody) -> Failed:
+    async def _refusal(self, response: aiohttp.ClientResponse, body: JsonBody) -> FailedAttempt:
         """Read why there is no stream."""
         provider = self._provider
         read = b""
@@ -227,32 +231,34 @@ class HttpUpstream:
             response.headers,
             read,
             clients_key=provider.pass_key,
-            now=self._around.clock(),
+            now=self._runtime.clock(),
         )
 
-    def _failure(self, error: OSError | aiohttp.ClientError) -> Failed:
+    def _failure(self, error: OSError | aiohttp.ClientError) -> FailedAttempt:
         """Say what it means that there is no reply."""
         name = self._provider.name
         match error:
             case aiohttp.ConnectionTimeoutError():
                 within = f"{self._provider.connect_timeout_s:g} s"
                 problem = Problem("upstream_unreachable", f"No connection to the upstream {name!r} within {within}.")
-                return Failed(problem, may_pass=True)
+                return FailedAttempt(problem, may_pass=True)
             case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():
                 message = f"The upstream {name!r} cannot be trusted: its TLS certificate or handshake is not valid."
-                return Failed(Problem("upstream_unreachable", message))
+                return FailedAttempt(Problem("upstream_unreachable", message))
             case aiohttp.ClientConnectorError():
                 problem = Problem("upstream_unreachable", f"The upstream {name!r} cannot be reached.")
-                return Failed(problem, may_pass=True)
+                return FailedAttempt(problem, may_pass=True)
             case TimeoutError():
                 within = f"{self._provider.first_byte_timeout_s:g} s"
-                return Failed(Problem("upstream_timeout", f"The upstream {name!r} did not answer within {within}."))
+                return FailedAttempt(
+                    Problem("upstream_timeout", f"The upstream {name!r} did not answer within {within}.")
+                )
             case aiohttp.ClientConnectionError() | OSError():
                 message = f"The upstream {name!r} closed the connection before it answered."
-                return Failed(Problem("upstream_unreachable", message), may_pass=True)
+                return FailedAttempt(Problem("upstream_unreachable", message), may_pass=True)
             case _:
                 message = f"What the upstream {name!r} answered is not valid HTTP."
-                return Failed(Problem("upstream_protocol_error", message))
+                return FailedAttempt(Problem("upstream_protocol_error", message))
 
     def _let_go(self, reply: _Reply) -> None:
         """Break off a reply that is still coming; let one that has ended leave its connection for the next turn."""
@@ -270,10 +276,10 @@ class HttpUpstream:
 
     # --- between tries -----------------------------------------------------------------------------------------------
 
-    def _decide(self, failed: Failed, attempt: int, request: UpstreamRequest) -> float | None:
+    def _decide(self, failed: FailedAttempt, attempt: int, request: UpstreamRequest) -> float | None:
         """Return how long to wait before the next try; None if this was the last."""
         self.failures[failed.problem.code] += 1
-        wait_s = wait_before_retry(self._provider.retry, failed, attempt, jitter=self._around.jitter())
+        wait_s = wait_before_retry(self._provider.retry, failed, attempt, jitter=self._runtime.jitter())
         _log.warning(
             "action=try upstream=%s response_id=%s attempt=%d code=%s wait_s=%s provider_request_id=%s",
             self._provider.name,
@@ -288,7 +294,7 @@ class HttpUpstream:
     def _headers(self, request: UpstreamRequest) -> Mapping[str, str]:
         lines = [*_LINES, *self._dialect.headers(self._key_for(request)), *self._provider.headers]
         if self._affinity is not None:
-            lines.append(self._affinity.line(origin_of(request)))
+            lines.append(self._affinity.line(conversation_key_of(request)))
         return dict({name.lower(): (name, value) for name, value in lines}.values())  # the last of a name counts
 
     def _key_for(self, request: UpstreamRequest) -> str | None:
@@ -350,7 +356,7 @@ class _Reply:
             )
         return output
 
-    def failure_of(self, batch: Sequence[Event | Ended]) -> Failed | None:
+    def failure_of(self, batch: Sequence[Event | Ended]) -> FailedAttempt | None:
         """Return the failure that the stream consists of, if it is one before anything else was forwarded."""
         if self._forwarded or not batch:
             return None
@@ -361,7 +367,7 @@ class _Reply:
         code = _CODES.get(ended.error.code, "upstream_error")
         may_pass = self._cut or (code in PASSING and not self.broken)
         request_id = read_request_id(self._response.headers)
-        return Failed(Problem(code, ended.error.message), may_pass=may_pass, request_id=request_id)
+        return FailedAttempt(Problem(code, ended.error.message), may_pass=may_pass, request_id=request_id)
 
     def drop(self) -> None:
         """Give it up: its connection is broken, unless everything was read."""

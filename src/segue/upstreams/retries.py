@@ -29,7 +29,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     longest_wait_s: float = 30.0
 
 
-class Failed(msgspec.Struct, frozen=True):
+class FailedAttempt(msgspec.Struct, frozen=True):
     """A try that failed: what the client is told if it was the last, and whether another may do better.
 
     `problem.retry_after_s` is the provider's word on when that may be; `request_id` is its name for the request, for
@@ -41,7 +41,7 @@ class Failed(msgspec.Struct, frozen=True):
     request_id: str = ""
 
 
-def wait_before_retry(policy: RetryPolicy, failed: Failed, attempt: int, *, jitter: float) -> float | None:
+def wait_before_retry(policy: RetryPolicy, failed: FailedAttempt, attempt: int, *, jitter: float) -> float | None:
     """Return the seconds to wait before the next try, or None if there is none.
 
     `attempt` counts the tries made, from 1; `jitter` is a random number from 0 to 1. Only for turns of which nothing

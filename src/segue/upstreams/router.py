@@ -13,7 +13,7 @@ from fnmatch import translate
 from segue.upstreams.interface import Upstream
 
 
-class Rule:
+class ModelRule:
     """Models that match one of `patterns` (names or globs) run on `upstream`, as `model_as` if that is given."""
 
     def __init__(self, upstream: Upstream, patterns: Sequence[str], model_as: str | None = None) -> None:
@@ -30,11 +30,11 @@ class Rule:
 class Router:
     """The rules in order, and the upstreams they name."""
 
-    def __init__(self, rules: Sequence[Rule]) -> None:
+    def __init__(self, rules: Sequence[ModelRule]) -> None:
         self._rules = tuple(rules)
 
     @property
-    def rules(self) -> Sequence[Rule]:
+    def rules(self) -> Sequence[ModelRule]:
         """The rules, in the order they are tried."""
         return self._rules
 

@@ -25,13 +25,13 @@ from segue.upstreams.interface import Batch, UpstreamRequest
 MODEL = "scripted"
 
 
-class Text(msgspec.Struct, frozen=True):
+class Say(msgspec.Struct, frozen=True):
     """Say this, in pieces: one delta each."""
 
     pieces: tuple[str, ...]
 
 
-class Call(msgspec.Struct, frozen=True):
+class CallTool(msgspec.Struct, frozen=True):
     """Call this function. `arguments` is the JSON text a model would write."""
 
     call_id: str
@@ -64,7 +64,7 @@ class Truncate(msgspec.Struct, frozen=True):
     reason: str = "max_output_tokens"
 
 
-Step = Text | Call | Fail | Refuse | Wait | Truncate
+Step = Say | CallTool | Fail | Refuse | Wait | Truncate
 
 
 class ScriptedTurn(msgspec.Struct, frozen=True):
@@ -80,12 +80,12 @@ class ScriptError(AssertionError):
 
 def say(*pieces: str) -> ScriptedTurn:
     """Script a turn that answers with text."""
-    return ScriptedTurn((Text(pieces),))
+    return ScriptedTurn((Say(pieces),))
 
 
 def call(call_id: str, name: str, arguments: str = "{}") -> ScriptedTurn:
     """Script a turn that calls one function."""
-    return ScriptedTurn((Call(call_id, name, arguments),))
+    return ScriptedTurn((CallTool(call_id, name, arguments),))
 
 
 class ScriptedUpstream:
@@ -110,7 +110,7 @@ class ScriptedUpstream:
         self._script = None if script is None else deque(script)
         self._models = tuple(models)
         piece = ("scripted words and more of them " * (delta_bytes // 32 + 1))[:delta_bytes]
-        self._pattern = ScriptedTurn((Text((piece,) * deltas),))
+        self._pattern = ScriptedTurn((Say((piece,) * deltas),))
         self._pace_s = pace_s
         #: Every request that began, newest last; only kept with a script.
         self.requests: list[UpstreamRequest] = []
@@ -158,7 +158,7 @@ class ScriptedUpstream:
         try:
             for step in turn.steps:
                 match step:
-                    case Text():
+                    case Say():
                         for piece in step.pieces:
                             if self._pace_s:
                                 yield waiting
@@ -166,7 +166,7 @@ class ScriptedUpstream:
                                 await asyncio.sleep(self._pace_s)
                             waiting += writer.text(piece)
                             written += len(piece)
-                    case Call():
+                    case CallTool():
                         waiting += writer.call(step.call_id, step.name, step.arguments)
                         written += len(step.arguments)
                     case Wait():

@@ -10,7 +10,7 @@ at once (`admission`), which must be no more than there are slots.
 from __future__ import annotations
 
 from segue.protocol.ids import ResponseId
-from segue.upstreams.origins import Origin
+from segue.upstreams.conversation_key import ConversationKey
 
 #: The fields by which llama-server is told which slot to use, and to keep of it what a prompt begins with.
 SLOT_FIELD, CACHE_FIELD = "id_slot", "cache_prompt"
@@ -23,7 +23,7 @@ class _Slot:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.origin: Origin | None = None
+        self.origin: ConversationKey | None = None
         self.parent: ResponseId | None = None
         self.response_id: ResponseId | None = None
         self.running = False
@@ -42,7 +42,7 @@ class SlotTable:
         """How many slots have a turn that runs."""
         return sum(slot.running for slot in self._slots)
 
-    def take(self, origin: Origin, response_id: ResponseId, parent: ResponseId | None) -> int:
+    def take(self, origin: ConversationKey, response_id: ResponseId, parent: ResponseId | None) -> int:
         """Give a turn a slot, until it is released; there must be one without a turn."""
         idle = [slot for slot in self._slots if not slot.running]
         assert idle, "no more turns are admitted than there are slots"
@@ -58,7 +58,7 @@ class SlotTable:
         assert self._slots[number].running, "only what was taken can be released"
         self._slots[number].running = False
 
-    def _named(self, origin: Origin) -> Origin:
+    def _named(self, origin: ConversationKey) -> ConversationKey:
         """Return an origin with its start, where a slot knows how the chain began."""
         if origin.start:
             return origin
@@ -66,7 +66,7 @@ class SlotTable:
         return next((one for one in known if one is not None), origin)
 
 
-def _merit(slot: _Slot, origin: Origin, parent: ResponseId | None) -> tuple[int, int]:
+def _merit(slot: _Slot, origin: ConversationKey, parent: ResponseId | None) -> tuple[int, int]:
     """Say how good an idle slot is for a turn; the best is the largest."""
     if slot.origin is None:
         return 1, -slot.number
@@ -79,5 +79,5 @@ def _merit(slot: _Slot, origin: Origin, parent: ResponseId | None) -> tuple[int,
     return 0, -slot.used_at
 
 
-def _same_chain(one: Origin | None, other: Origin) -> bool:
+def _same_chain(one: ConversationKey | None, other: ConversationKey) -> bool:
     return one is not None and (one.tenant, one.chain) == (other.tenant, other.chain)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from segue.dialects.render_cache import RenderCache
 from segue.gateway.admin.metrics import Metrics
 from segue.history.cache import TurnCache
-from segue.upstreams.http import HttpUpstream, Provider, Surroundings
+from segue.upstreams.http import HttpUpstream, Provider, UpstreamRuntime
 from tests.upstreams.plain_dialect import PlainDialect
 
 
 async def test_a_providers_figures_are_those_of_now() -> None:
     """Turns under way, turns that wait, and tries that failed, by what they are called."""
     metrics = Metrics()
-    around = Surroundings(clock=lambda: 0.0, jitter=lambda: 0.0, fragments=RenderCache(0))
+    runtime = UpstreamRuntime(clock=lambda: 0.0, jitter=lambda: 0.0, fragments=RenderCache(0))
     provider = Provider(name="acme", base_url="http://127.0.0.1:9", max_concurrent=1)
-    one = HttpUpstream(provider, PlainDialect(), around, models=["m"], key=None)
+    one = HttpUpstream(provider, PlainDialect(), runtime, models=["m"], key=None)
     metrics.upstreams.providers.append(one)
     one.failures["rate_limit_exceeded"] += 2
     async with one.admission.place("ann"):

@@ -18,7 +18,7 @@ from segue.testing.provider import Answer, Script, ScriptedProvider, gzipped, pr
 from segue.tunnel.client import TunnelRequest
 from segue.tunnel.documents import Base, encode_document
 from segue.tunnel.frames import SUBPROTOCOL, encode_packet
-from segue.upstreams.router import Router, Rule
+from segue.upstreams.router import ModelRule, Router
 from segue.upstreams.scripted import MODEL, ScriptedUpstream
 from tests.faults.gateways import until
 from tests.gateway.peer import SESSION, Peer
@@ -49,7 +49,7 @@ async def running(
             route=[RouteConfig(path="/v1", target=target or provider.url), RouteConfig(mount="/own", target="self")],
             key=keys or [],
         )
-        router = Router([Rule(ScriptedUpstream(), (MODEL,))])
+        router = Router([ModelRule(ScriptedUpstream(), (MODEL,))])
         async with serving(config, router) as (gateway, url):
             yield gateway, url, provider
 

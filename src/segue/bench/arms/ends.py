@@ -21,7 +21,7 @@ from segue.bench.arms.server import run_process
 from segue.config import Config, RouteConfig, ServerConfig
 from segue.gateway.app import serving
 from segue.sidecar.app import Sidecar, SidecarSettings
-from segue.upstreams.router import Router, Rule
+from segue.upstreams.router import ModelRule, Router
 from segue.upstreams.scripted import MODEL, ScriptedUpstream
 
 #: Where providers have their APIs: every request goes to the provider, none to the gateway's own API.
@@ -49,7 +49,7 @@ EndSpec: TypeAlias = GatewaySpec | SidecarSpec
 async def run_gateway(spec: GatewaySpec) -> AsyncIterator[tuple[str, int]]:
     """Run a gateway around a block; yields where it listens."""
     routes = [RouteConfig(path=path, target=spec.provider) for path in PATHS]
-    router = Router([Rule(ScriptedUpstream(), (MODEL,))])
+    router = Router([ModelRule(ScriptedUpstream(), (MODEL,))])
     async with serving(Config(server=ServerConfig(port=0, store="memory:"), route=routes), router) as (_, url):
         yield _address(url)
 

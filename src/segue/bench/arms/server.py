@@ -37,7 +37,7 @@ from segue.protocol.requests import Settings
 from segue.protocol.responses import encode_echo, usage
 from segue.protocol.turns import TurnStream
 from segue.upstreams.interface import Batch, UpstreamRequest
-from segue.upstreams.router import Router, Rule
+from segue.upstreams.router import ModelRule, Router
 from segue.upstreams.scripted import ScriptedUpstream
 
 BURST, TICKED, PACED, STAMPED = "burst", "ticked", "paced", "stamped"
@@ -127,18 +127,18 @@ async def serve_gateway(spec: ServerSpec) -> AsyncIterator[tuple[str, int]]:
 
 def build_router(spec: ServerSpec) -> Router:
     """Build the four models."""
-    rules: list[Rule] = [
-        Rule(ScriptedUpstream(deltas=spec.deltas, delta_bytes=spec.delta_bytes, pace_s=pace_s), (model,))
+    rules: list[ModelRule] = [
+        ModelRule(ScriptedUpstream(deltas=spec.deltas, delta_bytes=spec.delta_bytes, pace_s=pace_s), (model,))
         for model, pace_s in _paces(spec).items()
     ]
-    rules.append(Rule(StampedUpstream(spec.stamps, spec.pace_s), (STAMPED,)))
+    rules.append(ModelRule(StampedUpstream(spec.stamps, spec.pace_s), (STAMPED,)))
     if spec.provider is not None:
-        rules.append(Rule(BareUpstream(spec.provider, "x" * spec.delta_bytes), (BARE_HISTORY,)))
+        rules.append(ModelRule(BareUpstream(spec.provider, "x" * spec.delta_bytes), (BARE_HISTORY,)))
         rules += provider_rules(spec.provider)
     return Router(rules)
 
 
-def provider_rules(base_url: str) -> list[Rule]:
+def provider_rules(base_url: str) -> list[ModelRule]:
     """Build an upstream for each dialect, as a configuration would."""
     ups = [UpstreamConfig(name=name, dialect=name, models=[name], base_url=base_url) for name in PROVIDED]
     return list(build_configured(Config(upstream=ups)).rules)

@@ -13,8 +13,8 @@ from segue.protocol.codec import encode
 from segue.protocol.ids import ENTROPY_BYTES, ResponseId, chain_tag, new_response_id
 from segue.protocol.items import Item, user_message
 from segue.protocol.requests import Settings
+from segue.upstreams.conversation_key import ConversationKey, conversation_key_of
 from segue.upstreams.interface import UpstreamRequest
-from segue.upstreams.origins import Origin, origin_of
 
 ROOT, OTHER = (new_response_id(bytes([number]) * ENTROPY_BYTES) for number in (1, 2))
 SAID = encode({"type": "message", "role": "assistant", "content": "Hello"})
@@ -31,9 +31,9 @@ def origin(
     parent: Turn | None = None,
     instructions: str | None = None,
     tenant: str = "ann",
-) -> Origin:
+) -> ConversationKey:
     settings = Settings(model="m", instructions=instructions)
-    return origin_of(UpstreamRequest("m", name, tenant, History(parent, items), settings))
+    return conversation_key_of(UpstreamRequest("m", name, tenant, History(parent, items), settings))
 
 
 def test_a_chain_is_known_by_its_tag() -> None:
@@ -41,7 +41,7 @@ def test_a_chain_is_known_by_its_tag() -> None:
     parent = Turn(id=ROOT, parent=None, input=(HI,), output=(SAID,), calls=frozenset(), stored=False)
     names = [new_response_id(bytes([number]) * ENTROPY_BYTES, ROOT) for number in (7, 8)]
     found = [origin(HI, name=name, parent=parent) for name in names]
-    assert found == [Origin("ann", chain_tag(ROOT))] * 2
+    assert found == [ConversationKey("ann", chain_tag(ROOT))] * 2
     assert origin(HI).chain == chain_tag(ROOT) != origin(HI, name=OTHER).chain
 
 
@@ -65,7 +65,7 @@ def test_a_history_that_is_sent_again_starts_like_its_first_turn(mine: Item) -> 
         origin(),
     ],
 )
-def test_what_starts_otherwise_is_another_conversation(other: Origin) -> None:
+def test_what_starts_otherwise_is_another_conversation(other: ConversationKey) -> None:
     assert other.start != origin(SYSTEM, HI).start
 
 

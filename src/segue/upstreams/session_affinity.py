@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from segue.upstreams.origins import Origin
+from segue.upstreams.conversation_key import ConversationKey
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 #: Names that have a meaning to the provider, or to the connection (RFC 9110, 7.6.1).
@@ -28,15 +28,15 @@ _TAKEN = re.compile(
 _DIGITS = 32
 
 
-class Affinity(msgspec.Struct, frozen=True):
+class SessionAffinity(msgspec.Struct, frozen=True):
     """Which header carries the word; `secret_of` gives the key of a tenant."""
 
     header: str
     secret_of: Callable[[str], bytes]
 
-    def line(self, origin: Origin) -> tuple[str, str]:
+    def line(self, origin: ConversationKey) -> tuple[str, str]:
         """Return the header line for a turn."""
-        return self.header, affinity_word(self.secret_of(origin.tenant), origin)
+        return self.header, affinity_key(self.secret_of(origin.tenant), origin)
 
 
 def fault_of_header(name: str) -> str | None:
@@ -48,7 +48,7 @@ def fault_of_header(name: str) -> str | None:
     return None
 
 
-def affinity_word(secret: bytes, origin: Origin) -> str:
+def affinity_key(secret: bytes, origin: ConversationKey) -> str:
     """Return the word of a conversation: 32 hex digits."""
     name = b"start" + origin.start if origin.replayed else b"chain" + origin.chain.encode()
     tenant = origin.tenant.encode("utf-8", "surrogatepass")

@@ -21,7 +21,7 @@ from segue.protocol.items import Item
 from segue.protocol.problems import Problem
 
 
-class Origin(msgspec.Struct, frozen=True):
+class ConversationKey(msgspec.Struct, frozen=True):
     """Which conversation a turn belongs to.
 
     `chain` is its chain's tag. `start` is a digest of what stands before the first item of the model's, b"" for a turn
@@ -34,13 +34,13 @@ class Origin(msgspec.Struct, frozen=True):
     replayed: bool = False
 
 
-def origin_of(request: TurnRequest) -> Origin:
+def conversation_key_of(request: TurnRequest) -> ConversationKey:
     """Return where the conversation of a turn began. O(new items) for a turn that continues none, else O(1)."""
     chain = chain_tag(request.response_id)
     if request.history.parent is not None:
-        return Origin(request.tenant, chain)
+        return ConversationKey(request.tenant, chain)
     start, replayed = _read_start(request.settings.instructions or "", request.history.input)
-    return Origin(request.tenant, chain, start, replayed)
+    return ConversationKey(request.tenant, chain, start, replayed)
 
 
 class _Head(msgspec.Struct):

@@ -6,46 +6,49 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.upstreams.affinity import Affinity, affinity_word, fault_of_header
-from segue.upstreams.origins import Origin
+from segue.upstreams.conversation_key import ConversationKey
+from segue.upstreams.session_affinity import SessionAffinity, affinity_key, fault_of_header
 from tests.strategies import any_text
 
 SECRET = bytes(32)
-TURN = Origin("ann", "0badcafe")
+TURN = ConversationKey("ann", "0badcafe")
 
 
 @settings(max_examples=200)
 @given(any_text, st.from_regex(r"[0-9a-f]{8}", fullmatch=True), st.binary(max_size=32), st.booleans())
 def test_the_word_can_stand_in_a_header(tenant: str, chain: str, start: bytes, replayed: bool) -> None:
-    word = affinity_word(SECRET, Origin(tenant, chain, start, replayed))
+    word = affinity_key(SECRET, ConversationKey(tenant, chain, start, replayed))
     assert len(word) == 32
     assert set(word) <= set("0123456789abcdef")
 
 
 def test_all_turns_of_a_conversation_have_one_word() -> None:
     """The first, those that continue it, and those that send all of it again, but for the first of these."""
-    assert affinity_word(SECRET, Origin("ann", "0badcafe", b"start")) == affinity_word(SECRET, TURN)
-    again = [affinity_word(SECRET, Origin("ann", chain, b"start", replayed=True)) for chain in ("00000001", "00000002")]
+    assert affinity_key(SECRET, ConversationKey("ann", "0badcafe", b"start")) == affinity_key(SECRET, TURN)
+    again = [
+        affinity_key(SECRET, ConversationKey("ann", chain, b"start", replayed=True))
+        for chain in ("00000001", "00000002")
+    ]
     assert again[0] == again[1]
 
 
 @pytest.mark.parametrize(
     ("secret", "other"),
     [
-        (SECRET, Origin("bob", "0badcafe")),
-        (SECRET, Origin("ann", "0badcaff")),
-        (SECRET, Origin("ann", "0badcafe", b"start", replayed=True)),
+        (SECRET, ConversationKey("bob", "0badcafe")),
+        (SECRET, ConversationKey("ann", "0badcaff")),
+        (SECRET, ConversationKey("ann", "0badcafe", b"start", replayed=True)),
         (b"x" * 32, TURN),
     ],
     ids=["tenant", "chain", "replayed", "secret"],
 )
-def test_another_conversation_has_another_word(secret: bytes, other: Origin) -> None:
-    assert affinity_word(secret, other) != affinity_word(SECRET, TURN)
+def test_another_conversation_has_another_word(secret: bytes, other: ConversationKey) -> None:
+    assert affinity_key(secret, other) != affinity_key(SECRET, TURN)
 
 
 def test_each_tenant_has_its_secret() -> None:
-    affinity = Affinity("X-Session-ID", {"ann": SECRET, "bob": b"x" * 32}.__getitem__)
-    assert affinity.line(TURN) == ("X-Session-ID", affinity_word(SECRET, TURN))
+    affinity = SessionAffinity("X-Session-ID", {"ann": SECRET, "bob": b"x" * 32}.__getitem__)
+    assert affinity.line(TURN) == ("X-Session-ID", affinity_key(SECRET, TURN))
 
 
 @pytest.mark.parametrize("name", ["X-Session-ID", "x-smg-routing-key", "X-User-Id", "te-x", "session"])

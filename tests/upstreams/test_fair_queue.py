@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from segue.upstreams.fairness import Entered, FairQueue
+from segue.upstreams.fair_queue import Entered, FairQueue
 
 TENANTS = ("ann", "bob", "cyd")
 
