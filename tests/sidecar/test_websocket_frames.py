@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.frames import Frame, Opcode
@@ -395,7 +396,7 @@ async def test_a_socket_is_not_answered_like_http(wrong: str) -> None:
         await request.accept(SWITCH)
         calls: dict[str, Awaitable[None]] = {
             "end": request.end(),
-            "start": request.start(SWITCH._replace(status=200)),
+            "start": request.start(replace(SWITCH, status=200)),
             "send": request.send(b"bytes"),
         }
         for name, call in calls.items():

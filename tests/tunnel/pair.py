@@ -9,6 +9,8 @@ import heapq
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeAlias
 
+from msgspec.structs import replace
+
 from segue.http.heads import Line, ReplyHead, RequestHead
 from segue.tunnel.client import TunnelClient, TunnelRequest
 from segue.tunnel.events import ClientEvent, LinkFailed, Opened, ServerEvent
@@ -161,7 +163,7 @@ def failures(events: list[ClientEvent] | list[ServerEvent]) -> list[str]:
 
 
 def joined(node_epoch: bytes = NODE.epoch) -> Pair:
-    pair = Pair(node=NODE._replace(epoch=node_epoch))
+    pair = Pair(node=replace(NODE, epoch=node_epoch))
     pair.connect()
     pair.run()
     return pair
@@ -174,7 +176,7 @@ def opened(pair: Pair) -> int:
 
 def restart(pair: Pair, epoch: bytes) -> None:
     pair.cut()
-    pair.gateway = TunnelServer(NODE._replace(epoch=epoch))
+    pair.gateway = TunnelServer(replace(NODE, epoch=epoch))
     pair.connect()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from segue.http.heads import Line, ReplyHead
 from segue.tunnel.client import TunnelClient, TunnelRequest
@@ -53,7 +54,6 @@ from tests.tunnel.pair import (
     packet_of,
     packets,
     post,
-    told,
     websocket,
 )
 
@@ -104,7 +104,7 @@ def test_a_thousand_exchanges_at_once_wait_for_their_turn_and_all_get_it() -> No
     pair.connect()  # and the HELLO of so many fits into a packet
     pair.run()
     assert most == MAX_EXCHANGES
-    assert sorted(told(pair, ReplyEnded)) == [ReplyEnded(handle) for handle in handles]
+    assert sorted(event.exchange for event in pair.told if isinstance(event, ReplyEnded)) == handles
     assert not failures(pair.told)
 
 
@@ -140,12 +140,12 @@ def test_a_head_that_does_not_fit_is_refused_before_it_can_break_a_link() -> Non
     many = tuple(Line(b"a", b"") for _ in range(2_000))
     pair = joined()
     with pytest.raises(ValueError, match="431"):
-        pair.sidecar.open(TunnelRequest(HEAD._replace(lines=many), None))
+        pair.sidecar.open(TunnelRequest(replace(HEAD, lines=many), None))
     with pytest.raises(ValueError, match="431"):
-        pair.sidecar.open(TunnelRequest(HEAD._replace(target=b"/" * (MAX_HEAD_BYTES + 1)), None))
+        pair.sidecar.open(TunnelRequest(replace(HEAD, target=b"/" * (MAX_HEAD_BYTES + 1)), None))
     handle = pair.sidecar.open(post(None))
     pair.run()
-    pair.gateway.reply(opened(pair), OK._replace(lines=many))
+    pair.gateway.reply(opened(pair), replace(OK, lines=many))
     pair.run()
     assert pair.told[-1] == ExchangeReset(handle, "failed", b"the head of the response is too large for the tunnel")
 
@@ -277,7 +277,7 @@ def test_who_opens_and_cancels_for_ever_without_reading_the_replies_is_given_up(
     gateway, _ = greeted()
     events: list[ServerEvent] = []
     for number in range(1, 2_000):
-        large = OK._replace(lines=(Line(b"X", bytes([number % 256]) * 60_000),))
+        large = replace(OK, lines=(Line(b"X", bytes([number % 256]) * 60_000),))
         gateway.receive(packet_of(open_frame(number)), 0.0)
         gateway.reply(number, large)
         events += gateway.receive(packet_of(Reset(number, "cancelled", b"")), 0.0)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from segue.http.heads import Kind, Line, ReplyHead, RequestHead
 from segue.tunnel import static_table
@@ -87,9 +88,9 @@ def test_a_head_that_was_sent_before_is_next_to_nothing() -> None:
     head = RequestHead(b"POST", b"/v1/messages", lines)
     encode_request(head, "http", table)
     assert encode_request(head, "http", table) == b"\x00\x03\x0b"
-    changed = head._replace(lines=(*lines[:9], Line(b"X-9", b"other")))
+    changed = replace(head, lines=(*lines[:9], Line(b"X-9", b"other")))
     assert len(encode_request(changed, "http", table)) == 3 + 3 + len(b"other")
-    shifted = head._replace(lines=lines[1:])
+    shifted = replace(head, lines=lines[1:])
     assert len(encode_request(shifted, "http", table)) == 1 + 10
 
 
@@ -123,7 +124,7 @@ def test_a_long_line_is_held_in_no_slot_and_pushes_nothing_out() -> None:
     table = HeaderTable()
     head = RequestHead(b"GET", b"/", (Line(b"Cookie", b"c" * MAX_LINE_BYTES),))
     assert len(encode_request(head, "http", table)) > MAX_LINE_BYTES
-    elsewhere = head._replace(lines=(Line(b"A", b""), *head.lines))
+    elsewhere = replace(head, lines=(Line(b"A", b""), *head.lines))
     assert len(encode_request(elsewhere, "http", table)) > MAX_LINE_BYTES
     assert len(table._slots) == 2  # noqa: SLF001 - the request line, and the short one
 

@@ -17,7 +17,7 @@ from segue.tunnel.link import (
     MIN_BYTES,
     UNPINGED_S,
     CongestionWindow,
-    Parcel,
+    QueuedFrame,
     TunnelLink,
 )
 from tests.tunnel.pair import OK, Pair, failures, frames_of, post
@@ -244,7 +244,7 @@ def test_an_acknowledgement_waits_for_company_and_then_goes_alone() -> None:
 def test_control_leaves_before_data_and_in_order_even_when_the_window_is_full() -> None:
     link = TunnelLink(0.0, None)
     data = encode_frame(Data(1, 0, final=False, again=False, payload=bytes(1_500)))
-    while link.compose(0.0, lambda limit: Parcel(data, None, None) if limit >= 1_500 else None) is not None:
+    while link.compose(0.0, lambda limit: QueuedFrame(data, None, None) if limit >= 1_500 else None) is not None:
         assert link.in_flight_bytes <= INITIAL_BYTES
     for number in range(5_000):
         link.queue(Window(number, number))
@@ -257,7 +257,7 @@ def test_no_data_leaves_while_control_is_left_over_for_the_next_packet() -> None
     link._window.size_bytes = MAX_BYTES  # noqa: SLF001 - so that the packet would have room for data
     link.queue(Window(1, 2))
     link.queue(ReplyFrame(1, last=True, piece=bytes(16_338)))
-    data = Parcel(encode_frame(Data(1, 0, final=True, again=False, payload=b"x")), None, None)
+    data = QueuedFrame(encode_frame(Data(1, 0, final=True, again=False, payload=b"x")), None, None)
     left = [data]
     packets = [link.compose(0.0, lambda _: left.pop() if left else None) or b"" for _ in range(3)]
     kinds = [type(frame) for packet in packets for frame in frames_of(packet)]
@@ -267,10 +267,10 @@ def test_no_data_leaves_while_control_is_left_over_for_the_next_packet() -> None
 def test_a_peer_that_reads_and_never_acknowledges_overruns_a_link() -> None:
     link = TunnelLink(0.0, None)
     for number in range(MAX_UNACKED + 1):
-        assert not link.is_overrun
+        assert not link.overrun
         link.queue(Window(number, number))
         link.compose(0.0, nothing)
-    assert link.is_overrun
+    assert link.overrun
 
 
 def test_a_peer_that_asks_and_never_reads_overruns_a_link() -> None:
@@ -283,7 +283,7 @@ def test_a_peer_that_asks_and_never_reads_overruns_a_link() -> None:
                 link.queue(piece)
             else:
                 link.compose(0.0, nothing)
-        seen.append(link.is_overrun)
+        seen.append(link.overrun)
     assert seen == [False, False, True, False, False, False]
 
 

@@ -31,7 +31,7 @@ class Stream:
 
     def step(self, name: str, size: int) -> None:
         match name:
-            case "write" if not self.outgoing.is_finished:
+            case "write" if not self.outgoing.finished:
                 data = bytes((len(self.written) + index) % 251 for index in range(size))
                 self.written += data
                 self.outgoing.write(data)

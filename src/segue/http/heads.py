@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
+import msgspec
+
 #: What an exchange is: one request and its response, or a WebSocket after an upgrade.
 Kind = Literal["http", "websocket"]
 
@@ -20,7 +22,7 @@ class Line(NamedTuple):
     value: bytes
 
 
-class RequestHead(NamedTuple):
+class RequestHead(msgspec.Struct, frozen=True):
     """A request without its body. `target` is in origin-form, exactly as it was received."""
 
     method: bytes
@@ -28,7 +30,7 @@ class RequestHead(NamedTuple):
     lines: tuple[Line, ...]
 
 
-class ReplyHead(NamedTuple):
+class ReplyHead(msgspec.Struct, frozen=True):
     """A response without its body."""
 
     status: int

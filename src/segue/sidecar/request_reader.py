@@ -121,7 +121,7 @@ class RequestReader:
             return self._too_large()
         key = values(lines, b"sec-websocket-key")[0] if kind == "websocket" else None
         self._framing = framing
-        self._received = ParsedRequest(kind, head._replace(lines=end_to_end(lines, kind)), None, key)
+        self._received = ParsedRequest(kind, msgspec.structs.replace(head, lines=end_to_end(lines, kind)), None, key)
         return None
 
     def _read_body(self) -> ParsedRequest | RequestRefusal | None:

@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TypeAlias, assert_never
 
+import msgspec
+
 from segue.http.heads import ReplyHead
 from segue.sidecar.backoff import delay_s, refused_delay_s
 from segue.sidecar.connector import (
@@ -210,7 +212,7 @@ class GatewaySession:
 
     def upload_again(self, exchange: AgentExchange, document: bytes) -> None:
         """Answer a missed base with a document that needs none."""
-        exchange.request = exchange.request._replace(document=document)
+        exchange.request = msgspec.structs.replace(exchange.request, document=document)
         self._tunnel.upload_again(exchange.handle, document)
         self._wake.set()
 

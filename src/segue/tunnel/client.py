@@ -1,15 +1,17 @@
-"""The sidecar's end of the tunnel: opens exchanges and goes on with them over link after link.
+"""The sidecar's end of the tunnel: it opens exchanges and resumes them over link after link.
 
-At most once (docs/spec/tunnel.md, "At most once"): a request whose last byte was handed to a link is complete. If the
-node that may have it is gone, or does not know it any more, its outcome is unknown and it is never sent again; what
-was provably never complete is. Exchanges are named by handles, which stay while the number on the wire may change.
+At most once (docs/spec/tunnel.md, "At most once"): a request is complete when a link has taken its last byte. If the
+node that may have a complete request is gone, or does not know it any more, the outcome is unknown, and the request is
+never sent again. A request that was provably never complete is sent again. The shell names an exchange by its handle,
+which stays; its number on the wire may change. Not here: the base of a document, and retries.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from functools import partial
-from typing import NamedTuple
+
+import msgspec
 
 from segue.http.heads import Kind, RequestHead
 from segue.tunnel import static_table
@@ -44,12 +46,12 @@ from segue.tunnel.frames import (
 from segue.tunnel.header_table import decode_reply, encode_request, fits
 from segue.tunnel.streams import Outgoing
 
-#: How often the sidecar asks for a sign of life. It is also what keeps the way through a NAT open.
+#: How often the client sends a PING. It also keeps the entry in a NAT alive.
 PING_EVERY_S = 10.0
 
 
-class TunnelRequest(NamedTuple):
-    """What is asked for: a head, and the document of its body if it has one (`codec`)."""
+class TunnelRequest(msgspec.Struct, frozen=True):
+    """A request: its head, and the document of its body if it has one (`documents`)."""
 
     head: RequestHead
     document: bytes | None
@@ -62,21 +64,21 @@ class _ClientExchange(Exchange):
         self.handle = handle
         self.request = request
         self.epoch = b""
-        """Of the node it was opened at; empty: at none."""
-        self.is_opened = False
-        """Its whole head was handed to a link to that node."""
+        """The epoch of the node that it was opened at; empty: at none."""
+        self.opened = False
+        """A link to that node has taken its whole head."""
         self.has_head = False
         self.awaits_document = False
-        """A base was missed, and the shell is making a document without one."""
+        """The gateway missed the base, and the shell is making a document without one."""
 
     @property
-    def is_complete(self) -> bool:
-        """Its whole request was handed to a link, so the node may have forwarded it."""
-        return self.is_opened and (self.request.document is None or self.outgoing.final_taken)
+    def complete(self) -> bool:
+        """A link has taken the whole request, so the node may have forwarded it."""
+        return self.opened and (self.request.document is None or self.outgoing.final_taken)
 
 
 class TunnelClient(TunnelEndpoint[_ClientExchange, ClientEvent]):
-    """The tunnel as one sidecar session sees it. Its session id is in the upgrade request, which is the shell's."""
+    """The tunnel of one session of a sidecar. The shell sends the session id, in its upgrade request."""
 
     def __init__(self) -> None:
         super().__init__(PING_EVERY_S, sends=static_table.REQUEST, receives=static_table.REPLY)
@@ -92,13 +94,13 @@ class TunnelClient(TunnelEndpoint[_ClientExchange, ClientEvent]):
 
     @property
     def epoch(self) -> bytes:
-        """Of the node that the present or last link leads to; empty before the first."""
+        """The epoch of the node at the other end of the present or last link; empty before the first."""
         return self._epoch
 
     # --- for the shell -----------------------------------------------------------------------------------------------
 
     def link_opened(self, now: float) -> None:
-        """Begin on a new connection: say what we want to go on with."""
+        """Start on a new connection with a HELLO that names the exchanges to resume."""
         super().link_opened(now)
         resumes = tuple(
             ExchangeResume(one.number, one.incoming.offset, one.has_head, one.again)
@@ -109,9 +111,9 @@ class TunnelClient(TunnelEndpoint[_ClientExchange, ClientEvent]):
         self._link.queue(Hello(VERSION, self._epoch, self._last_number, resumes))
 
     def open(self, request: TunnelRequest) -> int:
-        """Begin an exchange, as soon as there is a link and not too many run; returns its handle.
+        """Open an exchange, as soon as there is a link and not too many run; return its handle.
 
-        Its head must fit (`lines.fits`).
+        Its head must fit (`header_table.fits`).
         """
         if not fits(request.head):
             raise ValueError("the head of a request does not fit: refuse it with 431")
@@ -125,8 +127,8 @@ class TunnelClient(TunnelEndpoint[_ClientExchange, ClientEvent]):
         """Answer `BaseMissed` with a document that needs no base."""
         exchange = self._handles.get(handle)
         if exchange is None or not exchange.awaits_document:
-            return  # it went to another node in the meantime, with its first document
-        exchange.request = exchange.request._replace(document=document)
+            return  # it was opened at another node meanwhile, with its first document
+        exchange.request = msgspec.structs.replace(exchange.request, document=document)
         self._load(exchange)
         self._give_turn(exchange)
 
@@ -137,25 +139,25 @@ class TunnelClient(TunnelEndpoint[_ClientExchange, ClientEvent]):
             self._send(exchange, data)
 
     def finish(self, handle: int) -> None:
-        """Say that no more messages follow."""
+        """End the messages of a WebSocket."""
         exchange = self._handles.get(handle)
         if exchange is not None:
             exchange.outgoing.finish()
             self._give_turn(exchange)
 
     def room(self, handle: int) -> int:
-        """Return how many more bytes should be sent now; at 0, `Writable` tells when there is room again."""
+        """Return the free space of the send buffer; after a 0, `Writable` tells when there is room again."""
         exchange = self._handles.get(handle)
         return 0 if exchange is None else self._room(exchange)
 
     def consume(self, handle: int, size: int) -> None:
-        """Say that bytes of `ReplyData` have gone on to the agent, so that more may come."""
+        """Note that the agent has taken bytes of `ReplyData`, so that the gateway may send more."""
         exchange = self._handles.get(handle)
         if exchange is not None:
             self._consume(exchange, size)
 
     def cancel(self, handle: int) -> None:
-        """Give an exchange up: the agent is gone. Without a link the next HELLO says it by not naming it."""
+        """Give an exchange up, since the agent is gone. Without a link, the next HELLO just does not name it."""
         exchange = self._handles.get(handle)
         if exchange is None:
             return
@@ -164,9 +166,9 @@ class TunnelClient(TunnelEndpoint[_ClientExchange, ClientEvent]):
         self._forget(exchange)
 
     def is_complete(self, handle: int) -> bool:
-        """Tell whether the whole request has left, so that it may have been forwarded."""
+        """Tell whether the whole request has left, so that the gateway may have forwarded it."""
         exchange = self._handles.get(handle)
-        return exchange is not None and exchange.is_complete
+        return exchange is not None and exchange.complete
 
     # --- frames ------------------------------------------------------------------------------------------------------
 
@@ -198,34 +200,34 @@ class TunnelClient(TunnelEndpoint[_ClientExchange, ClientEvent]):
         self._ready = True
         self._events.append(Welcomed(welcome.epoch, welcome.address, welcome.max_body_bytes, new_epoch))
         resumed = {one.exchange: one for one in welcome.resumed}
-        for exchange in tuple(self._exchanges.values()):  # in the order they were opened in
+        for exchange in tuple(self._exchanges.values()):  # in the order in which they were opened
             if exchange.epoch == welcome.epoch and exchange.number in resumed:
                 self._resume(exchange, resumed.pop(exchange.number))
             elif self._never_arrived(exchange, welcome):
                 self._open(exchange)
             else:
                 self._lose(exchange)
-        for number in resumed:  # given up after the HELLO that named it
+        for number in resumed:  # given up after the HELLO which named it
             self._queue(Reset(number, "cancelled", b""))
         self._open_waiting()
 
     def _never_arrived(self, exchange: _ClientExchange, welcome: Welcome) -> bool:
-        """Tell whether no node can have forwarded it, so that it may be opened again.
+        """Tell whether no node can have forwarded the request, so that it may be opened again.
 
-        The request never left as a whole; or the very node it was sent to says that it never opened an exchange with
-        this number or a later one. What was answered at all is never asked for again: its agent has seen the answer.
+        Either the request never left as a whole; or the very node that it was sent to never opened an exchange with
+        this number or a later one. A request that was answered is never sent again: its agent has seen the answer.
         """
         if exchange.has_head:
             return False
-        if not exchange.is_complete:
+        if not exchange.complete:
             return True
         return exchange.epoch == welcome.epoch and exchange.number > welcome.last_opened
 
     def _lose(self, exchange: _ClientExchange) -> None:
         self._forget(exchange)
-        if exchange.is_complete:
+        if exchange.complete:
             self._events.append(OutcomeUnknown(exchange.handle))
-        else:  # it was answered before its request was complete, so that nothing was forwarded
+        else:  # answered before its request was complete, so nothing was forwarded
             self._events.append(ExchangeReset(exchange.handle, "aborted", b"the node that answered is gone"))
 
     def _resume(self, exchange: _ClientExchange, resumed: ExchangeResumed) -> None:
@@ -274,12 +276,12 @@ class TunnelClient(TunnelEndpoint[_ClientExchange, ClientEvent]):
             self._open(self._waiting.popitem(last=False)[1])
 
     def _open(self, exchange: _ClientExchange) -> None:
-        """Open an exchange at this node, under a number of its own: none is ever used twice in a session."""
+        """Open an exchange at this node under a new number: no number is used twice in a session."""
         self._exchanges.pop(exchange.number, None)
         self._last_number += 1
         exchange.number = self._last_number
         exchange.epoch = self._epoch
-        exchange.is_opened = exchange.again = False
+        exchange.opened = exchange.again = False
         self._exchanges[exchange.number] = exchange
         request = exchange.request
         *first, last = pieces(encode_request(request.head, request.kind, self._sent_heads))
@@ -296,7 +298,7 @@ class TunnelClient(TunnelEndpoint[_ClientExchange, ClientEvent]):
 
     def _note_opened(self, exchange: _ClientExchange, number: int) -> None:
         if exchange.number == number:
-            exchange.is_opened = True
+            exchange.opened = True
 
     def _load(self, exchange: _ClientExchange) -> None:
         exchange.awaits_document = False

@@ -1,8 +1,8 @@
 """Documents: a request body as it travels up the tunnel, whole or as a delta against a base that both ends hold.
 
-A document is a small header (coding, base, size, wrapping, digest) and the body as it is or compressed with zstd. Bytes
-in, bytes out; docs/spec/documents.md is the reference. Decoding never raises on what a peer sent, never expands what is
-over the limit, and gives a body only if its SHA-256 is the one declared. Not here: which base to choose.
+A document is a small header (coding, base, size, wrapping, digest) and the body, plain or compressed with zstd. Bytes
+in, bytes out; docs/spec/documents.md is the reference. Decoding never raises on what a peer sent, never expands a body
+beyond the limit, and returns a body only if it has the declared SHA-256. Not here: which base to choose.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from segue.http.content_coding import Unwrapped, Wrapping, encode_wrapping, read_wrapping, rewrap
 from segue.http.varints import encode_varint, read_varint
@@ -21,27 +22,27 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-#: How many bytes of a body's SHA-256 name it as a base.
+#: The id of a base has this many bytes of its body's SHA-256.
 BASE_ID_BYTES = 8
-#: The largest body, plain or as sent, that a document may stand for.
+#: The largest body of a document, both plain and as the agent sent it.
 MAX_BODY_BYTES = 64 * 1024 * 1024
 
 _DIGEST_BYTES = 32
-#: The coding byte: two bits for the coding, one that says that a wrapping follows the size.
+#: The coding byte: two bits for the coding, and one if a wrapping follows the size.
 _RAW: Final = 0
 _ZSTD: Final = 1
 _DELTA: Final = 2
 _WRAPPED: Final = 4
 
-#: What begins every zstd frame of ours, and is therefore not sent: magic, and a descriptor without any flag.
+#: Every zstd frame of ours starts with this, so it is not sent: magic, and a descriptor without any flag.
 _FRAME_HEAD: Final = b"\x28\xb5\x2f\xfd\x00"
-#: The same for the decoder, which knows the size: single segment, content size in 8 bytes (RFC 8878, 3.1.1.1).
+#: The decoder, which knows the size, puts this there: single segment, content size in 8 bytes (RFC 8878, 3.1.1.1).
 _SIZED_FRAME_HEAD: Final = b"\x28\xb5\x2f\xfd\xe0"
 _MIN_WINDOW_LOG = 10
-#: zstd takes no shorter prefix; at both ends a shorter one is as none.
+#: zstd takes no shorter prefix, so both ends treat a shorter one as none.
 _MIN_PREFIX_BYTES = 8
 
-#: Up to this much of base and body a thorough search is cheap: it saves some 10 % against level 3, and fits the budget.
+#: Up to this size of base and body together, a thorough search is cheap: it saves some 10 % against level 3.
 _THOROUGH_BYTES = 1024 * 1024
 _THOROUGH_LEVEL = 9
 _FAST_LEVEL = 3
@@ -49,7 +50,7 @@ _LDM_MIN_MATCH = 32
 
 
 class Base:
-    """A request body (plain) and what the model answered to it (folded), that a later body can be a delta against."""
+    """A plain request body and the folded reply to it: a later body can be a delta against the two."""
 
     __slots__ = ("_id", "body", "reply")
 
@@ -67,12 +68,12 @@ class Base:
 
     @property
     def size(self) -> int:
-        """How many bytes it holds."""
+        """The size of body and reply in bytes."""
         return len(self.body) + len(self.reply)
 
 
-class Body(NamedTuple):
-    """A body that came out of a document. `sent` is what the agent sent; `plain` differs only if that was wrapped."""
+class Body(msgspec.Struct, frozen=True):
+    """A decoded body. `sent` is what the agent sent; `plain` differs from it only if the agent had compressed it."""
 
     sent: bytes
     plain: bytes
@@ -80,27 +81,25 @@ class Body(NamedTuple):
     """The id that the plain body has as a base."""
 
     def as_base(self, reply: bytes) -> Base:
-        """Return the base that this body and the folded reply to it make."""
+        """Return the base of this body and the folded reply to it."""
         return Base(self.plain, reply, body_id=self.plain_id)
 
 
-@dataclass(frozen=True)
-class BaseMiss:
-    """The body cannot be rebuilt from what this end holds: it is to be sent again, without base and wrapping."""
+class BaseMiss(msgspec.Struct, frozen=True):
+    """This end cannot rebuild the body: the other end must send it again, without base and wrapping."""
 
     base_id: bytes
     reason: str
 
 
-@dataclass(frozen=True)
-class DocumentError:
-    """The document is wrong in itself; sending it again would not help."""
+class DocumentError(msgspec.Struct, frozen=True):
+    """The document itself is wrong; sending it again would not help."""
 
     reason: str
     too_large: bool = False
 
 
-class _Header(NamedTuple):
+class _DocumentHeader(msgspec.Struct, frozen=True):
     coding: int
     base_id: bytes
     covered: int
@@ -111,9 +110,9 @@ class _Header(NamedTuple):
 
 
 def encode_document(body: bytes | Unwrapped, base: Base | None = None, covered: int | None = None) -> bytes:
-    """Return the document of a body, as a delta if there is a base; `covered` is how much of its reply to use.
+    """Return the document of a body, as a delta if there is a base.
 
-    Without `covered`, all of the reply is used. What does not get smaller is sent as it is.
+    `covered` is how many bytes of the base's reply to use; None: all. A body that would not get smaller stays as it is.
     """
     sent, plain, wrapping = body if isinstance(body, Unwrapped) else (body, body, None)
     coding, reference, prefix = _ZSTD, b"", b""
@@ -133,10 +132,10 @@ def encode_document(body: bytes | Unwrapped, base: Base | None = None, covered: 
 def decode_document(
     document: bytes, lookup: Callable[[bytes], Base | None], limit: int = MAX_BODY_BYTES
 ) -> Body | BaseMiss | DocumentError:
-    """Return the body that a document stands for, if its size is within `limit` and its digest is right.
+    """Return the body of a document, if its size is within `limit` and its digest is right.
 
-    `lookup` finds a base by its id. What goes wrong because the two ends differ (in a base, or in how their libraries
-    compress) is a `BaseMiss`; what is wrong in itself is a `DocumentError`.
+    `lookup` finds a base by its id. If the two ends differ, in a base or in how their libraries compress, the result is
+    a `BaseMiss`; if the document itself is wrong, it is a `DocumentError`.
     """
     header = _read_header(document)
     if header is None:
@@ -154,12 +153,12 @@ def decode_document(
 
 
 def declared_size(document: bytes) -> int:
-    """Return the size that a document says its body has, to decide where it is decoded; 0 if it says none."""
+    """Return the size that a document declares for its body, or 0; use it to decide where to decode."""
     header = _read_header(document)
     return 0 if header is None else header.size
 
 
-def _find_prefix(header: _Header, lookup: Callable[[bytes], Base | None]) -> bytes | BaseMiss:
+def _find_prefix(header: _DocumentHeader, lookup: Callable[[bytes], Base | None]) -> bytes | BaseMiss:
     if header.coding != _DELTA:
         return b""
     base = lookup(header.base_id)
@@ -170,8 +169,8 @@ def _find_prefix(header: _Header, lookup: Callable[[bytes], Base | None]) -> byt
     return _prefix(base, header.covered)
 
 
-def _check(header: _Header, plain: bytes, limit: int) -> Body | BaseMiss | DocumentError:
-    """Make of a plain body what was sent, and compare that with the declared digest."""
+def _check(header: _DocumentHeader, plain: bytes, limit: int) -> Body | BaseMiss | DocumentError:
+    """Compress a plain body as the agent did, and compare the result with the declared digest."""
     sent = plain if header.wrapping is None else rewrap(plain, header.wrapping)
     if len(sent) > limit:
         return DocumentError(f"the body as sent has more than {limit} bytes", too_large=True)
@@ -181,14 +180,14 @@ def _check(header: _Header, plain: bytes, limit: int) -> Body | BaseMiss | Docum
     return Body(sent, plain, (digest if sent is plain else hashlib.sha256(plain).digest())[:BASE_ID_BYTES])
 
 
-def _failure(header: _Header, reason: str) -> BaseMiss | DocumentError:
-    """Blame the difference between the two ends where there can be one, else the document."""
+def _failure(header: _DocumentHeader, reason: str) -> BaseMiss | DocumentError:
+    """Blame a difference between the two ends where one is possible, and the document otherwise."""
     if header.coding == _DELTA or header.wrapping is not None:
         return BaseMiss(header.base_id, reason)
     return DocumentError(reason)
 
 
-def _read_header(document: bytes) -> _Header | None:
+def _read_header(document: bytes) -> _DocumentHeader | None:
     coding = document[0] if document else _WRAPPED * 2
     wrapped, coding = bool(coding & _WRAPPED), coding & ~_WRAPPED
     if coding not in {_RAW, _ZSTD, _DELTA}:
@@ -213,11 +212,11 @@ def _read_header(document: bytes) -> _Header | None:
     end = at + _DIGEST_BYTES
     if len(document) < end:
         return None
-    return _Header(coding, base_id, covered, size, wrapping, document[at:end], end)
+    return _DocumentHeader(coding, base_id, covered, size, wrapping, document[at:end], end)
 
 
 def _prefix(base: Base, covered: int) -> bytes:
-    """Return what both ends give to zstd as prefix."""
+    """Return the prefix that both ends give to zstd."""
     reply = base.reply if covered == len(base.reply) else base.reply[:covered]
     return base.body + reply
 
@@ -233,13 +232,13 @@ def _compress(plain: bytes, prefix: bytes) -> bytes | None:
     options: dict[int, int] = {
         parameter.compression_level: _THOROUGH_LEVEL,
         parameter.window_log: _window_log(total),
-        # size and digest are in the document's header already
+        # the document's header already has size and digest
         parameter.content_size_flag: 0,
         parameter.checksum_flag: 0,
         parameter.dict_id_flag: 0,
     }
     if total > _THOROUGH_BYTES:
-        # without long-distance matching a far base is not found, and a higher level costs too much time
+        # without long-distance matching zstd finds no far base, and a higher level costs too much time
         options[parameter.compression_level] = _FAST_LEVEL
         options[parameter.enable_long_distance_matching] = 1
         options[parameter.ldm_min_match] = _LDM_MIN_MATCH
@@ -262,5 +261,5 @@ def _expand(blocks: memoryview, size: int, prefix: bytes) -> bytes | None:
 
 
 def _as_prefix(prefix: bytes) -> tuple[zstd.ZstdDict, int] | None:
-    # as a loaded dictionary a base of more than 2 MB would hardly be used
+    # zstd would hardly use a base of more than 2 MB as a loaded dictionary
     return zstd.ZstdDict(prefix, is_raw=True).as_prefix if len(prefix) >= _MIN_PREFIX_BYTES else None

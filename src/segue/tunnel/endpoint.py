@@ -1,10 +1,9 @@
-"""What both ends of the tunnel have in common: a link that comes and goes, exchanges that outlive it, and fair turns.
+"""What both ends of the tunnel share: a link that comes and goes, exchanges that outlive it, and a round-robin of data.
 
-An end is pure. Its shell calls `link_opened`, feeds each binary message to `receive`, sends what `next_packet` gives
-until it gives None, comes back at `next_deadline`, and says `link_lost` when the connection is gone for whatever
-reason. What still comes out of an earlier connection must not be given to `receive`, and what `next_packet` gives must
-go to the present one. Nothing a peer sends raises. Not here: what frames mean to each end (`sidecar_end`,
-`gateway_end`).
+An endpoint is pure. Its shell calls `link_opened`, passes each binary message to `receive`, sends what `next_packet`
+returns until it returns None, comes back at `next_deadline`, and calls `link_lost` when the connection is gone. The
+shell must not pass on messages of an earlier connection, and must send packets on the present one only. Nothing that a
+peer sends raises. Not here: what frames mean to each end (`client`, `server`).
 """
 
 from __future__ import annotations
@@ -30,21 +29,21 @@ from segue.tunnel.frames import (
     read_packet,
 )
 from segue.tunnel.header_table import MAX_HEAD_BYTES, HeaderTable
-from segue.tunnel.link import Parcel, TunnelLink
+from segue.tunnel.link import QueuedFrame, TunnelLink
 from segue.tunnel.streams import Incoming, Outgoing, Piece
 
-#: Exchanges of one session at the same time: a sidecar lets more wait, and a gateway refuses them.
+#: The most exchanges of one session at the same time: a client lets more wait, and a server refuses them.
 MAX_EXCHANGES = 256
-#: How much an exchange may hold of what it sends before `room` says that there is none.
+#: The size of the send buffer of an exchange: when it is full, `room` returns 0.
 BUFFER_BYTES = 1024 * 1024
 
 
 class ProtocolViolation(Exception):
-    """Raised inside an end when the peer breaks the protocol; `receive` makes a `LinkFailed` of it."""
+    """Raised inside an endpoint when the peer breaks the protocol; `receive` turns it into a `LinkFailed`."""
 
 
 class Exchange:
-    """What both ends keep of an exchange."""
+    """The state of an exchange that both ends keep."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -52,9 +51,9 @@ class Exchange:
         self.outgoing = Outgoing()
         self.incoming = Incoming()
         self.again = False
-        """The upload is the second, made after a MISS."""
-        self.is_starved = False
-        """`room` has said that there is none."""
+        """The upload is the second one, made after a MISS."""
+        self.starved = False
+        """`room` has returned 0, and `Writable` was not told since."""
 
 
 X = TypeVar("X", bound=Exchange)
@@ -62,7 +61,7 @@ V = TypeVar("V")
 
 
 class TunnelEndpoint(ABC, Generic[X, V]):
-    """One end of the tunnel; X is its kind of exchange and V its kind of events."""
+    """One end of the tunnel; X is the type of its exchanges and V the type of its events."""
 
     def __init__(self, ping_every_s: float | None, *, sends: Sequence[bytes], receives: Sequence[bytes]) -> None:
         self._ping_every_s = ping_every_s
@@ -71,19 +70,19 @@ class TunnelEndpoint(ABC, Generic[X, V]):
         self._ready = False
         self._turns: OrderedDict[int, None] = OrderedDict()
         self._events: list[V | LinkFailed | Writable] = []
-        self._presets = sends, receives
-        self._sent_heads, self._received_heads = map(HeaderTable, self._presets)
+        self._static_tables = sends, receives
+        self._sent_heads, self._received_heads = map(HeaderTable, self._static_tables)
         self._partial_head = bytearray()
         self._partial_of = 0
 
     # --- the link ----------------------------------------------------------------------------------------------------
 
     def link_opened(self, now: float) -> None:
-        """Begin on a new connection; one that is still open is forgotten."""
+        """Start on a new connection, and forget one that is still open."""
         self._link = TunnelLink(now, self._ping_every_s)
         self._ready = False
         self._turns.clear()
-        self._sent_heads, self._received_heads = map(HeaderTable, self._presets)
+        self._sent_heads, self._received_heads = map(HeaderTable, self._static_tables)
         self._partial_head = bytearray()
         self._partial_of = 0
 
@@ -94,16 +93,16 @@ class TunnelEndpoint(ABC, Generic[X, V]):
 
     @property
     def ready(self) -> bool:
-        """The link is open and both first frames are through."""
+        """The link is open, and HELLO and WELCOME were exchanged."""
         return self._ready
 
     def is_quiet(self, now: float, for_s: float) -> bool:
-        """Tell whether the link is away, or silent with something outstanding for this long."""
+        """Tell whether there is no link, or its peer owes an answer and has been silent for this long."""
         return self._link is None or self._link.is_quiet(now, for_s)
 
     @property
     def rtt_s(self) -> float | None:
-        """The link's least round-trip time lately."""
+        """The minimum round-trip time of the link lately."""
         return None if self._link is None else self._link.rtt_s
 
     def receive(self, packet: bytes, now: float) -> list[V | LinkFailed | Writable]:
@@ -122,30 +121,30 @@ class TunnelEndpoint(ABC, Generic[X, V]):
                 self._receive_frame(frame, link, now)
         except ProtocolViolation as error:
             return self._fail(str(error))
-        if link.is_overrun:
+        if link.overrun:
             return self._fail("the other end does not take what it asks for")
         return self._take_events()
 
     def next_packet(self, now: float) -> bytes | None:
-        """Return the next message to send, if there is one that may be sent now."""
+        """Return the next message to send, or None if there is none that may be sent now."""
         return None if self._link is None else self._link.compose(now, self._take_data)
 
     def next_deadline(self) -> float | None:
-        """Return when to call `handle_timeout`, and to ask for packets again."""
+        """Return when to call `handle_timeout`, and then `next_packet` again."""
         return None if self._link is None else self._link.next_deadline()
 
     def handle_timeout(self, now: float) -> list[V | LinkFailed | Writable]:
-        """Look whether the peer is still there; called early it does no harm."""
+        """Check whether the peer is still alive. You may call it early."""
         if self._link is not None and self._link.is_dead(now):
             return self._fail("the other end has been silent for too long")
         return []
 
     def _fail(self, reason: str) -> list[V | LinkFailed | Writable]:
-        """Give the link up at once: what comes after something unread would be read against the wrong line table."""
+        """Give the link up at once: after a frame that was not read, the header tables of the two ends differ."""
         self.link_lost()
         return [*self._take_events(), LinkFailed(reason)]
 
-    # --- for both kinds of shells ------------------------------------------------------------------------------------
+    # --- for both shells ------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         """How many exchanges are under way."""
@@ -157,7 +156,7 @@ class TunnelEndpoint(ABC, Generic[X, V]):
 
     def _room(self, exchange: X) -> int:
         room = BUFFER_BYTES - exchange.outgoing.kept_bytes
-        exchange.is_starved = room <= 0
+        exchange.starved = room <= 0
         return max(0, room)
 
     def _consume(self, exchange: X, size: int) -> None:
@@ -171,22 +170,22 @@ class TunnelEndpoint(ABC, Generic[X, V]):
         if not self._ready and isinstance(frame, Data | Window):
             raise ProtocolViolation("the first frame of a link says who is there")
         match frame:
+            case Data():
+                exchange = self._exchanges.get(frame.exchange)
+                if exchange is not None:  # data of a cancelled exchange may still arrive
+                    self._on_data(exchange, frame)
             case Ack():
                 if not link.on_ack(frame, now):
                     raise ProtocolViolation("an ACK of what was not sent")
-            case Ping():
-                link.on_ping(frame)
-            case Pong():
-                link.on_pong(frame, now)
             case Window():
                 exchange = self._exchanges.get(frame.exchange)
                 if exchange is not None:
                     exchange.outgoing.grant(frame.limit)
                     self._give_turn(exchange)
-            case Data():
-                exchange = self._exchanges.get(frame.exchange)
-                if exchange is not None:  # what was cancelled may still be on its way
-                    self._on_data(exchange, frame)
+            case Ping():
+                link.on_ping(frame)
+            case Pong():
+                link.on_pong(frame, now)
             case _:
                 self._on_frame(frame)
 
@@ -196,13 +195,13 @@ class TunnelEndpoint(ABC, Generic[X, V]):
 
     @abstractmethod
     def _on_frame(self, frame: Frame) -> None:
-        """Take a frame that has another meaning at each end; may raise `ProtocolViolation`."""
+        """Take a frame that means something else at each end; may raise `ProtocolViolation`."""
 
     def _on_taken(self, exchange: X) -> None:
-        """Look at an exchange that has more, maybe all, of what it sends on this link."""
+        """Called when the link has taken more, maybe all, of what the exchange sends."""
 
     def _on_delivered(self, exchange: X) -> None:
-        """Look at an exchange whose peer has received more, maybe all, of what it was sent."""
+        """Called when the peer has acknowledged more, maybe all, of what the exchange sends."""
 
     def _accept(self, exchange: X, frame: Data) -> bytes:
         data = exchange.incoming.accept(Piece(frame.offset, frame.payload, frame.final))
@@ -213,16 +212,16 @@ class TunnelEndpoint(ABC, Generic[X, V]):
     def _queue(
         self, frame: Frame, *, taken: Callable[[], None] | None = None, delivered: Callable[[], None] | None = None
     ) -> None:
-        """Queue a control frame, unless the link is not ready: what matters is told when it is."""
+        """Queue a control frame if the link is ready; whatever matters is told again when a link gets ready."""
         if self._link is not None and self._ready:
             self._link.queue(frame, taken=taken, delivered=delivered)
 
     def _tell_window(self, exchange: X) -> None:
-        """Tell on a new link what may have been lost with the old one."""
+        """Tell the window on a new link: the last WINDOW may have been lost with the old one."""
         self._queue(Window(exchange.number, exchange.incoming.limit))
 
     def _collect_head(self, frame: Open | ReplyFrame) -> bytes | None:
-        """Put the pieces of a head together; None until the last."""
+        """Put the pieces of a head together; return None until the last one."""
         if self._partial_head and frame.exchange != self._partial_of:
             raise ProtocolViolation("a head within another")
         self._partial_of = frame.exchange
@@ -235,14 +234,14 @@ class TunnelEndpoint(ABC, Generic[X, V]):
         self._partial_head.clear()
         return head
 
-    # --- turns -------------------------------------------------------------------------------------------------------
+    # --- round-robin ------------------------------------------------------------------------------------------------
 
     def _give_turn(self, exchange: X) -> None:
         if exchange.outgoing.sendable and exchange.number not in self._turns:
             self._turns[exchange.number] = None
 
-    def _take_data(self, limit: int) -> Parcel | None:
-        """Take a frame of the exchange whose turn it is."""
+    def _take_data(self, limit: int) -> QueuedFrame | None:
+        """Take a data frame from the exchange whose turn it is."""
         while self._turns and self._ready:
             exchange = self._exchanges.get(self._turns.popitem(last=False)[0])
             piece = None if exchange is None else exchange.outgoing.take(limit)
@@ -253,26 +252,26 @@ class TunnelEndpoint(ABC, Generic[X, V]):
             frame = Data(exchange.number, piece.offset, piece.final, exchange.again, piece.data)
             end = piece.offset + len(piece.data)
             delivered = partial(self._delivered, exchange, exchange.outgoing, end, final=piece.final)
-            return Parcel(encode_frame(frame), None, delivered)
+            return QueuedFrame(encode_frame(frame), None, delivered)
         return None
 
     def _delivered(self, exchange: X, outgoing: Outgoing, end: int, *, final: bool) -> None:
         outgoing.acknowledge(end, final=final)
         if outgoing is not exchange.outgoing:
-            return  # of an upload that has been replaced
+            return  # the upload was replaced after a MISS
         self._look_for_room(exchange)
         self._on_delivered(exchange)
 
     def _rewind(self, exchange: X, offset: int) -> None:
-        """Go on from where the peer is, on a new link."""
+        """Continue on a new link at the offset that the peer has received."""
         if not exchange.outgoing.rewind(offset):
             raise ProtocolViolation("it wants to go on from where nothing is")
         self._look_for_room(exchange)
         self._give_turn(exchange)
 
     def _look_for_room(self, exchange: X) -> None:
-        if exchange.is_starved and exchange.outgoing.kept_bytes <= BUFFER_BYTES // 2:
-            exchange.is_starved = False
+        if exchange.starved and exchange.outgoing.kept_bytes <= BUFFER_BYTES // 2:
+            exchange.starved = False
             self._tell_writable(exchange)
 
     def _tell_writable(self, exchange: X) -> None:

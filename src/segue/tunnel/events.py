@@ -1,30 +1,32 @@
-"""What the two ends of the tunnel tell their shells. An exchange goes by the sidecar's handle, or its wire number."""
+"""What the two ends of the tunnel tell their shells. `exchange` is the client's handle, or the server's wire number."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
+
+import msgspec
 
 from segue.http.heads import Kind, ReplyHead, RequestHead
 from segue.tunnel.frames import ResetCode
 
 
-class LinkFailed(NamedTuple):
-    """The connection is of no use any more: close it, say `link_lost`, and (the sidecar) make another."""
+class LinkFailed(msgspec.Struct, frozen=True):
+    """The connection cannot be used any more: close it, call `link_lost`, and (at the client's end) make another."""
 
     reason: str
 
 
-class Writable(NamedTuple):
-    """There is room again in what the exchange sends, after `room` had said that there is none."""
+class Writable(msgspec.Struct, frozen=True):
+    """The send buffer of the exchange has room again, after `room` returned 0."""
 
     exchange: int
 
 
-# ------------------------------------------------------------------------------------------------- of the sidecar's end
+# -------------------------------------------------------------------------------------------------- of the client's end
 
 
-class Welcomed(NamedTuple):
-    """The link is ready. `new_epoch`: not the node that the link before it led to."""
+class Welcomed(msgspec.Struct, frozen=True):
+    """The link is ready. `new_epoch`: it leads to another node than the link before it."""
 
     epoch: bytes
     address: bytes
@@ -32,34 +34,34 @@ class Welcomed(NamedTuple):
     new_epoch: bool
 
 
-class GoneAway(NamedTuple):
-    """The node drains: open what is new elsewhere."""
+class GoneAway(msgspec.Struct, frozen=True):
+    """The node drains: open new exchanges at another node."""
 
 
-class ReplyStarted(NamedTuple):
-    """The head of the response is here. To a WebSocket with status 101, messages may be sent from now on."""
+class ReplyStarted(msgspec.Struct, frozen=True):
+    """The head of the response has arrived. If it accepts a WebSocket (101), you may send messages from now on."""
 
     exchange: int
     head: ReplyHead
 
 
-class ReplyData(NamedTuple):
-    """The next bytes of the response, compressed as they travelled; tell with `consume` when they have gone on."""
+class ReplyData(msgspec.Struct, frozen=True):
+    """The next bytes of the response, still compressed; call `consume` when you have passed them on."""
 
     exchange: int
     data: bytes
 
 
-class ReplyEnded(NamedTuple):
+class ReplyEnded(msgspec.Struct, frozen=True):
     """The response is complete and the exchange is over."""
 
     exchange: int
 
 
-class ExchangeReset(NamedTuple):
-    """The exchange is over before its end, behind all that came of its reply.
+class ExchangeReset(msgspec.Struct, frozen=True):
+    """The exchange was cut short; every byte of its reply that arrived was told before.
 
-    `not_forwarded`: it never reached a provider, so it may be sent again.
+    `not_forwarded`: it never reached a provider, so you may send it again.
     """
 
     exchange: int
@@ -67,14 +69,14 @@ class ExchangeReset(NamedTuple):
     message: bytes
 
 
-class BaseMissed(NamedTuple):
-    """The gateway cannot rebuild the body: give `upload_again` a document without a base."""
+class BaseMissed(msgspec.Struct, frozen=True):
+    """The gateway cannot rebuild the body: call `upload_again` with a document that needs no base."""
 
     exchange: int
 
 
-class OutcomeUnknown(NamedTuple):
-    """The node that had the whole request is gone, and with it the answer to whether it was forwarded."""
+class OutcomeUnknown(msgspec.Struct, frozen=True):
+    """The node that had the whole request is gone. Nobody knows whether it forwarded the request."""
 
     exchange: int
 
@@ -93,11 +95,11 @@ ClientEvent: TypeAlias = (
 )  # fmt: skip - one closed set
 
 
-# ------------------------------------------------------------------------------------------------- of the gateway's end
+# -------------------------------------------------------------------------------------------------- of the server's end
 
 
-class Opened(NamedTuple):
-    """A new exchange. With `has_body` its document follows; otherwise it is complete."""
+class Opened(msgspec.Struct, frozen=True):
+    """A new exchange. With `has_body`, its document follows; without, the request is complete."""
 
     exchange: int
     head: RequestHead
@@ -105,23 +107,23 @@ class Opened(NamedTuple):
     has_body: bool
 
 
-class UploadData(NamedTuple):
-    """The next bytes of a document or of a WebSocket's messages; tell with `consume` when they have gone on."""
+class UploadData(msgspec.Struct, frozen=True):
+    """The next bytes of a document or of a WebSocket's messages; call `consume` when you have passed them on."""
 
     exchange: int
     data: bytes
 
 
-class UploadEnded(NamedTuple):
-    """The document is complete: rebuild, check, forward, or say `missed`."""
+class UploadEnded(msgspec.Struct, frozen=True):
+    """The document is complete: rebuild the body, check it and forward it, or call `missed`."""
 
     exchange: int
 
 
-class Cancelled(NamedTuple):
-    """The sidecar does not want this exchange any more: close what was opened for it.
+class Cancelled(msgspec.Struct, frozen=True):
+    """The sidecar does not want this exchange any more: close what you opened for it.
 
-    Not told of what the shell has finished or aborted itself.
+    There is no such event for an exchange that the shell itself has finished or aborted.
     """
 
     exchange: int

@@ -1,40 +1,43 @@
-"""Frames of the tunnel, and packets: what one binary WebSocket message holds.
+"""Frames of the tunnel, and packets: the content of one binary WebSocket message.
 
-A packet is one or more frames and the CRC-32 of them, so that a corrupted byte ends the link before anyone acts on it.
-docs/spec/tunnel.md is the reference. Reading never raises: what is no packet comes back as `BadPacket`. Not here: what
-a frame means.
+A packet is one or more frames and their CRC-32, so that a corrupted byte ends the link before either end acts on it.
+docs/spec/tunnel.md is the reference. Reading never raises: bytes that are no packet come back as `BadPacket`. Not here:
+what a frame means (`endpoint`, `client`, `server`).
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+import msgspec
 
 from segue.http.varints import encode_varint, read_varint
 
-#: The version of all that docs/spec/tunnel.md describes; also the number in the WebSocket subprotocol.
+#: The version of the protocol in docs/spec/tunnel.md, and the number in the WebSocket subprotocol.
 VERSION = 1
 SUBPROTOCOL = f"segue-tunnel-{VERSION}"
 
-#: No packet is larger (design: a heartbeat never queues behind more than one of them).
+#: No packet is larger, so that a heartbeat never queues behind more than this.
 MAX_PACKET_BYTES = 16 * 1024
-#: What a frame with a payload needs beside it, at most: type, flags, three numbers. A packet's own ACK, PONG and
-#: checksum need no more than that together, so this is also what is set aside for them.
+#: The most bytes that a frame adds to its payload: type, flags, three numbers. A packet's own ACK, PONG and checksum
+#: together need no more, so the same number is set aside for them.
 OVERHEAD_BYTES = 40
 
 _CRC = struct.Struct("!I")
 
-#: Why an exchange ends before its end.
+#: Why an exchange is cut short.
 ResetCode = Literal["cancelled", "aborted", "not_forwarded", "refused", "failed"]
 _RESET_CODES: tuple[ResetCode, ...] = ("cancelled", "aborted", "not_forwarded", "refused", "failed")
 _MAX_TEXT_BYTES = 1024
 _MAX_LISTED = 4096
 
 
-class ExchangeResume(NamedTuple):
-    """An exchange the sidecar still wants: how much of its reply it has, and which upload it is making."""
+class ExchangeResume(msgspec.Struct, frozen=True):
+    """An exchange that the sidecar resumes: how much of its reply has arrived, and which upload it is making."""
 
     exchange: int
     reply_offset: int
@@ -42,17 +45,17 @@ class ExchangeResume(NamedTuple):
     again: bool
 
 
-class ExchangeResumed(NamedTuple):
-    """An exchange the gateway still has: how much of its upload it has."""
+class ExchangeResumed(msgspec.Struct, frozen=True):
+    """An exchange that the gateway resumes: how much of its upload has arrived."""
 
     exchange: int
     upload_offset: int
 
 
-class Hello(NamedTuple):
-    """First frame of the sidecar: the epoch it believes in (empty: none yet) and what it wants to go on with.
+class Hello(msgspec.Struct, frozen=True):
+    """First frame of the sidecar: the epoch of the node it expects (empty: none yet), and the exchanges to resume.
 
-    `last_number` is the highest it has ever given to an exchange.
+    `last_number` is the highest number that it has ever given to an exchange.
     """
 
     version: int
@@ -61,7 +64,7 @@ class Hello(NamedTuple):
     resumes: tuple[ExchangeResume, ...]
 
 
-class Welcome(NamedTuple):
+class Welcome(msgspec.Struct, frozen=True):
     """First frame of the gateway.
 
     `last_opened` is the highest exchange that may ever have been opened here in this session: a gateway that holds
@@ -76,7 +79,7 @@ class Welcome(NamedTuple):
     resumed: tuple[ExchangeResumed, ...]
 
 
-class Open(NamedTuple):
+class Open(msgspec.Struct, frozen=True):
     """A piece of a request's head; the last piece opens the exchange. `has_body`: a document follows as DATA."""
 
     exchange: int
@@ -85,7 +88,7 @@ class Open(NamedTuple):
     piece: bytes
 
 
-class ReplyFrame(NamedTuple):
+class ReplyFrame(msgspec.Struct, frozen=True):
     """A piece of a response's head."""
 
     exchange: int
@@ -93,8 +96,8 @@ class ReplyFrame(NamedTuple):
     piece: bytes
 
 
-class Data(NamedTuple):
-    """Bytes of an exchange in one direction, and where in it they stand; `again`: of the upload made after a MISS."""
+class Data(msgspec.Struct, frozen=True):
+    """Bytes of one direction of an exchange, and their offset; `again`: they belong to the upload made after a MISS."""
 
     exchange: int
     offset: int
@@ -103,48 +106,48 @@ class Data(NamedTuple):
     payload: bytes
 
 
-class Ack(NamedTuple):
-    """All packets up to `total` bytes on this link have been received; the last of them `delay_ms` ago."""
+class Ack(msgspec.Struct, frozen=True):
+    """The first `total` bytes of packets on this link have arrived, the last of them `delay_ms` ago."""
 
     total: int
     delay_ms: int
 
 
-class Ping(NamedTuple):
+class Ping(msgspec.Struct, frozen=True):
     """Asks for a PONG with the same number."""
 
     token: int
 
 
-class Pong(NamedTuple):
+class Pong(msgspec.Struct, frozen=True):
     """Answers a PING."""
 
     token: int
 
 
-class Window(NamedTuple):
-    """The sender of DATA may go up to this offset."""
+class Window(msgspec.Struct, frozen=True):
+    """The peer may send DATA up to this offset."""
 
     exchange: int
     limit: int
 
 
-class Miss(NamedTuple):
-    """The base of an upload is not here, or does not give the body's digest: send it again without one."""
+class Miss(msgspec.Struct, frozen=True):
+    """The gateway lacks the base of an upload, or the body has another digest: upload it again without a base."""
 
     exchange: int
 
 
-class Reset(NamedTuple):
-    """The exchange is over before its end, and why."""
+class Reset(msgspec.Struct, frozen=True):
+    """The exchange is cut short, and why."""
 
     exchange: int
     code: ResetCode
     message: bytes
 
 
-class GoAway(NamedTuple):
-    """The node drains: what runs goes on here, what is new goes elsewhere."""
+class GoAway(msgspec.Struct, frozen=True):
+    """The node drains: exchanges that run go on here; the sidecar opens new ones at another node."""
 
 
 Frame: TypeAlias = (
@@ -152,8 +155,8 @@ Frame: TypeAlias = (
 )  # fmt: skip - one line for one closed set
 
 
-class BadPacket(NamedTuple):
-    """What came is no packet; the link cannot go on."""
+class BadPacket(msgspec.Struct, frozen=True):
+    """The message is no packet; the link cannot go on."""
 
     reason: str
 
@@ -170,26 +173,28 @@ _HAS_HEAD = 1
 
 
 def encode_frame(frame: Frame) -> bytes:  # noqa: PLR0911 - one arm for each kind of a closed set
-    """Encode one frame."""
+    """Encode one frame. The most frequent kinds come first: each arm that does not match costs time."""
     match frame:
-        case Hello() | Welcome():
-            return _encode_first(frame)
-        case Open() | ReplyFrame() | Data():
-            return _encode_payload(frame)
+        case Data():
+            return _encode_data(frame)
+        case Ack(total, delay_ms):
+            return bytes([_ACK]) + encode_varint(total) + encode_varint(delay_ms)
+        case Window(exchange, limit):
+            return bytes([_WINDOW]) + encode_varint(exchange) + encode_varint(limit)
+        case Open() | ReplyFrame():
+            return _encode_head_piece(frame)
         case Reset(exchange, code, message):
             number = bytes([_RESET_CODES.index(code)])
             return bytes([_RESET]) + encode_varint(exchange) + number + _text(message[:_MAX_TEXT_BYTES])
-        case Ack(total, delay_ms):
-            return bytes([_ACK]) + encode_varint(total) + encode_varint(delay_ms)
         case Ping(number) | Pong(number) | Miss(number):
             return bytes([_NUMBERED[type(frame)]]) + encode_varint(number)
-        case Window(exchange, limit):
-            return bytes([_WINDOW]) + encode_varint(exchange) + encode_varint(limit)
+        case Hello() | Welcome():
+            return _encode_first(frame)
         case GoAway():
             return bytes([_GO_AWAY])
 
 
-_NUMBERED: dict[type, int] = {Ping: _PING, Pong: _PONG, Miss: _MISS}
+_NUMBERED: Mapping[type, int] = MappingProxyType({Ping: _PING, Pong: _PONG, Miss: _MISS})
 
 
 def encode_packet(frames: Sequence[bytes]) -> bytes:
@@ -199,7 +204,7 @@ def encode_packet(frames: Sequence[bytes]) -> bytes:
 
 
 def pieces(blob: bytes, limit: int = MAX_PACKET_BYTES - 2 * OVERHEAD_BYTES) -> list[bytes]:
-    """Cut an encoded head into the pieces of its frames."""
+    """Cut an encoded head into pieces, one for each frame."""
     return [blob[at : at + limit] for at in range(0, len(blob), limit)] or [b""]
 
 
@@ -229,17 +234,18 @@ def _encode_resume(resume: ExchangeResume) -> bytes:
     return encode_varint(resume.exchange) + bytes([flags]) + encode_varint(resume.reply_offset)
 
 
-def _encode_payload(frame: Open | ReplyFrame | Data) -> bytes:
-    number = encode_varint(frame.exchange)
-    match frame:
-        case Open():
-            flags = _LAST * frame.last | _HAS_BODY * frame.has_body
-            return bytes([_OPEN]) + number + bytes([flags]) + _text(frame.piece)
-        case ReplyFrame():
-            return bytes([_REPLY]) + number + bytes([_LAST * frame.last]) + _text(frame.piece)
-        case Data():
-            flags = _FINAL * frame.final | _AGAIN * frame.again
-            return bytes([_DATA]) + number + bytes([flags]) + encode_varint(frame.offset) + _text(frame.payload)
+def _encode_data(frame: Data) -> bytes:
+    flags = _FINAL * frame.final | _AGAIN * frame.again
+    head = bytes([_DATA]) + encode_varint(frame.exchange) + bytes([flags]) + encode_varint(frame.offset)
+    return head + _text(frame.payload)
+
+
+def _encode_head_piece(frame: Open | ReplyFrame) -> bytes:
+    if isinstance(frame, Open):
+        kind, flags = _OPEN, _LAST * frame.last | _HAS_BODY * frame.has_body
+    else:
+        kind, flags = _REPLY, _LAST * frame.last
+    return bytes([kind]) + encode_varint(frame.exchange) + bytes([flags]) + _text(frame.piece)
 
 
 def _text(data: bytes) -> bytes:
@@ -267,7 +273,7 @@ def read_packet(packet: bytes) -> list[Frame] | BadPacket:
 
 
 class _Malformed(ValueError):
-    """Raised by a reader to the loop in `read_packet`, and no further."""
+    """Raised while a frame is read; `read_packet` catches it."""
 
 
 class _FrameReader:

@@ -1,8 +1,8 @@
-"""The line table: header lines that both ends have seen on this connection go by reference.
+"""Header compression, as in HPACK: a header line that both ends have seen on this connection is sent as a reference.
 
-Each direction of a connection has a table of its own, which lives as long as the connection. Lines are never
-compressed (so no secret in one can be guessed from a length) and never leave memory. Not here: which lines travel
-(`heads`), and the frames that carry an encoded head (`frames`).
+Each direction of a connection has a dynamic table of its own, which lives as long as the connection. Lines are never
+compressed, so that no secret in one can be guessed from a length, and they never leave memory. Not here: which lines
+travel (`segue.http.heads`), the lines that a table starts with (`static_table`), and frames (`frames`).
 """
 
 from __future__ import annotations
@@ -14,40 +14,40 @@ from collections.abc import Iterable, Sequence
 from segue.http.heads import Kind, Line, ReplyHead, RequestHead
 from segue.http.varints import encode_varint, read_varint
 
-#: Bounds of a table; a line that does not fit by itself is sent as it is every time.
+#: Bounds of a table; a line that is longer than `MAX_LINE_BYTES` is sent literally every time.
 MAX_LINES = 256
 MAX_BYTES = 64 * 1024
 MAX_LINE_BYTES = 4096
-#: Bounds of a head (`fits`). A decoder takes twice the size, so that the two need not count framing alike.
+#: Bounds of a head (`fits`). A decoder accepts twice the size, so that the two ends need not count framing alike.
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEAD_LINES = 1024
 
-# What an entry begins with; everything from _FIRST_SLOT on is a slot of the table.
+# The first number of an entry; numbers from _FIRST_SLOT on are slots of the table.
 _LITERAL = 0
 _ONCE = 1
 _VALUE = 2
 _REPEAT = 3
 _FIRST_SLOT = 4
-#: A single line is shorter by its slot.
+#: A single line is shorter as a reference to its slot.
 _LEAST_REPEATED = 2
 
 _KINDS: tuple[Kind, ...] = ("http", "websocket")
 
 
 class HeaderTable:
-    """Lines by slot, the least recently used leaving first: both ends make the same steps and so hold the same.
+    """Lines by slot, the least recently used evicted first. Both ends make the same steps, and so hold the same lines.
 
-    It begins with lines that both ends know (`preset`), and remembers the lines of the latest head.
+    It starts with `static_lines`, which both ends know, and remembers the lines of the latest head.
     """
 
-    def __init__(self, preset: Iterable[bytes] = ()) -> None:
+    def __init__(self, static_lines: Iterable[bytes] = ()) -> None:
         self._slots: OrderedDict[int, bytes] = OrderedDict()
         self._by_line: dict[bytes, int] = {}
         self._by_name: dict[bytes, int] = {}
         self._free: list[int] = []
         self._size_bytes = 0
         self.latest: tuple[bytes, ...] = ()
-        for line in preset:
+        for line in static_lines:
             self.add(line)
 
     def find(self, line: bytes) -> int | None:
@@ -67,25 +67,25 @@ class HeaderTable:
         self._slots.move_to_end(slot)
 
     def use(self, lines: Iterable[bytes]) -> None:
-        """Note that lines were used, those of them that are held."""
+        """Note that lines were used; skip those that are not in the table."""
         for line in lines:
             slot = self._by_line.get(line)
             if slot is not None:
                 self.touch(slot)
 
     def add(self, line: bytes) -> None:
-        """Hold a line; it takes the lowest free slot."""
+        """Add a line at the lowest free slot, if it is not too long."""
         if len(line) > MAX_LINE_BYTES or line in self._by_line:
             return
         while len(self._slots) >= MAX_LINES or self._size_bytes + len(line) > MAX_BYTES:
-            self._drop_oldest()
+            self._evict()
         slot = heapq.heappop(self._free) if self._free else len(self._slots)
         self._slots[slot] = line
         self._by_line[line] = slot
         self._by_name[_name(line)] = slot
         self._size_bytes += len(line)
 
-    def _drop_oldest(self) -> None:
+    def _evict(self) -> None:
         slot, line = self._slots.popitem(last=False)
         del self._by_line[line]
         if self._by_name.get(_name(line)) == slot:
@@ -133,7 +133,7 @@ def decode_reply(data: bytes, table: HeaderTable) -> ReplyHead | None:
 
 
 def fits(head: RequestHead | ReplyHead) -> bool:
-    """Tell whether a head may be sent: it is neither too large nor of too many lines for the other end."""
+    """Tell whether a head may be sent: the other end takes its size and its number of lines."""
     first = len(head.method) + len(head.target) if isinstance(head, RequestHead) else len(head.reason)
     size_bytes = first + sum(len(line.name) + len(line.value) for line in head.lines)
     return size_bytes <= MAX_HEAD_BYTES and len(head.lines) <= MAX_HEAD_LINES
@@ -156,7 +156,7 @@ def _encode(lines: Sequence[bytes], table: HeaderTable) -> bytes:
 
 
 def _count_repeated(lines: Sequence[bytes], latest: Sequence[bytes], at: int) -> int:
-    """Count the lines from `at` on that stood at the same places in the latest head."""
+    """Count the lines from `at` on that are at the same places in the latest head."""
     end = at
     while end < min(len(lines), len(latest)) and lines[end] == latest[end]:
         end += 1
@@ -191,13 +191,13 @@ def _decode(data: bytes, at: int, table: HeaderTable) -> list[bytes] | None:
         size_bytes += sum(map(len, some)) + 2 * len(some)
         lines += some
         if len(lines) > MAX_HEAD_LINES + 1 or size_bytes > 2 * MAX_HEAD_BYTES:
-            return None  # references expand: what they expand to is bounded too
+            return None  # references expand, so what they expand to is bounded too
     table.latest = tuple(lines)
     return lines
 
 
 def _decode_entry(data: bytes, at: int, table: HeaderTable, place: int) -> tuple[Sequence[bytes], int] | None:
-    """Read one entry and make the sender's steps in the table; returns its lines and where the next entry begins."""
+    """Read one entry and repeat the sender's steps in the table; return its lines and the offset of the next entry."""
     read = read_varint(data, at)
     if read is None:
         return None
@@ -219,7 +219,7 @@ def _decode_entry(data: bytes, at: int, table: HeaderTable, place: int) -> tuple
 
 
 def _decode_line(data: bytes, at: int, table: HeaderTable, form: int) -> tuple[Sequence[bytes], int] | None:
-    """Read a line that is not a reference to one."""
+    """Read a line that is not a reference."""
     name = b""
     if form == _VALUE:
         read = read_varint(data, at)
@@ -238,7 +238,7 @@ def _decode_line(data: bytes, at: int, table: HeaderTable, form: int) -> tuple[S
 
 
 def _name(line: bytes) -> bytes:
-    """Return the part of a line that says what it is: the field's name and its colon."""
+    """Return the name of the field with its colon."""
     name, colon, _ = line.partition(b":")
     return name + colon
 

@@ -1,125 +1,133 @@
-"""One connection of the tunnel, either end: what may be sent now, what was acknowledged, and whether the peer is alive.
+"""One connection of the tunnel, either end: acknowledgements, delay-based congestion control, and heartbeats.
 
-What is unacknowledged is bounded by a window that adapts to the link by delay: it grows while packets come through
-without queueing and shrinks when they queue, so that a heartbeat never waits behind a megabyte. Any packet received is
-a sign of life. A link ends with its connection; streams outlive it (`streams`). Not here: what frames mean, and the
-clock.
+A congestion window bounds the unacknowledged bytes: it grows while packets pass without queueing and shrinks when they
+queue, so that a heartbeat never waits behind a megabyte. Every packet received is a sign of life. A link ends with its
+connection; streams outlive it (`streams`). Not here: what frames mean, and the clock.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
+
+import msgspec
 
 from segue.tunnel.frames import MAX_PACKET_BYTES, OVERHEAD_BYTES, Ack, Frame, Ping, Pong, encode_frame, encode_packet
 
-#: So much that is not acknowledged yet is acknowledged at once; less may wait for company. A window at its least is
-#: two of these, so it is never the wait that empties a thin link; and events of a reply are fewer bytes in a second.
+#: An end acknowledges this many received bytes at once, and delays the acknowledgement of fewer by `ACK_DELAY_S`. The
+#: smallest window is twice as large, so the delay never leaves a thin link idle; and the events of a reply are fewer
+#: bytes in a second.
 ACK_BYTES = 2 * 1024
 ACK_DELAY_S = 1.0
 
-#: The window: where it begins (as TCP does, and 0.8 s of a link with 20 KB/s), and its bounds.
+#: The first size of the window (TCP's too, and 0.8 s of a link with 20 KB/s), and its bounds.
 INITIAL_BYTES = 16 * 1024
 MIN_BYTES = 4 * 1024
 MAX_BYTES = 8 * 1024 * 1024
-#: The queue that a full link is kept at. Less is noise of hosts and radios; more is what heartbeats wait for.
-QUEUE_S = 0.25
-#: For how long the least round-trip time counts, at least (and twice that at most).
-LEAST_S = 30.0
-#: After so long without anything in flight the window begins again: it may be another link by now.
+#: The queueing delay that the window aims at on a full link. Less would be the noise of hosts and radios; more would
+#: delay heartbeats.
+TARGET_QUEUE_S = 0.25
+#: A measured minimum of the round-trip time counts for this long at least, and for twice as long at most.
+MIN_RTT_LIFETIME_S = 30.0
+#: After so long without anything in flight the window restarts: the path may be another one by now.
 IDLE_S = 10.0
-#: A packet is this part of a window at most: while some are on their way, others are acknowledged.
-PARTS = 8
-#: No frame is begun at the end of a packet for less payload than this.
-CRUMB_BYTES = 128
+#: A window has room for at least this many packets: while some travel, others are acknowledged.
+PACKETS_PER_WINDOW = 8
+#: A data frame at the end of a packet has at least this much room for its payload, or is left for the next packet.
+MIN_PAYLOAD_BYTES = 128
 
-#: Silence after which a link with something outstanding is taken for dead.
+#: A link is dead if the peer is silent for so long while it owes an acknowledgement or a PONG.
 DEAD_S = 20.0
-#: Silence after which a link is taken for dead by an end whose peer sends the pings: several of them are missing.
+#: A link is dead if the peer, which sends the pings, is silent for so long: several pings are missing.
 UNPINGED_S = 60.0
-#: So many unacknowledged packets are no link's, but a peer's that reads and never acknowledges.
+#: No link has so many unacknowledged packets: the peer reads and never acknowledges.
 MAX_UNACKED = 64 * 1024
-#: So much control waiting is a peer's that asks and does not read: twice the largest heads of all exchanges.
+#: A peer with so many control bytes waiting for it asks and does not read: twice the largest heads of all exchanges.
 MAX_CONTROL_BYTES = 32 * 1024 * 1024
-#: What a waiting frame costs beside its bytes.
-_PARCEL_BYTES = 128
+#: The memory that a queued frame takes beside its bytes.
+_QUEUED_OVERHEAD_BYTES = 128
 
 
-class Parcel(NamedTuple):
-    """A frame for a packet: what to do when it is put into one, and when the peer has it."""
+class QueuedFrame(msgspec.Struct, frozen=True):
+    """An encoded frame, and what to call when it is put into a packet (`taken`) and when the peer has it."""
 
-    frame: bytes
+    encoded: bytes
     taken: Callable[[], None] | None
     delivered: Callable[[], None] | None
 
 
-class _SentPacket(NamedTuple):
+class _SentPacket(msgspec.Struct, frozen=True):
     total: int
+    """The bytes of all packets up to this one."""
     at: float
     delivered: tuple[Callable[[], None], ...]
 
 
 class CongestionWindow:
-    """How much may be unacknowledged.
+    """How many bytes may be unacknowledged.
 
-    The time that packets take beyond the least is what they waited in queues. Without a queue the window doubles with
-    each round trip that it held us back; with one that is too long it becomes what would keep it at `QUEUE_S`. Half a
-    minute of one's own queue must not pass for the link, so that the least is taken anew with the queue let go.
+    What a packet takes longer than the minimum round-trip time, it spent in queues. Without a queue, the window doubles
+    with each round trip in which it was full. If the queueing delay is too long, the window shrinks to the size that
+    keeps it at `TARGET_QUEUE_S`. Our own queue must not pass for the path's delay after half a minute: so the window is
+    drained before the minimum is measured anew.
     """
 
     def __init__(self, now: float) -> None:
         self.size_bytes = INITIAL_BYTES
-        self._settled_at = now
-        self._turned_at = now
-        self._is_drained = False
-        self._least_before_s = float("inf")
-        self._least_now_s = float("inf")
+        self._may_shrink_at = now
+        self._min_rtt_since = now
+        self._drained = False
+        self._min_rtt_before_s = float("inf")
+        self._min_rtt_now_s = float("inf")
 
     @property
-    def least_s(self) -> float:
-        """The least round-trip time of the last while: that of the link without a queue."""
-        return min(self._least_before_s, self._least_now_s)
+    def min_rtt_s(self) -> float:
+        """The minimum round-trip time of the last while: that of the path without a queue."""
+        return min(self._min_rtt_before_s, self._min_rtt_now_s)
 
     def restart(self) -> None:
-        """Begin again after a while of silence."""
+        """Start again from the first size, after a while of silence."""
         self.size_bytes = min(self.size_bytes, INITIAL_BYTES)
 
     def sample(self, rtt_s: float, acked_bytes: int, now: float, *, was_full: bool) -> None:
-        """Learn from an acknowledgement: the time its packet took, and whether the window was what held us back."""
-        self._turn(rtt_s, now)
-        self._least_now_s = min(self._least_now_s, rtt_s)
-        queued_s = rtt_s - self.least_s
-        if queued_s < QUEUE_S / 2:
-            self.size_bytes = min(MAX_BYTES, self.size_bytes + acked_bytes * was_full)
-        elif queued_s > 1.5 * QUEUE_S and now >= self._settled_at:
-            self._shrink((self.least_s + QUEUE_S) / rtt_s, now + rtt_s)
+        """Learn from an acknowledgement: the time that its packet took, and whether the window was full meanwhile."""
+        self._renew_min_rtt(rtt_s, now)
+        self._min_rtt_now_s = min(self._min_rtt_now_s, rtt_s)
+        queued_s = rtt_s - self.min_rtt_s
+        if queued_s < TARGET_QUEUE_S / 2:
+            self.size_bytes = min(MAX_BYTES, self.size_bytes + (acked_bytes if was_full else 0))
+        elif queued_s > 1.5 * TARGET_QUEUE_S and now >= self._may_shrink_at:
+            self._shrink((self.min_rtt_s + TARGET_QUEUE_S) / rtt_s, now + rtt_s)
 
-    def _turn(self, rtt_s: float, now: float) -> None:
-        age_s = now - self._turned_at
-        if age_s > LEAST_S:  # a link that became another one must not look full for ever
-            self._turned_at, self._least_before_s, self._least_now_s = now, self._least_now_s, rtt_s
-            self._is_drained = False
-        elif age_s > 0.8 * LEAST_S and not self._is_drained and self._least_now_s > self.least_s + QUEUE_S / 4:
-            self._is_drained = True
+    def _renew_min_rtt(self, rtt_s: float, now: float) -> None:
+        age_s = now - self._min_rtt_since
+        if age_s > MIN_RTT_LIFETIME_S:  # a longer path must not look like a queue for ever
+            self._min_rtt_since, self._min_rtt_before_s, self._min_rtt_now_s = now, self._min_rtt_now_s, rtt_s
+            self._drained = False
+        elif (
+            age_s > 0.8 * MIN_RTT_LIFETIME_S
+            and not self._drained
+            and self._min_rtt_now_s > self.min_rtt_s + TARGET_QUEUE_S / 4
+        ):
+            self._drained = True
             self._shrink(1 / 4, now + rtt_s)
 
-    def _shrink(self, factor: float, settled_at: float) -> None:
-        """Shrink, once for all that is in flight."""
-        self._settled_at = settled_at
+    def _shrink(self, factor: float, may_shrink_at: float) -> None:
+        """Shrink, and not again before the packets in flight are acknowledged."""
+        self._may_shrink_at = may_shrink_at
         self.size_bytes = max(MIN_BYTES, int(self.size_bytes * max(factor, 1 / 4)))
 
 
 class TunnelLink:
     """The state of one connection.
 
-    The owner asks `compose` for packets until it gives none, feeds each received packet's size and frames' acks and
-    pings here, and comes back at `next_deadline`.
+    Its owner calls `compose` until it returns None, passes on the size of each received packet and its ACK, PING and
+    PONG frames, and comes back at `next_deadline`.
     """
 
     def __init__(self, now: float, ping_every_s: float | None) -> None:
         self._ping_every_s = ping_every_s
-        self._control: deque[Parcel] = deque()
+        self._control: deque[QueuedFrame] = deque()
         self._control_bytes = 0
         self._window = CongestionWindow(now)
         self._sent: deque[_SentPacket] = deque()
@@ -128,7 +136,7 @@ class TunnelLink:
         self._acked_total = 0
         self._received_total = 0
         self._received_at = now
-        self._told_total = 0
+        self._acked_to_peer = 0
         self._ack_due_at: float | None = None
         self._heard_at = now
         self._pong_due: int | None = None
@@ -138,22 +146,22 @@ class TunnelLink:
 
     @property
     def rtt_s(self) -> float | None:
-        """The least round-trip time seen; None before the first."""
-        least_s = self._window.least_s
-        return None if least_s == float("inf") else least_s
+        """The minimum round-trip time lately; None before the first acknowledgement."""
+        min_rtt_s = self._window.min_rtt_s
+        return None if min_rtt_s == float("inf") else min_rtt_s
 
     @property
     def window_bytes(self) -> int:
-        """How much may be unacknowledged now."""
+        """How many bytes may be unacknowledged now."""
         return self._window.size_bytes
 
     @property
     def in_flight_bytes(self) -> int:
-        """How much is unacknowledged now."""
+        """How many bytes are unacknowledged now."""
         return self._sent_total - self._acked_total
 
     def is_quiet(self, now: float, for_s: float) -> bool:
-        """Tell whether something outstanding has gone without a sign of life for this long."""
+        """Tell whether the peer owes an answer and has been silent for this long."""
         since = self._outstanding_since()
         return since is not None and now >= max(since, self._heard_at) + for_s
 
@@ -162,73 +170,71 @@ class TunnelLink:
     def queue(
         self, frame: Frame, *, taken: Callable[[], None] | None = None, delivered: Callable[[], None] | None = None
     ) -> None:
-        """Queue a control frame: these leave before data, in order."""
-        parcel = Parcel(encode_frame(frame), taken, delivered)
-        self._control.append(parcel)
-        self._control_bytes += len(parcel.frame) + _PARCEL_BYTES
+        """Queue a control frame. Control frames leave before data, in order."""
+        queued = QueuedFrame(encode_frame(frame), taken, delivered)
+        self._control.append(queued)
+        self._control_bytes += len(queued.encoded) + _QUEUED_OVERHEAD_BYTES
 
-    def compose(self, now: float, take_data: Callable[[int], Parcel | None]) -> bytes | None:
-        """Return the next packet; None when there is nothing to send, or the window is full.
+    def compose(self, now: float, take_data: Callable[[int], QueuedFrame | None]) -> bytes | None:
+        """Return the next packet; None if there is nothing to send, or the window is full.
 
-        `take_data` gives a data frame whose payload is at most so many bytes.
+        `take_data` returns a data frame with a payload of at most so many bytes.
         """
         if not self._sent and now >= self._sent_at + IDLE_S:
             self._window.restart()
-        parcels = self._take_control()
-        if not self._control:  # or bytes could overtake the head they belong to
-            self._add_data(parcels, take_data)
-        answers = self._answers(now, is_alone=not parcels)
-        if not parcels and not answers:
+        queued = self._take_control()
+        if not self._control:  # or data could overtake the head of its exchange
+            self._add_data(queued, take_data)
+        answers = self._answers(now, alone=not queued)
+        if not queued and not answers:
             return None
-        # Acknowledgements first: what they end makes room for what the other frames begin.
-        packet = encode_packet([*answers, *(parcel.frame for parcel in parcels)])
-        if parcels:
+        # Acknowledgements first: the exchanges that they end make room for those that the other frames open.
+        packet = encode_packet([*answers, *(frame.encoded for frame in queued)])
+        if queued:
             self._sent_at = now
             self._sent_total += len(packet)
-            delivered = tuple(parcel.delivered for parcel in parcels if parcel.delivered is not None)
+            delivered = tuple(frame.delivered for frame in queued if frame.delivered is not None)
             self._sent.append(_SentPacket(self._sent_total, now, delivered))
         return packet
 
-    def _take_control(self) -> list[Parcel]:
-        parcels: list[Parcel] = []
+    def _take_control(self) -> list[QueuedFrame]:
+        queued: list[QueuedFrame] = []
         size = OVERHEAD_BYTES
-        while self._control and size + len(self._control[0].frame) <= MAX_PACKET_BYTES:
-            parcel = self._control.popleft()
-            parcels.append(parcel)
-            size += len(parcel.frame)
-            self._control_bytes -= len(parcel.frame) + _PARCEL_BYTES
-            if parcel.taken is not None:
-                parcel.taken()
-        return parcels
+        while self._control and size + len(self._control[0].encoded) <= MAX_PACKET_BYTES:
+            frame = self._control.popleft()
+            queued.append(frame)
+            size += len(frame.encoded)
+            self._control_bytes -= len(frame.encoded) + _QUEUED_OVERHEAD_BYTES
+            if frame.taken is not None:
+                frame.taken()
+        return queued
 
-    def _add_data(self, parcels: list[Parcel], take_data: Callable[[int], Parcel | None]) -> None:
-        size = OVERHEAD_BYTES + sum(len(parcel.frame) for parcel in parcels)
-        part = min(MAX_PACKET_BYTES, self._window.size_bytes // PARTS)
-        if self._window.size_bytes - self.in_flight_bytes - size < part:
-            self._was_full = True  # a part or nothing: who fills up what an acknowledgement frees sends crumbs for ever
+    def _add_data(self, queued: list[QueuedFrame], take_data: Callable[[int], QueuedFrame | None]) -> None:
+        size = OVERHEAD_BYTES + sum(len(frame.encoded) for frame in queued)
+        packet_bytes = min(MAX_PACKET_BYTES, self._window.size_bytes // PACKETS_PER_WINDOW)
+        if self._window.size_bytes - self.in_flight_bytes - size < packet_bytes:
+            self._was_full = True  # a whole packet or none: no silly windows (RFC 1122, 4.2.3.4)
             return
         while True:
-            limit = part - size - OVERHEAD_BYTES
-            parcel = take_data(limit) if limit >= CRUMB_BYTES else None
-            if parcel is None:
+            limit = packet_bytes - size - OVERHEAD_BYTES
+            frame = take_data(limit) if limit >= MIN_PAYLOAD_BYTES else None
+            if frame is None:
                 return
-            parcels.append(parcel)
-            size += len(parcel.frame)
+            queued.append(frame)
+            size += len(frame.encoded)
 
-    def _answers(self, now: float, *, is_alone: bool) -> list[bytes]:
-        """Return what goes into the packet that is not acknowledged itself."""
+    def _answers(self, now: float, *, alone: bool) -> list[bytes]:
+        """Return the frames that the peer does not acknowledge; `alone`: the packet has no others."""
         answers: list[bytes] = []
-        is_ping_due = is_alone and self._is_ping_due(now)
+        ping_due = alone and self._is_ping_due(now)
         if self._pong_due is not None:
             answers.append(encode_frame(Pong(self._pong_due)))
             self._pong_due = None
-        if self._received_total > self._told_total and (
-            answers or is_ping_due or not is_alone or self._is_ack_due(now)
-        ):
+        if self._received_total > self._acked_to_peer and (answers or ping_due or not alone or self._is_ack_due(now)):
             answers.append(encode_frame(Ack(self._received_total, round((now - self._received_at) * 1000))))
-            self._told_total = self._received_total
+            self._acked_to_peer = self._received_total
             self._ack_due_at = None
-        if is_ping_due:
+        if ping_due:
             self._ping_token += 1
             self._ping_sent_at = now
             answers.append(encode_frame(Ping(self._ping_token)))
@@ -237,7 +243,7 @@ class TunnelLink:
     # --- receiving ---------------------------------------------------------------------------------------------------
 
     def note_received(self, size: int, now: float, *, eliciting: bool) -> None:
-        """Count a packet of the peer; `eliciting`: it holds more than acknowledgements, pings and pongs."""
+        """Count a packet of the peer; `eliciting`: it has frames other than ACK, PING and PONG, and wants an ACK."""
         self._heard_at = now
         if not eliciting:
             return
@@ -247,7 +253,7 @@ class TunnelLink:
             self._ack_due_at = now + ACK_DELAY_S
 
     def on_ack(self, ack: Ack, now: float) -> bool:
-        """Take an acknowledgement; False if it acknowledges what was never sent."""
+        """Take an acknowledgement; return False if it acknowledges bytes that were never sent."""
         if not self._acked_total <= ack.total <= self._sent_total:
             return False
         acked_bytes = ack.total - self._acked_total
@@ -264,11 +270,11 @@ class TunnelLink:
         return True
 
     def on_ping(self, ping: Ping) -> None:
-        """Answer a heartbeat in the next packet, whatever else waits."""
+        """Answer a heartbeat in the next packet."""
         self._pong_due = ping.token
 
     def on_pong(self, pong: Pong, now: float) -> None:
-        """Take the answer to our heartbeat."""
+        """Take the answer to our heartbeat; a PONG with the token of an earlier PING is ignored."""
         if pong.token == self._ping_token and self._ping_sent_at is not None:
             self._window.sample(now - self._ping_sent_at, 0, now, was_full=False)
             self._ping_sent_at = None
@@ -276,7 +282,7 @@ class TunnelLink:
     # --- time --------------------------------------------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:
-        """Return when `compose` or `is_dead` may have something new to say though nothing happened."""
+        """Return when to call `compose` and `is_dead` again, though nothing was received or queued."""
         deadlines = [self._ack_due_at]
         since = self._outstanding_since()
         if since is not None:
@@ -294,8 +300,8 @@ class TunnelLink:
         return self.is_quiet(now, DEAD_S)
 
     @property
-    def is_overrun(self) -> bool:
-        """The peer asks for more and more, and does not read or acknowledge what it gets."""
+    def overrun(self) -> bool:
+        """The peer keeps asking, and does not read or does not acknowledge the answers."""
         return len(self._sent) > MAX_UNACKED or self._control_bytes > MAX_CONTROL_BYTES
 
     def _outstanding_since(self) -> float | None:
@@ -304,7 +310,7 @@ class TunnelLink:
         return min(times, default=None)
 
     def _is_ack_due(self, now: float) -> bool:
-        if self._received_total - self._told_total >= ACK_BYTES:
+        if self._received_total - self._acked_to_peer >= ACK_BYTES:
             return True
         return self._ack_due_at is not None and now >= self._ack_due_at
 

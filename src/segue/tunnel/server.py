@@ -1,14 +1,16 @@
 """The gateway's end of the tunnel, one for each session of a sidecar.
 
-An exchange is opened, and so forwarded, once: its number must be higher than any before it in the session, and what
-the sidecar resumes is never opened again. Without a link everything goes on within its buffers. The shell keeps the end
-while it wants the session to be resumable; what is known is gone with it.
+It opens an exchange, and so forwards it, once: its number must be higher than any before it in the session, and an
+exchange that the sidecar resumes is never opened again. Without a link, exchanges go on until their buffers are full.
+The session can be resumed as long as the shell keeps this object. Not here: what an exchange asks for, and whether its
+body can be rebuilt.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+
+import msgspec
 
 from segue.http.heads import Kind, ReplyHead
 from segue.tunnel import static_table
@@ -34,8 +36,8 @@ from segue.tunnel.header_table import decode_request, encode_reply, fits
 from segue.tunnel.streams import Incoming
 
 
-class Node(NamedTuple):
-    """What a gateway says of itself: an epoch that is new with each start, where to find it, and its largest body."""
+class Node(msgspec.Struct, frozen=True):
+    """How a gateway introduces itself: an epoch that is new with each start, its address, and its largest body."""
 
     epoch: bytes
     address: bytes
@@ -50,28 +52,28 @@ class _ServerExchange(Exchange):
         self.head: ReplyHead | None = None
         self.reset: Reset | None = None
         self.missed_at = 0
-        """How far the upload had come that is to be made again."""
+        """The offset that the upload had reached when its base was missed."""
 
     @property
-    def is_over(self) -> bool:
-        """The shell has ended it, one way or the other."""
-        return self.reset is not None or self.outgoing.is_finished
+    def ended(self) -> bool:
+        """The shell has finished or aborted it."""
+        return self.reset is not None or self.outgoing.finished
 
 
 class TunnelServer(TunnelEndpoint[_ServerExchange, ServerEvent]):
-    """The tunnel as the gateway sees it for one session."""
+    """The tunnel of one session, at the gateway."""
 
     def __init__(self, node: Node) -> None:
         super().__init__(ping_every_s=None, sends=static_table.REPLY, receives=static_table.REQUEST)
         self._node = node
-        self._was_greeted = False
+        self._greeted = False
         self._last_opened = 0
         self._draining = False
 
     # --- for the shell -----------------------------------------------------------------------------------------------
 
     def missed(self, number: int) -> None:
-        """Ask for the body again, without a base."""
+        """Ask the sidecar to upload the body again, without a base."""
         exchange = self._exchanges.get(number)
         if exchange is None:
             return
@@ -82,9 +84,9 @@ class TunnelServer(TunnelEndpoint[_ServerExchange, ServerEvent]):
         self._queue(Miss(number))
 
     def reply(self, number: int, head: ReplyHead) -> None:
-        """Send the head of the response; one that is too large for the tunnel ends the exchange instead."""
+        """Send the head of the response; if it is too large for the tunnel, abort the exchange instead."""
         exchange = self._exchanges.get(number)
-        if exchange is None or exchange.is_over:
+        if exchange is None or exchange.ended:
             return
         if not fits(head):
             self.abort(number, "failed", b"the head of the response is too large for the tunnel")
@@ -95,49 +97,49 @@ class TunnelServer(TunnelEndpoint[_ServerExchange, ServerEvent]):
     def send(self, number: int, data: bytes) -> None:
         """Send the next bytes of the response."""
         exchange = self._exchanges.get(number)
-        if exchange is not None and not exchange.is_over:
+        if exchange is not None and not exchange.ended:
             self._send(exchange, data)
 
     def finish(self, number: int) -> None:
-        """Say that the response is complete."""
+        """End the response: it is complete."""
         exchange = self._exchanges.get(number)
-        if exchange is not None and not exchange.is_over:
+        if exchange is not None and not exchange.ended:
             exchange.outgoing.finish()
             self._give_turn(exchange)
 
     def abort(self, number: int, code: ResetCode, message: bytes) -> None:
-        """End an exchange before its end, behind what was sent of it; one that is complete stays so."""
+        """Cut an exchange short, after the data already sent; a complete one stays complete."""
         exchange = self._exchanges.get(number)
-        if exchange is not None and not exchange.is_over:
+        if exchange is not None and not exchange.ended:
             exchange.reset = Reset(number, code, message)
             self._send_reset(exchange)
 
     def has_reply(self, number: int) -> bool:
-        """Tell whether the head of a response was given, so that only `abort` can end it otherwise."""
+        """Tell whether the head of the response was sent, so that only `abort` can report a failure."""
         exchange = self._exchanges.get(number)
         return exchange is not None and exchange.head is not None
 
     def room(self, number: int) -> int:
-        """Return how many more bytes should be sent now; at 0, `Writable` tells when there is room again.
+        """Return the free space of the send buffer; after a 0, `Writable` tells when there is room again.
 
-        What is over takes anything, and drops it: nobody would tell when there is room.
+        An exchange that has ended always has room, and drops what it gets: no `Writable` would follow.
         """
         exchange = self._exchanges.get(number)
-        return BUFFER_BYTES if exchange is None or exchange.is_over else self._room(exchange)
+        return BUFFER_BYTES if exchange is None or exchange.ended else self._room(exchange)
 
     def unsent_bytes(self, number: int) -> int:
-        """Return how much waits for the link: while something does, more can be put together before it is flushed."""
+        """Return how many bytes wait for the link: as long as some do, flushing more would not make it faster."""
         exchange = self._exchanges.get(number)
         return 0 if exchange is None else exchange.outgoing.unsent_bytes
 
     def consume(self, number: int, size: int) -> None:
-        """Say that bytes of `UploadData` have gone on, so that more may come."""
+        """Note that you have taken bytes of `UploadData`, so that the sidecar may send more."""
         exchange = self._exchanges.get(number)
         if exchange is not None:
             self._consume(exchange, size)
 
     def drain(self) -> None:
-        """Open nothing more; the sidecar is told to go elsewhere with what is new."""
+        """Refuse new exchanges, and tell the sidecar to open them at another node."""
         self._draining = True
         self._queue(GoAway())
 
@@ -161,8 +163,8 @@ class TunnelServer(TunnelEndpoint[_ServerExchange, ServerEvent]):
         if self._ready or hello.version != VERSION:
             raise ProtocolViolation("a HELLO that does not fit")
         self._ready = True
-        if not self._was_greeted:  # what an end before this one may have opened, this one must not deny
-            self._was_greeted, self._last_opened = True, hello.last_number
+        if not self._greeted:  # an earlier server may have opened exchanges that this one must not deny
+            self._greeted, self._last_opened = True, hello.last_number
         wanted = {one.exchange: one for one in hello.resumes} if hello.epoch == self._node.epoch else {}
         for number in tuple(self._exchanges):
             if number not in wanted:
@@ -187,11 +189,11 @@ class TunnelServer(TunnelEndpoint[_ServerExchange, ServerEvent]):
             self._queue(GoAway())
 
     def _upload_offset(self, exchange: _ServerExchange, resume: ExchangeResume) -> int:
-        """Where the sidecar's upload goes on; it may not know yet that it is to be made again."""
+        """Return the offset at which the sidecar continues; it may not know of the MISS yet."""
         return exchange.incoming.offset if resume.again == exchange.again else exchange.missed_at
 
     def _tell_again(self, exchange: _ServerExchange, resume: ExchangeResume) -> None:
-        """Tell on a new link what the sidecar did not get on the old one."""
+        """Repeat on a new link the frames that the old one may have lost."""
         if exchange.again and not resume.again:
             self._queue(Miss(exchange.number))
         if exchange.has_upload:
@@ -229,7 +231,7 @@ class TunnelServer(TunnelEndpoint[_ServerExchange, ServerEvent]):
         if frame.again != exchange.again:
             if frame.again:
                 raise ProtocolViolation("an upload made again without a MISS")
-            return  # of the first upload, sent before the MISS arrived
+            return  # data of the first upload, sent before the MISS arrived
         was_final = exchange.incoming.final
         data = self._accept(exchange, frame)
         if exchange.reset is not None:
@@ -251,7 +253,7 @@ class TunnelServer(TunnelEndpoint[_ServerExchange, ServerEvent]):
 
     def _send_head(self, exchange: _ServerExchange) -> None:
         if not self._ready:
-            return  # told when the sidecar resumes; encoding it now would make a step in the line table
+            return  # it is sent when the sidecar resumes; encoding it now would change the header table
         assert exchange.head is not None, "the head is what is sent"
         *first, last = pieces(encode_reply(exchange.head, self._sent_heads))
         for piece in first:
@@ -260,7 +262,7 @@ class TunnelServer(TunnelEndpoint[_ServerExchange, ServerEvent]):
 
     def _send_reset(self, exchange: _ServerExchange) -> None:
         assert exchange.reset is not None, "the reset is what is sent"
-        if not exchange.outgoing.unsent_bytes:  # a link keeps the order, and the next one begins with what was lost
+        if not exchange.outgoing.unsent_bytes:  # a link keeps the order, and the next one repeats what was lost
             self._queue(exchange.reset, delivered=partial(self._forget, exchange))
 
     def _forget(self, exchange: _ServerExchange) -> None:
@@ -269,5 +271,5 @@ class TunnelServer(TunnelEndpoint[_ServerExchange, ServerEvent]):
     def _drop(self, number: int) -> None:
         """Forget an exchange that the sidecar does not want any more."""
         exchange = self._exchanges.pop(number)
-        if not exchange.is_over:
+        if not exchange.ended:
             self._events.append(Cancelled(number))

@@ -1,8 +1,7 @@
-"""The lines that both ends know before anything was sent: what agents and providers say in every head.
+"""The static header table: lines of agents and providers that both ends know before any head was sent.
 
-A line stands as the table holds it, without white space around the value; one that ends with its colon is there for
-its name. The order is part of the tunnel's version (docs/spec/tunnel.md).
-Not here: the table that holds them (`lines`).
+A line has no white space around its value; a line that ends with its colon is there for its name. The order is part of
+the tunnel's version (docs/spec/tunnel.md). Not here: the table that starts with these lines (`header_table`).
 """
 
 from __future__ import annotations

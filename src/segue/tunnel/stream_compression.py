@@ -1,42 +1,43 @@
-"""Stream contexts: zstd over the bytes of a reply, or over the messages of a WebSocket, as one stream each way.
+"""Stream compression: zstd over the bytes of a reply, or over the messages of a WebSocket, one stream each way.
 
-The encoder flushes when its caller says so, so that what was fed can be read at the other end at once; the decoder is
-asked for a bounded piece at a time, so that a bomb expands no further than its reader reads. Both have a small window
-and small tables, for there may be hundreds of them. docs/spec/documents.md is the reference. Not here: documents.
+The caller flushes the encoder, so that the other end can read at once what was fed; it asks the decoder for one bounded
+piece at a time, so that a decompression bomb expands no further than the caller reads. Both have a small window and
+small tables, since there may be hundreds of them. docs/spec/documents.md ("Stream contexts") is the reference. Not
+here: documents.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
 
-#: Window of the stream of one HTTP reply: about 260 KB for an encoder, 300 KB for a decoder.
+#: The window of one HTTP reply: an encoder takes about 260 KB, a decoder 300 KB.
 REPLY_WINDOW_LOG = 17
-#: Window of one direction of a WebSocket, where messages resemble ones far back: 880 KB and 690 KB.
+#: The window of one direction of a WebSocket, whose messages resemble much earlier ones: 880 KB and 690 KB.
 SOCKET_WINDOW_LOG = 19
 
-#: What begins a frame of these streams, and is therefore not sent: magic, no flags; then comes the window.
+#: Every zstd frame of these streams starts with this, so it is not sent: magic, no flags. Then follows the window.
 _FRAME_HEAD: Final = b"\x28\xb5\x2f\xfd\x00"
 _MIN_WINDOW_LOG: Final = 10
-#: The tables have an eighth of the window's length: larger ones double the memory and save nothing measurable.
+#: The tables have an eighth of the window's length: larger ones double the memory and save no measurable bytes.
 _TABLE_LOG_LESS: Final = 3
 
 
-@dataclass(frozen=True)
-class StreamError:
-    """The peer's bytes are no stream, or one that needs a larger window; nothing more can be read from it."""
+class StreamError(msgspec.Struct, frozen=True):
+    """The peer's bytes are no stream, or one that needs a larger window; you can read no more from it."""
 
     reason: str
 
 
 class StreamEncoder:
-    """Compresses one stream. Output may come from any call, and belongs into the stream in the order of the calls."""
+    """Compresses one stream. Every call may return output; send it in the order of the calls."""
 
     def __init__(self, window_log: int = REPLY_WINDOW_LOG, level: int = 6) -> None:
         parameter = zstd.CompressionParameter
@@ -50,24 +51,24 @@ class StreamEncoder:
         }
         self._compressor = zstd.ZstdCompressor(options=options)
         self._head_left = len(_FRAME_HEAD) + 1
-        self._is_finished = False
+        self._finished = False
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes of the stream; often there is no output yet."""
+        """Compress bytes; often there is no output yet."""
         return self._strip(self._compressor.compress(data, zstd.ZstdCompressor.CONTINUE))
 
     def flush(self) -> bytes:
-        """Return what the peer needs to read all that was fed so far."""
+        """Return the rest that the peer needs to read all that was fed so far."""
         return self._strip(self._compressor.flush(zstd.ZstdCompressor.FLUSH_BLOCK))
 
     def finish(self) -> bytes:
-        """End the stream; nothing may be called after it."""
+        """End the stream; call nothing after it."""
         encoded = self._strip(self._compressor.flush(zstd.ZstdCompressor.FLUSH_FRAME))
-        self._is_finished = True
+        self._finished = True
         return encoded
 
     def _strip(self, encoded: bytes) -> bytes:
-        if self._is_finished:
+        if self._finished:
             raise RuntimeError("the stream has been finished")
         if self._head_left and encoded:
             skipped = min(self._head_left, len(encoded))
@@ -77,9 +78,9 @@ class StreamEncoder:
 
 
 class StreamDecoder:
-    """Expands one stream, made with a window of at most `window_log`, piece by piece as it is asked for.
+    """Expands one stream, made with a window of at most `window_log`, one piece for each `read`.
 
-    It holds what was fed and not yet read in its compressed form; bounding that is the caller's part.
+    It holds compressed bytes that were fed and not yet read; the caller bounds them.
     """
 
     def __init__(self, window_log: int = REPLY_WINDOW_LOG) -> None:
@@ -91,15 +92,15 @@ class StreamDecoder:
 
     @property
     def eof(self) -> bool:
-        """The stream was read to the end that its encoder gave it."""
+        """The stream was read to its end."""
         return self._expander.eof and self._error is None
 
     def feed(self, data: bytes) -> None:
-        """Take compressed bytes as they come."""
+        """Take compressed bytes, cut anywhere."""
         self._fed += data
 
     def read(self, max_bytes: int) -> bytes | StreamError:
-        """Return the next bytes, at most `max_bytes`; none when there are no more before the next `feed`."""
+        """Return the next bytes, at most `max_bytes`; `b""` if there are no more before the next `feed`."""
         if self._error is None and self._expander.eof and self._fed:
             self._error = StreamError("there are bytes after the end of the stream")
         if self._error is not None:
@@ -116,6 +117,6 @@ class StreamDecoder:
             self._error = StreamError(str(error))
             return self._error
         if self._expander.unused_data:
-            # what stands before the end may be read; the next call tells
+            # bytes before the end can be read; the next call returns the error
             self._fed += self._expander.unused_data
         return data

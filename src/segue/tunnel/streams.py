@@ -1,22 +1,22 @@
-"""The two ends of one direction of an exchange: bytes with offsets, kept by the sender until they are acknowledged.
+"""The two ends of one direction of an exchange: bytes with offsets, which the sender keeps until the peer has them.
 
-A link that is cut loses nothing: the receiver says how far it came, and the sender goes on from there. How far ahead a
-sender may go is the receiver's to say (WINDOW), so one slow reader stalls its own exchange and no other. Not here:
-links and frames.
+A cut link loses nothing: the receiver names the offset that it has, and the sender continues there. The receiver grants
+the sender a flow-control window (WINDOW), so a slow reader stalls its own exchange and no other. Not here: links and
+frames.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
-#: How far a sender may go before the receiver has said anything.
+#: The window before the receiver has granted any.
 INITIAL_WINDOW_BYTES = 256 * 1024
-#: How far ahead it may go of a reader that keeps up: what a large body needs on a fat long link (10 MB/s at 0.3 s).
+#: The largest window, for a reader that keeps up: what a large body needs on a fast and long path (10 MB/s at 0.3 s).
 MAX_WINDOW_BYTES = 4 * 1024 * 1024
 
 
-class Piece(NamedTuple):
-    """Bytes of a stream and where they stand in it; `final`: nothing follows them."""
+class Piece(msgspec.Struct, frozen=True):
+    """Bytes of a stream and their offset in it; `final`: they are its last."""
 
     offset: int
     data: bytes
@@ -36,7 +36,7 @@ class Outgoing:
         self._final_taken = False
         self._ended_on_link = False
         self.done = False
-        """The receiver has all of it."""
+        """The receiver has the whole stream."""
 
     @property
     def end(self) -> int:
@@ -45,22 +45,22 @@ class Outgoing:
 
     @property
     def kept_bytes(self) -> int:
-        """What is held because it is not acknowledged."""
+        """How many bytes are kept because they are not acknowledged."""
         return len(self._kept)
 
     @property
     def unsent_bytes(self) -> int:
-        """What has not been taken for this link yet."""
+        """How many bytes this link has not taken yet."""
         return self.end - self._next
 
     @property
-    def is_finished(self) -> bool:
-        """Nothing more will be written."""
+    def finished(self) -> bool:
+        """Its end is known: nothing more will be written."""
         return self._finished
 
     @property
     def final_taken(self) -> bool:
-        """The last piece was handed to a link at some time: the receiver may have the whole."""
+        """Some link has taken the last piece, so the receiver may have the whole stream."""
         return self._final_taken
 
     def write(self, data: bytes) -> None:
@@ -69,7 +69,7 @@ class Outgoing:
         self._kept += data
 
     def finish(self) -> None:
-        """Say that nothing follows."""
+        """Mark the end of the stream."""
         self._finished = True
 
     @property
@@ -96,18 +96,18 @@ class Outgoing:
         return piece
 
     def acknowledge(self, offset: int, *, final: bool) -> None:
-        """Forget what the receiver has."""
+        """Free the bytes that the receiver has."""
         if offset > self._kept_from:
             del self._kept[: offset - self._kept_from]
             self._kept_from = offset
         self.done = self.done or final
 
     def grant(self, limit: int) -> None:
-        """Note how far the receiver lets us go; it never takes back."""
+        """Take the offset up to which the receiver accepts data; a grant is never taken back."""
         self._limit = max(self._limit, limit)
 
     def rewind(self, offset: int) -> bool:
-        """Go on from the offset that the receiver has, on a new link; False if it cannot have just that."""
+        """Continue on a new link at the offset that the receiver has; return False if it cannot have that offset."""
         if not self._kept_from <= offset <= self._taken_to:
             return False
         self.acknowledge(offset, final=False)
@@ -121,36 +121,36 @@ class Incoming:
 
     def __init__(self) -> None:
         self.offset = 0
-        """What has been received."""
+        """How many bytes have been received."""
         self.final = False
-        """All of it has been received."""
+        """The whole stream has been received."""
         self._consumed = 0
         self._window_bytes = self._limit = INITIAL_WINDOW_BYTES
 
     def accept(self, piece: Piece) -> bytes | None:
-        """Return what is new in a piece; None if it cannot stand there: the link is not to be trusted."""
+        """Return the bytes of a piece that are new; None if it leaves a gap, exceeds the window, or moves the end."""
         end = piece.offset + len(piece.data)
         if piece.offset > self.offset or end > self._limit:
             return None
         if (end > self.offset and self.final) or (end < self.offset and piece.final):
-            return None  # two ends
+            return None  # the stream would have two ends
         new = piece.data[self.offset - piece.offset :]
         self.offset = max(self.offset, end)
         self.final = self.final or piece.final
         return new
 
     def consume(self, size: int) -> int | None:
-        """Note that bytes have gone on to whoever wants them; returns the new limit when it is time to tell it."""
+        """Note that the reader has taken bytes; return the new limit when it is time to send a WINDOW."""
         self._consumed += size
         assert self._consumed <= self.offset, "only what was received can be consumed"
         if self.final or self._limit - self._consumed > self._window_bytes * 3 // 4:
             return None
-        if self._consumed == self.offset:  # who keeps up is not what should hold the sender back
+        if self._consumed == self.offset:  # the reader keeps up, so it should not hold the sender back
             self._window_bytes = min(MAX_WINDOW_BYTES, 2 * self._window_bytes)
         self._limit = self._consumed + self._window_bytes
         return self._limit
 
     @property
     def limit(self) -> int:
-        """How far the sender may go; told again on a new link."""
+        """The offset up to which the sender may send; told again on a new link."""
         return self._limit

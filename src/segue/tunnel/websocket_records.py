@@ -1,4 +1,4 @@
-"""The messages of a WebSocket exchange, and the records they travel as inside a stream context.
+"""WebSocket records: the messages of a WebSocket exchange as they travel inside a compressed stream.
 
 A record is an opcode byte, the length as a varint, and the payload; a close record's payload is a two-byte code and the
 reason (docs/spec/tunnel.md, "WebSocket exchanges"). Reading never raises. Not here: frames of any socket.
@@ -6,8 +6,9 @@ reason (docs/spec/tunnel.md, "WebSocket exchanges"). Reading never raises. Not h
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, TypeAlias
+
+import msgspec
 
 from segue.http.varints import encode_varint, read_varint
 from segue.http.websocket import WebSocketClose, WebSocketMessage
@@ -22,15 +23,14 @@ _LONGEST_VARINT: Final = 10
 Record: TypeAlias = WebSocketMessage | WebSocketClose
 
 
-@dataclass(frozen=True)
-class RecordError:
-    """The bytes are no records, or one is too large; nothing more can be read."""
+class RecordError(msgspec.Struct, frozen=True):
+    """The bytes are no records, or one is too large; you can read no more."""
 
     reason: str
 
 
 def encode_record(record: Record) -> bytes:
-    """Return a message as the bytes of a stream."""
+    """Return the record of a message or a close."""
     if isinstance(record, WebSocketClose):
         payload = record.code.to_bytes(_CODE_BYTES, "big") + record.reason
         return bytes((_CLOSE,)) + encode_varint(len(payload)) + payload
@@ -39,14 +39,14 @@ def encode_record(record: Record) -> bytes:
 
 
 class RecordReader:
-    """Makes messages of the bytes of a stream, however they are cut; `limit` is the largest payload in bytes."""
+    """Reads records from a stream that is cut anywhere; `limit` is the largest payload in bytes."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._held = bytearray()
 
     def feed(self, data: bytes) -> list[Record] | RecordError:
-        """Take bytes and return the messages that are complete."""
+        """Take bytes and return the records that they complete."""
         self._held += data
         records: list[Record] = []
         while True:
@@ -58,12 +58,12 @@ class RecordReader:
             records.append(record)
 
     def _take(self) -> Record | RecordError | None:
-        """Take one whole record off what is held; None until it is there."""
+        """Take one whole record from the bytes held; None if there is none yet."""
         if not self._held:
             return None
         read = read_varint(bytes(self._held[1 : 1 + _LONGEST_VARINT]), 0)
         opcode, (size, after) = self._held[0], read or (0, 0)
-        reason = self._why_refused(opcode, size, is_cut_off=read is None)
+        reason = self._why_refused(opcode, size, cut_off=read is None)
         if reason is not None:
             return RecordError(reason)
         start = 1 + after
@@ -75,10 +75,10 @@ class RecordReader:
             return WebSocketClose(int.from_bytes(payload[:_CODE_BYTES], "big"), payload[_CODE_BYTES:])
         return WebSocketMessage("text" if opcode == _TEXT else "binary", payload)
 
-    def _why_refused(self, opcode: int, size: int, *, is_cut_off: bool) -> str | None:
+    def _why_refused(self, opcode: int, size: int, *, cut_off: bool) -> str | None:
         if opcode not in {_TEXT, _BINARY, _CLOSE}:
             return f"a record has the unknown opcode {opcode}"
-        if is_cut_off:
+        if cut_off:
             return "the length of a record cannot be read" if len(self._held) > _LONGEST_VARINT else None
         if size > self._limit:
             return f"a message of {size} bytes is larger than {self._limit}"

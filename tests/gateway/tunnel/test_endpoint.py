@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
+from msgspec.structs import replace
 
 from segue.config import Config, KeyConfig, RouteConfig, ServerConfig, TunnelConfig
 from segue.gateway.app import Gateway, serving
@@ -233,7 +234,7 @@ async def test_what_no_route_allows_is_refused(target: bytes, expected: tuple[in
     async with running(ok) as (_, url, provider):
         peer = Peer(url)
         async with peer.connected() as socket:
-            answer, _ = await peer.request(socket, TunnelRequest(GET._replace(target=target), None))
+            answer, _ = await peer.request(socket, TunnelRequest(replace(GET, target=target), None))
         assert error_of(answer) == expected
         assert provider.requests == []
 

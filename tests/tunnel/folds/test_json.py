@@ -35,4 +35,4 @@ def test_an_output_is_cut_at_its_limit_for_good() -> None:
     output = FoldOutput(5)
     output.write(b"abc", b"def", b"g")
     assert bytes(output.data) == b"abcde"
-    assert output.is_full
+    assert output.full

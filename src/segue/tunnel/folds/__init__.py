@@ -1,3 +1,3 @@
-"""Folds: what of a reply an agent will send again in its next request, for each provider API. Pure."""
+"""Folds: the bytes of a reply that an agent will repeat in its next request, for each provider API. Pure."""
 
 from __future__ import annotations

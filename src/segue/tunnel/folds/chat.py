@@ -37,17 +37,17 @@ class _ChatFoldChunk(msgspec.Struct):
 
 
 class ChatFold:
-    """Folds the chunks of one stream. A string stays open as long as the pieces that come belong to it."""
+    """Folds the chunks of one stream. A string stays open as long as pieces of it arrive."""
 
     def __init__(self, output: FoldOutput) -> None:
         self._output = output
         self._choice: int | None = None
         self._open: str | None = None
-        """Which field of the message is being written; of tool calls, which call."""
+        """The field of the message that is being written; for a tool call, `call` and its index."""
         self._call_id = ""
 
     def take(self, data: bytes) -> bool:
-        """Take the data of an event; False when it is no chunk."""
+        """Take the data of an event; return False if it is no chunk."""
         if data == b"[DONE]":
             return True
         chunk = msgspec.json.decode(data, type=_ChatFoldChunk)
@@ -90,7 +90,7 @@ class ChatFold:
         self._output.write(escaped(function.arguments or ""))
 
     def _switch(self, choice: int, field: str, opening: bytes) -> None:
-        """Make the field the open one, closing another."""
+        """Open a field, and close the one before it."""
         if self._open == field and self._choice == choice:
             return
         is_call = field.startswith("call")

@@ -1,9 +1,9 @@
-"""The fold of a reply: what the agent's next request is going to repeat of it, as bytes to compress against.
+"""The fold of a reply: the bytes of it that the agent's next request will repeat, to compress that request against.
 
-Both ends of the tunnel fold the same bytes with the same version of the same function. It only appends: the fold of
-what has arrived so far is the beginning of the fold of the whole, however it was cut into pieces, so that a reply of
-which one end has less serves too. It never raises, and a wrong guess costs bytes, not correctness.
-docs/spec/fold.md is the reference. Not here: what a base is.
+Both ends of the tunnel fold the same bytes with the same version of the same function. A fold only appends: the fold of
+a part of a reply is the beginning of the fold of the whole, however the reply was cut into pieces. So an end that has
+received less can still use its fold. It never raises; a wrong guess costs bytes, not correctness. docs/spec/fold.md is
+the reference. Not here: what a base is (`segue.tunnel.documents`).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from segue.tunnel.folds.messages import MessagesFold
 from segue.tunnel.folds.responses import ResponsesFold
 from segue.tunnel.folds.sse import EventReader
 
-#: Changes with anything that changes the fold of any reply.
+#: Increase it with every change that gives any reply another fold.
 FOLD_VERSION: Final = 1
-#: A fold grows no further than this, and an event with more data is dropped.
+#: A fold stops growing at this size, and drops an event with more data.
 MAX_FOLD_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -30,7 +30,7 @@ class _ApiFold(Protocol):
 
 
 class Fold:
-    """Folds one reply. `content_type` is the value of that header line; the data are the reply without its coding."""
+    """Folds one reply, with its content coding already undone. `content_type` is the value of that header line."""
 
     def __init__(self, content_type: bytes) -> None:
         self._output = FoldOutput(MAX_FOLD_BYTES)
@@ -43,20 +43,20 @@ class Fold:
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the reply."""
-        if self._output.is_full:
+        if self._output.full:
             return
         if self._reader is not None:
             for event in self._reader.feed(data):
                 self._take(event)
         elif self._compactor is not None:
-            # every byte is a character: what the compactor looks at is ASCII, and no byte of another character is
+            # each byte as a character: the compactor looks for ASCII, and no byte of another character is ASCII
             self._output.write(self._compactor.feed(data.decode("latin-1")).encode("latin-1"))
         else:
             self._output.write(data)
 
     @property
     def size(self) -> int:
-        """How long the value is."""
+        """The length of the value."""
         return len(self._output.data)
 
     @property
@@ -82,4 +82,4 @@ def _takes(api: _ApiFold, event: bytes) -> bool:
     try:
         return api.take(event)
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
-        return False  # no JSON, another shape, or deeper than anything that a request repeats
+        return False  # no JSON, another shape, or nested deeper than any request

@@ -25,29 +25,29 @@ class GeminiFold:
 
     def __init__(self, output: FoldOutput) -> None:
         self._output = output
-        self._is_begun = False
+        self._begun = False
         self._open: bytes | None = None
-        """How the open text part began."""
+        """The opening of the text part that is open."""
 
     def take(self, data: bytes) -> bool:
-        """Take the data of an event; False when it is no chunk."""
+        """Take the data of an event; return False if it is no chunk."""
         chunk = msgspec.json.decode(data, type=_GeminiChunk)
         for candidate in chunk.candidates:
             if candidate.content is not None:
                 for part in candidate.content.parts:
                     self._take_part(part)
-            if candidate.finishReason is not None and self._is_begun:
+            if candidate.finishReason is not None and self._begun:
                 self._end_text()
                 self._output.write(b"]}")
-                self._is_begun = False
+                self._begun = False
         return True
 
     def _take_part(self, part: dict[str, object]) -> None:
         text = part.pop("text", None)
         if text == "" and not part:
             return
-        if not self._is_begun:
-            self._is_begun = True
+        if not self._begun:
+            self._begun = True
             self._output.write(b'},{"role":"model","parts":[')
         if not isinstance(text, str):
             self._end_text()

@@ -1,4 +1,4 @@
-"""JSON as agents write it in a request: no white space, and only the escapes that must be. For the fold only."""
+"""JSON as agents write it in a request: no white space, and no optional escapes. Not here: JSON outside of folds."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ _WHITE_SPACE = {ord(character): None for character in " \t\r\n"}
 
 
 def compact(value: object) -> bytes:
-    """Return a value that came from JSON as JSON again."""
+    """Return the JSON of a decoded value."""
     return msgspec.json.encode(value)
 
 
 def escaped(text: str) -> bytes:
-    """Return a text as it stands between the quotes of a JSON string."""
+    """Return a text as it is written between the quotes of a JSON string."""
     return msgspec.json.encode(text)[1:-1]
 
 
 class FoldOutput:
-    """What a fold has written so far. It only grows, up to a limit; what would go beyond is cut off for good."""
+    """The bytes that a fold has written. It grows up to a limit, and drops everything beyond."""
 
     def __init__(self, limit: int) -> None:
         self.data = bytearray()
         self._limit = limit
 
     @property
-    def is_full(self) -> bool:
-        """Nothing more can be appended."""
+    def full(self) -> bool:
+        """The limit is reached."""
         return len(self.data) == self._limit
 
     def write(self, *pieces: bytes) -> None:
@@ -40,14 +40,14 @@ class FoldOutput:
 
 
 class Compactor:
-    """Takes the white space out of a JSON text that comes in pieces, cut anywhere."""
+    """Removes the white space from a JSON text that comes in pieces, cut anywhere."""
 
     def __init__(self) -> None:
         self._in_string = False
         self._after_backslash = False
 
     def feed(self, piece: str) -> str:
-        """Return what stays of the next piece."""
+        """Return the next piece without white space."""
         kept: list[str] = []
         for run in _RUN.findall(piece):
             if self._after_backslash:

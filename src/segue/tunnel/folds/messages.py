@@ -33,7 +33,7 @@ _TYPES = frozenset(
         "error",
     }
 )
-#: The block's own text comes in pieces; what a request holds before and after it.
+#: The text of these blocks comes in pieces; a request writes this before and after it.
 _OPENINGS = {
     "text": (b'{"type":"text","text":"', b'"}'),
     "thinking": (b'{"type":"thinking","thinking":"', b'"}'),
@@ -46,15 +46,15 @@ class MessagesFold:
     def __init__(self, output: FoldOutput) -> None:
         self._output = output
         self._closing: bytes | None = None
-        """What ends the open block."""
-        self._is_empty = True
-        """Nothing of a tool's input has come yet; `_input` then stands for it."""
+        """The end of the open block; None if there is none."""
+        self._input_empty = True
+        """No piece of a tool's input has arrived; at the end of the block, `_input` is written instead."""
         self._input: object = {}
-        self._has_signature = False
+        self._signed = False
         self._compactor = Compactor()
 
     def take(self, data: bytes) -> bool:
-        """Take the data of an event; False when it is none of this API."""
+        """Take the data of an event; return False if it is none of this API."""
         event = msgspec.json.decode(data, type=_MessagesFoldEvent)
         if event.type not in _TYPES:
             return False
@@ -78,7 +78,7 @@ class MessagesFold:
 
     def _begin_block(self, block: dict[str, object]) -> None:
         kind = block.get("type")
-        self._has_signature = False
+        self._signed = False
         self._compactor = Compactor()
         if isinstance(kind, str) and kind in _OPENINGS:
             opening, self._closing = _OPENINGS[kind]
@@ -86,7 +86,7 @@ class MessagesFold:
             self._output.write(opening, escaped(text) if isinstance(text, str) else b"")
         elif kind in {"tool_use", "server_tool_use"}:
             head = {key: block.get(key) for key in ("type", "id", "name")}
-            self._is_empty, self._input = True, block.get("input")
+            self._input_empty, self._input = True, block.get("input")
             self._closing = b"}"
             self._output.write(compact(head)[:-1], b',"input":')
         else:
@@ -102,18 +102,18 @@ class MessagesFold:
             case "thinking_delta":
                 self._output.write(escaped(delta.thinking))
             case "signature_delta":
-                opening = b"" if self._has_signature else b'","signature":"'
-                self._has_signature = True
+                opening = b"" if self._signed else b'","signature":"'
+                self._signed = True
                 self._output.write(opening, escaped(delta.signature))
             case "input_json_delta" if delta.partial_json:
-                self._is_empty = False
+                self._input_empty = False
                 self._output.write(self._compactor.feed(delta.partial_json).encode())
             case _:
                 pass
 
     def _end_block(self) -> None:
         if self._closing is not None:
-            if self._closing == b"}" and self._is_empty:
+            if self._closing == b"}" and self._input_empty:
                 self._output.write(compact(self._input))
             self._output.write(self._closing, b",")
         self._closing = None

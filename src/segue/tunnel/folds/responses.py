@@ -1,12 +1,12 @@
 """The fold of Responses streams: the output items as the next request holds them.
 
-The text of an item is written as it streams. Its last event holds the whole item again; of that follows only what has
-not been written, unless the pieces did not add up to it.
+The fold writes the text of an item as it streams. The item's last event repeats the whole item: the fold adds only what
+it has not written yet, or the whole item if the pieces do not add up to it. Not here: how JSON is written (`json`).
 """
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
@@ -22,8 +22,8 @@ class _ResponsesFoldEvent(msgspec.Struct):
     summary_index: int = 0
 
 
-class _ItemLayout(NamedTuple):
-    """How an item is written: the keys before the field that streams, that field, and the keys after it."""
+class _ItemLayout(msgspec.Struct, frozen=True):
+    """The order in which an item is written: keys before the streaming field, that field, keys after it."""
 
     before: tuple[str, ...]
     field: str
@@ -31,8 +31,8 @@ class _ItemLayout(NamedTuple):
     after: tuple[str, ...]
 
 
-class _StreamedPart(NamedTuple):
-    """What streams: which items have it, how it begins, its text's key, how it ends when another part follows."""
+class _StreamedPart(msgspec.Struct, frozen=True):
+    """A part that streams: the items that have it, its opening, the key of its text, its end before another part."""
 
     kind: str
     item_type: str
@@ -74,7 +74,7 @@ class ResponsesFold:
         """Kind and length of each part of the item so far."""
 
     def take(self, data: bytes) -> bool:
-        """Take the data of an event; False when it is none of this API."""
+        """Take the data of an event; return False if it is none of this API."""
         event = msgspec.json.decode(data, type=_ResponsesFoldEvent)
         if not event.type.startswith("response."):
             return False
@@ -132,7 +132,7 @@ class ResponsesFold:
             self._end_current(item, shape)
 
     def _end_current(self, item: dict[str, object], shape: _ItemLayout) -> None:
-        """Write what has not been written of the item whose head has been."""
+        """Write the rest of an item whose head has been written."""
         value = item[shape.field]
         if not self._streamed:
             self._output.write(compact(value)[1:])
@@ -155,7 +155,7 @@ def _text_key(part: dict[str, object]) -> str:
 
 
 def _lengths(value: object) -> list[tuple[str, int]] | None:
-    """Return what `_streamed` is when a field has streamed in full."""
+    """Return the value of `_streamed` after the whole field has streamed."""
     if isinstance(value, str):
         return [("", len(value))]
     lengths: list[tuple[str, int]] = []
@@ -168,7 +168,7 @@ def _lengths(value: object) -> list[tuple[str, int]] | None:
 
 
 def _last_part_end(value: object) -> bytes:
-    """Return what follows the text that streamed last, to the end of the field."""
+    """Return what follows the text that streamed last, up to the end of the field."""
     if not isinstance(value, list):
         return b'"'
     part: dict[str, object] = value[-1]

@@ -1,7 +1,9 @@
-"""Server-sent events, as far as the fold needs them: the data of each event, whatever the pieces it came in.
+"""Server-sent events, as far as the fold needs them: the data of each event, from a stream that is cut anywhere.
 
-Lines end with CR LF, LF or CR; several data lines are joined; comments and other fields say nothing here (WHATWG HTML,
-9.2.6). Memory is bounded: an event with a line, or with data, over the limit is dropped. Not here: what the data mean.
+Lines end with CR LF, LF or CR; several data lines are joined; comments and other fields are skipped (WHATWG HTML,
+9.2.6). Memory is bounded: an event with a line, or with data, over the limit is dropped, and the next one is read; the
+reader of `segue.http.sse` stops there instead. Both ends must drop the same events, so this reader is part of the fold.
+Not here: what the data mean.
 """
 
 from __future__ import annotations
@@ -10,15 +12,15 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class EventReader:
-    """Cuts a stream of server-sent events into the data of its events."""
+    """Splits a stream of server-sent events into the data of its events."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._line = bytearray()
         self._data: list[bytes] = []
         self._data_bytes = 0
-        self._is_dropped = False
-        self._is_first_line = True
+        self._dropped = False
+        self._at_start = True
         self._after_cr = False
 
     def feed(self, piece: bytes) -> list[bytes]:
@@ -33,18 +35,18 @@ class EventReader:
             if part[-1:] in {b"\n", b"\r"}:
                 self._end_line(events)
             elif len(self._line) > self._limit:
-                self._is_dropped = True
+                self._dropped = True
                 del self._line[self._limit + 1 :]  # stays too long until it ends
         return events
 
     def _end_line(self, events: list[bytes]) -> None:
         line = bytes(self._line).rstrip(b"\r\n")
         self._line.clear()
-        if self._is_first_line:
-            self._is_first_line = False
+        if self._at_start:
+            self._at_start = False
             line = line.removeprefix(_BOM)
         if len(line) > self._limit:
-            self._is_dropped = True
+            self._dropped = True
         elif not line:
             self._end_event(events)
         else:
@@ -55,14 +57,14 @@ class EventReader:
     def _add_data(self, value: bytes) -> None:
         self._data_bytes += len(value) + 1
         if self._data_bytes > self._limit:
-            self._is_dropped = True
+            self._dropped = True
             self._data.clear()
-        if not self._is_dropped:
+        if not self._dropped:
             self._data.append(value)
 
     def _end_event(self, events: list[bytes]) -> None:
-        if self._data and not self._is_dropped:
+        if self._data and not self._dropped:
             events.append(b"\n".join(self._data))
         self._data.clear()
         self._data_bytes = 0
-        self._is_dropped = False
+        self._dropped = False
