@@ -1,4 +1,4 @@
-"""What is kept of past turns: within a budget, and no longer than the turn."""
+"""Rendered turns are kept within a budget, and no longer than the turn."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def chain(length: int) -> list[Turn]:
     return turns
 
 
-def test_a_fragment_is_found_on_its_shelf_only() -> None:
+def test_a_rendered_turn_is_found_in_its_view_only() -> None:
     cache, (turn, other) = RenderCache(10_000), chain(2)
     one, two = cache.view("one", Piece), cache.view("two", Piece)
     one.keep(turn, Piece(100))
@@ -44,7 +44,7 @@ def test_keeping_again_counts_once() -> None:
     assert (len(cache), cache.size_bytes) == (1, COST)
 
 
-def test_a_fragment_dies_with_its_turn() -> None:
+def test_a_rendered_turn_dies_with_its_turn() -> None:
     """So nothing of a conversation that is not stored stays when its connection is gone."""
     cache, turns = RenderCache(10_000), chain(3)
     for turn in turns:

@@ -9,13 +9,11 @@ business.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 from weakref import ref
 
-import msgspec
-
+from segue.byte_lru import ByteLru
 from segue.history.chains import Turn
 
 #: What an entry costs beside its bytes: objects and table entries, rounded up.
@@ -33,22 +31,19 @@ class Sized(Protocol):
 R = TypeVar("R", bound=Sized)
 
 
-class _CachedTurn(msgspec.Struct):
-    """A turn that has entries, and the names of the views that they are in."""
-
-    turn: ref[Turn]
-    views: set[str]
-
-
 class RenderCache:
     """The rendered turns of all dialects; every method is O(1). With `budget_bytes` 0 it keeps nothing."""
 
     def __init__(self, budget_bytes: int) -> None:
-        self._budget_bytes = budget_bytes
-        self._entries: OrderedDict[tuple[str, int], Sized] = OrderedDict()  # least recently used first
+        self._entries: ByteLru[tuple[str, int], Sized] = ByteLru(budget_bytes)
         # By a turn's address, which is its own as long as it lives; when the turn dies, its entries go.
-        self._turns: dict[int, _CachedTurn] = {}
-        self.size_bytes = 0
+        self._turns: dict[int, ref[Turn]] = {}
+        self._views: set[str] = set()
+
+    @property
+    def size_bytes(self) -> int:
+        """How much memory all entries take."""
+        return self._entries.size_bytes
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -59,40 +54,20 @@ class RenderCache:
 
     def find(self, name: str, turn: Turn) -> Sized | None:
         """Return the rendered turn of a view, if it is cached."""
-        key = (name, id(turn))
-        found = self._entries.get(key)
-        if found is not None:
-            self._entries.move_to_end(key)
-        return found
+        return self._entries.get((name, id(turn)))
 
     def keep(self, name: str, turn: Turn, rendered: Sized) -> None:
         """Keep a rendered turn as long as the turn lives and the budget allows."""
         address = id(turn)
-        self._evict((name, address))
-        cached = self._turns.get(address)
-        if cached is None:
-            cached = self._turns[address] = _CachedTurn(ref(turn, partial(self._forget, address)), set())
-        cached.views.add(name)
-        self._entries[name, address] = rendered
-        self.size_bytes += rendered.size_bytes + ENTRY_OVERHEAD_BYTES
-        while self.size_bytes > self._budget_bytes and self._entries:
-            self._evict(next(iter(self._entries)))
+        if address not in self._turns:
+            self._turns[address] = ref(turn, partial(self._forget, address))
+        self._views.add(name)
+        self._entries.put((name, address), rendered, size_bytes=rendered.size_bytes + ENTRY_OVERHEAD_BYTES)
 
     def _forget(self, address: int, _: ref[Turn]) -> None:
-        cached = self._turns[address]
-        for name in tuple(cached.views):
-            self._evict((name, address))
-
-    def _evict(self, key: tuple[str, int]) -> None:
-        rendered = self._entries.pop(key, None)
-        if rendered is None:
-            return
-        self.size_bytes -= rendered.size_bytes + ENTRY_OVERHEAD_BYTES
-        name, address = key
-        cached = self._turns[address]
-        cached.views.discard(name)
-        if not cached.views:
-            del self._turns[address]
+        del self._turns[address]
+        for name in self._views:  # one for each dialect of each provider
+            self._entries.pop((name, address))
 
 
 class RenderCacheView(Generic[R]):
