@@ -249,6 +249,21 @@ def warnings(dialect: Dialect, values: Iterable[Json], settings: Settings = SETT
     return render(dialect, replay(encode_items(values)), settings).warnings
 
 
+USER: Json = {"role": "user", "content": "go"}
+LOOK: Json = {
+    "type": "function",
+    "name": "look",
+    "description": "Look.",
+    "parameters": {"type": "object"},
+    "strict": True,
+}
+
+
+def settings(**fields: Any) -> Settings:  # noqa: ANN401 - any setting
+    """Return settings that differ from the defaults in these fields."""
+    return Settings(model="m", **fields)
+
+
 # -------------------------------------------------------------------------------------------------------------- streams
 
 

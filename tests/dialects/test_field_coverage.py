@@ -8,10 +8,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
-from anthropic.types import ContentBlock, RawContentBlockDelta, RawMessageStreamEvent
-from openai.types.chat.chat_completion_chunk import ChoiceDelta
-from openai.types.responses import ResponseInputItemParam, ResponseStreamEvent
-from pydantic import BaseModel
 
 from tests.dialects.conversations import SAMPLES
 
@@ -29,6 +25,8 @@ def members(union: object) -> Iterator[Any]:
 
 def words(union: object) -> set[str]:
     """The values of `type` that tell the members apart."""
+    from pydantic import BaseModel
+
     found: set[str] = set()
     for member in members(union):
         model = issubclass(member, BaseModel)
@@ -47,19 +45,25 @@ def golden(dialect: str) -> list[dict[str, Any]]:
 
 
 def test_every_event_type_of_responses_has_a_golden_stream() -> None:
+    from openai.types.responses import ResponseStreamEvent
+
     assert words(ResponseStreamEvent) - {event.get("type") for event in golden("responses")} == set()
 
 
 @pytest.mark.parametrize(
     ("union", "place"),
-    [(RawMessageStreamEvent, None), (ContentBlock, "content_block"), (RawContentBlockDelta, "delta")],
+    [("RawMessageStreamEvent", None), ("ContentBlock", "content_block"), ("RawContentBlockDelta", "delta")],
 )
-def test_every_event_block_and_delta_of_messages_has_a_golden_stream(union: object, place: str | None) -> None:
+def test_every_event_block_and_delta_of_messages_has_a_golden_stream(union: str, place: str | None) -> None:
+    from anthropic import types
+
     there = [event if place is None else event.get(place, {}) for event in golden("messages")]
-    assert words(union) - {one.get("type") for one in there} == set()
+    assert words(vars(types)[union]) - {one.get("type") for one in there} == set()
 
 
 def test_every_field_of_a_delta_of_chat_has_a_golden_stream() -> None:
+    from openai.types.chat.chat_completion_chunk import ChoiceDelta
+
     there = [choice.get("delta") or {} for event in golden("chat") for choice in event.get("choices") or ()]
     assert set(ChoiceDelta.model_fields) - {name for delta in there for name in delta} == set()
 
@@ -69,4 +73,6 @@ REFUSED = {"item_reference", "compaction"}
 
 
 def test_every_item_type_is_among_the_generated_conversations() -> None:
+    from openai.types.responses import ResponseInputItemParam
+
     assert words(ResponseInputItemParam) - REFUSED - {sample["type"] for sample in SAMPLES} == set()

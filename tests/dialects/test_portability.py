@@ -33,7 +33,7 @@ from tests.dialects.conversations import (
     turns,
     warnings,
 )
-from tests.dialects.test_streams import GOLDEN, read
+from tests.dialects.golden import GOLDEN, read
 
 Json = dict[str, Any]
 FOREIGN = ("Reasoning that this provider did not make, or did not finish, was left out: it cannot be used here.",)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from anthropic.types.message_create_params import MessageCreateParamsStreaming
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
-from pydantic import TypeAdapter
 
 from segue.dialects.interface import Rendered
 from segue.dialects.render_cache import RenderCache
@@ -18,8 +16,25 @@ from segue.testing.protocol_checker import parse_json
 from tests.dialects.conversations import DIALECTS, Json, Request, encode_items, replay, sound_conversations
 from tests.strategies import FIELDS, objects, pretty
 
-_CHAT: TypeAdapter[Any] = TypeAdapter(CompletionCreateParamsStreaming)
-_MESSAGES: TypeAdapter[Any] = TypeAdapter(MessageCreateParamsStreaming)
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+
+@pytest.fixture(scope="module")
+def chat_bodies() -> TypeAdapter[Any]:
+    from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(CompletionCreateParamsStreaming)
+
+
+@pytest.fixture(scope="module")
+def messages_bodies() -> TypeAdapter[Any]:
+    from anthropic.types.message_create_params import MessageCreateParamsStreaming
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(MessageCreateParamsStreaming)
+
 
 requests = objects(
     {"model": st.just("m"), "input": st.just("x")},
@@ -62,11 +77,11 @@ def sent(name: str, items: list[Json], request: Json) -> Json | None:
 
 @given(items=sound_conversations(), request=requests, openai=st.booleans())
 @settings(max_examples=200)
-def test_chat_completions(items: list[Json], request: Json, openai: bool) -> None:
+def test_chat_completions(chat_bodies: TypeAdapter[Any], items: list[Json], request: Json, openai: bool) -> None:
     body = sent("openai-chat" if openai else "chat", items, request)
     if body is None:
         return
-    check(_CHAT.validate_python(body | _without_returned_reasoning(body)))
+    check(chat_bodies.validate_python(body | _without_returned_reasoning(body)))
     waiting: set[str] = set()
     for message in body["messages"]:
         if message["role"] == "tool":
@@ -84,11 +99,11 @@ def _without_returned_reasoning(body: Json) -> Json:
 
 @given(items=sound_conversations(), request=requests)
 @settings(max_examples=200)
-def test_anthropic_messages(items: list[Json], request: Json) -> None:
+def test_anthropic_messages(messages_bodies: TypeAdapter[Any], items: list[Json], request: Json) -> None:
     body = sent("messages", items, request)
     if body is None:
         return
-    check(_MESSAGES.validate_python(body))
+    check(messages_bodies.validate_python(body))
     waiting: set[str] = set()
     marks = str(body).count("'cache_control'")
     assert marks <= 4

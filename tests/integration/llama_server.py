@@ -13,7 +13,7 @@ READY = "listening on "
 
 
 def main() -> None:
-    import xllamacpp  # noqa: PLC0415 - not there on every platform, and never in the process of the tests
+    import xllamacpp  # not there on every platform, and never in the process of the tests
 
     params = xllamacpp.CommonParams()
     params.model.path = sys.argv[1]

@@ -5,36 +5,30 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from msgspec import Raw
 
 from segue.dialects.messages.request import MAX_TOKENS, MessagesDialect, tool_id
-from segue.dialects.messages.settings import MESSAGES_FIELDS
 from segue.dialects.render_cache import RenderCache
-from segue.dialects.responses.request import RESPONSES_FIELDS
 from segue.history.chains import History
-from segue.protocol.problems import Problem
-from segue.protocol.requests import Settings
 from segue.testing.protocol_checker import parse_json
 from tests.dialects.conversations import (
     CHAT,
     DIALECTS,
+    LOOK,
     MESSAGES,
     PDF,
     PIXEL,
-    Request,
+    USER,
     body,
     encode_items,
     grow,
     render,
-    replay,
+    settings,
     thought,
     warnings,
 )
 
 Json = dict[str, Any]
 DIALECT = DIALECTS["messages"]
-USER = {"role": "user", "content": "go"}
-LOOK = {"type": "function", "name": "look", "description": "Look.", "parameters": {"type": "object"}, "strict": True}
 CACHED = {"cache_control": {"type": "ephemeral"}}
 GO = {"type": "text", "text": "go"}
 
@@ -49,18 +43,6 @@ def unmarked(value: Any) -> Any:  # noqa: ANN401 - any JSON
 def messages(*items: Json) -> list[Json]:
     sent: list[Json] = unmarked(body(DIALECT, items)["messages"])
     return sent
-
-
-def settings(**fields: Any) -> Settings:  # noqa: ANN401 - any setting
-    return Settings(model="m", **fields)
-
-
-def asked(model: str = "claude-sonnet-4-6", **fields: Any) -> tuple[Json, tuple[str, ...]]:  # noqa: ANN401 - as above
-    """The body and the warnings of a request with these settings."""
-    request = Request(replay(encode_items([USER])), settings(**fields), model)
-    rendered = DIALECT.render(request, RenderCache(0))
-    assert not isinstance(rendered, Problem)
-    return parse_json(rendered.body.decode()), rendered.warnings
 
 
 # -------------------------------------------------------------------------------------------------------------- history
@@ -270,151 +252,10 @@ def test_results_are_marked_too() -> None:
 
 
 def test_without_a_system_text_the_tools_are_marked() -> None:
-    assert marks(asked(tools=[LOOK, LOOK | {"name": "last"}])[0]) == ["last", "go"]
+    assert marks(body(DIALECT, [USER], settings(tools=[LOOK, LOOK | {"name": "last"}]))) == ["last", "go"]
 
 
 # ------------------------------------------------------------------------------------------------------------- settings
-
-
-def test_the_request_around_the_history() -> None:
-    sent, told = asked(
-        instructions="Be brief.",
-        tools=[LOOK, {"type": "custom", "name": "patch"}],
-        parallel_tool_calls=False,
-        text={"format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}}},
-        max_output_tokens=9,
-        temperature=0.5,
-        service_tier="default",
-        safety_identifier="u",
-        metadata={"a": "b"},
-        prompt_cache_key="k",
-        include=("reasoning.encrypted_content",),
-    )
-    patch = sent["tools"].pop()
-    assert patch["input_schema"]["required"] == ["input"]
-    assert sent == {
-        "model": "claude-sonnet-4-6",
-        "max_tokens": 9,
-        "tools": [{"name": "look", "description": "Look.", "input_schema": {"type": "object"}, "strict": True}],
-        "tool_choice": {"type": "auto", "disable_parallel_tool_use": True},
-        "output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}},
-        "temperature": 0.5,
-        "service_tier": "standard_only",
-        "metadata": {"user_id": "u"},
-        "system": [{"type": "text", "text": "Be brief."} | CACHED],
-        "stream": True,
-        "messages": [{"role": "user", "content": [GO | CACHED]}],
-    }
-    assert told == ()
-
-
-@pytest.mark.parametrize(
-    ("choice", "sent"),
-    [
-        ("none", {"type": "none"}),
-        ("required", {"type": "any"}),
-        ({"type": "function", "name": "look"}, {"type": "tool", "name": "look"}),
-    ],
-)
-def test_tool_choice(choice: object, sent: Json) -> None:
-    assert asked(tools=[LOOK], tool_choice=choice)[0]["tool_choice"] == sent
-
-
-@pytest.mark.parametrize(
-    ("model", "thinking", "effort"),
-    [
-        ("claude-sonnet-4-6", {"type": "adaptive", "display": "summarized"}, "low"),
-        ("claude-opus-4-7", {"type": "adaptive", "display": "summarized"}, "low"),
-        ("some-other-model", {"type": "adaptive", "display": "summarized"}, "low"),
-        ("claude-sonnet-4-5", {"type": "enabled", "budget_tokens": 4096}, None),
-        ("claude-haiku-4-5-20251001", {"type": "enabled", "budget_tokens": 4096}, None),
-        ("anthropic.claude-opus-4-20250514-v1:0", {"type": "enabled", "budget_tokens": 4096}, None),
-        ("claude-3-7-sonnet-latest", {"type": "enabled", "budget_tokens": 4096}, None),
-    ],
-)
-def test_thinking_as_the_model_does_it(model: str, thinking: Json, effort: str | None) -> None:
-    sent, told = asked(model, reasoning={"effort": "low", "summary": "auto"})
-    assert sent["thinking"] == thinking
-    assert sent.get("output_config", {}).get("effort") == effort
-    assert told == ()
-
-
-def test_thinking_is_off_where_it_was_not_asked_for_or_was_refused() -> None:
-    assert "thinking" not in asked(reasoning={"summary": "auto"})[0]
-    assert asked(reasoning={"effort": "none"})[0]["thinking"] == {"type": "disabled"}
-
-
-def test_a_budget_leaves_room_for_the_answer() -> None:
-    sent, _ = asked("claude-sonnet-4-5", reasoning={"effort": "high"}, max_output_tokens=2000)
-    assert sent["thinking"]["budget_tokens"] == 1999
-    sent, told = asked("claude-sonnet-4-5", reasoning={"effort": "high"}, max_output_tokens=1024)
-    assert "thinking" not in sent
-    assert told[0].startswith("'reasoning'")
-
-
-@pytest.mark.parametrize(
-    ("fields", "name"),
-    [
-        ({"presence_penalty": 1.0}, "presence_penalty"),
-        ({"frequency_penalty": 1.0}, "frequency_penalty"),
-        ({"top_logprobs": 3}, "top_logprobs"),
-        ({"truncation": "auto"}, "truncation"),
-        ({"max_tool_calls": 3}, "max_tool_calls"),
-        ({"service_tier": "flex"}, "service_tier"),
-        ({"text": {"verbosity": "low"}}, "text.verbosity"),
-        ({"include": ("message.output_text.logprobs",)}, "include"),
-        ({"temperature": 1.5}, "temperature"),
-        ({"temperature": 0.5, "top_p": 0.5}, "top_p"),
-        ({"temperature": 0.5, "reasoning": {"effort": "low"}}, "temperature"),
-        ({"top_p": 0.5, "reasoning": {"effort": "low"}}, "top_p"),
-        ({"tools": [LOOK], "tool_choice": "required", "reasoning": {"effort": "low"}}, "reasoning"),
-        ({"tools": [{"type": "web_search"}]}, "tools: web_search"),
-        ({"extra": {"seed": Raw(b"7")}}, "seed"),
-    ],
-)
-def test_what_can_be_left_out_is_left_out_with_a_warning(fields: Json, name: str) -> None:
-    _, (warning,) = asked(**fields)
-    assert warning.startswith(f"'{name}")
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"text": {"format": {"type": "json_object"}}},
-        {"tool_choice": "required"},
-        {"tools": [LOOK], "tool_choice": {"type": "web_search"}},
-        {"extra": {"stop": Raw(b"7")}},
-    ],
-)
-def test_what_cannot_be_done_and_must_not_be_ignored_is_refused(fields: Json) -> None:
-    answer = DIALECT.render(Request(replay(encode_items([USER])), settings(**fields)), RenderCache(0))
-    assert isinstance(answer, Problem)
-    assert answer.code == "unsupported_parameter"
-
-
-@pytest.mark.parametrize("schema", [{"type": "object"}, {"type": "object", "description": "own"}])
-def test_what_an_answer_is_for_is_told_in_its_schema(schema: Json) -> None:
-    form = {"type": "json_schema", "name": "x", "description": "A city.", "schema": schema, "strict": True}
-    sent, told = asked(text={"format": form})
-    assert sent["output_config"]["format"]["schema"] == {"description": "A city.", **schema}
-    assert told == ()
-
-
-def test_who_is_served_is_told_once() -> None:
-    assert asked(extra={"user": Raw(b'"u"')}) == ({**asked()[0], "metadata": {"user_id": "u"}}, ())
-    sent, (warning,) = asked(extra={"user": Raw(b'"u"')}, safety_identifier="s")
-    assert (sent["metadata"], warning.split("'")[1]) == ({"user_id": "s"}, "user")
-    sent, (warning,) = asked(extra={"user": Raw(b"7")})
-    assert ("metadata" in sent, warning.split("'")[1]) == (False, "user")
-
-
-@pytest.mark.parametrize("stop", [b'"END"', b'["END"]'])
-def test_stops_have_another_name(stop: bytes) -> None:
-    assert asked(extra={"stop": Raw(stop)}) == ({**asked()[0], "stop_sequences": ["END"]}, ())
-
-
-def test_every_setting_has_its_rule() -> None:
-    assert set(MESSAGES_FIELDS) == set(RESPONSES_FIELDS)
 
 
 def test_the_limit_that_this_api_needs_can_be_set() -> None:
