@@ -29,7 +29,7 @@ class Kept(msgspec.Struct, frozen=True):
     """A sequence that is kept: whose, where, and its tokens."""
 
     tenant: str
-    place: str
+    tier: str
     tokens: tuple[int, ...]
 
 
@@ -39,9 +39,9 @@ async def look(upstream: LocalUpstream) -> list[Kept]:
     return await between_steps(
         upstream,
         lambda worker: [
-            Kept(one.held.tenant, one.held.place, tuple(one.tokens))
-            for one in worker._states.values()  # noqa: SLF001 - what is kept is the point
-            if one.turn is None
+            Kept(one.tenant, one.tier, tuple(one.tokens))
+            for one in worker.sequences
+            if not one.pins  # no turn works on it
         ],
     )
 
@@ -53,12 +53,12 @@ async def between_steps(upstream: LocalUpstream, do: Callable[[Worker], T]) -> T
     def act(worker: Worker) -> None:
         loop.call_soon_threadsafe(done.set_result, do(worker))
 
-    upstream._engine.act(act)  # noqa: SLF001 - as above
+    upstream._engine.call_between_steps(act)  # noqa: SLF001 - between two steps there is no other way in
     return await done
 
 
 def prompts(upstream: LocalUpstream) -> set[ResponseId]:
     """Return the responses whose prompts are kept."""
-    renderer = upstream._renderer  # noqa: SLF001 - nothing else tells what is kept
+    renderer = upstream._renderer  # noqa: SLF001 - nothing else tells what is cached
     assert renderer is not None
-    return {ident for _, ident in renderer._kept}  # noqa: SLF001 - as above
+    return set(renderer.cached)

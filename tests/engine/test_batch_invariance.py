@@ -81,12 +81,12 @@ async def play(upstream: LocalUpstream, random: Random, rounds: int) -> list[Ans
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_every_bit_is_the_same(file: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a context for two or three of many conversations, whose state is kept in small pieces."""
-    monkeypatch.setattr(local_model, "_PIECE_BYTES", 60_000)
+    monkeypatch.setattr(local_model, "_SAVED_PIECE_BYTES", 60_000)
     options: dict[str, Any] = {"context": 320, "kv_bytes": 1, "slots": 12, "threads": 2}
     async with loaded(ModelFile(file, "tiny", **options)) as upstream:
         done = await play(upstream, Random(seed), 10)
-        counts = upstream.counts
-        assert min(counts.evictions, counts.restored_tokens, counts.compactions) > 0
+        counts = upstream.counters
+        assert min(counts.evictions, counts.restored_tokens, counts.defrags) > 0
         for got in done:
             alone = await ask_alone(upstream, got.turn, request("", **ASKED).settings)
             assert told(got) == told(alone)

@@ -14,9 +14,9 @@ import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.engine.kv.cache import Memory
+from segue.engine.kv.cache import KvCache
 from segue.engine.model import LoadedModel
-from segue.engine.output.tool_call_parser import Answering
+from segue.engine.output.tool_call_parser import ToolCallParser
 from segue.engine.upstream import LocalUpstream
 from segue.history.chains import Turn
 from segue.protocol.items import user_message
@@ -159,7 +159,7 @@ class TestContinuing:
         self, upstream: LocalUpstream, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """As recurrent ones cannot: what is continued exactly is reused, everything else is computed anew."""
-        monkeypatch.setattr(upstream.model, "divides", False)
+        monkeypatch.setattr(upstream.model, "divisible", False)
         monkeypatch.setattr(LoadedModel, "rewind", lambda model, slot, length: False)
         first = await ask(upstream, request("undivided"))
         exact = await ask(upstream, request([*first.turn.input, *first.turn.output, user_message("more")]))
@@ -174,11 +174,11 @@ class TestContinuing:
         """The engine starts over, without any state, instead of leaving everybody waiting."""
         first = await ask(upstream, request(LONG))
 
-        def broken(memory: Memory, cells: int, *, slot: bool = False) -> list[int] | None:
+        def broken(memory: KvCache, cells: int, *, slot: bool = False) -> list[int] | None:
             raise RuntimeError("a cell is gone")
 
         with monkeypatch.context() as patch:
-            patch.setattr(Memory, "make_room", broken)
+            patch.setattr(KvCache, "choose_victims", broken)
             asked = (ask(upstream, request("go on", first.turn)) for _ in range(3))
             refused = await asyncio.gather(*asked, return_exceptions=True)
         assert [type(one) for one in refused] == [Refused] * 3
@@ -189,7 +189,7 @@ class TestContinuing:
 
     async def test_penalties_are_obeyed(self, upstream: LocalUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
         """A model that repeats itself can be made to stop that."""
-        monkeypatch.setattr(LoadedModel, "ends_answer", lambda model, token: False)
+        monkeypatch.setattr(LoadedModel, "is_end_of_answer", lambda model, token: False)
         plain = await ask(upstream, request("repeat", max_output_tokens=150))
         varied = await ask(upstream, request("repeat", max_output_tokens=150, frequency_penalty=2.0))
         assert len(set(varied.text.split(" "))) > len(set(plain.text.split(" ")))
@@ -242,7 +242,7 @@ class TestTools:
         sampler = LoadedModel.sampler
 
         class Marking:
-            def choose(self, index: int) -> int:
+            def sample(self, index: int) -> int:
                 return mark
 
         def marking(
@@ -273,13 +273,13 @@ class TestTools:
     ) -> None:
         """A large schema takes a tenth of a second, in which everybody else must not stand still."""
         threads: list[threading.Thread] = []
-        check = Answering.check
+        check = ToolCallParser.check
 
-        def noted(answering: Answering, name: str) -> None:
+        def noted(answering: ToolCallParser, name: str) -> None:
             threads.append(threading.current_thread())
             check(answering, name)
 
-        monkeypatch.setattr(Answering, "check", noted)
+        monkeypatch.setattr(ToolCallParser, "check", noted)
         await ask(upstream, request("x", tools=[WEATHER]))
         assert threads
         assert threading.current_thread() not in threads
@@ -318,7 +318,7 @@ class TestMemory:
         """Each is evicted and restored again and again, and every answer is that of the conversation alone."""
         async with tiny(context=320, kv_bytes=self.CELLS * cell_bytes()) as upstream:
             reused = await self.interleaved(upstream, 4)
-            counts = upstream.counts
+            counts = upstream.counters
             assert counts.evictions > 16
             assert counts.restored_tokens > 16 * 3 * 70
             assert reused > 16 * 3 * 70
@@ -339,16 +339,16 @@ class TestMemory:
                 got = await asyncio.gather(*turns)
                 parents = [one.turn for one in got]
                 answers += got
-            assert upstream.counts.evictions > 0
+            assert upstream.counters.evictions > 0
             for one in answers:
                 await same_alone(upstream, one)
 
     async def test_turns_that_outgrow_the_context_give_way(self) -> None:
-        """Answers that together need more than there is are parked and go on later; nothing is lost of them."""
+        """Answers that together need more than there is are preempted and resume later; nothing is lost of them."""
         async with tiny(context=256, kv_bytes=1, parallel=4) as upstream:
             asked = [request(f"{index} {'words ' * 10}", max_output_tokens=150) for index in range(4)]
             answers = await asyncio.gather(*(ask(upstream, one) for one in asked))
-            assert upstream.counts.parked > 0
+            assert upstream.counters.preemptions > 0
             for one in answers:
                 await same_alone(upstream, one, max_output_tokens=150)
 
@@ -356,8 +356,8 @@ class TestMemory:
         """Eviction then forgets, and the answers are the same."""
         async with tiny(context=256, kv_bytes=self.CELLS * cell_bytes(), host_bytes=0) as upstream:
             await self.interleaved(upstream, 2)
-            assert upstream.counts.restored_tokens == 0
-            assert upstream.counts.host_bytes == 0
+            assert upstream.counters.restored_tokens == 0
+            assert upstream.counters.host_bytes == 0
 
     @pytest.mark.parametrize("store", [True, False])
     async def test_only_stored_turns_go_to_disk(self, tmp_path: Path, store: bool) -> None:
@@ -367,8 +367,8 @@ class TestMemory:
             await self.interleaved(upstream, 2, store=store)
             files = files_in(tmp_path)
             assert bool(files) == store
-            assert (upstream.counts.sequences["disk"] > 0) == store
-            assert (upstream.counts.restored_tokens > 0) == store
+            assert (upstream.counters.sequences["disk"] > 0) == store
+            assert (upstream.counters.restored_tokens > 0) == store
             assert all(path.stat().st_mode & 0o077 == 0 for path in files)
         assert not files_in(tmp_path), "nothing is left when the engine ends"
 
@@ -387,7 +387,7 @@ class TestMemory:
 class TestFairness:
     async def test_a_long_prompt_does_not_stall_an_answer(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """While one turn answers, another's prompt is read in small pieces between its tokens."""
-        monkeypatch.setattr(LoadedModel, "ends_answer", lambda model, token: False)
+        monkeypatch.setattr(LoadedModel, "is_end_of_answer", lambda model, token: False)
         async with tiny(context=2048, kv_bytes=8192 * cell_bytes(), chunk=16) as upstream:
             stream = await begin(upstream, request("tell", max_output_tokens=None))
             await first_text(stream)

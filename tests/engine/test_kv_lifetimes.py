@@ -18,7 +18,7 @@ from segue.engine import ModelFile
 from segue.engine.engine import Engine
 from segue.engine.job import Job
 from segue.engine.model import LoadedModel
-from segue.engine.prompt.rendering import Prompt, Renderer
+from segue.engine.prompt.rendering import Prompt, PromptRenderer
 from segue.engine.upstream import LocalUpstream
 from segue.engine.worker import Worker
 from segue.history.chains import Turn
@@ -29,6 +29,7 @@ from segue.testing.tiny_model import write_tiny_model
 from segue.upstreams.interface import Forgetting
 from tests.engine.kept import Clock, look, prompts
 from tests.engine.turns import ask, ask_alone, begin, cell_bytes, first_text, request, tiny
+from tests.logs import logged
 
 pytestmark = pytest.mark.local_engine
 
@@ -39,7 +40,7 @@ LONG = "many words about the number of people who call one another " * 6
 @pytest.fixture(autouse=True)
 def endless(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers end where they are cut or cancelled; the model's own whim would end some before."""
-    monkeypatch.setattr(LoadedModel, "ends_answer", lambda model, token: False)
+    monkeypatch.setattr(LoadedModel, "is_end_of_answer", lambda model, token: False)
 
 
 @asynccontextmanager
@@ -99,7 +100,7 @@ class TestGone:
             assert len(kept.tokens) >= other.input_tokens
             assert prompts(upstream) == {other.turn.id}
             await look(upstream)
-            assert upstream.counts.sequences == {"context": 1, "host": 0, "disk": 0}
+            assert upstream.counters.sequences == {"context": 1, "host": 0, "disk": 0}
             assert (await ask(upstream, request(LONG))).cached < 30, "what both questions begin with, at most"
 
     @pytest.mark.parametrize("place", ["host", "disk"])
@@ -107,13 +108,13 @@ class TestGone:
         async with roomy(disk_bytes=2**26, spill_directory=tmp_path) as upstream:
             got = await ask(upstream, request(LONG, store=True))
             await upstream.evict(place)
-            assert upstream.counts.sequences[place] == 1
+            assert upstream.counters.sequences[place] == 1
             assert bool(files_in(tmp_path)) == (place == "disk")
             upstream.forget("alice", [got.turn.id])
             assert await look(upstream) == []
             assert files_in(tmp_path) == []
             await look(upstream)
-            counts = upstream.counts
+            counts = upstream.counters
             assert (sum(counts.sequences.values()), counts.host_bytes, counts.disk_bytes) == (0, 0, 0)
 
     async def test_a_living_child_keeps_what_it_has_seen(self) -> None:
@@ -161,7 +162,7 @@ class TestGone:
             await ask(upstream, request(f"other {LONG}", store=True))
             upstream.forget("alice", [lost.turn.id])
             assert len(await look(upstream)) == 1
-            assert caplog.text == ""
+            assert logged(caplog) == ""
 
     async def test_what_is_evicted_goes_whole(self) -> None:
         """Its bytes cannot be cut, so the parent is read again."""
@@ -205,7 +206,7 @@ class TestGone:
             raise AssertionError
 
         for _ in range(2):
-            engine.act(order)
+            engine.call_between_steps(order)
             engine.stop()
         kept = weakref.ref(order)
         del order
@@ -224,7 +225,7 @@ class TestGone:
 
     async def test_of_a_model_that_cannot_divide_a_sequence_all_goes(self, monkeypatch: pytest.MonkeyPatch) -> None:
         async with roomy() as upstream:
-            monkeypatch.setattr(upstream.model, "divides", False)
+            monkeypatch.setattr(upstream.model, "divisible", False)
             monkeypatch.setattr(LoadedModel, "rewind", lambda model, slot, length: False)
             first = await ask(upstream, request("undivided"))
             second = await ask(upstream, request([*first.turn.input, *first.turn.output, user_message("more")]))
@@ -297,12 +298,12 @@ class TestUnderWay:
                     await ask(upstream, request(LONG))
             assert (await look(upstream), prompts(upstream)) == ([], set())
 
-    async def test_waiting_and_parked_turns_end_too(self) -> None:
+    async def test_waiting_and_preempted_turns_end_too(self) -> None:
         """Four turns in a context for two answers, all of them forgotten at once."""
         async with tiny(context=256, kv_bytes=1, parallel=3) as upstream:
             asked = [request(f"{index} {'words ' * 10}", max_output_tokens=150) for index in range(5)]
             running = [asyncio.ensure_future(ask(upstream, one)) for one in asked]
-            while not upstream.counts.parked:
+            while not upstream.counters.preemptions:
                 await look(upstream)
             upstream.forget("alice", [one.response_id for one in asked])
             for got in await asyncio.gather(*running):
@@ -322,14 +323,14 @@ class TestUnderWay:
 
     async def test_a_prompt_that_is_rendered_too_late_is_not_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Rendering goes on in its thread when its turn is gone already."""
-        reached, gate, render = Event(), Event(), Renderer.render
+        reached, gate, render = Event(), Event(), PromptRenderer.render
 
-        def late(renderer: Renderer, *given: Any, **named: Any) -> Prompt:  # noqa: ANN401 - as it is
+        def late(renderer: PromptRenderer, *given: Any, **named: Any) -> Prompt:  # noqa: ANN401 - as it is
             reached.set()
             gate.wait(PATIENCE_S)
             return render(renderer, *given, **{**named, "tokenizer": lambda text, control: [1]})
 
-        monkeypatch.setattr(Renderer, "render", late)
+        monkeypatch.setattr(PromptRenderer, "render", late)
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
         async with roomy() as upstream:
             asked = asyncio.ensure_future(ask(upstream, request(LONG)))
@@ -380,7 +381,7 @@ class TestIdle:
         """The engine wakes up for it."""
         async with roomy(idle_s=0.01) as upstream:
             await ask(upstream, request(LONG, held=False))
-            while upstream.counts.sequences != {"context": 0, "host": 0, "disk": 0}:  # noqa: ASYNC110 - it is the engine's
+            while upstream.counters.sequences != {"context": 0, "host": 0, "disk": 0}:  # noqa: ASYNC110 - it is the engine's
                 await asyncio.sleep(0.001)
 
     async def test_held_responses_do_not_go_for_being_idle(self) -> None:
@@ -413,7 +414,7 @@ class TestIdle:
             await ask(upstream, request(f"aside {LONG}", stored.turn, held=False))
             await upstream.evict("disk")
             (kept,) = await look(upstream)
-            assert kept.place == "disk"
+            assert kept.tier == "disk"
             assert stored.input_tokens <= len(kept.tokens) < stored.input_tokens + 16
             clock.now += 60
             got = await ask(upstream, request("go on", stored.turn, store=True))

@@ -144,7 +144,7 @@ def test_what_is_kept_is_what_living_responses_need(
 
     monkeypatch.setattr("segue.engine.engine.Worker", Noting)
     # or an answer could end before it is cancelled
-    monkeypatch.setattr(LoadedModel, "ends_answer", lambda model, token: False)
+    monkeypatch.setattr(LoadedModel, "is_end_of_answer", lambda model, token: False)
     with asyncio.Runner() as runner:
         place: dict[str, Any] = {"disk_bytes": 2**26, "spill_directory": tmp_path}
         room: dict[str, Any] = {"kv_bytes": 8192 * cell_bytes()} if roomy else {"host_bytes": 60_000, "slots": 6}

@@ -12,8 +12,8 @@ import pytest
 from segue.engine import ModelFile, Unavailable
 from segue.engine import model as local_model
 from segue.engine.kv.defrag import Move
-from segue.engine.model import LoadedModel, Part
-from segue.engine.prompt.messages import Message
+from segue.engine.model import BatchEntry, LoadedModel
+from segue.engine.prompt.messages import PromptMessage
 from segue.protocol.requests import Settings
 from segue.testing.tiny_model import CHAT_TEMPLATE, TinyModelShape, write_tiny_model
 from tests.engine.turns import cell_bytes
@@ -38,7 +38,7 @@ def loaded(folder: Path, shape: TinyModelShape | None = None, **options: Any) ->
 
 def read(model: LoadedModel, slot: int, tokens: list[int]) -> None:
     for at in range(0, len(tokens), model.batch):
-        model.compute([Part(slot, tokens[at : at + model.batch], at, answers=False)])
+        model.compute([BatchEntry(slot, tokens[at : at + model.batch], at, sampled=False)])
 
 
 def answer(model: LoadedModel, slot: int, length: int) -> list[int]:
@@ -46,8 +46,8 @@ def answer(model: LoadedModel, slot: int, length: int) -> list[int]:
     sampler = model.sampler(Settings(model="tiny"), 1)
     said = [3]
     for at in range(length, length + 12):
-        (end,) = model.compute([Part(slot, said[-1:], at, answers=True)])
-        said.append(sampler.choose(end))
+        (end,) = model.compute([BatchEntry(slot, said[-1:], at, sampled=True)])
+        said.append(sampler.sample(end))
     return said
 
 
@@ -64,7 +64,7 @@ def test_a_token_takes_what_is_reckoned(tmp_path: Path, shape: TinyModelShape) -
 @pytest.mark.parametrize("pieces", [1, 3, 100])
 def test_state_in_pieces_is_the_same_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pieces: int) -> None:
     """However it is cut, in another slot, and with something else in between."""
-    monkeypatch.setattr(local_model, "_PIECE_BYTES", -(-len(TOKENS) // pieces) * cell_bytes())
+    monkeypatch.setattr(local_model, "_SAVED_PIECE_BYTES", -(-len(TOKENS) // pieces) * cell_bytes())
     with loaded(tmp_path) as model:
         read(model, 0, TOKENS)
         state = model.save(0, 0, len(TOKENS))
@@ -77,11 +77,11 @@ def test_state_in_pieces_is_the_same_state(tmp_path: Path, monkeypatch: pytest.M
         assert not model.restore(3, [state[0][:-1]], len(TOKENS)), "what is damaged is told"
 
 
-@pytest.mark.parametrize("divides", [True, False])
-def test_no_state_is_restored_too(tmp_path: Path, divides: bool) -> None:
+@pytest.mark.parametrize("divisible", [True, False])
+def test_no_state_is_restored_too(tmp_path: Path, divisible: bool) -> None:
     """As that of a turn that had to give way before anything was computed of it, also of a model with one state."""
     with loaded(tmp_path) as model:
-        model.divides = divides
+        model.divisible = divisible
         assert model.restore(0, (), 0)
         read(model, 0, TOKENS)
 
@@ -92,13 +92,13 @@ def test_what_is_moved_together_says_the_same(tmp_path: Path) -> None:
         read(model, 0, TOKENS)
         read(model, 1, TOKENS[50:])
         model.copy(0, 2, 60)
-        model.compute([Part(2, TOKENS[:5], 60, answers=False)])
+        model.compute([BatchEntry(2, TOKENS[:5], 60, sampled=False)])
         lengths = {0: 100, 1: 50, 2: 65}
         said = {slot: answer(model, slot, length) for slot, length in lengths.items()}
         for slot, length in lengths.items():
             model.rewind(slot, length)
         before = model.room
-        model.compact([Move(0, 100), Move(1, 50), Move(2, 65, 0, 60)])
+        model.defrag([Move(0, 100), Move(1, 50), Move(2, 65, 0, 60)])
         assert model.room == before + 3 * 12, "what was given back is free"
         assert {slot: answer(model, slot, length) for slot, length in lengths.items()} == said
 
@@ -110,8 +110,8 @@ def test_a_sampler_that_is_made_anew_goes_on(tmp_path: Path) -> None:
     def say(model: LoadedModel, *, anew: bool) -> list[int]:
         sampler, said = model.sampler(asked, 1), [3]
         for at in range(40):
-            (end,) = model.compute([Part(0, said[-1:], at, answers=True)])
-            said.append(sampler.choose(end))
+            (end,) = model.compute([BatchEntry(0, said[-1:], at, sampled=True)])
+            said.append(sampler.sample(end))
             if anew and at % 8 == 0:
                 sampler = model.sampler(asked, 1, None, said[1:])
         model.clear_all()
@@ -125,7 +125,7 @@ def test_another_template(tmp_path: Path) -> None:
     path = tmp_path / "chat.jinja"
     path.write_text(CHAT_TEMPLATE.replace("You are a tiny model.", "You are something else."))
     with loaded(tmp_path, template=path) as model:
-        assert "something else" in model.template.segments([Message("user", "a")])[0].text
+        assert "something else" in model.template.segments([PromptMessage("user", "a")])[0].text
 
 
 def test_a_template_that_cannot_be_read(tmp_path: Path) -> None:

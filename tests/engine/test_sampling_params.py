@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from segue.engine.model import LoadedModel
 from segue.engine.output.logprobs import Score
-from segue.engine.sampling_params import LONGEST_STOP, Wishes, read_wishes
+from segue.engine.sampling_params import LONGEST_STOP, SamplingParams, read_sampling_params
 from segue.engine.upstream import LocalUpstream
 from segue.protocol.items import user_message
 from segue.protocol.problems import Refused
@@ -28,33 +28,33 @@ def extra(**fields: object) -> Json:
     return {"extra": {name: Raw(json.dumps(value).encode()) for name, value in fields.items()}}
 
 
-def wishes(**fields: Any) -> Wishes:  # noqa: ANN401 - fields of Settings
-    return read_wishes(Settings(model="m", **fields))
+def sampling_params(**fields: Any) -> SamplingParams:  # noqa: ANN401 - fields of Settings
+    return read_sampling_params(Settings(model="m", **fields))
 
 
 @pytest.mark.parametrize(
     ("fields", "read"),
     [
-        ({}, Wishes()),
-        (extra(seed=7, other=[1]), Wishes(seed=7)),
-        (extra(seed=-1, stop="END"), Wishes(seed=-1, stops=("END",))),
-        (extra(stop=["a", "b" * LONGEST_STOP, "€", "\n"]), Wishes(stops=("a", "b" * LONGEST_STOP, "€", "\n"))),
-        (extra(stop=[]), Wishes()),
-        (extra(stop=None, seed=None), Wishes()),
-        ({"include": (OUTPUT_LOGPROBS,)}, Wishes(top_logprobs=0)),
-        ({"top_logprobs": 2}, Wishes(top_logprobs=2)),
-        (SCORED, Wishes(top_logprobs=20)),
-        ({"include": ("reasoning.encrypted_content",)}, Wishes()),
+        ({}, SamplingParams()),
+        (extra(seed=7, other=[1]), SamplingParams(seed=7)),
+        (extra(seed=-1, stop="END"), SamplingParams(seed=-1, stops=("END",))),
+        (extra(stop=["a", "b" * LONGEST_STOP, "€", "\n"]), SamplingParams(stops=("a", "b" * LONGEST_STOP, "€", "\n"))),
+        (extra(stop=[]), SamplingParams()),
+        (extra(stop=None, seed=None), SamplingParams()),
+        ({"include": (OUTPUT_LOGPROBS,)}, SamplingParams(top_logprobs=0)),
+        ({"top_logprobs": 2}, SamplingParams(top_logprobs=2)),
+        (SCORED, SamplingParams(top_logprobs=20)),
+        ({"include": ("reasoning.encrypted_content",)}, SamplingParams()),
     ],
 )
-def test_what_is_asked_for(fields: Json, read: Wishes) -> None:
-    assert wishes(**fields) == read
+def test_what_is_asked_for(fields: Json, read: SamplingParams) -> None:
+    assert sampling_params(**fields) == read
 
 
 @pytest.mark.parametrize("value", ["7", 7.5, True, [7], 2**63, -(2**63) - 1, 10**40])
 def test_a_seed_is_an_integer(value: object) -> None:
     with pytest.raises(Refused) as caught:
-        wishes(**extra(seed=value))
+        sampling_params(**extra(seed=value))
     assert (caught.value.problem.code, caught.value.problem.param) == ("invalid_value", "seed")
     assert "'seed'" in caught.value.problem.message
 
@@ -64,7 +64,7 @@ def test_a_seed_is_an_integer(value: object) -> None:
 )
 def test_a_stop_is_a_text_or_a_few(value: object) -> None:
     with pytest.raises(Refused) as caught:
-        wishes(**extra(stop=value))
+        sampling_params(**extra(stop=value))
     assert (caught.value.problem.code, caught.value.problem.param) == ("invalid_value", "stop")
     assert "up to 4" in caught.value.problem.message
 
@@ -227,7 +227,7 @@ class TestStop:
         tokens = iter(upstream.model.tokenize("a<", control=False))
 
         class Writing:
-            def choose(self, index: int) -> int:
+            def sample(self, index: int) -> int:
                 return next(tokens)
 
         monkeypatch.setattr(LoadedModel, "sampler", lambda *given: Writing())

@@ -21,18 +21,18 @@ def test_an_answer_gets_a_token_of_every_step() -> None:
     """However much the others have to read."""
     steps = scheduler([0, 1000, 0], batch=16, chunk=4)
     for _ in range(3):
-        assert steps.step() == [Share(0, 1, answers=True), Share(2, 1, answers=True), Share(1, 4, answers=False)]
+        assert steps.step() == [Share(0, 1, sampled=True), Share(2, 1, sampled=True), Share(1, 4, sampled=False)]
 
 
 def test_alone_a_prompt_is_read_in_whole_batches() -> None:
     """The chunk is only for the sake of those who answer."""
     steps = scheduler([40], batch=16, chunk=4)
     assert [steps.step()[0] for _ in range(3)] == [
-        Share(0, 16, answers=False),
-        Share(0, 16, answers=False),
-        Share(0, 8, answers=True),
+        Share(0, 16, sampled=False),
+        Share(0, 16, sampled=False),
+        Share(0, 8, sampled=True),
     ]
-    assert steps.step() == [Share(0, 1, answers=True)]
+    assert steps.step() == [Share(0, 1, sampled=True)]
 
 
 def test_a_short_prompt_does_not_wait_for_a_long_one() -> None:
@@ -40,7 +40,7 @@ def test_a_short_prompt_does_not_wait_for_a_long_one() -> None:
     steps = scheduler([1000], batch=16, chunk=16)
     steps.step()
     steps.add(1, 7)
-    assert Share(1, 7, answers=True) in steps.step()
+    assert Share(1, 7, sampled=True) in steps.step()
 
 
 def test_a_turn_that_was_removed_gets_nothing() -> None:
@@ -58,11 +58,11 @@ def test_a_step_is_full_but_never_too_full(unread: list[int], batch: int, data: 
     answering = [share for share in shares if not unread[share.key]]
     reading = [share for share in shares if unread[share.key]]
     assert len(answering) == min(batch, unread.count(0))
-    assert all(share == Share(share.key, 1, answers=True) for share in answering)
+    assert all(share == Share(share.key, 1, sampled=True) for share in answering)
     room = batch - len(answering)
     assert sum(share.tokens for share in reading) == min(sum(unread), min(room, chunk) if answering else room)
     assert all(1 <= share.tokens <= unread[share.key] for share in reading)
-    assert all(share.answers == (share.tokens == unread[share.key]) for share in reading)
+    assert all(share.sampled == (share.tokens == unread[share.key]) for share in reading)
 
 
 @given(prompts, st.integers(1, 8))
@@ -76,7 +76,7 @@ def test_every_prompt_is_read_in_the_end(unread: list[int], batch: int) -> None:
     for _ in range(sum(unread) // batch + 1):
         for share in steps.step():
             read[share.key] += share.tokens
-            if share.answers:
+            if share.sampled:
                 steps.remove(share.key)
     assert list(read.values()) == unread
     assert not len(steps)

@@ -1,4 +1,4 @@
-"""What the local model does without is said."""
+"""The local model warns of each setting that it drops."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from msgspec import Raw
 
 from segue.dialects.responses.request import RESPONSES_FIELDS
-from segue.engine.settings import LOCAL_FIELDS, left_out
+from segue.engine.settings import LOCAL_FIELDS, loss_warnings
 from segue.protocol.requests import Settings
 
 Json = dict[str, Any]
@@ -16,7 +16,7 @@ FUNCTION = {"type": "function", "name": "look", "parameters": {}}
 
 
 def told(**fields: Any) -> tuple[str, ...]:  # noqa: ANN401 - any setting
-    return left_out(Settings(model="m", **fields))
+    return loss_warnings(Settings(model="m", **fields))
 
 
 def test_every_setting_has_its_rule() -> None:
@@ -50,6 +50,6 @@ def test_of_what_is_obeyed_nothing_is_said(fields: Json) -> None:
         ({"extra": {"prompt_cache_retention": Raw(b'"24h"'), "new": Raw(b"1")}}, ["prompt_cache_retention", "new"]),
     ],
 )
-def test_what_is_left_out_is_named(fields: Json, names: list[str]) -> None:
+def test_what_is_loss_warnings_is_named(fields: Json, names: list[str]) -> None:
     said = told(**fields)
     assert [name for name, warning in zip(names, said, strict=True) if f"'{name}" not in warning] == []

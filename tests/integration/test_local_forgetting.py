@@ -38,7 +38,7 @@ class Running:
         """Return how many sequences the engine keeps; looking moves them out of the context."""
         await self.upstream.evict("host")
         await self.upstream.evict("host")  # what has just become idle too long goes in the step behind the first
-        return sum(self.upstream.counts.sequences.values())
+        return sum(self.upstream.counters.sequences.values())
 
 
 @asynccontextmanager

@@ -3,20 +3,24 @@
     upstream = LocalUpstream(ModelFile(find_model()))
     await upstream.start()
 
-`why_unavailable` says beforehand whether this can work here. Importing this package imports no engine. Many turns run
-at once in a thread of their own (`engine`, `worker`), and each conversation's tokens and KV cache are kept: continuing
-reads only what is new. The same request gives the same answer, unless temperature or top_p ask for a random one.
+`why_unavailable` tells beforehand if this can work here. Importing this package does not import llama.cpp. One thread
+runs many turns at once (`engine`, `worker`), and the prefix cache keeps the tokens and the KV cache of each
+conversation, so a continuation prefills only what is new. The same request gets the same answer, unless it asks for
+random sampling with temperature or top_p.
+
+Modules import each other in one direction: `upstream`, `engine`, `worker`, `sequence_pool`, then `job`, `model` and
+`scheduler`, then `output`, then `prompt`, `kv` and `grammar`. Not here: which models the gateway offers.
 """
 
 from __future__ import annotations
 
+from segue.engine.counters import EngineCounters
 from segue.engine.model import MODEL_NAME, ModelFile, Unavailable, find_model, why_no_engine, why_unavailable
 from segue.engine.upstream import LocalUpstream
-from segue.engine.worker import Counts
 
 __all__ = [
     "MODEL_NAME",
-    "Counts",
+    "EngineCounters",
     "LocalUpstream",
     "ModelFile",
     "Unavailable",

@@ -1,11 +1,11 @@
 """The engine: one thread that owns the model, and how others reach it.
 
-`Engine` takes jobs from any thread. So many run at once, the others wait, and who runs next is fair to tenants. A job
-that is cancelled leaves the step that is being computed alone if others are in it; a step that nobody wants any more is
-broken off within one operation. Nothing here knows asyncio.
+`Engine` takes jobs from any thread. A bounded number run at once and the others wait; places go to tenants in turn.
+When a job is cancelled, the step that is being computed goes on if it has other jobs; otherwise it is interrupted
+within one operation. Nothing here knows asyncio.
 
-The thread is not a daemon, since a thread that dies inside llama.cpp takes the process with it: who starts an engine
-must stop it. Not here: what is done in a step (`worker`).
+The thread is not a daemon, since a thread that dies inside llama.cpp takes the process with it: you must stop an engine
+that you start. Not here: what happens in a step (`worker`).
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Condition, Thread
 
+from segue.engine.counters import EngineCounters
 from segue.engine.job import Job, stopped
 from segue.engine.model import LoadedModel, ModelFile, Unavailable
-from segue.engine.worker import Counts, Worker
+from segue.engine.worker import Worker
 from segue.protocol.problems import Problem, Refused
 from segue.upstreams.fair_queue import FairQueue
 
 _log = logging.getLogger("segue.engine.upstream")
 
-#: A condition cannot be waited for without end.
+#: The longest timeout that is given to a condition.
 _LONGEST_WAIT_S = 3600.0
 
 
@@ -41,16 +42,16 @@ class Engine:
         self._queue: FairQueue[Job] = FairQueue(file.parallel, file.waiting)
         self._arrived: list[Job] = []
         self._actions: list[Callable[[Worker], None]] = []
-        self._news = False
-        self._computed: Sequence[Job] = ()
+        self._woken = False
+        self._computing_jobs: Sequence[Job] = ()
         self._model: LoadedModel | None = None
         self._stopping = False
         self._thread: Thread | None = None
-        self.counts = Counts()
+        self.counters = EngineCounters()
 
     @property
     def model(self) -> LoadedModel:
-        """The model; only what it says may be used from any thread. Raises `Refused` if it does not run."""
+        """The model; other threads may only call what its docstring allows. Raises `Refused` if it does not run."""
         model = self._model
         if model is None or self._stopping:
             raise Refused(stopped())
@@ -89,8 +90,10 @@ class Engine:
         if displaced is not None:
             displaced.put(overloaded(self._file.waiting))
 
-    def act(self, action: Callable[[Worker], None]) -> None:
-        """Have something done between two steps; returns at once. An engine that does not run never does it."""
+    def call_between_steps(self, action: Callable[[Worker], None]) -> None:
+        """Call `action` in the engine's thread, between two steps. Returns at once; an engine that does not run
+        never calls it.
+        """
         with self._changed:
             if self._stopping or self._thread is None:
                 return
@@ -98,7 +101,7 @@ class Engine:
             self._notify()
 
     def cancel(self, job: Job) -> None:
-        """Stop a turn, wherever it is; nothing happens if it is over. Returns at once."""
+        """Stop a turn, whether it waits or runs; does nothing if it is over. Returns at once."""
         with self._changed:
             job.cancelled = True
             if not self._queue.withdraw(job.request.tenant, job):
@@ -106,7 +109,7 @@ class Engine:
                 self._notify()
 
     def stop(self) -> None:
-        """Stop all turns with a problem, and the thread. Returns at once."""
+        """End all turns with a problem, and stop the thread. Returns at once."""
         with self._changed:
             self._stopping = True
             self._interrupt()
@@ -120,12 +123,12 @@ class Engine:
     # --- private -----------------------------------------------------------------------------------------------------
 
     def _notify(self) -> None:
-        self._news = True
+        self._woken = True
         self._changed.notify()
 
     def _interrupt(self) -> None:
-        """Break off the step that is computed, if nobody wants it any more."""
-        if self._computed and (self._stopping or all(job.cancelled for job in self._computed)):
+        """Interrupt the step that is being computed, if all of its jobs are cancelled or the engine stops."""
+        if self._computing_jobs and (self._stopping or all(job.cancelled for job in self._computing_jobs)):
             assert self._model is not None, "a step is computed on a loaded model"
             self._model.interrupt()
 
@@ -134,7 +137,7 @@ class Engine:
             model = LoadedModel(self._file)
             try:
                 worker = Worker(
-                    model, self._file, self.counts, computing=self._computing, left=self._left, clock=self._clock
+                    model, self._file, self.counters, computing=self._computing, left=self._left, clock=self._clock
                 )
             except OSError as error:
                 model.close()
@@ -157,23 +160,20 @@ class Engine:
             with self._changed:
                 due_in_s = worker.due_in_s
                 timeout_s = None if due_in_s is None else min(due_in_s, _LONGEST_WAIT_S)
-                self._changed.wait_for(lambda: self._news or worker.busy, timeout_s)
-                self._news = False
+                self._changed.wait_for(lambda: self._woken or worker.busy, timeout_s)
+                self._woken = False
                 if self._stopping:
                     return
                 arrived, self._arrived = self._arrived, []
                 actions, self._actions = self._actions, []
             for job in arrived:
                 worker.add(job)
-            for do in (*actions, Worker.step):
-                try:
-                    do(worker)
-                except Exception:  # noqa: BLE001 - one that goes unnoticed would leave everybody waiting
-                    _log.exception("action=step")
-                    worker.start_over()
+            for action in actions:
+                _guarded(worker, action)
+            _guarded(worker, Worker.step)
 
     def _end(self, worker: Worker) -> None:
-        """Tell everybody that there will be no answer."""
+        """End all jobs that run or wait with a problem."""
         with self._changed:
             self._stopping = True
             left, self._arrived = self._arrived, []
@@ -184,28 +184,37 @@ class Engine:
 
     @contextmanager
     def _computing(self, jobs: Sequence[Job]) -> Iterator[None]:
-        """Let a step be interrupted while it is computed, and not a moment longer."""
+        """Allow interrupts while a step is computed, and only then."""
         with self._changed:
-            self._computed = jobs
-            self._interrupt()  # it may have lost its last reader just now
+            self._computing_jobs = jobs
+            self._interrupt()  # its last job may have been cancelled just now
         try:
             yield
         finally:
             with self._changed:
-                self._computed = ()
+                self._computing_jobs = ()
                 assert self._model is not None, "a step is computed on a loaded model"
-                self._model.resume()  # an interruption was obeyed, or came too late
+                self._model.resume()  # an interrupt has worked, or came too late
 
     def _left(self, job: Job) -> None:
-        """Let the next turn run in the place of one that is over."""
+        """Start the next turn in the place of one that is over."""
         with self._changed:
             follower = self._queue.leave(job.request.tenant)
             if follower is not None:
                 self._arrived.append(follower[1])
-                self._news = True
+                self._woken = True
+
+
+def _guarded(worker: Worker, action: Callable[[Worker], None]) -> None:
+    """Call `action`; if it fails, log that and end all turns, so that none waits for ever."""
+    try:
+        action(worker)
+    except Exception:  # noqa: BLE001 - the thread must go on whatever fails
+        _log.exception("action=step")
+        worker.start_over()
 
 
 def overloaded(waiting: int) -> Problem:
-    """Too many turns wait."""
+    """Return the problem of a turn that comes while too many wait."""
     message = f"The local model is busy, and {waiting} turns are waiting already. Try again later."
     return Problem("server_overloaded", message)

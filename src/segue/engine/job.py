@@ -1,8 +1,8 @@
-"""A turn on its way through the engine: what is asked for, and an outbox for what comes of it.
+"""A turn on its way through the engine: the request, and an outbox of updates.
 
-What happens to a job is put into its outbox from the engine's thread, and its owner is woken once however much is in
-there: text that comes faster than it is fetched is bounded by the model's context. Nothing here knows asyncio; the
-owner says how it wants to be woken.
+The engine's thread puts updates into the outbox, and wakes the owner when the first one arrives; more updates do not
+wake it again until it takes them. The context of the model bounds how much an outbox can hold. Nothing here knows
+asyncio: the owner passes a function that wakes it. Not here: what the engine does with a job (`worker`).
 """
 
 from __future__ import annotations
@@ -15,60 +15,60 @@ import msgspec
 
 from segue.engine.output.answer_reader import AnswerReader
 from segue.engine.output.logprobs import ScoredText
-from segue.engine.output.tool_call_parser import Answering, Part
+from segue.engine.output.tool_call_parser import AnswerPart, ToolCallParser
 from segue.engine.prompt.rendering import Prompt
-from segue.engine.sampling_params import NO_WISHES, Wishes
+from segue.engine.sampling_params import DEFAULT_SAMPLING_PARAMS, SamplingParams
 from segue.protocol.problems import Problem
 from segue.upstreams.interface import UpstreamRequest
 
 
-class Began(msgspec.Struct, frozen=True):
-    """The turn began: its prompt has this many tokens; the state of `cached` of them was there already."""
+class TurnBegan(msgspec.Struct, frozen=True):
+    """The turn began. Of the `input_tokens` of its prompt, `cached_tokens` were computed already."""
 
     input_tokens: int
     cached_tokens: int = 0
 
 
-class Finished(msgspec.Struct, frozen=True):
-    """The answer is over: the model or a stop ended it (`whole`), or no more tokens were allowed or fit.
+class TurnFinished(msgspec.Struct, frozen=True):
+    """The answer is over. `complete`: the model or a stop sequence ended it; otherwise it reached a limit of tokens.
 
     `output_tokens` counts the tokens of the answer without the one that ends it.
     """
 
     output_tokens: int
-    whole: bool
+    complete: bool
 
 
-#: What happens to a job: Began, parts of the answer, Finished; a Problem takes the place of what it prevents.
-Update: TypeAlias = Began | Part | ScoredText | Finished | Problem
+#: In order: TurnBegan, parts of the answer, TurnFinished. A Problem comes instead of what it prevents, and is the last.
+Update: TypeAlias = TurnBegan | AnswerPart | ScoredText | TurnFinished | Problem
 
 
 class Job:
-    """One turn to run. `answers` is False where the prompt is only to be read, for a turn that is yet to come."""
+    """One turn to run. `prefill_only`: compute the prompt for a later turn, and answer nothing."""
 
     def __init__(
         self,
         request: UpstreamRequest,
         prompt: Prompt,
-        answering: Answering,
+        parser: ToolCallParser,
         *,
         wake: Callable[[], None],
-        answers: bool = True,
-        wishes: Wishes = NO_WISHES,
+        prefill_only: bool = False,
+        sampling_params: SamplingParams = DEFAULT_SAMPLING_PARAMS,
     ) -> None:
         self.request = request
         self.prompt = prompt
-        self.answering = answering  # the engine's, once it was submitted
-        self.reader = AnswerReader(answering, wishes)  # the engine's too
-        self.wishes = wishes
-        self.answers = answers
+        self.parser = parser  # belongs to the engine's thread once the job is submitted
+        self.reader = AnswerReader(parser, sampling_params)  # as the parser
+        self.sampling_params = sampling_params
+        self.prefill_only = prefill_only
         self.cancelled = False  # set under the engine's lock, and never taken back
         self._wake = wake
         self._lock = Lock()
         self._outbox: list[Update] = []
 
     def put(self, update: Update) -> None:
-        """Add what happened; wakes the owner if it has fetched everything before."""
+        """Add an update; wake the owner if the outbox was empty."""
         with self._lock:
             first = not self._outbox
             self._outbox.append(update)
@@ -76,12 +76,12 @@ class Job:
             self._wake()
 
     def take(self) -> list[Update]:
-        """Fetch what happened since the last time."""
+        """Take all updates out of the outbox."""
         with self._lock:
             updates, self._outbox = self._outbox, []
         return updates
 
 
 def stopped() -> Problem:
-    """The engine ends, or never ran."""
+    """Return the problem of a turn whose engine ends, or never ran."""
     return Problem("server_overloaded", "The local model was stopped. Try again later, or use another model.")

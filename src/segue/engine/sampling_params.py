@@ -1,7 +1,7 @@
-"""What a request may ask of an answer beyond its settings of the API: pure.
+"""Sampling parameters that the Responses API has no fields for: pure.
 
-`seed` and `stop` are Chat Completions' words. The Responses API has no such fields, but requests may carry fields of
-any name, so they come as they were written and are checked here. Not here: what is done about them (`reader`, `model`).
+`seed` and `stop` are fields of Chat Completions. A request of the Responses API may carry fields of any name, so these
+two arrive as raw JSON and are checked here. Not here: how an answer obeys them (`output.answer_reader`, `model`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from segue.protocol.codec import decode
 from segue.protocol.problems import Problem, Refused
 from segue.protocol.requests import OUTPUT_LOGPROBS, Settings
 
-#: How many stops a request may have, and how many characters each.
+#: The most stop sequences of a request, and the most characters of each.
 MOST_STOPS = 4
 LONGEST_STOP = 256
 
@@ -26,9 +26,13 @@ _seeds = msgspec.json.Decoder(_Seed | None)
 _stops = msgspec.json.Decoder(_Stop | Annotated[list[_Stop], Meta(max_length=MOST_STOPS)] | None)
 
 
-class Wishes(msgspec.Struct, frozen=True):
-    """The `seed` of what is drawn, None to have one made; the texts that the answer ends before (`stops`); and of how
-    many likely tokens the log probability is to be told beside that of each token of the text, None for not even that.
+class SamplingParams(msgspec.Struct, frozen=True):
+    """How to sample an answer.
+
+    - `seed`: for random draws; None derives one from the id of the response.
+    - `stops`: stop sequences; the answer ends before the first of them.
+    - `top_logprobs`: how many of the likeliest tokens to report with each token of the text; None reports no log
+      probabilities at all.
     """
 
     seed: int | None = None
@@ -36,17 +40,17 @@ class Wishes(msgspec.Struct, frozen=True):
     top_logprobs: int | None = None
 
 
-NO_WISHES = Wishes()
+DEFAULT_SAMPLING_PARAMS = SamplingParams()
 
 
-def read_wishes(settings: Settings) -> Wishes:
-    """Return what is asked for. Raises `Refused` if that cannot be."""
+def read_sampling_params(settings: Settings) -> SamplingParams:
+    """Return the sampling parameters of a request. Raises `Refused` if one is invalid."""
     seed = _read(settings, "seed", _seeds, "an integer of 64 bits")
     form = f"a string of 1 to {LONGEST_STOP} characters, or a list of up to {MOST_STOPS} of them"
     stop = _read(settings, "stop", _stops, form)
     scored = settings.top_logprobs > 0 or OUTPUT_LOGPROBS in settings.include
     stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
-    return Wishes(seed, stops, settings.top_logprobs if scored else None)
+    return SamplingParams(seed, stops, settings.top_logprobs if scored else None)
 
 
 def _read(settings: Settings, name: str, decoder: msgspec.json.Decoder[T | None], form: str) -> T | None:

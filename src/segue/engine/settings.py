@@ -1,5 +1,5 @@
-"""What becomes of each setting of a request at the local model: the same kind of table as a dialect's, for the same
-purpose, that nothing is left out in silence. Not here: what the engine makes of those that it obeys.
+"""What the local model does with each setting of a request: a table like a dialect's. A setting that it drops becomes a
+warning, so none is lost silently. Not here: how the engine obeys the others.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ LOCAL_FIELDS: Mapping[str, Field] = {
 }
 
 
-def left_out(settings: Settings) -> tuple[str, ...]:
-    """Say what of a request the local model does without, one sentence each."""
+def loss_warnings(settings: Settings) -> tuple[str, ...]:
+    """Return a sentence for each setting of a request that the local model drops."""
     builder = RequestBuilder(settings.model, settings)
     write_settings(builder, LOCAL_FIELDS)
     return tuple(dict.fromkeys(builder.warnings))

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # the package ships no types
 
 from segue.engine.grammar.gbnf import Grammar, GrammarError, Schema, literal, to_json
-from segue.engine.model import LoadedModel, ModelFile, Part
+from segue.engine.model import BatchEntry, LoadedModel, ModelFile
 from segue.protocol.requests import Settings
 from segue.testing.tiny_model import write_tiny_model
 from tests.engine.grammar.gbnf_reader import Gbnf
@@ -57,14 +57,14 @@ def written(model: LoadedModel, grammar: str, seed: int, most: int = 600) -> str
     """What the model writes at random under a grammar; None if it comes to no end."""
     sampler = model.sampler(Settings(model="m", temperature=1.5), seed, grammar)
     model.clear_all()
-    (end,) = model.compute([Part(0, [5], 0, answers=True)])
+    (end,) = model.compute([BatchEntry(0, [5], 0, sampled=True)])
     data = b""
     for position in range(1, most):
-        token = sampler.choose(end)
-        if model.ends_answer(token):
+        token = sampler.sample(end)
+        if model.is_end_of_answer(token):
             return data.decode(errors="replace")  # as answers are; this model writes any bytes
         data += model.piece(token)
-        (end,) = model.compute([Part(0, [token], position, answers=True)])
+        (end,) = model.compute([BatchEntry(0, [token], position, sampled=True)])
     return None
 
 

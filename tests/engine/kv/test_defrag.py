@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segue.engine.kv.defrag import Move, moves
+from segue.engine.kv.defrag import Move, plan_defrag
 
 
 def carry_out(made: list[Move], placed: list[tuple[int, list[int]]]) -> dict[int, list[tuple[int, int]]]:
@@ -36,7 +36,7 @@ def sequences(draw: st.DrawFn) -> list[tuple[int, list[int]]]:
 
 @given(sequences())
 def test_order_is_kept_and_nothing_is_doubled(placed: list[tuple[int, list[int]]]) -> None:
-    now = carry_out(moves(placed), placed)
+    now = carry_out(plan_defrag(placed), placed)
     for slot, cells in placed:
         where = [at for at, _ in now[slot]]
         assert [cell for _, cell in now[slot]] == cells, "each has its own tokens"
@@ -46,5 +46,5 @@ def test_order_is_kept_and_nothing_is_doubled(placed: list[tuple[int, list[int]]
 
 
 def test_nothing_is_moved_where_nothing_is_kept() -> None:
-    assert moves([]) == []
-    assert moves([(3, [])]) == [Move(3, 0)]
+    assert plan_defrag([]) == []
+    assert plan_defrag([(3, [])]) == [Move(3, 0)]

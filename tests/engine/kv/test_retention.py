@@ -6,89 +6,89 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from segue.engine.kv.retention import NOTHING, Name, Need, Needs
+from segue.engine.kv.retention import NOTHING_RETAINED, ResponseKey, Retention, RetentionIndex
 from segue.protocol.ids import ResponseId
 
 
-def name(number: int) -> Name:
+def name(number: int) -> ResponseKey:
     return "alice", ResponseId(f"resp_{number}")
 
 
-def chain(*lengths: int) -> Needs:
+def chain(*lengths: int) -> RetentionIndex:
     """Turns of one conversation, numbered from 0, in sequence 1."""
-    needs, at = Needs(), 0
+    index, at = RetentionIndex(), 0
     for number, length in enumerate(lengths):
-        needs.begin(1, at)
-        needs.add(1, name(number), Need(length, length - 1), None)
+        index.continue_from(1, at)
+        index.retain(1, name(number), Retention(length, length - 1), None)
         at = length
-    return needs
+    return index
 
 
 def test_a_sequence_is_needed_as_far_as_its_longest_need() -> None:
-    needs = chain(10, 20, 30)
-    assert needs.of(1) == Need(30, 29)
-    assert needs.forget([name(1)]) == {1}
-    assert needs.of(1) == Need(30, 29), "the child needs what its parent did"
-    assert needs.forget([name(2), name(7)]) == {1}
-    assert needs.of(1) == Need(10, 9)
-    assert needs.forget([name(0)]) == {1}
-    assert (needs.of(1), len(needs)) == (NOTHING, 0)
-    assert needs.forget([name(0)]) == set()
+    index = chain(10, 20, 30)
+    assert index.longest(1) == Retention(30, 29)
+    assert index.forget([name(1)]) == {1}
+    assert index.longest(1) == Retention(30, 29), "the child index what its parent did"
+    assert index.forget([name(2), name(7)]) == {1}
+    assert index.longest(1) == Retention(10, 9)
+    assert index.forget([name(0)]) == {1}
+    assert (index.longest(1), len(index)) == (NOTHING_RETAINED, 0)
+    assert index.forget([name(0)]) == set()
 
 
 def test_what_was_rewound_is_not_needed_any_more() -> None:
     """Behind it stands another answer, which is nobody's but its own turn's."""
-    needs = chain(10, 20)
-    needs.begin(1, 15)
-    needs.add(1, name(2), Need(40, 35), None)
-    needs.forget([name(2)])
-    assert needs.of(1) == Need(15, 15)
-    needs.begin(1, 0)
-    assert len(needs) == 0
+    index = chain(10, 20)
+    index.continue_from(1, 15)
+    index.retain(1, name(2), Retention(40, 35), None)
+    index.forget([name(2)])
+    assert index.longest(1) == Retention(15, 15)
+    index.continue_from(1, 0)
+    assert len(index) == 0
 
 
 def test_a_guest_leaves_in_time() -> None:
-    needs = chain(10)
-    needs.add(1, name(1), Need(20, 9), 5.0)
-    needs.add(2, name(2), Need(30, 9), 6.0)
-    assert needs.next_end() == 5.0
-    assert needs.expire(4.9) == set()
-    assert needs.expire(5.0) == {1}
-    assert (needs.of(1).length, needs.of(2).length, needs.next_end()) == (10, 30, 6.0)
-    assert needs.expire(100) == {2}
-    assert needs.next_end() is None
+    index = chain(10)
+    index.retain(1, name(1), Retention(20, 9), 5.0)
+    index.retain(2, name(2), Retention(30, 9), 6.0)
+    assert index.next_expiry() == 5.0
+    assert index.expire(4.9) == set()
+    assert index.expire(5.0) == {1}
+    assert (index.longest(1).length, index.longest(2).length, index.next_expiry()) == (10, 30, 6.0)
+    assert index.expire(100) == {2}
+    assert index.next_expiry() is None
 
 
 def test_a_turn_takes_the_place_of_the_guests_it_goes_on_from() -> None:
     """However often a client sends its history again, or gives up: one need is there of it."""
-    needs = chain(10)
+    index = chain(10)
     for number in range(1, 50):
-        needs.begin(1, 9 + number)
-        needs.add(1, name(number), Need(10 + number, 9), float(number))
-        assert len(needs) == 2
-    assert needs.of(1).length == 59
-    assert needs.expire(50) == {1}
-    assert needs.of(1).length == 10
+        index.continue_from(1, 9 + number)
+        index.retain(1, name(number), Retention(10 + number, 9), float(number))
+        assert len(index) == 2
+    assert index.longest(1).length == 59
+    assert index.expire(50) == {1}
+    assert index.longest(1).length == 10
 
 
 def test_a_response_that_nobody_can_name_any_more_becomes_a_guest() -> None:
-    needs = chain(10)
-    needs.release(name(0), 5.0)
-    needs.release(name(0), 7.0)
-    needs.release(name(1), 7.0)
-    assert needs.next_end() == 5.0, "once"
-    assert needs.expire(5.0) == {1}
+    index = chain(10)
+    index.release(name(0), 5.0)
+    index.release(name(0), 7.0)
+    index.release(name(1), 7.0)
+    assert index.next_expiry() == 5.0, "once"
+    assert index.expire(5.0) == {1}
 
 
 def test_guests_are_dismissed_where_others_stay() -> None:
-    needs = chain(10)
-    assert not needs.dismiss(1), "there is none"
-    needs.add(1, name(1), Need(20, 9), 5.0)
-    needs.add(2, name(2), Need(30, 9), 5.0)
-    assert needs.dismiss(1)
-    assert needs.of(1).length == 10
-    assert not needs.dismiss(2), "it has nothing else"
-    assert needs.of(2).length == 30
+    index = chain(10)
+    assert not index.drop_expiring_tail(1), "there is none"
+    index.retain(1, name(1), Retention(20, 9), 5.0)
+    index.retain(2, name(2), Retention(30, 9), 5.0)
+    assert index.drop_expiring_tail(1)
+    assert index.longest(1).length == 10
+    assert not index.drop_expiring_tail(2), "it has nothing else"
+    assert index.longest(2).length == 30
 
 
 class Model(RuleBasedStateMachine):
@@ -96,10 +96,10 @@ class Model(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.needs = Needs()
-        self.lists: dict[int, list[tuple[Name, Need]]] = {}
-        self.guests: dict[Name, float] = {}
-        self.names: list[Name] = []
+        self.index = RetentionIndex()
+        self.lists: dict[int, list[tuple[ResponseKey, Retention]]] = {}
+        self.guests: dict[ResponseKey, float] = {}
+        self.names: list[ResponseKey] = []
         self.now = 0.0
 
     @rule(key=st.integers(0, 2), start=st.integers(0, 40), more=st.integers(1, 9), until=st.none() | st.integers(0, 9))
@@ -109,14 +109,14 @@ class Model(RuleBasedStateMachine):
         start = min(start, left[-1][1].length if left else 0)
         while left and (not start or left[-1][0] in self.guests):
             self.guests.pop(left.pop()[0], None)
-        left = [(one, Need(min(need.length, start), min(need.firm, start))) for one, need in left]
-        self.needs.begin(key, start)
-        made, need = name(len(self.names)), Need(start + more, start)
+        left = [(one, Retention(min(need.length, start), min(need.protected, start))) for one, need in left]
+        self.index.continue_from(key, start)
+        made, need = name(len(self.names)), Retention(start + more, start)
         self.names.append(made)
         if until is not None:
             self.now += until
             self.guests[made] = self.now + 10
-        self.needs.add(key, made, need, self.guests.get(made))
+        self.index.retain(key, made, need, self.guests.get(made))
         self.lists[key] = [*left, (made, need)]
 
     @precondition(lambda self: self.names)
@@ -124,14 +124,14 @@ class Model(RuleBasedStateMachine):
     def forget(self, picks: list[int]) -> None:
         """Some responses are gone, or were long ago."""
         gone = {self.names[pick % len(self.names)] for pick in picks}
-        assert self.needs.forget(gone) == self.remove(gone)
+        assert self.index.forget(gone) == self.remove(gone)
 
     @rule(seconds=st.integers(0, 8))
     def expire(self, seconds: int) -> None:
         """Time passes."""
         self.now += seconds
         due = {one for one, until in self.guests.items() if until <= self.now}
-        assert self.needs.expire(self.now) == self.remove(due)
+        assert self.index.expire(self.now) == self.remove(due)
 
     @precondition(lambda self: self.names)
     @rule(pick=st.integers(0, 30))
@@ -140,13 +140,13 @@ class Model(RuleBasedStateMachine):
         one = self.names[pick % len(self.names)]
         if any(one == other for left in self.lists.values() for other, _ in left):
             self.guests.setdefault(one, self.now + 10)
-        self.needs.release(one, self.now + 10)
+        self.index.release(one, self.now + 10)
 
     @rule(key=st.integers(0, 2))
     def drop(self, key: int) -> None:
         """A sequence is evicted for good."""
         self.remove({one for one, _ in self.lists.get(key, [])})
-        self.needs.drop(key)
+        self.index.drop_sequence(key)
 
     @rule(key=st.integers(0, 2))
     def dismiss(self, key: int) -> None:
@@ -155,10 +155,10 @@ class Model(RuleBasedStateMachine):
         stay = [one for one, _ in left if one not in self.guests]
         last = max((at for at, (one, _) in enumerate(left) if one in stay), default=-1)
         gone = {one for one, _ in left[last + 1 :]} if stay else set()
-        assert self.needs.dismiss(key) == bool(gone)
+        assert self.index.drop_expiring_tail(key) == bool(gone)
         self.remove(gone)
 
-    def remove(self, gone: set[Name]) -> set[int]:
+    def remove(self, gone: set[ResponseKey]) -> set[int]:
         had = {key for key, left in self.lists.items() if any(one in gone for one, _ in left)}
         self.lists = {key: [pair for pair in left if pair[0] not in gone] for key, left in self.lists.items()}
         for one in gone:
@@ -167,13 +167,13 @@ class Model(RuleBasedStateMachine):
 
     @invariant()
     def agrees(self) -> None:
-        """The longest need is the last one; no more is remembered than the needs there are, nor for longer."""
-        assert len(self.needs) == sum(map(len, self.lists.values()))
+        """The longest need is the last one; no more is remembered than the index there are, nor for longer."""
+        assert len(self.index) == sum(map(len, self.lists.values()))
         for key in range(3):
             left = self.lists.get(key, [])
-            assert self.needs.of(key) == (left[-1][1] if left else NOTHING)
+            assert self.index.longest(key) == (left[-1][1] if left else NOTHING_RETAINED)
             assert left == sorted(left, key=lambda pair: pair[1].length)
-        assert self.needs.next_end() == min(self.guests.values(), default=None)
+        assert self.index.next_expiry() == min(self.guests.values(), default=None)
 
 
 TestModel = Model.TestCase

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from segue.engine.output.answer_reader import AnswerReader
 from segue.engine.output.logprobs import LEAST, Score, ScoredText, TokenLogprob, log_probabilities
-from segue.engine.output.tool_call_parser import Answering, Arguments, CallBegan, CallEnded, Part
-from segue.engine.prompt.chat_template import IN_WORDS
-from segue.engine.prompt.messages import Tool, Tools
-from segue.engine.sampling_params import Wishes
+from segue.engine.output.tool_call_parser import AnswerPart, CallArguments, CallBegan, CallEnded, ToolCallParser
+from segue.engine.prompt.chat_template import DEFAULT_CALL_FORMAT
+from segue.engine.prompt.messages import PromptTool, Tools
+from segue.engine.sampling_params import SamplingParams
 
-GET = Tool("get", {"type": "function", "function": {"name": "get"}})
-CALL = f'{IN_WORDS.prefix}get{IN_WORDS.middle}{{"a": "€"}}{IN_WORDS.suffix}'.encode()
+GET = PromptTool("get", {"type": "function", "function": {"name": "get"}})
+CALL = f'{DEFAULT_CALL_FORMAT.prefix}get{DEFAULT_CALL_FORMAT.middle}{{"a": "€"}}{DEFAULT_CALL_FORMAT.suffix}'.encode()
 TOOLS = {True: Tools((GET,), ("get",)), False: Tools()}
 
 #: What answers are made of: characters of one to four bytes, bytes that are none, and what may be a call or a stop.
@@ -41,9 +41,9 @@ def cut(answer: bytes, lengths: list[int]) -> list[bytes]:
     return tokens
 
 
-def read(reader: AnswerReader, tokens: list[bytes]) -> list[Part | ScoredText]:
+def read(reader: AnswerReader, tokens: list[bytes]) -> list[AnswerPart | ScoredText]:
     """What comes of tokens; the score of each is its own number, below zero."""
-    parts: list[Part | ScoredText] = []
+    parts: list[AnswerPart | ScoredText] = []
     for number, token in enumerate(tokens, 1):
         score = None if reader.top_logprobs is None else Score(-float(number), ())
         parts += reader.feed(token, score)
@@ -52,9 +52,9 @@ def read(reader: AnswerReader, tokens: list[bytes]) -> list[Part | ScoredText]:
     return [*parts, *reader.close()]
 
 
-def joined(parts: list[Part | ScoredText]) -> list[Part]:
+def joined(parts: list[AnswerPart | ScoredText]) -> list[AnswerPart]:
     """The same with neighbouring texts in one."""
-    whole: list[Part] = []
+    whole: list[AnswerPart] = []
     for part in parts:
         text = part.text if isinstance(part, ScoredText) else part
         if isinstance(text, str) and whole and isinstance(whole[-1], str):
@@ -70,8 +70,10 @@ def test_the_tokens_of_a_text_are_its_bytes(
 ) -> None:
     """However it is cut into tokens, whatever of it is held back, stripped, a call, or behind a stop."""
     tokens = cut(answer, lengths)
-    plain = AnswerReader(Answering(IN_WORDS, TOOLS[tools]), Wishes(stops=words))
-    scored = AnswerReader(Answering(IN_WORDS, TOOLS[tools]), Wishes(stops=words, top_logprobs=0))
+    plain = AnswerReader(ToolCallParser(DEFAULT_CALL_FORMAT, TOOLS[tools]), SamplingParams(stops=words))
+    scored = AnswerReader(
+        ToolCallParser(DEFAULT_CALL_FORMAT, TOOLS[tools]), SamplingParams(stops=words, top_logprobs=0)
+    )
     expected, got = read(plain, tokens), read(scored, tokens)
     texts = [part for part in got if isinstance(part, ScoredText)]
     assert not [part for part in got if isinstance(part, str)]
@@ -89,7 +91,7 @@ def test_the_tokens_of_a_text_are_its_bytes(
         assert not numbers or tokens[numbers[-1] - 1].startswith(bytes(entries[-1].bytes)), "only the last may be cut"
 
 
-def fed(reader: AnswerReader, *tokens: bytes) -> list[list[Part | ScoredText]]:
+def fed(reader: AnswerReader, *tokens: bytes) -> list[list[AnswerPart | ScoredText]]:
     return [reader.feed(token, Score(-1.0, ())) for token in tokens]
 
 
@@ -99,7 +101,7 @@ def entry(shown: bytes) -> TokenLogprob:
 
 def test_a_piece_has_its_own_tokens() -> None:
     """A character of two tokens goes out when it is whole, and so does what stands in one token with it."""
-    reader = AnswerReader(Answering(IN_WORDS, Tools()), Wishes(top_logprobs=0))
+    reader = AnswerReader(ToolCallParser(DEFAULT_CALL_FORMAT, Tools()), SamplingParams(top_logprobs=0))
     euro = "€".encode()
     assert fed(reader, b"a", b"b" + euro[:1], euro[1:2], euro[2:]) == [
         [ScoredText("a", [entry(b"a")])],
@@ -112,23 +114,23 @@ def test_a_piece_has_its_own_tokens() -> None:
 
 def test_a_token_that_ends_in_a_call_is_cut_before_it() -> None:
     """With the bytes that the client sees; the tokens of the call have no scores, and need none."""
-    reader = AnswerReader(Answering(IN_WORDS, TOOLS[True]), Wishes(top_logprobs=3))
+    reader = AnswerReader(ToolCallParser(DEFAULT_CALL_FORMAT, TOOLS[True]), SamplingParams(top_logprobs=3))
     wanted = [reader.top_logprobs]
     assert fed(reader, b"ab\n\n" + CALL[:14]) == [[]]
     assert [*wanted, reader.top_logprobs] == [3, None]
     parts = reader.feed(CALL[14:])
-    assert parts == [ScoredText("ab", [entry(b"ab")]), CallBegan("get"), Arguments('{"a": "€"}'), CallEnded()]
+    assert parts == [ScoredText("ab", [entry(b"ab")]), CallBegan("get"), CallArguments('{"a": "€"}'), CallEnded()]
 
 
 def test_what_is_held_back_keeps_its_token_back() -> None:
     """So that each piece of text has whole tokens."""
-    reader = AnswerReader(Answering(IN_WORDS, TOOLS[True]), Wishes(top_logprobs=0))
+    reader = AnswerReader(ToolCallParser(DEFAULT_CALL_FORMAT, TOOLS[True]), SamplingParams(top_logprobs=0))
     assert fed(reader, b"a", b"b<to", b"ol") == [[ScoredText("a", [entry(b"a")])], [], []]
     assert fed(reader, b"s") == [[ScoredText("b<tools", [entry(b"b<to"), entry(b"ol"), entry(b"s")])]]
 
 
 def test_a_token_that_holds_a_stop_is_cut_before_it() -> None:
-    reader = AnswerReader(Answering(IN_WORDS, Tools()), Wishes(stops=("STOP",), top_logprobs=0))
+    reader = AnswerReader(ToolCallParser(DEFAULT_CALL_FORMAT, Tools()), SamplingParams(stops=("STOP",), top_logprobs=0))
     assert fed(reader, b"a", b"bST", b"OP!") == [[ScoredText("a", [entry(b"a")])], [], [ScoredText("b", [entry(b"b")])]]
     assert reader.stopped
     assert reader.close() == []
@@ -136,15 +138,22 @@ def test_a_token_that_holds_a_stop_is_cut_before_it() -> None:
 
 def test_a_stop_is_no_stop_in_arguments() -> None:
     """And what may have been the beginning of one is text when a call begins, and at the end."""
-    reader = AnswerReader(Answering(IN_WORDS, TOOLS[True]), Wishes(stops=("a!", '"a"')))
-    assert read(reader, [b"a", CALL[:14], CALL[14:]]) == ["a", CallBegan("get"), Arguments('{"a": "€"}'), CallEnded()]
+    reader = AnswerReader(ToolCallParser(DEFAULT_CALL_FORMAT, TOOLS[True]), SamplingParams(stops=("a!", '"a"')))
+    assert read(reader, [b"a", CALL[:14], CALL[14:]]) == [
+        "a",
+        CallBegan("get"),
+        CallArguments('{"a": "€"}'),
+        CallEnded(),
+    ]
     assert not reader.stopped
-    assert read(AnswerReader(Answering(IN_WORDS, TOOLS[True]), Wishes(stops=("a!",))), [b"ba"]) == ["b", "a"]
+    assert read(
+        AnswerReader(ToolCallParser(DEFAULT_CALL_FORMAT, TOOLS[True]), SamplingParams(stops=("a!",))), [b"ba"]
+    ) == ["b", "a"]
 
 
 def test_a_stop_may_be_found_at_the_end() -> None:
     """In what might have become a call."""
-    reader = AnswerReader(Answering(IN_WORDS, TOOLS[True]), Wishes(stops=("<t",)))
+    reader = AnswerReader(ToolCallParser(DEFAULT_CALL_FORMAT, TOOLS[True]), SamplingParams(stops=("<t",)))
     assert read(reader, [b"a<tool"]) == ["a"]
     assert reader.stopped
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segue.engine.output.stop_sequences import Stops
+from segue.engine.output.stop_sequences import StopSequences
 
 texts = st.text("ab€", max_size=20)
 stops = st.lists(st.text("ab€", min_size=1, max_size=4), min_size=1, max_size=4)
@@ -32,7 +32,7 @@ def before_any(text: str, words: list[str]) -> tuple[str, bool]:
 
 @given(texts, stops, sizes)
 def test_an_answer_ends_before_the_first_stop(text: str, words: list[str], cuts: list[int]) -> None:
-    looking = Stops(words)
+    looking = StopSequences(words)
     fed = given_out = ""
     for piece in pieces(text, cuts):
         fed += piece
@@ -49,6 +49,6 @@ def test_an_answer_ends_before_the_first_stop(text: str, words: list[str], cuts:
 
 def test_what_is_complete_first_counts() -> None:
     """A longer stop that began earlier would have to be waited for; of two that end together, it is the longer."""
-    looking = Stops(["abcd", "bc"])
+    looking = StopSequences(["abcd", "bc"])
     assert (looking.feed("xab"), looking.feed("cd"), looking.found) == ("x", "a", True)
-    assert Stops(["bc", "abc"]).feed("xabc") == "x"
+    assert StopSequences(["bc", "abc"]).feed("xabc") == "x"

@@ -1,26 +1,21 @@
-"""The pure half of the local model: items to messages, what fits, and tokens back to text."""
+"""Items become the messages of a chat model, or are refused by name."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
-from segue.engine.output.detokenizer import PieceBytes, TextDecoder, byte_alphabet
-from segue.engine.prompt.chat_template import Segment
 from segue.engine.prompt.messages import (
-    Message,
+    PromptMessage,
     ToolCall,
     check_settings,
-    read,
     read_continuation,
+    read_conversation,
     read_tools,
 )
-from segue.engine.prompt.truncation import COUNTED_CONTEXTS, Fitting, Limits, pieces
 from segue.history.chains import History, Turn
 from segue.protocol.ids import ResponseId
 from segue.protocol.items import user_message
@@ -41,20 +36,20 @@ def turn(parent: Turn | None, *items: bytes, output: tuple[bytes, ...] = (), nam
     return Turn(id=ident, parent=parent, input=items, output=output, calls=frozenset(), stored=True)
 
 
-def messages(*items: bytes) -> list[Message]:
+def messages(*items: bytes) -> list[PromptMessage]:
     """The messages that new items become."""
-    return read(History(None, items), None).without(0)
+    return read_conversation(History(None, items), None).without(0)
 
 
 def said(*items: bytes, instructions: str | None = None) -> list[tuple[str, str]]:
     """Roles and texts of the messages that new items become."""
-    conversation = read(History(None, items), instructions)
+    conversation = read_conversation(History(None, items), instructions)
     return [(message.role, message.text) for message in conversation.without(0)]
 
 
 def refusal(*items: bytes, parent: Turn | None = None) -> Problem:
     with pytest.raises(Refused) as caught:
-        read(History(parent, items), None)
+        read_conversation(History(parent, items), None)
     return caught.value.problem
 
 
@@ -95,7 +90,10 @@ class TestItems:
         call = item(type="function_call", call_id="c1", name="weather", arguments='{"city":"Paris"}')
         answer = item(type="function_call_output", call_id="c1", output="12 degrees")
         made = (ToolCall("c1", "weather", '{"city":"Paris"}'),)
-        assert messages(call, answer) == [Message("assistant", "", made), Message("tool", "12 degrees", answers="c1")]
+        assert messages(call, answer) == [
+            PromptMessage("assistant", "", made),
+            PromptMessage("tool", "12 degrees", call_id="c1"),
+        ]
 
     def test_calls_belong_to_the_message_before_them(self) -> None:
         """A text and the calls behind it are what the model said in one go."""
@@ -103,8 +101,8 @@ class TestItems:
         calls = [item(type="function_call", call_id=f"c{n}", name="f", arguments="{}") for n in (1, 2)]
         made = (ToolCall("c1", "f", "{}"), ToolCall("c2", "f", "{}"))
         assert messages(text, *calls, text) == [
-            Message("assistant", "Let me see.", made),
-            Message("assistant", "Let me see."),
+            PromptMessage("assistant", "Let me see.", made),
+            PromptMessage("assistant", "Let me see."),
         ]
 
     def test_custom_tools_are_told_as_functions(self) -> None:
@@ -112,7 +110,10 @@ class TestItems:
         call = item(type="custom_tool_call", call_id="c1", name="edit", input="+ line")
         answer = item(type="custom_tool_call_output", call_id="c1", output=[{"type": "input_text", "text": "done"}])
         made = (ToolCall("c1", "edit", '{"input":"+ line"}'),)
-        assert messages(call, answer) == [Message("assistant", "", made), Message("tool", "done", answers="c1")]
+        assert messages(call, answer) == [
+            PromptMessage("assistant", "", made),
+            PromptMessage("tool", "done", call_id="c1"),
+        ]
 
     def test_reasoning_is_left_out(self) -> None:
         """A model is not shown earlier thoughts."""
@@ -123,7 +124,7 @@ class TestItems:
         """A history is read oldest first, input before output."""
         first = turn(None, user_message("one"), output=(item(role="assistant", content="two"),))
         second = turn(first, user_message("three"), output=(item(role="assistant", content="four"),))
-        conversation = read(History(second, (user_message("five"),)), "be brief")
+        conversation = read_conversation(History(second, (user_message("five"),)), "be brief")
         texts = [message.text for message in conversation.without(0)]
         assert texts == ["be brief", "one", "two", "three", "four", "five"]
         assert [message.text for message in conversation.without(1)] == ["be brief", "three", "four", "five"]
@@ -203,7 +204,7 @@ class TestTools:
     ) -> None:
         """All functions are shown, so that the prompt does not change with what may be called of them."""
         tools = read_tools(Settings(model="m", tools=[FUNCTION, OTHER], tool_choice=choice))
-        assert ([tool.name for tool in tools.shown], tools.allowed, tools.must) == (shown, allowed, must)
+        assert ([tool.name for tool in tools.shown], tools.allowed, tools.required) == (shown, allowed, must)
 
     def test_other_kinds_are_left_out(self) -> None:
         tools = read_tools(Settings(model="m", tools=[{"type": "web_search"}, {"type": "custom", "name": "edit"}]))
@@ -217,8 +218,8 @@ class TestContinuation:
         """What the parent was asked is in its prompt already."""
         parent = turn(None, self.HI, output=(self.HO,))
         assert read_continuation(History(parent, (user_message("and"),))) == [
-            Message("assistant", "ho"),
-            Message("user", "and"),
+            PromptMessage("assistant", "ho"),
+            PromptMessage("user", "and"),
         ]
 
     @pytest.mark.parametrize(
@@ -237,148 +238,3 @@ class TestContinuation:
 
     def test_a_new_chain_continues_nothing(self) -> None:
         assert read_continuation(History(None, (self.HI,))) is None
-
-
-def plain(messages: Sequence[Message]) -> list[Segment]:
-    """A template that adds nothing, so that tokens can be counted by eye."""
-    return [Segment(message.text, control=False) for message in messages]
-
-
-def letters(text: str, control: bool) -> list[int]:
-    """A tokenizer with one token for each character."""
-    return [ord(char) for char in text]
-
-
-def chain(*texts: str) -> Turn | None:
-    parent: Turn | None = None
-    for text in texts:
-        parent = turn(parent, user_message(text))
-    return parent
-
-
-def fitted(parent: Turn | None, text: str, truncation: str, limits: Limits) -> str:
-    """What is left of a conversation."""
-    conversation = read(History(parent, (user_message(text),)), "S")
-    return "".join(map(chr, Fitting(plain, letters, limits).fit(conversation, truncation).tokens))
-
-
-def too_long(parent: Turn | None, text: str, truncation: str, limits: Limits) -> Problem:
-    with pytest.raises(Refused) as caught:
-        fitted(parent, text, truncation, limits)
-    return caught.value.problem
-
-
-class TestFitting:
-    LIMITS = Limits(context=10, room=3)
-
-    @pytest.mark.parametrize("truncation", ["disabled", "auto"])
-    def test_what_fits_is_kept_whole(self, truncation: str) -> None:
-        """Truncation changes nothing where nothing is too long."""
-        assert fitted(chain("aa", "bb"), "cc", truncation, self.LIMITS) == "Saabbcc"
-
-    def test_too_long_is_refused_with_both_numbers(self) -> None:
-        """Without truncation the client learns how long its input is, and how long it may be."""
-        problem = too_long(chain("aaa", "bbb"), "ccc", "disabled", self.LIMITS)
-        assert (problem.code, problem.param) == ("context_length_exceeded", "input")
-        assert "10 tokens" in problem.message
-        assert "holds 10" in problem.message
-
-    def test_one_token_of_output_must_fit(self) -> None:
-        """An input that fills the context to the last token but one is still answered."""
-        assert fitted(None, "c" * 8, "disabled", self.LIMITS) == "S" + "c" * 8
-
-    def test_auto_drops_the_oldest_turns_whole(self) -> None:
-        """As few as make room for an answer, never the instructions or the input."""
-        assert fitted(chain("aaa", "bbb"), "cc", "auto", self.LIMITS) == "Sbbbcc"
-
-    def test_auto_drops_every_turn_before_it_gives_up_room(self) -> None:
-        """An input that leaves less room than wanted is answered, without its history."""
-        assert fitted(chain("aaa", "bbb"), "c" * 8, "auto", self.LIMITS) == "S" + "c" * 8
-
-    def test_auto_never_drops_the_input(self) -> None:
-        """New input that is too long by itself is refused."""
-        problem = too_long(chain("aaa", "bbb"), "c" * 9, "auto", self.LIMITS)
-        assert problem.code == "context_length_exceeded"
-        assert "10 tokens" in problem.message
-
-    @given(st.lists(st.integers(0, 6), max_size=6), st.integers(0, 12))
-    def test_auto_drops_the_fewest_that_do(self, lengths: list[int], size: int) -> None:
-        """For any chain: what is left fits, and with one turn more it would not leave the room that is wanted."""
-        texts = [chr(ord("a") + index) * length for index, length in enumerate(lengths)]
-        if 1 + size >= self.LIMITS.context:
-            assert too_long(chain(*texts), "z" * size, "auto", self.LIMITS).code == "context_length_exceeded"
-            return
-        target = self.LIMITS.context - self.LIMITS.room
-        sums = [1 + sum(lengths[dropped:]) + size for dropped in range(len(lengths) + 1)]
-        dropped = next((index for index, total in enumerate(sums) if total <= target), len(lengths))
-        expected = "".join(["S", *texts[dropped:], "z" * size])
-        assert fitted(chain(*texts), "z" * size, "auto", self.LIMITS) == expected
-
-    def test_a_huge_input_is_not_read_to_its_end(self) -> None:
-        """Nobody can keep the engine busy by sending a text a thousand times too long."""
-        read_characters = 0
-
-        def counting(text: str, control: bool) -> list[int]:
-            nonlocal read_characters
-            read_characters += len(text)
-            return letters(text, control)
-
-        conversation = read(History(None, (user_message("word " * 1_000_000),)), None)
-        with pytest.raises(Refused) as caught:
-            Fitting(plain, counting, Limits(1000, 100)).fit(conversation, "disabled")
-        assert f"more than {1000 * COUNTED_CONTEXTS} tokens" in caught.value.problem.message
-        assert read_characters < 50_000
-
-    @given(some_text, st.integers(1, 10))
-    def test_pieces_are_the_text(self, text: str, size: int) -> None:
-        """For any text: pieces are no longer than asked for, and together nothing is lost."""
-        found = list(pieces(text, size))
-        assert "".join(found) == text
-        assert all(len(piece) <= size for piece in found)
-
-    def test_pieces_begin_with_a_space(self) -> None:
-        """A word is not cut, so it becomes the same tokens as in the whole text."""
-        assert list(pieces("one two three", 8)) == ["one two", " three"]
-
-
-class TestVocabulary:
-    @given(some_text, st.lists(st.integers(1, 3)))
-    def test_characters_are_held_back_until_whole(self, text: str, sizes: list[int]) -> None:
-        """For any text cut anywhere: what comes out is always a prefix of it, and in the end all of it."""
-        data, decoder, out = text.encode(), TextDecoder(), ""
-        for size in [*sizes, *[1] * len(data)]:
-            out += decoder.feed(data[:size])
-            data = data[size:]
-            assert text.startswith(out)
-        assert out == text
-
-    def test_an_unfinished_character_is_left_out(self) -> None:
-        """An answer that is cut inside a character has no replacement character at its end."""
-        assert TextDecoder().feed("ö€".encode()[:-1]) == "ö"
-
-    @given(st.binary())
-    def test_any_bytes_become_text(self, data: bytes) -> None:
-        """A model may write bytes that are no text; what a client gets is always valid Unicode."""
-        TextDecoder().feed(data).encode()
-
-    def test_a_split_character_gets_its_bytes_back(self) -> None:
-        """Byte-level BPE and SentencePiece both say in the vocabulary what the shown text has lost."""
-        alphabet = byte_alphabet()
-        of = PieceBytes().of
-        assert of("\ufffd", "".join(alphabet[byte] for byte in b"\xf0\x9f")) == b"\xf0\x9f"
-        assert of(" \ufffd", "".join(alphabet[byte] for byte in b" \xc3")) == b" \xc3"
-        assert of("\ufffd", "<0xE2>") == b"\xe2"
-
-    def test_whole_characters_are_taken_as_shown(self) -> None:
-        """The entry is only read where the shown text lost something; a real U+FFFD is kept."""
-        alphabet = byte_alphabet()
-        assert PieceBytes().of(" hello", "Ġhello") == b" hello"
-        real = "\ufffd".encode()
-        assert PieceBytes().of("\ufffd", "".join(alphabet[byte] for byte in real)) == real
-
-    def test_the_byte_alphabet_names_every_byte_once(self) -> None:
-        """256 characters, none of them a space or a control character."""
-        alphabet = byte_alphabet()
-        assert len(set(alphabet)) == len(alphabet) == 256
-        assert all(char.isprintable() and not char.isspace() for char in alphabet)
-        assert (alphabet[ord("A")], alphabet[ord(" ")], alphabet[ord("\n")]) == ("A", "Ġ", "Ċ")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.engine.prompt.chat_template import ChatTemplate
-from segue.engine.prompt.rendering import Prompt, Renderer
+from segue.engine.prompt.rendering import Prompt, PromptRenderer
 from segue.history.chains import History, Turn, path
 from segue.protocol.ids import ENTROPY_BYTES, ResponseId, new_response_id
 from segue.protocol.items import Item, user_message
@@ -44,7 +44,7 @@ class Reading:
     """A renderer whose tokenizer makes a token of each character, and counts them."""
 
     def __init__(self, context: int = 100_000) -> None:
-        self.renderer = Renderer(ChatTemplate(CHAT_TEMPLATE), context)
+        self.renderer = PromptRenderer(ChatTemplate(CHAT_TEMPLATE), context)
         self.read = 0
 
     def tokens(self, text: str, control: bool) -> list[int]:
@@ -161,8 +161,8 @@ def test_what_nobody_will_continue_is_not_kept() -> None:
 
 
 def test_forgotten_prompts_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many are forgotten, what is kept stays."""
-    monkeypatch.setattr("segue.engine.prompt.rendering._KEPT_TOKENS", 2000)
+    """However many are forgotten, the others stay cached."""
+    monkeypatch.setattr("segue.engine.prompt.rendering._MAX_BYTES", 8000)
     reading = Reading()
     parent = chain(reading, 2)
     for number in range(10, 60):
@@ -199,7 +199,7 @@ def test_a_template_that_refuses_is_the_clients_business() -> None:
     """Roles that a model does not take in this order are an error with a reason, not a failure."""
     source = CHAT_TEMPLATE + "{% if messages | length > 1 %}{{ raise_exception('one at a time') }}{% endif %}"
     reading = Reading()
-    reading.renderer = Renderer(ChatTemplate(source), 1000)
+    reading.renderer = PromptRenderer(ChatTemplate(source), 1000)
     items = [user_message("a"), said("b"), user_message("c")]
     with pytest.raises(Refused, match="one at a time") as caught:
         reading.render(1, None, items)

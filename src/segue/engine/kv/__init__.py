@@ -1,3 +1,3 @@
-"""The KV cache of the local model: what is kept, where it lies, what goes first."""
+"""The KV cache of the local model: what it holds, in which tier, and what is evicted first."""
 
 from __future__ import annotations

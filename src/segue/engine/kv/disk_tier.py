@@ -1,7 +1,7 @@
-"""Evicted state in files: a private directory for each process, gone when it ends.
+"""The disk tier of the KV cache: evicted state in files, in a private directory that is removed when the process ends.
 
-Only state of stored responses comes here. A file is written for its owner alone. What a process left behind that was
-killed is removed when the next one starts. Not here: what is worth keeping (`memory`).
+Only the state of stored responses comes here. Only the owner can read the files. The next process to start removes what
+a killed one left behind. Not here: what is worth keeping (`cache`).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _PIECE = struct.Struct("<QI")  # size and CRC-32
 _ORPHAN = re.compile(rf"{_NAME}(?P<pid>[0-9]+)-.+")
 
 
-class Spill:
-    """Files by the keys of their sequences."""
+class DiskTier:
+    """Saved state by the keys of the sequences, one file each."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ class Spill:
         self._keys: set[int] = set()
 
     def write(self, key: int, pieces: Sequence[bytes]) -> bool:
-        """Keep some state; False if the disk would not take it."""
+        """Write saved state; return False if the disk does not take it."""
         path = self._path(key)
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -55,7 +55,7 @@ class Spill:
         return True
 
     def read(self, key: int) -> list[bytes] | None:
-        """Return the pieces that were kept, or None if they are lost."""
+        """Return the pieces of saved state, or None if they are lost."""
         try:
             with self._path(key).open("rb") as file:
                 (count,) = _COUNT.unpack(file.read(_COUNT.size))
@@ -65,13 +65,13 @@ class Spill:
             return None
 
     def remove(self, key: int) -> None:
-        """Forget what was kept, if anything."""
+        """Remove the saved state of a sequence, if there is any."""
         if key in self._keys:
             self._keys.discard(key)
             self._path(key).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Remove everything."""
+        """Remove the directory and everything in it."""
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def _path(self, key: int) -> Path:

@@ -1,15 +1,15 @@
-"""Which responses need how much of which sequence: pure.
+"""KV retention: how much of each sequence the responses still need. Pure.
 
-A turn that ends leaves a *need*: so many tokens of its sequence are worth keeping for what goes on from its response.
-Turns of one conversation work on a sequence one after the other, so its needs are beginnings of each other, and lie in
-it in the order of their lengths. When a response is gone its need is, and what lies behind the longest that is left is
-nobody's. So it costs the same however many turns a conversation has.
+A turn that ends *retains* a prefix of its sequence for its response: what goes on from that response starts there. The
+turns of one conversation work on a sequence one after the other, so the retained prefixes of a sequence are prefixes of
+each other, kept in order of length. When a response is gone, so is its retention, and what lies behind the longest one
+left can be cut off. The cost does not depend on the number of turns in a conversation.
 
-A response that nobody can name any more, or that came to nothing, leaves a *guest*: a need with an end, for a client
-that sends its history again. A turn that goes on from a sequence takes the place of the guests behind which it begins:
-it leaves a need of its own. So there are never more needs of a sequence than it has tokens.
+A response that no client can name any more, or a turn that was cancelled, leaves an *expiring* retention, for a client
+that sends its history again. A turn that goes on from a sequence replaces the expiring retentions at its end with its
+own. So a sequence never has more retentions than tokens.
 
-Not here: sequences (`memory`), and cutting and dropping them (`worker`).
+Not here: sequences (`cache`), and cutting and dropping them (`sequence_pool`).
 """
 
 from __future__ import annotations
@@ -23,106 +23,107 @@ import msgspec
 from segue.protocol.ids import ResponseId
 
 #: A response: its tenant and its id.
-Name: TypeAlias = tuple[str, ResponseId]
+ResponseKey: TypeAlias = tuple[str, ResponseId]
 
 
-class Need(msgspec.Struct, frozen=True):
-    """So many tokens of a sequence are needed, and the first `firm` of them must not be rewound by another turn.
+class Retention(msgspec.Struct, frozen=True):
+    """The first `length` tokens of a sequence are retained; no other turn may rewind into the first `protected`.
 
-    `may_spill`: all of these tokens are of turns that may go to the disk.
+    `disk_allowed`: all of these tokens belong to turns that may go to disk.
     """
 
     length: int
-    firm: int
-    may_spill: bool = False
+    protected: int
+    disk_allowed: bool = False
 
 
-#: What is left of a sequence that nobody needs.
-NOTHING = Need(0, 0)
+#: What is retained of a sequence that no response needs.
+NOTHING_RETAINED = Retention(0, 0)
 
 
-class Needs:
-    """The needs of all sequences of one engine, by the keys of the sequences. `now` is any clock, in seconds."""
+class RetentionIndex:
+    """The retentions of all sequences of one engine, by the keys of the sequences. `now` is any clock, in seconds."""
 
     def __init__(self) -> None:
-        self._needs: dict[int, dict[Name, Need]] = {}  # of each sequence, the shortest first; none is empty
-        self._at: dict[Name, int] = {}
-        self._guests: dict[Name, float] = {}  # and until when, the first to leave first
+        self._retentions: dict[int, dict[ResponseKey, Retention]] = {}  # of each sequence, shortest first; none empty
+        self._sequences: dict[ResponseKey, int] = {}
+        self._expires_at: dict[ResponseKey, float] = {}  # the first to expire first
 
     def __len__(self) -> int:
-        return len(self._at)
+        return len(self._sequences)
 
-    def of(self, key: int) -> Need:
-        """Return the longest need of a sequence; all others are beginnings of it."""
-        needs = self._needs.get(key)
-        return NOTHING if needs is None else needs[next(reversed(needs))]
+    def longest(self, key: int) -> Retention:
+        """Return the longest retention of a sequence; all others are prefixes of it."""
+        retentions = self._retentions.get(key)
+        return NOTHING_RETAINED if retentions is None else retentions[next(reversed(retentions))]
 
-    def begin(self, key: int, length: int) -> None:
-        """Note that a turn goes on from the first `length` tokens of a sequence; what stood behind them is lost."""
-        needs = self._needs.get(key, {})
-        while needs:
-            name = next(reversed(needs))
-            if length and name not in self._guests:
+    def continue_from(self, key: int, length: int) -> None:
+        """Note that a turn goes on from the first `length` tokens of a sequence; what lay behind them is lost."""
+        retentions = self._retentions.get(key, {})
+        while retentions:
+            response = next(reversed(retentions))
+            if length and response not in self._expires_at:
                 break
-            self._remove(name)
-        for name, need in reversed(needs.items()):
-            if need.length <= length:
+            self._remove(response)
+        for response, one in reversed(retentions.items()):
+            if one.length <= length:
                 break
-            needs[name] = msgspec.structs.replace(need, length=length, firm=min(need.firm, length))
+            protected = min(one.protected, length)
+            retentions[response] = msgspec.structs.replace(one, length=length, protected=protected)
 
-    def add(self, key: int, name: Name, need: Need, until: float | None) -> None:
-        """Note what a turn has left at its end, in a sequence that it has made longer; `until` makes it a guest."""
-        self._remove(name)
-        self._needs.setdefault(key, {})[name] = need
-        self._at[name] = key
-        if until is not None:
-            self._guests[name] = until
+    def retain(self, key: int, response: ResponseKey, retention: Retention, expires_at: float | None) -> None:
+        """Note what a turn leaves at its end, in a sequence that it has made longer."""
+        self._remove(response)
+        self._retentions.setdefault(key, {})[response] = retention
+        self._sequences[response] = key
+        if expires_at is not None:
+            self._expires_at[response] = expires_at
 
-    def release(self, name: Name, until: float) -> None:
-        """Make a need a guest: nobody can name its response any more."""
-        if name in self._at:
-            self._guests.setdefault(name, until)
+    def release(self, response: ResponseKey, expires_at: float) -> None:
+        """Let a retention expire: no client can name its response any more."""
+        if response in self._sequences:
+            self._expires_at.setdefault(response, expires_at)
 
-    def dismiss(self, key: int) -> bool:
-        """Remove the guests behind the longest need that is none; tell whether there were both."""
-        needs = self._needs.get(key, {})
-        guests = list(itertools.takewhile(self._guests.__contains__, reversed(needs)))
-        if not guests or len(guests) == len(needs):
+    def drop_expiring_tail(self, key: int) -> bool:
+        """Remove the expiring retentions behind the longest lasting one; say if there were both."""
+        retentions = self._retentions.get(key, {})
+        expiring = list(itertools.takewhile(self._expires_at.__contains__, reversed(retentions)))
+        if not expiring or len(expiring) == len(retentions):
             return False
-        self.forget(guests)
+        self.forget(expiring)
         return True
 
-    def forget(self, names: Iterable[Name]) -> set[int]:
-        """Remove the needs of responses that are gone; return the sequences that had them."""
-        keys = {self._remove(name) for name in names}
+    def forget(self, responses: Iterable[ResponseKey]) -> set[int]:
+        """Remove the retentions of responses that are gone; return the sequences that had them."""
+        keys = {self._remove(response) for response in responses}
         return {key for key in keys if key is not None}
 
     def expire(self, now: float) -> set[int]:
-        """Remove the guests whose time has come; return the sequences that had them."""
+        """Remove the retentions that have expired; return the sequences that had them."""
         due = []
-        for name, until in self._guests.items():
-            if until > now:
+        for response, expires_at in self._expires_at.items():
+            if expires_at > now:
                 break
-            due.append(name)
+            due.append(response)
         return self.forget(due)
 
-    def next_end(self) -> float | None:
-        """Return when the next guest is to leave."""
-        return next(iter(self._guests.values()), None)
+    def next_expiry(self) -> float | None:
+        """Return when the next retention expires."""
+        return next(iter(self._expires_at.values()), None)
 
-    def drop(self, key: int) -> None:
-        """Note that a sequence is no more."""
-        for name in self._needs.pop(key, ()):
-            del self._at[name]
-            self._guests.pop(name, None)
+    def drop_sequence(self, key: int) -> None:
+        """Note that a sequence is gone."""
+        for response in self._retentions.pop(key, ()):
+            del self._sequences[response]
+            self._expires_at.pop(response, None)
 
-    def _remove(self, name: Name) -> int | None:
-        key = self._at.pop(name, None)
+    def _remove(self, response: ResponseKey) -> int | None:
+        key = self._sequences.pop(response, None)
         if key is None:
             return None
-        self._guests.pop(name, None)
-        needs = self._needs[key]
-        del needs[name]
-        if not needs:
-            del self._needs[key]
+        self._expires_at.pop(response, None)
+        retentions = self._retentions[key]
+        del retentions[response]
+        if not retentions:
+            del self._retentions[key]
         return key

@@ -1,55 +1,55 @@
-"""From the tokens of an answer to what a client gets of it: pure.
+"""From the sampled tokens of an answer to what a client gets: pure.
 
-Bytes become text (`vocabulary`), text becomes text for the user and calls (`calls`), the text ends where a stop stands
-(`stops`), and goes out with the log probabilities of its tokens where they were asked for (`logprobs`). Each of these
-may hold back what it cannot tell yet. Not here: which token comes next (`worker`).
+The detokenizer turns bytes into text, the tool call parser splits it into text for the user and calls, the text ends at
+the first stop sequence, and it goes out with the log probabilities of its tokens if the request asks for them. Each
+step may hold back what is not clear yet. Not here: which token comes next (`worker`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from segue.engine.output.detokenizer import TextDecoder
-from segue.engine.output.logprobs import Alignment, Score, ScoredText
-from segue.engine.output.stop_sequences import Stops
-from segue.engine.output.tool_call_parser import Answering, Part
-from segue.engine.sampling_params import Wishes
+from segue.engine.output.detokenizer import Detokenizer
+from segue.engine.output.logprobs import LogprobAlignment, Score, ScoredText
+from segue.engine.output.stop_sequences import StopSequences
+from segue.engine.output.tool_call_parser import AnswerPart, ToolCallParser
+from segue.engine.sampling_params import SamplingParams
 
 
 class AnswerReader:
     """Reads one answer."""
 
-    def __init__(self, answering: Answering, wishes: Wishes) -> None:
-        self._answering = answering
-        self._decoder = TextDecoder()
-        self._stops = Stops(wishes.stops) if wishes.stops else None
-        self._top = wishes.top_logprobs
-        self._alignment = None if self._top is None else Alignment()
+    def __init__(self, parser: ToolCallParser, sampling_params: SamplingParams) -> None:
+        self._parser = parser
+        self._decoder = Detokenizer()
+        self._stops = StopSequences(sampling_params.stops) if sampling_params.stops else None
+        self._top = sampling_params.top_logprobs
+        self._alignment = None if self._top is None else LogprobAlignment()
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop has ended the answer; nothing is fed then any more."""
+        """Whether a stop sequence has ended the answer; do not feed more tokens then."""
         return self._stops is not None and self._stops.found
 
     @property
     def top_logprobs(self) -> int | None:
-        """How many likely tokens to score with the next one; None: no score is wanted, as of the tokens of calls."""
-        return None if self._answering.calling else self._top
+        """How many of the likeliest tokens to score with the next one; None: none at all, as within calls."""
+        return None if self._parser.calling else self._top
 
-    def feed(self, piece: bytes, score: Score | None = None) -> list[Part | ScoredText]:
-        """Add the bytes of one token, with its score where that is wanted; return what it comes to."""
+    def feed(self, piece: bytes, score: Score | None = None) -> list[AnswerPart | ScoredText]:
+        """Add the bytes of one token, with a score if `top_logprobs` asks for it; return the parts that are clear."""
         if self._alignment is not None and score is not None:
-            self._alignment.wrote(piece, score)
+            self._alignment.add_token(piece, score)
         text = self._decoder.feed(piece)
-        return self._pass(self._answering.feed(text)) if text else []
+        return self._pass(self._parser.feed(text)) if text else []
 
-    def close(self) -> list[Part | ScoredText]:
-        """Return what was still held back at the end of the answer."""
-        left = [] if self.stopped else self._answering.close()
+    def close(self) -> list[AnswerPart | ScoredText]:
+        """Return what is still held back at the end of the answer."""
+        left = [] if self.stopped else self._parser.close()
         return [*self._pass(left), *self._end_text()]
 
-    def _pass(self, parts: Iterable[Part]) -> list[Part | ScoredText]:
-        passed: list[Part | ScoredText] = []
+    def _pass(self, parts: Iterable[AnswerPart]) -> list[AnswerPart | ScoredText]:
+        passed: list[AnswerPart | ScoredText] = []
         for part in parts:
             if not isinstance(part, str):
                 passed += [*self._end_text(), part]
@@ -62,9 +62,9 @@ class AnswerReader:
     def _text(self, text: str) -> list[str] | list[ScoredText]:
         if not text:
             return []
-        return [text] if self._alignment is None else self._alignment.passed(text)
+        return [text] if self._alignment is None else self._alignment.release(text)
 
-    def _end_text(self) -> list[Part | ScoredText]:
-        """Give out what of the text was held back: it does not go on."""
+    def _end_text(self) -> list[AnswerPart | ScoredText]:
+        """Give out the text that is held back, since no more text follows."""
         held = "" if self._stops is None else self._stops.close()
         return [*self._text(held), *(() if self._alignment is None else self._alignment.end())]

@@ -1,10 +1,10 @@
-"""Log probabilities of the tokens of an answer, each with the bytes of the text that it brought: pure.
+"""Log probabilities of the tokens of an answer, aligned with the bytes of its text: pure.
 
-Tokens and text do not have the same seams. A token can end within a character; of its text, the end may belong to a
-call or stand behind a stop; bytes that are no text are shown as U+FFFD. `Alignment` puts them together again, so that
-what a client gets is exactly about the text that it gets: the bytes of the tokens are those of the text, one after the
-other, and a token of which only the beginning belongs to the text is there with these bytes only.
-Not here: which text a client gets (`reader`), and where the numbers come from (`model`).
+Tokens and text do not have the same boundaries. A token can end within a character; its end may belong to a call or
+come after a stop sequence; bytes that are not UTF-8 show as U+FFFD. `LogprobAlignment` aligns the two again, so that
+a client gets log probabilities of exactly the text that it gets: the bytes of the tokens, one after the other, are
+those of the text. If only the beginning of a token belongs to the text, the token has only these bytes.
+Not here: which text a client gets (`answer_reader`), and where the numbers come from (`model`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from math import exp, log
 
 import msgspec
 
-#: The least log probability that is told; JSON has no infinity.
+#: The smallest log probability to report; JSON has no infinity.
 LEAST = -9999.0
 
 _REPLACEMENT = "\ufffd".encode()
@@ -25,7 +25,7 @@ _CONTINUATION = 0x80  # the first two bits of all bytes of a character in UTF-8 
 
 
 class TopLogprob(msgspec.Struct, frozen=True):
-    """A token that might have been; `bytes` are empty for a control token, which is no text."""
+    """A token that could have been sampled; `bytes` is empty for a control token, which is not text."""
 
     token: str
     logprob: float
@@ -33,7 +33,7 @@ class TopLogprob(msgspec.Struct, frozen=True):
 
 
 class TokenLogprob(msgspec.Struct, frozen=True):
-    """A token of the text, as it stands in the response."""
+    """A token of the text, as the response shows it."""
 
     token: str
     logprob: float
@@ -42,14 +42,14 @@ class TokenLogprob(msgspec.Struct, frozen=True):
 
 
 class Score(msgspec.Struct, frozen=True):
-    """How likely a token was, and which were the likeliest in its place, best first."""
+    """The log probability of a token, and the likeliest tokens in its place, best first."""
 
     logprob: float
     top: Sequence[TopLogprob]
 
 
 class ScoredText(msgspec.Struct, frozen=True):
-    """A piece of text for the user, with the tokens that it is of."""
+    """A piece of text for the user, with its tokens."""
 
     text: str
     logprobs: Sequence[TokenLogprob]
@@ -58,18 +58,18 @@ class ScoredText(msgspec.Struct, frozen=True):
 def log_probabilities(logits: Sequence[float], token: int, top: int) -> tuple[float, list[tuple[int, float]]]:
     """Return the log probability of a token, and the `top` likeliest tokens with theirs, from a model's logits."""
     highest = max(logits)
-    # all of a vocabulary goes through here for each token, so it goes through functions that loop in C
+    # for each token this goes through the whole vocabulary, so it uses functions that loop in C
     whole = highest + log(sum(map(exp, map((-highest).__add__, logits))))
     best = nlargest(top, range(len(logits)), key=logits.__getitem__)
     return _bounded(logits[token] - whole), [(one, _bounded(logits[one] - whole)) for one in best]
 
 
 def _bounded(logprob: float) -> float:
-    return max(LEAST, logprob)  # in this order it is the first for what is no number, too
+    return max(LEAST, logprob)  # in this order NaN becomes LEAST, too
 
 
-class _Share:
-    """What a token shows in the text."""
+class _TokenText:
+    """The bytes that a token shows in the text."""
 
     def __init__(self, score: Score) -> None:
         self.score = score
@@ -79,23 +79,23 @@ class _Share:
         return TokenLogprob(shown.decode("utf-8", "replace"), self.score.logprob, list(shown), self.score.top)
 
 
-class Alignment:
-    """Gives out text together with its tokens, and only at seams that both have; the rest waits.
+class LogprobAlignment:
+    """Gives out text together with its tokens, only at boundaries that both have; the rest is held back.
 
-    Of each token that wrote something `wrote` is told, then `passed` of the text that the client may have.
+    Call `add_token` with each token, then `release` with the text that the client may have.
     """
 
     def __init__(self) -> None:
-        self._shares: deque[_Share] = deque()  # those that were not given out
-        self._text = b""  # that was passed, and not given out
-        self._raw = b""  # of a character that is not whole yet
-        self._owners: list[_Share] = []  # of each of its bytes
+        self._tokens: deque[_TokenText] = deque()  # held back
+        self._text = b""  # released, and held back
+        self._raw = b""  # the bytes of an incomplete character
+        self._owners: list[_TokenText] = []  # the token of each of these bytes
 
-    def wrote(self, piece: bytes, score: Score) -> None:
-        """Take the bytes of the next token."""
-        share = _Share(score)
-        self._shares.append(share)
-        raw, owners = self._raw + piece, self._owners + [share] * len(piece)
+    def add_token(self, piece: bytes, score: Score) -> None:
+        """Add the bytes of the next token."""
+        token = _TokenText(score)
+        self._tokens.append(token)
+        raw, owners = self._raw + piece, self._owners + [token] * len(piece)
         at = 0
         for length, is_text in _runs(raw):
             if is_text:
@@ -106,44 +106,44 @@ class Alignment:
             at += length
         self._raw, self._owners = raw[at:], owners[at:]
 
-    def passed(self, text: str) -> list[ScoredText]:
-        """Take text that goes to the client; return as much of it as ends with a token."""
+    def release(self, text: str) -> list[ScoredText]:
+        """Add text that goes to the client; return as much of it as ends with a token."""
         self._text += text.encode()
         count = end = at = 0
-        for number, share in enumerate(self._shares, 1):
-            at += len(share.shown)
-            if at > len(self._text) or (self._owners and share is self._owners[0]):
+        for number, token in enumerate(self._tokens, 1):
+            at += len(token.shown)
+            if at > len(self._text) or (self._owners and token is self._owners[0]):
                 break
             if at == len(self._text) or self._text[at] & 0xC0 != _CONTINUATION:  # else it is within a character
                 count, end = number, at
-        shares = [self._shares.popleft() for _ in range(count)]
+        tokens = [self._tokens.popleft() for _ in range(count)]
         given, self._text = self._text[:end], self._text[end:]
-        return _scored(given, shares)
+        return _scored(given, tokens)
 
     def end(self) -> list[ScoredText]:
-        """Say that no more text goes to the client; return what waits, the last token maybe cut."""
-        shares, text = list(self._shares), self._text
-        self._shares.clear()
+        """Return what is held back, since no more text follows; the last token may be cut."""
+        tokens, text = list(self._tokens), self._text
+        self._tokens.clear()
         self._text = b""
-        return _scored(text, shares)
+        return _scored(text, tokens)
 
 
-def _scored(text: bytes, shares: Sequence[_Share]) -> list[ScoredText]:
-    """Return a text with its tokens; whatever shows nothing in it is left out."""
+def _scored(text: bytes, tokens: Sequence[_TokenText]) -> list[ScoredText]:
+    """Return a text with its tokens, without those that show nothing in it."""
     entries = []
     at = 0
-    for share in shares:
-        shown = text[at : at + len(share.shown)]
+    for token in tokens:
+        shown = text[at : at + len(token.shown)]
         if shown:
-            entries.append(share.entry(shown))
+            entries.append(token.entry(shown))
         at += len(shown)
     return [ScoredText(text.decode(), entries)] if text else []
 
 
 def _runs(raw: bytes) -> Iterator[tuple[int, bool]]:
-    """Yield the lengths of runs of bytes that are text (True), or are none and show as one U+FFFD (False).
+    """Yield the lengths of runs of bytes that are UTF-8 (True), or are not and show as one U+FFFD (False).
 
-    The beginning of a character at the end is left.
+    An incomplete character at the end is in no run.
     """
     while raw:
         try:

@@ -1,3 +1,3 @@
-"""Prompts: from a history to the tokens that the model reads."""
+"""Prompts: from a history to the tokens that the model prefills."""
 
 from __future__ import annotations

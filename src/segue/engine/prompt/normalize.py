@@ -1,10 +1,10 @@
-"""From a conversation to messages that a chat template takes: pure.
+"""Normalizes a conversation to messages that a chat template supports: pure.
 
-Many templates know no system messages, or one at the beginning; some want users and assistants to take turns, some
-show one call at a time, or lose the words beside a call. (Where it is a role's turn that has nothing to say, it says
-nothing, in a message of its own.) What a client sends is none of their business: here it is
-arranged so that they write all of it. Each message is arranged by what stands beside it, so what a later turn adds
-changes nothing before the answer that it follows. Not here: how it is found out what a template takes (`template`).
+Many templates support no system messages, or only one at the beginning. Some want users and assistants to alternate;
+some write one call at a time, or drop the text beside a call. This module rearranges the messages so that the template
+writes all of them. If roles must alternate and one of them has nothing to say, it gets an empty message. How a message
+is rearranged depends only on its neighbours, so a later turn changes nothing before the answer that it follows. Not
+here: how the capabilities of a template are found (`chat_template`).
 """
 
 from __future__ import annotations
@@ -15,49 +15,58 @@ from typing import Literal
 
 import msgspec
 
-from segue.engine.prompt.messages import Message
+from segue.engine.prompt.messages import PromptMessage
 
 
-class Habits(msgspec.Struct, frozen=True):
-    """What a template takes: where system messages may stand, and what one message may have.
+class TemplateCapabilities(msgspec.Struct, frozen=True):
+    """What a template supports.
 
-    `neighbours` says that two messages of one role may follow each other, `user_behind_outputs` that a user may speak
-    before the outputs of calls are answered.
+    - `system_messages`: where they may stand.
+    - `repeated_roles`: two messages of one role may follow each other.
+    - `text_with_calls`: an assistant message may have text beside its calls.
+    - `parallel_calls`: an assistant message may have several calls.
+    - `user_after_outputs`: a user message may follow the outputs of calls directly.
     """
 
-    systems: Literal["anywhere", "first", "never"] = "anywhere"
-    neighbours: bool = True
+    system_messages: Literal["anywhere", "first", "never"] = "anywhere"
+    repeated_roles: bool = True
     text_with_calls: bool = True
-    many_calls: bool = True
-    user_behind_outputs: bool = True
+    parallel_calls: bool = True
+    user_after_outputs: bool = True
 
 
-def adapt(messages: Sequence[Message], habits: Habits) -> list[Message]:
-    """Arrange messages for a template of such habits; nothing that they say is lost."""
-    arranged = list(messages) if habits.systems == "anywhere" else _place_systems(messages, habits.systems)
-    if not habits.neighbours:
-        arranged = _join_neighbours(arranged)
-    if not habits.user_behind_outputs:
+def normalize(messages: Sequence[PromptMessage], template: TemplateCapabilities) -> list[PromptMessage]:
+    """Return the messages as the template supports them; no text is lost."""
+    arranged = list(messages)
+    if template.system_messages != "anywhere":
+        arranged = _move_system_messages(arranged, template.system_messages)
+    if not template.repeated_roles:
+        arranged = _join_repeated_roles(arranged)
+    if not template.user_after_outputs:
         arranged = _answer_outputs(arranged)
-    return [part for message in arranged for part in _split_calls(message, habits)]
+    return [part for message in arranged for part in _split_calls(message, template)]
 
 
-def _place_systems(messages: Sequence[Message], systems: Literal["first", "never"]) -> list[Message]:
-    """Make one of the system messages at the beginning, and let users say the others."""
+def _move_system_messages(
+    messages: Sequence[PromptMessage], supported: Literal["first", "never"]
+) -> list[PromptMessage]:
+    """Join the system messages at the beginning to one, and make the others messages of the user."""
     leading = list(takewhile(lambda message: message.role == "system", messages))
-    rest = [_said_by_user(message) if message.role == "system" else message for message in messages[len(leading) :]]
+    rest = [_as_user_message(message) if message.role == "system" else message for message in messages[len(leading) :]]
     text = _join(message.text for message in leading)
-    if systems == "first" and leading and rest and rest[0].role == "user":  # alone, many templates do not write it
-        return [Message("system", text), *rest]
-    return [Message("user", text), *rest] if text else rest
+    if (
+        supported == "first" and leading and rest and rest[0].role == "user"
+    ):  # without a user message, many templates drop it
+        return [PromptMessage("system", text), *rest]
+    return [PromptMessage("user", text), *rest] if text else rest
 
 
-def _said_by_user(message: Message) -> Message:
-    return Message("user", message.text)
+def _as_user_message(message: PromptMessage) -> PromptMessage:
+    return PromptMessage("user", message.text)
 
 
-def _join_neighbours(messages: Sequence[Message]) -> list[Message]:
-    joined: list[Message] = []
+def _join_repeated_roles(messages: Sequence[PromptMessage]) -> list[PromptMessage]:
+    joined: list[PromptMessage] = []
     for message in messages:
         before = joined[-1] if joined else None
         if before is None or before.role != message.role or before.role == "tool" or before.calls:
@@ -67,26 +76,30 @@ def _join_neighbours(messages: Sequence[Message]) -> list[Message]:
     return joined
 
 
-def _answer_outputs(messages: Sequence[Message]) -> list[Message]:
-    answered: list[Message] = []
+def _answer_outputs(messages: Sequence[PromptMessage]) -> list[PromptMessage]:
+    answered: list[PromptMessage] = []
     for message in messages:
         if message.role == "user" and answered and answered[-1].role == "tool":
-            answered.append(Message("assistant", ""))
+            answered.append(PromptMessage("assistant", ""))
         answered.append(message)
     return answered
 
 
-def _split_calls(message: Message, habits: Habits) -> list[Message]:
+def _split_calls(message: PromptMessage, template: TemplateCapabilities) -> list[PromptMessage]:
     if not message.calls:
         return [message]
-    parts = [Message("assistant", message.text)] if message.text and not habits.text_with_calls else []
-    if parts and not habits.neighbours:
-        parts.append(Message("user", ""))
+    parts = [PromptMessage("assistant", message.text)] if message.text and not template.text_with_calls else []
+    if parts and not template.repeated_roles:
+        parts.append(PromptMessage("user", ""))
     text = "" if parts else message.text
-    if habits.many_calls:
+    if template.parallel_calls:
         return [*parts, msgspec.structs.replace(message, text=text)]
     first, *others = message.calls
-    return [*parts, Message("assistant", text, (first,)), *(Message("assistant", "", (call,)) for call in others)]
+    return [
+        *parts,
+        PromptMessage("assistant", text, (first,)),
+        *(PromptMessage("assistant", "", (call,)) for call in others),
+    ]
 
 
 def _join(texts: Iterable[str]) -> str:

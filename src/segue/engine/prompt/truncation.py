@@ -1,9 +1,9 @@
-"""From a conversation to the tokens of a prompt that fits into the model's context: pure.
+"""Truncation: from a conversation to the tokens of a prompt that fits into the model's context. Pure.
 
-`truncation="disabled"` refuses what is too long. `"auto"` leaves out the oldest turns of the chain, whole, as few as
-will do to leave room for an answer; the instructions and the new input always stay. A client that sends its history as
-input has nothing that may be left out. Text is turned into tokens newest first and no further than needed, so that a
-history many times too long costs no more than one that fits.
+`truncation="disabled"` refuses a conversation that is too long. `"auto"` drops whole turns of the chain, oldest first,
+as few as leave room for an answer; the instructions and the new input always stay. If a client sends its history as
+input, there is nothing to drop. Text is tokenized newest first and no further than needed, so a history many times too
+long costs no more than one that fits. Not here: how messages become segments (`chat_template`).
 """
 
 from __future__ import annotations
@@ -14,50 +14,50 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from segue.engine.prompt.chat_template import Segment
-from segue.engine.prompt.messages import Conversation, Message
+from segue.engine.prompt.messages import Conversation, PromptMessage
 from segue.protocol.problems import Problem, Refused
 
-#: How many times the context's length is counted exactly for an error message; beyond that it says "more than".
+#: An error message counts the tokens exactly up to this many contexts; beyond that it says "more than".
 COUNTED_CONTEXTS = 4
-#: Longer texts are turned into tokens in pieces, so that work on hostile ones can be given up in between.
+#: Longer texts are tokenized in pieces, so that work on a hostile one can be stopped in between.
 PIECE_CHARACTERS = 16_384
 
-#: Turn a stretch of text into tokens; `control` says whether control tokens are recognised in it. May raise to give up.
+#: Turn a text into tokens; the flag says if control tokens are recognised in it. May raise to stop the work.
 Tokenizer = Callable[[str, bool], Sequence[int]]
 #: Write messages as the segments of a prompt that ends where the answer begins.
-Writer = Callable[[Sequence[Message]], Sequence[Segment]]
+Writer = Callable[[Sequence[PromptMessage]], Sequence[Segment]]
 
 
-class Limits(msgspec.Struct, frozen=True):
-    """`context` is what input and output share, in tokens; `room` what truncation tries to leave for the output."""
+class ContextLimits(msgspec.Struct, frozen=True):
+    """In tokens: input and output share `context`, and truncation tries to leave `room` for the output."""
 
     context: int
     room: int
 
 
-class Fitted(msgspec.Struct, frozen=True):
-    """The prompt's tokens, and how many turns were left out to make them fit."""
+class TruncatedPrompt(msgspec.Struct, frozen=True):
+    """The tokens of a prompt, and how many turns were dropped to make it fit."""
 
     tokens: list[int]
     dropped_turns: int = 0
 
 
-class Fitting:
-    """Fits one conversation; the tokens of a text are computed once, however often it is tried with fewer turns."""
+class Truncation:
+    """Makes the prompt of one conversation; each text is tokenized once, however many numbers of turns are tried."""
 
-    def __init__(self, writer: Writer, tokenizer: Tokenizer, limits: Limits) -> None:
+    def __init__(self, writer: Writer, tokenizer: Tokenizer, limits: ContextLimits) -> None:
         self._writer = writer
         self._tokenizer = tokenizer
         self._limits = limits
         self._known: dict[Segment, list[int]] = {}
 
-    def fit(self, conversation: Conversation, truncation: str) -> Fitted:
+    def apply(self, conversation: Conversation, truncation: str) -> TruncatedPrompt:
         """Return the tokens, or raise `Refused`."""
         dropped = 0
         if truncation == "auto":
             most = len(conversation.turns)
             target = self._limits.context - self._limits.room
-            # fewer turns never make more tokens, so the least number to drop is found by bisection
+            # fewer turns never make more tokens, so bisection finds the least number to drop
             dropped = bisect_left(
                 range(most), x=True, key=lambda count: self._count(conversation.without(count), target) <= target
             )
@@ -65,44 +65,44 @@ class Fitting:
         tokens = self._tokens(messages, COUNTED_CONTEXTS * self._limits.context)
         if len(tokens) >= self._limits.context:  # at least one token of output must fit
             raise Refused(too_long(len(tokens), self._limits.context))
-        return Fitted(tokens, dropped)
+        return TruncatedPrompt(tokens, dropped)
 
-    def _count(self, messages: Sequence[Message], enough: int) -> int:
-        return len(self._tokens(messages, enough))
+    def _count(self, messages: Sequence[PromptMessage], limit: int) -> int:
+        return len(self._tokens(messages, limit))
 
-    def _tokens(self, messages: Sequence[Message], enough: int) -> list[int]:
-        """Return the tokens; once there are more than `enough`, only the newest of them."""
+    def _tokens(self, messages: Sequence[PromptMessage], limit: int) -> list[int]:
+        """Return the tokens; if there are more than `limit`, only the newest."""
         newest_first: list[list[int]] = []
         count = 0
         for segment in reversed(self._writer(messages)):
-            tokens = self._segment(segment, enough)
+            tokens = self._segment(segment, limit)
             newest_first.append(tokens)
             count += len(tokens)
-            if count > enough:
+            if count > limit:
                 break
         return [token for tokens in reversed(newest_first) for token in tokens]
 
-    def _segment(self, segment: Segment, enough: int) -> list[int]:
+    def _segment(self, segment: Segment, limit: int) -> list[int]:
         known = self._known.get(segment)
         if known is None:
-            known = to_tokens(segment, self._tokenizer, enough)
-            if len(known) <= enough:
+            known = to_tokens(segment, self._tokenizer, limit)
+            if len(known) <= limit:
                 self._known[segment] = known
         return known
 
 
-def to_tokens(segment: Segment, tokenizer: Tokenizer, enough: int) -> list[int]:
-    """Return the tokens of a segment; once there are more than `enough`, only the first of them."""
+def to_tokens(segment: Segment, tokenizer: Tokenizer, limit: int) -> list[int]:
+    """Return the tokens of a segment; if there are more than `limit`, only the first."""
     tokens: list[int] = []
     for piece in pieces(segment.text):
         tokens += tokenizer(piece, segment.control)
-        if len(tokens) > enough:
+        if len(tokens) > limit:
             break
     return tokens
 
 
 def too_long(count: int, context: int) -> Problem:
-    """The input does not fit; `count` is exact up to `COUNTED_CONTEXTS` times the context."""
+    """Return the problem of an input that does not fit; `count` is exact up to `COUNTED_CONTEXTS` contexts."""
     counted = f"{count}" if count <= COUNTED_CONTEXTS * context else f"more than {COUNTED_CONTEXTS * context}"
     message = (
         f"The input has {counted} tokens, but the context of this model holds {context}, the answer included. "
@@ -112,7 +112,7 @@ def too_long(count: int, context: int) -> Problem:
 
 
 def pieces(text: str, size: int = PIECE_CHARACTERS) -> Iterator[str]:
-    """Cut a text before a space, where words begin for a tokenizer, into pieces of at most `size` characters."""
+    """Cut a text into pieces of at most `size` characters, before spaces, where tokenizers begin a word."""
     start = 0
     while len(text) - start > size:
         cut = text.rfind(" ", start + 1, start + size)

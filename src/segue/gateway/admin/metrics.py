@@ -130,7 +130,7 @@ class EngineFigures(Collector):
         parked = counter("parked", "Turns that had to give way to others for a while.")
         compactions = counter("compactions", "Times that all in the context was moved together.")
         for model in self.models:
-            counts, name = model.counts, model.name
+            counts, name = model.counters, model.name
             running.add_metric([name], model.running)
             waiting.add_metric([name], model.waiting)
             for kind in ("reused", "restored", "prefilled", "output"):
@@ -141,8 +141,8 @@ class EngineFigures(Collector):
             held.add_metric([name, "host"], counts.host_bytes)
             held.add_metric([name, "disk"], counts.disk_bytes)
             evictions.add_metric([name], counts.evictions)
-            parked.add_metric([name], counts.parked)
-            compactions.add_metric([name], counts.compactions)
+            parked.add_metric([name], counts.preemptions)
+            compactions.add_metric([name], counts.defrags)
         return running, waiting, tokens, sequences, cells, held, evictions, parked, compactions
 
 
