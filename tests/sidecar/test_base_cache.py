@@ -2,49 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import random
 import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from segue.sidecar.base_cache import BaseCache, BaseCacheLimits
-from segue.sidecar.base_disk_cache import BaseDiskCache
 from segue.tunnel.documents import Base
-
-
-def text(seed: int, size: int) -> str:
-    return "".join(random.Random(seed).choices("abcdefghijklmnopqrstuvwxyz ", k=size))
-
-
-def turns(session: int, count: int, *, size: int = 1500) -> list[Base]:
-    """The bases of a session: each body begins with the one before."""
-    messages: list[object] = []
-    bases = []
-    for number in range(count):
-        messages.append({"role": "user", "content": text(1000 * session + number, size)})
-        reply = text(1000 * session + number + 500, 80)
-        body = json.dumps({"system": text(session, 3000), "messages": messages}, separators=(",", ":"))
-        bases.append(Base(body.encode(), reply.encode()))
-        messages.append({"role": "assistant", "content": reply})
-    return bases
+from tests.sidecar.bases import files_of, names, text, turns
 
 
 def same(found: Base | None, base: Base) -> bool:
     return found is not None and (found.body, found.reply) == (base.body, base.reply)
-
-
-def names(directory: Path) -> set[str]:
-    return {path.name for path in directory.iterdir()}
-
-
-def files_of(*bases: Base) -> set[str]:
-    return {f"{base.id.hex()}.base" for base in bases}
 
 
 def test_a_body_gets_the_newest_base_of_its_lineage() -> None:
@@ -137,79 +108,6 @@ def test_without_a_directory_nothing_is_written(tmp_path: Path, monkeypatch: pyt
     cache.add(turns(1, 1)[0])
     cache.flush()
     assert names(tmp_path) == set()
-
-
-@settings(max_examples=200)
-@given(st.data())
-def test_a_damaged_file_is_ignored_and_removed(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    directory = tmp_path_factory.mktemp("cache")
-    files = BaseDiskCache(directory)
-    base = turns(1, 1)[0]
-    files.write(base)
-    (path,) = directory.iterdir()
-    good = path.read_bytes()
-    match data.draw(st.sampled_from(["cut", "flip", "longer", "other"])):
-        case "cut":
-            path.write_bytes(good[: data.draw(st.integers(0, len(good) - 1))])
-        case "flip":
-            at = data.draw(st.integers(0, len(good) - 1))
-            path.write_bytes(good[:at] + bytes([good[at] ^ data.draw(st.integers(1, 255))]) + good[at + 1 :])
-        case "longer":
-            path.write_bytes(good + data.draw(st.binary(min_size=1, max_size=9)))
-        case _:
-            path.write_bytes(data.draw(st.binary(max_size=100)))
-    cache = BaseCache(directory)
-    cache.load()
-    found = cache.get(base.id)
-    assert found is None or (found.body, found.reply) == (base.body, base.reply)
-    if found is None:
-        assert names(directory) == set()
-
-
-def test_a_good_file_under_another_name_is_removed(tmp_path: Path) -> None:
-    files = BaseDiskCache(tmp_path)
-    base = turns(1, 1)[0]
-    files.write(base)
-    (path,) = tmp_path.iterdir()
-    path.rename(tmp_path / "0011223344556677.base")
-    cache = BaseCache(tmp_path)
-    cache.load()
-    assert len(cache) == 0
-    assert names(tmp_path) == set()
-
-
-def test_a_file_that_expands_beyond_the_budget_is_not_expanded(tmp_path: Path) -> None:
-    files = BaseDiskCache(tmp_path)
-    base = Base(b"a" * 10_000_000)
-    files.write(base)
-    assert next(tmp_path.iterdir()).stat().st_size < 10_000
-    assert files.read(base.id, 1_000_000) is None
-
-
-def test_links_and_directories_are_not_followed(tmp_path: Path) -> None:
-    directory = tmp_path / "cache"
-    elsewhere = tmp_path / "elsewhere"
-    base, other = turns(1, 1)[0], turns(2, 1)[0]
-    elsewhere.mkdir()
-    BaseDiskCache(elsewhere).write(base)
-    directory.mkdir()
-    (directory / f"{base.id.hex()}.base").symlink_to(elsewhere / f"{base.id.hex()}.base")
-    (directory / f"{other.id.hex()}.base").mkdir()
-    (directory / "notes.txt").write_text("not ours")
-    cache = BaseCache(directory)
-    cache.load()
-    assert len(cache) == 0
-    assert names(directory) == {f"{other.id.hex()}.base", "notes.txt"}
-    assert names(elsewhere) == files_of(base)
-
-
-def test_what_a_crash_left_behind_is_removed_later(tmp_path: Path) -> None:
-    old, new = tmp_path / ".old.tmp", tmp_path / ".new.tmp"
-    old.write_bytes(b"torn")
-    new.write_bytes(b"of another sidecar, being written")
-    os.utime(old, (0, 0))
-    BaseCache(tmp_path).load()
-    assert names(tmp_path) == {".new.tmp"}
 
 
 def test_disk_is_bounded_and_the_least_recently_used_leave_first(tmp_path: Path) -> None:

@@ -1,0 +1,71 @@
+"""Exchanges in a session that has no link, so that a test itself decides what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+
+from segue.http.heads import Line, ReplyHead, RequestHead
+from segue.sidecar.connector import ConnectorSettings
+from segue.sidecar.link_status import LinkTimeouts
+from segue.sidecar.session import AgentExchange, GatewaySession
+from segue.sidecar.stats import Stats
+from segue.tunnel.client import TunnelRequest
+from segue.tunnel.stream_compression import REPLY_WINDOW_LOG, StreamEncoder
+
+STREAM = ReplyHead(200, b"OK", (Line(b"Content-Type", b"text/event-stream"),))
+PATIENT = LinkTimeouts(wait_s=1000.0, give_up_s=1000.0)
+
+
+def post(*lines: Line, target: bytes = b"/v1/messages") -> RequestHead:
+    return RequestHead(b"POST", target, lines)
+
+
+class ScriptedSession(GatewaySession):
+    """A session without a link: it records what it is asked for, and the test writes what comes back."""
+
+    def __init__(self) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        gateways = ["ws://127.0.0.1:1"]
+        super().__init__(gateways, ConnectorSettings(), context, timeouts=PATIENT, stats=Stats(), was_up=True)
+        self.room = True
+        self.sent = b""
+        self.was_sent = asyncio.Event()
+        self.finished = asyncio.Event()
+
+    def send(self, exchange: AgentExchange, data: bytes) -> None:
+        self.sent += data
+        self.was_sent.set()
+
+    def finish(self, exchange: AgentExchange) -> None:
+        self.finished.set()
+
+    def has_room(self, exchange: AgentExchange) -> bool:
+        exchange.writable.clear()
+        return self.room
+
+
+def scripted_exchange(request: TunnelRequest | None = None, *, keep_bytes: int = 1024) -> AgentExchange:
+    """An exchange whose reply the test writes."""
+    return AgentExchange(ScriptedSession(), request or TunnelRequest(post(), b"document"), keep_bytes=keep_bytes)
+
+
+def waiting_exchange(request: TunnelRequest | None = None, *, keep_bytes: int = 1024) -> AgentExchange:
+    """An exchange that waits in its session for a link."""
+    exchange = scripted_exchange(request, keep_bytes=keep_bytes)
+    exchange.session.open(exchange)
+    assert exchange.ending is None
+    return exchange
+
+
+def compressed(body: bytes, window_log: int = REPLY_WINDOW_LOG) -> bytes:
+    """A reply's body as it travels, with its end."""
+    encoder = StreamEncoder(window_log)
+    return encoder.feed(body) + encoder.finish()
+
+
+def receive(exchange: AgentExchange, head: ReplyHead | None, data: bytes = b"") -> None:
+    """Let parts of a reply come back, as a session writes them."""
+    exchange.head = head or exchange.head
+    exchange.log.write(data)
+    exchange.changed.set()

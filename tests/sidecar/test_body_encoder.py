@@ -1,0 +1,145 @@
+"""Bodies as documents that a gateway can rebuild, and what becomes a base."""
+
+from __future__ import annotations
+
+import gzip
+import random
+
+import pytest
+
+from segue.http.heads import Line, RequestHead
+from segue.sidecar.base_cache import BaseCache
+from segue.sidecar.body_encoder import BodyEncoder, EncodedBody
+from segue.sidecar.stats import Stats
+from segue.tunnel.documents import Base, Body, decode_document
+from tests.sidecar.exchanges import STREAM, post, receive, waiting_exchange
+from tests.sidecar.sidecars import conversation
+
+GZIP = Line(b"Content-Encoding", b"gzip")
+EPOCH = b"12345678"
+
+
+class Encoding:
+    """An encoder, and a gateway that knows the same bases."""
+
+    def __init__(self) -> None:
+        self.cache = BaseCache(None)
+        self.stats = Stats()
+        self.encoder = BodyEncoder(self.cache, self.stats)
+
+    async def encode(self, body: bytes, head: RequestHead | None = None) -> EncodedBody:
+        encoded = await self.encoder.encode(head or post(), body)
+        assert encoded is not None
+        return encoded
+
+    def rebuilt(self, document: bytes) -> bytes:
+        body = decode_document(document, self.cache.get)
+        assert isinstance(body, Body), body
+        return body.sent
+
+
+async def test_a_request_without_a_body_has_no_document() -> None:
+    assert await Encoding().encoder.encode(post(GZIP), None) is None
+
+
+async def test_an_empty_body_is_a_body() -> None:
+    gateway = Encoding()
+    encoded = await gateway.encode(b"", post(GZIP))
+    assert (encoded.plain, encoded.base, gateway.rebuilt(encoded.document)) == (b"", None, b"")
+
+
+@pytest.mark.parametrize("size", [4_000, 100_000], ids=["beside the loop", "in a thread"])
+async def test_a_body_is_a_delta_against_the_best_base(size: int) -> None:
+    gateway = Encoding()
+    first, second = conversation(4, size), conversation(5, size)
+    gateway.cache.add(Base(first, b"reply"))
+    gateway.cache.add(Base(random.Random(1).randbytes(len(first))))
+    encoded = await gateway.encode(second)
+    assert encoded.base is gateway.cache.get(Base(first).id)
+    assert gateway.rebuilt(encoded.document) == second
+    assert len(encoded.document) < size
+
+
+async def test_a_small_body_against_a_large_base_is_a_delta_too() -> None:
+    gateway = Encoding()
+    large = conversation(60, 6_000)
+    gateway.cache.add(Base(large))
+    encoded = await gateway.encode(large[:100_000])
+    assert encoded.base is gateway.cache.get(Base(large).id)
+    assert gateway.rebuilt(encoded.document) == large[:100_000]
+
+
+async def test_a_content_coding_is_removed_where_the_gateway_can_apply_it_again() -> None:
+    gateway = Encoding()
+    gateway.cache.add(Base(conversation(8)))
+    sent = gzip.compress(conversation(9), 6, mtime=1)
+    encoded = await gateway.encode(sent, post(GZIP))
+    assert encoded.plain == conversation(9)
+    assert gateway.rebuilt(encoded.document) == sent
+    assert len(encoded.document) < 4_000
+
+
+async def test_a_content_coding_that_cannot_be_applied_again_stays() -> None:
+    gateway = Encoding()
+    encoded = await gateway.encode(b"not gzip at all", post(GZIP))
+    assert (encoded.plain, encoded.sent) == (b"not gzip at all", b"not gzip at all")
+
+
+async def test_a_missed_base_is_dropped_and_the_body_goes_as_it_was_sent() -> None:
+    gateway = Encoding()
+    base = Base(conversation(8))
+    gateway.cache.add(base)
+    sent = gzip.compress(conversation(9), 6, mtime=1)
+    encoded = await gateway.encode(sent, post(GZIP))
+    document = await gateway.encoder.encode_without_base(encoded, EPOCH)
+    assert gateway.cache.get(base.id) is None
+    assert decode_document(document, lambda _: None) == Body(sent, sent, Base(sent).id)
+
+
+async def test_a_body_without_base_that_was_missed_drops_nothing() -> None:
+    gateway = Encoding()
+    encoded = await gateway.encode(b"{}")
+    other = Base(b"another")
+    gateway.cache.add(other)
+    document = await gateway.encoder.encode_without_base(encoded, b"")
+    assert gateway.rebuilt(document) == b"{}"
+    assert gateway.cache.get(other.id) is other
+
+
+@pytest.mark.parametrize(
+    ("base", "missed", "counted"),
+    [(None, False, (0, 1)), (Base(b"base"), False, (1, 0)), (Base(b"base"), True, (0, 1))],
+)
+async def test_an_exchange_with_a_head_becomes_a_base_and_is_counted(
+    base: Base | None, counted: tuple[int, int], *, missed: bool
+) -> None:
+    gateway = Encoding()
+    exchange = waiting_exchange()
+    exchange.base_missed = missed
+    receive(exchange, STREAM)
+    gateway.encoder.record(exchange, EncodedBody(b"{}", b"{}", b"document", base), b"folded")
+    assert (gateway.stats.base_hits, gateway.stats.without_base) == counted
+    kept = gateway.cache.get(Base(b"{}").id)
+    assert kept is not None
+    assert kept.reply == b"folded"
+
+
+async def test_an_exchange_without_a_head_or_a_body_does_not() -> None:
+    gateway = Encoding()
+    exchange = waiting_exchange()
+    gateway.encoder.record(exchange, EncodedBody(b"{}", b"{}", b"document", None), b"")
+    receive(exchange, STREAM)
+    gateway.encoder.record(exchange, None, b"folded")
+    assert (len(gateway.cache), gateway.stats) == (0, Stats())
+
+
+async def test_the_next_body_waits_for_a_large_base_that_is_being_added() -> None:
+    gateway = Encoding()
+    exchange = waiting_exchange()
+    receive(exchange, STREAM)
+    large = conversation(4, 100_000)
+    gateway.encoder.record(exchange, EncodedBody(large, large, b"document", None), b"")
+    encoded = await gateway.encode(conversation(5, 100_000))
+    assert encoded.base is not None
+    assert encoded.base.body == large
+    await gateway.encoder.aclose()

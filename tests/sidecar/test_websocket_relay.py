@@ -1,0 +1,164 @@
+"""A real WebSocket client, while the test decides what comes back of the exchange."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, ConnectionClosedError
+
+from segue.http.heads import ReplyHead
+from segue.http.websocket import ABNORMAL_CLOSURE, WebSocketClose, WebSocketMessage
+from segue.sidecar.agent_request import AgentRequest
+from segue.sidecar.agent_transport import AgentGone
+from segue.sidecar.session import AgentExchange, Ending
+from segue.sidecar.stats import Outcome, Stats, reply_bytes
+from segue.sidecar.websocket_relay import WebSocketRelay
+from segue.tunnel.client import TunnelRequest
+from segue.tunnel.events import ExchangeReset, OutcomeUnknown
+from segue.tunnel.stream_compression import SOCKET_WINDOW_LOG, StreamDecoder, StreamEncoder, StreamError
+from segue.tunnel.websocket_records import RecordReader, encode_record
+from tests.sidecar.agents import listening
+from tests.sidecar.exchanges import ScriptedSession, post, receive, scripted_exchange
+
+SWITCH = ReplyHead(101, b"Switching Protocols", ())
+
+
+class Relaying:
+    """One open WebSocket."""
+
+    def __init__(self, exchange: AgentExchange) -> None:
+        self.exchange = exchange
+        self.stats = Stats()
+        self.relay: WebSocketRelay | None = None
+        self.result: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._encoder = StreamEncoder(SOCKET_WINDOW_LOG)
+
+    @property
+    def session(self) -> ScriptedSession:
+        assert isinstance(self.exchange.session, ScriptedSession)
+        return self.exchange.session
+
+    async def outcome(self) -> Outcome:
+        return await asyncio.wait_for(self.result, 20)
+
+    def receive(self, record: WebSocketMessage | WebSocketClose) -> None:
+        """Let a message come back from the provider."""
+        receive(self.exchange, None, self._encoder.feed(encode_record(record)) + self._encoder.flush())
+
+
+@asynccontextmanager
+async def relaying(*, max_message_bytes: int = 2**20) -> AsyncIterator[tuple[Relaying, ClientConnection]]:
+    way = Relaying(scripted_exchange(TunnelRequest(post(), None, "websocket")))
+
+    async def handler(request: AgentRequest) -> None:
+        way.relay = WebSocketRelay(request, way.exchange, way.stats, max_message_bytes=max_message_bytes)
+        try:
+            way.result.set_result(await way.relay.run(SWITCH))
+        except AgentGone as error:
+            way.result.set_exception(error)
+            raise
+
+    async with listening(handler) as listener, connect(listener.url.replace("http", "ws")) as socket:
+        yield way, socket
+
+
+async def test_messages_of_the_provider_arrive_with_their_payloads_and_are_counted() -> None:
+    async with relaying() as (way, socket):
+        way.receive(WebSocketMessage("text", "é".encode()))
+        way.receive(WebSocketMessage("binary", b"\x00\xff"))
+        assert [await socket.recv(), await socket.recv()] == ["é", b"\x00\xff"]
+        way.receive(WebSocketClose(4000, b"done"))
+        with pytest.raises(ConnectionClosed):
+            await socket.recv()
+        assert (socket.close_code, socket.close_reason) == (4000, "done")
+        assert await way.outcome() == "completed"
+        assert way.relay is not None
+        assert (way.relay.sent_bytes, way.relay.received_bytes) == (4, 0)
+        assert way.stats.agent_bytes_out == reply_bytes(SWITCH) + 4
+        assert isinstance(way.exchange.ending, ExchangeReset)  # nothing more is wanted of it
+
+
+async def test_messages_of_the_agent_are_sent_and_its_close_waits_for_the_answer() -> None:
+    async with relaying() as (way, socket):
+        await socket.send("hello")
+        closing = asyncio.create_task(socket.close(4001, "bye"))
+        await asyncio.wait_for(way.session.finished.wait(), 20)
+        way.receive(WebSocketClose(4001, b"bye"))
+        await closing
+        assert await way.outcome() == "completed"
+        assert way.relay is not None
+        assert (way.stats.agent_bytes_in, way.relay.received_bytes) == (5, 5)
+        decoder, records = StreamDecoder(SOCKET_WINDOW_LOG), RecordReader(1000)
+        decoder.feed(way.session.sent)
+        data = decoder.read(1000)
+        assert not isinstance(data, StreamError)
+        assert records.feed(data) == [WebSocketMessage("text", b"hello"), WebSocketClose(4001, b"bye")]
+
+
+async def test_a_full_buffer_holds_the_agent_back_until_there_is_room() -> None:
+    async with relaying() as (way, socket):
+        way.session.room = False
+        await socket.send("first")  # the relay has waited for this one since there was room
+        await asyncio.wait_for(way.session.was_sent.wait(), 20)
+        way.session.was_sent.clear()
+        await socket.send("second")
+        way.receive(WebSocketMessage("text", b"down"))
+        assert await socket.recv() == "down"  # the other direction goes on
+        assert way.stats.agent_bytes_in == len("first")
+        way.session.room = True
+        way.exchange.writable.set()
+        await asyncio.wait_for(way.session.was_sent.wait(), 20)
+        assert way.stats.agent_bytes_in == len("first") + len("second")
+
+
+async def test_nothing_is_sent_once_the_exchange_has_ended() -> None:
+    async with relaying() as (way, socket):
+        way.session.room = False
+        await socket.send("first")
+        await asyncio.wait_for(way.session.was_sent.wait(), 20)
+        sent = way.session.sent
+        await socket.send("second")
+        way.exchange.end(OutcomeUnknown(way.exchange.handle))
+        assert await way.outcome() == "cut"
+    assert way.session.sent == sent
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [(OutcomeUnknown(1), 1012), (ExchangeReset(1, "aborted", b"the provider cut it"), ABNORMAL_CLOSURE)],
+)
+async def test_an_exchange_that_ends_without_a_close_is_a_restart_or_a_cut(ending: Ending, code: int) -> None:
+    async with relaying() as (way, socket):
+        way.exchange.end(ending)
+        with pytest.raises(ConnectionClosedError):
+            await socket.recv()
+        assert await way.outcome() == "cut"
+    assert socket.close_code == code
+
+
+@pytest.mark.parametrize("why", ["cut", "too large", "no stream"])
+async def test_what_cannot_be_passed_on_cuts_the_agents_socket(why: str) -> None:
+    async with relaying(max_message_bytes=100) as (way, socket):
+        match why:
+            case "cut":
+                way.receive(WebSocketClose(ABNORMAL_CLOSURE, b""))
+            case "too large":
+                way.receive(WebSocketMessage("binary", bytes(101)))
+            case _:
+                receive(way.exchange, None, b"these bytes are no zstd frame")
+        with pytest.raises(ConnectionClosedError):
+            await socket.recv()
+        await way.outcome()
+    assert socket.close_code == ABNORMAL_CLOSURE
+
+
+async def test_an_agent_that_is_cut_gives_the_exchange_up() -> None:
+    async with relaying() as (way, socket):
+        socket.transport.abort()
+        with pytest.raises(AgentGone):
+            await way.outcome()
+    assert way.exchange.ending == ExchangeReset(way.exchange.handle, "cancelled", b"nobody waits for it")
