@@ -287,22 +287,6 @@ async def test_a_node_that_is_gone_inside_the_reply_cuts_it() -> None:
         assert len(gateway.forwarded) == 1
 
 
-async def test_what_a_draining_node_did_not_take_goes_to_the_next() -> None:
-    async with fake_gateway() as first, fake_gateway() as second:
-        gate = asyncio.Event()
-        first.script = lambda _: Answer(pieces=(b"data: 1\n\n", b"data: 2\n\n"), gates={1: gate})
-        async with running(first.url, second.url) as sidecar:
-            agent = await sidecar.connect()
-            await agent.send(post(b"{}"))
-            await agent.until(b"data: 1\n\n\r\n")
-            first.drain()
-            await second.until(lambda: bool(second.upgrades))
-            assert b"data: {}" in await sidecar.post(b"[]")
-            gate.set()
-            assert (await agent.rest()).endswith(b"data: 2\n\n\r\n" + CHUNKED_END)  # what ran goes on where it is
-        assert ([one.body for one in first.forwarded], [one.body for one in second.forwarded]) == ([b"{}"], [b"[]"])
-
-
 async def test_a_websocket_goes_through_with_cuts_that_nobody_sees() -> None:
     head = ReplyHead(101, b"Switching Protocols", (Line(b"Sec-WebSocket-Protocol", b"b"),))
     async with (

@@ -97,16 +97,6 @@ async def test_a_new_node_is_sent_what_no_node_can_have_had() -> None:
         assert [one.body for one in gateway.forwarded] == [body]
 
 
-async def test_a_gateway_that_takes_nothing_at_all_is_overloaded() -> None:
-    async with fake_gateway() as gateway, running(gateway.url) as sidecar:
-        await sidecar.linked()
-        gateway.takes_nothing = True
-        answer = await sidecar.post(b"{}")
-        assert answer.startswith(b"HTTP/1.1 503 ")
-        assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "segue_overloaded"
-        assert gateway.forwarded == []
-
-
 async def test_a_reply_too_large_to_keep_is_not_parked_for_long() -> None:
     gate = asyncio.Event()
     pieces = (b"data: 1\n\n", bytes(range(256)) * 100)

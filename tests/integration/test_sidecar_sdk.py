@@ -1,4 +1,4 @@
-"""The OpenAI SDK against the listener, as against a provider."""
+"""The OpenAI SDK and HTTPX against the sidecar's listener, as against a provider."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 
 import httpx2 as httpx
 import pytest
-from openai import AsyncOpenAI, BadRequestError
 
 from segue.http.heads import Line, ReplyHead
 from segue.sidecar.agent_request import AgentRequest
@@ -23,6 +22,8 @@ def chunk(text: str) -> bytes:
 
 
 async def test_a_streamed_reply_arrives_event_by_event_on_one_connection() -> None:
+    from openai import AsyncOpenAI  # noqa: PLC0415 - every test worker would pay for it
+
     seen: list[str] = []
     arrived = asyncio.Event()
     connections: set[int] = set()
@@ -51,6 +52,8 @@ async def test_a_streamed_reply_arrives_event_by_event_on_one_connection() -> No
 
 
 async def test_a_refusal_of_ours_is_read_by_the_sdk() -> None:
+    from openai import AsyncOpenAI, BadRequestError  # noqa: PLC0415 - every test worker would pay for it
+
     async def handler(request: AgentRequest) -> None:
         raise AssertionError("the handler was called")
 
