@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from aiohttp import web
 
 from segue.sidecar.connector import ConnectorSettings
 from segue.sidecar.session import AgentExchange, Ending, GatewaySession
@@ -41,6 +42,12 @@ async def ending_of(exchange: AgentExchange) -> Ending:
             exchange.changed.clear()
             await exchange.changed.wait()
     return exchange.ending
+
+
+async def left(session: GatewaySession, socket: web.WebSocketResponse) -> None:
+    """Wait until a session is over, and its gateway has seen that."""
+    while not (session.over and socket.closed):  # noqa: ASYNC110 - nothing tells of it
+        await asyncio.sleep(0.005)
 
 
 async def linked_again(gateway: FakeGateway, count: int) -> None:
@@ -96,8 +103,7 @@ async def test_a_draining_node_is_left_when_everything_there_has_ended() -> None
         assert not at_first.socket.closed
         gate.set()
         assert await ending_of(old) == ReplyEnded(old.handle)
-        while not (old.session.over and at_first.socket.closed):  # noqa: ASYNC110 - nothing tells of it
-            await asyncio.sleep(0.005)
+        await left(old.session, at_first.socket)
         assert pool.current is new.session
 
 
