@@ -22,7 +22,7 @@ def chunk(text: str) -> bytes:
 
 
 async def test_a_streamed_reply_arrives_event_by_event_on_one_connection() -> None:
-    from openai import AsyncOpenAI  # noqa: PLC0415 - every test worker would pay for it
+    from openai import AsyncOpenAI
 
     seen: list[str] = []
     arrived = asyncio.Event()
@@ -52,7 +52,7 @@ async def test_a_streamed_reply_arrives_event_by_event_on_one_connection() -> No
 
 
 async def test_a_refusal_of_ours_is_read_by_the_sdk() -> None:
-    from openai import AsyncOpenAI, BadRequestError  # noqa: PLC0415 - every test worker would pay for it
+    from openai import AsyncOpenAI, BadRequestError
 
     async def handler(request: AgentRequest) -> None:
         raise AssertionError("the handler was called")
