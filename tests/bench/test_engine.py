@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import io
-import xml.etree.ElementTree as ET
 
 import pytest
 from rich.console import Console
 
 from segue.bench.engine import ARMS, FASTEST, FULL, measure, render
-from segue.bench.reports.engine_plot import to_svg
-from segue.bench.reports.report import BenchReport, TurnFigures, arm, make_report
 
 
 @pytest.mark.local_engine
@@ -33,19 +30,3 @@ async def test_all_arms_at_each_length() -> None:
                 assert turn.tokens_processed < 60
                 assert turn.tokens_reused > 0.7 * length
     assert {figure.name for figure in report.figures} >= {"tokens processed by a continuation"}
-
-
-def a_report() -> BenchReport:
-    turns = [TurnFigures(ttft_s=seconds, tokens_processed=9) for seconds in (0.01, 2.0)]
-    return make_report([arm(name, turns) for name in ARMS], {"model": "a<b", "lengths": [512, 7900]})
-
-
-def test_the_plot_has_every_curve() -> None:
-    """It is XML that a browser shows, with a line and a label for each arm."""
-    drawn = to_svg(a_report())
-    root = ET.fromstring(drawn)  # noqa: S314 - our own
-    lines = [one for one in root.iter() if one.tag.endswith("polyline")]
-    assert len(lines) == len(ARMS)
-    for name in ARMS:
-        assert f"{name} 2 s" in drawn
-    assert "a&lt;b" in drawn

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import io
 import json
-from typing import Literal
 
 import pytest
 from rich.console import Console
 
-from segue.bench.arms.child import launched
-from segue.bench.arms.server import BURST, PACED, STAMPED, TICKED, ServerSpec
+from segue.bench.arms.server import BURST, PACED, TICKED, ServerSpec, serve_gateway
 from segue.bench.gateway import GatewayBenchSettings, make_create, measure, render, words
 from segue.bench.meters.tcp import metered
-from segue.bench.meters.websocket_client import TimedReply, TurnRefusedError, connect
+from segue.bench.meters.websocket_client import TurnRefusedError, connect
 
+SPEC = ServerSpec(kind="gateway", deltas=12, delta_bytes=24, stamps=4, pace_s=0.001)
 TINY = GatewayBenchSettings(
     rounds=2,
     turns=3,
@@ -29,14 +28,6 @@ TINY = GatewayBenchSettings(
 )
 
 
-def make_spec(kind: Literal["gateway", "bare"]) -> ServerSpec:
-    return ServerSpec(kind=kind, deltas=12, delta_bytes=24, stamps=4, pace_s=0.001)
-
-
-def kinds_of(done: TimedReply) -> list[str]:
-    return [json.loads(event)["type"] for event in done.events]
-
-
 @pytest.mark.parametrize("size", [None, 300, 4096, 70_000])
 def test_a_create_has_the_size_asked_for(size: int | None) -> None:
     create = make_create(BURST, words(size or 50), "resp_1", size, store=True)
@@ -46,22 +37,8 @@ def test_a_create_has_the_size_asked_for(size: int | None) -> None:
     assert body["input"][0]["content"][0]["text"]
 
 
-async def test_both_servers_send_the_same_events() -> None:
-    async with launched(make_spec("gateway")) as gateway, launched(make_spec("bare")) as bare:
-        sockets = [await connect(child.host, child.port) for child in (gateway, bare)]
-        for model in (BURST, TICKED, PACED):
-            ours, theirs = [await socket.turn(make_create(model, "Hello.", None)) for socket in sockets]
-            assert kinds_of(ours) == kinds_of(theirs)
-            assert len(ours.events) == 20
-        for socket in sockets:
-            stamped = await socket.turn(make_create(STAMPED, "Hello.", None))
-            assert len(stamped.latencies_ns()) == 4
-            assert min(stamped.latencies_ns()) > 0
-            socket.close()
-
-
 async def test_a_chain_is_continued_and_bytes_are_those_of_the_wire() -> None:
-    async with launched(make_spec("gateway")) as child, metered(child.host, child.port) as meter:
+    async with serve_gateway(SPEC) as address, metered(*address) as meter:
         socket = await connect(meter.url_host, meter.port)
         meter.take()
         previous: str | None = None
@@ -74,16 +51,6 @@ async def test_a_chain_is_continued_and_bytes_are_those_of_the_wire() -> None:
             previous = done.response_id
         with pytest.raises(TurnRefusedError, match="previous_response_not_found"):
             await socket.turn(make_create(BURST, "Hello.", "resp_unknown"))
-        socket.close()
-
-
-async def test_usage_grows() -> None:
-    async with launched(make_spec("bare")) as child:
-        socket = await connect(child.host, child.port)
-        before = await child.usage()
-        await socket.turn(make_create(BURST, "Hello.", None))
-        after = await child.settled()
-        assert after.cpu_ns > before.cpu_ns
         socket.close()
 
 

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from importlib import metadata
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from rich import box
 from rich.columns import Columns
@@ -30,6 +29,7 @@ from segue.bench.arms.conversation import (
     resending,
     total,
 )
+from segue.bench.arms.server import address_of
 from segue.bench.meters.tcp import metered
 from segue.bench.reports.report import TurnFigures, write_report
 from segue.cli.loop import run
@@ -127,10 +127,7 @@ async def _hold(
         shown.writing = delta if shown.status != status else shown.writing + delta
         shown.status = status
 
-    target = urlsplit(url)
-    assert target.hostname is not None, "the gateway's URL names its host"
-    assert target.port is not None, "the gateway's URL names its port"
-    async with metered(target.hostname, target.port) as meter, opened(meter.url) as way:
+    async with metered(*address_of(url)) as meter, opened(meter.url) as way:
         async for turn in hold(plan, way, meter, on_text):
             yield turn
     shown.status = shown.writing = ""

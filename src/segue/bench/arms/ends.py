@@ -13,11 +13,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeAlias
-from urllib.parse import urlsplit
 
 import msgspec
 
-from segue.bench.arms.server import run_process
+from segue.bench.arms.server import address_of, run_process
 from segue.config import Config, RouteConfig, ServerConfig
 from segue.gateway.app import serving
 from segue.sidecar.app import Sidecar, SidecarSettings
@@ -51,7 +50,7 @@ async def run_gateway(spec: GatewaySpec) -> AsyncIterator[tuple[str, int]]:
     routes = [RouteConfig(path=path, target=spec.provider) for path in PATHS]
     router = Router([ModelRule(ScriptedUpstream(), (MODEL,))])
     async with serving(Config(server=ServerConfig(port=0, store="memory:"), route=routes), router) as (_, url):
-        yield _address(url)
+        yield address_of(url)
 
 
 @asynccontextmanager
@@ -61,14 +60,7 @@ async def run_sidecar(spec: SidecarSpec) -> AsyncIterator[tuple[str, int]]:
     async with Sidecar(SidecarSettings(gateways=(spec.gateway,), cache_directory=cache)) as sidecar:
         while sidecar.report().link != "up":  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(_LOOK_EVERY_S)
-        yield _address(sidecar.url)
-
-
-def _address(url: str) -> tuple[str, int]:
-    parts = urlsplit(url)
-    assert parts.hostname is not None, "a URL of ours names its host"
-    assert parts.port is not None, "a URL of ours names its port"
-    return parts.hostname, parts.port
+        yield address_of(sidecar.url)
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -45,6 +45,9 @@ BURST, TICKED, PACED, STAMPED = "burst", "ticked", "paced", "stamped"
 #: With a provider there are models more: one for each of its dialects, and one that sends the history as it is.
 PROVIDED: tuple[ProviderDialect, ...] = ("chat", "messages", "responses")
 BARE_HISTORY = "bare-history"
+
+#: Where Linux says how much memory this process has.
+MEMORY_FILE = Path("/proc/self/statm")
 
 #: So short that it is over when the event loop looks next.
 _TICK_S = 1e-9
@@ -119,10 +122,15 @@ async def serve_gateway(spec: ServerSpec) -> AsyncIterator[tuple[str, int]]:
     """Serve the gateway around a block; yields where it listens."""
     config = Config(server=ServerConfig(port=0, store=spec.store))
     async with serving(config, build_router(spec)) as (_, url):
-        parts = urlsplit(url)
-        assert parts.hostname is not None, "a URL of ours names its host"
-        assert parts.port is not None, "a URL of ours names its port"
-        yield parts.hostname, parts.port
+        yield address_of(url)
+
+
+def address_of(url: str) -> tuple[str, int]:
+    """Return the host and the port of a URL that names both."""
+    parts = urlsplit(url)
+    assert parts.hostname is not None, "a URL of ours names its host"
+    assert parts.port is not None, "a URL of ours names its port"
+    return parts.hostname, parts.port
 
 
 def build_router(spec: ServerSpec) -> Router:
@@ -227,14 +235,15 @@ async def serve(serving_it: AbstractAsyncContextManager[tuple[str, int]]) -> Non
     """Serve until the end of stdin, answering the parent's questions."""
     loop = asyncio.get_running_loop()
     commands = asyncio.StreamReader()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
+    stdin, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
     async with serving_it as (host, port):
-        _say(Ready(host, port, type(loop).__module__.partition(".")[0]))
-        while command := await commands.readline():
-            cpu_ns = time.process_time_ns()
-            if command.strip() == b"settle":
-                gc.collect()
-            _say(ProcessUsage(cpu_ns, _resident_bytes()))
+        with closing(stdin):
+            _say(Ready(host, port, type(loop).__module__.partition(".")[0]))
+            while command := await commands.readline():
+                cpu_ns = time.process_time_ns()
+                if command.strip() == b"settle":
+                    gc.collect()
+                _say(ProcessUsage(cpu_ns, _resident_bytes()))
 
 
 def _say(line: Ready | ProcessUsage) -> None:
@@ -244,7 +253,7 @@ def _say(line: Ready | ProcessUsage) -> None:
 
 def _resident_bytes() -> int | None:
     try:
-        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+        pages = MEMORY_FILE.read_text(encoding="ascii").split()[1]
     except OSError:
         return None
     return int(pages) * os.sysconf("SC_PAGE_SIZE")

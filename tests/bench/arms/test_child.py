@@ -1,0 +1,51 @@
+"""A child process serves what it is told to, answers what it has used, and is gone at the end whatever it does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from segue.bench.arms import child
+from segue.bench.arms.child import ChildError, launched
+from segue.bench.arms.server import BURST, ServerSpec
+from segue.bench.gateway import make_create
+from segue.bench.meters.websocket_client import connect
+
+SPEC = ServerSpec(kind="bare", deltas=12, delta_bytes=24, stamps=4, pace_s=0.001)
+
+#: Says that it is ready, and does not end with its input.
+STUBBORN = """
+import signal, sys
+print('{"host": "here", "port": 1, "loop": "none"}', flush=True)
+sys.stdin.read()
+signal.pause()
+"""
+
+
+async def test_usage_grows() -> None:
+    async with launched(SPEC) as running:
+        socket = await connect(running.host, running.port)
+        before = await running.usage()
+        await socket.turn(make_create(BURST, "Hello.", None))
+        after = await running.settled()
+        assert after.cpu_ns > before.cpu_ns
+        socket.close()
+
+
+async def test_a_child_that_does_not_start_is_an_error_with_its_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "failing.py").write_text("raise SystemExit(3)\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ChildError, match="ended with status 3"):
+        async with launched(SPEC, "failing"):
+            pass
+
+
+async def test_a_child_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "stubborn.py").write_text(STUBBORN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(child, "_STOP_S", 0.05)
+    async with launched(SPEC, "stubborn") as running:
+        assert (running.host, running.port, running.loop) == ("here", 1, "none")

@@ -1,0 +1,76 @@
+"""The providers of the benchmark answer in each API, count what they are sent, and get the history as it is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from segue.bench.arms.providers import BareUpstream, answer, answering
+from segue.history.chains import History
+from segue.protocol.events import Ended
+from segue.protocol.ids import ENTROPY_BYTES, new_response_id
+from segue.protocol.items import user_message
+from segue.protocol.requests import Settings
+from segue.protocol.responses import usage
+from segue.testing.provider import Answer, provided
+from segue.testing.replies import Api, Json
+from segue.upstreams.interface import UpstreamRequest
+
+
+def text_of(api: Api, event: Json) -> str:
+    """The text that an event of a stream adds."""
+    if api == "chat":
+        return "".join(choice["delta"].get("content") or "" for choice in event["choices"])
+    if api == "messages":
+        return str(event.get("delta", {}).get("text") or "")
+    return str(event["delta"]) if event["type"] == "response.output_text.delta" else ""
+
+
+@pytest.mark.parametrize("api", ["chat", "messages", "responses"])
+def test_the_answer_is_a_stream_with_the_text_and_its_length(api: Api) -> None:
+    head, _, stream = answer(api, "a certain text").partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert f"content-length: {len(stream)}".encode() in head
+    events = [json.loads(line[6:]) for line in stream.splitlines() if line.startswith(b"data: {")]
+    assert "".join(text_of(api, event) for event in events) == "a certain text"
+
+
+async def test_requests_are_counted_however_they_are_cut() -> None:
+    head = b"POST /v1/%b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+    requests = [(head % (path, size), b"x" * size) for path, size in ((b"messages", 9), (b"chat/completions", 70_000))]
+    async with answering("hello") as provider:
+        host, _, port = provider.url.removeprefix("http://").removesuffix("/v1").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        for first, body in requests:
+            for part in (first[:10], first[10:] + body[:3], body[3:]):
+                writer.write(part)
+                await writer.drain()
+                await asyncio.sleep(0)
+            expected = provider.answer_to(first.split(b" ")[1])
+            assert await reader.readexactly(len(expected)) == expected
+        assert (provider.requests, provider.received_bytes) == (2, 70_009)
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_the_bare_upstream_sends_the_items_joined_and_answers_with_its_text() -> None:
+    items = tuple(user_message(text) for text in ("one", "two"))
+    response_id = new_response_id(bytes(ENTROPY_BYTES))
+    request = UpstreamRequest("m", response_id, "local", History(None, items), Settings(model="m"))
+    async with provided(lambda _: Answer(pieces=(b"data: x\n\n",))) as provider:
+        upstream = BareUpstream(f"{provider.url}/v1", "text")
+        assert upstream.models == ()
+        await upstream.start()
+        *_, last = [batch async for batch in upstream.stream(request)]
+        await upstream.aclose()
+        (received,) = provider.requests
+    assert received.target == b"/v1/responses"
+    assert received.body == b'{"input":[%b]}' % b",".join(items)
+    assert [event for event in last if isinstance(event, Ended)] == [Ended("completed", usage(1, 1))]
+    assert any(b'"delta":"text"' in event.data for event in last if not isinstance(event, Ended))
+
+
+async def test_an_upstream_that_was_never_started_has_nothing_to_close() -> None:
+    await BareUpstream("http://127.0.0.1:9", "text").aclose()
