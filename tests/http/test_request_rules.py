@@ -11,7 +11,7 @@ from segue.http.heads import Line, RequestHead
 from segue.http.origins import OriginPolicy
 from segue.http.request_rules import Framing, RequestRefusal, check_caller, check_head, head_end, kind_of
 
-NONE = Framing(None, is_chunked=False)
+NONE = Framing(None, chunked=False)
 
 
 def head(*lines: bytes, first: bytes = b"POST /v1/messages HTTP/1.1", host: bytes = b"Host: localhost:4748") -> bytes:
@@ -26,9 +26,9 @@ def code(found: object) -> FailureCode | None:
     ("lines", "framing"),
     [
         ([], NONE),
-        ([b"Content-Length: 0"], Framing(0, is_chunked=False)),
-        ([b"content-LENGTH:  17 "], Framing(17, is_chunked=False)),
-        ([b"Transfer-Encoding: Chunked"], Framing(None, is_chunked=True)),
+        ([b"Content-Length: 0"], Framing(0, chunked=False)),
+        ([b"content-LENGTH:  17 "], Framing(17, chunked=False)),
+        ([b"Transfer-Encoding: Chunked"], Framing(None, chunked=True)),
         ([b"X-Empty:", b"X-Obs: \xff\t\x80", b"!#$%&'*+-.^_`|~: odd but a token"], NONE),
     ],
 )
@@ -204,8 +204,8 @@ def test_a_websocket_upgrade_is_told_from_other_requests() -> None:
 
 def test_a_wrong_websocket_upgrade_is_refused() -> None:
     assert kind(*UPGRADE, method=b"POST") == "invalid_request"
-    assert kind(*UPGRADE, framing=Framing(3, is_chunked=False)) == "invalid_request"
-    assert kind(*UPGRADE, framing=Framing(None, is_chunked=True)) == "invalid_request"
+    assert kind(*UPGRADE, framing=Framing(3, chunked=False)) == "invalid_request"
+    assert kind(*UPGRADE, framing=Framing(None, chunked=True)) == "invalid_request"
     assert kind(*UPGRADE[:3]) == "invalid_request"
     assert kind(*UPGRADE[:3], (b"Sec-WebSocket-Key", b"short")) == "invalid_request"
     assert kind(*UPGRADE[:3], (b"Sec-WebSocket-Key", b"dGhlIHNhbXBsZQ==")) == "invalid_request"

@@ -7,7 +7,7 @@ from hypothesis import assume, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from segue.http.heads import Kind, Line, ReplyHead, RequestHead
+from segue.http.heads import ExchangeKind, Line, ReplyHead, RequestHead
 from segue.tunnel.client import TunnelRequest
 from segue.tunnel.endpoint import BUFFER_BYTES
 from segue.tunnel.events import (
@@ -54,7 +54,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.world = World()
         self.world.connect()
 
-    def pick_asked(self, data: st.DataObject, kind: Kind | None = None) -> Asked:
+    def pick_asked(self, data: st.DataObject, kind: ExchangeKind | None = None) -> Asked:
         asked = [one for one in self.world.open_asked if kind in (None, one.request.kind)]
         assume(asked)
         return data.draw(st.sampled_from(asked))
@@ -67,7 +67,7 @@ class AnyOrder(RuleBasedStateMachine):
         size=st.sampled_from((None, 0, 1, 100, 5_000, 100_000, 400_000)),
         has_base=st.booleans(),
     )
-    def ask(self, kind: Kind, size: int | None, has_base: bool) -> None:
+    def ask(self, kind: ExchangeKind, size: int | None, has_base: bool) -> None:
         self.world.ask(kind, size, has_base=has_base)
 
     @rule(up=st.sampled_from((0, 1, 2, 1000)), down=st.sampled_from((0, 1, 2, 1000)))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from segue.http.heads import Kind, Line, ReplyHead, RequestHead
+from segue.http.heads import ExchangeKind, Line, ReplyHead, RequestHead
 from segue.tunnel import static_table
 from segue.tunnel.header_table import (
     MAX_BYTES,
@@ -40,12 +40,14 @@ LINES = st.lists(st.builds(Line, NAMES, VALUES), max_size=12).map(tuple)
 TARGETS = st.sampled_from([b"/", b"/v1/messages?beta=true", b"/a:b", b"/two words"])
 REQUESTS = st.builds(RequestHead, st.sampled_from([b"GET", b"POST"]), TARGETS, LINES)
 REPLIES = st.builds(ReplyHead, st.integers(100, 999), st.sampled_from([b"", b"OK", b"Not Found"]), LINES)
-KINDS: st.SearchStrategy[Kind] = st.sampled_from(("http", "websocket"))
+KINDS: st.SearchStrategy[ExchangeKind] = st.sampled_from(("http", "websocket"))
 
 
 @settings(max_examples=300)
 @given(st.lists(st.tuples(REQUESTS, KINDS), max_size=8))
-def test_requests_arrive_as_they_were_sent_and_the_tables_are_the_same(heads: list[tuple[RequestHead, Kind]]) -> None:
+def test_requests_arrive_as_they_were_sent_and_the_tables_are_the_same(
+    heads: list[tuple[RequestHead, ExchangeKind]],
+) -> None:
     sender, receiver = HeaderTable(), HeaderTable()
     for head, kind in heads:
         assert decode_request(encode_request(head, kind, sender), receiver) == (head, kind)

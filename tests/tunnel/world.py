@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from segue.http.heads import Kind, Line, ReplyHead, RequestHead
+from segue.http.heads import ExchangeKind, Line, ReplyHead, RequestHead
 from segue.tunnel.client import TunnelClient, TunnelRequest
 from segue.tunnel.endpoint import MAX_EXCHANGES
 from segue.tunnel.events import (
@@ -169,7 +169,7 @@ class World:
 
     # --- the agents --------------------------------------------------------------------------------------------------
 
-    def ask(self, kind: Kind, size: int | None, *, has_base: bool = False) -> Asked:
+    def ask(self, kind: ExchangeKind, size: int | None, *, has_base: bool = False) -> Asked:
         key = len(self.asked) + 1
         lines = (Line(b"x-key", b"%d" % key), Line(b"x-kind", kind.encode()))
         head = RequestHead(b"POST", b"/v1/%d" % key, lines)

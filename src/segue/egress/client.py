@@ -1,8 +1,9 @@
-"""Sends a request to where its route says, with the bytes it came with, and gives back the answer as it comes.
+"""The client: it sends a request to its target with the bytes it came with, and returns the answer as it comes.
 
-What is added is of this hop only: Host, Content-Length, and for a WebSocket its handshake. No redirect is followed, no
-proxy is asked, no cookie kept, and nothing is sent twice: a request whose connection failed after its first byte was
-written has an unknown outcome, and that is said. Not here: which target a request has, and who may ask.
+It adds only lines of this hop: Host, Content-Length, and the handshake of a WebSocket. It follows no redirect, uses no
+proxy, keeps no cookie, and sends nothing twice: if a connection fails after the first byte of a request was written,
+the outcome is unknown, and the error says so. Not here: which target a request has (`segue.http.routes`), and who may
+send one.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from typing import Final, Self
 import httpcore
 
 from segue.egress.errors import NETWORK_ERRORS, EgressError, egress_error
-from segue.egress.inprocess import Factory, connect_in_process
+from segue.egress.inprocess import ProtocolFactory, connect_in_process
 from segue.egress.limits import EgressLimits
 from segue.egress.network import client_tls, connect
 from segue.egress.pool import ConnectionPool, Lease
 from segue.egress.reply import StreamedReply
 from segue.egress.websocket import OutboundWebSocket
-from segue.http.heads import Kind, ReplyHead, RequestHead, end_to_end
-from segue.http.routes import SELF, Resolved, Target, Where
+from segue.http.heads import ExchangeKind, ReplyHead, RequestHead, end_to_end
+from segue.http.routes import SELF, Resolved, RouteTarget, Target
 from segue.http.websocket import handshake_lines, is_accepted
 
 #: The length of the random key of a WebSocket handshake (RFC 6455, 4.1).
@@ -33,11 +34,11 @@ _NOTHING: Final[Mapping[str, object]] = {}
 
 
 class Egress:
-    """The way out to all targets. `own` makes the protocol of one connection to the gateway's own server.
+    """The client for all targets. `own` makes the protocol of one connection to the gateway's own server.
 
-    Each request to it may carry `extra`, which that server's transport gives out by `get_extra_info`: what is known
-    about the caller already. Connections are shared by requests whose extras are equal, and by no others; values must
-    be hashable, and there should be few, such as one for each tenant.
+    A request to that server may carry `extra`: what is already known of the caller. The server reads it from its
+    transport by `get_extra_info`. Only requests with equal extras share a connection; values must be hashable, and
+    there should be few different ones, such as one for each tenant.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Egress:
         limits: EgressLimits | None = None,
         tls: ssl.SSLContext | None = None,
         network: httpcore.AsyncNetworkBackend | None = None,
-        own: Factory | None = None,
+        own: ProtocolFactory | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self._limits = limits or EgressLimits()
@@ -59,7 +60,7 @@ class Egress:
     async def open(
         self, resolved: Resolved, head: RequestHead, body: bytes | None, *, extra: Mapping[str, object] = _NOTHING
     ) -> StreamedReply:
-        """Send a request and return its answer as soon as the head is there. Close the answer, or read it to its end.
+        """Send a request and return its answer as soon as its head is here. Close the answer, or read it to its end.
 
         Raises:
             EgressError: there is no answer.
@@ -71,7 +72,7 @@ class Egress:
     async def connect(
         self, resolved: Resolved, head: RequestHead, *, extra: Mapping[str, object] = _NOTHING
     ) -> OutboundWebSocket | StreamedReply:
-        """Ask for a WebSocket; return it, or the answer that refuses it.
+        """Open a WebSocket; return it, or the answer that refuses it.
 
         Raises:
             EgressError: there is no answer.
@@ -87,7 +88,7 @@ class Egress:
         return OutboundWebSocket(answer, lease=lease, limits=self._limits)
 
     async def aclose(self) -> None:
-        """Close all connections; what still uses one fails."""
+        """Close all connections; requests that still use one fail."""
         for pool in self._pools.values():
             await pool.aclose()
         self._pools.clear()
@@ -107,7 +108,7 @@ class Egress:
         added: tuple[tuple[bytes, bytes], ...],
         *,
         body: bytes = b"",
-        kind: Kind = "http",
+        kind: ExchangeKind = "http",
         extra: Mapping[str, object],
     ) -> tuple[ReplyHead, Lease]:
         pool = self._pool(resolved.target, extra)
@@ -117,7 +118,7 @@ class Egress:
             return await lease.connection.ask(head.method, resolved.path, lines, body), lease
         except NETWORK_ERRORS as error:
             await lease.aclose()
-            raise egress_error(error, pool.name, sent=lease.connection.has_sent) from error
+            raise egress_error(error, pool.name, sent=lease.connection.sent) from error
         except BaseException:
             await lease.aclose()
             raise
@@ -131,7 +132,7 @@ class Egress:
         except NETWORK_ERRORS as error:
             raise egress_error(error, pool.name, sent=False) from error
 
-    def _pool(self, target: Where, extra: Mapping[str, object]) -> ConnectionPool:
+    def _pool(self, target: RouteTarget, extra: Mapping[str, object]) -> ConnectionPool:
         key: object = (SELF, frozenset(extra.items()))
         if target != SELF:
             key = (target.scheme, target.host, target.port)

@@ -1,6 +1,6 @@
-"""What can go wrong on the way to a target: the one table from the errors of the network to the errors of this package.
+"""The errors of this package, and the one table that makes them of the errors of the network.
 
-Not here: the HTTP status that somebody is told.
+Not here: the HTTP status of the error reply (`segue.http.error_replies`).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Code: TypeAlias = Literal[
 
 
 class EgressError(Exception):
-    """A request got no answer, or half of one. The message names the target and holds nothing of the request.
+    """A request got no answer, or a part of one. The message names the target and quotes nothing of the request.
 
-    `sent` is false only if the target provably got no byte of the request; if it is true, the outcome is unknown, and
-    sending it again could do twice what it asks for.
+    `sent` is false only if the target provably got no byte of the request. If it is true, the outcome is unknown, and
+    sending the request again could execute it twice.
     """
 
     def __init__(self, code: Code, message: str, *, sent: bool) -> None:
@@ -37,7 +37,7 @@ class EgressError(Exception):
         self.sent = sent
 
 
-#: The first row that fits: what was raised, its code before the head of the answer and after it, and what to say.
+#: The first row that matches counts: the error, its code before the head of the answer and after it, and the words.
 _TABLE: Final[tuple[tuple[type[Exception], Code, Code, str], ...]] = (
     (httpcore.ConnectTimeout, "upstream_timeout", "upstream_timeout", "accepts no connection: is it running there?"),
     (httpcore.TimeoutException, "upstream_timeout", "upstream_timeout", "said nothing for too long"),
@@ -53,12 +53,12 @@ _TABLE: Final[tuple[tuple[type[Exception], Code, Code, str], ...]] = (
     (OSError, "upstream_closed", "upstream_truncated", "closed the connection"),
 )
 
-#: What a connection raises.
+#: The errors that a connection raises.
 NETWORK_ERRORS: Final = tuple(row[0] for row in _TABLE)
 
 
 def egress_error(error: Exception, target: str, *, sent: bool, answered: bool = False) -> EgressError:
-    """Return the error of this package for one of `NETWORK_ERRORS`. `answered`: the head of the answer had come."""
+    """Return the error of this package for one of `NETWORK_ERRORS`. `answered`: the head of the answer has arrived."""
     _, before, after, words = next(row for row in _TABLE if isinstance(error, row[0]))
     if isinstance(error, httpcore.ConnectError):
         words = f"{words}: {_reason(error)}"
@@ -70,7 +70,7 @@ def egress_error(error: Exception, target: str, *, sent: bool, answered: bool = 
 
 
 def _reason(error: BaseException) -> str:
-    """Say why no connection came about, from what lies at the bottom of the chain of causes."""
+    """Say why there is no connection, from the innermost cause."""
     for cause in _causes(error):
         match cause:
             case ssl.SSLCertVerificationError():
@@ -92,7 +92,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """Return the error and what it came from, the innermost first."""
+    """Return the error and its causes, the innermost first."""
     below: list[BaseException] = []
     if isinstance(error, BaseExceptionGroup):
         for one in error.exceptions:

@@ -1,26 +1,25 @@
-"""How long is waited for a target, and how much goes to it at once. Not here: enforcing it."""
+"""The timeouts and bounds of the client, for each target. Not here: enforcing them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, kw_only=True)
-class EgressLimits:
-    """The limits of one way out, for each target."""
+class EgressLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """The limits of one client, for each target."""
 
     connect_s: float = 15.0
-    """For a TCP connection, again for TLS, and for one's turn when `requests` are under way."""
+    """Timeout of the TCP connection, again of TLS, and of the wait for a place when `requests` are under way."""
     silence_s: float | None = None
-    """For the next byte of an answer. A model may think for an hour, and how long an agent waits is its own affair."""
+    """Timeout of the next byte of an answer. None: a model may think for an hour, and the agent has its own timeout."""
     requests: int = 1000
-    """Under way at once."""
+    """The most requests at once."""
     idle_connections: int = 20
-    """Kept for the next request."""
+    """The most connections kept for later requests."""
     idle_s: float = 4.0
-    """How long one is kept: less than servers keep theirs (Node and uvicorn: 5 s), so that hardly ever one is closed
-    there just when a request, which must not be sent twice, goes out on it."""
+    """How long a connection is kept: for less than servers keep theirs (Node and uvicorn: 5 s). So a server hardly ever
+    closes one just when a request, which must not be sent twice, is written to it."""
     message_bytes: int = 64 * 1024 * 1024
-    """Largest message of a WebSocket that comes in."""
+    """The largest message of a WebSocket that is received."""
     close_s: float = 5.0
-    """For the other side's part of closing a WebSocket."""
+    """Timeout of the target's part of the closing handshake of a WebSocket."""

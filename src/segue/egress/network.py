@@ -1,6 +1,6 @@
-"""How a connection to a target comes about: TCP straight to it, and TLS with its certificate verified.
+"""Opening a connection to a target: TCP directly to it, and TLS with its certificate verified.
 
-Not here: what is said on it, and any proxy.
+Not here: what is sent on it, and proxies.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from segue.http.routes import Target
 
 
 def client_tls(cafile: Path | None = None) -> ssl.SSLContext:
-    """Return how servers are verified: by the system's authorities, or by those of a file."""
+    """Return a TLS context that verifies servers by the system's authorities, or by those of a file."""
     context = ssl.create_default_context(cafile=cafile)
     context.set_alpn_protocols(["http/1.1"])
     return context
@@ -26,10 +26,10 @@ def client_tls(cafile: Path | None = None) -> ssl.SSLContext:
 async def connect(
     target: Target, *, network: httpcore.AsyncNetworkBackend, tls: ssl.SSLContext, wait_s: float
 ) -> httpcore.AsyncNetworkStream:
-    """Connect, and wait for `wait_s` at most; then as long again for TLS.
+    """Connect within `wait_s`, and within as long again for TLS.
 
     Raises:
-        httpcore.ConnectError, httpcore.ConnectTimeout: no connection comes about.
+        httpcore.ConnectError, httpcore.ConnectTimeout: there is no connection.
     """
     stream = await network.connect_tcp(target.host, target.port, wait_s, None, keep_alive_options())
     if target.scheme == "http":
@@ -42,9 +42,9 @@ async def connect(
 
 
 def keep_alive_options() -> Sequence[httpcore.SOCKET_OPTION]:
-    """Return the options by which the kernel notices within two minutes that the other machine has gone.
+    """Return the options with which the kernel notices within two minutes that the other machine is gone.
 
-    There is no timeout for an answer, since that is the agent's own affair; but who is gone will never answer.
+    An answer has no timeout, since the agent has its own; but a machine that is gone will never answer.
     """
     options: list[httpcore.SOCKET_OPTION] = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
     if sys.platform == "linux":

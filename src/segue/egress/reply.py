@@ -1,6 +1,6 @@
-"""An answer as it comes from a target: its head, and its content piece by piece, with nothing held back or read ahead.
+"""An answer as it comes from a target: its head, and its content piece by piece, neither held back nor read ahead.
 
-Content codings are undone where all are known. Not here: sending the request.
+Its content codings are undone if all of them are known. Not here: sending the request.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _NO_CONTENT: Final = frozenset({204, 304})
 
 
 class StreamedReply:
-    """An answer. Whoever has it reads it to its end, or closes it: either frees the connection.
+    """An answer. Read it to its end, or close it: either frees the connection.
 
-    `head` has the lines that are passed on. Of an answer without content, such as one to HEAD, they include the
-    Content-Length, and what the content would be encoded in.
+    `head` has the lines to pass on. For an answer without content, such as one to HEAD, they include Content-Length and
+    Content-Encoding.
     """
 
     def __init__(self, head: ReplyHead, *, lease: Lease, method: bytes) -> None:
@@ -32,26 +32,26 @@ class StreamedReply:
             lines = tuple(line for line in lines if line.name.lower() != b"content-encoding")
         self.head = ReplyHead(head.status, head.reason, lines)
         self._lease = lease
-        self._is_waiting = False
-        self._is_closed = False
-        self._is_complete = False
+        self._reading = False
+        self._closed = False
+        self._complete = False
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """Return the content, as `read` gives it."""
+        """Iterate over the content, in the pieces of `read`."""
         return _Chunks(self.read)
 
     async def read(self) -> bytes:
         """Return the next piece of the content, of at most 64 KB and as soon as it comes; `b""` at the end.
 
         Raises:
-            EgressError: the target did not send all of it. The reader must not take what came for the whole.
+            EgressError: the content is cut off. Do not take what came for the whole.
         """
-        if self._is_complete:
+        if self._complete:
             return b""
-        if self._is_closed:
+        if self._closed:
             raise EgressError("upstream_truncated", f"the answer of {self._lease.name} was closed early", sent=True)
-        assert not self._is_waiting, "one reads at a time"
-        self._is_waiting = True
+        assert not self._reading, "one task reads at a time"
+        self._reading = True
         try:
             piece = await self._next()
         except NETWORK_ERRORS as error:
@@ -62,19 +62,19 @@ class StreamedReply:
             message = f"{self._lease.name} sent content that is not in its Content-Encoding: {error}"
             raise EgressError("upstream_truncated", message, sent=True) from None
         finally:
-            self._is_waiting = False
+            self._reading = False
         if not piece:
-            self._is_complete = True
+            self._complete = True
             await self.aclose()
         return piece
 
     async def aclose(self) -> None:
-        """Let go of the answer: if it was not read to its end, its connection is closed, so that the target stops.
+        """Release the answer. If it was not read to its end, close its connection, so that the target stops.
 
         Another task that is reading gets an error.
         """
-        if not self._is_closed:
-            self._is_closed = True
+        if not self._closed:
+            self._closed = True
             await self._lease.aclose()
 
     async def _next(self) -> bytes:
@@ -93,7 +93,7 @@ class StreamedReply:
 
 
 class _Chunks:
-    """An iterator over what a function returns, until it returns nothing. (A generator would have to be closed.)"""
+    """Iterates over what a function returns, until it returns nothing. (You would have to close a generator.)"""
 
     def __init__(self, read: Callable[[], Awaitable[bytes]]) -> None:
         self._read = read

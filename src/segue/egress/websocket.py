@@ -30,9 +30,9 @@ _WRITE_BYTES: Final = 256 * 1024
 
 
 class OutboundWebSocket:
-    """A WebSocket. Whoever has it receives until there is a `WebSocketClose`, or aborts: either frees the connection.
+    """A WebSocket. Receive until there is a `WebSocketClose`, or abort: either frees the connection.
 
-    One task receives and others send. A slow receiver slows the target, and a slow target whoever sends.
+    One task receives and others send. Both directions have backpressure.
     """
 
     def __init__(self, head: ReplyHead, *, lease: Lease, limits: EgressLimits) -> None:
@@ -40,18 +40,18 @@ class OutboundWebSocket:
         self._stream, begin = lease.connection.upgrade()
         self._lease = lease
         self._limits = limits
-        self._wire = Connection(CLIENT, trailing_data=begin)
-        self._events = deque(self._wire.events())
+        self._protocol = Connection(CLIENT, trailing_data=begin)
+        self._events = deque(self._protocol.events())
         self._parts: list[bytes] = []
         self._size = 0
         self._writing = asyncio.Lock()
         self._pong: Pong | None = None
-        self._patience: asyncio.Timeout | None = None
+        self._timeout: asyncio.Timeout | None = None
         self._close_at: float | None = None
         self._end: WebSocketClose | None = None
 
     async def receive(self) -> WebSocketMessage | WebSocketClose:
-        """Return the next message, or the end; its code is 1006 if the connection was cut without a close frame."""
+        """Return the next message, or the close; its code is 1006 if the connection was cut without a close frame."""
         while self._end is None:
             while self._events:
                 received = await self._take(self._events.popleft())
@@ -60,15 +60,15 @@ class OutboundWebSocket:
             data = await self._read()
             if not data:
                 return await self._ended(WebSocketClose(ABNORMAL_CLOSURE, b""))
-            self._wire.receive_data(data)
-            self._events.extend(self._wire.events())
+            self._protocol.receive_data(data)
+            self._events.extend(self._protocol.events())
         return self._end
 
     async def send(self, message: WebSocketMessage) -> None:
         """Send a message, and return when the target keeps up.
 
         Raises:
-            EgressError: the WebSocket is closed, or the text is no text.
+            EgressError: the WebSocket is closed, or a text message is not UTF-8.
         """
         try:
             data: str | bytes = message.data.decode("utf-8") if message.opcode == "text" else message.data
@@ -76,7 +76,7 @@ class OutboundWebSocket:
             raise EgressError("invalid_request", "a text message is not in UTF-8", sent=False) from None
         event = TextMessage(data=data) if isinstance(data, str) else BytesMessage(data=data)
         async with self._writing:
-            if self._wire.state is not ConnectionState.OPEN:
+            if self._protocol.state is not ConnectionState.OPEN:
                 raise EgressError("upstream_closed", f"{self._lease.name} has closed the WebSocket", sent=False)
             try:
                 await self._write(event)
@@ -84,7 +84,7 @@ class OutboundWebSocket:
                 raise egress_error(error, self._lease.name, sent=True) from error
 
     async def close(self, code: int, reason: bytes = b"") -> None:
-        """Say that this is the end; `receive` then returns what still comes, and soon the target's close.
+        """Send a close frame; `receive` then returns the messages that still come, and soon the target's close.
 
         A code that no close frame carries, such as 1006, cuts the connection.
         """
@@ -93,25 +93,25 @@ class OutboundWebSocket:
             return
         try:
             async with asyncio.timeout(self._limits.close_s), self._writing:
-                if self._wire.state is not ConnectionState.OPEN:
+                if self._protocol.state is not ConnectionState.OPEN:
                     return
                 self._close_at = asyncio.get_running_loop().time() + self._limits.close_s
-                if self._patience is not None:
-                    self._patience.reschedule(self._close_at)
+                if self._timeout is not None:
+                    self._timeout.reschedule(self._close_at)
                 await self._write(_close_event(code, reason))
-        except NETWORK_ERRORS:  # a timeout is one of them: the target reads nothing; whoever receives learns of it
+        except NETWORK_ERRORS:  # a timeout is one of them: the target reads nothing; `receive` returns the close
             await self.abort()
 
     async def abort(self) -> None:
-        """Cut the connection; `receive` returns 1006 if nothing else had come."""
+        """Cut the connection; `receive` returns 1006 if no close came before."""
         await self._ended(WebSocketClose(ABNORMAL_CLOSURE, b""))
 
     async def _take(self, event: Event) -> WebSocketMessage | WebSocketClose | None:
         match event:
             case TextMessage(data=text):
-                return await self._gather("text", text.encode("utf-8"), is_last=event.message_finished)
+                return await self._gather("text", text.encode("utf-8"), last=event.message_finished)
             case BytesMessage(data=data):
-                return await self._gather("binary", bytes(data), is_last=event.message_finished)
+                return await self._gather("binary", bytes(data), last=event.message_finished)
             case Ping():
                 await self._answer(event.response())
             case CloseConnection(code=code, reason=reason):
@@ -121,7 +121,7 @@ class OutboundWebSocket:
         return None
 
     async def _gather(
-        self, opcode: Literal["text", "binary"], data: bytes, *, is_last: bool
+        self, opcode: Literal["text", "binary"], data: bytes, *, last: bool
     ) -> WebSocketMessage | WebSocketClose | None:
         self._size += len(data)
         if self._size > self._limits.message_bytes:
@@ -129,45 +129,45 @@ class OutboundWebSocket:
                 WebSocketClose(CloseReason.MESSAGE_TOO_BIG, b"the message is too big to be passed on")
             )
         self._parts.append(data)
-        if not is_last:
+        if not last:
             return None
         message = WebSocketMessage(opcode, b"".join(self._parts))
         self._parts, self._size = [], 0
         return message
 
     async def _take_close(self, close: WebSocketClose) -> WebSocketClose:
-        """End it, with the target's code sent back to it, or with what is wrong with what it sent."""
-        with suppress(*NETWORK_ERRORS):  # a timeout is one of them: whoever closes need not read any more
+        """Answer a close frame with its own code, or send one that says what is wrong; then end."""
+        with suppress(*NETWORK_ERRORS):  # a timeout is one of them: a target that closes need not read any more
             async with asyncio.timeout(self._limits.close_s), self._writing:
-                if self._wire.state in (ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING):
+                if self._protocol.state in (ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING):
                     await self._write(_close_event(close.code, close.reason))
         return await self._ended(close)
 
     async def _answer(self, pong: Pong) -> None:
-        """Answer a ping: at once, or after the message that is being sent, and then only the last (RFC 6455, 5.5.3).
+        """Answer a ping at once; while a message is being sent, answer only the last one, after it (RFC 6455, 5.5.3).
 
-        To wait for that message here would be a deadlock with a target that reads nothing while it writes.
+        Waiting for that message here would deadlock with a target that reads nothing while it writes.
         """
         if self._writing.locked():
             self._pong = pong
             return
         async with self._writing:
-            if self._wire.state is ConnectionState.OPEN:
-                with suppress(*NETWORK_ERRORS):  # the next read tells
+            if self._protocol.state is ConnectionState.OPEN:
+                with suppress(*NETWORK_ERRORS):  # the next read fails too
                     await self._write(pong)
 
     async def _read(self) -> bytes:
         try:
-            async with asyncio.timeout_at(self._close_at) as self._patience:
+            async with asyncio.timeout_at(self._close_at) as self._timeout:
                 return await self._stream.read(_READ_BYTES)
-        except NETWORK_ERRORS:  # a timeout is one of them: the target does not answer a close frame
+        except NETWORK_ERRORS:  # a timeout is one of them: the target did not answer our close frame
             return b""
         finally:
-            self._patience = None
+            self._timeout = None
 
     async def _write(self, event: Event) -> None:
-        """Write one event, by whoever holds the lock. What is cut off in the middle of a frame is over."""
-        data = self._wire.send(event)
+        """Write one event; the caller holds the lock. If it fails in the middle of a frame, the WebSocket ends."""
+        data = self._protocol.send(event)
         try:
             for start in range(0, len(data), _WRITE_BYTES):
                 await self._stream.write(data[start : start + _WRITE_BYTES])
@@ -175,7 +175,7 @@ class OutboundWebSocket:
             await self._ended(WebSocketClose(ABNORMAL_CLOSURE, b""))
             raise
         pong, self._pong = self._pong, None
-        if pong is not None and self._wire.state is ConnectionState.OPEN:
+        if pong is not None and self._protocol.state is ConnectionState.OPEN:
             await self._write(pong)
 
     async def _ended(self, close: WebSocketClose) -> WebSocketClose:

@@ -1,3 +1,10 @@
-"""HTTP as every part of segue needs it: heads, routes, content codings, server-sent events, refusals. Pure."""
+"""The rules of HTTP that gateway, sidecar, egress, upstreams and tunnel share, without any I/O.
+
+Heads and hop-by-hop header lines (`heads`), checks of a request (`request_rules`) and of its Host and Origin
+(`origins`), routes and targets (`routes`), error replies (`error_replies`), content codings both ways
+(`content_coding`, `content_decoding`), server-sent events (`sse`), WebSocket messages and handshakes (`websocket`), and
+varints (`varints`). Not here: sockets and parsers, which are h11's, wsproto's and aiohttp's. The package re-exports
+nothing.
+"""
 
 from __future__ import annotations

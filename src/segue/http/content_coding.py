@@ -1,8 +1,8 @@
-"""Request bodies that an agent compressed itself: taken apart only when they can be put together to the same bytes.
+"""Request bodies that an agent compressed itself: decoded only if encoding them again gives the same bytes.
 
-`unwrap` tries a few settings of gzip, zlib and zstd, and gives up at the first byte that differs. Whether the far
-end's library makes the same bytes is not known here; the digest in the document's header settles it. Not here:
-anything about replies.
+A wrapping is a content coding with the settings that the agent used. `unwrap` tries a few settings of gzip, zlib and
+zstd, and drops each at the first byte that differs. Whether the other end's library makes the same bytes is not known
+here; the digest in the document's header decides. Not here: content codings of replies (`content_decoding`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from __future__ import annotations
 import sys
 import zlib
 from collections.abc import Iterator
-from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
+
+import msgspec
 
 from segue.http.varints import encode_varint, read_varint
 
@@ -19,7 +21,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-#: A body that is larger when unwrapped is sent as it is: the tries would cost more time than the bytes are worth.
+#: A body that is larger than this when decoded stays compressed: the tries would cost more time than they save.
 MAX_PLAIN_BYTES = 8 * 1024 * 1024
 _PIECE_BYTES = 64 * 1024
 
@@ -38,8 +40,8 @@ class _Deflater(Protocol):
     def flush(self) -> bytes: ...
 
 
-class Gzip(NamedTuple):
-    """One gzip member: the level that made it, and the header fields that say nothing about the content."""
+class Gzip(msgspec.Struct, frozen=True):
+    """One gzip member: its level, and the header fields that do not depend on the content."""
 
     level: int
     mtime: int
@@ -47,14 +49,14 @@ class Gzip(NamedTuple):
     os: int
 
 
-class Deflate(NamedTuple):
+class Deflate(msgspec.Struct, frozen=True):
     """A zlib stream (the coding that HTTP calls `deflate`)."""
 
     level: int
 
 
-class Zstd(NamedTuple):
-    """One zstd frame. `sized`: it was made in one call, knowing the size; else as a stream."""
+class Zstd(msgspec.Struct, frozen=True):
+    """One zstd frame. `sized`: it was made in one call that knew the size; otherwise as a stream."""
 
     level: int
     sized: bool
@@ -64,8 +66,8 @@ class Zstd(NamedTuple):
 Wrapping: TypeAlias = Gzip | Deflate | Zstd
 
 
-class Unwrapped(NamedTuple):
-    """A body as the agent sent it, what is inside, and how to get from there to what was sent."""
+class Unwrapped(msgspec.Struct, frozen=True):
+    """A body as the agent sent it, the plain body in it, and the wrapping that leads from one to the other."""
 
     sent: bytes
     plain: bytes
@@ -73,9 +75,9 @@ class Unwrapped(NamedTuple):
 
 
 def unwrap(body: bytes, content_encoding: bytes, limit: int = MAX_PLAIN_BYTES) -> Unwrapped | None:
-    """Take a body apart, if `rewrap` provably makes the same bytes of it again; None: send it as it is.
+    """Decode a body if `rewrap` provably gives the same bytes again; None: send it as it is.
 
-    `content_encoding` is the value of that header line; only one coding is taken off. `limit` bounds the plain size.
+    `content_encoding` is the value of that header line; only one coding is undone. `limit` bounds the plain size.
     """
     match content_encoding.strip().lower():
         case b"gzip" | b"x-gzip":
@@ -90,7 +92,7 @@ def unwrap(body: bytes, content_encoding: bytes, limit: int = MAX_PLAIN_BYTES) -
         case _:
             return None
     if not plain:
-        return None  # of an empty body there is nothing to match
+        return None  # an empty body has nothing to match
     for wrapping in tries:
         if _makes(plain, wrapping, body):
             return Unwrapped(body, plain, wrapping)
@@ -98,12 +100,12 @@ def unwrap(body: bytes, content_encoding: bytes, limit: int = MAX_PLAIN_BYTES) -
 
 
 def rewrap(plain: bytes, wrapping: Wrapping) -> bytes:
-    """Put a body together again."""
+    """Encode a plain body as the agent did."""
     return b"".join(_pieces(plain, wrapping))
 
 
 def encode_wrapping(wrapping: Wrapping) -> bytes:
-    """Return the form of a wrapping in a document's header (docs/spec/documents.md)."""
+    """Return the bytes of a wrapping in a document's header (docs/spec/documents.md)."""
     match wrapping:
         case Gzip(level, mtime, xfl, os):
             return b"".join(map(encode_varint, (1, level, mtime, xfl, os)))
@@ -114,7 +116,7 @@ def encode_wrapping(wrapping: Wrapping) -> bytes:
 
 
 def read_wrapping(data: bytes, at: int) -> tuple[Wrapping, int] | None:
-    """Read what `encode_wrapping` made; None for anything else."""
+    """Read the bytes of a wrapping; return it and the offset after it, or None for anything else."""
     numbers: list[int] = []
     wanted = 1
     while len(numbers) < wanted:
@@ -141,7 +143,7 @@ def _wrapping(numbers: list[int]) -> Wrapping | None:
 
 
 def _inflate(body: bytes, window_bits: Literal[15, 31], limit: int) -> bytes | None:
-    """Expand exactly one stream that fits into the limit."""
+    """Decode exactly one stream that fits into the limit."""
     expander = zlib.decompressobj(window_bits)
     try:
         plain = expander.decompress(body, limit + 1)
@@ -152,7 +154,7 @@ def _inflate(body: bytes, window_bits: Literal[15, 31], limit: int) -> bytes | N
 
 
 def _expand(body: bytes, limit: int) -> bytes | None:
-    """Expand exactly one zstd frame that fits into the limit."""
+    """Decode exactly one zstd frame that fits into the limit."""
     options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: max(10, min(27, limit.bit_length()))}
     expander = zstd.ZstdDecompressor(options=options)
     try:
@@ -178,7 +180,7 @@ def _zstd_tries(body: bytes) -> Iterator[Wrapping]:
 
 
 def _makes(plain: bytes, wrapping: Wrapping, body: bytes) -> bool:
-    """Tell whether a wrapping gives exactly this body, stopping at the first difference."""
+    """Tell whether a wrapping gives exactly this body; stop at the first difference."""
     at = 0
     for piece in _pieces(plain, wrapping):
         if body[at : at + len(piece)] != piece:

@@ -1,6 +1,7 @@
-"""Content codings of answers, undone piece by piece: what comes in is read out in pieces of at most 64 KB.
+"""Decoders of the content codings of replies, which give out pieces of at most 64 KB.
 
-A bomb expands no further than its reader reads. Not here: the transfer coding, which is HTTP's, and encoding.
+A decompression bomb expands no further than its reader reads. Not here: transfer codings, which the HTTP parser undoes,
+and request bodies (`content_coding`).
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ else:
 #: No piece is longer.
 PIECE_BYTES: Final = 64 * 1024
 
-#: Its buffer grows by blocks of 32 KB, doubled, until it is over this: with 16 KB, to 32 KB.
+#: Brotli grows its output buffer in blocks of 32 KB, doubled, until it exceeds this: 16 KB give 32 KB.
 _BROTLI_LIMIT: Final = 16 * 1024
-#: A server should use no larger window (RFC 9659, 3): 8 MB.
+#: Servers should use no larger window (RFC 9659, 3): 8 MB.
 _ZSTD_WINDOW_LOG: Final = 23
-#: Nobody stacks more codings; each costs its decoder's memory.
+#: No server stacks more codings; each costs the memory of its decoder.
 _MOST_CODINGS: Final = 3
 
 
@@ -34,30 +35,30 @@ class DecodingError(Exception):
 
 
 class ContentDecoder(Protocol):
-    """Undoes one coding. Whoever feeds it reads until it returns `b""` before he feeds it again."""
+    """Undoes one content coding. After `feed`, call `read` until it returns `b""` before you feed it again."""
 
     def feed(self, data: bytes) -> None:
-        """Take some of the content."""
+        """Take some of the encoded content."""
 
     def read(self) -> bytes:
-        """Return a piece of what it stands for; `b""`: more must be fed.
+        """Return a piece of the decoded content; `b""`: feed more.
 
         Raises:
-            DecodingError: it is not of this coding.
+            DecodingError: the content is not in this coding.
         """
 
     def finish(self) -> None:
-        """Take note that this was all.
+        """Note the end of the content.
 
         Raises:
-            DecodingError: something is missing. (No content at all is none of any coding.)
+            DecodingError: the content is cut off. (No content at all is no error.)
         """
 
 
 def decoder_for(lines: Iterable[Line]) -> ContentDecoder | None:
-    """Return what undoes the codings that the lines name; None if there are none, or one that is not known.
+    """Return a decoder for the codings that the lines name; None if there are none, or one of them is not known.
 
-    Content that its other lines describe byte for byte (RFC 9530, 2) is left as it is.
+    Content stays encoded if other lines describe its bytes, such as a digest (RFC 9530, 2).
     """
     lines = tuple(lines)
     named = b",".join(values(lines, b"content-encoding")).lower().split(b",")
@@ -78,7 +79,7 @@ def _known() -> dict[bytes, Callable[[], ContentDecoder]]:
         b"deflate": _DeflateDecoder,
         b"zstd": _ZstdDecoder,
     }
-    if importlib.util.find_spec("brotli") is not None:  # it has no wheel for PyPy
+    if importlib.util.find_spec("brotli") is not None:  # there is no wheel for PyPy
         known[b"br"] = _BrotliDecoder
     return known
 
@@ -95,15 +96,15 @@ class _InflateDecoder:
         self._window_bits = window_bits
         self._inflater = zlib.decompressobj(window_bits)
         self._input = b""
-        self._is_begun = False
-        self._has_more = False
+        self._begun = False
+        self._more_output = False
 
     def feed(self, data: bytes) -> None:
         self._input += data
-        self._is_begun |= bool(data)
+        self._begun |= bool(data)
 
     def read(self) -> bytes:
-        while self._input or self._has_more:
+        while self._input or self._more_output:
             if self._inflater.eof and not self._begin_member():
                 return b""
             try:
@@ -112,17 +113,17 @@ class _InflateDecoder:
                 raise DecodingError(str(error)) from None
             inflater = self._inflater
             self._input = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
-            self._has_more = len(piece) == PIECE_BYTES and not inflater.eof
+            self._more_output = len(piece) == PIECE_BYTES and not inflater.eof
             if piece:
                 return piece
         return b""
 
     def finish(self) -> None:
-        if self._is_begun and not self._inflater.eof:
+        if self._begun and not self._inflater.eof:
             raise DecodingError("it ends too early")
 
     def _begin_member(self) -> bool:
-        """After the end: go on with the next member; zeros fill up the last one."""
+        """Begin the next member after the end of one; zeros pad the last one."""
         self._input = self._input.lstrip(b"\0")
         if self._input and self._window_bits != _GZIP:
             raise DecodingError("there is something after its end")
@@ -132,7 +133,7 @@ class _InflateDecoder:
 
 
 class _DeflateDecoder:
-    """`deflate` is zlib's format (RFC 9110, 8.4.1.2), but some servers send it bare; the first two bytes tell."""
+    """`deflate` is zlib's format (RFC 9110, 8.4.1.2), but some servers send bare deflate; the first two bytes tell."""
 
     def __init__(self) -> None:
         self._first = b""
@@ -143,8 +144,8 @@ class _DeflateDecoder:
             self._first += data
             if len(self._first) < 2:  # noqa: PLR2004 - as the docstring says
                 return
-            is_zlib = self._first[0] & 0x0F == zlib.DEFLATED and int.from_bytes(self._first[:2], "big") % 31 == 0
-            self._inflate = _InflateDecoder(_ZLIB if is_zlib else _RAW)
+            zlib_header = self._first[0] & 0x0F == zlib.DEFLATED and int.from_bytes(self._first[:2], "big") % 31 == 0
+            self._inflate = _InflateDecoder(_ZLIB if zlib_header else _RAW)
             data, self._first = self._first, b""
         self._inflate.feed(data)
 
@@ -162,19 +163,19 @@ class _BrotliDecoder:
     """Brotli (RFC 7932)."""
 
     def __init__(self) -> None:
-        import brotli  # noqa: PLC0415 - it is not there on every platform
+        import brotli  # noqa: PLC0415 - not every platform has it
 
         self._error: type[Exception] = brotli.error
         self._decompressor = brotli.Decompressor()
         self._input = b""
-        self._is_begun = False
+        self._begun = False
 
     def feed(self, data: bytes) -> None:
         self._input += data
-        self._is_begun |= bool(data)
+        self._begun |= bool(data)
 
     def read(self) -> bytes:
-        # It may take all input long before it gave all output: only an empty piece says that it needs more.
+        # It may take all input long before it returns all output: only an empty piece means that it needs more.
         while not self._decompressor.is_finished():
             data = b""
             if self._decompressor.can_accept_more_data():
@@ -190,7 +191,7 @@ class _BrotliDecoder:
         return b""
 
     def finish(self) -> None:
-        if self._is_begun and not self._decompressor.is_finished():
+        if self._begun and not self._decompressor.is_finished():
             raise DecodingError("it ends too early")
 
 
@@ -200,11 +201,11 @@ class _ZstdDecoder:
     def __init__(self) -> None:
         self._decompressor = _zstd_decompressor()
         self._input = b""
-        self._is_begun = False
+        self._begun = False
 
     def feed(self, data: bytes) -> None:
         self._input += data
-        self._is_begun |= bool(data)
+        self._begun |= bool(data)
 
     def read(self) -> bytes:
         while self._input or not (self._decompressor.needs_input or self._decompressor.eof):
@@ -222,7 +223,7 @@ class _ZstdDecoder:
         return b""
 
     def finish(self) -> None:
-        if self._is_begun and not self._decompressor.eof:
+        if self._begun and not self._decompressor.eof:
             raise DecodingError("it ends too early")
 
 

@@ -1,7 +1,7 @@
-"""Failures on the way to a provider, as an agent sees them: the one table of codes, statuses and error types.
+"""Error replies to an agent whose request did not reach a provider: the one table of codes, statuses and error types.
 
-The body has the shape that both the OpenAI and the Anthropic SDKs read. Both ends make such replies: the sidecar of
-what it cannot send, the gateway of what it cannot forward. Not here: the messages, which are whoever's who fails.
+The body has the shape that both the OpenAI and the Anthropic SDKs read. The sidecar replies so to a request that it
+cannot send, and the gateway to one that it cannot forward. Not here: the messages, which the code that fails writes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 
@@ -45,47 +45,47 @@ _API = "api_error"
 _PERMISSION = "permission_error"
 
 
-class Told(NamedTuple):
-    """How a failure is told: the status, the error type, and after how many seconds to try again."""
+class ErrorStatus(msgspec.Struct, frozen=True):
+    """The status of an error reply, its error type, and the seconds after which to try again."""
 
     status: int
     kind: str
     retry_after_s: int | None = None
 
 
-FAILURES: Mapping[FailureCode, Told] = MappingProxyType(
+FAILURES: Mapping[FailureCode, ErrorStatus] = MappingProxyType(
     {
-        "invalid_request": Told(400, _INVALID),
-        "forbidden_host": Told(403, _PERMISSION),
-        "forbidden_origin": Told(403, _PERMISSION),
-        "request_head_too_large": Told(431, _INVALID),
-        "request_too_large": Told(413, "request_too_large"),
-        "request_timeout": Told(408, _INVALID),
-        "unsupported_transfer_encoding": Told(501, _INVALID),
-        "unsupported_http_version": Told(505, _INVALID),
-        "route_not_found": Told(404, "not_found_error"),
-        "invalid_target": Told(400, _INVALID),
-        "segue_invalid_key": Told(401, "authentication_error"),
-        "segue_gateway_refused": Told(502, _API),
-        "segue_gateway_unreachable": Told(503, "overloaded_error", retry_after_s=5),
-        "segue_outcome_unknown": Told(502, _API),
-        "segue_overloaded": Told(503, "overloaded_error", retry_after_s=1),
-        "segue_internal_error": Told(500, _API),
-        "upstream_unreachable": Told(502, _API),
-        "upstream_busy": Told(503, "overloaded_error", retry_after_s=1),
-        "upstream_timeout": Told(504, "timeout_error"),
-        "upstream_closed": Told(502, _API),
-        "upstream_truncated": Told(502, _API),
-        "upstream_protocol_error": Told(502, _API),
+        "invalid_request": ErrorStatus(400, _INVALID),
+        "forbidden_host": ErrorStatus(403, _PERMISSION),
+        "forbidden_origin": ErrorStatus(403, _PERMISSION),
+        "request_head_too_large": ErrorStatus(431, _INVALID),
+        "request_too_large": ErrorStatus(413, "request_too_large"),
+        "request_timeout": ErrorStatus(408, _INVALID),
+        "unsupported_transfer_encoding": ErrorStatus(501, _INVALID),
+        "unsupported_http_version": ErrorStatus(505, _INVALID),
+        "route_not_found": ErrorStatus(404, "not_found_error"),
+        "invalid_target": ErrorStatus(400, _INVALID),
+        "segue_invalid_key": ErrorStatus(401, "authentication_error"),
+        "segue_gateway_refused": ErrorStatus(502, _API),
+        "segue_gateway_unreachable": ErrorStatus(503, "overloaded_error", retry_after_s=5),
+        "segue_outcome_unknown": ErrorStatus(502, _API),
+        "segue_overloaded": ErrorStatus(503, "overloaded_error", retry_after_s=1),
+        "segue_internal_error": ErrorStatus(500, _API),
+        "upstream_unreachable": ErrorStatus(502, _API),
+        "upstream_busy": ErrorStatus(503, "overloaded_error", retry_after_s=1),
+        "upstream_timeout": ErrorStatus(504, "timeout_error"),
+        "upstream_closed": ErrorStatus(502, _API),
+        "upstream_truncated": ErrorStatus(502, _API),
+        "upstream_protocol_error": ErrorStatus(502, _API),
     }
 )
 
 
 def failure_reply(code: FailureCode, message: str) -> tuple[ReplyHead, bytes]:
-    """Return the reply that tells a failure: its head, with a Content-Length for the last hop, and its body."""
-    told = FAILURES[code]
-    body = msgspec.json.encode({"type": "error", "error": {"type": told.kind, "code": code, "message": message}})
+    """Return the error reply of a failure: its head, with a Content-Length for the last hop, and its body."""
+    error = FAILURES[code]
+    body = msgspec.json.encode({"type": "error", "error": {"type": error.kind, "code": code, "message": message}})
     lines = [Line(b"Content-Type", b"application/json"), Line(b"Content-Length", b"%d" % len(body))]
-    if told.retry_after_s is not None:
-        lines.append(Line(b"Retry-After", b"%d" % told.retry_after_s))
-    return ReplyHead(told.status, HTTPStatus(told.status).phrase.encode(), tuple(lines)), body
+    if error.retry_after_s is not None:
+        lines.append(Line(b"Retry-After", b"%d" % error.retry_after_s))
+    return ReplyHead(error.status, HTTPStatus(error.status).phrase.encode(), tuple(lines)), body

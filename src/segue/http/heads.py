@@ -1,7 +1,7 @@
-"""The head of an HTTP message as it was received: the lines as bytes, and which of them belong to one hop only.
+"""The head of an HTTP message as it was received: its lines as bytes, and which of them are hop-by-hop.
 
-Kept from end to end: method, target, and every line that is not of the hop, with its case, order and duplicates. What
-is rebuilt by each hop is listed here once. Not here: reading a head from a socket, or writing one to it.
+Method, target and end-to-end lines are passed on with their case, order and duplicates. Each hop makes the hop-by-hop
+lines itself; this module is the one list of them. Not here: reading a head from a socket, or writing one.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-#: What an exchange is: one request and its response, or a WebSocket after an upgrade.
-Kind = Literal["http", "websocket"]
+#: An exchange is one request and its response, or a WebSocket after an upgrade.
+ExchangeKind = Literal["http", "websocket"]
 
 
 class Line(NamedTuple):
-    """One header line: the name in the case it was sent, and the value without surrounding white space."""
+    """One header line: the name in the case in which it was sent, and the value without surrounding white space."""
 
     name: bytes
     value: bytes
 
 
 class RequestHead(msgspec.Struct, frozen=True):
-    """A request without its body. `target` is in origin-form, exactly as it was received."""
+    """A request without its body. `target` is in origin-form, as it was received."""
 
     method: bytes
     target: bytes
@@ -38,7 +38,7 @@ class ReplyHead(msgspec.Struct, frozen=True):
     lines: tuple[Line, ...]
 
 
-#: Rebuilt by every hop (RFC 9110, 7.6.1; the framing of RFC 9112, 6): neither end of the tunnel passes them on.
+#: Hop-by-hop lines (RFC 9110, 7.6.1; the framing of RFC 9112, 6): no hop passes them on.
 PER_HOP = frozenset(
     {
         b"host",
@@ -57,16 +57,18 @@ PER_HOP = frozenset(
     }
 )
 
-#: The handshake of a WebSocket is each hop's own (RFC 6455, 4); the subprotocol is the two ends' and stays.
+#: Each hop makes its own WebSocket handshake (RFC 6455, 4); the subprotocol belongs to the two ends and is passed on.
 WEBSOCKET_PER_HOP = frozenset(
     {b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-accept", b"sec-websocket-extensions"}
 )
 
 
-def end_to_end(lines: Iterable[Line], kind: Kind = "http", *, keep: frozenset[bytes] = frozenset()) -> tuple[Line, ...]:
-    """Return the lines that are passed on: all but those of the hop and those that `Connection` names.
+def end_to_end(
+    lines: Iterable[Line], kind: ExchangeKind = "http", *, keep: frozenset[bytes] = frozenset()
+) -> tuple[Line, ...]:
+    """Return the end-to-end lines: all but the hop-by-hop ones and those that `Connection` names.
 
-    `keep` names lines (lower case) that stay all the same, such as the Content-Length of an answer to HEAD.
+    `keep` names hop-by-hop lines (lower case) to pass on anyway, such as the Content-Length of an answer to HEAD.
     """
     lines = tuple(lines)
     dropped = (PER_HOP | connection_options(lines)) - keep
@@ -76,7 +78,7 @@ def end_to_end(lines: Iterable[Line], kind: Kind = "http", *, keep: frozenset[by
 
 
 def connection_options(lines: Iterable[Line]) -> frozenset[bytes]:
-    """Return the names, in lower case, that the `Connection` lines declare to be of the hop (RFC 9110, 7.6.1)."""
+    """Return the names, in lower case, that the `Connection` lines declare hop-by-hop (RFC 9110, 7.6.1)."""
     return frozenset(
         option.strip().lower()
         for line in lines

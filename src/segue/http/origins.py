@@ -1,8 +1,8 @@
-"""Who may call a server that listens on this machine: the names it goes by, and the web pages that may ask it.
+"""Host and Origin checks for a server on this machine, against DNS rebinding and cross-site requests.
 
-Loopback is no authentication: any web page can make a browser connect to 127.0.0.1. So a request must name a host that
-is ours (DNS rebinding), and must not come from somebody else's page (Origin, Sec-Fetch-Site). Both the gateway and the
-sidecar ask here. Not here: keys, and what the refused one is told.
+Loopback is no authentication: any web page can make a browser connect to 127.0.0.1. So a request must name one of our
+hosts (against DNS rebinding), and must not come from a web page of another origin (Origin, Sec-Fetch-Site). Gateway and
+sidecar both use these checks. Not here: keys, and the text of a refusal.
 """
 
 from __future__ import annotations
@@ -16,19 +16,21 @@ from urllib.parse import urlsplit
 Denial: TypeAlias = Literal["forbidden_host", "forbidden_origin"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~-]+)(?::[0-9]*)?")  # RFC 9110, 7.2; no more hides in it
+_HOST = re.compile(
+    r"(?P<name>\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~-]+)(?::[0-9]*)?"
+)  # RFC 9110, 7.2; nothing else may hide in it
 _FOREIGN_SITES = frozenset({"cross-site", "same-site"})
 
 
 class OriginPolicy:
-    """The host names that are ours beside loopback (`*`: all), and the foreign origins that may call all the same."""
+    """The host names that are ours beside loopback (`*`: all), and the other origins whose pages may call us."""
 
     def __init__(self, hosts: Iterable[str], origins: Iterable[str]) -> None:
         self._hosts = frozenset(_plain(name) for name in hosts if name)
         self._origins = frozenset(origin.lower().rstrip("/") for origin in origins)
 
     def denial(self, host: str, *, origin: str | None, fetch_site: str | None) -> Denial | None:
-        """Judge the values of Host, Origin and Sec-Fetch-Site; None lets the request in."""
+        """Check the values of Host, Origin and Sec-Fetch-Site; None accepts the request."""
         name = host_name(host)
         if not (is_loopback(name) or name in self._hosts or "*" in self._hosts):
             return "forbidden_host"
@@ -39,7 +41,7 @@ class OriginPolicy:
         return None
 
     def _is_ours(self, origin: str, host: str) -> bool:
-        """A page of our own (same host and port), or one that was named."""
+        """Tell whether the page is our own (same host and port), or of an origin that was named."""
         if origin.lower().rstrip("/") in self._origins:
             return True
         try:
@@ -53,13 +55,13 @@ class OriginPolicy:
 
 
 def host_name(host: str) -> str:
-    """Return the name of a Host field without its port; what is more than that names nobody."""
+    """Return the name of a Host field without its port; `""` if the field is anything else."""
     found = _HOST.fullmatch(host)
     return "" if found is None else _plain(found["name"])
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host name or address can only be reached from this machine."""
+    """Tell whether only this machine can reach a host name or address."""
     name = _plain(host)
     if name == "localhost" or name.endswith(".localhost"):
         return True

@@ -1,8 +1,8 @@
-"""What a request head must be before anything acts on it: pure checks of its bytes, stricter than the parser's.
+"""Checks of a request head before anything acts on it: pure, on its bytes, and stricter than the parser.
 
-A head that two readers could understand differently is refused here, since what is checked by us is read again by a
-provider (RFC 9112, 11.2: request smuggling). Also here: who may ask, and what counts as a WebSocket upgrade. Not here:
-parsing, which is h11's, and the rules of a target, which are the route's.
+A provider reads again the head that we have checked. So a head that two readers could understand differently is refused
+(RFC 9112, 11.2: request smuggling). Also here: the check of Host and Origin, and what counts as a WebSocket upgrade.
+Not here: parsing, which is h11's work, and the rules of a target (`routes`).
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import base64
 import binascii
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from segue.http.error_replies import FailureCode
-from segue.http.heads import Kind, Line, RequestHead, connection_options, values
+from segue.http.heads import ExchangeKind, Line, RequestHead, connection_options, values
 from segue.http.origins import OriginPolicy
 
 HEAD_END = b"\r\n\r\n"
@@ -29,24 +30,24 @@ _VERSIONS = frozenset({b"1.0", b"1.1"})
 _KEY_BYTES = 16
 
 
-class RequestRefusal(NamedTuple):
-    """Why a request is not served. The connection closes after it, as what follows cannot be trusted."""
+class RequestRefusal(msgspec.Struct, frozen=True):
+    """Why a request is not served. Close the connection after it: the bytes that follow cannot be trusted."""
 
     code: FailureCode
     message: str
 
 
-class Framing(NamedTuple):
-    """How long a body is: `length` bytes, or until the last chunk if it `is_chunked`; neither: there is none."""
+class Framing(msgspec.Struct, frozen=True):
+    """The length of a body: `length` bytes, or up to the last chunk if it is `chunked`; neither: there is no body."""
 
     length: int | None
-    is_chunked: bool
+    chunked: bool
 
 
 def head_end(data: bytes | bytearray, limit: int, *, start: int = 0) -> int | RequestRefusal | None:
-    """Find where the head ends that `data` begins with: its length with the blank line, or None if it needs more.
+    """Return the length of the head at the beginning of `data`, with its blank line; None if it is not complete.
 
-    `start` is how far an earlier call has looked. The answer does not depend on how the bytes were cut into calls.
+    `start` is how far an earlier call has searched. The result does not depend on how the bytes were cut into calls.
     """
     if data and _NO_TOKEN_START.match(data):
         return RequestRefusal(
@@ -64,7 +65,7 @@ def head_end(data: bytes | bytearray, limit: int, *, start: int = 0) -> int | Re
 
 
 def check_head(head: bytes) -> Framing | RequestRefusal:
-    """Check a whole head, with its blank line, for what could be read in two ways."""
+    """Check a whole head, with its blank line, for anything that could be read in two ways."""
     first, *lines = head[: -len(HEAD_END)].split(b"\r\n")
     request = _REQUEST_LINE.fullmatch(first)
     if request is None:
@@ -107,12 +108,12 @@ def _framing(fields: Sequence[Line], *, version: bytes) -> Framing | RequestRefu
     elif lengths and not _LENGTH.fullmatch(lengths[0]):
         message = "Content-Length is not a number."
     else:
-        return Framing(int(lengths[0]) if lengths else None, is_chunked=bool(codings))
+        return Framing(int(lengths[0]) if lengths else None, chunked=bool(codings))
     return RequestRefusal(code, message)
 
 
 def check_caller(lines: Sequence[Line], admission: OriginPolicy) -> RequestRefusal | None:
-    """Check that the request names one of our hosts, and does not come from somebody else's web page."""
+    """Check that the request names one of our hosts, and does not come from a web page of another origin."""
     host = _text(lines, b"host") or ""
     origins = values(lines, b"origin")
     origin = b",".join(origins).decode("latin-1") if origins else None  # two of them name no page of ours
@@ -125,12 +126,12 @@ def check_caller(lines: Sequence[Line], admission: OriginPolicy) -> RequestRefus
             return RequestRefusal("forbidden_origin", "A web page of another origin may not call this address.")
 
 
-def kind_of(request: RequestHead, framing: Framing, *, version: bytes) -> Kind | RequestRefusal:
-    """Tell a WebSocket upgrade (RFC 6455, 4.2.1) from any other request. Other upgrades are not taken, nor refused."""
+def kind_of(request: RequestHead, framing: Framing, *, version: bytes) -> ExchangeKind | RequestRefusal:
+    """Tell a WebSocket upgrade (RFC 6455, 4.2.1) from any other request; other upgrades are ignored."""
     upgrades = {name.strip().lower() for value in values(request.lines, b"upgrade") for name in value.split(b",")}
     if version == b"1.0" or b"websocket" not in upgrades or b"upgrade" not in connection_options(request.lines):
         return "http"
-    if request.method != b"GET" or framing.is_chunked or framing.length:
+    if request.method != b"GET" or framing.chunked or framing.length:
         return RequestRefusal("invalid_request", "A WebSocket begins with GET, and has no body.")
     if values(request.lines, b"sec-websocket-version") != [b"13"]:
         return RequestRefusal("invalid_request", "The version of WebSocket that is spoken here is 13.")

@@ -1,7 +1,7 @@
-"""Where a request goes: the routes as they are configured, and the target that one request has by them.
+"""Routes: the table that the configuration makes, and the target of one request by it.
 
-Scheme, host and port come from the configuration alone, whatever a request says; its path and query are passed on as
-they came, nothing is normalised or quoted again. Pure. Not here: connecting to a target.
+Scheme, host and port come from the configuration alone, whatever a request says. Path and query are passed on as they
+came: nothing normalises or quotes them again. Not here: connecting to a target.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias
 from urllib.parse import unquote_to_bytes
+
+import msgspec
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -29,12 +30,11 @@ _VISIBLE: Final = re.compile(rb"[\x21-\x7e]*")
 
 
 class RouteError(ValueError):
-    """A route of the configuration cannot be used; the message says which, and what to do."""
+    """A route of the configuration cannot be used; the message names it and says what to do."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """A server that requests are sent to, and the path that goes before theirs: `b""`, or `/` and no `/` at the end."""
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """A server, and the path to put before that of each request: `b""`, or one that ends without a `/`."""
 
     scheme: Scheme
     host: str
@@ -43,47 +43,44 @@ class Target:
 
     @property
     def authority(self) -> bytes:
-        """What the Host line says: the port is named if it is not the scheme's own (RFC 9110, 7.2)."""
+        """The value of the Host line: it names a port that is not the scheme's default (RFC 9110, 7.2)."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return (host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}").encode("ascii")
 
     @property
     def url(self) -> str:
-        """The target as one writes it, for messages."""
+        """The URL of the target, for messages."""
         return f"{self.scheme}://{self.authority.decode('ascii')}{self.prefix.decode('ascii')}"
 
 
 #: A server, or the gateway's own API.
-Where: TypeAlias = Target | Literal["self"]
+RouteTarget: TypeAlias = Target | Literal["self"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Route:
-    """Requests whose path is `prefix`, or goes on after it with `/`, go to `target`, without the prefix or with it."""
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests whose path is `prefix`, or begins with it and a `/`, go to `target`, with or without the prefix."""
 
     prefix: bytes
-    target: Where
+    target: RouteTarget
     strip: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class Resolved:
-    """Where one request goes, and the origin-form target (RFC 9112, 3.2.1) it is sent with."""
+class Resolved(msgspec.Struct, frozen=True, kw_only=True):
+    """The server of one request, and the origin-form target (RFC 9112, 3.2.1) to send."""
 
-    target: Where
+    target: RouteTarget
     path: bytes
 
 
-@dataclass(frozen=True, kw_only=True)
-class RouteRefusal:
-    """Why a request goes nowhere, as the status, code and message of the answer. It quotes nothing of the request."""
+class RouteRefusal(msgspec.Struct, frozen=True, kw_only=True):
+    """Why no route takes a request: status, code and message of the answer. It quotes nothing of the request."""
 
     status: int
     code: Literal["invalid_target", "route_not_found"]
     message: str
 
 
-class Row(Protocol):
+class RouteRow(Protocol):
     """A `[[route]]` of the configuration."""
 
     @property
@@ -117,7 +114,7 @@ class RouteTable:
                 raise RouteError(f"two routes begin with {prefix.decode('ascii') or '/'}: which one is meant?")
 
     def resolve(self, target: bytes) -> Resolved | RouteRefusal:
-        """Tell where a request with this target goes."""
+        """Return the server of a request with this target, and the target to send."""
         path, mark, query = target.partition(b"?")
         reason = _why_refused(target, path)
         if reason is not None:
@@ -130,11 +127,11 @@ class RouteTable:
         return RouteRefusal(status=404, code="route_not_found", message=message)
 
 
-def route_table(rows: Iterable[Row]) -> RouteTable:
-    """Make the table of the configured routes and the built-in ones that they leave.
+def route_table(rows: Iterable[RouteRow]) -> RouteTable:
+    """Make the table of the configured routes and of the built-in ones that they do not replace.
 
     Raises:
-        RouteError: a row says something that is not allowed.
+        RouteError: a row is not valid.
     """
     routes = [_route(number, row) for number, row in enumerate(rows)]
     taken = {route.prefix for route in routes}
@@ -143,12 +140,12 @@ def route_table(rows: Iterable[Row]) -> RouteTable:
 
 
 def parse_target(url: str) -> Target:
-    """Take the URL of a target apart.
+    """Parse the URL of a target.
 
     Raises:
         RouteError: it is not a plain http or https URL.
     """
-    if "@" in url.partition("://")[2].partition("/")[0]:  # a password is not repeated
+    if "@" in url.partition("://")[2].partition("/")[0]:  # the message must not repeat a password
         raise RouteError("the target must not have a user or password: the agent sends its own credentials")
     if not url.isascii() or not _VISIBLE.fullmatch(url.encode("ascii")) or "\\" in url:
         raise RouteError(
@@ -188,13 +185,13 @@ def _host_and_port(url: str, authority: str, scheme: Scheme) -> tuple[str, int]:
     return host, port
 
 
-def _route(number: int, row: Row) -> Route:
+def _route(number: int, row: RouteRow) -> Route:
     name = f"route[{number}]"
     begin = row.mount if row.path is None else row.path
     if begin is None or (row.mount is not None and row.path is not None):
         raise RouteError(f"{name}: give either `mount`, which is stripped, or `path`, which is kept")
     try:
-        target: Where = SELF if row.target == SELF else parse_target(row.target)
+        target: RouteTarget = SELF if row.target == SELF else parse_target(row.target)
     except RouteError as error:
         raise RouteError(f"{name}.target: {error}") from None
     prefix = begin.removesuffix("/").encode("utf-8", "surrogatepass")
@@ -225,9 +222,9 @@ def _is_plain(prefix: bytes) -> bool:
 
 
 def _has_dot_segment(path: bytes) -> bool:
-    """Tell whether a server could read a step to another folder in the path, even one that unquotes it three times.
+    """Tell whether a server could read a step to another folder in the path, even if it unquotes it three times.
 
-    A backslash is a `/` to some (WHATWG URL, 4.4), and to some `..;x` is `..`; a zero byte ends a name early.
+    Some servers take a backslash for a `/` (WHATWG URL, 4.4), and some take `..;x` for `..`; a zero byte ends a name.
     """
     for _ in range(_UNQUOTED + 1):
         segments = path.replace(b"\\", b"/").split(b"/")

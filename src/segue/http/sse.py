@@ -1,8 +1,9 @@
-"""Server-sent events: a reader that takes any chunking, and a writer. What the data means is not known here.
+"""Server-sent events: a reader that takes chunks cut anywhere, and a writer.
 
 The reader follows the event stream format of the HTML standard (section 9.2) as far as model servers use it: `event`
-and `data` fields, comments, LF, CRLF or CR line ends in any mix, a byte order mark at the start. `id` and `retry` are
-skipped. An event that is cut off by the end of the stream is dropped, as the standard says.
+and `data` fields, comments, LF, CRLF or CR line ends in any mix, a byte order mark at the start. It skips `id` and
+`retry`, and drops an event that the end of the stream cuts off, as the standard says. Not here: what the data means,
+and the reader of the tunnel's folds (`segue.tunnel.folds.sse`), which goes on after an event that is too large.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 
 import msgspec
 
-#: A provider's largest event is the terminal one of a Responses server, which repeats the whole output.
+#: The largest event of a provider is the terminal one of a Responses server, which repeats the whole output.
 MAX_EVENT_BYTES = 64 * 1024 * 1024
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
@@ -25,7 +26,7 @@ class SseEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 class SseReader:
-    """Splits a byte stream into events. `overflowed` is set when an event is larger than allowed: stop reading then."""
+    """Splits a byte stream into events. When an event is too large, `overflowed` is set: stop reading then."""
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._max = max_event_bytes

@@ -1,6 +1,6 @@
-"""Whole numbers as little-endian base-128 (LEB128) bytes, used by documents and frames.
+"""Varints: whole numbers as little-endian base-128 (LEB128) bytes, in documents and frames.
 
-Only the shortest form of a number counts, so that each number has one encoding. Not here: any framing.
+Only the shortest form of a number is valid, so that each number has one encoding. Not here: any framing.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import h11
 from wsproto.utilities import generate_accept_token
 
 from segue.http.error_replies import FailureCode, failure_reply
-from segue.http.heads import Kind, Line, ReplyHead, RequestHead, end_to_end, values
+from segue.http.heads import ExchangeKind, Line, ReplyHead, RequestHead, end_to_end, values
 from segue.http.websocket import WebSocketClose, WebSocketMessage
 from segue.sidecar.agent_transport import AgentGone, AgentTransport
 from segue.sidecar.request_reader import ParsedRequest
@@ -45,7 +45,7 @@ class AgentRequest:
     def __init__(
         self, received: ParsedRequest, http: h11.Connection, transport: AgentTransport, *, max_message: int
     ) -> None:
-        self.kind: Final[Kind] = received.kind
+        self.kind: Final[ExchangeKind] = received.kind
         self.head: Final[RequestHead] = received.head
         self.body: Final[bytes | None] = received.body
         self.gone: Final[asyncio.Event] = transport.gone

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 import h11
 import msgspec
 
-from segue.http.heads import Kind, Line, RequestHead, end_to_end, values
+from segue.http.heads import ExchangeKind, Line, RequestHead, end_to_end, values
 from segue.http.origins import OriginPolicy
 from segue.http.request_rules import Framing, RequestRefusal, check_caller, check_head, head_end, kind_of
 
@@ -22,7 +22,7 @@ Phase: TypeAlias = Literal["idle", "head", "body", "answer"]
 class ParsedRequest(msgspec.Struct, frozen=True):
     """A whole request: the lines that are passed on, and the body, None if it was sent without any framing."""
 
-    kind: Kind
+    kind: ExchangeKind
     head: RequestHead
     body: bytes | None
     websocket_key: bytes | None
@@ -42,7 +42,7 @@ class RequestReader:
         self._ahead = bytearray()  # not yet given to h11
         self._looked_at = 0
         self._body = bytearray()
-        self._framing = Framing(None, is_chunked=False)
+        self._framing = Framing(None, chunked=False)
         self._received: ParsedRequest | None = None  # the head of the request, while its body is read
         self.phase: Phase = "idle"
         self.held = 0  # bytes of this request's body
@@ -144,7 +144,7 @@ class RequestReader:
                 case _:
                     raise AssertionError(f"no such event inside a body: {event!r}")
         self.phase = "answer"
-        has_body = self._framing.is_chunked or self._framing.length is not None
+        has_body = self._framing.chunked or self._framing.length is not None
         body, self._body = bytes(self._body), bytearray()
         return msgspec.structs.replace(self._received, body=body if has_body else None)
 

@@ -13,7 +13,7 @@ from functools import partial
 
 import msgspec
 
-from segue.http.heads import Kind, RequestHead
+from segue.http.heads import ExchangeKind, RequestHead
 from segue.tunnel import static_table
 from segue.tunnel.endpoint import MAX_EXCHANGES, Exchange, ProtocolViolation, TunnelEndpoint
 from segue.tunnel.events import (
@@ -55,7 +55,7 @@ class TunnelRequest(msgspec.Struct, frozen=True):
 
     head: RequestHead
     document: bytes | None
-    kind: Kind = "http"
+    kind: ExchangeKind = "http"
 
 
 class _ClientExchange(Exchange):

@@ -114,7 +114,10 @@ def encode_document(body: bytes | Unwrapped, base: Base | None = None, covered: 
 
     `covered` is how many bytes of the base's reply to use; None: all. A body that would not get smaller stays as it is.
     """
-    sent, plain, wrapping = body if isinstance(body, Unwrapped) else (body, body, None)
+    if isinstance(body, Unwrapped):
+        sent, plain, wrapping = body.sent, body.plain, body.wrapping
+    else:
+        sent, plain, wrapping = body, body, None
     coding, reference, prefix = _ZSTD, b"", b""
     if base is not None:
         covered = len(base.reply) if covered is None else covered

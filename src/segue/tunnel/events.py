@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from segue.http.heads import Kind, ReplyHead, RequestHead
+from segue.http.heads import ExchangeKind, ReplyHead, RequestHead
 from segue.tunnel.frames import ResetCode
 
 
@@ -103,7 +103,7 @@ class Opened(msgspec.Struct, frozen=True):
 
     exchange: int
     head: RequestHead
-    kind: Kind
+    kind: ExchangeKind
     has_body: bool
 
 

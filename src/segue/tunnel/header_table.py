@@ -11,7 +11,7 @@ import heapq
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
-from segue.http.heads import Kind, Line, ReplyHead, RequestHead
+from segue.http.heads import ExchangeKind, Line, ReplyHead, RequestHead
 from segue.http.varints import encode_varint, read_varint
 
 #: Bounds of a table; a line that is longer than `MAX_LINE_BYTES` is sent literally every time.
@@ -31,7 +31,7 @@ _FIRST_SLOT = 4
 #: A single line is shorter as a reference to its slot.
 _LEAST_REPEATED = 2
 
-_KINDS: tuple[Kind, ...] = ("http", "websocket")
+_KINDS: tuple[ExchangeKind, ...] = ("http", "websocket")
 
 
 class HeaderTable:
@@ -94,13 +94,13 @@ class HeaderTable:
         self._size_bytes -= len(line)
 
 
-def encode_request(head: RequestHead, kind: Kind, table: HeaderTable) -> bytes:
+def encode_request(head: RequestHead, kind: ExchangeKind, table: HeaderTable) -> bytes:
     """Encode a request's head against the sender's table."""
     first = head.method + b" " + head.target
     return bytes([_KINDS.index(kind)]) + _encode([first, *map(_join, head.lines)], table)
 
 
-def decode_request(data: bytes, table: HeaderTable) -> tuple[RequestHead, Kind] | None:
+def decode_request(data: bytes, table: HeaderTable) -> tuple[RequestHead, ExchangeKind] | None:
     """Decode a request's head against the receiver's table; None if it is not one."""
     if not data or data[0] >= len(_KINDS):
         return None

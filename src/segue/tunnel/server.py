@@ -12,7 +12,7 @@ from functools import partial
 
 import msgspec
 
-from segue.http.heads import Kind, ReplyHead
+from segue.http.heads import ExchangeKind, ReplyHead
 from segue.tunnel import static_table
 from segue.tunnel.endpoint import BUFFER_BYTES, MAX_EXCHANGES, Exchange, ProtocolViolation, TunnelEndpoint
 from segue.tunnel.events import Cancelled, Opened, ServerEvent, UploadData, UploadEnded
@@ -45,7 +45,7 @@ class Node(msgspec.Struct, frozen=True):
 
 
 class _ServerExchange(Exchange):
-    def __init__(self, number: int, kind: Kind, *, has_body: bool) -> None:
+    def __init__(self, number: int, kind: ExchangeKind, *, has_body: bool) -> None:
         super().__init__(number)
         self.kind = kind
         self.has_upload = has_body or kind == "websocket"
