@@ -62,7 +62,7 @@ def provider_errors() -> str:
         told = [read_refusal("…", status, {}, body, clients_key=passed, now=0.0) for passed in (False, True)]
         cells = [f"{REPLIES[one.problem.code].status} {code(one.problem.code)}" for one in told]
         cell = cells[0] if cells[0] == cells[1] else f"{cells[0]}; with `pass_key` {cells[1]}"
-        rows.append((said, cell, "yes" if told[0].may_pass else ""))
+        rows.append((said, cell, "yes" if told[0].transient else ""))
     return table(("the provider says", "the client gets", "tried again"), rows)
 
 

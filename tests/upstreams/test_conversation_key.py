@@ -25,7 +25,7 @@ SYSTEM = encode({"role": "developer", "content": "Be brief."})
 HI = user_message("Hi")
 
 
-def origin(
+def key_of(
     *items: Item,
     name: ResponseId = ROOT,
     parent: Turn | None = None,
@@ -40,33 +40,33 @@ def test_a_chain_is_known_by_its_tag() -> None:
     """At any depth, and in every branch."""
     parent = Turn(id=ROOT, parent=None, input=(HI,), output=(SAID,), calls=frozenset(), stored=False)
     names = [new_response_id(bytes([number]) * ENTROPY_BYTES, ROOT) for number in (7, 8)]
-    found = [origin(HI, name=name, parent=parent) for name in names]
+    found = [key_of(HI, name=name, parent=parent) for name in names]
     assert found == [ConversationKey("ann", chain_tag(ROOT))] * 2
-    assert origin(HI).chain == chain_tag(ROOT) != origin(HI, name=OTHER).chain
+    assert key_of(HI).chain == chain_tag(ROOT) != key_of(HI, name=OTHER).chain
 
 
 @pytest.mark.parametrize("mine", [SAID, CALLED, THOUGHT], ids=["said", "called", "thought"])
 def test_a_history_that_is_sent_again_starts_like_its_first_turn(mine: Item) -> None:
-    first = origin(SYSTEM, HI)
-    again = origin(SYSTEM, HI, mine, ANSWERED, HI, name=OTHER)
+    first = key_of(SYSTEM, HI)
+    again = key_of(SYSTEM, HI, mine, ANSWERED, HI, name=OTHER)
     assert (first.replayed, again.replayed) == (False, True)
-    assert first.start == again.start != b""
+    assert first.prefix_digest == again.prefix_digest != b""
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        origin(SYSTEM, user_message("Hello")),
-        origin(HI),
-        origin(HI, SYSTEM),
-        origin(SYSTEM, HI, HI),
-        origin(SYSTEM, HI, instructions="Be kind."),
-        origin(SYSTEM + HI),
-        origin(),
+        key_of(SYSTEM, user_message("Hello")),
+        key_of(HI),
+        key_of(HI, SYSTEM),
+        key_of(SYSTEM, HI, HI),
+        key_of(SYSTEM, HI, instructions="Be kind."),
+        key_of(SYSTEM + HI),
+        key_of(),
     ],
 )
 def test_what_starts_otherwise_is_another_conversation(other: ConversationKey) -> None:
-    assert other.start != origin(SYSTEM, HI).start
+    assert other.prefix_digest != key_of(SYSTEM, HI).prefix_digest
 
 
 items = st.lists(st.sampled_from([HI, SAID, CALLED, THOUGHT, ANSWERED, SYSTEM, b"nothing", b"[]", b'{"type":1}']))
@@ -76,6 +76,6 @@ items = st.lists(st.sampled_from([HI, SAID, CALLED, THOUGHT, ANSWERED, SYSTEM, b
 @given(items, items)
 def test_the_start_ends_where_the_model_speaks(before: Sequence[Item], after: Sequence[Item]) -> None:
     """Whatever comes then, and whatever the items are."""
-    one, other = origin(*before, SAID), origin(*before, SAID, *after)
+    one, other = key_of(*before, SAID), key_of(*before, SAID, *after)
     assert one == other
     assert one.replayed

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import Any, get_args
+from unittest.mock import Mock
 
+import aiohttp
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from segue.protocol.problems import Code, Problem
-from segue.upstreams.failures import read_refusal
+from segue.upstreams.failures import failure_without_reply, read_refusal
 from segue.upstreams.retries import FailedAttempt
 
 CODES = frozenset(get_args(Code))
@@ -31,7 +34,7 @@ def anthropic(kind: str, message: str = "No.") -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "code", "may_pass"),
+    ("status", "body", "code", "transient"),
     [
         (400, openai("context_length_exceeded", "invalid_request_error"), "context_length_exceeded", False),
         (400, openai("invalid_value", "invalid_request_error"), "upstream_rejected", False),
@@ -59,10 +62,10 @@ def anthropic(kind: str, message: str = "No.") -> dict[str, Any]:
         (999, b"", "upstream_error", False),
     ],
 )  # fmt: skip
-def test_refusals_are_called_by_our_codes(status: int, body: object, code: Code, *, may_pass: bool) -> None:
+def test_refusals_are_called_by_our_codes(status: int, body: object, code: Code, *, transient: bool) -> None:
     """The words of the body first, then the status."""
     failed = read(status, body)
-    assert (failed.problem.code, failed.may_pass) == (code, may_pass)
+    assert (failed.problem.code, failed.transient) == (code, transient)
 
 
 def test_the_message_is_told_on_one_line_and_not_at_length() -> None:
@@ -95,9 +98,9 @@ def test_when_to_come_back_is_kept() -> None:
 
 def test_a_provider_may_say_itself_whether_to_try_again() -> None:
     """As the SDKs of OpenAI and Anthropic read it."""
-    assert read(500, x_should_retry="false").may_pass is False
-    assert read(400, x_should_retry="true").may_pass is True
-    assert read(500, x_should_retry="maybe").may_pass is True
+    assert read(500, x_should_retry="false").transient is False
+    assert read(400, x_should_retry="true").transient is True
+    assert read(500, x_should_retry="maybe").transient is True
 
 
 @pytest.mark.parametrize(
@@ -132,3 +135,49 @@ def test_no_refusal_is_stumbled_over(status: int, body: bytes) -> None:
     failed = read(status, body)
     assert failed.problem.code in CODES
     assert failed.problem.message.isprintable() or "\n" not in failed.problem.message
+
+
+_KEY = Mock(host="example.org", port=443, ssl=True)
+_UNTRUSTED = "The upstream 'acme' cannot be trusted: its TLS certificate or handshake is not valid."
+_CLOSED = "The upstream 'acme' closed the connection before it answered."
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message", "transient"),
+    [
+        (
+            aiohttp.ConnectionTimeoutError(),
+            "upstream_unreachable",
+            "No connection to the upstream 'acme' within 1.5 s.",
+            True,
+        ),
+        (
+            aiohttp.ClientConnectorCertificateError(_KEY, ssl.SSLCertVerificationError("self-signed")),
+            "upstream_unreachable",
+            _UNTRUSTED,
+            False,
+        ),
+        (aiohttp.ClientConnectorSSLError(_KEY, OSError(1, "handshake")), "upstream_unreachable", _UNTRUSTED, False),
+        (
+            aiohttp.ClientConnectorError(_KEY, ConnectionRefusedError(111, "refused")),
+            "upstream_unreachable",
+            "The upstream 'acme' cannot be reached.",
+            True,
+        ),
+        (TimeoutError(), "upstream_timeout", "The upstream 'acme' did not answer within 30 s.", False),
+        (aiohttp.ServerDisconnectedError(), "upstream_unreachable", _CLOSED, True),
+        (ConnectionResetError(), "upstream_unreachable", _CLOSED, True),
+        (
+            aiohttp.ClientPayloadError("bad chunk"),
+            "upstream_protocol_error",
+            "What the upstream 'acme' answered is not valid HTTP.",
+            False,
+        ),
+    ],
+)
+def test_without_a_reply_the_error_says_what_failed(
+    error: OSError | aiohttp.ClientError, code: Code, message: str, *, transient: bool
+) -> None:
+    """Only failures before the provider can have begun to work are transient."""
+    failed = failure_without_reply("acme", error, connect_timeout_s=1.5, first_byte_timeout_s=30.0)
+    assert failed == FailedAttempt(Problem(code, message), transient=transient)

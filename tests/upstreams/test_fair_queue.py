@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from segue.upstreams.fair_queue import Entered, FairQueue
+from segue.upstreams.fair_queue import Admitted, FairQueue
 
 TENANTS = ("ann", "bob", "cyd")
 
@@ -70,10 +70,10 @@ def test_a_full_waiting_room_makes_room_for_others() -> None:
     queue: FairQueue[str] = FairQueue(1, 4)
     for number in range(5):
         queue.enter("ann", f"a{number}")
-    assert queue.enter("bob", "b0") == Entered("waits", "a4")
-    assert queue.enter("bob", "b1") == Entered("waits", "a3")
-    assert queue.enter("bob", "b2") == Entered("refused")
-    assert queue.enter("cyd", "c0") == Entered("waits", "a2")
+    assert queue.enter("bob", "b0") == Admitted("waits", "a4")
+    assert queue.enter("bob", "b1") == Admitted("waits", "a3")
+    assert queue.enter("bob", "b2") == Admitted("refused")
+    assert queue.enter("cyd", "c0") == Admitted("waits", "a2")
 
 
 def test_without_a_waiting_room_nobody_waits() -> None:
@@ -93,6 +93,15 @@ def test_a_withdrawn_ticket_is_not_started() -> None:
     assert queue.leave("ann") == ("ann", "a2")
     assert queue.leave("ann") is None
     assert (queue.running, queue.waiting) == (0, 0)
+
+
+def test_clearing_takes_back_what_waits_and_nothing_that_runs() -> None:
+    queue: FairQueue[str] = FairQueue(1, 9)
+    for tenant, ticket in (("ann", "a0"), ("ann", "a1"), ("bob", "b0"), ("ann", "a2")):
+        queue.enter(tenant, ticket)
+    assert sorted(queue.clear()) == ["a1", "a2", "b0"]
+    assert (queue.running, queue.waiting, queue.clear(), queue.leave("ann")) == (1, 0, [], None)
+    assert queue.enter("bob", "b1").state == "runs"
 
 
 def test_newcomers_hold_up_nobody_for_ever() -> None:

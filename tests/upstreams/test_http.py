@@ -5,72 +5,20 @@ tried again, and what is broken off.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack
 
-import msgspec
 import pytest
 
 from segue import __version__
 from segue.dialects.render_cache import RenderCache
-from segue.history.chains import History
-from segue.protocol.events import Ended, Event
-from segue.protocol.ids import ENTROPY_BYTES, new_response_id
-from segue.protocol.items import Item, user_message
-from segue.protocol.problems import Problem, Refused
-from segue.protocol.requests import Settings
+from segue.protocol.events import Ended
+from segue.protocol.items import user_message
+from segue.protocol.problems import Problem
 from segue.upstreams.http import HttpUpstream, Provider, UpstreamRuntime
-from segue.upstreams.interface import Secret, UpstreamRequest
 from segue.upstreams.retries import RetryPolicy
+from tests.upstreams.http_turns import ANSWERS, HI, answer, refusal, request, upstream
 from tests.upstreams.plain_dialect import END, PlainDialect, fail, say
 from tests.upstreams.provider import PATIENCE_S, Exchange, Play, hangs, providing, refuses, resets, streams
-
-ID = new_response_id(bytes(ENTROPY_BYTES))
-HI = user_message("Hi")
-#: Tries follow each other at once.
-AT_ONCE = RetryPolicy(attempts=3, first_wait_s=0.001, longest_wait_s=0.001)
-ANSWERS = streams(say("Hel"), say("lo"), END)
-
-
-def request(*items: Item, model: str = "m", tenant: str = "ann", credential: str | None = None) -> UpstreamRequest:
-    secret = None if credential is None else Secret(credential)
-    return UpstreamRequest(model, ID, tenant, History(None, items or (HI,)), Settings(model=model), secret)
-
-
-@asynccontextmanager
-async def upstream(url: str, key: str | None = None, **provider: object) -> AsyncIterator[HttpUpstream]:
-    """A client for the provider at `url`."""
-    configured = msgspec.convert({"name": "acme", "base_url": url, "retry": AT_ONCE, **provider}, Provider)
-    runtime = UpstreamRuntime(clock=lambda: 0.0, jitter=lambda: 1.0, fragments=RenderCache(0))
-    one = HttpUpstream(configured, PlainDialect(), runtime, models=["m"], key=key)
-    await one.start()
-    try:
-        yield one
-    finally:
-        await one.aclose()
-
-
-async def answer(one: HttpUpstream, asked: UpstreamRequest | None = None) -> tuple[str, Ended]:
-    """Run a turn; return its text and its end."""
-    output: list[Event | Ended] = []
-    async for batch in one.stream(asked or request()):
-        output += batch
-    *events, ended = output
-    assert isinstance(ended, Ended)
-    return text_of(events), ended
-
-
-def text_of(output: Sequence[Event | Ended]) -> str:
-    deltas = [one for one in output if isinstance(one, Event) and one.type == "response.output_text.delta"]
-    return "".join(delta.data.split(b'"delta":"')[1].split(b'"')[0].decode() for delta in deltas)
-
-
-async def refusal(one: HttpUpstream, asked: UpstreamRequest | None = None) -> Problem:
-    """Run a turn that is refused."""
-    with pytest.raises(Refused) as caught:
-        await answer(one, asked)
-    return caught.value.problem
-
 
 # --- what is sent ----------------------------------------------------------------------------------------------------
 
@@ -157,6 +105,14 @@ async def test_cookies_are_not_kept() -> None:
     assert "cookie" not in provider.got[1].headers
 
 
+async def test_it_is_called_as_it_is_configured_and_may_be_closed_unused() -> None:
+    runtime = UpstreamRuntime(clock=lambda: 0.0, jitter=lambda: 1.0, render_cache=RenderCache(0))
+    provider = Provider(name="acme", base_url="http://127.0.0.1:9")
+    one = HttpUpstream(provider, PlainDialect(), runtime, models=["m", "n"], key=None)
+    assert (one.name, one.models) == ("acme", ("m", "n"))
+    await one.aclose()
+
+
 # --- connections -----------------------------------------------------------------------------------------------------
 
 
@@ -207,7 +163,7 @@ async def test_what_a_provider_says_unasked_is_nobodys_answer() -> None:
 
 async def test_a_reply_that_never_ends_does_not_keep_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor the turn."""
-    monkeypatch.setattr("segue.upstreams.http._TAIL_S", 0.01)
+    monkeypatch.setattr("segue.upstreams.provider_stream._TAIL_S", 0.01)
 
     async def lingers(exchange: Exchange) -> None:
         await exchange.head()
@@ -287,6 +243,17 @@ async def test_a_stream_that_only_fails_ends_the_turn_that_it_began() -> None:
         text, ended = await answer(one)
     assert ended.error is not None
     assert (text, ended.status, ended.error.code, len(provider.got)) == ("", "failed", "server_overloaded", 3)
+
+
+async def test_a_refusal_that_is_cut_is_read_by_its_status() -> None:
+    async def cut(exchange: Exchange) -> None:
+        await exchange.head(404, content_type="application/json")
+        await exchange.chunk(b'{"error":')
+        exchange.reset()
+
+    async with providing(cut) as provider, upstream(provider.url) as one:
+        problem = await refusal(one)
+    assert problem == Problem("model_not_found", "The upstream 'acme' answered 404.")
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])
@@ -483,7 +450,7 @@ async def test_a_refusal_in_the_middle_of_an_upload_is_told() -> None:
 
 async def test_an_event_that_does_not_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """A provider cannot fill our memory."""
-    monkeypatch.setattr("segue.upstreams.http.MAX_EVENT_BYTES", 100_000)
+    monkeypatch.setattr("segue.upstreams.provider_stream.MAX_EVENT_BYTES", 100_000)
 
     async def rambles(exchange: Exchange) -> None:
         await exchange.head()
@@ -496,105 +463,3 @@ async def test_an_event_that_does_not_end_is_cut(monkeypatch: pytest.MonkeyPatch
         await provider.until(lambda: provider.gone == 1)
     assert ended.error is not None
     assert (ended.error.code, len(provider.got)) == ("upstream_protocol_error", 1)
-
-
-# --- cancelling ------------------------------------------------------------------------------------------------------
-
-
-async def test_whoever_stops_asking_breaks_the_connection() -> None:
-    async def talks(exchange: Exchange) -> None:
-        await exchange.head()
-        await exchange.chunk(say("Hel"))
-        await exchange.gone.wait()
-
-    async with providing(talks) as provider, upstream(provider.url) as one:
-        async with aclosing(one.stream(request())) as batches:
-            async for batch in batches:
-                if batch:
-                    break
-        await provider.until(lambda: provider.gone == 1)
-        assert one.admission.running == 0
-
-
-async def test_a_turn_that_is_cancelled_before_the_answer_breaks_the_connection() -> None:
-    async with providing(hangs) as provider, upstream(provider.url) as one:
-        turn = asyncio.create_task(answer(one))
-        await provider.until(lambda: len(provider.got) == 1)
-        turn.cancel()
-        await provider.until(lambda: provider.gone == 1)
-        assert one.admission.running == 0
-
-
-async def test_a_turn_that_is_cancelled_in_the_middle_of_its_upload_breaks_the_connection() -> None:
-    """Although the provider does not read it."""
-    accepted: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
-    listening = await asyncio.start_server(lambda *ends: accepted.put_nowait(ends), "127.0.0.1", 0, limit=1024)
-    url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-    async with upstream(url) as one:
-        turn = asyncio.create_task(answer(one, request(user_message("x" * 20_000_000))))
-        reader, writer = await accepted.get()
-        await reader.read(1)
-        turn.cancel()
-        async with asyncio.timeout(PATIENCE_S):
-            assert len(await reader.read()) < 15_000_000  # what the kernels held of it, and then an end
-        writer.close()
-    listening.close()
-    await listening.wait_closed()
-
-
-async def test_a_turn_that_is_cancelled_while_it_waits_for_another_try_is_over() -> None:
-    patient = RetryPolicy(attempts=2, first_wait_s=60.0, longest_wait_s=60.0)
-    async with providing(refuses(503)) as provider, upstream(provider.url, retry=patient) as one:
-        turn = asyncio.create_task(answer(one))
-        await provider.until(lambda: len(provider.got) == 1)
-        await asyncio.sleep(0)
-        turn.cancel()
-        await asyncio.wait([turn])
-        assert (turn.cancelled(), one.admission.running) == (True, 0)
-
-
-async def test_giving_up_a_turn_whose_reply_has_arrived_does_not_break_anothers() -> None:
-    """The connection of a reply that came to its end may be another turn's by now."""
-    many = say("x" * 100) * 50 + END
-    async with providing(streams(many), ANSWERS) as provider, upstream(provider.url) as one:
-        first = one.stream(request())
-        assert await anext(first) == ()
-        while not (await anext(first)):
-            pass
-        await first.aclose()
-        assert (await answer(one))[0] == "Hello"
-
-
-async def test_a_slow_reader_slows_its_own_provider() -> None:
-    """What nobody asks for is not read."""
-    sent = 0
-
-    async def pours(exchange: Exchange) -> None:
-        nonlocal sent
-        await exchange.head()
-        while not exchange.gone.is_set():
-            await exchange.chunk(say("x" * 10_000))
-            sent += 10_000
-
-    async with providing(pours) as provider, upstream(provider.url) as one:
-        async with aclosing(one.stream(request())) as batches:
-            assert await anext(batches) == ()
-            before = -1
-            while before != sent:
-                before = sent
-                await asyncio.sleep(0.05)
-            assert sent < 20_000_000
-            await anext(batches)
-        await provider.until(lambda: provider.gone == 1)
-
-
-async def test_closing_ends_what_is_left() -> None:
-    async def lingers(exchange: Exchange) -> None:
-        await exchange.head()
-        await exchange.chunk(END)
-        await exchange.gone.wait()
-
-    async with providing(lingers) as provider:
-        async with upstream(provider.url) as one:
-            await answer(one)
-        await provider.until(lambda: provider.gone == 1)

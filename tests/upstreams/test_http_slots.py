@@ -57,7 +57,7 @@ async def upstream(
 ) -> AsyncIterator[HttpUpstream]:
     retry = RetryPolicy(attempts=3, first_wait_s=0.001, longest_wait_s=0.001)
     provider = Provider(name="acme", base_url=url, retry=retry, slots=slots, max_concurrent=slots or 64, **more)
-    runtime = UpstreamRuntime(clock=lambda: 0.0, jitter=lambda: 1.0, fragments=RenderCache(0))
+    runtime = UpstreamRuntime(clock=lambda: 0.0, jitter=lambda: 1.0, render_cache=RenderCache(0))
     one = HttpUpstream(provider, PlainDialect(), runtime, models=["m"], key=None, affinity=affinity)
     await one.start()
     try:

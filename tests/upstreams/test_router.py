@@ -71,7 +71,12 @@ def test_a_star_takes_every_model(patterns: Sequence[str]) -> None:
 def test_a_router_without_rules_runs_nothing() -> None:
     """And lists nothing."""
     router = Router([])
-    assert (router.find("x"), router.models(), router.upstreams) == (None, [], [])
+    assert (router.find("x"), router.models(), router.upstreams, router.rules) == (None, [], [], ())
+
+
+def test_rules_are_kept_in_their_order() -> None:
+    rules = [ModelRule(ONE, ["a"]), ModelRule(TWO, ["b"])]
+    assert Router(rules).rules == tuple(rules)
 
 
 @given(any_text)

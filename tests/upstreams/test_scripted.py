@@ -113,6 +113,16 @@ async def test_tokens_are_counted_by_length() -> None:
     assert (await play(ScriptedUpstream([say("12345678")]), asked)).head.usage == whole
 
 
+async def test_a_prefill_counts_what_it_was_sent_and_makes_no_turn() -> None:
+    """Without a script only the new items, as the pattern's answers do; with one the whole history, and it is kept."""
+    asked = request(HI, parent=parent(CALL))
+    plain, strict = ScriptedUpstream(), ScriptedUpstream([say("a")])
+    assert await plain.prefill(asked) == usage(len(HI) // 4, 0)
+    assert await strict.prefill(asked) == usage((len(HI) + len(CALL)) // 4, 0)
+    assert (plain.prefilled, strict.prefilled, strict.requests, strict.started) == ([], [asked], [], 0)
+    assert texts(await play(strict, asked)) == ["a"]
+
+
 # ----------------------------------------------------------------------------------------------------- with a script
 
 

@@ -48,7 +48,7 @@ def test_another_conversation_has_another_word(secret: bytes, other: Conversatio
 
 def test_each_tenant_has_its_secret() -> None:
     affinity = SessionAffinity("X-Session-ID", {"ann": SECRET, "bob": b"x" * 32}.__getitem__)
-    assert affinity.line(TURN) == ("X-Session-ID", affinity_key(SECRET, TURN))
+    assert affinity.header_line(TURN) == ("X-Session-ID", affinity_key(SECRET, TURN))
 
 
 @pytest.mark.parametrize("name", ["X-Session-ID", "x-smg-routing-key", "X-User-Id", "te-x", "session"])

@@ -1,7 +1,8 @@
-"""Waiting for a place at an upstream: the shell around `fairness`.
+"""The admission queue of an upstream: it limits how many turns run at once and lets the others wait, fairly.
 
-A turn enters with `async with admission.place(tenant)`; it is refused when too many wait already, when it is displaced
-by a tenant that has less waiting, or when its patience is over. One that is cancelled while it waits leaves no trace.
+A turn holds a permit for as long as `async with queue.permit(tenant)` lasts. A turn without one is refused when the
+queue is full, when a tenant with a shorter queue displaces it, or when it has waited for the time-out. If its task is
+cancelled while it waits, it leaves the queue. Not here: who gets the next permit (`fair_queue`).
 """
 
 from __future__ import annotations
@@ -13,31 +14,31 @@ from contextlib import asynccontextmanager
 from segue.protocol.problems import Problem, Refused
 from segue.upstreams.fair_queue import FairQueue
 
-#: When a client that found no place may try again, in seconds.
+#: The `Retry-After` of a refusal, in seconds.
 _RETRY_AFTER_S = 1.0
 
 
 class AdmissionQueue:
-    """The places of one upstream: `limit` turns run, `max_waiting` wait for at most `patience_s` each."""
+    """The permits of one upstream: `limit` turns run, `max_waiting` wait, each for `timeout_s` at most."""
 
-    def __init__(self, name: str, *, limit: int, max_waiting: int, patience_s: float) -> None:
+    def __init__(self, name: str, *, limit: int, max_waiting: int, timeout_s: float) -> None:
         self._name = name
         self._queue: FairQueue[asyncio.Future[None]] = FairQueue(limit, max_waiting)
-        self._patience_s = patience_s
+        self._timeout_s = timeout_s
 
     @property
     def running(self) -> int:
-        """How many turns have a place."""
+        """How many turns hold a permit."""
         return self._queue.running
 
     @property
     def waiting(self) -> int:
-        """How many turns wait for one."""
+        """How many turns wait for a permit."""
         return self._queue.waiting
 
     @asynccontextmanager
-    async def place(self, tenant: str) -> AsyncIterator[None]:
-        """Hold a place around a block; raises `Refused` if there is none."""
+    async def permit(self, tenant: str) -> AsyncIterator[None]:
+        """Hold a permit for the length of a block. Raises `Refused` if the turn does not get one."""
         await self._enter(tenant)
         try:
             yield
@@ -46,37 +47,37 @@ class AdmissionQueue:
 
     async def _enter(self, tenant: str) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        entered = self._queue.enter(tenant, turn)
-        if entered.displaced is not None:
-            entered.displaced.set_exception(Refused(self._full()))
-        if entered.state == "refused":
+        admitted = self._queue.enter(tenant, turn)
+        if admitted.displaced is not None:
+            admitted.displaced.set_exception(Refused(self._full()))
+        if admitted.state == "refused":
             raise Refused(self._full())
-        if entered.state == "waits":
+        if admitted.state == "waits":
             await self._wait(tenant, turn)
 
     async def _wait(self, tenant: str, turn: asyncio.Future[None]) -> None:
-        """Wait until the ticket runs. Whatever ends the waiting, a place that was given is kept or passed on."""
+        """Wait for a permit. One that was granted just as the waiting ended is used, or passed on to the next turn."""
         try:
-            async with asyncio.timeout(self._patience_s):
+            async with asyncio.timeout(self._timeout_s):
                 await asyncio.shield(turn)
         except TimeoutError:
-            if self._was_given(tenant, turn):
-                return  # in the same moment
+            if self._was_granted(tenant, turn):
+                return  # at the same moment as the time-out
             raise Refused(self._busy()) from None
         except asyncio.CancelledError:
-            if self._was_given(tenant, turn):
+            if self._was_granted(tenant, turn):
                 self._leave(tenant)
             raise
 
-    def _was_given(self, tenant: str, turn: asyncio.Future[None]) -> bool:
+    def _was_granted(self, tenant: str, turn: asyncio.Future[None]) -> bool:
         if self._queue.withdraw(tenant, turn):
             return False
         return turn.done() and turn.exception() is None
 
     def _leave(self, tenant: str) -> None:
-        following = self._queue.leave(tenant)
-        if following is not None:
-            following[1].set_result(None)
+        successor = self._queue.leave(tenant)
+        if successor is not None:
+            successor[1].set_result(None)
 
     def _full(self) -> Problem:
         message = f"Too many turns wait for the upstream {self._name!r}. Try again later."
@@ -84,6 +85,6 @@ class AdmissionQueue:
 
     def _busy(self) -> Problem:
         message = (
-            f"The upstream {self._name!r} had no place for this turn within {self._patience_s:g} s. Try again later."
+            f"The upstream {self._name!r} had no place for this turn within {self._timeout_s:g} s. Try again later."
         )
         return Problem("server_overloaded", message, retry_after_s=_RETRY_AFTER_S)

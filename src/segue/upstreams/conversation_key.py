@@ -1,10 +1,10 @@
-"""Where a turn's conversation began, for upstreams that treat the turns of one conversation alike: pure.
+"""Which conversation a turn belongs to, for upstreams that treat the turns of one conversation alike. Pure.
 
-A turn that continues another by its id belongs to that one's chain, whose tag is in every id; reading it costs nothing
-at any depth, and every gateway reads the same. But a client that sends the whole history again gets a new chain each
-time. Such a history tells itself by what the model said in it, and is known by what stands before that. Turns of two
-conversations that begin with the very same words cannot be told apart there, so that a chain is asked first. Not here:
-what is done with it (`slots`, `affinity`).
+A turn that continues another by its id belongs to that turn's chain. Every id contains the tag of its chain, so this
+costs nothing at any depth, and all gateways agree. A client that sends the whole history again gets a new chain each
+time; its history contains items of the model, and is recognised by a digest of the items before the first of them. Two
+conversations that begin with the very same items have the same digest, so the chain is compared first. Not here: what
+uses the key (`slots`, `session_affinity`).
 """
 
 from __future__ import annotations
@@ -24,46 +24,47 @@ from segue.protocol.problems import Problem
 class ConversationKey(msgspec.Struct, frozen=True):
     """Which conversation a turn belongs to.
 
-    `chain` is its chain's tag. `start` is a digest of what stands before the first item of the model's, b"" for a turn
-    that continues another. `replayed` tells that the model said something in it before, though it continues none.
+    `chain` is the tag of its chain. `prefix_digest` is a digest of the items before the model's first one; it is b""
+    for a turn that continues another. `replayed` is true if the turn continues none and yet contains items of the
+    model: its client has sent the whole history again.
     """
 
     tenant: str
     chain: str
-    start: bytes = b""
+    prefix_digest: bytes = b""
     replayed: bool = False
 
 
 def conversation_key_of(request: TurnRequest) -> ConversationKey:
-    """Return where the conversation of a turn began. O(new items) for a turn that continues none, else O(1)."""
+    """Return the key of a turn's conversation: O(1) for a turn that continues another, else O(items)."""
     chain = chain_tag(request.response_id)
     if request.history.parent is not None:
         return ConversationKey(request.tenant, chain)
-    start, replayed = _read_start(request.settings.instructions or "", request.history.input)
-    return ConversationKey(request.tenant, chain, start, replayed)
+    prefix_digest, replayed = _digest_prefix(request.settings.instructions or "", request.history.input)
+    return ConversationKey(request.tenant, chain, prefix_digest, replayed)
 
 
-class _Head(msgspec.Struct):
+class _ItemAuthor(msgspec.Struct):
     type: str | None = None
     role: str | None = None
 
 
-_heads = msgspec.json.Decoder(_Head)
+_authors = msgspec.json.Decoder(_ItemAuthor)
 
 
-def _read_start(instructions: str, items: Iterable[Item]) -> tuple[bytes, bool]:
-    """Return the digest of what stands before the first item of the model's, and whether there is such an item."""
+def _digest_prefix(instructions: str, items: Iterable[Item]) -> tuple[bytes, bool]:
+    """Return the digest of the items before the model's first one, and whether the model has one."""
     digest = hashlib.sha256(instructions.encode("utf-8", "surrogatepass"))
     for item in items:
-        if _is_the_models(item):
+        if _is_from_model(item):
             return digest.digest(), True
         digest.update(b"\0" + item)  # no JSON text holds this byte
     return digest.digest(), False
 
 
-def _is_the_models(item: Item) -> bool:
-    head = decode(item, _heads)
-    if isinstance(head, Problem):
+def _is_from_model(item: Item) -> bool:
+    author = decode(item, _authors)
+    if isinstance(author, Problem):
         return False
-    kind = head.type or "message"
-    return head.role == "assistant" or kind == "reasoning" or kind.endswith("_call")
+    kind = author.type or "message"
+    return author.role == "assistant" or kind == "reasoning" or kind.endswith("_call")

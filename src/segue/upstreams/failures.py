@@ -1,8 +1,9 @@
-"""What a provider's refusal means for the turn: what the client is told, and whether another try may do better.
+"""What the failure of an attempt means: what to tell the client, and whether the failure is transient.
 
-Which of our codes a provider's words stand for is said in one table, `dialects.errors`, for refusals and for streams
-that fail; here is what the HTTP around them adds. A provider's message is for the client, who sent what it speaks of;
-it is never logged. Not here: when it is tried again (`retries`).
+An attempt fails without a reply (`failure_without_reply`), or with a reply that is no stream (`read_refusal`). Which of
+our codes a provider's error stands for is one table, `dialects.provider_errors`; this module adds what the status and
+the headers say. A provider's message goes to the client, whose request it is about, and never to a log. Not here: when
+to attempt again (`retries`).
 """
 
 from __future__ import annotations
@@ -10,48 +11,77 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+import aiohttp
+
 from segue.dialects.provider_errors import ProviderError, code_of, read_error
 from segue.protocol.problems import Code, Problem
 from segue.upstreams.retries import FailedAttempt, read_retry_after
 
 _REQUEST_ID = re.compile(r"[0-9A-Za-z_.:-]{1,80}")
 
-#: How much of a provider's refusal is read, and how much of its message is told.
+#: How much of a refusal's body is read, and how much of its message the client gets.
 MAX_REFUSAL_BYTES = 64 * 1024
 _MAX_MESSAGE_CHARS = 600
 
-#: Failures that may be over in a moment, where nothing says otherwise.
-PASSING: frozenset[Code] = frozenset({"rate_limit_exceeded", "server_overloaded", "upstream_error", "upstream_timeout"})
-#: Those of them that are what they say whatever the status is.
+#: Codes of failures that are transient unless the provider says otherwise.
+TRANSIENT: frozenset[Code] = frozenset(
+    {"rate_limit_exceeded", "server_overloaded", "upstream_error", "upstream_timeout"}
+)
+#: Codes that mean a transient failure whatever the status is.
 _BUSY: frozenset[Code] = frozenset({"rate_limit_exceeded", "server_overloaded"})
-_PASSING_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+_TRANSIENT_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 
-#: Statuses that say more than a word for a bad request does. A success that is no stream is none.
-_PLAINER: Mapping[int, Code] = {402: "insufficient_quota", 404: "model_not_found"}
+#: Statuses that are more specific than an error that the table only knows as a bad request.
+_SPECIFIC_STATUSES: Mapping[int, Code] = {402: "insufficient_quota", 404: "model_not_found"}
 
 
 def read_refusal(
     name: str, status: int, headers: Mapping[str, str], body: bytes, *, clients_key: bool, now: float
 ) -> FailedAttempt:
-    """Say what the refusal of the upstream called `name` means; `clients_key` if the client's own key was sent."""
+    """Say what a refusal of the upstream called `name` means; `clients_key`: the client's own key was sent."""
     error = read_error(body)
     code = _code(error, status)
     if code == "upstream_unauthorized" and not clients_key:
-        # Not quoted: what a provider says of a bad key may show a part of it, and the key is not the client's.
+        # Not quoted: a provider's message about a key may contain part of it, and the key is not the client's.
         message = f"The upstream {name!r} does not accept the gateway's key."
         return FailedAttempt(Problem("upstream_unauthorized", message), request_id=read_request_id(headers))
     if code == "upstream_unauthorized":
         code = "invalid_api_key"
-    may_pass = code in PASSING and (code in _BUSY or status in _PASSING_STATUSES)
-    told = headers.get("x-should-retry", "")  # as the SDKs of OpenAI and Anthropic read it
-    may_pass = {"true": True, "false": False}.get(told, may_pass)
+    transient = code in TRANSIENT and (code in _BUSY or status in _TRANSIENT_STATUSES)
+    advice = headers.get("x-should-retry", "")  # as the SDKs of OpenAI and Anthropic read it
+    transient = {"true": True, "false": False}.get(advice, transient)
     message = f"The upstream {name!r} answered {status}{_quote(error.message)}"
     problem = Problem(code, message, retry_after_s=read_retry_after(headers, now))
-    return FailedAttempt(problem, may_pass=may_pass, request_id=read_request_id(headers))
+    return FailedAttempt(problem, transient=transient, request_id=read_request_id(headers))
+
+
+def failure_without_reply(
+    name: str, error: OSError | aiohttp.ClientError, *, connect_timeout_s: float, first_byte_timeout_s: float
+) -> FailedAttempt:
+    """Say what it means that the upstream called `name` sent no reply."""
+    match error:
+        case aiohttp.ConnectionTimeoutError():
+            message = f"No connection to the upstream {name!r} within {connect_timeout_s:g} s."
+            return FailedAttempt(Problem("upstream_unreachable", message), transient=True)
+        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():
+            message = f"The upstream {name!r} cannot be trusted: its TLS certificate or handshake is not valid."
+            return FailedAttempt(Problem("upstream_unreachable", message))
+        case aiohttp.ClientConnectorError():
+            problem = Problem("upstream_unreachable", f"The upstream {name!r} cannot be reached.")
+            return FailedAttempt(problem, transient=True)
+        case TimeoutError():
+            message = f"The upstream {name!r} did not answer within {first_byte_timeout_s:g} s."
+            return FailedAttempt(Problem("upstream_timeout", message))
+        case aiohttp.ClientConnectionError() | OSError():
+            message = f"The upstream {name!r} closed the connection before it answered."
+            return FailedAttempt(Problem("upstream_unreachable", message), transient=True)
+        case _:
+            message = f"What the upstream {name!r} answered is not valid HTTP."
+            return FailedAttempt(Problem("upstream_protocol_error", message))
 
 
 def read_request_id(headers: Mapping[str, str]) -> str:
-    """Return the provider's own id of a request, if it is fit to be logged."""
+    """Return the provider's own id of a request, or "" if it has none that is safe to log."""
     given = headers.get("x-request-id") or headers.get("request-id") or ""
     return given if _REQUEST_ID.fullmatch(given) else ""
 
@@ -60,7 +90,7 @@ def _code(error: ProviderError, status: int) -> Code:
     code = code_of(error, status)
     if status < 300 and not error.words:  # noqa: PLR2004 - a success, RFC 9110, 15.3
         return "upstream_protocol_error"
-    return _PLAINER.get(status, code) if code == "upstream_rejected" else code
+    return _SPECIFIC_STATUSES.get(status, code) if code == "upstream_rejected" else code
 
 
 def _quote(message: str) -> str:

@@ -1,11 +1,14 @@
-"""Who may use an upstream next: a pure scheduler that shares a bounded number of places between tenants.
+"""Fair queueing: a pure scheduler that shares a limited number of permits between tenants.
 
-A *ticket* stands for one turn. It runs at once while a place is free; else it waits, in its tenant's own line. A place
-that becomes free goes to the waiting tenant that runs fewest turns, and among equals to the one served longest ago,
-where a newcomer counts as served just before the last that was: so a tenant that sends a hundred turns holds up nobody
-for longer than one of them, and newcomers hold up nobody for ever. The waiting room is bounded too: when it is full, a
-tenant that has less in it than the longest line takes the last place of that line. Within a tenant, turns start in the
-order they came. Not here: waiting, which is the shell's (`admission`).
+A *ticket* stands for one turn. It runs at once while a permit is free, and otherwise waits in its tenant's own queue.
+When a turn ends, its permit goes to the waiting tenant that runs the fewest turns. Among equals it goes to the tenant
+that was served the longest ago. A tenant that joins counts as served just before the tenant that was served last.
+So a tenant that sends a hundred turns delays another tenant by one of them at most, and tenants that keep arriving
+cannot starve the ones that wait. Within a tenant, turns start in the order they came.
+
+The number of waiting tickets is bounded, for all tenants together. At the bound, a new ticket displaces the newest one
+of the longest queue, provided that this queue is then no shorter than that of the new ticket's tenant. Not here: the
+waiting itself, which is asynchronous (`admission`).
 """
 
 from __future__ import annotations
@@ -16,8 +19,8 @@ from typing import Generic, Literal, NamedTuple, TypeVar
 Ticket = TypeVar("Ticket")
 
 
-class Entered(NamedTuple, Generic[Ticket]):
-    """What became of a ticket; `displaced` is another one that lost its place in the waiting room to it."""
+class Admitted(NamedTuple, Generic[Ticket]):
+    """What `enter` did with a ticket; `displaced` is the waiting ticket that it pushed out of a full queue."""
 
     state: Literal["runs", "waits", "refused"]
     displaced: Ticket | None = None
@@ -30,75 +33,75 @@ class FairQueue(Generic[Ticket]):
         self._limit = limit
         self._max_waiting = max_waiting
         self._running: dict[str, int] = {}
-        self._lines: dict[str, deque[Ticket]] = {}  # none is empty
-        self._served: dict[str, int] = {}  # of tenants that run or wait: twice the count of starts at their last one
+        self._queues: dict[str, deque[Ticket]] = {}  # none is empty
+        self._served: dict[str, int] = {}  # per tenant that runs or waits: twice the number of starts at its last start
         self._starts = 0
         self.running = 0
         self.waiting = 0
 
-    def enter(self, tenant: str, ticket: Ticket) -> Entered[Ticket]:
-        """Take in a ticket: it runs, waits or is refused."""
+    def enter(self, tenant: str, ticket: Ticket) -> Admitted[Ticket]:
+        """Run a ticket, queue it, or refuse it."""
         if self.running < self._limit and not self.waiting:
             self._start(tenant)
-            return Entered("runs")
+            return Admitted("runs")
         displaced = None
         if self.waiting >= self._max_waiting:
             displaced = self._displace(tenant)
             if displaced is None:
-                return Entered("refused")
-        self._lines.setdefault(tenant, deque()).append(ticket)
+                return Admitted("refused")
+        self._queues.setdefault(tenant, deque()).append(ticket)
         self._served.setdefault(tenant, 2 * self._starts - 1)
         self.waiting += 1
-        return Entered("waits", displaced)
+        return Admitted("waits", displaced)
 
     def leave(self, tenant: str) -> tuple[str, Ticket] | None:
-        """Note that a running ticket of the tenant is done; return the tenant and ticket that run in its place."""
+        """End one running ticket of the tenant; return the tenant and the ticket that now have its permit, if any."""
         self._stop(tenant)
         if not self.waiting:
             return None
-        chosen = min(self._lines, key=lambda name: (self._running.get(name, 0), self._served[name]))
-        ticket = self._lines[chosen].popleft()
+        chosen = min(self._queues, key=lambda name: (self._running.get(name, 0), self._served[name]))
+        ticket = self._queues[chosen].popleft()
         self._start(chosen)
-        self._shorten(chosen)
+        self._dequeued(chosen)
         return chosen, ticket
 
     def withdraw(self, tenant: str, ticket: Ticket) -> bool:
-        """Take back a ticket that waits; False if it does not."""
-        line = self._lines.get(tenant)
-        if line is None or ticket not in line:
+        """Remove a ticket that waits; return False if it does not wait."""
+        queue = self._queues.get(tenant)
+        if queue is None or ticket not in queue:
             return False
-        line.remove(ticket)
-        self._shorten(tenant)
+        queue.remove(ticket)
+        self._dequeued(tenant)
         return True
 
     def clear(self) -> list[Ticket]:
-        """Take back all tickets that wait, and return them."""
-        waiting = [(tenant, ticket) for tenant, line in self._lines.items() for ticket in line]
+        """Remove all tickets that wait, and return them."""
+        waiting = [(tenant, ticket) for tenant, queue in self._queues.items() for ticket in queue]
         for tenant, ticket in waiting:
             self.withdraw(tenant, ticket)
         return [ticket for _, ticket in waiting]
 
     def _displace(self, tenant: str) -> Ticket | None:
-        """Make room for the tenant by the newest ticket of the longest line, if that line stays as long as its own."""
-        if not self._lines:
+        """Remove the newest ticket of the longest queue, if that queue is then no shorter than the tenant's will be."""
+        if not self._queues:
             return None
-        longest = max(self._lines, key=lambda name: len(self._lines[name]))
-        line = self._lines[longest]
-        if len(line) < len(self._lines.get(tenant, ())) + 2:  # both would be as long again, the other way round
+        longest = max(self._queues, key=lambda name: len(self._queues[name]))
+        queue = self._queues[longest]
+        if len(queue) < len(self._queues.get(tenant, ())) + 2:  # else the two would displace each other for ever
             return None
-        ticket = line.pop()
-        self._shorten(longest)
+        ticket = queue.pop()
+        self._dequeued(longest)
         return ticket
 
-    def _shorten(self, tenant: str) -> None:
-        """Note that a line has lost one ticket."""
+    def _dequeued(self, tenant: str) -> None:
+        """Account for a ticket that has left its tenant's queue."""
         self.waiting -= 1
-        if not self._lines[tenant]:
-            del self._lines[tenant]
+        if not self._queues[tenant]:
+            del self._queues[tenant]
             self._forget(tenant)
 
     def _forget(self, tenant: str) -> None:
-        if tenant not in self._running and tenant not in self._lines:
+        if tenant not in self._running and tenant not in self._queues:
             self._served.pop(tenant, None)
 
     def _start(self, tenant: str) -> None:
@@ -108,7 +111,7 @@ class FairQueue(Generic[Ticket]):
         self._served[tenant] = 2 * self._starts
 
     def _stop(self, tenant: str) -> None:
-        assert self._running.get(tenant), "only what runs can leave"
+        assert self._running.get(tenant), "a ticket leaves only if it runs"
         self.running -= 1
         left = self._running.pop(tenant) - 1
         if left:

@@ -4,11 +4,13 @@ The contract of `stream`, in order:
 
 1. It may raise `Refused` before it yields anything: the turn then never began, and the client gets an error instead of
    a stream.
-2. Its first batch (which may be empty) says that the turn has begun.
-3. Batches are lists of events that were ready at the same time, so that they leave in one write. Events are numbered
+2. Its first batch, which may be empty, means that the turn has begun.
+3. A batch holds the events that were ready at the same time, so that they leave in one write. Events are numbered
    from `FIRST_SEQUENCE_NUMBER`; `response.created`, `response.in_progress` and the terminal event are not among them.
 4. Its last batch ends in exactly one `Ended`. A failure after the turn began is an `Ended` with status `failed`.
-5. Closing the generator (`aclose`, or cancelling whoever awaits it) stops the work at once.
+5. Closing the generator (`aclose`, or cancelling the task that awaits it) stops the work at once.
+
+Not here: the upstreams themselves.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ Batch = Sequence[Event | Ended]
 
 
 class Secret:
-    """A key on its way through; it does not show itself in a log or a traceback."""
+    """A key in transit; neither `str` nor `repr` shows it, so that no log or traceback does."""
 
     __slots__ = ("_value",)
 
@@ -43,13 +45,13 @@ class Secret:
 class UpstreamRequest(msgspec.Struct, frozen=True):
     """One turn as an upstream sees it.
 
-    `model` is the upstream's own name for the model. `history` holds all items, the new ones in `history.input`;
-    `history.parent` is the turn that is continued, with its id: an upstream that keeps state of its own (tokens, a
-    KV cache, an upstream response id) finds there what to continue, and `response_id` is the name to keep it under.
-    `credential` is the client's own key for a provider, for upstreams that are configured to pass it on. `store` says
-    that the turn will be stored: what is kept of one that is not must stay in memory. `held` says that its response can
-    be continued by its id once it has ended well, until that is told to be gone (`Forgetting`); nobody will ever name
-    one that is not held, but its client may send the history again.
+    `model` is the upstream's own name for the model. `history` holds all items, the new ones in `history.input`, and in
+    `history.parent` the turn that this one continues. An upstream that keeps state (tokens, a KV cache, an upstream
+    response id) looks it up by the parent's id, and keeps its own under `response_id`. `credential` is the client's own
+    key for a provider, for upstreams that are configured to pass it on. `store` is true if the turn will be stored;
+    state of a turn that will not be stored must stay in memory. `held` is true if other turns can continue the response
+    by its id, from its successful end until `Forgetting.forget` names it. A response that is not held is never
+    continued by its id, but its client may send the whole history again.
     """
 
     model: str
@@ -67,7 +69,7 @@ class Upstream(Protocol):
 
     @property
     def models(self) -> Sequence[str]:
-        """The names it answers to, for `GET /v1/models`; patterns are not listed."""
+        """The models it serves, for `GET /v1/models`; patterns are not listed."""
 
     async def start(self) -> None:
         """Get ready; called once, before the first turn."""
@@ -81,23 +83,23 @@ class Upstream(Protocol):
 
 @runtime_checkable
 class Prefilling(Protocol):
-    """An upstream that can get ready for a turn before it is asked for (`generate: false`). Not every one can."""
+    """An upstream that can process a prompt before an answer is wanted (`generate: false`). Not every one can."""
 
     async def prefill(self, request: UpstreamRequest) -> Usage:
-        """Take in the history of a turn that is to make no output, for turns that will continue it.
+        """Process the history of a turn without output, for the turns that will continue it.
 
-        What it keeps, it keeps under `request.response_id`. It may raise `Refused`, as `stream` may before it yields.
-        Returns the tokens it took in. Whoever awaits it may be cancelled; the work stops then.
+        It keeps its state under `request.response_id` and returns how many tokens it processed. It may raise `Refused`,
+        as `stream` may before it yields. Cancelling the task that awaits it stops the work.
         """
 
 
 @runtime_checkable
 class Forgetting(Protocol):
-    """An upstream that keeps something of the responses it made, and lets go of it when they are gone."""
+    """An upstream that keeps state of its responses, and drops that state when they are gone."""
 
     def forget(self, tenant: str, response_ids: Sequence[ResponseId]) -> None:
-        """Take note that these responses are gone for good: deleted, expired, or unstored and held by nobody any more.
+        """Drop the state of responses that are gone for good: deleted, expired, or unstored and no longer held.
 
-        What only they need must soon be gone too; what living responses that continue them need stays. Ids that are
-        unknown here, or told before, are fine, and so are turns that still run. Returns at once.
+        State that only they need must soon be gone too; state that living responses need to continue them stays. Ids
+        that are unknown here or that were named before are fine, and so are turns that still run. Returns at once.
         """

@@ -1,10 +1,10 @@
-"""When a turn is tried again at its upstream: a pure decision, and the reading of what a provider says about it.
+"""Retries with exponential backoff: whether and when to attempt a turn again, a pure decision, and `Retry-After`.
 
-A turn is tried again only while nothing of its answer has been forwarded, and only if the failure is one that may pass:
-a busy or broken provider, or a connection that did not come about. A provider's word on when to come back is obeyed; if
-that is longer than a client should be kept waiting, the failure is told to the client at once, with the provider's
-word. Without one, waits double, with jitter, so that many turns that failed together do not come back together. A turn
-whose provider did not answer in time is not tried again: it may still be running, and be paid for. Not here: waiting.
+A turn is attempted again only while nothing of its reply has been forwarded, and only if the failure is transient: a
+busy or broken provider, or a connection that could not be opened. If the provider says when to come back, that decides;
+if it asks for more than a client should wait, the client gets the failure at once, with the provider's `Retry-After`.
+Otherwise the backoff doubles, with jitter, so that turns that failed together do not come back together. A turn whose
+provider did not answer in time is not attempted again: it may still be running, and cost money. Not here: the waiting.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import msgspec
 
 from segue.protocol.problems import Problem
 
-#: More digits than this are no time that anybody waits.
-_LONG = 12
+#: A number with more digits than this is not a time that anybody waits.
+_MAX_DIGITS = 12
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
-    """How often, and how patiently: `attempts` counts the first one, `longest_wait_s` bounds each wait."""
+    """How many attempts, the first included, and the first and the longest backoff between them."""
 
     attempts: int = 3
     first_wait_s: float = 0.5
@@ -30,39 +30,39 @@ class RetryPolicy(msgspec.Struct, frozen=True):
 
 
 class FailedAttempt(msgspec.Struct, frozen=True):
-    """A try that failed: what the client is told if it was the last, and whether another may do better.
+    """An attempt that failed: what to tell the client if it was the last, and whether the failure is transient.
 
-    `problem.retry_after_s` is the provider's word on when that may be; `request_id` is its name for the request, for
-    whoever asks it what went wrong.
+    `problem.retry_after_s` is when the provider wants to be asked again. `request_id` is the provider's own id of the
+    request, which its support asks for.
     """
 
     problem: Problem
-    may_pass: bool = False
+    transient: bool = False
     request_id: str = ""
 
 
-def wait_before_retry(policy: RetryPolicy, failed: FailedAttempt, attempt: int, *, jitter: float) -> float | None:
-    """Return the seconds to wait before the next try, or None if there is none.
+def backoff_before_retry(policy: RetryPolicy, failed: FailedAttempt, attempt: int, *, jitter: float) -> float | None:
+    """Return how many seconds to wait before the next attempt, or None if there is to be none.
 
-    `attempt` counts the tries made, from 1; `jitter` is a random number from 0 to 1. Only for turns of which nothing
-    was forwarded yet.
+    `attempt` is the number of the attempt that failed, from 1; `jitter` is a random number from 0 to 1. Call it only
+    if nothing of the turn's reply has been forwarded.
     """
-    if not failed.may_pass or attempt >= policy.attempts:
+    if not failed.transient or attempt >= policy.attempts:
         return None
-    asked_s = failed.problem.retry_after_s
-    if asked_s is not None:
-        return asked_s if asked_s <= policy.longest_wait_s else None
-    doubled_s = policy.first_wait_s * 2.0 ** min(attempt - 1, 30)
-    return min(doubled_s, policy.longest_wait_s) * (0.5 + 0.5 * jitter)
+    retry_after_s = failed.problem.retry_after_s
+    if retry_after_s is not None:
+        return retry_after_s if retry_after_s <= policy.longest_wait_s else None
+    backoff_s = policy.first_wait_s * 2.0 ** min(attempt - 1, 30)
+    return min(backoff_s, policy.longest_wait_s) * (0.5 + 0.5 * jitter)
 
 
 def read_retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Return after how many seconds a provider wants to be asked again (RFC 9110, 10.2.3, and `retry-after-ms`)."""
-    exact = _seconds(headers.get("retry-after-ms"))
-    if exact is not None:
-        return exact / 1000
-    text = headers.get("retry-after")
-    seconds = _seconds(text)
+    """Return after how many seconds a provider wants to be asked again (`Retry-After` or `retry-after-ms`)."""
+    milliseconds = _read_number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    text = headers.get("retry-after")  # RFC 9110, 10.2.3
+    seconds = _read_number(text)
     if seconds is not None or text is None:
         return seconds
     try:
@@ -73,9 +73,9 @@ def read_retry_after(headers: Mapping[str, str], now: float) -> float | None:
         return None
 
 
-def _seconds(text: str | None) -> float | None:
-    """Read a number of seconds or milliseconds; what is not one, or is negative, says nothing."""
+def _read_number(text: str | None) -> float | None:
+    """Read a number of seconds or milliseconds; return None for anything else, a negative number included."""
     digits = "" if text is None else text.strip()
-    if not digits.isascii() or not digits.replace(".", "", 1).isdigit() or len(digits) > _LONG:
+    if not digits.isascii() or not digits.replace(".", "", 1).isdigit() or len(digits) > _MAX_DIGITS:
         return None
     return float(digits)

@@ -1,7 +1,7 @@
-"""The router: which upstream runs a model, by its name.
+"""The router: which upstream runs a model, by the model's name.
 
-Rules are tried in the order of the configuration and the first match wins; a rule may give the upstream another name
-for the model. Not here: what an upstream does with it.
+Rules are tried in the order of the configuration, and the first match wins. A rule may have the upstream called with
+another name for the model. Not here: what an upstream does with a turn.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from segue.upstreams.interface import Upstream
 
 
 class ModelRule:
-    """Models that match one of `patterns` (names or globs) run on `upstream`, as `model_as` if that is given."""
+    """Models that match one of `patterns` (names or globs) run on `upstream`, under the name `model_as` if given."""
 
     def __init__(self, upstream: Upstream, patterns: Sequence[str], model_as: str | None = None) -> None:
         self.upstream = upstream
@@ -22,29 +22,29 @@ class ModelRule:
         self.model_as = model_as
         self._matches = re.compile("|".join(translate(pattern) for pattern in patterns)).match
 
-    def matches(self, model: str) -> bool:
-        """Tell whether this rule takes the model."""
+    def is_match(self, model: str) -> bool:
+        """Say whether the rule applies to a model."""
         return self._matches(model) is not None
 
 
 class Router:
-    """The rules in order, and the upstreams they name."""
+    """The rules, in order, and their upstreams."""
 
     def __init__(self, rules: Sequence[ModelRule]) -> None:
         self._rules = tuple(rules)
 
     @property
     def rules(self) -> Sequence[ModelRule]:
-        """The rules, in the order they are tried."""
+        """The rules, in the order in which they are tried."""
         return self._rules
 
     def find(self, model: str) -> tuple[Upstream, str] | None:
         """Return the upstream for a model and the upstream's own name for it."""
-        rule = next((rule for rule in self._rules if rule.matches(model)), None)
+        rule = next((rule for rule in self._rules if rule.is_match(model)), None)
         return None if rule is None else (rule.upstream, rule.model_as or model)
 
     def models(self) -> list[str]:
-        """Return the names that can be listed: those of the rules that are no globs."""
+        """Return the models to list: the patterns that are names, not globs."""
         names = (name for rule in self._rules for name in rule.patterns if not set(name) & set("*?["))
         return list(dict.fromkeys(names))
 

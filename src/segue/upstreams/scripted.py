@@ -1,10 +1,11 @@
 """The scripted model: deterministic, for tests, benchmarks and trying things out. Public and documented.
 
-Without a script it needs no setting up: the model `scripted` answers every turn with `deltas` pieces of text of
+Without a script it needs no set-up: the model `scripted` answers every turn with `deltas` pieces of text of
 `delta_bytes` bytes each, one every `pace_s` seconds (0: all at once). With a script it plays the given turns in order
-and is strict: a turn that was not expected, or that fails the script's own check, fails loudly, and `assert_done`
-fails if turns are left over. It sees each request as a real upstream would and checks what every provider checks:
-each tool output has its call before it. What it is not: a simulation of any provider's timing or errors.
+and is strict: a request that the script does not expect, or that fails the script's own check, is refused, and
+`assert_done` then raises; it also raises if turns are left over. It gets each request as a real upstream would, and
+makes the check that every provider makes: each tool output has its call before it. Not here: a simulation of any
+provider's timing or errors.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from segue.protocol.problems import Problem, Refused
 from segue.protocol.responses import Failure, Usage, usage
 from segue.upstreams.interface import Batch, UpstreamRequest
 
-#: The name the scripted model answers to when nothing else is configured.
+#: The name of the scripted model unless it is given others.
 MODEL = "scripted"
 
 
@@ -32,7 +33,7 @@ class Say(msgspec.Struct, frozen=True):
 
 
 class CallTool(msgspec.Struct, frozen=True):
-    """Call this function. `arguments` is the JSON text a model would write."""
+    """Call this function. `arguments` is JSON text, as a model would write it."""
 
     call_id: str
     name: str
@@ -47,13 +48,13 @@ class Fail(msgspec.Struct, frozen=True):
 
 
 class Refuse(msgspec.Struct, frozen=True):
-    """Refuse the turn before it begins, as a provider does with an HTTP error. Only as the first step."""
+    """Refuse the turn before it begins, as a provider does with an HTTP error. It can only be the first step."""
 
     problem: Problem
 
 
 class Wait(msgspec.Struct, frozen=True):
-    """Stop here until `event` is set: lets a test act in the middle of a turn."""
+    """Wait here until `event` is set, so that a test can act in the middle of a turn."""
 
     event: asyncio.Event
 
@@ -68,14 +69,14 @@ Step = Say | CallTool | Fail | Refuse | Wait | Truncate
 
 
 class ScriptedTurn(msgspec.Struct, frozen=True):
-    """One turn: what the model does, and what must be true of the request (`check` raises if it is not)."""
+    """One turn: what the model does, and a check of the request, which raises an AssertionError if it fails."""
 
     steps: tuple[Step, ...]
     check: Callable[[UpstreamRequest], None] | None = None
 
 
 class ScriptError(AssertionError):
-    """The script and what happened do not agree."""
+    """The requests were not those that the script expects."""
 
 
 def say(*pieces: str) -> ScriptedTurn:
@@ -89,13 +90,14 @@ def call(call_id: str, name: str, arguments: str = "{}") -> ScriptedTurn:
 
 
 class ScriptedUpstream:
-    """A model that does what it was told to.
+    """A model that plays a script.
 
     Args:
-        script: the turns to play, in order; None answers every turn with the pattern below.
+        script: the turns to play, in order; without one, every turn gets the same text.
+        models: the names of the model.
         deltas: pieces of text in each answer.
         delta_bytes: length of a piece.
-        pace_s: seconds between pieces; 0 yields all events of the turn as one batch.
+        pace_s: seconds between pieces; with 0, all events of the turn are one batch.
     """
 
     def __init__(
@@ -114,7 +116,7 @@ class ScriptedUpstream:
         self._pace_s = pace_s
         #: Every request that began, newest last; only kept with a script.
         self.requests: list[UpstreamRequest] = []
-        #: Every history that was taken in without an answer being wanted (`generate: false`); only with a script.
+        #: Every request for a prefill (`generate: false`), newest last; only kept with a script.
         self.prefilled: list[UpstreamRequest] = []
         #: Turns that began, and turns that were stopped before their end.
         self.started = 0
@@ -123,7 +125,7 @@ class ScriptedUpstream:
 
     @property
     def models(self) -> Sequence[str]:
-        """The names it answers to."""
+        """The names of the model."""
         return self._models
 
     async def start(self) -> None:
@@ -133,14 +135,14 @@ class ScriptedUpstream:
         """Nothing to release."""
 
     def assert_done(self) -> None:
-        """Raise `ScriptError` if something unexpected was asked, or if turns of the script were never asked for."""
+        """Raise `ScriptError` if a request was not expected, or if turns of the script were never asked for."""
         if self._misses:
             raise ScriptError("; ".join(self._misses))
         if self._script:
             raise ScriptError(f"{len(self._script)} scripted turns were never asked for")
 
     async def prefill(self, request: UpstreamRequest) -> Usage:
-        """Note a turn that is to make no output; it takes none of the script's turns."""
+        """Record a turn without output; it uses up none of the script's turns."""
         if self._script is None:
             return usage(sum(map(len, request.history.input)) // 4, 0)
         self.prefilled.append(request)
@@ -178,13 +180,13 @@ class ScriptedUpstream:
                         break
             else:
                 waiting += [*writer.end_item(), Ended("completed", usage(tokens_in, written // 4))]
-            ended = True  # nobody asks for more after that
+            ended = True  # the caller asks for nothing after an `Ended`
             yield waiting
         finally:
             self.cancelled += not ended
 
     def _expect(self, request: UpstreamRequest) -> ScriptedTurn:
-        """Return the turn to play, or refuse loudly."""
+        """Return the turn to play; refuse a request that the script does not expect."""
         if self._script is None:
             return self._pattern
         try:
@@ -209,26 +211,26 @@ class ScriptedUpstream:
 
 
 def check_calls(request: UpstreamRequest) -> None:
-    """Check what every provider checks: a tool output comes after its call."""
-    made: set[str] = set()
+    """Raise `ScriptError` if a tool output has no call before it; every provider checks this."""
+    calls: set[str] = set()
     for index, item in enumerate(request.history.items()):
-        made |= calls_of([item])
-        answered = _answers(item)
-        if answered is not None and answered not in made:
+        calls |= calls_of([item])
+        answered = _answered_call(item)
+        if answered is not None and answered not in calls:
             raise ScriptError(f"item {index} answers the call {answered!r}, which no item before it makes")
 
 
-class _Head(msgspec.Struct):
+class _CallReference(msgspec.Struct):
     type: str | None = None
     call_id: str | None = None
 
 
-_heads = msgspec.json.Decoder(_Head)
+_references = msgspec.json.Decoder(_CallReference)
 
 
-def _answers(item: bytes) -> str | None:
-    head = _heads.decode(item)
-    return head.call_id if (head.type or "").endswith("_call_output") else None
+def _answered_call(item: bytes) -> str | None:
+    reference = _references.decode(item)
+    return reference.call_id if (reference.type or "").endswith("_call_output") else None
 
 
 def _stop(step: Step, writer: OutputWriter, counted: Usage) -> list[Event | Ended]:

@@ -1,0 +1,120 @@
+"""The reply stream of a provider: server-sent events in, events of the turn out, from the head of the reply on.
+
+The stream is read only when its turn asks for more, so that a slow client slows its own provider. A stream that has
+ended leaves its connection for the next turn; one that is dropped before breaks it. Not here: sending the request and
+retrying (`http`), and what the events mean (the dialect's decoder).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import get_args
+
+import aiohttp
+
+from segue.dialects.interface import ReplyDecoder
+from segue.http.sse import MAX_EVENT_BYTES, SseReader
+from segue.protocol.events import Ended, Event
+from segue.protocol.problems import Code, Problem
+from segue.protocol.responses import Failure
+from segue.upstreams.failures import TRANSIENT, read_request_id
+from segue.upstreams.http_body import JsonBody
+from segue.upstreams.retries import FailedAttempt
+
+#: The codes that a stream can fail with, by their names; a provider's own codes are not among them.
+_CODES: Mapping[str, Code] = MappingProxyType({code: code for code in get_args(Code)})
+
+#: What may follow the end of the turn before the connection is given up, in bytes and seconds.
+_TAIL_BYTES = 64 * 1024
+_TAIL_S = 2.0
+
+
+class ProviderStream:
+    """One reply stream of the upstream called `name`, which may be silent for `idle_timeout_s`."""
+
+    def __init__(
+        self,
+        response: aiohttp.ClientResponse,
+        body: JsonBody,
+        decoder: ReplyDecoder,
+        *,
+        name: str,
+        idle_timeout_s: float,
+    ) -> None:
+        self._response = response
+        self._content = response.content
+        self._body = body
+        self.decoder = decoder
+        self._name = name
+        self._idle_timeout_s = idle_timeout_s
+        self._reader = SseReader(MAX_EVENT_BYTES)
+        self._forwarded = False
+        self._cut = False
+        self.broken = False
+
+    @property
+    def at_eof(self) -> bool:
+        """Whether the whole reply has been read."""
+        return self._content.at_eof()
+
+    async def read(self) -> list[Event | Ended]:
+        """Return the events of the next read, often none; at the end of the stream, how the turn ended."""
+        decoder, name = self.decoder, self._name
+        try:
+            async with asyncio.timeout(self._idle_timeout_s):
+                data = await self._content.readany()
+        except TimeoutError:
+            self.broken = True
+            message = f"The upstream {name!r} said nothing for {self._idle_timeout_s:g} s."
+            return decoder.fail(Failure("upstream_timeout", message))
+        except (OSError, aiohttp.ClientError):
+            self.broken = self._cut = True
+            return decoder.end(truncated=True)
+        if not data:
+            self._cut = True
+            return decoder.end()
+        output: list[Event | Ended] = []
+        for event in self._reader.feed(data):
+            output += decoder.feed(event)
+        if self._reader.overflowed:
+            self.broken = True
+            output += decoder.fail(
+                Failure("upstream_protocol_error", f"An event of the upstream {name!r} is too large.")
+            )
+        return output
+
+    def failure_of(self, batch: Sequence[Event | Ended]) -> FailedAttempt | None:
+        """Return the failure if the stream fails before any event that a client could have seen, else None."""
+        if self._forwarded or not batch:
+            return None
+        self._forwarded = True
+        ended = batch[0]
+        if not isinstance(ended, Ended) or ended.error is None:
+            return None
+        code = _CODES.get(ended.error.code, "upstream_error")
+        transient = self._cut or (code in TRANSIENT and not self.broken)
+        request_id = read_request_id(self._response.headers)
+        return FailedAttempt(Problem(code, ended.error.message), transient=transient, request_id=request_id)
+
+    def drop(self) -> None:
+        """Break the connection, unless the whole reply has been read."""
+        drop(self._response, self._body)
+
+    async def read_tail(self) -> None:
+        """Read what follows the end of the turn, such as `[DONE]`, so that the connection can be used again."""
+        size = 0
+        try:
+            async with asyncio.timeout(_TAIL_S):
+                while size < _TAIL_BYTES and (piece := await self._content.readany()):
+                    size += len(piece)
+        except (OSError, aiohttp.ClientError):
+            pass  # the connection is of no use to the next turn
+
+
+def drop(response: aiohttp.ClientResponse, body: JsonBody) -> None:
+    """Break a response's connection, unless the response is complete: its connection may be another turn's by now."""
+    if response.connection is not None:
+        body.abort()
+    response.close()

@@ -1,0 +1,170 @@
+"""One reply stream of a provider: what its reads return, when its failure is one of the attempt, and what it leaves
+behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+
+from segue.history.chains import History
+from segue.protocol.events import Ended, Event
+from segue.protocol.ids import ENTROPY_BYTES, new_response_id
+from segue.protocol.items import user_message
+from segue.protocol.problems import Problem
+from segue.protocol.requests import Settings
+from segue.upstreams.http_body import JsonBody
+from segue.upstreams.interface import UpstreamRequest
+from segue.upstreams.provider_stream import ProviderStream, drop
+from segue.upstreams.retries import FailedAttempt
+from tests.upstreams.plain_dialect import END, PlainDialect, fail, say
+from tests.upstreams.provider import Exchange, Play, Provider, providing, streams
+
+REQUEST = UpstreamRequest(
+    "m", new_response_id(bytes(ENTROPY_BYTES)), "ann", History(None, (user_message("Hi"),)), Settings(model="m")
+)
+
+
+@asynccontextmanager
+async def opened(play: Play, *, idle_timeout_s: float = 20.0) -> AsyncIterator[tuple[ProviderStream, Provider]]:
+    """The stream of one reply."""
+    body = JsonBody((b"{}",))
+    async with providing(play) as provider, aiohttp.ClientSession() as session:
+        response = await session.post(provider.url, data=body)
+        stream = ProviderStream(
+            response, body, PlainDialect().decoder(REQUEST), name="acme", idle_timeout_s=idle_timeout_s
+        )
+        try:
+            yield stream, provider
+        finally:
+            stream.drop()
+
+
+async def read_all(stream: ProviderStream) -> list[Event | Ended]:
+    output: list[Event | Ended] = []
+    while not stream.decoder.ended:
+        output += await stream.read()
+    return output
+
+
+def cut(*chunks: bytes, request_id: str = "") -> Play:
+    """Send these chunks, then break the connection."""
+
+    async def play(exchange: Exchange) -> None:
+        await exchange.head(x_request_id=request_id)
+        for chunk in chunks:
+            await exchange.chunk(chunk)
+        exchange.reset()
+
+    return play
+
+
+async def test_reads_return_the_events_of_the_decoder() -> None:
+    async with opened(streams(say("Hel"), say("lo"), END)) as (stream, _):
+        *events, ended = await read_all(stream)
+        assert [one.type for one in events if isinstance(one, Event)].count("response.output_text.delta") == 2
+        assert isinstance(ended, Ended)
+        assert (ended.status, ended.error, stream.broken) == ("completed", None, False)
+        assert stream.failure_of([*events, ended]) is None
+
+
+@pytest.mark.parametrize(
+    ("play", "message", "broken"),
+    [(streams(b": ping\n\n"), "closed", False), (cut(b": ping\n\n"), "cut", True)],
+    ids=["closed", "cut"],
+)
+async def test_a_stream_that_ends_before_its_turn_fails(play: Play, message: str, *, broken: bool) -> None:
+    """It is transient, since the client has seen nothing."""
+    async with opened(play) as (stream, _):
+        (ended,) = await read_all(stream)
+        assert isinstance(ended, Ended)
+        assert stream.broken is broken
+        problem = Problem("upstream_protocol_error", message)
+        assert stream.failure_of([ended]) == FailedAttempt(problem, transient=True)
+
+
+async def test_a_silent_stream_fails_and_is_not_attempted_again() -> None:
+    async def silent(exchange: Exchange) -> None:
+        await exchange.head(x_request_id="req_1")
+        await exchange.gone.wait()
+
+    async with opened(silent, idle_timeout_s=0.02) as (stream, provider):
+        (ended,) = await read_all(stream)
+        assert isinstance(ended, Ended)
+        problem = Problem("upstream_timeout", "The upstream 'acme' said nothing for 0.02 s.")
+        assert stream.failure_of([ended]) == FailedAttempt(problem, transient=False, request_id="req_1")
+        stream.drop()
+        await provider.until(lambda: provider.gone == 1)
+
+
+async def test_an_event_over_the_limit_breaks_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segue.upstreams.provider_stream.MAX_EVENT_BYTES", 1000)
+    async with opened(cut(b"data: " + b"x" * 5000)) as (stream, _):
+        (ended,) = await read_all(stream)
+        assert isinstance(ended, Ended)
+        problem = Problem("upstream_protocol_error", "An event of the upstream 'acme' is too large.")
+        assert stream.failure_of([ended]) == FailedAttempt(problem, transient=False)
+
+
+@pytest.mark.parametrize(("code", "transient"), [("server_overloaded", True), ("upstream_rejected", False)])
+async def test_an_error_that_a_provider_sends_first_is_a_failed_attempt(code: str, *, transient: bool) -> None:
+    async with opened(streams(fail(code))) as (stream, _):
+        failed = stream.failure_of(await read_all(stream))
+        assert failed is not None
+        assert (failed.problem.code, failed.problem.message, failed.transient) == (code, "It fails.", transient)
+
+
+async def test_a_code_of_the_providers_own_is_an_upstream_error() -> None:
+    async with opened(streams(fail("kettle_on_fire"))) as (stream, _):
+        failed = stream.failure_of(await read_all(stream))
+        assert failed is not None
+        assert (failed.problem.code, failed.transient) == ("upstream_error", True)
+
+
+async def test_after_the_first_event_no_failure_is_one_of_the_attempt() -> None:
+    """The client has seen a part of the answer."""
+    async with opened(streams(say("Hel"), fail("server_overloaded"))) as (stream, _):
+        output = await read_all(stream)
+        assert stream.failure_of([]) is None
+        assert stream.failure_of(output[:1]) is None
+        assert stream.failure_of(output[-1:]) is None
+
+
+async def test_reading_the_tail_leaves_a_complete_reply() -> None:
+    async with opened(streams(END, b"data: [DONE]\n\n")) as (stream, _):
+        await read_all(stream)
+        await stream.read_tail()
+        assert stream.at_eof
+
+
+@pytest.mark.parametrize("tail", [b"x" * 200_000, b""], ids=["too long", "never ends"])
+async def test_a_tail_is_given_up(monkeypatch: pytest.MonkeyPatch, tail: bytes) -> None:
+    monkeypatch.setattr("segue.upstreams.provider_stream._TAIL_S", 0.02)
+
+    async def play(exchange: Exchange) -> None:
+        await exchange.head()
+        await exchange.chunk(END)
+        if tail:
+            await exchange.chunk(tail)
+        await exchange.gone.wait()
+
+    async with opened(play) as (stream, provider):
+        await read_all(stream)
+        await stream.read_tail()
+        assert not stream.at_eof
+        stream.drop()
+        await provider.until(lambda: provider.gone == 1)
+
+
+async def test_a_complete_response_is_dropped_without_breaking_its_connection() -> None:
+    """The connection may be another turn's by now."""
+    body = JsonBody((b"{}",))
+    async with providing(streams(END)) as provider, aiohttp.ClientSession() as session:
+        for _ in range(2):
+            response = await session.post(provider.url, data=body)
+            await response.read()
+            drop(response, body)
+    assert [got.connection for got in provider.got] == [0, 0]
