@@ -49,7 +49,7 @@ from segue.protocol.responses import Failure, encode_echo, usage
 from segue.protocol.turns import TurnStream
 from segue.stores.memory import MemoryStore
 from segue.upstreams.router import Router
-from tools import dialect_tables, error_tables, measured_tables, sidecar_tables
+from tools import architecture, dialect_tables, error_tables, glossary, measured_tables, sidecar_tables
 from tools.markdown import Row, code, table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,7 +73,7 @@ def regenerate(text: str, parts: Mapping[str, str]) -> str:
 
 def pages(root: Path) -> list[Path]:
     """Return the pages of the documentation, the README first."""
-    return [*root.glob("README.md"), *sorted((root / "docs").rglob("*.md"))]
+    return [*root.glob("README.md"), *root.glob("CONTRIBUTING.md"), *sorted((root / "docs").rglob("*.md"))]
 
 
 def stale_pages(root: Path) -> dict[Path, str]:
@@ -84,6 +84,9 @@ def stale_pages(root: Path) -> dict[Path, str]:
     if forgotten := sorted(set(parts) - shown):
         raise Stale(f"no page shows {', '.join(forgotten)}")
     made = {page: regenerate(text, parts) for page, text in texts.items()}
+    for name, draw in PICTURES.items():
+        picture = root / name
+        made[picture], texts[picture] = draw(), picture.read_text(encoding="utf-8") if picture.exists() else ""
     return {page: text for page, text in made.items() if text != texts[page]}
 
 
@@ -463,6 +466,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "configuration-sidecar": lambda: settings(SidecarConfig, "SEGUE_SIDECAR"),
     "failures": sidecar_tables.failures,
     "sidecar-counts": sidecar_tables.counted,
+    "glossary": glossary.glossary,
     "errors": error_tables.errors,
     "provider-errors": error_tables.provider_errors,
     "socket-error": socket_error,
@@ -481,6 +485,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "phase-diagram": phase_diagram,
 }
 
+#: Files that are drawn from the code, whole.
+PICTURES: dict[str, Callable[[], str]] = {"docs/explanation/architecture.svg": architecture.picture}
+
 
 def main(arguments: Sequence[str], root: Path = ROOT) -> int:
     """Write the stale pages, or with `--check` only name them; returns the exit status."""
@@ -496,6 +503,7 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> int:
     for page, text in stale.items():
         print(f"{page.relative_to(root)}: {'stale; run `make docs`' if checking else 'written'}")
         if not checking:
+            page.parent.mkdir(parents=True, exist_ok=True)
             page.write_text(text, encoding="utf-8")
     print(f"generate_docs: {len(stale)} page(s) stale" if stale else "generate_docs: all pages up to date")
     return 1 if stale and checking else 0
