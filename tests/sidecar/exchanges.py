@@ -14,6 +14,7 @@ from segue.tunnel.client import TunnelRequest
 from segue.tunnel.stream_compression import REPLY_WINDOW_LOG, StreamEncoder
 
 STREAM = ReplyHead(200, b"OK", (Line(b"Content-Type", b"text/event-stream"),))
+NOWHERE = ["ws://127.0.0.1:1"]
 PATIENT = LinkTimeouts(wait_s=1000.0, give_up_s=1000.0)
 
 
@@ -21,13 +22,18 @@ def post(*lines: Line, target: bytes = b"/v1/messages") -> RequestHead:
     return RequestHead(b"POST", target, lines)
 
 
+def unlinked_session() -> GatewaySession:
+    """A session that has not begun to look for its gateway."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return GatewaySession(NOWHERE, ConnectorSettings(), context, timeouts=PATIENT, stats=Stats(), was_up=True)
+
+
 class ScriptedSession(GatewaySession):
     """A session without a link: it records what it is asked for, and the test writes what comes back."""
 
     def __init__(self) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        gateways = ["ws://127.0.0.1:1"]
-        super().__init__(gateways, ConnectorSettings(), context, timeouts=PATIENT, stats=Stats(), was_up=True)
+        super().__init__(NOWHERE, ConnectorSettings(), context, timeouts=PATIENT, stats=Stats(), was_up=True)
         self.room = True
         self.sent = b""
         self.was_sent = asyncio.Event()

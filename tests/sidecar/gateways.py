@@ -68,6 +68,8 @@ class FakeGateway:
         self.address = b""
         self.max_body_bytes = 64 * 1024 * 1024
         self.takes_nothing = False
+        self.greeting: bytes | None = None
+        """What is sent as the first packet instead of a WELCOME; empty: the link is closed at once."""
         self.sessions: dict[str, _Session] = {}
         self.changed = asyncio.Condition()
         self.epoch = secrets.token_bytes(8)
@@ -108,6 +110,12 @@ class FakeGateway:
             return web.json_response({"type": "error", "error": {"type": "x", "message": message}}, status=status)
         socket = web.WebSocketResponse(protocols=(SUBPROTOCOL,), compress=False, max_msg_size=MAX_PACKET_BYTES + 1)
         await socket.prepare(request)
+        if self.greeting is not None:
+            if self.greeting:
+                await socket.send_bytes(self.greeting)
+                await socket.receive()
+            await socket.close()
+            return socket
         name = request.headers["Segue-Session"]
         session = self.sessions.get(name)
         if session is None:

@@ -11,10 +11,18 @@ import pytest
 from segue.http.heads import ReplyHead
 from segue.sidecar import session
 from segue.sidecar.app import SidecarSettings
+from segue.sidecar.connector import TunnelSocket
 from segue.sidecar.link_status import LinkTimeouts
 from segue.sidecar.orphaned_exchanges import OrphanLimits
 from segue.sidecar.request_handler import HandlerLimits
+from segue.sidecar.session import AgentExchange
 from segue.testing.link import linked
+from segue.tunnel import link as tunnel_link
+from segue.tunnel.client import TunnelRequest
+from segue.tunnel.endpoint import BUFFER_BYTES
+from segue.tunnel.events import ExchangeReset
+from tests.sidecar.exchanges import post as head_of_post
+from tests.sidecar.exchanges import unlinked_session, waiting_exchange
 from tests.sidecar.gateways import Answer, fake_gateway
 from tests.sidecar.sidecars import post, running
 
@@ -134,3 +142,103 @@ async def test_a_slow_agent_stalls_only_itself() -> None:
         down = (await sidecar.stats())["tunnel_bytes_down"]
         assert down < size  # what it does not take stays at the gateway
         assert len(await slow.rest()) > size
+
+
+async def test_a_link_that_is_closed_at_once_is_no_link() -> None:
+    async with fake_gateway() as gateway:
+        gateway.greeting = b""
+        async with running(gateway.url, settings=PATIENT) as sidecar:
+            answer = await sidecar.post(b"{}")
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"] == {
+        "type": "overloaded_error",
+        "code": "segue_gateway_unreachable",
+        "message": "No gateway can be reached: it closed the connection at once.",
+    }
+
+
+async def test_a_gateway_that_speaks_something_else_is_refused_with_the_reason() -> None:
+    async with fake_gateway() as gateway:
+        gateway.greeting = b"\xff\xff\xff"
+        async with running(gateway.url, settings=PATIENT) as sidecar:
+            answer = await sidecar.post(b"{}")
+    assert answer.startswith(b"HTTP/1.1 502 ")
+    error = json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
+    assert error["code"] == "segue_gateway_refused"
+    assert error["message"].startswith("The gateway refused: ")
+
+
+async def test_a_fault_of_ours_costs_a_link_and_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    send, failed = TunnelSocket.send, asyncio.Event()
+
+    async def fail_once(self: TunnelSocket, packet: bytes) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise RuntimeError("a bug")
+        await send(self, packet)
+
+    monkeypatch.setattr(TunnelSocket, "send", fail_once)
+    async with fake_gateway() as gateway, running(gateway.url, settings=PATIENT) as sidecar:
+        await asyncio.wait_for(failed.wait(), 20)
+        await sidecar.linked()
+        assert (await sidecar.post(b"{}")).startswith(b"HTTP/1.1 200 ")
+    assert f"action=link gateway={gateway.url} failed" in caplog.text
+    assert "RuntimeError: a bug" in caplog.text
+
+
+async def test_a_link_that_is_silent_for_too_long_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tunnel_link, "DEAD_S", 0.3)
+    async with (
+        fake_gateway() as gateway,
+        linked("127.0.0.1", gateway.port) as link,
+        running(link.url, settings=PATIENT) as sidecar,
+    ):
+        await sidecar.linked()
+        with link.silenced():
+            asking = asyncio.create_task(sidecar.post(b"{}"))
+            await asyncio.wait_for(sidecar.unlinked(), 20)
+        assert (await asking).startswith(b"HTTP/1.1 200 ")
+        assert [one.body for one in gateway.forwarded] == [b"{}"]
+        assert (await sidecar.stats())["resumes"] == 1
+
+
+async def test_a_session_that_is_left_ends_without_a_link_when_nothing_is_left_to_carry() -> None:
+    exchange = waiting_exchange()
+    leaving = exchange.session
+    leaving.start()
+    leaving.leave()
+    assert not leaving.over
+    leaving.cancel(exchange)
+    await asyncio.wait_for(leaving.attention.wait(), 20)
+    assert (leaving.over, leaving.state) == (True, "away")
+    await leaving.aclose()
+
+
+async def test_a_full_buffer_has_room_again_when_the_exchange_has_ended() -> None:
+    exchange = AgentExchange(unlinked_session(), TunnelRequest(head_of_post(), None, "websocket"), keep_bytes=0)
+    exchange.session.open(exchange)
+    exchange.writable.set()
+    assert exchange.session.has_room(exchange)
+    exchange.session.send(exchange, bytes(BUFFER_BYTES))
+    assert not exchange.session.has_room(exchange)
+    assert not exchange.writable.is_set()
+    exchange.session.finish(exchange)
+    exchange.session.cancel(exchange)
+    assert exchange.writable.is_set()
+    ended = exchange.ending
+    exchange.session.cancel(exchange)  # twice is once
+    assert exchange.ending is ended == ExchangeReset(exchange.handle, "cancelled", b"nobody waits for it")
+
+
+async def test_an_exchange_may_lose_its_agent_and_its_document_and_get_another() -> None:
+    exchange = waiting_exchange()
+    session = exchange.session
+    orphaned: list[bool] = []
+    for change in (session.orphan, session.adopt):
+        change(exchange)
+        orphaned.append(exchange.orphaned)
+    assert orphaned == [True, False]
+    session.upload_again(exchange, b"whole")
+    assert exchange.request.document == b"whole"

@@ -1,7 +1,7 @@
-"""`segue run`: runs a program whose requests go through a sidecar of its own, and says what that saved.
+"""`segue run`: runs a program whose requests go through a sidecar of its own, and prints how much that saved.
 
-The program has the terminal: its input, its output and its signals. Without a gateway of somebody's there is one in
-this process for as long as the program runs.
+The program has the terminal: its input, its output and its signals. If you name no gateway, one runs in this process as
+long as the program does. Not here: how the program is pointed at the sidecar (`segue.sidecar.agent_environment`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from segue.stores.interface import StoreError
 _NOT_FOUND = 127
 _NOT_EXECUTABLE = 126
 _SIGNALLED = 128
-#: Sent by the terminal to the whole foreground group, so that the program has them already.
+#: The terminal sends these to the whole foreground group, so the program gets them anyway.
 _OF_THE_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
 _PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
 
@@ -42,10 +42,10 @@ _PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
 def run_command(
     command: Sequence[str], *, path: Path | None, gateways: Sequence[str], key: str | None, log: Path | None
 ) -> int:
-    """Run the command; returns its exit status."""
+    """Run the command; return its exit status."""
     if not command:
         raise ConfigError("what is to be run? For example: segue run -- claude")
-    if log is None:  # the terminal is the program's
+    if log is None:  # the program has the terminal
         logging.disable()
     else:
         logging.basicConfig(
@@ -68,7 +68,7 @@ async def _run(command: Sequence[str], config: Config, found: Path | None) -> in
 
 @asynccontextmanager
 async def _gateway(config: Config, found: Path | None) -> AsyncIterator[SidecarSettings]:
-    """Give the settings of the sidecar, if need be with a gateway in this process that only it can use."""
+    """Yield the settings of the sidecar; without a configured gateway, run one in this process that only it can use."""
     settings = settings_of(config.sidecar)
     if config.sidecar.gateways:
         yield settings
@@ -88,14 +88,14 @@ async def _gateway(config: Config, found: Path | None) -> AsyncIterator[SidecarS
     )
     router = (
         None if uses_own_api else Router([ModelRule(ScriptedUpstream(), (MODEL,))])
-    )  # no model is loaded for nothing
+    )  # otherwise a local model would be loaded, for which there is no use
     async with serving(config, router) as (_, url):
         connector = replace(settings.connector, key=key, cafile=None)
         yield replace(settings, gateways=(url,), connector=connector)
 
 
 async def _run_child(launch: Launch) -> int:
-    for name in replaced_variables(launch.variables):  # not its value: an address may hold a key
+    for name in replaced_variables(launch.variables):  # the notice does not print the value, which may hold a key
         print(f"segue: {name} was set to something else; a [[route]] of the gateway leads there again", file=sys.stderr)
     program, *arguments = launch.command
     try:
@@ -124,11 +124,11 @@ def _sender(child: Process, number: signal.Signals) -> Callable[[], None]:
 
 
 def _ignore() -> None:
-    """The program has it from the terminal; it ends when it wants to, and so do we."""
+    """Do nothing: the program got the signal from the terminal and decides when to end, and this process follows."""
 
 
 def saving(report: SidecarReport) -> str:
-    """Return what a sidecar saved, in one line."""
+    """Return one line that says how much a sidecar saved."""
     if not report.exchanges:
         return "segue: no request came through here"
     carried = report.tunnel_bytes_up + report.tunnel_bytes_down

@@ -1,4 +1,4 @@
-"""`segue sidecar`: runs a sidecar until a signal, and says at the end what it has counted."""
+"""`segue sidecar`: runs a sidecar until a signal, and prints its counters at the end."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def run_sidecar(
     cafile: Path | None,
     cache: bool | None,
 ) -> int:
-    """Run a sidecar until a signal; returns the exit status."""
+    """Run a sidecar until a signal; return the exit status."""
     logging.basicConfig(
         level=log.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
     )
@@ -62,13 +62,13 @@ def run_sidecar(
         raise ConfigError(f"cannot start: {error}") from error
 
 
-def load_sidecar(path: Path | None, *, gateways: Sequence[str], **said: object) -> Config:
-    """Read the configuration with what the command line says of the sidecar (None: nothing)."""
-    return load(find_config(path), sidecar={"gateways": list(gateways) or None, **said})
+def load_sidecar(path: Path | None, *, gateways: Sequence[str], **options: object) -> Config:
+    """Read the configuration, with the options of the command line in place of its keys (None: not given)."""
+    return load(find_config(path), sidecar={"gateways": list(gateways) or None, **options})
 
 
 def settings_of(config: SidecarConfig) -> SidecarSettings:
-    """Return the settings of a sidecar as the configuration has them."""
+    """Return the settings of a sidecar from the configuration."""
     return SidecarSettings(
         gateways=tuple(config.gateways),
         host=config.host,
@@ -91,7 +91,7 @@ def settings_of(config: SidecarConfig) -> SidecarSettings:
 
 
 def parse_address(text: str) -> tuple[str | None, int]:
-    """Take HOST:PORT, or a port alone, apart.
+    """Return the host and port of HOST:PORT, or of a port alone (None: no host).
 
     Raises:
         ConfigError: it is neither.

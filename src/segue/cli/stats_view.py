@@ -1,4 +1,4 @@
-"""`segue sidecar --stats`: what a running sidecar is doing, drawn anew every half second."""
+"""`segue sidecar --stats`: shows what a running sidecar is doing, and redraws it every half second."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _COLOURS = {"up": "green", "connecting": "yellow", "away": "yellow", "refused": 
 
 
 def run_stats(path: Path | None, listen: str | None) -> int:
-    """Show a running sidecar until Ctrl-C; where nobody can look at a picture that changes, show it once."""
+    """Show a running sidecar until Ctrl-C; if the output is not a terminal, print it once."""
     config = load(find_config(path)).sidecar
     host, port = (None, config.port) if listen is None else parse_address(listen)
     host = host or config.host
@@ -40,15 +40,15 @@ def run_stats(path: Path | None, listen: str | None) -> int:
             time.sleep(_EVERY_S)
             try:
                 live.update(render(fetch(host, port)), refresh=True)
-            except ConfigError:  # it has ended; what it showed last stays
+            except ConfigError:  # the sidecar has ended; its last picture stays
                 return 0
 
 
 def fetch(host: str, port: int) -> SidecarReport:
-    """Ask a sidecar what it has counted.
+    """Return the counters of the sidecar at an address.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: no sidecar answers there.
     """
     connection = http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
     try:
@@ -61,7 +61,7 @@ def fetch(host: str, port: int) -> SidecarReport:
 
 
 def render(report: SidecarReport) -> RenderableType:
-    """Draw a report."""
+    """Return a report as text and tables."""
     return Group(
         _link(report), Text(saving(report).removeprefix("segue: "), style="bold"), _counts(report), _recent(report)
     )
@@ -82,7 +82,10 @@ def _counts(report: SidecarReport) -> Table:
         column.justify = "right"
     table.add_row("agents", f"{report.agent_bytes_in:,}", f"{report.agent_bytes_out:,}")
     table.add_row("tunnel", f"{report.tunnel_bytes_up:,}", f"{report.tunnel_bytes_down:,}")
-    table.caption = f"bases: {report.base_hits} used, {report.base_misses} missed, {report.without_base} bodies without"
+    table.caption = (
+        f"bases: {report.base_hits} used, {report.base_misses} missed, "
+        f"{report.without_base} requests sent without a base"
+    )
     return table
 
 

@@ -1,7 +1,7 @@
-"""How an agent is pointed at the sidecar: the variables that its SDKs read, and what some programs need beside them.
+"""How to point an agent at the sidecar: the variables that its SDKs read, and extra settings for some programs.
 
-Pure. A variable that is set already is not the user's way of saying no: it names the provider that the sidecar stands
-for. Not here: starting the program.
+Pure. Variables that are set already are overwritten: they name the provider that the sidecar stands for. Not here:
+starting the program (`segue.cli.run`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 
 
 class Launch(NamedTuple):
-    """What to run, and with which variables beside the environment."""
+    """A command, and the variables to add to its environment."""
 
     command: list[str]
     variables: dict[str, str]
@@ -31,9 +31,9 @@ def pointed_at(command: Sequence[str], url: str) -> Launch:
     }
     program, *arguments = command
     match PurePath(program).name:
-        case "codex":  # its built-in provider reads no variable, but this setting
+        case "codex":  # its built-in provider reads this setting, and no variable
             arguments = ["-c", f'openai_base_url="{openai}"', *arguments]
-        case "opencode":  # its Anthropic SDK wants the version in the address, which Claude Code does not
+        case "opencode":  # its Anthropic SDK needs the version in the address, unlike Claude Code
             addresses = {"anthropic": f"{anthropic}/v1", "openai": openai, "google": f"{gemini}/v1beta"}
             providers = {name: {"options": {"baseURL": address}} for name, address in addresses.items()}
             variables["OPENCODE_CONFIG_CONTENT"] = msgspec.json.encode({"provider": providers}).decode()

@@ -1,20 +1,23 @@
-"""How long to wait before the next try to reach a gateway: pure, so that the clock and the dice are the caller's."""
+"""The wait before the next attempt to reach a gateway: exponential backoff with full jitter.
+
+Pure: the caller passes the random number in. Not here: when attempts are made (`segue.sidecar.session`).
+"""
 
 from __future__ import annotations
 
-#: The first wait, at most; each further one may be twice as long, up to the last.
+#: The upper bound of the first wait; it doubles with each failure, up to `LONGEST_S`.
 FIRST_S = 0.25
 LONGEST_S = 10.0
-#: After a refusal (a wrong key, another version), which only a person can mend.
+#: The longest wait after a refusal (a wrong key, another version), which only a person can mend.
 REFUSED_S = 30.0
 
-_DOUBLINGS = 10  # more would reach no further than the longest
+_DOUBLINGS = 10  # more would exceed the longest wait anyway
 
 
 def delay_s(failures: int, fraction: float) -> float:
     """Return the wait after so many failures in a row; `fraction` is a random number from 0 to 1.
 
-    The first retry is at once. After that the wait is anything between nothing and a bound that grows (full jitter),
+    The first retry follows at once. After that the wait is random, between zero and a bound that grows (full jitter),
     so that sidecars that lost a gateway together do not come back together.
     """
     if failures <= 0:
@@ -23,5 +26,5 @@ def delay_s(failures: int, fraction: float) -> float:
 
 
 def refused_delay_s(fraction: float) -> float:
-    """Return the wait after a refusal: some time between half of `REFUSED_S` and all of it."""
+    """Return the wait after a refusal: between half of `REFUSED_S` and all of it."""
     return REFUSED_S * (1 + fraction) / 2

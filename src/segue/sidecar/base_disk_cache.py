@@ -1,8 +1,8 @@
-"""Bases as files in a cache directory of our own: private, bounded, and safe against crashes and each other.
+"""Bases as files in a private, bounded cache directory that survives crashes and that several sidecars can share.
 
-A file holds a body and a folded reply, never a line of a head. Several sidecars may share the directory: files appear
-whole or not at all, and may vanish at any time. Whatever is torn, altered or of another version is removed when it is
-found. All calls block. Not here: which bases are worth a file (`segue.sidecar.base_cache`).
+A file holds a body and a folded reply, never a header line. Files appear complete or not at all, and may vanish at any
+time. A file that is torn, altered or of another version is removed when it is found. All calls block. Not here: which
+bases are worth a file (`segue.sidecar.base_cache`).
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ else:
 
 _SUFFIX = ".base"
 _TEMPORARY = ".tmp"
-#: Replies are folded the same way at both ends, or a base is of no use.
+#: A base is of no use unless both ends fold replies the same way, so the version of the fold is part of it.
 _MAGIC = b"segue base 1, fold %d\n" % FOLD_VERSION
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _LEVEL = 3
-#: A temporary file this old has been left behind by a crash.
+#: A temporary file that is older than this was left behind by a crash.
 _ABANDONED_S = 3600
 
 
 class BaseFile(msgspec.Struct, frozen=True):
-    """One file: the id of the base in it, what it takes, and when it was last of use."""
+    """One file: the id of its base, its size, and when the base was last used."""
 
     base_id: bytes
     size: int
@@ -46,13 +46,13 @@ class BaseFile(msgspec.Struct, frozen=True):
 
 
 class BaseDiskCache:
-    """The files in one directory, which is made when needed. Raises `OSError` where the directory cannot be used."""
+    """The files in one directory. Methods raise `OSError` if the directory cannot be used."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     def open(self) -> None:
-        """Make the directory and make it private; remove what crashes have left behind."""
+        """Create the directory, make it private, and remove what crashes have left behind."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = self._directory.stat()
         if status.st_uid != os.geteuid():
@@ -65,7 +65,7 @@ class BaseDiskCache:
                 entry.unlink(missing_ok=True)
 
     def list(self) -> list[BaseFile]:
-        """Return the files there are, least recently used first."""
+        """Return all files, least recently used first."""
         files = [
             BaseFile(bytes.fromhex(path.stem), found.st_size, found.st_mtime)
             for path, found in self._scan(_SUFFIX)
@@ -74,14 +74,14 @@ class BaseDiskCache:
         return sorted(files, key=lambda file: (file.used_at, file.base_id))
 
     def read(self, base_id: bytes, limit: int) -> Base | None:
-        """Return a base of at most `limit` bytes. A file that is not a good one is removed."""
+        """Return a base of at most `limit` bytes; None if there is no good file. A file that is damaged is removed."""
         path = self._path(base_id)
         try:
             with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
                 data = file.read()
         except FileNotFoundError:
             return None
-        except OSError:  # a link, a directory, not ours to read
+        except OSError:  # a link, a directory, or a file that we may not read
             data = b""
         base = _decode(data, limit)
         if base is None or base.id != base_id:
@@ -90,11 +90,13 @@ class BaseDiskCache:
         return base
 
     def write(self, base: Base) -> None:
-        """Write a base; it is there whole or not at all.
+        """Write a base; the file appears complete or not at all.
 
-        There is no fsync: what a power cut tears is found by its digest, and only costs a full send.
+        There is no fsync: the digest detects a file that a power cut has torn, which only costs a full send.
         """
-        descriptor, name = tempfile.mkstemp(dir=self._directory, prefix=".", suffix=_TEMPORARY)  # for its owner only
+        descriptor, name = tempfile.mkstemp(
+            dir=self._directory, prefix=".", suffix=_TEMPORARY
+        )  # readable for its owner only
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(_encode(base))
@@ -104,13 +106,13 @@ class BaseDiskCache:
             raise
 
     def touch(self, base_id: bytes) -> None:
-        """Note that a base has been of use."""
+        """Record that a base was used."""
         with suppress(FileNotFoundError):
             os.utime(self._path(base_id), follow_symlinks=False)
 
     def remove(self, base_id: bytes) -> None:
         """Remove a file, if it is still there."""
-        with suppress(IsADirectoryError, PermissionError):  # a directory of that name: nothing of ours
+        with suppress(IsADirectoryError, PermissionError):  # a directory of that name is not one of our files
             self._path(base_id).unlink(missing_ok=True)
 
     def shrink(self, *, max_bytes: int, max_files: int) -> None:

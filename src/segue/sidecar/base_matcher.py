@@ -1,9 +1,10 @@
-"""Which earlier exchange a new body is most like: fingerprints of sampled places, scored by the bytes they stand for.
+"""Finds the earlier exchange that a new body is most like, by fingerprints of sampled places (content-defined chunks).
 
-A place is where a JSON string begins, and every so many bytes inside a long one. Content decides where the places are,
-so they are found again whatever was inserted or changed elsewhere: an early field, a marker that moved, content that
-became a list of parts. The choice never affects what is right, only how much is sent. Pure, and the same in every
-process. Not here: the bases themselves.
+A place is where a JSON string begins, and every so many bytes inside a long string. Each place stands for the bytes up
+to the next one, and the base with the most shared bytes wins. The content decides where the places are, so the same
+places are found again whatever was inserted or changed elsewhere: an early field, a marker that moved, content that
+became a list of parts. The choice never affects correctness, only how much is sent. Pure, and the same in every
+process. Not here: the bases themselves (`segue.sidecar.base_cache`).
 """
 
 from __future__ import annotations
@@ -17,26 +18,27 @@ from typing import Generic, NamedTuple, TypeVar
 
 K = TypeVar("K")
 
-#: Bytes that are compared at each place.
+#: How many bytes are compared at each place.
 _SAMPLE_BYTES = 40
-#: A base that shares less than this saves no more than it costs to look for.
+#: A base that shares less than this saves less than the search costs.
 _WORTH_BYTES = 512
 _WORTH_SHARE = 0.02
-#: The newest exchanges whose bodies are compared byte by byte first.
+#: How many of the newest bodies are compared byte by byte before fingerprints are taken.
 _PREFIX_TRIES = 4
-#: How much at the end of a body (what closes its lists) may differ in the common-prefix test, and what it must cover.
+#: How many bytes at the end of a body may differ in the common-prefix test (they close its lists), and what part of the
+#: new body the prefix must cover.
 _TAIL_BYTES = 256
 _PREFIX_SHARE = 0.75
-#: No more strings than this are places, whatever a body is made of: what bounds time and memory.
+#: At most so many strings of a body are places: this bounds time and memory.
 _MAX_STRINGS = 32 * 1024
-#: Where to look for how a body's JSON is written.
+#: How much of a body decides whether its JSON has a space after each colon.
 _LOOK_BYTES = 16 * 1024
-#: How much of a reply must be in a body for the reply to count as repeated there.
+#: How many bytes of a reply must be in a body for the reply to count as repeated there.
 _REPLY_BYTES = 64
 
 
 class _SamplingScale(NamedTuple):
-    """How densely bodies below a size are sampled: at which strings, and how often inside a long one."""
+    """How densely bodies below a size are sampled: at which strings, and at which distance inside a long string."""
 
     below_bytes: float
     strings: re.Pattern[bytes]
@@ -49,8 +51,8 @@ def _scale(below_bytes: float, where: bytes, stride: int) -> _SamplingScale:
     return _SamplingScale(below_bytes, strings, spaced, stride)
 
 
-# The larger a body, the fewer of its strings count, chosen by some of their letters. The places of one scale are (but
-# for few) places of every finer one, so that a base of another size is found, too.
+# The larger a body, the fewer of its strings count; some of their letters decide which. Nearly all places of one scale
+# are places of every finer scale, so that a base of another size is found, too.
 _SCALES = (
     _scale(256 * 1024, b"", 512),
     _scale(4 * 1024 * 1024, b"(?=....[aeilnr0-4 ])", 2048),
@@ -59,7 +61,7 @@ _SCALES = (
 
 
 class BaseMatch(NamedTuple, Generic[K]):
-    """The best base, and about how many bytes of the body it shares."""
+    """The best base, and the approximate number of bytes that it shares with the body."""
 
     key: K
     shared_bytes: int
@@ -74,7 +76,7 @@ class _IndexedBase(NamedTuple, Generic[K]):
 
 
 class BaseMatcher(Generic[K]):
-    """The exchanges to choose from; their number is the caller's to bound. Bodies are referred to, not copied."""
+    """The exchanges to choose from. The caller bounds their number. Bodies are not copied."""
 
     def __init__(self) -> None:
         self._slots: dict[K, int] = {}  # oldest first
@@ -85,7 +87,7 @@ class BaseMatcher(Generic[K]):
         return len(self._slots)
 
     def add(self, key: K, body: bytes, reply: bytes) -> None:
-        """Add an exchange as the newest one; one with the same key is replaced."""
+        """Add an exchange as the newest one; it replaces one with the same key."""
         self.remove(key)
         slot = next(slot for slot in range(len(self._entries) + 1) if slot not in self._entries)
         scale = _scale_of(body)
@@ -98,7 +100,7 @@ class BaseMatcher(Generic[K]):
             index[fingerprint] = index.get(fingerprint, 0) | bit
 
     def remove(self, key: K) -> None:
-        """Forget an exchange; an unknown key is none."""
+        """Remove an exchange; an unknown key is ignored."""
         slot = self._slots.pop(key, None)
         if slot is None:
             return
@@ -117,7 +119,7 @@ class BaseMatcher(Generic[K]):
         return None if found is None else found.key
 
     def match(self, body: bytes) -> BaseMatch[K] | None:
-        """Return the base that shares most bytes with a body, the newest of equals; None if none is worth it."""
+        """Return the base that shares the most bytes with a body, the newest of equals; None if none is worth it."""
         if len(body) < _WORTH_BYTES:
             return None
         found = self._by_prefix(body) or self._by_fingerprints(body)
@@ -126,7 +128,7 @@ class BaseMatcher(Generic[K]):
         return found
 
     def _by_prefix(self, body: bytes) -> BaseMatch[K] | None:
-        """The shortcut: one of the newest exchanges is the beginning of the body, as in most turns of most agents."""
+        """Take the shortcut for most turns of most agents: one of the newest bodies is the beginning of this one."""
         newest = itertools.islice(reversed(self._slots.values()), _PREFIX_TRIES)
         for entry in map(self._entries.__getitem__, newest):
             shared = len(entry.body) - _TAIL_BYTES
@@ -144,11 +146,11 @@ class BaseMatcher(Generic[K]):
         return BaseMatch(best.key, most)
 
     def _shared_bytes(self, body: bytes) -> dict[int, int]:
-        """Return for each slot about how many bytes of the body its base has."""
+        """Return the approximate number of bytes that each slot's base shares with the body."""
         own = _scale_of(body)
         shared: dict[int, int] = {}
         for scale in {max(own, entry.scale) for entry in self._entries.values()}:
-            bytes_of: dict[int, int] = defaultdict(int)  # bits of slots -> bytes that just these have
+            bytes_of: dict[int, int] = defaultdict(int)  # bits of slots -> bytes that exactly these share
             slots_of: Callable[[int, int], int] = self._index.get
             for fingerprint, weight in _weights(body, scale).items():
                 bytes_of[slots_of(fingerprint, 0)] += weight
@@ -187,5 +189,5 @@ def _weights(body: bytes, scale: int) -> dict[int, int]:
 
 def _places_of(body: bytes, scale: int) -> tuple[re.Pattern[bytes], int]:
     _, strings, spaced_strings, stride = _SCALES[scale]
-    is_spaced = body.count(b'":"', 0, _LOOK_BYTES) < body.count(b'": "', 0, _LOOK_BYTES)
-    return (spaced_strings if is_spaced else strings), stride
+    spaced = body.count(b'":"', 0, _LOOK_BYTES) < body.count(b'": "', 0, _LOOK_BYTES)
+    return (spaced_strings if spaced else strings), stride

@@ -1,8 +1,8 @@
-"""What a sidecar counts: for `GET /segue/stats`, the live view, and the JSON at the end.
+"""The counters of a sidecar: for `GET /segue/stats`, the live view, and the JSON at the end.
 
-Bytes of agents are what they would have sent to the provider and got from it without any transfer coding: start lines,
-the header lines that are passed on, bodies, and WebSocket messages. Bytes of the tunnel are its packets with their
-WebSocket frame headers, acknowledgements and heartbeats included; not the handshakes, nor TLS. Not here: content of any
+The bytes of agents are what they would have sent to the provider and got from it without any transfer coding: start
+lines, the header lines that are passed on, bodies, and WebSocket messages. The bytes of the tunnel are its packets with
+their WebSocket frame headers, acknowledgements and heartbeats, without handshakes and TLS. Not here: content of any
 kind, query strings, credentials.
 """
 
@@ -15,14 +15,14 @@ import msgspec
 
 from segue.http.heads import ReplyHead, RequestHead
 
-#: How many exchanges are remembered for the live view.
+#: How many of the latest exchanges the live view shows.
 RECENT = 20
 
 Outcome = Literal["completed", "cut", "failed", "gone", "parked", "direct"]
 
 
 class ExchangeSummary(msgspec.Struct):
-    """One exchange, for people to look at."""
+    """One exchange, as people see it in the live view."""
 
     path: str
     status: int | None
@@ -34,12 +34,12 @@ class ExchangeSummary(msgspec.Struct):
 
 
 class Counters(msgspec.Struct):
-    """What only grows, but for `active`. Bytes as the module's docstring says."""
+    """Counters that only grow, except for `active`. The module's docstring defines the bytes."""
 
     exchanges: int = 0
     active: int = 0
     attached: int = 0
-    """Requests that were answered by an exchange that had been parked."""
+    """Requests that got the reply of an orphaned exchange."""
     direct: int = 0
     """Requests that went straight to the provider."""
     agent_bytes_in: int = 0
@@ -49,11 +49,11 @@ class Counters(msgspec.Struct):
     base_hits: int = 0
     """Bodies that the gateway rebuilt from a base."""
     base_misses: int = 0
-    """Bodies that it could not rebuild, so that they were sent again."""
+    """Bodies that the gateway could not rebuild, so that they were sent again without a base."""
     without_base: int = 0
     links: int = 0
     resumes: int = 0
-    """Links on which a session went on at the node it had been at."""
+    """Links on which a session went on at the same node."""
 
 
 class SidecarReport(Counters, kw_only=True):
@@ -72,7 +72,7 @@ class Stats(Counters):
     recent: deque[ExchangeSummary] = msgspec.field(default_factory=lambda: deque(maxlen=RECENT))
 
     def report(self, *, parked: int, link: str, gateway: str, rtt_s: float | None) -> SidecarReport:
-        """Return everything as it is now."""
+        """Return the present values. `parked`: how many exchanges are orphaned."""
         counters = {name: getattr(self, name) for name in Counters.__struct_fields__}
         return SidecarReport(
             **counters, parked=parked, link=link, gateway=gateway, rtt_s=rtt_s, recent=list(self.recent)
@@ -80,7 +80,7 @@ class Stats(Counters):
 
 
 def saved_share(report: SidecarReport) -> float:
-    """Return which part of the bytes of both directions the tunnel saved; negative if it cost more."""
+    """Return the part of the bytes of both directions that the tunnel saved; negative if it cost more."""
     direct = report.agent_bytes_in + report.agent_bytes_out
     carried = report.tunnel_bytes_up + report.tunnel_bytes_down
     return 1 - carried / direct if direct else 0.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from segue.http.heads import ReplyHead
-from segue.http.websocket import WebSocketClose, WebSocketMessage
+from segue.http.websocket import ABNORMAL_CLOSURE, WebSocketClose, WebSocketMessage
 from segue.sidecar.agent_request import AgentRequest
 from segue.sidecar.response_writer import PIECE_BYTES
 from segue.sidecar.session import AgentExchange
@@ -17,14 +17,12 @@ from segue.tunnel.events import OutcomeUnknown
 from segue.tunnel.stream_compression import SOCKET_WINDOW_LOG, StreamDecoder, StreamEncoder, StreamError
 from segue.tunnel.websocket_records import RecordError, RecordReader, encode_record
 
-#: RFC 6455, 7.4.1, and the registry it founds: the service restarts; the agent connects again.
+#: "Service Restart" in the IANA registry of close codes (RFC 6455, 11.7): the agent may connect again.
 _SERVICE_RESTART = 1012
-#: No close frame came (RFC 6455, 7.4.1).
-_CUT = 1006
 
 
 class WebSocketRelay:
-    """One open WebSocket."""
+    """Relays the messages of one open WebSocket."""
 
     def __init__(self, request: AgentRequest, exchange: AgentExchange, stats: Stats, *, max_message_bytes: int) -> None:
         self._request = request
@@ -34,9 +32,9 @@ class WebSocketRelay:
         self._records = RecordReader(max_message_bytes)
         self._position = 0
         self.sent_bytes = 0
-        """Payloads that the agent was sent."""
+        """How many payload bytes the agent was sent."""
         self.received_bytes = 0
-        """Payloads that the agent sent."""
+        """How many payload bytes the agent sent."""
 
     async def run(self, head: ReplyHead) -> Outcome:
         """Accept the WebSocket, and relay messages until either side ends it."""
@@ -52,7 +50,7 @@ class WebSocketRelay:
             self._exchange.session.cancel(self._exchange)
 
     async def _upward(self) -> None:
-        """Carry the agent's messages until it closes; `AgentGone`: it was cut."""
+        """Relay the agent's messages until it closes; raise `AgentGone` if it was cut."""
         exchange, encoder = self._exchange, StreamEncoder(SOCKET_WINDOW_LOG)
         while True:
             while exchange.ending is None and not exchange.session.has_room(exchange):
@@ -70,7 +68,7 @@ class WebSocketRelay:
                 return
 
     async def _downward(self, upward: asyncio.Task[None]) -> Outcome:
-        """Carry the provider's messages until it closes, the agent is gone, or the exchange is over."""
+        """Relay the provider's messages until it closes, the agent is gone, or the exchange has ended."""
         exchange = self._exchange
         while True:
             data = exchange.log.read(self._position)
@@ -81,12 +79,12 @@ class WebSocketRelay:
                 return await self._end()
             else:
                 if upward.done():
-                    upward.result()  # raises `AgentGone`, unless the agent closed in good order and waits for an answer
+                    upward.result()  # raises `AgentGone`, unless the agent has closed and waits for the answer
                 exchange.changed.clear()
                 await exchange.changed.wait()
 
     async def _pass_on(self, data: bytes) -> bool:
-        """Pass messages on to the agent; True after the one that closes."""
+        """Relay messages to the agent; return True after the close message."""
         self._decoder.feed(data)
         while piece := self._decoder.read(PIECE_BYTES):
             records = piece if isinstance(piece, StreamError) else self._records.feed(piece)
@@ -106,14 +104,14 @@ class WebSocketRelay:
         return False
 
     async def _close(self, close: WebSocketClose) -> None:
-        """Close as the provider did; what was cut there is cut here."""
-        if close.code == _CUT:
+        """Close as the provider did; cut the agent's socket if the provider's was cut."""
+        if close.code == ABNORMAL_CLOSURE:
             self._request.abort()
         else:
             await self._request.close(close.code, close.reason)
 
     async def _end(self) -> Outcome:
-        """End what ended without a close message: as a restart if the node is gone, else as the cut that it was."""
+        """End a WebSocket that had no close message: as a restart if the node is gone, otherwise as a cut."""
         if isinstance(self._exchange.ending, OutcomeUnknown):
             await self._request.close(_SERVICE_RESTART, b"the gateway is gone")
         else:
