@@ -7,10 +7,13 @@ from typing import get_args
 
 import pytest
 
+from segue.dialects.responses.stream import read_usage
+from segue.dialects.sealed_reasoning import seal
 from segue.http.sse import SseEvent
 from segue.protocol.events import Ended, Event
+from segue.protocol.responses import Failure, usage
 from segue.testing.protocol_checker import parse_json
-from tests.dialects.conversations import run
+from tests.dialects.conversations import RESPONSES, run
 from tests.dialects.golden import CHECKED, GOLDEN, Json, decoder, read
 
 
@@ -104,3 +107,125 @@ def test_an_item_that_is_nested_too_deeply_is_not_taken() -> None:
     assert isinstance(ended, Ended)
     assert ended.error is not None
     assert ended.error.code == "upstream_protocol_error"
+
+
+def _line(kind: str, **fields: object) -> SseEvent:
+    return SseEvent(kind, json.dumps({"type": kind, **fields}).encode())
+
+
+def _item(kind: str, index: int, **item: object) -> SseEvent:
+    return _line(
+        f"response.output_item.{kind}", sequence_number=9, output_index=index, item={"type": "message", **item}
+    )
+
+
+def test_items_that_end_out_of_order_are_held_until_those_before_them_have_ended() -> None:
+    reader = decoder("responses")
+    for index in range(3):
+        reader.feed(_item("added", index, id=f"m{index}"))
+    assert reader.feed(_item("done", 2, id="m2")) == []
+    assert [event.item for event in reader.feed(_item("done", 0, id="m0")) if isinstance(event, Event)] == [
+        b'{"type": "message", "id": "m0"}'
+    ]
+    assert [event.item for event in reader.feed(_item("done", 1, id="m1")) if isinstance(event, Event)] == [
+        b'{"type": "message", "id": "m1"}',
+        b'{"type": "message", "id": "m2"}',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("late", "detail"),
+    [
+        (_item("done", 0), "an item ends that did not begin"),
+        (_item("done", 1), "an item ends that did not begin"),
+        (_line("response.output_item.done", output_index=0), "an item ends that did not begin"),
+        (
+            _line("response.output_text.delta", output_index=0),
+            "response.output_text.delta belongs to no item that is open",
+        ),
+        (_item("added", 2), "an item begins out of order"),
+    ],
+)
+def test_what_belongs_to_an_item_that_is_not_open_breaks_the_answer(late: SseEvent, detail: str) -> None:
+    *_, ended = run(decoder("responses"), [_item("added", 0), _item("done", 0), late])
+    assert isinstance(ended, Ended)
+    message = f"The upstream's answer cannot be read: {detail}."
+    assert ended.error == Failure("upstream_protocol_error", message)
+
+
+def test_an_item_that_ended_early_is_not_open() -> None:
+    events = [_item("added", 0), _item("added", 1), _item("done", 1), _item("done", 1)]
+    *_, ended = run(decoder("responses"), events)
+    assert isinstance(ended, Ended)
+    assert ended.status == "failed"
+
+
+def test_reasoning_is_sealed_when_it_begins_and_when_it_ends() -> None:
+    item = {"type": "reasoning", "id": "rs", "summary": []}
+    added = _line("response.output_item.added", sequence_number=2, output_index=0, item=item)
+    done = _line("response.output_item.done", sequence_number=3, output_index=0, item=item | {"encrypted_content": "x"})
+    first, second, _ = run(decoder("responses"), [added, done])
+    assert isinstance(first, Event)
+    assert isinstance(second, Event)
+    assert parse_json(first.data.decode())["item"]["encrypted_content"] == seal(RESPONSES, "")
+    sealed = item | {"encrypted_content": seal(RESPONSES, "x")}
+    assert parse_json(second.data.decode())["item"] == parse_json(second.item.decode()) == sealed
+
+
+@pytest.mark.parametrize(
+    ("event", "ended"),
+    [
+        (_line("response.completed"), Ended("completed", usage(0, 0))),
+        (_line("response.completed", response={}), Ended("completed", usage(0, 0))),
+        (
+            _line("response.completed", response={"usage": {"input_tokens": 9, "output_tokens": 4}}),
+            Ended("completed", usage(9, 4)),
+        ),
+        (_line("response.incomplete"), Ended("incomplete", None, incomplete_reason="max_output_tokens")),
+        (
+            _line("response.incomplete", response={"incomplete_details": {"reason": "content_filter"}}),
+            Ended("incomplete", None, incomplete_reason="content_filter"),
+        ),
+        (
+            _line("response.failed"),
+            Ended("failed", None, Failure("upstream_error", "The upstream failed without saying why.")),
+        ),
+        (
+            _line("response.failed", response={"error": {"code": "rate_limit_exceeded", "message": "Slow."}}),
+            Ended("failed", None, Failure("rate_limit_exceeded", "Slow.")),
+        ),
+        (
+            _line("response.cancelled", response={"error": {"message": "Gone."}, "usage": {"input_tokens": 1}}),
+            Ended("failed", usage(1, 0), Failure("upstream_error", "Gone.")),
+        ),
+        (
+            _line("error", message="Slow.", code="too_many_requests"),
+            Ended("failed", None, Failure("rate_limit_exceeded", "Slow.")),
+        ),
+    ],
+)
+def test_an_end(event: SseEvent, ended: Ended) -> None:
+    assert decoder("responses").feed(event) == [ended]
+
+
+def test_events_of_vendors_are_left_out_and_all_but_one_are_named() -> None:
+    *events, ended = run(decoder("responses"), [_line("keepalive"), _line("vendor.thing"), _line("vendor.thing")])
+    assert events == []
+    assert isinstance(ended, Ended)
+    assert ended.warnings == ("'vendor.thing' in the upstream's answer was left out: it has no counterpart.",)
+
+
+def test_done_says_nothing() -> None:
+    assert decoder("responses").feed(SseEvent("", b"[DONE]")) == []
+
+
+def test_usage() -> None:
+    told = {
+        "input_tokens": 9,
+        "input_tokens_details": {"cached_tokens": 5, "cache_write_tokens": 2},
+        "output_tokens": 4,
+        "output_tokens_details": {"reasoning_tokens": 3},
+    }
+    assert read_usage(told) == usage(9, 4, cached=5, written=2, reasoning=3)
+    assert read_usage(None) is None
+    assert read_usage({}) == usage(0, 0)

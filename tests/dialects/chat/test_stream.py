@@ -1,0 +1,334 @@
+"""Streams of Chat Completions, chunk by chunk."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from segue.dialects.chat.stream import FINISH, ChatDecoder, read_usage
+from segue.dialects.interface import Output
+from segue.dialects.sealed_reasoning import seal
+from segue.http.sse import SseEvent
+from segue.protocol.events import Ended, Event
+from segue.protocol.responses import Failure, usage
+from tests.dialects.conversations import CHAT, RESPONSE_ID, response, run
+from tests.dialects.golden import Json, outline
+
+STOP = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
+DONE = SseEvent("", b"[DONE]")
+
+
+def event(chunk: Json) -> SseEvent:
+    return SseEvent("", json.dumps(chunk).encode())
+
+
+def delta(**fields: object) -> SseEvent:
+    return event({"choices": [{"index": 0, "delta": fields}]})
+
+
+def calls(*deltas: Json) -> SseEvent:
+    return delta(tool_calls=list(deltas))
+
+
+def decoder(*custom: str) -> ChatDecoder:
+    return ChatDecoder(RESPONSE_ID, CHAT, custom=frozenset(custom))
+
+
+def result(*events: SseEvent) -> Json:
+    """The response that a client gets when the stream ends after these events and a stop."""
+    return response(run(decoder("patch"), [*events, event(STOP), DONE]))
+
+
+def items(*events: SseEvent) -> list[Json]:
+    return [outline(item) for item in result(*events)["output"]]
+
+
+def ended(output: Output) -> Ended:
+    assert isinstance(output[-1], Ended)
+    return output[-1]
+
+
+# ------------------------------------------------------------------------------------------------------------ reasoning
+
+
+@pytest.mark.parametrize(("first", "second"), [("reasoning", "reasoning_content"), ("reasoning_content", "reasoning")])
+def test_reasoning_that_comes_in_two_fields_counts_once(first: str, second: str) -> None:
+    """Some servers send every piece in both, so that clients of either kind see it; the first one is believed."""
+    both = [delta(**{first: text, second: text}) for text in ("Let me ", "see.")]
+    assert items(*both, delta(content="42")) == [
+        {"reasoning": "Let me see.", "returned": {"field": first}},
+        {"message": ["42"]},
+    ]
+
+
+def test_reasoning_goes_on_until_something_else_is_said() -> None:
+    stream = decoder()
+    assert [one.type for one in stream.feed(delta(reasoning="a")) if isinstance(one, Event)] == [
+        "response.output_item.added",
+        "response.reasoning_summary_part.added",
+        "response.reasoning_summary_text.delta",
+    ]
+    assert [one.type for one in stream.feed(delta(reasoning="b")) if isinstance(one, Event)] == [
+        "response.reasoning_summary_text.delta"
+    ]
+    done = [one for one in stream.feed(delta(content="x")) if isinstance(one, Event) and one.item]
+    assert [outline(json.loads(one.item)) for one in done] == [{"reasoning": "ab", "returned": {"field": "reasoning"}}]
+
+
+def test_reasoning_says_whose_it_is() -> None:
+    (item, _) = result(delta(reasoning="a"), delta(content="x"))["output"]
+    assert item["encrypted_content"] == seal(CHAT, '{"field":"reasoning"}')
+
+
+def test_a_detail_grows_as_long_as_its_type_and_index_are_the_same() -> None:
+    pieces = [
+        {"type": "reasoning.text", "index": 0, "text": "Let ", "signature": None},
+        {"type": "reasoning.text", "index": 0, "text": "me.", "signature": "s", "format": "f"},
+        {"type": "reasoning.text", "index": 0, "text": None, "signature": None},
+        {"type": "reasoning.encrypted", "index": 0, "data": "a"},
+        {"type": "reasoning.encrypted", "index": 0, "data": "b", "id": "r"},
+        {"type": "reasoning.encrypted", "index": 1, "data": "c"},
+        {"type": "reasoning.encrypted", "index": 1, "data": 7},
+    ]
+    (reasoning, _) = items(*(delta(reasoning_details=[piece]) for piece in pieces), delta(content="x"))
+    assert reasoning == {
+        "reasoning": "",
+        "returned": {
+            "details": [
+                {"type": "reasoning.text", "index": 0, "text": "Let me.", "signature": "s", "format": "f"},
+                {"type": "reasoning.encrypted", "index": 0, "data": "ab", "id": "r"},
+                {"type": "reasoning.encrypted", "index": 1, "data": 7},
+            ]
+        },
+    }
+
+
+def test_thinking_in_the_content_is_reasoning_without_a_field_to_go_back_in() -> None:
+    thinking = {"type": "thinking", "thinking": [{"type": "text", "text": "Let "}, "me", 7, {"type": "text"}]}
+    parts = [thinking, {"type": "text", "text": "42"}, {"type": "reference", "ids": [1]}]
+    assert items(delta(content=parts)) == [{"reasoning": "Let me", "returned": {}}, {"message": ["42"]}]
+
+
+# -------------------------------------------------------------------------------------------------------------- content
+
+
+def test_text_and_refusals_are_parts_of_one_message() -> None:
+    said = [delta(content="a"), delta(content="b"), delta(refusal="no"), delta(content="c")]
+    assert items(*said) == [{"message": ["ab", "!no", "c"]}]
+
+
+@pytest.mark.parametrize("nothing", [None, "", [], {}])
+@pytest.mark.parametrize("field", ["content", "refusal", "reasoning", "tool_calls", "audio"])
+def test_an_empty_field_says_nothing(field: str, nothing: object) -> None:
+    """Not even one that is not known."""
+    got = result(delta(content="a"), delta(**{field: nothing}), delta(content="b"))
+    assert ([outline(item) for item in got["output"]], got.get("warnings")) == ([{"message": ["ab"]}], None)
+
+
+def test_a_field_without_a_counterpart_is_left_out_with_a_warning() -> None:
+    assert result(delta(content="a"), delta(audio={"id": "x"}), delta(audio={"id": "y"}))["warnings"] == [
+        "'audio' in the upstream's answer was left out: it has no counterpart."
+    ]
+
+
+def test_only_the_first_choice_is_read() -> None:
+    other = event({"choices": [{"index": 1, "delta": {"content": "b"}, "finish_reason": "length"}]})
+    assert result(delta(content="a"), other, delta(content="c"))["status"] == "completed"
+    assert items(delta(content="a"), other, delta(content="c")) == [{"message": ["ac"]}]
+
+
+def test_logprobs_belong_to_the_text_they_came_with() -> None:
+    token = {"token": "a", "logprob": -0.5}
+    full = {"token": "b", "logprob": -1.5, "bytes": [98], "top_logprobs": [{"token": "c", "logprob": -2.5}]}
+    chunks = [
+        event({"choices": [{"delta": {"content": "a"}, "logprobs": {"content": [token]}}]}),
+        event({"choices": [{"delta": {"content": "b"}, "logprobs": {"content": [full]}}]}),
+        event({"choices": [{"delta": {"content": "c"}, "logprobs": {"content": None}}]}),
+        event({"choices": [{"delta": {"content": "d"}, "logprobs": None}]}),
+    ]
+    assert items(*chunks) == [
+        {
+            "message": ["abcd"],
+            "logprobs": [
+                {"token": "a", "logprob": -0.5, "bytes": [], "top_logprobs": []},
+                {
+                    "token": "b",
+                    "logprob": -1.5,
+                    "bytes": [98],
+                    "top_logprobs": [{"token": "c", "logprob": -2.5, "bytes": []}],
+                },
+            ],
+        }
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------------------- calls
+
+
+def test_calls_grow_by_their_index_however_they_are_mixed() -> None:
+    events = [
+        calls({"index": 0, "id": "a", "function": {"name": "look", "arguments": ""}}),
+        calls({"index": 1, "id": "b", "function": {"name": "read", "arguments": '{"x"'}}),
+        calls({"index": 0, "function": {"arguments": "{}"}}, {"index": 1, "function": {"arguments": ":1}"}}),
+    ]
+    assert items(*events) == [{"call": ["a", "look", "{}"]}, {"call": ["b", "read", '{"x":1}']}]
+
+
+def test_a_new_id_is_a_new_call_at_an_index_that_was_used() -> None:
+    events = [
+        calls({"index": 0, "id": "a", "function": {"name": "look", "arguments": "{"}}),
+        calls({"index": 0, "id": "a", "function": {"arguments": "}"}}),
+        calls({"index": 0, "id": "b", "function": {"name": "read", "arguments": "[]"}}),
+    ]
+    assert items(*events) == [{"call": ["a", "look", "{}"]}, {"call": ["b", "read", "[]"]}]
+
+
+def test_without_an_index_an_id_begins_a_call_and_what_has_none_goes_on() -> None:
+    events = [
+        calls({"id": "a", "function": {"name": "look", "arguments": "{"}}),
+        calls({"function": {"arguments": "}"}}),
+        calls({"id": "b", "function": {"name": "read", "arguments": "[]"}}),
+    ]
+    assert items(*events) == [{"call": ["a", "look", "{}"]}, {"call": ["b", "read", "[]"]}]
+
+
+def test_an_id_may_come_after_its_call_began() -> None:
+    """What came before the name is not lost."""
+    events = [
+        calls({"index": 0, "function": {"arguments": "{"}}),
+        calls({"index": 0, "id": "a", "function": {"arguments": ""}}),
+        calls({"index": 0, "function": {"name": "look", "arguments": "}"}}),
+    ]
+    assert items(*events) == [{"call": ["a", "look", "{}"]}]
+
+
+def test_arguments_may_be_an_object_or_missing() -> None:
+    events = [
+        calls({"index": 0, "id": "a", "function": {"name": "look", "arguments": {"x": [1]}}}),
+        calls({"index": 1, "id": "b", "function": {"name": "read", "arguments": None}}),
+        calls({"index": 2, "id": "c", "function": {"name": "read"}}, {"index": 2}),
+    ]
+    assert items(*events) == [
+        {"call": ["a", "look", '{"x":[1]}']},
+        {"call": ["b", "read", "{}"]},
+        {"call": ["c", "read", "{}"]},
+    ]
+
+
+def test_the_old_form_of_a_call_has_one_at_most() -> None:
+    old = [delta(function_call={"name": "look", "arguments": "{"}), delta(function_call={"arguments": "}"})]
+    (call,) = items(*old)
+    assert call["call"][1:] == ["look", "{}"]
+    assert call["call"][0]
+
+
+def test_a_custom_tool_gets_its_one_argument_as_its_input() -> None:
+    assert items(calls({"index": 0, "id": "a", "function": {"name": "patch", "arguments": '{"input":"x"}'}})) == [
+        {"custom": ["a", "patch", "x"]}
+    ]
+
+
+def test_what_a_provider_wants_back_with_a_call_stands_before_it() -> None:
+    signed = {"google": {"thought_signature": "s"}}
+    got = items(
+        calls({"index": 0, "id": "a", "function": {"name": "look", "arguments": "{}"}, "extra_content": signed})
+    )
+    assert got == [{"reasoning": "", "returned": {"calls": {"a": signed}}}, {"call": ["a", "look", "{}"]}]
+
+
+def test_a_call_without_a_name_breaks_the_answer() -> None:
+    failed = ended(run(decoder(), [calls({"index": 0, "id": "a", "function": {"arguments": "{}"}}), event(STOP)]))
+    message = "The upstream's answer cannot be read: a tool call has no name."
+    assert failed.error == Failure("upstream_protocol_error", message)
+
+
+# -------------------------------------------------------------------------------------------------------------- the end
+
+
+@pytest.mark.parametrize(("reason", "cut"), FINISH.items())
+def test_a_reason_to_stop_that_is_known(reason: str, cut: str | None) -> None:
+    end = event({"choices": [{"delta": {"content": "a"}, "finish_reason": reason}]})
+    status = "completed" if cut is None else "incomplete"
+    got = response(run(decoder(), [end, DONE]))
+    details = None if cut is None else {"reason": cut}
+    assert (got["status"], got["incomplete_details"], got.get("warnings")) == (status, details, None)
+    assert [item["status"] for item in got["output"]] == [status]
+
+
+def test_a_reason_to_stop_that_is_not_known_counts_as_an_end_with_a_warning() -> None:
+    end = event({"choices": [{"delta": {}, "finish_reason": "x" * 50}]})
+    got = response(run(decoder(), [delta(content="a"), end, DONE]))
+    assert got["status"] == "completed"
+    assert got["warnings"] == [f"The upstream stopped for a reason that is not known here: '{'x' * 40}'."]
+
+
+@pytest.mark.parametrize("reason", ["error", "insufficient_system_resource"])
+def test_a_reason_to_stop_can_be_a_failure(reason: str) -> None:
+    end = event({"choices": [{"delta": {}, "finish_reason": reason}, {"index": 0, "delta": {"content": "b"}}]})
+    failed = ended(run(decoder(), [delta(content="a"), end, DONE]))
+    assert (failed.status, failed.error) == (
+        "failed",
+        Failure("upstream_error", "The upstream stopped with an error."),
+    )
+
+
+def test_nothing_is_read_after_the_reason_to_stop_but_the_usage() -> None:
+    late = event({"choices": [{"delta": {"content": "b"}}], "usage": {"prompt_tokens": 3, "completion_tokens": 2}})
+    got = response(run(decoder(), [delta(content="a"), event(STOP), late, DONE]))
+    assert [outline(item) for item in got["output"]] == [{"message": ["a"]}]
+    assert (got["usage"]["input_tokens"], got["usage"]["output_tokens"]) == (3, 2)
+
+
+def test_done_without_a_reason_completes_the_answer_with_a_warning() -> None:
+    got = response(run(decoder(), [delta(content="a"), SseEvent("", b" [DONE]\n")]))
+    assert (got["status"], got["warnings"]) == ("completed", ["The upstream did not say why it stopped."])
+
+
+def test_done_fails_the_turn_if_a_call_is_not_whole() -> None:
+    failed = ended(run(decoder(), [calls({"index": 0, "id": "a"}), DONE]))
+    assert failed.status == "failed"
+
+
+def test_a_stream_that_ends_without_done_is_fine_once_the_model_has_stopped() -> None:
+    assert ended(run(decoder(), [delta(content="a"), event(STOP)])).status == "completed"
+    assert ended(run(decoder(), [delta(content="a")])).error == Failure(
+        "upstream_protocol_error", "The upstream's stream stopped before its end."
+    )
+    assert ended(run(decoder(), [delta(content="a")], truncated=True)).error == Failure(
+        "upstream_error", "The connection to the upstream broke before its answer was complete."
+    )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        event({"error": {"message": "Too many.", "type": "rate_limit_error"}}),
+        SseEvent("error", b'{"message":"Too many.","type":"rate_limit_error"}'),
+    ],
+)
+def test_an_error_in_the_stream_fails_the_turn(error: SseEvent) -> None:
+    assert ended(run(decoder(), [delta(content="a"), error])).error == Failure("rate_limit_exceeded", "Too many.")
+
+
+@pytest.mark.parametrize(
+    ("told", "counted"),
+    [
+        ({}, usage(0, 0)),
+        ({"prompt_tokens": 9, "completion_tokens": 4}, usage(9, 4)),
+        (
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 4,
+                "prompt_tokens_details": {"cached_tokens": 5},
+                "completion_tokens_details": {"reasoning_tokens": 3},
+                "prompt_cache_hit_tokens": 7,
+            },
+            usage(9, 4, cached=5, reasoning=3),
+        ),
+        ({"prompt_tokens": 9, "completion_tokens": 4, "prompt_cache_hit_tokens": 7}, usage(9, 4, cached=7)),
+        ({"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": 50}}, usage(9, 0, cached=9)),
+    ],
+)
+def test_usage(told: Json, counted: object) -> None:
+    assert read_usage(told) == counted
