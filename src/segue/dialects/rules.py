@@ -65,11 +65,15 @@ class Preset(msgspec.Struct, frozen=True):
 
 
 class RequestBuilder:
-    """A request body being written: the fields beside the history, and what has to be said about it."""
+    """Builds a request body: its `fields` beside the history, the warnings about what was left out, and the problem.
+
+    `values` are the settings by name; a setting that the request does not have stands there with its default.
+    """
 
     def __init__(self, model: str, settings: Settings, preset: Preset | None = None) -> None:
         self.model = model
         self.settings = settings
+        self.values = msgspec.structs.asdict(settings)
         self.preset = Preset() if preset is None else preset
         self.fields: dict[str, Any] = {"model": model, **self.preset.fields}
         self.warnings: list[str] = []
@@ -122,7 +126,7 @@ def carried(name: str, wire: str | None = None) -> Field:
     note = "" if wire is None else f"As `{wire}`."
 
     def write(builder: RequestBuilder) -> None:
-        builder.fields[wire or name] = getattr(builder.settings, name)
+        builder.fields[wire or name] = builder.values[name]
 
     return Field(Rule("carried", note), write)
 
@@ -170,7 +174,7 @@ def obfuscation() -> Field:
     return Field(Rule("ours", "Events are padded by providers of the API itself only."), write)
 
 
-_DEFAULTS = Settings(model="")
+_DEFAULTS = msgspec.structs.asdict(Settings(model=""))
 _SETTINGS = frozenset(Settings.__struct_fields__) - {"extra"}
 
 
@@ -179,7 +183,7 @@ def write_settings(builder: RequestBuilder, fields: Mapping[str, Field]) -> None
     settings = builder.settings
     for name, field in fields.items():
         if name in _SETTINGS:
-            there = getattr(settings, name) != getattr(_DEFAULTS, name)
+            there = builder.values[name] != _DEFAULTS[name]
         else:
             there = bool(settings.extra) if name == OTHERS else name in settings.extra
         if there:
