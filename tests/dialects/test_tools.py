@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from segue.dialects.rules import RequestBuilder
-from segue.dialects.tools import FunctionDeclaration, ToolSelection, check_choice, custom_names, read_tools
+from segue.dialects.tools import FunctionDeclaration, Mode, ToolSelection, check_choice, custom_names, read_tools
 from segue.protocol.problems import Problem, unsupported
 from tests.dialects.conversations import LOOK, settings
 
@@ -75,7 +75,7 @@ def test_fields_of_a_tool_without_a_counterpart_are_left_out_with_a_warning() ->
         ({"type": "custom", "name": "patch"}, "named", "patch"),
     ],
 )
-def test_a_choice(choice: object, mode: Any, name: str | None) -> None:  # noqa: ANN401 - a literal
+def test_a_choice(choice: object, mode: Mode, name: str | None) -> None:
     assert read(tools=[READ], tool_choice=choice) == (ToolSelection([READ_DECLARED], mode, name), [], None)
 
 

@@ -38,7 +38,7 @@ class ReturnedReasoning(msgspec.Struct, omit_defaults=True):
     calls: dict[str, _Raw] = {}
 
 
-class _TopLogprob(msgspec.Struct):
+class _TokenAlternative(msgspec.Struct):
     token: str
     logprob: float
     bytes: list[int] | None = None
@@ -47,8 +47,8 @@ class _TopLogprob(msgspec.Struct):
         self.bytes = self.bytes or []  # some leave them out; our API does not
 
 
-class _TokenLogprob(_TopLogprob):
-    top_logprobs: list[_TopLogprob] | None = None
+class _TokenChoice(_TokenAlternative):
+    top_logprobs: list[_TokenAlternative] | None = None
 
     def __post_init__(self) -> None:
         self.bytes = self.bytes or []
@@ -56,7 +56,7 @@ class _TokenLogprob(_TopLogprob):
 
 
 class _ChoiceLogprobs(msgspec.Struct):
-    content: list[_TokenLogprob] | None = None
+    content: list[_TokenChoice] | None = None
 
 
 class _ChunkChoice(msgspec.Struct):
@@ -132,7 +132,7 @@ class ChatDecoder(TranslatingDecoder):
         self._details: list[dict[str, Any]] = []
         self._calls: list[_PendingCall] = []
         self._at: dict[int, _PendingCall] = {}  # by the index that the upstream gives
-        self._logprobs: list[_TokenLogprob] = []
+        self._logprobs: list[_TokenChoice] = []
         self._handlers: dict[str, Callable[[_Raw], list[Event]]] = {
             "role": lambda _: [],
             "content": self._on_content,
