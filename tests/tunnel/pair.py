@@ -9,13 +9,37 @@ import heapq
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeAlias
 
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from segue.http.heads import Line, ReplyHead, RequestHead
 from segue.tunnel.client import TunnelClient, TunnelRequest
-from segue.tunnel.events import ClientEvent, LinkFailed, Opened, ServerEvent
-from segue.tunnel.frames import Frame, Open, encode_frame, encode_packet, read_packet
-from segue.tunnel.header_table import HeaderTable, encode_request
+from segue.tunnel.events import (
+    ClientEvent,
+    LinkFailed,
+    Opened,
+    ServerEvent,
+)
+from segue.tunnel.frames import (
+    VERSION,
+    Data,
+    ExchangeResume,
+    ExchangeResumed,
+    Frame,
+    GoAway,
+    Hello,
+    Miss,
+    Open,
+    Ping,
+    ReplyFrame,
+    Reset,
+    Welcome,
+    Window,
+    encode_frame,
+    encode_packet,
+    read_packet,
+)
+from segue.tunnel.header_table import HeaderTable, encode_reply, encode_request
 from segue.tunnel.server import Node, TunnelServer
 
 EndOfLink: TypeAlias = TunnelClient | TunnelServer
@@ -190,3 +214,56 @@ def packet_of(*frames: Frame) -> bytes:
 
 def open_frame(number: int, *, has_body: bool = False) -> Open:
     return Open(number, last=True, has_body=has_body, piece=encode_request(HEAD, "http", HeaderTable()))
+
+
+def greeted() -> tuple[TunnelServer, list[ServerEvent]]:
+    gateway = TunnelServer(NODE)
+    gateway.link_opened(0.0)
+    return gateway, list(gateway.receive(packet_of(Hello(VERSION, b"", 0, ())), 0.0))
+
+
+NUMBERS = st.one_of(st.integers(0, 6), st.integers(0, 2**62 - 1))
+
+
+PIECES = st.one_of(
+    st.binary(max_size=40),
+    st.just(encode_request(HEAD, "http", HeaderTable())),
+    st.just(encode_reply(OK, HeaderTable())),
+)
+
+
+FRAMES: st.SearchStrategy[Frame] = st.one_of(
+    st.builds(
+        Hello,
+        st.just(VERSION),
+        st.sampled_from([b"", NODE.epoch]),
+        NUMBERS,
+        st.lists(st.builds(ExchangeResume, NUMBERS, NUMBERS, st.booleans(), st.booleans()), max_size=3).map(tuple),
+    ),
+    st.builds(
+        Welcome,
+        st.just(VERSION),
+        st.sampled_from([b"", NODE.epoch, b"other"]),
+        NUMBERS,
+        NUMBERS,
+        st.just(b""),
+        st.lists(st.builds(ExchangeResumed, NUMBERS, NUMBERS), max_size=3).map(tuple),
+    ),
+    st.builds(Open, NUMBERS, st.booleans(), st.booleans(), PIECES),
+    st.builds(ReplyFrame, NUMBERS, st.booleans(), PIECES),
+    st.builds(Data, NUMBERS, NUMBERS, st.booleans(), st.booleans(), st.binary(max_size=20)),
+    st.builds(Window, NUMBERS, NUMBERS),
+    st.builds(Miss, NUMBERS),
+    st.builds(Ping, NUMBERS),
+    st.builds(Reset, NUMBERS, st.sampled_from(["cancelled", "aborted", "not_forwarded"]), st.binary(max_size=5)),
+    st.just(GoAway()),
+)
+
+
+def feed_twice(end: TunnelClient | TunnelServer, frames: list[Frame]) -> None:
+    """Feed frames on the present link, and again on a new one, one packet each."""
+    for _ in range(2):
+        for at, frame in enumerate(frames):
+            end.receive(packet_of(frame), at * 1.0)
+            assert sum(1 for _ in packets(end, at * 1.0)) < 100
+        end.link_opened(0.0)

@@ -1,19 +1,14 @@
-"""What each end allows: limits, leaving, and a peer that keeps to no rule."""
+"""What both ends share: fair turns, backpressure, resuming on the next link, and nothing left behind."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from msgspec.structs import replace
 
-from segue.http.heads import Line, ReplyHead
-from segue.tunnel.client import TunnelClient, TunnelRequest
+from segue.http.heads import Line, ReplyHead, RequestHead
+from segue.tunnel.client import TunnelRequest
 from segue.tunnel.endpoint import BUFFER_BYTES, MAX_EXCHANGES
 from segue.tunnel.events import (
     ClientEvent,
-    ExchangeReset,
-    GoneAway,
     LinkFailed,
     Opened,
     ReplyData,
@@ -21,43 +16,26 @@ from segue.tunnel.events import (
     ReplyStarted,
     ServerEvent,
     UploadData,
-    Welcomed,
+    UploadEnded,
+    Writable,
 )
-from segue.tunnel.frames import (
-    VERSION,
-    Data,
-    ExchangeResume,
-    ExchangeResumed,
-    Frame,
-    GoAway,
-    Hello,
-    Miss,
-    Open,
-    Ping,
-    ReplyFrame,
-    Reset,
-    Welcome,
-    Window,
-)
-from segue.tunnel.header_table import MAX_HEAD_BYTES, HeaderTable, encode_reply, encode_request
-from segue.tunnel.server import TunnelServer
+from segue.tunnel.frames import Open
+from segue.tunnel.link import UNPINGED_S
 from segue.tunnel.streams import INITIAL_WINDOW_BYTES
 from tests.tunnel.pair import (
-    HEAD,
-    NODE,
     OK,
+    Pair,
     failures,
-    frames_of,
+    greeted,
     joined,
     open_frame,
     opened,
     packet_of,
     packets,
     post,
+    told,
     websocket,
 )
-
-# --------------------------------------------------------------------------------------------------- limits and leaving
 
 
 def test_a_slow_agent_stalls_its_own_exchange_and_no_other() -> None:
@@ -108,48 +86,6 @@ def test_a_thousand_exchanges_at_once_wait_for_their_turn_and_all_get_it() -> No
     assert not failures(pair.told)
 
 
-def test_a_gateway_refuses_more_exchanges_than_the_limit_and_fails_the_link_of_who_goes_on() -> None:
-    gateway, _ = greeted()
-    answers: list[Frame] = []
-    for number in range(1, 2 * MAX_EXCHANGES + 1):
-        gateway.receive(packet_of(open_frame(number)), 0.0)
-        answers += [frame for packet in packets(gateway, 0.0) for frame in frames_of(packet)]
-    refused = [frame.exchange for frame in answers if isinstance(frame, Reset) and frame.code == "not_forwarded"]
-    assert refused == list(range(MAX_EXCHANGES + 1, 2 * MAX_EXCHANGES + 1))
-    assert len(gateway.receive(packet_of(open_frame(1_000)), 0.0)) == 1
-
-
-def test_a_node_that_drains_finishes_what_runs_and_refuses_what_is_new_now_and_on_the_next_link() -> None:
-    pair = joined()
-    first = pair.sidecar.open(post())
-    pair.run()
-    pair.gateway.drain()
-    pair.run()
-    assert pair.told[-1:] == [GoneAway()]
-    second = pair.sidecar.open(post())
-    pair.run()
-    assert pair.told[-1:] == [ExchangeReset(second, "not_forwarded", b"the gateway is shutting down")]
-    pair.connect()
-    pair.gateway.reply(1, OK)
-    pair.gateway.finish(1)
-    pair.run()
-    assert pair.told[-3:] == [ReplyStarted(first, OK), GoneAway(), ReplyEnded(first)]
-
-
-def test_a_head_that_does_not_fit_is_refused_before_it_can_break_a_link() -> None:
-    many = tuple(Line(b"a", b"") for _ in range(2_000))
-    pair = joined()
-    with pytest.raises(ValueError, match="431"):
-        pair.sidecar.open(TunnelRequest(replace(HEAD, lines=many), None))
-    with pytest.raises(ValueError, match="431"):
-        pair.sidecar.open(TunnelRequest(replace(HEAD, target=b"/" * (MAX_HEAD_BYTES + 1)), None))
-    handle = pair.sidecar.open(post(None))
-    pair.run()
-    pair.gateway.reply(opened(pair), replace(OK, lines=many))
-    pair.run()
-    assert pair.told[-1] == ExchangeReset(handle, "failed", b"the head of the response is too large for the tunnel")
-
-
 def test_thousands_of_exchanges_leave_nothing_behind() -> None:
     pair = joined()
 
@@ -196,156 +132,126 @@ def test_messages_of_a_websocket_go_both_ways_over_a_cut() -> None:
     assert pair.told[-1] == ReplyEnded(handle)
 
 
-# -------------------------------------------------------------------------------------------------------------- hostile
-
-
-def greeted() -> tuple[TunnelServer, list[ServerEvent]]:
-    gateway = TunnelServer(NODE)
-    gateway.link_opened(0.0)
-    return gateway, list(gateway.receive(packet_of(Hello(VERSION, b"", 0, ())), 0.0))
-
-
-NUMBERS = st.one_of(st.integers(0, 6), st.integers(0, 2**62 - 1))
-PIECES = st.one_of(
-    st.binary(max_size=40),
-    st.just(encode_request(HEAD, "http", HeaderTable())),
-    st.just(encode_reply(OK, HeaderTable())),
-)
-FRAMES: st.SearchStrategy[Frame] = st.one_of(
-    st.builds(
-        Hello,
-        st.just(VERSION),
-        st.sampled_from([b"", NODE.epoch]),
-        NUMBERS,
-        st.lists(st.builds(ExchangeResume, NUMBERS, NUMBERS, st.booleans(), st.booleans()), max_size=3).map(tuple),
-    ),
-    st.builds(
-        Welcome,
-        st.just(VERSION),
-        st.sampled_from([b"", NODE.epoch, b"other"]),
-        NUMBERS,
-        NUMBERS,
-        st.just(b""),
-        st.lists(st.builds(ExchangeResumed, NUMBERS, NUMBERS), max_size=3).map(tuple),
-    ),
-    st.builds(Open, NUMBERS, st.booleans(), st.booleans(), PIECES),
-    st.builds(ReplyFrame, NUMBERS, st.booleans(), PIECES),
-    st.builds(Data, NUMBERS, NUMBERS, st.booleans(), st.booleans(), st.binary(max_size=20)),
-    st.builds(Window, NUMBERS, NUMBERS),
-    st.builds(Miss, NUMBERS),
-    st.builds(Ping, NUMBERS),
-    st.builds(Reset, NUMBERS, st.sampled_from(["cancelled", "aborted", "not_forwarded"]), st.binary(max_size=5)),
-    st.just(GoAway()),
-)
-
-
-@given(st.lists(FRAMES, max_size=6), st.booleans())
-def test_no_frame_makes_a_gateway_raise_or_send_without_end(frames: list[Frame], ends: bool) -> None:
-    gateway, _ = greeted()
-    gateway.receive(packet_of(open_frame(1, has_body=True), open_frame(2)), 0.0)
-    for number in (1, 2):
-        gateway.reply(number, OK)
-        gateway.send(number, b"reply")
-    if ends:
-        gateway.finish(1)
-    reconnect(gateway, frames)
-
-
-@given(st.lists(FRAMES, max_size=6), st.booleans())
-def test_no_frame_makes_a_sidecar_raise_or_send_without_end(frames: list[Frame], ready: bool) -> None:
-    sidecar = TunnelClient()
-    sidecar.link_opened(0.0)
-    sidecar.receive(packet_of(Welcome(VERSION, NODE.epoch, 0, 1 << 20, b"", ())), 0.0)
-    for request in (post(), post(None), websocket(), post(bytes(2 * INITIAL_WINDOW_BYTES))):
-        sidecar.open(request)
-    list(packets(sidecar, 0.0))
-    if not ready:
-        sidecar.link_opened(0.0)
-    reconnect(sidecar, frames)
-
-
-def reconnect(end: TunnelClient | TunnelServer, frames: list[Frame]) -> None:
-    """Feed frames on the present link, and again on a new one, one packet each."""
-    for _ in range(2):
-        for at, frame in enumerate(frames):
-            end.receive(packet_of(frame), at * 1.0)
-            assert sum(1 for _ in packets(end, at * 1.0)) < 100
-        end.link_opened(0.0)
-
-
-def test_who_opens_and_cancels_for_ever_without_reading_the_replies_is_given_up() -> None:
-    gateway, _ = greeted()
-    events: list[ServerEvent] = []
-    for number in range(1, 2_000):
-        large = replace(OK, lines=(Line(b"X", bytes([number % 256]) * 60_000),))
-        gateway.receive(packet_of(open_frame(number)), 0.0)
-        gateway.reply(number, large)
-        events += gateway.receive(packet_of(Reset(number, "cancelled", b"")), 0.0)
-        if failures(events):
-            break
-    assert failures(events) == ["the other end does not take what it asks for"]
-
-
-def test_a_resume_from_what_was_never_sent_fails_the_link() -> None:
-    gateway, _ = greeted()
-    gateway.receive(packet_of(open_frame(1)), 0.0)
-    gateway.reply(1, OK)
-    gateway.send(1, bytes(BUFFER_BYTES))
-    gateway.finish(1)
-    gateway.link_opened(0.0)
-    resume = ExchangeResume(1, BUFFER_BYTES, has_head=True, again=False)
-    (event,) = gateway.receive(packet_of(Hello(VERSION, NODE.epoch, 1, (resume,))), 0.0)
-    assert isinstance(event, LinkFailed)
-
-
-@pytest.mark.parametrize(
-    "frames",
-    [
-        (Hello(2, b"", 0, ()),),
-        (open_frame(1),),
-        (Hello(VERSION, b"", 0, ()), Hello(VERSION, b"", 0, ())),
-        (Hello(VERSION, b"", 7, ()), open_frame(7)),
-        (Hello(VERSION, b"", 0, ()), Open(1, last=True, has_body=False, piece=b"?")),
-        (Hello(VERSION, b"", 0, ()), Open(1, last=False, has_body=False, piece=b"a"), open_frame(2)),
-        (Hello(VERSION, b"", 0, ()), open_frame(1), Data(1, 0, final=True, again=False, payload=b"no body")),
-        (Hello(VERSION, b"", 0, ()), open_frame(1, has_body=True), Data(1, 5, final=True, again=False, payload=b"gap")),
-        (Hello(VERSION, b"", 0, ()), open_frame(1, has_body=True), Data(1, 0, final=True, again=True, payload=b"")),
-        (Hello(VERSION, b"", 0, ()), Miss(1)),
-    ],
-)
-def test_what_breaks_the_protocol_fails_the_link(frames: tuple[Frame, ...]) -> None:
-    gateway = TunnelServer(NODE)
-    gateway.link_opened(0.0)
-    assert isinstance(gateway.receive(packet_of(*frames), 0.0)[-1], LinkFailed)
-
-
-@pytest.mark.parametrize(
-    "frames",
-    [
-        (GoAway(),),
-        (ReplyFrame(1, last=True, piece=encode_reply(OK, HeaderTable())),),
-        (Welcome(VERSION, b"", 0, 1, b"", ()),),
-        (Welcome(VERSION + 1, NODE.epoch, 0, 1, b"", ()),),
-        (Welcome(VERSION, NODE.epoch, 0, 1, b"", ()), Welcome(VERSION, NODE.epoch, 0, 1, b"", ())),
-        (Welcome(VERSION, NODE.epoch, 0, 1, b"", ()), Hello(VERSION, b"", 0, ())),
-        (Welcome(VERSION, NODE.epoch, 0, 1, b"", ()), ReplyFrame(1, last=True, piece=b"?")),
-        (Welcome(VERSION, NODE.epoch, 0, 1, b"", ()), Data(1, 0, final=False, again=False, payload=b"no head")),
-        (Welcome(VERSION, NODE.epoch, 0, 1, b"", ()), Miss(2)),
-        (Welcome(VERSION, NODE.epoch, 0, 1, b"", ()), Miss(1), Miss(1)),
-    ],
-)
-def test_what_breaks_the_protocol_fails_the_sidecars_link(frames: tuple[Frame, ...]) -> None:
-    sidecar = TunnelClient()
-    sidecar.open(post())
-    sidecar.open(post(None))
-    sidecar.link_opened(0.0)
-    assert isinstance(sidecar.receive(packet_of(*frames), 0.0)[-1], LinkFailed)
-    assert sidecar.next_packet(0.0) is None
-
-
-def test_a_welcome_says_which_node_answers_and_what_it_takes() -> None:
+def test_an_upload_credited_before_the_hello_arrives_says_nothing_before_the_welcome() -> None:
     pair = joined()
-    assert pair.told == [Welcomed(NODE.epoch, NODE.address, NODE.max_body_bytes, new_epoch=True)]
+    pair.sidecar.open(post(bytes(300_000)))
+    pair.run()
+    pair.cut()
+    pair.gateway.link_opened(pair.now)
+    pair.gateway.consume(opened(pair), INITIAL_WINDOW_BYTES)
+    assert pair.gateway.next_packet(pair.now) is None
     pair.connect()
     pair.run()
-    assert pair.told[-1] == Welcomed(NODE.epoch, NODE.address, NODE.max_body_bytes, new_epoch=False)
+    assert not failures(pair.told)
+    assert sum(len(event.data) for event in pair.seen if isinstance(event, UploadData)) == 300_000
+
+
+def test_room_that_a_resume_makes_is_told() -> None:
+    pair = Pair(rtt_s=0.2)
+    pair.on_told = lambda event: (
+        pair.sidecar.consume(event.exchange, len(event.data)) if isinstance(event, ReplyData) else None
+    )
+    pair.connect()
+    pair.sidecar.open(post(None))
+    pair.run()
+    pair.gateway.reply(1, OK)
+    for _ in range(12):  # until both windows let a full buffer go at once
+        pair.gateway.send(1, bytes(BUFFER_BYTES))
+        pair.run()
+    pair.gateway.send(1, bytes(BUFFER_BYTES))
+    assert pair.gateway.room(1) == 0
+    pair.seen.clear()
+    for packet in packets(pair.gateway, pair.now):
+        pair.on_told(*pair.sidecar.receive(packet, pair.now))
+    assert pair.gateway.unsent_bytes(1) == 0
+    pair.connect()  # and no acknowledgement came
+    pair.run()
+    assert pair.seen == [Writable(1)]
+
+
+def test_windows_that_were_lost_with_a_link_are_told_on_the_next() -> None:
+    pair = joined()
+    handle = pair.sidecar.open(post(bytes(INITIAL_WINDOW_BYTES + 1)))
+    pair.sidecar.open(post(None))
+    pair.run()
+    pair.gateway.reply(2, OK)
+    pair.gateway.send(2, bytes(INITIAL_WINDOW_BYTES + 1))
+    pair.run()
+    pair.cut()
+    pair.gateway.consume(1, INITIAL_WINDOW_BYTES)
+    pair.sidecar.consume(handle + 1, INITIAL_WINDOW_BYTES)
+    pair.connect()
+    pair.run()
+    assert UploadEnded(1) in pair.seen
+    assert sum(len(event.data) for event in pair.told if isinstance(event, ReplyData)) == INITIAL_WINDOW_BYTES + 1
+
+
+def test_nothing_is_read_from_a_link_after_what_could_not_be_read() -> None:
+    pair = joined()
+    pair.sidecar.open(post())
+    packet = b"".join(packets(pair.sidecar, pair.now))
+    assert pair.gateway.receive(packet[:-1] + b"?", pair.now) == [LinkFailed("the checksum of a packet is wrong")]
+    assert pair.gateway.receive(packet, pair.now) == []
+    assert pair.gateway.next_packet(pair.now) is None
+    pair.connect()
+    pair.run()
+    assert UploadEnded(1) in pair.seen or UploadEnded(2) in pair.seen
+
+
+def test_a_head_cut_between_its_pieces_is_sent_again() -> None:
+    pair = joined()
+    large = RequestHead(b"GET", b"/", tuple(Line(b"x-%d" % index, bytes(4_000)) for index in range(10)))
+    handle = pair.sidecar.open(TunnelRequest(large, None))
+    first = pair.sidecar.next_packet(pair.now)
+    assert first is not None
+    assert pair.gateway.receive(first, pair.now) == []
+    assert not pair.sidecar.is_complete(handle)
+    pair.connect()
+    pair.run()
+    assert [event.head for event in pair.seen if isinstance(event, Opened)] == [large]
+    reply = ReplyHead(200, b"", large.lines)
+    pair.gateway.reply(opened(pair), reply)
+    second = pair.gateway.next_packet(pair.now)
+    assert second is not None
+    assert pair.sidecar.receive(second, pair.now) == []
+    pair.connect()
+    pair.run()
+    assert told(pair, ReplyStarted) == [ReplyStarted(handle, reply)]
+
+
+def test_an_endpoint_without_a_link_reads_sends_and_waits_for_nothing() -> None:
+    gateway, _ = greeted()
+    gateway.link_lost()
+    assert gateway.receive(packet_of(open_frame(1)), 0.0) == []
+    assert (gateway.ready, gateway.rtt_s, gateway.next_packet(0.0), gateway.next_deadline()) == (
+        False,
+        None,
+        None,
+        None,
+    )
+    assert gateway.is_quiet(0.0, 1.0)
+
+
+def test_the_round_trip_time_is_that_of_the_present_link() -> None:
+    pair = Pair(rtt_s=0.2)
+    pair.connect()
+    pair.sidecar.open(post())
+    pair.run(until=3.0)
+    assert pair.sidecar.rtt_s == pytest.approx(0.2, abs=0.01)
+    assert not pair.sidecar.is_quiet(pair.now, 1.0)
+    pair.connect()
+    assert pair.sidecar.rtt_s is None
+
+
+def test_a_head_of_too_many_pieces_fails_the_link() -> None:
+    gateway, _ = greeted()
+    piece = packet_of(Open(1, last=False, has_body=False, piece=bytes(16_000)))
+    events = [event for _ in range(9) for event in gateway.receive(piece, 0.0)]
+    assert events == [LinkFailed("a head is too large")]
+
+
+def test_a_peer_that_stays_silent_fails_the_link_once() -> None:
+    pair = joined()
+    later = pair.now + UNPINGED_S
+    assert pair.gateway.handle_timeout(later) == [LinkFailed("the other end has been silent for too long")]
+    assert pair.gateway.handle_timeout(later) == []

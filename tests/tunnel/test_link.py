@@ -325,3 +325,57 @@ def test_many_small_streams_share_the_link_fairly() -> None:
     pair.run(until=12.0)
     assert len(arrived) == 10
     assert max(arrived.values()) - min(arrived.values()) < 20_000
+
+
+# ------------------------------------------------------------------------------------------------------------ heartbeat
+
+
+def pinged(now: float) -> TunnelLink:
+    """A link whose PING has just left."""
+    link = TunnelLink(now - PING_EVERY_S, PING_EVERY_S)
+    packet = link.compose(now, nothing)
+    assert frames_of(packet or b"") == [Ping(1)]
+    return link
+
+
+def test_the_pong_to_our_ping_measures_the_round_trip_and_pays_what_the_peer_owes() -> None:
+    link = pinged(10.0)
+    link.on_pong(Pong(1), 10.25)
+    assert link.rtt_s == 0.25
+    assert not link.is_quiet(100.0, 1.0)
+
+
+@pytest.mark.parametrize("token", [0, 2, 2**62 - 1])
+def test_a_pong_with_another_token_measures_nothing_and_leaves_our_ping_unanswered(token: int) -> None:
+    link = pinged(10.0)
+    link.on_pong(Pong(token), 10.25)
+    assert link.rtt_s is None
+    assert link.is_quiet(12.0, 2.0)
+    assert link.next_deadline() == 10.0 + DEAD_S
+
+
+def test_a_pong_that_comes_twice_measures_once() -> None:
+    link = pinged(10.0)
+    link.on_pong(Pong(1), 10.5)
+    link.on_pong(Pong(1), 10.6)
+    assert link.rtt_s == 0.5
+
+
+def test_a_ping_is_answered_with_its_own_token_and_only_the_last_one() -> None:
+    link = TunnelLink(0.0, None)
+    link.on_ping(Ping(7))
+    link.on_ping(Ping(8))
+    assert frames_of(link.compose(0.0, nothing) or b"") == [Pong(8)]
+    assert link.compose(0.0, nothing) is None
+
+
+def test_the_owner_hears_when_a_frame_is_taken_and_when_it_is_delivered() -> None:
+    heard: list[str] = []
+    link = TunnelLink(0.0, None)
+    link.queue(Window(1, 2), taken=lambda: heard.append("taken"), delivered=lambda: heard.append("delivered"))
+    assert heard == []
+    packet = link.compose(0.0, nothing)
+    assert packet is not None
+    assert heard == ["taken"]
+    link.on_ack(Ack(len(packet), 0), 1.0)
+    assert heard == ["taken", "delivered"]

@@ -1,0 +1,220 @@
+"""The client's end: when a request is complete, what is sent again, and a gateway that keeps to no rule."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from segue.http.heads import Line, ReplyHead
+from segue.tunnel import static_table
+from segue.tunnel.client import TunnelClient, TunnelRequest
+from segue.tunnel.endpoint import MAX_EXCHANGES
+from segue.tunnel.events import (
+    Cancelled,
+    ExchangeReset,
+    LinkFailed,
+    Opened,
+    OutcomeUnknown,
+    ReplyEnded,
+    UploadData,
+    Welcomed,
+)
+from segue.tunnel.frames import VERSION, Data, Frame, GoAway, Hello, Miss, ReplyFrame, Reset, Welcome, Window
+from segue.tunnel.header_table import MAX_HEAD_BYTES, HeaderTable, encode_reply
+from segue.tunnel.streams import INITIAL_WINDOW_BYTES
+from tests.tunnel.pair import (
+    FRAMES,
+    HEAD,
+    NODE,
+    OK,
+    feed_twice,
+    joined,
+    opened,
+    packet_of,
+    packets,
+    post,
+    restart,
+    told,
+    websocket,
+)
+
+
+def test_a_head_that_does_not_fit_is_refused_before_it_can_break_a_link() -> None:
+    many = tuple(Line(b"a", b"") for _ in range(2_000))
+    pair = joined()
+    with pytest.raises(ValueError, match="431"):
+        pair.sidecar.open(TunnelRequest(replace(HEAD, lines=many), None))
+    with pytest.raises(ValueError, match="431"):
+        pair.sidecar.open(TunnelRequest(replace(HEAD, target=b"/" * (MAX_HEAD_BYTES + 1)), None))
+    handle = pair.sidecar.open(post(None))
+    pair.run()
+    pair.gateway.reply(opened(pair), replace(OK, lines=many))
+    pair.run()
+    assert pair.told[-1] == ExchangeReset(handle, "failed", b"the head of the response is too large for the tunnel")
+
+
+@given(st.lists(FRAMES, max_size=6), st.booleans())
+def test_no_frame_makes_a_sidecar_raise_or_send_without_end(frames: list[Frame], ready: bool) -> None:
+    sidecar = TunnelClient()
+    sidecar.link_opened(0.0)
+    sidecar.receive(packet_of(Welcome(VERSION, NODE.epoch, 0, 1 << 20, b"", ())), 0.0)
+    for request in (post(), post(None), websocket(), post(bytes(2 * INITIAL_WINDOW_BYTES))):
+        sidecar.open(request)
+    list(packets(sidecar, 0.0))
+    if not ready:
+        sidecar.link_opened(0.0)
+    feed_twice(sidecar, frames)
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        (GoAway(),),
+        (ReplyFrame(1, last=True, piece=encode_reply(OK, HeaderTable())),),
+        (Welcome(VERSION, b"", 0, 1, b"", ()),),
+        (Welcome(VERSION + 1, NODE.epoch, 0, 1, b"", ()),),
+        (Welcome(VERSION, NODE.epoch, 0, 1, b"", ()), Welcome(VERSION, NODE.epoch, 0, 1, b"", ())),
+        (Welcome(VERSION, NODE.epoch, 0, 1, b"", ()), Hello(VERSION, b"", 0, ())),
+        (Welcome(VERSION, NODE.epoch, 0, 1, b"", ()), ReplyFrame(1, last=True, piece=b"?")),
+        (Welcome(VERSION, NODE.epoch, 0, 1, b"", ()), Data(1, 0, final=False, again=False, payload=b"no head")),
+        (Welcome(VERSION, NODE.epoch, 0, 1, b"", ()), Miss(2)),
+        (Welcome(VERSION, NODE.epoch, 0, 1, b"", ()), Miss(1), Miss(1)),
+    ],
+)
+def test_what_breaks_the_protocol_fails_the_sidecars_link(frames: tuple[Frame, ...]) -> None:
+    sidecar = TunnelClient()
+    sidecar.open(post())
+    sidecar.open(post(None))
+    sidecar.link_opened(0.0)
+    assert isinstance(sidecar.receive(packet_of(*frames), 0.0)[-1], LinkFailed)
+    assert sidecar.next_packet(0.0) is None
+
+
+def test_a_welcome_says_which_node_answers_and_what_it_takes() -> None:
+    pair = joined()
+    assert pair.told == [Welcomed(NODE.epoch, NODE.address, NODE.max_body_bytes, new_epoch=True)]
+    pair.connect()
+    pair.run()
+    assert pair.told[-1] == Welcomed(NODE.epoch, NODE.address, NODE.max_body_bytes, new_epoch=False)
+
+
+def test_a_request_without_a_body_is_complete_when_its_open_has_left_and_not_before() -> None:
+    pair = joined()
+    handle = pair.sidecar.open(post(None))
+    assert not pair.sidecar.is_complete(handle)
+    restart(pair, b"epoch-2")
+    pair.run()
+    assert not told(pair, OutcomeUnknown)
+    assert pair.sidecar.is_complete(handle)
+    restart(pair, b"epoch-3")
+    pair.run()
+    assert told(pair, OutcomeUnknown) == [OutcomeUnknown(handle)]
+
+
+def test_a_request_opened_again_is_not_complete_before_it_has_left_again() -> None:
+    pair = joined()
+    handle = pair.sidecar.open(post(None))
+    assert list(packets(pair.sidecar, pair.now))
+    assert pair.sidecar.is_complete(handle)
+    pair.gateway.link_opened(pair.now)  # and the OPEN is lost
+    pair.sidecar.link_opened(pair.now)
+    for hello in packets(pair.sidecar, pair.now):
+        pair.gateway.receive(hello, pair.now)
+    for welcome in packets(pair.gateway, pair.now):
+        pair.sidecar.receive(welcome, pair.now)
+    assert not pair.sidecar.is_complete(handle)
+    restart(pair, b"epoch-2")
+    pair.run()
+    assert not told(pair, OutcomeUnknown)
+    assert opened(pair) == 3
+
+
+def test_a_reply_that_came_before_its_request_was_complete_is_never_mixed_with_another_nodes() -> None:
+    pair = joined()
+    handle = pair.sidecar.open(post(bytes(2 * INITIAL_WINDOW_BYTES)))
+    pair.run()
+    pair.gateway.reply(opened(pair), ReplyHead(413, b"Too Large", ()))
+    pair.gateway.send(opened(pair), b"refused, and")
+    pair.run()
+    restart(pair, b"epoch-2")
+    pair.run()
+    assert pair.told[-1] == ExchangeReset(handle, "aborted", b"the node that answered is gone")
+    assert len([event for event in pair.seen if isinstance(event, Opened)]) == 1
+
+
+# --------------------------------------------------------------------------------------------------- what has no effect
+
+
+def test_a_handle_that_is_over_takes_anything_and_has_no_room() -> None:
+    pair = joined()
+    handle = pair.sidecar.open(post(None))
+    pair.run()
+    pair.gateway.reply(1, OK)
+    pair.gateway.finish(1)
+    pair.run()
+    assert pair.told[-1] == ReplyEnded(handle)
+    before = len(pair.up.packets)
+    pair.sidecar.send(handle, b"late")
+    pair.sidecar.finish(handle)
+    pair.sidecar.consume(handle, 5)
+    pair.sidecar.upload_again(handle, b"document")
+    pair.sidecar.cancel(handle)
+    pair.pump()
+    assert len(pair.up.packets) == before
+    assert (pair.sidecar.room(handle), pair.sidecar.is_complete(handle), len(pair.sidecar)) == (0, False, 0)
+
+
+def test_a_document_without_a_base_is_taken_only_when_one_was_missed() -> None:
+    pair = joined()
+    handle = pair.sidecar.open(post(b"delta"))
+    pair.sidecar.upload_again(handle, b"whole")
+    pair.run()
+    pair.gateway.missed(1)
+    pair.run()
+    pair.sidecar.upload_again(handle, b"whole")
+    pair.sidecar.upload_again(handle, b"another")
+    pair.run()
+    assert [event.data for event in pair.seen if isinstance(event, UploadData)] == [b"delta", b"whole"]
+
+
+def test_a_miss_or_reset_of_what_was_cancelled_meanwhile_is_ignored() -> None:
+    sidecar = TunnelClient()
+    sidecar.link_opened(0.0)
+    sidecar.receive(packet_of(Welcome(VERSION, NODE.epoch, 0, 1, b"", ())), 0.0)
+    sidecar.cancel(sidecar.open(post()))
+    reply = ReplyFrame(1, last=True, piece=encode_reply(OK, HeaderTable(static_table.REPLY)))
+    for frame in (Miss(1), reply, Reset(1, "aborted", b""), Window(1, 100)):
+        assert sidecar.receive(packet_of(frame), 0.0) == []
+
+
+def test_an_exchange_is_counted_from_open_to_end_and_waits_without_a_link() -> None:
+    sidecar = TunnelClient()
+    assert (len(sidecar), sidecar.epoch, sidecar.ready, sidecar.rtt_s) == (0, b"", False, None)
+    assert sidecar.is_quiet(0.0, 1.0)
+    handle = sidecar.open(post())
+    assert (len(sidecar), sidecar.next_packet(0.0), sidecar.next_deadline()) == (1, None, None)
+    assert sidecar.handle_timeout(100.0) == []
+    sidecar.cancel(handle)
+    assert len(sidecar) == 0
+
+
+def test_the_epoch_is_that_of_the_node_that_welcomed_last() -> None:
+    pair = joined()
+    assert (pair.sidecar.epoch, pair.sidecar.ready) == (NODE.epoch, True)
+    restart(pair, b"epoch-2")
+    pair.run()
+    assert pair.sidecar.epoch == b"epoch-2"
+    pair.cut()
+    assert (pair.sidecar.epoch, pair.sidecar.ready) == (b"epoch-2", False)
+
+
+def test_a_cancelled_exchange_is_cancelled_at_the_gateway_and_the_next_one_takes_its_place() -> None:
+    pair = joined()
+    handles = [pair.sidecar.open(post(None)) for _ in range(MAX_EXCHANGES + 1)]
+    pair.run()
+    assert len(pair.gateway) == MAX_EXCHANGES
+    pair.sidecar.cancel(handles[0])
+    pair.run()
+    assert pair.seen[-2:] == [Cancelled(1), Opened(MAX_EXCHANGES + 1, HEAD, "http", has_body=False)]
