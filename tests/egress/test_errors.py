@@ -7,12 +7,13 @@ import ssl
 from collections.abc import Iterable
 from pathlib import Path
 
+import h11
 import httpcore
 import pytest
 import trustme
 
 from segue.egress.client import Egress
-from segue.egress.errors import EgressError
+from segue.egress.errors import EgressError, egress_error
 from segue.egress.limits import EgressLimits
 from segue.egress.network import client_tls
 from segue.egress.reply import StreamedReply
@@ -244,3 +245,60 @@ async def test_tls_cut_in_an_answer_is_a_truncation(authority: tuple[trustme.CA,
         with pytest.raises(EgressError) as caught:
             await fetch(egress, provider)
         assert caught.value.code == "upstream_truncated"
+
+
+# ------------------------------------------------------------------------------------------------------------ the table
+
+
+def unreachable(cause: BaseException | None) -> str:
+    """What is said of a connection that failed for this cause."""
+    error = httpcore.ConnectError("no")
+    error.__cause__ = cause
+    told = egress_error(error, "t.example", sent=False)
+    assert (told.code, told.sent) == ("upstream_unreachable", False)
+    return told.message
+
+
+def context_of(error: Exception, context: Exception, *, suppressed: bool = False) -> Exception:
+    error.__context__, error.__suppress_context__ = context, suppressed
+    return error
+
+
+@pytest.mark.parametrize(
+    ("cause", "reason"),
+    [
+        (ConnectionRefusedError(), "it refuses connections; is it running, at this port?"),
+        (OSError(113, "No route to host"), "No route to host"),
+        (socket.gaierror(-2, "Name or service not known"), "its name cannot be resolved (Name or service not known)"),
+        (ExceptionGroup("all", [ValueError(), OSError(101, "Network is unreachable")]), "Network is unreachable"),
+        (context_of(ValueError(), OSError(113, "No route to host")), "No route to host"),
+        (context_of(ValueError(), OSError(113, "No route to host"), suppressed=True), "the connection failed"),
+        (OSError(), "the connection failed"),
+        (None, "the connection failed"),
+    ],
+)
+def test_the_innermost_cause_says_why_there_is_no_connection(cause: BaseException | None, reason: str) -> None:
+    assert unreachable(cause).startswith(f"t.example cannot be reached: {reason}")
+
+
+@pytest.mark.parametrize(
+    ("error", "before", "after"),
+    [
+        (httpcore.ConnectTimeout("x"), "upstream_timeout", "upstream_timeout"),
+        (httpcore.ReadTimeout("x"), "upstream_timeout", "upstream_timeout"),
+        (httpcore.ReadError("x"), "upstream_closed", "upstream_truncated"),
+        (ConnectionResetError(), "upstream_closed", "upstream_truncated"),
+        (h11.RemoteProtocolError("x"), "upstream_protocol_error", "upstream_truncated"),
+    ],
+)
+def test_an_error_has_one_code_before_the_head_of_the_answer_and_one_after_it(
+    error: Exception, before: str, after: str
+) -> None:
+    assert egress_error(error, "t", sent=True).code == before
+    assert egress_error(error, "t", sent=True, answered=True).code == after
+    assert egress_error(error, "t", sent=False).sent is False
+
+
+def test_a_request_that_http_does_not_allow_was_not_sent_whatever_the_connection_believes() -> None:
+    error = egress_error(h11.LocalProtocolError("x"), "t", sent=True)
+    assert (error.code, error.sent) == ("invalid_request", False)

@@ -1,0 +1,65 @@
+"""The handshake of a WebSocket: what asks for one, and which answer accepts it."""
+
+from __future__ import annotations
+
+import pytest
+
+from segue.http.heads import Line
+from segue.http.websocket import accept_value, handshake_lines, is_accepted
+
+#: The example of RFC 6455, 1.3.
+KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
+ACCEPT = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+ACCEPTED = (
+    Line(b"Upgrade", b"websocket"),
+    Line(b"Connection", b"Upgrade"),
+    Line(b"Sec-WebSocket-Accept", ACCEPT),
+)
+
+
+def test_the_accept_value_is_that_of_the_rfcs_example() -> None:
+    assert accept_value(KEY) == ACCEPT
+
+
+def test_the_lines_that_ask_offer_version_13_and_no_extension() -> None:
+    assert handshake_lines(KEY) == (
+        Line(b"Upgrade", b"websocket"),
+        Line(b"Connection", b"Upgrade"),
+        Line(b"Sec-WebSocket-Key", KEY),
+        Line(b"Sec-WebSocket-Version", b"13"),
+    )
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ACCEPTED,
+        tuple(Line(line.name.lower(), line.value) for line in reversed(ACCEPTED)),
+        (Line(b"Upgrade", b"WebSocket"), Line(b"Connection", b"keep-alive, upgrade"), ACCEPTED[2]),
+        (*ACCEPTED, Line(b"Sec-WebSocket-Protocol", b"chat"), Line(b"Connection", b"x")),
+    ],
+)
+def test_an_answer_accepts_whatever_the_case_and_order_of_its_lines(lines: tuple[Line, ...]) -> None:
+    assert is_accepted(KEY, iter(lines))
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (),
+        ACCEPTED[1:],
+        (ACCEPTED[0], ACCEPTED[2]),
+        ACCEPTED[:2],
+        (*ACCEPTED[:2], Line(b"Sec-WebSocket-Accept", ACCEPT.lower())),
+        (*ACCEPTED, Line(b"Sec-WebSocket-Accept", ACCEPT)),
+        (*ACCEPTED, Line(b"Upgrade", b"h2c")),
+        (Line(b"Upgrade", b"websocket, h2c"), *ACCEPTED[1:]),
+        (*ACCEPTED, Line(b"Sec-WebSocket-Extensions", b"permessage-deflate")),
+    ],
+)
+def test_an_answer_that_lacks_a_line_or_says_something_else_does_not_accept(lines: tuple[Line, ...]) -> None:
+    assert not is_accepted(KEY, lines)
+
+
+def test_the_answer_to_another_key_does_not_accept() -> None:
+    assert not is_accepted(b"AAAAAAAAAAAAAAAAAAAAAA==", ACCEPTED)
