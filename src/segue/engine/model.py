@@ -1,23 +1,28 @@
 """A GGUF model loaded into this process by llama.cpp: the few operations that turns need, typed and blocking.
 
 This is the only place that touches the engine's binding (cyllama), which is imported when a model is loaded and not
-before. A `LoadedModel` belongs to the thread that made it; only `tokenize` and `interrupt` may be called from others.
-Its one context holds the KV cache of many sequences, each in a *slot*, and copies share their cells. Not here: which
-sequence lies where (`kv.cache`), and what is computed when (`worker`).
+before. A `LoadedModel` belongs to the thread that made it; only `tokenize`, `compile_grammar` and `interrupt` may be
+called from others. Its one context holds the KV cache of many sequences, each in a *slot*, with cells that copies
+share. Not here: which sequence lies where (`kv.cache`), and what is computed when (`worker`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import compress
+from math import inf
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import msgspec
 
+from segue.engine.grammar.json_schema import GrammarError
+from segue.engine.grammar.token_matcher import AnswerGrammar, TokenMatcher, TokenVocabulary
 from segue.engine.kv.defrag import Move
 from segue.engine.output.detokenizer import PieceBytes
 from segue.engine.output.logprobs import Score, TopLogprob, log_probabilities
@@ -33,6 +38,7 @@ MODEL_NAME = "smollm2"
 
 _ENGINE_PACKAGE = "cyllama"
 _TEMPLATE_PACKAGE = "jinja2"
+_GRAMMAR_PACKAGE = "llguidance"
 _MIB = 1024 * 1024
 _SAVED_PIECE_BYTES = 2 * _MIB
 _MAX_THREADS = 8
@@ -98,6 +104,10 @@ def why_no_engine() -> str | None:
         return "the package cyllama (llama.cpp) is not installed, or has no wheel for this platform"
     if find_spec(_TEMPLATE_PACKAGE) is None:
         return "the package jinja2, which chat templates are written in, is not installed"
+    if find_spec(_GRAMMAR_PACKAGE) is None:
+        return (
+            "the package llguidance, which holds answers to schemas, is not installed or has no wheel for this platform"
+        )
     return None
 
 
@@ -179,6 +189,7 @@ class LoadedModel:
         self._pads_single_tokens = self._invariant and self._differs_alone()
         self._piece_bytes = PieceBytes()
         self._call_tokens = self._find_call_tokens()
+        self._vocabulary = self._token_vocabulary()
 
     def _context_params(self, file: ModelFile) -> Any:  # noqa: ANN401 - a type of the untyped binding
         params = self._llama.LlamaContextParams()
@@ -248,6 +259,21 @@ class LoadedModel:
         """Say if the model ends its answer with this token (end of generation)."""
         return bool(self._vocab.is_eog(token))
 
+    def _token_vocabulary(self) -> TokenVocabulary:
+        """Return the tokens as grammars see them: control tokens that mark a call are the text that they stand for."""
+        tokens, special, ends = [], [], []
+        for token in range(self._model.n_vocab):
+            piece, is_end = self.piece(token), bool(self._vocab.is_eog(token))
+            ends += [token] if is_end else []
+            special += [token] if is_end or not piece else []
+            tokens.append(piece or str(self._vocab.get_text(token)).encode())
+        text_to_tokens = partial(self.tokenize, control=False)
+        return TokenVocabulary(tokens, text_to_tokens, special=special, ends=ends or [0])  # one must be named
+
+    def compile_grammar(self, lark: str) -> AnswerGrammar:
+        """Read a grammar. Raises `GrammarError`. From any thread."""
+        return self._vocabulary.compile(lark)
+
     # --- computing ---------------------------------------------------------------------------------------------------
 
     def compute(self, entries: Sequence[BatchEntry]) -> list[int]:
@@ -298,29 +324,35 @@ class LoadedModel:
         self._context.set_n_threads(threads, threads)
 
     def sampler(
-        self, settings: Settings, seed: int, grammar: str | None = None, sampled: Sequence[int] = ()
+        self, settings: Settings, seed: int, grammar: TokenMatcher | None = None, sampled: Sequence[int] = ()
     ) -> Sampler:
         """Return a sampler of the tokens that the grammar allows; `sampled` are the tokens of the answer so far.
 
         Without temperature and top_p, and at temperature 0, it is greedy: an answer can be repeated. With one of them
         it draws at random, from `seed`, and the other is 1.
         """
+        if grammar is None:
+            return Sampler(self._sampler_chain(settings, seed, sampled), self._context)
+        chain = partial(self._sampler_chain, settings, seed)
+        return GrammarSampler(chain, self._context, grammar, sampled, memoryless=_is_memoryless(settings))
+
+    def _sampler_chain(
+        self, settings: Settings, seed: int, sampled: Sequence[int], biases: Sequence[tuple[int, float]] = ()
+    ) -> Any:  # noqa: ANN401 - a type of the untyped binding
         chain = self._llama.LlamaSampler(self._llama.LlamaSamplerChainParams())
         if settings.frequency_penalty or settings.presence_penalty:
             chain.add_penalties(self.context, 1.0, settings.frequency_penalty, settings.presence_penalty)
             for token in sampled:
                 chain.accept(token)
-        if grammar is not None:
-            chain.add_grammar(self._vocab, grammar, "root")
-        drawn = settings.temperature is not None or settings.top_p is not None
-        temperature = 1.0 if settings.temperature is None else settings.temperature
-        if drawn and temperature > 0:
-            chain.add_temp(temperature)
+        if biases:
+            chain.add_logit_bias(self._model.n_vocab, biases)
+        if _draws(settings):
+            chain.add_temp(1.0 if settings.temperature is None else settings.temperature)
             chain.add_top_p(1.0 if settings.top_p is None else settings.top_p, 1)
             chain.add_dist((seed + len(sampled)) % _SEEDS)
         else:
             chain.add_greedy()
-        return Sampler(chain, self._context)
+        return chain
 
     def score(self, index: int, token: int, top: int) -> Score:
         """Return the log probability of a token behind the one at `index` of the last step, and the `top` likeliest.
@@ -437,6 +469,69 @@ class Sampler:
     def sample(self, index: int) -> int:
         """Return the token that follows the one at `index` of the step that was computed last."""
         return int(self._chain.sample(self._context, index))
+
+
+class GrammarSampler(Sampler):
+    """Samples the tokens of an answer that a grammar constrains.
+
+    A greedy chain (`memoryless`) samples without the grammar first: usually the grammar allows that token, and then the
+    mask of all allowed tokens is not needed. Otherwise every token that is not allowed gets a bias of minus infinity,
+    in a chain that is made for this token.
+    """
+
+    def __init__(
+        self,
+        make_chain: Callable[..., Any],
+        context: Any,  # noqa: ANN401 - a type of the untyped binding
+        grammar: TokenMatcher,
+        sampled: Sequence[int],
+        *,
+        memoryless: bool,
+    ) -> None:
+        super().__init__(make_chain(sampled), context)
+        self._make_chain = make_chain
+        self._grammar = grammar
+        self._sampled = list(sampled)
+        self._memoryless = memoryless
+
+    def sample(self, index: int) -> int:
+        """Return the token that follows, as a `Sampler` does. Raises `GrammarError` if the grammar allows none."""
+        if self._memoryless:
+            token = super().sample(index)
+            if self._grammar.accept(token):
+                return token
+        token = self._sample_allowed(index)
+        if not self._grammar.accept(token):
+            raise GrammarError("it allows nothing where the answer has come to")
+        self._sampled.append(token)
+        return token
+
+    def _sample_allowed(self, index: int) -> int:
+        mask = self._grammar.allowed()
+        if len(mask) - mask.count(0) == 1:
+            return len(mask) - len(mask.lstrip(b"\0"))
+        biases = list(compress(_exclusions(len(mask)), mask.translate(_INVERTED)))
+        return int(self._make_chain(self._sampled, biases).sample(self._context, index))
+
+
+#: Inverts a mask: 1 for each token that is not allowed.
+_INVERTED = bytes([1]) + bytes(255)
+
+
+@cache
+def _exclusions(size: int) -> tuple[tuple[int, float], ...]:
+    """Return the bias that excludes a token, for each token."""
+    return tuple((token, -inf) for token in range(size))
+
+
+def _draws(settings: Settings) -> bool:
+    temperature = 1.0 if settings.temperature is None else settings.temperature
+    return (settings.temperature is not None or settings.top_p is not None) and temperature > 0
+
+
+def _is_memoryless(settings: Settings) -> bool:
+    """Say if sampling a token changes nothing for the next: no random numbers and no penalties."""
+    return not (_draws(settings) or settings.frequency_penalty or settings.presence_penalty)
 
 
 def _read_template(path: Path) -> str:

@@ -16,8 +16,8 @@ from typing import Literal
 
 from segue.engine.counters import EngineCounters
 from segue.engine.engine import Engine, overloaded
-from segue.engine.grammar.gbnf import GrammarError
-from segue.engine.job import Job, TurnBegan, TurnFinished, Update, stopped
+from segue.engine.grammar.json_schema import GrammarError
+from segue.engine.job import Job, TurnBegan, TurnFinished, Update, cannot_follow, stopped
 from segue.engine.kv.retention import ResponseKey
 from segue.engine.model import LoadedModel, ModelFile, Unavailable
 from segue.engine.output.logprobs import ScoredText
@@ -223,13 +223,12 @@ class LocalUpstream:
 def _new_parser(model: LoadedModel, request: UpstreamRequest, tools: Tools) -> ToolCallParser:
     text_format = request.settings.text.get("format") or {}
     try:
-        parser = ToolCallParser(model.template.call_format, tools, text_schema(text_format))
-        for name in tools.allowed:  # the model may begin a call at any time, and its grammar must not fail then
-            parser.check(name)
+        return ToolCallParser(
+            model.template.call_format, tools, text_schema(text_format), compile_grammar=model.compile_grammar
+        )
     except GrammarError as error:
         param = "tools" if tools.allowed else "text.format.schema"
-        raise Refused(Problem("invalid_value", f"The local model cannot follow a schema: {error}.", param)) from error
-    return parser
+        raise Refused(cannot_follow(error, param)) from error
 
 
 class _EventWriter:

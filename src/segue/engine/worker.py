@@ -20,7 +20,8 @@ from contextlib import AbstractContextManager
 from typing import Literal
 
 from segue.engine.counters import EngineCounters
-from segue.engine.job import Job, TurnBegan, TurnFinished, stopped
+from segue.engine.grammar.json_schema import GrammarError
+from segue.engine.job import Job, TurnBegan, TurnFinished, cannot_follow, stopped
 from segue.engine.kv.cache import KvSequence
 from segue.engine.kv.retention import ResponseKey
 from segue.engine.model import BatchEntry, LoadedModel, ModelFile, Sampler
@@ -280,6 +281,8 @@ class Worker:
                 turn.sampler = self._sampler(job, turn.tokens[turn.prompt_length :])
             if turn.output_length >= self._max_output_tokens(turn):
                 self._finish(turn, complete=False)
+        except GrammarError as error:
+            self._end(turn, cannot_follow(error))
         except Exception:  # noqa: BLE001 - the seam to foreign code
             _log.exception("action=answer response_id=%s", job.request.response_id)
             self._end(turn, _failed(), broken=True)

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from segue.engine.output.answer_reader import AnswerReader
 from segue.engine.output.logprobs import LEAST, Score, ScoredText, TokenLogprob, log_probabilities
-from segue.engine.output.tool_call_parser import AnswerPart, CallArguments, CallBegan, CallEnded, ToolCallParser
+from segue.engine.output.tool_call_parser import AnswerPart, CallArguments, CallBegan, CallEnded
 from segue.engine.prompt.chat_template import DEFAULT_CALL_FORMAT
 from segue.engine.prompt.messages import PromptTool, Tools
 from segue.engine.sampling_params import SamplingParams
+from tests.engine.grammar.byte_grammars import parser_for
 
 GET = PromptTool("get", {"type": "function", "function": {"name": "get"}})
 CALL = f'{DEFAULT_CALL_FORMAT.prefix}get{DEFAULT_CALL_FORMAT.middle}{{"a": "€"}}{DEFAULT_CALL_FORMAT.suffix}'.encode()
@@ -70,10 +71,8 @@ def test_the_tokens_of_a_text_are_its_bytes(
 ) -> None:
     """However it is cut into tokens, whatever of it is held back, stripped, a call, or behind a stop."""
     tokens = cut(answer, lengths)
-    plain = AnswerReader(ToolCallParser(DEFAULT_CALL_FORMAT, TOOLS[tools]), SamplingParams(stops=words))
-    scored = AnswerReader(
-        ToolCallParser(DEFAULT_CALL_FORMAT, TOOLS[tools]), SamplingParams(stops=words, top_logprobs=0)
-    )
+    plain = AnswerReader(parser_for(DEFAULT_CALL_FORMAT, TOOLS[tools]), SamplingParams(stops=words))
+    scored = AnswerReader(parser_for(DEFAULT_CALL_FORMAT, TOOLS[tools]), SamplingParams(stops=words, top_logprobs=0))
     expected, got = read(plain, tokens), read(scored, tokens)
     texts = [part for part in got if isinstance(part, ScoredText)]
     assert not [part for part in got if isinstance(part, str)]
@@ -101,7 +100,7 @@ def entry(shown: bytes) -> TokenLogprob:
 
 def test_a_piece_has_its_own_tokens() -> None:
     """A character of two tokens goes out when it is whole, and so does what stands in one token with it."""
-    reader = AnswerReader(ToolCallParser(DEFAULT_CALL_FORMAT, Tools()), SamplingParams(top_logprobs=0))
+    reader = AnswerReader(parser_for(DEFAULT_CALL_FORMAT, Tools()), SamplingParams(top_logprobs=0))
     euro = "€".encode()
     assert fed(reader, b"a", b"b" + euro[:1], euro[1:2], euro[2:]) == [
         [ScoredText("a", [entry(b"a")])],
@@ -114,7 +113,7 @@ def test_a_piece_has_its_own_tokens() -> None:
 
 def test_a_token_that_ends_in_a_call_is_cut_before_it() -> None:
     """With the bytes that the client sees; the tokens of the call have no scores, and need none."""
-    reader = AnswerReader(ToolCallParser(DEFAULT_CALL_FORMAT, TOOLS[True]), SamplingParams(top_logprobs=3))
+    reader = AnswerReader(parser_for(DEFAULT_CALL_FORMAT, TOOLS[True]), SamplingParams(top_logprobs=3))
     wanted = [reader.top_logprobs]
     assert fed(reader, b"ab\n\n" + CALL[:14]) == [[]]
     assert [*wanted, reader.top_logprobs] == [3, None]
@@ -124,13 +123,13 @@ def test_a_token_that_ends_in_a_call_is_cut_before_it() -> None:
 
 def test_what_is_held_back_keeps_its_token_back() -> None:
     """So that each piece of text has whole tokens."""
-    reader = AnswerReader(ToolCallParser(DEFAULT_CALL_FORMAT, TOOLS[True]), SamplingParams(top_logprobs=0))
+    reader = AnswerReader(parser_for(DEFAULT_CALL_FORMAT, TOOLS[True]), SamplingParams(top_logprobs=0))
     assert fed(reader, b"a", b"b<to", b"ol") == [[ScoredText("a", [entry(b"a")])], [], []]
     assert fed(reader, b"s") == [[ScoredText("b<tools", [entry(b"b<to"), entry(b"ol"), entry(b"s")])]]
 
 
 def test_a_token_that_holds_a_stop_is_cut_before_it() -> None:
-    reader = AnswerReader(ToolCallParser(DEFAULT_CALL_FORMAT, Tools()), SamplingParams(stops=("STOP",), top_logprobs=0))
+    reader = AnswerReader(parser_for(DEFAULT_CALL_FORMAT, Tools()), SamplingParams(stops=("STOP",), top_logprobs=0))
     assert fed(reader, b"a", b"bST", b"OP!") == [[ScoredText("a", [entry(b"a")])], [], [ScoredText("b", [entry(b"b")])]]
     assert reader.stopped
     assert reader.close() == []
@@ -138,7 +137,7 @@ def test_a_token_that_holds_a_stop_is_cut_before_it() -> None:
 
 def test_a_stop_is_no_stop_in_arguments() -> None:
     """And what may have been the beginning of one is text when a call begins, and at the end."""
-    reader = AnswerReader(ToolCallParser(DEFAULT_CALL_FORMAT, TOOLS[True]), SamplingParams(stops=("a!", '"a"')))
+    reader = AnswerReader(parser_for(DEFAULT_CALL_FORMAT, TOOLS[True]), SamplingParams(stops=("a!", '"a"')))
     assert read(reader, [b"a", CALL[:14], CALL[14:]]) == [
         "a",
         CallBegan("get"),
@@ -146,14 +145,15 @@ def test_a_stop_is_no_stop_in_arguments() -> None:
         CallEnded(),
     ]
     assert not reader.stopped
-    assert read(
-        AnswerReader(ToolCallParser(DEFAULT_CALL_FORMAT, TOOLS[True]), SamplingParams(stops=("a!",))), [b"ba"]
-    ) == ["b", "a"]
+    assert read(AnswerReader(parser_for(DEFAULT_CALL_FORMAT, TOOLS[True]), SamplingParams(stops=("a!",))), [b"ba"]) == [
+        "b",
+        "a",
+    ]
 
 
 def test_a_stop_may_be_found_at_the_end() -> None:
     """In what might have become a call."""
-    reader = AnswerReader(ToolCallParser(DEFAULT_CALL_FORMAT, TOOLS[True]), SamplingParams(stops=("<t",)))
+    reader = AnswerReader(parser_for(DEFAULT_CALL_FORMAT, TOOLS[True]), SamplingParams(stops=("<t",)))
     assert read(reader, [b"a<tool"]) == ["a"]
     assert reader.stopped
 

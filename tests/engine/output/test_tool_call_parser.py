@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segue.engine.grammar.gbnf import GrammarError
+from segue.engine.grammar.json_schema import GrammarError
 from segue.engine.output.tool_call_parser import (
     AnswerPart,
     CallArguments,
@@ -20,12 +20,23 @@ from segue.engine.output.tool_call_parser import (
 )
 from segue.engine.prompt.chat_template import DEFAULT_CALL_FORMAT, CallFormat
 from segue.engine.prompt.messages import PromptTool, Tools
-from tests.engine.grammar.gbnf_reader import Gbnf
+from tests.engine.grammar.byte_grammars import END, parser_for
 
 BARE = CallFormat('{"name": "', '", "parameters": ', "}", None)
 TOOLS = tuple(PromptTool(name, {"type": "function", "function": {"name": name}}) for name in ("get", "get_all"))
 FREE = Tools(TOOLS, ("get", "get_all"))
 MUST = Tools(TOOLS, ("get", "get_all"), required=True)
+
+
+#: Grammars are compiled by the library that comes with the local engine.
+pytestmark = pytest.mark.local_engine
+
+
+def allows(answer: ToolCallParser, text: str) -> bool:
+    """Tell whether the grammar that holds now allows this as the rest of the answer; it is spent then."""
+    matcher, answer.grammar = answer.grammar, None
+    assert matcher is not None
+    return all(matcher.accept(byte) for byte in text.encode()) and bool(matcher.allowed()[END])
 
 
 def call(name: str, arguments: str, form: CallFormat = DEFAULT_CALL_FORMAT) -> str:
@@ -67,7 +78,7 @@ def test_calls_are_found_in_any_pieces(before: str, made: list[tuple[str, object
     for name, arguments in calls:
         expected += [CallBegan(name), CallArguments(arguments), CallEnded()]
     # line breaks before a call may have been passed on before it was seen
-    got = read(ToolCallParser(DEFAULT_CALL_FORMAT, FREE), text, cuts)
+    got = read(parser_for(DEFAULT_CALL_FORMAT, FREE), text, cuts)
     if got and isinstance(got[0], str):
         got[0] = got[0].rstrip("\n")
     assert [part for part in got if part != ""] == expected
@@ -77,24 +88,24 @@ def test_calls_are_found_in_any_pieces(before: str, made: list[tuple[str, object
 def test_text_is_text_in_any_pieces(text: str, cuts: list[int]) -> None:
     """Without tools nothing is held back; with them nothing is lost."""
     nothing = Tools()
-    assert read(ToolCallParser(DEFAULT_CALL_FORMAT, nothing), text, cuts) == ([text] if text else [])
+    assert read(parser_for(DEFAULT_CALL_FORMAT, nothing), text, cuts) == ([text] if text else [])
     if "<tool_call>" not in text:
-        assert read(ToolCallParser(DEFAULT_CALL_FORMAT, FREE), text, cuts) == ([text] if text else [])
+        assert read(parser_for(DEFAULT_CALL_FORMAT, FREE), text, cuts) == ([text] if text else [])
 
 
 def test_a_call_that_has_begun_is_held_to_its_grammar() -> None:
     """From where it was recognised on, with what of it was written already."""
-    parser = ToolCallParser(DEFAULT_CALL_FORMAT, FREE)
-    assert parser.feed("Well. <tool_") == ["Well. "]
-    assert parser.feed('call>\n{"na') == []
-    assert parser.grammar is not None
-    assert parser.grammar.startswith('root ::= ("me\\": \\"get\\"')
-    assert "get_all" in parser.grammar
+    for name, allowed in (("get", True), ("get_all", True), ("get_none", False)):
+        parser = parser_for(DEFAULT_CALL_FORMAT, FREE)
+        assert parser.feed("Well. <tool_") == ["Well. "]
+        assert parser.feed('call>\n{"na') == []
+        rest = call(name, '{"a": 1}').removeprefix('<tool_call>\n{"na')
+        assert allows(parser, rest) is allowed
 
 
 def test_a_mark_that_begins_no_call_is_text() -> None:
     """A model that writes something else behind the mark has not called anything."""
-    parser = ToolCallParser(DEFAULT_CALL_FORMAT, FREE)
+    parser = parser_for(DEFAULT_CALL_FORMAT, FREE)
     assert parser.feed("<tool_call>?") == ["<tool_call>", "?"]
     assert parser.grammar is None
 
@@ -102,18 +113,19 @@ def test_a_mark_that_begins_no_call_is_text() -> None:
 def test_bare_json_is_a_call_only_at_the_beginning() -> None:
     """In the middle of a text it may be anything."""
     text = call("get", "{}", BARE)
-    assert read(ToolCallParser(BARE, FREE), text, []) == [CallBegan("get"), CallArguments("{}"), CallEnded()]
-    assert read(ToolCallParser(BARE, FREE), f"Say {text}", [3, 4]) == [f"Say {text}"]
+    assert read(parser_for(BARE, FREE), text, []) == [CallBegan("get"), CallArguments("{}"), CallEnded()]
+    assert read(parser_for(BARE, FREE), f"Say {text}", [3, 4]) == [f"Say {text}"]
 
 
 def test_a_demanded_call_is_held_to_its_grammar_from_the_start() -> None:
-    parser = ToolCallParser(DEFAULT_CALL_FORMAT, MUST)
-    assert parser.grammar is not None
-    assert parser.grammar.startswith('root ::= "<tool_call>')
-    only = ToolCallParser(DEFAULT_CALL_FORMAT, Tools(TOOLS, ("get",), required=True, parallel=False))
-    assert only.grammar is not None
-    assert "get_all" not in only.grammar
-    assert ")*\n" not in only.grammar.splitlines()[0]
+    one, other = call("get", "{}"), call("get_all", "{}")
+    for text, allowed in ((one, True), (other, True), (f"{one}\n{other}", True), ("", False), ("x", False)):
+        assert allows(parser_for(DEFAULT_CALL_FORMAT, MUST), text) is allowed
+    for text, allowed in ((one, True), (other, False), (f"{one}\n{one}", False)):
+        assert (
+            allows(parser_for(DEFAULT_CALL_FORMAT, Tools(TOOLS, ("get",), required=True, parallel=False)), text)
+            is allowed
+        )
 
 
 @pytest.mark.parametrize(
@@ -131,10 +143,9 @@ def test_a_format_is_a_schema(form: dict[str, object], schema: object) -> None:
 
 def test_json_and_calls_exclude_each_other() -> None:
     """An answer that must be JSON is that, or calls."""
-    parser = ToolCallParser(DEFAULT_CALL_FORMAT, FREE, {"type": "null"})
-    assert parser.grammar is not None
-    assert parser.grammar.splitlines()[0].startswith('root ::= null | "<tool_call>')
-    assert read(parser, "null", []) == ["null"]
+    for text, allowed in (("null", True), (call("get", "{}"), True), ("null" + call("get", "{}"), False), ("1", False)):
+        assert allows(parser_for(DEFAULT_CALL_FORMAT, FREE, {"type": "null"}), text) is allowed
+    assert read(parser_for(DEFAULT_CALL_FORMAT, FREE, {"type": "null"}), "null", []) == ["null"]
 
 
 def with_parameters(*parameters: Mapping[str, object]) -> Tools:
@@ -147,39 +158,30 @@ def with_parameters(*parameters: Mapping[str, object]) -> Tools:
     return Tools(tuple(tools), tuple(names))
 
 
-def check(parser: ToolCallParser, names: str) -> None:
-    for name in names:
-        parser.check(name)
-
-
 def test_functions_keep_their_own_definitions() -> None:
     """References of the same name mean what the function's own schema says."""
     tools = [
         {"properties": {"x": {"$ref": "#/$defs/x"}}, "$defs": {"x": {"const": value}}, "required": ["x"]}
         for value in range(9)
     ]
-    parser = ToolCallParser(BARE, with_parameters(*tools))
-    assert parser.feed(call("", "", BARE)[:10]) == []
-    assert parser.grammar is not None
-    grammar = Gbnf(parser.grammar)
     for value, name in enumerate("abcdefghi"):
-        assert grammar.allows(call(name, f'{{"x": {value}}}', BARE)[10:])
-        assert not grammar.allows(call(name, f'{{"x": {value + 1}}}', BARE)[10:])
+        for written, allowed in ((value, True), (value + 1, False)):
+            parser = parser_for(BARE, with_parameters(*tools))
+            assert parser.feed(call("", "", BARE)[:10]) == []
+            assert allows(parser, call(name, f'{{"x": {written}}}', BARE)[10:]) is allowed
 
 
-def test_what_is_checked_is_what_is_needed() -> None:
-    """All functions together, since any may be called: what was allowed then must not fail when a call begins."""
+def test_functions_share_the_limits() -> None:
+    """All together, since any may be called: what was allowed at the start must not fail when a call begins."""
     large = {"properties": {f"p{number}": {"enum": [f"{number} {n}" for n in range(200)]} for number in range(60)}}
-    parser = ToolCallParser(DEFAULT_CALL_FORMAT, with_parameters(large, large))
-    check(parser, "ab")
+    parser = parser_for(DEFAULT_CALL_FORMAT, with_parameters(large, large))
     assert parser.feed(DEFAULT_CALL_FORMAT.prefix) == []
     assert parser.grammar is not None
-    parser = ToolCallParser(DEFAULT_CALL_FORMAT, with_parameters(*[large] * 9))
     with pytest.raises(GrammarError, match="all together"):
-        check(parser, "abcdefghi")
+        parser_for(DEFAULT_CALL_FORMAT, with_parameters(*[large] * 12))
 
 
-def test_a_name_that_no_grammar_can_have_is_refused() -> None:
-    tool = PromptTool("\0", {"type": "function", "function": {"name": "\0"}})
-    with pytest.raises(GrammarError):
-        ToolCallParser(DEFAULT_CALL_FORMAT, Tools((tool,), ("\0",))).check("\0")
+def test_a_function_of_any_name_is_called() -> None:
+    name = 'a\0"\\\n\x01\x7f\u2028é\U0001f600'
+    tool = PromptTool(name, {"type": "function", "function": {"name": name}})
+    assert allows(parser_for(DEFAULT_CALL_FORMAT, Tools((tool,), (name,), required=True)), call(name, "{}"))

@@ -1,3 +1,3 @@
-"""Grammars: from JSON schemas to what a model may write."""
+"""Grammars: from JSON schemas to what a model may write, by the library llguidance."""
 
 from __future__ import annotations

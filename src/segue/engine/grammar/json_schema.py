@@ -1,17 +1,15 @@
-"""What a JSON schema says, as far as a grammar can be made of it: references, schemas that hold together, bounds. Pure.
+"""What the keywords of a JSON schema say: references, schemas that must hold together, counts, names. Pure.
 
 Schemas come from clients, so whatever is not of the form it should be is a `GrammarError` and nothing else. Not here:
-the grammar (`grammar`).
+the whole schema (`schema_normalizer`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from fractions import Fraction
 from itertools import product
+from math import isfinite
 from typing import Any
-
-from segue.engine.grammar.number_ranges import Bound
 
 Schema = Mapping[str, Any] | bool
 
@@ -120,35 +118,14 @@ def counts(schema: Mapping[str, Any], low: str, high: str) -> tuple[int, int | N
     return least, None if most is None or most > MOST_TIMES else most
 
 
-def bounds(schema: Mapping[str, Any]) -> tuple[Bound | None, Bound | None]:
-    """Return the bounds of a number."""
-    return (
-        _tighter(schema, "minimum", "exclusiveMinimum", lambda bound: (bound.value, bound.exclusive)),
-        _tighter(schema, "maximum", "exclusiveMaximum", lambda bound: (-bound.value, bound.exclusive)),
-    )
-
-
-def number(schema: Mapping[str, Any], name: str) -> Fraction | None:
+def finite(schema: Mapping[str, Any], name: str) -> int | float:
     """Return the number that is under this name."""
-    found = schema.get(name)
-    if found is None:
-        return None
+    found = schema[name]
     if isinstance(found, bool) or not isinstance(found, int | float):
         raise GrammarError(f"{name} is a number")
-    try:
-        return Fraction(found) if isinstance(found, int) else Fraction(str(found))
-    except ValueError:
-        raise GrammarError(f"{name} is a finite number") from None
-
-
-def _tighter(schema: Mapping[str, Any], name: str, exclusive: str, strictness: Callable[[Bound], Any]) -> Bound | None:
-    """Return the stricter of two bounds. What excludes may be true or false, as in early drafts of the standard."""
-    value = number(schema, name)
-    flag = schema.get(exclusive)
-    found = [] if value is None else [Bound(value, flag is True)]
-    if not isinstance(flag, bool) and (other := number(schema, exclusive)) is not None:
-        found.append(Bound(other, exclusive=True))
-    return max(found, key=strictness, default=None)
+    if isinstance(found, float) and not isfinite(found):
+        raise GrammarError(f"{name} is a finite number")
+    return found
 
 
 def _whole(schema: Mapping[str, Any], name: str) -> int | None:

@@ -9,11 +9,14 @@ Not here: how a grammar is made from a schema (`grammar`), and how a model write
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import msgspec
 
-from segue.engine.grammar.gbnf import Grammar, Schema, literal
+from segue.engine.grammar.json_schema import Schema
+from segue.engine.grammar.lark import LarkGrammar, literal
+from segue.engine.grammar.token_matcher import AnswerGrammar, TokenMatcher
 from segue.engine.prompt.chat_template import CallFormat
 from segue.engine.prompt.messages import Tools
 
@@ -39,13 +42,23 @@ AnswerPart: TypeAlias = str | CallBegan | CallArguments | CallEnded
 
 
 class ToolCallParser:
-    """Reads one answer. `schema` is the schema of its text, if that must be JSON."""
+    """Reads one answer. `schema` is the schema of its text, if that must be JSON.
 
-    def __init__(self, call_format: CallFormat, tools: Tools, schema: Schema | None = None) -> None:
+    The constructor raises `GrammarError` if no grammar can be made of the schemas. It compiles all grammars, with
+    `compile_grammar`; if calls are only allowed, their grammar is kept until the model begins one.
+    """
+
+    def __init__(
+        self,
+        call_format: CallFormat,
+        tools: Tools,
+        schema: Schema | None = None,
+        *,
+        compile_grammar: Callable[[str], AnswerGrammar],
+    ) -> None:
         self._format = call_format = msgspec.structs.replace(call_format, prefix=call_format.prefix.lstrip("\n"))
         self._names = tools.allowed
         self._parameters: dict[str, Schema] = {tool.name: {"type": "object", **tool.parameters} for tool in tools.shown}
-        self._checked = Grammar()  # of all functions together, as that of a call may be
         self._required = tools.required
         self._schema = schema
         self._parallel = tools.parallel and call_format.between is not None
@@ -53,8 +66,13 @@ class ToolCallParser:
         self._held = ""  # text that may still become a call
         self._call: _CallReader | None = None
         self._any_text = False
-        #: The grammar for the rest of the answer, if it has changed; the reader takes it and sets it to None.
-        self.grammar = self._first_grammar()
+        lark = self._lark()
+        compiled = None if lark is None else compile_grammar(lark)
+        constrained = self._required or schema is not None
+        #: The grammar of calls, until the model begins one.
+        self._calls = None if constrained else compiled
+        #: The matcher for the rest of the answer, if it has changed; the reader takes it and sets it to None.
+        self.grammar: TokenMatcher | None = compiled.begin() if compiled is not None and constrained else None
 
     @property
     def calling(self) -> bool:
@@ -76,51 +94,24 @@ class ToolCallParser:
         left, self._held = self._held, ""
         return [left] if left and self._call is None else []
 
-    def check(self, name: str) -> None:
-        """Raise `GrammarError` if no grammar can be made for a call of this function."""
-        self._checked.add_rule(self._body(self._checked, name))
-
     # --- private: the grammar ----------------------------------------------------------------------------------------
 
-    def _first_grammar(self) -> str | None:
-        if self._required:
-            grammar = Grammar()
-            return grammar.text(self._calls(grammar))
-        if self._schema is None:
-            return None
-        grammar = Grammar()
-        value = grammar.add_schema(self._schema)
-        if self._names:
-            return grammar.text(f"{value} | {self._calls(grammar)}")
-        return grammar.text(value)
+    def _lark(self) -> str | None:
+        """Return the grammar of calls, of JSON, or of either; None if there can only be text."""
+        grammar = LarkGrammar()
+        options = [] if self._required or self._schema is None else [grammar.add_schema(self._schema)]
+        options += [self._call_rules(grammar)] if self._names else []
+        return grammar.text(" | ".join(options)) if options else None
 
-    def _calls(self, grammar: Grammar) -> str:
+    def _call_rules(self, grammar: LarkGrammar) -> str:
         """Return the body of a rule for one call or several."""
-        call_format = self._format
-        call = grammar.add_rule(" | ".join(self._body(grammar, name) for name in self._names))
-        one = f"{literal(call_format.prefix)} {call} {literal(call_format.suffix)}"
-        return f"{one} ({literal(call_format.between or '')} {one})*" if self._parallel else one
-
-    def _rest_of_call(self, written: str) -> str | None:
-        """Return the grammar for the rest of a call that begins with `written`; None if no allowed call does."""
-        grammar = Grammar()
-        options = []
-        for name in self._names:
-            whole = self._format.prefix + name + self._format.middle
-            if whole.startswith(written):
-                options.append(f"{literal(whole[len(written) :])} {self._arguments(grammar, name)}")
-        if not options:
-            return None
-        rest = f"({' | '.join(options)}) {literal(self._format.suffix)}"
-        if self._parallel:
-            rest += f" ({literal(self._format.between or '')} {self._calls(grammar)})?"
-        return grammar.text(rest)
-
-    def _body(self, grammar: Grammar, name: str) -> str:
-        return f"{literal(name)} {literal(self._format.middle)} {self._arguments(grammar, name)}"
-
-    def _arguments(self, grammar: Grammar, name: str) -> str:
-        return grammar.add_schema(self._parameters[name])
+        form, parameters = self._format, self._parameters
+        calls = [f"{literal(name + form.middle)} {grammar.add_schema(parameters[name])}" for name in self._names]
+        one = f"{literal(form.prefix)} {grammar.add_rule(' | '.join(calls))} {literal(form.suffix)}"
+        if not self._parallel:
+            return one
+        call = grammar.add_rule(one)
+        return f"{call} ({literal(form.between or '')} {call})*"
 
     # --- private: reading --------------------------------------------------------------------------------------------
 
@@ -134,12 +125,13 @@ class ToolCallParser:
             at = -1
         if at < 0:
             return self._pass(self._clear(anywhere=anywhere))
-        constrained = self.grammar is not None or self._required or self._schema is not None
-        grammar = None if constrained else self._rest_of_call(self._held[at:])
-        if not constrained and grammar is None:
-            return self._pass(at + len(self._trigger))
+        if self._calls is not None:
+            grammar = self._calls.begin_behind(self._held[at:])
+            if grammar is None:
+                return self._pass(at + len(self._trigger))
+            self.grammar = grammar
+            self._calls = None  # the matcher is for further calls too
         parts = self._pass(at, strip=True)
-        self.grammar = grammar or self.grammar
         self._call = _CallReader(self._format)
         return parts or self._read_call(self._call)
 
