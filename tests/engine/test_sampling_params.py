@@ -162,7 +162,7 @@ class TestLogprobs:
         plain = await ask(upstream, request("plain"))
         assert not scored
         assert plain.items[0]["content"][0]["logprobs"] == []
-        tool = {"type": "function", "name": "look", "parameters": {"type": "object", "properties": {}}}
+        tool = {"type": "function", "name": "look", "parameters": {"type": "object", "additionalProperties": False}}
         fields: Json = {"tools": [tool], "tool_choice": "required", "parallel_tool_calls": False}
         called = await ask(upstream, request("call", max_output_tokens=60, **fields, **SCORED))
         (call,) = called.items
@@ -231,7 +231,7 @@ class TestStop:
                 return next(tokens)
 
         monkeypatch.setattr(LoadedModel, "sampler", lambda *given: Writing())
-        tool = {"type": "function", "name": "look", "parameters": {"type": "object", "properties": {}}}
+        tool = {"type": "function", "name": "look", "parameters": {"type": "object", "additionalProperties": False}}
         got = await ask(upstream, request("x", tools=[tool], max_output_tokens=2, **extra(stop="<"), **SCORED))
         assert (got.text, got.finished.status, len(scores(got))) == ("a", "completed", 1)
 
