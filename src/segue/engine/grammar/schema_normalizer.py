@@ -108,7 +108,7 @@ class _Definitions:
             self._build(next(iter(self._waiting)))
         return {"$defs": self._made} if root is True else {**root, "$defs": self._made}
 
-    def _reference(self, schema: Schema, document: Schema, *, now: bool = False) -> Any:  # noqa: ANN401 - a schema
+    def _reference(self, schema: Schema, document: Schema, *, now: bool = False) -> Any:  # noqa: ANN401 - a schema is an object or true
         """Return a reference to what becomes of a schema.
 
         `now`: it stands at the place of the schema that is being built, so it must not be that schema again.
@@ -152,7 +152,7 @@ class _Definitions:
         self._made[self._names[key]] = self._schema(schema, document)
         self._building.discard(key)
 
-    def _schema(self, schema: Mapping[str, Any], document: Schema) -> Any:  # noqa: ANN401 - a schema
+    def _schema(self, schema: Mapping[str, Any], document: Schema) -> Any:  # noqa: ANN401 - a schema is an object or true
         kind = schema.get("type")
         if "$ref" in schema or "allOf" in schema:
             return self._reference(merged([schema], document, self._spend), document, now=True)
@@ -167,7 +167,7 @@ class _Definitions:
             return self._any_of([{"type": one} for one in kinds(kind)], rest(schema, "type"), document)
         return self._typed(schema, kind, document)
 
-    def _typed(self, schema: Mapping[str, Any], kind: object, document: Schema) -> Any:  # noqa: ANN401 - a schema
+    def _typed(self, schema: Mapping[str, Any], kind: object, document: Schema) -> Any:  # noqa: ANN401 - a schema is an object or true
         if kind is None:
             kind = next((kind for kind, about in _ABOUT.items() if not schema.keys().isdisjoint(about)), None)
         match kind:
