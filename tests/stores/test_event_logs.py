@@ -64,7 +64,7 @@ async def test_what_is_not_there_is_gone(logs: MemoryEventLogs, tenant: str, ide
 
 async def test_without_followers_a_full_log_drops_its_oldest_events(logs: MemoryEventLogs) -> None:
     for number in range(0, 40, 2):
-        await logs.room("a", ONE)
+        await logs.wait_for_room("a", ONE)
         await logs.append("a", ONE, events(number, 2, KIB))
     await logs.end("a", ONE, 100)
     assert logs.size_bytes <= 16 * KIB + 2 * (KIB + 256)
@@ -77,7 +77,7 @@ async def test_a_writer_waits_for_the_slowest_follower(logs: MemoryEventLogs) ->
     await logs.append("a", ONE, events(0, 20, KIB))
     following = logs.follow("a", ONE, -1)
     first = await anext(following)
-    waiting = asyncio.create_task(logs.room("a", ONE))
+    waiting = asyncio.create_task(logs.wait_for_room("a", ONE))
     await asyncio.sleep(0)
     assert not waiting.done()
     asking: asyncio.Task[Sequence[Event]] = asyncio.create_task(anext(following))
@@ -91,7 +91,7 @@ async def test_a_follower_that_leaves_lets_the_writer_go_on(logs: MemoryEventLog
     await logs.append("a", ONE, events(0, 20, KIB))
     following = logs.follow("a", ONE, -1)
     await anext(following)
-    waiting = asyncio.create_task(logs.room("a", ONE))
+    waiting = asyncio.create_task(logs.wait_for_room("a", ONE))
     await asyncio.sleep(0)
     await following.aclose()
     await waiting
@@ -105,7 +105,7 @@ async def test_a_log_that_is_dropped_tells_its_followers(logs: MemoryEventLogs) 
     with pytest.raises(EventsGone):
         await following
     await logs.append("a", ONE, events(1, 1))
-    await logs.room("a", ONE)
+    await logs.wait_for_room("a", ONE)
     await logs.end("a", ONE, 100)
     assert logs.size_bytes == 0
 
@@ -139,7 +139,7 @@ async def test_running_logs_share_the_budget(logs: MemoryEventLogs) -> None:
         await logs.open("a", name)
     for name in names:
         for number in range(10):
-            await logs.room("a", name)
+            await logs.wait_for_room("a", name)
             await logs.append("a", name, events(number, 1, KIB))
     assert logs.size_bytes <= 64 * KIB + 16 * (KIB + 256)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from segue.stores.group_commit import GroupWriter
+from segue.stores.group_commit import GroupCommitWriter
 from segue.stores.interface import StoreError
 
 
@@ -27,7 +27,7 @@ class Desk:
         self.go.set()
         self.commits = 0
         self.peak_bytes = 0
-        self.writer = GroupWriter(self.connection, path, max_queued_bytes)
+        self.writer = GroupCommitWriter(self.connection, path, max_queued_bytes)
 
     async def write(self, word: str, size: int = 1) -> None:
         await self.writer.run(lambda connection: self._insert(connection, word), size)

@@ -23,7 +23,7 @@ import pytest
 from segue.history.records import Record
 from segue.stores.interface import ParentGone, StoreError
 from segue.stores.sqlite import SqliteStore
-from segue.stores.sqlite_file import Migration, Trace, migrate, migrations, open_database
+from segue.stores.sqlite_file import Trace
 from segue.testing.store_conformance import ALICE, NOW, link_of, sample_id, sample_record
 
 TURN_BYTES = 4096
@@ -118,127 +118,12 @@ async def test_kill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     connection.close()
 
 
-@pytest.mark.parametrize(("mode", "number"), [("FULL", 2), ("NORMAL", 1)])
-def test_file_is_opened_as_documented(tmp_path: Path, mode: str, number: int) -> None:
-    """A write-ahead log, the durability that was asked for, and zeros over what is deleted."""
-    database = open_database(tmp_path / "segue.db", "FULL" if mode == "FULL" else "NORMAL", None)
-    settings = [database.writer.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
-    assert settings == ["wal", number]
-    assert database.writer.execute("PRAGMA secure_delete").fetchone() == (1,)
-    with pytest.raises(sqlite3.OperationalError, match="readonly"):
-        database.reader.execute("DELETE FROM records")
-    database.close()
-
-
 def test_full_is_the_default() -> None:
     """Losing turns to a power cut is a choice, not an accident."""
     assert inspect.signature(SqliteStore.open).parameters["synchronous"].default == "FULL"
 
 
-def modes_in(folder: Path) -> dict[str, int]:
-    return {file.name: file.stat().st_mode & 0o777 for file in folder.iterdir()}
-
-
-async def test_close_leaves_one_file_readable_by_its_owner_only(tmp_path: Path) -> None:
-    """A closed store is its file and an empty lock: the log is gone into it, and nobody else may read either."""
-    async with store_at(tmp_path / "segue.db") as store:
-        await append_all(store, turn(0))
-    assert modes_in(tmp_path) == {"segue.db": 0o600, "segue.db.lock": 0o600}
-
-
-# One process
-
-
-async def test_a_second_process_is_refused(tmp_path: Path) -> None:
-    """Another process is told who has the file; when that one has closed it, it can be opened."""
-    path = tmp_path / "segue.db"
-    code = "import asyncio, sys; from segue.stores.sqlite import SqliteStore\n"
-    code += "async def main(): await (await SqliteStore.open(sys.argv[1])).aclose()\n"
-    code += "asyncio.run(main())"
-    command = [sys.executable, "-c", code, str(path)]
-    async with store_at(path):
-        refused = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
-    assert refused.returncode == 1
-    assert "is in use by process" in refused.stderr
-    assert "an SQLite store serves one gateway; stop that one, or name another file" in refused.stderr
-    allowed = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
-    assert allowed.returncode == 0, allowed.stderr
-
-
-async def test_a_second_store_in_the_process_is_refused(tmp_path: Path) -> None:
-    """The same file by another name is the same file; the refusal does not disturb the one who has it."""
-    (tmp_path / "alias.db").symlink_to(tmp_path / "segue.db")
-    async with store_at(tmp_path / "segue.db") as store:
-        with pytest.raises(StoreError, match="is in use by process"):
-            await SqliteStore.open(tmp_path / "alias.db")
-        await append_all(store, turn(0))
-
-
-# The schema
-
-
-def test_migrations_are_numbered_without_a_gap() -> None:
-    """The steps come with the package, each with the next number."""
-    steps = migrations()
-    assert [step.version for step in steps] == list(range(1, len(steps) + 1))
-
-
-def test_each_migration_is_taken_once() -> None:
-    """A file remembers how far it got, and takes only what is new."""
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    first = Migration(1, "CREATE TABLE a (x); -- with a comment at its end")
-    migrate(connection, [first])
-    migrate(connection, [first, Migration(2, "CREATE TABLE b (x)")])
-    assert connection.execute("PRAGMA user_version").fetchone() == (2,)
-    assert connection.execute("SELECT name FROM sqlite_master ORDER BY name").fetchall() == [("a",), ("b",)]
-    connection.close()
-
-
-def test_a_failed_migration_is_undone() -> None:
-    """A step that fails half-way leaves the file at the version it had."""
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    with pytest.raises(sqlite3.OperationalError, match="already exists"):
-        migrate(
-            connection, [Migration(1, "CREATE TABLE a (x)"), Migration(2, "CREATE TABLE b (x); CREATE TABLE a (x)")]
-        )
-    assert connection.execute("PRAGMA user_version").fetchone() == (1,)
-    assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("a",)]
-    connection.close()
-
-
-async def test_a_newer_file_is_refused_untouched(tmp_path: Path) -> None:
-    """A file of a later version is not guessed at."""
-    path = tmp_path / "segue.db"
-    async with store_at(path):
-        pass
-    connection = sqlite3.connect(path)
-    connection.execute("PRAGMA user_version = 99")
-    connection.close()
-    before = path.read_bytes()
-    with pytest.raises(StoreError, match=r"newer version of segue \(its schema is 99, this version knows 1\)"):
-        await SqliteStore.open(path)
-    assert path.read_bytes() == before
-
-
-async def test_another_programs_database_is_refused_untouched(tmp_path: Path) -> None:
-    """No tables of ours in somebody else's file."""
-    path = tmp_path / "other.db"
-    connection = sqlite3.connect(path)
-    connection.execute("CREATE TABLE theirs (x)")
-    connection.close()
-    before = path.read_bytes()
-    with pytest.raises(StoreError, match="is the database of another program: name another file"):
-        await SqliteStore.open(path)
-    assert path.read_bytes() == before
-
-
-async def test_a_file_that_is_no_database_is_refused_untouched(tmp_path: Path) -> None:
-    """A text file stays one."""
-    path = tmp_path / "notes.txt"
-    path.write_bytes(b"remember the milk\n" * 1000)
-    with pytest.raises(StoreError, match="this is no store of segue; name another file"):
-        await SqliteStore.open(path)
-    assert path.read_bytes() == b"remember the milk\n" * 1000
+# Faults
 
 
 async def test_a_damaged_file_is_told(tmp_path: Path) -> None:

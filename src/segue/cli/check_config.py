@@ -12,7 +12,7 @@ from segue.cli.serve import find_config
 from segue.config import Config, ConfigError, UpstreamConfig, load, without_secrets
 from segue.gateway.bootstrap import build_router, build_routes
 from segue.http.routes import RouteTable
-from segue.stores.opening import check_url
+from segue.stores.store_url import check_url
 
 
 def run_check_config(path: Path | None, *, as_json: bool) -> int:

@@ -24,7 +24,7 @@ from segue.gateway.bootstrap import build_router, build_routes
 from segue.gateway.services import build_services
 from segue.gateway.tunnel.endpoint import EPOCH_BYTES, TunnelEndpoint
 from segue.stores.interface import Store, StoreError
-from segue.stores.opening import open_store
+from segue.stores.store_url import open_store
 from segue.upstreams.interface import Upstream
 from segue.upstreams.router import Router
 

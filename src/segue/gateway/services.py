@@ -23,8 +23,8 @@ from segue.gateway.turns.executor import Executor, Sources
 from segue.gateway.turns.grace_period import GracePeriod
 from segue.gateway.turns.parents import Parents
 from segue.history.cache import TurnCache
-from segue.stores.claims import MemoryClaims
 from segue.stores.event_logs import MemoryEventLogs
+from segue.stores.idempotency_keys import MemoryClaims
 from segue.stores.interface import Store
 from segue.upstreams.http import HttpUpstream
 from segue.upstreams.router import Router

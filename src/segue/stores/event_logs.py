@@ -1,10 +1,10 @@
-"""Where the events of turns are kept that can be resumed: the interface, and its form in memory.
+"""Event logs: the events of turns whose streams can be resumed. The interface, and its form in memory.
 
-The interface is asynchronous and every call is atomic, so that a shared store can stand behind it. A log is opened
-before its turn begins, gets batches while it runs, is ended, and is forgotten at the time said then. Whoever follows a
-log gets each event after a number once, in order, then the live ones, until the end. In memory a writer waits for its
-followers once its log is full; without followers the oldest events are dropped. Not here: records (`interface`), and
-what a turn is.
+The interface is asynchronous and every call is atomic, so that a store that several gateways share can implement it. A
+log is opened before its turn begins, gets batches while the turn runs, and is ended; `end` sets when it expires. A
+follower gets each event after a given number once, in order, then the live ones, until the end. In memory, a full log
+applies backpressure: its writer waits for its slowest follower. Without followers the oldest events are dropped. Not
+here: records (`interface`), and what a turn is.
 """
 
 from __future__ import annotations
@@ -18,40 +18,40 @@ from segue.protocol.event_log import EventLog
 from segue.protocol.events import Event
 from segue.protocol.ids import ResponseId
 
-#: How much a follower is given at once.
+#: How many bytes of events a follower gets at once.
 PAGE_BYTES = 256 * 1024
 
 
 class EventsGone(Exception):
-    """There is no such log for this tenant, or the events asked for are no longer in it."""
+    """The tenant has no such log, or the log no longer has the events that a follower asks for."""
 
 
 class EventLogs(Protocol):
-    """A place for the events of turns. Another tenant's log looks like none."""
+    """Keeps the events of turns. Another tenant's log is answered like one that does not exist."""
 
     async def open(self, tenant: str, response_id: ResponseId) -> None:
         """Begin an empty log."""
 
-    async def room(self, tenant: str, response_id: ResponseId) -> None:
-        """Wait until the log may grow; what must go for that is dropped. May return at once."""
+    async def wait_for_room(self, tenant: str, response_id: ResponseId) -> None:
+        """Drop old events, or wait for followers, until the log may grow. It may return at once."""
 
     async def append(self, tenant: str, response_id: ResponseId, events: Sequence[Event]) -> None:
-        """Add events, at once, whether there is room or not. A log that is gone swallows them."""
+        """Add events at once, whether there is room or not. For a log that is gone, do nothing."""
 
     async def end(self, tenant: str, response_id: ResponseId, expires_at: float) -> None:
-        """Say that nothing follows, and until when the log is kept (unix seconds)."""
+        """Mark the log as complete, and set when it expires (unix seconds)."""
 
     async def drop(self, tenant: str, response_id: ResponseId) -> None:
-        """Forget the log; its followers are told that it is gone."""
+        """Drop the log; its followers get `EventsGone`."""
 
     async def latest(self, tenant: str, response_id: ResponseId) -> Event | None:
         """Return the latest event that carries the response object; None if there is none."""
 
     def follow(self, tenant: str, response_id: ResponseId, after: int) -> AsyncGenerator[Sequence[Event], None]:
-        """Yield the events with a number above `after`, those to come too, until the end. Raises `EventsGone`."""
+        """Yield the events with a number above `after`, also those to come, until the end. Raises `EventsGone`."""
 
     async def purge(self, now: float) -> None:
-        """Forget the logs whose time has come."""
+        """Drop the logs that have expired."""
 
 
 class _Follower:
@@ -72,7 +72,7 @@ class _Log:
         self.changed = asyncio.Event()
 
     def wake(self) -> None:
-        """Let whoever waits look again."""
+        """Wake everything that waits for a change of this log."""
         self.changed.set()
         self.changed = asyncio.Event()
 
@@ -81,7 +81,7 @@ _Key = tuple[str, ResponseId]
 
 
 class MemoryEventLogs:
-    """Event logs in this process, under one budget. Running logs share it evenly; ended ones go before it is passed."""
+    """Event logs in this process, under one budget. Running logs share it evenly; ended ones are evicted first."""
 
     def __init__(self, budget_bytes: int, log_bytes: int) -> None:
         self._budget_bytes = budget_bytes
@@ -95,8 +95,8 @@ class MemoryEventLogs:
         assert (tenant, response_id) not in self._logs, "a response has one log"
         self._logs[tenant, response_id] = _Log()
 
-    async def room(self, tenant: str, response_id: ResponseId) -> None:
-        """Wait for the slowest follower of a log that is full."""
+    async def wait_for_room(self, tenant: str, response_id: ResponseId) -> None:
+        """Wait for the slowest follower of a full log; without followers, drop the oldest events."""
         log = self._logs.get((tenant, response_id))
         while log is not None and not log.dropped:
             running = len(self._logs) - len(self._ended)
@@ -118,10 +118,10 @@ class MemoryEventLogs:
         self.size_bytes += log.events.size_bytes - size
         log.wake()
         if self.size_bytes > self._budget_bytes:
-            self._shrink()
+            self._evict()
 
     async def end(self, tenant: str, response_id: ResponseId, expires_at: float) -> None:
-        """Say that nothing follows."""
+        """Mark the log as complete."""
         log = self._logs.get((tenant, response_id))
         if log is not None:
             log.ended = True
@@ -129,7 +129,7 @@ class MemoryEventLogs:
             log.wake()
 
     async def drop(self, tenant: str, response_id: ResponseId) -> None:
-        """Forget the log."""
+        """Drop the log."""
         self._drop((tenant, response_id))
 
     async def latest(self, tenant: str, response_id: ResponseId) -> Event | None:
@@ -138,7 +138,7 @@ class MemoryEventLogs:
         return None if log is None else log.events.latest
 
     async def follow(self, tenant: str, response_id: ResponseId, after: int) -> AsyncGenerator[Sequence[Event], None]:
-        """Yield what follows `after`; asking for the next page says that the last one has been taken."""
+        """Yield what follows `after`. A page counts as read when the next one is asked for."""
         log = self._logs.get((tenant, response_id))
         if log is None or after >= log.events.next:
             raise EventsGone
@@ -163,12 +163,12 @@ class MemoryEventLogs:
             log.wake()
 
     async def purge(self, now: float) -> None:
-        """Forget the logs whose time has come."""
+        """Drop the logs that have expired."""
         for key in [key for key, expires_at in self._ended.items() if expires_at <= now]:
             self._drop(key)
 
-    def _shrink(self) -> None:
-        """Drop ended logs, the oldest first, but none that is being read."""
+    def _evict(self) -> None:
+        """Evict ended logs, the oldest first, but none that has a follower."""
         for key in [key for key in self._ended if not self._logs[key].followers]:
             if self.size_bytes <= self._budget_bytes:
                 return

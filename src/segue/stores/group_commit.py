@@ -1,8 +1,8 @@
-"""Group commit: one thread that writes, and commits whatever has queued up as one transaction.
+"""Group commit: one thread that writes, and commits everything in its queue as one transaction.
 
-A commit costs a disk flush whatever is in it, so the more callers wait, the more share one. Each operation runs in a
-savepoint of its own: if it fails, it alone is undone. The queue is bounded in bytes; who finds it full waits, first
-come, first served. Not here: what the operations do (`sqlite`).
+A commit costs one disk flush, however much is in it; the more callers wait, the more of them share a flush. Each
+operation runs in a savepoint of its own, so that one that fails is undone alone. The queue is bounded in bytes; callers
+that find it full wait for room, in the order they came. Not here: what the operations do (`sqlite`).
 """
 
 from __future__ import annotations
@@ -23,69 +23,71 @@ T = TypeVar("T")
 
 _log = logging.getLogger("segue.stores")
 
-#: How long emptying the log waits for readers. They take milliseconds; a backup by another program takes longer.
+#: How long a checkpoint waits for readers. Ours take milliseconds; a backup by another program takes longer.
 _CHECKPOINT_TIMEOUT_S = 0.25
 
 
-class GroupWriter:
+class GroupCommitWriter:
     """Runs operations on a connection, in the order they came, in its own thread.
 
-    Made and used on one event loop. `aclose` must be awaited; the connection stays open and belongs to the caller.
+    Use it on the event loop that creates it, and await `aclose` at the end. The connection stays open: the caller
+    owns it.
     """
 
     def __init__(self, connection: sqlite3.Connection, path: Path, max_queued_bytes: int) -> None:
         self._connection = connection
         self._path = path
         self._max_queued_bytes = max_queued_bytes
-        self._queued_bytes = 0  # from being let in to being committed
-        self._gate = asyncio.Lock()
+        self._queued_bytes = 0  # admitted and not yet committed
+        self._admission = asyncio.Lock()
         self._room = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._stopped: asyncio.Future[None] = self._loop.create_future()
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()  # None: the last one was before this
-        # A daemon: a program that forgets to close a store must still be able to end.
+        self._queue: queue.SimpleQueue[_QueuedWrite | None] = queue.SimpleQueue()  # None: nothing follows
+        # A daemon thread, so that a program that does not close its store can still end.
         self._thread = threading.Thread(target=self._run, name="segue-store-writer", daemon=True)
         self._thread.start()
 
     @property
     def queued_bytes(self) -> int:
-        """How much waits to be committed."""
+        """How many bytes wait to be committed."""
         return self._queued_bytes
 
     async def run(self, operation: Callable[[sqlite3.Connection], T], size: int, *, erases: bool = False) -> T:
-        """Run `operation` and return its result once that is committed.
+        """Run `operation`, and return its result when it is committed.
 
-        `size` is what it holds in memory while it waits. If it `erases` and its result is true, the log, which still
-        has what was erased, is emptied soon after. When the caller is cancelled, the operation may happen or not.
+        `size` is how many bytes it holds in memory while it waits. If it `erases` and its result is true, a checkpoint
+        follows the commit, since the write-ahead log still contains what was erased. If the caller is cancelled, the
+        operation may or may not happen.
         """
-        await self._let_in(size)
+        await self._admit(size)
         done: asyncio.Future[T] = self._loop.create_future()
-        self._jobs.put(_Job(operation, done, size=size, erases=erases))
+        self._queue.put(_QueuedWrite(operation, done, size=size, erases=erases))
         return await done
 
     async def aclose(self) -> None:
-        """Finish everything that was asked for, then end the thread. Call it once; `run` must not be called again."""
-        async with self._gate:  # behind those who wait for room
-            self._jobs.put(None)
+        """Finish every operation, then end the thread. Call it once, and do not call `run` after it."""
+        async with self._admission:  # after the callers that wait for room
+            self._queue.put(None)
         await self._stopped
         self._thread.join()
 
-    async def _let_in(self, size: int) -> None:
-        """Wait until the queue has room. What is larger than the whole queue is let in when it is empty."""
-        async with self._gate:
+    async def _admit(self, size: int) -> None:
+        """Wait until the queue has room. An operation larger than the whole queue waits until the queue is empty."""
+        async with self._admission:
             while self._queued_bytes and self._queued_bytes + size > self._max_queued_bytes:
                 self._room.clear()
                 await self._room.wait()
             self._queued_bytes += size
 
-    def _settle(self, outcomes: Sequence[_Outcome]) -> None:
-        """Tell the callers of a group, on the event loop."""
+    def _resolve(self, outcomes: Sequence[_WriteOutcome]) -> None:
+        """Give the callers of a group their results, on the event loop."""
         for outcome in outcomes:
-            self._queued_bytes -= outcome.job.size
-            outcome.tell()
+            self._queued_bytes -= outcome.write.size
+            outcome.resolve()
         self._room.set()
 
-    # What follows runs in the thread.
+    # The methods below run in the thread.
 
     def _run(self) -> None:
         more = True
@@ -95,57 +97,59 @@ class GroupWriter:
                 self._finish(group)
         self._call(self._stopped.set_result, None)
 
-    def _take(self) -> tuple[list[_Job], bool]:
-        """Wait for a job and take everything that is there by then; False when nothing will come after it."""
-        group: list[_Job] = []
-        job = self._jobs.get()
-        while job is not None:
-            group.append(job)
+    def _take(self) -> tuple[list[_QueuedWrite], bool]:
+        """Wait for an operation and take all that are queued by then; False means that nothing follows them."""
+        group: list[_QueuedWrite] = []
+        write = self._queue.get()
+        while write is not None:
+            group.append(write)
             try:
-                job = self._jobs.get_nowait()
+                write = self._queue.get_nowait()
             except queue.Empty:
                 return group, True
         return group, False
 
-    def _finish(self, group: list[_Job]) -> None:
+    def _finish(self, group: list[_QueuedWrite]) -> None:
         outcomes = self._commit(group)
-        self._call(self._settle, outcomes)
-        if any(outcome.job.erases and outcome.result for outcome in outcomes):
-            self._empty_log()
+        self._call(self._resolve, outcomes)
+        if any(outcome.write.erases and outcome.result for outcome in outcomes):
+            self._checkpoint()
 
-    def _commit(self, group: list[_Job]) -> list[_Outcome]:
+    def _commit(self, group: list[_QueuedWrite]) -> list[_WriteOutcome]:
         connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")
-            outcomes = [self._attempt(job) for job in group]
+            outcomes = [self._run_one(write) for write in group]
             connection.execute("COMMIT")
-        except Exception as error:  # noqa: BLE001 - whatever it is, the callers must hear of it and the thread live on
+        except Exception as error:  # noqa: BLE001 - the callers get any error, and the thread must survive it
             with contextlib.suppress(sqlite3.Error):  # a failed commit may have ended the transaction
                 connection.execute("ROLLBACK")
-            return [_Outcome(job, None, self._explain(error)) for job in group]
+            return [_WriteOutcome(write, None, self._explain(error)) for write in group]
         return outcomes
 
-    def _attempt(self, job: _Job) -> _Outcome:
+    def _run_one(self, write: _QueuedWrite) -> _WriteOutcome:
         connection = self._connection
         connection.execute("SAVEPOINT job")
         try:
-            result = job.operation(connection)
+            result = write.operation(connection)
         except Exception as error:
-            if not connection.in_transaction:  # SQLite has undone the whole group: a full disk does that
+            if (
+                not connection.in_transaction
+            ):  # SQLite has rolled back the whole group, as it does when the disk is full
                 raise
             connection.execute("ROLLBACK TO job")
             connection.execute("RELEASE job")
-            return _Outcome(job, None, self._explain(error))
+            return _WriteOutcome(write, None, self._explain(error))
         connection.execute("RELEASE job")
-        return _Outcome(job, result, None)
+        return _WriteOutcome(write, result, None)
 
-    def _empty_log(self) -> None:
+    def _checkpoint(self) -> None:
         connection = self._connection
         connection.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_TIMEOUT_S * 1000:.0f}")
         try:
             if not checkpoint(connection):
                 _log.warning("%s: a reader keeps the log from being emptied of what was deleted", self._path)
-        except sqlite3.Error as error:  # nothing is lost; the next commit meets the same trouble, and has a caller
+        except sqlite3.Error as error:  # nothing is lost; the next commit has a caller to raise this to
             _log.warning("%s", explain(error, self._path))
         finally:
             connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000:.0f}")
@@ -154,12 +158,12 @@ class GroupWriter:
         return explain(error, self._path) if isinstance(error, sqlite3.Error) else error
 
     def _call(self, callback: Callable[[Any], object], argument: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and no caller is left
             self._loop.call_soon_threadsafe(callback, argument)
 
 
-class _Job:
-    """One operation on its way to the disk."""
+class _QueuedWrite:
+    """One operation that waits to be committed."""
 
     __slots__ = ("done", "erases", "operation", "size")
 
@@ -177,18 +181,18 @@ class _Job:
         self.erases = erases
 
 
-class _Outcome:
-    """What became of a job: a result, or an error."""
+class _WriteOutcome:
+    """The result of an operation, or its error."""
 
-    __slots__ = ("error", "job", "result")
+    __slots__ = ("error", "result", "write")
 
-    def __init__(self, job: _Job, result: object, error: Exception | None) -> None:
-        self.job = job
+    def __init__(self, write: _QueuedWrite, result: object, error: Exception | None) -> None:
+        self.write = write
         self.result = result
         self.error = error
 
-    def tell(self) -> None:
-        done = self.job.done
+    def resolve(self) -> None:
+        done = self.write.done
         if done.done():  # its caller was cancelled
             return
         if self.error is None:

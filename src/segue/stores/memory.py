@@ -1,7 +1,7 @@
 """A store in memory, for tests, demonstrations and gateways that may forget everything when they stop.
 
-It keeps to every rule of the interface except durability: what it holds dies with the process. It is not a cache:
-nothing is dropped before it is deleted or has expired.
+It keeps every rule of the interface except durability: its records die with the process. Not here: a cache. Nothing is
+evicted; a record stays until it is deleted or has expired.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from segue.stores.interface import ParentGone, StoreError, StoreSize
 
 
 class MemoryStore:
-    """Records in dictionaries. It is used from one event loop; no method ever waits."""
+    """Records in dictionaries. Use it from one event loop; no method ever waits."""
 
     def __init__(self) -> None:
-        self._entries: dict[tuple[str, ResponseId], _Entry] = {}
-        self._echoes = _Echoes()
+        self._records: dict[tuple[str, ResponseId], _StoredRecord] = {}
+        self._echoes = _EchoPool()
         self._living = 0
         self._size_bytes = 0  # without the echoes
         self._closed = False
 
     async def append(self, record: Record) -> None:
-        """Keep a record."""
+        """Write a record."""
         self._check_open()
         key = (record.tenant, record.id)
-        if key in self._entries:
+        if key in self._records:
             raise StoreError(f"the response {record.id!r} is already stored: an id is used once")
-        parent: _Entry | None = None
+        parent: _StoredRecord | None = None
         if record.parent_id is not None:
-            parent = self._entries.get((record.tenant, record.parent_id))
+            parent = self._records.get((record.tenant, record.parent_id))
             if parent is None:
                 raise ParentGone(f"the parent {record.parent_id!r} of {record.id!r} is not stored: was it deleted?")
             parent.children += 1
-        entry = _Entry(msgspec.structs.replace(record, echo=self._echoes.hold(record.echo)), parent)
-        self._entries[key] = entry
+        entry = _StoredRecord(msgspec.structs.replace(record, echo=self._echoes.hold(record.echo)), parent)
+        self._records[key] = entry
         self._living += 1
         self._size_bytes += entry.size_bytes
 
@@ -58,62 +58,62 @@ class MemoryStore:
         return None if entry is None else entry.record
 
     async def delete(self, tenant: str, response_id: ResponseId, now: float) -> bool:
-        """Make a living response unresolvable; tell whether there was one."""
+        """Delete a living response; return whether there was one."""
         entry = self._find(tenant, response_id, now)
         if entry is None:
             return False
-        self._bury(entry)
+        self._delete(entry)
         return True
 
     async def sweep(self, now: float) -> list[tuple[str, ResponseId]]:
-        """Do for expired records what `delete` does, and return which they were."""
+        """Delete all expired records; return the tenant and the id of each."""
         self._check_open()
-        expired = [entry for entry in self._entries.values() if not entry.dead and entry.record.expires_at <= now]
+        expired = [entry for entry in self._records.values() if not entry.dead and entry.record.expires_at <= now]
         for entry in expired:
-            self._bury(entry)
+            self._delete(entry)
         return [(entry.record.tenant, entry.record.id) for entry in expired]
 
     async def size(self) -> StoreSize:
-        """Count the living records, and the bytes that all records hold."""
+        """Return how many records live, and how many bytes all records take."""
         self._check_open()
         return StoreSize(self._living, self._size_bytes + self._echoes.size_bytes)
 
     async def aclose(self) -> None:
-        """Forget everything. Further calls raise `StoreError`."""
+        """Drop everything. Later calls raise `StoreError`."""
         self._closed = True
-        self._entries.clear()
+        self._records.clear()
 
     def _check_open(self) -> None:
         if self._closed:
             raise StoreError("the store is closed")
 
-    def _find(self, tenant: str, response_id: ResponseId, now: float) -> _Entry | None:
+    def _find(self, tenant: str, response_id: ResponseId, now: float) -> _StoredRecord | None:
         self._check_open()
-        entry = self._entries.get((tenant, response_id))
-        return entry if entry is not None and entry.lives(now) else None
+        entry = self._records.get((tenant, response_id))
+        return entry if entry is not None and entry.is_alive(now) else None
 
-    def _bury(self, entry: _Entry) -> None:
-        """Mark a response dead, then free it and its ancestors as far up as they are dead and without children."""
+    def _delete(self, entry: _StoredRecord) -> None:
+        """Turn a record into a tombstone; then free it and its ancestors, as far as they are childless tombstones."""
         self._living -= 1
         self._size_bytes -= entry.size_bytes
         self._echoes.release(entry.record.echo)
-        entry.strip()
+        entry.entomb()
         self._size_bytes += entry.size_bytes
-        free: _Entry | None = entry
+        free: _StoredRecord | None = entry
         while free is not None and free.dead and not free.children:
-            del self._entries[free.record.tenant, free.record.id]
+            del self._records[free.record.tenant, free.record.id]
             self._size_bytes -= free.size_bytes
             free = free.parent
             if free is not None:
                 free.children -= 1
 
 
-class _Entry:
-    """A record, or what is left of a dead one while descendants need its items."""
+class _StoredRecord:
+    """A record, or the tombstone of one, which keeps its items for its descendants."""
 
     __slots__ = ("children", "dead", "parent", "record")
 
-    def __init__(self, record: Record, parent: _Entry | None) -> None:
+    def __init__(self, record: Record, parent: _StoredRecord | None) -> None:
         self.record = record
         self.parent = parent
         self.children = 0
@@ -121,14 +121,14 @@ class _Entry:
 
     @property
     def size_bytes(self) -> int:
-        """Without the echo, which is shared."""
+        """Its size without the echo, which is shared."""
         return self.record.size_bytes - len(self.record.echo)
 
-    def lives(self, now: float) -> bool:
+    def is_alive(self, now: float) -> bool:
         return not self.dead and self.record.expires_at > now
 
-    def strip(self) -> None:
-        """Drop what only the response's own id could ask for."""
+    def entomb(self) -> None:
+        """Become a tombstone: drop what only the response's own id could ask for."""
         self.record = msgspec.structs.replace(self.record, head=b"", echo=b"")
         self.dead = True
 
@@ -137,28 +137,29 @@ class _Entry:
         return ChainLink(
             id=record.id,
             expires_at=record.expires_at,
-            alive=self.lives(now),
+            alive=self.is_alive(now),
             input=record.input,
             output=record.output,
             calls=record.calls,
         )
 
 
-class _Echoes:
-    """The distinct echoes in use, each with the number of records that use it."""
+class _EchoPool:
+    """Deduplicated echoes: each distinct one, with the number of records that use it."""
 
     def __init__(self) -> None:
         self._uses: dict[bytes, tuple[bytes, int]] = {}
         self.size_bytes = 0
 
     def hold(self, echo: bytes) -> bytes:
-        """Return the one copy of `echo`."""
+        """Count one more use of `echo`, and return its only copy."""
         shared, uses = self._uses.get(echo, (echo, 0))
         self._uses[shared] = (shared, uses + 1)
         self.size_bytes += 0 if uses else len(shared)
         return shared
 
     def release(self, echo: bytes) -> None:
+        """Count one use less, and free the echo after the last."""
         shared, uses = self._uses.pop(echo)
         if uses > 1:
             self._uses[shared] = (shared, uses - 1)

@@ -1,13 +1,14 @@
 """A store in one SQLite file, for one gateway process.
 
-Writes go through one thread that commits in groups; reads have a connection and a thread of their own and never wait
-for a commit. Neither blocks the event loop. The file is in WAL mode; deleted content is overwritten with zeros
-(`secure_delete`), and leaves the log right after the commit that deleted it. Freed space is used again, but the file
-does not shrink.
+One thread writes, with group commit; another reads, on a connection of its own, and never waits for a commit. Neither
+blocks the event loop. The file is in WAL mode. Deleted content is overwritten with zeros (`secure_delete`), and a
+checkpoint removes it from the write-ahead log right after the commit that deletes it. Freed space is used again, but
+the file does not shrink.
 
-Durability: with `synchronous="FULL"`, the default, an append that returned survives a power cut. With `"NORMAL"` a
-commit does not wait for the disk: a power cut or a crash of the operating system can lose the last commits, so that
-clients are refused ids they were given (the file itself stays sound). A killed process loses nothing either way.
+Durability: with `synchronous="FULL"`, the default, a record survives a power cut once `append` has returned. With
+`"NORMAL"` a commit does not wait for the disk: a power cut or a crash of the operating system can lose the last
+commits, and the gateway then refuses ids that it has given to clients (the file itself stays sound). A killed process
+loses nothing in either mode.
 
 Not here: the file, its lock and its schema (`sqlite_file`), the writing thread (`group_commit`).
 """
@@ -29,19 +30,19 @@ from segue.history.records import ChainLink, Record
 from segue.protocol.codec import encode
 from segue.protocol.ids import ResponseId
 from segue.protocol.items import join, split
-from segue.stores.group_commit import GroupWriter
+from segue.stores.group_commit import GroupCommitWriter
 from segue.stores.interface import ParentGone, StoreError, StoreSize
 from segue.stores.sqlite_file import Database, Synchronous, Trace, explain, open_database
 
 T = TypeVar("T")
 
-#: How much may wait for the disk before `append` itself waits.
+#: How many bytes may wait to be committed before `append` itself waits (backpressure).
 MAX_QUEUED_BYTES = 16 * 1024 * 1024
 
-#: What deleting costs the queue: it carries an id.
+#: What a deletion counts in the queue: it holds only an id.
 _SMALL_BYTES = 256
 
-#: How many expired records are freed in one transaction. More would keep appends waiting.
+#: How many expired records one transaction deletes. More would delay appends.
 _SWEEP_RECORDS = 256
 
 _calls = msgspec.json.Decoder(list[str])
@@ -58,7 +59,7 @@ _ADD = (
     "INSERT INTO records (parent, echo, created_at, expires_at, tenant, id, calls, head, input, output)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_BURY = "UPDATE records SET head = NULL, echo = NULL WHERE seq = ?"
+_ENTOMB = "UPDATE records SET head = NULL, echo = NULL WHERE seq = ?"
 _IS_PARENT = "SELECT 1 FROM records WHERE parent = ? LIMIT 1"
 _FREE = "DELETE FROM records WHERE seq = ?"
 _PARENT_IF_DEAD = "SELECT parent FROM records WHERE seq = ? AND head IS NULL"
@@ -87,12 +88,12 @@ _CHAIN = """
 
 
 class SqliteStore:
-    """Records in an SQLite file. Made by `open`, used on one event loop, and closed with `aclose`."""
+    """Records in an SQLite file. Create it with `open`, use it on one event loop, and release it with `aclose`."""
 
     def __init__(self, database: Database, reader: ThreadPoolExecutor, max_queued_bytes: int) -> None:
         self._database = database
         self._reader = reader
-        self._writer = GroupWriter(database.writer, database.path, max_queued_bytes)
+        self._writer = GroupCommitWriter(database.writer, database.path, max_queued_bytes)
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -104,9 +105,9 @@ class SqliteStore:
         max_queued_bytes: int = MAX_QUEUED_BYTES,
         trace: Trace | None = None,
     ) -> SqliteStore:
-        """Open a store, creating the file if there is none. Raises `StoreError`, e.g. if another process has it.
+        """Open a store; create the file if it does not exist. Raises `StoreError`, e.g. if another process has it.
 
-        `trace` is called with every SQL statement, by the thread that runs it. It sees what is stored.
+        `trace` is called with every SQL statement, in the thread that runs it. It sees the content of records.
         """
         reader = ThreadPoolExecutor(1, thread_name_prefix="segue-store-reader")
         loop = asyncio.get_running_loop()
@@ -119,11 +120,11 @@ class SqliteStore:
 
     @property
     def queued_bytes(self) -> int:
-        """How much waits to be committed: at most `max_queued_bytes`, or one record."""
+        """How many bytes wait to be committed: at most `max_queued_bytes`, or one larger record."""
         return self._writer.queued_bytes
 
     async def append(self, record: Record) -> None:
-        """Keep a record, durably; waits for room when too much is queued already."""
+        """Write a record, durably; wait for room if the queue is full."""
         self._check_open()
         await self._writer.run(functools.partial(_append, record), record.size_bytes)
 
@@ -136,26 +137,25 @@ class SqliteStore:
         return await self._read(lambda database: _record(database.reader, tenant, response_id, now))
 
     async def delete(self, tenant: str, response_id: ResponseId, now: float) -> bool:
-        """Make a living response unresolvable; tell whether there was one."""
+        """Delete a living response; return whether there was one."""
         self._check_open()
         operation = functools.partial(_delete, tenant, response_id, now)
         return await self._writer.run(operation, _SMALL_BYTES, erases=True)
 
     async def sweep(self, now: float) -> list[tuple[str, ResponseId]]:
-        """Do for expired records what `delete` does, and return which they were; none if none is left.
+        """Delete some of the expired records, so that other writes are not delayed; return the tenant and id of each.
 
-        Done for some of them, so that other writes get their turn. Nobody can tell: the ids stopped resolving when they
-        expired.
+        Deleting them late has no visible effect: their ids resolve to nothing from the moment they expire.
         """
         self._check_open()
         return await self._writer.run(functools.partial(_sweep, now), _SMALL_BYTES, erases=True)
 
     async def size(self) -> StoreSize:
-        """Count the living records and measure the file with its log."""
+        """Return how many records live, and the size of the file with its write-ahead log."""
         return await self._read(_size)
 
     async def aclose(self) -> None:
-        """Write what is queued, empty the log and release the file. Further calls raise `StoreError`."""
+        """Commit what is queued, checkpoint the log and release the file. Later calls raise `StoreError`."""
         if self._closing is None:
             self._closing = asyncio.create_task(self._finish())
         await asyncio.shield(self._closing)
@@ -163,7 +163,7 @@ class SqliteStore:
     async def _finish(self) -> None:
         await self._writer.aclose()
         try:
-            await self._in_reader(Database.close)  # behind the reads that were begun
+            await self._in_reader(Database.close)  # after the reads that have begun
         finally:
             self._reader.shutdown(wait=False)
 
@@ -182,7 +182,7 @@ class SqliteStore:
         return await asyncio.get_running_loop().run_in_executor(self._reader, function, self._database)
 
 
-# Writing. Each of these runs inside a savepoint in the writer's thread.
+# Writing. Each of these functions runs inside a savepoint, in the writer's thread.
 
 
 def _append(record: Record, connection: sqlite3.Connection) -> None:
@@ -223,29 +223,29 @@ def _delete(tenant: str, response_id: ResponseId, now: float, connection: sqlite
     row = connection.execute(_FIND_LIVING, (tenant, response_id, now)).fetchone()
     if row is None:
         return False
-    _bury(connection, *row)
+    _delete_row(connection, *row)
     return True
 
 
 def _sweep(now: float, connection: sqlite3.Connection) -> list[tuple[str, ResponseId]]:
     rows = connection.execute(_FIND_EXPIRED, (now, _SWEEP_RECORDS)).fetchall()
-    # Children were added after their parents: freed first, they save their parents from becoming tombstones.
+    # Children come after their parents: deleted first, they save their parents from becoming tombstones.
     for seq, parent, echo, _, _ in sorted(rows, reverse=True):
-        _bury(connection, seq, parent, echo)
+        _delete_row(connection, seq, parent, echo)
     return [(tenant, ResponseId(ident)) for _, _, _, tenant, ident in rows]
 
 
-def _bury(connection: sqlite3.Connection, seq: int, parent: int | None, echo: int) -> None:
-    """Leave a tombstone if children need one, else free the row and every ancestor that this leaves useless."""
+def _delete_row(connection: sqlite3.Connection, seq: int, parent: int | None, echo: int) -> None:
+    """Turn a row into a tombstone if it has children; else free it, and the ancestors that only it still needed."""
     if connection.execute(_IS_PARENT, (seq,)).fetchone():
-        connection.execute(_BURY, (seq,))
+        connection.execute(_ENTOMB, (seq,))
     else:
         connection.execute(_FREE, (seq,))
-        _free_upward(connection, parent)
+        _free_ancestors(connection, parent)
     connection.execute(_FREE_ECHO, (echo,))
 
 
-def _free_upward(connection: sqlite3.Connection, seq: int | None) -> None:
+def _free_ancestors(connection: sqlite3.Connection, seq: int | None) -> None:
     while seq is not None:
         row = connection.execute(_PARENT_IF_DEAD, (seq,)).fetchone()
         if row is None or connection.execute(_IS_PARENT, (seq,)).fetchone():
@@ -254,13 +254,13 @@ def _free_upward(connection: sqlite3.Connection, seq: int | None) -> None:
         (seq,) = row
 
 
-# Reading. Each of these is one statement in the reader's thread.
+# Reading. Each of these functions runs one statement, in the reader's thread.
 
 
 def _chain(connection: sqlite3.Connection, tenant: str, response_id: ResponseId, now: float) -> list[ChainLink] | None:
     values = {"tenant": tenant, "id": response_id, "now": now}
     rows = connection.execute(_CHAIN, values).fetchall()
-    rows.sort(key=itemgetter(0), reverse=True)  # here, because SQLite would copy all items through its sorter
+    rows.sort(key=itemgetter(0), reverse=True)  # not in SQL: SQLite would copy all items through its sorter
     return [_link(*row) for row in rows] or None
 
 

@@ -1,7 +1,8 @@
-"""The file of an SQLite store: opening it, its lock, its schema, and what its errors mean.
+"""The file of an SQLite store: opening it, its lock, its schema migrations, and what its errors mean.
 
-One process owns a file at a time. The lock is an advisory one on `<file>.lock`, which the kernel releases when the
-process ends, however it ends; the lock file itself stays, empty of meaning. Not here: the queries (`sqlite`).
+One process owns a file at a time. It holds an advisory lock on `<file>.lock`, which the kernel releases when the
+process ends, however it ends. The lock file itself stays; that it exists means nothing. Not here: the queries
+(`sqlite`).
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ import msgspec
 
 from segue.stores.interface import StoreError
 
-#: How safe a commit is: see `sqlite`.
+#: How durable a commit is: see `sqlite`.
 Synchronous = Literal["FULL", "NORMAL"]
 
-#: Is called with the text of each SQL statement, values included, by the thread that runs it.
+#: A function that is called with the text of each SQL statement, values included, in the thread that runs it.
 Trace = Callable[[str], object]
 
 #: 'segu' in the file's header (migrations/0001_records.sql sets it).
@@ -30,8 +31,8 @@ APPLICATION_ID = 0x73656775
 #: How long a statement waits for another program that has locked the file.
 BUSY_TIMEOUT_S = 5.0
 
-_READ_CACHE_KB = 8 * 1024  # a long chain should fit: its rows are read twice, for the way up and for the items
-_PRIVATE = 0o600  # conversations are nobody else's business
+_READ_CACHE_KB = 8 * 1024  # for a long chain: its rows are read twice, first for the parents and then for the items
+_PRIVATE = 0o600  # no other user of the machine may read conversations
 
 
 class Migration(msgspec.Struct, frozen=True):
@@ -44,7 +45,7 @@ class Migration(msgspec.Struct, frozen=True):
 class Database:
     """An open file: the lock on it, a connection that writes and one that only reads.
 
-    Each connection is used by one thread at a time; they may be opened and closed by others.
+    One thread at a time uses a connection; another thread may have opened it, or may close it.
     """
 
     def __init__(self, path: Path, lock: BinaryIO, writer: sqlite3.Connection, reader: sqlite3.Connection) -> None:
@@ -54,12 +55,12 @@ class Database:
         self._lock = lock
 
     def size_bytes(self) -> int:
-        """Measure the file, with the part of it that is still in the write-ahead log."""
+        """Return the size of the file and of its write-ahead log."""
         log = Path(f"{self.path}-wal")
         return self.path.stat().st_size + (log.stat().st_size if log.exists() else 0)
 
     def close(self) -> None:
-        """Move everything from the log into the file, and release file and lock, also when the first fails."""
+        """Checkpoint the log into the file, then release the file and its lock, also if the checkpoint fails."""
         try:
             self.reader.close()
             checkpoint(self.writer)
@@ -71,8 +72,8 @@ class Database:
 
 
 def open_database(path: str | Path, synchronous: Synchronous, trace: Trace | None) -> Database:
-    """Open or create a store's file and bring its schema up to date. Raises `StoreError`."""
-    real = Path(path).resolve()  # one file has one lock, whatever it is called
+    """Open or create a store's file, and migrate its schema. Raises `StoreError`."""
+    real = Path(path).resolve()  # one lock for one file, by whatever path it is opened
     lock = _lock(real)
     connections: list[sqlite3.Connection] = []
     try:
@@ -95,20 +96,20 @@ def open_database(path: str | Path, synchronous: Synchronous, trace: Trace | Non
 
 
 def checkpoint(connection: sqlite3.Connection) -> bool:
-    """Copy the write-ahead log into the file and empty it; False if a reader was in the way."""
+    """Copy the write-ahead log into the file and truncate it; return False if a reader prevents that."""
     busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     return not busy
 
 
 def migrations() -> list[Migration]:
-    """Return the steps that come with this package, oldest first."""
+    """Return the migrations of this version, oldest first."""
     files = resources.files("segue.stores").joinpath("migrations").iterdir()
     steps = {file.name: file.read_text(encoding="utf-8") for file in files if file.name.endswith(".sql")}
     return [Migration(int(name.partition("_")[0]), steps[name]) for name in sorted(steps)]
 
 
 def migrate(connection: sqlite3.Connection, steps: Sequence[Migration]) -> None:
-    """Take the steps that the file has not seen yet. Each happens in full or not at all."""
+    """Apply the migrations that the file does not have yet. Each happens in full or not at all."""
     version = _number(connection, "PRAGMA user_version")
     for step in steps:
         if step.version <= version:
@@ -122,8 +123,8 @@ def migrate(connection: sqlite3.Connection, steps: Sequence[Migration]) -> None:
 
 
 def explain(error: sqlite3.Error, path: Path) -> StoreError:
-    """Say what an error of SQLite means for whoever runs the gateway, and what they can do."""
-    # The module's own errors carry no code of SQLite; an extended code has the plain one in its low byte.
+    """Say what an error of SQLite means for the operator of the gateway, and what to do about it."""
+    # Errors of the Python module have no code of SQLite; the low byte of an extended code is the primary code.
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     advice = _ADVICE.get(code, "see https://www.sqlite.org/rescode.html")
     return StoreError(f"{path}: {error}: {advice}")
@@ -167,9 +168,9 @@ def _lock(path: Path) -> BinaryIO:
 
 
 def _create(path: Path) -> None:
-    """Make the file if there is none, so that it and what SQLite puts beside it are readable by this user only.
+    """Create the file if it does not exist, with a mode that SQLite copies to the files beside it: this user only.
 
-    Only under the lock: closing a file drops the locks that SQLite holds on it in the same process.
+    Call it only under the lock: closing a file drops the locks that SQLite holds on it in the same process.
     """
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, _PRIVATE))
@@ -180,26 +181,26 @@ def _create(path: Path) -> None:
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA temp_store = MEMORY")  # nothing of a conversation in temporary files
+    connection.execute("PRAGMA temp_store = MEMORY")  # no content of a conversation in temporary files
     return connection
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, synchronous: Synchronous) -> None:
     steps = migrations()
-    _refuse_foreign(connection, path, steps[-1].version)
+    _check_owner(connection, path, steps[-1].version)
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise StoreError(f"{path}: the file system does not support a write-ahead log; use a local disk")
     connection.execute(f"PRAGMA synchronous = {synchronous}")
     if synchronous == "FULL":
-        connection.execute("PRAGMA fullfsync = ON")  # macOS: a plain fsync stops at the drive's cache
+        connection.execute("PRAGMA fullfsync = ON")  # macOS: a plain fsync does not flush the drive's cache
     connection.execute("PRAGMA secure_delete = ON")
     migrate(connection, steps)
-    checkpoint(connection)  # what a killed process left in the log
+    checkpoint(connection)  # what a killed process has left in the log
 
 
-def _refuse_foreign(connection: sqlite3.Connection, path: Path, newest: int) -> None:
-    """Refuse, before anything is written, a file that this version should not touch."""
+def _check_owner(connection: sqlite3.Connection, path: Path, newest: int) -> None:
+    """Refuse a file that this version must not touch, before anything is written."""
     ours = _number(connection, "PRAGMA application_id") == APPLICATION_ID
     if not ours and _number(connection, "SELECT count(*) FROM sqlite_master"):
         raise StoreError(f"{path} is the database of another program: name another file")

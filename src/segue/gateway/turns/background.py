@@ -23,8 +23,8 @@ from segue.protocol.events import Event
 from segue.protocol.ids import ResponseId, parse_response_id
 from segue.protocol.problems import Problem, Refused, events_gone, key_reused
 from segue.protocol.requests import Create
-from segue.stores.claims import Claim, Claims
 from segue.stores.event_logs import EventLogs, EventsGone
+from segue.stores.idempotency_keys import Claim, Claims
 
 _log = logging.getLogger("segue.gateway")
 
@@ -230,7 +230,7 @@ class BackgroundResponses:
                 async with aclosing(run.events()) as batches:
                     async for batch in batches:
                         kept.pending = batch
-                        await self._logs.room(tenant, response_id)
+                        await self._logs.wait_for_room(tenant, response_id)
                         await self._write(kept)
                         await kept.awaited.wait()
                         await asyncio.sleep(0)  # without followers, nothing else here lets other tasks run

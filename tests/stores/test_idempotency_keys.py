@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from segue.protocol.ids import ResponseId
-from segue.stores.claims import Claim, MemoryClaims
+from segue.stores.idempotency_keys import Claim, MemoryClaims
 
 MINE, YOURS = Claim(ResponseId("resp_1"), b"1"), Claim(ResponseId("resp_2"), b"2")
 

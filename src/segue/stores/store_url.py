@@ -1,4 +1,4 @@
-"""Opening the store that a URL names, as the configuration gives it. Not here: the stores."""
+"""The URL of a store, as the configuration gives it: parsing it, and opening the store. Not here: the stores."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _POSSIBLE = (
 async def open_store(url: str) -> Store:
     """Open the store at `url`; the caller closes it.
 
-    Raises `ValueError` if the URL names no kind of store that there is, `StoreError` if the store cannot be opened.
+    Raises `ValueError` if no store has such a URL, and `StoreError` if the store cannot be opened.
     """
     if url == "memory:":
         return MemoryStore()
@@ -29,7 +29,7 @@ async def open_store(url: str) -> Store:
 
 
 def check_url(url: str) -> None:
-    """Raise `ValueError` if `url` names no kind of store that there is; nothing is opened."""
+    """Raise `ValueError` if no store has such a URL; open nothing."""
     if url != "memory:":
         _parse_sqlite(url)
 
@@ -39,7 +39,7 @@ def _parse_sqlite(url: str) -> tuple[str, Synchronous]:
     path = unquote(parts.path.removeprefix("/"))
     named = parts.scheme == "sqlite" and url.startswith("sqlite:///") and not parts.fragment
     if not named or not path or path.endswith("/") or path == ":memory:":
-        raise ValueError(f"{_shown(url)!r} is not a store: {_POSSIBLE}")
+        raise ValueError(f"{_redact(url)!r} is not a store: {_POSSIBLE}")
     synchronous: Synchronous = "FULL"
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         found = [mode for mode in get_args(Synchronous) if mode == value.upper()]
@@ -49,7 +49,7 @@ def _parse_sqlite(url: str) -> tuple[str, Synchronous]:
     return path, synchronous
 
 
-def _shown(url: str) -> str:
-    """Return a URL for a message, without the password that one for a server may have."""
+def _redact(url: str) -> str:
+    """Return a URL without its password, if it has one, for a message."""
     head, at, tail = url.rpartition("@")
     return f"{head.partition('://')[0]}://…@{tail}" if at else url

@@ -8,8 +8,8 @@ import pytest
 
 from segue.stores.interface import StoreError
 from segue.stores.memory import MemoryStore
-from segue.stores.opening import open_store
 from segue.stores.sqlite import SqliteStore
+from segue.stores.store_url import check_url, open_store
 from segue.testing.store_conformance import sample_record
 
 
@@ -71,6 +71,16 @@ async def test_other_urls_are_refused_with_what_is_possible(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"possible are: memory: .* sqlite:///segue\.db .* sqlite:////var"):
         await open_store(url)
+    with pytest.raises(ValueError, match=r"possible are: memory: .* sqlite:///segue\.db .* sqlite:////var"):
+        check_url(url)
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("url", ["memory:", "sqlite:///segue.db", "sqlite:////nowhere/segue.db?synchronous=normal"])
+def test_checking_a_url_opens_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Nor does it ask whether the file can be opened."""
+    monkeypatch.chdir(tmp_path)
+    check_url(url)
     assert names_in(tmp_path) == []
 
 
