@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
 from websockets.asyncio.client import connect
 
 from segue.config import Config, RouteConfig, ServerConfig
 from segue.gateway.app import serving
 from segue.http.heads import Line
+from segue.sidecar.app import Sidecar, SidecarSettings
+from segue.sidecar.base_disk_cache import BaseDiskCache
 from segue.testing.link import EmulatedLink, linked
 from segue.testing.provider import (
     Answer,
@@ -23,8 +29,10 @@ from segue.testing.provider import (
     gzipped,
     provided,
 )
+from segue.tunnel.documents import Base
 from segue.upstreams.router import ModelRule, Router
 from segue.upstreams.scripted import MODEL, ScriptedUpstream
+from tests.sidecar.gateways import fake_gateway
 from tests.sidecar.sidecars import Running, conversation, post, running
 
 EVENTS = Line(b"Content-Type", b"text/event-stream")
@@ -103,12 +111,12 @@ async def test_messages_of_a_websocket_are_byte_equal_over_cuts() -> None:
     upgrade = Answer(status=101, reason=b"Switching Protocols")
     async with the_whole_way(lambda _: upgrade, echo) as (provider, link, sidecar):
         url = sidecar.sidecar.url.replace("http", "ws") + "/anthropic/v1/responses"
-        async with connect(url) as socket:
+        async with connect(url) as websocket:
             for number in range(6):
                 link.cut()
-                await socket.send(f"é{number}" * 3000)
-                assert await socket.recv() == "é" * 3000
-                assert await socket.recv() == f"é{number}" * 3000
+                await websocket.send(f"é{number}" * 3000)
+                assert await websocket.recv() == "é" * 3000
+                assert await websocket.recv() == f"é{number}" * 3000
         assert [one.data for one in provider.messages] == [f"é{number}".encode() * 3000 for number in range(6)]
         assert len(provider.requests) == 1
 
@@ -144,3 +152,21 @@ async def test_what_the_tunnel_counts_is_what_the_link_carried() -> None:
         carried = link.up_bytes - up
         assert 0 <= after.tunnel_bytes_up - before.tunnel_bytes_up - carried < 1000
         assert 0 <= link.down_bytes - down - (after.tunnel_bytes_down - before.tunnel_bytes_down) < 1000
+
+
+async def test_a_sidecar_that_cannot_listen_leaves_nothing_running() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = SidecarSettings(gateways=("ws://127.0.0.1:1",), port=taken.getsockname()[1])
+        with pytest.raises(OSError, match="address already in use"):
+            async with Sidecar(settings):
+                pass
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_bases_are_saved_while_it_runs(tmp_path: Path) -> None:
+    settings = SidecarSettings(gateways=(), cache_directory=tmp_path / "bases", save_every_s=0.01)
+    async with fake_gateway() as gateway, running(gateway.url, settings=settings) as sidecar:
+        await sidecar.post(conversation(3))
+        while not list((tmp_path / "bases").glob("*.base")):  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.005)
+        assert BaseDiskCache(tmp_path / "bases").list()[0].base_id == Base(conversation(3)).id

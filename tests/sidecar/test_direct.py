@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from segue.egress.client import Egress
 from segue.http.heads import Line
 from segue.http.routes import Route, RouteTable, parse_target
 from segue.sidecar.direct import DirectForwarder
-from segue.testing.provider import Answer, SocketAnswer, provided
+from segue.testing.provider import Answer, SocketAnswer, SocketMessage, provided
 from tests.sidecar.gateways import fake_gateway
 from tests.sidecar.sidecars import post, running
 
@@ -79,3 +79,25 @@ async def test_a_websocket_goes_straight_too_and_so_does_its_refusal() -> None:
         with pytest.raises(InvalidStatus, match="426"):
             async with connect(f"{url}/no"):
                 pass
+
+
+async def test_a_websocket_is_closed_or_cut_by_either_end() -> None:
+    def script(message: SocketMessage) -> SocketAnswer:
+        return SocketAnswer(messages=(b"one", b"two"), cut_after=1 if message.data == b"cut" else None)
+
+    upgrade = Answer(status=101)
+    async with provided(lambda _: upgrade, script) as provider, running(NOWHERE, direct=to(provider.url)) as sidecar:
+        url = sidecar.sidecar.url.replace("http", "ws") + "/anthropic/v1"
+        async with connect(url) as socket:
+            await socket.send("cut")
+            assert await socket.recv() == "one"
+            with pytest.raises(ConnectionClosedError):
+                await socket.recv()
+        async with connect(url) as socket:
+            await socket.send("go on")
+            assert [await socket.recv(), await socket.recv()] == ["one", "two"]
+            await socket.close(4001, "bye")
+            assert (socket.close_code, socket.close_reason) == (4001, "bye")
+        await sidecar.finished(2)
+        told = await sidecar.stats()
+    assert [one["outcome"] for one in told["recent"]] == ["direct", "direct"]

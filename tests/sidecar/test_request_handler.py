@@ -10,20 +10,23 @@ from pathlib import Path
 
 import pytest
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosedError
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.typing import Subprotocol
 
 from segue.http.heads import Line, ReplyHead, RequestHead
+from segue.sidecar.agent_request import AgentRequest
 from segue.sidecar.app import SidecarSettings
+from segue.sidecar.body_encoder import BodyEncoder, EncodedBody
 from segue.sidecar.connector import ConnectorSettings
 from segue.sidecar.link_status import LinkTimeouts
 from segue.sidecar.orphaned_exchanges import OrphanLimits
-from segue.sidecar.request_handler import HandlerLimits
+from segue.sidecar.request_handler import HandlerLimits, RequestHandler
 from segue.testing.link import linked
 from tests.sidecar.gateways import Answer, Forwarded, fake_gateway
 from tests.sidecar.sidecars import QUICK, conversation, post, running
 
 CHUNKED_END = b"0\r\n\r\n"
+WEBSOCKET_KEY = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 PROTOCOLS = [Subprotocol("a"), Subprotocol("b")]
 
 
@@ -416,3 +419,58 @@ async def test_many_at_once() -> None:
         answers = await asyncio.gather(*(sidecar.post(body) for body in bodies))
     for body, answer in zip(bodies, answers, strict=True):
         assert dechunked(answer) == body
+
+
+async def test_a_head_that_no_gateway_takes_is_431() -> None:
+    lines = b"".join(b"X-%d: y\r\n" % number for number in range(1100))
+    for upgrade in (b"", b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n" + WEBSOCKET_KEY):
+        async with fake_gateway() as gateway, running(gateway.url) as sidecar:
+            agent = await sidecar.connect()
+            await agent.send(b"GET /v1 HTTP/1.1\r\nHost: localhost\r\n" + upgrade + lines + b"\r\n")
+            assert (await agent.head()).startswith(b"HTTP/1.1 431 ")
+            assert gateway.forwarded == []
+
+
+async def test_an_agent_that_hangs_up_while_its_body_is_encoded_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    encode, handle = BodyEncoder.encode, RequestHandler.handle
+    handled: asyncio.Future[AgentRequest] = asyncio.get_running_loop().create_future()
+
+    async def handle_and_note(self: RequestHandler, request: AgentRequest) -> None:
+        handled.set_result(request)
+        await handle(self, request)
+
+    async def encode_slowly(self: BodyEncoder, head: RequestHead, body: bytes | None) -> EncodedBody | None:
+        await (await handled).gone.wait()
+        return await encode(self, head, body)
+
+    monkeypatch.setattr(RequestHandler, "handle", handle_and_note)
+    monkeypatch.setattr(BodyEncoder, "encode", encode_slowly)
+    async with fake_gateway() as gateway, running(gateway.url) as sidecar:
+        agent = await sidecar.connect()
+        await agent.send(post(b"{}"))
+        await handled
+        agent.reset()
+        await sidecar.finished(1)
+        told = await sidecar.stats()
+    assert (told["recent"][0]["outcome"], told["exchanges"]) == ("gone", 1)
+    assert gateway.forwarded == []
+
+
+async def test_a_websocket_without_a_gateway_is_refused_like_any_request() -> None:
+    async with running("ws://127.0.0.1:1") as sidecar:
+        agent = await sidecar.connect()
+        await agent.send(
+            b"GET /v1 HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\n" + WEBSOCKET_KEY + b"\r\n"
+        )
+        assert (await agent.head()).startswith(b"HTTP/1.1 503 ")
+
+
+async def test_a_websocket_that_no_node_takes_is_overloaded() -> None:
+    async with fake_gateway() as gateway, running(gateway.url) as sidecar:
+        await sidecar.linked()
+        gateway.takes_nothing = True
+        with pytest.raises(InvalidStatus, match="503"):
+            async with connect(sidecar.sidecar.url.replace("http", "ws") + "/openai/v1/responses"):
+                pass
+        assert gateway.forwarded == []

@@ -25,11 +25,10 @@ class AgentGone(Exception):
 
 
 class AgentTransport(asyncio.Protocol):
-    """One connection; `opened` and `closed` are called once each."""
+    """One connection. It calls `on_connected` once, and afterwards the server calls it."""
 
-    def __init__(self, opened: Callable[[AgentTransport], None], closed: Callable[[AgentTransport], None]) -> None:
-        self._opened = opened
-        self._closed = closed
+    def __init__(self, on_connected: Callable[[AgentTransport], None]) -> None:
+        self._on_connected = on_connected
         self._transport: asyncio.Transport | None = None
         self._unread = bytearray()
         self._paused = False
@@ -38,6 +37,7 @@ class AgentTransport(asyncio.Protocol):
         self._room.set()
         self._ended = asyncio.Event()
         self.gone = asyncio.Event()
+        """Set as soon as the agent has hung up."""
 
     # ------------------------------------------------------------------------------------------ asyncio's side of it
 
@@ -48,7 +48,7 @@ class AgentTransport(asyncio.Protocol):
         connection: socket.socket | None = transport.get_extra_info("socket")
         if connection is not None:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._opened(self)
+        self._on_connected(self)
 
     def data_received(self, data: bytes) -> None:
         """Keep what arrived."""
@@ -75,7 +75,6 @@ class AgentTransport(asyncio.Protocol):
         """End."""
         self._hang_up()
         self._ended.set()
-        self._closed(self)
 
     def _hang_up(self) -> None:
         self.gone.set()

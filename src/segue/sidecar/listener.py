@@ -96,14 +96,14 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._closing = False
         self._serving: dict[AgentTransport, asyncio.Task[None]] = {}
-        self._idle: dict[AgentTransport, None] = {}  # in the order in which they became so
+        self._idle: dict[AgentTransport, None] = {}  # in the order in which they became idle
         self._budget = BodyBudget(self._limits.max_held_bytes)
 
     async def start(self) -> str:
         """Listen; return the URL."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: AgentTransport(self._opened, self._closed), self._host, self._port, backlog=_BACKLOG
+            lambda: AgentTransport(self._accept), self._host, self._port, backlog=_BACKLOG
         )
         port: int = self._server.sockets[0].getsockname()[1]
         host = f"[{self._host}]" if ":" in self._host else self._host
@@ -124,9 +124,9 @@ class Listener:
 
     # ---------------------------------------------------------------------------------------------------- connections
 
-    def _opened(self, transport: AgentTransport) -> None:
+    def _accept(self, transport: AgentTransport) -> None:
         limit = self._limits.max_connections
-        idle = next(iter(self._idle), None)
+        idle = next((idle for idle in self._idle if not idle.gone.is_set()), None)
         if self._closing:  # accepted before, connected after
             transport.abort()
             return
@@ -142,9 +142,6 @@ class Listener:
             transport.abort()
             return
         self._serving[transport] = asyncio.get_running_loop().create_task(work)
-
-    def _closed(self, transport: AgentTransport) -> None:
-        self._idle.pop(transport, None)
 
     async def _serve(self, transport: AgentTransport) -> None:
         reader = RequestReader(
@@ -185,7 +182,7 @@ class Listener:
     # ------------------------------------------------------------------------------------------------------- requests
 
     async def _exchange(self, transport: AgentTransport, reader: RequestReader) -> bool:
-        """Read a request and have it answered; return whether another may follow on the connection."""
+        """Read a request and have it answered; return whether another may follow on this connection."""
         with self._budget.reserve() as reservation:
             received = await self._read_request(transport, reader, reservation=reservation)
             if isinstance(received, RequestRefusal):
