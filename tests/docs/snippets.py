@@ -1,26 +1,28 @@
 """Runs the snippets of a page, in order, as a reader would: in one folder, against a gateway that really listens.
 
-The info string of a fence says what is done with it: `python` is run as a program, `python pytest` as a test, after all
-others; `sh` is run by bash, and `segue serve` or `segue sidecar` in its last line starts the page's gateway or sidecar;
-`toml` must load and becomes `segue.toml`; `json` must parse; `text output` is compared with what the snippet before it
-printed (`…` stands for anything); `text` and `mermaid` are only read. A fence without one of these is a mistake. Not
-here: the pages.
+The info string of a fence says what this module does with it. It runs `python` as a program, `python pytest` as a test
+after all others, and `sh` with bash; `segue serve` or `segue sidecar` in the last line of an `sh` snippet starts the
+page's gateway or sidecar. `toml` must load and becomes `segue.toml`; `json` must parse; `text output` must be what the
+snippet before it printed (`…` stands for anything); `text` and `mermaid` are only for readers. A fence without one of
+these is a mistake. Not here: the pages, and how Python programs are started (`programs`).
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TextIO
 
 import msgspec
 
 from segue.config import load
+from tests.docs.programs import Programs
 
 PORT, SIDECAR_PORT = "4747", "4748"
 #: How long one snippet may take before the page has failed.
@@ -60,13 +62,14 @@ def runs(snippet: Snippet) -> list[str]:
 class Page:
     """One page while its snippets run, in a folder of its own."""
 
-    def __init__(self, name: str, folder: Path, *, local_model: bool = False) -> None:
+    def __init__(self, name: str, folder: Path, programs: Programs, *, local_model: bool = False) -> None:
         self._name = name
+        self._programs = programs
         self._folder = folder
         self._local_model = local_model
         self._printed = ""
         self._tests: list[Snippet] = []
-        self._running: dict[str, subprocess.Popen[str]] = {}  # "serve", then perhaps "sidecar"
+        self._running: dict[str, tuple[int, TextIO]] = {}  # "serve", then perhaps "sidecar": process id, and stdout
         self._ports = {"serve": PORT, "sidecar": SIDECAR_PORT}
         (folder / ".venv").symlink_to(sys.prefix)
 
@@ -102,15 +105,15 @@ class Page:
     def finish(self) -> None:
         """Run the page's tests, all in one go: they start gateways of their own."""
         if self._tests:
-            options = ("-q", "-p", "no:cacheprovider", "-p", "pytest_asyncio", "--rootdir=.")
-            self._run(self._tests[0], sys.executable, "-m", "pytest", *options)
+            options = ("-q", "-p", "no:cacheprovider", "-p", "pytest_asyncio.plugin", "--rootdir=.")
+            self._run_program(self._tests[0], "pytest", *options)
 
     # --- one kind each -----------------------------------------------------------------------------------------------
 
     def _run_python(self, snippet: Snippet) -> None:
         program = self._folder / f"line_{snippet.line}.py"
         program.write_text(self._with_port(snippet.code), encoding="utf-8")
-        self._run(snippet, sys.executable, "-W", "error", program.name)
+        self._run_program(snippet, program.name)
 
     def _keep_test(self, snippet: Snippet) -> None:
         self._tests.append(snippet)
@@ -123,7 +126,11 @@ class Page:
         assert not any(map(_SERVE.match, lines)), f"{self._at(snippet)}: nothing is reached after a command that serves"
         if lines:
             script = self._with_port("\n".join(lines))
-            self._run(snippet, "bash", "-euo", "pipefail", "-c", script)
+            done = subprocess.run(
+                ("bash", "-euo", "pipefail", "-c", script), cwd=self._folder, env=self._environment(),
+                capture_output=True, text=True, check=False, timeout=PATIENCE_S,
+            )  # fmt: skip
+            self._ended(snippet, done.returncode, done.stdout, done.stderr)
         if serving is not None:
             self._serve(serving)
 
@@ -141,13 +148,12 @@ class Page:
 
     # --- processes ---------------------------------------------------------------------------------------------------
 
-    def _run(self, snippet: Snippet, *command: str) -> None:
-        done = subprocess.run(
-            command, cwd=self._folder, env=self._environment(), capture_output=True, text=True, check=False,
-            timeout=PATIENCE_S,
-        )  # fmt: skip
-        self._printed = done.stdout
-        assert done.returncode == 0, f"{self._at(snippet)}: exit status {done.returncode}\n{done.stdout}{done.stderr}"
+    def _run_program(self, snippet: Snippet, *arguments: str) -> None:
+        self._ended(snippet, *self._programs.run(arguments, self._folder, self._environment()))
+
+    def _ended(self, snippet: Snippet, status: int, printed: str, told: str) -> None:
+        self._printed = printed
+        assert status == 0, f"{self._at(snippet)}: exit status {status}\n{printed}{told}"
 
     def _with_port(self, code: str) -> str:
         """Put in the ports of gateway and sidecar; start a gateway if the page has none yet."""
@@ -165,12 +171,13 @@ class Page:
         self._stop("sidecar")
         if what == "serve":
             self._stop("serve")
-        server = self._running[what] = subprocess.Popen(
-            ["bash", "-c", f"exec {command}"],
-            cwd=self._folder, env=self._environment(**settings), stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert server.stdout is not None
-        self._printed = server.stdout.readline()
+        reading, writing = os.pipe()
+        arguments = shlex.split(command.removeprefix(".venv/bin/"))
+        process_id = self._programs.start(arguments, self._folder, self._environment(**settings), writing)
+        os.close(writing)
+        stdout = os.fdopen(reading, encoding="utf-8")
+        self._running[what] = process_id, stdout
+        self._printed = stdout.readline()
         ready = _READY.fullmatch(self._printed)
         assert ready is not None, f"{self._name}: `{command}` did not start"
         self._ports[what] = ready["port"]
@@ -184,13 +191,13 @@ class Page:
         return {"SEGUE_SERVER_PORT": "0"} | {f"SEGUE_UPSTREAM_0_{name}": value for name, value in upstream.items()}
 
     def _stop(self, what: str) -> None:
-        server = self._running.pop(what, None)
-        if server is None:
+        running = self._running.pop(what, None)
+        if running is None:
             return
-        assert server.stdout is not None
-        server.send_signal(signal.SIGTERM)
-        with server.stdout:
-            status = server.wait(PATIENCE_S)
+        process_id, stdout = running
+        os.kill(process_id, signal.SIGTERM)
+        with stdout:
+            status = self._programs.wait(process_id)
         assert status == 0, f"{self._name}: `segue {what}` ended with {status}"
 
     def _environment(self, **more: str) -> dict[str, str]:
@@ -200,6 +207,8 @@ class Page:
         }
         path = f"{Path(sys.prefix) / 'bin'}{os.pathsep}{os.environ['PATH']}"
         ours = {"PATH": path, "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
+        # Each plugin that is installed would be imported for every page that has tests; they need only the one named.
+        ours["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
         return {**kept, **ours, "XDG_CACHE_HOME": str(self._folder / ".cache"), **more}
 
     def _at(self, snippet: Snippet) -> str:

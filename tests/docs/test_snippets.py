@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.docs.snippets import NOT_RUN, Page, Snippet, pages, runs, snippets_of
+from tests.docs.programs import Programs
+from tests.docs.snippets import NOT_RUN, PATIENCE_S, Page, Snippet, pages, runs, snippets_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
 #: Pages whose snippets need the local model.
 LOCAL_MODEL = {"docs/how-to/run-a-local-model.md"}
+
+
+@pytest.fixture(scope="module")
+def programs() -> Iterator[Programs]:
+    with Programs(PATIENCE_S) as started:
+        yield started
 
 
 def parameters() -> list[object]:
@@ -21,9 +30,9 @@ def parameters() -> list[object]:
 
 
 @pytest.mark.parametrize("name", parameters())
-def test_the_snippets_of_a_page_run_in_order(name: str, tmp_path: Path) -> None:
+def test_the_snippets_of_a_page_run_in_order(name: str, tmp_path: Path, programs: Programs) -> None:
     """A reader who follows the page from its first line gets what it says."""
-    with Page(name, tmp_path, local_model=name in LOCAL_MODEL) as page:
+    with Page(name, tmp_path, programs, local_model=name in LOCAL_MODEL) as page:
         for snippet in snippets_of((ROOT / name).read_text(encoding="utf-8")):
             page.run(snippet)
         page.finish()
@@ -47,15 +56,15 @@ def test_a_fence_that_nothing_would_run_is_a_mistake() -> None:
 
 
 @pytest.mark.parametrize("info", ["", "bash", "python3"])
-def test_a_fence_must_say_what_is_done_with_it(info: str, tmp_path: Path) -> None:
+def test_a_fence_must_say_what_is_done_with_it(info: str, tmp_path: Path, programs: Programs) -> None:
     """An info string that is not known fails its page instead of being skipped."""
-    with Page("page", tmp_path) as page, pytest.raises(AssertionError, match="does not say what is done"):
+    with Page("page", tmp_path, programs) as page, pytest.raises(AssertionError, match="does not say what is done"):
         page.run(Snippet(info, "true\n", 1))
 
 
-def test_a_snippet_that_fails_fails_its_page(tmp_path: Path) -> None:
+def test_a_snippet_that_fails_fails_its_page(tmp_path: Path, programs: Programs) -> None:
     """Whatever is run must succeed, and print what the page says it prints."""
-    with Page("page", tmp_path) as page:
+    with Page("page", tmp_path, programs) as page:
         for snippet in (Snippet("sh", "false\n", 1), Snippet("python", "assert 0\n", 1)):
             with pytest.raises(AssertionError, match="exit status 1"):
                 page.run(snippet)
@@ -67,3 +76,15 @@ def test_a_snippet_that_fails_fails_its_page(tmp_path: Path) -> None:
         page.run(Snippet("sh", "echo one two three\n", 1))
         with pytest.raises(AssertionError, match="one two three"):
             page.run(Snippet("text output", "one three\n", 1))
+
+
+def test_a_program_that_takes_too_long_is_killed(
+    programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one runs all the same."""
+    (tmp_path / "endless.py").write_text("import signal\nsignal.pause()\n")
+    (tmp_path / "short.py").write_text("import os, sys\nprint(os.environ['WORD'], os.getcwd())\nsys.exit(3)\n")
+    monkeypatch.setattr(programs, "patience_s", 0.1)
+    assert programs.run(["endless.py"], tmp_path, {})[0] == -signal.SIGKILL
+    monkeypatch.undo()
+    assert programs.run(["short.py"], tmp_path, {"WORD": "said"}) == (3, f"said {tmp_path}\n", "")
