@@ -15,7 +15,7 @@ import msgspec
 
 from segue.http.heads import ExchangeKind, RequestHead
 from segue.tunnel import static_table
-from segue.tunnel.endpoint import MAX_EXCHANGES, Exchange, ProtocolViolation, TunnelEndpoint
+from segue.tunnel.endpoint import MAX_EXCHANGES, Endpoint, Exchange, TunnelViolation
 from segue.tunnel.events import (
     BaseMissed,
     ClientEvent,
@@ -77,7 +77,7 @@ class _ClientExchange(Exchange):
         return self.opened and (self.request.document is None or self.outgoing.final_taken)
 
 
-class TunnelClient(TunnelEndpoint[_ClientExchange, ClientEvent]):
+class TunnelClient(Endpoint[_ClientExchange, ClientEvent]):
     """The tunnel of one session of a sidecar. The shell sends the session id, in its upgrade request."""
 
     def __init__(self) -> None:
@@ -174,7 +174,7 @@ class TunnelClient(TunnelEndpoint[_ClientExchange, ClientEvent]):
 
     def _on_frame(self, frame: Frame) -> None:
         if not self._ready and not isinstance(frame, Welcome):
-            raise ProtocolViolation("the first frame is not a WELCOME")
+            raise TunnelViolation("the first frame is not a WELCOME")
         match frame:
             case Welcome():
                 self._on_welcome(frame)
@@ -190,11 +190,11 @@ class TunnelClient(TunnelEndpoint[_ClientExchange, ClientEvent]):
             case GoAway():
                 self._events.append(GoneAway())
             case _:
-                raise ProtocolViolation(f"a {type(frame).__name__} is not for a sidecar")
+                raise TunnelViolation(f"a {type(frame).__name__} is not for a sidecar")
 
     def _on_welcome(self, welcome: Welcome) -> None:
         if self._ready or welcome.version != VERSION or not welcome.epoch:
-            raise ProtocolViolation("a WELCOME that does not fit")
+            raise TunnelViolation("a WELCOME that does not fit")
         new_epoch = welcome.epoch != self._epoch
         self._epoch = welcome.epoch
         self._ready = True
@@ -240,7 +240,7 @@ class TunnelClient(TunnelEndpoint[_ClientExchange, ClientEvent]):
             return
         head = decode_reply(blob, self._received_heads)
         if head is None:
-            raise ProtocolViolation("a REPLY that cannot be read")
+            raise TunnelViolation("a REPLY that cannot be read")
         exchange = self._exchanges.get(frame.exchange)
         if exchange is not None and not exchange.has_head:
             exchange.has_head = True
@@ -251,14 +251,14 @@ class TunnelClient(TunnelEndpoint[_ClientExchange, ClientEvent]):
         if exchange is None:
             return
         if exchange.again or exchange.has_head or exchange.request.document is None:
-            raise ProtocolViolation("a MISS of what has no base")
+            raise TunnelViolation("a MISS of what has no base")
         exchange.again = exchange.awaits_document = True
         exchange.outgoing = Outgoing()
         self._events.append(BaseMissed(exchange.handle))
 
     def _on_data(self, exchange: _ClientExchange, frame: Data) -> None:
         if not exchange.has_head:
-            raise ProtocolViolation("DATA before its REPLY")
+            raise TunnelViolation("DATA before its REPLY")
         data = self._accept(exchange, frame)
         if data:
             self._events.append(ReplyData(exchange.handle, data))

@@ -38,7 +38,7 @@ MAX_EXCHANGES = 256
 BUFFER_BYTES = 1024 * 1024
 
 
-class ProtocolViolation(Exception):
+class TunnelViolation(Exception):
     """Raised inside an endpoint when the peer breaks the protocol; `receive` turns it into a `LinkFailed`."""
 
 
@@ -60,7 +60,7 @@ X = TypeVar("X", bound=Exchange)
 V = TypeVar("V")
 
 
-class TunnelEndpoint(ABC, Generic[X, V]):
+class Endpoint(ABC, Generic[X, V]):
     """One end of the tunnel; X is the type of its exchanges and V the type of its events."""
 
     def __init__(self, ping_every_s: float | None, *, sends: Sequence[bytes], receives: Sequence[bytes]) -> None:
@@ -119,7 +119,7 @@ class TunnelEndpoint(ABC, Generic[X, V]):
         try:
             for frame in frames:
                 self._receive_frame(frame, link, now)
-        except ProtocolViolation as error:
+        except TunnelViolation as error:
             return self._fail(str(error))
         if link.overrun:
             return self._fail("the other end does not take what it asks for")
@@ -168,7 +168,7 @@ class TunnelEndpoint(ABC, Generic[X, V]):
 
     def _receive_frame(self, frame: Frame, link: TunnelLink, now: float) -> None:
         if not self._ready and isinstance(frame, Data | Window):
-            raise ProtocolViolation("the first frame of a link says who is there")
+            raise TunnelViolation("the first frame of a link says who is there")
         match frame:
             case Data():
                 exchange = self._exchanges.get(frame.exchange)
@@ -176,7 +176,7 @@ class TunnelEndpoint(ABC, Generic[X, V]):
                     self._on_data(exchange, frame)
             case Ack():
                 if not link.on_ack(frame, now):
-                    raise ProtocolViolation("an ACK of what was not sent")
+                    raise TunnelViolation("an ACK of what was not sent")
             case Window():
                 exchange = self._exchanges.get(frame.exchange)
                 if exchange is not None:
@@ -195,7 +195,7 @@ class TunnelEndpoint(ABC, Generic[X, V]):
 
     @abstractmethod
     def _on_frame(self, frame: Frame) -> None:
-        """Take a frame that means something else at each end; may raise `ProtocolViolation`."""
+        """Take a frame that means something else at each end; may raise `TunnelViolation`."""
 
     def _on_taken(self, exchange: X) -> None:
         """Called when the link has taken more, maybe all, of what the exchange sends."""
@@ -206,7 +206,7 @@ class TunnelEndpoint(ABC, Generic[X, V]):
     def _accept(self, exchange: X, frame: Data) -> bytes:
         data = exchange.incoming.accept(Piece(frame.offset, frame.payload, frame.final))
         if data is None:
-            raise ProtocolViolation("DATA that leaves a gap, or goes beyond the window")
+            raise TunnelViolation("DATA that leaves a gap, or goes beyond the window")
         return data
 
     def _queue(
@@ -223,11 +223,11 @@ class TunnelEndpoint(ABC, Generic[X, V]):
     def _collect_head(self, frame: Open | ReplyFrame) -> bytes | None:
         """Put the pieces of a head together; return None until the last one."""
         if self._partial_head and frame.exchange != self._partial_of:
-            raise ProtocolViolation("a head within another")
+            raise TunnelViolation("a head within another")
         self._partial_of = frame.exchange
         self._partial_head += frame.piece
         if len(self._partial_head) > 2 * MAX_HEAD_BYTES:
-            raise ProtocolViolation("a head is too large")
+            raise TunnelViolation("a head is too large")
         if not frame.last:
             return None
         head = bytes(self._partial_head)
@@ -265,7 +265,7 @@ class TunnelEndpoint(ABC, Generic[X, V]):
     def _rewind(self, exchange: X, offset: int) -> None:
         """Continue on a new link at the offset that the peer has received."""
         if not exchange.outgoing.rewind(offset):
-            raise ProtocolViolation("it wants to go on from where nothing is")
+            raise TunnelViolation("it wants to go on from where nothing is")
         self._look_for_room(exchange)
         self._give_turn(exchange)
 

@@ -14,7 +14,7 @@ import msgspec
 
 from segue.http.heads import ExchangeKind, ReplyHead
 from segue.tunnel import static_table
-from segue.tunnel.endpoint import BUFFER_BYTES, MAX_EXCHANGES, Exchange, ProtocolViolation, TunnelEndpoint
+from segue.tunnel.endpoint import BUFFER_BYTES, MAX_EXCHANGES, Endpoint, Exchange, TunnelViolation
 from segue.tunnel.events import Cancelled, Opened, ServerEvent, UploadData, UploadEnded
 from segue.tunnel.frames import (
     VERSION,
@@ -60,7 +60,7 @@ class _ServerExchange(Exchange):
         return self.reset is not None or self.outgoing.finished
 
 
-class TunnelServer(TunnelEndpoint[_ServerExchange, ServerEvent]):
+class TunnelServer(Endpoint[_ServerExchange, ServerEvent]):
     """The tunnel of one session, at the gateway."""
 
     def __init__(self, node: Node) -> None:
@@ -147,7 +147,7 @@ class TunnelServer(TunnelEndpoint[_ServerExchange, ServerEvent]):
 
     def _on_frame(self, frame: Frame) -> None:
         if not self._ready and not isinstance(frame, Hello):
-            raise ProtocolViolation("the first frame is not a HELLO")
+            raise TunnelViolation("the first frame is not a HELLO")
         match frame:
             case Hello():
                 self._on_hello(frame)
@@ -157,11 +157,11 @@ class TunnelServer(TunnelEndpoint[_ServerExchange, ServerEvent]):
                 if frame.exchange in self._exchanges:
                     self._drop(frame.exchange)
             case _:
-                raise ProtocolViolation(f"a {type(frame).__name__.removesuffix('Frame')} is not for a gateway")
+                raise TunnelViolation(f"a {type(frame).__name__.removesuffix('Frame')} is not for a gateway")
 
     def _on_hello(self, hello: Hello) -> None:
         if self._ready or hello.version != VERSION:
-            raise ProtocolViolation("a HELLO that does not fit")
+            raise TunnelViolation("a HELLO that does not fit")
         self._ready = True
         if not self._greeted:  # an earlier server may have opened exchanges that this one must not deny
             self._greeted, self._last_opened = True, hello.last_number
@@ -209,12 +209,12 @@ class TunnelServer(TunnelEndpoint[_ServerExchange, ServerEvent]):
             return
         read = decode_request(blob, self._received_heads)
         if read is None:
-            raise ProtocolViolation("an OPEN that cannot be read")
+            raise TunnelViolation("an OPEN that cannot be read")
         head, kind = read
         if frame.exchange <= self._last_opened:
-            raise ProtocolViolation("an OPEN with a number that was used")
+            raise TunnelViolation("an OPEN with a number that was used")
         if len(self._exchanges) >= 2 * MAX_EXCHANGES:
-            raise ProtocolViolation("far too many exchanges at once")
+            raise TunnelViolation("far too many exchanges at once")
         self._last_opened = frame.exchange
         exchange = _ServerExchange(frame.exchange, kind, has_body=frame.has_body)
         if self._draining or len(self._exchanges) >= MAX_EXCHANGES:
@@ -227,10 +227,10 @@ class TunnelServer(TunnelEndpoint[_ServerExchange, ServerEvent]):
 
     def _on_data(self, exchange: _ServerExchange, frame: Data) -> None:
         if not exchange.has_upload:
-            raise ProtocolViolation("DATA of an exchange without a body")
+            raise TunnelViolation("DATA of an exchange without a body")
         if frame.again != exchange.again:
             if frame.again:
-                raise ProtocolViolation("an upload made again without a MISS")
+                raise TunnelViolation("an upload made again without a MISS")
             return  # data of the first upload, sent before the MISS arrived
         was_final = exchange.incoming.final
         data = self._accept(exchange, frame)
