@@ -1,4 +1,4 @@
-"""Where events are kept: what followers get, when writers wait, and what is forgotten when."""
+"""Event logs in memory: what followers get, when writers wait, and when logs are dropped."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_followers_do_not_disturb_each_other(logs: MemoryEventLogs) -> Non
     ("tenant", "ident", "after"), [("b", ONE, -1), ("a", TWO, -1), ("a", ONE, 2), ("a", ONE, 99), ("b", TWO, 0)]
 )
 async def test_what_is_not_there_is_gone(logs: MemoryEventLogs, tenant: str, ident: ResponseId, after: int) -> None:
-    """Another tenant's log like one that never was; a number that was never given, too."""
+    """Another tenant's log is answered like one that does not exist, and so is a number that no event has."""
     await logs.append("a", ONE, events(0, 2))
     with pytest.raises(EventsGone):
         await collect(logs, after, tenant, ident)

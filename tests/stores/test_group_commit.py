@@ -1,4 +1,4 @@
-"""The writing thread: grouping, isolation of failures, backpressure, and what is told when the disk does not work."""
+"""The writing thread: grouping, isolation of failures, backpressure, and the errors of a disk that does not work."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def started(*tasks: asyncio.Task[None]) -> None:
 
 
 async def test_what_queued_up_shares_a_commit(tmp_path: Path) -> None:
-    """A hundred operations that came during one commit take one more, in the order they came."""
+    """A hundred operations that come during one commit share the next, in the order they came."""
     async with desk_at(tmp_path / "db") as desk:
         desk.go.clear()
         tasks = [asyncio.create_task(desk.write(str(n))) for n in range(100)]
@@ -79,7 +79,7 @@ async def test_what_queued_up_shares_a_commit(tmp_path: Path) -> None:
 
 
 async def test_a_failed_operation_is_undone_alone(tmp_path: Path) -> None:
-    """What one operation did before it failed is undone; its neighbours in the same transaction are kept."""
+    """An operation that fails is undone; the others in its transaction are kept."""
 
     def half(connection: sqlite3.Connection) -> None:
         connection.execute("INSERT INTO words VALUES ('half')")
@@ -100,7 +100,7 @@ async def test_a_failed_operation_is_undone_alone(tmp_path: Path) -> None:
 
 
 async def test_a_full_queue_makes_callers_wait(tmp_path: Path) -> None:
-    """No more is queued than allowed; the others come later, in order."""
+    """The queue stays within its bound; the other callers get in later, in order."""
     async with desk_at(tmp_path / "db", max_queued_bytes=10) as desk:
         desk.go.clear()
         tasks = [asyncio.create_task(desk.write(str(n), size=4)) for n in range(20)]
@@ -114,7 +114,7 @@ async def test_a_full_queue_makes_callers_wait(tmp_path: Path) -> None:
 
 
 async def test_what_is_larger_than_the_queue_goes_alone(tmp_path: Path) -> None:
-    """An operation beyond the bound is not refused: it waits until nothing else does, and nobody overtakes it."""
+    """An operation larger than the bound waits until the queue is empty; no later one overtakes it."""
     async with desk_at(tmp_path / "db", max_queued_bytes=10) as desk:
         desk.go.clear()
         words = [("small", 1), ("huge", 100), ("late", 1)]
@@ -127,7 +127,7 @@ async def test_what_is_larger_than_the_queue_goes_alone(tmp_path: Path) -> None:
 
 
 async def test_a_cancelled_caller_leaves_the_queue_in_order(tmp_path: Path) -> None:
-    """Whoever is cancelled, waiting for room or for the commit, the others go on and the count returns to zero."""
+    """Cancelling a caller that waits for room or for the commit affects no other, and the count returns to zero."""
     async with desk_at(tmp_path / "db", max_queued_bytes=1) as desk:
         desk.go.clear()
         tasks = [asyncio.create_task(desk.write(str(n))) for n in range(4)]
@@ -142,7 +142,7 @@ async def test_a_cancelled_caller_leaves_the_queue_in_order(tmp_path: Path) -> N
 
 
 async def test_close_finishes_what_waits_for_room(tmp_path: Path) -> None:
-    """Closing comes after everything that was asked for before it, whether it was in the queue yet or not."""
+    """`aclose` finishes every earlier operation, also those that still wait for room."""
     async with desk_at(tmp_path / "db", max_queued_bytes=1) as desk:
         tasks = [asyncio.create_task(desk.write(str(n))) for n in range(5)]
         await started(*tasks)
@@ -150,7 +150,7 @@ async def test_close_finishes_what_waits_for_room(tmp_path: Path) -> None:
 
 
 async def test_a_full_disk_is_told_and_survived(tmp_path: Path) -> None:
-    """Everybody in the group hears what to do; once there is space again, writing goes on."""
+    """Every caller in the group gets the advice; once there is space again, writing goes on."""
     async with desk_at(tmp_path / "db") as desk:
         (pages,) = desk.connection.execute("PRAGMA page_count").fetchone()
         desk.connection.execute(f"PRAGMA max_page_count = {pages}")
@@ -162,7 +162,7 @@ async def test_a_full_disk_is_told_and_survived(tmp_path: Path) -> None:
 
 
 async def test_a_locked_file_is_told_and_survived(tmp_path: Path) -> None:
-    """Another program that writes to the file is named as the reason."""
+    """The error names another program that writes to the file as the reason."""
     async with desk_at(tmp_path / "db") as desk:
         intruder = sqlite3.connect(tmp_path / "db", isolation_level=None)
         intruder.execute("BEGIN IMMEDIATE")
@@ -177,7 +177,7 @@ async def test_a_locked_file_is_told_and_survived(tmp_path: Path) -> None:
 async def test_a_reader_of_another_program_delays_only_the_emptying(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """While somebody else reads an old state, the log cannot be emptied: that is logged, and writing goes on."""
+    """While another program reads an old state, the log is not truncated: a warning says so, and writing goes on."""
     async with desk_at(tmp_path / "db") as desk:
         await desk.write("old")
         reader = sqlite3.connect(tmp_path / "db", isolation_level=None)

@@ -1,4 +1,4 @@
-"""Keys: who has one, and for how long."""
+"""Idempotency keys in memory: which claim holds, and for how long."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from segue.testing.store_conformance import ALICE, BOB, NOW, sample_id, sample_r
 
 
 async def test_equal_echoes_are_held_once() -> None:
-    """A hundred turns with the same settings hold them once, and nothing once they are deleted."""
+    """A hundred turns share one copy of equal settings, and free it when all are deleted."""
     store = MemoryStore()
     echo = b'{"instructions":"%b"}' % (b"x" * 100_000)
     for n in range(100):

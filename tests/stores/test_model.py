@@ -32,7 +32,7 @@ class Model:
         return key in self.records and key not in self.buried and self.records[key].expires_at > now
 
     def is_there(self, tenant: str, ident: str) -> bool:
-        """A record is there as long as it, or something that continues it, was not buried."""
+        """A record is kept as long as it, or a descendant of it, has not been deleted."""
         if (tenant, ident) not in self.records:
             return False
         children = (record.id for (t, _), record in self.records.items() if t == tenant and record.parent_id == ident)
@@ -104,7 +104,7 @@ class StoresAgree(RuleBasedStateMachine):
 
     @rule(tenant=tenants, pick=picks)
     def delete(self, tenant: str, pick: int) -> None:
-        """Delete any response, whether there is one or not."""
+        """Delete any response, also one that does not exist."""
         ident = sample_id(self.name(pick))
         lived = self.model.lives(tenant, ident, self.now)
         if lived:

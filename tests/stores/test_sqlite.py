@@ -70,7 +70,7 @@ def crash_writer() -> ModuleType:
 
 
 def run_and_kill(path: Path, label: str, lines: int) -> list[str]:
-    """Run the writer until it has acknowledged so many operations, kill it, and return all that it had said."""
+    """Run the writer until it has acknowledged so many operations, kill it, and return the lines it has printed."""
     command = [sys.executable, str(Path(__file__).with_name("crash_writer.py")), str(path), label]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -82,7 +82,7 @@ def run_and_kill(path: Path, label: str, lines: int) -> list[str]:
 
 
 async def unsaid_deletions(store: SqliteStore, names: set[str]) -> set[str]:
-    """Those of `names` that the writer deleted just before it could say so: only what it would delete next."""
+    """Return those of `names` that the writer deleted and could not report any more: only what it would delete next."""
     gone = {name for name in names if await store.record(ALICE, sample_id(name), NOW) is None}
     for name in gone:
         chain, _, depth = name.rpartition("/")
@@ -119,7 +119,7 @@ async def test_kill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
 
 
 def test_full_is_the_default() -> None:
-    """Losing turns to a power cut is a choice, not an accident."""
+    """To risk turns in a power cut, the operator must choose NORMAL."""
     assert inspect.signature(SqliteStore.open).parameters["synchronous"].default == "FULL"
 
 
@@ -147,7 +147,7 @@ async def test_a_damaged_file_is_told(tmp_path: Path) -> None:
 
 
 async def test_concurrent_appends_share_commits(tmp_path: Path) -> None:
-    """Two hundred appends that arrive during one commit need one more; a failing one costs nobody anything."""
+    """Two hundred appends that arrive during one commit share the next; one that fails does not affect the others."""
     go, statements = threading.Event(), list[str]()
 
     def trace(statement: str) -> None:
@@ -204,7 +204,7 @@ async def test_a_chain_is_one_query(tmp_path: Path) -> None:
 
 
 async def test_appends_wait_when_too_much_is_queued(tmp_path: Path) -> None:
-    """A store whose disk is slow holds no more than it was told to, and loses nothing."""
+    """With a slow disk the queue stays within its bound, and nothing is lost."""
     go, records = threading.Event(), [*map(turn, range(50))]
     limit = 3 * records[1].size_bytes
 
@@ -274,7 +274,7 @@ async def test_a_tombstone_keeps_only_what_descendants_need(tmp_path: Path) -> N
 
 
 async def test_freed_space_is_used_again(tmp_path: Path) -> None:
-    """A store that forgets as much as it learns does not grow."""
+    """A store that deletes as much as it appends does not grow."""
     path = tmp_path / "segue.db"
     async with store_at(path) as store:
         sizes = []

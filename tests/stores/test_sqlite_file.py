@@ -1,4 +1,4 @@
-"""The file of an SQLite store: who may open it, what its schema is, and what earlier versions wrote."""
+"""The file of an SQLite store: its lock, its schema, its errors, and files that earlier versions wrote."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def store_at(path: Path) -> AsyncIterator[SqliteStore]:
 
 @pytest.mark.parametrize(("mode", "number"), [("FULL", 2), ("NORMAL", 1)])
 def test_file_is_opened_as_documented(tmp_path: Path, mode: str, number: int) -> None:
-    """A write-ahead log, the durability that was asked for, and zeros over what is deleted."""
+    """WAL mode, the requested durability, and secure deletion are on."""
     database = open_database(tmp_path / "segue.db", "FULL" if mode == "FULL" else "NORMAL", None)
     settings = [database.writer.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
     assert settings == ["wal", number]
@@ -52,7 +52,7 @@ def modes_in(folder: Path) -> dict[str, int]:
 
 
 async def test_close_leaves_one_file_readable_by_its_owner_only(tmp_path: Path) -> None:
-    """A closed store is its file and an empty lock: the log is gone into it, and nobody else may read either."""
+    """A closed store is its file and its lock file: the log is checkpointed, and only the owner may read them."""
     async with store_at(tmp_path / "segue.db") as store:
         await store.append(sample_record("root"))
     assert modes_in(tmp_path) == {"segue.db": 0o600, "segue.db.lock": 0o600}
@@ -62,7 +62,7 @@ async def test_close_leaves_one_file_readable_by_its_owner_only(tmp_path: Path) 
 
 
 async def test_a_second_process_is_refused(tmp_path: Path) -> None:
-    """Another process is told who has the file; when that one has closed it, it can be opened."""
+    """The error names the process that has the file; when that process has closed it, another can open it."""
     path = tmp_path / "segue.db"
     code = "import asyncio, sys; from segue.stores.sqlite import SqliteStore\n"
     code += "async def main(): await (await SqliteStore.open(sys.argv[1])).aclose()\n"
@@ -78,7 +78,7 @@ async def test_a_second_process_is_refused(tmp_path: Path) -> None:
 
 
 async def test_a_second_store_in_the_process_is_refused(tmp_path: Path) -> None:
-    """The same file by another name is the same file; the refusal does not disturb the one who has it."""
+    """A symbolic link leads to the same lock; the refusal does not disturb the store that has the file."""
     (tmp_path / "alias.db").symlink_to(tmp_path / "segue.db")
     async with store_at(tmp_path / "segue.db") as store:
         with pytest.raises(StoreError, match="is in use by process"):
@@ -90,13 +90,13 @@ async def test_a_second_store_in_the_process_is_refused(tmp_path: Path) -> None:
 
 
 def test_migrations_are_numbered_without_a_gap() -> None:
-    """The steps come with the package, each with the next number."""
+    """The package contains the migrations, each with the next number."""
     steps = migrations()
     assert [step.version for step in steps] == list(range(1, len(steps) + 1))
 
 
 def test_each_migration_is_taken_once() -> None:
-    """A file remembers how far it got, and takes only what is new."""
+    """A file stores its version, and gets only the migrations after it."""
     connection = sqlite3.connect(":memory:", isolation_level=None)
     first = Migration(1, "CREATE TABLE a (x); -- with a comment at its end")
     migrate(connection, [first])
@@ -119,7 +119,7 @@ def test_a_failed_migration_is_undone() -> None:
 
 
 async def test_a_newer_file_is_refused_untouched(tmp_path: Path) -> None:
-    """A file of a later version is not guessed at."""
+    """This version cannot know what a later schema means."""
     path = tmp_path / "segue.db"
     async with store_at(path):
         pass
@@ -133,7 +133,7 @@ async def test_a_newer_file_is_refused_untouched(tmp_path: Path) -> None:
 
 
 async def test_another_programs_database_is_refused_untouched(tmp_path: Path) -> None:
-    """No tables of ours in somebody else's file."""
+    """The store creates no tables in another program's file."""
     path = tmp_path / "other.db"
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE theirs (x)")
@@ -145,7 +145,7 @@ async def test_another_programs_database_is_refused_untouched(tmp_path: Path) ->
 
 
 async def test_a_file_that_is_no_database_is_refused_untouched(tmp_path: Path) -> None:
-    """A text file stays one."""
+    """The file is not changed."""
     path = tmp_path / "notes.txt"
     path.write_bytes(b"remember the milk\n" * 1000)
     with pytest.raises(StoreError, match="this is no store of segue; name another file"):
@@ -246,7 +246,7 @@ def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_disk_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As some network file systems are: two gateways could open the file."""
+    """Some network file systems have no locks, so that two gateways could open the file."""
 
     def fail(*_: object) -> None:
         raise OSError(95, "Operation not supported")
@@ -258,7 +258,7 @@ def test_a_disk_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_file_system_without_a_write_ahead_log_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And its lock is released."""
+    """Its lock is released."""
     path = tmp_path / "segue.db"
 
     def in_memory(_: Path) -> sqlite3.Connection:

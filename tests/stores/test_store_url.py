@@ -14,7 +14,7 @@ from segue.testing.store_conformance import sample_record
 
 
 async def test_memory_url_opens_a_store_in_memory() -> None:
-    """`memory:` is the store that forgets."""
+    """`memory:` names the store in memory."""
     store = await open_store("memory:")
     assert isinstance(store, MemoryStore)
     await store.aclose()
@@ -67,7 +67,7 @@ def names_in(folder: Path) -> list[str]:
 async def test_other_urls_are_refused_with_what_is_possible(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
-    """A wrong URL is answered with the right ones, and leaves no file behind."""
+    """The error lists the possible URLs, and no file is created."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"possible are: memory: .* sqlite:///segue\.db .* sqlite:////var"):
         await open_store(url)
@@ -78,20 +78,20 @@ async def test_other_urls_are_refused_with_what_is_possible(
 
 @pytest.mark.parametrize("url", ["memory:", "sqlite:///segue.db", "sqlite:////nowhere/segue.db?synchronous=normal"])
 def test_checking_a_url_opens_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """Nor does it ask whether the file can be opened."""
+    """The file need not exist, nor its directory."""
     monkeypatch.chdir(tmp_path)
     check_url(url)
     assert names_in(tmp_path) == []
 
 
 async def test_a_password_is_not_repeated() -> None:
-    """A message ends up in logs: it shows where, not the secret."""
+    """A message may end up in a log: it shows the host, not the password."""
     with pytest.raises(ValueError, match=r"'redis://…@host/0' is not a store") as caught:
         await open_store("redis://user:hunter2@host/0")
     assert "hunter2" not in str(caught.value)
 
 
 async def test_an_unopenable_file_is_a_store_error(tmp_path: Path) -> None:
-    """A good URL of a file that cannot be made says so."""
+    """The URL is good; its directory does not exist."""
     with pytest.raises(StoreError, match="No such file or directory: check that its directory exists"):
         await open_store(f"sqlite:///{tmp_path}/nowhere/segue.db")

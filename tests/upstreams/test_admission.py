@@ -1,4 +1,4 @@
-"""The shell around the scheduler: whatever ends the waiting, no place is lost and none is given twice."""
+"""The admission queue: however a wait ends, no permit is lost and none is granted twice."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_the_displaced_are_refused() -> None:
     assert log == ["bob", "ann"]
 
 
-async def test_patience_ends() -> None:
+async def test_a_wait_times_out() -> None:
     queue = make_queue(timeout_s=0.001)
     async with queue.permit("ann"):
         with pytest.raises(Refused) as caught:
@@ -82,7 +82,7 @@ async def test_patience_ends() -> None:
     assert (queue.running, queue.waiting) == (0, 0)
 
 
-async def test_who_is_cancelled_while_waiting_leaves_no_trace() -> None:
+async def test_a_turn_that_is_cancelled_while_it_waits_leaves_the_queue() -> None:
     queue, release, log = make_queue(), asyncio.Event(), list[str]()
     async with queue.permit("ann"):
         gone, stays = (asyncio.create_task(hold(queue, name, log, release)) for name in ("bob", "cyd"))
@@ -95,12 +95,12 @@ async def test_who_is_cancelled_while_waiting_leaves_no_trace() -> None:
     assert (log, gone.cancelled(), queue.running) == (["cyd"], True, 0)
 
 
-async def test_a_place_given_to_somebody_who_is_just_cancelled_is_passed_on() -> None:
+async def test_a_permit_granted_to_a_turn_that_is_just_cancelled_is_passed_on() -> None:
     queue, release, log = make_queue(), asyncio.Event(), list[str]()
     release.set()
     async with queue.permit("ann"):
         gone, stays = (asyncio.create_task(hold(queue, name, log, release)) for name in ("bob", "cyd"))
         await settle()
-    gone.cancel()  # the place was given to it at the end of the block, but it has not run since
+    gone.cancel()  # the permit was granted to it at the end of the block, but it has not run since
     await asyncio.wait([gone, stays])
     assert (log, queue.running, queue.waiting) == (["cyd"], 0, 0)

@@ -1,4 +1,4 @@
-"""Where a conversation began: the same for all its turns, however the client sends them."""
+"""The key of a conversation: the same for all its turns, however the client sends them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def key_of(
 
 
 def test_a_chain_is_known_by_its_tag() -> None:
-    """At any depth, and in every branch."""
+    """The tag is the same at any depth and in every branch."""
     parent = Turn(id=ROOT, parent=None, input=(HI,), output=(SAID,), calls=frozenset(), stored=False)
     names = [new_response_id(bytes([number]) * ENTROPY_BYTES, ROOT) for number in (7, 8)]
     found = [key_of(HI, name=name, parent=parent) for name in names]
@@ -75,7 +75,7 @@ items = st.lists(st.sampled_from([HI, SAID, CALLED, THOUGHT, ANSWERED, SYSTEM, b
 @settings(max_examples=200)
 @given(items, items)
 def test_the_start_ends_where_the_model_speaks(before: Sequence[Item], after: Sequence[Item]) -> None:
-    """Whatever comes then, and whatever the items are."""
+    """Items after the model's first one do not change the key, whatever they are."""
     one, other = key_of(*before, SAID), key_of(*before, SAID, *after)
     assert one == other
     assert one.replayed

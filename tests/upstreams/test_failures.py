@@ -1,4 +1,4 @@
-"""What providers refuse with, and what it is called here."""
+"""What the failures of attempts mean: refusals by providers, and requests without a reply."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def anthropic(kind: str, message: str = "No.") -> dict[str, Any]:
     ],
 )  # fmt: skip
 def test_refusals_are_called_by_our_codes(status: int, body: object, code: Code, *, transient: bool) -> None:
-    """The words of the body first, then the status."""
+    """The error in the body decides; without one, the status does."""
     failed = read(status, body)
     assert (failed.problem.code, failed.transient) == (code, transient)
 
@@ -77,7 +77,7 @@ def test_the_message_is_told_on_one_line_and_not_at_length() -> None:
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_what_is_said_of_the_gateways_key_stays_here(status: int) -> None:
-    """A part of it may be in there."""
+    """The provider's message may contain a part of the key."""
     body = openai("invalid_api_key", message="Incorrect API key provided: sk-secr****et.")
     failed = read(status, body)
     expected = "The upstream 'acme' does not accept the gateway's key."
@@ -115,7 +115,7 @@ def test_a_provider_may_say_itself_whether_to_try_again() -> None:
     ],
 )
 def test_a_providers_id_of_the_request_is_kept_for_the_log(headers: dict[str, str], known: str) -> None:
-    """If it is one."""
+    """Only an id that is safe to log is kept."""
     assert read(500, clients_key=False, **headers).request_id == known
     assert read(401, clients_key=False, **headers).request_id == known
 

@@ -1,4 +1,4 @@
-"""The scheduler: places are never exceeded, never idle, and shared by tenants, as is a full waiting room."""
+"""Fair queueing: permits are never exceeded, never idle, and shared by tenants, and so is a full queue."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def drain(queue: FairQueue[str], running: list[str]) -> list[str]:
     return started
 
 
-def test_a_free_place_is_taken_at_once() -> None:
+def test_a_free_permit_is_taken_at_once() -> None:
     queue: FairQueue[str] = FairQueue(2, 5)
     assert [queue.enter("ann", f"a{n}").state for n in range(3)] == ["runs", "runs", "waits"]
 
 
 def test_a_crowd_delays_a_single_turn_by_one_of_its_own() -> None:
-    """Whoever came first with a hundred."""
+    """Another tenant's hundred turns came first."""
     queue: FairQueue[str] = FairQueue(1, 200)
     for number in range(100):
         queue.enter("ann", f"a{number}")
@@ -39,8 +39,8 @@ def test_a_crowd_delays_a_single_turn_by_one_of_its_own() -> None:
     assert queue.leave("bob") == ("ann", "a1")
 
 
-def test_places_are_shared_evenly() -> None:
-    """Two tenants with many turns get every other place."""
+def test_permits_are_shared_evenly() -> None:
+    """Two tenants with many turns each get half of the permits."""
     queue: FairQueue[str] = FairQueue(2, 100)
     for tenant in ("ann", "bob"):
         for number in range(10):
@@ -60,13 +60,13 @@ def test_who_runs_least_comes_first() -> None:
     assert queue.leave("ann") == ("bob", "b1")
 
 
-def test_a_full_waiting_room_refuses_whoever_filled_it() -> None:
+def test_a_full_queue_refuses_the_tenant_that_filled_it() -> None:
     queue: FairQueue[str] = FairQueue(1, 3)
     assert [queue.enter("ann", f"a{n}").state for n in range(5)] == ["runs", "waits", "waits", "waits", "refused"]
 
 
-def test_a_full_waiting_room_makes_room_for_others() -> None:
-    """The newest of the longest line gives way, until the lines are as long."""
+def test_a_full_queue_makes_room_for_other_tenants() -> None:
+    """The newest ticket of the longest queue is displaced, until the queues are equally long."""
     queue: FairQueue[str] = FairQueue(1, 4)
     for number in range(5):
         queue.enter("ann", f"a{number}")
@@ -76,7 +76,7 @@ def test_a_full_waiting_room_makes_room_for_others() -> None:
     assert queue.enter("cyd", "c0") == Admitted("waits", "a2")
 
 
-def test_without_a_waiting_room_nobody_waits() -> None:
+def test_without_a_queue_no_turn_waits() -> None:
     queue: FairQueue[str] = FairQueue(1, 0)
     assert [queue.enter(tenant, "x").state for tenant in ("ann", "bob")] == ["runs", "refused"]
 
@@ -105,7 +105,7 @@ def test_clearing_takes_back_what_waits_and_nothing_that_runs() -> None:
 
 
 def test_newcomers_hold_up_nobody_for_ever() -> None:
-    """Two tenants that send one turn after the other, beside a third that waits."""
+    """Two tenants send one turn after the other while a third waits."""
     queue: FairQueue[str] = FairQueue(1, 10)
     queue.enter("ann", "a0")
     queue.enter("ann", "a1")
@@ -123,7 +123,7 @@ def test_newcomers_hold_up_nobody_for_ever() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(TENANTS), st.booleans()), max_size=60), st.integers(1, 4))
 def test_everybody_is_served_in_the_end(moves: list[tuple[str, bool]], limit: int) -> None:
-    """Each tenant's turns in their order."""
+    """Each tenant's turns start in the order they came."""
     queue: FairQueue[tuple[str, int]] = FairQueue(limit, 100)
     running: list[str] = []
     started: list[tuple[str, int]] = []
@@ -164,12 +164,12 @@ class Queueing(RuleBasedStateMachine):
         waiting = sum(map(len, self.lines.values()))
         state, displaced = self.queue.enter(tenant, ticket)
         if len(self.running) < self.limit:
-            assert (state, displaced) == ("runs", None), "a place was free"
+            assert (state, displaced) == ("runs", None), "a permit was free"
             self.running.append(tenant)
         elif state == "waits":
             assert (displaced is not None) == (waiting == self.room)
             if displaced is not None:
-                assert self.lines[displaced[0]].pop() == displaced, "the newest of its line gives way"
+                assert self.lines[displaced[0]].pop() == displaced, "the newest of its queue is displaced"
                 assert len(self.lines[displaced[0]]) >= len(self.lines[tenant]) + 1
             self.lines[tenant].append(ticket)
         else:
@@ -185,7 +185,7 @@ class Queueing(RuleBasedStateMachine):
         if not waiting:
             assert following is None
             return
-        assert following is not None, "a place is idle while somebody waits"
+        assert following is not None, "a permit is idle while a turn waits"
         chosen, ticket = following
         assert self.lines[chosen].pop(0) == ticket
         assert all(self.running.count(chosen) <= self.running.count(name) for name in waiting)

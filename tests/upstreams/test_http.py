@@ -1,6 +1,4 @@
-"""The client for providers, against a provider that does what each test says: what is sent, what is kept open, what is
-tried again, and what is broken off.
-"""
+"""The client for providers, against a provider that does what each test says: its requests, retries and faults."""
 
 from __future__ import annotations
 
@@ -42,7 +40,7 @@ async def test_a_turn_is_one_request_and_its_stream() -> None:
 
 
 async def test_configured_headers_replace_those_of_the_dialect() -> None:
-    """Whatever their case: two keys would be worse than one."""
+    """The names are compared without case, so that two keys are never sent."""
     headers = (("authorization", "Basic eDp5"), ("X-A", "b"))
     async with providing(ANSWERS) as provider, upstream(provider.url, "sk-1", headers=headers) as one:
         await answer(one)
@@ -51,7 +49,7 @@ async def test_configured_headers_replace_those_of_the_dialect() -> None:
 
 
 async def test_a_large_body_arrives_whole() -> None:
-    """Of pieces of all sizes."""
+    """Its pieces have all sizes."""
     items = tuple(user_message("x" * size) for size in (10, 200_000, 3, 70_000, 500, 3_000_000, 0))
     async with providing(ANSWERS) as provider, upstream(provider.url) as one:
         assert (await answer(one, request(*items)))[0] == "Hello"
@@ -65,7 +63,7 @@ async def test_what_a_dialect_cannot_say_is_refused_before_anything_is_sent() ->
 
 
 async def test_a_clients_own_key_is_passed_on() -> None:
-    """And the gateway's is not."""
+    """The gateway's own key is not sent."""
     async with providing(ANSWERS) as provider, upstream(provider.url, None, pass_key=True) as one:
         await answer(one, request(credential="sk-client"))
         assert provider.got[0].headers["authorization"] == "Bearer sk-client"
@@ -84,7 +82,7 @@ async def test_a_clients_key_is_not_sent_where_it_is_not_asked_for() -> None:
 
 
 async def test_nothing_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No proxy sees what is sent."""
+    """A proxy would see what is sent."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     async with providing(ANSWERS) as provider, upstream(provider.url) as one:
@@ -92,7 +90,7 @@ async def test_nothing_is_taken_from_the_environment(monkeypatch: pytest.MonkeyP
 
 
 async def test_cookies_are_not_kept() -> None:
-    """They would go from one tenant's turn to another's."""
+    """A cookie would go from one tenant's turn to another's."""
 
     async def sets_cookie(exchange: Exchange) -> None:
         await exchange.head(set_cookie="session=1; Path=/")
@@ -124,7 +122,7 @@ async def test_turns_use_one_connection_after_the_other() -> None:
 
 
 async def test_what_follows_the_end_is_read_so_that_the_connection_serves_again() -> None:
-    """A turn does not wait for it."""
+    """The turn itself does not wait for the tail."""
     gate = asyncio.Event()
 
     async def talks_on(exchange: Exchange) -> None:
@@ -143,7 +141,7 @@ async def test_what_follows_the_end_is_read_so_that_the_connection_serves_again(
 
 
 async def test_what_a_provider_says_unasked_is_nobodys_answer() -> None:
-    """Else the next turn, of another tenant perhaps, would be given it, and each turn after it its predecessor's."""
+    """The next turn, perhaps another tenant's, would get that reply, and so on."""
     gate, sent = asyncio.Event(), asyncio.Event()
 
     async def talks_unasked(exchange: Exchange) -> None:
@@ -162,7 +160,7 @@ async def test_what_a_provider_says_unasked_is_nobodys_answer() -> None:
 
 
 async def test_a_reply_that_never_ends_does_not_keep_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor the turn."""
+    """Neither does it keep the turn."""
     monkeypatch.setattr("segue.upstreams.provider_stream._TAIL_S", 0.01)
 
     async def lingers(exchange: Exchange) -> None:
@@ -265,7 +263,7 @@ async def test_what_cannot_pass_is_told_at_once(status: int) -> None:
 
 @pytest.mark.parametrize("breaks", [fail("server_overloaded"), b""], ids=["fails", "is cut"])
 async def test_nothing_is_tried_again_after_the_first_output(breaks: bytes) -> None:
-    """The client would hear it twice."""
+    """The client would get the beginning twice."""
 
     async def play(exchange: Exchange) -> None:
         await exchange.head()
@@ -280,7 +278,7 @@ async def test_nothing_is_tried_again_after_the_first_output(breaks: bytes) -> N
 
 
 async def test_retry_after_is_obeyed() -> None:
-    """To the millisecond, and not only by the clock: without its word the policy would wait for a minute."""
+    """Without the provider's 5 ms the policy would wait for a minute."""
     patient = RetryPolicy(attempts=2, first_wait_s=60.0, longest_wait_s=60.0)
     plays = (refuses(429, retry_after_ms="5"), ANSWERS)
     async with providing(*plays) as provider, upstream(provider.url, retry=patient) as one:
@@ -294,7 +292,7 @@ async def test_a_retry_after_that_is_too_long_goes_to_the_client() -> None:
 
 
 async def test_what_is_not_there_is_tried_again() -> None:
-    """A provider that restarts."""
+    """The provider may be restarting."""
     async with providing(ANSWERS) as provider:
         url = provider.url
     async with upstream(url) as one:
@@ -302,7 +300,7 @@ async def test_what_is_not_there_is_tried_again() -> None:
 
 
 async def test_a_connection_that_was_closed_meanwhile_is_not_noticed() -> None:
-    """A provider closes idle connections as it likes."""
+    """A provider may close an idle connection at any time."""
 
     async def says_goodbye(exchange: Exchange) -> None:
         await ANSWERS(exchange)
@@ -317,7 +315,7 @@ async def test_a_connection_that_was_closed_meanwhile_is_not_noticed() -> None:
 
 
 async def test_a_provider_that_does_not_answer_is_given_up() -> None:
-    """And not asked again: it may still be at it, and be paid for it."""
+    """The turn is not attempted again: the provider may still be working on it, and charge for it."""
     async with providing(hangs) as provider, upstream(provider.url, first_byte_timeout_s=0.05) as one:
         problem = await refusal(one)
         await provider.until(lambda: provider.gone == 1)
@@ -349,7 +347,7 @@ async def test_a_stream_that_never_begins_is_given_up_and_not_asked_again() -> N
 
 
 async def test_pings_are_a_sign_of_life() -> None:
-    """However long a model thinks: longer than the timeout, in all."""
+    """The pings come for longer than the idle time-out, all together."""
 
     async def thinks(exchange: Exchange) -> None:
         await exchange.head()
@@ -364,7 +362,7 @@ async def test_pings_are_a_sign_of_life() -> None:
 
 
 async def test_a_connection_that_does_not_come_about_is_given_up() -> None:
-    """Nobody answers at an address that is set aside for documentation, or the network says so at once."""
+    """An address reserved for documentation does not answer, or the network reports at once that it is unreachable."""
     async with upstream("http://192.0.2.1:9", connect_timeout_s=0.05) as one:
         assert (await refusal(one)).code == "upstream_unreachable"
 
@@ -400,7 +398,7 @@ async def test_what_is_no_http_is_an_error_of_the_upstream(raw: bytes) -> None:
 
 
 async def test_a_redirect_is_not_followed() -> None:
-    """The key would go where nobody configured it to."""
+    """The key would be sent to a host that nobody configured."""
     async with AsyncExitStack() as stack:
         other = await stack.enter_async_context(providing(ANSWERS))
         provider = await stack.enter_async_context(providing(refuses(307, location=other.url)))
@@ -429,7 +427,7 @@ async def test_a_refusal_that_does_not_end_is_cut() -> None:
 
 
 async def test_a_refusal_in_the_middle_of_an_upload_is_told() -> None:
-    """A provider that will not have the rest of it says so at once."""
+    """A provider may refuse a body before it has read all of it."""
     bodies: list[int] = []
 
     async def refuses_early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -449,7 +447,7 @@ async def test_a_refusal_in_the_middle_of_an_upload_is_told() -> None:
 
 
 async def test_an_event_that_does_not_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A provider cannot fill our memory."""
+    """Else a provider could fill the gateway's memory."""
     monkeypatch.setattr("segue.upstreams.provider_stream.MAX_EVENT_BYTES", 100_000)
 
     async def rambles(exchange: Exchange) -> None:

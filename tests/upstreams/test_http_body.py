@@ -32,7 +32,7 @@ def test_a_document_is_the_joined_pieces() -> None:
     "sizes", [(), (0,), (1, 2, 3), (WRITE_BYTES, 1, WRITE_BYTES + 1), (300_000, 5, 20_000, 70_000)]
 )
 async def test_a_body_is_sent_whole_and_can_be_sent_again(sizes: tuple[int, ...]) -> None:
-    """With its length, not in chunks: some providers refuse those."""
+    """It is sent with its length: some providers refuse a chunked body."""
     pieces = tuple(bytes([97 + number]) * size for number, size in enumerate(sizes))
     body = JsonBody(pieces)
     async with providing(streams()) as provider, aiohttp.ClientSession() as session:

@@ -1,4 +1,4 @@
-"""Turns that are given up: their connections are broken, whatever is on its way, and nobody else's is."""
+"""Cancelled turns: their connections are broken, also in the middle of an upload, and no other turn's is."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_a_turn_that_is_cancelled_before_the_answer_breaks_the_connection(
 
 
 async def test_a_turn_that_is_cancelled_in_the_middle_of_its_upload_breaks_the_connection() -> None:
-    """Although the provider does not read it."""
+    """The connection breaks even though the provider does not read the upload."""
     accepted: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
     listening = await asyncio.start_server(lambda *ends: accepted.put_nowait(ends), "127.0.0.1", 0, limit=1024)
     url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
@@ -77,7 +77,7 @@ async def test_giving_up_a_turn_whose_reply_has_arrived_does_not_break_anothers(
 
 
 async def test_a_slow_reader_slows_its_own_provider() -> None:
-    """What nobody asks for is not read."""
+    """The client reads from the provider only when the turn's consumer asks for more."""
     sent = 0
 
     async def pours(exchange: Exchange) -> None:

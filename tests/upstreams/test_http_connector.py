@@ -51,7 +51,7 @@ def talks_on(stray: bytes, *, at: asyncio.Event, sent: asyncio.Event) -> Play:
     ids=["a reply in the kernel", "a reply", "a byte in the kernel", "a byte", "half a reply in the kernel"],
 )
 async def test_what_a_provider_says_unasked_answers_no_request(stray: bytes, *, read: bool) -> None:
-    """Else each request would be given the reply to the one before."""
+    """Else each request would get the reply to the one before."""
     at, sent = asyncio.Event(), asyncio.Event()
     async with providing(talks_on(stray, at=at, sent=sent), ANSWERS) as provider, session() as one:
         assert await ask(one, provider) == (200, b"answer")
@@ -64,7 +64,7 @@ async def test_what_a_provider_says_unasked_answers_no_request(stray: bytes, *, 
 
 
 async def test_a_provider_that_speaks_first_does_not_keep_us_connecting() -> None:
-    """What it says on a new connection is taken for the reply, as before; nothing is opened again and again."""
+    """On a new connection its words are the reply, and the connector does not connect again and again."""
 
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(STRAY)

@@ -96,7 +96,7 @@ async def test_without_slots_nothing_is_said_of_them() -> None:
 
 
 async def test_turns_at_once_have_a_slot_each_and_one_more_waits() -> None:
-    """It takes the slot of the turn that ends, its own conversation's or not."""
+    """The waiting turn takes the slot of the turn that ends, even of another conversation."""
     gate = asyncio.Event()
     async with providing(gated(gate)) as provider, upstream(provider.url, 2) as one:
         turns = [asyncio.create_task(run(one, Talk(number).next())) for number in range(3)]
@@ -114,7 +114,7 @@ async def test_turns_at_once_have_a_slot_each_and_one_more_waits() -> None:
     ids=["503", "reset", "cut", "fails"],
 )
 async def test_a_turn_that_is_tried_again_stays_in_its_slot(breaks: Play) -> None:
-    """And nobody else comes there meanwhile."""
+    """No other turn gets the slot between the attempts."""
     gate = asyncio.Event()
 
     async with providing(gated(gate), breaks, breaks, ANSWERS) as provider, upstream(provider.url, 3) as one:
@@ -169,7 +169,7 @@ async def test_what_is_refused_before_it_is_sent_takes_no_slot() -> None:
 
 
 async def test_a_router_is_told_what_belongs_together() -> None:
-    """In one header, whatever else there is; the word names neither tenant nor response."""
+    """The affinity key is in one header and names neither tenant nor response."""
     affinity = SessionAffinity("X-Session-ID", lambda tenant: tenant.encode())
     async with providing(ANSWERS) as provider, upstream(provider.url, affinity=affinity) as one:
         talks = Talk(1), Talk(2), Talk(1, "bob")

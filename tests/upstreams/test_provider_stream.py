@@ -77,7 +77,7 @@ async def test_reads_return_the_events_of_the_decoder() -> None:
     ids=["closed", "cut"],
 )
 async def test_a_stream_that_ends_before_its_turn_fails(play: Play, message: str, *, broken: bool) -> None:
-    """It is transient, since the client has seen nothing."""
+    """The failure is transient, since the client has seen nothing."""
     async with opened(play) as (stream, _):
         (ended,) = await read_all(stream)
         assert isinstance(ended, Ended)

@@ -1,4 +1,4 @@
-"""What is tried again, and when."""
+"""Which failures are attempted again, and when."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_providers_word_is_obeyed_to_the_second() -> None:
 
 
 def test_a_client_is_not_kept_waiting_for_long() -> None:
-    """It hears at once when to come back."""
+    """The client gets the provider's Retry-After at once."""
     assert backoff_before_retry(POLICY, failed(30.1), 1, jitter=0.0) is None
 
 
@@ -75,7 +75,7 @@ def test_waits_grow_within_bounds(attempt: int, jitter: float, first_s: float, l
     ],
 )
 def test_what_providers_say_about_it(headers: dict[str, str], seconds: float | None) -> None:
-    """As a number or as a date."""
+    """Retry-After is a number of seconds or a date."""
     assert read_retry_after(headers, now=1445412480.0) == seconds
 
 

@@ -47,29 +47,29 @@ ROUTER = Router(
 def test_a_model_runs_on_the_first_upstream_that_answers_to_it(
     model: str, expected: tuple[ScriptedUpstream, str] | None
 ) -> None:
-    """By the whole name, in its case; and under another name if the rule says so."""
+    """The whole name must match, with its case; `model_as` replaces it."""
     assert ROUTER.find(model) == expected
 
 
 def test_only_plain_names_are_listed_each_once() -> None:
-    """A glob is no model that a client could ask for."""
+    """A client cannot ask for a glob."""
     assert ROUTER.models() == ["gpt-5", "gpt-5-mini", "a.b", "smollm2"]
 
 
 def test_each_upstream_is_named_once() -> None:
-    """It is started and closed once, however many rules it has."""
+    """Each is started and closed once, however many rules name it."""
     assert ROUTER.upstreams == [ONE, TWO, THREE]
 
 
 @pytest.mark.parametrize("patterns", [["*"], ["x", "*"], ["?*", ""]])
 def test_a_star_takes_every_model(patterns: Sequence[str]) -> None:
-    """Line breaks included."""
+    """A star also matches line breaks."""
     router = Router([ModelRule(ONE, patterns)])
     assert [router.find(model) for model in ("x", "a/b:c\n", "")] == [(ONE, "x"), (ONE, "a/b:c\n"), (ONE, "")]
 
 
 def test_a_router_without_rules_runs_nothing() -> None:
-    """And lists nothing."""
+    """It lists nothing either."""
     router = Router([])
     assert (router.find("x"), router.models(), router.upstreams, router.rules) == (None, [], [], ())
 
@@ -81,5 +81,5 @@ def test_rules_are_kept_in_their_order() -> None:
 
 @given(any_text)
 def test_no_model_name_raises(model: str) -> None:
-    """It comes from a client."""
+    """A client can send any name."""
     assert ROUTER.find(model) in {None, (ONE, model), (TWO, "the-other"), (ONE, "renamed"), (THREE, model)}

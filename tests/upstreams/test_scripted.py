@@ -67,7 +67,7 @@ async def play(upstream: ScriptedUpstream, asked: UpstreamRequest | None = None)
 
 
 def texts(finished: Finished) -> list[Any]:
-    """What each item of an output says or calls."""
+    """Return the text or the arguments of each output item."""
     items = [json.loads(item) for item in finished.output]
     return [item["arguments"] if item["type"] == "function_call" else item["content"][0]["text"] for item in items]
 
@@ -82,7 +82,7 @@ async def refusal(upstream: ScriptedUpstream, asked: UpstreamRequest | None = No
 
 
 async def test_without_a_script_every_turn_has_the_same_answer() -> None:
-    """So many pieces of so many bytes, in one batch."""
+    """An answer has the configured number of pieces, each of the configured size, in one batch."""
     upstream = ScriptedUpstream(deltas=3, delta_bytes=40)
     (batch,) = await batches(upstream)
     assert sum(isinstance(event, Event) and event.type == "response.output_text.delta" for event in batch) == 3
@@ -93,20 +93,20 @@ async def test_without_a_script_every_turn_has_the_same_answer() -> None:
 
 @pytest.mark.parametrize(("deltas", "delta_bytes"), [(0, 24), (1, 1), (5, 0), (1, 32), (2, 1000)])
 async def test_an_answer_has_the_size_that_was_asked_for(deltas: int, delta_bytes: int) -> None:
-    """Nothing at all included."""
+    """The configured size may be zero."""
     finished = await play(ScriptedUpstream(deltas=deltas, delta_bytes=delta_bytes))
     assert [len(text) for text in texts(finished)] == ([deltas * delta_bytes] if deltas else [])
 
 
 async def test_a_paced_answer_comes_in_pieces() -> None:
-    """The first batch is empty: it says that the turn has begun."""
+    """The first batch is empty and means that the turn has begun."""
     upstream = ScriptedUpstream(deltas=2, pace_s=1e-6)
     sizes = [len(batch) for batch in await batches(upstream)]
     assert sizes == [0, 3, 5]
 
 
 async def test_tokens_are_counted_by_length() -> None:
-    """Four characters each; with a script, of the whole history."""
+    """A token is four characters; with a script, the whole history is counted."""
     asked = request(HI, parent=parent(CALL))
     assert (await play(ScriptedUpstream(deltas=1, delta_bytes=8), asked)).head.usage == usage(len(HI) // 4, 2)
     whole = usage((len(HI) + len(CALL)) // 4, 2)
@@ -114,7 +114,7 @@ async def test_tokens_are_counted_by_length() -> None:
 
 
 async def test_a_prefill_counts_what_it_was_sent_and_makes_no_turn() -> None:
-    """Without a script only the new items, as the pattern's answers do; with one the whole history, and it is kept."""
+    """Without a script it counts the new items; with one it counts the whole history and records the request."""
     asked = request(HI, parent=parent(CALL))
     plain, strict = ScriptedUpstream(), ScriptedUpstream([say("a")])
     assert await plain.prefill(asked) == usage(len(HI) // 4, 0)
@@ -143,7 +143,7 @@ async def test_a_prefill_counts_what_it_was_sent_and_makes_no_turn() -> None:
     ],
 )
 async def test_a_scripted_turn_is_played(turn: ScriptedTurn, status: str, expected: list[str]) -> None:
-    """In its order, as a stream without a fault."""
+    """The steps are played in order, and the stream breaks no rule of the protocol."""
     upstream = ScriptedUpstream([turn])
     finished = await play(upstream)
     assert (finished.status, texts(finished)) == (status, expected)
@@ -151,7 +151,7 @@ async def test_a_scripted_turn_is_played(turn: ScriptedTurn, status: str, expect
 
 
 async def test_an_end_says_what_the_script_says() -> None:
-    """The code and message of a failure, the reason of a cut."""
+    """A failure has its code and message, a truncation its reason."""
     upstream = ScriptedUpstream(
         [ScriptedTurn((Fail("rate_limit_exceeded", "Slow down."),)), ScriptedTurn((Truncate("content_filter"),))]
     )
@@ -162,7 +162,7 @@ async def test_an_end_says_what_the_script_says() -> None:
 
 
 async def test_turns_are_played_in_order_and_requests_kept() -> None:
-    """For a test to look at."""
+    """A test can inspect the requests."""
     upstream = ScriptedUpstream([say("a"), say("b")])
     first, second = request(HI), request(user_message("ho"))
     assert [texts(await play(upstream, asked)) for asked in (first, second)] == [["a"], ["b"]]
@@ -171,7 +171,7 @@ async def test_turns_are_played_in_order_and_requests_kept() -> None:
 
 
 async def test_a_refusal_comes_before_anything_began() -> None:
-    """As from a provider that answers with an HTTP error."""
+    """A provider does the same with an HTTP error."""
     problem = Problem("server_overloaded", "Too many requests.")
     upstream = ScriptedUpstream([ScriptedTurn((Refuse(problem),)), say("b")])
     assert await refusal(upstream) == problem
@@ -181,7 +181,7 @@ async def test_a_refusal_comes_before_anything_began() -> None:
 
 
 async def test_a_turn_waits_where_it_is_told_to() -> None:
-    """What was said before is on its way meanwhile."""
+    """The events before the wait have already left."""
     gate = asyncio.Event()
     upstream = ScriptedUpstream([ScriptedTurn((Say(("a",)), Wait(gate), Say(("b",))))])
     stream = upstream.stream(request())
@@ -196,7 +196,7 @@ async def test_a_turn_waits_where_it_is_told_to() -> None:
 
 
 async def test_a_turn_that_is_closed_early_counts_as_cancelled() -> None:
-    """At once; the next one is played from its beginning."""
+    """The turn stops at once, and the next one is played from its beginning."""
     upstream = ScriptedUpstream([ScriptedTurn((Say(("a",)), Wait(asyncio.Event()))), say("b")])
     stream = upstream.stream(request())
     await anext(stream)
@@ -206,7 +206,7 @@ async def test_a_turn_that_is_closed_early_counts_as_cancelled() -> None:
 
 
 async def test_a_turn_whose_end_was_taken_is_not_cancelled() -> None:
-    """Nobody asks for more after the end mark."""
+    """No consumer asks for more after the `Ended`."""
     upstream = ScriptedUpstream([say("a")])
     stream = upstream.stream(request())
     await anext(stream)
@@ -218,7 +218,7 @@ async def test_a_turn_whose_end_was_taken_is_not_cancelled() -> None:
 
 
 async def test_more_turns_than_scripted_are_refused_and_remembered() -> None:
-    """A client may swallow the error; the test will not."""
+    """A client may ignore the error; `assert_done` does not."""
     upstream = ScriptedUpstream([])
     problem = await refusal(upstream)
     assert problem == Problem("upstream_error", "The scripted model did not expect this request: the script is over")
@@ -227,7 +227,7 @@ async def test_more_turns_than_scripted_are_refused_and_remembered() -> None:
 
 
 async def test_fewer_turns_than_scripted_are_noticed() -> None:
-    """By number."""
+    """`assert_done` says how many are left."""
     upstream = ScriptedUpstream([say("a"), say("b")])
     await play(upstream)
     with pytest.raises(ScriptError, match="1 scripted turns were never asked for"):
@@ -235,7 +235,7 @@ async def test_fewer_turns_than_scripted_are_noticed() -> None:
 
 
 async def test_a_script_may_check_what_it_is_asked() -> None:
-    """The words of its check reach the client and the test."""
+    """The message of a failed check reaches the client and the test."""
 
     def check(asked: UpstreamRequest) -> None:
         assert asked.settings.tools, "tools were lost"
@@ -254,7 +254,7 @@ async def test_a_refusal_in_the_middle_is_a_mistake_in_the_script() -> None:
 
 
 async def test_an_output_without_its_call_is_refused_as_by_every_provider() -> None:
-    """Wherever the history begins."""
+    """The call may be in an earlier turn."""
     upstream = ScriptedUpstream([say("a"), say("b"), say("c")])
     for orphan in (request(ANSWER), request(ANSWER, CALL), request(HI, parent=parent(ANSWER))):
         assert "answers the call 'c1', which no item before it makes" in (await refusal(upstream, orphan)).message
@@ -267,6 +267,6 @@ async def test_an_output_without_its_call_is_refused_as_by_every_provider() -> N
     [b'{"type":null,"role":"user","content":"x"}', b'{"role":"user","content":"x"}', b'{"type":"x","call_id":null}'],
 )
 async def test_every_item_that_is_accepted_is_understood(item: bytes) -> None:
-    """Whatever it leaves out."""
+    """An item may leave out its type or call_id."""
     assert not isinstance(parse_input(b"[" + item + b"]"), Problem)
     assert (await play(ScriptedUpstream([say("a")]), request(item))).status == "completed"

@@ -1,4 +1,4 @@
-"""The word that routers get: one for each conversation, and nothing to be read from it."""
+"""The affinity key: one for each conversation, and it reveals nothing."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ TURN = ConversationKey("ann", "0badcafe")
 
 @settings(max_examples=200)
 @given(any_text, st.from_regex(r"[0-9a-f]{8}", fullmatch=True), st.binary(max_size=32), st.booleans())
-def test_the_word_can_stand_in_a_header(tenant: str, chain: str, start: bytes, replayed: bool) -> None:
+def test_the_key_can_stand_in_a_header(tenant: str, chain: str, start: bytes, replayed: bool) -> None:
     word = affinity_key(SECRET, ConversationKey(tenant, chain, start, replayed))
     assert len(word) == 32
     assert set(word) <= set("0123456789abcdef")
 
 
-def test_all_turns_of_a_conversation_have_one_word() -> None:
-    """The first, those that continue it, and those that send all of it again, but for the first of these."""
+def test_all_turns_of_a_conversation_have_one_key() -> None:
+    """Turns that continue a chain share a key; so do turns that send the history again, whatever their chain."""
     assert affinity_key(SECRET, ConversationKey("ann", "0badcafe", b"start")) == affinity_key(SECRET, TURN)
     again = [
         affinity_key(SECRET, ConversationKey("ann", chain, b"start", replayed=True))
@@ -42,7 +42,7 @@ def test_all_turns_of_a_conversation_have_one_word() -> None:
     ],
     ids=["tenant", "chain", "replayed", "secret"],
 )
-def test_another_conversation_has_another_word(secret: bytes, other: ConversationKey) -> None:
+def test_another_conversation_has_another_key(secret: bytes, other: ConversationKey) -> None:
     assert affinity_key(secret, other) != affinity_key(SECRET, TURN)
 
 

@@ -1,4 +1,4 @@
-"""The table of slots: a conversation keeps its slot as long as it can, and that of a running turn is nobody else's."""
+"""Slot pinning: a conversation keeps its slot as long as it can, and no turn gets the slot of a running one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from segue.upstreams.slots import SlotTable
 
 
 class Talks:
-    """Turns of conversations by their names, with a table of slots."""
+    """A table of slots, and turns of named conversations."""
 
     def __init__(self, count: int) -> None:
         self.table = SlotTable(count)
@@ -48,7 +48,7 @@ def test_who_rested_longest_gives_way() -> None:
 
 
 def test_a_running_turn_does_not_give_way() -> None:
-    """However long ago it began."""
+    """It does not matter how long ago it began."""
     talks = Talks(2)
     assert talks.begin("a") == 0
     assert [talks.run(chain) for chain in "bcd"] == [1, 1, 1]
@@ -57,7 +57,7 @@ def test_a_running_turn_does_not_give_way() -> None:
 
 
 def test_a_fork_shares_the_slot_of_its_parent_while_that_is_idle() -> None:
-    """It has the beginning that both have."""
+    """The slot's cache holds the prefix that both have."""
     talks = Talks(3)
     talks.run("a")
     talks.run("a", "2", after="1")
@@ -75,7 +75,7 @@ def test_branches_that_run_at_once_have_a_slot_each_and_find_it_again() -> None:
 
 
 def test_a_turn_that_failed_is_tried_again_where_it_was() -> None:
-    """Though another branch was used since."""
+    """Another branch has run since."""
     talks = Talks(3)
     talks.run("a")
     failing, other = talks.begin("a", "2", after="1"), talks.begin("a", "3", after="1")
@@ -92,7 +92,7 @@ def test_tenants_do_not_share_a_conversation() -> None:
 
 
 def test_a_history_that_is_sent_again_finds_its_conversation() -> None:
-    """By how it starts; a new conversation that starts alike does not, and nobody else's history."""
+    """It is found by its prefix. A new conversation with the same prefix gets its own slot, like another tenant's."""
     table = SlotTable(3)
 
     def run(chain: str, start: bytes, *, replayed: bool, tenant: str = "ann") -> int:
@@ -112,7 +112,7 @@ def test_a_history_that_is_sent_again_finds_its_conversation() -> None:
 
 
 def test_a_client_may_go_on_by_id_and_then_send_everything() -> None:
-    """As it must when its connection is lost: how the chain began is not forgotten."""
+    """A client must send everything when its connection is lost; the table remembers the chain's prefix."""
     table = SlotTable(2)
     turns = [
         (ConversationKey("ann", "a", b"x"), "a1", None),
@@ -169,7 +169,7 @@ class Pinning(RuleBasedStateMachine):
     @precondition(lambda self: len(self.running) < self.count)
     @rule(target=turns, parent=turns)
     def go_on(self, parent: tuple[str, str, str]) -> object:
-        """From any turn that there was: the last of a branch, or one in the middle."""
+        """Continue any earlier turn: the last of a branch, or one in the middle."""
         tenant, chain, turn = parent
         return multiple((tenant, chain, self._take(tenant, chain, turn)))
 
