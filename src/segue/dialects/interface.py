@@ -2,15 +2,15 @@
 
 A dialect is pure: it never opens, waits, draws or raises on what a peer sent. The shell (an upstream) does, in order:
 
-1. `render` the request. A `Problem` means that the request asks for something that this API cannot do and that must
-   not be left out in silence: the turn is refused. `Rendered.warnings` says what was left out.
-2. POST `Rendered.body` to base URL + `path`, with `headers`, and read the reply with `sse.SseReader`.
+1. `render` the request. A `Problem` means that the request asks for something that this API cannot do, and that leaving
+   it out would give a wrong answer: refuse the turn. `Rendered.warnings` says what was left out.
+2. POST `Rendered.body` to base URL + `path`, with `headers`, and read the reply with `http.sse.SseReader`.
 3. Make one `decoder` and `feed` it each event; what it returns is what an upstream yields, numbered from
    `FIRST_SEQUENCE_NUMBER`. When an `Ended` was among it, `ended` is true and the turn is over.
 4. If the reply ends or breaks before that, call `end`; if something else stops it (a timeout, an event too large),
    call `fail`. Both return exactly one `Ended`, unless there was one before: then nothing.
 
-The bodies of error replies (any status but 200) are not for the decoder: `errors.read_error` reads them.
+The decoder does not read the bodies of error replies (any status but 200): `provider_errors.read_error` does.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class TurnRequest(Protocol):
 
 
 class Rendered(msgspec.Struct, frozen=True):
-    """A request body, in pieces that can be written one after the other; most of them are kept from earlier turns.
+    """A request body, in pieces to be written one after the other; most of them were rendered in earlier turns.
 
-    `warnings` are sentences for the client: what of its request or history this API cannot carry and was left out.
-    Each is there once, however often it applies. Give them to `Dialect.decoder`: they travel in `Ended.warnings`.
+    `warnings` are sentences for the client about what was left out, since this API cannot carry it. Each sentence is
+    there once, however often it applies. Give them to `Dialect.decoder`; they reach the client in `Ended.warnings`.
     """
 
     pieces: tuple[bytes, ...]
@@ -64,7 +64,7 @@ class Rendered(msgspec.Struct, frozen=True):
         return b"".join(self.pieces)
 
     def with_fields(self, fields: Mapping[str, Any]) -> Rendered:
-        """Return the body with more fields at its end, which it does not have yet; only its last piece is made anew."""
+        """Return the body with more fields, which it must not have yet, at its end; only the last piece is new."""
         assert self.pieces[-1].endswith(b"}"), "a body is an object"
         last = b"%b,%b" % (self.pieces[-1][:-1], encode(fields)[1:])
         return Rendered((*self.pieces[:-1], last), self.warnings)
@@ -75,23 +75,23 @@ class ReplyDecoder(Protocol):
 
     @property
     def ended(self) -> bool:
-        """Whether an `Ended` was returned; whatever is fed after it is ignored."""
+        """Whether an `Ended` was returned; the decoder ignores whatever you feed it after that."""
 
     def feed(self, event: SseEvent) -> Output:
         """Read one event of the provider and return what it means, often nothing."""
 
     def end(self, *, truncated: bool = False) -> Output:
-        """Say that the stream is over; `truncated` means that the connection broke instead of being closed."""
+        """Report that the stream is over; `truncated` means that the connection broke instead of being closed."""
 
     def fail(self, failure: Failure) -> Output:
         """End the turn as failed, for a reason that the shell knows."""
 
 
 class Dialect(Protocol):
-    """One provider API. An instance belongs to one upstream and is told its provider's name when it is made.
+    """One provider API. An instance belongs to one upstream and gets the name of its provider when it is made.
 
-    `provider` names who can read the reasoning that this upstream makes (its host, for example): opaque reasoning goes
-    back only to the provider that wrote it.
+    `provider` names who can read the reasoning of this upstream (its host, for example): encrypted or signed reasoning
+    goes back only to the provider that wrote it.
     """
 
     @property

@@ -43,7 +43,7 @@ _objects = msgspec.json.Decoder(dict[str, Any])
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _part_fields = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 
-#: Items that stand for what came before them, in a form that only their provider can read.
+#: Items that replace the history before them, in a form that only their provider can read.
 _COMPACTIONS = frozenset({"compaction", "compaction_summary"})
 _NOT_ARGUMENTS = frozenset({"id", "type", "status", "call_id", "output"})
 _NOT_ANSWERS = frozenset({"id", "type", "call_id", "output"})
@@ -51,14 +51,14 @@ _DATA_URL = re.compile(r"data:(?P<media>[^;,]*)(?:;[^,]*)?,(?P<data>.*)", re.DOT
 
 
 class DataUrl(msgspec.Struct, frozen=True):
-    """A `data:` URL: its media type, and its data as it stands there (base64)."""
+    """A `data:` URL: its media type and its data, still in base64."""
 
     media: str
     data: str
 
 
 def data_url(url: str) -> DataUrl | None:
-    """Take a `data:` URL apart; None if it is none, or not one of base64."""
+    """Take a `data:` URL apart; None for any other URL, and for data that is not base64."""
     found = _DATA_URL.match(url)
     if found is None or ";base64," not in url[: found.start("data")]:
         return None
@@ -74,7 +74,7 @@ def read_item(item: Item, kind: str) -> PortableItem | Problem | None:
 
 
 def unknown_fields(item: Item, kind: str) -> list[str]:
-    """Return the fields of an item, and of its parts, that no other API has a place for."""
+    """Return the names of the fields of an item and its parts that no other API has a place for."""
     known = _KNOWN.get(kind)
     if known is None:
         return []
@@ -95,7 +95,7 @@ def custom_arguments(text: str) -> str:
 
 
 def _read_other(item: Item, kind: str) -> PortableItem | Problem | None:
-    """Read a call of a tool that has a type of its own (a shell, a computer): as a function with the type's name."""
+    """Read a call of a tool that has its own item type (a shell, a computer) as a call of a function of that name."""
     if kind in _COMPACTIONS:
         return unsupported("input", "a compacted history can only be read by the provider that compacted it")
     fields = decode(item, _objects, "input")
@@ -103,7 +103,7 @@ def _read_other(item: Item, kind: str) -> PortableItem | Problem | None:
         return fields
     call_id = fields.get("call_id")
     if call_id is None and kind == "local_shell_call_output":
-        call_id = fields.get("id")  # this one has the id of its call there
+        call_id = fields.get("id")  # this type has the id of its call there
     if not isinstance(call_id, str):
         return None
     if kind.endswith("_call"):
@@ -115,7 +115,7 @@ def _read_other(item: Item, kind: str) -> PortableItem | Problem | None:
 
 
 def _answer(fields: dict[str, Any]) -> str | list[ContentPart]:
-    """Return what a tool answered; with what else its item says (that it failed, for example), as JSON."""
+    """Return a tool's output. If its item says more (that the tool failed, for example), all of it as JSON."""
     output = fields.get("output")
     more = {name: value for name, value in fields.items() if name not in _NOT_ANSWERS and value is not None}
     if more.get("status") == "completed":

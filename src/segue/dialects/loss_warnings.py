@@ -1,4 +1,7 @@
-"""The sentences that say what was left out of a history: each names a kind of thing, and is said once per response."""
+"""The warnings about what was left out of a history. Each names a kind of thing, and a response has it once at most.
+
+Not here: warnings about settings (`rules`), and about a reply (`stream_end`).
+"""
 
 from __future__ import annotations
 
@@ -19,27 +22,27 @@ BROKEN_ARGUMENTS = "Arguments of a call that are no JSON object were sent as the
 
 
 def reasoning_left_out(reasoning: ReasoningItem) -> str:
-    """Reasoning that cannot be used."""
+    """Return the warning about reasoning that this provider cannot use."""
     return FOREIGN_REASONING if reasoning.encrypted_content else BARE_REASONING
 
 
 def item_left_out(kind: str) -> str:
-    """An item without a counterpart."""
+    """Return the warning about items of a type that the API does not have."""
     return f"Items of type {quoted(kind)} were left out: this API has nothing like them."
 
 
 def field_left_out(name: str, kind: str) -> str:
-    """A field without a counterpart."""
+    """Return the warning about a field that the API does not have."""
     return f"{quoted(name)} of items of type {quoted(kind)} was left out: this API has nothing like it."
 
 
 def part_left_out(part: ContentPart) -> str:
-    """A part without a counterpart."""
+    """Return the warning about a part that the API cannot take."""
     return f"Parts {_described(part)} were left out: this API cannot take them. A note stands in their place."
 
 
 def in_place_of(part: ContentPart) -> str:
-    """What the model reads where a part was left out."""
+    """Return the note that the model reads in place of a part."""
     name = f" {quoted(part.filename)}" if part.filename else ""
     return f"[a part of type {part.type[:40]}{name} stood here and could not be passed on]"
 

@@ -1,8 +1,9 @@
 """Writes the Responses events of an output whose source speaks another API: any item type, several open at a time.
 
-Sources disagree on when an item is over. Here an item is done only when all before it are, so that the output has one
-order: a call that still grows keeps what comes after it open, and a message or reasoning is over when something else
-begins. Not here: reading the source, and the events that carry the response (`protocol.turns`).
+APIs disagree on when an item is over. Here an item ends only after all items before it, so that the output has one
+order: a call that still grows keeps the items after it open. A message or reasoning ends when another item begins.
+Not here: reading the source, the events that carry the response (`protocol.turns`), and the simpler writer for a
+source that finishes each item before the next (`protocol.events.OutputWriter`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from segue.protocol.ids import ResponseId, item_id
 
 PartKind = Literal["output_text", "refusal"]
 Json = dict[str, Any]
-#: The one argument of the function that stands for a custom tool where an API has only functions.
+#: Where an API has only functions, a custom tool becomes a function with this one argument.
 CUSTOM_ARGUMENT = "input"
 
 
@@ -96,7 +97,7 @@ class _FunctionCallInProgress:
 
 
 class _CustomCallInProgress(_FunctionCallInProgress):
-    """A custom tool's call, which the source writes as JSON arguments: its input is known when they are over."""
+    """A custom tool's call. The source writes JSON arguments, so its input is known only when they are complete."""
 
     prefix = "ctc"
 
@@ -131,7 +132,7 @@ class InterleavedOutputWriter:
         return self._say("refusal", delta, ())
 
     def end_part(self) -> list[Event]:
-        """Let what is said next stand in a part of its own."""
+        """End the open part of the message, if there is one: the next text begins a new part."""
         last = self._last()
         return self._end_part(last) if isinstance(last, _MessageInProgress) else []
 
@@ -183,7 +184,7 @@ class InterleavedOutputWriter:
     # --- reasoning
 
     def reasoning(self, delta: str) -> list[Event]:
-        """Add to the reasoning; its text is shown as its summary, which every client can read."""
+        """Add to the reasoning. The text becomes its summary, which every client can show."""
         if not delta:
             return []
         reasoning, events = self._reason()
@@ -195,14 +196,14 @@ class InterleavedOutputWriter:
         return events
 
     def seal(self, encrypted_content: str) -> list[Event]:
-        """Give the reasoning its opaque part; it is over then."""
+        """Set the `encrypted_content` of the reasoning, which ends it."""
         reasoning, events = self._reason()
         reasoning.sealed = encrypted_content
         reasoning.over = True
         return events + self._settle()
 
     def end_reasoning(self) -> list[Event]:
-        """Say that the reasoning is over, if there is any."""
+        """End the reasoning, if it is open."""
         last = self._last()
         if not isinstance(last, _ReasoningInProgress):
             return []
@@ -224,7 +225,7 @@ class InterleavedOutputWriter:
     # --- calls
 
     def start_call(self, key: object, call_id: str, name: str) -> list[Event]:
-        """Open a call that the source knows as `key`; `call_id` is from `new_call_id`."""
+        """Open a call; `key` is how the source names it, `call_id` comes from `new_call_id`."""
         events = self._end_prose()
         kind = _CustomCallInProgress if name in self._custom else _FunctionCallInProgress
         call = kind(self._items, self._next_id(kind.prefix), call_id, name)
@@ -232,14 +233,14 @@ class InterleavedOutputWriter:
         return events + self._add(call, call.item("in_progress"))
 
     def new_call_id(self, call_id: str) -> str:
-        """Return the id of a new call: its own, or another one if that is empty or taken."""
+        """Return the id of a new call: its own, or a new one if that is empty or taken."""
         if not call_id or call_id in self._call_ids:
             call_id = self._next_id(f"call{len(self._call_ids)}")
         self._call_ids.add(call_id)
         return call_id
 
     def is_open(self, key: object) -> bool:
-        """Tell whether the call known as `key` was started and is not over."""
+        """Return whether the call known as `key` was started and is not over."""
         call = self._calls.get(key)
         return call is not None and not call.over
 
@@ -254,7 +255,7 @@ class InterleavedOutputWriter:
         return [self._event("response.function_call_arguments.delta", call, delta=delta)]
 
     def end_call(self, key: object) -> list[Event]:
-        """Say that a call's arguments are complete."""
+        """End a call: its arguments are complete."""
         self._calls[key].over = True
         return self._settle()
 
@@ -275,7 +276,7 @@ class InterleavedOutputWriter:
         return None if last is None or last.over else last
 
     def _end_prose(self) -> list[Event]:
-        """Before another item: a message or reasoning does not go on after it."""
+        """End an open message or reasoning, since another item begins."""
         last = self._last()
         if isinstance(last, _MessageInProgress | _ReasoningInProgress):
             last.over = True
@@ -318,7 +319,7 @@ class InterleavedOutputWriter:
         return events
 
     def _end_function(self, call: _FunctionCallInProgress, status: ItemStatus) -> list[Event]:
-        # Some sources write nothing where there are no arguments; clients read JSON.
+        # Some sources write nothing where there are no arguments, but clients parse them as JSON.
         events = [] if call.texts or status != "completed" else self._all_arguments(call, "{}")
         text = "".join(call.texts)
         events.append(self._event("response.function_call_arguments.done", call, name=call.name, arguments=text))
@@ -330,7 +331,7 @@ class InterleavedOutputWriter:
 
     def _end_custom(self, call: _CustomCallInProgress, status: ItemStatus) -> list[Event]:
         text = "".join(call.texts)
-        with suppress(*UNREADABLE):  # else its own words are its input
+        with suppress(*UNREADABLE):  # a model that writes no JSON meant the text itself
             text = _custom.decode(text).input
         events = [self._event("response.custom_tool_call_input.delta", call, delta=text)] if text else []
         events.append(self._event("response.custom_tool_call_input.done", call, input=text))

@@ -1,7 +1,8 @@
-"""What providers say when they refuse or fail, in any of the shapes that are about, as one of our codes.
+"""Errors of providers, in any of the shapes that they have, as one of our codes.
 
-`read_error` finds the words in the body of an error reply or in an error event; `code_of` maps them, and the status if
-there is one, to a code of `protocol.problems`. Not here: what a code means to a client, and whether to try again.
+`read_error` finds the message and the words in the body of an error reply or in an error event; `code_of` maps them,
+and the HTTP status if there is one, to a code of `protocol.problems`. Not here: what a code means to a client, and
+whether to try again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from segue.protocol.responses import Failure
 #: The longest message of a provider that is passed on.
 MAX_MESSAGE_CHARS = 2000
 
-#: The words of `error.code` and `error.type`, from all APIs.
+#: Our code for each value of `error.code` and `error.type`, from all APIs.
 CODES: Mapping[str, Code] = {
     "context_length_exceeded": "context_length_exceeded",
     "exceed_context_size_error": "context_length_exceeded",  # llama.cpp
@@ -52,7 +53,7 @@ CODES: Mapping[str, Code] = {
     "server_error": "upstream_error",
     "internal": "upstream_error",
 }
-#: Statuses, where no word is known.
+#: Our code for an HTTP status, where no word is known.
 STATUSES: Mapping[int, Code] = {
     401: "upstream_unauthorized",
     403: "upstream_unauthorized",
@@ -69,7 +70,7 @@ _TOO_LONG = re.compile(
 
 
 class ProviderError(msgspec.Struct, frozen=True):
-    """What a provider said; empty where it said nothing. `words` are its code and its types, the code first."""
+    """A provider's error; empty where it says nothing. `words` are its code, its type and its status, in this order."""
 
     message: str = ""
     words: tuple[str, ...] = ()
@@ -77,7 +78,7 @@ class ProviderError(msgspec.Struct, frozen=True):
 
 
 def read_error(body: bytes) -> ProviderError:
-    """Read the body of an error reply, or the data of an error event. Whatever it is, something comes out."""
+    """Read the body of an error reply, or the data of an error event. What cannot be read is an empty error."""
     try:
         value = msgspec.json.decode(body)
     except UNREADABLE:
@@ -86,7 +87,7 @@ def read_error(body: bytes) -> ProviderError:
 
 
 def find_error(value: object) -> ProviderError:
-    """Find the words in a JSON value: an object with `error` or without, in a list or not, or plain text."""
+    """Find the error in a JSON value: an object with `error` or without, in a list or not, or plain text."""
     value = _first(value)
     if isinstance(value, dict):
         inner = _first(value.get("error", value.get("detail")))
@@ -106,7 +107,7 @@ def find_error(value: object) -> ProviderError:
 
 
 def code_of(error: ProviderError, status: int | None = None) -> Code:
-    """Return our code for it: by the message where only that tells, then by its words, then by the status."""
+    """Return our code for an error: by its message if it says that the prompt is too long, then by words and status."""
     if _TOO_LONG.search(error.message):
         return "context_length_exceeded"
     for word in error.words:
@@ -119,7 +120,7 @@ def code_of(error: ProviderError, status: int | None = None) -> Code:
 
 
 def failure_of(error: ProviderError) -> Failure:
-    """Return why a turn failed whose stream brought this error."""
+    """Return the failure of a turn whose stream brought this error."""
     message = error.message or "The upstream failed without saying why."
     return Failure(code_of(error), message)
 

@@ -1,7 +1,8 @@
-"""What becomes of each part of a request in a dialect: one table per dialect, which the renderer runs on.
+"""What becomes of each setting of a request in a dialect: the parts that each dialect's table is made of.
 
-The same tables make the documentation, so that nothing is left out of it, and nothing is left out in silence: a field
-is carried, translated, refused, dropped with a warning, or it is the gateway's own business. Not here: the tables.
+A dialect writes its settings by its table, and the documentation is generated from the same table. So every field has a
+documented fate: it is carried, translated, refused, dropped with a warning, or handled by the gateway itself. Not here:
+the tables.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ FATES: Mapping[Fate, str] = {
 }
 
 
-#: What is known of settings that are objects; what else is in them is said to be left out.
+#: The known fields of settings that are objects. Other fields in them are left out with a warning.
 TEXT_FIELDS = frozenset({"format", "verbosity"})
 FORMAT_FIELDS = frozenset({"type", "name", "description", "schema", "strict"})
 REASONING_FIELDS = frozenset({"effort", "summary", "generate_summary"})
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """What becomes of something, and how."""
+    """What becomes of a setting or an item, and how."""
 
     fate: Fate
     note: str = ""
@@ -40,7 +41,7 @@ class Rule(msgspec.Struct, frozen=True):
 
 _OWN = ("model", "stream", "tools", "tool_choice")
 _KEPT = ("instructions", "include", "store", "previous_response_id", "conversation", "background")
-#: By dialect: the fields of a body that are the gateway's own business, the conversation and how it is sent.
+#: By dialect: the fields of a body that only the gateway writes, namely the conversation and how it is sent.
 OWN_FIELDS: Mapping[str, frozenset[str]] = {
     "responses": frozenset((*_OWN, *_KEPT, "input", "prompt_cache_key")),
     "chat": frozenset((*_OWN, "messages", "stream_options", "prompt_cache_key")),
@@ -49,18 +50,18 @@ OWN_FIELDS: Mapping[str, frozenset[str]] = {
 
 
 class Preset(msgspec.Struct, frozen=True):
-    """What an upstream is configured to say in every request.
+    """The fields that an upstream's configuration adds to every request.
 
-    `fields` stand in each body, unless a setting of the request becomes the same field. `withheld` are fields that only
-    the upstream itself writes, when the body is done. What a client sends under such a name, and the API does not know,
-    is left out.
+    `fields` stand in each body, unless a setting of the request becomes the same field. `withheld` names fields that
+    the upstream itself adds to the finished body. A client's field of such a name is left out, unless it is one that
+    the API knows.
     """
 
     fields: Mapping[str, Any] = {}
     withheld: frozenset[str] = frozenset()
 
     def owns(self, name: str) -> bool:
-        """Tell whether a field is the configuration's."""
+        """Return whether only the configuration may set a field."""
         return name in self.fields or name in self.withheld
 
 
@@ -80,13 +81,13 @@ class RequestBuilder:
         self.problem: Problem | None = None
 
     def drop(self, what: str, why: str) -> None:
-        """Leave something out and say so."""
+        """Leave something out, with a warning."""
         warning = f"'{what}' was left out: {why}."
         if warning not in self.warnings:
             self.warnings.append(warning)
 
     def drop_others(self, what: str, value: Mapping[str, Any], known: frozenset[str]) -> None:
-        """Leave out the fields of a value that are not known, and say so."""
+        """Leave out the fields of an object that are not in `known`, with a warning each."""
         for name, member in value.items():
             if name not in known and member is not None:
                 self.drop(f"{what}.{name[:40]}", "this API has nothing like it")
@@ -96,16 +97,16 @@ class RequestBuilder:
         self.problem = self.problem or unsupported(what, advice)
 
 
-#: Fields that are known, but kept as they came, beside the settings: each has a row in the tables.
+#: Fields that no setting stands for and that are known all the same: each has a row in the tables.
 KNOWN_EXTRA = (
     *("user", "prompt_cache_retention", "prompt_cache_options", "stream_options", "context_management"),
     *("seed", "stop"),  # of Chat Completions; clients send them to this API too
 )
 
-#: The row of the tables for the fields of a request that have no row.
+#: The name of the row for all fields that have no row of their own.
 OTHERS = "any other field"
 
-#: Fields that are named when they are left out; what is more is counted. A client can send any number of them.
+#: How many unknown fields are named in warnings; more are only counted. A client can send any number of them.
 _NAMED = 8
 
 
@@ -117,12 +118,12 @@ class Field(msgspec.Struct, frozen=True):
 
 
 def ours(note: str) -> Field:
-    """A setting that the gateway acts on itself."""
+    """A setting that the gateway handles itself."""
     return Field(Rule("ours", note), lambda _: None)
 
 
 def carried(name: str, wire: str | None = None) -> Field:
-    """A setting that goes on as it is, maybe under another name."""
+    """A setting that the API has too, maybe under the name `wire`."""
     note = "" if wire is None else f"As `{wire}`."
 
     def write(builder: RequestBuilder) -> None:
@@ -132,12 +133,12 @@ def carried(name: str, wire: str | None = None) -> Field:
 
 
 def dropped(name: str, why: str) -> Field:
-    """A setting that the API does not have and the answer does not depend on."""
+    """A setting that the API does not have, and that the answer does not depend on."""
     return Field(Rule("dropped", f"{why[0].upper()}{why[1:]}."), lambda builder: builder.drop(name, why))
 
 
 def passed(name: str) -> Field:
-    """A field that nothing here acts on and the API has too: it goes on as it came."""
+    """A field that is no setting and that the API has too: it is sent as it came."""
 
     def write(builder: RequestBuilder) -> None:
         builder.fields[name] = builder.settings.extra[name]
@@ -155,7 +156,7 @@ def _drop_unknown(builder: RequestBuilder, names: Sequence[str]) -> None:
 
 
 def dropped_others(fields: Iterable[str]) -> Field:
-    """What is done with fields that are not among `fields`, in an API whose fields we all know."""
+    """The fields that are not among `fields`, for an API all of whose fields are known: they are left out."""
     known = frozenset(fields)
 
     def write(builder: RequestBuilder) -> None:
@@ -165,7 +166,7 @@ def dropped_others(fields: Iterable[str]) -> Field:
 
 
 def obfuscation() -> Field:
-    """`stream_options`, in an API whose streams are written anew here."""
+    """`stream_options`, for an API whose stream becomes new events here."""
 
     def write(builder: RequestBuilder) -> None:
         options = msgspec.json.decode(builder.settings.extra["stream_options"])
@@ -179,7 +180,7 @@ _SETTINGS = frozenset(Settings.__struct_fields__) - {"extra"}
 
 
 def write_settings(builder: RequestBuilder, fields: Mapping[str, Field]) -> None:
-    """Act on every setting that differs from its default, in the order of the table, and on what else came."""
+    """Write every setting that differs from its default, and every other field of the request, in the table's order."""
     settings = builder.settings
     for name, field in fields.items():
         if name in _SETTINGS:

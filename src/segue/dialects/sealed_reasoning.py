@@ -1,8 +1,9 @@
-"""SealedReasoning reasoning: who wrote it, so that it goes back to its own provider intact and to nobody else.
+"""Sealed reasoning: what a provider wants back unread, marked with that provider's name.
 
-What a provider wants back unread (a signature, a redacted block, encrypted reasoning) stands in `encrypted_content` of
-a reasoning item, behind our mark and the provider's name: `segue:1:<provider>:<what it was>`. Clients carry that text
-as they carry OpenAI's. What comes without our mark was written by a Responses server that the client talked to itself.
+A provider wants a signature, a redacted block or encrypted reasoning back exactly as it wrote it, and no other provider
+can use it. It stands in `encrypted_content` of a reasoning item as `segue:1:<provider>:<content>`. Clients send that
+field back as they do with OpenAI's. Content without our mark comes from a Responses server that the client used
+directly.
 """
 
 from __future__ import annotations
@@ -15,19 +16,19 @@ _MARK = "segue:1:"
 
 
 class SealedReasoning(msgspec.Struct, frozen=True):
-    """What a provider wants back; `provider` is None where nobody wrote down whose it is."""
+    """What a provider wants back; `provider` is None if the content has no mark."""
 
     provider: str | None
     content: str
 
 
 def seal(provider: str, content: str) -> str:
-    """Return `encrypted_content` that says whose it is."""
+    """Return `encrypted_content` with the mark of its provider."""
     return f"{_MARK}{quote(provider, safe='')}:{content}"
 
 
 def unseal(encrypted_content: str) -> SealedReasoning:
-    """Take our mark off again."""
+    """Take the mark off again."""
     if not encrypted_content.startswith(_MARK):
         return SealedReasoning(None, encrypted_content)
     provider, _, content = encrypted_content[len(_MARK) :].partition(":")

@@ -1,4 +1,4 @@
-"""How any reply stream ends, said once for all decoders: completed, cut short, failed, or simply over too early."""
+"""The end of a reply stream, for every decoder: completed, cut short, failed, or over too early."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from segue.protocol.events import Ended
 from segue.protocol.problems import quoted
 from segue.protocol.responses import Failure, Usage, usage
 
-#: Distinct warnings about one reply; a peer could send any number of odd things.
+#: How many distinct warnings one reply can cause. A peer could send any number of odd things.
 MAX_WARNINGS = 8
 
 _MORE = "More was left out of the upstream's answer than is named here."
@@ -20,7 +20,7 @@ _SHORT = Failure("upstream_protocol_error", "The upstream's stream stopped befor
 
 
 class StreamEnd:
-    """Keeps what a decoder has to say at its end; `ended` tells that it was said."""
+    """Collects the warnings about a reply and makes its `Ended`, once; `ended` is true after that."""
 
     def __init__(self, warnings: tuple[str, ...]) -> None:
         self.ended = False
@@ -34,31 +34,31 @@ class StreamEnd:
             self._warnings.append(warning if self._left else _MORE)
 
     def warn_of(self, what: str) -> None:
-        """Note that a kind of thing in the reply was left out."""
+        """Note that this kind of thing (a field, an event type) in the reply was left out."""
         self.warn(f"{quoted(what)} in the upstream's answer was left out: it has no counterpart.")
 
     def completed(self, counted: Usage | None) -> Output:
-        """The answer is complete."""
+        """End the turn: the answer is complete."""
         return self._end(Ended("completed", counted or usage(0, 0)))
 
     def incomplete(self, reason: str, counted: Usage | None) -> Output:
-        """The answer was cut short, for a reason in the wire's words."""
+        """End the turn: the answer was cut short; `reason` is one of `incomplete_details`."""
         return self._end(Ended("incomplete", counted, incomplete_reason=reason))
 
     def finished(self, cut: str | None, counted: Usage | None) -> Output:
-        """The answer is complete, or `cut` says in the wire's words why it is not."""
+        """End the turn as complete, or as cut short if `cut` gives a reason."""
         return self.completed(counted) if cut is None else self.incomplete(cut, counted)
 
     def failed(self, failure: Failure, counted: Usage | None = None) -> Output:
-        """The turn failed."""
+        """End the turn as failed."""
         return self._end(Ended("failed", counted, failure))
 
     def broken(self, detail: str) -> Output:
-        """The upstream does not keep to its own protocol."""
+        """End the turn as failed: the upstream does not keep to its own protocol."""
         return self.failed(Failure("upstream_protocol_error", f"The upstream's answer cannot be read: {detail}."))
 
     def stopped(self, *, truncated: bool) -> Output:
-        """The stream is over, and its end did not come."""
+        """End the turn as failed: the stream is over without its last event."""
         return self.failed(_BROKE if truncated else _SHORT)
 
     def _end(self, ended: Ended) -> Output:
@@ -69,7 +69,7 @@ class StreamEnd:
 
 
 def count(counts: object, *names: str) -> int:
-    """Return the first of the named counts that is there and is one; peers send null, fractions and nonsense."""
+    """Return the first named count that is a positive number, else 0; peers send null, fractions and nonsense."""
     if isinstance(counts, Mapping):
         for name in names:
             value = counts.get(name)
@@ -79,5 +79,5 @@ def count(counts: object, *names: str) -> int:
 
 
 def counted(sent: int, made: int, *, cached: int = 0, reasoning: int = 0, written: int = 0) -> Usage:
-    """Return the usage, with parts that are no larger than what they are parts of."""
+    """Return the usage of a turn. A part that a peer reports larger than its whole is cut to the whole."""
     return usage(sent, made, cached=min(cached, sent), reasoning=min(reasoning, made), written=min(written, sent))

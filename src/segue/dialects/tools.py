@@ -1,7 +1,7 @@
-"""The tools of a request and the choice among them, for the APIs that know functions only.
+"""The tools of a request and the choice among them, for the APIs that have only functions.
 
-A custom tool becomes a function with one text argument; a tool that the provider of another API would run is left out
-with a warning, and refused where the request insists on it. Not here: how an API writes a function.
+A custom tool becomes a function with one text argument. A hosted tool (one that a provider runs itself) is left out
+with a warning; a request whose `tool_choice` demands one is refused. Not here: how an API writes a function.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class FunctionDeclaration(msgspec.Struct, frozen=True):
 
 
 class ToolSelection(msgspec.Struct, frozen=True):
-    """The functions, and which of them are to be called: `name` is that of the one that must be."""
+    """The functions that the model is shown, and the choice among them; `name` is the one that it must call."""
 
     functions: list[FunctionDeclaration]
     mode: Mode = "auto"
@@ -72,7 +72,7 @@ def read_tools(builder: RequestBuilder) -> ToolSelection:
 
 
 def check_choice(builder: RequestBuilder) -> None:
-    """Refuse a choice among tools where there are none; with tools, `read_tools` reads the choice."""
+    """Refuse a `tool_choice` without tools; if there are tools, `read_tools` reads the choice."""
     if not builder.settings.tools and builder.settings.tool_choice != "none":
         builder.refuse("tool_choice", "the request has no tools")
 
@@ -113,7 +113,7 @@ def _choose(builder: RequestBuilder, functions: list[FunctionDeclaration]) -> To
 
 
 def _allow(builder: RequestBuilder, functions: list[FunctionDeclaration], choice: dict[str, Any]) -> ToolSelection:
-    """Only the allowed tools may be called, whatever the model wants: so it is not told of the others."""
+    """Show the model only the allowed tools, so that it cannot call another one."""
     listed = choice.get("tools")
     names = {tool.get("name") for tool in listed if isinstance(tool, dict)} if isinstance(listed, list) else set()
     allowed = [function for function in functions if function.name in names]

@@ -1,8 +1,8 @@
 """Chains: immutable turns, each pointing at the one it continues.
 
 A turn holds only its own items, so continuing or forking costs O(new items) in time and memory at any depth, and two
-branches share their prefix by pointing at the same turn. Items are raw JSON bytes; reading a whole history is walking
-up and joining. Not here: which turns are held in memory, and for how long (cache).
+branches share their prefix by pointing at the same turn. Items are raw JSON bytes. To read a whole history, walk up to
+the root and join. Not here: which turns stay in memory, and for how long (`cache`).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ ITEM_OVERHEAD_BYTES = 64
 class Turn:
     """One finished turn: the items it added to the conversation, and the turn before it.
 
-    `stored` tells whether a record of it is in the store; `expires_at` is when that record dies (unix seconds).
+    `stored` is true if a record of it is in the store; `expires_at` is when that record expires (unix seconds).
     """
 
     __slots__ = (
         *("calls", "depth", "expires_at", "id", "input", "output", "parent", "references", "size_bytes", "stored"),
-        "__weakref__",  # what is kept beside a turn must not keep it alive
+        "__weakref__",  # so that a cache beside the history does not keep it alive
     )
 
     def __init__(
@@ -58,7 +58,7 @@ class Turn:
 
 
 class History:
-    """What a new turn sees: the chain of its parent, then its own input. Building one costs nothing."""
+    """The history that a new turn sees: the chain of its parent, then its own input. It copies nothing."""
 
     __slots__ = ("input", "parent")
 
@@ -74,10 +74,10 @@ class History:
         yield from self.input
 
     def find_orphan(self, answers: Sequence[tuple[str, int]]) -> tuple[str, int] | None:
-        """Return the first of the `(call_id, index)` whose tool call the chain did not make.
+        """Return the first of the `(call_id, index)` whose tool call the chain did not make, or None.
 
-        The newest turn is looked at first, nearly always the last that needs to be; none is looked at twice, however
-        many answers there are.
+        It looks at the newest turn first, and rarely needs to look further; it looks at no turn twice, however many
+        answers there are.
         """
         wanted = {call_id for call_id, _ in answers}
         turn = self.parent

@@ -1,8 +1,8 @@
 """Records: the durable form of a response, one per turn, as a store keeps it.
 
-A record holds what its own turn added and how its response object ended, so its size is O(delta). The echo of the
-request's settings is the same from turn to turn, so stores keep each distinct one once, by `echo_digest`. Turning a
-record back into the response object is joining bytes. Not here: how a store lays a record out.
+A record holds what its own turn added and the end state of its response object, so its size is O(new items). The echo
+of the request's settings is mostly the same in every turn, so stores keep each distinct one once, by `echo_digest`. The
+response object is made from a record by joining bytes. Not here: how a store lays a record out.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def size_bytes(self) -> int:
-        """About what the record costs a queue or a socket."""
+        """Roughly how many bytes the record takes in a queue or on a socket."""
         return len(self.head) + len(self.echo) + sum(map(len, self.input)) + sum(map(len, self.output)) + 256
 
     def response(self, *, encrypted: bool = False) -> bytes:
-        """Return the response object; with reasoning that only its provider can read, if that is asked for."""
+        """Return the response object, with the `encrypted_content` of reasoning if it was asked for."""
         output = self.output if encrypted else tuple(map(hide_encrypted, self.output))
         return encode_response(_heads.decode(self.head), output, self.echo)
 
 
 class ChainLink(msgspec.Struct, frozen=True, kw_only=True):
-    """One turn of a chain as a store reads it back: a record without what only its own id can ask for.
+    """One turn of a chain as a store reads it: a record without the response object.
 
     `alive` is False for a turn that was deleted or has expired: its items still belong to the histories of its
-    descendants, but its id resolves to nothing.
+    descendants, but its id cannot be resolved any more.
     """
 
     id: ResponseId
@@ -77,7 +77,7 @@ def encode_head(head: ResponseObjectHead) -> bytes:
 def flatten(record: Record, parent: Turn) -> Record:
     """Return `record` as the root of a new chain, with the whole history as its input.
 
-    For a turn whose parent was deleted while it ran: the client was promised its continuation, and gets it.
+    For a turn whose parent was deleted while it ran: it was accepted, so its client can still continue it.
     """
     history = History(parent, record.input)
     calls = record.calls.union(*(turn.calls for turn in path(parent)))
@@ -85,7 +85,7 @@ def flatten(record: Record, parent: Turn) -> Record:
 
 
 def restore(links: Iterable[ChainLink], resident: Callable[[ResponseId], Turn | None]) -> Turn:
-    """Build the chain that `links` (root first) describe, sharing the turns that are already in memory."""
+    """Build the chain of `links` (root first) and share the turns that are in memory already (`resident`)."""
     turn: Turn | None = None
     for link in links:
         turn = resident(link.id) or Turn(

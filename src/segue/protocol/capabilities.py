@@ -1,5 +1,6 @@
-"""What a gateway can do, told to clients: the profile of its connections, its limits, and what it offers beyond the
-standard. One object, and its mirror in a header (RFC 9651, a dictionary). Not here: where the figures come from.
+"""What a gateway tells clients about itself: the profile of its connections, its limits and its extensions.
+
+It is one JSON object, and the same in a header (a dictionary of RFC 9651). Not here: where the figures come from.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ import msgspec
 from segue.protocol.codec import encode
 from segue.protocol.lanes import LaneBounds, Profile
 
-#: The header that mirrors the object; it is on the answer to an upgrade, so that a client knows before it says a word.
+#: The header with the same content. The answer to an upgrade has it, so that a client knows before it sends anything.
 HEADER = "Segue-Capabilities"
 
 Extension = Literal["lanes", "warm_up", "background", "resume", "idempotency", "grace"]
 
 
 class AdvertisedLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds that a client can run into; sizes in bytes, times in seconds."""
+    """The limits that a client can reach; sizes in bytes, times in seconds."""
 
     lanes: int
     in_flight: int

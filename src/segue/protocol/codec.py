@@ -1,7 +1,7 @@
-"""Reading JSON from a socket without ever raising, and naming what is wrong in the wire's words.
+"""Reads JSON from a peer without ever raising, and says what is wrong with it in the wire's words.
 
-`decode` is the only way bytes become values in this package. Its failures are problems: a message for a person and a
-`param` for a program. What it does not do: decide what is allowed, which is the business of the types given to it.
+Bytes become values in this package only through `decode`. It returns a failure as a problem, with a message for a
+person and a `param` for a program. Not here: what is allowed, which the type given to `decode` says.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _MISSING = re.compile(r"Object missing required field `(?P<field>[^`]+)`")
 _TOO_DEEP = "it is nested too deeply"
 _NAMES = {"str": "a string", "int": "an integer", "float": "a number", "bool": "a boolean", "null": "null"}
 
-#: The reader quotes a wrong value in full, and a client can send megabytes of it.
+#: Longer messages of msgspec are cut: they quote a wrong value in full, and a client can send megabytes of it.
 _LONG = 400
 
-#: How deep JSON may be nested that is kept. Whoever reads it again may do so recursively, with less room than we had.
+#: How deep JSON may be nested if we keep it. Code that reads it again may recurse, with less stack left than we had.
 MAX_DEPTH = 64
 
 #: What reading JSON from a peer can raise. Any other exception is a mistake of ours.
@@ -37,7 +37,7 @@ _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def decode(data: bytes | str, decoder: msgspec.json.Decoder[T], where: str = "") -> T | Problem:
-    """Decode one JSON document; `where` is the wire path of the document inside the request, e.g. `input[2]`."""
+    """Decode one JSON document; `where` is its path inside the request, e.g. `input[2]`."""
     try:
         return decoder.decode(data)
     except msgspec.ValidationError as error:
@@ -58,10 +58,10 @@ def size_of(document: bytes | str) -> int:
 
 
 def decode_value(raw: msgspec.Raw, where: str) -> Any | Problem:  # noqa: ANN401 - any JSON value
-    """Decode a part of a document in full; while it was skipped in the document, nothing looked at what it holds."""
+    """Decode a part of a document in full, which nothing has checked while it was skipped; refuse deep nesting."""
     data = bytes(raw)
     value = decode(data, _any, where)
-    brackets = data.count(b"[") + data.count(b"{")  # no document is deeper than this
+    brackets = data.count(b"[") + data.count(b"{")  # a document cannot be deeper than its number of brackets
     return invalid_json(_TOO_DEEP) if brackets > MAX_DEPTH and _is_deep(value) else value
 
 
@@ -80,10 +80,10 @@ def without_field(data: bytes, name: str) -> bytes:
 
 
 def explain(error: msgspec.ValidationError, where: str = "") -> Problem:
-    """Say what the reader found wrong in a document that stands at `where` in the request."""
+    """Turn msgspec's error about a document at `where` in the request into a problem."""
     text = str(error)
     if len(text) > _LONG:
-        text = f"{text[: _LONG // 2]}…{text[-_LONG // 2 :]}"  # what it says stands at both ends
+        text = f"{text[: _LONG // 2]}…{text[-_LONG // 2 :]}"  # the fault stands at one end and the path at the other
     found = _AT.fullmatch(text)
     assert found is not None, "the pattern matches any text"
     what, path = found["what"], found["path"] or "$"
@@ -115,6 +115,6 @@ def _wrong_type(param: str, want: str, got: str) -> Problem:
 
 
 def _join(where: str, path: str) -> str:
-    """Turn a path of the reader (`$.a[0].b`) below `where` into the wire's notation (`where.a[0].b`)."""
+    """Turn a path of msgspec (`$.a[0].b`) below `where` into the wire's notation (`where.a[0].b`)."""
     rest = path.removeprefix("$")
     return where + rest if where else rest.removeprefix(".")

@@ -1,8 +1,8 @@
-"""The events of one response, kept so that a client that lost its stream gets the rest: bounded, the oldest go first.
+"""The events of one response, for a client that lost its stream and wants the rest. The oldest are dropped first.
 
-`sequence_number` counts without a gap from 0, so a number is a position. The latest event that carries the response
-object is kept apart: it says what became of the response, whatever else was dropped. Not here: waiting, clocks, and
-whose log it is (stores).
+`sequence_number` counts from 0 without a gap, so a number is a position. The latest event that carries the response
+object is kept apart, so that the state of the response is known whatever else was dropped. Not here: waiting, clocks,
+and which log belongs to whom (stores).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class EventLog:
     def __init__(self) -> None:
         self._events: deque[Event] = deque()
         self.first = 0  # the number of the oldest event that is kept
-        self.latest: Event | None = None  # of those that carry the response object
+        self.latest: Event | None = None  # the latest one that carries the response object
         self.size_bytes = 0
 
     @property
@@ -36,7 +36,7 @@ class EventLog:
         return self.first + len(self._events)
 
     def append(self, events: Sequence[Event]) -> None:
-        """Add events; they must be numbered as they come."""
+        """Add events; their numbers must go on from the last one."""
         for event in events:
             assert event.sequence_number == self.next, f"event {event.sequence_number} in the place of {self.next}"
             self._events.append(event)
@@ -45,13 +45,13 @@ class EventLog:
                 self.latest = event
 
     def trim(self, limit_bytes: int, floor: int) -> None:
-        """Drop the oldest events until what is left fits, but none with the number `floor` or a later one."""
+        """Drop the oldest events until the rest fits, but keep those from the number `floor` on."""
         while self.size_bytes > limit_bytes and self._events and self.first < floor:
             self.size_bytes -= len(self._events.popleft().data) + EVENT_OVERHEAD_BYTES
             self.first += 1
 
     def after(self, number: int, page_bytes: int) -> Sequence[Event] | None:
-        """Return the events that follow `number`, as many as fit a page (one at least); None if some were dropped."""
+        """Return the events after `number`, as many as fit a page (at least one); None if some of them were dropped."""
         start = number + 1 - self.first
         if start < 0:
             return None

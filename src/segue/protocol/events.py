@@ -1,9 +1,9 @@
 """The events that this product emits, and how a frame of each is written.
 
-An `Event` is its JSON bytes plus the few facts we act on; it is what an upstream yields and what a transport sends, so
-that text passes from one socket to the other without being parsed. `OutputWriter` writes the events of a model's
-output for upstreams that are not Responses servers themselves. The frames that carry the response object, and errors,
-are written by the functions below it. Not here: numbering across a turn and folding (`turns`).
+An `Event` is its JSON bytes plus the few facts that we act on. An upstream yields it and a transport sends it, so text
+passes from one socket to the other without being parsed. `OutputWriter` writes the events of a model's output, for
+upstreams that are not Responses servers. The functions below it write errors and the events that carry the response
+object. Not here: numbering across a turn and folding (`turns`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from segue.protocol.problems import Problem
 from segue.protocol.requests import Steer
 from segue.protocol.responses import Failure, TerminalStatus, Usage
 
-#: An upstream's first own event has this number: `response.created` and `response.in_progress` are always ours.
+#: The number of an upstream's first event: `response.created` and `response.in_progress` are always ours.
 FIRST_SEQUENCE_NUMBER = 2
 
 ItemStatus = Literal["completed", "incomplete"]
@@ -38,9 +38,9 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """The end of an upstream's stream: it stands for its terminal event, which is rebuilt with our ids.
+    """The end of an upstream's stream, in place of its terminal event, which we write anew with our ids.
 
-    `warnings` say what of the request or of the reply could not be carried between the APIs and was left out.
+    `warnings` say what a dialect left out of the request or of the reply.
     """
 
     status: TerminalStatus
@@ -51,15 +51,15 @@ class Ended(msgspec.Struct, frozen=True):
 
 
 class OutputWriter:
-    """Write the events of one response's output, item by item, numbered and in the order the protocol demands.
+    """Write the events of one response's output, item by item, numbered and in the order that the protocol demands.
 
-    At most one item is open at a time: starting another, or `finish`, completes it.
+    At most one item is open at a time: starting another one, or `end_item`, completes it.
     """
 
     def __init__(self, response_id: ResponseId, sequence_number: int = FIRST_SEQUENCE_NUMBER) -> None:
         self._response_id = response_id
         self._number = sequence_number
-        self._index = -1  # of the open item; the last one's when none is open
+        self._index = -1  # of the open item, or of the last one if none is open
         self._open: _OpenText | _OpenCall | None = None
 
     def text(self, delta: str, logprobs: Sequence[object] = ()) -> list[Event]:
@@ -199,7 +199,7 @@ def response_event(kind: str, response: bytes, number: int) -> Event:
 
 
 def in_lane(data: bytes, tag: bytes) -> bytes:
-    """Put an event or error into a lane; `tag` is that of the lane's name, empty for the default lane."""
+    """Put an event or error into a lane; `tag` comes from `lanes.tag`, and is empty for the default lane."""
     if not tag:
         return data
     return (data if data.endswith(b"}") else data.rstrip())[:-1] + tag
@@ -265,7 +265,7 @@ class _SteerFailed(msgspec.Struct, frozen=True):
 
 
 def steer_failed(steer: Steer) -> bytes:
-    """Give the input of a `response.steer` back: no model behind this gateway can be steered."""
+    """Write the answer to a `response.steer` with its input: no model behind this gateway can be steered."""
     message = "No model here can be steered. Send the input in the next response.create."
     error = _SteerError("steering_not_supported", message)
     return encode(_SteerFailed(error, _ReturnedSteer(steer.input, steer.previous_response_id)))

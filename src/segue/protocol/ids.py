@@ -1,8 +1,8 @@
-"""Identifiers: their format, and how they are made from bytes that the shell drew.
+"""Identifiers: their format, and how to make them from random bytes of the caller.
 
 A response id is `resp_` + 8 hex digits + 32 hex digits. The first part is the tag of the chain's root: every response
-of a chain carries it, forks included, so that a chain can live on one shard. The second part is 128 random bits: an
-id cannot be guessed, and says nothing about its tenant. Nothing here draws randomness.
+of a chain carries it, forks included, so that a chain can live on one shard. The second part is 128 random bits: an id
+cannot be guessed, and does not tell its tenant. Not here: a source of randomness.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def chain_tag(response_id: ResponseId) -> str:
 
 
 def parse_response_id(text: str) -> ResponseId | None:
-    """Return `text` as an id if it has the format of one of ours, else None (then nothing needs to be looked up)."""
+    """Return `text` as an id if it has the format of ours, else None: then no store needs to be asked."""
     return ResponseId(text) if _RESPONSE_ID.fullmatch(text) else None
 
 
 def item_id(prefix: str, response_id: ResponseId, index: int) -> str:
     """Return the id of the item at `index` that belongs to a response, e.g. `msg_…`, `fc_…`.
 
-    It is derived, so that the same item has the same id whenever it is listed, without being stored.
+    It is derived from its position, so that an item has the same id in every listing without a stored one.
     """
     return f"{prefix}_{response_id[_UNIQUE]}{index:04x}"

@@ -1,8 +1,8 @@
 """Items as typed values: one struct for each type of item that other APIs have too, and the one reader of them.
 
-Whoever writes a history in other words (a dialect, a chat template) reads its items here. Item types that only the
-Responses API has are not read; their JSON says what they hold. Not here: what is checked when an item arrives, which is
-less (`items`), and what becomes of an item elsewhere.
+A dialect or a chat template that writes a history in another form reads its items here. Item types that only the
+Responses API has are not read. Not here: the checks when an item arrives, which look at fewer fields (`items`), and
+what becomes of an item elsewhere.
 """
 
 from __future__ import annotations

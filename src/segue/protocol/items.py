@@ -1,8 +1,9 @@
 """Items: the units a conversation is made of, kept as the JSON bytes they came in.
 
-An item is looked at once, when it arrives: is it sound JSON, does its type have the fields we act on, does it make or
-answer a tool call. From then on it is bytes. Item types that are not in the table below pass through untouched; what
-an upstream cannot represent, it refuses. Not here: how a model's dialect writes an item.
+An item is parsed once, when it arrives, to answer three questions: is it sound JSON, does it have the fields that we
+act on, and does it make or answer a tool call. After that it is bytes. Item types that are not in the table below pass
+through untouched; an upstream refuses what it cannot represent. Not here: items as typed values (`item_types`), and how
+a dialect writes an item.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class _CheckedReasoning(msgspec.Struct):
     encrypted_content: str | None = None
 
 
-#: Types whose fields are checked on arrival, because we or every upstream act on them.
+#: The item types whose fields are checked on arrival, because we or every upstream act on them.
 _CHECKED: dict[str, msgspec.json.Decoder[object]] = {
     "message": msgspec.json.Decoder(_CheckedMessage),
     "function_call": msgspec.json.Decoder(FunctionCallItem),
@@ -62,7 +63,7 @@ _CHECKED: dict[str, msgspec.json.Decoder[object]] = {
 }
 _TEXT_PARTS = frozenset({"input_text", "output_text", "summary_text", "reasoning_text"})
 
-#: The name of what is encrypted, as it stands in an item.
+#: The field of reasoning that only its provider can read, as it stands in an item's JSON.
 ENCRYPTED = b'"encrypted_content"'
 
 _heads = msgspec.json.Decoder(_ItemHead)
@@ -73,8 +74,8 @@ _input = msgspec.json.Decoder(str | list[msgspec.Raw])
 class Input(msgspec.Struct, frozen=True):
     """The items of one request, checked.
 
-    `calls` are the ids of the tool calls that the items make; `answers` the (call_id, index) of the outputs whose
-    call must already be in the history that the request continues.
+    `calls` are the ids of the tool calls among the items. `answers` are the (call_id, index) of tool outputs whose call
+    is not among the items: the history that the request continues must have it.
     """
 
     items: tuple[Item, ...] = ()
@@ -83,7 +84,7 @@ class Input(msgspec.Struct, frozen=True):
 
 
 def parse_input(raw: bytes | msgspec.Raw) -> Input | Problem:
-    """Check the `input` of a request: a string is one user message, a list is items. O(new items)."""
+    """Check the `input` of a request, in O(new items): a string is one user message, a list is items."""
     value = decode(raw, _input, "input")
     if isinstance(value, Problem):
         return value
@@ -101,7 +102,7 @@ def parse_input(raw: bytes | msgspec.Raw) -> Input | Problem:
                 calls.add(head.call_id)
             elif head.type.endswith("_call_output") and head.call_id not in calls:
                 answers.append((head.call_id, index))
-        items.append(bytes(item))  # a copy: a view would keep the whole message alive
+        items.append(bytes(item))  # a copy, since a view would keep the whole message in memory
     return Input(tuple(items), frozenset(calls), tuple(answers))
 
 
@@ -112,15 +113,16 @@ def user_message(text: str) -> Item:
 
 
 def calls_of(items: Sequence[Item]) -> frozenset[str]:
-    """Return the ids of the tool calls that a model's finished items make."""
+    """Return the ids of the tool calls among a model's finished items."""
     heads = (_heads.decode(item) for item in items)
     return frozenset(head.call_id for head in heads if head.call_id and (head.type or "").endswith("_call"))
 
 
 def hide_encrypted(item: Item) -> Item:
-    """Return reasoning without what only its provider can read; any other item as it is.
+    """Return reasoning without `encrypted_content`, and any other item as it is.
 
-    It is not parsed unless there is something to hide: in a text, the quotes of a name would be escaped.
+    The item is parsed only if the quoted name occurs in it. Inside a text it cannot occur, since JSON escapes the
+    quotes there.
     """
     if ENCRYPTED not in item or _heads.decode(item).type != "reasoning":
         return item

@@ -1,8 +1,8 @@
-"""Lanes: the names that a connection's requests may be sent under, and how many of them a profile allows.
+"""Lanes: the names under which a connection's requests can be sent, and how many of them a profile allows.
 
-A lane is one `stream_id` on one connection. It is about order and routing only: what a request continues is said by its
+A lane is one `stream_id` on one connection. It decides order and routing only; what a request continues is its
 `previous_response_id`. The grammar and the bounds are those of OpenAI's WebSocket mode. Not here: what a lane does
-(session).
+(`session`).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _ABSENT = msgspec.Raw(b"null")
 _text = msgspec.json.Decoder(str)
 
 
-#: Whose rules a listener follows. `openai`: lanes, each with its latest response. `serial`: one turn at a time and one
-#: cached response, as Open Responses, Azure and xAI have it.
+#: The rules that a listener follows. `openai`: lanes, each with its latest response. `serial`: one turn at a time and
+#: one cached response, as in Open Responses, Azure and xAI.
 Profile = Literal["openai", "serial"]
 
 
@@ -37,12 +37,12 @@ class LaneBounds(msgspec.Struct, frozen=True):
     in_flight: int
 
 
-#: What the profiles are without any setting.
+#: The bounds of each profile by default.
 BOUNDS: Mapping[Profile, LaneBounds] = MappingProxyType({"openai": LaneBounds(32, 16), "serial": LaneBounds(0, 1)})
 
 
 def read_stream_id(raw: msgspec.Raw) -> str | Problem:
-    """Return the lane that a message names; `null` is the same as naming none."""
+    """Return the lane that a message names; `null` means the default lane."""
     if raw == _ABSENT:
         return DEFAULT_LANE
     try:
@@ -53,5 +53,5 @@ def read_stream_id(raw: msgspec.Raw) -> str | Problem:
 
 
 def tag(name: str) -> bytes:
-    """Return what takes the place of an event's last brace in this lane; nothing for the default lane."""
+    """Return the bytes that replace an event's last brace in this lane; empty for the default lane."""
     return b',"stream_id":"%b"}' % name.encode() if name else b""

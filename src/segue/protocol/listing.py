@@ -1,7 +1,7 @@
-"""Listing items: `GET /v1/responses/{id}/input_items`, one page of what a response saw.
+"""Lists items for `GET /v1/responses/{id}/input_items`: one page of the input of a response.
 
-Items are kept as their author wrote them; a listing shows them complete, with the id, status and list content that the
-schema wants. This is the only place that parses kept items, and nobody waits for it in a turn.
+Items are kept as their author wrote them. A listing completes them with the id, the status and the list content that
+the schema wants. It parses kept items, but never as part of a turn. Not here: how stored items are read (stores).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from segue.protocol.problems import Problem, quoted
 
 Order = Literal["asc", "desc"]
 
-#: Where the numbers of a turn's input items begin, so that their ids never meet those of its output items.
+#: The number of a turn's first input item, so that ids of input items differ from those of output items.
 _INPUT_NUMBERS = 0x8000
 _PREFIXES = {
     "message": "msg",
@@ -29,12 +29,12 @@ _PREFIXES = {
     "reasoning": "rs",
 }
 _WITH_STATUS = frozenset(_PREFIXES) - {"reasoning"}
-#: What a part of a message may go without when it is sent, but not when it is listed.
+#: Fields of a part that a client may leave out, but a listing may not.
 _PART_DEFAULTS: dict[str, dict[str, Any]] = {"output_text": {"annotations": []}, "input_image": {"detail": "auto"}}
 
 
 class Page(msgspec.Struct, frozen=True):
-    """Which part of a list is asked for, checked: at most `limit` items after the item `after`."""
+    """The page that a client asks for, checked: at most `limit` items after the item `after`."""
 
     limit: int = 20
     order: Order = "desc"
@@ -73,7 +73,7 @@ def parse_page(query: dict[str, str]) -> Page | Problem:
 
 
 def show(items: Sequence[Item], response_id: ResponseId, *, encrypted: bool = False) -> list[dict[str, Any]]:
-    """Complete one turn's items for a listing; with reasoning that only its provider can read, if that is asked for."""
+    """Complete one turn's items for a listing, with `encrypted_content` if the client asked for it."""
     listed = [_complete(msgspec.json.decode(item), response_id, index) for index, item in enumerate(items)]
     if not encrypted:
         for item in listed:

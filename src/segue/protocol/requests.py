@@ -1,9 +1,9 @@
 """The request: what a client may ask for in `POST /v1/responses` and in a `response.create` message.
 
-`parse_create` is the whole of request validation: it returns a `Create` or the `Problem` to answer with. Only the new
-items are looked at. Unknown top-level fields are accepted and kept as they are, since real clients send their own, and
-the API has new ones tomorrow. Nothing here knows the history, the models on offer or the transport's state; the
-executor checks those.
+`parse_create` does all validation that needs no state: it returns a `Create` or the `Problem` to answer with. It parses
+only the new items. It accepts unknown top-level fields and keeps them as they are, since clients send fields of their
+own and the API gets new ones. Not here: the history, the models on offer and the state of the transport, which the
+executor checks.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from segue.protocol.items import Input, parse_input
 from segue.protocol.lanes import DEFAULT_LANE, read_stream_id
 from segue.protocol.problems import Problem, missing, unknown_type, unsupported
 
-#: Asked for with `include`: reasoning that only its provider can read, for a client that sends it again.
+#: Value of `include`: return reasoning that only its provider can read, for a client that sends it back later.
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
-#: Asked for with `include`: how likely the model held each token of its text to be.
+#: Value of `include`: return the log probability of each token of the text.
 OUTPUT_LOGPROBS = "message.output_text.logprobs"
 
 Transport = Literal["http", "websocket"]
@@ -58,7 +58,7 @@ class _ReasoningOptions(msgspec.Struct):
 
 
 class _SegueOptions(msgspec.Struct):
-    """What is not of the API: asked for under this product's own name, so that nobody else meets it."""
+    """Options that only this product has, under its own name, so that they cannot collide with the API's."""
 
     resume: bool | None = None
     idempotency_key: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
@@ -81,7 +81,7 @@ class _ToolDefinition(msgspec.Struct):
 
 
 class _CreateBody(msgspec.Struct, kw_only=True):
-    """The fields we act on or echo, with the types of the wire; `null` means absent."""
+    """The fields that we act on or echo, with the types of the wire; `null` means absent."""
 
     type: Raw = _NULL
     model: str | None = None
@@ -119,13 +119,13 @@ class _CreateBody(msgspec.Struct, kw_only=True):
 
 
 class _KnownCreateBody(_CreateBody, kw_only=True, forbid_unknown_fields=True):
-    """A request in which there is nothing that we do not know."""
+    """A request without unknown fields."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """How a turn is to be run. Taken from each request, never inherited from the parent response.
+    """How to run a turn. Each request brings its own; nothing is inherited from the parent response.
 
-    `extra` holds the fields that nothing here acts on, as they came: they are the upstream's business.
+    `extra` holds all other fields as they came; what becomes of them is up to the upstream.
     """
 
     model: str
@@ -152,11 +152,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Create(msgspec.Struct, frozen=True, kw_only=True):
-    """One request to make a response, checked as far as it can be without state.
+    """One request to make a response, checked as far as possible without state.
 
-    `size_bytes` is the length of the message it came in, for bounding queues. A `resumable` turn outlives its client's
-    connection for a while; so does one with an `idempotency_key`, which may be asked for again; a `background` one runs
-    to its end.
+    `size_bytes` is the length of its message, for bounding queues. A `resumable` turn outlives its client's connection
+    for a while; so does one with an `idempotency_key`, since the client may send it again. A `background` turn runs to
+    its end.
     """
 
     settings: Settings
@@ -172,31 +172,31 @@ class Create(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def kept(self) -> bool:
-        """True if the turn runs apart from whoever asked for it, and its events are kept."""
+        """True if the turn runs independently of the client that asked for it, and its events are kept."""
         return self.background or self.resumable or self.idempotency_key is not None
 
     def digest(self) -> bytes:
-        """Return what is the same for two requests that ask for the same response."""
+        """Return a digest that is equal for two requests that ask for the same response."""
         whole = (self.settings, self.previous_response_id, self.store, self.generate, self.background)
         return hashlib.sha256(b"\0".join((encode(whole), *self.input.items))).digest()
 
 
 class Steer(msgspec.Struct, frozen=True, kw_only=True):
-    """A `response.steer`: input for a response that runs. It names no lane; that follows from the response."""
+    """A `response.steer`: input for a running response. It names no lane, since the response decides that."""
 
     previous_response_id: str
     input: Raw = _NULL
 
 
 class Resume(msgspec.Struct, frozen=True, kw_only=True):
-    """A `segue.resume`: send the events of this response that follow a number, and go on with those to come."""
+    """A `segue.resume`: send this response's events after a number, and then those that are still to come."""
 
     response_id: str
     starting_after: Annotated[int, Meta(ge=-1)] | None = None
 
 
 class ClientMessage(msgspec.Struct, frozen=True):
-    """One client message of WebSocket mode: what it asks for, or what is wrong with it, and the lane it is for."""
+    """One client message of WebSocket mode: its request, or the problem with it, and its lane."""
 
     request: Create | Resume | Steer | Problem
     lane: str = DEFAULT_LANE
@@ -215,7 +215,7 @@ _steers = msgspec.json.Decoder(Steer)
 _resumes = msgspec.json.Decoder(Resume)
 _cache_options = msgspec.json.Decoder(_CacheOptions)
 
-#: What is checked of the fields that are kept as whole values, with more in them than we know.
+#: The known parts of fields that are kept as whole values, which may hold more than we know.
 _SHAPES: dict[str, msgspec.json.Decoder[Any]] = {
     "tools": msgspec.json.Decoder(list[_ToolDefinition]),
     "tool_choice": msgspec.json.Decoder(Literal["none", "auto", "required"] | _ToolChoice),
@@ -224,14 +224,14 @@ _SHAPES: dict[str, msgspec.json.Decoder[Any]] = {
     "stream_options": msgspec.json.Decoder(_StreamOptions),
     "prompt_cache_options": _cache_options,
 }
-#: Those of them that go on as they came, beside the fields that we do not know.
+#: Those of them that `Settings.extra` keeps, beside the unknown fields.
 _OPTIONS = ("stream_options", "prompt_cache_options")
 
 
 def parse_message(data: bytes | str) -> ClientMessage:
     """Read one client message of WebSocket mode: its `type` first, then the lane, then the rest.
 
-    What cannot be laid to a lane belongs to the default lane, and so does a name that is none.
+    A problem belongs to the default lane if the message has no lane, or an invalid name.
     """
     head = decode(data, _heads)
     if isinstance(head, Problem):
@@ -259,7 +259,7 @@ def _parse_for_lane(data: bytes | str, head: _ClientMessageHead) -> ClientMessag
 
 
 def parse_create(data: bytes | str, transport: Transport) -> Create | Problem:
-    """Read the body of a create. `data` is one JSON object; the length limit was applied by the shell."""
+    """Read the body of a create. `data` is one JSON object; the shell has checked its length."""
     body = _read(data)
     if isinstance(body, Problem):
         return body
@@ -312,7 +312,7 @@ def _refuse_background(body: _CreateBody, transport: Transport) -> Problem | Non
 
 
 def _read(data: bytes | str) -> _CreateBody | Problem:
-    """Read the fields that we know. Nearly always there are no others, and what came is gone over once."""
+    """Read the fields that we know. Nearly always there are no others, and one pass over the body is enough."""
     body = decode(data, _known_bodies)
     if not isinstance(body, Problem):
         return body
@@ -321,13 +321,13 @@ def _read(data: bytes | str) -> _CreateBody | Problem:
 
 
 def _asks_to_prewarm(body: _CreateBody) -> bool:
-    """Tell whether the cache options, which were checked, ask for a turn without output."""
+    """Return whether the cache options, which were checked, ask for a turn without output."""
     options = body.prompt_cache_options
     return options != _NULL and bool(_cache_options.decode(options).prewarm)
 
 
 def _extra(body: _CreateBody, data: bytes | str, values: dict[str, Any]) -> dict[str, Raw] | Problem:
-    """Return what goes on as it came: options that were read (taken out of `values`), and what we do not know."""
+    """Return the fields to keep as they came: options (taken out of `values`) and unknown fields."""
     extra: dict[str, Raw] = {}
     for name in _OPTIONS:
         options = {key: value for key, value in values.pop(name, {}).items() if key != "prewarm" and value is not None}
@@ -367,7 +367,7 @@ def _settings(body: _CreateBody, data: bytes | str) -> Settings | Problem:
 
 
 def _shaped(raw: Raw, name: str) -> Any | Problem:  # noqa: ANN401 - a JSON value of the field's shape
-    """Check what we know of a field, and return all of its value."""
+    """Check the known parts of a field, and return its whole value."""
     known = decode(raw, _SHAPES[name], name)
     if isinstance(known, Problem):
         return known
@@ -375,7 +375,7 @@ def _shaped(raw: Raw, name: str) -> Any | Problem:  # noqa: ANN401 - a JSON valu
 
 
 def _find_gap(known: object) -> Problem | None:
-    """Find what a tool or format of a kind that we know cannot do without; other kinds are the upstream's business."""
+    """Find a missing field of a tool or format of a known type; the upstream judges other types."""
     if isinstance(known, list):
         for index, tool in enumerate(known):
             if tool.type in {"function", "custom"} and not tool.name:

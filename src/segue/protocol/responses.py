@@ -32,7 +32,7 @@ class _ReasoningTokens(msgspec.Struct, frozen=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Tokens of one turn, as the upstream counted them; the whole history counts as input in every turn."""
+    """The tokens of one turn as the upstream counted them. The whole history counts as input in every turn."""
 
     input_tokens: int
     input_tokens_details: _CachedTokens
@@ -42,9 +42,10 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 def usage(input_tokens: int, output_tokens: int, *, cached: int = 0, reasoning: int = 0, written: int = 0) -> Usage:
-    """Count a turn: `cached` of the input tokens were not processed again, `reasoning` of the output are not text.
+    """Return the usage of a turn.
 
-    `written` of the input tokens were put into a cache that counts them (Anthropic's).
+    Of the input tokens, `cached` were not processed again, and `written` went into a cache that counts them
+    (Anthropic's). Of the output tokens, `reasoning` are not text.
     """
     total = input_tokens + output_tokens
     return Usage(input_tokens, _CachedTokens(cached, written), output_tokens, _ReasoningTokens(reasoning), total)
@@ -58,7 +59,7 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class IncompleteDetails(msgspec.Struct, frozen=True):
-    """`response.incomplete_details`: what stopped the turn early."""
+    """`response.incomplete_details`: why the turn stopped early."""
 
     reason: str
 
@@ -66,7 +67,7 @@ class IncompleteDetails(msgspec.Struct, frozen=True):
 class ResponseObjectHead(msgspec.Struct, frozen=True, kw_only=True):
     """The part of a response object that belongs to the turn rather than to its request. Times are unix seconds.
 
-    `warnings` is ours, an extra key that is only there if something was left out in translation.
+    `warnings` is an extra key of ours; it is there only if a dialect left something out.
     """
 
     id: ResponseId
@@ -82,7 +83,7 @@ class ResponseObjectHead(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _SettingsEcho(msgspec.Struct, frozen=True, kw_only=True):
-    """The settings as the schema wants them echoed: defaults filled in, nothing left out."""
+    """The settings as the schema wants them echoed: every field is there, with its default if need be."""
 
     model: str
     instructions: str | None
@@ -108,7 +109,7 @@ class _SettingsEcho(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def encode_echo(settings: Settings, *, store: bool, background: bool = False) -> bytes:
-    """Return the echo of the request as a JSON object. O(settings), once per turn."""
+    """Return the echo of the request's settings as a JSON object. Costs O(settings), once per turn."""
     tier = settings.service_tier
     return encode(
         _SettingsEcho(
@@ -138,7 +139,7 @@ def encode_echo(settings: Settings, *, store: bool, background: bool = False) ->
 
 
 def encode_response(head: ResponseObjectHead, output: Sequence[Item], echo: bytes) -> bytes:
-    """Put a response object together from its head, its finished items and the echo of its settings."""
+    """Join a response object from its head, its finished items and the echo of its settings."""
     return b"".join((encode(head)[:-1], b',"output":[', b",".join(output), b"],", echo[1:]))
 
 

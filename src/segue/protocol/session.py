@@ -1,20 +1,20 @@
-"""The state machine of one WebSocket connection: what each message, ended turn and deadline leads to.
+"""The state machine of one WebSocket connection: what follows from each message, ended turn and deadline.
 
-Theory. A connection has lanes. A lane runs one turn at a time and queues the rest, first in, first out; a refusal
-waits for its place in that order too, so that a client can match replies to requests by counting. Lanes know nothing
-of each other, but share a number of turns that may run at once: a lane that would pass it is *ready*, and ready lanes
-go on in the order in which they became so. The default lane is there from the start; a name makes a lane when it is
-first used, for the life of the connection. Around the lanes the connection has a phase: it is open, then closing (its
-age limit is reached or the gateway drains: what runs ends, what waits is refused in its place, nothing new starts),
-then closed.
+Theory. A connection has lanes. A lane runs one turn at a time and queues the rest, first in, first out. A refusal
+waits for its place in that order too, so that a client can match replies to requests by counting. Lanes are independent
+of each other, except that the number of turns that may run at once is shared: a lane that would exceed it is *ready*,
+and ready lanes start in the order in which they became ready. The default lane exists from the start; a name makes a
+lane when it is first used, for the life of the connection. The connection as a whole has a phase: it is open, then
+closing, then closed. It is closing when its age limit is reached or the gateway drains: running turns end, waiting
+requests are refused in their place, and nothing new starts.
 
-A request that continues a response of *another* lane is a fork. When it is accepted, its parent is held for it: what
-becomes of the parent's lane while the fork waits does not matter any more. A failed turn makes its own lane forget the
-parent, and no other lane: a fork that fails leaves the parent where it is.
+A request that continues a response of *another* lane is a fork. When it is accepted, its parent is held for it, so it
+does not matter what happens in the parent's lane while the fork waits. A failed turn makes its own lane forget the
+parent, but no other lane: a fork that fails leaves the parent where it is.
 
-Both machines are tables: `LANE` and `PHASE`. An input that a table does not list for a state is a mistake of the
-caller and is listed in `IMPOSSIBLE`; nothing that a *client* sends can lead there. Methods return effects, in the
-order in which the shell must carry them out; `now` is any monotonic clock in seconds. Not here: sockets, timers,
+Both machines are tables: `LANE` and `PHASE`. `IMPOSSIBLE` lists the inputs that a state cannot get; one of them is a
+mistake of the caller, and nothing that a *client* sends can lead there. Methods return effects, in the order in which
+the shell must carry them out; `now` is any monotonic clock in seconds. Not here: sockets, timers,
 histories, and what a turn does while it runs.
 """
 
@@ -38,7 +38,7 @@ CLOSE_SERVICE_RESTART = 1012
 
 
 class ConnectionLimits(msgspec.Struct, frozen=True):
-    """Bounds of one connection. Its queues may pass them by one message: reading stops only after it."""
+    """Bounds of one connection. Its queues may exceed theirs by one message, since reading stops only after that."""
 
     max_age_s: float = 3600.0
     idle_timeout_s: float = 600.0
@@ -53,7 +53,7 @@ class ConnectionLimits(msgspec.Struct, frozen=True):
 class Hold(msgspec.Struct, frozen=True):
     """Keep this response, if another lane has it now, until the request with this number is over.
 
-    It comes before all other effects of its message, and is carried out before anything else can happen.
+    It comes before all other effects of its message. The shell must carry it out before anything else can happen.
     """
 
     lane: str
@@ -62,7 +62,7 @@ class Hold(msgspec.Struct, frozen=True):
 
 
 class Start(msgspec.Struct, frozen=True):
-    """Run this turn, or go on with one; report its end with `Session.ended`. `number` counts the requests."""
+    """Run this turn, or resume one; report its end with `Session.ended`. `number` counts the requests."""
 
     lane: str
     request: Create | Resume
@@ -77,20 +77,20 @@ class SendError(msgspec.Struct, frozen=True):
 
 
 class RefuseSteer(msgspec.Struct, frozen=True):
-    """Tell that a response cannot be steered, at once: it is about what runs, not about what comes after it."""
+    """Answer at once that a response cannot be steered: a steer is about a running turn, so it does not queue."""
 
     steer: Steer
 
 
 class Evict(msgspec.Struct, frozen=True):
-    """Forget this response if it is the lane's latest: a continuation of it failed there."""
+    """Forget this response if it is the lane's latest, since a continuation of it failed there."""
 
     lane: str
     response_id: str
 
 
 class Cancel(msgspec.Struct, frozen=True):
-    """Stop the running turns: nobody is there to read them. No `ended` is expected."""
+    """Stop the running turns: the client is gone. Do not report their ends with `Session.ended`."""
 
 
 class Close(msgspec.Struct, frozen=True):
@@ -107,7 +107,7 @@ Effect = Hold | Start | SendError | RefuseSteer | Evict | Cancel | Close
 
 
 class _IdentityHashed(Enum):
-    """A word of the tables below; hashed by identity, since Enum's own hash is a Python call in every transition."""
+    """An enum of the tables below. It hashes by identity: Enum's own hash costs a Python call in every transition."""
 
     __hash__ = object.__hash__
 
@@ -116,7 +116,7 @@ class LaneState(_IdentityHashed):
     """Whether a lane runs a turn."""
 
     IDLE = "idle"
-    READY = "ready"  # a turn waits, but as many run in other lanes as may
+    READY = "ready"  # a turn waits, because as many turns as are allowed run in other lanes
     RUNNING = "running"
 
 
@@ -126,8 +126,8 @@ class LaneInput(_IdentityHashed):
     REQUEST = "request"  # a create, or the problem that a message turned out to be
     SUCCEEDED = "succeeded"  # completed or incomplete: the response may be continued
     FAILED = "failed"  # refused with a problem, or response.failed
-    CANCELLED = "cancelled"  # the turn was stopped; nobody is to blame
-    ADMITTED = "admitted"  # a turn of another lane ended, and this one has waited longest
+    CANCELLED = "cancelled"  # the turn was stopped, which is nobody's fault
+    ADMITTED = "admitted"  # a turn of another lane ended, and this lane has waited longest
 
 
 class Action(_IdentityHashed):
@@ -206,7 +206,7 @@ class LocalProtocolError(Exception):
 
 
 class _QueuedRequest(NamedTuple):
-    """What waits in a queue: the request, what it takes there, and its number."""
+    """A request that waits in a queue, with its size and its number."""
 
     what: Create | Resume | Problem
     size: int
@@ -223,7 +223,7 @@ class _Lane:
 
 
 class Session:
-    """The state of one connection. It holds no socket and no history, only what decides what happens next."""
+    """The state of one connection: no socket and no history, only what decides what happens next."""
 
     def __init__(self, limits: ConnectionLimits, now: float) -> None:
         self._limits = limits
@@ -234,7 +234,7 @@ class Session:
         self._farewell_said = False
         self._close = Close(CLOSE_GOING_AWAY, "")
         self._lanes: dict[str, _Lane] = {DEFAULT_LANE: _Lane()}
-        self._ready: deque[str] = deque()  # the lanes that are ready; none is while more turns may run
+        self._ready: deque[str] = deque()  # the lanes that are ready; it is empty while more turns may run
         self._running = 0
         self._received = 0
         self._queued = 0
@@ -242,12 +242,12 @@ class Session:
 
     @property
     def closed(self) -> bool:
-        """True once the connection is over: every further input is ignored."""
+        """True once the connection is over; further input is ignored."""
         return self._phase is Phase.CLOSED
 
     @property
     def saturated(self) -> bool:
-        """True while the queue is full: the shell must stop reading, so that the client's sending stalls."""
+        """True while the queue is full: the shell must stop reading, which is backpressure on the client."""
         return self._queued >= self._limits.max_queued or self._queued_bytes >= self._limits.max_queued_bytes
 
     @property
@@ -298,20 +298,20 @@ class Session:
         return effects + self._settle()
 
     def drain(self) -> list[Effect]:
-        """End what runs, refuse what waits in its turn, then close: the gateway is going away."""
+        """Let running turns end, refuse waiting requests in their turn, then close: the gateway is going away."""
         if self._phase is not Phase.OPEN:
             return []
         return self._begin_closing(PhaseInput.DRAIN, shutting_down(), Close(CLOSE_SERVICE_RESTART, "shutting down"))
 
     def disconnected(self) -> list[Effect]:
-        """Report that the peer is gone: dropping the connection is how a client cancels."""
+        """Report that the peer is gone. A client cancels by dropping the connection."""
         if self.closed:
             return []
         self._phase = PHASE[self._phase, PhaseInput.DISCONNECT]
         return [Cancel()]
 
     def next_deadline(self) -> float | None:
-        """Return when `timeout` wants to be called; None if nothing is due. It may be called early."""
+        """Return when to call `timeout`, or None if no deadline is set. You may call it early."""
         if self._phase is Phase.CLOSED:
             return None
         idle_at = self._active_at + self._limits.idle_timeout_s
@@ -320,7 +320,7 @@ class Session:
         return self._expires_at if self._running else min(self._expires_at, idle_at)
 
     def timeout(self, now: float) -> list[Effect]:
-        """Apply the age limit and the idle timeout, as far as they are due at `now`."""
+        """Apply the age limit and the idle timeout if they are due at `now`."""
         if self._phase is Phase.OPEN and now >= self._expires_at:
             problem = connection_limit(self._limits.max_age_s / 60)
             return self._begin_closing(PhaseInput.EXPIRE, problem, Close(CLOSE_GOING_AWAY, "age limit reached"))
@@ -362,7 +362,10 @@ class Session:
         self._queued_bytes -= lane.queue.popleft().size
 
     def _start_next(self, name: str, lane: _Lane, *, first: bool) -> list[Effect]:
-        """Answer what waits up to the next turn, and start that one; only who is `first` goes before ready lanes."""
+        """Answer the problems in the queue up to the next turn, and start that turn.
+
+        Ready lanes go before this one, unless it is the `first` of them.
+        """
         effects: list[Effect] = []
         while lane.queue:
             what, _, number = lane.queue[0]
@@ -387,12 +390,12 @@ class Session:
         self._phase = PHASE[self._phase, event]
         self._farewell, self._close = farewell, close
         effects: list[Effect] = []
-        while self._ready:  # nothing runs there, so it is their turn to be told
+        while self._ready:  # nothing runs there, so their requests are refused now
             effects += self._drive(self._ready.popleft(), LaneInput.ADMITTED)
         return effects + self._settle()
 
     def _settle(self) -> list[Effect]:
-        """Close a closing connection once nothing runs; the error goes out before the close, once at least."""
+        """Close a closing connection once nothing runs; the error is sent at least once before."""
         if self._running:
             return []
         was, self._phase = self._phase, PHASE[self._phase, PhaseInput.QUIET]
@@ -401,7 +404,7 @@ class Session:
         return [self._close] if self._farewell_said else [self._say_farewell(DEFAULT_LANE), self._close]
 
     def _say_farewell(self, lane: str) -> SendError:
-        """Refuse a request because of the end that comes; without a lane's name it is about the whole connection."""
+        """Refuse a request because the connection is closing; in the default lane, that tells all of it."""
         assert self._farewell is not None, "a closing connection has said why"
         self._farewell_said = self._farewell_said or lane == DEFAULT_LANE
         return SendError(lane, self._farewell)

@@ -1,9 +1,10 @@
-"""The stream of one turn: opening events, the upstream's events, the terminal event; and what they fold to.
+"""The stream of one turn: opening events, the upstream's events, the terminal event; and the response they fold to.
 
-`TurnStream` is fed what an upstream yields and returns what a client gets: its own `created`, `in_progress` and
-terminal event around the upstream's bytes, which pass as they came unless their number differs. It collects the
+You feed `TurnStream` what an upstream yields, and it returns what the client gets: `created`, `in_progress` and the
+terminal event of its own around the upstream's events, whose bytes change only if their number does. It collects the
 finished items, which are the response's output. An upstream that breaks the protocol fails the turn; nothing raises.
-The same path serves every transport: a reply that is not streamed is the response object of the terminal event.
+Every transport uses this path: a reply that is not streamed is the response object of the terminal event. Not here:
+storing the response, and what an upstream does to make it.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _carriers = msgspec.json.Decoder(_ItemCarrier)
 
 
 class Finished(msgspec.Struct, frozen=True):
-    """What a turn's stream folded to. `response` is the object that the terminal event carries."""
+    """The result of a turn's stream; `response` is the object that the terminal event carries."""
 
     head: ResponseObjectHead
     output: tuple[Item, ...]
@@ -54,10 +55,10 @@ class Finished(msgspec.Struct, frozen=True):
 
 
 class TurnStream:
-    """One turn from `open` to `close`; times are unix seconds, given by the caller.
+    """One turn from `open` to `close`; times are unix seconds from the caller.
 
-    Reasoning that only its provider can read is in what the turn folds to, and in what the client gets only if the
-    client asked for it (`encrypted`).
+    The result always holds the `encrypted_content` of reasoning. The client gets it only if it asked for it
+    (`encrypted`).
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class TurnStream:
     def feed(self, batch: Iterable[Event | Ended]) -> list[Event]:
         """Return an upstream's events as the client gets them: the same bytes, numbered without a gap.
 
-        At an end mark `ended` is set, and what an upstream says after its own end is not forwarded.
+        An `Ended` among them becomes `ended`; anything after it is not forwarded.
         """
         forwarded: list[Event] = []
         for event in batch:
@@ -101,7 +102,7 @@ class TurnStream:
         return forwarded
 
     def close(self, ended: Ended, now: float) -> Finished:
-        """Fold the turn. The terminal event is returned, not yet to be sent: a stored turn is committed first."""
+        """Return the finished turn. Commit a stored turn before you send its terminal event."""
         warnings = ended.warnings
         ended = self._judge(ended)
         reason = ended.incomplete_reason
@@ -118,7 +119,7 @@ class TurnStream:
         output = tuple(self._output)
         shown = output if self._encrypted else tuple(map(hide_encrypted, output))
         response = encode_response(head, shown, self._echo)
-        # The API has no event for a response that was cancelled; one that was cut short is what clients know.
+        # The API has no event for a cancelled response; clients know the one for a response that was cut short.
         kind = "incomplete" if ended.status == "cancelled" else ended.status
         terminal = response_event(f"response.{kind}", response, self._number)
         return Finished(head, output, response, terminal)
@@ -130,7 +131,7 @@ class TurnStream:
         return _hide(event)
 
     def _judge(self, ended: Ended) -> Ended:
-        """Hold an upstream to the protocol: it leaves no item open, and says why it did not complete."""
+        """Fail a turn whose upstream left an item open, or did not say why it stopped early."""
         if ended.status == "failed":
             failure = ended.error or Failure("upstream_error", "The upstream failed without saying why.")
             return Ended("failed", ended.usage, failure)
@@ -150,7 +151,7 @@ class TurnStream:
 
 
 def _hide(event: Event) -> Event | None:
-    """Return the event with what is encrypted hidden in its item, or None if it is not of that shape."""
+    """Return the event without the `encrypted_content` of its item, or None if it has no readable item."""
     try:
         item = hide_encrypted(bytes(_carriers.decode(event.data).item))
         data = with_field(event.data, "item", msgspec.Raw(item))

@@ -25,8 +25,8 @@ from segue.protocol.codec import encode
 from segue.protocol.item_types import ContentPart, FunctionCallItem, MessageItem, ReasoningItem, ToolOutputItem
 from segue.protocol.problems import Problem
 
-#: Gemini refuses a call without the signature of a thought, and says itself what stands for one in a history that
-#: another model began (https://ai.google.dev/gemini-api/docs/thought-signatures). The first call of a message has it.
+#: Gemini refuses a call without the signature of a thought. Its documentation names this value for a call that another
+#: model made (https://ai.google.dev/gemini-api/docs/thought-signatures). Only the first call of a message needs it.
 _GEMINI = "generativelanguage.googleapis.com"
 _NOT_GEMINIS = msgspec.Raw(b'{"google":{"thought_signature":"skip_thought_signature_validator"}}')
 
@@ -37,9 +37,9 @@ class ChatDialect:
     """Chat Completions, as `provider` speaks it.
 
     Args:
-        provider: whose reasoning goes back to it.
-        openai: it is OpenAI's own API (or Azure's): it gets the fields that others refuse.
-        return_reasoning: send it its reasoning back, in the field it came in.
+        provider: who can read the reasoning that this upstream writes.
+        openai: whether it is OpenAI's own API (or Azure's), which takes fields that others refuse.
+        return_reasoning: whether to send its own reasoning back, in the field it came in.
         preset: fields of every request.
     """
 
@@ -96,7 +96,7 @@ class ChatDialect:
         return ChatRenderer(state, self.provider, openai=self._openai, return_reasoning=self._return_reasoning)
 
 
-#: What becomes of the items and parts of a history, for the documentation; the renderer below does it.
+#: What becomes of the items and parts of a history, for the documentation. `ChatRenderer` does it.
 CHAT_ITEMS: Mapping[str, Rule] = {
     "message (user)": Rule("translated", "A message with its parts."),
     "message (system, developer)": Rule("translated", "A message of role `system`."),
@@ -129,10 +129,11 @@ CHAT_ITEMS: Mapping[str, Rule] = {
 
 
 class OpenChatMessages(msgspec.Struct, frozen=True):
-    """Messages that may still grow: those of one side of the conversation since the other side spoke.
+    """Messages that may still grow: what one side of the conversation said since the other side spoke.
 
-    On the model's side `texts` (JSON texts), `calls` (JSON), `reasoning` (field and text) and `extras`; on the user's
-    side `results` and `others` (whole messages). One side is empty.
+    The model's side is one message: its `texts`, `calls` (JSON), `reasoning` (field and text) and `details`; `extras`
+    go with the calls to come. The user's side is the `results` of tools and `others`, both whole messages. One of the
+    two sides is empty.
     """
 
     texts: tuple[str, ...] = ()
@@ -218,7 +219,7 @@ class ChatRenderer(ItemRenderer[OpenChatMessages]):
     def _add_message(self, message: MessageItem) -> None:
         if message.role == "assistant":
             self._to_model()
-            if self._texts and not self._calls:  # another message, as it was said: nothing binds the two together
+            if self._texts and not self._calls:  # the model said two messages, so they stay two
                 self._close()
             self._texts.append("".join(map(self._text, message.parts())))
             return
@@ -284,7 +285,7 @@ class ChatRenderer(ItemRenderer[OpenChatMessages]):
             return
         self._to_model()
         if returned.field is not None:
-            if self._texts and not self._calls:  # a message thinks before it speaks
+            if self._texts and not self._calls:  # reasoning after a text begins another message
                 self._close()
             self._reasoning.append((returned.field, reasoning.text))
         self._details += map(msgspec.Raw.copy, returned.details)

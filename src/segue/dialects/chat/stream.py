@@ -1,8 +1,8 @@
 """The Chat Completions dialect: reading its stream.
 
-A chunk has no type: what it holds says what it means. So the dispatch is by the fields of `delta`, one handler each.
-The stream ends with `[DONE]`, after the chunk with `finish_reason` and the one with `usage`; servers leave out any of
-them. Not here: requests (`request`), and the events of the output (`output_writer`).
+A chunk has no type, so each field of its `delta` has a handler. The stream ends with a chunk with `finish_reason`, one
+with `usage`, and `[DONE]`; some servers leave out one or more of them. Not here: requests (`request`), and the events
+of the output (`output_writer`).
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _NULL = _Raw(b"null")
 
 
 class ReturnedReasoning(msgspec.Struct, omit_defaults=True):
-    """What goes back to the provider beside the text of its reasoning.
+    """What goes back to the provider with the text of its reasoning.
 
-    `field` is where the text stood; `details` are OpenRouter's `reasoning_details`; `calls` what belongs to a tool call
-    (Gemini's thought signatures in `extra_content`), by its id.
+    `field` is where the text stood; `details` are OpenRouter's `reasoning_details`; `calls` is what belongs to a tool
+    call (Gemini's thought signatures in `extra_content`), by the id of the call.
     """
 
     field: str | None = None
@@ -44,7 +44,7 @@ class _TokenAlternative(msgspec.Struct):
     bytes: list[int] | None = None
 
     def __post_init__(self) -> None:
-        self.bytes = self.bytes or []  # some leave them out; our API does not
+        self.bytes = self.bytes or []  # some servers leave them out; our API must not
 
 
 class _TokenChoice(_TokenAlternative):
@@ -85,7 +85,7 @@ class _ToolCallDelta(msgspec.Struct):
 
 
 class _PendingCall(msgspec.Struct):
-    """A call: known by its place and id, started when its name is known."""
+    """A tool call that grows; it is started once its name is known."""
 
     key: int
     id: str
@@ -115,7 +115,7 @@ _GROWING = frozenset({"text", "summary", "data"})
 
 
 class ChatDecoder(TranslatingDecoder):
-    """Reads one stream; see `interface.ReplyDecoder`."""
+    """Reads one stream of chunks."""
 
     def __init__(
         self,
@@ -210,7 +210,7 @@ class ChatDecoder(TranslatingDecoder):
 
     def _think(self, field: str, text: str) -> list[Event]:
         if self._field not in (None, field):
-            return []  # some send the same text in two fields
+            return []  # some servers send the same text in two fields
         self._field, self._thinking = field, True
         return self._writer.reasoning(text)
 
@@ -228,7 +228,7 @@ class ChatDecoder(TranslatingDecoder):
         return []
 
     def _end_thinking(self) -> list[Event]:
-        """The reasoning so far is an item, with what its provider wants back."""
+        """End the reasoning item, with what its provider wants back."""
         if not self._thinking:
             return []
         field = None if self._field == "content" else self._field
@@ -262,7 +262,7 @@ class ChatDecoder(TranslatingDecoder):
         return events
 
     def _find_call(self, delta: _ToolCallDelta) -> _PendingCall:
-        """Find the call that a delta belongs to. Some servers give no index, or the same to every call."""
+        """Find the call that a delta belongs to. Some servers send no index, or the same index for every call."""
         index = delta.index
         if index is None:
             index = len(self._calls) if delta.id or not self._calls else self._calls[-1].key
@@ -301,7 +301,7 @@ class ChatDecoder(TranslatingDecoder):
 
 
 def read_usage(usage: dict[str, Any]) -> Usage:
-    """Read `usage`; DeepSeek counts what its cache held in a field of its own."""
+    """Read `usage`. DeepSeek reports cached tokens in a field of its own."""
     sent, made = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
     return counted(
         count(usage, "prompt_tokens"),
@@ -312,7 +312,7 @@ def read_usage(usage: dict[str, Any]) -> Usage:
 
 
 def _arguments(value: object) -> str:
-    """Return arguments as text; some servers send the object itself."""
+    """Return arguments as text. Some servers send a JSON object instead."""
     if value is None:
         return ""
     return value if isinstance(value, str) else encode(value).decode()

@@ -1,9 +1,10 @@
 """The Anthropic Messages dialect: requests. Its settings are in `settings`, its stream is read in `stream`.
 
-Items in a row of one side are the blocks of one message, in their order; the outputs of tools stand first in the user's
-message behind their calls, as this API demands. The provider caches prefixes that are marked, so three marks are set:
-on what is before the messages, on the end of the last message of the user, and where that mark was the turn before.
-Marks move and the blocks around them do not, which is all that the cache looks at.
+Consecutive items of one side become the blocks of one message, in their order. Outputs of tools stand first in the
+user's message after their calls, as this API demands. The provider caches prefixes that end in a mark
+(`cache_control`), so the dialect marks three places: the end of what comes before the messages, the end of the
+user's last message, and the place of that mark in the turn before. Marks move from turn to turn; the blocks between
+them stay the same, and the cache compares only those.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ from segue.protocol.codec import UNREADABLE, encode
 from segue.protocol.item_types import ContentPart, FunctionCallItem, MessageItem, ReasoningItem, ToolOutputItem
 from segue.protocol.problems import Problem
 
-#: `max_tokens` has no default in this API. All models since Claude 4 can write as much.
+#: This API demands `max_tokens`. All models since Claude 4 can write this many.
 MAX_TOKENS = 32_000
 VERSION = "2023-06-01"
 
 _MARK = b',"cache_control":{"type":"ephemeral"}'
-#: How a message ends behind the block that can be marked.
+#: What follows the last block of a message, before which a mark can stand.
 _MESSAGE_END = b"}]},"
 _START = b'{"type":"text","text":"[the conversation begins with what the assistant says]"}'
 _TOOL_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -97,7 +98,7 @@ class MessagesDialect:
 
 
 def _head(builder: RequestBuilder, preamble: tuple[str, ...]) -> bytes:
-    """Write all that is before the messages, its end marked: it is the same in every turn."""
+    """Write all that comes before the messages, with a mark at its end: it is the same in every turn."""
     fields = builder.fields
     instructions = builder.settings.instructions
     texts = [text for text in (instructions or "", *preamble) if text.strip()]
@@ -113,7 +114,7 @@ def _head(builder: RequestBuilder, preamble: tuple[str, ...]) -> bytes:
 
 
 def _marked(parts: list[RenderedTurn[OpenMessageBlocks]]) -> list[bytes]:
-    """Return the closed messages, with the last one of the user marked."""
+    """Return the closed messages, with a mark at the end of the user's last one."""
     pieces = [part.closed for part in parts]
     for index in range(len(parts) - 1, -1, -1):
         mark = parts[index].mark
@@ -124,7 +125,7 @@ def _marked(parts: list[RenderedTurn[OpenMessageBlocks]]) -> list[bytes]:
     return [piece for piece in pieces if piece]
 
 
-#: What becomes of the items and parts of a history, for the documentation; the renderer below does it.
+#: What becomes of the items and parts of a history, for the documentation. `MessagesRenderer` does it.
 MESSAGES_ITEMS: Mapping[str, Rule] = {
     "message (user)": Rule("translated", "Blocks of a `user` message."),
     "message (system, developer)": Rule(
@@ -159,10 +160,10 @@ MESSAGES_ITEMS: Mapping[str, Rule] = {
 
 
 class OpenMessageBlocks(msgspec.Struct, frozen=True):
-    """The message that may still grow: blocks of the model's, or results and other blocks of the user's.
+    """The message that may still grow: blocks of the model's (`said`), or `results` and `others` of the user's.
 
-    `thoughts` wait for what the model said next: a message must not end in thoughts. `begun` tells whether there is any
-    message yet.
+    `thoughts` wait for the next block of the model's, since a message must not end in thinking. `begun` is true once
+    there is any message.
     """
 
     thoughts: tuple[bytes, ...] = ()
@@ -177,7 +178,7 @@ class OpenMessageBlocks(msgspec.Struct, frozen=True):
         return sum(map(len, (*self.thoughts, *self.said, *self.results, *self.others)))
 
     def messages(self, *, marked: bool = False) -> list[bytes]:
-        """Write the message as it is now, with a comma after it; `marked` is about a user's."""
+        """Write the message as it is now, with a comma after it; `marked` puts a mark at the end of a user's."""
         if self.said:
             return [b'{"role":"assistant","content":[', b",".join(self.said), b"]},"]
         blocks = (*self.results, *self.others)
@@ -208,7 +209,7 @@ class MessagesRenderer(ItemRenderer[OpenMessageBlocks]):
     def _say(self, *blocks: bytes) -> None:
         if not blocks:
             return
-        if not self._begun:  # the first message must be one of the user's
+        if not self._begun:  # this API wants the first message to be the user's
             self._others.append(_START)
         self._begun = True
         if self._results or self._others:
@@ -308,7 +309,7 @@ def _texts(texts: Any) -> list[bytes]:  # noqa: ANN401 - any iterable of texts
 
 
 def tool_id(call_id: str) -> str:
-    """Return the id of a call as this API takes it: the same for the call and for its result."""
+    """Return a call's id in a form that this API takes; a call and its result get the same one."""
     if _TOOL_ID.fullmatch(call_id):
         return call_id
     return "call_" + hashlib.sha256(call_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]

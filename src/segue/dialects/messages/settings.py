@@ -1,4 +1,4 @@
-"""The Anthropic Messages dialect: what becomes of the settings of a request. Not here: the history (`messages`)."""
+"""The Anthropic Messages dialect: what becomes of the settings of a request. Not here: the history (`request`)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from segue.dialects.tools import TOOL_CHOICE, TOOLS, check_choice, read_tools
 from segue.protocol.requests import ENCRYPTED_REASONING
 
 _EFFORTS = {"minimal": "low"}
-#: Thinking by budget, for models that do not choose themselves how much to think; the API wants at least `_LEAST`.
+#: The budget of tokens for thinking, for models that do not choose it themselves; the API wants at least `_LEAST`.
 _BUDGETS = {"minimal": 1024, "low": 4096, "medium": 10_240, "high": 24_576, "xhigh": 31_999}
 _LEAST = 1024
 _BY_BUDGET = re.compile(r"claude-(?:[23][.-]|(?:opus|sonnet|haiku)-4(?:[.-][0-5])?(?:-\d{8}|[^0-9.-]|$))")
@@ -63,7 +63,7 @@ def _write_text(builder: RequestBuilder) -> None:
     kind = form.get("type", "text")
     if kind == "json_schema":
         schema = form["schema"]
-        if form.get("description") and "description" not in schema:  # this API has no other place for it
+        if form.get("description") and "description" not in schema:  # this API has no other field for it
             schema = {"description": form["description"], **schema}
         builder.fields["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
     elif kind != "text":
@@ -145,7 +145,7 @@ MESSAGES_FIELDS: Mapping[str, Field] = {
             "`effort` becomes adaptive thinking with `output_config.effort`, on models before Claude "
             "4.6 a budget; `none` turns it off. It is dropped where a tool must be called, and where there is no room.",
         ),
-        lambda _: None,  # needs the others: finish_settings
+        lambda _: None,  # depends on other settings: see finish_settings
     ),
     "max_output_tokens": Field(Rule("carried", "As `max_tokens`; 32,000 where there is none."), _write_max_tokens),
     "temperature": Field(Rule("carried", "At most 1, and not while thinking."), _write_temperature),
@@ -174,7 +174,7 @@ MESSAGES_FIELDS: Mapping[str, Field] = {
 
 
 def finish_settings(builder: RequestBuilder) -> None:
-    """Write what depends on other settings: thinking."""
+    """Write thinking, which depends on other settings."""
     reasoning = builder.settings.reasoning or {}
     builder.drop_others("reasoning", reasoning, REASONING_FIELDS)
     effort = reasoning.get("effort")

@@ -1,8 +1,8 @@
 """The Anthropic Messages dialect: reading its stream.
 
-One handler for each event type, and within the events of blocks one for each type of block and of delta. A block ends
-before the event that says whether it was cut off, so a call is held open until what comes next. Not here: requests
-(`request`), and the events of the output (`output_writer`).
+There is one handler for each event type, and one for each type of block and of delta. A block ends before the event
+that says whether it was cut off, so a call stays open until the next block or the end of the message. Not here:
+requests (`request`), and the events of the output (`output_writer`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from segue.protocol.responses import Usage
 
 
 class Thought(msgspec.Struct, omit_defaults=True):
-    """What goes back to the provider beside the text of its thoughts: a signature, or thoughts that are redacted."""
+    """What goes back to the provider with the text of its thinking: a signature, or a redacted block."""
 
     signature: str = ""
     redacted: str | None = None
@@ -66,7 +66,7 @@ class _MessagesEvent(msgspec.Struct):
 
 
 class _OpenBlock(msgspec.Struct):
-    """A block that has started and not stopped."""
+    """A content block that has started and not stopped."""
 
     type: str
     signature: str = ""
@@ -87,7 +87,7 @@ STOP: dict[str, str | None] = {
 
 
 class MessagesDecoder(TranslatingDecoder):
-    """Reads one stream; see `interface.ReplyDecoder`."""
+    """Reads one stream of events."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class MessagesDecoder(TranslatingDecoder):
     ) -> None:
         super().__init__(response_id, provider, custom=custom, warnings=warnings)
         self._blocks: dict[int, _OpenBlock] = {}
-        self._call: int | None = None  # the call that has stopped and is held open
+        self._call: int | None = None  # the call whose block has stopped but that stays open
         self._usage: dict[str, Any] = {}
         self._handlers: dict[str, Callable[[_MessagesEvent], Output]] = {
             "message_start": self._on_message_start,
@@ -164,7 +164,7 @@ class MessagesDecoder(TranslatingDecoder):
         if block is None or delta is None:
             return self._stream_end.broken("a delta belongs to no block")
         if block.type not in self._starts:
-            return []  # its start was warned of
+            return []  # there was a warning at its start
         kind = delta.type or ""
         handler = self._deltas.get(kind)
         if handler is None:
@@ -232,7 +232,7 @@ class MessagesDecoder(TranslatingDecoder):
         return self._writer.arguments(index, delta.partial_json)
 
     def _end_thinking(self, block: _OpenBlock) -> list[Event]:
-        if not block.signature:  # cut off: nothing that could go back
+        if not block.signature:  # it was cut off: there is nothing to send back
             return self._writer.end_reasoning()
         return self._seal(Thought(block.signature))
 
@@ -256,7 +256,7 @@ class MessagesDecoder(TranslatingDecoder):
 
 
 def read_usage(usage: dict[str, Any]) -> Usage:
-    """Read `usage`: what was read from the cache, or written to it, is not part of `input_tokens` here."""
+    """Read `usage`. This API does not count tokens that its cache held, or wrote, as `input_tokens`; ours does."""
     read, written = count(usage, "cache_read_input_tokens"), count(usage, "cache_creation_input_tokens")
     return counted(
         count(usage, "input_tokens") + read + written,

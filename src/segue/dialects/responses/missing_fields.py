@@ -1,8 +1,8 @@
-"""What some Responses servers leave out of their events, filled in: where in the response an event belongs.
+"""Fills in the fields that some Responses servers leave out of their events: above all, where an event belongs.
 
-llama.cpp's server numbers neither items nor parts, and its texts have no `annotations` and `logprobs`; our clients are
-promised all of them. An event that has its `output_index` is complete and is not looked at, so a server that keeps to
-the protocol pays nothing. Not here: what the events mean (`responses_stream`).
+llama.cpp's server numbers neither items nor parts, and its texts have no `annotations` and `logprobs`; our clients rely
+on all of them. An event that has its `output_index` is taken to be complete and is not parsed, so servers that keep to
+the protocol cost nothing. Not here: what the events mean (`stream`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 
 from segue.protocol.codec import encode
 
-#: What each kind of event cannot do without, and what it is where nothing was said. `output_index` comes on top.
+#: The fields that each type of event must have, with their defaults. `output_index` is added to all of them.
 _NEEDED: Mapping[str, Mapping[str, Any]] = {
     "response.output_item.added": {},
     "response.output_item.done": {},
@@ -39,14 +39,14 @@ _objects = msgspec.json.Decoder(dict[str, Any])
 
 
 class MissingFieldFiller:
-    """Fills the events of one stream."""
+    """Fills in the missing fields in the events of one stream."""
 
     def __init__(self) -> None:
         self._indexes: dict[str, int] = {}  # of items, by their ids
         self._added = 0
 
     def fill(self, kind: str, data: bytes) -> bytes:
-        """Return an event that has no `output_index` with all that it needs."""
+        """Return an event that has no `output_index` with all fields that its type must have."""
         needed = _NEEDED.get(kind)
         if needed is None:
             return data
@@ -67,5 +67,5 @@ class MissingFieldFiller:
 
 
 def _whole(part: object) -> object:
-    """Return a part with all that a text has."""
+    """Return a part with all fields that an `output_text` must have; other parts as they are."""
     return {**_TEXT, **part} if isinstance(part, dict) and part.get("type") == "output_text" else part

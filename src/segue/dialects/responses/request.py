@@ -1,7 +1,7 @@
-"""The Responses dialect: requests to a server of the API that clients speak here too. Its stream is read in `stream`.
+"""The Responses dialect: requests to a server of the same API that our clients use. Its stream is read in `stream`.
 
-Items go on as the bytes they are; only reasoning is looked into, since each provider gets its own back and no other's.
-The upstream is told to store nothing: the history is kept here, and sent in full. Not here: an upstream's own
+Items are sent as the bytes they are. Only reasoning is parsed, since a provider gets back its own and no other's. The
+gateway keeps the history and sends all of it, so the upstream is asked to store nothing. Not here: an upstream's own
 `previous_response_id`.
 """
 
@@ -128,7 +128,7 @@ RESPONSES_FIELDS: Mapping[str, Field] = {
 
 # --- history ---------------------------------------------------------------------------------------------------------
 
-#: What becomes of the items of a history, for the documentation; the renderer below does it.
+#: What becomes of the items of a history, for the documentation. `ResponsesRenderer` does it.
 RESPONSES_ITEMS: Mapping[str, Rule] = {
     "reasoning of this upstream": Rule("carried", "With its `encrypted_content` as it wrote it."),
     "reasoning without our mark": Rule("carried", "A client brought it from a server of this API."),
@@ -138,11 +138,11 @@ RESPONSES_ITEMS: Mapping[str, Rule] = {
 
 
 class NoOpenMessage(msgspec.Struct, frozen=True):
-    """No message stays open: an item is an item."""
+    """The open message of an API that has none: an item never grows."""
 
     @property
     def size_bytes(self) -> int:
-        """Nothing to hold."""
+        """It takes no memory."""
         return 0
 
 
@@ -169,13 +169,13 @@ class ResponsesRenderer:
         return RenderedTurn(closed, self._state.build(NoOpenMessage()))
 
     def _reasoning(self, item: Item) -> Item | None:
-        """Return reasoning as its provider wrote it, or None if it cannot be used there."""
+        """Return reasoning as its provider wrote it, or None if this provider cannot use it."""
         value = read_item(item, "reasoning")
         if isinstance(value, Problem):
             self._state.refuse(value)
             return item
         assert isinstance(value, ReasoningItem), "that is what was read"
-        if not value.encrypted_content:  # what has words of its own is open to all; a summary alone is of no use
+        if not value.encrypted_content:  # open reasoning is for everybody; a summary alone is of no use to a provider
             if value.content:
                 return item
         else:

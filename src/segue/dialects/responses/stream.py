@@ -1,9 +1,10 @@
-"""The Responses dialect: reading its stream, of which most passes on as the bytes it is.
+"""The Responses dialect: reading its stream, most of which passes on as the bytes it is.
 
-One handler for each event type that means something here: items are counted and collected, reasoning gets the mark of
-its provider, and the events around the response are replaced by our own. All other events of a response pass, those of
-tomorrow too. Held to the protocol is what we build on: items begin in order and end once; what is inside an item is
-between the upstream and the client. Not here: requests (`request`), numbering (`protocol.turns`).
+There is one handler for each event type that is acted on: items are counted and collected, reasoning gets the mark of
+its provider, and our own events replace those that carry the response. All other events of a response pass, also types
+that do not exist yet. The upstream must keep the part of the protocol that we rely on: items begin in order and end
+once. What is inside an item is not checked; that is between the upstream and the client. Not here: requests
+(`request`) and numbering (`protocol.turns`).
 """
 
 from __future__ import annotations
@@ -63,14 +64,14 @@ _NO_RESPONSE = _EndedResponse()
 
 
 class ResponsesDecoder(BaseReplyDecoder):
-    """Reads one stream; see `interface.ReplyDecoder`."""
+    """Reads one stream of events."""
 
     def __init__(self, provider: str, warnings: tuple[str, ...] = ()) -> None:
         super().__init__(provider, warnings)
         self._filler = MissingFieldFiller()
         self._added = 0
         self._done = 0
-        self._early: dict[int, Event] = {}  # done before an item that began before it
+        self._early: dict[int, Event] = {}  # done, but an item that began before is not
         self._handlers: dict[str, Callable[[_EventHead, bytes], Output]] = {
             "response.created": lambda *_: [],
             "response.queued": lambda *_: [],
@@ -107,7 +108,7 @@ class ResponsesDecoder(BaseReplyDecoder):
     # --- events
 
     def _pass(self, kind: str, head: _EventHead, data: bytes) -> Output:
-        if not kind.startswith("response."):  # a vendor's own; clients need not know them
+        if not kind.startswith("response."):  # a vendor's own event; clients do not know it
             if kind != "keepalive":
                 self._stream_end.warn_of(kind)
             return []
@@ -128,7 +129,7 @@ class ResponsesDecoder(BaseReplyDecoder):
         index = head.output_index
         if index is None or not self._is_open(index) or head.item == _NULL:
             return self._stream_end.broken("an item ends that did not begin")
-        if isinstance(decode_value(head.item, "item"), Problem):  # it is kept, and read again by others
+        if isinstance(decode_value(head.item, "item"), Problem):  # it is kept, and other code parses it again
             return self._stream_end.broken("an item is nested too deeply")
         item = self._sealed(head.item)
         if item is not None:
@@ -144,7 +145,7 @@ class ResponsesDecoder(BaseReplyDecoder):
         return self._done <= index < self._added and index not in self._early
 
     def _sealed(self, raw: msgspec.Raw) -> bytes | None:
-        """Return reasoning that says whose it is, encrypted or not; None for an item that stays as it is."""
+        """Return reasoning with the mark of its provider, encrypted or not; None for an item that stays as it is."""
         item = _items.decode(raw)
         if item.type != "reasoning":
             return None
@@ -165,7 +166,7 @@ class ResponsesDecoder(BaseReplyDecoder):
         response = _response(head)
         error = ProviderError() if response.error is None else find_error(response.error)
         message = error.message or "The upstream failed without saying why."
-        # Its codes are those of the API that our clients speak: they pass.
+        # Its codes are those of the same API that our clients use, so they pass.
         code = error.words[0] if error.words else code_of(error)
         return self._stream_end.failed(Failure(code, message), read_usage(response.usage))
 
