@@ -9,7 +9,6 @@ import random
 import pytest
 
 from segue.http.heads import ReplyHead
-from segue.sidecar import session
 from segue.sidecar.app import SidecarSettings
 from segue.sidecar.connector import TunnelSocket
 from segue.sidecar.link_status import LinkTimeouts
@@ -59,21 +58,6 @@ async def test_an_address_that_leads_nowhere_is_tried_once() -> None:
             told = await sidecar.stats()
         assert told["exchanges"] == 3
         assert len(gateway.sessions) == 1
-
-
-@pytest.mark.parametrize(
-    ("address", "gateway", "is_usable"),
-    [
-        (b"ws://10.0.0.1:4747", "http://balancer", True),
-        (b"wss://node1.example.com", "wss://balancer.example.com", True),
-        (b"ws://10.0.0.1:4747", "wss://balancer.example.com", False),  # our key would travel in the clear
-        (b"", "ws://balancer", False),
-        (b"node1", "ws://balancer", False),
-        (b"\xff", "ws://balancer", False),
-    ],
-)
-def test_an_address_is_used_if_it_is_as_safe_as_the_gateways(address: bytes, gateway: str, *, is_usable: bool) -> None:
-    assert (session._usable(address, gateway) is not None) == is_usable  # noqa: SLF001 - pure, and worth a table
 
 
 async def test_a_gateway_that_stays_away_leaves_the_outcome_of_what_it_has_unknown() -> None:

@@ -4,9 +4,9 @@ Data runs one way. To send something, ask the session (`open`, `send`, `consume_
 what comes back into the `AgentExchange`; to receive it, wait there and read. The session calls none of its users: it
 sets `attention` when its owner has to act, and the owner then looks.
 
-When a link is lost, the session looks for its gateway again: first at the address that the node gave of itself, then at
-the other addresses in order, with growing waits. Not here: which session takes new exchanges
-(`segue.sidecar.session_pool`), and how agents are answered (`segue.sidecar.request_handler`).
+When a link is lost, the session looks for its gateway again, with growing waits. Not here: at which addresses
+(`segue.sidecar.gateway_addresses`), how long exchanges wait for a link (`segue.sidecar.link_status`), which session
+takes new exchanges (`segue.sidecar.session_pool`), and how agents are answered (`segue.sidecar.request_handler`).
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from segue.sidecar.connector import (
     frame_bytes,
     tunnel_url,
 )
+from segue.sidecar.gateway_addresses import GatewayAddresses
 from segue.sidecar.link_status import LinkState, LinkStatus, LinkTimeouts, LinkUnavailable
 from segue.sidecar.reply_log import ReplyLog
 from segue.sidecar.stats import Stats
@@ -56,7 +57,7 @@ _log = logging.getLogger("segue.sidecar")
 #: A link that held for so long, or brought part of a reply, was good: the next attempt follows at once.
 GOOD_S = 2.0
 #: A session with exchanges under way looks for so long only for the node that has them.
-LOYAL_S = 3.0
+OWNER_ONLY_S = 3.0
 #: The writer waits for so long for a full socket before it checks whether the link is dead.
 STUCK_S = 5.0
 #: An agent that hangs up when its link has been silent for this long has probably hung up because of that.
@@ -124,15 +125,13 @@ class GatewaySession:
     ) -> None:
         self.max_body_bytes: int | None = None
         """The largest body that the gateway takes; None before it has said so."""
-        self.gateway = gateways[0]
-        """Where the present or last link leads to, as it was given."""
         self.attention = asyncio.Event()
         """Set when the owner should look at `draining`, `take_rejected` and `over`."""
         self.draining = False
         """The gateway takes nothing new from this session."""
         self.over = False
         """The session was told to leave, and all that it carried has ended."""
-        self._gateways = tuple(gateways)
+        self._addresses = GatewayAddresses(gateways)
         self._settings = settings
         self._context = context
         self._timeouts = timeouts
@@ -143,9 +142,6 @@ class GatewaySession:
         self._exchanges: dict[int, AgentExchange] = {}
         self._rejected: list[AgentExchange] = []
         self._status = LinkStatus(timeouts, self._loop.time(), was_up=was_up)
-        self._owner: str | None = None
-        self._unusable: set[str] = set()  # addresses of nodes that others than us may use
-        self._failed: set[str] = set()  # in this round
         self._all_refused = False
         self._leaving = False
         self._link_was_good = False
@@ -181,6 +177,11 @@ class GatewaySession:
     def state(self) -> LinkState:
         """What the link is doing."""
         return self._status.state
+
+    @property
+    def gateway(self) -> str:
+        """Where the present or last link leads to, as it was given."""
+        return self._addresses.current
 
     @property
     def epoch(self) -> bytes:
@@ -293,9 +294,9 @@ class GatewaySession:
 
     async def _try_all(self) -> None:
         """Use the first gateway that serves us; if none does, end the exchanges that need not wait any more."""
-        is_loyal, candidates = self._is_loyal(), self._candidates()
+        owner_only = self._must_find_owner()
+        candidates = self._addresses.begin_round(owner_only=owner_only)
         refusals: list[LinkUnavailable] = []
-        self._failed = set()
         for gateway in candidates:
             try:
                 await self._use(gateway)
@@ -309,7 +310,7 @@ class GatewaySession:
                 self._note_failure(gateway, "the sidecar failed; its log says why")
             else:
                 return
-        if not is_loyal:
+        if not owner_only:
             self._status.note_tried_all(refusals[0] if refusals else None)
             self._all_refused = len(refusals) == len(candidates)
             self._review_exchanges()
@@ -325,18 +326,13 @@ class GatewaySession:
                     self._wake.clear()
                     await self._wake.wait()
 
-    def _is_loyal(self) -> bool:
-        """Tell whether to look only for the node that has our exchanges: at others their outcome would be unknown."""
-        was_lost_just_now = self._status.is_away_within(LOYAL_S, self._loop.time())
+    def _must_find_owner(self) -> bool:
+        """Tell whether to look only for the node that has our exchanges: it was lost just now, and may come back."""
+        was_lost_just_now = self._status.is_away_within(OWNER_ONLY_S, self._loop.time())
         return self.max_body_bytes is not None and was_lost_just_now and len(self._tunnel) > 0
 
-    def _candidates(self) -> list[str]:
-        """Return the addresses to try: the node that has our exchanges, the last gateway, and all others."""
-        first = [self.gateway] if self._owner is None else [self._owner, self.gateway]
-        return list(dict.fromkeys(first if self._is_loyal() else (*first, *self._gateways)))
-
     def _note_failure(self, gateway: str, reason: str) -> None:
-        self._failed.add(gateway)
+        self._addresses.note_failed(gateway)
         if reason != self._status.reason:
             _log.warning("action=link gateway=%s failed: %s", gateway, reason)
         self._status.reason = reason
@@ -463,20 +459,12 @@ class GatewaySession:
         if not event.new_epoch:
             self._stats.resumes += 1
         self._stats.links += 1
-        self.gateway = gateway
         self.max_body_bytes = event.max_body_bytes
-        self._owner = self._owner_of(event, gateway)
+        self._addresses.note_welcome(gateway, event.address, new_epoch=event.new_epoch)
         self._status.note_up()
         self._all_refused = False
         _log.info("action=link gateway=%s up resumed=%s", gateway, not event.new_epoch)
         self._review_exchanges()
-
-    def _owner_of(self, event: Welcomed, gateway: str) -> str | None:
-        """Return the address that the node gives of itself, if it is one for us to connect to."""
-        owner = _usable(event.address, gateway)
-        if owner is not None and owner in self._failed and not event.new_epoch:
-            self._unusable.add(owner)  # this very node was not found there
-        return None if owner in self._unusable else owner
 
     def _note_lost(self) -> None:
         if self._status.up:
@@ -497,14 +485,3 @@ class GatewaySession:
         for alarm in self._alarms:
             alarm.cancel()
         self._alarms = []
-
-
-def _usable(address: bytes, gateway: str) -> str | None:
-    """Return the address that a node gave of itself, if it is valid and as safe for our key as the gateway's."""
-    try:
-        text = address.decode("ascii")
-        url = tunnel_url(text)
-    except (UnicodeDecodeError, ValueError):
-        return None
-    is_safe = url.startswith("wss:") or not tunnel_url(gateway).startswith("wss:")
-    return text if is_safe else None
