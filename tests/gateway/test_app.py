@@ -1,13 +1,21 @@
-"""Opening a gateway: what was begun is undone when the rest fails."""
+"""A gateway from its start to its end."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import time
+
+import aiohttp
 import pytest
 
-from segue.config import Config, ServerConfig
-from segue.gateway.app import Gateway
+from segue.config import Config, ListenerConfig, ServerConfig
+from segue.gateway.app import Gateway, serving
 from segue.upstreams.router import ModelRule, Router
-from segue.upstreams.scripted import ScriptedUpstream
+from segue.upstreams.scripted import Say, ScriptedTurn, ScriptedUpstream, Wait
+from tests.faults.clients import begin_post, http, opened, read_body
+from tests.faults.doubles import BrokenStore, Gated
+from tests.faults.gateways import until
 
 
 class Recorded(ScriptedUpstream):
@@ -36,3 +44,97 @@ async def test_upstreams_that_had_started_are_closed_when_another_does_not_start
     with pytest.raises(RuntimeError, match="does not start"):
         await Gateway.open(Config(server=ServerConfig(store="memory:")), router)
     assert (good.asked, bad.asked, late.asked) == (["start", "close"], ["start"], [])
+
+
+def router(upstream: ScriptedUpstream) -> Router:
+    return Router([ModelRule(upstream, ("*",))])
+
+
+def config(**server: object) -> Config:
+    return Config(server=ServerConfig(port=0, store="memory:", **server))  # type: ignore[arg-type]  # settings of one test
+
+
+async def test_every_address_is_listened_on_with_its_profile(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "segue.gateway")
+    listeners = [ListenerConfig(port=0, profile="serial")]
+    gateway = await Gateway.open(
+        Config(server=ServerConfig(port=0, store="memory:"), listener=listeners), router(Gated())
+    )
+    try:
+        url = await gateway.listen()
+        assert gateway.urls[0] == url
+        for address, profile in zip(gateway.urls, ("openai", "serial"), strict=True):
+            async with http(address) as client:
+                assert (await client.send("GET", "/segue/capabilities"))[1]["profile"] == profile
+            assert f"action=listen url={address} profile={profile}" in caplog.messages
+    finally:
+        await gateway.aclose()
+
+
+async def test_an_ipv6_address_is_written_in_brackets() -> None:
+    gateway = await Gateway.open(config(host="::1"), router(ScriptedUpstream()))
+    try:
+        assert (await gateway.listen()).startswith("http://[::1]:")
+    except OSError:
+        pytest.skip("there is no IPv6 here")
+    finally:
+        await gateway.aclose()
+
+
+async def test_a_drain_lets_running_turns_end_and_closes_the_ports() -> None:
+    upstream = Gated()
+    async with serving(config(), router(upstream)) as (gateway, url):
+        reader, writer = await begin_post(url)
+        async with opened(url) as socket:
+            await until(lambda: gateway.services.drain.busy == 2)
+            draining = asyncio.create_task(gateway.drain())
+            assert await socket.close_code(after_frames=True) == 1012
+        with pytest.raises(aiohttp.ClientConnectionError):
+            async with http(url) as client:
+                await client.turn()
+        assert not draining.done()
+        upstream.gate.set()
+        assert b'"status":"completed"' in await read_body(reader)
+        await draining
+        await gateway.drain()
+        writer.close()
+
+
+async def test_a_drain_gives_up_on_turns_that_do_not_end(caplog: pytest.LogCaptureFixture) -> None:
+    upstream = ScriptedUpstream([ScriptedTurn((Say(("x",)), Wait(asyncio.Event())))])
+    async with serving(config(drain_s=0.05), router(upstream)) as (gateway, url):
+        _, writer = await begin_post(url)
+        await until(lambda: upstream.started == 1)
+        await gateway.drain()
+    assert "action=drain 1 turns did not end in time" in caplog.text
+    assert upstream.cancelled == 1
+    writer.close()
+
+
+async def test_expired_responses_are_swept_at_an_interval(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "segue.gateway")
+    async with serving(config(retention_s=0.01, sweep_interval_s=0.01), router(ScriptedUpstream())) as (gateway, url):
+        async with http(url) as client:
+            await client.turn()
+        await until(lambda: "action=sweep expired=1" in caplog.messages)
+        assert (await gateway.services.store.size()).records == 0
+
+
+async def test_a_sweep_that_fails_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    store = BrokenStore("sweep")
+    gateway = Gateway(config(sweep_interval_s=0.001), router(ScriptedUpstream()), store, time.time)
+    try:
+        await gateway.listen()
+        await until(lambda: store.refusals > 2)
+    finally:
+        await gateway.aclose()
+    assert "action=sweep error='the disk is on fire'" in caplog.messages
+
+
+async def test_a_gateway_that_never_listened_can_be_drained_and_closed() -> None:
+    upstream = Recorded(starts=True)
+    gateway = await Gateway.open(config(), router(upstream))
+    await gateway.drain()
+    assert not gateway.services.drain.draining
+    await gateway.aclose()
+    assert upstream.asked == ["start", "close"]

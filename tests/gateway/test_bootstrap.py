@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from segue.config import Config, ConfigError, KeyConfig, UpstreamConfig
-from segue.gateway.bootstrap import build_router, tenant_secrets
+from segue.config import Config, ConfigError, KeyConfig, RouteConfig, UpstreamConfig
+from segue.engine.upstream import LocalUpstream
+from segue.gateway import bootstrap
+from segue.gateway.bootstrap import build_router, build_routes, tenant_secrets, why_no_local_model
+from segue.upstreams.http import HttpUpstream
+from segue.upstreams.interface import Upstream
+from segue.upstreams.scripted import ScriptedUpstream
 
 BASE = {"name": "u", "dialect": "chat", "models": ["m"], "base_url": "http://127.0.0.1:9/v1"}
 KEYS = [
@@ -73,3 +81,85 @@ def test_without_keys_a_secret_is_drawn() -> None:
     one, other = tenant_secrets([]), tenant_secrets([])
     assert one("local") == one("local") != other("local")
     assert len(one("local")) == 32
+
+
+# --- which upstream --------------------------------------------------------------------------------------------------
+
+
+def upstream_of(model: str, *configured: UpstreamConfig) -> tuple[Upstream, str] | None:
+    return build_router(Config(upstream=list(configured))).find(model)
+
+
+@pytest.mark.parametrize("dialect", ["chat", "messages", "responses"])
+def test_a_provider_is_reached_over_http_under_the_name_it_is_configured_for(dialect: str) -> None:
+    up = msgspec.convert({**BASE, "dialect": dialect, "models": ["gpt-*"], "model_as": "other"}, UpstreamConfig)
+    found = upstream_of("gpt-5", up)
+    assert found is not None
+    upstream, model = found
+    assert isinstance(upstream, HttpUpstream)
+    assert (upstream.name, model) == ("u", "other")
+
+
+def test_the_scripted_model_is_always_there_after_what_is_configured() -> None:
+    everything = UpstreamConfig(name="all", dialect="scripted", models=["*"])
+    other = UpstreamConfig(name="other", dialect="scripted", models=["other"])
+    first, second = upstream_of("scripted", everything), upstream_of("scripted", other)
+    assert first is not None
+    assert second is not None
+    assert (tuple(first[0].models), second[0].models) == (("*",), ("scripted",))
+    assert isinstance(second[0], ScriptedUpstream)
+
+
+@pytest.fixture
+def local(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Decide whether a local model can run here; returns what it would set in the process."""
+
+    def decide(reason: str | None, *, policy: bool = False) -> list[str]:
+        done: list[str] = []
+        monkeypatch.setattr(bootstrap, "find_model", lambda: Path("/models/bundled.gguf"))
+        monkeypatch.setattr(bootstrap, "why_unavailable", lambda _: reason)
+        monkeypatch.setattr(bootstrap, "has_openmp_policy", lambda: policy)
+        monkeypatch.setattr(bootstrap, "shorten_spinning", lambda: done.append("shorten_spinning"))
+        return done
+
+    return decide
+
+
+def test_without_upstreams_the_bundled_model_answers(local: Callable[..., list[str]]) -> None:
+    done = local(None)
+    found = upstream_of("smollm2")
+    assert found is not None
+    assert isinstance(found[0], LocalUpstream)
+    assert why_no_local_model() is None
+    assert done == ["shorten_spinning"]
+
+
+def test_without_a_local_model_the_log_says_why(
+    local: Callable[..., list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "segue.gateway")
+    local("no engine")
+    assert upstream_of("smollm2") is None
+    assert upstream_of("scripted") is not None
+    assert why_no_local_model() == "no engine"
+    assert "no local model: no engine; only 'scripted' is offered" in caplog.text
+
+
+def test_a_configured_local_model_must_be_able_to_run(local: Callable[..., list[str]]) -> None:
+    up = UpstreamConfig(
+        name="mine", dialect="local", models=["m"], model_file="/m.gguf", chat_template_file="/t", kv_directory="/kv"
+    )
+    local("the file is not there")
+    with pytest.raises(ConfigError, match="upstream 'mine': the file is not there"):
+        upstream_of("m", up)
+    done = local(None, policy=True)
+    found = upstream_of("m", up)
+    assert found is not None
+    assert isinstance(found[0], LocalUpstream)
+    assert done == [], "the user has decided how threads wait"
+
+
+def test_routes_that_make_no_sense_are_mistakes_of_the_configuration() -> None:
+    with pytest.raises(ConfigError, match=r"route\[0\]"):
+        build_routes(Config(route=[RouteConfig(target="nowhere", mount="/m")]))
+    assert build_routes(Config(route=[RouteConfig(target="self", mount="/m")])).routes

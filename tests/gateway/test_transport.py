@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 
+import aiohttp
+import pytest
 from aiohttp import web
-from aiohttp.test_utils import make_mocked_request
+from aiohttp.test_utils import TestServer, make_mocked_request
 
-from segue.gateway.transport import watch_peer
+from segue.gateway.transport import abort, finish, watch_peer
+
+
+@asynccontextmanager
+async def answering(handle: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[str]:
+    application = web.Application()
+    application.add_routes([web.get("/", handle)])
+    async with TestServer(application) as server:
+        yield str(server.make_url("/"))
 
 
 class Connected:
@@ -46,3 +58,51 @@ def test_a_connection_without_a_socket_is_left_alone() -> None:
     watch_peer(request)
     request.protocol.transport = None
     watch_peer(request)
+
+
+async def test_finish_returns_when_the_kernel_has_taken_everything() -> None:
+    """So a drain cuts off nothing. Afterwards the buffer is as it was."""
+    limits: list[tuple[int, int]] = []
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        transport = request.transport
+        assert isinstance(transport, asyncio.WriteTransport)
+        before = transport.get_write_buffer_limits()
+        await finish(request, response, b"x" * 1_000_000)
+        assert transport.get_write_buffer_size() == 0
+        limits.extend((before, transport.get_write_buffer_limits()))
+        return response
+
+    async with answering(handle) as url, aiohttp.ClientSession() as client, client.get(url) as reply:
+        assert await reply.read() == b"x" * 1_000_000
+    assert limits[0] == limits[1]
+
+
+async def test_finish_on_a_connection_that_is_gone_waits_for_nothing() -> None:
+    request = make_mocked_request("GET", "/")
+    response = web.Response(text="x")
+    await response.prepare(request)
+    request.protocol.transport = None
+    await finish(request, response)
+    assert response.prepared
+
+
+async def test_an_aborted_reply_is_no_whole_one() -> None:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"half")
+        abort(request)
+        return response
+
+    async with answering(handle) as url, aiohttp.ClientSession() as client:
+        with pytest.raises(aiohttp.ClientError):
+            await (await client.get(url)).read()
+
+
+def test_a_connection_that_is_gone_need_not_be_aborted() -> None:
+    request = make_mocked_request("GET", "/")
+    request.protocol.transport = None
+    abort(request)
+    assert request.transport is None

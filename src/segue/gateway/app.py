@@ -22,7 +22,7 @@ from segue.egress.limits import EgressLimits
 from segue.gateway.api.application import build_application
 from segue.gateway.bootstrap import build_router, build_routes
 from segue.gateway.services import build_services
-from segue.gateway.tunnel.endpoint import EPOCH_BYTES, TunnelEndpoint
+from segue.gateway.tunnel.endpoint import EPOCH_BYTES, SidecarSessions
 from segue.stores.interface import Store, StoreError
 from segue.stores.store_url import open_store
 from segue.upstreams.interface import Upstream
@@ -37,7 +37,7 @@ class Gateway:
     def __init__(self, config: Config, router: Router, store: Store, clock: Callable[[], float]) -> None:
         self.config = config
         self.services = build_services(config, router, store, clock)
-        self.tunnel = TunnelEndpoint(
+        self.tunnel = SidecarSessions(
             config.tunnel,
             routes=build_routes(config),
             egress=self._egress(),

@@ -1,8 +1,8 @@
-"""From the configuration to upstreams: which models this gateway offers.
+"""From the configuration to upstreams and routes: which models this gateway offers, and where its tunnel forwards.
 
-With no `[[upstream]]` configured the model in the box answers as `smollm2`, if it can run here; where it cannot, that
-is said once in the log, and the scripted model is what there is. That one is always there under its own name, after
-everything that is configured.
+With no `[[upstream]]` configured, the bundled model answers as `smollm2` if it can run here. If it cannot, the log says
+so once, and only the scripted model is left. The scripted model is always there under its own name, after everything
+that is configured. Not here: reading the configuration (`config`), and starting what is built (`app`).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def build_routes(config: Config) -> RouteTable:
     """Build the table of where the tunnel forwards.
 
     Raises:
-        ConfigError: a route says something that is not allowed.
+        ConfigError: a route is not allowed.
     """
     try:
         return route_table(config.route)
@@ -77,8 +77,10 @@ def build_routes(config: Config) -> RouteTable:
 
 
 def tenant_secrets(keys: Sequence[KeyConfig]) -> Callable[[str], bytes]:
-    """Return what gives the secret of a tenant: the digest of its first API key, which all gateways of a configuration
-    have and no provider knows. Where there are no keys, there is one gateway on one machine: it draws one.
+    """Return a function from a tenant to its secret, which no provider knows.
+
+    The secret is the digest of the tenant's first API key, so that all gateways of a configuration have the same one.
+    A configuration without keys is for one gateway on one machine, which draws a secret.
     """
     drawn = secrets.token_bytes(32)
     first: dict[str, bytes] = {}
@@ -88,7 +90,7 @@ def tenant_secrets(keys: Sequence[KeyConfig]) -> Callable[[str], bytes]:
 
 
 def why_no_local_model() -> str | None:
-    """Say why the model in the box cannot answer here; None if it can."""
+    """Return why the bundled model cannot answer here; None if it can."""
     return why_unavailable(find_model())
 
 
@@ -97,8 +99,8 @@ def _defaults() -> list[ModelRule]:
     if reason is not None:
         _log.warning("action=start no local model: %s; only %r is offered", reason, SCRIPTED)
         return []
-    boxed = UpstreamConfig(name=LOCAL_MODEL, dialect="local", models=[LOCAL_MODEL])
-    return [ModelRule(_build_local(boxed), boxed.models)]
+    bundled = UpstreamConfig(name=LOCAL_MODEL, dialect="local", models=[LOCAL_MODEL])
+    return [ModelRule(_build_local(bundled), bundled.models)]
 
 
 def _build(up: UpstreamConfig, runtime: UpstreamRuntime, secret_of: Callable[[str], bytes]) -> Upstream:
@@ -115,7 +117,7 @@ def _build(up: UpstreamConfig, runtime: UpstreamRuntime, secret_of: Callable[[st
 
 
 def _build_preset(up: UpstreamConfig) -> Preset:
-    """Say which fields every request has; with slots, llama-server's own are the gateway's."""
+    """Return the fields that every request has. With slots, the gateway itself sets llama-server's own fields."""
     where = f"upstream {up.name!r}: body"
     for name in up.body:
         if name in OWN_FIELDS[up.dialect]:

@@ -1,8 +1,11 @@
-"""What providers count themselves is on the page of metrics."""
+"""What others count is on the page of metrics, as it is now."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from segue.dialects.render_cache import RenderCache
+from segue.engine import LocalUpstream, ModelFile
 from segue.gateway.admin.metrics import Metrics
 from segue.history.cache import TurnCache
 from segue.upstreams.http import HttpUpstream, Provider, UpstreamRuntime
@@ -22,3 +25,44 @@ async def test_a_providers_figures_are_those_of_now() -> None:
     assert 'segue_upstream_running{upstream="acme"} 1.0' in page
     assert 'segue_upstream_waiting{upstream="acme"} 0.0' in page
     assert 'segue_upstream_failed_tries_total{code="rate_limit_exceeded",upstream="acme"} 2.0' in page
+
+
+def test_a_local_models_counters_are_those_of_now() -> None:
+    """By what was done with tokens, and by where their KV cache is."""
+    metrics = Metrics()
+    model = LocalUpstream(ModelFile(Path("/models/tiny.gguf"), "tiny"))
+    metrics.engines.models.append(model)
+    counters = model.counters
+    counters.reused_tokens, counters.restored_tokens, counters.prefilled_tokens, counters.output_tokens = 1, 2, 3, 4
+    counters.evictions, counters.preemptions, counters.defrags = 5, 6, 7
+    counters.sequences |= {"context": 8, "host": 9, "disk": 10}
+    counters.context_tokens, counters.host_bytes, counters.disk_bytes = 11, 12, 13
+    found = {
+        line.partition(" ")[0].removeprefix("segue_local_").replace('upstream="tiny"', ""): float(line.split()[-1])
+        for line in metrics.render(TurnCache(1000)).decode().splitlines()
+        if line.startswith("segue_local_")
+    }
+    assert found == {
+        "running{}": 0,
+        "waiting{}": 0,
+        'tokens_total{kind="reused",}': 1,
+        'tokens_total{kind="restored",}': 2,
+        'tokens_total{kind="prefilled",}': 3,
+        'tokens_total{kind="output",}': 4,
+        "evictions_total{}": 5,
+        "parked_total{}": 6,
+        "compactions_total{}": 7,
+        'sequences{place="context",}': 8,
+        'sequences{place="host",}': 9,
+        'sequences{place="disk",}': 10,
+        "context_tokens{}": 11,
+        'state_bytes{place="host",}': 12,
+        'state_bytes{place="disk",}': 13,
+    }
+
+
+def test_a_counter_of_the_cache_is_counted_once() -> None:
+    metrics, cache = Metrics(), TurnCache(1000)
+    for evictions in (2, 2, 5):
+        cache.evictions = evictions
+        assert f"segue_cache_evictions_total {float(evictions)}\n" in metrics.render(cache).decode()

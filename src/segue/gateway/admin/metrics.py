@@ -80,7 +80,7 @@ class TunnelMeter:
         self._exchanges[outcome].inc()
 
 
-class ProviderFigures(Collector):
+class ProviderCollector(Collector):
     """What upstreams that are providers count themselves, read when it is asked for."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -104,7 +104,7 @@ class ProviderFigures(Collector):
         return running, waiting, failed
 
 
-class EngineFigures(Collector):
+class EngineCollector(Collector):
     """What models in this process count themselves, read when it is asked for."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -185,8 +185,8 @@ class Metrics:
             "segue_turn_seconds", "Time from a request to its end.", ("transport",), buckets=_SECONDS, registry=registry
         )
         self.tunnel = TunnelMeter(registry)
-        self.upstreams = ProviderFigures(registry)
-        self.engines = EngineFigures(registry)
+        self.upstreams = ProviderCollector(registry)
+        self.engines = EngineCollector(registry)
         self.by_transport = {transport: TransportMeter(self, transport) for transport in _TRANSPORTS}
         self._evictions = 0
         self.hit = {level: self.hits.labels(level) for level in _LEVELS}

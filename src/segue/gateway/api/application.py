@@ -14,13 +14,13 @@ from segue.gateway.api.models import ModelRoutes
 from segue.gateway.api.responses import ResponseRoutes
 from segue.gateway.api.websocket import serve_websocket
 from segue.gateway.services import Services
-from segue.gateway.tunnel.endpoint import TunnelEndpoint
+from segue.gateway.tunnel.endpoint import SidecarSessions
 
 #: `compact` is no id but an endpoint of the API that this gateway does not offer.
 _RESPONSE = "/v1/responses/{id:(?!compact$)[^/]+}"
 
 
-def build_application(services: Services, tunnel: TunnelEndpoint) -> web.Application:
+def build_application(services: Services, tunnel: SidecarSessions) -> web.Application:
     """Build the HTTP and WebSocket surface of a gateway."""
     access, limit = services.access, services.server.max_message_bytes
     responses, models, capabilities = (

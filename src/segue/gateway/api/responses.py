@@ -56,7 +56,7 @@ class ResponseRoutes:
         watch_peer(request)
         with services.drain.turn_running():
             if create.stream:
-                return await send_events(request, run.events(), meter)
+                return await send_events(request, run.events(), meter, is_over=lambda: run.finished is not None)
             return await self._reply(request, run, meter)
 
     def _check_upload(self, request: web.Request) -> None:

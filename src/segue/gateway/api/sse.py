@@ -6,7 +6,7 @@ Not here: the format of one event (`segue.http.sse`), and where the events come 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from types import MappingProxyType
 
@@ -28,14 +28,18 @@ DONE = write_event("", b"[DONE]")
 
 
 async def send_events(
-    request: web.Request, batches: AsyncGenerator[Sequence[Event], None], meter: TransportMeter
+    request: web.Request,
+    batches: AsyncGenerator[Sequence[Event], None],
+    meter: TransportMeter,
+    *,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> web.StreamResponse:
     """Send a turn's events as they come, one write for each batch, and `[DONE]` when the turn is over.
 
     The reply begins with the first batch, so that a turn that is refused before gets a status of its own. A stream that
-    breaks later is reset.
+    breaks later is reset. If `is_over` says after a batch that it was the last one, `[DONE]` leaves in the same write.
     """
-    response = web.StreamResponse(headers=SSE_HEADERS)
+    response, done = web.StreamResponse(headers=SSE_HEADERS), False
     try:
         async with aclosing(batches):
             async for batch in batches:
@@ -44,8 +48,9 @@ async def send_events(
                 # Whole events only: some parsers lose an event whose blank line comes with the next piece.
                 data = b"".join([write_event(event.type, event.data) for event in batch])
                 meter.sent(len(batch), len(data))
-                await response.write(data)
-        await finish(request, response, DONE)
+                done = is_over()
+                await response.write(data + DONE if done else data)
+        await finish(request, response, b"" if done else DONE)
     except Exception as error:
         if not response.prepared:
             raise

@@ -31,7 +31,7 @@ EPOCH_BYTES = 8
 _SOCKET_BUFFER_BYTES = 2 * MAX_PACKET_BYTES
 
 
-class TunnelEndpoint:
+class SidecarSessions:
     """The sessions of all sidecars of one gateway."""
 
     def __init__(

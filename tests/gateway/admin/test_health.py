@@ -1,0 +1,58 @@
+"""What an operator's tools are told."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
+
+from segue.gateway.admin.health import HealthRoutes
+from segue.gateway.services import Services
+from segue.stores.interface import StoreError
+from tests.faults.doubles import BrokenStore
+from tests.gateway.parts import create, parts, respond
+
+GET = make_mocked_request("GET", "/")
+
+
+def routes(services: Services) -> HealthRoutes:
+    return HealthRoutes(store=services.store, cache=services.cache, metrics=services.metrics, drain=services.drain)
+
+
+def shown(reply: web.Response) -> tuple[int, object]:
+    assert isinstance(reply.body, bytes)
+    assert reply.content_type == "application/json"
+    return reply.status, json.loads(reply.body)
+
+
+async def test_a_process_that_answers_is_alive_even_while_it_drains() -> None:
+    async with parts() as services:
+        services.drain.draining = True
+        assert shown(await routes(services).healthz(GET)) == (200, {"status": "ok"})
+
+
+async def test_a_gateway_is_ready_as_long_as_it_takes_turns() -> None:
+    async with parts() as services:
+        await respond(services, create())
+        assert shown(await routes(services).readyz(GET)) == (200, {"status": "ready", "records": 1})
+        services.drain.draining = True
+        assert shown(await routes(services).readyz(GET)) == (503, {"status": "draining"})
+
+
+async def test_a_gateway_whose_store_fails_is_not_ready() -> None:
+    async with parts(store=BrokenStore("size")) as services:
+        with pytest.raises(StoreError):
+            await routes(services).readyz(GET)
+
+
+async def test_the_metrics_are_those_of_now() -> None:
+    async with parts() as services:
+        await respond(services, create())
+        reply = await routes(services).metrics(GET)
+        assert isinstance(reply.body, bytes)
+        assert reply.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+        lines = reply.body.decode().splitlines()
+        assert f"segue_state_bytes {float(services.cache.size_bytes)}" in lines
+        assert 'segue_turns_total{outcome="completed",transport="websocket"} 1.0' in lines

@@ -1,0 +1,54 @@
+"""The table of routes: what is there, and who may call it."""
+
+from __future__ import annotations
+
+import hashlib
+
+import aiohttp
+import pytest
+from aiohttp.test_utils import TestServer
+
+from segue.config import Config, KeyConfig, ServerConfig
+from segue.gateway.api.application import build_application
+from segue.gateway.app import Gateway
+from segue.stores.memory import MemoryStore
+from segue.upstreams.router import ModelRule, Router
+from segue.upstreams.scripted import ScriptedUpstream
+from tests.gateway.parts import Clock
+
+KEY = KeyConfig("alice", "alice", hashlib.sha256(b"sk-alice").hexdigest())
+NO_ID = "/v1/responses/resp_unknown"
+
+#: Method, path, and the status with and without a key.
+ROUTES = [
+    ("POST", "/v1/responses", 400, 401),
+    ("GET", "/v1/responses", 426, 401),
+    ("GET", NO_ID, 404, 401),
+    ("DELETE", NO_ID, 404, 401),
+    ("POST", f"{NO_ID}/cancel", 404, 401),
+    ("GET", f"{NO_ID}/input_items", 404, 401),
+    ("GET", "/v1/models", 200, 401),
+    ("GET", "/segue/tunnel", 426, 401),
+    ("GET", "/segue/capabilities", 200, 401),
+    ("GET", "/healthz", 200, 200),
+    ("GET", "/readyz", 200, 200),
+    ("GET", "/metrics", 200, 200),
+    ("GET", "/v1/responses/compact", 404, 404),
+    ("GET", "/elsewhere", 404, 404),
+    ("PUT", "/v1/models", 405, 405),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "with_key", "without_key"), ROUTES)
+async def test_every_route_asks_for_what_it_should(method: str, path: str, with_key: int, without_key: int) -> None:
+    """What asks for no key here is open to this machine only, or to everybody."""
+    config = Config(server=ServerConfig(store="memory:"), key=[KEY])
+    gateway = Gateway(config, Router([ModelRule(ScriptedUpstream(), ("*",))]), MemoryStore(), Clock())
+    application = build_application(gateway.services, gateway.tunnel)
+    async with TestServer(application) as server, aiohttp.ClientSession(server.make_url("/")) as client:
+        for headers, expected in (({"Authorization": "Bearer sk-alice"}, with_key), ({}, without_key)):
+            async with client.request(method, path, headers=headers) as reply:
+                assert reply.status == expected, await reply.text()
+        async with client.request(method, path, headers={"Host": "evil.example"}) as reply:
+            assert reply.status == 403
+    await gateway.aclose()

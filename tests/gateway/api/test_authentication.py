@@ -1,0 +1,75 @@
+"""Who gets through to a handler, and as which tenant."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
+
+from segue.config import Config, KeyConfig
+from segue.gateway.access import LOCAL_TENANT, Access
+from segue.gateway.api.authentication import TENANT, keyed, private
+from segue.gateway.tunnel.session import TENANT as TUNNEL_TENANT
+from segue.protocol.problems import Refused
+
+KEY = KeyConfig("alice", "alice", hashlib.sha256(b"sk-alice").hexdigest())
+BEARER = {"Authorization": "Bearer sk-alice"}
+
+
+class Transport:
+    """A connection from `peer`; with a tenant it is one of the tunnel."""
+
+    def __init__(self, peer: str = "127.0.0.1", tenant: str | None = None) -> None:
+        self._known = {"peername": (peer, 1), TUNNEL_TENANT: tenant}
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        return self._known.get(name, default)
+
+
+async def tenant_of(request: web.Request) -> web.Response:
+    return web.Response(text=request.get(TENANT, "nobody"))
+
+
+def request(headers: dict[str, str] | None = None, transport: Transport | None = None) -> web.Request:
+    given = {"Host": "127.0.0.1", **(headers or {})}
+    return make_mocked_request("GET", "/", headers=given, transport=transport or Transport())
+
+
+async def text(answer: web.StreamResponse) -> str:
+    assert isinstance(answer, web.Response)
+    assert answer.text is not None
+    return answer.text
+
+
+async def test_a_key_leads_to_its_tenant_and_no_key_nowhere() -> None:
+    handler = keyed(Access(Config(key=[KEY])), tenant_of)
+    assert await text(await handler(request(BEARER))) == "alice"
+    with pytest.raises(Refused) as caught:
+        await handler(request())
+    assert caught.value.problem.code == "invalid_api_key"
+
+
+async def test_without_keys_everybody_is_the_local_tenant() -> None:
+    assert await text(await keyed(Access(Config()), tenant_of)(request())) == LOCAL_TENANT
+
+
+async def test_a_request_through_the_tunnel_has_the_tenant_of_its_sidecar() -> None:
+    """Whatever key it carries: that one is for a provider."""
+    handler = keyed(Access(Config(key=[KEY])), tenant_of)
+    through = Transport(tenant="bob")
+    assert await text(await handler(request(BEARER, through))) == "bob"
+    gone = request(BEARER, through)
+    gone.protocol.transport = None
+    assert await text(await handler(gone)) == "alice", "its connection is gone"
+
+
+async def test_a_private_route_is_for_this_machine_or_for_a_key() -> None:
+    handler = private(Access(Config(key=[KEY])), tenant_of)
+    assert await text(await handler(request())) == "nobody"
+    elsewhere = Transport("192.0.2.1")
+    assert await text(await handler(request(BEARER, elsewhere))) == "nobody"
+    with pytest.raises(Refused) as caught:
+        await handler(request(transport=elsewhere))
+    assert caught.value.problem.code == "forbidden_peer"

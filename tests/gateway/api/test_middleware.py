@@ -1,0 +1,80 @@
+"""Whatever a handler raises becomes one shape of error, and no page of another site gets that far."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
+
+from segue.config import Config
+from segue.gateway.access import Access
+from segue.gateway.api.middleware import error_replies, origin_check
+from segue.protocol.problems import Problem, Refused
+from segue.stores.interface import StoreError
+
+LIMIT = 7
+
+
+def request(method: str = "GET", **headers: str) -> web.Request:
+    return make_mocked_request(method, "/where?it=is", headers={"Host": "127.0.0.1", **headers})
+
+
+async def reply_to(error: Exception) -> tuple[web.StreamResponse, dict[str, object]]:
+    async def fail(_: web.Request) -> web.StreamResponse:
+        raise error
+
+    reply = await error_replies(LIMIT)(request("PUT"), fail)
+    assert isinstance(reply, web.Response)
+    assert isinstance(reply.body, bytes)
+    return reply, json.loads(reply.body)["error"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code", "words"),
+    [
+        (Refused(Problem("server_overloaded", "Later.")), 503, "server_overloaded", "Later."),
+        (StoreError("disk"), 503, "store_error", "The store does not answer"),
+        (web.HTTPRequestEntityTooLarge(1, 2), 413, "message_too_large", "larger than 7 bytes"),
+        (web.HTTPNotFound(), 404, "route_not_found", "Unknown request URL: PUT '/where'"),
+        (ValueError("secret"), 500, "server_error", "its log has more"),
+    ],
+)
+async def test_each_error_has_its_reply(
+    error: Exception, status: int, code: str, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    reply, told = await reply_to(error)
+    assert (reply.status, told["code"]) == (status, code)
+    assert words in str(told["message"])
+    assert "secret" not in caplog.text + str(told)
+    assert ("action=handle" in caplog.text) is (code in {"store_error", "server_error"})
+
+
+async def test_a_method_that_is_not_allowed_is_answered_with_those_that_are() -> None:
+    reply, told = await reply_to(web.HTTPMethodNotAllowed("PUT", ["POST", "GET"]))
+    assert (reply.status, reply.headers["Allow"], told["code"]) == (405, "GET, POST", "method_not_allowed")
+    assert told["message"] == "PUT is not allowed here; GET, POST is."
+
+
+async def test_an_answer_passes_as_it_is() -> None:
+    async def answer(_: web.Request) -> web.StreamResponse:
+        return web.Response(text="x")
+
+    for middleware in (error_replies(LIMIT), origin_check(Access(Config()))):
+        reply = await middleware(request(), answer)
+        assert isinstance(reply, web.Response)
+        assert reply.text == "x"
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [({"Host": "evil.example"}, "forbidden_host"), ({"Origin": "https://evil.example"}, "forbidden_origin")],
+)
+async def test_a_foreign_host_or_page_does_not_reach_a_handler(headers: dict[str, str], code: str) -> None:
+    async def never(_: web.Request) -> web.StreamResponse:
+        raise AssertionError
+
+    with pytest.raises(Refused) as caught:
+        await origin_check(Access(Config()))(request(**headers), never)
+    assert caught.value.problem.code == code

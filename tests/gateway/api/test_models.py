@@ -1,0 +1,23 @@
+"""The list of models: names only, since a pattern cannot be asked for."""
+
+from __future__ import annotations
+
+import json
+
+from aiohttp.test_utils import make_mocked_request
+
+from segue.gateway.api.models import ModelRoutes
+from segue.protocol.capabilities import HEADER
+from tests.gateway.parts import Clock, parts
+
+
+async def test_the_list_has_the_names_of_models_and_the_capabilities_header() -> None:
+    clock = Clock()
+    async with parts(models=["one", "two", "g-*"], clock=clock) as services:
+        reply = await ModelRoutes(services).list(make_mocked_request("GET", "/v1/models"))
+        assert isinstance(reply.body, bytes)
+        rows = [
+            {"id": name, "object": "model", "created": int(clock.now), "owned_by": "segue"} for name in ("one", "two")
+        ]
+        assert json.loads(reply.body) == {"object": "list", "data": rows}
+        assert HEADER in reply.headers

@@ -1,0 +1,158 @@
+"""The one writer of event streams: what a client reads, and what becomes of a stream that breaks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from segue.gateway.admin.metrics import Metrics
+from segue.gateway.api.sse import DONE, send_events
+from segue.protocol.events import Event
+from segue.protocol.problems import Problem, Refused
+from tests.gateway.parts import nothing
+
+Events = AsyncGenerator[Sequence[Event], None]
+
+
+def event(number: int) -> Event:
+    return Event("response.x", b'{"n":%d}' % number, number)
+
+
+def frame(number: int) -> bytes:
+    return b'event: response.x\ndata: {"n":%d}\n\n' % number
+
+
+@asynccontextmanager
+async def streaming(events: Callable[[], Events], metrics: Metrics | None = None) -> AsyncIterator[str]:
+    meter = (metrics or Metrics()).by_transport["sse"]
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return await send_events(request, events(), meter)
+
+    application = web.Application()
+    application.add_routes([web.get("/", handle)])
+    async with TestServer(application) as server:
+        yield str(server.make_url("/"))
+
+
+async def read(url: str) -> tuple[int, bytes]:
+    async with aiohttp.ClientSession() as client, client.get(url) as reply:
+        return reply.status, await reply.read()
+
+
+async def test_events_are_blocks_and_the_end_is_marked() -> None:
+    async def events() -> Events:
+        yield [event(0), event(1)]
+        yield [event(2)]
+
+    metrics = Metrics()
+    async with streaming(events, metrics) as url:
+        assert await read(url) == (200, frame(0) + frame(1) + frame(2) + DONE)
+    sample = metrics.registry.get_sample_value
+    assert sample("segue_events_total", {"transport": "sse"}) == 3
+    assert sample("segue_sent_bytes_total", {"transport": "sse"}) == 3 * len(frame(0))
+
+
+async def test_a_batch_leaves_before_the_next_one_is_there() -> None:
+    gate = asyncio.Event()
+
+    async def events() -> Events:
+        yield [event(0)]
+        await gate.wait()
+        yield [event(1)]
+
+    async with streaming(events) as url, aiohttp.ClientSession() as client, client.get(url) as reply:
+        assert await reply.content.readexactly(len(frame(0))) == frame(0)
+        gate.set()
+        assert await reply.content.read() == frame(1) + DONE
+        assert reply.headers["Content-Type"] == "text/event-stream"
+
+
+async def test_a_stream_without_events_is_a_reply_all_the_same() -> None:
+    """A client that resumes after the last event."""
+
+    async with streaming(nothing) as url:
+        assert await read(url) == (200, DONE)
+
+
+async def test_what_is_refused_before_the_first_event_has_no_stream() -> None:
+    raised: list[Exception] = []
+    refusal = Refused(Problem("server_overloaded", "Later."))
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        try:
+            return await send_events(request, nothing(refusal), Metrics().by_transport["sse"])
+        except Refused as error:
+            raised.append(error)
+            return web.Response(status=418)
+
+    application = web.Application()
+    application.add_routes([web.get("/", handle)])
+    async with TestServer(application) as server:
+        assert await read(str(server.make_url("/"))) == (418, b"")
+    assert raised == [refusal]
+
+
+@pytest.mark.parametrize(
+    ("error", "logged"), [(ValueError("secret"), True), (Refused(Problem("server_error", "x")), False)]
+)
+async def test_a_stream_that_breaks_is_cut_off_and_does_not_look_whole(
+    error: Exception, logged: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def events() -> Events:
+        yield [event(0)]
+        raise error
+
+    async with streaming(events) as url:
+        with pytest.raises(aiohttp.ClientError):
+            await read(url)
+    assert ("action=stream error=ValueError" in caplog.text) is logged
+    assert "secret" not in caplog.text
+
+
+async def test_a_client_that_goes_away_closes_the_source_of_events() -> None:
+    closed, begun = asyncio.Event(), asyncio.Event()
+
+    async def events() -> Events:
+        try:
+            while True:
+                yield [event(0)]
+                begun.set()
+                await asyncio.sleep(0)
+        finally:
+            closed.set()
+
+    async with streaming(events) as url:
+        async with aiohttp.ClientSession() as client, client.get(url):
+            await begun.wait()
+        async with asyncio.timeout(20):
+            await closed.wait()
+
+
+async def test_the_mark_leaves_with_the_last_batch_if_that_is_known() -> None:
+    sent = 0
+
+    async def events() -> Events:
+        nonlocal sent
+        for sent in range(1, 3):
+            yield [event(sent)]
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        meter = Metrics().by_transport["sse"]
+        return await send_events(request, events(), meter, is_over=lambda: sent == 2)
+
+    application = web.Application()
+    application.add_routes([web.get("/", handle)])
+    async with (
+        TestServer(application) as server,
+        aiohttp.ClientSession() as client,
+        client.get(server.make_url("/")) as reply,
+    ):
+        chunks = [chunk async for chunk, ended in reply.content.iter_chunks() if ended]
+    assert chunks == [frame(1), frame(2) + DONE]

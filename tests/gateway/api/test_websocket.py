@@ -1,0 +1,312 @@
+"""WebSocket mode, as a client sees it: one connection, its lanes, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+
+from segue.protocol.problems import Problem
+from segue.testing.protocol_checker import Json
+from segue.upstreams.interface import Batch, UpstreamRequest
+from segue.upstreams.scripted import Fail, Refuse, Say, ScriptedTurn, ScriptedUpstream, Wait, say
+from tests.faults.clients import Socket, http, opened, output_text, reset
+from tests.faults.doubles import Gated, Torrent
+from tests.faults.gateways import Local, listening, until
+
+SECRET = "a sec" + "ret"
+NOT_NOW = ScriptedTurn((Refuse(Problem("rate_limit_exceeded", "not now")),))
+
+
+def waiting(gate: asyncio.Event) -> ScriptedTurn:
+    return ScriptedTurn((Say(("one",)), Wait(gate), Say(("two",))))
+
+
+def hits(local: Local) -> float:
+    name, labels = "segue_continuation_hits_total", {"level": "connection"}
+    return local.gateway.services.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+class Lanes:
+    """A client that uses lanes, and does not judge the order of events."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+        self.numbers: list[int] = []
+        """The sequence numbers of the frames that were passed over."""
+
+    async def send(self, **message: object) -> None:
+        await self._connection.send(json.dumps(message))
+
+    async def create(self, **fields: object) -> None:
+        await self.send(type="response.create", model="m", input="x", **fields)
+
+    async def until(self, kind: str) -> Json:
+        """Read on to the next frame of this type; there must be no error before it."""
+        async with asyncio.timeout(20):
+            while True:
+                frame: Json = json.loads(await self._connection.recv())
+                if frame["type"] == kind:
+                    return frame
+                assert frame["type"] != "error", frame
+                self.numbers.append(frame["sequence_number"])
+
+
+@asynccontextmanager
+async def in_lanes(url: str) -> AsyncIterator[Lanes]:
+    async with connect(url.replace("http", "ws", 1) + "/v1/responses", proxy=None) as connection:
+        yield Lanes(connection)
+        await connection.close()
+
+
+async def sent(socket: Socket, **message: object) -> None:
+    await socket.connection.send(json.dumps(message))
+
+
+# --- turns and what they continue ------------------------------------------------------------------------------------
+
+
+async def test_a_continuation_is_found_on_its_own_connection() -> None:
+    upstream = ScriptedUpstream([say("one"), say("two")])
+    async with listening(upstream) as local, opened(local.url) as socket:
+        first = await socket.turn("a", store=False)
+        second = await socket.turn("b", store=False, previous_response_id=first["id"])
+        assert output_text(second) == "two"
+        assert hits(local) == 1
+    assert len(list(upstream.requests[1].history.items())) == 3
+
+
+async def test_an_unstored_turn_is_gone_with_its_connection() -> None:
+    async with listening() as local:
+        async with opened(local.url) as socket:
+            made = await socket.turn(store=False)
+        await local.rest()
+        async with opened(local.url) as socket:
+            error = await socket.refusal(store=False, previous_response_id=made["id"])
+            assert error["code"] == "previous_response_not_found"
+
+
+async def test_with_a_grace_period_a_new_connection_goes_on() -> None:
+    async with listening(grace_s=60) as local:
+        async with opened(local.url) as socket:
+            made = await socket.turn(store=False)
+        await until(lambda: not local.gateway.services.drain.connections)
+        async with opened(local.url) as socket:
+            await socket.turn(store=False, previous_response_id=made["id"])
+            assert hits(local) == 1
+
+
+async def test_a_fork_sees_its_parent_though_the_lane_has_gone_on() -> None:
+    """The fork waits in its lane until the parent's own lane has a newer turn."""
+    gate = asyncio.Event()
+    upstream = ScriptedUpstream([say("root"), waiting(gate), say("newer"), say("fork")])
+    async with listening(upstream) as local, in_lanes(local.url) as socket:
+        await socket.create(store=False)
+        root = (await socket.until("response.completed"))["response"]["id"]
+        await socket.create(store=False, stream_id="b")
+        await socket.until("response.output_text.delta")
+        await socket.create(store=False, stream_id="b", previous_response_id=root)
+        await socket.create(store=False, previous_response_id=root)
+        newer = await socket.until("response.completed")
+        assert output_text(newer["response"]) == "newer"
+        gate.set()
+        await socket.until("response.completed")
+        fork = await socket.until("response.completed")
+        assert (fork["stream_id"], output_text(fork["response"])) == ("b", "fork")
+        assert fork["response"]["previous_response_id"] == root
+
+
+async def test_a_continuation_that_fails_makes_its_lane_forget_the_parent() -> None:
+    async with listening(ScriptedUpstream([say("one"), NOT_NOW])) as local, opened(local.url) as socket:
+        made = await socket.turn(store=False)
+        assert (await socket.refusal(store=False, previous_response_id=made["id"]))["code"] == "rate_limit_exceeded"
+        error = await socket.refusal(store=False, previous_response_id=made["id"])
+        assert error["code"] == "previous_response_not_found"
+
+
+async def test_a_turn_that_failed_is_told_and_the_connection_goes_on() -> None:
+    script = [ScriptedTurn((Say(("x",)), Fail())), say("fine")]
+    async with listening(ScriptedUpstream(script)) as local, opened(local.url) as socket:
+        await socket.create()
+        await socket.until("response.failed")
+        assert output_text(await socket.turn()) == "fine"
+
+
+# --- kept turns ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_kept_turn_can_be_taken_up_on_another_connection_and_continued_there() -> None:
+    gate = asyncio.Event()
+    async with listening(ScriptedUpstream([waiting(gate), say("on")])) as local:
+        async with opened(local.url) as socket:
+            await socket.create(store=False, segue={"resume": True})
+            created = await socket.until("response.created")
+            await socket.until("response.output_text.delta")
+        gate.set()
+        response_id = created["response"]["id"]
+        async with in_lanes(local.url) as other:
+            await other.send(type="segue.resume", response_id=response_id, starting_after=1)
+            last = await other.until("response.completed")
+            assert other.numbers == list(range(2, last["sequence_number"]))
+            await other.create(store=False, previous_response_id=response_id)
+            await other.until("response.completed")
+        assert hits(local) == 1
+
+
+async def test_a_kept_turn_that_ended_well_is_the_latest_of_its_lane() -> None:
+    async with listening(ScriptedUpstream([say("one"), say("two")])) as local, opened(local.url) as socket:
+        made = await socket.turn(segue={"resume": True})
+        await socket.turn(previous_response_id=made["id"])
+        assert hits(local) == 1
+
+
+async def test_a_resume_of_nothing_is_refused() -> None:
+    async with listening() as local, opened(local.url) as socket:
+        await sent(socket, type="segue.resume", response_id="resp_unknown")
+        assert (await socket.frame())["error"]["code"] == "response_events_gone"
+        made = await socket.turn(segue={"resume": True})
+        await sent(socket, type="segue.resume", response_id=made["id"], starting_after=1000)
+        assert (await socket.frame())["error"]["code"] == "response_events_gone"
+
+
+async def test_a_response_cannot_be_steered() -> None:
+    gate = asyncio.Event()
+    async with listening(ScriptedUpstream([waiting(gate)])) as local, in_lanes(local.url) as socket:
+        await socket.create(stream_id="a")
+        created = await socket.until("response.created")
+        for target, lane in ((created["response"]["id"], "a"), ("resp_unknown", None)):
+            await socket.send(type="response.steer", previous_response_id=target, input="faster")
+            frame = await socket.until("response.steer.failed")
+            assert frame.get("stream_id") == lane
+        gate.set()
+        await socket.until("response.completed")
+
+
+# --- the connection --------------------------------------------------------------------------------------------------
+
+
+async def test_a_request_that_is_no_upgrade_or_one_too_many_is_refused() -> None:
+    async with listening(max_connections=1) as local, http(local.url) as client:
+        status, body = await client.send("GET", "/v1/responses")
+        assert (status, body["error"]["code"]) == (426, "upgrade_required")
+        async with opened(local.url):
+            status, body = await client.send("GET", "/v1/responses")
+            assert (status, body["error"]["code"]) == (503, "server_overloaded")
+        await until(lambda: not local.gateway.services.drain.connections)
+        assert (await client.send("GET", "/v1/responses"))[0] == 426
+
+
+async def test_a_binary_message_and_one_that_is_too_large_are_refused() -> None:
+    async with listening(max_message_bytes=1000) as local:
+        async with opened(local.url) as socket:
+            await socket.connection.send(b"\x00")
+            assert await socket.close_code() == 1003
+        async with opened(local.url) as socket:
+            await socket.connection.send("x" * 1001)
+            assert await socket.close_code(after_frames=True) == 1009
+
+
+async def test_a_connection_that_is_too_old_or_idle_is_closed() -> None:
+    async with listening(max_age_s=0.05) as local, opened(local.url) as socket:
+        frame = await socket.frame()
+        assert frame["error"]["code"] == "websocket_connection_limit_reached"
+        assert await socket.close_code() == 1001
+    async with listening(idle_timeout_s=0.05) as local, opened(local.url) as socket:
+        assert await socket.close_code() == 1001
+
+
+async def test_a_drain_lets_the_running_turn_end_and_then_closes() -> None:
+    upstream = Gated()
+    async with listening(upstream) as local, opened(local.url) as socket:
+        await socket.create()
+        await until(lambda: local.gateway.services.drain.connections == 1 and local.received_bytes() > 0)
+        draining = asyncio.create_task(local.gateway.drain())
+        upstream.gate.set()
+        assert (await socket.answer()).response is not None
+        assert await socket.close_code(after_frames=True) == 1012
+        await draining
+
+
+async def test_a_client_that_goes_away_cancels_its_turns() -> None:
+    upstream = ScriptedUpstream([waiting(asyncio.Event()), waiting(asyncio.Event())])
+    async with listening(upstream) as local:
+        async with opened(local.url) as socket:
+            await socket.create()
+            await socket.create(stream_id="a")
+            await until(lambda: upstream.started == 2)
+            reset(socket.connection.transport)
+        await until(lambda: upstream.cancelled == 2)
+        await local.rest()
+
+
+async def test_a_client_that_goes_away_while_it_is_written_to_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    torrent = Torrent(2000, 8192)
+
+    class Upstream(ScriptedUpstream):
+        def stream(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
+            return torrent.play(request)
+
+    caplog.set_level(logging.WARNING, "segue.gateway")
+    async with listening(Upstream()) as local:
+        async with opened(local.url) as socket:
+            await socket.create()
+            await socket.until("response.output_text.delta")
+            reset(socket.connection.transport)
+        await until(lambda: torrent.stopped)
+        await local.rest()
+    assert torrent.pulled < 2000
+    assert [record.message for record in caplog.records if record.name == "segue.gateway"] == []
+
+
+async def test_a_bug_of_ours_closes_the_connection(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client would wait forever in a lane whose turn is lost."""
+    async with listening() as local, opened(local.url) as socket:
+
+        def fail(*_: object) -> object:
+            raise ValueError(SECRET)
+
+        monkeypatch.setattr(local.gateway.services.executor, "run", fail)
+        await socket.create()
+        assert await socket.close_code() == 1011
+    assert "action=turn error=ValueError" in caplog.text
+    assert SECRET not in caplog.text
+
+
+async def test_messages_that_do_not_fit_the_queue_wait_in_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The peer is asked for life meanwhile, and all are answered in the end."""
+    monkeypatch.setattr("segue.gateway.api.websocket._PROBE_S", 0.01)
+    upstream = Gated()
+    async with listening(upstream, max_queued=1) as local, opened(local.url) as socket:
+        for _ in range(4):
+            await socket.create()
+        await until(lambda: local.received_bytes() > 0)
+        await asyncio.sleep(0.05)
+        received = local.received_bytes()
+        upstream.gate.set()
+        for _ in range(4):
+            assert (await socket.answer()).response is not None
+        assert received < local.received_bytes()
+
+
+async def test_compressed_messages_are_framed_by_the_library() -> None:
+    async with listening(compression=True) as local:
+        async with (
+            aiohttp.ClientSession(local.url) as client,
+            client.ws_connect("/v1/responses", compress=15) as socket,
+        ):
+            await socket.send_json({"type": "response.create", "model": "m", "input": "x", "store": False})
+            kinds: list[str] = []
+            async with asyncio.timeout(20):
+                while not kinds or kinds[-1] != "response.completed":
+                    kinds.append((await socket.receive_json())["type"])
+            assert kinds[0] == "response.created"
+            assert socket.compress
+        await local.rest()

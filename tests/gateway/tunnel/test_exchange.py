@@ -1,0 +1,405 @@
+"""One exchange: what reaches the provider, what comes back, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+from msgspec.structs import replace
+
+from segue.config import KeyConfig
+from segue.http.heads import Line, ReplyHead, RequestHead
+from segue.http.websocket import WebSocketClose, WebSocketMessage
+from segue.testing.provider import (
+    ACCEPTED,
+    Answer,
+    MessageScript,
+    Script,
+    SocketAnswer,
+    SocketMessage,
+    gzipped,
+    provided,
+)
+from segue.tunnel.client import TunnelRequest
+from segue.tunnel.documents import Base, encode_document
+from segue.tunnel.stream_compression import SOCKET_WINDOW_LOG, StreamDecoder, StreamEncoder
+from segue.tunnel.websocket_records import Record, RecordError, RecordReader, encode_record
+from tests.faults.gateways import settled
+from tests.gateway.peer import Peer
+from tests.gateway.tunnel.forwarding import GET, KEY, error_of, ok, post, running
+
+
+async def test_a_request_reaches_the_provider_to_the_byte_and_its_reply_comes_back() -> None:
+    body = b'{"model": "m",  "stream":true}'
+    async with running(ok) as (_, url, provider):
+        peer = Peer(url)
+        async with peer.connected() as socket:
+            answer, replied = await peer.request(socket, post(encode_document(body)))
+        (request,) = provider.requests
+        host = provider.url.removeprefix("http://").encode()
+        assert request.raw_head == (
+            b"POST /v1/messages?beta=true HTTP/1.1\r\nHost: " + host + b"\r\n"
+            b"X-Api-Key: secret\r\naccept: a\r\nAccept: b\r\nX-Empty: \r\nContent-Length: 30\r\n\r\n"
+        )
+        assert request.body == body
+    assert answer.head == ReplyHead(200, b"OK", (Line(b"X-One", b"1"), Line(b"x-one", b"2")))
+    assert replied == b"hello world"
+
+
+async def test_a_request_without_a_body_has_none_at_the_provider() -> None:
+    async with running(ok) as (_, url, provider):
+        peer = Peer(url)
+        async with peer.connected() as socket:
+            await peer.request(socket, TunnelRequest(GET, None))
+        assert provider.requests[0].body is None
+        assert b"ontent-" not in provider.requests[0].raw_head
+
+
+async def test_an_empty_body_is_not_the_same_as_none() -> None:
+    async with running(ok) as (_, url, provider):
+        peer = Peer(url)
+        async with peer.connected() as socket:
+            await peer.request(socket, post(encode_document(b"")))
+        assert b"Content-Length: 0\r\n" in provider.requests[0].raw_head
+
+
+async def test_a_delta_against_the_exchange_before_is_rebuilt() -> None:
+    first = json.dumps({"messages": [{"role": "user", "content": "look " * 400}]}).encode()
+    second = first[:-2] + b', {"role": "user", "content": "again"}]}'
+    async with running(ok) as (gateway, url, provider):
+        peer = Peer(url)
+        async with peer.connected() as socket:
+            await peer.request(socket, post(encode_document(first)))
+            document = encode_document(second, Base(first), 0)
+            answer, _ = await peer.request(socket, post(document))
+        assert [request.body for request in provider.requests] == [first, second]
+        assert len(document) < 150
+        assert answer.misses == 0
+        assert gateway.tunnel.resources.bases.size_bytes > 0
+
+
+async def test_an_unknown_base_is_missed_and_the_body_sent_again() -> None:
+    body = b"y" * 1000 + b"end"
+    async with running(ok) as (_, url, provider):
+        peer = Peer(url)
+        async with peer.connected() as socket:
+            document = encode_document(body, Base(b"y" * 1000))
+            answer, replied = await peer.request(socket, post(document), encode_document(body))
+        assert (answer.misses, replied) == (1, b"hello world")
+        assert [request.body for request in provider.requests] == [body]
+
+
+async def test_a_wrong_digest_with_a_base_is_missed_and_without_one_refused() -> None:
+    first, body = b"x" * 500, b"x" * 500 + b"news"
+    async with running(ok) as (_, url, provider):
+        peer = Peer(url)
+        async with peer.connected() as socket:
+            await peer.request(socket, post(encode_document(first)))
+            delta = encode_document(body, Base(first), 0)
+            answer, _ = await peer.request(socket, post(_spoil(delta)), encode_document(body))
+            refused, _ = await peer.request(socket, post(_spoil(encode_document(body))))
+        assert answer.misses == 1
+        assert error_of(refused) == (400, "invalid_request")
+        assert [request.body for request in provider.requests] == [first, body]
+
+
+async def test_a_second_document_that_names_a_base_again_is_refused() -> None:
+    async with running(ok) as (_, url, provider):
+        peer = Peer(url)
+        async with peer.connected() as socket:
+            document = encode_document(b"y" * 500 + b"news", Base(b"y" * 500))
+            answer, _ = await peer.request(socket, post(document), document)
+        assert answer.misses == 1
+        assert error_of(answer) == (400, "invalid_request")
+        assert provider.requests == []
+
+
+def _spoil(document: bytes) -> bytes:
+    """Change a byte of the digest, which stands before the payload in every document."""
+    digest_at = next(at for at in range(len(document)) if at > 2)
+    return document[: digest_at + 15] + bytes([document[digest_at + 15] ^ 1]) + document[digest_at + 16 :]
+
+
+async def test_a_base_of_another_tenant_is_missed() -> None:
+    bob = KeyConfig("bob", "bob", hashlib.sha256(b"sk-bob").hexdigest())
+    body = b"x" * 500
+    async with running(ok, keys=[KEY, bob]) as (_, url, provider):
+        alice, other = Peer(url), Peer(url)
+        async with alice.connected({"Authorization": "Bearer sk-alice"}) as socket:
+            await alice.request(socket, post(encode_document(body)))
+        async with other.connected({"Authorization": "Bearer sk-bob"}) as socket:
+            answer, _ = await other.request(socket, post(encode_document(body, Base(body))), encode_document(body))
+        assert answer.misses == 1
+        assert len(provider.requests) == 2
+
+
+async def test_a_large_body_is_rebuilt_off_the_loop() -> None:
+    body = bytes(range(256)) * 8000
+    async with running(ok) as (_, url, provider):
+        peer = Peer(url)
+        async with peer.connected() as socket:
+            await peer.request(socket, post(encode_document(body)))
+        assert provider.requests[0].body == body
+
+
+@pytest.mark.parametrize("size", [100_001, 3_000_000])
+async def test_a_body_over_the_limit_is_refused_before_it_is_expanded(size: int) -> None:
+    async with running(ok, max_body_bytes=100_000) as (_, url, provider):
+        peer = Peer(url)
+        async with peer.connected() as socket:
+            answer, _ = await peer.request(socket, post(encode_document(b"\0" * size)))
+        assert error_of(answer) == (413, "request_too_large")
+        assert provider.requests == []
+
+
+async def test_an_encoded_reply_comes_back_decoded() -> None:
+    def script(request: object) -> Answer:
+        return gzipped(ok(request))
+
+    async with running(script) as (_, url, _provider):
+        peer = Peer(url)
+        async with peer.connected() as socket:
+            answer, replied = await peer.request(socket, TunnelRequest(GET, None))
+    assert replied == b"hello world"
+    assert answer.head is not None
+    assert all(line.name.lower() != b"content-encoding" for line in answer.head.lines)
+
+
+async def test_the_first_piece_of_a_stream_is_not_held_back() -> None:
+    gate = asyncio.Event()
+
+    def script(_: object) -> Answer:
+        return Answer(pieces=(b"data: 1\n\n", b"data: 2\n\n"), gates={1: gate})
+
+    async with running(script) as (_, url, _provider):
+        peer = Peer(url)
+        async with peer.connected() as socket:
+            answer = peer.open(TunnelRequest(GET, None))
+            await peer.pump(socket)
+            await answer.until(b"data: 1\n\n")
+            gate.set()
+            assert await answer.whole() == b"data: 1\n\ndata: 2\n\n"
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (b"/nowhere", (404, "route_not_found")),
+        (b"/v1/../etc", (400, "invalid_target")),
+        (b"/v1/%2e%2e/etc", (400, "invalid_target")),
+    ],
+)
+async def test_what_no_route_allows_is_refused(target: bytes, expected: tuple[int, str]) -> None:
+    async with running(ok) as (_, url, provider):
+        peer = Peer(url)
+        async with peer.connected() as socket:
+            answer, _ = await peer.request(socket, TunnelRequest(replace(GET, target=target), None))
+        assert error_of(answer) == expected
+        assert provider.requests == []
+
+
+async def test_a_provider_that_is_not_there_is_told_as_502() -> None:
+    async with provided(ok) as gone:
+        pass
+    async with running(ok, target=gone.url) as (_, url, _provider):
+        peer = Peer(url)
+        async with peer.connected() as socket:
+            answer, _ = await peer.request(socket, post(encode_document(b"{}")))
+    assert error_of(answer) == (502, "upstream_unreachable")
+
+
+async def test_a_reply_that_is_cut_is_not_taken_for_a_whole_one() -> None:
+    def script(_: object) -> Answer:
+        return Answer(pieces=(b"abcdef",), cut_after=3)
+
+    async with running(script) as (_, url, _provider):
+        peer = Peer(url)
+        async with peer.connected() as socket:
+            answer, _ = await peer.request(socket, TunnelRequest(GET, None))
+    assert answer.reset is not None
+    assert b"abcdef".startswith(answer.body)
+
+
+async def test_a_cancelled_exchange_closes_the_request_at_the_provider() -> None:
+    hanging = asyncio.Event()
+
+    def script(_: object) -> Answer:
+        return Answer(pieces=(b"a", b"b"), gates={1: hanging})
+
+    async with running(script) as (_, url, provider):
+        peer = Peer(url)
+        async with peer.connected() as socket:
+            answer = peer.open(TunnelRequest(GET, None))
+            await peer.pump(socket)
+            await asyncio.wait_for(answer.started.wait(), 20)
+            peer.end.cancel(1)
+            await peer.pump(socket)
+            await asyncio.wait_for(provider.abandoned(0), 20)
+
+
+async def test_a_route_to_self_leads_into_the_own_api_as_the_tenant_of_the_tunnel() -> None:
+    create = json.dumps({"model": "scripted", "input": "hello"}).encode()
+    head = RequestHead(b"POST", b"/own/v1/responses", (Line(b"Content-Type", b"application/json"),))
+    async with running(ok, keys=[KEY]) as (gateway, url, _provider):
+        peer = Peer(url)
+        async with peer.connected({"Authorization": "Bearer sk-alice"}) as socket:
+            answer, replied = await peer.request(socket, TunnelRequest(head, encode_document(create)))
+        assert answer.head is not None
+        assert answer.head.status == 200
+        stored = await gateway.services.store.record("alice", json.loads(replied)["id"], gateway.services.clock())
+    assert stored is not None
+
+
+async def test_a_provider_that_floods_waits_for_a_slow_sidecar() -> None:
+    """What was read and is not acknowledged is bounded."""
+    piece = bytes(range(256)) * 256
+    made: list[bytes] = []
+
+    def script(_: object) -> Answer:
+        chosen = random.Random(1)
+        made.extend(chosen.randbytes(len(piece)) for _ in range(64))
+        return Answer(pieces=tuple(made))
+
+    async with running(script) as (_, url, _provider):
+        peer = Peer(url)
+        peer.consuming = False
+        async with peer.connected() as socket:
+            answer = peer.open(TunnelRequest(GET, None))
+            await peer.pump(socket)
+            await asyncio.wait_for(answer.started.wait(), 20)
+            await settled(lambda: len(answer.body))
+            assert 0 < len(answer.body) < len(b"".join(made))
+            peer.consuming = True
+            peer.end.consume(1, len(answer.body))
+            await peer.pump(socket)
+            assert await answer.whole() == b"".join(made)
+
+
+# --- WebSockets ------------------------------------------------------------------------------------------------------
+
+UPGRADE = RequestHead(b"GET", b"/v1/responses", (Line(b"Authorization", b"Bearer k"),))
+
+
+class AgentSocket:
+    """A WebSocket of an agent, as a sidecar carries it."""
+
+    def __init__(self, peer: Peer, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._peer = peer
+        self._socket = socket
+        self._encoder = StreamEncoder(SOCKET_WINDOW_LOG)
+        self._records = RecordReader(1 << 20)
+        self._read = 0
+        self.answer = peer.open(TunnelRequest(UPGRADE, None, "websocket"))
+        self.answer.decoder = StreamDecoder(SOCKET_WINDOW_LOG)
+
+    async def accepted(self) -> int:
+        """Wait for the answer to the upgrade and return its status."""
+        await self._peer.pump(self._socket)
+        await asyncio.wait_for(self.answer.started.wait(), 20)
+        assert self.answer.head is not None
+        return self.answer.head.status
+
+    async def send(self, record: Record) -> None:
+        await self.send_bytes(self._encoder.feed(encode_record(record)) + self._encoder.flush())
+
+    async def send_bytes(self, data: bytes) -> None:
+        self._peer.end.send(1, data)
+        await self._peer.pump(self._socket)
+
+    async def receive(self) -> Record:
+        """Wait for one message."""
+        async with asyncio.timeout(20):
+            while True:
+                data, self._read = self.answer.body[self._read :], len(self.answer.body)
+                records = self._records.feed(data)
+                assert not isinstance(records, RecordError)
+                if records:
+                    (record,) = records
+                    return record
+                self.answer.grew.clear()
+                await self.answer.grew.wait()
+
+    async def cut(self) -> None:
+        """Say that nothing more comes, without a close."""
+        self._peer.end.finish(1)
+        await self._peer.pump(self._socket)
+
+
+@asynccontextmanager
+async def talking(messages: MessageScript, script: Script = lambda _: ACCEPTED) -> AsyncIterator[AgentSocket]:
+    async with running(script, messages=messages) as (_, url, _provider):
+        peer = Peer(url)
+        async with peer.connected() as socket:
+            yield AgentSocket(peer, socket)
+
+
+def echo(message: SocketMessage) -> SocketAnswer:
+    return SocketAnswer(messages=(b"echo " + message.data,))
+
+
+async def test_messages_go_both_ways_and_the_close_of_the_agent_ends_the_exchange() -> None:
+    async with talking(echo) as agent:
+        assert await agent.accepted() == 101
+        for text in (b"one", b"two" * 10_000):
+            await agent.send(WebSocketMessage("text", text))
+            assert await agent.receive() == WebSocketMessage("text", b"echo " + text)
+        await agent.send(WebSocketClose(1000, b"done"))
+        assert await agent.receive() == WebSocketClose(1000, b"done")
+        await asyncio.wait_for(agent.answer.ended.wait(), 20)
+        assert agent.answer.reset is None
+
+
+async def test_the_close_of_the_provider_reaches_the_agent() -> None:
+    def bye(_: SocketMessage) -> SocketAnswer:
+        return SocketAnswer(messages=(b"last",), close_code=4001, close_reason="enough")
+
+    async with talking(bye) as agent:
+        assert await agent.accepted() == 101
+        await agent.send(WebSocketMessage("text", b"x"))
+        assert await agent.receive() == WebSocketMessage("text", b"last")
+        assert await agent.receive() == WebSocketClose(4001, b"enough")
+
+
+async def test_a_refused_upgrade_comes_back_as_it_is() -> None:
+    def refuse(_: object) -> Answer:
+        return Answer(status=401, reason=b"Unauthorized", pieces=(b"who are you?",))
+
+    async with talking(echo, refuse) as agent:
+        assert await agent.accepted() == 401
+        await asyncio.wait_for(agent.answer.ended.wait(), 20)
+        assert agent.answer.body == b"who are you?"
+
+
+async def test_an_agent_that_is_cut_off_cuts_the_socket_of_the_provider() -> None:
+    async with talking(echo) as agent:
+        assert await agent.accepted() == 101
+        await agent.cut()
+        await asyncio.wait_for(agent.answer.ended.wait(), 20)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff" * 100,
+        StreamEncoder(SOCKET_WINDOW_LOG).feed(b"") + b"\xff" * 100,
+    ],
+)
+async def test_bytes_that_are_no_stream_end_the_exchange(data: bytes) -> None:
+    async with talking(echo) as agent:
+        assert await agent.accepted() == 101
+        await agent.send_bytes(data)
+        await asyncio.wait_for(agent.answer.ended.wait(), 20)
+
+
+async def test_a_stream_that_holds_no_records_ends_the_exchange() -> None:
+    encoder = StreamEncoder(SOCKET_WINDOW_LOG)
+    async with talking(echo) as agent:
+        assert await agent.accepted() == 101
+        await agent.send_bytes(encoder.feed(b"\x63nonsense") + encoder.flush())
+        await asyncio.wait_for(agent.answer.ended.wait(), 20)
