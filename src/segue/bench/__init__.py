@@ -1,1 +1,6 @@
-"""The benchmark: meters, workloads and what is reported. It measures; it does not judge, except against the budgets."""
+"""The benchmarks that `segue bench` runs. Each module at the top level is one benchmark: `gateway`, `dialects`,
+`engine`, `documents` and `table`. `workloads` makes the traffic, `arms` are the servers and paths that a benchmark
+compares, `meters` count bytes and time, and `reports` write the result. Not here: a judgement, except against a budget.
+"""
+
+from __future__ import annotations

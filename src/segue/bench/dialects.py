@@ -1,10 +1,10 @@
-"""What it costs to send a whole history to a provider, per dialect and depth of the chain.
+"""Benchmark: what it costs to send a whole history to a provider, per dialect and depth of the chain.
 
-The client sends only what is new; the provider, whose API keeps nothing, must be sent everything in every turn. So the
-bytes per turn grow, and the CPU time of the gateway with them, at the price of copying them: what was rendered once is
-kept. Measured beside each other in the same process: the gateway's three dialects, and an upstream that joins the
-history and sends it untouched. The figure to look at is nanoseconds of CPU per byte that a deeper chain sends more.
-The answers are scripted and providers are on loopback; nothing here says anything about a provider or a network.
+The client sends only what is new, but a stateless provider needs everything in every turn. So the bytes per turn grow
+with the chain, and so does the CPU time of the gateway; it should only pay for copying them, because it caches what it
+has rendered once. The benchmark compares, in one process, the gateway's three dialects and an upstream that joins the
+history and sends it untranslated. The figure to look at is nanoseconds of CPU per additional byte of history. Answers
+are scripted and providers are on loopback, so the figures say nothing about a provider or a network.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _KB = 1000
 
 
 class DialectBenchSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How much is measured. Depth N means that at least N turns are in the chain, the measured one included."""
+    """How much to measure. Depth N means that the chain has at least N turns, the measured one included."""
 
     rounds: int
     turns: int
@@ -58,7 +58,7 @@ _NAMES: dict[str, str] = {**{name: name for name in PROVIDED}, BARE_HISTORY: "un
 
 
 class _DialectSamples(msgspec.Struct):
-    """What was measured of a cell, per round: CPU per turn in nanoseconds, and bytes of a body."""
+    """The samples of one case, per round: CPU per turn in nanoseconds, and bytes of a body."""
 
     cpu_ns: list[float] = []
     body_bytes: list[float] = []
@@ -97,7 +97,7 @@ async def _measure_chain(
     provider: AnsweringProvider,
     measured: dict[_DialectCase, _DialectSamples],
 ) -> None:
-    """Let one chain grow, and measure some turns at each depth on its way."""
+    """Grow one chain, and measure some turns at each depth."""
     socket = await connect(child.host, child.port)
     text = words(chosen.create_bytes)
     previous: str | None = None
@@ -140,13 +140,13 @@ def _figures(chosen: DialectBenchSettings, measured: dict[_DialectCase, _Dialect
 
 
 def _slopes(shallow: _DialectSamples, deep: _DialectSamples) -> list[float]:
-    """Return, per round, what each byte costs that the deep chain sends more."""
+    """Return, per round, the cost of each byte that the deep chain sends in addition."""
     pairs = zip(shallow.cpu_ns, deep.cpu_ns, shallow.body_bytes, deep.body_bytes, strict=True)
     return [(more - less) / (large - small) for less, more, small, large in pairs if large > small]
 
 
 def render(report: BenchReport, console: Console) -> None:
-    """Show the figures: a line for each dialect and depth, and what a byte of history costs."""
+    """Show a line for each dialect and depth, and the cost of a byte of history."""
     values = {one.name: one for one in report.figures}
     depths: Sequence[int] = report.settings["depths"]
     table = Table(title="Sending the whole history", title_justify="left")

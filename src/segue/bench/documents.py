@@ -1,7 +1,7 @@
-"""What one request costs when there is a good base: time to encode and decode its document, and how large that is.
+"""Benchmark: the CPU time that the tunnel's codec takes for a request with a good base, and the size of the document.
 
-The body is the base's, then what the model answered to it, then 3 KB of news. Times are CPU times of the codec alone,
-on the one thread that it works on. Not here: the way through sockets (`table`).
+The body repeats the base's body, then has what the model answered, then 3 KB of news. Times are CPU times of the codec
+alone, on the thread that runs it. Not here: the path through sockets (`table`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -30,8 +30,8 @@ _REPLY_BYTES = 2 * KB
 T = TypeVar("T")
 
 
-class BodySize(NamedTuple):
-    """A size of bodies, and how much CPU time encoding or decoding one may take."""
+class BodySize(msgspec.Struct, frozen=True):
+    """A size of bodies, and the budget of CPU time for encoding or decoding one."""
 
     megabytes: int
     budget_ms: float
@@ -41,11 +41,11 @@ SIZES = (BodySize(1, 5.0), BodySize(20, 50.0))
 
 
 class WrongBodyError(RuntimeError):
-    """A document gave another body than the one it was made of."""
+    """Decoding a document did not give the body that was encoded."""
 
 
 def measure_documents(sizes: Sequence[BodySize] = SIZES, rounds: int = ROUNDS) -> list[Figure]:
-    """Measure each size; the largest document stands for all."""
+    """Measure each size; one more figure is the size of the largest document."""
     figures: list[Figure] = []
     largest = 0
     for size in sizes:

@@ -1,11 +1,11 @@
-"""What a turn costs the local engine by the length of its context: read anew, continued, or restored.
+"""Benchmark: what a turn costs the local engine, by the length of its context.
 
-For each length one conversation begins with a prompt of that many tokens, read from the first to the last (*full
-prefill*). It then goes on in short turns, each of which has the state of all before it: sent whole again, so that only
-the tokens' common beginning tells (*warm prefix*); continued by the response's id (*continuation*); and continued after
-its state was moved out of the context (*restore memory*, *restore disk*). The same prompts are read by an engine that
-need not be batch-invariant (*fastest full prefill*). Answers have one token, as times are those to the first. Engine
-and measurement are one process, without a gateway between. Not here: the plot (`engine_plot`).
+For each length, one conversation begins with a prompt of that many tokens, all of which are prefilled (*full prefill*).
+Short turns follow. Each finds the KV state of the turns before it: by a prefix match, when the whole conversation is
+sent again (*warm prefix*); by the response's id (*continuation*); and by its id after the state was evicted to host
+memory or disk (*restore memory*, *restore disk*). An engine that need not be batch-invariant prefills the same prompts
+(*fastest full prefill*). Answers have one token, since only the time to the first is measured. The engine runs in the
+measuring process, without a gateway. Not here: the plot (`engine_plot`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from segue.testing.tiny_model import BENCH_SHAPE, write_tiny_model
 from segue.upstreams.interface import UpstreamRequest
 
 FULL, WARM, CONTINUED, MEMORY, DISK = "full prefill", "warm prefix", "continuation", "restore memory", "restore disk"
-#: Without the promise that what is computed together changes no answer: the fastest way to read a prompt.
+#: Prefill by an engine that is not batch-invariant: the fastest way to read a prompt.
 FASTEST = "fastest full prefill"
 ARMS = (FASTEST, FULL, WARM, CONTINUED, MEMORY, DISK)
 
@@ -49,14 +49,14 @@ TINY = "tiny"
 
 _TENANT = "bench"
 _GIB = 1024 * 1024 * 1024
-#: What a chat template writes around a message, at most; a prompt is that much shorter than its length.
+#: The most tokens that a chat template adds around a message. A prompt is that much shorter than the context.
 _AROUND = 64
-#: What a short turn says. With what stands around it seven of them fit behind the longest prompt.
+#: Tokens of a short turn. With the template around them, seven such turns fit behind the longest prompt.
 _QUESTION = 16
 
 
 class EngineTurn(msgspec.Struct, frozen=True):
-    """One turn: what it took, and itself as what the next continues."""
+    """One turn: its figures, and the turn itself, for the next one to continue."""
 
     figures: TurnFigures
     turn: Turn
@@ -106,7 +106,7 @@ async def measure(
 
 @contextmanager
 def _progress(console: Console | None, lengths: Sequence[int]) -> Iterator[Callable[[int], None]]:
-    """Show how far one engine is; call what this yields with each length that is done."""
+    """Show the progress of one engine; call the yielded function with each length that is done."""
     with Progress(console=console, transient=True, disable=console is None) as progress:
         shown = progress.add_task(f"{len(lengths)} lengths", total=sum(lengths))
         yield lambda length: progress.advance(shown, length)
@@ -145,7 +145,7 @@ async def _loaded(
 
 
 async def _measure_length(upstream: LocalUpstream, length: int, rounds: int) -> dict[str, list[TurnFigures]]:
-    """Hold one conversation, which begins with a prompt of so many tokens."""
+    """Hold one conversation that begins with a prompt of `length` tokens."""
     prose = ProseWriter(length)
     began = await _begin(upstream, prose, length)
     turn = began.turn
@@ -165,12 +165,12 @@ async def _measure_length(upstream: LocalUpstream, length: int, rounds: int) -> 
 
 
 async def _begin(upstream: LocalUpstream, prose: ProseWriter, length: int) -> EngineTurn:
-    """Read a prompt of so many tokens from the first to the last."""
+    """Prefill a prompt of `length` tokens."""
     return await _turn(upstream, None, [_message(upstream, prose, length - _AROUND)])
 
 
 async def _turn(upstream: LocalUpstream, parent: Turn | None, items: Sequence[Item]) -> EngineTurn:
-    """Run one turn and time it to its first token."""
+    """Run one turn and measure the time to its first token."""
     settings = Settings(model=upstream.name, max_output_tokens=1)
     ident = new_response_id(os.urandom(ENTROPY_BYTES), None if parent is None else parent.id)
     history = History(parent, tuple(items))
@@ -204,7 +204,7 @@ async def _turn(upstream: LocalUpstream, parent: Turn | None, items: Sequence[It
 
 
 def _message(upstream: LocalUpstream, prose: ProseWriter, tokens: int) -> Item:
-    """Return a message of so many tokens, or a few less."""
+    """Return a message of `tokens` tokens, or a few less."""
     words: list[str] = []
     left = tokens
     while left > 0:
@@ -217,7 +217,7 @@ def _message(upstream: LocalUpstream, prose: ProseWriter, tokens: int) -> Item:
 
 
 def _median(turns: Sequence[TurnFigures]) -> TurnFigures:
-    """Return the median of each figure, whole where it counts something."""
+    """Return the median of each figure, rounded if it is a count."""
 
     def middle(name: str) -> float:
         return float(median(getattr(turn, name) for turn in turns))

@@ -1,10 +1,10 @@
-"""The gateway benchmark: what a WebSocket turn costs beside a bare server that sends the same events.
+"""Benchmark: what a WebSocket turn costs in the gateway, beside a bare server that sends the same events.
 
-Measured: CPU time per turn at several depths of the chain, with its events all at once, one per turn of the event
-loop, and one per millisecond (where it is mostly the cost of being woken up, for any server); latency that the
-gateway adds to an event; memory of idle connections; bytes on disk per stored turn. Servers run in processes of their
-own (`server`), arms alternate in shuffled order, and every figure is a median with its spread. A missed budget is
-reported as missed. The model is scripted, so nothing here says anything about a model, a provider or a network.
+It measures CPU time per turn at several depths of the chain, with all events at once, one per iteration of the event
+loop, and one per millisecond (there most of the cost is waking up, for any server); the latency that the gateway adds
+to an event; the memory of idle connections; and the bytes on disk per stored turn. Servers run in processes of their
+own (`server`), arms alternate in shuffled order, and every figure is a median with its spread. The report says which
+budgets were missed. The model is scripted, so the figures say nothing about a model, a provider or a network.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _MODELS = (BURST, TICKED, PACED)
 
 
 class GatewayBenchSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How much is measured. Depth N means that at least N turns are in the chain, the measured one included."""
+    """How much to measure. Depth N means that the chain has at least N turns, the measured one included."""
 
     rounds: int
     turns: int
@@ -63,7 +63,7 @@ QUICK = GatewayBenchSettings(rounds=5, turns=60, paced_turns=8, stamped_turns=3,
 
 
 class _GatewaySamples:
-    """What was measured so far."""
+    """The samples so far."""
 
     def __init__(self) -> None:
         self.turns: dict[str, list[TurnFigures]] = {}
@@ -208,7 +208,7 @@ def _cpu_figures(chosen: GatewayBenchSettings, samples: _GatewaySamples) -> list
     first = chosen.depths[0]
     for model in _MODELS:
         for cell in _cells(chosen):
-            # Every server pays for being woken up at each step, the bare one too: the budget is for the work itself.
+            # Every server, the bare one too, pays for waking up at each step. The budget is for the work alone.
             judged = cell == _GatewayCase(_GATEWAY, first) and model != PACED
             values = samples.cpu_ms[cell.name(model)]
             figures.append(figure(f"CPU per turn: {cell.name(model)}", values, "ms", CPU_BUDGET_MS if judged else None))
@@ -223,7 +223,7 @@ def _cpu_figures(chosen: GatewayBenchSettings, samples: _GatewaySamples) -> list
 
 
 def _ratios(values: Sequence[float], bases: Sequence[float]) -> list[float]:
-    """Compare within each round, where the machine was in the same mood."""
+    """Divide round by round: within one round the machine was under the same load."""
     return [value / base for value, base in zip(values, bases, strict=True)]
 
 
@@ -233,7 +233,7 @@ def _ratios(values: Sequence[float], bases: Sequence[float]) -> list[float]:
 async def _measure_latency(
     chosen: GatewayBenchSettings, servers: Mapping[str, Child], samples: _GatewaySamples, progress: Progress
 ) -> list[Figure]:
-    """Measure how much later an event arrives than it does from the bare server."""
+    """Measure how much later an event arrives from the gateway than from the bare server."""
     task = progress.add_task("latency per event", total=chosen.rounds * 2)
     names = [_BARE, _GATEWAY]
     p50: dict[str, list[float]] = {name: [] for name in names}
@@ -280,12 +280,12 @@ def _differences(values: dict[str, list[float]]) -> list[float]:
 
 
 async def _measure_memory(chosen: GatewayBenchSettings, spec: ServerSpec, progress: Progress) -> list[Figure]:
-    """Measure what an idle connection holds: one that has only shaken hands, and one that has done a short turn."""
+    """Measure the memory of an idle connection: after the handshake, and after one short turn."""
     figures: list[Figure] = []
     task = progress.add_task("memory per connection", total=2)
     for name, one in ((_BARE, replace(spec, kind="bare")), (_GATEWAY, spec)):
         async with launched(one) as child:
-            await _close(await _open(child, min(chosen.connections, 100), ""))  # what is allocated once
+            await _close(await _open(child, min(chosen.connections, 100), ""))  # allocates what is needed only once
             empty = (await child.settled()).rss_bytes
             sockets = await _open(child, chosen.connections)
             idle = (await child.settled()).rss_bytes
@@ -314,7 +314,7 @@ async def _open(child: Child, count: int, text: str | None = None) -> list[Measu
 async def _close(sockets: Sequence[MeasuringSocket]) -> None:
     for socket in sockets:
         socket.close()
-    await asyncio.sleep(0.2)  # the server learns of it in its own time, and nothing tells when it has
+    await asyncio.sleep(0.2)  # the server notices in its own time, and does not report it
 
 
 def _per_connection(before: int | None, after: int | None, chosen: GatewayBenchSettings) -> list[float]:
@@ -322,7 +322,7 @@ def _per_connection(before: int | None, after: int | None, chosen: GatewayBenchS
 
 
 async def _measure_store(chosen: GatewayBenchSettings, spec: ServerSpec, folder: Path, progress: Progress) -> Figure:
-    """Measure what a stored turn adds to the files of an SQLite store that was closed, which empties its log."""
+    """Measure what a stored turn adds to the files of an SQLite store; closing the store empties its WAL."""
     path = folder / "bytes.db"
     one = replace(spec, store=_sqlite(path))
     task = progress.add_task("store bytes per turn", total=chosen.stored_turns + chosen.warm_up)

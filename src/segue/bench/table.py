@@ -1,10 +1,11 @@
-"""The byte table: what one agent session costs, turn by turn, on each path and with each encoding.
+"""Benchmark: the bytes that one agent session costs, turn by turn, on each path and with each encoding.
 
-Arms that are played: a provider answers, a meter counts everything on the socket that is looked at, and every request
-and reply is compared to the byte on the way. Arms that are computed (`baselines`): the same bytes with gzip, zstd or
+Some arms are played: a provider answers, a meter counts everything on one socket of the path, and every request and
+reply is compared byte for byte. Others are computed (`baselines`): the same bytes with gzip, zstd or
 permessage-deflate; they have no times. Played arms alternate over several rounds, and each figure is the median of its
-turn. The provider answers at once, so times show what the path adds and say nothing about a model. What setting up a
-way takes before the first request is a figure of its own. Not here: the ways through a sidecar (`tunnelled`).
+turn. The provider answers at once, so times show what the path adds and say nothing about a model. The bytes that
+setting up a path takes before the first request are a figure of their own. Not here: the paths through a sidecar
+(`tunnelled`).
 """
 
 from __future__ import annotations
@@ -34,18 +35,18 @@ KB = 1000
 
 
 class MeteredPath(msgspec.Struct, frozen=True, kw_only=True):
-    """A way to the provider: where the agent connects to, and the meter on the socket that is looked at."""
+    """A path to the provider: where the agent connects to, and the meter on the socket that is measured."""
 
     host: str
     port: int
     meter: Meter
     cpu_s: Callable[[], Awaitable[Mapping[str, float]]] | None = None
-    """CPU time so far of each process between agent and provider, where it can be had."""
+    """Returns the CPU time so far of each process between agent and provider, if it can be measured."""
     settle: Callable[[], Awaitable[None]] | None = None
-    """Waits for what the way still has to say when the last reply is there."""
+    """Waits for the bytes that the path still sends after the last reply."""
 
 
-#: Opens a way to a provider, around the playing of one session.
+#: Opens a path to a provider while one session is played.
 OpenPath = Callable[[ScriptedProvider], AbstractAsyncContextManager[MeteredPath]]
 
 
@@ -61,24 +62,24 @@ async def straight_path(provider: ScriptedProvider) -> AsyncIterator[MeteredPath
 
 
 class PlayedRound(msgspec.Struct, frozen=True, kw_only=True):
-    """What one round on one way took."""
+    """The figures of one round on one path."""
 
     turns: list[TurnFigures]
     set_up: WireBytes
     cpu_s: Mapping[str, float]
-    """Of each process on the way, all turns together."""
+    """CPU time of each process on the path, over all turns."""
 
 
 async def measure(
     session: RecordedSession, paths: Mapping[str, OpenPath], *, rounds: int = ROUNDS, console: Console | None = None
 ) -> BenchReport:
-    """Play the session on each path and compute the rest."""
+    """Play the session on each path, and compute the baselines."""
     played: dict[str, list[PlayedRound]] = {name: [] for name in paths}
     with Progress(console=console, transient=True, disable=console is None) as progress:
         shown = progress.add_task(f"{session.kind}, {len(session.turns)} turns", total=rounds * len(paths))
         for _ in range(rounds):
-            for name, path in paths.items():
-                played[name].append(await play_once(session, path))
+            for name, opened in paths.items():
+                played[name].append(await play_once(session, opened))
                 progress.advance(shown)
     arms = [arm(name, _medians(runs)) for name, runs in played.items()]
     computed = [arm(name, _computed(name, session)) for name in COMPUTED]
@@ -96,21 +97,21 @@ async def measure(
     return make_report(ordered, settings, [*_figures(session, ordered), *_played_figures(played, len(session.turns))])
 
 
-async def play_once(session: RecordedSession, path: OpenPath) -> PlayedRound:
-    """Play the session once and check that the provider got it to the byte."""
+async def play_once(session: RecordedSession, opened: OpenPath) -> PlayedRound:
+    """Play the session once, and check that the provider received it byte for byte."""
     carried: list[WireBytes] = []
     cpu_s: list[Mapping[str, float]] = []
-    async with provided(replying(session), replying_to_messages(session)) as provider, path(provider) as way:
+    async with provided(replying(session), replying_to_messages(session)) as provider, opened(provider) as path:
 
         async def count(number: int, _: PlayedTurn) -> None:
-            if number == len(session.turns) - 1 and way.settle is not None:
-                await way.settle()
-            carried.append(way.meter.take())
-            cpu_s.append({} if way.cpu_s is None else await way.cpu_s())
+            if number == len(session.turns) - 1 and path.settle is not None:
+                await path.settle()
+            carried.append(path.meter.take())
+            cpu_s.append({} if path.cpu_s is None else await path.cpu_s())
 
-        set_up = way.meter.take()
-        before = {} if way.cpu_s is None else await way.cpu_s()
-        played = await play(session, way.host, way.port, on_turn=count)
+        set_up = path.meter.take()
+        before = {} if path.cpu_s is None else await path.cpu_s()
+        played = await play(session, path.host, path.port, on_turn=count)
         _check(session, provider)
     spent_s = [_spent_s(before, after) for before, after in zip([before, *cpu_s], cpu_s, strict=False)]
     measured = zip(session.turns, carried, played, spent_s, strict=True)
@@ -176,7 +177,7 @@ def _figures(session: RecordedSession, arms: Sequence[Arm]) -> list[Figure]:
 
 
 def _played_figures(played: Mapping[str, Sequence[PlayedRound]], turns: int) -> list[Figure]:
-    """Return what setting each way up took, and the CPU time per turn of each process on it, over the rounds."""
+    """Return the bytes of setting each path up, and the CPU time per turn of each process on it."""
     figures: list[Figure] = []
     for name, rounds in played.items():
         if any(one.set_up != WireBytes(0, 0) for one in rounds):
@@ -194,7 +195,7 @@ def _played_figures(played: Mapping[str, Sequence[PlayedRound]], turns: int) -> 
 
 
 def render(report: BenchReport, console: Console) -> None:
-    """Show the arms beside each other, and where the bytes went turn by turn."""
+    """Show the arms side by side: all bytes, those of the first turn, and the median of the later ones."""
     settings = report.settings
     raw = next((one.totals.bytes_up_wire for one in report.arms if one.name == RAW), None)
     title = f"{settings['session']}, {settings['turns']} turns, {settings['api']} over {settings['transport']}"
@@ -215,7 +216,7 @@ def render(report: BenchReport, console: Console) -> None:
 
 
 def _is_apart(one: Figure) -> bool:
-    """Tell whether a figure is in no row of the arms."""
+    """Tell whether a figure is shown in a table of its own, since no row of the arms has it."""
     return one.budget is not None or ": set-up, " in one.name or ": CPU per turn, " in one.name
 
 

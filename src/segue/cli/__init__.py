@@ -1,4 +1,4 @@
-"""The command line: parses arguments, calls the library, renders what comes back.
+"""The command line: it parses arguments, calls the library and renders the result.
 
-Commands are imported when they are run, so that `segue --help` starts fast.
+`main` imports a command only when it runs it, so that `segue --help` starts fast.
 """

@@ -1,8 +1,9 @@
-"""`segue demo`: one real conversation, held twice, with every turn measured as you watch.
+"""`segue demo`: holds one real conversation twice, and shows the figures of every turn as it ends.
 
-The gateway runs in this process with the model in the box (or a GGUF file of yours). The conversation is about this
-project's README; first it is resent in full over HTTP, then continued over WebSocket. Wire bytes are counted by a
-forwarder between the client and the gateway. Where no local model can run, the scripted one answers, and that is said.
+The gateway runs in this process with the model in the box, or a GGUF file of yours. The conversation is about this
+project's README. First the client resends it in full over HTTP, then it continues it over WebSocket. A forwarder
+between client and gateway counts the bytes on the wire. If no local model can run, the demo prints why, and the
+scripted model answers.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ from segue.gateway.app import serving
 from segue.gateway.bootstrap import why_no_local_model
 from segue.upstreams.scripted import MODEL as SCRIPTED
 
-#: Replies are short, so that the demo measures continuation rather than a small machine's patience.
+#: Replies are short, because the demo is about continuation, not about how fast a machine generates.
 MAX_OUTPUT_TOKENS = 48
-#: How much of the README the first question carries: near 600 tokens.
+#: How much of the README the first question carries: about 600 tokens.
 README_CHARACTERS = 2300
 
 _INSTRUCTIONS = "You answer questions about a software project in one short sentence."
@@ -56,7 +57,7 @@ _QUESTIONS = (
 
 
 class DemoScreen:
-    """What the screen shows: the finished turns of both ways, and the reply being written."""
+    """What the screen shows: the finished turns of both transports, and the reply that is being written."""
 
     def __init__(self, names: tuple[str, str]) -> None:
         self.names = names
@@ -68,7 +69,7 @@ class DemoScreen:
         return Group(*self.tables(), Text(self.status, style="bold"), Text(self.writing, style="italic"))
 
     def tables(self) -> tuple[RenderableType, ...]:
-        """Both ways side by side (they fit into 80 columns), and what their columns are."""
+        """Both transports side by side (they fit into 80 columns), and a legend of the columns."""
         first, second = self.names
         sides = Columns([self._table(first, numbered=True), self._table(second, numbered=False)])
         return sides, Text("bytes sent: payload and wire · seconds: to the first token and in total", style="dim")
@@ -88,23 +89,23 @@ class DemoScreen:
 
 
 def run_demo(model: Path | None, json_file: Path | None) -> int:
-    """Hold the conversation both ways and show what it took."""
+    """Hold the conversation over both transports and show what each turn took."""
     return run(_demo(Console(), model, json_file))
 
 
 async def _demo(console: Console, model: Path | None, json_file: Path | None) -> int:
     name, config = choose_model(console, model)
     shown = DemoScreen(("HTTP, resent", "WebSocket, continued"))
-    for way_name, opened in zip(shown.names, (resending, continuing), strict=True):
-        # a gateway each: the second would find in the model's memory what the first has read
+    for transport_name, opened in zip(shown.names, (resending, continuing), strict=True):
+        # a gateway each: otherwise the second conversation would find its prefix in the model's KV cache
         async with AsyncExitStack() as stack:
             with console.status("loading the model"):
                 _, url = await stack.enter_async_context(serving(config))
             with Live(shown, console=console, refresh_per_second=8, transient=True):
-                async for turn in _hold(_plan(name), url, opened, shown, way_name):
-                    shown.turns[way_name].append(turn)
-                    if not console.is_terminal:  # a log has no live display: one line a turn instead
-                        console.print(way_name, len(shown.turns[way_name]), *_cells(turn), sep="  ")
+                async for turn in _hold(_plan(name), url, opened, shown, transport_name):
+                    shown.turns[transport_name].append(turn)
+                    if not console.is_terminal:  # a log has no live display, so print one line per turn
+                        console.print(transport_name, len(shown.turns[transport_name]), *_cells(turn), sep="  ")
     console.print(*shown.tables(), sep="\n")
     _conclude(console, shown)
     if json_file is not None:
@@ -120,15 +121,15 @@ async def _hold(
     shown: DemoScreen,
     name: str,
 ) -> AsyncIterator[MeasuredTurn]:
-    """Hold the conversation through a forwarder that counts the wire's bytes."""
+    """Hold the conversation through a forwarder that counts the bytes on the wire."""
 
     def on_text(index: int, delta: str) -> None:
         status = f"{name}: turn {index + 1} of {len(plan.questions)}  {plan.questions[index].text}"
         shown.writing = delta if shown.status != status else shown.writing + delta
         shown.status = status
 
-    async with metered(*address_of(url)) as meter, opened(meter.url) as way:
-        async for turn in hold(plan, way, meter, on_text):
+    async with metered(*address_of(url)) as meter, opened(meter.url) as transport:
+        async for turn in hold(plan, transport, meter, on_text):
             yield turn
     shown.status = shown.writing = ""
 
@@ -154,7 +155,7 @@ def _plan(model: str) -> ConversationPlan:
 
 
 def _readme() -> str:
-    """Return the beginning of this project's README, which installed packages carry as their description."""
+    """Return the beginning of this project's README; an installed package has it as its description."""
     return str(metadata.metadata("segue").json["description"])[:README_CHARACTERS]
 
 

@@ -1,4 +1,4 @@
-"""`segue`: the list of commands and what all of them share. What a command does is in a module of its own."""
+"""`segue`: the list of commands and their options. Each command's work is in a module of its own."""
 
 from __future__ import annotations
 

@@ -1,21 +1,21 @@
-"""A network path in user space: forwards a free port to a target as a slow, lossy or failing network would.
+"""A network path in user space: it forwards a free port to a server as a slow, lossy or failing network would.
 
     async with linked(host, port, LinkProfile(rtt_s=0.3, up_bytes_s=20_000, slow_start=True)) as link:
         ...connect to link.host, link.port (link.url)...
 
     link.cut()                        reset every connection now, on both sides
     cut = link.cut_after(up_bytes=N)  reset them after exactly N more bytes got to the server; `await cut.wait()`
-    link.blackhole(), link.restore()  nothing moves and nothing is said; then everything goes on (`silenced()`)
-    link.refuse(), link.accept()      new connections are refused, those that are open stay (`refusing()`)
+    link.blackhole(), link.restore()  nothing moves, and neither end is told; then all goes on (`silenced()`)
+    link.refuse(), link.accept()      refuse new connections, keep the open ones (`refusing()`); accept again
     link.corrupt(down_bytes=N)        invert the bits of the byte after the next N that get to the client
     link.connections                  bytes sent and arrived, each way, of all connections so far
     link.up_bytes, link.down_bytes    what arrived, of all connections; `sent_up_bytes`, …: what was sent
     await link.arrived(up_bytes=N)    wait until so many bytes have got to the server since the link was opened
 
-Up is towards the server. Counts are of TCP's payload: all that a socket carries but the headers of TCP and IP. When
-things arrive is decided in `pacing`; this is the shell with the sockets and the timer. While nothing moves, a new
-connection still opens at the client's end: its handshake is the kernel's. A reset is a real one (RST), except that
-what had arrived before stays readable on Linux.
+Up is towards the server. Counts are bytes of TCP payload: everything that a socket carries, without the headers of TCP
+and IP. `pacing` computes when bytes arrive; this module has the sockets and the timer. In a black hole the client can
+still open a connection, because the kernel does the handshake. A reset is a real RST, except that Linux keeps what
+arrived before it readable.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Direction = Literal["up", "down"]
 
 
 class LinkConnection:
-    """One forwarded connection: what its ends sent, and how much of that arrived."""
+    """One forwarded connection: what each end sent, and how much of it arrived."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -65,7 +65,7 @@ class LinkConnection:
 
 
 class _LinkDirection:
-    """One direction of the link: its pacer, what is to be done to its bytes, and who waits for them."""
+    """One direction of the link: its pacer, the faults planned for its bytes, and the callers that wait for them."""
 
     def __init__(self, profile: LinkProfile, direction: Direction, begun_at: float) -> None:
         rate = profile.up_bytes_s if direction == "up" else profile.down_bytes_s
@@ -74,11 +74,11 @@ class _LinkDirection:
         self.arrived = 0
         self.corrupt_at: list[int] = []
         self.cuts: list[tuple[int, asyncio.Event]] = []
-        self.cutting = False  # the last byte is handed over
+        self.cutting = False  # the last byte before a cut was handed over
         self.waiting: list[tuple[int, asyncio.Event]] = []
 
     def corrupted(self, data: bytes) -> bytes:
-        """Return the data with the bytes inverted that are to be."""
+        """Return the data with the bytes inverted that `corrupt` chose."""
         for at in [at for at in self.corrupt_at if at < self.arrived + len(data)]:
             self.corrupt_at.remove(at)
             place = at - self.arrived
@@ -94,7 +94,7 @@ class _LinkDirection:
 
 
 class EmulatedLink:
-    """The running link: what can be done to it, and what it has carried."""
+    """The running link: its faults, and counts of what it has carried."""
 
     def __init__(self, host: str, port: int, profile: LinkProfile) -> None:
         self.host = _HOST
@@ -163,9 +163,9 @@ class EmulatedLink:
             pair.reset()
 
     def cut_after(self, *, up_bytes: int | None = None, down_bytes: int | None = None) -> asyncio.Event:
-        """Reset all connections after exactly so many more bytes in a direction; whichever comes first, if both.
+        """Reset all connections after exactly so many more bytes; if both directions are given, after the first.
 
-        With 0 it happens when the next byte would arrive. Returns what is set when it has happened.
+        With 0 the reset comes when the next byte would arrive. The returned event is set after the reset.
         """
         event = asyncio.Event()
         for way, size in ((self._ways["up"], up_bytes), (self._ways["down"], down_bytes)):
@@ -174,25 +174,25 @@ class EmulatedLink:
         return event
 
     def corrupt(self, *, up_bytes: int | None = None, down_bytes: int | None = None) -> None:
-        """Invert the byte that comes after so many more in a direction; 0 is the next one."""
+        """Invert one byte: the one after so many more in a direction. 0 is the next byte."""
         for way, size in ((self._ways["up"], up_bytes), (self._ways["down"], down_bytes)):
             if size is not None:
                 way.corrupt_at.append(way.arrived + size)
 
     def blackhole(self) -> None:
-        """Let nothing move and say nothing, not even that a connection is gone."""
+        """Let nothing move, and do not tell either end, not even that a connection is gone."""
         for way in self._ways.values():
             way.pacer.stop()
 
     def restore(self) -> None:
-        """End a black hole: everything goes on."""
+        """End a black hole: everything goes on from here."""
         for way in self._ways.values():
             way.pacer.resume(self._loop.time())
         self.pump()
 
     @contextmanager
     def silenced(self) -> Iterator[None]:
-        """Be a black hole around a block."""
+        """Let nothing move around a block."""
         self.blackhole()
         try:
             yield
@@ -200,7 +200,7 @@ class EmulatedLink:
             self.restore()
 
     def refuse(self) -> None:
-        """Refuse new connections; those that are open stay."""
+        """Refuse new connections and keep the open ones."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -222,13 +222,13 @@ class EmulatedLink:
     # --- for the context and the sockets -----------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Listen. The port stays reserved while nobody listens on it, so that nobody else gets it meanwhile."""
+        """Listen. While the link refuses connections, the port stays reserved so that no other program gets it."""
         self._reserved = _bound(0)
         self.port = self._reserved.getsockname()[1]
         await self.accept()
 
     async def aclose(self) -> None:
-        """Reset what is open and stop listening."""
+        """Reset open connections and stop listening."""
         self.refuse()
         if self._timer is not None:
             self._timer.cancel()
@@ -245,7 +245,7 @@ class EmulatedLink:
         return self._ways[direction]
 
     def finish_cut(self, event: asyncio.Event) -> None:
-        """Cut, as was asked for with `cut_after`."""
+        """Carry out a cut that `cut_after` planned."""
         for way in self._ways.values():
             way.cuts = [cut for cut in way.cuts if cut[1] is not event]
             way.cutting = False
@@ -253,7 +253,7 @@ class EmulatedLink:
         event.set()
 
     def begin(self, client: _ClientSide) -> _SocketPair:
-        """Take a new connection."""
+        """Begin a new connection."""
         connection = LinkConnection(len(self.connections))
         self.connections.append(connection)
         pair = self._pairs[connection.number] = _SocketPair(self, connection, client)
@@ -278,7 +278,7 @@ class EmulatedLink:
         task.add_done_callback(self._tasks.discard)
 
     def pump(self) -> None:
-        """Hand over what has arrived, and set the timer for what is next."""
+        """Hand over what has arrived, and set the timer for the next arrival."""
         for way in self._ways.values():
             for arrival in way.pacer.arrived(self._loop.time()):
                 pair = self._pairs.get(arrival.flow)
@@ -315,7 +315,7 @@ class _SocketPair:
     # --- from the sockets --------------------------------------------------------------------------------------------
 
     def send(self, direction: Direction, data: bytes) -> None:
-        """Put bytes on the link; stop reading from a sender that is too fast for it."""
+        """Put bytes on the link, and apply backpressure: stop reading from a sender that is faster than the link."""
         self.connection.sent[direction] += len(data)
         self._bytes[direction].append(data)
         pacer = self._link.way(direction).pacer
@@ -333,7 +333,7 @@ class _SocketPair:
             self._link.pump()
 
     def hold(self, direction: Direction, *, held: bool) -> None:
-        """The receiver is slow, or takes more again."""
+        """The receiver is slow, or ready again."""
         pacer = self._link.way(direction).pacer
         if held:
             pacer.hold(self.connection.number)
@@ -344,7 +344,7 @@ class _SocketPair:
     # --- from the link -----------------------------------------------------------------------------------------------
 
     async def connect(self, host: str, port: int) -> None:
-        """Open the server's side; until it is open nothing is handed to it."""
+        """Open the server's side. Nothing is handed over before it is open."""
         loop = asyncio.get_running_loop()
         try:
             _, side = await loop.create_connection(lambda: _Side(self, "down"), host, port)
@@ -406,7 +406,7 @@ class _SocketPair:
             sender.resume()
 
     def _cut_when_sent(self, way: _LinkDirection, event: asyncio.Event, tries: int = 0) -> None:
-        """Cut when the kernel has passed the last byte on: a reset discards what it has not."""
+        """Cut when the kernel has sent the last byte: a reset discards what is still in its buffer."""
         if tries < _FLUSH_TRIES and not self.connection.closed and not self._sides[way.direction].all_sent():
             loop = asyncio.get_running_loop()
             loop.call_later(_FLUSH_S, self._cut_when_sent, way, event, tries + 1)
@@ -422,7 +422,7 @@ class _SocketPair:
         self.finish()
 
     def closed(self) -> None:
-        """A side is closed for good; with both, the connection is over."""
+        """Note that a side is closed; the connection is over when both are."""
         if all(side.lost for side in self._sides.values()) and (self.connection.closed or len(self._sides) > 1):
             self.finish()
             if not self.gone.done():
@@ -436,7 +436,7 @@ class _SocketPair:
 
 
 class _Side(asyncio.Protocol):
-    """One of the two sockets; it sends in one direction of the link and gets what arrives in the other."""
+    """One of the two sockets: it sends in one direction of the link and receives in the other."""
 
     transport: asyncio.Transport
 
@@ -476,7 +476,7 @@ class _Side(asyncio.Protocol):
         self.pair.hold(self._gets, held=False)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the other side, unless both streams have ended in order."""
+        """Pass a reset on to the other side, unless both streams have ended in order."""
         self.lost = True
         if exc is not None:
             self.pair.end(self._sends, "reset")
@@ -507,7 +507,7 @@ class _Side(asyncio.Protocol):
             self.transport.resume_reading()
 
     def all_sent(self) -> bool:
-        """Tell whether everything written has left this process and, on Linux, its socket's buffer."""
+        """Tell whether all written bytes have left this process and, on Linux, the buffer of the socket."""
         if self.transport.is_closing():
             return True
         return self.transport.get_write_buffer_size() == 0 and _not_sent(self.transport) == 0
@@ -533,7 +533,7 @@ class _ClientSide(_Side):
 
 
 def _bound(port: int) -> socket.socket:
-    """Return a socket with an address. Two may have the same on Linux while not more than one listens."""
+    """Return a bound socket. On Linux two sockets may have the same address while at most one of them listens."""
     made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     made.bind((_HOST, port))

@@ -1,16 +1,16 @@
-"""When bytes get to the far end of a network path: rate, delay, loss and TCP's windows, computed and not waited for.
+"""The timing model of a network path: rate, delay, loss and TCP's windows decide when bytes arrive. It never waits.
 
-One `Pacer` is one direction of a link with all connections on it. It knows sizes and times, never bytes, sockets or a
-clock: the caller says what is sent and what time it is, and gets what has arrived by then. The model, in short:
+One `Pacer` is one direction of a link with all connections on it. It knows sizes and times, and has no bytes, sockets
+or clock: you tell it what is sent and the present time, and it returns what has arrived by then. The model:
 
 - A bottleneck sends one segment after the other at the link's rate; connections take turns. Its buffer is bounded:
   what does not fit waits at the sender, and nothing is dropped for it.
-- A segment takes half a round trip, its acknowledgement the other half. What is not acknowledged is bounded by the
-  congestion window: ten segments at first (RFC 6928) and again after idling for a retransmission timeout (RFC 5681,
-  4.1), doubled per round trip in slow start. A loss halves it, and from there it grows by a segment per round trip.
-- A lost segment comes later: by a round trip where enough followed it for a fast retransmit (RFC 5681, 3.2), else by
-  the timeout. Everything behind it on the same connection waits, as in TCP.
-- In an outage nothing moves; then everything goes on at once (TCP's own backing off is not modelled).
+- A segment takes half a round trip, and its acknowledgement the other half. The congestion window bounds what is in
+  flight: ten segments at first (RFC 6928), and again after an idle time of one retransmission timeout (RFC 5681, 4.1).
+  It doubles per round trip in slow start. A loss halves it; from there it grows by one segment per round trip.
+- A lost segment arrives late: by one round trip if enough segments followed it for a fast retransmit (RFC 5681, 3.2),
+  else by the timeout. Everything behind it on the same connection waits, as in TCP (head-of-line blocking).
+- In an outage nothing moves; then everything goes on at once. TCP's exponential backoff is not modelled.
 """
 
 from __future__ import annotations
@@ -43,44 +43,44 @@ class Outage(msgspec.Struct, frozen=True):
 
 
 class LinkProfile(msgspec.Struct, frozen=True, kw_only=True):
-    """What a link is like. The default is a wire: no delay, no limit, no loss."""
+    """The properties of a link. The default is a plain wire: no delay, no rate limit, no loss."""
 
     rtt_s: float = 0.0
     up_bytes_s: float | None = None
     """Rate towards the server; None is without limit. As `down_bytes_s`."""
     down_bytes_s: float | None = None
     buffer_bytes: int = 64 * 1024
-    """How much may wait at the bottleneck, each way: at a low rate this is what delays a heartbeat."""
+    """How much may queue at the bottleneck, each way. At a low rate this queue is what delays a heartbeat."""
     loss: float = 0.0
-    """Chance of each segment to be lost."""
+    """The probability that a segment is lost."""
     setup_rtts: float = 1.0
-    """Round trips before the first byte of a connection: 1 is TCP; 2 stands for TCP and TLS 1.3 where none is used."""
+    """Round trips before the first byte of a connection: 1 is TCP; 2 simulates TLS 1.3 on top, where none is used."""
     slow_start: bool = False
     window_bytes: int = 4 * 1024 * 1024
-    """The most that may be unacknowledged on a connection, whatever its congestion window."""
+    """The most bytes in flight on a connection, whatever its congestion window."""
     outages: tuple[Outage, ...] = ()
     seed: int = 0
 
     @property
     def timeout_s(self) -> float:
-        """After what time a segment is sent again when nothing tells of its loss."""
+        """The retransmission timeout: after this time a sender repeats a segment that nobody acknowledged."""
         return max(MIN_TIMEOUT_S, 2 * self.rtt_s)
 
     @property
     def segmented(self) -> bool:
-        """Tell whether segments matter: without rate, loss and slow start whole writes travel as they are."""
+        """Tell whether writes are cut into segments; without rate, loss and slow start they travel whole."""
         return self.slow_start or self.loss > 0 or self.up_bytes_s is not None or self.down_bytes_s is not None
 
 
-#: A wire.
+#: A plain wire.
 PLAIN = LinkProfile()
 
 #: What arrives: the connection itself, bytes, the end of the stream, or a reset.
 ArrivalKind = Literal["open", "bytes", "end", "reset"]
 
 
-class Arrival(NamedTuple):
-    """Something got to the far end."""
+class Arrival(msgspec.Struct, frozen=True):
+    """Something that reached the far end."""
 
     flow: int
     what: ArrivalKind
@@ -88,7 +88,7 @@ class Arrival(NamedTuple):
 
 
 class _ScheduledEvent(NamedTuple):
-    """A time at which something happens, in order of time and then of planning."""
+    """Something that will happen, ordered by its time, then by when it was planned."""
 
     at: float
     order: int
@@ -102,7 +102,7 @@ class _Flow:
         self.number = number
         self.opened = False
         self.held = False
-        self.kept: deque[Arrival] = deque()  # arrived while held
+        self.kept: deque[Arrival] = deque()  # what arrived while the receiver was slow
         self.unsent = 0
         self.mark: ArrivalKind | None = None  # follows the unsent bytes
         self.in_flight = 0
@@ -129,9 +129,9 @@ class Pacer:
         self._flows: dict[int, _Flow] = {}
         self._events: list[_ScheduledEvent] = []
         self._planned = 0
-        self._turn: deque[_Flow] = deque()  # flows that may send, as far as they know
+        self._turn: deque[_Flow] = deque()  # flows that have something to send, in round-robin order
         self._free_at = float("-inf")  # when the bottleneck has sent what it holds
-        self._woken_at = float("-inf")  # the last time planned to go on sending at
+        self._woken_at = float("-inf")  # the latest time at which sending is planned to go on
         self._stopped = False
         self._arrivals: list[Arrival] = []
 
@@ -163,12 +163,12 @@ class Pacer:
             self._turn.remove(one)
 
     def hold(self, flow: int) -> None:
-        """Take no more arrivals: the reader is slow. What is not taken is not acknowledged."""
+        """Deliver nothing more: the receiver is slow. What it does not take is not acknowledged."""
         if flow in self._flows:
             self._flows[flow].held = True
 
     def release(self, flow: int, now: float) -> None:
-        """Take arrivals again."""
+        """Deliver again."""
         one = self._flows.get(flow)
         if one is None or not one.held:
             return
@@ -208,7 +208,7 @@ class Pacer:
         return arrivals
 
     def next_at(self) -> float | None:
-        """Return when something may arrive next; None: not before something is sent, released or resumed."""
+        """Return when something may arrive next; None if nothing will before the next send, release or resume."""
         if self._stopped or not self._events:
             return None
         return self._clear_at(self._events[0].at)
@@ -220,7 +220,7 @@ class Pacer:
         self._planned += 1
 
     def _clear_at(self, at: float) -> float:
-        """Return the end of the outage that `at` is in, or `at`."""
+        """Return the end of the outage around `at`, or `at` itself."""
         for outage in self._profile.outages:
             if self._begun_at + outage.begin_s <= at < self._begun_at + outage.end_s:
                 at = self._begun_at + outage.end_s
@@ -239,7 +239,7 @@ class Pacer:
         self._send_all(now)
 
     def _send_all(self, now: float) -> None:
-        """Send what the buffer and the windows allow; connections take turns."""
+        """Send what the buffer and the windows allow; connections take turns, segment by segment."""
         clear_at = self._clear_at(now)
         if self._stopped:
             return
@@ -291,7 +291,7 @@ class Pacer:
         self._plan(flow.last_arrival_at, lambda at: self._arrive(flow, arrival, at))
 
     def _lost(self, flow: _Flow) -> float:
-        """Return by how much a lost segment is late."""
+        """Shrink the window after a loss, and return by how much the lost segment is late."""
         followed = min(flow.unsent, int(flow.window)) > _FAST_RETRANSMIT_SEGMENTS * self._segment
         flow.threshold = max(flow.window / 2, _SMALLEST_WINDOW_BYTES)
         if self._profile.slow_start:

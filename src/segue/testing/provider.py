@@ -1,18 +1,18 @@
-"""An independent provider for tests and benchmarks: says what a script tells it and keeps every request to the byte.
+"""A scripted model provider for tests and benchmarks. It answers as the script says and keeps each request's bytes.
 
-    script = replying(session)                           by the body of the request; unknown ones get 400
-    script = in_order(replies, streamed=True)            one after the other, whatever is asked
+    script = replying(session)                           the reply that belongs to the body; others get 400
+    script = in_order(replies, streamed=True)            one reply after the other, whatever the request
     script = lambda request: Answer(status=401, pieces=(b'{"error":…}',))
     async with provided(script) as provider:
         ...send to provider.url...
-        provider.requests[0].raw_head, .body             as they came on the socket
-        await provider.seen(3)                           until three requests have come in whole
-        await provider.abandoned(0)                      until the client of that request has hung up
+        provider.requests[0].raw_head, .body             the bytes that came on the socket
+        await provider.seen(3)                           wait until three whole requests have come
+        await provider.abandoned(0)                      wait until the client of that request has hung up
 
-An `Answer` says how to answer: pieces, pace, framing, gates to wait at (hang: one that is never set), a cut after so
-many bytes. `replace(answer, cut_after=100)` (msgspec.structs) makes another of it. Upgrades to WebSocket are answered
-likewise: status 101 accepts, and then `message_script` answers each message. Nothing of segue's own HTTP or stream
-code is used, and WebSocket framing is wsproto's: what is tested here is that code.
+An `Answer` has the pieces of the body, their pace and framing, gates to wait at (to hang, use an event that is never
+set), and a cut after so many bytes. `msgspec.structs.replace(answer, cut_after=100)` changes one. A script answers
+upgrades to WebSocket too: status 101 accepts, and then `message_script` answers each message. This module uses none of
+segue's own HTTP and stream code, since that is the code under test; wsproto does the WebSocket framing.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Framing = Literal["chunked", "length", "close"]
 
 
 class ReceivedRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A request as it came: `raw_head` with the empty line that ends it, `raw_body` with its framing."""
+    """A request as it came. `raw_head` includes the empty line at its end; `raw_body` includes the chunk framing."""
 
     number: int
     connection: int
@@ -63,7 +63,7 @@ class ReceivedRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def target(self) -> bytes:
-        """The target, untouched."""
+        """The target, byte for byte."""
         return self.raw_head.split(b" ", 2)[1]
 
     @property
@@ -78,7 +78,7 @@ class ReceivedRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """How to answer a request. The body is all pieces, sent one by one."""
+    """How to answer a request. The pieces are sent one by one and make up the body."""
 
     status: int = 200
     reason: bytes = b"OK"
@@ -86,13 +86,13 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     pieces: tuple[bytes, ...] = ()
     framing: Framing = "chunked"
     before: asyncio.Event | None = None
-    """Wait for this before the head."""
+    """Wait for this event before sending the head."""
     gates: Mapping[int, asyncio.Event] = {}
-    """Wait for an event before the piece with this number; a number past the last: before the end."""
+    """Wait for an event before the piece with this number; with a number past the last piece, before the end."""
     delay_s: float = 0.0
-    """Before the head, as a model that thinks."""
+    """Seconds before the head, as if a model were thinking."""
     pace_s: float = 0.0
-    """Between pieces; 0 sends all that may be sent in one write."""
+    """Seconds between pieces; 0 joins pieces into one write where no gate is between them."""
     cut_after: int | None = None
     """Reset the connection after so many bytes of the body (0: after the head)."""
     cut_before_head: bool = False
@@ -110,7 +110,7 @@ class SocketMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SocketAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """How to answer a message: text messages, then perhaps a close, or a reset after so many messages."""
+    """How to answer a message: with text messages, then a close if there is a code, or a reset after so many."""
 
     messages: tuple[bytes, ...] = ()
     pace_s: float = 0.0
@@ -125,14 +125,14 @@ MessageScript = Callable[[SocketMessage], SocketAnswer]
 
 
 class UnexpectedError(RuntimeError):
-    """The script knows no answer to what was asked."""
+    """The script has no answer to a request."""
 
 
 # --- scripts ---------------------------------------------------------------------------------------------------------
 
 
 def answer_with(reply: ProviderReply, *, streamed: bool) -> Answer:
-    """Answer with a reply: event by event, or as one object with its length."""
+    """Answer with a reply: event by event, or whole with a Content-Length."""
     lines = reply.head_lines(streamed=streamed)
     if streamed:
         return Answer(lines=lines, pieces=reply.events)
@@ -185,7 +185,7 @@ def in_order(replies: Iterable[ProviderReply], *, streamed: bool) -> Script:
 
 
 def gzipped(answer: Answer) -> Answer:
-    """Encode an answer with gzip, each piece flushed, as providers do on request."""
+    """Encode an answer with gzip and flush after each piece, as providers do for a client that accepts gzip."""
     packer = zlib.compressobj(wbits=31)
     packed = [packer.compress(piece) + packer.flush(zlib.Z_SYNC_FLUSH) for piece in answer.pieces]
     encoded = Line(b"Content-Encoding", b"gzip")
@@ -202,7 +202,7 @@ _NO_MESSAGES = SocketAnswer()
 
 
 class ScriptedProvider:
-    """The running provider: what came in, in order."""
+    """The running provider: its address, and what has come in, in order."""
 
     def __init__(self, script: Script, message_script: MessageScript | None) -> None:
         self.script = script
@@ -213,11 +213,11 @@ class ScriptedProvider:
         self.messages: list[SocketMessage] = []
         self.connections = 0
         self.hung_up: set[int] = set()
-        """Numbers of the requests whose client went away before the answer was complete."""
+        """Numbers of the requests whose client hung up before the answer was complete."""
         self.answered: set[int] = set()
         """Numbers of the requests whose answer was written to the end."""
         self.failures: list[BaseException] = []
-        """What the scripts raised."""
+        """The exceptions that the scripts raised."""
         self._changed = asyncio.Condition()
 
     @property
@@ -242,7 +242,7 @@ class ScriptedProvider:
             await self._changed.wait_for(reached)
 
     async def changed(self) -> None:
-        """Wake those who wait."""
+        """Wake the callers that wait for something to come in."""
         async with self._changed:
             self._changed.notify_all()
 
@@ -251,7 +251,7 @@ class ScriptedProvider:
 async def provided(
     script: Script, message_script: MessageScript | None = None, *, ssl: SSLContext | None = None
 ) -> AsyncIterator[ScriptedProvider]:
-    """Run a provider around a block. What a script raised is raised at the end."""
+    """Run a provider around a block. If a script raised an exception, it is raised again at the end of the block."""
     provider = ScriptedProvider(script, message_script)
     loop = asyncio.get_running_loop()
     wires: dict[_ServerConnection, asyncio.Task[None]] = {}
@@ -290,7 +290,7 @@ async def _serve(provider: ScriptedProvider, wire: _ServerConnection, connection
 
 
 async def _exchange(provider: ScriptedProvider, wire: _ServerConnection, connection: int) -> bool:
-    """Take one request and answer it; tell whether the connection goes on."""
+    """Read one request and answer it; return whether the connection stays open."""
     request = replace(await _read_request(wire, connection), number=len(provider.requests))
     provider.requests.append(request)
     await provider.changed()
@@ -316,7 +316,7 @@ async def _exchange(provider: ScriptedProvider, wire: _ServerConnection, connect
 
 
 def _heard(answering: asyncio.Future[bool]) -> None:
-    """Take note of an error that nobody waits for any more, as when the provider is closed."""
+    """Retrieve an exception that no caller awaits any more, as when the provider was closed."""
     if not answering.cancelled():
         answering.exception()
 
@@ -358,7 +358,7 @@ def _rendered(answer: Answer, lines: Iterable[Line]) -> bytes:
 
 
 async def _write_body(wire: _ServerConnection, answer: Answer) -> bool:
-    """Write the pieces; False if the connection was cut on purpose."""
+    """Write the pieces; return False if the answer cut the connection."""
     left = answer.cut_after
     waiting = bytearray()
     for number, piece in enumerate(answer.pieces):
@@ -386,7 +386,7 @@ async def _write_body(wire: _ServerConnection, answer: Answer) -> bool:
 
 
 def _framed(answer: Answer, piece: bytes, whole: int | None = None) -> bytes:
-    """Put a chunk around a piece; a cut one announces the whole."""
+    """Frame a piece as a chunk; a chunk that will be cut announces its whole size."""
     if answer.framing != "chunked" or not piece:
         return piece
     return b"%x\r\n%b%b" % (len(piece) if whole is None else whole, piece, b"\r\n" if whole is None else b"")
@@ -437,7 +437,7 @@ async def _take(
     data: bytes,
     text: bool,
 ) -> bool:
-    """Record a message and answer it; False if the connection was cut on purpose."""
+    """Record a message and answer it; return False if the answer cut the connection."""
     message = SocketMessage(number=len(provider.messages), request=request.number, data=data, text=text)
     provider.messages.append(message)
     await provider.changed()
@@ -496,7 +496,7 @@ def _line(raw: bytes) -> Line:
 
 
 class _ServerConnection(asyncio.Protocol):
-    """One connection: bytes that came in, and whether it is lost; it is noticed while nobody reads."""
+    """One connection: the bytes that came in, and whether it is lost, which it notices even while nobody reads."""
 
     transport: asyncio.Transport
 
@@ -535,7 +535,7 @@ class _ServerConnection(asyncio.Protocol):
         self._free.set()
 
     async def read_some(self) -> bytes:
-        """Return what is there, or wait for something."""
+        """Return the bytes that are there, or wait for some."""
         while not self._buffer:
             await self._more()
         return self._take(len(self._buffer))
@@ -553,7 +553,7 @@ class _ServerConnection(asyncio.Protocol):
         return self._take(at + len(end))
 
     async def write(self, data: bytes) -> None:
-        """Write, and wait for a reader that is slow."""
+        """Write, and wait while the reader is slow (backpressure)."""
         if self.transport.is_closing():
             raise ConnectionResetError
         if data:
@@ -561,11 +561,11 @@ class _ServerConnection(asyncio.Protocol):
         await self._free.wait()
 
     def close(self) -> None:
-        """Close when all is written."""
+        """Close after everything is written."""
         self.transport.close()
 
     def reset(self) -> None:
-        """Close with RST. What was written before is sent first, if the socket has room for it."""
+        """Close with RST. The kernel sends what was written before, if the socket's buffer has room for it."""
         if not self.transport.is_closing() and self.transport.get_extra_info("sslcontext") is None:
             self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.transport.abort()

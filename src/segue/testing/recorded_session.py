@@ -1,6 +1,6 @@
-"""What one agent sent and was answered in one task, as values: generated (`segue.bench`) or read from a recording.
+"""One task of one agent as values: each request that it sent, and the reply that it got.
 
-Not here: making sessions, and playing them.
+`segue.bench` generates sessions and reads recorded ones. Not here: making sessions, and playing them.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
+#: The zstd level of every size that benchmarks compare.
 LEVEL = 3
 
 
 class RecordedTurn(msgspec.Struct, frozen=True, kw_only=True):
-    """One request and its reply."""
+    """One request and its reply; `news` is what nobody has seen before in this request, as JSON."""
 
     head: RequestHead
     body: bytes
@@ -41,11 +42,11 @@ class RecordedSession(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def bound(self) -> int:
-        """Bytes of the first body and of all news of later turns, each compressed by zstd once."""
+        """A lower bound of the bytes up: the first body and the news of all later turns, each compressed once."""
         first, *later = self.turns
         return compressed(first.body) + compressed(b"".join(turn.news for turn in later))
 
 
 def compressed(data: bytes) -> int:
-    """Return the size of the data compressed by zstd, at the level that everything here is compared at."""
+    """Return the size of the data compressed by zstd at `LEVEL`."""
     return len(zstd.compress(data, LEVEL)) if data else 0

@@ -1,9 +1,9 @@
-"""What a provider answers, in the shapes of its API: as a stream of events, and as one JSON object.
+"""Writes a provider's reply in the form of its API: as a stream of events, and as one JSON object.
 
-The model's output is given as that API's own JSON: the items of Responses, the message of Chat Completions, the
-content blocks of Messages, the parts of Gemini. Text and arguments are cut into pieces of 3 to 12 characters, as
-tokens come; what is encrypted or signed comes in one piece. Head lines change with each reply as a provider's do. None
-of segue's own stream code is used here, since this is what that code is tested with.
+You give the model's output as that API's own JSON: the items of Responses, the message of Chat Completions, the content
+blocks of Messages, the parts of Gemini. Text and arguments are cut into pieces of 3 to 12 characters, like tokens;
+encrypted or signed values come in one piece. Head lines differ from reply to reply, like those of a real provider. This
+module uses none of segue's own stream code, since it makes the input that the code is tested with.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ _WHOLE = Line(b"Content-Type", b"application/json")
 
 
 class ProviderReply(msgspec.Struct, frozen=True, kw_only=True):
-    """One answer: `events` when it is asked for as a stream, else `whole`. Framing is the server's."""
+    """One reply: `events` for a streamed request, `whole` for any other. The server adds the framing."""
 
     lines: tuple[Line, ...]
     events: tuple[bytes, ...]
     whole: bytes
 
     def head_lines(self, *, streamed: bool) -> tuple[Line, ...]:
-        """Return the lines of the head, with the content's type."""
+        """Return the head lines, Content-Type included."""
         return (_STREAM if streamed else _WHOLE, *self.lines)
 
     @property
     def messages(self) -> tuple[bytes, ...]:
-        """The data of the events alone: what WebSocket mode sends as messages."""
+        """The data of each event: what WebSocket mode sends as messages."""
         return tuple(event.partition(b"data: ")[2].rstrip() for event in self.events)
 
 
 class ReplyContext(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reply repeats of its request, and what is random in it."""
+    """What a reply takes from its request, its id and time, and the seed of what is random in it."""
 
     request: Json
     identity: str

@@ -1,8 +1,8 @@
-"""A tiny chat model, made by arithmetic: what tests and benchmarks run where no trained model is installed.
+"""Writes a tiny chat model with random weights: tests and benchmarks run it where no trained model is installed.
 
-It is a llama of a few thousand to a few million random weights with a byte-level vocabulary and a ChatML template that
-knows tools, written as a GGUF file. Its answers mean nothing, but they depend on every token before them, and its KV
-cache is a real one. The same shape always gives the same file, byte for byte.
+The model is a llama of a few thousand to a few million weights, with a byte-level vocabulary and a ChatML template that
+knows tools, in a GGUF file. Its answers mean nothing, but they depend on every token before them, and its KV cache is a
+real one. The same shape always gives the same file, byte for byte.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ CHAT_TEMPLATE = """\
 
 
 class TinyModelShape(msgspec.Struct, frozen=True):
-    """How large the model is; `heads` share `kv_heads`, and `width` is a multiple of 32 times `heads`."""
+    """The size of the model. `heads` share `kv_heads`; `width` must be a multiple of 32 times `heads`."""
 
     width: int = 64
     layers: int = 2
@@ -77,11 +77,11 @@ class TinyModelShape(msgspec.Struct, frozen=True):
 
     @property
     def head_width(self) -> int:
-        """How wide one head is; `head`, if it is not the usual part of the width."""
+        """The width of one attention head: `head` if it is set, else the usual part of the width."""
         return self.head or self.width // self.heads
 
 
-#: What benchmarks run: large enough that reading a long prompt takes time, as with a real model.
+#: The shape that benchmarks use: large enough that prefilling a long prompt takes time, as with a real model.
 BENCH_SHAPE = TinyModelShape(width=192, layers=4, heads=6, kv_heads=2, hidden=512)
 
 
@@ -119,7 +119,7 @@ def write_tiny_model(path: Path, shape: TinyModelShape | None = None, template: 
 
 
 def _vocabulary() -> tuple[list[str], list[int], list[str]]:
-    """Return the tokens, their kinds, and the merges: bytes, then every beginning of the words above."""
+    """Return the tokens, their kinds, and the merges: all bytes, then every prefix of the words above."""
     tokens = [*_CONTROLS, *byte_alphabet()]
     kinds = [_CONTROL] * len(_CONTROLS) + [_NORMAL] * 256
     known, merges = set(tokens), []
@@ -137,7 +137,7 @@ def _vocabulary() -> tuple[list[str], list[int], list[str]]:
 
 
 def _tensors(shape: TinyModelShape, words: int) -> Iterator[tuple[str, tuple[int, ...], array[float]]]:
-    """Yield name, dimensions (innermost first) and values. Matrices keep the size of what they are applied to."""
+    """Yield name, dimensions (innermost first) and values of each tensor. Matrices preserve the variance of inputs."""
     random = Random(shape.seed)
     head = shape.head_width
 
@@ -171,7 +171,7 @@ def _tensors(shape: TinyModelShape, words: int) -> Iterator[tuple[str, tuple[int
 
 
 def _layout(tensors: Sequence[tuple[str, tuple[int, ...], array[float]]]) -> tuple[bytes, bytes]:
-    """Return the descriptions of the tensors, and their values at the places that these name."""
+    """Return the descriptions of the tensors, and their values at the offsets in those descriptions."""
     described, data = [], bytearray()
     for name, dimensions, values in tensors:
         sizes = struct.pack(f"<I{len(dimensions)}Q", len(dimensions), *dimensions)

@@ -1,3 +1,3 @@
-"""The ways that a workload can take, which a benchmark compares."""
+"""What a benchmark compares: servers, clients and paths, and the processes that they run in."""
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
-"""What a session would cost without segue: computed from its bytes, with each framing as its standard gives it.
+"""What a session would cost without segue, computed from its bytes and the framing that each standard prescribes.
 
 - `raw`: HTTP/1.1 (RFC 9112): start line, head lines, Host and Content-Length, and the body; a streamed reply comes in
   chunks, one per event. A WebSocket session: the upgrade, and a frame per message (RFC 6455, 5.2; masked from the
   client).
-- `gzip`, `zstd`: each request body compressed by itself (gzip level 6, zstd level 3) and named by Content-Encoding;
-  each reply by one stream, flushed after every event so that none is held back. In a WebSocket session each message.
-- `permessage-deflate` (RFC 7692): everything over one WebSocket whatever the session's own transport is, each whole
-  request body a message and each event a message; one context each way for the whole session, window of 32 KB, zlib
-  level 6. The head lines are sent once, in the upgrade.
+- `gzip`, `zstd`: each request body is compressed by itself (gzip level 6, zstd level 3) and has a Content-Encoding
+  line. Each reply is one compressed stream, flushed after every event so that no event is held back. In a WebSocket
+  session each message is compressed by itself.
+- `permessage-deflate` (RFC 7692): everything goes over one WebSocket, whatever the session's own transport is. Each
+  request body is one message, and so is each event. Each way has one context for the whole session, with a window of
+  32 KB and zlib level 6. The head lines are sent once, in the upgrade.
 
-TCP's and TLS's own bytes are in none of them, as they are in no measured arm.
+No baseline counts the bytes of TCP and TLS themselves; no measured arm does either.
 """
 
 from __future__ import annotations
@@ -47,12 +48,12 @@ _ACCEPTED_LINES = (
 )
 _DEFLATE_LINE = Line(b"Sec-WebSocket-Extensions", b"permessage-deflate")
 
-#: Compresses a series of parts and flushes after each, so that each can be read as it comes.
+#: Compresses a series of parts and flushes after each, so that a receiver can read each one at once.
 Compressor = Callable[[bytes], bytes]
 
 
 def cost(baseline: Baseline, session: RecordedSession, host: bytes = HOST) -> list[WireBytes]:
-    """Return the bytes of each turn; a connection's handshake is in the first."""
+    """Return the bytes of each turn; the first turn includes the handshake of the connection."""
     if baseline == "permessage-deflate":
         return _socket_cost(session, host, _deflate(), _deflate(), extension=True)
     if session.transport == "websocket":
@@ -79,7 +80,7 @@ def _exchange(baseline: Baseline, session: RecordedSession, turn: RecordedTurn, 
 
 
 def request_head(head: RequestHead, host: bytes, more: Iterable[Line]) -> bytes:
-    """Write the head of a request with Host first and what a transport adds last."""
+    """Write the head of a request: Host first, and the lines that a transport adds last."""
     start = b"%b %b HTTP/1.1\r\n" % (head.method, head.target)
     return start + _rendered((Line(b"Host", host), *head.lines, *more))
 
@@ -123,7 +124,7 @@ def _socket_cost(
 
 
 def frame_bytes(size: int, *, masked: bool) -> int:
-    """Return the size of a WebSocket frame with so many bytes in it (RFC 6455, 5.2)."""
+    """Return the size of a WebSocket frame with a payload of `size` bytes (RFC 6455, 5.2)."""
     if size < 126:  # noqa: PLR2004 - the three forms of a length
         head = 2
     elif size < 0x10000:  # noqa: PLR2004 - as above

@@ -1,4 +1,6 @@
-"""Starting what is measured as a child process and asking it what it has used. What it runs: `server`, `ends`."""
+"""Runs a server under test as a child process, and asks it for its CPU time and memory. Not here: the servers that run
+in it (`server`, `ends`).
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,11 @@ _STOP_S = 10.0
 
 
 class ChildError(RuntimeError):
-    """The server process ended when it should not have; what it said is on stderr."""
+    """The child process ended too early; its own message is on stderr."""
 
 
 class Child:
-    """A running server."""
+    """A running child process: where its server listens, and what it has used."""
 
     def __init__(self, process: asyncio.subprocess.Process, ready: Ready) -> None:
         self._process = process
@@ -28,11 +30,11 @@ class Child:
         self.loop = ready.loop
 
     async def usage(self) -> ProcessUsage:
-        """Ask what the process has used up to now."""
+        """Ask what the process has used since it began."""
         return await self._ask(b"usage\n")
 
     async def settled(self) -> ProcessUsage:
-        """As `usage`, after the process has collected its garbage: for memory."""
+        """Ask the same after the process has collected its garbage; use this to compare memory."""
         return await self._ask(b"settle\n")
 
     async def _ask(self, command: bytes) -> ProcessUsage:

@@ -1,8 +1,8 @@
 """One conversation with a model, held over one transport and measured turn by turn.
 
-Two ways to hold it, which are the two ends of what this product is about: `resend` sends everything again in each HTTP
-request, `continue` sends only what is new over one WebSocket. Both get the same questions and, from a deterministic
-model, the same answers. The client here is a plain one, made to be measured; it recovers from nothing.
+There are two transports. `ResendTransport` sends the whole conversation in each HTTP request, as stateless APIs need
+it. `ContinueTransport` sends only what is new, over one WebSocket. Both ask the same questions and, from a
+deterministic model, get the same answers. These clients exist to be measured: they do not retry or recover.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _TERMINAL = frozenset({"response.completed", "response.incomplete", "response.fa
 
 
 class Question(msgspec.Struct, frozen=True):
-    """What the user says in one turn; `about` is put before it and is not shown."""
+    """What the user says in one turn. `about` is sent before the text and is not shown on the screen."""
 
     text: str
     about: str = ""
@@ -55,17 +55,17 @@ class ConversationError(RuntimeError):
 
 
 class ConversationTransport(Protocol):
-    """A way to hold a conversation: sends one turn and yields its events."""
+    """Holds a conversation: sends one turn and yields its events."""
 
     def turn(self, body: dict[str, Any], item: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        """Send `item` on top of what was said before; `body` holds the settings."""
+        """Send `item` after everything that was said before; `body` holds the settings of the turn."""
 
-    #: Length of the JSON that the last turn sent.
+    #: The length of the JSON that the last turn sent.
     payload_bytes: int
 
 
 class ResendTransport:
-    """Everything again in every request: what a stateless API asks for."""
+    """Sends the whole conversation in every request, as stateless APIs need it."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session
@@ -92,7 +92,7 @@ class ResendTransport:
 
 
 class ContinueTransport:
-    """Only what is new, and the id of the response before it, over one WebSocket."""
+    """Sends only what is new, with the id of the response before it, over one WebSocket."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
@@ -118,23 +118,23 @@ class ContinueTransport:
 
 @asynccontextmanager
 async def resending(url: str) -> AsyncIterator[ConversationTransport]:
-    """Open the HTTP way."""
+    """Open the HTTP transport."""
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session:
         yield ResendTransport(session, url)
 
 
 @asynccontextmanager
 async def continuing(url: str) -> AsyncIterator[ConversationTransport]:
-    """Open the WebSocket way."""
+    """Open the WebSocket transport."""
     timeout = aiohttp.ClientTimeout(total=None)
     async with aiohttp.ClientSession(timeout=timeout) as session, session.ws_connect(f"{url}/v1/responses") as socket:
         yield ContinueTransport(socket)
 
 
 async def hold(
-    plan: ConversationPlan, way: ConversationTransport, meter: Meter, on_text: Callable[[int, str], None]
+    plan: ConversationPlan, transport: ConversationTransport, meter: Meter, on_text: Callable[[int, str], None]
 ) -> AsyncIterator[MeasuredTurn]:
-    """Hold the conversation and yield each turn as it ends; `on_text` gets the text as it streams."""
+    """Hold the conversation and yield each turn when it ends; `on_text` receives the text as it streams."""
     body = {
         "model": plan.model,
         "instructions": plan.instructions,
@@ -143,14 +143,14 @@ async def hold(
         "store": False,
     }
     for index, question in enumerate(plan.questions):
-        yield await _one_turn(body, question, index, way, meter, on_text)
+        yield await _one_turn(body, question, index, transport, meter, on_text)
 
 
 async def _one_turn(
     body: dict[str, Any],
     question: Question,
     index: int,
-    way: ConversationTransport,
+    transport: ConversationTransport,
     meter: Meter,
     on_text: Callable[[int, str], None],
 ) -> MeasuredTurn:
@@ -159,7 +159,7 @@ async def _one_turn(
     texts: list[str] = []
     last: dict[str, Any] = {}
     item = {"type": "message", "role": "user", "content": question.about + question.text}
-    async for event in way.turn(body, item):
+    async for event in transport.turn(body, item):
         last = event
         if event["type"] == "response.output_text.delta":
             first = time.perf_counter() if first is None else first
@@ -170,7 +170,7 @@ async def _one_turn(
         raise ConversationError(json.dumps(last))
     used = last["response"]["usage"]
     return MeasuredTurn(
-        bytes_up_payload=way.payload_bytes,
+        bytes_up_payload=transport.payload_bytes,
         bytes_up_wire=meter.up_bytes - up,
         bytes_down_wire=meter.down_bytes - down,
         ttft_s=(first or ended) - begun,
@@ -182,7 +182,7 @@ async def _one_turn(
 
 
 def total(turns: Sequence[MeasuredTurn]) -> MeasuredTurn:
-    """Add up a conversation; texts are left out."""
+    """Add up the figures of a conversation, without its texts."""
     return MeasuredTurn(
         bytes_up_payload=sum(turn.bytes_up_payload for turn in turns),
         bytes_up_wire=sum(turn.bytes_up_wire for turn in turns),

@@ -1,8 +1,8 @@
-"""The two ends of the tunnel, each in a process of its own, so that their CPU time is all theirs.
+"""The two ends of the tunnel, each in a process of its own, so that each can be asked for its own CPU time.
 
 `python -m segue.bench.arms.ends SPEC` runs what SPEC (JSON) describes: a gateway whose tunnel forwards to a provider,
-or a sidecar, which is ready when it has its link. Asked and stopped as `server` is. Not here: starting them (`child`)
-and what goes through them (`tunnelled`).
+or a sidecar, which is ready when its link is up. The process answers and ends as that of `server` does. Not here:
+starting them (`child`), and the traffic through them (`tunnelled`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from segue.sidecar.app import Sidecar, SidecarSettings
 from segue.upstreams.router import ModelRule, Router
 from segue.upstreams.scripted import MODEL, ScriptedUpstream
 
-#: Where providers have their APIs: every request goes to the provider, none to the gateway's own API.
+#: The paths of providers' APIs. The tunnel forwards all of them to the provider, none to the gateway's own API.
 PATHS = ("/v1", "/v1beta")
 _LOOK_EVERY_S = 0.005
 
@@ -35,7 +35,7 @@ class GatewaySpec(msgspec.Struct, frozen=True, tag="gateway"):
 
 
 class SidecarSpec(msgspec.Struct, frozen=True, tag="sidecar"):
-    """A sidecar of the gateway at this URL, with its bases in a folder, or nowhere."""
+    """A sidecar of the gateway at this URL; it keeps its bases in the folder `cache`, if there is one."""
 
     gateway: str
     cache: str | None = None
@@ -55,7 +55,7 @@ async def run_gateway(spec: GatewaySpec) -> AsyncIterator[tuple[str, int]]:
 
 @asynccontextmanager
 async def run_sidecar(spec: SidecarSpec) -> AsyncIterator[tuple[str, int]]:
-    """Run a sidecar around a block, from when it has its link."""
+    """Run a sidecar around a block; the block begins when the link is up."""
     cache = None if spec.cache is None else Path(spec.cache)
     async with Sidecar(SidecarSettings(gateways=(spec.gateway,), cache_directory=cache)) as sidecar:
         while sidecar.report().link != "up":  # noqa: ASYNC110 - nothing tells of it

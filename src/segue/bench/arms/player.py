@@ -1,8 +1,8 @@
-"""Plays a session as its agent would: sends each request to the byte, reads the reply and notes when it came.
+"""Plays a session as its agent would: it sends each request byte for byte, reads the reply, and notes when it came.
 
-It keeps one connection and understands what a provider (or whoever stands before it) may answer to these requests:
-lengths and chunks over HTTP/1.1, text messages over a WebSocket. It recovers from nothing and checks everything: a
-reply that is not that of the session is an error, so a measured session is also a correct one.
+It keeps one connection, and reads the replies that a provider, or a proxy in front of one, may send to these requests:
+with a length or chunks over HTTP/1.1, as text messages over a WebSocket. It does not recover from anything. It compares
+every reply with that of the session and raises an error if they differ, so a measured session is also a correct one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _END_OF_HEAD = b"\r\n\r\n"
 
 
 class PlayedTurn(msgspec.Struct, frozen=True):
-    """Seconds to the first byte of the reply's body and to its last."""
+    """Seconds from the request to the first byte of the reply's body, and to the last."""
 
     ttft_s: float
     time_s: float
@@ -41,7 +41,7 @@ async def play(
     *,
     on_turn: Callable[[int, PlayedTurn], Awaitable[None]] | None = None,
 ) -> list[PlayedTurn]:
-    """Play the session against `host:port`; `on_turn` is awaited after each turn, before the next."""
+    """Play the session against `host:port`; after each turn, await `on_turn` before the next begins."""
     reader, writer = await asyncio.open_connection(host, port)
     address = f"{host}:{port}".encode()
     played: list[PlayedTurn] = []
@@ -114,7 +114,7 @@ async def _socket_turns(
 async def _read_messages(
     turn: RecordedTurn, connection: Connection, reader: asyncio.StreamReader, messages: list[bytes]
 ) -> float:
-    """Read as many messages as the reply has; return when the first came."""
+    """Read as many messages as the reply has; return the time at which the first bytes came."""
     parts, first_at = list[str](), 0.0
     while len(messages) < len(turn.reply.messages):
         data = await reader.read(65536)

@@ -1,8 +1,8 @@
-"""Providers for the benchmark: they read a request, count it, and send the same answer every time.
+"""Providers for benchmarks: they read a request, count its bytes, and send the same answer every time.
 
 `AnsweringProvider` runs in the process of the client and speaks just enough HTTP for the gateway's own client.
-`BareUpstream` runs in the gateway: it sends the history as it is, joined and otherwise untouched, with the same HTTP
-library, which is the least that anything costs that sends a whole history to a provider.
+`BareUpstream` runs in the gateway. It joins the items of the history and sends them untranslated with the same HTTP
+library: no gateway that sends a whole history to a provider can cost less.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _message(text: str) -> dict[str, Any]:
 
 
 class AnsweringProvider:
-    """The server side of one provider, for all its connections; `received_bytes` counts bodies."""
+    """The server side of one provider. `received_bytes` counts the bytes of all bodies, over all connections."""
 
     def __init__(self, text: str) -> None:
         self.received_bytes = 0
@@ -58,7 +58,7 @@ class AnsweringProvider:
 
 
 class _CountingConnection(asyncio.Protocol):
-    """Reads requests with a Content-Length; a body is counted and dropped as it comes."""
+    """Reads requests with a Content-Length; it counts the bytes of a body and drops them as they come."""
 
     def __init__(self, provider: AnsweringProvider) -> None:
         self._provider = provider
@@ -71,7 +71,7 @@ class _CountingConnection(asyncio.Protocol):
         self._write = transport.write  # type: ignore[attr-defined] # uvloop's transports do not derive from asyncio's
 
     def data_received(self, data: bytes) -> None:
-        """Take in a piece of a request; answer when it was the last."""
+        """Take in a piece of a request; answer after the last one."""
         if not self._missing:
             self._head += data
             head, end, rest = self._head.partition(b"\r\n\r\n")
@@ -102,7 +102,7 @@ async def answering(text: str) -> AsyncIterator[AnsweringProvider]:
 
 
 class BareUpstream:
-    """Sends the items of the history, joined, and answers with one text whatever it receives."""
+    """Sends the items of the history, joined, and answers with the same text whatever it receives."""
 
     def __init__(self, base_url: str, text: str) -> None:
         self._url = f"{base_url}/responses"
@@ -111,7 +111,7 @@ class BareUpstream:
 
     @property
     def models(self) -> Sequence[str]:
-        """It is addressed by the rule that leads to it."""
+        """None: the router's rule has the name."""
         return ()
 
     async def start(self) -> None:

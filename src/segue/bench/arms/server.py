@@ -1,11 +1,11 @@
-"""The server side of the gateway benchmark, in a process of its own, so that its CPU time is all the server's.
+"""The server under test of the gateway benchmark, in a process of its own, so that its CPU time is the server's alone.
 
 `python -m segue.bench.arms.server SPEC` serves what SPEC (JSON) describes: the gateway with a scripted upstream, or a
-bare aiohttp WebSocket server that decodes the same creates and sends the same events, made beforehand, which is the
-least that any gateway on this stack can cost. The models are `burst` (all events at once), `ticked` (one delta per turn
-of the event loop), `paced` (one per time step) and `stamped` (paced, and each delta is the clock at its making). It
-prints one `Ready` line, then answers each line on stdin with a `ProcessUsage` line, and ends when stdin ends. Not here:
-starting it (`child`) and measuring (`gateway`).
+bare aiohttp WebSocket server that decodes the same creates and sends the same events, recorded beforehand: no gateway
+on this stack can cost less. The models are `burst` (all events at once), `ticked` (one delta per turn of the event
+loop), `paced` (one per time step) and `stamped` (paced, and each delta is the clock at its making). It prints one
+`Ready` line, then answers each line on stdin with a `ProcessUsage` line, and ends when stdin ends. Not here: starting
+it (`child`) and measuring (`gateway`).
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ from segue.upstreams.scripted import ScriptedUpstream
 
 BURST, TICKED, PACED, STAMPED = "burst", "ticked", "paced", "stamped"
 
-#: With a provider there are models more: one for each of its dialects, and one that sends the history as it is.
+#: With a provider there are more models: one for each of its dialects, and one that sends the history untranslated.
 PROVIDED: tuple[ProviderDialect, ...] = ("chat", "messages", "responses")
 BARE_HISTORY = "bare-history"
 
 #: Where Linux says how much memory this process has.
 MEMORY_FILE = Path("/proc/self/statm")
 
-#: So short that it is over when the event loop looks next.
+#: So short that it has passed at the next iteration of the event loop.
 _TICK_S = 1e-9
 
-#: Events of a turn beside its text deltas: two begin it, two open the message, three end it, one ends the turn.
+#: Events of a turn besides its text deltas: two begin the turn, two open the message, three end it, one ends the turn.
 FRAMING_EVENTS = 8
 
 
 class ServerSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What to serve. `core` pins the process; `pace_s` is the time step of the models that have one; `provider` is the
-    base URL of one that speaks all dialects.
+    """What to serve. `core` pins the process; `pace_s` is the time step of the paced models; `provider` is the base URL
+    of a provider that speaks all dialects.
     """
 
     kind: Literal["gateway", "bare"]
@@ -80,14 +80,14 @@ class Ready(msgspec.Struct, frozen=True):
 
 
 class ProcessUsage(msgspec.Struct, frozen=True):
-    """What the process has used: CPU time of all its threads, and its resident memory where the system tells."""
+    """CPU time of all threads of the process, and its resident memory if the system reports it."""
 
     cpu_ns: int
     rss_bytes: int | None
 
 
 class StampedUpstream:
-    """An upstream whose deltas say when they were made: `time.perf_counter_ns()`, one clock for all processes."""
+    """An upstream whose deltas are timestamps of `time.perf_counter_ns()`, a clock that all processes share."""
 
     def __init__(self, deltas: int, pace_s: float) -> None:
         self._deltas = deltas
@@ -159,7 +159,7 @@ def _paces(spec: ServerSpec) -> dict[str, float]:
 
 @asynccontextmanager
 async def serve_bare(spec: ServerSpec) -> AsyncIterator[tuple[str, int]]:
-    """Serve the baseline around a block: the same bytes, without anything that makes a gateway."""
+    """Serve the baseline around a block: the same bytes without a gateway's work."""
     app = web.Application()
     turns = {model: await _recorded(spec, model, pace_s) for model, pace_s in _paces(spec).items()}
     app.add_routes([web.get("/v1/responses", partial(_bare, turns, spec))])
@@ -174,7 +174,7 @@ async def serve_bare(spec: ServerSpec) -> AsyncIterator[tuple[str, int]]:
 
 
 class _BareCreate(msgspec.Struct):
-    """The least that must be read of a create: which model, and the items."""
+    """The least that a server must decode of a create: the model and the items."""
 
     model: str
     input: list[dict[str, object]]
@@ -212,7 +212,7 @@ async def _send_stamped(socket: web.WebSocketResponse, recorded: list[list[bytes
 
 
 async def _recorded(spec: ServerSpec, model: str, pace_s: float) -> list[list[bytes]]:
-    """Record the events of one turn, in the batches they come in: the baseline sends them again and again."""
+    """Record the events of one turn, batch by batch; the baseline sends them again for each turn."""
     upstream = ScriptedUpstream(deltas=spec.deltas, delta_bytes=spec.delta_bytes, pace_s=pace_s)
     settings = Settings(model=model)
     response_id = new_response_id(os.urandom(ENTROPY_BYTES))
@@ -232,7 +232,7 @@ async def _recorded(spec: ServerSpec, model: str, pace_s: float) -> list[list[by
 
 
 async def serve(serving_it: AbstractAsyncContextManager[tuple[str, int]]) -> None:
-    """Serve until the end of stdin, answering the parent's questions."""
+    """Serve until stdin ends, and answer each line of it with what the process has used."""
     loop = asyncio.get_running_loop()
     commands = asyncio.StreamReader()
     stdin, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
@@ -260,7 +260,7 @@ def _resident_bytes() -> int | None:
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return how to make the event loop: uvloop's where it is installed, as in production."""
+    """Return the factory of the event loop: uvloop's where it is installed, as in production."""
     try:
         import uvloop  # noqa: PLC0415 - not there on every platform
     except ImportError:
@@ -269,7 +269,7 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def run_process(serving_it: AbstractAsyncContextManager[tuple[str, int]]) -> None:
-    """Be the process: serve what yields where it listens."""
+    """Run the process: serve until stdin ends. `serving_it` yields the address."""
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(serve(serving_it))
 

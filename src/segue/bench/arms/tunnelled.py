@@ -1,11 +1,11 @@
-"""The way through a sidecar and a gateway, with the meter on the socket between them.
+"""The path through a sidecar and a gateway, with the meter on the socket between them.
 
     paths = {COLD: sidecar_path, WARM: warmed(earlier)}
 
-What the meter counts is all that the tunnel's socket carries, acknowledgements included; an acknowledgement may come a
-second after what it acknowledges, so a way can be asked to wait until there is none left. Warm means that the agent has
-been here before: an earlier session of it is played first, and then the sidecar is started anew, with the bases that
-the one before left on disk. The gateway goes on, as its bases are in memory only.
+The meter counts everything that the tunnel's socket carries, acknowledgements included. An acknowledgement may come a
+second after the data, so `settle` waits until all of them have come. *Warm* means that this agent has used the sidecar
+before: an earlier session is played first, and then a new sidecar starts with the bases that the first one left on
+disk. The gateway stays the same, because it keeps its bases only in memory.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
 from segue.bench.arms.child import launched
@@ -27,7 +27,7 @@ from segue.testing.provider import ScriptedProvider, replying, replying_to_messa
 from segue.testing.recorded_session import RecordedSession
 from segue.tunnel.link import ACK_DELAY_S
 
-#: After so long without a byte every acknowledgement has come.
+#: After this time without a byte, every acknowledgement has come.
 QUIET_S = ACK_DELAY_S + 0.1
 _LOOK_EVERY_S = 0.02
 
@@ -35,8 +35,8 @@ COLD, WARM = "sidecar cold", "sidecar warm"
 GATEWAY, SIDECAR = "gateway", "sidecar"
 
 
-class RunningEnd(NamedTuple):
-    """Where one end listens, and how to ask for its CPU time so far if it is in a process of its own."""
+class RunningEnd(msgspec.Struct, frozen=True):
+    """Where one end listens. `cpu_s` asks for its CPU time so far, if it has a process of its own."""
 
     host: str
     port: int
@@ -60,17 +60,17 @@ async def started(spec: EndSpec) -> AsyncIterator[RunningEnd]:
 
 @asynccontextmanager
 async def sidecar_path(provider: ScriptedProvider, *, start: Start = started) -> AsyncIterator[MeteredPath]:
-    """Connect through a sidecar and a gateway that have both been started just now."""
+    """Connect through a new sidecar and a new gateway."""
     async with (
         start(GatewaySpec(provider.url)) as gateway,
         metered(gateway.host, gateway.port) as meter,
         start(SidecarSpec(meter.url)) as sidecar,
     ):
-        yield _way(gateway, sidecar, meter)
+        yield _metered_path(gateway, sidecar, meter)
 
 
 def warmed(earlier: RecordedSession, *, start: Start = started) -> OpenPath:
-    """Return the way through a sidecar on whose disk there are bases of an earlier session, which is not counted."""
+    """Return the path through a sidecar that has bases of an earlier session on disk. That session is not counted."""
 
     @asynccontextmanager
     async def path(provider: ScriptedProvider) -> AsyncIterator[MeteredPath]:
@@ -83,18 +83,18 @@ def warmed(earlier: RecordedSession, *, start: Start = started) -> OpenPath:
                 await _play_before(provider, earlier, before)
             meter.take()
             sidecar = await stack.enter_async_context(start(spec))
-            yield _way(gateway, sidecar, meter)
+            yield _metered_path(gateway, sidecar, meter)
 
     return path
 
 
 def first_request(session: RecordedSession) -> RecordedSession:
-    """Return a session's first request alone: what to warm up with where there is no other session of its agent."""
+    """Return a session with its first request alone: it warms a sidecar up where the agent has no other session."""
     return replace(session, turns=session.turns[:1])
 
 
 async def _play_before(provider: ScriptedProvider, earlier: RecordedSession, sidecar: RunningEnd) -> None:
-    """Play a session that the provider then forgets."""
+    """Play a session, and then make the provider forget it."""
     script, message_script = provider.script, provider.message_script
     provider.script, provider.message_script = replying(earlier), replying_to_messages(earlier)
     await play(earlier, sidecar.host, sidecar.port)
@@ -103,7 +103,7 @@ async def _play_before(provider: ScriptedProvider, earlier: RecordedSession, sid
     provider.messages.clear()
 
 
-def _way(gateway: RunningEnd, sidecar: RunningEnd, meter: Meter) -> MeteredPath:
+def _metered_path(gateway: RunningEnd, sidecar: RunningEnd, meter: Meter) -> MeteredPath:
     async def cpu_s() -> dict[str, float]:
         ends = {GATEWAY: gateway.cpu_s, SIDECAR: sidecar.cpu_s}
         return {name: await spent_s() for name, spent_s in ends.items() if spent_s is not None}
@@ -115,7 +115,7 @@ def _way(gateway: RunningEnd, sidecar: RunningEnd, meter: Meter) -> MeteredPath:
 
 
 async def _silence(count: Callable[[], int]) -> None:
-    """Wait until nothing has been carried for as long as an acknowledgement may take."""
+    """Wait until the socket has been silent for as long as an acknowledgement may take."""
     loop = asyncio.get_running_loop()
     carried, since = count(), loop.time()
     while loop.time() < since + QUIET_S:

@@ -1,6 +1,6 @@
-"""Where things run during a measurement: the servers on one core, the client on another, and files enough for both.
+"""Pins servers and client to different cores during a measurement, and raises the limit of open files.
 
-Where the system cannot pin, or there is one core, nothing is pinned, and the report's settings say so.
+Nothing is pinned if the system cannot pin or there is only one core; the report's settings show which it was.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 
 
 class Cores(msgspec.Struct, frozen=True):
-    """The cores that servers and client are pinned to; None is anywhere."""
+    """The cores of servers and client; None means not pinned."""
 
     server: int | None
     client: int | None
@@ -21,7 +21,7 @@ class Cores(msgspec.Struct, frozen=True):
 
 @contextmanager
 def place() -> Iterator[Cores]:
-    """Pin this process, the client, around a block; servers are told their core when they are started."""
+    """Pin this process, the client, around a block. Servers get their core when they are started."""
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set[int]()
     if len(allowed) < 2:  # noqa: PLR2004 - one for each side
         yield Cores(None, None)
@@ -35,7 +35,7 @@ def place() -> Iterator[Cores]:
 
 
 def allow_open_files() -> None:
-    """Raise this process's limit of open files as far as it may; its children inherit it."""
+    """Raise the soft limit of open files to the hard limit; child processes inherit it."""
     try:
         import resource  # noqa: PLC0415 - not there on every platform
     except ImportError:

@@ -1,8 +1,8 @@
-"""A TCP forwarder that counts: put it between a client and a server to see what their connections carry.
+"""A TCP forwarder that counts bytes: put it between a client and a server to see what their connections carry.
 
-It counts the bytes of the TCP streams, each way: of an unencrypted connection that is everything but the headers of
-TCP and IP. It forwards at once (TCP_NODELAY on both sides), and a reader that does not keep up stalls its writer, as
-without it. It is not a link: it adds no delay, no loss and no limit.
+It counts the bytes of both TCP streams. Of an unencrypted connection that is everything but the headers of TCP and IP.
+It forwards at once (TCP_NODELAY on both sides) and passes backpressure on: a reader that does not keep up stalls its
+writer. Not here: delay, loss and rate limits, which `segue.testing.link` has.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ async def metered(target_host: str, target_port: int) -> AsyncIterator[Meter]:
 
 
 class _ForwardedSocket(asyncio.Protocol, ABC):
-    """One of the two sockets of a connection; `other` gets what this one receives."""
+    """One of the two sockets of a connection; what it receives is written to `other`."""
 
     transport: asyncio.Transport
     other: _ForwardedSocket | None = None
@@ -127,7 +127,7 @@ class _ForwardedSocket(asyncio.Protocol, ABC):
 
 
 class _DownstreamSocket(_ForwardedSocket):
-    """The socket a client connected to. It is read from the moment the server's is open."""
+    """The socket that a client connected to. Reading begins when the socket to the server is open."""
 
     def __init__(self, meter: Meter, clients: set[_DownstreamSocket], target_host: str, target_port: int) -> None:
         self.connection = MeteredConnection()

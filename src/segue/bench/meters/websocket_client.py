@@ -1,8 +1,8 @@
-"""A WebSocket client that costs next to nothing, to measure servers with.
+"""A WebSocket client that uses as little CPU as possible, to measure servers with.
 
-It masks with zeros (a valid mask that changes nothing), looks at an event only as far as to know whether it is the
-last, and notes when each arrived. It understands one turn at a time and uncompressed, unfragmented text, and fails on
-everything else: it is no client for anything but measuring.
+It masks with zeros (a valid mask that changes nothing), looks only at the beginning of an event to see whether it is
+the last, and notes when each one arrived. It reads one turn at a time, as uncompressed and unfragmented text, and fails
+on everything else. Use it for measuring only.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _HANDSHAKE = (
 
 
 class TurnRefusedError(RuntimeError):
-    """The server did not do the turn; the message is what it answered."""
+    """The server refused the turn or the upgrade; the message is its answer."""
 
 
 class TimedReply(msgspec.Struct, frozen=True):
@@ -58,12 +58,12 @@ class TimedReply(msgspec.Struct, frozen=True):
         return (self.arrived_ns[-1] - self.begun_ns) / 1e9
 
     def latencies_ns(self) -> list[int]:
-        """For a stamped turn: how long each delta was on its way."""
+        """For the stamped model: how long each delta was on its way."""
         pairs = zip(self.events, self.arrived_ns, strict=True)
         return [at - int(_between(event, b'"delta":"', b'"')) for event, at in pairs if event.startswith(_DELTA)]
 
     def item_bytes(self) -> int:
-        """Length of the finished items."""
+        """The bytes of the finished items."""
         done = (event for event in self.events if event.startswith(_DONE))
         return sum(len(_between(event, b'"item":', b',"sequence_number"')) for event in done)
 
@@ -113,7 +113,7 @@ class MeasuringSocket(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's do not derive from it
 
     def data_received(self, data: bytes) -> None:
-        """Take events apart; the last one ends the turn."""
+        """Split the data into events; the last one ends the turn."""
         now = time.perf_counter_ns()
         self._buffer += data
         self._bytes_down += len(data)
@@ -127,7 +127,7 @@ class MeasuringSocket(asyncio.Protocol):
                 self._finish(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the turn that waits, if one does."""
+        """End the running turn, if there is one."""
         self._finish(exc or ConnectionResetError("the server closed the connection"))
 
     def _read_head(self) -> None:

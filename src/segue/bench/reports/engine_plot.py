@@ -1,6 +1,7 @@
-"""The curves of the engine benchmark as an SVG: time to first token against the length of the context, both in logs.
+"""Draws the engine benchmark as an SVG: time to first token by length of the context, both on logarithmic axes.
 
-Plain text, so that it needs no plotting library and a new measurement is a small diff. Not here: measuring (`engine`).
+The SVG is written as text, so segue needs no plotting library, and a new measurement is a small diff. Not here:
+measuring (`engine`).
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def _decades(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _apart(ends: dict[str, float]) -> dict[str, float]:
-    """Move the labels at the ends of the curves so far apart that they can be read."""
+    """Move the labels at the ends of the curves apart until all can be read."""
     placed: dict[str, float] = {}
     last = -math.inf
     for name, y in sorted(ends.items(), key=lambda entry: entry[1]):

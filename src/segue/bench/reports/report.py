@@ -1,7 +1,7 @@
 """The report of a benchmark: one JSON object of one shape, whatever was measured.
 
-A figure that an arm cannot have is null, never zero. Beside the arms a report lists single figures, some of them with
-a budget; whether it was met is part of the report either way. Not here: measuring, and how a report looks on a screen.
+A figure that an arm cannot have is null, never zero. Besides the arms, a report lists single figures. Some have a
+budget, and then the report says whether it was met. Not here: measuring, and how a report looks on a screen.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Status = Literal["completed", "failed"]
 
 
 class MachineInfo(msgspec.Struct, frozen=True):
-    """Where it was measured. `cores` are those this process may use."""
+    """The machine that the benchmark ran on. `cores` counts those that this process may use."""
 
     cpu: str
     cores: int
@@ -31,7 +31,7 @@ class MachineInfo(msgspec.Struct, frozen=True):
 
 
 class TurnFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """What one turn took. Wire bytes are what TCP carried, both ways; payload is the JSON of the request."""
+    """The figures of one turn. Wire bytes are everything that TCP carried; payload is the JSON of the request."""
 
     bytes_up_payload: int | None = None
     bytes_up_wire: int | None = None
@@ -68,7 +68,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a benchmark writes. `commit` is null outside a git checkout; `-dirty` means that it had changes."""
+    """What a benchmark writes. `commit` is null outside a git checkout; `-dirty` marks uncommitted changes."""
 
     machine: MachineInfo
     version: str
@@ -81,7 +81,7 @@ class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
 def arm(
     name: str, turns: Sequence[TurnFigures], *, status: Status = "completed", server_cpu_s: float | None = None
 ) -> Arm:
-    """Make an arm; `server_cpu_s` is that of all its turns, where it was not measured for each of them."""
+    """Make an arm. Give `server_cpu_s` of all turns together if it was not measured turn by turn."""
     totals = _add_up(turns)
     if server_cpu_s is not None:
         totals = msgspec.structs.replace(totals, server_cpu_s=server_cpu_s)
@@ -89,7 +89,7 @@ def arm(
 
 
 def figure(name: str, values: Sequence[float], unit: str, budget: float | None = None) -> Figure:
-    """Make a figure of repeated measurements: their median and spread. No values make a figure without a value."""
+    """Make a figure of repeated measurements: median and spread. Without values, the figure's value is None."""
     if not values:
         return Figure(name=name, value=None, unit=unit, budget=budget)
     ordered = sorted(values)
@@ -100,7 +100,7 @@ def figure(name: str, values: Sequence[float], unit: str, budget: float | None =
 
 
 def make_report(arms: Sequence[Arm], settings: Mapping[str, Any], figures: Sequence[Figure] = ()) -> BenchReport:
-    """Put a report together and say where it was measured."""
+    """Make a report, with the machine, version and commit of this process."""
     return BenchReport(
         machine=this_machine(),
         version=__version__,
@@ -112,7 +112,7 @@ def make_report(arms: Sequence[Arm], settings: Mapping[str, Any], figures: Seque
 
 
 def write(report: BenchReport, path: Path) -> None:
-    """Write a report as one JSON object, on one line: there may be thousands of turns in it."""
+    """Write a report as one JSON object on one line, since it may have thousands of turns."""
     path.write_bytes(msgspec.json.encode(report) + b"\n")
 
 
@@ -133,7 +133,7 @@ def this_commit() -> str | None:
     if git is None:
         return None
     at = (git, "--no-optional-locks", "-C", str(here.parent))
-    # An installed package may lie inside somebody else's checkout; ours knows this package.
+    # An installed package may lie inside an unrelated checkout; segue's own checkout tracks this file.
     if _output(*at, "ls-files", "--error-unmatch", "../__init__.py") is None:
         return None
     return _output(*at, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
@@ -160,7 +160,7 @@ def _cpu_name() -> str:
 
 
 def _add_up(turns: Sequence[TurnFigures]) -> TurnFigures:
-    """Add up each figure; one that a turn does not have has no total."""
+    """Add up each figure; the total is None if one turn lacks the figure."""
     totals: dict[str, Any] = {}
     for name in TurnFigures.__struct_fields__:
         values = [getattr(turn, name) for turn in turns]

@@ -1,3 +1,3 @@
-"""What is measured: sessions of agents, generated or recorded."""
+"""The traffic that benchmarks play: sessions of agents, generated or recorded."""
 
 from __future__ import annotations

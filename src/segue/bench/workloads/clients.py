@@ -1,8 +1,8 @@
-"""What agents send: bodies and head lines in the shape and size of real ones, per agent and API.
+"""The requests of agent programs: bodies and head lines in the shape and size of real ones, per agent and API.
 
-A client is one agent program: how it begins a conversation, how it writes down what the model said and what a tool
-returned, and what is around that in each request. Shapes and sizes were taken from real agents; all text is generated
-(`prose`), and no prompt of anybody is copied. Not here: how turns follow each other (`sessions`).
+An `AgentClient` is one agent program: how it begins a conversation, how it writes what the model said and what a tool
+returned, and what each request has around that. Shapes and sizes were taken from real agents. All text is generated
+(`prose`); no real prompt is copied. Not here: the order of turns (`sessions`).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ToolUse(msgspec.Struct, frozen=True):
 
 
 class ModelOutput(msgspec.Struct, frozen=True, kw_only=True):
-    """What the model said in one turn; `thought` has a sealed or signed form where the API has one."""
+    """What the model said in one turn; `sealed` is the encrypted or signed form of `thought`, if the API has one."""
 
     text: str
     thought: str
@@ -68,10 +68,10 @@ class AgentClient(ABC):
     streamed = True
     transport: Literal["http", "websocket"] = "http"
     seals = True
-    """Whether what the model says has a long encrypted or signed part."""
+    """Whether the model's output has a long encrypted or signed part."""
 
     def __init__(self, agent: ProseWriter, writer: ProseWriter) -> None:
-        self.agent = agent  # writes what is the same in all sessions of this agent
+        self.agent = agent  # writes the text that all sessions of this agent share
         self.writer = writer
         self.session = writer.identifier()
         self.task = f"{_TASK} {writer.sentence()}"
@@ -80,11 +80,11 @@ class AgentClient(ABC):
 
     @abstractmethod
     def head(self) -> Sequence[tuple[str, str]]:
-        """Return the head lines of a request but for Host and framing."""
+        """Return the head lines of a request, without Host and framing."""
 
     @abstractmethod
     def begin(self) -> list[Json]:
-        """Return what is in the conversation before the first turn."""
+        """Return the conversation before the first turn."""
 
     @abstractmethod
     def body(self, items: list[Json]) -> Json:
@@ -92,7 +92,7 @@ class AgentClient(ABC):
 
     @abstractmethod
     def said(self, said: ModelOutput) -> tuple[Any, list[Json], str]:
-        """Return the model's output as its API has it, as the agent repeats it, and the id of the call in it."""
+        """Return the model's output in the form of its API, the items that the agent repeats, and the call's id."""
 
     @abstractmethod
     def returned(self, returned: ToolResult) -> Json:
@@ -104,7 +104,7 @@ class AgentClient(ABC):
 
 
 def make_client(kind: AgentKind, agent: ProseWriter, writer: ProseWriter) -> AgentClient:
-    """Start an agent program: `agent` writes its prompts and tools, `writer` what belongs to this session."""
+    """Start an agent program: `agent` writes its prompts and tools, `writer` the text of this session."""
     made: Mapping[AgentKind, type[AgentClient]] = {
         "codex": _Codex,
         "codex-ws": _CodexSocket,
@@ -444,7 +444,7 @@ class _MessagesClient(AgentClient):
         return {"role": "user", "content": [block]}
 
     def marked(self, messages: list[Json]) -> list[Json]:
-        """Return the messages with the cache marker on the newest: it moves in every turn."""
+        """Return the messages with the cache marker on the newest one; it moves in every turn."""
         newest = messages[-1]
         content = newest["content"]
         blocks = [{"type": "text", "text": content}] if isinstance(content, str) else list(content)

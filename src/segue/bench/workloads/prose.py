@@ -1,10 +1,9 @@
-"""Generated text that looks and compresses like what agents send: instructions, source, listings, logs, diffs.
+"""Generates text that looks and compresses like what agents send: instructions, source, listings, logs, diffs.
 
-A `Writer` is seeded and deterministic. Each has its own project, whose names come back in everything it writes, as
-those of a repository do. The text means nothing; what is right about it is its entropy. zstd at level 3 makes a
-prompt of 20 KB 2.3 to 2.6 times smaller and a tool's output of 1 to 2 KB 1.9 to 2.9 times, as it does with those of
-real agents (`tests/bench/workloads/test_prose.py` holds it to that). Not here: the JSON that it is put into
-(`sessions`).
+A `ProseWriter` is seeded and deterministic. Each has a project of its own, whose names recur in everything it writes,
+like those of a repository. The text means nothing, but its entropy is realistic: zstd at level 3 makes a prompt of 20
+KB 2.3 to 2.6 times smaller and a tool's output of 1 to 2 KB 1.9 to 2.9 times smaller, like those of real agents
+(`tests/bench/workloads/test_prose.py` checks that). Not here: the JSON around the text (`sessions`).
 """
 
 from __future__ import annotations

@@ -3,14 +3,14 @@
     session = make_session("codex", turns=11, seed=1)
     for turn in session.turns:
         turn.head, turn.body    the request (the transport adds Host and the framing)
-        turn.reply              what the provider answers, as a stream and as one object
-        turn.news               what in this request nobody has seen yet, as JSON
-    session.bound               what no encoding that sends each thing once can do much better than, in bytes
+        turn.reply              the provider's reply, as a stream and as one object
+        turn.news               what is new in this request, as JSON
+    session.bound               a lower bound in bytes for any encoding that sends each thing once
 
-In every turn the model says something and uses a tool, and the agent adds what the tool returned; the last turn ends
-it. All is deterministic in kind, turns, seed and task. The model's own words are no news in the next request, as they
-came over the same path: `news` is what the agent adds by itself. A WebSocket session has one message per turn for a
-body. Recorded sessions take the same form (`trace`).
+In every turn the model says something and calls a tool, and the agent adds what the tool returned; in the last turn the
+model only answers. A session depends on kind, turns, seed and task alone. The model's own words are not news in the
+next request, since they came over the same path; `news` is what the agent adds. In a WebSocket session the body of a
+turn is one message. Recorded sessions have the same form (`trace`).
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ KINDS: tuple[AgentKind, ...] = get_args(AgentKind)
 _MARKER = b',"cache_control":{"type":"ephemeral"}'
 _CREATED_AT = 1795382357
 
-#: Where a request of each API has the conversation.
+#: The field of a request that holds the conversation, per API.
 ITEMS: Mapping[Api, str] = {"responses": "input", "chat": "messages", "messages": "messages", "gemini": "contents"}
 
 
 def make_session(kind: AgentKind, *, turns: int = 11, seed: int = 1, task: int = 0) -> RecordedSession:
-    """Generate a session. Sessions with the same seed are of the same agent: its prompts and tools are the same."""
+    """Generate a session. Sessions with the same seed are of the same agent and share its prompts and tools."""
     assert turns > 0, "a session has at least one turn"
     writer = ProseWriter(f"{kind}:{seed}:{task}")
     client = make_client(kind, ProseWriter(f"{kind}:{seed}"), writer)
@@ -64,7 +64,7 @@ def make_session(kind: AgentKind, *, turns: int = 11, seed: int = 1, task: int =
 
 
 def news_of(api: Api, items: Iterable[Json], before: Iterable[Json]) -> bytes:
-    """Return the items behind those that were there before, but for what the model said and cache markers, as JSON."""
+    """Return the items that were added, as JSON, without those that the model said and without cache markers."""
     added = [item for item in list(items)[len(list(before)) :] if not _of_model(api, item)]
     return compact(added).encode().replace(_MARKER, b"") if added else b""
 

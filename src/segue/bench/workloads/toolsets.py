@@ -1,15 +1,15 @@
-"""Tools of generated agents: names, descriptions and schemas of a given size. Nobody can use them."""
+"""Generates the tools that agents declare: names, descriptions and schemas of a given size. They have no code."""
 
 from __future__ import annotations
 
 from segue.bench.workloads.prose import ProseWriter
 from segue.testing.replies import Json, compact
 
-_FRAME_BYTES = 90  # what an API puts around the three fields of a tool
+_FRAME_BYTES = 90  # the JSON that an API puts around the three fields of a tool
 
 
 def make_tools(writer: ProseWriter, count: int, size: int) -> list[Json]:
-    """Return so many tools, together about so many bytes of JSON: each a name, a description and a schema."""
+    """Return `count` tools with together about `size` bytes of JSON; each has a name, a description and a schema."""
     weights = [writer.random.uniform(0.3, 2) for _ in range(count)]
     made: list[Json] = []
     for weight in weights:

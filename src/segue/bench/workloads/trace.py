@@ -1,10 +1,10 @@
-"""Recorded sessions of real agents, in the same form as generated ones.
+"""Reads recorded sessions of real agents, in the same form as generated ones.
 
-A trace is a file of JSON lines, packed with gzip if its name ends with `.gz`, one message per line. Of a request the
+A trace is a file of JSON lines, one message per line, packed with gzip if its name ends with `.gz`. A request has the
 fields `dir` ("client->server"), `transport` ("http"), `seq`, `method`, `path`, `headers` (pairs) and `body` (the JSON
-text) are read; of an answer `re` (the `seq` it answers), `response_id` and `output` (the model's output as that API
-has it). The stream of the answer was not recorded, so it is written anew from the output (`replies`). Lines about
-anything else are passed over.
+text). An answer has `re` (the `seq` that it answers), `response_id` and `output` (the model's output in the form of
+that API). A trace has no streams; the stream of an answer is written anew from its output (`replies`). Other lines are
+skipped.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class TraceError(ValueError):
 
 
 def read_trace(path: Path) -> RecordedSession:
-    """Read the HTTP requests of a trace and what they were answered.
+    """Read the HTTP requests of a trace and their answers.
 
     Raises:
         TraceError: there is no request in it, or one of an unknown API, or requests of more than one.
@@ -91,13 +91,13 @@ def _turn(api: Api, record: Json, answer: Json, before: list[Json]) -> RecordedT
 
 
 def _begins_like(api: Api, body: Json, other: Json) -> bool:
-    """Tell whether two requests are of one conversation: an agent may have several, for titles or helpers."""
+    """Tell whether two requests are of one conversation; an agent may hold several, for titles or sub-agents."""
     ours, theirs = [_unmarked(one.get(ITEMS[api], [])[:1]) for one in (body, other)]
     return bool(ours) and ours == theirs
 
 
 def _unmarked(item: Any) -> Any:  # noqa: ANN401 - any JSON
-    """Drop cache markers and write text content in its long form, as agents change both."""
+    """Drop cache markers and write text content in its long form, since agents change both between requests."""
     if isinstance(item, list):
         return [_unmarked(one) for one in item]
     if not isinstance(item, dict):
