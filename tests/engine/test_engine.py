@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,23 @@ import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segue.engine import ModelFile, Unavailable
+from segue.engine.engine import Engine
 from segue.engine.grammar.token_matcher import AnswerGrammar, TokenMatcher
+from segue.engine.job import Job
 from segue.engine.kv.cache import KvCache
-from segue.engine.model import LoadedModel
+from segue.engine.model import BatchEntry, LoadedModel
+from segue.engine.prompt.chat_template import DEFAULT_CALL_FORMAT
+from segue.engine.prompt.messages import Tools
+from segue.engine.prompt.rendering import Prompt
 from segue.engine.upstream import LocalUpstream
 from segue.history.chains import Turn
 from segue.protocol.events import Ended
 from segue.protocol.items import user_message
-from segue.protocol.problems import Refused
+from segue.protocol.problems import Problem, Refused
 from segue.protocol.requests import Settings
+from segue.testing.tiny_model import write_tiny_model
+from tests.engine.grammar.byte_grammars import parser_for
 from tests.engine.turns import Answer, ask, ask_alone, begin, cell_bytes, first_text, request, tiny
 
 pytestmark = pytest.mark.local_engine
@@ -36,6 +44,7 @@ WEATHER = {
         "required": ["city", "unit"],
     },
 }
+PATIENCE_S = 20.0
 LONG = "many words about the number of people who call one another " * 12
 
 
@@ -400,6 +409,69 @@ class TestMemory:
             got = await ask(upstream, request("go on", first.turn, store=True))
             assert got.cached < 50
             await same_alone(upstream, got)
+
+
+class TestPlaces:
+    """The queue of an engine by itself: one turn runs, two may wait."""
+
+    @pytest.fixture
+    def engine(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+        """An engine that computes nothing until it is stopped."""
+        path, gate, compute = tmp_path / "tiny.gguf", threading.Event(), LoadedModel.compute
+
+        def gated(model: LoadedModel, entries: Sequence[BatchEntry]) -> list[int]:
+            gate.wait(PATIENCE_S)
+            return compute(model, entries)
+
+        write_tiny_model(path)
+        engine, ready = Engine(ModelFile(path, "tiny", 256, 1, kv_bytes=1, parallel=1, waiting=2)), threading.Event()
+        engine.start(lambda reason: ready.set())
+        try:
+            assert ready.wait(PATIENCE_S)
+            monkeypatch.setattr(LoadedModel, "compute", gated)
+            yield engine
+        finally:
+            gate.set()
+            engine.stop()
+            engine.join()
+
+    def submitted(self, engine: Engine, tenant: str) -> Job:
+        parser = parser_for(DEFAULT_CALL_FORMAT, Tools())
+        job = Job(request("x", tenant=tenant), Prompt([20, 21], 2), parser, wake=lambda: None)
+        engine.submit(job)
+        return job
+
+    def test_a_full_queue_refuses_its_longest_tenant(self, engine: Engine) -> None:
+        for _ in range(3):
+            self.submitted(engine, "alice")
+        assert (engine.running, engine.waiting) == (1, 2)
+        with pytest.raises(Refused, match="2 turns are waiting"):
+            self.submitted(engine, "alice")
+
+    def test_a_newcomer_displaces_the_last_turn_of_the_longest_tenant(self, engine: Engine) -> None:
+        _, waiting, last = [self.submitted(engine, "alice") for _ in range(3)]
+        other = self.submitted(engine, "bob")
+        assert [one.code for one in last.take() if isinstance(one, Problem)] == ["server_overloaded"]
+        assert (waiting.take(), other.take(), engine.waiting) == ([], [], 2)
+
+    def test_a_cancelled_turn_leaves_the_queue(self, engine: Engine) -> None:
+        _, waiting = [self.submitted(engine, "alice") for _ in range(2)]
+        engine.cancel(waiting)
+        assert (engine.running, engine.waiting, waiting.take()) == (1, 0, [])
+
+    def test_stopping_refuses_whatever_comes(self, engine: Engine) -> None:
+        engine.stop()
+        with pytest.raises(Refused, match="was stopped"):
+            self.submitted(engine, "alice")
+        with pytest.raises(Refused, match="was stopped"):
+            _ = engine.model
+
+    async def test_a_directory_that_cannot_be_used_is_named(self, tmp_path: Path) -> None:
+        path = tmp_path / "tiny.gguf"
+        write_tiny_model(path)
+        upstream = LocalUpstream(ModelFile(path, "tiny", disk_bytes=1, spill_directory=path))
+        with pytest.raises(Unavailable, match="cannot be used"):
+            await upstream.start()
 
 
 class TestFairness:

@@ -406,7 +406,7 @@ class TestIdle:
             held = await ask(upstream, request(LONG))
             assert (await ask(upstream, request("go on", held.turn))).cached >= held.input_tokens
 
-    async def test_what_is_evicted_leaves_its_guest_behind(self, tmp_path: Path) -> None:
+    async def test_eviction_leaves_the_expiring_tail_behind(self, tmp_path: Path) -> None:
         """So that the rest need not go with it later; if that is stored, it may go to the disk again."""
         clock = Clock()
         async with timed(clock, idle_s=60, disk_bytes=2**26, spill_directory=tmp_path) as upstream:

@@ -46,7 +46,7 @@ class Life:
         self.tenant = tenant
         self.answers: list[Answer] = []
         self.alive: dict[ResponseId, Turn] = {}
-        self.guests: dict[ResponseId, float] = {}  # and when they were last seen
+        self.expiring: dict[ResponseId, float] = {}  # and when they were last seen
         self.tokens: dict[ResponseId, tuple[int, ...]] = {}
 
     async def step(self, what: Step, pick: int, text: str, kind: str) -> None:
@@ -58,12 +58,12 @@ class Life:
                 stream = await begin(self.upstream, asked)
                 await first_text(stream)
                 await stream.aclose()
-                self.guests[asked.response_id] = self.clock.now
+                self.expiring[asked.response_id] = self.clock.now
             case "gone":
-                gone = [ident for at, ident in enumerate([*self.alive, *self.guests]) if at % 3 == pick % 3]
+                gone = [ident for at, ident in enumerate([*self.alive, *self.expiring]) if at % 3 == pick % 3]
                 for ident in gone:
                     self.alive.pop(ident, None)
-                    self.guests.pop(ident, None)
+                    self.expiring.pop(ident, None)
                 self.upstream.forget(self.tenant, gone)
             case "time":
                 self.clock.now += 25
@@ -81,7 +81,7 @@ class Life:
         if asked.held:
             self.alive[got.turn.id] = got.turn
         else:
-            self.guests[got.turn.id] = self.clock.now
+            self.expiring[got.turn.id] = self.clock.now
 
     def left(self, ident: ResponseId, tokens: Sequence[int]) -> None:
         self.tokens[ident] = tuple(tokens)
@@ -97,8 +97,8 @@ class Life:
     async def check(self) -> None:
         """All that is kept is the beginning of what a living response, or one of a short while ago, has left."""
         everything = await look(self.upstream)
-        self.guests = {ident: at for ident, at in self.guests.items() if self.clock.now < at + 60}
-        allowed = [self.tokens[ident] for ident in (*self.alive, *self.guests) if ident in self.tokens]
+        self.expiring = {ident: at for ident, at in self.expiring.items() if self.clock.now < at + 60}
+        allowed = [self.tokens[ident] for ident in (*self.alive, *self.expiring) if ident in self.tokens]
         for kept in everything:
             if kept.tenant == self.tenant:
                 assert any(kept.tokens == tokens[: len(kept.tokens)] for tokens in allowed)

@@ -17,7 +17,7 @@ import pytest_asyncio
 from segue.engine import ModelFile, Unavailable, find_model, why_unavailable
 from segue.engine import model as local_model
 from segue.engine.engine import Engine
-from segue.engine.job import Job, TurnBegan
+from segue.engine.job import Job
 from segue.engine.model import BatchEntry, LoadedModel, usable_processors
 from segue.engine.prompt.chat_template import DEFAULT_CALL_FORMAT
 from segue.engine.prompt.messages import Tools
@@ -430,16 +430,6 @@ class TestWithoutEngine:
         spec = find_spec("segue")
         monkeypatch.setattr(local_model, "find_spec", lambda name: spec)
         assert find_model() is None
-
-    def test_an_owner_is_woken_once_for_all_that_waits(self) -> None:
-        """Text that comes faster than it is fetched costs one wake-up."""
-        woken: list[None] = []
-        job = a_job(lambda: woken.append(None))
-        for update in (TurnBegan(3), "one", "two"):
-            job.put(update)
-        assert (job.take(), len(woken)) == ([TurnBegan(3), "one", "two"], 1)
-        job.put("three")
-        assert (job.take(), job.take(), len(woken)) == (["three"], [], 2)
 
     def test_an_engine_that_never_started_refuses(self, tmp_path: Path) -> None:
         """No turn waits for a thread that is not there, and stopping it is harmless."""

@@ -1,4 +1,4 @@
-"""Which responses need how much of which sequence."""
+"""How much of each sequence the responses retain, and for how long."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def chain(*lengths: int) -> RetentionIndex:
     return index
 
 
-def test_a_sequence_is_needed_as_far_as_its_longest_need() -> None:
+def test_a_sequence_is_retained_as_far_as_its_longest_retention() -> None:
     index = chain(10, 20, 30)
     assert index.longest(1) == Retention(30, 29)
     assert index.forget([name(1)]) == {1}
-    assert index.longest(1) == Retention(30, 29), "the child index what its parent did"
+    assert index.longest(1) == Retention(30, 29), "the child retains what its parent did"
     assert index.forget([name(2), name(7)]) == {1}
     assert index.longest(1) == Retention(10, 9)
     assert index.forget([name(0)]) == {1}
@@ -36,7 +36,7 @@ def test_a_sequence_is_needed_as_far_as_its_longest_need() -> None:
     assert index.forget([name(0)]) == set()
 
 
-def test_what_was_rewound_is_not_needed_any_more() -> None:
+def test_what_was_rewound_is_not_retained_any_more() -> None:
     """Behind it stands another answer, which is nobody's but its own turn's."""
     index = chain(10, 20)
     index.continue_from(1, 15)
@@ -47,7 +47,7 @@ def test_what_was_rewound_is_not_needed_any_more() -> None:
     assert len(index) == 0
 
 
-def test_a_guest_leaves_in_time() -> None:
+def test_a_retention_expires() -> None:
     index = chain(10)
     index.retain(1, name(1), Retention(20, 9), 5.0)
     index.retain(2, name(2), Retention(30, 9), 6.0)
@@ -59,8 +59,8 @@ def test_a_guest_leaves_in_time() -> None:
     assert index.next_expiry() is None
 
 
-def test_a_turn_takes_the_place_of_the_guests_it_goes_on_from() -> None:
-    """However often a client sends its history again, or gives up: one need is there of it."""
+def test_a_turn_replaces_the_expiring_retentions_it_goes_on_from() -> None:
+    """However often a client sends its history again, or gives up: there is one retention of it."""
     index = chain(10)
     for number in range(1, 50):
         index.continue_from(1, 9 + number)
@@ -71,7 +71,7 @@ def test_a_turn_takes_the_place_of_the_guests_it_goes_on_from() -> None:
     assert index.longest(1).length == 10
 
 
-def test_a_response_that_nobody_can_name_any_more_becomes_a_guest() -> None:
+def test_a_response_that_no_client_can_name_any_more_expires() -> None:
     index = chain(10)
     index.release(name(0), 5.0)
     index.release(name(0), 7.0)
@@ -80,7 +80,7 @@ def test_a_response_that_nobody_can_name_any_more_becomes_a_guest() -> None:
     assert index.expire(5.0) == {1}
 
 
-def test_guests_are_dismissed_where_others_stay() -> None:
+def test_an_expiring_tail_is_dropped_where_others_stay() -> None:
     index = chain(10)
     assert not index.drop_expiring_tail(1), "there is none"
     index.retain(1, name(1), Retention(20, 9), 5.0)
@@ -98,7 +98,7 @@ class Model(RuleBasedStateMachine):
         super().__init__()
         self.index = RetentionIndex()
         self.lists: dict[int, list[tuple[ResponseKey, Retention]]] = {}
-        self.guests: dict[ResponseKey, float] = {}
+        self.expires_at: dict[ResponseKey, float] = {}
         self.names: list[ResponseKey] = []
         self.now = 0.0
 
@@ -107,17 +107,19 @@ class Model(RuleBasedStateMachine):
         """A turn goes on from some of what a sequence has, and leaves more."""
         left = self.lists.pop(key, [])
         start = min(start, left[-1][1].length if left else 0)
-        while left and (not start or left[-1][0] in self.guests):
-            self.guests.pop(left.pop()[0], None)
-        left = [(one, Retention(min(need.length, start), min(need.protected, start))) for one, need in left]
+        while left and (not start or left[-1][0] in self.expires_at):
+            self.expires_at.pop(left.pop()[0], None)
+        left = [
+            (one, Retention(min(retention.length, start), min(retention.protected, start))) for one, retention in left
+        ]
         self.index.continue_from(key, start)
-        made, need = name(len(self.names)), Retention(start + more, start)
+        made, retention = name(len(self.names)), Retention(start + more, start)
         self.names.append(made)
         if until is not None:
             self.now += until
-            self.guests[made] = self.now + 10
-        self.index.retain(key, made, need, self.guests.get(made))
-        self.lists[key] = [*left, (made, need)]
+            self.expires_at[made] = self.now + 10
+        self.index.retain(key, made, retention, self.expires_at.get(made))
+        self.lists[key] = [*left, (made, retention)]
 
     @precondition(lambda self: self.names)
     @rule(picks=st.lists(st.integers(0, 30), max_size=4))
@@ -130,7 +132,7 @@ class Model(RuleBasedStateMachine):
     def expire(self, seconds: int) -> None:
         """Time passes."""
         self.now += seconds
-        due = {one for one, until in self.guests.items() if until <= self.now}
+        due = {one for one, until in self.expires_at.items() if until <= self.now}
         assert self.index.expire(self.now) == self.remove(due)
 
     @precondition(lambda self: self.names)
@@ -139,7 +141,7 @@ class Model(RuleBasedStateMachine):
         """A response can be named no more."""
         one = self.names[pick % len(self.names)]
         if any(one == other for left in self.lists.values() for other, _ in left):
-            self.guests.setdefault(one, self.now + 10)
+            self.expires_at.setdefault(one, self.now + 10)
         self.index.release(one, self.now + 10)
 
     @rule(key=st.integers(0, 2))
@@ -149,10 +151,10 @@ class Model(RuleBasedStateMachine):
         self.index.drop_sequence(key)
 
     @rule(key=st.integers(0, 2))
-    def dismiss(self, key: int) -> None:
+    def drop_expiring_tail(self, key: int) -> None:
         """A sequence leaves the context."""
         left = self.lists.get(key, [])
-        stay = [one for one, _ in left if one not in self.guests]
+        stay = [one for one, _ in left if one not in self.expires_at]
         last = max((at for at, (one, _) in enumerate(left) if one in stay), default=-1)
         gone = {one for one, _ in left[last + 1 :]} if stay else set()
         assert self.index.drop_expiring_tail(key) == bool(gone)
@@ -162,18 +164,18 @@ class Model(RuleBasedStateMachine):
         had = {key for key, left in self.lists.items() if any(one in gone for one, _ in left)}
         self.lists = {key: [pair for pair in left if pair[0] not in gone] for key, left in self.lists.items()}
         for one in gone:
-            self.guests.pop(one, None)
+            self.expires_at.pop(one, None)
         return had
 
     @invariant()
     def agrees(self) -> None:
-        """The longest need is the last one; no more is remembered than the index there are, nor for longer."""
+        """The longest retention is the last one; nothing else is remembered, and nothing for longer."""
         assert len(self.index) == sum(map(len, self.lists.values()))
         for key in range(3):
             left = self.lists.get(key, [])
             assert self.index.longest(key) == (left[-1][1] if left else NOTHING_RETAINED)
             assert left == sorted(left, key=lambda pair: pair[1].length)
-        assert self.index.next_expiry() == min(self.guests.values(), default=None)
+        assert self.index.next_expiry() == min(self.expires_at.values(), default=None)
 
 
 TestModel = Model.TestCase

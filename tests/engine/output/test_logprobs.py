@@ -1,4 +1,4 @@
-"""Log probabilities: the numbers are a distribution, and their tokens are exactly the text that a client gets."""
+"""Log probabilities: the numbers are a distribution, and the bytes of the tokens are those of the text."""
 
 from __future__ import annotations
 
@@ -8,155 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segue.engine.output.answer_reader import AnswerReader
-from segue.engine.output.logprobs import LEAST, Score, ScoredText, TokenLogprob, log_probabilities
-from segue.engine.output.tool_call_parser import AnswerPart, CallArguments, CallBegan, CallEnded
-from segue.engine.prompt.chat_template import DEFAULT_CALL_FORMAT
-from segue.engine.prompt.messages import PromptTool, Tools
-from segue.engine.sampling_params import SamplingParams
-from tests.engine.grammar.byte_grammars import parser_for
-
-GET = PromptTool("get", {"type": "function", "function": {"name": "get"}})
-CALL = f'{DEFAULT_CALL_FORMAT.prefix}get{DEFAULT_CALL_FORMAT.middle}{{"a": "€"}}{DEFAULT_CALL_FORMAT.suffix}'.encode()
-TOOLS = {True: Tools((GET,), ("get",)), False: Tools()}
-
-#: What answers are made of: characters of one to four bytes, bytes that are none, and what may be a call or a stop.
-chunks = st.sampled_from(
-    [b"a", "é".encode(), "€".encode(), "😀".encode(), b"\xff", b"\xe2\x82", b"\n", b"<", b"<tool_call>"]
+from segue.engine.output.detokenizer import Detokenizer
+from segue.engine.output.logprobs import (
+    LEAST,
+    LogprobAlignment,
+    Score,
+    ScoredText,
+    TokenLogprob,
+    TopLogprob,
+    log_probabilities,
 )
-answers = st.tuples(st.lists(chunks, max_size=12), st.sampled_from([b"", CALL])).map(
-    lambda two: b"".join(two[0]) + two[1]
-)
-sizes = st.lists(st.integers(0, 7), max_size=40)
-stops = st.lists(st.text("aé€<\n", min_size=1, max_size=3), max_size=2).map(tuple)
-
-
-def cut(answer: bytes, lengths: list[int]) -> list[bytes]:
-    """An answer as tokens; control tokens have no bytes."""
-    tokens = []
-    for length in [*lengths, *[3] * len(answer)]:
-        tokens.append(answer[:length])
-        answer = answer[length:]
-    while tokens and not tokens[-1]:
-        tokens.pop()
-    return tokens
-
-
-def read(reader: AnswerReader, tokens: list[bytes]) -> list[AnswerPart | ScoredText]:
-    """What comes of tokens; the score of each is its own number, below zero."""
-    parts: list[AnswerPart | ScoredText] = []
-    for number, token in enumerate(tokens, 1):
-        score = None if reader.top_logprobs is None else Score(-float(number), ())
-        parts += reader.feed(token, score)
-        if reader.stopped:
-            break
-    return [*parts, *reader.close()]
-
-
-def joined(parts: list[AnswerPart | ScoredText]) -> list[AnswerPart]:
-    """The same with neighbouring texts in one."""
-    whole: list[AnswerPart] = []
-    for part in parts:
-        text = part.text if isinstance(part, ScoredText) else part
-        if isinstance(text, str) and whole and isinstance(whole[-1], str):
-            whole[-1] += text
-        else:
-            whole.append(text)
-    return whole
-
-
-@given(answers, sizes, stops, st.booleans())
-def test_the_tokens_of_a_text_are_its_bytes(
-    answer: bytes, lengths: list[int], words: tuple[str, ...], tools: bool
-) -> None:
-    """However it is cut into tokens, whatever of it is held back, stripped, a call, or behind a stop."""
-    tokens = cut(answer, lengths)
-    plain = AnswerReader(parser_for(DEFAULT_CALL_FORMAT, TOOLS[tools]), SamplingParams(stops=words))
-    scored = AnswerReader(parser_for(DEFAULT_CALL_FORMAT, TOOLS[tools]), SamplingParams(stops=words, top_logprobs=0))
-    expected, got = read(plain, tokens), read(scored, tokens)
-    texts = [part for part in got if isinstance(part, ScoredText)]
-    assert not [part for part in got if isinstance(part, str)]
-    assert joined(got) == joined(expected)
-    assert scored.stopped == plain.stopped
-    for text in texts:
-        assert text.text
-        assert b"".join(bytes(one.bytes) for one in text.logprobs) == text.text.encode()
-    entries = [one for text in texts for one in text.logprobs]
-    assert all(one.bytes and one.token == bytes(one.bytes).decode("utf-8", "replace") for one in entries)
-    numbers = [round(-one.logprob) for one in entries]
-    assert numbers == sorted(set(numbers)), "each token once, and in order"
-    if "\ufffd" not in answer.decode("utf-8", "replace"):
-        assert [bytes(one.bytes) for one in entries[:-1]] == [tokens[number - 1] for number in numbers[:-1]]
-        assert not numbers or tokens[numbers[-1] - 1].startswith(bytes(entries[-1].bytes)), "only the last may be cut"
-
-
-def fed(reader: AnswerReader, *tokens: bytes) -> list[list[AnswerPart | ScoredText]]:
-    return [reader.feed(token, Score(-1.0, ())) for token in tokens]
-
-
-def entry(shown: bytes) -> TokenLogprob:
-    return TokenLogprob(shown.decode("utf-8", "replace"), -1.0, list(shown), ())
-
-
-def test_a_piece_has_its_own_tokens() -> None:
-    """A character of two tokens goes out when it is whole, and so does what stands in one token with it."""
-    reader = AnswerReader(parser_for(DEFAULT_CALL_FORMAT, Tools()), SamplingParams(top_logprobs=0))
-    euro = "€".encode()
-    assert fed(reader, b"a", b"b" + euro[:1], euro[1:2], euro[2:]) == [
-        [ScoredText("a", [entry(b"a")])],
-        [],
-        [],
-        [ScoredText("b€", [entry(b"b" + euro[:1]), entry(euro[1:2]), entry(euro[2:])])],
-    ]
-    assert reader.close() == []
-
-
-def test_a_token_that_ends_in_a_call_is_cut_before_it() -> None:
-    """With the bytes that the client sees; the tokens of the call have no scores, and need none."""
-    reader = AnswerReader(parser_for(DEFAULT_CALL_FORMAT, TOOLS[True]), SamplingParams(top_logprobs=3))
-    wanted = [reader.top_logprobs]
-    assert fed(reader, b"ab\n\n" + CALL[:14]) == [[]]
-    assert [*wanted, reader.top_logprobs] == [3, None]
-    parts = reader.feed(CALL[14:])
-    assert parts == [ScoredText("ab", [entry(b"ab")]), CallBegan("get"), CallArguments('{"a": "€"}'), CallEnded()]
-
-
-def test_what_is_held_back_keeps_its_token_back() -> None:
-    """So that each piece of text has whole tokens."""
-    reader = AnswerReader(parser_for(DEFAULT_CALL_FORMAT, TOOLS[True]), SamplingParams(top_logprobs=0))
-    assert fed(reader, b"a", b"b<to", b"ol") == [[ScoredText("a", [entry(b"a")])], [], []]
-    assert fed(reader, b"s") == [[ScoredText("b<tools", [entry(b"b<to"), entry(b"ol"), entry(b"s")])]]
-
-
-def test_a_token_that_holds_a_stop_is_cut_before_it() -> None:
-    reader = AnswerReader(parser_for(DEFAULT_CALL_FORMAT, Tools()), SamplingParams(stops=("STOP",), top_logprobs=0))
-    assert fed(reader, b"a", b"bST", b"OP!") == [[ScoredText("a", [entry(b"a")])], [], [ScoredText("b", [entry(b"b")])]]
-    assert reader.stopped
-    assert reader.close() == []
-
-
-def test_a_stop_is_no_stop_in_arguments() -> None:
-    """And what may have been the beginning of one is text when a call begins, and at the end."""
-    reader = AnswerReader(parser_for(DEFAULT_CALL_FORMAT, TOOLS[True]), SamplingParams(stops=("a!", '"a"')))
-    assert read(reader, [b"a", CALL[:14], CALL[14:]]) == [
-        "a",
-        CallBegan("get"),
-        CallArguments('{"a": "€"}'),
-        CallEnded(),
-    ]
-    assert not reader.stopped
-    assert read(AnswerReader(parser_for(DEFAULT_CALL_FORMAT, TOOLS[True]), SamplingParams(stops=("a!",))), [b"ba"]) == [
-        "b",
-        "a",
-    ]
-
-
-def test_a_stop_may_be_found_at_the_end() -> None:
-    """In what might have become a call."""
-    reader = AnswerReader(parser_for(DEFAULT_CALL_FORMAT, TOOLS[True]), SamplingParams(stops=("<t",)))
-    assert read(reader, [b"a<tool"]) == ["a"]
-    assert reader.stopped
-
 
 logits = st.lists(st.floats(-50, 50), min_size=1, max_size=40)
 
@@ -178,3 +39,43 @@ def test_what_json_cannot_hold_is_the_least_that_is_told(values: list[float]) ->
     logprob, best = log_probabilities(values, 1, 2)
     assert logprob == LEAST
     assert all(value >= LEAST for _, value in best)
+
+
+chunks = st.sampled_from([b"a", "é".encode(), "€".encode(), "😀".encode(), b"\xff", b"\xe2\x82", b""])
+
+
+@given(
+    st.lists(chunks, max_size=12), st.lists(st.integers(0, 5), max_size=40), st.lists(st.integers(1, 4), max_size=20)
+)
+def test_aligned_tokens_are_the_text(parts: list[bytes], sizes: list[int], releases: list[int]) -> None:
+    """However the bytes are cut into tokens, and the text into releases: together it is all there, piece by piece."""
+    data = b"".join(parts)
+    text = Detokenizer().feed(data)
+    alignment, given_out = LogprobAlignment(), []
+    for size in [*sizes, *[1] * len(data)]:
+        alignment.add_token(data[:size], Score(-1.0, ()))
+        data = data[size:]
+    left = text
+    for size in [*releases, len(text)]:
+        given_out += alignment.release(left[:size])
+        left = left[size:]
+    given_out += alignment.end()
+    assert "".join(one.text for one in given_out) == text
+    for one in given_out:
+        assert b"".join(bytes(token.bytes) for token in one.logprobs) == one.text.encode()
+
+
+def test_text_waits_for_the_end_of_its_token() -> None:
+    likely = [TopLogprob("ab", -0.5, [97, 98])]
+    alignment = LogprobAlignment()
+    alignment.add_token(b"ab", Score(-0.5, likely))
+    assert alignment.release("a") == []
+    assert alignment.release("b") == [ScoredText("ab", [TokenLogprob("ab", -0.5, [97, 98], likely)])]
+    assert alignment.end() == []
+
+
+def test_the_last_token_is_cut_with_the_text() -> None:
+    alignment = LogprobAlignment()
+    alignment.add_token(b"ab", Score(-0.5, ()))
+    assert alignment.release("a") == []
+    assert alignment.end() == [ScoredText("a", [TokenLogprob("a", -0.5, [97], ())])]

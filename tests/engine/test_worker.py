@@ -1,0 +1,287 @@
+"""The worker by itself, one step after the other: batching, chunked prefill, preemption, and how turns end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from segue.engine.counters import EngineCounters
+from segue.engine.job import Job, TurnBegan, TurnFinished, Update
+from segue.engine.model import BatchEntry, LoadedModel, ModelFile
+from segue.engine.prompt.chat_template import DEFAULT_CALL_FORMAT
+from segue.engine.prompt.messages import Tools
+from segue.engine.prompt.rendering import Prompt
+from segue.engine.worker import Worker
+from segue.protocol.problems import Problem
+from segue.testing.tiny_model import write_tiny_model
+from tests.engine.grammar.byte_grammars import parser_for
+from tests.engine.kept import Clock
+from tests.engine.turns import request
+
+pytestmark = pytest.mark.local_engine
+
+FAILED = Problem("upstream_error", "The local model failed; the gateway's log says why.")
+STOPPED = Problem("server_overloaded", "stopped")
+
+
+class Working:
+    """A worker on a tiny model, and the jobs that left it."""
+
+    def __init__(self, file: ModelFile) -> None:
+        self.model = LoadedModel(file)
+        self.counters = EngineCounters()
+        self.clock = Clock()
+        self.left: list[Job] = []
+        self.computed: list[list[Job]] = []
+        self.worker = Worker(
+            self.model, file, self.counters, computing=self.computing, left=self.left.append, clock=self.clock
+        )
+
+    def computing(self, jobs: Sequence[Job]) -> AbstractContextManager[None]:
+        self.computed.append(list(jobs))
+        return nullcontext()
+
+    def finish(self) -> None:
+        """Step until there is nothing to compute."""
+        while self.worker.busy:
+            self.worker.step()
+
+    def answer(self, job: Job) -> list[Update]:
+        self.worker.add(job)
+        self.finish()
+        return job.take()
+
+
+def new_job(length: int, *, first: int = 20, prefill_only: bool = False, **fields: Any) -> Job:  # noqa: ANN401 - of `request`
+    """A job whose prompt has this many tokens."""
+    tokens = [first + one % 50 for one in range(length)]
+    parser = parser_for(DEFAULT_CALL_FORMAT, Tools())
+    return Job(request("", **fields), Prompt(tokens, length), parser, wake=lambda: None, prefill_only=prefill_only)
+
+
+def text_of(updates: Sequence[Update]) -> str:
+    return "".join(one for one in updates if isinstance(one, str))
+
+
+@pytest.fixture
+def options() -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture
+def working(tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Working]:
+    path = tmp_path / "tiny.gguf"
+    write_tiny_model(path)
+    monkeypatch.setattr(LoadedModel, "is_end_of_answer", lambda model, token: False)
+    working = Working(ModelFile(path, "tiny", **{"context": 256, "threads": 1, "kv_bytes": 1, "chunk": 8, **options}))
+    yield working
+    working.worker.stop(STOPPED)
+    working.model.close()
+
+
+class Entries:
+    """Sees the batch of each step."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.steps: list[list[BatchEntry]] = []
+        compute = LoadedModel.compute
+
+        def watched(model: LoadedModel, entries: Sequence[BatchEntry]) -> list[int]:
+            self.steps.append(list(entries))
+            return compute(model, entries)
+
+        monkeypatch.setattr(LoadedModel, "compute", watched)
+
+
+class TestTurns:
+    def test_a_turn_begins_answers_and_finishes(self, working: Working) -> None:
+        job = new_job(30)
+        first, *parts, last = working.answer(job)
+        assert (first, last) == (TurnBegan(30, 0), TurnFinished(8, complete=False))
+        assert all(isinstance(part, str) for part in parts)
+        assert working.left == [job]
+        assert (working.counters.prefilled_tokens, working.counters.output_tokens) == (30, 8)
+
+    def test_a_turn_that_may_write_as_much_as_fits_ends_with_the_context(self, working: Working) -> None:
+        updates = working.answer(new_job(200, max_output_tokens=None))
+        assert updates[-1] == TurnFinished(56, complete=False)
+
+    def test_the_model_can_end_it(self, working: Working, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(LoadedModel, "is_end_of_answer", lambda model, token: True)
+        assert working.answer(new_job(30)) == [TurnBegan(30, 0), TurnFinished(0, complete=True)]
+
+    def test_what_is_only_prefilled_is_there_for_the_next(self, working: Working) -> None:
+        assert working.answer(new_job(30, prefill_only=True)) == [TurnBegan(30, 0), TurnFinished(0, complete=True)]
+        assert working.answer(new_job(30))[0] == TurnBegan(30, 29)
+        assert working.counters.reused_tokens == 29
+
+    def test_turns_share_a_step(self, working: Working, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Continuous batching: a turn joins while another answers, and leaves while it goes on."""
+        entries, long, short = Entries(monkeypatch), new_job(4), new_job(4, first=80, max_output_tokens=2)
+        working.worker.add(long)
+        working.worker.step()
+        working.worker.add(short)
+        working.finish()
+        assert [len(step) for step in entries.steps] == [1, 2, 2, 1, 1, 1, 1, 1]
+        assert working.computed[1] == [long, short]
+        assert working.left == [short, long]
+
+    def test_prompts_are_prefilled_in_chunks_beside_an_answer(
+        self, working: Working, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        entries = Entries(monkeypatch)
+        working.worker.add(new_job(4, max_output_tokens=20))
+        working.worker.step()
+        working.worker.add(new_job(40, first=80))
+        for _ in range(5):
+            working.worker.step()
+        assert [[len(one.tokens) for one in step] for step in entries.steps[1:6]] == [[1, 8]] * 5
+
+
+class TestPreemption:
+    def test_the_latest_turn_gives_way_and_resumes(self, working: Working) -> None:
+        """Two answers outgrow the context; each is the one that it is alone."""
+        jobs = [new_job(20, first=first, max_output_tokens=150) for first in (20, 80)]
+        alone = [text_of(working.answer(new_job(20, first=first, max_output_tokens=150))) for first in (20, 80)]
+        for job in jobs:
+            working.worker.add(job)
+        while not working.counters.preemptions:
+            working.worker.step()
+        assert working.worker.busy
+        working.finish()
+        assert working.left[-2:] == jobs, "the first turn ends first"
+        assert [text_of(job.take()) for job in jobs] == alone
+
+    def preempt(self, working: Working) -> list[Job]:
+        jobs = [new_job(20, first=first, max_output_tokens=200) for first in (20, 80)]
+        for job in jobs:
+            working.worker.add(job)
+        while not working.counters.preemptions:
+            working.worker.step()
+        return jobs
+
+    def test_a_preempted_turn_can_be_cancelled(self, working: Working) -> None:
+        _, preempted = self.preempt(working)
+        preempted.cancelled = True
+        working.worker.step()
+        assert working.left == [preempted]
+        assert [one.pins for one in working.worker.sequences] == [1], "only the other is there"
+
+    def test_no_turn_begins_before_a_preempted_one(self, working: Working) -> None:
+        running, preempted = self.preempt(working)
+        late = new_job(4, first=140, max_output_tokens=1)
+        working.worker.add(late)
+        working.worker.step()
+        assert late.take() == []
+        working.finish()
+        assert working.left.index(running) < working.left.index(preempted)
+        assert late in working.left
+
+    def test_stopping_ends_it_too(self, working: Working) -> None:
+        jobs = self.preempt(working)
+        waiting = new_job(4)
+        working.worker.add(waiting)
+        working.worker.stop(STOPPED)
+        assert [job.take()[-1] for job in (*jobs, waiting)] == [STOPPED] * 3
+        assert not working.worker.busy
+
+
+class TestEnding:
+    def test_a_cancelled_turn_leaves_its_prompt(self, working: Working) -> None:
+        job = new_job(30, max_output_tokens=100)
+        working.worker.add(job)
+        for _ in range(5):
+            working.worker.step()
+        job.cancelled = True
+        working.worker.step()
+        assert working.left == [job]
+        assert [len(one.tokens) for one in working.worker.sequences] == [30]
+        assert working.worker.due_in_s == 900
+
+    def test_a_job_that_is_cancelled_before_it_begins(self, working: Working) -> None:
+        job = new_job(30)
+        job.cancelled = True
+        assert working.answer(job) == []
+        assert (working.left, working.worker.sequences) == ([job], [])
+
+    def test_an_interrupted_step_is_rewound(self, working: Working, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Only a stopping engine interrupts a turn that is not cancelled; the turn is refused then."""
+        job = new_job(30)
+
+        def interrupted(model: LoadedModel, entries: Sequence[BatchEntry]) -> list[int]:
+            raise InterruptedError
+
+        monkeypatch.setattr(LoadedModel, "compute", interrupted)
+        updates = working.answer(job)
+        assert isinstance(updates[-1], Problem)
+        assert updates[-1].code == "server_overloaded"
+        assert working.worker.sequences == []
+
+    @pytest.mark.parametrize("method", ["compute", "sampler", "piece"])
+    def test_a_failure_ends_the_turn_and_leaves_nothing(
+        self, working: Working, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, method: str
+    ) -> None:
+        def broken(*given: object) -> None:
+            raise RuntimeError("llama.cpp failed")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(LoadedModel, method, broken)
+            assert working.answer(new_job(30))[-1] == FAILED
+        assert "llama.cpp failed" in caplog.text
+        assert working.worker.sequences == []
+        assert working.answer(new_job(30))[-1] == TurnFinished(8, complete=False)
+
+    def test_starting_over_ends_all_turns(self, working: Working) -> None:
+        jobs = [new_job(30), new_job(30, first=80)]
+        for job in jobs:
+            working.worker.add(job)
+        working.worker.step()
+        working.worker.start_over()
+        assert [job.take()[-1] for job in jobs] == [FAILED] * 2
+        assert (working.left, working.worker.busy, working.worker.sequences) == (jobs, False, [])
+        assert working.answer(new_job(30))[0] == TurnBegan(30, 0)
+
+
+class TestRetention:
+    def test_a_forgotten_response_takes_its_state_along(self, working: Working) -> None:
+        job = new_job(30)
+        working.answer(job)
+        working.worker.forget([(job.request.tenant, job.request.response_id)])
+        assert working.worker.sequences == []
+
+    def test_a_cancelled_turn_is_forgotten_with_its_response(self, working: Working) -> None:
+        """Though no step has come since it was cancelled."""
+        job = new_job(30, max_output_tokens=100)
+        working.worker.add(job)
+        for _ in range(5):
+            working.worker.step()
+        job.cancelled = True
+        working.worker.forget([(job.request.tenant, job.request.response_id)])
+        assert (working.left, working.worker.sequences) == ([job], [])
+
+    @pytest.mark.parametrize(("held", "due_in_s"), [(True, None), (False, 900)])
+    def test_only_a_held_response_keeps_its_state_for_long(
+        self, working: Working, held: bool, due_in_s: float | None
+    ) -> None:
+        working.answer(new_job(30, held=held))
+        assert working.worker.due_in_s == due_in_s
+
+    def test_a_released_response_keeps_it_for_a_while(self, working: Working) -> None:
+        job = new_job(30)
+        working.answer(job)
+        working.worker.release((job.request.tenant, job.request.response_id))
+        assert working.worker.due_in_s == 900
+        working.clock.now += 900
+        working.worker.step()
+        assert working.worker.sequences == []
+
+    def test_idle_state_is_evicted_on_demand(self, working: Working) -> None:
+        working.answer(new_job(30))
+        working.worker.evict_idle("host")
+        assert working.counters.sequences == {"context": 0, "host": 1, "disk": 0}
+        assert working.answer(new_job(30))[0] == TurnBegan(30, 29)
+        assert working.counters.restored_tokens == 29
