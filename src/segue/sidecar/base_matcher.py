@@ -14,7 +14,9 @@ import re
 import zlib
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
+
+import msgspec
 
 K = TypeVar("K")
 
@@ -37,7 +39,7 @@ _LOOK_BYTES = 16 * 1024
 _REPLY_BYTES = 64
 
 
-class _SamplingScale(NamedTuple):
+class _SamplingScale(msgspec.Struct, frozen=True):
     """How densely bodies below a size are sampled: at which strings, and at which distance inside a long string."""
 
     below_bytes: float
@@ -60,14 +62,14 @@ _SCALES = (
 )
 
 
-class BaseMatch(NamedTuple, Generic[K]):
+class BaseMatch(msgspec.Struct, Generic[K], frozen=True):
     """The best base, and the approximate number of bytes that it shares with the body."""
 
     key: K
     shared_bytes: int
 
 
-class _IndexedBase(NamedTuple, Generic[K]):
+class _IndexedBase(msgspec.Struct, Generic[K], frozen=True):
     key: K
     body: bytes
     reply: bytes
@@ -188,6 +190,6 @@ def _weights(body: bytes, scale: int) -> dict[int, int]:
 
 
 def _places_of(body: bytes, scale: int) -> tuple[re.Pattern[bytes], int]:
-    _, strings, spaced_strings, stride = _SCALES[scale]
+    sampling = _SCALES[scale]
     spaced = body.count(b'":"', 0, _LOOK_BYTES) < body.count(b'": "', 0, _LOOK_BYTES)
-    return (spaced_strings if spaced else strings), stride
+    return (sampling.spaced_strings if spaced else sampling.strings), sampling.stride
