@@ -108,13 +108,6 @@ def test_preset_lines_go_by_reference_from_the_first() -> None:
     assert decode_request(encoded, HeaderTable(static_table.REQUEST)) == (head, "http")
 
 
-def test_the_preset_lines_are_those_of_the_specification() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "spec" / "tunnel.md").read_text()
-    for lines in (static_table.REQUEST, static_table.REPLY):
-        assert "```text\n" + "\n".join(line.decode() for line in lines) + "\n```" in text
-        assert len(set(lines)) == len(lines) < MAX_LINES // 2
-
-
 def test_a_repetition_of_what_was_not_is_no_head() -> None:
     for count in (b"\x00", b"\x03", b"\xff\xff\xff\xff\x0f"):
         receiver = HeaderTable()
