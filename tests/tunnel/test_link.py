@@ -6,8 +6,9 @@ import pytest
 
 from segue.tunnel.client import PING_EVERY_S
 from segue.tunnel.events import LinkFailed, Opened, ReplyData, ReplyEnded, ServerEvent, UploadData, UploadEnded
-from segue.tunnel.frames import Ack, Data, Ping, Pong, ReplyFrame, Window, encode_frame, encode_packet
+from segue.tunnel.frames import OVERHEAD_BYTES, Ack, Data, Ping, Pong, ReplyFrame, Window, encode_frame, encode_packet
 from segue.tunnel.link import (
+    ACK_BYTES,
     ACK_DELAY_S,
     DEAD_S,
     IDLE_S,
@@ -15,6 +16,9 @@ from segue.tunnel.link import (
     MAX_BYTES,
     MAX_UNACKED,
     MIN_BYTES,
+    MIN_PAYLOAD_BYTES,
+    MIN_RTT_LIFETIME_S,
+    PACKETS_PER_WINDOW,
     UNPINGED_S,
     CongestionWindow,
     QueuedFrame,
@@ -379,3 +383,132 @@ def test_the_owner_hears_when_a_frame_is_taken_and_when_it_is_delivered() -> Non
     assert heard == ["taken"]
     link.on_ack(Ack(len(packet), 0), 1.0)
     assert heard == ["taken", "delivered"]
+
+
+# ----------------------------------------------------------------------------------------------- the window, by numbers
+
+
+def sampled(*samples: tuple[float, float], was_full: bool = True) -> CongestionWindow:
+    """A window after samples of (time, round trip), each of 1,000 bytes."""
+    window = CongestionWindow(0.0)
+    for now, rtt_s in samples:
+        window.sample(rtt_s, 1_000, now, was_full=was_full)
+    return window
+
+
+@pytest.mark.parametrize(
+    ("rtt_s", "size_bytes"),
+    [
+        (0.125, INITIAL_BYTES + 2_000),
+        (0.1875, INITIAL_BYTES + 2_000),
+        (0.25, INITIAL_BYTES + 1_000),
+        (0.5, INITIAL_BYTES + 1_000),
+        (0.5625, int((INITIAL_BYTES + 1_000) * 2 / 3)),
+        (0.75, (INITIAL_BYTES + 1_000) // 2),
+        (100.0, (INITIAL_BYTES + 1_000) // 4),
+    ],
+)
+def test_a_window_grows_stays_or_shrinks_by_the_delay_beyond_the_minimum(rtt_s: float, size_bytes: int) -> None:
+    assert sampled((0.125, 0.125), (1.0, rtt_s)).size_bytes == size_bytes
+
+
+def test_a_window_shrinks_once_for_all_packets_in_flight() -> None:
+    window = sampled((0.125, 0.125), (1.0, 0.75))
+    shrunk = window.size_bytes
+    window.sample(0.75, 1_000, 1.74, was_full=True)
+    assert window.size_bytes == shrunk
+    window.sample(0.75, 1_000, 1.75, was_full=True)
+    assert window.size_bytes == shrunk // 2
+
+
+def test_a_window_never_shrinks_below_its_least_nor_grows_beyond_its_most() -> None:
+    window = sampled((0.125, 0.125), *((1.0 + 10 * turn, 5.0) for turn in range(3)))
+    assert window.size_bytes == MIN_BYTES
+    window.sample(0.125, 2 * MAX_BYTES, 30.0, was_full=True)
+    assert window.size_bytes == MAX_BYTES
+
+
+def test_the_minimum_counts_for_one_lifetime_at_least_and_two_at_most() -> None:
+    window = sampled((0.0, 0.125), (MIN_RTT_LIFETIME_S, 0.5))
+    assert window.min_rtt_s == 0.125
+    window.sample(0.5, 1_000, MIN_RTT_LIFETIME_S + 1, was_full=False)
+    assert window.min_rtt_s == 0.125
+    window.sample(0.5, 1_000, 2 * MIN_RTT_LIFETIME_S + 2, was_full=False)
+    assert window.min_rtt_s == 0.5
+
+
+def test_the_window_is_drained_once_before_a_longer_minimum_takes_over() -> None:
+    window = sampled((0.0, 0.125), (MIN_RTT_LIFETIME_S + 1, 0.25))
+    began = window.size_bytes
+    window.sample(0.25, 1_000, 1.8 * MIN_RTT_LIFETIME_S, was_full=False)
+    assert window.size_bytes == began
+    window.sample(0.25, 1_000, 1.8 * MIN_RTT_LIFETIME_S + 1.5, was_full=False)
+    assert window.size_bytes == began // 4
+    window.sample(0.25, 1_000, 1.8 * MIN_RTT_LIFETIME_S + 3, was_full=False)
+    assert window.size_bytes == began // 4
+
+
+def test_a_minimum_that_is_hardly_longer_drains_nothing() -> None:
+    window = sampled((0.0, 0.125), (MIN_RTT_LIFETIME_S + 1, 0.1875))
+    window.sample(0.1875, 1_000, 1.9 * MIN_RTT_LIFETIME_S + 1, was_full=False)
+    assert window.size_bytes == INITIAL_BYTES + 2_000
+
+
+def test_a_restart_never_makes_a_window_larger() -> None:
+    window = sampled((0.125, 0.125), (1.0, 0.75))
+    shrunk = window.size_bytes
+    window.restart()
+    assert window.size_bytes == shrunk
+
+
+# ----------------------------------------------------------------------------------------- what is told, and until when
+
+
+def test_a_link_is_quiet_from_what_is_outstanding_or_the_last_sign_of_life() -> None:
+    link = TunnelLink(0.0, None)
+    assert not link.is_quiet(100.0, 1.0)
+    link.queue(Window(1, 2))
+    assert not link.is_quiet(100.0, 1.0)
+    link.compose(10.0, nothing)
+    assert (link.is_quiet(11.9, 2.0), link.is_quiet(12.0, 2.0)) == (False, True)
+    link.note_received(10, 11.0, eliciting=False)
+    assert (link.is_quiet(12.9, 2.0), link.is_quiet(13.0, 2.0)) == (False, True)
+
+
+def test_the_next_deadline_is_the_first_of_acknowledgement_death_and_ping() -> None:
+    link = TunnelLink(0.0, PING_EVERY_S)
+    assert link.next_deadline() == PING_EVERY_S
+    link.note_received(10, 5.0, eliciting=True)
+    assert link.next_deadline() == 5.0 + ACK_DELAY_S
+    assert frames_of(link.compose(6.0, nothing) or b"") == [Ack(10, 1000)]
+    assert link.next_deadline() == 5.0 + PING_EVERY_S
+    assert frames_of(link.compose(15.0, nothing) or b"") == [Ping(1)]
+    assert link.next_deadline() == 15.0 + DEAD_S
+    assert (link.is_dead(34.9), link.is_dead(35.0)) == (False, True)
+
+
+def test_nothing_is_acknowledged_twice_nor_without_cause() -> None:
+    link = TunnelLink(0.0, None)
+    link.note_received(10, 1.0, eliciting=False)
+    assert link.compose(100.0, nothing) is None
+    link.note_received(ACK_BYTES - 1, 101.0, eliciting=True)
+    assert link.compose(101.0, nothing) is None
+    link.note_received(1, 101.5, eliciting=True)
+    assert frames_of(link.compose(101.5, nothing) or b"") == [Ack(ACK_BYTES, 0)]
+    assert link.compose(200.0, nothing) is None
+
+
+@pytest.mark.parametrize("left_bytes", [MIN_PAYLOAD_BYTES - 1, MIN_PAYLOAD_BYTES])
+def test_a_frame_gets_what_is_left_of_its_packet_unless_that_is_too_little(left_bytes: int) -> None:
+    link = TunnelLink(0.0, None)
+    room = INITIAL_BYTES // PACKETS_PER_WINDOW - 2 * OVERHEAD_BYTES
+    limits: list[int] = []
+
+    def take(limit: int) -> QueuedFrame | None:
+        limits.append(limit)
+        return QueuedFrame(bytes(limit - left_bytes), None, None) if len(limits) == 1 else None
+
+    packet = link.compose(0.0, take)
+    assert packet is not None
+    assert limits == [room, left_bytes][: 2 if left_bytes == MIN_PAYLOAD_BYTES else 1]
+    assert len(packet) == room - left_bytes + 4  # and the checksum
