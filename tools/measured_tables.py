@@ -26,7 +26,7 @@ def read(name: str) -> BenchReport:
 
 
 def demo() -> str:
-    """Return the conversation turn by turn, both ways beside each other."""
+    """Return the conversation turn by turn, with both transports side by side."""
     report = read("demo.json")
     heads = ["turn", *(f"{arm.name}: {what}" for arm in report.arms for what in ("payload", "wire", "first token"))]
     rows = [
@@ -56,7 +56,7 @@ def gateway() -> str:
 
 
 def sessions() -> str:
-    """Return what agent sessions cost on the wire, by the ways to send them."""
+    """Return the bytes on the wire of agent sessions, per path."""
     reports = [read(f"table-{name}.json") for name in SESSIONS]
     heads = ["way", *(f"{report.settings['session']}: {what}" for report in reports for what in ("sent", "saved"))]
     rows = [
@@ -90,7 +90,7 @@ def session(name: str) -> str:
 
 
 def session_figures() -> str:
-    """Return what the table of sessions measures beside the sessions."""
+    """Return the other figures of the table benchmark."""
     report = read(f"table-{SESSIONS[0]}.json")
     beside = [figure for figure in report.figures if ": bytes up / bound" not in figure.name][1:]
     return _figures(report, beside, f"bench table --session {SESSIONS[0]} --turns {report.settings['turns']}")
@@ -102,7 +102,7 @@ def _sent(report: BenchReport, arm: Arm) -> list[str]:
 
 
 def _where(arm: Arm, bound: int) -> list[str]:
-    """Say how the bytes sent compare to the bound, and where they went."""
+    """Return the bytes sent by the bound, those of the first and of later requests, and the bytes received."""
     first, *later = [turn.bytes_up_wire or 0 for turn in arm.turns]
     received = arm.totals.bytes_down_wire
     assert received is not None, "both directions are counted"
