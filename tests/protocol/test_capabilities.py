@@ -50,3 +50,10 @@ def test_only_what_is_configured_is_offered() -> None:
     offered = extensions(BOUNDS["openai"], 0)
     assert [one for one in offered if one != "lanes"] == list(extensions(BOUNDS["serial"], 0))
     assert (*offered, "grace") == extensions(BOUNDS["openai"], 1)
+
+
+def test_the_extensions_by_name() -> None:
+    always = ("warm_up", "background", "resume", "idempotency")
+    assert extensions(BOUNDS["serial"], 0.0) == always
+    assert extensions(BOUNDS["openai"], 0.0) == ("lanes", *always)
+    assert extensions(BOUNDS["openai"], 0.5) == ("lanes", *always, "grace")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.protocol.codec import decode, with_field
+from segue.protocol.codec import MAX_DEPTH, decode, decode_value, size_of, with_field, without_field
 from segue.protocol.problems import Problem
 from tests.strategies import hostile_bytes, hostile_texts, json_objects, json_values, pretty
 
@@ -157,3 +157,26 @@ def test_with_field_sets_one_field_and_keeps_the_bytes_of_the_others(
     expected = {**{key: raw.encode() for key, raw in raws.items()}, name: msgspec.json.encode(value)}
     assert {key: bytes(raw) for key, raw in changed.items()} == expected
     assert list(changed) == list(expected)
+
+
+def test_without_field_takes_one_field_out_and_keeps_the_bytes_of_the_others() -> None:
+    document = b'{"a": 1.50, "b": {"c" : [ ]}, "d":"\\u00e9"}'
+    assert without_field(document, "b") == b'{"a":1.50,"d":"\\u00e9"}'
+    assert without_field(document, "x") == b'{"a":1.50,"b":{"c" : [ ]},"d":"\\u00e9"}'
+
+
+@pytest.mark.parametrize("document", ["", "x", "é", "\udcff", b"\xff\xff"])
+def test_the_size_of_a_document_is_that_of_its_bytes(document: str | bytes) -> None:
+    data = document if isinstance(document, bytes) else document.encode("utf-8", "surrogatepass")
+    assert size_of(document) == len(data)
+
+
+def test_a_kept_value_is_nested_no_deeper_than_the_limit() -> None:
+    for brackets in ("[]", "{}"):
+        opened = '{"a":' if brackets == "{}" else "["
+        fits = opened * MAX_DEPTH + "0" + brackets[1] * MAX_DEPTH
+        assert not isinstance(decode_value(msgspec.Raw(fits.encode()), "x"), Problem)
+        deep = opened * (MAX_DEPTH + 1) + "0" + brackets[1] * (MAX_DEPTH + 1)
+        assert decode_value(msgspec.Raw(deep.encode()), "x") == invalid_json("it is nested too deeply")
+    wide = b"[" + b",".join([b"[]"] * (2 * MAX_DEPTH)) + b"]"
+    assert decode_value(msgspec.Raw(wide), "x") == [[]] * (2 * MAX_DEPTH)

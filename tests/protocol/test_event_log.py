@@ -57,3 +57,28 @@ def test_the_latest_event_with_the_response_outlives_the_rest() -> None:
     end = Event("response.completed", b"{}", 3)
     log.append([end])
     assert log.latest is end
+
+
+def test_a_page_holds_what_fits_and_one_event_at_least() -> None:
+    log, added = EventLog(), events([10, 10, 10, 50])
+    log.append(added)
+    assert log.after(-1, 29) == added[:2]
+    assert log.after(-1, 30) == added[:3]
+    assert log.after(-1, 31) == added[:3]
+    assert log.after(1, 5) == added[2:3]
+    assert log.after(2, 5) == added[3:]
+    assert log.after(3, 5) == []
+
+
+def test_what_just_fits_is_kept() -> None:
+    log, added = EventLog(), events([10, 10])
+    log.append(added)
+    log.trim(2 * (10 + EVENT_OVERHEAD_BYTES), 2)
+    assert log.first == 0
+    log.trim(2 * (10 + EVENT_OVERHEAD_BYTES) - 1, 2)
+    assert log.first == 1
+
+
+def test_a_new_log_has_no_response() -> None:
+    log = EventLog()
+    assert (log.latest, log.first, log.next, log.size_bytes, log.after(-1, 1)) == (None, 0, 0, 0, [])

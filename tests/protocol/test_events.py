@@ -6,10 +6,22 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
-from segue.protocol.events import FIRST_SEQUENCE_NUMBER, Event, OutputWriter, error_event, http_error, response_event
+from segue.protocol.events import (
+    FIRST_SEQUENCE_NUMBER,
+    Event,
+    OutputWriter,
+    error_event,
+    http_error,
+    in_lane,
+    response_event,
+    response_of,
+    steer_failed,
+)
 from segue.protocol.problems import Problem
+from segue.protocol.requests import Steer
 from segue.testing.protocol_checker import check_error, check_event, parse_json
 from segue.testing.store_conformance import sample_id
 
@@ -189,3 +201,49 @@ def test_an_error_on_a_websocket_nests_the_same_object_beside_its_status(problem
     frame = parse_json(error_event(problem, "invalid_request_error", 400).decode())
     assert frame == {**json.loads(http_error(problem, "invalid_request_error")), "status": 400, "type": "error"}
     check_event(frame, transport="websocket")
+
+
+def test_a_whole_call_is_its_start_one_delta_and_its_end() -> None:
+    """And it ends what was open before it."""
+    one, other = OutputWriter(ID), OutputWriter(ID)
+    parts = [*one.text("x"), *one.end_item(), *one.start_call("c", "look"), *one.arguments("{}"), *one.end_item()]
+    assert [*other.text("x"), *other.call("c", "look", "{}")] == parts
+    assert json.loads(parts[-1].item) == {
+        "id": f"fc_{ID[13:]}0001",
+        "type": "function_call",
+        "status": "completed",
+        "call_id": "c",
+        "name": "look",
+        "arguments": "{}",
+    }
+
+
+@pytest.mark.parametrize("data", [b'{"type":"x"}', b'{"type":"x"}\n', b'{"type":"x"} \r\n'])
+def test_an_event_is_put_into_a_lane_at_its_end(data: bytes) -> None:
+    assert in_lane(data, b',"stream_id":"a"}') == b'{"type":"x","stream_id":"a"}'
+    assert in_lane(data, b"") is data
+
+
+def test_the_end_of_an_event_in_a_lane_is_not_read_twice() -> None:
+    """What ends as it should is not searched for blanks, which may stand in front of its end."""
+    assert in_lane(b'{"a":1 }', b',"stream_id":"a"}') == b'{"a":1 ,"stream_id":"a"}'
+
+
+def test_the_response_of_an_event_is_its_bytes() -> None:
+    response = b'{"id": "r",  "x":1.50}'
+    assert response_of(response_event("response.created", response, 0)) == response
+
+
+def test_a_steer_is_answered_with_its_input() -> None:
+    answer = steer_failed(Steer(previous_response_id="resp_1", input=msgspec.Raw(b'[ {"a":1} ]')))
+    assert b'"input":[ {"a":1} ]' in answer
+    assert json.loads(answer) == {
+        "type": "response.steer.failed",
+        "sequence_number": 0,
+        "error": {
+            "type": "invalid_request_error",
+            "code": "steering_not_supported",
+            "message": "No model here can be steered. Send the input in the next response.create.",
+        },
+        "steer": {"input": [{"a": 1}], "previous_response_id": "resp_1"},
+    }

@@ -221,3 +221,17 @@ def test_paging_through_a_list_shows_every_item_once(count: int, limit: int, ord
         seen += [item["id"] for item in page["data"]]
         after, more = page["last_id"], page["has_more"]
     assert seen == [f"i{number}" for number in (range(count) if order == "asc" else reversed(range(count)))]
+
+
+def test_reasoning_shows_what_is_encrypted_only_if_that_was_asked_for() -> None:
+    reasoning = b'{"type":"reasoning","id":"rs_1","summary":[],"encrypted_content":"x"}'
+    other = b'{"type":"compaction","id":"c_1","encrypted_content":"y"}'
+    bare = {"type": "reasoning", "id": "rs_1", "summary": []}
+    kept = {"type": "compaction", "id": "c_1", "encrypted_content": "y"}
+    assert show([reasoning, other], ID) == [bare, kept]
+    assert show([reasoning, other], ID, encrypted=True) == [bare | {"encrypted_content": "x"}, kept]
+
+
+def test_a_query_that_is_no_text_is_refused() -> None:
+    message = "Invalid query parameter: It holds text that is not valid Unicode."
+    assert parse_page({"limit": "\udcff"}) == Problem("invalid_value", message)

@@ -12,14 +12,19 @@ from segue.protocol.problems import (
     Problem,
     Refused,
     connection_limit,
+    events_gone,
     invalid_json,
+    invalid_stream_id,
+    key_reused,
     missing,
     model_not_found,
+    not_cancellable,
     previous_response_not_found,
     quoted,
     response_not_found,
     shutting_down,
     store_mismatch,
+    stream_limit,
     tool_call_not_found,
     unknown_type,
     unsupported,
@@ -33,6 +38,8 @@ QUOTING: list[Callable[[str], Problem]] = [
     lambda text: tool_call_not_found(text, 3),
     store_mismatch,
     model_not_found,
+    events_gone,
+    not_cancellable,
 ]
 
 
@@ -103,3 +110,125 @@ def test_a_refusal_carries_its_problem() -> None:
     """Shells raise it; whoever catches it answers with what it holds."""
     refused = Refused(missing("model"))
     assert (refused.problem, str(refused)) == (missing("model"), "Missing required parameter: 'model'.")
+
+
+@pytest.mark.parametrize(
+    ("make", "whole"),
+    [
+        (
+            lambda: invalid_json("it is empty"),
+            Problem("invalid_json", "The request is not valid JSON: it is empty. Send one JSON object."),
+        ),
+        (
+            lambda: missing("model"),
+            Problem("missing_required_parameter", "Missing required parameter: 'model'.", "model"),
+        ),
+        (
+            lambda: unsupported("prompt", "leave it out"),
+            Problem("unsupported_parameter", "'prompt' is not supported here: leave it out", "prompt"),
+        ),
+        (
+            lambda: unknown_type("x"),
+            Problem(
+                "unknown_event_type",
+                "Unknown message type 'x'. A client sends 'response.create' on this connection.",
+                "type",
+            ),
+        ),
+        (
+            lambda: previous_response_not_found("r"),
+            Problem("previous_response_not_found", "Previous response with id 'r' not found.", "previous_response_id"),
+        ),
+        (
+            lambda: response_not_found("r"),
+            Problem("response_not_found", "Response with id 'r' not found.", "response_id"),
+        ),
+        (
+            lambda: events_gone("r"),
+            Problem(
+                "response_events_gone",
+                "The events of response 'r' after that number are not kept, or no longer. "
+                "If the response was stored, retrieve it without stream; else send the turn again.",
+                "starting_after",
+            ),
+        ),
+        (
+            lambda: not_cancellable("r"),
+            Problem(
+                "response_not_cancellable",
+                "Response 'r' is not a background response. Close its connection to cancel a turn that runs.",
+                "response_id",
+            ),
+        ),
+        (
+            key_reused,
+            Problem(
+                "idempotency_key_reused",
+                "This idempotency key was used with another request. Use a new key for each request.",
+                "segue.idempotency_key",
+            ),
+        ),
+        (
+            lambda: tool_call_not_found("c", 3),
+            Problem(
+                "tool_call_not_found",
+                "No tool call found for the output with call_id 'c'. "
+                "Continue the response that made the call, or send the call item before its output.",
+                "input[3].call_id",
+            ),
+        ),
+        (
+            lambda: store_mismatch("r"),
+            Problem(
+                "store_mismatch",
+                "Response 'r' was made with store=false, so a store=true response cannot continue it. "
+                "Send the full input without previous_response_id, or set store to false.",
+                "store",
+            ),
+        ),
+        (
+            lambda: model_not_found("m"),
+            Problem(
+                "model_not_found",
+                "The model 'm' does not exist here. GET /v1/models lists the models that do.",
+                "model",
+            ),
+        ),
+        (
+            lambda: connection_limit(1.5),
+            Problem(
+                "websocket_connection_limit_reached",
+                "Responses websocket connection limit reached (1.5 minutes). "
+                "Create a new websocket connection to continue.",
+            ),
+        ),
+        (
+            invalid_stream_id,
+            Problem(
+                "invalid_stream_id",
+                "The 'stream_id' field must be a non-empty string with at most 256 characters and may only contain "
+                "letters, numbers, underscores, hyphens, and periods.",
+                "stream_id",
+            ),
+        ),
+        (
+            lambda: stream_limit(8),
+            Problem(
+                "websocket_stream_limit_reached",
+                "This WebSocket connection has reached its maximum number of distinct stream IDs (8). "
+                "Reuse an existing stream_id or open a new WebSocket connection.",
+                "stream_id",
+            ),
+        ),
+        (
+            shutting_down,
+            Problem(
+                "websocket_connection_limit_reached",
+                "The gateway is shutting down. Create a new websocket connection to continue.",
+            ),
+        ),
+    ],
+)
+def test_a_problem_in_full(make: Callable[[], Problem], whole: Problem) -> None:
+    """Clients show the sentence to people, so a change of it is meant."""
+    assert make() == whole
