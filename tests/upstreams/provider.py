@@ -5,6 +5,7 @@ sent. Whatever the HTTP is, well-formed or not, cut or hanging, is the test's bu
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -190,11 +191,11 @@ async def _read_request(reader: asyncio.StreamReader, connection: int) -> Got | 
 
 
 @asynccontextmanager
-async def providing(*plays: Play) -> AsyncIterator[Provider]:
-    """Run a provider around a block."""
+async def providing(*plays: Play, tls: ssl.SSLContext | None = None) -> AsyncIterator[Provider]:
+    """Run a provider for the length of a block."""
     provider = Provider(*plays)
-    server = await asyncio.start_server(provider.serve, "127.0.0.1", 0)
-    provider.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server = await asyncio.start_server(provider.serve, "127.0.0.1", 0, ssl=tls)
+    provider.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield provider
     finally:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
+import trustme
 
 from segue.upstreams.http_connector import DesyncSafeConnector
 from tests.upstreams.provider import Exchange, Play, Provider, providing, streams
@@ -30,6 +32,19 @@ async def ask(one: aiohttp.ClientSession, provider: Provider) -> tuple[int, byte
 async def test_requests_share_a_connection_that_is_quiet_between_them() -> None:
     async with providing(ANSWERS) as provider, session() as one:
         assert [await ask(one, provider) for _ in range(3)] == [(200, b"answer")] * 3
+    assert [got.connection for got in provider.got] == [0, 0, 0]
+
+
+async def test_tls_connections_are_shared_too() -> None:
+    """What TLS itself sends after the handshake, such as session tickets, is no reply."""
+    authority = trustme.CA()
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    authority.configure_trust(client)
+    async with providing(ANSWERS, tls=server) as provider, session() as one:
+        for _ in range(3):
+            async with one.post(provider.url, data=b"x", ssl=client) as response:
+                assert await response.read() == b"answer"
     assert [got.connection for got in provider.got] == [0, 0, 0]
 
 
