@@ -30,13 +30,13 @@ Gateways = Annotated[
     tuple[str, ...],
     Parameter(
         name="--gateway",
-        help="wss://HOST or ws://HOST:PORT; again for others, in order.",
+        help="wss://HOST or ws://HOST:PORT; repeat it for more, in order of preference.",
         negative="",
         show_default=False,
     ),
 ]
 GatewayKey = Annotated[
-    str | None, Parameter(help="Our API key at the gateway; SEGUE_SIDECAR_KEY keeps it out of the process list.")
+    str | None, Parameter(help="Your API key for the gateway; SEGUE_SIDECAR_KEY keeps it out of the process list.")
 ]
 
 
@@ -51,8 +51,8 @@ def serve(
 ) -> int:
     """Run the gateway: the Responses API over HTTP, SSE and WebSocket, with the history kept here.
 
-    Prints `segue: listening on URL` when it is ready. SIGTERM or Ctrl-C lets running turns end; a second one stops at
-    once.
+    Prints `segue: listening on URL` when it is ready. On SIGTERM or Ctrl-C it lets running turns end; on the second one
+    it stops at once.
     """
     from segue.cli.serve import run_serve
 
@@ -75,13 +75,13 @@ def sidecar(  # noqa: PLR0913 - one for each option
     cache: Annotated[
         bool | None, Parameter(help="Keep a few request bodies on disk, for a new start [default: yes].")
     ] = None,
-    stats: Annotated[bool, Parameter(help="Show what the sidecar that runs already is doing.", negative="")] = False,
+    stats: Annotated[bool, Parameter(help="Show what the running sidecar is doing.", negative="")] = False,
     log: Annotated[Literal["debug", "info", "warning", "error"], Parameter(help="How much to log on stderr.")] = "info",
 ) -> int:
     """Run the local end of the tunnel: agents talk to it as to the provider, and it sends a gateway what is new.
 
-    Prints `segue: sidecar listening on URL` when it is ready: URL/anthropic, URL/openai/v1 and URL/gemini are what to
-    point agents at. SIGTERM or Ctrl-C ends it, and it prints what it has counted as one JSON object.
+    Prints `segue: sidecar listening on URL` when it is ready. Point agents at URL/anthropic, URL/openai/v1 or
+    URL/gemini. On SIGTERM or Ctrl-C it ends, and prints its counters as one JSON object.
     """
     if stats:
         from segue.cli.stats_view import run_stats
@@ -104,8 +104,9 @@ def run(
 ) -> int:
     """Run an agent through a sidecar of its own: segue run --gateway wss://HOST -- claude
 
-    The agent is pointed at the sidecar by the variables that the SDKs of Anthropic, OpenAI and Google read. Without a
-    gateway there is one in this process. What was saved is said on stderr; the exit status is the agent's.
+    It points the agent at the sidecar with the variables that the SDKs of Anthropic, OpenAI and Google read. Without
+    --gateway it starts a gateway in this process. At the end it prints on stderr how many bytes were saved, and returns
+    the agent's exit status.
     """
     from segue.cli.run import run_command
 
@@ -116,7 +117,7 @@ def run(
 def check_config(
     *, config: ConfigFile = None, json: Annotated[bool, Parameter(help="Print one JSON object.", negative="")] = False
 ) -> int:
-    """Read the configuration as `serve` would, and say what it means or what is wrong with it."""
+    """Read the configuration as `serve` does, and print what it means, or what is wrong with it."""
     from segue.cli.check_config import run_check_config
 
     return run_check_config(config, as_json=json)
@@ -169,9 +170,9 @@ def engine(
     json: Annotated[Path | None, Parameter(help="Also write the figures to this file.")] = None,
     plot: Annotated[Path | None, Parameter(help="Also draw them, as an SVG.")] = None,
 ) -> int:
-    """Time to the first token of the local model, by the length of the context: read anew, continued, or restored.
+    """Time to the first token of the local model, by length of the context: full prefill, continuation, restore.
 
-    With the model in the box this takes minutes, nearly all of them for reading long prompts anew.
+    With the model in the box this takes minutes, nearly all of them for the full prefill of long prompts.
     """
     from segue.cli.bench_engine import run_bench_engine
 
@@ -194,8 +195,8 @@ def table(
 ) -> int:
     """Bytes per turn of one agent session on the wire: raw, gzip, zstd, permessage-deflate, and through a sidecar.
 
-    The sidecar is measured cold, as on a first day, and warm, after an earlier session of the same agent. Then the CPU
-    time that bodies of 1 MB and 20 MB take to encode and decode.
+    It measures the sidecar cold, when it is new, and warm, after an earlier session of the same agent; then the CPU
+    time for encoding and decoding bodies of 1 MB and 20 MB.
     """
     from segue.cli.bench_table import run_bench_table
 
