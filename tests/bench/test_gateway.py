@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import nullcontext
 
 import pytest
 from rich.console import Console
 
+from segue.bench import gateway
 from segue.bench.arms.server import BURST, PACED, TICKED, ServerSpec, serve_gateway
 from segue.bench.gateway import GatewayBenchSettings, make_create, measure, render, words
+from segue.bench.meters.cpu_affinity import Cores
 from segue.bench.meters.tcp import metered
 from segue.bench.meters.websocket_client import TurnRefusedError, connect
+from tests.bench.arms.processes import launched_here
 
 SPEC = ServerSpec(kind="gateway", deltas=12, delta_bytes=24, stamps=4, pace_s=0.001)
 TINY = GatewayBenchSettings(
@@ -54,7 +58,10 @@ async def test_a_chain_is_continued_and_bytes_are_those_of_the_wire() -> None:
         socket.close()
 
 
-async def test_a_whole_run() -> None:
+async def test_a_whole_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With every server in this process, so CPU times and memory are those of client and server together."""
+    monkeypatch.setattr(gateway, "launched", launched_here)
+    monkeypatch.setattr(gateway, "place", lambda: nullcontext(Cores(None, None)))
     shown = io.StringIO()
     console = Console(file=shown, width=160)
     report = await measure(console=console, settings=TINY)
