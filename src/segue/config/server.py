@@ -19,13 +19,15 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     store: Annotated[str, Meta(description="Where store=true responses are kept: sqlite:///FILE or memory:")] = (
         "sqlite:///segue.db"
     )
-    hosts: Annotated[list[str], Meta(description="Host names that requests may name, beside loopback ones.")] = []
-    origins: Annotated[list[str], Meta(description="Origins of web pages that may call, beside our own.")] = []
+    hosts: Annotated[list[str], Meta(description="Host names that requests may use, besides loopback ones.")] = []
+    origins: Annotated[
+        list[str], Meta(description="Origins of web pages that may call, besides the gateway's own.")
+    ] = []
     retention_s: Annotated[Positive, Meta(description="How long a stored response lives.")] = 30 * DAY_S
     sweep_interval_s: Annotated[Positive, Meta(description="How often expired responses are removed.")] = 3600.0
     memory_budget_bytes: Annotated[Bytes, Meta(description="History held in memory, all tenants together.")] = 512 * MIB
     fragments_budget_bytes: Annotated[
-        Bytes, Meta(description="History kept in the words of providers, all tenants together.")
+        Bytes, Meta(description="History kept rendered for providers, all tenants together.")
     ] = 256 * MIB
     max_message_bytes: Annotated[Bytes, Meta(description="Largest request body or WebSocket message.")] = 16 * MIB
     max_connections: Annotated[int, Meta(ge=1, description="Open WebSocket connections.")] = 10_000
@@ -34,7 +36,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
         600.0
     )
     max_queued: Annotated[int, Meta(ge=1, description="Messages that may wait in a connection's lanes.")] = 64
-    profile: Annotated[Profile, Meta(description="Whose rules WebSocket connections follow.")] = "openai"
+    profile: Annotated[Profile, Meta(description="The rules that WebSocket connections follow.")] = "openai"
     max_lanes: Annotated[int, Meta(ge=1, description="profile openai: lanes with a name, for each connection.")] = 32
     max_in_flight: Annotated[int, Meta(ge=1, description="profile openai: turns of a connection at once.")] = 16
     events_s: Annotated[Positive, Meta(description="How long the events of a kept turn can be read after its end.")] = (
@@ -62,4 +64,4 @@ class ListenerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     port: Annotated[int, Meta(ge=0, le=65535, description="Port to listen on; 0 picks a free one.")]
     host: Annotated[str, Meta(description="Address to listen on. Anything but loopback needs a [[key]].")] = "127.0.0.1"
-    profile: Annotated[Profile, Meta(description="Whose rules WebSocket connections follow there.")] = "openai"
+    profile: Annotated[Profile, Meta(description="The rules that WebSocket connections follow there.")] = "openai"

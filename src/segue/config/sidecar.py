@@ -14,29 +14,39 @@ class SidecarConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[sidecar]`: the local end of the tunnel, which agents are pointed at."""
 
     gateways: Annotated[
-        list[str], Meta(description="Where gateways are, in the order they are tried: wss://HOST or ws://HOST:PORT.")
+        list[str],
+        Meta(description="URLs of gateways, in the order in which they are tried: wss://HOST or ws://HOST:PORT."),
     ] = []
     host: Annotated[str, Meta(description="Address to listen on for agents.")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="Port to listen on; 0 picks a free one.")] = 4748
-    hosts: Annotated[list[str], Meta(description="Host names that agents may name, beside loopback ones.")] = []
-    origins: Annotated[list[str], Meta(description="Origins of web pages that may call, beside our own.")] = []
-    key: Annotated[str | None, Meta(description="Our API key at the gateway, if it wants one.")] = None
+    hosts: Annotated[list[str], Meta(description="Host names that agents may use, besides loopback ones.")] = []
+    origins: Annotated[
+        list[str], Meta(description="Origins of web pages that may call, besides the sidecar's own.")
+    ] = []
+    key: Annotated[str | None, Meta(description="The API key to send to the gateway, if it wants one.")] = None
     cafile: Annotated[str | None, Meta(description="Certificates to verify gateways by, instead of the system's.")] = (
         None
     )
     direct: Annotated[bool, Meta(description="Go straight to the provider when no gateway can be reached.")] = False
-    cache: Annotated[bool, Meta(description="Keep a few request bodies on disk, so that a new start saves too.")] = True
-    cache_dir: Annotated[str, Meta(description="Where; default: segue/bases in the user's cache directory.")] = ""
-    disk_bytes: Annotated[Bytes, Meta(description="What they may take on disk.")] = 64 * MIB
-    memory_bytes: Annotated[Bytes, Meta(description="Bodies and replies held in memory to send against.")] = 256 * MIB
+    cache: Annotated[
+        bool,
+        Meta(description="Keep a few request bodies on disk, so that the first requests after a start are deltas too."),
+    ] = True
+    cache_dir: Annotated[
+        str, Meta(description="The folder for them; default: segue/bases in the user's cache directory.")
+    ] = ""
+    disk_bytes: Annotated[Bytes, Meta(description="How many bytes they may take on disk.")] = 64 * MIB
+    memory_bytes: Annotated[Bytes, Meta(description="Bodies and replies kept in memory as bases of deltas.")] = (
+        256 * MIB
+    )
     max_body_bytes: Annotated[Bytes, Meta(description="Largest request body of an agent.")] = 64 * MIB
     max_held_bytes: Annotated[Bytes, Meta(description="Request bodies in memory, all agents together.")] = 512 * MIB
     max_connections: Annotated[int, Meta(ge=1, description="Open connections of agents.")] = 512
     connect_timeout_s: Annotated[Positive, Meta(description="How long a connection to a gateway may take.")] = 10.0
     patience_s: Annotated[Positive, Meta(description="How long a request waits for a link that was lost.")] = 20.0
-    give_up_s: Annotated[Positive, Meta(description="Likewise, one that may have reached the provider already.")] = (
-        300.0
-    )
+    give_up_s: Annotated[
+        Positive, Meta(description="How long a request that may have reached the provider waits for it.")
+    ] = 300.0
     park_s: Annotated[
         Positive, Meta(description="How long the reply to an agent that hung up during an outage is kept for it.")
     ] = 120.0

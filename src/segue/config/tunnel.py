@@ -14,11 +14,11 @@ class TunnelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[tunnel]`: what the gateway does for sidecars, and its limits."""
 
     max_body_bytes: Annotated[Bytes, Meta(description="Largest request body of an agent.")] = 64 * MIB
-    bases_bytes: Annotated[Bytes, Meta(description="Bodies and replies kept to send against, for each tenant.")] = (
+    bases_bytes: Annotated[Bytes, Meta(description="Bodies and replies kept as bases of deltas, for each tenant.")] = (
         128 * MIB
     )
     uploads_bytes: Annotated[Bytes, Meta(description="Uploads under way at once, all sidecars together.")] = 256 * MIB
-    away_s: Annotated[Positive, Meta(description="How long exchanges go on without their sidecar.")] = 300.0
+    away_s: Annotated[Positive, Meta(description="How long exchanges go on while their sidecar is away.")] = 300.0
     max_sessions: Annotated[int, Meta(ge=1, description="Sidecars with a session, for each tenant.")] = 1000
     connect_timeout_s: Annotated[Positive, Meta(description="How long a connection to a provider may take.")] = 15.0
     reply_timeout_s: Annotated[
@@ -30,6 +30,8 @@ class TunnelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class RouteConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[[route]]`: where the tunnel forwards requests; those to the gateway itself are always its own API's."""
 
-    target: Annotated[str, Meta(description="Where to: a URL, or 'self' for the gateway's own API.")]
-    mount: Annotated[str | None, Meta(description="Requests below this path, which is taken away.")] = None
-    path: Annotated[str | None, Meta(description="Requests below this path, which stays; give this or mount.")] = None
+    target: Annotated[str, Meta(description="Where the requests go: a URL, or 'self' for the gateway's own API.")]
+    mount: Annotated[str | None, Meta(description="Requests below this path; the path is removed.")] = None
+    path: Annotated[
+        str | None, Meta(description="Requests below this path; the path is kept. Give either this or mount.")
+    ] = None

@@ -71,7 +71,9 @@ class UpstreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dialect: Annotated[UpstreamDialect, Meta(description="What it speaks.")]
     models: Annotated[list[str], Meta(min_length=1, description="Names or globs it answers to.")]
     model_as: Annotated[str | None, Meta(description="The name the upstream is given instead.")] = None
-    base_url: Annotated[str | None, Meta(description="provider: where its API is, as its SDK is given it.")] = None
+    base_url: Annotated[
+        str | None, Meta(description="provider: the URL of its API, as you would give it to its SDK.")
+    ] = None
     key_env: Annotated[str | None, Meta(description="provider: the variable that holds its API key.")] = None
     pass_key: Annotated[bool, Meta(description="provider: send the client's own key instead.")] = False
     headers: Annotated[list[str], Meta(description="provider: more header lines, each 'Name: value'.")] = []
@@ -102,23 +104,31 @@ class UpstreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Positive, Meta(description="provider: how long the head of its reply may take; for some, all of thinking.")
     ] = 300.0
     idle_timeout_s: Annotated[Positive, Meta(description="provider: how long its stream may be silent.")] = 300.0
-    attempts: Annotated[int, Meta(ge=1, description="provider: tries at a turn of which nothing was heard yet.")] = 3
+    attempts: Annotated[
+        int, Meta(ge=1, description="provider: attempts at a turn, as long as nothing of the answer has come.")
+    ] = 3
     longest_wait_s: Annotated[
-        Positive, Meta(description="provider: longest wait for the next try; a client is told of longer ones.")
+        Positive,
+        Meta(
+            description="provider: longest wait for the next attempt; instead of a longer one a client gets an error."
+        ),
     ] = 20.0
     model_file: Annotated[str | None, Meta(description="local: a GGUF file; without one, the bundled model.")] = None
     chat_template_file: Annotated[
         str | None, Meta(description="local: a chat template (Jinja) to use instead of the one in the model's file.")
     ] = None
     context_tokens: Annotated[
-        int, Meta(ge=256, description="local: what input and output of a turn may have together.")
+        int, Meta(ge=256, description="local: tokens that the input and output of a turn may have together.")
     ] = 4096
     threads: Annotated[
         Annotated[int, Meta(ge=1)] | None, Meta(description="local: threads to compute with; default: all cores.")
     ] = None
     parallel: Annotated[int, Meta(ge=1, le=32, description="local: turns computed at once.")] = 4
     batch_invariant: Annotated[
-        bool, Meta(description="local: what is computed together changes no answer; long prompts take longer to read.")
+        bool,
+        Meta(
+            description="local: turns computed together do not change each other's answers; long prompts take longer."
+        ),
     ] = True
     kv_bytes: Annotated[
         Bytes, Meta(description="local: KV cache of all conversations in the context, at least one; allocated at once.")
@@ -127,11 +137,13 @@ class UpstreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         int, Meta(ge=0, description="local: KV cache in memory of conversations that the context has no room for.")
     ] = 1024 * MIB
     kv_directory: Annotated[
-        str, Meta(description="local: folder for what that has no room for, of stored responses only; '' for none.")
+        str,
+        Meta(description="local: folder for KV cache beyond kv_host_bytes, of stored responses only; '' for none."),
     ] = ""
-    kv_disk_bytes: Annotated[Bytes, Meta(description="local: what may be in there.")] = 4096 * MIB
+    kv_disk_bytes: Annotated[Bytes, Meta(description="local: KV cache in that folder.")] = 4096 * MIB
     kv_idle_s: Annotated[
-        float, Meta(ge=0, description="local: how long that of unstored responses over HTTP is kept; 0 for not at all.")
+        float,
+        Meta(ge=0, description="local: how long the KV cache of unstored HTTP responses is kept; 0 for not at all."),
     ] = 900.0
 
 

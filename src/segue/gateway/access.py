@@ -1,7 +1,8 @@
 """Who may talk to the gateway: host names, web origins, API keys, and what only this machine may see.
 
-Hosts and origins are judged as the sidecar judges them (`segue.http.origins`). Keys are compared in constant time, as
-SHA-256 digests; the key itself is nowhere kept or logged. The decisions are pure functions of headers and addresses.
+Hosts and origins follow the same policy as at the sidecar (`segue.http.origins`). Keys are compared in constant time,
+as SHA-256 digests; the gateway neither keeps nor logs a key. The decisions are pure functions of headers and addresses.
+Not here: which routes ask for what (`api.application`).
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ class Access:
     def __init__(self, config: Config) -> None:
         self._keys: Sequence[KeyConfig] = config.key
         bound = [config.server.host, *(listener.host for listener in config.listener)]
-        self._admission = OriginPolicy((*bound, *config.server.hosts), config.server.origins)
+        self._origins = OriginPolicy((*bound, *config.server.hosts), config.server.origins)
 
     def refuse_origin(self, headers: Mapping[str, str]) -> Problem | None:
-        """Check Host, Origin and Sec-Fetch-Site; every endpoint does."""
+        """Check Host, Origin and Sec-Fetch-Site, for every endpoint."""
         host = headers.get("Host", "")
         origin = headers.get("Origin")
-        match self._admission.denial(host, origin=origin, fetch_site=headers.get("Sec-Fetch-Site")):
+        match self._origins.denial(host, origin=origin, fetch_site=headers.get("Sec-Fetch-Site")):
             case None:
                 return None
             case "forbidden_host":
@@ -57,7 +58,7 @@ class Access:
         scheme, _, secret = headers.get("Authorization", "").partition(" ")
         digest = hashlib.sha256(secret.strip().encode("utf-8", "surrogateescape")).hexdigest()
         tenant: str | None = None
-        for key in self._keys:  # all of them, whatever matched: time must not tell which
+        for key in self._keys:  # all of them, even after a match: the time taken must not show which one matched
             if hmac.compare_digest(digest, key.sha256):
                 tenant = key.tenant
         if tenant is None or scheme.lower() != "bearer":
@@ -66,10 +67,10 @@ class Access:
         return tenant
 
     def credential(self, headers: Mapping[str, str]) -> Secret | None:
-        """Return the client's own key for a provider, which is passed on only to upstreams configured for that.
+        """Return the client's own key for a provider. Only upstreams with `pass_key` get it.
 
-        It is in `X-Upstream-Key`; where the gateway has no keys, also what a client sends as its API key, since it can
-        mean nothing else. A key of the gateway is never passed on.
+        It is in `X-Upstream-Key`. If the gateway has no keys, the client's API key is one for a provider too, since it
+        can mean nothing else. A key of the gateway is never passed on.
         """
         own = headers.get("X-Upstream-Key", "").strip()
         if not own and not self._keys:
@@ -78,7 +79,7 @@ class Access:
         return Secret(own) if own and own.isascii() and own.isprintable() else None
 
     def refuse_private(self, headers: Mapping[str, str], peer: str | None) -> Problem | None:
-        """Check that an operator's endpoint is asked for from this machine, or with a key."""
+        """Check that a request for an operator's endpoint comes from this machine, or with a key."""
         if peer is not None and is_loopback(peer) and is_loopback(host_name(headers.get("Host", ""))):
             return None
         if self._keys and not isinstance(self.tenant(headers), Problem):

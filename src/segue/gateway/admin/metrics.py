@@ -1,7 +1,7 @@
-"""Metrics for Prometheus, per turn and per message, never per event.
+"""Metrics for Prometheus. They are counted per turn and per message, never per event.
 
 Children of labelled metrics are bound once, so that counting is one addition. Each gateway has its own registry: two
-in one process (tests do that) do not add up. What is counted is said in the help texts below.
+gateways in one process do not add up. The help texts below define each metric. Not here: the endpoint (`health`).
 """
 
 from __future__ import annotations
@@ -81,14 +81,14 @@ class TunnelMeter:
 
 
 class ProviderCollector(Collector):
-    """What upstreams that are providers count themselves, read when it is asked for."""
+    """The figures that providers' upstreams keep themselves, read for each scrape."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.providers: list[HttpUpstream] = []
         registry.register(self)
 
     def collect(self) -> Iterable[Metric]:
-        """Return the figures of now."""
+        """Return the present figures."""
         running = GaugeMetricFamily("segue_upstream_running", "Turns under way at a provider.", labels=["upstream"])
         waiting = GaugeMetricFamily("segue_upstream_waiting", "Turns that wait for a place.", labels=["upstream"])
         failed = CounterMetricFamily(
@@ -105,14 +105,14 @@ class ProviderCollector(Collector):
 
 
 class EngineCollector(Collector):
-    """What models in this process count themselves, read when it is asked for."""
+    """The figures that models in this process keep themselves, read for each scrape."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.models: list[LocalUpstream] = []
         registry.register(self)
 
     def collect(self) -> Iterable[Metric]:
-        """Return the figures of now."""
+        """Return the present figures."""
 
         def gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
             return GaugeMetricFamily(f"segue_local_{name}", text, labels=["upstream", *labels])
@@ -192,7 +192,7 @@ class Metrics:
         self.hit = {level: self.hits.labels(level) for level in _LEVELS}
 
     def render(self, cache: TurnCache) -> bytes:
-        """Return the text of `GET /metrics`; what the cache counts is read now."""
+        """Return the text of `GET /metrics`. The cache's own counts are read now."""
         self.state_bytes.set(cache.size_bytes)
         self.evictions.inc(cache.evictions - self._evictions)
         self._evictions = cache.evictions

@@ -85,9 +85,9 @@ class ForwardedExchange:
         self._upload_ended = False
         self._arrived = asyncio.Event()
         self._has_room = asyncio.Event()
-        self._encoder = StreamEncoder(SOCKET_WINDOW_LOG if self._is_socket else REPLY_WINDOW_LOG)
+        self._encoder = StreamEncoder(SOCKET_WINDOW_LOG if self._for_websocket else REPLY_WINDOW_LOG)
         self._body: Body | None = None
-        self._was_missed = False
+        self._missed = False
 
     @property
     def body_bytes(self) -> int:
@@ -95,7 +95,7 @@ class ForwardedExchange:
         return 0 if self._body is None else len(self._body.sent)
 
     @property
-    def _is_socket(self) -> bool:
+    def _for_websocket(self) -> bool:
         return self._opened.kind == "websocket"
 
     # --- what the session reports ------------------------------------------------------------------------------------
@@ -104,7 +104,7 @@ class ForwardedExchange:
         """Take the next bytes of the upload."""
         self._upload += data
         self._uncredited_bytes += len(data)
-        if not self._is_socket:  # the bytes of a socket are credited when they were passed on
+        if not self._for_websocket:  # the bytes of a socket are credited when they were passed on
             self._resources.uploads.hold(self, len(data))
         self._arrived.set()
 
@@ -136,7 +136,7 @@ class ForwardedExchange:
         try:
             if isinstance(resolved, RouteRefusal):
                 self._fail(resolved.code, resolved.message)
-            elif self._is_socket:
+            elif self._for_websocket:
                 await self._connect(resolved)
             elif not self._opened.has_body or await self._rebuild():
                 await self._forward(resolved)
@@ -154,7 +154,7 @@ class ForwardedExchange:
                 return False
             rebuilt = await self._decode(bytes(self._upload))
             match rebuilt:
-                case BaseMiss() if not self._was_missed:
+                case BaseMiss() if not self._missed:
                     self._miss()
                 case BaseMiss():
                     self._fail("invalid_request", "The document that was to need no base names one.")
@@ -188,7 +188,7 @@ class ForwardedExchange:
 
     def _miss(self) -> None:
         self._resources.meter.base_misses.inc()
-        self._was_missed = True
+        self._missed = True
         self._resources.uploads.release(self)
         self._upload.clear()
         self._uncredited_bytes = 0

@@ -93,7 +93,7 @@ class SidecarSession:
             self._progress.set()
 
     async def _write(self, socket: web.WebSocketResponse) -> None:
-        """Send what there is to send, and come back when there is more or when it is time."""
+        """Send what there is to send; wait for more, or for the next deadline."""
         meter = self._resources.meter
         with suppress(ConnectionError):
             while self._socket is socket and not socket.closed:
@@ -101,7 +101,7 @@ class SidecarSession:
                 self._flush()
                 now = self._loop.time()
                 if self.end.handle_timeout(now):
-                    _abort(socket)  # nobody is there to close with
+                    _abort(socket)  # the peer is gone: it would not answer a close
                     return
                 packet = self.end.next_packet(now)
                 if packet is None:

@@ -118,6 +118,8 @@ class Parents:
 class ConnectionSlots:
     """What one connection holds: the latest turn of each lane, and the parents of forks that wait for their turn."""
 
+    __slots__ = ("_cache", "_forks", "_grace", "_lanes", "_parents", "_scoped", "_tenant")  # thousands of them are idle
+
     def __init__(
         self, parents: Parents, cache: TurnCache, tenant: str, *, eviction: Eviction, grace: GracePeriod
     ) -> None:
