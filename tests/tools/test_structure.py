@@ -57,3 +57,9 @@ def test_all_figures_of_a_checkout(tmp_path: Path) -> None:
     told = render(structure).splitlines()
     assert "class names used twice      1" in told
     assert "                            Head: segue.one, segue.two" in told
+
+
+def test_the_project_has_each_class_name_once_and_no_circle() -> None:
+    structure = measure(Path(__file__).resolve().parents[2])
+    assert structure.import_circles == []
+    assert structure.duplicate_classes == {}
