@@ -210,3 +210,15 @@ def test_usage_adds_up() -> None:
         "output_tokens_details": {"reasoning_tokens": 2},
         "total_tokens": 15,
     }
+
+
+def test_usage_in_full() -> None:
+    counted = usage(10, 5, cached=8, reasoning=2, written=1)
+    assert msgspec.to_builtins(counted) == {
+        "input_tokens": 10,
+        "input_tokens_details": {"cached_tokens": 8, "cache_write_tokens": 1},
+        "output_tokens": 5,
+        "output_tokens_details": {"reasoning_tokens": 2},
+        "total_tokens": 15,
+    }
+    assert usage(10, 5) == usage(10, 5, cached=0, reasoning=0, written=0)

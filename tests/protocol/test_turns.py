@@ -305,3 +305,20 @@ def test_what_was_left_out_in_translation_is_said_in_the_response() -> None:
     told = Ended("completed", usage(7, 5), warnings=("'seed' was left out.",))
     assert json.loads(fold([], told).response)["warnings"] == ["'seed' was left out."]
     assert "warnings" not in json.loads(fold([]).response)
+
+
+def test_what_an_upstream_says_after_its_end_is_not_forwarded() -> None:
+    """What it said before is, and the end waits to be closed with."""
+    writer = OutputWriter(ID)
+    events = writer.text("hi")
+    stream = new_stream()
+    stream.open()
+    assert stream.ended is None
+    assert stream.feed([*events, CUT, *writer.text("more")]) == events
+    assert stream.ended == CUT
+
+
+def test_a_cancelled_turn_keeps_what_was_counted() -> None:
+    assert fold([], Ended("cancelled", usage(7, 5), FAILED.error)).head == ResponseObjectHead(
+        id=ID, created_at=100, status="cancelled", previous_response_id=PARENT, usage=usage(7, 5)
+    )

@@ -312,11 +312,9 @@ class Session:
 
     def next_deadline(self) -> float | None:
         """Return when to call `timeout`, or None if no deadline is set. You may call it early."""
-        if self._phase is Phase.CLOSED:
-            return None
+        if self._phase is not Phase.OPEN:
+            return None  # closed, or a turn still runs: its end closes the connection
         idle_at = self._active_at + self._limits.idle_timeout_s
-        if self._phase is Phase.CLOSING:
-            return None if self._running else idle_at
         return self._expires_at if self._running else min(self._expires_at, idle_at)
 
     def timeout(self, now: float) -> list[Effect]:
@@ -398,8 +396,8 @@ class Session:
         """Close a closing connection once nothing runs; the error is sent at least once before."""
         if self._running:
             return []
-        was, self._phase = self._phase, PHASE[self._phase, PhaseInput.QUIET]
-        if was is Phase.OPEN or self._phase is not Phase.CLOSED:
+        self._phase = PHASE[self._phase, PhaseInput.QUIET]
+        if self._phase is not Phase.CLOSED:
             return []
         return [self._close] if self._farewell_said else [self._say_farewell(DEFAULT_LANE), self._close]
 
