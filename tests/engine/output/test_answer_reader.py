@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +13,8 @@ from segue.engine.prompt.chat_template import DEFAULT_CALL_FORMAT
 from segue.engine.prompt.messages import PromptTool, Tools
 from segue.engine.sampling_params import SamplingParams
 from tests.engine.grammar.byte_grammars import parser_for
+
+pytestmark = pytest.mark.local_engine  # grammars of calls need it
 
 GET = PromptTool("get", {"type": "function", "function": {"name": "get"}})
 CALL = f'{DEFAULT_CALL_FORMAT.prefix}get{DEFAULT_CALL_FORMAT.middle}{{"a": "€"}}{DEFAULT_CALL_FORMAT.suffix}'.encode()
