@@ -89,5 +89,5 @@ def stopped() -> Problem:
 
 
 def cannot_follow(error: GrammarError, param: str | None = None) -> Problem:
-    """The answer cannot be held to a schema: found out before the turn begins, or where the answer has come to."""
+    """Return the problem of an answer that cannot match a schema, found before the turn begins or while it answers."""
     return Problem("invalid_value", f"The local model cannot follow a schema: {error}.", param)

@@ -1,9 +1,9 @@
 """A GGUF model loaded into this process by llama.cpp: the few operations that turns need, typed and blocking.
 
 This is the only place that touches the engine's binding (cyllama), which is imported when a model is loaded and not
-before. A `LoadedModel` belongs to the thread that made it; only `tokenize`, `compile_grammar` and `interrupt` may be
-called from others. Its one context holds the KV cache of many sequences, each in a *slot*, with cells that copies
-share. Not here: which sequence lies where (`kv.cache`), and what is computed when (`worker`).
+before. A `LoadedModel` belongs to the thread that made it; other threads may only call `tokenize`, `compile_grammar`
+and `interrupt`. Its one context holds the KV cache of many sequences, each in a *slot*, and copies share their cells.
+Not here: which sequence lies where (`kv.cache`), and what is computed when (`worker`).
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ class LoadedModel:
         self._taken = 0
         self._batch: Any = self._llama.LlamaBatch(n_tokens=self.batch + _PADDING, embd=0, n_seq_max=1)
         self._pads_single_tokens = False
-        self._pads_single_tokens = self._invariant and self._differs_alone()
+        self._pads_single_tokens = self._invariant and self._is_padding_needed()
         self._piece_bytes = PieceBytes()
         self._call_tokens = self._find_call_tokens()
         self._vocabulary = self._token_vocabulary()
@@ -260,7 +260,7 @@ class LoadedModel:
         return bool(self._vocab.is_eog(token))
 
     def _token_vocabulary(self) -> TokenVocabulary:
-        """Return the tokens as grammars see them: control tokens that mark a call are the text that they stand for."""
+        """Return the tokens as grammars see them: control tokens that are part of a call count as their text."""
         tokens, special, ends = [], [], []
         for token in range(self._model.n_vocab):
             piece, is_end = self.piece(token), bool(self._vocab.is_eog(token))
@@ -271,7 +271,7 @@ class LoadedModel:
         return TokenVocabulary(tokens, text_to_tokens, special=special, ends=ends or [0])  # one must be named
 
     def compile_grammar(self, lark: str) -> AnswerGrammar:
-        """Read a grammar. Raises `GrammarError`. From any thread."""
+        """Compile a grammar. Raises `GrammarError`. For any thread."""
         return self._vocabulary.compile(lark)
 
     # --- computing ---------------------------------------------------------------------------------------------------
@@ -301,7 +301,7 @@ class LoadedModel:
             self._context.memory_seq_rm(self._scratch, -1, -1)  # it was last, so its cell is the next one taken
         return ends
 
-    def _differs_alone(self) -> bool:
+    def _is_padding_needed(self) -> bool:
         """Try out if a token that is alone in its step, or alone in the last layer, is rounded differently.
 
         That depends on the types of the weights and on the processor: weights of 16 and 32 bits are of that kind.
@@ -329,7 +329,7 @@ class LoadedModel:
         """Return a sampler of the tokens that the grammar allows; `sampled` are the tokens of the answer so far.
 
         Without temperature and top_p, and at temperature 0, it is greedy: an answer can be repeated. With one of them
-        it draws at random, from `seed`, and the other is 1.
+        it draws at random, from `seed`, and the other is 1. A grammar acts as a logit bias on what it does not allow.
         """
         if grammar is None:
             return Sampler(self._sampler_chain(settings, seed, sampled), self._context)
@@ -346,7 +346,7 @@ class LoadedModel:
                 chain.accept(token)
         if biases:
             chain.add_logit_bias(self._model.n_vocab, biases)
-        if _draws(settings):
+        if _is_random(settings):
             chain.add_temp(1.0 if settings.temperature is None else settings.temperature)
             chain.add_top_p(1.0 if settings.top_p is None else settings.top_p, 1)
             chain.add_dist((seed + len(sampled)) % _SEEDS)
@@ -524,14 +524,14 @@ def _exclusions(size: int) -> tuple[tuple[int, float], ...]:
     return tuple((token, -inf) for token in range(size))
 
 
-def _draws(settings: Settings) -> bool:
+def _is_random(settings: Settings) -> bool:
     temperature = 1.0 if settings.temperature is None else settings.temperature
     return (settings.temperature is not None or settings.top_p is not None) and temperature > 0
 
 
 def _is_memoryless(settings: Settings) -> bool:
     """Say if sampling a token changes nothing for the next: no random numbers and no penalties."""
-    return not (_draws(settings) or settings.frequency_penalty or settings.presence_penalty)
+    return not (_is_random(settings) or settings.frequency_penalty or settings.presence_penalty)
 
 
 def _read_template(path: Path) -> str:

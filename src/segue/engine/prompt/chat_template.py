@@ -175,7 +175,7 @@ class ChatTemplate:
     def _probe(self) -> None:
         """Find the capabilities of the template. Raises TemplateError if it accepts no message."""
         user, answer = [PromptMessage("user", "a")], PromptMessage("assistant", "\ue010")
-        if not self._accepts(user):
+        if not self._is_accepted(user):
             self._content_in_parts = True  # as templates for images want it
         prompt = self._text(user, ())
         without = self._text(user, (), answered=True).removesuffix(self._eos)
@@ -184,7 +184,7 @@ class ChatTemplate:
         self.answer_opener = prompt.removeprefix(without) + self._answer_prefix if prompt.startswith(without) else ""
         self._capabilities = self._find_capabilities()
         found = self._find_call_format(user, (head,) if self._answer_prefix else (head, prompt), end)
-        self.supports_tools = found is not None and self._writes_tools(user) and self._supports_calls(user)
+        self.supports_tools = found is not None and self._probe_tools(user) and self._probe_calls(user)
         self.call_format = found if found is not None and self.supports_tools else DEFAULT_CALL_FORMAT
 
     def segments(self, messages: Sequence[PromptMessage], tools: Sequence[PromptTool] = ()) -> list[Segment]:
@@ -238,11 +238,11 @@ class ChatTemplate:
 
     def _find_capabilities(self) -> TemplateCapabilities:
         user, answer, system = PromptMessage("user", "a"), PromptMessage("assistant", "b"), PromptMessage("system", "c")
-        repeated_roles = self._accepts([user, user, answer, answer, user])
-        if self._accepts([system, system, user]) and self._accepts([user, answer, system, user]):
+        repeated_roles = self._is_accepted([user, user, answer, answer, user])
+        if self._is_accepted([system, system, user]) and self._is_accepted([user, answer, system, user]):
             return TemplateCapabilities("anywhere", repeated_roles)
         # a template that writes the system message into the last question has no place for it after an output
-        first = self._accepts([system, user]) and self._accepts([system, user, answer])
+        first = self._is_accepted([system, user]) and self._is_accepted([system, user, answer])
         return TemplateCapabilities("first" if first else "never", repeated_roles)
 
     def _find_call_format(self, user: Sequence[PromptMessage], heads: Sequence[str], end: str) -> CallFormat | None:
@@ -273,7 +273,7 @@ class ChatTemplate:
             return CallFormat(prefix, middle, suffix, between[len(suffix) : len(between) - len(prefix)])
         return CallFormat(prefix, middle, suffix, None)
 
-    def _writes_tools(self, user: Sequence[PromptMessage]) -> bool:
+    def _probe_tools(self, user: Sequence[PromptMessage]) -> bool:
         """Say if the template writes tools; find out if it refuses definitions that lack optional fields."""
         for needs_full_tools in (False, True):
             self._needs_full_tools = needs_full_tools
@@ -283,21 +283,23 @@ class ChatTemplate:
                 continue
         return False
 
-    def _supports_calls(self, user: Sequence[PromptMessage]) -> bool:
+    def _probe_calls(self, user: Sequence[PromptMessage]) -> bool:
         """Say if the template writes a call and its output; find out what else it supports of calls."""
         calls = ToolCall("call_a", "f", "{}"), ToolCall("call_b", "g", "{}")
         outputs = [PromptMessage("tool", "d", call_id=call.id) for call in calls]
-        if not self._accepts([*user, PromptMessage("assistant", "", calls[:1]), *outputs[:1]]):
+        if not self._is_accepted([*user, PromptMessage("assistant", "", calls[:1]), *outputs[:1]]):
             return False
         self._capabilities = msgspec.structs.replace(
             self._capabilities,
-            text_with_calls=self._accepts([*user, PromptMessage("assistant", "b", calls[:1]), *outputs[:1]]),
-            parallel_calls=self._accepts([*user, PromptMessage("assistant", "", calls), *outputs]),
-            user_after_outputs=self._accepts([*user, PromptMessage("assistant", "", calls[:1]), *outputs[:1], *user]),
+            text_with_calls=self._is_accepted([*user, PromptMessage("assistant", "b", calls[:1]), *outputs[:1]]),
+            parallel_calls=self._is_accepted([*user, PromptMessage("assistant", "", calls), *outputs]),
+            user_after_outputs=self._is_accepted(
+                [*user, PromptMessage("assistant", "", calls[:1]), *outputs[:1], *user]
+            ),
         )
         return True
 
-    def _accepts(self, messages: Sequence[PromptMessage]) -> bool:
+    def _is_accepted(self, messages: Sequence[PromptMessage]) -> bool:
         try:
             return bool(self._text(messages, ()))
         except TemplateError:
