@@ -242,6 +242,7 @@ class TestStopping:
             await reader
         assert (await ask(upstream, request())).text == "The capital of France is Paris."
 
+    @pytest.mark.deep
     async def test_turns_at_once_all_finish(self, upstream: LocalUpstream) -> None:
         """They get the answers that they get alone."""
         texts = (QUESTION, "What is the capital of Italy?", "What is the capital of Spain?")
