@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from openai import AsyncOpenAI
 
 from segue.protocol.problems import Problem
 from segue.upstreams.scripted import MODEL, Fail, Refuse, Say, ScriptedTurn, Truncate, Wait, say
@@ -208,6 +207,8 @@ async def test_a_shutdown_waits_for_background_turns(start: Start) -> None:
 
 
 async def test_the_openai_sdk_polls_cancels_and_resumes(start: Start) -> None:
+    from openai import AsyncOpenAI
+
     more = asyncio.Event()
     gateway = await start(held(more), held(asyncio.Event()))
     tap = await gateway.tap()

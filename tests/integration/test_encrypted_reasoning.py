@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 
 import pytest
-from openai import AsyncOpenAI
 
 from segue.testing.response_schemas import Json
 from tests.integration.clients import Http, Socket
@@ -71,6 +70,8 @@ async def test_it_is_shown_to_whoever_asked_and_goes_back_in_any_case(api: Api, 
 @pytest.mark.parametrize("api", APIS)
 async def test_a_stored_response_shows_it_to_whoever_asks_now(api: Api, include: Json) -> None:
     """Whatever was asked when it was made; its items likewise. The openai SDK asks in its own way."""
+    from openai import AsyncOpenAI
+
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(model_server(api, thinks(api), says(api, "Well.")))
         url = await stack.enter_async_context(gateway(upstream(server)))

@@ -7,20 +7,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from openai import AsyncOpenAI, OpenAI
-from openai.lib.responses_websocket import (
-    AsyncResponsesWebSocketSession,
-    ResponsesWebSocketError,
-    ResponsesWebSocketLimits,
-    ResponsesWebSocketSession,
-)
-from pydantic_ai import Agent
-from pydantic_ai.models.openai import OpenAIResponsesModel, OpenAIResponsesModelSettings
-from pydantic_ai.profiles.openai import OpenAIModelProfile
-from pydantic_ai.providers.openai import OpenAIProvider
 
 from segue.protocol.events import Ended, OutputWriter
 from segue.protocol.responses import usage
@@ -30,10 +19,19 @@ from segue.upstreams.scripted import MODEL, Say, ScriptedTurn, Wait, call, say
 from tests.integration.gateway import Start, listening
 from tests.integration.tap import tapping
 
+if TYPE_CHECKING:
+    from openai.lib.responses_websocket import ResponsesWebSocketLimits
+
+
 UNKNOWN = f"resp_{'0' * 40}"
-LIMITS = ResponsesWebSocketLimits(
-    max_lanes=8, max_events_per_lane=64, max_events=256, max_bytes_per_lane=1 << 20, max_bytes=1 << 22
-)
+
+
+def limits() -> ResponsesWebSocketLimits:
+    from openai.lib.responses_websocket import ResponsesWebSocketLimits
+
+    return ResponsesWebSocketLimits(
+        max_lanes=8, max_events_per_lane=64, max_events=256, max_bytes_per_lane=1 << 20, max_bytes=1 << 22
+    )
 
 
 def create(news: object, **fields: object) -> Any:  # noqa: ANN401 - the SDK's many types of one JSON object
@@ -42,6 +40,9 @@ def create(news: object, **fields: object) -> Any:  # noqa: ANN401 - the SDK's m
 
 async def test_the_sessions_lanes_run_at_the_same_time_and_fork(start: Start) -> None:
     """The turn in the lane `slow` is held until the two others have ended."""
+    from openai import AsyncOpenAI
+    from openai.lib.responses_websocket import AsyncResponsesWebSocketSession
+
     more = asyncio.Event()
     gateway = await start(say("root"), ScriptedTurn((Say(("slow",)), Wait(more))), say("fork"), say("main"))
     tap = await gateway.tap()
@@ -49,7 +50,7 @@ async def test_the_sessions_lanes_run_at_the_same_time_and_fork(start: Start) ->
     async with (
         client,
         client.responses.connect() as connection,
-        AsyncResponsesWebSocketSession(connection, limits=LIMITS) as session,
+        AsyncResponsesWebSocketSession(connection, limits=limits()) as session,
     ):
         main, fork, slow = (session.lane(name) for name in ("main", "fork", "slow"))
         await main.send(create("1"))
@@ -67,13 +68,16 @@ async def test_the_sessions_lanes_run_at_the_same_time_and_fork(start: Start) ->
 
 
 async def test_an_error_reaches_the_lane_of_its_request_and_no_other(start: Start) -> None:
+    from openai import AsyncOpenAI
+    from openai.lib.responses_websocket import AsyncResponsesWebSocketSession, ResponsesWebSocketError
+
     gateway = await start(say("fine"))
     tap = await gateway.tap()
     client = AsyncOpenAI(base_url=f"{tap.url}/v1", api_key="x")
     async with (
         client,
         client.responses.connect() as connection,
-        AsyncResponsesWebSocketSession(connection, limits=LIMITS) as session,
+        AsyncResponsesWebSocketSession(connection, limits=limits()) as session,
     ):
         good, bad = session.lane("good"), session.lane("bad")
         await bad.send(create("1", previous_response_id=UNKNOWN))
@@ -85,6 +89,9 @@ async def test_an_error_reaches_the_lane_of_its_request_and_no_other(start: Star
 
 
 async def test_the_blocking_session_works_too(start: Start) -> None:
+    from openai import OpenAI
+    from openai.lib.responses_websocket import ResponsesWebSocketSession
+
     gateway = await start(call("call_1", "look"), say("right"), say("left"))
     tap = await gateway.tap()
 
@@ -92,7 +99,7 @@ async def test_the_blocking_session_works_too(start: Start) -> None:
         with (
             OpenAI(base_url=f"{tap.url}/v1", api_key="x") as client,
             client.responses.connect() as connection,
-            ResponsesWebSocketSession(connection, limits=LIMITS) as session,
+            ResponsesWebSocketSession(connection, limits=limits()) as session,
         ):
             left, right = session.lane("left"), session.lane("right")
             left.send(create("1"))
@@ -150,6 +157,12 @@ def city_of(items: list[Json]) -> str:
 
 async def test_the_runs_of_several_agents_share_a_socket() -> None:
     """Three runs of two turns each, in lanes: each continues its own, and sends only what is new."""
+    from openai import AsyncOpenAI
+    from pydantic_ai import Agent
+    from pydantic_ai.models.openai import OpenAIResponsesModel, OpenAIResponsesModelSettings
+    from pydantic_ai.profiles.openai import OpenAIModelProfile
+    from pydantic_ai.providers.openai import OpenAIProvider
+
     degrees = {"Oslo": "4 degrees", "Rome": "21 degrees", "Cairo": "30 degrees"}
     model = Forecaster(together=len(degrees))
     async with (
@@ -182,6 +195,11 @@ async def test_the_runs_of_several_agents_share_a_socket() -> None:
 
 
 async def test_an_agent_on_one_socket_goes_on_with_an_earlier_run() -> None:
+    from openai import AsyncOpenAI
+    from pydantic_ai import Agent
+    from pydantic_ai.models.openai import OpenAIResponsesModel, OpenAIResponsesModelSettings
+    from pydantic_ai.providers.openai import OpenAIProvider
+
     model = Forecaster(together=1)
     async with (
         listening(model) as (gateway, url),

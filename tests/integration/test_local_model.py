@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openai import AsyncOpenAI, BadRequestError
 
 from segue.config import UpstreamConfig
 from segue.testing.response_schemas import Json
@@ -110,6 +109,8 @@ def same(some: list[Any], others: list[Any]) -> bool:
 
 async def test_the_openai_sdk_reads_log_probabilities(tmp_path: Path) -> None:
     """The same from a body and from a stream, each checked; and `extra_body` brings a seed and a stop."""
+    from openai import AsyncOpenAI, BadRequestError
+
     asked: Any = {"model": "tiny", "input": "now", "max_output_tokens": 12, "temperature": 1.0}
     asked |= {"include": ["message.output_text.logprobs"], "top_logprobs": 2, "extra_body": {"seed": 7}}
     async with (

@@ -6,25 +6,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import pytest
-from agents import (
-    Agent,
-    ModelBehaviorError,
-    OpenAIProvider,
-    RunConfig,
-    Runner,
-    function_tool,
-    responses_websocket_session,
-    set_tracing_disabled,
-)
-from agents.models.openai_responses import ResponsesWebSocketError
-from openai import AsyncOpenAI
 
 from segue.testing.protocol_checker import Json
 from segue.upstreams.scripted import MODEL, CallTool, Fail, Say, ScriptedTurn, call, say
 from tests.integration.gateway import Start
+
+if TYPE_CHECKING:
+    from agents import Agent, RunConfig
+
 
 Transport: TypeAlias = Literal["json", "sse", "websocket"]
 
@@ -39,21 +31,28 @@ QUESTION = "Which is warmer, Oslo or Rome?"
 @pytest.fixture(autouse=True)
 def no_tracing() -> None:
     """Tracing would post to the provider's own host."""
+    from agents import set_tracing_disabled
+
     set_tracing_disabled(True)
 
 
-@function_tool
-def weather(city: str) -> str:
-    """The weather in a city."""
-    return {"Oslo": "4 degrees", "Rome": "21 degrees"}[city]
+def forecaster() -> Agent[Any]:
+    from agents import Agent, function_tool
 
+    @function_tool
+    def weather(city: str) -> str:
+        """The weather in a city."""
+        return {"Oslo": "4 degrees", "Rome": "21 degrees"}[city]
 
-AGENT = Agent(name="Forecaster", instructions="Use the tool.", tools=[weather], model=MODEL)
+    return Agent(name="Forecaster", instructions="Use the tool.", tools=[weather], model=MODEL)
 
 
 @asynccontextmanager
 async def provider(url: str, transport: Transport) -> AsyncIterator[RunConfig]:
     """Settings of a run that lead to the gateway; a WebSocket is kept open from run to run."""
+    from agents import OpenAIProvider, RunConfig
+    from openai import AsyncOpenAI
+
     async with AsyncOpenAI(base_url=f"{url}/v1", api_key="x", max_retries=0) as client:
         models = OpenAIProvider(openai_client=client, use_responses_websocket=transport == "websocket")
         try:
@@ -64,17 +63,19 @@ async def provider(url: str, transport: Transport) -> AsyncIterator[RunConfig]:
 
 async def run(config: RunConfig, transport: Transport, *, chained: bool = False, parent: str | None = None) -> str:
     """Ask the agent the question, and return its last words."""
+    from agents import Runner
+
     options: dict[str, Any] = {
         "run_config": config,
         "auto_previous_response_id": chained,
         "previous_response_id": parent,
     }
     if transport == "sse":
-        streamed = Runner.run_streamed(AGENT, QUESTION, **options)
+        streamed = Runner.run_streamed(forecaster(), QUESTION, **options)
         async for _ in streamed.stream_events():
             pass
         return str(streamed.final_output)
-    result = await Runner.run(AGENT, QUESTION, **options)
+    result = await Runner.run(forecaster(), QUESTION, **options)
     return str(result.final_output)
 
 
@@ -103,11 +104,13 @@ async def test_a_run_with_a_tool_shows_the_model_the_same_history(
 
 
 async def test_a_later_run_continues_an_earlier_one_on_the_same_socket(start: Start) -> None:
+    from agents import responses_websocket_session
+
     gateway = await start(*SCRIPT, say("You are welcome."))
     tap = await gateway.tap()
     async with responses_websocket_session(api_key="x", base_url=f"{tap.url}/v1") as session:
-        first = await session.run(AGENT, QUESTION, auto_previous_response_id=True)
-        second = await session.run(AGENT, "Thanks.", previous_response_id=first.last_response_id)
+        first = await session.run(forecaster(), QUESTION, auto_previous_response_id=True)
+        second = await session.run(forecaster(), "Thanks.", previous_response_id=first.last_response_id)
     assert second.final_output == "You are welcome."
     assert [len(items) for items in gateway.seen()] == [1, 4, 6, 8]
     hits = {level: gateway.metric("segue_continuation_hits_total", level=level) for level in ("connection", "process")}
@@ -115,6 +118,8 @@ async def test_a_later_run_continues_an_earlier_one_on_the_same_socket(start: St
 
 
 async def test_a_failed_turn_is_an_exception_and_the_next_run_works(start: Start) -> None:
+    from agents import ModelBehaviorError
+
     gateway = await start(ScriptedTurn((Say(("Le",)), Fail("server_error", "Broken."))), say("Again."))
     tap = await gateway.tap()
     async with provider(tap.url, "websocket") as config:
@@ -124,6 +129,8 @@ async def test_a_failed_turn_is_an_exception_and_the_next_run_works(start: Start
 
 
 async def test_an_unknown_parent_is_an_exception_that_names_the_code(start: Start) -> None:
+    from agents.models.openai_responses import ResponsesWebSocketError
+
     tap = await (await start()).tap()
     async with provider(tap.url, "websocket") as config:
         with pytest.raises(ResponsesWebSocketError, match="previous_response_not_found"):

@@ -8,18 +8,9 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from agents import Agent, OpenAIProvider, RunConfig, Runner, function_tool, set_tracing_disabled
-from anthropic import AsyncAnthropic
-from anthropic.types import MessageParam, ToolParam, ToolResultBlockParam
-from openai import AsyncOpenAI
-from openai.types.chat import ChatCompletionMessageFunctionToolCall, ChatCompletionMessageParam
-from pydantic_ai import Agent as PydanticAgent
-from pydantic_ai.models.openai import OpenAIResponsesModel, OpenAIResponsesModelSettings
-from pydantic_ai.profiles.openai import OpenAIModelProfile
-from pydantic_ai.providers.openai import OpenAIProvider as PydanticProvider
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
@@ -36,6 +27,12 @@ from segue.testing.provider import (
 )
 from segue.testing.replies import Api, ProviderReply, ReplyContext, make_reply
 from tests.faults.tunnels import Way, tunnelled
+
+if TYPE_CHECKING:
+    from agents import Agent, RunConfig
+    from anthropic.types import MessageParam, ToolParam, ToolResultBlockParam
+    from openai.types.chat import ChatCompletionMessageParam
+
 
 TURNS = 7
 LISTINGS = [f"total {number}\n" + "drwxr-xr-x  src tests docs\n" * (number * 7) for number in range(TURNS)]
@@ -103,6 +100,8 @@ def thinking_and_calls() -> list[Any]:
 
 
 async def with_anthropic(url: str) -> str:
+    from anthropic import AsyncAnthropic
+
     tool: ToolParam = {"name": "ls", "input_schema": {"type": "object", "properties": {"path": {"type": "string"}}}}
     messages: list[MessageParam] = [{"role": "user", "content": "Find out why the tests fail."}]
     async with AsyncAnthropic(base_url=url, api_key="k", max_retries=0) as client:
@@ -140,6 +139,9 @@ def chat_calls() -> list[Any]:
 
 
 async def with_openai_chat(url: str) -> str:
+    from openai import AsyncOpenAI
+    from openai.types.chat import ChatCompletionMessageFunctionToolCall
+
     messages: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Find out why the tests fail."}]
     async with AsyncOpenAI(base_url=f"{url}/v1", api_key="k", max_retries=0) as client:
         while True:
@@ -184,17 +186,22 @@ def items() -> list[Any]:
     return [*calls, [message]]
 
 
-@function_tool
-def ls(number: int) -> str:
-    """List a folder."""
-    return LISTINGS[number]
+def engineer() -> Agent[Any]:
+    from agents import Agent, function_tool
 
+    @function_tool
+    def ls(number: int) -> str:
+        """List a folder."""
+        return LISTINGS[number]
 
-AGENT = Agent(name="Engineer", instructions="Find the cause first.", tools=[ls], model="m")
+    return Agent(name="Engineer", instructions="Find the cause first.", tools=[ls], model="m")
 
 
 @asynccontextmanager
 async def agents_provider(url: str, *, websocket: bool) -> AsyncIterator[RunConfig]:
+    from agents import OpenAIProvider, RunConfig, set_tracing_disabled
+    from openai import AsyncOpenAI
+
     set_tracing_disabled(True)
     async with AsyncOpenAI(base_url=f"{url}/v1", api_key="k", max_retries=0) as client:
         models = OpenAIProvider(openai_client=client, use_responses_websocket=websocket)
@@ -205,8 +212,10 @@ async def agents_provider(url: str, *, websocket: bool) -> AsyncIterator[RunConf
 
 
 async def with_openai_agents(url: str) -> str:
+    from agents import Runner
+
     async with agents_provider(url, websocket=False) as config:
-        streamed = Runner.run_streamed(AGENT, "Why do the tests fail?", run_config=config, max_turns=20)
+        streamed = Runner.run_streamed(engineer(), "Why do the tests fail?", run_config=config, max_turns=20)
         async for _ in streamed.stream_events():
             pass
         return str(streamed.final_output)
@@ -228,14 +237,22 @@ def in_turn(said: list[ProviderReply]) -> Callable[[SocketMessage], SocketAnswer
 
 
 async def openai_agents_over_a_socket(url: str) -> str:
+    from agents import Runner
+
     async with agents_provider(url, websocket=True) as config:
         result = await Runner.run(
-            AGENT, "Why do the tests fail?", run_config=config, max_turns=20, auto_previous_response_id=True
+            engineer(), "Why do the tests fail?", run_config=config, max_turns=20, auto_previous_response_id=True
         )
         return str(result.final_output)
 
 
 async def pydantic_ai_over_a_socket(url: str) -> str:
+    from openai import AsyncOpenAI
+    from pydantic_ai import Agent as PydanticAgent
+    from pydantic_ai.models.openai import OpenAIResponsesModel, OpenAIResponsesModelSettings
+    from pydantic_ai.profiles.openai import OpenAIModelProfile
+    from pydantic_ai.providers.openai import OpenAIProvider as PydanticProvider
+
     client = AsyncOpenAI(base_url=f"{url}/v1", api_key="k", max_retries=0)
     model = OpenAIResponsesModel(
         "m",

@@ -7,18 +7,17 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from agents import Agent, OpenAIProvider, RunConfig, Runner, function_tool, set_tracing_disabled
-from openai import AsyncOpenAI
-from openai.types.responses import Response
-from pydantic_ai import Agent as PydanticAgent
-from pydantic_ai.models.openai import OpenAIResponsesModel, OpenAIResponsesModelSettings
-from pydantic_ai.providers.openai import OpenAIProvider as PydanticProvider
 
 from segue.testing.response_schemas import Json
 from tests.integration.providers import Api, ModelServer, calls, gateway, model_server, says, upstream
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+    from openai.types.responses import Response
+
 
 APIS: tuple[Api, ...] = ("chat", "messages", "responses")
 QUESTION = "Which is warmer, Oslo or Rome?"
@@ -94,6 +93,8 @@ def check(server: ModelServer) -> None:
 @pytest.mark.parametrize("chained", [True, False], ids=["deltas", "replay"])
 @pytest.mark.parametrize("api", APIS)
 async def test_the_openai_sdk_holds_a_session_with_tools(api: Api, transport: str, *, chained: bool) -> None:
+    from openai import AsyncOpenAI
+
     async with session(api) as (server, url), AsyncOpenAI(base_url=url, api_key="x", max_retries=0) as client:
         asked: list[Any] = [{"role": "user", "content": QUESTION}]
         history, parent = list(asked), None
@@ -148,17 +149,20 @@ def _output(call_id: str, text: str) -> Json:
 # --- openai-agents ---------------------------------------------------------------------------------------------------
 
 
-@function_tool
-def weather(city: str) -> str:
-    """The weather in a city."""
-    return DEGREES[city]
-
-
 @pytest.mark.parametrize("transport", ["json", "sse", "websocket"])
 @pytest.mark.parametrize("chained", [True, False], ids=["deltas", "replay"])
 @pytest.mark.parametrize("api", APIS)
 async def test_openai_agents_holds_a_session_with_tools(api: Api, transport: str, *, chained: bool) -> None:
+    from agents import Agent, OpenAIProvider, RunConfig, Runner, function_tool, set_tracing_disabled
+    from openai import AsyncOpenAI
+
     set_tracing_disabled(True)  # it would post to the provider's own host
+
+    @function_tool
+    def weather(city: str) -> str:
+        """The weather in a city."""
+        return DEGREES[city]
+
     agent = Agent(name="Forecaster", instructions=INSTRUCTIONS, tools=[weather], model=api)
     async with session(api) as (server, url), AsyncOpenAI(base_url=url, api_key="x", max_retries=0) as client:
         models = OpenAIProvider(openai_client=client, use_responses_websocket=transport == "websocket")
@@ -192,6 +196,11 @@ async def _listen(context: object, events: AsyncIterable[object]) -> None:
 @pytest.mark.parametrize("chained", [True, False], ids=["deltas", "replay"])
 @pytest.mark.parametrize("api", APIS)
 async def test_pydantic_ai_holds_a_session_with_tools(api: Api, *, chained: bool, streamed: bool) -> None:
+    from openai import AsyncOpenAI
+    from pydantic_ai import Agent as PydanticAgent
+    from pydantic_ai.models.openai import OpenAIResponsesModel, OpenAIResponsesModelSettings
+    from pydantic_ai.providers.openai import OpenAIProvider as PydanticProvider
+
     async with session(api) as (server, url), AsyncOpenAI(base_url=url, api_key="x", max_retries=0) as client:
         model = OpenAIResponsesModel(api, provider=PydanticProvider(openai_client=client))
         settings = OpenAIResponsesModelSettings(openai_previous_response_id="auto") if chained else None
