@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -167,3 +168,31 @@ def test_who_has_the_end_is_told_no_more_windows() -> None:
     incoming = Incoming()
     incoming.accept(Piece(0, bytes(INITIAL_WINDOW_BYTES), final=True))
     assert incoming.consume(INITIAL_WINDOW_BYTES) is None
+
+
+@pytest.mark.parametrize(
+    ("behind", "limit"), [(0, INITIAL_WINDOW_BYTES // 4 + 2 * INITIAL_WINDOW_BYTES), (1, INITIAL_WINDOW_BYTES * 5 // 4)]
+)
+def test_a_window_is_granted_when_a_quarter_is_consumed_and_doubles_for_a_reader_that_keeps_up(
+    behind: int, limit: int
+) -> None:
+    incoming = Incoming()
+    incoming.accept(Piece(0, bytes(INITIAL_WINDOW_BYTES // 4 + behind), final=False))
+    assert incoming.consume(INITIAL_WINDOW_BYTES // 4 - 1) is None
+    assert incoming.limit == INITIAL_WINDOW_BYTES
+    assert incoming.consume(1) == incoming.limit == limit
+
+
+def test_a_second_piece_stops_at_the_window_too() -> None:
+    outgoing = Outgoing()
+    outgoing.write(bytes(INITIAL_WINDOW_BYTES + 10))
+    outgoing.take(100)
+    assert outgoing.take(2 * INITIAL_WINDOW_BYTES) == Piece(100, bytes(INITIAL_WINDOW_BYTES - 100), final=False)
+
+
+def test_a_stream_of_which_nothing_was_taken_goes_on_only_from_its_beginning() -> None:
+    outgoing = Outgoing()
+    outgoing.write(b"ab")
+    assert not outgoing.rewind(1)
+    assert outgoing.rewind(0)
+    assert (outgoing.finished, outgoing.final_taken, outgoing.done) == (False, False, False)
