@@ -12,7 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.protocol.lanes import BOUNDS, DEFAULT_LANE, LaneBounds
-from segue.protocol.problems import Problem, connection_limit, invalid_stream_id, shutting_down, stream_limit
+from segue.protocol.problems import (
+    Problem,
+    connection_limit,
+    invalid_stream_id,
+    shutting_down,
+    stream_limit,
+    unsupported,
+)
 from segue.protocol.requests import Create, Resume, Steer, parse_message
 from segue.protocol.session import (
     CLOSE_GOING_AWAY,
@@ -457,3 +464,19 @@ def test_a_closing_connection_tells_every_lane_and_then_all() -> None:
     assert session.timeout(600) == [SendError("c", aged)]
     assert end(session, lane="a") == [SendError("a", aged)]
     assert end(session, lane="b") == [SendError(DEFAULT_LANE, aged), END_OF_AGE]
+
+
+def test_a_turn_that_fails_forgets_its_parent_though_another_lane_goes_on() -> None:
+    """Both are effects of the same end, the lane's own first."""
+    session = Session(ConnectionLimits(lanes=LaneBounds(8, 1)), 0)
+    session.receive(message("a", stream_id="one", previous_response_id="resp_1"), 0)
+    waiting = message("b", stream_id="two")
+    assert session.receive(waiting, 0) == []
+    assert end(session, LaneInput.FAILED, lane="one") == [Evict("one", "resp_1"), start(waiting)]
+
+
+def test_a_lane_that_cannot_be_had_is_refused_with_advice() -> None:
+    advice = "this connection has only the default lane; leave it out, or open one connection per lane"
+    assert serial().receive(message("a", stream_id="one"), 0) == [
+        SendError(DEFAULT_LANE, unsupported("stream_id", advice))
+    ]
