@@ -47,7 +47,7 @@ from segue.protocol.session import (
 _log = logging.getLogger("segue.gateway")
 
 #: The events after which a response can be continued.
-_GOOD = frozenset({"response.completed", "response.incomplete"})
+_CONTINUABLE = frozenset({"response.completed", "response.incomplete"})
 
 #: How often a peer is asked for life while nothing is read from it.
 _PROBE_S = 30.0
@@ -179,7 +179,7 @@ class WebSocketConnection:
             case SendError():
                 await self._refuse(effect.problem, effect.lane)
             case RefuseSteer():
-                await self._give_back(effect.steer)
+                await self._refuse_steer(effect.steer)
             case Evict():
                 self._slots.evict(effect.lane, effect.response_id)
             case Cancel():
@@ -235,7 +235,7 @@ class WebSocketConnection:
             self._meter.sent(events, size)
             self._note_run(start)
             self._slots.release_fork(start.number)
-        return LaneInput.SUCCEEDED if last is not None and last.type in _GOOD else LaneInput.FAILED
+        return LaneInput.SUCCEEDED if last is not None and last.type in _CONTINUABLE else LaneInput.FAILED
 
     def _note_run(self, start: Start) -> None:
         """Let an unstored response end with the connection, whatever became of its turn; kept turns outlive it."""
@@ -267,7 +267,7 @@ class WebSocketConnection:
         self._runs[lane] = response_id
         async with aclosing(batches):
             async for batch in batches:
-                if batch[-1].type in _GOOD:
+                if batch[-1].type in _CONTINUABLE:
                     self._slots.adopt(lane, response_id)
                 yield batch
 
@@ -296,7 +296,7 @@ class WebSocketConnection:
         await self._send([payload])
         self._meter.sent(1, len(payload))
 
-    async def _give_back(self, steer: Steer) -> None:
+    async def _refuse_steer(self, steer: Steer) -> None:
         """Refuse to steer, in the lane of the response that the client named."""
         target = steer.previous_response_id
         running = {run if isinstance(run, str) else run.response_id: lane for lane, run in self._runs.items()}
