@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -119,6 +120,61 @@ def test_a_sampler_that_is_made_anew_goes_on(tmp_path: Path) -> None:
 
     with loaded(tmp_path) as model:
         assert say(model, anew=True) == say(model, anew=False)
+
+
+#: Words of any letters, as many as one likes; the grammar allows an end behind each.
+WORDS = 'start: "<" /[a-z]+/ (" " /[a-z]+/)* ">"\n'
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"temperature": 0.0},
+        {"temperature": 1.5},
+        {"top_p": 0.5},
+        {"temperature": 0.8, "presence_penalty": 1.5},
+        {"frequency_penalty": 2.0},
+    ],
+)
+def test_whatever_samples_keeps_to_the_grammar(tmp_path: Path, fields: dict[str, float]) -> None:
+    """In the same way each time, wherever the sampler was made anew; a step may compute others beside it."""
+    asked = Settings(model="tiny", **fields)
+
+    def say(model: LoadedModel, *, beside: bool) -> list[int]:
+        matcher = model.compile_grammar(WORDS).begin()
+        sampler, said = model.sampler(asked, 7, matcher), [3]
+        for at in range(30):
+            entries = [BatchEntry(0, said[-1:], at, sampled=True)]
+            entries += [BatchEntry(1, [20 + at], at, sampled=True)] if beside else []
+            said.append(sampler.sample(model.compute(entries)[0]))
+            if at % 9 == 0:
+                sampler = model.sampler(asked, 7, matcher, said[1:])
+            if model.is_end_of_answer(said[-1]):
+                break
+        model.clear_all()
+        return said[1:]
+
+    with loaded(tmp_path) as model:
+        tokens = say(model, beside=False)
+        text = b"".join(map(model.piece, tokens)).decode()
+        assert re.match(r"<[a-z]+( [a-z]*)*>?", text)
+        assert (text[-1] == ">") is model.is_end_of_answer(tokens[-1])
+        assert say(model, beside=False) == tokens
+        assert say(model, beside=True) == tokens
+
+
+def test_greedy_sampling_takes_the_likeliest_allowed_token(tmp_path: Path) -> None:
+    """Whether the model would have taken it anyway, which is tried first, or not."""
+    with loaded(tmp_path) as model:
+        (end,) = model.compute([BatchEntry(0, [3], 0, sampled=True)])
+        free = model.sampler(Settings(model="tiny"), 1).sample(end)
+        anything = model.compile_grammar("start: /(?s:.)*/\n").begin()
+        assert model.sampler(Settings(model="tiny"), 1, anything).sample(end) == free
+        scores = {token: model.score(end, token, 0).logprob for token in model.tokenize("abcdefgh", control=False)}
+        likeliest = max(scores, key=scores.__getitem__)
+        grammar = model.compile_grammar("start: /[abcdefgh]/\n").begin()
+        assert model.sampler(Settings(model="tiny"), 1, grammar).sample(end) == likeliest
 
 
 def test_another_template(tmp_path: Path) -> None:

@@ -190,6 +190,7 @@ class LoadedModel:
         self._piece_bytes = PieceBytes()
         self._call_tokens = self._find_call_tokens()
         self._vocabulary = self._token_vocabulary()
+        _exclusions(self._model.n_vocab)  # made now, since the first answer would have to wait for it
 
     def _context_params(self, file: ModelFile) -> Any:  # noqa: ANN401 - a type of the untyped binding
         params = self._llama.LlamaContextParams()

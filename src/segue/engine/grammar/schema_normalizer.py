@@ -189,6 +189,8 @@ class _Definitions:
     def _enum(self, values: object) -> dict[str, Any]:
         if not isinstance(values, list) or not values:
             raise GrammarError("an enum is a list with something in it")
+        if _is_deep(values):
+            raise GrammarError("something in the schema is nested too deeply")
         different = {to_json(value): value for value in values}
         self._spend(sum(map(len, different)))
         return {"enum": list(different.values())}
@@ -304,6 +306,17 @@ class _Definitions:
 def to_json(value: Any) -> str:  # noqa: ANN401 - any JSON value
     """Write a value as JSON."""
     return json.dumps(value, ensure_ascii=False)
+
+
+def _is_deep(value: Any) -> bool:  # noqa: ANN401 - any JSON value
+    """Say if there is more within each other than the library reads."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        inner: list[Any] = []
+        for one in level:
+            inner += one.values() if isinstance(one, Mapping) else one if isinstance(one, list) else ()
+        level = inner
+    return bool(level)
 
 
 def _enforceable(schema: dict[str, Any], *doubtful: Sequence[str], nothing: str) -> dict[str, Any]:

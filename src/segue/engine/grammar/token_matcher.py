@@ -15,8 +15,8 @@ from typing import Any
 
 from segue.engine.grammar.json_schema import GrammarError
 
-#: Lexer states of an answer, of 1 to 2 kB each. Those of real schemas have some hundreds.
-_MOST_STATES = 20_000
+#: Lexer states of an answer, of a third of a kilobyte each. A string of a bounded length takes ten for each character.
+_MOST_STATES = 250_000
 #: Readings of one token, of which the library computes some 20,000 a millisecond.
 _MOST_ITEMS = 50_000
 
@@ -147,5 +147,9 @@ class TokenMatcher:
 
 
 def _check(matcher: Any) -> None:  # noqa: ANN401 - a type of the library
-    if matcher.is_error():
-        raise GrammarError(str(matcher.get_error()).partition("\n")[0][:200])
+    if not matcher.is_error():
+        return
+    reason = str(matcher.get_error()).partition("\n")[0]
+    if "Too many items" in reason:
+        raise GrammarError("an answer could be read in too many ways at once")
+    raise GrammarError(reason.removeprefix("parser error: ").rpartition("JSON schema: ")[2][:200])
