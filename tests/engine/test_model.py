@@ -137,7 +137,7 @@ WORDS = 'start: "<" /[a-z]+/ (" " /[a-z]+/)* ">"\n'
         {"frequency_penalty": 2.0},
     ],
 )
-def test_whatever_samples_keeps_to_the_grammar(tmp_path: Path, fields: dict[str, float]) -> None:
+def test_whatever_samples_keeps_to_the_grammar(tmp_path: Path, fields: dict[str, Any]) -> None:
     """In the same way each time, wherever the sampler was made anew; a step may compute others beside it."""
     asked = Settings(model="tiny", **fields)
 
