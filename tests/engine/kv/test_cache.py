@@ -76,6 +76,15 @@ class TestEviction:
         assert cache.evict(second, 6) == [HostEviction(first.key, None), HostEviction(second.key, "disk")]
         assert cache.evict(huge, 11) == [HostEviction(huge.key, None)]
 
+    def test_a_pinned_one_on_disk_is_not_dropped_for_another(self) -> None:
+        """A turn restores it just now; what has no room beside it is dropped instead."""
+        cache = KvCache(KvBudget(cells=100, slots=4, host_bytes=0, disk_bytes=10))
+        first, second = sequence(cache, 1), sequence(cache, 1)
+        assert cache.evict(first, 6) == [HostEviction(first.key, "disk")]
+        first.pins = 1
+        assert cache.evict(second, 6) == [HostEviction(second.key, None)]
+        assert (list(cache), first.tier, cache.disk_bytes, cache.host_bytes) == ([first], "disk", 6, 0)
+
     def test_without_any_budget_eviction_forgets(self) -> None:
         cache = KvCache(KvBudget(cells=100, slots=4, host_bytes=0))
         only = sequence(cache, 5)
