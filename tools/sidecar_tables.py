@@ -65,10 +65,17 @@ def failures() -> str:
     """Write the table of failures: how each is told, and when."""
     assert set(_WHEN) == set(FAILURES), f"say in _WHEN when these are told: {set(_WHEN) ^ set(FAILURES)}"
     rows = [
-        (f"`{code}`", str(told.status), f"`{told.kind}`", _retry(told.retry_after_s), _WHEN[code])
+        (
+            f"`{code}`",
+            str(told.status),
+            f"`{told.kind}`",
+            _retry(told.retry_after_s),
+            "" if told.repeatable else "`false`",
+            _WHEN[code],
+        )
         for code, told in FAILURES.items()
     ]
-    return table(("code", "status", "type", "`Retry-After`", "when"), rows)
+    return table(("code", "status", "type", "`Retry-After`", "`x-should-retry`", "when"), rows)
 
 
 def counted() -> str:

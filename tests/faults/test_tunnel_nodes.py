@@ -27,6 +27,10 @@ BODY = json.dumps({"messages": [{"role": "user", "content": "why? " * 400}]}).en
 NEXT = BODY[:-2] + b', {"role": "user", "content": "and then?"}]}'
 
 
+#: What keeps SDKs from sending a request again by themselves.
+UNREPEATABLE = b"\r\nx-should-retry: false\r\n"
+
+
 def at_once(_: ReceivedRequest) -> Answer:
     return Answer(lines=SSE, pieces=(b"data: 1\n\n", b"data: 2\n\n"))
 
@@ -63,6 +67,7 @@ async def test_a_restart_before_the_request_was_complete_is_a_pause() -> None:
             assert body_of(response) == b"data: 1\n\ndata: 2\n\n"
         else:  # its last byte had left: it may have been forwarded, for all the sidecar knows
             assert (status_of(response), error_code(response)) == (502, "segue_outcome_unknown")
+            assert UNREPEATABLE in response
 
 
 async def test_a_restart_after_the_forward_and_before_the_head_is_told_and_nothing_is_sent_again() -> None:
@@ -74,6 +79,7 @@ async def test_a_restart_after_the_forward_and_before_the_head_is_told_and_nothi
         await way.node.start()
         response = await asking
         assert (status_of(response), error_code(response)) == (502, "segue_outcome_unknown")
+        assert UNREPEATABLE in response
         assert way.bodies == [BODY]
 
 
@@ -139,6 +145,7 @@ async def test_without_any_gateway_the_agent_is_told_when_to_try_again() -> None
         response = await sidecar.post(BODY, target="/v1/messages")
     assert (status_of(response), error_code(response)) == (503, "segue_gateway_unreachable")
     assert b"Retry-After: " in response
+    assert UNREPEATABLE not in response
 
 
 async def test_a_warm_start_sends_the_first_request_as_a_delta(tmp_path: Path) -> None:
@@ -204,6 +211,7 @@ async def test_kill_before_the_forward_is_told_since_nobody_can_know(tmp_path: P
                 response = await asyncio.wait_for(asking, 40)
         # its last byte had left the sidecar, which cannot know that it went nowhere
         assert (status_of(response), error_code(response)) == (502, "segue_outcome_unknown")
+        assert UNREPEATABLE in response
         assert (provider.requests, way.bodies) == ([], [])
 
 
@@ -236,6 +244,7 @@ async def test_kill_during_the_forward_leaves_one_request_and_no_second(begun: b
             assert not is_whole(response)
         else:
             assert (status_of(response), error_code(response)) == (502, "segue_outcome_unknown")
+            assert UNREPEATABLE in response
         assert len(provider.requests) == 1
         assert way.bodies == []
 

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from segue.http.error_replies import FAILURES, FailureCode, failure_reply
-from segue.http.heads import Line, ReplyHead
+from segue.http.heads import Line, ReplyHead, values
 
 
 def test_an_error_reply_has_the_shape_that_both_sdks_read() -> None:
@@ -44,6 +44,46 @@ def test_every_code_is_told_with_the_status_of_the_table(code: FailureCode) -> N
 
 def test_the_table_has_every_code_and_no_other() -> None:
     assert set(FAILURES) == set(get_args(FailureCode))
+
+
+#: The provider may have carried the request out, so that a repeat could be paid for twice.
+UNREPEATABLE = {
+    "segue_outcome_unknown",
+    "segue_internal_error",
+    "upstream_timeout",
+    "upstream_closed",
+    "upstream_truncated",
+    "upstream_protocol_error",
+}
+
+
+def advice(head: ReplyHead) -> list[bytes]:
+    return values(head.lines, b"x-should-retry")
+
+
+@pytest.mark.parametrize("code", get_args(FailureCode))
+def test_clients_are_told_not_to_repeat_what_may_have_been_carried_out(code: FailureCode) -> None:
+    head, _ = failure_reply(code, "why")
+    assert FAILURES[code].repeatable == (code not in UNREPEATABLE)
+    assert advice(head) == ([b"false"] if code in UNREPEATABLE else [])
+
+
+def test_a_caller_that_knows_whether_the_request_was_sent_decides() -> None:
+    assert advice(failure_reply("upstream_timeout", "no connection", repeatable=True)[0]) == []
+    assert advice(failure_reply("segue_gateway_refused", "too late", repeatable=False)[0]) == [b"false"]
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"OPTIONS", b"TRACE"])
+def test_a_safe_method_may_always_be_repeated(method: bytes) -> None:
+    """It changes nothing at the provider (RFC 9110, 9.2.1)."""
+    for repeatable in (None, False):
+        assert advice(failure_reply("segue_outcome_unknown", "gone", method=method, repeatable=repeatable)[0]) == []
+    assert advice(failure_reply("segue_outcome_unknown", "gone", method=b"POST")[0]) == [b"false"]
+    assert advice(failure_reply("segue_outcome_unknown", "gone", method=b"DELETE")[0]) == [b"false"]
+
+
+def test_nothing_is_both_to_be_repeated_and_not() -> None:
+    assert all(status.repeatable for status in FAILURES.values() if status.retry_after_s is not None)
 
 
 def test_what_passes_by_itself_is_told_as_overloaded_with_a_time_to_wait() -> None:

@@ -118,8 +118,10 @@ async def test_a_handler_that_fails_is_a_500_before_the_head_and_a_cut_after_it(
     async with listening(handler) as server:
         for target in (b"/early", b"/forgotten"):
             agent = await server.connect()
-            await agent.send(b"GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n" % target)
-            assert (await agent.head()).startswith(b"HTTP/1.1 500 ")
+            await agent.send(b"POST %s HTTP/1.1\r\nHost: localhost\r\n\r\n" % target)
+            head = await agent.head()
+            assert head.startswith(b"HTTP/1.1 500 ")
+            assert b"\r\nx-should-retry: false\r\n" in head  # it may have been forwarded before that
             assert b'"code":"segue_internal_error"' in await agent.until(b"}}")
         late = await server.ask(b"GET /late HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert late.endswith(b"\r\n\r\n4\r\npart\r\n")  # without the last chunk

@@ -51,7 +51,18 @@ async def test_a_provider_that_is_not_there_is_told() -> None:
         unknown = await sidecar.post(b"{}", target="/elsewhere")
     assert answer.startswith(b"HTTP/1.1 502 ")
     assert b"upstream_unreachable" in answer
+    assert b"x-should-retry" not in answer + unknown
     assert unknown.startswith(b"HTTP/1.1 404 ")
+
+
+async def test_a_request_that_the_provider_may_have_carried_out_must_not_be_repeated() -> None:
+    async with (
+        provided(lambda _: Answer(cut_before_head=True)) as provider,
+        running(NOWHERE, direct=to(provider.url)) as sidecar,
+    ):
+        answer = await sidecar.post(b"{}")
+    assert b'"code":"upstream_closed"' in answer
+    assert b"\r\nx-should-retry: false\r\n" in answer
 
 
 async def test_an_agent_that_hangs_up_closes_the_request_at_the_provider() -> None:

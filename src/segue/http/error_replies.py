@@ -1,7 +1,9 @@
-"""Error replies to an agent whose request did not reach a provider: the one table of codes, statuses and error types.
+"""Error replies to an agent that gets no reply of a provider: the one table of codes, statuses and error types.
 
 The body has the shape that both the OpenAI and the Anthropic SDKs read. The sidecar replies so to a request that it
-cannot send, and the gateway to one that it cannot forward. Not here: the messages, which the code that fails writes.
+cannot send, and the gateway to one that it cannot forward. If the provider may have carried the request out all the
+same, the reply has the line `x-should-retry: false`: without it, the SDKs send the request again by themselves after
+any 5xx, and it is paid for twice. Not here: the messages, which the code that fails writes.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Literal
 
 import msgspec
 
-from segue.http.heads import Line, ReplyHead
+from segue.http.heads import SAFE_METHODS, Line, ReplyHead
 
 FailureCode = Literal[
     "invalid_request",
@@ -46,11 +48,15 @@ _PERMISSION = "permission_error"
 
 
 class ErrorStatus(msgspec.Struct, frozen=True):
-    """The status of an error reply, its error type, and the seconds after which to try again."""
+    """What an error reply says."""
 
     status: int
     kind: str
+    """The type of the error."""
     retry_after_s: int | None = None
+    """After so many seconds the request may be sent again."""
+    repeatable: bool = True
+    """No provider has carried the request out, so that a repeat cannot double its effect."""
 
 
 FAILURES: Mapping[FailureCode, ErrorStatus] = MappingProxyType(
@@ -68,24 +74,32 @@ FAILURES: Mapping[FailureCode, ErrorStatus] = MappingProxyType(
         "segue_invalid_key": ErrorStatus(401, "authentication_error"),
         "segue_gateway_refused": ErrorStatus(502, _API),
         "segue_gateway_unreachable": ErrorStatus(503, "overloaded_error", retry_after_s=5),
-        "segue_outcome_unknown": ErrorStatus(502, _API),
+        "segue_outcome_unknown": ErrorStatus(502, _API, repeatable=False),
         "segue_overloaded": ErrorStatus(503, "overloaded_error", retry_after_s=1),
-        "segue_internal_error": ErrorStatus(500, _API),
+        "segue_internal_error": ErrorStatus(500, _API, repeatable=False),
         "upstream_unreachable": ErrorStatus(502, _API),
         "upstream_busy": ErrorStatus(503, "overloaded_error", retry_after_s=1),
-        "upstream_timeout": ErrorStatus(504, "timeout_error"),
-        "upstream_closed": ErrorStatus(502, _API),
-        "upstream_truncated": ErrorStatus(502, _API),
-        "upstream_protocol_error": ErrorStatus(502, _API),
+        "upstream_timeout": ErrorStatus(504, "timeout_error", repeatable=False),
+        "upstream_closed": ErrorStatus(502, _API, repeatable=False),
+        "upstream_truncated": ErrorStatus(502, _API, repeatable=False),
+        "upstream_protocol_error": ErrorStatus(502, _API, repeatable=False),
     }
 )
 
 
-def failure_reply(code: FailureCode, message: str) -> tuple[ReplyHead, bytes]:
-    """Return the error reply of a failure: its head, with a Content-Length for the last hop, and its body."""
+def failure_reply(
+    code: FailureCode, message: str, *, method: bytes = b"", repeatable: bool | None = None
+) -> tuple[ReplyHead, bytes]:
+    """Return the error reply of a failure: its head, with a Content-Length for the last hop, and its body.
+
+    `method` is the request's: a safe one may always be repeated. `repeatable`: whether the request may be, if the
+    caller knows better than the table, for example because nothing was sent yet.
+    """
     error = FAILURES[code]
     body = msgspec.json.encode({"type": "error", "error": {"type": error.kind, "code": code, "message": message}})
     lines = [Line(b"Content-Type", b"application/json"), Line(b"Content-Length", b"%d" % len(body))]
     if error.retry_after_s is not None:
         lines.append(Line(b"Retry-After", b"%d" % error.retry_after_s))
+    if method not in SAFE_METHODS and not (error.repeatable if repeatable is None else repeatable):
+        lines.append(Line(b"x-should-retry", b"false"))
     return ReplyHead(error.status, HTTPStatus(error.status).phrase.encode(), tuple(lines)), body

@@ -38,6 +38,9 @@ class ReplyHead(msgspec.Struct, frozen=True):
     lines: tuple[Line, ...]
 
 
+#: The methods that change nothing at the server, so that a repeat does no harm (RFC 9110, 9.2.1).
+SAFE_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
+
 #: Hop-by-hop lines (RFC 9110, 7.6.1; the framing of RFC 9112, 6): no hop passes them on.
 PER_HOP = frozenset(
     {

@@ -87,12 +87,15 @@ class AgentRequest:
         self.stage = "ended"
         await self._transport.write(data or b"")
 
-    async def fail(self, code: FailureCode, message: str) -> None:
-        """Answer with an error of the sidecar, if no answer has begun; else cut the answer."""
+    async def fail(self, code: FailureCode, message: str, *, repeatable: bool | None = None) -> None:
+        """Answer with an error of the sidecar, if no answer has begun; else cut the answer.
+
+        `repeatable`: whether the agent may send the request again, if the caller knows better than the table of errors.
+        """
         if self.stage != "waiting":
             self.abort()
             return
-        head, body = failure_reply(code, message)
+        head, body = failure_reply(code, message, method=self.head.method, repeatable=repeatable)
         await self.start(head)
         await self.send(body)
         await self.end()

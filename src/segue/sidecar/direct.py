@@ -40,7 +40,7 @@ class DirectForwarder:
                 return await self._connect(request, resolved)
             return await _while_there(request, self._forward(request, resolved))
         except EgressError as error:
-            await request.fail(error.code, str(error))
+            await request.fail(error.code, str(error), repeatable=not error.sent)
             return None
 
     async def aclose(self) -> None:

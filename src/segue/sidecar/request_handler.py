@@ -23,7 +23,7 @@ from segue.sidecar.body_encoder import BodyEncoder, EncodedBody
 from segue.sidecar.direct import DirectForwarder
 from segue.sidecar.link_status import LinkUnavailable
 from segue.sidecar.orphaned_exchanges import OrphanedExchanges, OrphanLimits
-from segue.sidecar.response_writer import ResponseWriter, failure_of, wait_for_head
+from segue.sidecar.response_writer import ResponseWriter, failure_of, is_repeatable, wait_for_head
 from segue.sidecar.session import AgentExchange, Ending
 from segue.sidecar.session_pool import SessionPool
 from segue.sidecar.stats import ExchangeSummary, Outcome, Stats, request_bytes
@@ -201,7 +201,9 @@ class RequestHandler:
         if isinstance(ending, LinkUnavailable):
             return await self._go_without_tunnel(request, ending, record)
         code, message = failure_of(ending)
-        return await self._fail(request, code, message, record=record)
+        record.status = FAILURES[code].status
+        await request.fail(code, message, repeatable=is_repeatable(ending))
+        return "failed"
 
     async def _relay_websocket(self, request: AgentRequest, record: _AccessRecord) -> Outcome:
         exchange = self._sessions.open(TunnelRequest(request.head, None, "websocket"))

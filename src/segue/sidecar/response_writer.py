@@ -140,5 +140,10 @@ def failure_of(ending: Ending) -> tuple[FailureCode, str]:
             assert_never(ending)
 
 
+def is_repeatable(ending: Ending) -> bool:
+    """Tell whether an exchange ended so that no provider can have carried it out (docs/spec/tunnel.md, RESET)."""
+    return isinstance(ending, LinkUnavailable) or (isinstance(ending, ExchangeReset) and ending.code == "not_forwarded")
+
+
 def _text(message: bytes) -> str:
     return message.decode("utf-8", "replace") or "it does not say why"

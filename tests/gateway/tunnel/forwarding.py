@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 from segue.config import Config, KeyConfig, RouteConfig, ServerConfig, TunnelConfig
 from segue.gateway.app import Gateway, serving
-from segue.http.heads import Line, RequestHead
+from segue.http.heads import Line, RequestHead, values
 from segue.testing.provider import Answer, MessageScript, Script, ScriptedProvider, provided
 from segue.tunnel.client import TunnelRequest
 from segue.upstreams.router import ModelRule, Router
@@ -58,3 +58,9 @@ def ok(_: object) -> Answer:
 def error_of(answer: PeerAnswer) -> tuple[int, str]:
     assert answer.head is not None
     return answer.head.status, json.loads(answer.body)["error"]["code"]
+
+
+def advice_of(answer: PeerAnswer) -> list[bytes]:
+    """What clients are told about sending the request again."""
+    assert answer.head is not None
+    return values(answer.head.lines, b"x-should-retry")

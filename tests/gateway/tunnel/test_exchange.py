@@ -14,6 +14,7 @@ import pytest
 from msgspec.structs import replace
 
 from segue.config import KeyConfig
+from segue.egress.errors import EgressError
 from segue.http.heads import Line, ReplyHead, RequestHead
 from segue.http.websocket import WebSocketClose, WebSocketMessage
 from segue.testing.provider import (
@@ -32,7 +33,7 @@ from segue.tunnel.stream_compression import SOCKET_WINDOW_LOG, StreamDecoder, St
 from segue.tunnel.websocket_records import Record, RecordError, RecordReader, encode_record
 from tests.faults.gateways import settled
 from tests.gateway.peer import Peer
-from tests.gateway.tunnel.forwarding import GET, KEY, error_of, ok, post, running
+from tests.gateway.tunnel.forwarding import GET, KEY, advice_of, error_of, ok, post, running
 
 
 async def test_a_request_reaches_the_provider_to_the_byte_and_its_reply_comes_back() -> None:
@@ -212,6 +213,40 @@ async def test_a_provider_that_is_not_there_is_told_as_502() -> None:
         async with peer.connected() as socket:
             answer, _ = await peer.request(socket, post(encode_document(b"{}")))
     assert error_of(answer) == (502, "upstream_unreachable")
+    assert advice_of(answer) == []  # nothing was sent, so the agent may ask again
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (Answer(delay_s=60.0), (504, "upstream_timeout")),
+        (Answer(cut_before_head=True), (502, "upstream_closed")),
+        (Answer(lines=(Line(b"no name", b""),)), (502, "upstream_protocol_error")),
+    ],
+)
+async def test_a_request_that_a_provider_may_have_carried_out_must_not_be_repeated(
+    said: Answer, expected: tuple[int, str]
+) -> None:
+    async with running(lambda _: said, reply_timeout_s=0.2) as (_, url, provider):
+        peer = Peer(url)
+        async with peer.connected() as socket:
+            posted, _ = await peer.request(socket, post(encode_document(b"{}")))
+            asked, _ = await peer.request(socket, TunnelRequest(GET, None))
+        assert len(provider.requests) == 2
+    assert (error_of(posted), advice_of(posted)) == (expected, [b"false"])
+    assert (error_of(asked), advice_of(asked)) == (expected, [])  # a GET changes nothing
+
+
+async def test_a_request_that_waited_for_a_connection_in_vain_may_be_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def connect_in_vain(*_: object, **__: object) -> object:
+        raise EgressError("upstream_timeout", "it accepts no connection", sent=False)
+
+    async with running(ok) as (gateway, url, _provider):
+        monkeypatch.setattr(gateway.tunnel.resources.egress, "open", connect_in_vain)
+        peer = Peer(url)
+        async with peer.connected() as socket:
+            answer, _ = await peer.request(socket, post(encode_document(b"{}")))
+    assert (error_of(answer), advice_of(answer)) == ((504, "upstream_timeout"), [])
 
 
 async def test_a_reply_that_is_cut_is_not_taken_for_a_whole_one() -> None:

@@ -141,7 +141,7 @@ class ForwardedExchange:
             elif not self._opened.has_body or await self._rebuild():
                 await self._forward(resolved)
         except EgressError as error:
-            self._fail(error.code, str(error))
+            self._fail(error.code, str(error), repeatable=not error.sent)
         finally:
             self._resources.uploads.release(self)
 
@@ -285,7 +285,7 @@ class ForwardedExchange:
         self._session.wake()
         self.outcome = "completed"
 
-    def _fail(self, code: FailureCode, message: str) -> None:
+    def _fail(self, code: FailureCode, message: str, *, repeatable: bool | None = None) -> None:
         """Tell a failure: as the reply, or by aborting the one that has begun."""
         self.outcome = "failed"
         if self._end.has_reply(self.number):
@@ -293,7 +293,7 @@ class ForwardedExchange:
             self._end.abort(self.number, "aborted", message.encode())
             self._session.wake()
             return
-        head, body = failure_reply(code, message)
+        head, body = failure_reply(code, message, method=self._opened.head.method, repeatable=repeatable)
         self._end.reply(self.number, head)
         self._end.send(self.number, self._encoder.feed(body))
         self._end.send(self.number, self._encoder.finish())
