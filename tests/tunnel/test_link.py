@@ -331,6 +331,16 @@ def test_many_small_streams_share_the_link_fairly() -> None:
     assert max(arrived.values()) - min(arrived.values()) < 20_000
 
 
+def test_a_round_trip_is_measured_from_when_its_packet_left_and_an_acknowledgement_may_come_twice() -> None:
+    link = TunnelLink(0.0, None)
+    link.queue(Window(1, 2))
+    packet = link.compose(5.0, nothing)
+    assert packet is not None
+    assert link.on_ack(Ack(len(packet), 0), 6.5)
+    assert link.on_ack(Ack(len(packet), 0), 9.0)
+    assert (link.rtt_s, link.in_flight_bytes) == (1.5, 0)
+
+
 # ------------------------------------------------------------------------------------------------------------ heartbeat
 
 
@@ -401,6 +411,7 @@ def sampled(*samples: tuple[float, float], was_full: bool = True) -> CongestionW
     [
         (0.125, INITIAL_BYTES + 2_000),
         (0.1875, INITIAL_BYTES + 2_000),
+        (0.225, INITIAL_BYTES + 2_000),
         (0.25, INITIAL_BYTES + 1_000),
         (0.5, INITIAL_BYTES + 1_000),
         (0.5625, int((INITIAL_BYTES + 1_000) * 2 / 3)),
