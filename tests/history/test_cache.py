@@ -251,6 +251,39 @@ def test_the_turn_just_put_is_kept_however_large_it_is() -> None:
     assert resident(cache, ALICE, [small, large]) == [small]
 
 
+def test_a_turn_is_there_as_long_as_any_entry_holds_it() -> None:
+    cache = TurnCache(100 * KB)
+    a = turn("a")
+    assert (cache.peek_slot(FIRST), cache.has_turn(ALICE, a.id)) == (None, False)
+    cache.put_slot(ALICE, FIRST, a)
+    put(cache, ALICE, a)
+    assert (cache.peek_slot(FIRST), cache.peek_slot(SECOND)) == (a, None)
+    assert (cache.has_turn(ALICE, a.id), cache.has_turn(BOB, a.id)) == (True, False)
+    cache.drop_slot(FIRST)
+    assert (cache.peek_slot(FIRST), cache.has_turn(ALICE, a.id)) == (None, True)
+    cache.forget(ALICE, a.id)
+    assert not cache.has_turn(ALICE, a.id)
+
+
+def test_to_peek_at_a_slot_is_not_to_use_it() -> None:
+    """The turn that was put first is the first to be evicted."""
+    cache = TurnCache(25 * KB)
+    a, b = turn("a"), turn("b")
+    cache.put_slot(ALICE, FIRST, a)
+    cache.put_slot(ALICE, SECOND, b)
+    assert cache.peek_slot(FIRST) is a
+    put(cache, ALICE, turn("c"))
+    assert (cache.peek_slot(FIRST), cache.peek_slot(SECOND)) == (None, b)
+
+
+def test_finding_a_turn_that_others_continue_leaves_the_order_alone() -> None:
+    """It cannot be evicted before them."""
+    cache = TurnCache(100 * KB)
+    a = turn("a")
+    put(cache, ALICE, a, turn("b", a))
+    assert cache.find_shared(ALICE, a.id, 0) is a
+
+
 def test_a_slot_can_be_dropped_like_any_entry() -> None:
     """Its client is told that the response was not found."""
     cache = TurnCache(15 * KB)
