@@ -222,3 +222,29 @@ def test_usage_in_full() -> None:
         "total_tokens": 15,
     }
     assert usage(10, 5) == usage(10, 5, cached=0, reasoning=0, written=0)
+
+
+def test_the_echo_of_every_setting_that_was_sent() -> None:
+    sent: dict[str, Any] = {
+        "model": "m",
+        "instructions": "Be brief.",
+        "tools": [{"type": "function", "name": "look", "description": "d", "parameters": {}, "strict": True}],
+        "tool_choice": "required",
+        "truncation": "auto",
+        "parallel_tool_calls": False,
+        "text": {"format": {"type": "json_object"}, "verbosity": "low"},
+        "top_p": 0.25,
+        "presence_penalty": 0.5,
+        "frequency_penalty": -0.5,
+        "top_logprobs": 3,
+        "temperature": 0.75,
+        "reasoning": {"effort": "low", "summary": "auto"},
+        "max_output_tokens": 9,
+        "max_tool_calls": 2,
+        "service_tier": "flex",
+        "metadata": {"a": "b"},
+        "safety_identifier": "u",
+        "prompt_cache_key": "k",
+    }
+    echo = encode_echo(Settings(**sent), store=False, background=True)
+    assert msgspec.json.decode(echo) == sent | {"store": False, "background": True}
