@@ -475,6 +475,8 @@ def test_what_cannot_be_followed_is_an_error(schema: Schema, why: str) -> None:
     [
         (within(61, lambda part, _: {"anyOf": [part]}, {}), "nested more than 60 deep"),
         ({"const": within(5000, lambda part, _: [part], 1)}, "nested too deeply"),
+        ({"const": 10**5000}, "cannot be written"),
+        ({"type": "string", "pattern": "\ud800"}, "cannot be written"),
         ({"const": within(500, lambda part, _: [part], 1)}, "nested too deeply"),
         ({"prefixItems": [{"properties": {f"{a}-{b}": {} for b in range(500)}} for a in range(30)]}, None),
         ({"type": "object", "anyOf": [{"required": ["a"]}] * 400, **{f"x-{n}": 1 for n in range(5000)}}, None),

@@ -81,6 +81,10 @@ class SchemaNormalizer:
         """Return a schema that allows the same as `schema`, or more where that cannot be enforced."""
         try:
             return _Definitions(self).of(schema)
+        except GrammarError:
+            raise
+        except ValueError:  # a number of thousands of digits, half of a surrogate pair
+            raise GrammarError("something in the schema cannot be written as JSON") from None
         except RecursionError:  # of values: schemas within each other are counted
             raise GrammarError("something in the schema is nested too deeply") from None
 
