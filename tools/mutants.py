@@ -86,6 +86,8 @@ def run(package: str, processes: int) -> None:
     for name in ("src", "tests", "docs"):
         shutil.rmtree(folder / name, ignore_errors=True)
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    # Python forgets a folder of its path that is missing when it first looks there
+    (folder / "mutants" / "src").mkdir(parents=True, exist_ok=True)
     settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8") + _SETTINGS.format(package=package)
     (folder / "pyproject.toml").write_text(settings, encoding="utf-8")
     _mutmut(folder, "run", "--max-children", str(processes))
