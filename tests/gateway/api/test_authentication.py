@@ -10,7 +10,8 @@ from aiohttp.test_utils import make_mocked_request
 
 from segue.config import Config, KeyConfig
 from segue.gateway.access import LOCAL_TENANT, Access
-from segue.gateway.api.authentication import TENANT, keyed, private
+from segue.gateway.api.authentication import keyed, private
+from segue.gateway.api.request_keys import TENANT
 from segue.gateway.tunnel.session import TENANT as TUNNEL_TENANT
 from segue.protocol.problems import Refused
 

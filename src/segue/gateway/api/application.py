@@ -8,9 +8,10 @@ from aiohttp import web
 
 from segue.gateway.admin.capabilities import CapabilityRoutes
 from segue.gateway.admin.health import HealthRoutes
-from segue.gateway.api.authentication import TENANT, keyed, private
+from segue.gateway.api.authentication import keyed, private
 from segue.gateway.api.middleware import error_replies, origin_check
 from segue.gateway.api.models import ModelRoutes
+from segue.gateway.api.request_keys import TENANT
 from segue.gateway.api.responses import ResponseRoutes
 from segue.gateway.api.websocket import serve_websocket
 from segue.gateway.services import Services
@@ -30,9 +31,6 @@ def build_application(services: Services, tunnel: SidecarSessions) -> web.Applic
     )
     health = HealthRoutes(store=services.store, cache=services.cache, metrics=services.metrics, drain=services.drain)
 
-    async def upgrade(request: web.Request) -> web.StreamResponse:
-        return await serve_websocket(services, request, request[TENANT])
-
     async def serve_tunnel(request: web.Request) -> web.StreamResponse:
         return await tunnel.serve(request, request[TENANT])
 
@@ -41,7 +39,7 @@ def build_application(services: Services, tunnel: SidecarSessions) -> web.Applic
     application.add_routes(
         [
             web.post("/v1/responses", with_key(responses.create)),
-            web.get("/v1/responses", with_key(upgrade), allow_head=False),
+            web.get("/v1/responses", with_key(partial(serve_websocket, services)), allow_head=False),
             web.get(_RESPONSE, with_key(responses.retrieve), allow_head=False),
             web.delete(_RESPONSE, with_key(responses.delete)),
             web.post(f"{_RESPONSE}/cancel", with_key(responses.cancel)),

@@ -8,13 +8,11 @@ from typing import TypeAlias
 from aiohttp import web
 
 from segue.gateway.access import Access
+from segue.gateway.api.request_keys import TENANT
 from segue.gateway.tunnel.session import tunnel_tenant
 from segue.protocol.problems import Problem, Refused
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-#: The tenant of a request that came through `keyed`.
-TENANT = web.RequestKey("tenant", str)
 
 
 def keyed(access: Access, handler: Handler) -> Handler:

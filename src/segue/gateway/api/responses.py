@@ -12,8 +12,8 @@ import msgspec
 from aiohttp import web
 
 from segue.gateway.admin.metrics import TransportMeter
-from segue.gateway.api.authentication import TENANT
 from segue.gateway.api.background import BackgroundRoutes
+from segue.gateway.api.request_keys import TENANT
 from segue.gateway.api.sse import send_events
 from segue.gateway.error_mapping import failed_turn
 from segue.gateway.services import Services

@@ -18,6 +18,7 @@ from typing import assert_never
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from segue.gateway.api.request_keys import TENANT
 from segue.gateway.api.websocket_frames import text_frames
 from segue.gateway.error_mapping import socket_reply
 from segue.gateway.redacted_traceback import redacted_traceback
@@ -53,7 +54,7 @@ _CONTINUABLE = frozenset({"response.completed", "response.incomplete"})
 _PROBE_S = 30.0
 
 
-async def serve_websocket(services: Services, request: web.Request, tenant: str) -> web.StreamResponse:
+async def serve_websocket(services: Services, request: web.Request) -> web.StreamResponse:
     """Serve one connection in WebSocket mode until it is closed."""
     server, drain = services.server, services.drain
     if drain.draining or drain.connections >= server.max_connections:
@@ -67,7 +68,7 @@ async def serve_websocket(services: Services, request: web.Request, tenant: str)
     socket.headers[HEADER] = services.profiles.of(request).header
     await socket.prepare(request)
     watch_peer(request)
-    connection = WebSocketConnection(services, request, socket, tenant)
+    connection = WebSocketConnection(services, request, socket, request[TENANT])
     with drain.connection_open(connection):
         await connection.serve()
     return socket
