@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import socket as sockets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import InvalidStatus
 
 from segue.testing.protocol_checker import Json, check_sse, parse_json
 from tests.faults.clients import (
     Socket,
-    address_of,
     begin_post,
     http,
     narrow,
@@ -45,7 +44,7 @@ async def test_what_runs_ends_and_everybody_is_told(tmp_path: Path) -> None:
             await busy.create(model="gated")  # waits for the first one, and will be refused
             process.terminate()
             await _assert_told(idle)
-            await until(lambda: not _accepts(process.url))
+            await _assert_nothing_new(process.url)
             process.release()
             answer = (await busy.answer()).response
             assert answer is not None
@@ -145,10 +144,51 @@ def _assert_quiet(process: Process) -> None:
     assert [line for line in process.log().splitlines() if " INFO " not in line] == []
 
 
-def _accepts(url: str) -> bool:
-    """Tell whether a connection can still be made."""
-    with sockets.socket() as probe:
-        return probe.connect_ex(address_of(url)) == 0
+async def _assert_nothing_new(url: str) -> None:
+    """A new connection gets an answer: that it is to go elsewhere, and that this process is alive and not ready."""
+    async with http(url) as client:
+        assert await client.refusal() == (503, "server_overloaded")
+        assert await client.send("GET", "/healthz") == (200, {"status": "ok"})
+        async with client.session.get("/readyz") as ready:
+            assert (ready.status, await ready.json()) == (503, {"status": "draining"})
+    with pytest.raises(InvalidStatus) as caught:
+        await _connect(url)
+    assert caught.value.response.status_code == 503
+
+
+async def _connect(url: str) -> None:
+    async with opened(url):
+        pass
+
+
+async def test_a_client_whose_stream_was_cut_gets_the_rest_while_the_process_drains(tmp_path: Path) -> None:
+    """Of a turn that is kept and still runs, on a new connection; and a stored response."""
+    async with serving(tmp_path, "--store", "memory:", gated=True) as process:
+        async with http(process.url) as client, opened(process.url) as idle:
+            stored = await client.turn()
+            body = {"model": "gated", "input": "hello", "stream": True, "segue": {"resume": True}}
+            async with http(process.url) as cut, cut.session.post("/v1/responses", json=body) as reply:
+                begun = await reply.content.readuntil(b"event: response.output_text.delta\n")
+                begun = begun[: begun.rindex(b"event: ")]  # the stream is cut in the middle of this event
+                process.terminate()
+                await _assert_told(idle)
+            ident, last = _id_and_last_number(begun)
+            assert (await client.send("GET", f"/v1/responses/{stored['id']}"))[1]["id"] == stored["id"]
+            rest = f"/v1/responses/{ident}?stream=true&starting_after={last}"
+            async with client.session.get(rest) as reply:
+                assert reply.status == 200
+                process.release()
+                answer = check_sse(begun + await reply.read()).response
+            assert answer is not None
+            assert output_text(answer) == HALF + REST
+        assert await process.ended() == (0, "")
+        _assert_quiet(process)
+
+
+def _id_and_last_number(stream: bytes) -> tuple[str, int]:
+    """Return the id of the response in the first event of a stream, and the number of the last one."""
+    events = [parse_json(line.removeprefix(b"data: ").decode()) for line in stream.split(b"\n") if line[:5] == b"data:"]
+    return events[0]["response"]["id"], events[-1]["sequence_number"]
 
 
 @asynccontextmanager

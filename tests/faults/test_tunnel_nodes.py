@@ -17,8 +17,10 @@ from segue.sidecar.app import SidecarSettings
 from segue.sidecar.link_status import LinkTimeouts
 from segue.testing.link import EmulatedLink, linked
 from segue.testing.provider import Answer, ReceivedRequest, Script, ScriptedProvider, provided
-from tests.faults.gateways import Process, serving
-from tests.faults.tunnels import PATIENT, body_of, is_whole, status_of, tunnelled
+from tests.faults.clients import address_of
+from tests.faults.gateways import Process, serving, until
+from tests.faults.tunnels import PATIENT, Way, body_of, is_whole, status_of, tunnelled
+from tests.sidecar.agents import RawAgent
 from tests.sidecar.sidecars import Running, post
 from tests.sidecar.sidecars import running as sidecar_running
 
@@ -127,6 +129,82 @@ async def test_a_drain_moves_new_requests_to_the_next_gateway_and_lets_old_ones_
         assert (first.bodies, second.bodies) == ([BODY], [NEXT])
 
 
+@asynccontextmanager
+async def draining_with_a_reply_begun(
+    way: Way, gate: asyncio.Event
+) -> AsyncIterator[tuple[asyncio.Task[None], RawAgent, bytes]]:
+    """Begin a reply and then a drain; yields the drain, the agent and what it has. A failing test leaves at once."""
+    gateway = way.node.gateway
+    assert gateway is not None
+    agent = await way.connect()
+    await agent.send(post(BODY, target="/v1/messages"))
+    begun = await agent.until(b"data: 1\n\n")
+    draining = asyncio.create_task(gateway.drain())
+    try:
+        await until(lambda: way.sidecar.sidecar.report().link != "up")  # GOAWAY: the next session finds no gateway
+        yield draining, agent, begun
+    finally:
+        gate.set()
+        draining.cancel()
+        await asyncio.gather(draining, return_exceptions=True)
+
+
+async def test_a_link_cut_while_its_node_drains_is_made_again_there() -> None:
+    gate = asyncio.Event()
+
+    def script(_: ReceivedRequest) -> Answer:
+        return Answer(lines=SSE, pieces=(b"data: 1\n\n", b"data: 2\n\n"), gates={1: gate})
+
+    async with tunnelled(script) as way, draining_with_a_reply_begun(way, gate) as (draining, agent, begun):
+        way.link.cut()
+        await until(lambda: way.sidecar.sidecar.stats.resumes == 1)
+        gate.set()
+        rest = await asyncio.wait_for(agent.rest(), 20)
+        assert body_of(begun + rest) == b"data: 1\n\ndata: 2\n\n"
+        await asyncio.wait_for(draining, 20)
+        assert way.bodies == [BODY]
+
+
+async def test_a_drain_waits_for_the_sidecar_whose_reply_is_complete_but_has_not_arrived() -> None:
+    gate = asyncio.Event()
+
+    def script(_: ReceivedRequest) -> Answer:
+        return Answer(lines=SSE, pieces=(b"data: 1\n\n", b"data: 2\n\n"), gates={1: gate})
+
+    async with tunnelled(script) as way, draining_with_a_reply_begun(way, gate) as (draining, agent, begun):
+        assert way.node.gateway is not None
+        tunnel = way.node.gateway.tunnel
+        async with way.link.refusing():
+            way.link.cut()
+            gate.set()
+            await until(lambda: not tunnel.exchanges)
+        rest = await asyncio.wait_for(agent.rest(), 20)
+        assert body_of(begun + rest) == b"data: 1\n\ndata: 2\n\n"
+        await asyncio.wait_for(draining, 20)
+
+
+async def test_a_drain_ends_as_soon_as_the_last_reply_has_arrived() -> None:
+    """A sidecar that leaves acknowledges what it has, so that nobody waits for it."""
+    gate = asyncio.Event()
+
+    def script(_: ReceivedRequest) -> Answer:
+        return Answer(lines=SSE, pieces=(b"data: 1\n\n", b"data: 2\n\n"), gates={1: gate})
+
+    async with tunnelled(script) as way, draining_with_a_reply_begun(way, gate) as (draining, agent, begun):
+        gate.set()
+        rest = await asyncio.wait_for(agent.rest(), 20)
+        assert is_whole(begun + rest)
+        await asyncio.wait_for(draining, 10)
+
+
+async def test_what_a_sidecar_has_when_it_stops_is_not_waited_for() -> None:
+    async with tunnelled(at_once) as way:
+        await way.post(BODY)
+        await way.sidecar.sidecar.aclose()
+        assert way.node.gateway is not None
+        await asyncio.wait_for(way.node.gateway.drain(), 10)
+
+
 async def _until_at(sidecar: Running, gateway: str) -> None:
     while not (sidecar.sidecar.report().gateway == gateway and sidecar.sidecar.report().link == "up"):  # noqa: ASYNC110 - nothing tells of it
         await asyncio.sleep(0.005)
@@ -194,6 +272,34 @@ async def killable(script: Script, folder: Path) -> AsyncIterator[tuple[Process,
         )
         async with serving(folder, "--config", str(config)) as process:
             yield process, provider
+
+
+async def test_sigterm_waits_for_a_sidecar_whose_link_is_cut_meanwhile(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    said = [b"data: %s\n\n" % random.Random(number).randbytes(3000).hex().encode() for number in range(20)]
+
+    def script(_: ReceivedRequest) -> Answer:
+        return Answer(lines=SSE, pieces=tuple(said), gates={1: gate})
+
+    async with (
+        killable(script, tmp_path) as (process, provider),
+        linked("127.0.0.1", address_of(process.url)[1]) as link,
+        sidecar_running(link.url, settings=PATIENT) as sidecar,
+    ):
+        await sidecar.linked()
+        agent = await sidecar.connect()
+        await agent.send(post(BODY, target="/v1/messages"))
+        begun = await agent.until(said[0])
+        process.terminate()
+        await until(lambda: sidecar.sidecar.report().link != "up")
+        cut = link.cut_after(down_bytes=10_000)
+        gate.set()
+        await asyncio.wait_for(cut.wait(), 20)
+        rest = await asyncio.wait_for(agent.rest(), 20)
+        assert body_of(begun + rest) == b"".join(said)
+        assert sidecar.sidecar.stats.resumes == 1
+        assert await process.ended() == (0, "")
+        assert [request.body for request in provider.requests] == [BODY]
 
 
 async def test_kill_before_the_forward_is_told_since_nobody_can_know(tmp_path: Path) -> None:

@@ -102,6 +102,8 @@ class Peer:
             finally:
                 carrying.cancel()
                 await asyncio.gather(carrying, return_exceptions=True)
+                self.end.acknowledge()
+                await self.pump(socket)
                 self.end.link_lost()
                 await socket.close()
 

@@ -13,7 +13,7 @@ from segue.config import Config, ListenerConfig, ServerConfig
 from segue.gateway.app import Gateway, serving
 from segue.upstreams.router import ModelRule, Router
 from segue.upstreams.scripted import Say, ScriptedTurn, ScriptedUpstream, Wait
-from tests.faults.clients import begin_post, http, opened, read_body
+from tests.faults.clients import address_of, begin_post, http, opened, read_body
 from tests.faults.doubles import BrokenStore, Gated
 from tests.faults.gateways import until
 
@@ -89,14 +89,73 @@ async def test_a_drain_lets_running_turns_end_and_closes_the_ports() -> None:
             await until(lambda: gateway.services.drain.busy == 2)
             draining = asyncio.create_task(gateway.drain())
             assert await socket.close_code(after_frames=True) == 1012
-        with pytest.raises(aiohttp.ClientConnectionError):
-            async with http(url) as client:
-                await client.turn()
+        async with http(url) as client:
+            assert await client.refusal() == (503, "server_overloaded")
         assert not draining.done()
         upstream.gate.set()
         assert b'"status":"completed"' in await read_body(reader)
         await draining
         await gateway.drain()
+        with pytest.raises(aiohttp.ClientConnectionError):
+            async with http(url) as client:
+                await client.turn()
+        writer.close()
+
+
+UPGRADE = (
+    "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
+SIDECAR = f"Sec-WebSocket-Protocol: segue-tunnel-1\r\nSegue-Session: {'0' * 32}\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_line", "fields", "status", "says"),
+    [
+        ("POST /v1/responses", "Content-Length: 2\r\n", 503, "The gateway is shutting down. Send the request again."),
+        ("GET /v1/responses", UPGRADE, 503, "The gateway is shutting down. Try again."),
+        ("GET /segue/tunnel", UPGRADE + SIDECAR, 503, "The gateway is shutting down. Try again."),
+        ("GET /readyz", "", 503, '{"status":"draining"}'),
+        ("GET /healthz", "", 200, '{"status":"ok"}'),
+        ("GET /v1/responses/resp_0", "", 404, "response_not_found"),
+    ],
+)
+async def test_while_a_gateway_drains_every_new_connection_is_answered_and_closed(
+    request_line: str, fields: str, status: int, says: str
+) -> None:
+    upstream = Gated()
+    async with serving(config(), router(upstream)) as (gateway, url):
+        running, writer = await begin_post(url)
+        await until(lambda: gateway.services.drain.busy == 1)
+        draining = asyncio.create_task(gateway.drain())
+        await until(lambda: gateway.services.drain.draining)
+        reader, asking = await asyncio.open_connection(*address_of(url))
+        asking.write(f"{request_line} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n".encode())
+        asking.write(b"{}" if request_line.startswith("POST") else b"")
+        reply = (await asyncio.wait_for(reader.read(), 20)).decode()
+        assert reply.startswith(f"HTTP/1.1 {status} ")
+        assert says in reply
+        assert "\r\nConnection: close\r\n" in reply
+        assert ("\r\nRetry-After: 1\r\n" in reply) is (status == 503 and "readyz" not in request_line)
+        assert not draining.done()
+        upstream.gate.set()
+        await read_body(running)
+        await asyncio.wait_for(draining, 20)
+        for each in (writer, asking):
+            each.close()
+
+
+async def test_a_drain_that_is_cut_short_closes_the_ports_all_the_same() -> None:
+    upstream = Gated()
+    async with serving(config(), router(upstream)) as (gateway, url):
+        _, writer = await begin_post(url)
+        await until(lambda: gateway.services.drain.busy == 1)
+        draining = asyncio.create_task(gateway.drain())
+        await until(lambda: gateway.services.drain.draining)
+        draining.cancel()
+        await asyncio.gather(draining, return_exceptions=True)
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(*address_of(url))
         writer.close()
 
 

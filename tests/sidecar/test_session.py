@@ -200,6 +200,22 @@ async def test_a_session_that_is_left_ends_without_a_link_when_nothing_is_left_t
     await leaving.aclose()
 
 
+@pytest.mark.parametrize("leaves", [True, False])
+async def test_a_session_that_ends_acknowledges_the_reply_that_it_has(leaves: bool) -> None:
+    """Or a gateway that drains would wait for it to come back."""
+    async with fake_gateway() as gateway, running(gateway.url, settings=PATIENT) as sidecar:
+        assert (await sidecar.post(b"{}")).startswith(b"HTTP/1.1 200 ")
+        [session] = gateway.sessions.values()
+        assert len(session.end) == 1, "the acknowledgement is held back for a second"
+        if leaves:
+            gateway.drain()
+        else:
+            await sidecar.sidecar.aclose()
+        async with asyncio.timeout(0.9):
+            while len(session.end):  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.005)
+
+
 async def test_a_full_buffer_has_room_again_when_the_exchange_has_ended() -> None:
     exchange = AgentExchange(unlinked_session(), TunnelRequest(head_of_post(), None, "websocket"), keep_bytes=0)
     exchange.session.open(exchange)

@@ -256,6 +256,20 @@ def test_control_leaves_before_data_and_in_order_even_when_the_window_is_full() 
     assert [frame for frame in frames if isinstance(frame, Window)] == [Window(n, n) for n in range(5_000)]
 
 
+def test_an_end_that_leaves_acknowledges_at_once() -> None:
+    link = TunnelLink(0.0, None)
+    link.acknowledge()
+    assert link.compose(1.0, nothing) is None, "nothing has come"
+    link.note_received(10, 5.0, eliciting=True)
+    assert link.compose(5.2, nothing) is None
+    link.acknowledge()
+    packet = link.compose(5.2, nothing)
+    assert packet is not None
+    assert frames_of(packet) == [Ack(10, 200)]
+    link.acknowledge()
+    assert link.compose(60.0, nothing) is None, "all is acknowledged"
+
+
 def test_no_data_leaves_while_control_is_left_over_for_the_next_packet() -> None:
     link = TunnelLink(0.0, None)
     link._window.size_bytes = MAX_BYTES  # noqa: SLF001 - so that the packet would have room for data

@@ -96,23 +96,32 @@ class Gateway:
         return self.urls[0]
 
     async def drain(self) -> None:
-        """Accept nothing new, let running turns end within `drain_s`, and tell every connection to move."""
+        """Begin nothing new, let what runs end within `drain_s`, and tell every connection to move; close the ports.
+
+        The ports stay open until then: sidecars and clients that have lost their connection come back for the rest.
+        """
         drain = self.services.drain
         if self._runner is None or drain.draining:
             return
         drain.draining = True
-        for site in list(self._runner.sites):
-            await site.stop()
         try:
             async with asyncio.timeout(self.config.server.drain_s):
                 await asyncio.gather(self.tunnel.drain(), drain.drain_connections(), return_exceptions=True)
                 await drain.wait_until_idle()
         except TimeoutError:
             _log.warning("action=drain %d turns did not end in time and are cancelled", drain.busy)
+        finally:
+            await self._stop_listening()
+
+    async def _stop_listening(self) -> None:
+        """Close the ports, unless they are closed already; connections stay."""
+        for site in () if self._runner is None else tuple(self._runner.sites):
+            await site.stop()
 
     async def aclose(self) -> None:
         """Cancel what still runs and release everything."""
         services = self.services
+        await self._stop_listening()
         for sweeper in self._sweepers:
             sweeper.cancel()
         await asyncio.gather(*self._sweepers, return_exceptions=True)

@@ -10,6 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from segue.protocol.problems import Problem
+
+
+def shutting_down() -> Problem:
+    """Return why a gateway that drains takes no new connection."""
+    return Problem("server_overloaded", "The gateway is shutting down. Try again.")
+
 
 class Drainable(Protocol):
     """A connection that can be asked to end between its turns."""
@@ -19,7 +26,11 @@ class Drainable(Protocol):
 
 
 class DrainState:
-    """The connections and turns of one gateway. Once `draining` is set, no new ones may begin."""
+    """The connections and turns of one gateway. Once `draining` is set, no new ones may begin.
+
+    Requests are still answered then. Their handlers refuse what would begin something, and let clients have the rest of
+    what runs.
+    """
 
     def __init__(self) -> None:
         self.draining = False

@@ -60,6 +60,8 @@ GOOD_S = 2.0
 OWNER_ONLY_S = 3.0
 #: The writer waits for so long for a full socket before it checks whether the link is dead.
 STUCK_S = 5.0
+#: The last packet of a session may wait for a full socket for so long.
+GOODBYE_S = 1.0
 #: An agent that hangs up when its link has been silent for this long has probably hung up because of that.
 QUIET_S = 5.0
 
@@ -346,6 +348,9 @@ class GatewaySession:
             writer.add_done_callback(lambda _: socket.abort())  # without a writer there is no link
             try:
                 reason = await self._read(socket, gateway)
+            except asyncio.CancelledError:
+                await self._say_goodbye(socket)
+                raise
             finally:
                 was_up = self._status.up
                 self._tunnel.link_lost()
@@ -388,17 +393,29 @@ class GatewaySession:
                     return
                 packet = self._tunnel.next_packet(now)
                 if packet is not None:
-                    self._stats.tunnel_bytes_up += frame_bytes(len(packet), masked=True)
-                    with suppress(TimeoutError):  # a socket that takes nothing must not keep us from noticing it
-                        async with asyncio.timeout(STUCK_S):
-                            await socket.send(packet)
+                    await self._send_packet(socket, packet, within_s=STUCK_S)
                     continue
                 if self._is_done() and self._tunnel.ready:
-                    socket.abort()  # there is nothing to say
+                    await self._say_goodbye(socket)
                     return
                 with suppress(TimeoutError):
                     async with asyncio.timeout_at(self._tunnel.next_deadline()):
                         await self._wake.wait()
+
+    async def _send_packet(self, socket: TunnelSocket, packet: bytes, *, within_s: float) -> None:
+        self._stats.tunnel_bytes_up += frame_bytes(len(packet), masked=True)
+        with suppress(TimeoutError):  # a socket that takes nothing must not keep us from noticing it
+            async with asyncio.timeout(within_s):
+                await socket.send(packet)
+
+    async def _say_goodbye(self, socket: TunnelSocket) -> None:
+        """Acknowledge what has come, and close: a gateway that drains waits for replies that have not arrived."""
+        self._tunnel.acknowledge()
+        packet = self._tunnel.next_packet(self._loop.time())
+        with suppress(ConnectionError):
+            if packet is not None:
+                await self._send_packet(socket, packet, within_s=GOODBYE_S)
+            await socket.close()
 
     # --- events ------------------------------------------------------------------------------------------------------
 

@@ -129,6 +129,11 @@ class Endpoint(ABC, Generic[X, V]):
         """Return the next message to send, or None if there is none that may be sent now."""
         return None if self._link is None else self._link.compose(now, self._take_data)
 
+    def acknowledge(self) -> None:
+        """Acknowledge in the next packet what the peer has sent: you are about to leave, and it need not keep that."""
+        if self._link is not None:
+            self._link.acknowledge()
+
     def next_deadline(self) -> float | None:
         """Return when to call `handle_timeout`, and then `next_packet` again."""
         return None if self._link is None else self._link.next_deadline()

@@ -269,6 +269,11 @@ class TunnelLink:
             self._was_full = False
         return True
 
+    def acknowledge(self) -> None:
+        """Acknowledge what was received in the next packet, without the delay."""
+        if self._ack_due_at is not None:
+            self._ack_due_at = self._received_at
+
     def on_ping(self, ping: Ping) -> None:
         """Answer a heartbeat in the next packet."""
         self._pong_due = ping.token

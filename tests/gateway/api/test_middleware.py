@@ -10,7 +10,8 @@ from aiohttp.test_utils import make_mocked_request
 
 from segue.config import Config
 from segue.gateway.access import Access
-from segue.gateway.api.middleware import error_replies, origin_check
+from segue.gateway.api.middleware import closes_when_draining, error_replies, origin_check
+from segue.gateway.drain import DrainState
 from segue.protocol.problems import Problem, Refused
 from segue.stores.interface import StoreError
 
@@ -55,6 +56,18 @@ async def test_a_method_that_is_not_allowed_is_answered_with_those_that_are() ->
     reply, told = await reply_to(web.HTTPMethodNotAllowed("PUT", ["POST", "GET"]))
     assert (reply.status, reply.headers["Allow"], told["code"]) == (405, "GET, POST", "method_not_allowed")
     assert told["message"] == "PUT is not allowed here; GET, POST is."
+
+
+@pytest.mark.parametrize(
+    ("draining", "status", "closes"), [(False, 200, False), (True, 200, True), (True, 503, True), (True, 101, False)]
+)
+async def test_a_gateway_that_drains_closes_connections_after_their_reply(
+    *, draining: bool, status: int, closes: bool
+) -> None:
+    drain, response = DrainState(), web.Response(status=status)
+    drain.draining = draining
+    await closes_when_draining(drain)(make_mocked_request("GET", "/"), response)
+    assert (response.headers.get("Connection"), response.keep_alive) == (("close", False) if closes else (None, None))
 
 
 async def test_an_answer_passes_as_it_is() -> None:

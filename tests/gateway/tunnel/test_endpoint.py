@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 
 import aiohttp
 
+from segue.config import KeyConfig
 from segue.testing.provider import Answer
 from segue.tunnel.client import TunnelRequest
 from segue.tunnel.frames import SUBPROTOCOL
@@ -51,6 +53,74 @@ async def test_a_drain_lets_exchanges_end_and_refuses_new_ones() -> None:
             assert await answer.whole() == b"late"
             await asyncio.wait_for(draining, 20)
     assert refused.reset is not None
+
+
+async def test_a_session_that_a_draining_node_knows_goes_on_there_and_a_new_one_does_not() -> None:
+    gate = asyncio.Event()
+
+    def script(_: object) -> Answer:
+        return Answer(pieces=(b"1 ", b"late"), gates={1: gate})
+
+    async with running(script) as (gateway, url, provider):
+        peer = Peer(url)
+        async with peer.connected() as socket:
+            answer = peer.open(TunnelRequest(GET, None))
+            await peer.pump(socket)
+            await answer.until(b"1 ")
+            draining = asyncio.create_task(gateway.drain())
+            await asyncio.wait_for(peer.gone_away.wait(), 20)
+        peer.gone_away.clear()
+        assert await refused_upgrade(url, {"Segue-Session": "f" * 32}) == (503, "server_overloaded")
+        assert gateway.tunnel.sessions == 1
+        async with peer.connected():
+            await asyncio.wait_for(peer.gone_away.wait(), 20)
+            assert not draining.done()
+            gate.set()
+            assert await answer.whole() == b"1 late"
+            await asyncio.wait_for(draining, 20)
+        assert len(provider.requests) == 1
+
+
+async def test_a_session_of_another_tenant_is_not_known() -> None:
+    hanging = asyncio.Event()
+
+    def script(_: object) -> Answer:
+        return Answer(before=hanging)
+
+    bob = KeyConfig("bob", "bob", hashlib.sha256(b"sk-bob").hexdigest())
+    async with running(script, keys=[KEY, bob]) as (gateway, url, provider):
+        peer = Peer(url)
+        async with peer.connected({"Authorization": "Bearer sk-alice"}) as socket:
+            peer.open(TunnelRequest(GET, None))
+            await peer.pump(socket)
+            await provider.seen(1)
+            draining = asyncio.create_task(gateway.drain())
+            await asyncio.wait_for(peer.gone_away.wait(), 20)
+            other = {"Segue-Session": SESSION, "Authorization": "Bearer sk-bob"}
+            assert await refused_upgrade(url, other) == (503, "server_overloaded")
+            hanging.set()
+            await asyncio.wait_for(draining, 20)
+
+
+async def test_a_drain_waits_for_replies_that_a_sidecar_has_not_got_until_it_is_given_up() -> None:
+    gate = asyncio.Event()
+
+    def script(_: object) -> Answer:
+        return Answer(pieces=(b"late",), before=gate)
+
+    async with running(script, away_s=0.5) as (gateway, url, provider):
+        peer = Peer(url)
+        async with peer.connected() as socket:
+            peer.open(TunnelRequest(GET, None))
+            await peer.pump(socket)
+            await provider.seen(1)
+        draining = asyncio.create_task(gateway.drain())
+        gate.set()
+        await until(lambda: not gateway.tunnel.exchanges)
+        await asyncio.sleep(0)
+        assert not draining.done()
+        await asyncio.wait_for(draining, 10)
+        assert gateway.tunnel.sessions == 0
 
 
 async def refused_upgrade(

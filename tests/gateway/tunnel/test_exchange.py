@@ -399,6 +399,7 @@ async def test_the_close_of_the_provider_reaches_the_agent() -> None:
         await agent.send(WebSocketMessage("text", b"x"))
         assert await agent.receive() == WebSocketMessage("text", b"last")
         assert await agent.receive() == WebSocketClose(4001, b"enough")
+        await asyncio.wait_for(agent.answer.ended.wait(), 20)
 
 
 async def test_a_refused_upgrade_comes_back_as_it_is() -> None:

@@ -51,14 +51,15 @@ async def test_a_corrupted_packet_ends_the_link_before_anyone_acts_on_it() -> No
     async with running(ok) as (_, url, provider):
         peer = Peer(url)
         async with peer.connected() as socket:
-            peer.open(TunnelRequest(GET, None))
+            answer = peer.open(TunnelRequest(GET, None))
             packet = peer.end.next_packet(asyncio.get_running_loop().time())
             assert packet is not None
             await socket.send_bytes(packet[:5] + bytes([packet[5] ^ 4]) + packet[6:])
             await asyncio.wait_for(peer.closed.wait(), 20)
             assert provider.requests == []
         async with peer.connected():
-            await asyncio.wait_for(provider.seen(1), 20)
+            assert await answer.whole() == b"hello world"
+            assert len(provider.requests) == 1
 
 
 async def test_bytes_that_are_no_packet_end_the_link() -> None:

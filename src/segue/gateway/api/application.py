@@ -9,7 +9,7 @@ from aiohttp import web
 from segue.gateway.admin.capabilities import CapabilityRoutes
 from segue.gateway.admin.health import HealthRoutes
 from segue.gateway.api.authentication import keyed, private
-from segue.gateway.api.middleware import error_replies, origin_check
+from segue.gateway.api.middleware import closes_when_draining, error_replies, origin_check
 from segue.gateway.api.models import ModelRoutes
 from segue.gateway.api.request_keys import TENANT
 from segue.gateway.api.responses import ResponseRoutes
@@ -36,6 +36,7 @@ def build_application(services: Services, tunnel: SidecarSessions) -> web.Applic
 
     with_key, for_operators = partial(keyed, access), partial(private, access)
     application = web.Application(middlewares=[error_replies(limit), origin_check(access)], client_max_size=limit)
+    application.on_response_prepare.append(closes_when_draining(services.drain))
     application.add_routes(
         [
             web.post("/v1/responses", with_key(responses.create)),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from segue.gateway.access import Access
 from segue.gateway.api.authentication import Handler
+from segue.gateway.drain import DrainState
 from segue.gateway.error_mapping import http_reply
 from segue.gateway.redacted_traceback import redacted_traceback
 from segue.protocol.problems import Problem, Refused, quoted
@@ -28,6 +31,18 @@ def origin_check(access: Access) -> Middleware:
         return await handler(request)
 
     return check_origin
+
+
+def closes_when_draining(drain: DrainState) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+    """Make the hook that closes a connection after its reply while the gateway drains, so that clients go elsewhere."""
+
+    async def close_after(request: web.Request, response: web.StreamResponse) -> None:
+        del request
+        if drain.draining and response.status != HTTPStatus.SWITCHING_PROTOCOLS:
+            response.headers["Connection"] = "close"
+            response.force_close()
+
+    return close_after
 
 
 def error_replies(max_message_bytes: int) -> Middleware:

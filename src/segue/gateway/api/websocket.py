@@ -20,6 +20,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from segue.gateway.api.request_keys import TENANT
 from segue.gateway.api.websocket_frames import text_frames
+from segue.gateway.drain import shutting_down
 from segue.gateway.error_mapping import socket_reply
 from segue.gateway.redacted_traceback import redacted_traceback
 from segue.gateway.services import Services
@@ -57,7 +58,9 @@ _PROBE_S = 30.0
 async def serve_websocket(services: Services, request: web.Request) -> web.StreamResponse:
     """Serve one connection in WebSocket mode until it is closed."""
     server, drain = services.server, services.drain
-    if drain.draining or drain.connections >= server.max_connections:
+    if drain.draining:
+        raise Refused(shutting_down())
+    if drain.connections >= server.max_connections:
         raise Refused(Problem("server_overloaded", "No more WebSocket connections at the moment. Try again."))
     socket = web.WebSocketResponse(
         compress=server.compression,

@@ -13,7 +13,7 @@ from aiohttp import web
 from segue.config import TunnelConfig
 from segue.egress.client import Egress
 from segue.gateway.admin.metrics import TunnelMeter
-from segue.gateway.drain import DrainState
+from segue.gateway.drain import DrainState, shutting_down
 from segue.gateway.transport import watch_peer
 from segue.gateway.tunnel.base_cache import Bases
 from segue.gateway.tunnel.resources import TunnelResources
@@ -74,8 +74,6 @@ class SidecarSessions:
                 f"This endpoint is for sidecars that speak {SUBPROTOCOL}: this one is of another version, or none."
             )
             raise Refused(Problem("upgrade_required", message))
-        if self._drain.draining:
-            raise Refused(Problem("server_overloaded", "The gateway is shutting down. Try again."))
         session = self._session(tenant, name)
         await socket.prepare(request)
         watch_peer(request)
@@ -85,9 +83,11 @@ class SidecarSessions:
         return socket
 
     def _session(self, tenant: str, name: str) -> SidecarSession:
-        """Return the session of this name, or begin one."""
+        """Return the session of this name, or begin one. A gateway that drains goes on with those that it has."""
         session = self._sessions.get((tenant, name))
         if session is None:
+            if self._drain.draining:
+                raise Refused(shutting_down())
             if sum(owner == tenant for owner, _ in self._sessions) >= self._config.max_sessions:
                 raise Refused(
                     Problem("server_overloaded", "Too many sidecars of this tenant at the moment. Try again.")
@@ -108,7 +108,7 @@ class SidecarSessions:
                     session.cancel()
 
     async def drain(self) -> None:
-        """Tell every sidecar to go elsewhere, and wait until what runs here has ended."""
+        """Tell every sidecar to go elsewhere, and wait until each has what runs here, to its end, or is given up."""
         for session in self._sessions.values():
             session.drain()
         await asyncio.gather(*(session.ended() for session in tuple(self._sessions.values())))

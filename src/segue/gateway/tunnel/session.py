@@ -43,6 +43,7 @@ class SidecarSession:
         self._unflushed: set[ForwardedExchange] = set()
         self._socket: web.WebSocketResponse | None = None
         self._left_at = self._loop.time()
+        self._given_up = False
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
 
@@ -195,13 +196,18 @@ class SidecarSession:
         self._wake.set()
 
     def cancel(self) -> None:
-        """Cancel every exchange."""
+        """Give the session up: cancel every exchange."""
+        self._given_up = True
+        self._progress.set()
         for task in self._tasks:
             task.cancel()
 
     async def ended(self) -> None:
-        """Wait until no exchange runs here and the sidecar, if it is connected, has everything that it was sent."""
-        while self._exchanges or (self._socket is not None and len(self.end)):
+        """Wait until no exchange runs here and the sidecar has every reply, or until the session is given up.
+
+        A sidecar that has lost its link comes back for what it has not got, so that is waited for too.
+        """
+        while self._exchanges or (len(self.end) and not self._given_up):
             self._progress.clear()
             await self._progress.wait()
 
