@@ -14,11 +14,22 @@ from segue.cli.main import main
 Command: TypeAlias = Callable[..., tuple[int, str, str]]
 
 
+def own_file(folder: Path, text: str) -> Path:
+    """Write the user's own configuration file, which is where `XDG_CONFIG_HOME=FOLDER/config` says."""
+    file = folder / "config" / "segue" / "segue.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    for place, mode in ((file, 0o644), (file.parent, 0o755), (file.parent.parent, 0o755)):  # whatever the umask
+        place.chmod(mode)
+    return file
+
+
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
     """Run a command in `tmp_path`; returns its exit status and what it wrote to stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SEGUE_SIDECAR_CACHE", "false")  # nothing goes into the user's cache directory
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))  # nothing comes from the user's own file
     root = logging.getLogger()
     handlers, level, disabled = root.handlers[:], root.level, logging.root.manager.disable
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from segue.cli.check_config import run_check_config
-from tests.cli.conftest import Command
+from tests.cli.conftest import Command, own_file
 
 KEYED = """
 [server]
@@ -96,6 +96,24 @@ def test_a_file_that_is_not_there(command: Command, tmp_path: Path) -> None:
 
 def test_check_config_does_not_print_the_key(command: Command, tmp_path: Path) -> None:
     (tmp_path / "segue.toml").write_text('[sidecar]\nkey = "very secret"\n')
-    status, printed, told = command("check-config", "--json")
+    status, printed, told = command("check-config", "--json", "--config", "segue.toml")
     assert (status, json.loads(printed)["config"]["sidecar"]["key"]) == (0, "(set)")
     assert "very secret" not in printed + told
+
+
+def test_the_sidecars_settings_are_those_that_the_sidecar_would_read(command: Command, tmp_path: Path) -> None:
+    """Of the user's own file, while the gateway's are those of this folder."""
+    (tmp_path / "segue.toml").write_text('[server]\nport = 4001\n[sidecar]\ngateways = ["wss://evil"]\n')
+    own = own_file(tmp_path, '[server]\nport = 4002\n[sidecar]\ngateways = ["wss://mine"]\ncafile = "ca.pem"\n')
+    status, printed, told = command("check-config", "--json")
+    said = json.loads(printed)
+    assert (status, told) == (0, "")
+    assert (said["file"], said["sidecar_file"]) == ("segue.toml", str(own))
+    assert said["config"]["server"]["port"] == 4001
+    assert (said["config"]["sidecar"]["gateways"], said["config"]["sidecar"]["cafile"]) == (
+        ["wss://mine"],
+        str(own.parent / "ca.pem"),
+    )
+    assert f"settings of segue sidecar and segue run: {own}, segue.toml in this folder" in command("check-config")[1]
+    said = json.loads(command("check-config", "--json", "--config", "segue.toml")[1])
+    assert (said["sidecar_file"], said["config"]["sidecar"]["gateways"]) == ("segue.toml", ["wss://evil"])

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from segue.http.heads import values
 from segue.testing.provider import Answer, provided
-from tests.cli.conftest import Command
+from tests.cli.conftest import Command, own_file
 from tests.sidecar.gateways import fake_gateway
 
 #: Sends its input to the address that an SDK would, says what came back, and ends with the status it is given.
@@ -40,9 +41,10 @@ signal.pause()
 
 
 @pytest.fixture(autouse=True)
-def _no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of a test goes into the user's cache directory."""
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of a test goes into the user's cache directory, or comes from the user's own file."""
     monkeypatch.setenv("SEGUE_SIDECAR_CACHE", "false")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
 def segue_run(*arguments: str) -> list[str]:
@@ -76,7 +78,7 @@ async def test_without_a_gateway_there_is_one_in_the_process(tmp_path: Path) -> 
         (tmp_path / "segue.toml").write_text(
             f'[server]\nstore = "sqlite:///no.db"\n[[route]]\nmount = "/anthropic"\ntarget = "{provider.url}"\n'
         )
-        command = segue_run("--log", "run.log", "--", sys.executable, "-c", AGENT, "0")
+        command = segue_run("--config", "segue.toml", "--log", "run.log", "--", sys.executable, "-c", AGENT, "0")
         status, printed, told = await output_of(command, tmp_path, b"{}")
         assert [one.target for one in provider.requests] == [b"/v1/messages"] * 2
     assert (status, printed) == (0, "[] hello True\n")
@@ -89,10 +91,51 @@ async def test_without_a_gateway_there_is_one_in_the_process(tmp_path: Path) -> 
 async def test_a_store_that_cannot_be_opened_is_said_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "segue.db").write_text("this is no database, and long enough to be sure of that " * 10)
     (tmp_path / "segue.toml").write_text('[[route]]\nmount = "/openai"\ntarget = "self"\n')
-    status, printed, told = await output_of(segue_run("--", sys.executable, "-c", AGENT, "0"), tmp_path, b"{}")
+    command = segue_run("--config", "segue.toml", "--", sys.executable, "-c", AGENT, "0")
+    status, printed, told = await output_of(command, tmp_path, b"{}")
     assert (status, printed) == (2, "")
     assert told.startswith("segue: cannot start: ")
     assert len(told.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[sidecar]\ngateways = ["{gateway}"]\n',
+        '[[route]]\nmount = "/anthropic"\ntarget = "{evil}"\n',
+        '[[route]]\npath = "/anthropic/v1/messages"\ntarget = "{evil}"\n',
+        '[package]\nname = "of another tool"\n',
+        "no TOML at all",
+    ],
+)
+async def test_the_working_folder_does_not_decide_where_keys_go(tmp_path: Path, text: str) -> None:
+    """An agent works in a cloned repository: its file is not read, and the user is told once."""
+    folder = tmp_path / "cloned"
+    folder.mkdir()
+    async with provided(lambda _: Answer(pieces=(b"mine",))) as provider, provided(lambda _: Answer()) as evil:
+        own_file(tmp_path, f'[[route]]\nmount = "/anthropic"\ntarget = "{provider.url}"\n')
+        async with fake_gateway() as gateway:
+            (folder / "segue.toml").write_text(text.format(gateway=gateway.url, evil=evil.url))
+            command = segue_run("--", sys.executable, "-c", AGENT, "0")
+            status, printed, told = await output_of(command, folder, b"{}")
+            assert gateway.upgrades == []
+        assert evil.requests == []
+        assert [values(one.lines, b"x-api-key") for one in provider.requests] == [[b"k"], [b"k"]]
+    assert (status, printed) == (0, "[] mine True\n")
+    notice, *rest = told.splitlines()
+    assert notice == "segue: segue.toml in this folder is not read; use --config segue.toml if you trust it"
+    assert len(rest) == 1  # what was saved
+    assert names_in(folder) == ["segue.toml"]
+
+
+async def test_the_users_own_file_may_lead_to_the_gateways_own_api_and_leaves_nothing_here(tmp_path: Path) -> None:
+    folder = tmp_path / "cloned"
+    folder.mkdir()
+    (folder / "segue.db").write_text("planted")
+    own_file(tmp_path, '[[route]]\nmount = "/anthropic"\ntarget = "self"\n')
+    status, _, told = await output_of(segue_run("--", "true"), folder, b"")
+    assert (status, told) == (0, "segue: no request came through here\n")
+    assert names_in(folder) == ["segue.db"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -14,15 +14,16 @@ from rich.console import Console
 from segue.cli.sidecar import parse_address
 from segue.cli.stats_view import fetch, render
 from segue.sidecar.stats import ExchangeSummary, SidecarReport
-from tests.cli.conftest import Command
+from tests.cli.conftest import Command, own_file
 from tests.sidecar.gateways import fake_gateway
 from tests.sidecar.sidecars import running
 
 
 @pytest.fixture(autouse=True)
-def _no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of a test goes into the user's cache directory."""
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of a test goes into the user's cache directory, or comes from the user's own file."""
     monkeypatch.setenv("SEGUE_SIDECAR_CACHE", "false")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
 async def started(folder: Path, *arguments: str) -> tuple[asyncio.subprocess.Process, str]:
@@ -66,6 +67,7 @@ async def test_it_says_where_it_listens_and_at_the_end_what_it_counted(tmp_path:
     ("arguments", "said"),
     [
         ((), "which gateway?"),
+        ((), "config/segue/segue.toml"),
         (("--gateway", "example.com"), "not the address of a gateway"),
         (("--gateway", "ws://127.0.0.1:1", "--listen", "nowhere"), "not an address to listen on"),
         (("--gateway", "wss://a", "--cafile", "no.pem"), "cannot start"),
@@ -78,6 +80,40 @@ def test_mistakes_are_explained(arguments: tuple[str, ...], said: str, command: 
     assert told.startswith("segue: ")
     assert said in told
     assert "Traceback" not in told
+
+
+async def test_the_users_own_file_names_the_gateway_and_paths_beside_it(tmp_path: Path) -> None:
+    """The file of the working folder names others, and is not read."""
+    folder = tmp_path / "cloned"
+    folder.mkdir()
+    async with fake_gateway() as mine, fake_gateway() as evil:
+        own_file(tmp_path, f'[sidecar]\ngateways = ["{mine.url}"]\nport = 0\ncache_dir = "kept"\n')
+        (folder / "segue.toml").write_text(f'[sidecar]\ngateways = ["{evil.url}"]\nhosts = ["evil.example"]\n')
+        process, ready = await started(folder, "--cache")
+        reader, writer = await asyncio.open_connection(*ready.rpartition("//")[2].strip().split(":"))
+        body = b"x" * 5000
+        writer.write(b"POST /anthropic/v1/messages HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n")
+        writer.write(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 OK\r\n")
+        writer.close()
+        process.send_signal(signal.SIGTERM)
+        _, logged = await process.communicate()
+        assert (len(mine.upgrades), len(evil.upgrades)) == (1, 0)
+    notice = b"segue: segue.toml in this folder is not read; use --config segue.toml if you trust it\n"
+    assert logged.count(notice) == 1
+    assert [path.name for path in folder.iterdir()] == ["segue.toml"]
+    assert (tmp_path / "config" / "segue" / "kept").is_dir()
+
+
+def test_a_mistake_in_the_users_own_file_names_it(command: Command, tmp_path: Path) -> None:
+    own = own_file(tmp_path, '[sidecar]\ngateway = "wss://g"\n')
+    status, _, told = command("sidecar")
+    assert status == 2
+    assert told.startswith("segue: sidecar: unknown key 'gateway'; did you mean 'gateways'?")
+    assert str(own) in told
+    (tmp_path / "mine.toml").write_text(own.read_text())
+    status, _, told = command("sidecar", "--config", "mine.toml")
+    assert (status, str(own) in told) == (2, False)
 
 
 @pytest.mark.parametrize(

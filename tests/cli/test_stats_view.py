@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -11,6 +12,7 @@ from segue.cli import stats_view
 from segue.cli.stats_view import run_stats
 from segue.config import ConfigError
 from segue.sidecar.stats import SidecarReport
+from tests.cli.conftest import own_file
 
 
 class Sidecar:
@@ -32,6 +34,14 @@ class Sidecar:
             rtt_s=None,
             recent=[],
         )
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder; the user's own file is below it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    return tmp_path
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -57,3 +67,18 @@ def test_the_address_is_that_of_the_configuration_unless_another_is_named(monkey
     monkeypatch.setattr(stats_view, "Console", lambda: Console(file=io.StringIO()))
     assert [run_stats(None, None), run_stats(None, "5000"), run_stats(None, "[::1]:1")] == [0, 0, 0]
     assert sidecar.asked == [("127.0.0.1", 4999), ("127.0.0.1", 5000), ("::1", 1)]
+
+
+def test_the_configuration_is_the_users_own_and_not_the_folders(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sidecar = Sidecar()
+    monkeypatch.setattr(stats_view, "fetch", sidecar.fetch)
+    monkeypatch.setattr(stats_view, "Console", lambda: Console(file=io.StringIO()))
+    (folder / "segue.toml").write_text('[sidecar]\nhost = "127.0.0.2"\nport = 1\n')
+    own_file(folder, "[sidecar]\nport = 5001\n")
+    assert run_stats(None, None) == 0
+    assert "segue.toml in this folder is not read" in capsys.readouterr().err
+    assert run_stats(folder / "segue.toml", None) == 0
+    assert capsys.readouterr().err == ""
+    assert sidecar.asked == [("127.0.0.1", 5001), ("127.0.0.2", 1)]

@@ -20,6 +20,7 @@ from segue.config import (
     ListenerConfig,
     RouteConfig,
     ServerConfig,
+    SidecarConfig,
     UpstreamConfig,
     load,
 )
@@ -274,3 +275,46 @@ def test_routes_are_read_from_the_file_and_the_environment(tmp_path: Path) -> No
 def test_a_misspelt_route_is_refused(tmp_path: Path, text: str, expected: str) -> None:
     """By its number."""
     assert error_of(tmp_path, text).startswith(expected)
+
+
+def test_paths_in_the_users_own_file_are_relative_to_it(tmp_path: Path) -> None:
+    """Not to the working folder, which may be somebody else's. In a variable they are relative to where it was set."""
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        '[server]\nstore = "sqlite:///a b.db?synchronous=NORMAL"\n'
+        '[sidecar]\ncafile = "ca.pem"\ncache_dir = "/var/cache"\n'
+        '[[upstream]]\nname = "u"\ndialect = "local"\nmodels = ["m"]\n'
+        'model_file = "m.gguf"\nchat_template_file = "t.jinja"\nkv_directory = ""\n'
+    )
+    folder = Path("/home/u/my settings")
+    config = load(file, {}, relative_to=folder)
+    (up,) = config.upstream
+    assert config.server.store == "sqlite:////home/u/my%20settings/a b.db?synchronous=NORMAL"
+    assert (config.sidecar.cafile, config.sidecar.cache_dir) == (f"{folder}/ca.pem", "/var/cache")
+    assert (up.model_file, up.chat_template_file, up.kv_directory) == (f"{folder}/m.gguf", f"{folder}/t.jinja", "")
+    assert load(file, {}).sidecar.cafile == "ca.pem"
+    assert load(file, {"SEGUE_SIDECAR_CAFILE": "x.pem"}, relative_to=folder).sidecar.cafile == "x.pem"
+
+
+def test_every_setting_that_is_a_path_is_relative_to_the_users_own_file(tmp_path: Path) -> None:
+    """Also one that is added tomorrow, if it is named like the others."""
+    for table, kind in (("[sidecar]", SidecarConfig), (UPSTREAM_TOML.format(name="u"), UpstreamConfig)):
+        names = [name for name in kind.__struct_fields__ if name.endswith(("file", "dir", "directory"))]
+        assert names
+        file = tmp_path / "mine.toml"
+        file.write_text("\n".join([table.replace("scripted", "local"), *(f'{name} = "x"' for name in names)]))
+        config = load(file, {}, relative_to=Path("/home/u"))
+        loaded = config.sidecar if kind is SidecarConfig else config.upstream[0]
+        assert {name: getattr(loaded, name) for name in names} == dict.fromkeys(names, "/home/u/x")
+
+
+@pytest.mark.parametrize("store", ["memory:", "sqlite:////var/lib/segue.db"])
+def test_a_store_that_is_at_no_relative_path_stays_where_it_is(tmp_path: Path, store: str) -> None:
+    (tmp_path / "mine.toml").write_text(f'[server]\nstore = "{store}"\n')
+    assert load(tmp_path / "mine.toml", {}, relative_to=Path("/home/u")).server.store == store
+
+
+def test_what_is_no_path_is_refused_as_without_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("[sidecar]\ncafile = 1\n")
+    with pytest.raises(ConfigError, match=r"sidecar\.cafile"):
+        load(tmp_path / "mine.toml", {}, relative_to=Path("/home/u"))

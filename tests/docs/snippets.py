@@ -209,7 +209,8 @@ class Page:
         ours = {"PATH": path, "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
         # Each plugin that is installed would be imported for every page that has tests; they need only the one named.
         ours["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-        return {**kept, **ours, "XDG_CACHE_HOME": str(self._folder / ".cache"), **more}
+        places = {f"XDG_{kind}_HOME": str(self._folder / f".{kind.lower()}") for kind in ("CACHE", "CONFIG")}
+        return {**kept, **ours, **places, **more}
 
     def _at(self, snippet: Snippet) -> str:
         return f"{self._name}:{snippet.line}"

@@ -14,8 +14,6 @@ import pytest
 from segue.testing.provider import Answer
 from tests.faults.tunnels import Way, tunnelled
 
-Ask = Callable[[str], Coroutine[None, None, None]]
-
 
 async def ask_openai(url: str, *, stream: bool) -> None:
     from openai import AsyncOpenAI, InternalServerError

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from segue.cli.serve import find_config
-from segue.config import Config, ConfigError, UpstreamConfig, load, without_secrets
+from segue.config import ChosenFile, Config, ConfigError, UpstreamConfig, choose_file, load, without_secrets
 from segue.gateway.bootstrap import build_router, build_routes
 from segue.http.routes import RouteTable
 from segue.stores.store_url import check_url
@@ -19,6 +19,10 @@ def run_check_config(path: Path | None, *, as_json: bool) -> int:
     """Check and show the configuration; mistakes are raised as `ConfigError`."""
     found = find_config(path)
     config = load(found)
+    chosen = choose_file(path)
+    if path is None:  # `sidecar` and `run` do not read the file of this folder
+        own = load(chosen.path, relative_to=chosen.relative_to)
+        config = msgspec.structs.replace(config, sidecar=own.sidecar)
     try:
         check_url(config.server.store)
     except ValueError as error:
@@ -26,15 +30,21 @@ def run_check_config(path: Path | None, *, as_json: bool) -> int:
     models = build_router(config).models()
     routes = build_routes(config)
     if as_json:
-        shown = {"file": found and str(found), "config": without_secrets(config), "models": models}
+        shown = {
+            "file": found and str(found),
+            "sidecar_file": chosen.path and str(chosen.path),
+            "config": without_secrets(config),
+            "models": models,
+        }
         print(msgspec.json.encode(shown).decode())
         return 0
-    _show(config, found, models, routes)
+    console = Console()
+    _show(console, config, found, models=models, routes=routes)
+    _show_sidecar_file(console, chosen)
     return 0
 
 
-def _show(config: Config, found: Path | None, models: list[str], routes: RouteTable) -> None:
-    console = Console()
+def _show(console: Console, config: Config, found: Path | None, *, models: list[str], routes: RouteTable) -> None:
     console.print(f"[green]ok[/green]  {found or 'defaults and environment'}")
     known = without_secrets(config)
     for title, settings in (("server", known.server), ("tunnel", known.tunnel), ("sidecar", known.sidecar)):
@@ -59,6 +69,12 @@ def _show(config: Config, found: Path | None, models: list[str], routes: RouteTa
         console.print(f"key {key.name}: tenant {key.tenant}")
     if not config.key:
         console.print("no keys: everybody on this machine is one tenant, and nobody else is served")
+
+
+def _show_sidecar_file(console: Console, chosen: ChosenFile) -> None:
+    """Say where `segue sidecar` and `segue run` have their settings from."""
+    read = ", ".join((str(chosen.path or "defaults and environment"), *chosen.notices))
+    console.print(f"settings of segue sidecar and segue run: {read}", markup=False, soft_wrap=True)
 
 
 def _where(up: UpstreamConfig) -> str:

@@ -25,6 +25,15 @@ app.register_install_completion_command()
 ConfigFile = Annotated[
     Path | None, Parameter(name=["--config", "-c"], help="TOML file; default: segue.toml in this folder, if it exists.")
 ]
+#: For commands that agents run under: their working folder may be somebody else's.
+UserConfigFile = Annotated[
+    Path | None,
+    Parameter(
+        name=["--config", "-c"],
+        help="TOML file; default: segue/segue.toml in your folder for settings (~/.config), if it exists. "
+        "segue.toml of this folder is not read.",
+    ),
+]
 
 Gateways = Annotated[
     tuple[str, ...],
@@ -62,7 +71,7 @@ def serve(
 @app.command
 def sidecar(  # noqa: PLR0913 - one for each option
     *,
-    config: ConfigFile = None,
+    config: UserConfigFile = None,
     gateway: Gateways = (),
     listen: Annotated[
         str | None, Parameter(help="HOST:PORT; port 0 picks a free one [default: 127.0.0.1:4748].")
@@ -97,7 +106,7 @@ def sidecar(  # noqa: PLR0913 - one for each option
 @app.command
 def run(
     *command: Annotated[str, Parameter(help="The program and its arguments, behind --.", allow_leading_hyphen=False)],
-    config: ConfigFile = None,
+    config: UserConfigFile = None,
     gateway: Gateways = (),
     key: GatewayKey = None,
     log: Annotated[Path | None, Parameter(help="Append the log of sidecar and gateway to this file.")] = None,

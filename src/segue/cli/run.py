@@ -22,9 +22,8 @@ from pathlib import Path
 import msgspec
 
 from segue.cli.loop import run
-from segue.cli.serve import find_config
 from segue.cli.sidecar import load_sidecar, settings_of
-from segue.config import Config, ConfigError, KeyConfig, child_environment, replaced_variables
+from segue.config import Config, ConfigError, KeyConfig, ServerConfig, child_environment, replaced_variables
 from segue.engine import Unavailable
 from segue.sidecar.agent_environment import Launch, pointed_at
 from segue.sidecar.app import Sidecar, SidecarSettings
@@ -51,9 +50,11 @@ def run_command(
         logging.basicConfig(
             level="INFO", filename=log, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
         )
-    config = load_sidecar(path, gateways=gateways, key=key, port=0)
+    config, file = load_sidecar(path, gateways=gateways, key=key, port=0)
+    if path is None and config.server.store == ServerConfig().store:  # the default is a file of the working folder
+        config = msgspec.structs.replace(config, server=msgspec.structs.replace(config.server, store="memory:"))
     try:
-        return run(_run(command, config, find_config(path)))
+        return run(_run(command, config, file))
     except (StoreError, Unavailable, OSError, ValueError, ssl.SSLError) as error:
         raise ConfigError(f"cannot start: {error}") from error
 

@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 from segue.cli.loop import run
-from segue.config import Config, ConfigError, load
+from segue.config import FILE_NAME, Config, ConfigError, load
 from segue.engine import Unavailable
 from segue.gateway.app import Gateway
 from segue.stores.interface import StoreError
 
-DEFAULT_FILE = Path("segue.toml")
+DEFAULT_FILE = Path(FILE_NAME)
 
 
 def find_config(path: Path | None) -> Path | None:

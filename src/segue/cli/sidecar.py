@@ -10,12 +10,12 @@ import ssl
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from segue.cli.loop import run
-from segue.cli.serve import find_config
-from segue.config import Config, ConfigError, SidecarConfig, cache_directory, load
+from segue.config import Config, ConfigError, SidecarConfig, cache_directory, choose_file, load, user_config_file
 from segue.sidecar.app import Sidecar, SidecarSettings
 from segue.sidecar.base_cache import BaseCacheLimits
 from segue.sidecar.connector import ConnectorSettings
@@ -43,7 +43,7 @@ def run_sidecar(
         level=log.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
     )
     host, port = (None, None) if listen is None else parse_address(listen)
-    config = load_sidecar(
+    config, file = load_sidecar(
         path,
         gateways=gateways,
         host=host,
@@ -54,7 +54,8 @@ def run_sidecar(
         cache=cache,
     )
     if not config.sidecar.gateways:
-        raise ConfigError("which gateway? Name it with --gateway wss://HOST, or in [sidecar] gateways")
+        where = file or user_config_file() or "a file that --config names"
+        raise ConfigError(f"which gateway? Name it with --gateway wss://HOST, or in [sidecar] gateways of {where}")
     settings = settings_of(config.sidecar)
     try:
         return run(_run(settings))
@@ -62,9 +63,30 @@ def run_sidecar(
         raise ConfigError(f"cannot start: {error}") from error
 
 
-def load_sidecar(path: Path | None, *, gateways: Sequence[str], **options: object) -> Config:
-    """Read the configuration, with the options of the command line in place of its keys (None: not given)."""
-    return load(find_config(path), sidecar={"gateways": list(gateways) or None, **options})
+class LoadedConfig(NamedTuple):
+    """A configuration, and the file that it was read from, if any."""
+
+    config: Config
+    file: Path | None
+
+
+def load_sidecar(path: Path | None, *, gateways: Sequence[str] = (), **options: object) -> LoadedConfig:
+    """Read the configuration, with the options of the command line in place of its keys (None: not given).
+
+    The file is the one at `path`, else the user's own; a notice on stderr names the one that is not read.
+    """
+    chosen = choose_file(path)
+    for notice in chosen.notices:
+        print(f"segue: {notice}", file=sys.stderr)
+    try:
+        config = load(
+            chosen.path, relative_to=chosen.relative_to, sidecar={"gateways": list(gateways) or None, **options}
+        )
+    except ConfigError as error:
+        if path is None and chosen.path is not None:  # the user did not name it in this command
+            raise ConfigError(f"{error} (the configuration is {chosen.path} and the environment)") from None
+        raise
+    return LoadedConfig(config, chosen.path)
 
 
 def settings_of(config: SidecarConfig) -> SidecarSettings:

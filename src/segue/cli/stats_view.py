@@ -14,9 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from segue.cli.run import saving
-from segue.cli.serve import find_config
-from segue.cli.sidecar import parse_address
-from segue.config import ConfigError, load
+from segue.cli.sidecar import load_sidecar, parse_address
+from segue.config import ConfigError
 from segue.sidecar.app import STATS_PATH
 from segue.sidecar.stats import SidecarReport
 
@@ -27,7 +26,7 @@ _COLOURS = {"up": "green", "connecting": "yellow", "away": "yellow", "refused": 
 
 def run_stats(path: Path | None, listen: str | None) -> int:
     """Show a running sidecar until Ctrl-C; if the output is not a terminal, print it once."""
-    config = load(find_config(path)).sidecar
+    config = load_sidecar(path).config.sidecar
     host, port = (None, config.port) if listen is None else parse_address(listen)
     host = host or config.host
     console = Console()

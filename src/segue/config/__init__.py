@@ -8,6 +8,7 @@ what the configuration names.
 
 from __future__ import annotations
 
+from segue.config.config_file import FILE_NAME, ChosenFile, anchored, choose_file, user_config_file
 from segue.config.configuration import Config, without_secrets
 from segue.config.environment import (
     cache_directory,
@@ -28,6 +29,8 @@ from segue.config.upstream import DIALECTS_OF, ProviderDialect, UpstreamConfig, 
 __all__ = [
     "DAY_S",
     "DIALECTS_OF",
+    "FILE_NAME",
+    "ChosenFile",
     "Config",
     "ConfigError",
     "KeyConfig",
@@ -38,13 +41,16 @@ __all__ = [
     "SidecarConfig",
     "TunnelConfig",
     "UpstreamConfig",
+    "anchored",
     "cache_directory",
     "child_environment",
+    "choose_file",
     "concurrency",
     "has_openmp_policy",
     "load",
     "read_key",
     "replaced_variables",
     "split_header",
+    "user_config_file",
     "without_secrets",
 ]

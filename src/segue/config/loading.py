@@ -14,9 +14,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType, NoneType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from urllib.parse import quote
 
 import msgspec
 
+from segue.config.config_file import anchored
 from segue.config.configuration import Config, check
 from segue.config.errors import ConfigError
 from segue.config.keys import KeyConfig
@@ -43,6 +45,12 @@ _TABLES: Mapping[str, type[msgspec.Struct]] = MappingProxyType(
 _SINGLE = frozenset({"server", "tunnel", "sidecar"})
 
 
+#: The settings that are paths.
+_SIDECAR_PATHS = ("cafile", "cache_dir")
+_UPSTREAM_PATHS = ("model_file", "chat_template_file", "kv_directory")
+_RELATIVE_STORE = "sqlite:///"
+
+
 class _Tree(msgspec.Struct):
     """The tables of a configuration before their settings are checked."""
 
@@ -59,16 +67,21 @@ def load(
     path: Path | None = None,
     environ: Mapping[str, str] | None = None,
     *,
+    relative_to: Path | None = None,
     sidecar: Mapping[str, object] | None = None,
     **server: object,
 ) -> Config:
     """Read the configuration. `server` and `sidecar` hold what the command line set there (None means not set).
+
+    Paths in the file are relative to the folder `relative_to`; without one, to the working folder like all others.
 
     Raises:
         ConfigError: the file cannot be read, or a setting is not allowed.
     """
     tree = {} if path is None else _read(path)
     _convert(tree, _Tree)  # a tree of another shape could not be overwritten
+    if relative_to is not None:
+        _anchor_paths(tree, relative_to)
     environ = os.environ if environ is None else environ
     for name in sorted(environ, key=_natural_order):
         if name.startswith("SEGUE_"):
@@ -89,6 +102,21 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"cannot read {path}: {error.strerror or error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
+
+
+def _anchor_paths(tree: dict[str, Any], folder: Path) -> None:
+    """Make the paths in the tables of a file relative to a folder."""
+    for names, tables in (
+        (_SIDECAR_PATHS, [tree.get("sidecar", {})]),
+        (_UPSTREAM_PATHS, tree.get("upstream", [])),
+    ):
+        for table in tables:
+            paths = {name: table[name] for name in names if isinstance(table.get(name), str)}
+            table.update({name: anchored(path, folder) for name, path in paths.items()})
+    server = tree.get("server", {})
+    store = server.get("store")
+    if isinstance(store, str) and store.startswith(_RELATIVE_STORE) and not store.startswith(f"{_RELATIVE_STORE}/"):
+        server["store"] = f"{_RELATIVE_STORE}{quote(str(folder))}/{store.removeprefix(_RELATIVE_STORE)}"
 
 
 def _convert(tree: dict[str, Any], kind: type[T]) -> T:
