@@ -1,18 +1,22 @@
 """The SDKs of OpenAI and Anthropic, as they come, when nobody can know whether their request was carried out.
 
-They send a request again by themselves after most failures. Here the gateway dies after it has forwarded one: the
-sidecar says that the outcome is unknown, and the provider gets the request once.
+They send a request again by themselves after most failures. Here the gateway is killed after it has forwarded one:
+the sidecar says that the outcome is unknown, and the provider gets the request once.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
-from segue.testing.provider import Answer
-from tests.faults.tunnels import Way, tunnelled
+from segue.testing.provider import Answer, ScriptedProvider, provided
+from tests.faults.gateways import Process, serving
+from tests.faults.tunnels import PATIENT
+from tests.sidecar.sidecars import running
 
 
 async def ask_openai(url: str, *, stream: bool) -> None:
@@ -36,20 +40,33 @@ async def ask_anthropic(url: str, *, stream: bool) -> None:
             )
 
 
-async def lose_the_gateway(way: Way) -> None:
-    """End the gateway when the provider has the request, and start it anew."""
-    await asyncio.wait_for(way.provider.seen(1), 20)
-    await way.node.stop()
-    await way.node.start()
+@asynccontextmanager
+async def killable(folder: Path) -> AsyncIterator[tuple[str, ScriptedProvider, Process]]:
+    """A sidecar, with a gateway that can be killed before a provider that never answers, and another gateway."""
+    never = asyncio.Event()
+    async with provided(lambda _: Answer(before=never)) as provider:
+        config = folder / "gateway.toml"
+        config.write_text(
+            '[server]\nstore = "memory:"\n[[upstream]]\nname = "s"\ndialect = "scripted"\nmodels = ["s"]\n'
+            f'[[route]]\npath = "/v1"\ntarget = "{provider.url}"\n'
+        )
+        async with (
+            serving(folder, "--config", str(config)) as first,
+            serving(folder, "--config", str(config)) as second,
+            running(first.url, second.url, settings=PATIENT) as sidecar,
+        ):
+            await sidecar.linked()
+            yield sidecar.sidecar.url, provider, first
 
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("ask", [ask_openai, ask_anthropic])
-async def test_a_request_whose_gateway_is_gone_reaches_the_provider_once(
-    ask: Callable[..., Coroutine[None, None, None]], stream: bool
+async def test_a_request_whose_gateway_was_killed_reaches_the_provider_once(
+    ask: Callable[..., Coroutine[None, None, None]], stream: bool, tmp_path: Path
 ) -> None:
-    never = asyncio.Event()
-    async with tunnelled(lambda _: Answer(before=never)) as way:
-        async with asyncio.timeout(60):
-            await asyncio.gather(ask(way.sidecar.sidecar.url, stream=stream), lose_the_gateway(way))
-        assert len(way.provider.requests) == 1
+    async with killable(tmp_path) as (url, provider, gateway), asyncio.timeout(60):
+        asking = asyncio.create_task(ask(url, stream=stream))
+        await provider.seen(1)
+        gateway.kill()
+        await asking
+        assert len(provider.requests) == 1
