@@ -285,7 +285,7 @@ _ROUTES = {
     ("GET", "/readyz"): "Whether the store works and the gateway takes turns; 503 while it drains.",
     ("GET", "/metrics"): "Metrics for Prometheus.",
 }
-_WHO = {"keyed": "a key, if any are configured", "private": "this machine, or a key"}
+_WHO = {"keyed": "a key, if any are configured", "private": "a key; without keys and `hosts`, this machine"}
 
 
 def routes() -> str:

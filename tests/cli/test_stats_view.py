@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from rich.console import Console
@@ -11,8 +13,10 @@ from rich.console import Console
 from segue.cli import stats_view
 from segue.cli.stats_view import run_stats
 from segue.config import ConfigError
+from segue.sidecar.app import SidecarSettings
 from segue.sidecar.stats import SidecarReport
 from tests.cli.conftest import own_file
+from tests.sidecar.sidecars import running
 
 
 class Sidecar:
@@ -82,3 +86,25 @@ def test_the_configuration_is_the_users_own_and_not_the_folders(
     assert run_stats(folder / "segue.toml", None) == 0
     assert capsys.readouterr().err == ""
     assert sidecar.asked == [("127.0.0.1", 5001), ("127.0.0.2", 1)]
+
+
+@pytest.mark.parametrize(("host", "asked"), [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("10.1.2.3", "10.1.2.3")])  # noqa: S104 - not listened on
+def test_a_sidecar_that_listens_everywhere_is_asked_by_loopback(
+    host: str, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sidecar = Sidecar()
+    monkeypatch.setenv("SEGUE_SIDECAR_HOST", host)
+    monkeypatch.setattr(stats_view, "fetch", sidecar.fetch)
+    monkeypatch.setattr(stats_view, "Console", lambda: Console(file=io.StringIO()))
+    run_stats(None, None)
+    assert sidecar.asked == [(asked, 4748)]
+
+
+async def test_a_sidecar_that_others_are_led_to_says_that_it_shows_nothing() -> None:
+    settings = SidecarSettings(gateways=(), hosts=("agents.example",))
+    async with running("ws://127.0.0.1:1", settings=settings) as sidecar:
+        address = urlsplit(sidecar.sidecar.url)
+        assert address.hostname is not None
+        assert address.port is not None
+        with pytest.raises(ConfigError, match="to nobody if it has hosts"):
+            await asyncio.to_thread(stats_view.fetch, address.hostname, address.port)

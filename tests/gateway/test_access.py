@@ -262,8 +262,9 @@ def test_no_key_raises(authorization: str) -> None:
 @pytest.mark.parametrize(
     ("peer", "host", "authorization", "expected"),
     [
-        ("127.0.0.1", "127.0.0.1:4747", None, None),
-        ("::1", "localhost:4747", None, None),
+        ("127.0.0.1", "127.0.0.1:4747", None, "forbidden_peer"),
+        ("127.0.0.1", "127.0.0.1:4747", "Bearer k", None),
+        ("::1", "localhost:4747", None, "forbidden_peer"),
         ("127.0.0.1", "gw.example", None, "forbidden_peer"),
         ("127.0.0.1", "gw.example", "Bearer k", None),
         ("10.0.0.9", "127.0.0.1:4747", None, "forbidden_peer"),
@@ -274,12 +275,39 @@ def test_no_key_raises(authorization: str) -> None:
         ("127.0.0.1", "127.0.0.1@evil.example", None, "forbidden_peer"),
     ],
 )
-def test_an_operators_page_is_for_this_machine_or_for_a_key(
+def test_with_keys_an_operators_page_is_for_a_key_alone(
     peer: str | None, host: str, authorization: str | None, expected: str | None
 ) -> None:
-    """A proxy on this machine is not this machine: it names the gateway by its public name."""
+    """A proxy on this machine is not this machine, and passes on whatever Host its client has written."""
     asked = headers(host=host, authorization=authorization)
     assert code_of(access(hosts=("gw.example",)).refuse_private(asked, peer)) == expected
+
+
+@pytest.mark.parametrize(
+    ("peer", "fields", "expected"),
+    [
+        ("127.0.0.1", {}, None),
+        ("::1", {"host": "localhost:4747"}, None),
+        ("127.0.0.1", {"host": "127.0.0.1@evil.example"}, "forbidden_peer"),
+        ("127.0.0.1", {"x_forwarded_for": "192.0.2.1"}, "forbidden_peer"),
+        ("127.0.0.1", {"x_forwarded_host": "gw.example"}, "forbidden_peer"),
+        ("127.0.0.1", {"forwarded": "for=127.0.0.1"}, "forbidden_peer"),
+        ("127.0.0.1", {"via": "1.1 caddy"}, "forbidden_peer"),
+        ("127.0.0.1", {"x_real_ip": "127.0.0.1"}, "forbidden_peer"),
+    ],
+)
+def test_without_keys_a_proxy_that_shows_is_not_this_machine(
+    peer: str, fields: dict[str, str], expected: str | None
+) -> None:
+    """Whatever it says of its client."""
+    assert code_of(LOCAL.refuse_private(headers(**fields), peer)) == expected
+
+
+@pytest.mark.parametrize("hosts", [("gw.example",), ("*",)])
+def test_a_gateway_that_others_have_a_name_for_has_no_operators_page_without_keys(hosts: tuple[str, ...]) -> None:
+    """Something on this machine leads others to it, and a loopback Host can be anybody's."""
+    rules = Access(Config(server=ServerConfig(hosts=list(hosts))))
+    assert code_of(rules.refuse_private(headers(), "127.0.0.1")) == "forbidden_peer"
 
 
 def test_without_keys_an_operators_page_is_for_this_machine_alone() -> None:

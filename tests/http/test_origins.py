@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from segue.http.origins import Denial, OriginPolicy, host_name, is_loopback
+from segue.http.origins import Denial, OriginPolicy, host_name, is_forwarded, is_from_this_machine, is_loopback
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,42 @@ def test_a_host_field_names_a_host_or_nobody(host: str, name: str) -> None:
 @pytest.mark.parametrize("host", ["localhost", "x.localhost", "127.8.9.1", "::1", "[::1]", "LOCALHOST."])
 def test_loopback_names(host: str) -> None:
     assert is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    ("fields", "forwarded"),
+    [
+        ((), False),
+        (("Host", "Accept", "User-Agent", "Forward", "X-Forward", "Sec-Fetch-Site"), False),
+        (("Host", "Forwarded"), True),
+        (("VIA",), True),
+        (("x-real-ip",), True),
+        (("X-Forwarded-For",), True),
+        (("x-forwarded-proto",), True),
+        (("CF-Connecting-IP",), True),
+    ],
+)
+def test_a_proxy_shows_by_the_fields_that_it_adds(fields: tuple[str, ...], *, forwarded: bool) -> None:
+    """Whatever they say: a client can write that, but cannot take away what the proxy adds."""
+    assert is_forwarded(fields) is forwarded
+
+
+@pytest.mark.parametrize(
+    ("peer", "host", "fields", "expected"),
+    [
+        ("127.0.0.1", "localhost:4747", ("Host",), True),
+        ("::1", "[::1]:4747", (), True),
+        (None, "localhost", (), False),
+        ("192.0.2.1", "localhost", (), False),
+        ("127.0.0.1", "gw.example", (), False),
+        ("127.0.0.1", "", (), False),
+        ("127.0.0.1", "localhost", ("X-Forwarded-For",), False),
+    ],
+)
+def test_a_request_from_this_machine_has_its_address_and_names_it_and_came_directly(
+    peer: str | None, host: str, fields: tuple[str, ...], *, expected: bool
+) -> None:
+    assert is_from_this_machine(peer, host, fields) is expected
 
 
 @pytest.mark.parametrize("host", ["", "localhost.example", "10.0.0.1", "::", "127.1"])

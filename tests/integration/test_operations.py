@@ -139,9 +139,11 @@ PRIVATE = ("/metrics", "/readyz")
 @pytest.mark.parametrize(
     ("host", "secret", "keys", "allowed"),
     [
-        (None, None, False, True),
-        (None, None, True, True),
-        ("localhost", None, True, True),
+        (None, None, False, False),
+        (None, None, True, False),
+        (None, "sk-alice", True, True),
+        ("localhost", None, True, False),
+        ("localhost", "sk-bob", True, False),
         (OURS, None, True, False),
         (OURS, "sk-bob", True, False),
         (OURS, "sk-alice", True, True),
@@ -149,7 +151,7 @@ PRIVATE = ("/metrics", "/readyz")
         (f"{OURS}:80", "sk-alice", True, True),
     ],
 )
-async def test_metrics_and_readiness_are_for_this_machine_or_a_key(
+async def test_metrics_and_readiness_are_for_a_key_where_others_have_a_name_for_the_gateway(
     start: Start, host: str | None, secret: str | None, keys: bool, allowed: bool
 ) -> None:
     gateway = await start(keys=[key("alice")] if keys else [], hosts=[OURS])
@@ -164,6 +166,40 @@ async def test_metrics_and_readiness_are_for_this_machine_or_a_key(
         reply = await http.request("GET", path, headers=headers)
         assert (reply.status, reply.error["code"]) == (403, "forbidden_peer")
         assert "with an API key" in reply.error["message"]
+
+
+#: What proxies send on for `curl -H 'Host: localhost' https://gateway.example/…`; PATH and ADDRESS stand for theirs.
+PROXIED = {
+    "nginx, Host $host": "GET PATH HTTP/1.1\r\nHost: localhost\r\nUser-Agent: curl/8.5.0\r\nAccept: */*\r\n",
+    "nginx, no settings": "GET PATH HTTP/1.0\r\nHost: ADDRESS\r\nConnection: close\r\nUser-Agent: curl/8.5.0\r\n",
+    "nginx, X-Real-IP": "GET PATH HTTP/1.1\r\nHost: localhost\r\nX-Real-IP: 192.0.2.1\r\nAccept: */*\r\n",
+    "Caddy": (
+        "GET PATH HTTP/1.1\r\nHost: localhost\r\nVia: 2.0 Caddy\r\nX-Forwarded-For: 192.0.2.1\r\n"
+        "X-Forwarded-Host: localhost\r\nX-Forwarded-Proto: https\r\n"
+    ),
+    "Apache": (
+        "GET PATH HTTP/1.1\r\nHost: ADDRESS\r\nX-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Host: localhost\r\n"
+        "X-Forwarded-Server: gateway.example\r\nConnection: close\r\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("path", PRIVATE)
+@pytest.mark.parametrize("proxied", PROXIED)
+@pytest.mark.parametrize("configured", ["keys", "hosts", "both", "nothing"])
+async def test_a_loopback_host_through_a_proxy_opens_nothing(
+    start: Start, configured: str, proxied: str, path: str
+) -> None:
+    """With nothing configured, a proxy that adds no field of its own cannot be told from this machine."""
+    keys = [key("alice")] if configured in {"keys", "both"} else []
+    gateway = await start(keys=keys, hosts=[OURS] if configured in {"hosts", "both"} else [])
+    address = gateway.url.removeprefix("http://")
+    reader, writer = await asyncio.open_connection(*address.split(":"))
+    writer.write((PROXIED[proxied].replace("PATH", path).replace("ADDRESS", address) + "\r\n").encode())
+    status = (await reader.readline()).split()[1]
+    writer.close()
+    hidden = configured == "nothing" and proxied in {"nginx, Host $host", "nginx, no settings"}
+    assert status == (b"200" if hidden else b"403")
 
 
 @pytest.mark.parametrize("origin", ["own", "https://app.example"])

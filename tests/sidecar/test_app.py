@@ -170,3 +170,24 @@ async def test_bases_are_saved_while_it_runs(tmp_path: Path) -> None:
         while not list((tmp_path / "bases").glob("*.base")):  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0.005)
         assert BaseDiskCache(tmp_path / "bases").list()[0].base_id == Base(conversation(3)).id
+
+
+@pytest.mark.parametrize(
+    ("hosts", "fields", "status"),
+    [
+        ((), "Host: localhost\r\n", 200),
+        ((), "Host: 127.0.0.1:4748\r\n", 200),
+        ((), "Host: localhost\r\nX-Forwarded-For: 192.0.2.1\r\n", 403),
+        ((), "Host: localhost\r\nVia: 1.1 proxy\r\n", 403),
+        (("agents.example",), "Host: agents.example\r\n", 403),
+        (("agents.example",), "Host: localhost\r\n", 403),
+        (("*",), "Host: evil.example\r\n", 403),
+    ],
+)
+async def test_the_counters_are_for_this_machine_alone(hosts: tuple[str, ...], fields: str, status: int) -> None:
+    """They name what agents ask for, and how long it is; a sidecar has no keys that would let others see them."""
+    settings = SidecarSettings(gateways=(), hosts=hosts)
+    async with running("ws://127.0.0.1:1", settings=settings) as sidecar:
+        reply = await sidecar.ask(f"GET /segue/stats HTTP/1.1\r\n{fields}Connection: close\r\n\r\n".encode())
+    assert reply.startswith(b"HTTP/1.1 %d " % status)
+    assert (b'"code":"forbidden_peer"' in reply) is (status == 403)

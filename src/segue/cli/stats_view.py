@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import time
+from http import HTTPStatus
 from pathlib import Path
 
 import msgspec
@@ -21,6 +22,8 @@ from segue.sidecar.stats import SidecarReport
 
 _EVERY_S = 0.5
 _TIMEOUT_S = 5.0
+#: A sidecar that listens on all addresses shows its counters at a loopback one.
+_LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - an address to connect to
 _COLOURS = {"up": "green", "connecting": "yellow", "away": "yellow", "refused": "red"}
 
 
@@ -29,6 +32,7 @@ def run_stats(path: Path | None, listen: str | None) -> int:
     config = load_sidecar(path).config.sidecar
     host, port = (None, config.port) if listen is None else parse_address(listen)
     host = host or config.host
+    host = _LOOPBACK_OF.get(host, host)
     console = Console()
     shown = render(fetch(host, port))
     if not console.is_terminal:
@@ -47,12 +51,18 @@ def fetch(host: str, port: int) -> SidecarReport:
     """Return the counters of the sidecar at an address.
 
     Raises:
-        ConfigError: no sidecar answers there.
+        ConfigError: no sidecar answers there, or it does not show its counters.
     """
     connection = http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
     try:
         connection.request("GET", STATS_PATH.decode())
-        return msgspec.json.decode(connection.getresponse().read(), type=SidecarReport)
+        answer = connection.getresponse()
+        if answer.status == HTTPStatus.FORBIDDEN:
+            raise ConfigError(
+                f"the sidecar at {host}:{port} shows its counters to this machine only, by a loopback address, and to "
+                "nobody if it has hosts"
+            )
+        return msgspec.json.decode(answer.read(), type=SidecarReport)
     except (OSError, http.client.HTTPException, msgspec.MsgspecError) as error:
         raise ConfigError(f"no sidecar answers at {host}:{port}: {error}") from None
     finally:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 from segue.config import Config, KeyConfig
-from segue.http.origins import OriginPolicy, host_name, is_loopback
+from segue.http.origins import OriginPolicy, is_from_this_machine
 from segue.protocol.problems import Problem, quoted
 from segue.upstreams.interface import Secret
 
@@ -27,6 +27,7 @@ class Access:
     def __init__(self, config: Config) -> None:
         self._keys: Sequence[KeyConfig] = config.key
         bound = [config.server.host, *(listener.host for listener in config.listener)]
+        self._local_only = not config.key and not config.server.hosts
         self._origins = OriginPolicy((*bound, *config.server.hosts), config.server.origins)
 
     def refuse_origin(self, headers: Mapping[str, str]) -> Problem | None:
@@ -79,9 +80,19 @@ class Access:
         return Secret(own) if own and own.isascii() and own.isprintable() else None
 
     def refuse_private(self, headers: Mapping[str, str], peer: str | None) -> Problem | None:
-        """Check that a request for an operator's endpoint comes from this machine, or with a key."""
-        if peer is not None and is_loopback(peer) and is_loopback(host_name(headers.get("Host", ""))):
+        """Check a request for an operator's endpoint: it needs a key, or must come from this machine if there is none.
+
+        With keys or `server.hosts`, a proxy on this machine may pass on what others send, and with it whatever they
+        have written as Host. So nothing but a key is enough then.
+        """
+        if self._local_only:
+            allowed = is_from_this_machine(peer, headers.get("Host", ""), headers)
+        else:
+            allowed = bool(self._keys) and not isinstance(self.tenant(headers), Problem)
+        if allowed:
             return None
-        if self._keys and not isinstance(self.tenant(headers), Problem):
-            return None
-        return Problem("forbidden_peer", "This endpoint is for this machine only, or for a request with an API key.")
+        message = (
+            "This endpoint is for a request with an API key. "
+            "It is open to this machine only if there are no keys, no server.hosts and no proxy."
+        )
+        return Problem("forbidden_peer", message)

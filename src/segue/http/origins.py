@@ -1,8 +1,9 @@
 """Host and Origin checks for a server on this machine, against DNS rebinding and cross-site requests.
 
 Loopback is no authentication: any web page can make a browser connect to 127.0.0.1. So a request must name one of our
-hosts (against DNS rebinding), and must not come from a web page of another origin (Origin, Sec-Fetch-Site). Gateway and
-sidecar both use these checks. Not here: keys, and the text of a refusal.
+hosts (against DNS rebinding), and must not come from a web page of another origin (Origin, Sec-Fetch-Site). Nor does
+loopback mean that the client is on this machine: it may be a proxy that is. Gateway and sidecar both use these checks.
+Not here: keys, and the text of a refusal.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(
     r"(?P<name>\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~-]+)(?::[0-9]*)?"
 )  # RFC 9110, 7.2; nothing else may hide in it
+#: Header fields that proxies add (RFC 7239, 2; RFC 9110, 7.6.3; and by custom), beside those that begin with
+#: `x-forwarded-`.
+_PROXY_FIELDS = frozenset({"forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip"})
 _FOREIGN_SITES = frozenset({"cross-site", "same-site"})
 
 
@@ -69,6 +73,21 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def is_forwarded(fields: Iterable[str]) -> bool:
+    """Tell from the names of its header fields whether a proxy has passed a request on. Many proxies add none."""
+    return any(name in _PROXY_FIELDS or name.startswith("x-forwarded-") for name in map(str.lower, fields))
+
+
+def is_from_this_machine(peer: str | None, host: str, fields: Iterable[str]) -> bool:
+    """Tell whether a request seems to come from this machine, and not through a proxy on it.
+
+    `peer` is the address that it comes from, `host` its Host field, `fields` the names of all its header fields. A
+    proxy that adds no field of its own and passes Host on cannot be told from a client here: where one may be, ask for
+    more.
+    """
+    return peer is not None and is_loopback(peer) and is_loopback(host_name(host)) and not is_forwarded(fields)
 
 
 def _plain(name: str) -> str:

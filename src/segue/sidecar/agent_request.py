@@ -48,6 +48,7 @@ class AgentRequest:
         self.kind: Final[ExchangeKind] = received.kind
         self.head: Final[RequestHead] = received.head
         self.body: Final[bytes | None] = received.body
+        self.from_this_machine: Final[bool] = received.from_this_machine
         self.gone: Final[asyncio.Event] = transport.gone
         self.stage: Stage = "waiting"
         self._key = received.websocket_key

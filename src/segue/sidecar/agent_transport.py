@@ -89,6 +89,12 @@ class AgentTransport(asyncio.Protocol):
         assert self._transport is not None, "asyncio connects a protocol before it is used"
         return self._transport
 
+    @property
+    def peer(self) -> str | None:
+        """The address that the agent comes from, if it is known."""
+        name = self.transport.get_extra_info("peername")
+        return str(name[0]) if isinstance(name, tuple) else None
+
     async def wait_readable(self) -> None:
         """Return when there is something to read; raise `AgentGone` if nothing more will be."""
         while not self._unread:

@@ -127,6 +127,10 @@ class Sidecar:
             await self._handler.handle(request)
 
     async def _answer_stats(self, request: AgentRequest) -> None:
+        """Tell this machine the counters. With `hosts`, others may be led here, and look as if they were on it."""
+        if self.settings.hosts or not request.from_this_machine:
+            await request.fail("forbidden_peer", "The counters are for this machine only, and for nobody with `hosts`.")
+            return
         body = msgspec.json.encode(self.report())
         lines = (Line(b"Content-Type", b"application/json"), Line(b"Content-Length", b"%d" % len(body)))
         await request.start(ReplyHead(200, b"OK", lines))

@@ -145,7 +145,10 @@ class Listener:
 
     async def _serve(self, transport: AgentTransport) -> None:
         reader = RequestReader(
-            self._origins, max_head=self._limits.max_head_bytes, max_body=self._limits.max_body_bytes
+            self._origins,
+            max_head=self._limits.max_head_bytes,
+            max_body=self._limits.max_body_bytes,
+            peer=transport.peer,
         )
         try:
             while await self._exchange(transport, reader):

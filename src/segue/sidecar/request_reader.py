@@ -12,7 +12,7 @@ import h11
 import msgspec
 
 from segue.http.heads import ExchangeKind, Line, RequestHead, end_to_end, values
-from segue.http.origins import OriginPolicy
+from segue.http.origins import OriginPolicy, is_from_this_machine
 from segue.http.request_rules import Framing, RequestRefusal, check_caller, check_head, head_end, kind_of
 
 #: Where the reader is: between requests, inside a head, inside a body, or waiting for the answer to a whole request.
@@ -26,6 +26,8 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     head: RequestHead
     body: bytes | None
     websocket_key: bytes | None
+    from_this_machine: bool = False
+    """It seems to come from this machine, and not through a proxy on it."""
 
 
 class ContinueAwaited(msgspec.Struct, frozen=True):
@@ -35,8 +37,9 @@ class ContinueAwaited(msgspec.Struct, frozen=True):
 class RequestReader:
     """Reads one connection. After a `ParsedRequest`, answer through `http`, then call `next_cycle`."""
 
-    def __init__(self, origins: OriginPolicy, *, max_head: int, max_body: int) -> None:
+    def __init__(self, origins: OriginPolicy, *, max_head: int, max_body: int, peer: str | None = None) -> None:
         self._origins = origins
+        self._peer = peer
         self._max_head = max_head
         self._max_body = max_body
         self._ahead = bytearray()  # not yet given to h11
@@ -121,7 +124,10 @@ class RequestReader:
             return self._too_large()
         key = values(lines, b"sec-websocket-key")[0] if kind == "websocket" else None
         self._framing = framing
-        self._received = ParsedRequest(kind, msgspec.structs.replace(head, lines=end_to_end(lines, kind)), None, key)
+        host = b",".join(values(lines, b"host")).decode("latin-1")
+        local = is_from_this_machine(self._peer, host, (line.name.decode("latin-1") for line in lines))
+        head = msgspec.structs.replace(head, lines=end_to_end(lines, kind))
+        self._received = ParsedRequest(kind, head, None, key, from_this_machine=local)
         return None
 
     def _read_body(self) -> ParsedRequest | RequestRefusal | None:

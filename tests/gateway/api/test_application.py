@@ -31,8 +31,8 @@ ROUTES = [
     ("GET", "/segue/tunnel", 426, 401),
     ("GET", "/segue/capabilities", 200, 401),
     ("GET", "/healthz", 200, 200),
-    ("GET", "/readyz", 200, 200),
-    ("GET", "/metrics", 200, 200),
+    ("GET", "/readyz", 200, 403),
+    ("GET", "/metrics", 200, 403),
     ("GET", "/v1/responses/compact", 404, 404),
     ("GET", "/elsewhere", 404, 404),
     ("PUT", "/v1/models", 405, 405),
@@ -41,7 +41,7 @@ ROUTES = [
 
 @pytest.mark.parametrize(("method", "path", "with_key", "without_key"), ROUTES)
 async def test_every_route_asks_for_what_it_should(method: str, path: str, with_key: int, without_key: int) -> None:
-    """What asks for no key here is open to this machine only, or to everybody."""
+    """What asks for no key here is open to everybody."""
     config = Config(server=ServerConfig(store="memory:"), key=[KEY])
     gateway = Gateway(config, Router([ModelRule(ScriptedUpstream(), ("*",))]), MemoryStore(), Clock())
     application = build_application(gateway.services, gateway.tunnel)

@@ -66,11 +66,21 @@ async def test_a_request_through_the_tunnel_has_the_tenant_of_its_sidecar() -> N
     assert await text(await handler(gone)) == "alice", "its connection is gone"
 
 
-async def test_a_private_route_is_for_this_machine_or_for_a_key() -> None:
-    handler = private(Access(Config(key=[KEY])), tenant_of)
-    assert await text(await handler(request())) == "nobody"
+async def test_a_private_route_is_for_a_key_or_without_keys_for_this_machine() -> None:
+    keyed_handler, handler = private(Access(Config(key=[KEY])), tenant_of), private(Access(Config()), tenant_of)
     elsewhere = Transport("192.0.2.1")
-    assert await text(await handler(request(BEARER, elsewhere))) == "nobody"
+    assert await text(await handler(request())) == "nobody"
+    assert await text(await keyed_handler(request(BEARER, elsewhere))) == "nobody"
+    for refusing, from_where in ((handler, elsewhere), (keyed_handler, elsewhere), (keyed_handler, Transport())):
+        with pytest.raises(Refused) as caught:
+            await refusing(request(transport=from_where))
+        assert caught.value.problem.code == "forbidden_peer"
+
+
+async def test_a_request_through_the_tunnel_is_not_from_this_machine() -> None:
+    """Its connection is in this process, but its sidecar may be anywhere."""
+    through = Transport(tenant="local")
     with pytest.raises(Refused) as caught:
-        await handler(request(transport=elsewhere))
+        await private(Access(Config()), tenant_of)(request(transport=through))
     assert caught.value.problem.code == "forbidden_peer"
+    assert await text(await private(Access(Config(key=[KEY])), tenant_of)(request(BEARER, through))) == "nobody"

@@ -291,6 +291,16 @@ async def test_a_route_to_self_leads_into_the_own_api_as_the_tenant_of_the_tunne
     assert stored is not None
 
 
+@pytest.mark.parametrize("path", [b"/own/metrics", b"/own/readyz"])
+async def test_what_is_for_this_machine_is_not_for_sidecars(path: bytes) -> None:
+    async with running(ok) as (_, url, _provider):
+        peer = Peer(url)
+        async with peer.connected() as socket:
+            head = RequestHead(b"GET", path, (Line(b"Accept", b"*/*"),))
+            answer, _ = await peer.request(socket, TunnelRequest(head, None))
+        assert error_of(answer) == (403, "forbidden_peer")
+
+
 async def test_a_provider_that_floods_waits_for_a_slow_sidecar() -> None:
     """What was read and is not acknowledged is bounded."""
     piece = bytes(range(256)) * 256

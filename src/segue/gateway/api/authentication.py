@@ -29,10 +29,12 @@ def keyed(access: Access, handler: Handler) -> Handler:
 
 
 def private(access: Access, handler: Handler) -> Handler:
-    """Let only requests from this machine, or with a key, through."""
+    """Let only requests with a key through, or from this machine if it has no keys and is for nobody else."""
 
     async def checked(request: web.Request) -> web.StreamResponse:
-        problem = access.refuse_private(request.headers, request.remote)
+        # What comes through the tunnel has a connection within this process, but its sidecar may be anywhere.
+        peer = None if tunnel_tenant(request) is not None else request.remote
+        problem = access.refuse_private(request.headers, peer)
         if problem is not None:
             raise Refused(problem)
         return await handler(request)
