@@ -66,7 +66,7 @@ class Answer:
 class Peer:
     """One session; `connect` may be used again and again."""
 
-    def __init__(self, url: str, session: str = SESSION) -> None:
+    def __init__(self, url: str, session: str = SESSION, *, acknowledges: bool = True) -> None:
         self.end = TunnelClient()
         self.answers: dict[int, Answer] = {}
         self.whole_documents: dict[int, bytes] = {}
@@ -75,6 +75,8 @@ class Peer:
         self.closed = asyncio.Event()
         """The gateway has closed the connection."""
         self.consuming = True
+        self._acknowledges = acknowledges
+        """It acknowledges what it has before it leaves."""
         self._url = url
         self._session = session
 
@@ -102,8 +104,9 @@ class Peer:
             finally:
                 carrying.cancel()
                 await asyncio.gather(carrying, return_exceptions=True)
-                self.end.acknowledge()
-                await self.pump(socket)
+                if self._acknowledges:
+                    self.end.acknowledge()
+                    await self.pump(socket)
                 self.end.link_lost()
                 await socket.close()
 

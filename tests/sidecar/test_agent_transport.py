@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from segue.sidecar.agent_request import AgentRequest
-from segue.sidecar.agent_transport import AgentGone
+from segue.sidecar.agent_transport import AgentGone, AgentTransport
 from tests.sidecar.agents import GET, OK, POST, RawAgent, echo, listening
 
 
@@ -120,3 +120,19 @@ async def test_an_agent_that_hangs_up_under_backpressure_frees_its_sender() -> N
         await agent.head()
         agent.reset()
         await freed.wait()
+
+
+class Socket(asyncio.Transport):
+    """A connection that knows one thing of its socket."""
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Buffer nothing."""
+
+
+@pytest.mark.parametrize(
+    ("name", "peer"), [(("127.0.0.1", 5), "127.0.0.1"), (("::1", 5, 0, 0), "::1"), (None, None), ("", None)]
+)
+def test_an_agent_has_an_address_unless_its_socket_has_none(name: object, peer: str | None) -> None:
+    transport = AgentTransport(lambda _: None)
+    transport.connection_made(Socket({"peername": name}))
+    assert transport.peer == peer

@@ -173,3 +173,23 @@ def test_a_websocket_upgrade_keeps_its_key_for_the_handshake() -> None:
     assert found == ParsedRequest(
         "websocket", RequestHead(b"GET", b"/v1/responses", lines), None, b"dGhlIHNhbXBsZSBub25jZQ=="
     )
+
+
+@pytest.mark.parametrize(
+    ("peer", "fields", "expected"),
+    [
+        ("127.0.0.1", b"Host: localhost:4748\r\n", True),
+        ("192.0.2.1", b"Host: localhost:4748\r\n", False),
+        (None, b"Host: localhost:4748\r\n", False),
+        ("127.0.0.1", b"Host: ours.example\r\n", False),
+        ("127.0.0.1", b"Host: localhost\r\nConnection: via\r\nVIA: 1.1 proxy\r\n", False),
+    ],
+)
+def test_a_request_from_this_machine_is_told_from_one_through_a_proxy(
+    peer: str | None, fields: bytes, *, expected: bool
+) -> None:
+    one = RequestReader(OriginPolicy(["ours.example"], []), max_head=MAX_HEAD, max_body=MAX_BODY, peer=peer)
+    one.receive(b"GET / HTTP/1.1\r\n" + fields + b"\r\n")
+    found = one.next_event()
+    assert isinstance(found, ParsedRequest)
+    assert found.from_this_machine is expected

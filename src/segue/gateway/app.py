@@ -109,7 +109,9 @@ class Gateway:
                 await asyncio.gather(self.tunnel.drain(), drain.drain_connections(), return_exceptions=True)
                 await drain.wait_until_idle()
         except TimeoutError:
-            _log.warning("action=drain %d turns did not end in time and are cancelled", drain.busy)
+            for count, what in ((drain.busy, "turns"), (self.tunnel.unfinished, "exchanges of sidecars")):
+                if count:
+                    _log.warning("action=drain %d %s did not end in time and are cancelled", count, what)
         finally:
             await self._stop_listening()
 

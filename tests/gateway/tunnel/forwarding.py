@@ -36,12 +36,13 @@ async def running(
     keys: list[KeyConfig] | None = None,
     target: str | None = None,
     messages: MessageScript | None = None,
+    server: ServerConfig | None = None,
     **tunnel: object,
 ) -> AsyncIterator[tuple[Gateway, str, ScriptedProvider]]:
     """A gateway whose tunnel leads to a provider."""
     async with provided(script, messages) as provider:
         config = Config(
-            server=ServerConfig(port=0, store="memory:"),
+            server=server or ServerConfig(port=0, store="memory:"),
             tunnel=TunnelConfig(**tunnel),  # type: ignore[arg-type]  # the settings of one test
             route=[RouteConfig(path="/v1", target=target or provider.url), RouteConfig(mount="/own", target="self")],
             key=keys or [],

@@ -6,9 +6,10 @@ import asyncio
 import hashlib
 
 import aiohttp
+import pytest
 
-from segue.config import KeyConfig
-from segue.testing.provider import Answer
+from segue.config import KeyConfig, ServerConfig
+from segue.testing.provider import Answer, ReceivedRequest
 from segue.tunnel.client import TunnelRequest
 from segue.tunnel.frames import SUBPROTOCOL
 from tests.faults.gateways import until
@@ -121,6 +122,24 @@ async def test_a_drain_waits_for_replies_that_a_sidecar_has_not_got_until_it_is_
         assert not draining.done()
         await asyncio.wait_for(draining, 10)
         assert gateway.tunnel.sessions == 0
+
+
+async def test_replies_that_a_drain_could_not_deliver_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    hanging = asyncio.Event()
+
+    def script(request: ReceivedRequest) -> Answer:
+        return Answer(before=hanging if request.number else None)
+
+    async with running(script, server=ServerConfig(port=0, store="memory:", drain_s=0.2)) as (gateway, url, provider):
+        peer = Peer(url, acknowledges=False)
+        async with peer.connected() as socket:
+            for _ in range(2):
+                peer.open(TunnelRequest(GET, None))
+            await peer.pump(socket)
+            await provider.seen(2)
+            await until(lambda: gateway.tunnel.exchanges == 1)  # one runs, and one is complete and not acknowledged
+        await gateway.drain()
+    assert caplog.messages == ["action=drain 2 exchanges of sidecars did not end in time and are cancelled"]
 
 
 async def refused_upgrade(

@@ -130,3 +130,8 @@ class SidecarSessions:
     def exchanges(self) -> int:
         """How many exchanges are under way."""
         return sum(session.exchanges for session in self._sessions.values())
+
+    @property
+    def unfinished(self) -> int:
+        """How many exchanges are under way, or are complete without their sidecar having all of them."""
+        return sum(session.unfinished for session in self._sessions.values())

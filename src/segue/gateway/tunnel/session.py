@@ -52,6 +52,11 @@ class SidecarSession:
         """How many exchanges are under way."""
         return len(self._exchanges)
 
+    @property
+    def unfinished(self) -> int:
+        """How many exchanges are under way, or are complete without the sidecar having all of them."""
+        return max(len(self._exchanges), len(self.end))
+
     def away_for_s(self, now: float) -> float:
         """How long no sidecar has been connected."""
         return 0.0 if self._socket is not None else now - self._left_at
