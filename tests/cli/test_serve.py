@@ -7,8 +7,8 @@ import contextlib
 import io
 import signal
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -48,13 +48,13 @@ async def serving(provider_url: str) -> AsyncIterator[tuple[asyncio.Task[int], s
             await asyncio.gather(command, return_exceptions=True)
 
 
-async def refused(url: str) -> None:
-    """Wait until nothing listens there any more."""
-    with contextlib.suppress(ConnectionRefusedError):
+async def draining(url: str) -> None:
+    """Wait until the gateway is not ready any more; it still answers."""
+    async with aiohttp.ClientSession() as client:
         while True:
-            _, writer = await asyncio.open_connection(urlsplit(url).hostname, urlsplit(url).port)
-            writer.close()
-            await asyncio.sleep(0)
+            async with client.get(f"{url}/readyz") as ready:
+                if ready.status == HTTPStatus.SERVICE_UNAVAILABLE:
+                    return
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -68,7 +68,7 @@ async def test_a_signal_lets_a_running_turn_end(number: signal.Signals) -> None:
         asking = asyncio.create_task(client.post(f"{url}/v1/responses", json={"model": "m", "input": "Hello"}))
         await provider.seen(1)
         signal.raise_signal(number)
-        await refused(url)
+        await draining(url)
         assert not command.done()
         gate.set()
         async with await asking as response:
@@ -86,7 +86,7 @@ async def test_a_second_signal_stops_at_once() -> None:
         asking = asyncio.create_task(client.post(f"{url}/v1/responses", json={"model": "m", "input": "Hello"}))
         await provider.seen(1)
         signal.raise_signal(signal.SIGTERM)
-        await refused(url)
+        await draining(url)
         signal.raise_signal(signal.SIGTERM)
         assert await command == 0
         await provider.abandoned(0)
