@@ -8,6 +8,9 @@ STAMP := .venv/.setup
 .DEFAULT_GOAL := help
 .PHONY: setup demo test test-all coverage check mutants bench docs fix clean help
 PACKAGE ?= protocol
+# Tests stand beside the package that they are of, or they are of the whole: those take no part in coverage.
+WHOLE_TESTS := tests/docs tests/faults tests/integration tests/tools
+OWN_TESTS := $(filter-out $(WHOLE_TESTS) tests/node,$(patsubst %/,%,$(wildcard tests/*/))) $(wildcard tests/test_*.py)
 
 setup: $(STAMP) ## make .venv with everything, the local model included
 
@@ -17,11 +20,11 @@ demo: $(STAMP) ## see a conversation continued with and without resending it
 test: $(STAMP) ## run the tests (PYTEST_ARGS="-k name" to choose)
 	$(BIN)/pytest -n auto --dist worksteal $(PYTEST_ARGS)
 
-test-all: $(STAMP) ## run the slow tests too, and ten times as many generated examples
-	$(BIN)/pytest -n auto --dist worksteal -m '' --hypothesis-profile=deep $(PYTEST_ARGS)
+test-all: $(STAMP) ## run the slow tests too, ten times as many generated examples, and asyncio in its debug mode
+	$(BIN)/pytest -n auto --dist worksteal -m '' --hypothesis-profile=deep -o asyncio_debug=true $(PYTEST_ARGS)
 
-coverage: $(STAMP) ## run the tests, and judge what they reach: of everything, and of each package by its own tests
-	$(BIN)/pytest -n auto --dist worksteal --cov --cov-context=test --cov-report= $(PYTEST_ARGS)
+coverage: $(STAMP) ## run the tests of the packages, and judge what they reach: of all, and each of its own package
+	$(BIN)/pytest -n auto --dist worksteal --cov --cov-context=test --cov-report= $(OWN_TESTS) $(PYTEST_ARGS)
 	$(BIN)/python -m tools.check_coverage
 
 mutants: $(STAMP) ## plant faults in a pure package and see which its tests miss (PACKAGE=protocol)

@@ -8,10 +8,20 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from segue.protocol.codec import MAX_DEPTH
+
+_DEEP_EXAMPLES = 1000
+_LEAST_EXAMPLES = 20
+
+
+def examples(count: int) -> int:
+    """Return how many examples a test draws of which the profile `deep` draws `count`: fewer in the others."""
+    return max(_LEAST_EXAMPLES, count * settings().max_examples // _DEEP_EXAMPLES)
+
 
 # -------------------------------------------------------------------------------------------------------------- values
 

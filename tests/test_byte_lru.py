@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from segue.byte_lru import ByteLru
+from tests.strategies import examples
 
 
 def filled(budget_bytes: int, *keys: str, max_entries: int | None = None) -> ByteLru[str, str]:
@@ -141,4 +142,4 @@ class AgainstAList(RuleBasedStateMachine):
 
 
 TestAgainstAList = AgainstAList.TestCase
-TestAgainstAList.settings = settings(max_examples=100)
+TestAgainstAList.settings = settings(max_examples=examples(100))

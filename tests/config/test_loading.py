@@ -26,7 +26,7 @@ from segue.config import (
 )
 from segue.http.routes import SELF, Resolved, parse_target, route_table
 from tests.config.tables import KEY, KEY_TOML, OTHER_SHA, SHA, UPSTREAM_TOML, error_of, from_toml
-from tests.strategies import any_text
+from tests.strategies import any_text, examples
 
 
 def test_everything_has_a_default() -> None:
@@ -213,7 +213,7 @@ def test_a_bad_variable_is_refused_by_its_name(environ: dict[str, str], expected
         load(None, environ)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     st.dictionaries(
         st.from_regex(r"SEGUE_(SERVER|KEY|UPSTREAM|)_?[0-9]{0,2}_?(PORT|NAME|HOSTS|THREADS|.{0,4})", fullmatch=True),

@@ -20,6 +20,7 @@ from segue.protocol.problems import Problem
 from segue.protocol.requests import Settings
 from segue.testing.protocol_checker import parse_json
 from tests.dialects.conversations import DIALECTS, Request, encode_items, grow, render, replay, turns
+from tests.strategies import examples
 
 Turns = list[tuple[list[bytes], list[bytes]]]
 
@@ -29,7 +30,7 @@ every_dialect = pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALEC
 
 @every_dialect
 @given(conversation=turns, budget=st.sampled_from([0, 2000, 1 << 24]), instructed=st.booleans())
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_delta_and_replay_get_the_same_body(
     dialect: Dialect, conversation: Turns, budget: int, instructed: bool
 ) -> None:
@@ -52,7 +53,7 @@ def test_delta_and_replay_get_the_same_body(
 
 @every_dialect
 @given(conversation=turns, other=turns)
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 def test_forks_share_what_was_rendered_and_do_not_disturb_each_other(
     dialect: Dialect, conversation: Turns, other: Turns
 ) -> None:

@@ -15,6 +15,7 @@ from segue.protocol.ids import item_id
 from segue.protocol.responses import usage
 from tests.dialects.conversations import RESPONSE_ID, fold
 from tests.dialects.golden import outline
+from tests.strategies import examples
 
 Json = dict[str, Any]
 
@@ -212,7 +213,7 @@ def test_every_call_has_an_id_of_its_own() -> None:
     ),
     status=st.sampled_from(["completed", "incomplete"]),
 )
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_whatever_a_source_does_the_events_keep_the_protocol(steps: list[tuple[Any, ...]], status: ItemStatus) -> None:
     writing = writer()
     events: list[Event] = []

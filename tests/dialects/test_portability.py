@@ -34,6 +34,7 @@ from tests.dialects.conversations import (
     warnings,
 )
 from tests.dialects.golden import GOLDEN, read
+from tests.strategies import examples
 
 Json = dict[str, Any]
 FOREIGN = ("Reasoning that this provider did not make, or did not finish, was left out: it cannot be used here.",)
@@ -167,7 +168,7 @@ def test_what_a_chat_server_wants_back_goes_back_as_it_came() -> None:
 
 
 @given(conversation=turns, route=st.lists(st.sampled_from(sorted(DIALECTS)), min_size=6, max_size=6))
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_whatever_the_route_a_dialect_renders_what_it_would_alone(
     conversation: list[tuple[list[bytes], list[bytes]]], route: list[str]
 ) -> None:

@@ -14,7 +14,7 @@ from segue.dialects.render_cache import RenderCache
 from segue.protocol.requests import Create, parse_create
 from segue.testing.protocol_checker import parse_json
 from tests.dialects.conversations import DIALECTS, Json, Request, encode_items, replay, sound_conversations
-from tests.strategies import FIELDS, objects, pretty
+from tests.strategies import FIELDS, examples, objects, pretty
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -76,7 +76,7 @@ def sent(name: str, items: list[Json], request: Json) -> Json | None:
 
 
 @given(items=sound_conversations(), request=requests, openai=st.booleans())
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_chat_completions(chat_bodies: TypeAdapter[Any], items: list[Json], request: Json, openai: bool) -> None:
     body = sent("openai-chat" if openai else "chat", items, request)
     if body is None:
@@ -98,7 +98,7 @@ def _without_returned_reasoning(body: Json) -> Json:
 
 
 @given(items=sound_conversations(), request=requests)
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_anthropic_messages(messages_bodies: TypeAdapter[Any], items: list[Json], request: Json) -> None:
     body = sent("messages", items, request)
     if body is None:

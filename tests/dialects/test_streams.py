@@ -15,7 +15,7 @@ from segue.protocol.events import Ended
 from segue.protocol.responses import Failure
 from tests.dialects.conversations import fold, response, run
 from tests.dialects.golden import CHECKED, GOLDEN, PROVIDERS, decoder, dialect_of, outline, read
-from tests.strategies import hostile_bytes, json_values
+from tests.strategies import examples, hostile_bytes, json_values
 
 every_stream = pytest.mark.parametrize("name", GOLDEN)
 any_stream = st.sampled_from(sorted(GOLDEN))
@@ -49,7 +49,7 @@ def test_a_stream_becomes_the_response_that_it_means(name: str) -> None:
 
 
 @given(name=any_stream, cuts=st.lists(st.integers(0, 4000), max_size=12), newline=st.sampled_from([b"\n", b"\r\n"]))
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 def test_how_the_bytes_are_cut_changes_nothing(name: str, cuts: list[int], newline: bytes) -> None:
     events, _ = read(GOLDEN[name])
     data = b": hello\n\n".join(write_event(event.type, event.data) for event in events).replace(b"\n", newline)

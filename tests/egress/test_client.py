@@ -13,6 +13,7 @@ from segue.egress.errors import EgressError
 from segue.http.heads import Line, ReplyHead, RequestHead
 from tests.egress.asking import fetch, request, to, whole
 from tests.egress.provider import Provider, answer
+from tests.strategies import examples
 
 
 async def test_the_provider_gets_the_bytes_of_the_agent(egress: Egress) -> None:
@@ -83,7 +84,7 @@ async def test_lines_of_one_hop_are_not_sent(egress: Egress) -> None:
         assert provider.requests[0].lines == [host, b"X-Kept: 1", b"Content-Length: 3"]
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(
     lines=st.lists(
         st.tuples(st.from_regex(rb"X-[!#$%&'*+.^_`|~0-9A-Za-z-]{1,8}", fullmatch=True),

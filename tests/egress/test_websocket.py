@@ -34,6 +34,7 @@ from tests.egress.provider import (
     read_frame,
     upgrade,
 )
+from tests.strategies import examples
 
 KEY = b"AAECAwQFBgcICQoLDA0ODw=="
 LINES = [(b"Authorization", b"Bearer k"), (b"OpenAI-Beta", b"x"), (b"Sec-WebSocket-Protocol", b"a, b")]
@@ -172,7 +173,7 @@ async def test_messages_arrive_whole_and_unchanged(egress: Egress) -> None:
         await provider.connections[0].closed.wait()
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(
     messages=st.lists(
         st.builds(WebSocketMessage, st.just("text"), st.text(max_size=300).map(str.encode))

@@ -32,6 +32,7 @@ from segue.protocol.requests import Settings
 from segue.testing.tiny_model import write_tiny_model
 from tests.engine.grammar.byte_grammars import parser_for
 from tests.engine.turns import Answer, ask, ask_alone, begin, cell_bytes, first_text, request, tiny
+from tests.strategies import examples
 
 pytestmark = pytest.mark.local_engine
 
@@ -498,7 +499,7 @@ turns = st.lists(
 
 
 @pytest.mark.timeout(600)
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(turns)
 def test_any_tree_of_turns_is_answered_as_if_alone(plan: list[tuple[int, str, bool]]) -> None:
     """For any turns, each continuing any earlier one, some of them cancelled first: the same tokens."""

@@ -19,6 +19,7 @@ from segue.protocol.ids import ResponseId
 from segue.upstreams.interface import UpstreamRequest
 from tests.engine.kept import Clock, look, prompts
 from tests.engine.turns import Answer, ask, ask_alone, begin, cell_bytes, first_text, request, tiny
+from tests.strategies import examples
 
 pytestmark = pytest.mark.local_engine
 
@@ -152,7 +153,7 @@ def test_what_is_kept_is_what_living_responses_need(
         upstream = runner.run(model.__aenter__())
         numbers = iter(range(10**6))
 
-        @settings(max_examples=50)
+        @settings(max_examples=examples(50))
         @given(steps)
         def hold(plan: list[tuple[Step, int, str, str]]) -> None:
             runner.run(play(upstream, f"tenant {next(numbers)}", plan))

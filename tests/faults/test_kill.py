@@ -69,7 +69,7 @@ class Witness:
         self.notes.append(Note(response["id"], (*before, said), output_text(response)))
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.deep)])
 async def test_what_was_seen_completed_survives(seed: int, tmp_path: Path) -> None:
     """Clients on WebSockets and HTTP, a kill after a random event, a restart, and again on the same file."""
     witness = Witness(random.Random(seed))
@@ -105,7 +105,7 @@ async def test_a_turn_that_streams_at_the_kill_was_never_there(tmp_path: Path) -
         assert await client.history(child["id"]) == ["1", output_text(parent), "3"]
 
 
-@pytest.mark.parametrize("seed", [3, 4])
+@pytest.mark.parametrize("seed", [3, pytest.param(4, marks=pytest.mark.deep)])
 async def test_what_was_seen_deleted_stays_deleted(seed: int, tmp_path: Path) -> None:
     """A kill among deletions: none comes back, none takes what was not deleted along."""
     witness = Witness(random.Random(seed))

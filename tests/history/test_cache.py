@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from segue.history.cache import Slot, TurnCache
 from segue.history.chains import Turn
 from segue.testing.store_conformance import sample_id
+from tests.strategies import examples
 
 ALICE, BOB, CAROL = "alice", "bob", "carol"
 KB = 1024
@@ -515,4 +516,4 @@ class CacheMachine(RuleBasedStateMachine):
 
 
 TestCacheMachine = CacheMachine.TestCase
-TestCacheMachine.settings = settings(max_examples=200, stateful_step_count=40)
+TestCacheMachine.settings = settings(max_examples=examples(200), stateful_step_count=40)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from segue.history.chains import ITEM_OVERHEAD_BYTES, TURN_OVERHEAD_BYTES, History, Turn, path
 from segue.protocol.items import Item
 from segue.testing.store_conformance import sample_id
+from tests.strategies import examples
 
 
 def turn(name: str, parent: Turn | None = None, *, calls: frozenset[str] = frozenset()) -> Turn:
@@ -105,7 +106,7 @@ raw_items = st.lists(st.binary(max_size=3), max_size=3).map(tuple)
 steps = st.lists(st.builds(Step, st.integers(0, 30), raw_items, raw_items), max_size=30)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(steps)
 def test_deltas_stand_for_the_same_items_as_a_replay_of_everything(steps: list[Step]) -> None:
     """Whatever is continued, forked, and continued again; nothing that came before changes."""

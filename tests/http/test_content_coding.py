@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.http.content_coding import Deflate, Gzip, Wrapping, Zstd, encode_wrapping, read_wrapping, rewrap, unwrap
+from tests.strategies import examples
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -50,7 +51,7 @@ def test_what_libraries_send_is_taken_apart_and_put_together(plain: bytes, level
         assert rewrap(plain, unwrapped.wrapping) == sent
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(GZIP | DEFLATE | ZSTD, st.binary(min_size=1, max_size=300))
 def test_every_wrapping_is_found_again_or_an_equal_one(wrapping: Wrapping, plain: bytes) -> None:
     coding = {Gzip: b"gzip", Deflate: b"deflate", Zstd: b"zstd"}[type(wrapping)]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from segue.http.content_decoding import PIECE_BYTES, ContentDecoder, DecodingError, decoder_for
 from segue.http.heads import Line
+from tests.strategies import examples
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -62,7 +63,7 @@ DATA = st.binary(max_size=300) | st.builds(bytes.__mul__, st.binary(min_size=1, 
 
 
 @EVERY
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(data=DATA, size=st.integers(1, 400))
 def test_any_cutting_gives_the_same(name: str, data: bytes, size: int) -> None:
     """Down to single bytes."""
@@ -129,7 +130,7 @@ def test_content_that_ends_early_is_an_error(name: str) -> None:
 
 
 @EVERY
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(data=st.binary(min_size=1, max_size=100), at=st.integers(0, 200), size=st.integers(1, 50))
 def test_noise_is_an_error_or_something(name: str, data: bytes, at: int, size: int) -> None:
     """But nothing else is raised, and it ends."""

@@ -24,6 +24,7 @@ from segue.protocol.items import join, user_message
 from segue.upstreams.scripted import MODEL, CallTool, Fail, Say, ScriptedTurn, Step, Truncate
 from tests.integration.clients import Http, Socket
 from tests.integration.gateway import running
+from tests.strategies import examples
 
 Via: TypeAlias = Literal["json", "sse", "socket 1", "socket 2"]
 Items: TypeAlias = tuple[bytes, ...]
@@ -204,13 +205,13 @@ async def compare(turns: list[Planned], server: dict[str, object]) -> None:
     assert seen_with_replay == expected
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(conversations())
 def test_the_model_sees_the_same_whether_deltas_or_everything_was_sent(turns: list[Planned]) -> None:
     asyncio.run(compare(turns, {}))
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(conversations().filter(lambda turns: all(turn.store for turn in turns)))
 def test_so_it_does_when_every_chain_has_to_be_read_from_the_store(turns: list[Planned]) -> None:
     with TemporaryDirectory() as folder:

@@ -22,6 +22,7 @@ from segue.upstreams.interface import Batch, UpstreamRequest
 from segue.upstreams.scripted import MODEL
 from tests.integration.clients import Cut, Http, Socket
 from tests.integration.gateway import key, listening
+from tests.strategies import examples
 
 T = TypeVar("T")
 
@@ -468,4 +469,4 @@ class Conversations(RuleBasedStateMachine):
 
 
 TestConversations = Conversations.TestCase
-TestConversations.settings = settings(max_examples=150, stateful_step_count=50)  # up to 7,500 steps
+TestConversations.settings = settings(max_examples=examples(150), stateful_step_count=50)  # up to 7,500 steps

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from segue.protocol.codec import MAX_DEPTH, decode, decode_value, size_of, with_field, without_field
 from segue.protocol.problems import Problem
-from tests.strategies import hostile_bytes, hostile_texts, json_objects, json_values, pretty
+from tests.strategies import examples, hostile_bytes, hostile_texts, json_objects, json_values, pretty
 
 Short = Annotated[str, msgspec.Meta(max_length=2)]
 
@@ -136,7 +136,7 @@ def test_a_value_cannot_pose_as_a_path(kind: str) -> None:
     assert problem == invalid("leaves[0].kind", f"Invalid enum value '{kind}'")
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(hostile_texts | hostile_bytes)
 def test_decoding_never_raises(document: str | bytes) -> None:
     """Whatever comes from a socket becomes a value or a problem that can be sent."""
@@ -145,7 +145,7 @@ def test_decoding_never_raises(document: str | bytes) -> None:
     assert len(msgspec.json.encode(problem)) < 2000 or isinstance(problem, Tree)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(json_objects, st.text(max_size=8), json_values)
 def test_with_field_sets_one_field_and_keeps_the_bytes_of_the_others(
     fields: dict[str, object], name: str, value: object

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from segue.protocol.codec import MAX_DEPTH
 from segue.protocol.items import Input, calls_of, join, parse_input, split, user_message
 from segue.protocol.problems import Problem, missing
-from tests.strategies import hostile_bytes, items, pretty
+from tests.strategies import examples, hostile_bytes, items, pretty
 
 USER = b'{"role":"user","content":"hi"}'
 CALL = b'{"type":"function_call","call_id":"c1","name":"f","arguments":"{}"}'
@@ -168,7 +168,7 @@ def test_what_no_upstream_could_read_is_refused_in_parts_that_nobody_looks_at_to
     assert problem == expected
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(hostile_bytes)
 def test_no_input_raises(raw: bytes) -> None:
     """And what is accepted can be read in full, however often."""
@@ -185,7 +185,7 @@ def test_no_input_raises(raw: bytes) -> None:
 # --------------------------------------------------------------------------------------------------- lists of bytes
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(st.lists(items, max_size=4))
 def test_a_list_of_items_is_split_and_joined_without_touching_them(values: list[Any]) -> None:
     """Line breaks inside an item are its author's."""

@@ -13,7 +13,7 @@ from segue.protocol.items import parse_input
 from segue.protocol.listing import MAX_LIMIT, Order, Page, paginate, parse_page, show
 from segue.protocol.problems import Problem
 from segue.testing.store_conformance import sample_id
-from tests.strategies import any_text, items
+from tests.strategies import any_text, examples, items
 
 ID = sample_id("turn")
 UNIQUE = ID[13:]
@@ -154,7 +154,7 @@ def test_an_item_is_shown_complete(item: dict[str, Any], expected: dict[str, Any
     assert shown(item) == expected
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.lists(items, max_size=3))
 def test_every_item_that_is_accepted_can_be_listed(values: list[dict[str, Any]]) -> None:
     """Each with a type and an id, and nothing of its own lost."""
@@ -209,7 +209,7 @@ def test_an_item_that_is_not_in_the_list_has_nothing_after_it() -> None:
     assert paginate(numbered(5), Page(after="i9")) == Problem("item_not_found", message, "after")
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.integers(0, 12), st.integers(1, MAX_LIMIT), st.sampled_from(["asc", "desc"]))
 def test_paging_through_a_list_shows_every_item_once(count: int, limit: int, order: Order) -> None:
     """Whatever the size of the pages."""

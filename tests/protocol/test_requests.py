@@ -17,7 +17,7 @@ from segue.protocol.items import Input, join, user_message
 from segue.protocol.problems import Problem, invalid_json, invalid_stream_id, missing, unknown_type, unsupported
 from segue.protocol.requests import ClientMessage, Create, Resume, Settings, Steer, parse_create, parse_message
 from segue.protocol.responses import encode_echo
-from tests.strategies import FIELDS, bodies, hostile_bytes, hostile_texts, pretty
+from tests.strategies import FIELDS, bodies, examples, hostile_bytes, hostile_texts, pretty
 
 HI = Input((user_message("hi"),))
 
@@ -171,7 +171,7 @@ def test_the_size_of_a_request_is_counted_in_bytes() -> None:
     assert parse_create(sent.encode(), "http") == create
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(bodies, st.sampled_from([json.dumps, pretty]))
 def test_every_valid_request_is_accepted_as_it_is(fields: dict[str, Any], write: Callable[[object], str]) -> None:
     """In text and in bytes, however it is laid out."""
@@ -239,7 +239,7 @@ def test_the_table_of_kinds_has_every_field() -> None:
     assert set(KINDS) == {"model", "input", *FIELDS}
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.data())
 def test_a_field_of_the_wrong_type_is_named(data: st.DataObject) -> None:
     """Whatever else the request holds."""

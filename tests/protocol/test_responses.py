@@ -23,7 +23,7 @@ from segue.protocol.responses import (
 )
 from segue.testing.protocol_checker import check_response, parse_json
 from segue.testing.store_conformance import sample_id
-from tests.strategies import bodies, pretty
+from tests.strategies import bodies, examples, pretty
 
 ID = sample_id("turn")
 PARENT = sample_id("parent")
@@ -96,7 +96,7 @@ def test_a_response_that_was_just_made_echoes_the_defaults() -> None:
     ]
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     bodies, st.sampled_from(HEADS), st.lists(st.sampled_from([MESSAGE, CALL])), st.sampled_from([json.dumps, pretty])
 )

@@ -44,7 +44,7 @@ from segue.protocol.session import (
     Session,
     Start,
 )
-from tests.strategies import hostile_texts
+from tests.strategies import examples, hostile_texts
 
 LIMITS = ConnectionLimits(max_age_s=600, idle_timeout_s=60, max_queued=3, max_queued_bytes=1000)
 AGED = connection_limit(10)
@@ -294,7 +294,7 @@ def test_a_peer_that_is_gone_cancels_everything() -> None:
     assert session.closed
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(st.lists(hostile_texts, max_size=5))
 def test_nothing_that_a_client_sends_raises(texts: list[str]) -> None:
     """Each message is answered or started, in the order of its lane; a steer is given back at once."""

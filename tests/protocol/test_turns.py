@@ -16,6 +16,7 @@ from segue.protocol.responses import Failure, IncompleteDetails, ResponseObjectH
 from segue.protocol.turns import Finished, TurnStream
 from segue.testing.protocol_checker import StreamChecker, Transport, parse_json
 from segue.testing.store_conformance import sample_id
+from tests.strategies import examples
 
 ID = sample_id("turn")
 PARENT = sample_id("parent")
@@ -194,7 +195,7 @@ def write(steps: Sequence[tuple[str, list[str]]], first: int, *, cut: bool, left
     return events if left_open else [*events, *writer.end_item("incomplete" if cut else "completed")]
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     steps=steps,
     ended=ends,
@@ -226,7 +227,7 @@ def items_of(steps: Sequence[tuple[str, list[str]]]) -> tuple[Item, ...]:
     return fold(write(steps, FIRST_SEQUENCE_NUMBER, cut=False)).output
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(steps)
 def test_however_a_text_is_split_into_deltas_it_folds_to_the_same_items(steps: list[tuple[str, list[str]]]) -> None:
     """Byte for byte: the next request is compared with them."""
@@ -235,7 +236,7 @@ def test_however_a_text_is_split_into_deltas_it_folds_to_the_same_items(steps: l
     assert items_of(steps) == items_of(whole) == items_of(letters)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(steps.filter(bool), st.sampled_from([COMPLETED, CUT]))
 def test_an_upstream_that_stops_in_an_item_has_failed(steps: list[tuple[str, list[str]]], ended: Ended) -> None:
     """What was finished before it is in the response; what was not is not."""

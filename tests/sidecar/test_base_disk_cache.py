@@ -13,6 +13,7 @@ from segue.sidecar.base_cache import BaseCache
 from segue.sidecar.base_disk_cache import BaseDiskCache, BaseFile
 from segue.tunnel.documents import Base
 from tests.sidecar.bases import files_of, names, turns
+from tests.strategies import examples
 
 
 def test_a_base_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -79,7 +80,7 @@ def test_the_directory_shrinks_to_its_bounds(tmp_path: Path) -> None:
     assert names(tmp_path) == set()
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.data())
 def test_a_damaged_file_is_ignored_and_removed(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     directory = tmp_path_factory.mktemp("cache")

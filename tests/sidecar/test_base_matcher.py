@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.sidecar.base_matcher import BaseMatcher
+from tests.strategies import examples
 
 _WORDS = ("the", "model", "reads", "file", "edits", "tests", "run", "green", "line", "path", "error", "import")
 
@@ -200,7 +201,7 @@ def test_removed_bases_leave_nothing_behind() -> None:
     assert vars(matcher) == vars(BaseMatcher())
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(st.binary(max_size=3000), st.binary(max_size=3000), st.binary(max_size=100))
 def test_any_bytes_are_taken(body: bytes, other: bytes, reply: bytes) -> None:
     matcher: BaseMatcher[str] = BaseMatcher()

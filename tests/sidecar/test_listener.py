@@ -13,6 +13,7 @@ from segue.http.heads import Line, ReplyHead, RequestHead
 from segue.sidecar.agent_request import AgentRequest
 from segue.sidecar.listener import ListenerLimits
 from tests.sidecar.agents import GET, OK, POST, Listening, echo, listening, sized
+from tests.strategies import examples
 
 
 def error(answer: bytes) -> tuple[int, str]:
@@ -56,7 +57,7 @@ async def test_a_request_head_arrives_byte_for_byte() -> None:
     assert heads == [RequestHead(b"PoST", b"/v1/m%6fdels/%2e%2e/a%2Fb?x=%7e&key=%zz", lines)]
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(st.lists(st.integers(1, 400), max_size=8))
 def test_any_cuts_on_the_socket_give_the_same_request(cuts: list[int]) -> None:
     body = bytes(range(256))

@@ -22,6 +22,7 @@ from segue.sidecar.agent_transport import AgentGone
 from segue.sidecar.listener import ListenerLimits
 from segue.sidecar.websocket_frames import MessageFrames
 from tests.sidecar.agents import RawAgent, listening
+from tests.strategies import examples
 
 SWITCH = ReplyHead(101, b"Switching Protocols", ())
 UPGRADE = (
@@ -52,7 +53,7 @@ async def echo(request: AgentRequest) -> None:
 # --------------------------------------------------------------------------------------------------------------- frames
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(
     st.lists(st.tuples(st.sampled_from(["text", "binary"]), st.text(max_size=200), st.integers(1, 4)), max_size=6),
     st.lists(st.integers(0, 2000), max_size=12),
@@ -100,7 +101,7 @@ def test_what_breaks_the_rules_is_answered_by_its_code(data: bytes, code: int) -
     assert int.from_bytes(arrived.answer[2:4], "big") == code
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     st.lists(
         st.one_of(st.binary(max_size=8), st.sampled_from(list(Opcode)).map(lambda o: frame(o, b"\x03\xe8"))), max_size=5

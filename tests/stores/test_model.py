@@ -15,6 +15,7 @@ from segue.stores.interface import ParentGone, Store
 from segue.stores.memory import MemoryStore
 from segue.stores.sqlite import SqliteStore
 from segue.testing.store_conformance import ALICE, BOB, NOW, link_of, sample_id, sample_record
+from tests.strategies import examples
 
 tenants = st.sampled_from([ALICE, ALICE, ALICE, BOB])
 picks = st.integers(min_value=0, max_value=10_000)
@@ -154,6 +155,6 @@ class StoresAgree(RuleBasedStateMachine):
 
 
 StoresAgree.TestCase.settings = settings(
-    max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=examples(40), stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 TestStoresAgree = StoresAgree.TestCase

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.testing.pacing import INITIAL_WINDOW_BYTES, SEGMENT_BYTES, Arrival, ArrivalKind, LinkProfile, Outage, Pacer
+from tests.strategies import examples
 
 
 def make_pacer(profile: LinkProfile, rate: float | None = None) -> Pacer:
@@ -201,7 +202,7 @@ profiles = st.builds(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(profiles, st.lists(st.tuples(st.integers(1, 3), st.integers(1, 30_000), st.floats(0, 3)), max_size=12))
 def test_everything_arrives_once_in_order_and_ends(profile: LinkProfile, writes: list[tuple[int, int, float]]) -> None:
     pacer = Pacer(profile, profile.up_bytes_s, "up", 0.0)

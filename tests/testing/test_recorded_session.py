@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from segue.http.heads import RequestHead
 from segue.testing.recorded_session import RecordedSession, RecordedTurn, compressed
 from segue.testing.replies import ProviderReply
+from tests.strategies import examples
 
 HEAD = RequestHead(b"POST", b"/v1/messages", ())
 REPLY = ProviderReply(lines=(), events=(), whole=b"{}")
@@ -32,7 +33,7 @@ def test_nothing_compresses_to_nothing() -> None:
     assert session((b"first", b"first"), (b"first", b"")).bound == compressed(b"first")
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.lists(st.binary(max_size=200), min_size=1, max_size=5))
 def test_the_bound_grows_with_news_and_not_with_their_number_of_turns(news: list[bytes]) -> None:
     split = session((b"first", b"first"), *((b"body", one) for one in news))

@@ -12,6 +12,7 @@ from segue.tunnel.endpoint import BUFFER_BYTES
 from segue.tunnel.frames import (
     ResetCode,
 )
+from tests.strategies import examples
 from tests.tunnel.world import Asked, Served, World
 
 # ------------------------------------------------------------------------------------------------ any order of anything
@@ -118,7 +119,7 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = settings(max_examples=200, stateful_step_count=50)
+TestAnyOrder.settings = settings(max_examples=examples(200), stateful_step_count=50)
 
 # --------------------------------------------------------------------------------------------- one fault at each packet
 

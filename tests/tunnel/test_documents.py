@@ -21,6 +21,7 @@ from segue.tunnel.documents import (
     decode_document,
     encode_document,
 )
+from tests.strategies import examples
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -79,7 +80,7 @@ def test_garbage_is_an_error_and_nothing_is_raised(document: bytes) -> None:
     assert isinstance(decode(document), DocumentError | BaseMiss)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.integers(0, 10_000), st.integers(1, 255), st.booleans())
 def test_a_changed_byte_never_gives_a_body(at: int, flip: int, with_base: bool) -> None:
     document = bytearray(encode_document(BODY, BASE if with_base else None))

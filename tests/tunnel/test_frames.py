@@ -39,6 +39,7 @@ from segue.tunnel.frames import (
     pieces,
     read_packet,
 )
+from tests.strategies import examples
 
 NUMBERS = st.one_of(st.integers(0, 300), st.integers(0, MAX_VARINT))
 EPOCHS = st.binary(max_size=64)
@@ -74,7 +75,7 @@ def test_the_subprotocol_names_the_version() -> None:
     assert SUBPROTOCOL == f"segue-tunnel-{VERSION}" == "segue-tunnel-1"
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(st.lists(FRAMES, min_size=1, max_size=5))
 def test_a_packet_reads_as_the_frames_it_was_made_of(frames: list[Frame]) -> None:
     read = read_packet(packet_of(*frames))
@@ -97,7 +98,7 @@ def test_a_changed_packet_with_a_right_checksum_never_raises(frames: list[Frame]
     assert isinstance(read, BadPacket | list)
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.lists(FRAMES, min_size=1, max_size=3))
 def test_a_flipped_bit_or_a_cut_anywhere_makes_a_bad_packet(frames: list[Frame]) -> None:
     packet = packet_of(*frames)
@@ -109,7 +110,7 @@ def test_a_flipped_bit_or_a_cut_anywhere_makes_a_bad_packet(frames: list[Frame])
             assert isinstance(read_packet(bytes(flipped)), BadPacket)
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(FRAMES)
 def test_a_frame_that_ends_too_early_is_bad_even_with_a_right_checksum(frame: Frame) -> None:
     content = encode_frame(frame)

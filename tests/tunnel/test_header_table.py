@@ -26,6 +26,7 @@ from segue.tunnel.header_table import (
     encode_request,
     fits,
 )
+from tests.strategies import examples
 
 NAMES = st.one_of(
     st.sampled_from([b"Accept", b"accept", b"X-Key", b"x-\xe9"]),
@@ -43,7 +44,7 @@ REPLIES = st.builds(ReplyHead, st.integers(100, 999), st.sampled_from([b"", b"OK
 KINDS: st.SearchStrategy[ExchangeKind] = st.sampled_from(("http", "websocket"))
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.lists(st.tuples(REQUESTS, KINDS), max_size=8))
 def test_requests_arrive_as_they_were_sent_and_the_tables_are_the_same(
     heads: list[tuple[RequestHead, ExchangeKind]],
@@ -54,7 +55,7 @@ def test_requests_arrive_as_they_were_sent_and_the_tables_are_the_same(
         assert vars(sender) == vars(receiver)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.lists(REPLIES, max_size=8))
 def test_replies_arrive_as_they_were_sent_and_the_tables_are_the_same(heads: list[ReplyHead]) -> None:
     sender, receiver = HeaderTable(), HeaderTable()
@@ -124,7 +125,7 @@ def test_a_long_line_is_held_in_no_slot_and_pushes_nothing_out() -> None:
     assert len(table._slots) == 2  # noqa: SLF001 - the request line, and the short one
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.binary(max_size=60), st.lists(REQUESTS, max_size=2))
 def test_any_bytes_are_a_head_or_none(data: bytes, before: list[RequestHead]) -> None:
     for head in before:
@@ -136,7 +137,7 @@ def test_any_bytes_are_a_head_or_none(data: bytes, before: list[RequestHead]) ->
     decode_reply(data, HeaderTable())
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(REQUESTS, st.integers(0, 10_000), st.binary(min_size=1, max_size=3))
 def test_a_changed_head_never_raises(head: RequestHead, at: int, change: bytes) -> None:
     encoded = encode_request(head, "http", HeaderTable())

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.tunnel.stream_compression import SOCKET_WINDOW_LOG, StreamDecoder, StreamEncoder, StreamError
+from tests.strategies import examples
 
 PIECES = st.lists(st.binary(max_size=300) | st.sampled_from([b"data: {}\n\n", b"a" * 5000, b""]), max_size=20)
 
@@ -20,7 +21,7 @@ def read_all(decoder: StreamDecoder, at_once: int = 1000) -> bytes:
         got += data
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(PIECES, st.integers(1, 3000))
 def test_after_each_flush_the_peer_can_read_all_that_was_fed(pieces: list[bytes], at_once: int) -> None:
     encoder, decoder = StreamEncoder(), StreamDecoder()
@@ -34,7 +35,7 @@ def test_after_each_flush_the_peer_can_read_all_that_was_fed(pieces: list[bytes]
     assert decoder.eof
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(PIECES, st.data())
 def test_a_stream_may_be_cut_into_any_pieces(pieces: list[bytes], data: st.DataObject) -> None:
     encoder = StreamEncoder(SOCKET_WINDOW_LOG)
@@ -50,7 +51,7 @@ def test_a_stream_may_be_cut_into_any_pieces(pieces: list[bytes], data: st.DataO
     assert decoder.eof
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.binary(max_size=200), st.binary(max_size=200))
 def test_whatever_the_peer_sends_nothing_is_raised_and_an_error_stays(garbage: bytes, more: bytes) -> None:
     decoder = StreamDecoder()
@@ -63,7 +64,7 @@ def test_whatever_the_peer_sends_nothing_is_raised_and_an_error_stays(garbage: b
         assert not decoder.eof
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.integers(0, 10_000), st.integers(1, 255))
 def test_a_corrupted_stream_never_reads_longer_than_it_is_asked_for(at: int, flip: int) -> None:
     encoder = StreamEncoder()

@@ -15,6 +15,7 @@ from segue.protocol.items import Item, user_message
 from segue.protocol.requests import Settings
 from segue.upstreams.conversation_key import ConversationKey, conversation_key_of
 from segue.upstreams.interface import UpstreamRequest
+from tests.strategies import examples
 
 ROOT, OTHER = (new_response_id(bytes([number]) * ENTROPY_BYTES) for number in (1, 2))
 SAID = encode({"type": "message", "role": "assistant", "content": "Hello"})
@@ -72,7 +73,7 @@ def test_what_starts_otherwise_is_another_conversation(other: ConversationKey) -
 items = st.lists(st.sampled_from([HI, SAID, CALLED, THOUGHT, ANSWERED, SYSTEM, b"nothing", b"[]", b'{"type":1}']))
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(items, items)
 def test_the_start_ends_where_the_model_speaks(before: Sequence[Item], after: Sequence[Item]) -> None:
     """Items after the model's first one do not change the key, whatever they are."""

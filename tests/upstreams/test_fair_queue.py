@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from segue.upstreams.fair_queue import Admitted, FairQueue
+from tests.strategies import examples
 
 TENANTS = ("ann", "bob", "cyd")
 
@@ -205,4 +206,4 @@ class Queueing(RuleBasedStateMachine):
 
 
 TestQueueing = Queueing.TestCase
-TestQueueing.settings = settings(max_examples=150)
+TestQueueing.settings = settings(max_examples=examples(150))

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from segue.upstreams.conversation_key import ConversationKey
 from segue.upstreams.session_affinity import SessionAffinity, affinity_key, fault_of_header
-from tests.strategies import any_text
+from tests.strategies import any_text, examples
 
 SECRET = bytes(32)
 TURN = ConversationKey("ann", "0badcafe")
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(any_text, st.from_regex(r"[0-9a-f]{8}", fullmatch=True), st.binary(max_size=32), st.booleans())
 def test_the_key_can_stand_in_a_header(tenant: str, chain: str, start: bytes, replayed: bool) -> None:
     word = affinity_key(SECRET, ConversationKey(tenant, chain, start, replayed))

@@ -9,6 +9,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, multi
 from segue.protocol.ids import ResponseId
 from segue.upstreams.conversation_key import ConversationKey
 from segue.upstreams.slots import SlotTable
+from tests.strategies import examples
 
 
 class Talks:
@@ -186,4 +187,4 @@ class Pinning(RuleBasedStateMachine):
 
 
 TestPinning = Pinning.TestCase
-TestPinning.settings = settings(max_examples=100, stateful_step_count=50)
+TestPinning.settings = settings(max_examples=examples(100), stateful_step_count=50)

@@ -123,7 +123,6 @@ class Gateway:
     async def aclose(self) -> None:
         """Cancel what still runs and release everything."""
         services = self.services
-        await self._stop_listening()
         for sweeper in self._sweepers:
             sweeper.cancel()
         await asyncio.gather(*self._sweepers, return_exceptions=True)

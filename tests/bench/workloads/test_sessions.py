@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from segue.bench.workloads.clients import AgentKind
 from segue.bench.workloads.sessions import ITEMS, KINDS, make_session
 from segue.testing.recorded_session import compressed
+from tests.strategies import examples
 
 # first body, and bytes of all bodies of 11 turns, measured with the agents themselves
 SIZES: dict[AgentKind, tuple[int, int]] = {
@@ -42,7 +43,7 @@ def test_compresses_like_the_real_agent() -> None:
         assert 0.85 * real < ratio < 1.15 * real
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(st.sampled_from(KINDS), st.integers(1, 12), st.integers(0, 1000))
 def test_the_same_seed_makes_the_same_session(kind: AgentKind, turns: int, seed: int) -> None:
     one = make_session(kind, turns=turns, seed=seed)

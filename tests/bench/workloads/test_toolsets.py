@@ -10,6 +10,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # t
 from segue.bench.workloads.prose import ProseWriter
 from segue.bench.workloads.toolsets import make_tools
 from segue.testing.replies import compact
+from tests.strategies import examples
 
 
 @pytest.mark.parametrize(("count", "size"), [(4, 2_700), (10, 8_300), (14, 35_000), (15, 38_000)])
@@ -19,7 +20,7 @@ def test_all_together_have_about_the_size(count: int, size: int) -> None:
     assert 0.8 * size < len(compact(made)) < 1.25 * size
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(st.integers(1, 12), st.integers(100, 8_000), st.integers(0, 1000))
 def test_every_schema_is_one(count: int, size: int, seed: int) -> None:
     made = make_tools(ProseWriter(str(seed)), count, size)

@@ -31,6 +31,7 @@ from segue.protocol.requests import Settings
 from segue.testing.tiny_model import write_tiny_model
 from tests.engine.grammar.byte_grammars import compile_grammar, grammar_of, is_allowed, write
 from tests.engine.grammar.hostile_schemas import HOSTILE, within
+from tests.strategies import examples
 
 #: All of it asks the library, which comes with the local engine.
 pytestmark = pytest.mark.local_engine
@@ -235,7 +236,7 @@ def _objects(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
 with_values = schemas.flatmap(lambda schema: st.tuples(st.just(schema), values(schema)))
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(pair=with_values)
 def test_what_is_of_the_schema_is_allowed(pair: tuple[dict[str, Any], Any]) -> None:
     """However the values were made: written without needless escapes or blanks, and with members in order."""
@@ -244,7 +245,7 @@ def test_what_is_of_the_schema_is_allowed(pair: tuple[dict[str, Any], Any]) -> N
     assert is_allowed(grammar_of(schema), text), text
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(schema=schemas, random=st.randoms(use_true_random=False))
 def test_what_is_allowed_is_of_the_schema(schema: dict[str, Any], random: Random) -> None:
     text = write(grammar_of(schema), random)
@@ -252,7 +253,7 @@ def test_what_is_allowed_is_of_the_schema(schema: dict[str, Any], random: Random
 
 
 class TestWritten:
-    @settings(max_examples=120)
+    @settings(max_examples=examples(120))
     @given(schema=schemas, seed=st.integers(1, 1000))
     def test_whatever_is_written_is_of_the_schema(self, model: LoadedModel, schema: dict[str, Any], seed: int) -> None:
         """For any schema and any dice: JSON that parses, and follows it."""

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from segue.engine.kv.cache import HostEviction, KvBudget, KvCache, KvSequence
+from tests.strategies import examples
 
 
 def sequence(cache: KvCache, length: int, *, disk_allowed: bool = True, tenant: str = "alice") -> KvSequence:
@@ -211,7 +212,7 @@ class Sequences(RuleBasedStateMachine):
             assert place == "host" or all(one.disk_allowed for one in there)
 
 
-Sequences.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
+Sequences.TestCase.settings = settings(max_examples=examples(150), stateful_step_count=40)
 
 
 class TestSequences(Sequences.TestCase):  # type: ignore[misc, valid-type]  # hypothesis makes the class at run time

@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from segue.engine.kv.retention import NOTHING_RETAINED, ResponseKey, Retention, RetentionIndex
 from segue.protocol.ids import ResponseId
+from tests.strategies import examples
 
 
 def name(number: int) -> ResponseKey:
@@ -179,4 +180,4 @@ class Model(RuleBasedStateMachine):
 
 
 TestModel = Model.TestCase
-TestModel.settings = settings(max_examples=100, stateful_step_count=30)
+TestModel.settings = settings(max_examples=examples(100), stateful_step_count=30)

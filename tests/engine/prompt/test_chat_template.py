@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from segue.engine.prompt.chat_template import DEFAULT_CALL_FORMAT, CallFormat, ChatTemplate, Segment, TemplateError
 from segue.engine.prompt.messages import PromptMessage, PromptTool, ToolCall
 from segue.testing.tiny_model import CHAT_TEMPLATE
+from tests.strategies import examples
 
 pytestmark = pytest.mark.local_engine
 
@@ -394,7 +395,7 @@ class TestForms:
 
 
 class TestContinuing:
-    @settings(max_examples=300)
+    @settings(max_examples=examples(300))
     @given(st.sampled_from(list(ALL)), conversations(), st.booleans())
     def test_turn_by_turn_is_all_at_once(self, name: str, turns: list[list[PromptMessage]], with_tools: bool) -> None:
         """For any conversation: what each turn adds, one behind the other, are the segments of the whole."""

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from segue.engine.prompt.messages import PromptMessage, ToolCall
 from segue.engine.prompt.normalize import TemplateCapabilities, normalize
+from tests.strategies import examples
 
 capabilities = st.builds(TemplateCapabilities)
 texts = st.sampled_from(["", "a", "b\n", "c"])
@@ -19,7 +20,7 @@ messages = st.one_of(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.lists(messages, max_size=8), capabilities)
 def test_nothing_is_lost_or_moved(said: list[PromptMessage], supported: TemplateCapabilities) -> None:
     """For any conversation and capabilities: all that was said and called is there, in its order."""
@@ -30,7 +31,7 @@ def test_nothing_is_lost_or_moved(said: list[PromptMessage], supported: Template
     assert [one for one in arranged if one.role == "tool"] == [one for one in said if one.role == "tool"]
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.lists(messages, max_size=8), capabilities)
 def test_what_a_template_does_not_take_is_gone(said: list[PromptMessage], supported: TemplateCapabilities) -> None:
     arranged = normalize(said, supported)
@@ -48,7 +49,7 @@ def test_what_a_template_does_not_take_is_gone(said: list[PromptMessage], suppor
         assert not any((one.role, two.role) == ("tool", "user") for one, two in pairs)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.lists(messages, max_size=6), st.lists(messages, max_size=4), capabilities)
 def test_what_comes_behind_an_answer_changes_nothing_before_it(
     before: list[PromptMessage], behind: list[PromptMessage], supported: TemplateCapabilities

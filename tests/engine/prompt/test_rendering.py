@@ -18,6 +18,7 @@ from segue.protocol.items import Item, user_message
 from segue.protocol.problems import Refused
 from segue.protocol.requests import Settings
 from segue.testing.tiny_model import CHAT_TEMPLATE
+from tests.strategies import examples
 
 pytestmark = pytest.mark.local_engine
 
@@ -70,7 +71,7 @@ texts = st.text(max_size=30)
 plans = st.lists(st.tuples(st.integers(0, 9), texts, texts, st.booleans()), min_size=1, max_size=8)
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(plans, st.booleans())
 def test_continued_is_whole(plan: list[tuple[int, str, str, bool]], with_tools: bool) -> None:
     """For any tree of turns: what the kept prompts and the news come to is what the whole history comes to."""

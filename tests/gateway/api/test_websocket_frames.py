@@ -9,6 +9,7 @@ from websockets.frames import OP_TEXT, Frame
 from websockets.protocol import CLIENT, Protocol
 
 from segue.gateway.api.websocket_frames import text_frames
+from tests.strategies import examples
 
 
 def read(data: bytes) -> list[bytes]:
@@ -38,7 +39,7 @@ def test_a_length_has_three_forms(size: int, head: bytes) -> None:
     assert read(head + payload) == [payload]
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.lists(st.text(max_size=3) | st.sampled_from(["x" * 125, "é" * 63, "x" * 65_535, "é" * 32_768]), max_size=5))
 def test_a_client_reads_what_was_written(texts: list[str]) -> None:
     """Message by message, out of one piece."""

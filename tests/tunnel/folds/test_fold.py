@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from segue.tunnel.documents import Base, encode_document
 from segue.tunnel.folds.fold import MAX_FOLD_BYTES, Fold
+from tests.strategies import examples
 from tests.tunnel import replies
 
 SSE = b"text/event-stream; charset=utf-8"
@@ -77,7 +78,7 @@ def fold(content_type: bytes, *data: bytes) -> bytes:
     return folded.value
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(CONTENT_TYPES, SOUP, st.lists(st.integers(0, 2000), max_size=8))
 def test_the_fold_does_not_depend_on_how_the_reply_was_cut(content_type: bytes, reply: bytes, cuts: list[int]) -> None:
     at = sorted({0, len(reply), *(cut % (len(reply) + 1) for cut in cuts)})
@@ -85,7 +86,7 @@ def test_the_fold_does_not_depend_on_how_the_reply_was_cut(content_type: bytes, 
     assert fold(content_type, *cut_up) == fold(content_type, reply)
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(CONTENT_TYPES, SOUP)
 def test_byte_by_byte_every_fold_is_the_beginning_of_the_next(content_type: bytes, reply: bytes) -> None:
     reply = reply[:3000]
@@ -102,7 +103,7 @@ def test_what_is_no_event_stream_and_no_json_folds_to_its_bytes(reply: bytes) ->
     assert fold(b"application/octet-stream", reply) == reply
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.recursive(st.none() | st.booleans() | st.text() | st.integers(), st.lists), st.sampled_from([None, 2]))
 def test_json_folds_to_itself_without_white_space(value: object, indent: int | None) -> None:
     pretty = json.dumps(value, indent=indent).encode()
