@@ -4,9 +4,10 @@
     python -m tools.mutants protocol --report    judge the last run again, and write the page of its survivors
 
 mutmut makes the faults and runs the tests; it works on a copy of the checkout in `build/mutants/PACKAGE` and remembers
-what it has tried, so a second run only tries what has changed. A *mutant* is the code with one fault. A mutant that no
-test notices *survives*: a test is missing, or the fault changes nothing. `tools/mutants_kept.toml` says of survivors
-that may stay why they may. Not here: packages that do I/O, where a fault often ends in a time-out instead of a failure.
+what it has tried, so a second run only tries what has changed and what survived. A *mutant* is the code with one fault.
+A mutant that no test notices *survives*: a test is missing, or the fault changes nothing. `tools/mutants_kept.toml`
+says of survivors that may stay why they may. Not here: packages that do I/O, where a fault often ends in a time-out
+instead of a failure.
 """
 
 from __future__ import annotations
@@ -90,6 +91,7 @@ def run(package: str, processes: int) -> None:
     (folder / "mutants" / "src").mkdir(parents=True, exist_ok=True)
     settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8") + _SETTINGS.format(package=package)
     (folder / "pyproject.toml").write_text(settings, encoding="utf-8")
+    forget_survivors(folder / "mutants" / "src" / "segue" / package)
     _mutmut(folder, "run", "--max-children", str(processes))
 
 
@@ -153,6 +155,17 @@ def _mutmut(folder: Path, *arguments: str) -> str:
 def _codes(folder: Path) -> Iterator[tuple[str, int | None]]:
     for path in sorted(folder.rglob("*.meta")):
         yield from json.loads(path.read_text(encoding="utf-8"))["exit_code_by_key"].items()
+
+
+def forget_survivors(folder: Path) -> None:
+    """Have them tried again: a test may have been written since."""
+    for path in folder.rglob("*.meta"):
+        notes = json.loads(path.read_text(encoding="utf-8"))
+        codes = notes["exit_code_by_key"]
+        notes["exit_code_by_key"] = {
+            name: None if code in _SURVIVED | _NOT_REACHED else code for name, code in codes.items()
+        }
+        path.write_text(json.dumps(notes), encoding="utf-8")
 
 
 def _survivor(folder: Path, name: str, *, reached: bool) -> Survivor:

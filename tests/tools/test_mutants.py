@@ -58,3 +58,11 @@ def test_the_page_lists_what_survived() -> None:
     assert "- 1: wording\n" in text
     assert "| `protocol.ids:parse` | `a \\| b` → `a & b` | no test yet |" in text
     assert '"A b."' not in text
+
+
+def test_what_survived_is_tried_again(tmp_path: Path) -> None:
+    notes = tmp_path / "ids.py.meta"
+    notes.write_text(json.dumps({"exit_code_by_key": {"killed": 1, "survived": 0, "not reached": 33}, "other": 1}))
+    mutants.forget_survivors(tmp_path)
+    codes = {"killed": 1, "survived": None, "not reached": None}
+    assert json.loads(notes.read_text()) == {"exit_code_by_key": codes, "other": 1}
