@@ -2,8 +2,6 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
-# Tests wait for sockets and clocks as much as they compute: two of them for each core keep it busy.
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))')
 BIN := .venv/bin
 STAMP := .venv/.setup
 
@@ -20,13 +18,13 @@ demo: $(STAMP) ## see a conversation continued with and without resending it
 	$(BIN)/segue demo
 
 test: $(STAMP) ## run the tests (PYTEST_ARGS="-k name" to choose)
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/pytest -n auto --dist worksteal $(PYTEST_ARGS)
 
-test-all: $(STAMP) ## run the slow tests too, twenty times as many generated examples, and asyncio in its debug mode
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m '' --hypothesis-profile=deep -o asyncio_debug=true $(PYTEST_ARGS)
+test-all: $(STAMP) ## run the slow tests too, ten times as many generated examples, and asyncio in its debug mode
+	$(BIN)/pytest -n auto --dist worksteal -m '' --hypothesis-profile=deep -o asyncio_debug=true $(PYTEST_ARGS)
 
 coverage: $(STAMP) ## run the tests of the packages, and judge what they reach: of all, and each of its own package
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal --cov --cov-context=test --cov-report= $(OWN_TESTS) $(PYTEST_ARGS)
+	$(BIN)/pytest -n auto --dist worksteal --cov --cov-context=test --cov-report= $(OWN_TESTS) $(PYTEST_ARGS)
 	$(BIN)/python -m tools.check_coverage
 
 mutants: $(STAMP) ## plant faults in a pure package and see which its tests miss (PACKAGE=protocol)

@@ -18,7 +18,7 @@ from segue.engine.openmp import shorten_spinning
 # are dear asks for fewer of them.
 #: profile -> how many examples a test draws, and whether it draws the same ones in every run
 PROFILES = {
-    "ci": (50, True),
+    "ci": (100, True),
     "deep": (1000, False),  # for `make test-all`
     "mutants": (25, True),  # for `make mutants`, which runs each test many times
 }

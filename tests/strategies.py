@@ -15,7 +15,7 @@ from hypothesis.strategies import SearchStrategy
 from segue.protocol.codec import MAX_DEPTH
 
 _DEEP_EXAMPLES = 1000
-_LEAST_EXAMPLES = 15
+_LEAST_EXAMPLES = 20
 
 
 def examples(count: int) -> int:
