@@ -27,7 +27,7 @@ import struct
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Literal, cast
 
 from segue.testing.pacing import PLAIN, Arrival, LinkProfile, Outage, Pacer
@@ -490,9 +490,10 @@ class _Side(asyncio.Protocol):
             self.transport.write(data)
 
     def end(self) -> None:
-        """End the stream."""
+        """End the stream; a peer that has reset it already needs no end."""
         if not self.transport.is_closing():
-            self.transport.write_eof()
+            with suppress(OSError):
+                self.transport.write_eof()
 
     def pause(self) -> None:
         """Read no more."""
