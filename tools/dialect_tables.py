@@ -13,6 +13,8 @@ from segue.dialects.chat.stream import FINISH
 from segue.dialects.messages.request import MESSAGES_ITEMS
 from segue.dialects.messages.settings import MESSAGES_FIELDS
 from segue.dialects.messages.stream import STOP
+from segue.dialects.provider_families import FAMILIES
+from segue.dialects.provider_profiles import PLAIN
 from segue.dialects.responses.request import RESPONSES_FIELDS, RESPONSES_ITEMS
 from segue.dialects.rules import FATES, OTHERS, Field, Rule
 from segue.engine.settings import LOCAL_FIELDS
@@ -30,8 +32,8 @@ def fates() -> str:
 def settings() -> str:
     """Write what becomes of each setting of a request."""
     dialects: Sequence[Mapping[str, Field]] = (
-        chat_fields(openai=False),
-        chat_fields(openai=True),
+        chat_fields(PLAIN),
+        chat_fields(FAMILIES["openai"].profile),
         MESSAGES_FIELDS,
         RESPONSES_FIELDS,
         LOCAL_FIELDS,

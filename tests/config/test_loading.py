@@ -94,6 +94,7 @@ FORMS: dict[tuple[str, str], tuple[str, Any]] = {
     ("upstream_0", "base_url"): ("http://127.0.0.1:1/v1", "http://127.0.0.1:1/v1"),
     ("upstream_0", "headers"): ("A: b, C: d", ["A: b", "C: d"]),
     ("upstream_0", "body"): ('{"a": [1, true]}', {"a": [1, True]}),
+    ("upstream_0", "compat"): ('{"text_parts": "string"}', {"text_parts": "string"}),
     ("key_0", "sha256"): (OTHER_SHA, OTHER_SHA),
 }
 VALUES: dict[object, tuple[str, Any]] = {

@@ -16,6 +16,7 @@ from hypothesis.strategies import SearchStrategy
 from segue.dialects.chat.request import ChatDialect
 from segue.dialects.interface import Dialect, Output, Rendered, ReplyDecoder
 from segue.dialects.messages.request import MessagesDialect
+from segue.dialects.provider_families import FAMILIES
 from segue.dialects.render_cache import RenderCache
 from segue.dialects.responses.request import ResponsesDialect
 from segue.dialects.sealed_reasoning import seal
@@ -37,7 +38,7 @@ CHAT, OPENAI = "chat.example", "api.openai.com"
 MESSAGES, RESPONSES = "api.anthropic.com", "responses.example"
 DIALECTS: dict[str, Dialect] = {
     "chat": ChatDialect(CHAT),
-    "openai-chat": ChatDialect(OPENAI, openai=True),
+    "openai-chat": ChatDialect(OPENAI, profile=FAMILIES["openai"].profile),
     "messages": MessagesDialect(MESSAGES),
     "responses": ResponsesDialect(RESPONSES),
 }

@@ -11,6 +11,7 @@ from msgspec import Raw
 from segue.dialects.chat.request import ChatDialect
 from segue.dialects.interface import Dialect
 from segue.dialects.messages.request import MessagesDialect
+from segue.dialects.provider_families import FAMILIES
 from segue.dialects.responses.request import ResponsesDialect
 from segue.dialects.rules import (
     FATES,
@@ -48,7 +49,7 @@ PRESET = Preset({"temperature": 0.25, "cache_salt": "s", "nested": {"a": [1]}}, 
 def dialects(preset: Preset | None) -> list[Dialect]:
     return [
         ChatDialect(CHAT, preset=preset),
-        ChatDialect(CHAT, openai=True, preset=preset),
+        ChatDialect(CHAT, profile=FAMILIES["openai"].profile, preset=preset),
         MessagesDialect(MESSAGES, preset=preset),
         ResponsesDialect(RESPONSES, preset=preset),
     ]

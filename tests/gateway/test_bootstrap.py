@@ -12,9 +12,11 @@ import msgspec
 import pytest
 
 from segue.config import Config, ConfigError, KeyConfig, RouteConfig, UpstreamConfig
+from segue.dialects.provider_families import FAMILIES
+from segue.dialects.provider_profiles import ProviderProfile
 from segue.engine.upstream import LocalUpstream
 from segue.gateway import bootstrap
-from segue.gateway.bootstrap import build_router, build_routes, tenant_secrets, why_no_local_model
+from segue.gateway.bootstrap import build_profile, build_router, build_routes, tenant_secrets, why_no_local_model
 from segue.upstreams.http import HttpUpstream
 from segue.upstreams.interface import Upstream
 from segue.upstreams.scripted import ScriptedUpstream
@@ -57,6 +59,9 @@ def error_of(**settings: Any) -> str:  # noqa: ANN401 - any setting
             {"affinity_header": "X-A", "headers": ["x-a: b"]},
             "affinity_header 'X-A' is in headers too: which one is sent?",
         ),
+        ({"provider": "openia"}, "upstream 'u': provider 'openia' is unknown; known providers: openai, azure, "),
+        ({"compat": {"strm": 1}}, "upstream 'u': compat: unknown key 'strm'; known keys: omitted_fields, "),
+        ({"compat": {"text_parts": "one"}}, "upstream 'u': compat: text_parts: Invalid enum value 'one'"),
     ],
 )
 def test_what_would_break_requests_is_refused(settings: dict[str, Any], expected: str) -> None:
@@ -69,6 +74,32 @@ def test_what_is_left_to_the_configuration_is_taken() -> None:
     body = {"max_tokens": 100, "cache_salt": "s", "id_slot": 0, "a": {"b": [1, 0.5, True, "x"]}}
     up = msgspec.convert({**BASE, "body": body, "affinity_header": "X-Session-ID"}, UpstreamConfig)
     assert build_router(Config(upstream=[up])).find("m") is not None
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, ProviderProfile()),
+        ({"base_url": "https://API.OpenAI.com/v1"}, FAMILIES["openai"].profile),
+        ({"base_url": "https://api.openai.com:443/v1"}, FAMILIES["openai"].profile),
+        ({"base_url": "https://mine.openai.azure.com/openai/v1"}, FAMILIES["azure"].profile),
+        ({"base_url": "https://openai.azure.com.example/v1"}, ProviderProfile()),
+        ({"provider": "gemini"}, FAMILIES["gemini"].profile),
+        ({"base_url": "https://api.openai.com/v1", "provider": "gemini"}, FAMILIES["gemini"].profile),
+        ({"return_reasoning": False}, ProviderProfile(returned_reasoning="never")),
+        (
+            {"compat": {"text_parts": "string", "omitted_fields": ["stream_options"]}},
+            ProviderProfile(text_parts="string", omitted_fields=("stream_options",)),
+        ),
+        (
+            {"provider": "openai", "compat": {"output_limit_field": "max_tokens"}},
+            msgspec.structs.replace(FAMILIES["openai"].profile, output_limit_field="max_tokens"),
+        ),
+    ],
+)
+def test_the_provider_says_what_its_server_refuses(settings: dict[str, Any], expected: ProviderProfile) -> None:
+    """Named, or else known by the host of the address; the configuration has the last word on every single field."""
+    assert build_profile(msgspec.convert({**BASE, **settings}, UpstreamConfig)) == expected
 
 
 def test_a_tenants_secret_is_the_same_in_all_gateways_of_a_configuration() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from segue.dialects.interface import Output, Rendered, TurnRequest
+from segue.dialects.interface import NOTHING, Output, Rendered, TurnRequest
 from segue.dialects.render_cache import RenderCache
 from segue.http.sse import SseEvent, write_event
 from segue.protocol.codec import encode
@@ -69,7 +69,9 @@ class PlainDialect:
     def headers(self, api_key: str | None) -> tuple[tuple[str, str], ...]:
         return () if api_key is None else (("Authorization", f"Bearer {api_key}"),)
 
-    def render(self, request: TurnRequest, cache: RenderCache) -> Rendered | Problem:
+    def render(
+        self, request: TurnRequest, cache: RenderCache, *, without: frozenset[str] = NOTHING
+    ) -> Rendered | Problem:
         if request.model == "never":
             return Problem("unsupported_parameter", "This cannot be said.")
         return Rendered((b'{"model":', encode(request.model), b',"items":', join(list(request.history.items())), b"}"))

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from segue.cli.serve import find_config
 from segue.config import ChosenFile, Config, ConfigError, UpstreamConfig, choose_file, load, without_secrets
-from segue.gateway.bootstrap import build_router, build_routes
+from segue.gateway.bootstrap import build_router, build_routes, family_of
 from segue.http.routes import RouteTable
 from segue.stores.store_url import check_url
 
@@ -61,7 +61,7 @@ def _show(console: Console, config: Config, found: Path | None, *, models: list[
         )
     for up in config.upstream:
         console.print(
-            f"upstream {up.name}: {up.dialect}{_where(up)}, models {', '.join(up.models)}{_keeping(up)}",
+            f"upstream {up.name}: {up.dialect}{_where(up)}{_whose(up)}, models {', '.join(up.models)}{_keeping(up)}",
             soft_wrap=True,
         )
     console.print(f"models: {', '.join(models)}")
@@ -85,6 +85,12 @@ def _where(up: UpstreamConfig) -> str:
         return f" at {up.base_url} with the key in {up.key_env}"
     whose = "the client's own" if up.pass_key else "no"
     return f" at {up.base_url} with {whose} key"
+
+
+def _whose(up: UpstreamConfig) -> str:
+    """Say whose server an upstream is taken for."""
+    family = None if up.base_url is None else family_of(up)
+    return "" if family is None else f", provider {family.name}"
 
 
 def _keeping(up: UpstreamConfig) -> str:

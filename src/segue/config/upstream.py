@@ -29,6 +29,8 @@ DIALECTS_OF: Mapping[str, tuple[UpstreamDialect, ...]] = MappingProxyType(
         "base_url": _PROVIDERS,
         "key_env": _PROVIDERS,
         "pass_key": _PROVIDERS,
+        "provider": _PROVIDERS,
+        "compat": _PROVIDERS,
         "headers": _PROVIDERS,
         "body": _PROVIDERS,
         "affinity_header": _PROVIDERS,
@@ -76,6 +78,13 @@ class UpstreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = None
     key_env: Annotated[str | None, Meta(description="provider: the variable that holds its API key.")] = None
     pass_key: Annotated[bool, Meta(description="provider: send the client's own key instead.")] = False
+    provider: Annotated[
+        str | None,
+        Meta(description="provider: whose server it is, which says what it refuses; default: by the host of base_url."),
+    ] = None
+    compat: Annotated[
+        dict[str, Any], Meta(description="provider: what its server does differently, over what is known of it.")
+    ] = {}
     headers: Annotated[list[str], Meta(description="provider: more header lines, each 'Name: value'.")] = []
     body: Annotated[
         dict[str, Any], Meta(description="provider: more fields of every request; what a request sets itself wins.")

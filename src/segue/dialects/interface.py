@@ -32,6 +32,9 @@ from segue.protocol.responses import Failure
 
 Output = list[Event | Ended]
 
+#: No field at all.
+NOTHING: frozenset[str] = frozenset()
+
 
 class TurnRequest(Protocol):
     """The part of `upstreams.interface.UpstreamRequest` that a dialect reads; that struct fits as it is."""
@@ -53,10 +56,13 @@ class Rendered(msgspec.Struct, frozen=True):
 
     `warnings` are sentences for the client about what was left out, since this API cannot carry it. Each sentence is
     there once, however often it applies. Give them to `Dialect.decoder`; they reach the client in `Ended.warnings`.
+    `own_fields` names the fields that no client and no configuration asked for, and that the request is complete
+    without: if the provider refuses one, render again with it in `without`.
     """
 
     pieces: tuple[bytes, ...]
     warnings: tuple[str, ...] = ()
+    own_fields: frozenset[str] = NOTHING
 
     @property
     def body(self) -> bytes:
@@ -67,7 +73,7 @@ class Rendered(msgspec.Struct, frozen=True):
         """Return the body with more fields, which it must not have yet, at its end; only the last piece is new."""
         assert self.pieces[-1].endswith(b"}"), "a body is an object"
         last = b"%b,%b" % (self.pieces[-1][:-1], encode(fields)[1:])
-        return Rendered((*self.pieces[:-1], last), self.warnings)
+        return Rendered((*self.pieces[:-1], last), self.warnings, self.own_fields)
 
 
 class ReplyDecoder(Protocol):
@@ -108,8 +114,13 @@ class Dialect(Protocol):
     def headers(self, api_key: str | None) -> tuple[tuple[str, str], ...]:
         """Return the header lines that this API wants, with the key (None: without one)."""
 
-    def render(self, request: TurnRequest, cache: RenderCache) -> Rendered | Problem:
-        """Write the request body. O(new items), beside copying bytes: what was rendered is kept in `cache`."""
+    def render(
+        self, request: TurnRequest, cache: RenderCache, *, without: frozenset[str] = NOTHING
+    ) -> Rendered | Problem:
+        """Write the request body. O(new items), beside copying bytes: what was rendered is kept in `cache`.
+
+        Fields in `without` are not added, unless the request itself asks for them.
+        """
 
     def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> ReplyDecoder:
         """Make the reader of one reply; its `Ended` carries `warnings` and its own."""

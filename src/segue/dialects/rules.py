@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from segue.dialects.provider_profiles import PLAIN, ProviderProfile
 from segue.protocol.problems import Problem, unsupported
 from segue.protocol.requests import Settings
 
@@ -30,6 +31,10 @@ FATES: Mapping[Fate, str] = {
 TEXT_FIELDS = frozenset({"format", "verbosity"})
 FORMAT_FIELDS = frozenset({"type", "name", "description", "schema", "strict"})
 REASONING_FIELDS = frozenset({"effort", "summary", "generate_summary"})
+
+
+#: Why a field of a request was left out that the provider's profile says it refuses.
+REFUSED = "this provider does not take it"
 
 
 class Rule(msgspec.Struct, frozen=True):
@@ -69,16 +74,42 @@ class RequestBuilder:
     """Builds a request body: its `fields` beside the history, the warnings about what was left out, and the problem.
 
     `values` are the settings by name; a setting that the request does not have stands there with its default.
+    `own_fields` are those that nobody asked for; what is in `without`, or refused by the provider, is not added.
     """
 
-    def __init__(self, model: str, settings: Settings, preset: Preset | None = None) -> None:
+    def __init__(
+        self,
+        model: str,
+        settings: Settings,
+        *,
+        preset: Preset | None = None,
+        profile: ProviderProfile = PLAIN,
+        without: frozenset[str] = frozenset(),
+    ) -> None:
         self.model = model
+        self.profile = profile
+        self.own_fields: set[str] = set()
+        self._without = without.union(profile.omitted_fields)
         self.settings = settings
         self.values = msgspec.structs.asdict(settings)
         self.preset = Preset() if preset is None else preset
         self.fields: dict[str, Any] = {"model": model, **self.preset.fields}
         self.warnings: list[str] = []
         self.problem: Problem | None = None
+
+    def is_wanted(self, name: str) -> bool:
+        """Say whether to add a field that nobody asked for; if so, it is noted as one of our own."""
+        if name in self._without:
+            return False
+        self.own_fields.add(name)
+        return True
+
+    def omit_refused(self) -> None:
+        """Take out what this provider refuses, with a warning each; what the configuration's `body` sets stays."""
+        for name in self.profile.omitted_fields:
+            if name in self.fields and name not in self.preset.fields:
+                del self.fields[name]
+                self.drop(name, REFUSED)
 
     def drop(self, what: str, why: str) -> None:
         """Leave something out, with a warning."""
@@ -189,3 +220,4 @@ def write_settings(builder: RequestBuilder, fields: Mapping[str, Field]) -> None
             there = bool(settings.extra) if name == OTHERS else name in settings.extra
         if there:
             field.write(builder)
+    builder.omit_refused()

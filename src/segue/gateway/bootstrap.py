@@ -32,6 +32,8 @@ from segue.config import (
 from segue.dialects.chat.request import ChatDialect
 from segue.dialects.interface import Dialect
 from segue.dialects.messages.request import MessagesDialect
+from segue.dialects.provider_families import FAMILIES, ProviderFamily, find_family_by_host
+from segue.dialects.provider_profiles import PLAIN, ProviderProfile, override_cells
 from segue.dialects.render_cache import RenderCache
 from segue.dialects.responses.request import ResponsesDialect
 from segue.dialects.rules import OWN_FIELDS, Preset
@@ -142,18 +144,47 @@ def _build_affinity(up: UpstreamConfig, secret_of: Callable[[str], bytes]) -> Se
     return SessionAffinity(name, secret_of)
 
 
+def family_of(up: UpstreamConfig) -> ProviderFamily | None:
+    """Return whose server a provider's is: what the configuration says, or else what its address says.
+
+    Raises:
+        ConfigError: the configuration names a provider that is not in the table.
+    """
+    if up.provider is None:
+        return find_family_by_host(urlsplit(up.base_url or "").hostname or "")
+    family = FAMILIES.get(up.provider)
+    if family is None:
+        known = ", ".join(FAMILIES)
+        raise ConfigError(f"upstream {up.name!r}: provider {up.provider!r} is unknown; known providers: {known}")
+    return family
+
+
+def build_profile(up: UpstreamConfig) -> ProviderProfile:
+    """Return what a provider's server does differently: what is known of it, and over it what the configuration says.
+
+    Raises:
+        ConfigError: the configuration says what there is not.
+    """
+    family = family_of(up)
+    cells = up.compat if up.return_reasoning else {"returned_reasoning": "never", **up.compat}
+    profile = override_cells(PLAIN if family is None else family.profile, cells)
+    if isinstance(profile, str):
+        raise ConfigError(f"upstream {up.name!r}: compat: {profile}")
+    return profile
+
+
 def _build_dialect(up: UpstreamConfig, dialect: ProviderDialect, preset: Preset) -> Dialect:
     assert up.base_url is not None, "checked when the configuration was read"
     host = urlsplit(up.base_url).netloc.lower()
     reader = f"{dialect}@{host}"  # who can read the reasoning that comes from there: this API of this host
+    profile = build_profile(up)
     match dialect:
         case "chat":
-            openai = host == "api.openai.com" or host.endswith(".openai.azure.com")
-            return ChatDialect(reader, openai=openai, return_reasoning=up.return_reasoning, preset=preset)
+            return ChatDialect(reader, profile=profile, preset=preset)
         case "messages":
-            return MessagesDialect(reader, max_tokens=up.max_tokens, preset=preset)
+            return MessagesDialect(reader, max_tokens=up.max_tokens, profile=profile, preset=preset)
         case "responses":
-            return ResponsesDialect(reader, preset=preset)
+            return ResponsesDialect(reader, profile=profile, preset=preset)
         case _:
             assert_never(dialect)
 

@@ -8,6 +8,8 @@ import pytest
 
 from segue.dialects.chat.request import ChatDialect
 from segue.dialects.interface import Rendered
+from segue.dialects.provider_families import FAMILIES
+from segue.dialects.provider_profiles import ProviderProfile
 from segue.dialects.render_cache import RenderCache
 from tests.dialects.conversations import (
     CHAT,
@@ -167,7 +169,7 @@ def test_gemini_is_told_which_calls_are_not_its_own() -> None:
     own = {"google": {"thought_signature": "c2ln"}}
     called = [{"type": "function_call", "call_id": ident, "name": "look", "arguments": "{}"} for ident in "abc"]
     items = [called[0], called[1], USER, thought(host, {"calls": {"c": own}}, ""), called[2]]
-    sent = body(ChatDialect(host), items)["messages"]
+    sent = body(ChatDialect(host, profile=FAMILIES["gemini"].profile), items)["messages"]
     extras = [[made.get("extra_content") for made in said["tool_calls"]] for said in (sent[0], sent[2])]
     assert extras == [[{"google": {"thought_signature": "skip_thought_signature_validator"}}, None], [own]]
 
@@ -189,7 +191,7 @@ def test_reasoning_of_another_provider_is_left_out_with_a_warning(foreign: Json)
 
 
 def test_reasoning_can_be_kept_from_a_server_that_refuses_it() -> None:
-    quiet = ChatDialect(CHAT, return_reasoning=False)
+    quiet = ChatDialect(CHAT, profile=ProviderProfile(returned_reasoning="never"))
     items = [USER, thought(CHAT, {"field": "reasoning_content"}), {"role": "assistant", "content": "Yes."}]
     assert body(quiet, items)["messages"] == [items[0], items[2]]
     assert warnings(quiet, items) == ()

@@ -8,6 +8,9 @@ import pytest
 from msgspec import Raw
 
 from segue.dialects.chat.settings import chat_fields
+from segue.dialects.provider_families import FAMILIES
+from segue.dialects.provider_profiles import PLAIN as UNKNOWN
+from segue.dialects.provider_profiles import ProviderProfile
 from segue.dialects.render_cache import RenderCache
 from segue.dialects.responses.request import RESPONSES_FIELDS
 from segue.protocol.problems import Problem
@@ -153,9 +156,9 @@ def test_the_seed_and_stops_of_this_api_go_on_as_they_came(dialect: str) -> None
     assert warnings(DIALECTS[dialect], [USER], wanted) == ()
 
 
-@pytest.mark.parametrize("openai", [False, True])
-def test_every_setting_has_its_rule(openai: bool) -> None:
-    assert set(chat_fields(openai=openai)) == set(RESPONSES_FIELDS)
+@pytest.mark.parametrize("profile", [UNKNOWN, FAMILIES["openai"].profile])
+def test_every_setting_has_its_rule(profile: ProviderProfile) -> None:
+    assert set(chat_fields(profile)) == set(RESPONSES_FIELDS)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 What a model says in one go is several items in the Responses API and one message here: a run of reasoning, text and
 calls becomes one `assistant` message. The outputs of its calls stand right behind it, since that is where this API
-wants them. Most servers of this API only imitate OpenAI's; a field that only OpenAI's own API takes is sent only to it.
+wants them. Most servers of this API only imitate OpenAI's; where they differ, the provider's profile says so.
 """
 
 from __future__ import annotations
@@ -16,19 +16,15 @@ from segue.dialects.chat.settings import chat_fields
 from segue.dialects.chat.stream import ChatDecoder, ReturnedReasoning
 from segue.dialects.headers import HeaderLines, bearer_headers
 from segue.dialects.incremental import RenderedTurn, RenderState, cache_key, close_list, render_history
-from segue.dialects.interface import Rendered, ReplyDecoder, TurnRequest
+from segue.dialects.interface import NOTHING, Rendered, ReplyDecoder, TurnRequest
 from segue.dialects.item_renderer import ItemRenderer
+from segue.dialects.provider_profiles import PLAIN, ProviderProfile
 from segue.dialects.render_cache import RenderCache
 from segue.dialects.rules import Preset, RequestBuilder, Rule, write_settings
 from segue.dialects.tools import custom_names
 from segue.protocol.codec import encode
 from segue.protocol.item_types import ContentPart, FunctionCallItem, MessageItem, ReasoningItem, ToolOutputItem
 from segue.protocol.problems import Problem
-
-#: Gemini refuses a call without the signature of a thought. Its documentation names this value for a call that another
-#: model made (https://ai.google.dev/gemini-api/docs/thought-signatures). Only the first call of a message needs it.
-_GEMINI = "generativelanguage.googleapis.com"
-_NOT_GEMINIS = msgspec.Raw(b'{"google":{"thought_signature":"skip_thought_signature_validator"}}')
 
 _returned = msgspec.json.Decoder(ReturnedReasoning)
 
@@ -38,22 +34,19 @@ class ChatDialect:
 
     Args:
         provider: who can read the reasoning that this upstream writes.
-        openai: whether it is OpenAI's own API (or Azure's), which takes fields that others refuse.
-        return_reasoning: whether to send its own reasoning back, in the field it came in.
+        profile: what its server does differently from others.
         preset: fields of every request.
     """
 
     name = "chat"
 
-    def __init__(
-        self, provider: str, *, openai: bool = False, return_reasoning: bool = True, preset: Preset | None = None
-    ) -> None:
+    def __init__(self, provider: str, *, profile: ProviderProfile = PLAIN, preset: Preset | None = None) -> None:
         self.provider = provider
         self._preset = preset
-        self._openai = openai
-        self._return_reasoning = return_reasoning
-        self._fields = chat_fields(openai=openai)
-        self._cache_key = f"chat:{provider}:{openai:d}{return_reasoning:d}"
+        self._profile = profile
+        self._fields = chat_fields(profile)
+        self._makes_cache_key = "prompt_cache_key" in profile.chat_extensions
+        self._cache_key = f"chat:{provider}:{profile.cache_key}"
 
     def path(self, model: str) -> str:  # noqa: ARG002 - other APIs have the model in the path
         """Return where to POST."""
@@ -63,24 +56,31 @@ class ChatDialect:
         """Return the header lines of this API."""
         return bearer_headers(api_key)
 
-    def render(self, request: TurnRequest, cache: RenderCache) -> Rendered | Problem:
+    def render(
+        self, request: TurnRequest, cache: RenderCache, *, without: frozenset[str] = NOTHING
+    ) -> Rendered | Problem:
         """Write the request body."""
-        builder = RequestBuilder(request.model, request.settings, self._preset)
+        builder = RequestBuilder(
+            request.model, request.settings, preset=self._preset, profile=self._profile, without=without
+        )
         write_settings(builder, self._fields)
         parts = render_history(request.history, self, cache.view(self._cache_key, RenderedTurn))
         state = parts[-1].state
         problem = builder.problem or state.problem
         if problem is not None:
             return problem
-        if self._openai and request.settings.prompt_cache_key is None:
+        unnamed = self._makes_cache_key and request.settings.prompt_cache_key is None
+        if unnamed and builder.is_wanted("prompt_cache_key"):
             builder.fields["prompt_cache_key"] = cache_key(request.tenant, request.settings.instructions, state)
         builder.fields["stream"] = True
-        builder.fields["stream_options"] = {"include_usage": True}
+        if builder.is_wanted("stream_options"):
+            builder.fields["stream_options"] = {"include_usage": True}
         head = encode(builder.fields)[:-1] + b',"messages":['
         if request.settings.instructions is not None:
             head += _message("system", request.settings.instructions)
         pieces = [head, *(part.closed for part in parts if part.closed), b"".join(state.open.messages())]
-        return Rendered(close_list(pieces, b"]}"), (*builder.warnings, *state.warnings))
+        warnings = (*builder.warnings, *state.warnings)
+        return Rendered(close_list(pieces, b"]}"), warnings, frozenset(builder.own_fields))
 
     def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> ReplyDecoder:
         """Make the reader of one reply."""
@@ -93,7 +93,7 @@ class ChatDialect:
 
     def renderer(self, state: RenderState[OpenChatMessages]) -> ChatRenderer:
         """Return a renderer that goes on from `state`."""
-        return ChatRenderer(state, self.provider, openai=self._openai, return_reasoning=self._return_reasoning)
+        return ChatRenderer(state, self.provider, self._profile)
 
 
 #: What becomes of the items and parts of a history, for the documentation. `ChatRenderer` does it.
@@ -176,13 +176,10 @@ def _message(role: str, content: object) -> bytes:
 class ChatRenderer(ItemRenderer[OpenChatMessages]):
     """Writes items as messages."""
 
-    def __init__(
-        self, state: RenderState[OpenChatMessages], provider: str, *, openai: bool, return_reasoning: bool
-    ) -> None:
+    def __init__(self, state: RenderState[OpenChatMessages], provider: str, profile: ProviderProfile) -> None:
         super().__init__(state, provider)
         run = state.open
-        self._openai = openai
-        self._return_reasoning = return_reasoning
+        self._profile = profile
         self._texts, self._calls = list(run.texts), list(run.calls)
         self._reasoning, self._details, self._extras = list(run.reasoning), list(run.details), dict(run.extras)
         self._results, self._others = list(run.results), list(run.others)
@@ -240,7 +237,7 @@ class ChatRenderer(ItemRenderer[OpenChatMessages]):
         if part.type == "input_file" and part.file_data is not None:
             name = {} if part.filename is None else {"filename": part.filename}
             return {"type": "file", "file": {"file_data": part.file_data} | name}
-        if part.type == "input_file" and part.file_id is not None and self._openai:
+        if part.type == "input_file" and part.file_id is not None and "file_id" in self._profile.chat_extensions:
             return {"type": "file", "file": {"file_id": part.file_id}}
         if part.type == "input_audio" and part.input_audio is not None:
             return {"type": "input_audio", "input_audio": part.input_audio}
@@ -254,10 +251,11 @@ class ChatRenderer(ItemRenderer[OpenChatMessages]):
         value: dict[str, Any] = {"id": call.call_id, "type": "function"}
         value["function"] = {"name": call.name, "arguments": call.arguments}
         extra = self._extras.get(call.call_id)
-        if extra is None and not self._calls and self._provider.endswith(_GEMINI):
-            extra = _NOT_GEMINIS
+        signature = self._profile.foreign_call_signature
         if extra is not None:
             value["extra_content"] = extra
+        elif signature and not self._calls:
+            value["extra_content"] = {"google": {"thought_signature": signature}}
         return encode(value)
 
     def _add_output(self, output: ToolOutputItem) -> None:
@@ -278,7 +276,7 @@ class ChatRenderer(ItemRenderer[OpenChatMessages]):
 
     def _add_reasoning(self, reasoning: ReasoningItem) -> None:
         content = self._unseal(reasoning)
-        if content is None or not self._return_reasoning:
+        if content is None or self._profile.returned_reasoning == "never":
             return
         returned = self._read_sealed(content, _returned)
         if returned is None:

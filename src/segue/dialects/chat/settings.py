@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from segue.dialects.provider_profiles import ChatExtension, ProviderProfile
 from segue.dialects.rules import (
     FORMAT_FIELDS,
     KNOWN_EXTRA,
@@ -23,11 +24,16 @@ from segue.dialects.rules import (
 from segue.dialects.tools import TOOL_CHOICE, TOOLS, check_choice, read_tools
 from segue.protocol.requests import ENCRYPTED_REASONING, OUTPUT_LOGPROBS
 
+_ONLY_OPENAI = "only OpenAI's own API takes it"
 
-def chat_fields(*, openai: bool) -> Mapping[str, Field]:
-    """Return what becomes of each setting; `openai` is about OpenAI's own API."""
-    only = "only OpenAI's own API takes it"
-    limit = "max_completion_tokens" if openai else "max_tokens"
+
+def chat_fields(profile: ProviderProfile) -> Mapping[str, Field]:
+    """Return what becomes of each setting at a provider."""
+
+    def extension(name: ChatExtension, field: Field) -> Field:
+        return field if name in profile.chat_extensions else dropped(name, _ONLY_OPENAI)
+
+    verbose = "verbosity" in profile.chat_extensions
     return {
         "model": Field(Rule("carried", "The name the configuration gives it."), lambda _: None),
         "instructions": Field(Rule("translated", "The first message, of role `system`."), lambda _: None),
@@ -38,15 +44,15 @@ def chat_fields(*, openai: bool) -> Mapping[str, Field]:
             Rule(
                 "translated",
                 "`format` becomes `response_format`; "
-                + ("`verbosity` is carried." if openai else "`verbosity` is dropped: only OpenAI's own API takes it."),
+                + ("`verbosity` is carried." if verbose else "`verbosity` is dropped: only OpenAI's own API takes it."),
             ),
-            _write_text_openai if openai else _write_text,
+            _write_text_openai if verbose else _write_text,
         ),
         "reasoning": Field(
             Rule("translated", "`effort` becomes `reasoning_effort`; reasoning that comes is shown as its summary."),
             _write_reasoning,
         ),
-        "max_output_tokens": carried("max_output_tokens", limit),
+        "max_output_tokens": carried("max_output_tokens", profile.output_limit_field),
         "temperature": carried("temperature"),
         "top_p": carried("top_p"),
         "presence_penalty": carried("presence_penalty"),
@@ -63,17 +69,14 @@ def chat_fields(*, openai: bool) -> Mapping[str, Field]:
         "max_tool_calls": dropped("max_tool_calls", "it is about tools that the provider runs, and it runs none"),
         "truncation": dropped("truncation", "this API does not shorten a history"),
         "metadata": ours("It stands in the response."),
-        "service_tier": carried("service_tier") if openai else dropped("service_tier", only),
-        "safety_identifier": carried("safety_identifier") if openai else dropped("safety_identifier", only),
-        "prompt_cache_key": (
-            Field(Rule("carried", "One is made of the start of the history where there is none."), _write_cache_key)
-            if openai
-            else dropped("prompt_cache_key", only)
+        "service_tier": extension("service_tier", carried("service_tier")),
+        "safety_identifier": extension("safety_identifier", carried("safety_identifier")),
+        "prompt_cache_key": extension(
+            "prompt_cache_key",
+            Field(Rule("carried", "One is made of the start of the history where there is none."), _write_cache_key),
         ),
         "user": passed("user"),
-        "prompt_cache_retention": (
-            passed("prompt_cache_retention") if openai else dropped("prompt_cache_retention", only)
-        ),
+        "prompt_cache_retention": extension("prompt_cache_retention", passed("prompt_cache_retention")),
         "prompt_cache_options": dropped("prompt_cache_options", "this API has nothing like it"),
         "stream_options": obfuscation(),
         "context_management": dropped("context_management", "the gateway keeps the whole history, and sends it"),
@@ -110,7 +113,7 @@ def _write_parallel(builder: RequestBuilder) -> None:
 
 def _write_text(builder: RequestBuilder) -> None:
     if builder.settings.text.get("verbosity") is not None:
-        builder.drop("text.verbosity", "only OpenAI's own API takes it")
+        builder.drop("text.verbosity", _ONLY_OPENAI)
     _write_format(builder)
 
 

@@ -20,12 +20,13 @@ import msgspec
 
 from segue.dialects.headers import JSON_IN_EVENTS_OUT, HeaderLines
 from segue.dialects.incremental import RenderedTurn, RenderState, close_list, render_history
-from segue.dialects.interface import Rendered, ReplyDecoder, TurnRequest
+from segue.dialects.interface import NOTHING, Rendered, ReplyDecoder, TurnRequest
 from segue.dialects.item_renderer import ItemRenderer
 from segue.dialects.items import data_url
 from segue.dialects.loss_warnings import BROKEN_ARGUMENTS, DETAIL_LEFT_OUT, FOREIGN_REASONING
 from segue.dialects.messages.settings import MESSAGES_FIELDS, finish_settings
 from segue.dialects.messages.stream import MessagesDecoder, Thought
+from segue.dialects.provider_profiles import PLAIN, ProviderProfile
 from segue.dialects.render_cache import RenderCache
 from segue.dialects.rules import Preset, RequestBuilder, Rule, write_settings
 from segue.dialects.tools import custom_names
@@ -49,15 +50,30 @@ _objects = msgspec.json.Decoder(dict[str, Any])
 
 
 class MessagesDialect:
-    """Anthropic Messages, as `provider` speaks it; `max_tokens` is for requests that set no limit."""
+    """Anthropic Messages, as `provider` speaks it.
+
+    Args:
+        provider: who can read the reasoning that this upstream writes.
+        max_tokens: the longest answer of a request that sets no limit.
+        profile: what its server does differently from others.
+        preset: fields of every request.
+    """
 
     name = "messages"
 
-    def __init__(self, provider: str, *, max_tokens: int = MAX_TOKENS, preset: Preset | None = None) -> None:
+    def __init__(
+        self,
+        provider: str,
+        *,
+        max_tokens: int = MAX_TOKENS,
+        profile: ProviderProfile = PLAIN,
+        preset: Preset | None = None,
+    ) -> None:
         self.provider = provider
         self._preset = preset
+        self._profile = profile
         self._max_tokens = max_tokens
-        self._cache_key = f"messages:{provider}"
+        self._cache_key = f"messages:{provider}:{profile.cache_key}"
 
     def path(self, model: str) -> str:  # noqa: ARG002 - other APIs have the model in the path
         """Return where to POST."""
@@ -68,9 +84,13 @@ class MessagesDialect:
         key = () if api_key is None else (("x-api-key", api_key),)
         return (*JSON_IN_EVENTS_OUT, ("anthropic-version", VERSION), *key)
 
-    def render(self, request: TurnRequest, cache: RenderCache) -> Rendered | Problem:
+    def render(
+        self, request: TurnRequest, cache: RenderCache, *, without: frozenset[str] = NOTHING
+    ) -> Rendered | Problem:
         """Write the request body."""
-        builder = RequestBuilder(request.model, request.settings, self._preset)
+        builder = RequestBuilder(
+            request.model, request.settings, preset=self._preset, profile=self._profile, without=without
+        )
         builder.fields["max_tokens"] = self._max_tokens
         write_settings(builder, MESSAGES_FIELDS)
         finish_settings(builder)
@@ -79,9 +99,13 @@ class MessagesDialect:
         problem = builder.problem or state.problem
         if problem is not None:
             return problem
-        pieces = [_head(builder, state.preamble), *_marked(parts), b"".join(state.open.messages(marked=True))]
+        marked = builder.is_wanted("cache_control")
+        closed = _marked(parts) if marked else [part.closed for part in parts if part.closed]
+        head = _head(builder, state.preamble, marked=marked)
+        pieces = [head, *closed, b"".join(state.open.messages(marked=marked))]
         lost = (FOREIGN_REASONING,) if state.open.thoughts and FOREIGN_REASONING not in state.warnings else ()
-        return Rendered(close_list(pieces, b"]}"), (*builder.warnings, *state.warnings, *lost))
+        warnings = (*builder.warnings, *state.warnings, *lost)
+        return Rendered(close_list(pieces, b"]}"), warnings, frozenset(builder.own_fields))
 
     def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> ReplyDecoder:
         """Make the reader of one reply."""
@@ -97,18 +121,18 @@ class MessagesDialect:
         return MessagesRenderer(state, self.provider)
 
 
-def _head(builder: RequestBuilder, preamble: tuple[str, ...]) -> bytes:
-    """Write all that comes before the messages, with a mark at its end: it is the same in every turn."""
+def _head(builder: RequestBuilder, preamble: tuple[str, ...], *, marked: bool) -> bytes:
+    """Write all that comes before the messages, if `marked` with a mark at its end: it is the same in every turn."""
     fields = builder.fields
     instructions = builder.settings.instructions
     texts = [text for text in (instructions or "", *preamble) if text.strip()]
-    cached = {"cache_control": {"type": "ephemeral"}}
+    mark = {"cache_control": {"type": "ephemeral"}} if marked else {}
     if texts:
         system: list[dict[str, Any]] = [{"type": "text", "text": text} for text in texts]
-        system[-1] |= cached
+        system[-1] |= mark
         fields["system"] = system
     elif "tools" in fields:
-        fields["tools"][-1] |= cached
+        fields["tools"][-1] |= mark
     fields["stream"] = True
     return encode(fields)[:-1] + b',"messages":['
 

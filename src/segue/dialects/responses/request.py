@@ -7,6 +7,7 @@ gateway keeps the history and sends all of it, so the upstream is asked to store
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import msgspec
@@ -20,14 +21,16 @@ from segue.dialects.incremental import (
     close_list,
     render_history,
 )
-from segue.dialects.interface import Rendered, ReplyDecoder, TurnRequest
+from segue.dialects.interface import NOTHING, Rendered, ReplyDecoder, TurnRequest
 from segue.dialects.items import read_item
 from segue.dialects.loss_warnings import reasoning_left_out
+from segue.dialects.provider_profiles import PLAIN, ProviderProfile
 from segue.dialects.render_cache import RenderCache
 from segue.dialects.responses.stream import ResponsesDecoder
 from segue.dialects.rules import (
     KNOWN_EXTRA,
     OTHERS,
+    REFUSED,
     Field,
     Preset,
     RequestBuilder,
@@ -46,14 +49,21 @@ from segue.protocol.requests import ENCRYPTED_REASONING
 
 
 class ResponsesDialect:
-    """The Responses API, as `provider` speaks it."""
+    """The Responses API, as `provider` speaks it.
+
+    Args:
+        provider: who can read the reasoning that this upstream writes.
+        profile: what its server does differently from others.
+        preset: fields of every request.
+    """
 
     name = "responses"
 
-    def __init__(self, provider: str, *, preset: Preset | None = None) -> None:
+    def __init__(self, provider: str, *, profile: ProviderProfile = PLAIN, preset: Preset | None = None) -> None:
         self.provider = provider
         self._preset = preset
-        self._cache_key = f"responses:{provider}"
+        self._profile = profile
+        self._cache_key = f"responses:{provider}:{profile.cache_key}"
 
     def path(self, model: str) -> str:  # noqa: ARG002 - other APIs have the model in the path
         """Return where to POST."""
@@ -63,20 +73,28 @@ class ResponsesDialect:
         """Return the header lines of this API."""
         return bearer_headers(api_key)
 
-    def render(self, request: TurnRequest, cache: RenderCache) -> Rendered | Problem:
+    def render(
+        self, request: TurnRequest, cache: RenderCache, *, without: frozenset[str] = NOTHING
+    ) -> Rendered | Problem:
         """Write the request body."""
-        builder = RequestBuilder(request.model, request.settings, self._preset)
-        builder.fields |= {"store": False, "stream": True, "include": [ENCRYPTED_REASONING]}
+        builder = RequestBuilder(
+            request.model, request.settings, preset=self._preset, profile=self._profile, without=without
+        )
+        if "store" not in self._profile.omitted_fields:
+            builder.fields["store"] = False
+        builder.fields["stream"] = True
+        _ask_for_reasoning(builder)
         write_settings(builder, RESPONSES_FIELDS)
         parts = render_history(request.history, self, cache.view(self._cache_key, RenderedTurn))
         state = parts[-1].state
         problem = builder.problem or state.problem
         if problem is not None:
             return problem
-        if request.settings.prompt_cache_key is None:
+        if request.settings.prompt_cache_key is None and builder.is_wanted("prompt_cache_key"):
             builder.fields["prompt_cache_key"] = cache_key(request.tenant, request.settings.instructions, state)
         pieces = [encode(builder.fields)[:-1] + b',"input":[', *(part.closed for part in parts if part.closed)]
-        return Rendered(close_list(pieces, b"]}"), (*builder.warnings, *state.warnings))
+        warnings = (*builder.warnings, *state.warnings)
+        return Rendered(close_list(pieces, b"]}"), warnings, frozenset(builder.own_fields))
 
     def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> ReplyDecoder:  # noqa: ARG002 - ids are kept
         """Make the reader of one reply."""
@@ -93,10 +111,28 @@ class ResponsesDialect:
 
 # --- settings --------------------------------------------------------------------------------------------------------
 
+#: Models that reason, by their names at OpenAI (https://platform.openai.com/docs/guides/reasoning).
+_REASONS = re.compile(r"o\d|gpt-(?:[5-9](?!.*chat)|oss)|codex-|computer-use-")
+
+
+def _ask_for_reasoning(builder: RequestBuilder) -> None:
+    """Ask for the reasoning in the form that this provider can use again, unless it is known to refuse that."""
+    asked = builder.profile.encrypted_reasoning
+    if asked == "never" or (asked == "reasoning_models" and not _REASONS.match(builder.model)):
+        return
+    if ENCRYPTED_REASONING in builder.settings.include:  # the client asks: `_write_include`
+        return
+    if asked == "always" or builder.is_wanted("include"):
+        builder.fields["include"] = [ENCRYPTED_REASONING]
+
 
 def _write_include(builder: RequestBuilder) -> None:
-    names = dict.fromkeys((*builder.fields["include"], *builder.settings.include))
-    builder.fields["include"] = list(names)
+    names = list(dict.fromkeys((*builder.fields.get("include", ()), *builder.settings.include)))
+    if builder.profile.encrypted_reasoning == "never" and ENCRYPTED_REASONING in names:
+        names.remove(ENCRYPTED_REASONING)
+        builder.drop(f"include: {ENCRYPTED_REASONING}", REFUSED)
+    if names:
+        builder.fields["include"] = names
 
 
 def _pass_others(builder: RequestBuilder) -> None:

@@ -1,0 +1,68 @@
+"""Which providers' servers have which quirks: one row each, with the source of every cell.
+
+A row is chosen by the name that the configuration gives (`provider = "mistral"`), or by the host of the base URL where
+that says whose server it is. A cell without a source stays at its default. Not here: what the fields of a profile mean
+(`provider_profiles`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import msgspec
+
+from segue.dialects.provider_profiles import ChatExtension, ProviderProfile
+
+
+class ProviderFamily(msgspec.Struct, frozen=True, kw_only=True):
+    """A provider, or a server program that many run.
+
+    `hosts` are those of its public API; one that begins with a dot stands for all hosts that end with it. `sources`
+    holds, for each field of the profile that is not at its default, the page that says so.
+    """
+
+    name: str
+    hosts: tuple[str, ...] = ()
+    profile: ProviderProfile = ProviderProfile()
+    sources: Mapping[str, str] = {}
+
+
+_OPENAI_CHAT = "https://platform.openai.com/docs/api-reference/chat/create"
+_AZURE_CHAT = "https://learn.microsoft.com/en-us/azure/ai-foundry/openai/latest"
+_OPENAI_FIELDS: tuple[ChatExtension, ...] = (
+    *("verbosity", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "file_id"),
+)
+
+_ROWS = (
+    ProviderFamily(
+        name="openai",
+        hosts=("api.openai.com",),
+        profile=ProviderProfile(chat_extensions=_OPENAI_FIELDS, output_limit_field="max_completion_tokens"),
+        sources={"chat_extensions": _OPENAI_CHAT, "output_limit_field": _OPENAI_CHAT},
+    ),
+    ProviderFamily(
+        name="azure",
+        hosts=(".openai.azure.com",),
+        profile=ProviderProfile(chat_extensions=_OPENAI_FIELDS, output_limit_field="max_completion_tokens"),
+        sources={"chat_extensions": _AZURE_CHAT, "output_limit_field": _AZURE_CHAT},
+    ),
+    ProviderFamily(
+        name="gemini",
+        hosts=("generativelanguage.googleapis.com",),
+        profile=ProviderProfile(foreign_call_signature="skip_thought_signature_validator"),
+        sources={"foreign_call_signature": "https://ai.google.dev/gemini-api/docs/thought-signatures"},
+    ),
+)
+
+#: All rows, by name.
+FAMILIES: Mapping[str, ProviderFamily] = MappingProxyType({family.name: family for family in _ROWS})
+
+
+def find_family_by_host(host: str) -> ProviderFamily | None:
+    """Return whose server a host is, if that is known."""
+    return next((family for family in _ROWS if any(_is_at(host.lower(), known) for known in family.hosts)), None)
+
+
+def _is_at(host: str, known: str) -> bool:
+    return host.endswith(known) if known.startswith(".") else host == known
