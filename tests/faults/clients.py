@@ -8,7 +8,7 @@ import json
 import socket
 import struct
 import termios
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
@@ -31,11 +31,11 @@ SMALL_BUFFER_BYTES = 128 * 1024
 
 
 class Socket:
-    """A client in WebSocket mode. Its frames are checked as they are read."""
+    """A client in WebSocket mode, with the lanes given. Its frames are checked as they are read."""
 
-    def __init__(self, connection: ClientConnection) -> None:
+    def __init__(self, connection: ClientConnection, lanes: Iterable[str] = ()) -> None:
         self.connection = connection
-        self.checker = SocketChecker()
+        self.checker = SocketChecker(lanes)
 
     async def create(self, text: str | list[Json] = "hello", **fields: object) -> None:
         """Ask for a turn."""
@@ -95,7 +95,9 @@ class Socket:
 
 
 @asynccontextmanager
-async def opened(url: str, *, key: str | None = None, through: socket.socket | None = None) -> AsyncIterator[Socket]:
+async def opened(
+    url: str, *, key: str | None = None, through: socket.socket | None = None, lanes: Iterable[str] = ()
+) -> AsyncIterator[Socket]:
     """Connect in WebSocket mode. What is not read stays in the kernel's buffers, but for a few frames."""
     address = url.replace("http", "ws", 1) + "/v1/responses"
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
@@ -109,7 +111,7 @@ async def opened(url: str, *, key: str | None = None, through: socket.socket | N
         proxy=None,
         sock=through,
     ) as connection:
-        yield Socket(connection)
+        yield Socket(connection, lanes)
 
 
 class Http:

@@ -1,19 +1,30 @@
-"""Deleted and expired responses: the id is gone at once, on every level; what descends from it keeps its history."""
+"""Deleted and expired responses: the id is gone at once, on every level; what descends from it keeps its history, and
+a turn that was to continue it is answered, whenever the deletion comes.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from segue.history.cache import Slot
+from segue.history.chains import Turn
 from segue.testing.protocol_checker import Json
 from segue.upstreams.scripted import Say, ScriptedTurn, ScriptedUpstream, Wait, say
-from tests.faults.clients import Http, Socket, http, opened
+from tests.faults.clients import Http, Socket, http, opened, output_text
 from tests.faults.doubles import SlowStore
-from tests.faults.gateways import listening
+from tests.faults.gateways import Local, listening
 
 DAY_S = 24 * 3600.0
+KEPT: Json = {"segue": {"resume": True}}
+
+#: Parents that can be deleted, and turns that continue them.
+PARENTS = pytest.mark.parametrize("parent", [{}, {"store": False, **KEPT}], ids=["stored", "kept"])
+CHILDREN = pytest.mark.parametrize("child", [{}, KEPT], ids=["plain", "resumable"])
+PLACES = pytest.mark.parametrize("place", ["own lane", "other lane", "elsewhere"])
 
 
 class Clock:
@@ -175,6 +186,125 @@ async def test_a_response_deleted_while_it_is_read_does_not_come_back() -> None:
         store.gate.set()
         await child
         assert await client.refusal(previous_response_id=parent["id"]) == (400, "previous_response_not_found")
+
+
+@PARENTS
+@CHILDREN
+@PLACES
+async def test_a_turn_that_waits_while_its_parent_is_deleted_is_refused(parent: Json, child: Json, place: str) -> None:
+    """One that forks another lane's response too: what is held for it is deleted with the rest."""
+    gate, fields = asyncio.Event(), {**child, "store": parent.get("store", True)}
+    script = ScriptedUpstream([say("a1"), ScriptedTurn((Say(("busy",)), Wait(gate))), say("after")])
+    async with listening(script) as local, http(local.url) as client, opened(local.url, lanes="ab") as socket:
+        made = await _made(place, socket, client, parent)
+        await socket.create("2", stream_id="a", store=False)
+        await socket.until("response.output_text.delta")
+        await socket.create("3", stream_id="a", previous_response_id=made, **fields)
+        await _accepted(socket)
+        assert await client.status(made, "DELETE") == 200
+        gate.set()
+        assert (await socket.answer()).response is not None
+        await _assert_refused_once(socket)
+        script.assert_done()
+
+
+@PARENTS
+@CHILDREN
+@PLACES
+async def test_a_turn_whose_parent_is_deleted_right_before_the_lookup_is_refused(
+    parent: Json, child: Json, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lane has begun it already."""
+    fields = {**child, "store": parent.get("store", True)}
+    script = ScriptedUpstream([say("a1"), say("after")])
+    async with listening(script) as local, http(local.url) as client, opened(local.url, lanes="ab") as socket:
+        made = await _made(place, socket, client, parent)
+        reached, gate = _hold_lookups(local, monkeypatch, works_first=False)
+        await socket.create("2", stream_id="a", previous_response_id=made, **fields)
+        await reached.wait()
+        assert await client.status(made, "DELETE") == 200
+        gate.set()
+        await _assert_refused_once(socket)
+        script.assert_done()
+
+
+@PARENTS
+@CHILDREN
+@PLACES
+async def test_a_turn_whose_parent_is_deleted_right_after_the_lookup_goes_on(
+    parent: Json, child: Json, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has begun, and keeps its history."""
+    fields = {**child, "store": parent.get("store", True)}
+    script = ScriptedUpstream([say("a1"), say("a2"), say("a3")])
+    async with listening(script) as local, http(local.url) as client, opened(local.url, lanes="ab") as socket:
+        made = await _made(place, socket, client, parent)
+        reached, gate = _hold_lookups(local, monkeypatch, works_first=True)
+        await socket.create("2", stream_id="a", previous_response_id=made, **fields)
+        await reached.wait()
+        assert await client.status(made, "DELETE") == 200
+        gate.set()
+        response = (await socket.answer()).response
+        assert response is not None
+        assert output_text(response) == "a2"
+        again = await socket.turn("3", stream_id="a", previous_response_id=response["id"], store=fields["store"])
+        assert output_text(again) == "a3"
+        said = [item.split(b'"text":"')[1].split(b'"')[0] for item in script.requests[-1].history.items()]
+        assert said == [b"1", b"a1", b"2", b"a2", b"3"]
+
+
+async def test_a_fork_that_waits_keeps_a_parent_that_cannot_be_deleted() -> None:
+    """`DELETE` finds what is stored or can be resumed, and nothing else."""
+    gate = asyncio.Event()
+    script = ScriptedUpstream([say("a1"), ScriptedTurn((Say(("busy",)), Wait(gate))), say("a3")])
+    async with listening(script) as local, http(local.url) as client, opened(local.url, lanes="ab") as socket:
+        made = await _made("other lane", socket, client, {"store": False})
+        await socket.create("2", stream_id="a", store=False)
+        await socket.until("response.output_text.delta")
+        await socket.create("3", stream_id="a", store=False, previous_response_id=made)
+        await _accepted(socket)
+        assert await client.status(made, "DELETE") == 404
+        gate.set()
+        answers = [(await socket.answer()).response or {} for _ in range(2)]
+        assert [output_text(answer) for answer in answers] == ["busy", "a3"]
+
+
+async def _made(place: str, socket: Socket, client: Http, fields: Json) -> str:
+    """Make a parent in the lane "a", in another one, or on another connection; return its id."""
+    if place == "elsewhere":
+        return str((await client.turn("1", **fields))["id"])
+    return str((await socket.turn("1", stream_id="a" if place == "own lane" else "b", **fields))["id"])
+
+
+async def _accepted(socket: Socket) -> None:
+    """Return when the gateway has read all that was sent before."""
+    assert (await socket.refusal(stream_id="b", input=7))["code"] == "invalid_type"
+
+
+def _hold_lookups(
+    local: Local, monkeypatch: pytest.MonkeyPatch, *, works_first: bool
+) -> tuple[asyncio.Event, asyncio.Event]:
+    """Stop turns right before or after they look for their parent: they set the first event and await the other."""
+    reached, gate = asyncio.Event(), asyncio.Event()
+    parents = local.gateway.services.parents
+    find = parents.find
+
+    async def wait(tenant: str, wanted: str, places: Sequence[Slot]) -> Turn:
+        found = await find(tenant, wanted, places) if works_first else None
+        reached.set()
+        await gate.wait()
+        return found or await find(tenant, wanted, places)
+
+    monkeypatch.setattr(parents, "find", wait)
+    return reached, gate
+
+
+async def _assert_refused_once(socket: Socket) -> None:
+    """The lane "a" gets one error, and goes on with the turn after it."""
+    error = (await socket.answer()).error
+    assert error is not None
+    assert error["code"] == "previous_response_not_found"
+    assert output_text(await socket.turn("4", stream_id="a")) == "after"
 
 
 async def _chain(socket: Socket, length: int) -> list[str]:

@@ -32,6 +32,7 @@ LANES = ("", "a", "b", "c")
 WAYS = ("ok", "fail", "refuse", "cut")
 HELD = ("hold", *WAYS, "hold", "hold", "hold")
 UNKNOWN = f"resp_{'0' * 40}"
+ENDS = ("response.completed", "response.failed", "response.incomplete", "error")
 
 
 class Oracle:
@@ -141,9 +142,7 @@ class Connection:
                 turn.frames.append({key: value for key, value in frame.items() if key != "stream_id"})
             if frame["type"] in kinds:
                 return frame
-
-
-ENDS = ("response.completed", "response.failed", "response.incomplete", "error")
+            assert frame["type"] not in ENDS, f"the turn is over: {frame}"
 
 
 class Conversations(RuleBasedStateMachine):
@@ -446,16 +445,21 @@ class Conversations(RuleBasedStateMachine):
     @rule(data=st.data(), tenant=st.sampled_from(TENANTS))
     def delete(self, data: st.DataObject, tenant: str) -> None:
         """Delete a response, or try to: it is gone from everywhere at once, and what continues it lives on."""
-        turn = data.draw(st.sampled_from(self.turns[-8:]), "response")
+        lanes = [lane for connection in self.connections for lane in connection.lanes.values()]
+        waiting = [turn for lane in lanes for turn in lane.queue]
+        wanted = [turn.parent for turn in waiting if turn.parent is not None]
+        turn = data.draw(st.sampled_from([*self.turns[-8:], *wanted]), "response")
         reply = self.run(self.https[tenant].request("DELETE", f"/v1/responses/{turn.id}"))
         there = (turn.stored or turn.logged) and turn.tenant == tenant
         assert reply.status == (200 if there else 404)
         if there:
             turn.stored = turn.logged = turn.parked = False
-            for connection in self.connections:
-                for lane in connection.lanes.values():
-                    if lane.latest is turn:
-                        lane.latest = None
+            for lane in lanes:
+                if lane.latest is turn:
+                    lane.latest = None
+            for fork in waiting:  # what was held for a fork is gone too: decision 0013
+                if fork.parent is turn:
+                    fork.held = False
 
     @precondition(lambda self: self.turns)
     @rule(data=st.data(), tenant=st.sampled_from(TENANTS))
