@@ -71,7 +71,8 @@ async def test_a_batch_leaves_before_the_next_one_is_there() -> None:
         assert await reply.content.readexactly(len(frame(0))) == frame(0)
         gate.set()
         assert await reply.content.read() == frame(1) + DONE
-        assert reply.headers["Content-Type"] == "text/event-stream"
+        named = ("Content-Type", "Cache-Control", "X-Accel-Buffering")
+        assert [reply.headers[name] for name in named] == ["text/event-stream", "no-cache", "no"]
 
 
 async def test_a_stream_without_events_is_a_reply_all_the_same() -> None:

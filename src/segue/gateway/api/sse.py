@@ -22,7 +22,7 @@ from segue.protocol.problems import Refused
 _log = logging.getLogger("segue.gateway")
 
 SSE_HEADERS: Mapping[str, str] = MappingProxyType(
-    {"Content-Type": "text/event-stream", "TurnCache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 )
 DONE = write_event("", b"[DONE]")
 
