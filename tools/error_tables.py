@@ -33,11 +33,10 @@ def errors() -> str:
     rows = []
     for name in get_args(Code):
         reply = REPLIES[name]
-        closes = "yes" if reply.closes else ""
-        rows.append(
-            (code(name), str(reply.status), code(reply.kind), closes, "<br>".join(sorted(messages.get(name, ()))))
-        )
-    return table(("code", "status", "type", "closes", "messages"), rows)
+        closes, retry = "yes" if reply.closes else "", "" if reply.repeatable else "`false`"
+        told = "<br>".join(sorted(messages.get(name, ())))
+        rows.append((code(name), str(reply.status), code(reply.kind), closes, retry, told))
+    return table(("code", "status", "type", "closes", "`x-should-retry`", "messages"), rows)
 
 
 #: What providers refuse with, in the words of some: a label, the status and the body.
@@ -49,7 +48,8 @@ _REFUSED: tuple[tuple[str, int, bytes], ...] = (
     ("404", 404, b""),
     ("429", 429, b""),
     ("503, or 529", 529, b'{"type":"error","error":{"type":"overloaded_error"}}'),
-    ("408, 504", 504, b""),
+    ("408", 408, b""),
+    ("504", 504, b""),
     ("500, 502, or another 5xx", 500, b""),
     ("a success that is no stream", 200, b"{}"),
 )

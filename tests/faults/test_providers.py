@@ -61,8 +61,8 @@ async def ask(url: str, transport: str, text: str = "hello") -> dict[str, Any]:
             answered = parse_json(data.decode())
             if reply.status >= 400:
                 check_error(answered)
-                after = reply.headers.get("Retry-After")
-                return {**answered["error"], "http_status": reply.status, "retry_after": after}
+                after, again = (reply.headers.get(name) for name in ("Retry-After", "x-should-retry"))
+                return {**answered["error"], "http_status": reply.status, "retry_after": after, "again": again}
             return answered
 
 
@@ -80,26 +80,73 @@ async def test_a_busy_provider_is_asked_again(api: Api, transport: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("play", "status", "code", "after"),
+    ("play", "status", "code", "after", "again"),
     [
-        (refuses(429, retry_after="7"), 429, "rate_limit_exceeded", "7"),
-        (refuses(529, retry_after="90"), 503, "server_overloaded", "90"),
-        (refuses(503), 503, "server_overloaded", "1"),
-        (refuses(500), 502, "upstream_error", None),
-        (refuses(400, {"error": {"message": "Bad tool."}}), 400, "upstream_rejected", None),
-        (refuses(401, {"error": {"message": "Bad key sk-…."}}), 502, "upstream_unauthorized", None),
-        (refuses(200, {"choices": []}), 502, "upstream_protocol_error", None),
-        (resets, 502, "upstream_unreachable", None),
+        (refuses(429, retry_after="7"), 429, "rate_limit_exceeded", "7", None),
+        (refuses(529, retry_after="90"), 503, "server_overloaded", "90", None),
+        (refuses(503), 503, "server_overloaded", "1", None),
+        (refuses(500), 502, "upstream_error", None, "false"),
+        (refuses(500, x_should_retry="true"), 502, "upstream_error", None, None),
+        (refuses(503, x_should_retry="false"), 503, "server_overloaded", None, "false"),
+        (refuses(400, {"error": {"message": "Bad tool."}}), 400, "upstream_rejected", None, None),
+        (refuses(401, {"error": {"message": "Bad key sk-…."}}), 502, "upstream_unauthorized", None, "false"),
+        (refuses(200, {"choices": []}), 502, "upstream_protocol_error", None, "false"),
+        (resets, 502, "upstream_unreachable", None, "false"),
     ],
 )
-async def test_what_does_not_pass_is_told_as_an_error(play: Play, status: int, code: str, after: str | None) -> None:
-    """Over HTTP with its status and, if the provider said so, when to come back; on a WebSocket as a frame."""
+async def test_what_does_not_pass_is_told_as_an_error(
+    play: Play, status: int, code: str, after: str | None, again: str | None
+) -> None:
+    """Over HTTP with its status, when to come back, and whether not to ask again; on a WebSocket as a frame."""
     async with behind(play) as (_, url):
         for transport in TRANSPORTS:
             error = await ask(url, transport)
             assert error["code"] == code
             if transport != "websocket":
-                assert (error["http_status"], error["retry_after"]) == (status, after)
+                assert (error["http_status"], error["retry_after"], error["again"]) == (status, after, again)
+
+
+async def test_a_provider_that_cannot_be_reached_may_be_asked_again() -> None:
+    """It got nothing."""
+    async with providing(hangs) as provider:
+        gone = f"{provider.url}/v1"
+    up = UpstreamConfig(name="acme", dialect="chat", models=["m"], base_url=gone, attempts=1)
+    async with gateway(up) as url:
+        for transport in ("http", "sse"):
+            error = await ask(url, transport)
+            assert (error["code"], error["again"]) == ("upstream_unreachable", None)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+async def test_a_turn_that_failed_after_it_began_is_not_to_be_sent_again(kept: bool) -> None:
+    """It was paid for; unless its stream began with a refusal."""
+    whole = stream_of("chat", says("chat", HELLO))
+    busy = b'data: {"error":{"type":"overloaded_error","message":"Busy."}}\n\n'
+
+    async def cut(exchange: Exchange) -> None:
+        await exchange.head()
+        await exchange.chunk(whole[: len(whole) // 2])
+        exchange.reset()
+
+    async with behind(cut, streams(busy), attempts=1) as (_, url), http(url) as client:
+        for code, again in (("upstream_error", "false"), ("server_overloaded", None)):
+            body = {"model": "m", "input": "hi", **({"segue": {"resume": True}} if kept else {})}
+            async with client.session.post("/v1/responses", json=body) as reply:
+                error = parse_json(await reply.text())["error"]
+                assert (error["code"], reply.headers.get("x-should-retry")) == (code, again)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_openai_sdk_has_a_turn_paid_for_once(stream: bool) -> None:
+    """As it comes, it sends a request again after any 5xx."""
+    from openai import AsyncOpenAI, InternalServerError
+
+    async with behind(resets) as (provider, url), AsyncOpenAI(base_url=f"{url}/v1", api_key="k") as client:
+        assert client.max_retries > 0
+        with pytest.raises(InternalServerError) as failed:
+            await client.responses.create(model="m", input="hi", stream=stream)
+        assert failed.value.code == "upstream_unreachable"
+    assert len(provider.got) == 1
 
 
 # --- broken streams --------------------------------------------------------------------------------------------------

@@ -72,16 +72,35 @@ def test_every_problem_is_told_in_the_shape_of_its_transport(code: Code, param: 
         ("invalid_api_key", {"WWW-Authenticate": "Bearer"}),
         ("server_overloaded", {"Retry-After": "1"}),
         ("store_error", {"Retry-After": "1"}),
+        ("upstream_unreachable", {}),
+        ("upstream_unauthorized", {"x-should-retry": "false"}),
         ("upstream_timeout", {"x-should-retry": "false"}),
+        ("upstream_error", {"x-should-retry": "false"}),
+        ("upstream_protocol_error", {"x-should-retry": "false"}),
+        ("server_error", {"x-should-retry": "false"}),
         ("insufficient_quota", {"x-should-retry": "false"}),
         ("rate_limit_exceeded", {}),
-        ("server_error", {}),
         ("invalid_json", {}),
     ],
 )
 def test_headers_say_what_a_client_can_do(code: Code, expected: dict[str, str]) -> None:
     """Send a key, or wait."""
     given = CIMultiDict(http_reply(Problem(code, "x")).headers)
+    given.pop("Content-Type")
+    assert dict(given) == expected
+
+
+@pytest.mark.parametrize(
+    ("code", "repeatable", "expected"),
+    [
+        ("upstream_unreachable", False, {"x-should-retry": "false"}),
+        ("server_overloaded", False, {"x-should-retry": "false"}),
+        ("upstream_error", True, {}),
+    ],
+)
+def test_a_problem_may_know_better_than_its_code(code: Code, repeatable: bool, expected: dict[str, str]) -> None:
+    """No other header then invites a client to come back."""
+    given = CIMultiDict(http_reply(Problem(code, "x", repeatable=repeatable)).headers)
     given.pop("Content-Type")
     assert dict(given) == expected
 
@@ -105,4 +124,23 @@ def test_an_upstream_that_says_when_to_come_back_is_quoted(code: Code, after_s: 
 )
 def test_a_turn_that_failed_is_told_by_a_code_of_ours(code: str, expected: str) -> None:
     """What an upstream calls its failures is its own; the message stays."""
-    assert failed_turn(Failure(code, "It fell over.")) == Problem(expected, "It fell over.")  # type: ignore[arg-type] # one of ours, as the table says
+    problem = Problem(expected, "It fell over.", repeatable=False)  # type: ignore[arg-type] # one of ours, as the table says
+    assert failed_turn(Failure(code, "It fell over."), has_output=True) == problem
+
+
+@pytest.mark.parametrize(
+    ("code", "has_output", "repeatable"),
+    [
+        ("server_overloaded", False, None),
+        ("rate_limit_exceeded", False, None),
+        ("server_overloaded", True, False),
+        ("rate_limit_exceeded", True, False),
+        ("upstream_error", False, False),
+        ("store_error", False, False),
+    ],
+)
+def test_a_turn_that_failed_has_run_unless_its_stream_began_with_a_refusal(
+    code: Code, has_output: bool, repeatable: bool | None
+) -> None:
+    """The SDKs would send it again, and it would be paid for twice."""
+    assert failed_turn(Failure(code, "x"), has_output=has_output).repeatable is repeatable

@@ -53,7 +53,10 @@ def anthropic(kind: str, message: str = "No.") -> dict[str, Any]:
         (400, {"object": "error", "message": "No.", "type": "BadRequestError"}, "upstream_rejected", False),
         (422, {"detail": "No."}, "upstream_rejected", False),
         (502, b"<html>Bad Gateway</html>", "upstream_error", True),
-        (504, b"", "upstream_timeout", True),
+        (408, b"", "upstream_timeout", True),
+        (504, b"", "upstream_timeout", False),
+        (524, b"", "upstream_error", False),
+        (500, anthropic("timeout_error"), "upstream_timeout", False),
         (200, {"id": "chatcmpl-1", "choices": []}, "upstream_protocol_error", False),
         (200, openai("rate_limit_exceeded"), "rate_limit_exceeded", True),
         (301, b"", "upstream_error", False),
@@ -98,9 +101,21 @@ def test_when_to_come_back_is_kept() -> None:
 
 def test_a_provider_may_say_itself_whether_to_try_again() -> None:
     """As the SDKs of OpenAI and Anthropic read it."""
-    assert read(500, x_should_retry="false").transient is False
-    assert read(400, x_should_retry="true").transient is True
-    assert read(500, x_should_retry="maybe").transient is True
+    for status, advice, transient, repeatable in (
+        (500, "false", False, False),
+        (408, "false", False, False),
+        (400, "true", True, True),
+        (504, "true", True, True),
+        (500, "maybe", True, None),
+        (400, "", False, None),
+    ):
+        failed = read(status, x_should_retry=advice)
+        assert (failed.transient, failed.problem.repeatable) == (transient, repeatable)
+
+
+def test_a_request_that_did_not_arrive_was_not_carried_out() -> None:
+    """RFC 9110, 15.5.9; a 504 may come from a proxy whose server is still at work."""
+    assert (read(408).problem.repeatable, read(504).problem.repeatable) == (True, None)
 
 
 @pytest.mark.parametrize(
@@ -165,8 +180,6 @@ _CLOSED = "The upstream 'acme' closed the connection before it answered."
             True,
         ),
         (TimeoutError(), "upstream_timeout", "The upstream 'acme' did not answer within 30 s.", False),
-        (aiohttp.ServerDisconnectedError(), "upstream_unreachable", _CLOSED, True),
-        (ConnectionResetError(), "upstream_unreachable", _CLOSED, True),
         (
             aiohttp.ClientPayloadError("bad chunk"),
             "upstream_protocol_error",
@@ -179,5 +192,17 @@ def test_without_a_reply_the_error_says_what_failed(
     error: OSError | aiohttp.ClientError, code: Code, message: str, *, transient: bool
 ) -> None:
     """Only failures before the provider can have begun to work are transient."""
-    failed = failure_without_reply("acme", error, connect_timeout_s=1.5, first_byte_timeout_s=30.0)
-    assert failed == FailedAttempt(Problem(code, message), transient=transient)
+    for sent in (False, True):
+        failed = failure_without_reply("acme", error, sent=sent, connect_timeout_s=1.5, first_byte_timeout_s=30.0)
+        assert failed == FailedAttempt(Problem(code, message), transient=transient)
+
+
+@pytest.mark.parametrize("error", [aiohttp.ServerDisconnectedError(), ConnectionResetError()])
+@pytest.mark.parametrize("sent", [True, False])
+def test_a_connection_that_breaks_before_the_answer_is_transient_if_the_request_was_not_sent_whole(
+    error: OSError | aiohttp.ClientError, *, sent: bool
+) -> None:
+    """Otherwise the provider may have carried it out."""
+    failed = failure_without_reply("acme", error, sent=sent, connect_timeout_s=1.5, first_byte_timeout_s=30.0)
+    problem = Problem("upstream_unreachable", _CLOSED, repeatable=not sent)
+    assert failed == FailedAttempt(problem, transient=not sent)

@@ -201,9 +201,7 @@ OVERLOADED = {"type": "error", "error": {"type": "overloaded_error", "message": 
         refuses(500),
         refuses(503),
         refuses(529, OVERLOADED),
-        resets,
-        streams(),
-        streams(b": ping\n\n"),
+        refuses(408),
         streams(fail("server_overloaded")),
         streams(fail("rate_limit_exceeded"), say("too late")),
     ],
@@ -226,7 +224,6 @@ async def _end_of_answer() -> Ended:
     [
         (refuses(429), "rate_limit_exceeded"),
         (refuses(529, OVERLOADED), "server_overloaded"),
-        (resets, "upstream_unreachable"),
     ],
 )
 async def test_the_last_refusal_is_told(breaks: Play, code: str) -> None:
@@ -241,6 +238,39 @@ async def test_a_stream_that_only_fails_ends_the_turn_that_it_began() -> None:
         text, ended = await answer(one)
     assert ended.error is not None
     assert (text, ended.status, ended.error.code, len(provider.got)) == ("", "failed", "server_overloaded", 3)
+
+
+@pytest.mark.parametrize("breaks", [resets, refuses(504)])
+async def test_a_request_that_may_have_been_carried_out_is_not_sent_again(breaks: Play) -> None:
+    async with providing(breaks) as provider, upstream(provider.url) as one:
+        assert (await refusal(one)).code in {"upstream_unreachable", "upstream_timeout"}
+    assert len(provider.got) == 1
+
+
+@pytest.mark.parametrize("breaks", [streams(), streams(b": ping\n\n")])
+async def test_a_stream_that_stops_before_it_says_anything_is_not_asked_for_again(breaks: Play) -> None:
+    """The provider had begun."""
+    async with providing(breaks) as provider, upstream(provider.url) as one:
+        assert (await answer(one))[1].status == "failed"
+    assert len(provider.got) == 1
+
+
+async def test_an_upload_that_breaks_off_is_sent_again() -> None:
+    """What has not arrived whole cannot have been carried out."""
+    ends: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+
+    async def breaks_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.transport.abort()
+        ends.put_nowait(writer)
+
+    listening = await asyncio.start_server(breaks_off, "127.0.0.1", 0, limit=1024)
+    url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    async with upstream(url) as one:
+        problem = await refusal(one, request(user_message("x" * 20_000_000)))
+    assert (problem.code, problem.repeatable, ends.qsize()) == ("upstream_unreachable", True, 3)
+    listening.close()
+    await listening.wait_closed()
 
 
 async def test_a_refusal_that_is_cut_is_read_by_its_status() -> None:

@@ -39,6 +39,7 @@ async def test_a_body_is_sent_whole_and_can_be_sent_again(sizes: tuple[int, ...]
         for _ in range(2):
             async with session.post(provider.url, data=body) as response:
                 await response.read()
+            assert body.written
     assert [got.body for got in provider.got] == [b"".join(pieces)] * 2
     assert {got.headers["content-length"] for got in provider.got} == {str(sum(sizes))}
 
@@ -58,6 +59,7 @@ async def test_aborting_breaks_an_upload_off() -> None:
             await asking
         async with asyncio.timeout(PATIENCE_S):
             assert len(await reader.read()) < 15_000_000  # what the kernels held of it, and then an end
+        assert not body.written
         writer.close()
     listening.close()
     await listening.wait_closed()

@@ -22,7 +22,7 @@ from segue.upstreams.interface import UpstreamRequest
 from segue.upstreams.retries import RetryPolicy
 from segue.upstreams.session_affinity import SessionAffinity
 from tests.upstreams.plain_dialect import END, PlainDialect, fail, say
-from tests.upstreams.provider import Exchange, Play, hangs, providing, refuses, resets, streams
+from tests.upstreams.provider import Exchange, Play, hangs, providing, refuses, streams
 
 HI = user_message("Hi")
 ANSWERS = streams(say("Hello"), END)
@@ -110,8 +110,8 @@ async def test_turns_at_once_have_a_slot_each_and_one_more_waits() -> None:
 
 @pytest.mark.parametrize(
     "breaks",
-    [refuses(503), resets, streams(), streams(fail("server_overloaded"))],
-    ids=["503", "reset", "cut", "fails"],
+    [refuses(503), refuses(408), streams(fail("server_overloaded"))],
+    ids=["503", "408", "fails"],
 )
 async def test_a_turn_that_is_tried_again_stays_in_its_slot(breaks: Play) -> None:
     """No other turn gets the slot between the attempts."""

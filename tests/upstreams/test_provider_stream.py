@@ -77,13 +77,13 @@ async def test_reads_return_the_events_of_the_decoder() -> None:
     ids=["closed", "cut"],
 )
 async def test_a_stream_that_ends_before_its_turn_fails(play: Play, message: str, *, broken: bool) -> None:
-    """The failure is transient, since the client has seen nothing."""
+    """The failure is not transient: the provider had begun, and may have made an answer."""
     async with opened(play) as (stream, _):
         (ended,) = await read_all(stream)
         assert isinstance(ended, Ended)
         assert stream.broken is broken
         problem = Problem("upstream_protocol_error", message)
-        assert stream.failure_of([ended]) == FailedAttempt(problem, transient=True)
+        assert stream.failure_of([ended]) == FailedAttempt(problem)
 
 
 async def test_a_silent_stream_fails_and_is_not_attempted_again() -> None:

@@ -1,6 +1,8 @@
-"""From problems to what a client sees: the one table of HTTP status, error type and WebSocket close code.
+"""From problems to what a client sees: the one table of HTTP status, error type, WebSocket close code and repeats.
 
-The statuses and types are those of the OpenAI API where it has the case, since its clients act on them. Not here: the
+The statuses and types are those of the OpenAI API where it has the case, since its clients act on them. Its SDKs, and
+those of Anthropic, send a request again by themselves after any 5xx and 429, unless the reply says
+`x-should-retry: false`. It does where the model may have run, since the turn would be paid for twice. Not here: the
 messages, which are the problems' own.
 """
 
@@ -23,11 +25,15 @@ _SERVER = "server_error"
 
 
 class ProblemReply(msgspec.Struct, frozen=True):
-    """What a problem becomes: an HTTP status, an error type, and whether a WebSocket is closed after it."""
+    """What a problem becomes: an HTTP status, an error type, and whether a WebSocket is closed after it.
+
+    `repeatable` is false if the model may have run, or if a repeat must have the same end until somebody acts.
+    """
 
     status: int
     kind: str
     closes: bool = False
+    repeatable: bool = True
 
 
 REPLIES: Mapping[Code, ProblemReply] = MappingProxyType(
@@ -62,42 +68,46 @@ REPLIES: Mapping[Code, ProblemReply] = MappingProxyType(
         "idempotency_key_reused": ProblemReply(422, _INVALID),
         "server_overloaded": ProblemReply(503, _SERVER),
         "rate_limit_exceeded": ProblemReply(429, "rate_limit_error"),
-        "insufficient_quota": ProblemReply(429, "rate_limit_error"),
+        "insufficient_quota": ProblemReply(429, "rate_limit_error", repeatable=False),
         "upstream_rejected": ProblemReply(400, _INVALID),
-        "upstream_unauthorized": ProblemReply(502, _SERVER),
+        "upstream_unauthorized": ProblemReply(502, _SERVER, repeatable=False),
         "upstream_unreachable": ProblemReply(502, _SERVER),
-        "upstream_timeout": ProblemReply(504, _SERVER),
-        "upstream_error": ProblemReply(502, _SERVER),
-        "upstream_protocol_error": ProblemReply(502, _SERVER),
+        "upstream_timeout": ProblemReply(504, _SERVER, repeatable=False),
+        "upstream_error": ProblemReply(502, _SERVER, repeatable=False),
+        "upstream_protocol_error": ProblemReply(502, _SERVER, repeatable=False),
         "store_error": ProblemReply(503, _SERVER),
-        "server_error": ProblemReply(500, _SERVER),
+        "server_error": ProblemReply(500, _SERVER, repeatable=False),
     }
 )
 
-#: Problems whose status makes SDKs try again although they should not: the turn may still be running, and be paid for,
-#: or nothing will have changed. The SDKs of OpenAI and Anthropic obey the header `x-should-retry`.
-_NOT_AGAIN: frozenset[Code] = frozenset({"upstream_timeout", "insufficient_quota"})
+#: What a provider or a queue refuses with: the model has not run, unless it has said something before.
+_REFUSALS: frozenset[Code] = frozenset({"rate_limit_exceeded", "server_overloaded"})
 
 
 def http_reply(problem: Problem) -> web.Response:
     """Return a problem as an HTTP response."""
     reply = REPLIES[problem.code]
     headers = {"WWW-Authenticate": "Bearer"} if reply.status == 401 else {}  # noqa: PLR2004 - RFC 9110, 11.6.1
+    repeatable = reply.repeatable if problem.repeatable is None else problem.repeatable
     after_s = problem.retry_after_s
-    if after_s is None and reply.status == 503:  # noqa: PLR2004 - RFC 9110, 15.6.4
+    if after_s is None and reply.status == 503 and repeatable:  # noqa: PLR2004 - RFC 9110, 15.6.4
         after_s = 1.0
     if after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(after_s)))  # whole seconds: RFC 9110, 10.2.3
-    if problem.code in _NOT_AGAIN:
+    if not repeatable:
         headers["x-should-retry"] = "false"
     body = http_error(problem, reply.kind)
     return web.Response(status=reply.status, body=body, content_type="application/json", headers=headers)
 
 
-def failed_turn(failure: Failure) -> Problem:
-    """Return the problem of a turn that failed after it had begun. A code of the upstream's own becomes one of ours."""
+def failed_turn(failure: Failure, *, has_output: bool) -> Problem:
+    """Return the problem of a turn that failed after it had begun. A code of the upstream's own becomes one of ours.
+
+    The model has run, unless its stream began with a refusal.
+    """
     code: Code = next((code for code in REPLIES if code == failure.code), "upstream_error")
-    return Problem(code, failure.message)
+    repeatable = None if code in _REFUSALS and not has_output else False
+    return Problem(code, failure.message, repeatable=repeatable)
 
 
 def socket_reply(problem: Problem, lane: str = DEFAULT_LANE) -> bytes:

@@ -55,12 +55,16 @@ Code = Literal[
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """Why a request is refused or a turn failed; `retry_after_s` says when it may be worth another try, if known."""
+    """Why a request is refused or a turn failed; `retry_after_s` says when it may be worth another try, if known.
+
+    `repeatable` says whether clients may send the request again by themselves, if that is known better than by `code`.
+    """
 
     code: Code
     message: str
     param: str | None = None
     retry_after_s: float | None = None
+    repeatable: bool | None = None
 
 
 class Refused(Exception):

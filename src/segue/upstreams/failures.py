@@ -24,12 +24,13 @@ MAX_REFUSAL_BYTES = 64 * 1024
 _MAX_MESSAGE_CHARS = 600
 
 #: Codes of failures that are transient unless the provider says otherwise.
-TRANSIENT: frozenset[Code] = frozenset(
-    {"rate_limit_exceeded", "server_overloaded", "upstream_error", "upstream_timeout"}
-)
+TRANSIENT: frozenset[Code] = frozenset({"rate_limit_exceeded", "server_overloaded", "upstream_error"})
 #: Codes that mean a transient failure whatever the status is.
 _BUSY: frozenset[Code] = frozenset({"rate_limit_exceeded", "server_overloaded"})
-_TRANSIENT_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+#: Not among them: 504. A proxy has given up waiting, and the server behind it may still be at work (RFC 9110, 15.6.5).
+_TRANSIENT_STATUSES = frozenset({409, 425, 429, 500, 502, 503, 529})
+#: The request did not arrive whole, so that it was not carried out (RFC 9110, 15.5.9).
+_NOT_ARRIVED = 408
 
 #: Statuses that are more specific than an error that the table only knows as a bad request.
 _SPECIFIC_STATUSES: Mapping[int, Code] = {402: "insufficient_quota", 404: "model_not_found"}
@@ -48,17 +49,23 @@ def read_refusal(
     if code == "upstream_unauthorized":
         code = "invalid_api_key"
     transient = code in TRANSIENT and (code in _BUSY or status in _TRANSIENT_STATUSES)
-    advice = headers.get("x-should-retry", "")  # as the SDKs of OpenAI and Anthropic read it
-    transient = {"true": True, "false": False}.get(advice, transient)
+    advice = headers.get("x-should-retry", "true" if status == _NOT_ARRIVED else "")
+    repeatable = {"true": True, "false": False}.get(advice)  # as the SDKs of OpenAI and Anthropic read it
     message = f"The upstream {name!r} answered {status}{_quote(error.message)}"
-    problem = Problem(code, message, retry_after_s=read_retry_after(headers, now))
+    problem = Problem(code, message, retry_after_s=read_retry_after(headers, now), repeatable=repeatable)
+    transient = transient if repeatable is None else repeatable
     return FailedAttempt(problem, transient=transient, request_id=read_request_id(headers))
 
 
 def failure_without_reply(
-    name: str, error: OSError | aiohttp.ClientError, *, connect_timeout_s: float, first_byte_timeout_s: float
+    name: str,
+    error: OSError | aiohttp.ClientError,
+    *,
+    sent: bool,
+    connect_timeout_s: float,
+    first_byte_timeout_s: float,
 ) -> FailedAttempt:
-    """Say what it means that the upstream called `name` sent no reply."""
+    """Say what it means that the upstream called `name` sent no reply. `sent`: it may have the whole request."""
     match error:
         case aiohttp.ConnectionTimeoutError():
             message = f"No connection to the upstream {name!r} within {connect_timeout_s:g} s."
@@ -74,7 +81,7 @@ def failure_without_reply(
             return FailedAttempt(Problem("upstream_timeout", message))
         case aiohttp.ClientConnectionError() | OSError():
             message = f"The upstream {name!r} closed the connection before it answered."
-            return FailedAttempt(Problem("upstream_unreachable", message), transient=True)
+            return FailedAttempt(Problem("upstream_unreachable", message, repeatable=not sent), transient=not sent)
         case _:
             message = f"What the upstream {name!r} answered is not valid HTTP."
             return FailedAttempt(Problem("upstream_protocol_error", message))

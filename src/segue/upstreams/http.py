@@ -198,6 +198,7 @@ class HttpUpstream:
             return failure_without_reply(
                 provider.name,
                 error,
+                sent=body.written,
                 connect_timeout_s=provider.connect_timeout_s,
                 first_byte_timeout_s=provider.first_byte_timeout_s,
             )

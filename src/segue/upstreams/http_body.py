@@ -34,7 +34,7 @@ def coalesce(pieces: Sequence[bytes], size: int = WRITE_BYTES) -> Iterator[bytes
 
 
 class JsonBody(Payload):
-    """A JSON document in pieces. It can be written again, for another attempt."""
+    """A JSON document in pieces. It can be written again, for another attempt. `written`: to its last byte."""
 
     _autoclose = True
 
@@ -43,6 +43,7 @@ class JsonBody(Payload):
         self._pieces = pieces
         self._size = sum(map(len, pieces))
         self.transport: asyncio.Transport | None = None
+        self.written = False
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """Return the whole document."""
@@ -54,6 +55,7 @@ class JsonBody(Payload):
             self.transport = writer.transport
         for data in coalesce(self._pieces):
             await writer.write(data)
+        self.written = True
 
     def abort(self) -> None:
         """Reset the connection that it was written to, even in the middle of the upload."""

@@ -94,7 +94,7 @@ class ProviderStream:
         if not isinstance(ended, Ended) or ended.error is None:
             return None
         code = _CODES.get(ended.error.code, "upstream_error")
-        transient = self._cut or (code in TRANSIENT and not self.broken)
+        transient = code in TRANSIENT and not (self._cut or self.broken)  # the provider had begun
         request_id = read_request_id(self._response.headers)
         return FailedAttempt(Problem(code, ended.error.message), transient=transient, request_id=request_id)
 

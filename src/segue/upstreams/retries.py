@@ -1,10 +1,11 @@
 """Retries with exponential backoff: whether and when to attempt a turn again, a pure decision, and `Retry-After`.
 
-A turn is attempted again only while nothing of its reply has been forwarded, and only if the failure is transient: a
-busy or broken provider, or a connection that could not be opened. If the provider says when to come back, that decides;
-if it asks for more than a client should wait, the client gets the failure at once, with the provider's `Retry-After`.
-Otherwise the backoff doubles, with jitter, so that turns that failed together do not come back together. A turn whose
-provider did not answer in time is not attempted again: it may still be running, and cost money. Not here: the waiting.
+A turn is attempted again only while nothing of its reply has been forwarded, and only if the failure is transient: the
+provider refused it for now, or did not get all of it. If the provider says when to come back, that decides; if it asks
+for more than a client should wait, the client gets the failure at once, with the provider's `Retry-After`. Otherwise
+the backoff doubles, with jitter, so that turns that failed together do not come back together. A turn that its provider
+got, and did not answer, is not attempted again: it may have run, or still be running, and cost money. Not here: the
+waiting.
 """
 
 from __future__ import annotations

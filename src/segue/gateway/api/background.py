@@ -30,6 +30,7 @@ class _ResponseState(msgspec.Struct):
     store: bool
     background: bool
     error: Failure | None = None
+    output: Sequence[msgspec.Raw] = ()
 
 
 _states = msgspec.json.Decoder(_ResponseState)
@@ -69,9 +70,9 @@ class BackgroundRoutes:
             latest = await _last(events)
         assert latest is not None, "a turn that has begun has an event that shows it"
         body = response_of(latest)
-        failure = _states.decode(body).error
-        if failure is not None and not create.background:
-            raise Refused(failed_turn(failure))
+        state = _states.decode(body)
+        if state.error is not None and not create.background:
+            raise Refused(failed_turn(state.error, has_output=bool(state.output)))
         return web.Response(body=body, content_type="application/json")
 
     async def resume(self, request: web.Request, tenant: str, response_id: ResponseId) -> web.StreamResponse:

@@ -77,7 +77,7 @@ class ResponseRoutes:
         assert run.finished is not None, "a turn that was not refused ends in a terminal event"
         failure = run.finished.head.error
         if failure is not None:  # nothing was sent yet, so the status can tell: clients retry on 5xx
-            raise Refused(failed_turn(failure))
+            raise Refused(failed_turn(failure, has_output=bool(run.finished.output)))
         body = run.finished.response
         meter.sent(1, len(body))
         response = web.Response(body=body, content_type=_JSON)

@@ -261,7 +261,8 @@ class BackgroundResponses:
         finished = kept.run.cancelled() if kept.cancelling else None
         if finished is None:
             await self._discard(kept.create, kept.tenant, kept.response_id)
-            kept.report(Problem("server_overloaded", "The gateway is shutting down. Send the request again."))
+            message = "The gateway is shutting down. Send the request again."
+            kept.report(Problem("server_overloaded", message, repeatable=False))  # its upstream may be at work
             return
         kept.pending = [*kept.pending, finished.terminal]
         await self._write(kept)
