@@ -471,7 +471,7 @@ class TestPlaces:
         path = tmp_path / "tiny.gguf"
         write_tiny_model(path)
         upstream = LocalUpstream(ModelFile(path, "tiny", disk_bytes=1, spill_directory=path))
-        with pytest.raises(Unavailable, match="cannot be used"):
+        with pytest.raises(Unavailable, match=r"^kv_directory cannot be used"):
             await upstream.start()
 
 

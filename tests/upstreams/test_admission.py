@@ -104,3 +104,14 @@ async def test_a_permit_granted_to_a_turn_that_is_just_cancelled_is_passed_on() 
     gone.cancel()  # the permit was granted to it at the end of the block, but it has not run since
     await asyncio.wait([gone, stays])
     assert (log, queue.running, queue.waiting) == (["cyd"], 0, 0)
+
+
+async def test_a_permit_granted_at_the_time_out_is_used() -> None:
+    queue, release, log = make_queue(timeout_s=0.0), asyncio.Event(), list[str]()
+    release.set()
+    async with queue.permit("ann"):
+        waits = asyncio.create_task(hold(queue, "bob", log, release))
+        await asyncio.sleep(0)  # it waits now, and its time is over in the next round of the loop
+        assert (queue.waiting, waits.done()) == (1, False)
+    await waits
+    assert (log, queue.running, queue.waiting) == (["bob"], 0, 0)

@@ -141,7 +141,7 @@ class Engine:
                 )
             except OSError as error:
                 model.close()
-                raise Unavailable(f"spill_directory cannot be used: {error}") from error
+                raise Unavailable(f"kv_directory cannot be used: {error}") from error
         except Unavailable as reason:
             with self._changed:
                 self._stopping = True
