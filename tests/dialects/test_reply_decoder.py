@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from segue.dialects.interface import Output
 from segue.dialects.reply_decoder import BaseReplyDecoder, TranslatingDecoder
 from segue.dialects.sealed_reasoning import seal
@@ -16,16 +18,22 @@ SLOW = Failure("upstream_timeout", "Too slow.")
 
 
 class Letters(TranslatingDecoder):
-    """An API whose events are letters; a full stop is why the model stops."""
+    """An API whose events are letters; full stop: why the model stops, dash: it was cut off, colon: the usage."""
 
     def read(self, letter: str) -> Output:
-        if letter == ".":
-            self._stop_reason = "stop"
+        if letter == ":":
+            self._counted = True
             return []
+        if letter in {".", "-", " "}:
+            self._stop({".": "stop", "-": "cut", " ": ""}[letter], {"cut": "max_output_tokens"})
+            return []
+        if self._stop_reason is not None:
+            self._go_on()
         return [*self._writer.text(letter)] if letter.islower() else [*self._seal({"letter": letter})]
 
     def _finish(self) -> Output:
-        return [*self._writer.end(), *self._stream_end.completed(None)]
+        cut = "max_output_tokens" if self._stop_reason == "cut" else None
+        return [*self._writer.end("completed" if cut is None else "incomplete"), *self._stream_end.finished(cut, None)]
 
 
 def letters() -> Letters:
@@ -56,6 +64,38 @@ def test_a_reply_that_stops_after_the_model_said_why_is_whole() -> None:
         assert len(events) == 3
         assert ended == Ended("completed", usage(0, 0), None, None, ("lost",))
         assert decoder.end() == []
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        ("a.b.", "completed"),
+        ("a.b", "failed"),
+        ("a-b.", "completed"),
+        ("a-.", "incomplete"),
+        ("a.-", "incomplete"),
+        ("a ", "failed"),
+        ("a. ", "completed"),
+    ],
+)
+def test_the_last_reason_counts_unless_the_answer_goes_on(said: str, status: str) -> None:
+    decoder = letters()
+    for letter in said:
+        decoder.read(letter)
+    *_, ended = decoder.end()
+    assert isinstance(ended, Ended)
+    assert ended.status == status
+
+
+@pytest.mark.parametrize(
+    ("said", "awaited"), [("a:", "answer"), ("a.", "usage"), ("a.:", "end"), ("a.:b", "answer"), ("a.b.:", "usage")]
+)
+def test_a_server_that_stopped_too_early_once_is_not_believed_again(said: str, awaited: str) -> None:
+    decoder = letters()
+    for letter in said:
+        decoder.read(letter)
+    assert decoder.awaited == awaited
+    assert BaseReplyDecoder(CHAT, ()).awaited == "answer"
 
 
 def test_what_is_sealed_says_whose_it_is() -> None:

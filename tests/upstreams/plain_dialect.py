@@ -1,13 +1,16 @@
 """A dialect of one test each line: small enough to see what the client does, whatever real dialects mean.
 
-The body is the model and the items as they are; the stream is `{"say": TEXT}`, `{"fail": CODE}` and `{"end": true}`.
+The body is the model and the items as they are; the stream is `{"say": TEXT}`, `{"awaits": WHAT}`, `{"fail": CODE}` and
+`{"end": true}`.
 """
 
 from __future__ import annotations
 
+from typing import cast
+
 import msgspec
 
-from segue.dialects.interface import NOTHING, Output, Rendered, TurnRequest
+from segue.dialects.interface import NOTHING, Awaited, Output, Rendered, TurnRequest
 from segue.dialects.render_cache import RenderCache
 from segue.http.sse import SseEvent, write_event
 from segue.protocol.codec import encode
@@ -24,6 +27,11 @@ def say(text: str) -> bytes:
     return write_event("", encode({"say": text}))
 
 
+def awaits(what: Awaited) -> bytes:
+    """What is still to come, on the wire."""
+    return write_event("", encode({"awaits": what}))
+
+
 def fail(code: str) -> bytes:
     """A failure on the wire."""
     return write_event("", encode({"fail": code}))
@@ -35,6 +43,7 @@ class PlainDecoder:
     def __init__(self, request: TurnRequest) -> None:
         self._writer = OutputWriter(request.response_id)
         self.ended = False
+        self.awaited: Awaited = "answer"
 
     def feed(self, event: SseEvent) -> Output:
         if self.ended:
@@ -42,12 +51,18 @@ class PlainDecoder:
         told = msgspec.json.decode(event.data, type=dict[str, object])
         if "say" in told:
             return [*self._writer.text(str(told["say"]))]
+        if "awaits" in told:
+            self.awaited = cast(Awaited, told["awaits"])
+            return []
         if "fail" in told:
             return self.fail(Failure(str(told["fail"]), "It fails."))
         self.ended = True
         return [*self._writer.end_item(), Ended("completed", usage(1, 1))]
 
     def end(self, *, truncated: bool = False) -> Output:
+        if self.awaited != "answer":
+            self.ended = True
+            return [*self._writer.end_item(), Ended("completed", usage(1, 1))]
         return self.fail(Failure("upstream_protocol_error", "cut" if truncated else "closed"))
 
     def fail(self, failure: Failure) -> Output:

@@ -4,12 +4,14 @@ behind.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
 
+from segue.dialects.interface import Awaited
 from segue.history.chains import History
 from segue.protocol.events import Ended, Event
 from segue.protocol.ids import ENTROPY_BYTES, new_response_id
@@ -20,7 +22,8 @@ from segue.upstreams.http_body import JsonBody
 from segue.upstreams.interface import UpstreamRequest
 from segue.upstreams.provider_stream import ProviderStream, drop
 from segue.upstreams.retries import FailedAttempt
-from tests.upstreams.plain_dialect import END, PlainDialect, fail, say
+from tests.upstreams.http_turns import text_of
+from tests.upstreams.plain_dialect import END, PlainDialect, awaits, fail, say
 from tests.upstreams.provider import Exchange, Play, Provider, providing, streams
 
 REQUEST = UpstreamRequest(
@@ -98,6 +101,36 @@ async def test_a_silent_stream_fails_and_is_not_attempted_again() -> None:
         assert stream.failure_of([ended]) == FailedAttempt(problem, transient=False, request_id="req_1")
         stream.drop()
         await provider.until(lambda: provider.gone == 1)
+
+
+@pytest.mark.parametrize(("awaited", "limit"), [("end", "_END_S"), ("usage", "")])
+async def test_a_stream_that_has_said_everything_ends_its_turn_though_it_goes_on_pinging(
+    monkeypatch: pytest.MonkeyPatch, awaited: Awaited, limit: str
+) -> None:
+    if limit:
+        monkeypatch.setattr(f"segue.upstreams.provider_stream.{limit}", 0.05)
+
+    async def play(exchange: Exchange) -> None:
+        await exchange.head()
+        await exchange.chunk(say("Hello"))
+        await exchange.chunk(awaits(awaited))
+        while not exchange.gone.is_set():
+            await exchange.chunk(b": ping\n\n")
+            await asyncio.sleep(0.01)
+
+    async with opened(play, idle_timeout_s=20.0 if limit else 0.1) as (stream, provider):
+        *_, ended = await read_all(stream)
+        assert isinstance(ended, Ended)
+        assert (ended.status, stream.broken) == ("completed", True)
+        stream.drop()
+        await provider.until(lambda: provider.gone == 1)
+
+
+async def test_an_answer_that_goes_on_after_all_gets_its_time_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segue.upstreams.provider_stream._END_S", 0.0)
+    play = streams(awaits("end") + say("Hel") + awaits("answer"), say("lo"), END)
+    async with opened(play) as (stream, _):
+        assert text_of(await read_all(stream)) == "Hello"
 
 
 async def test_an_event_over_the_limit_breaks_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,8 @@ A dialect is pure: it never opens, waits, draws or raises on what a peer sent. T
 3. Make one `decoder` and `feed` it each event; what it returns is what an upstream yields, numbered from
    `FIRST_SEQUENCE_NUMBER`. When an `Ended` was among it, `ended` is true and the turn is over.
 4. If the reply ends or breaks before that, call `end`; if something else stops it (a timeout, an event too large),
-   call `fail`. Both return exactly one `Ended`, unless there was one before: then nothing.
+   call `fail`. Both return exactly one `Ended`, unless there was one before: then nothing. A stream that falls silent
+   when it is not the answer that is `awaited` has said everything: call `end` too.
 
 The decoder does not read the bodies of error replies (any status but 200): `provider_errors.read_error` does.
 """
@@ -16,7 +17,7 @@ The decoder does not read the bodies of error replies (any status but 200): `pro
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -34,6 +35,9 @@ Output = list[Event | Ended]
 
 #: No field at all.
 NOTHING: frozenset[str] = frozenset()
+
+#: What a reply stream has still to bring: more of the answer; no more of it, but perhaps the usage; only its own end.
+Awaited = Literal["answer", "usage", "end"]
 
 
 class TurnRequest(Protocol):
@@ -82,6 +86,10 @@ class ReplyDecoder(Protocol):
     @property
     def ended(self) -> bool:
         """Whether an `Ended` was returned; the decoder ignores whatever you feed it after that."""
+
+    @property
+    def awaited(self) -> Awaited:
+        """What the stream has still to bring before the turn can end."""
 
     def feed(self, event: SseEvent) -> Output:
         """Read one event of the provider and return what it means, often nothing."""

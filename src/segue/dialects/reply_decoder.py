@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
-from segue.dialects.interface import Output
+from segue.dialects.interface import Awaited, Output
 from segue.dialects.output_writer import InterleavedOutputWriter
 from segue.dialects.sealed_reasoning import seal
 from segue.dialects.stream_end import StreamEnd
@@ -12,6 +13,9 @@ from segue.protocol.codec import encode
 from segue.protocol.events import Event
 from segue.protocol.ids import ResponseId
 from segue.protocol.responses import Failure
+
+#: What some servers send for "not yet", where null belongs.
+_NO_REASONS = frozenset({"", "null", "none"})
 
 
 class BaseReplyDecoder:
@@ -26,6 +30,11 @@ class BaseReplyDecoder:
         """Whether the end was returned."""
         return self._stream_end.ended
 
+    @property
+    def awaited(self) -> Awaited:
+        """What the stream has still to bring: the answer, unless its API ends an answer in more than one step."""
+        return "answer"
+
     def end(self, *, truncated: bool = False) -> Output:
         """Fail the turn: the stream is over and its end did not come."""
         return self._stream_end.stopped(truncated=truncated)
@@ -36,7 +45,12 @@ class BaseReplyDecoder:
 
 
 class TranslatingDecoder(BaseReplyDecoder, ABC):
-    """The decoder of an API that is not the Responses API: it writes the events of the output anew."""
+    """The decoder of an API that is not the Responses API: it writes the events of the output anew.
+
+    An answer ends with its stream, and not with the reason why the model stopped: some servers give a reason with every
+    piece, or a first one before they have said everything. So the last reason counts, and none that more of the answer
+    came after.
+    """
 
     def __init__(
         self,
@@ -49,14 +63,39 @@ class TranslatingDecoder(BaseReplyDecoder, ABC):
         super().__init__(provider, warnings)
         self._writer = InterleavedOutputWriter(response_id, custom)
         self._stop_reason: str | None = None
+        self._went_on = False  # more of the answer came after the reason
+        self._ever_went_on = False
+        self._counted = False  # the usage came, and not before the end of the answer
+
+    @property
+    def awaited(self) -> Awaited:
+        """What the stream has still to bring. A server whose reasons were wrong before gets more time."""
+        if self._stop_reason is None or self._went_on:
+            return "answer"
+        return "end" if self._counted and not self._ever_went_on else "usage"
 
     def end(self, *, truncated: bool = False) -> Output:
         """End the turn: as the model said if it said why it stopped, else as failed."""
         if self.ended:
             return []
-        if self._stop_reason is None:
+        if self.awaited == "answer":
             return self._stream_end.stopped(truncated=truncated)
         return self._finish()
+
+    def _stop(self, reason: str | None, meanings: Mapping[str, str | None]) -> None:
+        """Note why the model stopped; `meanings` says which reasons mean that its answer was cut short.
+
+        Such a reason is not replaced by one that comes right after it and says that all is well.
+        """
+        if reason is None or reason.strip().lower() in _NO_REASONS:
+            return
+        if self._stop_reason is None or self._went_on or meanings.get(self._stop_reason) is None:
+            self._stop_reason = reason
+        self._went_on = False
+
+    def _go_on(self) -> None:
+        """Note that more of the answer came after the reason."""
+        self._went_on = self._ever_went_on = True
 
     @abstractmethod
     def _finish(self) -> Output:

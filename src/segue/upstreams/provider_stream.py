@@ -1,8 +1,9 @@
 """The reply stream of a provider: server-sent events in, events of the turn out, from the head of the reply on.
 
 The stream is read only when its turn asks for more, so that a slow client slows its own provider. A stream that has
-ended leaves its connection for the next turn; one that is dropped before breaks it. Not here: sending the request and
-retrying (`http`), and what the events mean (the dialect's decoder).
+ended leaves its connection for the next turn; one that is dropped before breaks it. So does one that says everything
+and then does not end: its turn ends without it. Not here: sending the request and retrying (`http`), and what the
+events mean (the dialect's decoder).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import get_args
 
 import aiohttp
 
-from segue.dialects.interface import ReplyDecoder
+from segue.dialects.interface import Awaited, ReplyDecoder
 from segue.http.sse import MAX_EVENT_BYTES, SseReader
 from segue.protocol.events import Ended, Event
 from segue.protocol.problems import Code, Problem
@@ -25,6 +26,10 @@ from segue.upstreams.retries import FailedAttempt
 
 #: The codes that a stream can fail with, by their names; a provider's own codes are not among them.
 _CODES: Mapping[str, Code] = MappingProxyType({code: code for code in get_args(Code)})
+
+#: How long the end of a stream may take when all of the answer and its usage are there. Some servers send neither
+#: `[DONE]` nor the end of the body.
+_END_S = 2.0
 
 #: What may follow the end of the turn before the connection is given up, in bytes and seconds.
 _TAIL_BYTES = 64 * 1024
@@ -50,6 +55,8 @@ class ProviderStream:
         self._name = name
         self._idle_timeout_s = idle_timeout_s
         self._reader = SseReader(MAX_EVENT_BYTES)
+        self._awaited: Awaited = "answer"
+        self._deadline = 0.0  # of the end of the stream, once the answer is there
         self._forwarded = False
         self._cut = False
         self.broken = False
@@ -63,10 +70,12 @@ class ProviderStream:
         """Return the events of the next read, often none; at the end of the stream, how the turn ended."""
         decoder, name = self.decoder, self._name
         try:
-            async with asyncio.timeout(self._idle_timeout_s):
+            async with asyncio.timeout_at(self._next_deadline()):
                 data = await self._content.readany()
         except TimeoutError:
             self.broken = True
+            if decoder.awaited != "answer":
+                return decoder.end()
             message = f"The upstream {name!r} said nothing for {self._idle_timeout_s:g} s."
             return decoder.fail(Failure("upstream_timeout", message))
         except (OSError, aiohttp.ClientError):
@@ -84,6 +93,14 @@ class ProviderStream:
                 Failure("upstream_protocol_error", f"An event of the upstream {name!r} is too large.")
             )
         return output
+
+    def _next_deadline(self) -> float:
+        """Return until when the next bytes must come. Once the answer is there, pings do not put it off."""
+        now, awaited = asyncio.get_running_loop().time(), self.decoder.awaited
+        if awaited == "answer" or awaited != self._awaited:
+            wait_s = min(_END_S, self._idle_timeout_s) if awaited == "end" else self._idle_timeout_s
+            self._awaited, self._deadline = awaited, now + wait_s
+        return self._deadline
 
     def failure_of(self, batch: Sequence[Event | Ended]) -> FailedAttempt | None:
         """Return the failure if the stream fails before any event that a client could have seen, else None."""

@@ -27,6 +27,10 @@ def delta(**fields: object) -> SseEvent:
     return event({"choices": [{"index": 0, "delta": fields}]})
 
 
+def finished(reason: str, **fields: object) -> SseEvent:
+    return event({"choices": [{"index": 0, "delta": fields, "finish_reason": reason}]})
+
+
 def calls(*deltas: Json) -> SseEvent:
     return delta(tool_calls=list(deltas))
 
@@ -273,11 +277,80 @@ def test_a_reason_to_stop_can_be_a_failure(reason: str) -> None:
     )
 
 
-def test_nothing_is_read_after_the_reason_to_stop_but_the_usage() -> None:
+def test_what_comes_after_a_reason_to_stop_belongs_to_the_answer() -> None:
     late = event({"choices": [{"delta": {"content": "b"}}], "usage": {"prompt_tokens": 3, "completion_tokens": 2}})
     got = response(run(decoder(), [delta(content="a"), event(STOP), late, DONE]))
-    assert [outline(item) for item in got["output"]] == [{"message": ["a"]}]
+    assert [outline(item) for item in got["output"]] == [{"message": ["ab"]}]
     assert (got["usage"]["input_tokens"], got["usage"]["output_tokens"]) == (3, 2)
+
+
+def test_what_comes_after_a_reason_to_stop_is_sent_at_once() -> None:
+    stream = decoder()
+    stream.feed(finished("stop", content="One,"))
+    assert b'"delta":" two,"' in b"".join(
+        one.data for one in stream.feed(finished("stop", content=" two,")) if isinstance(one, Event)
+    )
+
+
+@pytest.mark.parametrize("nothing", ["", "null", "None", " "])
+def test_a_reason_to_stop_that_says_nothing_is_none(nothing: str) -> None:
+    assert ended(run(decoder(), [finished(nothing, content="a")])).status == "failed"
+    got = response(run(decoder(), [finished(nothing, content="a"), finished(nothing), DONE]))
+    assert (got["status"], got["warnings"]) == ("completed", ["The upstream did not say why it stopped."])
+
+
+@pytest.mark.parametrize(
+    ("reasons", "status"),
+    [
+        (["stop", "length"], "incomplete"),
+        (["length", "stop"], "incomplete"),
+        (["length", "content_filter"], "incomplete"),
+        (["stop", "strange"], "completed"),
+    ],
+)
+def test_that_the_answer_was_cut_short_is_not_taken_back(reasons: list[str], status: str) -> None:
+    assert ended(run(decoder(), [delta(content="a"), *map(finished, reasons), DONE])).status == status
+
+
+def test_a_reason_to_stop_is_void_once_the_answer_goes_on() -> None:
+    went_on = [finished("length", content="a"), delta(content="b")]
+    assert ended(run(decoder(), went_on)).error == Failure(
+        "upstream_protocol_error", "The upstream's stream stopped before its end."
+    )
+    assert ended(run(decoder(), [*went_on, finished("stop"), DONE])).status == "completed"
+    assert ended(run(decoder(), [*went_on, DONE])).status == "incomplete"
+
+
+USAGE = event({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}})
+
+
+@pytest.mark.parametrize(
+    ("events", "awaited"),
+    [
+        ([delta(content="a")], "answer"),
+        ([delta(content="a"), USAGE], "answer"),
+        ([delta(content="a"), finished("stop")], "usage"),
+        ([delta(content="a"), finished("stop"), USAGE], "end"),
+        ([delta(content="a"), event({**STOP, "usage": {"prompt_tokens": 1}})], "end"),
+        ([delta(content="a"), finished("stop"), event({"choices": [], "usage": {}})], "usage"),
+        ([delta(content="a"), finished("stop"), USAGE, delta(role="assistant", content="")], "end"),
+        ([delta(content="a"), finished("stop"), USAGE, delta(content="b")], "answer"),
+        # A server that was wrong once, or that counts in every chunk, says nothing about its end.
+        ([finished("stop", content="a"), finished("stop", content="b"), USAGE], "usage"),
+        ([USAGE, delta(content="a"), finished("stop"), USAGE], "usage"),
+        ([USAGE, delta(content="a"), finished("stop")], "usage"),
+    ],
+)
+def test_what_is_still_to_come(events: list[SseEvent], awaited: str) -> None:
+    stream = decoder()
+    for one in events:
+        stream.feed(one)
+    assert stream.awaited == awaited
+
+
+def test_the_last_event_of_the_messages_api_ends_a_stream_too() -> None:
+    last = SseEvent("message_stop", b'{"type":"message_stop"}')
+    assert ended(decoder().feed(last)).status == "completed"
 
 
 def test_done_without_a_reason_completes_the_answer_with_a_warning() -> None:

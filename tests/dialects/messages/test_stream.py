@@ -164,6 +164,15 @@ def test_an_event_may_say_its_type_outside_its_data_only() -> None:
     assert items(words, stop(0)) == [{"message": ["x"]}]
 
 
+def test_a_block_that_begins_where_one_is_open_ends_that_one() -> None:
+    thinking = [start(0, "thinking", signature="s"), delta(0, "thinking_delta", thinking="Hm")]
+    assert items(*thinking, start(0, "tool_use", id="a", name="look", input={"x": 1}), *text(0, "y")) == [
+        {"reasoning": "Hm", "returned": {"signature": "s"}},
+        {"call": ["a", "look", '{"x":1}']},
+        {"message": ["y"]},
+    ]
+
+
 @pytest.mark.parametrize(
     ("detail", "events"),
     [
@@ -172,8 +181,8 @@ def test_an_event_may_say_its_type_outside_its_data_only() -> None:
         ("a delta belongs to no block", [*text(0, "x"), delta(0, "text_delta", text="x")]),
         ("a block stops that did not start", [stop(0)]),
         ("a block stops that did not start", [*text(0, "x"), stop(0)]),
-        ("a block starts twice, or is none", [event("content_block_start", index=0)]),
-        ("a block starts twice, or is none", [start(0, "text"), start(0, "text")]),
+        ("a block starts that is none", [event("content_block_start", index=0)]),
+        ("a delta belongs to no block", [*text(0, "x"), event("content_block_delta", delta={"type": "text_delta"})]),
         ("a tool call has no name", [start(0, "tool_use", id="a")]),
         ("a delta does not fit its block", [start(0, "text"), delta(0, "input_json_delta", partial_json="{}")]),
         ("a delta does not fit its block", [start(0, "tool_use", name="n"), delta(0, "text_delta", text="x")]),
@@ -213,9 +222,47 @@ def test_a_stop_without_a_reason_completes_the_answer_with_a_warning() -> None:
     assert (got["status"], got["warnings"]) == ("completed", ["The upstream did not say why it stopped."])
 
 
-def test_an_empty_reason_to_stop_is_an_end() -> None:
-    got = response(run(decoder(), [*text(0, "x"), said(""), END]))
-    assert (got["status"], got.get("warnings")) == ("completed", None)
+@pytest.mark.parametrize("nothing", ["", "null"])
+def test_a_reason_to_stop_that_says_nothing_is_none(nothing: str) -> None:
+    got = response(run(decoder(), [*text(0, "x"), said(nothing), END]))
+    assert (got["status"], got["warnings"]) == ("completed", ["The upstream did not say why it stopped."])
+    assert ended(run(decoder(), [*text(0, "x"), said(nothing)])).status == "failed"
+
+
+def test_a_reason_to_stop_is_void_once_the_answer_goes_on() -> None:
+    for more in (start(1, "text"), delta(0, "text_delta", text="y")):
+        went_on = [start(0, "text", text="x"), said("max_tokens"), more]
+        assert ended(run(decoder(), went_on)).error == Failure(
+            "upstream_protocol_error", "The upstream's stream stopped before its end."
+        )
+        assert ended(run(decoder(), [*went_on, said(), END])).status == "completed"
+        assert ended(run(decoder(), [*went_on, END])).status == "incomplete"
+
+
+COUNTED = said(usage={"output_tokens": 1})
+
+
+@pytest.mark.parametrize(
+    ("events", "awaited"),
+    [
+        (text(0, "x"), "answer"),
+        ([*text(0, "x"), said(None, usage={"output_tokens": 1})], "answer"),
+        ([*text(0, "x"), said()], "usage"),
+        ([*text(0, "x"), COUNTED], "end"),
+        ([start(0, "text", text="x"), COUNTED], "usage"),  # its block is still open
+        ([*text(0, "x"), COUNTED, start(1, "text")], "answer"),
+        ([*text(0, "x"), COUNTED, *text(1, "y"), COUNTED], "usage"),
+    ],
+)
+def test_what_is_still_to_come(events: list[SseEvent], awaited: str) -> None:
+    stream = decoder()
+    for one in events:
+        stream.feed(one)
+    assert stream.awaited == awaited
+
+
+def test_done_ends_a_stream_as_its_last_event_does() -> None:
+    assert ended(run(decoder(), [*text(0, "x"), said("max_tokens"), SseEvent("", b" [DONE]")])).status == "incomplete"
 
 
 def test_a_refusal_says_why() -> None:

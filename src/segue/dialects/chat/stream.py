@@ -1,8 +1,8 @@
 """The Chat Completions dialect: reading its stream.
 
 A chunk has no type, so each field of its `delta` has a handler. The stream ends with a chunk with `finish_reason`, one
-with `usage`, and `[DONE]`; some servers leave out one or more of them. Not here: requests (`request`), and the events
-of the output (`output_writer`).
+with `usage`, and `[DONE]`; some servers leave out one or more of them, and some give a reason before the end. Not here:
+requests (`request`), and the events of the output (`output_writer`).
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class ChatDecoder(TranslatingDecoder):
         """Read one chunk."""
         if self.ended:
             return []
-        if event.data.strip() == b"[DONE]":
+        if event.data.strip() == b"[DONE]" or event.type == "message_stop":  # the second is the Messages API's
             return self._finish()
         if event.type == "error":
             return self._stream_end.failed(failure_of(read_error(event.data)))
@@ -162,14 +162,17 @@ class ChatDecoder(TranslatingDecoder):
     def _on_chunk(self, chunk: _CompletionChunk) -> Output:
         if chunk.error is not None:
             return self._stream_end.failed(failure_of(find_error({"error": chunk.error})))
-        if chunk.usage is not None:
-            self._usage = chunk.usage
         output: Output = []
         for choice in chunk.choices or ():
-            if choice.index == 0 and self._stop_reason is None:
+            if choice.index == 0:
                 output += self._on_choice(choice)
                 if self.ended:
-                    break
+                    return output
+        if chunk.usage:
+            self._counted = self._usage is None  # a server that counts in every chunk says nothing about its end
+            self._usage = chunk.usage
+        elif output:
+            self._counted = False
         return output
 
     def _on_choice(self, choice: _ChunkChoice) -> Output:
@@ -183,6 +186,8 @@ class ChatDecoder(TranslatingDecoder):
                 self._stream_end.warn_of(name)
             else:
                 output += handler(raw)
+        if output and self._stop_reason is not None:
+            self._go_on()
         return output if choice.finish_reason is None else output + self._on_finish(choice.finish_reason)
 
     def _on_content(self, raw: _Raw) -> list[Event]:
@@ -278,26 +283,23 @@ class ChatDecoder(TranslatingDecoder):
     # --- the end
 
     def _on_finish(self, reason: str) -> Output:
-        if any(not call.started for call in self._calls):
-            return self._stream_end.broken("a tool call has no name")
         if reason in {"error", "insufficient_system_resource"}:
             return self._stream_end.failed(Failure("upstream_error", "The upstream stopped with an error."))
-        self._stop_reason = reason
-        events: Output = [*self._end_thinking()]
-        events += self._writer.end("completed" if FINISH.get(reason) is None else "incomplete")
-        return events
+        self._stop(reason, FINISH)
+        return []
 
     def _finish(self) -> Output:
-        output: Output = []
-        if self._stop_reason is None:
-            output = self._on_finish("stop")
+        if any(not call.started for call in self._calls):
+            return self._stream_end.broken("a tool call has no name")
+        reason = self._stop_reason
+        if reason is None:
             self._stream_end.warn("The upstream did not say why it stopped.")
-        elif self._stop_reason not in FINISH:
-            self._stream_end.warn(
-                f"The upstream stopped for a reason that is not known here: {self._stop_reason[:40]!r}."
-            )
+        elif reason not in FINISH:
+            self._stream_end.warn(f"The upstream stopped for a reason that is not known here: {reason[:40]!r}.")
+        cut = FINISH.get(reason or "stop")
         usage = None if self._usage is None else read_usage(self._usage)
-        return output + self._stream_end.finished(FINISH.get(self._stop_reason or "stop"), usage)
+        events: Output = [*self._end_thinking(), *self._writer.end("completed" if cut is None else "incomplete")]
+        return events + self._stream_end.finished(cut, usage)
 
 
 def read_usage(usage: dict[str, Any]) -> Usage:

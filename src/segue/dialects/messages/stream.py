@@ -1,8 +1,9 @@
 """The Anthropic Messages dialect: reading its stream.
 
 There is one handler for each event type, and one for each type of block and of delta. A block ends before the event
-that says whether it was cut off, so a call stays open until the next block or the end of the message. Not here:
-requests (`request`), and the events of the output (`output_writer`).
+that says whether it was cut off, so a call stays open until the next block or the end of the message. Servers that
+imitate this API leave out indexes, or the stop of a block; then an event belongs to the block that began last. Not
+here: requests (`request`), and the events of the output (`output_writer`).
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class _StartedMessage(msgspec.Struct):
 
 class _MessagesEvent(msgspec.Struct):
     type: str = ""
-    index: int = 0
+    index: int | None = None
     message: _StartedMessage | None = None
     content_block: _ContentBlock | None = None
     delta: _MessagesDelta | None = None
@@ -66,9 +67,10 @@ class _MessagesEvent(msgspec.Struct):
 
 
 class _OpenBlock(msgspec.Struct):
-    """A content block that has started and not stopped."""
+    """A content block that has started and not stopped; `key` is its number, as an index can be used again."""
 
     type: str
+    key: int
     signature: str = ""
     input: Any = None  # of a call whose input came at once
 
@@ -98,7 +100,9 @@ class MessagesDecoder(TranslatingDecoder):
         warnings: tuple[str, ...] = (),
     ) -> None:
         super().__init__(response_id, provider, custom=custom, warnings=warnings)
-        self._blocks: dict[int, _OpenBlock] = {}
+        self._blocks: dict[int, _OpenBlock] = {}  # by their indexes
+        self._started = 0
+        self._latest = 0  # the index of the block that began last
         self._call: int | None = None  # the call whose block has stopped but that stays open
         self._usage: dict[str, Any] = {}
         self._handlers: dict[str, Callable[[_MessagesEvent], Output]] = {
@@ -107,16 +111,16 @@ class MessagesDecoder(TranslatingDecoder):
             "content_block_delta": self._on_block_delta,
             "content_block_stop": self._on_block_stop,
             "message_delta": self._on_message_delta,
-            "message_stop": self._on_message_stop,
+            "message_stop": lambda _: self._on_message_stop(),
             "ping": lambda _: [],
         }
-        self._starts: dict[str, Callable[[int, _ContentBlock], list[Event]]] = {
+        self._starts: dict[str, Callable[[_OpenBlock, _ContentBlock], list[Event]]] = {
             "text": self._start_text,
             "thinking": self._start_thinking,
             "redacted_thinking": self._start_redacted,
             "tool_use": self._start_call,
         }
-        self._deltas: dict[str, Callable[[int, _MessagesDelta], list[Event]]] = {
+        self._deltas: dict[str, Callable[[_OpenBlock, _MessagesDelta], list[Event]]] = {
             "text_delta": lambda _, delta: self._writer.text(delta.text or ""),
             "thinking_delta": lambda _, delta: self._writer.reasoning(delta.thinking or ""),
             "signature_delta": self._sign,
@@ -136,6 +140,8 @@ class MessagesDecoder(TranslatingDecoder):
             if handler is not None:
                 return handler(read)
         except UNREADABLE:
+            if event.data.strip() == b"[DONE]":  # as the Chat Completions API ends a stream
+                return self._on_message_stop()
             return self._stream_end.broken("an event is no JSON of a known shape")
         self._stream_end.warn_of(kind)
         return []
@@ -148,21 +154,29 @@ class MessagesDecoder(TranslatingDecoder):
 
     def _on_block_start(self, event: _MessagesEvent) -> Output:
         block = event.content_block
-        if block is None or event.index in self._blocks:
-            return self._stream_end.broken("a block starts twice, or is none")
-        self._blocks[event.index] = _OpenBlock(block.type)
+        if block is None:
+            return self._stream_end.broken("a block starts that is none")
+        if self._stop_reason is not None:
+            self._go_on()
+        index = self._started if event.index is None else event.index
+        unstopped = self._blocks.pop(index, None)
+        events: Output = [] if unstopped is None else [*self._end_block(unstopped)]
+        opened = self._blocks[index] = _OpenBlock(block.type, self._started)
+        self._latest, self._started = index, self._started + 1
         start = self._starts.get(block.type)
         if start is None:
             self._stream_end.warn_of(block.type)
-            return []
+            return events
         if block.type == "tool_use" and not block.name:
             return self._stream_end.broken("a tool call has no name")
-        return [*self._end_call(), *start(event.index, block)]
+        return [*events, *self._end_call(), *start(opened, block)]
 
     def _on_block_delta(self, event: _MessagesEvent) -> Output:
-        block, delta = self._blocks.get(event.index), event.delta
+        block, delta = self._blocks.get(self._index_of(event)), event.delta
         if block is None or delta is None:
             return self._stream_end.broken("a delta belongs to no block")
+        if self._stop_reason is not None:
+            self._go_on()
         if block.type not in self._starts:
             return []  # there was a warning at its start
         kind = delta.type or ""
@@ -172,64 +186,69 @@ class MessagesDecoder(TranslatingDecoder):
             return []
         if (kind == "input_json_delta") != (block.type == "tool_use"):
             return self._stream_end.broken("a delta does not fit its block")
-        return [*handler(event.index, delta)]
+        return [*handler(block, delta)]
 
     def _on_block_stop(self, event: _MessagesEvent) -> Output:
-        block = self._blocks.pop(event.index, None)
+        block = self._blocks.pop(self._index_of(event), None)
         if block is None:
             return self._stream_end.broken("a block stops that did not start")
-        match block.type:
-            case "thinking":
-                return [*self._end_thinking(block)]
-            case "tool_use":
-                self._call = event.index
-                return [
-                    *self._writer.arguments(event.index, "" if block.input is None else encode(block.input).decode())
-                ]
-            case _:
-                return []
+        return [*self._end_block(block)]
 
     def _on_message_delta(self, event: _MessagesEvent) -> Output:
         self._count(event.usage)
         delta = event.delta
-        if delta is not None and delta.stop_reason is not None:
-            self._stop_reason = delta.stop_reason
+        if delta is not None:
+            self._stop(delta.stop_reason, STOP)
+            self._counted = bool(event.usage) and not self._blocks
             if isinstance(delta.stop_details, dict) and isinstance(delta.stop_details.get("explanation"), str):
                 self._stream_end.warn(f"The upstream refused: {quoted(delta.stop_details['explanation'], 400)}.")
         return []
 
-    def _on_message_stop(self, _: _MessagesEvent) -> Output:
+    def _on_message_stop(self) -> Output:
         if self._stop_reason is None:
             self._stream_end.warn("The upstream did not say why it stopped.")
         self._stop_reason = self._stop_reason or "end_turn"
         return self._finish()
 
+    def _index_of(self, event: _MessagesEvent) -> int:
+        return self._latest if event.index is None else event.index
+
     # --- blocks
 
-    def _start_text(self, _: int, block: _ContentBlock) -> list[Event]:
+    def _start_text(self, _: _OpenBlock, block: _ContentBlock) -> list[Event]:
         return [*self._writer.end_part(), *self._writer.text(block.text or "")]
 
-    def _start_thinking(self, index: int, block: _ContentBlock) -> list[Event]:
-        self._blocks[index].signature = block.signature or ""
+    def _start_thinking(self, opened: _OpenBlock, block: _ContentBlock) -> list[Event]:
+        opened.signature = block.signature or ""
         return [*self._writer.end_reasoning(), *self._writer.reasoning(block.thinking or "")]
 
-    def _start_redacted(self, _: int, block: _ContentBlock) -> list[Event]:
+    def _start_redacted(self, _: _OpenBlock, block: _ContentBlock) -> list[Event]:
         return [*self._writer.end_reasoning(), *self._seal(Thought(redacted=block.data or ""))]
 
-    def _start_call(self, index: int, block: _ContentBlock) -> list[Event]:
-        self._blocks[index].input = block.input or None
+    def _start_call(self, opened: _OpenBlock, block: _ContentBlock) -> list[Event]:
+        opened.input = block.input or None
         call_id = self._writer.new_call_id(block.id or "")
-        return self._writer.start_call(index, call_id, block.name or "")
+        return self._writer.start_call(opened.key, call_id, block.name or "")
 
-    def _sign(self, index: int, delta: _MessagesDelta) -> list[Event]:
-        self._blocks[index].signature += delta.signature or ""
+    def _sign(self, block: _OpenBlock, delta: _MessagesDelta) -> list[Event]:
+        block.signature += delta.signature or ""
         return []
 
-    def _grow_call(self, index: int, delta: _MessagesDelta) -> list[Event]:
+    def _grow_call(self, block: _OpenBlock, delta: _MessagesDelta) -> list[Event]:
         if not delta.partial_json:
             return []
-        self._blocks[index].input = None
-        return self._writer.arguments(index, delta.partial_json)
+        block.input = None
+        return self._writer.arguments(block.key, delta.partial_json)
+
+    def _end_block(self, block: _OpenBlock) -> list[Event]:
+        match block.type:
+            case "thinking":
+                return self._end_thinking(block)
+            case "tool_use":
+                self._call = block.key
+                return self._writer.arguments(block.key, "" if block.input is None else encode(block.input).decode())
+            case _:
+                return []
 
     def _end_thinking(self, block: _OpenBlock) -> list[Event]:
         if not block.signature:  # it was cut off: there is nothing to send back
@@ -251,7 +270,8 @@ class MessagesDecoder(TranslatingDecoder):
         if stop not in STOP:
             self._stream_end.warn(f"The upstream stopped for a reason that is not known here: {quoted(stop, 40)}.")
         cut = STOP.get(stop)
-        events: Output = [*self._writer.end("completed" if cut is None else "incomplete")]
+        events: Output = [event for block in self._blocks.values() for event in self._end_block(block)]
+        events += self._writer.end("completed" if cut is None else "incomplete")
         return events + self._stream_end.finished(cut, read_usage(self._usage))
 
 
