@@ -8,6 +8,7 @@ STAMP := .venv/.setup
 .DEFAULT_GOAL := help
 .PHONY: setup demo test test-all coverage check mutants bench docs fix clean help
 PACKAGE ?= protocol
+MUTANTS ?=
 # Tests stand beside the package that they are of, or they are of the whole: those take no part in coverage.
 WHOLE_TESTS := tests/docs tests/faults tests/integration tests/tools
 OWN_TESTS := $(filter-out $(WHOLE_TESTS) tests/node,$(patsubst %/,%,$(wildcard tests/*/))) $(wildcard tests/test_*.py)
@@ -29,7 +30,7 @@ coverage: $(STAMP) ## run the tests of the packages, and judge what they reach: 
 
 mutants: $(STAMP) ## plant faults in a pure package and see which its tests miss (PACKAGE=protocol)
 	$(BIN)/python -m pip install --quiet --group mutants
-	$(BIN)/python -m tools.mutants $(PACKAGE)
+	$(BIN)/python -m tools.mutants $(PACKAGE) $(MUTANTS)
 
 check: $(STAMP) ## formatting, lint, types, import contracts, shape, documentation
 	$(BIN)/ruff format --check

@@ -1,27 +1,30 @@
 """Plants small faults in a pure package, one at a time, and tells which of them the package's own tests do not notice.
 
-    make mutants PACKAGE=protocol          all of it: takes some minutes per thousand lines
-    python -m tools.mutants protocol --report    judge the last run again, and write the page of its survivors
+    make mutants PACKAGE=protocol                   all of it: takes some minutes per thousand lines
+    make mutants PACKAGE=protocol MUTANTS="--sample 600"     of its mutants 600, chosen at random
+    make mutants PACKAGE=protocol MUTANTS=--report  judge the last run again, and write the page of its survivors
 
 mutmut makes the faults and runs the tests; it works on a copy of the checkout in `build/mutants/PACKAGE` and remembers
 what it has tried, so a second run only tries what has changed and what survived. A *mutant* is the code with one fault.
 A mutant that no test notices *survives*: a test is missing, or the fault changes nothing. `tools/mutants_kept.toml`
-says of survivors that may stay why they may. Not here: packages that do I/O, where a fault often ends in a time-out
-instead of a failure.
+says of survivors that may stay why they may. A mutant whose tests do not end in time has been noticed. Not here:
+packages that do I/O, where a time-out may mean anything.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
+import random
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,11 +32,17 @@ ROOT = Path(__file__).resolve().parents[1]
 PURE = ("protocol", "history", "tunnel", "dialects", "http")
 KEPT = ROOT / "tools" / "mutants_kept.toml"
 LEAST_PERCENT = 90.0
+#: A sample is the same one each time that there are the same mutants.
+SEED = 1
+#: When the tests of a mutant are ordered, those of its own module count as so many times shorter.
+_OWN_MODULE = 8
 
 #: What mutmut notes for a mutant: https://mutmut.readthedocs.io. Whatever else it notes is a test run that ended badly.
 _SURVIVED = frozenset({0})
 _NOT_REACHED = frozenset({5, 33})
-_NOT_TRIED = frozenset({None, 2, 34})
+_SKIPPED = 34
+_NOT_TRIED = frozenset({None, 2, _SKIPPED})
+_TIMED_OUT = frozenset({-24, -9, 24, 36, 152, 255})
 
 _SETTINGS = """
 [tool.mutmut]
@@ -42,9 +51,14 @@ only_mutate = ["src/segue/{package}/*"]
 also_copy = ["docs"]
 # an assertion says what a caller must not do; no test may do it
 do_not_mutate_patterns = ["^\\\\s*assert "]
-pytest_add_cli_args = ["-p", "no:cacheprovider", "-m", "not deep", "--hypothesis-profile=mutants"]
+# nobody reads why a test failed, so nothing is spent on telling it
+pytest_add_cli_args = [
+    "-p", "no:cacheprovider", "-m", "not deep", "--hypothesis-profile=mutants", "--assert=plain", "--tb=no",
+]
 pytest_add_cli_args_test_selection = ["tests/{package}"]
 use_git_change_detection = false
+# `mutant_trials` stops what computes without an end; a busy machine may make the others wait
+timeout_multiplier = 60.0
 """
 
 
@@ -71,17 +85,31 @@ class Result:
     """What became of the mutants of one package."""
 
     package: str
+    planted: int
+    """How many there are."""
     tried: int
+    """Of these, how many were tried: all, or a sample."""
+    timed_out: int
+    """Of these, how many were noticed by tests that did not end in time."""
     survivors: tuple[Survivor, ...]
 
     @property
     def killed_percent(self) -> float:
-        """How many of them the tests noticed."""
+        """How many of those that were tried the tests noticed."""
         return 100 * (1 - len(self.survivors) / max(1, self.tried))
 
+    @property
+    def interval_percent(self) -> tuple[float, float]:
+        """Where the percentage of all of them is, at 95 % confidence, by that of a sample (Wilson's score interval)."""
+        share, count, z = self.killed_percent / 100, max(1, self.tried), 1.96
+        middle = share + z * z / (2 * count)
+        half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+        scale = 100 / (1 + z * z / count)
+        return scale * (middle - half), scale * (middle + half)
 
-def run(package: str, processes: int) -> None:
-    """Try every mutant of a package that was not tried before."""
+
+def run(package: str, processes: int, sample: int | None = None) -> None:
+    """Try every mutant of a package, or of a sample of them, that was not tried before."""
     folder = _folder(package)
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("src", "tests", "docs"):
@@ -91,8 +119,11 @@ def run(package: str, processes: int) -> None:
     (folder / "mutants" / "src").mkdir(parents=True, exist_ok=True)
     settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8") + _SETTINGS.format(package=package)
     (folder / "pyproject.toml").write_text(settings, encoding="utf-8")
-    forget_survivors(folder / "mutants" / "src" / "segue" / package)
-    _mutmut(folder, "run", "--max-children", str(processes))
+    # a test that has changed may reach what it did not reach before
+    (folder / "mutants" / "mutmut-stats.json").unlink(missing_ok=True)
+    _trials(folder, "generate", str(processes))
+    choose(folder / "mutants" / "src" / "segue" / package, sample)
+    _trials(folder, "run", "--max-children", str(processes))
 
 
 def judge(package: str) -> Result:
@@ -100,9 +131,11 @@ def judge(package: str) -> Result:
     folder = _folder(package)
     codes = dict(_codes(folder / "mutants" / "src" / "segue" / package))
     tried = {name: code for name, code in codes.items() if code not in _NOT_TRIED}
-    left = {name: code for name, code in tried.items() if code in _SURVIVED | _NOT_REACHED}
-    survivors = tuple(_survivor(folder, name, reached=code in _SURVIVED) for name, code in sorted(left.items()))
-    return Result(package=package, tried=len(tried), survivors=survivors)
+    left = {name: code for name, code in sorted(tried.items()) if code in _SURVIVED | _NOT_REACHED}
+    diffs = json.loads(_trials(folder, "diffs", *left))
+    survivors = tuple(_survivor(name, diffs[name], reached=code in _SURVIVED) for name, code in left.items())
+    timed_out = sum(code in _TIMED_OUT for code in tried.values())
+    return Result(package=package, planted=len(codes), tried=len(tried), timed_out=timed_out, survivors=survivors)
 
 
 def reason_of(survivor: Survivor, kept: Mapping[str, Mapping[str, str]]) -> str:
@@ -119,12 +152,10 @@ def page(result: Result) -> str:
     kept = tomllib.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
     reasons = [(survivor, reason_of(survivor, kept)) for survivor in result.survivors]
     words = Counter(reason or "no test yet" for _, reason in reasons)
-    noticed = result.tried - len(result.survivors)
     lines = [
         f"# Mutants of {result.package}",
         "",
-        f"`make mutants PACKAGE={result.package}` planted {result.tried} faults.",
-        f"The tests in `tests/{result.package}` alone noticed {noticed}: **{result.killed_percent:.1f} %**.",
+        *_summary(result),
         "",
         *(f"- {count}: {word}" for word, count in words.most_common()),
         "",
@@ -138,16 +169,47 @@ def page(result: Result) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _summary(result: Result) -> Iterator[str]:
+    noticed = result.tried - len(result.survivors)
+    yield f"`make mutants PACKAGE={result.package}` planted {result.planted:,} faults, one at a time."
+    sure = ""
+    if result.tried < result.planted:
+        yield f"Of these, {result.tried:,} were tried, chosen at random (`--sample {result.tried}`, seed {SEED})."
+        sure = " (95 % confidence interval for all of them: {:.1f} to {:.1f} %)".format(*result.interval_percent)
+    yield f"The tests in `tests/{result.package}` alone noticed {noticed:,}: **{result.killed_percent:.1f} %**{sure}."
+    yield f"A test that does not end in time has noticed the fault, too: there were {result.timed_out} of these."
+    yield ""
+    yield f"The other {len(result.survivors)}:"
+
+
+def in_order(tests: Iterable[str], mutant: str, seconds: Mapping[str, float]) -> list[str]:
+    """Return the tests that run code of a mutant in the order that most likely ends soonest."""
+    module, _ = _place(mutant)
+    folder, _, file = module.replace(".", "/").rpartition("/")
+    own = f"tests/{folder}/test_{file}.py::"
+    return sorted(tests, key=lambda name: seconds[name] / (_OWN_MODULE if name.startswith(own) else 1))
+
+
+def _place(mutant: str) -> tuple[str, str]:
+    """Return the module of a mutant, without the name of the project, and the function."""
+    module, _, function = re.sub(r"__mutmut_\d+$", "", mutant).removeprefix("segue.").rpartition(".")
+    return module, function.removeprefix("x_").removeprefix("xǁ").replace("ǁ", ".")
+
+
 def _folder(package: str) -> Path:
     return ROOT / "build" / "mutants" / package
 
 
-def _mutmut(folder: Path, *arguments: str) -> str:
-    command = [sys.executable, "-m", "mutmut", *arguments]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(folder / "mutants" / "src"), str(folder / "src")))}
-    shows = arguments[0] == "run"
+def _trials(folder: Path, *arguments: str) -> str:
+    paths = (folder / "mutants" / "src", folder / "src", ROOT)
+    shows = arguments[0] != "diffs"
     done = subprocess.run(  # noqa: S603 - our own interpreter
-        command, cwd=folder, env=environment, check=True, text=True, stdout=None if shows else subprocess.PIPE
+        [sys.executable, "-m", "tools.mutant_trials", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))},
+        check=True,
+        text=True,
+        stdout=None if shows else subprocess.PIPE,
     )
     return done.stdout or ""
 
@@ -157,23 +219,27 @@ def _codes(folder: Path) -> Iterator[tuple[str, int | None]]:
         yield from json.loads(path.read_text(encoding="utf-8"))["exit_code_by_key"].items()
 
 
-def forget_survivors(folder: Path) -> None:
-    """Have them tried again: a test may have been written since."""
-    for path in folder.rglob("*.meta"):
-        notes = json.loads(path.read_text(encoding="utf-8"))
-        codes = notes["exit_code_by_key"]
-        notes["exit_code_by_key"] = {
-            name: None if code in _SURVIVED | _NOT_REACHED else code for name, code in codes.items()
+def choose(folder: Path, sample: int | None) -> None:
+    """Note which mutants are to be tried: all or a random sample, but those not again that were noticed before."""
+    notes = {path: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.meta"))}
+    names = sorted(name for noted in notes.values() for name in noted["exit_code_by_key"])
+    chosen = set(names)
+    if sample is not None and sample < len(names):
+        chosen = set(random.Random(SEED).sample(names, sample))  # noqa: S311 - repeatable, not secret
+    for path, noted in notes.items():
+        codes = noted["exit_code_by_key"]
+        again = _SURVIVED | _NOT_REACHED | _NOT_TRIED  # a test may have been written since
+        noted["exit_code_by_key"] = {
+            name: _SKIPPED if name not in chosen else None if code in again else code for name, code in codes.items()
         }
-        path.write_text(json.dumps(notes), encoding="utf-8")
+        path.write_text(json.dumps(noted), encoding="utf-8")
 
 
-def _survivor(folder: Path, name: str, *, reached: bool) -> Survivor:
-    lines = _mutmut(folder, "show", name).splitlines()
+def _survivor(name: str, diff: str, *, reached: bool) -> Survivor:
+    lines = diff.splitlines()
     removed = [line[1:].strip() for line in lines if line.startswith("-") and not line.startswith("---")]
     added = [line[1:].strip() for line in lines if line.startswith("+") and not line.startswith("+++")]
-    module, _, function = re.sub(r"__mutmut_\d+$", "", name).removeprefix("segue.").rpartition(".")
-    function = function.removeprefix("x_").removeprefix("xǁ").replace("ǁ", ".")
+    module, function = _place(name)
     return Survivor(where=f"{module}:{function}", before=" ".join(removed), after=" ".join(added), reached=reached)
 
 
@@ -186,10 +252,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="plant faults in a pure package and see which its tests miss")
     parser.add_argument("package", choices=PURE)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--sample", type=int, help="try only so many, chosen at random; the page then says so")
     parser.add_argument("--report", action="store_true", help="only judge the last run, and write docs/results")
     asked = parser.parse_args()
     if not asked.report:
-        run(asked.package, asked.processes)
+        run(asked.package, asked.processes, asked.sample)
     result = judge(asked.package)
     for survivor in result.survivors:
         reached = "" if survivor.reached else "  (no test runs it)"

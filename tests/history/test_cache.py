@@ -306,6 +306,31 @@ def test_the_tenant_that_holds_most_loses_first() -> None:
     assert resident(cache, BOB, his) == his[1:]
 
 
+@pytest.mark.parametrize(("larger", "smaller"), [(ALICE, BOB), (BOB, ALICE)])
+def test_of_two_tenants_above_their_share_the_larger_loses(larger: str, smaller: str) -> None:
+    """Whatever their names are, and whoever came first."""
+    cache = TurnCache(70 * KB)
+    more, fewer = [turn(f"more {n}") for n in range(4)], [turn(f"fewer {n}") for n in range(3)]
+    put(cache, larger, *more[:3])
+    put(cache, smaller, *fewer)
+    put(cache, CAROL, turn("theirs"))
+    put(cache, larger, more[3])
+    assert resident(cache, larger, more) == more[1:]
+    assert resident(cache, smaller, fewer) == fewer
+    assert (cache.size_bytes, cache.evictions) == (70 * KB, 1)
+
+
+def test_a_turn_that_is_shared_already_is_not_put_again() -> None:
+    """Nor is a copy that somebody else read from the store: what is in memory stays the one."""
+    cache = TurnCache(100 * KB)
+    a, copy = turn("a"), turn("a")
+    put(cache, ALICE, a, a, copy)
+    assert cache.find_shared(ALICE, a.id, 0) is a
+    assert (cache.size_bytes, a.references, copy.references) == (10 * KB, 1, 0)
+    cache.forget(ALICE, a.id)
+    assert is_empty(cache)
+
+
 def test_a_tenant_within_its_share_loses_nothing_to_another() -> None:
     """Though the budget is passed by somebody else's one turn that cannot be dropped."""
     cache = TurnCache(40 * KB)

@@ -74,6 +74,16 @@ def test_a_response_is_read_back_byte_for_byte() -> None:
         check_response(json.loads(turn.response))
 
 
+def test_encrypted_reasoning_is_in_a_response_only_if_it_was_asked_for() -> None:
+    """The record keeps it for the turns that continue it."""
+    reasoning = {"id": "rs_1", "type": "reasoning", "summary": []}
+    sealed = {**reasoning, "encrypted_content": "sealed"}
+    record = msgspec.structs.replace(record_of(finished(Ended("completed"))), output=(json.dumps(sealed).encode(),))
+    assert json.loads(record.response(encrypted=True))["output"] == [sealed]
+    assert json.loads(record.response(encrypted=False))["output"] == [reasoning]
+    assert record.response() == record.response(encrypted=False)
+
+
 def test_a_head_is_kept_as_it_is() -> None:
     """Nothing of it is lost."""
     head = finished(Ended("completed")).head

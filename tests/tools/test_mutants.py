@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tools import mutants
-from tools.mutants import Result, Survivor, judge, page, reason_of
+from tools.mutants import SEED, Result, Survivor, choose, in_order, judge, page, reason_of
 
 
 def survivor(before: str, after: str, *, reached: bool = True) -> Survivor:
@@ -36,33 +36,106 @@ def test_a_survivor_may_stay_for_a_reason_that_somebody_wrote_down() -> None:
     assert reason_of(survivor('"A b."', '"a b."', reached=False), kept) == "", "a test has to get there first"
 
 
+def write_notes(folder: Path, module: str, codes: dict[str, int | None]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{module}.py.meta").write_text(json.dumps({"exit_code_by_key": codes, "other": 1}))
+
+
+def read_notes(folder: Path, module: str) -> dict[str, int | None]:
+    notes = json.loads((folder / f"{module}.py.meta").read_text())
+    assert set(notes) == {"exit_code_by_key", "other"}
+    codes: dict[str, int | None] = notes["exit_code_by_key"]
+    return codes
+
+
 def test_mutants_are_counted_by_what_became_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "build" / "mutants" / "protocol" / "mutants" / "src" / "segue" / "protocol"
-    folder.mkdir(parents=True)
     name = "segue.protocol.ids.x_parse__mutmut_"
-    codes = {f"{name}1": 1, f"{name}2": 0, f"{name}3": -24, f"{name}4": 33, f"{name}5": None}
-    (folder / "ids.py.meta").write_text(json.dumps({"exit_code_by_key": codes}))
-    shown = "# it survived\n--- a\n+++ b\n@@ -1 +1 @@\n def parse():\n-    size = 0\n+    size = 1\n"
+    codes = {f"{name}1": 1, f"{name}2": 0, f"{name}3": -24, f"{name}4": 33, f"{name}5": None, f"{name}6": 34}
+    write_notes(folder, "ids", codes)
+    diff = "--- a\n+++ b\n@@ -1 +1 @@\n def parse():\n-    size = 0\n+    size = 1\n"
+    asked: list[tuple[str, ...]] = []
+
+    def trials(folder: Path, *arguments: str) -> str:
+        asked.append(arguments)
+        return json.dumps(dict.fromkeys(arguments[1:], diff))
+
     monkeypatch.setattr(mutants, "ROOT", tmp_path)
-    monkeypatch.setattr(mutants, "_mutmut", lambda folder, *arguments: shown)
-    result = judge("protocol")
-    assert result.tried == 4, "one was not tried"
-    assert result.survivors == (survivor("size = 0", "size = 1"), survivor("size = 0", "size = 1", reached=False))
-    assert result.killed_percent == 50
+    monkeypatch.setattr(mutants, "_trials", trials)
+    assert judge("protocol") == Result(
+        package="protocol",
+        planted=6,
+        tried=4,  # one was not chosen, and one not tried yet
+        timed_out=1,
+        survivors=(survivor("size = 0", "size = 1"), survivor("size = 0", "size = 1", reached=False)),
+    )
+    assert asked == [("diffs", f"{name}2", f"{name}4")]
 
 
 def test_the_page_lists_what_survived() -> None:
-    result = Result(package="protocol", tried=10, survivors=(survivor("a | b", "a & b"), survivor('"A b."', '"a b."')))
+    survivors = (survivor("a | b", "a & b"), survivor('"A b."', '"a b."'))
+    result = Result(package="protocol", planted=10, tried=10, timed_out=3, survivors=survivors)
     text = page(result)
-    assert "noticed 8: **80.0 %**" in text
+    assert "planted 10 faults" in text
+    assert "noticed 8: **80.0 %**." in text
+    assert "there were 3 of these" in text
     assert "- 1: wording\n" in text
     assert "| `protocol.ids:parse` | `a \\| b` → `a & b` | no test yet |" in text
     assert '"A b."' not in text
+    assert "random" not in text
+
+
+def test_the_page_of_a_sample_says_how_sure_it_is() -> None:
+    """Wilson's interval for 90 of 100 is 82.6 to 94.5 %, as in every textbook."""
+    result = Result(package="protocol", planted=2000, tried=100, timed_out=0, survivors=(survivor("a", "b"),) * 10)
+    text = page(result)
+    assert "planted 2,000 faults" in text
+    assert f"Of these, 100 were tried, chosen at random (`--sample 100`, seed {SEED})." in text
+    assert "noticed 90: **90.0 %** (95 % confidence interval for all of them: 82.6 to 94.5 %)." in text
 
 
 def test_what_survived_is_tried_again(tmp_path: Path) -> None:
-    notes = tmp_path / "ids.py.meta"
-    notes.write_text(json.dumps({"exit_code_by_key": {"killed": 1, "survived": 0, "not reached": 33}, "other": 1}))
-    mutants.forget_survivors(tmp_path)
-    codes = {"killed": 1, "survived": None, "not reached": None}
-    assert json.loads(notes.read_text()) == {"exit_code_by_key": codes, "other": 1}
+    write_notes(tmp_path, "ids", {"killed": 1, "survived": 0, "not reached": 33, "not chosen before": 34})
+    choose(tmp_path, None)
+    assert read_notes(tmp_path, "ids") == {
+        "killed": 1,
+        "survived": None,
+        "not reached": None,
+        "not chosen before": None,
+    }
+
+
+def test_a_sample_is_of_all_mutants_and_the_same_each_time(tmp_path: Path) -> None:
+    """Those that were noticed before and are not in it do not count; those in it are not tried again."""
+
+    def sample(size: int, code: int | None) -> dict[str, int | None]:
+        for module in ("ids", "items"):
+            write_notes(tmp_path, module, {f"{module} {number}": code for number in range(50)})
+        choose(tmp_path, size)
+        return read_notes(tmp_path, "ids") | read_notes(tmp_path, "items")
+
+    first = sample(10, None)
+    chosen = {name for name, code in first.items() if code is None}
+    assert (len(first), len(chosen), len({name.split()[0] for name in chosen})) == (100, 10, 2)
+    assert set(first.values()) == {None, 34}
+    assert sample(10, 1) == {name: 1 if name in chosen else 34 for name in first}
+    assert set(sample(100, None).values()) == {None}
+
+
+def test_the_tests_that_soon_tell_come_first() -> None:
+    """Quick ones, and those of the mutant's own module before others of about their length."""
+    seconds = {
+        "tests/dialects/chat/test_request.py::slow": 9.0,
+        "tests/dialects/chat/test_request.py::quick": 0.1,
+        "tests/dialects/messages/test_request.py::as_quick": 0.1,
+        "tests/dialects/test_items.py::at_once": 0.01,
+        "tests/dialects/test_items.py::medium": 1.0,
+    }
+    for function in ("x_body", "xǁRequestǁbody"):
+        assert in_order(seconds, f"segue.dialects.chat.request.{function}__mutmut_12", seconds) == [
+            "tests/dialects/test_items.py::at_once",
+            "tests/dialects/chat/test_request.py::quick",
+            "tests/dialects/messages/test_request.py::as_quick",
+            "tests/dialects/test_items.py::medium",
+            "tests/dialects/chat/test_request.py::slow",
+        ]
