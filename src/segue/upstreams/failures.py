@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import aiohttp
 
 from segue.dialects.provider_errors import ProviderError, code_of, read_error
+from segue.dialects.refused_fields import refused_fields
 from segue.protocol.problems import Code, Problem
 from segue.upstreams.retries import FailedAttempt, read_retry_after
 
@@ -37,9 +38,20 @@ _SPECIFIC_STATUSES: Mapping[int, Code] = {402: "insufficient_quota", 404: "model
 
 
 def read_refusal(
-    name: str, status: int, headers: Mapping[str, str], body: bytes, *, clients_key: bool, now: float
+    name: str,
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    clients_key: bool,
+    now: float,
+    own_fields: frozenset[str] = frozenset(),
 ) -> FailedAttempt:
-    """Say what a refusal of the upstream called `name` means; `clients_key`: the client's own key was sent."""
+    """Say what a refusal of the upstream called `name` means.
+
+    `clients_key`: the client's own key was sent. `own_fields`: the fields that the gateway added to the request by
+    itself.
+    """
     error = read_error(body)
     code = _code(error, status)
     if code == "upstream_unauthorized" and not clients_key:
@@ -54,7 +66,8 @@ def read_refusal(
     message = f"The upstream {name!r} answered {status}{_quote(error.message)}"
     problem = Problem(code, message, retry_after_s=read_retry_after(headers, now), repeatable=repeatable)
     transient = transient if repeatable is None else repeatable
-    return FailedAttempt(problem, transient=transient, request_id=read_request_id(headers))
+    refused = refused_fields(status, body, own_fields)
+    return FailedAttempt(problem, transient=transient, request_id=read_request_id(headers), refused_fields=refused)
 
 
 def failure_without_reply(

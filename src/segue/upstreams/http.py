@@ -2,10 +2,12 @@
 
 A turn waits for a permit (`admission`); then the dialect renders its request, the request is sent, and the events of
 the reply go through the dialect's decoder (`provider_stream`). An attempt that fails before anything was forwarded is
-repeated as `retries` decides. The request lives as long as the turn: if the turn is closed or cancelled, its connection
-is broken at once, even in the middle of an upload. A reply that was read to its end leaves its connection for the next
-turn. With `slots`, a turn has a slot of the server for as long as it has its permit, through all attempts. Nothing that
-is sent or received is logged. Not here: what the bytes mean (`dialects`), and what a failure means (`failures`).
+repeated as `retries` decides. If the provider refuses fields that the gateway added by itself, the attempt is repeated
+at once without them, and once it is taken, that is remembered (`learned_refusals`). The request lives as long as the
+turn: if the turn is closed or cancelled, its connection is broken at once, even in the middle of an upload. A reply
+that was read to its end leaves its connection for the next turn. With `slots`, a turn has a slot of the server for as
+long as it has its permit, through all attempts. Nothing that is sent or received is logged. Not here: what the bytes
+mean (`dialects`), and what a failure means (`failures`).
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from segue.upstreams.failures import MAX_REFUSAL_BYTES, failure_without_reply, r
 from segue.upstreams.http_body import JsonBody
 from segue.upstreams.http_connector import DesyncSafeConnector
 from segue.upstreams.interface import Batch, UpstreamRequest
+from segue.upstreams.learned_refusals import LearnedRefusals
 from segue.upstreams.provider_stream import ProviderStream, drop
 from segue.upstreams.retries import FailedAttempt, RetryPolicy, backoff_before_retry
 from segue.upstreams.session_affinity import SessionAffinity
@@ -71,6 +74,13 @@ class UpstreamRuntime(msgspec.Struct, frozen=True):
     render_cache: RenderCache
 
 
+class _Sent(msgspec.Struct, frozen=True):
+    """The body of a request, and the fields of our own that it is rendered without."""
+
+    rendered: Rendered
+    without: frozenset[str]
+
+
 class HttpUpstream:
     """One provider. `key` is the gateway's own key for it; `affinity` adds the header that a router there reads."""
 
@@ -94,7 +104,9 @@ class HttpUpstream:
         self._slots = None if provider.slots is None else SlotTable(provider.slots)
         self._session: aiohttp.ClientSession | None = None
         self._tails: set[asyncio.Task[None]] = set()
+        self._refusals = LearnedRefusals()
         self.failures: Counter[Code] = Counter()  # failed attempts, by code
+        self.learned: Counter[str] = Counter()  # fields that models were found to refuse, by name
         self.admission = AdmissionQueue(
             provider.name,
             limit=provider.max_concurrent,
@@ -132,15 +144,13 @@ class HttpUpstream:
     async def stream(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
         """Run one turn."""
         headers = self._headers(request)
-        rendered = self._dialect.render(request, self._runtime.render_cache)
-        if isinstance(rendered, Problem):
-            raise Refused(rendered)
-        async with self._permit(request, rendered) as addressed:
+        sent = self._render(request, self._refusals.fields_of(request.model))
+        async with self._permit(request) as slot:
             attempt = 0
             while True:
                 attempt += 1
                 wait_s: float | None = None
-                reply = await self._open(request, addressed, headers)
+                reply, sent = await self._ask(request, sent, headers, slot)
                 if isinstance(reply, FailedAttempt):
                     wait_s = self._decide(reply, attempt, request)
                     if wait_s is None:
@@ -163,30 +173,58 @@ class HttpUpstream:
                 await asyncio.sleep(wait_s)
 
     @asynccontextmanager
-    async def _permit(self, request: UpstreamRequest, rendered: Rendered) -> AsyncIterator[Rendered]:
-        """Hold a permit, and a slot if the server has them, for a block; yield the body, which names that slot."""
+    async def _permit(self, request: UpstreamRequest) -> AsyncIterator[Mapping[str, int]]:
+        """Hold a permit, and a slot if the server has them, for a block; yield the fields that name that slot."""
         async with self.admission.permit(request.tenant):
             if self._slots is None:
-                yield rendered
+                yield {}
                 return
             parent = request.history.parent
             slot = self._slots.take(
                 conversation_key_of(request), request.response_id, None if parent is None else parent.id
             )
             try:
-                yield rendered.with_fields({SLOT_FIELD: slot})
+                yield {SLOT_FIELD: slot}
             finally:
                 self._slots.release(slot)
 
     # --- one attempt -------------------------------------------------------------------------------------------------
 
+    def _render(self, request: UpstreamRequest, without: frozenset[str]) -> _Sent:
+        rendered = self._dialect.render(request, self._runtime.render_cache, without=without)
+        if isinstance(rendered, Problem):
+            raise Refused(rendered)
+        return _Sent(rendered, without)
+
+    async def _ask(
+        self, request: UpstreamRequest, sent: _Sent, headers: Mapping[str, str], slot: Mapping[str, int]
+    ) -> tuple[ProviderStream | FailedAttempt, _Sent]:
+        """Send the request, and again without each field of our own that is refused; return what was sent last."""
+        while True:
+            reply = await self._open(request, sent.rendered, headers, slot)
+            if isinstance(reply, ProviderStream):
+                self._remember(request.model, sent.without)
+            elif reply.refused_fields:  # of which there are fewer each time
+                sent = self._render(request, sent.without | reply.refused_fields)
+                continue
+            return reply, sent
+
+    def _remember(self, model: str, without: frozenset[str]) -> None:
+        """Leave out from now on what a model has refused, now that it has taken a request without it."""
+        fields = without - self._refusals.fields_of(model)
+        if not fields:
+            return
+        self._refusals.learn(model, fields)
+        self.learned.update(fields)
+        _log.warning("action=learn upstream=%s model=%r left_out=%s", self.name, model[:80], ",".join(sorted(fields)))
+
     async def _open(
-        self, request: UpstreamRequest, rendered: Rendered, headers: Mapping[str, str]
+        self, request: UpstreamRequest, rendered: Rendered, headers: Mapping[str, str], slot: Mapping[str, int]
     ) -> ProviderStream | FailedAttempt:
         """Send the request; return its reply when the head has come and announces a stream."""
         provider, session = self._provider, self._session
         assert session is not None, "start() comes first"
-        body = JsonBody(rendered.pieces)
+        body = JsonBody((rendered.with_fields(slot) if slot else rendered).pieces)
         url = provider.base_url.rstrip("/") + self._dialect.path(request.model)
         try:
             async with asyncio.timeout(provider.first_byte_timeout_s):
@@ -205,9 +243,11 @@ class HttpUpstream:
         if response.status == _OK and response.content_type == _STREAM:
             decoder = self._dialect.decoder(request, rendered.warnings)
             return ProviderStream(response, body, decoder, name=provider.name, idle_timeout_s=provider.idle_timeout_s)
-        return await self._refusal(response, body)
+        return await self._refusal(response, body, rendered.own_fields)
 
-    async def _refusal(self, response: aiohttp.ClientResponse, body: JsonBody) -> FailedAttempt:
+    async def _refusal(
+        self, response: aiohttp.ClientResponse, body: JsonBody, own_fields: frozenset[str]
+    ) -> FailedAttempt:
         """Read a reply that is no stream, and say why there is none."""
         provider = self._provider
         read = b""
@@ -226,6 +266,7 @@ class HttpUpstream:
             read,
             clients_key=provider.pass_key,
             now=self._runtime.clock(),
+            own_fields=own_fields,
         )
 
     def _release(self, reply: ProviderStream) -> None:

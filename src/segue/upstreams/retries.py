@@ -34,12 +34,14 @@ class FailedAttempt(msgspec.Struct, frozen=True):
     """An attempt that failed: what to tell the client if it was the last, and whether the failure is transient.
 
     `problem.retry_after_s` is when the provider wants to be asked again. `request_id` is the provider's own id of the
-    request, which its support asks for.
+    request, which its support asks for. `refused_fields` are those fields of the gateway's own that the provider does
+    not take: without them the turn can be attempted again at once.
     """
 
     problem: Problem
     transient: bool = False
     request_id: str = ""
+    refused_fields: frozenset[str] = frozenset()
 
 
 def backoff_before_retry(policy: RetryPolicy, failed: FailedAttempt, attempt: int, *, jitter: float) -> float | None:

@@ -96,12 +96,19 @@ class ProviderCollector(Collector):
             "Tries at a turn that failed, by what it is called.",
             labels=["upstream", "code"],
         )
+        learned = CounterMetricFamily(
+            "segue_upstream_learned_refusals",
+            "Times that a model was found to refuse a field that this gateway adds by itself, by field.",
+            labels=["upstream", "field"],
+        )
         for provider in self.providers:
             running.add_metric([provider.name], provider.admission.running)
             waiting.add_metric([provider.name], provider.admission.waiting)
             for code, count in sorted(provider.failures.items()):
                 failed.add_metric([provider.name, code], count)
-        return running, waiting, failed
+            for field, count in sorted(provider.learned.items()):
+                learned.add_metric([provider.name, field], count)
+        return running, waiting, failed, learned
 
 
 class EngineCollector(Collector):

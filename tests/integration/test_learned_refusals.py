@@ -1,0 +1,178 @@
+"""Providers that refuse what every request has here and need not have: over each transport, no turn is lost."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from segue.config import UpstreamConfig
+from segue.testing.protocol_checker import Json
+from segue.testing.replies import ReplyContext, make_reply
+from tests.integration.clients import Http, Socket
+from tests.integration.providers import Api, gateway, says
+from tests.upstreams.provider import Exchange, providing
+
+HELLO = "Hello there."
+SUPPORTS = {"gpt-4o": False, "o4-mini": True}
+ENCRYPTED = "reasoning.encrypted_content"
+
+#: What each provider does not take, how it says so, and what of the request is left.
+REFUSALS: dict[str, tuple[Api, int, str, Json]] = {
+    "openai-reasoning": (
+        "responses",
+        400,
+        "include",
+        {"error": {"message": "Encrypted content is not supported with this model.", "param": "include", "code": None}},
+    ),
+    "responses-cache-key": (
+        "responses",
+        400,
+        "prompt_cache_key",
+        {"error": {"message": "Unknown parameter: 'prompt_cache_key'.", "param": "prompt_cache_key"}},
+    ),
+    "mistral": (
+        "chat",
+        422,
+        "stream_options",
+        {"object": "error", "message": {"detail": [{"type": "extra_forbidden", "loc": ["body", "stream_options"]}]}},
+    ),
+    "azure": (
+        "chat",
+        400,
+        "stream_options",
+        {"error": {"message": "Unrecognized request argument supplied: stream_options", "param": None}},
+    ),
+    "fastapi": ("chat", 422, "stream_options", {"detail": [{"loc": ["body", "stream_options"], "msg": "extra"}]}),
+    "bedrock": (
+        "messages",
+        400,
+        "cache_control",
+        {"message": "system.0.cache_control: Extra inputs are not permitted"},
+    ),
+}
+
+
+class Strict:
+    """A provider that refuses every request with a field, and answers all others."""
+
+    def __init__(self, api: Api, field: str, *, status: int, refusal: Json) -> None:
+        self._api, self._field, self._status, self._refusal = api, field, status, refusal
+        self.had: list[bool] = []
+
+    async def play(self, exchange: Exchange) -> None:
+        self.had.append(f'"{self._field}"'.encode() in exchange.got.body)
+        if self.had[-1]:
+            await refuse(exchange, self._status, self._refusal)
+        else:
+            await say_hello(exchange, self._api)
+
+
+async def refuse(exchange: Exchange, status: int, body: Json) -> None:
+    await exchange.head(status, content_type="application/json")
+    await exchange.chunk(json.dumps(body).encode())
+    await exchange.end()
+
+
+async def say_hello(exchange: Exchange, api: Api) -> None:
+    head = {name: value for name, value in exchange.got.json.items() if name not in {"messages", "input"}}
+    asked = ReplyContext(request=head, identity="made_1", created_at=1_790_000_000, seed="1")
+    await exchange.head()
+    await exchange.chunk(b"".join(make_reply(api, says(api, HELLO), asked).events))
+    await exchange.end()
+
+
+async def ask(url: str, transport: str, **fields: Any) -> Json:  # noqa: ANN401 - any field of a request
+    """Run a turn, and return its response."""
+    if transport == "websocket":
+        async with Socket(url) as socket:
+            response = (await socket.ask(store=False, **fields)).response
+    else:
+        async with Http(url) as client:
+            response = (
+                (await client.stream(**fields)).response if transport == "sse" else (await client.create(**fields)).body
+            )
+    assert response is not None
+    return response
+
+
+@pytest.mark.parametrize("transport", ["http", "sse", "websocket"])
+@pytest.mark.parametrize("name", REFUSALS)
+async def test_no_turn_is_lost_and_the_field_is_sent_once(name: str, transport: str) -> None:
+    api, status, field, refusal = REFUSALS[name]
+    strict = Strict(api, field, status=status, refusal=refusal)
+    async with providing(strict.play) as provider:
+        up = UpstreamConfig(name="acme", dialect=api, models=["m"], base_url=f"{provider.url}/v1", attempts=1)
+        async with gateway(up) as url:
+            for _ in range(2):
+                response = await ask(url, transport, model="m", input="Hello.", instructions="Be brief.")
+                assert response["status"] == "completed"
+                assert response["output"][-1]["content"][0]["text"] == HELLO
+                assert response.get("warnings", []) == []
+    assert strict.had == [True, False, False]
+
+
+@pytest.mark.parametrize("transport", ["http", "sse", "websocket"])
+async def test_models_that_reason_are_still_asked_for_their_reasoning(transport: str) -> None:
+    """One upstream with both kinds: `gpt-*` and `o*`."""
+    asked: list[tuple[str, bool]] = []
+
+    async def play(exchange: Exchange) -> None:
+        body = exchange.got.json
+        encrypted = ENCRYPTED in body.get("include", [])
+        asked.append((body["model"], encrypted))
+        if encrypted and not SUPPORTS[body["model"]]:
+            await refuse(exchange, 400, REFUSALS["openai-reasoning"][3])
+        else:
+            await say_hello(exchange, "responses")
+
+    async with providing(play) as provider:
+        up = UpstreamConfig(name="r", dialect="responses", models=["gpt-*", "o*"], base_url=f"{provider.url}/v1")
+        async with gateway(up) as url:
+            for model in ("gpt-4o", "o4-mini", "gpt-4o", "o4-mini"):
+                assert (await ask(url, transport, model=model, input="Hello."))["status"] == "completed"
+    assert asked == [("gpt-4o", True), ("gpt-4o", False), ("o4-mini", True), ("gpt-4o", False), ("o4-mini", True)]
+
+
+async def test_what_the_client_asked_for_is_refused_to_the_client() -> None:
+    """The provider's words reach it, once."""
+    strict = Strict("responses", ENCRYPTED, status=400, refusal=REFUSALS["openai-reasoning"][3])
+    async with providing(strict.play) as provider:
+        up = UpstreamConfig(name="r", dialect="responses", models=["m"], base_url=f"{provider.url}/v1")
+        async with gateway(up) as url, Http(url) as client:
+            reply = await client.create(model="m", input="Hello.", include=[ENCRYPTED])
+            assert (reply.status, reply.error["code"]) == (400, "upstream_rejected")
+            assert "Encrypted content is not supported" in reply.error["message"]
+    assert strict.had == [True]
+
+
+async def test_what_was_learned_is_counted() -> None:
+    api, status, field, refusal = REFUSALS["mistral"]
+    strict = Strict(api, field, status=status, refusal=refusal)
+    async with providing(strict.play) as provider:
+        up = UpstreamConfig(name="acme", dialect=api, models=["m"], base_url=f"{provider.url}/v1")
+        async with gateway(up) as url, Http(url) as client:
+            for _ in range(2):
+                await client.create(model="m", input="Hello.")
+            figures = await client.text("/metrics")
+    assert 'segue_upstream_learned_refusals_total{field="stream_options",upstream="acme"} 1.0' in figures
+
+
+@pytest.mark.parametrize(
+    ("dialect", "field", "settings"),
+    [
+        ("chat", "stream_options", {"compat": {"omitted_fields": ["stream_options"]}}),
+        ("responses", "include", {"compat": {"encrypted_reasoning": "never"}}),
+        ("responses", "include", {"compat": {"encrypted_reasoning": "reasoning_models"}}),
+        ("responses", "prompt_cache_key", {"compat": {"omitted_fields": ["prompt_cache_key"]}}),
+        ("messages", "cache_control", {"compat": {"omitted_fields": ["cache_control"]}}),
+    ],
+)
+async def test_what_the_configuration_knows_need_not_be_learned(dialect: Api, field: str, settings: Json) -> None:
+    strict = Strict(dialect, field, status=400, refusal={"error": "No."})
+    async with providing(strict.play) as provider:
+        up = UpstreamConfig(name="a", dialect=dialect, models=["m"], base_url=f"{provider.url}/v1", **settings)
+        async with gateway(up) as url:
+            assert (await ask(url, "http", model="m", input="Hello."))["status"] == "completed"
+    assert strict.had == [False]
