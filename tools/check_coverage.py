@@ -4,8 +4,8 @@
     python -m tools.check_coverage       judge the data file of the last run
 
 A package that only the tests of others reach has rules that nobody wrote down where they are looked for. The data file
-knows for each line which tests ran it (contexts), so one run answers both questions. What runs while a module is
-imported counts for everyone. Not here: running tests.
+knows for each line in which folders the tests are that ran it (contexts), so one run answers both questions. What runs
+while a module is imported counts for everyone. Not here: running tests.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def overall() -> Share:
 
 def own(package: str) -> Share:
     """Return what the tests in the folder of a package reach of it."""
-    # a test as pytest-cov names it, or as the environment of a child process does; an empty context is an import
+    # the folder, or a test in it as the environment of a child process names it; an empty context is an import
     contexts = [rf"^tests/{package}/", "^$"]
     return Share(package, _percent([f"*/segue/{package}/*"], contexts), OWN)
 

@@ -32,6 +32,8 @@ class Module:
     classes: tuple[str, ...]
     functions: Mapping[str, int]
     """Qualified name -> lines, without its docstring."""
+    has_logic: bool
+    """Whether a function of it does something; those of a `Protocol` have a docstring only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,12 +121,12 @@ def import_circles(imports: Mapping[str, frozenset[str]]) -> list[list[str]]:
 
 
 def without_tests(modules: Mapping[str, Module], tests: Sequence[Path]) -> list[str]:
-    """Return the modules with code for which no `test_<module>.py` stands in the mirrored folder of the tests."""
+    """Return the modules with logic for which no `test_<module>.py` stands in the mirrored folder of the tests."""
     there = {path.as_posix() for path in tests}
     missing = []
     for module in modules.values():
         *folders, stem = module.name.split(".")[1:] or [""]
-        if module.functions and "/".join((*folders, f"test_{stem.strip('_')}.py")) not in there:
+        if module.has_logic and "/".join((*folders, f"test_{stem.strip('_')}.py")) not in there:
             missing.append(module.name)
     return missing
 
@@ -159,7 +161,12 @@ def _read(name: str, path: Path, known: frozenset[str]) -> Module:
     imports = frozenset(_imports(tree, known)) - {name}
     classes = tuple(node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
     return Module(
-        name=name, lines=_lines(text), imports=imports, classes=classes, functions=dict(_functions(tree, f"{name}:"))
+        name=name,
+        lines=_lines(text),
+        imports=imports,
+        classes=classes,
+        functions=dict(_functions(tree, f"{name}:")),
+        has_logic=any(map(_does_something, ast.walk(tree))),
     )
 
 
@@ -183,6 +190,12 @@ def _functions(node: ast.AST, prefix: str) -> Iterator[tuple[str, int]]:
             yield from _functions(child, f"{prefix}{child.name}.")
         elif not isinstance(child, ast.expr):
             yield from _functions(child, prefix)
+
+
+def _does_something(node: ast.AST) -> bool:
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return False
+    return not all(isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) for line in node.body)
 
 
 def _body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:

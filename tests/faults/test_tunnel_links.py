@@ -115,9 +115,15 @@ async def test_a_corrupted_byte_downwards_never_reaches_the_agent(at: int) -> No
 # --- thin and silent links -------------------------------------------------------------------------------------------
 
 
-async def test_a_megabyte_over_a_thin_link_needs_no_second_connection() -> None:
-    """It takes most of a minute, in which nothing but progress tells that the link is alive."""
-    body = noise(1_000_000)
+@pytest.mark.parametrize(
+    ("size", "dead_s"), [(60_000, 1.5), pytest.param(1_000_000, tunnel_link.DEAD_S, marks=pytest.mark.deep)]
+)
+async def test_a_long_upload_over_a_thin_link_needs_no_second_connection(
+    size: int, dead_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes twice as long as a link may be silent, and nothing but progress tells that this one is alive."""
+    body = noise(size)
+    monkeypatch.setattr(tunnel_link, "DEAD_S", dead_s)
     async with tunnelled(stream, profile=LinkProfile(rtt_s=0.1, up_bytes_s=20_000, down_bytes_s=20_000)) as way:
         async with asyncio.timeout(100):
             response = await way.sidecar.post(body, target="/v1/messages")
