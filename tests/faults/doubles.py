@@ -40,6 +40,10 @@ class BrokenStore(MemoryStore):
         self._check("record")
         return await super().record(tenant, response_id, now)
 
+    async def find_item(self, tenant: str, item_id: str, now: float) -> ResponseId | None:
+        self._check("find_item")
+        return await super().find_item(tenant, item_id, now)
+
     async def delete(self, tenant: str, response_id: ResponseId, now: float) -> bool:
         self._check("delete")
         return await super().delete(tenant, response_id, now)

@@ -10,7 +10,7 @@ import msgspec
 from segue.history.chains import History, Turn, path
 from segue.history.records import ChainLink, Record, encode_head, flatten, restore
 from segue.protocol.events import Ended, OutputWriter
-from segue.protocol.ids import ResponseId
+from segue.protocol.ids import ResponseId, item_id
 from segue.protocol.requests import Settings
 from segue.protocol.responses import ResponseObjectHead, encode_echo, usage
 from segue.protocol.turns import Finished, TurnStream
@@ -59,6 +59,16 @@ def fields(turn: Turn) -> tuple[object, ...]:
 
 
 # ------------------------------------------------------------------------------------------------------------ records
+
+
+def test_a_record_is_found_by_the_ids_that_do_not_tell_its_own() -> None:
+    """Of its output those that others made, of its input those that no gateway of this kind made; none too long."""
+    own, other = item_id("msg", sample_id("turn"), 0), item_id("msg", sample_id("other"), 0)
+    idents = [own, other, "msg_1", "x" * 256, "x" * 257]
+    record = sample_record("turn", given=idents, made=idents)
+    assert record.output_ids() == {other, "msg_1", "x" * 256}
+    assert record.input_ids() == {"msg_1", "x" * 256}
+    assert sample_record("turn").output_ids() == sample_record("turn").input_ids() == frozenset()
 
 
 def test_a_response_is_read_back_byte_for_byte() -> None:

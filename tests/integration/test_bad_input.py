@@ -124,8 +124,9 @@ WRONG = [
     unsupported("background", "", {"background": True, "store": False}),
     out_of_range("segue.idempotency_key", {"segue": {"idempotency_key": ""}}),
     wrong("segue.resume", "a boolean", {"segue": {"resume": "yes"}}),
-    unsupported("input[0]", "send the item itself", item(type="item_reference", id="msg_1")),
-    unsupported("input[0]", "send the item itself", item(id="msg_1")),
+    lacks("input[0].id", item(type="item_reference")),
+    Bad(item(type="item_reference", id="msg_1"), "item_not_found", "input[0].id", "Send the item itself", 404),
+    Bad(item(id="msg_1"), "item_not_found", "input[0].id", "Send the item itself", 404),
     Bad(item(type="function_call_output", call_id="call_1", output="done"), "tool_call_not_found", "input[0].call_id",
         "Continue the response that made the call, or send the call item before its output."),
 ]  # fmt: skip

@@ -26,7 +26,7 @@ from segue.testing.protocol_checker import check_error, check_event, parse_json
 from segue.testing.store_conformance import sample_id
 
 ID = sample_id("turn")
-MSG = f"msg_{ID[13:]}0000"
+MSG = f"msg_{ID[5:]}0000"
 NOT_FOUND = Problem("previous_response_not_found", "Previous response with id 'é' not found.", "previous_response_id")
 LIMIT = Problem("websocket_connection_limit_reached", "Too old.")
 
@@ -90,7 +90,7 @@ def test_a_call_is_written_frame_by_frame() -> None:
     """Its arguments are text; nobody looks whether they are JSON."""
     writer = OutputWriter(ID, 5)
     events = [*writer.start_call("c1", "look"), *writer.arguments('{"a'), *writer.arguments('":1'), *writer.end_item()]
-    ident = f"fc_{ID[13:]}0000"
+    ident = f"fc_{ID[5:]}0000"
     item = {"id": ident, "type": "function_call", "status": "in_progress", "call_id": "c1", "name": "look"}
     done = {**item, "status": "completed", "arguments": '{"a":1'}
     where = {"item_id": ident, "output_index": 0}
@@ -147,9 +147,9 @@ def test_a_message_is_ended_by_a_call_and_opened_again_after_it() -> None:
     events = [*writer.text("a"), *writer.call("c", "f", ""), *writer.text("b"), *writer.end_item()]
     done = [json.loads(event.item) for event in events if event.item]
     assert [(item["id"], item["type"]) for item in done] == [
-        (f"msg_{ID[13:]}0000", "message"),
-        (f"fc_{ID[13:]}0001", "function_call"),
-        (f"msg_{ID[13:]}0002", "message"),
+        (f"msg_{ID[5:]}0000", "message"),
+        (f"fc_{ID[5:]}0001", "function_call"),
+        (f"msg_{ID[5:]}0002", "message"),
     ]
 
 
@@ -209,7 +209,7 @@ def test_a_whole_call_is_its_start_one_delta_and_its_end() -> None:
     parts = [*one.text("x"), *one.end_item(), *one.start_call("c", "look"), *one.arguments("{}"), *one.end_item()]
     assert [*other.text("x"), *other.call("c", "look", "{}")] == parts
     assert json.loads(parts[-1].item) == {
-        "id": f"fc_{ID[13:]}0001",
+        "id": f"fc_{ID[5:]}0001",
         "type": "function_call",
         "status": "completed",
         "call_id": "c",

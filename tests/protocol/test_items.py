@@ -11,7 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.protocol.codec import MAX_DEPTH
-from segue.protocol.items import Input, calls_of, join, parse_input, split, user_message
+from segue.protocol.items import (
+    Input,
+    ItemReference,
+    calls_of,
+    given_ids,
+    join,
+    parse_input,
+    resolve_references,
+    split,
+    user_message,
+)
 from segue.protocol.problems import Problem, missing
 from tests.strategies import examples, hostile_bytes, items, pretty
 
@@ -92,6 +102,60 @@ def test_no_items_are_an_input_too() -> None:
     assert parse() == Input()
 
 
+# --------------------------------------------------------------------------------------------------------- references
+
+
+def reference(ident: str, **fields: object) -> bytes:
+    return json.dumps({"type": "item_reference", "id": ident, **fields}).encode()
+
+
+@pytest.mark.parametrize(
+    "item", [reference("msg_1"), b'{"id":"msg_1"}', b'{"id":"msg_1","type":null}', reference("msg_1", x=[1])]
+)
+def test_a_reference_names_an_item_and_knows_its_place(item: bytes) -> None:
+    """Its type may be left out, as the API's schema says; a message without a type has a role."""
+    assert parse(USER, item) == Input((USER, item), references=(ItemReference("msg_1", 1),))
+
+
+def test_a_message_with_an_id_is_no_reference() -> None:
+    item = b'{"id":"msg_1","role":"user","content":"hi"}'
+    assert parse(item) == Input((item,))
+
+
+def resolved(*new: bytes, found: dict[str, bytes]) -> Input:
+    given = parse(*new)
+    assert isinstance(given, Input), given
+    return resolve_references(given, found)
+
+
+def test_an_item_stands_where_its_reference_stood() -> None:
+    """As its own bytes; its calls count, and an answer to one of them has its call."""
+    found = {"a": CALL, "b": b'{ "role":"user","content":"\\u00e9" }'}
+    assert resolved(USER, reference("b"), reference("a"), ANSWER, found=found) == Input(
+        (USER, found["b"], CALL, ANSWER), frozenset({"c1"})
+    )
+
+
+def test_an_item_is_taken_once() -> None:
+    """However often it is referred to; and not at all where nothing is found, since it is in the history already."""
+    found = {"a": CALL}
+    given = [reference("a"), USER, reference("gone"), reference("a"), ANSWER]
+    assert resolved(*given, found=found) == Input((CALL, USER, ANSWER), frozenset({"c1"}))
+
+
+def test_an_answer_before_its_call_is_still_an_orphan_and_keeps_its_place_in_the_request() -> None:
+    """So that a refusal names what the client sent. A tool output that was referred to needs its call too."""
+    given = [reference("gone"), ANSWER, reference("a"), reference("late")]
+    found = {"a": CALL, "late": ANSWER.replace(b"c1", b"c2")}
+    assert resolved(*given, found=found).answers == (("c1", 1), ("c2", 3))
+
+
+def test_what_an_author_said_of_an_item_is_told() -> None:
+    """No id is none, whether it is left out, null or empty; an item without a type is a message."""
+    given = [b'{"type":"x","id":"i"}', b'{"role":"user","id":""}', b'{"type":null,"id":null}']
+    assert list(given_ids(given)) == [(0, "i", "x"), (1, None, "message"), (2, None, "message")]
+
+
 # -------------------------------------------------------------------------------------------------------- what is not
 
 
@@ -108,6 +172,9 @@ def wrong_type(param: str, rest: str) -> Problem:
         ('[{"role":"user","content":"hi"},{}]', missing("input[1].type")),
         ('[{"type":7}]', wrong_type("input[0].type", "a string or null, but got an integer")),
         ('[{"type":"x","call_id":7}]', wrong_type("input[0].call_id", "a string or null, but got an integer")),
+        ('[{"type":"item_reference"}]', missing("input[0].id")),
+        ('[{"type":"item_reference","id":null}]', missing("input[0].id")),
+        ('[{"id":null}]', missing("input[0].type")),
         ('[{"type":"x","id":7}]', wrong_type("input[0].id", "a string or null, but got an integer")),
         ('[{"role":"user"}]', missing("input[0].content")),
         ('[{"role":"user","content":[{}]}]', missing("input[0].content[0].type")),
@@ -136,13 +203,6 @@ def wrong_type(param: str, rest: str) -> Problem:
 def test_a_bad_item_is_named_by_its_place(raw: str, expected: Problem) -> None:
     """The client learns which of its items is wrong, and where in it."""
     assert parse_input(raw.encode()) == expected
-
-
-@pytest.mark.parametrize("item", [{"type": "item_reference", "id": "msg_1"}, {"id": "msg_1"}])
-def test_a_reference_is_refused_with_advice(item: dict[str, str]) -> None:
-    """Items are not kept by id here."""
-    advice = "'input[0]' is not supported here: an item_reference cannot be resolved; send the item itself"
-    assert parse_input(json.dumps([item]).encode()) == Problem("unsupported_parameter", advice, "input[0]")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from segue.testing.store_conformance import sample_id
 from tests.strategies import any_text, examples, items
 
 ID = sample_id("turn")
-UNIQUE = ID[13:]
+UNIQUE = ID[5:]
 
 
 def shown(item: dict[str, Any]) -> dict[str, Any]:
@@ -171,6 +171,8 @@ def test_the_ids_of_a_turns_input_are_not_those_of_its_output() -> None:
     """The first item of each is the item 0 of its list."""
     first, second = show([b'{"role":"user","content":""}'] * 2, ID)
     assert (first["id"], second["id"]) == (f"msg_{UNIQUE}8000", f"msg_{UNIQUE}8001")
+    (made,) = show([b'{"role":"assistant","content":""}'], ID, first=0)
+    assert made["id"] == f"msg_{UNIQUE}0000"
 
 
 # ------------------------------------------------------------------------------------------------------------- paging

@@ -19,6 +19,9 @@ from tests.strategies import examples
 
 tenants = st.sampled_from([ALICE, ALICE, ALICE, BOB])
 picks = st.integers(min_value=0, max_value=10_000)
+#: Few, so that they meet.
+ITEM_IDS = ("a", "b", "c", "d")
+item_ids = st.lists(st.sampled_from(ITEM_IDS), max_size=2, unique=True)
 
 
 class Model:
@@ -27,6 +30,18 @@ class Model:
     def __init__(self) -> None:
         self.records: dict[tuple[str, str], Record] = {}
         self.buried: set[tuple[str, str]] = set()
+        self.items: list[tuple[str, str, str]] = []  # tenant, id of an item, and its owner
+
+    def append(self, record: Record, given: list[str], made: list[str]) -> None:
+        tenant = record.tenant
+        self.records[tenant, record.id] = record
+        known = {item for owner, item, ident in self.items if owner == tenant and (tenant, ident) not in self.buried}
+        self.items += [(tenant, item, record.id) for item in {*made, *(set(given) - known)}]
+
+    def owner(self, tenant: str, item: str, now: float) -> str | None:
+        """Items do not outlive their owner; two owners are none."""
+        owners = [ident for t, i, ident in self.items if (t, i) == (tenant, item) and self.lives(tenant, ident, now)]
+        return owners[0] if len(owners) == 1 else None
 
     def lives(self, tenant: str, ident: str, now: float) -> bool:
         key = (tenant, ident)
@@ -84,17 +99,28 @@ class StoresAgree(RuleBasedStateMachine):
         """One of the names so far, the newest ones more often than the others."""
         return self.names[-1 - pick % min(len(self.names), 5 if pick % 2 else len(self.names))]
 
-    @rule(tenant=tenants, pick=picks, fresh=st.booleans(), life=st.integers(1, 20), echo=st.integers(1, 3))
-    def append(self, tenant: str, pick: int, fresh: bool, life: int, echo: int) -> None:
+    @rule(
+        tenant=tenants,
+        pick=picks,
+        fresh=st.booleans(),
+        life=st.integers(1, 20),
+        echo=st.integers(1, 3),
+        given=item_ids,
+        made=item_ids,
+    )
+    def append(
+        self, tenant: str, pick: int, fresh: bool, life: int, echo: int, given: list[str], made: list[str]
+    ) -> None:
         """Begin a chain, or continue or fork any turn: living, dead, freed, unknown, or another tenant's."""
         parent = None if fresh else self.name(pick)
         name = str(len(self.names))
         self.names.append(name)
         expires_at = self.now + life
-        record = sample_record(name, parent, tenant=tenant, expires_at=expires_at, echo=b'{"model":"%d"}' % echo)
+        echoed = b'{"model":"%d"}' % echo
+        record = sample_record(name, parent, tenant=tenant, expires_at=expires_at, echo=echoed, given=given, made=made)
         there = record.parent_id is None or self.model.is_there(tenant, record.parent_id)
         if there:
-            self.model.records[tenant, record.id] = record
+            self.model.append(record, given, made)
         for store in self.stores:
             try:
                 self.runner.run(store.append(record))
@@ -146,6 +172,12 @@ class StoresAgree(RuleBasedStateMachine):
         for store in self.stores:
             assert self.runner.run(store.chain(tenant, ident, self.now)) == chain
             assert self.runner.run(store.record(tenant, ident, self.now)) == record
+
+    @rule(tenant=tenants, item=st.sampled_from(ITEM_IDS))
+    def find(self, tenant: str, item: str) -> None:
+        """Ask for the owner of an item."""
+        for store in self.stores:
+            assert self.runner.run(store.find_item(tenant, item, self.now)) == self.model.owner(tenant, item, self.now)
 
     @invariant()
     def sizes_agree(self) -> None:

@@ -19,7 +19,7 @@ from segue.gateway.drain import DrainState
 from segue.gateway.listener_profile import ListenerProfiles
 from segue.gateway.turns.background import BackgroundResponses, BackgroundSettings
 from segue.gateway.turns.eviction import Eviction
-from segue.gateway.turns.executor import Executor, Sources
+from segue.gateway.turns.executor import Executor, Sources, TurnSettings
 from segue.gateway.turns.grace_period import GracePeriod
 from segue.gateway.turns.parents import Parents
 from segue.history.cache import TurnCache
@@ -64,7 +64,7 @@ def build_services(config: Config, router: Router, store: Store, clock: Callable
         parents=parents,
         eviction=eviction,
         metrics=metrics,
-        retention_s=server.retention_s,
+        settings=TurnSettings(retention_s=server.retention_s, max_referenced_bytes=server.max_message_bytes),
         sources=Sources(clock=clock, monotonic=time.monotonic, entropy=os.urandom),
     )
     event_logs = MemoryEventLogs(server.events_bytes, server.event_log_bytes)

@@ -8,14 +8,14 @@ response object is made from a record by joining bytes. Not here: how a store la
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
 from segue.history.chains import History, Turn, path
 from segue.protocol.codec import encode
-from segue.protocol.ids import ResponseId
-from segue.protocol.items import Item, hide_encrypted
+from segue.protocol.ids import ResponseId, parse_item_id
+from segue.protocol.items import MAX_ITEM_ID, Item, given_ids, hide_encrypted
 from segue.protocol.responses import ResponseObjectHead, encode_response
 
 _heads = msgspec.json.Decoder(ResponseObjectHead)
@@ -48,6 +48,14 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         """Roughly how many bytes the record takes in a queue or on a socket."""
         return len(self.head) + len(self.echo) + sum(map(len, self.input)) + sum(map(len, self.output)) + 256
 
+    def output_ids(self) -> frozenset[str]:
+        """Return the ids of its output by which `find_item` finds it: those that are not derived from its own id."""
+        return frozenset(ident for ident in _indexed(self.output) if parse_item_id(ident) != self.id)
+
+    def input_ids(self) -> frozenset[str]:
+        """Return the ids of its input by which `find_item` finds it: those that are not derived from a response's."""
+        return frozenset(ident for ident in _indexed(self.input) if parse_item_id(ident) is None)
+
     def response(self, *, encrypted: bool = False) -> bytes:
         """Return the response object, with the `encrypted_content` of reasoning if it was asked for."""
         output = self.output if encrypted else tuple(map(hide_encrypted, self.output))
@@ -67,6 +75,12 @@ class ChainLink(msgspec.Struct, frozen=True, kw_only=True):
     input: tuple[Item, ...]
     output: tuple[Item, ...]
     calls: frozenset[str]
+
+
+def _indexed(items: Sequence[Item]) -> Iterator[str]:
+    """Yield the ids that the authors of items gave them."""
+    with_id = [item for item in items if b'"id"' in item]  # most input has none, and need not be parsed again
+    return (ident for _, ident, _ in given_ids(with_id) if ident is not None and len(ident) <= MAX_ITEM_ID)
 
 
 def encode_head(head: ResponseObjectHead) -> bytes:

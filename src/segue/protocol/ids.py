@@ -2,7 +2,8 @@
 
 A response id is `resp_` + 8 hex digits + 32 hex digits. The first part is the tag of the chain's root: every response
 of a chain carries it, forks included, so that a chain can live on one shard. The second part is 128 random bits: an id
-cannot be guessed, and does not tell its tenant. Not here: a source of randomness.
+cannot be guessed, and does not tell its tenant. The id of an item is made from the id of its response, which can be
+read from it again. Not here: a source of randomness.
 """
 
 from __future__ import annotations
@@ -15,9 +16,23 @@ ResponseId = NewType("ResponseId", str)
 #: How many random bytes `new_response_id` needs: 4 for a root's tag, 16 for the id itself.
 ENTROPY_BYTES = 20
 
+#: The number of a turn's first input item, so that ids of input items differ from those of output items.
+FIRST_INPUT_NUMBER = 0x8000
+
 _RESPONSE_ID = re.compile(r"resp_[0-9a-f]{8}[0-9a-f]{32}")
+_ITEM_ID = re.compile(r"[a-z]{1,8}_([0-9a-f]{40})[0-9a-f]{4,8}")
 _TAG = slice(5, 13)
-_UNIQUE = slice(13, 45)
+_TAG_AND_UNIQUE = slice(5, 45)
+
+#: How the id of an item begins, by its type.
+_PREFIXES = {
+    "message": "msg",
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "custom_tool_call": "ctc",
+    "custom_tool_call_output": "ctco",
+    "reasoning": "rs",
+}
 
 
 def new_response_id(entropy: bytes, parent: ResponseId | None = None) -> ResponseId:
@@ -45,4 +60,15 @@ def item_id(prefix: str, response_id: ResponseId, index: int) -> str:
 
     It is derived from its position, so that an item has the same id in every listing without a stored one.
     """
-    return f"{prefix}_{response_id[_UNIQUE]}{index:04x}"
+    return f"{prefix}_{response_id[_TAG_AND_UNIQUE]}{index:04x}"
+
+
+def derived_item_id(kind: str, response_id: ResponseId, number: int) -> str:
+    """Return the id of an item that came without one: of its type, and of its number among the items of its turn."""
+    return item_id(_PREFIXES.get(kind, "item"), response_id, number)
+
+
+def parse_item_id(text: str) -> ResponseId | None:
+    """Return the response to which an item belongs if its id is derived from one, else None."""
+    found = _ITEM_ID.fullmatch(text)
+    return None if found is None else ResponseId(f"resp_{found[1]}")

@@ -8,13 +8,14 @@ a dialect writes an item.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from segue.protocol.codec import decode, decode_value, encode, without_field
 from segue.protocol.item_types import CustomToolCallItem, FunctionCallItem, Role
-from segue.protocol.problems import Problem, missing, unsupported
+from segue.protocol.problems import Problem, missing
 
 #: One item: a JSON object on the wire, byte for byte as its author wrote it.
 Item = bytes
@@ -61,7 +62,11 @@ _CHECKED: dict[str, msgspec.json.Decoder[object]] = {
     "custom_tool_call_output": msgspec.json.Decoder(_CheckedToolOutput),
     "reasoning": msgspec.json.Decoder(_CheckedReasoning),
 }
+_REFERENCE = "item_reference"
 _TEXT_PARTS = frozenset({"input_text", "output_text", "summary_text", "reasoning_text"})
+
+#: The longest id by which an item can be referred to; the APIs that give ids have at most a quarter of it.
+MAX_ITEM_ID = 256
 
 #: The field of reasoning that only its provider can read, as it stands in an item's JSON.
 ENCRYPTED = b'"encrypted_content"'
@@ -71,16 +76,44 @@ _list = msgspec.json.Decoder(list[msgspec.Raw])
 _input = msgspec.json.Decoder(str | list[msgspec.Raw])
 
 
+class ItemReference(NamedTuple):
+    """An `item_reference` in an input: the id of the item that it stands for, and its own place among the items."""
+
+    id: str
+    place: int
+
+
 class Input(msgspec.Struct, frozen=True):
     """The items of one request, checked.
 
     `calls` are the ids of the tool calls among the items. `answers` are the (call_id, index) of tool outputs whose call
-    is not among the items: the history that the request continues must have it.
+    is not among the items: the history that the request continues must have it. `references` are the items that stand
+    for others; `resolve_references` puts those in their place.
     """
 
     items: tuple[Item, ...] = ()
     calls: frozenset[str] = frozenset()
     answers: tuple[tuple[str, int], ...] = ()
+    references: tuple[ItemReference, ...] = ()
+
+
+class _ToolPairing:
+    """Which tool calls an input has, and which of its tool outputs have no call before them."""
+
+    __slots__ = ("answers", "calls")
+
+    def __init__(self) -> None:
+        self.calls: set[str] = set()
+        self.answers: list[tuple[str, int]] = []
+
+    def add(self, head: _ItemHead, index: int) -> None:
+        """Take the next item, which has this place in the request."""
+        if head.call_id is None or head.type is None:
+            return
+        if head.type.endswith("_call"):
+            self.calls.add(head.call_id)
+        elif head.type.endswith("_call_output") and head.call_id not in self.calls:
+            self.answers.append((head.call_id, index))
 
 
 def parse_input(raw: bytes | msgspec.Raw) -> Input | Problem:
@@ -90,20 +123,40 @@ def parse_input(raw: bytes | msgspec.Raw) -> Input | Problem:
         return value
     if isinstance(value, str):
         return Input((user_message(value),))
-    calls: set[str] = set()
-    answers: list[tuple[str, int]] = []
+    pairing = _ToolPairing()
     items: list[Item] = []
+    references: list[ItemReference] = []
     for index, item in enumerate(value):
         head = _check(item, f"input[{index}]")
         if isinstance(head, Problem):
             return head
-        if head.call_id is not None and head.type is not None:
-            if head.type.endswith("_call"):
-                calls.add(head.call_id)
-            elif head.type.endswith("_call_output") and head.call_id not in calls:
-                answers.append((head.call_id, index))
+        if head.id is not None and _kind(head) == _REFERENCE:
+            references.append(ItemReference(head.id, index))
+        else:
+            pairing.add(head, index)
         items.append(bytes(item))  # a copy, since a view would keep the whole message in memory
-    return Input(tuple(items), frozenset(calls), tuple(answers))
+    return Input(tuple(items), frozenset(pairing.calls), tuple(pairing.answers), tuple(references))
+
+
+def resolve_references(given: Input, found: Mapping[str, Item]) -> Input:
+    """Return the input with the items that its references stand for, each of them once, where it stands first.
+
+    What is not in `found` is left out: the history, or the input itself, has that item already.
+    """
+    wanted = {reference.place: reference.id for reference in given.references}
+    pairing = _ToolPairing()
+    items: list[Item] = []
+    taken: set[str] = set()
+    for index, item in enumerate(given.items):
+        ident, resolved = wanted.get(index), item
+        if ident is not None:
+            if ident in taken or ident not in found:
+                continue
+            taken.add(ident)
+            resolved = found[ident]
+        pairing.add(_heads.decode(resolved), index)
+        items.append(resolved)
+    return Input(tuple(items), frozenset(pairing.calls), tuple(pairing.answers))
 
 
 def user_message(text: str) -> Item:
@@ -116,6 +169,13 @@ def calls_of(items: Sequence[Item]) -> frozenset[str]:
     """Return the ids of the tool calls among a model's finished items."""
     heads = (_heads.decode(item) for item in items)
     return frozenset(head.call_id for head in heads if head.call_id and (head.type or "").endswith("_call"))
+
+
+def given_ids(items: Sequence[Item]) -> Iterator[tuple[int, str | None, str]]:
+    """Yield for each item its place, the id that its author gave it, if any, and its type."""
+    for place, item in enumerate(items):
+        head = _heads.decode(item)
+        yield place, head.id or None, head.type or "message"
 
 
 def hide_encrypted(item: Item) -> Item:
@@ -143,21 +203,24 @@ def _check(item: msgspec.Raw, where: str) -> _ItemHead | Problem:
     head = decode(item, _heads, where)
     if isinstance(head, Problem):
         return head
-    kind = head.type if head.type is not None else _implied_type(head)
+    kind = _kind(head)
     if kind is None:
         return missing(f"{where}.type")
-    if kind == "item_reference":
-        return unsupported(where, "an item_reference cannot be resolved; send the item itself")
+    if kind == _REFERENCE and head.id is None:
+        return missing(f"{where}.id")
     value = decode_value(item, where)
     if isinstance(value, Problem):
         return value
     return _check_fields(item, kind, where) or head
 
 
-def _implied_type(head: _ItemHead) -> str | None:
+def _kind(head: _ItemHead) -> str | None:
+    """Return the type of an item, which a message and a reference may omit; None if it has none."""
+    if head.type is not None:
+        return head.type
     if head.role is not None:
         return "message"
-    return "item_reference" if head.id is not None else None
+    return None if head.id is None else _REFERENCE
 
 
 def _check_fields(item: msgspec.Raw, kind: str, where: str) -> Problem | None:

@@ -12,23 +12,15 @@ from typing import Any, Literal
 import msgspec
 
 from segue.protocol.codec import encode, explain
-from segue.protocol.ids import ResponseId, item_id
+from segue.protocol.ids import FIRST_INPUT_NUMBER, ResponseId, derived_item_id
 from segue.protocol.items import Item
 from segue.protocol.problems import Problem, quoted
 
 Order = Literal["asc", "desc"]
 
-#: The number of a turn's first input item, so that ids of input items differ from those of output items.
-_INPUT_NUMBERS = 0x8000
-_PREFIXES = {
-    "message": "msg",
-    "function_call": "fc",
-    "function_call_output": "fco",
-    "custom_tool_call": "ctc",
-    "custom_tool_call_output": "ctco",
-    "reasoning": "rs",
-}
-_WITH_STATUS = frozenset(_PREFIXES) - {"reasoning"}
+_WITH_STATUS = frozenset(
+    {"message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output"}
+)
 #: Fields of a part that a client may leave out, but a listing may not.
 _PART_DEFAULTS: dict[str, dict[str, Any]] = {"output_text": {"annotations": []}, "input_image": {"detail": "auto"}}
 
@@ -72,9 +64,14 @@ def parse_page(query: dict[str, str]) -> Page | Problem:
     return Page(wanted.limit, wanted.order, wanted.after)
 
 
-def show(items: Sequence[Item], response_id: ResponseId, *, encrypted: bool = False) -> list[dict[str, Any]]:
-    """Complete one turn's items for a listing, with `encrypted_content` if the client asked for it."""
-    listed = [_complete(msgspec.json.decode(item), response_id, index) for index, item in enumerate(items)]
+def show(
+    items: Sequence[Item], response_id: ResponseId, *, first: int = FIRST_INPUT_NUMBER, encrypted: bool = False
+) -> list[dict[str, Any]]:
+    """Complete the items that a turn took in, or with `first=0` made, for a listing.
+
+    `encrypted_content` is shown if the client asked for it.
+    """
+    listed = [_complete(msgspec.json.decode(item), response_id, number) for number, item in enumerate(items, first)]
     if not encrypted:
         for item in listed:
             if item["type"] == "reasoning":
@@ -100,9 +97,9 @@ def _invalid(detail: str, param: str | None = None) -> Problem:
     return Problem("invalid_value", f"Invalid query parameter: {detail}", param)
 
 
-def _complete(item: dict[str, Any], response_id: ResponseId, index: int) -> dict[str, Any]:
+def _complete(item: dict[str, Any], response_id: ResponseId, number: int) -> dict[str, Any]:
     kind = item.get("type") or "message"
-    ident = item.get("id") or item_id(_PREFIXES.get(kind, "item"), response_id, _INPUT_NUMBERS + index)
+    ident = item.get("id") or derived_item_id(kind, response_id, number)
     shown = {**item, "type": kind, "id": ident}
     if kind in _WITH_STATUS:
         shown["status"] = item.get("status") or "completed"

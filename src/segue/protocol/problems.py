@@ -114,6 +114,34 @@ def response_not_found(response_id: str) -> Problem:
     return Problem("response_not_found", f"Response with id {quoted(response_id)} not found.", "response_id")
 
 
+def item_not_found(item_id: str, index: int) -> Problem:
+    """A reference names an item that is unknown, expired, deleted, or somebody else's: all look the same."""
+    # The service's own sentence, and what a client can do.
+    message = (
+        f"Item with id {quoted(item_id)} not found. Items can be referred to while the response that they belong to is "
+        "stored (store: true). Send the item itself in place of the reference."
+    )
+    return Problem("item_not_found", message, f"input[{index}].id")
+
+
+def references_too_large(limit_bytes: int) -> Problem:
+    """The items that a request refers to are more than a request may hold."""
+    message = (
+        f"The items that 'input' refers to have more than {limit_bytes:,} bytes. "
+        "Continue their response with previous_response_id."
+    )
+    return Problem("invalid_value", message, "input")
+
+
+def references_too_many(limit: int) -> Problem:
+    """The items that a request refers to are spread over too many responses."""
+    message = (
+        f"The items that 'input' refers to belong to more than {limit} responses. "
+        "Continue the latest of them with previous_response_id, or send the items themselves."
+    )
+    return Problem("invalid_value", message, "input")
+
+
 def events_gone(response_id: str) -> Problem:
     """A stream cannot be resumed: its events are not kept, no longer, or not from there."""
     message = (

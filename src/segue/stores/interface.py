@@ -47,6 +47,13 @@ class Store(Protocol):
     async def record(self, tenant: str, response_id: ResponseId, now: float) -> Record | None:
         """Return the record of a living response, or None."""
 
+    async def find_item(self, tenant: str, item_id: str, now: float) -> ResponseId | None:
+        """Return the living response to which the item with this id belongs; None if there is none, or no single one.
+
+        It is the response that has the id among its `Record.output_ids()`. Else it is the one that has it among its
+        `Record.input_ids()`, if no record before it had the id at all: a history that is sent again changes nothing.
+        """
+
     async def delete(self, tenant: str, response_id: ResponseId, now: float) -> bool:
         """Delete a living response, so that its id resolves to nothing; return whether there was one."""
 

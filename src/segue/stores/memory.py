@@ -18,6 +18,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._records: dict[tuple[str, ResponseId], _StoredRecord] = {}
+        self._owners: dict[tuple[str, str], list[_StoredRecord]] = {}  # by tenant and id of an item
         self._echoes = _EchoPool()
         self._living = 0
         self._size_bytes = 0  # without the echoes
@@ -37,6 +38,7 @@ class MemoryStore:
             parent.children += 1
         entry = _StoredRecord(msgspec.structs.replace(record, echo=self._echoes.hold(record.echo)), parent)
         self._records[key] = entry
+        self._own(entry)
         self._living += 1
         self._size_bytes += entry.size_bytes
 
@@ -56,6 +58,12 @@ class MemoryStore:
         """Return the record of a living response, or None."""
         entry = self._find(tenant, response_id, now)
         return None if entry is None else entry.record
+
+    async def find_item(self, tenant: str, item_id: str, now: float) -> ResponseId | None:
+        """Return the living response to which the item with this id belongs, if there is one and no other."""
+        self._check_open()
+        owners = [entry for entry in self._owners.get((tenant, item_id), ()) if entry.is_alive(now)]
+        return owners[0].record.id if len(owners) == 1 else None
 
     async def delete(self, tenant: str, response_id: ResponseId, now: float) -> bool:
         """Delete a living response; return whether there was one."""
@@ -82,6 +90,7 @@ class MemoryStore:
         """Drop everything. Later calls raise `StoreError`."""
         self._closed = True
         self._records.clear()
+        self._owners.clear()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -97,6 +106,7 @@ class MemoryStore:
         self._living -= 1
         self._size_bytes -= entry.size_bytes
         self._echoes.release(entry.record.echo)
+        self._disown(entry)
         entry.entomb()
         self._size_bytes += entry.size_bytes
         free: _StoredRecord | None = entry
@@ -107,17 +117,37 @@ class MemoryStore:
             if free is not None:
                 free.children -= 1
 
+    def _own(self, entry: _StoredRecord) -> None:
+        """Note which items belong to a new record."""
+        tenant, made = entry.record.tenant, entry.record.output_ids()
+        new = {ident for ident in entry.record.input_ids() if (tenant, ident) not in self._owners}
+        entry.items = made | new
+        for ident in entry.items:
+            self._owners.setdefault((tenant, ident), []).append(entry)
+
+    def _disown(self, entry: _StoredRecord) -> None:
+        for ident in entry.items:
+            owners = self._owners[entry.record.tenant, ident]
+            owners.remove(entry)
+            if not owners:
+                del self._owners[entry.record.tenant, ident]
+        entry.items = frozenset()
+
 
 class _StoredRecord:
-    """A record, or the tombstone of one, which keeps its items for its descendants."""
+    """A record, or the tombstone of one, which keeps its items for its descendants.
 
-    __slots__ = ("children", "dead", "parent", "record")
+    `items` are the ids of the items that belong to it and do not tell so themselves.
+    """
+
+    __slots__ = ("children", "dead", "items", "parent", "record")
 
     def __init__(self, record: Record, parent: _StoredRecord | None) -> None:
         self.record = record
         self.parent = parent
         self.children = 0
         self.dead = False
+        self.items: frozenset[str] = frozenset()
 
     @property
     def size_bytes(self) -> int:

@@ -59,6 +59,16 @@ _ADD = (
     "INSERT INTO records (parent, echo, created_at, expires_at, tenant, id, calls, head, input, output)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+_ADD_ITEM = "INSERT INTO item_ids (tenant, id, record) VALUES (?, ?, ?)"
+_ADD_ITEM_IF_NEW = (
+    "INSERT INTO item_ids (tenant, id, record) SELECT ?, ?, ?"
+    " WHERE NOT EXISTS (SELECT 1 FROM item_ids WHERE tenant = ? AND id = ?)"
+)
+_FREE_ITEMS = "DELETE FROM item_ids WHERE record = ?"
+_FIND_ITEM = (
+    "SELECT records.id FROM item_ids JOIN records ON records.seq = item_ids.record"
+    " WHERE item_ids.tenant = ? AND item_ids.id = ? AND records.head IS NOT NULL AND records.expires_at > ? LIMIT 2"
+)
 _ENTOMB = "UPDATE records SET head = NULL, echo = NULL WHERE seq = ?"
 _IS_PARENT = "SELECT 1 FROM records WHERE parent = ? LIMIT 1"
 _FREE = "DELETE FROM records WHERE seq = ?"
@@ -136,6 +146,10 @@ class SqliteStore:
         """Return the record of a living response, or None."""
         return await self._read(lambda database: _record(database.reader, tenant, response_id, now))
 
+    async def find_item(self, tenant: str, item_id: str, now: float) -> ResponseId | None:
+        """Return the living response to which the item with this id belongs, if there is one and no other."""
+        return await self._read(lambda database: _find_item(database.reader, tenant, item_id, now))
+
     async def delete(self, tenant: str, response_id: ResponseId, now: float) -> bool:
         """Delete a living response; return whether there was one."""
         self._check_open()
@@ -205,9 +219,13 @@ def _append(record: Record, connection: sqlite3.Connection) -> None:
         join(record.output),
     )
     try:
-        connection.execute(_ADD, values)
+        number = connection.execute(_ADD, values).lastrowid
     except sqlite3.IntegrityError as error:
         raise StoreError(f"the response {record.id!r} is already stored: an id is used once") from error
+    made = record.output_ids()
+    connection.executemany(_ADD_ITEM, [(record.tenant, ident, number) for ident in made])
+    given = [(record.tenant, ident, number, record.tenant, ident) for ident in record.input_ids() - made]
+    connection.executemany(_ADD_ITEM_IF_NEW, given)
 
 
 def _echo(record: Record, connection: sqlite3.Connection) -> int:
@@ -237,6 +255,7 @@ def _sweep(now: float, connection: sqlite3.Connection) -> list[tuple[str, Respon
 
 def _delete_row(connection: sqlite3.Connection, seq: int, parent: int | None, echo: int) -> None:
     """Turn a row into a tombstone if it has children; else free it, and the ancestors that only it still needed."""
+    connection.execute(_FREE_ITEMS, (seq,))
     if connection.execute(_IS_PARENT, (seq,)).fetchone():
         connection.execute(_ENTOMB, (seq,))
     else:
@@ -294,6 +313,11 @@ def _record(connection: sqlite3.Connection, tenant: str, response_id: ResponseId
         output=tuple(split(output)),
         calls=frozenset(_calls.decode(calls)),
     )
+
+
+def _find_item(connection: sqlite3.Connection, tenant: str, item_id: str, now: float) -> ResponseId | None:
+    owners = connection.execute(_FIND_ITEM, (tenant, item_id, now)).fetchall()
+    return ResponseId(owners[0][0]) if len(owners) == 1 else None
 
 
 def _size(database: Database) -> StoreSize:

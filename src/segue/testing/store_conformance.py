@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 import msgspec
 
 from segue.history.records import ChainLink, Record
 from segue.protocol.ids import ENTROPY_BYTES, ResponseId, new_response_id
+from segue.protocol.items import MAX_ITEM_ID
 from segue.stores.interface import ParentGone, Store, StoreError
 
 Check = Callable[[Store], Awaitable[None]]
@@ -40,11 +41,22 @@ def sample_id(name: str) -> ResponseId:
 
 
 def sample_record(
-    name: str, parent: str | None = None, *, tenant: str = ALICE, expires_at: float = LATER, echo: bytes = b""
+    name: str,
+    parent: str | None = None,
+    *,
+    tenant: str = ALICE,
+    expires_at: float = LATER,
+    echo: bytes = b"",
+    given: Sequence[str] = (),
+    made: Sequence[str] = (),
 ) -> Record:
-    """Return a record whose content tells it from every other; `name` and `parent` stand for ids."""
+    """Return a record whose content tells it from every other; `name` and `parent` stand for ids.
+
+    `given` and `made` are ids of items that it has in its input and in its output.
+    """
     quoted = msgspec.json.encode(name)
     call = b'{"type":"function_call","call_id":%b,"name":"f","arguments":"{}"}' % quoted
+    items = {ident: b'{"id":%b,"type":"x","of":%b}' % (msgspec.json.encode(ident), quoted) for ident in {*given, *made}}
     return Record(
         tenant=tenant,
         id=sample_id(name),
@@ -54,8 +66,12 @@ def sample_record(
         head=b'{"id":"%b","created_at":1700000000,"status":"completed"}' % sample_id(name).encode(),
         echo=echo or b'{"model":"scripted","tools":[],"metadata":{}}',
         # Spaces, key order, escapes and raw text are the author's, and stay.
-        input=(b'{ "role":"user",  "content":%b }' % quoted, '{"type":"x","t":"é \\u00e9 ∑"}'.encode()),
-        output=(call,),
+        input=(
+            b'{ "role":"user",  "content":%b }' % quoted,
+            '{"type":"x","t":"é \\u00e9 ∑"}'.encode(),
+            *(items[ident] for ident in given),
+        ),
+        output=(call, *(items[ident] for ident in made)),
         calls=frozenset({name}),
     )
 
@@ -75,7 +91,9 @@ def link_of(record: Record, *, alive: bool = True) -> ChainLink:
 async def write_before_restart(store: Store) -> None:
     """Fill a new store with what `check_after_restart` expects: chains, a fork, tombstones, freed records."""
     await _append(store, sample_record("root"), sample_record("left", "root"), sample_record("right", "root"))
-    await _append(store, sample_record("leaf", "left"), sample_record("gone"))
+    await _append(
+        store, sample_record("leaf", "left", given=["in"], made=["out"]), sample_record("gone", made=["lost"])
+    )
     await store.delete(ALICE, sample_id("left"), NOW)
     await store.delete(ALICE, sample_id("gone"), NOW)
 
@@ -83,12 +101,13 @@ async def write_before_restart(store: Store) -> None:
 async def check_after_restart(store: Store) -> None:
     """What was in a store is in it after it was closed and opened again."""
     root, left = link_of(sample_record("root")), link_of(sample_record("left", "root"), alive=False)
-    leaf, right = sample_record("leaf", "left"), sample_record("right", "root")
+    leaf, right = sample_record("leaf", "left", given=["in"], made=["out"]), sample_record("right", "root")
     assert await store.chain(ALICE, leaf.id, NOW) == [root, left, link_of(leaf)]
     assert await store.chain(ALICE, right.id, NOW) == [root, link_of(right)]
     assert await store.record(ALICE, leaf.id, NOW) == leaf
     await _assert_unknown(store, ALICE, "left")
     await _assert_unknown(store, ALICE, "gone")
+    assert [await store.find_item(ALICE, ident, NOW) for ident in ("in", "out", "lost")] == [leaf.id, leaf.id, None]
     living = ["root", "right", "leaf"]
     assert (await store.size()).records == len(living)
 
@@ -244,6 +263,60 @@ async def another_tenants_parent_is_unknown(store: Store) -> None:
     await _assert_unknown(store, BOB, "child")
 
 
+# Items
+
+
+async def an_item_is_found_by_the_id_that_its_author_gave_it(store: Store) -> None:
+    """The response that made it is told, or that took it in; never another tenant's."""
+    root = sample_record("root", given=["in", "é"], made=["out", "x" * MAX_ITEM_ID])
+    await _append(store, root, sample_record("child", "root"))
+    for ident in ("in", "é", "out", "x" * MAX_ITEM_ID):
+        assert await store.find_item(ALICE, ident, NOW) == root.id
+        assert await store.find_item(BOB, ident, NOW) is None
+    assert await store.find_item(ALICE, "unknown", NOW) is None
+
+
+async def a_history_that_is_sent_again_leaves_its_items_where_they_were(store: Store) -> None:
+    """An item belongs to the first response that had it, even if a later one has it in its input."""
+    first = sample_record("first", given=["in"], made=["out"])
+    await _append(store, first, sample_record("second", given=["in", "out"], made=["more"]))
+    assert [await store.find_item(ALICE, ident, NOW) for ident in ("in", "out")] == [first.id, first.id]
+    assert await store.delete(ALICE, first.id, NOW)
+    assert [await store.find_item(ALICE, ident, NOW) for ident in ("in", "out")] == [None, None]
+    assert await store.find_item(ALICE, "more", NOW) == sample_id("second")
+
+
+async def an_id_that_two_responses_gave_names_neither(store: Store) -> None:
+    """Not every provider makes unique ids. A wrong item would be worse than none; tenants are apart in this too."""
+    await _append(store, sample_record("one", made=["msg_0"]), sample_record("his", tenant=BOB, made=["msg_0"]))
+    assert await store.find_item(ALICE, "msg_0", NOW) == sample_id("one")
+    await _append(store, sample_record("two", made=["msg_0"]))
+    assert await store.find_item(ALICE, "msg_0", NOW) is None
+    assert await store.find_item(BOB, "msg_0", NOW) == sample_id("his")
+    assert await store.delete(ALICE, sample_id("one"), NOW)
+    assert await store.find_item(ALICE, "msg_0", NOW) == sample_id("two")
+
+
+async def items_go_with_their_response(store: Store) -> None:
+    """A deleted or expired response's items are not found, though a descendant still has them in its history."""
+    await _append(store, sample_record("root", made=["deleted"]), sample_record("leaf", "root", made=["kept"]))
+    await _append(store, sample_record("brief", given=["expired"], expires_at=NOW + 10))
+    assert await store.find_item(ALICE, "expired", NOW + 9) == sample_id("brief")
+    assert await store.find_item(ALICE, "expired", NOW + 10) is None
+    assert await _sweep(store, NOW + 10) == [(ALICE, sample_id("brief"))]
+    assert await store.delete(ALICE, sample_id("root"), NOW)
+    found = [await store.find_item(ALICE, ident, NOW) for ident in ("expired", "deleted", "kept")]
+    assert found == [None, None, sample_id("leaf")]
+    await _append(store, sample_record("again", given=["expired", "deleted"]))
+    assert await store.find_item(ALICE, "deleted", NOW) == sample_id("again")
+
+
+async def a_refused_record_has_no_items(store: Store) -> None:
+    """What was not written leaves nothing behind."""
+    await _assert_refused(store, sample_record("child", "unknown", given=["in"], made=["out"]), ParentGone)
+    assert [await store.find_item(ALICE, ident, NOW) for ident in ("in", "out")] == [None, None]
+
+
 # Deleting
 
 
@@ -386,6 +459,7 @@ async def a_closed_store_refuses(store: Store) -> None:
         store.append(sample_record("late")),
         store.chain(ALICE, root.id, NOW),
         store.record(ALICE, root.id, NOW),
+        store.find_item(ALICE, "in", NOW),
         store.delete(ALICE, root.id, NOW),
         store.sweep(NOW),
         store.size(),
@@ -422,6 +496,11 @@ CHECKS: tuple[Check, ...] = (
     tenants_do_not_see_each_other,
     tenants_may_have_the_same_ids,
     another_tenants_parent_is_unknown,
+    an_item_is_found_by_the_id_that_its_author_gave_it,
+    a_history_that_is_sent_again_leaves_its_items_where_they_were,
+    an_id_that_two_responses_gave_names_neither,
+    items_go_with_their_response,
+    a_refused_record_has_no_items,
     a_deleted_id_is_nothing,
     descendants_outlive_a_deletion,
     dead_ancestors_are_freed_with_their_last_descendant,

@@ -123,6 +123,32 @@ async def test_a_lanes_own_slot_is_looked_into_first_then_the_others() -> None:
         assert slots.places("a", 1, "resp_x") == [slots.lane("a"), slots.lane("b"), grace]
         assert slots.places("b", 2, "resp_x") == [slots.lane("b"), slots.lane("a"), grace]
         assert services.parents.connection(TENANT).lane("a") != slots.lane("a")
+        assert slots.places("b", 3, None, refers=True) == [slots.lane("b"), slots.lane("a")]
+
+
+async def test_unstored_turns_are_told_from_the_newest_down_to_what_is_stored() -> None:
+    """Of each chain in these places; an empty place has none."""
+    async with parts() as services:
+        root = turn(1, stored=True)
+        middle = Turn(id=turn(2).id, parent=root, input=(), output=(), calls=frozenset(), stored=False)
+        tip = Turn(id=turn(3).id, parent=middle, input=(), output=(), calls=frozenset(), stored=False)
+        services.cache.put_slot(TENANT, SLOT, tip)
+        services.cache.put_slot(TENANT, ("connection", "b"), root)
+        places = [("connection", "empty"), ("connection", "b"), SLOT]
+        assert list(services.parents.unstored(places)) == [tip, middle]
+
+
+async def test_looking_a_turn_up_does_not_count_as_a_continuation() -> None:
+    async with parts() as services:
+        made = await respond(services, create())
+        shared = services.cache.find_shared(TENANT, ident(made), services.clock())
+        assert await services.parents.look_up(TENANT, ident(made)) is shared
+        services.cache.forget(TENANT, ident(made))
+        read = await services.parents.look_up(TENANT, ident(made))
+        assert read is not None
+        assert read.id == made["id"]
+        assert await services.parents.look_up("bob", ident(made)) is None
+        assert hits(services) == {"connection": 0, "process": 0, "store": 0}
 
 
 async def test_the_parent_of_a_fork_is_held_until_the_forks_turn_is_over() -> None:

@@ -128,7 +128,7 @@ class ResponseRoutes:
         for link in chain:
             items += show(link.input, link.id, encrypted=encrypted)
             if link is not chain[-1]:
-                items += show(link.output, link.id, encrypted=encrypted)
+                items += show(link.output, link.id, first=0, encrypted=encrypted)
         body = paginate(items, page)
         if isinstance(body, Problem):
             raise Refused(body)

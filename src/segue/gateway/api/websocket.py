@@ -256,7 +256,8 @@ class WebSocketConnection:
             after = -1 if request.starting_after is None else request.starting_after
             rest = background.resume(self._tenant, request.response_id, after)
             return self._follow(lane, request.response_id, rest)
-        places = self._slots.places(lane, start.number, request.previous_response_id)
+        refers = bool(request.input.references)
+        places = self._slots.places(lane, start.number, request.previous_response_id, refers=refers)
         caller = Caller(self._tenant, self._meter, self._slots.lane(lane), places, self._credential)
         if request.kept:
             response_id = await background.create(request, caller)

@@ -18,6 +18,7 @@ from segue.gateway.admin.metrics import Metrics, Outcome, TransportMeter
 from segue.gateway.redacted_traceback import redacted_traceback
 from segue.gateway.turns.eviction import Eviction
 from segue.gateway.turns.parents import Parents
+from segue.gateway.turns.reference_resolver import ReferenceResolver
 from segue.history.cache import Slot, TurnCache
 from segue.history.chains import History, Turn
 from segue.history.records import Record, encode_head, flatten
@@ -69,6 +70,13 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True):
     entropy: Callable[[int], bytes]
 
 
+class TurnSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a response is stored, and how many bytes the items may have that one request refers to."""
+
+    retention_s: float
+    max_referenced_bytes: int
+
+
 class Executor:
     """Runs turns against one router, one store and one cache."""
 
@@ -81,7 +89,7 @@ class Executor:
         parents: Parents,
         eviction: Eviction,
         metrics: Metrics,
-        retention_s: float,
+        settings: TurnSettings,
         sources: Sources,
     ) -> None:
         self.router = router
@@ -90,10 +98,11 @@ class Executor:
         self.parents = parents
         self.eviction = eviction
         self.metrics = metrics
-        self.retention_s = retention_s
+        self.retention_s = settings.retention_s
         self.clock = sources.clock
         self.monotonic = sources.monotonic
         self.entropy = sources.entropy
+        self.resolver = ReferenceResolver(parents, store, max_bytes=settings.max_referenced_bytes, clock=sources.clock)
         self._deleting: set[asyncio.Task[bool]] = set()
 
     def run(self, create: Create, caller: Caller, response_id: ResponseId | None = None) -> TurnRun:
@@ -149,6 +158,7 @@ class TurnRun:
     ) -> None:
         self._executor = executor
         self._create = create
+        self._input = create.input  # its references are resolved when the turn begins
         self._caller = caller
         self._begun_at = executor.monotonic()
         self._first_output_s: float | None = None
@@ -236,8 +246,12 @@ class TurnRun:
         parent = None if wanted is None else await executor.parents.find(caller.tenant, wanted, caller.places)
         if parent is not None and create.store and not parent.stored:
             raise Refused(store_mismatch(parent.id))
-        history = History(parent, create.input.items)
-        orphan = history.find_orphan(create.input.answers)
+        if create.input.references:
+            places = () if create.store else caller.places  # what is not stored must not be stored with another turn
+            resolver = executor.resolver
+            self._input = await resolver.resolve(caller.tenant, create.input, parent=parent, places=places)
+        history = History(parent, self._input.items)
+        orphan = history.find_orphan(self._input.answers)
         if orphan is not None:
             raise Refused(tool_call_not_found(*orphan))
         response_id = self.response_id or new_response_id(executor.entropy(ENTROPY_BYTES), _id_of(parent))
@@ -260,7 +274,7 @@ class TurnRun:
             parent=request.history.parent,
             input=request.history.input,
             output=finished.output,
-            calls=create.input.calls | calls_of(finished.output),
+            calls=self._input.calls | calls_of(finished.output),
             stored=create.store,
             expires_at=self._executor.clock() + self._executor.retention_s if create.store else None,
         )

@@ -9,7 +9,7 @@ budget empties one (`segue.history.cache`), and when a lane runs a turn (`segue.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from segue.gateway.admin.metrics import Metrics
 from segue.gateway.turns.eviction import Eviction
@@ -68,6 +68,23 @@ class Parents:
                 return turn
         metrics.misses.inc()
         raise Refused(previous_response_not_found(wanted))
+
+    async def look_up(self, tenant: str, response_id: ResponseId) -> Turn | None:
+        """Return a stored turn from memory or from the store, to look at its items.
+
+        Raises:
+            Refused: the store cannot be read.
+        """
+        now = self._clock()
+        return self._cache.find_shared(tenant, response_id, now) or await self._load(tenant, response_id, now)
+
+    def unstored(self, places: Iterable[Slot]) -> Iterator[Turn]:
+        """Yield the unstored turns of the chains in these places, the newest of each chain first."""
+        for slot in places:
+            turn = self._cache.peek_slot(slot)
+            while turn is not None and not turn.stored:
+                yield turn
+                turn = turn.parent
 
     def connection(self, tenant: str) -> ConnectionSlots:
         """Return the slots of a new connection."""
@@ -135,12 +152,17 @@ class ConnectionSlots:
         """Return the slot of a lane's latest turn."""
         return self._lanes.setdefault(lane, (self, lane))
 
-    def places(self, lane: str, number: int, wanted: str | None) -> Sequence[Slot]:
-        """Return where the parent `wanted` by request `number` of a lane may be, the likeliest place first."""
+    def places(self, lane: str, number: int, wanted: str | None, *, refers: bool = False) -> Sequence[Slot]:
+        """Return where the parent `wanted` by request `number` of a lane may be, the likeliest place first.
+
+        A request that `refers` to items has them looked for in the same places, whatever it continues.
+        """
         own = self.lane(lane)
-        if wanted is None:
+        if wanted is None and not refers:
             return ()
         places = [own, *(slot for name, slot in self._lanes.items() if name != lane)]
+        if wanted is None:
+            return places
         fork = self._forks.get(number)
         if fork is not None:
             places.append(fork)

@@ -1,0 +1,59 @@
+"""Item references: the items that a request names by their ids, picked out of turns that are at hand.
+
+An item has the id that its author gave it, or else one that is derived from its response and its place: the one under
+which the list of the response's items shows it. Not here: which turns are worth a look and where they are found, and
+what an input becomes when its references are resolved (`protocol.items`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from segue.history.chains import Turn
+from segue.protocol.ids import FIRST_INPUT_NUMBER, derived_item_id
+from segue.protocol.items import Input, Item, ItemReference, given_ids
+
+
+class ReferencedItems:
+    """The items that one input refers to. Each method costs O(the items that it looks through)."""
+
+    def __init__(self, given: Input) -> None:
+        places = {reference.place for reference in given.references}
+        sent = {ident for place, ident, _ in given_ids(given.items) if place not in places}
+        #: What belongs into the input, by the ids of the references.
+        self.found: dict[str, Item] = {}
+        self._missing: dict[str, ItemReference] = {}
+        for reference in given.references:
+            if reference.id not in sent:
+                self._missing.setdefault(reference.id, reference)
+
+    @property
+    def last_missing(self) -> ItemReference | None:
+        """The last of the references whose item is neither found nor left out."""
+        return next(reversed(self._missing.values()), None)
+
+    @property
+    def found_bytes(self) -> int:
+        """How many bytes the found items have."""
+        return sum(map(len, self.found.values()))
+
+    def leave_out(self, parent: Turn | None) -> None:
+        """Leave out the items of a chain: the history that the input continues has them already."""
+        turn = parent
+        while turn is not None and self._missing:
+            for ident, _ in identified_items(turn):
+                self._missing.pop(ident, None)
+            turn = turn.parent
+
+    def take(self, turn: Turn) -> None:
+        """Take all that is missing from the items of one turn."""
+        for ident, item in identified_items(turn):
+            if self._missing.pop(ident, None) is not None:
+                self.found[ident] = item
+
+
+def identified_items(turn: Turn) -> Iterator[tuple[str, Item]]:
+    """Yield the items of a turn with their ids, those that it made first."""
+    for items, first in ((turn.output, 0), (turn.input, FIRST_INPUT_NUMBER)):
+        for place, ident, kind in given_ids(items):
+            yield ident or derived_item_id(kind, turn.id, first + place), items[place]
