@@ -49,7 +49,15 @@ from segue.protocol.responses import Failure, encode_echo, usage
 from segue.protocol.turns import TurnStream
 from segue.stores.memory import MemoryStore
 from segue.upstreams.router import Router
-from tools import architecture, dialect_tables, error_tables, glossary, measured_tables, sidecar_tables
+from tools import (
+    architecture,
+    dialect_tables,
+    error_tables,
+    glossary,
+    measured_tables,
+    provider_tables,
+    sidecar_tables,
+)
 from tools.markdown import Row, code, table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -469,6 +477,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "glossary": glossary.glossary,
     "errors": error_tables.errors,
     "provider-errors": error_tables.provider_errors,
+    "provider-fields": provider_tables.fields,
+    "provider-families": provider_tables.families,
     "socket-error": socket_error,
     "metrics": metrics,
     "events": events,
