@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from segue.dialects.call_ids import CHAT_CALL_IDS
 from segue.dialects.incremental import RenderedTurn, RenderState
 from segue.dialects.item_renderer import ItemRenderer
 from segue.dialects.loss_warnings import (
@@ -41,7 +42,7 @@ class Names(ItemRenderer[Nothing]):
     """An API whose messages are names."""
 
     def __init__(self) -> None:
-        super().__init__(RenderState(Nothing()), CHAT)
+        super().__init__(RenderState(Nothing()), CHAT, CHAT_CALL_IDS)
         self.got: list[object] = []
 
     def _add_message(self, message: MessageItem) -> None:

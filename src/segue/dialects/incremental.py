@@ -15,6 +15,7 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
+from segue.dialects.call_ids import CallIdForm, CallIdMapper, UsedCallIds
 from segue.dialects.render_cache import RenderCacheView, Sized
 from segue.history.chains import History, Turn, path
 from segue.protocol.codec import decode
@@ -33,7 +34,7 @@ class RenderState(msgspec.Struct, Generic[M], frozen=True):
     """Where a renderer stands after some items: the message that is still open, and what it knows of all items so far.
 
     `preamble` holds texts that stand outside the messages. `user_seen` is true once a user's message was among the
-    items; `seed` is a digest of the items up to the first one.
+    items; `seed` is a digest of the items up to the first one. `call_ids` are those that calls had so far.
     """
 
     open: M
@@ -42,6 +43,7 @@ class RenderState(msgspec.Struct, Generic[M], frozen=True):
     problem: Problem | None = None
     seed: bytes = b""
     user_seen: bool = False
+    call_ids: UsedCallIds = UsedCallIds()
 
 
 class RenderedTurn(msgspec.Struct, Generic[M], frozen=True):
@@ -59,7 +61,7 @@ class RenderedTurn(msgspec.Struct, Generic[M], frozen=True):
     @property
     def size_bytes(self) -> int:
         """Roughly how much memory it takes."""
-        return len(self.closed) + self.state.open.size_bytes
+        return len(self.closed) + self.state.open.size_bytes + self.state.call_ids.size_bytes
 
 
 class HistoryRenderer(Protocol[M]):
@@ -122,7 +124,8 @@ _types = msgspec.json.Decoder(_TypeAndRole)
 class RenderStateBuilder(Generic[M]):
     """What a renderer collects beside the messages, from where the last turn's state stands."""
 
-    def __init__(self, state: RenderState[M]) -> None:
+    def __init__(self, state: RenderState[M], call_ids: CallIdForm) -> None:
+        self.call_ids = CallIdMapper(state.call_ids, call_ids)
         self.preamble = state.preamble
         self._warnings = state.warnings
         self._problem = state.problem
@@ -136,6 +139,8 @@ class RenderStateBuilder(Generic[M]):
             self.refuse(head)
             return None
         kind = head.type or "message"  # an input message may leave out its type
+        if kind == "message" and head.role != "assistant":
+            self.call_ids.end_run()
         if not self._user_seen:
             self._seed = hashlib.sha256(self._seed + item).digest()
             self._user_seen = kind == "message" and head.role == "user"
@@ -153,7 +158,15 @@ class RenderStateBuilder(Generic[M]):
 
     def build(self, open_message: M) -> RenderState[M]:
         """Return the state that the next turn goes on from."""
-        return RenderState(open_message, self.preamble, self._warnings, self._problem, self._seed, self._user_seen)
+        return RenderState(
+            open_message,
+            self.preamble,
+            self._warnings,
+            self._problem,
+            self._seed,
+            self._user_seen,
+            self.call_ids.build(),
+        )
 
 
 def close_list(pieces: list[bytes], end: bytes) -> tuple[bytes, ...]:

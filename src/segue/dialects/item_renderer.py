@@ -12,10 +12,12 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from segue.dialects.call_ids import CallIdForm
 from segue.dialects.incremental import M, RenderState, RenderStateBuilder
-from segue.dialects.items import read_item, unknown_fields
+from segue.dialects.items import call_arguments, read_item, unknown_fields
 from segue.dialects.loss_warnings import (
     ANNOTATIONS_LEFT_OUT,
+    BROKEN_ARGUMENTS,
     FOREIGN_REASONING,
     PHASE_LEFT_OUT,
     field_left_out,
@@ -33,12 +35,21 @@ from segue.protocol.problems import Problem
 T = TypeVar("T")
 
 
-class ItemRenderer(ABC, Generic[M]):
-    """Renders the items of one turn, from where `state` stands; `provider` is whose reasoning may go back to it."""
+def system_note(text: str) -> str:
+    """Return a text of the system's as a text of the user's, for an API that takes no message of the system's there."""
+    return f"<system>\n{text}\n</system>"
 
-    def __init__(self, state: RenderState[M], provider: str) -> None:
+
+class ItemRenderer(ABC, Generic[M]):
+    """Renders the items of one turn, from where `state` stands; `provider` is whose reasoning may go back to it.
+
+    A handler of calls and outputs gets the id as the items have it; `_call_id` and `_output_id` return the id that the
+    provider gets, and must be asked once for each item.
+    """
+
+    def __init__(self, state: RenderState[M], provider: str, call_ids: CallIdForm) -> None:
         self._provider = provider
-        self._state = RenderStateBuilder(state)
+        self._state = RenderStateBuilder(state, call_ids)
         self._closed: list[bytes] = []
 
     def add(self, item: Item) -> None:
@@ -76,6 +87,19 @@ class ItemRenderer(ABC, Generic[M]):
 
     @abstractmethod
     def _add_reasoning(self, reasoning: ReasoningItem) -> None: ...
+
+    def _call_id(self, call: FunctionCallItem) -> str:
+        return self._state.call_ids.map_call(call.call_id)
+
+    def _output_id(self, output: ToolOutputItem) -> str:
+        return self._state.call_ids.map_output(output.call_id)
+
+    def _arguments(self, call: FunctionCallItem) -> str:
+        """Return a call's arguments as a JSON object."""
+        arguments = call_arguments(call.arguments)
+        if arguments != call.arguments and call.arguments.strip():
+            self._state.warn(BROKEN_ARGUMENTS)
+        return arguments
 
     def _text(self, part: ContentPart) -> str:
         """Return the text of a part, or the note that stands in its place."""

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from segue.dialects.output_writer import CUSTOM_ARGUMENT
-from segue.protocol.codec import decode, encode
+from segue.protocol.codec import MAX_DEPTH, UNREADABLE, decode, decode_value, encode
 from segue.protocol.item_types import (
     ITEM_TYPES,
     ContentPart,
@@ -47,7 +47,16 @@ _part_fields = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 _COMPACTIONS = frozenset({"compaction", "compaction_summary"})
 _NOT_ARGUMENTS = frozenset({"id", "type", "status", "call_id", "output"})
 _NOT_ANSWERS = frozenset({"id", "type", "call_id", "output"})
-_DATA_URL = re.compile(r"data:(?P<media>[^;,]*)(?:;[^,]*)?,(?P<data>.*)", re.DOTALL)
+_DATA_URL = re.compile(r"data:(?P<media>[^;,]*)(?:;[^,]*)?,(?P<data>.*)", re.DOTALL | re.IGNORECASE)
+_HEAD_OF_DATA_URL = re.compile(r"\s*data:\s*(?P<media>[^;,\s]*)\s*(?=[;,])", re.IGNORECASE)
+#: Names that people give to media types, and the registered ones (https://www.iana.org/assignments/media-types/).
+_REGISTERED = {
+    "image/jpg": "image/jpeg",
+    "image/pjpeg": "image/jpeg",
+    "image/x-jpeg": "image/jpeg",
+    "image/x-png": "image/png",
+    "image/x-webp": "image/webp",
+}
 
 
 class DataUrl(msgspec.Struct, frozen=True):
@@ -59,10 +68,44 @@ class DataUrl(msgspec.Struct, frozen=True):
 
 def data_url(url: str) -> DataUrl | None:
     """Take a `data:` URL apart; None for any other URL, and for data that is not base64."""
-    found = _DATA_URL.match(url)
-    if found is None or ";base64," not in url[: found.start("data")]:
+    found = _DATA_URL.match(url.lstrip())
+    if found is None or ";base64," not in found.string[: found.start("data")].lower():
         return None
-    return DataUrl(found["media"].lower(), found["data"])
+    return DataUrl(_registered(found["media"]), found["data"])
+
+
+def image_url(url: str) -> str:
+    """Return the URL of an image; a `data:` URL with the registered name of its media type, which servers look at."""
+    found = _HEAD_OF_DATA_URL.match(url)
+    if found is None or _registered(found["media"]) == found["media"]:
+        return url
+    return f"data:{_registered(found['media'])}{url[found.end() :]}"
+
+
+def _registered(media: str) -> str:
+    media = media.strip().lower()
+    return _REGISTERED.get(media, media)
+
+
+def call_arguments(arguments: str) -> str:
+    """Return the arguments of a call as the JSON object that servers want, or the text in one if it is none.
+
+    A model may write anything, and a server that reads the arguments of earlier calls would refuse the conversation for
+    ever: llama-server parses them, and chat templates go through their members.
+    """
+    if not arguments.strip():
+        return "{}"
+    data = arguments.encode("utf-8", "replace")
+    try:
+        _fields.decode(data)
+    except UNREADABLE:
+        return _wrapped(data)
+    deep = data.count(b"[") + data.count(b"{") > MAX_DEPTH and isinstance(decode_value(msgspec.Raw(data), ""), Problem)
+    return _wrapped(data) if deep else arguments
+
+
+def _wrapped(arguments: bytes) -> str:
+    return encode({"arguments": arguments.decode()}).decode()
 
 
 def read_item(item: Item, kind: str) -> PortableItem | Problem | None:

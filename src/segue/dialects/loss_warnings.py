@@ -11,6 +11,7 @@ from segue.protocol.problems import quoted
 FOREIGN_REASONING = (
     "Reasoning that this provider did not make, or did not finish, was left out: it cannot be used here."
 )
+THOUGHTS_LEFT_OUT = "Reasoning was left out: this model cannot be sent it in a turn in which it does not think."
 BARE_REASONING = (
     "Reasoning without 'encrypted_content' was left out: it cannot be used. To send everything again, ask for it with "
     "include: ['reasoning.encrypted_content']."

@@ -30,6 +30,9 @@ class ProviderFamily(msgspec.Struct, frozen=True, kw_only=True):
 
 _OPENAI_CHAT = "https://platform.openai.com/docs/api-reference/chat/create"
 _AZURE_CHAT = "https://learn.microsoft.com/en-us/azure/ai-foundry/openai/latest"
+_MISTRAL_CHAT = "https://docs.mistral.ai/api/endpoint/chat"
+_MISTRAL_IDS = "https://mistralai.github.io/mistral-common/usage/tools/"
+_MISTRAL_ORDER = "https://github.com/BerriAI/litellm/issues/6323"
 _OPENAI_FIELDS: tuple[ChatExtension, ...] = (
     *("verbosity", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "file_id"),
 )
@@ -38,14 +41,44 @@ _ROWS = (
     ProviderFamily(
         name="openai",
         hosts=("api.openai.com",),
-        profile=ProviderProfile(chat_extensions=_OPENAI_FIELDS, output_limit_field="max_completion_tokens"),
-        sources={"chat_extensions": _OPENAI_CHAT, "output_limit_field": _OPENAI_CHAT},
+        profile=ProviderProfile(
+            chat_extensions=_OPENAI_FIELDS, output_limit_field="max_completion_tokens", system_messages="any"
+        ),
+        sources={
+            "chat_extensions": _OPENAI_CHAT,
+            "output_limit_field": _OPENAI_CHAT,
+            "system_messages": _OPENAI_CHAT,
+        },
     ),
     ProviderFamily(
         name="azure",
         hosts=(".openai.azure.com",),
-        profile=ProviderProfile(chat_extensions=_OPENAI_FIELDS, output_limit_field="max_completion_tokens"),
-        sources={"chat_extensions": _AZURE_CHAT, "output_limit_field": _AZURE_CHAT},
+        profile=ProviderProfile(
+            chat_extensions=_OPENAI_FIELDS, output_limit_field="max_completion_tokens", system_messages="any"
+        ),
+        sources={
+            "chat_extensions": _AZURE_CHAT,
+            "output_limit_field": _AZURE_CHAT,
+            "system_messages": _AZURE_CHAT,
+        },
+    ),
+    ProviderFamily(
+        name="mistral",
+        hosts=("api.mistral.ai",),
+        profile=ProviderProfile(
+            user_after_tool=False,
+            media_in_tool_outputs=True,
+            call_id_characters="alphanumeric",
+            call_id_length=9,
+            call_id_length_exact=True,
+        ),
+        sources={
+            "user_after_tool": _MISTRAL_ORDER,
+            "media_in_tool_outputs": _MISTRAL_CHAT,
+            "call_id_characters": _MISTRAL_IDS,
+            "call_id_length": _MISTRAL_IDS,
+            "call_id_length_exact": _MISTRAL_IDS,
+        },
     ),
     ProviderFamily(
         name="gemini",

@@ -67,21 +67,35 @@ class ProviderProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ] = "max_tokens"
     system_messages: Annotated[
         Literal["any", "first"],
-        Meta(description="chat: where messages of role `system` may stand: anywhere, or one at the start."),
-    ] = "any"
+        Meta(
+            description="chat: where messages of role `system` may stand: anywhere, or one at the start, which every "
+            "template takes."
+        ),
+    ] = "first"
     text_parts: Annotated[
         Literal["list", "string"],
-        Meta(description="chat: how a text of several parts is sent: as a list of parts, or as one string."),
-    ] = "list"
+        Meta(
+            description="chat: how a text of several parts is sent: as a list of parts, or as one string, which every "
+            "server takes."
+        ),
+    ] = "string"
     user_after_tool: Annotated[
         bool, Meta(description="chat: whether a message of the user may stand right behind one of a tool.")
     ] = True
+    media_in_tool_outputs: Annotated[
+        bool,
+        Meta(
+            description="chat: whether a message of a tool may hold images; else they stand in a message of the user's "
+            "behind it."
+        ),
+    ] = False
     call_id_characters: Annotated[
         Literal["any", "alphanumeric", "alphanumeric_-"],
         Meta(description="chat: the characters that the id of a tool call may have (letters and digits are ASCII)."),
     ] = "any"
     call_id_length: Annotated[
-        Annotated[int, Meta(ge=9)] | None, Meta(description="chat: the longest id of a tool call that it takes.")
+        Annotated[int, Meta(ge=9)] | None,
+        Meta(description="chat: the longest id of a tool call that it takes; 40 by default, as at OpenAI."),
     ] = None
     call_id_length_exact: Annotated[
         bool, Meta(description="chat: whether each id must have exactly `call_id_length` characters.")
@@ -110,7 +124,10 @@ class ProviderProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ] = None
     strict_tools: Annotated[
         Annotated[int, Meta(ge=0)] | None,
-        Meta(description="How many tools of a request may be `strict`; the others are sent without it."),
+        Meta(
+            description="messages: how many tools of a request may be `strict`, others are sent without it; 20 by "
+            "default, as at Anthropic."
+        ),
     ] = None
 
     @property

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
-from segue.dialects.messages.request import MAX_TOKENS, MessagesDialect, tool_id
+from segue.dialects.call_ids import MESSAGES_CALL_IDS
+from segue.dialects.messages.request import MAX_TOKENS, MessagesDialect
 from segue.dialects.render_cache import RenderCache
 from segue.history.chains import History
 from segue.testing.protocol_checker import parse_json
@@ -202,9 +204,10 @@ def test_an_id_that_would_be_refused_is_replaced_in_the_call_and_in_its_result()
         {"type": "function_call", "call_id": odd, "name": "look", "arguments": "{}"},
         {"type": "function_call_output", "call_id": odd, "output": ""},
     )
-    assert sent[1]["content"][0]["id"] == tool_id(odd)
-    assert sent[2]["content"] == [{"type": "tool_result", "tool_use_id": tool_id(odd)}]
-    assert tool_id("toolu_01-A") == "toolu_01-A"
+    replaced = MESSAGES_CALL_IDS.wire_id(odd)
+    assert re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", replaced)
+    assert sent[1]["content"][0]["id"] == replaced
+    assert sent[2]["content"] == [{"type": "tool_result", "tool_use_id": replaced}]
 
 
 def test_the_first_message_is_one_of_the_users() -> None:

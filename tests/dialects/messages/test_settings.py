@@ -18,6 +18,8 @@ Json = dict[str, Any]
 DIALECT = DIALECTS["messages"]
 CACHED = {"cache_control": {"type": "ephemeral"}}
 GO = {"type": "text", "text": "go"}
+CITY: Json = {"type": "object", "properties": {"name": {"type": "string"}}}
+CLOSED: Json = {"type": "object", "additionalProperties": False}
 
 
 def asked(model: str = "claude-sonnet-4-6", **fields: Any) -> tuple[Json, tuple[str, ...]]:  # noqa: ANN401 - as above
@@ -33,7 +35,7 @@ def test_the_request_around_the_history() -> None:
         instructions="Be brief.",
         tools=[LOOK, {"type": "custom", "name": "patch"}],
         parallel_tool_calls=False,
-        text={"format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}}},
+        text={"format": {"type": "json_schema", "name": "n", "schema": CITY}},
         max_output_tokens=9,
         temperature=0.5,
         service_tier="default",
@@ -47,9 +49,9 @@ def test_the_request_around_the_history() -> None:
     assert sent == {
         "model": "claude-sonnet-4-6",
         "max_tokens": 9,
-        "tools": [{"name": "look", "description": "Look.", "input_schema": {"type": "object"}, "strict": True}],
+        "tools": [{"name": "look", "description": "Look.", "input_schema": CLOSED, "strict": True}],
         "tool_choice": {"type": "auto", "disable_parallel_tool_use": True},
-        "output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}},
+        "output_config": {"format": {"type": "json_schema", "schema": CITY | CLOSED}},
         "temperature": 0.5,
         "service_tier": "standard_only",
         "metadata": {"user_id": "u"},
@@ -104,6 +106,15 @@ def test_a_budget_leaves_room_for_the_answer() -> None:
     assert told[0].startswith("'reasoning'")
 
 
+def test_a_model_with_a_budget_does_not_think_where_a_tool_must_be_called() -> None:
+    fields: Json = {"tools": [LOOK], "tool_choice": "required", "reasoning": {"effort": "low"}}
+    sent, (warning,) = asked("claude-sonnet-4-5", **fields)
+    assert "thinking" not in sent
+    assert warning.startswith("'reasoning'")
+    sent, told = asked("claude-sonnet-4-6", **fields)
+    assert (sent["thinking"], sent["tool_choice"], told) == ({"type": "adaptive"}, {"type": "any"}, ())
+
+
 @pytest.mark.parametrize(
     ("fields", "name"),
     [
@@ -119,7 +130,6 @@ def test_a_budget_leaves_room_for_the_answer() -> None:
         ({"temperature": 0.5, "top_p": 0.5}, "top_p"),
         ({"temperature": 0.5, "reasoning": {"effort": "low"}}, "temperature"),
         ({"top_p": 0.5, "reasoning": {"effort": "low"}}, "top_p"),
-        ({"tools": [LOOK], "tool_choice": "required", "reasoning": {"effort": "low"}}, "reasoning"),
         ({"tools": [{"type": "web_search"}]}, "tools: web_search"),
         ({"extra": {"seed": Raw(b"7")}}, "seed"),
     ],
@@ -144,11 +154,11 @@ def test_what_cannot_be_done_and_must_not_be_ignored_is_refused(fields: Json) ->
     assert answer.code == "unsupported_parameter"
 
 
-@pytest.mark.parametrize("schema", [{"type": "object"}, {"type": "object", "description": "own"}])
+@pytest.mark.parametrize("schema", [CITY, CITY | {"description": "own"}])
 def test_what_an_answer_is_for_is_told_in_its_schema(schema: Json) -> None:
     form = {"type": "json_schema", "name": "x", "description": "A city.", "schema": schema, "strict": True}
     sent, told = asked(text={"format": form})
-    assert sent["output_config"]["format"]["schema"] == {"description": "A city.", **schema}
+    assert sent["output_config"]["format"]["schema"] == {"description": "A city.", **schema} | CLOSED
     assert told == ()
 
 

@@ -30,6 +30,7 @@ from tests.dialects.conversations import (
 Json = dict[str, Any]
 DIALECT = DIALECTS["responses"]
 USER = {"role": "user", "content": "go"}
+SAID = {"role": "assistant", "content": "went"}
 
 
 def test_items_go_on_byte_for_byte() -> None:
@@ -39,6 +40,8 @@ def test_items_go_on_byte_for_byte() -> None:
         b'{"type":"web_search_call","id":"ws_1","new":{"deep":[1]}}',
         b'{"type":"reasoning","summary":[],"encrypted_content":"gAAA"}',
         b'{"type":"reasoning","summary":[],"content":[{"type":"reasoning_text","text":"open"}]}',
+        b'{"type":"function_call","call_id":"c","name":"look","arguments":"{ }"}',
+        b'{"type":"function_call_output","call_id":"c","output":"\\u00e9"}',
     ]
     rendered = render(DIALECT, replay(items))
     assert rendered.body.endswith(b'"input":[' + b",".join(items) + b"]}")
@@ -47,13 +50,13 @@ def test_items_go_on_byte_for_byte() -> None:
 
 def test_reasoning_goes_back_to_its_own_provider_as_it_wrote_it() -> None:
     own = thought(RESPONSES, {"a": 1})
-    assert body(DIALECT, [USER, own])["input"] == [USER, own | {"encrypted_content": '{"a": 1}'}]
+    assert body(DIALECT, [USER, own, SAID])["input"] == [USER, own | {"encrypted_content": '{"a": 1}'}, SAID]
 
 
 def test_reasoning_that_was_not_encrypted_goes_back_that_way() -> None:
     text = [{"type": "reasoning_text", "text": "hm"}]
     own = {"type": "reasoning", "summary": [], "content": text, "encrypted_content": seal(RESPONSES, "")}
-    assert body(DIALECT, [USER, own])["input"] == [USER, own | {"encrypted_content": ""}]
+    assert body(DIALECT, [USER, own, SAID])["input"] == [USER, own | {"encrypted_content": ""}, SAID]
 
 
 @pytest.mark.parametrize("foreign", [thought(CHAT, {}), {"type": "reasoning", "summary": []}])

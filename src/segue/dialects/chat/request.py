@@ -2,7 +2,9 @@
 
 What a model says in one go is several items in the Responses API and one message here: a run of reasoning, text and
 calls becomes one `assistant` message. The outputs of its calls stand right behind it, since that is where this API
-wants them. Most servers of this API only imitate OpenAI's; where they differ, the provider's profile says so.
+wants them. Texts of the system's that stand first become one message, since many templates take only one; later ones
+become the user's, between tags, unless the provider takes them anywhere. Most servers of this API only imitate
+OpenAI's; where they differ, the provider's profile says so.
 """
 
 from __future__ import annotations
@@ -12,12 +14,15 @@ from typing import Any
 
 import msgspec
 
+from segue.dialects.call_ids import CHAT_CALL_IDS, CallIdForm
 from segue.dialects.chat.settings import chat_fields
 from segue.dialects.chat.stream import ChatDecoder, ReturnedReasoning
 from segue.dialects.headers import HeaderLines, bearer_headers
 from segue.dialects.incremental import RenderedTurn, RenderState, cache_key, close_list, render_history
 from segue.dialects.interface import NOTHING, Rendered, ReplyDecoder, TurnRequest
-from segue.dialects.item_renderer import ItemRenderer
+from segue.dialects.item_renderer import ItemRenderer, system_note
+from segue.dialects.items import image_url
+from segue.dialects.loss_warnings import FOREIGN_REASONING
 from segue.dialects.provider_profiles import PLAIN, ProviderProfile
 from segue.dialects.render_cache import RenderCache
 from segue.dialects.rules import Preset, RequestBuilder, Rule, write_settings
@@ -76,10 +81,12 @@ class ChatDialect:
         if builder.is_wanted("stream_options"):
             builder.fields["stream_options"] = {"include_usage": True}
         head = encode(builder.fields)[:-1] + b',"messages":['
-        if request.settings.instructions is not None:
-            head += _message("system", request.settings.instructions)
+        texts = [text for text in (request.settings.instructions or "", *state.preamble) if text.strip()]
+        if texts:
+            head += _message("system", "\n\n".join(texts))
         pieces = [head, *(part.closed for part in parts if part.closed), b"".join(state.open.messages())]
-        warnings = (*builder.warnings, *state.warnings)
+        lost = (FOREIGN_REASONING,) if state.open.only_reasoning and FOREIGN_REASONING not in state.warnings else ()
+        warnings = (*builder.warnings, *state.warnings, *lost)
         return Rendered(close_list(pieces, b"]}"), warnings, frozenset(builder.own_fields))
 
     def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> ReplyDecoder:
@@ -99,7 +106,11 @@ class ChatDialect:
 #: What becomes of the items and parts of a history, for the documentation. `ChatRenderer` does it.
 CHAT_ITEMS: Mapping[str, Rule] = {
     "message (user)": Rule("translated", "A message with its parts."),
-    "message (system, developer)": Rule("translated", "A message of role `system`."),
+    "message (system, developer)": Rule(
+        "translated",
+        "Where nothing is before it, part of the one message of role `system`, else a text of the user's between "
+        '`<system>` tags. A provider with `system_messages = "any"` gets a message of role `system` each.',
+    ),
     "message (assistant)": Rule("translated", "Text of the `assistant` message of its run; a refusal becomes text."),
     "phase of a message": Rule("dropped", "This API has none."),
     "annotations of a text": Rule("dropped", "This API has none."),
@@ -133,7 +144,8 @@ class OpenChatMessages(msgspec.Struct, frozen=True):
 
     The model's side is one message: its `texts`, `calls` (JSON), `reasoning` (field and text) and `details`; `extras`
     go with the calls to come. The user's side is the `results` of tools and `others`, both whole messages. One of the
-    two sides is empty.
+    two sides is empty. `begun` is true once there is any message. Where no message of a user may follow one of a tool
+    (`parted`), a note of the model's stands between the two.
     """
 
     texts: tuple[str, ...] = ()
@@ -143,6 +155,13 @@ class OpenChatMessages(msgspec.Struct, frozen=True):
     extras: tuple[tuple[str, msgspec.Raw], ...] = ()
     results: tuple[bytes, ...] = ()
     others: tuple[bytes, ...] = ()
+    begun: bool = False
+    parted: bool = False
+
+    @property
+    def only_reasoning(self) -> bool:
+        """Whether the model's side is reasoning that has led to nothing yet: no server takes that as a message."""
+        return bool(self.reasoning or self.details) and not self.texts and not self.calls
 
     @property
     def size_bytes(self) -> int:
@@ -152,9 +171,11 @@ class OpenChatMessages(msgspec.Struct, frozen=True):
 
     def messages(self) -> Iterable[bytes]:
         """Write the messages as they are now, each with a comma after it."""
-        if self.texts or self.calls or self.reasoning or self.details:
+        if self.texts or self.calls:
             yield self._assistant()
         yield from self.results
+        if self.results and self.others and self.parted:
+            yield _BETWEEN
         yield from self.others
 
     def _assistant(self) -> bytes:
@@ -173,13 +194,23 @@ def _message(role: str, content: object) -> bytes:
     return encode({"role": role, "content": content}) + b","
 
 
+#: Mistral answers 400 "Unexpected role 'user' after role 'tool'".
+_BETWEEN = _message("assistant", "[the user speaks next]")
+
+
+def _call_id_form(profile: ProviderProfile) -> CallIdForm:
+    length = CHAT_CALL_IDS.length if profile.call_id_length is None else profile.call_id_length
+    return CallIdForm(profile.call_id_characters, length, profile.call_id_length_exact)
+
+
 class ChatRenderer(ItemRenderer[OpenChatMessages]):
     """Writes items as messages."""
 
     def __init__(self, state: RenderState[OpenChatMessages], provider: str, profile: ProviderProfile) -> None:
-        super().__init__(state, provider)
+        super().__init__(state, provider, _call_id_form(profile))
         run = state.open
         self._profile = profile
+        self._begun = run.begun
         self._texts, self._calls = list(run.texts), list(run.calls)
         self._reasoning, self._details, self._extras = list(run.reasoning), list(run.details), dict(run.extras)
         self._results, self._others = list(run.results), list(run.others)
@@ -197,42 +228,71 @@ class ChatRenderer(ItemRenderer[OpenChatMessages]):
             tuple(self._extras.items()),
             tuple(self._results),
             tuple(self._others),
+            self._begun,
+            not self._profile.user_after_tool,
         )
 
     def _to_model(self) -> None:
+        self._begun = True
         if self._results or self._others:
             self._close()
 
     def _to_user(self) -> None:
+        self._begun = True
         if self._texts or self._calls or self._reasoning or self._details or self._extras:
             self._close()
 
     def _close(self) -> None:
-        self._closed += self._open().messages()
+        run = self._open()
+        if run.only_reasoning:
+            self._state.warn(FOREIGN_REASONING)
+        self._closed += run.messages()
         for pieces in (self._texts, self._calls, self._reasoning, self._details, self._results, self._others):
             pieces.clear()
         self._extras.clear()
 
     def _add_message(self, message: MessageItem) -> None:
         if message.role == "assistant":
-            self._to_model()
-            if self._texts and not self._calls:  # the model said two messages, so they stay two
-                self._close()
-            self._texts.append("".join(map(self._text, message.parts())))
+            self._add_answer("".join(map(self._text, message.parts())))
+        elif message.role == "user":
+            self._to_user()
+            self._others.append(_message("user", self._content(message.parts())))
+        elif self._profile.system_messages == "any":
+            self._to_user()
+            self._others.append(_message("system", self._content(message.parts())))
+        else:
+            self._add_system("".join(map(self._text, message.parts())))
+
+    def _add_answer(self, text: str) -> None:
+        if not text:  # Mistral, for one, refuses a message of the assistant's with neither text nor calls
             return
-        self._to_user()
-        role = "user" if message.role == "user" else "system"
-        self._others.append(_message(role, self._content(message.parts())))
+        self._to_model()
+        if self._texts and not self._calls:  # the model said two messages, so they stay two
+            self._close()
+        self._texts.append(text)
+
+    def _add_system(self, text: str) -> None:
+        """Add a text of the system's for a template that takes one system message, at the start."""
+        if not self._begun:
+            self._state.preamble = (*self._state.preamble, text)
+        elif text.strip():
+            self._to_user()
+            self._others.append(_message("user", system_note(text)))
 
     def _content(self, parts: list[ContentPart]) -> object:
-        values = [self._part(part) for part in parts]
-        if len(values) == 1 and values[0]["type"] == "text":
-            return values[0]["text"]
+        return self._as_content([self._part(part) for part in parts])
+
+    def _as_content(self, values: list[dict[str, Any]]) -> object:
+        """Return parts as the content of a message: as one string, if they are texts."""
+        if all(value["type"] == "text" for value in values) and (
+            len(values) == 1 or self._profile.text_parts == "string"
+        ):
+            return "\n".join(value["text"] for value in values)
         return values
 
     def _part(self, part: ContentPart) -> dict[str, Any]:
         if part.type == "input_image" and part.image_url is not None:
-            image = {"url": part.image_url} | ({} if part.detail is None else {"detail": part.detail})
+            image = {"url": image_url(part.image_url)} | ({} if part.detail is None else {"detail": part.detail})
             return {"type": "image_url", "image_url": image}
         if part.type == "input_file" and part.file_data is not None:
             name = {} if part.filename is None else {"filename": part.filename}
@@ -248,8 +308,8 @@ class ChatRenderer(ItemRenderer[OpenChatMessages]):
         self._calls.append(self._call(call))
 
     def _call(self, call: FunctionCallItem) -> bytes:
-        value: dict[str, Any] = {"id": call.call_id, "type": "function"}
-        value["function"] = {"name": call.name, "arguments": call.arguments}
+        value: dict[str, Any] = {"id": self._call_id(call), "type": "function"}
+        value["function"] = {"name": call.name, "arguments": self._arguments(call)}
         extra = self._extras.get(call.call_id)
         signature = self._profile.foreign_call_signature
         if extra is not None:
@@ -259,19 +319,17 @@ class ChatRenderer(ItemRenderer[OpenChatMessages]):
         return encode(value)
 
     def _add_output(self, output: ToolOutputItem) -> None:
-        """A tool's output is text here: images and files of it follow in a message of their own."""
+        """A tool's output is text for most servers: images and files of it follow in a message of their own."""
         self._to_user()
-        texts: list[dict[str, Any]] = []
-        media: list[dict[str, Any]] = []
-        for part in output.parts():
-            value = self._part(part)
-            (texts if value["type"] == "text" else media).append(value)
-        if media:
-            texts.append({"type": "text", "text": f"[{len(media)} attached in the message behind this one]"})
-            note = {"type": "text", "text": f"[attached to the output of tool call {output.call_id}]"}
+        call_id = self._output_id(output)
+        values = [self._part(part) for part in output.parts()]
+        media = [value for value in values if value["type"] != "text"]
+        if media and not self._profile.media_in_tool_outputs:
+            values = [value for value in values if value["type"] == "text"]
+            values.append({"type": "text", "text": f"[{len(media)} attached in the message behind this one]"})
+            note = {"type": "text", "text": f"[attached to the output of tool call {call_id}]"}
             self._others.append(_message("user", [note, *media]))
-        content: object = texts[0]["text"] if len(texts) == 1 else texts or ""
-        message = {"role": "tool", "tool_call_id": output.call_id, "content": content}
+        message = {"role": "tool", "tool_call_id": call_id, "content": self._as_content(values) if values else ""}
         self._results.append(encode(message) + b",")
 
     def _add_reasoning(self, reasoning: ReasoningItem) -> None:

@@ -9,8 +9,6 @@ them stay the same, and the cache compares only those.
 
 from __future__ import annotations
 
-import hashlib
-import re
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Mapping
@@ -18,19 +16,21 @@ from typing import Any
 
 import msgspec
 
+from segue.dialects.call_ids import MESSAGES_CALL_IDS
 from segue.dialects.headers import JSON_IN_EVENTS_OUT, HeaderLines
 from segue.dialects.incremental import RenderedTurn, RenderState, close_list, render_history
 from segue.dialects.interface import NOTHING, Rendered, ReplyDecoder, TurnRequest
-from segue.dialects.item_renderer import ItemRenderer
+from segue.dialects.item_renderer import ItemRenderer, system_note
 from segue.dialects.items import data_url
-from segue.dialects.loss_warnings import BROKEN_ARGUMENTS, DETAIL_LEFT_OUT, FOREIGN_REASONING
+from segue.dialects.loss_warnings import DETAIL_LEFT_OUT, FOREIGN_REASONING, THOUGHTS_LEFT_OUT
 from segue.dialects.messages.settings import MESSAGES_FIELDS, finish_settings
 from segue.dialects.messages.stream import MessagesDecoder, Thought
+from segue.dialects.messages.thinking import ToolLoop
 from segue.dialects.provider_profiles import PLAIN, ProviderProfile
 from segue.dialects.render_cache import RenderCache
 from segue.dialects.rules import Preset, RequestBuilder, Rule, write_settings
 from segue.dialects.tools import custom_names
-from segue.protocol.codec import UNREADABLE, encode
+from segue.protocol.codec import encode
 from segue.protocol.item_types import ContentPart, FunctionCallItem, MessageItem, ReasoningItem, ToolOutputItem
 from segue.protocol.problems import Problem
 
@@ -42,11 +42,9 @@ _MARK = b',"cache_control":{"type":"ephemeral"}'
 #: What follows the last block of a message, before which a mark can stand.
 _MESSAGE_END = b"}]},"
 _START = b'{"type":"text","text":"[the conversation begins with what the assistant says]"}'
-_TOOL_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _IMAGES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 
 _thoughts = msgspec.json.Decoder(Thought)
-_objects = msgspec.json.Decoder(dict[str, Any])
 
 
 class MessagesDialect:
@@ -93,8 +91,10 @@ class MessagesDialect:
         )
         builder.fields["max_tokens"] = self._max_tokens
         write_settings(builder, MESSAGES_FIELDS)
-        finish_settings(builder)
         parts = render_history(request.history, self, cache.view(self._cache_key, RenderedTurn))
+        if finish_settings(builder, parts[-1].state.open.present_loop):
+            view = cache.view(f"{self._cache_key}:bare", RenderedTurn)
+            parts = render_history(request.history, _WithoutThoughts(self.provider, self._profile), view)
         state = parts[-1].state
         problem = builder.problem or state.problem
         if problem is not None:
@@ -110,7 +110,8 @@ class MessagesDialect:
     def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> ReplyDecoder:
         """Make the reader of one reply."""
         custom = custom_names(request.settings.tools)
-        return MessagesDecoder(request.response_id, self.provider, custom=custom, warnings=warnings)
+        effort = (request.settings.reasoning or {}).get("effort")
+        return MessagesDecoder(request.response_id, self.provider, custom=custom, effort=effort, warnings=warnings)
 
     def start(self) -> RenderState[OpenMessageBlocks]:
         """Return the state before the first item."""
@@ -118,7 +119,21 @@ class MessagesDialect:
 
     def renderer(self, state: RenderState[OpenMessageBlocks]) -> MessagesRenderer:
         """Return a renderer that goes on from `state`."""
-        return MessagesRenderer(state, self.provider)
+        return MessagesRenderer(state, self.provider, self._profile)
+
+
+class _WithoutThoughts:
+    """Renders a history without thoughts, for a model that may not think in this turn."""
+
+    def __init__(self, provider: str, profile: ProviderProfile) -> None:
+        self._provider = provider
+        self._profile = profile
+
+    def start(self) -> RenderState[OpenMessageBlocks]:
+        return RenderState(OpenMessageBlocks())
+
+    def renderer(self, state: RenderState[OpenMessageBlocks]) -> MessagesRenderer:
+        return MessagesRenderer(state, self._provider, self._profile, bare=True)
 
 
 def _head(builder: RequestBuilder, preamble: tuple[str, ...], *, marked: bool) -> bytes:
@@ -163,7 +178,11 @@ MESSAGES_ITEMS: Mapping[str, Rule] = {
     "phase of a message": Rule("dropped", "This API has none."),
     "annotations of a text": Rule("dropped", "This API has none."),
     "id and status of an item, logprobs of a text": Rule("ours", "They are about the item and not for the model."),
-    "function_call": Rule("translated", "A `tool_use` block; an id that this API would refuse is replaced."),
+    "function_call": Rule(
+        "translated",
+        "A `tool_use` block. An id that was used before, or that this API would refuse, is replaced; arguments that "
+        "are no JSON object are put into one.",
+    ),
     "custom_tool_call": Rule("translated", "A `tool_use` block with the argument `input`."),
     "function_call_output, custom_tool_call_output": Rule("translated", "A `tool_result` block, images included."),
     "reasoning of this upstream": Rule("carried", "A `thinking` block with its signature, or `redacted_thinking`."),
@@ -186,8 +205,9 @@ MESSAGES_ITEMS: Mapping[str, Rule] = {
 class OpenMessageBlocks(msgspec.Struct, frozen=True):
     """The message that may still grow: blocks of the model's (`said`), or `results` and `others` of the user's.
 
-    `thoughts` wait for the next block of the model's, since a message must not end in thinking. `begun` is true once
-    there is any message.
+    `thoughts` wait for the next block of the model's, since a message must not end in thinking; `effort` is what was
+    asked for when the last of them was made. `begun` is true once there is any message; `loop` is how the model thought
+    in what it said last.
     """
 
     thoughts: tuple[bytes, ...] = ()
@@ -195,11 +215,18 @@ class OpenMessageBlocks(msgspec.Struct, frozen=True):
     results: tuple[bytes, ...] = ()
     others: tuple[bytes, ...] = ()
     begun: bool = False
+    effort: str | None = None
+    loop: ToolLoop = ToolLoop()
 
     @property
     def size_bytes(self) -> int:
         """Roughly what it holds in memory."""
         return sum(map(len, (*self.thoughts, *self.said, *self.results, *self.others)))
+
+    @property
+    def present_loop(self) -> ToolLoop:
+        """The tool loop that the model goes on with; a user's message without results ends the last one."""
+        return self.loop if self.said or self.results else ToolLoop()
 
     def messages(self, *, marked: bool = False) -> list[bytes]:
         """Write the message as it is now, with a comma after it; `marked` puts a mark at the end of a user's."""
@@ -215,20 +242,36 @@ class OpenMessageBlocks(msgspec.Struct, frozen=True):
 class MessagesRenderer(ItemRenderer[OpenMessageBlocks]):
     """Writes items as messages."""
 
-    def __init__(self, state: RenderState[OpenMessageBlocks], provider: str) -> None:
-        super().__init__(state, provider)
+    def __init__(
+        self, state: RenderState[OpenMessageBlocks], provider: str, profile: ProviderProfile, *, bare: bool = False
+    ) -> None:
+        super().__init__(state, provider, MESSAGES_CALL_IDS)
         run = state.open
+        self._images = _IMAGES if profile.image_types is None else frozenset(profile.image_types)
+        self._bare = bare
         self._size = 0
         self._mark = -1
         self._thoughts = list(run.thoughts)
         self._said, self._results, self._others = list(run.said), list(run.results), list(run.others)
         self._begun = run.begun
+        self._effort = run.effort
+        self._loop = run.loop
 
     def finish(self) -> RenderedTurn[OpenMessageBlocks]:
         """Return what was closed, and the message that is open."""
-        said, results, others = tuple(self._said), tuple(self._results), tuple(self._others)
-        run = OpenMessageBlocks(tuple(self._thoughts), said, results, others, self._begun)
+        run = self._open()
         return RenderedTurn(b"".join(self._closed), self._state.build(run), self._mark)
+
+    def _open(self) -> OpenMessageBlocks:
+        return OpenMessageBlocks(
+            tuple(self._thoughts),
+            tuple(self._said),
+            tuple(self._results),
+            tuple(self._others),
+            self._begun,
+            self._effort,
+            self._loop,
+        )
 
     def _say(self, *blocks: bytes) -> None:
         if not blocks:
@@ -237,8 +280,10 @@ class MessagesRenderer(ItemRenderer[OpenMessageBlocks]):
             self._others.append(_START)
         self._begun = True
         if self._results or self._others:
+            self._loop = self._open().present_loop
             self._close()
             self._mark = self._size - len(_MESSAGE_END)
+        self._loop = self._loop.continued(thoughts=bool(self._thoughts), effort=self._effort)
         self._said += (*self._thoughts, *blocks)
         self._thoughts.clear()
 
@@ -254,7 +299,7 @@ class MessagesRenderer(ItemRenderer[OpenMessageBlocks]):
         place += blocks
 
     def _close(self) -> None:
-        pieces = OpenMessageBlocks((), tuple(self._said), tuple(self._results), tuple(self._others)).messages()
+        pieces = self._open().messages()
         self._closed += pieces
         self._size += sum(map(len, pieces))
         for blocks in (self._said, self._results, self._others):
@@ -272,7 +317,7 @@ class MessagesRenderer(ItemRenderer[OpenMessageBlocks]):
         if not self._begun:
             self._state.preamble = (*self._state.preamble, text)
         elif text.strip():
-            self._answer(self._others, _texts([f"<system>\n{text}\n</system>"]))
+            self._answer(self._others, _texts([system_note(text)]))
 
     def _blocks(self, parts: list[ContentPart]) -> list[bytes]:
         blocks = (self._block(part) for part in parts)
@@ -282,7 +327,7 @@ class MessagesRenderer(ItemRenderer[OpenMessageBlocks]):
         """Return the block of a part; None for a blank text."""
         block: dict[str, Any] | None = None
         if part.type == "input_image" and part.image_url is not None:
-            block = _image(part.image_url)
+            block = _image(part.image_url, self._images)
             if part.detail not in (None, "auto"):
                 self._state.warn(DETAIL_LEFT_OUT)
         elif part.type == "input_file":
@@ -296,21 +341,15 @@ class MessagesRenderer(ItemRenderer[OpenMessageBlocks]):
         self._say(self._call(call))
 
     def _call(self, call: FunctionCallItem) -> bytes:
-        arguments = call.arguments.encode("utf-8", "replace")
-        try:
-            _objects.decode(arguments)
-        except UNREADABLE:
-            if arguments.strip():
-                self._state.warn(BROKEN_ARGUMENTS)
-            arguments = encode({"arguments": call.arguments}) if arguments.strip() else b"{}"
-        value = {"type": "tool_use", "id": tool_id(call.call_id), "name": call.name, "input": msgspec.Raw(arguments)}
+        arguments = self._arguments(call).encode("utf-8", "replace")
+        value = {"type": "tool_use", "id": self._call_id(call), "name": call.name, "input": msgspec.Raw(arguments)}
         return encode(value)
 
     def _add_output(self, output: ToolOutputItem) -> None:
         self._answer(self._results, [self._result(output)])
 
     def _result(self, output: ToolOutputItem) -> bytes:
-        result: dict[str, Any] = {"type": "tool_result", "tool_use_id": tool_id(output.call_id)}
+        result: dict[str, Any] = {"type": "tool_result", "tool_use_id": self._output_id(output)}
         blocks = self._blocks(output.parts())
         if blocks:
             result["content"] = [msgspec.Raw(block) for block in blocks]
@@ -321,6 +360,10 @@ class MessagesRenderer(ItemRenderer[OpenMessageBlocks]):
         thought = None if content is None else self._read_sealed(content, _thoughts)
         if thought is None:
             return
+        if self._bare:
+            self._state.warn(THOUGHTS_LEFT_OUT)
+            return
+        self._effort = thought.effort
         if thought.redacted is not None:
             self._thoughts.append(encode({"type": "redacted_thinking", "data": thought.redacted}))
         else:
@@ -332,18 +375,11 @@ def _texts(texts: Any) -> list[bytes]:  # noqa: ANN401 - any iterable of texts
     return [encode({"type": "text", "text": text}) for text in texts if text.strip()]
 
 
-def tool_id(call_id: str) -> str:
-    """Return a call's id in a form that this API takes; a call and its result get the same one."""
-    if _TOOL_ID.fullmatch(call_id):
-        return call_id
-    return "call_" + hashlib.sha256(call_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-
-def _image(url: str) -> dict[str, Any] | None:
-    if not url.startswith("data:"):
+def _image(url: str, types: frozenset[str]) -> dict[str, Any] | None:
+    if url.lstrip()[:5].lower() != "data:":
         return {"type": "image", "source": {"type": "url", "url": url}}
     data = data_url(url)
-    if data is None or data.media not in _IMAGES:
+    if data is None or data.media not in types:
         return None
     return {"type": "image", "source": {"type": "base64", "media_type": data.media, "data": data.data}}
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import msgspec
 
+from segue.dialects.messages.schemas import STRICT_TOOLS, StrictBudget, close_schema, input_schema, strict_schema
+from segue.dialects.messages.thinking import LEAST_BUDGET, AskedThinking, ToolLoop, choose_thinking
 from segue.dialects.rules import (
     FORMAT_FIELDS,
     KNOWN_EXTRA,
@@ -21,14 +23,18 @@ from segue.dialects.rules import (
     obfuscation,
     ours,
 )
-from segue.dialects.tools import TOOL_CHOICE, TOOLS, check_choice, read_tools
+from segue.dialects.tools import TOOL_CHOICE, TOOLS, FunctionDeclaration, check_choice, read_tools
 from segue.protocol.requests import ENCRYPTED_REASONING
 
 _EFFORTS = {"minimal": "low"}
-#: The budget of tokens for thinking, for models that do not choose it themselves; the API wants at least `_LEAST`.
+#: The budget of tokens for thinking, for models that do not choose it themselves.
 _BUDGETS = {"minimal": 1024, "low": 4096, "medium": 10_240, "high": 24_576, "xhigh": 31_999}
-_LEAST = 1024
-_BY_BUDGET = re.compile(r"claude-(?:[23][.-]|(?:opus|sonnet|haiku)-4(?:[.-][0-5])?(?:-\d{8}|[^0-9.-]|$))")
+_TOO_STRICT = (
+    f"this API enforces the schemas of at most {STRICT_TOOLS} tools, and of none that refers to itself or has objects "
+    "with any fields; the other tools are sent without it"
+)
+#: How many words of schemas are named in a warning.
+_NAMED = 8
 _TIERS = {"default": "standard_only", "auto": "auto"}
 
 
@@ -36,13 +42,11 @@ def _write_tools(builder: RequestBuilder) -> None:
     selection = read_tools(builder)
     if not selection.functions:
         return
-    builder.fields["tools"] = [
-        {"name": tool.name}
-        | ({} if tool.description is None else {"description": tool.description})
-        | {"input_schema": tool.parameters}
-        | ({"strict": True} if tool.strict else {})
-        for tool in selection.functions
-    ]
+    limit = builder.profile.strict_tools
+    budget = StrictBudget(STRICT_TOOLS if limit is None else limit)
+    unenforced: dict[str, None] = {}
+    builder.fields["tools"] = [_tool(builder, tool, budget, unenforced) for tool in selection.functions]
+    _warn_of(builder, "tools.parameters", unenforced)
     kinds = {"auto": "auto", "none": "none", "required": "any", "named": "tool"}
     choice: dict[str, object] = {"type": kinds[selection.mode]}
     if selection.name is not None:
@@ -51,6 +55,33 @@ def _write_tools(builder: RequestBuilder) -> None:
         choice["disable_parallel_tool_use"] = True
     if choice != {"type": "auto"}:
         builder.fields["tool_choice"] = choice
+
+
+def _tool(
+    builder: RequestBuilder, tool: FunctionDeclaration, budget: StrictBudget, unenforced: dict[str, None]
+) -> dict[str, Any]:
+    """Write a tool; those that are to be strict are, as long as this API has room for them."""
+    written: dict[str, Any] = {"name": tool.name}
+    if tool.description is not None:
+        written["description"] = tool.description
+    schema, told = input_schema(tool.parameters)
+    closed = strict_schema(schema) if tool.strict else None
+    strict = closed is not None and budget.take(closed.schema)
+    if strict and closed is not None:
+        schema, told = closed.schema, told + closed.unenforced
+    elif tool.strict:
+        builder.drop("tools.strict", _TOO_STRICT)
+    unenforced.update(dict.fromkeys(told))
+    return written | {"input_schema": schema} | ({"strict": True} if strict else {})
+
+
+def _warn_of(builder: RequestBuilder, where: str, unenforced: Iterable[str]) -> None:
+    """Tell which words of schemas are only told to the model, the first few of them by name."""
+    words = list(unenforced)
+    if words:
+        more = ", …" if len(words) > _NAMED else ""
+        names = ", ".join(word[:40] for word in words[:_NAMED])
+        builder.drop(f"{where}: {names}{more}", "this API does not enforce it; the model reads it in a description")
 
 
 def _write_text(builder: RequestBuilder) -> None:
@@ -65,6 +96,8 @@ def _write_text(builder: RequestBuilder) -> None:
         schema = form["schema"]
         if form.get("description") and "description" not in schema:  # this API has no other field for it
             schema = {"description": form["description"], **schema}
+        schema, unenforced = close_schema(schema)
+        _warn_of(builder, "text.format.schema", unenforced)
         builder.fields["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
     elif kind != "text":
         builder.refuse("text.format", "this API has `text` and `json_schema`")
@@ -143,7 +176,8 @@ MESSAGES_FIELDS: Mapping[str, Field] = {
         Rule(
             "translated",
             "`effort` becomes adaptive thinking with `output_config.effort`, on models before Claude "
-            "4.6 a budget; `none` turns it off. It is dropped where a tool must be called, and where there is no room.",
+            "4.6 a budget; `none` turns it off. A tool loop goes on as it began. With a budget, `effort` is dropped "
+            "where a tool must be called, and where there is no room.",
         ),
         lambda _: None,  # depends on other settings: see finish_settings
     ),
@@ -173,34 +207,35 @@ MESSAGES_FIELDS: Mapping[str, Field] = {
 }
 
 
-def finish_settings(builder: RequestBuilder) -> None:
-    """Write thinking, which depends on other settings."""
+def finish_settings(builder: RequestBuilder, loop: ToolLoop) -> bool:
+    """Write thinking, which depends on other settings and on the present tool loop.
+
+    Returns whether the history must hold no thoughts.
+    """
     reasoning = builder.settings.reasoning or {}
     builder.drop_others("reasoning", reasoning, REASONING_FIELDS)
-    effort = reasoning.get("effort")
-    if effort is None:
-        return
-    if effort == "none":
+    forced = builder.fields.get("tool_choice", {}).get("type") in {"any", "tool"}
+    asked = AskedThinking(builder.model, reasoning.get("effort"), forced, builder.fields["max_tokens"] - 1)
+    chosen = choose_thinking(asked, loop)
+    if chosen.unmet is not None:
+        builder.drop("reasoning", chosen.unmet)
+    if chosen.on:
+        _write_thinking(builder, asked, chosen.effort)
+    elif asked.effort == "none":
         builder.fields["thinking"] = {"type": "disabled"}
-        return
-    if builder.fields.get("tool_choice", {}).get("type") in {"any", "tool"}:
-        builder.drop("reasoning", "this API does not think where a tool must be called")
-        return
-    if _BY_BUDGET.search(builder.model):
-        room = builder.fields["max_tokens"] - 1
-        if room < _LEAST:
-            builder.drop("reasoning", f"thinking takes at least {_LEAST} of `max_output_tokens`")
-            return
-        builder.fields["thinking"] = {"type": "enabled", "budget_tokens": min(_BUDGETS.get(effort, _LEAST), room)}
+    return chosen.bare
+
+
+def _write_thinking(builder: RequestBuilder, asked: AskedThinking, effort: str | None) -> None:
+    if asked.by_budget:
+        budget = _BUDGETS.get(effort or "", LEAST_BUDGET)
+        builder.fields["thinking"] = {"type": "enabled", "budget_tokens": min(budget, asked.room)}
     else:
-        thinking = {"type": "adaptive"}
-        if reasoning.get("summary") is not None:
-            thinking["display"] = "summarized"
-        builder.fields["thinking"] = thinking
-        builder.fields["output_config"] = {
-            "effort": _EFFORTS.get(effort, effort),
-            **builder.fields.get("output_config", {}),
-        }
+        shown = (builder.settings.reasoning or {}).get("summary") is not None
+        builder.fields["thinking"] = {"type": "adaptive"} | ({"display": "summarized"} if shown else {})
+        if effort is not None:
+            given = builder.fields.get("output_config", {})
+            builder.fields["output_config"] = {"effort": _EFFORTS.get(effort, effort), **given}
     for name in ("temperature", "top_p"):
         if builder.fields.pop(name, 1) != 1:
             builder.drop(name, "this API does not take it while thinking")

@@ -26,10 +26,14 @@ from segue.protocol.responses import Usage
 
 
 class Thought(msgspec.Struct, omit_defaults=True):
-    """What goes back to the provider with the text of its thinking: a signature, or a redacted block."""
+    """What goes back to the provider with the text of its thinking: a signature, or a redacted block.
+
+    `effort` is what the request asked for; it is for ourselves.
+    """
 
     signature: str = ""
     redacted: str | None = None
+    effort: str | None = None
 
 
 class _ContentBlock(msgspec.Struct):
@@ -97,9 +101,11 @@ class MessagesDecoder(TranslatingDecoder):
         provider: str,
         *,
         custom: frozenset[str] = frozenset(),
+        effort: str | None = None,
         warnings: tuple[str, ...] = (),
     ) -> None:
         super().__init__(response_id, provider, custom=custom, warnings=warnings)
+        self._effort = effort
         self._blocks: dict[int, _OpenBlock] = {}  # by their indexes
         self._started = 0
         self._latest = 0  # the index of the block that began last
@@ -223,7 +229,7 @@ class MessagesDecoder(TranslatingDecoder):
         return [*self._writer.end_reasoning(), *self._writer.reasoning(block.thinking or "")]
 
     def _start_redacted(self, _: _OpenBlock, block: _ContentBlock) -> list[Event]:
-        return [*self._writer.end_reasoning(), *self._seal(Thought(redacted=block.data or ""))]
+        return [*self._writer.end_reasoning(), *self._seal(Thought(redacted=block.data or "", effort=self._effort))]
 
     def _start_call(self, opened: _OpenBlock, block: _ContentBlock) -> list[Event]:
         opened.input = block.input or None
@@ -253,7 +259,7 @@ class MessagesDecoder(TranslatingDecoder):
     def _end_thinking(self, block: _OpenBlock) -> list[Event]:
         if not block.signature:  # it was cut off: there is nothing to send back
             return self._writer.end_reasoning()
-        return self._seal(Thought(block.signature))
+        return self._seal(Thought(block.signature, effort=self._effort))
 
     def _end_call(self) -> list[Event]:
         call, self._call = self._call, None

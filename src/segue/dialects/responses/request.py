@@ -1,7 +1,8 @@
 """The Responses dialect: requests to a server of the same API that our clients use. Its stream is read in `stream`.
 
-Items are sent as the bytes they are. Only reasoning is parsed, since a provider gets back its own and no other's. The
-gateway keeps the history and sends all of it, so the upstream is asked to store nothing. Not here: an upstream's own
+Items are sent as the bytes they are. Reasoning is parsed, since a provider gets back its own and no other's; it waits
+for the item that must follow it. A call whose arguments or id a server would refuse gets others. The gateway keeps the
+history and sends all of it, so the upstream is asked to store nothing. Not here: an upstream's own
 `previous_response_id`.
 """
 
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from segue.dialects.call_ids import RESPONSES_CALL_IDS
 from segue.dialects.headers import HeaderLines, bearer_headers
 from segue.dialects.incremental import (
     RenderedTurn,
@@ -22,8 +24,8 @@ from segue.dialects.incremental import (
     render_history,
 )
 from segue.dialects.interface import NOTHING, Rendered, ReplyDecoder, TurnRequest
-from segue.dialects.items import read_item
-from segue.dialects.loss_warnings import reasoning_left_out
+from segue.dialects.items import call_arguments, read_item
+from segue.dialects.loss_warnings import BROKEN_ARGUMENTS, FOREIGN_REASONING, reasoning_left_out
 from segue.dialects.provider_profiles import PLAIN, ProviderProfile
 from segue.dialects.render_cache import RenderCache
 from segue.dialects.responses.stream import ResponsesDecoder
@@ -41,7 +43,7 @@ from segue.dialects.rules import (
     write_settings,
 )
 from segue.dialects.sealed_reasoning import unseal
-from segue.protocol.codec import encode, with_field
+from segue.protocol.codec import UNREADABLE, encode, with_field
 from segue.protocol.item_types import ReasoningItem
 from segue.protocol.items import Item
 from segue.protocol.problems import Problem
@@ -93,18 +95,19 @@ class ResponsesDialect:
         if request.settings.prompt_cache_key is None and builder.is_wanted("prompt_cache_key"):
             builder.fields["prompt_cache_key"] = cache_key(request.tenant, request.settings.instructions, state)
         pieces = [encode(builder.fields)[:-1] + b',"input":[', *(part.closed for part in parts if part.closed)]
-        warnings = (*builder.warnings, *state.warnings)
+        lost = (FOREIGN_REASONING,) if state.open.items and FOREIGN_REASONING not in state.warnings else ()
+        warnings = (*builder.warnings, *state.warnings, *lost)
         return Rendered(close_list(pieces, b"]}"), warnings, frozenset(builder.own_fields))
 
     def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> ReplyDecoder:  # noqa: ARG002 - ids are kept
         """Make the reader of one reply."""
         return ResponsesDecoder(self.provider, warnings)
 
-    def start(self) -> RenderState[NoOpenMessage]:
+    def start(self) -> RenderState[PendingReasoning]:
         """Return the state before the first item."""
-        return RenderState(NoOpenMessage())
+        return RenderState(PendingReasoning())
 
-    def renderer(self, state: RenderState[NoOpenMessage]) -> ResponsesRenderer:
+    def renderer(self, state: RenderState[PendingReasoning]) -> ResponsesRenderer:
         """Return a renderer that goes on from `state`."""
         return ResponsesRenderer(state, self.provider)
 
@@ -169,25 +172,42 @@ RESPONSES_ITEMS: Mapping[str, Rule] = {
     "reasoning of this upstream": Rule("carried", "With its `encrypted_content` as it wrote it."),
     "reasoning without our mark": Rule("carried", "A client brought it from a server of this API."),
     "reasoning of another provider": Rule("dropped", "Only its own provider can use it."),
+    "reasoning that led to nothing": Rule("dropped", "A cut answer may end in it; providers refuse it alone."),
+    "id of a call": Rule("carried", "One that was used before, or is longer than 64 characters, is replaced."),
+    "arguments of a call": Rule("carried", "Where they are no JSON object, they are put into one."),
     "everything else": Rule("carried", "Byte for byte."),
 }
 
 
-class NoOpenMessage(msgspec.Struct, frozen=True):
-    """The open message of an API that has none: an item never grows."""
+class PendingReasoning(msgspec.Struct, frozen=True):
+    """Reasoning that waits for the item that it led to: without one, OpenAI refuses it in every later turn."""
+
+    items: tuple[Item, ...] = ()
 
     @property
     def size_bytes(self) -> int:
-        """It takes no memory."""
-        return 0
+        """What it holds in memory."""
+        return sum(map(len, self.items))
+
+
+class _CallFields(msgspec.Struct):
+    type: str | None = None
+    role: str | None = None
+    call_id: str | None = None
+    arguments: str | None = None
+
+
+_fields = msgspec.json.Decoder(_CallFields)
+_NO_CALL = _CallFields()
 
 
 class ResponsesRenderer:
     """Writes items as they are."""
 
-    def __init__(self, state: RenderState[NoOpenMessage], provider: str) -> None:
+    def __init__(self, state: RenderState[PendingReasoning], provider: str) -> None:
         self._provider = provider
-        self._state = RenderStateBuilder(state)
+        self._state = RenderStateBuilder(state, RESPONSES_CALL_IDS)
+        self._pending = list(state.open.items)
         self._closed: list[bytes] = []
 
     def add(self, item: Item) -> None:
@@ -195,30 +215,74 @@ class ResponsesRenderer:
         kind = self._state.read_type(item)
         if kind is None:
             return
-        kept = self._reasoning(item) if kind == "reasoning" else item
-        if kept is not None:
-            self._closed.append(kept)
+        if kind == "reasoning":
+            self._add_reasoning(item)
+            return
+        fields = _read_fields(item) if kind != "message" or self._pending else _NO_CALL
+        if self._pending:
+            if _is_said_by_model(kind, fields.role):
+                self._closed += self._pending
+            else:
+                self._state.warn(FOREIGN_REASONING)
+            self._pending.clear()
+        self._closed.append(item if fields.call_id is None else self._with_call(item, kind, fields))
 
-    def finish(self) -> RenderedTurn[NoOpenMessage]:
-        """Return the items, each with a comma after it."""
+    def finish(self) -> RenderedTurn[PendingReasoning]:
+        """Return the items, each with a comma after it, and the reasoning that nothing follows yet."""
         closed = b"".join(item + b"," for item in self._closed)
-        return RenderedTurn(closed, self._state.build(NoOpenMessage()))
+        return RenderedTurn(closed, self._state.build(PendingReasoning(tuple(self._pending))))
 
-    def _reasoning(self, item: Item) -> Item | None:
-        """Return reasoning as its provider wrote it, or None if this provider cannot use it."""
+    def _with_call(self, item: Item, kind: str, fields: _CallFields) -> Item:
+        """Return a call or its output with an id of its own and arguments that can be read; most are as they came."""
+        assert fields.call_id is not None, "the caller checked it"
+        ids = self._state.call_ids
+        call_id = ids.map_output(fields.call_id) if kind.endswith("_output") else ids.map_call(fields.call_id)
+        if call_id != fields.call_id:
+            item = with_field(item, "call_id", call_id)
+        if kind == "function_call" and fields.arguments is not None:
+            arguments = call_arguments(fields.arguments)
+            if arguments != fields.arguments:
+                item = with_field(item, "arguments", arguments)
+                if fields.arguments.strip():
+                    self._state.warn(BROKEN_ARGUMENTS)
+        return item
+
+    def _add_reasoning(self, item: Item) -> None:
+        """Keep reasoning as its provider wrote it; leave it out if this provider cannot use it."""
         value = read_item(item, "reasoning")
         if isinstance(value, Problem):
             self._state.refuse(value)
-            return item
+            return
         assert isinstance(value, ReasoningItem), "that is what was read"
         if not value.encrypted_content:  # open reasoning is for everybody; a summary alone is of no use to a provider
             if value.content:
-                return item
+                self._pending.append(item)
+                return
         else:
             sealed = unseal(value.encrypted_content)
             if sealed.provider is None:
-                return item
+                self._pending.append(item)
+                return
             if sealed.provider == self._provider:
-                return with_field(item, "encrypted_content", sealed.content)
+                self._pending.append(with_field(item, "encrypted_content", sealed.content))
+                return
         self._state.warn(reasoning_left_out(value))
-        return None
+
+
+def _read_fields(item: Item) -> _CallFields:
+    try:
+        return _fields.decode(item)
+    except UNREADABLE:  # fields of an item type that is not known here
+        return _NO_CALL
+
+
+#: Items that a client sends, beside messages that are not the model's and outputs of calls.
+_SENT_BY_CLIENTS = frozenset(
+    {"additional_tools", "compaction_trigger", "configuration_update", "mcp_approval_response"}
+)
+
+
+def _is_said_by_model(kind: str, role: str | None) -> bool:
+    if kind == "message":
+        return role == "assistant"
+    return not kind.endswith("_output") and kind not in _SENT_BY_CLIENTS

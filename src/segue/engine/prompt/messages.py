@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from segue.dialects.items import custom_arguments
+from segue.dialects.items import call_arguments, custom_arguments
 from segue.history.chains import History, Turn, path
 from segue.protocol.codec import decode
 from segue.protocol.item_types import (
@@ -33,7 +33,7 @@ PromptRole = Literal["system", "user", "assistant", "tool"]
 
 
 class ToolCall(msgspec.Struct, frozen=True):
-    """A call that the model made; `arguments` is the JSON text that it wrote."""
+    """A call that the model made; `arguments` is a JSON object, as templates want it."""
 
     id: str
     name: str
@@ -210,7 +210,7 @@ def _read(item: Item, location: _ItemLocation) -> PromptMessage | None:
         case MessageItem(role=role, content=content):
             return PromptMessage("system" if role == "developer" else role, _text(content, location))
         case FunctionCallItem(call_id=call_id, name=name, arguments=arguments):
-            return PromptMessage("assistant", "", (ToolCall(call_id, name, arguments),))
+            return PromptMessage("assistant", "", (ToolCall(call_id, name, call_arguments(arguments)),))
         case CustomToolCallItem(call_id=call_id, name=name, input=text):
             return PromptMessage("assistant", "", (ToolCall(call_id, name, custom_arguments(text)),))
         case ToolOutputItem(call_id=call_id, output=output):
