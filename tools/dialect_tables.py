@@ -17,6 +17,7 @@ from segue.dialects.provider_families import FAMILIES
 from segue.dialects.provider_profiles import PLAIN
 from segue.dialects.responses.request import RESPONSES_FIELDS, RESPONSES_ITEMS
 from segue.dialects.rules import FATES, OTHERS, Field, Rule
+from segue.dialects.stream_end import FAILED
 from segue.engine.settings import LOCAL_FIELDS
 from segue.protocol.requests import Settings
 from tools.markdown import table
@@ -66,6 +67,7 @@ def stops() -> str:
         for name, table in reasons
         for reason, cut in table.items()
     ]
+    rows += [(name, f"`{reason}`", "`failed`") for name, _ in reasons for reason in sorted(FAILED)]
     return table(("dialect", "reason", "status of the response"), rows)
 
 

@@ -82,7 +82,8 @@ def test_a_stream_that_breaks_off_anywhere_ends_the_turn_once(name: str) -> None
                 fold(output)
             if ended.status == "failed":
                 assert ended.error is not None
-                assert ended.error.code in {"upstream_error", "upstream_protocol_error"}
+                said = expected.get("error", [])[:1]  # the error itself may have come
+                assert ended.error.code in {"upstream_error", "upstream_protocol_error", *said}
 
 
 def _is_whole(output: Output, dialect: str) -> None:
@@ -110,7 +111,7 @@ def test_values_that_are_anything_break_nothing(name: str, data: st.DataObject) 
         value = json.loads(events[index].data)
     except ValueError:
         value = {}
-    places = [((value, key)) for key in value]
+    places = [(value, key) for key in (value if isinstance(value, dict) else range(len(value)))]
     for parent, key in places:  # grows while it is read
         child = parent[key]
         if isinstance(child, dict):

@@ -11,7 +11,7 @@ A dialect is pure: it never opens, waits, draws or raises on what a peer sent. T
    call `fail`. Both return exactly one `Ended`, unless there was one before: then nothing. A stream that falls silent
    when it is not the answer that is `awaited` has said everything: call `end` too.
 
-The decoder does not read the bodies of error replies (any status but 200): `provider_errors.read_error` does.
+The decoder does not read the bodies of error replies (any status but 200): `error_shapes.read_error` does.
 """
 
 from __future__ import annotations

@@ -121,6 +121,11 @@ class InterleavedOutputWriter:
         self._calls: dict[object, _FunctionCallInProgress] = {}
         self._call_ids: set[str] = set()
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was written."""
+        return not self._items
+
     # --- messages
 
     def text(self, delta: str, logprobs: Sequence[Any] = ()) -> list[Event]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
+from segue.dialects.error_shapes import find_error, read_error
 from segue.dialects.interface import Awaited, Output
 from segue.dialects.output_writer import InterleavedOutputWriter
 from segue.dialects.sealed_reasoning import seal
 from segue.dialects.stream_end import StreamEnd
+from segue.http.sse import SseEvent
 from segue.protocol.codec import encode
 from segue.protocol.events import Event
 from segue.protocol.ids import ResponseId
@@ -42,6 +44,19 @@ class BaseReplyDecoder:
     def fail(self, failure: Failure) -> Output:
         """End the turn as failed."""
         return self._stream_end.failed(failure)
+
+    def _on_error(self, event: SseEvent) -> Output:
+        """End the turn as failed: the upstream called this event an error, whatever is in it."""
+        return self._stream_end.failed_with(read_error(event.data))
+
+    def _find_error(self, event: SseEvent) -> Output:
+        """End the turn as failed if this event, which is none of the API's, is an error; else return nothing."""
+        error = find_error(event.data)
+        return [] if error is None else self._stream_end.failed_with(error)
+
+    def _on_unreadable(self, event: SseEvent, detail: str) -> Output:
+        """End the turn as failed, for an event that has not the shape that its API gives it: often it is an error."""
+        return self._find_error(event) or self._stream_end.broken(detail)
 
 
 class TranslatingDecoder(BaseReplyDecoder, ABC):

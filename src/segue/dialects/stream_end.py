@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from segue.dialects.interface import Output
+from segue.dialects.provider_errors import ProviderError, failure_of
 from segue.protocol.events import Ended
 from segue.protocol.problems import quoted
 from segue.protocol.responses import Failure, Usage, usage
@@ -14,9 +15,15 @@ from segue.protocol.responses import Failure, Usage, usage
 #: How many distinct warnings one reply can cause. A peer could send any number of odd things.
 MAX_WARNINGS = 8
 
+#: Reasons for which an upstream stops, of any API, that are no end of an answer: DeepSeek has no machine free, Zhipu
+#: lost its model, vLLM and SGLang broke the request off.
+FAILED: frozenset[str] = frozenset({"error", "insufficient_system_resource", "network_error", "abort"})
+
 _MORE = "More was left out of the upstream's answer than is named here."
 _BROKE = Failure("upstream_error", "The connection to the upstream broke before its answer was complete.")
 _SHORT = Failure("upstream_protocol_error", "The upstream's stream stopped before its end.")
+_STOPPED = Failure("upstream_error", "The upstream stopped with an error.")
+_EMPTY = Failure("upstream_protocol_error", "The upstream's stream ended without an answer.")
 
 
 class StreamEnd:
@@ -52,6 +59,18 @@ class StreamEnd:
     def failed(self, failure: Failure, counted: Usage | None = None) -> Output:
         """End the turn as failed."""
         return self._end(Ended("failed", counted, failure))
+
+    def failed_with(self, error: ProviderError, counted: Usage | None = None) -> Output:
+        """End the turn as failed, with the error that the upstream's stream brought."""
+        return self._end(Ended("failed", counted, failure_of(error), retry_after_s=error.retry_after_s))
+
+    def stopped_with_an_error(self) -> Output:
+        """End the turn as failed: the upstream gave one of the reasons in `FAILED`, and no error."""
+        return self.failed(_STOPPED)
+
+    def empty(self) -> Output:
+        """End the turn as failed: the upstream ended its stream properly, and has neither answered nor said why."""
+        return self.failed(_EMPTY)
 
     def broken(self, detail: str) -> Output:
         """End the turn as failed: the upstream does not keep to its own protocol."""

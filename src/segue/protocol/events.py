@@ -40,7 +40,8 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 class Ended(msgspec.Struct, frozen=True):
     """The end of an upstream's stream, in place of its terminal event, which we write anew with our ids.
 
-    `warnings` say what a dialect left out of the request or of the reply.
+    `warnings` say what a dialect left out of the request or of the reply. `retry_after_s` says when a turn that failed
+    may be worth another try, if its upstream said so.
     """
 
     status: TerminalStatus
@@ -48,6 +49,7 @@ class Ended(msgspec.Struct, frozen=True):
     error: Failure | None = None
     incomplete_reason: str | None = None
     warnings: tuple[str, ...] = ()
+    retry_after_s: float | None = None
 
 
 class OutputWriter:

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 
 import aiohttp
 
-from segue.dialects.provider_errors import ProviderError, code_of, read_error
+from segue.dialects.error_shapes import find_error, read_error
+from segue.dialects.provider_errors import code_of
 from segue.dialects.refused_fields import refused_fields
 from segue.protocol.problems import Code, Problem
 from segue.upstreams.retries import FailedAttempt, read_retry_after
@@ -33,9 +34,6 @@ _TRANSIENT_STATUSES = frozenset({409, 425, 429, 500, 502, 503, 529})
 #: The request did not arrive whole, so that it was not carried out (RFC 9110, 15.5.9).
 _NOT_ARRIVED = 408
 
-#: Statuses that are more specific than an error that the table only knows as a bad request.
-_SPECIFIC_STATUSES: Mapping[int, Code] = {402: "insufficient_quota", 404: "model_not_found"}
-
 
 def read_refusal(
     name: str,
@@ -53,7 +51,9 @@ def read_refusal(
     itself.
     """
     error = read_error(body)
-    code = _code(error, status)
+    code = code_of(error, status)
+    if status < 300 and find_error(body) is None:  # noqa: PLR2004 - a success, RFC 9110, 15.3
+        code = "upstream_protocol_error"
     if code == "upstream_unauthorized" and not clients_key:
         # Not quoted: a provider's message about a key may contain part of it, and the key is not the client's.
         message = f"The upstream {name!r} does not accept the gateway's key."
@@ -104,13 +104,6 @@ def read_request_id(headers: Mapping[str, str]) -> str:
     """Return the provider's own id of a request, or "" if it has none that is safe to log."""
     given = headers.get("x-request-id") or headers.get("request-id") or ""
     return given if _REQUEST_ID.fullmatch(given) else ""
-
-
-def _code(error: ProviderError, status: int) -> Code:
-    code = code_of(error, status)
-    if status < 300 and not error.words:  # noqa: PLR2004 - a success, RFC 9110, 15.3
-        return "upstream_protocol_error"
-    return _SPECIFIC_STATUSES.get(status, code) if code == "upstream_rejected" else code
 
 
 def _quote(message: str) -> str:

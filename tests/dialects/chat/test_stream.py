@@ -350,7 +350,9 @@ def test_what_is_still_to_come(events: list[SseEvent], awaited: str) -> None:
 
 def test_the_last_event_of_the_messages_api_ends_a_stream_too() -> None:
     last = SseEvent("message_stop", b'{"type":"message_stop"}')
-    assert ended(decoder().feed(last)).status == "completed"
+    reader = decoder()
+    reader.feed(delta(content="Hi"))
+    assert ended(reader.feed(last)).status == "completed"
 
 
 def test_done_without_a_reason_completes_the_answer_with_a_warning() -> None:

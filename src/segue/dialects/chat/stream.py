@@ -12,15 +12,15 @@ from typing import Any
 
 import msgspec
 
+from segue.dialects.error_shapes import error_of
 from segue.dialects.interface import Output
-from segue.dialects.provider_errors import failure_of, find_error, read_error
 from segue.dialects.reply_decoder import TranslatingDecoder
-from segue.dialects.stream_end import count, counted
+from segue.dialects.stream_end import FAILED, count, counted
 from segue.http.sse import SseEvent
 from segue.protocol.codec import UNREADABLE, encode
 from segue.protocol.events import Event
 from segue.protocol.ids import ResponseId
-from segue.protocol.responses import Failure, Usage
+from segue.protocol.responses import Usage
 
 _Raw = msgspec.Raw
 _NULL = _Raw(b"null")
@@ -62,14 +62,18 @@ class _ChoiceLogprobs(msgspec.Struct):
 class _ChunkChoice(msgspec.Struct):
     index: int = 0
     delta: dict[str, _Raw] | None = None
+    message: dict[str, _Raw] | None = None
     finish_reason: str | None = None
     logprobs: _ChoiceLogprobs | None = None
+    error: Any = None
 
 
 class _CompletionChunk(msgspec.Struct):
     choices: list[_ChunkChoice] | None = None
     usage: dict[str, Any] | None = None
     error: Any = None
+    base_resp: Any = None  # MiniMax
+    x_groq: Any = None
 
 
 class _FunctionDelta(msgspec.Struct):
@@ -151,17 +155,20 @@ class ChatDecoder(TranslatingDecoder):
         if event.data.strip() == b"[DONE]" or event.type == "message_stop":  # the second is the Messages API's
             return self._finish()
         if event.type == "error":
-            return self._stream_end.failed(failure_of(read_error(event.data)))
+            return self._on_error(event)
         try:
-            return self._on_chunk(_chunks.decode(event.data))
+            chunk = _chunks.decode(event.data)
+            if not chunk.choices or chunk.error or chunk.base_resp or chunk.x_groq:
+                failed = self._find_error(event)
+                if failed:
+                    return failed
+            return self._on_chunk(chunk)
         except UNREADABLE:
-            return self._stream_end.broken("a chunk is no JSON of a known shape")
+            return self._on_unreadable(event, "a chunk is no JSON of a known shape")
 
     # --- chunks
 
     def _on_chunk(self, chunk: _CompletionChunk) -> Output:
-        if chunk.error is not None:
-            return self._stream_end.failed(failure_of(find_error({"error": chunk.error})))
         output: Output = []
         for choice in chunk.choices or ():
             if choice.index == 0:
@@ -176,9 +183,14 @@ class ChatDecoder(TranslatingDecoder):
         return output
 
     def _on_choice(self, choice: _ChunkChoice) -> Output:
+        if choice.error:  # OpenRouter, with the finish reason "error"
+            return self._stream_end.failed_with(error_of(choice.error))
         self._logprobs = (choice.logprobs.content if choice.logprobs is not None else None) or []
         output: Output = []
-        for name, raw in (choice.delta or {}).items():
+        delta = choice.delta
+        if not delta and choice.message and self._writer.empty:
+            delta = choice.message  # a whole answer in one event, from a server that does not stream
+        for name, raw in (delta or {}).items():
             if bytes(raw) in (b"null", b'""', b"[]", b"{}"):
                 continue
             handler = self._handlers.get(name)
@@ -283,15 +295,17 @@ class ChatDecoder(TranslatingDecoder):
     # --- the end
 
     def _on_finish(self, reason: str) -> Output:
-        if reason in {"error", "insufficient_system_resource"}:
-            return self._stream_end.failed(Failure("upstream_error", "The upstream stopped with an error."))
+        if reason in FAILED:
+            return self._stream_end.stopped_with_an_error()
         self._stop(reason, FINISH)
         return []
 
     def _finish(self) -> Output:
+        reason = self._stop_reason
+        if reason is None and self._writer.empty and not self._calls and not self._thinking:
+            return self._stream_end.empty()
         if any(not call.started for call in self._calls):
             return self._stream_end.broken("a tool call has no name")
-        reason = self._stop_reason
         if reason is None:
             self._stream_end.warn("The upstream did not say why it stopped.")
         elif reason not in FINISH:

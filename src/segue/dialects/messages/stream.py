@@ -14,9 +14,8 @@ from typing import Any
 import msgspec
 
 from segue.dialects.interface import Output
-from segue.dialects.provider_errors import failure_of, read_error
 from segue.dialects.reply_decoder import TranslatingDecoder
-from segue.dialects.stream_end import count, counted
+from segue.dialects.stream_end import FAILED, count, counted
 from segue.http.sse import SseEvent
 from segue.protocol.codec import UNREADABLE, encode
 from segue.protocol.events import Event
@@ -137,20 +136,22 @@ class MessagesDecoder(TranslatingDecoder):
         """Read one event."""
         if self.ended:
             return []
+        if event.type == "error":
+            return self._on_error(event)
         try:
             read = _events.decode(event.data)
             kind = read.type or event.type
-            if kind == "error":
-                return self._stream_end.failed(failure_of(read_error(event.data)))
             handler = self._handlers.get(kind)
             if handler is not None:
                 return handler(read)
         except UNREADABLE:
             if event.data.strip() == b"[DONE]":  # as the Chat Completions API ends a stream
                 return self._on_message_stop()
-            return self._stream_end.broken("an event is no JSON of a known shape")
-        self._stream_end.warn_of(kind)
-        return []
+            return self._on_unreadable(event, "an event is no JSON of a known shape")
+        failed = self._find_error(event)
+        if not failed:
+            self._stream_end.warn_of(kind)
+        return failed
 
     # --- events
 
@@ -211,6 +212,8 @@ class MessagesDecoder(TranslatingDecoder):
         return []
 
     def _on_message_stop(self) -> Output:
+        if self._stop_reason is None and self._writer.empty:
+            return self._stream_end.empty()
         if self._stop_reason is None:
             self._stream_end.warn("The upstream did not say why it stopped.")
         self._stop_reason = self._stop_reason or "end_turn"
@@ -273,6 +276,8 @@ class MessagesDecoder(TranslatingDecoder):
     def _finish(self) -> Output:
         stop = self._stop_reason
         assert stop is not None, "only a reply whose reason is known is finished"
+        if stop in FAILED:
+            return self._stream_end.stopped_with_an_error()
         if stop not in STOP:
             self._stream_end.warn(f"The upstream stopped for a reason that is not known here: {quoted(stop, 40)}.")
         cut = STOP.get(stop)

@@ -14,8 +14,9 @@ from typing import Any
 
 import msgspec
 
+from segue.dialects.error_shapes import error_of
 from segue.dialects.interface import Output
-from segue.dialects.provider_errors import ProviderError, code_of, failure_of, find_error, read_error
+from segue.dialects.provider_errors import ProviderError, code_of
 from segue.dialects.reply_decoder import BaseReplyDecoder
 from segue.dialects.responses.missing_fields import MissingFieldFiller
 from segue.dialects.sealed_reasoning import seal
@@ -82,13 +83,14 @@ class ResponsesDecoder(BaseReplyDecoder):
             "response.incomplete": self._on_incomplete,
             "response.failed": self._on_failed,
             "response.cancelled": self._on_failed,
-            "error": lambda _, data: self._stream_end.failed(failure_of(read_error(data))),
         }
 
     def feed(self, event: SseEvent) -> Output:
         """Read one event."""
         if self.ended or event.data == b"[DONE]":
             return []
+        if event.type == "error":
+            return self._on_error(event)
         data = event.data
         try:
             head = _heads.decode(data)
@@ -102,16 +104,21 @@ class ResponsesDecoder(BaseReplyDecoder):
             if handler is not None:
                 return handler(head, data)
         except UNREADABLE:
-            return self._stream_end.broken("an event is no JSON of a known shape")
+            return self._on_unreadable(event, "an event is no JSON of a known shape")
+        if not kind.startswith("response."):
+            return self._on_other(kind, event)
         return self._pass(kind, head, data)
 
     # --- events
 
+    def _on_other(self, kind: str, event: SseEvent) -> Output:
+        """Read an event that is no event of a response: an error, or a vendor's own, which clients do not know."""
+        failed = self._find_error(event)
+        if not failed and kind != "keepalive":
+            self._stream_end.warn_of(kind)
+        return failed
+
     def _pass(self, kind: str, head: _EventHead, data: bytes) -> Output:
-        if not kind.startswith("response."):  # a vendor's own event; clients do not know it
-            if kind != "keepalive":
-                self._stream_end.warn_of(kind)
-            return []
         if head.output_index is not None and not self._is_open(head.output_index):
             return self._stream_end.broken(f"{kind[:60]} belongs to no item that is open")
         return [Event(kind, data, head.sequence_number)]
@@ -164,7 +171,7 @@ class ResponsesDecoder(BaseReplyDecoder):
 
     def _on_failed(self, head: _EventHead, _: bytes) -> Output:
         response = _response(head)
-        error = ProviderError() if response.error is None else find_error(response.error)
+        error = ProviderError() if response.error is None else error_of(response.error)
         message = error.message or "The upstream failed without saying why."
         # Its codes are those of the same API that our clients use, so they pass.
         code = error.words[0] if error.words else code_of(error)
