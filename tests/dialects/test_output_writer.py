@@ -186,6 +186,63 @@ def test_a_custom_call_gets_its_input_when_its_arguments_are_over(arguments: str
     assert items([*events, *ended]) == [{"custom": ["a", "patch", given_to_it]}]
 
 
+def deltas(events: list[Event]) -> str:
+    return "".join(json.loads(event.data)["delta"] for event in events if event.type.endswith(".delta"))
+
+
+def test_a_placeholder_for_arguments_is_sent_only_if_nothing_replaces_it() -> None:
+    writing = writer()
+    events = [*writing.start_call(0, "a", "look"), *writing.start_call(1, "b", "look")]
+    assert writing.arguments(0, "{}") == writing.arguments(1, "{}") == []
+    events += writing.arguments(0, '{"x":1}')
+    events += writing.end()
+    assert items(events) == [{"call": ["a", "look", '{"x":1}']}, {"call": ["b", "look", "{}"]}]
+    assert deltas(events) == '{"x":1}{}'
+
+
+def test_arguments_that_go_on_are_noticed() -> None:
+    writing = writer()
+    writing.start_call(0, "a", "look")
+    assert not writing.has_partial_call()
+    writing.arguments(0, '{"x":')
+    assert writing.has_partial_call()
+    writing.arguments(0, "1}")
+    assert (writing.has_partial_call(), writing.arguments_of(0).state()) == (False, "whole")
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text"),
+    [
+        (["a\ud83d", "\ude00b"], "a\U0001f600b"),
+        (["a\ud83d", "b"], "a\ufffdb"),
+        (["a\ud83d"], "a\ufffd"),
+        (["\ude00b"], "\ufffdb"),
+        (["\ud83d", "\ude00"], "\U0001f600"),
+    ],
+)
+def test_characters_that_were_cut_in_two_are_sent_whole(pieces: list[str], text: str) -> None:
+    """Whatever they stand in; what is streamed is what stands at the end."""
+    for what in ("text", "refusal", "reasoning", "arguments"):
+        writing = writer()
+        events = writing.start_call(0, "a", "look") if what == "arguments" else []
+        for piece in pieces:
+            events += writing.arguments(0, piece) if what == "arguments" else getattr(writing, what)(piece)
+        events += writing.end()
+        assert deltas(events) == text
+        (item,) = items(events)
+        assert {"text": [text], "refusal": ["!" + text]}.get(what, text) == (
+            item["call"][2] if what == "arguments" else item["reasoning"] if what == "reasoning" else item["message"]
+        )
+
+
+def test_halves_of_characters_in_a_custom_call_are_joined() -> None:
+    writing = writer()
+    events = writing.start_call(0, "a", "patch")
+    for piece in ('{"input":"\ud83d', '\ude00\ud83d"}'):
+        events += writing.arguments(0, piece)
+    assert items([*events, *writing.end()]) == [{"custom": ["a", "patch", "\U0001f600\ufffd"]}]
+
+
 def test_only_the_last_item_can_be_cut_off() -> None:
     writing = writer()
     events = [*writing.start_call(0, "a", "look"), *writing.start_call(1, "b", "look"), *writing.end("incomplete")]

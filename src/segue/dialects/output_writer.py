@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from segue.dialects.call_arguments import CallArguments
+from segue.dialects.growing_text import GrowingText, mended
 from segue.protocol.codec import UNREADABLE, encode
 from segue.protocol.events import FIRST_SEQUENCE_NUMBER, Event, ItemStatus
 from segue.protocol.ids import ResponseId, item_id
@@ -32,17 +34,24 @@ class _CustomArguments(msgspec.Struct):
 _custom = msgspec.json.Decoder(_CustomArguments)
 
 
-class _PartInProgress:
-    """One part of a message; the head of its deltas is the same bytes each time."""
+class _Deltas(msgspec.Struct, frozen=True):
+    """How the deltas of one text are written: their type, and the bytes before what each of them says."""
 
-    def __init__(self, kind: PartKind, head: bytes) -> None:
+    kind: str
+    head: bytes
+
+
+class _PartInProgress:
+    """One part of a message."""
+
+    def __init__(self, kind: PartKind, deltas: _Deltas) -> None:
         self.kind = kind
-        self.head = head
-        self.texts: list[str] = []
+        self.deltas = deltas
+        self.text = GrowingText()
         self.logprobs: list[Any] = []
 
     def value(self) -> Json:
-        text = "".join(self.texts)
+        text = "".join(self.text.pieces)
         if self.kind == "refusal":
             return {"type": "refusal", "refusal": text}
         return {"type": "output_text", "text": text, "annotations": [], "logprobs": self.logprobs}
@@ -70,7 +79,8 @@ class _ReasoningInProgress:
         self.id = ident
         self.over = False
         self.parts: list[Json] = []
-        self.texts: list[str] | None = None
+        self.text: GrowingText | None = None
+        self.deltas = _delta_events("reasoning_summary_text", self, "summary_index")
         self.sealed: str | None = None
 
     def item(self, status: str) -> Json:
@@ -89,7 +99,8 @@ class _FunctionCallInProgress:
         self.over = False
         self.call_id = call_id
         self.name = name
-        self.texts: list[str] = []
+        self.arguments = CallArguments()
+        self.deltas = _delta_events("function_call_arguments", self)
 
     def item(self, status: str, arguments: str = "") -> Json:
         item: Json = {"id": self.id, "type": "function_call", "status": status, "call_id": self.call_id}
@@ -107,6 +118,13 @@ class _CustomCallInProgress(_FunctionCallInProgress):
 
 
 _ItemInProgress = _MessageInProgress | _ReasoningInProgress | _FunctionCallInProgress
+
+
+def _delta_events(what: str, item: _ItemInProgress, part: str = "", index: int = 0) -> _Deltas:
+    kind = f"response.{what}.delta"
+    place = f',"{part}":{index}' if part else ""
+    head = f'{{"type":"{kind}","item_id":"{item.id}","output_index":{item.index}{place},"delta":'
+    return _Deltas(kind, head.encode())
 
 
 class InterleavedOutputWriter:
@@ -153,30 +171,23 @@ class InterleavedOutputWriter:
         part = message.part
         if part is None or part.kind != kind:
             events += self._end_part(message)
-            part = message.part = _PartInProgress(kind, self._part_head(kind, message))
+            deltas = _delta_events(kind, message, "content_index", len(message.parts))
+            part = message.part = _PartInProgress(kind, deltas)
             events.append(self._part_event("response.content_part.added", message, part.value()))
-        part.texts.append(delta)
         part.logprobs.extend(logprobs)
-        number = self._next()
         extra = b',"logprobs":%b' % encode(logprobs or []) if kind == "output_text" else b""
-        data = b'%b%b%b,"sequence_number":%d}' % (part.head, encode(delta), extra, number)
-        events.append(Event(f"response.{kind}.delta", data, number))
-        return events
-
-    @staticmethod
-    def _part_head(kind: PartKind, message: _MessageInProgress) -> bytes:
-        place = (kind, message.id, message.index, len(message.parts))
-        head = '{"type":"response.%s.delta","item_id":"%s","output_index":%d,"content_index":%d,"delta":'
-        return (head % place).encode()
+        return events + self._grow(part.text, part.deltas, delta, extra=extra)
 
     def _end_part(self, message: _MessageInProgress) -> list[Event]:
         part, message.part = message.part, None
         if part is None:
             return []
+        extra = b',"logprobs":[]' if part.kind == "output_text" else b""
+        events = self._grow(part.text, part.deltas, part.text.rest(), extra=extra)
         value = part.value()
         said: Json = {"text": value["text"], "logprobs": value["logprobs"]} if part.kind == "output_text" else {}
         said = said or {"refusal": value["refusal"]}
-        events = [
+        events += [
             self._event(f"response.{part.kind}.done", message, content_index=len(message.parts), **said),
             self._part_event("response.content_part.done", message, value),
         ]
@@ -193,12 +204,10 @@ class InterleavedOutputWriter:
         if not delta:
             return []
         reasoning, events = self._reason()
-        if reasoning.texts is None:
-            reasoning.texts = []
+        if reasoning.text is None:
+            reasoning.text = GrowingText()
             events.append(self._summary_event("part.added", reasoning, part={"type": "summary_text", "text": ""}))
-        reasoning.texts.append(delta)
-        events.append(self._summary_event("text.delta", reasoning, delta=delta))
-        return events
+        return events + self._grow(reasoning.text, reasoning.deltas, delta)
 
     def seal(self, encrypted_content: str) -> list[Event]:
         """Set the `encrypted_content` of the reasoning, which ends it."""
@@ -250,14 +259,23 @@ class InterleavedOutputWriter:
         return call is not None and not call.over
 
     def arguments(self, key: object, delta: str) -> list[Event]:
-        """Add to the arguments of an open call."""
-        if not delta:
-            return []
+        """Add to the arguments of an open call. A `{}` at their beginning is sent only if nothing replaces it."""
         call = self._calls[key]
-        call.texts.append(delta)
+        arguments = call.arguments
+        if not arguments.pieces:
+            delta = arguments.first(delta)
         if isinstance(call, _CustomCallInProgress):
+            arguments.pieces.append(delta)
             return []
-        return [self._event("response.function_call_arguments.delta", call, delta=delta)]
+        return self._grow(arguments, call.deltas, delta)
+
+    def arguments_of(self, key: object) -> CallArguments:
+        """Return the arguments of a call that was started, to look at."""
+        return self._calls[key].arguments
+
+    def has_partial_call(self) -> bool:
+        """Return whether the arguments of any call are JSON that goes on."""
+        return any(call.arguments.state() == "partial" for call in self._calls.values())
 
     def end_call(self, key: object) -> list[Event]:
         """End a call: its arguments are complete."""
@@ -312,11 +330,12 @@ class InterleavedOutputWriter:
                 return self._end_function(item, status)
 
     def _end_summary(self, reasoning: _ReasoningInProgress) -> list[Event]:
-        if reasoning.texts is None:
+        if reasoning.text is None:
             return []
-        text = "".join(reasoning.texts)
+        events = self._grow(reasoning.text, reasoning.deltas, reasoning.text.rest())
+        text = "".join(reasoning.text.pieces)
         part = {"type": "summary_text", "text": text}
-        events = [
+        events += [
             self._summary_event("text.done", reasoning, text=text),
             self._summary_event("part.done", reasoning, part=part),
         ]
@@ -324,23 +343,38 @@ class InterleavedOutputWriter:
         return events
 
     def _end_function(self, call: _FunctionCallInProgress, status: ItemStatus) -> list[Event]:
-        # Some sources write nothing where there are no arguments, but clients parse them as JSON.
-        events = [] if call.texts or status != "completed" else self._all_arguments(call, "{}")
-        text = "".join(call.texts)
+        arguments = call.arguments
+        rest = arguments.held() or arguments.rest()
+        if not rest and not arguments.pieces and status == "completed":
+            rest = "{}"  # some sources write nothing where there are no arguments, but clients parse them as JSON
+        events = self._grow(arguments, call.deltas, rest)
+        text = "".join(arguments.pieces)
         events.append(self._event("response.function_call_arguments.done", call, name=call.name, arguments=text))
         return [*events, self._item_done(call, call.item(status, text))]
 
-    def _all_arguments(self, call: _FunctionCallInProgress, text: str) -> list[Event]:
-        call.texts.append(text)
-        return [self._event("response.function_call_arguments.delta", call, delta=text)]
-
     def _end_custom(self, call: _CustomCallInProgress, status: ItemStatus) -> list[Event]:
-        text = "".join(call.texts)
+        text = mended("".join(call.arguments.pieces) or call.arguments.held())
         with suppress(*UNREADABLE):  # a model that writes no JSON meant the text itself
             text = _custom.decode(text).input
         events = [self._event("response.custom_tool_call_input.delta", call, delta=text)] if text else []
         events.append(self._event("response.custom_tool_call_input.done", call, input=text))
         return [*events, self._item_done(call, call.item(status, text))]
+
+    def _grow(self, text: GrowingText, deltas: _Deltas, delta: str, *, extra: bytes = b"") -> list[Event]:
+        """Add to a text, and return the event that says so: none if nothing is new, or only half a character."""
+        if text.half:
+            delta = text.mend(delta)
+        try:
+            said = encode(delta)
+        except UnicodeEncodeError:  # surrogates, alone or in two pieces; good text costs no look at it
+            delta = text.mend(delta)
+            said = encode(delta)
+        if not delta:
+            return []
+        text.pieces.append(delta)
+        number = self._next()
+        data = b'%b%b%b,"sequence_number":%d}' % (deltas.head, said, extra, number)
+        return [Event(deltas.kind, data, number)]
 
     def _item_done(self, item: _ItemInProgress, value: Json) -> Event:
         number = self._next()

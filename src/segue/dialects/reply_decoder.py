@@ -9,7 +9,7 @@ from segue.dialects.error_shapes import find_error, read_error
 from segue.dialects.interface import Awaited, Output
 from segue.dialects.output_writer import InterleavedOutputWriter
 from segue.dialects.sealed_reasoning import seal
-from segue.dialects.stream_end import StreamEnd
+from segue.dialects.stream_end import FAILED, StreamEnd
 from segue.http.sse import SseEvent
 from segue.protocol.codec import encode
 from segue.protocol.events import Event
@@ -78,6 +78,7 @@ class TranslatingDecoder(BaseReplyDecoder, ABC):
         super().__init__(provider, warnings)
         self._writer = InterleavedOutputWriter(response_id, custom)
         self._stop_reason: str | None = None
+        self._cut: str | None = None  # why the answer is incomplete, if the reason says that it is
         self._went_on = False  # more of the answer came after the reason
         self._ever_went_on = False
         self._counted = False  # the usage came, and not before the end of the answer
@@ -85,7 +86,7 @@ class TranslatingDecoder(BaseReplyDecoder, ABC):
     @property
     def awaited(self) -> Awaited:
         """What the stream has still to bring. A server whose reasons were wrong before gets more time."""
-        if self._stop_reason is None or self._went_on:
+        if self._stop_reason is None or self._went_on or self._breaks_off():
             return "answer"
         return "end" if self._counted and not self._ever_went_on else "usage"
 
@@ -93,7 +94,7 @@ class TranslatingDecoder(BaseReplyDecoder, ABC):
         """End the turn: as the model said if it said why it stopped, else as failed."""
         if self.ended:
             return []
-        if self.awaited == "answer":
+        if self._stop_reason is None or self._went_on or (truncated and self._breaks_off()):
             return self._stream_end.stopped(truncated=truncated)
         return self._finish()
 
@@ -104,9 +105,13 @@ class TranslatingDecoder(BaseReplyDecoder, ABC):
         """
         if reason is None or reason.strip().lower() in _NO_REASONS:
             return
-        if self._stop_reason is None or self._went_on or meanings.get(self._stop_reason) is None:
-            self._stop_reason = reason
+        if self._stop_reason is None or self._went_on or self._cut is None or reason in FAILED:
+            self._stop_reason, self._cut = reason, meanings.get(reason)
         self._went_on = False
+
+    def _breaks_off(self) -> bool:
+        """Return whether a call is not whole though the reason says that all is well."""
+        return self._cut is None and self._writer.has_partial_call()
 
     def _go_on(self) -> None:
         """Note that more of the answer came after the reason."""

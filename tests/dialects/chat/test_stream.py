@@ -365,6 +365,26 @@ def test_done_fails_the_turn_if_a_call_is_not_whole() -> None:
     assert failed.status == "failed"
 
 
+HALF_CALL = calls({"index": 0, "id": "a", "function": {"name": "look", "arguments": '{"x":'}})
+
+
+def test_a_call_that_is_not_whole_is_no_complete_answer_unless_its_stream_ends() -> None:
+    """A model may write arguments that are no JSON; a stream that breaks off in them says nothing about that."""
+    stream = decoder()
+    for one in (HALF_CALL, finished("tool_calls"), USAGE):
+        stream.feed(one)
+    assert stream.awaited == "answer"
+    assert ended(stream.end(truncated=True)).error == Failure(
+        "upstream_error", "The connection to the upstream broke before its answer was complete."
+    )
+    for last in ([], [DONE]):
+        assert ended(run(decoder(), [HALF_CALL, finished("tool_calls"), *last])).status == "completed"
+    assert ended(run(decoder(), [HALF_CALL, finished("length")], truncated=True)).status == "incomplete"
+    assert ended(run(decoder(), [HALF_CALL, DONE])).error == Failure(
+        "upstream_protocol_error", "The upstream's stream stopped before its end."
+    )
+
+
 def test_a_stream_that_ends_without_done_is_fine_once_the_model_has_stopped() -> None:
     assert ended(run(decoder(), [delta(content="a"), event(STOP)])).status == "completed"
     assert ended(run(decoder(), [delta(content="a")])).error == Failure(

@@ -261,6 +261,13 @@ def test_what_is_still_to_come(events: list[SseEvent], awaited: str) -> None:
     assert stream.awaited == awaited
 
 
+def test_a_call_that_is_not_whole_is_no_complete_answer_unless_its_stream_ends() -> None:
+    half = [start(0, "tool_use", id="a", name="look"), delta(0, "input_json_delta", partial_json='{"x"'), stop(0)]
+    assert ended(run(decoder(), [*half, said("tool_use")], truncated=True)).status == "failed"
+    assert ended(run(decoder(), [*half, END])).status == "failed"
+    assert ended(run(decoder(), [*half, said("tool_use"), END])).status == "completed"
+
+
 def test_done_ends_a_stream_as_its_last_event_does() -> None:
     assert ended(run(decoder(), [*text(0, "x"), said("max_tokens"), SseEvent("", b" [DONE]")])).status == "incomplete"
 

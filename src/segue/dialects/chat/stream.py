@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from segue.dialects.chat.tool_calls import CallAssembler, CallPiece
 from segue.dialects.error_shapes import error_of
 from segue.dialects.interface import Output
 from segue.dialects.reply_decoder import TranslatingDecoder
@@ -88,15 +89,6 @@ class _ToolCallDelta(msgspec.Struct):
     extra_content: _Raw = _NULL
 
 
-class _PendingCall(msgspec.Struct):
-    """A tool call that grows; it is started once its name is known."""
-
-    key: int
-    id: str
-    started: bool = False
-    arguments: str = ""
-
-
 _chunks = msgspec.json.Decoder(_CompletionChunk)
 _texts = msgspec.json.Decoder(str | list[dict[str, Any]])
 _strings = msgspec.json.Decoder(str)
@@ -134,8 +126,7 @@ class ChatDecoder(TranslatingDecoder):
         self._field: str | None = None
         self._thinking = False
         self._details: list[dict[str, Any]] = []
-        self._calls: list[_PendingCall] = []
-        self._at: dict[int, _PendingCall] = {}  # by the index that the upstream gives
+        self._calls = CallAssembler(self._writer.arguments_of)
         self._logprobs: list[_TokenChoice] = []
         self._handlers: dict[str, Callable[[_Raw], list[Event]]] = {
             "role": lambda _: [],
@@ -262,35 +253,27 @@ class ChatDecoder(TranslatingDecoder):
         return self._on_call(_ToolCallDelta(0, None, _functions.decode(raw)))
 
     def _on_call(self, delta: _ToolCallDelta) -> list[Event]:
-        call = self._find_call(delta)
         function = delta.function or _FunctionDelta()
+        text = _arguments(function.arguments)
+        call = self._calls.find(CallPiece(delta.index, delta.id or "", function.name or "", text))
+        if call is None:
+            return []
         events: list[Event] = []
+        extra = delta.extra_content
         if not call.started and function.name:
             events = self._end_thinking()
             call_id = self._writer.new_call_id(call.id)
-            if bytes(delta.extra_content) != b"null":
-                events += self._seal(ReturnedReasoning(calls={call_id: delta.extra_content}))
+            if extra != _NULL:
+                events += self._seal(ReturnedReasoning(calls={call_id: extra}))
             events += self._writer.start_call(call.key, call_id, function.name)
-            call.started = True
-        call.arguments += _arguments(function.arguments)
-        if call.started:
-            text, call.arguments = call.arguments, ""
-            events += self._writer.arguments(call.key, text)
-        return events
-
-    def _find_call(self, delta: _ToolCallDelta) -> _PendingCall:
-        """Find the call that a delta belongs to. Some servers send no index, or the same index for every call."""
-        index = delta.index
-        if index is None:
-            index = len(self._calls) if delta.id or not self._calls else self._calls[-1].key
-        call = self._at.get(index)
-        if call is not None and (not delta.id or delta.id == call.id or not call.id):
-            call.id = call.id or delta.id or ""
-            return call
-        call = _PendingCall(len(self._calls), delta.id or "")
-        self._calls.append(call)
-        self._at[index] = call
-        return call
+            text = "".join((*call.early, text))
+            call.name, call.early = function.name, []
+        elif extra != _NULL:
+            self._stream_end.warn_of("extra_content")  # it had to stand before the call, which has begun
+        if not call.started:
+            call.early.append(text)
+            return events
+        return events + self._writer.arguments(call.key, text)
 
     # --- the end
 
@@ -301,16 +284,18 @@ class ChatDecoder(TranslatingDecoder):
         return []
 
     def _finish(self) -> Output:
-        reason = self._stop_reason
-        if reason is None and self._writer.empty and not self._calls and not self._thinking:
-            return self._stream_end.empty()
-        if any(not call.started for call in self._calls):
+        if self._calls.nameless:
             return self._stream_end.broken("a tool call has no name")
+        reason = self._stop_reason
+        if reason is None and self._writer.empty and not self._thinking:
+            return self._stream_end.empty()
+        if reason is None and self._writer.has_partial_call():
+            return self._stream_end.stopped(truncated=False)
         if reason is None:
             self._stream_end.warn("The upstream did not say why it stopped.")
         elif reason not in FINISH:
             self._stream_end.warn(f"The upstream stopped for a reason that is not known here: {reason[:40]!r}.")
-        cut = FINISH.get(reason or "stop")
+        cut = self._cut
         usage = None if self._usage is None else read_usage(self._usage)
         events: Output = [*self._end_thinking(), *self._writer.end("completed" if cut is None else "incomplete")]
         return events + self._stream_end.finished(cut, usage)

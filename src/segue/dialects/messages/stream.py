@@ -214,6 +214,8 @@ class MessagesDecoder(TranslatingDecoder):
     def _on_message_stop(self) -> Output:
         if self._stop_reason is None and self._writer.empty:
             return self._stream_end.empty()
+        if self._stop_reason is None and self._writer.has_partial_call():
+            return self._stream_end.stopped(truncated=False)
         if self._stop_reason is None:
             self._stream_end.warn("The upstream did not say why it stopped.")
         self._stop_reason = self._stop_reason or "end_turn"
@@ -280,7 +282,7 @@ class MessagesDecoder(TranslatingDecoder):
             return self._stream_end.stopped_with_an_error()
         if stop not in STOP:
             self._stream_end.warn(f"The upstream stopped for a reason that is not known here: {quoted(stop, 40)}.")
-        cut = STOP.get(stop)
+        cut = self._cut
         events: Output = [event for block in self._blocks.values() for event in self._end_block(block)]
         events += self._writer.end("completed" if cut is None else "incomplete")
         return events + self._stream_end.finished(cut, read_usage(self._usage))

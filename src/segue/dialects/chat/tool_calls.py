@@ -1,0 +1,110 @@
+"""Which tool call a piece of a Chat Completions stream belongs to.
+
+OpenAI's own API gives each call an `index`, and its id and name in the first piece alone. Servers that imitate it send
+another id or the name again with each piece, no index, the same index for all calls, or a last piece with nothing in
+it. The rules here take the pieces of each of them for what they are; where two readings are possible, arguments that
+are not whole yet go on. Not here: reading pieces from JSON (`stream`), and the events of a call (`output_writer`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from segue.dialects.call_arguments import CallArguments
+
+
+class CallPiece(msgspec.Struct, frozen=True):
+    """What a piece says; empty where it says nothing."""
+
+    index: int | None = None
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+    @property
+    def empty(self) -> bool:
+        """Whether no call can come of it."""
+        return not self.id and not self.name and self.arguments.strip() in {"", "{}"}
+
+
+class PendingCall(msgspec.Struct):
+    """A call that grows; it is started once its name is known, and until then keeps what came `early`."""
+
+    key: int
+    id: str = ""
+    name: str = ""
+    early: list[str] = []
+
+    @property
+    def started(self) -> bool:
+        """Whether its events have begun."""
+        return bool(self.name)
+
+
+class CallAssembler:
+    """The calls of one answer; `arguments_of` returns the arguments of a call that has started, by its key."""
+
+    def __init__(self, arguments_of: Callable[[int], CallArguments]) -> None:
+        self._arguments_of = arguments_of
+        self._calls: list[PendingCall] = []
+        self._by_index: dict[int, PendingCall] = {}
+        self._by_id: dict[str, PendingCall] = {}
+
+    @property
+    def nameless(self) -> bool:
+        """Whether a call has no name: nobody can run it."""
+        return any(not call.started for call in self._calls)
+
+    def find(self, piece: CallPiece) -> PendingCall | None:
+        """Return the call that a piece belongs to, a new one if need be; None for a piece that says nothing new."""
+        call = self._candidate(piece)
+        if call is not None and call.started and self._repeats(piece, call):
+            return None
+        if call is None or (call.started and self._begins_another(piece, call)):
+            if piece.empty:
+                return None
+            call = PendingCall(len(self._calls))
+            self._calls.append(call)
+        if piece.index is not None:
+            self._by_index[piece.index] = call
+        if piece.id:
+            call.id = call.id or piece.id
+            self._by_id[piece.id] = call
+        return call
+
+    def _candidate(self, piece: CallPiece) -> PendingCall | None:
+        """Return the call that a piece goes on with, unless it begins another."""
+        last = self._calls[-1] if self._calls else None
+        call = last if piece.index is None else self._by_index.get(piece.index)
+        if not piece.id or (call is None and piece.name) or (call is not None and call.id == piece.id):
+            return call
+        return self._by_id.get(piece.id, call)
+
+    def _repeats(self, piece: CallPiece, call: PendingCall) -> bool:
+        """Tell whether a piece only says again, at its end, what is known of a call: `{}`, or all of its arguments."""
+        text = piece.arguments.strip()
+        if text[:1] != "{" or text[-1:] != "}" or (piece.name and piece.id != call.id):
+            return False
+        arguments = self._arguments_of(call.key)
+        if arguments.state() != "whole":
+            return False
+        return (text == "{}" and not piece.name) or text == "".join(arguments.pieces).strip()
+
+    def _begins_another(self, piece: CallPiece, call: PendingCall) -> bool:
+        """Tell whether a piece begins a call of its own where a call has started.
+
+        Another name always does. An id that is not known does, with the name, unless the arguments so far go on: they
+        are not whole, or have not begun. All else goes on with the call, until its arguments are whole.
+        """
+        if piece.name and piece.name != call.name:
+            return True
+        known = not piece.id or not call.id or self._by_id.get(piece.id) is call
+        says = bool(piece.arguments.strip())
+        state = self._arguments_of(call.key).state() if piece.name or not known else "partial"
+        if not piece.name or known:
+            return says and state == "whole"
+        if state == "partial":
+            return piece.index is None and piece.arguments.lstrip().startswith("{")
+        return state != "none" or not says or piece.index is None
