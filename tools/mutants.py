@@ -44,6 +44,9 @@ _SKIPPED = 34
 _NOT_TRIED = frozenset({None, 2, _SKIPPED})
 _TIMED_OUT = frozenset({-24, -9, 24, 36, 152, 255})
 
+#: A text in a line of code.
+_TEXT = re.compile(r'"(?:[^"\\]|\\.)*"')
+
 _SETTINGS = """
 [tool.mutmut]
 source_paths = ["src"]
@@ -75,9 +78,12 @@ class Survivor:
 
     @property
     def wording(self) -> bool:
-        """Whether only a text for people differs: its case, or the marks that mutmut puts around it."""
-        plain = [re.sub(r"XX", "", line).lower() for line in (self.before, self.after)]
-        return plain[0] == plain[1] and " " in self.before
+        """Whether only a text of several words differs: its case, or the marks that mutmut puts around it."""
+        if _TEXT.sub("", self.before) != _TEXT.sub("", self.after):
+            return False
+        pairs = zip(_TEXT.findall(self.before), _TEXT.findall(self.after), strict=True)
+        changed = [(before, after) for before, after in pairs if before != after]
+        return all(" " in before and before.lower() == after.replace("XX", "").lower() for before, after in changed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,9 +148,7 @@ def reason_of(survivor: Survivor, kept: Mapping[str, Mapping[str, str]]) -> str:
     """Say in a word why a survivor may stay; an empty text if nobody has said so."""
     if not survivor.reached:
         return ""
-    if survivor.wording:
-        return "wording"
-    return kept.get(survivor.where, {}).get(survivor.after, "")
+    return kept.get(survivor.where, {}).get(survivor.after, "wording" if survivor.wording else "")
 
 
 def page(result: Result) -> str:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.protocol.codec import MAX_DEPTH, decode, decode_value, size_of, with_field, without_field
+from segue.protocol.codec import MAX_DEPTH, decode, decode_value, explain, size_of, with_field, without_field
 from segue.protocol.problems import Problem
 from tests.strategies import examples, hostile_bytes, hostile_texts, json_objects, json_values, pretty
 
@@ -127,6 +127,25 @@ def test_a_long_value_does_not_make_a_long_message() -> None:
     assert isinstance(problem, Problem)
     assert (problem.code, problem.param) == ("invalid_value", "leaves[0].kind")
     assert len(problem.message) < 500
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("a" * 200 + "b" * 200, "a" * 200 + "b" * 200),
+        ("a" * 200 + "?" + "b" * 200, "a" * 200 + "…" + "b" * 200),
+        ("a" * 1000 + "b" * 200, "a" * 200 + "…" + "b" * 200),
+    ],
+    ids=["400", "401", "1200"],
+)
+def test_of_a_long_message_both_ends_are_told(said: str, message: str) -> None:
+    """What is wrong is at the one, where at the other; of a document as a whole there is no path."""
+    assert explain(msgspec.ValidationError(said)) == Problem("invalid_value", f"{message}.")
+
+
+def test_a_value_that_was_skipped_before_is_checked_and_named_where_it_stands() -> None:
+    """No number of Python is so large."""
+    assert decode_value(msgspec.Raw(b"[1e999]"), "x") == invalid("x[0]", "Number out of range")
 
 
 @pytest.mark.parametrize("kind", ["x - at `$.size`", "` - at `$.name`", "Expected `int`, got `str`", "x` - at `$", ""])

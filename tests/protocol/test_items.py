@@ -92,6 +92,15 @@ def test_a_call_and_its_answer_may_come_together(kind: str) -> None:
     assert parse(call, answer) == Input((call, answer), frozenset({"c"}))
 
 
+@pytest.mark.parametrize(
+    "item",
+    [b'{"type":"weather_call"}', b'{"type":"weather_call_output"}', b'{"role":"user","content":"hi","call_id":"c"}'],
+    ids=["a call without an id", "an answer without an id", "an id without a type"],
+)
+def test_what_has_no_type_or_no_call_id_neither_calls_nor_answers(item: bytes) -> None:
+    assert parse(item) == Input((item,))
+
+
 def test_an_answer_to_an_earlier_turn_names_its_call_and_its_place() -> None:
     """The executor looks for the call in the chain; a call after its answer does not count."""
     assert parse(USER, ANSWER, CALL) == Input((USER, ANSWER, CALL), frozenset({"c1"}), (("c1", 1),))

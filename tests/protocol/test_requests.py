@@ -130,6 +130,16 @@ def test_fields_that_are_not_ours_are_sound_json(raw: bytes, problem: Problem) -
     assert parse_create(b'{"model":"m","input":"hi","x":%b}' % raw, "http") == problem
 
 
+@pytest.mark.parametrize(
+    ("field", "param"),
+    [('"x":{"a":1e999}', "x[...]"), ('"metadata":{},"tools":[{"type":"x","a":1e999}]', "tools[0][...]")],
+)
+def test_a_value_that_nobody_can_read_is_named_by_its_path(field: str, param: str) -> None:
+    """In a field that is not ours, and in the part of one of ours that we do not act on."""
+    body = f'{{"model":"m","input":"hi",{field}}}'
+    assert parse_create(body, "http") == invalid(param, "Number out of range")
+
+
 def test_what_the_gateway_acts_on_itself_is_not_passed_on() -> None:
     """Neither the head of a message nor what is asked of this product."""
     own = {"background": True, "segue": {"resume": True}, "prompt_cache_options": {"prewarm": True}, "stream": True}

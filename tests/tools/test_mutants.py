@@ -21,6 +21,10 @@ def survivor(before: str, after: str, *, reached: bool = True) -> Survivor:
         ('"Say it again."', '"SAY IT AGAIN."', True),
         ('return Problem(code, "Say it again.")', 'return Problem(code, "XXSay it again.XX")', True),
         ('mode="x"', 'mode="XXxXX"', False),  # no text for people
+        ('say("It is wrong.", mode="x")', 'say("It is wrong.", mode="XXxXX")', False),
+        ('say("It is wrong.", mode="x")', 'say("XXIt is wrong.XX", mode="x")', True),
+        ('say("It is wrong.", mode="x")', 'say("It is wrong.", mode=None)', False),
+        ('kind or "" # no text', 'kind or "XXXX" # no text', False),
         ("return a + 1", "return a + 2", False),
     ],
 )
@@ -29,10 +33,11 @@ def test_a_changed_text_is_told_from_a_changed_decision(before: str, after: str,
 
 
 def test_a_survivor_may_stay_for_a_reason_that_somebody_wrote_down() -> None:
-    kept = {"protocol.ids:parse": {"size = 1": "equivalent: the next line sets it"}}
+    kept = {"protocol.ids:parse": {"size = 1": "equivalent: the next line sets it", '"X Y"': "another name of it"}}
     assert reason_of(survivor("size = 0", "size = 1"), kept) == "equivalent: the next line sets it"
     assert reason_of(survivor("size = 0", "size = 2"), kept) == ""
     assert reason_of(survivor('"A b."', '"a b."'), kept) == "wording"
+    assert reason_of(survivor('"x y"', '"X Y"'), kept) == "another name of it"
     assert reason_of(survivor('"A b."', '"a b."', reached=False), kept) == "", "a test has to get there first"
 
 
