@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from segue.bench import engine
 from segue.bench.engine import ARMS, CONTINUED, LENGTHS, QUICK_LENGTHS, TINY
 from segue.bench.reports.report import BenchReport, TurnFigures, arm, make_report
 from segue.cli import bench_engine
 from segue.engine import MODEL_NAME
+from segue.testing.tiny_model import TinyModelShape
 from tests.cli.conftest import Command
 
 BOX = Path("/models/box.gguf")
@@ -22,8 +24,9 @@ BOX = Path("/models/box.gguf")
 def test_the_command_writes_a_report_and_a_plot(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For real, with the tiny model."""
+    """For real, with a model that is tinier still."""
     monkeypatch.setattr(bench_engine, "QUICK_LENGTHS", (128,))
+    monkeypatch.setattr(engine, "BENCH_SHAPE", TinyModelShape())
     status, _, told = command("bench", "engine", "--quick", "--json", "engine.json", "--plot", "engine.svg")
     assert (status, told) == (0, "")
     report = json.loads((tmp_path / "engine.json").read_bytes())

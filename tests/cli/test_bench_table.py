@@ -17,8 +17,14 @@ from segue.testing.recorded_session import RecordedSession
 from tests.cli.conftest import Command
 
 
-def test_the_command_writes_a_report(command: Command, tmp_path: Path) -> None:
-    """For real: with a sidecar and a gateway in processes of their own."""
+@pytest.mark.parametrize("tunnelled", [False, pytest.param(True, marks=pytest.mark.deep)])
+def test_the_command_writes_a_report(
+    tunnelled: bool, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For real: with a sidecar and a gateway in processes of their own, or straight to a provider."""
+    if not tunnelled:
+        monkeypatch.setattr(bench_table, "sidecar_path", straight_path)
+        monkeypatch.setattr(bench_table, "warmed", lambda _: straight_path)
     status, printed, told = command(
         "bench", "table", "--session", "openai-agents", "--turns", "2", "--quick", "--json", "table.json"
     )
@@ -27,7 +33,8 @@ def test_the_command_writes_a_report(command: Command, tmp_path: Path) -> None:
     computed = ["raw", "gzip", "zstd", "permessage-deflate"]
     assert [one["name"] for one in report["arms"]] == [*computed, "sidecar cold", "sidecar warm"]
     assert report["settings"]["turns"] == 2
-    assert all(one["server_cpu_s"] > 0 for arm in report["arms"][4:] for one in arm["turns"])
+    costs = [one["server_cpu_s"] for arm in report["arms"][4:] for one in arm["turns"]]
+    assert all(cost > 0 for cost in costs) if tunnelled else costs == [None] * 4
     assert "document of 3 KB of news, the largest" in {one["name"] for one in report["figures"]}
     assert "openai-agents, 2 turns" in printed
 

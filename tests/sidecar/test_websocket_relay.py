@@ -113,6 +113,7 @@ async def test_a_full_buffer_holds_the_agent_back_until_there_is_room() -> None:
         way.exchange.writable.set()
         await asyncio.wait_for(way.session.was_sent.wait(), 20)
         assert way.stats.agent_bytes_in == len("first") + len("second")
+        way.receive(WebSocketClose(1000, b""))  # or the client would wait for the answer to its own
 
 
 async def test_nothing_is_sent_once_the_exchange_has_ended() -> None:

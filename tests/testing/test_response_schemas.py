@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,8 @@ def passes(frame: Json) -> bool:
     return True
 
 
-def test_verdicts_are_those_of_jsonschema() -> None:
+@pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.deep)])
+def test_verdicts_are_those_of_jsonschema(every: int) -> None:
     everything = [SSE_ERROR, *(frame for name, frames in GOOD.items() if name != "custom tool" for frame in frames)]
     # One of each kind, and of those that hold a response only one: that package is slow.
     frames = {
@@ -88,12 +90,12 @@ def test_verdicts_are_those_of_jsonschema() -> None:
     verdicts = {True: 0, False: 0}
     for (kind, _), frame in frames.items():
         judge = Draft202012Validator(event_schemas()[kind] | {"components": {"schemas": schemas()}})
-        for mutant in mutants(frame):
+        for mutant in islice(mutants(frame), 0, None, every):
             if isinstance(mutant, dict) and mutant.get("type") == kind:
                 expected = judge.is_valid(mutant)
                 assert passes(mutant) == expected, mutant
                 verdicts[expected] += 1
-    assert min(verdicts.values()) > 40, verdicts
+    assert min(verdicts.values()) > 40 / every, verdicts
 
 
 # ------------------------------------------------------------------------------------------------ the packages it needs

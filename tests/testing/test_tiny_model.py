@@ -22,10 +22,9 @@ def test_the_same_shape_is_the_same_file(tmp_path: Path, capsys: pytest.CaptureF
 
 
 @pytest.mark.local_engine
-async def test_answers_depend_on_the_beginning() -> None:
+@pytest.mark.parametrize("shape", [TinyModelShape(), pytest.param(BENCH_SHAPE, marks=pytest.mark.deep)])
+async def test_answers_depend_on_the_beginning(shape: TinyModelShape) -> None:
     """Or an engine that lost half of a conversation would go unnoticed."""
-    async with tiny() as upstream:
+    async with tiny(shape) as upstream:
         texts = [(await ask(upstream, request(f"{word} and so on and so on and on"))).text for word in ("one", "two")]
         assert texts[0] != texts[1]
-    async with tiny(BENCH_SHAPE) as upstream:
-        assert (await ask(upstream, request("one"))).text

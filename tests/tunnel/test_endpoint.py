@@ -62,7 +62,8 @@ def test_a_slow_agent_stalls_its_own_exchange_and_no_other() -> None:
     pair.run(done=lambda: got[slow] == 2 * INITIAL_WINDOW_BYTES)
 
 
-def test_a_thousand_exchanges_at_once_wait_for_their_turn_and_all_get_it() -> None:
+@pytest.mark.parametrize("count", [MAX_EXCHANGES + 50, pytest.param(1_000, marks=pytest.mark.deep)])
+def test_more_exchanges_at_once_than_there_may_be_wait_for_their_turn_and_all_get_it(count: int) -> None:
     pair = joined()
     most = 0
 
@@ -77,7 +78,7 @@ def test_a_thousand_exchanges_at_once_wait_for_their_turn_and_all_get_it() -> No
         pair.gateway.finish(number)
 
     pair.on_seen = on_seen
-    handles = [pair.sidecar.open(post(None)) for _ in range(1_000)]
+    handles = [pair.sidecar.open(post(None)) for _ in range(count)]
     pair.run(until=0.3)
     pair.connect()  # and the HELLO of so many fits into a packet
     pair.run()
@@ -86,7 +87,8 @@ def test_a_thousand_exchanges_at_once_wait_for_their_turn_and_all_get_it() -> No
     assert not failures(pair.told)
 
 
-def test_thousands_of_exchanges_leave_nothing_behind() -> None:
+@pytest.mark.parametrize("count", [200, pytest.param(2_000, marks=pytest.mark.deep)])
+def test_many_exchanges_leave_nothing_behind(count: int) -> None:
     pair = joined()
 
     def on_seen(event: ServerEvent) -> None:
@@ -97,7 +99,7 @@ def test_thousands_of_exchanges_leave_nothing_behind() -> None:
 
     pair.on_seen = on_seen
     pair.on_told = lambda event: None
-    for _ in range(2_000):
+    for _ in range(count):
         pair.sidecar.open(post())
         pair.run(until=pair.now + 0.05)
     pair.run(until=pair.now + 5)

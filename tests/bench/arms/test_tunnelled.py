@@ -47,6 +47,7 @@ async def test_cold_eleven_turns_stay_near_the_bound(kind: AgentKind) -> None:
     assert all(turn.bytes_down_wire for turn in played.turns)
 
 
+@pytest.mark.deep
 async def test_cold_forty_one_turns_save_more_than_99_percent() -> None:
     session = make_session("claude-code", turns=41)
     played = await play_once(session, cold)
