@@ -1,0 +1,169 @@
+"""The AI SDK of Vercel, in Node, through the gateway with every API behind it: each of its usual cases comes to what it
+would at the provider, and the provider was asked what the conversation is, word for word. Through the sidecar, the
+SDK's other providers likewise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import pytest
+
+from segue.config import Config, RouteConfig, ServerConfig
+from segue.gateway.app import serving
+from segue.testing.response_schemas import Json
+from segue.upstreams.router import ModelRule, Router
+from segue.upstreams.scripted import MODEL, ScriptedUpstream
+from tests.integration.cases import CaseProvider, Said, Step, case_provider, transcript
+from tests.integration.providers import Api, gateway, upstream
+from tests.sidecar.sidecars import running as sidecar_running
+
+NODE = Path(sys.prefix) / "node"
+PROGRAM = Path(__file__).parents[1] / "node" / "ai_sdk.mjs"
+#: Whether the SDK says that responses are stored. Left alone, it takes that for granted, and refers to items.
+Store: TypeAlias = Literal["as it comes", "stored", "not stored"]
+STORES: dict[Store, bool | None] = {"as it comes": None, "stored": True, "not stored": False}
+
+pytestmark = [
+    pytest.mark.node,
+    pytest.mark.skipif(not (NODE / "node_modules" / "ai").is_dir(), reason="`make setup` installs the AI SDK"),
+]
+
+OSLO: tuple[str, Json] = ("call_1", {"city": "Oslo"})
+ROME: tuple[str, Json] = ("call_2", {"city": "Rome"})
+COLD = {"city": "Oslo", "degrees": 7}
+CASES: dict[str, list[Step]] = {
+    "generate": [Step("Hello to you, whoever you are.")],
+    "stream": [Step("Hello to you, whoever you are.")],
+    "tool": [Step("I look.", (OSLO,))],
+    "steps": [Step("Oslo first.", (OSLO,)), Step("", (ROME,)), Step("Both have 7 degrees.")],
+    "parallel": [Step("", (OSLO, ROME)), Step("Both have 7 degrees.")],
+    "object": [Step(json.dumps(COLD))],
+    "turns": [Step("Hello, Ada."), Step("It is Ada."), Step("It is adA.")],
+    "image": [Step("It is one pixel.")],
+    "reasoning": [
+        Step("", (OSLO,), "I need the weather."),
+        Step("It has 7 degrees.", thought="Now I know."),
+        Step("It is."),
+    ],
+}
+PIXEL = "data:image/png;base64,iVBORw0KGgo"
+OUTPUTS: dict[str, Said] = {ident: ("output", ident, f"{given['city']}: 7 degrees") for ident, given in (OSLO, ROME)}
+
+
+def expected(api: Api) -> Json:
+    """What the program prints."""
+    return {
+        "generate": {"text": "Hello to you, whoever you are.", "finishReason": "stop", "counted": True},
+        "stream": {"text": "Hello to you, whoever you are.", "inPieces": True, "finishReason": "stop"},
+        "tool": {"calls": [{"toolName": "weather", "input": {"city": "Oslo"}}], "finishReason": "tool-calls"},
+        "steps": {"text": "Both have 7 degrees.", "steps": 3, "runs": ["Oslo", "Rome"]},
+        "parallel": {"text": "Both have 7 degrees.", "steps": 2, "runs": ["Oslo", "Rome"]},
+        "object": {"output": COLD},
+        "turns": {"texts": ["Hello, Ada.", "It is Ada.", "It is adA."]},
+        "image": {"text": "It is one pixel."},
+        "reasoning": {
+            "texts": ["It has 7 degrees.", "It is."],
+            "thought": "" if api == "chat" else "I need the weather.Now I know.",
+            "runs": ["Oslo"],
+        },
+        "abort": {"begun": True, "aborted": True},
+        "error": {"statusCode": 400, "told": True, "retryable": False},
+    }
+
+
+def conversation(api: Api, first: list[Said], steps: list[Step], *then: str) -> list[Said]:
+    """What the last request of a case says: what the user began with, and all but the last step."""
+    said, more = list(first), list(then)
+    for step in steps[:-1]:
+        said += [("thought", step.thought)] if step.thought and api != "chat" else []
+        said += [("assistant", step.text)] if step.text else []
+        said += [("call", ident, json.dumps(arguments)) for ident, arguments in step.calls]
+        said += [OUTPUTS[ident] for ident, _ in step.calls]
+        said += [] if step.calls else [("user", more.pop(0))]
+    return said
+
+
+PROMPTS: dict[str, str] = {
+    "generate": "generate: Say hello.",
+    "stream": "stream: Say hello.",
+    "tool": "tool: How warm is it in Oslo?",
+    "steps": "steps: How warm is it in Oslo, and then in Rome?",
+    "parallel": "parallel: How warm is it in Oslo and Rome?",
+    "object": "object: How warm is it in Oslo?",
+    "turns": "turns: My name is Ada.",
+    "image": "image: What is it?",
+    "reasoning": "reasoning: How warm is it in Oslo?",
+}
+LATER: dict[str, tuple[str, ...]] = {"turns": ("What is my name?", "And backwards?"), "reasoning": ("Is that cold?",)}
+
+
+def check_asked(api: Api, server: CaseProvider) -> None:
+    """The last request of each case holds the whole of it, once; and there were no requests but these."""
+    for case, steps in CASES.items():
+        bodies = server.conversations[case]
+        assert len(bodies) == len(steps), case
+        said = transcript(api, bodies[-1])
+        if case == "image":
+            kind, url = said.pop(1)
+            assert (kind, url[: len(PIXEL)]) == ("image", PIXEL)
+        assert said == conversation(api, [("user", PROMPTS[case])], steps, *LATER.get(case, ())), case
+    assert server.hung_up == 1
+
+
+async def run_program(url: str, provider: str, store: bool | None) -> Json:
+    """Run the cases in Node."""
+    pipe = asyncio.subprocess.PIPE
+    given = json.dumps({"url": url, "provider": provider, "store": store})
+    process = await asyncio.create_subprocess_exec(
+        "node", "--input-type=module", "-", given, stdin=pipe, stdout=pipe, stderr=pipe, cwd=NODE
+    )
+    printed, errors = await process.communicate(PROGRAM.read_bytes())
+    assert process.returncode == 0, errors.decode()
+    results: Json = json.loads(printed)
+    return results
+
+
+def matrix() -> list[object]:
+    """Every API with every way to store; one way stands for all where time counts."""
+    return [
+        pytest.param(api, store, id=f"{api}-{store}", marks=[] if store == "as it comes" else [pytest.mark.deep])
+        for api in ("chat", "messages", "responses")
+        for store in STORES
+    ]
+
+
+@pytest.mark.parametrize(("api", "store"), matrix())
+async def test_all_cases_come_to_what_they_should(api: Api, store: Store) -> None:
+    """With the SDK's provider for OpenAI, which speaks Responses."""
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(case_provider(api, CASES))
+        url = await stack.enter_async_context(gateway(upstream(server, models=["*"])))
+        results = await run_program(url, "openai", STORES[store])
+        assert results == expected(api)
+        check_asked(api, server)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize(
+    ("provider", "api"),
+    [("openai", "responses"), ("chat", "chat"), ("compatible", "chat"), ("anthropic", "messages")],
+)
+async def test_all_cases_pass_through_the_sidecar(provider: str, api: Api) -> None:
+    """Whichever API the SDK speaks: the gateway forwards it as it is."""
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(case_provider(api, CASES, foreign=True))
+        route = [RouteConfig(path="/v1", target=server.url.removesuffix("/v1"))]
+        config = Config(server=ServerConfig(port=0, store="memory:"), route=route)
+        router = Router([ModelRule(ScriptedUpstream(), (MODEL,))])
+        _, url = await stack.enter_async_context(serving(config, router))
+        sidecar = await stack.enter_async_context(sidecar_running(url.replace("http", "ws", 1)))
+        await sidecar.linked()
+        results = await run_program(sidecar.sidecar.url, provider, store=False if provider == "openai" else None)
+        assert results == expected(api)
+        check_asked(api, server)
