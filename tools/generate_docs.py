@@ -286,7 +286,7 @@ _ROUTES = {
     ("POST", "/v1/responses/{id}/cancel"): "Stop a background turn.",
     ("DELETE", "/v1/responses/{id}"): "Delete a stored response. Its id resolves to nothing at once.",
     ("GET", "/v1/responses/{id}/input_items"): "Everything the response saw. Query: `limit`, `order`, `after`.",
-    ("GET", "/v1/models"): "The models that can be named in a request; globs of the configuration are not listed.",
+    ("GET", "/v1/models"): "The models that can be named: those of the configuration, and what upstreams list.",
     ("GET", "/segue/capabilities"): "What this gateway offers and its limits; see [Capabilities](capabilities.md).",
     ("GET", "/segue/tunnel"): "Upgrade to the tunnel of a sidecar.",
     ("GET", "/healthz"): "Whether the process answers.",

@@ -77,6 +77,7 @@ class PlainDialect:
 
     name = "chat"
     provider = "test"
+    models_path = "/models"
 
     def path(self, model: str) -> str:
         return f"/ask/{model}"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given
 
+from segue.upstreams.interface import Secret
 from segue.upstreams.router import ModelRule, Router
 from segue.upstreams.scripted import ScriptedUpstream
 from tests.strategies import any_text
@@ -54,6 +55,38 @@ def test_a_model_runs_on_the_first_upstream_that_answers_to_it(
 def test_only_plain_names_are_listed_each_once() -> None:
     """A client cannot ask for a glob."""
     assert ROUTER.models() == ["gpt-5", "gpt-5-mini", "a.b", "smollm2"]
+
+
+class Listed(ScriptedUpstream):
+    """An upstream that lists these models, to those with this key."""
+
+    def __init__(self, *names: str, key: str | None = None) -> None:
+        super().__init__()
+        self._names, self._key = names, key
+
+    async def list_models(self, credential: Secret | None) -> Sequence[str]:
+        given = None if credential is None else credential.reveal()
+        return self._names if self._key in (None, given) else ()
+
+
+async def test_what_upstreams_list_is_listed_where_a_glob_lets_clients_name_it() -> None:
+    """Each on the upstream that runs it; nothing of one whose models all have another name there."""
+    rules = [
+        ModelRule(Listed("gpt-5", "gpt-6", "whisper"), ["gpt-*", "own"]),
+        ModelRule(Listed("gpt-7", "llama", "llama", "exact"), ["*"]),
+        ModelRule(Listed("hidden"), ["hidden"]),
+        ModelRule(ScriptedUpstream(), ["s-*"]),
+    ]
+    assert await Router(rules).discover(None) == ["gpt-5", "gpt-6", "llama", "exact"]
+    assert await Router([ModelRule(Listed("a"), ["*"], "other")]).discover(None) == []
+    assert await Router([ModelRule(Listed("a"), ["a"]), *rules]).discover(None) == [
+        *("gpt-5", "gpt-6", "llama", "exact"),
+    ]
+
+
+async def test_the_clients_own_key_goes_along() -> None:
+    router = Router([ModelRule(Listed("a", key="k"), ["*"])])
+    assert (await router.discover(None), await router.discover(Secret("k"))) == ([], ["a"])
 
 
 def test_each_upstream_is_named_once() -> None:

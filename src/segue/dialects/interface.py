@@ -119,6 +119,10 @@ class Dialect(Protocol):
     def path(self, model: str) -> str:
         """Return where to POST, below the base URL."""
 
+    @property
+    def models_path(self) -> str:
+        """Where to GET the list of models, below the base URL."""
+
     def headers(self, api_key: str | None) -> tuple[tuple[str, str], ...]:
         """Return the header lines that this API wants, with the key (None: without one)."""
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -23,6 +23,7 @@ import msgspec
 
 from segue import __version__
 from segue.dialects.interface import Dialect, Rendered
+from segue.dialects.model_list import read_model_names
 from segue.dialects.render_cache import RenderCache
 from segue.protocol.problems import Code, Problem, Refused
 from segue.upstreams.admission import AdmissionQueue
@@ -30,8 +31,9 @@ from segue.upstreams.conversation_key import conversation_key_of
 from segue.upstreams.failures import MAX_REFUSAL_BYTES, failure_without_reply, read_refusal
 from segue.upstreams.http_body import JsonBody
 from segue.upstreams.http_connector import DesyncSafeConnector
-from segue.upstreams.interface import Batch, UpstreamRequest
+from segue.upstreams.interface import Batch, Secret, UpstreamRequest
 from segue.upstreams.learned_refusals import LearnedRefusals
+from segue.upstreams.model_listing import ModelListing
 from segue.upstreams.provider_stream import ProviderStream, drop
 from segue.upstreams.retries import FailedAttempt, RetryPolicy, backoff_before_retry
 from segue.upstreams.session_affinity import SessionAffinity
@@ -44,6 +46,10 @@ _OK = 200
 
 #: Header lines of every request. A compressed stream would delay events.
 _LINES = (("Accept", _STREAM), ("Accept-Encoding", "identity"), ("User-Agent", f"segue/{__version__}"))
+#: Header lines of a request for the list of models; how long it may take, and how long the list may be.
+_LIST_LINES = (("Accept", "application/json"), *_LINES[1:])
+_LIST_TIMEOUT_S = 10.0
+_MAX_LIST_BYTES = 4 * 1024 * 1024
 
 
 class Provider(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,6 +111,7 @@ class HttpUpstream:
         self._session: aiohttp.ClientSession | None = None
         self._tails: set[asyncio.Task[None]] = set()
         self._refusals = LearnedRefusals()
+        self._listing = ModelListing(self._fetch_models)
         self.failures: Counter[Code] = Counter()  # failed attempts, by code
         self.learned: Counter[str] = Counter()  # fields that models were found to refuse, by name
         self.admission = AdmissionQueue(
@@ -135,6 +142,7 @@ class HttpUpstream:
 
     async def aclose(self) -> None:
         """Close every connection."""
+        await self._listing.aclose()
         for tail in self._tails:
             tail.cancel()
         await asyncio.gather(*self._tails, return_exceptions=True)
@@ -187,6 +195,30 @@ class HttpUpstream:
                 yield {SLOT_FIELD: slot}
             finally:
                 self._slots.release(slot)
+
+    async def list_models(self, credential: Secret | None) -> Sequence[str]:
+        """Return the names of the models that the provider lists, as far as they are known."""
+        if self._provider.pass_key and credential is None:
+            return ()  # there is nobody to ask as
+        return await self._listing.names(credential if self._provider.pass_key else None)
+
+    async def _fetch_models(self, credential: Secret | None) -> Sequence[str] | None:
+        """Ask the provider for its models; None if it does not list them."""
+        assert self._session is not None, "start() comes first"
+        key = self._key if credential is None else credential.reveal()
+        url = self._provider.base_url.rstrip("/") + self._dialect.models_path
+        headers = _merge([*self._dialect.headers(key), *self._provider.headers, *_LIST_LINES])
+        read = b""
+        try:
+            async with (
+                asyncio.timeout(_LIST_TIMEOUT_S),
+                self._session.get(url, headers=headers, allow_redirects=False) as response,
+            ):
+                while len(read) <= _MAX_LIST_BYTES and (piece := await response.content.readany()):
+                    read += piece
+        except (OSError, aiohttp.ClientError):
+            return None
+        return read_model_names(read) if response.status == _OK and len(read) <= _MAX_LIST_BYTES else None
 
     # --- one attempt -------------------------------------------------------------------------------------------------
 
@@ -304,7 +336,7 @@ class HttpUpstream:
         lines = [*_LINES, *self._dialect.headers(self._key_for(request)), *self._provider.headers]
         if self._affinity is not None:
             lines.append(self._affinity.header_line(conversation_key_of(request)))
-        return dict({name.lower(): (name, value) for name, value in lines}.values())  # the last line of a name wins
+        return _merge(lines)
 
     def _key_for(self, request: UpstreamRequest) -> str | None:
         if not self._provider.pass_key:
@@ -316,3 +348,8 @@ class HttpUpstream:
             )
             raise Refused(Problem("invalid_api_key", message))
         return request.credential.reveal()
+
+
+def _merge(lines: Iterable[tuple[str, str]]) -> Mapping[str, str]:
+    """Return header lines by name; the last line of a name wins."""
+    return dict({name.lower(): (name, value) for name, value in lines}.values())

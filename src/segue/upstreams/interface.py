@@ -69,7 +69,7 @@ class Upstream(Protocol):
 
     @property
     def models(self) -> Sequence[str]:
-        """The models it serves, for `GET /v1/models`; patterns are not listed."""
+        """The models it serves: names and patterns of the configuration."""
 
     async def start(self) -> None:
         """Get ready; called once, before the first turn."""
@@ -91,6 +91,14 @@ class Prefilling(Protocol):
         It keeps its state under `request.response_id` and returns how many tokens it processed. It may raise `Refused`,
         as `stream` may before it yields. Cancelling the task that awaits it stops the work.
         """
+
+
+@runtime_checkable
+class Listing(Protocol):
+    """An upstream that knows the names of its models beyond those that are configured."""
+
+    async def list_models(self, credential: Secret | None) -> Sequence[str]:
+        """Return them, as far as they are known; `credential` is the client's own key. Never raises or takes long."""
 
 
 @runtime_checkable

@@ -6,11 +6,12 @@ another name for the model. Not here: what an upstream does with a turn.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from fnmatch import translate
 
-from segue.upstreams.interface import Upstream
+from segue.upstreams.interface import Listing, Secret, Upstream
 
 
 class ModelRule:
@@ -21,6 +22,11 @@ class ModelRule:
         self.patterns = tuple(patterns)
         self.model_as = model_as
         self._matches = re.compile("|".join(translate(pattern) for pattern in patterns)).match
+
+    @property
+    def has_globs(self) -> bool:
+        """Whether it applies to models that the configuration does not name."""
+        return any(map(_is_glob, self.patterns))
 
     def is_match(self, model: str) -> bool:
         """Say whether the rule applies to a model."""
@@ -45,10 +51,30 @@ class Router:
 
     def models(self) -> list[str]:
         """Return the models to list: the patterns that are names, not globs."""
-        names = (name for rule in self._rules for name in rule.patterns if not set(name) & set("*?["))
+        names = (name for rule in self._rules for name in rule.patterns if not _is_glob(name))
         return list(dict.fromkeys(names))
+
+    async def discover(self, credential: Secret | None) -> list[str]:
+        """Return the models that upstreams list themselves and that a glob of theirs lets clients name.
+
+        `credential` is the client's own key. A rule with another name for all its models has nothing to list.
+        """
+        rules = [rule for rule in self._rules if rule.has_globs and rule.model_as is None]
+        asked = [(rule, rule.upstream) for rule in rules if isinstance(rule.upstream, Listing)]
+        lists = await asyncio.gather(*(upstream.list_models(credential) for _, upstream in asked))
+        found: dict[str, None] = {}
+        for (rule, _), names in zip(asked, lists, strict=True):
+            found |= dict.fromkeys(name for name in names if self._runs(rule, name))
+        return list(found)
+
+    def _runs(self, rule: ModelRule, model: str) -> bool:
+        return next((one for one in self._rules if one.is_match(model)), None) is rule
 
     @property
     def upstreams(self) -> list[Upstream]:
         """Every upstream once."""
         return list({id(rule.upstream): rule.upstream for rule in self._rules}.values())
+
+
+def _is_glob(pattern: str) -> bool:
+    return bool(set(pattern) & set("*?["))

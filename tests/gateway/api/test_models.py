@@ -1,4 +1,4 @@
-"""The list of models: names only, since a pattern cannot be asked for."""
+"""The list of models: the names of the configuration, since a pattern cannot be asked for, and what upstreams list."""
 
 from __future__ import annotations
 

@@ -44,6 +44,7 @@ class ChatDialect:
     """
 
     name = "chat"
+    models_path = "/models"
 
     def __init__(self, provider: str, *, profile: ProviderProfile = PLAIN, preset: Preset | None = None) -> None:
         self.provider = provider

@@ -58,6 +58,7 @@ class MessagesDialect:
     """
 
     name = "messages"
+    models_path = "/models?limit=1000"  # this API lists 20 of them if it is not asked for more
 
     def __init__(
         self,

@@ -60,6 +60,7 @@ class ResponsesDialect:
     """
 
     name = "responses"
+    models_path = "/models"
 
     def __init__(self, provider: str, *, profile: ProviderProfile = PLAIN, preset: Preset | None = None) -> None:
         self.provider = provider

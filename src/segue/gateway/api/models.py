@@ -16,13 +16,12 @@ class ModelRoutes:
         self._services = services
 
     async def list(self, request: web.Request) -> web.Response:
-        """List the models that have a name; the patterns of the configuration are not listed."""
+        """List the models that the configuration names, and then what upstreams list that match its globs."""
         services = self._services
         created = int(services.started_at)
-        models = [
-            {"id": name, "object": "model", "created": created, "owned_by": "segue"}
-            for name in services.router.models()
-        ]
+        found = await services.router.discover(services.access.credential(request.headers))
+        names = dict.fromkeys((*services.router.models(), *found))
+        models = [{"id": name, "object": "model", "created": created, "owned_by": "segue"} for name in names]
         body = encode({"object": "list", "data": models})
         headers = {HEADER: services.profiles.of(request).header}
         return web.Response(body=body, content_type="application/json", headers=headers)
