@@ -34,7 +34,7 @@ def families() -> str:
 
 
 def _rows(family: ProviderFamily) -> list[Row]:
-    name, hosts = code(family.name), ", ".join(code(f"*{one}" if one.startswith(".") else one) for one in family.hosts)
+    name, hosts = code(family.name), ", ".join(map(code, family.hosts))
     rows: list[Row] = []
     for field, value in msgspec.structs.asdict(family.profile).items():
         if field in family.sources:

@@ -31,6 +31,9 @@ def test_every_cell_that_is_not_at_its_default_has_a_source(family: ProviderFami
         ("mine.openai.azure.com", "azure"),
         ("openai.azure.com", None),
         ("generativelanguage.googleapis.com", "gemini"),
+        ("us-central1-aiplatform.googleapis.com", "vertex"),
+        ("aiplatform.googleapis.com", "vertex"),
+        ("api.mistral.ai", "mistral"),
         ("127.0.0.1", None),
         ("", None),
     ],
@@ -44,4 +47,4 @@ def test_no_host_belongs_to_two_providers() -> None:
     hosts = [host for family in FAMILIES.values() for host in family.hosts]
     assert len(hosts) == len(set(hosts))
     for family in FAMILIES.values():
-        assert all(find_family_by_host(f"x{host}" if host.startswith(".") else host) is family for host in family.hosts)
+        assert all(find_family_by_host(host.replace("*", "x")) is family for host in family.hosts)

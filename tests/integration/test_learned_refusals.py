@@ -163,6 +163,7 @@ async def test_what_was_learned_is_counted() -> None:
     ("dialect", "field", "settings"),
     [
         ("chat", "stream_options", {"compat": {"omitted_fields": ["stream_options"]}}),
+        ("chat", "stream_options", {"provider": "mistral"}),
         ("responses", "include", {"compat": {"encrypted_reasoning": "never"}}),
         ("responses", "include", {"compat": {"encrypted_reasoning": "reasoning_models"}}),
         ("responses", "prompt_cache_key", {"compat": {"omitted_fields": ["prompt_cache_key"]}}),

@@ -72,9 +72,11 @@ async def test_with_pass_key_a_client_sees_what_its_key_may_see() -> None:
     async def by_key(exchange: Exchange) -> None:
         await lists("gpt-" + exchange.got.headers["authorization"].removeprefix("Bearer "))(exchange)
 
-    async with providing(by_key) as provider:
-        async with gateway(upstream("a", provider.url, models=["own", "gpt-*"], pass_key=True)) as url:
-            assert await listed(url) == ["own"]
-            assert await listed(url, X_Upstream_Key="ann") == ["own", "gpt-ann"]
-            assert await listed(url, X_Upstream_Key="bob") == ["own", "gpt-bob"]
-            assert await listed(url) == ["own"]
+    async with (
+        providing(by_key) as provider,
+        gateway(upstream("a", provider.url, models=["own", "gpt-*"], pass_key=True)) as url,
+    ):
+        assert await listed(url) == ["own"]
+        assert await listed(url, X_Upstream_Key="ann") == ["own", "gpt-ann"]
+        assert await listed(url, X_Upstream_Key="bob") == ["own", "gpt-bob"]
+        assert await listed(url) == ["own"]

@@ -18,8 +18,8 @@ from segue.dialects.provider_profiles import ChatExtension, ProviderProfile
 class ProviderFamily(msgspec.Struct, frozen=True, kw_only=True):
     """A provider, or a server program that many run.
 
-    `hosts` are those of its public API; one that begins with a dot stands for all hosts that end with it. `sources`
-    holds, for each field of the profile that is not at its default, the page that says so.
+    `hosts` are those of its public API; one that begins with a star stands for all hosts that end with what follows.
+    `sources` holds, for each field of the profile that is not at its default, the page that says so.
     """
 
     name: str
@@ -33,6 +33,9 @@ _AZURE_CHAT = "https://learn.microsoft.com/en-us/azure/ai-foundry/openai/latest"
 _MISTRAL_CHAT = "https://docs.mistral.ai/api/endpoint/chat"
 _MISTRAL_IDS = "https://mistralai.github.io/mistral-common/usage/tools/"
 _MISTRAL_ORDER = "https://github.com/BerriAI/litellm/issues/6323"
+_MISTRAL_USAGE = "https://github.com/dnakov/anon-kode/issues/53"
+_MISTRAL_REASONING = "https://github.com/charmbracelet/crush/issues/1590"
+_MOONSHOT_CHAT = "https://github.com/api-evangelist/kimi-moonshot/blob/main/openapi/kimi-moonshot-chat-api-openapi.yml"
 _OPENAI_FIELDS: tuple[ChatExtension, ...] = (
     *("verbosity", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "file_id"),
 )
@@ -52,7 +55,7 @@ _ROWS = (
     ),
     ProviderFamily(
         name="azure",
-        hosts=(".openai.azure.com",),
+        hosts=("*.openai.azure.com",),
         profile=ProviderProfile(
             chat_extensions=_OPENAI_FIELDS, output_limit_field="max_completion_tokens", system_messages="any"
         ),
@@ -66,6 +69,8 @@ _ROWS = (
         name="mistral",
         hosts=("api.mistral.ai",),
         profile=ProviderProfile(
+            omitted_fields=("stream_options",),  # it tells the usage unasked
+            returned_reasoning="never",
             user_after_tool=False,
             media_in_tool_outputs=True,
             call_id_characters="alphanumeric",
@@ -73,6 +78,8 @@ _ROWS = (
             call_id_length_exact=True,
         ),
         sources={
+            "omitted_fields": _MISTRAL_USAGE,
+            "returned_reasoning": _MISTRAL_REASONING,
             "user_after_tool": _MISTRAL_ORDER,
             "media_in_tool_outputs": _MISTRAL_CHAT,
             "call_id_characters": _MISTRAL_IDS,
@@ -86,6 +93,46 @@ _ROWS = (
         profile=ProviderProfile(foreign_call_signature="skip_thought_signature_validator"),
         sources={"foreign_call_signature": "https://ai.google.dev/gemini-api/docs/thought-signatures"},
     ),
+    ProviderFamily(
+        name="deepseek",
+        hosts=("api.deepseek.com",),
+        profile=ProviderProfile(call_reasoning_field="reasoning_content"),
+        sources={"call_reasoning_field": "https://api-docs.deepseek.com/guides/thinking_mode"},
+    ),
+    ProviderFamily(
+        name="xai",
+        hosts=("api.x.ai",),
+        profile=ProviderProfile(omitted_fields=("presence_penalty", "frequency_penalty")),
+        sources={"omitted_fields": "https://github.com/miaoxworld/NativeTavern/issues/83"},
+    ),
+    ProviderFamily(
+        name="groq",
+        hosts=("api.groq.com",),
+        profile=ProviderProfile(omitted_fields=("logprobs", "top_logprobs")),
+        sources={"omitted_fields": "https://console.groq.com/docs/openai"},
+    ),
+    ProviderFamily(
+        name="moonshot",
+        hosts=("api.moonshot.ai", "api.moonshot.cn"),
+        profile=ProviderProfile(
+            chat_extensions=("safety_identifier", "prompt_cache_key"), output_limit_field="max_completion_tokens"
+        ),
+        sources={"chat_extensions": _MOONSHOT_CHAT, "output_limit_field": _MOONSHOT_CHAT},
+    ),
+    ProviderFamily(name="anthropic", hosts=("api.anthropic.com",)),
+    ProviderFamily(name="bedrock"),
+    ProviderFamily(name="vertex", hosts=("aiplatform.googleapis.com", "*-aiplatform.googleapis.com")),
+    ProviderFamily(name="together", hosts=("api.together.xyz", "api.together.ai")),
+    ProviderFamily(name="fireworks", hosts=("api.fireworks.ai",)),
+    ProviderFamily(name="openrouter", hosts=("openrouter.ai",)),
+    ProviderFamily(
+        name="qwen", hosts=("dashscope.aliyuncs.com", "dashscope-intl.aliyuncs.com", "dashscope-us.aliyuncs.com")
+    ),
+    ProviderFamily(name="vllm"),
+    ProviderFamily(name="sglang"),
+    ProviderFamily(name="llama-server"),
+    ProviderFamily(name="ollama"),
+    ProviderFamily(name="lm-studio"),
 )
 
 #: All rows, by name.
@@ -98,4 +145,4 @@ def find_family_by_host(host: str) -> ProviderFamily | None:
 
 
 def _is_at(host: str, known: str) -> bool:
-    return host.endswith(known) if known.startswith(".") else host == known
+    return host.endswith(known[1:]) if known.startswith("*") else host == known

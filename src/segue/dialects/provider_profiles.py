@@ -104,11 +104,18 @@ class ProviderProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         Literal["as_received", "never"],
         Meta(description="chat: whether its own reasoning goes back to it, in the field that it came in."),
     ] = "as_received"
+    call_reasoning_field: Annotated[
+        str,
+        Meta(
+            description="chat: the field of reasoning that each message with calls must have; it is empty where "
+            "another model made the calls."
+        ),
+    ] = ""
     foreign_call_signature: Annotated[
         str,
         Meta(
             description="chat: the `thought_signature` that it wants with the first call of a message that another "
-            "model made; without one, such calls have none."
+            "model made."
         ),
     ] = ""
     encrypted_reasoning: Annotated[
