@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from segue.dialects.items import DataUrl, custom_arguments, data_url, read_item, unknown_fields
+from segue.dialects.items import (
+    DataUrl,
+    call_arguments,
+    custom_arguments,
+    data_url,
+    image_url,
+    read_item,
+    unknown_fields,
+)
 from segue.protocol.item_types import ContentPart, FunctionCallItem, MessageItem, ToolOutputItem
 from segue.protocol.problems import Problem
 
@@ -139,3 +147,58 @@ def test_a_data_url_is_taken_apart(url: str, read: DataUrl | None) -> None:
 
 def test_the_input_of_a_custom_tool_is_the_one_argument_of_its_function() -> None:
     assert json.loads(custom_arguments("a\n")) == {"input": "a\n"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sent"),
+    [
+        ("{}", "{}"),
+        ('{ "a": 1.50 }', '{ "a": 1.50 }'),
+        ("", "{}"),
+        (" \n", "{}"),
+        ('{"a": "lo', '{"arguments":"{\\"a\\": \\"lo"}'),
+        ("[1]", '{"arguments":"[1]"}'),
+        ("null", '{"arguments":"null"}'),
+        ('{"a":' * 63 + "[]" + "}" * 63, '{"a":' * 63 + "[]" + "}" * 63),
+        (
+            '{"a":' * 99 + "1" + "}" * 99,
+            json.dumps({"arguments": '{"a":' * 99 + "1" + "}" * 99}, separators=(",", ":")),
+        ),
+        ('{"a": "' + "[" * 99 + '"}', '{"a": "' + "[" * 99 + '"}'),
+        ("\ud83d", '{"arguments":"?"}'),
+    ],
+)
+def test_arguments_are_an_object_for_every_server(arguments: str, sent: str) -> None:
+    assert call_arguments(arguments) == sent
+    assert isinstance(json.loads(sent), dict)
+
+
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [
+        ("data:image/jpg;base64,AAAA", "data:image/jpeg;base64,AAAA"),
+        ("DATA:image/JPG;x=y;base64,AAAA", "data:image/jpeg;x=y;base64,AAAA"),
+        (" data: image/pjpeg ;base64,AAAA", "data:image/jpeg;base64,AAAA"),
+        ("data:image/x-png;base64,AAAA", "data:image/png;base64,AAAA"),
+        ("data:image/PNG;base64,AAAA", "data:image/png;base64,AAAA"),
+        ("data:image/png;base64,AAAA", "data:image/png;base64,AAAA"),
+        ("https://example.com/image/jpg;base64,", "https://example.com/image/jpg;base64,"),
+        ("data:;base64,AAAA", "data:;base64,AAAA"),
+        ("data:image/jpg", "data:image/jpg"),
+    ],
+)
+def test_the_media_type_of_an_image_has_its_registered_name(url: str, sent: str) -> None:
+    assert image_url(url) == sent
+
+
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        ("data:image/jpg;base64,AAAA", DataUrl("image/jpeg", "AAAA")),
+        (" DATA:Image/X-PNG;name=a;BASE64,AAAA", DataUrl("image/png", "AAAA")),
+        ("data:image/png,AAAA", None),
+        ("https://example.com/;base64,AAAA", None),
+    ],
+)
+def test_a_data_url_is_read_however_it_is_written(url: str, found: DataUrl | None) -> None:
+    assert data_url(url) == found

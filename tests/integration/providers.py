@@ -20,15 +20,17 @@ from segue.testing.response_schemas import Json
 from tests.upstreams.provider import Exchange, providing
 
 Api: TypeAlias = Literal["responses", "chat", "messages"]
-#: One turn of the model, in the JSON of its API; or how to find it from the request.
+#: What a request must obey; it raises an AssertionError that says what is wrong.
+Rule: TypeAlias = Callable[[Json], None]
+#: One turn of the model, in the JSON of its API or as the bytes of its stream; or how to find it from the request.
 Turn: TypeAlias = Any
 TARGETS = {"responses": "/v1/responses", "chat": "/v1/chat/completions", "messages": "/v1/messages"}
 
 
 class ModelServer:
-    """A provider of one API; `asked` holds the bodies of its requests."""
+    """A provider of one API; `asked` holds the bodies of its requests. `rule` is its own, beside its API's."""
 
-    def __init__(self, api: Api, turns: Sequence[Turn]) -> None:
+    def __init__(self, api: Api, turns: Sequence[Turn], rule: Rule | None = None) -> None:
         self.api = api
         self.asked: list[Json] = []
         self.headers: list[dict[str, str]] = []
@@ -36,6 +38,7 @@ class ModelServer:
         self.faults: list[str] = []
         self.url = ""
         self._turns = list(turns)
+        self._rule = rule
 
     async def play(self, exchange: Exchange) -> None:
         """Answer one request, or refuse it and note why."""
@@ -47,6 +50,8 @@ class ModelServer:
         try:
             assert (got.method, got.target) == ("POST", TARGETS[self.api])
             JUDGES[self.api](body)
+            if self._rule is not None:
+                self._rule(body)
             turn = self._turns.pop(0) if len(self._turns) > 1 else self._turns[0]
         except AssertionError as error:
             self.faults.append(str(error))
@@ -60,7 +65,7 @@ class ModelServer:
         asked = ReplyContext(
             request=head, identity=f"made_{number}", created_at=1_790_000_000, seed=f"{self.api}{number}"
         )
-        stream = b"".join(make_reply(self.api, output, asked).events)
+        stream = output if isinstance(output, bytes) else b"".join(make_reply(self.api, output, asked).events)
         await exchange.head()
         cut = random.Random(number).randint(1, len(stream) - 1)
         await exchange.chunk(stream[:cut])
@@ -69,9 +74,9 @@ class ModelServer:
 
 
 @asynccontextmanager
-async def model_server(api: Api, *turns: Turn) -> AsyncIterator[ModelServer]:
+async def model_server(api: Api, *turns: Turn, rule: Rule | None = None) -> AsyncIterator[ModelServer]:
     """Run such a provider around a block; no request may have been at fault. The last turn is played for ever."""
-    server = ModelServer(api, turns)
+    server = ModelServer(api, turns, rule)
     async with providing(server.play) as provider:
         server.url = f"{provider.url}/v1"
         yield server

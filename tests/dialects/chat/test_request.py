@@ -8,6 +8,7 @@ import pytest
 
 from segue.dialects.chat.request import ChatDialect
 from segue.dialects.interface import Rendered
+from segue.dialects.loss_warnings import BROKEN_ARGUMENTS, FOREIGN_REASONING
 from segue.dialects.provider_families import FAMILIES
 from segue.dialects.provider_profiles import ProviderProfile
 from segue.dialects.render_cache import RenderCache
@@ -22,6 +23,7 @@ from tests.dialects.conversations import (
     Request,
     body,
     replay,
+    settings,
     thought,
     warnings,
 )
@@ -279,3 +281,101 @@ def test_tools_with_items_of_their_own_are_called_and_answered_with_all_that_was
         "shell": '{"output":[{"stdout":"a","stderr":""}],"max_output_length":9}',
         "apply_patch": '{"status":"failed"}',
     }
+
+
+# ------------------------------------------------------------------------------------- what some servers would refuse
+
+
+def test_texts_of_the_systems_that_stand_first_are_one_message() -> None:
+    items: list[Json] = [
+        {"role": "developer", "content": "One."},
+        {"role": "system", "content": " "},
+        {"role": "system", "content": "Two."},
+        USER,
+        {"role": "developer", "content": "Later."},
+        {"role": "developer", "content": ""},
+    ]
+    sent = body(PLAIN, items, settings(instructions="Zero."))["messages"]
+    assert sent == [
+        {"role": "system", "content": "Zero.\n\nOne.\n\nTwo."},
+        USER,
+        {"role": "user", "content": "<system>\nLater.\n</system>"},
+    ]
+    assert body(PLAIN, items[1:2])["messages"] == []
+
+
+def test_openai_takes_them_anywhere() -> None:
+    items: list[Json] = [{"role": "developer", "content": "One."}, USER, {"role": "system", "content": "Later."}]
+    sent = body(OFFICIAL, items, settings(instructions="Zero."))["messages"]
+    assert sent == [
+        {"role": "system", "content": "Zero."},
+        {"role": "system", "content": "One."},
+        USER,
+        {"role": "system", "content": "Later."},
+    ]
+
+
+TEXTS: list[Json] = [{"type": "input_text", "text": "one"}, {"type": "input_text", "text": "two"}]
+CALL: Json = {"type": "function_call", "call_id": "a", "name": "look", "arguments": "{}"}
+
+
+def test_texts_in_parts_are_one_string() -> None:
+    items = [
+        {"role": "user", "content": TEXTS},
+        CALL,
+        {"type": "function_call_output", "call_id": "a", "output": TEXTS},
+    ]
+    assert [message["content"] for message in messages(*items)] == ["one\ntwo", None, "one\ntwo"]
+    as_list = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+    listed = ChatDialect(CHAT, profile=ProviderProfile(text_parts="list"))
+    assert [message["content"] for message in body(listed, items)["messages"]] == [as_list, None, as_list]
+    image = {"type": "input_image", "image_url": PIXEL}
+    (mixed,) = messages({"role": "user", "content": [*TEXTS, image]})
+    assert mixed["content"] == [*as_list, {"type": "image_url", "image_url": {"url": PIXEL}}]
+
+
+def test_nothing_stands_between_a_tool_and_the_user_but_for_mistral() -> None:
+    items = [USER, CALL, {"type": "function_call_output", "call_id": "a", "output": "seen"}, USER]
+    mistral = ChatDialect(CHAT, profile=FAMILIES["mistral"].profile)
+    assert [message["role"] for message in messages(*items)] == ["user", "assistant", "tool", "user"]
+    sent = body(mistral, items)["messages"]
+    assert [message["role"] for message in sent] == ["user", "assistant", "tool", "assistant", "user"]
+    assert sent[1]["tool_calls"][0]["id"] == sent[2]["tool_call_id"] != "a"
+
+
+def test_mistral_takes_images_from_tools() -> None:
+    image = {"type": "input_image", "image_url": "data:image/jpg;base64,AAAA"}
+    items = [USER, CALL, {"type": "function_call_output", "call_id": "a", "output": [*TEXTS, image]}]
+    mistral = ChatDialect(CHAT, profile=FAMILIES["mistral"].profile)
+    assert body(mistral, items)["messages"][-1]["content"] == [
+        {"type": "text", "text": "one"},
+        {"type": "text", "text": "two"},
+        {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,AAAA"}},
+    ]
+
+
+def test_what_a_model_wrote_as_arguments_cannot_end_the_conversation() -> None:
+    items = [USER, CALL | {"arguments": '{"a": "lo'}, CALL | {"arguments": "", "call_id": "b"}]
+    made = [made["function"]["arguments"] for made in messages(*items)[1]["tool_calls"]]
+    assert made == ['{"arguments":"{\\"a\\": \\"lo"}', "{}"]
+    assert warnings(PLAIN, items) == (BROKEN_ARGUMENTS,)
+    assert warnings(PLAIN, [USER, CALL | {"arguments": ""}]) == ()
+
+
+@pytest.mark.parametrize("said", [[], [{"role": "assistant", "content": ""}]])
+def test_reasoning_that_led_to_nothing_is_left_out(said: list[Json]) -> None:
+    items = [USER, thought(CHAT, {"field": "reasoning_content"}), *said]
+    assert messages(*items) == [USER]
+    assert messages(*items, USER) == [USER, USER]
+    assert warnings(PLAIN, items) == warnings(PLAIN, [*items, USER]) == (FOREIGN_REASONING,)
+
+
+def test_an_id_that_is_too_long_or_not_new_is_replaced() -> None:
+    output = {"type": "function_call_output", "call_id": "a", "output": "seen"}
+    long = {"call_id": "x" * 41}
+    sent = messages(USER, CALL, output, CALL, output, CALL | long, output | long)
+    made = [message["tool_calls"][0]["id"] for message in sent if "tool_calls" in message]
+    assert made == [message["tool_call_id"] for message in sent if message["role"] == "tool"]
+    assert made[0] == "a"
+    assert len(set(made)) == 3
+    assert all(len(ident) <= 40 for ident in made)

@@ -8,9 +8,14 @@ from typing import Any
 import pytest
 
 from segue.dialects.call_ids import MESSAGES_CALL_IDS
+from segue.dialects.interface import Rendered
 from segue.dialects.messages.request import MAX_TOKENS, MessagesDialect
+from segue.dialects.provider_profiles import ProviderProfile
 from segue.dialects.render_cache import RenderCache
 from segue.history.chains import History
+from segue.http.sse import SseEvent
+from segue.protocol.codec import encode
+from segue.protocol.events import Event
 from segue.testing.protocol_checker import parse_json
 from tests.dialects.conversations import (
     CHAT,
@@ -20,10 +25,12 @@ from tests.dialects.conversations import (
     PDF,
     PIXEL,
     USER,
+    Request,
     body,
     encode_items,
     grow,
     render,
+    replay,
     settings,
     thought,
     warnings,
@@ -279,3 +286,94 @@ def test_a_detail_that_was_asked_for_is_said_to_be_left_out() -> None:
     assert warnings(DIALECT, [{"role": "user", "content": [image | {"detail": "auto"}]}]) == ()
     (warning,) = warnings(DIALECT, [{"role": "user", "content": [image | {"detail": "high"}]}])
     assert warning.startswith("'detail'")
+
+
+# ------------------------------------------------------------------------------------- what this API would refuse
+
+CALL: Json = {"type": "function_call", "call_id": "a", "name": "look", "arguments": "{}"}
+OUTPUT: Json = {"type": "function_call_output", "call_id": "a", "output": "seen"}
+THOUGHT = thought(MESSAGES, {"signature": "c2ln", "effort": "high"})
+BLOCK: Json = {"type": "thinking", "thinking": "hm", "signature": "c2ln"}
+
+
+def thinking(*items: Json, model: str = "claude-sonnet-4-5", **fields: Any) -> tuple[Any, bool, int]:  # noqa: ANN401 - any setting
+    """The budget or kind of thinking, whether thoughts are sent, and how many warnings there are."""
+    rendered = DIALECT.render(Request(replay(encode_items(items)), settings(**fields), model), RenderCache(0))
+    assert isinstance(rendered, Rendered)
+    sent = parse_json(rendered.body.decode())
+    kind = sent.get("thinking", {})
+    thoughts = any(BLOCK in message["content"] for message in sent["messages"])
+    return kind.get("budget_tokens", kind.get("type")), thoughts, len(rendered.warnings)
+
+
+@pytest.mark.parametrize(
+    ("items", "seen"),
+    [
+        # A loop goes on as it began.
+        ([USER, THOUGHT, CALL, OUTPUT], (24_576, True, 1)),
+        ([USER, CALL, OUTPUT], (None, False, 1)),
+        ([USER, CALL, OUTPUT, USER], (None, False, 1)),
+        ([USER, THOUGHT, CALL, OUTPUT, CALL, OUTPUT], (24_576, True, 1)),
+        # Thoughts in the middle of it are of another model.
+        ([USER, CALL, OUTPUT, THOUGHT, CALL, OUTPUT], (None, False, 2)),
+        # The user's next message begins a new one; thoughts of the last one stay.
+        ([USER, CALL, OUTPUT, {"role": "assistant", "content": "Done."}, USER], (4096, False, 0)),
+        ([USER, THOUGHT, CALL, OUTPUT, {"role": "assistant", "content": "Done."}, USER], (4096, True, 0)),
+        ([{"role": "assistant", "content": "Hello!"}, USER], (4096, False, 0)),
+    ],
+)
+def test_thinking_in_a_tool_loop(items: list[Json], seen: object) -> None:
+    assert thinking(*items, reasoning={"effort": "low"}) == seen
+
+
+def test_adaptive_thinking_in_a_tool_loop() -> None:
+    low: Json = {"model": "claude-opus-4-6", "reasoning": {"effort": "low"}}
+    assert thinking(USER, CALL, OUTPUT, **low) == ("adaptive", False, 0)
+    assert thinking(USER, THOUGHT, CALL, OUTPUT, **low) == ("adaptive", True, 0)
+    assert thinking(USER, THOUGHT, CALL, OUTPUT, model="claude-opus-4-6") == ("adaptive", True, 0)
+    assert thinking(USER, CALL, OUTPUT, model="claude-opus-4-6") == (None, False, 0)
+
+
+def test_a_history_without_thoughts_is_kept_too() -> None:
+    """Beside the one with thoughts: each is rendered once."""
+    kept, parent = RenderCache(1 << 20), grow(None, encode_items([USER]), encode_items([THOUGHT, CALL]))
+    wanted = settings(tools=[LOOK], tool_choice="required")
+    for fields, blocks in ((wanted, 1), (settings(tools=[LOOK]), 2), (wanted, 1)):
+        request = Request(History(parent, encode_items([OUTPUT])), fields, "claude-sonnet-4-5")
+        rendered = DIALECT.render(request, kept)
+        assert isinstance(rendered, Rendered)
+        assert len(parse_json(rendered.body.decode())["messages"][1]["content"]) == blocks
+    assert len(kept) == 2
+
+
+def test_what_was_asked_for_is_kept_with_a_thought() -> None:
+    """So that the loop can go on with it."""
+    request = Request(replay(()), settings(reasoning={"effort": "high"}))
+    decoder = DIALECT.decoder(request)
+    for event in (
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": "hm"}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "signature_delta", "signature": "c2ln"}},
+    ):
+        decoder.feed(SseEvent("", encode(event)))
+    events = decoder.feed(SseEvent("", encode({"type": "content_block_stop", "index": 0})))
+    assert b'\\"effort\\":\\"high\\"' in b"".join(event.data for event in events if isinstance(event, Event))
+
+
+def test_ids_of_calls_are_unique() -> None:
+    sent = messages(USER, CALL, OUTPUT, CALL, OUTPUT)
+    made = [sent[index]["content"][0]["id"] for index in (1, 3)]
+    assert made == [sent[index]["content"][0]["tool_use_id"] for index in (2, 4)]
+    assert made[0] == "a" != made[1]
+
+
+@pytest.mark.parametrize("head", ["data:image/jpg;base64", "DATA:image/JPG;x=y;base64", " data:image/pjpeg;base64"])
+def test_an_image_has_the_media_type_that_it_is(head: str) -> None:
+    (message,) = messages({"role": "user", "content": [{"type": "input_image", "image_url": f"{head},AAAA"}]})
+    assert message["content"][0]["source"] == {"type": "base64", "media_type": "image/jpeg", "data": "AAAA"}
+
+
+def test_a_server_may_take_other_images() -> None:
+    dialect = MessagesDialect(MESSAGES, profile=ProviderProfile(image_types=("image/tiff",)))
+    image = {"type": "input_image", "image_url": "data:image/tiff;base64,AAAA"}
+    sent = body(dialect, [{"role": "user", "content": [image]}])
+    assert sent["messages"][0]["content"][0]["type"] == "image"

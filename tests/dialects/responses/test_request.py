@@ -7,13 +7,16 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
+from segue.dialects.loss_warnings import BROKEN_ARGUMENTS, FOREIGN_REASONING
 from segue.dialects.render_cache import RenderCache
 from segue.dialects.responses.request import RESPONSES_FIELDS
 from segue.dialects.rules import KNOWN_EXTRA, OTHERS
 from segue.dialects.sealed_reasoning import seal
+from segue.history.chains import History
 from segue.protocol.codec import encode
 from segue.protocol.problems import Problem
 from segue.protocol.requests import Settings
+from segue.testing.protocol_checker import parse_json
 from tests.dialects.conversations import (
     CHAT,
     DIALECTS,
@@ -21,6 +24,7 @@ from tests.dialects.conversations import (
     Request,
     body,
     encode_items,
+    grow,
     render,
     replay,
     thought,
@@ -161,3 +165,73 @@ def test_an_item_that_cannot_be_read_refuses_the_turn(item: bytes) -> None:
         answer = dialect.render(Request(replay([item])), RenderCache(0))
         assert isinstance(answer, Problem)
         assert answer.code == "invalid_type"
+
+
+# ------------------------------------------------------------------------------------- what some servers would refuse
+
+OWN = thought(RESPONSES, {"a": 1})
+BACK = OWN | {"encrypted_content": '{"a": 1}'}
+CALL: Json = {"type": "function_call", "call_id": "a", "name": "look", "arguments": "{}"}
+OUTPUT: Json = {"type": "function_call_output", "call_id": "a", "output": "seen"}
+
+
+@pytest.mark.parametrize(
+    "follows",
+    [
+        USER,
+        {"role": "developer", "content": "x"},
+        OUTPUT,
+        {"type": "tool_search_output", "call_id": "a", "tools": []},
+        {"type": "mcp_approval_response", "approval_request_id": "a", "approve": True},
+        {"type": "compaction_trigger"},
+    ],
+)
+def test_reasoning_that_led_to_nothing_is_left_out(follows: Json) -> None:
+    assert body(DIALECT, [USER, OWN, OWN, follows])["input"] == [USER, follows]
+    assert warnings(DIALECT, [USER, OWN, follows]) == (FOREIGN_REASONING,)
+    assert body(DIALECT, [USER, OWN])["input"] == [USER]
+    assert warnings(DIALECT, [USER, OWN]) == (FOREIGN_REASONING,)
+
+
+@pytest.mark.parametrize(
+    "follows",
+    [SAID, CALL, {"type": "web_search_call", "id": "ws_1", "call_id": 7}, {"type": "program", "call_id": "p"}],
+)
+def test_reasoning_stays_with_what_it_led_to(follows: Json) -> None:
+    assert body(DIALECT, [USER, OWN, OWN, follows])["input"] == [USER, BACK, BACK, follows]
+    assert warnings(DIALECT, [USER, OWN, follows]) == ()
+
+
+def test_the_arguments_of_a_call_are_an_object() -> None:
+    items = [
+        USER,
+        CALL | {"arguments": "{"},
+        OUTPUT,
+        CALL | {"call_id": "b", "arguments": " "},
+        CALL | {"call_id": "c"},
+    ]
+    sent = [item["arguments"] for item in body(DIALECT, items)["input"] if "arguments" in item]
+    assert sent == ['{"arguments":"{"}', "{}", "{}"]
+    assert warnings(DIALECT, items) == (BROKEN_ARGUMENTS,)
+    search = {"type": "tool_search_call", "call_id": "d", "arguments": {"q": 1}}
+    assert body(DIALECT, [search])["input"] == [search]
+
+
+def test_calls_have_ids_of_their_own() -> None:
+    long = {"call_id": "x" * 65}
+    items = [CALL, OUTPUT, CALL, OUTPUT, CALL | long, OUTPUT | long]
+    sent = [item["call_id"] for item in body(DIALECT, items)["input"]]
+    assert sent[::2] == sent[1::2]
+    assert sent[0] == "a"
+    assert len(set(sent)) == 3
+    assert all(len(ident) <= 64 for ident in sent)
+    assert warnings(DIALECT, items) == ()
+
+
+def test_reasoning_waits_for_the_next_turn() -> None:
+    """A turn may end between the two."""
+    kept = RenderCache(1 << 20)
+    parent = grow(None, encode_items([USER]), encode_items([OWN]))
+    sent = parse_json(render(DIALECT, History(parent, encode_items([SAID])), keep=kept).body.decode())
+    assert sent["input"] == [USER, BACK, SAID]
+    assert kept.size_bytes > 0

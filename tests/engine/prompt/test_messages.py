@@ -95,6 +95,12 @@ class TestItems:
             PromptMessage("tool", "12 degrees", call_id="c1"),
         ]
 
+    def test_arguments_are_an_object_whatever_the_model_wrote(self) -> None:
+        """Templates go through their members; a call that was cut off would end the conversation."""
+        calls = [item(type="function_call", call_id="c", name="f", arguments=text) for text in ("", '{"a": "lo')]
+        (message,) = messages(*calls)
+        assert [call.arguments for call in message.calls] == ["{}", '{"arguments":"{\\"a\\": \\"lo"}']
+
     def test_calls_belong_to_the_message_before_them(self) -> None:
         """A text and the calls behind it are what the model said in one go."""
         text = item(type="message", role="assistant", content="Let me see.")
