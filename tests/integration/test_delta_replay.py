@@ -56,22 +56,24 @@ writers: st.SearchStrategy[Callable[[object], str]] = st.sampled_from(
         lambda value: json.dumps(value, indent=1),
     ]
 )
+#: `%d` is another number in each turn, since what a model said is in a history once.
 odd_items = st.sampled_from(
     [
-        b'{"type":"weather_report","degrees":4.0e+0,"at":100000000000000000000000001,"id":"x"}',
+        b'{"type":"weather_report","degrees":4.0e+0,"at":100000000000000000000000001,"id":"x%d"}',
         b'{"role":"user","content":"a","content":"b"}',
         b'{ "role" : "developer" , "content" : [ ] , "n" : -0.0 }',
-        b'{"type":"reasoning","summary":[],"encrypted_content":"\\u0000\\/\\ud83d\\ude00"}',
-        b'{"type":"function_call","call_id":"own","name":"f","arguments":"{"}',
+        b'{"type":"reasoning","summary":[],"encrypted_content":"\\u0000\\/\\ud83d\\ude00%d"}',
+        b'{"type":"function_call","call_id":"own%d","name":"f","arguments":"{"}',
     ]
 )
 
 
 @st.composite
-def messages(draw: st.DrawFn) -> bytes:
+def messages(draw: st.DrawFn, number: int) -> bytes:
     role = draw(st.sampled_from(["user", "developer", "system", "assistant"]))
     kind = "output_text" if role == "assistant" else "input_text"
-    content = draw(words | st.lists(words.map(lambda text: {"type": kind, "text": text}), max_size=2))
+    said = words.map(lambda text: f"{number}. {text}") if role == "assistant" else words
+    content = draw(said | st.lists(said.map(lambda text: {"type": kind, "text": text}), min_size=1, max_size=2))
     return draw(writers)({"type": "message", "role": role, "content": content}).encode()
 
 
@@ -85,23 +87,27 @@ def performances(draw: st.DrawFn, number: int) -> tuple[Step, ...]:
 
 
 def open_calls(turns: Sequence[Planned], parent: int | None) -> list[str]:
-    """The calls that the model made in the chain."""
+    """The calls that the model made in the chain and that have no output there."""
     made: list[str] = []
+    said = b""
     while parent is not None:
         made += [step.call_id for step in turns[parent].steps if isinstance(step, CallTool)]
+        said += b"".join(turns[parent].items)
         parent = turns[parent].parent
-    return made
+    return [call_id for call_id in made if f'"{call_id}"'.encode() not in said]
 
 
 @st.composite
-def inputs(draw: st.DrawFn, calls: list[str]) -> tuple[str | None, Items]:
+def inputs(draw: st.DrawFn, number: int, calls: list[str]) -> tuple[str | None, Items]:
     """The input of a turn: a text, or items, the outputs of some calls among them."""
     if not calls and draw(st.booleans()):
         return draw(words), ()
     answered = draw(st.lists(st.sampled_from(calls), max_size=2, unique=True)) if calls else []
     outputs = [{"type": "function_call_output", "call_id": call_id, "output": draw(words)} for call_id in answered]
     items = [draw(writers)(output).encode() for output in outputs]
-    return None, (*items, *draw(st.lists(messages() | odd_items, min_size=not items, max_size=2)))
+    odd = odd_items.map(lambda item: item.replace(b"%d", b"%d" % number))
+    others = st.lists(messages(number) | odd, min_size=not items, max_size=2, unique=True)
+    return None, (*items, *draw(others))
 
 
 @st.composite
@@ -120,7 +126,7 @@ def conversations(draw: st.DrawFn) -> list[Planned]:
         store = may_be_stored and (everything_is_stored or draw(st.booleans()))
         warm_up = draw(st.integers(0, 4)) == 0
         steps = () if warm_up else draw(performances(number).filter(bool))
-        turns.append(Planned(via, store, parent, *draw(inputs(open_calls(turns, parent))), steps))
+        turns.append(Planned(via, store, parent, *draw(inputs(number, open_calls(turns, parent))), steps))
         if via.startswith("socket") and not turns[-1].fails:
             latest[via] = number
         elif held is not None and parent == held:

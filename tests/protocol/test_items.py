@@ -13,10 +13,13 @@ from hypothesis import strategies as st
 from segue.protocol.codec import MAX_DEPTH
 from segue.protocol.items import (
     Input,
+    ItemKey,
     ItemReference,
+    answered_by,
     calls_of,
     given_ids,
     join,
+    key_of,
     parse_input,
     resolve_references,
     split,
@@ -51,7 +54,7 @@ def test_a_string_is_one_user_message() -> None:
 def test_items_are_kept_byte_for_byte() -> None:
     """Spaces, the order of keys, escapes, doubled keys and fields that nobody knows are their author's."""
     odd = '{ "content" : "\\u00e9é" ,\n "role":"user","role":"user", "zzz":[1.0,1e2] }'.encode()
-    assert parse(b" " + odd, CALL) == Input((odd, CALL), frozenset({"c1"}))
+    assert parse(b" " + odd, CALL) == Input((odd, CALL), frozenset({"c1"}), keys=(key_of(CALL, 1),))
 
 
 def test_kept_items_do_not_keep_the_message_they_came_in() -> None:
@@ -89,7 +92,9 @@ def test_a_call_and_its_answer_may_come_together(kind: str) -> None:
     fields = {"call_id": "c", "name": "f", "arguments": "{}", "input": ""}
     call = json.dumps({"type": kind, **fields}).encode()
     answer = json.dumps({"type": f"{kind}_output", "call_id": "c", "output": ""}).encode()
-    assert parse(call, answer) == Input((call, answer), frozenset({"c"}))
+    keys = ItemKey(0, kind, None, "c", by_model=True), ItemKey(1, f"{kind}_output", None, "c", by_model=False)
+    assert parse(call, answer) == Input((call, answer), frozenset({"c"}), keys=keys)
+    assert Input(keys=keys).answered == answered_by([call, answer]) == {"c"}
 
 
 @pytest.mark.parametrize(
@@ -103,7 +108,28 @@ def test_what_has_no_type_or_no_call_id_neither_calls_nor_answers(item: bytes) -
 
 def test_an_answer_to_an_earlier_turn_names_its_call_and_its_place() -> None:
     """The executor looks for the call in the chain; a call after its answer does not count."""
-    assert parse(USER, ANSWER, CALL) == Input((USER, ANSWER, CALL), frozenset({"c1"}), (("c1", 1),))
+    keys = key_of(ANSWER, 1), key_of(CALL, 2)
+    assert parse(USER, ANSWER, CALL) == Input((USER, ANSWER, CALL), frozenset({"c1"}), (("c1", 1),), keys=keys)
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        (b'{"role":"user","content":"hi"}', None),
+        (b'{"role":"user","content":"hi","id":""}', None),
+        (b'{"role":"user","content":"hi","id":"u1"}', ItemKey(0, "message", "u1", None, by_model=False)),
+        (b'{"role":"assistant","content":"hi"}', ItemKey(0, "message", None, None, by_model=True)),
+        (b'{"type":"reasoning","summary":[]}', ItemKey(0, "reasoning", None, None, by_model=True)),
+        (b'{"type":"web_search_call","id":"w"}', ItemKey(0, "web_search_call", "w", None, by_model=True)),
+        (ANSWER, ItemKey(0, "function_call_output", None, "c1", by_model=False)),
+    ],
+)
+def test_what_may_be_in_a_history_has_a_key(item: bytes, expected: ItemKey | None) -> None:
+    """A message of a user without an id may be said twice."""
+    parsed = parse(item)
+    assert isinstance(parsed, Input)
+    assert parsed.keys == (() if expected is None else (expected,))
+    assert expected is None or key_of(item) == expected
 
 
 def test_no_items_are_an_input_too() -> None:
@@ -128,7 +154,7 @@ def test_a_reference_names_an_item_and_knows_its_place(item: bytes) -> None:
 
 def test_a_message_with_an_id_is_no_reference() -> None:
     item = b'{"id":"msg_1","role":"user","content":"hi"}'
-    assert parse(item) == Input((item,))
+    assert parse(item) == Input((item,), keys=(key_of(item),))
 
 
 def resolved(*new: bytes, found: dict[str, bytes]) -> Input:
@@ -140,16 +166,15 @@ def resolved(*new: bytes, found: dict[str, bytes]) -> Input:
 def test_an_item_stands_where_its_reference_stood() -> None:
     """As its own bytes; its calls count, and an answer to one of them has its call."""
     found = {"a": CALL, "b": b'{ "role":"user","content":"\\u00e9" }'}
-    assert resolved(USER, reference("b"), reference("a"), ANSWER, found=found) == Input(
-        (USER, found["b"], CALL, ANSWER), frozenset({"c1"})
-    )
+    expected = parse(USER, found["b"], CALL, ANSWER)
+    assert resolved(USER, reference("b"), reference("a"), ANSWER, found=found) == expected
 
 
 def test_an_item_is_taken_once() -> None:
     """However often it is referred to; and not at all where nothing is found, since it is in the history already."""
     found = {"a": CALL}
     given = [reference("a"), USER, reference("gone"), reference("a"), ANSWER]
-    assert resolved(*given, found=found) == Input((CALL, USER, ANSWER), frozenset({"c1"}))
+    assert resolved(*given, found=found) == parse(CALL, USER, ANSWER)
 
 
 def test_an_answer_before_its_call_is_still_an_orphan_and_keeps_its_place_in_the_request() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from segue.protocol.ids import ResponseId
-from segue.protocol.items import Item
+from segue.protocol.items import Item, answered_by, key_of
 
 #: What a turn and an item cost in memory beside the item's bytes: objects, ids, table entries. Rounded up from what
 #: tracemalloc shows on CPython 3.11: 0.85 to 1.0 KB and 41 bytes.
@@ -21,11 +21,14 @@ ITEM_OVERHEAD_BYTES = 64
 class Turn:
     """One finished turn: the items it added to the conversation, and the turn before it.
 
-    `stored` is true if a record of it is in the store; `expires_at` is when that record expires (unix seconds).
+    `calls` are the ids of the tool calls among its items, `answered` those of the calls whose output is in its input
+    (None: they are read from it when they are asked for). `stored` is true if a record of it is in the store;
+    `expires_at` is when that record expires (unix seconds).
     """
 
     __slots__ = (
         *("calls", "depth", "expires_at", "id", "input", "output", "parent", "references", "size_bytes", "stored"),
+        *("_answered", "_item_ids"),
         "__weakref__",  # so that a cache beside the history does not keep it alive
     )
 
@@ -38,8 +41,11 @@ class Turn:
         output: tuple[Item, ...],
         calls: frozenset[str],
         stored: bool,
+        answered: frozenset[str] | None = None,
         expires_at: float | None = None,
     ) -> None:
+        self._answered = answered
+        self._item_ids: frozenset[str] | None = None
         self.id = id
         self.parent = parent
         self.input = input
@@ -55,6 +61,21 @@ class Turn:
 
     def __repr__(self) -> str:
         return f"Turn({self.id!r}, depth={self.depth})"
+
+    @property
+    def answered(self) -> frozenset[str]:
+        """The ids of the calls whose output is in its input."""
+        if self._answered is None:
+            self._answered = answered_by(self.input)
+        return self._answered
+
+    @property
+    def item_ids(self) -> frozenset[str]:
+        """The ids of its items. They are seldom asked for, and read when they are."""
+        if self._item_ids is None:
+            ids = (key_of(item).id for item in (*self.input, *self.output))
+            self._item_ids = frozenset(ident for ident in ids if ident is not None)
+        return self._item_ids
 
 
 class History:

@@ -83,37 +83,77 @@ class ItemReference(NamedTuple):
     place: int
 
 
+class ItemKey(NamedTuple):
+    """What tells an item from others: its place among them, its type and its ids; and whether a model makes such items.
+
+    `call_id` is that of the tool call that the item is, or that it answers.
+    """
+
+    place: int
+    kind: str
+    id: str | None
+    call_id: str | None
+    by_model: bool
+
+    @property
+    def is_call(self) -> bool:
+        """Whether it is a tool call."""
+        return self.kind.endswith("_call")
+
+    @property
+    def is_output(self) -> bool:
+        """Whether it is the output of a tool call."""
+        return self.kind.endswith("_call_output")
+
+
 class Input(msgspec.Struct, frozen=True):
     """The items of one request, checked.
 
     `calls` are the ids of the tool calls among the items. `answers` are the (call_id, index) of tool outputs whose call
     is not among the items: the history that the request continues must have it. `references` are the items that stand
-    for others; `resolve_references` puts those in their place.
+    for others; `resolve_references` puts those in their place. `keys` are those of the items that may be in the history
+    already: all that have an id or a `call_id`, or that a model makes.
     """
 
     items: tuple[Item, ...] = ()
     calls: frozenset[str] = frozenset()
     answers: tuple[tuple[str, int], ...] = ()
     references: tuple[ItemReference, ...] = ()
+    keys: tuple[ItemKey, ...] = ()
+
+    @property
+    def answered(self) -> frozenset[str]:
+        """The ids of the calls whose output is among the items."""
+        return frozenset(key.call_id for key in self.keys if key.call_id is not None and key.is_output)
 
 
-class _ToolPairing:
-    """Which tool calls an input has, and which of its tool outputs have no call before them."""
+class _InputBuilder:
+    """Collects the items of an input, and what is known of them."""
 
-    __slots__ = ("answers", "calls")
+    __slots__ = ("answers", "calls", "items", "keys")
 
     def __init__(self) -> None:
+        self.items: list[Item] = []
+        self.keys: list[ItemKey] = []
         self.calls: set[str] = set()
         self.answers: list[tuple[str, int]] = []
 
-    def add(self, head: _ItemHead, index: int) -> None:
+    def add(self, head: _ItemHead, item: Item, index: int) -> None:
         """Take the next item, which has this place in the request."""
-        if head.call_id is None or head.type is None:
+        key = _key(head, len(self.items))
+        self.items.append(item)
+        if key.by_model or key.id is not None or key.call_id is not None:
+            self.keys.append(key)
+        if key.call_id is None:
             return
-        if head.type.endswith("_call"):
-            self.calls.add(head.call_id)
-        elif head.type.endswith("_call_output") and head.call_id not in self.calls:
-            self.answers.append((head.call_id, index))
+        if key.is_call:
+            self.calls.add(key.call_id)
+        elif key.is_output and key.call_id not in self.calls:
+            self.answers.append((key.call_id, index))
+
+    def build(self, references: Sequence[ItemReference] = ()) -> Input:
+        """Return the input."""
+        return Input(tuple(self.items), frozenset(self.calls), tuple(self.answers), tuple(references), tuple(self.keys))
 
 
 def parse_input(raw: bytes | msgspec.Raw) -> Input | Problem:
@@ -123,19 +163,19 @@ def parse_input(raw: bytes | msgspec.Raw) -> Input | Problem:
         return value
     if isinstance(value, str):
         return Input((user_message(value),))
-    pairing = _ToolPairing()
-    items: list[Item] = []
+    builder = _InputBuilder()
     references: list[ItemReference] = []
     for index, item in enumerate(value):
         head = _check(item, f"input[{index}]")
         if isinstance(head, Problem):
             return head
+        data = bytes(item)  # a copy, since a view would keep the whole message in memory
         if head.id is not None and _kind(head) == _REFERENCE:
             references.append(ItemReference(head.id, index))
+            builder.items.append(data)
         else:
-            pairing.add(head, index)
-        items.append(bytes(item))  # a copy, since a view would keep the whole message in memory
-    return Input(tuple(items), frozenset(pairing.calls), tuple(pairing.answers), tuple(references))
+            builder.add(head, data, index)
+    return builder.build(references)
 
 
 def resolve_references(given: Input, found: Mapping[str, Item]) -> Input:
@@ -144,8 +184,7 @@ def resolve_references(given: Input, found: Mapping[str, Item]) -> Input:
     What is not in `found` is left out: the history, or the input itself, has that item already.
     """
     wanted = {reference.place: reference.id for reference in given.references}
-    pairing = _ToolPairing()
-    items: list[Item] = []
+    builder = _InputBuilder()
     taken: set[str] = set()
     for index, item in enumerate(given.items):
         ident, resolved = wanted.get(index), item
@@ -154,15 +193,25 @@ def resolve_references(given: Input, found: Mapping[str, Item]) -> Input:
                 continue
             taken.add(ident)
             resolved = found[ident]
-        pairing.add(_heads.decode(resolved), index)
-        items.append(resolved)
-    return Input(tuple(items), frozenset(pairing.calls), tuple(pairing.answers))
+        builder.add(_heads.decode(resolved), resolved, index)
+    return builder.build()
 
 
 def user_message(text: str) -> Item:
     """Return the item that a plain string input stands for."""
     content = [{"type": "input_text", "text": text}]
     return encode({"type": "message", "role": "user", "content": content})
+
+
+def key_of(item: Item, place: int = 0) -> ItemKey:
+    """Return the key of an item that was checked."""
+    return _key(_heads.decode(item), place)
+
+
+def answered_by(items: Sequence[Item]) -> frozenset[str]:
+    """Return the ids of the calls whose output is among the items."""
+    keys = map(key_of, items)
+    return frozenset(key.call_id for key in keys if key.call_id is not None and key.is_output)
 
 
 def calls_of(items: Sequence[Item]) -> frozenset[str]:
@@ -212,6 +261,12 @@ def _check(item: msgspec.Raw, where: str) -> _ItemHead | Problem:
     if isinstance(value, Problem):
         return value
     return _check_fields(item, kind, where) or head
+
+
+def _key(head: _ItemHead, place: int) -> ItemKey:
+    kind = head.type or "message"
+    by_model = head.role == "assistant" or kind == "reasoning" or kind.endswith("_call")
+    return ItemKey(place, kind, head.id or None, head.call_id, by_model)
 
 
 def _kind(head: _ItemHead) -> str | None:

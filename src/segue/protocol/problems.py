@@ -174,6 +174,15 @@ def tool_call_not_found(call_id: str, index: int) -> Problem:
     return Problem("tool_call_not_found", message, f"input[{index}].call_id")
 
 
+def already_answered(call_id: str, index: int) -> Problem:
+    """A tool call has an output, and another one comes."""
+    message = (
+        f"The tool call with call_id {quoted(call_id)} has another output in the history. A call has one output. "
+        "Leave this one out, or say what is new in a message."
+    )
+    return Problem("invalid_value", message, f"input[{index}].output")
+
+
 def store_mismatch(response_id: str) -> Problem:
     """A stored response cannot stand on a parent that is nowhere stored."""
     message = (

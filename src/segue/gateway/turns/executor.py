@@ -22,6 +22,7 @@ from segue.gateway.turns.reference_resolver import ReferenceResolver
 from segue.history.cache import Slot, TurnCache
 from segue.history.chains import History, Turn
 from segue.history.records import Record, encode_head, flatten
+from segue.history.repeated_items import leave_out_repeats
 from segue.protocol.events import Ended, Event
 from segue.protocol.ids import ENTROPY_BYTES, ResponseId, new_response_id, parse_response_id
 from segue.protocol.items import calls_of
@@ -158,7 +159,7 @@ class TurnRun:
     ) -> None:
         self._executor = executor
         self._create = create
-        self._input = create.input  # its references are resolved when the turn begins
+        self._input = create.input  # with its references resolved, and without repeats, once the turn begins
         self._caller = caller
         self._begun_at = executor.monotonic()
         self._first_output_s: float | None = None
@@ -246,12 +247,16 @@ class TurnRun:
         parent = None if wanted is None else await executor.parents.find(caller.tenant, wanted, caller.places)
         if parent is not None and create.store and not parent.stored:
             raise Refused(store_mismatch(parent.id))
-        if create.input.references:
+        given = create.input
+        if given.references:
             places = () if create.store else caller.places  # what is not stored must not be stored with another turn
-            resolver = executor.resolver
-            self._input = await resolver.resolve(caller.tenant, create.input, parent=parent, places=places)
-        history = History(parent, self._input.items)
-        orphan = history.find_orphan(self._input.answers)
+            given = await executor.resolver.resolve(caller.tenant, given, parent=parent, places=places)
+        new = leave_out_repeats(parent, given)
+        if isinstance(new, Problem):
+            raise Refused(new)
+        self._input = new
+        history = History(parent, new.items)
+        orphan = history.find_orphan(new.answers)
         if orphan is not None:
             raise Refused(tool_call_not_found(*orphan))
         response_id = self.response_id or new_response_id(executor.entropy(ENTROPY_BYTES), _id_of(parent))
@@ -275,6 +280,7 @@ class TurnRun:
             input=request.history.input,
             output=finished.output,
             calls=self._input.calls | calls_of(finished.output),
+            answered=self._input.answered,
             stored=create.store,
             expires_at=self._executor.clock() + self._executor.retention_s if create.store else None,
         )
