@@ -14,6 +14,7 @@ from typing import Any, get_args
 import pytest
 
 from segue.config import KeyConfig, UpstreamConfig
+from segue.http.sse import write_event
 from segue.testing.protocol_checker import check_error, check_sse, parse_json
 from segue.testing.replies import ReplyContext, make_reply
 from tests.faults.clients import begin_post, http, opened, output_text, reset
@@ -44,15 +45,15 @@ async def behind(
             yield provider, url
 
 
-async def ask(url: str, transport: str, text: str = "hello") -> dict[str, Any]:
+async def ask(url: str, transport: str, text: str = "hello", own_key: str | None = None) -> dict[str, Any]:
     """Run a turn over a transport; return its response object, or its error object."""
     if transport == "websocket":
-        async with opened(url) as socket:
+        async with opened(url, key=own_key) as socket:
             await socket.create(text, model="m", store=False)
             answer = await socket.answer()
             socket.checker.finish()
             return answer.response or answer.error or {}
-    async with http(url) as client:
+    async with http(url, key=own_key) as client:
         body = {"model": "m", "store": False, "input": text, "stream": transport == "sse"}
         async with client.session.post("/v1/responses", json=body) as reply:
             data = await reply.read()
@@ -147,6 +148,99 @@ async def test_the_openai_sdk_has_a_turn_paid_for_once(stream: bool) -> None:
             await client.responses.create(model="m", input="hi", stream=stream)
         assert failed.value.code == "upstream_unreachable"
     assert len(provider.got) == 1
+
+
+# --- errors in streams -----------------------------------------------------------------------------------------------
+
+KEY = "sk-proj-qrst1234uvwx5678ghjk"
+SECRETS = ("qrst", "uvwx", "ghjk")
+
+
+def error_stream(api: Api, error: object) -> Play:
+    """A stream that begins well, and then brings an error in place of an event of its API."""
+    created = {"type": "response.created", "sequence_number": 0, "response": {"id": "r", "status": "in_progress"}}
+    events = [created] if api == "responses" else []
+    return streams(*(write_event("", json.dumps(event).encode()) for event in (*events, error)))
+
+
+def failure_in(end: dict[str, Any]) -> dict[str, Any]:
+    """The error of a refused turn, or of a response that failed."""
+    return end if "code" in end else end["error"]
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("api", APIS)
+async def test_an_error_in_a_stream_is_told_like_one_of_a_reply(
+    api: Api, transport: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the code and the status of the same error as a reply, and as many requests; without any part of the key."""
+    monkeypatch.setenv("ACME_KEY", KEY)
+    said = f"Said of sk-proj-qrst****ghjk, ...ghjk, the key ending in ghjk and {KEY}."
+    cases: list[tuple[object, str, int, int]] = [
+        ({"error": {"message": said, "code": 400}}, "upstream_rejected", 400, 1),
+        ({"error": {"message": said, "code": 401}}, "upstream_unauthorized", 502, 1),
+        ({"error": {"message": said, "type": "authentication_error"}}, "upstream_unauthorized", 502, 1),
+        ({"error": {"message": f"Incorrect API key provided: {KEY}"}}, "upstream_unauthorized", 502, 1),
+        ({"error": {"message": said, "code": "402"}}, "insufficient_quota", 429, 1),
+        ({"error": {"message": said, "code": 404}}, "model_not_found", 404, 1),
+        ({"error": {"message": said, "code": 429}}, "rate_limit_exceeded", 429, 2),
+        ({"error": {"message": said, "code": "RESOURCE_EXHAUSTED"}}, "rate_limit_exceeded", 429, 2),
+        ({"object": "error", "message": said, "code": 503}, "server_overloaded", 503, 2),
+        ({"detail": said}, "upstream_error", 502, 2),
+        ({"error": {"message": "prompt is too long: 9 > 8"}}, "context_length_exceeded", 400, 1),
+    ]
+    plays = [error_stream(api, error) for error, _, _, requests in cases for _ in range(requests)]
+    async with behind(*plays, api=api, key_env="ACME_KEY", attempts=2) as (provider, url):
+        for _, code, status, requests in cases:
+            before = len(provider.got)
+            end = await ask(url, transport)
+            assert failure_in(end)["code"] == code
+            assert end.get("http_status", status) == status
+            assert len(provider.got) - before == requests
+            assert not any(part in json.dumps(end) for part in SECRETS)
+        async with http(url) as client, client.session.get("/metrics") as reply:
+            metrics = await reply.text()
+    assert not any(part in caplog.text + metrics for part in SECRETS)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("api", APIS)
+async def test_a_clients_own_key_that_is_refused_in_a_stream_is_told_to_it(api: Api, transport: str) -> None:
+    error = {"error": {"message": f"No such key: {KEY}", "code": 401}}
+    async with behind(error_stream(api, error), api=api, pass_key=True) as (provider, url):
+        end = await ask(url, transport, own_key=KEY)
+        assert failure_in(end)["code"] == "invalid_api_key"
+        assert end.get("http_status", 401) == 401
+        assert KEY not in json.dumps(end)
+    assert [KEY in json.dumps(got.headers) for got in provider.got] == [True]
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("api", APIS)
+async def test_a_stream_without_an_answer_is_no_success(api: Api, transport: str) -> None:
+    """However it ends; nor is a body that is no stream at all."""
+    plays = [
+        streams(b"data: [DONE]\n\n"),
+        streams(b": ping\n\n", b": ping\n\n"),
+        streams(),
+        streams(b'{"error":{"message":"No.","code":400}}'),
+        refuses(200, {"error": {"message": "No.", "code": 400}}),
+        refuses(200, {"id": "x", "object": "chat.completion", "choices": [{"message": {"content": "Hi"}}]}),
+        refuses(200, b"<html>Hi</html>"),
+    ]
+    codes = []
+    for play in plays:
+        async with behind(play, api=api, attempts=1) as (_, url):
+            codes.append(failure_in(await ask(url, transport))["code"])
+    none = "upstream_protocol_error"
+    assert codes == [none, none, none, "upstream_rejected", "upstream_rejected", none, none]
+
+
+async def test_when_to_come_back_is_read_from_a_stream_too() -> None:
+    error = {"error": {"message": "Please try again in 7.2s.", "code": 429}}
+    async with behind(error_stream("chat", error)) as (provider, url):
+        end = await ask(url, "http")
+        assert (end["http_status"], end["retry_after"], len(provider.got)) == (429, "8", 1), "longer than it may wait"
 
 
 # --- broken streams --------------------------------------------------------------------------------------------------

@@ -144,3 +144,4 @@ def test_a_turn_that_failed_has_run_unless_its_stream_began_with_a_refusal(
 ) -> None:
     """The SDKs would send it again, and it would be paid for twice."""
     assert failed_turn(Failure(code, "x"), has_output=has_output).repeatable is repeatable
+    assert failed_turn(Failure(code, "x"), has_output=has_output, retry_after_s=7.0).retry_after_s == 7.0

@@ -55,9 +55,14 @@ class PlainDecoder:
             self.awaited = cast(Awaited, told["awaits"])
             return []
         if "fail" in told:
-            return self.fail(Failure(str(told["fail"]), "It fails."))
+            return self._fail(told)
         self.ended = True
         return [*self._writer.end_item(), Ended("completed", usage(1, 1))]
+
+    def _fail(self, told: dict[str, object]) -> Output:
+        self.ended = True
+        failure = Failure(str(told["fail"]), str(told.get("message", "It fails.")))
+        return [Ended("failed", error=failure, retry_after_s=cast(float | None, told.get("after")))]
 
     def end(self, *, truncated: bool = False) -> Output:
         if self.awaited != "answer":

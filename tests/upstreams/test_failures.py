@@ -12,8 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segue.dialects.key_redaction import KeyRedactor
+from segue.protocol.events import Ended
 from segue.protocol.problems import Code, Problem
-from segue.upstreams.failures import failure_without_reply, read_refusal
+from segue.protocol.responses import Failure, usage
+from segue.upstreams.failures import failure_without_reply, read_refusal, read_request_id, tell_end
 from segue.upstreams.retries import FailedAttempt
 
 CODES = frozenset(get_args(Code))
@@ -59,6 +62,14 @@ def anthropic(kind: str, message: str = "No.") -> dict[str, Any]:
         (500, anthropic("timeout_error"), "upstream_timeout", False),
         (200, {"id": "chatcmpl-1", "choices": []}, "upstream_protocol_error", False),
         (200, openai("rate_limit_exceeded"), "rate_limit_exceeded", True),
+        (200, {"error": {"message": "No.", "code": 429}}, "rate_limit_exceeded", True),
+        (200, {"error": {"message": "No.", "code": "402"}}, "insufficient_quota", False),
+        (200, {"error": "boom"}, "upstream_error", False),
+        (200, {"id": "1", "choices": [{"message": {"content": "Hi"}}]}, "upstream_protocol_error", False),
+        (200, b"<html>Hello</html>", "upstream_protocol_error", False),
+        (200, b"", "upstream_protocol_error", False),
+        (402, openai(None, "invalid_request_error"), "insufficient_quota", False),
+        (400, {"error": {"message": "prompt too long; exceeded max context length"}}, "context_length_exceeded", False),
         (301, b"", "upstream_error", False),
         (418, b"", "upstream_rejected", False),
         (599, b"", "upstream_error", False),
@@ -93,10 +104,97 @@ def test_what_is_said_of_a_clients_key_is_told_to_it(status: int) -> None:
     assert failed == FailedAttempt(Problem("invalid_api_key", f"The upstream 'acme' answered {status}: Incorrect key."))
 
 
+KEY = "sk-proj-abcd1234efgh5678wxyz"
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (400, openai(None, message=f"The key sk-proj-abcd****wxyz may not use this model, nor {KEY}.")),
+        (429, openai("rate_limit_exceeded", message="Limit reached for the key ending in wxyz.")),
+        (429, openai("insufficient_quota", message="No credit: ...wxyz")),
+        (500, {"error": f"could not look up abcd1234efgh in {KEY.upper()}"}),
+        (404, {"detail": f"https://example.com/?key={KEY}"}),
+    ],
+)
+def test_no_part_of_a_key_is_told(status: int, body: object) -> None:
+    raw = msgspec.json.encode(body)
+    for clients_key in (False, True):
+        failed = read_refusal("acme", status, {}, raw, clients_key=clients_key, now=0.0, redactor=KeyRedactor([KEY]))
+        assert "[redacted]" in failed.problem.message
+        assert not any(part in failed.problem.message.lower() for part in ("abcd", "wxyz", "efgh"))
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (400, {"code": "Client specified an invalid argument", "error": "Incorrect API key provided: xa***yz."}),
+        (400, {"error": {"code": 400, "message": "API key not valid.", "details": [{"reason": "API_KEY_INVALID"}]}}),
+        (
+            401,
+            openai("invalid_request_error", "authentication_error", "Authentication Fails, Your api key: ****wxyz is"),
+        ),
+        (401, {"error": {"message": "Incorrect API key provided", "type": "incorrect_api_key_error"}}),
+        (401, {"error": {"code": "401", "message": "Access denied due to invalid subscription key wxyz."}}),
+        (401, {"message": "Unauthorized wxyz", "request_id": "1"}),
+        (401, {"detail": "Unauthorized wxyz"}),
+        (401, {"error": {"message": "No auth credentials found", "code": 401}}),
+        (401, {"error": {"message": "Invalid Authentication", "type": "invalid_authentication_error"}}),
+        (401, {"error": {"message": "Invalid API Key", "type": "invalid_request_error", "code": "invalid_api_key"}}),
+        (
+            403,
+            {"error": {"object": "error", "type": "invalid_request_error", "message": "The API key wxyz is invalid."}},
+        ),
+        (400, {"code": "InvalidApiKey", "message": "Invalid API-key provided.", "request_id": "x"}),
+        (200, {"base_resp": {"status_code": 1004, "status_msg": "login fail: wxyz"}}),
+        (403, b"<html>Forbidden wxyz</html>"),
+    ],
+)
+def test_every_providers_way_to_refuse_a_key_is_known(status: int, body: object) -> None:
+    """And nothing of it is told, unless the key is the client's own."""
+    assert read(status, body) == FailedAttempt(
+        Problem("upstream_unauthorized", "The upstream 'acme' does not accept the gateway's key.")
+    )
+    assert read(status, body, clients_key=True).problem.code == "invalid_api_key"
+
+
+def test_the_end_of_a_stream_is_told_like_a_refusal() -> None:
+    redactor = KeyRedactor([KEY])
+
+    def told(ended: Ended, *, clients_key: bool = False, ours: tuple[str, ...] = ()) -> Ended:
+        return tell_end(ended, "acme", clients_key=clients_key, redactor=redactor, ours=ours)
+
+    unauthorized = Ended("failed", error=Failure("upstream_unauthorized", f"Not {KEY}."))
+    hidden = Failure("upstream_unauthorized", "The upstream 'acme' does not accept the gateway's key.")
+    assert told(unauthorized) == Ended("failed", error=hidden)
+    assert told(unauthorized, clients_key=True) == Ended("failed", error=Failure("invalid_api_key", "Not [redacted]."))
+    slow = Ended("failed", usage(1, 2), Failure("rate_limit_exceeded", "…wxyz"), retry_after_s=3.0)
+    assert told(slow) == msgspec.structs.replace(slow, error=Failure("rate_limit_exceeded", "[redacted]"))
+    assert told(Ended("failed", error=Failure(KEY, "x"))).error == Failure("upstream_error", "x")
+    assert told(Ended("failed", error=Failure("x" * 65, "x"))).error == Failure("upstream_error", "x")
+    assert told(Ended("failed", error=Failure("vector_store_timeout", "x"))).error == Failure(
+        "vector_store_timeout", "x"
+    )
+    assert told(Ended("incomplete", incomplete_reason=KEY)).incomplete_reason == "max_output_tokens"
+    assert told(Ended("incomplete", incomplete_reason="content_filter")).incomplete_reason == "content_filter"
+    warned = told(Ended("completed", warnings=(f"{KEY} is ours", f"{KEY} is not")), ours=(f"{KEY} is ours",))
+    assert warned.warnings == (f"{KEY} is ours", "[redacted] is not")
+    plain = Ended("completed", usage(1, 2), warnings=("ours",))
+    assert told(plain, ours=("ours",)) is plain
+
+
+def test_a_providers_id_of_the_request_is_not_logged_if_it_holds_a_key() -> None:
+    assert read_request_id({"x-request-id": f"req_{KEY}"}, KeyRedactor([KEY])) == ""
+    assert read_request_id({"x-request-id": "req_1"}, KeyRedactor([KEY])) == "req_1"
+
+
 def test_when_to_come_back_is_kept() -> None:
     assert read(429, retry_after="7").problem.retry_after_s == 7.0
     assert read(529, retry_after_ms="250").problem.retry_after_s == 0.25
     assert read(429).problem.retry_after_s is None
+    told = {"error": {"code": 429, "message": "Slow.", "details": [{"retryDelay": "34s"}]}}
+    assert read(429, told).problem.retry_after_s == 34.0, "Gemini has no header"
+    assert read(429, told, retry_after="7").problem.retry_after_s == 7.0
 
 
 def test_a_provider_may_say_itself_whether_to_try_again() -> None:

@@ -12,12 +12,16 @@ import aiohttp
 import pytest
 
 from segue.dialects.interface import Awaited
+from segue.dialects.key_redaction import KeyRedactor
 from segue.history.chains import History
+from segue.http.sse import write_event
+from segue.protocol.codec import encode
 from segue.protocol.events import Ended, Event
 from segue.protocol.ids import ENTROPY_BYTES, new_response_id
 from segue.protocol.items import user_message
 from segue.protocol.problems import Problem
 from segue.protocol.requests import Settings
+from segue.protocol.responses import Failure
 from segue.upstreams.http_body import JsonBody
 from segue.upstreams.interface import UpstreamRequest
 from segue.upstreams.provider_stream import ProviderStream, drop
@@ -26,19 +30,28 @@ from tests.upstreams.http_turns import text_of
 from tests.upstreams.plain_dialect import END, PlainDialect, awaits, fail, say
 from tests.upstreams.provider import Exchange, Play, Provider, providing, streams
 
+KEY = "sk-abcd1234efgh5678wxyz"
 REQUEST = UpstreamRequest(
     "m", new_response_id(bytes(ENTROPY_BYTES)), "ann", History(None, (user_message("Hi"),)), Settings(model="m")
 )
 
 
 @asynccontextmanager
-async def opened(play: Play, *, idle_timeout_s: float = 20.0) -> AsyncIterator[tuple[ProviderStream, Provider]]:
+async def opened(
+    play: Play, *, idle_timeout_s: float = 20.0, clients_key: bool = False
+) -> AsyncIterator[tuple[ProviderStream, Provider]]:
     """The stream of one reply."""
     body = JsonBody((b"{}",))
     async with providing(play) as provider, aiohttp.ClientSession() as session:
         response = await session.post(provider.url, data=body)
         stream = ProviderStream(
-            response, body, PlainDialect().decoder(REQUEST), name="acme", idle_timeout_s=idle_timeout_s
+            response,
+            body,
+            PlainDialect().decoder(REQUEST),
+            name="acme",
+            idle_timeout_s=idle_timeout_s,
+            clients_key=clients_key,
+            redactor=KeyRedactor([KEY]),
         )
         try:
             yield stream, provider
@@ -155,6 +168,72 @@ async def test_a_code_of_the_providers_own_is_an_upstream_error() -> None:
         failed = stream.failure_of(await read_all(stream))
         assert failed is not None
         assert (failed.problem.code, failed.transient) == ("upstream_error", True)
+
+
+async def test_a_providers_server_error_is_no_error_of_the_gateway() -> None:
+    async with opened(streams(fail("server_error"))) as (stream, _):
+        failed = stream.failure_of(await read_all(stream))
+        assert failed is not None
+        assert (failed.problem.code, failed.transient) == ("upstream_error", True)
+
+
+async def test_a_word_of_a_provider_decides_whether_to_try_again() -> None:
+    async with opened(streams(fail("invalid_image_url"))) as (stream, _):
+        failed = stream.failure_of(await read_all(stream))
+        assert failed is not None
+        assert (failed.problem.code, failed.transient) == ("upstream_rejected", False)
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "transient"),
+    [
+        (b'{"error":{"message":"Slow.","code":429}}', "rate_limit_exceeded", True),
+        (b'{"error":{"message":"No.","code":400}}\n', "upstream_rejected", False),
+        (b'{"detail":"broken"}', "upstream_error", True),
+        (b'{"id":"chatcmpl-1","choices":[]}', "upstream_protocol_error", False),
+        (b"<html>Bad Gateway</html>\n\n", "upstream_protocol_error", False),
+        (b"[1, 2, 3, 4,", "upstream_protocol_error", False),
+    ],
+)
+async def test_a_body_that_is_announced_as_a_stream_and_is_none(body: bytes, code: str, *, transient: bool) -> None:
+    """An error in it is read, whatever the pieces are that it comes in."""
+    async with opened(streams(body[:7], body[7:])) as (stream, _):
+        failed = stream.failure_of(await read_all(stream))
+        assert failed is not None
+        assert (failed.problem.code, failed.transient) == (code, transient)
+
+
+async def test_an_error_behind_a_stream_is_no_end_of_it() -> None:
+    """What follows an event without being one is left out, as the standard says."""
+    async with opened(streams(say("Hel"), b'{"error":{"message":"No.","code":400}}')) as (stream, _):
+        *_, ended = await read_all(stream)
+        assert isinstance(ended, Ended)
+        assert ended.error == Failure("upstream_protocol_error", "closed")
+
+
+@pytest.mark.parametrize("clients_key", [False, True])
+async def test_the_end_is_told_without_any_part_of_a_key(*, clients_key: bool) -> None:
+    """What is said about the gateway's own key is told to nobody."""
+    refused = write_event("", encode({"fail": "upstream_unauthorized", "message": f"Not {KEY[-6:]}."}))
+    async with opened(streams(refused), clients_key=clients_key) as (stream, _):
+        (ended,) = await read_all(stream)
+        assert isinstance(ended, Ended)
+        if clients_key:
+            assert ended.error == Failure("invalid_api_key", "Not [redacted].")
+        else:
+            message = "The upstream 'acme' does not accept the gateway's key."
+            assert ended.error == Failure("upstream_unauthorized", message)
+        failed = stream.failure_of([ended])
+        assert failed is not None
+        assert not failed.transient
+
+
+async def test_when_to_come_back_is_read_from_the_stream() -> None:
+    slow = write_event("", encode({"fail": "rate_limit_exceeded", "after": 7.5}))
+    async with opened(streams(slow)) as (stream, _):
+        failed = stream.failure_of(await read_all(stream))
+        assert failed is not None
+        assert failed.problem.retry_after_s == 7.5
 
 
 async def test_after_the_first_event_no_failure_is_one_of_the_attempt() -> None:

@@ -100,14 +100,14 @@ def http_reply(problem: Problem) -> web.Response:
     return web.Response(status=reply.status, body=body, content_type="application/json", headers=headers)
 
 
-def failed_turn(failure: Failure, *, has_output: bool) -> Problem:
+def failed_turn(failure: Failure, *, has_output: bool, retry_after_s: float | None = None) -> Problem:
     """Return the problem of a turn that failed after it had begun. A code of the upstream's own becomes one of ours.
 
     The model has run, unless its stream began with a refusal.
     """
     code: Code = next((code for code in REPLIES if code == failure.code), "upstream_error")
     repeatable = None if code in _REFUSALS and not has_output else False
-    return Problem(code, failure.message, repeatable=repeatable)
+    return Problem(code, failure.message, retry_after_s=retry_after_s, repeatable=repeatable)
 
 
 def socket_reply(problem: Problem, lane: str = DEFAULT_LANE) -> bytes:

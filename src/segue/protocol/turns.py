@@ -39,12 +39,16 @@ _carriers = msgspec.json.Decoder(_ItemCarrier)
 
 
 class Finished(msgspec.Struct, frozen=True):
-    """The result of a turn's stream; `response` is the object that the terminal event carries."""
+    """The result of a turn's stream; `response` is the object that the terminal event carries.
+
+    `retry_after_s` says when a turn that failed may be worth another try, if its upstream said so.
+    """
 
     head: ResponseObjectHead
     output: tuple[Item, ...]
     response: bytes
     terminal: Event
+    retry_after_s: float | None = None
 
     @property
     def status(self) -> TerminalStatus:
@@ -103,7 +107,7 @@ class TurnStream:
 
     def close(self, ended: Ended, now: float) -> Finished:
         """Return the finished turn. Commit a stored turn before you send its terminal event."""
-        warnings = ended.warnings
+        warnings, retry_after_s = ended.warnings, ended.retry_after_s
         ended = self._judge(ended)
         reason = ended.incomplete_reason
         ended_at = max(int(now), self._head.created_at)  # the clock may have been set back
@@ -122,7 +126,7 @@ class TurnStream:
         # The API has no event for a cancelled response; clients know the one for a response that was cut short.
         kind = "incomplete" if ended.status == "cancelled" else ended.status
         terminal = response_event(f"response.{kind}", response, self._number)
-        return Finished(head, output, response, terminal)
+        return Finished(head, output, response, terminal, retry_after_s)
 
     def _show(self, event: Event | None) -> Event | None:
         """Return an item's event as the client may see it; None if it cannot be read."""

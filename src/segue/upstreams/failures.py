@@ -1,24 +1,30 @@
 """What the failure of an attempt means: what to tell the client, and whether the failure is transient.
 
-An attempt fails without a reply (`failure_without_reply`), or with a reply that is no stream (`read_refusal`). Which of
-our codes a provider's error stands for is one table, `dialects.provider_errors`; this module adds what the status and
-the headers say. A provider's message goes to the client, whose request it is about, and never to a log. Not here: when
+An attempt fails without a reply (`failure_without_reply`), with a reply that is no stream (`read_refusal`), or within
+its stream (`tell_end`). Which of our codes a provider's error stands for is one table, `dialects.provider_errors`; this
+module adds what the status and the headers say. A provider's message goes to the client, whose request it is about,
+without any part of a key, and never to a log. What it says about the gateway's own key goes to nobody. Not here: when
 to attempt again (`retries`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import aiohttp
+import msgspec
 
 from segue.dialects.error_shapes import find_error, read_error
+from segue.dialects.key_redaction import KeyRedactor
 from segue.dialects.provider_errors import code_of
 from segue.dialects.refused_fields import refused_fields
+from segue.protocol.events import Ended
 from segue.protocol.problems import Code, Problem
+from segue.protocol.responses import Failure
 from segue.upstreams.retries import FailedAttempt, read_retry_after
 
+_WORD = re.compile(r"[a-z0-9_]{1,64}")
 _REQUEST_ID = re.compile(r"[0-9A-Za-z_.:-]{1,80}")
 
 #: How much of a refusal's body is read, and how much of its message the client gets.
@@ -44,30 +50,55 @@ def read_refusal(
     clients_key: bool,
     now: float,
     own_fields: frozenset[str] = frozenset(),
+    redactor: KeyRedactor | None = None,
 ) -> FailedAttempt:
     """Say what a refusal of the upstream called `name` means.
 
     `clients_key`: the client's own key was sent. `own_fields`: the fields that the gateway added to the request by
-    itself.
+    itself. `redactor` knows the keys that were sent.
     """
+    redactor = redactor or KeyRedactor()
     error = read_error(body)
     code = code_of(error, status)
     if status < 300 and find_error(body) is None:  # noqa: PLR2004 - a success, RFC 9110, 15.3
         code = "upstream_protocol_error"
+    request_id = read_request_id(headers, redactor)
     if code == "upstream_unauthorized" and not clients_key:
-        # Not quoted: a provider's message about a key may contain part of it, and the key is not the client's.
-        message = f"The upstream {name!r} does not accept the gateway's key."
-        return FailedAttempt(Problem("upstream_unauthorized", message), request_id=read_request_id(headers))
+        return FailedAttempt(Problem("upstream_unauthorized", _own_key_refused(name)), request_id=request_id)
     if code == "upstream_unauthorized":
         code = "invalid_api_key"
     transient = code in TRANSIENT and (code in _BUSY or status in _TRANSIENT_STATUSES)
     advice = headers.get("x-should-retry", "true" if status == _NOT_ARRIVED else "")
     repeatable = {"true": True, "false": False}.get(advice)  # as the SDKs of OpenAI and Anthropic read it
-    message = f"The upstream {name!r} answered {status}{_quote(error.message)}"
-    problem = Problem(code, message, retry_after_s=read_retry_after(headers, now), repeatable=repeatable)
+    message = f"The upstream {name!r} answered {status}{_quote(redactor.redact(error.message))}"
+    after_s = read_retry_after(headers, now)
+    after_s = error.retry_after_s if after_s is None else after_s
+    problem = Problem(code, message, retry_after_s=after_s, repeatable=repeatable)
     transient = transient if repeatable is None else repeatable
     refused = refused_fields(status, body, own_fields)
-    return FailedAttempt(problem, transient=transient, request_id=read_request_id(headers), refused_fields=refused)
+    return FailedAttempt(problem, transient=transient, request_id=request_id, refused_fields=refused)
+
+
+def tell_end(ended: Ended, name: str, *, clients_key: bool, redactor: KeyRedactor, ours: Sequence[str] = ()) -> Ended:
+    """Return the end of a stream of the upstream called `name` as it may be told, which is as a refusal is told.
+
+    `ours` are the warnings that hold no words of the provider.
+    """
+    failure = ended.error
+    if failure is None and ended.incomplete_reason is None and len(ended.warnings) == len(ours):
+        return ended
+    if failure is not None and failure.code == "upstream_unauthorized" and not clients_key:
+        failure = Failure("upstream_unauthorized", _own_key_refused(name))
+    elif failure is not None:
+        code = "invalid_api_key" if failure.code == "upstream_unauthorized" else failure.code
+        if not _WORD.fullmatch(code) or redactor.redact(code) != code:
+            code = "upstream_error"
+        failure = Failure(code, redactor.redact(failure.message))
+    reason = ended.incomplete_reason
+    if reason is not None and (not _WORD.fullmatch(reason) or redactor.redact(reason) != reason):
+        reason = "max_output_tokens"
+    warnings = tuple(one if one in ours else redactor.redact(one) for one in ended.warnings)
+    return msgspec.structs.replace(ended, error=failure, incomplete_reason=reason, warnings=warnings)
 
 
 def failure_without_reply(
@@ -100,10 +131,14 @@ def failure_without_reply(
             return FailedAttempt(Problem("upstream_protocol_error", message))
 
 
-def read_request_id(headers: Mapping[str, str]) -> str:
+def read_request_id(headers: Mapping[str, str], redactor: KeyRedactor) -> str:
     """Return the provider's own id of a request, or "" if it has none that is safe to log."""
     given = headers.get("x-request-id") or headers.get("request-id") or ""
-    return given if _REQUEST_ID.fullmatch(given) else ""
+    return given if _REQUEST_ID.fullmatch(given) and redactor.redact(given) == given else ""
+
+
+def _own_key_refused(name: str) -> str:
+    return f"The upstream {name!r} does not accept the gateway's key."
 
 
 def _quote(message: str) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -23,6 +24,7 @@ import msgspec
 
 from segue import __version__
 from segue.dialects.interface import Dialect, Rendered
+from segue.dialects.key_redaction import KeyRedactor
 from segue.dialects.model_list import read_model_names
 from segue.dialects.render_cache import RenderCache
 from segue.protocol.problems import Code, Problem, Refused
@@ -43,6 +45,9 @@ _log = logging.getLogger("segue.upstreams")
 
 _STREAM = "text/event-stream"
 _OK = 200
+
+#: How a header line is called that holds a key.
+_SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie|credential|password|signature", re.IGNORECASE)
 
 #: Header lines of every request. A compressed stream would delay events.
 _LINES = (("Accept", _STREAM), ("Accept-Encoding", "identity"), ("User-Agent", f"segue/{__version__}"))
@@ -106,6 +111,7 @@ class HttpUpstream:
         self._runtime = runtime
         self._models = tuple(models)
         self._key = key
+        self._redactor = KeyRedactor(_keys_in(provider.headers, key))
         self._affinity = affinity
         self._slots = None if provider.slots is None else SlotTable(provider.slots)
         self._session: aiohttp.ClientSession | None = None
@@ -274,11 +280,24 @@ class HttpUpstream:
             )
         if response.status == _OK and response.content_type == _STREAM:
             decoder = self._dialect.decoder(request, rendered.warnings)
-            return ProviderStream(response, body, decoder, name=provider.name, idle_timeout_s=provider.idle_timeout_s)
-        return await self._refusal(response, body, rendered.own_fields)
+            return ProviderStream(
+                response,
+                body,
+                decoder,
+                name=provider.name,
+                idle_timeout_s=provider.idle_timeout_s,
+                clients_key=provider.pass_key,
+                redactor=self._redactor_for(request),
+                warnings=rendered.warnings,
+            )
+        return await self._refusal(response, body, rendered.own_fields, self._redactor_for(request))
 
     async def _refusal(
-        self, response: aiohttp.ClientResponse, body: JsonBody, own_fields: frozenset[str]
+        self,
+        response: aiohttp.ClientResponse,
+        body: JsonBody,
+        own_fields: frozenset[str],
+        redactor: KeyRedactor,
     ) -> FailedAttempt:
         """Read a reply that is no stream, and say why there is none."""
         provider = self._provider
@@ -299,6 +318,7 @@ class HttpUpstream:
             clients_key=provider.pass_key,
             now=self._runtime.clock(),
             own_fields=own_fields,
+            redactor=redactor,
         )
 
     def _release(self, reply: ProviderStream) -> None:
@@ -338,6 +358,12 @@ class HttpUpstream:
             lines.append(self._affinity.header_line(conversation_key_of(request)))
         return _merge(lines)
 
+    def _redactor_for(self, request: UpstreamRequest) -> KeyRedactor:
+        """Return what knows the keys that the provider got with a request, and may quote."""
+        if request.credential is None:
+            return self._redactor
+        return KeyRedactor((*_keys_in(self._provider.headers, self._key), request.credential.reveal()))
+
     def _key_for(self, request: UpstreamRequest) -> str | None:
         if not self._provider.pass_key:
             return self._key
@@ -353,3 +379,9 @@ class HttpUpstream:
 def _merge(lines: Iterable[tuple[str, str]]) -> Mapping[str, str]:
     """Return header lines by name; the last line of a name wins."""
     return dict({name.lower(): (name, value) for name, value in lines}.values())
+
+
+def _keys_in(headers: Sequence[tuple[str, str]], key: str | None) -> Sequence[str]:
+    """Return the gateway's key, and what configured header lines hold that are keys by their names."""
+    values = [value.rpartition(" ")[2] for name, value in headers if _SECRET_HEADER.search(name)]
+    return values if key is None else [*values, key]

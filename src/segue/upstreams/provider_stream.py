@@ -15,17 +15,22 @@ from typing import get_args
 
 import aiohttp
 
+from segue.dialects.error_shapes import find_error
 from segue.dialects.interface import Awaited, ReplyDecoder
+from segue.dialects.key_redaction import KeyRedactor
+from segue.dialects.provider_errors import code_of_word, failure_of
 from segue.http.sse import MAX_EVENT_BYTES, SseReader
 from segue.protocol.events import Ended, Event
 from segue.protocol.problems import Code, Problem
 from segue.protocol.responses import Failure
-from segue.upstreams.failures import TRANSIENT, read_request_id
+from segue.upstreams.failures import MAX_REFUSAL_BYTES, TRANSIENT, read_request_id, tell_end
 from segue.upstreams.http_body import JsonBody
 from segue.upstreams.retries import FailedAttempt
 
-#: The codes that a stream can fail with, by their names; a provider's own codes are not among them.
-_CODES: Mapping[str, Code] = MappingProxyType({code: code for code in get_args(Code)})
+#: The codes that a stream can fail with, by their names. A provider's server error is none of the gateway's.
+_CODES: Mapping[str, Code] = MappingProxyType(
+    {code: code for code in get_args(Code)} | {"server_error": "upstream_error"}
+)
 
 #: How long the end of a stream may take when all of the answer and its usage are there. Some servers send neither
 #: `[DONE]` nor the end of the body.
@@ -37,7 +42,11 @@ _TAIL_S = 2.0
 
 
 class ProviderStream:
-    """One reply stream of the upstream called `name`, which may be silent for `idle_timeout_s`."""
+    """One reply stream of the upstream called `name`, which may be silent for `idle_timeout_s`.
+
+    `redactor` knows the keys that were sent; `clients_key`: one of them is the client's own. `warnings` are those about
+    the request.
+    """
 
     def __init__(
         self,
@@ -47,6 +56,9 @@ class ProviderStream:
         *,
         name: str,
         idle_timeout_s: float,
+        clients_key: bool,
+        redactor: KeyRedactor,
+        warnings: Sequence[str] = (),
     ) -> None:
         self._response = response
         self._content = response.content
@@ -54,6 +66,10 @@ class ProviderStream:
         self.decoder = decoder
         self._name = name
         self._idle_timeout_s = idle_timeout_s
+        self._clients_key = clients_key
+        self._redactor = redactor
+        self._warnings = warnings
+        self._head: bytes | None = b""  # of the body, until it shows an event
         self._reader = SseReader(MAX_EVENT_BYTES)
         self._awaited: Awaited = "answer"
         self._deadline = 0.0  # of the end of the stream, once the answer is there
@@ -68,6 +84,15 @@ class ProviderStream:
 
     async def read(self) -> list[Event | Ended]:
         """Return the events of the next read, often none; at the end of the stream, how the turn ended."""
+        output = await self._read()
+        last = output[-1] if output else None
+        if isinstance(last, Ended):
+            output[-1] = tell_end(
+                last, self._name, clients_key=self._clients_key, redactor=self._redactor, ours=self._warnings
+            )
+        return output
+
+    async def _read(self) -> list[Event | Ended]:
         decoder, name = self.decoder, self._name
         try:
             async with asyncio.timeout_at(self._next_deadline()):
@@ -82,10 +107,12 @@ class ProviderStream:
             self.broken = self._cut = True
             return decoder.end(truncated=True)
         if not data:
-            self._cut = True
-            return decoder.end()
+            return self._on_eof()
+        events = self._reader.feed(data)
+        if self._head is not None:
+            self._head = None if events else (self._head + data)[:MAX_REFUSAL_BYTES]
         output: list[Event | Ended] = []
-        for event in self._reader.feed(data):
+        for event in events:
             output += decoder.feed(event)
         if self._reader.overflowed:
             self.broken = True
@@ -93,6 +120,14 @@ class ProviderStream:
                 Failure("upstream_protocol_error", f"An event of the upstream {name!r} is too large.")
             )
         return output
+
+    def _on_eof(self) -> list[Event | Ended]:
+        """End the turn. Some servers announce a stream and send an error as plain JSON."""
+        error = find_error(self._head) if self._head else None
+        if error is not None:
+            return self.decoder.fail(failure_of(error))
+        self._cut = True
+        return self.decoder.end()
 
     def _next_deadline(self) -> float:
         """Return until when the next bytes must come. Once the answer is there, pings do not put it off."""
@@ -110,10 +145,11 @@ class ProviderStream:
         ended = batch[0]
         if not isinstance(ended, Ended) or ended.error is None:
             return None
-        code = _CODES.get(ended.error.code, "upstream_error")
+        code = _CODES.get(ended.error.code) or code_of_word(ended.error.code) or "upstream_error"
         transient = code in TRANSIENT and not (self._cut or self.broken)  # the provider had begun
-        request_id = read_request_id(self._response.headers)
-        return FailedAttempt(Problem(code, ended.error.message), transient=transient, request_id=request_id)
+        problem = Problem(code, ended.error.message, retry_after_s=ended.retry_after_s)
+        request_id = read_request_id(self._response.headers, self._redactor)
+        return FailedAttempt(problem, transient=transient, request_id=request_id)
 
     def drop(self) -> None:
         """Break the connection, unless the whole reply has been read."""

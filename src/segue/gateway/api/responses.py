@@ -75,10 +75,12 @@ class ResponseRoutes:
             async for _ in batches:
                 pass  # only what they fold to is sent
         assert run.finished is not None, "a turn that was not refused ends in a terminal event"
-        failure = run.finished.head.error
+        finished = run.finished
+        failure = finished.head.error
         if failure is not None:  # nothing was sent yet, so the status can tell: clients retry on 5xx
-            raise Refused(failed_turn(failure, has_output=bool(run.finished.output)))
-        body = run.finished.response
+            has_output = bool(finished.output)
+            raise Refused(failed_turn(failure, has_output=has_output, retry_after_s=finished.retry_after_s))
+        body = finished.response
         meter.sent(1, len(body))
         response = web.Response(body=body, content_type=_JSON)
         with suppress(ConnectionError):  # the client is gone, and the turn is over
