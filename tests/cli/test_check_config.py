@@ -80,6 +80,28 @@ def test_check_config_shows_listeners_routes_keys_and_whose_key_a_provider_gets(
     assert "secret" not in printed
 
 
+def test_it_says_whose_server_each_provider_is(command: Command, tmp_path: Path) -> None:
+    """Named, or known by its host; nothing is said of a server that nothing is known about."""
+    at = "dialect='chat'\nmodels=['m']\n"
+    (tmp_path / "segue.toml").write_text(
+        f"[server]\nstore='memory:'\n[[upstream]]\nname='a'\n{at}base_url='https://api.mistral.ai/v1'\n"
+        f"[[upstream]]\nname='b'\n{at}base_url='http://127.0.0.1:9/v1'\nprovider='vllm'\n"
+        f"[[upstream]]\nname='c'\n{at}base_url='http://127.0.0.1:9/v1'\n"
+        f"[[upstream]]\nname='d'\ndialect='scripted'\nmodels=['x']\n"
+    )
+    status, printed, told = command("check-config")
+    assert (status, told) == (0, "")
+    for line in (
+        "upstream a: chat at https://api.mistral.ai/v1 with no key, provider mistral, models m\n",
+        "upstream b: chat at http://127.0.0.1:9/v1 with no key, provider vllm, models m\n",
+        "upstream c: chat at http://127.0.0.1:9/v1 with no key, models m\n",
+        "upstream d: scripted, models x\n",
+    ):
+        assert line in printed
+    _, printed, _ = command("check-config", "--json")
+    assert json.loads(printed)["providers"] == {"a": "mistral", "b": "vllm"}
+
+
 def test_without_keys_it_says_who_is_served(command: Command) -> None:
     status, printed, _ = command("check-config")
     assert status == 0

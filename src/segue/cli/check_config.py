@@ -10,6 +10,7 @@ from rich.table import Table
 
 from segue.cli.serve import find_config
 from segue.config import ChosenFile, Config, ConfigError, UpstreamConfig, choose_file, load, without_secrets
+from segue.dialects.provider_families import ProviderFamily
 from segue.gateway.bootstrap import build_router, build_routes, family_of
 from segue.http.routes import RouteTable
 from segue.stores.store_url import check_url
@@ -35,6 +36,7 @@ def run_check_config(path: Path | None, *, as_json: bool) -> int:
             "sidecar_file": chosen.path and str(chosen.path),
             "config": without_secrets(config),
             "models": models,
+            "providers": {up.name: family.name for up in config.upstream if (family := _family(up)) is not None},
         }
         print(msgspec.json.encode(shown).decode())
         return 0
@@ -87,9 +89,13 @@ def _where(up: UpstreamConfig) -> str:
     return f" at {up.base_url} with {whose} key"
 
 
+def _family(up: UpstreamConfig) -> ProviderFamily | None:
+    return None if up.base_url is None else family_of(up)
+
+
 def _whose(up: UpstreamConfig) -> str:
     """Say whose server an upstream is taken for."""
-    family = None if up.base_url is None else family_of(up)
+    family = _family(up)
     return "" if family is None else f", provider {family.name}"
 
 

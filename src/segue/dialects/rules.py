@@ -89,7 +89,7 @@ class RequestBuilder:
         self.model = model
         self.profile = profile
         self.own_fields: set[str] = set()
-        self._without = without.union(profile.omitted_fields)
+        self._without = without
         self.settings = settings
         self.values = msgspec.structs.asdict(settings)
         self.preset = Preset() if preset is None else preset
@@ -99,7 +99,7 @@ class RequestBuilder:
 
     def is_wanted(self, name: str) -> bool:
         """Say whether to add a field that nobody asked for; if so, it is noted as one of our own."""
-        if name in self._without:
+        if name in self._without or name in self.profile.omitted_fields:
             return False
         self.own_fields.add(name)
         return True

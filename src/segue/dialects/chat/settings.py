@@ -24,14 +24,14 @@ from segue.dialects.rules import (
 from segue.dialects.tools import TOOL_CHOICE, TOOLS, check_choice, read_tools
 from segue.protocol.requests import ENCRYPTED_REASONING, OUTPUT_LOGPROBS
 
-_ONLY_OPENAI = "only OpenAI's own API takes it"
+_NOT_KNOWN = "this provider is not known to take it"
 
 
 def chat_fields(profile: ProviderProfile) -> Mapping[str, Field]:
     """Return what becomes of each setting at a provider."""
 
     def extension(name: ChatExtension, field: Field) -> Field:
-        return field if name in profile.chat_extensions else dropped(name, _ONLY_OPENAI)
+        return field if name in profile.chat_extensions else dropped(name, _NOT_KNOWN)
 
     verbose = "verbosity" in profile.chat_extensions
     return {
@@ -44,7 +44,7 @@ def chat_fields(profile: ProviderProfile) -> Mapping[str, Field]:
             Rule(
                 "translated",
                 "`format` becomes `response_format`; "
-                + ("`verbosity` is carried." if verbose else "`verbosity` is dropped: only OpenAI's own API takes it."),
+                + ("`verbosity` is carried." if verbose else "`verbosity` is dropped: few providers take it."),
             ),
             _write_text_openai if verbose else _write_text,
         ),
@@ -113,7 +113,7 @@ def _write_parallel(builder: RequestBuilder) -> None:
 
 def _write_text(builder: RequestBuilder) -> None:
     if builder.settings.text.get("verbosity") is not None:
-        builder.drop("text.verbosity", _ONLY_OPENAI)
+        builder.drop("text.verbosity", _NOT_KNOWN)
     _write_format(builder)
 
 
