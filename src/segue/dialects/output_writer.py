@@ -175,8 +175,11 @@ class InterleavedOutputWriter:
             part = message.part = _PartInProgress(kind, deltas)
             events.append(self._part_event("response.content_part.added", message, part.value()))
         part.logprobs.extend(logprobs)
-        extra = b',"logprobs":%b' % encode(logprobs or []) if kind == "output_text" else b""
-        return events + self._grow(part.text, part.deltas, delta, extra=extra)
+        extra = b""
+        if kind == "output_text":
+            extra = b',"logprobs":%b' % encode(logprobs) if logprobs else b',"logprobs":[]'
+        said = self._grow(part.text, part.deltas, delta, extra=extra)
+        return events + said if events else said
 
     def _end_part(self, message: _MessageInProgress) -> list[Event]:
         part, message.part = message.part, None

@@ -187,7 +187,8 @@ def test_a_block_that_begins_where_one_is_open_ends_that_one() -> None:
         ("a delta does not fit its block", [start(0, "text"), delta(0, "input_json_delta", partial_json="{}")]),
         ("a delta does not fit its block", [start(0, "tool_use", name="n"), delta(0, "text_delta", text="x")]),
         ("an event is no JSON of a known shape", [SseEvent("", b"<html>")]),
-        ("an event is no JSON of a known shape", [event("content_block_stop", index="x")]),
+        ("an event is no JSON of a known shape", [event("content_block_start", index=0, content_block=7)]),
+        ("an event is no JSON of a known shape", [start(0, "text"), delta(0, "text_delta", text=["x"])]),
     ],
 )
 def test_a_messages_server_is_held_to_the_order_of_blocks(detail: str, events: list[SseEvent]) -> None:

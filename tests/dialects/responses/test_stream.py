@@ -27,9 +27,14 @@ def test_events_of_tools_that_a_responses_server_runs_pass(name: str) -> None:
     assert {event.data for event in passed if b'"reasoning"' not in event.data} <= sent, "byte for byte"
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in GOLDEN if name.startswith("responses/") and name != "responses/without_indexes"]
-)
+#: Streams whose events lack fields, or cannot be passed on as they are.
+REPAIRED = {
+    f"responses/{name}"
+    for name in ("without_indexes", "characters_cut_in_two", "halves_of_characters", "side_fields_of_other_types")
+}
+
+
+@pytest.mark.parametrize("name", [name for name in GOLDEN if name.startswith("responses/") and name not in REPAIRED])
 def test_items_of_a_responses_server_keep_their_bytes(name: str) -> None:
     events, _ = read(GOLDEN[name])
     sent = {event.data for event in events}

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from segue.dialects.interface import Output
+from segue.dialects.lenient_decoding import LenientDecoder
 from segue.dialects.reply_decoder import TranslatingDecoder
 from segue.dialects.stream_end import FAILED, count, counted
 from segue.http.sse import SseEvent
@@ -63,7 +64,7 @@ class _StartedMessage(msgspec.Struct):
 class _MessagesEvent(msgspec.Struct):
     type: str = ""
     index: int | None = None
-    message: _StartedMessage | None = None
+    message: _StartedMessage | str | None = None  # in an error of vLLM it is a text
     content_block: _ContentBlock | None = None
     delta: _MessagesDelta | None = None
     usage: dict[str, Any] | None = None
@@ -79,6 +80,12 @@ class _OpenBlock(msgspec.Struct):
 
 
 _events = msgspec.json.Decoder(_MessagesEvent)
+_lenient_events = LenientDecoder(
+    _MessagesEvent,
+    answer=frozenset(
+        {"type", "content_block", "delta", "text", "thinking", "signature", "data", "input", "partial_json"}
+    ),
+)
 
 #: What a stop reason means: None for a complete answer, else why it is incomplete.
 STOP: dict[str, str | None] = {
@@ -139,7 +146,10 @@ class MessagesDecoder(TranslatingDecoder):
         if event.type == "error":
             return self._on_error(event)
         try:
-            read = _events.decode(event.data)
+            try:
+                read = _events.decode(event.data)
+            except UNREADABLE:
+                read = self._decode_leniently(_lenient_events, event.data.strip() or b'{"type":"ping"}')
             kind = read.type or event.type
             handler = self._handlers.get(kind)
             if handler is not None:
@@ -156,7 +166,7 @@ class MessagesDecoder(TranslatingDecoder):
     # --- events
 
     def _on_message_start(self, event: _MessagesEvent) -> Output:
-        self._count(None if event.message is None else event.message.usage)
+        self._count(event.message.usage if isinstance(event.message, _StartedMessage) else None)
         return []
 
     def _on_block_start(self, event: _MessagesEvent) -> Output:

@@ -18,6 +18,7 @@ from segue.dialects.error_shapes import error_of
 from segue.dialects.interface import Output
 from segue.dialects.provider_errors import ProviderError, code_of
 from segue.dialects.reply_decoder import BaseReplyDecoder
+from segue.dialects.responses.event_repair import repair_event
 from segue.dialects.responses.missing_fields import MissingFieldFiller
 from segue.dialects.sealed_reasoning import seal
 from segue.dialects.stream_end import count, counted
@@ -62,6 +63,7 @@ _responses = msgspec.json.Decoder(_EndedResponse)
 _ADDED = "response.output_item.added"
 _DONE = "response.output_item.done"
 _NO_RESPONSE = _EndedResponse()
+_NOTHING = b'{"type":"keepalive"}'
 
 
 class ResponsesDecoder(BaseReplyDecoder):
@@ -73,6 +75,7 @@ class ResponsesDecoder(BaseReplyDecoder):
         self._added = 0
         self._done = 0
         self._early: dict[int, Event] = {}  # done, but an item that began before is not
+        self._held: dict[str, Any] | None = None  # an event whose delta is half a character
         self._handlers: dict[str, Callable[[_EventHead, bytes], Output]] = {
             "response.created": lambda *_: [],
             "response.queued": lambda *_: [],
@@ -93,7 +96,12 @@ class ResponsesDecoder(BaseReplyDecoder):
             return self._on_error(event)
         data = event.data
         try:
-            head = _heads.decode(data)
+            try:
+                head = _heads.decode(data)
+            except UNREADABLE:
+                return self._feed_repaired(event)
+            if self._held is not None:
+                return self._feed_repaired(event)
             if b"\n" in data or b"\r" in data:
                 data = msgspec.json.format(data, indent=-1)  # one event is one line
             kind = head.type or event.type
@@ -101,24 +109,30 @@ class ResponsesDecoder(BaseReplyDecoder):
                 data = self._filler.fill(kind, data)
                 head = _heads.decode(data)
             handler = self._handlers.get(kind)
-            if handler is not None:
-                return handler(head, data)
+            return self._pass(kind, head, data) if handler is None else handler(head, data)
         except UNREADABLE:
             return self._on_unreadable(event, "an event is no JSON of a known shape")
-        if not kind.startswith("response."):
-            return self._on_other(kind, event)
-        return self._pass(kind, head, data)
 
     # --- events
 
-    def _on_other(self, kind: str, event: SseEvent) -> Output:
+    def _feed_repaired(self, event: SseEvent) -> Output:
+        """Read an event that strict decoding refuses, or that comes after half a character."""
+        repaired = repair_event(event.data.strip() or _NOTHING, self._held)
+        self._held = None
+        output = [one for data in repaired.events for one in self.feed(SseEvent(event.type, data))]
+        self._held = repaired.held
+        return output
+
+    def _on_other(self, kind: str, data: bytes) -> Output:
         """Read an event that is no event of a response: an error, or a vendor's own, which clients do not know."""
-        failed = self._find_error(event)
+        failed = self._find_error(SseEvent(kind, data))
         if not failed and kind != "keepalive":
             self._stream_end.warn_of(kind)
         return failed
 
     def _pass(self, kind: str, head: _EventHead, data: bytes) -> Output:
+        if not kind.startswith("response."):
+            return self._on_other(kind, data)
         if head.output_index is not None and not self._is_open(head.output_index):
             return self._stream_end.broken(f"{kind[:60]} belongs to no item that is open")
         return [Event(kind, data, head.sequence_number)]
