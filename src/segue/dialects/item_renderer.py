@@ -54,9 +54,10 @@ class ItemRenderer(ABC, Generic[M]):
 
     def add(self, item: Item) -> None:
         """Take the next item."""
-        kind = self._state.read_type(item)
-        if kind is None:
+        head = self._state.read_head(item)
+        if head is None:
             return
+        kind = head.kind
         for name in unknown_fields(item, kind):
             self._state.warn(field_left_out(name, kind))
         value = read_item(item, kind)

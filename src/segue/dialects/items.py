@@ -126,7 +126,10 @@ def unknown_fields(item: Item, kind: str) -> list[str]:
         return []
     names = [name for name, value in fields.items() if name not in known and value != _NULL]
     for where in ("content", "output"):
-        parts = decode(bytes(fields.get(where, _NULL)), _part_fields)  # a text has none
+        raw = bytes(fields.get(where, _NULL))
+        if not raw.startswith(b"["):  # a text has no parts
+            continue
+        parts = decode(raw, _part_fields)
         for part in () if isinstance(parts, Problem) else parts:
             names += [f"{where}.{name}" for name, value in part.items() if name not in _PART_FIELDS and value != _NULL]
     return names

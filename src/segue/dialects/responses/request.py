@@ -16,6 +16,7 @@ import msgspec
 from segue.dialects.call_ids import RESPONSES_CALL_IDS
 from segue.dialects.headers import HeaderLines, bearer_headers
 from segue.dialects.incremental import (
+    ItemHead,
     RenderedTurn,
     RenderState,
     RenderStateBuilder,
@@ -43,7 +44,7 @@ from segue.dialects.rules import (
     write_settings,
 )
 from segue.dialects.sealed_reasoning import unseal
-from segue.protocol.codec import UNREADABLE, encode, with_field
+from segue.protocol.codec import encode, with_field
 from segue.protocol.item_types import ReasoningItem
 from segue.protocol.items import Item
 from segue.protocol.problems import Problem
@@ -191,15 +192,9 @@ class PendingReasoning(msgspec.Struct, frozen=True):
         return sum(map(len, self.items))
 
 
-class _CallFields(msgspec.Struct):
-    type: str | None = None
-    role: str | None = None
-    call_id: str | None = None
-    arguments: str | None = None
-
-
-_fields = msgspec.json.Decoder(_CallFields)
-_NO_CALL = _CallFields()
+_texts = msgspec.json.Decoder(str)
+#: What a JSON text begins with.
+_QUOTE = b'"'
 
 
 class ResponsesRenderer:
@@ -213,38 +208,43 @@ class ResponsesRenderer:
 
     def add(self, item: Item) -> None:
         """Take the next item."""
-        kind = self._state.read_type(item)
-        if kind is None:
+        head = self._state.read_head(item)
+        if head is None:
             return
-        if kind == "reasoning":
+        if head.kind == "reasoning":
             self._add_reasoning(item)
             return
-        fields = _read_fields(item) if kind != "message" or self._pending else _NO_CALL
         if self._pending:
-            if _is_said_by_model(kind, fields.role):
-                self._closed += self._pending
-            else:
-                self._state.warn(FOREIGN_REASONING)
-            self._pending.clear()
-        self._closed.append(item if fields.call_id is None else self._with_call(item, kind, fields))
+            self._end_reasoning(head)
+        self._closed.append(self._with_call(item, head))
+
+    def _end_reasoning(self, head: ItemHead) -> None:
+        if _is_said_by_model(head):
+            self._closed += self._pending
+        else:
+            self._state.warn(FOREIGN_REASONING)
+        self._pending.clear()
 
     def finish(self) -> RenderedTurn[PendingReasoning]:
         """Return the items, each with a comma after it, and the reasoning that nothing follows yet."""
         closed = b"".join(item + b"," for item in self._closed)
         return RenderedTurn(closed, self._state.build(PendingReasoning(tuple(self._pending))))
 
-    def _with_call(self, item: Item, kind: str, fields: _CallFields) -> Item:
+    def _with_call(self, item: Item, head: ItemHead) -> Item:
         """Return a call or its output with an id of its own and arguments that can be read; most are as they came."""
-        assert fields.call_id is not None, "the caller checked it"
+        old_id = _text(head.call_id)
+        if old_id is None:
+            return item
         ids = self._state.call_ids
-        call_id = ids.map_output(fields.call_id) if kind.endswith("_output") else ids.map_call(fields.call_id)
-        if call_id != fields.call_id:
+        call_id = ids.map_output(old_id) if head.kind.endswith("_output") else ids.map_call(old_id)
+        if call_id != old_id:
             item = with_field(item, "call_id", call_id)
-        if kind == "function_call" and fields.arguments is not None:
-            arguments = call_arguments(fields.arguments)
-            if arguments != fields.arguments:
+        old_arguments = _text(head.arguments) if head.kind == "function_call" else None
+        if old_arguments is not None:
+            arguments = call_arguments(old_arguments)
+            if arguments != old_arguments:
                 item = with_field(item, "arguments", arguments)
-                if fields.arguments.strip():
+                if old_arguments.strip():
                     self._state.warn(BROKEN_ARGUMENTS)
         return item
 
@@ -270,11 +270,10 @@ class ResponsesRenderer:
         self._state.warn(reasoning_left_out(value))
 
 
-def _read_fields(item: Item) -> _CallFields:
-    try:
-        return _fields.decode(item)
-    except UNREADABLE:  # fields of an item type that is not known here
-        return _NO_CALL
+def _text(raw: msgspec.Raw) -> str | None:
+    """Return a field that is a text, or None."""
+    data = bytes(raw)
+    return _texts.decode(data) if data.startswith(_QUOTE) else None
 
 
 #: Items that a client sends, beside messages that are not the model's and outputs of calls.
@@ -283,7 +282,7 @@ _SENT_BY_CLIENTS = frozenset(
 )
 
 
-def _is_said_by_model(kind: str, role: str | None) -> bool:
-    if kind == "message":
-        return role == "assistant"
-    return not kind.endswith("_output") and kind not in _SENT_BY_CLIENTS
+def _is_said_by_model(head: ItemHead) -> bool:
+    if head.kind == "message":
+        return head.role == "assistant"
+    return not head.kind.endswith("_output") and head.kind not in _SENT_BY_CLIENTS
