@@ -16,6 +16,7 @@ from segue.dialects.provider_profiles import PLAIN, ProviderProfile, override_ce
 from segue.dialects.render_cache import RenderCache
 from segue.dialects.responses.request import ResponsesDialect
 from segue.dialects.rules import Preset
+from segue.dialects.sealed_reasoning import seal
 from segue.protocol.requests import ENCRYPTED_REASONING
 from tests.dialects.conversations import (
     CHAT,
@@ -84,9 +85,10 @@ def dialect(name: str, profile: ProviderProfile = PLAIN, preset: Preset | None =
 
 
 OPENAI = FAMILIES["openai"].profile
+BARE = ProviderProfile(returned_reasoning="never")
 OWN = [
-    ("chat", PLAIN, {"stream_options"}),
-    ("chat", OPENAI, {"stream_options", "prompt_cache_key"}),
+    ("chat", BARE, {"stream_options"}),
+    ("chat", msgspec.structs.replace(OPENAI, returned_reasoning="never"), {"stream_options", "prompt_cache_key"}),
     ("messages", PLAIN, {"cache_control"}),
     ("responses", PLAIN, {"include", "prompt_cache_key"}),
 ]
@@ -97,6 +99,12 @@ def render(made: Dialect, without: frozenset[str] = frozenset(), **fields: Any) 
     rendered = made.render(request, RenderCache(0), without=without)
     assert isinstance(rendered, Rendered)
     return rendered
+
+
+def render_body(name: str, profile: ProviderProfile, request: Request) -> bytes:
+    rendered = dialect(name, profile).render(request, RenderCache(0))
+    assert isinstance(rendered, Rendered)
+    return rendered.body
 
 
 @pytest.mark.parametrize(("name", "profile", "own"), OWN)
@@ -114,6 +122,27 @@ def test_what_nobody_asked_for_can_be_left_out(name: str, profile: ProviderProfi
         assert f'"{field}"'.encode() not in learned.body
         assert learned.own_fields == known.own_fields == own - {field}
         assert learned.warnings == known.warnings == ()
+
+
+def test_reasoning_that_goes_back_is_our_own_too() -> None:
+    """Without it, a request is as it is for a server that is known to refuse it."""
+    items: list[Json] = [
+        USER,
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}
+        | {"encrypted_content": seal(CHAT, '{"field":"reasoning_content"}')},
+        {"role": "assistant", "content": "Yes."},
+        USER,
+    ]
+    request = Request(replay(map(msgspec.json.encode, items)))
+    cache = RenderCache(10**6)
+    whole, bare = (
+        dialect("chat").render(request, cache, without=without) for without in (frozenset(), frozenset({"reasoning"}))
+    )
+    assert isinstance(whole, Rendered)
+    assert isinstance(bare, Rendered)
+    assert (b"reasoning_content" in whole.body, b"reasoning_content" in bare.body) == (True, False)
+    assert whole.own_fields - bare.own_fields == {"reasoning"}
+    assert bare.body == render_body("chat", BARE, request)
 
 
 @pytest.mark.parametrize("name", ["chat", "responses"])

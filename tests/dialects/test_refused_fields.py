@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from segue.dialects.refused_fields import refused_fields
 from tests.strategies import examples
 
-OWN = frozenset({"stream_options", "prompt_cache_key", "include", "cache_control"})
+OWN = frozenset({"stream_options", "prompt_cache_key", "include", "cache_control", "reasoning"})
 
 
 def named(body: object, status: int = 400, own: frozenset[str] = OWN) -> set[str]:
@@ -131,6 +131,22 @@ TOLD = {
         {"stream_options"},
     ),
     "text": (b"unknown parameter: stream_options", {"stream_options"}),
+    "mistral-reasoning": (
+        {"detail": [pydantic("body", "messages", 3, "assistant", "reasoning_content", quoted="hm")]},
+        {"reasoning"},
+    ),
+    "groq-reasoning": (
+        openai(
+            "'messages.2' : for 'role:assistant' the following must be satisfied[('messages.2' : property "
+            "'reasoning_content' is unsupported)]"
+        ),
+        {"reasoning"},
+    ),
+    "openai-chat-reasoning": (
+        openai("Unknown parameter: 'messages[1].reasoning'.", "messages[1].reasoning"),
+        {"reasoning"},
+    ),
+    "quoted-reasoning": (openai("Unsupported field 'reasoning' in message 2"), {"reasoning"}),
 }
 
 
@@ -166,6 +182,9 @@ OTHER = {
     "mark-of-an-empty-text": {"error": {"message": "messages.0: cache_control cannot be set for empty text blocks"}},
     "mark-beside": {"detail": [{"loc": ["body", "messages", 0, "cache_control"], "msg": "ttl is out of order"}]},
     "too-long": openai("prompt is too long: 215000 tokens > 200000 maximum"),
+    "reasoning-demanded": openai("The `reasoning_content` in the thinking mode must be passed back to the API."),
+    "no-reasoning-model": openai("This model does not support reasoning."),
+    "effort": openai("Unsupported parameter: 'reasoning_effort' is not supported with this model.", "reasoning_effort"),
     "nothing": b"",
     "not-json": b"<html>Bad Request</html>",
     "not-utf-8": b"\xff\xfe",

@@ -147,6 +147,35 @@ async def test_what_the_client_asked_for_is_refused_to_the_client() -> None:
     assert strict.had == [True]
 
 
+@pytest.mark.parametrize("transport", ["http", "sse", "websocket"])
+async def test_a_server_that_refuses_its_own_reasoning_can_go_on(transport: str) -> None:
+    """A conversation that the gateway holds would be lost, since no client can change it."""
+    asked: list[bool] = []
+
+    async def play(exchange: Exchange) -> None:
+        asked.append(b"reasoning_content" in exchange.got.body)
+        if asked[-1]:
+            loc = ["body", "messages", 1, "assistant", "reasoning_content"]
+            await refuse(exchange, 422, {"detail": [{"type": "extra_forbidden", "loc": loc, "msg": "Extra inputs."}]})
+            return
+        await exchange.head()
+        for delta, reason in (({"reasoning_content": "Hm."}, None), ({"content": HELLO}, "stop")):
+            choice = {"index": 0, "delta": delta, "finish_reason": reason}
+            await exchange.chunk(b"data: %b\n\n" % json.dumps({"choices": [choice]}).encode())
+        await exchange.chunk(b"data: [DONE]\n\n")
+        await exchange.end()
+
+    async with providing(play) as provider:
+        up = UpstreamConfig(name="c", dialect="chat", models=["m"], base_url=f"{provider.url}/v1", attempts=1)
+        async with gateway(up) as url, Http(url) as client:
+            parent = (await client.create(model="m", input="Hello.")).body["id"]
+            for _ in range(2):
+                fields = {"model": "m", "input": "Again.", "previous_response_id": parent}
+                response = await ask(url, transport, **fields)
+                assert (response["status"], response.get("warnings", [])) == ("completed", [])
+    assert asked == [False, True, False, False]
+
+
 async def test_what_was_learned_is_counted() -> None:
     api, status, field, refusal = REFUSALS["mistral"]
     strict = Strict(api, field, status=status, refusal=refusal)

@@ -39,10 +39,17 @@ _REFUSES = re.compile(
 )
 _IN_PATH = re.compile(r"[^.\[\]]+")
 
-#: Fields that stand inside of others, and that a provider can also refuse for what stands beside them.
-_NESTED = frozenset({"cache_control"})
+#: Fields that stand inside of others, by the names that they have there. They can also be refused for what stands
+#: beside them, so that the words have to say that they are not taken.
+_NESTED: Mapping[str, frozenset[str]] = {
+    "cache_control": frozenset({"cache_control"}),
+    "reasoning": frozenset({"reasoning", "reasoning_content", "reasoning_details"}),  # in messages of the model's
+}
 #: How a text names a field whose name is a word of English too: in quotes, or by what the gateway writes into it.
-_BY_WORDS: Mapping[str, str] = {"include": r"['\"`]include(?:\[0\])?['\"`]|encrypted[ ._]content"}
+_BY_WORDS: Mapping[str, str] = {
+    "include": r"['\"`]include(?:\[0\])?['\"`]|encrypted[ ._]content",
+    "reasoning": r"(?<![A-Za-z0-9_])reasoning_?(?:content|details)(?![A-Za-z0-9_])|['\"`]reasoning['\"`]",
+}
 
 
 def refused_fields(status: int, body: bytes, own_fields: frozenset[str]) -> frozenset[str]:
@@ -114,7 +121,7 @@ def _words(error: dict[str, Any]) -> Iterator[str]:
 
 def _names(refusal: _Refusal, field: str) -> bool:
     if refusal.path and field in _NESTED:
-        return field in refusal.path and _REFUSES.search(refusal.text) is not None
+        return not _NESTED[field].isdisjoint(refusal.path) and _REFUSES.search(refusal.text) is not None
     if refusal.path:
         return refusal.path[0] == field
     word = field.replace("_", "_?")  # some write it in camel case

@@ -70,7 +70,11 @@ class ChatDialect:
             request.model, request.settings, preset=self._preset, profile=self._profile, without=without
         )
         write_settings(builder, self._fields)
-        parts = render_history(request.history, self, cache.view(self._cache_key, RenderedTurn))
+        if self._profile.returned_reasoning == "never" or builder.is_wanted("reasoning"):
+            parts = render_history(request.history, self, cache.view(self._cache_key, RenderedTurn))
+        else:
+            view = cache.view(f"{self._cache_key}:bare", RenderedTurn)
+            parts = render_history(request.history, _WithoutReasoning(self.provider, self._profile), view)
         state = parts[-1].state
         problem = builder.problem or state.problem
         if problem is not None:
@@ -102,6 +106,20 @@ class ChatDialect:
     def renderer(self, state: RenderState[OpenChatMessages]) -> ChatRenderer:
         """Return a renderer that goes on from `state`."""
         return ChatRenderer(state, self.provider, self._profile)
+
+
+class _WithoutReasoning:
+    """Renders a history without the model's own reasoning, for a server that has refused it."""
+
+    def __init__(self, provider: str, profile: ProviderProfile) -> None:
+        self._provider = provider
+        self._profile = msgspec.structs.replace(profile, returned_reasoning="never")
+
+    def start(self) -> RenderState[OpenChatMessages]:
+        return RenderState(OpenChatMessages())
+
+    def renderer(self, state: RenderState[OpenChatMessages]) -> ChatRenderer:
+        return ChatRenderer(state, self._provider, self._profile)
 
 
 #: What becomes of the items and parts of a history, for the documentation. `ChatRenderer` does it.
