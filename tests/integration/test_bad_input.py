@@ -62,6 +62,7 @@ def unknown_parent(previous_response_id: str) -> Bad:
 
 
 FUNCTION = {"type": "function", "name": "look"}
+IMAGE = {"type": "input_image", "image_url": {"url": "https://example.com/a.png"}}
 NOT_JSON = [
     invalid('{"model":'),
     invalid(""),
@@ -99,6 +100,10 @@ WRONG = [
     wrong("tools[0].parameters", "an object", {"tools": [{**FUNCTION, "parameters": "{}"}]}),
     wrong("tools[0].strict", "a boolean", {"tools": [{**FUNCTION, "strict": "yes"}]}),
     out_of_range("tool_choice", {"tool_choice": "sometimes"}),
+    lacks("tool_choice.name", {"tools": [FUNCTION], "tool_choice": {"type": "function", "function": {"name": "look"}}}),
+    lacks("tool_choice.tools", {"tools": [FUNCTION], "tool_choice": {"type": "allowed_tools", "mode": "auto"}}),
+    out_of_range("input[0].content[0].type", item(role="user", content=[{"type": "image_url", "image_url": {}}])),
+    wrong("input[0].content[0].image_url", "a string", item(role="user", content=[IMAGE])),
     wrong("text", "an object", {"text": "short"}),
     lacks("text.format.name", {"text": {"format": {"type": "json_schema", "schema": {}}}}),
     lacks("text.format.schema", {"text": {"format": {"type": "json_schema", "name": "answer"}}}),

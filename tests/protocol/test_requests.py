@@ -296,6 +296,19 @@ FUNCTION = {"type": "function", "name": "f"}
         ),
         ({"tool_choice": "sometimes"}, invalid("tool_choice", "Invalid enum value 'sometimes'")),
         ({"tool_choice": {"name": "f"}}, missing("tool_choice.type")),
+        ({"tool_choice": {"type": "function"}}, missing("tool_choice.name")),
+        ({"tool_choice": {"type": "custom", "name": ""}}, missing("tool_choice.name")),
+        ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, missing("tool_choice.name")),
+        ({"tool_choice": {"type": "allowed_tools", "mode": "auto"}}, missing("tool_choice.tools")),
+        (
+            {
+                "tool_choice": {
+                    "type": "allowed_tools",
+                    "tools": [{"type": "mcp"}, {"type": "function", "function": {}}],
+                }
+            },
+            missing("tool_choice.tools[1].name"),
+        ),
         ({"text": {"verbosity": "loud"}}, invalid("text.verbosity", "Invalid enum value 'loud'")),
         ({"text": {"format": {"type": "json_schema", "schema": {}}}}, missing("text.format.name")),
         ({"text": {"format": {"type": "json_schema", "name": "x"}}}, missing("text.format.schema")),

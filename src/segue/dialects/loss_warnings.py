@@ -42,6 +42,11 @@ def part_left_out(part: ContentPart) -> str:
     return f"Parts {_described(part)} were left out: this API cannot take them. A note stands in their place."
 
 
+def part_as_text(part: ContentPart) -> str:
+    """Return the warning about a part of which only the text was sent."""
+    return f"Parts {_described(part)} were sent as their text: this API has nothing like them."
+
+
 def in_place_of(part: ContentPart) -> str:
     """Return the note that the model reads in place of a part."""
     name = f" {quoted(part.filename)}" if part.filename else ""

@@ -91,6 +91,12 @@ def missing(param: str) -> Problem:
     return Problem("missing_required_parameter", f"Missing required parameter: '{param}'.", param)
 
 
+def foreign_part(param: str, given: str, wanted: str) -> Problem:
+    """A part of a message is written as another API writes it."""
+    message = f"Invalid value for '{param}': it must be '{wanted}'; '{given}' is what Chat Completions calls it."
+    return Problem("invalid_value", message, param)
+
+
 def unsupported(param: str, advice: str) -> Problem:
     """The request asks for something that ignoring would answer wrongly."""
     return Problem("unsupported_parameter", f"'{param}' is not supported here: {advice}", param)

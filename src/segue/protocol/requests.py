@@ -9,6 +9,7 @@ executor checks.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -35,8 +36,15 @@ Metadata = Annotated[
 ]
 
 
+class _AllowedTool(msgspec.Struct):
+    type: str
+    name: str | None = None
+
+
 class _ToolChoice(msgspec.Struct):
     type: str
+    name: str | None = None
+    tools: list[_AllowedTool] | None = None
 
 
 class _TextFormat(msgspec.Struct):
@@ -375,11 +383,11 @@ def _shaped(raw: Raw, name: str) -> Any | Problem:  # noqa: ANN401 - a JSON valu
 
 
 def _find_gap(known: object) -> Problem | None:
-    """Find a missing field of a tool or format of a known type; the upstream judges other types."""
+    """Find a missing field of a tool, a choice or a format of a known type; the upstream judges other types."""
     if isinstance(known, list):
-        for index, tool in enumerate(known):
-            if tool.type in {"function", "custom"} and not tool.name:
-                return missing(f"tools[{index}].name")
+        return _find_nameless(known, "tools")
+    if isinstance(known, _ToolChoice):
+        return _find_gap_of_choice(known)
     if isinstance(known, _TextOptions) and known.format is not None and known.format.type == "json_schema":
         if not known.format.name:
             return missing("text.format.name")
@@ -387,5 +395,25 @@ def _find_gap(known: object) -> Problem | None:
             return missing("text.format.schema")
     return None
 
+
+def _find_gap_of_choice(choice: _ToolChoice) -> Problem | None:
+    if choice.type in _NAMED_TOOLS and not choice.name:
+        return missing("tool_choice.name")  # Chat Completions has it in an object `function`
+    if choice.type == "allowed_tools":
+        return (
+            missing("tool_choice.tools") if choice.tools is None else _find_nameless(choice.tools, "tool_choice.tools")
+        )
+    return None
+
+
+def _find_nameless(tools: Sequence[_ToolDefinition | _AllowedTool], where: str) -> Problem | None:
+    for index, tool in enumerate(tools):
+        if tool.type in _NAMED_TOOLS and not tool.name:
+            return missing(f"{where}[{index}].name")
+    return None
+
+
+#: The types of tools that are called by a name that the client gave them.
+_NAMED_TOOLS = frozenset({"function", "custom"})
 
 _PLAIN = tuple(name for name in Settings.__struct_fields__ if name not in {*_SHAPES, "include", "extra"})

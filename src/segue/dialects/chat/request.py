@@ -154,7 +154,7 @@ CHAT_ITEMS: Mapping[str, Rule] = {
     "input_file with file_id": Rule("carried", "OpenAI's own API only; else dropped, and a note stands in its place."),
     "input_file with file_url": Rule("dropped", "This API takes no URL of a file; a note stands in its place."),
     "input_audio": Rule("carried"),
-    "other parts": Rule("dropped", "A note stands in their place."),
+    "other parts": Rule("dropped", "Their text is sent, if they have one; else a note stands in their place."),
 }
 
 

@@ -199,7 +199,7 @@ MESSAGES_ITEMS: Mapping[str, Rule] = {
     "input_file with file_id": Rule("dropped", "Files belong to one provider; a note stands in its place."),
     "input_file with file_url": Rule("translated", "As `document` from a URL, which this API takes to be a PDF."),
     "input_audio": Rule("dropped", "This API hears nothing; a note stands in its place."),
-    "other parts": Rule("dropped", "A note stands in their place."),
+    "other parts": Rule("dropped", "Their text is sent, if they have one; else a note stands in their place."),
 }
 
 
