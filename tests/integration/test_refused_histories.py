@@ -143,7 +143,12 @@ THOUGHTFUL = Server("messages", [thinks("A1"), says("messages", "Done.")], check
 COUNTING = Server("chat", [calls("chat", "call_0", "look", {"n": n}) for n in range(9)], check_llama_server)
 BROKEN = Server("chat", [chat_calls("A1", '{"a": "lo'), says("chat", "Done.")], check_llama_server)
 PLAIN = Server("chat", [says("chat", "Done.")], check_llama_server)
-MISTRAL = Server("chat", [says("chat", "Done.")], check_mistral, {"provider": "mistral"})
+MISTRAL = Server(
+    "chat",
+    [says("chat", "Done.")],
+    check_mistral,
+    {"provider": "mistral", "compat": {"omitted_fields": []}},  # these servers want to be asked for the usage
+)
 DEEPSEEK = Server("chat", [says("chat", "Done.")], check_deepseek)
 OPENAI = Server("responses", [says("responses", "Done.")], check_responses)
 MEDIUM = {"reasoning": {"effort": "medium"}}
