@@ -19,7 +19,9 @@ BARE_REASONING = (
 ANNOTATIONS_LEFT_OUT = "Annotations of messages were left out: this API has none."
 PHASE_LEFT_OUT = "'phase' of messages was left out: this API has none."
 DETAIL_LEFT_OUT = "'detail' of images was left out: this API has none."
-BROKEN_ARGUMENTS = "Arguments of a call that are no JSON object were sent as the text they are."
+BROKEN_ARGUMENTS = (
+    "Arguments of a call that are no JSON object were sent as the text they are, or with a broken character replaced."
+)
 
 
 def reasoning_left_out(reasoning: ReasoningItem) -> str:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Raw
 
-from segue.protocol.codec import decode, decode_value, encode, size_of
+from segue.protocol.codec import decode, decode_value, encode, size_of, without_lone_surrogates
 from segue.protocol.items import Input, parse_input
 from segue.protocol.lanes import DEFAULT_LANE, read_stream_id
 from segue.protocol.problems import Problem, missing, unknown_type, unsupported
@@ -243,7 +243,8 @@ def parse_message(data: bytes | str) -> ClientMessage:
     """
     head = decode(data, _heads)
     if isinstance(head, Problem):
-        return ClientMessage(head)
+        repaired = without_lone_surrogates(data)
+        return ClientMessage(head) if repaired is None else parse_message(repaired)
     match head.type:
         case None:
             return ClientMessage(missing("type"))
@@ -267,10 +268,15 @@ def _parse_for_lane(data: bytes | str, head: _ClientMessageHead) -> ClientMessag
 
 
 def parse_create(data: bytes | str, transport: Transport) -> Create | Problem:
-    """Read the body of a create. `data` is one JSON object; the shell has checked its length."""
+    """Read the body of a create. `data` is one JSON object; the shell has checked its length.
+
+    Half a character becomes U+FFFD. An agent that cuts a tool's output in the middle of one would send it again and
+    again, and could do nothing about a refusal.
+    """
     body = _read(data)
     if isinstance(body, Problem):
-        return body
+        repaired = without_lone_surrogates(data)
+        return body if repaired is None else parse_create(repaired, transport)
     problem = _refuse(body, transport)
     if problem is not None:
         return problem
