@@ -12,7 +12,7 @@ from segue.dialects.chat.request import ChatDialect
 from segue.dialects.interface import Dialect, Rendered
 from segue.dialects.messages.request import MessagesDialect
 from segue.dialects.provider_families import FAMILIES
-from segue.dialects.provider_profiles import PLAIN, ProviderProfile, override_cells
+from segue.dialects.provider_profiles import PLAIN, ProviderProfile, dialect_of, override_cells
 from segue.dialects.render_cache import RenderCache
 from segue.dialects.responses.request import ResponsesDialect
 from segue.dialects.rules import Preset
@@ -43,27 +43,42 @@ def test_every_field_says_what_it_means() -> None:
 
 def test_single_fields_of_a_row_can_be_replaced() -> None:
     openai = FAMILIES["openai"].profile
-    assert override_cells(openai, {}) == openai
-    changed = override_cells(openai, {"output_limit_field": "max_tokens", "chat_extensions": ["service_tier"]})
+    assert override_cells(openai, {}, "chat") == openai
+    changed = override_cells(openai, {"output_limit_field": "max_tokens", "chat_extensions": ["service_tier"]}, "chat")
     assert changed == ProviderProfile(chat_extensions=("service_tier",), system_messages="any")
 
 
 @pytest.mark.parametrize(
-    ("cells", "fault"),
+    ("cells", "dialect", "fault"),
     [
-        ({"user_after_tools": True}, "unknown key 'user_after_tools'; known keys: omitted_fields, "),
-        ({"user_after_tool": "no"}, "user_after_tool: Expected `bool`, got `str`"),
-        ({"text_parts": "one"}, "text_parts: Invalid enum value 'one'; it may be list, string"),
-        ({"omitted_fields": ["stream"]}, "omitted_fields[0]: Invalid enum value 'stream'; it may be stream_options, "),
-        ({"omitted_fields": "stream_options"}, "omitted_fields: Expected `array`, got `str`"),
-        ({"call_id_length": 8}, "call_id_length: Expected `int` >= 9"),
-        ({"image_types": [1]}, "image_types[0]: Expected `str`, got `int`"),
+        (
+            {"user_after_tool": True},
+            "messages",
+            "user_after_tool means nothing to the dialect 'messages'; leave it out",
+        ),
+        ({"nonsense": True}, "responses", "unknown key 'nonsense'; known keys: omitted_fields, encrypted_reasoning"),
+        ({"user_after_tools": True}, "chat", "unknown key 'user_after_tools'; known keys: omitted_fields, "),
+        ({"user_after_tool": "no"}, "chat", "user_after_tool: Expected `bool`, got `str`"),
+        ({"text_parts": "one"}, "chat", "text_parts: Invalid enum value 'one'; it may be list, string"),
+        (
+            {"omitted_fields": ["stream"]},
+            "chat",
+            "omitted_fields[0]: Invalid enum value 'stream'; it may be stream_options, ",
+        ),
+        ({"omitted_fields": "stream_options"}, "chat", "omitted_fields: Expected `array`, got `str`"),
+        ({"call_id_length": 8}, "chat", "call_id_length: Expected `int` >= 9"),
+        ({"image_types": [1]}, "messages", "image_types[0]: Expected `str`, got `int`"),
     ],
 )
-def test_what_is_wrong_with_them_is_said(cells: dict[str, Any], fault: str) -> None:
-    found = override_cells(PLAIN, cells)
+def test_what_is_wrong_with_them_is_said(cells: dict[str, Any], dialect: str, fault: str) -> None:
+    found = override_cells(PLAIN, cells, dialect)
     assert isinstance(found, str)
     assert found.startswith(fault)
+
+
+def test_some_fields_are_for_one_dialect() -> None:
+    names = ("text_parts", "strict_tools", "encrypted_reasoning", "omitted_fields")
+    assert [dialect_of(name) for name in names] == ["chat", "messages", "responses", None]
 
 
 def test_profiles_that_differ_do_not_share_what_was_rendered() -> None:
