@@ -32,6 +32,7 @@ from mutmut.mutation import trampoline
 from mutmut.runners.harness import PytestRunner
 from mutmut.state import state
 from mutmut.utils.file_utils import change_cwd
+from mutmut.utils.format_utils import mangled_name_from_mutant_name
 from mutmut.workers.isolation import ForkRunner
 
 from tools.mutants import in_order
@@ -48,21 +49,27 @@ Function = Callable[..., Any]
 
 
 class Functions:
-    """The functions that have mutants, each behind one that calls what is bound."""
+    """The functions that have mutants, each behind one that calls what is bound.
+
+    At first that is the original, and the call is noted, so that mutmut learns which tests a mutant has. Then it is
+    mutmut's own function (`ask`), which looks up in each call which mutant is tried. A fork binds them for good.
+    """
 
     def __init__(self) -> None:
         self._all: list[tuple[str, Mapping[str, Function], list[Function]]] = []
+        self._asking: list[Function] = []
         self._wrap = trampoline.wrap_in_trampoline
 
     def wrap(self, mutants: dict[str, Function], is_classmethod: bool = False) -> Callable[[Function], Function]:  # noqa: FBT001, FBT002 - mutmut's signature
-        """Stand for mutmut's decorator: until `bind`, its own function is called, which also notes who calls what."""
+        """Stand for mutmut's decorator."""
 
         def decorate(function: Function) -> Function:
             asking: Function = self._wrap(mutants, is_classmethod)(function)
             if is_classmethod:
                 return asking
-            bound = [asking]
+            bound = [_noting(mutants)]
             self._all.append((function.__module__, mutants, bound))
+            self._asking.append(asking)
 
             @wraps(function)
             def call(*arguments: object, **named: object) -> object:
@@ -72,11 +79,30 @@ class Functions:
 
         return decorate
 
+    def ask(self) -> None:
+        """Call mutmut's own functions from now on."""
+        for (_, _, bound), asking in zip(self._all, self._asking, strict=True):
+            bound[0] = asking
+
     def bind(self, mutant: str) -> None:
         """Call one mutant from now on, and the original of every other function."""
         module, _, name = mutant.rpartition(".")
         for place, mutants, bound in self._all:
             bound[0] = mutants[name if place == module and name in mutants else "_mutmut_orig"]
+
+
+def _noting(mutants: Mapping[str, Function]) -> Function:
+    reached = state()._stats  # noqa: SLF001 - where mutmut's own function notes it
+    name = ""
+
+    def call(*arguments: object, **named: object) -> object:
+        nonlocal name
+        original = mutants["_mutmut_orig"]
+        name = name or f"{original.__module__}.{mangled_name_from_mutant_name(original.__name__)}"
+        reached.add(name)
+        return original(*arguments, **named)
+
+    return call
 
 
 class CollectedTests(PytestRunner):  # type: ignore[misc]  # mutmut is not installed where types are checked
@@ -85,6 +111,11 @@ class CollectedTests(PytestRunner):  # type: ignore[misc]  # mutmut is not insta
     def __init__(self, functions: Functions) -> None:
         super().__init__()
         self.functions = functions
+
+    def run_forced_fail(self) -> int:
+        """Run the tests with functions that fail; some test must see it."""
+        self.functions.ask()
+        return int(super().run_forced_fail())
 
     def collect(self) -> None:
         """Collect the tests, and keep them with their session, which never ends: a fork of this process runs them."""
