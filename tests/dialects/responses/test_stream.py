@@ -9,11 +9,13 @@ import pytest
 
 from segue.dialects.responses.stream import read_usage
 from segue.dialects.sealed_reasoning import seal
+from segue.dialects.stream_end import MAX_WARNINGS
+from segue.history.chains import History
 from segue.http.sse import SseEvent
 from segue.protocol.events import Ended, Event
 from segue.protocol.responses import Failure, usage
 from segue.testing.protocol_checker import parse_json
-from tests.dialects.conversations import RESPONSES, run
+from tests.dialects.conversations import DIALECTS, RESPONSES, Request, run
 from tests.dialects.golden import CHECKED, GOLDEN, Json, decoder, read
 
 
@@ -234,3 +236,20 @@ def test_usage() -> None:
     assert read_usage(told) == usage(9, 4, cached=5, written=2, reasoning=3)
     assert read_usage(None) is None
     assert read_usage({}) == usage(0, 0)
+
+
+def test_what_a_gateway_behind_this_one_warns_of_is_told() -> None:
+    """Within bounds, behind our own warnings; what is no text is none."""
+    told = ["'seed' was left out: this API has nothing like it.", 7, " ", "x" * 1000, *(f"more {n}" for n in range(9))]
+    for kind in ("completed", "incomplete", "failed"):
+        end = {"type": f"response.{kind}", "response": {"warnings": told}}
+        reader = DIALECTS["responses"].decoder(Request(History(None, ())), ("Ours.",))
+        (ended,) = run(reader, [SseEvent("", json.dumps(end).encode())])
+        assert isinstance(ended, Ended)
+        assert ended.warnings[:4] == ("Ours.", told[0], "x" * 500, "more 0")
+        assert len(ended.warnings) == 1 + MAX_WARNINGS
+    for odd in (None, "text", {"a": 1}, 7):
+        end = {"type": "response.completed", "response": {"warnings": odd}}
+        (ended,) = run(decoder("responses"), [SseEvent("", json.dumps(end).encode())])
+        assert isinstance(ended, Ended)
+        assert (ended.status, ended.warnings) == ("completed", ())

@@ -21,7 +21,7 @@ from segue.dialects.reply_decoder import BaseReplyDecoder
 from segue.dialects.responses.event_repair import repair_event
 from segue.dialects.responses.missing_fields import MissingFieldFiller
 from segue.dialects.sealed_reasoning import seal
-from segue.dialects.stream_end import count, counted
+from segue.dialects.stream_end import MAX_WARNINGS, count, counted
 from segue.http.sse import SseEvent
 from segue.protocol.codec import UNREADABLE, decode_value, with_field
 from segue.protocol.events import Event
@@ -46,6 +46,7 @@ class _EndedResponse(msgspec.Struct):
     usage: dict[str, Any] | None = None
     error: Any = None
     incomplete_details: _IncompleteReason | None = None
+    warnings: Any = None  # of a gateway such as this one
 
 
 class _EventHead(msgspec.Struct):
@@ -63,6 +64,8 @@ _responses = msgspec.json.Decoder(_EndedResponse)
 _ADDED = "response.output_item.added"
 _DONE = "response.output_item.done"
 _NO_RESPONSE = _EndedResponse()
+#: The most that is told of one warning.
+_MAX_WARNING_CHARS = 500
 _NOTHING = b'{"type":"keepalive"}'
 
 
@@ -174,26 +177,31 @@ class ResponsesDecoder(BaseReplyDecoder):
 
     # --- the end
 
+    def _response(self, head: _EventHead) -> _EndedResponse:
+        """Return the response that an event carries; what it says in `warnings` is told."""
+        response = _NO_RESPONSE if head.response == _NULL else _responses.decode(head.response)
+        told = response.warnings if isinstance(response.warnings, list) else []
+        for warning in told[: 2 * MAX_WARNINGS]:
+            if isinstance(warning, str) and warning.strip():
+                self._stream_end.warn(warning[:_MAX_WARNING_CHARS])
+        return response
+
     def _on_completed(self, head: _EventHead, _: bytes) -> Output:
-        return self._stream_end.completed(read_usage(_response(head).usage))
+        return self._stream_end.completed(read_usage(self._response(head).usage))
 
     def _on_incomplete(self, head: _EventHead, _: bytes) -> Output:
-        response = _response(head)
+        response = self._response(head)
         details = response.incomplete_details
         reason = None if details is None else details.reason
         return self._stream_end.incomplete(reason or "max_output_tokens", read_usage(response.usage))
 
     def _on_failed(self, head: _EventHead, _: bytes) -> Output:
-        response = _response(head)
+        response = self._response(head)
         error = ProviderError() if response.error is None else error_of(response.error)
         message = error.message or "The upstream failed without saying why."
         # Its codes are those of the same API that our clients use, so they pass.
         code = error.words[0] if error.words else code_of(error)
         return self._stream_end.failed(Failure(code, message), read_usage(response.usage))
-
-
-def _response(head: _EventHead) -> _EndedResponse:
-    return _NO_RESPONSE if head.response == _NULL else _responses.decode(head.response)
 
 
 def read_usage(usage: dict[str, Any] | None) -> Usage | None:
