@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from msgspec import inspect as kinds
 
-from segue.dialects.chat.request import ChatDialect
+from segue.dialects.chat.request import FORMS, ChatDialect
 from segue.dialects.interface import Dialect, Rendered
 from segue.dialects.messages.request import MessagesDialect
 from segue.dialects.provider_families import FAMILIES
@@ -100,10 +100,12 @@ def dialect(name: str, profile: ProviderProfile = PLAIN, preset: Preset | None =
 
 
 OPENAI = FAMILIES["openai"].profile
-BARE = ProviderProfile(returned_reasoning="never")
+#: Nothing of a history is left to be refused by a server with these.
+TAKEN = {name: value for cells in FORMS.values() for name, value in cells.items()}
+BARE = msgspec.structs.replace(PLAIN, **TAKEN)
 OWN = [
     ("chat", BARE, {"stream_options"}),
-    ("chat", msgspec.structs.replace(OPENAI, returned_reasoning="never"), {"stream_options", "prompt_cache_key"}),
+    ("chat", msgspec.structs.replace(OPENAI, **TAKEN), {"stream_options", "prompt_cache_key"}),
     ("messages", PLAIN, {"cache_control"}),
     ("responses", PLAIN, {"include", "prompt_cache_key"}),
 ]

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from segue.dialects.refused_fields import refused_fields
 from tests.strategies import examples
 
-OWN = frozenset({"stream_options", "prompt_cache_key", "include", "cache_control", "reasoning"})
+OWN = frozenset(
+    {"stream_options", "prompt_cache_key", "include", "cache_control", "reasoning", "call_ids", "user_after_tool"}
+)
 
 
 def named(body: object, status: int = 400, own: frozenset[str] = OWN) -> set[str]:
@@ -145,6 +147,24 @@ TOLD = {
     "openai-chat-reasoning": (
         openai("Unknown parameter: 'messages[1].reasoning'.", "messages[1].reasoning"),
         {"reasoning"},
+    ),
+    "mistral-ids": (
+        {
+            "object": "error",
+            "message": "Tool call id was call_PTLP8xhu3uwZk4l3 but must be a-z, A-Z, 0-9, with a length of 9.",
+            "type": "invalid_function_call",
+            "param": None,
+            "code": "3280",
+        },
+        {"call_ids"},
+    ),
+    "mistral-template-ids": (
+        {"error": {"message": "Tool call IDs should be alphanumeric strings with length 9!"}},
+        {"call_ids"},
+    ),
+    "mistral-order": (
+        {"object": "error", "message": "Unexpected role 'user' after role 'tool'", "code": "3230"},
+        {"user_after_tool"},
     ),
     "quoted-reasoning": (openai("Unsupported field 'reasoning' in message 2"), {"reasoning"}),
 }

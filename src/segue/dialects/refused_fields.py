@@ -1,5 +1,6 @@
 """Which of the fields that the gateway added by itself does a refusal name? A pure decision, for all APIs.
 
+A form that the gateway chose for the history, such as that of call ids, counts as a field here.
 Providers name a field that they do not take in many ways: in `param`, in the `loc` of a validation error, in a path
 before the message, or only in the words of the message. A refusal is searched in those places and nowhere else: a
 validation error often quotes the request, in which a client can write what it likes. Not here: sending the request
@@ -49,6 +50,13 @@ _NESTED: Mapping[str, frozenset[str]] = {
 _BY_WORDS: Mapping[str, str] = {
     "include": r"['\"`]include(?:\[0\])?['\"`]|encrypted[ ._]content",
     "reasoning": r"(?<![A-Za-z0-9_])reasoning_?(?:content|details)(?![A-Za-z0-9_])|['\"`]reasoning['\"`]",
+}
+
+#: Forms of a history that some servers refuse, and how they say so: Mistral (errors 3280 and 3230), and servers that
+#: run its templates and tokenizers, such as vLLM.
+_FORMS: Mapping[str, re.Pattern[str]] = {
+    "call_ids": re.compile(r"tool call ids? .{0,400}length (?:of )?9", re.IGNORECASE | re.DOTALL),
+    "user_after_tool": re.compile(r"unexpected role 'user' after role 'tool'", re.IGNORECASE),
 }
 
 
@@ -120,6 +128,8 @@ def _words(error: dict[str, Any]) -> Iterator[str]:
 
 
 def _names(refusal: _Refusal, field: str) -> bool:
+    if field in _FORMS:
+        return _FORMS[field].search(refusal.text) is not None
     if refusal.path and field in _NESTED:
         return not _NESTED[field].isdisjoint(refusal.path) and _REFUSES.search(refusal.text) is not None
     if refusal.path:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
+from msgspec.structs import asdict
 
 from segue.dialects.call_ids import CHAT_CALL_IDS, CallIdForm
 from segue.dialects.chat.settings import chat_fields
@@ -34,6 +35,19 @@ from segue.protocol.problems import Problem
 _returned = msgspec.json.Decoder(ReturnedReasoning)
 
 
+#: What a history may hold that some servers refuse, by the names that `refused_fields` knows: the cells of a profile
+#: without it. All servers of this API take a history without them.
+FORMS: Mapping[str, Mapping[str, Any]] = {
+    "reasoning": {"returned_reasoning": "never"},
+    "call_ids": {"call_id_characters": "alphanumeric", "call_id_length": 9, "call_id_length_exact": True},
+    "user_after_tool": {"user_after_tool": False},
+}
+
+
+def _view_name(provider: str, profile: ProviderProfile) -> str:
+    return f"chat:{provider}:{profile.cache_key}"
+
+
 class ChatDialect:
     """Chat Completions, as `provider` speaks it.
 
@@ -52,7 +66,9 @@ class ChatDialect:
         self._profile = profile
         self._fields = chat_fields(profile)
         self._makes_cache_key = "prompt_cache_key" in profile.chat_extensions
-        self._cache_key = f"chat:{provider}:{profile.cache_key}"
+        known = asdict(profile)
+        self._forms = tuple(name for name, cells in FORMS.items() if {**known, **cells} != known)
+        self._cache_key = _view_name(provider, profile)
 
     def path(self, model: str) -> str:  # noqa: ARG002 - other APIs have the model in the path
         """Return where to POST."""
@@ -70,11 +86,7 @@ class ChatDialect:
             request.model, request.settings, preset=self._preset, profile=self._profile, without=without
         )
         write_settings(builder, self._fields)
-        if self._profile.returned_reasoning == "never" or builder.is_wanted("reasoning"):
-            parts = render_history(request.history, self, cache.view(self._cache_key, RenderedTurn))
-        else:
-            view = cache.view(f"{self._cache_key}:bare", RenderedTurn)
-            parts = render_history(request.history, _WithoutReasoning(self.provider, self._profile), view)
+        parts = self._render_history(request, cache, builder)
         state = parts[-1].state
         problem = builder.problem or state.problem
         if problem is not None:
@@ -99,6 +111,19 @@ class ChatDialect:
         custom = custom_names(request.settings.tools)
         return ChatDecoder(request.response_id, self.provider, custom=custom, warnings=warnings)
 
+    def _render_history(
+        self, request: TurnRequest, cache: RenderCache, builder: RequestBuilder
+    ) -> list[RenderedTurn[OpenChatMessages]]:
+        """Render the history as this provider takes it, which may have been learned from what it refused."""
+        cells = {
+            name: value for form in self._forms if not builder.is_wanted(form) for name, value in FORMS[form].items()
+        }
+        if not cells:
+            return render_history(request.history, self, cache.view(self._cache_key, RenderedTurn))
+        profile = msgspec.structs.replace(self._profile, **cells)
+        view = cache.view(_view_name(self.provider, profile), RenderedTurn)
+        return render_history(request.history, _ChatRenderers(self.provider, profile), view)
+
     def start(self) -> RenderState[OpenChatMessages]:
         """Return the state before the first item."""
         return RenderState(OpenChatMessages())
@@ -108,12 +133,12 @@ class ChatDialect:
         return ChatRenderer(state, self.provider, self._profile)
 
 
-class _WithoutReasoning:
-    """Renders a history without the model's own reasoning, for a server that has refused it."""
+class _ChatRenderers:
+    """Renders histories for a server that has refused something of the last one."""
 
     def __init__(self, provider: str, profile: ProviderProfile) -> None:
         self._provider = provider
-        self._profile = msgspec.structs.replace(profile, returned_reasoning="never")
+        self._profile = profile
 
     def start(self) -> RenderState[OpenChatMessages]:
         return RenderState(OpenChatMessages())
