@@ -147,10 +147,30 @@ def test_a_field_without_a_counterpart_is_left_out_with_a_warning() -> None:
     ]
 
 
-def test_only_the_first_choice_is_read() -> None:
-    other = event({"choices": [{"index": 1, "delta": {"content": "b"}, "finish_reason": "length"}]})
-    assert result(delta(content="a"), other, delta(content="c"))["status"] == "completed"
-    assert items(delta(content="a"), other, delta(content="c")) == [{"message": ["ac"]}]
+def choice(index: int, text: str) -> SseEvent:
+    return event({"choices": [{"index": index, "delta": {"content": text}}]})
+
+
+@pytest.mark.parametrize(("first", "other"), [(0, 1), (1, 0), (-1, 2)])
+def test_of_several_answers_the_first_is_taken(first: int, other: int) -> None:
+    cut = event({"choices": [{"index": other, "delta": {"content": "b"}, "finish_reason": "length"}]})
+    stop = event({"choices": [{"index": first, "finish_reason": "stop"}]})
+    got = response(run(decoder(), [choice(first, "a"), cut, choice(first, "c"), stop, DONE]))
+    assert got["status"] == "completed"
+    assert [outline(item) for item in got["output"]] == [{"message": ["ac"]}]
+    assert got["warnings"] == ["The upstream gave more than one answer: the first is here."]
+
+
+@pytest.mark.parametrize("cut", ["", None])
+def test_logprobs_of_a_part_of_a_character_wait_for_its_text(cut: str | None) -> None:
+    """OpenAI sends an empty text for a token that does not complete a character; null is no text but another field."""
+    tokens: list[Json] = [{"token": token, "logprob": -0.5, "bytes": [], "top_logprobs": []} for token in ("x", "y")]
+    chunks = [
+        event({"choices": [{"delta": {"content": cut}, "logprobs": {"content": tokens[:1]}}]}),
+        event({"choices": [{"delta": {"content": "é"}, "logprobs": {"content": tokens[1:]}}]}),
+        delta(content="z"),
+    ]
+    assert items(*chunks) == [{"message": ["éz"], "logprobs": tokens if cut == "" else tokens[1:]}]
 
 
 def test_logprobs_belong_to_the_text_they_came_with() -> None:

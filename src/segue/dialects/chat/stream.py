@@ -143,7 +143,9 @@ class ChatDecoder(TranslatingDecoder):
         self._thinking = False
         self._details: list[dict[str, Any]] = []
         self._calls = CallAssembler(self._writer.arguments_of)
+        self._choice: int | None = None  # the index of the answer: one was asked for, and the first is taken
         self._logprobs: list[_TokenChoice] = []
+        self._unsaid: list[_TokenChoice] = []  # of tokens that are a part of a character: their text comes later
         self._handlers: dict[str, Callable[[_Raw], list[Event]]] = {
             "role": lambda _: [],
             "content": self._on_content,
@@ -178,10 +180,14 @@ class ChatDecoder(TranslatingDecoder):
     def _on_chunk(self, chunk: _CompletionChunk) -> Output:
         output: Output = []
         for choice in chunk.choices or ():
-            if choice.index == 0:
+            if self._choice is None:
+                self._choice = choice.index
+            if choice.index == self._choice:
                 output += self._on_choice(choice)
                 if self.ended:
                     return output
+            elif choice.delta or choice.message:
+                self._stream_end.warn("The upstream gave more than one answer: the first is here.")
         if chunk.usage:
             self._counted = self._usage is None  # a server that counts in every chunk says nothing about its end
             self._usage = chunk.usage
@@ -192,13 +198,16 @@ class ChatDecoder(TranslatingDecoder):
     def _on_choice(self, choice: _ChunkChoice) -> Output:
         if choice.error:  # OpenRouter, with the finish reason "error"
             return self._stream_end.failed_with(error_of(choice.error))
-        self._logprobs = (choice.logprobs.content if choice.logprobs is not None else None) or []
+        self._logprobs = self._unsaid + ((choice.logprobs.content if choice.logprobs is not None else None) or [])
+        self._unsaid = []
         output: Output = []
         delta = choice.delta
         if not delta and choice.message and self._writer.empty:
             delta = choice.message  # a whole answer in one event, from a server that does not stream
         for name, raw in (delta or {}).items():
             if bytes(raw) in _EMPTY:
+                if name == "content" and raw != _NULL:
+                    self._unsaid = self._logprobs
                 continue
             handler = self._handlers.get(name)
             if handler is None:
