@@ -15,6 +15,7 @@ from segue.protocol.codec import (
     decode,
     decode_value,
     explain,
+    is_utf8,
     size_of,
     with_field,
     without_field,
@@ -235,3 +236,10 @@ def test_a_kept_value_is_nested_no_deeper_than_the_limit() -> None:
         assert decode_value(msgspec.Raw(deep.encode()), "x") == invalid_json("it is nested too deeply")
     wide = b"[" + b",".join([b"[]"] * (2 * MAX_DEPTH)) + b"]"
     assert decode_value(msgspec.Raw(wide), "x") == [[]] * (2 * MAX_DEPTH)
+
+
+@pytest.mark.parametrize(
+    ("data", "text"), [(b"", True), ("é".encode(), True), (b"\xc3", False), (b"\xed\xa0\xbd", False)]
+)
+def test_utf8_is_known(data: bytes, *, text: bool) -> None:
+    assert is_utf8(data) is text

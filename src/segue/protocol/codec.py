@@ -66,6 +66,15 @@ def without_lone_surrogates(document: bytes | str) -> bytes | None:
     return None if repaired == data else repaired
 
 
+def is_utf8(data: bytes) -> bool:
+    """Return whether bytes are UTF-8, as every text of a WebSocket must be (RFC 6455, 8.1)."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def size_of(document: bytes | str) -> int:
     """Return how many bytes a document has on the wire."""
     if isinstance(document, bytes) or document.isascii():

@@ -164,6 +164,16 @@ def test_an_event_may_say_its_type_outside_its_data_only() -> None:
     assert items(words, stop(0)) == [{"message": ["x"]}]
 
 
+def test_an_event_that_names_no_open_block_is_about_the_last() -> None:
+    wrong = [start(1, "text"), delta(0, "text_delta", text="x"), delta(7, "text_delta", text="y"), stop(0)]
+    unnamed = [
+        start(2, "tool_use", id="a", name="look"),
+        start(3, "text", text="z"),
+        *[event("content_block_stop")] * 2,
+    ]
+    assert items(*wrong, *unnamed) == [{"message": ["xy"]}, {"call": ["a", "look", "{}"]}, {"message": ["z"]}]
+
+
 def test_a_block_that_begins_where_one_is_open_ends_that_one() -> None:
     thinking = [start(0, "thinking", signature="s"), delta(0, "thinking_delta", thinking="Hm")]
     assert items(*thinking, start(0, "tool_use", id="a", name="look", input={"x": 1}), *text(0, "y")) == [

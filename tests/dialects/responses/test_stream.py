@@ -222,6 +222,20 @@ def test_events_of_vendors_are_left_out_and_all_but_one_are_named() -> None:
     assert ended.warnings == ("'vendor.thing' in the upstream's answer was left out: it has no counterpart.",)
 
 
+def test_bytes_that_are_no_utf8_are_replaced() -> None:
+    """A WebSocket whose text is no UTF-8 is closed by its client."""
+    reader = decoder("responses")
+    reader.feed(_item("added", 0, id="m"))
+    delta = _line("response.output_text.delta", item_id="m", output_index=0, content_index=0, delta="é?")
+    plain = delta.data.replace(b"\\u00e9", "é".encode())
+    (sound,) = reader.feed(SseEvent("", plain))
+    (repaired,) = reader.feed(SseEvent("", plain.replace(b"?", b"\xf0\x9f")))
+    assert isinstance(sound, Event)
+    assert isinstance(repaired, Event)
+    assert sound.data == plain
+    assert parse_json(repaired.data.decode())["delta"] == "é\ufffd"
+
+
 def test_done_says_nothing() -> None:
     assert decoder("responses").feed(SseEvent("", b"[DONE]")) == []
 

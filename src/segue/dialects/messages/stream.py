@@ -112,9 +112,8 @@ class MessagesDecoder(TranslatingDecoder):
     ) -> None:
         super().__init__(response_id, provider, custom=custom, warnings=warnings)
         self._effort = effort
-        self._blocks: dict[int, _OpenBlock] = {}  # by their indexes
+        self._blocks: dict[int, _OpenBlock] = {}  # by their indexes, in the order in which they began
         self._started = 0
-        self._latest = 0  # the index of the block that began last
         self._call: int | None = None  # the call whose block has stopped but that stays open
         self._usage: dict[str, Any] = {}
         self._handlers: dict[str, Callable[[_MessagesEvent], Output]] = {
@@ -179,7 +178,7 @@ class MessagesDecoder(TranslatingDecoder):
         unstopped = self._blocks.pop(index, None)
         events: Output = [] if unstopped is None else [*self._end_block(unstopped)]
         opened = self._blocks[index] = _OpenBlock(block.type, self._started)
-        self._latest, self._started = index, self._started + 1
+        self._started += 1
         start = self._starts.get(block.type)
         if start is None:
             self._stream_end.warn_of(block.type)
@@ -232,7 +231,11 @@ class MessagesDecoder(TranslatingDecoder):
         return self._finish()
 
     def _index_of(self, event: _MessagesEvent) -> int:
-        return self._latest if event.index is None else event.index
+        """Return the index of the block that an event is about: of the last open one, if it can be no other."""
+        index, blocks = event.index, self._blocks
+        if index is None or (index not in blocks and len(blocks) == 1):
+            return next(reversed(blocks), 0)
+        return index
 
     # --- blocks
 

@@ -23,7 +23,7 @@ from segue.dialects.responses.missing_fields import MissingFieldFiller
 from segue.dialects.sealed_reasoning import seal
 from segue.dialects.stream_end import MAX_WARNINGS, count, counted
 from segue.http.sse import SseEvent
-from segue.protocol.codec import UNREADABLE, decode_value, with_field
+from segue.protocol.codec import UNREADABLE, decode_value, is_utf8, with_field
 from segue.protocol.events import Event
 from segue.protocol.problems import Problem
 from segue.protocol.responses import Failure, Usage
@@ -103,7 +103,7 @@ class ResponsesDecoder(BaseReplyDecoder):
                 head = _heads.decode(data)
             except UNREADABLE:
                 return self._feed_repaired(event)
-            if self._held is not None:
+            if self._held is not None or not (data.isascii() or is_utf8(data)):  # what passes is not decoded
                 return self._feed_repaired(event)
             if b"\n" in data or b"\r" in data:
                 data = msgspec.json.format(data, indent=-1)  # one event is one line
