@@ -71,7 +71,7 @@ NOT_JSON = [
     invalid("null", "it is null, not an object"),
     invalid('{"model":"scripted"} {}'),
     invalid('{"type":"response.create","model":"scripted","input":NaN}'),
-    invalid('{"type":"response.create","model":"scripted","input":"\\ud800"}'),
+    invalid('{"type":"response.create","model":"scripted","input":"\\ud80"}'),
     invalid(f'{{"type":"response.create","model":"scripted","input":{"[" * 100_000}{"]" * 100_000}}}', "too deeply"),
 ]
 WRONG = [
@@ -203,6 +203,16 @@ async def test_a_socket_answers_with_an_error_frame_and_changes_nothing(start: S
     again = await socket.ask(input="2", store=False, previous_response_id=parent)
     assert again.response is not None
     assert [len(items) for items in gateway.seen()] == [1, 3]
+
+
+async def test_half_a_character_is_replaced_and_not_refused(start: Start) -> None:
+    """It is JSON, and the agent that cut a text there could do nothing about it."""
+    gateway = await start(say("one"), say("two"), say("three"))
+    http, socket = await gateway.http(), await gateway.socket()
+    assert (await http.create(input="cut \ud83d")).status == 200
+    await http.stream(input="cut \ud83d")
+    assert (await socket.ask(input="cut \ud83d", store=False)).response is not None
+    assert [items[0]["content"][0]["text"] for items in gateway.seen()] == ["cut \ufffd"] * 3
 
 
 # ------------------------------------------------------------------------------------- continuations that must not work
