@@ -45,7 +45,7 @@ def test_single_fields_of_a_row_can_be_replaced() -> None:
     openai = FAMILIES["openai"].profile
     assert override_cells(openai, {}, "chat") == openai
     changed = override_cells(openai, {"output_limit_field": "max_tokens", "chat_extensions": ["service_tier"]}, "chat")
-    assert changed == ProviderProfile(chat_extensions=("service_tier",), system_messages="any")
+    assert changed == ProviderProfile(chat_extensions=("service_tier",), system_messages="any", tool_name_length=64)
 
 
 @pytest.mark.parametrize(

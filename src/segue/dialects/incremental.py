@@ -120,15 +120,17 @@ class _ItemFields(msgspec.Struct):
     type: str | None = None
     role: str | None = None
     call_id: msgspec.Raw = _NULL
+    name: msgspec.Raw = _NULL
     arguments: msgspec.Raw = _NULL
 
 
 class ItemHead(msgspec.Struct, frozen=True):
-    """What is read of every item: its kind, who speaks, and the JSON of two fields that calls have."""
+    """What is read of every item: its kind, who speaks, and the JSON of three fields that calls have."""
 
     kind: str
     role: str | None
     call_id: msgspec.Raw
+    name: msgspec.Raw
     arguments: msgspec.Raw
 
 
@@ -158,7 +160,7 @@ class RenderStateBuilder(Generic[M]):
         if not self._user_seen:
             self._seed = hashlib.sha256(self._seed + item).digest()
             self._user_seen = kind == "message" and fields.role == "user"
-        return ItemHead(kind, fields.role, fields.call_id, fields.arguments)
+        return ItemHead(kind, fields.role, fields.call_id, fields.name, fields.arguments)
 
     def warn(self, warning: str) -> None:
         """Note that something was left out; each sentence once."""

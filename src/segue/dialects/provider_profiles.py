@@ -101,6 +101,13 @@ class ProviderProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     call_id_length_exact: Annotated[
         bool, Meta(description="chat: whether each id must have exactly `call_id_length` characters.")
     ] = False
+    tool_name_length: Annotated[
+        Annotated[int, Meta(ge=32)] | None,
+        Meta(
+            description="chat: the longest name of a tool that it takes in a history, where it takes letters, digits, "
+            "`_` and `-` only; without one, names go as they are."
+        ),
+    ] = None
     returned_reasoning: Annotated[
         Literal["as_received", "never"],
         Meta(description="chat: whether its own reasoning goes back to it, in the field that it came in."),

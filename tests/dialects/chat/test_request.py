@@ -12,6 +12,7 @@ from segue.dialects.loss_warnings import BROKEN_ARGUMENTS, FOREIGN_REASONING
 from segue.dialects.provider_families import FAMILIES
 from segue.dialects.provider_profiles import ProviderProfile
 from segue.dialects.render_cache import RenderCache
+from segue.dialects.tools import wire_name
 from segue.testing.protocol_checker import parse_json
 from tests.dialects.conversations import (
     CHAT,
@@ -401,3 +402,17 @@ def test_what_a_server_has_refused_of_a_history_is_left_out() -> None:
     again = PLAIN.render(request, kept)
     assert isinstance(again, Rendered)
     assert again.body == plain.body
+
+
+def test_names_that_openai_refuses_are_replaced() -> None:
+    """A model may have called what there is not; other servers take it."""
+    odd = CALL | {"name": "functions.look"}
+    ((plain,), (official,)) = (messages(odd, official=official) for official in (False, True))
+    assert plain["tool_calls"][0]["function"]["name"] == "functions.look"
+    assert official["tool_calls"][0]["function"]["name"] == wire_name("functions.look", 64)
+
+
+def test_templates_are_given_a_question() -> None:
+    items = [{"role": "developer", "content": "Say hi."}]
+    assert [message["role"] for message in messages(*items)] == ["system", "user"]
+    assert [message["role"] for message in messages(*items, official=True)] == ["system"]

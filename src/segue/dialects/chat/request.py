@@ -27,7 +27,7 @@ from segue.dialects.loss_warnings import FOREIGN_REASONING
 from segue.dialects.provider_profiles import PLAIN, ProviderProfile
 from segue.dialects.render_cache import RenderCache
 from segue.dialects.rules import Preset, RequestBuilder, Rule, write_settings
-from segue.dialects.tools import custom_names
+from segue.dialects.tools import custom_names, wire_name
 from segue.protocol.codec import encode
 from segue.protocol.item_types import ContentPart, FunctionCallItem, MessageItem, ReasoningItem, ToolOutputItem
 from segue.protocol.problems import Problem
@@ -101,6 +101,8 @@ class ChatDialect:
         texts = [text for text in (request.settings.instructions or "", *state.preamble) if text.strip()]
         if texts:
             head += _message("system", "\n\n".join(texts))
+            if not state.open.begun and self._profile.system_messages == "first":  # templates want a question
+                head += _SILENCE
         pieces = [head, *(part.closed for part in parts if part.closed), b"".join(state.open.messages())]
         lost = (FOREIGN_REASONING,) if state.open.only_reasoning and FOREIGN_REASONING not in state.warnings else ()
         warnings = (*builder.warnings, *state.warnings, *lost)
@@ -161,8 +163,9 @@ CHAT_ITEMS: Mapping[str, Rule] = {
     "id and status of an item, logprobs of a text": Rule("ours", "They are about the item and not for the model."),
     "function_call": Rule(
         "translated",
-        "A tool call of the `assistant` message of its run. Gemini gets the words that it wants for a call that is not "
-        "its own.",
+        "A tool call of the `assistant` message of its run. An id that was used before, or is too long, is replaced; "
+        "arguments that are no JSON object are put into one. Gemini gets the words that it wants for a call that is "
+        "not its own.",
     ),
     "custom_tool_call": Rule("translated", "A tool call with the argument `input`."),
     "function_call_output, custom_tool_call_output": Rule("translated", "A `tool` message, behind its call."),
@@ -238,6 +241,7 @@ def _message(role: str, content: object) -> bytes:
     return encode({"role": role, "content": content}) + b","
 
 
+_SILENCE = _message("user", "[the user has said nothing yet]")
 #: Mistral answers 400 "Unexpected role 'user' after role 'tool'".
 _BETWEEN = _message("assistant", "[the user speaks next]")
 
@@ -356,7 +360,9 @@ class ChatRenderer(ItemRenderer[OpenChatMessages]):
 
     def _call(self, call: FunctionCallItem) -> bytes:
         value: dict[str, Any] = {"id": self._call_id(call), "type": "function"}
-        value["function"] = {"name": call.name, "arguments": self._arguments(call)}
+        length = self._profile.tool_name_length
+        name = call.name if length is None else wire_name(call.name, length)
+        value["function"] = {"name": name, "arguments": self._arguments(call)}
         extra = self._extras.get(call.call_id)
         signature = self._profile.foreign_call_signature
         if extra is not None:

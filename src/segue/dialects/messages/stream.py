@@ -8,7 +8,8 @@ here: requests (`request`), and the events of the output (`output_writer`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -99,7 +100,7 @@ STOP: dict[str, str | None] = {
 
 
 class MessagesDecoder(TranslatingDecoder):
-    """Reads one stream of events."""
+    """Reads one stream of events; `names` are those of tools that have another one in this API, by that."""
 
     def __init__(
         self,
@@ -107,10 +108,12 @@ class MessagesDecoder(TranslatingDecoder):
         provider: str,
         *,
         custom: frozenset[str] = frozenset(),
+        names: Mapping[str, str] = MappingProxyType({}),
         effort: str | None = None,
         warnings: tuple[str, ...] = (),
     ) -> None:
         super().__init__(response_id, provider, custom=custom, warnings=warnings)
+        self._names = names
         self._effort = effort
         self._blocks: dict[int, _OpenBlock] = {}  # by their indexes, in the order in which they began
         self._started = 0
@@ -252,7 +255,8 @@ class MessagesDecoder(TranslatingDecoder):
     def _start_call(self, opened: _OpenBlock, block: _ContentBlock) -> list[Event]:
         opened.input = block.input or None
         call_id = self._writer.new_call_id(block.id or "")
-        return self._writer.start_call(opened.key, call_id, block.name or "")
+        name = block.name or ""
+        return self._writer.start_call(opened.key, call_id, self._names.get(name, name))
 
     def _sign(self, block: _OpenBlock, delta: _MessagesDelta) -> list[Event]:
         block.signature += delta.signature or ""

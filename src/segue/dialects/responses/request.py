@@ -44,6 +44,7 @@ from segue.dialects.rules import (
     write_settings,
 )
 from segue.dialects.sealed_reasoning import unseal
+from segue.dialects.tools import wire_name
 from segue.protocol.codec import encode, with_field
 from segue.protocol.item_types import ReasoningItem
 from segue.protocol.items import Item
@@ -177,6 +178,7 @@ RESPONSES_ITEMS: Mapping[str, Rule] = {
     "reasoning that led to nothing": Rule("dropped", "A cut answer may end in it; providers refuse it alone."),
     "id of a call": Rule("carried", "One that was used before, or is longer than 64 characters, is replaced."),
     "arguments of a call": Rule("carried", "Where they are no JSON object, they are put into one."),
+    "name of a call": Rule("carried", "One that no tool of this API can have is replaced."),
     "everything else": Rule("carried", "Byte for byte."),
 }
 
@@ -193,6 +195,9 @@ class PendingReasoning(msgspec.Struct, frozen=True):
 
 
 _texts = msgspec.json.Decoder(str)
+#: Calls of tools that the request declares. OpenAI answers 400 to a name that no such tool could have.
+_NAMED_CALLS = frozenset({"function_call", "custom_tool_call"})
+_NAME_LENGTH = 128
 #: What a JSON text begins with.
 _QUOTE = b'"'
 
@@ -231,22 +236,29 @@ class ResponsesRenderer:
         return RenderedTurn(closed, self._state.build(PendingReasoning(tuple(self._pending))))
 
     def _with_call(self, item: Item, head: ItemHead) -> Item:
-        """Return a call or its output with an id of its own and arguments that can be read; most are as they came."""
-        old_id = _text(head.call_id)
-        if old_id is None:
+        """Return a call or its output with what any server takes; most are as they came."""
+        call_id = _text(head.call_id)
+        if call_id is None:
             return item
         ids = self._state.call_ids
-        call_id = ids.map_output(old_id) if head.kind.endswith("_output") else ids.map_call(old_id)
-        if call_id != old_id:
-            item = with_field(item, "call_id", call_id)
-        old_arguments = _text(head.arguments) if head.kind == "function_call" else None
-        if old_arguments is not None:
-            arguments = call_arguments(old_arguments)
-            if arguments != old_arguments:
-                item = with_field(item, "arguments", arguments)
-                if old_arguments.strip():
-                    self._state.warn(BROKEN_ARGUMENTS)
-        return item
+        sent_id = ids.map_output(call_id) if head.kind.endswith("_output") else ids.map_call(call_id)
+        if sent_id != call_id:
+            item = with_field(item, "call_id", sent_id)
+        if head.kind not in _NAMED_CALLS:
+            return item
+        name = _text(head.name)
+        if name is not None and wire_name(name, _NAME_LENGTH) != name:
+            item = with_field(item, "name", wire_name(name, _NAME_LENGTH))
+        arguments = _text(head.arguments)
+        return item if arguments is None else self._with_arguments(item, arguments)
+
+    def _with_arguments(self, item: Item, arguments: str) -> Item:
+        sent = call_arguments(arguments)
+        if sent == arguments:
+            return item
+        if arguments.strip():
+            self._state.warn(BROKEN_ARGUMENTS)
+        return with_field(item, "arguments", sent)
 
     def _add_reasoning(self, item: Item) -> None:
         """Keep reasoning as its provider wrote it; leave it out if this provider cannot use it."""
