@@ -31,6 +31,7 @@ from tests.tunnel.pair import (
     NODE,
     OK,
     feed_twice,
+    frames_of,
     joined,
     opened,
     packet_of,
@@ -89,7 +90,9 @@ def test_what_breaks_the_protocol_fails_the_sidecars_link(frames: tuple[Frame, .
     sidecar.open(post())
     sidecar.open(post(None))
     sidecar.link_opened(0.0)
-    assert isinstance(sidecar.receive(packet_of(*frames), 0.0)[-1], LinkFailed)
+    failed = sidecar.receive(packet_of(*frames), 0.0)[-1]
+    assert isinstance(failed, LinkFailed)
+    assert " " in failed.reason, "it says why"
     assert sidecar.next_packet(0.0) is None
 
 
@@ -239,3 +242,13 @@ def test_the_room_of_an_exchange_is_what_its_buffer_has_left_and_the_sidecar_hea
     pair.run()
     assert told(pair, Writable) == [Writable(handle)]
     assert pair.sidecar.room(handle) == BUFFER_BYTES
+
+
+def test_what_is_given_up_is_reset_at_the_gateway() -> None:
+    pair = joined()
+    handle = pair.sidecar.open(post(None))
+    pair.run()
+    pair.sidecar.cancel(handle)
+    packet = pair.sidecar.next_packet(pair.now)
+    assert packet is not None
+    assert [frame for frame in frames_of(packet) if isinstance(frame, Reset)] == [Reset(opened(pair), "cancelled", b"")]
