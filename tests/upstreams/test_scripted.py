@@ -282,3 +282,15 @@ async def test_a_field_that_no_api_has_is_named_in_a_warning(steps: tuple[Say | 
     ended = batches[-1][-1]
     assert isinstance(ended, Ended)
     assert ended.warnings == ("'temperatur' was left out: this API has nothing like it.",)
+
+
+@pytest.mark.parametrize("script", [None, [say("hi")]])
+async def test_it_counts_what_its_usage_says(script: list[ScriptedTurn] | None) -> None:
+    """And plays nothing for it."""
+    one = ScriptedUpstream(script)
+    count = await one.count_input(request(HI, HI))
+    assert one.started == 0
+    ended = [batch async for batch in one.stream(request(HI, HI))][-1][-1]
+    assert isinstance(ended, Ended)
+    assert ended.usage is not None
+    assert ended.usage.input_tokens == count > 0

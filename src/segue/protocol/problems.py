@@ -204,6 +204,15 @@ def model_not_found(model: str) -> Problem:
     return Problem("model_not_found", message, "model")
 
 
+def not_counted(model: str) -> Problem:
+    """The tokens of an input are asked for before a turn, and the model's upstream does not count them."""
+    advice = (
+        f"the upstream of {quoted(model)} does not count the tokens of an input before it is sent. "
+        "'usage' of each response has their number"
+    )
+    return unsupported("model", advice)
+
+
 def connection_limit(minutes: float) -> Problem:
     """The connection has reached its age limit."""
     message = (

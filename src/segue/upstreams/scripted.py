@@ -144,17 +144,20 @@ class ScriptedUpstream:
 
     async def prefill(self, request: UpstreamRequest) -> Usage:
         """Record a turn without output; it uses up none of the script's turns."""
-        if self._script is None:
-            return usage(sum(map(len, request.history.input)) // 4, 0)
-        self.prefilled.append(request)
-        return usage(sum(map(len, request.history.items())) // 4, 0)
+        if self._script is not None:
+            self.prefilled.append(request)
+        return usage(self._tokens_in(request), 0)
+
+    async def count_input(self, request: UpstreamRequest) -> int:
+        """Count as `usage` does; the turn is not played."""
+        return self._tokens_in(request)
 
     async def stream(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
         """Play the next turn."""
         turn = self._expect(request)
         self.started += 1
         writer = OutputWriter(request.response_id)
-        tokens_in = sum(map(len, request.history.input if self._script is None else request.history.items())) // 4
+        tokens_in = self._tokens_in(request)
         written = 0
         waiting: list[Event | Ended] = []
         ended = False
@@ -187,6 +190,10 @@ class ScriptedUpstream:
             yield waiting
         finally:
             self.cancelled += not ended
+
+    def _tokens_in(self, request: UpstreamRequest) -> int:
+        items = request.history.input if self._script is None else request.history.items()
+        return sum(map(len, items)) // 4
 
     def _expect(self, request: UpstreamRequest) -> ScriptedTurn:
         """Return the turn to play; refuse a request that the script does not expect."""
