@@ -102,9 +102,9 @@ class ResponsesDialect:
         warnings = (*builder.warnings, *state.warnings, *lost)
         return Rendered(close_list(pieces, b"]}"), warnings, frozenset(builder.own_fields))
 
-    def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> ReplyDecoder:  # noqa: ARG002 - ids are kept
+    def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> ReplyDecoder:
         """Make the reader of one reply."""
-        return ResponsesDecoder(self.provider, warnings)
+        return ResponsesDecoder(request.response_id, self.provider, warnings)
 
     def start(self) -> RenderState[PendingReasoning]:
         """Return the state before the first item."""
