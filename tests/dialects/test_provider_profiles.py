@@ -13,6 +13,7 @@ from segue.dialects.interface import Dialect, Rendered
 from segue.dialects.messages.request import MessagesDialect
 from segue.dialects.provider_families import FAMILIES
 from segue.dialects.provider_profiles import PLAIN, ProviderProfile, dialect_of, override_cells
+from segue.dialects.refused_fields import SEALED_REASONING
 from segue.dialects.render_cache import RenderCache
 from segue.dialects.responses.request import ResponsesDialect
 from segue.dialects.rules import Preset
@@ -104,10 +105,14 @@ OPENAI = FAMILIES["openai"].profile
 TAKEN = {name: value for cells in FORMS.values() for name, value in cells.items()}
 BARE = msgspec.structs.replace(PLAIN, **TAKEN)
 OWN = [
-    ("chat", BARE, {"stream_options"}),
-    ("chat", msgspec.structs.replace(OPENAI, **TAKEN), {"stream_options", "prompt_cache_key"}),
-    ("messages", PLAIN, {"cache_control"}),
-    ("responses", PLAIN, {"include", "prompt_cache_key"}),
+    ("chat", BARE, {"stream_options", SEALED_REASONING}),
+    (
+        "chat",
+        msgspec.structs.replace(OPENAI, **TAKEN),
+        {"stream_options", "prompt_cache_key", SEALED_REASONING},
+    ),
+    ("messages", PLAIN, {"cache_control", SEALED_REASONING}),
+    ("responses", PLAIN, {"include", "prompt_cache_key", SEALED_REASONING}),
 ]
 
 
@@ -129,7 +134,7 @@ def test_what_nobody_asked_for_can_be_left_out(name: str, profile: ProviderProfi
     """Since a provider refuses it, or since the profile says that it would; that is nobody's loss, so none is told."""
     whole = render(dialect(name, profile), instructions="Be brief.")
     assert whole.own_fields == own
-    for field in own:
+    for field in own - {SEALED_REASONING}:
         assert f'"{field}"'.encode() in whole.body
         learned = render(dialect(name, profile), frozenset({field}), instructions="Be brief.")
         known = render(
@@ -160,6 +165,45 @@ def test_reasoning_that_goes_back_is_our_own_too() -> None:
     assert (b"reasoning_content" in whole.body, b"reasoning_content" in bare.body) == (True, False)
     assert whole.own_fields - bare.own_fields == {"reasoning"}
     assert bare.body == render_body("chat", BARE, request)
+    assert (whole.warnings, bare.warnings) == ((), ())
+
+
+SEALED: list[tuple[str, str, str]] = [
+    ("chat", CHAT, '{"details":[{"type":"reasoning.encrypted","data":"sealed-by-it"}]}'),
+    ("messages", MESSAGES, '{"signature":"sealed-by-it"}'),
+    ("messages", MESSAGES, '{"redacted":"sealed-by-it"}'),
+    ("responses", RESPONSES, "sealed-by-it"),
+]
+
+
+@pytest.mark.parametrize(("name", "provider", "content"), SEALED)
+@pytest.mark.parametrize("effort", [None, "low"])
+def test_reasoning_that_its_provider_cannot_read_any_more_is_left_out(
+    name: str, provider: str, content: str, effort: str | None
+) -> None:
+    """As that of another provider is, with the same warning; whether the model thinks in this turn or not."""
+    thought = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}
+    called = {"type": "function_call", "call_id": "a", "name": "look", "arguments": "{}"}
+    output = {"type": "function_call_output", "call_id": "a", "output": "x"}
+
+    def items(maker: str) -> list[bytes]:
+        mine = [USER, thought | {"encrypted_content": seal(maker, content)}, called, output]
+        return list(map(msgspec.json.encode, mine))
+
+    wanted = settings(reasoning={"effort": effort}) if effort else SETTINGS
+    own, foreign = (Request(replay(items(maker)), wanted, "claude-sonnet-4-5") for maker in (provider, "another"))
+    cache = RenderCache(10**6)
+    whole = dialect(name).render(own, cache)
+    unread = dialect(name).render(own, cache, without=frozenset({SEALED_REASONING}))
+    expected = dialect(name).render(foreign, cache)
+    assert isinstance(whole, Rendered)
+    assert isinstance(unread, Rendered)
+    assert isinstance(expected, Rendered)
+    assert b"sealed-by-it" in whole.body
+    assert (unread.body, unread.warnings) == (expected.body, expected.warnings)
+    assert b"sealed-by-it" not in unread.body
+    assert unread.warnings
+    assert whole.own_fields - unread.own_fields == {SEALED_REASONING}
 
 
 @pytest.mark.parametrize("name", ["chat", "responses"])

@@ -25,6 +25,7 @@ from segue.dialects.item_renderer import ItemRenderer, system_note
 from segue.dialects.items import image_url
 from segue.dialects.loss_warnings import FOREIGN_REASONING
 from segue.dialects.provider_profiles import PLAIN, ProviderProfile
+from segue.dialects.refused_fields import SEALED_REASONING
 from segue.dialects.render_cache import RenderCache
 from segue.dialects.rules import Preset, RequestBuilder, Rule, write_settings
 from segue.dialects.tools import custom_names, wire_name
@@ -120,11 +121,13 @@ class ChatDialect:
         cells = {
             name: value for form in self._forms if not builder.is_wanted(form) for name, value in FORMS[form].items()
         }
-        if not cells:
+        readable = builder.is_wanted(SEALED_REASONING)
+        if readable and not cells:
             return render_history(request.history, self, cache.view(self._cache_key, RenderedTurn))
+        provider = self.provider if readable else ""  # as if another provider had made the reasoning in it
         profile = msgspec.structs.replace(self._profile, **cells)
-        view = cache.view(_view_name(self.provider, profile), RenderedTurn)
-        return render_history(request.history, _ChatRenderers(self.provider, profile), view)
+        view = cache.view(_view_name(provider, profile), RenderedTurn)
+        return render_history(request.history, _ChatRenderers(provider, profile), view)
 
     def start(self) -> RenderState[OpenChatMessages]:
         """Return the state before the first item."""

@@ -27,6 +27,7 @@ from segue.dialects.messages.settings import MESSAGES_FIELDS, NAME_LENGTH, finis
 from segue.dialects.messages.stream import MessagesDecoder, Thought
 from segue.dialects.messages.thinking import ToolLoop
 from segue.dialects.provider_profiles import PLAIN, ProviderProfile
+from segue.dialects.refused_fields import SEALED_REASONING
 from segue.dialects.render_cache import RenderCache
 from segue.dialects.rules import Preset, RequestBuilder, Rule, write_settings
 from segue.dialects.tools import custom_names, wire_name
@@ -93,7 +94,11 @@ class MessagesDialect:
         )
         builder.fields["max_tokens"] = self._max_tokens
         write_settings(builder, MESSAGES_FIELDS)
-        parts = render_history(request.history, self, cache.view(self._cache_key, RenderedTurn))
+        if builder.is_wanted(SEALED_REASONING):
+            parts = render_history(request.history, self, cache.view(self._cache_key, RenderedTurn))
+        else:  # as if another provider had made the reasoning in it
+            view = cache.view(f"{self._cache_key}:unread", RenderedTurn)
+            parts = render_history(request.history, MessagesDialect("", profile=self._profile), view)
         if finish_settings(builder, parts[-1].state.open.present_loop):
             view = cache.view(f"{self._cache_key}:bare", RenderedTurn)
             parts = render_history(request.history, _WithoutThoughts(self.provider, self._profile), view)

@@ -28,6 +28,7 @@ from segue.dialects.interface import NOTHING, Rendered, ReplyDecoder, TurnReques
 from segue.dialects.items import call_arguments, read_item
 from segue.dialects.loss_warnings import BROKEN_ARGUMENTS, FOREIGN_REASONING, reasoning_left_out
 from segue.dialects.provider_profiles import PLAIN, ProviderProfile
+from segue.dialects.refused_fields import SEALED_REASONING
 from segue.dialects.render_cache import RenderCache
 from segue.dialects.responses.stream import ResponsesDecoder
 from segue.dialects.rules import (
@@ -90,7 +91,11 @@ class ResponsesDialect:
         builder.fields["stream"] = True
         _ask_for_reasoning(builder)
         write_settings(builder, RESPONSES_FIELDS)
-        parts = render_history(request.history, self, cache.view(self._cache_key, RenderedTurn))
+        if builder.is_wanted(SEALED_REASONING):
+            parts = render_history(request.history, self, cache.view(self._cache_key, RenderedTurn))
+        else:  # as if another provider had made the reasoning in it
+            view = cache.view(f"{self._cache_key}:unread", RenderedTurn)
+            parts = render_history(request.history, ResponsesDialect("", profile=self._profile), view)
         state = parts[-1].state
         problem = builder.problem or state.problem
         if problem is not None:
