@@ -39,7 +39,7 @@ from segue.protocol.problems import Problem, already_answered
 
 def leave_out_repeats(parent: Turn | None, given: Input) -> Input | Problem:
     """Return the input without the items that the history of `parent`, or the input itself, holds already."""
-    if not given.keys:
+    if not _may_repeat(parent, given.keys):
         return given
     repeated = set(range(_overlap(parent, given)))
     keys = [key for key in given.keys if key.place not in repeated]
@@ -51,6 +51,19 @@ def leave_out_repeats(parent: Turn | None, given: Input) -> Input | Problem:
         if found:
             repeated.add(key.place)
     return without(given, repeated) if repeated else given
+
+
+def _may_repeat(parent: Turn | None, keys: Sequence[ItemKey]) -> bool:
+    """Say whether an item may be a repeat. Of an agent that sends what is new, and of one that sends all, none may."""
+    ids = [key.id for key in keys if key.id is not None]
+    outputs = [key.call_id for key in keys if key.is_output]
+    if len(set(ids)) < len(ids) or len(set(outputs)) < len(outputs):
+        return True
+    if parent is None or not keys:
+        return False
+    if ids or len(outputs) < len(keys):
+        return True
+    return not parent.calls.issuperset(outputs) or not parent.answered.isdisjoint(outputs)
 
 
 def without(given: Input, left_out: set[int]) -> Input:
