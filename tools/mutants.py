@@ -5,10 +5,10 @@
     make mutants PACKAGE=protocol MUTANTS=--report  judge the last run again, and write the page of its survivors
 
 mutmut makes the faults and runs the tests; it works on a copy of the checkout in `build/mutants/PACKAGE` and remembers
-what it has tried, so a second run only tries what has changed and what survived. A *mutant* is the code with one fault.
-A mutant that no test notices *survives*: a test is missing, or the fault changes nothing. `tools/mutants_kept.toml`
-says of survivors that may stay why they may. A mutant whose tests do not end in time has been noticed. Not here:
-packages that do I/O, where a time-out may mean anything.
+what it has tried, so a second run only tries what has changed and what survived without a reason. A *mutant* is the
+code with one fault. A mutant that no test notices *survives*: a test is missing, or the fault changes nothing.
+`tools/mutants_kept.toml` says of survivors that may stay why they may. A mutant whose tests do not end in time has been
+noticed. Not here: packages that do I/O, where a time-out may mean anything.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import sys
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,8 @@ _SURVIVED = frozenset({0})
 _NOT_REACHED = frozenset({5, 33})
 _SKIPPED = 34
 _NOT_TRIED = frozenset({None, 2, _SKIPPED})
+#: Whatever was noted of these, a test may have been written since.
+_OPEN = _SURVIVED | _NOT_REACHED | _NOT_TRIED
 _TIMED_OUT = frozenset({-24, -9, 24, 36, 152, 255})
 
 #: A text in a line of code.
@@ -79,7 +82,7 @@ class Survivor:
     @property
     def wording(self) -> bool:
         """Whether only a text of several words differs: its case, or the marks that mutmut puts around it."""
-        if _TEXT.sub("", self.before) != _TEXT.sub("", self.after):
+        if _TEXT.sub('""', self.before) != _TEXT.sub('""', self.after):
             return False
         pairs = zip(_TEXT.findall(self.before), _TEXT.findall(self.after), strict=True)
         changed = [(before, after) for before, after in pairs if before != after]
@@ -128,20 +131,23 @@ def run(package: str, processes: int, sample: int | None = None) -> None:
     # a test that has changed may reach what it did not reach before
     (folder / "mutants" / "mutmut-stats.json").unlink(missing_ok=True)
     _trials(folder, "generate", str(processes))
-    choose(folder / "mutants" / "src" / "segue" / package, sample)
+    kept = _kept()
+    settled = {name for name, survivor in _survivors(package, _codes(package)).items() if reason_of(survivor, kept)}
+    choose(folder / "mutants" / "src" / "segue" / package, sample, settled)
     _trials(folder, "run", "--max-children", str(processes))
 
 
 def judge(package: str) -> Result:
     """Read what became of the mutants of the last run."""
-    folder = _folder(package)
-    codes = dict(_codes(folder / "mutants" / "src" / "segue" / package))
+    codes = _codes(package)
     tried = {name: code for name, code in codes.items() if code not in _NOT_TRIED}
-    left = {name: code for name, code in sorted(tried.items()) if code in _SURVIVED | _NOT_REACHED}
-    diffs = json.loads(_trials(folder, "diffs", *left))
-    survivors = tuple(_survivor(name, diffs[name], reached=code in _SURVIVED) for name, code in left.items())
-    timed_out = sum(code in _TIMED_OUT for code in tried.values())
-    return Result(package=package, planted=len(codes), tried=len(tried), timed_out=timed_out, survivors=survivors)
+    return Result(
+        package=package,
+        planted=len(codes),
+        tried=len(tried),
+        timed_out=sum(code in _TIMED_OUT for code in tried.values()),
+        survivors=tuple(_survivors(package, tried).values()),
+    )
 
 
 def reason_of(survivor: Survivor, kept: Mapping[str, Mapping[str, str]]) -> str:
@@ -153,7 +159,7 @@ def reason_of(survivor: Survivor, kept: Mapping[str, Mapping[str, str]]) -> str:
 
 def page(result: Result) -> str:
     """Write the page of a package: how many mutants died, and every one that did not."""
-    kept = tomllib.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
+    kept = _kept()
     reasons = [(survivor, reason_of(survivor, kept)) for survivor in result.survivors]
     words = Counter(reason or "no test yet" for _, reason in reasons)
     lines = [
@@ -218,13 +224,27 @@ def _trials(folder: Path, *arguments: str) -> str:
     return done.stdout or ""
 
 
-def _codes(folder: Path) -> Iterator[tuple[str, int | None]]:
-    for path in sorted(folder.rglob("*.meta")):
-        yield from json.loads(path.read_text(encoding="utf-8"))["exit_code_by_key"].items()
+def _codes(package: str) -> dict[str, int | None]:
+    paths = sorted((_folder(package) / "mutants" / "src" / "segue" / package).rglob("*.meta"))
+    notes = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    return {name: code for noted in notes for name, code in noted["exit_code_by_key"].items()}
 
 
-def choose(folder: Path, sample: int | None) -> None:
-    """Note which mutants are to be tried: all or a random sample, but those not again that were noticed before."""
+def _survivors(package: str, codes: Mapping[str, int | None]) -> dict[str, Survivor]:
+    left = {name: code for name, code in sorted(codes.items()) if code in _SURVIVED | _NOT_REACHED}
+    diffs = json.loads(_trials(_folder(package), "diffs", *left))
+    return {name: _survivor(name, diffs[name], reached=code in _SURVIVED) for name, code in left.items()}
+
+
+def _kept() -> dict[str, dict[str, str]]:
+    return tomllib.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
+
+
+def choose(folder: Path, sample: int | None, settled: AbstractSet[str] = frozenset()) -> None:
+    """Note which mutants are to be tried: all or a random sample.
+
+    Those are not tried again that were noticed before, or that are `settled`: that survived, and may.
+    """
     notes = {path: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.meta"))}
     names = sorted(name for noted in notes.values() for name in noted["exit_code_by_key"])
     chosen = set(names)
@@ -232,9 +252,9 @@ def choose(folder: Path, sample: int | None) -> None:
         chosen = set(random.Random(SEED).sample(names, sample))  # noqa: S311 - repeatable, not secret
     for path, noted in notes.items():
         codes = noted["exit_code_by_key"]
-        again = _SURVIVED | _NOT_REACHED | _NOT_TRIED  # a test may have been written since
+        again = {name for name, code in codes.items() if code in _OPEN and name not in settled}
         noted["exit_code_by_key"] = {
-            name: _SKIPPED if name not in chosen else None if code in again else code for name, code in codes.items()
+            name: _SKIPPED if name not in chosen else None if name in again else code for name, code in codes.items()
         }
         path.write_text(json.dumps(noted), encoding="utf-8")
 

@@ -47,7 +47,7 @@ def decoder(dialect: str, warnings: tuple[str, ...] = ()) -> ReplyDecoder:
         case "messages":
             return MessagesDecoder(RESPONSE_ID, MESSAGES, custom=CUSTOM, warnings=warnings)
         case _:
-            return ResponsesDecoder(RESPONSES, warnings)
+            return ResponsesDecoder(RESPONSE_ID, RESPONSES, warnings)
 
 
 GOLDEN = {f"{path.parent.name}/{path.stem}": path for path in sorted(STREAMS.rglob("*.jsonl"))}

@@ -169,7 +169,8 @@ def check_mistral(body: Json) -> None:
         assert (role, message["role"]) != ("tool", "user"), "Unexpected role 'user' after role 'tool'"
         role = message["role"]
         for call in message.get("tool_calls", []):
-            assert re.fullmatch(r"[a-zA-Z0-9]{9}", call["id"]), "must be a-z, A-Z, 0-9, with a length of 9"
+            fault = f"Tool call id was {call['id']} but must be a-z, A-Z, 0-9, with a length of 9"
+            assert re.fullmatch(r"[a-zA-Z0-9]{9}", call["id"]), fault
 
 
 def check_responses(body: Json) -> None:

@@ -64,7 +64,8 @@ def test_every_event_block_and_delta_of_messages_has_a_golden_stream(union: str,
 def test_every_field_of_a_delta_of_chat_has_a_golden_stream() -> None:
     from openai.types.chat.chat_completion_chunk import ChoiceDelta
 
-    there = [choice.get("delta") or {} for event in golden("chat") for choice in event.get("choices") or ()]
+    choices = [choice for event in golden("chat") for choice in event.get("choices") or () if choice]
+    there = [choice.get("delta") or {} for choice in choices]
     assert set(ChoiceDelta.model_fields) - {name for delta in there for name in delta} == set()
 
 

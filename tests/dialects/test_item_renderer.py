@@ -131,3 +131,28 @@ def test_what_cannot_be_read_is_the_problem_and_the_first_one_stays(item: Json, 
     assert got == ["Hi"]
     assert state.problem is not None
     assert state.problem.param == param
+
+
+@pytest.mark.parametrize(
+    ("part", "told", "warned"),
+    [
+        ({"type": "text", "text": "hi"}, "hi", []),
+        ({"type": "input_text", "text": "hi"}, "hi", []),
+        ({"type": "magic", "text": "hi"}, "hi", ["Parts of type 'magic' were sent as their text"]),
+        (
+            {"type": "input_image", "image_url": "http://x", "text": "hi"},
+            "hi",
+            ["Parts of type 'input_image' with image_url were sent as their text"],
+        ),
+        (
+            {"type": "magic", "image_url": {"url": "x"}},
+            "[a part of type magic stood here and could not be passed on]",
+            ["Parts of type 'magic' were left out"],
+        ),
+    ],
+)
+def test_a_part_of_a_type_that_the_api_lacks_is_told(part: Json, told: str, warned: list[str]) -> None:
+    """As its text if it has one, else as a note; the same in every API that has messages of its own."""
+    got, state = read(user(part))
+    assert got == [told]
+    assert [warning.partition(":")[0] for warning in state.warnings] == warned

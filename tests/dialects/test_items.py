@@ -166,6 +166,8 @@ def test_the_input_of_a_custom_tool_is_the_one_argument_of_its_function() -> Non
         ),
         ('{"a": "' + "[" * 99 + '"}', '{"a": "' + "[" * 99 + '"}'),
         ("\ud83d", '{"arguments":"?"}'),
+        ('{"a":"\\ud83d"}', '{"a":"\\ufffd"}'),
+        ('{"a":"\\ud83d', '{"arguments":"{\\"a\\":\\"\\\\ufffd"}'),
     ],
 )
 def test_arguments_are_an_object_for_every_server(arguments: str, sent: str) -> None:

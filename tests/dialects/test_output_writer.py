@@ -174,7 +174,14 @@ def test_a_call_without_arguments_has_an_empty_object_unless_it_was_cut_off() ->
 
 @pytest.mark.parametrize(
     ("arguments", "given_to_it"),
-    [('{"input":"x"}', "x"), ('{"input":"x","more":1}', "x"), ("x", "x"), ('{"input":1}', '{"input":1}'), ("", "")],
+    [
+        ('{"input":"x"}', "x"),
+        ('{"input":"x\\ud83d"}', "x\ufffd"),
+        ('{"input":"x","more":1}', "x"),
+        ("x", "x"),
+        ('{"input":1}', '{"input":1}'),
+        ("", ""),
+    ],
 )
 def test_a_custom_call_gets_its_input_when_its_arguments_are_over(arguments: str, given_to_it: str) -> None:
     writing = writer()

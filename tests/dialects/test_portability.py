@@ -107,7 +107,9 @@ def test_a_chain_from_messages_over_chat_to_responses() -> None:
     assert body["input"][0] == one[0]
     assert body["input"][4:6] == two
     assert told == FOREIGN
-    third = grow(second, encode_items(three), answer(ResponsesDecoder(RESPONSES), "responses/reasoning_and_calls"))
+    third = grow(
+        second, encode_items(three), answer(ResponsesDecoder(RESPONSE_ID, RESPONSES), "responses/reasoning_and_calls")
+    )
 
     # And back: each provider gets its own reasoning, as it wrote it, and nobody else's.
     four: list[Json] = [{"type": "function_call_output", "call_id": "call_1", "output": "yes"}]

@@ -8,14 +8,16 @@ import msgspec
 import pytest
 from msgspec import inspect as kinds
 
-from segue.dialects.chat.request import ChatDialect
+from segue.dialects.chat.request import FORMS, ChatDialect
 from segue.dialects.interface import Dialect, Rendered
 from segue.dialects.messages.request import MessagesDialect
 from segue.dialects.provider_families import FAMILIES
-from segue.dialects.provider_profiles import PLAIN, ProviderProfile, override_cells
+from segue.dialects.provider_profiles import PLAIN, ProviderProfile, dialect_of, override_cells
+from segue.dialects.refused_fields import SEALED_REASONING
 from segue.dialects.render_cache import RenderCache
 from segue.dialects.responses.request import ResponsesDialect
 from segue.dialects.rules import Preset
+from segue.dialects.sealed_reasoning import seal
 from segue.protocol.requests import ENCRYPTED_REASONING
 from tests.dialects.conversations import (
     CHAT,
@@ -42,27 +44,42 @@ def test_every_field_says_what_it_means() -> None:
 
 def test_single_fields_of_a_row_can_be_replaced() -> None:
     openai = FAMILIES["openai"].profile
-    assert override_cells(openai, {}) == openai
-    changed = override_cells(openai, {"output_limit_field": "max_tokens", "chat_extensions": ["service_tier"]})
-    assert changed == ProviderProfile(chat_extensions=("service_tier",), system_messages="any")
+    assert override_cells(openai, {}, "chat") == openai
+    changed = override_cells(openai, {"output_limit_field": "max_tokens", "chat_extensions": ["service_tier"]}, "chat")
+    assert changed == ProviderProfile(chat_extensions=("service_tier",), system_messages="any", tool_name_length=64)
 
 
 @pytest.mark.parametrize(
-    ("cells", "fault"),
+    ("cells", "dialect", "fault"),
     [
-        ({"user_after_tools": True}, "unknown key 'user_after_tools'; known keys: omitted_fields, "),
-        ({"user_after_tool": "no"}, "user_after_tool: Expected `bool`, got `str`"),
-        ({"text_parts": "one"}, "text_parts: Invalid enum value 'one'; it may be list, string"),
-        ({"omitted_fields": ["stream"]}, "omitted_fields[0]: Invalid enum value 'stream'; it may be stream_options, "),
-        ({"omitted_fields": "stream_options"}, "omitted_fields: Expected `array`, got `str`"),
-        ({"call_id_length": 8}, "call_id_length: Expected `int` >= 9"),
-        ({"image_types": [1]}, "image_types[0]: Expected `str`, got `int`"),
+        (
+            {"user_after_tool": True},
+            "messages",
+            "user_after_tool means nothing to the dialect 'messages'; leave it out",
+        ),
+        ({"nonsense": True}, "responses", "unknown key 'nonsense'; known keys: omitted_fields, encrypted_reasoning"),
+        ({"user_after_tools": True}, "chat", "unknown key 'user_after_tools'; known keys: omitted_fields, "),
+        ({"user_after_tool": "no"}, "chat", "user_after_tool: Expected `bool`, got `str`"),
+        ({"text_parts": "one"}, "chat", "text_parts: Invalid enum value 'one'; it may be list, string"),
+        (
+            {"omitted_fields": ["stream"]},
+            "chat",
+            "omitted_fields[0]: Invalid enum value 'stream'; it may be stream_options, ",
+        ),
+        ({"omitted_fields": "stream_options"}, "chat", "omitted_fields: Expected `array`, got `str`"),
+        ({"call_id_length": 8}, "chat", "call_id_length: Expected `int` >= 9"),
+        ({"image_types": [1]}, "messages", "image_types[0]: Expected `str`, got `int`"),
     ],
 )
-def test_what_is_wrong_with_them_is_said(cells: dict[str, Any], fault: str) -> None:
-    found = override_cells(PLAIN, cells)
+def test_what_is_wrong_with_them_is_said(cells: dict[str, Any], dialect: str, fault: str) -> None:
+    found = override_cells(PLAIN, cells, dialect)
     assert isinstance(found, str)
     assert found.startswith(fault)
+
+
+def test_some_fields_are_for_one_dialect() -> None:
+    names = ("text_parts", "strict_tools", "encrypted_reasoning", "omitted_fields")
+    assert [dialect_of(name) for name in names] == ["chat", "messages", "responses", None]
 
 
 def test_profiles_that_differ_do_not_share_what_was_rendered() -> None:
@@ -84,11 +101,18 @@ def dialect(name: str, profile: ProviderProfile = PLAIN, preset: Preset | None =
 
 
 OPENAI = FAMILIES["openai"].profile
+#: Nothing of a history is left to be refused by a server with these.
+TAKEN = {name: value for cells in FORMS.values() for name, value in cells.items()}
+BARE = msgspec.structs.replace(PLAIN, **TAKEN)
 OWN = [
-    ("chat", PLAIN, {"stream_options"}),
-    ("chat", OPENAI, {"stream_options", "prompt_cache_key"}),
-    ("messages", PLAIN, {"cache_control"}),
-    ("responses", PLAIN, {"include", "prompt_cache_key"}),
+    ("chat", BARE, {"stream_options", SEALED_REASONING}),
+    (
+        "chat",
+        msgspec.structs.replace(OPENAI, **TAKEN),
+        {"stream_options", "prompt_cache_key", SEALED_REASONING},
+    ),
+    ("messages", PLAIN, {"cache_control", SEALED_REASONING}),
+    ("responses", PLAIN, {"include", "prompt_cache_key", SEALED_REASONING}),
 ]
 
 
@@ -99,12 +123,18 @@ def render(made: Dialect, without: frozenset[str] = frozenset(), **fields: Any) 
     return rendered
 
 
+def render_body(name: str, profile: ProviderProfile, request: Request) -> bytes:
+    rendered = dialect(name, profile).render(request, RenderCache(0))
+    assert isinstance(rendered, Rendered)
+    return rendered.body
+
+
 @pytest.mark.parametrize(("name", "profile", "own"), OWN)
 def test_what_nobody_asked_for_can_be_left_out(name: str, profile: ProviderProfile, own: set[str]) -> None:
     """Since a provider refuses it, or since the profile says that it would; that is nobody's loss, so none is told."""
     whole = render(dialect(name, profile), instructions="Be brief.")
     assert whole.own_fields == own
-    for field in own:
+    for field in own - {SEALED_REASONING}:
         assert f'"{field}"'.encode() in whole.body
         learned = render(dialect(name, profile), frozenset({field}), instructions="Be brief.")
         known = render(
@@ -114,6 +144,66 @@ def test_what_nobody_asked_for_can_be_left_out(name: str, profile: ProviderProfi
         assert f'"{field}"'.encode() not in learned.body
         assert learned.own_fields == known.own_fields == own - {field}
         assert learned.warnings == known.warnings == ()
+
+
+def test_reasoning_that_goes_back_is_our_own_too() -> None:
+    """Without it, a request is as it is for a server that is known to refuse it."""
+    items: list[Json] = [
+        USER,
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}
+        | {"encrypted_content": seal(CHAT, '{"field":"reasoning_content"}')},
+        {"role": "assistant", "content": "Yes."},
+        USER,
+    ]
+    request = Request(replay(map(msgspec.json.encode, items)))
+    cache = RenderCache(10**6)
+    whole, bare = (
+        dialect("chat").render(request, cache, without=without) for without in (frozenset(), frozenset({"reasoning"}))
+    )
+    assert isinstance(whole, Rendered)
+    assert isinstance(bare, Rendered)
+    assert (b"reasoning_content" in whole.body, b"reasoning_content" in bare.body) == (True, False)
+    assert whole.own_fields - bare.own_fields == {"reasoning"}
+    assert bare.body == render_body("chat", BARE, request)
+    assert (whole.warnings, bare.warnings) == ((), ())
+
+
+SEALED: list[tuple[str, str, str]] = [
+    ("chat", CHAT, '{"details":[{"type":"reasoning.encrypted","data":"sealed-by-it"}]}'),
+    ("messages", MESSAGES, '{"signature":"sealed-by-it"}'),
+    ("messages", MESSAGES, '{"redacted":"sealed-by-it"}'),
+    ("responses", RESPONSES, "sealed-by-it"),
+]
+
+
+@pytest.mark.parametrize(("name", "provider", "content"), SEALED)
+@pytest.mark.parametrize("effort", [None, "low"])
+def test_reasoning_that_its_provider_cannot_read_any_more_is_left_out(
+    name: str, provider: str, content: str, effort: str | None
+) -> None:
+    """As that of another provider is, with the same warning; whether the model thinks in this turn or not."""
+    thought = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}
+    called = {"type": "function_call", "call_id": "a", "name": "look", "arguments": "{}"}
+    output = {"type": "function_call_output", "call_id": "a", "output": "x"}
+
+    def items(maker: str) -> list[bytes]:
+        mine = [USER, thought | {"encrypted_content": seal(maker, content)}, called, output]
+        return list(map(msgspec.json.encode, mine))
+
+    wanted = settings(reasoning={"effort": effort}) if effort else SETTINGS
+    own, foreign = (Request(replay(items(maker)), wanted, "claude-sonnet-4-5") for maker in (provider, "another"))
+    cache = RenderCache(10**6)
+    whole = dialect(name).render(own, cache)
+    unread = dialect(name).render(own, cache, without=frozenset({SEALED_REASONING}))
+    expected = dialect(name).render(foreign, cache)
+    assert isinstance(whole, Rendered)
+    assert isinstance(unread, Rendered)
+    assert isinstance(expected, Rendered)
+    assert b"sealed-by-it" in whole.body
+    assert (unread.body, unread.warnings) == (expected.body, expected.warnings)
+    assert b"sealed-by-it" not in unread.body
+    assert unread.warnings
+    assert whole.own_fields - unread.own_fields == {SEALED_REASONING}
 
 
 @pytest.mark.parametrize("name", ["chat", "responses"])

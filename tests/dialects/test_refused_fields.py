@@ -9,10 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.dialects.refused_fields import refused_fields
+from segue.dialects.refused_fields import SEALED_REASONING, refused_fields
 from tests.strategies import examples
 
-OWN = frozenset({"stream_options", "prompt_cache_key", "include", "cache_control"})
+OWN = frozenset(
+    {
+        *("stream_options", "prompt_cache_key", "include", "cache_control", "reasoning"),
+        *("call_ids", "user_after_tool", SEALED_REASONING),
+    }
+)
 
 
 def named(body: object, status: int = 400, own: frozenset[str] = OWN) -> set[str]:
@@ -131,6 +136,86 @@ TOLD = {
         {"stream_options"},
     ),
     "text": (b"unknown parameter: stream_options", {"stream_options"}),
+    "openai-sealed": (
+        {
+            "error": {"message": "The encrypted content gAAA...c90= could not be verified.", "param": None}
+            | {"type": "invalid_request_error", "code": "invalid_encrypted_content"}
+        },
+        {SEALED_REASONING},
+    ),
+    "openai-sealed-item": (
+        openai(
+            "The encrypted content for item rs_037e could not be verified. Reason: Encrypted content organization_id "
+            "did not match the target organization.",
+            "",
+        ),
+        {SEALED_REASONING},
+    ),
+    "openai-sealed-param": (
+        openai("The encrypted content gAAA could not be verified.", "input[3]"),
+        {SEALED_REASONING},
+    ),
+    "anthropic-sealed": (
+        {"type": "error", "error": {"message": "messages.1.content.0: Invalid `signature` in `thinking` block"}},
+        {SEALED_REASONING},
+    ),
+    "anthropic-redacted": (
+        {"type": "error", "error": {"message": "messages.1.content.0: Invalid `data` in `redacted_thinking` block"}},
+        {SEALED_REASONING},
+    ),
+    "anthropic-modified": (
+        {
+            "error": {
+                "message": "messages.3.content.0: `thinking` or `redacted_thinking` blocks in the latest assistant "
+                "message cannot be modified. These blocks must remain as they were in the original response."
+            }
+        },
+        {SEALED_REASONING},
+    ),
+    "google-sealed": ({"error": {"code": 400, "message": "Corrupted thought signature."}}, {SEALED_REASONING}),
+    "openrouter-sealed": (
+        {
+            "error": {
+                "message": "Provider returned error",
+                "metadata": {"raw": '{"error":{"message":"messages.1.content.0: Invalid `signature` in `thinking`"}}'},
+            }
+        },
+        {SEALED_REASONING},
+    ),
+    "mistral-reasoning": (
+        {"detail": [pydantic("body", "messages", 3, "assistant", "reasoning_content", quoted="hm")]},
+        {"reasoning"},
+    ),
+    "groq-reasoning": (
+        openai(
+            "'messages.2' : for 'role:assistant' the following must be satisfied[('messages.2' : property "
+            "'reasoning_content' is unsupported)]"
+        ),
+        {"reasoning"},
+    ),
+    "openai-chat-reasoning": (
+        openai("Unknown parameter: 'messages[1].reasoning'.", "messages[1].reasoning"),
+        {"reasoning"},
+    ),
+    "mistral-ids": (
+        {
+            "object": "error",
+            "message": "Tool call id was call_PTLP8xhu3uwZk4l3 but must be a-z, A-Z, 0-9, with a length of 9.",
+            "type": "invalid_function_call",
+            "param": None,
+            "code": "3280",
+        },
+        {"call_ids"},
+    ),
+    "mistral-template-ids": (
+        {"error": {"message": "Tool call IDs should be alphanumeric strings with length 9!"}},
+        {"call_ids"},
+    ),
+    "mistral-order": (
+        {"object": "error", "message": "Unexpected role 'user' after role 'tool'", "code": "3230"},
+        {"user_after_tool"},
+    ),
+    "quoted-reasoning": (openai("Unsupported field 'reasoning' in message 2"), {"reasoning"}),
 }
 
 
@@ -166,6 +251,11 @@ OTHER = {
     "mark-of-an-empty-text": {"error": {"message": "messages.0: cache_control cannot be set for empty text blocks"}},
     "mark-beside": {"detail": [{"loc": ["body", "messages", 0, "cache_control"], "msg": "ttl is out of order"}]},
     "too-long": openai("prompt is too long: 215000 tokens > 200000 maximum"),
+    "reasoning-demanded": openai("The `reasoning_content` in the thinking mode must be passed back to the API."),
+    "no-reasoning-model": openai("This model does not support reasoning."),
+    "effort": openai("Unsupported parameter: 'reasoning_effort' is not supported with this model.", "reasoning_effort"),
+    "a-signature-that-is-missing": openai("Function call is missing a thought_signature in functionCall parts."),
+    "thinking-in-the-wrong-place": openai("Expected `thinking` or `redacted_thinking`, but found `tool_use`."),
     "nothing": b"",
     "not-json": b"<html>Bad Request</html>",
     "not-utf-8": b"\xff\xfe",

@@ -110,3 +110,11 @@ def test_a_part_is_no_larger_than_what_it_is_part_of() -> None:
     assert counted(9, 4, cached=5, reasoning=3, written=2) == usage(9, 4, cached=5, reasoning=3, written=2)
     assert counted(9, 4, cached=10, reasoning=5, written=10) == usage(9, 4, cached=9, reasoning=4, written=9)
     assert counted(9, 4) == usage(9, 4)
+
+
+def test_what_cannot_be_read_is_named() -> None:
+    end = StreamEnd(())
+    end.warn_of_unreadable("usage")
+    (ended,) = end.completed(None)
+    assert isinstance(ended, Ended)
+    assert ended.warnings == ("'usage' in the upstream's answer was left out: it cannot be read.",)

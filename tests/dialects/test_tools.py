@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 from segue.dialects.rules import RequestBuilder
-from segue.dialects.tools import FunctionDeclaration, Mode, ToolSelection, check_choice, custom_names, read_tools
+from segue.dialects.tools import (
+    FunctionDeclaration,
+    Mode,
+    ToolSelection,
+    check_choice,
+    custom_names,
+    read_tools,
+    wire_name,
+)
 from segue.protocol.problems import Problem, unsupported
 from tests.dialects.conversations import LOOK, settings
 
 Json = dict[str, Any]
 READ = {"type": "function", "name": "read"}
 PATCH = {"type": "custom", "name": "patch"}
+NAMES = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 LOOK_DECLARED = FunctionDeclaration("look", "Look.", {"type": "object"}, strict=True)
 READ_DECLARED = FunctionDeclaration("read", None, {"type": "object", "properties": {}}, strict=False)
 HOSTED = "no tool that the provider of another API runs exists here"
@@ -117,3 +127,17 @@ def test_a_choice_without_tools_is_refused_unless_it_is_none() -> None:
 
 def test_the_names_of_custom_tools() -> None:
     assert custom_names([LOOK, PATCH, {"type": "custom", "name": "other"}]) == {"patch", "other"}
+
+
+@pytest.mark.parametrize("name", ["look", "mcp__server__look-2", "x" * 64])
+def test_a_name_that_an_api_takes_stays(name: str) -> None:
+    assert wire_name(name, 64) == name
+
+
+def test_other_names_are_replaced_each_by_one_of_its_own() -> None:
+    names = ["functions.look", "functions look", "", "é", "x" * 65, "x" * 66, "look\n"]
+    sent = [wire_name(name, 64) for name in names]
+    assert all(map(NAMES.fullmatch, sent))
+    assert len(set(sent)) == len(names)
+    assert sent == [wire_name(name, 64) for name in names]
+    assert sent[0].startswith("functions_look_")

@@ -4,12 +4,14 @@ its events and at their end.
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from segue.http.sse import write_event
 from tests.dialects.golden import CHECKED, GOLDEN, dialect_of, outline, read
 from tests.faults.test_providers import APIS, TRANSPORTS, ask, behind, stream_of
-from tests.integration.providers import Api, calls
+from tests.integration.providers import Api, calls, says
 from tests.upstreams.provider import Exchange, Play, streams
 
 #: Those that mean the same whatever the request was: it has no custom tools.
@@ -71,3 +73,11 @@ async def test_an_answer_whose_stream_does_not_end_is_told_whole(
         assert one["status"] == "completed"
         await provider.until(lambda: provider.gone >= 1)
     assert [got.connection for got in provider.got] == [0, 1]
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("api", APIS)
+async def test_half_a_character_of_a_client_is_replaced(api: Api, transport: str) -> None:
+    async with behind(streams(stream_of(api, says(api, "Hello."))), api=api) as (provider, url):
+        assert (await ask(url, transport, "cut \ud83d"))["status"] == "completed"
+    assert "cut \ufffd" in json.dumps(provider.got[0].json, ensure_ascii=False)

@@ -243,6 +243,81 @@ async def test_when_to_come_back_is_read_from_a_stream_too() -> None:
         assert (end["http_status"], end["retry_after"], len(provider.got)) == (429, "8", 1), "longer than it may wait"
 
 
+# --- terminal events -------------------------------------------------------------------------------------------------
+
+MESSAGE = {
+    "type": "message",
+    "id": "msg_1",
+    "role": "assistant",
+    "status": "completed",
+    "content": [{"type": "output_text", "text": "Hi", "annotations": [], "logprobs": []}],
+}
+CALL = {
+    "type": "function_call",
+    "id": "fc_1",
+    "call_id": "call_1",
+    "name": "look",
+    "arguments": '{"a":1}',
+    "status": "completed",
+}
+
+
+def response_stream(*events: dict[str, Any]) -> Play:
+    created = {"type": "response.created", "sequence_number": 0, "response": {"id": "r", "status": "in_progress"}}
+    return streams(*(write_event(event["type"], json.dumps(event).encode()) for event in (created, *events)))
+
+
+def completed(**response: object) -> dict[str, Any]:
+    return {"type": "response.completed", "response": {"id": "r", "status": "completed", **response}}
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_what_a_responses_server_says_only_at_its_end_is_told(transport: str) -> None:
+    """In events that keep to the protocol, and as the status that it means; nothing is lost or doubled."""
+    begun = {
+        "type": "response.output_item.added",
+        "output_index": 1,
+        "item": {**CALL, "arguments": "", "status": "in_progress"},
+    }
+    written = {"type": "response.function_call_arguments.done", "output_index": 1, "item_id": "fc_1", "name": "look"}
+    plays = [
+        response_stream(completed(output=[CALL])),
+        response_stream(
+            {"type": "response.output_text.delta", "output_index": 0, "delta": "Hi"}, completed(output=[MESSAGE])
+        ),
+        response_stream(
+            begun,
+            {
+                "type": "response.function_call_arguments.delta",
+                "output_index": 1,
+                "item_id": "fc_1",
+                "delta": '{"a":1}',
+            },
+            {**written, "arguments": '{"a":1}'},
+            {"type": "response.output_item.done", "output_index": 1, "item": CALL},
+            completed(output=[CALL]),
+        ),
+        response_stream(
+            completed(status="incomplete", incomplete_details={"reason": "content_filter"}, output=[MESSAGE])
+        ),
+        response_stream(completed(status="failed", error={"code": "invalid_prompt", "message": "boom"})),
+    ]
+    async with behind(*plays, api="responses", attempts=1) as (_, url):
+        only, delta, shifted, cut, failed = [await ask(url, transport) for _ in plays]
+    for whole in (only, shifted):
+        assert (whole["status"], [item["arguments"] for item in whole["output"]]) == ("completed", ['{"a":1}'])
+    assert (delta["status"], output_text(delta)) == ("completed", "Hi")
+    assert (cut["status"], cut["incomplete_details"], output_text(cut)) == (
+        "incomplete",
+        {"reason": "content_filter"},
+        "Hi",
+    )
+    if transport == "http":
+        assert (failed["http_status"], failed["code"], failed["message"]) == (400, "upstream_rejected", "boom")
+    else:
+        assert (failed["status"], failed["error"]) == ("failed", {"code": "invalid_prompt", "message": "boom"})
+
+
 # --- broken streams --------------------------------------------------------------------------------------------------
 
 

@@ -62,6 +62,10 @@ def error_of(**settings: Any) -> str:  # noqa: ANN401 - any setting
         ({"provider": "openia"}, "upstream 'u': provider 'openia' is unknown; known providers: openai, azure, "),
         ({"compat": {"strm": 1}}, "upstream 'u': compat: unknown key 'strm'; known keys: omitted_fields, "),
         ({"compat": {"text_parts": "one"}}, "upstream 'u': compat: text_parts: Invalid enum value 'one'"),
+        (
+            {"compat": {"text_parts": "list"}, "dialect": "responses"},
+            "upstream 'u': compat: text_parts means nothing to the dialect 'responses'; leave it out",
+        ),
     ],
 )
 def test_what_would_break_requests_is_refused(settings: dict[str, Any], expected: str) -> None:

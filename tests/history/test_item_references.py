@@ -68,7 +68,7 @@ def test_input_items_are_found_by_their_place() -> None:
 def test_what_the_chain_has_is_left_out() -> None:
     """However far up. What is not in it stays missing."""
     parent = turn("b", (ANSWER,), (MESSAGE,), turn("a", (USER,), (CALL,)))
-    items = wanted("fc_1", "elsewhere", "msg_1")
+    items = wanted("elsewhere", "fc_1", "msg_1")
     items.leave_out(parent)
     assert (items.found, missing(items)) == ({}, "elsewhere")
     items.leave_out(None)

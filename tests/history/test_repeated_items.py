@@ -152,6 +152,29 @@ def test_what_has_no_id_may_be_said_again() -> None:
     assert left(parent, user("Go on."), user("Go on.")) == [user("Go on."), user("Go on.")]
 
 
+def test_the_newest_item_of_an_id_is_the_one_that_counts() -> None:
+    first = [user("x", id="u2"), user("a", id="u1")]
+    parent = chain((first, [said("ok")]), ([user("b", id="u1")], [said("ok")]))
+    new = user("c", id="u2")
+    assert left(parent, user("b", id="u1"), new) == [new]
+    assert left(parent, user("a", id="u1"), new) == [user("a", id="u1"), new]
+
+
+def test_an_output_of_an_older_turn_is_found_behind_a_call_that_waits() -> None:
+    parent = chain(ASKED, ([out("A1")], [said("ok")]), ([user("And?")], [call("C1")]))
+    assert left(parent, out("A1"), out("C1")) == [out("C1")]
+
+
+def test_a_call_and_its_output_that_were_sent_together_are_answered() -> None:
+    parent = chain(([user("Look."), call("A1"), out("A1")], [said("ok")]))
+    assert left(parent, out("A1"), user("So?")) == [user("So?")]
+
+
+def test_a_message_with_a_call_id_is_no_answer() -> None:
+    odd = user("Hi.", call_id="A1")
+    assert left(chain(ASKED), odd, out("A1")) == [odd, out("A1")]
+
+
 # --- the whole history again -----------------------------------------------------------------------------------------
 
 
@@ -288,6 +311,18 @@ SEARCH = {"type": "web_search_call", "id": "ws_1", "status": "completed"}
         (call("a"), call("b"), False),
         (call("a"), {"type": "custom_tool_call", "call_id": "a", "name": "look", "input": "{}"}, False),
         (out("a"), out("a", [{"type": "input_text", "text": "done"}]), True),
+        (out("a"), out("b"), False),
+        ({"type": "function_call", "call_id": "a"}, {"call_id": "a", "type": "function_call"}, True),
+        (
+            {"role": "assistant", "content": [IMAGE, {"type": "output_text", "text": "a", "annotations": []}]},
+            {"role": "assistant", "content": [IMAGE, {"type": "output_text", "text": "a"}]},
+            True,
+        ),
+        (
+            {"role": "user", "content": [{"type": "input_text", "text": text} for text in ("", "a")]},
+            {"role": "user", "content": "a"},
+            True,
+        ),
         (thought("x", id="r1"), thought(id="r1"), True),
         (thought("x", id="r1"), thought("x"), True),
         (thought(id="r1"), thought(id="r2"), False),

@@ -62,6 +62,7 @@ def unknown_parent(previous_response_id: str) -> Bad:
 
 
 FUNCTION = {"type": "function", "name": "look"}
+IMAGE = {"type": "input_image", "image_url": {"url": "https://example.com/a.png"}}
 NOT_JSON = [
     invalid('{"model":'),
     invalid(""),
@@ -70,7 +71,7 @@ NOT_JSON = [
     invalid("null", "it is null, not an object"),
     invalid('{"model":"scripted"} {}'),
     invalid('{"type":"response.create","model":"scripted","input":NaN}'),
-    invalid('{"type":"response.create","model":"scripted","input":"\\ud800"}'),
+    invalid('{"type":"response.create","model":"scripted","input":"\\ud80"}'),
     invalid(f'{{"type":"response.create","model":"scripted","input":{"[" * 100_000}{"]" * 100_000}}}', "too deeply"),
 ]
 WRONG = [
@@ -99,6 +100,10 @@ WRONG = [
     wrong("tools[0].parameters", "an object", {"tools": [{**FUNCTION, "parameters": "{}"}]}),
     wrong("tools[0].strict", "a boolean", {"tools": [{**FUNCTION, "strict": "yes"}]}),
     out_of_range("tool_choice", {"tool_choice": "sometimes"}),
+    lacks("tool_choice.name", {"tools": [FUNCTION], "tool_choice": {"type": "function", "function": {"name": "look"}}}),
+    lacks("tool_choice.tools", {"tools": [FUNCTION], "tool_choice": {"type": "allowed_tools", "mode": "auto"}}),
+    out_of_range("input[0].content[0].type", item(role="user", content=[{"type": "image_url", "image_url": {}}])),
+    wrong("input[0].content[0].image_url", "a string", item(role="user", content=[IMAGE])),
     wrong("text", "an object", {"text": "short"}),
     lacks("text.format.name", {"text": {"format": {"type": "json_schema", "schema": {}}}}),
     lacks("text.format.schema", {"text": {"format": {"type": "json_schema", "name": "answer"}}}),
@@ -198,6 +203,16 @@ async def test_a_socket_answers_with_an_error_frame_and_changes_nothing(start: S
     again = await socket.ask(input="2", store=False, previous_response_id=parent)
     assert again.response is not None
     assert [len(items) for items in gateway.seen()] == [1, 3]
+
+
+async def test_half_a_character_is_replaced_and_not_refused(start: Start) -> None:
+    """It is JSON, and the agent that cut a text there could do nothing about it."""
+    gateway = await start(say("one"), say("two"), say("three"))
+    http, socket = await gateway.http(), await gateway.socket()
+    assert (await http.create(input="cut \ud83d")).status == 200
+    await http.stream(input="cut \ud83d")
+    assert (await socket.ask(input="cut \ud83d", store=False)).response is not None
+    assert [items[0]["content"][0]["text"] for items in gateway.seen()] == ["cut \ufffd"] * 3
 
 
 # ------------------------------------------------------------------------------------- continuations that must not work

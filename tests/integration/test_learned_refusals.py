@@ -11,7 +11,7 @@ from segue.config import UpstreamConfig
 from segue.testing.protocol_checker import Json
 from segue.testing.replies import ReplyContext, make_reply
 from tests.integration.clients import Http, Socket
-from tests.integration.providers import Api, gateway, says
+from tests.integration.providers import Api, Turn, gateway, says
 from tests.upstreams.provider import Exchange, providing
 
 HELLO = "Hello there."
@@ -76,10 +76,14 @@ async def refuse(exchange: Exchange, status: int, body: Json) -> None:
 
 
 async def say_hello(exchange: Exchange, api: Api) -> None:
+    await say(exchange, api, says(api, HELLO))
+
+
+async def say(exchange: Exchange, api: Api, output: Turn) -> None:
     head = {name: value for name, value in exchange.got.json.items() if name not in {"messages", "input"}}
     asked = ReplyContext(request=head, identity="made_1", created_at=1_790_000_000, seed="1")
     await exchange.head()
-    await exchange.chunk(b"".join(make_reply(api, says(api, HELLO), asked).events))
+    await exchange.chunk(b"".join(make_reply(api, output, asked).events))
     await exchange.end()
 
 
@@ -145,6 +149,80 @@ async def test_what_the_client_asked_for_is_refused_to_the_client() -> None:
             assert (reply.status, reply.error["code"]) == (400, "upstream_rejected")
             assert "Encrypted content is not supported" in reply.error["message"]
     assert strict.had == [True]
+
+
+@pytest.mark.parametrize("transport", ["http", "sse", "websocket"])
+async def test_a_server_that_refuses_its_own_reasoning_can_go_on(transport: str) -> None:
+    """A conversation that the gateway holds would be lost, since no client can change it."""
+    asked: list[bool] = []
+
+    async def play(exchange: Exchange) -> None:
+        asked.append(b"reasoning_content" in exchange.got.body)
+        if asked[-1]:
+            loc = ["body", "messages", 1, "assistant", "reasoning_content"]
+            await refuse(exchange, 422, {"detail": [{"type": "extra_forbidden", "loc": loc, "msg": "Extra inputs."}]})
+            return
+        await exchange.head()
+        for delta, reason in (({"reasoning_content": "Hm."}, None), ({"content": HELLO}, "stop")):
+            choice = {"index": 0, "delta": delta, "finish_reason": reason}
+            await exchange.chunk(b"data: %b\n\n" % json.dumps({"choices": [choice]}).encode())
+        await exchange.chunk(b"data: [DONE]\n\n")
+        await exchange.end()
+
+    async with providing(play) as provider:
+        up = UpstreamConfig(name="c", dialect="chat", models=["m"], base_url=f"{provider.url}/v1", attempts=1)
+        async with gateway(up) as url, Http(url) as client:
+            parent = (await client.create(model="m", input="Hello.")).body["id"]
+            for _ in range(2):
+                fields = {"model": "m", "input": "Again.", "previous_response_id": parent}
+                response = await ask(url, transport, **fields)
+                assert (response["status"], response.get("warnings", [])) == ("completed", [])
+    assert asked == [False, True, False, False]
+
+
+#: Reasoning that a provider wants back unread, and how it says that it cannot read it any more.
+UNREADABLE: dict[Api, tuple[Json, str]] = {
+    "messages": (
+        {"type": "thinking", "thinking": "Hm.", "signature": "sealed-by-it"},
+        "messages.1.content.0: Invalid `signature` in `thinking` block",
+    ),
+    "responses": (
+        {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "sealed-by-it"},
+        "The encrypted content seal...y-it could not be verified.",
+    ),
+}
+
+
+@pytest.mark.parametrize("transport", ["http", "sse", "websocket"])
+@pytest.mark.parametrize("api", UNREADABLE)
+async def test_a_conversation_outlives_the_key_that_its_reasoning_was_sealed_with(api: Api, transport: str) -> None:
+    """The provider refuses what it wrote itself, for example when it is asked for another organization. The client is
+    told what is missing; other conversations with that model keep theirs.
+    """
+    thought, message = UNREADABLE[api]
+    asked: list[bool] = []
+    rotated = False
+
+    async def play(exchange: Exchange) -> None:
+        asked.append(b"sealed-by-it" in exchange.got.body)
+        if asked[-1] and rotated:
+            await refuse(exchange, 400, {"error": {"message": message, "type": "invalid_request_error", "param": None}})
+        else:
+            await say(exchange, api, [thought, *says(api, HELLO)])
+
+    async with providing(play) as provider:
+        up = UpstreamConfig(name="a", dialect=api, models=["m"], base_url=f"{provider.url}/v1", attempts=1)
+        async with gateway(up) as url, Http(url) as client:
+            parent = (await client.create(model="m", input="Hello.")).body["id"]
+            rotated = True
+            response = await ask(url, transport, model="m", input="Again.", previous_response_id=parent)
+            assert response["status"] == "completed"
+            (warning,) = response["warnings"]
+            assert warning.startswith("Reasoning that this provider did not make")
+            rotated = False
+            other = await ask(url, transport, model="m", input="Again.", previous_response_id=parent)
+            assert other.get("warnings", []) == []
+    assert asked == [False, True, False, True]
 
 
 async def test_what_was_learned_is_counted() -> None:

@@ -23,6 +23,7 @@ from tests.dialects.provider_rules import (
 )
 from tests.integration.clients import Http, Socket
 from tests.integration.providers import Api, ModelServer, Rule, Turn, calls, gateway, model_server, says, upstream
+from tests.upstreams.provider import providing
 
 Transport = Literal["http", "websocket"]
 
@@ -143,7 +144,12 @@ THOUGHTFUL = Server("messages", [thinks("A1"), says("messages", "Done.")], check
 COUNTING = Server("chat", [calls("chat", "call_0", "look", {"n": n}) for n in range(9)], check_llama_server)
 BROKEN = Server("chat", [chat_calls("A1", '{"a": "lo'), says("chat", "Done.")], check_llama_server)
 PLAIN = Server("chat", [says("chat", "Done.")], check_llama_server)
-MISTRAL = Server("chat", [says("chat", "Done.")], check_mistral, {"provider": "mistral"})
+MISTRAL = Server(
+    "chat",
+    [says("chat", "Done.")],
+    check_mistral,
+    {"provider": "mistral", "compat": {"omitted_fields": []}},  # these servers want to be asked for the usage
+)
 DEEPSEEK = Server("chat", [says("chat", "Done.")], check_deepseek)
 OPENAI = Server("responses", [says("responses", "Done.")], check_responses)
 MEDIUM = {"reasoning": {"effort": "medium"}}
@@ -460,3 +466,29 @@ async def test_a_client_reads_what_the_model_wrote() -> None:
             ("call_0", "{}"),
         ]
         assert [item.get("arguments") for item in items][1] == '{"a": "lo'
+
+
+async def test_what_a_server_wants_is_learned_from_its_refusals() -> None:
+    """A server that is not known to be one of Mistral's: two requests are refused once, and none after that."""
+    asked = {
+        "model": "chat",
+        "tools": [TOOL],
+        "input": [
+            {"role": "user", "content": "hi"},
+            made("call_PTLP8xhu3uwZk4l3", "{}"),
+            out("call_PTLP8xhu3uwZk4l3", "seen"),
+            {"role": "user", "content": "hurry"},
+        ],
+    }
+    server = ModelServer("chat", [says("chat", "Done.")], check_mistral)
+    async with providing(server.play) as provider:
+        server.url = f"{provider.url}/v1"
+        async with gateway(upstream(server, attempts=1)) as url, Http(url) as http:
+            responses = [(await http.create(**asked)).body for _ in range(2)]
+    assert [response["status"] for response in responses] == ["completed", "completed"]
+    assert server.faults == [
+        "Tool call id was call_PTLP8xhu3uwZk4l3 but must be a-z, A-Z, 0-9, with a length of 9",
+        "Unexpected role 'user' after role 'tool'",
+    ]
+    assert outputs(server.asked[-1]) == [({}, "seen")]
+    assert len(server.asked) == 4

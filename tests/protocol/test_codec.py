@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.protocol.codec import MAX_DEPTH, decode, decode_value, explain, size_of, with_field, without_field
+from segue.protocol.codec import (
+    MAX_DEPTH,
+    decode,
+    decode_value,
+    explain,
+    is_utf8,
+    size_of,
+    with_field,
+    without_field,
+    without_lone_surrogates,
+)
 from segue.protocol.problems import Problem
 from tests.strategies import examples, hostile_bytes, hostile_texts, json_objects, json_values, pretty
 
@@ -184,6 +194,33 @@ def test_without_field_takes_one_field_out_and_keeps_the_bytes_of_the_others() -
     assert without_field(document, "x") == b'{"a":1.50,"b":{"c" : [ ]},"d":"\\u00e9"}'
 
 
+@pytest.mark.parametrize(
+    ("document", "repaired"),
+    [
+        (rb'"a\ud83d"', rb'"a\ufffd"'),
+        (rb'"\uDE00b"', rb'"\ufffdb"'),
+        (rb'"\ud83d\ud83d\ude00"', rb'"\ufffd\ud83d\ude00"'),
+        (rb'"\ud83d\n\ude00"', rb'"\ufffd\n\ufffd"'),
+        (rb'"\\\ud83d"', rb'"\\\ufffd"'),
+        (r'{"ü\udbff":"\\u1"}', '{"ü\\ufffd":"\\\\u1"}'.encode()),
+    ],
+)
+def test_a_lone_surrogate_is_replaced(document: bytes | str, repaired: bytes) -> None:
+    assert without_lone_surrogates(document) == repaired
+    assert without_lone_surrogates(repaired) is None
+
+
+@pytest.mark.parametrize("document", [b"", b'"\\', rb'"\ud83d\ude00"', rb'"\\ud83d"', rb'"\u00e9"', "é", b"\xff"])
+def test_a_document_without_lone_surrogates_has_nothing_to_replace(document: bytes | str) -> None:
+    assert without_lone_surrogates(document) is None
+
+
+@given(text=st.text(st.characters(exclude_categories=()), max_size=6), escaped=st.booleans())
+def test_what_python_writes_can_be_read_once_it_is_repaired(text: str, *, escaped: bool) -> None:
+    document = json.dumps({text: [text, json.dumps(text)]}, ensure_ascii=escaped)
+    assert isinstance(decode(without_lone_surrogates(document) or document, msgspec.json.Decoder()), dict)
+
+
 @pytest.mark.parametrize("document", ["", "x", "é", "\udcff", b"\xff\xff"])
 def test_the_size_of_a_document_is_that_of_its_bytes(document: str | bytes) -> None:
     data = document if isinstance(document, bytes) else document.encode("utf-8", "surrogatepass")
@@ -199,3 +236,10 @@ def test_a_kept_value_is_nested_no_deeper_than_the_limit() -> None:
         assert decode_value(msgspec.Raw(deep.encode()), "x") == invalid_json("it is nested too deeply")
     wide = b"[" + b",".join([b"[]"] * (2 * MAX_DEPTH)) + b"]"
     assert decode_value(msgspec.Raw(wide), "x") == [[]] * (2 * MAX_DEPTH)
+
+
+@pytest.mark.parametrize(
+    ("data", "text"), [(b"", True), ("é".encode(), True), (b"\xc3", False), (b"\xed\xa0\xbd", False)]
+)
+def test_utf8_is_known(data: bytes, *, text: bool) -> None:
+    assert is_utf8(data) is text

@@ -79,3 +79,39 @@ def test_a_text_stands_for_one_part() -> None:
 def test_the_text_of_reasoning_is_its_summary_and_then_its_content() -> None:
     both = ReasoningItem([ReasoningText("a"), ReasoningText("b")], [ReasoningText("c")])
     assert (both.text, ReasoningItem([ReasoningText("a")]).text, ReasoningItem().text) == ("abc", "a", "")
+
+
+@pytest.mark.parametrize(
+    ("item", "read"),
+    [
+        (
+            {"role": "user", "content": [{"type": "image_3d", "image_url": {"url": "x"}, "text": "a cube"}]},
+            MessageItem("user", [ContentPart("image_3d", "a cube")]),
+        ),
+        (
+            {"role": "assistant", "content": [{"type": "output_text", "text": "a", "annotations": {}}], "phase": "x"},
+            MessageItem("assistant", [ContentPart("output_text", "a")], "x"),
+        ),
+        (
+            {"type": "function_call_output", "call_id": "c", "output": [{"type": "x", "input_audio": "y"}, *PARTS]},
+            ToolOutputItem("c", [ContentPart("x"), *READ_PARTS]),
+        ),
+    ],
+)
+def test_a_part_is_read_without_what_is_of_another_type(item: dict[str, object], read: TypedItem) -> None:
+    """A provider may have said it, and a conversation must go on with it."""
+    assert read_typed_item(msgspec.json.encode(item), str(item.get("type", "message"))) == read
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"role": "user", "content": [{"type": 7}]},
+        {"role": "user", "content": [{"text": "no type", "image_url": 7}]},
+        {"role": "wizard", "content": [{"type": "x"}]},
+        {"role": "user", "content": 7},
+        {"role": "user"},
+    ],
+)
+def test_what_has_no_type_or_role_is_a_problem(item: dict[str, object]) -> None:
+    assert isinstance(read_typed_item(msgspec.json.encode(item), "message"), Problem)

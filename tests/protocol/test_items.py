@@ -25,7 +25,7 @@ from segue.protocol.items import (
     split,
     user_message,
 )
-from segue.protocol.problems import Problem, missing
+from segue.protocol.problems import Problem, foreign_part, missing
 from tests.strategies import examples, hostile_bytes, items, pretty
 
 USER = b'{"role":"user","content":"hi"}'
@@ -71,6 +71,8 @@ def test_kept_items_do_not_keep_the_message_they_came_in() -> None:
         b'{"type":null,"role":"user","content":"hi"}',
         b'{"role":"assistant","content":[{"type":"output_text","text":""},{"type":"refusal","refusal":"no"}]}',
         b'{"role":"user","content":[{"type":"input_image","image_url":"https://x"}]}',
+        b'{"role":"user","content":[{"type":"input_image","file_id":"f","image_url":null}]}',
+        b'{"role":"user","content":[{"type":"part_of_next_year","image_url":{"anything":"goes"}}]}',
         b'{"type":"function_call_output","call_id":"c","output":[{"type":"input_text","text":"x"}]}',
         b'{"type":"reasoning","id":"rs_1","encrypted_content":"abc"}',
         b'{"type":"reasoning","summary":[{"type":"summary_text","text":"x"}],"content":null}',
@@ -103,7 +105,9 @@ def test_a_call_and_its_answer_may_come_together(kind: str) -> None:
     ids=["a call without an id", "an answer without an id", "an id without a type"],
 )
 def test_what_has_no_type_or_no_call_id_neither_calls_nor_answers(item: bytes) -> None:
-    assert parse(item) == Input((item,))
+    parsed = parse(item)
+    assert isinstance(parsed, Input)
+    assert (parsed.items, parsed.calls, parsed.answers) == ((item,), frozenset(), ())
 
 
 def test_an_answer_to_an_earlier_turn_names_its_call_and_its_place() -> None:
@@ -217,6 +221,26 @@ def wrong_type(param: str, rest: str) -> Problem:
         (
             '[{"role":"user","content":[{"type":"x","text":7}]}]',
             wrong_type("input[0].content[0].text", "a string or null, but got an integer"),
+        ),
+        (
+            '[{"role":"user","content":[{"type":"input_image","image_url":{"url":"x"}}]}]',
+            wrong_type("input[0].content[0].image_url", "a string or null, but got an object"),
+        ),
+        (
+            '[{"type":"function_call_output","call_id":"c","output":[{"type":"input_file","file_id":7}]}]',
+            wrong_type("input[0].output[0].file_id", "a string or null, but got an integer"),
+        ),
+        (
+            '[{"role":"assistant","content":[{"type":"refusal","refusal":[]}]}]',
+            wrong_type("input[0].content[0].refusal", "a string or null, but got an array"),
+        ),
+        (
+            '[{"role":"user","content":[{"type":"image_url","image_url":{"url":"x"}}]}]',
+            foreign_part("input[0].content[0].type", "image_url", "input_image"),
+        ),
+        (
+            '[{"role":"user","content":[{"type":"file","file":{"file_id":"f"}}]}]',
+            foreign_part("input[0].content[0].type", "file", "input_file"),
         ),
         ('[{"type":"function_call","name":"f","arguments":""}]', missing("input[0].call_id")),
         ('[{"type":"function_call","call_id":"c","arguments":""}]', missing("input[0].name")),

@@ -166,6 +166,38 @@ def test_a_tool_of_a_kind_we_do_not_know_is_the_upstreams_business(kind: str) ->
     assert accepted(tools=[{"type": kind}]).settings.tools == [{"type": kind}]
 
 
+CUT = [
+    {"role": "user", "content": [{"type": "input_text", "text": "a\ud83d"}]},
+    {"type": "function_call", "call_id": "c", "name": "look", "arguments": '{"a":"\ud83d'},
+    {"type": "function_call_output", "call_id": "c", "output": "b\ud83d"},
+    {"type": "weather_call_2", "\ude00": ["\ude00"]},
+]
+
+
+def test_half_a_character_of_a_client_is_replaced_wherever_it_stands() -> None:
+    """Agents cut the output of a tool after so many units of UTF-16, and send it in every turn from then on."""
+    body = {"model": "m", "input": CUT, "instructions": "c\ud83d", "x\ud83d": {"y": "\ud83d\U0001f600"}}
+    for create in (
+        parse_create(json.dumps(body).encode(), "http"),
+        parse_message(json.dumps({**body, "type": "response.create"})).request,
+    ):
+        assert isinstance(create, Create)
+        assert [json.loads(item) for item in create.input.items] == json.loads(
+            json.dumps(CUT).replace("\\ud83d", "\\ufffd").replace("\\ude00", "\\ufffd")
+        )
+        assert create.settings.instructions == "c\ufffd"
+        assert json.loads(bytes(create.settings.extra["x\ufffd"])) == {"y": "\ufffd\U0001f600"}
+
+
+def test_a_body_that_is_also_wrong_otherwise_is_refused_for_that() -> None:
+    assert parse_create(b'{"model":"m","input":["\\ud83d"]}', "http") == Problem(
+        "invalid_type", "Invalid type for 'input[0]': expected an object, but got a string instead.", "input[0]"
+    )
+    cut = parse_create(b'{"model":"m","input":"\\ud83d', "http")
+    assert isinstance(cut, Problem)
+    assert cut.code == "invalid_json"
+
+
 def test_a_message_is_a_body_with_a_type() -> None:
     """WebSocket mode adds nothing else."""
     sent = message()
@@ -296,6 +328,19 @@ FUNCTION = {"type": "function", "name": "f"}
         ),
         ({"tool_choice": "sometimes"}, invalid("tool_choice", "Invalid enum value 'sometimes'")),
         ({"tool_choice": {"name": "f"}}, missing("tool_choice.type")),
+        ({"tool_choice": {"type": "function"}}, missing("tool_choice.name")),
+        ({"tool_choice": {"type": "custom", "name": ""}}, missing("tool_choice.name")),
+        ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, missing("tool_choice.name")),
+        ({"tool_choice": {"type": "allowed_tools", "mode": "auto"}}, missing("tool_choice.tools")),
+        (
+            {
+                "tool_choice": {
+                    "type": "allowed_tools",
+                    "tools": [{"type": "mcp"}, {"type": "function", "function": {}}],
+                }
+            },
+            missing("tool_choice.tools[1].name"),
+        ),
         ({"text": {"verbosity": "loud"}}, invalid("text.verbosity", "Invalid enum value 'loud'")),
         ({"text": {"format": {"type": "json_schema", "schema": {}}}}, missing("text.format.name")),
         ({"text": {"format": {"type": "json_schema", "name": "x"}}}, missing("text.format.schema")),

@@ -167,7 +167,7 @@ MUTATIONS: dict[str, tuple[int, str, Any, str]] = {
     "usage does not add up": (LAST, "response.usage", usage(total_tokens=11), "does not add up"),
     "usage cached more than sent": (LAST, "response.usage", usage(input_tokens=3, total_tokens=8), "does not add up"),
     "vendor event": (DELTA, "type", "segue:trace", "is not an event of the Responses API"),
-    "event of the SDK only": (DELTA, "type", "response.reasoning_text.delta", "is not an event of the Responses API"),
+    "event of the SDK only": (DELTA, "type", "response.mcp_call.completed", "is not an event of the Responses API"),
     "vendor item": (ADDED, "item.type", "segue:note", "is not of any kind that is allowed here"),
     "hosted tool": (CREATED, "response.tools", [{"type": "web_search"}], "response.tools[0]: "),
     "tool without strict": (CREATED, "response.tools", [{"type": "function", "name": "f"}], "tools[0]: lacks"),

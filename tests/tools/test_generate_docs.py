@@ -6,18 +6,25 @@ from pathlib import Path
 
 import pytest
 
+from tools import generate_docs
 from tools.error_tables import problem_messages
-from tools.generate_docs import PARTS, Stale, main, regenerate
+from tools.generate_docs import Stale, main, regenerate
 from tools.markdown import table
 
 MARKED = "Before.\n\n<!-- generated: one -->\nold\n<!-- /generated -->\n\nAfter.\n"
 
 
-def checkout(root: Path) -> Path:
-    """Make a documentation of one page that shows every part, none of them filled in."""
-    page = root / "docs" / "all.md"
+@pytest.fixture
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The documentation of a project with two parts and a picture: one page that shows both, not yet filled in.
+
+    The parts of segue itself are in `tests/docs`.
+    """
+    monkeypatch.setattr(generate_docs, "PARTS", {"one": lambda: "1", "two": lambda: "2"})
+    monkeypatch.setattr(generate_docs, "PICTURES", {"docs/picture.svg": lambda: "<svg/>"})
+    page = tmp_path / "docs" / "all.md"
     page.parent.mkdir()
-    page.write_text("".join(f"<!-- generated: {name} -->\n<!-- /generated -->\n" for name in PARTS), encoding="utf-8")
+    page.write_text("".join(f"<!-- generated: {name} -->\n<!-- /generated -->\n" for name in ("one", "two")))
     return page
 
 
@@ -34,29 +41,31 @@ def test_a_mark_must_name_a_part() -> None:
         regenerate(MARKED, {"two": "new"})
 
 
-def test_checking_tells_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`--check` fails on a stale page until the page was written."""
-    page = checkout(tmp_path)
-    before = page.read_text("utf-8")
+def test_checking_tells_and_writes_nothing(page: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--check` fails on a stale page until the page was written, and so does it for a picture."""
+    before, picture = page.read_text("utf-8"), page.with_name("picture.svg")
     assert main(["--check"], tmp_path) == 1
-    assert "docs/all.md: stale" in capsys.readouterr().out
-    assert page.read_text("utf-8") == before
+    told = capsys.readouterr().out
+    assert "docs/all.md: stale" in told
+    assert "docs/picture.svg: stale" in told
+    assert (page.read_text("utf-8"), picture.exists()) == (before, False)
     assert main([], tmp_path) == 0
     assert main(["--check"], tmp_path) == 0
-    assert page.read_text("utf-8") != before
+    assert "<!-- generated: one -->\n\n1\n\n<!-- /generated -->" in page.read_text("utf-8")
+    assert picture.read_text("utf-8") == "<svg/>"
 
 
-def test_a_part_that_no_page_shows_is_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_part_that_no_page_shows_is_a_mistake(page: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A table cannot be lost from the documentation unseen."""
-    page = checkout(tmp_path)
     page.write_text("Nothing.\n", encoding="utf-8")
     assert main(["--check"], tmp_path) == 1
-    assert f"no page shows {', '.join(sorted(PARTS))}" in capsys.readouterr().out
+    assert "no page shows one, two" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("page")
 def test_other_arguments_are_refused(tmp_path: Path) -> None:
     """A misspelt option must not write pages."""
-    assert main(["--chekc"], checkout(tmp_path).parents[1]) == 2
+    assert main(["--chekc"], tmp_path) == 2
 
 
 def test_a_bar_does_not_end_a_cell() -> None:

@@ -24,6 +24,7 @@ def survivor(before: str, after: str, *, reached: bool = True) -> Survivor:
         ('say("It is wrong.", mode="x")', 'say("It is wrong.", mode="XXxXX")', False),
         ('say("It is wrong.", mode="x")', 'say("XXIt is wrong.XX", mode="x")', True),
         ('say("It is wrong.", mode="x")', 'say("It is wrong.", mode=None)', False),
+        ('say("It is wrong.")', "say()", False),
         ('kind or "" # no text', 'kind or "XXXX" # no text', False),
         ("return a + 1", "return a + 2", False),
     ],
@@ -99,12 +100,20 @@ def test_the_page_of_a_sample_says_how_sure_it_is() -> None:
     assert "noticed 90: **90.0 %** (95 % confidence interval for all of them: 82.6 to 94.5 %)." in text
 
 
-def test_what_survived_is_tried_again(tmp_path: Path) -> None:
-    write_notes(tmp_path, "ids", {"killed": 1, "survived": 0, "not reached": 33, "not chosen before": 34})
-    choose(tmp_path, None)
+def test_what_survived_is_tried_again_unless_it_may(tmp_path: Path) -> None:
+    codes: dict[str, int | None] = {
+        "killed": 1,
+        "survived": 0,
+        "may survive": 0,
+        "not reached": 33,
+        "not chosen before": 34,
+    }
+    write_notes(tmp_path, "ids", codes)
+    choose(tmp_path, None, {"may survive"})
     assert read_notes(tmp_path, "ids") == {
         "killed": 1,
         "survived": None,
+        "may survive": 0,
         "not reached": None,
         "not chosen before": None,
     }

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from segue.http.heads import Line, ReplyHead
 from segue.tunnel import static_table
 from segue.tunnel.client import TunnelClient, TunnelRequest
-from segue.tunnel.endpoint import MAX_EXCHANGES
+from segue.tunnel.endpoint import BUFFER_BYTES, MAX_EXCHANGES
 from segue.tunnel.events import (
     Cancelled,
     ExchangeReset,
@@ -20,6 +20,7 @@ from segue.tunnel.events import (
     ReplyEnded,
     UploadData,
     Welcomed,
+    Writable,
 )
 from segue.tunnel.frames import VERSION, Data, Frame, GoAway, Hello, Miss, ReplyFrame, Reset, Welcome, Window
 from segue.tunnel.header_table import MAX_HEAD_BYTES, HeaderTable, encode_reply
@@ -30,6 +31,7 @@ from tests.tunnel.pair import (
     NODE,
     OK,
     feed_twice,
+    frames_of,
     joined,
     opened,
     packet_of,
@@ -88,7 +90,9 @@ def test_what_breaks_the_protocol_fails_the_sidecars_link(frames: tuple[Frame, .
     sidecar.open(post())
     sidecar.open(post(None))
     sidecar.link_opened(0.0)
-    assert isinstance(sidecar.receive(packet_of(*frames), 0.0)[-1], LinkFailed)
+    failed = sidecar.receive(packet_of(*frames), 0.0)[-1]
+    assert isinstance(failed, LinkFailed)
+    assert " " in failed.reason, "it says why"
     assert sidecar.next_packet(0.0) is None
 
 
@@ -218,3 +222,33 @@ def test_a_cancelled_exchange_is_cancelled_at_the_gateway_and_the_next_one_takes
     pair.sidecar.cancel(handles[0])
     pair.run()
     assert pair.seen[-2:] == [Cancelled(1), Opened(MAX_EXCHANGES + 1, HEAD, "http", has_body=False)]
+
+
+def test_the_room_of_an_exchange_is_what_its_buffer_has_left_and_the_sidecar_hears_when_there_is_some_again() -> None:
+    pair = joined()
+    pair.sidecar.cancel(pair.sidecar.open(post(None)))  # so that handle and number differ
+    handle = pair.sidecar.open(websocket())
+    restart(pair, b"epoch-2")
+    pair.run()
+    assert opened(pair) != handle
+    assert (pair.sidecar.room(handle), pair.sidecar.room(handle + 1)) == (BUFFER_BYTES, 0)
+    pair.sidecar.send(handle, bytes(100))
+    assert pair.sidecar.room(handle) == BUFFER_BYTES - 100
+    pair.sidecar.send(handle, bytes(BUFFER_BYTES))
+    assert pair.sidecar.room(handle) == 0
+    pair.on_seen = lambda event: (
+        pair.gateway.consume(event.exchange, len(event.data)) if isinstance(event, UploadData) else None
+    )
+    pair.run()
+    assert told(pair, Writable) == [Writable(handle)]
+    assert pair.sidecar.room(handle) == BUFFER_BYTES
+
+
+def test_what_is_given_up_is_reset_at_the_gateway() -> None:
+    pair = joined()
+    handle = pair.sidecar.open(post(None))
+    pair.run()
+    pair.sidecar.cancel(handle)
+    packet = pair.sidecar.next_packet(pair.now)
+    assert packet is not None
+    assert [frame for frame in frames_of(packet) if isinstance(frame, Reset)] == [Reset(opened(pair), "cancelled", b"")]

@@ -18,6 +18,7 @@ from segue.tunnel.documents import (
     BaseMiss,
     Body,
     DocumentError,
+    declared_size,
     decode_document,
     encode_document,
 )
@@ -71,8 +72,8 @@ def test_the_id_of_a_base_is_that_of_its_body(body: bytes, reply: bytes) -> None
     assert base.size == len(body) + len(reply)
     decoded = decode(encode_document(body))
     assert isinstance(decoded, Body)
-    assert decoded.as_base(reply).id == base.id
-    assert decoded.as_base(reply).reply == reply
+    again = decoded.as_base(reply)
+    assert (again.id, again.body, again.reply) == (base.id, body, reply)
 
 
 @given(st.binary(max_size=120))
@@ -226,6 +227,22 @@ def test_a_wrapped_body_that_is_over_the_limit_only_as_sent_is_refused() -> None
     sent = gzip.compress(plain, 9, mtime=0)
     unwrapped = unwrap(sent, b"gzip")
     assert unwrapped is not None
-    assert isinstance(decoded := decode(encode_document(unwrapped), limit=1000), DocumentError)
-    assert decoded.too_large
+    expected = DocumentError("the body as sent has more than 1000 bytes", too_large=True)
+    assert decode(encode_document(unwrapped), limit=1000) == expected
     assert isinstance(decode(encode_document(unwrapped), limit=len(sent)), Body)
+
+
+@pytest.mark.parametrize("size", [1023, 1024, 1025, 1026, 2047, 2048, 2049, 2050, 65_537])
+def test_a_body_of_any_size_near_a_window_s_comes_out_as_it_went_in(size: int) -> None:
+    body = text(1, 100) * (size // 100) + text(2, size % 100)
+    decoded = decode(encode_document(body))
+    assert isinstance(decoded, Body)
+    assert decoded.sent == body
+
+
+def test_a_document_declares_the_size_of_its_plain_body() -> None:
+    unwrapped = unwrap(gzip.compress(BODY, mtime=0), b"gzip")
+    assert unwrapped is not None
+    documents = [encode_document(BODY), encode_document(BODY, BASE), encode_document(unwrapped), encode_document(b"")]
+    assert list(map(declared_size, documents)) == [len(BODY)] * 3 + [0]
+    assert list(map(declared_size, [b"", b"?", encode_document(BODY)[:20]])) == [0, 0, 0]

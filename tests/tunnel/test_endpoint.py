@@ -19,13 +19,14 @@ from segue.tunnel.events import (
     UploadEnded,
     Writable,
 )
-from segue.tunnel.frames import Open
+from segue.tunnel.frames import Ack, Open
 from segue.tunnel.link import UNPINGED_S
 from segue.tunnel.streams import INITIAL_WINDOW_BYTES
 from tests.tunnel.pair import (
     OK,
     Pair,
     failures,
+    frames_of,
     greeted,
     joined,
     open_frame,
@@ -257,3 +258,17 @@ def test_a_peer_that_stays_silent_fails_the_link_once() -> None:
     later = pair.now + UNPINGED_S
     assert pair.gateway.handle_timeout(later) == [LinkFailed("the other end has been silent for too long")]
     assert pair.gateway.handle_timeout(later) == []
+
+
+def test_an_end_that_is_about_to_leave_acknowledges_without_waiting() -> None:
+    pair = Pair()
+    pair.gateway.acknowledge()  # without a link there is nobody to tell
+    pair.connect()
+    pair.run()
+    pair.sidecar.open(post(None))
+    packet = pair.sidecar.next_packet(pair.now)
+    assert packet is not None
+    pair.gateway.receive(packet, pair.now)
+    assert pair.gateway.next_packet(pair.now) is None
+    pair.gateway.acknowledge()
+    assert [type(frame) for frame in frames_of(pair.gateway.next_packet(pair.now) or b"")] == [Ack]

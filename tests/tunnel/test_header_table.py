@@ -173,6 +173,11 @@ def test_what_has_no_status_is_no_reply(first: bytes) -> None:
     assert decode_reply(bytes([0, len(first)]) + first, HeaderTable()) is None
 
 
+def test_a_line_without_a_name_makes_no_reply() -> None:
+    encoded = b"".join(bytes([0, len(line)]) + line for line in (b"200 OK", b"nameless"))
+    assert decode_reply(encoded, HeaderTable()) is None
+
+
 def test_references_that_expand_beyond_the_limit_are_no_head() -> None:
     table = HeaderTable()
     large = Line(b"X", b"v" * 4_000)

@@ -125,7 +125,9 @@ def test_a_resume_from_what_was_never_sent_fails_the_link() -> None:
 def test_what_breaks_the_protocol_fails_the_link(frames: tuple[Frame, ...]) -> None:
     gateway = TunnelServer(NODE)
     gateway.link_opened(0.0)
-    assert isinstance(gateway.receive(packet_of(*frames), 0.0)[-1], LinkFailed)
+    failed = gateway.receive(packet_of(*frames), 0.0)[-1]
+    assert isinstance(failed, LinkFailed)
+    assert " " in failed.reason, "it says why"
 
 
 def test_what_is_over_at_the_gateway_swallows_what_is_still_sent() -> None:

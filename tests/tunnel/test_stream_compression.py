@@ -1,10 +1,18 @@
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.tunnel.stream_compression import SOCKET_WINDOW_LOG, StreamDecoder, StreamEncoder, StreamError
+from segue.tunnel.stream_compression import (
+    REPLY_WINDOW_LOG,
+    SOCKET_WINDOW_LOG,
+    StreamDecoder,
+    StreamEncoder,
+    StreamError,
+)
 from tests.strategies import examples
 
 PIECES = st.lists(st.binary(max_size=300) | st.sampled_from([b"data: {}\n\n", b"a" * 5000, b""]), max_size=20)
@@ -119,8 +127,26 @@ def test_bytes_after_the_end_are_an_error_once_the_rest_was_read() -> None:
     decoder = StreamDecoder()
     decoder.feed(stream + b"x")
     assert decoder.read(100) == b"hello"
-    assert isinstance(decoder.read(100), StreamError)
+    assert decoder.read(100) == StreamError("there are bytes after the end of the stream")
     assert not decoder.eof
+
+
+def test_what_is_no_stream_is_an_error_in_the_words_of_the_library() -> None:
+    decoder = StreamDecoder()
+    decoder.feed(b"\xff" * 100)
+    error = decoder.read(100)
+    assert isinstance(error, StreamError)
+    assert " " in error.reason
+    assert decoder.read(100) == error
+
+
+def test_nothing_is_matched_beyond_the_window() -> None:
+    far = random.Random(1).randbytes(1 << REPLY_WINDOW_LOG)
+    stream = far + far[:1000] + far[-1000:] + far
+    encoder, decoder = StreamEncoder(), StreamDecoder()
+    decoder.feed(encoder.feed(stream) + encoder.finish())
+    assert read_all(decoder, 10_000) == stream
+    assert decoder.eof
 
 
 def test_the_head_of_the_frame_is_not_sent() -> None:

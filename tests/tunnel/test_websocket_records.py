@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,9 +41,22 @@ def test_arbitrary_bytes_never_raise(data: bytes) -> None:
     read([data[at : at + 7] for at in range(0, len(data), 7)])
 
 
+def test_a_record_is_whole_only_with_its_last_byte() -> None:
+    sent: list[Record] = [
+        WebSocketMessage("text", b"hello"),
+        WebSocketClose(1000, b"bye"),
+        WebSocketMessage("binary", b""),
+    ]
+    stream = b"".join(map(encode_record, sent))
+    for cut in range(len(stream) + 1):
+        assert read([stream[:cut], stream[cut:]]) == sent
+    assert read([bytes((byte,)) for byte in stream]) == sent
+    assert read([encode_record(sent[0])[:-1]]) == []
+
+
 def test_a_message_over_the_limit_is_refused_before_it_has_arrived() -> None:
     stream = encode_record(WebSocketMessage("text", b"x" * (LIMIT + 1)))
-    assert isinstance(read([stream[:10]]), RecordError)
+    assert read([stream[:3]]) == RecordError("a message of 1001 bytes is larger than 1000")
 
 
 def test_a_message_of_the_limit_is_taken() -> None:
@@ -50,5 +64,20 @@ def test_a_message_of_the_limit_is_taken() -> None:
     assert read([encode_record(message)]) == [message]
 
 
-def test_a_length_that_never_ends_is_refused() -> None:
-    assert isinstance(read([b"\x01" + b"\xff" * 20]), RecordError)
+@pytest.mark.parametrize(
+    ("stream", "reason"),
+    [
+        (b"\x01" + b"\xff" * 10, "the length of a record cannot be read"),
+        (b"\x08\x01x", "a close record has no code"),
+        (b"\x08\x00", "a close record has no code"),
+        (b"\x07", "a record has the unknown opcode 7"),
+    ],
+)
+def test_what_is_no_record_is_refused(stream: bytes, reason: str) -> None:
+    assert read([stream]) == RecordError(reason)
+    assert read([bytes((byte,)) for byte in stream]) == RecordError(reason)
+
+
+@pytest.mark.parametrize("stream", [b"\x01" + b"\xff" * 9, b"\x01", b"\x08"])
+def test_what_may_become_a_record_is_waited_for(stream: bytes) -> None:
+    assert read([stream]) == []

@@ -188,6 +188,21 @@ def test_a_providers_id_of_the_request_is_not_logged_if_it_holds_a_key() -> None
     assert read_request_id({"x-request-id": "req_1"}, KeyRedactor([KEY])) == "req_1"
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (None, None),
+        ("temperature", "temperature"),
+        ("x" * 999, "x" * 200),
+        (7, None),
+        ("sk-abcdefghijklmn", "[redacted]"),
+    ],
+)
+def test_the_field_at_fault_is_told(given: object, told: str | None) -> None:
+    body = {"error": {"message": "No.", "type": "invalid_request_error", "param": given}}
+    assert read(400, body).problem.param == told
+
+
 def test_when_to_come_back_is_kept() -> None:
     assert read(429, retry_after="7").problem.retry_after_s == 7.0
     assert read(529, retry_after_ms="250").problem.retry_after_s == 0.25

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from segue.dialects.interface import NOTHING, Rendered, TurnRequest
+from segue.dialects.refused_fields import SEALED_REASONING
 from segue.dialects.render_cache import RenderCache
 from segue.protocol.codec import encode
 from segue.protocol.items import join
@@ -25,9 +26,10 @@ OWN = ("stream_options", "prompt_cache_key")
 
 
 class FieldsDialect(PlainDialect):
-    """Adds two fields by itself; a model called `mine` asks for the first of them, and one called `odd` is sayable only
-    with it.
-    """
+    """Adds these fields by itself. The model `mine` asks for the first of them; without it, `odd` cannot be asked."""
+
+    def __init__(self, own: tuple[str, ...]) -> None:
+        self._own = own
 
     def render(
         self, request: TurnRequest, cache: RenderCache, *, without: frozenset[str] = NOTHING
@@ -35,7 +37,7 @@ class FieldsDialect(PlainDialect):
         if request.model == "odd" and without:
             return Problem("unsupported_parameter", "This cannot be said.")
         asked = frozenset({OWN[0]} if request.model == "mine" else ())
-        added = frozenset(OWN) - without - asked
+        added = frozenset(self._own) - without - asked
         head = encode({"model": request.model, **dict.fromkeys(sorted(added | asked), 1)})[:-1]
         return Rendered((head, b',"items":', join(list(request.history.items())), b"}"), (), added)
 
@@ -55,11 +57,13 @@ def refusing(*fields: str) -> Play:
 
 
 @asynccontextmanager
-async def upstream(url: str, attempts: int = 1, slots: int | None = None) -> AsyncIterator[HttpUpstream]:
+async def upstream(
+    url: str, attempts: int = 1, slots: int | None = None, own: tuple[str, ...] = OWN
+) -> AsyncIterator[HttpUpstream]:
     retry = RetryPolicy(attempts=attempts, first_wait_s=0.001, longest_wait_s=0.001)
     provider = Provider(name="acme", base_url=url, retry=retry, slots=slots, max_concurrent=slots or 64)
     runtime = UpstreamRuntime(clock=lambda: 0.0, jitter=lambda: 1.0, render_cache=RenderCache(0))
-    one = HttpUpstream(provider, FieldsDialect(), runtime, models=["m"], key=None)
+    one = HttpUpstream(provider, FieldsDialect(own), runtime, models=["m"], key=None)
     await one.start()
     try:
         yield one
@@ -141,6 +145,17 @@ async def test_a_failure_in_the_stream_is_no_refusal_of_a_field() -> None:
         text, ended = await answer(one)
         assert (text, ended.status) == ("Hel", "failed")
         assert sent(provider) == [OWN]
+
+
+async def test_nothing_is_learned_from_reasoning_that_cannot_be_read() -> None:
+    """It is one conversation's; the next turn with it is refused again, and others are not touched."""
+    message = "The encrypted content gAAA could not be verified."
+    unread = refuses(400, {"error": {"message": message, "code": "invalid_encrypted_content", "param": None}})
+    plays = (unread, ANSWERS, ANSWERS)
+    async with providing(*plays) as provider, upstream(provider.url, own=(SEALED_REASONING,)) as one:
+        assert [(await answer(one))[0] for _ in range(2)] == ["Hello"] * 2
+        assert [SEALED_REASONING in got.json for got in provider.got] == [True, False, True]
+        assert not one.learned
 
 
 async def test_a_slot_stays_the_turns_own() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from segue.history.chains import History, Turn
@@ -270,3 +271,26 @@ async def test_every_item_that_is_accepted_is_understood(item: bytes) -> None:
     """An item may leave out its type or call_id."""
     assert not isinstance(parse_input(b"[" + item + b"]"), Problem)
     assert (await play(ScriptedUpstream([say("a")]), request(item))).status == "completed"
+
+
+@pytest.mark.parametrize("steps", [(Say(("hi",)),), (Say(("hi",)), Truncate()), (Say(("hi",)), Fail())])
+async def test_a_field_that_no_api_has_is_named_in_a_warning(steps: tuple[Say | Truncate | Fail, ...]) -> None:
+    """It may be misspelt. One that some API has is simply of no use here."""
+    extra = {"temperatur": msgspec.Raw(b"0.5"), "seed": msgspec.Raw(b"1"), "user": msgspec.Raw(b'"ann"')}
+    asked = msgspec.structs.replace(request(), settings=Settings(model="scripted", temperature=0.5, extra=extra))
+    batches = [batch async for batch in ScriptedUpstream([ScriptedTurn(steps)]).stream(asked)]
+    ended = batches[-1][-1]
+    assert isinstance(ended, Ended)
+    assert ended.warnings == ("'temperatur' was left out: this API has nothing like it.",)
+
+
+@pytest.mark.parametrize("script", [None, [say("hi")]])
+async def test_it_counts_what_its_usage_says(script: list[ScriptedTurn] | None) -> None:
+    """And plays nothing for it."""
+    one = ScriptedUpstream(script)
+    count = await one.count_input(request(HI, HI))
+    assert one.started == 0
+    ended = [batch async for batch in one.stream(request(HI, HI))][-1][-1]
+    assert isinstance(ended, Ended)
+    assert ended.usage is not None
+    assert ended.usage.input_tokens == count > 0

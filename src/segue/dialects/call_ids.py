@@ -18,8 +18,8 @@ import msgspec
 
 CallIdCharacters = Literal["any", "alphanumeric", "alphanumeric_-"]
 
-_PATTERNS: Mapping[CallIdCharacters, re.Pattern[str]] = {
-    "any": re.compile(r".*", re.DOTALL),
+_PATTERNS: Mapping[CallIdCharacters, re.Pattern[str] | None] = {
+    "any": None,
     "alphanumeric": re.compile(r"[a-zA-Z0-9]*"),
     "alphanumeric_-": re.compile(r"[a-zA-Z0-9_-]*"),
 }
@@ -49,7 +49,8 @@ class CallIdForm(msgspec.Struct, frozen=True):
     def _is_taken(self, call_id: str) -> bool:
         if len(call_id) > self.length or len(call_id) < (self.length if self.exact else 1):
             return False
-        return _PATTERNS[self.characters].fullmatch(call_id) is not None
+        pattern = _PATTERNS[self.characters]
+        return pattern is None or pattern.fullmatch(call_id) is not None
 
 
 #: Anthropic's `tool_use.id`: https://platform.claude.com/docs/en/api/messages

@@ -113,12 +113,28 @@ def _render(factory: RendererFactory[M], state: RenderState[M], items: Iterable[
     return renderer.finish()
 
 
-class _TypeAndRole(msgspec.Struct):
+_NULL = msgspec.Raw(b"null")
+
+
+class _ItemFields(msgspec.Struct):
     type: str | None = None
     role: str | None = None
+    call_id: msgspec.Raw = _NULL
+    name: msgspec.Raw = _NULL
+    arguments: msgspec.Raw = _NULL
 
 
-_types = msgspec.json.Decoder(_TypeAndRole)
+class ItemHead(msgspec.Struct, frozen=True):
+    """What is read of every item: its kind, who speaks, and the JSON of three fields that calls have."""
+
+    kind: str
+    role: str | None
+    call_id: msgspec.Raw
+    name: msgspec.Raw
+    arguments: msgspec.Raw
+
+
+_heads = msgspec.json.Decoder(_ItemFields)
 
 
 class RenderStateBuilder(Generic[M]):
@@ -132,19 +148,19 @@ class RenderStateBuilder(Generic[M]):
         self._seed = state.seed
         self._user_seen = state.user_seen
 
-    def read_type(self, item: Item) -> str | None:
-        """Return an item's type and count the item into the seed; None for what is not an item (it is refused)."""
-        head = decode(item, _types, "input")
-        if isinstance(head, Problem):
-            self.refuse(head)
+    def read_head(self, item: Item) -> ItemHead | None:
+        """Read the head of an item and count the item into the seed; None for what is not an item (it is refused)."""
+        fields = decode(item, _heads, "input")
+        if isinstance(fields, Problem):
+            self.refuse(fields)
             return None
-        kind = head.type or "message"  # an input message may leave out its type
-        if kind == "message" and head.role != "assistant":
+        kind = fields.type or "message"  # an input message may leave out its type
+        if kind == "message" and fields.role != "assistant":
             self.call_ids.end_run()
         if not self._user_seen:
             self._seed = hashlib.sha256(self._seed + item).digest()
-            self._user_seen = kind == "message" and head.role == "user"
-        return kind
+            self._user_seen = kind == "message" and fields.role == "user"
+        return ItemHead(kind, fields.role, fields.call_id, fields.name, fields.arguments)
 
     def warn(self, warning: str) -> None:
         """Note that something was left out; each sentence once."""

@@ -23,12 +23,20 @@ from segue.dialects.loss_warnings import (
     field_left_out,
     in_place_of,
     item_left_out,
+    part_as_text,
     part_left_out,
     reasoning_left_out,
 )
 from segue.dialects.sealed_reasoning import unseal
 from segue.protocol.codec import UNREADABLE
-from segue.protocol.item_types import ContentPart, FunctionCallItem, MessageItem, ReasoningItem, ToolOutputItem
+from segue.protocol.item_types import (
+    TEXT_PARTS,
+    ContentPart,
+    FunctionCallItem,
+    MessageItem,
+    ReasoningItem,
+    ToolOutputItem,
+)
 from segue.protocol.items import Item
 from segue.protocol.problems import Problem
 
@@ -54,9 +62,10 @@ class ItemRenderer(ABC, Generic[M]):
 
     def add(self, item: Item) -> None:
         """Take the next item."""
-        kind = self._state.read_type(item)
-        if kind is None:
+        head = self._state.read_head(item)
+        if head is None:
             return
+        kind = head.kind
         for name in unknown_fields(item, kind):
             self._state.warn(field_left_out(name, kind))
         value = read_item(item, kind)
@@ -106,6 +115,8 @@ class ItemRenderer(ABC, Generic[M]):
         if part.annotations:
             self._state.warn(ANNOTATIONS_LEFT_OUT)
         if part.text is not None:
+            if part.type not in TEXT_PARTS:
+                self._state.warn(part_as_text(part))
             return part.text
         if part.refusal is not None:
             return part.refusal

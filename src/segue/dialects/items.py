@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from segue.dialects.output_writer import CUSTOM_ARGUMENT
-from segue.protocol.codec import MAX_DEPTH, UNREADABLE, decode, decode_value, encode
+from segue.protocol.codec import MAX_DEPTH, UNREADABLE, decode, decode_value, encode, without_lone_surrogates
 from segue.protocol.item_types import (
     ITEM_TYPES,
     ContentPart,
@@ -91,7 +91,8 @@ def call_arguments(arguments: str) -> str:
     """Return the arguments of a call as the JSON object that servers want, or the text in one if it is none.
 
     A model may write anything, and a server that reads the arguments of earlier calls would refuse the conversation for
-    ever: llama-server parses them, and chat templates go through their members.
+    ever: llama-server parses them, and chat templates go through their members. Half a character in them becomes
+    U+FFFD, as in any text.
     """
     if not arguments.strip():
         return "{}"
@@ -99,7 +100,8 @@ def call_arguments(arguments: str) -> str:
     try:
         _fields.decode(data)
     except UNREADABLE:
-        return _wrapped(data)
+        repaired = without_lone_surrogates(data)
+        return _wrapped(data) if repaired is None else call_arguments(repaired.decode())
     deep = data.count(b"[") + data.count(b"{") > MAX_DEPTH and isinstance(decode_value(msgspec.Raw(data), ""), Problem)
     return _wrapped(data) if deep else arguments
 
@@ -126,7 +128,10 @@ def unknown_fields(item: Item, kind: str) -> list[str]:
         return []
     names = [name for name, value in fields.items() if name not in known and value != _NULL]
     for where in ("content", "output"):
-        parts = decode(bytes(fields.get(where, _NULL)), _part_fields)  # a text has none
+        raw = bytes(fields.get(where, _NULL))
+        if not raw.startswith(b"["):  # a text has no parts
+            continue
+        parts = decode(raw, _part_fields)
         for part in () if isinstance(parts, Problem) else parts:
             names += [f"{where}.{name}" for name, value in part.items() if name not in _PART_FIELDS and value != _NULL]
     return names

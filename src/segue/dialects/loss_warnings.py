@@ -19,7 +19,9 @@ BARE_REASONING = (
 ANNOTATIONS_LEFT_OUT = "Annotations of messages were left out: this API has none."
 PHASE_LEFT_OUT = "'phase' of messages was left out: this API has none."
 DETAIL_LEFT_OUT = "'detail' of images was left out: this API has none."
-BROKEN_ARGUMENTS = "Arguments of a call that are no JSON object were sent as the text they are."
+BROKEN_ARGUMENTS = (
+    "Arguments of a call that are no JSON object were sent as the text they are, or with a broken character replaced."
+)
 
 
 def reasoning_left_out(reasoning: ReasoningItem) -> str:
@@ -40,6 +42,11 @@ def field_left_out(name: str, kind: str) -> str:
 def part_left_out(part: ContentPart) -> str:
     """Return the warning about a part that the API cannot take."""
     return f"Parts {_described(part)} were left out: this API cannot take them. A note stands in their place."
+
+
+def part_as_text(part: ContentPart) -> str:
+    """Return the warning about a part of which only the text was sent."""
+    return f"Parts {_described(part)} were sent as their text: this API has nothing like them."
 
 
 def in_place_of(part: ContentPart) -> str:

@@ -17,7 +17,7 @@ import msgspec
 
 from segue.dialects.call_arguments import CallArguments
 from segue.dialects.growing_text import GrowingText, mended
-from segue.protocol.codec import UNREADABLE, encode
+from segue.protocol.codec import UNREADABLE, encode, without_lone_surrogates
 from segue.protocol.events import FIRST_SEQUENCE_NUMBER, Event, ItemStatus
 from segue.protocol.ids import ResponseId, item_id
 
@@ -32,6 +32,16 @@ class _CustomArguments(msgspec.Struct):
 
 
 _custom = msgspec.json.Decoder(_CustomArguments)
+
+
+def _custom_input(arguments: str) -> str:
+    """Return the input of a custom tool: a model that writes no JSON meant the text itself."""
+    with suppress(*UNREADABLE):
+        return _custom.decode(arguments).input
+    arguments = mended(arguments)
+    with suppress(*UNREADABLE):
+        return _custom.decode(without_lone_surrogates(arguments) or arguments).input
+    return arguments
 
 
 class _Deltas(msgspec.Struct, frozen=True):
@@ -175,8 +185,11 @@ class InterleavedOutputWriter:
             part = message.part = _PartInProgress(kind, deltas)
             events.append(self._part_event("response.content_part.added", message, part.value()))
         part.logprobs.extend(logprobs)
-        extra = b',"logprobs":%b' % encode(logprobs or []) if kind == "output_text" else b""
-        return events + self._grow(part.text, part.deltas, delta, extra=extra)
+        extra = b""
+        if kind == "output_text":
+            extra = b',"logprobs":%b' % encode(logprobs) if logprobs else b',"logprobs":[]'
+        said = self._grow(part.text, part.deltas, delta, extra=extra)
+        return events + said if events else said
 
     def _end_part(self, message: _MessageInProgress) -> list[Event]:
         part, message.part = message.part, None
@@ -353,9 +366,7 @@ class InterleavedOutputWriter:
         return [*events, self._item_done(call, call.item(status, text))]
 
     def _end_custom(self, call: _CustomCallInProgress, status: ItemStatus) -> list[Event]:
-        text = mended("".join(call.arguments.pieces) or call.arguments.held())
-        with suppress(*UNREADABLE):  # a model that writes no JSON meant the text itself
-            text = _custom.decode(text).input
+        text = _custom_input("".join(call.arguments.pieces) or call.arguments.held())
         events = [self._event("response.custom_tool_call_input.delta", call, delta=text)] if text else []
         events.append(self._event("response.custom_tool_call_input.done", call, input=text))
         return [*events, self._item_done(call, call.item(status, text))]

@@ -45,24 +45,32 @@ _ROWS = (
         name="openai",
         hosts=("api.openai.com",),
         profile=ProviderProfile(
-            chat_extensions=_OPENAI_FIELDS, output_limit_field="max_completion_tokens", system_messages="any"
+            chat_extensions=_OPENAI_FIELDS,
+            output_limit_field="max_completion_tokens",
+            system_messages="any",
+            tool_name_length=64,
         ),
         sources={
             "chat_extensions": _OPENAI_CHAT,
             "output_limit_field": _OPENAI_CHAT,
             "system_messages": _OPENAI_CHAT,
+            "tool_name_length": _OPENAI_CHAT,
         },
     ),
     ProviderFamily(
         name="azure",
         hosts=("*.openai.azure.com",),
         profile=ProviderProfile(
-            chat_extensions=_OPENAI_FIELDS, output_limit_field="max_completion_tokens", system_messages="any"
+            chat_extensions=_OPENAI_FIELDS,
+            output_limit_field="max_completion_tokens",
+            system_messages="any",
+            tool_name_length=64,
         ),
         sources={
             "chat_extensions": _AZURE_CHAT,
             "output_limit_field": _AZURE_CHAT,
             "system_messages": _AZURE_CHAT,
+            "tool_name_length": _AZURE_CHAT,
         },
     ),
     ProviderFamily(

@@ -7,6 +7,7 @@ in `[upstream.compat]`. Not here: how a dialect acts on a field, and what is lea
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -100,6 +101,13 @@ class ProviderProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     call_id_length_exact: Annotated[
         bool, Meta(description="chat: whether each id must have exactly `call_id_length` characters.")
     ] = False
+    tool_name_length: Annotated[
+        Annotated[int, Meta(ge=32)] | None,
+        Meta(
+            description="chat: the longest name of a tool that it takes in a history, where it takes letters, digits, "
+            "`_` and `-` only; without one, names go as they are."
+        ),
+    ] = None
     returned_reasoning: Annotated[
         Literal["as_received", "never"],
         Meta(description="chat: whether its own reasoning goes back to it, in the field that it came in."),
@@ -143,21 +151,36 @@ class ProviderProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         return encode(self).decode()
 
 
+_DIALECT = re.compile("(chat|messages|responses): ")
+
 #: A server that nothing is known about.
 PLAIN = ProviderProfile()
 
 
-def override_cells(profile: ProviderProfile, cells: Mapping[str, Any]) -> ProviderProfile | str:
-    """Return a profile with some fields replaced by what a configuration holds, or what is wrong with that."""
+def override_cells(profile: ProviderProfile, cells: Mapping[str, Any], dialect: str) -> ProviderProfile | str:
+    """Return a profile with some fields replaced by what a configuration holds, or what is wrong with that.
+
+    A field that means nothing to `dialect` would have no effect, so it is a mistake.
+    """
     for name in cells:
         if name not in ProviderProfile.__struct_fields__:
-            return f"unknown key {name!r}; known keys: {', '.join(ProviderProfile.__struct_fields__)}"
+            known = (name for name in ProviderProfile.__struct_fields__ if dialect_of(name) in (None, dialect))
+            return f"unknown key {name!r}; known keys: {', '.join(known)}"
+        if dialect_of(name) not in (None, dialect):
+            return f"{name} means nothing to the dialect {dialect!r}; leave it out"
     try:
         return msgspec.convert({**msgspec.structs.asdict(profile), **cells}, ProviderProfile)
     except msgspec.ValidationError as error:
         what, _, path = str(error).partition(" - at `$.")
         words = _words_of(path.rstrip("`").partition("[")[0])
         return f"{path.rstrip('`')}: {what}{'; it may be ' if words else ''}{', '.join(words)}"
+
+
+def dialect_of(name: str) -> str | None:
+    """Return the one dialect that a field is for, which its description begins with; None if it is for all."""
+    _, meta = get_args(get_type_hints(ProviderProfile, include_extras=True)[name])
+    found = _DIALECT.match(meta.description)
+    return None if found is None else found[1]
 
 
 def _words_of(name: str) -> Sequence[str]:

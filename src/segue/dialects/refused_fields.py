@@ -1,9 +1,14 @@
-"""Which of the fields that the gateway added by itself does a refusal name? A pure decision, for all APIs.
+"""Which of what the gateway added by itself does a refusal name? A pure decision, for all APIs.
 
-Providers name a field that they do not take in many ways: in `param`, in the `loc` of a validation error, in a path
-before the message, or only in the words of the message. A refusal is searched in those places and nowhere else: a
-validation error often quotes the request, in which a client can write what it likes. Not here: sending the request
-again (`upstreams`), and what is remembered (`upstreams.learned_refusals`).
+A form that the gateway chose for the history, such as that of call ids, counts as a field here. Providers name a field
+that they do not take in many ways: in `param`, in the `loc` of a validation error, in a path before the message, or
+only in the words of the message. A refusal is searched in those places and nowhere else: a validation error often
+quotes the request, in which a client can write what it likes.
+
+Reasoning that only its provider can read is a case of its own (`SEALED_REASONING`): the provider takes the field and
+refuses what one conversation has in it, because it is now asked with another organization's key, say, or for another
+model. So nothing is to be learned from that. Not here: sending the request again (`upstreams`), and what is remembered
+(`upstreams.learned_refusals`).
 """
 
 from __future__ import annotations
@@ -15,6 +20,9 @@ from typing import Any
 import msgspec
 
 from segue.protocol.codec import UNREADABLE
+
+#: The name for reasoning that the provider wants back unread: it can be refused for what it is, in one conversation.
+SEALED_REASONING = "sealed_reasoning"
 
 #: The statuses of a request that the provider has read and does not take.
 _STATUSES = frozenset({400, 422})
@@ -39,10 +47,35 @@ _REFUSES = re.compile(
 )
 _IN_PATH = re.compile(r"[^.\[\]]+")
 
-#: Fields that stand inside of others, and that a provider can also refuse for what stands beside them.
-_NESTED = frozenset({"cache_control"})
+#: Fields that stand inside of others, by the names that they have there. They can also be refused for what stands
+#: beside them, so that the words have to say that they are not taken.
+_NESTED: Mapping[str, frozenset[str]] = {
+    "cache_control": frozenset({"cache_control"}),
+    "reasoning": frozenset({"reasoning", "reasoning_content", "reasoning_details"}),  # in messages of the model's
+}
 #: How a text names a field whose name is a word of English too: in quotes, or by what the gateway writes into it.
-_BY_WORDS: Mapping[str, str] = {"include": r"['\"`]include(?:\[0\])?['\"`]|encrypted[ ._]content"}
+_BY_WORDS: Mapping[str, str] = {
+    "include": r"['\"`]include(?:\[0\])?['\"`]|encrypted[ ._]content",
+    "reasoning": r"(?<![A-Za-z0-9_])reasoning_?(?:content|details)(?![A-Za-z0-9_])|['\"`]reasoning['\"`]",
+}
+
+#: How providers refuse to read their own reasoning: OpenAI ("The encrypted content gAAA… could not be verified."),
+#: Anthropic ("Invalid `signature` in `thinking` block", "blocks in the latest assistant message cannot be modified"),
+#: Google ("Corrupted thought signature.").
+_UNREADABLE = re.compile(
+    r"encrypted content\b.{0,2000}?could not be (?:verified|decrypted)"
+    r"|invalid [`'\"]?(?:signature|data)[`'\"]? in [`'\"]?(?:redacted_)?thinking"
+    r"|thinking[`'\"]? blocks .{0,80}?cannot be modified"
+    r"|(?:corrupted|invalid) thought.?signature|thought.?signature is (?:not valid|invalid)",
+    re.IGNORECASE | re.DOTALL,
+)
+#: What of a history some servers refuse, and how they say so. About forms: Mistral (errors 3280 and 3230), and servers
+#: that run its templates and tokenizers, such as vLLM.
+_OF_HISTORIES: Mapping[str, re.Pattern[str]] = {
+    "call_ids": re.compile(r"tool call ids? .{0,400}length (?:of )?9", re.IGNORECASE | re.DOTALL),
+    "user_after_tool": re.compile(r"unexpected role 'user' after role 'tool'", re.IGNORECASE),
+    SEALED_REASONING: _UNREADABLE,
+}
 
 
 def refused_fields(status: int, body: bytes, own_fields: frozenset[str]) -> frozenset[str]:
@@ -113,8 +146,10 @@ def _words(error: dict[str, Any]) -> Iterator[str]:
 
 
 def _names(refusal: _Refusal, field: str) -> bool:
+    if field in _OF_HISTORIES:
+        return _OF_HISTORIES[field].search(refusal.text) is not None
     if refusal.path and field in _NESTED:
-        return field in refusal.path and _REFUSES.search(refusal.text) is not None
+        return not _NESTED[field].isdisjoint(refusal.path) and _REFUSES.search(refusal.text) is not None
     if refusal.path:
         return refusal.path[0] == field
     word = field.replace("_", "_?")  # some write it in camel case

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import TypeVar
 
 from segue.dialects.error_shapes import find_error, read_error
 from segue.dialects.interface import Awaited, Output
+from segue.dialects.lenient_decoding import LenientDecoder
 from segue.dialects.output_writer import InterleavedOutputWriter
 from segue.dialects.sealed_reasoning import seal
 from segue.dialects.stream_end import FAILED, StreamEnd
@@ -15,6 +17,8 @@ from segue.protocol.codec import encode
 from segue.protocol.events import Event
 from segue.protocol.ids import ResponseId
 from segue.protocol.responses import Failure
+
+T = TypeVar("T")
 
 #: What some servers send for "not yet", where null belongs.
 _NO_REASONS = frozenset({"", "null", "none"})
@@ -44,6 +48,13 @@ class BaseReplyDecoder:
     def fail(self, failure: Failure) -> Output:
         """End the turn as failed."""
         return self._stream_end.failed(failure)
+
+    def _decode_leniently(self, decoder: LenientDecoder[T], data: bytes) -> T:
+        """Read what strict decoding has refused, and say what had to be left out."""
+        read = decoder.decode(data)
+        for name in read.left_out:
+            self._stream_end.warn_of_unreadable(name)
+        return read.value
 
     def _on_error(self, event: SseEvent) -> Output:
         """End the turn as failed: the upstream called this event an error, whatever is in it."""

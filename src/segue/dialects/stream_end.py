@@ -44,6 +44,10 @@ class StreamEnd:
         """Note that this kind of thing (a field, an event type) in the reply was left out."""
         self.warn(f"{quoted(what)} in the upstream's answer was left out: it has no counterpart.")
 
+    def warn_of_unreadable(self, what: str) -> None:
+        """Note that a field of the reply was left out, since it has not the shape that the API gives it."""
+        self.warn(f"{quoted(what)} in the upstream's answer was left out: it cannot be read.")
+
     def completed(self, counted: Usage | None) -> Output:
         """End the turn: the answer is complete."""
         return self._end(Ended("completed", counted or usage(0, 0)))

@@ -6,6 +6,8 @@ with a warning; a request whose `tool_choice` demands one is refused. Not here: 
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -28,6 +30,9 @@ _HOSTED = "no tool that the provider of another API runs exists here"
 
 _FUNCTION = frozenset({"type", "name", "description", "parameters", "strict"})
 _CUSTOM = frozenset({"type", "name", "description", "format"})
+
+_NAME = re.compile(r"[a-zA-Z0-9_-]+")
+_NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_-]")
 
 Mode = Literal["auto", "none", "required", "named"]
 _MODES: Mapping[str, Mode] = {"none": "none", "required": "required"}
@@ -53,6 +58,18 @@ class ToolSelection(msgspec.Struct, frozen=True):
 def custom_names(tools: list[dict[str, Any]]) -> frozenset[str]:
     """Return the names of the custom tools."""
     return frozenset(str(tool.get("name")) for tool in tools if tool.get("type") == "custom")
+
+
+def wire_name(name: str, length: int) -> str:
+    """Return the name of a tool for an API whose names have letters, digits, `_` and `-`, and a greatest length.
+
+    A name that the API would refuse is replaced, by the same one each time: a client may call its tools anything, and a
+    model may call tools that there are not.
+    """
+    if len(name) <= length and _NAME.fullmatch(name):
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{_NOT_IN_NAMES.sub('_', name)[: length - len(digest) - 1]}_{digest}"
 
 
 def read_tools(builder: RequestBuilder) -> ToolSelection:

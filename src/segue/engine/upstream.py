@@ -12,7 +12,7 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from itertools import groupby
-from typing import Literal
+from typing import Literal, TypeVar
 
 from segue.engine.counters import EngineCounters
 from segue.engine.engine import Engine, overloaded
@@ -32,6 +32,8 @@ from segue.protocol.ids import ResponseId
 from segue.protocol.problems import Problem, Refused
 from segue.protocol.responses import Failure, Usage, usage
 from segue.upstreams.interface import Batch, UpstreamRequest
+
+T = TypeVar("T")
 
 
 class LocalUpstream:
@@ -115,6 +117,14 @@ class LocalUpstream:
             await batches.aclose()
         return counted
 
+    async def count_input(self, request: UpstreamRequest) -> int:
+        """Return how many tokens the prompt of a turn would have."""
+        tokenizer = _Tokenizer(self._check(request))
+        renderer, history, settings = self._prompts(), request.history, request.settings
+        return await self._in_thread(
+            tokenizer, lambda: renderer.count(history, settings, tenant=request.tenant, tokenizer=tokenizer)
+        )
+
     def forget(self, tenant: str, response_ids: Sequence[ResponseId]) -> None:
         """Drop the prompts, tokens and KV state that only these responses need, before the next step."""
         if self._renderer is None:
@@ -189,35 +199,51 @@ class LocalUpstream:
 
         Rendering stops soon after this is cancelled.
         """
-        assert self._renderer is not None, "the engine has a model"
-        renderer, cancelled = self._renderer, False
-
-        def tokenize(text: str, control: bool) -> list[int]:  # noqa: FBT001 - the shape of truncation.Tokenizer
-            if cancelled:
-                raise InterruptedError
-            return model.tokenize(text, control)
+        renderer, tokenizer = self._prompts(), _Tokenizer(model)
 
         def prepare() -> tuple[ToolCallParser, Prompt]:
             parser = _new_parser(model, request, tools)
             ident, tenant = request.response_id, request.tenant
             history, settings = request.history, request.settings
-            prompt = renderer.render(ident, history, settings, tenant=tenant, tokenizer=tokenize, keep=request.held)
-            if cancelled:  # `forget` may have come before the prompt was cached
+            prompt = renderer.render(ident, history, settings, tenant=tenant, tokenizer=tokenizer, keep=request.held)
+            if tokenizer.cancelled:  # `forget` may have come before the prompt was cached
                 renderer.forget(tenant, [ident])
             return parser, prompt
 
-        self._rendering += 1
         self._active[request.tenant, request.response_id] = False
         try:
-            return await asyncio.to_thread(prepare)
-        except BaseException as error:
-            cancelled = True
+            return await self._in_thread(tokenizer, prepare)
+        except BaseException:
             self._leave(request, finished=False)
-            if isinstance(error, InterruptedError):
-                raise Refused(stopped()) from None
             raise
+
+    async def _in_thread(self, tokenizer: _Tokenizer, work: Callable[[], T]) -> T:
+        """Run what renders a prompt in another thread. It stops soon after this is cancelled."""
+        self._rendering += 1
+        try:
+            return await asyncio.to_thread(work)
+        except InterruptedError:
+            raise Refused(stopped()) from None
         finally:
+            tokenizer.cancelled = True
             self._rendering -= 1
+
+    def _prompts(self) -> PromptRenderer:
+        assert self._renderer is not None, "the engine has a model"
+        return self._renderer
+
+
+class _Tokenizer:
+    """The tokenizer of a model, until it is cancelled. It is called in another thread."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        self._model = model
+        self.cancelled = False
+
+    def __call__(self, text: str, control: bool) -> Sequence[int]:  # noqa: FBT001 - the shape of truncation.Tokenizer
+        if self.cancelled:
+            raise InterruptedError
+        return self._model.tokenize(text, control)
 
 
 def _new_parser(model: LoadedModel, request: UpstreamRequest, tools: Tools) -> ToolCallParser:

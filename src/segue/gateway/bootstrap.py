@@ -167,7 +167,7 @@ def build_profile(up: UpstreamConfig) -> ProviderProfile:
     """
     family = family_of(up)
     cells = up.compat if up.return_reasoning else {"returned_reasoning": "never", **up.compat}
-    profile = override_cells(PLAIN if family is None else family.profile, cells)
+    profile = override_cells(PLAIN if family is None else family.profile, cells, up.dialect)
     if isinstance(profile, str):
         raise ConfigError(f"upstream {up.name!r}: compat: {profile}")
     return profile

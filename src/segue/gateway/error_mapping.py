@@ -15,6 +15,7 @@ from types import MappingProxyType
 import msgspec
 from aiohttp import web
 
+from segue.dialects.provider_errors import code_of_word
 from segue.protocol.events import error_event, http_error, in_lane
 from segue.protocol.lanes import DEFAULT_LANE, tag
 from segue.protocol.problems import Code, Problem
@@ -105,7 +106,8 @@ def failed_turn(failure: Failure, *, has_output: bool, retry_after_s: float | No
 
     The model has run, unless its stream began with a refusal.
     """
-    code: Code = next((code for code in REPLIES if code == failure.code), "upstream_error")
+    own = next((code for code in REPLIES if code == failure.code), None)
+    code: Code = own or code_of_word(failure.code) or "upstream_error"
     repeatable = None if code in _REFUSALS and not has_output else False
     return Problem(code, failure.message, retry_after_s=retry_after_s, repeatable=repeatable)
 

@@ -21,6 +21,11 @@ _MISSING = re.compile(r"Object missing required field `(?P<field>[^`]+)`")
 _TOO_DEEP = "it is nested too deeply"
 _NAMES = {"str": "a string", "int": "an integer", "float": "a number", "bool": "a boolean", "null": "null"}
 
+#: One escape in a text, or the two of a surrogate pair; the group is half of one that stands alone.
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
+
 #: Longer messages of msgspec are cut: they quote a wrong value in full, and a client can send megabytes of it.
 _LONG = 400
 
@@ -48,6 +53,26 @@ def decode(data: bytes | str, decoder: msgspec.json.Decoder[T], where: str = "")
         return invalid_json("it holds text that is not valid Unicode")
     except RecursionError:
         return invalid_json(_TOO_DEEP)
+
+
+def without_lone_surrogates(document: bytes | str) -> bytes | None:
+    """Return a document with U+FFFD in place of each lone surrogate; None if it has none.
+
+    JSON lets an escape name half of a pair (RFC 8259, 8.2), and a program that counts in UTF-16 writes one where it
+    cuts a text. No UTF-8 says that, so a decoder refuses the document. Call this when one has: it reads every escape.
+    """
+    data = document if isinstance(document, bytes) else document.encode("utf-8", "replace")
+    repaired = _ESCAPE.sub(lambda escape: rb"\ufffd" if escape[1] else escape[0], data)
+    return None if repaired == data else repaired
+
+
+def is_utf8(data: bytes) -> bool:
+    """Return whether bytes are UTF-8, as every text of a WebSocket must be (RFC 6455, 8.1)."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def size_of(document: bytes | str) -> int:

@@ -18,6 +18,10 @@ from segue.protocol.problems import Problem
 Role = Literal["user", "assistant", "system", "developer"]
 
 
+#: The types of parts that are text and nothing else.
+TEXT_PARTS = frozenset({"input_text", "output_text", "text", "summary_text", "reasoning_text"})
+
+
 class ContentPart(msgspec.Struct):
     """One part of a message or of a tool's output; which fields it has depends on its `type`."""
 
@@ -117,7 +121,39 @@ def read_typed_item(item: bytes, kind: str, where: str = "input") -> TypedItem |
     if decoder is None:
         return None
     value = decode(item, decoder, where)
-    return value  # noqa: RET504 - mypy would take the problem for what is decoded
+    if isinstance(value, Problem) and kind in _PARTS_OF:
+        return _read_leniently(item, kind) or value
+    return value
+
+
+def _read_leniently(item: bytes, kind: str) -> TypedItem | None:
+    """Read an item without the fields of its parts that are of another type than the API's. None if that does not help.
+
+    An item of a provider, or a part of a type that is not known here, may have such fields. Whoever writes the history
+    in another form says what was left out.
+    """
+    fields, name = decode(item, _objects), _PARTS_OF[kind]
+    if isinstance(fields, Problem) or not isinstance(fields.get(name), list):
+        return None
+    parts = [_well_typed(part) for part in fields[name] if isinstance(part, dict)]
+    try:
+        return msgspec.convert({**fields, name: parts}, ITEM_TYPES[kind])
+    except msgspec.ValidationError:
+        return None
+
+
+def _well_typed(part: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in part.items() if isinstance(value, _PART_TYPES.get(name, str))}
+
+
+#: Where an item has its parts.
+_PARTS_OF: Mapping[str, str] = {
+    "message": "content",
+    "function_call_output": "output",
+    "custom_tool_call_output": "output",
+}
+_PART_TYPES: Mapping[str, type] = {"input_audio": dict, "annotations": list}
+_objects = msgspec.json.Decoder(dict[str, Any])
 
 
 def _as_parts(content: str | list[ContentPart]) -> list[ContentPart]:

@@ -15,10 +15,13 @@ import msgspec
 
 from segue.protocol.codec import decode, decode_value, encode, without_field
 from segue.protocol.item_types import CustomToolCallItem, FunctionCallItem, Role
-from segue.protocol.problems import Problem, missing
+from segue.protocol.problems import Problem, foreign_part, missing
 
 #: One item: a JSON object on the wire, byte for byte as its author wrote it.
 Item = bytes
+
+
+_NULL = msgspec.Raw(b"null")
 
 
 class _ItemHead(msgspec.Struct):
@@ -31,10 +34,16 @@ class _ItemHead(msgspec.Struct):
 
 
 class _CheckedPart(msgspec.Struct):
-    """What is checked of a part. Its other fields are checked by the dialect that reads them, if one does."""
+    """What is checked of a part: the fields that hold what it says, if its type is known."""
 
     type: str
     text: str | None = None
+    refusal: msgspec.Raw = _NULL
+    image_url: msgspec.Raw = _NULL
+    file_data: msgspec.Raw = _NULL
+    file_url: msgspec.Raw = _NULL
+    file_id: msgspec.Raw = _NULL
+    filename: msgspec.Raw = _NULL
 
 
 class _CheckedMessage(msgspec.Struct):
@@ -64,6 +73,8 @@ _CHECKED: dict[str, msgspec.json.Decoder[object]] = {
 }
 _REFERENCE = "item_reference"
 _TEXT_PARTS = frozenset({"input_text", "output_text", "summary_text", "reasoning_text"})
+#: Parts of Chat Completions, which SDKs of many kinds let pass, and what they are called here.
+_FOREIGN_PARTS: Mapping[str, str] = {"image_url": "input_image", "file": "input_file"}
 
 #: The longest id by which an item can be referred to; the APIs that give ids have at most a quarter of it.
 MAX_ITEM_ID = 256
@@ -73,6 +84,7 @@ ENCRYPTED = b'"encrypted_content"'
 
 _heads = msgspec.json.Decoder(_ItemHead)
 _list = msgspec.json.Decoder(list[msgspec.Raw])
+_optional_text = msgspec.json.Decoder(str | None)
 _input = msgspec.json.Decoder(str | list[msgspec.Raw])
 
 
@@ -286,9 +298,36 @@ def _check_fields(item: msgspec.Raw, kind: str, where: str) -> Problem | None:
         return value
     for name, parts in _part_lists(value):
         for index, part in enumerate(parts):
-            if part.type in _TEXT_PARTS and part.text is None:
-                return missing(f"{where}.{name}[{index}].text")
+            problem = _check_part(part, f"{where}.{name}[{index}]")
+            if problem is not None:
+                return problem
     return None
+
+
+def _check_part(part: _CheckedPart, where: str) -> Problem | None:
+    if part.type in _TEXT_PARTS:
+        return missing(f"{where}.text") if part.text is None else None
+    if part.type in _FOREIGN_PARTS:
+        return foreign_part(f"{where}.type", part.type, _FOREIGN_PARTS[part.type])
+    for name, raw in _strings_of(part).items():
+        value = decode(raw, _optional_text, f"{where}.{name}")
+        if isinstance(value, Problem):
+            return value
+    return None
+
+
+def _strings_of(part: _CheckedPart) -> dict[str, msgspec.Raw]:
+    """Return the fields of a part that must be strings, if they are there. Those of unknown types need not."""
+    match part.type:
+        case "refusal":
+            return {"refusal": part.refusal}
+        case "input_image":
+            return {"image_url": part.image_url, "file_id": part.file_id}
+        case "input_file":
+            about = {"file_id": part.file_id, "filename": part.filename}
+            return {"file_data": part.file_data, "file_url": part.file_url, **about}
+        case _:
+            return {}
 
 
 def _part_lists(value: object) -> tuple[tuple[str, list[_CheckedPart]], ...]:

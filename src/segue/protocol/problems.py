@@ -91,6 +91,12 @@ def missing(param: str) -> Problem:
     return Problem("missing_required_parameter", f"Missing required parameter: '{param}'.", param)
 
 
+def foreign_part(param: str, given: str, wanted: str) -> Problem:
+    """A part of a message is written as another API writes it."""
+    message = f"Invalid value for '{param}': it must be '{wanted}'; '{given}' is what Chat Completions calls it."
+    return Problem("invalid_value", message, param)
+
+
 def unsupported(param: str, advice: str) -> Problem:
     """The request asks for something that ignoring would answer wrongly."""
     return Problem("unsupported_parameter", f"'{param}' is not supported here: {advice}", param)
@@ -196,6 +202,15 @@ def model_not_found(model: str) -> Problem:
     """No upstream runs this model."""
     message = f"The model {quoted(model)} does not exist here. GET /v1/models lists the models that do."
     return Problem("model_not_found", message, "model")
+
+
+def not_counted(model: str) -> Problem:
+    """The tokens of an input are asked for before a turn, and the model's upstream does not count them."""
+    advice = (
+        f"the upstream of {quoted(model)} does not count the tokens of an input before it is sent. "
+        "'usage' of each response has their number"
+    )
+    return unsupported("model", advice)
 
 
 def connection_limit(minutes: float) -> Problem:

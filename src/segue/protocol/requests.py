@@ -9,12 +9,13 @@ executor checks.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Raw
 
-from segue.protocol.codec import decode, decode_value, encode, size_of
+from segue.protocol.codec import decode, decode_value, encode, size_of, without_lone_surrogates
 from segue.protocol.items import Input, parse_input
 from segue.protocol.lanes import DEFAULT_LANE, read_stream_id
 from segue.protocol.problems import Problem, missing, unknown_type, unsupported
@@ -35,8 +36,15 @@ Metadata = Annotated[
 ]
 
 
+class _AllowedTool(msgspec.Struct):
+    type: str
+    name: str | None = None
+
+
 class _ToolChoice(msgspec.Struct):
     type: str
+    name: str | None = None
+    tools: list[_AllowedTool] | None = None
 
 
 class _TextFormat(msgspec.Struct):
@@ -235,7 +243,8 @@ def parse_message(data: bytes | str) -> ClientMessage:
     """
     head = decode(data, _heads)
     if isinstance(head, Problem):
-        return ClientMessage(head)
+        repaired = without_lone_surrogates(data)
+        return ClientMessage(head) if repaired is None else parse_message(repaired)
     match head.type:
         case None:
             return ClientMessage(missing("type"))
@@ -259,10 +268,15 @@ def _parse_for_lane(data: bytes | str, head: _ClientMessageHead) -> ClientMessag
 
 
 def parse_create(data: bytes | str, transport: Transport) -> Create | Problem:
-    """Read the body of a create. `data` is one JSON object; the shell has checked its length."""
+    """Read the body of a create. `data` is one JSON object; the shell has checked its length.
+
+    Half a character becomes U+FFFD. An agent that cuts a tool's output in the middle of one would send it again and
+    again, and could do nothing about a refusal.
+    """
     body = _read(data)
     if isinstance(body, Problem):
-        return body
+        repaired = without_lone_surrogates(data)
+        return body if repaired is None else parse_create(repaired, transport)
     problem = _refuse(body, transport)
     if problem is not None:
         return problem
@@ -375,11 +389,11 @@ def _shaped(raw: Raw, name: str) -> Any | Problem:  # noqa: ANN401 - a JSON valu
 
 
 def _find_gap(known: object) -> Problem | None:
-    """Find a missing field of a tool or format of a known type; the upstream judges other types."""
+    """Find a missing field of a tool, a choice or a format of a known type; the upstream judges other types."""
     if isinstance(known, list):
-        for index, tool in enumerate(known):
-            if tool.type in {"function", "custom"} and not tool.name:
-                return missing(f"tools[{index}].name")
+        return _find_nameless(known, "tools")
+    if isinstance(known, _ToolChoice):
+        return _find_gap_of_choice(known)
     if isinstance(known, _TextOptions) and known.format is not None and known.format.type == "json_schema":
         if not known.format.name:
             return missing("text.format.name")
@@ -387,5 +401,25 @@ def _find_gap(known: object) -> Problem | None:
             return missing("text.format.schema")
     return None
 
+
+def _find_gap_of_choice(choice: _ToolChoice) -> Problem | None:
+    if choice.type in _NAMED_TOOLS and not choice.name:
+        return missing("tool_choice.name")  # Chat Completions has it in an object `function`
+    if choice.type == "allowed_tools":
+        return (
+            missing("tool_choice.tools") if choice.tools is None else _find_nameless(choice.tools, "tool_choice.tools")
+        )
+    return None
+
+
+def _find_nameless(tools: Sequence[_ToolDefinition | _AllowedTool], where: str) -> Problem | None:
+    for index, tool in enumerate(tools):
+        if tool.type in _NAMED_TOOLS and not tool.name:
+            return missing(f"{where}[{index}].name")
+    return None
+
+
+#: The types of tools that are called by a name that the client gave them.
+_NAMED_TOOLS = frozenset({"function", "custom"})
 
 _PLAIN = tuple(name for name in Settings.__struct_fields__ if name not in {*_SHAPES, "include", "extra"})

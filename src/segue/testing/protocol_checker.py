@@ -185,6 +185,7 @@ _FAMILIES: Final = {
     "response.output_text": _TextFamily("message", "content", "output_text", "text"),
     "response.refusal": _TextFamily("message", "content", "refusal", "refusal"),
     "response.reasoning": _TextFamily("reasoning", "content", "reasoning_text", "text"),
+    "response.reasoning_text": _TextFamily("reasoning", "content", "reasoning_text", "text"),
     "response.reasoning_summary_text": _TextFamily("reasoning", "summary", "summary_text", "text"),
     "response.function_call_arguments": _TextFamily("function_call", "call", "", "arguments"),
     "response.custom_tool_call_input": _TextFamily("custom_tool_call", "call", "", "input"),

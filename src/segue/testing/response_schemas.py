@@ -43,6 +43,10 @@ EXTRA_EVENTS: Final = {
         "the document knows function tools only; Codex edits by custom tools",
     ),
     "response.custom_tool_call_input.done": SdkModel("ResponseCustomToolCallInputDoneEvent", "closes those deltas"),
+    "response.reasoning_text.delta": SdkModel(
+        "ResponseReasoningTextDeltaEvent", "the document calls the event otherwise in which OpenAI's API shows thoughts"
+    ),
+    "response.reasoning_text.done": SdkModel("ResponseReasoningTextDoneEvent", "closes those deltas"),
     "response.steer.failed": SdkModel("ResponseSteerFailedEvent", "the document knows nothing of steering"),
 }
 # The key is a schema of the union that lacks the shape, and the shape's `type`.

@@ -30,6 +30,7 @@ _REQUEST_ID = re.compile(r"[0-9A-Za-z_.:-]{1,80}")
 #: How much of a refusal's body is read, and how much of its message the client gets.
 MAX_REFUSAL_BYTES = 64 * 1024
 _MAX_MESSAGE_CHARS = 600
+_MAX_PARAM_CHARS = 200
 
 #: Codes of failures that are transient unless the provider says otherwise.
 TRANSIENT: frozenset[Code] = frozenset({"rate_limit_exceeded", "server_overloaded", "upstream_error"})
@@ -73,7 +74,8 @@ def read_refusal(
     message = f"The upstream {name!r} answered {status}{_quote(redactor.redact(error.message))}"
     after_s = read_retry_after(headers, now)
     after_s = error.retry_after_s if after_s is None else after_s
-    problem = Problem(code, message, retry_after_s=after_s, repeatable=repeatable)
+    param = None if error.param is None else redactor.redact(error.param[:_MAX_PARAM_CHARS])
+    problem = Problem(code, message, param, retry_after_s=after_s, repeatable=repeatable)
     transient = transient if repeatable is None else repeatable
     refused = refused_fields(status, body, own_fields)
     return FailedAttempt(problem, transient=transient, request_id=request_id, refused_fields=refused)

@@ -26,6 +26,7 @@ from segue import __version__
 from segue.dialects.interface import Dialect, Rendered
 from segue.dialects.key_redaction import KeyRedactor
 from segue.dialects.model_list import read_model_names
+from segue.dialects.refused_fields import SEALED_REASONING
 from segue.dialects.render_cache import RenderCache
 from segue.protocol.problems import Code, Problem, Refused
 from segue.upstreams.admission import AdmissionQueue
@@ -249,7 +250,7 @@ class HttpUpstream:
 
     def _remember(self, model: str, without: frozenset[str]) -> None:
         """Leave out from now on what a model has refused, now that it has taken a request without it."""
-        fields = without - self._refusals.fields_of(model)
+        fields = without - self._refusals.fields_of(model) - {SEALED_REASONING}
         if not fields:
             return
         self._refusals.learn(model, fields)

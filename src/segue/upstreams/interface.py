@@ -102,6 +102,17 @@ class Listing(Protocol):
 
 
 @runtime_checkable
+class Counting(Protocol):
+    """An upstream that can say how many tokens a prompt has, without running the model. Not every one can."""
+
+    async def count_input(self, request: UpstreamRequest) -> int:
+        """Return how many tokens the input of a turn would have: history, instructions and tools.
+
+        Nothing is kept of it. It may raise `Refused`, as `stream` may before it yields.
+        """
+
+
+@runtime_checkable
 class Forgetting(Protocol):
     """An upstream that keeps state of its responses, and drops that state when they are gone."""
 

@@ -4,8 +4,8 @@ Without a script it needs no set-up: the model `scripted` answers every turn wit
 `delta_bytes` bytes each, one every `pace_s` seconds (0: all at once). With a script it plays the given turns in order
 and is strict: a request that the script does not expect, or that fails the script's own check, is refused, and
 `assert_done` then raises; it also raises if turns are left over. It gets each request as a real upstream would, and
-makes the check that every provider makes: each tool output has its call before it. Not here: a simulation of any
-provider's timing or errors.
+makes the check that every provider makes: each tool output has its call before it. It has no use for settings; those
+that no API has are named in `warnings`. Not here: a simulation of any provider's timing or errors.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 
 import msgspec
 
+from segue.dialects.rules import KNOWN_EXTRA, OTHERS, RequestBuilder, dropped_others, write_settings
 from segue.protocol.events import Ended, Event, OutputWriter
 from segue.protocol.items import calls_of
 from segue.protocol.problems import Problem, Refused
@@ -143,17 +144,20 @@ class ScriptedUpstream:
 
     async def prefill(self, request: UpstreamRequest) -> Usage:
         """Record a turn without output; it uses up none of the script's turns."""
-        if self._script is None:
-            return usage(sum(map(len, request.history.input)) // 4, 0)
-        self.prefilled.append(request)
-        return usage(sum(map(len, request.history.items())) // 4, 0)
+        if self._script is not None:
+            self.prefilled.append(request)
+        return usage(self._tokens_in(request), 0)
+
+    async def count_input(self, request: UpstreamRequest) -> int:
+        """Count as `usage` does; the turn is not played."""
+        return self._tokens_in(request)
 
     async def stream(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
         """Play the next turn."""
         turn = self._expect(request)
         self.started += 1
         writer = OutputWriter(request.response_id)
-        tokens_in = sum(map(len, request.history.input if self._script is None else request.history.items())) // 4
+        tokens_in = self._tokens_in(request)
         written = 0
         waiting: list[Event | Ended] = []
         ended = False
@@ -176,14 +180,20 @@ class ScriptedUpstream:
                         waiting = []
                         await step.event.wait()
                     case _:
-                        waiting += _stop(step, writer, usage(tokens_in, written // 4))
+                        end = _stop(step, usage(tokens_in, written // 4))
                         break
             else:
-                waiting += [*writer.end_item(), Ended("completed", usage(tokens_in, written // 4))]
+                end = Ended("completed", usage(tokens_in, written // 4))
+            waiting += writer.end_item("completed" if end.status == "completed" else "incomplete")
+            waiting.append(msgspec.structs.replace(end, warnings=_unknown_fields(request)))
             ended = True  # the caller asks for nothing after an `Ended`
             yield waiting
         finally:
             self.cancelled += not ended
+
+    def _tokens_in(self, request: UpstreamRequest) -> int:
+        items = request.history.input if self._script is None else request.history.items()
+        return sum(map(len, items)) // 4
 
     def _expect(self, request: UpstreamRequest) -> ScriptedTurn:
         """Return the turn to play; refuse a request that the script does not expect."""
@@ -220,6 +230,15 @@ def check_calls(request: UpstreamRequest) -> None:
             raise ScriptError(f"item {index} answers the call {answered!r}, which no item before it makes")
 
 
+def _unknown_fields(request: UpstreamRequest) -> tuple[str, ...]:
+    """Return a warning for each field of the request that no API is known to have: it may be misspelt."""
+    if not request.settings.extra:
+        return ()
+    builder = RequestBuilder(request.model, request.settings)
+    write_settings(builder, {OTHERS: dropped_others(KNOWN_EXTRA)})
+    return tuple(builder.warnings)
+
+
 class _CallReference(msgspec.Struct):
     type: str | None = None
     call_id: str | None = None
@@ -233,11 +252,11 @@ def _answered_call(item: bytes) -> str | None:
     return reference.call_id if (reference.type or "").endswith("_call_output") else None
 
 
-def _stop(step: Step, writer: OutputWriter, counted: Usage) -> list[Event | Ended]:
+def _stop(step: Step, counted: Usage) -> Ended:
     match step:
         case Fail():
-            return [*writer.end_item("incomplete"), Ended("failed", error=Failure(step.code, step.message))]
+            return Ended("failed", error=Failure(step.code, step.message))
         case Truncate():
-            return [*writer.end_item("incomplete"), Ended("incomplete", counted, incomplete_reason=step.reason)]
+            return Ended("incomplete", counted, incomplete_reason=step.reason)
         case _:
             raise ScriptError(f"{step!r} can only be the first step of a turn")

@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
-from segue.dialects.chat.request import ChatDialect
+from segue.dialects.chat.request import FORMS, ChatDialect
 from segue.dialects.interface import Rendered
 from segue.dialects.loss_warnings import BROKEN_ARGUMENTS, FOREIGN_REASONING
 from segue.dialects.provider_families import FAMILIES
 from segue.dialects.provider_profiles import ProviderProfile
 from segue.dialects.render_cache import RenderCache
+from segue.dialects.tools import wire_name
+from segue.testing.protocol_checker import parse_json
 from tests.dialects.conversations import (
     CHAT,
     DIALECTS,
@@ -22,6 +24,7 @@ from tests.dialects.conversations import (
     USER,
     Request,
     body,
+    encode_items,
     replay,
     settings,
     thought,
@@ -379,3 +382,37 @@ def test_an_id_that_is_too_long_or_not_new_is_replaced() -> None:
     assert made[0] == "a"
     assert len(set(made)) == 3
     assert all(len(ident) <= 40 for ident in made)
+
+
+def test_what_a_server_has_refused_of_a_history_is_left_out() -> None:
+    """It is a form that all servers take; what is known from the start is never tried."""
+    items = [USER, CALL, {"type": "function_call_output", "call_id": "a", "output": "seen"}, USER]
+    request = Request(replay(encode_items(items)))
+    kept = RenderCache(1 << 20)
+    plain = PLAIN.render(request, kept)
+    assert isinstance(plain, Rendered)
+    assert plain.own_fields >= FORMS.keys()
+    learned = PLAIN.render(request, kept, without=frozenset({"call_ids", "user_after_tool"}))
+    assert isinstance(learned, Rendered)
+    assert learned.own_fields & FORMS.keys() == {"reasoning"}
+    known = ChatDialect(CHAT, profile=FAMILIES["mistral"].profile).render(request, kept)
+    assert isinstance(known, Rendered)
+    assert parse_json(learned.body.decode())["messages"] == parse_json(known.body.decode())["messages"]
+    assert known.own_fields & FORMS.keys() == set()
+    again = PLAIN.render(request, kept)
+    assert isinstance(again, Rendered)
+    assert again.body == plain.body
+
+
+def test_names_that_openai_refuses_are_replaced() -> None:
+    """A model may have called what there is not; other servers take it."""
+    odd = CALL | {"name": "functions.look"}
+    ((plain,), (official,)) = (messages(odd, official=official) for official in (False, True))
+    assert plain["tool_calls"][0]["function"]["name"] == "functions.look"
+    assert official["tool_calls"][0]["function"]["name"] == wire_name("functions.look", 64)
+
+
+def test_templates_are_given_a_question() -> None:
+    items = [{"role": "developer", "content": "Say hi."}]
+    assert [message["role"] for message in messages(*items)] == ["system", "user"]
+    assert [message["role"] for message in messages(*items, official=True)] == ["system"]

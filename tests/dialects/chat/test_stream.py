@@ -108,6 +108,17 @@ def test_a_detail_grows_as_long_as_its_type_and_index_are_the_same() -> None:
     }
 
 
+def test_details_with_other_ids_are_others() -> None:
+    pieces = [
+        {"type": "reasoning.encrypted", "index": 0, "id": "a", "data": "A"},
+        {"type": "reasoning.encrypted", "index": 0, "id": "a", "data": "A"},
+        {"type": "reasoning.encrypted", "index": 0, "data": "A"},
+        {"type": "reasoning.encrypted", "index": 0, "id": "b", "data": "B"},
+    ]
+    (reasoning, _) = items(*(delta(reasoning_details=[piece]) for piece in pieces), delta(content="x"))
+    assert [(detail["id"], detail["data"]) for detail in reasoning["returned"]["details"]] == [("a", "AAA"), ("b", "B")]
+
+
 def test_thinking_in_the_content_is_reasoning_without_a_field_to_go_back_in() -> None:
     thinking = {"type": "thinking", "thinking": [{"type": "text", "text": "Let "}, "me", 7, {"type": "text"}]}
     parts = [thinking, {"type": "text", "text": "42"}, {"type": "reference", "ids": [1]}]
@@ -136,10 +147,30 @@ def test_a_field_without_a_counterpart_is_left_out_with_a_warning() -> None:
     ]
 
 
-def test_only_the_first_choice_is_read() -> None:
-    other = event({"choices": [{"index": 1, "delta": {"content": "b"}, "finish_reason": "length"}]})
-    assert result(delta(content="a"), other, delta(content="c"))["status"] == "completed"
-    assert items(delta(content="a"), other, delta(content="c")) == [{"message": ["ac"]}]
+def choice(index: int, text: str) -> SseEvent:
+    return event({"choices": [{"index": index, "delta": {"content": text}}]})
+
+
+@pytest.mark.parametrize(("first", "other"), [(0, 1), (1, 0), (-1, 2)])
+def test_of_several_answers_the_first_is_taken(first: int, other: int) -> None:
+    cut = event({"choices": [{"index": other, "delta": {"content": "b"}, "finish_reason": "length"}]})
+    stop = event({"choices": [{"index": first, "finish_reason": "stop"}]})
+    got = response(run(decoder(), [choice(first, "a"), cut, choice(first, "c"), stop, DONE]))
+    assert got["status"] == "completed"
+    assert [outline(item) for item in got["output"]] == [{"message": ["ac"]}]
+    assert got["warnings"] == ["The upstream gave more than one answer: the first is here."]
+
+
+@pytest.mark.parametrize("cut", ["", None])
+def test_logprobs_of_a_part_of_a_character_wait_for_its_text(cut: str | None) -> None:
+    """OpenAI sends an empty text for a token that does not complete a character; null is no text but another field."""
+    tokens: list[Json] = [{"token": token, "logprob": -0.5, "bytes": [], "top_logprobs": []} for token in ("x", "y")]
+    chunks = [
+        event({"choices": [{"delta": {"content": cut}, "logprobs": {"content": tokens[:1]}}]}),
+        event({"choices": [{"delta": {"content": "é"}, "logprobs": {"content": tokens[1:]}}]}),
+        delta(content="z"),
+    ]
+    assert items(*chunks) == [{"message": ["éz"], "logprobs": tokens if cut == "" else tokens[1:]}]
 
 
 def test_logprobs_belong_to_the_text_they_came_with() -> None:
@@ -165,6 +196,33 @@ def test_logprobs_belong_to_the_text_they_came_with() -> None:
             ],
         }
     ]
+
+
+@pytest.mark.parametrize("content", [7, True, [7], [["x"]]])
+def test_content_that_is_no_text_breaks_the_answer(content: object) -> None:
+    message = "The upstream's answer cannot be read: a chunk is no JSON of a known shape."
+    assert ended(run(decoder(), [delta(content=content)])).error == Failure("upstream_protocol_error", message)
+
+
+@pytest.mark.parametrize("calls", [7, "x", [7], [{"function": "x"}]])
+def test_calls_that_are_none_break_the_answer(calls: object) -> None:
+    assert ended(run(decoder(), [delta(tool_calls=calls)])).status == "failed"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("refusal", 7), ("reasoning", [7]), ("reasoning_content", True), ("reasoning_details", "x")],
+)
+def test_a_field_beside_the_answer_that_cannot_be_read_is_left_out_with_a_warning(field: str, value: object) -> None:
+    got = result(delta(content="a", **{field: value}), delta(content="b"))
+    assert [outline(item) for item in got["output"]] == [{"message": ["ab"]}]
+    assert got["warnings"] == [f"'{field}' in the upstream's answer was left out: it cannot be read."]
+
+
+def test_the_old_form_of_a_call_may_hold_half_a_character() -> None:
+    old = [delta(function_call={"name": "look", "arguments": part}) for part in ('{"a":"\ud83d', '\ude00"}')]
+    (call,) = items(*old)
+    assert call["call"][1:] == ["look", '{"a":"\U0001f600"}']
 
 
 # ---------------------------------------------------------------------------------------------------------------- calls

@@ -12,6 +12,7 @@ from segue.dialects.interface import Rendered
 from segue.dialects.messages.request import MAX_TOKENS, MessagesDialect
 from segue.dialects.provider_profiles import ProviderProfile
 from segue.dialects.render_cache import RenderCache
+from segue.dialects.tools import wire_name
 from segue.history.chains import History
 from segue.http.sse import SseEvent
 from segue.protocol.codec import encode
@@ -377,3 +378,29 @@ def test_a_server_may_take_other_images() -> None:
     image = {"type": "input_image", "image_url": "data:image/tiff;base64,AAAA"}
     sent = body(dialect, [{"role": "user", "content": [image]}])
     assert sent["messages"][0]["content"][0]["type"] == "image"
+
+
+def test_names_that_this_api_refuses_are_replaced_in_tools_and_calls_and_back() -> None:
+    """The client reads the name that it gave."""
+    odd, wired = "mcp.look", wire_name("mcp.look", 128)
+    wanted = settings(tools=[LOOK | {"name": odd}], tool_choice={"type": "function", "name": odd})
+    items = [USER, CALL | {"name": odd}, OUTPUT]
+    sent = body(DIALECT, items, wanted)
+    assert re.fullmatch(r"[a-zA-Z0-9_-]{1,128}", wired)
+    assert (sent["tools"][0]["name"], sent["tool_choice"]["name"]) == (wired, wired)
+    assert sent["messages"][1]["content"][0]["name"] == wired
+    decoder = DIALECT.decoder(Request(replay(()), wanted))
+    block = {"type": "tool_use", "id": "a", "name": wired, "input": {}}
+    start = {"type": "content_block_start", "index": 0, "content_block": block}
+    (added,) = [event for event in decoder.feed(SseEvent("", encode(start))) if isinstance(event, Event)]
+    assert parse_json(added.data.decode())["item"]["name"] == odd
+
+
+@pytest.mark.parametrize(
+    "items", [[], [{"role": "developer", "content": "Say hi."}], [{"role": "user", "content": " "}]]
+)
+def test_there_is_always_a_message(items: list[Json]) -> None:
+    """This API refuses a request without one."""
+    (message,) = messages(*items)
+    assert message["role"] == "user"
+    assert message["content"][0]["text"].strip()

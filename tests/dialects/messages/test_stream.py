@@ -164,6 +164,16 @@ def test_an_event_may_say_its_type_outside_its_data_only() -> None:
     assert items(words, stop(0)) == [{"message": ["x"]}]
 
 
+def test_an_event_that_names_no_open_block_is_about_the_last() -> None:
+    wrong = [start(1, "text"), delta(0, "text_delta", text="x"), delta(7, "text_delta", text="y"), stop(0)]
+    unnamed = [
+        start(2, "tool_use", id="a", name="look"),
+        start(3, "text", text="z"),
+        *[event("content_block_stop")] * 2,
+    ]
+    assert items(*wrong, *unnamed) == [{"message": ["xy"]}, {"call": ["a", "look", "{}"]}, {"message": ["z"]}]
+
+
 def test_a_block_that_begins_where_one_is_open_ends_that_one() -> None:
     thinking = [start(0, "thinking", signature="s"), delta(0, "thinking_delta", thinking="Hm")]
     assert items(*thinking, start(0, "tool_use", id="a", name="look", input={"x": 1}), *text(0, "y")) == [
@@ -187,7 +197,8 @@ def test_a_block_that_begins_where_one_is_open_ends_that_one() -> None:
         ("a delta does not fit its block", [start(0, "text"), delta(0, "input_json_delta", partial_json="{}")]),
         ("a delta does not fit its block", [start(0, "tool_use", name="n"), delta(0, "text_delta", text="x")]),
         ("an event is no JSON of a known shape", [SseEvent("", b"<html>")]),
-        ("an event is no JSON of a known shape", [event("content_block_stop", index="x")]),
+        ("an event is no JSON of a known shape", [event("content_block_start", index=0, content_block=7)]),
+        ("an event is no JSON of a known shape", [start(0, "text"), delta(0, "text_delta", text=["x"])]),
     ],
 )
 def test_a_messages_server_is_held_to_the_order_of_blocks(detail: str, events: list[SseEvent]) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from segue.dialects.responses.missing_fields import MissingFieldFiller
+from segue.dialects.responses.missing_fields import fill
 from segue.dialects.responses.stream import ResponsesDecoder
 from segue.http.sse import SseEvent
 from segue.protocol.events import Ended, Event
+from tests.dialects.conversations import RESPONSE_ID
 
 
 def event(kind: str, **fields: object) -> SseEvent:
@@ -43,7 +44,7 @@ LAX = [
 
 
 def test_each_event_says_where_it_belongs() -> None:
-    decoder = ResponsesDecoder("test")
+    decoder = ResponsesDecoder(RESPONSE_ID, "test")
     output = [one for given in LAX for one in decoder.feed(given)]
     *events, ended = output
     assert isinstance(ended, Ended)
@@ -62,23 +63,21 @@ def test_each_event_says_where_it_belongs() -> None:
     whole = {"type": "output_text", "text": "Hi", "annotations": [], "logprobs": []}
     assert told[4]["part"] == whole
     assert told[5]["item"]["content"] == [whole]
+    item = next(one.item for one in events if isinstance(one, Event) and one.type == "response.output_item.done")
+    assert msgspec.json.decode(item) == told[5]["item"]
 
 
-@pytest.mark.parametrize("kind", ["response.new_thing", "keepalive", "response.completed"])
-def test_other_events_are_left_alone(kind: str) -> None:
-    """To the byte."""
-    data = b'{ "type" : "x" }'
-    assert MissingFieldFiller().fill(kind, data) is data
+def test_an_event_that_has_all_its_fields_keeps_them() -> None:
+    given = {"output_index": 1, "content_index": 2, "logprobs": [1], "delta": "x"}
+    filled = msgspec.json.decode(fill("response.output_text.delta", dict(given), 0))
+    assert filled == {**given, "output_index": 0}
 
 
-def test_an_event_of_no_known_item_belongs_to_the_last() -> None:
-    gaps = MissingFieldFiller()
-    gaps.fill("response.output_item.added", b'{"item":{"id":"a"}}')
-    filled = msgspec.json.decode(gaps.fill("response.output_text.delta", b'{"item_id":"b","delta":"x"}'))
-    assert filled["output_index"] == 0
+def test_an_event_of_another_type_gets_an_index_only() -> None:
+    assert msgspec.json.decode(fill("response.new_thing", {"a": 1}, 3)) == {"a": 1, "output_index": 3}
 
 
-@pytest.mark.parametrize("data", [b'{"item":1}', b'{"item":null}', b'{"part":1}', b'{"item":{"content":[1]}}'])
-def test_what_has_another_shape_is_passed_on(data: bytes) -> None:
+@pytest.mark.parametrize("given", [{"item": 1}, {"item": None}, {"part": 1}, {"item": {"content": [1]}}])
+def test_what_has_another_shape_is_passed_on(given: dict[str, Any]) -> None:
     """The decoder judges it."""
-    assert msgspec.json.decode(MissingFieldFiller().fill("response.output_item.added", data))["output_index"] == 0
+    assert msgspec.json.decode(fill("response.output_item.added", dict(given), 0)) == {**given, "output_index": 0}

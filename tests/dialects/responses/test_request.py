@@ -12,6 +12,7 @@ from segue.dialects.render_cache import RenderCache
 from segue.dialects.responses.request import RESPONSES_FIELDS
 from segue.dialects.rules import KNOWN_EXTRA, OTHERS
 from segue.dialects.sealed_reasoning import seal
+from segue.dialects.tools import wire_name
 from segue.history.chains import History
 from segue.protocol.codec import encode
 from segue.protocol.problems import Problem
@@ -235,3 +236,9 @@ def test_reasoning_waits_for_the_next_turn() -> None:
     sent = parse_json(render(DIALECT, History(parent, encode_items([SAID])), keep=kept).body.decode())
     assert sent["input"] == [USER, BACK, SAID]
     assert kept.size_bytes > 0
+
+
+def test_a_call_has_a_name_that_a_tool_can_have() -> None:
+    custom = {"type": "custom_tool_call", "call_id": "b", "name": "", "input": "x"}
+    sent = body(DIALECT, [CALL | {"name": "functions.look"}, custom, CALL | {"call_id": "c"}])["input"]
+    assert [item["name"] for item in sent] == [wire_name("functions.look", 128), wire_name("", 128), "look"]

@@ -205,3 +205,42 @@ def test_a_template_that_refuses_is_the_clients_business() -> None:
     with pytest.raises(Refused, match="one at a time") as caught:
         reading.render(1, None, items)
     assert caught.value.problem.code == "invalid_value"
+
+
+# --- counting --------------------------------------------------------------------------------------------------------
+
+
+def test_a_prompt_is_counted_as_it_would_be_rendered() -> None:
+    """A continuation too, of which only what is new is read; and nothing is kept."""
+    reading = Reading()
+    parent = chain(reading, 3)
+    history = History(parent, (user_message("and now"),))
+    kept = reading.renderer.cached
+    reading.read = 0
+    count = reading.renderer.count(history, SETTINGS, tenant="a", tokenizer=reading.tokens)
+    assert reading.read < count
+    assert reading.renderer.cached == kept
+    assert count == len(reading.render(3, parent, [user_message("and now")]).tokens)
+
+
+def test_a_prompt_that_does_not_fit_is_counted_too() -> None:
+    """Up to four contexts; with `truncation`, what would be read is counted."""
+    whole, small = Reading(), Reading(context=300)
+    items = [user_message("x" * 400)]
+    expected = len(whole.render(1, None, items).tokens)
+    count = small.renderer.count(History(None, tuple(items)), SETTINGS, tenant="a", tokenizer=small.tokens)
+    assert 300 < count == expected
+    with pytest.raises(Refused) as caught:
+        small.renderer.count(History(None, (user_message("x" * 2000),)), SETTINGS, tenant="a", tokenizer=small.tokens)
+    assert (caught.value.problem.code, "holds 300" in caught.value.problem.message) == ("context_length_exceeded", True)
+    auto = msgspec.structs.replace(SETTINGS, truncation="auto")
+    history = History(turn(1, None, items, [said("ok")]), (user_message("and now"),))
+    assert small.renderer.count(history, auto, tenant="a", tokenizer=small.tokens) < 300
+
+
+def test_what_cannot_be_rendered_cannot_be_counted() -> None:
+    reading = Reading()
+    image = b'{"role":"user","content":[{"type":"input_image","image_url":"x"}]}'
+    with pytest.raises(Refused) as caught:
+        reading.renderer.count(History(None, (image,)), SETTINGS, tenant="a", tokenizer=reading.tokens)
+    assert caught.value.problem.code == "invalid_value"

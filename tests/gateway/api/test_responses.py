@@ -170,3 +170,32 @@ async def test_encrypted_reasoning_is_shown_to_whom_asks_for_it(name: str) -> No
         _, shown = await client.send("GET", f"{path}?{name}=reasoning.encrypted_content")
         sealed = [[item.get("encrypted_content") for item in page["data"]] for page in (hidden, shown)]
         assert sealed == [[None, None], [None, "sealed"]]
+
+
+# --- counting --------------------------------------------------------------------------------------------------------
+
+
+async def test_the_tokens_of_an_input_are_counted_and_nothing_is_run() -> None:
+    upstream = ScriptedUpstream([say("one")])
+    async with listening(upstream) as local, http(local.url) as client:
+        first = await client.turn("hello")
+        fields = {"model": "m", "input": "hello"}
+        status, alone = await client.send("POST", "/v1/responses/input_tokens", fields)
+        assert (status, alone) == (
+            200,
+            {"object": "response.input_tokens", "input_tokens": first["usage"]["input_tokens"]},
+        )
+        again = {**fields, "previous_response_id": first["id"], "stream": True, "store": True}
+        status, longer = await client.send("POST", "/v1/responses/input_tokens", again)
+        assert status == 200
+        assert longer["input_tokens"] > alone["input_tokens"]
+        assert upstream.started == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"), [({"input": 7}, "invalid_type"), ({}, "missing_required_parameter"), ({"model": None}, None)]
+)
+async def test_a_body_that_is_no_turn_is_not_counted(fields: Json, code: str | None) -> None:
+    async with listening() as local, http(local.url) as client:
+        status, body = await client.send("POST", "/v1/responses/input_tokens", {"model": "m", **fields})
+        assert (status, body["error"]["code"]) == (400, code or "missing_required_parameter")

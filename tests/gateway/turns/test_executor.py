@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from typing import Any
 
 import pytest
 
@@ -379,3 +380,46 @@ async def test_an_id_made_before_is_the_one_of_the_turn_and_shares_its_parents_t
         events = await collect(services.executor.run(asked, caller(services), response_id).events())
         assert response(events[-1])["id"] == response_id
         assert services.executor.new_id(create()) != response_id
+
+
+# --- counting --------------------------------------------------------------------------------------------------------
+
+
+async def test_an_input_is_counted_with_its_history_and_nothing_is_kept() -> None:
+    upstream = ScriptedUpstream([say("one")])
+    async with parts(upstream) as services:
+        made = await respond(services, create("hello"))
+        held = services.cache.size_bytes
+        alone = await services.executor.count_input(create("and now?"), caller(services))
+        asked = create("and now?", previous_response_id=made["id"])
+        assert await services.executor.count_input(asked, caller(services)) > alone
+        assert (services.cache.size_bytes, upstream.started) == (held, 1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"model": "gpt-0"}, "model_not_found"),
+        ({"previous_response_id": "resp_1"}, "previous_response_not_found"),
+        ({"input": [{"type": "function_call_output", "call_id": "c", "output": ""}]}, "tool_call_not_found"),
+    ],
+)
+async def test_a_turn_that_could_not_begin_is_not_counted(fields: dict[str, Any], code: str) -> None:
+    async with parts(models=["m"]) as services:
+        with pytest.raises(Refused) as caught:
+            await services.executor.count_input(create(**{"text": "x", **fields}), caller(services))
+        assert caught.value.problem.code == code
+
+
+async def test_an_upstream_that_cannot_count_is_told_as_that() -> None:
+    class Mute:
+        models = ("m",)
+        stream = ScriptedUpstream.stream
+        start = ScriptedUpstream.start
+        aclose = ScriptedUpstream.aclose
+
+    async with parts(Mute()) as services:
+        with pytest.raises(Refused) as caught:
+            await services.executor.count_input(create(), caller(services))
+        problem = caught.value.problem
+        assert (problem.code, problem.param) == ("unsupported_parameter", "model")

@@ -57,3 +57,31 @@ def test_an_id_that_is_repeated_in_each_piece_is_one_call() -> None:
 def test_text_after_a_call_is_another_field() -> None:
     call = {"tool_calls": [{"index": 0, "id": "a", "function": {"name": "f", "arguments": "{}"}}]}
     assert fold(deltas(call, {"content": "x"})).endswith(b'"arguments":"{}"}}],"content":"x')
+
+
+def piece(**call: object) -> dict[str, object]:
+    return {"tool_calls": [call]}
+
+
+def test_a_piece_without_an_id_belongs_to_the_call_of_its_index_and_changes_nothing_about_it() -> None:
+    pieces = [piece(index=0, id="a", function={"name": "f", "arguments": "x"})]
+    pieces += [piece(index=0, function={"arguments": "y"}), piece(index=0, id="a", function={"arguments": "z"})]
+    assert fold(deltas(*pieces)).endswith(
+        b'"tool_calls":[{"id":"a","type":"function","function":{"name":"f","arguments":"xyz'
+    )
+
+
+def test_calls_without_ids_are_told_apart_by_their_index() -> None:
+    pieces = [piece(index=0, function={"name": "f", "arguments": "{}"}), piece(index=1), piece(index=1)]
+    assert fold(deltas(*pieces)) == (
+        b',{"role":"assistant","content":null,"tool_calls":['
+        b'{"id":"","type":"function","function":{"name":"f","arguments":"{}"}},'
+        b'{"id":"","type":"function","function":{"name":"","arguments":"'
+    )
+
+
+def test_each_field_of_text_has_its_own_name() -> None:
+    fields = ("reasoning_content", "reasoning", "content", "refusal")
+    assert fold(deltas(*({field: "x"} for field in fields))) == (
+        b',{"role":"assistant","reasoning_content":"x","reasoning":"x","content":"x","refusal":"x'
+    )

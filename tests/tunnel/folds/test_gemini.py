@@ -37,3 +37,8 @@ def test_a_signature_ends_the_text_it_signs() -> None:
 
 def test_chunks_without_content_are_nothing() -> None:
     assert fold(replies.event({"candidates": [{"finishReason": "STOP"}]}) + replies.event({"candidates": []})) == b""
+
+
+def test_what_comes_behind_an_end_begins_another_message() -> None:
+    one = replies.gemini({"text": "abc"})
+    assert fold(one + one) == 2 * (HEAD + b'{"text":"abc"},]}')

@@ -47,3 +47,17 @@ def test_deltas_of_no_block_and_of_unknown_kinds_are_nothing() -> None:
     start = replies.typed("content_block_start", content_block={"type": "text", "text": "Hi"})
     citation = replies.typed("content_block_delta", delta={"type": "citations_delta", "citation": {"url": "u"}})
     assert fold(stray + start + citation) == b'{"type":"text","text":"Hi'
+
+
+def test_a_block_that_begins_without_a_text_has_only_what_comes() -> None:
+    start = replies.typed("content_block_start", content_block={"type": "text"})
+    delta = replies.typed("content_block_delta", delta={"type": "text_delta", "text": "Hi"})
+    assert fold(start + delta) == b'{"type":"text","text":"Hi'
+
+
+def test_a_tool_that_runs_at_the_provider_is_a_tool() -> None:
+    block: dict[str, object] = {"type": "server_tool_use", "id": "s", "name": "search", "caller": {}, "input": {}}
+    start = replies.typed("content_block_start", content_block=block)
+    delta = replies.typed("content_block_delta", delta={"type": "input_json_delta", "partial_json": '{"q": 1}'})
+    stop = replies.typed("content_block_stop")
+    assert fold(start + delta + stop) == b'{"type":"server_tool_use","id":"s","name":"search","input":{"q":1}},'

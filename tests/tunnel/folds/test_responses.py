@@ -125,3 +125,31 @@ def test_pieces_of_another_item_are_left_to_its_end() -> None:
 def test_items_of_other_types_are_written_as_they_came() -> None:
     item: dict[str, object] = {"id": "ig_1", "type": "image_generation_call", "result": "iVBOR"}
     assert fold(added(item) + done(item)) == b',{"id":"ig_1","type":"image_generation_call","result":"iVBOR"}'
+
+
+def test_a_message_of_several_parts_has_them_in_order() -> None:
+    part = {"type": "output_text", "text": "ab", "annotations": [], "logprobs": []}
+    item = MESSAGE | {"content": [part, part, {"type": "refusal", "refusal": "no"}]}
+    text = b'{"type":"output_text","text":"ab","annotations":[],"logprobs":[]},'
+    assert fold(replies.responses(item)).endswith(b'"content":[' + text + text + b'{"type":"refusal","refusal":"no"}]}')
+
+
+def test_an_item_that_ends_while_another_one_is_open_is_written_whole() -> None:
+    assert fold(added(CALL) + done(CUSTOM)).endswith(FOLDED["custom_tool_call"])
+
+
+def test_no_item_is_open_behind_the_end_of_one() -> None:
+    nameless = CUSTOM | {"id": ""}
+    expected = FOLDED["custom_tool_call"] + FOLDED["custom_tool_call"].replace(b"ctc_1", b"")
+    assert fold(replies.responses(CUSTOM) + done(nameless)) == expected
+
+
+@pytest.mark.parametrize("content", [["no part"], [7]], ids=str)
+def test_what_streamed_and_ends_as_something_else_is_written_whole(content: list[object]) -> None:
+    delta = replies.typed("response.output_text.delta", item_id="msg_1", content_index=0, delta="He")
+    odd = MESSAGE | {"content": content}
+    assert fold(added(MESSAGE) + delta + done(odd)).endswith(b'"content":%s}' % str(content).replace("'", '"').encode())
+
+
+def test_an_item_whose_type_is_no_text_is_written_as_it_came() -> None:
+    assert fold(done({"type": [], "id": "x"})) == b',{"type":[],"id":"x"}'

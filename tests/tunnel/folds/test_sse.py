@@ -31,6 +31,7 @@ def test_lines_end_in_three_ways(end: bytes) -> None:
         (b"data: a", []),
         (b"data: a\n", []),
         (b"\n\n\r\r", []),
+        (b"data: a \t\x0b\n\n", [b"a \t\x0b"]),
     ],
 )
 def test_events_are_read_as_the_standard_says(stream: bytes, events: list[bytes]) -> None:
@@ -40,6 +41,7 @@ def test_events_are_read_as_the_standard_says(stream: bytes, events: list[bytes]
 def test_a_line_feed_is_part_of_an_end_only_right_behind_its_carriage_return() -> None:
     assert read(b"data: a\rdata:", b"\n\r") == read(b"data: a\rdata:\n\r") == [b"a\n"]
     assert read(b"data: a\r", b"\n\r\n") == [b"a"]
+    assert read(b"data: a\r", b"\n", b"\n") == [b"a"]
 
 
 @given(

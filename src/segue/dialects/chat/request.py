@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
+from msgspec.structs import asdict
 
 from segue.dialects.call_ids import CHAT_CALL_IDS, CallIdForm
 from segue.dialects.chat.settings import chat_fields
@@ -24,14 +25,28 @@ from segue.dialects.item_renderer import ItemRenderer, system_note
 from segue.dialects.items import image_url
 from segue.dialects.loss_warnings import FOREIGN_REASONING
 from segue.dialects.provider_profiles import PLAIN, ProviderProfile
+from segue.dialects.refused_fields import SEALED_REASONING
 from segue.dialects.render_cache import RenderCache
 from segue.dialects.rules import Preset, RequestBuilder, Rule, write_settings
-from segue.dialects.tools import custom_names
+from segue.dialects.tools import custom_names, wire_name
 from segue.protocol.codec import encode
 from segue.protocol.item_types import ContentPart, FunctionCallItem, MessageItem, ReasoningItem, ToolOutputItem
 from segue.protocol.problems import Problem
 
 _returned = msgspec.json.Decoder(ReturnedReasoning)
+
+
+#: What a history may hold that some servers refuse, by the names that `refused_fields` knows: the cells of a profile
+#: without it. All servers of this API take a history without them.
+FORMS: Mapping[str, Mapping[str, Any]] = {
+    "reasoning": {"returned_reasoning": "never"},
+    "call_ids": {"call_id_characters": "alphanumeric", "call_id_length": 9, "call_id_length_exact": True},
+    "user_after_tool": {"user_after_tool": False},
+}
+
+
+def _view_name(provider: str, profile: ProviderProfile) -> str:
+    return f"chat:{provider}:{profile.cache_key}"
 
 
 class ChatDialect:
@@ -52,7 +67,9 @@ class ChatDialect:
         self._profile = profile
         self._fields = chat_fields(profile)
         self._makes_cache_key = "prompt_cache_key" in profile.chat_extensions
-        self._cache_key = f"chat:{provider}:{profile.cache_key}"
+        known = asdict(profile)
+        self._forms = tuple(name for name, cells in FORMS.items() if {**known, **cells} != known)
+        self._cache_key = _view_name(provider, profile)
 
     def path(self, model: str) -> str:  # noqa: ARG002 - other APIs have the model in the path
         """Return where to POST."""
@@ -70,7 +87,7 @@ class ChatDialect:
             request.model, request.settings, preset=self._preset, profile=self._profile, without=without
         )
         write_settings(builder, self._fields)
-        parts = render_history(request.history, self, cache.view(self._cache_key, RenderedTurn))
+        parts = self._render_history(request, cache, builder)
         state = parts[-1].state
         problem = builder.problem or state.problem
         if problem is not None:
@@ -85,6 +102,8 @@ class ChatDialect:
         texts = [text for text in (request.settings.instructions or "", *state.preamble) if text.strip()]
         if texts:
             head += _message("system", "\n\n".join(texts))
+            if not state.open.begun and self._profile.system_messages == "first":  # templates want a question
+                head += _SILENCE
         pieces = [head, *(part.closed for part in parts if part.closed), b"".join(state.open.messages())]
         lost = (FOREIGN_REASONING,) if state.open.only_reasoning and FOREIGN_REASONING not in state.warnings else ()
         warnings = (*builder.warnings, *state.warnings, *lost)
@@ -95,6 +114,21 @@ class ChatDialect:
         custom = custom_names(request.settings.tools)
         return ChatDecoder(request.response_id, self.provider, custom=custom, warnings=warnings)
 
+    def _render_history(
+        self, request: TurnRequest, cache: RenderCache, builder: RequestBuilder
+    ) -> list[RenderedTurn[OpenChatMessages]]:
+        """Render the history as this provider takes it, which may have been learned from what it refused."""
+        cells = {
+            name: value for form in self._forms if not builder.is_wanted(form) for name, value in FORMS[form].items()
+        }
+        readable = builder.is_wanted(SEALED_REASONING)
+        if readable and not cells:
+            return render_history(request.history, self, cache.view(self._cache_key, RenderedTurn))
+        provider = self.provider if readable else ""  # as if another provider had made the reasoning in it
+        profile = msgspec.structs.replace(self._profile, **cells)
+        view = cache.view(_view_name(provider, profile), RenderedTurn)
+        return render_history(request.history, _ChatRenderers(provider, profile), view)
+
     def start(self) -> RenderState[OpenChatMessages]:
         """Return the state before the first item."""
         return RenderState(OpenChatMessages())
@@ -102,6 +136,20 @@ class ChatDialect:
     def renderer(self, state: RenderState[OpenChatMessages]) -> ChatRenderer:
         """Return a renderer that goes on from `state`."""
         return ChatRenderer(state, self.provider, self._profile)
+
+
+class _ChatRenderers:
+    """Renders histories for a server that has refused something of the last one."""
+
+    def __init__(self, provider: str, profile: ProviderProfile) -> None:
+        self._provider = provider
+        self._profile = profile
+
+    def start(self) -> RenderState[OpenChatMessages]:
+        return RenderState(OpenChatMessages())
+
+    def renderer(self, state: RenderState[OpenChatMessages]) -> ChatRenderer:
+        return ChatRenderer(state, self._provider, self._profile)
 
 
 #: What becomes of the items and parts of a history, for the documentation. `ChatRenderer` does it.
@@ -118,8 +166,9 @@ CHAT_ITEMS: Mapping[str, Rule] = {
     "id and status of an item, logprobs of a text": Rule("ours", "They are about the item and not for the model."),
     "function_call": Rule(
         "translated",
-        "A tool call of the `assistant` message of its run. Gemini gets the words that it wants for a call that is not "
-        "its own.",
+        "A tool call of the `assistant` message of its run. An id that was used before, or is too long, is replaced; "
+        "arguments that are no JSON object are put into one. Gemini gets the words that it wants for a call that is "
+        "not its own.",
     ),
     "custom_tool_call": Rule("translated", "A tool call with the argument `input`."),
     "function_call_output, custom_tool_call_output": Rule("translated", "A `tool` message, behind its call."),
@@ -136,7 +185,7 @@ CHAT_ITEMS: Mapping[str, Rule] = {
     "input_file with file_id": Rule("carried", "OpenAI's own API only; else dropped, and a note stands in its place."),
     "input_file with file_url": Rule("dropped", "This API takes no URL of a file; a note stands in its place."),
     "input_audio": Rule("carried"),
-    "other parts": Rule("dropped", "A note stands in their place."),
+    "other parts": Rule("dropped", "Their text is sent, if they have one; else a note stands in their place."),
 }
 
 
@@ -195,6 +244,7 @@ def _message(role: str, content: object) -> bytes:
     return encode({"role": role, "content": content}) + b","
 
 
+_SILENCE = _message("user", "[the user has said nothing yet]")
 #: Mistral answers 400 "Unexpected role 'user' after role 'tool'".
 _BETWEEN = _message("assistant", "[the user speaks next]")
 
@@ -313,7 +363,9 @@ class ChatRenderer(ItemRenderer[OpenChatMessages]):
 
     def _call(self, call: FunctionCallItem) -> bytes:
         value: dict[str, Any] = {"id": self._call_id(call), "type": "function"}
-        value["function"] = {"name": call.name, "arguments": self._arguments(call)}
+        length = self._profile.tool_name_length
+        name = call.name if length is None else wire_name(call.name, length)
+        value["function"] = {"name": name, "arguments": self._arguments(call)}
         extra = self._extras.get(call.call_id)
         signature = self._profile.foreign_call_signature
         if extra is not None:

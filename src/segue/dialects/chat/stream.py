@@ -15,6 +15,7 @@ import msgspec
 from segue.dialects.chat.tool_calls import CallAssembler, CallPiece
 from segue.dialects.error_shapes import error_of
 from segue.dialects.interface import Output
+from segue.dialects.lenient_decoding import LenientDecoder, decode_json
 from segue.dialects.reply_decoder import TranslatingDecoder
 from segue.dialects.stream_end import FAILED, count, counted
 from segue.http.sse import SseEvent
@@ -89,12 +90,25 @@ class _ToolCallDelta(msgspec.Struct):
     extra_content: _Raw = _NULL
 
 
+_Content = str | list[dict[str, Any]]
+
 _chunks = msgspec.json.Decoder(_CompletionChunk)
-_texts = msgspec.json.Decoder(str | list[dict[str, Any]])
+_contents = msgspec.json.Decoder(_Content)
 _strings = msgspec.json.Decoder(str)
 _call_deltas = msgspec.json.Decoder(list[_ToolCallDelta])
 _functions = msgspec.json.Decoder(_FunctionDelta)
 _details = msgspec.json.Decoder(list[dict[str, Any]])
+
+#: The fields of a chunk that hold the answer, and what a field of a delta is called when it is read alone.
+_ANSWER = frozenset(
+    {
+        *("choices", "delta", "message", "content", "text", "refusal", "function", "arguments"),
+        *("thinking", "reasoning", "reasoning_content", ""),
+    }
+)
+_lenient_chunks = LenientDecoder(_CompletionChunk, answer=_ANSWER)
+_lenient_call_deltas = LenientDecoder(list[_ToolCallDelta], answer=_ANSWER)
+_lenient_functions = LenientDecoder(_FunctionDelta, answer=_ANSWER)
 
 #: What a finish reason means: None for a complete answer, else why it is incomplete.
 FINISH: dict[str, str | None] = {
@@ -106,6 +120,8 @@ FINISH: dict[str, str | None] = {
     "length": "max_output_tokens",
     "content_filter": "content_filter",
 }
+#: What a field holds that says nothing.
+_EMPTY = frozenset({b"null", b'""', b"[]", b"{}", b"false"})
 #: Fields of reasoning detail that grow by pieces.
 _GROWING = frozenset({"text", "summary", "data"})
 
@@ -127,7 +143,9 @@ class ChatDecoder(TranslatingDecoder):
         self._thinking = False
         self._details: list[dict[str, Any]] = []
         self._calls = CallAssembler(self._writer.arguments_of)
+        self._choice: int | None = None  # the index of the answer: one was asked for, and the first is taken
         self._logprobs: list[_TokenChoice] = []
+        self._unsaid: list[_TokenChoice] = []  # of tokens that are a part of a character: their text comes later
         self._handlers: dict[str, Callable[[_Raw], list[Event]]] = {
             "role": lambda _: [],
             "content": self._on_content,
@@ -148,12 +166,12 @@ class ChatDecoder(TranslatingDecoder):
         if event.type == "error":
             return self._on_error(event)
         try:
-            chunk = _chunks.decode(event.data)
-            if not chunk.choices or chunk.error or chunk.base_resp or chunk.x_groq:
-                failed = self._find_error(event)
-                if failed:
-                    return failed
-            return self._on_chunk(chunk)
+            try:
+                chunk = _chunks.decode(event.data)
+            except UNREADABLE:
+                chunk = self._decode_leniently(_lenient_chunks, event.data.strip() or b"{}")
+            odd = not chunk.choices or chunk.error or chunk.base_resp or chunk.x_groq
+            return (self._find_error(event) if odd else []) or self._on_chunk(chunk)
         except UNREADABLE:
             return self._on_unreadable(event, "a chunk is no JSON of a known shape")
 
@@ -162,10 +180,14 @@ class ChatDecoder(TranslatingDecoder):
     def _on_chunk(self, chunk: _CompletionChunk) -> Output:
         output: Output = []
         for choice in chunk.choices or ():
-            if choice.index == 0:
+            if self._choice is None:
+                self._choice = choice.index
+            if choice.index == self._choice:
                 output += self._on_choice(choice)
                 if self.ended:
                     return output
+            elif choice.delta or choice.message:
+                self._stream_end.warn("The upstream gave more than one answer: the first is here.")
         if chunk.usage:
             self._counted = self._usage is None  # a server that counts in every chunk says nothing about its end
             self._usage = chunk.usage
@@ -176,13 +198,16 @@ class ChatDecoder(TranslatingDecoder):
     def _on_choice(self, choice: _ChunkChoice) -> Output:
         if choice.error:  # OpenRouter, with the finish reason "error"
             return self._stream_end.failed_with(error_of(choice.error))
-        self._logprobs = (choice.logprobs.content if choice.logprobs is not None else None) or []
+        self._logprobs = self._unsaid + ((choice.logprobs.content if choice.logprobs is not None else None) or [])
+        self._unsaid = []
         output: Output = []
         delta = choice.delta
         if not delta and choice.message and self._writer.empty:
             delta = choice.message  # a whole answer in one event, from a server that does not stream
         for name, raw in (delta or {}).items():
-            if bytes(raw) in (b"null", b'""', b"[]", b"{}"):
+            if bytes(raw) in _EMPTY:
+                if name == "content" and raw != _NULL:
+                    self._unsaid = self._logprobs
                 continue
             handler = self._handlers.get(name)
             if handler is None:
@@ -194,7 +219,10 @@ class ChatDecoder(TranslatingDecoder):
         return output if choice.finish_reason is None else output + self._on_finish(choice.finish_reason)
 
     def _on_content(self, raw: _Raw) -> list[Event]:
-        text = _texts.decode(raw)
+        try:
+            text = _contents.decode(raw)
+        except UNREADABLE:
+            text = self._read_content(raw)
         if isinstance(text, str):
             return self._say(text)
         events: list[Event] = []
@@ -205,16 +233,37 @@ class ChatDecoder(TranslatingDecoder):
                 events += self._say(_plain(part))
         return events
 
+    def _read_content(self, raw: _Raw) -> _Content:
+        """Read a text with half a character in it, or parts that are texts, or one part."""
+        value = decode_json(bytes(raw), _ANSWER)
+        if isinstance(value, str):
+            return value
+        parts = [{"text": part} if isinstance(part, str) else part for part in _listed(value)]
+        return msgspec.convert(parts, list[dict[str, Any]])
+
     def _say(self, text: str) -> list[Event]:
-        return self._end_thinking() + self._writer.text(text, self._logprobs) if text else []
+        before = self._end_thinking() if text and self._thinking else []
+        said = self._writer.text(text, self._logprobs)
+        return before + said if before else said
 
     def _on_refusal(self, raw: _Raw) -> list[Event]:
-        return self._end_thinking() + self._writer.refusal(_strings.decode(raw))
+        text = self._read_text("refusal", raw)
+        return self._end_thinking() + self._writer.refusal(text) if text else []
 
     # --- reasoning
 
     def _on_reasoning(self, field: str, raw: _Raw) -> list[Event]:
-        return self._think(field, _strings.decode(raw))
+        text = self._read_text(field, raw)
+        return self._think(field, text) if text else []
+
+    def _read_text(self, field: str, raw: _Raw) -> str:
+        try:
+            return _strings.decode(raw)
+        except UNREADABLE:
+            text = _plain(decode_json(bytes(raw), _ANSWER))
+            if not text:
+                self._stream_end.warn_of_unreadable(field)
+            return text
 
     def _think(self, field: str, text: str) -> list[Event]:
         if self._field not in (None, field):
@@ -223,17 +272,28 @@ class ChatDecoder(TranslatingDecoder):
         return self._writer.reasoning(text)
 
     def _on_details(self, raw: _Raw) -> list[Event]:
-        for detail in _details.decode(raw):
-            last = self._details[-1] if self._details else None
-            if last is not None and all(last.get(name) == detail.get(name) for name in ("type", "index")):
-                for name, value in detail.items():
-                    old = last.get(name)
-                    grows = name in _GROWING and isinstance(value, str) and isinstance(old, str)
-                    last[name] = f"{old}{value}" if grows else (old if value is None else value)
-            else:
-                self._details.append(detail)
-        self._thinking = True
+        try:
+            details = _details.decode(raw)
+        except UNREADABLE:
+            details = [detail for detail in _listed(decode_json(bytes(raw))) if isinstance(detail, dict)]
+            if not details:
+                self._stream_end.warn_of_unreadable("reasoning_details")
+        for detail in details:
+            self._add_detail(detail)
+        self._thinking = self._thinking or bool(details)
         return []
+
+    def _add_detail(self, detail: dict[str, Any]) -> None:
+        """Add a detail, or a piece of one: it has the type, the index and, if both have one, the id of the last."""
+        last = self._details[-1] if self._details else {}
+        same = bool(last) and all(last.get(name) == detail.get(name) for name in ("type", "index"))
+        if not same or (last.get("id") and detail.get("id") and last["id"] != detail["id"]):
+            self._details.append(detail)
+            return
+        for name, value in detail.items():
+            old = last.get(name)
+            grows = name in _GROWING and isinstance(value, str) and isinstance(old, str)
+            last[name] = f"{old}{value}" if grows else (old if value is None else value)
 
     def _end_thinking(self) -> list[Event]:
         """End the reasoning item, with what its provider wants back."""
@@ -247,10 +307,19 @@ class ChatDecoder(TranslatingDecoder):
     # --- calls
 
     def _on_tool_calls(self, raw: _Raw) -> list[Event]:
-        return [event for delta in _call_deltas.decode(raw) for event in self._on_call(delta)]
+        try:
+            deltas = _call_deltas.decode(raw)
+        except UNREADABLE:
+            listed = raw if bytes(raw).lstrip().startswith(b"[") else b"[%b]" % bytes(raw)
+            deltas = self._decode_leniently(_lenient_call_deltas, bytes(listed))
+        return [event for delta in deltas for event in self._on_call(delta)]
 
     def _on_function_call(self, raw: _Raw) -> list[Event]:
-        return self._on_call(_ToolCallDelta(0, None, _functions.decode(raw)))
+        try:
+            function = _functions.decode(raw)
+        except UNREADABLE:
+            function = self._decode_leniently(_lenient_functions, bytes(raw))
+        return self._on_call(_ToolCallDelta(0, None, function))
 
     def _on_call(self, delta: _ToolCallDelta) -> list[Event]:
         function = delta.function or _FunctionDelta()
@@ -317,6 +386,10 @@ def _arguments(value: object) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else encode(value).decode()
+
+
+def _listed(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
 
 
 def _plain(value: object) -> str:

@@ -60,6 +60,8 @@ class CallAssembler:
     def find(self, piece: CallPiece) -> PendingCall | None:
         """Return the call that a piece belongs to, a new one if need be; None for a piece that says nothing new."""
         call = self._candidate(piece)
+        if call is not None and not piece.id and not piece.name and piece.arguments[-1:] != "}":
+            return call  # as nearly all are
         if call is not None and call.started and self._repeats(piece, call):
             return None
         if call is None or (call.started and self._begins_another(piece, call)):

@@ -23,13 +23,14 @@ from segue.dialects.interface import NOTHING, Rendered, ReplyDecoder, TurnReques
 from segue.dialects.item_renderer import ItemRenderer, system_note
 from segue.dialects.items import data_url
 from segue.dialects.loss_warnings import DETAIL_LEFT_OUT, FOREIGN_REASONING, THOUGHTS_LEFT_OUT
-from segue.dialects.messages.settings import MESSAGES_FIELDS, finish_settings
+from segue.dialects.messages.settings import MESSAGES_FIELDS, NAME_LENGTH, finish_settings, replaced_names
 from segue.dialects.messages.stream import MessagesDecoder, Thought
 from segue.dialects.messages.thinking import ToolLoop
 from segue.dialects.provider_profiles import PLAIN, ProviderProfile
+from segue.dialects.refused_fields import SEALED_REASONING
 from segue.dialects.render_cache import RenderCache
 from segue.dialects.rules import Preset, RequestBuilder, Rule, write_settings
-from segue.dialects.tools import custom_names
+from segue.dialects.tools import custom_names, wire_name
 from segue.protocol.codec import encode
 from segue.protocol.item_types import ContentPart, FunctionCallItem, MessageItem, ReasoningItem, ToolOutputItem
 from segue.protocol.problems import Problem
@@ -42,6 +43,7 @@ _MARK = b',"cache_control":{"type":"ephemeral"}'
 #: What follows the last block of a message, before which a mark can stand.
 _MESSAGE_END = b"}]},"
 _START = b'{"type":"text","text":"[the conversation begins with what the assistant says]"}'
+_SILENCE = b'{"type":"text","text":"[the user has said nothing yet]"}'
 _IMAGES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 
 _thoughts = msgspec.json.Decoder(Thought)
@@ -92,7 +94,11 @@ class MessagesDialect:
         )
         builder.fields["max_tokens"] = self._max_tokens
         write_settings(builder, MESSAGES_FIELDS)
-        parts = render_history(request.history, self, cache.view(self._cache_key, RenderedTurn))
+        if builder.is_wanted(SEALED_REASONING):
+            parts = render_history(request.history, self, cache.view(self._cache_key, RenderedTurn))
+        else:  # as if another provider had made the reasoning in it
+            view = cache.view(f"{self._cache_key}:unread", RenderedTurn)
+            parts = render_history(request.history, MessagesDialect("", profile=self._profile), view)
         if finish_settings(builder, parts[-1].state.open.present_loop):
             view = cache.view(f"{self._cache_key}:bare", RenderedTurn)
             parts = render_history(request.history, _WithoutThoughts(self.provider, self._profile), view)
@@ -101,6 +107,8 @@ class MessagesDialect:
         if problem is not None:
             return problem
         marked = builder.is_wanted("cache_control")
+        if not state.open.begun:  # this API takes no request without messages
+            state = msgspec.structs.replace(state, open=OpenMessageBlocks(others=(_SILENCE,)))
         closed = _marked(parts) if marked else [part.closed for part in parts if part.closed]
         head = _head(builder, state.preamble, marked=marked)
         pieces = [head, *closed, b"".join(state.open.messages(marked=marked))]
@@ -112,7 +120,10 @@ class MessagesDialect:
         """Make the reader of one reply."""
         custom = custom_names(request.settings.tools)
         effort = (request.settings.reasoning or {}).get("effort")
-        return MessagesDecoder(request.response_id, self.provider, custom=custom, effort=effort, warnings=warnings)
+        names = replaced_names(request.settings.tools)
+        return MessagesDecoder(
+            request.response_id, self.provider, custom=custom, names=names, effort=effort, warnings=warnings
+        )
 
     def start(self) -> RenderState[OpenMessageBlocks]:
         """Return the state before the first item."""
@@ -181,8 +192,8 @@ MESSAGES_ITEMS: Mapping[str, Rule] = {
     "id and status of an item, logprobs of a text": Rule("ours", "They are about the item and not for the model."),
     "function_call": Rule(
         "translated",
-        "A `tool_use` block. An id that was used before, or that this API would refuse, is replaced; arguments that "
-        "are no JSON object are put into one.",
+        "A `tool_use` block. An id that was used before is replaced, and so is an id or a name that this API would "
+        "refuse; arguments that are no JSON object are put into one.",
     ),
     "custom_tool_call": Rule("translated", "A `tool_use` block with the argument `input`."),
     "function_call_output, custom_tool_call_output": Rule("translated", "A `tool_result` block, images included."),
@@ -199,7 +210,7 @@ MESSAGES_ITEMS: Mapping[str, Rule] = {
     "input_file with file_id": Rule("dropped", "Files belong to one provider; a note stands in its place."),
     "input_file with file_url": Rule("translated", "As `document` from a URL, which this API takes to be a PDF."),
     "input_audio": Rule("dropped", "This API hears nothing; a note stands in its place."),
-    "other parts": Rule("dropped", "A note stands in their place."),
+    "other parts": Rule("dropped", "Their text is sent, if they have one; else a note stands in their place."),
 }
 
 
@@ -343,8 +354,8 @@ class MessagesRenderer(ItemRenderer[OpenMessageBlocks]):
 
     def _call(self, call: FunctionCallItem) -> bytes:
         arguments = self._arguments(call).encode("utf-8", "replace")
-        value = {"type": "tool_use", "id": self._call_id(call), "name": call.name, "input": msgspec.Raw(arguments)}
-        return encode(value)
+        name = wire_name(call.name, NAME_LENGTH)
+        return encode({"type": "tool_use", "id": self._call_id(call), "name": name, "input": msgspec.Raw(arguments)})
 
     def _add_output(self, output: ToolOutputItem) -> None:
         self._answer(self._results, [self._result(output)])

@@ -23,9 +23,11 @@ from segue.dialects.rules import (
     obfuscation,
     ours,
 )
-from segue.dialects.tools import TOOL_CHOICE, TOOLS, FunctionDeclaration, check_choice, read_tools
+from segue.dialects.tools import TOOL_CHOICE, TOOLS, FunctionDeclaration, check_choice, read_tools, wire_name
 from segue.protocol.requests import ENCRYPTED_REASONING
 
+#: The longest name of a tool that this API takes.
+NAME_LENGTH = 128
 _EFFORTS = {"minimal": "low"}
 #: The budget of tokens for thinking, for models that do not choose it themselves.
 _BUDGETS = {"minimal": 1024, "low": 4096, "medium": 10_240, "high": 24_576, "xhigh": 31_999}
@@ -50,7 +52,7 @@ def _write_tools(builder: RequestBuilder) -> None:
     kinds = {"auto": "auto", "none": "none", "required": "any", "named": "tool"}
     choice: dict[str, object] = {"type": kinds[selection.mode]}
     if selection.name is not None:
-        choice["name"] = selection.name
+        choice["name"] = wire_name(selection.name, NAME_LENGTH)
     if not builder.settings.parallel_tool_calls and selection.mode != "none":
         choice["disable_parallel_tool_use"] = True
     if choice != {"type": "auto"}:
@@ -61,7 +63,7 @@ def _tool(
     builder: RequestBuilder, tool: FunctionDeclaration, budget: StrictBudget, unenforced: dict[str, None]
 ) -> dict[str, Any]:
     """Write a tool; those that are to be strict are, as long as this API has room for them."""
-    written: dict[str, Any] = {"name": tool.name}
+    written: dict[str, Any] = {"name": wire_name(tool.name, NAME_LENGTH)}
     if tool.description is not None:
         written["description"] = tool.description
     schema, told = input_schema(tool.parameters)
@@ -205,6 +207,12 @@ MESSAGES_FIELDS: Mapping[str, Field] = {
     "stop": Field(Rule("translated", "`stop_sequences`; neither a string nor a list is refused."), _write_stop),
     OTHERS: dropped_others(KNOWN_EXTRA),
 }
+
+
+def replaced_names(tools: list[dict[str, Any]]) -> Mapping[str, str]:
+    """Return the names of the tools that have another one in this API, by that."""
+    names = [str(tool["name"]) for tool in tools if tool.get("type") in ("function", "custom")]
+    return {wired: name for name in names if (wired := wire_name(name, NAME_LENGTH)) != name}
 
 
 def finish_settings(builder: RequestBuilder, loop: ToolLoop) -> bool:

@@ -8,12 +8,14 @@ here: requests (`request`), and the events of the output (`output_writer`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from segue.dialects.interface import Output
+from segue.dialects.lenient_decoding import LenientDecoder
 from segue.dialects.reply_decoder import TranslatingDecoder
 from segue.dialects.stream_end import FAILED, count, counted
 from segue.http.sse import SseEvent
@@ -63,7 +65,7 @@ class _StartedMessage(msgspec.Struct):
 class _MessagesEvent(msgspec.Struct):
     type: str = ""
     index: int | None = None
-    message: _StartedMessage | None = None
+    message: _StartedMessage | str | None = None  # in an error of vLLM it is a text
     content_block: _ContentBlock | None = None
     delta: _MessagesDelta | None = None
     usage: dict[str, Any] | None = None
@@ -79,6 +81,12 @@ class _OpenBlock(msgspec.Struct):
 
 
 _events = msgspec.json.Decoder(_MessagesEvent)
+_lenient_events = LenientDecoder(
+    _MessagesEvent,
+    answer=frozenset(
+        {"type", "content_block", "delta", "text", "thinking", "signature", "data", "input", "partial_json"}
+    ),
+)
 
 #: What a stop reason means: None for a complete answer, else why it is incomplete.
 STOP: dict[str, str | None] = {
@@ -92,7 +100,7 @@ STOP: dict[str, str | None] = {
 
 
 class MessagesDecoder(TranslatingDecoder):
-    """Reads one stream of events."""
+    """Reads one stream of events; `names` are those of tools that have another one in this API, by that."""
 
     def __init__(
         self,
@@ -100,14 +108,15 @@ class MessagesDecoder(TranslatingDecoder):
         provider: str,
         *,
         custom: frozenset[str] = frozenset(),
+        names: Mapping[str, str] = MappingProxyType({}),
         effort: str | None = None,
         warnings: tuple[str, ...] = (),
     ) -> None:
         super().__init__(response_id, provider, custom=custom, warnings=warnings)
+        self._names = names
         self._effort = effort
-        self._blocks: dict[int, _OpenBlock] = {}  # by their indexes
+        self._blocks: dict[int, _OpenBlock] = {}  # by their indexes, in the order in which they began
         self._started = 0
-        self._latest = 0  # the index of the block that began last
         self._call: int | None = None  # the call whose block has stopped but that stays open
         self._usage: dict[str, Any] = {}
         self._handlers: dict[str, Callable[[_MessagesEvent], Output]] = {
@@ -139,7 +148,10 @@ class MessagesDecoder(TranslatingDecoder):
         if event.type == "error":
             return self._on_error(event)
         try:
-            read = _events.decode(event.data)
+            try:
+                read = _events.decode(event.data)
+            except UNREADABLE:
+                read = self._decode_leniently(_lenient_events, event.data.strip() or b'{"type":"ping"}')
             kind = read.type or event.type
             handler = self._handlers.get(kind)
             if handler is not None:
@@ -156,7 +168,7 @@ class MessagesDecoder(TranslatingDecoder):
     # --- events
 
     def _on_message_start(self, event: _MessagesEvent) -> Output:
-        self._count(None if event.message is None else event.message.usage)
+        self._count(event.message.usage if isinstance(event.message, _StartedMessage) else None)
         return []
 
     def _on_block_start(self, event: _MessagesEvent) -> Output:
@@ -169,7 +181,7 @@ class MessagesDecoder(TranslatingDecoder):
         unstopped = self._blocks.pop(index, None)
         events: Output = [] if unstopped is None else [*self._end_block(unstopped)]
         opened = self._blocks[index] = _OpenBlock(block.type, self._started)
-        self._latest, self._started = index, self._started + 1
+        self._started += 1
         start = self._starts.get(block.type)
         if start is None:
             self._stream_end.warn_of(block.type)
@@ -222,7 +234,11 @@ class MessagesDecoder(TranslatingDecoder):
         return self._finish()
 
     def _index_of(self, event: _MessagesEvent) -> int:
-        return self._latest if event.index is None else event.index
+        """Return the index of the block that an event is about: of the last open one, if it can be no other."""
+        index, blocks = event.index, self._blocks
+        if index is None or (index not in blocks and len(blocks) == 1):
+            return next(reversed(blocks), 0)
+        return index
 
     # --- blocks
 
@@ -239,7 +255,8 @@ class MessagesDecoder(TranslatingDecoder):
     def _start_call(self, opened: _OpenBlock, block: _ContentBlock) -> list[Event]:
         opened.input = block.input or None
         call_id = self._writer.new_call_id(block.id or "")
-        return self._writer.start_call(opened.key, call_id, block.name or "")
+        name = block.name or ""
+        return self._writer.start_call(opened.key, call_id, self._names.get(name, name))
 
     def _sign(self, block: _OpenBlock, delta: _MessagesDelta) -> list[Event]:
         block.signature += delta.signature or ""

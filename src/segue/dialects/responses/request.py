@@ -16,6 +16,7 @@ import msgspec
 from segue.dialects.call_ids import RESPONSES_CALL_IDS
 from segue.dialects.headers import HeaderLines, bearer_headers
 from segue.dialects.incremental import (
+    ItemHead,
     RenderedTurn,
     RenderState,
     RenderStateBuilder,
@@ -27,6 +28,7 @@ from segue.dialects.interface import NOTHING, Rendered, ReplyDecoder, TurnReques
 from segue.dialects.items import call_arguments, read_item
 from segue.dialects.loss_warnings import BROKEN_ARGUMENTS, FOREIGN_REASONING, reasoning_left_out
 from segue.dialects.provider_profiles import PLAIN, ProviderProfile
+from segue.dialects.refused_fields import SEALED_REASONING
 from segue.dialects.render_cache import RenderCache
 from segue.dialects.responses.stream import ResponsesDecoder
 from segue.dialects.rules import (
@@ -43,7 +45,8 @@ from segue.dialects.rules import (
     write_settings,
 )
 from segue.dialects.sealed_reasoning import unseal
-from segue.protocol.codec import UNREADABLE, encode, with_field
+from segue.dialects.tools import wire_name
+from segue.protocol.codec import encode, with_field
 from segue.protocol.item_types import ReasoningItem
 from segue.protocol.items import Item
 from segue.protocol.problems import Problem
@@ -88,7 +91,11 @@ class ResponsesDialect:
         builder.fields["stream"] = True
         _ask_for_reasoning(builder)
         write_settings(builder, RESPONSES_FIELDS)
-        parts = render_history(request.history, self, cache.view(self._cache_key, RenderedTurn))
+        if builder.is_wanted(SEALED_REASONING):
+            parts = render_history(request.history, self, cache.view(self._cache_key, RenderedTurn))
+        else:  # as if another provider had made the reasoning in it
+            view = cache.view(f"{self._cache_key}:unread", RenderedTurn)
+            parts = render_history(request.history, ResponsesDialect("", profile=self._profile), view)
         state = parts[-1].state
         problem = builder.problem or state.problem
         if problem is not None:
@@ -100,9 +107,9 @@ class ResponsesDialect:
         warnings = (*builder.warnings, *state.warnings, *lost)
         return Rendered(close_list(pieces, b"]}"), warnings, frozenset(builder.own_fields))
 
-    def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> ReplyDecoder:  # noqa: ARG002 - ids are kept
+    def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> ReplyDecoder:
         """Make the reader of one reply."""
-        return ResponsesDecoder(self.provider, warnings)
+        return ResponsesDecoder(request.response_id, self.provider, warnings)
 
     def start(self) -> RenderState[PendingReasoning]:
         """Return the state before the first item."""
@@ -176,6 +183,7 @@ RESPONSES_ITEMS: Mapping[str, Rule] = {
     "reasoning that led to nothing": Rule("dropped", "A cut answer may end in it; providers refuse it alone."),
     "id of a call": Rule("carried", "One that was used before, or is longer than 64 characters, is replaced."),
     "arguments of a call": Rule("carried", "Where they are no JSON object, they are put into one."),
+    "name of a call": Rule("carried", "One that no tool of this API can have is replaced."),
     "everything else": Rule("carried", "Byte for byte."),
 }
 
@@ -191,15 +199,12 @@ class PendingReasoning(msgspec.Struct, frozen=True):
         return sum(map(len, self.items))
 
 
-class _CallFields(msgspec.Struct):
-    type: str | None = None
-    role: str | None = None
-    call_id: str | None = None
-    arguments: str | None = None
-
-
-_fields = msgspec.json.Decoder(_CallFields)
-_NO_CALL = _CallFields()
+_texts = msgspec.json.Decoder(str)
+#: Calls of tools that the request declares. OpenAI answers 400 to a name that no such tool could have.
+_NAMED_CALLS = frozenset({"function_call", "custom_tool_call"})
+_NAME_LENGTH = 128
+#: What a JSON text begins with.
+_QUOTE = b'"'
 
 
 class ResponsesRenderer:
@@ -213,40 +218,52 @@ class ResponsesRenderer:
 
     def add(self, item: Item) -> None:
         """Take the next item."""
-        kind = self._state.read_type(item)
-        if kind is None:
+        head = self._state.read_head(item)
+        if head is None:
             return
-        if kind == "reasoning":
+        if head.kind == "reasoning":
             self._add_reasoning(item)
             return
-        fields = _read_fields(item) if kind != "message" or self._pending else _NO_CALL
         if self._pending:
-            if _is_said_by_model(kind, fields.role):
-                self._closed += self._pending
-            else:
-                self._state.warn(FOREIGN_REASONING)
-            self._pending.clear()
-        self._closed.append(item if fields.call_id is None else self._with_call(item, kind, fields))
+            self._end_reasoning(head)
+        self._closed.append(self._with_call(item, head))
+
+    def _end_reasoning(self, head: ItemHead) -> None:
+        if _is_said_by_model(head):
+            self._closed += self._pending
+        else:
+            self._state.warn(FOREIGN_REASONING)
+        self._pending.clear()
 
     def finish(self) -> RenderedTurn[PendingReasoning]:
         """Return the items, each with a comma after it, and the reasoning that nothing follows yet."""
         closed = b"".join(item + b"," for item in self._closed)
         return RenderedTurn(closed, self._state.build(PendingReasoning(tuple(self._pending))))
 
-    def _with_call(self, item: Item, kind: str, fields: _CallFields) -> Item:
-        """Return a call or its output with an id of its own and arguments that can be read; most are as they came."""
-        assert fields.call_id is not None, "the caller checked it"
+    def _with_call(self, item: Item, head: ItemHead) -> Item:
+        """Return a call or its output with what any server takes; most are as they came."""
+        call_id = _text(head.call_id)
+        if call_id is None:
+            return item
         ids = self._state.call_ids
-        call_id = ids.map_output(fields.call_id) if kind.endswith("_output") else ids.map_call(fields.call_id)
-        if call_id != fields.call_id:
-            item = with_field(item, "call_id", call_id)
-        if kind == "function_call" and fields.arguments is not None:
-            arguments = call_arguments(fields.arguments)
-            if arguments != fields.arguments:
-                item = with_field(item, "arguments", arguments)
-                if fields.arguments.strip():
-                    self._state.warn(BROKEN_ARGUMENTS)
-        return item
+        sent_id = ids.map_output(call_id) if head.kind.endswith("_output") else ids.map_call(call_id)
+        if sent_id != call_id:
+            item = with_field(item, "call_id", sent_id)
+        if head.kind not in _NAMED_CALLS:
+            return item
+        name = _text(head.name)
+        if name is not None and wire_name(name, _NAME_LENGTH) != name:
+            item = with_field(item, "name", wire_name(name, _NAME_LENGTH))
+        arguments = _text(head.arguments)
+        return item if arguments is None else self._with_arguments(item, arguments)
+
+    def _with_arguments(self, item: Item, arguments: str) -> Item:
+        sent = call_arguments(arguments)
+        if sent == arguments:
+            return item
+        if arguments.strip():
+            self._state.warn(BROKEN_ARGUMENTS)
+        return with_field(item, "arguments", sent)
 
     def _add_reasoning(self, item: Item) -> None:
         """Keep reasoning as its provider wrote it; leave it out if this provider cannot use it."""
@@ -270,11 +287,10 @@ class ResponsesRenderer:
         self._state.warn(reasoning_left_out(value))
 
 
-def _read_fields(item: Item) -> _CallFields:
-    try:
-        return _fields.decode(item)
-    except UNREADABLE:  # fields of an item type that is not known here
-        return _NO_CALL
+def _text(raw: msgspec.Raw) -> str | None:
+    """Return a field that is a text, or None."""
+    data = bytes(raw)
+    return _texts.decode(data) if data.startswith(_QUOTE) else None
 
 
 #: Items that a client sends, beside messages that are not the model's and outputs of calls.
@@ -283,7 +299,7 @@ _SENT_BY_CLIENTS = frozenset(
 )
 
 
-def _is_said_by_model(kind: str, role: str | None) -> bool:
-    if kind == "message":
-        return role == "assistant"
-    return not kind.endswith("_output") and kind not in _SENT_BY_CLIENTS
+def _is_said_by_model(head: ItemHead) -> bool:
+    if head.kind == "message":
+        return head.role == "assistant"
+    return not head.kind.endswith("_output") and head.kind not in _SENT_BY_CLIENTS

@@ -33,6 +33,9 @@ from segue.protocol.requests import Settings
 _MAX_PROMPTS = 10_000
 _MAX_BYTES = 64 * 1024 * 1024
 
+#: Whose prompt it is that is only counted.
+_NO_RESPONSE = ResponseId("")
+
 
 class Prompt(msgspec.Struct, frozen=True):
     """The tokens of a prompt; `rendered` of them were made from text just now, and `dropped` turns are missing."""
@@ -98,12 +101,29 @@ class PromptRenderer:
                     if keep:
                         self._keep(tenant, response_id, cached)
                     return Prompt(cached.tokens(), len(added))
-            prompt = self._whole(history, settings, tools, tokenizer)
+            prompt = self._whole(history, settings, tokenizer)
         except TemplateError as error:
             raise Refused(Problem("invalid_value", f"{str(error)[:400]}.", "input")) from error
         if keep:
             self._keep(tenant, response_id, _CachedPrompt(None, prompt.tokens, head, prompt.dropped))
         return prompt
+
+    def count(self, history: History, settings: Settings, *, tenant: str, tokenizer: Tokenizer) -> int:
+        """Return how many tokens the prompt has. One that does not fit is counted too, up to `COUNTED_CONTEXTS`.
+
+        Raises `Refused`, and whatever `tokenizer` raises.
+        """
+        try:
+            prompt = self.render(_NO_RESPONSE, history, settings, tenant=tenant, tokenizer=tokenizer, keep=False)
+        except Refused as refused:
+            if refused.problem.code != "context_length_exceeded":
+                raise
+            conversation = read_conversation(history, settings.instructions)
+            count = self._truncation(settings, tokenizer).count(conversation)
+            if count > COUNTED_CONTEXTS * self._context:
+                raise
+            return count
+        return len(prompt.tokens)
 
     def forget(self, tenant: str, response_ids: Iterable[ResponseId]) -> None:
         """Drop the cached prompts of these responses."""
@@ -137,14 +157,18 @@ class PromptRenderer:
                 return None  # it does not fit; `_whole` counts the tokens of the whole conversation
         return tokens
 
-    def _whole(self, history: History, settings: Settings, tools: Sequence[PromptTool], tokenizer: Tokenizer) -> Prompt:
+    def _whole(self, history: History, settings: Settings, tokenizer: Tokenizer) -> Prompt:
+        conversation = read_conversation(history, settings.instructions)
+        truncated = self._truncation(settings, tokenizer).apply(conversation, settings.truncation)
+        return Prompt(truncated.tokens, len(truncated.tokens), truncated.dropped_turns)
+
+    def _truncation(self, settings: Settings, tokenizer: Tokenizer) -> Truncation:
+        tools = read_tools(settings).shown
+
         def write(messages: Sequence[PromptMessage]) -> list[Segment]:
             return self._template.segments(messages, tools)
 
-        conversation = read_conversation(history, settings.instructions)
-        limits = ContextLimits(self._context, self._answer_room(settings))
-        truncated = Truncation(write, tokenizer, limits).apply(conversation, settings.truncation)
-        return Prompt(truncated.tokens, len(truncated.tokens), truncated.dropped_turns)
+        return Truncation(write, tokenizer, ContextLimits(self._context, self._answer_room(settings)))
 
     # --- private: the cache ------------------------------------------------------------------------------------------
 

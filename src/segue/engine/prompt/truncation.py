@@ -67,6 +67,10 @@ class Truncation:
             raise Refused(too_long(len(tokens), self._limits.context))
         return TruncatedPrompt(tokens, dropped)
 
+    def count(self, conversation: Conversation) -> int:
+        """Return how many tokens a whole conversation has; the number is exact up to `COUNTED_CONTEXTS` contexts."""
+        return self._count(conversation.without(0), COUNTED_CONTEXTS * self._limits.context)
+
     def _count(self, messages: Sequence[PromptMessage], limit: int) -> int:
         return len(self._tokens(messages, limit))
 

@@ -41,6 +41,7 @@ def build_application(services: Services, tunnel: SidecarSessions) -> web.Applic
         [
             web.post("/v1/responses", with_key(responses.create)),
             web.get("/v1/responses", with_key(partial(serve_websocket, services)), allow_head=False),
+            web.post("/v1/responses/input_tokens", with_key(responses.count_input)),
             web.get(_RESPONSE, with_key(responses.retrieve), allow_head=False),
             web.delete(_RESPONSE, with_key(responses.delete)),
             web.post(f"{_RESPONSE}/cancel", with_key(responses.cancel)),

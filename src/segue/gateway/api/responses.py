@@ -87,6 +87,19 @@ class ResponseRoutes:
             await finish(request, response)
         return response
 
+    async def count_input(self, request: web.Request) -> web.StreamResponse:
+        """Answer how many tokens the input of a create would have. What is about its answer is not looked at."""
+        self._check_upload(request)
+        create = parse_create(await request.read(), "http")
+        if isinstance(create, Problem):
+            raise Refused(create)
+        watch_peer(request)
+        create = msgspec.structs.replace(create, store=False)  # nothing is stored
+        caller = Caller(request[TENANT], self._plain, credential=self._services.access.credential(request.headers))
+        count = await self._services.executor.count_input(create, caller)
+        body = encode({"object": "response.input_tokens", "input_tokens": count})
+        return web.Response(body=body, content_type=_JSON)
+
     # --- stored responses --------------------------------------------------------------------------------------------
 
     async def retrieve(self, request: web.Request) -> web.StreamResponse:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -25,11 +26,12 @@ from segue.history.records import Record, encode_head, flatten
 from segue.history.repeated_items import leave_out_repeats
 from segue.protocol.events import Ended, Event
 from segue.protocol.ids import ENTROPY_BYTES, ResponseId, new_response_id, parse_response_id
-from segue.protocol.items import calls_of
+from segue.protocol.items import Input, calls_of
 from segue.protocol.problems import (
     Problem,
     Refused,
     model_not_found,
+    not_counted,
     store_mismatch,
     tool_call_not_found,
 )
@@ -37,7 +39,7 @@ from segue.protocol.requests import ENCRYPTED_REASONING, Create
 from segue.protocol.responses import Failure, encode_echo, usage
 from segue.protocol.turns import Finished, TurnStream
 from segue.stores.interface import ParentGone, Store, StoreError
-from segue.upstreams.interface import Batch, Prefilling, Secret, Upstream, UpstreamRequest
+from segue.upstreams.interface import Batch, Counting, Prefilling, Secret, Upstream, UpstreamRequest
 from segue.upstreams.router import Router
 
 _log = logging.getLogger("segue.gateway")
@@ -78,6 +80,15 @@ class TurnSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_referenced_bytes: int
 
 
+class ResolvedCreate(NamedTuple):
+    """What a create names: the upstream, its own name for the model, and the history with the new input."""
+
+    upstream: Upstream
+    model: str
+    history: History
+    input: Input
+
+
 class Executor:
     """Runs turns against one router, one store and one cache."""
 
@@ -115,6 +126,44 @@ class Executor:
         wanted = create.previous_response_id
         parent = None if wanted is None else parse_response_id(wanted)
         return new_response_id(self.entropy(ENTROPY_BYTES), parent)
+
+    async def count_input(self, create: Create, caller: Caller) -> int:
+        """Return how many tokens the input of a turn would have. Nothing is run or kept.
+
+        Raises:
+            Refused: the turn could not begin, or its upstream cannot count.
+        """
+        resolved = await self.resolve(create, caller)
+        if not isinstance(resolved.upstream, Counting):
+            raise Refused(not_counted(create.settings.model))
+        response_id = new_response_id(self.entropy(ENTROPY_BYTES), _id_of(resolved.history.parent))
+        request = UpstreamRequest(
+            resolved.model, response_id, caller.tenant, resolved.history, create.settings, caller.credential
+        )
+        return await resolved.upstream.count_input(request)
+
+    async def resolve(self, create: Create, caller: Caller) -> ResolvedCreate:
+        """Find everything that a create names; raises `Refused`."""
+        found = self.router.find(create.settings.model)
+        if found is None:
+            raise Refused(model_not_found(create.settings.model))
+        upstream, model = found
+        wanted = create.previous_response_id
+        parent = None if wanted is None else await self.parents.find(caller.tenant, wanted, caller.places)
+        if parent is not None and create.store and not parent.stored:
+            raise Refused(store_mismatch(parent.id))
+        given = create.input
+        if given.references:
+            places = () if create.store else caller.places  # what is not stored must not be stored with another turn
+            given = await self.resolver.resolve(caller.tenant, given, parent=parent, places=places)
+        new = leave_out_repeats(parent, given)
+        if isinstance(new, Problem):
+            raise Refused(new)
+        history = History(parent, new.items)
+        orphan = history.find_orphan(new.answers)
+        if orphan is not None:
+            raise Refused(tool_call_not_found(*orphan))
+        return ResolvedCreate(upstream, model, history, new)
 
     async def delete(self, tenant: str, response_id: ResponseId) -> bool:
         """Delete a stored response; its id resolves to nothing from now on, in memory too.
@@ -238,39 +287,22 @@ class TurnRun:
 
     async def _prepare(self) -> tuple[UpstreamRequest, Upstream]:
         """Resolve everything the request names; raises `Refused`."""
-        executor, create = self._executor, self._create
-        found = executor.router.find(create.settings.model)
-        if found is None:
-            raise Refused(model_not_found(create.settings.model))
-        upstream, model = found
-        wanted, caller = create.previous_response_id, self._caller
-        parent = None if wanted is None else await executor.parents.find(caller.tenant, wanted, caller.places)
-        if parent is not None and create.store and not parent.stored:
-            raise Refused(store_mismatch(parent.id))
-        given = create.input
-        if given.references:
-            places = () if create.store else caller.places  # what is not stored must not be stored with another turn
-            given = await executor.resolver.resolve(caller.tenant, given, parent=parent, places=places)
-        new = leave_out_repeats(parent, given)
-        if isinstance(new, Problem):
-            raise Refused(new)
-        self._input = new
-        history = History(parent, new.items)
-        orphan = history.find_orphan(new.answers)
-        if orphan is not None:
-            raise Refused(tool_call_not_found(*orphan))
+        executor, create, caller = self._executor, self._create, self._caller
+        resolved = await executor.resolve(create, caller)
+        self._input = resolved.input
+        parent = resolved.history.parent
         response_id = self.response_id or new_response_id(executor.entropy(ENTROPY_BYTES), _id_of(parent))
         request = UpstreamRequest(
-            model,
+            resolved.model,
             response_id,
             caller.tenant,
-            history,
+            resolved.history,
             create.settings,
             caller.credential,
             create.store,
             self._continuable,
         )
-        return request, upstream
+        return request, resolved.upstream
 
     def _turn_of(self, request: UpstreamRequest, finished: Finished) -> Turn:
         create = self._create

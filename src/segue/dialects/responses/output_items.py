@@ -1,0 +1,198 @@
+"""The items of one output: which of the upstream's events belong to which, and what its terminal event adds to them.
+
+An upstream names the item of an event by `output_index` and by id. Our clients get indexes from 0 without gaps, so an
+upstream that counts from 1, repeats an index or leaves it out is counted anew. `match` finds for each streamed item the
+one of the terminal event. Not here: writing events (`item_events`), and reading them (`stream`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from segue.dialects.responses.item_events import UnannouncedItem, is_call, text_of
+from segue.protocol.codec import UNREADABLE
+
+Json = dict[str, Any]
+
+
+class OutputItem:
+    """One item: its place in our output, and how far it is.
+
+    `raw` is the item as the upstream ended it. `unannounced` writes its events if the upstream sent no `added` event.
+    `grown` is set when anything between `added` and `done` has come.
+    """
+
+    __slots__ = ("grown", "ident", "index", "kind", "raw", "unannounced")
+
+    def __init__(self, index: int, kind: str, ident: str) -> None:
+        self.index = index
+        self.kind = kind
+        self.ident = ident
+        self.raw: bytes | None = None
+        self.unannounced: UnannouncedItem | None = None
+        self.grown = False
+
+    @property
+    def open(self) -> bool:
+        """Whether the upstream has not ended it."""
+        return self.raw is None
+
+
+class OutputItems:
+    """All items of an output, in order."""
+
+    def __init__(self) -> None:
+        self._items: list[OutputItem] = []
+        self._at: dict[int, OutputItem] = {}  # by the upstream's index
+        self._by_id: dict[str, OutputItem] = {}
+        self._shared = False  # two items that were open at the same time had the same index
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def all(self) -> Sequence[OutputItem]:
+        """The items, in order."""
+        return self._items
+
+    def begin(self, index: int | None, kind: str, ident: str) -> OutputItem:
+        """Add an item, which the upstream knows by an index, by an id, or by neither."""
+        item = OutputItem(len(self._items), kind, ident)
+        self._items.append(item)
+        if ident:
+            self._by_id[ident] = item
+        if index is not None:
+            earlier = self._at.get(index)
+            self._shared = self._shared or (earlier is not None and earlier.open)
+            self._at[index] = item
+        return item
+
+    def has(self, ident: str) -> bool:
+        """Whether an item has this id."""
+        return ident in self._by_id
+
+    def passing(self, index: int) -> OutputItem | None:
+        """Return the open item whose events may pass with the index that they have; None if it is not that simple."""
+        item = self._at.get(index)
+        if item is None or self._shared or item.index != index or not item.open or item.unannounced is not None:
+            return None
+        return item
+
+    def find(self, index: int | None, ident: str) -> OutputItem | None:
+        """Find the item of an event: by its id if its index says nothing or too little, else by its index."""
+        by_index = None if index is None else self._at.get(index)
+        if by_index is not None and not self._shared:
+            return by_index
+        found = self._by_id.get(ident) or by_index
+        if found is not None or index is not None:
+            return found
+        return self._items[-1] if self._items and self._items[-1].open else None
+
+
+# --- the terminal event ----------------------------------------------------------------------------------------------
+
+
+class EndedItem(msgspec.Struct, frozen=True):
+    """An item of the output of a terminal event."""
+
+    raw: bytes
+    item: Json
+
+    @property
+    def ident(self) -> str:
+        """Its id, "" if it has none."""
+        return _text(self.item.get("id"))
+
+
+#: How many pairs of items are compared; a terminal event could have any number of them.
+_MAX_COMPARISONS = 10_000
+
+_objects = msgspec.json.Decoder(dict[str, Any])
+
+
+def match(items: Sequence[OutputItem], ended: Sequence[EndedItem]) -> dict[int, EndedItem] | None:
+    """Find the item of a terminal event for each streamed one, by the index of the latter; None if that takes too long.
+
+    Some servers give an item another id at the end. So those that share no id are compared by type and by what they
+    say; at last the order of those of one type counts, except for calls: two different calls are never the same item.
+    """
+    values = {item.index: _value(item) for item in items}
+    found = _match_ids(values, ended)
+    taken = {id(one) for one in found.values()}
+    left = [one for one in ended if id(one) not in taken]
+    if (len(items) - len(found)) * len(left) > _MAX_COMPARISONS:
+        return None
+    for same in (says_the_same, _begins, _is_another_of_its_type):
+        for index, value in values.items():
+            at = None if index in found else _find(left, value, same)
+            if at is not None:
+                found[index] = left.pop(at)
+    return found
+
+
+def _match_ids(values: Mapping[int, Json], ended: Sequence[EndedItem]) -> dict[int, EndedItem]:
+    known = {name: {_text(value.get(name)): index for index, value in values.items()} for name in ("id", "call_id")}
+    found: dict[int, EndedItem] = {}
+    for one in ended:
+        for name, indexes in known.items():
+            ident = _text(one.item.get(name))
+            if ident and ident in indexes and indexes[ident] not in found:
+                found[indexes[ident]] = one
+                break
+    return found
+
+
+def _find(left: Sequence[EndedItem], value: Json, same: Callable[[Json, Json], bool]) -> int | None:
+    return next(
+        (at for at, one in enumerate(left) if one.item.get("type") == value.get("type") and same(value, one.item)), None
+    )
+
+
+def says_the_same(one: Json, other: Json) -> bool:
+    """Tell whether two items of a type say the same, however their JSON is written."""
+    if is_call(one) and one.get("name") != other.get("name"):
+        return False
+    return text_of(one) == text_of(other) or _equal_as_json(text_of(one), text_of(other))
+
+
+def says_as_much(items: Sequence[OutputItem], ended: Sequence[EndedItem]) -> bool:
+    """Tell whether all messages together say the same, but for white space, and however they are cut."""
+    streamed = [_value(item) for item in items if item.kind == "message"]
+    shown = [one.item for one in ended if one.item.get("type") == "message"]
+    return bool(streamed) and _words(streamed) == _words(shown)
+
+
+def _words(messages: Sequence[Json]) -> str:
+    return "".join("".join(text_of(message) for message in messages).split())
+
+
+def _value(item: OutputItem) -> Json:
+    if item.raw is not None:
+        return _objects.decode(item.raw)
+    text = "" if item.unannounced is None else item.unannounced.text
+    return {"id": item.ident, "type": item.kind, "content": text}
+
+
+def _is_another_of_its_type(one: Json, _: Json) -> bool:
+    return not is_call(one)
+
+
+def _begins(one: Json, other: Json) -> bool:
+    if is_call(one):
+        return False
+    first, second = text_of(one), text_of(other)
+    return bool(first and second) and (first.startswith(second) or second.startswith(first))
+
+
+def _equal_as_json(one: str, other: str) -> bool:
+    try:
+        return bool(msgspec.json.decode(one) == msgspec.json.decode(other))
+    except UNREADABLE:
+        return False
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
