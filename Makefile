@@ -23,6 +23,7 @@ test: $(STAMP) ## run the tests (PYTEST_ARGS="-k name" to choose)
 	$(BIN)/pytest -n auto --dist worksteal $(PYTEST_ARGS)
 
 test-all: $(STAMP) ## run the slow tests too, ten times as many generated examples, and asyncio in its debug mode
+	$(BIN)/python -m tools.frameworks
 	$(BIN)/pytest -n auto --dist worksteal -m '' --hypothesis-profile=deep -o asyncio_debug=true $(PYTEST_ARGS)
 
 # Tracing doubles what a test costs, so it leaves out those that draw inputs: they find what nobody thought of, and what

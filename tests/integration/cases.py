@@ -28,7 +28,8 @@ class Step(NamedTuple):
 
 
 class CaseProvider(ModelServer):
-    """A provider that plays cases; `conversations` holds the bodies of its requests by case.
+    """A provider that plays cases; `conversations` holds the bodies of its requests by case. One with a single case
+    plays it, however the conversation begins.
 
     If its clients are `foreign`, no gateway stands before it that would always ask for a stream.
     """
@@ -43,7 +44,7 @@ class CaseProvider(ModelServer):
     async def play(self, exchange: Exchange) -> None:
         """Answer one request: `abort` never comes to an end, and `error` is refused."""
         body = json.loads(exchange.got.body)
-        match case_of(self.api, body):
+        match self._case(body):
             case "error":
                 await exchange.head(400, content_type="application/json")
                 error = {"type": "invalid_request_error", "message": "Not with me."}
@@ -67,8 +68,11 @@ class CaseProvider(ModelServer):
             case _:
                 await super().play(exchange)
 
+    def _case(self, body: Json) -> str:
+        return next(iter(self.cases)) if len(self.cases) == 1 else case_of(self.api, body)
+
     def _next(self, body: Json) -> Turn:
-        case = case_of(self.api, body)
+        case = self._case(body)
         asked = self.conversations.setdefault(case, [])
         asked.append(body)
         assert case in self.cases, f"there is no case {case!r}"

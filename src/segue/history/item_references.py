@@ -10,16 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from segue.history.chains import Turn
-from segue.protocol.ids import FIRST_INPUT_NUMBER, derived_item_id
+from segue.protocol.ids import FIRST_INPUT_NUMBER, derived_item_id, parse_item_id
 from segue.protocol.items import Input, Item, ItemReference, given_ids
 
 
 class ReferencedItems:
-    """The items that one input refers to. Each method costs O(the items that it looks through)."""
+    """The items that one input refers to. To take from a turn costs O(its items); those of a chain are read once."""
 
     def __init__(self, given: Input) -> None:
-        places = {reference.place for reference in given.references}
-        sent = {ident for place, ident, _ in given_ids(given.items) if place not in places}
+        sent = {key.id for key in given.keys}
         #: What belongs into the input, by the ids of the references.
         self.found: dict[str, Item] = {}
         self._missing: dict[str, ItemReference] = {}
@@ -39,10 +38,12 @@ class ReferencedItems:
 
     def leave_out(self, parent: Turn | None) -> None:
         """Leave out the items of a chain: the history that the input continues has them already."""
+        owners = {parse_item_id(ident) for ident in self._missing}
         turn = parent
         while turn is not None and self._missing:
-            for ident, _ in identified_items(turn):
-                self._missing.pop(ident, None)
+            if turn.id in owners or not self._missing.keys().isdisjoint(turn.item_ids):
+                for ident, _ in identified_items(turn):
+                    self._missing.pop(ident, None)
             turn = turn.parent
 
     def take(self, turn: Turn) -> None:
