@@ -64,6 +64,7 @@ class _Conversation:
         self.draw = draw
         self.words: list[str] = []
         self.turns: list[tuple[list[Json], list[Json]]] = []
+        self.late: list[Json] = []
 
     def word(self) -> str:
         self.words.append(f"<{len(self.words)}>")
@@ -82,8 +83,18 @@ class _Conversation:
         roles = self.draw(st.lists(st.sampled_from(["user", "developer", "system"]), max_size=most))
         return [{"role": role, "content": self.parts() if role == "user" else self.word()} for role in roles]
 
+    def outputs(self, calls: list[Json]) -> list[Json]:
+        """The outputs of calls, in any order; one may come a turn later, or never."""
+        outputs: list[Json] = [
+            {"type": "function_call_output", "call_id": call["call_id"], "output": self.parts()} for call in calls
+        ]
+        outputs = self.draw(st.permutations([*outputs, *self.late]))
+        held_back: bool = self.draw(st.booleans())
+        self.late = [outputs.pop()] if outputs and held_back else []
+        return outputs
+
     def answer(self) -> tuple[list[Json], list[Json]]:
-        """What the model says in a turn, and the outputs of its calls, in any order."""
+        """What the model says in a turn, and the outputs of its calls."""
         said: list[Json] = self.draw(st.lists(st.sampled_from(_REASONING), max_size=2))
         calls: list[Json] = []
         if self.draw(st.booleans()):
@@ -95,10 +106,7 @@ class _Conversation:
         for call_id in self.draw(st.lists(st.sampled_from(_IDS), max_size=3, unique=True)):
             call: Json = {"type": "function_call", "call_id": call_id, "name": "look"}
             calls.append(call | {"arguments": self.draw(st.sampled_from(_ARGUMENTS))})
-        outputs: list[Json] = [
-            {"type": "function_call_output", "call_id": call["call_id"], "output": self.parts()} for call in calls
-        ]
-        return [*said, *calls], self.draw(st.permutations(outputs))
+        return [*said, *calls], self.outputs(calls)
 
 
 @st.composite
@@ -112,7 +120,8 @@ def conversations(draw: st.DrawFn) -> tuple[list[tuple[list[Json], list[Json]]],
         given_items = draw(st.permutations([*outputs, *conversation.others(most=1)]))
         given_items = given_items or [{"role": "user", "content": conversation.parts()}]
     conversation.turns.append((given_items, []))
-    return conversation.turns, conversation.words
+    lost = json.dumps(conversation.late)
+    return conversation.turns, [word for word in conversation.words if word not in lost]
 
 
 wishes = st.fixed_dictionaries(

@@ -210,6 +210,31 @@ CASES: dict[str, Case] = {
         ['{"arguments":"{\\"a\\": \\"lo"}'],
         "no JSON object",
     ),
+    "a call that nobody answers": Case(
+        [BROKEN, ANTHROPIC],
+        [{"model": "chat", "input": "hi"}, {"model": OPUS, "input": "go on"}],
+        lambda body: [block["type"] for block in body["messages"][-1]["content"]],
+        ["tool_result", "text"],
+        "without an output",
+    ),
+    "a call that nobody answers, on its own server": Case(
+        [BROKEN],
+        [{"model": "chat", "input": "hi"}, {"model": "chat", "input": "go on"}],
+        contents,
+        ["hi", None, "[there is no output of this call]", "go on"],
+        "without an output",
+    ),
+    "an output that comes late": Case(
+        [Server("chat", [chat_calls("A1", "{}"), says("chat", "Well?")], check_llama_server)],
+        [
+            {"model": "chat", "input": "hi"},
+            {"model": "chat", "input": "go on"},
+            {"model": "chat", "input": [out("A1", "seen")]},
+        ],
+        lambda body: contents(body)[-2:],
+        ["Well?", "[output of the earlier tool call A1]\nseen"],
+        "does not follow its call",
+    ),
     "arguments that are empty": Case(
         [PLAIN],
         [{"model": "chat", "input": [{"role": "user", "content": "hi"}, made("A1", ""), out("A1", "seen")]}],

@@ -48,6 +48,15 @@ def system_note(text: str) -> str:
     return f"<system>\n{text}\n</system>"
 
 
+#: What a model reads as the output of a call that has none: an answer that was cut may end in one.
+NO_OUTPUT = "[there is no output of this call]"
+
+
+def late_output_note(call_id: str) -> str:
+    """Return what stands before an output that does not follow its call, where it cannot be an output any more."""
+    return f"[output of the earlier tool call {call_id}]"
+
+
 class ItemRenderer(ABC, Generic[M]):
     """Renders the items of one turn, from where `state` stands; `provider` is whose reasoning may go back to it.
 

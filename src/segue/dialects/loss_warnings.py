@@ -23,6 +23,11 @@ BROKEN_ARGUMENTS = (
     "Arguments of a call that are no JSON object were sent as the text they are, or with a broken character replaced."
 )
 
+UNANSWERED_CALL = "A call without an output was sent with a note in place of one: without one, it would be refused."
+LATE_OUTPUT = (
+    "An output that does not follow its call was sent as a text of the user's: as an output it would be refused."
+)
+
 
 def reasoning_left_out(reasoning: ReasoningItem) -> str:
     """Return the warning about reasoning that this provider cannot use."""

@@ -8,7 +8,7 @@ import pytest
 
 from segue.dialects.chat.request import FORMS, ChatDialect
 from segue.dialects.interface import Rendered
-from segue.dialects.loss_warnings import BROKEN_ARGUMENTS, FOREIGN_REASONING
+from segue.dialects.loss_warnings import BROKEN_ARGUMENTS, FOREIGN_REASONING, LATE_OUTPUT, UNANSWERED_CALL
 from segue.dialects.provider_families import FAMILIES
 from segue.dialects.provider_profiles import ProviderProfile
 from segue.dialects.render_cache import RenderCache
@@ -173,9 +173,10 @@ def test_gemini_is_told_which_calls_are_not_its_own() -> None:
     host = "chat@generativelanguage.googleapis.com"
     own = {"google": {"thought_signature": "c2ln"}}
     called = [{"type": "function_call", "call_id": ident, "name": "look", "arguments": "{}"} for ident in "abc"]
-    items = [called[0], called[1], USER, thought(host, {"calls": {"c": own}}, ""), called[2]]
+    outputs = [{"type": "function_call_output", "call_id": ident, "output": "x"} for ident in "ab"]
+    items = [called[0], called[1], *outputs, USER, thought(host, {"calls": {"c": own}}, ""), called[2]]
     sent = body(ChatDialect(host, profile=FAMILIES["gemini"].profile), items)["messages"]
-    extras = [[made.get("extra_content") for made in said["tool_calls"]] for said in (sent[0], sent[2])]
+    extras = [[made.get("extra_content") for made in said["tool_calls"]] for said in (sent[0], sent[4])]
     assert extras == [[{"google": {"thought_signature": "skip_thought_signature_validator"}}, None], [own]]
 
 
@@ -416,3 +417,27 @@ def test_templates_are_given_a_question() -> None:
     items = [{"role": "developer", "content": "Say hi."}]
     assert [message["role"] for message in messages(*items)] == ["system", "user"]
     assert [message["role"] for message in messages(*items, official=True)] == ["system"]
+
+
+OUTPUT: Json = {"type": "function_call_output", "call_id": "a", "output": "seen"}
+MISSING: Json = {"role": "tool", "tool_call_id": "a", "content": "[there is no output of this call]"}
+
+
+def test_a_call_that_nobody_answers_is_answered_with_a_note() -> None:
+    """A call that was cut, for example: without an output the conversation could not go on."""
+    assert messages(USER, CALL)[2:] == [], "the output may still come"
+    assert messages(USER, CALL, USER)[2:] == [MISSING, USER]
+    done = {"role": "assistant", "content": "Done."}
+    assert messages(USER, CALL, USER, done)[2:] == [MISSING, USER, done]
+    assert warnings(PLAIN, [USER, CALL, USER]) == warnings(PLAIN, [USER, CALL, USER, done]) == (UNANSWERED_CALL,)
+    assert warnings(PLAIN, [USER, CALL]) == warnings(PLAIN, [USER, CALL, OUTPUT, USER]) == ()
+    other = CALL | {"call_id": "b"}
+    assert [message.get("tool_call_id") for message in messages(USER, other, CALL, OUTPUT)] == [None, None, "a", "b"]
+
+
+def test_an_output_that_comes_late_is_a_text_of_the_users() -> None:
+    done = {"role": "assistant", "content": "Done."}
+    (late,) = messages(USER, CALL, USER, done, OUTPUT)[5:]
+    assert late == {"role": "user", "content": "[output of the earlier tool call a]\nseen"}
+    assert warnings(PLAIN, [USER, CALL, OUTPUT, OUTPUT]) == (LATE_OUTPUT,)
+    assert messages(OUTPUT) == [late], "its call is not in the history"

@@ -9,6 +9,7 @@ import pytest
 
 from segue.dialects.call_ids import MESSAGES_CALL_IDS
 from segue.dialects.interface import Rendered
+from segue.dialects.loss_warnings import LATE_OUTPUT, UNANSWERED_CALL
 from segue.dialects.messages.request import MAX_TOKENS, MessagesDialect
 from segue.dialects.provider_profiles import ProviderProfile
 from segue.dialects.render_cache import RenderCache
@@ -404,3 +405,40 @@ def test_there_is_always_a_message(items: list[Json]) -> None:
     (message,) = messages(*items)
     assert message["role"] == "user"
     assert message["content"][0]["text"].strip()
+
+
+MISSING: Json = {
+    "type": "tool_result",
+    "tool_use_id": "a",
+    "content": [{"type": "text", "text": "[there is no output of this call]"}],
+}
+DONE: Json = {"role": "assistant", "content": "Done."}
+
+
+def test_a_call_that_nobody_answers_is_answered_with_a_note() -> None:
+    """A call that was cut, for example: without a result the conversation could not go on."""
+    assert len(messages(USER, CALL)) == 2, "the result may still come"
+    for items in ([USER, CALL, USER], [USER, CALL, USER, DONE]):
+        assert messages(*items)[2] == {"role": "user", "content": [MISSING, GO]}
+        assert warnings(DIALECT, items) == (UNANSWERED_CALL,)
+    assert warnings(DIALECT, [USER, CALL]) == warnings(DIALECT, [USER, CALL, OUTPUT, USER]) == ()
+    results = messages(USER, CALL | {"call_id": "b"}, CALL, OUTPUT)[2]["content"]
+    assert [block["tool_use_id"] for block in results] == ["a", "b"]
+
+
+def test_a_result_that_comes_late_is_a_text_of_the_users() -> None:
+    note = {"type": "text", "text": "[output of the earlier tool call a]"}
+    late = {"role": "user", "content": [note, {"type": "text", "text": "seen"}]}
+    assert messages(USER, CALL, USER, DONE, OUTPUT)[-1] == late
+    assert warnings(DIALECT, [USER, CALL, OUTPUT, OUTPUT]) == (LATE_OUTPUT,)
+    assert messages(OUTPUT) == [late], "its call is not in the history"
+
+
+def test_the_mark_is_at_the_end_of_a_message_with_a_note() -> None:
+    """The note is part of what the provider caches."""
+    assert marks(body(DIALECT, [USER, CALL, OUTPUT, CALL | {"call_id": "b"}, USER, DONE])) == ["go"]
+
+
+def test_a_question_beside_a_missing_result_is_part_of_the_loop() -> None:
+    assert thinking(USER, CALL, USER, reasoning={"effort": "low"})[0] is None
+    assert thinking(USER, CALL, USER, DONE, USER, reasoning={"effort": "low"})[0] == 4096

@@ -21,9 +21,9 @@ from segue.dialects.chat.stream import ChatDecoder, ReturnedReasoning
 from segue.dialects.headers import HeaderLines, bearer_headers
 from segue.dialects.incremental import RenderedTurn, RenderState, cache_key, close_list, render_history
 from segue.dialects.interface import NOTHING, Rendered, ReplyDecoder, TurnRequest
-from segue.dialects.item_renderer import ItemRenderer, system_note
+from segue.dialects.item_renderer import NO_OUTPUT, ItemRenderer, late_output_note, system_note
 from segue.dialects.items import image_url
-from segue.dialects.loss_warnings import FOREIGN_REASONING
+from segue.dialects.loss_warnings import FOREIGN_REASONING, LATE_OUTPUT, UNANSWERED_CALL
 from segue.dialects.provider_profiles import PLAIN, ProviderProfile
 from segue.dialects.refused_fields import SEALED_REASONING
 from segue.dialects.render_cache import RenderCache
@@ -105,7 +105,7 @@ class ChatDialect:
             if not state.open.begun and self._profile.system_messages == "first":  # templates want a question
                 head += _SILENCE
         pieces = [head, *(part.closed for part in parts if part.closed), b"".join(state.open.messages())]
-        lost = (FOREIGN_REASONING,) if state.open.only_reasoning and FOREIGN_REASONING not in state.warnings else ()
+        lost = (loss for loss in state.open.losses if loss not in state.warnings)
         warnings = (*builder.warnings, *state.warnings, *lost)
         return Rendered(close_list(pieces, b"]}"), warnings, frozenset(builder.own_fields))
 
@@ -171,7 +171,11 @@ CHAT_ITEMS: Mapping[str, Rule] = {
         "not its own.",
     ),
     "custom_tool_call": Rule("translated", "A tool call with the argument `input`."),
-    "function_call_output, custom_tool_call_output": Rule("translated", "A `tool` message, behind its call."),
+    "function_call_output, custom_tool_call_output": Rule(
+        "translated",
+        "A `tool` message, behind its call; the user's, if it comes after the model spoke again. A call without one "
+        "gets a note.",
+    ),
     "reasoning of this upstream": Rule("translated", "In the field it came in (`reasoning_content`, …)."),
     "reasoning of another provider": Rule("dropped", "Only its own provider can use it."),
     "…_call, …_call_output of another kind": Rule("translated", "A function named after the type, and its output."),
@@ -194,8 +198,9 @@ class OpenChatMessages(msgspec.Struct, frozen=True):
 
     The model's side is one message: its `texts`, `calls` (JSON), `reasoning` (field and text) and `details`; `extras`
     go with the calls to come. The user's side is the `results` of tools and `others`, both whole messages. One of the
-    two sides is empty. `begun` is true once there is any message. Where no message of a user may follow one of a tool
-    (`parted`), a note of the model's stands between the two.
+    two sides is empty. The calls with the ids in `waiting` have no output yet. `begun` is true once there is any
+    message. Where no message of a user may follow one of a tool (`parted`), a note of the model's stands between the
+    two.
     """
 
     texts: tuple[str, ...] = ()
@@ -205,13 +210,17 @@ class OpenChatMessages(msgspec.Struct, frozen=True):
     extras: tuple[tuple[str, msgspec.Raw], ...] = ()
     results: tuple[bytes, ...] = ()
     others: tuple[bytes, ...] = ()
+    waiting: tuple[str, ...] = ()
     begun: bool = False
     parted: bool = False
 
     @property
-    def only_reasoning(self) -> bool:
-        """Whether the model's side is reasoning that has led to nothing yet: no server takes that as a message."""
-        return bool(self.reasoning or self.details) and not self.texts and not self.calls
+    def losses(self) -> Iterable[str]:
+        """The warnings about what these messages leave out, or add, if nothing more comes."""
+        if (self.reasoning or self.details) and not self.texts and not self.calls:  # no server takes that
+            yield FOREIGN_REASONING
+        if self.waiting and (self.results or self.others):
+            yield UNANSWERED_CALL
 
     @property
     def size_bytes(self) -> int:
@@ -224,7 +233,10 @@ class OpenChatMessages(msgspec.Struct, frozen=True):
         if self.texts or self.calls:
             yield self._assistant()
         yield from self.results
-        if self.results and self.others and self.parted:
+        if self.results or self.others:
+            for call_id in self.waiting:
+                yield _output(call_id, NO_OUTPUT)
+        if (self.results or self.waiting) and self.others and self.parted:
             yield _BETWEEN
         yield from self.others
 
@@ -240,8 +252,16 @@ class OpenChatMessages(msgspec.Struct, frozen=True):
         return encode(message) + b","
 
 
+def _text_part(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
 def _message(role: str, content: object) -> bytes:
     return encode({"role": role, "content": content}) + b","
+
+
+def _output(call_id: str, content: object) -> bytes:
+    return encode({"role": "tool", "tool_call_id": call_id, "content": content}) + b","
 
 
 _SILENCE = _message("user", "[the user has said nothing yet]")
@@ -265,6 +285,7 @@ class ChatRenderer(ItemRenderer[OpenChatMessages]):
         self._texts, self._calls = list(run.texts), list(run.calls)
         self._reasoning, self._details, self._extras = list(run.reasoning), list(run.details), dict(run.extras)
         self._results, self._others = list(run.results), list(run.others)
+        self._waiting = dict.fromkeys(run.waiting)
 
     def finish(self) -> RenderedTurn[OpenChatMessages]:
         """Return what was closed, and the run that is open."""
@@ -279,6 +300,7 @@ class ChatRenderer(ItemRenderer[OpenChatMessages]):
             tuple(self._extras.items()),
             tuple(self._results),
             tuple(self._others),
+            tuple(self._waiting),
             self._begun,
             not self._profile.user_after_tool,
         )
@@ -295,9 +317,11 @@ class ChatRenderer(ItemRenderer[OpenChatMessages]):
 
     def _close(self) -> None:
         run = self._open()
-        if run.only_reasoning:
-            self._state.warn(FOREIGN_REASONING)
+        for loss in run.losses:
+            self._state.warn(loss)
         self._closed += run.messages()
+        if self._results or self._others:
+            self._waiting.clear()
         for pieces in (self._texts, self._calls, self._reasoning, self._details, self._results, self._others):
             pieces.clear()
         self._extras.clear()
@@ -352,7 +376,7 @@ class ChatRenderer(ItemRenderer[OpenChatMessages]):
             return {"type": "file", "file": {"file_id": part.file_id}}
         if part.type == "input_audio" and part.input_audio is not None:
             return {"type": "input_audio", "input_audio": part.input_audio}
-        return {"type": "text", "text": self._text(part)}
+        return _text_part(self._text(part))
 
     def _add_call(self, call: FunctionCallItem) -> None:
         self._to_model()
@@ -362,7 +386,9 @@ class ChatRenderer(ItemRenderer[OpenChatMessages]):
         self._calls.append(self._call(call))
 
     def _call(self, call: FunctionCallItem) -> bytes:
-        value: dict[str, Any] = {"id": self._call_id(call), "type": "function"}
+        call_id = self._call_id(call)
+        self._waiting[call_id] = None
+        value: dict[str, Any] = {"id": call_id, "type": "function"}
         length = self._profile.tool_name_length
         name = call.name if length is None else wire_name(call.name, length)
         value["function"] = {"name": name, "arguments": self._arguments(call)}
@@ -379,14 +405,19 @@ class ChatRenderer(ItemRenderer[OpenChatMessages]):
         self._to_user()
         call_id = self._output_id(output)
         values = [self._part(part) for part in output.parts()]
+        if call_id not in self._waiting:
+            self._state.warn(LATE_OUTPUT)
+            self._others.append(_message("user", self._as_content([_text_part(late_output_note(call_id)), *values])))
+            return
+        del self._waiting[call_id]
         media = [value for value in values if value["type"] != "text"]
         if media and not self._profile.media_in_tool_outputs:
             values = [value for value in values if value["type"] == "text"]
-            values.append({"type": "text", "text": f"[{len(media)} attached in the message behind this one]"})
-            note = {"type": "text", "text": f"[attached to the output of tool call {call_id}]"}
-            self._others.append(_message("user", [note, *media]))
-        message = {"role": "tool", "tool_call_id": call_id, "content": self._as_content(values) if values else ""}
-        self._results.append(encode(message) + b",")
+            values.append(_text_part(f"[{len(media)} attached in the message behind this one]"))
+            self._others.append(
+                _message("user", [_text_part(f"[attached to the output of tool call {call_id}]"), *media])
+            )
+        self._results.append(_output(call_id, self._as_content(values) if values else ""))
 
     def _add_reasoning(self, reasoning: ReasoningItem) -> None:
         content = self._unseal(reasoning)

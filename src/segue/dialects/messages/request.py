@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from base64 import b64decode
 from binascii import Error as Base64Error
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -20,9 +20,15 @@ from segue.dialects.call_ids import MESSAGES_CALL_IDS
 from segue.dialects.headers import JSON_IN_EVENTS_OUT, HeaderLines
 from segue.dialects.incremental import RenderedTurn, RenderState, close_list, render_history
 from segue.dialects.interface import NOTHING, Rendered, ReplyDecoder, TurnRequest
-from segue.dialects.item_renderer import ItemRenderer, system_note
+from segue.dialects.item_renderer import NO_OUTPUT, ItemRenderer, late_output_note, system_note
 from segue.dialects.items import data_url
-from segue.dialects.loss_warnings import DETAIL_LEFT_OUT, FOREIGN_REASONING, THOUGHTS_LEFT_OUT
+from segue.dialects.loss_warnings import (
+    DETAIL_LEFT_OUT,
+    FOREIGN_REASONING,
+    LATE_OUTPUT,
+    THOUGHTS_LEFT_OUT,
+    UNANSWERED_CALL,
+)
 from segue.dialects.messages.settings import MESSAGES_FIELDS, NAME_LENGTH, finish_settings, replaced_names
 from segue.dialects.messages.stream import MessagesDecoder, Thought
 from segue.dialects.messages.thinking import ToolLoop
@@ -45,6 +51,8 @@ _MESSAGE_END = b"}]},"
 _START = b'{"type":"text","text":"[the conversation begins with what the assistant says]"}'
 _SILENCE = b'{"type":"text","text":"[the user has said nothing yet]"}'
 _IMAGES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
+
+_NO_RESULT = encode({"type": "text", "text": NO_OUTPUT})
 
 _thoughts = msgspec.json.Decoder(Thought)
 
@@ -112,7 +120,7 @@ class MessagesDialect:
         closed = _marked(parts) if marked else [part.closed for part in parts if part.closed]
         head = _head(builder, state.preamble, marked=marked)
         pieces = [head, *closed, b"".join(state.open.messages(marked=marked))]
-        lost = (FOREIGN_REASONING,) if state.open.thoughts and FOREIGN_REASONING not in state.warnings else ()
+        lost = (loss for loss in state.open.losses if loss not in state.warnings)
         warnings = (*builder.warnings, *state.warnings, *lost)
         return Rendered(close_list(pieces, b"]}"), warnings, frozenset(builder.own_fields))
 
@@ -196,7 +204,11 @@ MESSAGES_ITEMS: Mapping[str, Rule] = {
         "refuse; arguments that are no JSON object are put into one.",
     ),
     "custom_tool_call": Rule("translated", "A `tool_use` block with the argument `input`."),
-    "function_call_output, custom_tool_call_output": Rule("translated", "A `tool_result` block, images included."),
+    "function_call_output, custom_tool_call_output": Rule(
+        "translated",
+        "A `tool_result` block, images included; blocks of the user's, if it comes after the model spoke again. A call "
+        "without one gets a note.",
+    ),
     "reasoning of this upstream": Rule("carried", "A `thinking` block with its signature, or `redacted_thinking`."),
     "reasoning of another provider": Rule("dropped", "Only its own provider can use it."),
     "…_call, …_call_output of another kind": Rule("translated", "A tool named after the type, and its result."),
@@ -218,14 +230,15 @@ class OpenMessageBlocks(msgspec.Struct, frozen=True):
     """The message that may still grow: blocks of the model's (`said`), or `results` and `others` of the user's.
 
     `thoughts` wait for the next block of the model's, since a message must not end in thinking; `effort` is what was
-    asked for when the last of them was made. `begun` is true once there is any message; `loop` is how the model thought
-    in what it said last.
+    asked for when the last of them was made. The calls with the ids in `waiting` have no result yet. `begun` is true
+    once there is any message; `loop` is how the model thought in what it said last.
     """
 
     thoughts: tuple[bytes, ...] = ()
     said: tuple[bytes, ...] = ()
     results: tuple[bytes, ...] = ()
     others: tuple[bytes, ...] = ()
+    waiting: tuple[str, ...] = ()
     begun: bool = False
     effort: str | None = None
     loop: ToolLoop = ToolLoop()
@@ -238,15 +251,24 @@ class OpenMessageBlocks(msgspec.Struct, frozen=True):
     @property
     def present_loop(self) -> ToolLoop:
         """The tool loop that the model goes on with; a user's message without results ends the last one."""
-        return self.loop if self.said or self.results else ToolLoop()
+        return self.loop if self.said or self.results or self.waiting else ToolLoop()
+
+    @property
+    def losses(self) -> Iterable[str]:
+        """The warnings about what the messages leave out, or add, if nothing more comes."""
+        if self.thoughts:
+            yield FOREIGN_REASONING
+        if self.waiting and (self.results or self.others):
+            yield UNANSWERED_CALL
 
     def messages(self, *, marked: bool = False) -> list[bytes]:
         """Write the message as it is now, with a comma after it; `marked` puts a mark at the end of a user's."""
         if self.said:
             return [b'{"role":"assistant","content":[', b",".join(self.said), b"]},"]
-        blocks = (*self.results, *self.others)
-        if not blocks:
+        if not self.results and not self.others:
             return []
+        missing = (_result(call_id, [_NO_RESULT]) for call_id in self.waiting)
+        blocks = (*self.results, *missing, *self.others)
         written = b'{"role":"user","content":[' + b",".join(blocks)
         return [written[:-1], _MARK if marked else b"", _MESSAGE_END]
 
@@ -265,6 +287,7 @@ class MessagesRenderer(ItemRenderer[OpenMessageBlocks]):
         self._mark = -1
         self._thoughts = list(run.thoughts)
         self._said, self._results, self._others = list(run.said), list(run.results), list(run.others)
+        self._waiting = dict.fromkeys(run.waiting)
         self._begun = run.begun
         self._effort = run.effort
         self._loop = run.loop
@@ -280,6 +303,7 @@ class MessagesRenderer(ItemRenderer[OpenMessageBlocks]):
             tuple(self._said),
             tuple(self._results),
             tuple(self._others),
+            tuple(self._waiting),
             self._begun,
             self._effort,
             self._loop,
@@ -311,7 +335,12 @@ class MessagesRenderer(ItemRenderer[OpenMessageBlocks]):
         place += blocks
 
     def _close(self) -> None:
-        pieces = self._open().messages()
+        run = self._open()
+        pieces = run.messages()
+        if self._results or self._others:
+            if self._waiting:
+                self._state.warn(UNANSWERED_CALL)
+            self._waiting.clear()
         self._closed += pieces
         self._size += sum(map(len, pieces))
         for blocks in (self._said, self._results, self._others):
@@ -350,22 +379,21 @@ class MessagesRenderer(ItemRenderer[OpenMessageBlocks]):
         return {"type": "text", "text": text} if text.strip() else None
 
     def _add_call(self, call: FunctionCallItem) -> None:
-        self._say(self._call(call))
-
-    def _call(self, call: FunctionCallItem) -> bytes:
+        call_id = self._call_id(call)
         arguments = self._arguments(call).encode("utf-8", "replace")
         name = wire_name(call.name, NAME_LENGTH)
-        return encode({"type": "tool_use", "id": self._call_id(call), "name": name, "input": msgspec.Raw(arguments)})
+        self._say(encode({"type": "tool_use", "id": call_id, "name": name, "input": msgspec.Raw(arguments)}))
+        self._waiting[call_id] = None
 
     def _add_output(self, output: ToolOutputItem) -> None:
-        self._answer(self._results, [self._result(output)])
-
-    def _result(self, output: ToolOutputItem) -> bytes:
-        result: dict[str, Any] = {"type": "tool_result", "tool_use_id": self._output_id(output)}
+        call_id = self._output_id(output)
         blocks = self._blocks(output.parts())
-        if blocks:
-            result["content"] = [msgspec.Raw(block) for block in blocks]
-        return encode(result)
+        if call_id in self._waiting:
+            self._answer(self._results, [_result(call_id, blocks)])
+            del self._waiting[call_id]
+        else:
+            self._state.warn(LATE_OUTPUT)
+            self._answer(self._others, [*_texts([late_output_note(call_id)]), *blocks])
 
     def _add_reasoning(self, reasoning: ReasoningItem) -> None:
         content = self._unseal(reasoning)
@@ -381,6 +409,13 @@ class MessagesRenderer(ItemRenderer[OpenMessageBlocks]):
         else:
             block = {"type": "thinking", "thinking": reasoning.text, "signature": thought.signature}
             self._thoughts.append(encode(block))
+
+
+def _result(call_id: str, blocks: list[bytes]) -> bytes:
+    result: dict[str, Any] = {"type": "tool_result", "tool_use_id": call_id}
+    if blocks:
+        result["content"] = [msgspec.Raw(block) for block in blocks]
+    return encode(result)
 
 
 def _texts(texts: Any) -> list[bytes]:  # noqa: ANN401 - any iterable of texts
