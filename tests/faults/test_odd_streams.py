@@ -5,10 +5,12 @@ its events and at their end.
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import pytest
 
 from segue.http.sse import write_event
+from segue.protocol.problems import Code
 from tests.dialects.golden import CHECKED, GOLDEN, dialect_of, outline, read
 from tests.faults.test_providers import APIS, TRANSPORTS, ask, behind, stream_of
 from tests.integration.providers import Api, calls, says
@@ -33,7 +35,9 @@ async def test_each_stream_means_the_same_over_every_transport(api: Api, transpo
             expected = read(GOLDEN[name])[1]
             response = await ask(url, transport)
             if "error" in expected:
-                assert (response.get("error") or response)["code"] == expected["error"][0], name
+                code = (response.get("error") or response)["code"]
+                ours = expected["error"][0] in get_args(Code)  # for another, HTTP needs one that has a status
+                assert code == expected["error"][0] or (code in get_args(Code) and not ours), name
                 continue
             assert response["status"] == expected["status"], name
             output = [outline(item) for item in response["output"]]

@@ -43,6 +43,11 @@ def test_a_half_is_joined_only_in_its_own_text(after: Json) -> None:
     assert repaired(*said("a\ud83d"), after) == [*said("a", "\ufffd"), alone]
 
 
+def test_a_ping_does_not_stand_between_two_halves() -> None:
+    ping = {"type": "keepalive", "sequence_number": "4"}
+    assert repaired(*said("\ud83d"), ping, *said("", "\ude00")) == [{**ping, "sequence_number": 4}, *said("\U0001f600")]
+
+
 def test_a_half_that_stays_alone_is_replaced() -> None:
     assert repaired(*said("a\ud83d", "b")) == said("a", "\ufffdb")
     assert repaired({"type": "x", "item": {"text": "\ud83d"}, "delta": {"a": 1}}) == [

@@ -40,6 +40,8 @@ def repair_event(data: bytes, held: Json | None) -> RepairedEvents:
     if not isinstance(event.get("type", ""), str):
         del event["type"]
     delta, events = event.get("delta"), []
+    if held is not None and not is_of_a_response(event.get("type", "response.")):
+        return RepairedEvents([_encoded(event)], held)
     if held is not None and isinstance(delta, str) and all(held.get(name) == event.get(name) for name in _PLACE):
         delta = held["delta"] + delta
     elif held is not None:
@@ -51,6 +53,11 @@ def repair_event(data: bytes, held: Json | None) -> RepairedEvents:
     if whole or not text.half:
         events.append(_encoded({**event, "delta": whole}))
     return RepairedEvents(events, {**event, "delta": text.half} if text.half else None)
+
+
+def is_of_a_response(kind: str) -> bool:
+    """Return whether a type is that of an event of a response, and not of a ping or another thing of a vendor's own."""
+    return kind.startswith("response.")
 
 
 def _repair_number(event: Json, name: str) -> None:

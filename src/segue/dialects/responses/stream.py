@@ -20,7 +20,7 @@ from segue.dialects.error_shapes import error_of
 from segue.dialects.interface import Output
 from segue.dialects.provider_errors import ProviderError, code_of, code_of_word, failure_of
 from segue.dialects.reply_decoder import BaseReplyDecoder
-from segue.dialects.responses.event_repair import repair_event
+from segue.dialects.responses.event_repair import is_of_a_response, repair_event
 from segue.dialects.responses.item_events import (
     CALLS,
     NAMES,
@@ -132,11 +132,12 @@ class ResponsesDecoder(BaseReplyDecoder):
                 head = _heads.decode(data)
             except UNREADABLE:
                 return self._feed_repaired(event)
-            if self._held is not None or not (data.isascii() or is_utf8(data)):  # what passes is not decoded
+            kind = head.type or event.type
+            waits = self._held is not None and is_of_a_response(kind)
+            if waits or not (data.isascii() or is_utf8(data)):  # what passes is not decoded
                 return self._feed_repaired(event)
             if b"\n" in data or b"\r" in data:
                 data = msgspec.json.format(data, indent=-1)  # one event is one line
-            kind = head.type or event.type
             if head.output_index is not None:
                 item = self._items.passing(head.output_index)
                 if item is not None and kind not in self._handlers:
@@ -166,7 +167,7 @@ class ResponsesDecoder(BaseReplyDecoder):
 
     def _on_piece(self, kind: str, head: _EventHead, data: bytes) -> Output:
         """Read an event of an item that does not simply pass: its index is not ours, or it has none, or no item has."""
-        if not kind.startswith("response."):
+        if not is_of_a_response(kind):
             return self._on_other(kind, data)
         if head.output_index is None and not _is_of_an_item(kind):
             return [Event(kind, data, head.sequence_number)]
