@@ -11,7 +11,7 @@ from msgspec import inspect as kinds
 from segue.dialects.chat.request import FORMS, ChatDialect
 from segue.dialects.interface import Dialect, Rendered
 from segue.dialects.messages.request import MessagesDialect
-from segue.dialects.provider_families import FAMILIES
+from segue.dialects.provider_families import FAMILIES, ProviderFamily
 from segue.dialects.provider_profiles import PLAIN, ProviderProfile, dialect_of, override_cells
 from segue.dialects.refused_fields import SEALED_REASONING
 from segue.dialects.render_cache import RenderCache
@@ -75,6 +75,23 @@ def test_what_is_wrong_with_them_is_said(cells: dict[str, Any], dialect: str, fa
     found = override_cells(PLAIN, cells, dialect)
     assert isinstance(found, str)
     assert found.startswith(fault)
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
+def test_a_configuration_can_say_what_a_row_says(family: ProviderFamily) -> None:
+    """Each value as TOML has it, and back to the default where that is a value too."""
+    plain = msgspec.structs.asdict(PLAIN)
+    for name in family.sources:
+        dialect = dialect_of(name) or "chat"
+        value = getattr(family.profile, name)
+        written = msgspec.json.decode(msgspec.json.encode(value))
+        changed = override_cells(PLAIN, {name: written}, dialect)
+        assert isinstance(changed, ProviderProfile)
+        assert getattr(changed, name) == value
+        if plain[name] is not None:
+            back = override_cells(family.profile, {name: plain[name]}, dialect)
+            assert isinstance(back, ProviderProfile)
+            assert getattr(back, name) == plain[name]
 
 
 def test_some_fields_are_for_one_dialect() -> None:

@@ -84,6 +84,13 @@ async def test_what_upstreams_list_is_listed_where_a_glob_lets_clients_name_it()
     ]
 
 
+async def test_a_resource_name_is_listed_as_the_globs_spell_it() -> None:
+    """Gemini lists `models/gemini-…`, and people write `gemini-…`."""
+    listed = Listed("models/gemini-3-pro", "models/embed")
+    assert await Router([ModelRule(listed, ["gemini-*"])]).discover(None) == ["gemini-3-pro"]
+    assert await Router([ModelRule(listed, ["models/g*"])]).discover(None) == ["models/gemini-3-pro"]
+
+
 async def test_the_clients_own_key_goes_along() -> None:
     router = Router([ModelRule(Listed("a", key="k"), ["*"])])
     assert (await router.discover(None), await router.discover(Secret("k"))) == ([], ["a"])

@@ -13,6 +13,9 @@ from fnmatch import translate
 
 from segue.upstreams.interface import Listing, Secret, Upstream
 
+#: Gemini lists its models by their resource names, and takes both (https://ai.google.dev/gemini-api/docs/openai).
+_RESOURCE = "models/"
+
 
 class ModelRule:
     """Models that match one of `patterns` (names or globs) run on `upstream`, under the name `model_as` if given."""
@@ -64,7 +67,8 @@ class Router:
         lists = await asyncio.gather(*(upstream.list_models(credential) for _, upstream in asked))
         found: dict[str, None] = {}
         for (rule, _), names in zip(asked, lists, strict=True):
-            found |= dict.fromkeys(name for name in names if self._runs(rule, name))
+            spelled = (one for name in names for one in dict.fromkeys((name, name.removeprefix(_RESOURCE))))
+            found |= dict.fromkeys(name for name in spelled if self._runs(rule, name))
         return list(found)
 
     def _runs(self, rule: ModelRule, model: str) -> bool:
