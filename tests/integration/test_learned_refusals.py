@@ -118,6 +118,29 @@ async def test_no_turn_is_lost_and_the_field_is_sent_once(name: str, transport: 
 
 
 @pytest.mark.parametrize("transport", ["http", "sse", "websocket"])
+async def test_a_refusal_may_come_in_a_stream(transport: str) -> None:
+    """From a router that announces a stream before it has asked a provider."""
+    had: list[bool] = []
+
+    async def play(exchange: Exchange) -> None:
+        had.append("stream_options" in exchange.got.json)
+        if not had[-1]:
+            await say_hello(exchange, "chat")
+            return
+        await exchange.head()
+        error = {"code": 400, "message": "Unknown parameter: 'stream_options'."}
+        await exchange.chunk(b"data: %b\n\ndata: [DONE]\n\n" % json.dumps({"error": error}).encode())
+        await exchange.end()
+
+    async with providing(play) as provider:
+        up = UpstreamConfig(name="c", dialect="chat", models=["m"], base_url=f"{provider.url}/v1", attempts=1)
+        async with gateway(up) as url:
+            for _ in range(2):
+                assert (await ask(url, transport, model="m", input="Hello."))["status"] == "completed"
+    assert had == [True, False, False]
+
+
+@pytest.mark.parametrize("transport", ["http", "sse", "websocket"])
 async def test_models_that_reason_are_still_asked_for_their_reasoning(transport: str) -> None:
     """One upstream with both kinds: `gpt-*` and `o*`."""
     asked: list[tuple[str, bool]] = []

@@ -32,9 +32,9 @@ def awaits(what: Awaited) -> bytes:
     return write_event("", encode({"awaits": what}))
 
 
-def fail(code: str) -> bytes:
+def fail(code: str, message: str = "It fails.") -> bytes:
     """A failure on the wire."""
-    return write_event("", encode({"fail": code}))
+    return write_event("", encode({"fail": code, "message": message}))
 
 
 class PlainDecoder:

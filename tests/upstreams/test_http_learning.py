@@ -138,13 +138,34 @@ async def test_other_failures_are_tried_again_without_the_field() -> None:
         assert (dict(one.learned), sum(one.failures.values())) == ({OWN[0]: 1}, 2)
 
 
-async def test_a_failure_in_the_stream_is_no_refusal_of_a_field() -> None:
-    """Nothing is left out, and nothing is sent again, once an answer has begun."""
-    play = streams(say("Hel"), fail("upstream_rejected"))
+REFUSED = fail("upstream_rejected", f"Unknown parameter: '{OWN[0]}'.")
+
+
+async def test_a_stream_that_only_refuses_is_a_refusal_too() -> None:
+    """Some gateways announce a stream before they ask anybody."""
+    async with providing(streams(REFUSED), ANSWERS) as provider, upstream(provider.url) as one:
+        for _ in range(2):
+            text, ended = await answer(one)
+            assert (text, ended.status) == ("Hello", "completed")
+        assert sent(provider) == [OWN, OWN[1:], OWN[1:]]
+        assert (dict(one.learned), dict(one.failures)) == ({OWN[0]: 1}, {})
+
+
+async def test_a_stream_that_goes_on_refusing_teaches_nothing() -> None:
+    async with providing(streams(REFUSED)) as provider, upstream(provider.url) as one:
+        text, ended = await answer(one)
+        assert (text, ended.status) == ("", "failed")
+        assert sent(provider) == [OWN, OWN[1:]]
+        assert not one.learned
+
+
+async def test_nothing_is_sent_again_once_an_answer_has_begun() -> None:
+    play = streams(say("Hel"), REFUSED)
     async with providing(play) as provider, upstream(provider.url, attempts=3) as one:
         text, ended = await answer(one)
         assert (text, ended.status) == ("Hel", "failed")
         assert sent(provider) == [OWN]
+        assert not one.learned
 
 
 async def test_nothing_is_learned_from_reasoning_that_cannot_be_read() -> None:
@@ -173,8 +194,9 @@ async def test_turns_at_the_same_time_learn_the_same() -> None:
 
 
 async def test_what_cannot_be_said_without_the_field_is_refused() -> None:
+    """In the provider's words."""
     async with providing(refusing(OWN[0])) as provider, upstream(provider.url) as one:
-        assert (await refusal(one, request(model="odd"))).message == "This cannot be said."
+        assert (await refusal(one, request(model="odd"))).message.endswith("Unknown parameter: 'stream_options'.")
         assert sent(provider) == [OWN]
 
 

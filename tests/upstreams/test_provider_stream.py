@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 
-from segue.dialects.interface import Awaited
+from segue.dialects.interface import Awaited, Rendered
 from segue.dialects.key_redaction import KeyRedactor
 from segue.history.chains import History
 from segue.http.sse import write_event
@@ -38,7 +38,11 @@ REQUEST = UpstreamRequest(
 
 @asynccontextmanager
 async def opened(
-    play: Play, *, idle_timeout_s: float = 20.0, clients_key: bool = False
+    play: Play,
+    *,
+    idle_timeout_s: float = 20.0,
+    clients_key: bool = False,
+    own_fields: frozenset[str] = frozenset(),
 ) -> AsyncIterator[tuple[ProviderStream, Provider]]:
     """The stream of one reply."""
     body = JsonBody((b"{}",))
@@ -52,6 +56,7 @@ async def opened(
             idle_timeout_s=idle_timeout_s,
             clients_key=clients_key,
             redactor=KeyRedactor([KEY]),
+            rendered=Rendered((b"{}",), (), own_fields),
         )
         try:
             yield stream, provider
@@ -280,3 +285,20 @@ async def test_a_complete_response_is_dropped_without_breaking_its_connection() 
             await response.read()
             drop(response, body)
     assert [got.connection for got in provider.got] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("code", "refused"),
+    [
+        ("upstream_rejected", {"stream_options"}),
+        ("invalid_request_error", {"stream_options"}),
+        ("rate_limit_exceeded", set()),
+    ],
+)
+async def test_a_stream_that_only_refuses_names_the_fields_that_it_refuses(code: str, refused: set[str]) -> None:
+    """As a refusal with a status does."""
+    play = streams(fail(code, "Unknown parameter: 'stream_options'."))
+    async with opened(play, own_fields=frozenset({"stream_options", "include"})) as (stream, _):
+        failed = stream.failure_of(await read_all(stream))
+        assert failed is not None
+        assert failed.refused_fields == refused

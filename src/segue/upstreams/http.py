@@ -23,7 +23,7 @@ import aiohttp
 import msgspec
 
 from segue import __version__
-from segue.dialects.interface import Dialect, Rendered
+from segue.dialects.interface import NOTHING, Dialect, Rendered
 from segue.dialects.key_redaction import KeyRedactor
 from segue.dialects.model_list import read_model_names
 from segue.dialects.refused_fields import SEALED_REASONING
@@ -86,11 +86,16 @@ class UpstreamRuntime(msgspec.Struct, frozen=True):
     render_cache: RenderCache
 
 
-class _Sent(msgspec.Struct, frozen=True):
-    """The body of a request, and the fields of our own that it is rendered without."""
+class _Turn:
+    """A turn while it is attempted: how often, its request as it is sent now, and without which fields of our own."""
 
-    rendered: Rendered
-    without: frozenset[str]
+    __slots__ = ("attempt", "rendered", "request", "without")
+
+    def __init__(self, request: UpstreamRequest, rendered: Rendered, without: frozenset[str]) -> None:
+        self.request = request
+        self.rendered = rendered
+        self.without = without
+        self.attempt = 1
 
 
 class HttpUpstream:
@@ -159,15 +164,13 @@ class HttpUpstream:
     async def stream(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
         """Run one turn."""
         headers = self._headers(request)
-        sent = self._render(request, self._refusals.fields_of(request.model))
+        turn = self._begin(request)
         async with self._permit(request) as slot:
-            attempt = 0
             while True:
-                attempt += 1
                 wait_s: float | None = None
-                reply, sent = await self._ask(request, sent, headers, slot)
+                reply = await self._open(turn, headers, slot)
                 if isinstance(reply, FailedAttempt):
-                    wait_s = self._decide(reply, attempt, request)
+                    wait_s = self._decide(reply, turn)
                     if wait_s is None:
                         raise Refused(reply.problem)
                     await asyncio.sleep(wait_s)
@@ -178,7 +181,9 @@ class HttpUpstream:
                         batch = await reply.read()
                         failed = reply.failure_of(batch)
                         if failed is not None:
-                            wait_s = self._decide(failed, attempt, request)
+                            wait_s = self._decide(failed, turn)
+                        elif batch and turn.without:
+                            self._remember(turn)
                         if batch and wait_s is None:
                             yield batch
                 finally:
@@ -229,39 +234,19 @@ class HttpUpstream:
 
     # --- one attempt -------------------------------------------------------------------------------------------------
 
-    def _render(self, request: UpstreamRequest, without: frozenset[str]) -> _Sent:
+    def _begin(self, request: UpstreamRequest) -> _Turn:
+        """Render the request, without what its model is known to refuse. Raises `Refused` if that cannot be done."""
+        without = self._refusals.fields_of(request.model)
         rendered = self._dialect.render(request, self._runtime.render_cache, without=without)
         if isinstance(rendered, Problem):
             raise Refused(rendered)
-        return _Sent(rendered, without)
-
-    async def _ask(
-        self, request: UpstreamRequest, sent: _Sent, headers: Mapping[str, str], slot: Mapping[str, int]
-    ) -> tuple[ProviderStream | FailedAttempt, _Sent]:
-        """Send the request, and again without each field of our own that is refused; return what was sent last."""
-        while True:
-            reply = await self._open(request, sent.rendered, headers, slot)
-            if isinstance(reply, ProviderStream):
-                self._remember(request.model, sent.without)
-            elif reply.refused_fields:  # of which there are fewer each time
-                sent = self._render(request, sent.without | reply.refused_fields)
-                continue
-            return reply, sent
-
-    def _remember(self, model: str, without: frozenset[str]) -> None:
-        """Leave out from now on what a model has refused, now that it has taken a request without it."""
-        fields = without - self._refusals.fields_of(model) - {SEALED_REASONING}
-        if not fields:
-            return
-        self._refusals.learn(model, fields)
-        self.learned.update(fields)
-        _log.warning("action=learn upstream=%s model=%r left_out=%s", self.name, model[:80], ",".join(sorted(fields)))
+        return _Turn(request, rendered, without)
 
     async def _open(
-        self, request: UpstreamRequest, rendered: Rendered, headers: Mapping[str, str], slot: Mapping[str, int]
+        self, turn: _Turn, headers: Mapping[str, str], slot: Mapping[str, int]
     ) -> ProviderStream | FailedAttempt:
         """Send the request; return its reply when the head has come and announces a stream."""
-        provider, session = self._provider, self._session
+        provider, session, request, rendered = self._provider, self._session, turn.request, turn.rendered
         assert session is not None, "start() comes first"
         body = JsonBody((rendered.with_fields(slot) if slot else rendered).pieces)
         url = provider.base_url.rstrip("/") + self._dialect.path(request.model)
@@ -289,7 +274,7 @@ class HttpUpstream:
                 idle_timeout_s=provider.idle_timeout_s,
                 clients_key=provider.pass_key,
                 redactor=self._redactor_for(request),
-                warnings=rendered.warnings,
+                rendered=rendered,
             )
         return await self._refusal(response, body, rendered.own_fields, self._redactor_for(request))
 
@@ -338,20 +323,49 @@ class HttpUpstream:
 
     # --- between attempts --------------------------------------------------------------------------------------------
 
-    def _decide(self, failed: FailedAttempt, attempt: int, request: UpstreamRequest) -> float | None:
+    def _decide(self, failed: FailedAttempt, turn: _Turn) -> float | None:
         """Return how long to wait before the next attempt; None if this was the last. Counts and logs the failure."""
+        if self._leave_out(failed.refused_fields, turn):
+            return 0.0
         self.failures[failed.problem.code] += 1
-        wait_s = backoff_before_retry(self._provider.retry, failed, attempt, jitter=self._runtime.jitter())
+        wait_s = backoff_before_retry(self._provider.retry, failed, turn.attempt, jitter=self._runtime.jitter())
         _log.warning(
             "action=try upstream=%s response_id=%s attempt=%d code=%s wait_s=%s provider_request_id=%s",
             self._provider.name,
-            request.response_id,
-            attempt,
+            turn.request.response_id,
+            turn.attempt,
             failed.problem.code,
             "none" if wait_s is None else f"{wait_s:.3f}",
             failed.request_id or "none",
         )
+        turn.attempt += 1
         return wait_s
+
+    def _leave_out(self, refused_fields: frozenset[str], turn: _Turn) -> bool:
+        """Render a turn without fields that were refused; say whether there is something else to send now.
+
+        That is none of the attempts that the configuration allows: the provider has done nothing yet. There are fewer
+        such fields each time.
+        """
+        if not refused_fields:
+            return False
+        without = turn.without | refused_fields
+        rendered = self._dialect.render(turn.request, self._runtime.render_cache, without=without)
+        if isinstance(rendered, Problem):
+            return False
+        turn.rendered, turn.without = rendered, without
+        return True
+
+    def _remember(self, turn: _Turn) -> None:
+        """Leave out from now on what a model has refused, now that it answers a request without it."""
+        model = turn.request.model
+        fields = turn.without - self._refusals.fields_of(model) - {SEALED_REASONING}
+        turn.without = NOTHING
+        if not fields:
+            return
+        self._refusals.learn(model, fields)
+        self.learned.update(fields)
+        _log.warning("action=learn upstream=%s model=%r left_out=%s", self.name, model[:80], ",".join(sorted(fields)))
 
     def _headers(self, request: UpstreamRequest) -> Mapping[str, str]:
         lines = [*_LINES, *self._dialect.headers(self._key_for(request)), *self._provider.headers]

@@ -16,9 +16,10 @@ from typing import get_args
 import aiohttp
 
 from segue.dialects.error_shapes import find_error
-from segue.dialects.interface import Awaited, ReplyDecoder
+from segue.dialects.interface import NOTHING, Awaited, Rendered, ReplyDecoder
 from segue.dialects.key_redaction import KeyRedactor
 from segue.dialects.provider_errors import code_of_word, failure_of
+from segue.dialects.refused_fields import refused_fields
 from segue.http.sse import MAX_EVENT_BYTES, SseReader
 from segue.protocol.events import Ended, Event
 from segue.protocol.problems import Code, Problem
@@ -36,6 +37,9 @@ _CODES: Mapping[str, Code] = MappingProxyType(
 #: `[DONE]` nor the end of the body.
 _END_S = 2.0
 
+#: The status that a refusal would have if it did not come in a stream.
+_REFUSED = 400
+
 #: What may follow the end of the turn before the connection is given up, in bytes and seconds.
 _TAIL_BYTES = 64 * 1024
 _TAIL_S = 2.0
@@ -44,8 +48,7 @@ _TAIL_S = 2.0
 class ProviderStream:
     """One reply stream of the upstream called `name`, which may be silent for `idle_timeout_s`.
 
-    `redactor` knows the keys that were sent; `clients_key`: one of them is the client's own. `warnings` are those about
-    the request.
+    `redactor` knows the keys that were sent; `clients_key`: one of them is the client's own. `rendered` is the request.
     """
 
     def __init__(
@@ -58,7 +61,7 @@ class ProviderStream:
         idle_timeout_s: float,
         clients_key: bool,
         redactor: KeyRedactor,
-        warnings: Sequence[str] = (),
+        rendered: Rendered,
     ) -> None:
         self._response = response
         self._content = response.content
@@ -68,7 +71,7 @@ class ProviderStream:
         self._idle_timeout_s = idle_timeout_s
         self._clients_key = clients_key
         self._redactor = redactor
-        self._warnings = warnings
+        self._rendered = rendered
         self._head: bytes | None = b""  # of the body, until it shows an event
         self._reader = SseReader(MAX_EVENT_BYTES)
         self._awaited: Awaited = "answer"
@@ -88,7 +91,7 @@ class ProviderStream:
         last = output[-1] if output else None
         if isinstance(last, Ended):
             output[-1] = tell_end(
-                last, self._name, clients_key=self._clients_key, redactor=self._redactor, ours=self._warnings
+                last, self._name, clients_key=self._clients_key, redactor=self._redactor, ours=self._rendered.warnings
             )
         return output
 
@@ -149,7 +152,9 @@ class ProviderStream:
         transient = code in TRANSIENT and not (self._cut or self.broken)  # the provider had begun
         problem = Problem(code, ended.error.message, retry_after_s=ended.retry_after_s)
         request_id = read_request_id(self._response.headers, self._redactor)
-        return FailedAttempt(problem, transient=transient, request_id=request_id)
+        message, own = ended.error.message.encode("utf-8", "replace"), self._rendered.own_fields
+        refused = refused_fields(_REFUSED, message, own) if code == "upstream_rejected" else NOTHING
+        return FailedAttempt(problem, transient=transient, request_id=request_id, refused_fields=refused)
 
     def drop(self) -> None:
         """Break the connection, unless the whole reply has been read."""

@@ -67,7 +67,7 @@ class Router:
         lists = await asyncio.gather(*(upstream.list_models(credential) for _, upstream in asked))
         found: dict[str, None] = {}
         for (rule, _), names in zip(asked, lists, strict=True):
-            spelled = (one for name in names for one in dict.fromkeys((name, name.removeprefix(_RESOURCE))))
+            spelled = (name if rule.is_match(name) else name.removeprefix(_RESOURCE) for name in names)
             found |= dict.fromkeys(name for name in spelled if self._runs(rule, name))
         return list(found)
 
