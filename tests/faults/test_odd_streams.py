@@ -12,6 +12,7 @@ import pytest
 from segue.http.sse import write_event
 from segue.protocol.problems import Code
 from tests.dialects.golden import CHECKED, GOLDEN, dialect_of, outline, read
+from tests.faults.clients import opened
 from tests.faults.test_providers import APIS, TRANSPORTS, ask, behind, stream_of
 from tests.integration.providers import Api, calls, says
 from tests.upstreams.provider import Exchange, Play, streams
@@ -85,3 +86,14 @@ async def test_half_a_character_of_a_client_is_replaced(api: Api, transport: str
     async with behind(streams(stream_of(api, says(api, "Hello."))), api=api) as (provider, url):
         assert (await ask(url, transport, "cut \ud83d"))["status"] == "completed"
     assert "cut \ufffd" in json.dumps(provider.got[0].json, ensure_ascii=False)
+
+
+async def test_details_of_reasoning_go_back_as_they_came() -> None:
+    async with behind(streams(_sent("chat/details_with_ids"))) as (provider, url), opened(url) as socket:
+        first = await socket.turn("one", model="m", store=False)
+        await socket.turn("two", model="m", store=False, previous_response_id=first["id"])
+    (said,) = [message for message in provider.got[1].json["messages"] if message["role"] == "assistant"]
+    assert [(detail["id"], detail["data"]) for detail in said["reasoning_details"]] == [
+        ("tool_1", "AAA"),
+        ("tool_2", "BBB"),
+    ]

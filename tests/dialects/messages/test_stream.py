@@ -110,6 +110,9 @@ def test_the_input_of_a_call_comes_in_pieces_or_at_once() -> None:
         start(2, "tool_use", id="c", name="look", input={"z": 0}),
         delta(2, "input_json_delta", partial_json='{"z":3}'),
         stop(2),
+        start(5, "tool_use", id="f", name="look", input={"z": 4}),
+        delta(5, "input_json_delta", partial_json="{}"),
+        stop(5),
         start(3, "tool_use", id="d", name="patch"),
         delta(3, "input_json_delta", partial_json='{"input":"w"}'),
         stop(3),
@@ -120,6 +123,7 @@ def test_the_input_of_a_call_comes_in_pieces_or_at_once() -> None:
         {"call": ["a", "look", '{"x":1}']},
         {"call": ["b", "look", '{"y":2}']},
         {"call": ["c", "look", '{"z":3}']},
+        {"call": ["f", "look", '{"z":4}']},
         {"custom": ["d", "patch", "w"]},
         {"call": ["e", "look", "{}"]},
     ]

@@ -263,8 +263,8 @@ class MessagesDecoder(TranslatingDecoder):
         return []
 
     def _grow_call(self, block: _OpenBlock, delta: _MessagesDelta) -> list[Event]:
-        if not delta.partial_json:
-            return []
+        if not delta.partial_json or (block.input and delta.partial_json.strip() in {"", "{}"}):
+            return []  # it has come at once, and this stands for nothing
         block.input = None
         return self._writer.arguments(block.key, delta.partial_json)
 
