@@ -23,7 +23,7 @@ from functools import wraps
 from math import ceil
 from pathlib import Path
 from time import process_time
-from typing import Any
+from typing import Any, TypedDict
 
 import mutmut.__main__ as program
 import pytest
@@ -42,10 +42,15 @@ from tools.mutants import in_order
 _TIMES, _SECONDS = 10, 5
 _NO_LIMIT = 24 * 60 * 60
 _MEMORY_BYTES = 8 * 2**30
-#: Where the fork that runs all tests without a fault notes for how many seconds each of them computes.
-_TEST_SECONDS = Path("test-seconds.json")
+#: Where the fork that runs all tests without a fault notes what it sees.
+_SEEN = Path("tests-seen.json")
 
 Function = Callable[..., Any]
+
+
+class _Seen(TypedDict):
+    calls: list[str]
+    seconds: float
 
 
 class Functions:
@@ -106,19 +111,14 @@ def _noting(mutants: Mapping[str, Function]) -> Function:
 
 
 class CollectedTests(PytestRunner):  # type: ignore[misc]  # mutmut is not installed where types are checked
-    """mutmut's pytest, which collects the tests of the mutants once."""
+    """The tests of a package, collected once. Forks of this process run them."""
 
     def __init__(self, functions: Functions) -> None:
         super().__init__()
         self.functions = functions
 
-    def run_forced_fail(self) -> int:
-        """Run the tests with functions that fail; some test must see it."""
-        self.functions.ask()
-        return int(super().run_forced_fail())
-
     def collect(self) -> None:
-        """Collect the tests, and keep them with their session, which never ends: a fork of this process runs them."""
+        """Collect the tests, and keep them with their session, which never ends."""
         arguments = ["--rootdir=.", "-q", "-s", *self._pytest_add_cli_args, *self._pytest_add_cli_args_test_selection]
         nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for as long as the session
         with change_cwd("mutants"), redirect_stdout(nowhere):
@@ -129,62 +129,98 @@ class CollectedTests(PytestRunner):  # type: ignore[misc]  # mutmut is not insta
             settings.hook.pytest_collection(session=self.session)
         self.items = {item.nodeid: item for item in self.session.items}
 
-    def run_tests(self, *, mutant_name: str | None, tests: Iterable[str]) -> int:
-        """Run tests until one fails; return 0 if none does. With a mutant's name, this is the fork for the mutant."""
-        if mutant_name is None:
-            return int(super().run_tests(mutant_name=None, tests=tests))
-        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    def run_tests(self, *, mutant_name: str, tests: Iterable[str]) -> int:
+        """Run a mutant's tests until one fails; return 0 if none does."""
         seconds = state().duration_by_test
-        try:
-            self.functions.bind(mutant_name)
-            return self._run_collected({name: seconds[name] for name in in_order(tests, mutant_name, seconds)})
-        except BaseException:  # noqa: BLE001 - the fork must end here; to mutmut too, pytest's own error is a kill
-            return pytest.ExitCode.INTERNAL_ERROR
 
-    def measure(self) -> int:
-        """Run all tests without a fault, and note for how long each of them computes. This is a fork, too."""
-        self.functions.bind("none")
-        seconds: dict[str, float] = {}
-        code = self._run_collected(state().duration_by_test, seconds)
-        _TEST_SECONDS.write_text(json.dumps(seconds), encoding="utf-8")
+        def run() -> int:
+            self.functions.bind(mutant_name)
+            return self._run(in_order(tests, mutant_name, seconds), lambda name: _SECONDS + _TIMES * seconds[name])
+
+        return _ended(run)
+
+    def run_failing(self) -> int:
+        """Run the tests with functions that raise, until one fails."""
+        self.functions.ask()
+        return self._run(list(self.items))
+
+    def look(self) -> int:
+        """Run all tests without a fault, and note which functions each of them calls, and for how long it computes."""
+        seen: dict[str, _Seen] = {}
+        state()._stats.clear()  # noqa: SLF001 - what was called while the tests were collected is no test's
+        began = process_time()
+
+        def note(name: str) -> None:
+            nonlocal began
+            reached = state()._stats  # noqa: SLF001 - where the functions note it
+            seen[name] = {"calls": sorted(reached), "seconds": process_time() - began}
+            reached.clear()
+            began = process_time()
+
+        code = self._run(list(self.items), after=note)
+        _SEEN.write_text(json.dumps(seen), encoding="utf-8")
         return code
 
-    def _run_collected(self, limits: Mapping[str, float], seconds: dict[str, float] | None = None) -> int:
-        items = [self.items[name] for name in limits]
+    def _run(
+        self,
+        names: list[str],
+        limit: Callable[[str], float] | None = None,
+        after: Callable[[str], None] = lambda _: None,
+    ) -> int:
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+        items = [self.items[name] for name in names]
         for item, following in zip(items, [*items[1:], None], strict=True):
-            began = process_time()
-            limit = ceil(began + _SECONDS + _TIMES * limits[item.nodeid])
-            resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+            if limit is not None:
+                seconds = ceil(process_time() + limit(item.nodeid))
+                resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
             with change_cwd("mutants"):
                 item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
             if self.session.testsfailed:
                 return pytest.ExitCode.TESTS_FAILED
-            if seconds is not None:
-                seconds[item.nodeid] = process_time() - began
+            after(item.nodeid)
         return pytest.ExitCode.OK
 
 
 class ForkAfterCollection(ForkRunner):  # type: ignore[misc]  # see above
     """mutmut's fork for each mutant, but of a process that has collected the tests."""
 
+    def collect_stats(self, tests: Iterable[str] | None) -> int:  # noqa: ARG002 - mutmut's signature; they are all
+        """Collect the tests, and learn which functions each of them calls."""
+        self.test_runner.collect()
+        code = _in_fork(self.test_runner.look)
+        if code == pytest.ExitCode.OK:
+            for name, seen in json.loads(_SEEN.read_text(encoding="utf-8")).items():
+                state().duration_by_test[name] = seen["seconds"]
+                for function in seen["calls"]:
+                    state().tests_by_mangled_function_name[function].add(name)
+        return code
+
     def run_clean_tests(self, tests: Iterable[str]) -> int:  # noqa: ARG002 - mutmut's signature
-        """Leave it to `startup`, which runs them in the way that the mutants' tests are run."""
+        """Do nothing: `collect_stats` has run them in the way that the mutants' tests are run."""
         return pytest.ExitCode.OK
 
-    def startup(self) -> None:
-        """Collect just before the first mutant is tried, and see that no test fails without one."""
-        self.test_runner.collect()
-        super().startup()
-        pid = os.fork()
-        if not pid:
-            os._exit(self.test_runner.measure())
-        if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != pytest.ExitCode.OK:
-            sys.exit("a test fails without any fault: its failure with one would tell nothing")
-        state().duration_by_test.update(json.loads(_TEST_SECONDS.read_text(encoding="utf-8")))
+    def run_forced_fail(self) -> int:
+        """Run the tests with functions that raise: some test must fail."""
+        return _in_fork(self.test_runner.run_failing)
 
     def submit(self, mutant_name: str, tests: list[str], cpu_time_limit: int, estimated_time: float) -> None:
         """Try a mutant; each test has a limit of its own (`CollectedTests`)."""
         super().submit(mutant_name, tests, max(cpu_time_limit, _NO_LIMIT), estimated_time)
+
+
+def _in_fork(run: Callable[[], int]) -> int:
+    pid = os.fork()
+    if not pid:
+        os._exit(_ended(run))
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _ended(run: Callable[[], int]) -> int:
+    """Return how a fork's run ends. It must end there; to mutmut too, an error of pytest itself is a kill."""
+    try:
+        return run()
+    except BaseException:  # noqa: BLE001 - see above
+        return pytest.ExitCode.INTERNAL_ERROR
 
 
 def generate(processes: int) -> None:
