@@ -9,10 +9,13 @@ import pytest
 from msgspec import Raw
 
 from segue.dialects.chat.request import ChatDialect
+from segue.dialects.chat.settings import chat_fields
 from segue.dialects.interface import Dialect
 from segue.dialects.messages.request import MessagesDialect
+from segue.dialects.messages.settings import MESSAGES_FIELDS
 from segue.dialects.provider_families import FAMILIES
-from segue.dialects.responses.request import ResponsesDialect
+from segue.dialects.provider_profiles import PLAIN as UNKNOWN
+from segue.dialects.responses.request import RESPONSES_FIELDS, ResponsesDialect
 from segue.dialects.rules import (
     FATES,
     OTHERS,
@@ -176,3 +179,67 @@ def test_padding_of_events_is_the_providers_business_and_other_options_are_left_
 def test_a_preset_owns_its_fields_and_those_that_it_withholds() -> None:
     assert [PRESET.owns(name) for name in ("temperature", "id_slot", "seed")] == [True, True, False]
     assert not Preset().owns("temperature")
+
+
+# ----------------------------------------------------------------------------------------------------------- the tables
+
+#: A value of each setting that differs from its default, for rows that do no more than carry or drop it.
+VALUES: Mapping[str, object] = {
+    "max_output_tokens": 9,
+    "temperature": 0.5,
+    "top_p": 0.5,
+    "presence_penalty": 0.5,
+    "frequency_penalty": 0.5,
+    "top_logprobs": 2,
+    "max_tool_calls": 3,
+    "truncation": "auto",
+    "service_tier": "flex",
+    "safety_identifier": "u",
+    "prompt_cache_key": "k",
+}
+EXTRA = {
+    "user": "u",
+    "prompt_cache_retention": "24h",
+    "prompt_cache_options": {"mode": "x"},
+    "context_management": {"a": 1},
+    "seed": 7,
+    "stop": ["END"],
+}
+TABLES = {
+    "chat": chat_fields(UNKNOWN),
+    "openai-chat": chat_fields(FAMILIES["openai"].profile),
+    "messages": MESSAGES_FIELDS,
+    "responses": RESPONSES_FIELDS,
+}
+ROWS = [(table, name) for table, fields in TABLES.items() for name in fields if name in VALUES or name in EXTRA]
+
+
+def write(table: str, name: str) -> RequestBuilder:
+    """What a table's row makes of its setting alone."""
+    building = builder(**({name: VALUES[name]} if name in VALUES else {"extra": {name: Raw(encode(EXTRA[name]))}}))
+    write_settings(building, TABLES[table])
+    return building
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_each_row_has_a_fate_that_the_documentation_explains(table: str) -> None:
+    rules = [field.rule for field in TABLES[table].values()]
+    assert {rule.fate for rule in rules} <= set(FATES)
+    assert [rule for rule in rules if rule.fate != "carried" and not rule.note.endswith(".")] == []
+
+
+@pytest.mark.parametrize(("table", "name"), ROWS)
+def test_a_row_that_drops_a_setting_warns_of_it_by_its_name_and_another_one_does_not(table: str, name: str) -> None:
+    dropped = TABLES[table][name].rule.fate == "dropped"
+    warned = [warning.split("'")[1] for warning in write(table, name).warnings]
+    assert warned == ([name] if dropped or (table, name) == ("messages", "service_tier") else [])
+
+
+@pytest.mark.parametrize(("table", "name"), ROWS)
+def test_a_row_that_carries_a_setting_writes_it_under_its_name_or_the_one_that_it_tells(table: str, name: str) -> None:
+    rule = TABLES[table][name].rule
+    told = rule.note.split("`")[1] if rule.note.startswith("As `") else name
+    sent = {key: value for key, value in write(table, name).fields.items() if key not in {"model", "logprobs"}}
+    if rule.fate == "carried":
+        value = VALUES.get(name, Raw(encode(EXTRA.get(name))))
+        assert sent == {told: value}

@@ -19,8 +19,8 @@ from segue.tunnel.events import (
     UploadEnded,
     Writable,
 )
-from segue.tunnel.frames import Ack, Open
-from segue.tunnel.link import UNPINGED_S
+from segue.tunnel.frames import MAX_PACKET_BYTES, Ack, Open
+from segue.tunnel.link import ACK_BYTES, UNPINGED_S
 from segue.tunnel.streams import INITIAL_WINDOW_BYTES
 from tests.tunnel.pair import (
     OK,
@@ -170,6 +170,24 @@ def test_room_that_a_resume_makes_is_told() -> None:
     pair.connect()  # and no acknowledgement came
     pair.run()
     assert pair.seen == [Writable(1)]
+
+
+def test_room_is_told_when_half_of_the_buffer_is_free() -> None:
+    pair = joined()
+    handle = pair.sidecar.open(websocket())
+    pair.run()
+    kept: list[int] = []
+    pair.on_told = lambda event: (
+        kept.append(BUFFER_BYTES - pair.sidecar.room(handle)) if isinstance(event, Writable) else None
+    )
+    pair.on_seen = lambda event: (
+        pair.gateway.consume(event.exchange, len(event.data)) if isinstance(event, UploadData) else None
+    )
+    pair.sidecar.send(handle, bytes(BUFFER_BYTES))
+    assert pair.sidecar.room(handle) == 0
+    pair.run()
+    assert len(kept) == 1
+    assert BUFFER_BYTES // 2 - 2 * ACK_BYTES - MAX_PACKET_BYTES <= kept[0] <= BUFFER_BYTES // 2
 
 
 def test_windows_that_were_lost_with_a_link_are_told_on_the_next() -> None:

@@ -174,3 +174,8 @@ def test_every_setting_has_its_rule(profile: ProviderProfile) -> None:
 def test_a_field_of_a_setting_without_a_counterpart_too(dialect: str, fields: Json, name: str) -> None:
     (warning,) = warnings(DIALECTS[dialect], [USER], settings(**fields))
     assert warning.startswith(f"'{name}")
+
+
+def test_the_likeliest_tokens_come_only_with_the_probabilities() -> None:
+    sent = body(PLAIN, [USER], settings(top_logprobs=2))
+    assert (sent["logprobs"], sent["top_logprobs"]) == (True, 2)
