@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from segue.dialects.interface import Output
+from segue.dialects.provider_errors import ProviderError
 from segue.dialects.stream_end import MAX_WARNINGS, StreamEnd, count, counted
 from segue.protocol.events import Ended
 from segue.protocol.responses import Failure, usage
@@ -33,6 +34,19 @@ def warned(*warnings: str) -> tuple[str, ...]:
         (StreamEnd(()).finished("content_filter", USAGE), Ended("incomplete", USAGE, None, "content_filter")),
         (StreamEnd(()).failed(SLOW), Ended("failed", None, SLOW)),
         (StreamEnd(()).failed(SLOW, USAGE), Ended("failed", USAGE, SLOW)),
+        (StreamEnd(()).failed(SLOW, retry_after_s=3.0), Ended("failed", None, SLOW, retry_after_s=3.0)),
+        (
+            StreamEnd(()).failed_with(ProviderError("Slow.", status=429, retry_after_s=3.0), USAGE),
+            Ended("failed", USAGE, Failure("rate_limit_exceeded", "Slow."), retry_after_s=3.0),
+        ),
+        (
+            StreamEnd(()).stopped_with_an_error(),
+            Ended("failed", None, Failure("upstream_error", "The upstream stopped with an error.")),
+        ),
+        (
+            StreamEnd(()).empty(),
+            Ended("failed", None, Failure("upstream_protocol_error", "The upstream's stream ended without an answer.")),
+        ),
         (
             StreamEnd(()).broken("it is odd"),
             Ended(

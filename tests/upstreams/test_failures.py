@@ -86,6 +86,7 @@ def test_the_message_is_told_on_one_line_and_not_at_length() -> None:
     assert read(400, openai(None, message="a\n  b")).problem.message == "The upstream 'acme' answered 400: a b"
     assert read(400, {"error": "plain"}).problem.message == "The upstream 'acme' answered 400: plain"
     assert read(400).problem.message == "The upstream 'acme' answered 400."
+    assert read(200, b"<html>").problem.message == "The upstream 'acme' answered 200 without a stream."
     assert len(read(400, openai(None, message="x" * 10_000)).problem.message) < 700
 
 

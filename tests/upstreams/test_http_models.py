@@ -85,3 +85,10 @@ async def test_closing_breaks_off_what_is_under_way(monkeypatch: pytest.MonkeyPa
             assert await one.list_models(None) == ()
             await provider.until(lambda: len(provider.got) == 1)
         await provider.until(lambda: provider.gone == 1)
+
+
+async def test_a_name_that_holds_a_part_of_a_key_is_not_listed() -> None:
+    names = [{"id": name} for name in ("a", "org/sk-proj-qrst****ghjk", "sk-proj-qrst1234uvwx", "b")]
+    listed = refuses(200, {"data": names})
+    async with providing(listed) as provider, upstream(provider.url, "sk-proj-qrst1234uvwx5678ghjk") as one:
+        assert await one.list_models(None) == ("a", "b")

@@ -60,13 +60,13 @@ class StreamEnd:
         """End the turn as complete, or as cut short if `cut` gives a reason."""
         return self.completed(counted) if cut is None else self.incomplete(cut, counted)
 
-    def failed(self, failure: Failure, counted: Usage | None = None) -> Output:
+    def failed(self, failure: Failure, counted: Usage | None = None, *, retry_after_s: float | None = None) -> Output:
         """End the turn as failed."""
-        return self._end(Ended("failed", counted, failure))
+        return self._end(Ended("failed", counted, failure, retry_after_s=retry_after_s))
 
     def failed_with(self, error: ProviderError, counted: Usage | None = None) -> Output:
         """End the turn as failed, with the error that the upstream's stream brought."""
-        return self._end(Ended("failed", counted, failure_of(error), retry_after_s=error.retry_after_s))
+        return self.failed(failure_of(error), counted, retry_after_s=error.retry_after_s)
 
     def stopped_with_an_error(self) -> Output:
         """End the turn as failed: the upstream gave one of the reasons in `FAILED`, and no error."""

@@ -71,7 +71,8 @@ def read_refusal(
     transient = code in TRANSIENT and (code in _BUSY or status in _TRANSIENT_STATUSES)
     advice = headers.get("x-should-retry", "true" if status == _NOT_ARRIVED else "")
     repeatable = {"true": True, "false": False}.get(advice)  # as the SDKs of OpenAI and Anthropic read it
-    message = f"The upstream {name!r} answered {status}{_quote(redactor.redact(error.message))}"
+    what = " without a stream" if code == "upstream_protocol_error" else ""
+    message = f"The upstream {name!r} answered {status}{what}{_quote(redactor.redact(error.message))}"
     after_s = read_retry_after(headers, now)
     after_s = error.retry_after_s if after_s is None else after_s
     param = None if error.param is None else redactor.redact(error.param[:_MAX_PARAM_CHARS])

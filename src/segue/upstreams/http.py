@@ -230,7 +230,11 @@ class HttpUpstream:
                     read += piece
         except (OSError, aiohttp.ClientError):
             return None
-        return read_model_names(read) if response.status == _OK and len(read) <= _MAX_LIST_BYTES else None
+        names = read_model_names(read) if response.status == _OK and len(read) <= _MAX_LIST_BYTES else None
+        if not names:
+            return names
+        redact, text = self._redactor.redact, "\n".join(names)
+        return names if redact(text) == text else tuple(name for name in names if redact(name) == name)
 
     # --- one attempt -------------------------------------------------------------------------------------------------
 

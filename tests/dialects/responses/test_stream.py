@@ -219,6 +219,21 @@ def test_reasoning_is_sealed_when_it_begins_and_when_it_ends() -> None:
             Ended("failed", None, Failure("rate_limit_exceeded", "Slow.")),
         ),
         (
+            _line(
+                "response.failed",
+                response={"error": {"code": "rate_limit_exceeded", "message": "Please try again in 1.5s."}},
+            ),
+            Ended("failed", None, Failure("rate_limit_exceeded", "Please try again in 1.5s."), retry_after_s=1.5),
+        ),
+        (
+            _line("response.failed", response={"error": {"type": "invalid_request_error", "message": "No."}}),
+            Ended("failed", None, Failure("upstream_rejected", "No.")),
+        ),
+        (
+            _line("response.done", response={"status": "completed"}),
+            Ended("completed", usage(0, 0)),
+        ),
+        (
             _line("response.cancelled", response={"error": {"message": "Gone."}, "usage": {"input_tokens": 1}}),
             Ended("failed", usage(1, 0), Failure("upstream_error", "Gone.")),
         ),

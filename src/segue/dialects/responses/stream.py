@@ -324,7 +324,8 @@ class ResponsesDecoder(BaseReplyDecoder):
         status = max(known, key=_STATUSES.__getitem__)
         usage = read_usage(response.usage)
         if _STATUSES[status] == _STATUSES["failed"]:
-            return self._stream_end.failed(_failure(response.error), usage)
+            error = error_of(response.error) if response.error else ProviderError()
+            return self._stream_end.failed(_failure(error), usage, retry_after_s=error.retry_after_s)
         events = self._reconcile(response.output or (), "completed" if status == "completed" else "incomplete")
         if self.ended:
             return events
@@ -406,17 +407,16 @@ def _is_of_an_item(kind: str) -> bool:
     return kind.startswith(_PARTS) or kind.rpartition(".")[0] in {*TEXTS, *_CALL_NAMES}
 
 
-def _failure(error: object) -> Failure:
+def _failure(error: ProviderError) -> Failure:
     """Return the failure that a response tells. Codes that only this API has pass: they are those of our clients."""
-    read = error_of(error) if error else ProviderError()
-    code, word = code_of(read), read.words[0] if read.words else ""
+    code, word = code_of(error), error.words[0] if error.words else ""
     own = (
         bool(word)
         and code in _GENERIC
         and code_of_word(word) in (None, *_GENERIC)
         and not word.endswith("_request_error")
     )
-    return Failure(word, failure_of(read).message) if own else failure_of(read)
+    return Failure(word, failure_of(error).message) if own else failure_of(error)
 
 
 def _text_of_part(event: dict[str, Any]) -> tuple[str, str]:
