@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segue.dialects.call_arguments import CallArguments, JsonScanner
+from segue.dialects.call_arguments import BracketScanner, StreamedArguments
 from tests.strategies import json_values
 
 
@@ -27,7 +27,7 @@ from tests.strategies import json_values
     ],
 )
 def test_a_placeholder_waits_for_what_follows(pieces: list[str], sent: str, rest: str) -> None:
-    arguments = CallArguments()
+    arguments = StreamedArguments()
     got = ""
     for piece in pieces:
         if got:
@@ -37,7 +37,7 @@ def test_a_placeholder_waits_for_what_follows(pieces: list[str], sent: str, rest
 
 
 def test_the_state_follows_the_pieces() -> None:
-    arguments = CallArguments()
+    arguments = StreamedArguments()
     assert arguments.state() == "none"
     arguments.first("{}")
     assert arguments.state() == "placeholder"
@@ -65,7 +65,7 @@ def test_the_state_follows_the_pieces() -> None:
 )
 @pytest.mark.parametrize("size", [1, 2, 100])
 def test_the_end_of_json_is_found_however_it_is_cut(text: str, size: int, *, whole: bool) -> None:
-    scanner = JsonScanner()
+    scanner = BracketScanner()
     for at in range(0, len(text), size):
         scanner.feed(text[at : at + size])
     assert scanner.whole is whole
@@ -75,7 +75,7 @@ def test_the_end_of_json_is_found_however_it_is_cut(text: str, size: int, *, who
 def test_an_object_is_whole_at_its_end_and_not_before(value: dict[str, object], cuts: list[int]) -> None:
     text = json.dumps(value)
     places = sorted({0, *(cut for cut in cuts if cut < len(text)), len(text)})
-    scanner = JsonScanner()
+    scanner = BracketScanner()
     for one, two in itertools.pairwise(places):
         assert not scanner.whole
         scanner.feed(text[one:two])

@@ -19,7 +19,7 @@ _LONGEST_HELD = 16  # with the space around it
 _MARKS = re.compile(r'\\.|["{}\[\]]', re.DOTALL)
 
 
-class CallArguments(GrowingText):
+class StreamedArguments(GrowingText):
     """The arguments of one call."""
 
     __slots__ = ("_held", "_scanned", "_scanner")
@@ -27,7 +27,7 @@ class CallArguments(GrowingText):
     def __init__(self) -> None:
         super().__init__()
         self._held = ""
-        self._scanner = JsonScanner()
+        self._scanner = BracketScanner()
         self._scanned = 0  # how many pieces the scanner has read
 
     def first(self, piece: str) -> str:
@@ -53,7 +53,7 @@ class CallArguments(GrowingText):
         return "whole" if self._scanner.whole else "partial"
 
 
-class JsonScanner:
+class BracketScanner:
     """Finds the end of a JSON object or array that comes in pieces. What is neither is taken to be whole."""
 
     __slots__ = ("_begun", "_depth", "_escape", "_in_string", "_structured")

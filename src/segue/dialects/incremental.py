@@ -124,7 +124,7 @@ class _ItemFields(msgspec.Struct):
     arguments: msgspec.Raw = _NULL
 
 
-class ItemHead(msgspec.Struct, frozen=True):
+class ItemOutline(msgspec.Struct, frozen=True):
     """What is read of every item: its kind, who speaks, and the JSON of three fields that calls have."""
 
     kind: str
@@ -148,7 +148,7 @@ class RenderStateBuilder(Generic[M]):
         self._seed = state.seed
         self._user_seen = state.user_seen
 
-    def read_head(self, item: Item) -> ItemHead | None:
+    def read_head(self, item: Item) -> ItemOutline | None:
         """Read the head of an item and count the item into the seed; None for what is not an item (it is refused)."""
         fields = decode(item, _heads, "input")
         if isinstance(fields, Problem):
@@ -160,7 +160,7 @@ class RenderStateBuilder(Generic[M]):
         if not self._user_seen:
             self._seed = hashlib.sha256(self._seed + item).digest()
             self._user_seen = kind == "message" and fields.role == "user"
-        return ItemHead(kind, fields.role, fields.call_id, fields.name, fields.arguments)
+        return ItemOutline(kind, fields.role, fields.call_id, fields.name, fields.arguments)
 
     def warn(self, warning: str) -> None:
         """Note that something was left out; each sentence once."""

@@ -19,11 +19,11 @@ class _Model(msgspec.Struct):
     id: str
 
 
-class _Page(msgspec.Struct):
+class _ModelPage(msgspec.Struct):
     data: list[msgspec.Raw]
 
 
-_list = msgspec.json.Decoder(_Page | list[msgspec.Raw])
+_list = msgspec.json.Decoder(_ModelPage | list[msgspec.Raw])
 _model = msgspec.json.Decoder(_Model)
 
 
@@ -34,7 +34,7 @@ def read_model_names(body: bytes) -> tuple[str, ...] | None:
     except UNREADABLE:
         return None
     names: dict[str, None] = {}
-    for raw in read.data if isinstance(read, _Page) else read:
+    for raw in read.data if isinstance(read, _ModelPage) else read:
         name = _name(raw)
         if name is not None and len(names) < MAX_MODELS:
             names[name] = None

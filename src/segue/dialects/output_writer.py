@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from segue.dialects.call_arguments import CallArguments
+from segue.dialects.call_arguments import StreamedArguments
 from segue.dialects.growing_text import GrowingText, mended
 from segue.protocol.codec import UNREADABLE, encode, without_lone_surrogates
 from segue.protocol.events import FIRST_SEQUENCE_NUMBER, Event, ItemStatus
@@ -109,7 +109,7 @@ class _FunctionCallInProgress:
         self.over = False
         self.call_id = call_id
         self.name = name
-        self.arguments = CallArguments()
+        self.arguments = StreamedArguments()
         self.deltas = _delta_events("function_call_arguments", self)
 
     def item(self, status: str, arguments: str = "") -> Json:
@@ -282,7 +282,7 @@ class InterleavedOutputWriter:
             return []
         return self._grow(arguments, call.deltas, delta)
 
-    def arguments_of(self, key: object) -> CallArguments:
+    def arguments_of(self, key: object) -> StreamedArguments:
         """Return the arguments of a call that was started, to look at."""
         return self._calls[key].arguments
 

@@ -65,7 +65,7 @@ def read_refusal(
         code = "upstream_protocol_error"
     request_id = read_request_id(headers, redactor)
     if code == "upstream_unauthorized" and not clients_key:
-        return FailedAttempt(Problem("upstream_unauthorized", _own_key_refused(name)), request_id=request_id)
+        return FailedAttempt(_own_key_refused(name), request_id=request_id)
     if code == "upstream_unauthorized":
         code = "invalid_api_key"
     transient = code in TRANSIENT and (code in _BUSY or status in _TRANSIENT_STATUSES)
@@ -91,7 +91,7 @@ def tell_end(ended: Ended, name: str, *, clients_key: bool, redactor: KeyRedacto
     if failure is None and ended.incomplete_reason is None and len(ended.warnings) == len(ours):
         return ended
     if failure is not None and failure.code == "upstream_unauthorized" and not clients_key:
-        failure = Failure("upstream_unauthorized", _own_key_refused(name))
+        failure = Failure("upstream_unauthorized", _own_key_refused(name).message)
     elif failure is not None:
         code = "invalid_api_key" if failure.code == "upstream_unauthorized" else failure.code
         if not _WORD.fullmatch(code) or redactor.redact(code) != code:
@@ -140,8 +140,8 @@ def read_request_id(headers: Mapping[str, str], redactor: KeyRedactor) -> str:
     return given if _REQUEST_ID.fullmatch(given) and redactor.redact(given) == given else ""
 
 
-def _own_key_refused(name: str) -> str:
-    return f"The upstream {name!r} does not accept the gateway's key."
+def _own_key_refused(name: str) -> Problem:
+    return Problem("upstream_unauthorized", f"The upstream {name!r} does not accept the gateway's key.")
 
 
 def _quote(message: str) -> str:

@@ -94,7 +94,7 @@ class Prefilling(Protocol):
 
 
 @runtime_checkable
-class Listing(Protocol):
+class ModelLister(Protocol):
     """An upstream that knows the names of its models beyond those that are configured."""
 
     async def list_models(self, credential: Secret | None) -> Sequence[str]:

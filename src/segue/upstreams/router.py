@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from fnmatch import translate
 
-from segue.upstreams.interface import Listing, Secret, Upstream
+from segue.upstreams.interface import ModelLister, Secret, Upstream
 
 #: Gemini lists its models by their resource names, and takes both (https://ai.google.dev/gemini-api/docs/openai).
 _RESOURCE = "models/"
@@ -63,7 +63,7 @@ class Router:
         `credential` is the client's own key. A rule with another name for all its models has nothing to list.
         """
         rules = [rule for rule in self._rules if rule.has_globs and rule.model_as is None]
-        asked = [(rule, rule.upstream) for rule in rules if isinstance(rule.upstream, Listing)]
+        asked = [(rule, rule.upstream) for rule in rules if isinstance(rule.upstream, ModelLister)]
         lists = await asyncio.gather(*(upstream.list_models(credential) for _, upstream in asked))
         found: dict[str, None] = {}
         for (rule, _), names in zip(asked, lists, strict=True):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segue.dialects.call_arguments import CallArguments
+from segue.dialects.call_arguments import StreamedArguments
 from segue.dialects.chat.tool_calls import CallAssembler, CallPiece
 
 
@@ -21,7 +21,7 @@ class Assembled(NamedTuple):
 
 def assembled(*pieces: CallPiece) -> Assembled:
     """Put pieces together as a reader does."""
-    started: dict[int, CallArguments] = {}
+    started: dict[int, StreamedArguments] = {}
     assembler = CallAssembler(started.__getitem__)
     names: dict[int, tuple[str, str]] = {}
     for piece in pieces:
@@ -32,7 +32,7 @@ def assembled(*pieces: CallPiece) -> Assembled:
         if not call.started and piece.name:
             call.name = piece.name
             names[call.key] = (call.id, call.name)
-            started[call.key] = CallArguments()
+            started[call.key] = StreamedArguments()
             text = "".join((*call.early, text))
         if not call.started:
             call.early.append(text)

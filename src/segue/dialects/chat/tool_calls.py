@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from segue.dialects.call_arguments import CallArguments
+from segue.dialects.call_arguments import StreamedArguments
 
 
 class CallPiece(msgspec.Struct, frozen=True):
@@ -46,7 +46,7 @@ class PendingCall(msgspec.Struct):
 class CallAssembler:
     """The calls of one answer; `arguments_of` returns the arguments of a call that has started, by its key."""
 
-    def __init__(self, arguments_of: Callable[[int], CallArguments]) -> None:
+    def __init__(self, arguments_of: Callable[[int], StreamedArguments]) -> None:
         self._arguments_of = arguments_of
         self._calls: list[PendingCall] = []
         self._by_index: dict[int, PendingCall] = {}

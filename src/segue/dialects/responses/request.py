@@ -16,7 +16,7 @@ import msgspec
 from segue.dialects.call_ids import RESPONSES_CALL_IDS
 from segue.dialects.headers import HeaderLines, bearer_headers
 from segue.dialects.incremental import (
-    ItemHead,
+    ItemOutline,
     RenderedTurn,
     RenderState,
     RenderStateBuilder,
@@ -228,7 +228,7 @@ class ResponsesRenderer:
             self._end_reasoning(head)
         self._closed.append(self._with_call(item, head))
 
-    def _end_reasoning(self, head: ItemHead) -> None:
+    def _end_reasoning(self, head: ItemOutline) -> None:
         if _is_said_by_model(head):
             self._closed += self._pending
         else:
@@ -240,7 +240,7 @@ class ResponsesRenderer:
         closed = b"".join(item + b"," for item in self._closed)
         return RenderedTurn(closed, self._state.build(PendingReasoning(tuple(self._pending))))
 
-    def _with_call(self, item: Item, head: ItemHead) -> Item:
+    def _with_call(self, item: Item, head: ItemOutline) -> Item:
         """Return a call or its output with what any server takes; most are as they came."""
         call_id = _text(head.call_id)
         if call_id is None:
@@ -299,7 +299,7 @@ _SENT_BY_CLIENTS = frozenset(
 )
 
 
-def _is_said_by_model(head: ItemHead) -> bool:
+def _is_said_by_model(head: ItemOutline) -> bool:
     if head.kind == "message":
         return head.role == "assistant"
     return not head.kind.endswith("_output") and head.kind not in _SENT_BY_CLIENTS

@@ -53,7 +53,7 @@ from segue.protocol.responses import Failure, Usage
 _NULL = msgspec.Raw(b"null")
 
 
-class _OutputItem(msgspec.Struct):
+class _ReceivedItem(msgspec.Struct):
     type: str
     id: str | None = None
     call_id: str | None = None
@@ -79,7 +79,7 @@ class _EventHead(msgspec.Struct):
 
 
 _heads = msgspec.json.Decoder(_EventHead)
-_items = msgspec.json.Decoder(_OutputItem)
+_items = msgspec.json.Decoder(_ReceivedItem)
 _objects = msgspec.json.Decoder(dict[str, Any])
 _responses = msgspec.json.Decoder(_EndedResponse)
 
@@ -254,7 +254,7 @@ class ResponsesDecoder(BaseReplyDecoder):
             self._done += 1
         return events
 
-    def _sealed(self, raw: msgspec.Raw, read: _OutputItem) -> bytes | None:
+    def _sealed(self, raw: msgspec.Raw, read: _ReceivedItem) -> bytes | None:
         """Return reasoning with the mark of its provider, encrypted or not; None for an item that stays as it is."""
         if read.type != "reasoning":
             return None
