@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -128,7 +129,7 @@ OWN = [
         msgspec.structs.replace(OPENAI, **TAKEN),
         {"stream_options", "prompt_cache_key", SEALED_REASONING},
     ),
-    ("messages", PLAIN, {"cache_control", SEALED_REASONING}),
+    ("messages", PLAIN, {"cache_control", "max_tokens", SEALED_REASONING}),
     ("responses", PLAIN, {"include", "prompt_cache_key", SEALED_REASONING}),
 ]
 
@@ -151,7 +152,7 @@ def test_what_nobody_asked_for_can_be_left_out(name: str, profile: ProviderProfi
     """Since a provider refuses it, or since the profile says that it would; that is nobody's loss, so none is told."""
     whole = render(dialect(name, profile), instructions="Be brief.")
     assert whole.own_fields == own
-    for field in own - {SEALED_REASONING}:
+    for field in own - {SEALED_REASONING, "max_tokens"}:
         assert f'"{field}"'.encode() in whole.body
         learned = render(dialect(name, profile), frozenset({field}), instructions="Be brief.")
         known = render(
@@ -234,6 +235,17 @@ def test_what_a_client_asked_for_is_its_own(name: str) -> None:
     known = render(dialect(name, msgspec.structs.replace(profile, omitted_fields=("prompt_cache_key",))), **wanted)
     assert "prompt_cache_key" not in msgspec.json.decode(known.body)
     assert known.warnings == ("'prompt_cache_key' was left out: this provider does not take it.",)
+
+
+def test_a_limit_that_is_refused_is_lowered_unless_a_client_set_it() -> None:
+    """This API demands one, so that it cannot be left out."""
+    refused = frozenset({"max_tokens"})
+    whole, lower = render(dialect("messages")), render(dialect("messages"), refused)
+    assert [json.loads(one.body)["max_tokens"] for one in (whole, lower)] == [32_000, 4096]
+    assert whole.own_fields - lower.own_fields == refused
+    own = render(dialect("messages"), refused, max_output_tokens=20_000)
+    assert json.loads(own.body)["max_tokens"] == 20_000
+    assert "max_tokens" not in own.own_fields
 
 
 def test_what_the_configuration_sends_stays() -> None:

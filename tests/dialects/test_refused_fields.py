@@ -15,7 +15,7 @@ from tests.strategies import examples
 OWN = frozenset(
     {
         *("stream_options", "prompt_cache_key", "include", "cache_control", "reasoning"),
-        *("call_ids", "user_after_tool", SEALED_REASONING),
+        *("call_ids", "user_after_tool", "max_tokens", SEALED_REASONING),
     }
 )
 
@@ -172,6 +172,25 @@ TOLD = {
         },
         {SEALED_REASONING},
     ),
+    "anthropic-limit": (
+        {
+            "type": "error",
+            "error": {
+                "type": "invalid_request_error",
+                "message": "max_tokens: 32000 > 8192, which is the maximum allowed number of output tokens for "
+                "claude-3-5-haiku-20241022",
+            },
+        },
+        {"max_tokens"},
+    ),
+    "deepseek-limit": (
+        openai("Invalid max_tokens value, the valid range of max_tokens is [1, 8192]"),
+        {"max_tokens"},
+    ),
+    "bedrock-limit": (
+        {"message": "The maximum tokens you requested exceeds the model limit of 4096. Try again with a lower value."},
+        {"max_tokens"},
+    ),
     "google-sealed": ({"error": {"code": 400, "message": "Corrupted thought signature."}}, {SEALED_REASONING}),
     "openrouter-sealed": (
         {
@@ -250,6 +269,10 @@ OTHER = {
     "too-many-marks": {"error": {"message": "A maximum of 4 blocks with cache_control may be provided. Found 5."}},
     "mark-of-an-empty-text": {"error": {"message": "messages.0: cache_control cannot be set for empty text blocks"}},
     "mark-beside": {"detail": [{"loc": ["body", "messages", 0, "cache_control"], "msg": "ttl is out of order"}]},
+    "too-long-together": openai(
+        "input length and `max_tokens` exceed context limit: 199000 + 32000 > 200000, decrease input length or "
+        "`max_tokens` and try again"
+    ),
     "too-long": openai("prompt is too long: 215000 tokens > 200000 maximum"),
     "reasoning-demanded": openai("The `reasoning_content` in the thinking mode must be passed back to the API."),
     "no-reasoning-model": openai("This model does not support reasoning."),

@@ -69,12 +69,18 @@ _UNREADABLE = re.compile(
     r"|(?:corrupted|invalid) thought.?signature|thought.?signature is (?:not valid|invalid)",
     re.IGNORECASE | re.DOTALL,
 )
-#: What of a history some servers refuse, and how they say so. About forms: Mistral (errors 3280 and 3230), and servers
-#: that run its templates and tokenizers, such as vLLM.
-_OF_HISTORIES: Mapping[str, re.Pattern[str]] = {
+#: What is refused in words of its own. Forms of a history: Mistral (errors 3280 and 3230), and servers that run its
+#: templates and tokenizers, such as vLLM. The limit of an answer: "max_tokens: 32000 > 8192, which is the maximum
+#: allowed number of output tokens for …" (Anthropic), "the valid range of max_tokens is [1, 8192]" (DeepSeek); that
+#: input and output are too long together is something else.
+_IN_OWN_WORDS: Mapping[str, re.Pattern[str]] = {
     "call_ids": re.compile(r"tool call ids? .{0,400}length (?:of )?9", re.IGNORECASE | re.DOTALL),
     "user_after_tool": re.compile(r"unexpected role 'user' after role 'tool'", re.IGNORECASE),
     SEALED_REASONING: _UNREADABLE,
+    "max_tokens": re.compile(
+        r"max_tokens: \d+ > \d+|valid range of max_tokens|max_tokens is too large|exceeds the model limit of \d+",
+        re.IGNORECASE,
+    ),
 }
 
 
@@ -146,8 +152,8 @@ def _words(error: dict[str, Any]) -> Iterator[str]:
 
 
 def _names(refusal: _Refusal, field: str) -> bool:
-    if field in _OF_HISTORIES:
-        return _OF_HISTORIES[field].search(refusal.text) is not None
+    if field in _IN_OWN_WORDS:
+        return _IN_OWN_WORDS[field].search(refusal.text) is not None
     if refusal.path and field in _NESTED:
         return not _NESTED[field].isdisjoint(refusal.path) and _REFUSES.search(refusal.text) is not None
     if refusal.path:

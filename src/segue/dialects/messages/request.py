@@ -43,6 +43,8 @@ from segue.protocol.problems import Problem
 
 #: This API demands `max_tokens`. All models since Claude 4 can write this many.
 MAX_TOKENS = 32_000
+#: The limit for a model that has refused ours: all that speak this API can write this many.
+_LEAST_LIMIT = 4096
 VERSION = "2023-06-01"
 
 _MARK = b',"cache_control":{"type":"ephemeral"}'
@@ -100,7 +102,9 @@ class MessagesDialect:
         builder = RequestBuilder(
             request.model, request.settings, preset=self._preset, profile=self._profile, without=without
         )
-        builder.fields["max_tokens"] = self._max_tokens
+        limited = request.settings.max_output_tokens is not None
+        taken = limited or builder.is_wanted("max_tokens")
+        builder.fields["max_tokens"] = self._max_tokens if taken else min(self._max_tokens, _LEAST_LIMIT)
         write_settings(builder, MESSAGES_FIELDS)
         if builder.is_wanted(SEALED_REASONING):
             parts = render_history(request.history, self, cache.view(self._cache_key, RenderedTurn))
