@@ -43,6 +43,16 @@ async def test_its_warnings_are_told(transport: str) -> None:
         assert response["warnings"] == ["'temperatur' was left out: this API has nothing like it."]
 
 
+async def test_it_counts_for_the_outer_one() -> None:
+    """A conversation that only the outer one knows, in its own words."""
+    async with outer() as url, Http(url) as http:
+        made = (await http.create(input="hi")).body
+        asked = {"model": MODEL, "input": "and now?", "previous_response_id": made["id"]}
+        counted = await http.request("POST", "/v1/responses/input_tokens", data=asked)
+        assert counted.body["object"] == "response.input_tokens"
+        assert counted.body["input_tokens"] == (await http.create(**asked)).body["usage"]["input_tokens"]
+
+
 async def test_the_field_that_it_refuses_is_told() -> None:
     async with outer() as url, Http(url) as http:
         refused = await http.create(model="gone", input="hi")

@@ -10,7 +10,7 @@ from typing import cast
 
 import msgspec
 
-from segue.dialects.interface import NOTHING, Awaited, Output, Rendered, TurnRequest
+from segue.dialects.interface import NOTHING, Awaited, CountingEndpoint, Output, Rendered, TurnRequest
 from segue.dialects.render_cache import RenderCache
 from segue.http.sse import SseEvent, write_event
 from segue.protocol.codec import encode
@@ -83,6 +83,7 @@ class PlainDialect:
     name = "chat"
     provider = "test"
     models_path = "/models"
+    counting: CountingEndpoint | None = CountingEndpoint("/count", frozenset({"model", "items"}))
 
     def path(self, model: str) -> str:
         return f"/ask/{model}"

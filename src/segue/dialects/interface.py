@@ -80,6 +80,13 @@ class Rendered(msgspec.Struct, frozen=True):
         return Rendered((*self.pieces[:-1], last), self.warnings, self.own_fields)
 
 
+class CountingEndpoint(msgspec.Struct, frozen=True):
+    """Where an API counts the tokens of an input, below the base URL, and which fields of a request it takes there."""
+
+    path: str
+    fields: frozenset[str]
+
+
 class ReplyDecoder(Protocol):
     """Reads one reply stream. No method raises on what the peer sent."""
 
@@ -122,6 +129,10 @@ class Dialect(Protocol):
     @property
     def models_path(self) -> str:
         """Where to GET the list of models, below the base URL."""
+
+    @property
+    def counting(self) -> CountingEndpoint | None:
+        """Where the tokens of an input are counted; None if the API has nothing for it."""
 
     def headers(self, api_key: str | None) -> tuple[tuple[str, str], ...]:
         """Return the header lines that this API wants, with the key (None: without one)."""

@@ -28,7 +28,8 @@ from segue.dialects.key_redaction import KeyRedactor
 from segue.dialects.model_list import read_model_names
 from segue.dialects.refused_fields import SEALED_REASONING
 from segue.dialects.render_cache import RenderCache
-from segue.protocol.problems import Code, Problem, Refused
+from segue.dialects.token_counting import counting_body, read_count
+from segue.protocol.problems import Code, Problem, Refused, not_counted
 from segue.upstreams.admission import AdmissionQueue
 from segue.upstreams.conversation_key import conversation_key_of
 from segue.upstreams.failures import MAX_REFUSAL_BYTES, failure_without_reply, read_refusal
@@ -46,14 +47,17 @@ _log = logging.getLogger("segue.upstreams")
 
 _STREAM = "text/event-stream"
 _OK = 200
+#: What servers answer that do not have an endpoint.
+_NO_ENDPOINT = frozenset({404, 405, 501})
 
 #: How a header line is called that holds a key.
 _SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie|credential|password|signature", re.IGNORECASE)
 
 #: Header lines of every request. A compressed stream would delay events.
 _LINES = (("Accept", _STREAM), ("Accept-Encoding", "identity"), ("User-Agent", f"segue/{__version__}"))
-#: Header lines of a request for the list of models; how long it may take, and how long the list may be.
-_LIST_LINES = (("Accept", "application/json"), *_LINES[1:])
+#: Header lines of a request whose answer is JSON.
+_JSON_LINES = (("Accept", "application/json"), *_LINES[1:])
+#: How long a request for the list of models may take, and how long the list may be.
 _LIST_TIMEOUT_S = 10.0
 _MAX_LIST_BYTES = 4 * 1024 * 1024
 
@@ -208,6 +212,27 @@ class HttpUpstream:
             finally:
                 self._slots.release(slot)
 
+    async def count_input(self, request: UpstreamRequest) -> int:
+        """Ask the provider how many tokens the input of a turn would have, once."""
+        endpoint = self._dialect.counting
+        if endpoint is None:
+            raise Refused(not_counted(request.model))
+        headers = _merge([*self._headers(request).items(), *_JSON_LINES])
+        rendered = self._begin(request).rendered
+        body = JsonBody((counting_body(rendered, endpoint),))
+        async with self.admission.permit(request.tenant):
+            reply = await self._post(endpoint.path, body, headers)
+            if isinstance(reply, FailedAttempt):
+                raise Refused(reply.problem)
+            read = await self._read(reply, body)
+        count = read_count(read) if reply.status == _OK else None
+        if count is not None:
+            return count
+        named = re.search(rf"(?<![\w-]){re.escape(request.model)}(?![\w-])", read.decode("utf-8", "replace"))
+        if reply.status in _NO_ENDPOINT and named is None:  # else it may be the model that is not there
+            raise Refused(not_counted(request.model))
+        raise Refused(self._judge(reply, read, rendered.own_fields, self._redactor_for(request)).problem)
+
     async def list_models(self, credential: Secret | None) -> Sequence[str]:
         """Return the names of the models that the provider lists, as far as they are known."""
         if self._provider.pass_key and credential is None:
@@ -219,7 +244,7 @@ class HttpUpstream:
         assert self._session is not None, "start() comes first"
         key = self._key if credential is None else credential.reveal()
         url = self._provider.base_url.rstrip("/") + self._dialect.models_path
-        headers = _merge([*self._dialect.headers(key), *self._provider.headers, *_LIST_LINES])
+        headers = _merge([*self._dialect.headers(key), *self._provider.headers, *_JSON_LINES])
         read = b""
         try:
             async with (
@@ -250,13 +275,36 @@ class HttpUpstream:
         self, turn: _Turn, headers: Mapping[str, str], slot: Mapping[str, int]
     ) -> ProviderStream | FailedAttempt:
         """Send the request; return its reply when the head has come and announces a stream."""
-        provider, session, request, rendered = self._provider, self._session, turn.request, turn.rendered
-        assert session is not None, "start() comes first"
+        provider, request, rendered = self._provider, turn.request, turn.rendered
         body = JsonBody((rendered.with_fields(slot) if slot else rendered).pieces)
-        url = provider.base_url.rstrip("/") + self._dialect.path(request.model)
+        response = await self._post(self._dialect.path(request.model), body, headers)
+        if isinstance(response, FailedAttempt):
+            return response
+        redactor = self._redactor_for(request)
+        if response.status == _OK and response.content_type == _STREAM:
+            decoder = self._dialect.decoder(request, rendered.warnings)
+            return ProviderStream(
+                response,
+                body,
+                decoder,
+                name=provider.name,
+                idle_timeout_s=provider.idle_timeout_s,
+                clients_key=provider.pass_key,
+                redactor=redactor,
+                rendered=rendered,
+            )
+        return self._judge(response, await self._read(response, body), rendered.own_fields, redactor)
+
+    async def _post(
+        self, path: str, body: JsonBody, headers: Mapping[str, str]
+    ) -> aiohttp.ClientResponse | FailedAttempt:
+        """Send a body; return the reply when its head has come."""
+        provider, session = self._provider, self._session
+        assert session is not None, "start() comes first"
+        url = provider.base_url.rstrip("/") + path
         try:
             async with asyncio.timeout(provider.first_byte_timeout_s):
-                response = await session.post(url, data=body, headers=headers, allow_redirects=False)
+                return await session.post(url, data=body, headers=headers, allow_redirects=False)
         except BaseException as error:
             body.abort()
             if not isinstance(error, OSError | aiohttp.ClientError):
@@ -268,38 +316,25 @@ class HttpUpstream:
                 connect_timeout_s=provider.connect_timeout_s,
                 first_byte_timeout_s=provider.first_byte_timeout_s,
             )
-        if response.status == _OK and response.content_type == _STREAM:
-            decoder = self._dialect.decoder(request, rendered.warnings)
-            return ProviderStream(
-                response,
-                body,
-                decoder,
-                name=provider.name,
-                idle_timeout_s=provider.idle_timeout_s,
-                clients_key=provider.pass_key,
-                redactor=self._redactor_for(request),
-                rendered=rendered,
-            )
-        return await self._refusal(response, body, rendered.own_fields, self._redactor_for(request))
 
-    async def _refusal(
-        self,
-        response: aiohttp.ClientResponse,
-        body: JsonBody,
-        own_fields: frozenset[str],
-        redactor: KeyRedactor,
-    ) -> FailedAttempt:
-        """Read a reply that is no stream, and say why there is none."""
-        provider = self._provider
+    async def _read(self, response: aiohttp.ClientResponse, body: JsonBody) -> bytes:
+        """Read a reply that is no stream, as much of it as may matter."""
         read = b""
         try:
-            async with asyncio.timeout(provider.idle_timeout_s):
+            async with asyncio.timeout(self._provider.idle_timeout_s):
                 while len(read) < MAX_REFUSAL_BYTES and (piece := await response.content.readany()):
                     read += piece
         except (OSError, aiohttp.ClientError):
             pass  # the status says enough
         finally:
             drop(response, body)
+        return read
+
+    def _judge(
+        self, response: aiohttp.ClientResponse, read: bytes, own_fields: frozenset[str], redactor: KeyRedactor
+    ) -> FailedAttempt:
+        """Say what a reply means that is not what was asked for."""
+        provider = self._provider
         return read_refusal(
             provider.name,
             response.status,

@@ -20,7 +20,7 @@ from segue.dialects.chat.settings import chat_fields
 from segue.dialects.chat.stream import ChatDecoder, ReturnedReasoning
 from segue.dialects.headers import HeaderLines, bearer_headers
 from segue.dialects.incremental import RenderedTurn, RenderState, cache_key, close_list, render_history
-from segue.dialects.interface import NOTHING, Rendered, ReplyDecoder, TurnRequest
+from segue.dialects.interface import NOTHING, CountingEndpoint, Rendered, ReplyDecoder, TurnRequest
 from segue.dialects.item_renderer import NO_OUTPUT, ItemRenderer, late_output_note, system_note
 from segue.dialects.items import image_url
 from segue.dialects.loss_warnings import FOREIGN_REASONING, LATE_OUTPUT, UNANSWERED_CALL
@@ -60,6 +60,7 @@ class ChatDialect:
 
     name = "chat"
     models_path = "/models"
+    counting: CountingEndpoint | None = None
 
     def __init__(self, provider: str, *, profile: ProviderProfile = PLAIN, preset: Preset | None = None) -> None:
         self.provider = provider

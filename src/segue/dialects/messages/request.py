@@ -19,7 +19,7 @@ import msgspec
 from segue.dialects.call_ids import MESSAGES_CALL_IDS
 from segue.dialects.headers import JSON_IN_EVENTS_OUT, HeaderLines
 from segue.dialects.incremental import RenderedTurn, RenderState, close_list, render_history
-from segue.dialects.interface import NOTHING, Rendered, ReplyDecoder, TurnRequest
+from segue.dialects.interface import NOTHING, CountingEndpoint, Rendered, ReplyDecoder, TurnRequest
 from segue.dialects.item_renderer import NO_OUTPUT, ItemRenderer, late_output_note, system_note
 from segue.dialects.items import data_url
 from segue.dialects.loss_warnings import (
@@ -36,6 +36,7 @@ from segue.dialects.provider_profiles import PLAIN, ProviderProfile
 from segue.dialects.refused_fields import SEALED_REASONING
 from segue.dialects.render_cache import RenderCache
 from segue.dialects.rules import Preset, RequestBuilder, Rule, write_settings
+from segue.dialects.token_counting import MESSAGES_COUNTING
 from segue.dialects.tools import custom_names, wire_name
 from segue.protocol.codec import encode
 from segue.protocol.item_types import ContentPart, FunctionCallItem, MessageItem, ReasoningItem, ToolOutputItem
@@ -71,6 +72,7 @@ class MessagesDialect:
 
     name = "messages"
     models_path = "/models?limit=1000"  # this API lists 20 of them if it is not asked for more
+    counting: CountingEndpoint | None = MESSAGES_COUNTING
 
     def __init__(
         self,

@@ -24,7 +24,7 @@ from segue.dialects.incremental import (
     close_list,
     render_history,
 )
-from segue.dialects.interface import NOTHING, Rendered, ReplyDecoder, TurnRequest
+from segue.dialects.interface import NOTHING, CountingEndpoint, Rendered, ReplyDecoder, TurnRequest
 from segue.dialects.items import call_arguments, read_item
 from segue.dialects.loss_warnings import BROKEN_ARGUMENTS, FOREIGN_REASONING, reasoning_left_out
 from segue.dialects.provider_profiles import PLAIN, ProviderProfile
@@ -45,6 +45,7 @@ from segue.dialects.rules import (
     write_settings,
 )
 from segue.dialects.sealed_reasoning import unseal
+from segue.dialects.token_counting import RESPONSES_COUNTING
 from segue.dialects.tools import wire_name
 from segue.protocol.codec import encode, with_field
 from segue.protocol.item_types import ReasoningItem
@@ -64,6 +65,7 @@ class ResponsesDialect:
 
     name = "responses"
     models_path = "/models"
+    counting: CountingEndpoint | None = RESPONSES_COUNTING
 
     def __init__(self, provider: str, *, profile: ProviderProfile = PLAIN, preset: Preset | None = None) -> None:
         self.provider = provider
