@@ -199,6 +199,20 @@ def test_the_items_may_be_written_anew() -> None:
     assert left(chain(*TURNS), *again, user("So?")) == [user("So?")]
 
 
+def test_what_was_said_beside_a_call_may_be_missing_from_a_repeat() -> None:
+    """As CrewAI sends it: the calls and their outputs, without the words. Other words are missed."""
+    parent = chain(([user("Look.")], [thought("Hm."), said("I look."), call("A1"), call("B1")]))
+    asked = [user("Look."), call("A1"), call("B1"), out("A1"), out("B1")]
+    assert left(parent, *asked) == [out("A1"), out("B1")]
+    asked[1:1] = [said("I look twice.")]
+    assert left(parent, *asked) == [user("Look."), said("I look twice."), out("A1"), out("B1")]
+    answered = chain(([user("Look.")], [call("A1")]), ([out("A1")], [said("Found."), said("It is there.")]))
+    assert left(answered, user("Look."), call("A1"), out("A1"), said("It is there.")) == [
+        user("Look."),
+        said("It is there."),
+    ]
+
+
 @pytest.mark.parametrize(
     "before", [[user("Before."), *HISTORY], [HISTORY[0], *HISTORY[2:]], [*HISTORY[:3], said("Other.")]]
 )

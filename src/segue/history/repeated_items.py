@@ -83,10 +83,11 @@ def _overlap(parent: Turn | None, given: Input) -> int:
     last = next((key.place for key in reversed(given.keys) if key.by_model), None)
     if parent is None or last is None:
         return 0
-    held = _newest_first(parent)
+    held, behind = _newest_first(parent), False
     for item in reversed(given.items[: last + 1]):
-        if not _is_next(held, item):
+        if not _is_next(held, item, before_call=behind):
             return 0
+        behind = key_of(item).is_call
     return last + 1
 
 
@@ -102,12 +103,16 @@ def _newest_of(turn: Turn) -> Iterator[Item]:
     yield from reversed(turn.input)
 
 
-def _is_next(held: Iterator[Item], item: Item) -> bool:
-    """Say whether an item is the next one that is held. Clients do not send all reasoning again."""
+def _is_next(held: Iterator[Item], item: Item, *, before_call: bool) -> bool:
+    """Say whether an item is the next one that is held.
+
+    Clients do not send all reasoning again. Nor do some (CrewAI, agno) send what the model said beside a call.
+    """
     for one in held:
         if is_same(one, item):
             return True
-        if key_of(one).kind != "reasoning":
+        key = key_of(one)
+        if key.kind != "reasoning" and not (before_call and key.kind == "message" and key.by_model):
             return False
     return False
 
