@@ -122,8 +122,9 @@ def run(package: str, processes: int, sample: int | None = None) -> None:
     folder = _folder(package)
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("src", "tests", "docs"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        copy_changed(ROOT / name, folder / name)
+    for name in ("tests", "docs"):  # mutmut deletes nothing there
+        shutil.rmtree(folder / "mutants" / name, ignore_errors=True)
     # Python forgets a folder of its path that is missing when it first looks there
     (folder / "mutants" / "src").mkdir(parents=True, exist_ok=True)
     settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8") + _SETTINGS.format(package=package)
@@ -238,6 +239,19 @@ def _survivors(package: str, codes: Mapping[str, int | None]) -> dict[str, Survi
 
 def _kept() -> dict[str, dict[str, str]]:
     return tomllib.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
+
+
+def copy_changed(source: Path, target: Path) -> None:
+    """Copy a tree. A file that has not changed keeps its time: mutmut makes the mutants of a file that is newer."""
+    wanted = {path.relative_to(source) for path in source.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    for path in target.rglob("*"):
+        if path.is_file() and path.relative_to(target) not in wanted:
+            path.unlink()
+    for name in wanted:
+        data, copy = (source / name).read_bytes(), target / name
+        if not copy.exists() or copy.read_bytes() != data:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(data)
 
 
 def choose(folder: Path, sample: int | None, settled: AbstractSet[str] = frozenset()) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from tools import mutants
-from tools.mutants import SEED, Result, Survivor, choose, in_order, judge, page, reason_of
+from tools.mutants import SEED, Result, Survivor, choose, copy_changed, in_order, judge, page, reason_of
 
 
 def survivor(before: str, after: str, *, reached: bool = True) -> Survivor:
@@ -153,3 +154,27 @@ def test_the_tests_that_soon_tell_come_first() -> None:
             "tests/dialects/test_items.py::medium",
             "tests/dialects/chat/test_request.py::slow",
         ]
+
+
+def test_a_file_that_has_not_changed_keeps_its_time(tmp_path: Path) -> None:
+    """However new the original is: mutants take long to make."""
+    source, target = tmp_path / "from", tmp_path / "to"
+    (source / "package").mkdir(parents=True)
+    for name in ("same.py", "package/changed.py", "package/gone.py", "package/x.pyc"):
+        (source / name).write_text(name)
+    copy_changed(source, target)
+    for path in target.rglob("*.py"):
+        os.utime(path, (1, 1))
+    (source / "package" / "changed.py").write_text("new")
+    (source / "package" / "gone.py").unlink()
+    (source / "same.py").touch()
+    copy_changed(source, target)
+    files = {str(path.relative_to(target)): path for path in target.rglob("*") if path.is_file()}
+    assert {name: path.read_text() for name, path in files.items()} == {
+        "same.py": "same.py",
+        "package/changed.py": "new",
+    }
+    assert {name: path.stat().st_mtime == 1 for name, path in files.items()} == {
+        "same.py": True,
+        "package/changed.py": False,
+    }
