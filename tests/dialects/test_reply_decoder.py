@@ -10,7 +10,7 @@ from segue.dialects.sealed_reasoning import seal
 from segue.protocol.events import Ended, Event
 from segue.protocol.responses import Failure, usage
 from segue.testing.protocol_checker import parse_json
-from tests.dialects.conversations import CHAT, RESPONSE_ID
+from tests.dialects.conversations import CHAT, DIALECTS, RESPONSE_ID, USER, Request, encode_items, replay, settings
 
 SHORT = Failure("upstream_protocol_error", "The upstream's stream stopped before its end.")
 BROKE = Failure("upstream_error", "The connection to the upstream broke before its answer was complete.")
@@ -102,3 +102,11 @@ def test_what_is_sealed_says_whose_it_is() -> None:
     *_, done = letters().read("A")
     assert isinstance(done, Event)
     assert parse_json(done.item.decode())["encrypted_content"] == seal(CHAT, '{"letter":"A"}')
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_what_the_request_left_out_is_told_at_the_end_of_its_reply(name: str) -> None:
+    request = Request(replay(encode_items([USER])), settings())
+    *_, ended = DIALECTS[name].decoder(request, ("lost",)).end()
+    assert isinstance(ended, Ended)
+    assert ended.warnings == ("lost",)

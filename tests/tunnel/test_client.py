@@ -96,6 +96,12 @@ def test_what_breaks_the_protocol_fails_the_sidecars_link(frames: tuple[Frame, .
     assert sidecar.next_packet(0.0) is None
 
 
+def test_a_frame_that_is_for_a_gateway_is_named() -> None:
+    pair = joined()
+    failed = LinkFailed("a Hello is not for a sidecar")
+    assert pair.sidecar.receive(packet_of(Hello(VERSION, b"", 0, ())), 1.0) == [failed]
+
+
 def test_a_welcome_says_which_node_answers_and_what_it_takes() -> None:
     pair = joined()
     assert pair.told == [Welcomed(NODE.epoch, NODE.address, NODE.max_body_bytes, new_epoch=True)]

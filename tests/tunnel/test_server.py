@@ -22,7 +22,7 @@ from segue.tunnel.events import (
     ServerEvent,
     UploadData,
 )
-from segue.tunnel.frames import VERSION, Data, ExchangeResume, Frame, Hello, Miss, Open, Reset
+from segue.tunnel.frames import VERSION, Data, ExchangeResume, Frame, GoAway, Hello, Miss, Open, ReplyFrame, Reset
 from segue.tunnel.server import TunnelServer
 from tests.tunnel.pair import (
     FRAMES,
@@ -128,6 +128,14 @@ def test_what_breaks_the_protocol_fails_the_link(frames: tuple[Frame, ...]) -> N
     failed = gateway.receive(packet_of(*frames), 0.0)[-1]
     assert isinstance(failed, LinkFailed)
     assert " " in failed.reason, "it says why"
+
+
+@pytest.mark.parametrize(
+    ("frame", "name"), [(Miss(1), "Miss"), (ReplyFrame(1, last=True, piece=b""), "Reply"), (GoAway(), "GoAway")]
+)
+def test_a_frame_that_is_for_the_other_end_is_named(frame: Frame, name: str) -> None:
+    gateway, _ = greeted()
+    assert gateway.receive(packet_of(frame), 0.0) == [LinkFailed(f"a {name} is not for a gateway")]
 
 
 def test_what_is_over_at_the_gateway_swallows_what_is_still_sent() -> None:

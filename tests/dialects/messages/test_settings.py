@@ -140,18 +140,23 @@ def test_what_can_be_left_out_is_left_out_with_a_warning(fields: Json, name: str
 
 
 @pytest.mark.parametrize(
-    "fields",
+    ("fields", "param"),
     [
-        {"text": {"format": {"type": "json_object"}}},
-        {"tool_choice": "required"},
-        {"tools": [LOOK], "tool_choice": {"type": "web_search"}},
-        {"extra": {"stop": Raw(b"7")}},
+        ({"text": {"format": {"type": "json_object"}}}, "text.format"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tools": [LOOK], "tool_choice": {"type": "web_search"}}, "tool_choice"),
+        ({"extra": {"stop": Raw(b"7")}}, "stop"),
     ],
 )
-def test_what_cannot_be_done_and_must_not_be_ignored_is_refused(fields: Json) -> None:
+def test_what_cannot_be_done_and_must_not_be_ignored_is_refused(fields: Json, param: str) -> None:
     answer = DIALECT.render(Request(replay(encode_items([USER])), settings(**fields)), RenderCache(0))
     assert isinstance(answer, Problem)
-    assert answer.code == "unsupported_parameter"
+    assert (answer.code, answer.param) == ("unsupported_parameter", param)
+
+
+def test_the_highest_temperature_of_this_api_is_carried_without_a_warning() -> None:
+    sent, told = asked(temperature=1.0)
+    assert (sent["temperature"], told) == (1.0, ())
 
 
 @pytest.mark.parametrize("schema", [CITY, CITY | {"description": "own"}])

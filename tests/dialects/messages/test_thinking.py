@@ -44,6 +44,11 @@ def test_a_budget_needs_room_and_a_free_choice_of_tools(fields: dict[str, bool])
     assert choose(ADAPTIVE, "low", FRESH, **fields) == ChosenThinking(on=True, effort="low")
 
 
+@pytest.mark.parametrize("loop", [FRESH, THINKING])
+def test_the_least_budget_is_enough(loop: ToolLoop) -> None:
+    assert choose(BUDGET, "high", loop, room=LEAST_BUDGET) == ChosenThinking(on=True, effort="high")
+
+
 @pytest.mark.parametrize(
     ("effort", "loop", "chosen"),
     [
