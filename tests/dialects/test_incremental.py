@@ -13,19 +13,22 @@ from segue.dialects.chat.request import ChatDialect
 from segue.dialects.incremental import MAX_WARNINGS
 from segue.dialects.interface import Dialect
 from segue.dialects.messages.request import MessagesDialect
+from segue.dialects.provider_families import FAMILIES
 from segue.dialects.render_cache import RenderCache
 from segue.dialects.responses.request import ResponsesDialect
 from segue.history.chains import History
 from segue.protocol.problems import Problem
 from segue.protocol.requests import Settings
 from segue.testing.protocol_checker import parse_json
-from tests.dialects.conversations import DIALECTS, Request, encode_items, grow, render, replay, turns
+from tests.dialects.conversations import CHAT, DIALECTS, Request, encode_items, grow, render, replay, turns
 from tests.strategies import examples
 
 Turns = list[tuple[list[bytes], list[bytes]]]
 
 INSTRUCTED = Settings(model="m", instructions="Be brief.", tools=[{"type": "function", "name": "look"}])
-every_dialect = pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
+#: Those of every API, and one for a server that takes less than others.
+RENDERERS = DIALECTS | {"mistral": ChatDialect(CHAT, profile=FAMILIES["mistral"].profile)}
+every_dialect = pytest.mark.parametrize("dialect", RENDERERS.values(), ids=RENDERERS)
 
 
 @every_dialect

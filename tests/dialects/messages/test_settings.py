@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
+from segue.dialects.interface import Rendered
+from segue.dialects.messages.request import MessagesDialect
 from segue.dialects.messages.settings import MESSAGES_FIELDS
+from segue.dialects.provider_profiles import ProviderProfile
 from segue.dialects.render_cache import RenderCache
 from segue.dialects.responses.request import RESPONSES_FIELDS
 from segue.protocol.problems import Problem
 from segue.testing.protocol_checker import parse_json
-from tests.dialects.conversations import DIALECTS, LOOK, USER, Request, encode_items, replay, settings
+from tests.dialects.conversations import DIALECTS, LOOK, MESSAGES, USER, Request, encode_items, replay, settings
 
 Json = dict[str, Any]
 DIALECT = DIALECTS["messages"]
@@ -178,6 +181,53 @@ def test_who_is_served_is_told_once() -> None:
 @pytest.mark.parametrize("stop", [b'"END"', b'["END"]'])
 def test_stops_have_another_name(stop: bytes) -> None:
     assert asked(extra={"stop": Raw(stop)}) == ({**asked()[0], "stop_sequences": ["END"]}, ())
+
+
+def strict(count: int, **parameters: Any) -> list[Json]:  # noqa: ANN401 - any schema
+    tool = {"type": "function", "strict": True, "parameters": {"type": "object", "properties": {}, **parameters}}
+    return [{**tool, "name": f"look_{number}"} for number in range(count)]
+
+
+def test_the_first_twenty_strict_tools_are_strict() -> None:
+    sent, (warning,) = asked(tools=strict(25))
+    assert [tool.get("strict") for tool in sent["tools"]] == [True] * 20 + [None] * 5
+    assert [tool["input_schema"].get("additionalProperties") for tool in sent["tools"]] == [False] * 20 + [None] * 5
+    assert warning.startswith("'tools.strict' was left out")
+    assert asked(tools=strict(20))[1] == ()
+    few = MessagesDialect(MESSAGES, profile=ProviderProfile(strict_tools=1))
+    rendered = few.render(Request(replay(encode_items([USER])), settings(tools=strict(2))), RenderCache(0))
+    assert isinstance(rendered, Rendered)
+    assert rendered.body.count(b'"strict":true') == 1
+
+
+def test_a_tool_that_takes_any_fields_is_not_strict() -> None:
+    """Closed, it would take none of them."""
+    open_fields = {"properties": {"a": {"type": "object"}}}
+    sent, (warning,) = asked(tools=strict(1, **open_fields))
+    assert sent["tools"][0]["input_schema"] == {"type": "object", **open_fields}
+    assert "strict" not in sent["tools"][0]
+    assert warning.startswith("'tools.strict'")
+
+
+def test_what_is_not_enforced_is_told_once() -> None:
+    least = {"properties": {"n": {"type": "integer", "minimum": 1}}, "required": ["n"]}
+    sent, told = asked(tools=strict(2, **least))
+    assert sent["tools"][1]["input_schema"]["properties"] == {"n": {"type": "integer", "description": '{"minimum":1}'}}
+    assert told == (
+        "'tools.parameters: minimum' was left out: this API does not enforce it; the model reads it in a description.",
+    )
+    schema = CITY | {f"x-{number}": 1 for number in range(9)}
+    sent, (warning,) = asked(text={"format": {"type": "json_schema", "name": "n", "schema": schema}})
+    assert "x-7, …' was left out" in warning
+    assert warning.count("x-") == 8
+    assert "x-8" in sent["output_config"]["format"]["schema"]["description"]
+
+
+def test_parameters_are_an_object() -> None:
+    tool = {"type": "function", "name": "look", "parameters": {"properties": {"a": {"type": "string"}}}}
+    sent, told = asked(tools=[tool])
+    assert sent["tools"][0]["input_schema"] == {"properties": {"a": {"type": "string"}}, "type": "object"}
+    assert told == ()
 
 
 def test_every_setting_has_its_rule() -> None:

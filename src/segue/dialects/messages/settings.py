@@ -67,14 +67,14 @@ def _tool(
     if tool.description is not None:
         written["description"] = tool.description
     schema, told = input_schema(tool.parameters)
-    closed = strict_schema(schema) if tool.strict else None
-    strict = closed is not None and budget.take(closed.schema)
-    if strict and closed is not None:
-        schema, told = closed.schema, told + closed.unenforced
-    elif tool.strict:
-        builder.drop("tools.strict", _TOO_STRICT)
     unenforced.update(dict.fromkeys(told))
-    return written | {"input_schema": schema} | ({"strict": True} if strict else {})
+    closed = strict_schema(schema) if tool.strict else None
+    if closed is not None and budget.take(closed.schema):
+        unenforced.update(dict.fromkeys(closed.unenforced))
+        return written | {"input_schema": closed.schema, "strict": True}
+    if tool.strict:
+        builder.drop("tools.strict", _TOO_STRICT)
+    return written | {"input_schema": schema}
 
 
 def _warn_of(builder: RequestBuilder, where: str, unenforced: Iterable[str]) -> None:
