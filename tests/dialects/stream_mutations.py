@@ -38,26 +38,9 @@ ERRORS: dict[str, list[Line]] = {
     ],
 }
 
-_NAN = float("nan")
 _ODD: tuple[Any, ...] = (
-    None,
-    "",
-    "0",
-    "null",
-    "x",
-    0,
-    -1,
-    1,
-    1.5,
-    True,
-    2**70,
-    _NAN,
-    [],
-    [None],
-    [{}],
-    {},
-    {"a": {"b": [1]}},
-    "x" * 70,
+    *(None, "", "0", "null", "x", "x" * 70, 0, -1, 1, 1.5, True, 2**70, float("nan")),
+    *([], [None], [{}], {}, {"a": {"b": [1]}}),
 )
 _HALVES = ("\ud83d", "\ude00", "a\ud83d", "\ude00b")
 _GARBAGE = ("", "{", "null", "[]", "7", "<html>", "[DONE]", "data", '{"choices":[', "\ud800")
@@ -66,9 +49,13 @@ _IDS = ("id", "item_id", "call_id", "name")
 _WORDS = ("type", "finish_reason", "stop_reason", "status", "role", "object")
 
 
+_STREAMS = {name: [(event.type, event.data.decode()) for event in read(path)[0]] for name, path in GOLDEN.items()}
+NAMES = {dialect: [name for name in _STREAMS if dialect_of(name) == dialect] for dialect in ERRORS}
+
+
 def load(name: str) -> list[Line]:
-    """Read a stream of `streams/`."""
-    return [(event.type, _parse(event.data.decode())) for event in read(GOLDEN[name])[0]]
+    """Return a stream of `streams/`, to be changed."""
+    return [(kind, _parse(text)) for kind, text in _STREAMS[name]]
 
 
 def write(lines: list[Line]) -> list[SseEvent]:
@@ -92,9 +79,7 @@ def places(value: Any) -> Iterator[tuple[Any, Any]]:  # noqa: ANN401 - any JSON
         yield from places(value[key])
 
 
-_all_lines = {
-    dialect: [line for name in GOLDEN if dialect_of(name) == dialect for line in load(name)] for dialect in ERRORS
-}
+_all_lines = {dialect: [line for name in names for line in load(name)] for dialect, names in NAMES.items()}
 _words = sorted(
     {
         parent[key]
@@ -191,7 +176,7 @@ def _set(draw: st.DrawFn, lines: list[Line], fits: Callable[[Any], bool], values
 @st.composite
 def odd_streams(draw: st.DrawFn, dialect: str) -> tuple[list[Line], tuple[str, ...]]:
     """A stream with some odd changes, perhaps with an error in it; and the names of what was changed."""
-    lines = load(draw(st.sampled_from([name for name in sorted(GOLDEN) if dialect_of(name) == dialect])))
+    lines = load(draw(st.sampled_from(NAMES[dialect])))
     changed = []
     for change in draw(st.lists(st.sampled_from(ODD), min_size=1, max_size=4)):
         if lines:

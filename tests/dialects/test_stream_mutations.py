@@ -162,6 +162,7 @@ def _object(value: object) -> Json:
 # --------------------------------------------------------------------------------------------------------------- tests
 
 
+@pytest.mark.timeout(600)
 @given(name=st.sampled_from(CHECKED), data=st.data())
 @settings(max_examples=examples(5000))
 def test_a_stream_in_other_pieces_says_the_same(name: str, data: st.DataObject) -> None:
@@ -171,6 +172,7 @@ def test_a_stream_in_other_pieces_says_the_same(name: str, data: st.DataObject) 
     assert response(after.output) == response(before.output)
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("dialect", sorted(ERRORS))
 @given(data=st.data(), truncated=st.booleans())
 @settings(max_examples=examples(3000))

@@ -78,7 +78,7 @@ async def play(upstream: LocalUpstream, random: Random, rounds: int) -> list[Ans
     return done
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.deep)])
 async def test_every_bit_is_the_same(file: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a context for two or three of many conversations, whose state is kept in small pieces."""
     monkeypatch.setattr(local_model, "_SAVED_PIECE_BYTES", 60_000)
