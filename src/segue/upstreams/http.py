@@ -90,7 +90,7 @@ class UpstreamRuntime(msgspec.Struct, frozen=True):
     render_cache: RenderCache
 
 
-class _Turn:
+class _AttemptedTurn:
     """A turn while it is attempted: how often, its request as it is sent now, and without which fields of our own."""
 
     __slots__ = ("attempt", "rendered", "request", "without")
@@ -263,16 +263,16 @@ class HttpUpstream:
 
     # --- one attempt -------------------------------------------------------------------------------------------------
 
-    def _begin(self, request: UpstreamRequest) -> _Turn:
+    def _begin(self, request: UpstreamRequest) -> _AttemptedTurn:
         """Render the request, without what its model is known to refuse. Raises `Refused` if that cannot be done."""
         without = self._refusals.fields_of(request.model)
         rendered = self._dialect.render(request, self._runtime.render_cache, without=without)
         if isinstance(rendered, Problem):
             raise Refused(rendered)
-        return _Turn(request, rendered, without)
+        return _AttemptedTurn(request, rendered, without)
 
     async def _open(
-        self, turn: _Turn, headers: Mapping[str, str], slot: Mapping[str, int]
+        self, turn: _AttemptedTurn, headers: Mapping[str, str], slot: Mapping[str, int]
     ) -> ProviderStream | FailedAttempt:
         """Send the request; return its reply when the head has come and announces a stream."""
         provider, request, rendered = self._provider, turn.request, turn.rendered
@@ -362,7 +362,7 @@ class HttpUpstream:
 
     # --- between attempts --------------------------------------------------------------------------------------------
 
-    def _decide(self, failed: FailedAttempt, turn: _Turn) -> float | None:
+    def _decide(self, failed: FailedAttempt, turn: _AttemptedTurn) -> float | None:
         """Return how long to wait before the next attempt; None if this was the last. Counts and logs the failure."""
         if self._leave_out(failed.refused_fields, turn):
             return 0.0
@@ -380,7 +380,7 @@ class HttpUpstream:
         turn.attempt += 1
         return wait_s
 
-    def _leave_out(self, refused_fields: frozenset[str], turn: _Turn) -> bool:
+    def _leave_out(self, refused_fields: frozenset[str], turn: _AttemptedTurn) -> bool:
         """Render a turn without fields that were refused; say whether there is something else to send now.
 
         That is none of the attempts that the configuration allows: the provider has done nothing yet. There are fewer
@@ -395,7 +395,7 @@ class HttpUpstream:
         turn.rendered, turn.without = rendered, without
         return True
 
-    def _remember(self, turn: _Turn) -> None:
+    def _remember(self, turn: _AttemptedTurn) -> None:
         """Leave out from now on what a model has refused, now that it answers a request without it."""
         model = turn.request.model
         fields = turn.without - self._refusals.fields_of(model) - {SEALED_REASONING}
