@@ -261,7 +261,7 @@ def _growing(dialect: str, value: Json) -> tuple[Json, str] | None:
 
 def _growing_in_chunk(chunk: Json) -> tuple[Json, str] | None:
     choices = chunk.get("choices")
-    if not isinstance(choices, list) or len(choices) != 1 or "error" in chunk:
+    if not isinstance(choices, list) or len(choices) != 1 or not choices[0] or "error" in chunk:
         return None
     delta = choices[0].get("delta") or {}
     said = [name for name, value in delta.items() if value not in (None, "", []) and name != "role"]

@@ -151,7 +151,7 @@ def has_end(line: Line, dialect: str) -> bool:
     kind, delta = str(value.get("type") or kind), value.get("delta")
     has_reason = any(one.get("finish_reason") or one.get("stop_reason") for one in (*choices(line), _object(delta)))
     if dialect == "responses":
-        return kind in {"response.completed", "response.incomplete"}
+        return kind in {"response.completed", "response.incomplete", "response.done"}
     return has_reason or kind == "message_stop" or bool(value.get("usage"))
 
 

@@ -21,7 +21,7 @@ from segue.protocol.responses import Failure
 T = TypeVar("T")
 
 #: What some servers send for "not yet", where null belongs.
-_NO_REASONS = frozenset({"", "null", "none"})
+_NO_REASONS = frozenset({"", "null", "none", "0"})
 
 
 class BaseReplyDecoder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -350,8 +351,8 @@ def test_what_comes_after_a_reason_to_stop_is_sent_at_once() -> None:
     )
 
 
-@pytest.mark.parametrize("nothing", ["", "null", "None", " "])
-def test_a_reason_to_stop_that_says_nothing_is_none(nothing: str) -> None:
+@pytest.mark.parametrize("nothing", ["", "null", "None", " ", 0, False])
+def test_a_reason_to_stop_that_says_nothing_is_none(nothing: Any) -> None:  # noqa: ANN401 - any JSON value
     assert ended(run(decoder(), [finished(nothing, content="a")])).status == "failed"
     got = response(run(decoder(), [finished(nothing, content="a"), finished(nothing), DONE]))
     assert (got["status"], got["warnings"]) == ("completed", ["The upstream did not say why it stopped."])

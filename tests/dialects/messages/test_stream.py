@@ -168,6 +168,17 @@ def test_an_event_may_say_its_type_outside_its_data_only() -> None:
     assert items(words, stop(0)) == [{"message": ["x"]}]
 
 
+@pytest.mark.parametrize("kind", ["ping", "message_start", "message_delta", "message_stop"])
+def test_a_piece_of_a_block_is_read_whatever_its_event_is_called(kind: str) -> None:
+    begun = event(kind, index=0, content_block={"type": "text", "text": "x"})
+    said_more = event(kind, index=0, delta={"type": "text_delta", "text": "y"})
+    if kind == "message_stop":
+        assert [outline(item) for item in response(run(decoder(), [said(), begun]))["output"]] == [{"message": ["x"]}]
+        assert ended(run(decoder(), [*text(0, "x"), said_more])).status == "failed"
+    else:
+        assert items(begun, said_more, stop(0)) == [{"message": ["xy"]}]
+
+
 def test_an_event_that_names_no_open_block_is_about_the_last() -> None:
     wrong = [start(1, "text"), delta(0, "text_delta", text="x"), delta(7, "text_delta", text="y"), stop(0)]
     unnamed = [

@@ -125,8 +125,8 @@ class MessagesDecoder(TranslatingDecoder):
             "content_block_delta": self._on_block_delta,
             "content_block_stop": self._on_block_stop,
             "message_delta": self._on_message_delta,
-            "message_stop": lambda _: self._on_message_stop(),
-            "ping": lambda _: [],
+            "message_stop": lambda event: self._on_other(event) + self._on_message_stop(),
+            "ping": self._on_other,
         }
         self._starts: dict[str, Callable[[_OpenBlock, _ContentBlock], list[Event]]] = {
             "text": self._start_text,
@@ -167,9 +167,16 @@ class MessagesDecoder(TranslatingDecoder):
 
     # --- events
 
+    def _on_other(self, event: _MessagesEvent) -> Output:
+        """Read the piece of a block that is in an event whose type says something else; nearly always there is none."""
+        if event.content_block is not None:
+            return self._on_block_start(event)
+        is_of_a_block = event.delta is not None and event.delta.type in self._deltas
+        return self._on_block_delta(event) if is_of_a_block else []
+
     def _on_message_start(self, event: _MessagesEvent) -> Output:
         self._count(event.message.usage if isinstance(event.message, _StartedMessage) else None)
-        return []
+        return self._on_other(event)
 
     def _on_block_start(self, event: _MessagesEvent) -> Output:
         block = event.content_block
@@ -215,15 +222,17 @@ class MessagesDecoder(TranslatingDecoder):
 
     def _on_message_delta(self, event: _MessagesEvent) -> Output:
         self._count(event.usage)
-        delta = event.delta
+        output, delta = self._on_other(event), event.delta
         if delta is not None:
             self._stop(delta.stop_reason, STOP)
             self._counted = bool(event.usage) and not self._blocks
             if isinstance(delta.stop_details, dict) and isinstance(delta.stop_details.get("explanation"), str):
                 self._stream_end.warn(f"The upstream refused: {quoted(delta.stop_details['explanation'], 400)}.")
-        return []
+        return output
 
     def _on_message_stop(self) -> Output:
+        if self.ended:
+            return []
         if self._stop_reason is None and self._writer.empty:
             return self._stream_end.empty()
         if self._stop_reason is None and self._writer.has_partial_call():
