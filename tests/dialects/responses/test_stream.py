@@ -184,6 +184,59 @@ def test_an_item_that_ends_twice_is_one_item() -> None:
     ]
 
 
+def _end(*output: Json, **response: object) -> SseEvent:
+    return _line("response.completed", response={"output": output, **response})
+
+
+MESSAGE: Json = {"type": "message", "id": "m", "content": "Hi"}
+CALL: Json = {"type": "function_call", "id": "f", "call_id": "c", "name": "look", "arguments": "{}"}
+DEEP = {"type": "message", "id": "m", "content": json.loads("[" * 200 + "]" * 200)}
+
+
+@pytest.mark.parametrize(
+    ("events", "detail"),
+    [
+        ([_end({**CALL, "name": ""})], "an item has no type, or a call no name"),
+        ([_end({"id": "x"})], "an item has no type, or a call no name"),
+        ([_line("response.output_item.done", output_index=0, item={**CALL, "name": None})], "an item has no type, or"),
+        ([_end(DEEP)], "an item is nested too deeply"),
+        ([_item("added", 0, id="m"), _end({**CALL, "id": "m"})], "its last event contradicts an item that its stream"),
+        (
+            [_item("done", at, id=f"a{at}", content=str(at)) for at in range(101)]
+            + [_end(*({**MESSAGE, "id": f"b{at}", "content": str(-at)} for at in range(101)))],
+            "its last event has too many items that were not in its stream",
+        ),
+    ],
+)
+def test_an_end_that_cannot_be_brought_together_with_the_stream(events: list[SseEvent], detail: str) -> None:
+    *_, ended = run(decoder("responses"), events)
+    assert isinstance(ended, Ended)
+    assert ended.error is not None
+    assert detail in ended.error.message
+    assert ended.error.code == "upstream_protocol_error"
+
+
+def test_an_item_of_the_same_place_is_another_one_if_it_is_another() -> None:
+    events = [_item("added", 0), _item("done", 0), _item("done", 0, content="Hi"), _end()]
+    items = [event.item for event in run(decoder("responses"), events) if isinstance(event, Event) and event.item]
+    assert [json.loads(item).get("content") for item in items] == [
+        None,
+        [{"type": "output_text", "text": "Hi", "annotations": [], "logprobs": []}],
+    ]
+
+
+def test_an_item_that_has_ended_is_in_progress_no_more() -> None:
+    events = [_item("added", 0, id="m"), _item("done", 0, id="m", status="in_progress")]
+    _, done, _ = run(decoder("responses"), events)
+    assert isinstance(done, Event)
+    assert json.loads(done.item)["status"] == json.loads(done.data)["item"]["status"] == "completed"
+
+
+def test_the_done_event_of_another_api_is_no_end() -> None:
+    assert decoder("responses").feed(_line("response.done", response={"status": "odd"})) == []
+    assert decoder("responses").feed(_line("response.done")) == []
+
+
 def test_reasoning_is_sealed_when_it_begins_and_when_it_ends() -> None:
     item = {"type": "reasoning", "id": "rs", "summary": []}
     added = _line("response.output_item.added", sequence_number=2, output_index=0, item=item)

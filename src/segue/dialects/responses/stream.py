@@ -170,7 +170,8 @@ class ResponsesDecoder(BaseReplyDecoder):
         if not is_of_a_response(kind):
             return self._on_other(kind, data)
         if head.output_index is None and not _is_of_an_item(kind):
-            return [Event(kind, data, head.sequence_number)]
+            failed = self._find_error(SseEvent(kind, data)) if b'"error"' in data else []  # such as `response.error`
+            return failed or [Event(kind, data, head.sequence_number)]
         fields = _objects.decode(data)
         ident = _text(fields.get("item_id"))
         item = self._items.find(head.output_index, ident)
@@ -395,7 +396,7 @@ class ResponsesDecoder(BaseReplyDecoder):
         """End an item of which nothing but the beginning came."""
         shown = normal({**ended.item, "id": item.ident}, item.ident, "", status)
         if shown is None or shown["type"] != item.kind:
-            return self._stream_end.broken("its last event contradicts a call in its stream")
+            return self._stream_end.broken("its last event contradicts an item that its stream began")
         item.raw = ended.raw
         _, *events, last = whole_item(self._seal(shown), item.index)
         self._cut = self._cut or shown.get("status") == "incomplete"
