@@ -119,6 +119,8 @@ def test_an_index_that_is_used_again_is_the_later_items() -> None:
         ([message("a", "1")], [{"type": "reasoning", "id": "2", "summary": []}], {}),
         ([{"type": "web_search_call", "id": "1"}], [{"type": "web_search_call", "id": "2"}], {0: 0}),
         ([message("a", "1")], [{"id": "2"}], {}),
+        ([message("a", "1")], [call("{}", "1")], {}),
+        ([call("{}", "1")], [{**call("{}", "1"), "type": "custom_tool_call"}], {0: 0}),
     ],
 )
 def test_items_that_are_the_same(one: list[Json], other: list[Json], paired: dict[int, int]) -> None:
@@ -153,6 +155,7 @@ def test_too_many_items_are_not_compared() -> None:
         (call("{"), call("{"), True),
         (call("{"), call("{}"), False),
         (call("{}"), call("{}", name="x"), False),
+        (call("{}"), {**call("{}"), "type": "custom_tool_call", "input": "{}"}, False),
         ({"type": "function_call", "name": "f", "arguments": {"a": 1}}, call('{"a":1}', name="f"), True),
         ({"type": "reasoning"}, {"type": "reasoning", "summary": None}, True),
     ],

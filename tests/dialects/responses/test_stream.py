@@ -200,7 +200,13 @@ DEEP = {"type": "message", "id": "m", "content": json.loads("[" * 200 + "]" * 20
         ([_end({"id": "x"})], "an item has no type, or a call no name"),
         ([_line("response.output_item.done", output_index=0, item={**CALL, "name": None})], "an item has no type, or"),
         ([_end(DEEP)], "an item is nested too deeply"),
-        ([_item("added", 0, id="m"), _end({**CALL, "id": "m"})], "its last event contradicts an item that its stream"),
+        (
+            [
+                _line("response.output_item.added", output_index=0, item=CALL),
+                _end({**CALL, "type": "custom_tool_call"}),
+            ],
+            "its last event contradicts an item that its stream",
+        ),
         (
             [_item("done", at, id=f"a{at}", content=str(at)) for at in range(101)]
             + [_end(*({**MESSAGE, "id": f"b{at}", "content": str(-at)} for at in range(101)))],

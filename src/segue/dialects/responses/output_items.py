@@ -134,15 +134,22 @@ def match(items: Sequence[OutputItem], ended: Sequence[EndedItem]) -> dict[int, 
 
 
 def _match_ids(values: Mapping[int, Json], ended: Sequence[EndedItem]) -> dict[int, EndedItem]:
-    known = {name: {_text(value.get(name)): index for index, value in values.items()} for name in ("id", "call_id")}
+    known: dict[str, dict[str | None, int]] = {
+        name: {_text(value.get(name)): index for index, value in values.items()} for name in ("id", "call_id")
+    }
     found: dict[int, EndedItem] = {}
     for one in ended:
         for name, indexes in known.items():
-            ident = _text(one.item.get(name))
-            if ident and ident in indexes and indexes[ident] not in found:
-                found[indexes[ident]] = one
+            at = indexes.get(_text(one.item.get(name)) or None)
+            if at is not None and at not in found and _is_comparable(values[at], one.item):
+                found[at] = one
                 break
     return found
+
+
+def _is_comparable(one: Json, other: Json) -> bool:
+    """Tell whether two items with the same id may be one: a message is no call, whatever its id is."""
+    return one.get("type") == other.get("type") or (is_call(one) and is_call(other))
 
 
 def _find(left: Sequence[EndedItem], value: Json, same: Callable[[Json, Json], bool]) -> int | None:
@@ -152,8 +159,8 @@ def _find(left: Sequence[EndedItem], value: Json, same: Callable[[Json, Json], b
 
 
 def says_the_same(one: Json, other: Json) -> bool:
-    """Tell whether two items of a type say the same, however their JSON is written."""
-    if is_call(one) and one.get("name") != other.get("name"):
+    """Tell whether two items say the same, however their JSON is written."""
+    if one.get("type") != other.get("type") or (is_call(one) and one.get("name") != other.get("name")):
         return False
     return text_of(one) == text_of(other) or _equal_as_json(text_of(one), text_of(other))
 
