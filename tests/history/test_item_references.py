@@ -54,7 +54,7 @@ def test_what_is_found_is_no_longer_missing() -> None:
     assert items.last_missing == ItemReference("msg_1", 3)
     items.take(of)
     assert items.found == {"fc_1": CALL, "msg_1": MESSAGE}
-    assert items.found_bytes == len(CALL) + len(MESSAGE)
+    assert items.new_bytes == len(CALL) + len(MESSAGE)
     assert items.last_missing == ItemReference("nowhere", 2)
 
 
@@ -65,20 +65,21 @@ def test_input_items_are_found_by_their_place() -> None:
     assert list(items.found.values()) == [ANSWER]
 
 
-def test_what_the_chain_has_is_left_out() -> None:
-    """However far up. What is not in it stays missing."""
-    parent = turn("b", (ANSWER,), (MESSAGE,), turn("a", (USER,), (CALL,)))
-    items = wanted("elsewhere", "fc_1", "msg_1")
-    items.leave_out(parent)
-    assert (items.found, missing(items)) == ({}, "elsewhere")
-    items.leave_out(None)
+def test_what_the_chain_has_is_not_new() -> None:
+    """However far up. What has no id of its own is left out at once, and what is not in the chain stays missing."""
+    root = turn("a", (USER,), (CALL,))
+    items = wanted("elsewhere", "fc_1", item_id("msg", root.id, 0x8000), "msg_1")
+    items.look_in_history(turn("b", (ANSWER,), (MESSAGE,), root))
+    assert (items.found, items.new_bytes) == ({"fc_1": CALL, "msg_1": MESSAGE}, 0)
+    assert missing(items) == "elsewhere"
+    items.look_in_history(None)
     assert missing(items) == "elsewhere"
 
 
 def test_a_chain_is_not_walked_further_than_needed() -> None:
     """The root of this one could not even be read."""
     items = wanted("msg_1")
-    items.leave_out(turn("b", (), (MESSAGE,), turn("a", (b"no item",), ())))
+    items.look_in_history(turn("b", (), (MESSAGE,), turn("a", (b"no item",), ())))
     assert missing(items) is None
 
 
@@ -103,4 +104,4 @@ def test_of_two_items_with_one_id_the_one_that_the_turn_made_counts() -> None:
 @pytest.mark.parametrize("given", [(), (USER,)])
 def test_an_input_without_references_misses_nothing(given: tuple[bytes, ...]) -> None:
     items = wanted(*given)
-    assert (items.last_missing, items.found, items.found_bytes) == (None, {}, 0)
+    assert (items.last_missing, items.found, items.new_bytes) == (None, {}, 0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -52,20 +53,24 @@ CASES: dict[str, list[Step]] = {
         Step("It is."),
     ],
 }
+#: With the id of the response before, where responses are stored.
+STORED_CASES: dict[str, list[Step]] = {**CASES, "chained": CASES["turns"]}
 PIXEL = "data:image/png;base64,iVBORw0KGgo"
 OUTPUTS: dict[str, Said] = {ident: ("output", ident, f"{given['city']}: 7 degrees") for ident, given in (OSLO, ROME)}
 
 
-def expected(api: Api) -> Json:
+def expected(api: Api, *, stored: bool) -> Json:
     """What the program prints."""
+    turns = {"texts": ["Hello, Ada.", "It is Ada.", "It is adA."]}
     return {
+        **({"chained": {**turns, "byId": True}} if stored else {}),
         "generate": {"text": "Hello to you, whoever you are.", "finishReason": "stop", "counted": True},
         "stream": {"text": "Hello to you, whoever you are.", "inPieces": True, "finishReason": "stop"},
         "tool": {"calls": [{"toolName": "weather", "input": {"city": "Oslo"}}], "finishReason": "tool-calls"},
         "steps": {"text": "Both have 7 degrees.", "steps": 3, "runs": ["Oslo", "Rome"]},
         "parallel": {"text": "Both have 7 degrees.", "steps": 2, "runs": ["Oslo", "Rome"]},
         "object": {"output": COLD},
-        "turns": {"texts": ["Hello, Ada.", "It is Ada.", "It is adA."]},
+        "turns": turns,
         "image": {"text": "It is one pixel."},
         "reasoning": {
             "texts": ["It has 7 degrees.", "It is."],
@@ -77,7 +82,7 @@ def expected(api: Api) -> Json:
     }
 
 
-def conversation(api: Api, first: list[Said], steps: list[Step], *then: str) -> list[Said]:
+def conversation(api: Api, first: list[Said], steps: Sequence[Step], *then: str) -> list[Said]:
     """What the last request of a case says: what the user began with, and all but the last step."""
     said, more = list(first), list(then)
     for step in steps[:-1]:
@@ -97,15 +102,20 @@ PROMPTS: dict[str, str] = {
     "parallel": "parallel: How warm is it in Oslo and Rome?",
     "object": "object: How warm is it in Oslo?",
     "turns": "turns: My name is Ada.",
+    "chained": "chained: My name is Ada.",
     "image": "image: What is it?",
     "reasoning": "reasoning: How warm is it in Oslo?",
 }
-LATER: dict[str, tuple[str, ...]] = {"turns": ("What is my name?", "And backwards?"), "reasoning": ("Is that cold?",)}
+LATER: dict[str, tuple[str, ...]] = {
+    "turns": ("What is my name?", "And backwards?"),
+    "chained": ("What is my name?", "And backwards?"),
+    "reasoning": ("Is that cold?",),
+}
 
 
 def check_asked(api: Api, server: CaseProvider) -> None:
     """The last request of each case holds the whole of it, once; and there were no requests but these."""
-    for case, steps in CASES.items():
+    for case, steps in server.cases.items():
         bodies = server.conversations[case]
         assert len(bodies) == len(steps), case
         said = transcript(api, bodies[-1])
@@ -142,10 +152,11 @@ def matrix() -> list[object]:
 async def test_all_cases_come_to_what_they_should(api: Api, store: Store) -> None:
     """With the SDK's provider for OpenAI, which speaks Responses."""
     async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(case_provider(api, CASES))
+        stored = store != "not stored"
+        server = await stack.enter_async_context(case_provider(api, STORED_CASES if stored else CASES))
         url = await stack.enter_async_context(gateway(upstream(server, models=["*"])))
         results = await run_program(url, "openai", STORES[store])
-        assert results == expected(api)
+        assert results == expected(api, stored=stored)
         check_asked(api, server)
 
 
@@ -165,5 +176,5 @@ async def test_all_cases_pass_through_the_sidecar(provider: str, api: Api) -> No
         sidecar = await stack.enter_async_context(sidecar_running(url.replace("http", "ws", 1)))
         await sidecar.linked()
         results = await run_program(sidecar.sidecar.url, provider, store=False if provider == "openai" else None)
-        assert results == expected(api)
+        assert results == expected(api, stored=False)
         check_asked(api, server)

@@ -85,6 +85,20 @@ async def test_what_the_chain_has_is_not_added_again(start: Start, via: Via) -> 
     assert gateway.seen()[2] == [USER, first["output"][0], other["output"][0], USER]
 
 
+async def test_a_history_that_is_referred_to_is_not_added_again(start: Start) -> None:
+    """Some clients name the response that they continue and send everything again: what was made, by its ids."""
+    gateway = await start(call("call_1", "look"), say("Found."), say("So."))
+    http = await gateway.http()
+    said: list[Json] = [USER]
+    parent: str | None = None
+    for given in ([ANSWER], [USER], []):
+        made = (await http.create(input=said, previous_response_id=parent)).body
+        parent = made["id"]
+        said += [*map(refer, made["output"]), *given]
+    kinds = ["message", "function_call", "function_call_output", "message", "message"]
+    assert [[item["type"] for item in seen] for seen in gateway.seen()] == [kinds[:1], kinds[:3], kinds]
+
+
 @pytest.mark.parametrize("via", VIA)
 async def test_an_unknown_item_is_refused_by_name(start: Start, via: Via) -> None:
     """Nothing has begun; a background turn is refused at once."""

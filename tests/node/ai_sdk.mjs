@@ -112,6 +112,24 @@ const cases = {
     return { texts };
   },
 
+  // The id of the response before, and the whole history with it.
+  async chained() {
+    const messages = [{ role: 'user', content: 'chained: My name is Ada.' }];
+    const texts = [];
+    let previousResponseId;
+    for (const next of ['What is my name?', 'And backwards?', null]) {
+      const { text, response, finalStep } = await generateText({
+        ...common,
+        messages,
+        providerOptions: { openai: { ...options.openai, previousResponseId } },
+      });
+      texts.push(text);
+      previousResponseId = finalStep.providerMetadata.openai.responseId;
+      messages.push(...response.messages, ...(next ? [{ role: 'user', content: next }] : []));
+    }
+    return { texts, byId: previousResponseId.startsWith('resp_') };
+  },
+
   async image() {
     const content = [
       { type: 'text', text: 'image: What is it?' },
@@ -164,6 +182,8 @@ const cases = {
     return { statusCode: failed.statusCode, told: /Not with me/.test(failed.message), retryable: failed.isRetryable };
   },
 };
+
+if (provider !== 'openai' || store === false) delete cases.chained;
 
 const results = {};
 for (const [name, run] of Object.entries(cases)) {

@@ -21,6 +21,8 @@ class ReferencedItems:
         sent = {key.id for key in given.keys}
         #: What belongs into the input, by the ids of the references.
         self.found: dict[str, Item] = {}
+        #: How many bytes of that the history does not have yet.
+        self.new_bytes = 0
         self._missing: dict[str, ItemReference] = {}
         for reference in given.references:
             if reference.id not in sent:
@@ -31,19 +33,19 @@ class ReferencedItems:
         """The last of the references whose item is neither found nor left out."""
         return next(reversed(self._missing.values()), None)
 
-    @property
-    def found_bytes(self) -> int:
-        """How many bytes the found items have."""
-        return sum(map(len, self.found.values()))
+    def look_in_history(self, parent: Turn | None) -> None:
+        """Find items in the chain that the input continues.
 
-    def leave_out(self, parent: Turn | None) -> None:
-        """Leave out the items of a chain: the history that the input continues has them already."""
+        They are repeats, and leaving those out is for `repeated_items`, which looks at all of the input. It could not
+        tell that of an item without an id of its own, so that one is left out here.
+        """
         owners = {parse_item_id(ident) for ident in self._missing}
         turn = parent
         while turn is not None and self._missing:
             if turn.id in owners or not self._missing.keys().isdisjoint(turn.item_ids):
-                for ident, _ in identified_items(turn):
-                    self._missing.pop(ident, None)
+                for ident, item in identified_items(turn):
+                    if self._missing.pop(ident, None) is not None and ident in turn.item_ids:
+                        self.found[ident] = item
             turn = turn.parent
 
     def take(self, turn: Turn) -> None:
@@ -51,6 +53,7 @@ class ReferencedItems:
         for ident, item in identified_items(turn):
             if self._missing.pop(ident, None) is not None:
                 self.found[ident] = item
+                self.new_bytes += len(item)
 
 
 def identified_items(turn: Turn) -> Iterator[tuple[str, Item]]:

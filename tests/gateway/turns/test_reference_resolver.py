@@ -131,13 +131,22 @@ async def test_an_item_with_an_id_of_our_form_may_come_from_somewhere_else() -> 
 async def test_the_chain_that_is_continued_has_its_items_already() -> None:
     """Those of unstored turns too; nothing is looked for in the store."""
     store = CountingStore()
-    async with parts(ScriptedUpstream([say("a"), say("b")]), store=store) as services:
+    async with parts(ScriptedUpstream([say("a"), say("b"), say("c")]), store=store) as services:
         by = caller(services, slot=SLOT, places=[SLOT])
         first = await respond(services, create(store=False), by)
         second = await respond(services, create(store=False, previous_response_id=first["id"]), by)
         parent = services.cache.peek_slot(SLOT)
         idents = [made["output"][0]["id"] for made in (first, second)]
-        assert await resolve(services, *idents, parent=parent) == []
+        assert parent is not None
+        assert parent.parent is not None
+        outputs = [*parent.parent.output, *parent.output]
+        assert await resolve(services, *idents, parent=parent) == outputs, "the executor leaves out what is a repeat"
+        third = await respond(
+            services, create(input=[{"id": one} for one in idents], store=False, previous_response_id=second["id"]), by
+        )
+        history = services.cache.peek_slot(SLOT)
+        assert history is not None
+        assert (history.id, history.input) == (third["id"], ())
         assert (store.chains, store.searches) == ([], [])
 
 

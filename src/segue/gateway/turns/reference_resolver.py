@@ -1,10 +1,11 @@
 """Resolves item references: an input that names items by their ids gets the items themselves.
 
-An item is looked for in the history that the request continues (which has it, so it is not added again), in the
-unstored turns of the caller's own connection, and in the tenant's stored responses. The response is read out of the
-item's id, or the store knows it, where somebody else gave the item its id. The last reference is resolved first: a
-client that refers to everything said so far names last what the newest response has made, and that response has taken
-in all the rest. So one look usually finds everything. Not here: where turns are (`parents`).
+An item is looked for in the history that the request continues (then it is a repeat), in the unstored turns of the
+caller's own connection, and in the tenant's stored responses. The response is read out of the item's id, or the store
+knows it, where somebody else gave the item its id. The last reference is resolved first: a client that refers to
+everything said so far names last what the newest response has made, and that response has taken in all the rest. So
+one look usually finds everything. Not here: where turns are (`parents`), and leaving out repeats
+(`history.repeated_items`).
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class ReferenceResolver:
             Refused: an item is not there for this tenant, or they are too many.
         """
         items = ReferencedItems(given)
-        items.leave_out(parent)
+        items.look_in_history(parent)
         for turn in self._parents.unstored(places):
             items.take(turn)
         looked_through = 0
@@ -61,7 +62,7 @@ class ReferenceResolver:
                 items.take(found)
             if items.last_missing is reference:
                 raise Refused(item_not_found(reference.id, reference.place))
-            if items.found_bytes > self._max_bytes:
+            if items.new_bytes > self._max_bytes:
                 raise Refused(references_too_large(self._max_bytes))
             await asyncio.sleep(0)  # to look through a large response takes milliseconds
         return resolve_references(given, items.found)
