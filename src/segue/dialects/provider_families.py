@@ -140,7 +140,11 @@ _ROWS = (
     ProviderFamily(name="sglang"),
     ProviderFamily(name="llama-server"),
     ProviderFamily(name="ollama"),
-    ProviderFamily(name="lm-studio"),
+    ProviderFamily(
+        name="lm-studio",
+        profile=ProviderProfile(named_tool_choice=False),
+        sources={"named_tool_choice": "https://github.com/lmstudio-ai/lmstudio-bug-tracker/issues/670"},
+    ),
 )
 
 #: All rows, by name.

@@ -108,6 +108,13 @@ class ProviderProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             "`_` and `-` only; without one, names go as they are."
         ),
     ] = None
+    named_tool_choice: Annotated[
+        bool,
+        Meta(
+            description="chat: whether `tool_choice` may name a tool; where not, the model is offered only that tool "
+            "and must call one."
+        ),
+    ] = True
     returned_reasoning: Annotated[
         Literal["as_received", "never"],
         Meta(description="chat: whether its own reasoning goes back to it, in the field that it came in."),

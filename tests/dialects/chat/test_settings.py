@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
+from segue.dialects.chat.request import ChatDialect
 from segue.dialects.chat.settings import chat_fields
 from segue.dialects.provider_families import FAMILIES
 from segue.dialects.provider_profiles import PLAIN as UNKNOWN
@@ -14,7 +15,18 @@ from segue.dialects.provider_profiles import ProviderProfile
 from segue.dialects.render_cache import RenderCache
 from segue.dialects.responses.request import RESPONSES_FIELDS
 from segue.protocol.problems import Problem
-from tests.dialects.conversations import DIALECTS, LOOK, USER, Request, body, encode_items, replay, settings, warnings
+from tests.dialects.conversations import (
+    CHAT,
+    DIALECTS,
+    LOOK,
+    USER,
+    Request,
+    body,
+    encode_items,
+    replay,
+    settings,
+    warnings,
+)
 
 Json = dict[str, Any]
 PLAIN, OFFICIAL = DIALECTS["chat"], DIALECTS["openai-chat"]
@@ -179,3 +191,15 @@ def test_a_field_of_a_setting_without_a_counterpart_too(dialect: str, fields: Js
 def test_the_likeliest_tokens_come_only_with_the_probabilities() -> None:
     sent = body(PLAIN, [USER], settings(top_logprobs=2))
     assert (sent["logprobs"], sent["top_logprobs"]) == (True, 2)
+
+
+def test_a_tool_that_cannot_be_named_is_the_only_one_that_is_offered() -> None:
+    """LM Studio takes a word as `tool_choice`, and no object."""
+    wanted = settings(tools=[LOOK, LOOK | {"name": "other"}], tool_choice={"type": "function", "name": "other"})
+    sent = body(ChatDialect(CHAT, profile=FAMILIES["lm-studio"].profile), [USER], wanted)
+    assert ([tool["function"]["name"] for tool in sent["tools"]], sent["tool_choice"]) == (["other"], "required")
+    sent = body(PLAIN, [USER], wanted)
+    assert len(sent["tools"]) == 2
+    assert sent["tool_choice"] == {"type": "function", "function": {"name": "other"}}
+    free = body(ChatDialect(CHAT, profile=FAMILIES["lm-studio"].profile), [USER], settings(tools=[LOOK]))
+    assert "tool_choice" not in free

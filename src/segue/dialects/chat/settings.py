@@ -90,6 +90,8 @@ def _write_tools(builder: RequestBuilder) -> None:
     selection = read_tools(builder)
     if not selection.functions:
         return
+    named = selection.mode == "named"
+    alone = named and not builder.profile.named_tool_choice
     builder.fields["tools"] = [
         {
             "type": "function",
@@ -99,8 +101,11 @@ def _write_tools(builder: RequestBuilder) -> None:
             | ({"strict": True} if tool.strict else {}),
         }
         for tool in selection.functions
+        if not alone or tool.name == selection.name
     ]
-    if selection.mode == "named":
+    if alone:
+        builder.fields["tool_choice"] = "required"
+    elif named:
         builder.fields["tool_choice"] = {"type": "function", "function": {"name": selection.name}}
     elif selection.mode != "auto":
         builder.fields["tool_choice"] = selection.mode
