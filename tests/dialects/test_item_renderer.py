@@ -124,10 +124,10 @@ def test_reasoning_that_is_not_the_providers_own_is_left_out_with_a_warning(
 
 @pytest.mark.parametrize(
     ("item", "param"),
-    [({"type": 7}, "input.type"), ({"type": "function_call"}, "input.call_id"), ({"type": "compaction"}, "input")],
+    [({"type": 7}, "input.type"), ({"type": "compaction"}, "input")],
 )
 def test_what_cannot_be_read_is_the_problem_and_the_first_one_stays(item: Json, param: str) -> None:
-    got, state = read(item, {"type": "function_call_output"}, {"role": "user", "content": "Hi"})
+    got, state = read(item, {"type": "compaction", "id": "c"}, {"role": "user", "content": "Hi"})
     assert got == ["Hi"]
     assert state.problem is not None
     assert state.problem.param == param

@@ -105,7 +105,7 @@ def test_what_stands_for_a_history_that_cannot_be_read_is_refused(kind: str) -> 
 
 
 def test_what_cannot_be_read_is_a_problem() -> None:
-    assert isinstance(read_item(b'{"type":"function_call"}', "function_call"), Problem)
+    assert isinstance(read_item(b"[]", "function_call"), Problem)
     assert isinstance(read_item(b"[]", "shell_call"), Problem)
 
 

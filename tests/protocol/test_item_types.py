@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from segue.protocol.item_types import (
     ITEM_TYPES,
@@ -18,6 +20,7 @@ from segue.protocol.item_types import (
     read_typed_item,
 )
 from segue.protocol.problems import Problem
+from tests.strategies import examples
 
 PARTS = [{"type": "input_text", "text": "Hi"}, {"type": "input_image", "image_url": "http://x/y.png", "detail": "low"}]
 READ_PARTS = [ContentPart("input_text", "Hi"), ContentPart("input_image", image_url="http://x/y.png", detail="low")]
@@ -60,13 +63,12 @@ def test_a_type_of_the_responses_api_alone_is_not_read(kind: str) -> None:
     assert read_typed_item(b"{", kind) is None
 
 
-def test_a_problem_says_where_the_item_is() -> None:
-    item = b'{"type":"function_call","call_id":"c","name":7,"arguments":"{}"}'
-    message = "Invalid type for '%s.name': expected a string, but got an integer instead."
-    assert read_typed_item(item, "function_call") == Problem("invalid_type", message % "input", "input.name")
-    assert read_typed_item(item, "function_call", "input[3]") == Problem(
-        "invalid_type", message % "input[3]", "input[3].name"
-    )
+@pytest.mark.parametrize("item", [b"[]", b"{", b'"text"', b"\xff", b"{" + b'"a":{' * 2000])
+def test_what_is_no_object_is_a_problem(item: bytes) -> None:
+    assert isinstance(read_typed_item(item, "function_call"), Problem)
+    problem = read_typed_item(b"[]", "function_call", "input[3]")
+    message = "Invalid type for 'input[3]': expected an object, but got an array instead."
+    assert problem == Problem("invalid_type", message, "input[3]")
 
 
 def test_a_text_stands_for_one_part() -> None:
@@ -104,14 +106,47 @@ def test_a_part_is_read_without_what_is_of_another_type(item: dict[str, object],
 
 
 @pytest.mark.parametrize(
-    "item",
+    ("item", "read"),
     [
-        {"role": "user", "content": [{"type": 7}]},
-        {"role": "user", "content": [{"text": "no type", "image_url": 7}]},
-        {"role": "wizard", "content": [{"type": "x"}]},
-        {"role": "user", "content": 7},
-        {"role": "user"},
+        ({"role": "tool", "content": "hi"}, MessageItem("assistant", "hi")),
+        ({"role": 7, "content": None, "phase": 7}, MessageItem("assistant", [])),
+        ({"role": "user"}, MessageItem("user", [])),
+        ({"role": "assistant", "content": ["hi"]}, MessageItem("assistant", [ContentPart("output_text", "hi")])),
+        ({"role": "user", "content": {"text": "hi"}}, MessageItem("user", [ContentPart("output_text", "hi")])),
+        ({"role": "assistant", "content": [{"type": 7}]}, MessageItem("assistant", [ContentPart("unknown")])),
+        ({"role": "assistant", "content": 7}, MessageItem("assistant", [ContentPart("output_text", "7")])),
+        ({"type": "function_call", "call_id": "c", "arguments": {"a": 1}}, FunctionCallItem("c", "unknown", '{"a":1}')),
+        ({"type": "function_call", "name": "f", "arguments": None}, FunctionCallItem("", "f", "")),
+        ({"type": "custom_tool_call", "call_id": "c", "name": "f", "input": [1]}, CustomToolCallItem("c", "f", "[1]")),
+        ({"type": "custom_tool_call_output", "call_id": "c"}, ToolOutputItem("c", [])),
+        ({"type": "reasoning", "summary": None, "content": "So", "encrypted_content": 7},
+         ReasoningItem([], [ReasoningText("So")])),
+        ({"type": "reasoning", "summary": [{"text": None}, {"text": "So"}, "on"], "content": {}},
+         ReasoningItem([ReasoningText("So"), ReasoningText("on")])),
     ],
+)  # fmt: skip
+def test_what_a_provider_wrote_in_other_types_is_read_for_what_it_says(
+    item: dict[str, object], read: TypedItem
+) -> None:
+    """No conversation ends because of it."""
+    assert read_typed_item(msgspec.json.encode(item), str(item.get("type", "message"))) == read
+
+
+fields = st.dictionaries(
+    st.sampled_from(["role", "content", "phase", "call_id", "name", "arguments", "input", "output", "summary", "text"]),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["type", "text", "input_audio"]), inner)
+        ),
+        max_leaves=6,
+    ),
 )
-def test_what_has_no_type_or_role_is_a_problem(item: dict[str, object]) -> None:
-    assert isinstance(read_typed_item(msgspec.json.encode(item), "message"), Problem)
+
+
+@given(st.sampled_from(sorted(ITEM_TYPES)), fields)
+@settings(max_examples=examples(1000))
+def test_any_object_is_read_as_some_item(kind: str, item: dict[str, object]) -> None:
+    read = read_typed_item(msgspec.json.encode(item), kind)
+    assert type(read) is ITEM_TYPES[kind]
+    assert read == msgspec.convert(msgspec.to_builtins(read), ITEM_TYPES[kind]), "of the types that it says"

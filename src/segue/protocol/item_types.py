@@ -7,12 +7,12 @@ what becomes of an item elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import msgspec
 
-from segue.protocol.codec import decode
+from segue.protocol.codec import decode, encode
 from segue.protocol.problems import Problem
 
 Role = Literal["user", "assistant", "system", "developer"]
@@ -121,40 +121,94 @@ def read_typed_item(item: bytes, kind: str, where: str = "input") -> TypedItem |
     if decoder is None:
         return None
     value = decode(item, decoder, where)
-    if isinstance(value, Problem) and kind in _PARTS_OF:
-        return _read_leniently(item, kind) or value
-    return value
-
-
-def _read_leniently(item: bytes, kind: str) -> TypedItem | None:
-    """Read an item without the fields of its parts that are of another type than the API's. None if that does not help.
-
-    An item of a provider, or a part of a type that is not known here, may have such fields. Whoever writes the history
-    in another form says what was left out.
-    """
-    fields, name = decode(item, _objects), _PARTS_OF[kind]
-    if isinstance(fields, Problem) or not isinstance(fields.get(name), list):
-        return None
-    parts = [_well_typed(part) for part in fields[name] if isinstance(part, dict)]
-    try:
-        return msgspec.convert({**fields, name: parts}, ITEM_TYPES[kind])
-    except msgspec.ValidationError:
-        return None
-
-
-def _well_typed(part: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in part.items() if isinstance(value, _PART_TYPES.get(name, str))}
-
-
-#: Where an item has its parts.
-_PARTS_OF: Mapping[str, str] = {
-    "message": "content",
-    "function_call_output": "output",
-    "custom_tool_call_output": "output",
-}
-_PART_TYPES: Mapping[str, type] = {"input_audio": dict, "annotations": list}
-_objects = msgspec.json.Decoder(dict[str, Any])
+    if not isinstance(value, Problem):
+        return value
+    fields = decode(item, _objects, where)
+    return value if isinstance(fields, Problem) else _LENIENT[kind](fields)
 
 
 def _as_parts(content: str | list[ContentPart]) -> list[ContentPart]:
     return [ContentPart("input_text", content)] if isinstance(content, str) else content
+
+
+# --- what is not as the API has it -----------------------------------------------------------------------------------
+
+# What clients send is checked when it arrives. A provider may answer anything, and its item stays in the history: a
+# conversation must not end because another provider cannot be told of it. So what has another type than the API gives
+# it is read for what it says.
+
+_ROLES: Mapping[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "developer"}
+_PART_TYPES: Mapping[str, type] = {"input_audio": dict, "annotations": list}
+_objects = msgspec.json.Decoder(dict[str, Any])
+
+Fields = dict[str, Any]
+
+
+def _read_message(fields: Fields) -> MessageItem:
+    role, phase = fields.get("role"), fields.get("phase")
+    known = _ROLES.get(role, "assistant") if isinstance(role, str) else "assistant"
+    return MessageItem(known, _content(fields.get("content")), phase if isinstance(phase, str) else None)
+
+
+def _read_call(fields: Fields) -> FunctionCallItem:
+    return FunctionCallItem(_text(fields.get("call_id")), _name(fields), _text(fields.get("arguments")))
+
+
+def _read_custom_call(fields: Fields) -> CustomToolCallItem:
+    return CustomToolCallItem(_text(fields.get("call_id")), _name(fields), _text(fields.get("input")))
+
+
+def _name(fields: Fields) -> str:
+    """Return the name of a tool, which no API lets be empty."""
+    return _text(fields.get("name")) or "unknown"
+
+
+def _read_output(fields: Fields) -> ToolOutputItem:
+    return ToolOutputItem(_text(fields.get("call_id")), _content(fields.get("output")))
+
+
+def _read_reasoning(fields: Fields) -> ReasoningItem:
+    summary, content = (_texts(fields.get(name)) for name in ("summary", "content"))
+    sealed = fields.get("encrypted_content")
+    return ReasoningItem(summary, content or None, sealed if isinstance(sealed, str) else None)
+
+
+def _texts(value: object) -> list[ReasoningText]:
+    return [ReasoningText(part.text) for part in _parts(value) if part.text is not None]
+
+
+def _content(value: object) -> str | list[ContentPart]:
+    return value if isinstance(value, str) else _parts(value)
+
+
+def _parts(value: object) -> list[ContentPart]:
+    """Return the parts that a value stands for; what is none is a text."""
+    if value is None:
+        return []
+    return [
+        _part(one) if isinstance(one, dict) else ContentPart("output_text", _text(one))
+        for one in (value if isinstance(value, list) else [value])
+    ]
+
+
+def _part(fields: Fields) -> ContentPart:
+    """Return a part without the fields that are of another type."""
+    kept = {name: value for name, value in fields.items() if isinstance(value, _PART_TYPES.get(name, str))}
+    return msgspec.convert({"type": "output_text" if "text" in kept else "unknown", **kept}, ContentPart)
+
+
+def _text(value: object) -> str:
+    """Return a text as it is, and another value as JSON."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else encode(value).decode()
+
+
+_LENIENT: Mapping[str, Callable[[Fields], TypedItem]] = {
+    "message": _read_message,
+    "function_call": _read_call,
+    "custom_tool_call": _read_custom_call,
+    "function_call_output": _read_output,
+    "custom_tool_call_output": _read_output,
+    "reasoning": _read_reasoning,
+}

@@ -56,6 +56,13 @@ def test_items_of_a_responses_server_keep_their_bytes(name: str) -> None:
             {"type": "response.output_item.added", "output_index": 0, "item": {"type": "reasoning", "id": "m"}},
             {"type": "response.output_item.done", "output_index": 0, "item": {"type": 7}},
         ],
+        [
+            {
+                "type": "response.output_item.added",
+                "output_index": 0,
+                "item": {"type": "message", "id": "m", "role": 7},
+            },
+        ],
     ],
 )
 def test_a_responses_server_is_held_to_the_order_of_items(lines: list[Json]) -> None:

@@ -161,10 +161,10 @@ class TestRefusals:
         assert (problem.code, problem.param) == ("invalid_value", "previous_response_id")
         assert earlier.id in problem.message
 
-    def test_an_item_of_the_wrong_shape_is_refused(self) -> None:
+    def test_an_item_that_cannot_be_read_is_refused(self) -> None:
         """A history made elsewhere may hold what was never checked here."""
-        problem = refusal(item(type="function_call", call_id="c1", name="f"))
-        assert (problem.code, problem.param) == ("missing_required_parameter", "input[0].arguments")
+        problem = refusal(b'{"type":7}')
+        assert (problem.code, problem.param) == ("invalid_type", "input[0].type")
 
     @pytest.mark.parametrize("choice", [{"type": "file_search"}, {"type": "custom", "name": "f"}])
     def test_only_functions_can_be_demanded(self, choice: dict[str, Any]) -> None:

@@ -57,6 +57,7 @@ class _ReceivedItem(msgspec.Struct):
     type: str
     id: str | None = None
     call_id: str | None = None
+    role: str | None = None
     status: str | None = None
     encrypted_content: str | None = None
 
