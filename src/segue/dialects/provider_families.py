@@ -36,6 +36,7 @@ _MISTRAL_ORDER = "https://github.com/BerriAI/litellm/issues/6323"
 _MISTRAL_USAGE = "https://github.com/dnakov/anon-kode/issues/53"
 _MISTRAL_REASONING = "https://github.com/charmbracelet/crush/issues/1590"
 _MOONSHOT_CHAT = "https://github.com/api-evangelist/kimi-moonshot/blob/main/openapi/kimi-moonshot-chat-api-openapi.yml"
+_MOONSHOT_REASONING = "https://github.com/theopenco/llmgateway/pull/2093"
 _OPENAI_FIELDS: tuple[ChatExtension, ...] = (
     *("verbosity", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "file_id"),
 )
@@ -123,9 +124,17 @@ _ROWS = (
         name="moonshot",
         hosts=("api.moonshot.ai", "api.moonshot.cn"),
         profile=ProviderProfile(
-            chat_extensions=("safety_identifier", "prompt_cache_key"), output_limit_field="max_completion_tokens"
+            chat_extensions=("safety_identifier", "prompt_cache_key"),
+            output_limit_field="max_completion_tokens",
+            call_reasoning_field="reasoning_content",
+            call_reasoning_filler=" ",  # an empty one counts as missing
         ),
-        sources={"chat_extensions": _MOONSHOT_CHAT, "output_limit_field": _MOONSHOT_CHAT},
+        sources={
+            "chat_extensions": _MOONSHOT_CHAT,
+            "output_limit_field": _MOONSHOT_CHAT,
+            "call_reasoning_field": _MOONSHOT_REASONING,
+            "call_reasoning_filler": _MOONSHOT_REASONING,
+        },
     ),
     ProviderFamily(name="anthropic", hosts=("api.anthropic.com",)),
     ProviderFamily(name="bedrock"),

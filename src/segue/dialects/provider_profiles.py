@@ -122,9 +122,12 @@ class ProviderProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     call_reasoning_field: Annotated[
         str,
         Meta(
-            description="chat: the field of reasoning that each message with calls must have; it is empty where "
-            "another model made the calls."
+            description="chat: the field of reasoning that each message with calls must have, where another model made "
+            "the calls too."
         ),
+    ] = ""
+    call_reasoning_filler: Annotated[
+        str, Meta(description="chat: what stands in that field where there is no reasoning.")
     ] = ""
     foreign_call_signature: Annotated[
         str,

@@ -180,9 +180,10 @@ def test_gemini_is_told_which_calls_are_not_its_own() -> None:
     assert extras == [[{"google": {"thought_signature": "skip_thought_signature_validator"}}, None], [own]]
 
 
-def test_a_message_with_calls_has_the_reasoning_that_its_server_demands() -> None:
-    """DeepSeek refuses one without, while it thinks; it is empty where another model made the call."""
-    demanding = ChatDialect(CHAT, profile=FAMILIES["deepseek"].profile)
+@pytest.mark.parametrize(("provider", "filler"), [("deepseek", ""), ("moonshot", " ")])
+def test_a_message_with_calls_has_the_reasoning_that_its_server_demands(provider: str, filler: str) -> None:
+    """These refuse one without, while they think; it says nothing where another model made the call."""
+    demanding = ChatDialect(CHAT, profile=FAMILIES[provider].profile)
     own = thought(CHAT, {"field": "reasoning_content"}, "hm")
     said = {"role": "assistant", "content": "Hm."}
 
@@ -194,7 +195,7 @@ def test_a_message_with_calls_has_the_reasoning_that_its_server_demands() -> Non
 
     items = [USER, own, *made("a"), *made("b"), said, USER]
     sent = [one for one in body(demanding, items)["messages"] if one["role"] == "assistant"]
-    assert [one.get("reasoning_content") for one in sent] == ["hm", "", None]
+    assert [one.get("reasoning_content") for one in sent] == ["hm", filler, None]
     plain = [one for one in body(PLAIN, items)["messages"] if one["role"] == "assistant"]
     assert [one.get("reasoning_content") for one in plain] == ["hm", None, None]
 

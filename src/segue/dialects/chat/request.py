@@ -383,7 +383,7 @@ class ChatRenderer(ItemRenderer[OpenChatMessages]):
         self._to_model()
         field = self._profile.call_reasoning_field
         if field and not any(name == field for name, _ in self._reasoning):
-            self._reasoning.append((field, ""))
+            self._reasoning.append((field, self._profile.call_reasoning_filler))
         self._calls.append(self._call(call))
 
     def _call(self, call: FunctionCallItem) -> bytes:
