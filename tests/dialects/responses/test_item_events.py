@@ -214,6 +214,13 @@ def test_the_end_may_say_more_and_show_notes() -> None:
     }
 
 
+def test_an_item_that_was_announced_is_not_announced_again() -> None:
+    item = UnannouncedItem("message", "m", 0, begun=True)
+    events, made = item.finish({"content": "Hi"}, "completed")
+    assert events[0].type == "response.content_part.added"
+    assert made["content"] == [part("Hi")]
+
+
 def test_parts_follow_each_other() -> None:
     item = UnannouncedItem("message", "m", 0)
     events = [*item.add("response.output_text", 0, "a"), *item.add("response.output_text", 1, "b")]

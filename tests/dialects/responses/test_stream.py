@@ -103,6 +103,7 @@ def _passes_or_has_its_handler(kind: str) -> None:
     data = json.dumps(line).encode()
     reader = decoder("responses")
     reader.feed(SseEvent("", json.dumps(added).encode()))
+    reader.feed(_line("response.content_part.added", output_index=0))  # what follows stands within a part
     output = reader.feed(SseEvent(kind, data))
     if kind in OURS:
         assert output == []
@@ -324,6 +325,7 @@ def test_bytes_that_are_no_utf8_are_replaced() -> None:
     """A WebSocket whose text is no UTF-8 is closed by its client."""
     reader = decoder("responses")
     reader.feed(_item("added", 0, id="m"))
+    reader.feed(_line("response.content_part.added", output_index=0))
     delta = _line("response.output_text.delta", item_id="m", output_index=0, content_index=0, delta="é?")
     plain = delta.data.replace(b"\\u00e9", "é".encode())
     (sound,) = reader.feed(SseEvent("", plain))

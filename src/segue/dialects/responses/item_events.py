@@ -159,13 +159,16 @@ def _text(value: object) -> str:
 
 
 class UnannouncedItem:
-    """A message or reasoning that we begin, since its deltas came without it."""
+    """A message or reasoning whose events we write, since its deltas came without it, or without its parts.
 
-    def __init__(self, kind: str, ident: str, index: int) -> None:
+    `begun`: the upstream has announced it, but none of its parts.
+    """
+
+    def __init__(self, kind: str, ident: str, index: int, *, begun: bool = False) -> None:
         self.kind = kind
         self.id = ident
         self.index = index
-        self.begun = False
+        self.begun = begun
         self._parts: dict[str, list[Json]] = {"summary": [], "content": []}
         self._name = ""  # of the events of the part that grows
         self._number: object = None  # of that part, as the upstream counts

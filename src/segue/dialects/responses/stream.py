@@ -141,7 +141,7 @@ class ResponsesDecoder(BaseReplyDecoder):
                 data = msgspec.json.format(data, indent=-1)  # one event is one line
             if head.output_index is not None:
                 item = self._items.passing(head.output_index)
-                if item is not None and kind not in self._handlers:
+                if item is not None and kind not in self._handlers and (item.grown or not _lacks_parts(item, kind)):
                     item.grown = True
                     return [Event(kind, data, head.sequence_number)]
             handler = self._handlers.get(kind)
@@ -176,7 +176,7 @@ class ResponsesDecoder(BaseReplyDecoder):
         fields = _objects.decode(data)
         ident = _text(fields.get("item_id"))
         item = self._items.find(head.output_index, ident)
-        if item is not None and item.open and item.unannounced is None:
+        if item is not None and item.open and item.unannounced is None and (item.grown or not _lacks_parts(item, kind)):
             item.grown = True
             return [Event(kind, fill(kind, fields, item.index), head.sequence_number)]
         name, _, step = kind.rpartition(".")
@@ -198,7 +198,8 @@ class ResponsesDecoder(BaseReplyDecoder):
 
     def _unannounced(self, item: OutputItem | None, index: int | None, kind: str, ident: str) -> UnannouncedItem:
         """Return what writes the item of a delta, which is begun unless it has been."""
-        if item is None or item.unannounced is None or item.kind != kind or ident not in ("", item.ident):
+        named = item is not None and (item.grown or ident in ("", item.ident))
+        if item is None or item.unannounced is None or item.kind != kind or not named:
             ident = ident if ident and not self._items.has(ident) else self._new_id(kind)
             item = self._items.begin(index, kind, ident)
             item.unannounced = UnannouncedItem(kind, ident, item.index)
@@ -402,6 +403,15 @@ class ResponsesDecoder(BaseReplyDecoder):
         _, *events, last = whole_item(self._seal(shown), item.index)
         self._cut = self._cut or shown.get("status") == "incomplete"
         return [*events, *self._complete(item, last)]
+
+
+def _lacks_parts(item: OutputItem, kind: str) -> bool:
+    """Tell whether an item goes on with a text although none of its parts began; then it is written anew from here."""
+    name = kind.rpartition(".")[0]
+    if name not in TEXTS or TEXTS[name].item != item.kind:
+        return False
+    item.grown, item.unannounced = True, UnannouncedItem(item.kind, item.ident, item.index, begun=True)
+    return True
 
 
 def _is_of_an_item(kind: str) -> bool:
