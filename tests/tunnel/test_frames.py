@@ -136,7 +136,9 @@ def test_a_frame_that_ends_too_early_is_bad_even_with_a_right_checksum(frame: Fr
     ],
 )
 def test_what_is_no_frame_is_a_bad_packet(content: bytes) -> None:
-    assert isinstance(read_packet(sealed(content)), BadPacket)
+    read = read_packet(sealed(content))
+    assert isinstance(read, BadPacket)
+    assert " " in read.reason, "it says why"
 
 
 def test_a_packet_has_a_largest_size() -> None:

@@ -22,7 +22,19 @@ from segue.tunnel.events import (
     ServerEvent,
     UploadData,
 )
-from segue.tunnel.frames import VERSION, Data, ExchangeResume, Frame, GoAway, Hello, Miss, Open, ReplyFrame, Reset
+from segue.tunnel.frames import (
+    VERSION,
+    Data,
+    ExchangeResume,
+    Frame,
+    GoAway,
+    Hello,
+    Miss,
+    Open,
+    ReplyFrame,
+    Reset,
+    Window,
+)
 from segue.tunnel.server import TunnelServer
 from tests.tunnel.pair import (
     FRAMES,
@@ -112,6 +124,8 @@ def test_a_resume_from_what_was_never_sent_fails_the_link() -> None:
     [
         (Hello(2, b"", 0, ()),),
         (open_frame(1),),
+        (Data(1, 0, final=True, again=False, payload=b""),),
+        (Window(1, 1),),
         (Hello(VERSION, b"", 0, ()), Hello(VERSION, b"", 0, ())),
         (Hello(VERSION, b"", 7, ()), open_frame(7)),
         (Hello(VERSION, b"", 0, ()), Open(1, last=True, has_body=False, piece=b"?")),
