@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from unittest.mock import MagicMock
 
 import pytest
@@ -20,7 +21,7 @@ from segue.history.chains import History
 from segue.protocol.problems import Problem
 from segue.protocol.requests import Settings
 from segue.testing.protocol_checker import parse_json
-from tests.dialects.conversations import CHAT, DIALECTS, Request, encode_items, grow, render, replay, turns
+from tests.dialects.conversations import CHAT, DIALECTS, Request, encode_items, grow, render, replay, thought, turns
 from tests.strategies import examples
 
 Turns = list[tuple[list[bytes], list[bytes]]]
@@ -97,6 +98,22 @@ def test_a_turn_is_rendered_once(dialect: Dialect, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(dialect, "renderer", renderer)
     render(dialect, History(parent, encode_items([{"role": "user", "content": "last"}])), keep=kept)
     assert renderer.call_count == 2, "the turn before and the new input"
+
+
+@pytest.mark.parametrize("make", [ChatDialect, MessagesDialect, ResponsesDialect])
+def test_providers_do_not_share_what_was_rendered(make: Callable[[str], Dialect]) -> None:
+    """Reasoning goes back to the provider that sealed it, and to no other."""
+    one, other = make("one.example"), make("other.example")
+    inner = {"field": "reasoning_content", "signature": "c2ln"}
+    call = {"type": "function_call", "call_id": "c", "name": "look", "arguments": "{}"}
+    parent = grow(
+        None, encode_items([{"role": "user", "content": "q"}]), encode_items([thought("one.example", inner), call])
+    )
+    history = History(parent, encode_items([{"type": "function_call_output", "call_id": "c", "output": "ok"}]))
+    kept = RenderCache(1 << 24)
+    bodies = [render(dialect, history, keep=kept).body for dialect in (one, other)]
+    assert bodies == [render(dialect, history).body for dialect in (one, other)]
+    assert bodies[0] != bodies[1]
 
 
 @every_dialect

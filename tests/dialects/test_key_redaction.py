@@ -137,6 +137,19 @@ def test_a_short_key_is_found_as_a_whole_word() -> None:
     assert redactor.redact("ollama: no ollamas for x, or y.") == "[redacted]: no ollamas for [redacted], or y."
 
 
+def test_the_first_characters_of_a_key_in_base64_go() -> None:
+    key = KEYS["Azure"]
+    assert (
+        KeyRedactor([key]).redact(f"it was {b64encode(key.encode())[:6].decode()} or so") == "it was [redacted] or so"
+    )
+
+
+@pytest.mark.parametrize("separator", ["-", "_"])
+def test_four_characters_of_what_follows_the_public_part_of_a_key_go(separator: str) -> None:
+    key = separator.join(("sk", "or", "v1", "Qw7Er5Ty3Ui1Op9As8Df"))
+    assert KeyRedactor([key]).redact("it was Qw7E or so") == "it was [redacted] or so"
+
+
 def test_several_keys_go() -> None:
     told = KeyRedactor([KEYS["Groq"], KEYS["xAI"], KEYS["Groq"]]).redact(f"{KEYS['xAI'][4:]}, {KEYS['Groq'][5:]}")
     assert told == "[redacted], [redacted]"

@@ -232,3 +232,9 @@ def test_parameters_are_an_object() -> None:
 
 def test_every_setting_has_its_rule() -> None:
     assert set(MESSAGES_FIELDS) == set(RESPONSES_FIELDS)
+
+
+def test_what_an_answers_schema_cannot_enforce_is_told() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer", "minimum": 1}}, "required": ["a"]}
+    _, (warning,) = asked(text={"format": {"type": "json_schema", "name": "x", "schema": schema}})
+    assert warning.startswith("'text.format.schema: minimum' was left out: ")
