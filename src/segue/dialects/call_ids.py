@@ -119,7 +119,7 @@ class CallIdMapper:
         self.end_run()
         uses = self._find(call_id)
         if uses.answered < uses.made:
-            self._new[call_id] = uses._replace(answered=uses.answered + 1)
+            self._new[call_id] = _Uses(uses.made, uses.answered + 1, uses.run)
         return self._form.wire_id(call_id, max(0, min(uses.answered, uses.made - 1)))
 
     def build(self) -> UsedCallIds:

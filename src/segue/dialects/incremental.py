@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -113,28 +113,22 @@ def _render(factory: RendererFactory[M], state: RenderState[M], items: Iterable[
     return renderer.finish()
 
 
-_NULL = msgspec.Raw(b"null")
+class ItemOutline(msgspec.Struct, frozen=True):
+    """What is read of every item: its type, who speaks, and three fields that calls have, whatever is in them."""
 
-
-class _ItemFields(msgspec.Struct):
     type: str | None = None
     role: str | None = None
-    call_id: msgspec.Raw = _NULL
-    name: msgspec.Raw = _NULL
-    arguments: msgspec.Raw = _NULL
+    call_id: Any = None
+    name: Any = None
+    arguments: msgspec.Raw = msgspec.Raw(b"null")
+
+    @property
+    def kind(self) -> str:
+        """The type; an input message may leave it out."""
+        return self.type or "message"
 
 
-class ItemOutline(msgspec.Struct, frozen=True):
-    """What is read of every item: its kind, who speaks, and the JSON of three fields that calls have."""
-
-    kind: str
-    role: str | None
-    call_id: msgspec.Raw
-    name: msgspec.Raw
-    arguments: msgspec.Raw
-
-
-_heads = msgspec.json.Decoder(_ItemFields)
+_outlines = msgspec.json.Decoder(ItemOutline)
 
 
 class RenderStateBuilder(Generic[M]):
@@ -150,17 +144,17 @@ class RenderStateBuilder(Generic[M]):
 
     def read_head(self, item: Item) -> ItemOutline | None:
         """Read the head of an item and count the item into the seed; None for what is not an item (it is refused)."""
-        fields = decode(item, _heads, "input")
-        if isinstance(fields, Problem):
-            self.refuse(fields)
+        head = decode(item, _outlines, "input")
+        if isinstance(head, Problem):
+            self.refuse(head)
             return None
-        kind = fields.type or "message"  # an input message may leave out its type
-        if kind == "message" and fields.role != "assistant":
+        is_message = head.kind == "message"
+        if is_message and head.role != "assistant":
             self.call_ids.end_run()
         if not self._user_seen:
             self._seed = hashlib.sha256(self._seed + item).digest()
-            self._user_seen = kind == "message" and fields.role == "user"
-        return ItemOutline(kind, fields.role, fields.call_id, fields.name, fields.arguments)
+            self._user_seen = is_message and head.role == "user"
+        return head
 
     def warn(self, warning: str) -> None:
         """Note that something was left out; each sentence once."""

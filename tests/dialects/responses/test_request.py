@@ -262,3 +262,8 @@ def test_a_call_has_a_name_that_a_tool_can_have() -> None:
     custom = {"type": "custom_tool_call", "call_id": "b", "name": "", "input": "x"}
     sent = body(DIALECT, [CALL | {"name": "functions.look"}, custom, CALL | {"call_id": "c"}])["input"]
     assert [item["name"] for item in sent] == [wire_name("functions.look", 128), wire_name("", 128), "look"]
+
+
+def test_a_call_of_a_server_without_arguments_goes_back_as_it_came() -> None:
+    odd = {"type": "function_call", "call_id": "a", "name": "look", "arguments": None}
+    assert body(DIALECT, [odd])["input"] == [odd]

@@ -47,7 +47,7 @@ from segue.dialects.rules import (
 from segue.dialects.sealed_reasoning import unseal
 from segue.dialects.token_counting import RESPONSES_COUNTING
 from segue.dialects.tools import wire_name
-from segue.protocol.codec import encode, with_field
+from segue.protocol.codec import UNREADABLE, encode, with_field
 from segue.protocol.item_types import ReasoningItem
 from segue.protocol.items import Item
 from segue.protocol.problems import Problem
@@ -205,8 +205,6 @@ _texts = msgspec.json.Decoder(str)
 #: Calls of tools that the request declares. OpenAI answers 400 to a name that no such tool could have.
 _NAMED_CALLS = frozenset({"function_call", "custom_tool_call"})
 _NAME_LENGTH = 128
-#: What a JSON text begins with.
-_QUOTE = b'"'
 
 
 class ResponsesRenderer:
@@ -244,22 +242,24 @@ class ResponsesRenderer:
 
     def _with_call(self, item: Item, head: ItemOutline) -> Item:
         """Return a call or its output with what any server takes; most are as they came."""
-        call_id = _text(head.call_id)
-        if call_id is None:
+        call_id, name, kind = head.call_id, head.name, head.kind
+        if not isinstance(call_id, str):
             return item
         ids = self._state.call_ids
-        sent_id = ids.map_output(call_id) if head.kind.endswith("_output") else ids.map_call(call_id)
+        sent_id = ids.map_output(call_id) if kind.endswith("_output") else ids.map_call(call_id)
         if sent_id != call_id:
             item = with_field(item, "call_id", sent_id)
-        if head.kind not in _NAMED_CALLS:
+        if kind not in _NAMED_CALLS:
             return item
-        name = _text(head.name)
-        if name is not None and wire_name(name, _NAME_LENGTH) != name:
+        if isinstance(name, str) and wire_name(name, _NAME_LENGTH) != name:
             item = with_field(item, "name", wire_name(name, _NAME_LENGTH))
-        arguments = _text(head.arguments)
-        return item if arguments is None else self._with_arguments(item, arguments)
+        return self._with_arguments(item, head.arguments) if kind == "function_call" else item
 
-    def _with_arguments(self, item: Item, arguments: str) -> Item:
+    def _with_arguments(self, item: Item, raw: msgspec.Raw) -> Item:
+        try:
+            arguments = _texts.decode(raw)
+        except UNREADABLE:  # a server may have left them out
+            return item
         sent = call_arguments(arguments)
         if sent == arguments:
             return item
@@ -287,12 +287,6 @@ class ResponsesRenderer:
                 self._pending.append(with_field(item, "encrypted_content", sealed.content))
                 return
         self._state.warn(reasoning_left_out(value))
-
-
-def _text(raw: msgspec.Raw) -> str | None:
-    """Return a field that is a text, or None."""
-    data = bytes(raw)
-    return _texts.decode(data) if data.startswith(_QUOTE) else None
 
 
 #: Items that a client sends, beside messages that are not the model's and outputs of calls.
