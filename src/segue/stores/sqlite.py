@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from operator import itemgetter
 from pathlib import Path
@@ -45,6 +45,9 @@ _SMALL_BYTES = 256
 #: How many expired records one transaction deletes. More would delay appends.
 _SWEEP_RECORDS = 256
 
+#: How many values one query compares with; the oldest versions of SQLite take 999.
+_VALUES = 500
+
 _calls = msgspec.json.Decoder(list[str])
 
 # A row with a head is a response; one without is a tombstone, kept for its children.
@@ -60,10 +63,7 @@ _ADD = (
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _ADD_ITEM = "INSERT INTO item_ids (tenant, id, record) VALUES (?, ?, ?)"
-_ADD_ITEM_IF_NEW = (
-    "INSERT INTO item_ids (tenant, id, record) SELECT ?, ?, ?"
-    " WHERE NOT EXISTS (SELECT 1 FROM item_ids WHERE tenant = ? AND id = ?)"
-)
+_KNOWN_ITEMS = "SELECT id FROM item_ids WHERE tenant = ? AND id IN ({})"
 _FREE_ITEMS = "DELETE FROM item_ids WHERE record = ?"
 _FIND_ITEM = (
     "SELECT records.id FROM item_ids JOIN records ON records.seq = item_ids.record"
@@ -222,10 +222,19 @@ def _append(record: Record, connection: sqlite3.Connection) -> None:
         number = connection.execute(_ADD, values).lastrowid
     except sqlite3.IntegrityError as error:
         raise StoreError(f"the response {record.id!r} is already stored: an id is used once") from error
-    made = record.output_ids()
-    connection.executemany(_ADD_ITEM, [(record.tenant, ident, number) for ident in made])
-    given = [(record.tenant, ident, number, record.tenant, ident) for ident in record.input_ids() - made]
-    connection.executemany(_ADD_ITEM_IF_NEW, given)
+    given = record.input_ids()
+    own = record.output_ids() | (given - _known_items(record.tenant, sorted(given), connection))
+    connection.executemany(_ADD_ITEM, [(record.tenant, ident, number) for ident in own])
+
+
+def _known_items(tenant: str, idents: Sequence[str], connection: sqlite3.Connection) -> set[str]:
+    """Return those of the ids that a record has already: of a history that is sent again nearly all."""
+    known: set[str] = set()
+    for start in range(0, len(idents), _VALUES):
+        some = idents[start : start + _VALUES]
+        query = _KNOWN_ITEMS.format(",".join("?" * len(some)))
+        known.update(ident for (ident,) in connection.execute(query, (tenant, *some)))
+    return known
 
 
 def _echo(record: Record, connection: sqlite3.Connection) -> int:

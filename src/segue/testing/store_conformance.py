@@ -286,6 +286,15 @@ async def a_history_that_is_sent_again_leaves_its_items_where_they_were(store: S
     assert await store.find_item(ALICE, "more", NOW) == sample_id("second")
 
 
+async def a_long_history_that_is_sent_again_too(store: Store) -> None:
+    """However many items a record has."""
+    given = [f"in {n}" for n in range(1200)]
+    first, second = sample_record("first", given=given), sample_record("second", given=[*given, "new"])
+    await _append(store, first, second)
+    owners = [await store.find_item(ALICE, ident, NOW) for ident in [*given, "new"]]
+    assert owners == [first.id] * len(given) + [second.id]
+
+
 async def an_id_that_two_responses_gave_names_neither(store: Store) -> None:
     """Not every provider makes unique ids. A wrong item would be worse than none; tenants are apart in this too."""
     await _append(store, sample_record("one", made=["msg_0"]), sample_record("his", tenant=BOB, made=["msg_0"]))
@@ -498,6 +507,7 @@ CHECKS: tuple[Check, ...] = (
     another_tenants_parent_is_unknown,
     an_item_is_found_by_the_id_that_its_author_gave_it,
     a_history_that_is_sent_again_leaves_its_items_where_they_were,
+    a_long_history_that_is_sent_again_too,
     an_id_that_two_responses_gave_names_neither,
     items_go_with_their_response,
     a_refused_record_has_no_items,
