@@ -199,6 +199,13 @@ def test_logprobs_belong_to_the_text_they_came_with() -> None:
     ]
 
 
+def test_an_event_of_another_api_is_left_out_with_a_warning() -> None:
+    other = SseEvent("content_block_delta", b'{"type":"content_block_delta","delta":{"type":"text_delta","text":"x"}}')
+    got = result(delta(content="a"), other, SseEvent("ping", b'{"type":"ping"}'))
+    assert [outline(item) for item in got["output"]] == [{"message": ["a"]}]
+    assert got["warnings"] == ["'content_block_delta' in the upstream's answer was left out: it has no counterpart."]
+
+
 @pytest.mark.parametrize("content", [7, True, [7], [["x"]]])
 def test_content_that_is_no_text_breaks_the_answer(content: object) -> None:
     message = "The upstream's answer cannot be read: a chunk is no JSON of a known shape."

@@ -171,11 +171,18 @@ class ChatDecoder(TranslatingDecoder):
             except UNREADABLE:
                 chunk = self._decode_leniently(_lenient_chunks, event.data.strip() or b"{}")
             odd = not chunk.choices or chunk.error or chunk.base_resp or chunk.x_groq
-            return (self._find_error(event) if odd else []) or self._on_chunk(chunk)
+            return (self._on_odd(event, chunk) if odd else []) or self._on_chunk(chunk)
         except UNREADABLE:
             return self._on_unreadable(event, "a chunk is no JSON of a known shape")
 
     # --- chunks
+
+    def _on_odd(self, event: SseEvent, chunk: _CompletionChunk) -> Output:
+        """Read what may be an error; an event with a name and no choices is none of this API, and left out."""
+        failed = self._find_error(event)
+        if not failed and chunk.choices is None and event.type not in {"", "message", "ping"}:
+            self._stream_end.warn_of(event.type)
+        return failed
 
     def _on_chunk(self, chunk: _CompletionChunk) -> Output:
         output: Output = []
