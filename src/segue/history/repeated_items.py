@@ -50,7 +50,7 @@ def leave_out_repeats(parent: Turn | None, given: Input) -> Input | Problem:
             return found
         if found:
             repeated.add(key.place)
-    return without(given, repeated) if repeated else given
+    return _without(given, repeated) if repeated else given
 
 
 def _may_repeat(parent: Turn | None, keys: Sequence[ItemKey]) -> bool:
@@ -66,7 +66,7 @@ def _may_repeat(parent: Turn | None, keys: Sequence[ItemKey]) -> bool:
     return not parent.calls.issuperset(outputs) or not parent.answered.isdisjoint(outputs)
 
 
-def without(given: Input, left_out: set[int]) -> Input:
+def _without(given: Input, left_out: set[int]) -> Input:
     """Return the input without the items at these places."""
     items = tuple(item for index, item in enumerate(given.items) if index not in left_out)
     places = {old: new for new, old in enumerate(index for index in range(len(given.items)) if index not in left_out)}
