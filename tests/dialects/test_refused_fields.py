@@ -16,6 +16,7 @@ OWN = frozenset(
     {
         *("stream_options", "prompt_cache_key", "include", "cache_control", "reasoning"),
         *("call_ids", "user_after_tool", "max_tokens", SEALED_REASONING),
+        *("call_reasoning", "named_tool_choice"),
     }
 )
 
@@ -191,6 +192,24 @@ TOLD = {
         {"message": "The maximum tokens you requested exceeds the model limit of 4096. Try again with a lower value."},
         {"max_tokens"},
     ),
+    "deepseek-demands-reasoning": (
+        openai("The `reasoning_content` in the thinking mode must be passed back to the API."),
+        {"call_reasoning"},
+    ),
+    "moonshot-demands-reasoning": (
+        {
+            "error": {
+                "message": "thinking is enabled but reasoning_content is missing in assistant tool call message at "
+                "index 2",
+                "type": "invalid_request_error",
+            }
+        },
+        {"call_reasoning"},
+    ),
+    "lm-studio-choice": (
+        {"error": "Invalid tool_choice type: 'object'. Supported string values: none, auto, required"},
+        {"named_tool_choice"},
+    ),
     "google-sealed": ({"error": {"code": 400, "message": "Corrupted thought signature."}}, {SEALED_REASONING}),
     "openrouter-sealed": (
         {
@@ -274,7 +293,6 @@ OTHER = {
         "`max_tokens` and try again"
     ),
     "too-long": openai("prompt is too long: 215000 tokens > 200000 maximum"),
-    "reasoning-demanded": openai("The `reasoning_content` in the thinking mode must be passed back to the API."),
     "no-reasoning-model": openai("This model does not support reasoning."),
     "effort": openai("Unsupported parameter: 'reasoning_effort' is not supported with this model.", "reasoning_effort"),
     "a-signature-that-is-missing": openai("Function call is missing a thought_signature in functionCall parts."),

@@ -203,6 +203,33 @@ async def test_a_server_that_refuses_its_own_reasoning_can_go_on(transport: str)
     assert asked == [False, True, False, False]
 
 
+@pytest.mark.parametrize("transport", ["http", "sse", "websocket"])
+async def test_a_server_that_demands_reasoning_goes_on_with_the_calls_of_another_model(transport: str) -> None:
+    """DeepSeek and Moonshot do, while they think; there is none, so that it is empty."""
+    had: list[bool] = []
+    message = "thinking is enabled but reasoning_content is missing in assistant tool call message at index 1"
+
+    async def play(exchange: Exchange) -> None:
+        (called,) = (said for said in exchange.got.json["messages"] if said.get("tool_calls"))
+        had.append(bool(called.get("reasoning_content")))
+        if had[-1]:
+            await say_hello(exchange, "chat")
+        else:
+            await refuse(exchange, 400, {"error": {"message": message, "type": "invalid_request_error"}})
+
+    items = [
+        {"role": "user", "content": "Look."},
+        {"type": "function_call", "call_id": "a", "name": "look", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "a", "output": "red"},
+    ]
+    async with providing(play) as provider:
+        up = UpstreamConfig(name="c", dialect="chat", models=["m"], base_url=f"{provider.url}/v1", attempts=1)
+        async with gateway(up) as url:
+            for _ in range(2):
+                assert (await ask(url, transport, model="m", input=items))["status"] == "completed"
+    assert had == [False, True, True]
+
+
 #: Reasoning that a provider wants back unread, and how it says that it cannot read it any more.
 UNREADABLE: dict[Api, tuple[Json, str]] = {
     "messages": (

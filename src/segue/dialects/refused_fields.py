@@ -69,14 +69,21 @@ _UNREADABLE = re.compile(
     r"|(?:corrupted|invalid) thought.?signature|thought.?signature is (?:not valid|invalid)",
     re.IGNORECASE | re.DOTALL,
 )
-#: What is refused in words of its own. Forms of a history: Mistral (errors 3280 and 3230), and servers that run its
-#: templates and tokenizers, such as vLLM. The limit of an answer: "max_tokens: 32000 > 8192, which is the maximum
-#: allowed number of output tokens for …" (Anthropic), "the valid range of max_tokens is [1, 8192]" (DeepSeek); that
-#: input and output are too long together is something else.
+#: What is refused in words of its own, most of it a form of the history.
 _IN_OWN_WORDS: Mapping[str, re.Pattern[str]] = {
+    # Mistral (errors 3280 and 3230), and servers that run its templates and tokenizers, such as vLLM
     "call_ids": re.compile(r"tool call ids? .{0,400}length (?:of )?9", re.IGNORECASE | re.DOTALL),
     "user_after_tool": re.compile(r"unexpected role 'user' after role 'tool'", re.IGNORECASE),
+    # DeepSeek: "The `reasoning_content` in the thinking mode must be passed back to the API."; Moonshot: "thinking is
+    # enabled but reasoning_content is missing in assistant tool call message"
+    "call_reasoning": re.compile(
+        r"reasoning_content\W.{0,80}?(?:must be passed back|is missing)", re.IGNORECASE | re.DOTALL
+    ),
+    # LM Studio
+    "named_tool_choice": re.compile(r"invalid tool_choice type: 'object'", re.IGNORECASE),
     SEALED_REASONING: _UNREADABLE,
+    # Anthropic: "max_tokens: 32000 > 8192, which is the maximum allowed number of output tokens for …"; DeepSeek: "the
+    # valid range of max_tokens is [1, 8192]". That input and output are too long together is something else.
     "max_tokens": re.compile(
         r"max_tokens: \d+ > \d+|valid range of max_tokens|max_tokens is too large|exceeds the model limit of \d+",
         re.IGNORECASE,

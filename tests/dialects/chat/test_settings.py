@@ -9,6 +9,7 @@ from msgspec import Raw
 
 from segue.dialects.chat.request import ChatDialect
 from segue.dialects.chat.settings import chat_fields
+from segue.dialects.interface import Rendered
 from segue.dialects.provider_families import FAMILIES
 from segue.dialects.provider_profiles import PLAIN as UNKNOWN
 from segue.dialects.provider_profiles import ProviderProfile
@@ -201,5 +202,9 @@ def test_a_tool_that_cannot_be_named_is_the_only_one_that_is_offered() -> None:
     sent = body(PLAIN, [USER], wanted)
     assert len(sent["tools"]) == 2
     assert sent["tool_choice"] == {"type": "function", "function": {"name": "other"}}
+    request = Request(replay(encode_items([USER])), wanted)
+    learned = PLAIN.render(request, RenderCache(0), without=frozenset({"named_tool_choice"}))
+    assert isinstance(learned, Rendered)
+    assert b'"tool_choice":"required"' in learned.body
     free = body(ChatDialect(CHAT, profile=FAMILIES["lm-studio"].profile), [USER], settings(tools=[LOOK]))
     assert "tool_choice" not in free

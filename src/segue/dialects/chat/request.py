@@ -36,12 +36,13 @@ from segue.protocol.problems import Problem
 _returned = msgspec.json.Decoder(ReturnedReasoning)
 
 
-#: What a history may hold that some servers refuse, by the names that `refused_fields` knows: the cells of a profile
-#: without it. All servers of this API take a history without them.
+#: What some servers refuse about a history, by the names that `refused_fields` knows: the cells of a profile that has a
+#: history without it. All but the last are taken by all servers of this API.
 FORMS: Mapping[str, Mapping[str, Any]] = {
     "reasoning": {"returned_reasoning": "never"},
     "call_ids": {"call_id_characters": "alphanumeric", "call_id_length": 9, "call_id_length_exact": True},
     "user_after_tool": {"user_after_tool": False},
+    "call_reasoning": {"call_reasoning_field": "reasoning_content", "call_reasoning_filler": " "},
 }
 
 

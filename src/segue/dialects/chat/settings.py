@@ -91,7 +91,7 @@ def _write_tools(builder: RequestBuilder) -> None:
     if not selection.functions:
         return
     named = selection.mode == "named"
-    alone = named and not builder.profile.named_tool_choice
+    alone = named and not (builder.profile.named_tool_choice and builder.is_wanted("named_tool_choice"))
     builder.fields["tools"] = [
         {
             "type": "function",
