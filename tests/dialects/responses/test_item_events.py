@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segue.dialects.interface import Output
-from segue.dialects.responses.item_events import UnannouncedItem, added, done, normal, text_of, whole_item
+from segue.dialects.responses.item_events import (
+    UnannouncedItem,
+    added,
+    done,
+    lacks_nothing,
+    normal,
+    rest_of_item,
+    text_of,
+    whole_item,
+)
 from segue.protocol.events import Ended, Event, ItemStatus
 from segue.protocol.responses import usage
 from tests.dialects.conversations import response
@@ -180,6 +189,55 @@ def test_a_part_of_another_type_has_no_events() -> None:
 )
 def test_the_text_of_an_item(item: Json, text: str) -> None:
     assert text_of(item) == text
+
+
+@pytest.mark.parametrize(
+    ("last", "missing"),
+    [
+        (
+            "",
+            [
+                "content_part.added",
+                "output_text.delta",
+                "output_text.annotation.added",
+                "output_text.done",
+                "content_part.done",
+            ],
+        ),
+        (
+            "content_part.added",
+            ["output_text.delta", "output_text.annotation.added", "output_text.done", "content_part.done"],
+        ),
+        ("output_text.delta", ["output_text.annotation.added", "output_text.done", "content_part.done"]),
+        ("output_text.annotation.added", ["output_text.done", "content_part.done"]),
+        ("output_text.done", ["content_part.done"]),
+        ("new_thing", []),
+    ],
+)
+def test_what_is_missing_of_a_message_is_told_by_what_came_last(last: str, missing: list[str]) -> None:
+    item = {"type": "message", "id": "m", "content": [part("Hi", annotations=[NOTE])]}
+    came = f"response.{last}" if last else ""
+    assert not lacks_nothing("message", came)
+    assert [event.type for event in rest_of_item(item, 0, came)] == [f"response.{name}" for name in missing]
+    assert rest_of_item({**item, "content": []}, 0, came) == []
+
+
+def test_what_is_missing_of_a_call_is_told_by_what_came_last() -> None:
+    item = {"type": "function_call", "id": "f", "name": "look", "arguments": "{}"}
+    name = "response.function_call_arguments"
+    assert [event.type for event in rest_of_item(item, 0, "")] == [f"{name}.delta", f"{name}.done"]
+    assert [event.type for event in rest_of_item(item, 0, f"{name}.delta")] == [f"{name}.done"]
+    assert rest_of_item(item, 0, "response.new_thing") == []
+    custom = {"type": "custom_tool_call", "id": "t", "name": "patch", "input": ""}
+    assert [event.type for event in rest_of_item(custom, 0, "")] == ["response.custom_tool_call_input.done"]
+
+
+def test_an_item_that_ended_as_it_should_lacks_nothing() -> None:
+    assert lacks_nothing("message", "response.content_part.done")
+    assert lacks_nothing("reasoning", "response.reasoning_summary_part.done")
+    assert lacks_nothing("function_call", "response.function_call_arguments.done")
+    assert lacks_nothing("web_search_call", "")
+    assert not lacks_nothing("function_call", "")
 
 
 # --- items that were not announced -----------------------------------------------------------------------------------

@@ -50,8 +50,9 @@ def test_each_event_says_where_it_belongs() -> None:
     assert isinstance(ended, Ended)
     assert ended.status == "completed"
     told = [msgspec.json.decode(one.data) for one in events if isinstance(one, Event)]
-    assert [one["output_index"] for one in told] == [0, 0, 0, 0, 0, 0, 1, 1, 1]
-    assert [one.get("content_index") for one in told] == [None, 0, 0, 0, 0, None, None, None, None]
+    assert [one["output_index"] for one in told] == [0, 0, 0, 0, 0, 0, 1, 1, 1, 1]
+    assert [one.get("content_index") for one in told] == [None, 0, 0, 0, 0, None, None, None, None, None]
+    assert told[8]["type"] == "response.function_call_arguments.done", "which the server left out"
     assert told[2] == {
         "type": "response.output_text.delta",
         "item_id": "msg_a",

@@ -64,23 +64,58 @@ _EMPTY: Mapping[str, Json] = MappingProxyType(
         "custom_tool_call": {"status": "in_progress", "input": ""},
     }
 )
+#: The types of events after which an item may end.
+_LAST: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "message": ("response.content_part.done",),
+        "reasoning": ("response.content_part.done", "response.reasoning_summary_part.done"),
+        **{kind: (f"{name}.done",) for kind, (_, name) in CALLS.items()},
+    }
+)
 _TEXT_PART: Json = {"annotations": [], "logprobs": []}
 
 
 def whole_item(item: Json, index: int) -> list[Event]:
     """Return all events of an item that is `normal`, the last of them its `done` event."""
-    kind = item["type"]
-    events = [added(item, index)]
-    for group in _GROUPS if kind in ("message", "reasoning") else ():
-        for number, part in enumerate(_list(item.get(group))):
-            events += _part(item["id"], index, group, number, part)
-    if kind in CALLS:
-        field, name = CALLS[kind]
-        place = {"item_id": item["id"], "output_index": index}
-        events += [_event(f"{name}.delta", **place, delta=item[field])] if item[field] else []
-        named = {"name": item["name"]} if kind == "function_call" else {}
-        events.append(_event(f"{name}.done", **place, **named, **{field: item[field]}))
-    return [*events, done(item, index)]
+    return [added(item, index), *(rest_of_item(item, index, "") if item["type"] in _EMPTY else ()), done(item, index)]
+
+
+def lacks_nothing(kind: str, last: str) -> bool:
+    """Tell whether an item of this type may end after an event of type `last`."""
+    return kind not in _EMPTY or last in _LAST[kind]
+
+
+def rest_of_item(item: Json, index: int, last: str) -> list[Event]:
+    """Return the events that are missing between `last` and the end of an item; "" means that nothing of it has come.
+
+    Only the last of its parts can be open; what it holds stands in the item itself.
+    """
+    ident = _text(item.get("id"))
+    if item["type"] in CALLS:
+        return _rest_of_call(item, index, last)
+    if not last:
+        parts = [(group, at, part) for group in _GROUPS for at, part in enumerate(_list(item.get(group)))]
+        return [event for group, at, part in parts for event in _part(ident, index, group, at, part)]
+    group: Group = "summary" if "summary" in last else "content"
+    shown = _list(item.get(group))
+    events = _part(ident, index, group, len(shown) - 1, shown[-1]) if shown else []
+    name, _, step = last.rpartition(".")
+    if name in TEXTS:
+        return events[-1:] if step == "done" else [event for event in events[1:] if not event.type.endswith(".delta")]
+    if last == "response.output_text.annotation.added":
+        return events[-2:]
+    return events[1:] if last in ("response.content_part.added", "response.reasoning_summary_part.added") else []
+
+
+def _rest_of_call(item: Json, index: int, last: str) -> list[Event]:
+    field, name = CALLS[item["type"]]
+    if last not in ("", f"{name}.delta"):
+        return []
+    place = {"item_id": _text(item.get("id")), "output_index": index}
+    text = text_of(item)
+    named = {"name": item.get("name")} if item["type"] == "function_call" else {}
+    events = [_event(f"{name}.delta", **place, delta=text)] if text and not last else []
+    return [*events, _event(f"{name}.done", **place, **named, **{field: text})]
 
 
 def added(item: Json, index: int) -> Event:

@@ -22,10 +22,10 @@ class OutputItem:
     """One item: its place in our output, and how far it is.
 
     `raw` is the item as the upstream ended it. `unannounced` writes its events if the upstream sent no `added` event.
-    `grown` is set when anything between `added` and `done` has come.
+    `last` is the type of the last event that came between `added` and `done`, "" if none has.
     """
 
-    __slots__ = ("grown", "ident", "index", "kind", "raw", "unannounced")
+    __slots__ = ("ident", "index", "kind", "last", "raw", "unannounced")
 
     def __init__(self, index: int, kind: str, ident: str) -> None:
         self.index = index
@@ -33,7 +33,7 @@ class OutputItem:
         self.ident = ident
         self.raw: bytes | None = None
         self.unannounced: UnannouncedItem | None = None
-        self.grown = False
+        self.last = ""
 
     @property
     def open(self) -> bool:

@@ -28,7 +28,9 @@ from segue.dialects.responses.item_events import (
     UnannouncedItem,
     done,
     is_call,
+    lacks_nothing,
     normal,
+    rest_of_item,
     text_of,
     whole_item,
 )
@@ -141,8 +143,8 @@ class ResponsesDecoder(BaseReplyDecoder):
                 data = msgspec.json.format(data, indent=-1)  # one event is one line
             if head.output_index is not None:
                 item = self._items.passing(head.output_index)
-                if item is not None and kind not in self._handlers and (item.grown or not _lacks_parts(item, kind)):
-                    item.grown = True
+                if item is not None and kind not in self._handlers and (item.last or not _lacks_parts(item, kind)):
+                    item.last = kind
                     return [Event(kind, data, head.sequence_number)]
             handler = self._handlers.get(kind)
             return self._on_piece(kind, head, data) if handler is None else handler(head, data)
@@ -176,8 +178,8 @@ class ResponsesDecoder(BaseReplyDecoder):
         fields = _objects.decode(data)
         ident = _text(fields.get("item_id"))
         item = self._items.find(head.output_index, ident)
-        if item is not None and item.open and item.unannounced is None and (item.grown or not _lacks_parts(item, kind)):
-            item.grown = True
+        if item is not None and item.open and item.unannounced is None and (item.last or not _lacks_parts(item, kind)):
+            item.last = kind
             return [Event(kind, fill(kind, fields, item.index), head.sequence_number)]
         name, _, step = kind.rpartition(".")
         text: object
@@ -198,7 +200,7 @@ class ResponsesDecoder(BaseReplyDecoder):
 
     def _unannounced(self, item: OutputItem | None, index: int | None, kind: str, ident: str) -> UnannouncedItem:
         """Return what writes the item of a delta, which is begun unless it has been."""
-        named = item is not None and (item.grown or ident in ("", item.ident))
+        named = item is not None and (item.last or ident in ("", item.ident))
         if item is None or item.unannounced is None or item.kind != kind or not named:
             ident = ident if ident and not self._items.has(ident) else self._new_id(kind)
             item = self._items.begin(index, kind, ident)
@@ -246,7 +248,11 @@ class ResponsesDecoder(BaseReplyDecoder):
             shown = shown or msgspec.json.encode(_objects.decode(data)["item"])
         if shown is not None:
             data = with_field(data, "item", msgspec.Raw(shown))
-        return self._complete(item, Event(_DONE, data, head.sequence_number, shown or bytes(head.item)))
+        shown = shown or bytes(head.item)
+        missing = (
+            [] if lacks_nothing(item.kind, item.last) else rest_of_item(_objects.decode(shown), item.index, item.last)
+        )
+        return [*missing, *self._complete(item, Event(_DONE, data, head.sequence_number, shown))]
 
     def _complete(self, item: OutputItem, event: Event) -> Output:
         """Return the `done` events whose turn it is: an item ends after all that began before it."""
@@ -371,7 +377,7 @@ class ResponsesDecoder(BaseReplyDecoder):
         """Bring a streamed item together with the one of the terminal event, if there is one."""
         if item.unannounced is not None and item.open:
             return self._finish(item, ended, status)
-        if ended is None or (item.raw is None and item.grown):
+        if ended is None or (item.raw is None and item.last):
             return []
         if item.raw is None:
             return self._fill_in(item, ended, status)
@@ -410,7 +416,7 @@ def _lacks_parts(item: OutputItem, kind: str) -> bool:
     name = kind.rpartition(".")[0]
     if name not in TEXTS or TEXTS[name].item != item.kind:
         return False
-    item.grown, item.unannounced = True, UnannouncedItem(item.kind, item.ident, item.index, begun=True)
+    item.last, item.unannounced = kind, UnannouncedItem(item.kind, item.ident, item.index, begun=True)
     return True
 
 
