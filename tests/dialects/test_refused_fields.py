@@ -16,7 +16,7 @@ OWN = frozenset(
     {
         *("stream_options", "prompt_cache_key", "include", "cache_control", "reasoning"),
         *("call_ids", "user_after_tool", "max_tokens", SEALED_REASONING),
-        *("call_reasoning", "named_tool_choice"),
+        *("call_reasoning", "call_signature", "named_tool_choice"),
     }
 )
 
@@ -206,6 +206,14 @@ TOLD = {
         },
         {"call_reasoning"},
     ),
+    "gemini-signature": (
+        [{"error": {"code": 400, "message": "Function call is missing a thought_signature in functionCall parts."}}],
+        {"call_signature"},
+    ),
+    "vertex-signature": (
+        {"error": {"message": "function call `look` in the 2. content block is missing a `thought_signature`."}},
+        {"call_signature"},
+    ),
     "lm-studio-choice": (
         {"error": "Invalid tool_choice type: 'object'. Supported string values: none, auto, required"},
         {"named_tool_choice"},
@@ -295,7 +303,6 @@ OTHER = {
     "too-long": openai("prompt is too long: 215000 tokens > 200000 maximum"),
     "no-reasoning-model": openai("This model does not support reasoning."),
     "effort": openai("Unsupported parameter: 'reasoning_effort' is not supported with this model.", "reasoning_effort"),
-    "a-signature-that-is-missing": openai("Function call is missing a thought_signature in functionCall parts."),
     "thinking-in-the-wrong-place": openai("Expected `thinking` or `redacted_thinking`, but found `tool_use`."),
     "nothing": b"",
     "not-json": b"<html>Bad Request</html>",

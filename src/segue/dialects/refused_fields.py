@@ -79,6 +79,8 @@ _IN_OWN_WORDS: Mapping[str, re.Pattern[str]] = {
     "call_reasoning": re.compile(
         r"reasoning_content\W.{0,80}?(?:must be passed back|is missing)", re.IGNORECASE | re.DOTALL
     ),
+    # Gemini, also behind other servers: "Function call is missing a thought_signature in functionCall parts."
+    "call_signature": re.compile(r"missing a [`'\"]?thought_?signature", re.IGNORECASE),
     # LM Studio
     "named_tool_choice": re.compile(r"invalid tool_choice type: 'object'", re.IGNORECASE),
     SEALED_REASONING: _UNREADABLE,

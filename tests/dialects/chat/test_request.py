@@ -396,11 +396,11 @@ def test_what_a_server_has_refused_of_a_history_is_left_out() -> None:
     assert plain.own_fields >= FORMS.keys()
     learned = PLAIN.render(request, kept, without=frozenset({"call_ids", "user_after_tool"}))
     assert isinstance(learned, Rendered)
-    assert learned.own_fields & FORMS.keys() == {"reasoning", "call_reasoning"}
+    assert learned.own_fields & FORMS.keys() == {"reasoning", "call_reasoning", "call_signature"}
     known = ChatDialect(CHAT, profile=FAMILIES["mistral"].profile).render(request, kept)
     assert isinstance(known, Rendered)
     assert parse_json(learned.body.decode())["messages"] == parse_json(known.body.decode())["messages"]
-    assert known.own_fields & FORMS.keys() == {"call_reasoning"}
+    assert known.own_fields & FORMS.keys() == {"call_reasoning", "call_signature"}
     again = PLAIN.render(request, kept)
     assert isinstance(again, Rendered)
     assert again.body == plain.body

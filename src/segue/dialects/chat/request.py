@@ -37,11 +37,12 @@ _returned = msgspec.json.Decoder(ReturnedReasoning)
 
 
 #: What some servers refuse about a history, by the names that `refused_fields` knows: the cells of a profile that has a
-#: history without it. All but the last are taken by all servers of this API.
+#: history without it. The first three are taken by all servers of this API.
 FORMS: Mapping[str, Mapping[str, Any]] = {
     "reasoning": {"returned_reasoning": "never"},
     "call_ids": {"call_id_characters": "alphanumeric", "call_id_length": 9, "call_id_length_exact": True},
     "user_after_tool": {"user_after_tool": False},
+    "call_signature": {"foreign_call_signature": "skip_thought_signature_validator"},
     "call_reasoning": {"call_reasoning_field": "reasoning_content", "call_reasoning_filler": " "},
 }
 
