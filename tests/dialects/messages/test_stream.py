@@ -129,6 +129,15 @@ def test_the_input_of_a_call_comes_in_pieces_or_at_once() -> None:
     ]
 
 
+def test_half_a_character_in_an_input_that_comes_at_once_is_replaced() -> None:
+    assert items(start(0, "tool_use", id="a", name="look", input={"x": ["\ud83d"]}), stop(0)) == [
+        {"call": ["a", "look", '{"x":["\ufffd"]}']}
+    ]
+    assert items(start(0, "tool_use", id="a", name="look", input="\ud83d"), stop(0)) == [
+        {"call": ["a", "look", '"\ufffd"']}
+    ]
+
+
 def test_a_call_is_over_only_when_something_follows_that_does_not_cut_it_off() -> None:
     """Its block stops before the event that says whether it was cut off."""
     stream = decoder()

@@ -83,9 +83,7 @@ class _OpenBlock(msgspec.Struct):
 _events = msgspec.json.Decoder(_MessagesEvent)
 _lenient_events = LenientDecoder(
     _MessagesEvent,
-    answer=frozenset(
-        {"type", "content_block", "delta", "text", "thinking", "signature", "data", "input", "partial_json"}
-    ),
+    answer=frozenset({"type", "content_block", "delta", "text", "thinking", "signature", "data", "partial_json"}),
 )
 
 #: What a stop reason means: None for a complete answer, else why it is incomplete.
