@@ -161,6 +161,8 @@ def test_a_changed_head_never_raises(head: RequestHead, at: int, change: bytes) 
         b"\x00\x03\x01",  # a line of a head before, when there was none
         b"\x00\x03",  # as many lines as what?
         b"\x00\x02\x00\x01a",  # a name in a slot that holds nothing
+        b"\x00\x02",  # a name in which slot?
+        b"\x00\x02\xff",  # a slot whose number is cut off
         b"\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\x3f",  # a length that is not there
     ],
 )
