@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from segue.http.heads import ExchangeKind, Line, ReplyHead, RequestHead
+from segue.http.varints import encode_varint
 from segue.tunnel import static_table
 from segue.tunnel.header_table import (
     MAX_BYTES,
@@ -189,6 +190,30 @@ def test_references_that_expand_beyond_the_limit_are_no_head() -> None:
     assert decode_request(b"\x00\x04" + b"\x05" * 20, receiver) is not None
     assert decode_request(b"\x00\x04" + b"\x05" * 200, receiver) is None
     assert decode_request(b"\x00" + b"\x04" * 5_000, receiver) is None
+
+
+def test_a_head_may_expand_to_the_limit_and_no_further() -> None:
+    for size, fits_in in ((2 * MAX_HEAD_BYTES, True), (2 * MAX_HEAD_BYTES + 1, False)):
+        line = b"a:" + bytes(size - len(b"GET /a:") - 2 * 2)  # two more bytes are counted for each line
+        encoded = b"\x00\x00\x05GET /\x01" + encode_varint(len(line)) + line
+        assert (decode_request(encoded, HeaderTable()) is not None) is fits_in
+
+
+def test_a_table_holds_lines_up_to_its_size() -> None:
+    table = HeaderTable()
+    lines = [b"%04d" % number + bytes(1020) for number in range(MAX_BYTES // 1024)]
+    for line in lines:
+        table.add(line)
+    assert [table.find(line) for line in lines] == list(range(len(lines)))
+    table.add(b"x")
+    assert (table.find(lines[0]), table.find(b"x"), table.find(lines[1])) == (None, 0, 1)
+
+
+def test_a_name_ends_at_the_first_colon() -> None:
+    table = HeaderTable()
+    first, second = (RequestHead(b"GET", b"/", (Line(b"X-Long-Name", b"a:%d" % n),)) for n in range(2))
+    encode_request(first, "http", table)
+    assert len(encode_request(second, "http", table)) == 1 + 1 + 3 + len(b"a:1")
 
 
 def test_what_fits_can_be_decoded() -> None:
