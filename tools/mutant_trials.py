@@ -8,7 +8,8 @@ mutmut starts pytest and collects the tests again for each mutant. Here pytest c
 forks for a mutant; most mutants take less time than that did. mutmut asks in each call of a function which mutant is
 tried; here the fork binds each function once. And the tests of the mutant's own module run earlier than others of the
 same length, since they mostly are the ones that notice. Which tests a mutant has, and what counts as noticed, is
-mutmut's. `mutants` calls this module in `build/mutants/PACKAGE`. Not here: which mutants are tried, and the report.
+mutmut's. What a test module computes when it is imported never meets a mutant, here as with mutmut. `mutants` calls
+this module in `build/mutants/PACKAGE`. Not here: which mutants are tried, and the report.
 """
 
 from __future__ import annotations

@@ -211,6 +211,17 @@ def test_a_long_message_is_cut() -> None:
     assert len(read_error(b"x" * 10_000).message) == MAX_MESSAGE_CHARS + 1
 
 
+def test_a_message_of_the_greatest_length_is_not_cut() -> None:
+    text = "x" * MAX_MESSAGE_CHARS
+    assert error_of({"error": {"message": text}}).message == read_error(text.encode()).message == text
+
+
+@pytest.mark.parametrize("name", ["type", "object"])
+def test_an_event_may_say_no_more_than_that_it_is_an_error(name: str) -> None:
+    assert find_error(b'{"%b":"error"}' % name.encode()) is not None
+    assert find_error(b'{"%b":"event"}' % name.encode()) is None
+
+
 def test_everything_that_an_error_says_is_kept() -> None:
     said = {"type": "error", "error": {"message": "No", "code": "invalid_value", "param": "tools", "retry_after": 3}}
     assert error_of(said) == ProviderError("No", ("invalid_value", "error"), "tools", None, 3.0)

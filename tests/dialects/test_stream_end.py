@@ -71,6 +71,12 @@ def test_an_end(output: Output, ended: Ended) -> None:
     assert output == [ended]
 
 
+def test_a_failure_says_when_to_try_again() -> None:
+    assert StreamEnd(()).failed_with(ProviderError("Slow.", ("rate_limit_error",), retry_after_s=3.0)) == [
+        Ended("failed", None, Failure("rate_limit_exceeded", "Slow."), retry_after_s=3.0)
+    ]
+
+
 def test_only_the_first_end_is_one() -> None:
     end = StreamEnd(())
     before = end.ended

@@ -80,6 +80,11 @@ def test_pieces_of_one_call(pieces: list[CallPiece]) -> None:
     assert assembled(*pieces) == ONE
 
 
+def test_a_name_that_is_said_again_without_an_id_goes_on_with_its_call() -> None:
+    pieces = [piece(None, "a", "look", '{"n":'), piece(None, "", "look", '{"m":1}}')]
+    assert assembled(*pieces) == Assembled([("a", "look", '{"n":{"m":1}}')])
+
+
 TWO = Assembled([("a", "look", '{"n":1}'), ("b", "look", '{"n":2}')])
 
 
