@@ -431,6 +431,15 @@ def test_done_fails_the_turn_if_a_call_is_not_whole() -> None:
     assert failed.status == "failed"
 
 
+def test_a_call_that_was_cut_off_before_its_name_is_left_out_with_a_warning() -> None:
+    got = response(run(decoder(), [delta(content="a"), calls({"index": 0, "id": "c"}), finished("length"), DONE]))
+    assert (got["status"], [outline(item) for item in got["output"]]) == (
+        "incomplete",
+        [{"message": ["a"], "cut": True}],
+    )
+    assert got["warnings"] == ["A call in the upstream's answer was left out: it was cut off before its name."]
+
+
 HALF_CALL = calls({"index": 0, "id": "a", "function": {"name": "look", "arguments": '{"x":'}})
 
 

@@ -360,8 +360,10 @@ class ChatDecoder(TranslatingDecoder):
         return []
 
     def _finish(self) -> Output:
-        if self._calls.nameless:
+        if self._calls.nameless and self._cut is None:
             return self._stream_end.broken("a tool call has no name")
+        if self._calls.nameless:
+            self._stream_end.warn("A call in the upstream's answer was left out: it was cut off before its name.")
         reason = self._stop_reason
         if reason is None and self._writer.empty and not self._thinking:
             return self._stream_end.empty()
