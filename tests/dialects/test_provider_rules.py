@@ -139,7 +139,7 @@ TOOLS = [{"type": "function", "name": "look", "parameters": {"properties": {"a":
 
 @every_provider
 @given(conversation=conversations(), wishes=wishes)
-@settings(max_examples=examples(150))
+@settings(max_examples=examples(400))
 def test_each_turn_is_one_that_the_provider_takes(
     name: str, conversation: tuple[list[tuple[list[Json], list[Json]]], list[str]], wishes: Json
 ) -> None:
