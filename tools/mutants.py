@@ -188,6 +188,8 @@ def _summary(result: Result) -> Iterator[str]:
         yield f"Of these, {result.tried:,} were tried, chosen at random (`--sample {result.tried}`, seed {SEED})."
         sure = " (95 % confidence interval for all of them: {:.1f} to {:.1f} %)".format(*result.interval_percent)
     yield f"The tests in `tests/{result.package}` alone noticed {noticed:,}: **{result.killed_percent:.1f} %**{sure}."
+    if result.tried < result.planted:
+        yield "Tests that were written for what survived in the sample count too, so the rest may do a little worse."
     yield f"A test that does not end in time has noticed the fault, too: there were {result.timed_out} of these."
     yield ""
     yield f"The other {len(result.survivors)}:"

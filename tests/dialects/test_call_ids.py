@@ -13,6 +13,7 @@ from segue.dialects.call_ids import (
     CHAT_CALL_IDS,
     MESSAGES_CALL_IDS,
     RESPONSES_CALL_IDS,
+    CallIdCharacters,
     CallIdForm,
     CallIdMapper,
     UsedCallIds,
@@ -113,3 +114,8 @@ def test_few_layers_hold_many_ids() -> None:
         assert all(older > 2 * newer for older, newer in pairwise(sizes))
         assert used.size_bytes >= sizes[-1]
     assert CallIdMapper(used, CHAT_CALL_IDS).map_call("call_0") != "call_0"
+
+
+@pytest.mark.parametrize(("characters", "begins"), [("any", True), ("alphanumeric_-", True), ("alphanumeric", False)])
+def test_a_replaced_id_looks_like_one_where_it_may(characters: CallIdCharacters, begins: bool) -> None:
+    assert CallIdForm(characters, 64).wire_id("a b" * 30).startswith("call_") is begins

@@ -118,6 +118,7 @@ def test_what_cannot_be_read_is_a_problem() -> None:
         ({"type": "function_call", "call_id": "c", "name": "n", "arguments": "", "namespace": "s"}, ["namespace"]),
         ({"type": "function_call_output", "output": [{"type": "t"}, {"type": "t", "new": 1}]}, ["output.new"]),
         ({"type": "reasoning", "summary": [], "content": [], "encrypted_content": "x", "more": 0}, ["more"]),
+        ({"type": "message", "role": "user", "content": ["no part", {"new": 1}], "more": 0}, ["more"]),
         ({"type": "shell_call", "action": {}}, []),
     ],
 )
@@ -165,6 +166,7 @@ def test_the_input_of_a_custom_tool_is_the_one_argument_of_its_function() -> Non
             json.dumps({"arguments": '{"a":' * 99 + "1" + "}" * 99}, separators=(",", ":")),
         ),
         ('{"a": "' + "[" * 99 + '"}', '{"a": "' + "[" * 99 + '"}'),
+        ('{"a":' + "[" * 99 + "]" * 99 + "}", '{"arguments":"{\\"a\\":' + "[" * 99 + "]" * 99 + '}"}'),
         ("\ud83d", '{"arguments":"?"}'),
         ('{"a":"\\ud83d"}', '{"a":"\\ufffd"}'),
         ('{"a":"\\ud83d', '{"arguments":"{\\"a\\":\\"\\\\ufffd"}'),
