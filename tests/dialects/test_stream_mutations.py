@@ -103,6 +103,7 @@ def pieces(line: Line, dialect: str) -> Iterator[tuple[str, str]]:
     for name in ("delta", "content_block"):
         part = _object(_object(line[1]).get(name))
         yield "text", _text(part.get("text"))
+        yield "reasoning", _text(part.get("thinking"))
         yield "arguments", _text(part.get("partial_json"))
         yield "input", json.dumps(part["input"]) if part.get("input") else ""
 
@@ -112,6 +113,8 @@ def _pieces_of_delta(delta: Json) -> Iterator[tuple[str, str]]:
     for part in content if isinstance(content, list) else [{"text": content}]:
         yield "text", _text(part.get("text") if isinstance(part, dict) else None)
     yield "text", _text(delta.get("refusal"))
+    thought = {_text(delta.get(name)) for name in ("reasoning", "reasoning_content")}  # some servers say it in both
+    yield "reasoning", max(thought, key=len)
     calls = delta.get("tool_calls")
     for call in [*(calls if isinstance(calls, list) else ()), {"function": delta.get("function_call")}]:
         function = call.get("function") if isinstance(call, dict) else None
@@ -134,6 +137,9 @@ def came(reading: Reading, what: str) -> str:
 
 def said(answer: Json, what: str) -> str:
     """The texts of an answer, or the arguments of its calls, one behind the other."""
+    if what == "reasoning":
+        parts = [part for item in answer["output"] if item["type"] == "reasoning" for part in item["summary"]]
+        return "".join(part["text"] for part in parts)
     if what == "text":
         parts = [part for item in answer["output"] for part in item.get("content", ()) if item["type"] == "message"]
         return "".join(part.get("text") or part.get("refusal", "") for part in parts)
@@ -217,7 +223,9 @@ def test_an_answer_that_says_it_is_complete_is(dialect: str, data: st.DataObject
         return
     if answer.get("warnings"):
         return
-    assert not letters(came(reading, "text")) - letters(said(answer, "text")) - cut(answer), "some text was lost"
+    for what in ("text", "reasoning"):
+        lost = letters(came(reading, what)) - letters(said(answer, what)) - cut(answer)
+        assert not lost, f"some {what} was lost"
     is_plain = all(item["type"] != "custom_tool_call" for item in answer["output"])  # its input is in the arguments
     if is_plain and not came(reading, "input"):  # what came at once may be a placeholder
         lost = letters(came(reading, "arguments")) - letters(said(answer, "arguments")) - cut(answer)
