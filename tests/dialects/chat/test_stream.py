@@ -65,6 +65,17 @@ def test_reasoning_that_comes_in_two_fields_counts_once(first: str, second: str)
         {"reasoning": "Let me see.", "returned": {"field": first}},
         {"message": ["42"]},
     ]
+    assert "warnings" not in result(*both, delta(content="42"))
+
+
+@pytest.mark.parametrize(("first", "second"), [("reasoning", "reasoning_content"), ("reasoning_content", "reasoning")])
+def test_reasoning_that_only_another_field_has_is_left_out_with_a_warning(first: str, second: str) -> None:
+    got = result(delta(**{first: "Let me "}), delta(**{second: "see."}), delta(content="42"))
+    assert [outline(item) for item in got["output"]] == [
+        {"reasoning": "Let me ", "returned": {"field": first}},
+        {"message": ["42"]},
+    ]
+    assert got["warnings"] == [f"'{second}' in the upstream's answer was left out: it has no counterpart."]
 
 
 def test_reasoning_goes_on_until_something_else_is_said() -> None:

@@ -141,6 +141,7 @@ class ChatDecoder(TranslatingDecoder):
         self._usage: dict[str, Any] | None = None
         self._field: str | None = None
         self._thinking = False
+        self._thought = ""  # what came last in that field
         self._details: list[dict[str, Any]] = []
         self._calls = CallAssembler(self._writer.arguments_of)
         self._choice: int | None = None  # the index of the answer: one was asked for, and the first is taken
@@ -273,9 +274,11 @@ class ChatDecoder(TranslatingDecoder):
             return text
 
     def _think(self, field: str, text: str) -> list[Event]:
-        if self._field not in (None, field):
-            return []  # some servers send the same text in two fields
-        self._field, self._thinking = field, True
+        if self._field not in (None, field):  # some servers send the same text in two fields
+            if text != self._thought:
+                self._stream_end.warn_of(field)
+            return []
+        self._field, self._thinking, self._thought = field, True, text
         return self._writer.reasoning(text)
 
     def _on_details(self, raw: _Raw) -> list[Event]:
