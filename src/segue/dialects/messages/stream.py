@@ -196,7 +196,10 @@ class MessagesDecoder(TranslatingDecoder):
         return [*events, *self._end_call(), *start(opened, block)]
 
     def _on_block_delta(self, event: _MessagesEvent) -> Output:
-        block, delta = self._blocks.get(self._index_of(event)), event.delta
+        index, delta = event.index, event.delta
+        block = None if index is None else self._blocks.get(index)
+        if block is None:
+            block = self._blocks.get(self._index_of(event))
         if block is None or delta is None:
             return self._stream_end.broken("a delta belongs to no block")
         if self._stop_reason is not None:
