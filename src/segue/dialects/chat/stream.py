@@ -192,7 +192,7 @@ class ChatDecoder(TranslatingDecoder):
                 self._choice = choice.index
             if choice.index == self._choice:
                 output += self._on_choice(choice)
-                if self.ended:
+                if self._stream_end.ended:
                     return output
             elif choice.delta or choice.message:
                 self._stream_end.warn("The upstream gave more than one answer: the first is here.")
@@ -206,8 +206,9 @@ class ChatDecoder(TranslatingDecoder):
     def _on_choice(self, choice: _ChunkChoice) -> Output:
         if choice.error:  # OpenRouter, with the finish reason "error"
             return self._stream_end.failed_with(error_of(choice.error))
-        self._logprobs = self._unsaid + ((choice.logprobs.content if choice.logprobs is not None else None) or [])
-        self._unsaid = []
+        self._logprobs, self._unsaid = self._unsaid, []
+        if choice.logprobs is not None and choice.logprobs.content:
+            self._logprobs = self._logprobs + choice.logprobs.content
         output: Output = []
         delta = choice.delta
         if not delta and choice.message and self._writer.empty:
@@ -222,7 +223,7 @@ class ChatDecoder(TranslatingDecoder):
                 self._stream_end.warn_of(name)
             else:
                 output += handler(raw)
-        if output and self._stop_reason is not None:
+        if self._stop_reason is not None and output:
             self._go_on()
         return output if choice.finish_reason is None else output + self._on_finish(choice.finish_reason)
 
