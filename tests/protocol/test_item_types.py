@@ -69,6 +69,7 @@ def test_what_is_no_object_is_a_problem(item: bytes) -> None:
     problem = read_typed_item(b"[]", "function_call", "input[3]")
     message = "Invalid type for 'input[3]': expected an object, but got an array instead."
     assert problem == Problem("invalid_type", message, "input[3]")
+    assert read_typed_item(b"[]", "function_call") == read_typed_item(b"[]", "function_call", "input")
 
 
 def test_a_text_stands_for_one_part() -> None:
@@ -110,6 +111,7 @@ def test_a_part_is_read_without_what_is_of_another_type(item: dict[str, object],
     [
         ({"role": "tool", "content": "hi"}, MessageItem("assistant", "hi")),
         ({"role": 7, "content": None, "phase": 7}, MessageItem("assistant", [])),
+        ({"role": [7], "content": "hi"}, MessageItem("assistant", "hi")),
         ({"role": "user"}, MessageItem("user", [])),
         ({"role": "assistant", "content": ["hi"]}, MessageItem("assistant", [ContentPart("output_text", "hi")])),
         ({"role": "user", "content": {"text": "hi"}}, MessageItem("user", [ContentPart("output_text", "hi")])),
@@ -123,6 +125,7 @@ def test_a_part_is_read_without_what_is_of_another_type(item: dict[str, object],
          ReasoningItem([], [ReasoningText("So")])),
         ({"type": "reasoning", "summary": [{"text": None}, {"text": "So"}, "on"], "content": {}},
          ReasoningItem([ReasoningText("So"), ReasoningText("on")])),
+        ({"type": "reasoning", "summary": {}, "encrypted_content": "sealed"}, ReasoningItem([], None, "sealed")),
     ],
 )  # fmt: skip
 def test_what_a_provider_wrote_in_other_types_is_read_for_what_it_says(

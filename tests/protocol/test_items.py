@@ -88,6 +88,21 @@ def test_an_item_that_upstreams_can_judge_passes(item: bytes) -> None:
     assert parsed.items == (item,)
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("refusal", "refusal"),
+        *(("input_image", name) for name in ("image_url", "file_id")),
+        *(("input_file", name) for name in ("file_data", "file_url", "file_id", "filename")),
+    ],
+)
+def test_a_field_of_a_part_that_must_be_a_text_is_named(kind: str, name: str) -> None:
+    raw = json.dumps([{"role": "user", "content": [{"type": kind, name: 7}]}])
+    problem = parse_input(raw.encode())
+    assert isinstance(problem, Problem)
+    assert (problem.code, problem.param) == ("invalid_type", f"input[0].content[0].{name}")
+
+
 @pytest.mark.parametrize("kind", ["function_call", "custom_tool_call", "computer_call", "call_of_next_year_call"])
 def test_a_call_and_its_answer_may_come_together(kind: str) -> None:
     """As in a replayed history: nothing needs to be looked for in the chain."""
@@ -97,6 +112,7 @@ def test_a_call_and_its_answer_may_come_together(kind: str) -> None:
     keys = ItemKey(0, kind, None, "c", by_model=True), ItemKey(1, f"{kind}_output", None, "c", by_model=False)
     assert parse(call, answer) == Input((call, answer), frozenset({"c"}), keys=keys)
     assert Input(keys=keys).answered == answered_by([call, answer]) == {"c"}
+    assert answered_by([call, USER]) == frozenset()
 
 
 @pytest.mark.parametrize(

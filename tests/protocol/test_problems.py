@@ -11,16 +11,21 @@ from hypothesis import given
 from segue.protocol.problems import (
     Problem,
     Refused,
+    already_answered,
     connection_limit,
     events_gone,
     invalid_json,
     invalid_stream_id,
+    item_not_found,
     key_reused,
     missing,
     model_not_found,
     not_cancellable,
+    not_counted,
     previous_response_not_found,
     quoted,
+    references_too_large,
+    references_too_many,
     response_not_found,
     shutting_down,
     store_mismatch,
@@ -40,6 +45,9 @@ QUOTING: list[Callable[[str], Problem]] = [
     model_not_found,
     events_gone,
     not_cancellable,
+    not_counted,
+    lambda text: already_answered(text, 3),
+    lambda text: item_not_found(text, 3),
 ]
 
 
@@ -175,6 +183,51 @@ def test_a_refusal_carries_its_problem() -> None:
                 "No tool call found for the output with call_id 'c'. "
                 "Continue the response that made the call, or send the call item before its output.",
                 "input[3].call_id",
+            ),
+        ),
+        (
+            lambda: already_answered("c", 3),
+            Problem(
+                "invalid_value",
+                "The tool call with call_id 'c' has another output in the history. A call has one output. "
+                "Leave this one out, or say what is new in a message.",
+                "input[3].output",
+            ),
+        ),
+        (
+            lambda: item_not_found("i", 3),
+            Problem(
+                "item_not_found",
+                "Item with id 'i' not found. Items can be referred to while the response that they belong to is "
+                "stored (store: true). Send the item itself in place of the reference.",
+                "input[3].id",
+            ),
+        ),
+        (
+            lambda: references_too_large(1_000_000),
+            Problem(
+                "invalid_value",
+                "The items that 'input' refers to have more than 1,000,000 bytes. "
+                "Continue their response with previous_response_id.",
+                "input",
+            ),
+        ),
+        (
+            lambda: references_too_many(16),
+            Problem(
+                "invalid_value",
+                "The items that 'input' refers to belong to more than 16 responses. "
+                "Continue the latest of them with previous_response_id, or send the items themselves.",
+                "input",
+            ),
+        ),
+        (
+            lambda: not_counted("m"),
+            Problem(
+                "unsupported_parameter",
+                "'model' is not supported here: the upstream of 'm' does not count the tokens of an input before it is "
+                "sent. 'usage' of each response has their number",
+                "model",
             ),
         ),
         (

@@ -550,3 +550,11 @@ def test_of_a_doubled_key_the_last_one_counts() -> None:
     create = parse_create(doubled, "http")
     assert isinstance(create, Create)
     assert (create.settings, create.input) == (Settings(model="m"), HI)
+
+
+def test_what_is_read_again_without_half_characters_is_read_as_on_its_transport() -> None:
+    text = '{"model":"m","input":"\\ud83d","stream_id":"a"}'
+    assert isinstance(parse_create(text, "websocket"), Create)
+    problem = parse_create(text, "http")
+    assert isinstance(problem, Problem)
+    assert (problem.code, problem.param) == ("unsupported_parameter", "stream_id")

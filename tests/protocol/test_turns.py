@@ -323,3 +323,10 @@ def test_a_cancelled_turn_keeps_what_was_counted() -> None:
     assert fold([], Ended("cancelled", usage(7, 5), FAILED.error)).head == ResponseObjectHead(
         id=ID, created_at=100, status="cancelled", previous_response_id=PARENT, usage=usage(7, 5)
     )
+
+
+def test_a_failed_turn_says_when_to_try_again() -> None:
+    assert (
+        fold([], Ended("failed", error=Failure("rate_limit_exceeded", "Slow."), retry_after_s=3.0)).retry_after_s == 3.0
+    )
+    assert fold([], FAILED).retry_after_s is None
