@@ -76,6 +76,13 @@ def test_what_the_chain_has_is_not_new() -> None:
     assert missing(items) == "elsewhere"
 
 
+def test_an_item_without_an_id_of_its_own_is_found_in_the_response_that_its_id_is_derived_from() -> None:
+    root = turn("a", (USER,), (CALL,))
+    items = wanted(item_id("msg", root.id, 0x8000))
+    items.look_in_history(turn("b", (ANSWER,), (MESSAGE,), root))
+    assert (items.found, missing(items)) == ({}, None)
+
+
 def test_a_chain_is_not_walked_further_than_needed() -> None:
     """The root of this one could not even be read."""
     items = wanted("msg_1")

@@ -222,6 +222,11 @@ def test_another_beginning_is_not_a_repeat(before: list[Json]) -> None:
     assert left(chain(*TURNS), *before, user("So?")) == [*kept, user("So?")]
 
 
+def test_a_history_that_ends_with_what_the_model_said_behind_a_call_does_not_end_with_the_call() -> None:
+    parent = chain(([user("Look.")], [call("A1"), said("Wait.")]))
+    assert left(parent, user("Look."), call("A1"), out("A1")) == [user("Look."), out("A1")]
+
+
 def test_a_first_turn_has_nothing_to_repeat() -> None:
     assert left(None, *HISTORY) == HISTORY
 
