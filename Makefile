@@ -8,11 +8,14 @@ STAMP := .venv/.setup
 PIP := $(BIN)/python -m pip install --quiet --no-compile
 
 .DEFAULT_GOAL := help
-.PHONY: setup demo test test-all coverage rest check mutants bench docs fix clean help
+.PHONY: setup demo test test-all coverage check mutants bench docs fix clean help
 PACKAGE ?= protocol
 MUTANTS ?=
 QUICK := not deep
 UNTRACED := whole or hypothesis
+# Which tests `make test` runs. `make test MARKS='$(REST)'` runs those that `make coverage` leaves out.
+MARKS := $(QUICK)
+REST := $(QUICK) and ($(UNTRACED))
 
 setup: $(STAMP) ## make .venv with everything, the local model included
 
@@ -20,7 +23,7 @@ demo: $(STAMP) ## see a conversation continued with and without resending it
 	$(BIN)/segue demo
 
 test: $(STAMP) ## run the tests (PYTEST_ARGS="-k name" to choose)
-	$(BIN)/pytest -n auto --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/pytest -n auto --dist worksteal -m '$(MARKS)' $(PYTEST_ARGS)
 
 test-all: $(STAMP) ## run the slow tests too, ten times as many generated examples, and asyncio in its debug mode
 	$(BIN)/python -m tools.frameworks
@@ -31,9 +34,6 @@ test-all: $(STAMP) ## run the slow tests too, ten times as many generated exampl
 coverage: $(STAMP) ## run the packages' own tests, generated ones aside, and judge what they reach
 	$(BIN)/pytest -n auto --dist worksteal --cov --cov-report= -m '$(QUICK) and not ($(UNTRACED))' $(PYTEST_ARGS)
 	$(BIN)/python -m tools.check_coverage
-
-rest: $(STAMP) ## run the tests that `coverage` leaves out
-	$(BIN)/pytest -n auto --dist worksteal -m '$(QUICK) and ($(UNTRACED))' $(PYTEST_ARGS)
 
 mutants: $(STAMP) ## plant faults in a pure package and see which its tests miss (PACKAGE=protocol)
 	$(BIN)/python -m pip install --quiet --group mutants

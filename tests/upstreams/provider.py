@@ -65,6 +65,10 @@ class Exchange:
         """End the body."""
         await self.send(b"0\r\n\r\n")
 
+    def close(self) -> None:
+        """Close the connection."""
+        self._writer.close()
+
     def reset(self) -> None:
         """Break the connection."""
         self._writer.transport.abort()

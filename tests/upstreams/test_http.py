@@ -12,6 +12,7 @@ from segue.dialects.render_cache import RenderCache
 from segue.protocol.events import Ended
 from segue.protocol.items import user_message
 from segue.protocol.problems import Problem
+from segue.upstreams import http_connector
 from segue.upstreams.http import HttpUpstream, Provider, UpstreamRuntime
 from segue.upstreams.retries import RetryPolicy
 from tests.upstreams.http_turns import ANSWERS, HI, answer, refusal, request, upstream
@@ -339,6 +340,29 @@ async def test_a_connection_that_was_closed_meanwhile_is_not_noticed() -> None:
     async with providing(says_goodbye, ANSWERS) as provider, upstream(provider.url) as one:
         assert (await answer(one))[0] == "Hello"
         assert (await answer(one))[0] == "Hello"
+
+
+async def closes(exchange: Exchange) -> None:
+    """Close the connection instead of answering, as a server does with an idle one."""
+    exchange.close()
+
+
+@pytest.mark.parametrize("leaves", [resets, closes])
+async def test_a_kept_connection_that_is_closed_while_a_request_comes_is_replaced(leaves: Play) -> None:
+    """Whatever `attempts` says: the provider has not failed, and has not read the request."""
+    plays = (ANSWERS, leaves, ANSWERS)
+    async with providing(*plays) as provider, upstream(provider.url, retry=RetryPolicy(attempts=1)) as one:
+        assert [(await answer(one))[0] for _ in range(2)] == ["Hello", "Hello"]
+    assert [got.connection for got in provider.got] == [0, 0, 1]
+
+
+@pytest.mark.parametrize("leaves", [resets, closes])
+async def test_a_provider_that_breaks_off_later_may_have_worked(leaves: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_connector, "_IDLE_CLOSE_S", 0.0)
+    async with providing(ANSWERS, leaves) as provider, upstream(provider.url) as one:
+        assert (await answer(one))[0] == "Hello"
+        problem = await refusal(one)
+    assert (problem.code, problem.repeatable, len(provider.got)) == ("upstream_unreachable", False, 2)
 
 
 # --- faults ----------------------------------------------------------------------------------------------------------

@@ -301,21 +301,26 @@ class HttpUpstream:
         """Send a body; return the reply when its head has come."""
         provider, session = self._provider, self._session
         assert session is not None, "start() comes first"
+        connector = session.connector
+        assert isinstance(connector, DesyncSafeConnector), "start() made it"
         url = provider.base_url.rstrip("/") + path
-        try:
-            async with asyncio.timeout(provider.first_byte_timeout_s):
-                return await session.post(url, data=body, headers=headers, allow_redirects=False)
-        except BaseException as error:
-            body.abort()
-            if not isinstance(error, OSError | aiohttp.ClientError):
-                raise
-            return failure_without_reply(
-                provider.name,
-                error,
-                sent=body.written,
-                connect_timeout_s=provider.connect_timeout_s,
-                first_byte_timeout_s=provider.first_byte_timeout_s,
-            )
+        while True:
+            try:
+                async with asyncio.timeout(provider.first_byte_timeout_s):
+                    return await session.post(url, data=body, headers=headers, allow_redirects=False)
+            except BaseException as error:
+                body.abort()
+                if not isinstance(error, OSError | aiohttp.ClientError):
+                    raise
+                if connector.was_closed_idle(body, error, asyncio.get_running_loop().time()):
+                    continue  # on another connection
+                return failure_without_reply(
+                    provider.name,
+                    error,
+                    sent=body.written,
+                    connect_timeout_s=provider.connect_timeout_s,
+                    first_byte_timeout_s=provider.first_byte_timeout_s,
+                )
 
     async def _read(self, response: aiohttp.ClientResponse, body: JsonBody) -> bytes:
         """Read a reply that is no stream, as much of it as may matter."""

@@ -34,7 +34,11 @@ def coalesce(pieces: Sequence[bytes], size: int = WRITE_BYTES) -> Iterator[bytes
 
 
 class JsonBody(Payload):
-    """A JSON document in pieces. It can be written again, for another attempt. `written`: to its last byte."""
+    """A JSON document in pieces. It can be written again, for another attempt.
+
+    `protocol` is that of the connection that it was written to last; `written_at` is when it was written to its last
+    byte there, in the event loop's time.
+    """
 
     _autoclose = True
 
@@ -43,7 +47,13 @@ class JsonBody(Payload):
         self._pieces = pieces
         self._size = sum(map(len, pieces))
         self.transport: asyncio.Transport | None = None
-        self.written = False
+        self.protocol: asyncio.BaseProtocol | None = None
+        self.written_at: float | None = None
+
+    @property
+    def written(self) -> bool:
+        """Whether it was written to its last byte."""
+        return self.written_at is not None
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """Return the whole document."""
@@ -51,11 +61,12 @@ class JsonBody(Payload):
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         """Write the document."""
+        self.written_at = None
         if isinstance(writer, StreamWriter):
-            self.transport = writer.transport
+            self.transport, self.protocol = writer.transport, writer.protocol
         for data in coalesce(self._pieces):
             await writer.write(data)
-        self.written = True
+        self.written_at = asyncio.get_running_loop().time()
 
     def abort(self) -> None:
         """Reset the connection that it was written to, even in the middle of the upload."""

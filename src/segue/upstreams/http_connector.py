@@ -3,18 +3,25 @@
 HTTP/1.1 matches replies to requests by their order alone. If a server writes a reply that nobody asked for, such as a
 408 to an idle connection, the next request on that connection receives it, and every later request receives the reply
 to the one before, which may be another tenant's. aiohttp's own connector does not check for this; this one checks right
-before a request is written. Not here: requests and replies (`http`).
+before a request is written. A server may also close an idle connection in the moment in which a request is written to
+it: `was_closed_idle` tells this from a server that fails. Not here: requests and replies (`http`).
 """
 
 from __future__ import annotations
 
 import select
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
+
+from segue.upstreams.http_body import JsonBody
+
+#: A server that closes an idle connection has done so before the request arrives, so its close is here within a round
+#: trip. What it does later may be due to the request.
+_IDLE_CLOSE_S = 1.0
 
 
 class DesyncSafeConnector(aiohttp.TCPConnector):
@@ -23,6 +30,7 @@ class DesyncSafeConnector(aiohttp.TCPConnector):
     def __init__(self) -> None:
         super().__init__(limit=0)  # the admission queue limits how many turns run
         self._arrivals: WeakKeyDictionary[ResponseHandler, select.poll] = WeakKeyDictionary()
+        self._reused: WeakSet[ResponseHandler] = WeakSet()
 
     async def connect(
         self,
@@ -41,8 +49,23 @@ class DesyncSafeConnector(aiohttp.TCPConnector):
                 return connection
             # `should_close`: aiohttp has read something. A poll that answers: something is in the kernel.
             if not protocol.should_close and not arrived.poll(0):
+                self._reused.add(protocol)
                 return connection
             connection.close()
+
+    def was_closed_idle(self, body: JsonBody, error: Exception, now: float) -> bool:
+        """Say whether a request got no reply because its connection was kept, and closed just when the request came.
+
+        Servers close idle connections when they like. RFC 9112, 9.3.1, allows to send the request again if there is
+        "some means to detect that the original request was never applied"; this is the means that browsers use. The
+        answer is yes once for a connection, so a caller that asks again ends at a new one. `now` is the event loop's.
+        """
+        protocol = body.protocol
+        if not isinstance(protocol, ResponseHandler) or protocol not in self._reused:
+            return False
+        self._reused.discard(protocol)
+        cut = isinstance(error, aiohttp.ClientConnectionError | ConnectionError) and not isinstance(error, TimeoutError)
+        return cut and (body.written_at is None or now - body.written_at < _IDLE_CLOSE_S)
 
 
 def _poll_of(protocol: ResponseHandler) -> select.poll:
