@@ -209,6 +209,16 @@ def test_a_table_holds_lines_up_to_its_size() -> None:
     assert (table.find(lines[0]), table.find(b"x"), table.find(lines[1])) == (None, 0, 1)
 
 
+def test_lines_that_were_used_stay_longer() -> None:
+    table = HeaderTable()
+    lines = [b"%04d" % number + bytes(1020) for number in range(MAX_BYTES // 1024)]
+    for line in lines:
+        table.add(line)
+    table.use([b"unknown", lines[0]])
+    table.add(b"x")
+    assert (table.find(lines[0]), table.find(lines[1]), table.find(b"x")) == (0, None, 1)
+
+
 def test_a_name_ends_at_the_first_colon() -> None:
     table = HeaderTable()
     first, second = (RequestHead(b"GET", b"/", (Line(b"X-Long-Name", b"a:%d" % n),)) for n in range(2))

@@ -164,3 +164,12 @@ def test_a_streamed_reply_costs_next_to_nothing_when_it_is_repeated(
     folded = len(encode_document(again, Base(body + b"]}", fold(SSE, stream))))
     assert folded < 48 + 90
     assert unfolded > folded
+
+
+@pytest.mark.parametrize(
+    "media_type", [b"application/json", b"application/vnd.example+json", b"Application/Problem+JSON"]
+)
+def test_json_of_any_kind_is_folded_without_white_space(media_type: bytes) -> None:
+    folded = Fold(media_type + b"; charset=utf-8")
+    folded.feed(b'{ "a b" : 1 }')
+    assert folded.value == b'{"a b":1}'

@@ -42,6 +42,7 @@ def test_a_line_feed_is_part_of_an_end_only_right_behind_its_carriage_return() -
     assert read(b"data: a\rdata:", b"\n\r") == read(b"data: a\rdata:\n\r") == [b"a\n"]
     assert read(b"data: a\r", b"\n\r\n") == [b"a"]
     assert read(b"data: a\r", b"\n", b"\n") == [b"a"]
+    assert read(b"data: a\r", b"\ndata: b\r\n\r\n") == [b"a\nb"]
 
 
 @given(
