@@ -45,9 +45,14 @@ async def aimock(folder: Path, fixtures: Sequence[Json], *options: str) -> Async
 
 
 @asynccontextmanager
-async def llama(model: Path, slots: int | None = None, *, host_mib: int = 0) -> AsyncIterator[str]:
-    """Run llama.cpp's server around a block; with `slots`, it has `host_mib` beside them for what it has read."""
-    more = () if slots is None else (str(slots), str(host_mib))
+async def llama(
+    model: Path, slots: int | None = None, *, host_mib: int = 0, template: Path | None = None
+) -> AsyncIterator[str]:
+    """Run llama.cpp's server around a block; with `slots`, it has `host_mib` beside them for what it has read. A chat
+    `template` takes the place of the model's.
+    """
+    more = [] if slots is None else ["--slots", str(slots), "--host-mib", str(host_mib)]
+    more += [] if template is None else ["--template", str(template)]
     command = (sys.executable, "-m", "tests.integration.llama_server", str(model), *more)
     async with _running(command, re.compile(r"^listening on (http://\S+)", re.MULTILINE)) as url:
         yield url

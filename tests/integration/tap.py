@@ -6,7 +6,8 @@ and delays nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Generator
+import json
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import asynccontextmanager
 from typing import TypeVar
 from urllib.parse import parse_qs, urlsplit
@@ -96,6 +97,10 @@ class Tap:
             socket.transport.close()
         await asyncio.gather(*(socket.closed for socket in self._sockets))
 
+    def sent(self) -> list[Json]:
+        """The JSON bodies that clients sent, whatever API they are of, by connection."""
+        return [json.loads(body) for near, _ in self._links for body in _bodies(bytes(near.received))]
+
     def judge(self) -> None:
         """Put everything that clients received before the checker."""
         for near, far in self._links:
@@ -172,8 +177,8 @@ class Tap:
 
 
 @asynccontextmanager
-async def tapping(url: str) -> AsyncIterator[Tap]:
-    """Forward to `url` around a block, and judge at its end what passed."""
+async def tapping(url: str, *, judged: bool = True) -> AsyncIterator[Tap]:
+    """Forward to `url` around a block, and judge at its end what passed; `judged` is for those who speak our API."""
     tap = Tap(url)
     server = await asyncio.get_running_loop().create_server(tap.accept, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
@@ -183,7 +188,8 @@ async def tapping(url: str) -> AsyncIterator[Tap]:
     finally:
         server.close()
         await tap.close()
-    tap.judge()
+    if judged:
+        tap.judge()
 
 
 def _data_of(body: bytes) -> list[str]:
@@ -213,6 +219,19 @@ def _message(side: h11.Connection, other: h11.Connection) -> tuple[h11.Request |
                 return None, b"", True
             case _:
                 pass
+
+
+def _bodies(data: bytes) -> Iterator[bytes]:
+    """Read the bodies of the requests on one connection, as a server that has nothing to say."""
+    server = h11.Connection(h11.SERVER)
+    server.receive_data(data)
+    while server.trailing_data[0]:
+        _, body, _ = _message(server, h11.Connection(h11.CLIENT))
+        if body:
+            yield body
+        server.send(h11.Response(status_code=204, headers=[]))
+        server.send(h11.EndOfMessage())
+        server.start_next_cycle()
 
 
 def _texts(data: bytes, *, masked: bool) -> list[str]:
