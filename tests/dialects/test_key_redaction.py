@@ -150,6 +150,23 @@ def test_four_characters_of_what_follows_the_public_part_of_a_key_go(separator: 
     assert KeyRedactor([key]).redact("it was Qw7E or so") == "it was [redacted] or so"
 
 
+def test_a_key_in_a_url_goes_though_no_run_of_it_is_left_as_it_was() -> None:
+    key = "ab&cd&ef&gh&ij"
+    assert KeyRedactor([key]).redact(f"it was {quote(key, safe='')} or so") == "it was [redacted] or so"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("it was 5..b or so", "it was [redacted] or so"), ("it has 5.. or so", "it has 5.. or so")]
+)
+def test_a_beginning_and_an_end_of_one_character_are_a_key_and_one_alone_is_not(text: str, told: str) -> None:
+    assert KeyRedactor([KEYS["Azure"]]).redact(text) == told
+
+
+def test_a_key_of_eight_characters_has_parts() -> None:
+    assert KeyRedactor(["qwzxkvjp"]).redact("it was qwzxkv or so") == "it was [redacted] or so"
+    assert KeyRedactor(["qwzxkvj"]).redact("it was qwzxkv or so") == "it was qwzxkv or so"
+
+
 def test_several_keys_go() -> None:
     told = KeyRedactor([KEYS["Groq"], KEYS["xAI"], KEYS["Groq"]]).redact(f"{KEYS['xAI'][4:]}, {KEYS['Groq'][5:]}")
     assert told == "[redacted], [redacted]"

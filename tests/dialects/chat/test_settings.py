@@ -208,3 +208,8 @@ def test_a_tool_that_cannot_be_named_is_the_only_one_that_is_offered() -> None:
     assert b'"tool_choice":"required"' in learned.body
     free = body(ChatDialect(CHAT, profile=FAMILIES["lm-studio"].profile), [USER], settings(tools=[LOOK]))
     assert "tool_choice" not in free
+
+
+def test_why_verbosity_is_left_out_is_told() -> None:
+    told = warnings(PLAIN, [USER], settings(text={"verbosity": "low"}))
+    assert told == ("'text.verbosity' was left out: this provider is not known to take it.",)

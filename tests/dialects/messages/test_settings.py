@@ -160,6 +160,7 @@ def test_what_cannot_be_done_and_must_not_be_ignored_is_refused(fields: Json, pa
 def test_the_highest_temperature_of_this_api_is_carried_without_a_warning() -> None:
     sent, told = asked(temperature=1.0)
     assert (sent["temperature"], told) == (1.0, ())
+    assert asked(temperature=1.5)[0]["temperature"] == 1
 
 
 @pytest.mark.parametrize("schema", [CITY, CITY | {"description": "own"}])
@@ -238,3 +239,14 @@ def test_what_an_answers_schema_cannot_enforce_is_told() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer", "minimum": 1}}, "required": ["a"]}
     _, (warning,) = asked(text={"format": {"type": "json_schema", "name": "x", "schema": schema}})
     assert warning.startswith("'text.format.schema: minimum' was left out: ")
+
+
+def test_eight_words_of_a_schema_are_named_and_there_are_no_more() -> None:
+    schema = CITY | {f"x-{number}": 1 for number in range(8)}
+    _, (warning,) = asked(text={"format": {"type": "json_schema", "name": "n", "schema": schema}})
+    assert "x-7' was left out" in warning
+
+
+def test_why_a_tool_is_not_strict_is_told() -> None:
+    _, (warning,) = asked(tools=strict(21))
+    assert "enforces the schemas of at most 20 tools" in warning
