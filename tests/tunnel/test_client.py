@@ -30,6 +30,7 @@ from tests.tunnel.pair import (
     HEAD,
     NODE,
     OK,
+    Pair,
     feed_twice,
     frames_of,
     joined,
@@ -258,3 +259,12 @@ def test_what_is_given_up_is_reset_at_the_gateway() -> None:
     packet = pair.sidecar.next_packet(pair.now)
     assert packet is not None
     assert [frame for frame in frames_of(packet) if isinstance(frame, Reset)] == [Reset(opened(pair), "cancelled", b"")]
+
+
+def test_a_document_that_nobody_asked_for_again_is_not_taken() -> None:
+    pair = Pair()
+    handle = pair.sidecar.open(post())
+    pair.sidecar.upload_again(handle, b"another")
+    pair.connect()
+    pair.run()
+    assert [event.data for event in pair.seen if isinstance(event, UploadData)] == [b"document"]

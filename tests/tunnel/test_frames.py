@@ -130,6 +130,7 @@ def test_a_frame_that_ends_too_early_is_bad_even_with_a_right_checksum(frame: Fr
         bytes([11, 1, 5, 0]),  # RESET with a code nobody knows
         bytes([6, 0x80, 0, 0]),  # a number that is not in its shortest form
         bytes([1, 1, 65]) + bytes(65) + bytes([0, 0]),  # an epoch that is too long
+        encode_frame(Welcome(1, bytes(65), 0, 1, b"", ())),  # likewise
         bytes([1, 1, 0, 0]) + encode_varint(4097) + bytes(3 * 4097),  # too many exchanges
         bytes([1, 1, 0, 0]) + encode_varint(2**60),  # so many that are not there
         bytes([5, 1, 0, 0]) + encode_varint(2**60),  # a payload that is not there

@@ -205,3 +205,7 @@ def test_strict_tools_share_optional_fields_and_unions() -> None:
 )
 def test_a_schema_that_refers_to_itself_is_not_strict(schema: Json, recursive: bool) -> None:
     assert StrictBudget(STRICT_TOOLS).take(schema) is not recursive
+
+
+def test_fields_of_branches_are_fields_of_the_input_though_it_names_none_itself() -> None:
+    assert input_schema({"anyOf": [obj(a=TEXT), {"required": ["a"]}]}).schema["properties"] == {"a": TEXT}
