@@ -13,6 +13,8 @@ from typing import Any
 Json = dict[str, Any]
 
 THOUGHTS = ("thinking", "redacted_thinking")
+#: Models that take a forced tool with adaptive thinking; Claude 4.6 and 4.7 do not.
+FORCED_AND_THINKING = ("claude-opus-4-8", "claude-sonnet-5")
 _UNENFORCED = frozenset(
     (
         *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength"),
@@ -97,10 +99,11 @@ def _check_thinking(body: Json) -> None:
         assert not {*said} & {*THOUGHTS}, "when `thinking` is disabled, the assistant's turn must not contain thinking"
         return
     assert body.get("temperature", 1) == 1, "`temperature` may only be set to 1 when thinking is enabled"
+    forced = body.get("tool_choice", {}).get("type") in ("any", "tool")
+    taken = kind == "adaptive" and body["model"] in FORCED_AND_THINKING
+    assert not forced or taken, "Thinking may not be enabled when tool_choice forces tool use."
     if kind == "enabled":
         assert not said or said[0] in THOUGHTS, "Expected `thinking` or `redacted_thinking`, but found `tool_use`"
-        forced = body.get("tool_choice", {}).get("type") in ("any", "tool")
-        assert not forced, "Thinking may not be enabled when tool_choice forces tool use"
         assert 1024 <= body["thinking"]["budget_tokens"] < body["max_tokens"], "budget_tokens"
 
 

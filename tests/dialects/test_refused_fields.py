@@ -173,6 +173,16 @@ TOLD = {
         },
         {SEALED_REASONING},
     ),
+    "anthropic-out-of-place": (
+        {
+            "error": {
+                "message": "messages.3.content.0.type: Expected `thinking` or `redacted_thinking`, but found "
+                "`tool_use`. When `thinking` is enabled, a final `assistant` message must start with a thinking block "
+                "(preceeding the lastmost set of `tool_use` and `tool_result` blocks)."
+            }
+        },
+        {SEALED_REASONING},
+    ),
     "anthropic-limit": (
         {
             "type": "error",
@@ -303,7 +313,7 @@ OTHER = {
     "too-long": openai("prompt is too long: 215000 tokens > 200000 maximum"),
     "no-reasoning-model": openai("This model does not support reasoning."),
     "effort": openai("Unsupported parameter: 'reasoning_effort' is not supported with this model.", "reasoning_effort"),
-    "thinking-in-the-wrong-place": openai("Expected `thinking` or `redacted_thinking`, but found `tool_use`."),
+    "thinking-and-a-forced-tool": openai("Thinking may not be enabled when tool_choice forces tool use."),
     "nothing": b"",
     "not-json": b"<html>Bad Request</html>",
     "not-utf-8": b"\xff\xfe",

@@ -38,7 +38,7 @@ REASONING: Json = {
 JPEG = "data:image/jpg;base64,/9j/4AAQSkZJRg=="
 #: The output of the call that the model has just made.
 LAST_CALL = "(the output of the last call)"
-SONNET, OPUS = "claude-sonnet-4-5", "claude-opus-4-6"
+SONNET, OPUS, LATER_OPUS = "claude-sonnet-4-5", "claude-opus-4-6", "claude-opus-4-8"
 
 
 class Server(NamedTuple):
@@ -141,6 +141,11 @@ def outputs(body: Json) -> list[tuple[Any, Any]]:
 
 ANTHROPIC = Server("messages", [calls("messages", "A1", "look", {}), says("messages", "Done.")], check_anthropic)
 THOUGHTFUL = Server("messages", [thinks("A1"), says("messages", "Done.")], check_anthropic)
+#: Without interleaved thinking a model thinks once in a loop:
+#: https://platform.claude.com/docs/en/build-with-claude/thinking-tool-workflows
+THOUGHTFUL_ONCE = Server(
+    "messages", [thinks("A1"), calls("messages", "A2", "look", {}), says("messages", "Done.")], check_anthropic
+)
 COUNTING = Server("chat", [calls("chat", "call_0", "look", {"n": n}) for n in range(9)], check_llama_server)
 BROKEN = Server("chat", [chat_calls("A1", '{"a": "lo'), says("chat", "Done.")], check_llama_server)
 PLAIN = Server("chat", [says("chat", "Done.")], check_llama_server)
@@ -192,6 +197,36 @@ CASES: dict[str, Case] = {
         thinking,
         (None, ["tool_use"]),
         "'reasoning' was left out",
+    ),
+    "a forced call, on a model that chooses how much it thinks": Case(
+        [ANTHROPIC],
+        [{"model": OPUS, "input": "hi", "tool_choice": "required", **MEDIUM}],
+        thinking,
+        (None, []),
+        "'reasoning' was left out",
+    ),
+    "a forced call, on a model that thinks all the same": Case(
+        [THOUGHTFUL],
+        [{"model": LATER_OPUS, "input": "hi", "tool_choice": "required", **MEDIUM}],
+        thinking,
+        ("adaptive", []),
+    ),
+    "a forced call in a loop with thoughts, on a model that chooses how much it thinks": Case(
+        [THOUGHTFUL],
+        [{"model": OPUS, "input": "hi", **MEDIUM}, {"model": OPUS, **ANSWER, **MEDIUM, "tool_choice": "required"}],
+        thinking,
+        (None, ["tool_use"]),
+        "'reasoning' was left out",
+    ),
+    "a call without thoughts in a loop that began with them": Case(
+        [THOUGHTFUL_ONCE],
+        [
+            {"model": SONNET, "input": "hi", **MEDIUM},
+            {"model": SONNET, **ANSWER, **MEDIUM},
+            {"model": SONNET, "input": [out("A2", "seen")], **MEDIUM},
+        ],
+        thinking,
+        ("enabled", ["thinking", "tool_use", "tool_use"]),
     ),
     "the next question may be thought about": Case(
         [ANTHROPIC],
@@ -491,6 +526,36 @@ async def test_a_client_reads_what_the_model_wrote() -> None:
             ("call_0", "{}"),
         ]
         assert [item.get("arguments") for item in items][1] == '{"a": "lo'
+
+
+def wants_thoughts_last(body: Json) -> None:
+    """A server that wants each call to come behind a thought, while thinking is on."""
+    check_anthropic(body)
+    if body.get("thinking", {}).get("type") == "enabled" and len(body["messages"]) > 1:
+        kind = body["messages"][-2]["content"][0]["type"]
+        assert kind == "thinking", (
+            f"messages.3.content.0.type: Expected `thinking` or `redacted_thinking`, but found `{kind}`. When "
+            "`thinking` is enabled, a final `assistant` message must start with a thinking block"
+        )
+
+
+@pytest.mark.parametrize("second", [SONNET, "chat"])
+async def test_a_loop_whose_thoughts_a_server_refuses_goes_on_without_them(second: str) -> None:
+    """The model's last call came without thoughts: a tool had to be called, or it was another model's."""
+    server = ModelServer("messages", THOUGHTFUL_ONCE.turns[:: 2 if second == "chat" else 1], wants_thoughts_last)
+    async with providing(server.play) as provider, model_server("chat", chat_calls("A2", "{}")) as other:
+        server.url = f"{provider.url}/v1"
+        claude = upstream(server, None, models=["claude*"], attempts=1)
+        async with gateway(claude, upstream(other)) as url:
+            requests: list[Json] = [
+                {"model": SONNET, "input": "hi", **MEDIUM},
+                {"model": second, **ANSWER, **MEDIUM, "tool_choice": "required"},
+                {"model": SONNET, "input": [out("A2", "seen")], **MEDIUM},
+            ]
+            last = await _converse(url, requests, "http")
+    assert len(server.faults) == 1
+    assert thinking(server.asked[-1]) == (None, ["tool_use", "tool_use"])
+    assert "'reasoning' was left out" in json.dumps(last["warnings"])
 
 
 async def test_what_a_server_wants_is_learned_from_its_refusals() -> None:

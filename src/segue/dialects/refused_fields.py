@@ -61,11 +61,13 @@ _BY_WORDS: Mapping[str, str] = {
 
 #: How providers refuse to read their own reasoning: OpenAI ("The encrypted content gAAA… could not be verified."),
 #: Anthropic ("Invalid `signature` in `thinking` block", "blocks in the latest assistant message cannot be modified"),
-#: Google ("Corrupted thought signature.").
+#: Google ("Corrupted thought signature."). Or they do not want it where it stands: Anthropic ("Expected `thinking` or
+#: `redacted_thinking`, but found `tool_use`.", where a later message of a tool loop has no thoughts).
 _UNREADABLE = re.compile(
     r"encrypted content\b.{0,2000}?could not be (?:verified|decrypted)"
     r"|invalid [`'\"]?(?:signature|data)[`'\"]? in [`'\"]?(?:redacted_)?thinking"
     r"|thinking[`'\"]? blocks .{0,80}?cannot be modified"
+    r"|expected [`'\"]?thinking[`'\"]? or [`'\"]?redacted_thinking[`'\"]?,? but found"
     r"|(?:corrupted|invalid) thought.?signature|thought.?signature is (?:not valid|invalid)",
     re.IGNORECASE | re.DOTALL,
 )

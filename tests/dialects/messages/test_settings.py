@@ -109,13 +109,20 @@ def test_a_budget_leaves_room_for_the_answer() -> None:
     assert told[0].startswith("'reasoning'")
 
 
-def test_a_model_with_a_budget_does_not_think_where_a_tool_must_be_called() -> None:
-    fields: Json = {"tools": [LOOK], "tool_choice": "required", "reasoning": {"effort": "low"}}
-    sent, (warning,) = asked("claude-sonnet-4-5", **fields)
+@pytest.mark.parametrize("model", ["claude-sonnet-4-5", "claude-sonnet-4-6", "claude-opus-4-6", "claude-opus-4-7"])
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "name": "look"}])
+def test_a_model_does_not_think_where_a_tool_must_be_called(model: str, choice: object) -> None:
+    sent, (warning,) = asked(model, tools=[LOOK], tool_choice=choice, reasoning={"effort": "low"})
     assert "thinking" not in sent
+    assert "output_config" not in sent
     assert warning.startswith("'reasoning'")
-    sent, told = asked("claude-sonnet-4-6", **fields)
+
+
+def test_a_model_that_takes_both_thinks_where_a_tool_must_be_called() -> None:
+    fields: Json = {"tools": [LOOK], "tool_choice": "required", "reasoning": {"effort": "low"}}
+    sent, told = asked("claude-opus-4-8", **fields)
     assert (sent["thinking"], sent["tool_choice"], told) == ({"type": "adaptive"}, {"type": "any"}, ())
+    assert sent["output_config"] == {"effort": "low"}
 
 
 @pytest.mark.parametrize(

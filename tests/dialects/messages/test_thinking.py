@@ -12,7 +12,7 @@ from segue.dialects.messages.thinking import (
     choose_thinking,
 )
 
-BUDGET, ADAPTIVE = "claude-sonnet-4-5", "claude-sonnet-4-6"
+BUDGET, ADAPTIVE, LATER = "claude-sonnet-4-5", "claude-sonnet-4-6", "claude-opus-4-8"
 FRESH = ToolLoop()
 SILENT = ToolLoop(begun=True)
 THINKING = ToolLoop(begun=True, thoughts_first=True, thoughts=True, effort="high")
@@ -35,13 +35,53 @@ def test_a_new_turn_is_as_asked_for(model: str, effort: str | None, chosen: Chos
     assert choose(model, effort, FRESH) == chosen
 
 
-@pytest.mark.parametrize("fields", [{"forced": True}, {"room": LEAST_BUDGET - 1}])
-def test_a_budget_needs_room_and_a_free_choice_of_tools(fields: dict[str, bool]) -> None:
-    assert choose(BUDGET, "low", FRESH, **fields) == ChosenThinking(on=False, unmet=UNMET)
-    assert choose(BUDGET, None, FRESH, **fields) == OFF
-    assert choose(BUDGET, "low", THINKING, **fields) == ChosenThinking(on=False, bare=True, unmet=UNMET)
-    assert choose(BUDGET, None, THINKING, **fields) == ChosenThinking(on=False, bare=True)
-    assert choose(ADAPTIVE, "low", FRESH, **fields) == ChosenThinking(on=True, effort="low")
+@pytest.mark.parametrize(
+    ("model", "fields"),
+    [
+        (BUDGET, {"forced": True}),
+        (BUDGET, {"room": LEAST_BUDGET - 1}),
+        (ADAPTIVE, {"forced": True}),
+        ("claude-opus-4-6", {"forced": True}),
+        ("claude-opus-4.7", {"forced": True}),
+        ("claude-opus-4-7-20260416", {"forced": True}),
+        ("claude-fable-5-1", {"forced": True}),  # not known to
+        ("claude-opus-5-5", {"forced": True}),
+        ("kimi-k2-thinking", {"forced": True}),
+    ],
+)
+def test_a_model_does_not_think_without_room_or_where_a_tool_is_forced(model: str, fields: dict[str, bool]) -> None:
+    assert choose(model, "low", FRESH, **fields) == ChosenThinking(on=False, unmet=UNMET)
+    assert choose(model, None, FRESH, **fields) == OFF
+    assert choose(model, "none", FRESH, **fields) == OFF
+    assert choose(model, "low", THINKING, **fields) == ChosenThinking(on=False, bare=True, unmet=UNMET)
+    assert choose(model, None, THINKING, **fields) == ChosenThinking(on=False, bare=True)
+    assert choose(model, "none", THINKING, **fields) == ChosenThinking(on=False, bare=True)
+    assert choose(model, "low", LATE, **fields) == ChosenThinking(on=False, bare=True, unmet=UNMET)
+    assert choose(model, "low", SILENT, **fields) == ChosenThinking(on=False, unmet=UNMET)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        LATER,
+        "claude-opus-4.8",
+        "anthropic.claude-opus-4-8-v1:0",
+        "claude-opus-4-8@20260528",
+        "claude-sonnet-5",
+        "claude-sonnet-5-20260701",
+        "claude-opus-5",
+        "claude-fable-5",
+    ],
+)
+def test_some_models_think_where_a_tool_is_forced_too(model: str) -> None:
+    assert choose(model, "low", FRESH, forced=True) == ChosenThinking(on=True, effort="low")
+    assert choose(model, None, FRESH, forced=True) == OFF
+    assert choose(model, "low", THINKING, forced=True) == ChosenThinking(on=True, effort="low")
+    assert choose(model, None, THINKING, forced=True) == ChosenThinking(on=True, effort="high")
+
+
+def test_adaptive_thinking_needs_no_room() -> None:
+    assert choose(ADAPTIVE, "low", FRESH, room=1) == ChosenThinking(on=True, effort="low")
 
 
 @pytest.mark.parametrize("loop", [FRESH, THINKING])

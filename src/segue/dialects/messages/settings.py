@@ -178,8 +178,8 @@ MESSAGES_FIELDS: Mapping[str, Field] = {
         Rule(
             "translated",
             "`effort` becomes adaptive thinking with `output_config.effort`, on models before Claude "
-            "4.6 a budget; `none` turns it off. A tool loop goes on as it began. With a budget, `effort` is dropped "
-            "where a tool must be called, and where there is no room.",
+            "4.6 a budget; `none` turns it off. A tool loop goes on as it began. `effort` is dropped where a tool "
+            "must be called, except on Claude Opus 4.8 and Claude 5, and where a budget has no room.",
         ),
         lambda _: None,  # depends on other settings: see finish_settings
     ),

@@ -3,9 +3,10 @@
 A tool loop is what the model says from the last message of the user's on that holds more than results of tools. It is
 one turn of the assistant to this API, and a turn has one configuration of thinking: a loop goes on as it began
 (https://platform.claude.com/docs/en/build-with-claude/thinking-tool-workflows). Models that think by a budget also want
-the loop to begin with a thinking block if they think, and to hold none if they do not; and they do not think where a
-tool must be called. Models that choose by themselves (adaptive thinking) have neither rule. Not here: how the choice is
-written (`settings`), and the blocks (`request`).
+the loop to begin with a thinking block if they think, and to hold none if they do not; models that choose by themselves
+(adaptive thinking) do not. Later messages of a loop may lack thoughts, since a model that does not interleave them
+thinks only once. Most models do not think where a tool must be called. Not here: how the choice is written
+(`settings`), and the blocks (`request`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ import msgspec
 #: Models that think by a budget of tokens, which the API wants to be at least `LEAST_BUDGET`.
 _BY_BUDGET = re.compile(r"claude-(?:[23][.-]|(?:opus|sonnet|haiku)-4(?:[.-][0-5])?(?:-\d{8}|[^0-9.-]|$))")
 LEAST_BUDGET = 1024
+#: Models that think where a tool must be called too. To all others the API answers 400 then: "Thinking may not be
+#: enabled when tool_choice forces tool use." (https://github.com/langchain-ai/langchain-aws/pull/1141).
+_THINKS_IF_FORCED = re.compile(r"claude-(?:opus-4[.-]8|(?:opus|sonnet|fable)-5)(?:-\d{8}|-(?!\d)|[^0-9.-]|$)")
 #: The effort of a loop that began with thoughts and does not say how hard it thinks.
 _UNKNOWN_EFFORT = "medium"
 
@@ -65,6 +69,13 @@ class AskedThinking(msgspec.Struct, frozen=True):
         """Whether the client asks for thinking."""
         return self.effort not in (None, "none")
 
+    @property
+    def obstacle(self) -> str | None:
+        """Why the model cannot think in this turn, whatever it said before."""
+        if self.forced and _THINKS_IF_FORCED.search(self.model) is None:
+            return _FORCED
+        return _NO_ROOM if self.by_budget and self.room < LEAST_BUDGET else None
+
 
 class ChosenThinking(msgspec.Struct, frozen=True):
     """How the model thinks: not at all, or with an effort (None: as much as it likes).
@@ -83,15 +94,14 @@ _OFF = ChosenThinking(on=False)
 
 def choose_thinking(asked: AskedThinking, loop: ToolLoop) -> ChosenThinking:
     """Return how the model thinks in this turn."""
+    obstacle = asked.obstacle
+    if obstacle is not None:
+        return ChosenThinking(on=False, bare=loop.thoughts, unmet=obstacle if asked.wanted else None)
     if not asked.by_budget:
         return _choose_adaptive(asked, loop)
     if loop.begun:
         return _go_on(asked, loop)
-    if not asked.wanted:
-        return _OFF
-    if asked.forced or asked.room < LEAST_BUDGET:
-        return ChosenThinking(on=False, unmet=_FORCED if asked.forced else _NO_ROOM)
-    return ChosenThinking(on=True, effort=asked.effort)
+    return ChosenThinking(on=True, effort=asked.effort) if asked.wanted else _OFF
 
 
 def _choose_adaptive(asked: AskedThinking, loop: ToolLoop) -> ChosenThinking:
@@ -107,9 +117,6 @@ def _go_on(asked: AskedThinking, loop: ToolLoop) -> ChosenThinking:
     """Choose within a loop, for a model with a budget."""
     if not loop.thoughts_first:
         return ChosenThinking(on=False, bare=loop.thoughts, unmet=_BEGAN_WITHOUT if asked.wanted else None)
-    if asked.forced or asked.room < LEAST_BUDGET:
-        why = _FORCED if asked.forced else _NO_ROOM
-        return ChosenThinking(on=False, bare=True, unmet=why if asked.wanted else None)
     if loop.effort is not None:
         effort = loop.effort
     else:
