@@ -179,6 +179,7 @@ def check_mistral(body: Json) -> None:
 def check_responses(body: Json) -> None:
     """OpenAI's Responses API, and llama-server's, which parses arguments here too."""
     seen: set[str] = set()
+    told: set[str] = set()
     items = body["input"]
     for item, after in zip(items, [*items[1:], {}], strict=True):
         kind = item.get("type", "message")
@@ -195,3 +196,6 @@ def check_responses(body: Json) -> None:
             seen.add(item["call_id"])
         elif kind.endswith("_output"):
             assert item["call_id"] in seen, "No tool call found for function call output"
+            assert item["call_id"] not in told, "a call has two outputs"
+            told.add(item["call_id"])
+    assert seen == told, "No tool output found for function call"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import pytest
 
@@ -23,18 +23,25 @@ from tests.dialects.provider_rules import (
 )
 from tests.integration.clients import Http, Socket
 from tests.integration.providers import Api, ModelServer, Rule, Turn, calls, gateway, model_server, says, upstream
+from tests.integration.refused_turns import (
+    CUT_IN_A_CALL,
+    CUT_WHILE_THINKING,
+    arguments,
+    chat_calls,
+    contents,
+    made,
+    out,
+    outputs,
+    roles,
+    said_of_calls,
+    thinking,
+    thinks,
+)
 from tests.upstreams.provider import providing
 
 Transport = Literal["http", "websocket"]
 
 TOOL: Json = {"type": "function", "name": "look", "parameters": {"type": "object", "properties": {}}}
-THINKING: Json = {"type": "thinking", "thinking": "hm", "signature": "c2ln"}
-REASONING: Json = {
-    "id": "rs_1",
-    "type": "reasoning",
-    "summary": [],
-    "encrypted_content": "gAAAAABo",
-}
 JPEG = "data:image/jpg;base64,/9j/4AAQSkZJRg=="
 #: The output of the call that the model has just made.
 LAST_CALL = "(the output of the last call)"
@@ -58,85 +65,6 @@ class Case(NamedTuple):
     sent: Callable[[Json], object]
     wanted: object
     warned: str = ""
-
-
-def out(call_id: str, output: object) -> Json:
-    return {"type": "function_call_output", "call_id": call_id, "output": output}
-
-
-def made(call_id: str, arguments: str) -> Json:
-    return {"type": "function_call", "call_id": call_id, "name": "look", "arguments": arguments}
-
-
-def chat_calls(call_id: str, arguments: str) -> Turn:
-    """A turn of a chat server whose model writes anything as arguments."""
-    call = {"index": 0, "id": call_id, "type": "function", "function": {"name": "look", "arguments": arguments}}
-    return {"role": "assistant", "content": None, "tool_calls": [call]}
-
-
-def thinks(call_id: str) -> Turn:
-    return [THINKING, *calls("messages", call_id, "look", {})]
-
-
-def _sse(*events: Json) -> bytes:
-    numbered = ({**event, "sequence_number": number} for number, event in enumerate(events))
-    return b"".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in numbered)
-
-
-#: An answer of a Responses server that was cut while its model still thought.
-CUT_WHILE_THINKING = _sse(
-    {"type": "response.created", "response": {"id": "resp_1", "status": "in_progress", "output": []}},
-    {"type": "response.output_item.added", "output_index": 0, "item": REASONING},
-    {"type": "response.output_item.done", "output_index": 0, "item": REASONING},
-    {
-        "type": "response.incomplete",
-        "response": {
-            "id": "resp_1",
-            "status": "incomplete",
-            "incomplete_details": {"reason": "max_output_tokens"},
-            "output": [REASONING],
-        },
-    },
-)
-
-
-def thinking(body: Json) -> object:
-    """The kind of thinking, and the kinds of the blocks that the assistant said."""
-    said = [block["type"] for message in body["messages"][1::2] for block in message["content"]]
-    return body.get("thinking", {}).get("type"), said
-
-
-def roles(body: Json) -> list[str]:
-    return [message["role"] for message in body["messages"]]
-
-
-def contents(body: Json) -> list[Any]:
-    return [message["content"] for message in body["messages"]]
-
-
-def arguments(body: Json) -> list[str]:
-    return [call["function"]["arguments"] for message in body["messages"] for call in message.get("tool_calls", ())]
-
-
-def outputs(body: Json) -> list[tuple[Any, Any]]:
-    """The calls' arguments with their outputs, found by their ids."""
-    if "input" in body:
-        told = {item["call_id"]: item["output"] for item in body["input"] if item.get("type") == "function_call_output"}
-        return [
-            (json.loads(item["arguments"]), told[item["call_id"]])
-            for item in body["input"]
-            if item.get("type") == "function_call"
-        ]
-    blocks = [block for message in body["messages"] for block in message["content"] or () if isinstance(block, dict)]
-    if any(block["type"] == "tool_use" for block in blocks):
-        told = {block["tool_use_id"]: block["content"][0]["text"] for block in blocks if "tool_use_id" in block}
-        return [(block["input"], told[block["id"]]) for block in blocks if block["type"] == "tool_use"]
-    told = {message["tool_call_id"]: message["content"] for message in body["messages"] if message["role"] == "tool"}
-    return [
-        (json.loads(call["function"]["arguments"]), told[call["id"]])
-        for message in body["messages"]
-        for call in message.get("tool_calls", ())
-    ]
 
 
 ANTHROPIC = Server("messages", [calls("messages", "A1", "look", {}), says("messages", "Done.")], check_anthropic)
@@ -282,6 +210,31 @@ CASES: dict[str, Case] = {
         outputs,
         [({"arguments": '{"a": "lo'}, "seen")],
         "no JSON object",
+    ),
+    "a call that nobody answers, on a Responses server": Case(
+        [Server("responses", [calls("responses", "A1", "look", {}), says("responses", "Done.")], check_responses)],
+        [{"model": "responses", "input": "hi"}, {"model": "responses", "input": "go on"}],
+        said_of_calls,
+        ["hi", "A1", "[there is no output of this call]", "go on"],
+        "without an output",
+    ),
+    "an answer that was cut in a call, on a Responses server": Case(
+        [Server("responses", [CUT_IN_A_CALL, says("responses", "Done.")], check_responses)],
+        [{"model": "responses", "input": "hi"}, {"model": "responses", "input": "go on"}],
+        said_of_calls,
+        ["hi", "A1", "[there is no output of this call]", "go on"],
+        "without an output",
+    ),
+    "an output that comes late, on a Responses server": Case(
+        [Server("responses", [calls("responses", "A1", "look", {}), says("responses", "Well?")], check_responses)],
+        [
+            {"model": "responses", "input": "hi"},
+            {"model": "responses", "input": "go on"},
+            {"model": "responses", "input": [out("A1", "seen")]},
+        ],
+        lambda body: [part["text"] for part in body["input"][-1]["content"]],
+        ["[output of the earlier tool call A1]", "seen"],
+        "does not follow its call",
     ),
     "reasoning alone": Case(
         [Server("responses", [CUT_WHILE_THINKING, says("responses", "Done.")], check_responses)],

@@ -114,6 +114,11 @@ class CallIdMapper:
         self._new[call_id] = _Uses(uses.made + 1, answered, self._run)
         return self._form.wire_id(call_id, uses.made)
 
+    def is_answered(self, call_id: str) -> bool:
+        """Tell whether all calls of this id have their outputs; not for an id that no call has."""
+        uses = self._find(call_id)
+        return 0 < uses.made <= uses.answered
+
     def map_output(self, call_id: str) -> str:
         """Return the id of the call that the next output answers: the oldest open one, else the newest."""
         self.end_run()

@@ -8,7 +8,8 @@ import pytest
 from msgspec import Raw
 
 from segue.dialects.interface import Rendered
-from segue.dialects.loss_warnings import BROKEN_ARGUMENTS, FOREIGN_REASONING
+from segue.dialects.item_renderer import NO_OUTPUT
+from segue.dialects.loss_warnings import BROKEN_ARGUMENTS, FOREIGN_REASONING, LATE_OUTPUT, UNANSWERED_CALL
 from segue.dialects.render_cache import RenderCache
 from segue.dialects.responses.request import RESPONSES_FIELDS
 from segue.dialects.rules import KNOWN_EXTRA, OTHERS
@@ -267,3 +268,87 @@ def test_a_call_has_a_name_that_a_tool_can_have() -> None:
 def test_a_call_of_a_server_without_arguments_goes_back_as_it_came() -> None:
     odd = {"type": "function_call", "call_id": "a", "name": "look", "arguments": None}
     assert body(DIALECT, [odd])["input"] == [odd]
+
+
+# -------------------------------------------------------------------------------------------- calls without an output
+
+NOTE = OUTPUT | {"output": NO_OUTPUT}
+LATE = "[output of the earlier tool call a]"
+
+
+def late(*parts: Json) -> Json:
+    content = [{"type": "input_text", "text": LATE}, *parts]
+    return {"type": "message", "role": "user", "content": content}
+
+
+def text(words: str) -> Json:
+    return {"type": "input_text", "text": words}
+
+
+def test_a_call_that_nobody_answers_gets_a_note_behind_it() -> None:
+    custom = {"type": "custom_tool_call", "call_id": "b", "name": "patch", "input": "x"}
+    noted = {"type": "custom_tool_call_output", "call_id": "b", "output": NO_OUTPUT}
+    assert body(DIALECT, [CALL, custom, USER])["input"] == [CALL, custom, NOTE, noted, USER]
+    assert body(DIALECT, [CALL, custom, OUTPUT])["input"] == [CALL, custom, OUTPUT, noted]
+    assert body(DIALECT, [CALL, USER, OWN])["input"] == [CALL, NOTE, USER]
+    assert warnings(DIALECT, [CALL, USER]) == (UNANSWERED_CALL,)
+    assert warnings(DIALECT, [CALL, USER, OWN]) == (FOREIGN_REASONING, UNANSWERED_CALL)
+    more = [CALL, custom, OUTPUT, USER, OWN, SAID, USER]
+    assert body(DIALECT, more)["input"] == [CALL, custom, OUTPUT, noted, USER, BACK, SAID, USER]
+    assert warnings(DIALECT, more) == (UNANSWERED_CALL,)
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        [CALL],
+        [CALL, SAID, OUTPUT],
+        [CALL, USER, OUTPUT, SAID],
+        [CALL, {"type": "tool_search_output", "call_id": "s", "tools": []}, SAID, OUTPUT],
+        [{"type": "local_shell_call", "call_id": "a"}, OUTPUT, SAID],
+        [{"type": "local_shell_call", "call_id": "a"}, USER, SAID, OUTPUT],
+        [{"type": "function_call_output", "call_id": 7, "output": "x"}, OUTPUT],
+    ],
+)
+def test_an_output_that_can_still_come_is_waited_for(items: list[Json]) -> None:
+    assert body(DIALECT, items)["input"] == items
+    assert warnings(DIALECT, items) == ()
+
+
+@pytest.mark.parametrize(
+    ("output", "parts"),
+    [
+        ("seen", [text("seen")]),
+        (
+            [text("one"), {"type": "input_image", "image_url": "u"}],
+            [text("one"), {"type": "input_image", "image_url": "u"}],
+        ),
+        ({"a": 1}, [text('{"a": 1}')]),
+        (None, [text("null")]),
+    ],
+)
+def test_an_output_that_comes_late_is_a_text(output: object, parts: list[Json]) -> None:
+    items = [CALL, USER, SAID, OUTPUT | {"output": output}]
+    assert body(DIALECT, items)["input"] == [CALL, NOTE, USER, SAID, late(*parts)]
+    assert warnings(DIALECT, items) == (UNANSWERED_CALL, LATE_OUTPUT)
+
+
+def test_a_second_output_is_a_text() -> None:
+    assert body(DIALECT, [CALL, OUTPUT, OUTPUT])["input"] == [CALL, OUTPUT, late(text("seen"))]
+
+
+def test_a_late_output_of_an_id_that_is_used_again_belongs_to_the_newest_call() -> None:
+    first, note, user, second, output, said = body(DIALECT, [CALL, USER, CALL, OUTPUT, SAID])["input"]
+    assert (first, note, user, said) == (CALL, NOTE, USER, SAID)
+    assert second["call_id"] == output["call_id"] != "a"
+    assert output["output"] == "seen"
+
+
+@pytest.mark.parametrize("cut", range(1, 6))
+def test_notes_do_not_depend_on_how_a_history_is_cut(cut: int) -> None:
+    items = [CALL, USER, OWN, SAID, OUTPUT, USER]
+    kept = RenderCache(1 << 20)
+    parent = grow(None, encode_items(items[:cut]), ())
+    render(DIALECT, History(parent, encode_items([USER])), keep=kept)
+    sent = render(DIALECT, History(parent, encode_items(items[cut:])), keep=kept)
+    assert sent.body == render(DIALECT, replay(encode_items(items))).body

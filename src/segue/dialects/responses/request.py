@@ -1,15 +1,15 @@
 """The Responses dialect: requests to a server of the same API that our clients use. Its stream is read in `stream`.
 
 Items are sent as the bytes they are. Reasoning is parsed, since a provider gets back its own and no other's; it waits
-for the item that must follow it. A call whose arguments or id a server would refuse gets others. The gateway keeps the
-history and sends all of it, so the upstream is asked to store nothing. Not here: an upstream's own
-`previous_response_id`.
+for the item that must follow it. A call whose arguments or id a server would refuse gets others, and one that nobody
+answers gets an output. The gateway keeps the history and sends all of it, so the upstream is asked to store nothing.
+Not here: an upstream's own `previous_response_id`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -25,8 +25,15 @@ from segue.dialects.incremental import (
     render_history,
 )
 from segue.dialects.interface import NOTHING, CountingEndpoint, Rendered, ReplyDecoder, TurnRequest
+from segue.dialects.item_renderer import NO_OUTPUT, late_output_note
 from segue.dialects.items import call_arguments, read_item
-from segue.dialects.loss_warnings import BROKEN_ARGUMENTS, FOREIGN_REASONING, reasoning_left_out
+from segue.dialects.loss_warnings import (
+    BROKEN_ARGUMENTS,
+    FOREIGN_REASONING,
+    LATE_OUTPUT,
+    UNANSWERED_CALL,
+    reasoning_left_out,
+)
 from segue.dialects.provider_profiles import PLAIN, ProviderProfile
 from segue.dialects.refused_fields import SEALED_REASONING
 from segue.dialects.render_cache import RenderCache
@@ -105,7 +112,8 @@ class ResponsesDialect:
         if request.settings.prompt_cache_key is None and builder.is_wanted("prompt_cache_key"):
             builder.fields["prompt_cache_key"] = cache_key(request.tenant, request.settings.instructions, state)
         pieces = [encode(builder.fields)[:-1] + b',"input":[', *(part.closed for part in parts if part.closed)]
-        lost = (FOREIGN_REASONING,) if state.open.items and FOREIGN_REASONING not in state.warnings else ()
+        pieces.append(_listed(state.open.items()))
+        lost = (loss for loss in state.open.losses if loss not in state.warnings)
         warnings = (*builder.warnings, *state.warnings, *lost)
         return Rendered(close_list(pieces, b"]}"), warnings, frozenset(builder.own_fields))
 
@@ -113,11 +121,11 @@ class ResponsesDialect:
         """Make the reader of one reply."""
         return ResponsesDecoder(request.response_id, self.provider, warnings)
 
-    def start(self) -> RenderState[PendingReasoning]:
+    def start(self) -> RenderState[OpenItems]:
         """Return the state before the first item."""
-        return RenderState(PendingReasoning())
+        return RenderState(OpenItems())
 
-    def renderer(self, state: RenderState[PendingReasoning]) -> ResponsesRenderer:
+    def renderer(self, state: RenderState[OpenItems]) -> ResponsesRenderer:
         """Return a renderer that goes on from `state`."""
         return ResponsesRenderer(state, self.provider)
 
@@ -185,35 +193,84 @@ RESPONSES_ITEMS: Mapping[str, Rule] = {
     "reasoning that led to nothing": Rule("dropped", "A cut answer may end in it; providers refuse it alone."),
     "id of a call": Rule("carried", "One that was used before, or is longer than 64 characters, is replaced."),
     "arguments of a call": Rule("carried", "Where they are no JSON object, they are put into one."),
+    "function_call_output, custom_tool_call_output": Rule(
+        "carried",
+        "Byte for byte; as a text of the user's, if its call has an output already. A call without one gets a note.",
+    ),
     "name of a call": Rule("carried", "One that no tool of this API can have is replaced."),
     "everything else": Rule("carried", "Byte for byte."),
 }
 
 
-class PendingReasoning(msgspec.Struct, frozen=True):
-    """Reasoning that waits for the item that it led to: without one, OpenAI refuses it in every later turn."""
+class WaitingCall(msgspec.Struct, frozen=True):
+    """A call that has no output yet, and the type of item that its output has."""
 
-    items: tuple[Item, ...] = ()
+    call_id: str
+    output_type: str
+
+
+class OpenItems(msgspec.Struct, frozen=True):
+    """Items that depend on what comes next.
+
+    `reasoning` waits for the item that it led to: without one, OpenAI refuses it in every later turn. The calls in
+    `waiting`, by the ids that are sent, have no output yet; OpenAI answers 400 "No tool output found for function call"
+    to each that never gets one. `interrupted` is true once somebody else than the model spoke since then. `others` is
+    what they said; notes for the calls stand before it.
+    """
+
+    reasoning: tuple[Item, ...] = ()
+    waiting: tuple[tuple[str, WaitingCall], ...] = ()
+    others: tuple[Item, ...] = ()
+    interrupted: bool = False
+
+    @property
+    def losses(self) -> Iterable[str]:
+        """The warnings about what these items leave out, or add, if nothing more comes."""
+        if self.reasoning:
+            yield FOREIGN_REASONING
+        if self.interrupted:
+            yield UNANSWERED_CALL
 
     @property
     def size_bytes(self) -> int:
-        """What it holds in memory."""
-        return sum(map(len, self.items))
+        """Roughly what it holds in memory."""
+        return sum(map(len, (*self.reasoning, *self.others))) + sum(len(sent_id) for sent_id, _ in self.waiting)
+
+    def items(self) -> Iterable[Item]:
+        """Return the items that are sent if nothing more comes."""
+        if self.interrupted:
+            for sent_id, call in self.waiting:
+                yield encode({"type": call.output_type, "call_id": sent_id, "output": NO_OUTPUT})
+        yield from self.others
+
+
+def _listed(items: Iterable[Item]) -> bytes:
+    return b"".join(item + b"," for item in items)
 
 
 _texts = msgspec.json.Decoder(str)
-#: Calls of tools that the request declares. OpenAI answers 400 to a name that no such tool could have.
-_NAMED_CALLS = frozenset({"function_call", "custom_tool_call"})
+_outputs = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_parts = msgspec.json.Decoder(list[msgspec.Raw])
+#: Calls of tools that the request declares, and the types of their outputs. OpenAI answers 400 to a name that no such
+#: tool could have.
+_OUTPUTS: Mapping[str, str] = {
+    "function_call": "function_call_output",
+    "custom_tool_call": "custom_tool_call_output",
+}
+_OUTPUT_TYPES = frozenset(_OUTPUTS.values())
 _NAME_LENGTH = 128
 
 
 class ResponsesRenderer:
     """Writes items as they are."""
 
-    def __init__(self, state: RenderState[PendingReasoning], provider: str) -> None:
+    def __init__(self, state: RenderState[OpenItems], provider: str) -> None:
         self._provider = provider
         self._state = RenderStateBuilder(state, RESPONSES_CALL_IDS)
-        self._pending = list(state.open.items)
+        self._reasoning = list(state.open.reasoning)
+        self._waiting = dict(state.open.waiting)
+        self._others = list(state.open.others)
+        self._interrupted = state.open.interrupted
         self._closed: list[bytes] = []
 
     def add(self, item: Item) -> None:
@@ -224,33 +281,86 @@ class ResponsesRenderer:
         if head.kind == "reasoning":
             self._add_reasoning(item)
             return
-        if self._pending:
-            self._end_reasoning(head)
-        self._closed.append(self._with_call(item, head))
+        by_model = _is_said_by_model(head)
+        if by_model and self._interrupted:
+            self._give_calls_up()
+        if self._reasoning:
+            self._end_reasoning(by_model=by_model)
+        if head.kind.endswith("_output"):
+            self._add_output(item, head)
+        elif by_model:
+            self._closed.append(self._with_call(item, head))
+        else:
+            self._add_other(self._with_call(item, head))
 
-    def _end_reasoning(self, head: ItemOutline) -> None:
-        if _is_said_by_model(head):
-            self._closed += self._pending
+    def _end_reasoning(self, *, by_model: bool) -> None:
+        if by_model:
+            self._closed += self._reasoning
         else:
             self._state.warn(FOREIGN_REASONING)
-        self._pending.clear()
+        self._reasoning.clear()
 
-    def finish(self) -> RenderedTurn[PendingReasoning]:
-        """Return the items, each with a comma after it, and the reasoning that nothing follows yet."""
-        closed = b"".join(item + b"," for item in self._closed)
-        return RenderedTurn(closed, self._state.build(PendingReasoning(tuple(self._pending))))
+    def finish(self) -> RenderedTurn[OpenItems]:
+        """Return the items, each with a comma after it, and those that depend on what comes next."""
+        return RenderedTurn(_listed(self._closed), self._state.build(self._open()))
+
+    def _open(self) -> OpenItems:
+        waiting = tuple(self._waiting.items())
+        return OpenItems(tuple(self._reasoning), waiting, tuple(self._others), self._interrupted)
+
+    def _give_calls_up(self) -> None:
+        """Write notes for the calls that nobody answered: the model speaks again."""
+        self._state.warn(UNANSWERED_CALL)
+        self._closed += self._open().items()
+        for call in self._waiting.values():
+            self._state.call_ids.map_output(call.call_id)  # an output that still comes is late
+        self._end_waiting()
+
+    def _end_waiting(self) -> None:
+        self._waiting.clear()
+        self._others.clear()
+        self._interrupted = False
+
+    def _add_other(self, item: Item) -> None:
+        """Add what a client says; notes for the calls that wait may have to stand before it."""
+        if self._waiting:
+            self._others.append(item)
+            self._interrupted = True
+        else:
+            self._closed.append(item)
+
+    def _add_output(self, item: Item, head: ItemOutline) -> None:
+        """Add an output; one that comes late becomes a text."""
+        call_id = head.call_id
+        sent_id = ""
+        if isinstance(call_id, str):
+            late = head.kind in _OUTPUT_TYPES and self._state.call_ids.is_answered(call_id)
+            sent_id = self._state.call_ids.map_output(call_id)
+            if late:
+                self._state.warn(LATE_OUTPUT)
+                self._add_other(_as_text(item, sent_id))
+                return
+            if sent_id != call_id:
+                item = with_field(item, "call_id", sent_id)
+        (self._others or self._closed).append(item)
+        if self._waiting.pop(sent_id, None) is None:
+            return
+        self._interrupted = True
+        if not self._waiting:
+            self._closed += self._others
+            self._end_waiting()
 
     def _with_call(self, item: Item, head: ItemOutline) -> Item:
-        """Return a call or its output with what any server takes; most are as they came."""
+        """Return a call with what any server takes; most are as they came."""
         call_id, name, kind = head.call_id, head.name, head.kind
         if not isinstance(call_id, str):
             return item
-        ids = self._state.call_ids
-        sent_id = ids.map_output(call_id) if kind.endswith("_output") else ids.map_call(call_id)
+        sent_id = self._state.call_ids.map_call(call_id)
         if sent_id != call_id:
             item = with_field(item, "call_id", sent_id)
-        if kind not in _NAMED_CALLS:
+        if kind not in _OUTPUTS:
             return item
+        self._waiting[sent_id] = WaitingCall(call_id, _OUTPUTS[kind])
         if isinstance(name, str) and wire_name(name, _NAME_LENGTH) != name:
             item = with_field(item, "name", wire_name(name, _NAME_LENGTH))
         return self._with_arguments(item, head.arguments) if kind == "function_call" else item
@@ -276,17 +386,33 @@ class ResponsesRenderer:
         assert isinstance(value, ReasoningItem), "that is what was read"
         if not value.encrypted_content:  # open reasoning is for everybody; a summary alone is of no use to a provider
             if value.content:
-                self._pending.append(item)
+                self._reasoning.append(item)
                 return
         else:
             sealed = unseal(value.encrypted_content)
             if sealed.provider is None:
-                self._pending.append(item)
+                self._reasoning.append(item)
                 return
             if sealed.provider == self._provider:
-                self._pending.append(with_field(item, "encrypted_content", sealed.content))
+                self._reasoning.append(with_field(item, "encrypted_content", sealed.content))
                 return
         self._state.warn(reasoning_left_out(value))
+
+
+def _as_text(output: Item, call_id: str) -> Item:
+    """Return an output as a message of the user's."""
+    said = _outputs.decode(output).get("output", msgspec.Raw(b'""'))
+    parts: list[object] = [{"type": "input_text", "text": late_output_note(call_id)}]
+    if bytes(said).startswith(b"["):
+        parts += _parts.decode(said)
+    else:
+        parts.append(
+            {
+                "type": "input_text",
+                "text": said if bytes(said).startswith(b'"') else bytes(said).decode("utf-8", "replace"),
+            }
+        )
+    return encode({"type": "message", "role": "user", "content": parts})
 
 
 #: Items that a client sends, beside messages that are not the model's and outputs of calls.

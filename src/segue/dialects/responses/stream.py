@@ -10,6 +10,7 @@ which event belongs to which item (`output_items`), and writing what is missing 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -49,7 +50,7 @@ from segue.http.sse import SseEvent
 from segue.protocol.codec import UNREADABLE, decode_value, is_utf8, with_field
 from segue.protocol.events import Event, ItemStatus
 from segue.protocol.ids import ResponseId, item_id
-from segue.protocol.problems import Problem
+from segue.protocol.problems import Problem, quoted
 from segue.protocol.responses import Failure, Usage
 
 _NULL = msgspec.Raw(b"null")
@@ -98,6 +99,8 @@ _STATUSES = {"completed": 0, "incomplete": 1, "failed": 2, "cancelled": 2}
 _PARTS = ("response.content_part.", "response.reasoning_summary_part.", "response.output_text.annotation.")
 _CALL_NAMES = {name for _, name in CALLS.values()}
 _GENERIC = ("upstream_error", "upstream_rejected")
+#: A code that a message may name.
+_SHORT_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,39}")
 
 
 class ResponsesDecoder(BaseReplyDecoder):
@@ -330,6 +333,11 @@ class ResponsesDecoder(BaseReplyDecoder):
         known = [one for one in said if isinstance(one, str) and one in _STATUSES]
         if not known:
             return []  # `response.done` of another API
+        if response.status is not None and response.status not in known:
+            self._stream_end.warn(
+                f"The upstream ended its response with the status {quoted(str(response.status), 40)}, which is no end. "
+                "What else it said of the end counts."
+            )
         status = max(known, key=_STATUSES.__getitem__)
         usage = read_usage(response.usage)
         if _STATUSES[status] == _STATUSES["failed"]:
@@ -426,15 +434,18 @@ def _is_of_an_item(kind: str) -> bool:
 
 
 def _failure(error: ProviderError) -> Failure:
-    """Return the failure that a response tells. Codes that only this API has pass: they are those of our clients."""
+    """Return the failure that a response tells.
+
+    Codes that are documented for this API pass, since our clients know them. One that nobody knows becomes one of ours
+    on every transport, and is told in the message if it is a short word.
+    """
     code, word = code_of(error), error.words[0] if error.words else ""
-    own = (
-        bool(word)
-        and code in _GENERIC
-        and code_of_word(word) in (None, *_GENERIC)
-        and not word.endswith("_request_error")
-    )
-    return Failure(word, failure_of(error).message) if own else failure_of(error)
+    meaning, failure = code_of_word(word), failure_of(error)
+    if code in _GENERIC and meaning in _GENERIC and not word.endswith("_request_error"):
+        return Failure(word, failure.message)
+    if meaning is None and error.message and _SHORT_WORD.fullmatch(word):
+        return Failure(failure.code, f"{error.message} (The upstream's code is {quoted(word)}.)")
+    return failure
 
 
 def _text_of_part(event: dict[str, Any]) -> tuple[str, str]:
