@@ -234,7 +234,7 @@ def _split(draw: st.DrawFn, dialect: str, line: Line) -> list[Line]:
     if here is None or there is None:
         return [line]
     parent, key = here
-    if parent[key] == "{}":  # some servers write it where arguments are yet to come
+    if parent[key] in {"{}", "null"}:  # some servers write it where arguments are yet to come
         return [line]
     at = draw(st.integers(0, len(parent[key])))
     there[0][key] = parent[key][at:]

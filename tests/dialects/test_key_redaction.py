@@ -53,6 +53,10 @@ SAYINGS = [
     "POST https://generativelanguage.googleapis.com/v1beta/models/m:streamGenerateContent?key={quoted}&alt=sse",
     '{{"error":{{"message":"bad key \\"{key}\\""}}}}',
     "the key in base64: {base64}, or {url_base64}",
+    "the key in hex: {hex}, or 0x{upper_hex}",
+    "the bytes {bytes}, or {colons}",
+    "https://example.com/?q={percents} is no URL",
+    "the half of it in hex: {half_hex}",
     "({first}) is no key",
     "first {first}, last {last}",
     "{first}..{last}",
@@ -76,6 +80,12 @@ def test_nothing_of_a_key_is_left_however_it_is_quoted(key: str, saying: str) ->
         "other_half": key[len(key) // 2 :],
         "basic": b64encode(f"user:{key}".encode()).decode(),
         "base64": b64encode(key.encode()).decode(),
+        "hex": key.encode().hex(),
+        "upper_hex": key.encode().hex().upper(),
+        "half_hex": key.encode().hex()[: len(key)],
+        "bytes": key.encode().hex(" "),
+        "colons": key.encode().hex(":"),
+        "percents": "".join(f"%{byte:02X}" for byte in key.encode()),
         "url_base64": urlsafe_b64encode(key.encode()).decode().rstrip("="),
     }
     said = saying.lower() if saying.isupper() else saying
@@ -88,6 +98,8 @@ def test_nothing_of_a_key_is_left_however_it_is_quoted(key: str, saying: str) ->
         assert piece in saying.lower() or piece not in told.replace(REDACTED, " ")
     assert parts["basic"][8:20].lower() not in told
     assert parts["base64"][:6].lower() not in told
+    for form in ("hex", "bytes", "colons", "percents"):
+        assert not any(parts[form][at : at + 18].lower() in told for at in range(len(parts[form]) - 17))
 
 
 @pytest.mark.parametrize(

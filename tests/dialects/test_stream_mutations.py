@@ -130,7 +130,8 @@ def came(reading: Reading, what: str) -> str:
     found: list[str] = []
     for line in reading.read:
         for kind, text in pieces(line, reading.dialect):
-            if kind == what and not (kind == "arguments" and text.startswith("{") and text in "".join(found)):
+            again = text.startswith("{") and text in "".join(found)
+            if kind == what and not (kind == "arguments" and (again or text == "null")):  # null stands for nothing
                 found.append(text)
     return mended("".join(found))
 

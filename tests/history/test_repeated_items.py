@@ -137,6 +137,26 @@ def test_a_call_that_is_made_again_under_the_same_id_is_answered_anew() -> None:
     assert left(thrice, call("c", "1"), *window) == [call("c", "1"), out("c", "x"), user("So?")]
 
 
+@pytest.mark.parametrize("restored", [False, True])
+def test_all_outputs_under_one_call_id_may_be_sent_with_the_newest(restored: bool) -> None:
+    """The last one answers the call that waits, and those before it are the ones that the history holds."""
+    turns = [([user("Look.")], [call("c")]), ([out("c", "1")], [call("c")]), ([out("c", "2")], [call("c")])]
+    assert left(chain(*turns[:2], restored=restored), out("c", "1"), out("c", "2")) == [out("c", "2")]
+    assert left(chain(*turns[:2], restored=restored), out("c", "1"), out("c", "1")) == [out("c", "1")]
+    assert left(chain(*turns, restored=restored), *(out("c", each) for each in "123")) == [out("c", "3")]
+    assert left(chain(*turns, restored=restored), out("c", "2"), out("c", "3")) == [out("c", "3")]
+    assert left(chain(*turns[:2]), out("c", "1"), call("c"), out("c", "2")) == [out("c", "2")]
+
+
+def test_another_output_under_one_call_id_is_refused_though_the_history_holds_others() -> None:
+    parent = chain(([user("Look.")], [call("c")]), ([user("Hm."), out("c", "1")], [call("c")]))
+    refused = already_answered("c", 1)
+    assert leave_out_repeats(parent, parsed(out("c", "2"), out("c", "3"))) == refused
+    assert leave_out_repeats(chain(ASKED), parsed(out("A1", "2"), out("A1", "3"))) == already_answered("A1", 1)
+    three = parsed(out("c", "1"), out("c", "2"), out("c", "3"))
+    assert leave_out_repeats(parent, three) == already_answered("c", 2)
+
+
 def test_an_item_with_an_id_that_the_history_has_is_left_out() -> None:
     parent = chain(([user("Hi.", id="u1")], [said("Hello.", id="msg_1"), call("A1", id="fc_1")]), GOES_ON)
     assert left(parent, said("Hello.", id="msg_1"), user("So?")) == [user("So?")]

@@ -1,7 +1,8 @@
 """The arguments of a tool call while they come in pieces: how far they are, without parsing them again and again.
 
-Some servers begin a call with `{}` in place of nothing, and send the real arguments after it. What is sent cannot be
-taken back, so such a beginning waits for what follows. Not here: which call a piece belongs to, and the events.
+Some servers begin a call with `{}` or `null` in place of nothing, and send the real arguments after it. What is sent
+cannot be taken back, so such a beginning waits for what follows. Not here: which call a piece belongs to, and the
+events.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from typing import Literal
 
 from segue.dialects.growing_text import GrowingText
 
-#: `placeholder`: only a `{}` so far, which may not be meant; `partial`: JSON that goes on.
+#: `placeholder`: only a `{}` or `null` so far, which may not be meant; `partial`: JSON that goes on.
 ArgumentsState = Literal["none", "placeholder", "partial", "whole"]
 
-_PLACEHOLDER = "{}"
+#: What stands for no arguments, alone or before or after the real ones.
+PLACEHOLDERS = frozenset({"{}", "null"})
 _LONGEST_HELD = 16  # with the space around it
 _MARKS = re.compile(r'\\.|["{}\[\]]', re.DOTALL)
 
@@ -34,7 +36,7 @@ class StreamedArguments(GrowingText):
         """Return what to send of a piece that comes when nothing was sent yet: a placeholder is held back."""
         held, self._held = self._held, ""
         text = piece if piece.lstrip().startswith("{") else held + piece
-        if len(text) <= _LONGEST_HELD and text.strip() in {"", _PLACEHOLDER}:
+        if len(text) <= _LONGEST_HELD and (not text.strip() or text.strip() in PLACEHOLDERS):
             self._held, text = text, ""
         return text
 

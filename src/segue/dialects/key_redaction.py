@@ -1,9 +1,10 @@
 """Takes keys out of what a provider says, before a client or a log gets it.
 
 Providers quote the key that they refuse, or that is out of credit: whole, masked (`sk-proj-abcd****wxyz`, `****wxyz`,
-`sk-ant-abc...xyz`), by its end ("ending in wxyz"), in a URL, in a header line or in base64. Whatever shares a run of
-characters with a known key goes, and so does what has the shape of a key, since a provider may quote keys that are not
-known here. Too much goes rather than too little. Not here: which texts pass through this (`upstreams.failures`).
+`sk-ant-abc...xyz`), by its end ("ending in wxyz"), in a URL, in a header line, in base64 or in hex. Whatever shares a
+run of characters with a known key goes, and so does what has the shape of a key, since a provider may quote keys that
+are not known here. Too much goes rather than too little. Not here: which texts pass through this
+(`upstreams.failures`).
 """
 
 from __future__ import annotations
@@ -112,7 +113,11 @@ class _KnownKey:
     def __init__(self, key: str) -> None:
         self._key = key.lower()
         self._whole = re.compile(rf"(?<![\w\-]){re.escape(key)}(?![\w\-])")
-        self._runs = {form[at : at + _RUN] for form in _forms(key) for at in range(len(form) - _RUN + 1)}
+        self._runs: dict[int, set[str]] = {}  # by their length
+        for form, width in _forms(key):
+            length = _RUN * width
+            runs = self._runs.setdefault(length, set())
+            runs.update(form[at : at + length] for at in range(len(form) - length + 1))
         starts = [0, *(found.end() for found in re.finditer(r"[-_]", self._key))]
         self._starts = [self._key[start:] for start in starts if len(self._key) - start >= _END]
 
@@ -121,7 +126,8 @@ class _KnownKey:
         if len(self._key) < _SHORT_KEY:
             yield from (found.span() for found in self._whole.finditer(text))
             return
-        yield from ((at, at + _RUN) for at in range(len(lower) - _RUN + 1) if lower[at : at + _RUN] in self._runs)
+        for length, runs in self._runs.items():
+            yield from ((at, at + length) for at in range(len(lower) - length + 1) if lower[at : at + length] in runs)
         if self._key[-_END:] in lower or any(start[:_END] in lower for start in self._starts):
             yield from (word.span() for word in _WORD.finditer(text) if self._is_end(word[0].strip(".").lower()))
 
@@ -138,14 +144,22 @@ class _KnownKey:
         return len(word) >= _END and (self._key.endswith(word) or any(key.startswith(word) for key in self._starts))
 
 
-def _forms(key: str) -> Iterator[str]:
-    """Yield how a key is written: as it is, in a URL, and in base64, wherever in the encoded bytes it stands."""
-    yield key.lower()
-    yield quote(key, safe="").lower()
+def _forms(key: str) -> Iterator[tuple[str, int]]:
+    """Yield how a key is written, and how many characters stand for one of it.
+
+    It is written as it is, in a URL with and without need, in hex with and without a mark between the bytes, and in
+    base64, wherever in the encoded bytes it stands.
+    """
+    data = key.encode("utf-8", "replace")
+    yield key.lower(), 1
+    yield quote(data, safe="").lower(), 1
+    yield data.hex(), 2
+    for between in "%: ":
+        yield between + data.hex(between), 3
     for offset, foreign in enumerate((0, 2, 3)):  # characters that hold bits of what stands before the key
-        inner = b64encode(b"\0" * offset + key.encode("utf-8", "replace")).decode()[foreign:-4].lower()
-        yield inner
-        yield inner.replace("+", "-").replace("/", "_")
+        inner = b64encode(b"\0" * offset + data).decode()[foreign:-4].lower()
+        yield inner, 1
+        yield inner.replace("+", "-").replace("/", "_"), 1
 
 
 # --- taking out ------------------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ beside the next one. Three rules say what is a repeat, in this order:
 2. An item is one if the history, or the input before it, holds an item with its id and its content.
 3. A tool call is one if the history holds that call, by its `call_id` and its content. So is the output of a call whose
    latest output, in the history or the input before it, is the same. Another output of an answered call is refused: a
-   call has one, at OpenAI and at Anthropic too. A call that was made again under the same `call_id` is answered anew.
+   call has one, at OpenAI and at Anthropic too. A call that was made again under the same `call_id` is answered anew:
+   by the last of its outputs in the input, if those before it are outputs that the history holds.
 
 Where nothing can be a repeat, nothing is looked at. Otherwise the chain is walked once, newest turn first, up to the
 turns that hold what is looked for. Not here: references to items (`item_reference`).
@@ -16,11 +17,12 @@ turns that hold what is looked for. Not here: references to items (`item_referen
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from segue.history.chains import Turn
+from segue.history.chains import Turn, path
 from segue.protocol.codec import decode_value
 from segue.protocol.item_types import (
     ITEM_TYPES,
@@ -130,6 +132,10 @@ class _HeldItems:
         self._by_id: dict[str, Item] = {}
         self._call: dict[str, Item] = {}  # of the chain
         self._chains_output: dict[str, Item | None] = {}
+        self._parent = parent
+        self._to_come = Counter(key.call_id for key in keys if key.is_output)
+        self._earlier: dict[str, Iterator[Item]] | None = None
+        self._made_here: set[str] = set()  # the calls of the input that are none of the chain's
         self._output: dict[str, Item | None] = {}  # None for a call that waits for its output
         turn = parent
         while turn is not None and (self._ids or self._calls or self._outputs):
@@ -156,16 +162,28 @@ class _HeldItems:
             self._output[call_id] = self._chains_output.get(call_id)
             return True
         self._output[call_id] = None
+        self._made_here.add(call_id)
         return False
 
     def _judge_output(self, key: ItemKey, call_id: str, item: Item) -> bool | Problem:
         held = self._output.get(call_id)
+        self._to_come[call_id] -= 1
+        if held is None and self._to_come[call_id] and self._was_kept(call_id, item):
+            return True
         if held is None:
             self._output[call_id] = item
             return False
         if is_same(held, item):
             return True
         return already_answered(call_id, key.place) if key.kind in ITEM_TYPES else False
+
+    def _was_kept(self, call_id: str, item: Item) -> bool:
+        """Say whether the next output is one of the chain's, of a call that was made before under this `call_id`."""
+        if call_id in self._made_here:
+            return False
+        if self._earlier is None:
+            self._earlier = _outputs_under(self._parent, {one for one, count in self._to_come.items() if count})
+        return any(is_same(one, item) for one in self._earlier.get(call_id, ()))
 
     def _look_into(self, turn: Turn) -> None:
         """Take what is looked for from a turn, unless a newer one had it. Items are read only if it has some of it."""
@@ -196,6 +214,19 @@ class _HeldItems:
         if key.call_id in self._outputs:
             self._outputs.discard(key.call_id)
             self._output[key.call_id] = item if key.is_output else None
+
+
+def _outputs_under(parent: Turn | None, call_ids: set[str | None]) -> dict[str, Iterator[Item]]:
+    """Return the chain's outputs under each of these ids, oldest first. Each is given once, however often one asks."""
+    found: dict[str, list[Item]] = {}
+    for turn in path(parent):
+        if call_ids.isdisjoint(turn.answered):
+            continue
+        for item in turn.input:
+            key = key_of(item)
+            if key.is_output and key.call_id is not None and key.call_id in call_ids:
+                found.setdefault(key.call_id, []).append(item)
+    return {call_id: iter(outputs) for call_id, outputs in found.items()}
 
 
 # --- the same item ---------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segue.dialects.call_arguments import StreamedArguments
-from segue.dialects.chat.tool_calls import CallAssembler, CallPiece
+from segue.dialects.chat.tool_calls import CallAssembler, CallPiece, PendingCall
 
 
 class Assembled(NamedTuple):
@@ -24,24 +24,34 @@ def assembled(*pieces: CallPiece) -> Assembled:
     started: dict[int, StreamedArguments] = {}
     assembler = CallAssembler(started.__getitem__)
     names: dict[int, tuple[str, str]] = {}
-    for piece in pieces:
-        call = assembler.find(piece)
-        if call is None:
-            continue
-        text = piece.arguments
-        if not call.started and piece.name:
-            call.name = piece.name
-            names[call.key] = (call.id, call.name)
-            started[call.key] = StreamedArguments()
-            text = "".join((*call.early, text))
-        if not call.started:
-            call.early.append(text)
-            continue
+    waiting: list[PendingCall] = []
+
+    def add(call: PendingCall, text: str) -> None:
         arguments = started[call.key]
         if not arguments.pieces:
             text = arguments.first(text)
         if text:
             arguments.pieces.append(text)
+
+    def start(call: PendingCall) -> None:
+        names[call.key] = (call.id, call.name)
+        started[call.key] = StreamedArguments()
+        call.started = True
+        add(call, "".join(call.early))
+
+    for piece in pieces:
+        call = assembler.find(piece)
+        if call is None:
+            continue
+        if call.started:
+            add(call, piece.arguments)
+            continue
+        call.early.append(piece.arguments)
+        for one in [*(one for one in waiting if one is not call), *([call] if call.ready else [])]:
+            start(one)
+        waiting = [call] if call.name and not call.started else []
+    for one in waiting:
+        start(one)
     return Assembled(
         [(*names[key], "".join(started[key].pieces) or started[key].held()) for key in names], assembler.nameless
     )
@@ -67,6 +77,20 @@ ONE = Assembled([("a", "look", '{"n":1}')])
         [piece(0, "a", "look", ""), piece(1, "a", "", '{"n":'), piece(2, "a", "", "1}")],
         [piece(0, "a", "look", "{}"), piece(0, "", "", '{"n":1}')],
         [piece(0, "a", "look", "{}"), piece(0, "b", "", '{"n":1}')],
+        [piece(0, "a", "lo"), piece(0, "a", "ok"), piece(0, "a", "", '{"n":1}')],
+        [piece(0, "a", "lo"), piece(0, "", "ok", '{"n":1}')],
+        [
+            piece(0, "a", "l"),
+            piece(0, "a", "oo"),
+            piece(0, "", "k"),
+            piece(0, "a", "look"),
+            piece(0, "", "", '{"n":1}'),
+        ],
+        [piece(0, "a", "look"), piece(0), piece(0, "a", "look"), piece(0, "", "", '{"n":1}')],
+        [piece(0, "a", "look", "null"), piece(0, "", "", '{"n":1}')],
+        [piece(0, "a", "look", "null"), piece(0, "", "", "{}"), piece(0, "", "", '{"n":1}')],
+        [piece(0, "a", "look", "{}"), piece(0, "", "", "null"), piece(0, "", "", '{"n":1}')],
+        [piece(0, "a", "look", '{"n":1}'), piece(0, "", "", "null"), piece(1, "", "", "null")],
         [piece(0, "a", "look", '{"n":1}'), piece(1)],
         [piece(0, "a", "look", '{"n":1}'), piece(1, "", "", "{}")],
         [piece(0, "a", "look", '{"n":1}'), piece(0, "", "", "{}"), piece(0)],
@@ -119,6 +143,10 @@ def test_pieces_of_two_calls(pieces: list[CallPiece]) -> None:
         # Without ids, and with one for all.
         ([piece(0, "", "look", '{"n":1}'), piece(0, "", "look", '{"n":2}')], [("", '{"n":1}'), ("", '{"n":2}')]),
         ([piece(None, "", "look", '{"n":1}'), piece(None, "", "look", "[]")], [("", '{"n":1}'), ("", "[]")]),
+        ([piece(None, "", "look", '{"n":1}'), piece(None, "", "look", '{"n":1}')], [("", '{"n":1}'), ("", '{"n":1}')]),
+        ([piece(0, "", "look", '{"n":1}'), piece(0, "", "look", '{"n":1}')], [("", '{"n":1}'), ("", '{"n":1}')]),
+        ([piece(0, "", "look", "{}"), piece(0, "", "look", "{}")], [("", "{}"), ("", "{}")]),
+        ([piece(None, "", "look", "{}"), piece(None, "", "look", "null")], [("", "{}"), ("", "null")]),
         ([piece(0, "c", "look", '{"n":1}'), piece(0, "c", "look", '{"n":2}')], [("c", '{"n":1}'), ("c", '{"n":2}')]),
         (
             [piece(0, "c", "look"), piece(1, "c", "look"), piece(0, "c", "", '{"n":1}'), piece(1, "c", "", "{}")],
@@ -133,11 +161,33 @@ def test_calls_that_their_arguments_tell_apart(pieces: list[CallPiece], calls: l
     assert assembled(*pieces) == Assembled([(ident, "look", text) for ident, text in calls])
 
 
-@pytest.mark.parametrize(("one", "two"), [("a", "b"), ("a", ""), ("", "b"), ("a", "a"), ("", "")])
-@pytest.mark.parametrize("index", [0, None])
+@pytest.mark.parametrize(
+    ("index", "one", "two"),
+    [
+        *((0, "a", "b"), (0, "", "b"), (0, "", "")),
+        *((None, "a", "b"), (None, "a", ""), (None, "", "b"), (None, "a", "a"), (None, "", "")),
+    ],
+)
 def test_another_name_is_another_call(index: int | None, one: str, two: str) -> None:
     got = assembled(piece(index, one, "look", ""), piece(index, two, "read", "[]"))
     assert got == Assembled([(one, "look", ""), (two, "read", "[]")])
+
+
+@pytest.mark.parametrize("two", ["a", "b", ""])
+@pytest.mark.parametrize("index", [0, None])
+def test_another_name_after_arguments_is_another_call(index: int | None, two: str) -> None:
+    got = assembled(piece(index, "a", "look", "{}"), piece(index, two, "read", "[]"))
+    assert got == Assembled([("a", "look", "{}"), (two, "read", "[]")])
+
+
+def test_another_name_of_another_index_is_another_call() -> None:
+    got = assembled(piece(0, "a", "look"), piece(1, "a", "read"))
+    assert got == Assembled([("a", "look", ""), ("a", "read", "")])
+
+
+def test_null_among_arguments_is_a_part_of_them() -> None:
+    got = assembled(piece(0, "a", "look", '{"n":'), piece(0, "", "", "null"), piece(0, "", "", "}"))
+    assert got == Assembled([("a", "look", '{"n":null}')])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from segue.dialects.chat.tool_calls import CallAssembler, CallPiece
+from segue.dialects.chat.tool_calls import CallAssembler, CallPiece, PendingCall
 from segue.dialects.error_shapes import error_of
 from segue.dialects.interface import Output
 from segue.dialects.lenient_decoding import LenientDecoder, decode_json
@@ -65,6 +65,7 @@ class _ChunkChoice(msgspec.Struct):
     index: int = 0
     delta: dict[str, _Raw] | None = None
     message: dict[str, _Raw] | None = None
+    text: _Raw = _NULL  # of the older Completions API
     finish_reason: str | None = None
     logprobs: _ChoiceLogprobs | None = None
     error: Any = None
@@ -122,6 +123,8 @@ FINISH: dict[str, str | None] = {
 }
 #: What a field holds that says nothing.
 _EMPTY = frozenset({b"null", b'""', b"[]", b"{}", b"false"})
+#: What may stand beside the pieces of a call, and ends nothing.
+_BESIDE_CALLS = frozenset({"role", "tool_calls"})
 #: Fields of reasoning detail that grow by pieces.
 _GROWING = frozenset({"text", "summary", "data"})
 
@@ -144,6 +147,8 @@ class ChatDecoder(TranslatingDecoder):
         self._thought = ""  # what came last in that field
         self._details: list[dict[str, Any]] = []
         self._calls = CallAssembler(self._writer.arguments_of)
+        self._named: PendingCall | None = None  # its name may go on
+        self._message: dict[str, _Raw] | None = None  # the last that was read in place of a delta
         self._choice: int | None = None  # the index of the answer: one was asked for, and the first is taken
         self._logprobs: list[_TokenChoice] = []
         self._unsaid: list[_TokenChoice] = []  # of tokens that are a part of a character: their text comes later
@@ -194,7 +199,7 @@ class ChatDecoder(TranslatingDecoder):
                 output += self._on_choice(choice)
                 if self._stream_end.ended:
                     return output
-            elif choice.delta or choice.message:
+            elif choice.delta or choice.message or choice.text != _NULL:
                 self._stream_end.warn("The upstream gave more than one answer: the first is here.")
         if chunk.usage:
             self._counted = self._usage is None  # a server that counts in every chunk says nothing about its end
@@ -211,21 +216,42 @@ class ChatDecoder(TranslatingDecoder):
             self._logprobs = self._logprobs + choice.logprobs.content
         output: Output = []
         delta = choice.delta
-        if not delta and choice.message and self._writer.empty:
-            delta = choice.message  # a whole answer in one event, from a server that does not stream
+        if choice.message or choice.text is not _NULL:
+            delta = self._read_whole(choice)
         for name, raw in (delta or {}).items():
             if bytes(raw) in _EMPTY:
                 if name == "content" and raw != _NULL:
                     self._unsaid = self._logprobs
                 continue
             handler = self._handlers.get(name)
+            if self._named is not None and name not in _BESIDE_CALLS:
+                output += self._start_named()
             if handler is None:
                 self._stream_end.warn_of(name)
             else:
                 output += handler(raw)
-        if self._stop_reason is not None and output:
+        if self._stop_reason is not None and (output or self._named is not None):
             self._go_on()
         return output if choice.finish_reason is None else output + self._on_finish(choice.finish_reason)
+
+    def _read_whole(self, choice: _ChunkChoice) -> dict[str, _Raw]:
+        """Return what a choice says in a `message` or a `text`, if its delta says nothing.
+
+        Servers that do not stream send a whole answer in one event. Others send pieces of it in this shape, or the
+        whole again at the end of their deltas.
+        """
+        delta = choice.delta or {}
+        if any(name != "role" and bytes(raw) not in _EMPTY for name, raw in delta.items()):
+            return delta
+        if not choice.message:
+            return {"content": choice.text}
+        if self._message is None and not self._writer.empty:
+            return delta
+        if choice.message == self._message:
+            self._stream_end.warn_of("message")
+            return delta
+        self._message = choice.message
+        return choice.message
 
     def _on_content(self, raw: _Raw) -> list[Event]:
         try:
@@ -338,21 +364,28 @@ class ChatDecoder(TranslatingDecoder):
         call = self._calls.find(CallPiece(delta.index, delta.id or "", function.name or "", text))
         if call is None:
             return []
-        events: list[Event] = []
         extra = delta.extra_content
-        if not call.started and function.name:
-            events = self._end_thinking()
-            call_id = self._writer.new_call_id(call.id)
-            if extra != _NULL:
-                events += self._seal(ReturnedReasoning(calls={call_id: extra}))
-            events += self._writer.start_call(call.key, call_id, function.name)
-            text = "".join((*call.early, text))
-            call.name, call.early = function.name, []
-        elif extra != _NULL:
+        if extra != _NULL and (call.started or not call.name):
             self._stream_end.warn_of("extra_content")  # it had to stand before the call, which has begun
-        if not call.started:
-            call.early.append(text)
-            return events
+        if call.started:
+            return self._writer.arguments(call.key, text)
+        events = self._start_named() if self._named is not call else []
+        call.early.append(text)
+        if call.name:
+            self._named = call
+        return events + self._start_named(extra) if call.ready or (call.name and extra != _NULL) else events
+
+    def _start_named(self, extra: _Raw = _NULL) -> list[Event]:
+        """Start the call whose name has waited for more of it, if there is one."""
+        call, self._named = self._named, None
+        if call is None:
+            return []
+        events = self._end_thinking()
+        call_id = self._writer.new_call_id(call.id)
+        if extra != _NULL:
+            events += self._seal(ReturnedReasoning(calls={call_id: extra}))
+        events += self._writer.start_call(call.key, call_id, call.name)
+        text, call.early, call.started = "".join(call.early), [], True
         return events + self._writer.arguments(call.key, text)
 
     # --- the end
@@ -361,9 +394,12 @@ class ChatDecoder(TranslatingDecoder):
         if reason in FAILED:
             return self._stream_end.stopped_with_an_error()
         self._stop(reason, FINISH)
-        return []
+        return [*self._start_named()]
 
     def _finish(self) -> Output:
+        return [*self._start_named(), *self._finish_answer()]
+
+    def _finish_answer(self) -> Output:
         if self._calls.nameless and self._cut is None:
             return self._stream_end.broken("a tool call has no name")
         if self._calls.nameless:
