@@ -17,6 +17,7 @@ from segue.dialects.responses.output_items import (
     match,
     says_as_much,
     says_the_same,
+    says_what_passed,
 )
 from tests.strategies import json_objects
 
@@ -183,3 +184,35 @@ def test_any_items_are_compared(one: list[Json], other: list[Json]) -> None:
     assert found is not None
     assert len({id(each) for each in found.values()}) == len(found), "each item once"
     says_as_much([*items.all], ended(*other))
+
+
+_DELTA = {"type": "response.output_text.delta", "content_index": 0, "delta": "He"}
+_PART: Json = {"type": "response.content_part.added", "content_index": 0, "part": {"type": "output_text", "text": ""}}
+_SHOWN: Json = {"type": "message", "content": [{"type": "output_text", "text": "HeHe"}]}
+_TWO = [*_SHOWN["content"], {"type": "output_text", "text": ""}]
+
+
+@pytest.mark.parametrize(
+    ("passed", "shown", "same"),
+    [
+        ([_PART, _DELTA, _DELTA], _SHOWN, True),
+        ([_PART, _DELTA], _SHOWN, False),
+        ([], _SHOWN, False),
+        ([_DELTA, _DELTA], _SHOWN, False),
+        ([_PART, _DELTA, _DELTA], _SHOWN | {"content": _TWO}, False),
+        ([_PART, _DELTA, _DELTA], _SHOWN | {"content": "HeHe"}, False),
+        ([_PART, _DELTA, _DELTA], _SHOWN | {"content": [7]}, False),
+        ([_PART, _DELTA, _DELTA], _SHOWN | {"content": [{"type": "refusal", "refusal": "HeHe"}]}, False),
+        ([_PART, _DELTA, _DELTA | {"content_index": 1}], _SHOWN, False),
+        ([_PART | {"part": {"type": "output_text", "text": "He"}}, _DELTA, _DELTA], _SHOWN, False),
+        ([_PART, {"type": "response.output_text.done", "text": "HeHe"}], _SHOWN, False),
+        ([{"type": "response.function_call_arguments.delta", "delta": "{}"}], {"type": "function_call"}, False),
+    ],
+)
+def test_an_open_item_is_the_one_that_the_end_shows_if_its_one_part_says_the_same(
+    passed: list[Json], shown: Json, same: bool
+) -> None:
+    item = OutputItem(0, "message", "m")
+    item.passed = [json.dumps(event).encode() for event in passed]
+    item.last = passed[-1]["type"] if passed else "response.output_text.delta"
+    assert says_what_passed(item, shown) is same

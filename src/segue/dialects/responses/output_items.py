@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from segue.dialects.responses.item_events import UnannouncedItem, is_call, text_of
+from segue.dialects.responses.item_events import NAMES, TEXTS, UnannouncedItem, is_call, text_of
 from segue.protocol.codec import UNREADABLE
 
 Json = dict[str, Any]
@@ -22,10 +22,11 @@ class OutputItem:
     """One item: its place in our output, and how far it is.
 
     `raw` is the item as the upstream ended it. `unannounced` writes its events if the upstream sent no `added` event.
-    `last` is the type of the last event that came between `added` and `done`, "" if none has.
+    `last` is the type of the last event that came between `added` and `done`, "" if none has. `passed` are those
+    events, as long as the item is open: an upstream that does not end it may show it whole in its terminal event.
     """
 
-    __slots__ = ("ident", "index", "kind", "last", "raw", "unannounced")
+    __slots__ = ("ident", "index", "kind", "last", "passed", "raw", "unannounced")
 
     def __init__(self, index: int, kind: str, ident: str) -> None:
         self.index = index
@@ -34,6 +35,7 @@ class OutputItem:
         self.raw: bytes | None = None
         self.unannounced: UnannouncedItem | None = None
         self.last = ""
+        self.passed: list[bytes] = []
 
     @property
     def open(self) -> bool:
@@ -90,6 +92,26 @@ class OutputItems:
         if found is not None or index is not None:
             return found
         return self._items[-1] if self._items and self._items[-1].open else None
+
+
+def says_what_passed(item: OutputItem, shown: Json) -> bool:
+    """Tell whether an item says what the deltas of one that is open said: one part, whose end has not come."""
+    name, _, step = item.last.rpartition(".")
+    if step != "delta" or name not in TEXTS or not item.passed:
+        return False
+    part, *deltas = map(_objects.decode, item.passed)
+    group = TEXTS[name].group
+    said = "".join(_text(event.get("delta")) for event in deltas)
+    one_part = all(event.get("type") == item.last and event.get(f"{group}_index") == 0 for event in deltas)
+    begun = _text(part.get("type")).endswith("_part.added") and not text_of({"type": "", "content": [part.get("part")]})
+    parts = {other: shown.get(other) or [] for other in ("content", "summary")}
+    shape = {other: len(value) if isinstance(value, list) else -1 for other, value in parts.items()}
+    alone = shape == {"content": 0, "summary": 0, group: 1} and NAMES.get((group, _kind(parts[group][0]))) == name
+    return begun and one_part and alone and said == text_of(shown)
+
+
+def _kind(part: object) -> str:
+    return _text(part.get("type")) if isinstance(part, dict) else ""
 
 
 # --- the terminal event ----------------------------------------------------------------------------------------------

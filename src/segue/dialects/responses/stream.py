@@ -43,6 +43,7 @@ from segue.dialects.responses.output_items import (
     match,
     says_as_much,
     says_the_same,
+    says_what_passed,
 )
 from segue.dialects.sealed_reasoning import seal
 from segue.dialects.stream_end import MAX_WARNINGS, count, counted
@@ -148,6 +149,7 @@ class ResponsesDecoder(BaseReplyDecoder):
                 item = self._items.passing(head.output_index)
                 if item is not None and kind not in self._handlers and (item.last or not _lacks_parts(item, kind)):
                     item.last = kind
+                    item.passed.append(data)
                     return [Event(kind, data, head.sequence_number)]
             handler = self._handlers.get(kind)
             return self._on_piece(kind, head, data) if handler is None else handler(head, data)
@@ -183,7 +185,9 @@ class ResponsesDecoder(BaseReplyDecoder):
         item = self._items.find(head.output_index, ident)
         if item is not None and item.open and item.unannounced is None and (item.last or not _lacks_parts(item, kind)):
             item.last = kind
-            return [Event(kind, fill(kind, fields, item.index), head.sequence_number)]
+            data = fill(kind, fields, item.index)
+            item.passed.append(data)
+            return [Event(kind, data, head.sequence_number)]
         name, _, step = kind.rpartition(".")
         text: object
         if kind.startswith(_PARTS):
@@ -240,7 +244,7 @@ class ResponsesDecoder(BaseReplyDecoder):
         if item is None or item.unannounced is not None:
             ended = EndedItem(bytes(head.item), _objects.decode(head.item))
             return self._write_whole(ended, head.output_index) if item is None else self._finish(item, ended)
-        item.raw = bytes(head.item)
+        item.raw, item.passed = bytes(head.item), []
         self._cut = self._cut or read.status == "incomplete"
         shown = self._sealed(head.item, read)
         if head.output_index != item.index or read.status == "in_progress":
@@ -385,10 +389,11 @@ class ResponsesDecoder(BaseReplyDecoder):
         """Bring a streamed item together with the one of the terminal event, if there is one."""
         if item.unannounced is not None and item.open:
             return self._finish(item, ended, status)
-        if ended is None or (item.raw is None and item.last):
+        if ended is None:
             return []
         if item.raw is None:
-            return self._fill_in(item, ended, status)
+            left_open = item.last and not (item.ident and says_what_passed(item, ended.item))
+            return [] if left_open else self._fill_in(item, ended, status)
         streamed = _objects.decode(item.raw)
         return [] if says_the_same(streamed, ended.item) else self._on_difference(item, streamed, ended, status)
 
@@ -409,14 +414,18 @@ class ResponsesDecoder(BaseReplyDecoder):
         return []
 
     def _fill_in(self, item: OutputItem, ended: EndedItem, status: ItemStatus) -> Output:
-        """End an item of which nothing but the beginning came."""
+        """End an item of which nothing but the beginning came, or all but the end."""
         shown = normal({**ended.item, "id": item.ident}, item.ident, "", status)
         if shown is None or shown["type"] != item.kind:
             return self._stream_end.broken("its last event contradicts an item that its stream began")
         item.raw = ended.raw
-        _, *events, last = whole_item(self._seal(shown), item.index)
+        shown = self._seal(shown)
+        _, *events, last = whole_item(shown, item.index)
         self._cut = self._cut or shown.get("status") == "incomplete"
-        return [*events, *self._complete(item, last)]
+        return [
+            *(rest_of_item(shown, item.index, item.last) if item.last else events),
+            *self._complete(item, last),
+        ]
 
 
 def _lacks_parts(item: OutputItem, kind: str) -> bool:
