@@ -53,6 +53,7 @@ def test_a_message() -> None:
     ]
     assert kinds(writing.end_part()) == ["refusal.done", "content_part.done"]
     assert writing.end_part() == []
+    assert writing.said() == "abno"
     assert kinds(writing.end()) == ["output_item.done"]
     assert writing.end() == writing.end_part() == []
 

@@ -148,6 +148,7 @@ class InterleavedOutputWriter:
         self._open: deque[_ItemInProgress] = deque()
         self._calls: dict[object, _FunctionCallInProgress] = {}
         self._call_ids: set[str] = set()
+        self._texts: list[GrowingText] = []  # of all messages, refusals too
 
     @property
     def empty(self) -> bool:
@@ -155,6 +156,10 @@ class InterleavedOutputWriter:
         return not self._items
 
     # --- messages
+
+    def said(self) -> str:
+        """Return all that the messages say so far."""
+        return "".join(piece for text in self._texts for piece in text.pieces)
 
     def text(self, delta: str, logprobs: Sequence[Any] = ()) -> list[Event]:
         """Add text to the message."""
@@ -183,6 +188,7 @@ class InterleavedOutputWriter:
             events += self._end_part(message)
             deltas = _delta_events(kind, message, "content_index", len(message.parts))
             part = message.part = _PartInProgress(kind, deltas)
+            self._texts.append(part.text)
             events.append(self._part_event("response.content_part.added", message, part.value()))
         part.logprobs.extend(logprobs)
         extra = b""

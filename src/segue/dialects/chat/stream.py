@@ -246,12 +246,25 @@ class ChatDecoder(TranslatingDecoder):
         if not choice.message:
             return {"content": choice.text}
         if self._message is None and not self._writer.empty:
-            return delta
+            return self._read_unsaid(choice.message)
         if choice.message == self._message:
             self._stream_end.warn_of("message")
             return delta
         self._message = choice.message
         return choice.message
+
+    def _read_unsaid(self, message: dict[str, _Raw]) -> dict[str, _Raw]:
+        """Return what a message after deltas says that they did not: its text or its calls, if they had none."""
+        said, unsaid = self._writer.said(), {}
+        content = message.get("content", _NULL)
+        text = _plain(decode_json(bytes(content), _ANSWER))
+        if text and not said:
+            unsaid["content"] = content
+        elif text.strip() not in {"", said.strip()}:
+            self._stream_end.warn_of("message")
+        if "tool_calls" in message and self._calls.empty:
+            unsaid["tool_calls"] = message["tool_calls"]
+        return unsaid
 
     def _on_content(self, raw: _Raw) -> list[Event]:
         try:

@@ -57,6 +57,11 @@ class CallAssembler:
         self._by_id: dict[str, PendingCall] = {}
 
     @property
+    def empty(self) -> bool:
+        """Whether there is no call."""
+        return not self._calls
+
+    @property
     def nameless(self) -> bool:
         """Whether a call has no name: nobody can run it."""
         return any(not call.name for call in self._calls)
