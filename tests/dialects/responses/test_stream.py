@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from segue.dialects.responses.stream import read_usage
+from segue.dialects.responses.stream import ResponsesDecoder, read_usage
 from segue.dialects.sealed_reasoning import seal
 from segue.dialects.stream_end import MAX_WARNINGS
 from segue.history.chains import History
@@ -15,7 +15,7 @@ from segue.http.sse import SseEvent
 from segue.protocol.events import Ended, Event
 from segue.protocol.responses import Failure, usage
 from segue.testing.protocol_checker import parse_json
-from tests.dialects.conversations import DIALECTS, RESPONSES, Request, run
+from tests.dialects.conversations import DIALECTS, RESPONSE_ID, RESPONSES, Request, run
 from tests.dialects.golden import CHECKED, GOLDEN, Json, decoder, read
 
 
@@ -367,3 +367,31 @@ def test_what_a_gateway_behind_this_one_warns_of_is_told() -> None:
         (ended,) = run(decoder("responses"), [SseEvent("", json.dumps(end).encode())])
         assert isinstance(ended, Ended)
         assert (ended.status, ended.warnings) == ("completed", ())
+
+
+@pytest.mark.parametrize(
+    ("limit", "tokens", "status", "warned"),
+    [
+        (6, 6, "completed", 1),
+        (6, 7, "completed", 1),
+        (6, 5, "completed", 0),
+        (None, 6, "completed", 0),
+        (6, 6, "incomplete", 0),
+    ],
+)
+def test_an_answer_that_fills_its_limit_may_be_cut_off(
+    limit: int | None, tokens: int, status: str, warned: int
+) -> None:
+    """The server of llama.cpp calls it completed."""
+    reader = ResponsesDecoder(RESPONSE_ID, RESPONSES, limit=limit)
+    response: Json = {"status": status, "output": [], "usage": {"input_tokens": 1, "output_tokens": tokens}}
+    lines: list[Json] = [
+        {"type": "response.output_item.done", "output_index": 0, "item": {"type": "message", "id": "m", "content": []}},
+        {"type": f"response.{status}", "response": response},
+    ]
+    (ended,) = [
+        one
+        for one in run(reader, [SseEvent(line["type"], json.dumps(line).encode()) for line in lines])
+        if isinstance(one, Ended)
+    ]
+    assert (ended.status, len(ended.warnings)) == (status, warned)

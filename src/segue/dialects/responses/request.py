@@ -119,7 +119,8 @@ class ResponsesDialect:
 
     def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> ReplyDecoder:
         """Make the reader of one reply."""
-        return ResponsesDecoder(request.response_id, self.provider, warnings)
+        limit = request.settings.max_output_tokens
+        return ResponsesDecoder(request.response_id, self.provider, warnings, limit=limit)
 
     def start(self) -> RenderState[OpenItems]:
         """Return the state before the first item."""

@@ -105,10 +105,13 @@ _SHORT_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,39}")
 
 
 class ResponsesDecoder(BaseReplyDecoder):
-    """Reads one stream of events."""
+    """Reads one stream of events. `limit`: how many tokens the answer may have at most, if the request said so."""
 
-    def __init__(self, response_id: ResponseId, provider: str, warnings: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, response_id: ResponseId, provider: str, warnings: tuple[str, ...] = (), *, limit: int | None = None
+    ) -> None:
         super().__init__(provider, warnings)
+        self._limit = limit
         self._response_id = response_id
         self._items = OutputItems()
         self._done = 0
@@ -351,6 +354,12 @@ class ResponsesDecoder(BaseReplyDecoder):
         if self.ended:
             return events
         cut = reason or "max_output_tokens" if status == "incomplete" or self._cut else None
+        if cut is None and self._limit is not None and usage is not None and usage.output_tokens >= self._limit:
+            # llama.cpp calls an answer completed that it has cut there
+            self._stream_end.warn(
+                f"The answer fills 'max_output_tokens' ({self._limit}). It may be cut off there, although the upstream "
+                "calls it completed."
+            )
         return events + self._stream_end.finished(cut, usage)
 
     def _reconcile(self, output: Sequence[msgspec.Raw], status: ItemStatus) -> Output:
