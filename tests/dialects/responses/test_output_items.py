@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from segue.dialects.responses.item_events import UnannouncedItem
 from segue.dialects.responses.output_items import (
+    MAX_PASSED_BYTES,
     EndedItem,
     OutputItem,
     OutputItems,
@@ -216,3 +217,14 @@ def test_an_open_item_is_the_one_that_the_end_shows_if_its_one_part_says_the_sam
     item.passed = [json.dumps(event).encode() for event in passed]
     item.last = passed[-1]["type"] if passed else "response.output_text.delta"
     assert says_what_passed(item, shown) is same
+
+
+def test_too_much_of_an_open_item_is_not_kept() -> None:
+    """So a long answer, or a server that sends without an end, does not fill the memory."""
+    item = OutputItem(0, "message", "m")
+    item.keep("response.output_text.delta", b"x" * MAX_PASSED_BYTES)
+    assert (item.last, len(item.passed)) == ("response.output_text.delta", 1)
+    for _ in range(2):
+        item.keep("response.output_text.done", b"y")
+        assert (item.last, item.passed) == ("response.output_text.done", [])
+    assert not says_what_passed(item, {})

@@ -17,16 +17,19 @@ from segue.protocol.codec import UNREADABLE
 
 Json = dict[str, Any]
 
+#: How much is kept of the events of an item that is open.
+MAX_PASSED_BYTES = 1024 * 1024
+
 
 class OutputItem:
     """One item: its place in our output, and how far it is.
 
     `raw` is the item as the upstream ended it. `unannounced` writes its events if the upstream sent no `added` event.
     `last` is the type of the last event that came between `added` and `done`, "" if none has. `passed` are those
-    events, as long as the item is open: an upstream that does not end it may show it whole in its terminal event.
+    events, up to `MAX_PASSED_BYTES`: an upstream that does not end the item may show it whole in its terminal event.
     """
 
-    __slots__ = ("ident", "index", "kind", "last", "passed", "raw", "unannounced")
+    __slots__ = ("ident", "index", "kind", "last", "passed", "passed_bytes", "raw", "unannounced")
 
     def __init__(self, index: int, kind: str, ident: str) -> None:
         self.index = index
@@ -36,11 +39,21 @@ class OutputItem:
         self.unannounced: UnannouncedItem | None = None
         self.last = ""
         self.passed: list[bytes] = []
+        self.passed_bytes = 0
 
     @property
     def open(self) -> bool:
         """Whether the upstream has not ended it."""
         return self.raw is None
+
+    def keep(self, kind: str, data: bytes) -> None:
+        """Note an event that was passed on, and keep it while there is room. Without room it is not kept at all."""
+        self.last = kind
+        self.passed_bytes += len(data)
+        if self.passed_bytes <= MAX_PASSED_BYTES:
+            self.passed.append(data)
+        else:
+            self.passed.clear()
 
 
 class OutputItems:
@@ -79,7 +92,7 @@ class OutputItems:
     def passing(self, index: int) -> OutputItem | None:
         """Return the open item whose events may pass with the index that they have; None if it is not that simple."""
         item = self._at.get(index)
-        if item is None or self._shared or item.index != index or not item.open or item.unannounced is not None:
+        if item is None or self._shared or item.index != index or item.raw is not None or item.unannounced is not None:
             return None
         return item
 

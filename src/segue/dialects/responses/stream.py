@@ -151,8 +151,7 @@ class ResponsesDecoder(BaseReplyDecoder):
             if head.output_index is not None:
                 item = self._items.passing(head.output_index)
                 if item is not None and kind not in self._handlers and (item.last or not _lacks_parts(item, kind)):
-                    item.last = kind
-                    item.passed.append(data)
+                    item.keep(kind, data)
                     return [Event(kind, data, head.sequence_number)]
             handler = self._handlers.get(kind)
             return self._on_piece(kind, head, data) if handler is None else handler(head, data)
@@ -187,9 +186,8 @@ class ResponsesDecoder(BaseReplyDecoder):
         ident = _text(fields.get("item_id"))
         item = self._items.find(head.output_index, ident)
         if item is not None and item.open and item.unannounced is None and (item.last or not _lacks_parts(item, kind)):
-            item.last = kind
             data = fill(kind, fields, item.index)
-            item.passed.append(data)
+            item.keep(kind, data)
             return [Event(kind, data, head.sequence_number)]
         name, _, step = kind.rpartition(".")
         text: object
