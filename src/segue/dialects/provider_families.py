@@ -40,39 +40,27 @@ _MOONSHOT_REASONING = "https://github.com/theopenco/llmgateway/pull/2093"
 _OPENAI_FIELDS: tuple[ChatExtension, ...] = (
     *("verbosity", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "file_id"),
 )
+#: What OpenAI and Azure have in common, and which cells of it need a source.
+_OPENAI = ProviderProfile(
+    chat_extensions=_OPENAI_FIELDS,
+    output_limit_field="max_completion_tokens",
+    system_messages="any",
+    tool_name_length=64,
+)
+_OPENAI_CELLS = ("chat_extensions", "output_limit_field", "system_messages", "tool_name_length")
 
 _ROWS = (
     ProviderFamily(
         name="openai",
         hosts=("api.openai.com",),
-        profile=ProviderProfile(
-            chat_extensions=_OPENAI_FIELDS,
-            output_limit_field="max_completion_tokens",
-            system_messages="any",
-            tool_name_length=64,
-        ),
-        sources={
-            "chat_extensions": _OPENAI_CHAT,
-            "output_limit_field": _OPENAI_CHAT,
-            "system_messages": _OPENAI_CHAT,
-            "tool_name_length": _OPENAI_CHAT,
-        },
+        profile=_OPENAI,
+        sources=dict.fromkeys(_OPENAI_CELLS, _OPENAI_CHAT),
     ),
     ProviderFamily(
         name="azure",
         hosts=("*.openai.azure.com",),
-        profile=ProviderProfile(
-            chat_extensions=_OPENAI_FIELDS,
-            output_limit_field="max_completion_tokens",
-            system_messages="any",
-            tool_name_length=64,
-        ),
-        sources={
-            "chat_extensions": _AZURE_CHAT,
-            "output_limit_field": _AZURE_CHAT,
-            "system_messages": _AZURE_CHAT,
-            "tool_name_length": _AZURE_CHAT,
-        },
+        profile=_OPENAI,
+        sources=dict.fromkeys(_OPENAI_CELLS, _AZURE_CHAT),
     ),
     ProviderFamily(
         name="mistral",

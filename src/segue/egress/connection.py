@@ -116,7 +116,7 @@ class HttpConnection:
         except httpcore.TimeoutException:
             await self._stream.aclose()
         except (httpcore.NetworkError, h11.LocalProtocolError, OSError):
-            pass
+            pass  # the server may have answered before it closed; the reader tells which
         finally:
             self._writer = None
             if self._timeout is not None:

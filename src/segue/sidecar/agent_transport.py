@@ -152,7 +152,7 @@ class AgentTransport(asyncio.Protocol):
                     while True:
                         await self.read()
         except (AgentGone, TimeoutError, OSError):
-            pass
+            pass  # the agent has left, or had its time
         self.transport.close()
         try:
             async with asyncio.timeout(linger_s):

@@ -281,7 +281,7 @@ async def _serve(provider: ScriptedProvider, wire: _ServerConnection, connection
         while await _exchange(provider, wire, connection):
             pass
     except ConnectionError:
-        pass
+        pass  # the client has left, as clients may
     except Exception as error:  # noqa: BLE001 - a script may raise anything; it is raised again at the end
         provider.failures.append(error)
     finally:
