@@ -39,6 +39,7 @@ from segue.gateway.api.application import build_application
 from segue.gateway.app import Gateway
 from segue.gateway.error_mapping import socket_reply
 from segue.gateway.listener_profile import listener_profile
+from segue.gateway.services import EPOCH_BYTES
 from segue.protocol import lanes, session
 from segue.protocol.capabilities import HEADER, encode_capabilities
 from segue.protocol.events import Ended, Event, OutputWriter
@@ -414,7 +415,7 @@ def lane_diagram() -> str:
 
 def capabilities() -> str:
     """Write the object that a gateway without a configuration answers."""
-    profile = listener_profile(ServerConfig(), "openai")
+    profile = listener_profile(ServerConfig(), "openai", bytes(EPOCH_BYTES))
     shown = msgspec.json.format(encode_capabilities(profile.capabilities)).decode()
     return f"```json\n{shown}\n```\n\n```text\n{HEADER}: {profile.header}\n```"
 

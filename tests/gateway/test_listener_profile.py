@@ -10,6 +10,8 @@ from segue.config import ServerConfig
 from segue.gateway.listener_profile import ListenerProfiles, listener_profile
 from segue.protocol.lanes import BOUNDS, LaneBounds
 
+EPOCH = b"\x0f\x1e"
+
 
 class Transport:
     """A transport whose own address is known, or is not."""
@@ -27,11 +29,12 @@ def request_to(name: object) -> web.Request:
 
 def test_the_settings_bound_the_connections_of_the_openai_profile_only() -> None:
     server = ServerConfig(max_lanes=3, max_in_flight=2, max_queued=5, grace_s=7)
-    openai, serial = listener_profile(server, "openai"), listener_profile(server, "serial")
+    openai, serial = listener_profile(server, "openai", EPOCH), listener_profile(server, "serial", EPOCH)
     assert (openai.bounds, serial.bounds) == (LaneBounds(3, 2), BOUNDS["serial"])
     limits = openai.capabilities.limits
     assert (limits.lanes, limits.in_flight, limits.queued, limits.grace_s) == (3, 2, 5, 7)
     assert (openai.capabilities.profile, serial.capabilities.profile) == ("openai", "serial")
+    assert openai.capabilities.epoch == serial.capabilities.epoch == "0f1e"
     assert openai.header != serial.header
     assert msgspec.structs.replace(limits, lanes=serial.bounds.names, in_flight=serial.bounds.in_flight) == (
         serial.capabilities.limits
@@ -39,7 +42,7 @@ def test_the_settings_bound_the_connections_of_the_openai_profile_only() -> None
 
 
 def test_a_request_gets_the_profile_of_the_port_it_came_to() -> None:
-    profiles = ListenerProfiles(ServerConfig(profile="openai"))
+    profiles = ListenerProfiles(ServerConfig(profile="openai"), EPOCH)
     profiles.bind(1, "openai")
     profiles.bind(2, "serial")
     assert profiles.of(request_to(("127.0.0.1", 1))).capabilities.profile == "openai"
@@ -48,7 +51,7 @@ def test_a_request_gets_the_profile_of_the_port_it_came_to() -> None:
 
 def test_a_request_without_a_port_gets_the_profile_of_the_server() -> None:
     """One that came through the tunnel, or whose connection is gone."""
-    profiles = ListenerProfiles(ServerConfig(profile="serial"))
+    profiles = ListenerProfiles(ServerConfig(profile="serial"), EPOCH)
     profiles.bind(1, "openai")
     gone = request_to(None)
     gone.protocol.transport = None

@@ -25,24 +25,27 @@ LIMITS = AdvertisedLimits(
     resume_s=60.0,
     grace_s=0.0,
 )
-CAPABILITIES = Capabilities(version="1", profile="openai", limits=LIMITS, extensions=extensions(BOUNDS["openai"], 0))
+CAPABILITIES = Capabilities(
+    version="1", epoch="0f1e", profile="openai", limits=LIMITS, extensions=extensions(BOUNDS["openai"], 0)
+)
 
 
 def test_the_object_has_every_limit_under_its_name() -> None:
     """And what it is."""
     shown = json.loads(encode_capabilities(CAPABILITIES))
     assert (shown["object"], shown["version"], shown["profile"]) == ("segue.capabilities", "1", "openai")
+    assert shown["epoch"] == "0f1e"
     assert shown["limits"].keys() == set(AdvertisedLimits.__struct_fields__)
     assert shown["extensions"] == list(CAPABILITIES.extensions)
 
 
 def test_the_header_is_a_dictionary_of_the_same() -> None:
-    """RFC 9651: tokens, integers, decimals and an inner list; no more than three digits after the point."""
+    """RFC 9651: a string, tokens, integers, decimals and an inner list; no more than three digits after the point."""
     limits = "lanes=32, in_flight=16, queued=64, message_bytes=1024"
     times = "connection_age_s=3600.000, connection_idle_s=0.500, retention_s=60.000"
     kept = "events_s=600.000, resume_s=60.000, grace_s=0.000"
     offered = "extensions=(lanes warm_up background resume idempotency)"
-    assert capabilities_header(CAPABILITIES) == f"profile=openai, {limits}, {times}, {kept}, {offered}"
+    assert capabilities_header(CAPABILITIES) == f'epoch="0f1e", profile=openai, {limits}, {times}, {kept}, {offered}'
 
 
 def test_only_what_is_configured_is_offered() -> None:

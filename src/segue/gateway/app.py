@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -22,7 +21,7 @@ from segue.egress.limits import EgressLimits
 from segue.gateway.api.application import build_application
 from segue.gateway.bootstrap import build_router, build_routes
 from segue.gateway.services import build_services
-from segue.gateway.tunnel.endpoint import EPOCH_BYTES, SidecarSessions
+from segue.gateway.tunnel.endpoint import SidecarSessions
 from segue.stores.interface import Store, StoreError
 from segue.stores.store_url import open_store
 from segue.upstreams.interface import Upstream
@@ -41,7 +40,7 @@ class Gateway:
             config.tunnel,
             routes=build_routes(config),
             egress=self._egress(),
-            epoch=os.urandom(EPOCH_BYTES),
+            epoch=self.services.epoch,
             meter=self.services.metrics.tunnel,
             drain=self.services.drain,
         )

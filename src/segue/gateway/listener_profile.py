@@ -24,8 +24,8 @@ class ListenerProfile(msgspec.Struct, frozen=True):
 class ListenerProfiles:
     """The profile of each port that the gateway listens on."""
 
-    def __init__(self, server: ServerConfig) -> None:
-        self._profiles = {profile: listener_profile(server, profile) for profile in get_args(Profile)}
+    def __init__(self, server: ServerConfig, epoch: bytes) -> None:
+        self._profiles = {profile: listener_profile(server, profile, epoch) for profile in get_args(Profile)}
         self._default = self._profiles[server.profile]
         self._by_port: dict[int, ListenerProfile] = {}
 
@@ -40,8 +40,8 @@ class ListenerProfiles:
         return self._by_port.get(port, self._default)
 
 
-def listener_profile(server: ServerConfig, profile: Profile) -> ListenerProfile:
-    """Return what a gateway with these settings offers under a profile."""
+def listener_profile(server: ServerConfig, profile: Profile, epoch: bytes) -> ListenerProfile:
+    """Return what a gateway with these settings offers under a profile; `epoch` names its present run."""
     bounds = BOUNDS["serial"] if profile == "serial" else LaneBounds(server.max_lanes, server.max_in_flight)
     limits = AdvertisedLimits(
         lanes=bounds.names,
@@ -57,6 +57,7 @@ def listener_profile(server: ServerConfig, profile: Profile) -> ListenerProfile:
     )
     capabilities = Capabilities(
         version=__version__,
+        epoch=epoch.hex(),
         profile=profile,
         limits=limits,
         extensions=extensions(bounds, server.grace_s),

@@ -29,10 +29,14 @@ from segue.stores.interface import Store
 from segue.upstreams.http import HttpUpstream
 from segue.upstreams.router import Router
 
+#: Length of an epoch. No two runs draw the same.
+EPOCH_BYTES = 8
+
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
-    """The shared parts of one gateway. `clock` gives unix seconds."""
+    """The shared parts of one gateway. `clock` gives unix seconds; `epoch` names this run of it."""
 
+    epoch: bytes
     server: ServerConfig
     clock: Callable[[], float]
     started_at: float
@@ -52,7 +56,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 
 def build_services(config: Config, router: Router, store: Store, clock: Callable[[], float]) -> Services:
     """Build the parts of a gateway around upstreams that have started and a store that is open."""
-    server = config.server
+    server, epoch = config.server, os.urandom(EPOCH_BYTES)
     drain, metrics, cache = DrainState(), Metrics(), TurnCache(server.memory_budget_bytes)
     eviction = Eviction(cache, router.upstreams)
     grace = GracePeriod(cache, clock, eviction.release)
@@ -82,11 +86,12 @@ def build_services(config: Config, router: Router, store: Store, clock: Callable
     metrics.upstreams.providers += [one for one in router.upstreams if isinstance(one, HttpUpstream)]
     metrics.engines.models += [one for one in router.upstreams if isinstance(one, LocalUpstream)]
     return Services(
+        epoch=epoch,
         server=server,
         clock=clock,
         started_at=clock(),
         access=Access(config),
-        profiles=ListenerProfiles(server),
+        profiles=ListenerProfiles(server, epoch),
         router=router,
         store=store,
         cache=cache,

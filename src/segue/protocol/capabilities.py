@@ -1,4 +1,4 @@
-"""What a gateway tells clients about itself: the profile of its connections, its limits and its extensions.
+"""What a gateway tells clients about itself: its epoch, the profile of its connections, its limits and its extensions.
 
 It is one JSON object, and the same in a header (a dictionary of RFC 9651). Not here: where the figures come from.
 """
@@ -34,10 +34,15 @@ class AdvertisedLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
-    """The object that `GET /segue/capabilities` answers."""
+    """The object that `GET /segue/capabilities` answers.
+
+    `epoch` names one life of what this server keeps in memory: idempotency keys, events of kept turns, running turns.
+    A client that repeats a request compares it. Under another epoch, the server has forgotten the first request.
+    """
 
     object: str = "segue.capabilities"
     version: str
+    epoch: str
     profile: Profile
     limits: AdvertisedLimits
     extensions: tuple[Extension, ...]
@@ -55,8 +60,11 @@ def encode_capabilities(capabilities: Capabilities) -> bytes:
 
 
 def capabilities_header(capabilities: Capabilities) -> str:
-    """Write the header: the profile, every limit under its name, and the extensions as an inner list."""
-    fields = [f"profile={capabilities.profile}"]
+    """Write the header: epoch and profile, every limit under its name, and the extensions as an inner list.
+
+    The epoch is a string (RFC 9651, 3.3.3), since a token cannot begin with a digit.
+    """
+    fields = [f'epoch="{capabilities.epoch}"', f"profile={capabilities.profile}"]
     for name, value in msgspec.structs.asdict(capabilities.limits).items():
         fields.append(f"{name}={value:.3f}" if isinstance(value, float) else f"{name}={value}")
     fields.append(f"extensions=({' '.join(capabilities.extensions)})")

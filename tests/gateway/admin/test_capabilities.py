@@ -12,7 +12,7 @@ from segue.protocol.capabilities import HEADER, encode_capabilities
 
 async def test_body_and_header_say_what_the_address_offers() -> None:
     server = ServerConfig(profile="serial")
-    reply = await CapabilityRoutes(ListenerProfiles(server)).show(make_mocked_request("GET", "/"))
-    expected = listener_profile(server, "serial")
+    reply = await CapabilityRoutes(ListenerProfiles(server, b"\1")).show(make_mocked_request("GET", "/"))
+    expected = listener_profile(server, "serial", b"\1")
     assert reply.body == encode_capabilities(expected.capabilities)
     assert (reply.content_type, reply.headers[HEADER]) == ("application/json", expected.header)

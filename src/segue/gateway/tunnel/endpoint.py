@@ -25,8 +25,6 @@ from segue.tunnel.frames import MAX_PACKET_BYTES, SUBPROTOCOL
 from segue.tunnel.server import Node
 
 _SESSION = re.compile(r"[0-9a-f]{32}")
-#: An epoch names one run of a gateway.
-EPOCH_BYTES = 8
 #: How much may wait in the socket's own buffer: a heartbeat cannot overtake what is there.
 _SOCKET_BUFFER_BYTES = 2 * MAX_PACKET_BYTES
 
