@@ -17,6 +17,9 @@ MAX_EVENT_BYTES = 64 * 1024 * 1024
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
+#: As numbers: to look for one is many times as fast as to look for `b"\n"`, and every event is searched.
+LF, CR = b"\n\r"
+
 
 class SseEvent(msgspec.Struct, frozen=True, gc=False):
     """One event: its `event` field (empty if there was none) and its data, lines joined by LF."""
@@ -41,56 +44,59 @@ class SseReader:
 
     def feed(self, chunk: bytes) -> list[SseEvent]:
         """Return the events that `chunk` completes. O(chunk), whatever was kept from before."""
-        if self._after_cr and chunk:
-            self._after_cr = False
-            chunk = chunk.removeprefix(b"\n")
+        # A stream has a line for every few characters of its answer, so the lines that servers write are read here.
         if not chunk or self.overflowed:
             return []
-        *lines, rest = _LINE_END.split(chunk)
-        self._after_cr = chunk.endswith(b"\r")
         events: list[SseEvent] = []
-        for line in lines:
-            if self._rest:
-                self._rest.append(line)
-                line = b"".join(self._rest)  # noqa: PLW2901 - the line is only now complete
-                self._rest, self._rest_size = [], 0
+        for line in self._split(chunk):
+            if not line:
+                if self._data:
+                    events.append(SseEvent(self._type, b"\n".join(self._data)))
+                    self._data.clear()
+                self._type, self._size = "", 0
+                continue
             self._size += len(line)
-            if self._is_too_large():
+            if self._size > self._max:
+                self.overflowed = True
                 return events
-            event = self._take(line)
-            if event is not None:
-                events.append(event)
+            if line.startswith(b"data: "):
+                self._data.append(line[6:])
+            elif line.startswith(b"event: "):
+                self._type = line[7:].decode("utf-8", "replace")
+            else:
+                self._take(line)
+        self.overflowed = self._size + self._rest_size > self._max
+        return events
+
+    def _split(self, chunk: bytes) -> list[bytes]:
+        """Return the lines that `chunk` completes, and keep what it begins."""
+        if self._after_cr:
+            chunk = chunk.removeprefix(b"\n")
+        self._after_cr = chunk.endswith(b"\r")
+        lines = _LINE_END.split(chunk) if CR in chunk else chunk.split(b"\n")
+        rest = lines.pop()
+        if lines and self._rest:
+            lines[0] = b"".join((*self._rest, lines[0]))
+            self._rest, self._rest_size = [], 0
+        if lines and not self._begun:
+            self._begun = True
+            lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
         if rest:
             self._rest.append(rest)
             self._rest_size += len(rest)
-        self._is_too_large()
-        return events
+        return lines
 
-    def _is_too_large(self) -> bool:
-        self.overflowed = self._size + self._rest_size > self._max
-        return self.overflowed
-
-    def _take(self, line: bytes) -> SseEvent | None:
-        if not self._begun:
-            self._begun = True
-            line = line.removeprefix(b"\xef\xbb\xbf")
-        if not line:
-            return self._dispatch()
+    def _take(self, line: bytes) -> None:
+        """Take a line that has no space after its colon, or no colon, or another field than the usual ones."""
         name, _, value = line.partition(b":")
         if name == b"data":
-            self._data.append(value.removeprefix(b" "))
+            self._data.append(value)
         elif name == b"event":
-            self._type = value.removeprefix(b" ").decode("utf-8", "replace")
-        return None
-
-    def _dispatch(self) -> SseEvent | None:
-        kind, data = self._type, self._data
-        self._type, self._data, self._size = "", [], 0
-        return SseEvent(kind, data[0] if len(data) == 1 else b"\n".join(data)) if data else None
+            self._type = value.decode("utf-8", "replace")
 
 
 def write_event(kind: str, data: bytes) -> bytes:
     """Write one event whose data is one line; `kind` may be empty, for APIs whose events have no name."""
-    assert b"\n" not in data, "data of more than one line needs a field for each"
+    assert LF not in data, "data of more than one line needs a field for each"
     head = b"event: %b\n" % kind.encode() if kind else b""
     return b"%bdata: %b\n\n" % (head, data)

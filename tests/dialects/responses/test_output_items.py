@@ -40,7 +40,7 @@ def ended(*items: Json) -> list[EndedItem]:
 def streamed(*items: Json) -> list[OutputItem]:
     made = OutputItems()
     for item in items:
-        made.begin(None, item["type"], item.get("id", "")).raw = json.dumps(item).encode()
+        made.begin(None, item["type"], item.get("id", "")).end(json.dumps(item).encode())
     return [*made.all]
 
 
@@ -53,18 +53,27 @@ def pairs(one: list[OutputItem], other: list[EndedItem]) -> dict[int, int]:
 # --- places ----------------------------------------------------------------------------------------------------------
 
 
+def passing(items: OutputItems, index: int) -> OutputItem | None:
+    """Return the item whose events pass with this index."""
+    item = items.at.get(index)
+    return item if item is not None and item.passes else None
+
+
 def test_an_event_passes_while_its_index_is_ours_and_its_item_is_open() -> None:
     items = OutputItems()
-    assert items.passing(0) is None
+    assert passing(items, 0) is None
     first = items.begin(0, "message", "a")
-    assert items.passing(0) is first
-    first.raw = b"{}"
-    assert items.passing(0) is None
+    assert passing(items, 0) is first
+    first.keep("response.output_text.delta", b"{}")
+    first.end(b"{}")
+    assert (first.open, first.passed, passing(items, 0)) == (False, [], None)
     second = items.begin(5, "message", "b")
-    assert (second.index, items.passing(5), items.passing(1)) == (1, None, None)
+    assert (second.index, passing(items, 5), passing(items, 1)) == (1, None, None)
     third = items.begin(2, "message", "c")
-    third.unannounced = UnannouncedItem("message", "c", 2)
-    assert items.passing(2) is None
+    assert passing(items, 2) is third
+    writer = UnannouncedItem("message", "c", 2)
+    assert third.write_anew(writer) is writer
+    assert (third.unannounced, third.open, passing(items, 2)) == (writer, True, None)
     assert [item.index for item in items.all] == [0, 1, 2]
     assert (len(items), items.has("b"), items.has("x")) == (3, True, False)
 
@@ -78,23 +87,28 @@ def test_an_item_is_found_by_its_index_and_else_by_its_id() -> None:
     assert items.find(None, "a") is first
     assert items.find(7, "x") is None
     assert items.find(None, "x") is second, "the last one, while it is open"
-    second.raw = b"{}"
+    second.end(b"{}")
     assert items.find(None, "x") is None
 
 
 def test_an_index_that_two_open_items_share_says_nothing() -> None:
     items = OutputItems()
-    first, second = items.begin(0, "message", "a"), items.begin(0, "message", "b")
-    assert items.passing(0) is None
+    first, other = items.begin(0, "message", "a"), items.begin(1, "message", "o")
+    assert passing(items, 1) is other
+    second = items.begin(0, "message", "b")
+    assert passing(items, 0) is None
+    assert passing(items, 1) is None, "no index says anything any more"
+    items.begin(3, "message", "d")
+    assert passing(items, 3) is None
     assert (items.find(0, "a"), items.find(0, "b"), items.find(0, "")) == (first, second, second)
 
 
 def test_an_index_that_is_used_again_is_the_later_items() -> None:
     items = OutputItems()
-    items.begin(0, "message", "a").raw = b"{}"
+    items.begin(0, "message", "a").end(b"{}")
     second = items.begin(0, "message", "b")
     assert items.find(0, "a") is second
-    assert items.passing(0) is None, "its own index is another"
+    assert passing(items, 0) is None, "its own index is another"
 
 
 # --- the terminal event ----------------------------------------------------------------------------------------------
@@ -133,8 +147,7 @@ def test_an_item_that_is_open_is_found_by_what_it_has_written() -> None:
     items = OutputItems()
     for index, text in enumerate(["One", "Tw"]):
         item = items.begin(index, "message", f"m{index}")
-        item.unannounced = UnannouncedItem("message", item.ident, index)
-        item.unannounced.add("response.output_text", 0, text)
+        item.write_anew(UnannouncedItem("message", item.ident, index)).add("response.output_text", 0, text)
     items.begin(2, "function_call", "f")
     assert pairs([*items.all], ended(message("Two", "x"), call("{}"), message("One", "y"))) == {0: 2, 1: 0, 2: 1}
 
@@ -180,7 +193,7 @@ def test_messages_that_are_cut_otherwise_say_as_much() -> None:
 def test_any_items_are_compared(one: list[Json], other: list[Json]) -> None:
     items = OutputItems()
     for index, item in enumerate(one):
-        items.begin(index, "message", "").raw = json.dumps(item).encode()
+        items.begin(index, "message", "").end(json.dumps(item).encode())
     found = match([*items.all], ended(*other))
     assert found is not None
     assert len({id(each) for each in found.values()}) == len(found), "each item once"
@@ -213,7 +226,7 @@ _TWO = [*_SHOWN["content"], {"type": "output_text", "text": ""}]
 def test_an_open_item_is_the_one_that_the_end_shows_if_its_one_part_says_the_same(
     passed: list[Json], shown: Json, same: bool
 ) -> None:
-    item = OutputItem(0, "message", "m")
+    item = OutputItem(0, "message", "m", passes=True)
     item.passed = [json.dumps(event).encode() for event in passed]
     item.last = passed[-1]["type"] if passed else "response.output_text.delta"
     assert says_what_passed(item, shown) is same
@@ -221,7 +234,7 @@ def test_an_open_item_is_the_one_that_the_end_shows_if_its_one_part_says_the_sam
 
 def test_too_much_of_an_open_item_is_not_kept() -> None:
     """So a long answer, or a server that sends without an end, does not fill the memory."""
-    item = OutputItem(0, "message", "m")
+    item = OutputItem(0, "message", "m", passes=True)
     item.keep("response.output_text.delta", b"x" * MAX_PASSED_BYTES)
     assert (item.last, len(item.passed)) == ("response.output_text.delta", 1)
     for _ in range(2):

@@ -27,11 +27,12 @@ class OutputItem:
     `raw` is the item as the upstream ended it. `unannounced` writes its events if the upstream sent no `added` event.
     `last` is the type of the last event that came between `added` and `done`, "" if none has. `passed` are those
     events, up to `MAX_PASSED_BYTES`: an upstream that does not end the item may show it whole in its terminal event.
+    `passes` is true while the events that name the item by its index may pass as they are.
     """
 
-    __slots__ = ("ident", "index", "kind", "last", "passed", "passed_bytes", "raw", "unannounced")
+    __slots__ = ("ident", "index", "kind", "last", "passed", "passed_bytes", "passes", "raw", "unannounced")
 
-    def __init__(self, index: int, kind: str, ident: str) -> None:
+    def __init__(self, index: int, kind: str, ident: str, *, passes: bool) -> None:
         self.index = index
         self.kind = kind
         self.ident = ident
@@ -40,11 +41,21 @@ class OutputItem:
         self.last = ""
         self.passed: list[bytes] = []
         self.passed_bytes = 0
+        self.passes = passes
 
     @property
     def open(self) -> bool:
         """Whether the upstream has not ended it."""
         return self.raw is None
+
+    def write_anew(self, writer: UnannouncedItem) -> UnannouncedItem:
+        """Let nothing of the item pass from here on: `writer` writes its events."""
+        self.unannounced, self.passes = writer, False
+        return writer
+
+    def end(self, raw: bytes) -> None:
+        """Note how the upstream ended the item."""
+        self.raw, self.passes, self.passed = raw, False, []
 
     def keep(self, kind: str, data: bytes) -> None:
         """Note an event that was passed on, and keep it while there is room. Without room it is not kept at all."""
@@ -57,11 +68,11 @@ class OutputItem:
 
 
 class OutputItems:
-    """All items of an output, in order."""
+    """All items of an output, in order; `at` are the latest by the upstream's index, and none has the index None."""
 
     def __init__(self) -> None:
         self._items: list[OutputItem] = []
-        self._at: dict[int, OutputItem] = {}  # by the upstream's index
+        self.at: dict[int | None, OutputItem] = {}
         self._by_id: dict[str, OutputItem] = {}
         self._shared = False  # two items that were open at the same time had the same index
 
@@ -75,30 +86,27 @@ class OutputItems:
 
     def begin(self, index: int | None, kind: str, ident: str) -> OutputItem:
         """Add an item, which the upstream knows by an index, by an id, or by neither."""
-        item = OutputItem(len(self._items), kind, ident)
+        earlier = self.at.get(index)
+        if earlier is not None and earlier.open and not self._shared:
+            self._shared = True
+            for one in self._items:
+                one.passes = False
+        number = len(self._items)
+        item = OutputItem(number, kind, ident, passes=index == number and not self._shared)
         self._items.append(item)
         if ident:
             self._by_id[ident] = item
         if index is not None:
-            earlier = self._at.get(index)
-            self._shared = self._shared or (earlier is not None and earlier.open)
-            self._at[index] = item
+            self.at[index] = item
         return item
 
     def has(self, ident: str) -> bool:
         """Whether an item has this id."""
         return ident in self._by_id
 
-    def passing(self, index: int) -> OutputItem | None:
-        """Return the open item whose events may pass with the index that they have; None if it is not that simple."""
-        item = self._at.get(index)
-        if item is None or self._shared or item.index != index or item.raw is not None or item.unannounced is not None:
-            return None
-        return item
-
     def find(self, index: int | None, ident: str) -> OutputItem | None:
         """Find the item of an event: by its id if its index says nothing or too little, else by its index."""
-        by_index = None if index is None else self._at.get(index)
+        by_index = self.at.get(index)
         if by_index is not None and not self._shared:
             return by_index
         found = self._by_id.get(ident) or by_index

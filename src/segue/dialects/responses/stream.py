@@ -47,7 +47,7 @@ from segue.dialects.responses.output_items import (
 )
 from segue.dialects.sealed_reasoning import seal
 from segue.dialects.stream_end import MAX_WARNINGS, count, counted
-from segue.http.sse import SseEvent
+from segue.http.sse import CR, LF, SseEvent
 from segue.protocol.codec import UNREADABLE, decode_value, is_utf8, with_field
 from segue.protocol.events import Event, ItemStatus
 from segue.protocol.ids import ResponseId, item_id
@@ -134,9 +134,9 @@ class ResponsesDecoder(BaseReplyDecoder):
 
     def feed(self, event: SseEvent) -> Output:
         """Read one event."""
-        if self.ended or event.data == b"[DONE]" or event.type == "error":
-            return self._on_error(event) if event.type == "error" else []
         data = event.data
+        if self._stream_end.ended or event.type == "error" or data == b"[DONE]":
+            return self._on_error(event) if event.type == "error" else []
         try:
             try:
                 head = _heads.decode(data)
@@ -146,17 +146,20 @@ class ResponsesDecoder(BaseReplyDecoder):
             waits = self._held is not None and is_of_a_response(kind)
             if waits or not (data.isascii() or is_utf8(data)):  # what passes is not decoded
                 return self._feed_repaired(event)
-            if b"\n" in data or b"\r" in data:
+            if LF in data or CR in data:
                 data = msgspec.json.format(data, indent=-1)  # one event is one line
-            if head.output_index is not None:
-                item = self._items.passing(head.output_index)
-                if item is not None and kind not in self._handlers and (item.last or not _lacks_parts(item, kind)):
-                    item.keep(kind, data)
-                    return [Event(kind, data, head.sequence_number)]
+            item = self._items.at.get(head.output_index)
+            if item is not None and item.passes and (kind == item.last or self._passes(kind, item)):
+                item.keep(kind, data)
+                return [Event(kind, data, head.sequence_number)]
             handler = self._handlers.get(kind)
             return self._on_piece(kind, head, data) if handler is None else handler(head, data)
         except UNREADABLE:
             return self._on_unreadable(event, "an event is no JSON of a known shape")
+
+    def _passes(self, kind: str, item: OutputItem) -> bool:
+        """Tell whether an event passes that is of another type than the one before it."""
+        return kind not in self._handlers and (bool(item.last) or not _lacks_parts(item, kind))
 
     # --- events
 
@@ -212,7 +215,7 @@ class ResponsesDecoder(BaseReplyDecoder):
         if item is None or item.unannounced is None or item.kind != kind or not named:
             ident = ident if ident and not self._items.has(ident) else self._new_id(kind)
             item = self._items.begin(index, kind, ident)
-            item.unannounced = UnannouncedItem(kind, ident, item.index)
+            return item.write_anew(UnannouncedItem(kind, ident, item.index))
         return item.unannounced
 
     def _on_added(self, head: _EventHead, data: bytes) -> Output:
@@ -245,7 +248,7 @@ class ResponsesDecoder(BaseReplyDecoder):
         if item is None or item.unannounced is not None:
             ended = EndedItem(bytes(head.item), _objects.decode(head.item))
             return self._write_whole(ended, head.output_index) if item is None else self._finish(item, ended)
-        item.raw, item.passed = bytes(head.item), []
+        item.end(bytes(head.item))
         self._cut = self._cut or read.status == "incomplete"
         shown = self._sealed(head.item, read)
         if head.output_index != item.index or read.status == "in_progress":
@@ -288,7 +291,7 @@ class ResponsesDecoder(BaseReplyDecoder):
         if shown is None:
             return self._stream_end.broken("an item has no type, or a call no name")
         item = self._items.begin(index, kind, shown["id"])
-        item.raw = ended.raw
+        item.end(ended.raw)
         *events, last = whole_item(self._seal(shown), item.index)
         self._cut = self._cut or shown.get("status") == "incomplete"
         return [*events, *self._complete(item, last)]
@@ -304,7 +307,7 @@ class ResponsesDecoder(BaseReplyDecoder):
             last = {**last, "content": unannounced.text, "summary": []}
         events, shown = unannounced.finish(last, "incomplete" if last.get("status") == "incomplete" else status)
         shown = self._seal(shown)
-        item.raw = msgspec.json.encode(shown) if ended is None else ended.raw
+        item.end(msgspec.json.encode(shown) if ended is None else ended.raw)
         self._cut = self._cut or shown.get("status") == "incomplete"
         return [*events, *self._complete(item, done(shown, item.index))]
 
@@ -425,7 +428,7 @@ class ResponsesDecoder(BaseReplyDecoder):
         shown = normal({**ended.item, "id": item.ident}, item.ident, "", status)
         if shown is None or shown["type"] != item.kind:
             return self._stream_end.broken("its last event contradicts an item that its stream began")
-        item.raw = ended.raw
+        item.end(ended.raw)
         shown = self._seal(shown)
         _, *events, last = whole_item(shown, item.index)
         self._cut = self._cut or shown.get("status") == "incomplete"
@@ -440,7 +443,8 @@ def _lacks_parts(item: OutputItem, kind: str) -> bool:
     name = kind.rpartition(".")[0]
     if name not in TEXTS or TEXTS[name].item != item.kind:
         return False
-    item.last, item.unannounced = kind, UnannouncedItem(item.kind, item.ident, item.index, begun=True)
+    item.last = kind
+    item.write_anew(UnannouncedItem(item.kind, item.ident, item.index, begun=True))
     return True
 
 
