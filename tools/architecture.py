@@ -30,6 +30,7 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "dialects": ("translate between the APIs", "of providers (pure)"),
     "history": ("chains of turns that", "share their prefixes (pure)"),
     "egress": ("one outbound connection,", "byte for byte"),
+    "http_client": ("aiohttp's client,", "made safe"),
     "config": ("one frozen object, from", "a file and the environment"),
     "protocol": ("the Responses API: items,", "events, sessions (pure)"),
     "tunnel": ("deltas, frames, both ends", "of the tunnel (pure)"),

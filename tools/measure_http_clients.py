@@ -26,8 +26,8 @@ from segue.cli.loop import run
 from segue.egress.client import Egress
 from segue.http.heads import Line, RequestHead
 from segue.http.routes import Resolved, Target
-from segue.upstreams.http_body import JsonBody
-from segue.upstreams.http_connector import DesyncSafeConnector
+from segue.http_client.body import JsonBody
+from segue.http_client.connector import DesyncSafeConnector
 
 _EVENT = (
     b'data: {"type":"response.output_text.delta","sequence_number":%d,"item_id":"msg_0123456789abcdef",'

@@ -9,10 +9,10 @@ import pytest
 
 from segue import __version__
 from segue.dialects.render_cache import RenderCache
+from segue.http_client import connector as http_connector
 from segue.protocol.events import Ended
 from segue.protocol.items import user_message
 from segue.protocol.problems import Problem
-from segue.upstreams import http_connector
 from segue.upstreams.http import HttpUpstream, Provider, UpstreamRuntime
 from segue.upstreams.retries import RetryPolicy
 from tests.upstreams.http_turns import ANSWERS, HI, answer, refusal, request, upstream

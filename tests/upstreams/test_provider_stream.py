@@ -15,6 +15,7 @@ from segue.dialects.interface import Awaited, Rendered
 from segue.dialects.key_redaction import KeyRedactor
 from segue.history.chains import History
 from segue.http.sse import write_event
+from segue.http_client.body import JsonBody
 from segue.protocol.codec import encode
 from segue.protocol.events import Ended, Event
 from segue.protocol.ids import ENTROPY_BYTES, new_response_id
@@ -22,7 +23,6 @@ from segue.protocol.items import user_message
 from segue.protocol.problems import Problem
 from segue.protocol.requests import Settings
 from segue.protocol.responses import Failure
-from segue.upstreams.http_body import JsonBody
 from segue.upstreams.interface import UpstreamRequest
 from segue.upstreams.provider_stream import ProviderStream, drop
 from segue.upstreams.retries import FailedAttempt

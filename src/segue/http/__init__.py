@@ -2,9 +2,9 @@
 
 Heads and hop-by-hop header lines (`heads`), checks of a request (`request_rules`) and of its Host and Origin
 (`origins`), routes and targets (`routes`), error replies (`error_replies`), content codings both ways
-(`content_coding`, `content_decoding`), server-sent events (`sse`), WebSocket messages and handshakes (`websocket`), and
-varints (`varints`). Not here: sockets and parsers, which are h11's, wsproto's and aiohttp's. The package re-exports
-nothing.
+(`content_coding`, `content_decoding`), server-sent events (`sse`), `Retry-After` (`retry_after`), WebSocket messages
+and handshakes (`websocket`), and varints (`varints`). Not here: sockets and parsers, which are h11's, wsproto's and
+aiohttp's. The package re-exports nothing.
 """
 
 from __future__ import annotations

@@ -19,10 +19,11 @@ from segue.dialects.error_shapes import find_error, read_error
 from segue.dialects.key_redaction import KeyRedactor
 from segue.dialects.provider_errors import code_of
 from segue.dialects.refused_fields import refused_fields
+from segue.http.retry_after import read_retry_after
 from segue.protocol.events import Ended
 from segue.protocol.problems import Code, Problem
 from segue.protocol.responses import Failure
-from segue.upstreams.retries import FailedAttempt, read_retry_after
+from segue.upstreams.retries import FailedAttempt
 
 _WORD = re.compile(r"[a-z0-9_]{1,64}")
 _REQUEST_ID = re.compile(r"[0-9A-Za-z_.:-]{1,80}")

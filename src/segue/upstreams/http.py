@@ -29,12 +29,12 @@ from segue.dialects.model_list import read_model_names
 from segue.dialects.refused_fields import SEALED_REASONING
 from segue.dialects.render_cache import RenderCache
 from segue.dialects.token_counting import counting_body, read_count
+from segue.http_client.body import JsonBody
+from segue.http_client.connector import DesyncSafeConnector
 from segue.protocol.problems import Code, Problem, Refused, not_counted
 from segue.upstreams.admission import AdmissionQueue
 from segue.upstreams.conversation_key import conversation_key_of
 from segue.upstreams.failures import MAX_REFUSAL_BYTES, failure_without_reply, read_refusal
-from segue.upstreams.http_body import JsonBody
-from segue.upstreams.http_connector import DesyncSafeConnector
 from segue.upstreams.interface import Batch, Secret, UpstreamRequest
 from segue.upstreams.learned_refusals import LearnedRefusals
 from segue.upstreams.model_listing import ModelListing

@@ -21,11 +21,11 @@ from segue.dialects.key_redaction import KeyRedactor
 from segue.dialects.provider_errors import code_of_word, failure_of
 from segue.dialects.refused_fields import refused_fields
 from segue.http.sse import MAX_EVENT_BYTES, SseReader
+from segue.http_client.body import JsonBody
 from segue.protocol.events import Ended, Event
 from segue.protocol.problems import Code, Problem
 from segue.protocol.responses import Failure
 from segue.upstreams.failures import MAX_REFUSAL_BYTES, TRANSIENT, read_request_id, tell_end
-from segue.upstreams.http_body import JsonBody
 from segue.upstreams.retries import FailedAttempt
 
 #: The codes that a stream can fail with, by their names. A provider's server error is none of the gateway's.

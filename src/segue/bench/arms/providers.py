@@ -14,10 +14,10 @@ from typing import Any
 
 import aiohttp
 
+from segue.http_client.body import JsonBody
 from segue.protocol.events import Ended, OutputWriter
 from segue.protocol.responses import usage
 from segue.testing.replies import Api, ReplyContext, make_reply
-from segue.upstreams.http_body import JsonBody
 from segue.upstreams.interface import Batch, UpstreamRequest
 
 _PATHS: dict[bytes, Api] = {b"/responses": "responses", b"/chat/completions": "chat", b"/messages": "messages"}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segue.upstreams.http_body import WRITE_BYTES, JsonBody, coalesce
+from segue.http_client.body import WRITE_BYTES, JsonBody, coalesce
 from tests.upstreams.provider import PATIENCE_S, providing, refuses, streams
 
 

@@ -1,8 +1,8 @@
-"""The body of a request to a provider: byte pieces that are written one after the other and never joined into one.
+"""The body of a request: byte pieces that are written one after the other and never joined into one.
 
 Small pieces are coalesced into one write, large ones are written as they are. Between writes aiohttp waits for the
-transport to drain, so that a slow provider does not fill this process's memory. The body remembers the transport it is
-written to, so that an upload can be broken off. Not here: how a dialect makes the pieces.
+transport to drain, so that a slow server does not fill this process's memory. The body remembers the transport it is
+written to, so that an upload can be broken off. Not here: what makes the pieces.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 import trustme
 
-from segue.upstreams.http_connector import DesyncSafeConnector
+from segue.http_client.connector import DesyncSafeConnector
 from tests.upstreams.provider import Exchange, Play, Provider, providing, streams
 
 STRAY = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 5\r\n\r\nstray"

@@ -1,10 +1,10 @@
-"""Opens and reuses connections to a provider, and never reuses one on which the provider has sent something unasked.
+"""Opens and reuses connections to a server, and never reuses one on which the server has sent something unasked.
 
 HTTP/1.1 matches replies to requests by their order alone. If a server writes a reply that nobody asked for, such as a
 408 to an idle connection, the next request on that connection receives it, and every later request receives the reply
 to the one before, which may be another tenant's. aiohttp's own connector does not check for this; this one checks right
 before a request is written. A server may also close an idle connection in the moment in which a request is written to
-it: `was_closed_idle` tells this from a server that fails. Not here: requests and replies (`http`).
+it: `was_closed_idle` tells this from a server that fails. Not here: requests and replies.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
-from segue.upstreams.http_body import JsonBody
+from segue.http_client.body import JsonBody
 
 #: A server that closes an idle connection has done so before the request arrives, so its close is here within a round
 #: trip. What it does later may be due to the request.
@@ -28,7 +28,7 @@ class DesyncSafeConnector(aiohttp.TCPConnector):
     """A TCP connector that closes a kept connection, instead of reusing it, when something has arrived on it."""
 
     def __init__(self) -> None:
-        super().__init__(limit=0)  # the admission queue limits how many turns run
+        super().__init__(limit=0)  # the callers limit how many requests run
         self._arrivals: WeakKeyDictionary[ResponseHandler, select.poll] = WeakKeyDictionary()
         self._reused: WeakSet[ResponseHandler] = WeakSet()
 
