@@ -22,6 +22,7 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "cli": ("reads arguments, calls the library,", "shows what comes back"),
     "bench": ("workloads, arms,", "meters, reports"),
     "testing": ("public test doubles", "and conformance suites"),
+    "client": ("the client library: sessions", "that outlive connections"),
     "sidecar": ("takes agents' requests,", "sends what is new"),
     "gateway": ("takes requests of clients", "and sidecars, runs turns"),
     "engine": ("the local model: llama.cpp,", "KV cache, grammars"),
