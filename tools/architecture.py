@@ -21,6 +21,7 @@ _NAME_SIZE, _WORDS_SIZE = 15, 11.5
 _WORDS: Mapping[str, tuple[str, str]] = {
     "cli": ("reads arguments, calls the library,", "shows what comes back"),
     "bench": ("workloads, arms,", "meters, reports"),
+    "agent": ("a small coding agent:", "its loop and its tools"),
     "testing": ("public test doubles", "and conformance suites"),
     "client": ("the client library: sessions", "that outlive connections"),
     "sidecar": ("takes agents' requests,", "sends what is new"),

@@ -1,0 +1,127 @@
+"""The table of the tools: their schemas, the check of what a model sent, and how a call is carried out.
+
+A schema is made from the struct that the arguments are read into, so it is written once. It is strict: each argument
+must be there and none other; one that may be left out takes null. What cannot be read is answered with words that the
+model can act on. Not here: what the tools do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from segue.agent.command import Approval, RunArguments, run_command
+from segue.agent.file_tools import (
+    EditArguments,
+    ListArguments,
+    ReadArguments,
+    WriteArguments,
+    edit_file,
+    list_folder,
+    read_file,
+    write_file,
+)
+from segue.agent.search import SearchArguments, search_files
+from segue.agent.workspace import ToolError, Workspace
+
+A = TypeVar("A", bound=Struct)
+
+
+class AgentTool(Struct, frozen=True):
+    """One tool. A tool that only reads may run beside others that only read."""
+
+    name: str
+    arguments: type[Struct]
+    call: Callable[[Any], Awaitable[str]]
+    only_reads: bool
+
+
+class ToolOutput(Struct, frozen=True):
+    """What a model is told of a call."""
+
+    text: str
+    failed: bool = False
+
+
+class Toolbox:
+    """The six tools on one workspace."""
+
+    def __init__(self, workspace: Workspace, *, environment: Mapping[str, str], approval: Approval) -> None:
+        async def search(arguments: SearchArguments) -> str:
+            return await search_files(workspace, arguments, environment=environment)
+
+        async def run(arguments: RunArguments) -> str:
+            return await run_command(workspace, arguments, environment=environment, approval=approval)
+
+        tools = (
+            AgentTool("list", ListArguments, _in_thread(list_folder, workspace), only_reads=True),
+            AgentTool("read", ReadArguments, _in_thread(read_file, workspace), only_reads=True),
+            AgentTool("search", SearchArguments, search, only_reads=True),
+            AgentTool("edit", EditArguments, _in_thread(edit_file, workspace), only_reads=False),
+            AgentTool("write", WriteArguments, _in_thread(write_file, workspace), only_reads=False),
+            AgentTool("run", RunArguments, run, only_reads=False),
+        )
+        self._tools = {tool.name: tool for tool in tools}
+
+    def only_reads(self, name: str) -> bool:
+        """Tell whether a call of this name changes nothing. An unknown one is only answered."""
+        tool = self._tools.get(name)
+        return tool is None or tool.only_reads
+
+    async def call(self, name: str, arguments: str) -> ToolOutput:
+        """Carry out a call; whatever goes wrong is told to the model."""
+        try:
+            tool = self._find(name)
+            return ToolOutput(await tool.call(_read(tool, arguments)))
+        except ToolError as error:
+            return ToolOutput(f"error: {error}", failed=True)
+
+    def _find(self, name: str) -> AgentTool:
+        tool = self._tools.get(name)
+        if tool is None:
+            raise ToolError(f"there is no tool {name!r}; there are {', '.join(self._tools)}")
+        return tool
+
+    def definitions(self) -> list[dict[str, Any]]:
+        """Return the tools as a request names them."""
+        return [_definition(tool) for tool in self._tools.values()]
+
+
+def _in_thread(work: Callable[[Workspace, A], str], workspace: Workspace) -> Callable[[A], Awaitable[str]]:
+    async def call(arguments: A) -> str:
+        return await asyncio.to_thread(work, workspace, arguments)
+
+    return call
+
+
+def _read(tool: AgentTool, arguments: str) -> Struct:
+    try:
+        return msgspec.json.decode(arguments or "{}", type=tool.arguments)
+    except msgspec.DecodeError as error:  # a ValidationError is one too
+        fields = ", ".join(tool.arguments.__struct_fields__)
+        raise ToolError(f"the arguments of {tool.name} ({fields}) cannot be read: {error}") from None
+
+
+def _definition(tool: AgentTool) -> dict[str, Any]:
+    schema = msgspec.json.schema(tool.arguments, ref_template="{name}")
+    parameters = schema["$defs"][tool.arguments.__name__]
+    properties = {
+        name: {key: value for key, value in one.items() if key != "default"}
+        for name, one in parameters["properties"].items()
+    }
+    return {
+        "type": "function",
+        "name": tool.name,
+        "description": parameters["description"],
+        "parameters": {
+            "type": "object",
+            "properties": properties,
+            "required": list(properties),  # strict mode wants all of them; null stands for what is left out
+            "additionalProperties": False,
+        },
+        "strict": True,
+    }

@@ -1,0 +1,215 @@
+"""The folder that the agent works in. Every path that a model names goes through here, and none leads out of it.
+
+A path is resolved with its symbolic links, and what comes of it must lie in the folder. Then it is opened name by name
+from the folder's own descriptor, without following a link: whoever swaps a folder for a link in between gains nothing.
+Only regular files are opened. A file is replaced as a whole, so that a reader sees the old or the new one, and a hard
+link to a file outside keeps its contents. Not here: what is done with the files (`file_tools`, `search`), and what
+commands do, which the system does not confine.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+#: Larger files are neither read nor edited; a command can cut a piece out of them.
+MAX_FILE_BYTES = 8 * 1024 * 1024
+_SNIFFED_BYTES = 8 * 1024
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # opening a pipe must not wait for its writer
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_KINDS = {errno.ELOOP: "a symbolic link that changed while it was opened", errno.ENXIO: "not a regular file"}
+
+
+class ToolError(Exception):
+    """A tool could not do what it was asked. The message goes to the model, which can do better next time."""
+
+
+class Entry(NamedTuple):
+    """One name in a folder. `link` is where a symbolic link points."""
+
+    name: str
+    kind: str
+    link: str = ""
+
+
+class Workspace:
+    """One folder.
+
+    Args:
+        root: the folder; it must exist.
+
+    Raises:
+        NotADirectoryError, FileNotFoundError: it is no folder, or not there.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve(strict=True)
+        if not self.root.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(root))
+
+    def resolve(self, path: str) -> tuple[str, ...]:
+        """Return the names that lead from the folder to what `path` means; none for the folder itself.
+
+        Raises:
+            ToolError: the path leads out of the folder, or cannot be a path.
+        """
+        try:
+            resolved = Path(os.path.realpath(self.root / path))
+            os.fsencode(resolved)
+        except (OSError, ValueError) as error:  # a zero byte, half a surrogate pair, a loop of links
+            raise ToolError(f"{path!r} is not a path: {error}") from None
+        if not resolved.is_relative_to(self.root):
+            raise ToolError(f"{path!r} leads out of the workspace; use a path relative to its root")
+        return resolved.relative_to(self.root).parts
+
+    def read(self, path: str) -> str:
+        """Return the text of a file.
+
+        Raises:
+            ToolError: there is none, or it is no text, or too long.
+        """
+        with self._folder_of(path) as (folder, name), _told(path):
+            descriptor = os.open(name, _FILE, dir_fd=folder)
+            try:
+                size = _regular(descriptor, path).st_size
+                data = b"" if size > MAX_FILE_BYTES else _read_all(descriptor)
+            finally:
+                os.close(descriptor)
+        if size > MAX_FILE_BYTES or len(data) > MAX_FILE_BYTES:
+            raise ToolError(f"{path!r} has {size:,} bytes, too many to read; use search, or run a command that cuts it")
+        return decoded(data, path)
+
+    def write(self, path: str, text: str) -> int:
+        """Put this text into a file in place of what it held, and make the folders that lead to it; return its bytes.
+
+        Raises:
+            ToolError: the path leads out of the folder, or to something that is no regular file.
+        """
+        data = text.encode()
+        if ".git" in self.resolve(path):  # its hooks and settings are commands, which the user approves
+            raise ToolError(f"{path!r} belongs to git; run git to change it")
+        with self._folder_of(path, make=True) as (folder, name), _told(path):
+            mode = _mode_of(name, folder, path)
+            temporary = f".{secrets.token_hex(8)}.segue"
+            descriptor = os.open(temporary, _NEW_FILE, 0o666, dir_fd=folder)
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    if mode is not None:
+                        os.fchmod(descriptor, mode)
+                    file.write(data)
+                os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                os.unlink(temporary, dir_fd=folder)
+                raise
+        return len(data)
+
+    def entries(self, names: tuple[str, ...]) -> list[Entry]:
+        """Return what a folder holds, by name. `names` are those of `resolve`, or others below it.
+
+        Raises:
+            ToolError: it is no folder.
+        """
+        with self.open_folder(names) as folder, _told("/".join(names) or "."), os.scandir(folder) as found:
+            return sorted(_entry(one, folder) for one in found)
+
+    @contextmanager
+    def open_folder(self, names: tuple[str, ...], *, make: bool = False) -> Iterator[int]:
+        """Open a folder name by name, and yield its descriptor.
+
+        Raises:
+            ToolError: it is no folder, or one of the names has become a link.
+        """
+        with _told("/".join(names) or "."):
+            folder = os.open(self.root, _FOLDER)
+        try:
+            for name in names:
+                with _told("/".join(names)):
+                    if make:
+                        _make_folder(name, folder)
+                    inner = os.open(name, _FOLDER, dir_fd=folder)
+                os.close(folder)
+                folder = inner
+            yield folder
+        finally:
+            os.close(folder)
+
+    @contextmanager
+    def _folder_of(self, path: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
+        """Open the folder that holds what `path` means, and yield it with the last name."""
+        names = self.resolve(path)
+        if not names or path.endswith("/"):
+            raise ToolError(f"{path!r} is a folder")
+        with self.open_folder(names[:-1], make=make) as folder:
+            yield folder, names[-1]
+
+
+def decoded(data: bytes, path: str) -> str:
+    """Return the text that a file holds.
+
+    Raises:
+        ToolError: it is no text.
+    """
+    if b"\0" in data[:_SNIFFED_BYTES]:
+        raise ToolError(f"{path!r} is a binary file of {len(data):,} bytes")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise ToolError(f"{path!r} is not UTF-8 text: byte {error.start:,} of {len(data):,} cannot be read") from None
+
+
+def _read_all(descriptor: int) -> bytes:
+    with open(descriptor, "rb", closefd=False) as file:
+        return file.read(MAX_FILE_BYTES + 1)
+
+
+def _make_folder(name: str, folder: int) -> None:
+    with suppress(FileExistsError):  # opening it tells whether it is a folder
+        os.mkdir(name, dir_fd=folder)
+
+
+def _mode_of(name: str, folder: int, path: str) -> int | None:
+    """Return the mode of the file that is replaced; None if there is none yet."""
+    try:
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        raise ToolError(f"{path!r} is not a regular file")
+    return stat.S_IMODE(found.st_mode)
+
+
+def _regular(descriptor: int, path: str) -> os.stat_result:
+    found = os.fstat(descriptor)
+    if stat.S_ISDIR(found.st_mode):
+        raise ToolError(f"{path!r} is a folder")
+    if not stat.S_ISREG(found.st_mode):
+        raise ToolError(f"{path!r} is not a regular file")
+    return found
+
+
+def _entry(one: os.DirEntry[str], folder: int) -> Entry:
+    try:
+        if one.is_symlink():
+            return Entry(one.name, "link", os.readlink(one.name, dir_fd=folder))
+        if one.is_dir(follow_symlinks=False):
+            return Entry(one.name, "folder")
+        return Entry(one.name, "file" if one.is_file(follow_symlinks=False) else "special")
+    except OSError:
+        return Entry(one.name, "gone")
+
+
+@contextmanager
+def _told(path: str) -> Iterator[None]:
+    """Turn what the system says into words for the model."""
+    try:
+        yield
+    except OSError as error:
+        reason = _KINDS.get(error.errno or 0, os.strerror(error.errno or 0).lower())
+        raise ToolError(f"{path!r}: {reason}") from None
