@@ -11,11 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --no-compile
 .PHONY: setup demo test test-all coverage check mutants bench docs fix clean help
 PACKAGE ?= protocol
 MUTANTS ?=
-QUICK := not deep
-UNTRACED := whole or hypothesis
-# Which tests `make test` runs. `make test MARKS='$(REST)'` runs those that `make coverage` leaves out.
-MARKS := $(QUICK)
-REST := $(QUICK) and ($(UNTRACED))
+TEST := $(BIN)/pytest -n auto --dist worksteal
 
 setup: $(STAMP) ## make .venv with everything, the local model included
 
@@ -23,16 +19,14 @@ demo: $(STAMP) ## see a conversation continued with and without resending it
 	$(BIN)/segue demo
 
 test: $(STAMP) ## run the tests (PYTEST_ARGS="-k name" to choose)
-	$(BIN)/pytest -n auto --dist worksteal -m '$(MARKS)' $(PYTEST_ARGS)
+	$(TEST) $(PYTEST_ARGS)
 
 test-all: $(STAMP) ## run the slow tests too, ten times as many generated examples, and asyncio in its debug mode
 	$(BIN)/python -m tools.frameworks
-	$(BIN)/pytest -n auto --dist worksteal -m '' --hypothesis-profile=deep -o asyncio_debug=true $(PYTEST_ARGS)
+	$(TEST) -m '' --hypothesis-profile=deep -o asyncio_debug=true $(PYTEST_ARGS)
 
-# Tracing doubles what a test costs, so it leaves out those that draw inputs: they find what nobody thought of, and what
-# the code does is shown by the others. Nor do tests of the whole project take part.
-coverage: $(STAMP) ## run the packages' own tests, generated ones aside, and judge what they reach
-	$(BIN)/pytest -n auto --dist worksteal --cov --cov-report= -m '$(QUICK) and not ($(UNTRACED))' $(PYTEST_ARGS)
+coverage: $(STAMP) ## run the tests, and judge what the packages' own reach
+	$(TEST) --cov --cov-report= $(PYTEST_ARGS)
 	$(BIN)/python -m tools.check_coverage
 
 mutants: $(STAMP) ## plant faults in a pure package and see which its tests miss (PACKAGE=protocol)

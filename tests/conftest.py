@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import os
+import pkgutil
 import shutil
 import sys
+import threading
+from collections.abc import Generator, Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import trustme
 from coverage import Coverage
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 
+import segue
 from segue.config import has_openmp_policy
 from segue.engine.openmp import shorten_spinning
 
@@ -63,6 +72,11 @@ NEEDS = {
 
 #: The folder whose tests coverage was told of last.
 MEASURED = pytest.StashKey[str]()
+#: Tests with one of these markers run untraced: tracing doubles what a test costs, and the limits of
+#: `tools/check_coverage.py` are reached without them.
+UNTRACED = ("whole", "hypothesis", "untraced")
+#: By which variable coverage tells a child process to measure itself.
+MEASURED_CHILD = "COVERAGE_PROCESS_CONFIG"
 
 
 def folder_of(item: pytest.Item) -> str:
@@ -81,10 +95,56 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=word))
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Tell coverage whose tests run, for `tools/check_coverage.py`. A context for each test would take far longer."""
+@pytest.fixture(scope="session", autouse=True)
+def one_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have TLS trust one authority that nobody knows: to load the system's takes 50 ms for each gateway and client."""
+    folder = tmp_path_factory.mktemp("authorities")
+    trustme.CA().cert_pem.write_to_path(str(folder / "authority.pem"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(folder / "authority.pem"))
+        patch.setenv("SSL_CERT_DIR", str(folder / "none"))
+        yield
+
+
+def pytest_collection_finish() -> None:
+    """Import every module while coverage measures: the first test that needs a module may be one that runs untraced.
+    And let the garbage collector pass over what collection made, since that stays until the end.
+    """
+    if Coverage.current() is not None:
+        for module in pkgutil.walk_packages(segue.__path__, "segue."):
+            if module.name != "segue.__main__":
+                with contextlib.suppress(ImportError):  # an extra is not installed
+                    import_module(module.name)
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Where coverage measures, run a test untraced, or tell coverage whose it is (for `tools/check_coverage.py`)."""
     measuring, folder = Coverage.current(), folder_of(item)
-    if measuring is not None and item.config.stash.get(MEASURED, None) != folder:
+    if measuring is None:
+        return (yield)
+    if item.config.stash.get(MEASURED, None) != folder:  # a context for each test would take far longer
         item.config.stash[MEASURED] = folder
         measuring.switch_context(f"tests/{folder}/")
+    if any(map(item.get_closest_marker, UNTRACED)):
+        with untraced():
+            return (yield)
+    return (yield)
+
+
+@contextlib.contextmanager
+def untraced() -> Iterator[None]:
+    """Run without tracing, child processes too."""
+    traces, threads_trace = sys.gettrace(), threading.gettrace()
+    child = os.environ.pop(MEASURED_CHILD, None)
+    sys.settrace(None)
+    threading.settrace(None)
+    try:
+        yield
+    finally:
+        sys.settrace(traces)
+        threading.settrace(threads_trace)
+        if child is not None:
+            os.environ[MEASURED_CHILD] = child

@@ -57,10 +57,10 @@ def check(root: Path) -> list[Finding]:
 
 def check_source(path: Path, source: str) -> list[Finding]:
     """Return the findings in one file; `path` is relative to the checkout."""
-    tree = ast.parse(source, filename=str(path))
-    found = [*_names(path), *_module_size(path, source), *_functions(path, tree), *_suppressions(path, source)]
+    nodes = list(ast.walk(ast.parse(source, filename=str(path))))
+    found = [*_names(path), *_module_size(path, source), *_functions(path, nodes), *_suppressions(path, source)]
     if path.parts[: len(PACKAGE)] == PACKAGE and path.parts[: len(ENVIRONMENT_READER)] != ENVIRONMENT_READER:
-        found += _environment(path, tree)
+        found += _environment(path, nodes)
     return sorted(found, key=lambda finding: finding.line)
 
 
@@ -77,8 +77,8 @@ def _module_size(path: Path, source: str) -> Iterator[Finding]:
         yield Finding(path=path, line=1, message=message)
 
 
-def _functions(path: Path, tree: ast.Module) -> Iterator[Finding]:
-    for node in ast.walk(tree):
+def _functions(path: Path, nodes: Sequence[ast.AST]) -> Iterator[Finding]:
+    for node in nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = _function_lines(node)
             if lines > MAX_FUNCTION_LINES:
@@ -95,15 +95,15 @@ def _function_lines(node: FunctionNode) -> int:
     return total
 
 
-def _environment(path: Path, tree: ast.Module) -> Iterator[Finding]:
+def _environment(path: Path, nodes: Sequence[ast.AST]) -> Iterator[Finding]:
     aliases = {
         alias.asname or alias.name
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Import)
         for alias in node.names
         if alias.name == "os"
     }
-    for node in ast.walk(tree):
+    for node in nodes:
         if _reads_environment(node, aliases):
             line = getattr(node, "lineno", 1)
             yield Finding(path=path, line=line, message="the environment is read in src/segue/config only")
@@ -120,6 +120,8 @@ def _reads_environment(node: ast.AST, aliases: set[str]) -> bool:
 
 
 def _suppressions(path: Path, source: str) -> Iterator[Finding]:
+    if not any(pattern.search(source) for pattern in (FILE_WIDE, NOQA, IGNORE)):
+        return  # tokenizing takes longer than everything else here
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             for message in _comment(token.string):
