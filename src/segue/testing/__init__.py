@@ -16,6 +16,11 @@ none of them.
     reply = make_reply("chat", {"role": "assistant", "content": "Hi."}, context)
     script = in_order([reply], streamed=True)  # for `provided`
 
+`responses_server`: a Responses server (OpenAI's rules or plain ones) that goes wrong where you say, and counts runs.
+
+    async with responding(OPENAI, model=playing([said("Hi.")])) as server:  # rules and models: `responses_rules`
+        server.plan(None, Cut(at="events", events=3))  # `responses_faults`
+
 `recorded_session`: one task of one agent as values, each request with its reply.
 
     session = RecordedSession(kind="mine", api="chat", streamed=True, transport="http", turns=turns)
