@@ -6,7 +6,16 @@ from typing import get_args
 
 import pytest
 
-from segue.dialects.provider_errors import STATUSES, WORDS, ProviderError, code_of, code_of_word, failure_of
+from segue.dialects.provider_errors import (
+    DOCUMENTED,
+    STATUSES,
+    WORDS,
+    ProviderError,
+    code_of,
+    code_of_word,
+    documented_code,
+    failure_of,
+)
 from segue.protocol.problems import Code
 from segue.protocol.responses import Failure
 
@@ -134,3 +143,24 @@ def test_the_failure_of_a_turn_has_the_code_and_the_words() -> None:
     assert failure_of(ProviderError(status=429)) == Failure("rate_limit_exceeded", coded)
     worded = "The upstream failed without saying why, with the code 'Throttling'."
     assert failure_of(ProviderError(words=("Throttling",), status=400)) == Failure("rate_limit_exceeded", worded)
+
+
+def test_a_code_that_the_responses_api_documents_is_told_as_it_is() -> None:
+    """All those of its SDK that say more than one of ours."""
+    from openai.types.responses import ResponseError
+
+    own = {"server_error", "rate_limit_exceeded"}
+    assert set(get_args(ResponseError.model_fields["code"].annotation)) == DOCUMENTED | own
+    for word in DOCUMENTED:
+        code = code_of_word(word)
+        assert code is not None
+        assert code in {"upstream_rejected", "upstream_error"}
+        assert failure_of(ProviderError("No.", (word, "invalid_request_error"))) == Failure(word, "No.")
+        assert documented_code(ProviderError("No.", ("tokens", word)), code) == word
+    assert documented_code(ProviderError("No.", ("invalid_value",)), "upstream_rejected") is None
+
+
+def test_what_says_more_than_a_documented_code_is_told_in_its_place() -> None:
+    error = ProviderError("prompt is too long: 9 > 8", ("invalid_prompt",), status=400)
+    assert failure_of(error).code == "context_length_exceeded"
+    assert documented_code(error, "context_length_exceeded") is None

@@ -313,9 +313,36 @@ async def test_what_a_responses_server_says_only_at_its_end_is_told(transport: s
         "Hi",
     )
     if transport == "http":
-        assert (failed["http_status"], failed["code"], failed["message"]) == (400, "upstream_rejected", "boom")
+        assert (failed["http_status"], failed["code"], failed["message"]) == (400, "invalid_prompt", "boom")
     else:
         assert (failed["status"], failed["error"]) == ("failed", {"code": "invalid_prompt", "message": "boom"})
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("code", ["invalid_prompt", "image_too_large", "bio_policy", "server_error", "nonsense"])
+async def test_an_error_has_one_code_however_a_provider_says_it(code: str, transport: str) -> None:
+    """In place of a reply, in the first event of a stream, or after the answer began."""
+    error = {"code": code, "message": "boom"}
+    failed = {"type": "response.failed", "response": {"id": "r", "status": "failed", "error": error}}
+    begun = {
+        "type": "response.output_item.added",
+        "output_index": 0,
+        "item": {**MESSAGE, "content": [], "status": "in_progress"},
+    }
+    status = 502 if code in {"server_error", "nonsense"} else 400
+    plays = [
+        refuses(500 if status == 502 else 400, {"error": error}),
+        response_stream({"type": "error", **error}),
+        response_stream(failed),
+        response_stream(begun, failed),
+    ]
+    async with behind(*plays, api="responses", attempts=1) as (_, url):
+        for _ in plays:
+            answer = await ask(url, transport)
+            told = answer.get("error", answer)
+            assert told["code"] == ("upstream_error" if status == 502 else code)
+            assert "boom" in told["message"]
+            assert answer.get("http_status", status) == status
 
 
 # --- broken streams --------------------------------------------------------------------------------------------------

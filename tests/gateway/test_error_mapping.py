@@ -120,10 +120,11 @@ def test_an_upstream_that_says_when_to_come_back_is_quoted(code: Code, after_s: 
         ("rate_limit_exceeded", "rate_limit_exceeded"),
         ("bored", "upstream_error"),
         ("", "upstream_error"),
+        ("api_error", "upstream_error"),
     ],
 )
 def test_a_turn_that_failed_is_told_by_a_code_of_ours(code: str, expected: str) -> None:
-    """What an upstream calls its failures is its own; the message stays."""
+    """What an upstream calls its failures is its own, unless clients know it; the message stays."""
     problem = Problem(expected, "It fell over.", repeatable=False)  # type: ignore[arg-type] # one of ours, as the table says
     assert failed_turn(Failure(code, "It fell over."), has_output=True) == problem
 
@@ -145,3 +146,16 @@ def test_a_turn_that_failed_has_run_unless_its_stream_began_with_a_refusal(
     """The SDKs would send it again, and it would be paid for twice."""
     assert failed_turn(Failure(code, "x"), has_output=has_output).repeatable is repeatable
     assert failed_turn(Failure(code, "x"), has_output=has_output, retry_after_s=7.0).retry_after_s == 7.0
+
+
+@pytest.mark.parametrize(
+    ("documented", "code"), [("invalid_prompt", "upstream_rejected"), ("vector_store_timeout", "upstream_error")]
+)
+def test_a_documented_code_of_the_upstreams_is_told_in_place_of_ours(documented: str, code: Code) -> None:
+    """The status and all that depends on it are those of ours."""
+    problem = failed_turn(Failure(documented, "No."), has_output=True)
+    assert problem == Problem(code, "No.", repeatable=False, documented_code=documented)
+    reply = http_reply(problem)
+    assert isinstance(reply.body, bytes)
+    assert (reply.status, json.loads(reply.body)["error"]["code"]) == (REPLIES[code].status, documented)
+    assert json.loads(socket_reply(problem))["error"]["code"] == documented

@@ -126,6 +126,13 @@ def test_no_part_of_a_key_is_told(status: int, body: object) -> None:
         assert not any(part in failed.problem.message.lower() for part in ("abcd", "wxyz", "efgh"))
 
 
+def test_a_code_that_clients_know_is_told_as_it_is() -> None:
+    """And the status is that of ours."""
+    known, unknown = (read(400, openai(code, "invalid_request_error")) for code in ("invalid_prompt", "invalid_value"))
+    assert (known.problem.code, known.problem.told_code) == ("upstream_rejected", "invalid_prompt")
+    assert (unknown.problem.code, unknown.problem.told_code) == ("upstream_rejected", "upstream_rejected")
+
+
 @pytest.mark.parametrize(
     ("status", "body"),
     [

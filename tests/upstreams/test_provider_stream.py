@@ -187,6 +187,7 @@ async def test_a_word_of_a_provider_decides_whether_to_try_again() -> None:
         failed = stream.failure_of(await read_all(stream))
         assert failed is not None
         assert (failed.problem.code, failed.transient) == ("upstream_rejected", False)
+        assert failed.problem.told_code == "invalid_image_url"
 
 
 @pytest.mark.parametrize(

@@ -76,12 +76,26 @@ WORDS: Mapping[Code, tuple[str, ...]] = MappingProxyType(
             *("image_too_large", "image_too_small", "image_parse_error", "image_content_policy_violation"),
             *("invalid_image_mode", "image_file_too_large", "unsupported_image_media_type", "empty_image_file"),
             *("failed_to_download_image", "image_file_not_found"),
+            *("data_residency_mismatch", "bio_policy", "misalignment_policy_violation"),
         ),
         "upstream_error": (
             *("api_error", "server_error", "internal_error", "internal_server_error", "bad_gateway", "unknown"),
             *("internal_server_exception", "model_error_exception", "model_stream_error_exception"),  # Bedrock
             "vector_store_timeout",
         ),
+    }
+)
+
+#: Codes that the Responses API documents for a response that failed, and that say more than one of ours. Its clients
+#: may know them, so they are told as they are. https://platform.openai.com/docs/api-reference/responses/object
+#: Not among them: `server_error`, which is an error of the gateway here.
+DOCUMENTED: frozenset[str] = frozenset(
+    {
+        *("invalid_prompt", "data_residency_mismatch", "bio_policy", "misalignment_policy_violation"),
+        *("vector_store_timeout", "invalid_image", "invalid_image_format", "invalid_base64_image", "invalid_image_url"),
+        *("image_too_large", "image_too_small", "image_parse_error", "image_content_policy_violation"),
+        *("invalid_image_mode", "image_file_too_large", "unsupported_image_media_type", "empty_image_file"),
+        *("failed_to_download_image", "image_file_not_found"),
     }
 )
 
@@ -159,9 +173,15 @@ def code_of_word(word: str) -> Code | None:
     return None if len(word) > _MAX_WORD_CHARS else _CODES.get(_bare(word))
 
 
+def documented_code(error: ProviderError, code: Code) -> str | None:
+    """Return the provider's own code of an error that is `code` here, if clients are told it; else None."""
+    return next((word for word in error.words if word in DOCUMENTED), None) if code in _GENERIC else None
+
+
 def failure_of(error: ProviderError) -> Failure:
     """Return the failure of a turn whose stream brought this error."""
-    return Failure(code_of(error), error.message or _without_message(error))
+    code = code_of(error)
+    return Failure(documented_code(error, code) or code, error.message or _without_message(error))
 
 
 def _without_message(error: ProviderError) -> str:

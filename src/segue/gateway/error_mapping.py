@@ -15,7 +15,7 @@ from types import MappingProxyType
 import msgspec
 from aiohttp import web
 
-from segue.dialects.provider_errors import code_of_word
+from segue.dialects.provider_errors import DOCUMENTED, code_of_word
 from segue.protocol.events import error_event, http_error, in_lane
 from segue.protocol.lanes import DEFAULT_LANE, tag
 from segue.protocol.problems import Code, Problem
@@ -102,14 +102,17 @@ def http_reply(problem: Problem) -> web.Response:
 
 
 def failed_turn(failure: Failure, *, has_output: bool, retry_after_s: float | None = None) -> Problem:
-    """Return the problem of a turn that failed after it had begun. A code of the upstream's own becomes one of ours.
+    """Return the problem of a turn that failed after it had begun. A code of the upstream's own stands for one of ours.
 
     The model has run, unless its stream began with a refusal.
     """
     own = next((code for code in REPLIES if code == failure.code), None)
     code: Code = own or code_of_word(failure.code) or "upstream_error"
     repeatable = None if code in _REFUSALS and not has_output else False
-    return Problem(code, failure.message, retry_after_s=retry_after_s, repeatable=repeatable)
+    documented = failure.code if failure.code in DOCUMENTED else None
+    return Problem(
+        code, failure.message, retry_after_s=retry_after_s, repeatable=repeatable, documented_code=documented
+    )
 
 
 def socket_reply(problem: Problem, lane: str = DEFAULT_LANE) -> bytes:

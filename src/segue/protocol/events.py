@@ -240,12 +240,12 @@ class _SocketError(msgspec.Struct, frozen=True):
 
 def http_error(problem: Problem, kind: str) -> bytes:
     """Write the body of an HTTP error."""
-    return encode(_HttpError(_ErrorBody(kind, problem.code, problem.message, problem.param)))
+    return encode(_HttpError(_ErrorBody(kind, problem.told_code, problem.message, problem.param)))
 
 
 def error_event(problem: Problem, kind: str, status: int) -> bytes:
     """Write the `error` frame of WebSocket mode. It has no sequence number: it belongs to no response."""
-    return encode(_SocketError(_ErrorBody(kind, problem.code, problem.message, problem.param), status))
+    return encode(_SocketError(_ErrorBody(kind, problem.told_code, problem.message, problem.param), status))
 
 
 class _SteerError(msgspec.Struct, frozen=True):

@@ -58,6 +58,7 @@ class Problem(msgspec.Struct, frozen=True):
     """Why a request is refused or a turn failed; `retry_after_s` says when it may be worth another try, if known.
 
     `repeatable` says whether clients may send the request again by themselves, if that is known better than by `code`.
+    `documented_code` is the upstream's own code, if the Responses API has it: clients are told it in place of `code`.
     """
 
     code: Code
@@ -65,6 +66,12 @@ class Problem(msgspec.Struct, frozen=True):
     param: str | None = None
     retry_after_s: float | None = None
     repeatable: bool | None = None
+    documented_code: str | None = None
+
+    @property
+    def told_code(self) -> str:
+        """The code that a client is told."""
+        return self.documented_code or self.code
 
 
 class Refused(Exception):

@@ -17,7 +17,7 @@ import msgspec
 
 from segue.dialects.error_shapes import find_error, read_error
 from segue.dialects.key_redaction import KeyRedactor
-from segue.dialects.provider_errors import code_of
+from segue.dialects.provider_errors import code_of, documented_code
 from segue.dialects.refused_fields import refused_fields
 from segue.http.retry_after import read_retry_after
 from segue.protocol.events import Ended
@@ -77,7 +77,8 @@ def read_refusal(
     after_s = read_retry_after(headers, now)
     after_s = error.retry_after_s if after_s is None else after_s
     param = None if error.param is None else redactor.redact(error.param[:_MAX_PARAM_CHARS])
-    problem = Problem(code, message, param, retry_after_s=after_s, repeatable=repeatable)
+    documented = documented_code(error, code)
+    problem = Problem(code, message, param, retry_after_s=after_s, repeatable=repeatable, documented_code=documented)
     transient = transient if repeatable is None else repeatable
     refused = refused_fields(status, body, own_fields)
     return FailedAttempt(problem, transient=transient, request_id=request_id, refused_fields=refused)

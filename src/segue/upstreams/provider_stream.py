@@ -18,7 +18,7 @@ import aiohttp
 from segue.dialects.error_shapes import find_error
 from segue.dialects.interface import NOTHING, Awaited, Rendered, ReplyDecoder
 from segue.dialects.key_redaction import KeyRedactor
-from segue.dialects.provider_errors import code_of_word, failure_of
+from segue.dialects.provider_errors import DOCUMENTED, code_of_word, failure_of
 from segue.dialects.refused_fields import refused_fields
 from segue.http.sse import MAX_EVENT_BYTES, SseReader
 from segue.http_client.body import JsonBody
@@ -150,7 +150,8 @@ class ProviderStream:
             return None
         code = _CODES.get(ended.error.code) or code_of_word(ended.error.code) or "upstream_error"
         transient = code in TRANSIENT and not (self._cut or self.broken)  # the provider had begun
-        problem = Problem(code, ended.error.message, retry_after_s=ended.retry_after_s)
+        documented = ended.error.code if ended.error.code in DOCUMENTED else None
+        problem = Problem(code, ended.error.message, retry_after_s=ended.retry_after_s, documented_code=documented)
         request_id = read_request_id(self._response.headers, self._redactor)
         message, own = ended.error.message.encode("utf-8", "replace"), self._rendered.own_fields
         refused = refused_fields(_REFUSED, message, own) if code == "upstream_rejected" else NOTHING

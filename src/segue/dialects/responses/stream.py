@@ -19,7 +19,7 @@ import msgspec
 
 from segue.dialects.error_shapes import error_of
 from segue.dialects.interface import Output
-from segue.dialects.provider_errors import ProviderError, code_of, code_of_word, failure_of
+from segue.dialects.provider_errors import ProviderError, code_of_word, failure_of
 from segue.dialects.reply_decoder import BaseReplyDecoder
 from segue.dialects.responses.event_repair import is_of_a_response, repair_event
 from segue.dialects.responses.item_events import (
@@ -99,7 +99,6 @@ _STATUSES = {"completed": 0, "incomplete": 1, "failed": 2, "cancelled": 2}
 #: Events of parts; those of an item that we began are written anew.
 _PARTS = ("response.content_part.", "response.reasoning_summary_part.", "response.output_text.annotation.")
 _CALL_NAMES = {name for _, name in CALLS.values()}
-_GENERIC = ("upstream_error", "upstream_rejected")
 #: A code that a message may name.
 _SHORT_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,39}")
 
@@ -454,16 +453,9 @@ def _is_of_an_item(kind: str) -> bool:
 
 
 def _failure(error: ProviderError) -> Failure:
-    """Return the failure that a response tells.
-
-    Codes that are documented for this API pass, since our clients know them. One that nobody knows becomes one of ours
-    on every transport, and is told in the message if it is a short word.
-    """
-    code, word = code_of(error), error.words[0] if error.words else ""
-    meaning, failure = code_of_word(word), failure_of(error)
-    if code in _GENERIC and meaning in _GENERIC and not word.endswith("_request_error"):
-        return Failure(word, failure.message)
-    if meaning is None and error.message and _SHORT_WORD.fullmatch(word):
+    """Return the failure that a response tells. A code that nobody knows is told in the message if it is short."""
+    word, failure = error.words[0] if error.words else "", failure_of(error)
+    if code_of_word(word) is None and error.message and _SHORT_WORD.fullmatch(word):
         return Failure(failure.code, f"{error.message} (The upstream's code is {quoted(word)}.)")
     return failure
 

@@ -390,7 +390,7 @@ def _end_of(error: BaseException, request: UpstreamRequest, *, begun: bool) -> E
     if isinstance(error, Refused):
         if not begun:
             raise error
-        return Ended("failed", error=Failure(error.problem.code, error.problem.message))
+        return Ended("failed", error=Failure(error.problem.told_code, error.problem.message))
     _log.error("action=stream response_id=%s error=%s", request.response_id, redacted_traceback(error))
     if begun:
         return _BROKEN
