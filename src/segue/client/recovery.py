@@ -1,15 +1,22 @@
-"""The recovery decision: what a client does when a turn meets a fault.
+"""The recovery decision: what a client does when a turn meets a fault, as a table of rules.
 
-Not here: what carries a decision out (`turn_machine`), and how a fault is noticed (`transports`).
+The theory: a create may be delivered once. After that it may be delivered again only if its first delivery provably ran
+nothing, or if the server promises that a second one runs nothing new. The first is so for a create that never left, and
+for a refusal that says so. The second is so for a server that keeps idempotency keys, as long as it is the same life of
+that server (its epoch: keys are in its memory) and it still holds the key. In all other cases the client looks (resume,
+retrieve) or says honestly that it does not know. Not here: what carries a decision out (`turn_machine`), and how a
+fault is noticed (`transports`).
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Literal, NamedTuple
 
 import msgspec
 
-from segue.client.settings import TransportKind
+from segue.client.settings import HistoryMode, TransportKind, TransportMode
 
 FaultKind = Literal[
     "connect_failed",  # no connection came about: name, route, TLS, time
@@ -53,3 +60,336 @@ class TurnFault(msgspec.Struct, frozen=True, kw_only=True):
     body_kind: BodyKind = "none"
     close_code: int | None = None
     silent_s: float | None = None
+
+
+#: Whether the server is the one that took the create: `unknown` until it has been asked.
+ServerLife = Literal["unknown", "same", "other"]
+
+
+class RecoveryState(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a turn beside its fault.
+
+    `repeated`: the create was sent again while its first delivery was unanswered, and the fault answers the repeat.
+    `by_id`: it names a previous response. `replayed`: the whole history was sent in this turn already. `keyed`: it
+    carries an idempotency key that the server still holds, if it is the `same` server. `resumable`: the server lets its
+    stream be resumed. `retrievable`: it is stored and its id is known. `own_field`: it carries a field that the client
+    added by itself. `attempts` counts this fault and those before it since the last event.
+    """
+
+    progress: Progress
+    mode: TransportMode = "auto"
+    history: HistoryMode = "auto"
+    server: ServerLife = "unknown"
+    repeated: bool = False
+    by_id: bool = False
+    replayed: bool = False
+    keyed: bool = False
+    resumable: bool = False
+    retrievable: bool = False
+    own_field: bool = False
+    attempts: int = 1
+    most_attempts: int = 8
+    websocket_failures: int = 0
+    remaining_s: float = float("inf")
+    fraction: float = 1.0
+
+
+Action = Literal[
+    "send",  # send the create, planned anew: nothing of it ran
+    "replay",  # send the create with the whole history in place of an id
+    "leave_out",  # send the create without the field that the client added by itself
+    "use_http",  # use HTTP from now on, and go on as if the fault had come there
+    "ask",  # connect again and ask the server whether it is the one that took the create; then decide again
+    "repeat",  # send the same create with the same key
+    "resume",  # ask for the events after the last one
+    "retrieve",  # ask for the stored response
+    "give_up",
+]
+
+#: The actions that deliver a create.
+DELIVERING: frozenset[Action] = frozenset({"send", "replay", "leave_out", "repeat"})
+
+Wait = Literal["none", "backoff", "told"]
+ErrorKind = Literal["connection_failed", "create_refused", "continuation_lost", "response_failed", "outcome_unknown"]
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """What to do, after how long a wait, and why; `error` says how to give up."""
+
+    action: Action
+    why: str
+    wait_s: float = 0.0
+    error: ErrorKind | None = None
+
+
+#: How often in a row WebSocket connections may break without a finished turn before HTTP is used.
+MOST_WEBSOCKET_FAILURES = 3
+
+#: The upper bound of the first wait; it doubles with each attempt, up to `LONGEST_WAIT_S`.
+FIRST_WAIT_S = 0.25
+LONGEST_WAIT_S = 8.0
+#: A server that asks for a longer wait is not waited for: the caller decides.
+LONGEST_TOLD_WAIT_S = 300.0
+
+_DOUBLINGS = 10  # more would exceed the longest wait anyway
+
+#: Answers to an upgrade that say that there is no WebSocket here. RFC 9110, 15.5.22; the others are what servers and
+#: proxies without WebSockets answer.
+_NO_WEBSOCKET = frozenset({404, 405, 426, 501})
+_PARENT_LOST = frozenset({"previous_response_not_found", "store_mismatch"})
+_CONNECTION_ENDED = frozenset({"websocket_connection_limit_reached", "websocket_stream_limit_reached"})
+_NEVER_WAIT = frozenset({"insufficient_quota"})
+_OWN_FIELD_WORDS = ("include", "encrypted_content", "encrypted content")
+_TOO_MANY, _UNAVAILABLE, _REQUEST_TIMEOUT, _NOT_FOUND = 429, 503, 408, 404
+_CLIENT_ERRORS, _SERVER_ERRORS = range(400, 500), range(500, 600)
+
+
+def backoff_s(attempts: int, fraction: float) -> float:
+    """Return the wait before the next attempt: exponential, with full jitter, so that clients do not come together."""
+    return fraction * min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(max(attempts - 1, 0), _DOUBLINGS))
+
+
+def is_websocket_failure(fault: TurnFault) -> bool:
+    """Return whether a fault counts against WebSockets: connections that break, and upgrades that fail for now.
+
+    A server that cannot be reached at all says nothing about them.
+    """
+    if fault.transport != "websocket":
+        return False
+    if fault.kind == "upgrade_refused":
+        return (fault.status or 0) in _SERVER_ERRORS and not _is_without_websocket(fault)
+    return fault.kind in {"connection_lost", "timeout", "stream_ended", "unreadable"}
+
+
+# --- conditions ------------------------------------------------------------------------------------------------------
+
+
+def _is_without_websocket(fault: TurnFault) -> bool:
+    status = fault.status or 0
+    page = fault.body_kind == "html" and status not in _SERVER_ERRORS
+    return fault.kind == "upgrade_refused" and (page or status in _NO_WEBSOCKET or status in range(200, 400))
+
+
+def _is_parent_lost(fault: TurnFault, state: RecoveryState) -> bool:
+    if not state.by_id:
+        return False
+    if fault.code in _PARENT_LOST or fault.param == "previous_response_id":
+        return True
+    # Open Responses servers name it in their own ways; a model that does not exist is the other 404.
+    return fault.status == _NOT_FOUND and fault.code != "model_not_found" and fault.param != "model"
+
+
+def _is_own_field(fault: TurnFault, state: RecoveryState) -> bool:
+    if not state.own_field or fault.status not in _CLIENT_ERRORS:
+        return False
+    words = f"{fault.param or ''} {fault.message or ''}".lower()
+    return any(word in words for word in _OWN_FIELD_WORDS)
+
+
+def _is_told_to_wait(fault: TurnFault) -> bool:
+    if fault.code in _NEVER_WAIT or (fault.retry_after_s or 0.0) > LONGEST_TOLD_WAIT_S:
+        return False
+    return fault.status == _TOO_MANY or (fault.status == _UNAVAILABLE and fault.retry_after_s is not None)
+
+
+def _has_run_nothing(fault: TurnFault) -> bool:
+    known = fault.code in _PARENT_LOST | _CONNECTION_ENDED
+    waits = fault.status == _UNAVAILABLE and fault.retry_after_s is not None
+    return known or waits or (fault.status in _CLIENT_ERRORS and fault.status != _REQUEST_TIMEOUT)
+
+
+class Condition(NamedTuple):
+    """One condition of a rule, in words and as a test."""
+
+    words: str
+    holds: Callable[[TurnFault, RecoveryState], bool]
+
+
+CONDITIONS: Mapping[str, Condition] = MappingProxyType(
+    {
+        "no_websocket": Condition(
+            "the answer to the upgrade is 404, 405, 426, 501, a success, a redirect or a web page",
+            lambda fault, _: _is_without_websocket(fault),
+        ),
+        "unreliable": Condition(
+            f"{MOST_WEBSOCKET_FAILURES} WebSocket connections in a row broke without a finished turn",
+            lambda fault, state: fault.transport == "websocket" and state.websocket_failures >= MOST_WEBSOCKET_FAILURES,
+        ),
+        "may_use_http": Condition(
+            "`transport` is `auto`", lambda fault, state: fault.transport == "websocket" and state.mode == "auto"
+        ),
+        "attempts_left": Condition("attempts are left", lambda _, state: state.attempts < state.most_attempts),
+        "first": Condition("it answers the only delivery", lambda _, state: not state.repeated),
+        "repeat": Condition("it answers a repeat", lambda _, state: state.repeated),
+        "parent_lost": Condition("the server does not know the previous response", _is_parent_lost),
+        "may_replay": Condition(
+            "`history` is not `id`, and the history was not sent yet",
+            lambda _, state: state.history != "id" and not state.replayed,
+        ),
+        "only_ids": Condition("`history` is `id`", lambda _, state: state.history == "id"),
+        "connection_ended": Condition(
+            "the connection has reached a limit of its server", lambda fault, _: fault.code in _CONNECTION_ENDED
+        ),
+        "own_field": Condition("it names a field that the client added by itself", _is_own_field),
+        "told_to_wait": Condition(
+            "its status is 429, or 503 with `Retry-After`", lambda fault, _: _is_told_to_wait(fault)
+        ),
+        "nothing_ran": Condition("its status says that nothing ran", lambda fault, _: _has_run_nothing(fault)),
+        "resumable": Condition("the server lets the stream be resumed", lambda _, state: state.resumable),
+        "keyed": Condition("the server holds the key of the create", lambda _, state: state.keyed),
+        "recoverable": Condition(
+            "the stream can be resumed, or the server holds the key",
+            lambda _, state: state.keyed or (state.resumable and state.progress in _STARTED),
+        ),
+        "retrievable": Condition("the response is stored and its id known", lambda _, state: state.retrievable),
+        "not_asked": Condition("the server has not been asked yet", lambda _, state: state.server == "unknown"),
+        "same_server": Condition("it is the same life of the server", lambda _, state: state.server == "same"),
+    }
+)
+
+
+# --- rules -----------------------------------------------------------------------------------------------------------
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of the table: if the progress and the fault are among these and all conditions hold, this is done."""
+
+    progress: frozenset[Progress]
+    faults: frozenset[FaultKind]
+    when: tuple[str, ...] = ()
+    action: Action
+    why: str
+    wait: Wait = "none"
+    error: ErrorKind | None = None
+
+
+_ANY: frozenset[Progress] = frozenset({"not_sent", "sent", "started", "output"})
+_UNSENT: frozenset[Progress] = frozenset({"not_sent"})
+_DELIVERED: frozenset[Progress] = frozenset({"sent", "started", "output"})
+_STARTED: frozenset[Progress] = frozenset({"started", "output"})
+
+_UPGRADE: frozenset[FaultKind] = frozenset({"upgrade_refused"})
+_GONE: frozenset[FaultKind] = frozenset({"connection_gone"})
+_REFUSED: frozenset[FaultKind] = frozenset({"refused"})
+_FAILED: frozenset[FaultKind] = frozenset({"failed"})
+#: The server gave no answer to the create, or none that can be read.
+UNANSWERED: frozenset[FaultKind] = frozenset(
+    {
+        "connect_failed",
+        "upgrade_refused",
+        "connection_gone",
+        "connection_lost",
+        "timeout",
+        "stream_ended",
+        "unreadable",
+    }
+)
+
+
+def _rule(
+    progress: frozenset[Progress],
+    faults: frozenset[FaultKind],
+    when: str,
+    action: Action,
+    *,
+    why: str,
+    wait: Wait = "none",
+    error: ErrorKind | None = None,
+) -> Rule:
+    conditions = tuple(when.split())
+    return Rule(progress=progress, faults=faults, when=conditions, action=action, why=why, wait=wait, error=error)
+
+
+#: The first rule that fits decides. `docs/reference/client-recovery.md` shows this table.
+RULES: tuple[Rule, ...] = (
+    # --- nothing was delivered: it is safe to send ---
+    _rule(_UNSENT, _UPGRADE, "no_websocket may_use_http", "use_http", why="The server has no WebSocket."),
+    _rule(_UNSENT, _UPGRADE, "no_websocket", "give_up", error="create_refused", why="WebSocket was asked for."),
+    _rule(_UNSENT, _UPGRADE, "told_to_wait attempts_left", "send", wait="told", why="The server said when to come."),
+    _rule(_UNSENT, _UPGRADE, "nothing_ran", "give_up", error="create_refused", why="Coming again changes nothing."),
+    _rule(_UNSENT, UNANSWERED, "unreliable may_use_http", "use_http", why="WebSockets do not last on this way."),
+    _rule(_UNSENT, _GONE, "attempts_left", "send", why="Another connection takes it."),
+    _rule(_UNSENT, UNANSWERED, "attempts_left", "send", wait="backoff", why="Nothing was sent."),
+    _rule(_UNSENT, UNANSWERED, "", "give_up", error="connection_failed", why="No attempt is left."),
+    # --- the server refused the create before it began ---
+    _rule(_ANY, _REFUSED, "first parent_lost may_replay", "replay", why="Nothing ran, and the client has the history."),
+    _rule(_ANY, _REFUSED, "first parent_lost only_ids", "give_up", error="continuation_lost", why="You forbade it."),
+    _rule(
+        _ANY, _REFUSED, "first connection_ended attempts_left", "send", wait="backoff", why="A new connection takes it."
+    ),
+    _rule(_ANY, _REFUSED, "first own_field", "leave_out", why="Nothing ran, and you did not ask for the field."),
+    _rule(_ANY, _REFUSED, "first told_to_wait attempts_left", "send", wait="told", why="The server said when to come."),
+    _rule(_ANY, _REFUSED, "first nothing_ran", "give_up", error="create_refused", why="It would be refused again."),
+    _rule(
+        _DELIVERED, _REFUSED, "repeat parent_lost may_replay keyed same_server", "replay",
+        why="The server does not know the key, so nothing ran; the same key guards the replay.",
+    ),
+    _rule(_DELIVERED, _REFUSED, "repeat connection_ended recoverable attempts_left", "ask", wait="backoff",
+        why="A new connection takes the repeat.",
+    ),
+    _rule(_DELIVERED, _REFUSED, "repeat told_to_wait recoverable attempts_left", "ask", wait="told",
+        why="The server said when to come.",
+    ),
+    _rule(_ANY, _REFUSED, "", "give_up", error="outcome_unknown", why="The server may have run it before it failed."),
+    # --- the turn ran and failed ---
+    _rule(_ANY, _FAILED, "", "give_up", error="response_failed", why="A second run would be paid for again."),
+    # --- delivered, and no answer ---
+    _rule(_DELIVERED, _UPGRADE, "no_websocket may_use_http recoverable", "use_http",
+        why="The server has no WebSocket any more.",
+    ),
+    _rule(_DELIVERED, UNANSWERED, "unreliable may_use_http recoverable", "use_http",
+        why="WebSockets do not last on this way.",
+    ),
+    _rule(_STARTED, UNANSWERED, "resumable not_asked attempts_left", "ask", wait="backoff",
+        why="Only the same life of the server has the events.",
+    ),
+    _rule(_STARTED, UNANSWERED, "resumable same_server attempts_left", "resume", why="The server has the events."),
+    _rule(_DELIVERED, UNANSWERED, "keyed not_asked attempts_left", "ask", wait="backoff",
+        why="Only the same life of the server knows the key.",
+    ),
+    _rule(_DELIVERED, UNANSWERED, "keyed same_server attempts_left", "repeat", why="The key makes the repeat safe."),
+    _rule(_STARTED, UNANSWERED, "retrievable attempts_left", "retrieve", wait="backoff",
+        why="To look costs nothing.",
+    ),
+    _rule(_DELIVERED, UNANSWERED, "", "give_up", error="outcome_unknown", why="A second run could be paid for twice."),
+)  # fmt: skip
+
+
+def decide(fault: TurnFault, state: RecoveryState) -> Decision:
+    """Return what to do about a fault: what the first rule that fits says, if there is time for its wait."""
+    fault = _as_met(fault)
+    rule = next(rule for rule in RULES if _fits(rule, fault, state))
+    wait_s = _wait_s(rule.wait, fault, state)
+    if rule.action != "give_up" and wait_s >= state.remaining_s:
+        return _out_of_time(fault, state)
+    return Decision(action=rule.action, why=rule.why, wait_s=wait_s, error=rule.error)
+
+
+def _as_met(fault: TurnFault) -> TurnFault:
+    """Return an error event that is about the connection, not about the response, as a lost connection."""
+    if fault.kind == "failed" and fault.code in _CONNECTION_ENDED:
+        return msgspec.structs.replace(fault, kind="connection_lost")
+    return fault
+
+
+def _fits(rule: Rule, fault: TurnFault, state: RecoveryState) -> bool:
+    if state.progress not in rule.progress or fault.kind not in rule.faults:
+        return False
+    return all(CONDITIONS[name].holds(fault, state) for name in rule.when)
+
+
+def _wait_s(wait: Wait, fault: TurnFault, state: RecoveryState) -> float:
+    if wait == "none":
+        return 0.0
+    if wait == "told" and fault.retry_after_s is not None:
+        return fault.retry_after_s
+    return backoff_s(state.attempts, state.fraction)
+
+
+def _out_of_time(fault: TurnFault, state: RecoveryState) -> Decision:
+    error: ErrorKind = "outcome_unknown"
+    if state.progress == "not_sent":
+        error = "connection_failed"
+    elif fault.kind == "refused" and not state.repeated and _has_run_nothing(fault):
+        error = "create_refused"
+    return Decision(action="give_up", why="The turn has no time left.", error=error)

@@ -63,16 +63,22 @@ class ResponsesTransport(Protocol):
         """Which transport it is."""
         ...
 
-    async def connect(self, *, lane: int, fresh: bool = False) -> Connected:
-        """Make sure that the lane has a connection, and say which; `fresh` asks the server anew what it offers."""
+    async def connect(self, *, lane: int, near: int | None = None, fresh: bool = False) -> Connected:
+        """Make sure that the lane has a connection, and say which.
+
+        `near` is the connection of the response that the lane will continue: the lane goes there if it has no
+        connection yet and there is room. `fresh` asks the server anew what it offers, past everything that is known.
+        """
         ...
 
     async def create(self, body: bytes, *, lane: int, connection: int) -> EventStream:
         """Send a create on this connection, or on none (`connection_gone`). `body` is one JSON object."""
         ...
 
-    async def resume(self, response_id: str, starting_after: int, *, lane: int, connection: int) -> EventStream:
-        """Ask for the events of a response after a number; -1 means all."""
+    async def resume(
+        self, response_id: str, starting_after: int, *, lane: int, connection: int, lean: bool = False
+    ) -> EventStream:
+        """Ask for the events of a response after a number; -1 means all. `lean` asks for as little as a lean create."""
         ...
 
     async def retrieve(self, response_id: str) -> bytes:
