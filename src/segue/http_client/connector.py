@@ -10,6 +10,8 @@ it: `was_closed_idle` tells this from a server that fails. Not here: requests an
 from __future__ import annotations
 
 import select
+from collections.abc import Callable
+from functools import partial
 from weakref import WeakKeyDictionary, WeakSet
 
 import aiohttp
@@ -18,6 +20,7 @@ from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
 from segue.http_client.body import JsonBody
+from segue.http_client.wire_meter import MeteredHandler, WireMeter
 
 #: A server that closes an idle connection has done so before the request arrives, so its close is here within a round
 #: trip. What it does later may be due to the request.
@@ -25,10 +28,16 @@ _IDLE_CLOSE_S = 1.0
 
 
 class DesyncSafeConnector(aiohttp.TCPConnector):
-    """A TCP connector that closes a kept connection, instead of reusing it, when something has arrived on it."""
+    """A TCP connector that closes a kept connection, instead of reusing it, when something has arrived on it.
 
-    def __init__(self) -> None:
+    With a `meter` it counts what all its connections carry.
+    """
+
+    def __init__(self, meter: WireMeter | None = None) -> None:
         super().__init__(limit=0)  # the callers limit how many requests run
+        if meter is not None:
+            handler: Callable[..., ResponseHandler] = MeteredHandler
+            self._factory = partial(handler, meter, self._loop)  # aiohttp has no parameter for it
         self._arrivals: WeakKeyDictionary[ResponseHandler, select.poll] = WeakKeyDictionary()
         self._reused: WeakSet[ResponseHandler] = WeakSet()
 

@@ -1,0 +1,139 @@
+"""Which lane of a WebSocket each message is for: pure.
+
+Events of a named lane carry its `stream_id`, those of the default lane none. An error without one is the answer to the
+default lane's create, or about the connection. If nobody can tell whose error it is, no lane is told that it was
+refused: a turn that is taken for refused is sent again, and would be paid twice. A lane that was abandoned stays busy
+until the server ends its turn; its events are dropped. Not here: the socket, and queues (`websocket`).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from segue.client.recovery import FaultKind, TurnFault
+from segue.client.transports.event_scan import ScannedEvent, scan
+from segue.client.transports.server_errors import ServerWords, WordReader
+from segue.protocol.lanes import DEFAULT_LANE
+
+#: The connection takes no more creates: too old, or its server is going away.
+CONNECTION_LIMIT = "websocket_connection_limit_reached"
+
+
+class Deliver(msgspec.Struct, frozen=True, gc=False):
+    """Hand an event to its lane; the last one ends the lane's turn."""
+
+    lane: str
+    data: bytes
+    last: bool
+
+
+class FailLane(msgspec.Struct, frozen=True):
+    """End the lane's turn with a fault."""
+
+    lane: str
+    fault: TurnFault
+
+
+class RetireConnection(msgspec.Struct, frozen=True):
+    """Send no further create on this connection; what runs may end."""
+
+
+class BreakConnection(msgspec.Struct, frozen=True):
+    """Close the connection: what came cannot be given to anybody. Every turn that runs ends with `fault`."""
+
+    fault: TurnFault
+
+
+RoutingEffect = Deliver | FailLane | RetireConnection | BreakConnection
+
+
+class _Turn:
+    __slots__ = ("abandoned", "started")
+
+    def __init__(self) -> None:
+        self.started = False
+        self.abandoned = False
+
+
+class Demultiplexer:
+    """The turns that run on one connection, by lane."""
+
+    def __init__(self, words: WordReader) -> None:
+        self._words = words
+        self._turns: dict[str, _Turn] = {}
+
+    @property
+    def running(self) -> list[str]:
+        """The lanes whose turns run, abandoned ones too."""
+        return list(self._turns)
+
+    def begin(self, lane: str) -> None:
+        """Note that a create, or a resume, is about to be sent in a lane that runs none."""
+        assert lane not in self._turns, "a lane runs one turn at a time"
+        self._turns[lane] = _Turn()
+
+    def abandon(self, lane: str) -> None:
+        """Drop what still comes for the lane's turn."""
+        turn = self._turns.get(lane)
+        if turn is not None:
+            turn.abandoned = True
+
+    def forget(self, lane: str) -> None:
+        """Note that the lane's turn is over, or was never sent."""
+        self._turns.pop(lane, None)
+
+    def receive(self, data: bytes, now: float) -> list[RoutingEffect]:
+        """Take one message; `now` is the unix time, for dates in `Retry-After`."""
+        event = scan(data)
+        if event is None:
+            return self._broken("The server sent a message that is no event.")
+        if event.error:
+            words = self._words.read_event(data, now) or ServerWords()
+            return self._fail(event, words)
+        lane = event.lane if event.lane in self._turns else self._untagged(event)
+        if lane is None:
+            if not event.lane and self._turns:
+                return self._broken("The server sent an event without stream_id while no request without one runs.")
+            return []  # of a turn that is over
+        turn = self._turns[lane]
+        turn.started = True
+        if event.terminal:
+            del self._turns[lane]
+        return [] if turn.abandoned else [Deliver(lane, data, event.terminal)]
+
+    def _untagged(self, event: ScannedEvent) -> str | None:
+        """Return the one lane that an event without `stream_id` can be for, if the default lane runs no turn."""
+        return next(iter(self._turns)) if not event.lane and len(self._turns) == 1 else None
+
+    # --- errors ------------------------------------------------------------------------------------------------------
+
+    def _fail(self, event: ScannedEvent, words: ServerWords) -> list[RoutingEffect]:
+        retire: list[RoutingEffect] = [RetireConnection()] if words.code == CONNECTION_LIMIT else []
+        if event.lane:
+            return retire + self._fail_lane(event.lane, words)
+        if len(self._turns) <= 1:
+            return retire + [effect for lane in self.running for effect in self._fail_lane(lane, words)]
+        if retire:
+            return retire + self._refuse_one(words)
+        if DEFAULT_LANE in self._turns:
+            return self._fail_lane(DEFAULT_LANE, words)
+        return [BreakConnection(words.fault("connection_lost", "websocket"))]
+
+    def _fail_lane(self, lane: str, words: ServerWords) -> list[RoutingEffect]:
+        turn = self._turns.pop(lane, None)
+        if turn is None or turn.abandoned:
+            return []
+        kind: FaultKind = "failed" if turn.started else "refused"
+        return [FailLane(lane, words.fault(kind, "websocket"))]
+
+    def _refuse_one(self, words: ServerWords) -> list[RoutingEffect]:
+        """The connection takes no more creates: that refuses a create that has not begun, and ends no turn that has."""
+        waiting = [lane for lane, turn in self._turns.items() if not turn.started]
+        if len(waiting) == 1:
+            return self._fail_lane(waiting[0], words)
+        for lane in waiting:
+            del self._turns[lane]
+        return [FailLane(lane, words.fault("connection_lost", "websocket")) for lane in waiting]
+
+    def _broken(self, message: str) -> list[RoutingEffect]:
+        return [BreakConnection(TurnFault(kind="unreadable", transport="websocket", message=message))]
