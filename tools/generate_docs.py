@@ -44,6 +44,7 @@ from segue.protocol import lanes, session
 from segue.protocol.capabilities import HEADER, encode_capabilities
 from segue.protocol.events import Ended, Event, OutputWriter
 from segue.protocol.ids import ENTROPY_BYTES, new_response_id
+from segue.protocol.lean_stream import LeanStream
 from segue.protocol.problems import previous_response_not_found
 from segue.protocol.requests import Settings
 from segue.protocol.responses import Failure, encode_echo, usage
@@ -255,11 +256,16 @@ def events() -> str:
     return table(("event", "when", "fields beside `type`"), rows)
 
 
-def event_order() -> str:
+def event_order(shown: Callable[[list[Event]], list[Event]] = list) -> str:
     """Write the order of events of the kinds of turns that there are."""
-    rows = [(name, " → ".join(code(event.type.removeprefix("response.")) for event in turn))
+    rows = [(name, " → ".join(code(event.type.removeprefix("response.")) for event in shown(turn)))
             for name, turn in _sample_turns().items()]  # fmt: skip
     return table(("turn", "its events, each with `response.` before it"), rows)
+
+
+def lean_order() -> str:
+    """Write the order of events of the same turns in a lean stream."""
+    return event_order(lambda turn: LeanStream().feed(turn))
 
 
 def response_object() -> str:
@@ -485,6 +491,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "metrics": metrics,
     "events": events,
     "event-order": event_order,
+    "lean-order": lean_order,
     "response-object": response_object,
     "routes": routes,
     "commands": commands,

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from segue.dialects.render_cache import RenderCache
+from segue.protocol.problems import Refused
 from segue.upstreams.http import HttpUpstream, Provider, UpstreamRuntime
 from segue.upstreams.scripted import Say, ScriptedTurn, ScriptedUpstream, Wait
 from tests.gateway.parts import Clock, caller, create, metric, parts, respond
@@ -44,3 +47,12 @@ async def test_the_settings_reach_the_parts() -> None:
         assert services.cache.evictions == 1, "only the newest turn may pass the budget"
         clock.now += 5
         assert await services.executor.sweep() == 2
+
+
+async def test_a_request_for_another_run_is_refused() -> None:
+    async with parts() as services:
+        services.check_epoch(create("a"))
+        services.check_epoch(create("a", segue={"epoch": services.epoch.hex()}))
+        with pytest.raises(Refused) as caught:
+            services.check_epoch(create("a", segue={"epoch": "0" * 16}))
+        assert caught.value.problem.code == "epoch_changed"

@@ -15,6 +15,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from segue.testing.lean_checker import LeanStreamChecker
 from segue.testing.protocol_checker import (
     Json,
     SocketChecker,
@@ -110,15 +111,22 @@ class Http:
             reply.close()
         return frames
 
-    async def rest(self, response_id: str, after: int | None = None) -> list[Json]:
+    async def rest(self, response_id: str, after: int | None = None, *, lean: bool = False) -> list[Json]:
         """Get the events of a response after a number, to its end."""
-        query = "" if after is None else f"&starting_after={after}"
+        query = ("" if after is None else f"&starting_after={after}") + ("&lean=true" if lean else "")
         async with self._client.get(f"{self._url}/v1/responses/{response_id}?stream=true{query}") as reply:
             assert (reply.status, reply.content_type) == (200, "text/event-stream"), await reply.text()
             events = parse_sse(await reply.read())
         return [parse_json(text) for _, text in events]
 
-    async def follow(self, body: Message) -> StreamChecker:
+    async def lean(self, **fields: object) -> LeanStreamChecker:
+        """Make a response, streamed lean."""
+        checker, options = LeanStreamChecker("sse"), fields.pop("segue", {})
+        segue = {"lean": True, **(options if isinstance(options, dict) else {})}
+        await self.follow({"model": MODEL, "stream": True, "segue": segue, **fields}, checker)
+        return checker
+
+    async def follow(self, body: Message, checker: StreamChecker | None = None) -> StreamChecker:
         """Send a whole body that asks for a stream, and follow the stream to its end."""
         async with self._client.post(self._url + "/v1/responses", data=_body(body)) as reply:
             assert (reply.status, reply.content_type) == (200, "text/event-stream")
@@ -131,7 +139,7 @@ class Http:
                 assert not write or write.endswith(b"\n\n"), "a block is spread over two writes"
             data = b"".join(written)
             self.last = parse_sse(data)[-1][1]
-            return check_sse(data)
+            return check_sse(data, checker)
 
 
 class Cut:
@@ -157,14 +165,26 @@ class Cut:
 
 
 class Socket:
-    """A connection in WebSocket mode, with the lanes given. `last` is the last frame received, as it came."""
+    """A connection in WebSocket mode, with the lanes given. `last` is the last frame received, as it came.
 
-    def __init__(self, url: str, secret: str | None = None, *, lanes: Iterable[str] = (), **options: object) -> None:
+    With `lean`, all its creates ask for lean streams.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        secret: str | None = None,
+        *,
+        lanes: Iterable[str] = (),
+        lean: bool = False,
+        **options: object,
+    ) -> None:
         headers = {} if secret is None else {"Authorization": f"Bearer {secret}"}
         settings: dict[str, Any] = {"compression": None, "max_size": None, "additional_headers": headers, **options}
         self._connect = connect(f"{url.replace('http', 'ws', 1)}/v1/responses", proxy=None, **settings)
         self.last = ""
-        self._checker = SocketChecker(lanes)
+        self._lean = lean
+        self._checker = SocketChecker(lanes, stream=LeanStreamChecker if lean else StreamChecker)
         self._vanished = False
         self.connection: ClientConnection
 
@@ -183,6 +203,9 @@ class Socket:
 
     async def create(self, **fields: object) -> None:
         """Ask for a response."""
+        if self._lean:
+            options = fields.get("segue")
+            fields["segue"] = {"lean": True, **(options if isinstance(options, dict) else {})}
         await self.send({"type": "response.create", "model": MODEL, **fields})
 
     async def frame(self) -> Json:

@@ -43,9 +43,11 @@ class Running:
         """A client over HTTP, with connections of its own."""
         return await self._stack.enter_async_context(Http(self.url, secret))
 
-    async def socket(self, secret: str | None = None, *, lanes: Iterable[str] = (), **options: object) -> Socket:
+    async def socket(
+        self, secret: str | None = None, *, lanes: Iterable[str] = (), lean: bool = False, **options: object
+    ) -> Socket:
         """A new connection in WebSocket mode; `lanes` are those used on it, `options` those of `websockets.connect`."""
-        return await self._stack.enter_async_context(Socket(self.url, secret, lanes=lanes, **options))
+        return await self._stack.enter_async_context(Socket(self.url, secret, lanes=lanes, lean=lean, **options))
 
     async def tap(self) -> Tap:
         """A way in for clients that do not judge what they get."""

@@ -129,6 +129,8 @@ WRONG = [
     unsupported("background", "", {"background": True, "store": False}),
     out_of_range("segue.idempotency_key", {"segue": {"idempotency_key": ""}}),
     wrong("segue.resume", "a boolean", {"segue": {"resume": "yes"}}),
+    wrong("segue.lean", "a boolean", {"segue": {"lean": 1}}),
+    Bad({"segue": {"epoch": "0"}}, "epoch_changed", "segue.epoch", "Nothing was run.", 412),
     lacks("input[0].id", item(type="item_reference")),
     Bad(item(type="item_reference", id="msg_1"), "item_not_found", "input[0].id", "Send the item itself", 404),
     Bad(item(id="msg_1"), "item_not_found", "input[0].id", "Send the item itself", 404),

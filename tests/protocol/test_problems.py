@@ -13,6 +13,7 @@ from segue.protocol.problems import (
     Refused,
     already_answered,
     connection_limit,
+    epoch_changed,
     events_gone,
     invalid_json,
     invalid_stream_id,
@@ -174,6 +175,15 @@ def test_a_refusal_carries_its_problem() -> None:
                 "idempotency_key_reused",
                 "This idempotency key was used with another request. Use a new key for each request.",
                 "segue.idempotency_key",
+            ),
+        ),
+        (
+            epoch_changed,
+            Problem(
+                "epoch_changed",
+                "The gateway was started anew since this epoch, so it cannot tell whether it has had this request "
+                "before. Nothing was run. Look at GET /segue/capabilities for its epoch.",
+                "segue.epoch",
             ),
         ),
         (

@@ -431,6 +431,9 @@ def test_a_bad_resume_is_refused_by_name(fields: dict[str, object], param: str) 
     assert request.param == param
 
 
+LEAN = {"lean": True}
+
+
 @pytest.mark.parametrize(
     ("fields", "kept"),
     [
@@ -458,10 +461,24 @@ def test_a_bad_idempotency_key_is_refused(key: object) -> None:
     assert problem.param == "segue.idempotency_key"
 
 
+def test_a_stream_is_lean_if_it_was_asked_for() -> None:
+    """In a create, and in a resume for itself."""
+    assert [accepted(segue={"lean": lean}).lean for lean in (True, False, None)] == [True, False, False]
+    resumes = [parse_message(json.dumps({"type": "segue.resume", "response_id": "r", **f})).request for f in ({}, LEAN)]
+    assert [resume.lean for resume in resumes if isinstance(resume, Resume)] == [None, True]
+
+
+def test_a_request_may_be_for_one_run_of_the_gateway() -> None:
+    assert accepted(segue={"epoch": "0f1e"}).epoch == "0f1e"
+    problem = read(segue={"epoch": ""})
+    assert isinstance(problem, Problem)
+    assert problem.param == "segue.epoch"
+
+
 def test_requests_for_the_same_have_the_same_digest() -> None:
     """However they come and are to be answered; anything that changes the response changes it."""
     named: dict[str, Any] = {"segue": {"resume": True, "idempotency_key": "k"}}
-    same: list[dict[str, Any]] = [{}, {"stream": True}, named]
+    same: list[dict[str, Any]] = [{}, {"stream": True}, named, {"segue": {"lean": True, "epoch": "1"}}]
     assert len({accepted(**fields).digest() for fields in same}) == 1
     others: list[dict[str, Any]] = [{"input": "ho"}, {"store": False}, {"generate": False}, {"temperature": 1}]
     others += [{"background": True}, {"unknown": 1}]

@@ -67,6 +67,7 @@ REPLIES: Mapping[Code, ProblemReply] = MappingProxyType(
         "response_events_gone": ProblemReply(410, _INVALID),
         "response_not_cancellable": ProblemReply(400, _INVALID),
         "idempotency_key_reused": ProblemReply(422, _INVALID),
+        "epoch_changed": ProblemReply(412, _INVALID),
         "server_overloaded": ProblemReply(503, _SERVER),
         "rate_limit_exceeded": ProblemReply(429, "rate_limit_error"),
         "insufficient_quota": ProblemReply(429, "rate_limit_error", repeatable=False),

@@ -23,6 +23,8 @@ from segue.gateway.turns.executor import Executor, Sources, TurnSettings
 from segue.gateway.turns.grace_period import GracePeriod
 from segue.gateway.turns.parents import Parents
 from segue.history.cache import TurnCache
+from segue.protocol.problems import Refused, epoch_changed
+from segue.protocol.requests import Create
 from segue.stores.event_logs import MemoryEventLogs
 from segue.stores.idempotency_keys import MemoryClaims
 from segue.stores.interface import Store
@@ -52,6 +54,11 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     event_logs: MemoryEventLogs
     metrics: Metrics
     drain: DrainState
+
+    def check_epoch(self, create: Create) -> None:
+        """Refuse a request that is for another run of the gateway: this one may not know that it has been run."""
+        if create.epoch is not None and create.epoch != self.epoch.hex():
+            raise Refused(epoch_changed())
 
 
 def build_services(config: Config, router: Router, store: Store, clock: Callable[[], float]) -> Services:

@@ -39,6 +39,7 @@ Code = Literal[
     "response_events_gone",
     "response_not_cancellable",
     "idempotency_key_reused",
+    "epoch_changed",
     "context_length_exceeded",
     "server_overloaded",
     "rate_limit_exceeded",
@@ -176,6 +177,15 @@ def key_reused() -> Problem:
     """The same key came with another request."""
     message = "This idempotency key was used with another request. Use a new key for each request."
     return Problem("idempotency_key_reused", message, "segue.idempotency_key")
+
+
+def epoch_changed() -> Problem:
+    """A request relies on what the gateway had in its memory before it was started anew."""
+    message = (
+        "The gateway was started anew since this epoch, so it cannot tell whether it has had this request before. "
+        "Nothing was run. Look at GET /segue/capabilities for its epoch."
+    )
+    return Problem("epoch_changed", message, "segue.epoch")
 
 
 def tool_call_not_found(call_id: str, index: int) -> Problem:

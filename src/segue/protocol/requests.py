@@ -70,6 +70,8 @@ class _SegueOptions(msgspec.Struct):
 
     resume: bool | None = None
     idempotency_key: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    lean: bool | None = None
+    epoch: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
 
 
 class _CacheOptions(msgspec.Struct):
@@ -164,7 +166,7 @@ class Create(msgspec.Struct, frozen=True, kw_only=True):
 
     `size_bytes` is the length of its message, for bounding queues. A `resumable` turn outlives its client's connection
     for a while; so does one with an `idempotency_key`, since the client may send it again. A `background` turn runs to
-    its end.
+    its end. With an `epoch`, it is for that run of the gateway only. A `lean` stream leaves out what its client knows.
     """
 
     settings: Settings
@@ -176,6 +178,8 @@ class Create(msgspec.Struct, frozen=True, kw_only=True):
     background: bool = False
     resumable: bool = False
     idempotency_key: str | None = None
+    epoch: str | None = None
+    lean: bool = False
     size_bytes: int = 0
 
     @property
@@ -197,10 +201,14 @@ class Steer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Resume(msgspec.Struct, frozen=True, kw_only=True):
-    """A `segue.resume`: send this response's events after a number, and then those that are still to come."""
+    """A `segue.resume`: send this response's events after a number, and then those that are still to come.
+
+    They come `lean` if it says so, however the response was asked for.
+    """
 
     response_id: str
     starting_after: Annotated[int, Meta(ge=-1)] | None = None
+    lean: bool | None = None
 
 
 class ClientMessage(msgspec.Struct, frozen=True):
@@ -300,6 +308,8 @@ def parse_create(data: bytes | str, transport: Transport) -> Create | Problem:
         background=bool(body.background),
         resumable=bool(extras.resume),
         idempotency_key=extras.idempotency_key,
+        epoch=extras.epoch,
+        lean=bool(extras.lean),
         size_bytes=size_of(data),
     )
 

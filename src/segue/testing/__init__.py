@@ -46,6 +46,10 @@ none of them.
     check_sse(body)  # raises ProtocolViolation
     checker = SocketChecker()  # WebSocket mode: checker.feed(parse_json(text)), then checker.finish()
 
+`lean_checker`: the same for lean streams, which leave out what their client knows.
+
+    check_sse(body, LeanStreamChecker("sse"))
+
 Not here: workloads and measurements (`segue.bench`).
 """
 

@@ -146,9 +146,9 @@ def parse_sse(data: bytes) -> list[tuple[str, str]]:
     return [_parse_block(block, f"block {index}") for index, block in enumerate(blocks)]
 
 
-def check_sse(data: bytes) -> StreamChecker:
+def check_sse(data: bytes, checker: StreamChecker | None = None) -> StreamChecker:
     """Check a whole SSE body: its form, each event, and their order; returns the finished checker."""
-    checker = StreamChecker("sse")
+    checker = checker or StreamChecker("sse")
     for _, text in parse_sse(data):
         checker.feed(parse_json(text))
     checker.finish()
@@ -462,15 +462,17 @@ class SocketChecker:
 
     `turns` holds the finished turns in the order in which they ended. Events about steering belong to no turn; they are
     in `steers`. `lanes` are the stream ids that the client has used. The checker takes a frame with any other stream id
-    for one of the default lane, where it is a violation: a server must not invent a lane.
+    for one of the default lane, where it is a violation: a server must not invent a lane. `stream` is the class that
+    checks each turn: another one if the client asks for lean streams.
     """
 
-    def __init__(self, lanes: Iterable[str] = ()) -> None:
+    def __init__(self, lanes: Iterable[str] = (), *, stream: type[StreamChecker] = StreamChecker) -> None:
         self.turns: list[StreamChecker] = []
         self.steers: list[Json] = []
         self._open: dict[str | None, StreamChecker] = {}
         self._resumed: list[StreamChecker] = []
         self._lanes = frozenset(lanes)
+        self._stream = stream
 
     def expect(self, turn: StreamChecker) -> None:
         """Continue a turn that began on another connection: the rest of it will come in its lane."""
@@ -485,7 +487,7 @@ class SocketChecker:
             self.steers.append(frame)
             return
         lane = frame.get("stream_id") if frame.get("stream_id") in self._lanes else None
-        turn = self._open.setdefault(lane, StreamChecker("websocket", stream_id=lane))
+        turn = self._open.setdefault(lane, self._stream("websocket", stream_id=lane))
         turn.feed(frame)
         if turn.finished:
             self.turns.append(self._open.pop(lane))

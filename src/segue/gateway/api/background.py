@@ -17,6 +17,7 @@ from segue.gateway.error_mapping import failed_turn
 from segue.gateway.services import Services
 from segue.gateway.transport import finish, watch_peer
 from segue.gateway.turns.executor import Caller
+from segue.gateway.turns.lean_batches import lean_batches
 from segue.protocol.events import Event, response_of
 from segue.protocol.ids import ResponseId
 from segue.protocol.problems import Problem, Refused, not_cancellable, response_not_found
@@ -52,7 +53,7 @@ class BackgroundRoutes:
             response_id = await background.create(create, caller)
             events = background.follow(caller.tenant, response_id, -1)
             if create.stream:
-                return await send_events(request, events, meter)
+                return await send_events(request, lean_batches(events) if create.lean else events, meter)
             response = await self._whole(create, response_id, events, caller.tenant)
             meter.sent(1, response.content_length or 0)
             with suppress(ConnectionError):  # the client is gone; the turn goes on
@@ -83,6 +84,8 @@ class BackgroundRoutes:
         watch_peer(request)
         services = self._services
         events = services.background.resume(tenant, response_id, int(text))
+        if request.query.get("lean") == "true":
+            events = lean_batches(events)
         with services.drain.turn_running():
             return await send_events(request, events, services.metrics.by_transport["sse"])
 

@@ -19,6 +19,7 @@ from segue.gateway.error_mapping import failed_turn
 from segue.gateway.services import Services
 from segue.gateway.transport import finish, watch_peer
 from segue.gateway.turns.executor import Caller, TurnRun
+from segue.gateway.turns.lean_batches import lean_batches
 from segue.protocol.codec import encode
 from segue.protocol.ids import ResponseId, parse_response_id
 from segue.protocol.listing import paginate, parse_page, show
@@ -49,12 +50,15 @@ class ResponseRoutes:
         meter = self._streamed if create.stream else self._plain
         meter.received(create.size_bytes)
         caller = Caller(request[TENANT], meter, credential=services.access.credential(request.headers))
+        services.check_epoch(create)
         create = _with_key(create, request.headers.get("Idempotency-Key"))
         if create.kept:
             return await self._background.create(request, create, caller, meter)
         run = services.executor.run(create, caller)
         watch_peer(request)
         with services.drain.turn_running():
+            if create.stream and create.lean:
+                return await send_events(request, lean_batches(run.events()), meter)
             if create.stream:
                 return await send_events(request, run.events(), meter, is_over=lambda: run.finished is not None)
             return await self._reply(request, run, meter)

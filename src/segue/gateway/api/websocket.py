@@ -26,6 +26,7 @@ from segue.gateway.redacted_traceback import redacted_traceback
 from segue.gateway.services import Services
 from segue.gateway.transport import watch_peer
 from segue.gateway.turns.executor import Caller, TurnRun
+from segue.gateway.turns.lean_batches import lean_batches
 from segue.protocol.capabilities import HEADER
 from segue.protocol.codec import size_of
 from segue.protocol.events import Event, in_lane, steer_failed
@@ -223,7 +224,8 @@ class WebSocketConnection:
         last: Event | None = None
         events = size = 0
         try:
-            async with aclosing(await self._open(start)) as batches:
+            opened = await self._open(start)
+            async with aclosing(lean_batches(opened) if start.request.lean else opened) as batches:
                 async for batch in batches:
                     last = batch[-1]
                     payloads = [in_lane(event.data, suffix) for event in batch]
@@ -256,6 +258,7 @@ class WebSocketConnection:
             after = -1 if request.starting_after is None else request.starting_after
             rest = background.resume(self._tenant, request.response_id, after)
             return self._follow(lane, request.response_id, rest)
+        self._services.check_epoch(request)
         refers = bool(request.input.references)
         places = self._slots.places(lane, start.number, request.previous_response_id, refers=refers)
         caller = Caller(self._tenant, self._meter, self._slots.lane(lane), places, self._credential)
