@@ -16,7 +16,7 @@ OWN = frozenset(
     {
         *("stream_options", "prompt_cache_key", "include", "cache_control", "reasoning"),
         *("call_ids", "user_after_tool", "max_tokens", SEALED_REASONING),
-        *("call_reasoning", "call_signature", "named_tool_choice"),
+        *("call_reasoning", "call_signature", "named_tool_choice", "forced_tool_choice", "forced_thinking"),
     }
 )
 
@@ -228,6 +228,22 @@ TOLD = {
         {"error": "Invalid tool_choice type: 'object'. Supported string values: none, auto, required"},
         {"named_tool_choice"},
     ),
+    "anthropic-never-forced": (
+        {"type": "error", "error": {"message": 'tool_choice: type "tool" and "any" are not supported for this model.'}},
+        {"forced_tool_choice"},
+    ),
+    "anthropic-not-forced": (
+        {"error": {"message": "tool_choice forces tool use is not compatible with this model."}},
+        {"forced_tool_choice"},
+    ),
+    "bedrock-never-forced": (
+        {"message": 'The model returned the following errors: tool_choice: type "tool" and "any" are not supported'},
+        {"forced_tool_choice"},
+    ),
+    "anthropic-forced-thinking": (
+        {"error": {"message": "Thinking may not be enabled when tool_choice forces tool use."}},
+        {"forced_thinking"},
+    ),
     "google-sealed": ({"error": {"code": 400, "message": "Corrupted thought signature."}}, {SEALED_REASONING}),
     "openrouter-sealed": (
         {
@@ -313,7 +329,7 @@ OTHER = {
     "too-long": openai("prompt is too long: 215000 tokens > 200000 maximum"),
     "no-reasoning-model": openai("This model does not support reasoning."),
     "effort": openai("Unsupported parameter: 'reasoning_effort' is not supported with this model.", "reasoning_effort"),
-    "thinking-and-a-forced-tool": openai("Thinking may not be enabled when tool_choice forces tool use."),
+    "a-forced-tool-that-is-not-there": openai("tool_choice: Tool 'look' not found in provided tools."),
     "nothing": b"",
     "not-json": b"<html>Bad Request</html>",
     "not-utf-8": b"\xff\xfe",

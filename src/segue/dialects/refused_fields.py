@@ -83,6 +83,11 @@ _IN_OWN_WORDS: Mapping[str, re.Pattern[str]] = {
     ),
     # Gemini, also behind other servers: "Function call is missing a thought_signature in functionCall parts."
     "call_signature": re.compile(r"missing a [`'\"]?thought_?signature", re.IGNORECASE),
+    # Anthropic: models that take no `tool_choice` that forces a tool, and those that do not think then
+    "forced_tool_choice": re.compile(
+        r"tool_choice: type .{0,40}not supported|tool_choice forces tool use is not compatible", re.IGNORECASE
+    ),
+    "forced_thinking": re.compile(r"thinking may not be enabled when tool_choice forces", re.IGNORECASE),
     # LM Studio
     "named_tool_choice": re.compile(r"invalid tool_choice type: 'object'", re.IGNORECASE),
     SEALED_REASONING: _UNREADABLE,

@@ -126,6 +126,52 @@ def test_a_model_that_takes_both_thinks_where_a_tool_must_be_called() -> None:
 
 
 @pytest.mark.parametrize(
+    "choice",
+    [
+        "required",
+        {"type": "function", "name": "look"},
+        {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "look"}]},
+    ],
+)
+@pytest.mark.parametrize("effort", [None, "low"])
+def test_a_model_that_cannot_be_forced_to_call_a_tool_chooses(choice: object, effort: str | None) -> None:
+    """The client is told, and the model thinks as it was asked to."""
+    fields: Json = {"tools": [LOOK], "tool_choice": choice, "reasoning": {"effort": effort} if effort else None}
+    sent, (warning,) = asked("claude-opus-5-5", **fields)
+    assert "tool_choice" not in sent
+    assert warning.startswith("'tool_choice'")
+    assert ("thinking" in sent) is (effort is not None)
+    alone = asked("claude-opus-5-5", **fields, parallel_tool_calls=False)[0]
+    assert alone["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}
+
+
+def test_it_is_learned_that_a_model_cannot_be_forced_or_does_not_think_then() -> None:
+    fields: Json = {"tools": [LOOK], "tool_choice": "required", "reasoning": {"effort": "low"}}
+    request = Request(replay(encode_items([USER])), settings(**fields), "claude-opus-5")
+    first, chooses, thoughtless = [
+        DIALECT.render(request, RenderCache(0), without=frozenset(learned))
+        for learned in ((), ("forced_tool_choice",), ("forced_thinking",))
+    ]
+    assert isinstance(first, Rendered)
+    assert first.warnings == ()
+    assert {"forced_tool_choice", "forced_thinking"} <= first.own_fields
+    assert isinstance(chooses, Rendered)
+    sent = parse_json(chooses.body.decode())
+    assert ("tool_choice" in sent, sent["thinking"]) == (False, {"type": "adaptive"})
+    assert chooses.warnings[0].startswith("'tool_choice'")
+    assert isinstance(thoughtless, Rendered)
+    sent = parse_json(thoughtless.body.decode())
+    assert (sent["tool_choice"], "thinking" in sent) == ({"type": "any"}, False)
+    assert thoughtless.warnings[0].startswith("'reasoning'")
+
+
+def test_a_model_that_always_thinks_is_not_told_not_to() -> None:
+    sent, (warning,) = asked("claude-opus-5-5", reasoning={"effort": "none"})
+    assert (sent["thinking"], sent["output_config"]) == ({"type": "adaptive"}, {"effort": "low"})
+    assert warning.startswith("'reasoning'")
+
+
+@pytest.mark.parametrize(
     ("fields", "name"),
     [
         ({"presence_penalty": 1.0}, "presence_penalty"),

@@ -9,6 +9,7 @@ from segue.dialects.messages.thinking import (
     AskedThinking,
     ChosenThinking,
     ToolLoop,
+    can_be_forced,
     choose_thinking,
 )
 
@@ -44,8 +45,6 @@ def test_a_new_turn_is_as_asked_for(model: str, effort: str | None, chosen: Chos
         ("claude-opus-4-6", {"forced": True}),
         ("claude-opus-4.7", {"forced": True}),
         ("claude-opus-4-7-20260416", {"forced": True}),
-        ("claude-fable-5-1", {"forced": True}),  # not known to
-        ("claude-opus-5-5", {"forced": True}),
         ("kimi-k2-thinking", {"forced": True}),
     ],
 )
@@ -78,6 +77,43 @@ def test_some_models_think_where_a_tool_is_forced_too(model: str) -> None:
     assert choose(model, None, FRESH, forced=True) == OFF
     assert choose(model, "low", THINKING, forced=True) == ChosenThinking(on=True, effort="low")
     assert choose(model, None, THINKING, forced=True) == ChosenThinking(on=True, effort="high")
+
+
+ALWAYS = [
+    "claude-opus-5-5",
+    "us.anthropic.claude-opus-5-5-v1:0",
+    "claude-sonnet-5.5",
+    "claude-fable-5",
+    "claude-mythos-5-1",
+]
+
+
+@pytest.mark.parametrize("model", ALWAYS)
+def test_a_model_that_always_thinks_thinks_as_little_as_it_can_where_it_shall_not(model: str) -> None:
+    """It refuses to be told not to."""
+    for loop in (FRESH, SILENT, THINKING, LATE):
+        assert choose(model, "none", loop) == ChosenThinking(on=True, effort="low", unmet=UNMET)
+        assert choose(model, "high", loop) == ChosenThinking(on=True, effort="high")
+    assert choose(model, None, FRESH) == OFF, "there is nothing to say"
+    assert choose("claude-opus-5", "none", FRESH) == OFF
+
+
+@pytest.mark.parametrize(
+    ("model", "forced"),
+    [
+        ("claude-opus-5-5", False),
+        ("us.anthropic.claude-sonnet-5-5-v1:0", False),
+        ("claude-fable-5.1-20260801", False),
+        ("claude-mythos-5-1", False),
+        ("claude-opus-5", True),
+        ("claude-sonnet-5-20260701", True),
+        ("claude-fable-5", True),  # at Amazon; elsewhere it is learned
+        ("claude-opus-4-8", True),
+        ("kimi-k2", True),
+    ],
+)
+def test_some_models_cannot_be_forced_to_call_a_tool(model: str, forced: bool) -> None:
+    assert can_be_forced(model) is forced
 
 
 def test_adaptive_thinking_needs_no_room() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from segue.dialects.messages.schemas import STRICT_TOOLS, StrictBudget, close_schema, input_schema, strict_schema
-from segue.dialects.messages.thinking import LEAST_BUDGET, AskedThinking, ToolLoop, choose_thinking
+from segue.dialects.messages.thinking import LEAST_BUDGET, AskedThinking, ToolLoop, can_be_forced, choose_thinking
 from segue.dialects.rules import (
     FORMAT_FIELDS,
     KNOWN_EXTRA,
@@ -28,6 +28,7 @@ from segue.protocol.requests import ENCRYPTED_REASONING
 
 #: The longest name of a tool that this API takes.
 NAME_LENGTH = 128
+_FORCED = frozenset({"any", "tool"})
 _EFFORTS = {"minimal": "low"}
 #: The budget of tokens for thinking, for models that do not choose it themselves.
 _BUDGETS = {"minimal": 1024, "low": 4096, "medium": 10_240, "high": 24_576, "xhigh": 31_999}
@@ -53,6 +54,9 @@ def _write_tools(builder: RequestBuilder) -> None:
     choice: dict[str, object] = {"type": kinds[selection.mode]}
     if selection.name is not None:
         choice["name"] = wire_name(selection.name, NAME_LENGTH)
+    if choice["type"] in _FORCED and not (can_be_forced(builder.model) and builder.is_wanted("forced_tool_choice")):
+        builder.drop("tool_choice", "this model cannot be made to call a tool; it calls one where it sees fit")
+        choice = {"type": "auto"}
     if not builder.settings.parallel_tool_calls and selection.mode != "none":
         choice["disable_parallel_tool_use"] = True
     if choice != {"type": "auto"}:
@@ -164,7 +168,14 @@ MESSAGES_FIELDS: Mapping[str, Field] = {
     "model": Field(Rule("carried", "The name the configuration gives it."), lambda _: None),
     "instructions": Field(Rule("carried", "As `system`."), lambda _: None),
     "tools": Field(TOOLS, _write_tools),
-    "tool_choice": Field(TOOL_CHOICE, check_choice),  # written with the tools
+    "tool_choice": Field(
+        Rule(
+            TOOL_CHOICE.fate,
+            f"{TOOL_CHOICE.note} Where a model cannot be made to call a tool, such as Claude Opus 5.5, `auto` takes "
+            "its place, with a warning.",
+        ),
+        check_choice,  # written with the tools
+    ),
     "parallel_tool_calls": Field(Rule("translated", "`disable_parallel_tool_use`."), lambda _: None),
     "text": Field(
         Rule(
@@ -178,8 +189,9 @@ MESSAGES_FIELDS: Mapping[str, Field] = {
         Rule(
             "translated",
             "`effort` becomes adaptive thinking with `output_config.effort`, on models before Claude "
-            "4.6 a budget; `none` turns it off. A tool loop goes on as it began. `effort` is dropped where a tool "
-            "must be called, except on Claude Opus 4.8 and Claude 5, and where a budget has no room.",
+            "4.6 a budget; `none` turns it off, or on models that always think down to `low`. A tool loop goes on as "
+            "it began. `effort` is dropped where a tool must be called, except on Claude Opus 4.8 and Claude 5, and "
+            "where a budget has no room.",
         ),
         lambda _: None,  # depends on other settings: see finish_settings
     ),
@@ -222,8 +234,9 @@ def finish_settings(builder: RequestBuilder, loop: ToolLoop) -> bool:
     """
     reasoning = builder.settings.reasoning or {}
     builder.drop_others("reasoning", reasoning, REASONING_FIELDS)
-    forced = builder.fields.get("tool_choice", {}).get("type") in {"any", "tool"}
-    asked = AskedThinking(builder.model, reasoning.get("effort"), forced, builder.fields["max_tokens"] - 1)
+    forced = builder.fields.get("tool_choice", {}).get("type") in _FORCED
+    exclusive = forced and not builder.is_wanted("forced_thinking")
+    asked = AskedThinking(builder.model, reasoning.get("effort"), forced, builder.fields["max_tokens"] - 1, exclusive)
     chosen = choose_thinking(asked, loop)
     if chosen.unmet is not None:
         builder.drop("reasoning", chosen.unmet)
