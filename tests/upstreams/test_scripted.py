@@ -11,7 +11,7 @@ import pytest
 
 from segue.history.chains import History, Turn
 from segue.protocol.events import Ended, Event
-from segue.protocol.items import calls_of, parse_input, user_message
+from segue.protocol.items import calls_of, key_of, parse_input, user_message
 from segue.protocol.problems import Problem, Refused
 from segue.protocol.requests import Settings
 from segue.protocol.responses import Failure, encode_echo, usage
@@ -97,6 +97,69 @@ async def test_an_answer_has_the_size_that_was_asked_for(deltas: int, delta_byte
     """The configured size may be zero."""
     finished = await play(ScriptedUpstream(deltas=deltas, delta_bytes=delta_bytes))
     assert [len(text) for text in texts(finished)] == ([deltas * delta_bytes] if deltas else [])
+
+
+# ------------------------------------------------------------------------------------------------------------- a task
+
+TASK = user_message("Mend it.\n\nsegue-task: mend-a-failing-build\n")
+
+
+def output_of(call_id: str, text: str) -> bytes:
+    return msgspec.json.encode({"type": "function_call_output", "call_id": call_id, "output": text})
+
+
+async def test_a_task_is_solved_where_the_first_message_carries_its_marker() -> None:
+    """It answers with some words in pieces, and calls of the agent's tools."""
+    upstream = ScriptedUpstream(delta_bytes=10)
+    finished = await play(upstream, request(TASK))
+    said, *arguments = texts(finished)
+    assert said.startswith("I run the build to see its first error")
+    assert arguments == ['{"command":"python3 build.py","time_limit_s":null}', '{"path":".","depth":null}']
+    assert finished.head.usage == usage(len(TASK) // 4, (len(said) + sum(map(len, arguments))) // 4)
+    (batch,) = await batches(upstream, request(TASK))
+    pieces = [event for event in batch if isinstance(event, Event) and event.type == "response.output_text.delta"]
+    assert len(pieces) == -(-len(said) // 10)
+
+
+async def test_a_task_goes_on_the_same_way_by_id_and_by_replay() -> None:
+    """What counts is the conversation: it may come in one request, or lie in the chain."""
+    upstream = ScriptedUpstream()
+    output = (await play(upstream, request(TASK))).output
+    run, listed = (key_of(item).call_id or "" for item in output[1:])
+    error = "error: sitegen/markup.py:44: this is no valid Python\n    if all(a)\nthe build failed"
+    answers = (output_of(run, f"[exit status 1]\n{error}"), output_of(listed, "build.py\nsitegen/"))
+    chain = Turn(
+        id=sample_id("parent"), parent=None, input=(TASK,), output=output, calls=calls_of(output), stored=True,
+    )  # fmt: skip
+    by_id = await play(upstream, request(*answers, parent=chain))
+    by_replay = await play(upstream, request(TASK, *output, *answers))
+    assert texts(by_id) == texts(by_replay)
+    assert (
+        texts(by_id)[0] == "Line 44 of sitegen/markup.py is no valid Python: `if all(a)`. I read the lines around it."
+    )
+
+
+async def test_a_task_whose_call_has_no_answer_ends_and_says_so() -> None:
+    """A message in place of the answers is no way on."""
+    upstream = ScriptedUpstream()
+    output = (await play(upstream, request(TASK))).output
+    chain = Turn(
+        id=sample_id("parent"), parent=None, input=(TASK,), output=output, calls=calls_of(output), stored=True,
+    )  # fmt: skip
+    (said,) = texts(await play(upstream, request(HI, parent=chain)))
+    assert said == "I stop here, and the task is not done. My call of the tool run has no answer."
+
+
+@pytest.mark.parametrize("items", [(HI, TASK), (user_message("segue-task: nothing"),), (CALL, ANSWER)])
+async def test_a_marker_that_names_no_task_or_comes_later_changes_nothing(items: tuple[bytes, ...]) -> None:
+    """The answer is the one that every other turn gets."""
+    upstream = ScriptedUpstream()
+    assert texts(await play(upstream, request(*items))) == texts(await play(upstream, request(HI)))
+
+
+async def test_a_script_is_played_whatever_the_messages_carry() -> None:
+    """A test that scripts its turns gets them."""
+    assert texts(await play(ScriptedUpstream([say("a")]), request(TASK))) == ["a"]
 
 
 async def test_a_paced_answer_comes_in_pieces() -> None:

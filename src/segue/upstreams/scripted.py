@@ -1,11 +1,12 @@
 """The scripted model: deterministic, for tests, benchmarks and trying things out. Public and documented.
 
 Without a script it needs no set-up: the model `scripted` answers every turn with `deltas` pieces of text of
-`delta_bytes` bytes each, one every `pace_s` seconds (0: all at once). With a script it plays the given turns in order
-and is strict: a request that the script does not expect, or that fails the script's own check, is refused, and
-`assert_done` then raises; it also raises if turns are left over. It gets each request as a real upstream would, and
-makes the check that every provider makes: each tool output has its call before it. It has no use for settings; those
-that no API has are named in `warnings`. Not here: a simulation of any provider's timing or errors.
+`delta_bytes` bytes each, one every `pace_s` seconds (0: all at once). If the first user message carries the marker of
+one of the agent's tasks, it solves the task instead (`segue.upstreams.scripted_tasks`). With a script it plays the
+given turns in order and is strict: a request that the script does not expect, or that fails the script's own check, is
+refused, and `assert_done` then raises; it also raises if turns are left over. It gets each request as a real upstream
+would, and makes the check that every provider makes: each tool output has its call before it. It has no use for
+settings; those that no API has are named in `warnings`. Not here: a simulation of any provider's timing or errors.
 """
 
 from __future__ import annotations
@@ -17,14 +18,19 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 import msgspec
 
 from segue.dialects.rules import KNOWN_EXTRA, OTHERS, RequestBuilder, dropped_others, write_settings
+from segue.history.chains import History
 from segue.protocol.events import Ended, Event, OutputWriter
 from segue.protocol.items import calls_of
 from segue.protocol.problems import Problem, Refused
 from segue.protocol.responses import Failure, Usage, usage
 from segue.upstreams.interface import Batch, UpstreamRequest
+from segue.upstreams.scripted_tasks import CALL_PREFIX, MARKER, next_answer, read_items
 
 #: The name of the scripted model unless it is given others.
 MODEL = "scripted"
+
+_MARKER = MARKER.encode()
+_CALL = CALL_PREFIX.encode()
 
 
 class Say(msgspec.Struct, frozen=True):
@@ -114,6 +120,7 @@ class ScriptedUpstream:
         self._models = tuple(models)
         piece = ("scripted words and more of them " * (delta_bytes // 32 + 1))[:delta_bytes]
         self._pattern = ScriptedTurn((Say((piece,) * deltas),))
+        self._delta_bytes = delta_bytes
         self._pace_s = pace_s
         #: Every request that began, newest last; only kept with a script.
         self.requests: list[UpstreamRequest] = []
@@ -198,7 +205,7 @@ class ScriptedUpstream:
     def _expect(self, request: UpstreamRequest) -> ScriptedTurn:
         """Return the turn to play; refuse a request that the script does not expect."""
         if self._script is None:
-            return self._pattern
+            return self._task_turn(request.history) or self._pattern
         try:
             turn = self._next(request)
         except AssertionError as error:
@@ -210,6 +217,18 @@ class ScriptedUpstream:
         self.requests.append(request)
         return turn
 
+    def _task_turn(self, history: History) -> ScriptedTurn | None:
+        """Return the next turn of a task; None if the conversation is about none."""
+        if not _may_be_about_a_task(history):
+            return None
+        answer = next_answer(list(read_items(history.items())))
+        if answer is None:
+            return None
+        size = max(1, self._delta_bytes)
+        pieces = tuple(answer.text[at : at + size] for at in range(0, len(answer.text), size))
+        calls = (CallTool(call.call_id, call.name, call.arguments) for call in answer.calls)
+        return ScriptedTurn((Say(pieces), *calls))
+
     def _next(self, request: UpstreamRequest) -> ScriptedTurn:
         check_calls(request)
         if not self._script:
@@ -218,6 +237,12 @@ class ScriptedUpstream:
         if turn.check is not None:
             turn.check(request)
         return turn
+
+
+def _may_be_about_a_task(history: History) -> bool:
+    """Tell whether the newest items have a task's marker or its calls. The rest of a long history is not looked at."""
+    answered = () if history.parent is None else history.parent.output
+    return any(_MARKER in item or _CALL in item for item in (*history.input, *answered))
 
 
 def check_calls(request: UpstreamRequest) -> None:

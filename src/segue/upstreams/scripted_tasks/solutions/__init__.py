@@ -1,0 +1,1 @@
+"""One solution for each task, as a table of steps."""
