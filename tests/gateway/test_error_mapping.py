@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 from multidict import CIMultiDict
 
-from segue.gateway.error_mapping import REPLIES, failed_turn, http_reply, socket_reply
+from segue.gateway.error_mapping import REPLIES, failed_turn, http_reply, retry_headers, socket_reply
 from segue.protocol.events import error_event, http_error
 from segue.protocol.problems import Code, Problem
 from segue.protocol.responses import Failure
@@ -59,11 +59,16 @@ def test_every_problem_is_told_in_the_shape_of_its_transport(code: Code, param: 
     response, frame = http_reply(problem), socket_reply(problem)
     assert (response.status, response.body) == (reply.status, http_error(problem, reply.kind))
     assert response.content_type == "application/json"
-    assert frame == error_event(problem, reply.kind, reply.status)
+    assert frame == error_event(problem, reply.kind, reply.status, headers=retry_headers(problem))
     assert isinstance(response.body, bytes)
     check_error(json.loads(response.body))
     check_event(json.loads(frame), transport="websocket")
-    assert json.loads(frame)["error"] == json.loads(response.body)["error"]
+    told = json.loads(frame)["error"]
+    headers = told.pop("headers", {})
+    assert told == json.loads(response.body)["error"]
+    assert headers == {
+        name.lower(): value for name, value in response.headers.items() if name in ("Retry-After", "x-should-retry")
+    }
 
 
 @pytest.mark.parametrize(
@@ -103,6 +108,13 @@ def test_a_problem_may_know_better_than_its_code(code: Code, repeatable: bool, e
     given = CIMultiDict(http_reply(Problem(code, "x", repeatable=repeatable)).headers)
     given.pop("Content-Type")
     assert dict(given) == expected
+
+
+def test_a_client_in_websocket_mode_is_told_when_to_come_back() -> None:
+    """There are no header lines, so they stand in the error, as in the schema of OpenAI."""
+    frame = json.loads(socket_reply(Problem("rate_limit_exceeded", "x", retry_after_s=6.5), "main"))
+    assert (frame["error"]["headers"], frame["stream_id"]) == ({"retry-after": "7"}, "main")
+    assert "headers" not in json.loads(socket_reply(Problem("invalid_json", "x")))["error"]
 
 
 @pytest.mark.parametrize(("after_s", "header"), [(0.0, "1"), (0.2, "1"), (1.0, "1"), (1.01, "2"), (3600.0, "3600")])

@@ -85,21 +85,32 @@ REPLIES: Mapping[Code, ProblemReply] = MappingProxyType(
 #: What a provider or a queue refuses with: the model has not run, unless it has said something before.
 _REFUSALS: frozenset[Code] = frozenset({"rate_limit_exceeded", "server_overloaded"})
 
+#: Header lines that are written with capitals over HTTP.
+_SPELLED: Mapping[str, str] = MappingProxyType({"retry-after": "Retry-After"})
+
 
 def http_reply(problem: Problem) -> web.Response:
     """Return a problem as an HTTP response."""
     reply = REPLIES[problem.code]
     headers = {"WWW-Authenticate": "Bearer"} if reply.status == 401 else {}  # noqa: PLR2004 - RFC 9110, 11.6.1
+    body = http_error(problem, reply.kind)
+    headers |= {_SPELLED.get(name, name): value for name, value in retry_headers(problem).items()}
+    return web.Response(status=reply.status, body=body, content_type="application/json", headers=headers)
+
+
+def retry_headers(problem: Problem) -> dict[str, str]:
+    """Return what tells a client when to come back, or not to: header lines of HTTP, with names in lower case."""
+    reply = REPLIES[problem.code]
     repeatable = reply.repeatable if problem.repeatable is None else problem.repeatable
     after_s = problem.retry_after_s
     if after_s is None and reply.status == 503 and repeatable:  # noqa: PLR2004 - RFC 9110, 15.6.4
         after_s = 1.0
+    headers = {}
     if after_s is not None:
-        headers["Retry-After"] = str(max(1, math.ceil(after_s)))  # whole seconds: RFC 9110, 10.2.3
+        headers["retry-after"] = str(max(1, math.ceil(after_s)))  # whole seconds: RFC 9110, 10.2.3
     if not repeatable:
         headers["x-should-retry"] = "false"
-    body = http_error(problem, reply.kind)
-    return web.Response(status=reply.status, body=body, content_type="application/json", headers=headers)
+    return headers
 
 
 def failed_turn(failure: Failure, *, has_output: bool, retry_after_s: float | None = None) -> Problem:
@@ -119,4 +130,4 @@ def failed_turn(failure: Failure, *, has_output: bool, retry_after_s: float | No
 def socket_reply(problem: Problem, lane: str = DEFAULT_LANE) -> bytes:
     """Return a problem as an `error` frame of WebSocket mode."""
     reply = REPLIES[problem.code]
-    return in_lane(error_event(problem, reply.kind, reply.status), tag(lane))
+    return in_lane(error_event(problem, reply.kind, reply.status, headers=retry_headers(problem)), tag(lane))

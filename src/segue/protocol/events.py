@@ -8,7 +8,7 @@ object. Not here: numbering across a turn and folding (`turns`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -230,6 +230,10 @@ class _HttpError(msgspec.Struct, frozen=True):
     error: _ErrorBody
 
 
+class _ErrorBodyWithHeaders(_ErrorBody, frozen=True):
+    headers: Mapping[str, str]
+
+
 class _SocketError(msgspec.Struct, frozen=True):
     """WebSocket mode nests the error and says the HTTP status (Open Responses: WebSocketErrorEvent)."""
 
@@ -243,9 +247,13 @@ def http_error(problem: Problem, kind: str) -> bytes:
     return encode(_HttpError(_ErrorBody(kind, problem.told_code, problem.message, problem.param)))
 
 
-def error_event(problem: Problem, kind: str, status: int) -> bytes:
-    """Write the `error` frame of WebSocket mode. It has no sequence number: it belongs to no response."""
-    return encode(_SocketError(_ErrorBody(kind, problem.told_code, problem.message, problem.param), status))
+def error_event(problem: Problem, kind: str, status: int, *, headers: Mapping[str, str] | None = None) -> bytes:
+    """Write the `error` frame of WebSocket mode. It has no sequence number: it belongs to no response.
+
+    What HTTP says in header lines stands in `error.headers`, where OpenAI's clients look for it.
+    """
+    said = (kind, problem.told_code, problem.message, problem.param)
+    return encode(_SocketError(_ErrorBodyWithHeaders(*said, headers) if headers else _ErrorBody(*said), status))
 
 
 class _SteerError(msgspec.Struct, frozen=True):

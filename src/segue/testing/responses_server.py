@@ -16,6 +16,7 @@ of segue's own protocol, client or gateway code. Not here: a double of a provide
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable
@@ -266,7 +267,11 @@ class ScriptedResponsesServer:
             await asyncio.gather(*turns, return_exceptions=True)
 
     async def _take(self, client: _SocketClient, body: bytes, fault: Fault | None) -> None:
-        """Answer one message."""
+        """Answer one message, unless the client leaves."""
+        with contextlib.suppress(ConnectionError):
+            await self._respond(client, body, fault)
+
+    async def _respond(self, client: _SocketClient, body: bytes, fault: Fault | None) -> None:
         if isinstance(fault, Cut) and fault.at == "create":
             await reset(client.request.transport)
             return
