@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from segue.dialects.loss_warnings import BROKEN_ARGUMENTS
 from segue.engine import ModelFile, Unavailable, find_model, why_unavailable
 from segue.engine import model as local_model
 from segue.engine.engine import Engine
@@ -177,6 +178,16 @@ class TestAnswers:
     async def test_other_tools_are_left_out_with_a_word(self, upstream: LocalUpstream) -> None:
         got = await ask(upstream, request(tools=[{"type": "custom", "name": "edit"}]))
         assert "edit" in str(got.finished.head.warnings)
+
+    async def test_arguments_that_were_rewritten_are_told(self, upstream: LocalUpstream) -> None:
+        """In the turn that brings the call, and in those that continue it."""
+        call = b'{"type":"function_call","call_id":"c","name":"look","arguments":"{\\"a\\": \\"lo"}'
+        output = b'{"type":"function_call_output","call_id":"c","output":"done"}'
+        asked = plain_request([user_message(QUESTION), call, output])
+        got = await ask(upstream, asked)
+        assert got.finished.head.warnings == (BROKEN_ARGUMENTS,)
+        later = await ask(upstream, request(parent=got.turn))
+        assert later.finished.head.warnings == (BROKEN_ARGUMENTS,)
 
 
 @pytest.mark.local_model

@@ -163,7 +163,8 @@ class LocalUpstream:
             prefill_only=prefill_only,
             sampling_params=sampling_params,
         )
-        writer = _EventWriter(request, prefill_only=prefill_only)
+        warnings = (*loss_warnings(request.settings), *prompt.warnings)
+        writer = _EventWriter(request, warnings, prefill_only=prefill_only)
         try:
             self._engine.submit(job)
             while not writer.ended:
@@ -260,10 +261,10 @@ def _new_parser(model: LoadedModel, request: UpstreamRequest, tools: Tools) -> T
 class _EventWriter:
     """Turns the updates of a job into batches of events."""
 
-    def __init__(self, request: UpstreamRequest, *, prefill_only: bool) -> None:
+    def __init__(self, request: UpstreamRequest, warnings: tuple[str, ...], *, prefill_only: bool) -> None:
         self._response_id = request.response_id
         self._writer = OutputWriter(request.response_id)
-        self._warnings = loss_warnings(request.settings)
+        self._warnings = warnings
         self._began: TurnBegan | None = None
         self._needs_message = not prefill_only  # an answer that has nothing else is an empty message
         self._calls = 0
@@ -332,7 +333,7 @@ class _EventWriter:
         if self._began is None:
             raise Refused(problem)
         failure = Failure(problem.code, problem.message)
-        return [*self._writer.end_item("incomplete"), Ended("failed", error=failure)]
+        return [*self._writer.end_item("incomplete"), Ended("failed", error=failure, warnings=self._warnings)]
 
 
 def _call(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segue.dialects.loss_warnings import BROKEN_ARGUMENTS
 from segue.engine.prompt.chat_template import ChatTemplate
 from segue.engine.prompt.rendering import Prompt, PromptRenderer
 from segue.history.chains import History, Turn, path
@@ -91,6 +92,32 @@ def test_continued_is_whole(plan: list[tuple[int, str, str, bool]], with_tools: 
         assert prompt.tokens == whole.tokens
         if parent is not None:
             assert prompt.rendered < len(prompt.tokens), "the parent's prompt was not read again"
+
+
+def test_it_is_told_where_the_arguments_of_a_call_were_rewritten() -> None:
+    """In each turn that has the call in its prompt: whole, continued, or after its turn was dropped."""
+    reading, fresh = Reading(), Reading()
+    for number, (arguments, warnings) in enumerate((('{"a":"lo', (BROKEN_ARGUMENTS,)), ("", ()), ('{"a":1}', ()))):
+        call, output = called(number, arguments)
+        first = [user_message("look")]
+        reading.render(2 * number, None, first)
+        parent = turn(2 * number, None, first, [call])
+        assert reading.render(2 * number + 1, parent, [output]).warnings == warnings
+        later = turn(2 * number + 1, parent, [output], [said("Done.")])
+        again = reading.render(100 + number, later, [user_message("and now")])
+        assert (again.warnings, again.rendered < len(again.tokens)) == (warnings, True)
+        assert fresh.render(100 + number, later, [user_message("and now")]).warnings == warnings
+
+
+def test_what_was_dropped_with_its_turn_was_not_rewritten() -> None:
+    call, output = called(0, "not JSON")
+    items = [user_message("look"), call, output]
+    parent = turn(0, None, items, [said("Done.")])
+    given = msgspec.structs.replace(SETTINGS, truncation="auto")
+    whole = Reading(context=10_000).render(1, parent, [user_message("and now")], given)
+    assert (whole.dropped, whole.warnings) == (0, (BROKEN_ARGUMENTS,))
+    small = Reading(context=len(whole.tokens)).render(1, parent, [user_message("and now")], given)
+    assert (small.dropped, small.warnings) == (1, ())
 
 
 def chain(reading: Reading, length: int) -> Turn:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import msgspec
 
 from segue.dialects.items import call_arguments, custom_arguments
+from segue.dialects.loss_warnings import BROKEN_ARGUMENTS
 from segue.history.chains import History, Turn, path
 from segue.protocol.codec import decode
 from segue.protocol.item_types import (
@@ -33,11 +34,15 @@ PromptRole = Literal["system", "user", "assistant", "tool"]
 
 
 class ToolCall(msgspec.Struct, frozen=True):
-    """A call that the model made; `arguments` is a JSON object, as templates want it."""
+    """A call that the model made; `arguments` is a JSON object, as templates want it.
+
+    `rewritten` means that the model wrote something else, which stands in that object.
+    """
 
     id: str
     name: str
     arguments: str
+    rewritten: bool = False
 
 
 class PromptMessage(msgspec.Struct, frozen=True):
@@ -156,6 +161,12 @@ def read_continuation(history: History) -> list[PromptMessage] | None:
     return [message for _, message in _merge([*answer, *added])]
 
 
+def message_warnings(messages: Iterable[PromptMessage]) -> tuple[str, ...]:
+    """Return a sentence for each kind of thing that the messages do not say as the history does."""
+    rewritten = any(call.rewritten for message in messages for call in message.calls)
+    return (BROKEN_ARGUMENTS,) if rewritten else ()
+
+
 def _read_turn(turn: Turn) -> Iterator[PromptMessage]:
     location = _location_in(turn)
     return (message for item in (*turn.input, *turn.output) if (message := _read(item, location)) is not None)
@@ -210,7 +221,9 @@ def _read(item: Item, location: _ItemLocation) -> PromptMessage | None:
         case MessageItem(role=role, content=content):
             return PromptMessage("system" if role == "developer" else role, _text(content, location))
         case FunctionCallItem(call_id=call_id, name=name, arguments=arguments):
-            return PromptMessage("assistant", "", (ToolCall(call_id, name, call_arguments(arguments)),))
+            written = call_arguments(arguments)
+            rewritten = written != arguments and bool(arguments.strip())
+            return PromptMessage("assistant", "", (ToolCall(call_id, name, written, rewritten),))
         case CustomToolCallItem(call_id=call_id, name=name, input=text):
             return PromptMessage("assistant", "", (ToolCall(call_id, name, custom_arguments(text)),))
         case ToolOutputItem(call_id=call_id, output=output):

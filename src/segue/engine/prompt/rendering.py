@@ -16,12 +16,20 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Sequence
 from threading import Lock
+from typing import NamedTuple
 
 import msgspec
 
 from segue.byte_lru import ByteLru
 from segue.engine.prompt.chat_template import ChatTemplate, Segment, TemplateError
-from segue.engine.prompt.messages import PromptMessage, PromptTool, read_continuation, read_conversation, read_tools
+from segue.engine.prompt.messages import (
+    PromptMessage,
+    PromptTool,
+    message_warnings,
+    read_continuation,
+    read_conversation,
+    read_tools,
+)
 from segue.engine.prompt.truncation import COUNTED_CONTEXTS, ContextLimits, Tokenizer, Truncation, to_tokens
 from segue.history.chains import History
 from segue.protocol.codec import encode
@@ -38,23 +46,36 @@ _NO_RESPONSE = ResponseId("")
 
 
 class Prompt(msgspec.Struct, frozen=True):
-    """The tokens of a prompt; `rendered` of them were made from text just now, and `dropped` turns are missing."""
+    """The tokens of a prompt; `rendered` of them were made from text just now, and `dropped` turns are missing.
+
+    `warnings` say what the prompt does not hold as the history has it.
+    """
 
     tokens: list[int]
     rendered: int
     dropped: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+class _AddedPrompt(NamedTuple):
+    """What a turn adds to the prompt of its parent."""
+
+    tokens: list[int]
+    warnings: tuple[str, ...]
 
 
 class _CachedPrompt:
     """The prompt of a response: its parent's and what it added. `head` is what comes before all turns."""
 
-    __slots__ = ("added", "dropped", "head", "length", "parent")
+    __slots__ = ("added", "dropped", "head", "length", "parent", "warnings")
 
-    def __init__(self, parent: _CachedPrompt | None, added: Sequence[int], head: bytes, dropped: int) -> None:
+    def __init__(self, parent: _CachedPrompt | None, added: _AddedPrompt, head: bytes, dropped: int) -> None:
         self.parent = parent
-        self.added = array("i", added)
+        self.added = array("i", added.tokens)
         self.head = head
         self.dropped = dropped
+        earlier = () if parent is None else parent.warnings
+        self.warnings: tuple[str, ...] = tuple(dict.fromkeys((*earlier, *added.warnings)))
         self.length: int = len(self.added) + (0 if parent is None else parent.length)
 
     def tokens(self) -> list[int]:
@@ -95,17 +116,18 @@ class PromptRenderer:
             parent = None if history.parent is None else self._find(tenant, history.parent.id)
             if parent is not None and parent.head == head and not parent.dropped:
                 added = self._added(history, tools, tokenizer)
-                fits = added is not None and parent.length + len(added) < self._room(settings)
+                fits = added is not None and parent.length + len(added.tokens) < self._room(settings)
                 if added is not None and fits:
                     cached = _CachedPrompt(parent, added, head, 0)
                     if keep:
                         self._keep(tenant, response_id, cached)
-                    return Prompt(cached.tokens(), len(added))
+                    return Prompt(cached.tokens(), len(added.tokens), warnings=cached.warnings)
             prompt = self._whole(history, settings, tokenizer)
         except TemplateError as error:
             raise Refused(Problem("invalid_value", f"{str(error)[:400]}.", "input")) from error
         if keep:
-            self._keep(tenant, response_id, _CachedPrompt(None, prompt.tokens, head, prompt.dropped))
+            added = _AddedPrompt(prompt.tokens, prompt.warnings)
+            self._keep(tenant, response_id, _CachedPrompt(None, added, head, prompt.dropped))
         return prompt
 
     def count(self, history: History, settings: Settings, *, tenant: str, tokenizer: Tokenizer) -> int:
@@ -145,22 +167,23 @@ class PromptRenderer:
         quarter = self._context // 4
         return min(settings.max_output_tokens or quarter, quarter)
 
-    def _added(self, history: History, tools: Sequence[PromptTool], tokenizer: Tokenizer) -> list[int] | None:
+    def _added(self, history: History, tools: Sequence[PromptTool], tokenizer: Tokenizer) -> _AddedPrompt | None:
         messages = read_continuation(history)
         segments = None if messages is None else self._template.continuation(messages, tools)
-        if segments is None:
+        if messages is None or segments is None:
             return None
         tokens: list[int] = []
         for segment in segments:
             tokens += to_tokens(segment, tokenizer, COUNTED_CONTEXTS * self._context)
             if len(tokens) > self._context:
                 return None  # it does not fit; `_whole` counts the tokens of the whole conversation
-        return tokens
+        return _AddedPrompt(tokens, message_warnings(messages))
 
     def _whole(self, history: History, settings: Settings, tokenizer: Tokenizer) -> Prompt:
         conversation = read_conversation(history, settings.instructions)
         truncated = self._truncation(settings, tokenizer).apply(conversation, settings.truncation)
-        return Prompt(truncated.tokens, len(truncated.tokens), truncated.dropped_turns)
+        tokens, warnings = truncated.tokens, message_warnings(truncated.messages)
+        return Prompt(tokens, len(tokens), truncated.dropped_turns, warnings)
 
     def _truncation(self, settings: Settings, tokenizer: Tokenizer) -> Truncation:
         tools = read_tools(settings).shown

@@ -36,10 +36,11 @@ class ContextLimits(msgspec.Struct, frozen=True):
 
 
 class TruncatedPrompt(msgspec.Struct, frozen=True):
-    """The tokens of a prompt, and how many turns were dropped to make it fit."""
+    """The tokens of a prompt, how many turns were dropped to make it fit, and the messages that are left."""
 
     tokens: list[int]
     dropped_turns: int = 0
+    messages: Sequence[PromptMessage] = ()
 
 
 class Truncation:
@@ -65,7 +66,7 @@ class Truncation:
         tokens = self._tokens(messages, COUNTED_CONTEXTS * self._limits.context)
         if len(tokens) >= self._limits.context:  # at least one token of output must fit
             raise Refused(too_long(len(tokens), self._limits.context))
-        return TruncatedPrompt(tokens, dropped)
+        return TruncatedPrompt(tokens, dropped, messages)
 
     def count(self, conversation: Conversation) -> int:
         """Return how many tokens a whole conversation has; the number is exact up to `COUNTED_CONTEXTS` contexts."""
