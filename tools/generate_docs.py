@@ -59,6 +59,7 @@ from tools import (
     measured_tables,
     provider_tables,
     sidecar_tables,
+    task_tables,
 )
 from tools.markdown import Row, code, table
 
@@ -459,6 +460,7 @@ def _diagram(first: str, arrows: Sequence[tuple[str, str, str]]) -> str:
 # --- all of it -------------------------------------------------------------------------------------------------------
 
 PARTS: dict[str, Callable[[], str]] = {
+    "agent-tasks": task_tables.tasks,
     "dialect-fates": dialect_tables.fates,
     "dialect-settings": dialect_tables.settings,
     "dialect-items": dialect_tables.items,

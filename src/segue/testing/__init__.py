@@ -26,6 +26,10 @@ none of them.
     session = RecordedSession(kind="mine", api="chat", streamed=True, transport="http", turns=turns)
     async with provided(replying(session)) as provider: ...
 
+`task_provider`: a provider that solves the agent's tasks, in Chat Completions, Messages and Responses.
+
+    async with provided(solving_tasks) as provider: ...
+
 `link`: a network path with latency, rate, loss and faults, in user space (`pacing` is its timing model).
 
     async with linked(host, port, LinkProfile(rtt_s=0.3, up_bytes_s=20_000)) as link:
