@@ -97,6 +97,15 @@ def test_with_several_named_turns_an_event_without_a_lane_is_nobodys() -> None:
     assert effect.fault.kind == "unreadable"
 
 
+@pytest.mark.parametrize("lanes", [("a",), ("a", "b")])
+def test_of_a_server_that_says_lanes_an_event_without_one_is_the_default_lanes(lanes: tuple[str, ...]) -> None:
+    """A second end of the default lane's turn, say: it is not the end of another lane's, and breaks nothing."""
+    demultiplexer = running("", *lanes, started=("a",))
+    demultiplexer.receive(event(COMPLETED), 0.0)
+    assert demultiplexer.receive(event(COMPLETED), 0.0) == []
+    assert demultiplexer.running == list(lanes)
+
+
 @pytest.mark.parametrize("data", [b"<html>", b"{}", b"\xff", b'{"type":1}'])
 def test_what_is_no_event_breaks_the_connection(data: bytes) -> None:
     (effect,) = running("a").receive(data, 0.0)

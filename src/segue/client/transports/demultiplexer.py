@@ -61,6 +61,7 @@ class Demultiplexer:
     def __init__(self, words: WordReader) -> None:
         self._words = words
         self._turns: dict[str, _Turn] = {}
+        self._says_lanes = False
 
     @property
     def running(self) -> list[str]:
@@ -90,9 +91,10 @@ class Demultiplexer:
         if event.error:
             words = self._words.read_event(data, now) or ServerWords()
             return self._fail(event, words)
+        self._says_lanes = self._says_lanes or bool(event.lane)
         lane = event.lane if event.lane in self._turns else self._untagged(event)
         if lane is None:
-            if not event.lane and self._turns:
+            if not event.lane and self._turns and not self._says_lanes:
                 return self._broken("The server sent an event without stream_id while no request without one runs.")
             return []  # of a turn that is over
         turn = self._turns[lane]
@@ -102,8 +104,12 @@ class Demultiplexer:
         return [] if turn.abandoned else [Deliver(lane, data, event.terminal)]
 
     def _untagged(self, event: ScannedEvent) -> str | None:
-        """Return the one lane that an event without `stream_id` can be for, if the default lane runs no turn."""
-        return next(iter(self._turns)) if not event.lane and len(self._turns) == 1 else None
+        """Return the one lane that an event without `stream_id` can be for, if the default lane runs no turn.
+
+        A server that has said lanes before means the default lane, whose turn is over.
+        """
+        forgets = not event.lane and not self._says_lanes
+        return next(iter(self._turns)) if forgets and len(self._turns) == 1 else None
 
     # --- errors ------------------------------------------------------------------------------------------------------
 
