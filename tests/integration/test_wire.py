@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
 from segue.protocol.ids import parse_response_id
 from segue.protocol.problems import Problem
@@ -161,9 +162,12 @@ async def test_a_cut_off_response_is_incomplete_and_can_be_continued(start: Star
 # ----------------------------------------------------------------------------------------------------------- extensions
 
 
-@pytest.mark.parametrize(("compression", "negotiated"), [(False, None), (True, "permessage-deflate")])
-async def test_deflate_is_declined_unless_configured(start: Start, compression: bool, negotiated: str | None) -> None:
-    gateway = await start(say("hello " * 1000), say("again"), compression=compression)
+@pytest.mark.parametrize(("compression", "negotiated"), [(False, None), (None, "permessage-deflate")])
+async def test_deflate_is_accepted_unless_switched_off(
+    start: Start, compression: bool | None, negotiated: str | None
+) -> None:
+    turns = say("hello " * 1000), say("again")
+    gateway = await (start(*turns) if compression is None else start(*turns, compression=compression))
     socket = await gateway.socket(compression="deflate")
     assert socket.connection.response is not None
     extensions = socket.connection.response.headers.get("Sec-WebSocket-Extensions", "").partition(";")[0]
@@ -172,6 +176,38 @@ async def test_deflate_is_declined_unless_configured(start: Start, compression: 
     assert text(first) == "hello " * 1000
     assert first is not None
     assert text((await socket.ask(input="hi", store=False, previous_response_id=first["id"])).response) == "again"
+
+
+async def test_who_does_not_offer_deflate_gets_none(start: Start) -> None:
+    socket = await (await start()).socket()
+    assert socket.connection.response is not None
+    assert "Sec-WebSocket-Extensions" not in socket.connection.response.headers
+
+
+@pytest.mark.parametrize(
+    "offer",
+    [
+        ClientPerMessageDeflateFactory(),
+        ClientPerMessageDeflateFactory(server_no_context_takeover=True),
+        ClientPerMessageDeflateFactory(client_no_context_takeover=True),
+        ClientPerMessageDeflateFactory(server_max_window_bits=9, client_max_window_bits=9),
+    ],
+    ids=["plain", "no takeover by us", "no takeover by the client", "small windows"],
+)
+async def test_deflate_keeps_to_what_was_agreed(start: Start, offer: ClientPerMessageDeflateFactory) -> None:
+    """In turns at the same time too, and after the connection was quiet."""
+    more = asyncio.Event()
+    texts = [f"{number} says hello. " * 200 for number in range(4)]
+    gateway = await start(say(texts[0]), ScriptedTurn((Say((texts[1],)), Wait(more), Say((texts[2],)))), say(texts[3]))
+    socket = await gateway.socket(compression=None, extensions=[offer], lanes=["a"])
+    assert text((await socket.ask(input="hi", store=False)).response) == texts[0]
+    await socket.create(input="hi", store=False)
+    while (await socket.frame())["type"] != "response.output_text.delta":
+        pass
+    await socket.create(input="hi", store=False, stream_id="a")
+    assert text((await socket.turn()).response) == texts[3]
+    more.set()
+    assert text((await socket.turn()).response) == texts[1] + texts[2]
 
 
 # ------------------------------------------------------------------------------------------------------------- failures

@@ -55,8 +55,8 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     ] = 0.0
     drain_s: Annotated[Positive, Meta(description="How long running turns may take to end at shutdown.")] = 30.0
     compression: Annotated[
-        bool, Meta(description="Accept permessage-deflate on WebSockets; costs memory per connection.")
-    ] = False
+        bool, Meta(description="Accept permessage-deflate from WebSocket clients that offer it.")
+    ] = True
 
 
 class ListenerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

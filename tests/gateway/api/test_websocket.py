@@ -296,8 +296,8 @@ async def test_messages_that_do_not_fit_the_queue_wait_in_the_kernel(monkeypatch
         assert received < local.received_bytes()
 
 
-async def test_compressed_messages_are_framed_by_the_library() -> None:
-    async with listening(compression=True) as local:
+async def test_messages_are_compressed_if_the_client_offers_it() -> None:
+    async with listening() as local:
         async with (
             aiohttp.ClientSession(local.url) as client,
             client.ws_connect("/v1/responses", compress=15) as socket,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import OP_TEXT, Frame
 from websockets.protocol import CLIENT, Protocol
 
-from segue.gateway.api.websocket_frames import text_frames
+from segue.gateway.api.websocket_frames import DeflatedFrames, text_frames
 from tests.strategies import examples
 
 
@@ -45,3 +48,92 @@ def test_a_client_reads_what_was_written(texts: list[str]) -> None:
     """Message by message, out of one piece."""
     payloads = [text.encode() for text in texts]
     assert read(text_frames(payloads)) == payloads
+
+
+# ---------------------------------------------------------------------------------------------------------- compressed
+
+
+def inflated(data: bytes, window_bits: int = 15, *, takeover: bool = True) -> list[bytes]:
+    """What a client that is not ours reads from compressed messages."""
+    deflate = PerMessageDeflate(
+        remote_no_context_takeover=not takeover,
+        local_no_context_takeover=False,
+        remote_max_window_bits=window_bits,
+        local_max_window_bits=15,
+    )
+    client = Protocol(CLIENT, max_size=None)
+    client.extensions = [deflate]
+    client.receive_data(data)
+    assert client.parser_exc is None
+    return [bytes(event.data) for event in client.events_received() if isinstance(event, Frame)]
+
+
+def event(number: int) -> bytes:
+    return (
+        b'{"type":"response.output_text.delta","item_id":"msg_0123456789","delta":"word","sequence_number":%d}' % number
+    )
+
+
+@pytest.mark.parametrize("takeover", [True, False])
+@pytest.mark.parametrize("window_bits", [9, 15])
+def test_a_client_reads_what_was_compressed(window_bits: int, takeover: bool) -> None:
+    frames = DeflatedFrames(window_bits, takeover=takeover)
+    payloads = [event(number) for number in range(300)]
+    data = b"".join(frames.write(payloads[at : at + 7]) for at in range(0, 300, 7))
+    assert inflated(data, window_bits, takeover=takeover) == payloads
+    assert len(data) < len(b"".join(payloads)) * (0.3 if takeover else 1)
+
+
+def test_after_a_rest_it_still_knows_what_it_has_sent() -> None:
+    """And holds no more than the client does."""
+    frames = DeflatedFrames(15, takeover=True)
+    secret = random.Random(1).randbytes(4000).hex().encode()
+    first = frames.write([secret])
+    frames.rest()
+    again = frames.write([secret])
+    assert len(first) > 4000
+    assert len(again) < 150
+    assert inflated(first + again) == [secret, secret]
+
+
+def test_without_takeover_each_message_stands_alone() -> None:
+    frames = DeflatedFrames(15, takeover=False)
+    assert frames.write([event(1)]) == frames.write([event(1)])
+
+
+@pytest.mark.parametrize("payload", [b"", b"{}", b"x" * (256 * 1024 + 1)], ids=len)
+def test_what_does_not_pay_is_sent_as_it_is(payload: bytes) -> None:
+    """And is no part of what later messages refer to: the client has not seen it in its window."""
+    frames = DeflatedFrames(15, takeover=True)
+    data = frames.write([event(1), payload, event(2)])
+    assert text_frames([payload]) in data
+    frames.rest()
+    assert inflated(data + frames.write([event(3)])) == [event(1), payload, event(2), event(3)]
+
+
+def test_one_write_compresses_no_more_than_its_bound() -> None:
+    """Whatever a batch holds, other connections wait no longer."""
+    frames = DeflatedFrames(15, takeover=True)
+    payloads = [b"x" * 100_000] * 4
+    data = frames.write(payloads)
+    assert data.count(payloads[0]) == 2
+    assert inflated(data) == payloads
+
+
+@settings(max_examples=examples(300))
+@given(
+    st.lists(st.tuples(st.text(max_size=60), st.integers(1, 2000), st.booleans()), max_size=12),
+    st.integers(9, 15),
+    st.booleans(),
+)
+def test_any_messages_survive_with_rests_between_them(
+    messages: list[tuple[str, int, bool]], window_bits: int, takeover: bool
+) -> None:
+    frames, data = DeflatedFrames(window_bits, takeover=takeover), b""
+    payloads = [(text * times).encode()[:70_000] for text, times, _ in messages]
+    payloads = [payload.decode(errors="ignore").encode() for payload in payloads]
+    for payload, (_, _, rests) in zip(payloads, messages, strict=True):
+        data += frames.write([payload])
+        if rests:
+            frames.rest()
+    assert inflated(data, window_bits, takeover=takeover) == payloads

@@ -19,7 +19,7 @@ from typing import assert_never
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from segue.gateway.api.request_keys import TENANT
-from segue.gateway.api.websocket_frames import text_frames
+from segue.gateway.api.websocket_frames import DeflatedFrames, text_frames
 from segue.gateway.drain import shutting_down
 from segue.gateway.error_mapping import socket_reply
 from segue.gateway.redacted_traceback import redacted_traceback
@@ -92,7 +92,7 @@ class WebSocketConnection:
         self._socket = socket
         self._transport = request.transport
         self._drain = request.writer.drain
-        self._compressed = bool(socket.compress)
+        self._deflate = _deflate_of(socket)
         self._tenant = tenant
         self._credential = services.access.credential(request.headers)
         self._meter = services.metrics.by_transport["websocket"]
@@ -211,6 +211,8 @@ class WebSocketConnection:
             effects = self._session.ended(start.lane, outcome, self._loop.time())
             self._room.set()
             self._arm()
+            if self._deflate is not None and not self._runs:
+                self._deflate.rest()
             await self._apply(effects)
         except ConnectionError:
             pass  # the reader notices it too, and cleans up
@@ -314,12 +316,16 @@ class WebSocketConnection:
         self._meter.sent(1, len(payload))
 
     async def _send(self, payloads: Sequence[bytes]) -> None:
-        """Write messages, in one piece unless they are compressed; return when the socket has room for more."""
+        """Write messages in one piece; return when the socket has room for more."""
         if self._socket.closed or self._transport.is_closing():
             raise ConnectionResetError("the socket is closed")
-        if self._compressed:
-            for payload in payloads:
-                await self._socket.send_frame(payload, WSMsgType.TEXT)
-            return
-        self._transport.write(text_frames(payloads))
+        self._transport.write(text_frames(payloads) if self._deflate is None else self._deflate.write(payloads))
         await self._drain()
+
+
+def _deflate_of(socket: web.WebSocketResponse) -> DeflatedFrames | None:
+    """Return the compression that the handshake has agreed on, if any."""
+    if not socket.compress:
+        return None
+    agreed = socket.headers["Sec-WebSocket-Extensions"]
+    return DeflatedFrames(int(socket.compress), takeover="server_no_context_takeover" not in agreed)

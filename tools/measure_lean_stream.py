@@ -1,0 +1,313 @@
+"""Measures what a turn brings down the wire: python -m tools.measure_lean_stream [--quick] [--json FILE]
+
+A gateway in this process plays sessions with the instructions (21 KB) and tools (10 KB) of a coding agent. A client
+asks for them whole and lean, over HTTP and in WebSocket mode, there with and without permessage-deflate. Every byte
+that TCP carries down to the client is counted, with heads and frames, and divided by the bytes of the turn's finished
+items: what the model itself has said, as JSON. The words are generated prose, the encrypted reasoning is
+random, so that it compresses no better than a real one. *Paced* is a model that says 60 tokens a second, each in a read
+of its own; in a *burst*, everything is there at once. Not here: CPU and memory (`segue bench gateway`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import aiohttp
+import msgspec
+
+from segue.bench.meters.tcp import Meter, metered
+from segue.bench.reports.report import BenchReport, Figure, make_report, write
+from segue.bench.workloads.prose import ProseWriter
+from segue.bench.workloads.toolsets import make_tools
+from segue.cli.loop import run
+from segue.config import Config, ServerConfig
+from segue.dialects.output_writer import InterleavedOutputWriter
+from segue.gateway.app import serving
+from segue.protocol.events import Ended, Event
+from segue.protocol.responses import usage
+from segue.testing.replies import Json
+from segue.upstreams.interface import Batch, UpstreamRequest
+from segue.upstreams.router import ModelRule, Router
+
+#: Bytes received for each byte of the finished items.
+BUDGET = 1.2
+_TOKENS_S = 60
+_TOKEN = 4  # characters
+_TURNS = 12
+
+Pace = Literal["burst", "paced"]
+Way = Literal["sse", "websocket", "websocket, deflate"]
+WAYS: tuple[Way, ...] = ("sse", "websocket", "websocket, deflate")
+
+
+# --- the model -------------------------------------------------------------------------------------------------------
+
+
+def _pieces(text: str) -> Iterator[str]:
+    return (text[at : at + _TOKEN] for at in range(0, len(text), _TOKEN))
+
+
+class _Turn:
+    """One turn of the model, each of its tokens with its events."""
+
+    def __init__(self, request: UpstreamRequest, prose: ProseWriter) -> None:
+        self._writer = InterleavedOutputWriter(request.response_id)
+        self._prose = prose
+        self.reads: list[list[Event]] = []
+
+    def say(self, size: int) -> None:
+        """Say something to the user."""
+        self.reads += [self._writer.text(piece) for piece in _pieces(self._prose.prompt(size))]
+
+    def think(self) -> None:
+        """Reason, with a summary and 2 KB that only the provider can read."""
+        self.reads += [self._writer.reasoning(piece) for piece in _pieces(self._prose.sentence())]
+        self.reads.append(self._writer.seal(self._prose.secret(2048)))
+
+    def call(self, arguments: Json) -> None:
+        """Call a tool."""
+        self.reads.append(self._writer.start_call(0, f"call_{self._prose.hexadecimal(24)}", self._prose.name()))
+        text = msgspec.json.encode(arguments).decode()
+        self.reads += [self._writer.arguments(0, piece) for piece in _pieces(text)]
+
+    def run_command(self) -> None:
+        """Call the tool that runs a command, as most turns of an agent do."""
+        command = f"python -m pytest -q {self._prose.path()} 2>&1 | tail -40"
+        self.call({"command": ["bash", "-lc", command], "workdir": self._prose.folder, "timeout_ms": 120000})
+
+    def write_file(self) -> None:
+        """Call the tool that writes a file."""
+        self.call({"path": f"{self._prose.folder}/{self._prose.path()}", "content": self._prose.source(3000)})
+
+    def end(self) -> list[Event]:
+        """Return the last events."""
+        return self._writer.end()
+
+
+def _think_and_call(turn: _Turn) -> None:
+    turn.think()
+    turn.run_command()
+
+
+def _announce_and_call(turn: _Turn) -> None:
+    turn.say(120)
+    turn.run_command()
+
+
+SHAPES: dict[str, Callable[[_Turn], None]] = {
+    "tool call": _Turn.run_command,
+    "call that writes a file": _Turn.write_file,
+    "short text": lambda turn: turn.say(200),
+    "long text": lambda turn: turn.say(2000),
+    "reasoning and tool call": _think_and_call,
+    "text and tool call": _announce_and_call,
+}
+
+#: What an agent's session consists of.
+SESSION = (
+    *("reasoning and tool call", "tool call", "text and tool call", "reasoning and tool call", "tool call"),
+    *("call that writes a file", "tool call", "reasoning and tool call", "text and tool call", "tool call"),
+    *("tool call", "long text"),
+)
+
+
+class _Model:
+    """A model whose name says what it does: the shape of its turns, and their pace."""
+
+    models = ("*",)
+
+    def __init__(self) -> None:
+        self._turns: dict[str, int] = {}
+
+    async def start(self) -> None:
+        """Nothing to do."""
+
+    async def aclose(self) -> None:
+        """Nothing to release."""
+
+    async def stream(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
+        """Play a turn; every session gets the same words."""
+        _, shape, pace = request.model.split("/")
+        number = self._turns[request.model] = self._turns.get(request.model, -1) + 1
+        turn = _Turn(request, ProseWriter(f"{shape}:{number}"))
+        SHAPES[SESSION[number % len(SESSION)] if shape == "session" else shape](turn)
+        counted = usage(9000 + 400 * number, len(turn.reads), cached=8800 + 400 * number)
+        last: list[Event | Ended] = [*turn.end(), Ended("completed", counted)]
+        reads: list[Batch] = [*turn.reads, last]
+        if pace == "burst":
+            yield [event for read in reads for event in read]
+            return
+        for read in reads:
+            await asyncio.sleep(1 / _TOKENS_S)
+            yield read
+
+
+# --- the client ------------------------------------------------------------------------------------------------------
+
+
+class _Item(msgspec.Struct):
+    """An event, as far as it is measured."""
+
+    type: str
+    item: msgspec.Raw = msgspec.Raw(b"")
+    response: dict[str, msgspec.Raw] = {}
+
+
+_decode = msgspec.json.Decoder(_Item).decode
+
+
+class TurnSize(msgspec.Struct, frozen=True):
+    """What came down in one turn."""
+
+    events: int
+    item_bytes: int
+    wire_bytes: int
+
+
+class _Client:
+    """One session of one shape, lean or whole."""
+
+    def __init__(self, http: aiohttp.ClientSession, meter: Meter, model: str, *, lean: bool) -> None:
+        prose = ProseWriter("prompt")
+        tools = [
+            {"type": "function", "name": tool["name"], "description": tool["description"], "parameters": tool["schema"]}
+            for tool in make_tools(prose, 10, 10_000)
+        ]
+        self._create: Json = {"model": model, "instructions": prose.prompt(21_000), "tools": tools, "input": "go on"}
+        self._create |= {"include": ["reasoning.encrypted_content"], **({"segue": {"lean": True}} if lean else {})}
+        self._http = http
+        self._meter = meter
+        self._events: list[_Item] = []
+
+    async def session(self, way: Way, turns: int) -> list[TurnSize]:
+        """Run a session and return the sizes of its turns, without the handshake of a WebSocket."""
+        if way == "sse":
+            return [await self._post() for _ in range(turns)]
+        url, window = f"{self._meter.url}/v1/responses", 15 if way == "websocket, deflate" else 0
+        async with self._http.ws_connect(url, compress=window, max_msg_size=0) as socket:
+            self._meter.take()
+            return [await self._ask(socket) for _ in range(turns)]
+
+    async def _post(self) -> TurnSize:
+        body = {**self._create, "stream": True}
+        async with self._http.post(f"{self._meter.url}/v1/responses", json=body) as reply:
+            async for line in reply.content:
+                if line.startswith(b"data: {"):
+                    self._take(line[6:])
+        return self._size()
+
+    async def _ask(self, socket: aiohttp.ClientWebSocketResponse) -> TurnSize:
+        await socket.send_json({"type": "response.create", "store": False, **self._create})
+        while not self._events or self._events[-1].type != "response.completed":
+            self._take(await socket.receive_str())
+        return self._size()
+
+    def _take(self, data: str | bytes) -> None:
+        self._events.append(_decode(data))
+
+    def _size(self) -> TurnSize:
+        """Count the turn, and continue it with the next one."""
+        events, self._events = self._events, []
+        self._create["previous_response_id"] = msgspec.json.decode(events[-1].response["id"])
+        items = sum(len(event.item) for event in events if event.type == "response.output_item.done")
+        return TurnSize(len(events), items, self._meter.take().down_bytes)
+
+
+# --- measuring -------------------------------------------------------------------------------------------------------
+
+
+class LeanArm(msgspec.Struct, frozen=True):
+    """One session: of which turns, how paced, on which way, and whether lean."""
+
+    shape: str
+    pace: Pace
+    way: Way
+    lean: bool
+
+    @property
+    def name(self) -> str:
+        """The arm as the report names it."""
+        return f"{self.shape}, {self.pace}, {self.way}, {'lean' if self.lean else 'whole'}"
+
+
+def arms(*, quick: bool) -> list[LeanArm]:
+    """Return what is measured."""
+    paces: tuple[Pace, ...] = ("burst",) if quick else ("burst", "paced")
+    shapes = (*SHAPES, "session")
+    return [
+        LeanArm(shape, pace, way, lean) for shape in shapes for pace in paces for way in WAYS for lean in (True, False)
+    ]
+
+
+async def _run(host: str, port: int, number: int, arm: LeanArm) -> list[TurnSize]:
+    model = f"{number}/{arm.shape}/{arm.pace}"
+    async with metered(host, port) as meter, aiohttp.ClientSession(skip_auto_headers=["Accept-Encoding"]) as http:
+        return await _Client(http, meter, model, lean=arm.lean).session(arm.way, _TURNS)
+
+
+async def measure(*, quick: bool) -> BenchReport:
+    """Run all sessions, those with a pace side by side."""
+    chosen = arms(quick=quick)
+    config = Config(server=ServerConfig(port=0, store="memory:", compression=True))
+    async with serving(config, Router([ModelRule(_Model(), ("*",))])) as (_, url):
+        host, port = url.removeprefix("http://").split(":")
+        sizes = await asyncio.gather(*(_run(host, int(port), number, arm) for number, arm in enumerate(chosen)))
+    figures = [one for arm, turns in zip(chosen, sizes, strict=True) for one in _figures(arm, turns)]
+    settings = {"turns": _TURNS, "tokens_s": _TOKENS_S, "instructions_bytes": 21_000, "tools_bytes": 10_000}
+    return make_report([], settings, figures)
+
+
+def _figures(arm: LeanArm, turns: Sequence[TurnSize]) -> Iterator[Figure]:
+    """Return the ratio over the session with the spread of its turns, and the bytes of a turn."""
+    ratios = [turn.wire_bytes / turn.item_bytes for turn in turns]
+    whole = sum(turn.wire_bytes for turn in turns) / sum(turn.item_bytes for turn in turns)
+    judged = arm.lean and arm.way != "sse"
+    yield Figure(
+        name=f"received / said: {arm.name}",
+        value=whole,
+        unit="x",
+        low=min(ratios),
+        high=max(ratios),
+        budget=BUDGET if judged else None,
+        met=whole <= BUDGET if judged else None,
+    )
+    yield Figure(name=f"bytes received a turn: {arm.name}", value=_mean([turn.wire_bytes for turn in turns]), unit="B")
+    yield Figure(name=f"events a turn: {arm.name}", value=_mean([turn.events for turn in turns]), unit="events")
+
+
+def _mean(values: Sequence[int]) -> float:
+    return sum(values) / len(values)
+
+
+def ratio_rows(report: BenchReport) -> list[list[str]]:
+    """Return a row for each shape and pace: what was received for each byte that the model said, on every way."""
+    prefix, rows = "received / said: ", dict[str, list[str]]()
+    for one in report.figures:
+        if one.name.startswith(prefix) and one.value is not None:
+            shape, pace, *_ = one.name.removeprefix(prefix).split(", ")
+            mark = " (!)" if one.met is False else ""
+            rows.setdefault(f"{shape}, {pace}", []).append(f"{one.value:.2f}{mark}")
+    return [[name, *cells] for name, cells in rows.items()]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure, print a table, and write the report if asked for; returns the exit status."""
+    rest = [one for one in arguments if one != "--quick"]
+    if rest and (len(rest) != len(("--json", "FILE")) or rest[0] != "--json"):
+        print("usage: measure_lean_stream.py [--quick] [--json FILE]")
+        return 2
+    report = run(measure(quick="--quick" in arguments))
+    heads = ["bytes received / bytes of items", *(f"{way}, {how}" for way in WAYS for how in ("lean", "whole"))]
+    for row in [heads, *ratio_rows(report)]:
+        print(" | ".join(f"{cell:>{max(7, len(head))}}" for cell, head in zip(row, heads, strict=True)))
+    if rest:
+        write(report, Path(rest[1]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
