@@ -11,7 +11,7 @@ from segue.upstreams.scripted_tasks.steps import (
     Find,
     Found,
     Offset,
-    Rewritten,
+    RewrittenText,
     ScriptedCall,
     StuckError,
     edit,
@@ -51,12 +51,12 @@ def test_line_numbers_move_and_stay_in_the_file() -> None:
 
 def test_a_rewritten_text_ends_in_one_line_end() -> None:
     rules = (("^one$", "1"), ("(two)", r"\1!"))
-    assert arguments(write("$file", Rewritten("text", rules)))["text"] == "1\ntwo!\n1\n"
+    assert arguments(write("$file", RewrittenText("text", rules)))["text"] == "1\ntwo!\n1\n"
 
 
 def test_a_text_that_no_rule_matches_is_not_written() -> None:
     with pytest.raises(StuckError, match="nothing in it matches 'three'"):
-        render(write("$file", Rewritten("text", (("three", "3"),))), "c", FOUND)
+        render(write("$file", RewrittenText("text", (("three", "3"),))), "c", FOUND)
 
 
 def test_what_is_found_is_kept() -> None:

@@ -40,7 +40,7 @@ class _Part(msgspec.Struct, frozen=True):
     text: str | None = None
 
 
-class _Head(msgspec.Struct, frozen=True):
+class _TypeAndRole(msgspec.Struct, frozen=True):
     type: str | None = None
     role: str | None = None
 
@@ -60,7 +60,7 @@ class _CallOutput(msgspec.Struct, frozen=True):
     output: str | list[_Part]
 
 
-_heads = msgspec.json.Decoder(_Head)
+_heads = msgspec.json.Decoder(_TypeAndRole)
 _messages = msgspec.json.Decoder(_Message)
 _calls = msgspec.json.Decoder(_Call)
 _outputs = msgspec.json.Decoder(_CallOutput)

@@ -32,14 +32,14 @@ class Offset(msgspec.Struct, frozen=True):
     lines: int
 
 
-class Rewritten(msgspec.Struct, frozen=True):
+class RewrittenText(msgspec.Struct, frozen=True):
     """A text that was read, with patterns replaced one after the other. Each must match at least once."""
 
     name: str
     rules: tuple[tuple[str, str], ...]
 
 
-Value: TypeAlias = str | bool | Offset | Rewritten | None
+Value: TypeAlias = str | bool | Offset | RewrittenText | None
 
 
 class ScriptedCall(msgspec.Struct, frozen=True):
@@ -109,7 +109,7 @@ def edit(path: str, old: str, new: str) -> ScriptedCall:
     return ScriptedCall("edit", {"path": path, "old": old, "new": new})
 
 
-def write(path: str, text: str | Rewritten) -> ScriptedCall:
+def write(path: str, text: str | RewrittenText) -> ScriptedCall:
     """Write a whole file."""
     return ScriptedCall("write", {"path": path, "text": text})
 
@@ -144,13 +144,13 @@ def _value(value: Value, found: Found) -> str | int | bool | None:
             return fill(value, found)
         case Offset():
             return max(1, int(found[value.name]) + value.lines)
-        case Rewritten():
+        case RewrittenText():
             return _rewrite(value, found[value.name])
         case _:
             return value
 
 
-def _rewrite(value: Rewritten, text: str) -> str:
+def _rewrite(value: RewrittenText, text: str) -> str:
     for pattern, replacement in value.rules:
         text, count = re.subn(pattern, replacement, text, flags=re.MULTILINE)
         if not count:

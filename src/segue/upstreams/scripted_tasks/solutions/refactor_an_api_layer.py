@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from segue.upstreams.scripted_tasks.steps import (
     Find,
-    Rewritten,
+    RewrittenText,
     TaskScript,
     TaskStep,
     read,
@@ -136,16 +136,16 @@ SCRIPT = TaskScript(
         TaskStep(
             "There are three shapes of errors: `error` as text, `message` with `ok`, and none of them has a code. I "
             "write the new module, and let the application take a `Response`.",
-            (write("library/responses.py", _RESPONSES), write("$app", Rewritten("app_text", _APP))),
+            (write("library/responses.py", _RESPONSES), write("$app", RewrittenText("app_text", _APP))),
         ),
         TaskStep(
             "Now the handlers and the router. Statuses and messages stay; each error gets the code of its status.",
             (
-                write("$books", Rewritten("books_text", _BOOKS)),
-                write("$members", Rewritten("members_text", _MEMBERS)),
-                write("$loans", Rewritten("loans_text", _LOANS)),
-                write("$reports", Rewritten("reports_text", _REPORTS)),
-                write("$routing", Rewritten("routing_text", _ROUTING)),
+                write("$books", RewrittenText("books_text", _BOOKS)),
+                write("$members", RewrittenText("members_text", _MEMBERS)),
+                write("$loans", RewrittenText("loans_text", _LOANS)),
+                write("$reports", RewrittenText("reports_text", _REPORTS)),
+                write("$routing", RewrittenText("routing_text", _ROUTING)),
             ),
         ),
         TaskStep(
@@ -175,7 +175,7 @@ SCRIPT = TaskScript(
         TaskStep(
             "It builds its answers with `dict(...)`, in a shape of its own. The same change here; the exception gets "
             "another name, since it would hide the function `error`.",
-            (write("$middleware", Rewritten("middleware_text", _MIDDLEWARE)),),
+            (write("$middleware", RewrittenText("middleware_text", _MIDDLEWARE)),),
         ),
         TaskStep(
             "I run the tests again, and look for anything else that sets a status.",
