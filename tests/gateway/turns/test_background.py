@@ -259,6 +259,69 @@ async def test_closing_stops_everything_and_tells_who_waits() -> None:
         assert services.event_logs.size_bytes == services.cache.size_bytes == 0
 
 
+async def test_a_turn_that_is_stopped_before_its_first_step_is_told_to_who_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The task of a turn that is cancelled so early would run nothing of its code."""
+    upstream = ScriptedUpstream()
+    async with parts(upstream) as services:
+        background = services.background
+        new_id, made = services.executor.new_id, list[ResponseId]()
+
+        def note_id(asked: Create) -> ResponseId:
+            made.append(new_id(asked))
+            return made[-1]
+
+        monkeypatch.setattr(services.executor, "new_id", note_id)
+
+        async def cancel_at_once() -> None:
+            await background.cancel(TENANT, made[-1])
+
+        for stop in (background.aclose, cancel_at_once):
+            async with asyncio.timeout(20):
+                beginning, stopping = asyncio.create_task(begin(services, kept(key="k"))), asyncio.create_task(stop())
+                with pytest.raises(Refused) as caught:
+                    await beginning
+                await stopping
+            assert caught.value.problem.code == "server_overloaded"
+            assert (background.running, services.event_logs.size_bytes, services.drain.busy) == (0, 0, 0)
+        assert upstream.started == 0
+        response_id = await begin(services, kept(key="k"))
+        assert (await follow(services, response_id))[-1].type == "response.completed", "the key is free"
+
+
+@pytest.mark.parametrize("step", ["end", "drop"])
+async def test_a_turn_that_is_at_its_end_is_not_stopped_once_more(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """Its followers would wait for ever."""
+    gate, reached, go = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    async with parts(ScriptedUpstream([waiting(gate)])) as services:
+        logs = services.event_logs
+        original = getattr(logs, step)
+
+        async def slow(*given: object) -> None:
+            reached.set()
+            await go.wait()
+            await original(*given)
+
+        monkeypatch.setattr(logs, step, slow)
+        response_id = await begin(services, create(background=True, stream=True))
+        following = asyncio.create_task(follow(services, response_id))
+        if step == "end":
+            gate.set()
+            ending = asyncio.create_task(services.background.cancel(TENANT, response_id))
+        else:
+            ending = asyncio.create_task(services.background.aclose())
+        async with asyncio.timeout(20):
+            await reached.wait()
+            again = asyncio.create_task(services.background.aclose())
+            await asyncio.sleep(0)
+            go.set()
+            await asyncio.gather(ending, again)
+            (ended,) = await asyncio.gather(following, return_exceptions=True)
+        assert isinstance(ended, Refused) if step == "drop" else isinstance(ended, list)
+        assert services.background.running == 0
+
+
 # --- beginnings that fail --------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
 
 import msgspec
@@ -53,8 +53,19 @@ class _KeptTurn:
         self.task: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.followers = 0
+        self.running = False
+        self.stopped = False
         self.cancelling = False
         self.pending: Sequence[Event] = ()
+
+    def stop(self) -> None:
+        """Stop the turn: at once, or before it begins. What ends it is not stopped, or nobody would be told of the end.
+
+        A task that is cancelled before its first step runs nothing of its code, so it is not cancelled then.
+        """
+        self.stopped = True
+        if self.running and self.task is not None:
+            self.task.cancel()
 
     def report(self, problem: Problem | None) -> None:
         """Tell the client that began the turn that it has begun, or why it did not. Only the first report counts."""
@@ -194,7 +205,7 @@ class BackgroundResponses:
             return
         if not kept.run.committing:
             kept.cancelling = True
-            kept.task.cancel()
+            kept.stop()
         await asyncio.wait([kept.task])
 
     async def forget(self, tenant: str, response_id: ResponseId) -> bool:
@@ -203,7 +214,7 @@ class BackgroundResponses:
         kept = self._running.get((tenant, response_id))
         if kept is not None and kept.task is not None:
             if not kept.run.committing:  # otherwise the store would keep what is to be forgotten
-                kept.task.cancel()
+                kept.stop()
             await asyncio.wait([kept.task])
         await self._logs.drop(tenant, response_id)
         self._grace.drop(tenant, response_id)
@@ -216,14 +227,26 @@ class BackgroundResponses:
         if self._purging is not None:
             self._purging.cancel()
         tasks = [kept.task for kept in self._running.values() if kept.task is not None]
-        for task in tasks:
-            task.cancel()
+        for kept in self._running.values():
+            kept.stop()
         await asyncio.gather(*tasks, *([] if self._purge is None else [self._purge]), return_exceptions=True)
 
     # --- running -----------------------------------------------------------------------------------------------------
 
     async def _run_into_log(self, kept: _KeptTurn) -> None:
-        """Run a turn into its log."""
+        """Run a turn into its log, and end it."""
+        try:
+            kept.running = not kept.stopped
+            end = await self._run(kept) if kept.running else self._stop(kept)
+            kept.running = False
+            await end
+        finally:
+            del self._running[kept.tenant, kept.response_id]
+            if kept.timer is not None:
+                kept.timer.cancel()
+
+    async def _run(self, kept: _KeptTurn) -> Coroutine[None, None, None]:
+        """Run a turn into its log, and return what ends it."""
         tenant, response_id, run = kept.tenant, kept.response_id, kept.run
         try:
             with self._drain.turn_running():
@@ -235,20 +258,13 @@ class BackgroundResponses:
                         await kept.awaited.wait()
                         await asyncio.sleep(0)  # without followers, nothing else here lets other tasks run
         except Refused as refused:
-            await self._discard(kept.create, tenant, response_id)
-            kept.report(refused.problem)
+            return self._refuse(kept, refused.problem)
         except asyncio.CancelledError:
-            await self._stop(kept)
+            return self._stop(kept)
         except Exception as error:  # noqa: BLE001 - a bug of ours must not leave clients waiting
             _log.error("action=keep response_id=%s error=%s", response_id, redacted_traceback(error))
-            await self._discard(kept.create, tenant, response_id)
-            kept.report(Problem("server_error", "The gateway failed; its log has more. Try again."))
-        else:
-            await self._finish(kept)
-        finally:
-            del self._running[tenant, response_id]
-            if kept.timer is not None:
-                kept.timer.cancel()
+            return self._refuse(kept, Problem("server_error", "The gateway failed; its log has more. Try again."))
+        return self._finish(kept)
 
     async def _write(self, kept: _KeptTurn) -> None:
         """Append what the turn has yielded to its log; from then on the turn has begun."""
@@ -256,13 +272,18 @@ class BackgroundResponses:
         await self._logs.append(kept.tenant, kept.response_id, batch)
         kept.report(None)
 
+    async def _refuse(self, kept: _KeptTurn, problem: Problem) -> None:
+        """End a turn that came to nothing."""
+        await self._discard(kept.create, kept.tenant, kept.response_id)
+        kept.report(problem)
+
     async def _stop(self, kept: _KeptTurn) -> None:
         """End a turn whose task was cancelled: without a trace, or as a response that a client cancelled."""
         finished = kept.run.cancelled() if kept.cancelling else None
         if finished is None:
-            await self._discard(kept.create, kept.tenant, kept.response_id)
             message = "The gateway is shutting down. Send the request again."
-            kept.report(Problem("server_overloaded", message, repeatable=False))  # its upstream may be at work
+            problem = Problem("server_overloaded", message, repeatable=False)  # its upstream may be at work
+            await self._refuse(kept, problem)
             return
         kept.pending = [*kept.pending, finished.terminal]
         await self._write(kept)
@@ -321,7 +342,7 @@ class BackgroundResponses:
         """Let a turn without followers run on for a while, and a background turn to its end."""
         if kept.create.background or kept.task is None or kept.task.done():
             return
-        kept.timer = asyncio.get_running_loop().call_later(self._settings.resume_s, kept.task.cancel)
+        kept.timer = asyncio.get_running_loop().call_later(self._settings.resume_s, kept.stop)
 
     # --- expiry ------------------------------------------------------------------------------------------------------
 
