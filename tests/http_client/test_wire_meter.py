@@ -10,7 +10,7 @@ import pytest
 import trustme
 
 from segue.http_client.connector import DesyncSafeConnector
-from segue.http_client.wire_meter import WIRE_METER, MeteredTransport, WireMeter
+from segue.http_client.wire_meter import NOTHING_CARRIED, WIRE_METER, MeteredTransport, WireCount, WireMeter
 from segue.testing.provider import ACCEPTED, Answer, SocketAnswer, provided
 
 
@@ -44,6 +44,19 @@ async def test_a_websocket_is_counted_with_its_frames_and_knows_when_a_byte_last
         assert (meter.sent_bytes - before[0], meter.received_bytes - before[1]) == (2 + 4 + 5, 2 + 4)
         assert meter.received_at <= asyncio.get_running_loop().time()
         assert (whole.sent_bytes, whole.received_bytes) == (meter.sent_bytes, meter.received_bytes)
+
+
+def test_what_was_carried_is_taken_once() -> None:
+    whole = WireMeter()
+    one, other = WireMeter(whole), WireMeter(whole)
+    one.sent(3)
+    one.received(5, 1.0)
+    other.sent(7)
+    assert one.take() == WireCount(3, 5)
+    assert one.take() == NOTHING_CARRIED
+    one.sent(1)
+    assert one.take().plus(other.take()) == WireCount(8, 0)
+    assert whole.take() == WireCount(11, 5)
 
 
 async def test_connections_with_tls_are_counted_within_it() -> None:

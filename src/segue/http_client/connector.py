@@ -10,6 +10,7 @@ it: `was_closed_idle` tells this from a server that fails. Not here: requests an
 from __future__ import annotations
 
 import select
+import ssl
 from collections.abc import Callable
 from functools import partial
 from weakref import WeakKeyDictionary, WeakSet
@@ -30,11 +31,11 @@ _IDLE_CLOSE_S = 1.0
 class DesyncSafeConnector(aiohttp.TCPConnector):
     """A TCP connector that closes a kept connection, instead of reusing it, when something has arrived on it.
 
-    With a `meter` it counts what all its connections carry.
+    With a `meter` it counts what all its connections carry. Certificates are verified, by `tls` if that is given.
     """
 
-    def __init__(self, meter: WireMeter | None = None) -> None:
-        super().__init__(limit=0)  # the callers limit how many requests run
+    def __init__(self, meter: WireMeter | None = None, *, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(limit=0, ssl=True if tls is None else tls)  # the callers limit how many requests run
         if meter is not None:
             handler: Callable[..., ResponseHandler] = MeteredHandler
             self._factory = partial(handler, meter, self._loop)  # aiohttp has no parameter for it

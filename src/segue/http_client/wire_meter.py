@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiohttp.client_proto import ResponseHandler
 
@@ -16,10 +16,24 @@ from aiohttp.client_proto import ResponseHandler
 WIRE_METER = "segue_wire_meter"
 
 
+class WireCount(NamedTuple):
+    """Bytes to the server and from it."""
+
+    sent_bytes: int
+    received_bytes: int
+
+    def plus(self, other: WireCount) -> WireCount:
+        """Return the sum."""
+        return WireCount(self.sent_bytes + other.sent_bytes, self.received_bytes + other.received_bytes)
+
+
+NOTHING_CARRIED = WireCount(0, 0)
+
+
 class WireMeter:
     """What went over one connection, or over several. `received_at` is in the event loop's time."""
 
-    __slots__ = ("connections", "received_at", "received_bytes", "sent_bytes", "whole")
+    __slots__ = ("_taken", "connections", "received_at", "received_bytes", "sent_bytes", "whole")
 
     def __init__(self, whole: WireMeter | None = None) -> None:
         self.whole = whole
@@ -28,6 +42,12 @@ class WireMeter:
         self.sent_bytes = 0
         self.received_bytes = 0
         self.received_at = 0.0
+        self._taken = NOTHING_CARRIED
+
+    def take(self) -> WireCount:
+        """Return what was carried since the last call."""
+        taken, self._taken = self._taken, WireCount(self.sent_bytes, self.received_bytes)
+        return WireCount(self.sent_bytes - taken.sent_bytes, self.received_bytes - taken.received_bytes)
 
     def sent(self, size: int) -> None:
         """Count bytes that were written."""

@@ -42,6 +42,16 @@ class EventStream(Protocol):
     that one document: the response object.
     """
 
+    @property
+    def wire_sent_bytes(self) -> int:
+        """What the socket carried for the request, as near as the transport can tell."""
+        ...
+
+    @property
+    def wire_received_bytes(self) -> int:
+        """What the socket carried of the answer so far, as near as the transport can tell."""
+        ...
+
     def __aiter__(self) -> AsyncIterator[bytes]:
         """Return the iterator, which is the stream itself."""
         ...

@@ -1,0 +1,53 @@
+"""Asks a server what it offers: once, at its root, and only a server that may be a gateway of ours.
+
+A server that does not know the question offers what its documentation says, or nothing. Not here: what the answer
+means (`segue.client.capabilities`).
+"""
+
+from __future__ import annotations
+
+import msgspec
+from aiohttp import ClientResponse
+
+from segue.client.capabilities import (
+    MAX_OBJECT_BYTES,
+    OPENAI_SERVICE,
+    ServerCapabilities,
+    documented_capabilities,
+    read_capabilities_header,
+    read_capabilities_object,
+)
+from segue.client.transports.http_exchange import ServerExchanges
+from segue.client.transports.interface import TransportFault
+from segue.protocol.capabilities import HEADER
+
+_PATH = "/segue/capabilities"
+_OK = 200
+
+
+async def fetch_capabilities(server: ServerExchanges) -> ServerCapabilities:
+    """Ask the server. Raises `TransportFault` if it does not answer: the create that waits for this was not sent."""
+    documented = documented_capabilities(server.base_url.host or "")
+    if documented is OPENAI_SERVICE:
+        return documented
+    try:
+        return read_capabilities_object(await _ask(server)) or documented
+    except TransportFault as fault:
+        if fault.fault.kind == "unreadable":
+            return documented
+        raise TransportFault(msgspec.structs.replace(fault.fault, delivered="no")) from fault
+
+
+async def _ask(server: ServerExchanges) -> bytes:
+    """Return the object; empty if the server has none."""
+    response = await server.send("GET", server.base_url.origin().with_path(_PATH), accept="application/json")
+    if response.status != _OK:
+        response.close()
+        return b""
+    return await server.read(response, MAX_OBJECT_BYTES)
+
+
+def told_capabilities(response: ClientResponse) -> ServerCapabilities | None:
+    """Return what the head of an answer says; None if it says nothing."""
+    header = response.headers.get(HEADER)
+    return None if header is None else read_capabilities_header(header)
