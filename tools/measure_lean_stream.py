@@ -40,8 +40,8 @@ _TOKEN = 4  # characters
 _TURNS = 12
 
 Pace = Literal["burst", "paced"]
-Way = Literal["sse", "websocket", "websocket, deflate"]
-WAYS: tuple[Way, ...] = ("sse", "websocket", "websocket, deflate")
+Way = Literal["http", "http gzip", "websocket", "websocket deflate"]
+WAYS: tuple[Way, ...] = ("websocket deflate", "http gzip", "websocket", "http")
 
 
 # --- the model -------------------------------------------------------------------------------------------------------
@@ -185,16 +185,17 @@ class _Client:
 
     async def session(self, way: Way, turns: int) -> list[TurnSize]:
         """Run a session and return the sizes of its turns, without the handshake of a WebSocket."""
-        if way == "sse":
-            return [await self._post() for _ in range(turns)]
-        url, window = f"{self._meter.url}/v1/responses", 15 if way == "websocket, deflate" else 0
+        if way in {"http", "http gzip"}:
+            coding = "gzip" if way == "http gzip" else "identity"
+            return [await self._post({"Accept-Encoding": coding}) for _ in range(turns)]
+        url, window = f"{self._meter.url}/v1/responses", 15 if way == "websocket deflate" else 0
         async with self._http.ws_connect(url, compress=window, max_msg_size=0) as socket:
             self._meter.take()
             return [await self._ask(socket) for _ in range(turns)]
 
-    async def _post(self) -> TurnSize:
+    async def _post(self, headers: dict[str, str]) -> TurnSize:
         body = {**self._create, "stream": True}
-        async with self._http.post(f"{self._meter.url}/v1/responses", json=body) as reply:
+        async with self._http.post(f"{self._meter.url}/v1/responses", json=body, headers=headers) as reply:
             async for line in reply.content:
                 if line.startswith(b"data: {"):
                     self._take(line[6:])
@@ -245,7 +246,7 @@ def arms(*, quick: bool) -> list[LeanArm]:
 
 async def _run(host: str, port: int, number: int, arm: LeanArm) -> list[TurnSize]:
     model = f"{number}/{arm.shape}/{arm.pace}"
-    async with metered(host, port) as meter, aiohttp.ClientSession(skip_auto_headers=["Accept-Encoding"]) as http:
+    async with metered(host, port) as meter, aiohttp.ClientSession() as http:
         return await _Client(http, meter, model, lean=arm.lean).session(arm.way, _TURNS)
 
 
@@ -265,7 +266,7 @@ def _figures(arm: LeanArm, turns: Sequence[TurnSize]) -> Iterator[Figure]:
     """Return the ratio over the session with the spread of its turns, and the bytes of a turn."""
     ratios = [turn.wire_bytes / turn.item_bytes for turn in turns]
     whole = sum(turn.wire_bytes for turn in turns) / sum(turn.item_bytes for turn in turns)
-    judged = arm.lean and arm.way != "sse"
+    judged = arm.lean and arm.way == "websocket deflate"
     yield Figure(
         name=f"received / said: {arm.name}",
         value=whole,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -11,13 +11,14 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from segue.gateway.admin.metrics import Metrics
-from segue.gateway.api.sse import DONE, send_events
+from segue.gateway.admin.metrics import Metrics, TransportMeter
+from segue.gateway.api.sse import DONE, send_events, send_lean_events
 from segue.protocol.events import Event
 from segue.protocol.problems import Problem, Refused
 from tests.gateway.parts import nothing
 
 Events = AsyncGenerator[Sequence[Event], None]
+Send = Callable[[web.Request, Events, TransportMeter], Awaitable[web.StreamResponse]]
 
 
 def event(number: int) -> Event:
@@ -29,11 +30,13 @@ def frame(number: int) -> bytes:
 
 
 @asynccontextmanager
-async def streaming(events: Callable[[], Events], metrics: Metrics | None = None) -> AsyncIterator[str]:
+async def streaming(
+    events: Callable[[], Events], metrics: Metrics | None = None, *, send: Send = send_events
+) -> AsyncIterator[str]:
     meter = (metrics or Metrics()).by_transport["sse"]
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        return await send_events(request, events(), meter)
+        return await send(request, events(), meter)
 
     application = web.Application()
     application.add_routes([web.get("/", handle)])
@@ -73,6 +76,50 @@ async def test_a_batch_leaves_before_the_next_one_is_there() -> None:
         assert await reply.content.read() == frame(1) + DONE
         named = ("Content-Type", "Cache-Control", "X-Accel-Buffering")
         assert [reply.headers[name] for name in named] == ["text/event-stream", "no-cache", "no"]
+
+
+@pytest.mark.parametrize(
+    ("accepted", "coding"),
+    [
+        ("gzip, deflate, br", "gzip"),
+        ("br;q=1.0, GZIP; q=0.5", "gzip"),
+        ("identity", None),
+        ("gzip;q=0", None),
+        ("br, gzip; q=0.0", None),
+        ("*", None),
+    ],
+)
+async def test_a_lean_stream_is_compressed_if_its_client_accepts_that(accepted: str, coding: str | None) -> None:
+    """Each batch can be read as soon as it was sent."""
+    gate = asyncio.Event()
+
+    async def events() -> Events:
+        yield [event(0)]
+        await gate.wait()
+        yield [event(1)]
+
+    headers = {"Accept-Encoding": accepted}
+    async with (
+        streaming(events, send=send_lean_events) as url,
+        aiohttp.ClientSession() as client,
+        client.get(url, headers=headers) as reply,
+    ):
+        assert reply.headers.get("Content-Encoding") == coding
+        assert await reply.content.readexactly(len(frame(0))) == frame(0)
+        gate.set()
+        assert await reply.content.read() == frame(1) + DONE
+
+
+async def test_a_whole_stream_is_never_compressed() -> None:
+    async def events() -> Events:
+        yield [event(0)]
+
+    async with (
+        streaming(events) as url,
+        aiohttp.ClientSession() as client,
+        client.get(url, headers={"Accept-Encoding": "gzip"}) as reply,
+    ):
+        assert "Content-Encoding" not in reply.headers
 
 
 async def test_a_stream_without_events_is_a_reply_all_the_same() -> None:

@@ -12,12 +12,11 @@ import msgspec
 from aiohttp import web
 
 from segue.gateway.admin.metrics import TransportMeter
-from segue.gateway.api.sse import send_events
+from segue.gateway.api.sse import send_events, send_lean_events
 from segue.gateway.error_mapping import failed_turn
 from segue.gateway.services import Services
 from segue.gateway.transport import finish, watch_peer
 from segue.gateway.turns.executor import Caller
-from segue.gateway.turns.lean_batches import lean_batches
 from segue.protocol.events import Event, response_of
 from segue.protocol.ids import ResponseId
 from segue.protocol.problems import Problem, Refused, not_cancellable, response_not_found
@@ -53,7 +52,7 @@ class BackgroundRoutes:
             response_id = await background.create(create, caller)
             events = background.follow(caller.tenant, response_id, -1)
             if create.stream:
-                return await send_events(request, lean_batches(events) if create.lean else events, meter)
+                return await (send_lean_events if create.lean else send_events)(request, events, meter)
             response = await self._whole(create, response_id, events, caller.tenant)
             meter.sent(1, response.content_length or 0)
             with suppress(ConnectionError):  # the client is gone; the turn goes on
@@ -84,10 +83,9 @@ class BackgroundRoutes:
         watch_peer(request)
         services = self._services
         events = services.background.resume(tenant, response_id, int(text))
-        if request.query.get("lean") == "true":
-            events = lean_batches(events)
+        send = send_lean_events if request.query.get("lean") == "true" else send_events
         with services.drain.turn_running():
-            return await send_events(request, events, services.metrics.by_transport["sse"])
+            return await send(request, events, services.metrics.by_transport["sse"])
 
     async def look(self, tenant: str, response_id: ResponseId) -> bytes | None:
         """Return the response object of a kept turn as it is now; None if there is none that may be retrieved."""

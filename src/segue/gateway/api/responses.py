@@ -14,12 +14,11 @@ from aiohttp import web
 from segue.gateway.admin.metrics import TransportMeter
 from segue.gateway.api.background import BackgroundRoutes
 from segue.gateway.api.request_keys import TENANT
-from segue.gateway.api.sse import send_events
+from segue.gateway.api.sse import send_events, send_lean_events
 from segue.gateway.error_mapping import failed_turn
 from segue.gateway.services import Services
 from segue.gateway.transport import finish, watch_peer
 from segue.gateway.turns.executor import Caller, TurnRun
-from segue.gateway.turns.lean_batches import lean_batches
 from segue.protocol.codec import encode
 from segue.protocol.ids import ResponseId, parse_response_id
 from segue.protocol.listing import paginate, parse_page, show
@@ -58,7 +57,7 @@ class ResponseRoutes:
         watch_peer(request)
         with services.drain.turn_running():
             if create.stream and create.lean:
-                return await send_events(request, lean_batches(run.events()), meter)
+                return await send_lean_events(request, run.events(), meter)
             if create.stream:
                 return await send_events(request, run.events(), meter, is_over=lambda: run.finished is not None)
             return await self._reply(request, run, meter)
