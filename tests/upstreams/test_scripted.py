@@ -20,6 +20,7 @@ from segue.testing.protocol_checker import StreamChecker, parse_json
 from segue.testing.store_conformance import sample_id
 from segue.upstreams.interface import UpstreamRequest
 from segue.upstreams.scripted import (
+    MAX_TASK_BYTES,
     CallTool,
     Fail,
     Refuse,
@@ -155,6 +156,12 @@ async def test_a_marker_that_names_no_task_or_comes_later_changes_nothing(items:
     """The answer is the one that every other turn gets."""
     upstream = ScriptedUpstream()
     assert texts(await play(upstream, request(*items))) == texts(await play(upstream, request(HI)))
+
+
+async def test_a_conversation_that_is_too_long_for_a_task_is_not_read() -> None:
+    """A marker makes the model read everything, so it does so only where a task can be."""
+    (said,) = texts(await play(ScriptedUpstream(), request(TASK, user_message("x" * MAX_TASK_BYTES))))
+    assert said == "The conversation is longer than that of a task can be."
 
 
 async def test_a_script_is_played_whatever_the_messages_carry() -> None:

@@ -29,6 +29,9 @@ from segue.upstreams.scripted_tasks import CALL_PREFIX, MARKER, next_answer, rea
 #: The name of the scripted model unless it is given others.
 MODEL = "scripted"
 
+#: The conversation of a task is read anew in each turn, so it is bounded; none of the tasks needs a tenth of this.
+MAX_TASK_BYTES = 1024 * 1024
+
 _MARKER = MARKER.encode()
 _CALL = CALL_PREFIX.encode()
 
@@ -221,7 +224,10 @@ class ScriptedUpstream:
         """Return the next turn of a task; None if the conversation is about none."""
         if not _may_be_about_a_task(history):
             return None
-        answer = next_answer(list(read_items(history.items())))
+        items = list(history.items())
+        if sum(map(len, items)) > MAX_TASK_BYTES:
+            return ScriptedTurn((Say(("The conversation is longer than that of a task can be.",)),))
+        answer = next_answer(list(read_items(items)))
         if answer is None:
             return None
         size = max(1, self._delta_bytes)

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from segue.upstreams.scripted_tasks.steps import (
+    MAX_ANSWER,
+    MAX_LINE,
     Find,
     Found,
     Offset,
@@ -86,6 +88,12 @@ def test_a_tool_that_failed_is_quoted_in_one_short_line() -> None:
     with pytest.raises(StuckError) as caught:
         learn(read("a"), f"error: {'x' * 500}\nand more", {})
     assert str(caught.value) == f"The tool read answered: error: {'x' * 193}"
+
+
+@pytest.mark.parametrize("answer", ["x" * (MAX_LINE + 1), "\n" * (MAX_ANSWER + 1), "a\n" + " " * (MAX_LINE + 1)])
+def test_patterns_are_not_tried_on_what_no_workspace_holds(answer: str) -> None:
+    with pytest.raises(StuckError, match="answered with more than I can read"):
+        learn(read("a", Find(" +x", "an x")), answer, {})
 
 
 @pytest.mark.parametrize("answer", ["", "[exit status 1]\n", "[exit status 10]\n", "[killed after 120 s]\n"])

@@ -161,6 +161,9 @@ def _rewrite(value: RewrittenText, text: str) -> str:
 _LINE_NUMBER = re.compile(r" *\d+\t")
 _RANGE = re.compile(r"\[lines [\d,]+ to [\d,]+ of [\d,]+\]\n")
 _MAX_QUOTED = 200
+#: Patterns are only tried on answers that a workspace of a task can give: on others they could take long.
+MAX_ANSWER = 16_384
+MAX_LINE = 500
 
 
 def learn(call: ScriptedCall, answer: str, found: Found) -> None:
@@ -171,6 +174,8 @@ def learn(call: ScriptedCall, answer: str, found: Found) -> None:
     """
     if answer.startswith("error:"):
         raise StuckError(f"The tool {call.name} answered: {answer.partition(chr(10))[0][:_MAX_QUOTED]}")
+    if len(answer) > MAX_ANSWER or max(map(len, answer.split("\n"))) > MAX_LINE:
+        raise StuckError(f"The tool {call.name} answered with more than I can read.")
     text = _plain(answer)
     for find in call.finds:
         match = re.search(find.pattern, text, re.MULTILINE)
