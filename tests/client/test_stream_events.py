@@ -3,8 +3,28 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
-from segue.client.stream_events import ClientResponse, FunctionCall
+import pytest
+from hypothesis import given, settings
+
+from segue.client.stream_events import (
+    WHOLE_RESPONSE,
+    ClientEvent,
+    ClientResponse,
+    FunctionCall,
+    FunctionCallArgumentsDelta,
+    OutputItemAdded,
+    OutputItemDone,
+    OutputTextDelta,
+    ReasoningDelta,
+    ResponseCreated,
+    StreamEnd,
+    UnknownEvent,
+    read_event,
+    read_response,
+)
+from tests.strategies import examples, hostile_bytes
 
 
 def response(*items: object) -> ClientResponse:
@@ -29,3 +49,79 @@ def test_items_of_another_form_say_nothing() -> None:
     assert (
         response({"type": "function_call", "call_id": 1}, {"type": "x", "name": "function_call"}).function_calls == ()
     )
+
+
+ITEM = b'{"type":"message","content":[]}'
+EVENTS: list[tuple[dict[str, Any], ClientEvent]] = [
+    ({"type": "response.created", "response": {"id": "r"}}, ResponseCreated(response_id="r")),
+    ({"type": "response.created", "response": {}}, UnknownEvent(type="response.created")),
+    (
+        {"type": "response.output_text.delta", "delta": "a", "output_index": 1, "content_index": 2, "item_id": "m"},
+        OutputTextDelta(delta="a", output_index=1, content_index=2, item_id="m"),
+    ),
+    ({"type": "response.output_text.delta", "delta": 1}, UnknownEvent(type="response.output_text.delta")),
+    (
+        {"type": "response.function_call_arguments.delta", "delta": "{", "output_index": 1},
+        FunctionCallArgumentsDelta(delta="{", output_index=1),
+    ),
+    ({"type": "response.reasoning_text.delta", "delta": "hm"}, ReasoningDelta(delta="hm")),
+    ({"type": "response.reasoning_summary_text.delta", "delta": "hm"}, ReasoningDelta(delta="hm")),
+    ({"type": "response.reasoning_text.delta"}, UnknownEvent(type="response.reasoning_text.delta")),
+    (
+        {"type": "response.output_item.added", "output_index": 0, "item": json.loads(ITEM)},
+        OutputItemAdded(output_index=0, item=ITEM),
+    ),
+    (
+        {"type": "response.output_item.done", "output_index": 0, "item": json.loads(ITEM)},
+        OutputItemDone(output_index=0, item=ITEM),
+    ),
+    ({"type": "response.output_item.done", "output_index": 0}, UnknownEvent(type="response.output_item.done")),
+    ({"type": "response.steer.accepted", "steer": {}}, UnknownEvent(type="response.steer.accepted")),
+]
+
+
+@pytest.mark.parametrize(("sent", "wanted"), EVENTS)
+def test_events_are_typed_and_keep_their_bytes(sent: dict[str, Any], wanted: ClientEvent) -> None:
+    data = json.dumps(sent | {"sequence_number": 7}, separators=(",", ":")).encode()
+    event = read_event(data)
+    assert event is not None
+    assert (event.raw, event.sequence_number) == (data, 7)
+    assert type(event) is type(wanted)
+    for name in set(wanted.__struct_fields__) - {"raw", "sequence_number"}:
+        assert getattr(event, name) == getattr(wanted, name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "read"),
+    [
+        ("completed", "completed", "completed"),
+        ("completed", None, "completed"),
+        ("completed", "incomplete", "incomplete"),
+        ("completed", "failed", "failed"),
+        ("incomplete", "completed", "incomplete"),
+        ("failed", "completed", "failed"),
+    ],
+)
+def test_of_two_statuses_the_worse_is_believed(kind: str, status: str | None, read: str) -> None:
+    end = read_event(json.dumps({"type": f"response.{kind}", "response": {"id": "r", "status": status}}).encode())
+    assert isinstance(end, StreamEnd)
+    assert end.status == read
+
+
+def test_a_response_object_in_place_of_a_stream() -> None:
+    document = b'{"object": "response", "id": "r", "status": "in_progress", "output": null}'
+    for end in (read_event(document), read_response(document)):
+        assert isinstance(end, StreamEnd)
+        assert (end.type, end.document, end.response_id, end.status) == (WHOLE_RESPONSE, document, "r", "in_progress")
+    assert read_event(b'{"object":"list"}') is None
+    assert read_response(b'{"type":"response.completed","response":{"id":"r"}}') is None
+    assert read_response(b'{"object":"response"}') is None
+    assert read_event(b'{"type":"response.completed"}') is None
+
+
+@settings(max_examples=examples(1000))
+@given(data=hostile_bytes)
+def test_nothing_that_a_server_sends_raises(data: bytes) -> None:
+    event = read_event(data)
+    assert event is None or event.raw == data
+    read_response(data)

@@ -161,6 +161,11 @@ def is_websocket_failure(fault: TurnFault) -> bool:
     return fault.kind in {"connection_lost", "timeout", "stream_ended", "unreadable"}
 
 
+def is_passing(fault: TurnFault) -> bool:
+    """Return whether a refusal is for now only: the server asked to wait, or the connection has reached a limit."""
+    return _is_told_to_wait(fault) or fault.code in _CONNECTION_ENDED
+
+
 # --- conditions ------------------------------------------------------------------------------------------------------
 
 
@@ -251,7 +256,7 @@ CONDITIONS: Mapping[str, Condition] = MappingProxyType(
 # --- rules -----------------------------------------------------------------------------------------------------------
 
 
-class Rule(msgspec.Struct, frozen=True, kw_only=True):
+class RecoveryRule(msgspec.Struct, frozen=True, kw_only=True):
     """One row of the table: if the progress and the fault are among these and all conditions hold, this is done."""
 
     progress: frozenset[Progress]
@@ -295,13 +300,15 @@ def _rule(
     why: str,
     wait: Wait = "none",
     error: ErrorKind | None = None,
-) -> Rule:
+) -> RecoveryRule:
     conditions = tuple(when.split())
-    return Rule(progress=progress, faults=faults, when=conditions, action=action, why=why, wait=wait, error=error)
+    return RecoveryRule(
+        progress=progress, faults=faults, when=conditions, action=action, why=why, wait=wait, error=error
+    )
 
 
 #: The first rule that fits decides. `docs/reference/client-recovery.md` shows this table.
-RULES: tuple[Rule, ...] = (
+RULES: tuple[RecoveryRule, ...] = (
     # --- nothing was delivered: it is safe to send ---
     _rule(_UNSENT, _UPGRADE, "no_websocket may_use_http", "use_http", why="The server has no WebSocket."),
     _rule(_UNSENT, _UPGRADE, "no_websocket", "give_up", error="create_refused", why="WebSocket was asked for."),
@@ -372,7 +379,7 @@ def _as_met(fault: TurnFault) -> TurnFault:
     return fault
 
 
-def _fits(rule: Rule, fault: TurnFault, state: RecoveryState) -> bool:
+def _fits(rule: RecoveryRule, fault: TurnFault, state: RecoveryState) -> bool:
     if state.progress not in rule.progress or fault.kind not in rule.faults:
         return False
     return all(CONDITIONS[name].holds(fault, state) for name in rule.when)

@@ -53,6 +53,7 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True):
     history: HistoryMode = "auto"
     lean: bool = True
     turn_timeout_s: float | None = None
+    most_attempts: int = 8
 
 
 def check_switches(settings: SessionSettings) -> str | None:

@@ -6,6 +6,7 @@ Not here: which of the events that come are shown (`turn_machine`).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -36,17 +37,12 @@ class ClientResponse(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def output_text(self) -> str:
         """The text of all messages in the output, joined."""
-        return "".join(part.text or "" for item in self.output for part in _parts(item) if part.type == "output_text")
+        return "".join(text for item in self.output for _, text in text_parts(item))
 
     @property
     def function_calls(self) -> tuple[FunctionCall, ...]:
         """The function calls in the output, in order."""
-        items = (_read(_calls, item) for item in self.output if b'"function_call"' in item)
-        return tuple(
-            FunctionCall(item.call_id, item.name, item.arguments)
-            for item in items
-            if item is not None and item.type == "function_call"
-        )
+        return tuple(call for item in self.output if (call := _read_call(item)) is not None)
 
 
 class _ReceivedEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,6 +121,100 @@ ClientEvent = (
 )
 
 
+class StreamEnd(_ReceivedEvent, frozen=True):
+    """The terminal event of a stream as it came, or the whole response in place of a stream.
+
+    It is for the turn to judge; a program gets `ResponseFinished` or an error.
+    """
+
+    type: str
+    document: bytes
+    response_id: str
+    status: str
+    output: tuple[bytes, ...] = ()
+    usage: dict[str, Any] | None = None
+    incomplete_reason: str | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    stored: bool | None = None
+
+
+#: The type of a `StreamEnd` that is a response object and no event.
+WHOLE_RESPONSE = "response"
+
+#: How the status of a response shows in the type of its terminal event.
+_TERMINAL = {f"response.{status}": status for status in ("completed", "incomplete", "failed", "cancelled")}
+
+
+def read_event(data: bytes) -> ClientEvent | StreamEnd | None:
+    """Read the JSON of one event, or a response object in place of a stream; None if it is neither."""
+    head = _read(_heads, data)
+    if head is None:
+        return None
+    if head.type in _TERMINAL:
+        return _read_end(head, data, data)
+    if head.type is None:
+        return _read_end(head, data, data) if head.object == "response" else None
+    read = _READERS.get(head.type)
+    event = None if read is None else read(data, head)
+    return event or UnknownEvent(raw=data, sequence_number=head.sequence_number, type=head.type)
+
+
+def read_response(document: bytes) -> StreamEnd | None:
+    """Read a response object; None if it is none."""
+    head = _read(_heads, document)
+    return None if head is None or head.type is not None else _read_end(head, document, document)
+
+
+class _Head(msgspec.Struct):
+    type: str | None = None
+    object: str | None = None
+    sequence_number: int | None = None
+
+
+class _ResponseId(msgspec.Struct):
+    id: str
+
+
+class _Opening(msgspec.Struct):
+    response: _ResponseId
+
+
+class _Closing(msgspec.Struct):
+    response: msgspec.Raw
+
+
+class _ErrorFields(msgspec.Struct):
+    code: str | None = None
+    message: str | None = None
+
+
+class _ReasonFields(msgspec.Struct):
+    reason: str | None = None
+
+
+class _ResponseFields(msgspec.Struct):
+    id: str
+    status: str | None = None
+    output: list[msgspec.Raw] | None = None
+    usage: dict[str, Any] | None = None
+    error: _ErrorFields | None = None
+    incomplete_details: _ReasonFields | None = None
+    store: bool | None = None
+
+
+class _ItemFields(msgspec.Struct):
+    item: msgspec.Raw
+    output_index: int
+
+
+class _DeltaFields(msgspec.Struct):
+    delta: str
+    output_index: int = 0
+    content_index: int = 0
+    item_id: str = ""
+
+
 class _CallFields(msgspec.Struct):
     type: str = ""
     call_id: str = ""
@@ -142,8 +232,104 @@ class _MessageFields(msgspec.Struct):
     content: list[_PartFields] | str = []
 
 
+_heads = msgspec.json.Decoder(_Head)
+_openings = msgspec.json.Decoder(_Opening)
+_closings = msgspec.json.Decoder(_Closing)
+_responses = msgspec.json.Decoder(_ResponseFields)
+_items = msgspec.json.Decoder(_ItemFields)
+_deltas = msgspec.json.Decoder(_DeltaFields)
 _calls = msgspec.json.Decoder(_CallFields)
 _messages = msgspec.json.Decoder(_MessageFields)
+
+
+def _read_end(head: _Head, data: bytes, document: bytes) -> StreamEnd | None:
+    if head.type is not None:
+        closing = _read(_closings, data)
+        if closing is None:
+            return None
+        document = bytes(closing.response)
+    fields = _read(_responses, document)
+    if fields is None:
+        return None
+    error, details = fields.error or _ErrorFields(), fields.incomplete_details or _ReasonFields()
+    return StreamEnd(
+        raw=data,
+        sequence_number=head.sequence_number,
+        type=head.type or WHOLE_RESPONSE,
+        document=document,
+        response_id=fields.id,
+        status=_worse(_TERMINAL.get(head.type or ""), fields.status),
+        output=tuple(map(bytes, fields.output or ())),
+        usage=fields.usage,
+        incomplete_reason=details.reason,
+        error_code=error.code,
+        error_message=error.message,
+        stored=fields.store,
+    )
+
+
+def _worse(told: str | None, inside: str | None) -> str:
+    """Return the status of a response whose event and object may disagree: nothing incomplete is called completed."""
+    if told is None or inside is None:
+        return told or inside or "completed"
+    return inside if told == "completed" else told
+
+
+def _read_created(data: bytes, head: _Head) -> ResponseCreated | None:
+    made = _read(_openings, data)
+    if made is None:
+        return None
+    return ResponseCreated(raw=data, sequence_number=head.sequence_number, response_id=made.response.id)
+
+
+def _read_item(data: bytes, head: _Head) -> OutputItemAdded | OutputItemDone | None:
+    made = _read(_items, data)
+    if made is None:
+        return None
+    event = OutputItemDone if head.type == _ITEM_DONE else OutputItemAdded
+    item = bytes(made.item)
+    return event(raw=data, sequence_number=head.sequence_number, output_index=made.output_index, item=item)
+
+
+def _read_text(data: bytes, head: _Head) -> OutputTextDelta | None:
+    made = _read(_deltas, data)
+    if made is None:
+        return None
+    return OutputTextDelta(
+        raw=data,
+        sequence_number=head.sequence_number,
+        delta=made.delta,
+        output_index=made.output_index,
+        content_index=made.content_index,
+        item_id=made.item_id,
+    )
+
+
+def _read_delta(data: bytes, head: _Head) -> FunctionCallArgumentsDelta | ReasoningDelta | None:
+    made = _read(_deltas, data)
+    if made is None:
+        return None
+    event = FunctionCallArgumentsDelta if head.type == _ARGUMENTS_DELTA else ReasoningDelta
+    return event(
+        raw=data,
+        sequence_number=head.sequence_number,
+        delta=made.delta,
+        output_index=made.output_index,
+        item_id=made.item_id,
+    )
+
+
+_ITEM_DONE = "response.output_item.done"
+_ARGUMENTS_DELTA = "response.function_call_arguments.delta"
+_READERS: Mapping[str, Callable[[bytes, _Head], ClientEvent | None]] = {
+    "response.created": _read_created,
+    "response.output_item.added": _read_item,
+    _ITEM_DONE: _read_item,
+    "response.output_text.delta": _read_text,
+    _ARGUMENTS_DELTA: _read_delta,
+    "response.reasoning_text.delta": _read_delta,
+    "response.reasoning_summary_text.delta": _read_delta,
+}
 
 
 def _read(decoder: msgspec.json.Decoder[T], data: bytes) -> T | None:
@@ -154,8 +340,22 @@ def _read(decoder: msgspec.json.Decoder[T], data: bytes) -> T | None:
         return None
 
 
-def _parts(item: bytes) -> list[_PartFields]:
+def text_parts(item: bytes) -> list[tuple[int, str]]:
+    """Return the texts of a message with their places in its content; of any other item none."""
     message = _read(_messages, item) if b'"message"' in item else None
     if message is None or message.type != "message" or isinstance(message.content, str):
         return []
-    return message.content
+    return [(place, part.text or "") for place, part in enumerate(message.content) if part.type == "output_text"]
+
+
+def call_arguments(item: bytes) -> str | None:
+    """Return the arguments of a function call; None of any other item."""
+    call = _read_call(item)
+    return None if call is None else call.arguments
+
+
+def _read_call(item: bytes) -> FunctionCall | None:
+    fields = _read(_calls, item) if b'"function_call"' in item else None
+    if fields is None or fields.type != "function_call":
+        return None
+    return FunctionCall(fields.call_id, fields.name, fields.arguments)

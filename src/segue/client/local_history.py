@@ -1,0 +1,88 @@
+"""The history of a session as its client holds it: immutable, and shared with forks.
+
+Items are the JSON bytes that were sent or came. What is appended costs what it adds, whatever came before. Not here:
+how a request is written from it (`create_request`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from segue.protocol.codec import UNREADABLE, encode
+from segue.protocol.items import Item, user_message
+
+#: What a caller may give as input: a text, an item, a list of items, or the JSON of one of these.
+InputItems = str | bytes | dict[str, Any] | Sequence[dict[str, Any] | bytes]
+
+_documents = msgspec.json.Decoder(msgspec.Raw)
+_lists = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+class LocalHistory(msgspec.Struct, frozen=True, eq=False):
+    """A history: the one that it goes on from, and the items of one more turn."""
+
+    parent: LocalHistory | None = None
+    added: tuple[Item, ...] = ()
+    count: int = 0
+    size_bytes: int = 0
+
+    def append(self, items: Sequence[Item]) -> LocalHistory:
+        """Return this history with more items."""
+        size = self.size_bytes + sum(map(len, items))
+        return LocalHistory(self, tuple(items), self.count + len(items), size)
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """All items, the oldest first."""
+        turns: list[tuple[Item, ...]] = []
+        node: LocalHistory | None = self
+        while node is not None:
+            turns.append(node.added)
+            node = node.parent
+        return tuple(item for added in reversed(turns) for item in added)
+
+
+#: The history of a session that has just begun.
+EMPTY_HISTORY: Final = LocalHistory()
+
+
+def history_of(items: Sequence[Item]) -> LocalHistory:
+    """Return a history that holds these items."""
+    return EMPTY_HISTORY.append(items) if items else EMPTY_HISTORY
+
+
+def read_items(given: InputItems) -> tuple[Item, ...]:
+    """Return the items that an input stands for.
+
+    Raises:
+        ValueError: bytes that are no JSON object or list of objects.
+    """
+    if isinstance(given, str):
+        return (user_message(given),)
+    if isinstance(given, dict):
+        return (encode(given),)
+    if isinstance(given, bytes):
+        return _split(given)
+    return tuple(_check(item) if isinstance(item, bytes) else encode(item) for item in given)
+
+
+def _split(document: bytes) -> tuple[Item, ...]:
+    if not document.lstrip().startswith(b"["):
+        return (_check(document),)
+    try:
+        return tuple(_check(bytes(item)) for item in _lists.decode(document))
+    except UNREADABLE:
+        raise ValueError("the input is bytes that are no JSON list of items") from None
+
+
+def _check(item: bytes) -> Item:
+    try:
+        document = bytes(_documents.decode(item)).strip()
+    except UNREADABLE:
+        document = b""
+    if not document.startswith(b"{"):
+        raise ValueError("an item of the input is bytes that are no JSON object")
+    return document

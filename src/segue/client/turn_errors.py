@@ -1,0 +1,105 @@
+"""The words of the errors that end a turn: what was done, and what is safe to do now.
+
+Not here: which error it is (`recovery`).
+"""
+
+from __future__ import annotations
+
+from segue.client.errors import (
+    ClientError,
+    ConnectionFailedError,
+    ContinuationLostError,
+    CreateRefusedError,
+    OutcomeUnknownError,
+    ResponseFailedError,
+    cut,
+)
+from segue.client.recovery import ErrorKind, Progress, TurnFault
+
+_MET = {
+    "connect_failed": "no connection to the server came about",
+    "upgrade_refused": "the server refused the WebSocket",
+    "connection_gone": "the connection was closed",
+    "connection_lost": "the connection was lost",
+    "timeout": "the server said nothing for too long",
+    "refused": "the server answered with an error",
+    "failed": "the server reported an error",
+    "stream_ended": "the stream ended without an end of the response",
+    "unreadable": "the answer is not of the Responses API",
+}
+_HOW_FAR: dict[Progress, str] = {
+    "not_sent": "Nothing was sent",
+    "sent": "The turn was sent, but not answered",
+    "started": "The turn had begun",
+    "output": "The turn had begun to answer",
+}
+_HISTORY = "The session's history is as it was before the turn."
+
+
+def error_of(kind: ErrorKind, fault: TurnFault, *, progress: Progress, response_id: str | None) -> ClientError:
+    """Return the error that ends a turn."""
+    match kind:
+        case "connection_failed":
+            return ConnectionFailedError(f"Nothing was sent: {_met(fault)}.", "It is safe to send the turn again.")
+        case "create_refused" | "continuation_lost":
+            return _refusal(kind, fault)
+        case "response_failed":
+            done = f"The turn ran and failed: {_met(fault)}."
+            return ResponseFailedError(
+                done,
+                _again(),
+                code=cut(fault.code) or None,
+                message=cut(fault.message) or None,
+                response_id=response_id,
+            )
+        case "outcome_unknown":
+            done = f"{_HOW_FAR[progress]}, and then {_met(fault)}. The server may have run it."
+            return OutcomeUnknownError(done, f"To send it again may pay twice. {_HISTORY}", response_id=response_id)
+
+
+def failed_response(code: str | None, message: str | None, response_id: str) -> ResponseFailedError:
+    """Return the error of a response that ended as failed or cancelled."""
+    told = f" ({_told(code, message)})" if code or message else ""
+    return ResponseFailedError(
+        f"The turn ran and failed{told}.", _again(), code=code, message=cut(message) or None, response_id=response_id
+    )
+
+
+def other_response(response_id: str | None) -> OutcomeUnknownError:
+    """Return the error of a stream that goes on as another response than it began as."""
+    done = "The server went on with another response than the one that was begun."
+    return OutcomeUnknownError(done, f"To send the turn again may pay twice. {_HISTORY}", response_id=response_id)
+
+
+def lost_continuation() -> ContinuationLostError:
+    """Return the error of a turn that must name a response, and has none to name."""
+    done = "Nothing was sent: the server cannot know the session's last response any more."
+    return ContinuationLostError(done, "Use history='auto' to send the history instead.")
+
+
+def _refusal(kind: ErrorKind, fault: TurnFault) -> CreateRefusedError:
+    error = ContinuationLostError if kind == "continuation_lost" else CreateRefusedError
+    advice = "Use history='auto' to send the history instead." if error is ContinuationLostError else _HISTORY
+    return error(
+        f"The server refused the turn before it ran anything: {_met(fault)}.",
+        f"It is safe to send it again, changed. {advice}",
+        status=fault.status,
+        code=cut(fault.code) or None,
+        param=cut(fault.param) or None,
+        message=cut(fault.message) or None,
+        retry_after_s=fault.retry_after_s,
+    )
+
+
+def _met(fault: TurnFault) -> str:
+    told = _told(fault.code, fault.message)
+    status = "" if fault.status is None else f" with status {fault.status}"
+    return f"{_MET[fault.kind]}{status}{f' ({told})' if told else ''}"
+
+
+def _told(code: str | None, message: str | None) -> str:
+    return ": ".join(part for part in (cut(code), cut(message)) if part)
+
+
+def _again() -> str:
+    return f"To send it again runs, and costs, a second turn. {_HISTORY}"
