@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from segue.client.create_request import SegueOptions, encode_static, write_create
+from segue.client.create_request import CreateOptions, encode_static, write_create
 from segue.client.settings import SessionSettings
 from segue.protocol.items import user_message
 from segue.protocol.requests import Create, parse_create
@@ -33,7 +33,7 @@ def test_a_create_has_the_members_of_its_session_and_no_others() -> None:
 
 
 def test_what_a_turn_adds() -> None:
-    options = SegueOptions(idempotency_key="k", resume=True)
+    options = CreateOptions(idempotency_key="k", resume=True)
     found = create(
         SessionSettings(model="m", store=True), previous_response_id="resp_1", generate=False, options=options
     )
@@ -44,7 +44,7 @@ def test_what_a_turn_adds() -> None:
         "segue": {"idempotency_key": "k", "resume": True},
         "previous_response_id": "resp_1",
     }
-    assert "segue" not in create(SessionSettings(model="m"), options=SegueOptions())
+    assert "segue" not in create(SessionSettings(model="m"), options=CreateOptions())
 
 
 def test_encrypted_reasoning_is_asked_for_where_nobody_stores_it() -> None:

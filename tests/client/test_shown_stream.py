@@ -15,7 +15,7 @@ from segue.client.stream_events import (
     OutputItemDone,
     OutputTextDelta,
     ReasoningDelta,
-    StreamEnd,
+    ResponseEnd,
     UnknownEvent,
     read_event,
     read_response,
@@ -28,7 +28,7 @@ def show(shown: ShownStream, *events: dict[str, Any]) -> None:
     for data in events:
         event = read_event(encode(data))
         assert event is not None
-        assert not isinstance(event, StreamEnd)
+        assert not isinstance(event, ResponseEnd)
         shown.note(event)
 
 
@@ -57,7 +57,7 @@ def test_only_what_comes_again_is_left_out() -> None:
     assert shown.is_new(UnknownEvent(type="x"))
 
 
-def whole(*items: dict[str, Any]) -> StreamEnd:
+def whole(*items: dict[str, Any]) -> ResponseEnd:
     end = read_response(encode({"id": "r", "object": "response", "status": "completed", "output": items}))
     assert end is not None
     return end

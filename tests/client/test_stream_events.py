@@ -19,7 +19,7 @@ from segue.client.stream_events import (
     OutputTextDelta,
     ReasoningDelta,
     ResponseCreated,
-    StreamEnd,
+    ResponseEnd,
     UnknownEvent,
     read_event,
     read_response,
@@ -104,14 +104,14 @@ def test_events_are_typed_and_keep_their_bytes(sent: dict[str, Any], wanted: Cli
 )
 def test_of_two_statuses_the_worse_is_believed(kind: str, status: str | None, read: str) -> None:
     end = read_event(json.dumps({"type": f"response.{kind}", "response": {"id": "r", "status": status}}).encode())
-    assert isinstance(end, StreamEnd)
+    assert isinstance(end, ResponseEnd)
     assert end.status == read
 
 
 def test_a_response_object_in_place_of_a_stream() -> None:
     document = b'{"object": "response", "id": "r", "status": "in_progress", "output": null}'
     for end in (read_event(document), read_response(document)):
-        assert isinstance(end, StreamEnd)
+        assert isinstance(end, ResponseEnd)
         assert (end.type, end.document, end.response_id, end.status) == (WHOLE_RESPONSE, document, "r", "in_progress")
     assert read_event(b'{"object":"list"}') is None
     assert read_response(b'{"type":"response.completed","response":{"id":"r"}}') is None

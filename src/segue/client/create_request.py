@@ -54,7 +54,7 @@ class StaticMembers(msgspec.Struct, frozen=True):
         return not self.store and ENCRYPTED_REASONING not in self.include
 
 
-class SegueOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class CreateOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What only servers of this project understand; it is sent to nobody else."""
 
     idempotency_key: str | None = None
@@ -90,7 +90,7 @@ def write_create(
     previous_response_id: str | None = None,
     own_include: bool = True,
     generate: bool = True,
-    options: SegueOptions | None = None,
+    options: CreateOptions | None = None,
 ) -> bytes:
     """Join a create: with an id, `items` are the new ones; without, they are the whole history."""
     parts = [static.head]
@@ -107,4 +107,4 @@ def write_create(
     return b"".join(parts)
 
 
-_NO_OPTIONS = SegueOptions()
+_NO_OPTIONS = CreateOptions()

@@ -19,7 +19,7 @@ from segue.client.stream_events import (
     OutputItemDone,
     OutputTextDelta,
     ResponseCreated,
-    StreamEnd,
+    ResponseEnd,
     UnknownEvent,
     call_arguments,
     read_event,
@@ -74,7 +74,7 @@ class ShownStream:
         """Note that the stream begins anew: what was shown may come again."""
         self._floor = self.last_number
 
-    def is_new(self, event: ClientEvent | StreamEnd) -> bool:
+    def is_new(self, event: ClientEvent | ResponseEnd) -> bool:
         """Return whether an event has not been shown yet."""
         return event.sequence_number is None or event.sequence_number > self._floor
 
@@ -100,7 +100,7 @@ class ShownStream:
                 pass
         self.output_shown = True
 
-    def rest_of(self, response: StreamEnd) -> list[ClientEvent] | None:
+    def rest_of(self, response: ResponseEnd) -> list[ClientEvent] | None:
         """Return the events that show the rest of a whole response; None if what was shown is not its beginning."""
         rest: list[ClientEvent] = []
         if self.last_number < 0:
@@ -136,7 +136,7 @@ class ShownStream:
         data = encode({"type": kind, "sequence_number": self.next_number(), **members})
         event = read_event(data)
         assert event is not None
-        assert not isinstance(event, StreamEnd), "only events of a running response are made here"
+        assert not isinstance(event, ResponseEnd), "only events of a running response are made here"
         return event
 
     def _note_number(self, number: int | None) -> None:

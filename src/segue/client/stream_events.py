@@ -121,7 +121,7 @@ ClientEvent = (
 )
 
 
-class StreamEnd(_ReceivedEvent, frozen=True):
+class ResponseEnd(_ReceivedEvent, frozen=True):
     """The terminal event of a stream as it came, or the whole response in place of a stream.
 
     It is for the turn to judge; a program gets `ResponseFinished` or an error.
@@ -139,14 +139,14 @@ class StreamEnd(_ReceivedEvent, frozen=True):
     stored: bool | None = None
 
 
-#: The type of a `StreamEnd` that is a response object and no event.
+#: The type of a `ResponseEnd` that is a response object and no event.
 WHOLE_RESPONSE = "response"
 
 #: How the status of a response shows in the type of its terminal event.
 _TERMINAL = {f"response.{status}": status for status in ("completed", "incomplete", "failed", "cancelled")}
 
 
-def read_event(data: bytes) -> ClientEvent | StreamEnd | None:
+def read_event(data: bytes) -> ClientEvent | ResponseEnd | None:
     """Read the JSON of one event, or a response object in place of a stream; None if it is neither."""
     head = _read(_heads, data)
     if head is None:
@@ -160,7 +160,7 @@ def read_event(data: bytes) -> ClientEvent | StreamEnd | None:
     return event or UnknownEvent(raw=data, sequence_number=head.sequence_number, type=head.type)
 
 
-def read_response(document: bytes) -> StreamEnd | None:
+def read_response(document: bytes) -> ResponseEnd | None:
     """Read a response object; None if it is none."""
     head = _read(_heads, document)
     return None if head is None or head.type is not None else _read_end(head, document, document)
@@ -242,7 +242,7 @@ _calls = msgspec.json.Decoder(_CallFields)
 _messages = msgspec.json.Decoder(_MessageFields)
 
 
-def _read_end(head: _Head, data: bytes, document: bytes) -> StreamEnd | None:
+def _read_end(head: _Head, data: bytes, document: bytes) -> ResponseEnd | None:
     if head.type is not None:
         closing = _read(_closings, data)
         if closing is None:
@@ -252,7 +252,7 @@ def _read_end(head: _Head, data: bytes, document: bytes) -> StreamEnd | None:
     if fields is None:
         return None
     error, details = fields.error or _ErrorFields(), fields.incomplete_details or _ReasonFields()
-    return StreamEnd(
+    return ResponseEnd(
         raw=data,
         sequence_number=head.sequence_number,
         type=head.type or WHOLE_RESPONSE,

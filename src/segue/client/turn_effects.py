@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from segue.client.continuation import Continuation
-from segue.client.create_request import SegueOptions, StaticMembers
+from segue.client.create_request import CreateOptions, StaticMembers
 from segue.client.errors import ClientError
 from segue.client.local_history import LocalHistory
 from segue.client.recovery import Decision, Progress, TurnFault
@@ -30,14 +30,14 @@ class DeliveredCreate(msgspec.Struct, frozen=True, kw_only=True):
     previous_response_id: str | None = None
     replayed: bool = False
     own_field: bool = True
-    options: SegueOptions = SegueOptions()
+    options: CreateOptions = CreateOptions()
     epoch: str | None = None
     resume_s: float = 0.0
     response_id: str | None = None
     silent_s: float = 0.0
 
 
-class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
+class TurnInput(msgspec.Struct, frozen=True, kw_only=True):
     """One turn to run: `items` are new, `key` is its idempotency key, `delivered` what an earlier process began."""
 
     static: StaticMembers

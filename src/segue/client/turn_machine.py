@@ -14,7 +14,7 @@ import msgspec
 
 from segue.client.capabilities import PLAIN_SERVER, ServerCapabilities
 from segue.client.continuation import Continuation, CreatePlan, plan_create
-from segue.client.create_request import SegueOptions, write_create
+from segue.client.create_request import CreateOptions, write_create
 from segue.client.errors import ClientError
 from segue.client.recovery import (
     LONGEST_WAIT_S,
@@ -36,8 +36,8 @@ from segue.client.stream_events import (
     ClientEvent,
     ClientResponse,
     ResponseCreated,
+    ResponseEnd,
     ResponseFinished,
-    StreamEnd,
     UnknownEvent,
     read_event,
     read_response,
@@ -57,7 +57,7 @@ from segue.client.turn_effects import (
     SleepFor,
     SwitchToHttp,
     TurnEffects,
-    TurnRequest,
+    TurnInput,
 )
 from segue.client.turn_errors import error_of, failed_response, lost_continuation, other_response
 from segue.protocol.codec import with_field
@@ -78,7 +78,7 @@ _Flight = Literal["none", "connect", "create", "repeat", "resume", "retrieve"]
 class TurnMachine:
     """One turn. `kind` is the transport to begin with; failures of earlier turns count on."""
 
-    def __init__(self, request: TurnRequest, *, kind: TransportKind, websocket_failures: int = 0) -> None:
+    def __init__(self, request: TurnInput, *, kind: TransportKind, websocket_failures: int = 0) -> None:
         self._request = request
         self._settings = request.settings
         self.kind = kind
@@ -91,7 +91,7 @@ class TurnMachine:
         self._open: TurnFault | None = None
         self._life: ServerLife = "unknown"
         self._plan: CreatePlan | None = None
-        self._options = SegueOptions()
+        self._options = CreateOptions()
         self._epoch: str | None = None
         self._resume_s = 0.0
         self._replayed = False
@@ -170,7 +170,7 @@ class TurnMachine:
             return self._give_up(other_response(self._shown.response_id))
         if not self._shown.is_new(event):
             return ()
-        return self._end(event, moment) if isinstance(event, StreamEnd) else self._show(event, moment)
+        return self._end(event, moment) if isinstance(event, ResponseEnd) else self._show(event, moment)
 
     def failed(self, fault: TurnFault, moment: Moment) -> TurnEffects:
         """Take a fault of whatever was last asked for."""
@@ -340,10 +340,10 @@ class TurnMachine:
         extensions, known = offered.extensions, offered.epoch is not None
         lean = self._settings.lean and "lean" in extensions
         if not self._request.generate:
-            self._options = SegueOptions(lean=lean)
+            self._options = CreateOptions(lean=lean)
             return
         key = self._request.key if known and "idempotency" in extensions else None
-        self._options = SegueOptions(idempotency_key=key, resume=known and "resume" in extensions, lean=lean)
+        self._options = CreateOptions(idempotency_key=key, resume=known and "resume" in extensions, lean=lean)
         self._epoch, self._resume_s = offered.epoch, offered.resume_s
 
     def _resume(self, fault: TurnFault) -> TurnEffects:
@@ -385,13 +385,13 @@ class TurnMachine:
     def _unreadable(self, moment: Moment) -> TurnEffects:
         return self.failed(TurnFault(kind="unreadable", transport=self.kind), moment)
 
-    def _is_of_another(self, event: ClientEvent | StreamEnd) -> bool:
+    def _is_of_another(self, event: ClientEvent | ResponseEnd) -> bool:
         known = self._shown.response_id
-        if known is None or not isinstance(event, ResponseCreated | StreamEnd):
+        if known is None or not isinstance(event, ResponseCreated | ResponseEnd):
             return False
         return event.response_id != known
 
-    def _end(self, end: StreamEnd, moment: Moment) -> TurnEffects:
+    def _end(self, end: ResponseEnd, moment: Moment) -> TurnEffects:
         if end.status in _RUNNING:
             return self._unreadable(moment)
         if end.type == WHOLE_RESPONSE or end.status not in {"completed", "incomplete"}:
@@ -400,7 +400,7 @@ class TurnMachine:
             return self.failed(TurnFault(kind="stream_ended", transport=self.kind), moment)
         return self._finish(end)
 
-    def _adopt(self, end: StreamEnd) -> TurnEffects:
+    def _adopt(self, end: ResponseEnd) -> TurnEffects:
         """Take a whole response in place of the rest of its stream, or a response that ended badly."""
         if end.status not in {"completed", "incomplete"}:
             failed = UnknownEvent(raw=end.raw, sequence_number=end.sequence_number, type=f"response.{end.status}")
@@ -416,7 +416,7 @@ class TurnMachine:
         as_event = msgspec.structs.replace(end, raw=raw, sequence_number=number)
         return (*map(Emit, rest), *self._finish(as_event))
 
-    def _finish(self, end: StreamEnd) -> TurnEffects:
+    def _finish(self, end: ResponseEnd) -> TurnEffects:
         self.ended, self.websocket_failures = True, 0
         output, document, raw = end.output, end.document, end.raw
         if not output and self._shown.items:  # a lean stream: the items came before
