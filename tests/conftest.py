@@ -19,6 +19,7 @@ import trustme
 from coverage import Coverage
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
+from xdist import is_xdist_controller
 
 import segue
 from segue.config import has_openmp_policy
@@ -106,17 +107,22 @@ def one_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-def pytest_collection_finish() -> None:
-    """Import every module while coverage measures: the first test that needs a module may be one that runs untraced.
-    And let the garbage collector pass over what collection made, since that stays until the end.
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Where coverage measures, trace how all modules are imported, and not how the tests are collected: the first test
+    that needs a module may be one that runs untraced. And let the garbage collector pass over what is there by then,
+    since it stays until the end.
     """
-    if Coverage.current() is not None:
+    if Coverage.current() is not None and not is_xdist_controller(session):
         for module in pkgutil.walk_packages(segue.__path__, "segue."):
             if module.name != "segue.__main__":
                 with contextlib.suppress(ImportError):  # an extra is not installed
                     import_module(module.name)
+    with untraced():
+        collected = yield
     gc.collect()
     gc.freeze()
+    return collected
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -136,7 +142,10 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @contextlib.contextmanager
 def untraced() -> Iterator[None]:
-    """Run without tracing, child processes too."""
+    """Run without coverage's tracing, child processes too."""
+    if Coverage.current() is None:  # a debugger may trace
+        yield
+        return
     traces, threads_trace = sys.gettrace(), threading.gettrace()
     child = os.environ.pop(MEASURED_CHILD, None)
     sys.settrace(None)
