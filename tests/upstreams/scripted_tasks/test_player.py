@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from segue.agent.tasks import make_task, task_prompt
 from segue.upstreams.scripted_tasks import SCRIPTS, Answered, Called, Said, next_answer
@@ -110,6 +112,25 @@ def test_every_answer_counts(wrong: str, played: Played) -> None:
                 continue
             text = said(*played.conversation[:place], Answered(entry.call_id, wrong), *played.conversation[place + 1 :])
             assert text.startswith(STUCK), (call, text)
+
+
+_PIECES = ("", "\n", "  ", "exit status 0", "error: ", "9" * 30, "a.py:1: x", "'", "$file", "${", "\\1", "]", "\u00df")
+
+
+@given(st.data())
+def test_whatever_the_tools_answer_it_gives_one_answer(played: Played, data: st.DataObject) -> None:
+    """It neither fails nor goes on where the conversation is not its own."""
+    conversation = list(played.conversation)
+    places = [place for place, entry in enumerate(conversation) if isinstance(entry, Answered)]
+    for place in data.draw(st.lists(st.sampled_from(places), min_size=1, max_size=3)):
+        entry = conversation[place]
+        assert isinstance(entry, Answered)
+        at = data.draw(st.integers(0, len(entry.text)))
+        text = entry.text[:at] + "".join(data.draw(st.lists(st.sampled_from(_PIECES), max_size=3)))
+        conversation[place] = Answered(entry.call_id, text + entry.text[data.draw(st.integers(at, len(entry.text))) :])
+    answer = next_answer(conversation)
+    assert answer is not None
+    assert answer.calls == ()
 
 
 def test_it_takes_what_it_does_from_the_answers(tmp_path: Path) -> None:

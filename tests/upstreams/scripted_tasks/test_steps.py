@@ -51,6 +51,11 @@ def test_line_numbers_move_and_stay_in_the_file() -> None:
     assert arguments(call) == {"path": "a.py", "first_line": 1, "last_line": 12}
 
 
+def test_a_line_number_that_no_file_has_is_still_a_number_for_json() -> None:
+    call = read_lines("a.py", Offset("line", 0), Offset("line", 1))
+    assert '"last_line":1000000001}' in render(call, "c", {"line": "9" * 400}).arguments
+
+
 def test_a_rewritten_text_ends_in_one_line_end() -> None:
     rules = (("^one$", "1"), ("(two)", r"\1!"))
     assert arguments(write("$file", RewrittenText("text", rules)))["text"] == "1\ntwo!\n1\n"

@@ -143,7 +143,7 @@ def _value(value: Value, found: Found) -> str | int | bool | None:
         case str():
             return fill(value, found)
         case Offset():
-            return max(1, int(found[value.name]) + value.lines)
+            return max(1, min(int(found[value.name]), _LAST_LINE) + value.lines)
         case RewrittenText():
             return _rewrite(value, found[value.name])
         case _:
@@ -164,6 +164,7 @@ _MAX_QUOTED = 200
 #: Patterns are only tried on answers that a workspace of a task can give: on others they could take long.
 MAX_ANSWER = 16_384
 MAX_LINE = 500
+_LAST_LINE = 10**9
 
 
 def learn(call: ScriptedCall, answer: str, found: Found) -> None:
