@@ -13,6 +13,7 @@ import msgspec
 
 from segue.client.recovery import Progress
 from segue.client.stream_events import (
+    WHOLE_RESPONSE,
     ClientEvent,
     FunctionCallArgumentsDelta,
     OutputItemAdded,
@@ -29,6 +30,10 @@ from segue.protocol.codec import encode
 
 #: The most that the finished items of one turn may hold. A server that sends more is not believed.
 MOST_OUTPUT_BYTES = 256 * 1024 * 1024
+#: The most that all events of one turn may hold: a stream without an end is given up there.
+MOST_STREAM_BYTES = 4 * MOST_OUTPUT_BYTES
+#: So many events back, one that comes twice is told.
+_MOST_RECENT = 1024
 
 _OPENING = frozenset({"response.in_progress", "response.queued"})
 
@@ -41,12 +46,15 @@ class ShownStream:
         self.last_number = -1
         #: Whether the numbers of the events rise, so that events that come again can be told.
         self.numbered = True
+        self.begun = False
         self.output_shown = False
         self._items: dict[int, bytes] = {}
         self._begun: set[int] = set()
         self._size_bytes = 0
         self._texts: dict[tuple[int, int], list[str]] = {}
-        self._floor = -1
+        self._stream_bytes = 0
+        self._floor: int | None = None
+        self._recent: dict[int, int] = {}  # numbers of events, and hashes of their bytes
 
     @property
     def progress(self) -> Progress:
@@ -61,29 +69,48 @@ class ShownStream:
         return tuple(item for _, item in sorted(self._items.items()))
 
     @property
-    def has_open_item(self) -> bool:
-        """Whether an item has begun that is not finished."""
-        return not self._begun <= self._items.keys()
+    def has_gap(self) -> bool:
+        """Whether an item is missing: it has begun and is not finished, or only later ones are here."""
+        return not self._begun <= self._items.keys() or any(index >= len(self._items) for index in self._items)
 
     @property
     def too_large(self) -> bool:
-        """Whether the output is larger than any answer may be."""
-        return self._size_bytes > MOST_OUTPUT_BYTES
+        """Whether the output, or the whole stream, is larger than any answer may be."""
+        return self._size_bytes > MOST_OUTPUT_BYTES or self._stream_bytes > MOST_STREAM_BYTES
 
     def come_again(self) -> None:
         """Note that the stream begins anew: what was shown may come again."""
         self._floor = self.last_number
 
     def is_new(self, event: ClientEvent | ResponseEnd) -> bool:
-        """Return whether an event has not been shown yet."""
-        return event.sequence_number is None or event.sequence_number > self._floor
+        """Return whether an event has not been shown yet: no server sends one twice, but some proxies do."""
+        number = event.sequence_number
+        if self.begun and isinstance(event, ResponseCreated):
+            return False
+        if number is None:
+            return True
+        if self._floor is not None and number <= self._floor:
+            return False
+        return not self.numbered or self._recent.get(number) != hash(event.raw)
+
+    def is_stray(self, event: ClientEvent | ResponseEnd, before: str | None) -> bool:
+        """Return whether an event that comes before its response has begun is one of the response before.
+
+        A response begins with `response.created`; vendors may send events of their own before it.
+        """
+        if self.begun or isinstance(event, ResponseCreated):
+            return False
+        if isinstance(event, ResponseEnd):
+            return event.type != WHOLE_RESPONSE and event.response_id == before
+        return not isinstance(event, UnknownEvent) or event.type.startswith("response.")
 
     def note(self, event: ClientEvent) -> None:
         """Note that an event is shown."""
-        self._note_number(event.sequence_number)
+        self._stream_bytes += len(event.raw)
+        self._note_number(event)
         match event:
             case ResponseCreated(response_id=response_id):
-                self.response_id = response_id
+                self.response_id, self.begun = response_id, True
                 return
             case UnknownEvent(type=kind) if kind in _OPENING:
                 return
@@ -103,7 +130,7 @@ class ShownStream:
     def rest_of(self, response: ResponseEnd) -> list[ClientEvent] | None:
         """Return the events that show the rest of a whole response; None if what was shown is not its beginning."""
         rest: list[ClientEvent] = []
-        if self.last_number < 0:
+        if not self.begun:
             rest.append(self._made("response.created", response=msgspec.Raw(response.document)))
         for index, item in enumerate(response.output):
             if index in self._items:
@@ -139,11 +166,15 @@ class ShownStream:
         assert not isinstance(event, ResponseEnd), "only events of a running response are made here"
         return event
 
-    def _note_number(self, number: int | None) -> None:
+    def _note_number(self, event: ClientEvent) -> None:
+        number = event.sequence_number
         if number is None or number <= self.last_number:
             self.numbered = False
             return
         self.last_number = number
+        self._recent[number] = hash(event.raw)
+        if len(self._recent) > _MOST_RECENT:
+            del self._recent[next(iter(self._recent))]
 
     def _add_text(self, place: tuple[int, int], delta: str) -> None:
         self._texts.setdefault(place, []).append(delta)

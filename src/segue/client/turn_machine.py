@@ -112,6 +112,11 @@ class TurnMachine:
         return self._shown.progress if self._delivered else "not_sent"
 
     @property
+    def _before(self) -> str | None:
+        """The id of the response that this one continues."""
+        return None if self._request.continuation is None else self._request.continuation.response_id
+
+    @property
     def response_id(self) -> str | None:
         """The id of the response, once it is known."""
         return self._shown.response_id
@@ -168,7 +173,7 @@ class TurnMachine:
         self._alive_at = moment.now
         if self._is_of_another(event):
             return self._give_up(other_response(self._shown.response_id))
-        if not self._shown.is_new(event):
+        if not self._shown.is_new(event) or self._shown.is_stray(event, self._before):
             return ()
         return self._end(event, moment) if isinstance(event, ResponseEnd) else self._show(event, moment)
 
@@ -396,7 +401,9 @@ class TurnMachine:
             return self._unreadable(moment)
         if end.type == WHOLE_RESPONSE or end.status not in {"completed", "incomplete"}:
             return self._adopt(end)
-        if not end.output and self._shown.has_open_item:
+        if not self._shown.begun:  # of whatever it is the end, nobody has seen its beginning
+            return self._unreadable(moment)
+        if not end.output and self._shown.has_gap:
             return self.failed(TurnFault(kind="stream_ended", transport=self.kind), moment)
         return self._finish(end)
 
