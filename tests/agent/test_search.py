@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from segue.agent.search import MAX_LINE_CHARACTERS, MAX_MATCHES, SearchArguments, search_files
+from segue.agent.search import SearchArguments, search_files
+from segue.agent.search_process import MAX_LINE_CHARACTERS, MAX_MATCHES
 from segue.agent.workspace import MAX_FILE_BYTES, ToolError, Workspace
 
 ENVIRONMENT = {"PATH": os.defpath}

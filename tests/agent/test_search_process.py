@@ -24,8 +24,8 @@ def request_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, obj
     (tmp_path / "binary").write_bytes(b"\0")
     os.mkfifo(tmp_path / "pipe")
     names = {"file": "", "shown": "", "pattern": "second", "closed": ["closed"]}
-    limits = {"max_matches": 9, "max_line_characters": 6, "max_file_bytes": 99}
-    return {"folder": os.open(tmp_path, os.O_RDONLY), "regex": False, **names, **limits}
+    monkeypatch.setattr(search_process, "MAX_LINE_CHARACTERS", 6)
+    return {"folder": os.open(tmp_path, os.O_RDONLY), "regex": False, **names}
 
 
 def printed(request: dict[str, object], capsysbinary: pytest.CaptureFixture[bytes]) -> str:
@@ -47,8 +47,11 @@ def test_a_folder(request_of: dict[str, object], capsysbinary: pytest.CaptureFix
     assert printed(request_of | {"regex": True, "pattern": "^sec.* l"}, capsysbinary).startswith("two:1:second …\n(2")
 
 
-def test_too_many_matches(request_of: dict[str, object], capsysbinary: pytest.CaptureFixture[bytes]) -> None:
-    assert printed(request_of | {"max_matches": 1}, capsysbinary).splitlines() == [
+def test_too_many_matches(
+    request_of: dict[str, object], capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_process, "MAX_MATCHES", 1)
+    assert printed(request_of, capsysbinary).splitlines() == [
         "one:2:second",
         "… more than 1 matches; search for something rarer, or in a folder below",
     ]

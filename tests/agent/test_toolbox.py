@@ -47,7 +47,7 @@ def test_each_schema_is_strict(toolbox: Toolbox) -> None:
         assert parameters["additionalProperties"] is False
         assert all(found["description"] for found in parameters["properties"].values())
         words = {word for found in objects_in(parameters) for word in found}
-        assert not words & {"default", "minLength", "maxLength", "$ref", "title"}
+        assert not words & {"default", "minLength", "maxLength", "minimum", "maximum", "$ref", "title"}
 
 
 async def test_each_tool_is_called(toolbox: Toolbox, tmp_path: Path) -> None:
@@ -90,3 +90,14 @@ async def test_hostile_arguments_are_answered(toolbox: Toolbox, arguments: str) 
 
 def test_which_tools_only_read(toolbox: Toolbox) -> None:
     assert [name for name in [*NAMES, "unknown"] if toolbox.only_reads(name)] == ["list", "read", "search", "unknown"]
+
+
+async def test_what_the_system_lacks_is_told(toolbox: Toolbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search starts a process; there may be too many of them."""
+
+    async def fail(*_: object, **__: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("asyncio.create_subprocess_exec", fail)
+    answer = await toolbox.call("search", '{"pattern": "x"}')
+    assert answer == ToolOutput("error: [Errno 11] Resource temporarily unavailable", failed=True)

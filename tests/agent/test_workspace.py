@@ -149,7 +149,7 @@ def test_a_write_that_fails_leaves_the_old_file(folders: Folders, monkeypatch: p
     assert [p.name for p in folders.root.iterdir() if p.name.startswith(".")] == []
 
 
-@pytest.mark.parametrize("path", [".git/hooks/pre-commit", "inner/.git/config"])
+@pytest.mark.parametrize("path", [".git/hooks/pre-commit", "inner/.git/config", ".GIT/config"])
 def test_what_belongs_to_git_is_not_written(folders: Folders, path: str) -> None:
     """A hook is a command, and commands are approved."""
     with pytest.raises(ToolError, match="belongs to git"):

@@ -28,7 +28,7 @@ class RunArguments(Struct, frozen=True, forbid_unknown_fields=True):
     command: Annotated[str, Meta(description="The command, for example: python -m pytest -q")]
     time_limit_s: Annotated[
         Annotated[int, Meta(ge=1, le=MAX_TIME_LIMIT_S)] | None,
-        Meta(description=f"Seconds that it may take; null: {TIME_LIMIT_S}."),
+        Meta(description=f"Seconds that it may take, at most {MAX_TIME_LIMIT_S}; null: {TIME_LIMIT_S}."),
     ] = None
 
 

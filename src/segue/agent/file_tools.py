@@ -29,7 +29,9 @@ class ListArguments(Struct, frozen=True, forbid_unknown_fields=True):
     """List the files below a folder, one path a line. A path that ends in / is a folder that was not opened."""
 
     path: Annotated[str, Meta(description="Folder relative to the root of the workspace; . is the root.")] = "."
-    depth: Annotated[Count | None, Meta(description=f"How many levels to open; null: {DEPTH}.")] = None
+    depth: Annotated[Count | None, Meta(description=f"How many levels of folders to open, from 1; null: {DEPTH}.")] = (
+        None
+    )
 
 
 class ReadArguments(Struct, frozen=True, forbid_unknown_fields=True):

@@ -46,10 +46,3 @@ class OutputCutter:
         rest = tail.lstrip(bytes(range(0x80, 0xC0)))  # other bytes of a character whose first one was left out
         left_out += len(decoder.getstate()[0]) + len(tail) - len(rest)
         return f"{head}\n… {left_out:,} bytes left out …\n{rest.decode(errors='replace')}"
-
-
-def cut_middle(text: str, limit: int) -> str:
-    """Return a text, without its middle if its UTF-8 has more than `limit` bytes."""
-    cutter = OutputCutter(limit)
-    cutter.feed(text.encode(errors="replace"))
-    return cutter.text()

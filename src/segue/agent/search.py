@@ -16,10 +16,8 @@ from msgspec import Meta, Struct
 from segue.agent import search_process
 from segue.agent.file_tools import CLOSED_FOLDERS
 from segue.agent.processes import run_process
-from segue.agent.workspace import MAX_FILE_BYTES, ToolError, Workspace
+from segue.agent.workspace import ToolError, Workspace
 
-MAX_MATCHES = 200
-MAX_LINE_CHARACTERS = 300
 MAX_OUTPUT_BYTES = 64 * 1024
 TIME_LIMIT_S = 10.0
 
@@ -54,9 +52,6 @@ async def search_files(
             "pattern": arguments.pattern,
             "regex": arguments.regex,
             "closed": sorted(CLOSED_FOLDERS),
-            "max_matches": MAX_MATCHES,
-            "max_line_characters": MAX_LINE_CHARACTERS,
-            "max_file_bytes": MAX_FILE_BYTES,
         }
         program = (sys.executable, "-I", "-S", search_process.__file__, msgspec.json.encode(request).decode())
         ended = await run_process(

@@ -17,25 +17,28 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+MAX_MATCHES = 200
+MAX_LINE_CHARACTERS = 300
+_MAX_FILE_BYTES = 8 << 20
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MEMORY_BYTES = 1 << 30
 
 
 def search(request: dict[str, Any]) -> Iterator[str]:
     """Yield what is to be printed."""
-    find, room = _finder(request["pattern"], regex=request["regex"]), request["max_matches"]
+    find, room = _finder(request["pattern"], regex=request["regex"]), MAX_MATCHES
     files = skipped = 0
     for path, file in _files(request):
-        text = _text(file, request["max_file_bytes"])
+        text = _text(file)
         files, skipped = files + (text is not None), skipped + (text is None)
         for number, line in enumerate((text or "").splitlines(), 1):
             if not find(line):
                 continue
             if not room:
-                yield f"… more than {request['max_matches']} matches; search for something rarer, or in a folder below"
+                yield f"… more than {MAX_MATCHES} matches; search for something rarer, or in a folder below"
                 return
             room -= 1
-            yield f"{path}:{number}:{_shortened(line, request['max_line_characters'])}"
+            yield f"{path}:{number}:{_shortened(line)}"
     yield f"({files:,} files searched{f', {skipped:,} binary or large ones skipped' if skipped else ''})"
 
 
@@ -61,16 +64,16 @@ def _files(request: dict[str, Any]) -> Iterator[tuple[str, int]]:
                 os.close(file)
 
 
-def _text(file: int, max_bytes: int) -> str | None:
+def _text(file: int) -> str | None:
     with open(file, "rb", closefd=False) as reader:
-        data = reader.read(max_bytes + 1)
-    if len(data) > max_bytes or b"\0" in data[:8192]:
+        data = reader.read(_MAX_FILE_BYTES + 1)
+    if len(data) > _MAX_FILE_BYTES or b"\0" in data[:8192]:
         return None
     return data.decode(errors="replace")
 
 
-def _shortened(line: str, limit: int) -> str:
-    return line if len(line) <= limit else line[:limit] + " …"
+def _shortened(line: str) -> str:
+    return line if len(line) <= MAX_LINE_CHARACTERS else line[:MAX_LINE_CHARACTERS] + " …"
 
 
 def main() -> None:

@@ -29,6 +29,8 @@ from segue.agent.search import SearchArguments, search_files
 from segue.agent.workspace import ToolError, Workspace
 
 A = TypeVar("A", bound=Struct)
+#: Strict schemas have no defaults: null stands for them. Not every provider knows bounds; arguments are checked here.
+_LEFT_OUT = frozenset({"default", "minimum", "maximum"})
 
 
 class AgentTool(Struct, frozen=True):
@@ -74,17 +76,13 @@ class Toolbox:
 
     async def call(self, name: str, arguments: str) -> ToolOutput:
         """Carry out a call; whatever goes wrong is told to the model."""
-        try:
-            tool = self._find(name)
-            return ToolOutput(await tool.call(_read(tool, arguments)))
-        except ToolError as error:
-            return ToolOutput(f"error: {error}", failed=True)
-
-    def _find(self, name: str) -> AgentTool:
         tool = self._tools.get(name)
         if tool is None:
-            raise ToolError(f"there is no tool {name!r}; there are {', '.join(self._tools)}")
-        return tool
+            return ToolOutput(f"error: there is no tool {name!r}; there are {', '.join(self._tools)}", failed=True)
+        try:
+            return ToolOutput(await tool.call(_read(tool, arguments)))
+        except (ToolError, OSError) as error:  # the system can lack files, memory or processes
+            return ToolOutput(f"error: {error}", failed=True)
 
     def definitions(self) -> list[dict[str, Any]]:
         """Return the tools as a request names them."""
@@ -107,21 +105,22 @@ def _read(tool: AgentTool, arguments: str) -> Struct:
 
 
 def _definition(tool: AgentTool) -> dict[str, Any]:
-    schema = msgspec.json.schema(tool.arguments, ref_template="{name}")
-    parameters = schema["$defs"][tool.arguments.__name__]
-    properties = {
-        name: {key: value for key, value in one.items() if key != "default"}
-        for name, one in parameters["properties"].items()
-    }
+    schema = msgspec.json.schema(tool.arguments, ref_template="{name}")["$defs"][tool.arguments.__name__]
+    properties = _without(_LEFT_OUT, schema["properties"])
+    parameters = {"type": "object", "properties": properties, "required": list(properties)}
     return {
         "type": "function",
         "name": tool.name,
-        "description": parameters["description"],
-        "parameters": {
-            "type": "object",
-            "properties": properties,
-            "required": list(properties),  # strict mode wants all of them; null stands for what is left out
-            "additionalProperties": False,
-        },
+        "description": schema["description"],
+        "parameters": {**parameters, "additionalProperties": False},
         "strict": True,
     }
+
+
+def _without(names: frozenset[str], schema: Any) -> Any:  # noqa: ANN401 - any part of a schema
+    """Leave out members of a schema at every depth."""
+    if isinstance(schema, list):
+        return [_without(names, one) for one in schema]
+    if isinstance(schema, dict):
+        return {name: _without(names, one) for name, one in schema.items() if name not in names}
+    return schema

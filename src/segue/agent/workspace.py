@@ -75,7 +75,7 @@ class Workspace:
         Raises:
             ToolError: there is none, or it is no text, or too long.
         """
-        with self._folder_of(path) as (folder, name), _told(path):
+        with self._folder_of(path, self.resolve(path)) as (folder, name), _told(path):
             descriptor = os.open(name, _FILE, dir_fd=folder)
             try:
                 size = _regular(descriptor, path).st_size
@@ -84,7 +84,7 @@ class Workspace:
                 os.close(descriptor)
         if size > MAX_FILE_BYTES or len(data) > MAX_FILE_BYTES:
             raise ToolError(f"{path!r} has {size:,} bytes, too many to read; use search, or run a command that cuts it")
-        return decoded(data, path)
+        return _decoded(data, path)
 
     def write(self, path: str, text: str) -> int:
         """Put this text into a file in place of what it held, and make the folders that lead to it; return its bytes.
@@ -92,10 +92,10 @@ class Workspace:
         Raises:
             ToolError: the path leads out of the folder, or to something that is no regular file.
         """
-        data = text.encode()
-        if ".git" in self.resolve(path):  # its hooks and settings are commands, which the user approves
+        data, names = text.encode(), self.resolve(path)
+        if ".git" in map(str.lower, names):  # its hooks and settings are commands, and those are approved
             raise ToolError(f"{path!r} belongs to git; run git to change it")
-        with self._folder_of(path, make=True) as (folder, name), _told(path):
+        with self._folder_of(path, names, make=True) as (folder, name), _told(path):
             mode = _mode_of(name, folder, path)
             temporary = f".{secrets.token_hex(8)}.segue"
             descriptor = os.open(temporary, _NEW_FILE, 0o666, dir_fd=folder)
@@ -141,21 +141,15 @@ class Workspace:
             os.close(folder)
 
     @contextmanager
-    def _folder_of(self, path: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
-        """Open the folder that holds what `path` means, and yield it with the last name."""
-        names = self.resolve(path)
+    def _folder_of(self, path: str, names: tuple[str, ...], *, make: bool = False) -> Iterator[tuple[int, str]]:
+        """Open the folder that the last of the names is in, and yield both."""
         if not names or path.endswith("/"):
             raise ToolError(f"{path!r} is a folder")
         with self.open_folder(names[:-1], make=make) as folder:
             yield folder, names[-1]
 
 
-def decoded(data: bytes, path: str) -> str:
-    """Return the text that a file holds.
-
-    Raises:
-        ToolError: it is no text.
-    """
+def _decoded(data: bytes, path: str) -> str:
     if b"\0" in data[:_SNIFFED_BYTES]:
         raise ToolError(f"{path!r} is a binary file of {len(data):,} bytes")
     try:

@@ -1,0 +1,236 @@
+"""The loop: send what is new, carry out the calls that come back, until the model has nothing more to call.
+
+Calls that only read run side by side; the others run alone and in order. What a tool cannot do is told to the model.
+What the client library cannot do ends the run, in its words. Not here: continuation and recovery (`segue.client`), and
+the tools.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from segue.agent.model_session import ModelMeters, ModelSession, ModelTurn
+from segue.agent.progress import AgentTurn, Ending, RunLimits, RunObserver, RunResult
+from segue.agent.toolbox import Toolbox, ToolOutput
+from segue.agent.transcript import Transcript
+from segue.client.errors import ClientError
+from segue.client.stream_events import ClientResponse, FunctionCall, OutputTextDelta, ResponseCreated, UnknownEvent
+
+INSTRUCTIONS = """\
+You are a software engineer who works in one folder, the workspace, with the tools given. Paths are relative to it.
+Look before you change: list, search and read what the task is about. Call several tools at once where none needs the
+other's answer. Make the smallest change that does the task, in the style of the code around it; use edit for a change
+and write for a new file. Then run the tests or the program, and mend what fails. A tool that fails says why: act on it.
+Do not ask questions; decide. When the task is done, say in a few sentences what you changed, and call no tool."""
+
+#: A turn with more calls than this gets an error for each of the others.
+MAX_CALLS = 64
+_SIDE_BY_SIDE = 8
+_INTERRUPTED = ToolOutput(
+    "error: the agent was interrupted while this ran; it may or may not have been done, so look before you do it again",
+    failed=True,
+)
+_TOO_MANY = ToolOutput(f"error: not carried out: a turn may have {MAX_CALLS} calls", failed=True)
+
+
+class _SaidItem(Struct, frozen=True):
+    """What the loop reads of an item of the history."""
+
+    type: str = "message"
+    role: str = ""
+    call_id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+class AgentLoop:
+    """Runs one task in one workspace, once."""
+
+    def __init__(
+        self,
+        session: ModelSession,
+        toolbox: Toolbox,
+        *,
+        transcript: Transcript,
+        limits: RunLimits,
+        observer: RunObserver,
+    ) -> None:
+        self._session = session
+        self._toolbox = toolbox
+        self._transcript = transcript
+        self._limits = limits
+        self._observer = observer
+        self._turns: list[AgentTurn] = []
+        self._text = ""
+        self._room = asyncio.Semaphore(_SIDE_BY_SIDE)
+        self._work: asyncio.Task[tuple[Ending, str]] | None = None
+
+    async def run(self, task: str) -> RunResult:
+        """Work on the task until it ends in one of the ways of `Ending`; a session with a history goes on."""
+        begun = time.perf_counter()
+        self._work = asyncio.create_task(self._take_turns(task))
+        try:
+            done, _ = await asyncio.wait((self._work,), timeout=self._limits.time_s)
+        finally:
+            self._work.cancel()
+            await asyncio.wait((self._work,))
+        ending, reason = _end_of(self._work, in_time=bool(done))
+        self._transcript.write("ended", ending=ending, reason=reason)
+        time_s = time.perf_counter() - begun
+        return RunResult(ending=ending, turns=tuple(self._turns), time_s=time_s, text=self._text, reason=reason)
+
+    def stop(self) -> None:
+        """End the run: a command that runs is killed, a turn is cancelled, and `run` returns."""
+        if self._work is not None:
+            self._work.cancel()
+
+    async def _take_turns(self, task: str) -> tuple[Ending, str]:
+        response = await self._take_up()
+        while True:
+            if response is None:
+                items = await self._next_items(task)
+            else:
+                end = self._end_after(response)
+                if end is not None:
+                    return end
+                items = await self._answers(response.function_calls)
+            if not items:
+                return "completed", ""
+            response = await self._take(self._session.send(items))
+
+    async def _take_up(self) -> ClientResponse | None:
+        """Finish the turn that was in flight when an earlier process ended; None if none was, or if it never ran."""
+        turn = self._session.pending_turn
+        if turn is None:
+            return None
+        try:
+            return await self._take(turn)
+        except ClientError as error:
+            if not error.safe_to_repeat:
+                raise
+            return None
+
+    async def _next_items(self, task: str) -> str | list[dict[str, Any]]:
+        """Return what is sent first: the task, or what an earlier process had still to answer, perhaps nothing."""
+        history = [msgspec.json.decode(item, type=_SaidItem) for item in self._session.history]
+        if not history:
+            return task
+        answered = {item.call_id for item in history if item.type == "function_call_output"}
+        calls = [item for item in history if item.type == "function_call" and item.call_id not in answered]
+        return await self._answers([FunctionCall(one.call_id, one.name, one.arguments) for one in calls])
+
+    def _end_after(self, response: ClientResponse) -> tuple[Ending, str] | None:
+        """Return how the run ends with this response; None if its calls are to be answered."""
+        if response.status != "completed":
+            return "incomplete", f"the model's answer was cut short: {response.incomplete_reason or 'unknown'}"
+        if not response.function_calls:
+            return "completed", ""
+        if len(self._turns) >= self._limits.turns:
+            return "turn_limit", f"the limit of {self._limits.turns:,} turns is reached"
+        used = sum(one.input_tokens + one.output_tokens for one in self._turns)
+        if self._limits.tokens is not None and used >= self._limits.tokens:
+            return "token_limit", f"{used:,} tokens are used, of {self._limits.tokens:,}"
+        return None
+
+    async def _take(self, turn: ModelTurn) -> ClientResponse:
+        """Take a turn to its end, and count what it took."""
+        number = len(self._turns) + 1
+        self._observer.turn_started(number)
+        self._session.save(self._transcript.session_path)
+        before, begun, first = self._session.meters, time.perf_counter(), None
+        try:
+            async for event in turn:
+                if first is None and not isinstance(event, ResponseCreated | UnknownEvent):
+                    first = time.perf_counter() - begun
+                if isinstance(event, OutputTextDelta):
+                    self._observer.text_written(event.delta)
+            response = await turn.response()
+        except asyncio.CancelledError:
+            await turn.cancel()
+            raise
+        finally:
+            self._session.save(self._transcript.session_path)
+        time_s = time.perf_counter() - begun
+        figures = _figures(before, self._session.meters, response, ttft_s=first, time_s=time_s)
+        self._turns.append(figures)
+        self._text = response.output_text
+        calls = [msgspec.structs.asdict(call) for call in response.function_calls]
+        self._transcript.write("turn", number=number, response_id=response.id, text=self._text, calls=calls)
+        self._observer.turn_finished(figures)
+        return response
+
+    async def _answers(self, calls: Sequence[FunctionCall]) -> list[dict[str, Any]]:
+        """Carry out calls; return an item for each of them, in order."""
+        outputs: list[ToolOutput] = []
+        for batch in self._batches(calls[:MAX_CALLS]):
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._answer(call)) for call in batch]
+            outputs += [task.result() for task in tasks]
+        outputs += [_TOO_MANY] * (len(calls) - len(outputs))
+        return [
+            {"type": "function_call_output", "call_id": call.call_id, "output": output.text}
+            for call, output in zip(calls, outputs, strict=True)
+        ]
+
+    def _batches(self, calls: Sequence[FunctionCall]) -> Iterator[list[FunctionCall]]:
+        """Group neighbours that only read; every other call is alone."""
+        for only_reads, group in groupby(calls, lambda call: self._toolbox.only_reads(call.name)):
+            if only_reads:
+                yield list(group)
+            else:
+                yield from ([call] for call in group)
+
+    async def _answer(self, call: FunctionCall) -> ToolOutput:
+        earlier = self._transcript.outputs.get(call.call_id)
+        if earlier is not None:
+            return earlier
+        if call.call_id in self._transcript.begun and not self._toolbox.only_reads(call.name):
+            output = _INTERRUPTED
+        else:
+            async with self._room:
+                self._observer.call_started(call)
+                self._transcript.write("call_started", call_id=call.call_id, name=call.name, arguments=call.arguments)
+                output = await self._toolbox.call(call.name, call.arguments)
+        self._transcript.write("call_finished", call_id=call.call_id, output=output.text, failed=output.failed)
+        self._observer.call_finished(call, output)
+        return output
+
+
+def _figures(
+    before: ModelMeters, now: ModelMeters, response: ClientResponse, *, ttft_s: float | None, time_s: float
+) -> AgentTurn:
+    used = response.usage or {}
+    return AgentTurn(
+        bytes_up_payload=now.bytes_up_payload - before.bytes_up_payload,
+        bytes_up_wire=_since(before.bytes_up_wire, now.bytes_up_wire),
+        bytes_down_wire=_since(before.bytes_down_wire, now.bytes_down_wire),
+        ttft_s=ttft_s,
+        time_s=time_s,
+        input_tokens=used.get("input_tokens") or 0,
+        cached_tokens=(used.get("input_tokens_details") or {}).get("cached_tokens") or 0,
+        output_tokens=used.get("output_tokens") or 0,
+        tool_calls=len(response.function_calls),
+    )
+
+
+def _since(before: int | None, now: int | None) -> int | None:
+    return None if before is None or now is None else now - before
+
+
+def _end_of(work: asyncio.Task[tuple[Ending, str]], *, in_time: bool) -> tuple[Ending, str]:
+    """Return how the work ended; an error that is not the client library's is raised."""
+    if not in_time:
+        return "time_limit", "the time for the run is over"
+    if work.cancelled():
+        return "interrupted", "the run was interrupted"
+    error = work.exception()
+    if isinstance(error, ClientError):
+        return "failed", str(error)
+    return work.result()
