@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -11,6 +13,9 @@ from segue.client.settings import ConnectionSettings
 from segue.client.transports.interface import EventStream, TransportFault
 from segue.http.heads import Line
 from segue.testing.provider import Answer, ScriptedProvider
+
+#: How long anything may take that takes milliseconds. Only a failing test waits that long.
+PATIENCE_S = 20.0
 
 SSE = (Line(b"Content-Type", b"text/event-stream"),)
 JSON = (Line(b"Content-Type", b"application/json"),)
@@ -67,3 +72,10 @@ async def drained(stream: EventStream) -> tuple[list[bytes], TurnFault | None]:
     except TransportFault as fault:
         return events, fault.fault
     return events, None
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until something is true that tells nobody when it becomes so."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0)

@@ -92,6 +92,10 @@ class WordReader(msgspec.Struct, frozen=True):
             return None
         return self._read(found, now)
 
+    def quote(self, text: str) -> str | None:
+        """Return a text of the server as it may be shown; None if there is none."""
+        return self._shown(text, _MAX_MESSAGE_CHARS)
+
     def _read(self, outer: dict[str, Any], now: float) -> ServerWords:
         inner = next((outer[name] for name in _INNER if outer.get(name)), outer)
         if not isinstance(inner, dict):

@@ -1,0 +1,71 @@
+"""A bounded queue of events that ends in order or with a fault."""
+
+from __future__ import annotations
+
+import asyncio
+
+from segue.client.recovery import TurnFault
+from segue.client.transports.lane_queue import LaneQueue
+
+FAULT = TurnFault(kind="connection_lost", transport="websocket")
+
+
+async def test_what_was_put_in_comes_out_and_then_the_end() -> None:
+    queue = LaneQueue(100)
+    for event in (b"a", b"b"):
+        queue.put(event)
+    queue.end()
+    assert [await queue.get() for _ in range(4)] == [b"a", b"b", None, None]
+
+
+async def test_a_fault_comes_after_the_events_and_once() -> None:
+    queue = LaneQueue(100)
+    queue.put(b"a")
+    queue.end(FAULT)
+    queue.end(None)
+    assert [await queue.get() for _ in range(3)] == [b"a", FAULT, None]
+
+
+async def test_who_reads_first_waits() -> None:
+    queue = LaneQueue(100)
+    reading = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    queue.put(b"a")
+    assert await reading == b"a"
+    reading = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    queue.end(FAULT)
+    assert await reading == FAULT
+
+
+async def test_a_full_queue_has_room_again_when_enough_is_read() -> None:
+    queue = LaneQueue(4)
+    queue.put(b"abc")
+    await queue.wait_for_room()
+    queue.put(b"de")
+    waiting = asyncio.create_task(queue.wait_for_room())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await queue.get()
+    await waiting
+    assert not queue.full
+
+
+async def test_an_event_that_is_larger_than_the_queue_passes() -> None:
+    queue = LaneQueue(4)
+    queue.put(b"abcdefgh")
+    assert queue.full
+    assert await queue.get() == b"abcdefgh"
+    assert not queue.full
+
+
+async def test_a_queue_that_nobody_reads_any_more_lets_the_writer_go() -> None:
+    queue = LaneQueue(4)
+    queue.put(b"abcdefgh")
+    waiting = asyncio.create_task(queue.wait_for_room())
+    await asyncio.sleep(0)
+    queue.clear()
+    await waiting
+    assert await queue.get() is None
+    queue.end(FAULT)
+    assert await queue.get() is None
