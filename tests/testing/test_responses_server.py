@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from segue.testing.protocol_checker import SocketChecker, StreamChecker, check_error, check_response
 from segue.testing.responses_faults import (
-    Hold,
+    HoldAt,
 )
 from segue.testing.responses_rules import OPEN_RESPONSES, OPENAI, ServerRules
 from tests.testing.responses_client import (
@@ -71,7 +71,7 @@ async def test_a_socket_keeps_every_rule_and_continues(rules: ServerRules) -> No
 async def test_lanes_run_at_once_and_each_in_order() -> None:
     async with browsing() as browser, browser.socket() as socket:
         gate = asyncio.Event()
-        browser.server.plan(Hold(gate=gate, events=2))
+        browser.server.plan(HoldAt(gate=gate, events=2))
         for lane in ("a", "a", "b"):
             await sent(socket, stream_id=lane)
         events = [(await socket.receive_json()) for _ in range(2 + EVENTS)]
@@ -86,7 +86,7 @@ async def test_lanes_run_at_once_and_each_in_order() -> None:
 async def test_only_so_many_turns_run_on_a_socket(rules: ServerRules, running: int) -> None:
     async with browsing(rules) as browser, browser.socket() as socket:
         gate = asyncio.Event()
-        browser.server.plan(*[Hold(gate=gate, events=2)] * 20)
+        browser.server.plan(*[HoldAt(gate=gate, events=2)] * 20)
         for number in range(20):
             await sent(socket, **({"stream_id": f"lane{number}"} if rules.named_lanes else {}))
         await browser.server.seen(20)
@@ -162,7 +162,7 @@ async def test_a_forgotten_response_is_not_found() -> None:
 async def test_a_client_that_leaves_abandons_its_turns() -> None:
     async with browsing() as browser:
         never = asyncio.Event()
-        browser.server.plan(Hold(gate=never, events=3), Hold(gate=never, events=3))
+        browser.server.plan(HoldAt(gate=never, events=3), HoldAt(gate=never, events=3))
         async with browser.socket() as socket:
             await sent(socket)
             await socket.receive()

@@ -71,14 +71,14 @@ class Rewritten(msgspec.Struct, frozen=True):
     rewrite: Callable[[Sequence[Json]], Iterable[Json]]
 
 
-class Hold(msgspec.Struct, frozen=True, kw_only=True):
+class HoldAt(msgspec.Struct, frozen=True, kw_only=True):
     """Wait for `gate` before the event with this number."""
 
     gate: asyncio.Event
     events: int = 0
 
 
-Fault = Cut | RestartAt | ErrorAt | FailAt | AgeLimit | Unreadable | Rewritten | Hold
+Fault = Cut | RestartAt | ErrorAt | FailAt | AgeLimit | Unreadable | Rewritten | HoldAt
 
 #: What an upgrade can meet.
 UpgradeFault = Unreadable | Cut

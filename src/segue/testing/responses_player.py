@@ -17,7 +17,7 @@ import msgspec
 from aiohttp import web
 
 from segue.testing.response_events import Json, ResponseIdentity, response_object
-from segue.testing.responses_faults import Cut, ErrorAt, FailAt, Fault, Hold, RestartAt, Rewritten
+from segue.testing.responses_faults import Cut, ErrorAt, FailAt, Fault, HoldAt, RestartAt, Rewritten
 from segue.testing.responses_rules import ConnectionMemory, CreateRefusal, PlannedTurn, ServerMemory
 
 TERMINAL_EVENTS = frozenset({"response.completed", "response.failed", "response.incomplete"})
@@ -102,7 +102,7 @@ class TurnPlayer:
                 self._fail()
                 await outlet.send(self._failed_event(fault, number))
                 raise _EndedEarly
-            case Hold(events=at) if at == number:
+            case HoldAt(events=at) if at == number:
                 await fault.gate.wait()
             case _:
                 pass
