@@ -29,7 +29,7 @@ from segue.engine.openmp import shorten_spinning
 # are dear asks for fewer of them.
 #: profile -> how many examples a test draws, and whether it draws the same ones in every run
 PROFILES = {
-    "ci": (100, True),
+    "ci": (60, True),
     "deep": (1000, False),  # for `make test-all`
     "mutants": (25, True),  # for `make mutants`, which runs each test many times
 }
@@ -85,7 +85,21 @@ def folder_of(item: pytest.Item) -> str:
     return item.path.relative_to(Path(__file__).parent).parts[0]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def dealt(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
+    """Order tests so that each worker, which gets as many as the others of those that follow each other, begins with
+    those of the whole project. They take long, and one that came last would leave the other workers with nothing to do.
+    """
+    whole = [item for item in items if item.get_closest_marker("whole")]
+    own = [item for item in items if not item.get_closest_marker("whole")]
+
+    def share(tests: list[pytest.Item], of: int) -> list[pytest.Item]:
+        return tests[len(tests) * of // workers : len(tests) * (of + 1) // workers]
+
+    return [item for worker in range(workers) for tests in (whole, own) for item in share(tests, worker)]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
     for item in items:
         if folder_of(item) in WHOLE:
             item.add_marker("whole")
@@ -94,6 +108,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if marked and not is_there():
             for item in marked:
                 item.add_marker(pytest.mark.skip(reason=word))
+    yield  # now those that are not wanted are gone
+    items[:] = dealt(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 
 @pytest.fixture(scope="session", autouse=True)

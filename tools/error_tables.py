@@ -70,7 +70,10 @@ def problem_messages(source: Path) -> dict[str, list[str]]:
     """Find the messages of each problem where they are written; `…` stands for what varies."""
     found: dict[str, dict[str, None]] = {}
     for path in sorted(source.rglob("*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if not re.search(r"\b(?:Problem|Failure)\(", text):
+            continue
+        tree = ast.parse(text)
         functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
         constants = [node for node in tree.body if isinstance(node, ast.Assign)]
         for scope in (*functions, *constants):

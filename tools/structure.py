@@ -16,6 +16,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 _LONGEST = 8
@@ -76,8 +77,9 @@ def measure(checkout: Path) -> Structure:
     )
 
 
-def read_modules(source: Path) -> dict[str, Module]:
-    """Read every module below a source folder, by its dotted name."""
+@cache
+def read_modules(source: Path) -> Mapping[str, Module]:
+    """Read every module below a source folder, by its dotted name, once in a process."""
     paths = {_dotted(path.relative_to(source)): path for path in sorted(source.rglob("*.py"))}
     return {name: _read(name, path, frozenset(paths)) for name, path in paths.items()}
 
@@ -158,20 +160,21 @@ def render(structure: Structure) -> str:
 def _read(name: str, path: Path, known: frozenset[str]) -> Module:
     text = path.read_text(encoding="utf-8")
     tree = ast.parse(text, filename=str(path))
-    imports = frozenset(_imports(tree, known)) - {name}
-    classes = tuple(node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
+    nodes = list(ast.walk(tree))
+    imports = frozenset(_imports(nodes, known)) - {name}
+    classes = tuple(node.name for node in nodes if isinstance(node, ast.ClassDef))
     return Module(
         name=name,
         lines=_lines(text),
         imports=imports,
         classes=classes,
         functions=dict(_functions(tree, f"{name}:")),
-        has_logic=any(map(_does_something, ast.walk(tree))),
+        has_logic=any(map(_does_something, nodes)),
     )
 
 
-def _imports(tree: ast.Module, known: frozenset[str]) -> Iterator[str]:
-    for node in ast.walk(tree):
+def _imports(nodes: Sequence[ast.AST], known: frozenset[str]) -> Iterator[str]:
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in known)
         elif isinstance(node, ast.ImportFrom) and node.module is not None:

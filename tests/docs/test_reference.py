@@ -50,6 +50,7 @@ def shown(name: str) -> set[str]:
     return set(re.findall(r"^\| `([^`]+)` \|", (REFERENCE / name).read_text(encoding="utf-8"), re.MULTILINE))
 
 
+@pytest.mark.deep  # its quick twin: `make check` looks too
 def test_generated_parts_are_fresh() -> None:
     """What stands between the marks is what the code says now; `make docs` makes it so."""
     assert [str(page) for page in stale_pages(ROOT)] == []

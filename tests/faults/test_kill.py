@@ -69,8 +69,8 @@ class Witness:
         self.notes.append(Note(response["id"], (*before, said), output_text(response)))
 
 
-@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.deep)])
-async def test_what_was_seen_completed_survives(seed: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("seed", "events"), [(1, 300), pytest.param(2, 900, marks=pytest.mark.deep)])
+async def test_what_was_seen_completed_survives(seed: int, events: int, tmp_path: Path) -> None:
     """Clients on WebSockets and HTTP, a kill after a random event, a restart, and again on the same file."""
     witness = Witness(random.Random(seed))
     checked = 0
@@ -78,7 +78,7 @@ async def test_what_was_seen_completed_survives(seed: int, tmp_path: Path) -> No
         async with serving(tmp_path, *STORE) as process:
             await _assert_all_there(process.url, witness, since=checked)
             checked = len(witness.notes)
-            witness.arm(process, witness.rng.randint(1, 900))
+            witness.arm(process, witness.rng.randint(1, events))
             sockets = [_talk(process.url, witness, number) for number in range(3)]
             await asyncio.gather(*sockets, *(_post(process.url, witness, number) for number in range(2)))
             assert (await process.ended())[0] == -signal.SIGKILL

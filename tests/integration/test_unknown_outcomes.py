@@ -59,8 +59,15 @@ async def killable(folder: Path) -> AsyncIterator[tuple[str, ScriptedProvider, P
             yield sidecar.sidecar.url, provider, first
 
 
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("ask", [ask_openai, ask_anthropic])
+@pytest.mark.parametrize(
+    ("ask", "stream"),
+    [
+        (ask_openai, False),
+        (ask_anthropic, True),
+        pytest.param(ask_openai, True, marks=pytest.mark.deep),
+        pytest.param(ask_anthropic, False, marks=pytest.mark.deep),
+    ],
+)
 async def test_a_request_whose_gateway_was_killed_reaches_the_provider_once(
     ask: Callable[..., Coroutine[None, None, None]], stream: bool, tmp_path: Path
 ) -> None:
