@@ -153,7 +153,7 @@ async def test_what_cannot_be_passed_on_cuts_the_agents_socket(why: str) -> None
                 receive(way.exchange, None, b"these bytes are no zstd frame")
         with pytest.raises(ConnectionClosedError):
             await socket.recv()
-        await way.outcome()
+        assert await way.outcome() == "cut"
     assert socket.close_code == ABNORMAL_CLOSURE
 
 

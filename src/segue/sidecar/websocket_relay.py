@@ -73,8 +73,9 @@ class WebSocketRelay:
         while True:
             data = exchange.log.read(self._position)
             if data:
-                if await self._pass_on(data):
-                    return "completed"
+                outcome = await self._pass_on(data)
+                if outcome is not None:
+                    return outcome
             elif exchange.ending is not None:
                 return await self._end()
             else:
@@ -83,32 +84,32 @@ class WebSocketRelay:
                 exchange.changed.clear()
                 await exchange.changed.wait()
 
-    async def _pass_on(self, data: bytes) -> bool:
-        """Relay messages to the agent; return True after the close message."""
+    async def _pass_on(self, data: bytes) -> Outcome | None:
+        """Relay messages to the agent; return how its WebSocket ended, if it has."""
         self._decoder.feed(data)
         while piece := self._decoder.read(PIECE_BYTES):
             records = piece if isinstance(piece, StreamError) else self._records.feed(piece)
             if isinstance(records, StreamError | RecordError):
                 self._request.abort()
-                return True
+                return "cut"
             for record in records:
                 if isinstance(record, WebSocketClose):
-                    await self._close(record)
-                    return True
+                    return await self._close(record)
                 await self._request.send(record)
                 self.sent_bytes += len(record.data)
                 self._stats.agent_bytes_out += len(record.data)
         self._position += len(data)
         self._exchange.session.consume_to(self._exchange, self._position)
         self._exchange.log.release(self._position)
-        return False
+        return None
 
-    async def _close(self, close: WebSocketClose) -> None:
+    async def _close(self, close: WebSocketClose) -> Outcome:
         """Close as the provider did; cut the agent's socket if the provider's was cut."""
         if close.code == ABNORMAL_CLOSURE:
             self._request.abort()
-        else:
-            await self._request.close(close.code, close.reason)
+            return "cut"
+        await self._request.close(close.code, close.reason)
+        return "completed"
 
     async def _end(self) -> Outcome:
         """End a WebSocket that had no close message: as a restart if the node is gone, otherwise as a cut."""
