@@ -122,3 +122,24 @@ async def test_a_text_message_ends_the_socket() -> None:
         async with peer.connected() as socket:
             await socket.send_str("hello")
             await asyncio.wait_for(peer.closed.wait(), 20)
+
+
+async def test_an_exchange_that_is_cancelled_as_it_is_opened_leaves_nothing() -> None:
+    """Its task is cancelled before its first step. Nothing waits for it, and the upload holds no memory of others."""
+    async with running(ok) as (gateway, url, provider):
+        peer = Peer(url)
+        async with peer.connected() as socket:
+            now = asyncio.get_running_loop().time()
+            peer.open(post(encode_document(b"{}")))
+            opened = peer.end.next_packet(now)
+            peer.end.cancel(1)
+            cancelled = peer.end.next_packet(now)
+            assert opened is not None
+            assert cancelled is not None
+            await socket.send_bytes(encode_packet([opened[:-4], cancelled[:-4]]))  # without their checksums
+            _, replied = await peer.request(socket, TunnelRequest(GET, None))
+            assert replied == b"hello world"
+            assert len(provider.requests) == 1
+            assert (gateway.tunnel.exchanges, gateway.tunnel.resources.uploads.size_bytes) == (0, 0)
+        sample = gateway.services.metrics.registry.get_sample_value
+        assert sample("segue_tunnel_exchanges_total", {"outcome": "cancelled"}) == 1

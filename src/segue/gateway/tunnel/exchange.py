@@ -142,8 +142,6 @@ class ForwardedExchange:
                 await self._forward(resolved)
         except EgressError as error:
             self._fail(error.code, str(error), repeatable=not error.sent)
-        finally:
-            self._resources.uploads.release(self)
 
     async def _rebuild(self) -> bool:
         """Collect the document, and rebuild and check the body; False if that was refused."""

@@ -165,13 +165,14 @@ class SidecarSession:
     def _open(self, event: Opened) -> None:
         exchange = ForwardedExchange(self, self._resources, event)
         self._exchanges[event.exchange] = exchange
+        started_at = self._loop.time()
         task = self._loop.create_task(self._run(exchange))
         exchange.cancel = task.cancel
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        # A task that is cancelled before its first step runs nothing of its code, and no `finally` either.
+        task.add_done_callback(lambda _: self._leave(exchange, task, started_at))
 
     async def _run(self, exchange: ForwardedExchange) -> None:
-        started_at = self._loop.time()
         try:
             await exchange.run()
         except Exception as error:  # noqa: BLE001 - the outermost seam: a bug of ours ends one exchange, and its agent gets an error
@@ -179,19 +180,24 @@ class SidecarSession:
             exchange.outcome = "failed"
             self.end.abort(exchange.number, "failed", b"the gateway failed; its log has more")
         finally:
-            self._exchanges.pop(exchange.number, None)
-            self._unflushed.discard(exchange)
-            self._resources.meter.count(exchange.outcome)
-            _log.info(
-                "action=exchange tenant=%s number=%d outcome=%s body_bytes=%d time_s=%.3f",
-                self.tenant,
-                exchange.number,
-                exchange.outcome,
-                exchange.body_bytes,
-                self._loop.time() - started_at,
-            )
-            self._progress.set()
-            self._wake.set()
+            self._unflushed.discard(exchange)  # at once: the writer may run before the callback
+
+    def _leave(self, exchange: ForwardedExchange, task: asyncio.Task[None], started_at: float) -> None:
+        """Forget an exchange that has ended, whatever ended it."""
+        self._tasks.discard(task)
+        self._exchanges.pop(exchange.number, None)
+        self._resources.uploads.release(exchange)
+        self._resources.meter.count(exchange.outcome)
+        _log.info(
+            "action=exchange tenant=%s number=%d outcome=%s body_bytes=%d time_s=%.3f",
+            self.tenant,
+            exchange.number,
+            exchange.outcome,
+            exchange.body_bytes,
+            self._loop.time() - started_at,
+        )
+        self._progress.set()
+        self._wake.set()
 
     # --- the way out -------------------------------------------------------------------------------------------------
 

@@ -22,12 +22,13 @@ class Uploads:
     def __init__(self, budget_bytes: int) -> None:
         self._budget_bytes = budget_bytes
         self._held: dict[Upload, int] = {}
-        self._size_bytes = 0
+        self.size_bytes = 0
+        """How much all of them hold."""
 
     def hold(self, upload: Upload, size: int) -> None:
         """Count what has arrived of an upload, and credit it if more may come."""
         self._held[upload] = self._held.get(upload, 0) + size
-        self._size_bytes += size
+        self.size_bytes += size
         if self._may_go_on(upload):
             upload.credit()
 
@@ -36,10 +37,10 @@ class Uploads:
         size = self._held.pop(upload, None)
         if size is None:
             return
-        self._size_bytes -= size
+        self.size_bytes -= size
         for other in tuple(self._held):
             if self._may_go_on(other):
                 other.credit()
 
     def _may_go_on(self, upload: Upload) -> bool:
-        return self._size_bytes <= self._budget_bytes or next(iter(self._held)) is upload
+        return self.size_bytes <= self._budget_bytes or next(iter(self._held)) is upload
