@@ -1,0 +1,206 @@
+"""The client without `await`: the same sessions, on an event loop in a thread of their own.
+
+Nothing is written twice: each call runs its namesake of `client` and `session` in that thread. Not here: what they do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterator, Sequence
+from os import PathLike
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from segue.client.client import AsyncClient
+from segue.client.local_history import InputItems
+from segue.client.meters import SessionMeters
+from segue.client.session import AsyncSession
+from segue.client.settings import SessionSettings
+from segue.client.stream_events import ClientEvent, ClientResponse
+from segue.client.turn import AsyncTurn
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """An event loop in a thread. It ends with its owner's `close`, or with the process."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="segue-client", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine and wait for it. If the waiting thread is interrupted, the coroutine is cancelled."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def close(self) -> None:
+        """End the thread."""
+        if self._loop.is_closed():
+            return
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class SyncTurn:
+    """One turn: iterate it, or ask for its response. As `AsyncTurn`."""
+
+    def __init__(self, thread: LoopThread, turn: AsyncTurn) -> None:
+        self._thread = thread
+        self._turn = turn
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cancel()
+
+    def __iter__(self) -> Iterator[ClientEvent]:
+        return self
+
+    def __next__(self) -> ClientEvent:
+        event = self._thread.run(_next(self._turn))
+        if event is None:
+            raise StopIteration
+        return event
+
+    def response(self) -> ClientResponse:
+        """Read the rest of the turn and return its response."""
+        return self._thread.run(self._turn.response())
+
+    def cancel(self) -> None:
+        """Stop the turn, if it has not ended. The history is as it was before."""
+        self._thread.run(self._turn.cancel())
+
+
+class SyncSession:
+    """A conversation. As `AsyncSession`."""
+
+    def __init__(self, thread: LoopThread, session: AsyncSession) -> None:
+        self._thread = thread
+        self._session = session
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def settings(self) -> SessionSettings:
+        """How turns are run, unless a send says otherwise."""
+        return self._session.settings
+
+    @property
+    def history(self) -> tuple[bytes, ...]:
+        """The items of the conversation so far, each as JSON bytes."""
+        return self._session.history
+
+    @property
+    def meters(self) -> SessionMeters:
+        """What was sent and received, and how often the session had to recover."""
+        return self._session.meters
+
+    @property
+    def pending_turn(self) -> SyncTurn | None:
+        """The turn that had not ended when the session was saved, if there was one."""
+        turn = self._session.pending_turn
+        return None if turn is None else SyncTurn(self._thread, turn)
+
+    def send(self, new: InputItems, **changes: Any) -> SyncTurn:  # noqa: ANN401 - any member of a create
+        """Return the next turn; nothing is sent before it is iterated or its response asked for."""
+
+        async def send() -> AsyncTurn:
+            return self._session.send(new, **changes)
+
+        return SyncTurn(self._thread, self._thread.run(send()))
+
+    def warm_up(self) -> None:
+        """Let the server prepare for the next turn, where it offers that."""
+        self._thread.run(self._session.warm_up())
+
+    def fork(self) -> SyncSession:
+        """Return another session that begins with this history."""
+        return SyncSession(self._thread, self._session.fork())
+
+    def replace_history(self, items: InputItems) -> None:
+        """Put other items in place of the history."""
+        self._session.replace_history(items)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the session to a file, and a turn that has not ended with it."""
+        self._session.save(path)
+
+    def close(self) -> None:
+        """Cancel the turn that runs, and free the session's place on its connection."""
+        self._thread.run(self._session.aclose())
+
+
+class Client:
+    """A client of one server. As `AsyncClient`, whose arguments it takes.
+
+    `on_recovery` is called in the thread of the event loop.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - those of `AsyncClient`
+        async def make() -> AsyncClient:
+            return AsyncClient(*arguments, **options)
+
+        self._thread = LoopThread()
+        try:
+            self._client = self._thread.run(make())
+        except BaseException:
+            self._thread.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def session(
+        self,
+        model: str,
+        *,
+        instructions: str | None = None,
+        tools: Sequence[Any] = (),
+        items: InputItems = (),
+        **settings: Any,  # noqa: ANN401 - settings of sessions, and any member of a create
+    ) -> SyncSession:
+        """Return a new session; `items` is a history to begin with."""
+        made = self._client.session(model, instructions=instructions, tools=tools, items=items, **settings)
+        return SyncSession(self._thread, made)
+
+    def load(self, path: str | PathLike[str]) -> SyncSession:
+        """Return the session that a file holds."""
+
+        async def load() -> AsyncSession:
+            return self._client.load(path)
+
+        return SyncSession(self._thread, self._thread.run(load()))
+
+    def close(self) -> None:
+        """Close all connections."""
+        try:
+            self._thread.run(self._client.aclose())
+        finally:
+            self._thread.close()
+
+
+async def _next(turn: AsyncTurn) -> ClientEvent | None:
+    """Return the next event; None at the end, since no `StopAsyncIteration` crosses a thread."""
+    return await anext(turn, None)

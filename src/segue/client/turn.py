@@ -1,0 +1,276 @@
+"""One turn as a caller sees it: an iterator of events, and a response at its end.
+
+It carries out what its machine asks for, one step at a time, as its caller pulls: a slow caller slows its own server,
+and nothing runs in the background. Not here: what is done about a fault (`turn_machine`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from segue.client.errors import TurnCancelledError
+from segue.client.meters import COUNTED
+from segue.client.recovery import TurnFault
+from segue.client.session_state import SessionState
+from segue.client.settings import TransportKind
+from segue.client.stream_events import ClientEvent, ClientResponse, ResponseCreated
+from segue.client.transports.interface import EventStream, ResponsesTransport, TransportFault
+from segue.client.turn_effects import (
+    Connect,
+    Emit,
+    Finish,
+    GiveUp,
+    Moment,
+    RecoveryStep,
+    Retrieve,
+    SendCreate,
+    SendResume,
+    SleepFor,
+    SwitchToHttp,
+    TurnEffect,
+    TurnEffects,
+    TurnInput,
+)
+from segue.client.turn_machine import TurnMachine
+
+#: Told of each fault that a turn met and of what is done about it.
+RecoveryObserver = Callable[[RecoveryStep], None]
+
+
+class ServerLinks:
+    """The ways of one client to its server. Once HTTP has taken over, it stays."""
+
+    def __init__(self, http: ResponsesTransport, websocket: ResponsesTransport) -> None:
+        self.http = http
+        self.websocket = websocket
+        self.only_http = False
+
+    def transport(self, kind: TransportKind) -> ResponsesTransport:
+        """Return the transport of a kind."""
+        return self.http if kind == "http" else self.websocket
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await asyncio.gather(self.http.aclose(), self.websocket.aclose())
+
+
+class TurnHooks(msgspec.Struct, frozen=True):
+    """What a turn tells while it runs: recoveries, and that the session should be saved before a step."""
+
+    recovered: RecoveryObserver
+    save: Callable[[], None]
+
+
+class AsyncTurn:
+    """One turn. Nothing is sent before it is iterated or its response awaited.
+
+    It is iterated once. With `async with`, a turn that has not ended when the block is left is cancelled.
+    """
+
+    def __init__(self, state: SessionState, links: ServerLinks, request: TurnInput, hooks: TurnHooks) -> None:
+        self._state = state
+        self._links = links
+        self._hooks = hooks
+        self._request = request
+        kind: TransportKind = "websocket"
+        if request.settings.transport == "http" or (links.only_http and request.settings.transport == "auto"):
+            kind = "http"
+        self._machine = TurnMachine(request, kind=kind, websocket_failures=state.websocket_failures)
+        self._ready: deque[ClientEvent] = deque()
+        self._waiting: TurnEffect | None = None  # what is to be done next; None: read the stream
+        self._stream: EventStream | None = None
+        self._began = False
+        self._response: ClientResponse | None = None
+        self._error: Exception | None = None
+        self._scope: asyncio.Timeout | None = None  # of the step that runs
+        self._idle = asyncio.Event()  # nobody waits for an event
+        self._idle.set()
+        self._cancelled = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.cancel()
+
+    def __aiter__(self) -> AsyncIterator[ClientEvent]:
+        return self
+
+    async def __anext__(self) -> ClientEvent:
+        self._idle.clear()
+        try:
+            while not self._ready:
+                if self._error is not None:
+                    raise self._error
+                if self._response is not None:
+                    raise StopAsyncIteration
+                await (self._abandon(_cancelled()) if self._cancelled else self._step())
+            return self._ready.popleft()
+        finally:
+            self._idle.set()
+
+    async def response(self) -> ClientResponse:
+        """Read the rest of the turn and return its response.
+
+        Raises:
+            ClientError: the turn did not end well.
+        """
+        async for _ in self:
+            pass
+        assert self._response is not None, "an iteration without an error has a response"
+        return self._response
+
+    async def cancel(self) -> None:
+        """Stop the turn, if it has not ended. The history is as it was before."""
+        self._cancelled = True
+        if self._scope is not None:  # another task waits for an event
+            self._scope.reschedule(asyncio.get_running_loop().time())
+        await self._idle.wait()
+        await self._abandon(_cancelled())
+
+    # --- one step ----------------------------------------------------------------------------------------------------
+
+    async def _step(self) -> None:
+        """Do what is to be done next, until something can be shown or the turn has ended."""
+        left_s = self._machine.remaining_s(asyncio.get_running_loop().time()) if self._began else float("inf")
+        try:
+            async with asyncio.timeout(None if left_s == float("inf") else left_s) as self._scope:
+                effects = await self._act()
+        except BaseException as error:
+            expired, self._scope = self._scope is not None and self._scope.expired(), None
+            if not expired or not isinstance(error, TimeoutError):
+                await self._abandon(error if isinstance(error, Exception) else _cancelled())
+                raise
+            if self._cancelled:
+                return
+            effects = self._machine.failed(TurnFault(kind="timeout", transport=self._machine.kind), self._now())
+        self._scope = None
+        await self._apply(effects)
+
+    async def _act(self) -> TurnEffects:
+        if not self._began:
+            self._state.begin(self._request, self._machine)
+            self._began = True
+            return self._machine.start(self._now())
+        try:
+            return await self._perform(self._waiting)
+        except TransportFault as error:
+            return self._machine.failed(error.fault, self._now())
+
+    async def _perform(self, effect: TurnEffect | None) -> TurnEffects:
+        machine, links, lane = self._machine, self._links, self._state.lane
+        match effect:
+            case None:
+                return await self._read()
+            case Connect(kind=kind, near=near, fresh=fresh):
+                server = await links.transport(kind).connect(lane=lane, near=near, fresh=fresh)
+                self._state.note_connection(server.connection)
+                return machine.connected(server, self._now())
+            case SendCreate(kind=kind, body=body, connection=connection):
+                self._count(creates=1, bytes_up_payload=len(body))
+                await self._save()
+                self._follow(await links.transport(kind).create(body, lane=lane, connection=connection))
+                return ()
+            case SendResume(kind=kind, response_id=known, starting_after=number, connection=connection, lean=lean):
+                transport = links.transport(kind)
+                self._follow(await transport.resume(known, number, lane=lane, connection=connection, lean=lean))
+                return ()
+            case Retrieve(response_id=known):
+                document = await links.http.retrieve(known)
+                self._count(bytes_down_payload=len(document))
+                return machine.retrieved(document, self._now())
+            case SleepFor(seconds=seconds):
+                await asyncio.sleep(seconds)
+                return machine.woken(self._now())
+            case _:
+                raise AssertionError(f"{type(effect).__name__} is nothing to wait for")
+
+    async def _read(self) -> TurnEffects:
+        assert self._stream is not None, "a turn that waits for nothing reads a stream"
+        try:
+            data = await anext(self._stream)
+        except StopAsyncIteration:
+            return self._machine.failed(TurnFault(kind="stream_ended", transport=self._machine.kind), self._now())
+        self._count(bytes_down_payload=len(data))
+        return self._machine.received(data, self._now())
+
+    def _follow(self, stream: EventStream) -> None:
+        self._stream, self._waiting = stream, None
+
+    # --- effects -----------------------------------------------------------------------------------------------------
+
+    async def _apply(self, effects: TurnEffects) -> None:
+        for effect in effects:
+            if isinstance(effect, Emit):
+                self._ready.append(effect.event)
+                if isinstance(effect.event, ResponseCreated):
+                    await self._save()
+                continue
+            await self._close_stream()
+            self._apply_one(effect)
+
+    def _apply_one(self, effect: TurnEffect) -> None:
+        match effect:
+            case RecoveryStep(decision=decision):
+                if decision.action in COUNTED:
+                    self._count(**{COUNTED[decision.action]: 1})
+                self._hooks.recovered(effect)
+            case SwitchToHttp():
+                self._links.only_http = True
+            case Finish(response=response):
+                self._response = response
+                self._state.finish(effect)
+            case GiveUp(error=error):
+                self._error = error
+                self._state.leave()
+            case _:
+                self._waiting = effect
+
+    async def _abandon(self, error: Exception) -> None:
+        """End the turn without a response, unless it has ended."""
+        if self._response is None and self._error is None:
+            self._error = error
+            if self._began:
+                self._state.leave()
+            else:
+                self._state.discard(self._request)
+        await self._close_stream()
+
+    async def _close_stream(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            self._count_wire(stream)
+            await stream.aclose()
+
+    async def _save(self) -> None:
+        """Write the session before something happens that a later process must know of."""
+        if self._state.path is not None:
+            await asyncio.to_thread(self._hooks.save)
+
+    # --- figures -----------------------------------------------------------------------------------------------------
+
+    def _count(self, **counts: int) -> None:
+        self._state.meters = self._state.meters.plus(**counts)
+
+    def _count_wire(self, stream: EventStream) -> None:
+        self._count(bytes_up_wire=stream.wire_sent_bytes, bytes_down_wire=stream.wire_received_bytes)
+
+    @staticmethod
+    def _now() -> Moment:
+        return Moment(asyncio.get_running_loop().time(), random.random())  # noqa: S311 - spreads waits, keeps no secret
+
+
+def _cancelled() -> TurnCancelledError:
+    return TurnCancelledError(
+        "The turn was cancelled; the server may have run some of it.",
+        "The session's history is as it was before the turn, and you can send another one.",
+    )
