@@ -1,5 +1,5 @@
 """Delta ≡ replay, end to end: whatever the sequence of turns, over whatever transport, the upstream gets the same bytes
-whether the client sent only what was new or everything each time.
+whether the client sent only what was new or everything each time, and whether it read whole streams or lean ones.
 
 Conversations are generated, with forks from any response that may be continued, tool calls, warm-ups, and turns that
 are cut short or fail. Three things must be equal, byte for byte: what the model saw when deltas were sent, what it saw
@@ -26,7 +26,7 @@ from tests.integration.clients import Http, Socket
 from tests.integration.gateway import running
 from tests.strategies import examples
 
-Via: TypeAlias = Literal["json", "sse", "socket 1", "socket 2"]
+Via: TypeAlias = Literal["json", "sse", "socket", "lean socket"]
 Items: TypeAlias = tuple[bytes, ...]
 
 
@@ -117,7 +117,7 @@ def conversations(draw: st.DrawFn) -> list[Planned]:
     turns: list[Planned] = []
     latest: dict[str, int | None] = {}  # what each socket holds
     for number in range(draw(st.integers(4, 10))):
-        via: Via = draw(st.sampled_from(["socket 1", "socket 1", "json", "sse", "socket 2"]))
+        via: Via = draw(st.sampled_from(["socket", "socket", "json", "sse", "lean socket", "lean socket"]))
         held = latest.get(via)
         stored = [index for index, turn in enumerate(turns) if turn.store and not turn.fails]
         likely = [*stored[-1:], *([] if held is None else [held])]  # so that chains grow
@@ -127,7 +127,7 @@ def conversations(draw: st.DrawFn) -> list[Planned]:
         warm_up = draw(st.integers(0, 4)) == 0
         steps = () if warm_up else draw(performances(number).filter(bool))
         turns.append(Planned(via, store, parent, *draw(inputs(number, open_calls(turns, parent))), steps))
-        if via.startswith("socket") and not turns[-1].fails:
+        if via.endswith("socket") and not turns[-1].fails:
             latest[via] = number
         elif held is not None and parent == held:
             latest[via] = None  # a continuation that failed in its own lane
@@ -144,6 +144,10 @@ class _Response(msgspec.Struct):
 
 class _Terminal(msgspec.Struct):
     response: _Response
+
+
+class _ItemDone(msgspec.Struct):
+    item: msgspec.Raw
 
 
 class Player:
@@ -173,9 +177,21 @@ class Player:
             await self._sse.follow(body)
             return msgspec.json.decode(self._sse.last, type=_Terminal).response
         socket = self._sockets[turn.via]
+        if turn.via == "lean socket":
+            await socket.send((body[:-1] + b',"segue":{"lean":true}}').decode())
+            return await read_lean(socket)
         await socket.send(body.decode())
         await socket.turn()
         return msgspec.json.decode(socket.last, type=_Terminal).response
+
+
+async def read_lean(socket: Socket) -> _Response:
+    """Receive a lean turn; its items come one by one."""
+    output: list[msgspec.Raw] = []
+    while "response" not in (frame := await socket.frame()) or frame["type"] == "response.created":
+        if frame["type"] == "response.output_item.done":
+            output.append(msgspec.json.decode(socket.last, type=_ItemDone).item)
+    return _Response(frame["response"]["id"], output)
 
 
 @asynccontextmanager
@@ -185,7 +201,10 @@ async def playing(turns: list[Planned], server: dict[str, object]) -> AsyncItera
     script = [ScriptedTurn(turn.steps) for turn in turns if turn.steps]
     async with running(script, server=server) as gateway, AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(Http(gateway.url)) for _ in range(2)]
-        sockets = {name: await stack.enter_async_context(Socket(gateway.url)) for name in ("socket 1", "socket 2")}
+        sockets = {
+            "socket": await stack.enter_async_context(Socket(gateway.url)),
+            "lean socket": await stack.enter_async_context(Socket(gateway.url, lean=True)),
+        }
         yield Player(clients[0], clients[1], sockets), seen
         seen += [list(request.history.items()) for request in gateway.upstream.requests]
 
