@@ -475,6 +475,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "session-codex": lambda: measured_tables.session("codex"),
     "session-claude-code": lambda: measured_tables.session("claude-code"),
     "session-figures": measured_tables.session_figures,
+    "lean-figures": measured_tables.lean_streams,
     "configuration-server": lambda: settings(ServerConfig, "SEGUE_SERVER"),
     "configuration-upstream": lambda: settings(UpstreamConfig, "SEGUE_UPSTREAM_0"),
     "configuration-key": lambda: settings(KeyConfig, "SEGUE_KEY_0"),

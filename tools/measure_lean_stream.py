@@ -1,4 +1,4 @@
-"""Measures what a turn brings down the wire: python -m tools.measure_lean_stream [--quick] [--json FILE]
+"""Measures what comes down the wire: python -m tools.measure_lean_stream [--quick] [--json FILE]
 
 A gateway in this process plays sessions with the instructions (21 KB) and tools (10 KB) of a coding agent. A client
 asks for them whole and lean, over HTTP and in WebSocket mode, there with and without permessage-deflate. Every byte
@@ -14,6 +14,7 @@ import asyncio
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Literal
 
 import aiohttp
@@ -236,7 +237,7 @@ class LeanArm(msgspec.Struct, frozen=True):
 
 
 def arms(*, quick: bool) -> list[LeanArm]:
-    """Return what is measured."""
+    """Return what is measured; quickly, only what comes in a burst."""
     paces: tuple[Pace, ...] = ("burst",) if quick else ("burst", "paced")
     shapes = (*SHAPES, "session")
     return [
@@ -244,21 +245,21 @@ def arms(*, quick: bool) -> list[LeanArm]:
     ]
 
 
-async def _run(host: str, port: int, number: int, arm: LeanArm) -> list[TurnSize]:
+async def _run(host: str, port: int, arm: LeanArm, *, number: int, turns: int) -> list[TurnSize]:
     model = f"{number}/{arm.shape}/{arm.pace}"
     async with metered(host, port) as meter, aiohttp.ClientSession() as http:
-        return await _Client(http, meter, model, lean=arm.lean).session(arm.way, _TURNS)
+        return await _Client(http, meter, model, lean=arm.lean).session(arm.way, turns)
 
 
-async def measure(*, quick: bool) -> BenchReport:
-    """Run all sessions, those with a pace side by side."""
-    chosen = arms(quick=quick)
+async def measure(chosen: Sequence[LeanArm], turns: int = _TURNS) -> BenchReport:
+    """Run sessions, all at the same time."""
     config = Config(server=ServerConfig(port=0, store="memory:", compression=True))
     async with serving(config, Router([ModelRule(_Model(), ("*",))])) as (_, url):
         host, port = url.removeprefix("http://").split(":")
-        sizes = await asyncio.gather(*(_run(host, int(port), number, arm) for number, arm in enumerate(chosen)))
-    figures = [one for arm, turns in zip(chosen, sizes, strict=True) for one in _figures(arm, turns)]
-    settings = {"turns": _TURNS, "tokens_s": _TOKENS_S, "instructions_bytes": 21_000, "tools_bytes": 10_000}
+        runs = [_run(host, int(port), arm, number=number, turns=turns) for number, arm in enumerate(chosen)]
+        sizes = await asyncio.gather(*runs)
+    figures = [one for arm, made in zip(chosen, sizes, strict=True) for one in _figures(arm, made)]
+    settings = {"turns": turns, "tokens_s": _TOKENS_S, "instructions_bytes": 21_000, "tools_bytes": 10_000}
     return make_report([], settings, figures)
 
 
@@ -276,23 +277,8 @@ def _figures(arm: LeanArm, turns: Sequence[TurnSize]) -> Iterator[Figure]:
         budget=BUDGET if judged else None,
         met=whole <= BUDGET if judged else None,
     )
-    yield Figure(name=f"bytes received a turn: {arm.name}", value=_mean([turn.wire_bytes for turn in turns]), unit="B")
-    yield Figure(name=f"events a turn: {arm.name}", value=_mean([turn.events for turn in turns]), unit="events")
-
-
-def _mean(values: Sequence[int]) -> float:
-    return sum(values) / len(values)
-
-
-def ratio_rows(report: BenchReport) -> list[list[str]]:
-    """Return a row for each shape and pace: what was received for each byte that the model said, on every way."""
-    prefix, rows = "received / said: ", dict[str, list[str]]()
-    for one in report.figures:
-        if one.name.startswith(prefix) and one.value is not None:
-            shape, pace, *_ = one.name.removeprefix(prefix).split(", ")
-            mark = " (!)" if one.met is False else ""
-            rows.setdefault(f"{shape}, {pace}", []).append(f"{one.value:.2f}{mark}")
-    return [[name, *cells] for name, cells in rows.items()]
+    yield Figure(name=f"bytes received a turn: {arm.name}", value=fmean(turn.wire_bytes for turn in turns), unit="B")
+    yield Figure(name=f"events a turn: {arm.name}", value=fmean(turn.events for turn in turns), unit="events")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -301,10 +287,10 @@ def main(arguments: Sequence[str]) -> int:
     if rest and (len(rest) != len(("--json", "FILE")) or rest[0] != "--json"):
         print("usage: measure_lean_stream.py [--quick] [--json FILE]")
         return 2
-    report = run(measure(quick="--quick" in arguments))
-    heads = ["bytes received / bytes of items", *(f"{way}, {how}" for way in WAYS for how in ("lean", "whole"))]
-    for row in [heads, *ratio_rows(report)]:
-        print(" | ".join(f"{cell:>{max(7, len(head))}}" for cell, head in zip(row, heads, strict=True)))
+    report = run(measure(arms(quick="--quick" in arguments)))
+    for one in report.figures:
+        verdict = "" if one.met is None else ", as it should be" if one.met else f", more than {one.budget}"
+        print(f"{one.name}: {one.value:.2f} {one.unit}{verdict}")
     if rest:
         write(report, Path(rest[1]))
     return 0

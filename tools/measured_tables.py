@@ -89,6 +89,30 @@ def session(name: str) -> str:
     return "\n".join([_row(heads), _row(["---", *["---:"] * 7]), *map(_row, rows), "", said, _at(report)])
 
 
+def lean_streams() -> str:
+    """Return what clients received for each byte that the model said, by shape of the turns."""
+    report = read("lean-streams.json")
+    ratios: dict[tuple[str, str], dict[str, str]] = {}
+    for one in report.figures:
+        what, _, name = one.name.partition(": ")
+        if what == "received / said" and one.value is not None:
+            shape, pace, way, stream = name.split(", ")
+            ratios.setdefault((shape, pace), {})[f"{stream}, {way}"] = f"{one.value:.2f}"
+    ways = list(next(iter(ratios.values())))
+    rows = [[shape, pace, *(cells[way] for way in ways)] for (shape, pace), cells in ratios.items()]
+    settings = report.settings
+    said = (
+        f"`python -m tools.measure_lean_stream --json FILE`: sessions of {settings['turns']} turns with instructions "
+        f"of {settings['instructions_bytes'] // 1000} KB and tools of {settings['tools_bytes'] // 1000} KB. Counted is "
+        "what TCP carried down, heads and frames included, for each byte of the finished items. In a burst, everything "
+        f"is there at once; paced, a model says {settings['tokens_s']} tokens a second."
+    )
+    heads = ["turns", "pace", *ways]
+    return "\n".join(
+        [_row(heads), _row(["---", "---", *["---:"] * len(ways)]), *map(_row, rows), "", said, _at(report)]
+    )
+
+
 def session_figures() -> str:
     """Return the other figures of the table benchmark."""
     report = read(f"table-{SESSIONS[0]}.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -12,7 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from segue.gateway.admin.metrics import Metrics, TransportMeter
-from segue.gateway.api.sse import DONE, send_events, send_lean_events
+from segue.gateway.api.sse import DONE, _Gzip, send_events, send_lean_events
 from segue.protocol.events import Event
 from segue.protocol.problems import Problem, Refused
 from tests.gateway.parts import nothing
@@ -108,6 +109,24 @@ async def test_a_lean_stream_is_compressed_if_its_client_accepts_that(accepted: 
         assert await reply.content.readexactly(len(frame(0))) == frame(0)
         gate.set()
         assert await reply.content.read() == frame(1) + DONE
+
+
+async def test_a_large_event_is_compressed_in_slices() -> None:
+    """Between them, others have their turn."""
+    large, steps = Event("response.x", b'{"n":"%b"}' % (b"x" * 1_000_000), 0), 0
+
+    async def others() -> None:
+        nonlocal steps
+        while True:
+            steps += 1
+            await asyncio.sleep(0)
+
+    gzip = _Gzip()
+    beside = asyncio.create_task(others())
+    packed = await gzip.write(large.data)
+    beside.cancel()
+    assert steps >= 7
+    assert zlib.decompress(packed + gzip.end(b""), wbits=31) == large.data
 
 
 async def test_a_whole_stream_is_never_compressed() -> None:

@@ -7,6 +7,7 @@ whole stream is not: most clients say that they accept gzip, and few care. Not h
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import zlib
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -30,6 +31,8 @@ SSE_HEADERS: Mapping[str, str] = MappingProxyType(
 )
 DONE = write_event("", b"[DONE]")
 
+#: How much is compressed at once.
+_SLICE_BYTES = 128 * 1024
 _GZIP_HEADERS = {**SSE_HEADERS, "Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
 
 
@@ -58,7 +61,7 @@ async def send_events(
                 done = is_over()
                 if done:
                     data += DONE
-                await response.write(data if gzip is None else gzip.write(data))
+                await response.write(data if gzip is None else await gzip.write(data))
         rest = b"" if done else DONE
         await finish(request, response, rest if gzip is None else gzip.end(rest))
     except Exception as error:
@@ -84,8 +87,12 @@ class _Gzip:
     def __init__(self) -> None:
         self._deflate = zlib.compressobj(wbits=31)  # 31: with the wrapping of gzip
 
-    def write(self, data: bytes) -> bytes:
-        return self._deflate.compress(data) + self._deflate.flush(zlib.Z_SYNC_FLUSH)
+    async def write(self, data: bytes) -> bytes:
+        pieces = [self._deflate.compress(data[:_SLICE_BYTES])]
+        for at in range(_SLICE_BYTES, len(data), _SLICE_BYTES):
+            await asyncio.sleep(0)  # a large event must not hold up everybody else
+            pieces.append(self._deflate.compress(data[at : at + _SLICE_BYTES]))
+        return b"".join((*pieces, self._deflate.flush(zlib.Z_SYNC_FLUSH)))
 
     def end(self, data: bytes) -> bytes:
         return self._deflate.compress(data) + self._deflate.flush()

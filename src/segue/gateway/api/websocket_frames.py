@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Sequence
 
 _TEXT = 0x81  # FIN and the opcode of a text frame (RFC 6455, 5.2)
-_COMPRESSED = 0x40  # RSV1: the message is compressed (RFC 7692, 7.2.3.1)
+_COMPRESSED_TEXT = _TEXT | 0x40  # RSV1: the message is compressed (RFC 7692, 7.2.3.1)
 _SHORT = struct.Struct("!BB").pack
 _MEDIUM = struct.Struct("!BBH").pack
 _LONG = struct.Struct("!BBQ").pack
@@ -29,11 +29,18 @@ _MIN_BYTES = 32
 _LEVEL = 6
 
 
-def text_frames(payloads: Sequence[bytes]) -> bytes:
+def text_frames(payloads: Sequence[bytes], first: int = _TEXT) -> bytes:
     """Frame messages of a server: unmasked text frames, one for each message (RFC 6455, 5.2)."""
     pieces: list[bytes] = []
     for payload in payloads:
-        pieces += (_head(_TEXT, len(payload)), payload)
+        size = len(payload)
+        if size < 126:  # noqa: PLR2004 - RFC 6455, 5.2: the three forms of a length
+            pieces.append(_SHORT(first, size))
+        elif size < 0x10000:  # noqa: PLR2004 - as above
+            pieces.append(_MEDIUM(first, 126, size))
+        else:
+            pieces.append(_LONG(first, 127, size))
+        pieces.append(payload)
     return b"".join(pieces)
 
 
@@ -59,10 +66,9 @@ class DeflatedFrames:
             size = len(payload)
             if _MIN_BYTES <= size <= room:
                 room -= size
-                data = self._compress(payload)
-                pieces += (_head(_TEXT | _COMPRESSED, len(data)), data)
+                pieces.append(text_frames([self._compress(payload)], _COMPRESSED_TEXT))
             else:
-                pieces += (_head(_TEXT, size), payload)
+                pieces.append(text_frames([payload]))
         return b"".join(pieces)
 
     def rest(self) -> None:
@@ -92,11 +98,3 @@ class DeflatedFrames:
         kept = b"".join(self._recent)[-_WINDOW:]
         self._recent, self._recent_bytes = [kept] if kept else [], len(kept)
         return kept
-
-
-def _head(first: int, size: int) -> bytes:
-    if size < 126:  # noqa: PLR2004 - RFC 6455, 5.2: the three forms of a length
-        return _SHORT(first, size)
-    if size < 0x10000:  # noqa: PLR2004 - as above
-        return _MEDIUM(first, 126, size)
-    return _LONG(first, 127, size)
