@@ -53,6 +53,7 @@ from segue.stores.memory import MemoryStore
 from segue.upstreams.router import Router
 from tools import (
     architecture,
+    client_fault_table,
     dialect_tables,
     error_tables,
     glossary,
@@ -483,6 +484,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "configuration-route": lambda: settings(RouteConfig, "SEGUE_ROUTE_0"),
     "configuration-tunnel": lambda: settings(TunnelConfig, "SEGUE_TUNNEL"),
     "configuration-sidecar": lambda: settings(SidecarConfig, "SEGUE_SIDECAR"),
+    "client-faults": client_fault_table.fault_matrix,
     "failures": sidecar_tables.failures,
     "sidecar-counts": sidecar_tables.counted,
     "glossary": glossary.glossary,

@@ -122,6 +122,11 @@ class ScriptedResponsesServer:
 
     # --- faults ------------------------------------------------------------------------------------------------------
 
+    @property
+    def waits(self) -> bool:
+        """Whether a fault has been planned and not been met."""
+        return any(fault is not None for fault in (*self._faults, *self._upgrade_faults))
+
     def plan(self, *faults: Fault | None) -> None:
         """Give each of the next creates its fault; None is for a create that goes well."""
         self._faults.extend(faults)
