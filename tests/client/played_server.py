@@ -47,6 +47,7 @@ class Run(NamedTuple):
     context: tuple[str, ...]
     events: tuple[bytes, ...]
     document: bytes
+    said: tuple[str, ...]
 
 
 class PlayedServer:
@@ -123,25 +124,31 @@ class PlayedServer:
             return new
         latest = self._latest.get(connection)
         run = latest if latest is not None and latest.response_id == parent else self._stored.get(parent)
-        return None if run is None else (*run.context, answer_of(run.context), *new)
+        return None if run is None else (*run.context, *run.said, *new)
 
     def _run(self, context: tuple[str, ...], request: dict[str, Any]) -> Run:
         response_id = f"resp_{len(self.runs)}"
-        text = answer_of(context)
-        item = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]}
+        said = (answer_of(context),) if request.get("generate", True) else ()
+        items = [
+            {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]}
+            for text in said
+        ]
         head = {"id": response_id, "object": "response", "store": request["store"]}
-        whole = head | {"status": "completed", "output": [item]}
+        whole = head | {"status": "completed", "output": items}
         place = {"output_index": 0, "content_index": 0, "item_id": "m"}
         events: list[dict[str, Any]] = [
             {"type": "response.created", "response": head | {"status": "in_progress", "output": []}},
             {"type": "response.in_progress", "response": head | {"status": "in_progress", "output": []}},
-            {"type": "response.output_item.added", "output_index": 0, "item": item | {"content": []}},
-            *({"type": "response.output_text.delta", "delta": letter, **place} for letter in text),
-            {"type": "response.output_item.done", "output_index": 0, "item": item},
-            {"type": "response.completed", "response": whole},
         ]
+        for item, text in zip(items, said, strict=True):
+            events += (
+                {"type": "response.output_item.added", "output_index": 0, "item": item | {"content": []}},
+                *({"type": "response.output_text.delta", "delta": letter, **place} for letter in text),
+                {"type": "response.output_item.done", "output_index": 0, "item": item},
+            )
+        events.append({"type": "response.completed", "response": whole})
         numbered = tuple(msgspec.json.encode(one | {"sequence_number": n}) for n, one in enumerate(events))
-        run = Run(response_id, context, numbered, msgspec.json.encode(whole))
+        run = Run(response_id, context, numbered, msgspec.json.encode(whole), said)
         self.runs.append(run)
         if request["store"]:
             self._stored[response_id] = run

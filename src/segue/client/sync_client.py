@@ -33,6 +33,9 @@ class LoopThread:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine and wait for it. If the waiting thread is interrupted, the coroutine is cancelled."""
+        if self.closed:
+            work.close()
+            raise RuntimeError("the client is closed")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -40,10 +43,13 @@ class LoopThread:
             future.cancel()
             raise
 
+    @property
+    def closed(self) -> bool:
+        """Whether the thread has ended."""
+        return self._loop.is_closed()
+
     def close(self) -> None:
         """End the thread."""
-        if self._loop.is_closed():
-            return
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -194,7 +200,9 @@ class Client:
         return SyncSession(self._thread, self._thread.run(load()))
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections. Closing twice does nothing."""
+        if self._thread.closed:
+            return
         try:
             self._thread.run(self._client.aclose())
         finally:
