@@ -13,6 +13,7 @@ from typing import TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 import h11
+from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import CTRL_OPCODES, Frame, Opcode
 from websockets.streams import StreamReader
 
@@ -235,13 +236,19 @@ def _bodies(data: bytes) -> Iterator[bytes]:
 
 
 def _texts(data: bytes, *, masked: bool) -> list[str]:
-    """Read the text messages of one direction of a WebSocket; no other kind may be among them."""
+    """Read the text messages of one direction of a WebSocket, compressed or not; no other kind may be among them."""
+    deflate = PerMessageDeflate(
+        remote_no_context_takeover=False,
+        local_no_context_takeover=False,
+        remote_max_window_bits=15,
+        local_max_window_bits=15,
+    )
     reader = StreamReader()
     reader.feed_data(data)
     reader.feed_eof()
     texts: list[str] = []
     while not _run(reader.at_eof()):
-        frame = _run(Frame.parse(reader.read_exact, mask=masked))
+        frame = _run(Frame.parse(reader.read_exact, mask=masked, extensions=[deflate]))
         if frame.opcode in CTRL_OPCODES:
             continue
         assert frame.opcode is Opcode.TEXT, f"a frame of kind {frame.opcode!r}"
