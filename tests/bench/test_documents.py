@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from segue.bench.documents import MB, BodySize, make_bodies, measure_documents
 from segue.tunnel.documents import encode_document
 
 
+@pytest.mark.untraced
 def test_measures_both_directions_of_each_size_and_the_largest_document() -> None:
     figures = measure_documents((BodySize(1, 5000.0), BodySize(2, 5000.0)), rounds=2)
     assert [one.name for one in figures] == [

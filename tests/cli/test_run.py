@@ -98,6 +98,7 @@ async def test_a_store_that_cannot_be_opened_is_said_in_a_line(tmp_path: Path) -
     assert len(told.splitlines()) == 1
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize(
     "text",
     [

@@ -32,7 +32,9 @@ ASKED: dict[str, Any] = {"include": [OUTPUT_LOGPROBS], "max_output_tokens": 6}
 WORDS = ["many", "words", "about", "the", "number", "of", "people", "who", "call", "one", "another"]
 
 
-@pytest.fixture(scope="module", params=list(KINDS))
+@pytest.fixture(
+    scope="module", params=["Q8_0", "Q4_K", *(pytest.param(kind, marks=pytest.mark.deep) for kind in ("F32", "F16"))]
+)
 def file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
     path = folder / "F32.gguf"
@@ -78,6 +80,7 @@ async def play(upstream: LocalUpstream, random: Random, rounds: int) -> list[Ans
     return done
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.deep)])
 async def test_every_bit_is_the_same(file: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a context for two or three of many conversations, whose state is kept in small pieces."""

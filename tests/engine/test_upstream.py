@@ -263,8 +263,8 @@ class TestStopping:
 
     async def test_the_loop_runs_on_while_the_model_computes(self, upstream: LocalUpstream) -> None:
         """Between the beginning of a turn and its first token the event loop does a lot of other work."""
-        # half the text: counting takes a processor from the model
-        stream = await begin(upstream, request(f"Loop. {LONG[: len(LONG) // 2]}", max_output_tokens=1))
+        # a fifth of the text: counting takes a processor from the model
+        stream = await begin(upstream, request(f"Loop. {LONG[: len(LONG) // 5]}", max_output_tokens=1))
         ticks = 0
         text = asyncio.ensure_future(first_text(stream))
         while not text.done():

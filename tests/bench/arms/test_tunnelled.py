@@ -78,6 +78,7 @@ async def test_a_websocket_session_goes_through_message_by_message() -> None:
     assert up(played.turns) <= 1.3 * session.bound
 
 
+@pytest.mark.untraced
 async def test_processes_of_their_own_tell_their_cpu_time_apart_from_the_set_up() -> None:
     played = await play_once(make_session("mini-swe-agent", turns=2), sidecar_path)
     assert set(played.cpu_s) == {GATEWAY, SIDECAR}

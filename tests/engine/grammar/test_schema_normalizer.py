@@ -491,6 +491,7 @@ def test_what_is_too_large_is_an_error(schema: Schema, why: str | None) -> None:
 # ------------------------------------------------------------------------------------------------------ hostile schemas
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_schema_costs_little(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted in calls of functions, which every loop that matters makes; the largest take half a second."""
