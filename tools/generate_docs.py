@@ -59,6 +59,7 @@ from tools import (
     glossary,
     measured_tables,
     provider_tables,
+    recovery_tables,
     sidecar_tables,
     task_tables,
 )
@@ -489,6 +490,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "sidecar-counts": sidecar_tables.counted,
     "glossary": glossary.glossary,
     "errors": error_tables.errors,
+    "recovery-rules": recovery_tables.rules,
+    "recovery-conditions": recovery_tables.conditions,
+    "client-errors": recovery_tables.client_errors,
     "provider-errors": error_tables.provider_errors,
     "provider-fields": provider_tables.fields,
     "provider-families": provider_tables.families,

@@ -60,7 +60,8 @@ WORDS = (
     ),
     Word(
         "session",
-        "the state of one WebSocket connection, or of one sidecar's tunnel over all its links",
+        "the state of one WebSocket connection, of one sidecar's tunnel over all its links, "
+        "or of one conversation of the client library",
         "connection state",
         "protocol/session.py",
     ),
