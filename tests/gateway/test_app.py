@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 
 import aiohttp
@@ -197,3 +198,16 @@ async def test_a_gateway_that_never_listened_can_be_drained_and_closed() -> None
     assert not gateway.services.drain.draining
     await gateway.aclose()
     assert upstream.asked == ["start", "close"]
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_closing_the_ports_leaves_no_socket_open(steps: int) -> None:
+    """However far the drain has come when somebody connects."""
+    async with serving(config(), router(ScriptedUpstream())) as (gateway, url):
+        draining = asyncio.create_task(gateway.drain())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        with socket.socket() as client:
+            client.connect_ex(address_of(url))
+            await draining
+            await gateway.aclose()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
@@ -247,6 +249,24 @@ async def test_closing_the_listener_cancels_what_is_being_answered() -> None:
         with pytest.raises(OSError, match="Connect call failed"):
             await server.connect()
         await server.listener.aclose()
+
+
+@pytest.mark.parametrize("steps", range(5))
+async def test_closing_the_listener_leaves_no_socket_open(steps: int) -> None:
+    """However far it has come with a new connection."""
+    async with listening(echo) as server:
+        agent = socket.create_connection(("127.0.0.1", server.port))
+        before = len(asyncio.all_tasks())
+        while len(asyncio.all_tasks()) == before:  # noqa: ASYNC110 - the loop makes a task to accept it
+            await asyncio.sleep(0)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await server.listener.aclose()
+        for _ in range(2):  # a transport that is cut closes its socket in the next step
+            await asyncio.sleep(0)
+        with suppress(ConnectionResetError):
+            assert agent.recv(1) == b""
+        agent.close()
 
 
 async def test_a_listener_says_where_it_listens() -> None:

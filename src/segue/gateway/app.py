@@ -22,6 +22,7 @@ from segue.gateway.api.application import build_application
 from segue.gateway.bootstrap import build_router, build_routes
 from segue.gateway.services import build_services
 from segue.gateway.tunnel.endpoint import SidecarSessions
+from segue.listening import stop_listening
 from segue.stores.interface import Store, StoreError
 from segue.stores.store_url import open_store
 from segue.upstreams.interface import Upstream
@@ -116,8 +117,14 @@ class Gateway:
 
     async def _stop_listening(self) -> None:
         """Close the ports, unless they are closed already; connections stay."""
-        for site in () if self._runner is None else tuple(self._runner.sites):
-            await site.stop()
+        if self._runner is None:
+            return
+        for site in tuple(self._runner.sites):
+            server = site._server  # noqa: SLF001 - aiohttp has no way to stop that loses no socket
+            if server is not None:
+                await stop_listening(server)
+            if site in self._runner.sites:  # it was not stopped meanwhile
+                await site.stop()
 
     async def aclose(self) -> None:
         """Cancel what still runs and release everything."""
@@ -126,6 +133,7 @@ class Gateway:
             sweeper.cancel()
         await asyncio.gather(*self._sweepers, return_exceptions=True)
         await self.tunnel.aclose()
+        await self._stop_listening()
         if self._runner is not None:
             await self._runner.cleanup()
         await services.background.aclose()

@@ -18,6 +18,7 @@ import msgspec
 from segue.http.error_replies import failure_reply
 from segue.http.origins import OriginPolicy
 from segue.http.request_rules import RequestRefusal
+from segue.listening import stop_listening
 from segue.sidecar.agent_request import AgentRequest
 from segue.sidecar.agent_transport import AgentGone, AgentTransport
 from segue.sidecar.request_reader import ContinueAwaited, ParsedRequest, RequestReader
@@ -114,11 +115,12 @@ class Listener:
         if self._server is None:
             return
         self._closing = True
-        self._server.close()
-        tasks = list(self._serving.values())
-        for task in tasks:
+        await stop_listening(self._server)
+        serving = dict(self._serving)
+        for transport, task in serving.items():
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+            transport.abort()  # a task that is cancelled before its first step does not
+        await asyncio.gather(*serving.values(), return_exceptions=True)
         await self._server.wait_closed()
         self._server = None
 

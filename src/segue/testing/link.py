@@ -30,6 +30,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Literal, cast
 
+from segue.listening import stop_listening
 from segue.testing.pacing import PLAIN, Arrival, LinkProfile, Outage, Pacer
 
 __all__ = ["PLAIN", "EmulatedLink", "LinkConnection", "LinkProfile", "Outage", "linked"]
@@ -213,7 +214,7 @@ class EmulatedLink:
     @asynccontextmanager
     async def refusing(self) -> AsyncIterator[None]:
         """Refuse new connections around a block."""
-        self.refuse()
+        await self._stop()
         try:
             yield
         finally:
@@ -229,7 +230,7 @@ class EmulatedLink:
 
     async def aclose(self) -> None:
         """Reset open connections and stop listening."""
-        self.refuse()
+        await self._stop()
         if self._timer is not None:
             self._timer.cancel()
         while self._closing or self._tasks:
@@ -239,6 +240,12 @@ class EmulatedLink:
             await asyncio.gather(*self._closing, *self._tasks, return_exceptions=True)
         if self._reserved is not None:
             self._reserved.close()
+
+    async def _stop(self) -> None:
+        """Refuse new connections, and lose none that has just been accepted."""
+        if self._server is not None:
+            await stop_listening(self._server)
+            self._server = None
 
     def way(self, direction: Direction) -> _LinkDirection:
         """Return one direction."""

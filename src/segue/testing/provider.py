@@ -35,6 +35,7 @@ from wsproto.connection import ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Message, Ping, TextMessage
 
 from segue.http.heads import Line, values
+from segue.listening import stop_listening
 from segue.testing.recorded_session import RecordedSession
 from segue.testing.replies import ProviderReply
 
@@ -266,7 +267,7 @@ async def provided(
     try:
         yield provider
     finally:
-        server.close()
+        await stop_listening(server)
         for wire, task in tuple(wires.items()):
             wire.reset()
             task.cancel()

@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 
 from segue.http_client.body import JsonBody
+from segue.listening import stop_listening
 from segue.protocol.events import Ended, OutputWriter
 from segue.protocol.responses import usage
 from segue.testing.replies import Api, ReplyContext, make_reply
@@ -98,7 +99,7 @@ async def answering(text: str) -> AsyncIterator[AnsweringProvider]:
     try:
         yield provider
     finally:
-        server.close()
+        await stop_listening(server)
 
 
 class BareUpstream:

@@ -15,6 +15,8 @@ from typing import cast
 
 import msgspec
 
+from segue.listening import stop_listening
+
 
 class WireBytes(msgspec.Struct, frozen=True):
     """Bytes up (towards the server) and down."""
@@ -73,7 +75,7 @@ async def metered(target_host: str, target_port: int) -> AsyncIterator[Meter]:
     try:
         yield meter
     finally:
-        server.close()
+        await stop_listening(server)
         for client in tuple(clients):
             client.abort()
         while clients:
