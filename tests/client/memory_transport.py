@@ -65,6 +65,7 @@ class MemoryTransport:
         self.streams: list[MemoryStream] = []
         self.answered = asyncio.Event()
         self.released: list[int] = []
+        self.forgotten: list[str] = []
         self.closed = False
         self._connection = 0
 
@@ -104,6 +105,11 @@ class MemoryTransport:
         if isinstance(found, TurnFault):
             raise TransportFault(found)
         return found
+
+    async def forget(self, response_id: str) -> None:
+        self.forgotten.append(response_id)
+        if self.refusals:
+            raise TransportFault(self.refusals.popleft())
 
     def release(self, lane: int) -> None:
         self.released.append(lane)

@@ -231,6 +231,49 @@ async def test_a_task_that_is_cancelled_takes_its_turn_with_it() -> None:
         await anext(turn)
 
 
+@pytest.mark.parametrize("offered", [FULL, frozenset[str]()])
+async def test_a_server_that_keeps_turns_is_told_that_one_is_cancelled(offered: frozenset[str]) -> None:
+    links = MemoryLinks(extensions=offered)
+    session = client_of(links).session("m")
+    async with session.send("one") as turn:
+        await anext(turn)
+        await turn.cancel()
+    assert links.http.forgotten == (["resp_0"] if offered else [])
+    await turn.cancel()
+    assert len(links.http.forgotten) <= 1
+
+
+async def test_a_turn_that_has_shown_nothing_has_no_id_to_be_told() -> None:
+    links = MemoryLinks(extensions=FULL)
+    turn = client_of(links).session("m").send("one")
+    await turn.cancel()
+    assert links.http.forgotten == []
+
+
+async def test_a_server_that_cannot_be_told_changes_nothing() -> None:
+    links = MemoryLinks(extensions=FULL)
+    session = client_of(links).session("m")
+    links.http.refusals.append(TurnFault(kind="connect_failed", transport="http", delivered="no"))
+    async with session.send("one") as turn:
+        await anext(turn)
+    assert links.http.forgotten == ["resp_0"]
+    assert await say(session, "two")
+
+
+async def test_the_turn_of_a_saved_session_is_forgotten_only_if_it_is_cancelled(tmp_path: Path) -> None:
+    """A program that is interrupted leaves its turn, and its next process goes on with it."""
+    links = MemoryLinks(extensions=FULL)
+    session = client_of(links).session("m")
+    session.save(tmp_path / "session.json")
+    async with session.send("one") as turn:
+        await anext(turn)
+    assert links.http.forgotten == []
+    assert client_of(links).load(tmp_path / "session.json").pending_turn is not None
+    await turn.cancel()
+    assert links.http.forgotten == ["resp_0"]
+    assert client_of(links).load(tmp_path / "session.json").pending_turn is None
+
+
 async def test_a_turn_that_was_never_begun_can_be_cancelled() -> None:
     links = MemoryLinks()
     session = client_of(links).session("m")

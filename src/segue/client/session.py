@@ -155,9 +155,9 @@ class AsyncSession:
             transport.release(self._state.lane)
 
     async def aclose(self) -> None:
-        """Cancel the turn that runs, if there is one, and free the session's place on its connection."""
+        """Stop the turn that runs, if there is one, and free the session's place on its connection."""
         if self._turn is not None:
-            await self._turn.cancel()
+            await self._turn.aclose()
         self.release()
 
     # --- private -----------------------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ class SyncTurn:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.cancel()
+        self._thread.run(self._turn.aclose())
 
     def __iter__(self) -> Iterator[ClientEvent]:
         return self
@@ -84,7 +84,7 @@ class SyncTurn:
         return self._thread.run(self._turn.response())
 
     def cancel(self) -> None:
-        """Stop the turn, if it has not ended. The history is as it was before."""
+        """Stop the turn for good, if it has not ended. The history is as it was before."""
         self._thread.run(self._turn.cancel())
 
 

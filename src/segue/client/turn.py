@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -39,6 +40,9 @@ from segue.client.turn_effects import (
     TurnInput,
 )
 from segue.client.turn_machine import TurnMachine
+
+#: How long a cancelled turn may wait for its server to take note.
+_FORGET_S = 5.0
 
 #: Told of each fault that a turn met and of what is done about it.
 RecoveryObserver = Callable[[RecoveryStep], None]
@@ -71,7 +75,7 @@ class TurnHooks(msgspec.Struct, frozen=True):
 class AsyncTurn:
     """One turn. Nothing is sent before it is iterated or its response awaited.
 
-    It is iterated once. With `async with`, a turn that has not ended when the block is left is cancelled.
+    It is iterated once. With `async with`, a turn that has not ended when the block is left is stopped.
     """
 
     def __init__(self, state: SessionState, links: ServerLinks, request: TurnInput, hooks: TurnHooks) -> None:
@@ -93,6 +97,7 @@ class AsyncTurn:
         self._idle = asyncio.Event()  # nobody waits for an event
         self._idle.set()
         self._cancelled = False
+        self._forgotten = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -100,7 +105,7 @@ class AsyncTurn:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.cancel()
+        await self.aclose()
 
     def __aiter__(self) -> AsyncIterator[ClientEvent]:
         return self
@@ -130,12 +135,25 @@ class AsyncTurn:
         return self._response
 
     async def cancel(self) -> None:
-        """Stop the turn, if it has not ended. The history is as it was before."""
+        """Stop the turn for good, if it has not ended. The history is as it was before."""
+        await self._stop(forget=True)
+
+    async def aclose(self) -> None:
+        """Stop the turn, if it has not ended; if the session is saved, a later process may go on with it."""
+        await self._stop(forget=self._state.path is None)
+
+    async def _stop(self, *, forget: bool) -> None:
+        """Stop the turn, if it has not ended; `forget` tells a server that keeps it that nobody will go on with it."""
         self._cancelled = True
         if self._scope is not None:  # another task waits for an event
             self._scope.reschedule(asyncio.get_running_loop().time())
         await self._idle.wait()
         await self._abandon(_cancelled())
+        kept = self._machine.kept_id
+        if forget and kept is not None and not self._forgotten:
+            self._forgotten = True
+            await self._save()
+            await self._forget(kept)
 
     # --- one step ----------------------------------------------------------------------------------------------------
 
@@ -250,6 +268,12 @@ class AsyncTurn:
         if stream is not None:
             self._count_wire(stream)
             await stream.aclose()
+
+    async def _forget(self, response_id: str) -> None:
+        """Tell the server; if that fails, it stops the turn a little later by itself."""
+        with suppress(TransportFault, TimeoutError):
+            async with asyncio.timeout(_FORGET_S):
+                await self._links.http.forget(response_id)
 
     async def _save(self) -> None:
         """Write the session before something happens that a later process must know of."""

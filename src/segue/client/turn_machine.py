@@ -121,6 +121,12 @@ class TurnMachine:
         """The id of the response, once it is known."""
         return self._shown.response_id
 
+    @property
+    def kept_id(self) -> str | None:
+        """The id of the response, if its server may run it on without a reader, because that was asked for."""
+        kept = self._options.resume or self._options.idempotency_key is not None
+        return self._shown.response_id if kept and self._delivered and not self.ended else None
+
     def remaining_s(self, now: float) -> float:
         """Return how much time the turn has left."""
         return self._deadline - now

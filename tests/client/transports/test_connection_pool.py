@@ -272,11 +272,13 @@ async def test_a_stream_is_resumed_in_its_lane(lean: bool, message: bytes) -> No
         assert provider.messages[0].data == message
 
 
-async def test_a_stored_response_is_retrieved_by_http() -> None:
+async def test_a_stored_response_is_retrieved_and_forgotten_by_http() -> None:
     document = b'{"id":"resp_1","object":"response"}'
     async with serving(Answer(lines=JSON, pieces=(document,))) as (provider, transport):
         assert await transport.retrieve("resp_1") == document
-        assert provider.requests[0].target == b"/v1/responses/resp_1"
+        await transport.forget("resp_1")
+        assert [request.method for request in provider.requests] == [b"GET", b"DELETE"]
+        assert {request.target for request in provider.requests} == {b"/v1/responses/resp_1"}
 
 
 async def test_closing_ends_what_runs() -> None:

@@ -430,6 +430,24 @@ async def test_a_response_that_cannot_be_retrieved_is_a_fault(answer: Answer, ki
     assert raised.value.fault.kind == kind
 
 
+@pytest.mark.parametrize("status", [200, 204, 404])
+async def test_a_response_is_forgotten(status: int) -> None:
+    async with serving(Answer(status=status, framing="length")) as (provider, transport):
+        await transport.forget("resp_1")
+        await transport.forget("resp_1")
+        assert [(request.method, request.target) for request in provider.requests] == [
+            (b"DELETE", b"/v1/responses/resp_1")
+        ] * 2
+        assert provider.connections == 1
+
+
+async def test_a_response_that_cannot_be_forgotten_is_a_fault() -> None:
+    async with serving(Answer(status=403)) as (_, transport):
+        with pytest.raises(TransportFault) as raised:
+            await transport.forget("resp_1")
+    assert (raised.value.fault.kind, raised.value.fault.status) == ("refused", 403)
+
+
 # --- what is left ----------------------------------------------------------------------------------------------------
 
 

@@ -82,6 +82,10 @@ class WebSocketTransport:
         """Return a stored response object, by HTTP."""
         return await self._http.retrieve(response_id)
 
+    async def forget(self, response_id: str) -> None:
+        """Delete a response, by HTTP."""
+        await self._http.forget(response_id)
+
     def release(self, lane: int) -> None:
         """Free the seat of a lane. One connection without lanes is kept for the next one."""
         for connection in self._connections.values():

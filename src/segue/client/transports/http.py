@@ -26,14 +26,14 @@ from segue.client.transports.capabilities_reader import fetch_capabilities, told
 from segue.client.transports.event_scan import scan
 from segue.client.transports.http_exchange import ServerExchanges, fault_of, meter_of
 from segue.client.transports.interface import Connected, EventStream, TransportFault
-from segue.client.transports.server_errors import ServerWords
+from segue.client.transports.server_errors import MAX_BODY_BYTES, ServerWords
 from segue.http.sse import SseReader
 from segue.http_client.body import JsonBody
 from segue.http_client.wire_meter import NOTHING_CARRIED, WireCount, WireMeter
 from segue.protocol.codec import UNREADABLE
 
 _STREAM, _JSON = "text/event-stream", "application/json"
-_OK, _REDIRECTS = 200, 300
+_OK, _REDIRECTS, _NOT_FOUND = 200, 300, 404
 _DONE = b"[DONE]"
 #: An id may come from a peer, and becomes a part of a path.
 _ID = re.compile(r"[A-Za-z0-9_-]{1,512}")
@@ -105,6 +105,13 @@ class HttpTransport:
         if not _is_document(response):
             raise await self.server.refusal(response)
         return await self._read_document(response)
+
+    async def forget(self, response_id: str) -> None:
+        """Delete a response; one that is not there is no fault."""
+        response = await self.server.send("DELETE", self._response_url(response_id), accept=_JSON)
+        if not _OK <= response.status < _REDIRECTS and response.status != _NOT_FOUND:
+            raise await self.server.refusal(response)
+        await self.server.read(response, MAX_BODY_BYTES)
 
     def release(self, lane: int) -> None:
         """Forget a lane: over HTTP it holds nothing."""

@@ -95,6 +95,10 @@ class ResponsesTransport(Protocol):
         """Return a stored response object, by `GET /responses/{id}`."""
         ...
 
+    async def forget(self, response_id: str) -> None:
+        """Delete a response, by `DELETE /responses/{id}`: a server that runs it for nobody stops it."""
+        ...
+
     def release(self, lane: int) -> None:
         """Forget a lane: its session is over."""
         ...
