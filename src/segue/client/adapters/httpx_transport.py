@@ -1,4 +1,4 @@
-"""Runs the requests of an SDK that uses httpx on sessions: `httpx.AsyncClient(transport=SessionTransport(client))`.
+"""Runs the requests of an SDK that uses httpx2 on sessions: `httpx2.AsyncClient(transport=SessionTransport(client))`.
 
 A framework sends its whole history with each request, or names the response that it continues. Either way the transport
 finds the session that holds that history, sends what is new, and answers with the standard JSON or event stream. What
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-import httpx
+import httpx2
 import msgspec
 
 from segue.client.adapters.history_digest import extend_digest
@@ -20,7 +20,7 @@ from segue.client.adapters.session_index import HeldHistory, SessionIndex
 from segue.client.client import AsyncClient
 from segue.client.errors import ClientError, ConnectionFailedError, CreateRefusedError
 from segue.client.session import AsyncSession
-from segue.client.settings import HistoryMode, TransportMode
+from segue.client.settings import HistoryMode, SessionSettings, TransportMode
 from segue.client.stream_events import ClientEvent, ClientResponse, ResponseFinished
 from segue.client.turn import AsyncTurn
 from segue.http.sse import write_event
@@ -59,22 +59,23 @@ _READ_HERE = frozenset(_SdkRequest.__struct_fields__)
 
 
 class _SdkCreate(msgspec.Struct, frozen=True):
-    """A request as a session runs it: `settings` are those of its turn."""
+    """A request as a session runs it. The settings are those of this turn: frameworks change tools as they go."""
 
-    settings: dict[str, Any]
+    settings: SessionSettings
     items: Sequence[bytes]
     previous_response_id: str | None
     streamed: bool
 
 
-class SessionTransport(httpx.AsyncBaseTransport):
-    """The transport of an `httpx.AsyncClient` whose turns run on sessions of a client.
+class SessionTransport(httpx2.AsyncBaseTransport):
+    """The transport of an `httpx2.AsyncClient` whose turns run on sessions of a client.
 
     Args:
         client: whose sessions run the turns; it stays the caller's to close.
-        others: carries all other requests; by default httpx's own transport.
+        others: carries all other requests; by default httpx2's own transport.
         transport: how sessions reach the server.
         history: how sessions say what came before.
+        turn_timeout_s: how long a turn may take with all its waits and repeats; None means no bound.
         most_sessions: how many conversations are kept; one that was given up is sent whole when it goes on.
     """
 
@@ -82,18 +83,20 @@ class SessionTransport(httpx.AsyncBaseTransport):
         self,
         client: AsyncClient,
         *,
-        others: httpx.AsyncBaseTransport | None = None,
+        others: httpx2.AsyncBaseTransport | None = None,
         transport: TransportMode = "auto",
         history: HistoryMode = "auto",
+        turn_timeout_s: float | None = None,
         most_sessions: int = 64,
     ) -> None:
         self._client = client
-        self._others = others or httpx.AsyncHTTPTransport()
+        self._others = others or httpx2.AsyncHTTPTransport()
         self._transport: TransportMode = transport
         self._history: HistoryMode = history
+        self._turn_timeout_s = turn_timeout_s
         self._index: SessionIndex[AsyncSession] = SessionIndex(most_sessions)
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Answer a request."""
         if request.method != "POST" or not request.url.path.endswith("/responses"):
             return await self._others.handle_async_request(request)
@@ -104,14 +107,14 @@ class SessionTransport(httpx.AsyncBaseTransport):
         try:
             return await (turn.stream() if create.streamed else turn.whole())
         except ConnectionFailedError as error:
-            raise httpx.ConnectError(str(error), request=request) from error
+            raise httpx2.ConnectError(str(error), request=request) from error
         except ClientError as error:
             return _error_reply(error)
 
     async def aclose(self) -> None:
         """Give up all sessions; the client stays open."""
         for session in self._index.clear():
-            session.close()
+            session.release()
         await self._others.aclose()
 
     def _read(self, body: bytes) -> _SdkCreate | None:
@@ -123,13 +126,17 @@ class SessionTransport(httpx.AsyncBaseTransport):
         if any(members.get(name) for name in _FOREIGN):
             return None
         left_out = {*_READ_HERE, *_FOREIGN, *_OF_THE_STREAM}
-        settings = {
-            "model": read.model,
-            "instructions": read.instructions,
-            "tools": read.tools or (),
-            "fields": {name: value for name, value in members.items() if name not in left_out and value is not None},
-            "store": read.store is not False,  # the API's default
-        }
+        settings = SessionSettings(
+            model=read.model,
+            instructions=read.instructions,
+            tools=tuple(read.tools or ()),
+            fields={name: value for name, value in members.items() if name not in left_out and value is not None},
+            transport=self._transport,
+            store=read.store is not False,  # the API's default
+            history=self._history,
+            lean=False,  # SDKs read the standard events
+            turn_timeout_s=self._turn_timeout_s,
+        )
         given = read.input
         items = [user_message(given)] if isinstance(given, str) else [bytes(item) for item in given]
         return _SdkCreate(settings, items, read.previous_response_id, read.stream is True)
@@ -143,13 +150,10 @@ class SessionTransport(httpx.AsyncBaseTransport):
             if match is None:
                 return None
             found = match
-        session = found.session or self._new_session(create.settings["model"])
-        turn = session.send(join(create.items[found.held :]), **create.settings)
+        session = found.session or self._client.session_with(create.settings)
+        session.settings = create.settings
+        turn = session.send(join(create.items[found.held :]))
         return _SessionTurn(self._index, session, turn, digest=found.digest)
-
-    def _new_session(self, model: str) -> AsyncSession:
-        # SDKs read the standard events, so they are not lean.
-        return self._client.session(model=model, transport=self._transport, history=self._history, lean=False)
 
 
 class _SessionTurn:
@@ -163,19 +167,19 @@ class _SessionTurn:
         self._turn = turn
         self._digest = digest
 
-    async def whole(self) -> httpx.Response:
+    async def whole(self) -> httpx2.Response:
         """Run the turn to its end, and answer with its response object."""
         async with self._turn as turn:
             response = await turn.response()
         self._put_back(response)
-        return httpx.Response(200, headers={"content-type": "application/json"}, content=response.raw)
+        return httpx2.Response(200, headers={"content-type": "application/json"}, content=response.raw)
 
-    async def stream(self) -> httpx.Response:
+    async def stream(self) -> httpx2.Response:
         """Answer with the events of the turn, once the first has come."""
         events = aiter(self._turn)
         first = await anext(events)
         body = _EventBody(self._events(first, events))
-        return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=body)
+        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, stream=body)
 
     async def _events(self, first: ClientEvent, events: AsyncIterator[ClientEvent]) -> AsyncIterator[bytes]:
         async with self._turn:
@@ -194,10 +198,10 @@ class _SessionTurn:
     def _put_back(self, response: ClientResponse) -> None:
         digest = [self._digest, *extend_digest(self._digest, response.output)][-1]
         for session in self._index.put(self._session, HeldHistory(digest, response.id)):
-            session.close()
+            session.release()
 
 
-class _EventBody(httpx.AsyncByteStream):
+class _EventBody(httpx2.AsyncByteStream):
     """The body of a streamed answer."""
 
     def __init__(self, events: AsyncIterator[bytes]) -> None:
@@ -222,13 +226,13 @@ def _error_members(error: ClientError) -> dict[str, Any]:
     }
 
 
-def _error_reply(error: ClientError) -> httpx.Response:
+def _error_reply(error: ClientError) -> httpx2.Response:
     """Answer with an error that the SDK does not retry: what is safe to repeat was repeated already."""
     status = _BAD_GATEWAY
     if isinstance(error, CreateRefusedError):
         status = error.status or _BAD_REQUEST
     headers = {"content-type": "application/json", "x-should-retry": "false"}
-    return httpx.Response(status, headers=headers, content=encode({"error": _error_members(error)}))
+    return httpx2.Response(status, headers=headers, content=encode({"error": _error_members(error)}))
 
 
 def _error_event(error: ClientError) -> bytes:

@@ -8,7 +8,7 @@ Not here: how a request becomes a turn of a session (`httpx_transport`).
 
 from __future__ import annotations
 
-import httpx
+import httpx2
 from openai import AsyncOpenAI
 
 from segue.client.adapters.httpx_transport import SessionTransport
@@ -16,7 +16,7 @@ from segue.client.client import AsyncClient
 from segue.client.settings import HistoryMode, TransportMode
 
 #: Turns take as long as their session lets them.
-_NO_TIMEOUT = httpx.Timeout(None)
+_NO_TIMEOUT = httpx2.Timeout(None)
 
 
 def openai_client(
@@ -27,7 +27,7 @@ def openai_client(
     The SDK retries nothing: sessions do that where it is safe. Turns use the client's own key. `api_key` is for all
     other requests, such as listing models.
     """
-    http_client = httpx.AsyncClient(
+    http_client = httpx2.AsyncClient(
         transport=SessionTransport(client, transport=transport, history=history), timeout=_NO_TIMEOUT
     )
     return AsyncOpenAI(
