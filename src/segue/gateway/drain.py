@@ -18,6 +18,11 @@ def shutting_down() -> Problem:
     return Problem("server_overloaded", "The gateway is shutting down. Try again.")
 
 
+def takes_no_turn() -> Problem:
+    """Return why a gateway that drains begins no turn."""
+    return Problem("server_overloaded", "The gateway is shutting down. Send the request again.")
+
+
 class Drainable(Protocol):
     """A connection that can be asked to end between its turns."""
 

@@ -87,6 +87,38 @@ async def test_a_gateway_that_drains_takes_no_turn() -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("ended", [True, False])
+async def test_a_gateway_that_drains_gives_an_idempotent_repeat_its_answer(*, stream: bool, ended: bool) -> None:
+    """One that it has, or that is being made; it begins no turn for another key, and remembers none."""
+    gate = asyncio.Event()
+    upstream = ScriptedUpstream([ScriptedTurn((Say(("on",)), Wait(gate), Say(("ce",)))), say("twice")])
+    fields = {"input": "hello", "model": "m", "stream": stream}
+    async with listening(upstream) as local, http(local.url) as client:
+        drain = local.gateway.services.drain
+
+        async def post(key: str | None, **more: object) -> tuple[int, str]:
+            headers = {} if key is None else {"Idempotency-Key": key}
+            async with client.session.post("/v1/responses", json={**fields, **more}, headers=headers) as reply:
+                return reply.status, await reply.text()
+
+        if ended:
+            gate.set()
+        first = asyncio.create_task(post("k"))
+        await until(lambda: drain.busy == 0 if ended else upstream.started == 1)
+        if ended:
+            await first
+        drain.draining = True
+        again = asyncio.create_task(post("k"))
+        assert [(await post(key))[0] for key in ("other", None, "other")] == [503, 503, 503]
+        assert (await post("k", input="another"))[0] == 422
+        gate.set()
+        assert await again == await first
+        drain.draining = False
+        assert "twice" in (await post("other"))[1], "the key is free"
+    assert upstream.started == 2
+
+
+@pytest.mark.parametrize("stream", [True, False])
 async def test_a_client_that_goes_away_cancels_its_turn(stream: bool) -> None:
     upstream = ScriptedUpstream([ScriptedTurn((Say(("x",)), Wait(asyncio.Event())))])
     async with listening(upstream) as local:

@@ -15,6 +15,7 @@ from segue.gateway.admin.metrics import TransportMeter
 from segue.gateway.api.background import BackgroundRoutes
 from segue.gateway.api.request_keys import TENANT
 from segue.gateway.api.sse import send_events, send_lean_events
+from segue.gateway.drain import takes_no_turn
 from segue.gateway.error_mapping import failed_turn
 from segue.gateway.services import Services
 from segue.gateway.transport import finish, watch_peer
@@ -44,13 +45,16 @@ class ResponseRoutes:
         services = self._services
         self._check_upload(request)
         create = parse_create(await request.read(), "http")
+        if not isinstance(create, Problem):
+            create = _with_key(create, request.headers.get("Idempotency-Key"))
+        if services.drain.draining and (isinstance(create, Problem) or create.idempotency_key is None):
+            raise Refused(takes_no_turn())  # a repeat may have its answer: `background` knows
         if isinstance(create, Problem):
             raise Refused(create)
         meter = self._streamed if create.stream else self._plain
         meter.received(create.size_bytes)
         caller = Caller(request[TENANT], meter, credential=services.access.credential(request.headers))
         services.check_epoch(create)
-        create = _with_key(create, request.headers.get("Idempotency-Key"))
         if create.kept:
             return await self._background.create(request, create, caller, meter)
         run = services.executor.run(create, caller)
@@ -63,12 +67,10 @@ class ResponseRoutes:
             return await self._reply(request, run, meter)
 
     def _check_upload(self, request: web.Request) -> None:
-        """Refuse a create that need not be read for that."""
+        """Refuse a body that need not be read for that."""
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
             message = "Compressed request bodies are not accepted. Send the body as it is, without Content-Encoding."
             raise Refused(Problem("unsupported_content_encoding", message))
-        if self._services.drain.draining:
-            raise Refused(Problem("server_overloaded", "The gateway is shutting down. Send the request again."))
         if (request.content_length or 0) > self._services.server.max_message_bytes:
             raise web.HTTPRequestEntityTooLarge(0, 0)  # error_replies writes the numbers
 
@@ -93,6 +95,8 @@ class ResponseRoutes:
     async def count_input(self, request: web.Request) -> web.StreamResponse:
         """Answer how many tokens the input of a create would have. What is about its answer is not looked at."""
         self._check_upload(request)
+        if self._services.drain.draining:
+            raise Refused(takes_no_turn())
         create = parse_create(await request.read(), "http")
         if isinstance(create, Problem):
             raise Refused(create)

@@ -15,7 +15,7 @@ from contextlib import aclosing
 
 import msgspec
 
-from segue.gateway.drain import DrainState
+from segue.gateway.drain import DrainState, takes_no_turn
 from segue.gateway.redacted_traceback import redacted_traceback
 from segue.gateway.turns.executor import Caller, Executor, TurnRun
 from segue.gateway.turns.grace_period import GracePeriod
@@ -128,9 +128,11 @@ class BackgroundResponses:
             # That turn was refused and released its key: this request may begin one.
 
     async def _begin(self, create: Create, caller: Caller, response_id: ResponseId) -> ResponseId:
-        if len(self._running) >= self._settings.max_running:
+        full = len(self._running) >= self._settings.max_running
+        if full or self._drain.draining:
             await self._discard(create, caller.tenant, response_id)
-            raise Refused(Problem("server_overloaded", "No more turns can be kept at the moment. Try again."))
+            message = "No more turns can be kept at the moment. Try again."
+            raise Refused(Problem("server_overloaded", message) if full else takes_no_turn())
         # The client may be gone at the end, and its slot with it: an unstored turn goes where its grace period begins.
         slot = None if create.store else self._grace.slot(caller.tenant, response_id)
         run = self._executor.run(create, msgspec.structs.replace(caller, slot=slot), response_id)
@@ -281,9 +283,7 @@ class BackgroundResponses:
         """End a turn whose task was cancelled: without a trace, or as a response that a client cancelled."""
         finished = kept.run.cancelled() if kept.cancelling else None
         if finished is None:
-            message = "The gateway is shutting down. Send the request again."
-            problem = Problem("server_overloaded", message, repeatable=False)  # its upstream may be at work
-            await self._refuse(kept, problem)
+            await self._refuse(kept, msgspec.structs.replace(takes_no_turn(), repeatable=False))  # it may have run
             return
         kept.pending = [*kept.pending, finished.terminal]
         await self._write(kept)
