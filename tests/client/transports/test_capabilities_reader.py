@@ -61,6 +61,33 @@ async def test_a_plain_server_is_not_asked_again() -> None:
         assert len(provider.requests) == 1
 
 
+async def test_a_gateway_that_is_away_is_not_taken_for_a_plain_server() -> None:
+    """A proxy answers in its place. That it has lost its memory must not be concluded from that."""
+    answers = iter((TOLD % b"one", None, TOLD % b"one"))
+
+    def script(_: ReceivedRequest) -> Answer:
+        told = next(answers)
+        return Answer(status=502) if told is None else Answer(lines=JSON, pieces=(told,))
+
+    async with provided(script) as provider:
+        transport = HttpTransport(settings_for(provider))
+        await transport.connect(lane=1)
+        with pytest.raises(TransportFault) as raised:
+            await transport.connect(lane=1, fresh=True)
+        assert (raised.value.fault.kind, raised.value.fault.delivered) == ("connect_failed", "no")
+        assert (await transport.connect(lane=1, fresh=True)).capabilities.epoch == "one"
+        await transport.aclose()
+
+
+async def test_a_server_that_cannot_say_yet_counts_as_plain_until_it_can() -> None:
+    answers = iter((Answer(status=503), Answer(lines=JSON, pieces=(TOLD % b"one",))))
+    async with provided(lambda _: next(answers)) as provider:
+        transport = HttpTransport(settings_for(provider))
+        assert (await transport.connect(lane=1)).capabilities is PLAIN_SERVER
+        assert (await transport.connect(lane=1)).capabilities.epoch == "one"
+        await transport.aclose()
+
+
 async def test_the_head_of_any_answer_may_say_it() -> None:
     answer = streamed(*response())
     header = Line(b"Segue-Capabilities", (HEADER % "three").encode())

@@ -479,6 +479,25 @@ async def test_events_after_the_last_are_not_shown() -> None:
         assert await drained(await create(transport)) == (list(EVENTS), None)
 
 
+async def test_a_query_of_the_base_url_is_kept() -> None:
+    async with serving(streamed(*EVENTS)) as (provider, _):
+        settings = ConnectionSettings(base_url=f"{provider.url}/openai/v1?api-version=preview")
+        transport = HttpTransport(settings)
+        await drained(await create(transport))
+        await drained(await transport.resume("resp_1", 3, lane=1, connection=0))
+        await transport.aclose()
+        assert [request.target for request in provider.requests] == [
+            b"/openai/v1/responses?api-version=preview",
+            b"/openai/v1/responses/resp_1?api-version=preview&stream=true&starting_after=3",
+        ]
+
+
+def test_a_base_url_with_a_password_is_refused_without_repeating_it() -> None:
+    with pytest.raises(ValueError, match="api_key") as raised:
+        HttpTransport(ConnectionSettings(base_url="https://alice:hunter2@host/v1"))
+    assert "hunter2" not in str(raised.value)
+
+
 @pytest.mark.parametrize("url", ["", "localhost:1", "ftp://host/v1", "http:///v1", "file:///etc"])
 def test_a_base_url_that_leads_nowhere_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="base URL"):

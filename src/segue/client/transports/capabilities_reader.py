@@ -23,27 +23,33 @@ from segue.protocol.capabilities import HEADER
 
 _PATH = "/segue/capabilities"
 _OK = 200
+#: A server that is busy, and proxies whose server is away (RFC 9110, 15.6; RFC 6585, 4).
+_NOT_NOW = frozenset({429, 502, 503, 504})
 
 
-async def fetch_capabilities(server: ServerExchanges) -> ServerCapabilities:
-    """Ask the server. Raises `TransportFault` if it does not answer: the create that waits for this was not sent."""
+async def fetch_capabilities(server: ServerExchanges) -> ServerCapabilities | None:
+    """Ask the server; None if it cannot say at the moment.
+
+    Raises `TransportFault` if it does not answer: the create that waits for this was not sent.
+    """
     documented = documented_capabilities(server.base_url.host or "")
     if documented is OPENAI_SERVICE:
         return documented
     try:
-        return read_capabilities_object(await _ask(server)) or documented
+        told = await _ask(server)
+        return None if told is None else read_capabilities_object(told) or documented
     except TransportFault as fault:
         if fault.fault.kind == "unreadable":
             return documented
         raise TransportFault(msgspec.structs.replace(fault.fault, delivered="no")) from fault
 
 
-async def _ask(server: ServerExchanges) -> bytes:
-    """Return the object; empty if the server has none."""
+async def _ask(server: ServerExchanges) -> bytes | None:
+    """Return the object; empty if the server has none, and None if it is busy or away."""
     response = await server.send("GET", server.base_url.origin().with_path(_PATH), accept="application/json")
     if response.status != _OK:
         response.close()
-        return b""
+        return None if response.status in _NOT_NOW else b""
     return await server.read(response, MAX_OBJECT_BYTES)
 
 

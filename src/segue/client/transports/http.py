@@ -19,7 +19,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from segue.client.capabilities import ServerCapabilities
+from segue.client.capabilities import PLAIN_SERVER, ServerCapabilities
 from segue.client.recovery import TurnFault
 from segue.client.settings import ConnectionSettings
 from segue.client.transports.capabilities_reader import fetch_capabilities, told_capabilities
@@ -71,14 +71,21 @@ class HttpTransport:
         """Ask the server what it offers, unless it is known. A server that is no gateway is asked only once."""
         async with self._asking:
             known = self._capabilities
-            if known is None or (fresh and known.epoch is not None):
-                known = self._capabilities = await fetch_capabilities(self.server)
-            return Connected(0, known)
+            if known is not None and (known.epoch is None or not fresh):
+                return Connected(0, known)
+            found = await fetch_capabilities(self.server)
+            if found is None and known is not None:  # a gateway that is away, or a proxy before it
+                message = "The server does not say which of its lives this is."
+                raise TransportFault(
+                    TurnFault(kind="connect_failed", transport="http", delivered="no", message=message)
+                )
+            self._capabilities = found
+            return Connected(0, found or PLAIN_SERVER)
 
     async def create(self, body: bytes, *, lane: int, connection: int) -> EventStream:  # noqa: ARG002 - as above
         """Send a create. `body` is a JSON object with at least one member."""
         upload = JsonBody((b'{"stream":true,', body[1:]))
-        response = await self.server.send("POST", self.server.responses_url, body=upload, accept=_STREAM)
+        response = await self.server.send("POST", self.server.responses_url(), body=upload, accept=_STREAM)
         return await self._open(response, upload)
 
     async def resume(
@@ -96,7 +103,7 @@ class HttpTransport:
             query["starting_after"] = str(starting_after)
         if lean:
             query["lean"] = "true"
-        url = self._response_url(response_id).with_query(query)
+        url = self._response_url(response_id).update_query(query)
         return await self._open(await self.server.send("GET", url, accept=_STREAM), None)
 
     async def retrieve(self, response_id: str) -> bytes:
@@ -129,7 +136,7 @@ class HttpTransport:
         if not _ID.fullmatch(response_id):
             message = "The id of the response has characters that no id has."
             raise TransportFault(TurnFault(kind="unreadable", transport="http", delivered="no", message=message))
-        return self.server.responses_url / response_id
+        return self.server.responses_url(response_id=response_id)
 
     async def _open(self, response: aiohttp.ClientResponse, upload: JsonBody | None) -> EventStream:
         self._capabilities = told_capabilities(response) or self._capabilities

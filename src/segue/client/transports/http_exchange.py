@@ -39,6 +39,8 @@ class ServerExchanges:
 
     def __init__(self, settings: ConnectionSettings, *, tls: ssl.SSLContext | None = None) -> None:
         url = URL(settings.base_url)
+        if url.user is not None or url.password is not None:
+            raise ValueError("The base URL must not hold a user name or a password: give the key as api_key.")
         if url.scheme not in _SCHEMES or not url.host:
             raise ValueError(f"The base URL {settings.base_url!r} is no URL of a server: it needs http:// or https://.")
         self.settings = settings
@@ -50,10 +52,10 @@ class ServerExchanges:
         self._connector: DesyncSafeConnector | None = None
         self._session: aiohttp.ClientSession | None = None
 
-    @property
-    def responses_url(self) -> URL:
-        """Where responses are made."""
-        return self.base_url / "responses"
+    def responses_url(self, *, response_id: str | None = None) -> URL:
+        """Return where responses are made, or where one is; a query of the base URL, such as a version, is kept."""
+        parts = ("responses",) if response_id is None else ("responses", response_id)
+        return self.base_url.joinpath(*parts).with_query(self.base_url.query)
 
     @property
     def session(self) -> aiohttp.ClientSession:

@@ -26,6 +26,8 @@ from segue.http_client.wire_meter import WireMeter
 _SWITCHING = 101
 #: The largest window of permessage-deflate (RFC 7692, 7.1.2).
 _WINDOW_BITS = 15
+#: How long a close waits for the server's.
+_CLOSE_S = 2.0
 
 
 class OpenedSocket(msgspec.Struct, frozen=True):
@@ -51,11 +53,12 @@ async def open_socket(server: ServerExchanges) -> OpenedSocket:
     try:
         async with asyncio.timeout(2 * settings.connect_timeout_s), server.new_session((answer.look,)) as session:
             socket: aiohttp.ClientWebSocketResponse[bool] = await session.ws_connect(
-                server.responses_url,
+                server.responses_url(),
                 autoping=True,
                 compress=_WINDOW_BITS if is_deflated(server) else 0,
                 decode_text=False,
                 max_msg_size=settings.max_message_bytes,
+                timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_S),
             )
     except aiohttp.WSServerHandshakeError as error:  # a 101 that breaks the rules
         fault = TurnFault(kind="upgrade_refused", transport="websocket", delivered="no", status=error.status)
