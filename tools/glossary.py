@@ -127,6 +127,12 @@ WORDS = (
         "tunnel/static_table.py",
     ),
     Word(
+        "lean stream",
+        "the events of a turn without what its client knows or gets again",
+        "sparse or minimal response",
+        "protocol/lean_stream.py",
+    ),
+    Word(
         "link",
         "one connection of the tunnel; a session goes on over the next",
         "connection, path (QUIC)",

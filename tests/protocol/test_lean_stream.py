@@ -202,31 +202,40 @@ def test_the_two_rules_do_not_meet() -> None:
     assert not any(kind.endswith(("output_item.done", ".completed", ".failed", ".incomplete")) for kind in LEFT_OUT)
 
 
-@given(st.data())
-@settings(max_examples=examples(1000))
-def test_items_texts_and_end_are_those_of_the_whole_stream(data: st.DataObject) -> None:
-    """However the turn is cut into batches, and wherever text is let go."""
+@st.composite
+def turns(draw: st.DrawFn) -> list[Event]:
+    """A turn of texts and calls."""
     writer, events = OutputWriter(ID), list[Event]()
-    for step in data.draw(st.lists(st.sampled_from("tttcn"), max_size=12)):
+    for step in draw(st.lists(st.sampled_from("tttcn"), max_size=12)):
         match step:
             case "t":
-                events += writer.text(data.draw(st.text(max_size=5)))
+                events += writer.text(draw(st.text(max_size=5)))
             case "c":
-                events += writer.call(f"call_{len(events)}", "f", data.draw(st.text(max_size=9)))
+                events += writer.call(f"call_{len(events)}", "f", draw(st.text(max_size=9)))
             case _:
                 events += writer.end_item()
-    turn = whole(writer, events)
+    return whole(writer, events)
+
+
+def read(data: st.DataObject, turn: list[Event]) -> list[Event]:
+    """Read a turn lean, however it is cut into batches, and wherever text is let go."""
     stream, sent = LeanStream(), list[Event]()
-    rest = turn
-    while rest:
-        size = data.draw(st.integers(1, len(rest)))
-        sent += stream.feed(rest[:size])
-        rest = rest[size:]
+    while turn:
+        size = data.draw(st.integers(1, len(turn)))
+        sent += stream.feed(turn[:size])
+        turn = turn[size:]
         if data.draw(st.booleans()):
             sent += stream.flush()
+    return sent
+
+
+@given(turns(), st.data())
+@settings(max_examples=examples(1000))
+def test_items_texts_and_end_are_those_of_the_whole_stream(turn: list[Event], data: st.DataObject) -> None:
+    sent = read(data, turn)
     numbers = [one.sequence_number for one in sent]
     assert numbers == sorted(set(numbers))
-    assert [one.data for one in sent if one.item] == [one.data for one in turn if one.item]
+    assert items(sent) == items(turn)
     assert texts(sent) == texts(turn)
     assert (sent[0].type, sent[-1].type) == (turn[0].type, turn[-1].type)
     assert sent[-1].sequence_number == turn[-1].sequence_number
@@ -234,6 +243,27 @@ def test_items_texts_and_end_are_those_of_the_whole_stream(data: st.DataObject) 
     for one in sent:
         checker.feed(parse_json(one.data.decode()))
     checker.finish()
+
+
+@given(turns(), st.data())
+@settings(max_examples=examples(1000))
+def test_wherever_it_breaks_the_rest_is_what_is_missing(turn: list[Event], data: st.DataObject) -> None:
+    """Whether the first part was read lean or whole, and the rest."""
+    first, second = (
+        read(data, turn) if lean else turn for lean in data.draw(st.lists(st.booleans(), min_size=2, max_size=2))
+    )
+    seen = first[: data.draw(st.integers(1, len(first)))]
+    last = seen[-1].sequence_number
+    missing = [one for one in turn if one.sequence_number > last]
+    rest = missing if second is turn else read(data, missing)
+    assert items(seen + rest) == items(turn)
+    assert texts(seen + rest) == texts(turn)
+    assert (seen + rest)[-1].type == turn[-1].type
+
+
+def items(events: list[Event]) -> list[bytes]:
+    """The events that finish items, as they are sent."""
+    return [one.data for one in events if one.item]
 
 
 def texts(events: list[Event]) -> dict[str, str]:
