@@ -24,6 +24,7 @@ from msgspec import inspect as kinds
 
 from segue.cli.main import app as command_line
 from segue.config import (
+    AgentConfig,
     Config,
     KeyConfig,
     ListenerConfig,
@@ -486,6 +487,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "configuration-tunnel": lambda: settings(TunnelConfig, "SEGUE_TUNNEL"),
     "configuration-sidecar": lambda: settings(SidecarConfig, "SEGUE_SIDECAR"),
     "client-faults": client_fault_table.fault_matrix,
+    "configuration-agent": lambda: settings(AgentConfig, "SEGUE_AGENT"),
     "failures": sidecar_tables.failures,
     "sidecar-counts": sidecar_tables.counted,
     "glossary": glossary.glossary,

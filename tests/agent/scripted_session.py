@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from segue.client.meters import SessionMeters
 from segue.client.stream_events import (
     ClientEvent,
     ClientResponse,
@@ -38,15 +39,6 @@ def call(call_id: str, name: str, **arguments: object) -> FunctionCall:
     return FunctionCall(call_id, name, json.dumps(arguments))
 
 
-class Meters(msgspec.Struct, frozen=True):
-    """What a session would have sent so far: its payload, and a head of 100 bytes each time."""
-
-    bytes_up_payload: int = 0
-    bytes_up_wire: int | None = 0
-    bytes_down_wire: int | None = None
-    reconnects: int = 0
-
-
 class ScriptedTurn:
     """One turn of it."""
 
@@ -61,8 +53,7 @@ class ScriptedTurn:
         answer = session.script.pop(0)
         session.sent.append(self.items)
         payload = len(json.dumps(self.items))
-        meters = session.meters
-        session.meters = Meters(meters.bytes_up_payload + payload, (meters.bytes_up_wire or 0) + payload + 100)
+        session.meters = session.meters.plus(bytes_up_payload=payload, bytes_up_wire=payload + 100, bytes_down_wire=1)
         number = len(session.sent)
         yield ResponseCreated(response_id=f"resp_{number}")
         if answer.hangs is not None:
@@ -100,7 +91,7 @@ class ScriptedSession:
     def __init__(self, script: Iterable[Answer] = (), history: Sequence[bytes] = ()) -> None:
         self.script = list(script)
         self.history = list(history)
-        self.meters = Meters()
+        self.meters = SessionMeters()
         self.sent: list[list[dict[str, Any]]] = []
         self.turns: list[ScriptedTurn] = []
         self.pending_turn: ScriptedTurn | None = None

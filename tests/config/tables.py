@@ -20,7 +20,7 @@ PROVIDER_TOML = '[[upstream]]\nname = "u"\ndialect = "chat"\nmodels = ["m"]\nbas
 def from_toml(folder: Path, text: str, environ: Mapping[str, str] | None = None, **server: object) -> Config:
     path = folder / "segue.toml"
     path.write_text(text, encoding="utf-8")
-    return load(path, environ or {}, relative_to=None, sidecar=None, **server)
+    return load(path, environ or {}, relative_to=None, sidecar=None, agent=None, **server)
 
 
 def error_of(folder: Path, text: str, environ: Mapping[str, str] | None = None, **server: object) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from segue.config import without_secrets
+from segue.config import AgentConfig, Config, without_secrets
 from tests.config.tables import KEY_TOML, PROVIDER_TOML, UPSTREAM_TOML, error_of, from_toml
 
 
@@ -60,3 +60,8 @@ def test_others_are_let_in_with_a_key_only(tmp_path: Path, host: str) -> None:
 def test_doubles_are_refused(tmp_path: Path, text: str, expected: str) -> None:
     """Nobody could tell them apart."""
     assert error_of(tmp_path, text) == expected
+
+
+def test_the_agents_key_is_not_shown() -> None:
+    assert without_secrets(Config(agent=AgentConfig(key="sk-1"))).agent.key == "(set)"
+    assert without_secrets(Config()).agent.key is None

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from segue.config import (
+    AgentConfig,
     ConfigError,
     SidecarConfig,
+    agent_key,
     cache_directory,
     child_environment,
+    command_environment,
     has_openmp_policy,
     read_key,
     replaced_variables,
+    state_directory,
 )
 from tests.config.tables import PROVIDER_TOML, from_toml
 
@@ -84,3 +90,40 @@ def test_variables_that_a_child_would_see_changed_are_named() -> None:
 )
 def test_the_users_own_openmp_policy_is_noticed(environ: dict[str, str], *, expected: bool) -> None:
     assert has_openmp_policy(environ) is expected
+
+
+def test_transcripts_are_in_the_users_directory_for_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    assert state_directory({"XDG_STATE_HOME": "/s"}) == Path("/s/segue/agent")
+    found = state_directory({})
+    assert found is not None
+    assert found.is_absolute()
+    monkeypatch.setattr(Path, "home", homeless)
+    assert state_directory({"XDG_STATE_HOME": "relative"}) is None
+
+
+def test_the_key_for_openai_goes_nowhere_else() -> None:
+    """Not to a server whose name only looks alike."""
+    environ = {"OPENAI_API_KEY": "sk-openai"}
+    assert agent_key(AgentConfig(base_url="https://api.openai.com/v1"), environ) == "sk-openai"
+    assert agent_key(AgentConfig(base_url="https://api.openai.com/v1", key="sk-own"), environ) == "sk-own"
+    assert agent_key(AgentConfig(base_url="https://api.openai.com/v1"), {"OPENAI_API_KEY": ""}) is None
+    for url in ("http://127.0.0.1:4747/v1", "http://api.openai.com/v1", "https://api.openai.com.example/v1"):
+        assert agent_key(AgentConfig(base_url=url), environ) is None
+
+
+def test_a_command_of_a_model_gets_no_keys() -> None:
+    kept = {"HOME": "/h", "LANG": "C", "KEYBOARD": "us", "TOKENIZERS_PARALLELISM": "0", "MONKEY": "m"}
+    secret = {
+        "OPENAI_API_KEY": "1", "GITHUB_TOKEN": "2", "SEGUE_AGENT_MODEL": "3", "DB_PASSWORD": "4", "aws_secret_x": "5",
+        "SSH_AUTH_SOCK": "6", "HEADER": "Bearer sk-1234567", "GOOGLE_CREDENTIALS": "7",
+    }  # fmt: skip
+    made = command_environment("sk-1234567", {**kept, **secret, "PATH": "/bin"})
+    assert set(made) - set(kept) == {
+        "PATH", "PYTHONDONTWRITEBYTECODE", "PAGER", "GIT_PAGER", "GIT_TERMINAL_PROMPT", "TERM",
+    }  # fmt: skip
+    assert {name: made[name] for name in kept} == kept
+    assert made["PATH"] == f"{Path(sys.executable).parent}{os.pathsep}/bin"
+    assert command_environment("x", {"A": "xyz"})["A"] == "xyz", "a key so short would be found everywhere"

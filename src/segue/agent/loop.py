@@ -16,11 +16,12 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from segue.agent.model_session import ModelMeters, ModelSession, ModelTurn
+from segue.agent.model_session import ModelSession, ModelTurn
 from segue.agent.progress import AgentTurn, Ending, RunLimits, RunObserver, RunResult
 from segue.agent.toolbox import Toolbox, ToolOutput
 from segue.agent.transcript import Transcript
 from segue.client.errors import ClientError
+from segue.client.meters import SessionMeters
 from segue.client.stream_events import ClientResponse, FunctionCall, OutputTextDelta, ResponseCreated, UnknownEvent
 
 INSTRUCTIONS = """\
@@ -92,6 +93,7 @@ class AgentLoop:
             self._work.cancel()
 
     async def _take_turns(self, task: str) -> tuple[Ending, str]:
+        self._session.save(self._transcript.session_path)  # from here on it saves itself before it sends anything
         response = await self._take_up()
         while True:
             if response is None:
@@ -143,7 +145,6 @@ class AgentLoop:
         """Take a turn to its end, and count what it took."""
         number = len(self._turns) + 1
         self._observer.turn_started(number)
-        self._session.save(self._transcript.session_path)
         before, begun, first = self._session.meters, time.perf_counter(), None
         try:
             async for event in turn:
@@ -204,13 +205,13 @@ class AgentLoop:
 
 
 def _figures(
-    before: ModelMeters, now: ModelMeters, response: ClientResponse, *, ttft_s: float | None, time_s: float
+    before: SessionMeters, now: SessionMeters, response: ClientResponse, *, ttft_s: float | None, time_s: float
 ) -> AgentTurn:
     used = response.usage or {}
     return AgentTurn(
         bytes_up_payload=now.bytes_up_payload - before.bytes_up_payload,
-        bytes_up_wire=_since(before.bytes_up_wire, now.bytes_up_wire),
-        bytes_down_wire=_since(before.bytes_down_wire, now.bytes_down_wire),
+        bytes_up_wire=now.bytes_up_wire - before.bytes_up_wire,
+        bytes_down_wire=now.bytes_down_wire - before.bytes_down_wire,
         ttft_s=ttft_s,
         time_s=time_s,
         input_tokens=used.get("input_tokens") or 0,
@@ -218,10 +219,6 @@ def _figures(
         output_tokens=used.get("output_tokens") or 0,
         tool_calls=len(response.function_calls),
     )
-
-
-def _since(before: int | None, now: int | None) -> int | None:
-    return None if before is None or now is None else now - before
 
 
 def _end_of(work: asyncio.Task[tuple[Ending, str]], *, in_time: bool) -> tuple[Ending, str]:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from segue.client.meters import SessionMeters
 from segue.client.stream_events import ClientEvent, ClientResponse
 
 
@@ -25,26 +26,6 @@ class ModelTurn(Protocol):
         """Stop it; the history is then as it was before."""
 
 
-class ModelMeters(Protocol):
-    """What a session has sent and received so far."""
-
-    @property
-    def bytes_up_payload(self) -> int:
-        """The JSON of the requests."""
-
-    @property
-    def bytes_up_wire(self) -> int | None:
-        """All that was sent, with heads and frames."""
-
-    @property
-    def bytes_down_wire(self) -> int | None:
-        """All that was received."""
-
-    @property
-    def reconnects(self) -> int:
-        """How often a connection was lost and made again."""
-
-
 class ModelSession(Protocol):
     """One conversation."""
 
@@ -53,15 +34,15 @@ class ModelSession(Protocol):
         """All items, as JSON."""
 
     @property
-    def meters(self) -> ModelMeters:
+    def meters(self) -> SessionMeters:
         """What it has sent and received."""
 
     @property
     def pending_turn(self) -> ModelTurn | None:
         """The turn that was running when the session was saved, if it has not been taken up again."""
 
-    def send(self, items: str | Sequence[dict[str, Any]]) -> ModelTurn:
+    def send(self, items: str | Sequence[dict[str, Any]], /) -> ModelTurn:
         """Return the turn that says this."""
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, /) -> None:
         """Write the session to a file."""

@@ -25,11 +25,11 @@ class RunLimits(Struct, frozen=True, kw_only=True):
 
 
 class AgentTurn(Struct, frozen=True, kw_only=True):
-    """The figures of one turn, named as benchmarks name them; None where nobody knows."""
+    """The figures of one turn, named as benchmarks name them; None if no output came."""
 
     bytes_up_payload: int
-    bytes_up_wire: int | None
-    bytes_down_wire: int | None
+    bytes_up_wire: int
+    bytes_down_wire: int
     ttft_s: float | None
     time_s: float
     input_tokens: int

@@ -49,7 +49,12 @@ def run_check_config(path: Path | None, *, as_json: bool) -> int:
 def _show(console: Console, config: Config, found: Path | None, *, models: list[str], routes: RouteTable) -> None:
     console.print(f"[green]ok[/green]  {found or 'defaults and environment'}")
     known = without_secrets(config)
-    for title, settings in (("server", known.server), ("tunnel", known.tunnel), ("sidecar", known.sidecar)):
+    for title, settings in (
+        ("server", known.server),
+        ("tunnel", known.tunnel),
+        ("sidecar", known.sidecar),
+        ("agent", known.agent),
+    ):
         table = Table("setting", "value", title=title, title_justify="left")
         for name, value in msgspec.structs.asdict(settings).items():
             table.add_row(name, str(value))

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 import segue
+from segue.cli import agent_parameters as parameters
 
 app = App(
     name="segue",
@@ -142,6 +143,66 @@ def demo(
     from segue.cli.demo import run_demo
 
     return run_demo(model, json)
+
+
+@app.command
+def agent(  # noqa: PLR0913 - one for each option
+    task: parameters.Task = None,
+    /,
+    *,
+    workspaces: parameters.Workspaces = (),
+    copies: parameters.Copies = None,
+    config: UserConfigFile = None,
+    base_url: parameters.BaseUrl = None,
+    model: parameters.Model = None,
+    key: parameters.Key = None,
+    transport: parameters.Transport = "auto",
+    store: parameters.Store = False,
+    history: parameters.History = "auto",
+    yes: parameters.Yes = False,
+    resume: parameters.Resume = False,
+    transcript: parameters.TranscriptFile = None,
+    max_turns: parameters.MaxTurns = 100,
+    max_seconds: parameters.MaxSeconds = None,
+    max_tokens: parameters.MaxTokens = None,
+    json: parameters.JsonFile = None,
+    list_tasks: parameters.ListTasks = False,
+    make_task: parameters.MakeTask = None,
+    check_task: parameters.CheckTask = None,
+) -> int:
+    """Let a model work on a task in a folder, with tools that list, read, search, edit, write and run.
+
+    It asks before it runs a command. The exit status is 0 only if the run came to its end, and the task's own check, if
+    it has one, passed.
+    """
+    from segue.agent.progress import RunLimits
+    from segue.cli import agent as command
+
+    if list_tasks:
+        return command.show_tasks()
+    if make_task is not None:
+        return command.make_workspace(*make_task)
+    if check_task is not None:
+        return command.check_workspace(check_task)
+    return command.run_agent(
+        command.AgentOptions(
+            task=task,
+            workspaces=workspaces,
+            copies=copies,
+            config=config,
+            base_url=base_url,
+            model=model,
+            key=key,
+            transport=transport,
+            store=store,
+            history=history,
+            yes=yes,
+            resume=resume,
+            transcript=transcript,
+            limits=RunLimits(turns=max_turns, time_s=max_seconds, tokens=max_tokens),
+            json_file=json,
+        )
+    )
 
 
 @bench.command

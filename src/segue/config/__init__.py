@@ -8,14 +8,18 @@ what the configuration names.
 
 from __future__ import annotations
 
+from segue.config.agent import AgentConfig
 from segue.config.config_file import FILE_NAME, ChosenFile, anchored, choose_file, user_config_file
 from segue.config.configuration import Config, without_secrets
 from segue.config.environment import (
+    agent_key,
     cache_directory,
     child_environment,
+    command_environment,
     has_openmp_policy,
     read_key,
     replaced_variables,
+    state_directory,
 )
 from segue.config.errors import ConfigError
 from segue.config.keys import KeyConfig
@@ -30,6 +34,7 @@ __all__ = [
     "DAY_S",
     "DIALECTS_OF",
     "FILE_NAME",
+    "AgentConfig",
     "ChosenFile",
     "Config",
     "ConfigError",
@@ -41,16 +46,19 @@ __all__ = [
     "SidecarConfig",
     "TunnelConfig",
     "UpstreamConfig",
+    "agent_key",
     "anchored",
     "cache_directory",
     "child_environment",
     "choose_file",
+    "command_environment",
     "concurrency",
     "has_openmp_policy",
     "load",
     "read_key",
     "replaced_variables",
     "split_header",
+    "state_directory",
     "user_config_file",
     "without_secrets",
 ]

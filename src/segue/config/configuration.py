@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from segue.config.agent import AgentConfig
 from segue.config.errors import ConfigError
 from segue.config.keys import KeyConfig
 from segue.config.server import ListenerConfig, ServerConfig
@@ -19,6 +20,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     server: ServerConfig = ServerConfig()
     tunnel: TunnelConfig = TunnelConfig()
     sidecar: SidecarConfig = SidecarConfig()
+    agent: AgentConfig = AgentConfig()
     upstream: list[UpstreamConfig] = []
     route: list[RouteConfig] = []
     listener: list[ListenerConfig] = []
@@ -29,6 +31,7 @@ def without_secrets(config: Config) -> Config:
     """Return the configuration as it may be shown: the values of keys, headers and bodies become `(set)`."""
     replace = msgspec.structs.replace
     sidecar = config.sidecar if config.sidecar.key is None else replace(config.sidecar, key="(set)")
+    agent = config.agent if config.agent.key is None else replace(config.agent, key="(set)")
     shown = [
         replace(
             up,
@@ -37,7 +40,7 @@ def without_secrets(config: Config) -> Config:
         )
         for up in config.upstream
     ]
-    return replace(config, sidecar=sidecar, upstream=shown)
+    return replace(config, sidecar=sidecar, agent=agent, upstream=shown)
 
 
 def check(config: Config) -> None:

@@ -1,19 +1,28 @@
 """What segue reads from the environment beside its own settings.
 
-These are API keys of providers, the user's cache directory, what a child process inherits, and what the user decided
-for OpenMP. Not here: the variables `SEGUE_…`, which are settings (`loading`).
+These are API keys of providers, the user's directories, what child processes inherit, and what the user decided for
+OpenMP. Not here: the variables `SEGUE_…`, which are settings (`loading`).
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from segue.config.agent import AgentConfig
 from segue.config.errors import ConfigError
 from segue.config.sidecar import SidecarConfig
 from segue.config.upstream import UpstreamConfig
+
+_OPENAI = "https://api.openai.com/"
+#: Variables with one of these words in their names may hold what a command has no business with.
+_SECRET_NAME = re.compile(
+    r"(?:^|_)(?:KEYS?|TOKEN|SECRET|PASSWORD|PASSWD|PASS|CREDENTIALS?|AUTH|PAT)(?:$|_)", re.IGNORECASE
+)
+_TOO_SHORT = 8
 
 
 def read_key(up: UpstreamConfig, environ: Mapping[str, str] | None = None) -> str | None:
@@ -38,13 +47,49 @@ def cache_directory(sidecar: SidecarConfig, environ: Mapping[str, str] | None = 
         return None
     if sidecar.cache_dir:
         return Path(sidecar.cache_dir).expanduser()
-    environ = os.environ if environ is None else environ
-    caches = "Library/Caches" if sys.platform == "darwin" else ".cache"
-    named = Path(environ.get("XDG_CACHE_HOME", ""))
+    found = _user_directory("XDG_CACHE_HOME", "Library/Caches" if sys.platform == "darwin" else ".cache", environ)
+    return None if found is None else found / "segue" / "bases"
+
+
+def state_directory(environ: Mapping[str, str] | None = None) -> Path | None:
+    """Return the folder where the agent keeps the transcripts of its runs; None if this user has no home directory."""
+    place = "Library/Application Support" if sys.platform == "darwin" else ".local/state"
+    found = _user_directory("XDG_STATE_HOME", place, environ)
+    return None if found is None else found / "segue" / "agent"
+
+
+def _user_directory(variable: str, place: str, environ: Mapping[str, str] | None) -> Path | None:
+    """Return the folder that a variable of the XDG specification names, else a place in the home directory."""
+    named = Path((os.environ if environ is None else environ).get(variable, ""))
     try:
-        return (named if named.is_absolute() else Path.home() / caches) / "segue" / "bases"
+        return named if named.is_absolute() else Path.home() / place
     except RuntimeError:  # this user has no home directory
         return None
+
+
+def agent_key(agent: AgentConfig, environ: Mapping[str, str] | None = None) -> str | None:
+    """Return the API key for the agent's server. The one for OpenAI goes nowhere else."""
+    if agent.key is not None or not agent.base_url.startswith(_OPENAI):
+        return agent.key
+    return (os.environ if environ is None else environ).get("OPENAI_API_KEY") or None
+
+
+def command_environment(key: str | None = None, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment of a command that a model wrote: ours without keys, and with the Python that runs us.
+
+    Left out are our own settings, what is named like a secret, and what holds `key`. Programs show no pages, ask for no
+    password, and Python leaves no compiled files.
+    """
+    ours = os.environ if environ is None else environ
+    kept = {
+        name: value
+        for name, value in ours.items()
+        if not (name.startswith("SEGUE_") or _SECRET_NAME.search(name))
+        and not (key is not None and len(key) >= _TOO_SHORT and key in value)
+    }
+    path = os.pathsep.join(filter(None, (str(Path(sys.executable).parent), ours.get("PATH") or os.defpath)))
+    quiet = {"PAGER": "cat", "GIT_PAGER": "cat", "GIT_TERMINAL_PROMPT": "0", "TERM": "dumb"}
+    return {**kept, **quiet, "PYTHONDONTWRITEBYTECODE": "1", "PATH": path}
 
 
 def child_environment(variables: Mapping[str, str], environ: Mapping[str, str] | None = None) -> dict[str, str]:

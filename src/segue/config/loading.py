@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from segue.config.agent import AgentConfig
 from segue.config.config_file import anchored
 from segue.config.configuration import Config, check
 from segue.config.errors import ConfigError
@@ -34,6 +35,7 @@ _TABLES: Mapping[str, type[msgspec.Struct]] = MappingProxyType(
         "server": ServerConfig,
         "tunnel": TunnelConfig,
         "sidecar": SidecarConfig,
+        "agent": AgentConfig,
         "upstream": UpstreamConfig,
         "route": RouteConfig,
         "listener": ListenerConfig,
@@ -42,7 +44,7 @@ _TABLES: Mapping[str, type[msgspec.Struct]] = MappingProxyType(
 )
 
 #: The tables that exist once; the others are arrays of tables.
-_SINGLE = frozenset({"server", "tunnel", "sidecar"})
+_SINGLE = frozenset({"server", "tunnel", "sidecar", "agent"})
 
 
 #: The settings that are paths.
@@ -57,6 +59,7 @@ class _Tree(msgspec.Struct):
     server: dict[str, Any] = {}
     tunnel: dict[str, Any] = {}
     sidecar: dict[str, Any] = {}
+    agent: dict[str, Any] = {}
     upstream: list[dict[str, Any]] = []
     route: list[dict[str, Any]] = []
     listener: list[dict[str, Any]] = []
@@ -69,9 +72,10 @@ def load(
     *,
     relative_to: Path | None = None,
     sidecar: Mapping[str, object] | None = None,
+    agent: Mapping[str, object] | None = None,
     **server: object,
 ) -> Config:
-    """Read the configuration. `server` and `sidecar` hold what the command line set there (None means not set).
+    """Read the configuration. `server`, `sidecar` and `agent`: what the command line set there (None means not set).
 
     Paths in the file are relative to the folder `relative_to`; without one, to the working folder like all others.
 
@@ -86,7 +90,7 @@ def load(
     for name in sorted(environ, key=_natural_order):
         if name.startswith("SEGUE_"):
             _set_from_environment(tree, name, environ[name])
-    for table, overrides in (("server", server), ("sidecar", sidecar or {})):
+    for table, overrides in (("server", server), ("sidecar", sidecar or {}), ("agent", agent or {})):
         given = {name: value for name, value in overrides.items() if value is not None}
         if given:
             tree[table] = {**tree.get(table, {}), **given}

@@ -1,0 +1,52 @@
+"""The options of `segue agent`, as `main` lists them: the type of each, and what its help says.
+
+Not here: what they mean to a run (`agent`), which would take long to import.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+from cyclopts import Parameter
+
+Task: TypeAlias = Annotated[
+    str | None, Parameter(help="What is to be done [default: what TASK.md of the workspace says].")
+]
+Workspaces: TypeAlias = Annotated[
+    tuple[Path, ...],
+    Parameter(
+        name="--workspace",
+        help="The folder to work in; repeat it to work in several at the same time [default: this folder].",
+        negative="",
+        show_default=False,
+    ),
+]
+Copies: TypeAlias = Annotated[
+    int | None,
+    Parameter(name="--parallel", help="Copy the workspace to DIR-1 … DIR-N, and work in all of them at the same time."),
+]
+BaseUrl: TypeAlias = Annotated[str | None, Parameter(help="The API, up to /v1 [default: http://127.0.0.1:4747/v1].")]
+Model: TypeAlias = Annotated[
+    str | None, Parameter(help="The model to ask; a built-in task needs none: scripted plays it.")
+]
+Key: TypeAlias = Annotated[str | None, Parameter(help="The API key; SEGUE_AGENT_KEY keeps it out of the process list.")]
+Transport: TypeAlias = Annotated[Literal["auto", "http", "websocket"], Parameter(help="How turns travel.")]
+Store: TypeAlias = Annotated[bool, Parameter(help="Let the server store the responses.")]
+History: TypeAlias = Annotated[
+    Literal["auto", "id", "replay"], Parameter(help="Name the last response, or send the history again.")
+]
+Yes: TypeAlias = Annotated[bool, Parameter(help="Run every command without asking.", negative="")]
+Resume: TypeAlias = Annotated[bool, Parameter(help="Go on with the last run in this workspace.", negative="")]
+TranscriptFile: TypeAlias = Annotated[
+    Path | None, Parameter(help="Where the run is written down [default: in your folder for state].")
+]
+MaxTurns: TypeAlias = Annotated[int, Parameter(help="Turns after which a run ends, with status 3.")]
+MaxSeconds: TypeAlias = Annotated[int | None, Parameter(help="Seconds after which it ends, with status 4.")]
+MaxTokens: TypeAlias = Annotated[int | None, Parameter(help="Tokens after which it ends, with status 5.")]
+JsonFile: TypeAlias = Annotated[Path | None, Parameter(help="Also write the figures to this file.")]
+ListTasks: TypeAlias = Annotated[bool, Parameter(help="List the built-in tasks.", negative="")]
+MakeTask: TypeAlias = Annotated[
+    tuple[str, Path] | None, Parameter(help="Make the workspace of a built-in task: NAME DIR.", negative="")
+]
+CheckTask: TypeAlias = Annotated[Path | None, Parameter(help="Check the workspace of a built-in task.")]
