@@ -464,6 +464,7 @@ def _diagram(first: str, arrows: Sequence[tuple[str, str, str]]) -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "agent-tasks": task_tables.tasks,
+    "agent-task-bytes": task_tables.bytes_by_arm,
     "dialect-fates": dialect_tables.fates,
     "dialect-settings": dialect_tables.settings,
     "dialect-items": dialect_tables.items,

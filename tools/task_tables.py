@@ -1,13 +1,16 @@
-"""The table of the agent's tasks: what each is about, and how the scripted model solves it.
+"""The tables of the agent's tasks: what each is about, how the scripted model solves it, and what that sends.
 
-Not here: the marks in the pages (`generate_docs`).
+Not here: measuring (`measure_agent_tasks`), and the marks in the pages (`generate_docs`).
 """
 
 from __future__ import annotations
 
+import msgspec
+
 from segue.agent.tasks.workspaces import TASKS, workspace_files
 from segue.upstreams.scripted_tasks import SCRIPTS
 from tools.markdown import code, table
+from tools.measure_agent_tasks import RESULT, TaskFigures
 
 
 def tasks() -> str:
@@ -20,3 +23,21 @@ def tasks() -> str:
         most = max(len(step.calls) for step in steps)
         rows.append((code(name), about, f"{len(files)}, {size / 1000:.1f} KB", str(len(steps)), f"{calls}, ≤ {most}"))
     return table(("task", "what is to be done", "files", "turns", "tool calls, at once"), rows)
+
+
+def bytes_by_arm() -> str:
+    """Write what each task sent and received on each arm, as it was measured."""
+    measured = msgspec.json.decode(RESULT.read_bytes(), type=list[TaskFigures])
+    arms = list(dict.fromkeys(one.arm for one in measured))
+    rows = []
+    for task in TASKS:
+        by_arm = {one.arm: one for one in measured if one.task == task}
+        rows.append((code(task), *(_bytes(by_arm[arm]) for arm in arms)))
+    return table(("task", *arms), rows)
+
+
+def _bytes(one: TaskFigures) -> str:
+    payload, sent, received = (
+        f"{count / 1000:.1f}" for count in (one.payload_bytes, one.sent_bytes, one.received_bytes)
+    )
+    return f"{payload}; {sent}; {received}"
