@@ -174,6 +174,18 @@ async def test_a_turn_that_failed_leaves_the_session_as_it_was() -> None:
     assert texts(session)[2] == "three"
 
 
+async def test_a_field_that_the_server_refused_is_not_sent_again() -> None:
+    """The client had added it by itself, and each refusal would cost a round trip."""
+    links = MemoryLinks()
+    links.websocket.troubles.append(TurnFault(kind="refused", transport="websocket", status=400, param="include"))
+    session = client_of(links).session("m")
+    for text in ("one", "two"):
+        await say(session, text)
+    await say(session.fork(), "three")
+    assert [create.get("include") for create in links.server.creates] == [None, None, None]
+    assert session.meters.creates == 3
+
+
 # --- cancelling ------------------------------------------------------------------------------------------------------
 
 

@@ -61,6 +61,8 @@ def test_an_unknown_outcome_says_how_far_the_turn_was() -> None:
 
 def test_the_other_errors_of_a_turn() -> None:
     assert failed_response(None, None, "r").done == "The turn ran and failed."
-    assert "(server_error: no)" in failed_response("server_error", "no", "r").done
+    failed = failed_response("server_error", "a key", "r")
+    assert "(server_error)" in failed.done
+    assert (failed.message, "a key" in str(failed)) == ("a key", False)
     assert other_response("r").response_id == "r"
     assert lost_continuation().safe_to_repeat

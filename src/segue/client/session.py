@@ -119,11 +119,7 @@ class AsyncSession:
 
     def fork(self) -> AsyncSession:
         """Return another session that begins with this history, and can run at the same time."""
-        parent = self._state
-        state = SessionState(
-            parent.settings, lane=self._host.next_lane(), history=parent.history, continuation=parent.continuation
-        )
-        return AsyncSession(self._host, state)
+        return AsyncSession(self._host, self._state.fork(self._host.next_lane()))
 
     def replace_history(self, items: InputItems) -> None:
         """Put other items in place of the history; the next turn sends them whole.

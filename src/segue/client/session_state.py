@@ -80,6 +80,7 @@ class SessionState:
         self.history = history
         self.continuation = continuation
         self.websocket_failures = 0
+        self._own_field = True  # until the server has refused the field that the client adds by itself
         self.meters = SessionMeters()
         #: Where the session is written before a create leaves.
         self.path: str | None = None
@@ -107,10 +108,16 @@ class SessionState:
         settings = settings_with(self.settings, changes) if changes else self.settings
         turn = TurnInput(
             static=self._encode(settings), settings=settings, history=self.history, items=tuple(items), key=key,
-            continuation=self.continuation, generate=generate,
+            continuation=self.continuation, generate=generate, own_field=self._own_field,
         )  # fmt: skip
         self._latest = turn
         return turn
+
+    def fork(self, lane: int) -> SessionState:
+        """Return the state of another session that begins with this history."""
+        other = SessionState(self.settings, lane=lane, history=self.history, continuation=self.continuation)
+        other._own_field = self._own_field
+        return other
 
     def change_settings(self, settings: SessionSettings) -> None:
         """Run the turns to come with other settings.
@@ -141,6 +148,7 @@ class SessionState:
         self.history = self.history.append(finish.items)
         self.continuation = finish.continuation
         self.meters = self.meters.plus(turns=1)
+        self._own_field = self._running is None or self._running.own_field
         self.leave()
 
     def leave(self) -> None:

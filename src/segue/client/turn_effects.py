@@ -38,7 +38,10 @@ class DeliveredCreate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TurnInput(msgspec.Struct, frozen=True, kw_only=True):
-    """One turn to run: `items` are new, `key` is its idempotency key, `delivered` what an earlier process began."""
+    """One turn to run: `items` are new, `key` is its idempotency key, `delivered` what an earlier process began.
+
+    `own_field` allows the field that a client adds by itself.
+    """
 
     static: StaticMembers
     settings: SessionSettings
@@ -47,6 +50,7 @@ class TurnInput(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     continuation: Continuation | None = None
     generate: bool = True
+    own_field: bool = True
     delivered: DeliveredCreate | None = None
 
 

@@ -59,7 +59,8 @@ def error_of(kind: ErrorKind, fault: TurnFault, *, progress: Progress, response_
 
 def failed_response(code: str | None, message: str | None, response_id: str) -> ResponseFailedError:
     """Return the error of a response that ended as failed or cancelled."""
-    told = f" ({_told(code, message)})" if code or message else ""
+    # The message is not in the text of the error: nobody has looked through it for keys.
+    told = f" ({cut(code)})" if code else ""
     return ResponseFailedError(
         f"The turn ran and failed{told}.", _again(), code=code, message=cut(message) or None, response_id=response_id
     )

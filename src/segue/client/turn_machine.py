@@ -95,7 +95,7 @@ class TurnMachine:
         self._epoch: str | None = None
         self._resume_s = 0.0
         self._replayed = False
-        self._own_field = True
+        self.own_field = request.own_field
         self._key_void = False
         self._resume_void = False
         self._not_stored = False
@@ -139,7 +139,7 @@ class TurnMachine:
         return DeliveredCreate(
             previous_response_id=None if plan is None else plan.previous_response_id,
             replayed=self._replayed,
-            own_field=self._own_field,
+            own_field=self.own_field,
             options=self._options,
             epoch=self._epoch,
             resume_s=self._resume_s,
@@ -258,7 +258,7 @@ class TurnMachine:
             keyed=self._is_key_held(moment.now),
             resumable=options.resume and shown.numbered and not self._resume_void,
             retrievable=settings.store and shown.response_id is not None and not self._not_stored,
-            own_field=self._request.static.wants_reasoning and self._own_field,
+            own_field=self._request.static.wants_reasoning and self.own_field,
             attempts=self._attempts,
             most_attempts=settings.most_attempts,
             websocket_failures=self.websocket_failures,
@@ -283,7 +283,7 @@ class TurnMachine:
             case "send":
                 return self._send_anew()
             case "leave_out":
-                self._own_field = False
+                self.own_field = False
                 return self._send_anew()
             case "replay":
                 self._replayed, self._plan = True, None
@@ -342,7 +342,7 @@ class TurnMachine:
         self._flight, self._delivered, self._alive_at = flight, True, moment.now
         body = write_create(
             request.static, self._plan.items, previous_response_id=self._plan.previous_response_id,
-            own_include=self._own_field, generate=request.generate, options=options,
+            own_include=self.own_field, generate=request.generate, options=options,
         )  # fmt: skip
         return (SendCreate(kind=self.kind, body=body, connection=server.connection),)
 
@@ -460,7 +460,7 @@ class TurnMachine:
 
     def _restore(self, delivered: DeliveredCreate, moment: Moment) -> None:
         self._delivered, self._options, self._epoch = True, delivered.options, delivered.epoch
-        self._replayed, self._own_field, self._resume_s = delivered.replayed, delivered.own_field, delivered.resume_s
+        self._replayed, self.own_field, self._resume_s = delivered.replayed, delivered.own_field, delivered.resume_s
         self._alive_at = moment.now - delivered.silent_s
         self._shown.response_id = delivered.response_id
         new, parent = self._request.items, delivered.previous_response_id
