@@ -319,6 +319,35 @@ async def test_a_mistake_of_a_transport_is_not_hidden() -> None:
     assert not session.busy
 
 
+async def test_an_observer_that_fails_ends_the_turn_and_not_the_session() -> None:
+    links = MemoryLinks(extensions=FULL)
+
+    def fail(step: RecoveryStep) -> None:
+        raise RuntimeError("a mistake")
+
+    session = AsyncClient("http://played/v1", links=links.open, on_recovery=fail).session("m")
+    links.websocket.troubles.append(2)
+    with pytest.raises(RuntimeError, match="a mistake"):
+        await say(session, "one")
+    assert not session.busy
+    await say(session, "two")
+
+
+async def test_a_client_that_is_closed_ends_its_turns_and_opens_nothing_more() -> None:
+    links = MemoryLinks(extensions=FULL)
+    client = client_of(links)
+    session = client.session("m")
+    links.websocket.troubles.append(2)
+    turn = session.send("one")
+    await anext(turn)
+    await client.aclose()
+    with pytest.raises(TurnCancelledError, match="closed"):
+        await turn.response()
+    with pytest.raises(TurnCancelledError, match="closed"):
+        await session.send("two").response()
+    assert links.server.connections == 1
+
+
 # --- places ----------------------------------------------------------------------------------------------------------
 
 
@@ -435,6 +464,25 @@ async def test_a_file_that_cannot_be_written_keeps_the_turn_from_leaving(tmp_pat
     with pytest.raises(SessionFileError, match="could not be written"):
         await turn.response()
     assert links.server.creates == []
+
+
+async def test_a_file_that_cannot_be_written_in_mid_turn_does_not_end_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was written before the create left: that is enough to find out what became of the turn."""
+    links, written = MemoryLinks(), list[bytes]()
+
+    def write(path: str, data: bytes) -> None:
+        written.append(data)
+        if len(written) > 2:
+            raise SessionFileError("The session could not be written.", "")
+
+    monkeypatch.setattr("segue.client.session.write_session", write)
+    session = client_of(links).session("m")
+    turn = session.send("one")
+    session.save(tmp_path / "session.json")
+    await turn.response()
+    assert len(written) == 3
 
 
 async def test_every_error_of_a_turn_is_a_client_error() -> None:

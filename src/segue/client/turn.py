@@ -16,7 +16,7 @@ from typing import Self
 
 import msgspec
 
-from segue.client.errors import TurnCancelledError
+from segue.client.errors import SessionFileError, TurnCancelledError
 from segue.client.meters import COUNTED
 from segue.client.recovery import TurnFault
 from segue.client.session_state import SessionState
@@ -55,13 +55,15 @@ class ServerLinks:
         self.http = http
         self.websocket = websocket
         self.only_http = False
+        self.closed = False
 
     def transport(self, kind: TransportKind) -> ResponsesTransport:
         """Return the transport of a kind."""
         return self.http if kind == "http" else self.websocket
 
     async def aclose(self) -> None:
-        """Close all connections."""
+        """Close all connections; turns that run end instead of connecting again."""
+        self.closed = True
         await asyncio.gather(self.http.aclose(), self.websocket.aclose())
 
 
@@ -90,6 +92,7 @@ class AsyncTurn:
         self._ready: deque[ClientEvent] = deque()
         self._waiting: TurnEffect | None = None  # what is to be done next; None: read the stream
         self._stream: EventStream | None = None
+        self._read_bytes = 0  # of the stream; it is counted at its end, since events are many
         self._began = False
         self._response: ClientResponse | None = None
         self._error: Exception | None = None
@@ -158,23 +161,30 @@ class AsyncTurn:
     # --- one step ----------------------------------------------------------------------------------------------------
 
     async def _step(self) -> None:
-        """Do what is to be done next, until something can be shown or the turn has ended."""
+        """Do what is to be done next. Whatever goes wrong here ends the turn, so that its session can go on."""
+        try:
+            await self._apply(await self._act_in_time())
+        except BaseException as error:
+            await self._abandon(error if isinstance(error, Exception) else _cancelled())
+            raise
+
+    async def _act_in_time(self) -> TurnEffects:
         left_s = self._machine.remaining_s(asyncio.get_running_loop().time()) if self._began else float("inf")
         try:
             async with asyncio.timeout(None if left_s == float("inf") else left_s) as self._scope:
-                effects = await self._act()
-        except BaseException as error:
-            expired, self._scope = self._scope is not None and self._scope.expired(), None
-            if not expired or not isinstance(error, TimeoutError):
-                await self._abandon(error if isinstance(error, Exception) else _cancelled())
+                return await self._act()
+        except TimeoutError:
+            if self._scope is None or not self._scope.expired():
                 raise
             if self._cancelled:
-                return
-            effects = self._machine.failed(TurnFault(kind="timeout", transport=self._machine.kind), self._now())
-        self._scope = None
-        await self._apply(effects)
+                return (GiveUp(_cancelled()),)
+            return self._machine.failed(TurnFault(kind="timeout", transport=self._machine.kind), self._now())
+        finally:
+            self._scope = None
 
     async def _act(self) -> TurnEffects:
+        if self._links.closed:
+            return (GiveUp(_closed()),)
         if not self._began:
             self._state.begin(self._request, self._machine)
             self._began = True
@@ -218,7 +228,7 @@ class AsyncTurn:
             data = await anext(self._stream)
         except StopAsyncIteration:
             return self._machine.failed(TurnFault(kind="stream_ended", transport=self._machine.kind), self._now())
-        self._count(bytes_down_payload=len(data))
+        self._read_bytes += len(data)
         return self._machine.received(data, self._now())
 
     def _follow(self, stream: EventStream) -> None:
@@ -231,7 +241,8 @@ class AsyncTurn:
             if isinstance(effect, Emit):
                 self._ready.append(effect.event)
                 if isinstance(effect.event, ResponseCreated):
-                    await self._save()
+                    with suppress(SessionFileError):  # the file has what is needed already; the id makes it easier
+                        await self._save()
                 continue
             await self._close_stream()
             self._apply_one(effect)
@@ -266,7 +277,9 @@ class AsyncTurn:
     async def _close_stream(self) -> None:
         stream, self._stream = self._stream, None
         if stream is not None:
-            self._count_wire(stream)
+            sent, received = stream.wire_sent_bytes, stream.wire_received_bytes
+            self._count(bytes_down_payload=self._read_bytes, bytes_up_wire=sent, bytes_down_wire=received)
+            self._read_bytes = 0
             await stream.aclose()
 
     async def _forget(self, response_id: str) -> None:
@@ -285,12 +298,14 @@ class AsyncTurn:
     def _count(self, **counts: int) -> None:
         self._state.meters = self._state.meters.plus(**counts)
 
-    def _count_wire(self, stream: EventStream) -> None:
-        self._count(bytes_up_wire=stream.wire_sent_bytes, bytes_down_wire=stream.wire_received_bytes)
-
     @staticmethod
     def _now() -> Moment:
         return Moment(asyncio.get_running_loop().time(), random.random())  # noqa: S311 - spreads waits, keeps no secret
+
+
+def _closed() -> TurnCancelledError:
+    done = "The client was closed before the turn had ended; the server may have run some of it."
+    return TurnCancelledError(done, "The session's history is as it was before the turn.")
 
 
 def _cancelled() -> TurnCancelledError:
