@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from unittest.mock import Mock
 
+import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
@@ -50,6 +52,21 @@ async def test_each_error_has_its_reply(
     assert words in str(told["message"])
     assert "secret" not in caplog.text + str(told)
     assert ("action=handle" in caplog.text) is (code in {"store_error", "server_error"})
+
+
+@pytest.mark.parametrize("gone", [True, False])
+async def test_a_client_that_leaves_while_its_reply_begins_is_no_fault_of_the_gateway(
+    gone: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A connection that breaks elsewhere is one, and the log says so."""
+    transport = Mock(is_closing=Mock(return_value=gone))
+
+    async def fail(_: web.Request) -> web.StreamResponse:
+        raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
+
+    asked = make_mocked_request("GET", "/where", headers={"Host": "127.0.0.1"}, transport=transport)
+    assert (await error_replies(LIMIT)(asked, fail)).status == 500
+    assert ("action=handle" in caplog.text) is not gone
 
 
 async def test_a_method_that_is_not_allowed_is_answered_with_those_that_are() -> None:
