@@ -127,17 +127,6 @@ async def take(turn: AsyncTurn) -> Taken:
     return taken
 
 
-@pytest.fixture
-def no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every wait of the client end at once."""
-    sleep = asyncio.sleep
-
-    async def no_sleep(_: float) -> None:
-        await sleep(0)
-
-    monkeypatch.setattr(asyncio, "sleep", no_sleep)
-
-
 @asynccontextmanager
 async def connecting(case: FaultCase, server: ResponsesTarget, steps: list[RecoveryStep]) -> AsyncIterator[AsyncClient]:
     """Run a client; over a slow link, if that is the fault."""

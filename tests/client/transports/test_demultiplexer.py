@@ -100,10 +100,30 @@ def test_with_several_named_turns_an_event_without_a_lane_is_nobodys() -> None:
 @pytest.mark.parametrize("lanes", [("a",), ("a", "b")])
 def test_of_a_server_that_says_lanes_an_event_without_one_is_the_default_lanes(lanes: tuple[str, ...]) -> None:
     """A second end of the default lane's turn, say: it is not the end of another lane's, and breaks nothing."""
-    demultiplexer = running("", *lanes, started=("a",))
+    demultiplexer = running("", *lanes, started=("", "a"))
     demultiplexer.receive(event(COMPLETED), 0.0)
     assert demultiplexer.receive(event(COMPLETED), 0.0) == []
     assert demultiplexer.running == list(lanes)
+
+
+@pytest.mark.parametrize("kind", [COMPLETED, "response.incomplete"])
+def test_the_end_of_a_response_that_has_not_begun_ends_no_turn(kind: str) -> None:
+    """It is the end of the turn before, once more: the answer to this create is still to come."""
+    demultiplexer = running("")
+    assert demultiplexer.receive(event(kind), 0.0) == [Deliver("", event(kind), False)]
+    assert demultiplexer.receive(event(CREATED), 0.0) == [Deliver("", event(CREATED), False)]
+    assert demultiplexer.receive(event(kind), 0.0) == [Deliver("", event(kind), True)]
+
+
+def test_a_turn_may_fail_before_it_begins() -> None:
+    failed = event("response.failed")
+    assert running("").receive(failed, 0.0) == [Deliver("", failed, True)]
+
+
+def test_a_stream_that_is_resumed_may_have_nothing_but_its_end() -> None:
+    demultiplexer = Demultiplexer(WordReader())
+    demultiplexer.begin("", resumed=True)
+    assert demultiplexer.receive(event(COMPLETED), 0.0) == [Deliver("", event(COMPLETED), True)]
 
 
 @pytest.mark.parametrize("data", [b"<html>", b"{}", b"\xff", b'{"type":1}'])

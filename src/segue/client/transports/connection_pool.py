@@ -76,7 +76,7 @@ class WebSocketTransport:
         """Ask for the events of a response after a number; -1 means all."""
         members = {"response_id": response_id, "starting_after": starting_after}
         body = encode(members | ({"lean": True} if lean else {}))
-        return await self._request(b'{"type":"segue.resume",', body, lane=lane, connection=connection)
+        return await self._request(b'{"type":"segue.resume",', body, lane=lane, connection=connection, resumed=True)
 
     async def retrieve(self, response_id: str) -> bytes:
         """Return a stored response object, by HTTP."""
@@ -101,11 +101,13 @@ class WebSocketTransport:
 
     # --- private -----------------------------------------------------------------------------------------------------
 
-    async def _request(self, start: bytes, body: bytes, *, lane: int, connection: int) -> EventStream:
+    async def _request(
+        self, start: bytes, body: bytes, *, lane: int, connection: int, resumed: bool = False
+    ) -> EventStream:
         found = self._connections.get(connection)
         if found is None:
             raise TransportFault(TurnFault(kind="connection_gone", transport="websocket", delivered="no"))
-        return await found.request(lane, start, body)
+        return await found.request(lane, start, body, resumed=resumed)
 
     async def _open(self, lane: int) -> LaneConnection:
         opened = await open_socket(self._server)

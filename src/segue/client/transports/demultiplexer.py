@@ -18,6 +18,8 @@ from segue.protocol.lanes import DEFAULT_LANE
 #: The connection takes no more creates: too old, or its server is going away.
 CONNECTION_LIMIT = "websocket_connection_limit_reached"
 
+_CREATED, _FAILED = "response.created", "response.failed"
+
 
 class Deliver(msgspec.Struct, frozen=True, gc=False):
     """Hand an event to its lane; the last one ends the lane's turn."""
@@ -48,9 +50,10 @@ RoutingEffect = Deliver | FailLane | RetireConnection | BreakConnection
 
 
 class _Turn:
-    __slots__ = ("abandoned", "started")
+    __slots__ = ("abandoned", "created", "started")
 
-    def __init__(self) -> None:
+    def __init__(self, *, created: bool) -> None:
+        self.created = created
         self.started = False
         self.abandoned = False
 
@@ -68,10 +71,10 @@ class Demultiplexer:
         """The lanes whose turns run, abandoned ones too."""
         return list(self._turns)
 
-    def begin(self, lane: str) -> None:
+    def begin(self, lane: str, *, resumed: bool = False) -> None:
         """Note that a create, or a resume, is about to be sent in a lane that runs none."""
         assert lane not in self._turns, "a lane runs one turn at a time"
-        self._turns[lane] = _Turn()
+        self._turns[lane] = _Turn(created=resumed)
 
     def abandon(self, lane: str) -> None:
         """Drop what still comes for the lane's turn."""
@@ -99,9 +102,12 @@ class Demultiplexer:
             return []  # of a turn that is over
         turn = self._turns[lane]
         turn.started = True
-        if event.terminal:
+        turn.created = turn.created or event.type == _CREATED
+        # A proxy that repeats the end of the turn before may do so when this one is under way.
+        last = event.terminal and (turn.created or event.type == _FAILED)
+        if last:
             del self._turns[lane]
-        return [] if turn.abandoned else [Deliver(lane, data, event.terminal)]
+        return [] if turn.abandoned else [Deliver(lane, data, last)]
 
     def _untagged(self, event: ScannedEvent) -> str | None:
         """Return the one lane that an event without `stream_id` can be for, if the default lane runs no turn.

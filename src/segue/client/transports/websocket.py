@@ -77,7 +77,7 @@ class LaneConnection:
         """The names of the lanes whose turns run, abandoned ones too."""
         return self._demultiplexer.running
 
-    async def request(self, lane: int, start: bytes, body: bytes) -> LaneStream:
+    async def request(self, lane: int, start: bytes, body: bytes, *, resumed: bool = False) -> LaneStream:
         """Send a message in a lane that has a seat: `body` is a JSON object, and `start` what stands for its brace.
 
         Raises `TransportFault`.
@@ -92,7 +92,7 @@ class LaneConnection:
             refused = TurnFault(kind="refused", transport="websocket", delivered="no", status=_TOO_LARGE, message=text)
             raise TransportFault(msgspec.structs.replace(refused, code="message_too_large"))
         stream = LaneStream(self, lane, name, LaneQueue(self._limits.queue_bytes))
-        self._demultiplexer.begin(name)
+        self._demultiplexer.begin(name, resumed=resumed)
         self._streams[name] = stream
         self.used_at = self._loop.time()
         await self._send(stream, message)

@@ -1,0 +1,269 @@
+"""The client library meets servers and proxies that mix up, repeat, cut or never end what they send.
+
+Each time the caller gets one consistent stream or one honest error, and the session goes on with the right history.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import random
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Literal
+
+import pytest
+
+from segue.client.client import AsyncClient
+from segue.client.errors import OutcomeUnknownError, ResponseFailedError
+from segue.client.session import AsyncSession
+from segue.client.stream_events import ClientEvent, OutputTextDelta, ResponseFinished
+from segue.testing.response_events import Json
+from segue.testing.responses_faults import Cut, ErrorAt, Fault, Rewritten, Unreadable
+from segue.testing.responses_rules import OPEN_RESPONSES, OPENAI, CreateRefusal, ServerRules, turns_before
+from segue.testing.responses_server import ScriptedResponsesServer, responding
+from tests.faults.response_proxy import ProxyFault, ResponseProxy
+from tests.faults.response_servers import INPUTS, LOOK, gateway_server, items_of
+
+pytestmark = pytest.mark.usefixtures("plain_loop", "no_time")
+
+Way = Literal["http", "websocket"]
+
+both_ways = pytest.mark.parametrize("way", ["http", "websocket"])
+
+
+def connected(server: ScriptedResponsesServer, way: Way, max_message_bytes: int) -> AsyncClient:
+    return AsyncClient(server.base_url, transport=way, max_message_bytes=max_message_bytes)
+
+
+@asynccontextmanager
+async def talking(
+    way: Way, rules: ServerRules = OPENAI, *, max_message_bytes: int = 2**20
+) -> AsyncIterator[tuple[ScriptedResponsesServer, AsyncSession]]:
+    """Run a double and a session whose first turn went well."""
+    async with responding(rules) as server, connected(server, way, max_message_bytes) as client:
+        session = client.session(model="m")
+        await session.send("Hello").response()
+        yield server, session
+
+
+async def taken(session: AsyncSession, text: str = "And?") -> list[ClientEvent]:
+    """Read a turn to its end."""
+    return [event async for event in session.send(text)]
+
+
+def texts(session: AsyncSession) -> list[str]:
+    return [item["content"][0]["text"] for item in items_of(session.history)]
+
+
+EXPECTED = [
+    "Hello",
+    "This is answer 1, to a history of 1 items.",
+    "And?",
+    "This is answer 2, to a history of 3 items.",
+    "Bye",
+    "This is answer 3, to a history of 5 items.",
+]
+
+
+async def finish(server: ScriptedResponsesServer, session: AsyncSession, runs: int) -> None:
+    """Go on to the end, and check the whole conversation."""
+    while len(session.history) < len(EXPECTED):
+        await session.send(EXPECTED[len(session.history)]).response()
+    assert texts(session) == EXPECTED
+    assert len(server.executions) == runs
+
+
+def twice(events: Sequence[Json]) -> Iterable[Json]:
+    return [event for event in events for _ in range(2)]
+
+
+def end_first(events: Sequence[Json]) -> Iterable[Json]:
+    """The end of the turn before comes once more, now that the next create is under way."""
+    before = {**events[-1]["response"], "id": "resp_0001"}
+    return [{"type": "response.completed", "sequence_number": 13, "response": before}, *events]
+
+
+def begun_twice(events: Sequence[Json]) -> Iterable[Json]:
+    return [events[0], *events]
+
+
+def with_vendor_events(events: Sequence[Json]) -> Iterable[Json]:
+    return [{"type": "acme.limits"}, *events[:4], {"type": "acme.progress", "percent": 50}, *events[4:]]
+
+
+@both_ways
+@pytest.mark.parametrize("rewrite", [twice, begun_twice])
+async def test_what_comes_twice_is_shown_once(way: Way, rewrite: object) -> None:
+    async with talking(way) as (server, session):
+        server.plan(Rewritten(rewrite))  # type: ignore[arg-type]  # one of the three above
+        events = await taken(session)
+        numbers = [event.sequence_number for event in events]
+        assert numbers == list(range(14))
+        assert "".join(event.delta for event in events if isinstance(event, OutputTextDelta)) == EXPECTED[3]
+        await finish(server, session, 3)
+
+
+async def test_a_second_end_of_the_turn_before_is_not_the_end_of_this_one() -> None:
+    async with talking("websocket") as (server, session):
+        server.plan(Rewritten(end_first))
+        assert [event.sequence_number for event in await taken(session)] == list(range(14))
+        await finish(server, session, 3)
+
+
+@both_ways
+async def test_events_of_a_vendor_pass(way: Way) -> None:
+    async with talking(way) as (server, session):
+        server.plan(Rewritten(with_vendor_events))
+        kinds = [json.loads(event.raw)["type"] for event in await taken(session)]
+        assert {"acme.limits", "acme.progress"} <= set(kinds)
+        await finish(server, session, 3)
+
+
+def other_end(events: Sequence[Json]) -> Iterable[Json]:
+    return [*events[:-1], {**events[-1], "response": {**events[-1]["response"], "id": "resp_other"}}]
+
+
+def other_middle(events: Sequence[Json]) -> Iterable[Json]:
+    return [*events[:5], {**events[0], "response": {**events[0]["response"], "id": "resp_other"}}, *events[5:]]
+
+
+def huge(events: Sequence[Json]) -> Iterable[Json]:
+    return [*events[:5], {**events[5], "delta": "x" * 100_000}, *events[6:]]
+
+
+def without_end(events: Sequence[Json]) -> Iterable[Json]:
+    return events[:-1]
+
+
+FAILED = CreateRefusal(status=500, code="server_error", message="Oops.")
+UNCLEAR: list[Fault] = [
+    Rewritten(other_end),
+    Rewritten(other_middle),
+    Rewritten(huge),
+    Cut(at="events", events=5, close_code=1000),
+    Cut(at="events", events=5, close_code=1011),
+    Cut(at="events", events=0, close_code=1001),
+    Unreadable(),
+]
+
+
+@both_ways
+@pytest.mark.parametrize("fault", UNCLEAR, ids=[str(number) for number in range(len(UNCLEAR))])
+async def test_an_answer_that_cannot_be_trusted_is_none(way: Way, fault: Fault) -> None:
+    """What is incomplete never passes for an answer; nothing is sent again without being asked for."""
+    async with talking(way, OPEN_RESPONSES, max_message_bytes=50_000) as (server, session):
+        server.plan(fault)
+        with pytest.raises(OutcomeUnknownError) as unknown:
+            await taken(session)
+        assert not unknown.value.safe_to_repeat
+        assert texts(session) == EXPECTED[:2]
+        await finish(server, session, 4 if not isinstance(fault, Unreadable) else 3)
+
+
+@both_ways
+@pytest.mark.parametrize("flat", [True, False])
+async def test_an_error_in_the_middle_is_a_turn_that_failed(way: Way, flat: bool) -> None:
+    async with talking(way) as (server, session):
+        server.plan(ErrorAt(refusal=FAILED, events=5, flat=flat))
+        with pytest.raises(ResponseFailedError) as failed:
+            await taken(session)
+        assert (failed.value.code, failed.value.response_id) == ("server_error", "resp_0002")
+        assert texts(session) == EXPECTED[:2]
+        await finish(server, session, 4)
+
+
+def endless(events: Sequence[Json]) -> Iterable[Json]:
+    yield from events[:5]
+    for number in itertools.count(5):
+        yield {**events[5], "sequence_number": number}
+
+
+@both_ways
+async def test_a_turn_without_end_can_be_left(way: Way) -> None:
+    """The server hears of it, and the session goes on."""
+    async with talking(way) as (server, session):
+        server.plan(Rewritten(endless))
+        async with session.send("And?") as turn:
+            async for event in turn:
+                if event.sequence_number == 500:
+                    break
+        await server.abandoned()
+        assert texts(session) == EXPECTED[:2]
+        await finish(server, session, 4)
+
+
+@both_ways
+async def test_a_turn_without_end_has_no_more_time_than_it_was_given(way: Way) -> None:
+    async with talking(way) as (server, session):
+        server.plan(Rewritten(endless))
+        with pytest.raises(OutcomeUnknownError):
+            await session.send("And?", turn_timeout_s=0.05).response()
+        await server.abandoned()
+        await finish(server, session, 4)
+
+
+@both_ways
+async def test_a_terminal_event_that_never_comes_is_missed(way: Way) -> None:
+    """Over HTTP the body ends in order; a WebSocket stays open and silent, until the turn's time is over."""
+    async with talking(way) as (server, session):
+        server.plan(Rewritten(without_end))
+        with pytest.raises(OutcomeUnknownError):
+            await session.send("And?", turn_timeout_s=0.1).response()
+        await finish(server, session, 4)
+
+
+# --- many sessions ---------------------------------------------------------------------------------------------------
+
+
+class Trouble:
+    """Cuts a proxy's connections again and again, after as many events as are drawn, so many times."""
+
+    def __init__(self, proxy: ResponseProxy, faults: int) -> None:
+        self._proxy = proxy
+        self._left = faults
+        self._chosen = random.Random(faults)
+        self.plan()
+
+    def plan(self) -> None:
+        """Plan the next fault."""
+        if self._left:
+            self._left -= 1
+            at: Literal["create", "event", "terminal"] = self._chosen.choice(("create", "event", "event", "terminal"))
+            self._proxy.plan(ProxyFault(at=at, events=self._chosen.randrange(12), then=self.plan))
+
+
+async def converse(session: AsyncSession) -> int:
+    """Take all turns, whatever happens; return how often nobody could tell what became of one."""
+    unknown = 0
+    while (at := turns_before(items_of(session.history))) < len(INPUTS):
+        try:
+            events = [event async for event in session.send(INPUTS[at])]
+        except OutcomeUnknownError:
+            unknown += 1
+            continue
+        numbers = [event.sequence_number or 0 for event in events]
+        assert numbers == sorted(set(numbers))
+        assert isinstance(events[-1], ResponseFinished)
+    assert len(session.history) == 7
+    return unknown
+
+
+@pytest.mark.parametrize(
+    ("sessions", "faults"), [(6, 12), pytest.param(32, 100, marks=pytest.mark.deep)], ids=["few", "many"]
+)
+@pytest.mark.parametrize("way", ["http", "websocket", "auto"])
+async def test_sessions_that_share_connections_lose_nothing_and_pay_once(
+    way: Literal["http", "websocket", "auto"], sessions: int, faults: int
+) -> None:
+    """Every cut hits all of them: each resumes or repeats what it had under way."""
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(gateway_server())
+        client = await stack.enter_async_context(AsyncClient(server.proxy.base_url, transport=way))
+        Trouble(server.proxy, faults)
+        made = [client.session(model="m", tools=[LOOK], store=number % 2 == 0) for number in range(sessions)]
+        unknown = sum(await asyncio.gather(*map(converse, made)))
+        turns = sessions * len(INPUTS)
+        assert turns <= server.runs <= turns + unknown
+        assert sum(session.meters.resumes + session.meters.repeats for session in made) > 0
