@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -24,6 +25,10 @@ class BackgroundGateway:
         self._upstream = upstream
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+
+    def soon(self, work: Callable[[], object]) -> None:
+        """Do something in the gateway's event loop."""
+        self._loop.call_soon_threadsafe(work)
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pty
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from segue.agent.tasks import make_task
-from segue.testing.scripted import CallTool, Fail, Say, ScriptedTurn, ScriptedUpstream, call, say
+from segue.testing.scripted import CallTool, Fail, Say, ScriptedTurn, ScriptedUpstream, Wait, call, say
 from tests.cli.background_gateway import BackgroundGateway
 from tests.cli.conftest import Command
 
@@ -235,6 +236,49 @@ def test_an_interrupted_run_goes_on_and_runs_nothing_twice(
     assert outputs[1].startswith("error: the agent was interrupted while this ran")
     session = path.with_suffix(".session.json")
     assert session.stat().st_mode & 0o077 == path.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("transport", ["websocket", "http"])
+def test_a_turn_in_flight_when_the_agent_is_killed_is_not_paid_twice(
+    tmp_path: Path, workspace: Path, transport: str
+) -> None:
+    """The gateway goes on with it, and the next process takes it up where it is."""
+    go_on = asyncio.Event()
+    slow = ScriptedTurn((Say(("Let me see.\n",)), Wait(go_on), Say(("I see.",))))
+    upstream = ScriptedUpstream([slow])
+    with BackgroundGateway(upstream) as gateway:
+        agent = Agent(gateway.url, workspace, "--transport", transport)
+        assert agent.process.stdout is not None
+        assert agent.process.stdout.readline() == b"Let me see.\n"
+        agent.process.kill()
+        agent.ended()
+        gateway.soon(go_on.set)
+        status, said = Agent(gateway.url, workspace, "--transport", transport, "--resume").ended()
+    assert (status, "I see." in said) == (0, True), said
+    upstream.assert_done()
+    assert (upstream.started, upstream.cancelled) == (1, 0)
+    (path,) = transcripts(tmp_path)
+    assert [line["type"] for line in lines(path)] == ["started", "resumed", "turn", "ended"]
+    assert lines(path)[2]["text"] == "Let me see.\nI see."
+
+
+def test_a_turn_that_is_interrupted_is_cancelled_and_sent_again(tmp_path: Path, workspace: Path) -> None:
+    """Ctrl-C while the model writes: it is stopped, and what goes on later begins with the same words."""
+    upstream = ScriptedUpstream([ScriptedTurn((Say(("Let me see.\n",)), Wait(asyncio.Event()))), say("Done.")])
+    with BackgroundGateway(upstream) as gateway:
+        agent = Agent(gateway.url, workspace)
+        assert agent.process.stdout is not None
+        assert agent.process.stdout.readline() == b"Let me see.\n"
+        agent.process.send_signal(signal.SIGINT)
+        assert agent.ended()[0] == 130
+        status, said = Agent(gateway.url, workspace, "--resume").ended()
+    assert (status, "Done." in said) == (0, True), said
+    upstream.assert_done()
+    first, second = (list(request.history.items()) for request in upstream.requests)
+    assert (first == second, upstream.cancelled) == (True, 1)
+    assert [line["type"] for line in lines(transcripts(tmp_path)[0])] == [
+        "started", "ended", "resumed", "turn", "ended",
+    ]  # fmt: skip
 
 
 def test_a_finished_run_has_nothing_to_go_on_with(command: Command, workspace: Path) -> None:
