@@ -18,13 +18,13 @@ from segue.dialects.rules import RequestBuilder, Rule
 
 TOOLS = Rule(
     "translated",
-    "`function` and `custom` tools become functions (a custom tool has one text argument, its grammar is put into its "
-    "description); tools that a provider runs itself are left out with a warning.",
+    "`function` and `custom` tools become functions. (A custom tool has one text argument, and its description holds "
+    "its grammar.) Tools that a provider runs itself do not reach the model; `warnings` names them.",
 )
 TOOL_CHOICE = Rule(
     "translated",
-    "`auto`, `none`, `required` and a named tool; `allowed_tools` leaves the other tools out; a tool that a provider "
-    "runs itself is refused.",
+    "`auto`, `none`, `required` and a named tool; `allowed_tools` leaves the other tools out. The gateway refuses a "
+    "choice of a tool that a provider runs itself.",
 )
 _HOSTED = "no tool that the provider of another API runs exists here"
 

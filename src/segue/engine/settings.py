@@ -54,10 +54,12 @@ _MODEL = "the local model has none"
 LOCAL_FIELDS: Mapping[str, Field] = {
     "model": _obeyed(),
     "instructions": _obeyed("As the first message."),
-    "tools": Field(Rule("carried", "Functions; tools of other kinds are left out with a warning."), _write_tools),
-    "tool_choice": _obeyed("Among functions; anything else is refused."),
+    "tools": Field(
+        Rule("carried", "Functions; `warnings` names tools of other kinds, which the model does not get."), _write_tools
+    ),
+    "tool_choice": _obeyed("Among functions; the gateway refuses anything else."),
     "parallel_tool_calls": _obeyed(),
-    "text": Field(Rule("carried", "`format`; `verbosity` is dropped."), _write_text),
+    "text": Field(Rule("carried", "`format`, but not `verbosity`."), _write_text),
     "reasoning": dropped("reasoning", "the local model does not think apart"),
     "metadata": ours("It stands in the response."),
     "include": Field(

@@ -169,9 +169,9 @@ CHAT_ITEMS: Mapping[str, Rule] = {
     "id and status of an item, logprobs of a text": Rule("ours", "They are about the item and not for the model."),
     "function_call": Rule(
         "translated",
-        "A tool call of the `assistant` message of its run. An id that was used before, or is too long, is replaced; "
-        "arguments that are no JSON object are put into one. Gemini gets the words that it wants for a call that is "
-        "not its own.",
+        "A tool call of the `assistant` message of its run. Another id replaces one that an earlier call has, or that "
+        "is too long; an object holds arguments that are no JSON object. Gemini gets the words that it wants for a call "
+        "that is not its own.",
     ),
     "custom_tool_call": Rule("translated", "A tool call with the argument `input`."),
     "function_call_output, custom_tool_call_output": Rule(

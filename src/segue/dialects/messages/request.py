@@ -206,8 +206,8 @@ MESSAGES_ITEMS: Mapping[str, Rule] = {
     "id and status of an item, logprobs of a text": Rule("ours", "They are about the item and not for the model."),
     "function_call": Rule(
         "translated",
-        "A `tool_use` block. An id that was used before is replaced, and so is an id or a name that this API would "
-        "refuse; arguments that are no JSON object are put into one.",
+        "A `tool_use` block. Another id replaces one that an earlier call has; another id or name replaces one that "
+        "this API would refuse; an object holds arguments that are no JSON object.",
     ),
     "custom_tool_call": Rule("translated", "A `tool_use` block with the argument `input`."),
     "function_call_output, custom_tool_call_output": Rule(
@@ -221,8 +221,8 @@ MESSAGES_ITEMS: Mapping[str, Rule] = {
     "compaction": Rule("refused", "It stands for a history that only its provider can read."),
     "other fields of items and parts": Rule("dropped", "This API has nothing like them."),
     "other items": Rule("dropped", "This API has nothing like them."),
-    "input_text, output_text": Rule("carried", "As `text`; blank ones are left out, this API refuses them."),
-    "input_image with image_url": Rule("carried", "As `image`, from its data or its URL; `detail` is dropped."),
+    "input_text, output_text": Rule("carried", "As `text`, but not blank ones: this API refuses them."),
+    "input_image with image_url": Rule("carried", "As `image`, from its data or its URL, without `detail`."),
     "input_image with file_id": Rule("dropped", "Files belong to one provider; a note stands in its place."),
     "input_file with file_data": Rule("translated", "A PDF or plain text as `document`; else dropped, with a note."),
     "input_file with file_id": Rule("dropped", "Files belong to one provider; a note stands in its place."),

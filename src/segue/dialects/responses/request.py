@@ -192,13 +192,15 @@ RESPONSES_ITEMS: Mapping[str, Rule] = {
     "reasoning without our mark": Rule("carried", "A client brought it from a server of this API."),
     "reasoning of another provider": Rule("dropped", "Only its own provider can use it."),
     "reasoning that led to nothing": Rule("dropped", "A cut answer may end in it; providers refuse it alone."),
-    "id of a call": Rule("carried", "One that was used before, or is longer than 64 characters, is replaced."),
-    "arguments of a call": Rule("carried", "Where they are no JSON object, they are put into one."),
+    "id of a call": Rule(
+        "carried", "Another one replaces an id that an earlier call has, or that is longer than 64 characters."
+    ),
+    "arguments of a call": Rule("carried", "If they are no JSON object, an object holds them."),
     "function_call_output, custom_tool_call_output": Rule(
         "carried",
         "Byte for byte; as a text of the user's, if its call has an output already. A call without one gets a note.",
     ),
-    "name of a call": Rule("carried", "One that no tool of this API can have is replaced."),
+    "name of a call": Rule("carried", "Another one replaces a name that no tool of this API can have."),
     "everything else": Rule("carried", "Byte for byte."),
 }
 
