@@ -170,8 +170,8 @@ CHAT_ITEMS: Mapping[str, Rule] = {
     "function_call": Rule(
         "translated",
         "A tool call of the `assistant` message of its run. Another id replaces one that an earlier call has, or that "
-        "is too long; an object holds arguments that are no JSON object. Gemini gets the words that it wants for a call "
-        "that is not its own.",
+        "is too long; an object holds arguments that are no JSON object. Gemini gets the words that it wants for a "
+        "call that is not its own.",
     ),
     "custom_tool_call": Rule("translated", "A tool call with the argument `input`."),
     "function_call_output, custom_tool_call_output": Rule(
