@@ -6,7 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segue.protocol.event_log import EVENT_OVERHEAD_BYTES, EventLog
-from segue.protocol.events import Event
+from segue.protocol.events import Ended, Event, OutputWriter
+from segue.protocol.ids import ENTROPY_BYTES, new_response_id
+from segue.protocol.requests import Settings
+from segue.protocol.responses import Failure, encode_echo, usage
+from segue.protocol.turns import TurnStream
 
 
 def events(sizes: list[int], first: int = 0) -> list[Event]:
@@ -82,3 +86,54 @@ def test_what_just_fits_is_kept() -> None:
 def test_a_new_log_has_no_response() -> None:
     log = EventLog()
     assert (log.latest, log.first, log.next, log.size_bytes, log.after(-1, 1)) == (None, 0, 0, 0, [])
+
+
+ECHO = encode_echo(Settings(model="m", instructions="be brief " * 1000), store=False)
+
+
+def turn(*texts: str, ended: Ended | None = None) -> list[Event]:
+    """The events of a turn with a large echo."""
+    ident = new_response_id(bytes(ENTROPY_BYTES))
+    stream, writer = TurnStream(ident, None, ECHO, 1.0), OutputWriter(ident)
+    output = [event for text in texts for event in writer.text(text)] + writer.end_item()
+    end = ended or Ended("completed", usage(1, 1))
+    return [*stream.open(), *stream.feed(output), stream.close(end, 2.0).terminal]
+
+
+@given(st.lists(st.text(max_size=9) | st.just(',"output":['), max_size=5), st.integers(1, 4), st.integers(0, 30_000))
+def test_what_several_events_end_in_is_kept_once(texts: list[str], size: int, page: int) -> None:
+    """And every event comes back as it was, wherever one begins to read."""
+    added, log = turn(*texts), EventLog()
+    for at in range(0, len(added), size):
+        log.append(added[at : at + size])
+        assert log.latest in added[: at + size]
+    assert log.latest == added[-1]
+    assert log.size_bytes < len(ECHO) + sum(len(event.data) + EVENT_OVERHEAD_BYTES for event in added[2:-1])
+    assert len(log.echo) > len(ECHO) - 9
+    for after in range(-1, len(added)):
+        got: list[Event] = []
+        while found := log.after(after + len(got), page):
+            got += found
+        assert got == added[after + 1 :]
+
+
+def test_a_page_counts_what_is_read_and_not_what_is_kept() -> None:
+    added, log = turn("x"), EventLog()
+    log.append(added)
+    two = len(added[0].data) + len(added[1].data)
+    assert log.after(-1, two) == added[:2]
+    assert log.after(-1, two - 1) == added[:1]
+
+
+def test_the_latest_event_is_whole_after_the_rest_was_dropped() -> None:
+    log, added = EventLog(), turn("x")
+    log.append(added)
+    log.trim(0, len(added))
+    assert log.latest == added[-1]
+
+
+def test_a_failed_turn_is_kept_as_it_was() -> None:
+    """Also with an error that quotes what stands before the echo."""
+    log, added = EventLog(), turn("x", ended=Ended("failed", error=Failure("c", ',"output":[],"model":"m"')))
+    log.append(added)
+    assert log.after(-1, 10**9) == added

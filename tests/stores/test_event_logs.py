@@ -7,8 +7,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from segue.protocol.events import Event
-from segue.protocol.ids import ResponseId
+from segue.protocol.events import Ended, Event
+from segue.protocol.ids import ENTROPY_BYTES, ResponseId, new_response_id
+from segue.protocol.requests import Settings
+from segue.protocol.responses import encode_echo, usage
+from segue.protocol.turns import TurnStream
 from segue.stores.event_logs import EventLogs, EventsGone, MemoryEventLogs
 
 ONE, TWO = ResponseId("resp_1"), ResponseId("resp_2")
@@ -156,3 +159,37 @@ async def test_a_log_is_forgotten_when_its_time_has_come(logs: MemoryEventLogs) 
     await logs.append("a", TWO, events(0, 1))  # it has not ended, so it is not old
     await logs.end("a", TWO, 200)
     assert await collect(logs, -1, ident=TWO) == [0]
+
+
+# ------------------------------------------------------------------------------------------------------------- the echo
+
+ECHO = encode_echo(Settings(model="m", instructions="be brief " * 1000), store=False)
+
+
+def whole_turn(response_id: ResponseId) -> list[Event]:
+    """A turn with a large echo, which three of its events end in."""
+    stream = TurnStream(response_id, None, ECHO, 1.0)
+    return [*stream.open(), stream.close(Ended("completed", usage(1, 1)), 2.0).terminal]
+
+
+async def test_the_turns_of_a_session_keep_what_they_repeat_once() -> None:
+    """Each log gives it back all the same, and the last one to go takes it along. Tenants share nothing."""
+    logs = MemoryEventLogs(1000 * KIB, 1000 * KIB)
+    ids = [new_response_id(bytes([number]) * ENTROPY_BYTES) for number in range(3)]
+    sizes: list[int] = []
+    for tenant, ident in (("a", ids[0]), ("a", ids[1]), ("b", ids[2])):
+        await logs.open(tenant, ident)
+        await logs.append(tenant, ident, whole_turn(ident))
+        await logs.end(tenant, ident, 10.0)
+        sizes.append(logs.size_bytes)
+    assert len(ECHO) < sizes[0] < len(ECHO) + 3 * KIB
+    assert sizes[1] - sizes[0] < 3 * KIB
+    assert sizes[2] - sizes[1] == sizes[0]
+    for tenant, ident in (("a", ids[0]), ("a", ids[1]), ("b", ids[2])):
+        assert [event async for page in logs.follow(tenant, ident, -1) for event in page] == whole_turn(ident)
+    await logs.drop("b", ids[2])
+    await logs.drop("a", ids[0])
+    assert logs.size_bytes == sizes[0]
+    assert await logs.latest("a", ids[1]) == whole_turn(ids[1])[-1]
+    await logs.purge(10.0)
+    assert logs.size_bytes == 0

@@ -80,6 +80,16 @@ class _Log:
 _Key = tuple[str, ResponseId]
 
 
+class _SharedEcho:
+    """An echo that several logs end in: the turns of a session have the same instructions and tools."""
+
+    __slots__ = ("data", "logs")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.logs = 0
+
+
 class MemoryEventLogs:
     """Event logs in this process, under one budget. Running logs share it evenly; ended ones are evicted first."""
 
@@ -88,6 +98,7 @@ class MemoryEventLogs:
         self._log_bytes = log_bytes
         self._logs: dict[_Key, _Log] = {}
         self._ended: OrderedDict[_Key, float] = OrderedDict()
+        self._echoes: dict[tuple[str, bytes], _SharedEcho] = {}
         self.size_bytes = 0
 
     async def open(self, tenant: str, response_id: ResponseId) -> None:
@@ -113,9 +124,11 @@ class MemoryEventLogs:
         log = self._logs.get((tenant, response_id))
         if log is None:
             return
-        size = log.events.size_bytes
+        size, known = log.events.size_bytes, bool(log.events.echo)
         log.events.append(events)
         self.size_bytes += log.events.size_bytes - size
+        if not known and log.events.echo:
+            log.events.echo = self._share(tenant, log.events.echo)
         log.wake()
         if self.size_bytes > self._budget_bytes:
             self._evict()
@@ -179,5 +192,23 @@ class MemoryEventLogs:
         self._ended.pop(key, None)
         if log is not None:
             self.size_bytes -= log.events.size_bytes
+            if log.events.echo:
+                self._release(key[0], log.events.echo)
             log.dropped = True
             log.wake()
+
+    def _share(self, tenant: str, echo: bytes) -> bytes:
+        """Return the echo of an earlier log of the tenant if it is the same, so that it is in memory once."""
+        shared = self._echoes.get((tenant, echo))
+        if shared is None:
+            shared = self._echoes[tenant, echo] = _SharedEcho(echo)
+            self.size_bytes += len(echo)
+        shared.logs += 1
+        return shared.data
+
+    def _release(self, tenant: str, echo: bytes) -> None:
+        shared = self._echoes[tenant, echo]
+        shared.logs -= 1
+        if not shared.logs:
+            del self._echoes[tenant, echo]
+            self.size_bytes -= len(echo)
