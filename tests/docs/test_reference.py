@@ -11,6 +11,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from segue.config import (
+    AgentConfig,
     Config,
     KeyConfig,
     ListenerConfig,
@@ -77,9 +78,27 @@ def test_every_page_can_be_reached() -> None:
 
 def test_every_setting_is_listed() -> None:
     """Each key that the configuration accepts is in its reference, and each table has a heading."""
-    for struct in (ServerConfig, ListenerConfig, UpstreamConfig, KeyConfig, RouteConfig, TunnelConfig, SidecarConfig):
+    for struct in (
+        ServerConfig,
+        ListenerConfig,
+        UpstreamConfig,
+        KeyConfig,
+        RouteConfig,
+        TunnelConfig,
+        SidecarConfig,
+        AgentConfig,
+    ):
         assert set(struct.__struct_fields__) <= shown("configuration.md")
-    assert set(Config.__struct_fields__) == {"server", "listener", "upstream", "key", "route", "tunnel", "sidecar"}
+    assert set(Config.__struct_fields__) == {
+        "server",
+        "listener",
+        "upstream",
+        "key",
+        "route",
+        "tunnel",
+        "sidecar",
+        "agent",
+    }
 
 
 def test_every_error_code_is_listed_with_a_message() -> None:
