@@ -23,6 +23,9 @@ from segue.upstreams.scripted import ScriptedUpstream
 READY = "segue: listening on "
 ROOT = Path(__file__).parents[2]
 
+#: Offers the scripted model alone: to load the local one takes as long as everything else that a gateway starts with.
+SCRIPTED = {f"SEGUE_UPSTREAM_0_{name}": "scripted" for name in ("NAME", "DIALECT", "MODELS")}
+
 #: How long anything may take that takes milliseconds. Only a failing test waits that long.
 PATIENCE_S = 20.0
 
@@ -148,11 +151,12 @@ async def _start(command: Sequence[str], folder: Path, log: Path) -> asyncio.sub
     """Start a process whose every file is in `folder`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SEGUE_")}
     places = {"HOME": str(folder), "TMPDIR": str(folder), "PYTHONPATH": str(ROOT)}
+    models = {} if "--config" in command else SCRIPTED
     with log.open("ab") as stderr:
         return await asyncio.create_subprocess_exec(
             *command,
             cwd=folder,
-            env={**kept, **places},
+            env={**kept, **places, **models},
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=stderr,

@@ -188,6 +188,7 @@ def test_a_fork_shares_its_prefix() -> None:
     assert [id(shared) for shared in path(left)[:-1]] == [id(shared) for shared in path(right)[:-1]]
 
 
+@pytest.mark.untraced
 def test_a_very_deep_chain_is_read_and_freed_without_recursion() -> None:
     """Letting go of its tip lets go of 200,000 turns."""
     tip: Turn | None = chain(200_000)
