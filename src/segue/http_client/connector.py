@@ -31,11 +31,15 @@ _IDLE_CLOSE_S = 1.0
 class DesyncSafeConnector(aiohttp.TCPConnector):
     """A TCP connector that closes a kept connection, instead of reusing it, when something has arrived on it.
 
-    With a `meter` it counts what all its connections carry. Certificates are verified, by `tls` if that is given.
+    With a `meter` it counts what all its connections carry. Certificates are verified, by `tls` if that is given. An
+    unused connection is kept for `keepalive_s`.
     """
 
-    def __init__(self, meter: WireMeter | None = None, *, tls: ssl.SSLContext | None = None) -> None:
-        super().__init__(limit=0, ssl=True if tls is None else tls)  # the callers limit how many requests run
+    def __init__(
+        self, meter: WireMeter | None = None, *, tls: ssl.SSLContext | None = None, keepalive_s: float = 15.0
+    ) -> None:
+        verified = True if tls is None else tls
+        super().__init__(limit=0, ssl=verified, keepalive_timeout=keepalive_s)  # callers limit how many requests run
         if meter is not None:
             handler: Callable[..., ResponseHandler] = MeteredHandler
             self._factory = partial(handler, meter, self._loop)  # aiohttp has no parameter for it

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
 
 from segue.client.recovery import FaultKind, TurnFault
+from segue.client.settings import ConnectionSettings
 from segue.client.transports.http_exchange import ServerExchanges
 from segue.client.transports.interface import TransportFault
 from segue.client.transports.upgrade import open_socket
@@ -201,7 +204,8 @@ async def test_a_connection_that_nobody_uses_is_closed_in_order() -> None:
     async with connected(SocketAnswer(messages=EVENTS)) as (provider, connection):
         await drained(await create(connection))
         await connection.aclose()
-        assert provider.hung_up == set(), "the server has answered the close"
+        await until(lambda: 0 in provider.answered)
+        assert provider.hung_up == set(), "the server has got a close"
         await connection.aclose()
 
 
@@ -214,6 +218,63 @@ async def test_a_send_on_a_connection_that_has_just_gone_has_delivered_nothing()
         assert (fault.kind, fault.delivered) == ("connection_lost", "no")
         assert provider.messages == []
         assert connection.busy == []
+
+
+async def test_a_mistake_of_ours_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with connected(SocketAnswer(messages=EVENTS)) as (_, connection):
+
+        def receive(*_: object) -> None:
+            raise RuntimeError("a mistake")
+
+        monkeypatch.setattr(connection._demultiplexer, "receive", receive)  # noqa: SLF001 - no message does this
+        events, fault = await drained(await create(connection))
+        assert (events, fault and fault.kind) == ([], "connection_lost")
+        assert connection.closed
+
+
+# --- compression, by another implementation of it --------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def compressed(*messages: bytes, **changes: Any) -> AsyncIterator[LaneConnection]:  # noqa: ANN401 - fields of the settings
+    async def answer(socket: ServerConnection) -> None:
+        async for _ in socket:
+            for message in messages:
+                await socket.send(message, text=True)
+
+    async with serve(answer, "127.0.0.1", 0, compression="deflate") as listener:
+        port = next(iter(listener.sockets)).getsockname()[1]
+        settings = ConnectionSettings(base_url=f"http://127.0.0.1:{port}/v1", deflate=True, **changes)
+        server = ServerExchanges(settings)
+        connection = LaneConnection(1, await open_socket(server), server.words, SocketLimits())
+        connection.seats.sit(0, ())
+        try:
+            yield connection
+        finally:
+            await connection.aclose()
+            await server.aclose()
+
+
+async def test_messages_are_compressed_with_what_went_before() -> None:
+    async with compressed(*EVENTS) as connection:
+        body = b'{"input":"%b"}' % random.Random(7).randbytes(500).hex().encode()
+        costs = []
+        for _ in range(3):
+            stream = await connection.request(0, START, body)
+            assert await drained(stream) == (list(EVENTS), None)
+            costs.append((stream.wire_sent_bytes, stream.wire_received_bytes))
+    assert costs[0][0] > 500
+    assert costs[2][0] < 100
+    assert costs[2][1] < sum(map(len, EVENTS)) / 2
+
+
+async def test_a_message_that_grows_without_bound_is_not_unpacked() -> None:
+    bomb = event("response.output_text.delta", 1, delta=" " * 30_000_000)
+    async with compressed(EVENTS[0], bomb, max_message_bytes=1_000_000) as connection:
+        events, fault = await drained(await create(connection))
+    assert events == [EVENTS[0]]
+    assert fault is not None
+    assert fault.kind == "unreadable"
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------

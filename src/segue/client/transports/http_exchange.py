@@ -29,6 +29,8 @@ from segue.http_client.wire_meter import WIRE_METER, WireMeter
 
 _SCHEMES = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
 _PIECE_BYTES = 64 * 1024
+#: An agent runs its tools between two turns. Many servers and load balancers keep a connection for 60 seconds.
+_KEEPALIVE_S = 55.0
 #: What is below is a success (RFC 9110, 15.3).
 _REDIRECTS = 300
 _SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie|credential|password|signature", re.IGNORECASE)
@@ -67,7 +69,7 @@ class ServerExchanges:
     def new_session(self, middlewares: Sequence[ClientMiddlewareType] = ()) -> aiohttp.ClientSession:
         """Return another session over the same connections. Its caller closes it; the connections stay."""
         if self._connector is None:
-            self._connector = DesyncSafeConnector(self.meter, tls=self._tls)
+            self._connector = DesyncSafeConnector(self.meter, tls=self._tls, keepalive_s=_KEEPALIVE_S)
         return aiohttp.ClientSession(
             connector=self._connector,
             connector_owner=False,

@@ -121,11 +121,9 @@ class LaneConnection:
         self._reading.cancel()  # first: what it would receive is the answer to the close
         self._watching.cancel()
         await asyncio.gather(self._reading, self._watching, return_exceptions=True)
-        self._fail_all(_fault("connection_lost", "maybe"))
         if orderly:
             await self._socket.close()
-        else:
-            self._opened.abort()
+        self._opened.abort()
 
     # --- sending -----------------------------------------------------------------------------------------------------
 
@@ -150,16 +148,18 @@ class LaneConnection:
     async def _read(self) -> None:
         """Give messages to their lanes until the connection is over; then end every turn that still runs."""
         fault = None
-        while fault is None:
-            message = await self._socket.receive()
-            if message.type is WSMsgType.TEXT:
-                fault = await self._route(message.data)
-            else:
-                fault = self._end_of(message.type, message.data, message.extra)
-        self.closed = True
-        self._watching.cancel()
-        self._opened.abort()
-        self._fail_all(fault)
+        try:
+            while fault is None:
+                message = await self._socket.receive()
+                if message.type is WSMsgType.TEXT:
+                    fault = await self._route(message.data)
+                else:
+                    fault = self._end_of(message.type, message.data, message.extra)
+        finally:  # also after a mistake of ours: nobody may wait for events that are not read
+            if not self.closed:
+                self.drop()
+            self._watching.cancel()
+            self._fail_all(self._lost("maybe") if fault is None else fault)
 
     def _end_of(self, kind: WSMsgType, code: object, reason: str | None) -> TurnFault:
         """Return the fault of the turns that run when a message of this kind comes in place of an event."""
