@@ -15,8 +15,9 @@ from msgspec.structs import replace
 
 from segue.config import KeyConfig
 from segue.egress.errors import EgressError
+from segue.gateway.app import Gateway
 from segue.http.heads import Line, ReplyHead, RequestHead
-from segue.http.websocket import WebSocketClose, WebSocketMessage
+from segue.http.websocket import ABNORMAL_CLOSURE, WebSocketClose, WebSocketMessage
 from segue.testing.provider import (
     ACCEPTED,
     Answer,
@@ -31,7 +32,7 @@ from segue.tunnel.client import TunnelRequest
 from segue.tunnel.documents import Base, encode_document
 from segue.tunnel.stream_compression import SOCKET_WINDOW_LOG, StreamDecoder, StreamEncoder
 from segue.tunnel.websocket_records import Record, RecordError, RecordReader, encode_record
-from tests.faults.gateways import settled
+from tests.faults.gateways import settled, until
 from tests.gateway.peer import Peer
 from tests.gateway.tunnel.forwarding import GET, KEY, advice_of, error_of, ok, post, running
 
@@ -334,7 +335,8 @@ UPGRADE = RequestHead(b"GET", b"/v1/responses", (Line(b"Authorization", b"Bearer
 class AgentSocket:
     """A WebSocket of an agent, as a sidecar carries it."""
 
-    def __init__(self, peer: Peer, socket: aiohttp.ClientWebSocketResponse) -> None:
+    def __init__(self, peer: Peer, socket: aiohttp.ClientWebSocketResponse, gateway: Gateway) -> None:
+        self.gateway = gateway
         self._peer = peer
         self._socket = socket
         self._encoder = StreamEncoder(SOCKET_WINDOW_LOG)
@@ -378,10 +380,10 @@ class AgentSocket:
 
 @asynccontextmanager
 async def talking(messages: MessageScript, script: Script = lambda _: ACCEPTED) -> AsyncIterator[AgentSocket]:
-    async with running(script, messages=messages) as (_, url, _provider):
+    async with running(script, messages=messages) as (gateway, url, _provider):
         peer = Peer(url)
         async with peer.connected() as socket:
-            yield AgentSocket(peer, socket)
+            yield AgentSocket(peer, socket, gateway)
 
 
 def echo(message: SocketMessage) -> SocketAnswer:
@@ -410,6 +412,22 @@ async def test_the_close_of_the_provider_reaches_the_agent() -> None:
         assert await agent.receive() == WebSocketMessage("text", b"last")
         assert await agent.receive() == WebSocketClose(4001, b"enough")
         await asyncio.wait_for(agent.answer.ended.wait(), 20)
+
+
+async def test_a_provider_that_cuts_its_socket_has_failed() -> None:
+    def cuts(_: SocketMessage) -> SocketAnswer:
+        return SocketAnswer(messages=(b"first", b"second"), cut_after=1)
+
+    async with talking(cuts) as agent:
+        assert await agent.accepted() == 101
+        await agent.send(WebSocketMessage("text", b"x"))
+        assert await agent.receive() == WebSocketMessage("text", b"first")
+        assert await agent.receive() == WebSocketClose(ABNORMAL_CLOSURE, b"")
+        await asyncio.wait_for(agent.answer.ended.wait(), 20)
+        await until(lambda: not agent.gateway.tunnel.exchanges)
+        sample = agent.gateway.services.metrics.registry.get_sample_value
+        assert sample("segue_tunnel_exchanges_total", {"outcome": "failed"}) == 1
+        assert sample("segue_tunnel_exchanges_total", {"outcome": "completed"}) == 0
 
 
 async def test_a_refused_upgrade_comes_back_as_it_is() -> None:

@@ -21,7 +21,7 @@ from segue.gateway.tunnel.resources import TunnelResources
 from segue.http.error_replies import FailureCode, failure_reply
 from segue.http.heads import values
 from segue.http.routes import Resolved, RouteRefusal
-from segue.http.websocket import WebSocketClose
+from segue.http.websocket import ABNORMAL_CLOSURE, WebSocketClose
 from segue.tunnel.documents import Base, BaseMiss, Body, DocumentError, declared_size, decode_document
 from segue.tunnel.events import Opened
 from segue.tunnel.folds.fold import Fold
@@ -228,20 +228,22 @@ class ForwardedExchange:
         self._session.wake()
         upward = asyncio.create_task(self._upward(opened))
         try:
-            await self._downward(opened)
+            closed = await self._downward(opened)
         finally:
             upward.cancel()
             await opened.abort()
             await asyncio.gather(upward, return_exceptions=True)
         self._finish()
+        if closed.code == ABNORMAL_CLOSURE and not self._upload_ended:  # the agent had not left before
+            self.outcome = "failed"
 
-    async def _downward(self, socket: OutboundWebSocket) -> None:
-        """Carry the provider's messages to the agent until one closes."""
+    async def _downward(self, socket: OutboundWebSocket) -> WebSocketClose:
+        """Carry the provider's messages to the agent until one closes, and return that."""
         while True:
             message = await socket.receive()
             await self._send(encode_record(message))
             if isinstance(message, WebSocketClose):
-                return
+                return message
 
     async def _upward(self, socket: OutboundWebSocket) -> None:
         """Carry the agent's messages to the provider."""
