@@ -75,13 +75,16 @@ def _problem_of(error: Exception, request: web.Request) -> Problem:
             return Problem("store_error", "The store does not answer at the moment. Try again.")
         case web.HTTPNotFound():
             return Problem("route_not_found", f"Unknown request URL: {request.method} {quoted(request.path)}.")
-        case ConnectionError() if request.transport is None or request.transport.is_closing():
-            return Problem("server_error", "The client has gone.")  # nobody reads it, and nothing is wrong here
         case _:
-            _log.error(
-                "action=handle method=%s route=%s error=%s", request.method, _route(request), redacted_traceback(error)
-            )
+            if not (isinstance(error, ConnectionError) and _has_left(request)):
+                traceback = redacted_traceback(error)
+                _log.error("action=handle method=%s route=%s error=%s", request.method, _route(request), traceback)
             return Problem("server_error", "The gateway failed; its log has more. Try again.")
+
+
+def _has_left(request: web.Request) -> bool:
+    """Tell whether the client has gone: then nobody reads the reply, and nothing is wrong here."""
+    return request.transport is None or request.transport.is_closing()
 
 
 def _route(request: web.Request) -> str:
