@@ -251,6 +251,18 @@ def test_websockets_that_break_three_times_give_way_to_http() -> None:
     assert len(talk.player.server.runs) == 1
 
 
+def test_turns_that_end_with_broken_websockets_count_together() -> None:
+    """At a server without keys each break ends its turn; the next turn after the third uses HTTP."""
+    talk = Conversation(Player(PlayedServer(), [1, 1, 1]))
+    for _ in range(3):
+        assert isinstance(talk.send("one").end, GiveUp)
+    played = talk.send("one")
+    assert played.switched
+    assert isinstance(played.end, Finish)
+    strict = Conversation(Player(PlayedServer(), [1, 1, 1]), transport="websocket")
+    assert not any(strict.send("one").switched for _ in range(4))
+
+
 def test_a_server_without_websockets_is_used_over_http() -> None:
     talk = Conversation(Player(PlayedServer(has_websocket=False)))
     assert talk.send("one").switched

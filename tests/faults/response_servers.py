@@ -253,3 +253,9 @@ def items_of(history: Sequence[bytes]) -> list[Json]:
 def without_ids(history: Sequence[bytes]) -> list[Json]:
     """Return the items of a history without the ids that servers give them."""
     return [{name: value for name, value in item.items() if name != "id"} for item in items_of(history)]
+
+
+async def noticed() -> None:
+    """Let the client's side of the loop see what was done to its sockets: that takes a few turns of the loop."""
+    for _ in range(_TURNS_OF_THE_LOOP):
+        await asyncio.sleep(0)

@@ -34,6 +34,7 @@ from tests.faults.response_servers import (
     double_server,
     gateway_server,
     items_of,
+    noticed,
     without_ids,
 )
 from tools.client_fault_table import Fault, FaultCase, Server, expectations
@@ -81,12 +82,6 @@ def inject(case: FaultCase, server: ResponsesTarget, response_id: str) -> Awaita
         "response.failed": server.fail,
     }
     return prepare.get(case.fault, _nothing)() or _nothing()
-
-
-async def noticed() -> None:
-    """Let the client's side of the loop see what was done to its sockets: that takes a few turns of the loop."""
-    for _ in range(10):
-        await asyncio.sleep(0)
 
 
 class Taken:

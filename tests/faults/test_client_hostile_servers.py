@@ -14,17 +14,18 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Literal
 
 import pytest
+from msgspec.structs import replace
 
 from segue.client.client import AsyncClient
-from segue.client.errors import OutcomeUnknownError, ResponseFailedError
+from segue.client.errors import ConnectionFailedError, OutcomeUnknownError, ResponseFailedError
 from segue.client.session import AsyncSession
 from segue.client.stream_events import ClientEvent, OutputTextDelta, ResponseFinished
-from segue.testing.response_events import Json
+from segue.testing.response_events import Json, said, thought
 from segue.testing.responses_faults import Cut, ErrorAt, Fault, Rewritten, Unreadable
-from segue.testing.responses_rules import OPEN_RESPONSES, OPENAI, CreateRefusal, ServerRules, turns_before
+from segue.testing.responses_rules import OPEN_RESPONSES, OPENAI, CreateRefusal, ServerRules, playing, turns_before
 from segue.testing.responses_server import ScriptedResponsesServer, responding
 from tests.faults.response_proxy import ProxyFault, ResponseProxy
-from tests.faults.response_servers import INPUTS, LOOK, gateway_server, items_of
+from tests.faults.response_servers import INPUTS, LOOK, gateway_server, items_of, noticed
 
 pytestmark = pytest.mark.usefixtures("plain_loop", "no_time")
 
@@ -212,6 +213,88 @@ async def test_a_terminal_event_that_never_comes_is_missed(way: Way) -> None:
         with pytest.raises(OutcomeUnknownError):
             await session.send("And?", turn_timeout_s=0.1).response()
         await finish(server, session, 4)
+
+
+# --- what a server does not have -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [200, 302, 404, 405, 426, 501])
+async def test_a_server_without_websockets_is_asked_once(status: int) -> None:
+    """All sessions of the client use HTTP from then on."""
+    async with responding(OPENAI) as server, AsyncClient(server.base_url) as client:
+        server.plan_upgrades(*[Unreadable(status=status)] * 5)
+        for _ in range(2):
+            await client.session(model="m").send("Hello").response()
+        assert len(server.upgrades) == 1
+        assert [create.transport for create in server.creates] == ["http", "http"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Unreadable(status=500),
+        Unreadable(status=503),
+        Unreadable(status=429, content_type="application/json", body=b'{"error":{"message":"Slow down."}}'),
+    ],
+)
+async def test_an_upgrade_that_fails_for_now_is_tried_again(fault: Unreadable) -> None:
+    async with responding(OPENAI) as server, AsyncClient(server.base_url) as client:
+        server.plan_upgrades(fault, fault, None)
+        await client.session(model="m").send("Hello").response()
+        assert [create.transport for create in server.creates] == ["websocket"]
+        assert len(server.upgrades) == 3
+
+
+async def test_upgrades_that_fail_again_and_again_lead_to_http() -> None:
+    async with responding(OPENAI) as server, AsyncClient(server.base_url) as client:
+        server.plan_upgrades(*[Unreadable(status=500)] * 20)
+        await client.session(model="m").send("Hello").response()
+        assert [create.transport for create in server.creates] == ["http"]
+        assert len(server.upgrades) == 3
+
+
+async def test_a_session_that_was_told_to_use_websockets_never_falls_back() -> None:
+    async with responding(OPENAI) as server, AsyncClient(server.base_url, transport="websocket") as client:
+        server.plan_upgrades(*[Unreadable(status=500)] * 20)
+        with pytest.raises(ConnectionFailedError):
+            await client.session(model="m").send("Hello").response()
+        assert server.creates == []
+
+
+async def test_websockets_that_break_three_times_lead_to_http() -> None:
+    """Each of these turns may have run, so that each is sent again by its caller only."""
+    async with responding(OPENAI) as server, AsyncClient(server.base_url) as client:
+        session = client.session(model="m")
+        server.plan(*[Cut(at="events", events=2)] * 3)
+        for _ in range(3):
+            with pytest.raises(OutcomeUnknownError):
+                await session.send("Hello").response()
+        await session.send("Hello").response()
+        assert [create.transport for create in server.creates] == ["websocket"] * 3 + ["http"]
+
+
+@both_ways
+async def test_a_field_that_the_client_added_is_left_out_where_it_is_refused(way: Way) -> None:
+    """And no turn is lost for it; from then on it is left out at once."""
+    rules = replace(OPEN_RESPONSES, refused_fields=frozenset({"include"}))
+    async with talking(way, rules) as (server, session):
+        await finish(server, session, 3)
+        assert all(not create.create.get("include") for create in server.creates[-2:])
+
+
+@both_ways
+async def test_reasoning_is_sealed_for_a_replay(way: Way) -> None:
+    """A server that keeps nothing can only take it back sealed."""
+    model = playing([thought("Hm."), said("Hello.")], [said("Yes.")])
+    async with responding(OPENAI, model=model) as server, AsyncClient(server.base_url, transport=way) as client:
+        session = client.session(model="m")
+        await session.send("Hello").response()
+        server.cut()
+        await noticed()
+        await session.send("Are you there?").response()
+        (reasoning,) = [item for item in server.executions[1].history if item["type"] == "reasoning"]
+        assert reasoning["encrypted_content"] == "sealed:rs_0001_0"
+        assert "previous_response_id" not in server.creates[1].create
 
 
 # --- many sessions ---------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from segue.client.create_request import CreateOptions, write_create
 from segue.client.errors import ClientError
 from segue.client.recovery import (
     LONGEST_WAIT_S,
+    MOST_WEBSOCKET_FAILURES,
     Action,
     Decision,
     Progress,
@@ -155,7 +156,7 @@ class TurnMachine:
         if self._settings.turn_timeout_s is not None:
             self._deadline = moment.now + self._settings.turn_timeout_s
         if self._request.delivered is None:
-            return self._connect()
+            return self._first_connect()
         self._restore(self._request.delivered, moment)
         return self._decide(TurnFault(kind="connection_lost", transport=self.kind), moment)
 
@@ -315,6 +316,14 @@ class TurnMachine:
         return self._connect()
 
     # --- effects -----------------------------------------------------------------------------------------------------
+
+    def _first_connect(self) -> TurnEffects:
+        """Connect over HTTP if too many turns before have ended in a broken WebSocket."""
+        unreliable = self.websocket_failures >= MOST_WEBSOCKET_FAILURES
+        if self.kind == "http" or self._settings.transport != "auto" or not unreliable:
+            return self._connect()
+        self.kind = "http"
+        return (SwitchToHttp(), *self._connect())
 
     def _connect(self, *, fresh: bool = False) -> TurnEffects:
         self._flight = "connect"
