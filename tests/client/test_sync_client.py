@@ -53,6 +53,10 @@ def test_leaving_a_turn_cancels_it() -> None:
             assert isinstance(next(iter(turn)), ResponseCreated)
         with pytest.raises(TurnCancelledError):
             turn.response()
+        other = session.send("two")
+        other.cancel()
+        with pytest.raises(TurnCancelledError):
+            other.response()
         assert session.history == ()
 
 
