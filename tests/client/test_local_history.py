@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from segue.client.local_history import EMPTY_HISTORY, InputItems, LocalHistory, history_of, read_items
@@ -39,6 +40,16 @@ def test_a_very_long_history_can_be_read_and_dropped() -> None:
 )
 def test_an_input_is_a_text_an_item_a_list_or_their_json(given: InputItems, items: tuple[bytes, ...]) -> None:
     assert read_items(given) == items
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udcffb", "ü\ud800"])
+def test_a_text_that_is_no_unicode_is_repaired(text: str) -> None:
+    """A tool may put out any bytes; a turn is not lost for them."""
+    for given in (text, {"text": text}, [{"text": text, "more": [1]}]):
+        (item,) = read_items(given)
+        shown = str(msgspec.json.decode(item))
+        assert "\ud800" not in shown
+        assert ("ü" in shown) is ("ü" in text)
 
 
 @pytest.mark.parametrize("given", [b"", b"[1]", b"[{}", b'"text"', [b"nope"], b"[{}] x"])

@@ -270,6 +270,32 @@ def test_a_server_that_names_a_time_is_waited_for_within_reason() -> None:
     assert decide(refused(503), sent()).error == "outcome_unknown"
 
 
+@pytest.mark.parametrize(
+    ("code", "decided"),
+    [
+        ("invalid_request_error", ("give_up", "create_refused")),
+        ("rate_limit_exceeded", ("send", None)),
+        ("insufficient_quota", ("give_up", "create_refused")),
+        ("server_error", ("give_up", "outcome_unknown")),
+        (None, ("give_up", "outcome_unknown")),
+    ],
+)
+def test_an_error_event_without_a_status_is_judged_by_its_code(
+    code: str | None, decided: tuple[str, str | None]
+) -> None:
+    """Only what proves that nothing ran is believed."""
+    made = decide(refused(None, code=code), sent())
+    assert (made.action, made.error) == decided
+
+
+def test_a_redirect_is_not_followed_and_has_run_nothing() -> None:
+    assert decide(refused(307), sent()).error == "create_refused"
+
+
+def test_a_server_that_says_at_once_is_not_hurried() -> None:
+    assert decide(refused(429, retry_after_s=0.0), sent(attempts=3)).wait_s == 1.0
+
+
 def test_a_turn_without_time_says_what_may_have_run() -> None:
     assert decide(LOST, unsent(remaining_s=0.0)).error == "connection_failed"
     assert decide(LOST, sent(keyed=True, remaining_s=0.0)).error == "outcome_unknown"

@@ -119,6 +119,18 @@ def test_a_response_object_in_place_of_a_stream() -> None:
     assert read_event(b'{"type":"response.completed"}') is None
 
 
+def test_an_answer_is_not_lost_for_odd_members() -> None:
+    odd = {"usage": [], "error": "none", "incomplete_details": 1, "store": "no", "status": 3}
+    told = {"type": "response.completed", "sequence_number": "9", "response": {"id": "r", "output": [{}]} | odd}
+    end = read_event(json.dumps(told).encode())
+    assert isinstance(end, ResponseEnd)
+    assert (end.status, end.sequence_number, end.output) == ("completed", None, (b"{}",))
+    assert (end.usage, end.incomplete_reason, end.error_code, end.stored) == (None, None, None, None)
+    whole = read_event(b'{"object":"response","id":"r"}')
+    assert isinstance(whole, ResponseEnd)
+    assert whole.status == "in_progress"
+
+
 @settings(max_examples=examples(1000))
 @given(data=hostile_bytes)
 def test_nothing_that_a_server_sends_raises(data: bytes) -> None:

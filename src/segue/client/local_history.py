@@ -6,13 +6,14 @@ how a request is written from it (`create_request`).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
-from segue.protocol.codec import UNREADABLE, encode
-from segue.protocol.items import Item, user_message
+from segue.protocol.codec import UNREADABLE, encode, without_lone_surrogates
+from segue.protocol.items import Item
 
 #: What a caller may give as input: a text, an item, a list of items, or the JSON of one of these.
 InputItems = str | bytes | dict[str, Any] | Sequence[dict[str, Any] | bytes]
@@ -61,12 +62,22 @@ def read_items(given: InputItems) -> tuple[Item, ...]:
         ValueError: bytes that are no JSON object or list of objects.
     """
     if isinstance(given, str):
-        return (user_message(given),)
+        return (_encode({"type": "message", "role": "user", "content": [{"type": "input_text", "text": given}]}),)
     if isinstance(given, dict):
-        return (encode(given),)
+        return (_encode(given),)
     if isinstance(given, bytes):
         return _split(given)
-    return tuple(_check(item) if isinstance(item, bytes) else encode(item) for item in given)
+    return tuple(_check(item) if isinstance(item, bytes) else _encode(item) for item in given)
+
+
+def _encode(item: dict[str, Any]) -> Item:
+    """Encode an item. Text that is no Unicode, as a program may put out, has U+FFFD in its place."""
+    try:
+        return encode(item)
+    except UnicodeEncodeError:
+        repaired = without_lone_surrogates(json.dumps(item).encode())
+        assert repaired is not None, "what cannot be encoded has a lone surrogate"
+        return repaired
 
 
 def _split(document: bytes) -> tuple[Item, ...]:

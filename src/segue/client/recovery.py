@@ -138,10 +138,31 @@ _DOUBLINGS = 10  # more would exceed the longest wait anyway
 _NO_WEBSOCKET = frozenset({404, 405, 426, 501})
 _PARENT_LOST = frozenset({"previous_response_not_found", "store_mismatch"})
 _CONNECTION_ENDED = frozenset({"websocket_connection_limit_reached", "websocket_stream_limit_reached"})
+#: The status that an error event without one stands for, by its code; only such as prove that nothing ran.
+_STATUS_OF_CODE: Mapping[str, int] = MappingProxyType(
+    {
+        "invalid_request_error": 400,
+        "invalid_value": 400,
+        "invalid_type": 400,
+        "invalid_json": 400,
+        "invalid_prompt": 400,
+        "missing_required_parameter": 400,
+        "unsupported_parameter": 400,
+        "context_length_exceeded": 400,
+        "authentication_error": 401,
+        "invalid_api_key": 401,
+        "permission_error": 403,
+        "not_found_error": 404,
+        "model_not_found": 404,
+        "rate_limit_error": 429,
+        "rate_limit_exceeded": 429,
+        "insufficient_quota": 429,
+    }
+)
 _NEVER_WAIT = frozenset({"insufficient_quota"})
 _OWN_FIELD_WORDS = ("include", "encrypted_content", "encrypted content")
 _TOO_MANY, _UNAVAILABLE, _REQUEST_TIMEOUT, _NOT_FOUND = 429, 503, 408, 404
-_CLIENT_ERRORS, _SERVER_ERRORS = range(400, 500), range(500, 600)
+_REDIRECTS, _CLIENT_ERRORS, _SERVER_ERRORS = range(300, 400), range(400, 500), range(500, 600)
 
 
 def backoff_s(attempts: int, fraction: float) -> float:
@@ -200,7 +221,8 @@ def _is_told_to_wait(fault: TurnFault) -> bool:
 def _has_run_nothing(fault: TurnFault) -> bool:
     known = fault.code in _PARENT_LOST | _CONNECTION_ENDED
     waits = fault.status == _UNAVAILABLE and fault.retry_after_s is not None
-    return known or waits or (fault.status in _CLIENT_ERRORS and fault.status != _REQUEST_TIMEOUT)
+    elsewhere = fault.status in _REDIRECTS  # which is never followed
+    return known or waits or elsewhere or (fault.status in _CLIENT_ERRORS and fault.status != _REQUEST_TIMEOUT)
 
 
 class Condition(NamedTuple):
@@ -373,7 +395,12 @@ def decide(fault: TurnFault, state: RecoveryState) -> Decision:
 
 
 def _as_met(fault: TurnFault) -> TurnFault:
-    """Return an error event that is about the connection, not about the response, as a lost connection."""
+    """Return a fault as what it stands for.
+
+    An error event may leave its status out, or be about the connection and not about the response.
+    """
+    if fault.kind == "refused" and fault.status is None:
+        return msgspec.structs.replace(fault, status=_STATUS_OF_CODE.get(fault.code or ""))
     if fault.kind == "failed" and fault.code in _CONNECTION_ENDED:
         return msgspec.structs.replace(fault, kind="connection_lost")
     return fault
@@ -388,9 +415,8 @@ def _fits(rule: RecoveryRule, fault: TurnFault, state: RecoveryState) -> bool:
 def _wait_s(wait: Wait, fault: TurnFault, state: RecoveryState) -> float:
     if wait == "none":
         return 0.0
-    if wait == "told" and fault.retry_after_s is not None:
-        return fault.retry_after_s
-    return backoff_s(state.attempts, state.fraction)
+    backoff = backoff_s(state.attempts, state.fraction)
+    return max(fault.retry_after_s or 0.0, backoff) if wait == "told" else backoff
 
 
 def _out_of_time(fault: TurnFault, state: RecoveryState) -> Decision:

@@ -157,7 +157,7 @@ def read_event(data: bytes) -> ClientEvent | ResponseEnd | None:
         return _read_end(head, data, data) if head.object == "response" else None
     read = _READERS.get(head.type)
     event = None if read is None else read(data, head)
-    return event or UnknownEvent(raw=data, sequence_number=head.sequence_number, type=head.type)
+    return event or UnknownEvent(raw=data, sequence_number=head.number, type=head.type)
 
 
 def read_response(document: bytes) -> ResponseEnd | None:
@@ -169,7 +169,12 @@ def read_response(document: bytes) -> ResponseEnd | None:
 class _EventHead(msgspec.Struct):
     type: str | None = None
     object: str | None = None
-    sequence_number: int | None = None
+    sequence_number: Any = None
+
+    @property
+    def number(self) -> int | None:
+        """The number of the event, if it is one: an event is not lost for an odd number."""
+        return self.sequence_number if type(self.sequence_number) is int else None
 
 
 class _ResponseId(msgspec.Struct):
@@ -184,23 +189,16 @@ class _Closing(msgspec.Struct):
     response: msgspec.Raw
 
 
-class _ErrorFields(msgspec.Struct):
-    code: str | None = None
-    message: str | None = None
-
-
-class _ReasonFields(msgspec.Struct):
-    reason: str | None = None
-
-
 class _ResponseFields(msgspec.Struct):
+    """Only the id and the items must be as the API has them: an answer is not lost for the rest."""
+
     id: str
-    status: str | None = None
+    status: Any = None
     output: list[msgspec.Raw] | None = None
-    usage: dict[str, Any] | None = None
-    error: _ErrorFields | None = None
-    incomplete_details: _ReasonFields | None = None
-    store: bool | None = None
+    usage: Any = None
+    error: Any = None
+    incomplete_details: Any = None
+    store: Any = None
 
 
 class _ItemFields(msgspec.Struct):
@@ -251,27 +249,31 @@ def _read_end(head: _EventHead, data: bytes, document: bytes) -> ResponseEnd | N
     fields = _read(_responses, document)
     if fields is None:
         return None
-    error, details = fields.error or _ErrorFields(), fields.incomplete_details or _ReasonFields()
     return ResponseEnd(
         raw=data,
-        sequence_number=head.sequence_number,
+        sequence_number=head.number,
         type=head.type or WHOLE_RESPONSE,
         document=document,
         response_id=fields.id,
-        status=_worse(_TERMINAL.get(head.type or ""), fields.status),
+        status=_worse(_TERMINAL.get(head.type or ""), fields.status if isinstance(fields.status, str) else None),
         output=tuple(map(bytes, fields.output or ())),
-        usage=fields.usage,
-        incomplete_reason=details.reason,
-        error_code=error.code,
-        error_message=error.message,
-        stored=fields.store,
+        usage=fields.usage if isinstance(fields.usage, dict) else None,
+        incomplete_reason=_text(fields.incomplete_details, "reason"),
+        error_code=_text(fields.error, "code"),
+        error_message=_text(fields.error, "message"),
+        stored=fields.store if isinstance(fields.store, bool) else None,
     )
+
+
+def _text(value: object, name: str) -> str | None:
+    found = value.get(name) if isinstance(value, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def _worse(told: str | None, inside: str | None) -> str:
     """Return the status of a response whose event and object may disagree: nothing incomplete is called completed."""
     if told is None or inside is None:
-        return told or inside or "completed"
+        return told or inside or "in_progress"
     return inside if told == "completed" else told
 
 
@@ -279,7 +281,7 @@ def _read_created(data: bytes, head: _EventHead) -> ResponseCreated | None:
     made = _read(_openings, data)
     if made is None:
         return None
-    return ResponseCreated(raw=data, sequence_number=head.sequence_number, response_id=made.response.id)
+    return ResponseCreated(raw=data, sequence_number=head.number, response_id=made.response.id)
 
 
 def _read_item(data: bytes, head: _EventHead) -> OutputItemAdded | OutputItemDone | None:
@@ -288,7 +290,7 @@ def _read_item(data: bytes, head: _EventHead) -> OutputItemAdded | OutputItemDon
         return None
     event = OutputItemDone if head.type == _ITEM_DONE else OutputItemAdded
     item = bytes(made.item)
-    return event(raw=data, sequence_number=head.sequence_number, output_index=made.output_index, item=item)
+    return event(raw=data, sequence_number=head.number, output_index=made.output_index, item=item)
 
 
 def _read_text(data: bytes, head: _EventHead) -> OutputTextDelta | None:
@@ -297,7 +299,7 @@ def _read_text(data: bytes, head: _EventHead) -> OutputTextDelta | None:
         return None
     return OutputTextDelta(
         raw=data,
-        sequence_number=head.sequence_number,
+        sequence_number=head.number,
         delta=made.delta,
         output_index=made.output_index,
         content_index=made.content_index,
@@ -312,7 +314,7 @@ def _read_delta(data: bytes, head: _EventHead) -> FunctionCallArgumentsDelta | R
     event = FunctionCallArgumentsDelta if head.type == _ARGUMENTS_DELTA else ReasoningDelta
     return event(
         raw=data,
-        sequence_number=head.sequence_number,
+        sequence_number=head.number,
         delta=made.delta,
         output_index=made.output_index,
         item_id=made.item_id,
