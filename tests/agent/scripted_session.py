@@ -6,11 +6,12 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from segue.client.meters import SessionMeters
+from segue.client.session import AsyncSession
 from segue.client.stream_events import (
     ClientEvent,
     ClientResponse,
@@ -97,6 +98,10 @@ class ScriptedSession:
         self.pending_turn: ScriptedTurn | None = None
         self.saved: list[int] = []
         self.on_save: Callable[[], None] = lambda: None
+
+    def as_session(self) -> AsyncSession:
+        """Return it as what the loop takes it for."""
+        return cast("AsyncSession", self)
 
     def send(self, items: str | Sequence[dict[str, Any]]) -> ScriptedTurn:
         if isinstance(items, str):

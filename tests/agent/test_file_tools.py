@@ -77,7 +77,8 @@ def test_a_folder_that_cannot_be_opened_is_named(workspace: Workspace, monkeypat
 
 
 def test_lines_are_read_as_they_stand(workspace: Workspace) -> None:
-    fill(workspace, text="one\ntwo\r\nthree", empty="")
+    fill(workspace, text="one\ntwo\r\nthree", empty="", odd="a\fb\u2028c\rd\ne")
+    assert read_file(workspace, ReadArguments("odd", 2)) == "[lines 2 to 2 of 2]\ne"
     assert read_file(workspace, ReadArguments("text")) == "one\ntwo\r\nthree"
     assert read_file(workspace, ReadArguments("text", 2)) == "[lines 2 to 3 of 3]\ntwo\r\nthree"
     assert read_file(workspace, ReadArguments("text", None, 1)) == "[lines 1 to 1 of 3]\none\n"
@@ -112,7 +113,6 @@ def test_an_edit_keeps_the_line_ends_of_a_file(workspace: Workspace) -> None:
     [
         ("x = 1", "x = 2", r"old stands 2 times in 'text' \(lines 1, 3\)"),
         ("def  f():", "def g():", "with other white space"),
-        ("y = 2\nz = 4", "", "its first line does, at line 2"),
         ("nowhere", "", "old does not stand in 'text'; read the file again"),
         ("\n \n", "", "other white space"),
         ("", "x", "old is empty"),

@@ -72,7 +72,7 @@ class Run:
     async def play(self, session: ScriptedSession, **limits: Any) -> RunResult:  # noqa: ANN401 - of each kind
         toolbox = Toolbox(Workspace(self.folder), environment={"PATH": os.environ["PATH"]}, approval=self.approve)
         self.loop = AgentLoop(
-            session, toolbox, transcript=self.transcript, limits=RunLimits(**limits), observer=self.seen
+            session.as_session(), toolbox, transcript=self.transcript, limits=RunLimits(**limits), observer=self.seen
         )
         return await self.loop.run("the task")
 
@@ -194,6 +194,9 @@ async def test_an_answer_that_is_cut_short_is_not_complete(run: Run) -> None:
     session = ScriptedSession([Answer(text="I wou", status="incomplete", reason="max_output_tokens")])
     result = await run.play(session)
     assert (result.ending, result.reason) == ("incomplete", "the model's answer was cut short: max_output_tokens")
+    run.again()
+    later = await run.play(ScriptedSession([], session.history))
+    assert (later.ending, later.reason) == ("incomplete", "the model's answer was cut short: incomplete")
 
 
 async def test_an_error_of_the_client_ends_the_run_in_its_words(run: Run) -> None:

@@ -24,7 +24,7 @@ def workspace(tmp_path: Path) -> Workspace:
     (root / "link").symlink_to("../outside")
     (root / "away").symlink_to("..")
     (root / "a").write_text("one needle\ntwo\n")
-    (root / "inner" / "b").write_text("Needle\nneedle (x)\n")
+    (root / "inner" / "b").write_text("Need\fle\rNeedle\r\nneedle (x)\n", newline="")
     (root / ".git" / "c").write_text("needle\n")
     (root / "binary").write_bytes(b"needle\0")
     os.mkfifo(root / "pipe")
@@ -38,9 +38,11 @@ async def found(workspace: Workspace, pattern: str, path: str = ".", *, regex: b
 async def test_each_match_has_its_place(workspace: Workspace) -> None:
     skipped = "2 files searched, 1 binary or large ones skipped"
     assert await found(workspace, "needle") == f"a:1:one needle\ninner/b:2:needle (x)\n({skipped})"
-    assert await found(workspace, "^[Nn]eedle", regex=True) == f"inner/b:1:Needle\ninner/b:2:needle (x)\n({skipped})"
+    assert (
+        await found(workspace, "[Nn]eedle$", regex=True) == f"a:1:one needle\ninner/b:1:Need\fle\rNeedle\n({skipped})"
+    )
     assert await found(workspace, "needle (x)", "inner") == "inner/b:2:needle (x)\n(1 files searched)"
-    assert await found(workspace, "Needle", "inner/b") == "inner/b:1:Needle\n(1 files searched)"
+    assert await found(workspace, "Needle", "inner/b") == "inner/b:1:Need\fle\rNeedle\n(1 files searched)"
     assert await found(workspace, "nothing", "a") == "(1 files searched)"
 
 

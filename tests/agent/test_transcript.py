@@ -32,7 +32,7 @@ def test_calls_of_the_last_turn_are_known(tmp_path: Path) -> None:
     for line in ("1", "2"):
         transcript.write("call_started", call_id=line)
     transcript.write("call_finished", call_id="1", output="early")
-    transcript.write("turn", number=2)
+    transcript.write("turn", number=2, status="incomplete")
     transcript.write("call_started", call_id="3")
     transcript.write("call_started", call_id="4")
     transcript.write("call_finished", call_id="3", output="error: x", failed=True)
@@ -40,7 +40,7 @@ def test_calls_of_the_last_turn_are_known(tmp_path: Path) -> None:
     assert (transcript.begun, transcript.outputs) == expected
     transcript.close()
     again = Transcript(tmp_path / "t", resumes=True)
-    assert (again.begun, again.outputs) == expected
+    assert (again.begun, again.outputs, again.status) == (*expected, "incomplete")
     again.close()
 
 

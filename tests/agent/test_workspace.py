@@ -199,13 +199,13 @@ def test_a_listing_names_each_kind(folders: Folders) -> None:
     os.mkfifo(folders.root / "pipe")
     found = folders.workspace.entries(())
     assert found == [
-        Entry("away", "link", str(folders.outside)),
-        Entry("chain", "link", "inner/deep/back"),
-        Entry("file", "file"),
-        Entry("inner", "folder"),
-        Entry("near", "link", "inner/file"),
-        Entry("pipe", "special"),
-        Entry("up", "link", ".."),
+        Entry("away", note=f" -> {folders.outside}"),
+        Entry("chain", note=" -> inner/deep/back"),
+        Entry("file"),
+        Entry("inner", is_folder=True),
+        Entry("near", note=" -> inner/file"),
+        Entry("pipe", note=" (special)"),
+        Entry("up", note=" -> .."),
     ]
     with pytest.raises(ToolError, match="not a directory"):
         folders.workspace.entries(("file",))

@@ -34,7 +34,7 @@ def lines(shown: io.StringIO) -> list[str]:
 def test_each_thing_it_does_is_a_line() -> None:
     screen, shown = screen_of("agent")
     (view,) = screen.views
-    view.session = ScriptedSession()
+    view.session = ScriptedSession().as_session()
     with screen.showing():
         view.turn_started(1)
         for delta in ("Let me ", "look.\nThen\t", "[bold]I\x1b[2J act"):
@@ -106,7 +106,7 @@ def test_bytes_on_the_wire_are_shown() -> None:
     screen, _ = screen_of("agent")
     (view,) = screen.views
     session = ScriptedSession()
-    view.session = session
+    view.session = session.as_session()
     session.meters = SessionMeters(bytes_up_wire=1500, bytes_down_wire=2500, reconnects=3)
     assert view.cells()[6:9] == ["1,500", "2,500", "3"]
     assert view.reconnects == 3

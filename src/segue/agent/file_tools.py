@@ -6,6 +6,8 @@ schemas (`toolbox`).
 
 from __future__ import annotations
 
+import io
+import re
 from typing import Annotated, TypeAlias
 
 from msgspec import Meta, Struct
@@ -29,9 +31,7 @@ class ListArguments(Struct, frozen=True, forbid_unknown_fields=True):
     """List the files below a folder, one path a line. A path that ends in / is a folder that was not opened."""
 
     path: Annotated[str, Meta(description="Folder relative to the root of the workspace; . is the root.")] = "."
-    depth: Annotated[Count | None, Meta(description=f"How many levels of folders to open, from 1; null: {DEPTH}.")] = (
-        None
-    )
+    depth: Annotated[Count | None, Meta(description=f"How many levels to open, from 1; null: {DEPTH}.")] = None
 
 
 class ReadArguments(Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,8 +72,8 @@ def _add_paths(workspace: Workspace, names: tuple[str, ...], lines: list[str], *
             return False
         inner = (*names, entry.name)
         path = "/".join(inner)
-        if entry.kind != "folder":
-            lines.append(path + {"file": "", "link": f" -> {entry.link}"}.get(entry.kind, f" ({entry.kind})"))
+        if not entry.is_folder:
+            lines.append(path + entry.note)
         elif depth == 1 or entry.name in CLOSED_FOLDERS:
             lines.append(f"{path}/")
         else:
@@ -87,7 +87,7 @@ def _add_paths(workspace: Workspace, names: tuple[str, ...], lines: list[str], *
 
 def read_file(workspace: Workspace, arguments: ReadArguments) -> str:
     """Return lines of a file as they stand; the first line tells which, unless it is the whole file."""
-    lines = workspace.read(arguments.path).splitlines(keepends=True)
+    lines = io.StringIO(workspace.read(arguments.path), newline="\n").readlines()  # only \n ends a line
     first, last = arguments.first_line or 1, min(arguments.last_line or len(lines), len(lines))
     if first > last and lines:
         raise ToolError(f"{arguments.path!r} has {len(lines):,} lines; there are none from {first:,} to {last:,}")
@@ -125,23 +125,11 @@ def edit_file(workspace: Workspace, arguments: EditArguments) -> str:
 
 def _mismatch(text: str, old: str, found: int, path: str) -> str:
     if found:
-        lines, at = [], -1
-        for _ in range(min(found, 5)):
-            at = text.index(old, at + 1)
-            lines.append(f"{text.count(chr(10), 0, at) + 1:,}")
-        return f"old stands {found} times in {path!r} (lines {', '.join(lines)}); give more of the lines around it"
-    if _squeezed(old) in _squeezed(text):
+        lines = [f"{text.count(chr(10), 0, place.start()) + 1:,}" for place in re.finditer(re.escape(old), text)]
+        return f"old stands {found} times in {path!r} (lines {', '.join(lines[:5])}); give more of the lines around it"
+    if "".join(old.split()) in "".join(text.split()):
         return f"old does not stand in {path!r} like this, but it does with other white space; read the lines again"
-    first = old.strip().split("\n", 1)[0].strip()
-    at = text.find(first) if first else -1
-    if at >= 0:
-        line = text.count("\n", 0, at) + 1
-        return f"old does not stand in {path!r}, but its first line does, at line {line:,}; read the lines after it"
     return f"old does not stand in {path!r}; read the file again, since it may have changed"
-
-
-def _squeezed(text: str) -> str:
-    return "".join(text.split())
 
 
 def write_file(workspace: Workspace, arguments: WriteArguments) -> str:

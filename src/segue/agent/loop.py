@@ -16,13 +16,14 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from segue.agent.model_session import ModelSession, ModelTurn
 from segue.agent.progress import AgentTurn, Ending, RunLimits, RunObserver, RunResult
 from segue.agent.toolbox import Toolbox, ToolOutput
 from segue.agent.transcript import Transcript
 from segue.client.errors import ClientError
 from segue.client.meters import SessionMeters
+from segue.client.session import AsyncSession
 from segue.client.stream_events import ClientResponse, FunctionCall, OutputTextDelta, ResponseCreated, UnknownEvent
+from segue.client.turn import AsyncTurn
 
 INSTRUCTIONS = """\
 You are a software engineer who works in one folder, the workspace, with the tools given. Paths are relative to it.
@@ -45,7 +46,6 @@ class _SaidItem(Struct, frozen=True):
     """What the loop reads of an item of the history."""
 
     type: str = "message"
-    role: str = ""
     call_id: str = ""
     name: str = ""
     arguments: str = ""
@@ -56,7 +56,7 @@ class AgentLoop:
 
     def __init__(
         self,
-        session: ModelSession,
+        session: AsyncSession,
         toolbox: Toolbox,
         *,
         transcript: Transcript,
@@ -103,8 +103,8 @@ class AgentLoop:
                 if end is not None:
                     return end
                 items = await self._answers(response.function_calls)
-            if not items:
-                return "completed", ""
+            if not items:  # an earlier process came to the end, but perhaps not to a good one
+                return _end_with(self._transcript.status)
             response = await self._take(self._session.send(items))
 
     async def _take_up(self) -> ClientResponse | None:
@@ -130,10 +130,8 @@ class AgentLoop:
 
     def _end_after(self, response: ClientResponse) -> tuple[Ending, str] | None:
         """Return how the run ends with this response; None if its calls are to be answered."""
-        if response.status != "completed":
-            return "incomplete", f"the model's answer was cut short: {response.incomplete_reason or 'unknown'}"
-        if not response.function_calls:
-            return "completed", ""
+        if response.status != "completed" or not response.function_calls:
+            return _end_with(response.status, response.incomplete_reason)
         if len(self._turns) >= self._limits.turns:
             return "turn_limit", f"the limit of {self._limits.turns:,} turns is reached"
         used = sum(one.input_tokens + one.output_tokens for one in self._turns)
@@ -141,7 +139,7 @@ class AgentLoop:
             return "token_limit", f"{used:,} tokens are used, of {self._limits.tokens:,}"
         return None
 
-    async def _take(self, turn: ModelTurn) -> ClientResponse:
+    async def _take(self, turn: AsyncTurn) -> ClientResponse:
         """Take a turn to its end, and count what it took."""
         number = len(self._turns) + 1
         self._observer.turn_started(number)
@@ -163,7 +161,9 @@ class AgentLoop:
         self._turns.append(figures)
         self._text = response.output_text
         calls = [msgspec.structs.asdict(call) for call in response.function_calls]
-        self._transcript.write("turn", number=number, response_id=response.id, text=self._text, calls=calls)
+        self._transcript.write(
+            "turn", number=number, response_id=response.id, status=response.status, text=self._text, calls=calls
+        )
         self._observer.turn_finished(figures)
         return response
 
@@ -183,10 +183,8 @@ class AgentLoop:
     def _batches(self, calls: Sequence[FunctionCall]) -> Iterator[list[FunctionCall]]:
         """Group neighbours that only read; every other call is alone."""
         for only_reads, group in groupby(calls, lambda call: self._toolbox.only_reads(call.name)):
-            if only_reads:
-                yield list(group)
-            else:
-                yield from ([call] for call in group)
+            neighbours = list(group)
+            yield from [neighbours] if only_reads else ([call] for call in neighbours)
 
     async def _answer(self, call: FunctionCall) -> ToolOutput:
         earlier = self._transcript.outputs.get(call.call_id)
@@ -219,6 +217,13 @@ def _figures(
         output_tokens=used.get("output_tokens") or 0,
         tool_calls=len(response.function_calls),
     )
+
+
+def _end_with(status: str, reason: str | None = None) -> tuple[Ending, str]:
+    """Return how a run ends when the last response has this status and no calls to answer."""
+    if status == "completed":
+        return "completed", ""
+    return "incomplete", f"the model's answer was cut short: {reason or status}"
 
 
 def _end_of(work: asyncio.Task[tuple[Ending, str]], *, in_time: bool) -> tuple[Ending, str]:

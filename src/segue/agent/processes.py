@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from asyncio.subprocess import DEVNULL, Process
+from asyncio.subprocess import DEVNULL
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -56,27 +56,20 @@ async def run_process(
             )  # fmt: skip
         finally:
             os.close(writing)
-        draining = asyncio.create_task(_drain(pipe, output))
+        timed_out, draining = False, asyncio.create_task(_drain(pipe, output))
         try:
-            timed_out = not await _ended_within(process, time_limit_s)
+            async with asyncio.timeout(time_limit_s):
+                await process.wait()
+        except TimeoutError:
+            timed_out = True
         finally:
             _kill_group(process.pid)
             await process.wait()
             await asyncio.wait((draining,), timeout=_DRAIN_S)
             draining.cancel()
-            with suppress(asyncio.CancelledError):
-                await draining
+            await asyncio.wait((draining,))
     assert process.returncode is not None
     return EndedProcess(process.returncode, output.text(), timed_out)
-
-
-async def _ended_within(process: Process, time_limit_s: float) -> bool:
-    try:
-        async with asyncio.timeout(time_limit_s):
-            await process.wait()
-    except TimeoutError:
-        return False
-    return True
 
 
 def _kill_group(number: int) -> None:

@@ -1,7 +1,4 @@
-"""The tool that searches files. The search runs in a process of its own, which ends when its time is up.
-
-Not here: the search itself (`search_process`).
-"""
+"""The tool that searches files, by a process that ends when its time is up. Not here: the search (`search_process`)."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import re
 import resource
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 MAX_MATCHES = 200
@@ -26,24 +26,21 @@ _MEMORY_BYTES = 1 << 30
 
 def search(request: dict[str, Any]) -> Iterator[str]:
     """Yield what is to be printed."""
-    find, room = _finder(request["pattern"], regex=request["regex"]), MAX_MATCHES
-    files = skipped = 0
+    find = re.compile(request["pattern"] if request["regex"] else re.escape(request["pattern"])).search
+    room, files, skipped = MAX_MATCHES, 0, 0
     for path, file in _files(request):
         text = _text(file)
         files, skipped = files + (text is not None), skipped + (text is None)
-        for number, line in enumerate((text or "").splitlines(), 1):
+        for number, line in enumerate((text or "").replace("\r\n", "\n").split("\n"), 1):
             if not find(line):
                 continue
             if not room:
                 yield f"… more than {MAX_MATCHES} matches; search for something rarer, or in a folder below"
                 return
             room -= 1
-            yield f"{path}:{number}:{_shortened(line)}"
+            cut = line if len(line) <= MAX_LINE_CHARACTERS else f"{line[:MAX_LINE_CHARACTERS]} …"
+            yield f"{path}:{number}:{cut}"
     yield f"({files:,} files searched{f', {skipped:,} binary or large ones skipped' if skipped else ''})"
-
-
-def _finder(pattern: str, *, regex: bool) -> Callable[[str], object]:
-    return re.compile(pattern).search if regex else lambda line: pattern in line
 
 
 def _files(request: dict[str, Any]) -> Iterator[tuple[str, int]]:
@@ -70,10 +67,6 @@ def _text(file: int) -> str | None:
     if len(data) > _MAX_FILE_BYTES or b"\0" in data[:8192]:
         return None
     return data.decode(errors="replace")
-
-
-def _shortened(line: str) -> str:
-    return line if len(line) <= MAX_LINE_CHARACTERS else line[:MAX_LINE_CHARACTERS] + " …"
 
 
 def main() -> None:

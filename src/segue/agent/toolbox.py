@@ -14,17 +14,8 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
+from segue.agent import file_tools
 from segue.agent.command import Approval, RunArguments, run_command
-from segue.agent.file_tools import (
-    EditArguments,
-    ListArguments,
-    ReadArguments,
-    WriteArguments,
-    edit_file,
-    list_folder,
-    read_file,
-    write_file,
-)
 from segue.agent.search import SearchArguments, search_files
 from segue.agent.workspace import ToolError, Workspace
 
@@ -60,11 +51,13 @@ class Toolbox:
             return await run_command(workspace, arguments, environment=environment, approval=approval)
 
         tools = (
-            AgentTool("list", ListArguments, _in_thread(list_folder, workspace), only_reads=True),
-            AgentTool("read", ReadArguments, _in_thread(read_file, workspace), only_reads=True),
+            AgentTool("list", file_tools.ListArguments, _in_thread(file_tools.list_folder, workspace), only_reads=True),
+            AgentTool("read", file_tools.ReadArguments, _in_thread(file_tools.read_file, workspace), only_reads=True),
             AgentTool("search", SearchArguments, search, only_reads=True),
-            AgentTool("edit", EditArguments, _in_thread(edit_file, workspace), only_reads=False),
-            AgentTool("write", WriteArguments, _in_thread(write_file, workspace), only_reads=False),
+            AgentTool("edit", file_tools.EditArguments, _in_thread(file_tools.edit_file, workspace), only_reads=False),
+            AgentTool(
+                "write", file_tools.WriteArguments, _in_thread(file_tools.write_file, workspace), only_reads=False
+            ),
             AgentTool("run", RunArguments, run, only_reads=False),
         )
         self._tools = {tool.name: tool for tool in tools}

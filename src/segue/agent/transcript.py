@@ -33,10 +33,11 @@ class _TranscriptLine(Struct, frozen=True):
     call_id: str = ""
     output: str = ""
     failed: bool = False
+    status: str = ""
 
 
 class Transcript:
-    """One run, on one file. `begun` and `outputs` are of the calls of the last turn.
+    """One run, on one file. `begun` and `outputs` are of the calls of the last turn, `status` is that of its response.
 
     Args:
         path: the file; its folder is made.
@@ -50,6 +51,7 @@ class Transcript:
         self.path = path
         self.begun: set[str] = set()
         self.outputs: dict[str, ToolOutput] = {}
+        self.status = "completed"
         #: Where the session that belongs to it is saved.
         self.session_path = path.with_suffix(".session.json")
         flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | (0 if resumes else os.O_CREAT | os.O_EXCL)
@@ -59,18 +61,15 @@ class Transcript:
         except OSError as error:
             raise TranscriptError(f"{path}: {(error.strerror or str(error)).lower()}") from None
         try:
-            self._lock()
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if resumes:
                 self._read()
+        except OSError:
+            self.close()
+            raise TranscriptError(f"{path}: another agent is running with it") from None
         except TranscriptError:
             self.close()
             raise
-
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise TranscriptError(f"{self.path}: another agent is running with it") from None
 
     def _read(self) -> None:
         whole = 0
@@ -94,6 +93,7 @@ class Transcript:
             case "turn":
                 self.begun.clear()
                 self.outputs.clear()
+                self.status = line.status
             case "call_started":
                 self.begun.add(line.call_id)
             case "call_finished":

@@ -32,22 +32,15 @@ class ToolError(Exception):
 
 
 class Entry(NamedTuple):
-    """One name in a folder. `link` is where a symbolic link points."""
+    """One name in a folder; `note` is what a listing adds to a name that is neither a folder's nor a file's."""
 
     name: str
-    kind: str
-    link: str = ""
+    is_folder: bool = False
+    note: str = ""
 
 
 class Workspace:
-    """One folder.
-
-    Args:
-        root: the folder; it must exist.
-
-    Raises:
-        NotADirectoryError, FileNotFoundError: it is no folder, or not there.
-    """
+    """One folder; it must exist. What a model asks of it in vain raises a `ToolError` that says why."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve(strict=True)
@@ -55,11 +48,7 @@ class Workspace:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(root))
 
     def resolve(self, path: str) -> tuple[str, ...]:
-        """Return the names that lead from the folder to what `path` means; none for the folder itself.
-
-        Raises:
-            ToolError: the path leads out of the folder, or cannot be a path.
-        """
+        """Return the names that lead from the folder to what `path` means; none for the folder itself."""
         try:
             resolved = Path(os.path.realpath(self.root / path))
             os.fsencode(resolved)
@@ -70,16 +59,13 @@ class Workspace:
         return resolved.relative_to(self.root).parts
 
     def read(self, path: str) -> str:
-        """Return the text of a file.
-
-        Raises:
-            ToolError: there is none, or it is no text, or too long.
-        """
+        """Return the text of a file."""
         with self._folder_of(path, self.resolve(path)) as (folder, name), _told(path):
             descriptor = os.open(name, _FILE, dir_fd=folder)
             try:
                 size = _regular(descriptor, path).st_size
-                data = b"" if size > MAX_FILE_BYTES else _read_all(descriptor)
+                with open(descriptor, "rb", closefd=False) as file:
+                    data = b"" if size > MAX_FILE_BYTES else file.read(MAX_FILE_BYTES + 1)
             finally:
                 os.close(descriptor)
         if size > MAX_FILE_BYTES or len(data) > MAX_FILE_BYTES:
@@ -87,11 +73,7 @@ class Workspace:
         return _decoded(data, path)
 
     def write(self, path: str, text: str) -> int:
-        """Put this text into a file in place of what it held, and make the folders that lead to it; return its bytes.
-
-        Raises:
-            ToolError: the path leads out of the folder, or to something that is no regular file.
-        """
+        """Put this text into a file in place of what it held; make the folders that lead to it; return the bytes."""
         data, names = text.encode(), self.resolve(path)
         if ".git" in map(str.lower, names):  # its hooks and settings are commands, and those are approved
             raise ToolError(f"{path!r} belongs to git; run git to change it")
@@ -111,28 +93,21 @@ class Workspace:
         return len(data)
 
     def entries(self, names: tuple[str, ...]) -> list[Entry]:
-        """Return what a folder holds, by name. `names` are those of `resolve`, or others below it.
-
-        Raises:
-            ToolError: it is no folder.
-        """
+        """Return what a folder holds, by name. `names` are those of `resolve`, or others below it."""
         with self.open_folder(names) as folder, _told("/".join(names) or "."), os.scandir(folder) as found:
             return sorted(_entry(one, folder) for one in found)
 
     @contextmanager
     def open_folder(self, names: tuple[str, ...], *, make: bool = False) -> Iterator[int]:
-        """Open a folder name by name, and yield its descriptor.
-
-        Raises:
-            ToolError: it is no folder, or one of the names has become a link.
-        """
+        """Open a folder name by name, and yield its descriptor."""
         with _told("/".join(names) or "."):
             folder = os.open(self.root, _FOLDER)
         try:
             for name in names:
                 with _told("/".join(names)):
                     if make:
-                        _make_folder(name, folder)
+                        with suppress(FileExistsError):  # opening it tells whether it is a folder
+                            os.mkdir(name, dir_fd=folder)
                     inner = os.open(name, _FOLDER, dir_fd=folder)
                 os.close(folder)
                 folder = inner
@@ -158,16 +133,6 @@ def _decoded(data: bytes, path: str) -> str:
         raise ToolError(f"{path!r} is not UTF-8 text: byte {error.start:,} of {len(data):,} cannot be read") from None
 
 
-def _read_all(descriptor: int) -> bytes:
-    with open(descriptor, "rb", closefd=False) as file:
-        return file.read(MAX_FILE_BYTES + 1)
-
-
-def _make_folder(name: str, folder: int) -> None:
-    with suppress(FileExistsError):  # opening it tells whether it is a folder
-        os.mkdir(name, dir_fd=folder)
-
-
 def _mode_of(name: str, folder: int, path: str) -> int | None:
     """Return the mode of the file that is replaced; None if there is none yet."""
     try:
@@ -191,12 +156,11 @@ def _regular(descriptor: int, path: str) -> os.stat_result:
 def _entry(one: os.DirEntry[str], folder: int) -> Entry:
     try:
         if one.is_symlink():
-            return Entry(one.name, "link", os.readlink(one.name, dir_fd=folder))
-        if one.is_dir(follow_symlinks=False):
-            return Entry(one.name, "folder")
-        return Entry(one.name, "file" if one.is_file(follow_symlinks=False) else "special")
+            return Entry(one.name, note=f" -> {os.readlink(one.name, dir_fd=folder)}")
+        is_folder, is_file = one.is_dir(follow_symlinks=False), one.is_file(follow_symlinks=False)
+        return Entry(one.name, is_folder, "" if is_folder or is_file else " (special)")
     except OSError:
-        return Entry(one.name, "gone")
+        return Entry(one.name, note=" (gone)")
 
 
 @contextmanager

@@ -18,11 +18,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from segue.agent.model_session import ModelSession
 from segue.agent.progress import AgentTurn, RunObserver, RunResult
 from segue.agent.tasks import TaskCheck
 from segue.agent.toolbox import ToolOutput
 from segue.cli.agent_approval import visible
+from segue.client.session import AsyncSession
 from segue.client.stream_events import FunctionCall
 
 _SHOWN_CHARACTERS = 100
@@ -33,7 +33,7 @@ class RunView(RunObserver):
 
     def __init__(self, screen: AgentScreen, name: str) -> None:
         self.name = name
-        self.session: ModelSession | None = None
+        self.session: AsyncSession | None = None
         self.result: RunResult | None = None
         self._screen = screen
         self._begun = time.perf_counter()
