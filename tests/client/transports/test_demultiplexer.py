@@ -126,6 +126,17 @@ def test_a_stream_that_is_resumed_may_have_nothing_but_its_end() -> None:
     assert demultiplexer.receive(event(COMPLETED), 0.0) == [Deliver("", event(COMPLETED), True)]
 
 
+def test_what_is_about_no_response_is_passed_on_or_dropped_and_starts_nothing() -> None:
+    """Services say their rate limits before the first event of a response."""
+    limits = event("codex.rate_limits")
+    demultiplexer = running("")
+    assert demultiplexer.receive(limits, 0.0) == [Deliver("", limits, False)]
+    assert demultiplexer.receive(error("x"), 0.0) == [FailLane("", fault("refused", "x"))]
+    demultiplexer = running("a", "b")
+    assert demultiplexer.receive(limits, 0.0) == []
+    assert demultiplexer.running == ["a", "b"]
+
+
 @pytest.mark.parametrize("data", [b"<html>", b"{}", b"\xff", b'{"type":1}'])
 def test_what_is_no_event_breaks_the_connection(data: bytes) -> None:
     (effect,) = running("a").receive(data, 0.0)

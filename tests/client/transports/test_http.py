@@ -239,6 +239,7 @@ async def test_an_error_whose_body_never_ends_is_told_in_time() -> None:
     [
         ((refusal("previous_response_not_found"),), "refused", "previous_response_not_found"),
         ((b'{"type":"error","code":"c","message":"m","param":null,"sequence_number":0}',), "refused", "c"),
+        ((b'{"type":"keepalive"}', refusal("x")), "refused", "x"),
         ((*STARTED, refusal("server_error", 500)), "failed", "server_error"),
         ((*STARTED, b'{"type":"response.error","code":"c"}'), "failed", "c"),
     ],

@@ -441,7 +441,7 @@ async def test_a_lane_that_is_abandoned_while_its_queue_is_full_lets_the_reader_
 
 
 async def test_a_server_that_answers_pings_lives() -> None:
-    async with connected(SocketAnswer(messages=EVENTS), limits=SocketLimits(heartbeat_s=0.02)) as (_, connection):
+    async with connected(SocketAnswer(messages=EVENTS), limits=SocketLimits(heartbeat_s=0.5)) as (_, connection):
         before = connection._meter.received_bytes  # noqa: SLF001 - nothing else shows a pong
         await until(lambda: connection._meter.received_bytes >= before + 10)  # noqa: SLF001 - as above
         assert await drained(await create(connection)) == (list(EVENTS), None)

@@ -97,11 +97,11 @@ class Demultiplexer:
         self._says_lanes = self._says_lanes or bool(event.lane)
         lane = event.lane if event.lane in self._turns else self._untagged(event)
         if lane is None:
-            if not event.lane and self._turns and not self._says_lanes:
+            if not event.lane and self._turns and not self._says_lanes and event.of_response:
                 return self._broken("The server sent an event without stream_id while no request without one runs.")
             return []  # of a turn that is over
         turn = self._turns[lane]
-        turn.started = True
+        turn.started = turn.started or event.of_response
         turn.created = turn.created or event.type == _CREATED
         # A proxy that repeats the end of the turn before may do so when this one is under way.
         last = event.terminal and (turn.created or event.type == _FAILED)

@@ -31,6 +31,11 @@ class ScannedEvent(msgspec.Struct, frozen=True, gc=False):
     terminal: bool
     error: bool
 
+    @property
+    def of_response(self) -> bool:
+        """Tell whether it is about a response: some servers say other things too, such as their rate limits."""
+        return self.type.startswith("response.")
+
 
 _decoder = msgspec.json.Decoder(_Head)
 

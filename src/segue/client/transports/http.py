@@ -254,7 +254,7 @@ class _SseStream:
         elif event.error:
             self._end(self._error(data))
         else:
-            self._started = True
+            self._started = self._started or event.of_response
             self._ready.append(data)
             if event.terminal:
                 self._ended = True
