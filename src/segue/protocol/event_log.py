@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from itertools import islice
 
 from segue.protocol.events import Event
 
@@ -71,8 +70,13 @@ class EventLog:
             return None
         page: list[Event] = []
         size = 0
-        for kept in islice(self._events, start, None):
-            event = self._whole(kept) if self._shortened else kept
+        events, shortened = self._events, self._shortened
+        for index in range(
+            start, len(events)
+        ):  # near the ends of a deque, where readers are, an index is found at once
+            event = events[index]
+            if event.sequence_number in shortened:
+                event = self._whole(event)
             size += len(event.data)
             if page and size > page_bytes:
                 break

@@ -113,6 +113,8 @@ class MemoryEventLogs:
             running = len(self._logs) - len(self._ended)
             limit = min(self._log_bytes, self._budget_bytes // max(1, running))
             size = log.events.size_bytes
+            if size <= limit:
+                return
             log.events.trim(limit, min((one.next for one in log.followers), default=log.events.next))
             self.size_bytes += log.events.size_bytes - size
             if log.events.size_bytes <= limit:
