@@ -16,7 +16,7 @@ from segue.agent.progress import AgentTurn, RunLimits, RunObserver, RunResult
 from segue.agent.toolbox import Toolbox, ToolOutput
 from segue.agent.transcript import Transcript
 from segue.agent.workspace import Workspace
-from segue.client.errors import ConnectionFailedError, OutcomeUnknownError
+from segue.client.errors import ConnectionFailedError, OutcomeUnknownError, ResponseFailedError
 from segue.client.stream_events import FunctionCall
 from tests.agent.scripted_session import Answer, ScriptedSession, call
 
@@ -203,6 +203,12 @@ async def test_an_error_of_the_client_ends_the_run_in_its_words(run: Run) -> Non
     error = OutcomeUnknownError("The connection broke.", "Look before you send it again.")
     result = await run.play(ScriptedSession([Answer(error=error)]))
     assert (result.ending, result.reason) == ("failed", "The connection broke. Look before you send it again.")
+
+
+async def test_the_words_of_the_server_are_told(run: Run) -> None:
+    error = ResponseFailedError("The turn failed.", "Wait.", code="overloaded", message="Too many requests.")
+    result = await run.play(ScriptedSession([Answer(error=error)]))
+    assert result.reason == "The turn failed. Wait. The server says: Too many requests."
 
 
 async def test_any_other_error_is_a_fault_of_ours(run: Run) -> None:

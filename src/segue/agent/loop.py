@@ -19,7 +19,7 @@ from msgspec import Struct
 from segue.agent.progress import AgentTurn, Ending, RunLimits, RunObserver, RunResult
 from segue.agent.toolbox import Toolbox, ToolOutput
 from segue.agent.transcript import Transcript
-from segue.client.errors import ClientError
+from segue.client.errors import ClientError, CreateRefusedError, ResponseFailedError
 from segue.client.meters import SessionMeters
 from segue.client.session import AsyncSession
 from segue.client.stream_events import ClientResponse, FunctionCall, OutputTextDelta, ResponseCreated, UnknownEvent
@@ -83,8 +83,8 @@ class AgentLoop:
             self._work.cancel()
             await asyncio.wait((self._work,))
         ending, reason = _end_of(self._work, in_time=bool(done))
-        self._transcript.write("ended", ending=ending, reason=reason)
         time_s = time.perf_counter() - begun
+        self._transcript.write("ended", ending=ending, reason=reason)
         return RunResult(ending=ending, turns=tuple(self._turns), time_s=time_s, text=self._text, reason=reason)
 
     def stop(self) -> None:
@@ -187,8 +187,7 @@ class AgentLoop:
             yield from [neighbours] if only_reads else ([call] for call in neighbours)
 
     async def _answer(self, call: FunctionCall) -> ToolOutput:
-        earlier = self._transcript.outputs.get(call.call_id)
-        if earlier is not None:
+        if earlier := self._transcript.outputs.get(call.call_id):
             return earlier
         if call.call_id in self._transcript.begun and not self._toolbox.only_reads(call.name):
             output = _INTERRUPTED
@@ -233,6 +232,8 @@ def _end_of(work: asyncio.Task[tuple[Ending, str]], *, in_time: bool) -> tuple[E
     if work.cancelled():
         return "interrupted", "the run was interrupted"
     error = work.exception()
+    if isinstance(error, CreateRefusedError | ResponseFailedError) and error.message:
+        return "failed", f"{error} The server says: {error.message}"
     if isinstance(error, ClientError):
         return "failed", str(error)
     return work.result()
