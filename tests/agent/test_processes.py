@@ -103,6 +103,33 @@ async def test_one_that_escaped_does_not_hold_the_caller_up(tmp_path: Path) -> N
     assert ended.status == 0
 
 
+@pytest.mark.parametrize("loops", ["asyncio", "uvloop"])
+def test_each_descriptor_is_closed_once_and_by_its_owner(
+    loops: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second close could hit a file that another thread has opened under the same number."""
+    loop_factory = pytest.importorskip(loops).new_event_loop
+    made: list[int] = []
+    closed: list[int] = []
+    pipe, close = os.pipe, os.close
+
+    def recorded_pipe() -> tuple[int, int]:
+        ends = pipe()
+        made.extend(ends)
+        return ends
+
+    def recorded_close(descriptor: int) -> None:
+        closed.append(descriptor)
+        close(descriptor)
+
+    monkeypatch.setattr(os, "pipe", recorded_pipe)
+    monkeypatch.setattr(os, "close", recorded_close)
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        assert runner.run(shell("echo out", tmp_path)).output == "out\n"
+    reading, writing = made[:2]
+    assert [number for number in closed if number in {reading, writing}][:2] == [writing, reading]
+
+
 async def test_a_program_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         await run_process(

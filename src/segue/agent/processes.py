@@ -11,8 +11,8 @@ import asyncio
 import os
 import signal
 from asyncio.subprocess import DEVNULL
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from msgspec import Struct
@@ -48,7 +48,7 @@ async def run_process(
     """
     reading, writing = os.pipe()
     output = OutputCutter(max_output_bytes)
-    with os.fdopen(reading, "rb", buffering=0) as pipe:
+    with _reading(reading, output) as ended:
         try:
             process = await asyncio.create_subprocess_exec(
                 *program, cwd=folder, env=environment, stdin=DEVNULL, stdout=writing, stderr=writing,
@@ -56,7 +56,7 @@ async def run_process(
             )  # fmt: skip
         finally:
             os.close(writing)
-        timed_out, draining = False, asyncio.create_task(_drain(pipe, output))
+        timed_out = False
         try:
             async with asyncio.timeout(time_limit_s):
                 await process.wait()
@@ -65,9 +65,9 @@ async def run_process(
         finally:
             _kill_group(process.pid)
             await process.wait()
-            await asyncio.wait((draining,), timeout=_DRAIN_S)
-            draining.cancel()
-            await asyncio.wait((draining,))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_DRAIN_S):
+                    await ended.wait()
     assert process.returncode is not None
     return EndedProcess(process.returncode, output.text(), timed_out)
 
@@ -77,13 +77,29 @@ def _kill_group(number: int) -> None:
         os.killpg(number, signal.SIGKILL)
 
 
-async def _drain(pipe: object, output: OutputCutter) -> None:
-    """Read to the end of the output."""
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
-    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+@contextmanager
+def _reading(pipe: int, output: OutputCutter) -> Iterator[asyncio.Event]:
+    """Read a pipe while other things happen; the event is set at its end. The pipe is closed at the end of the block.
+
+    The event loop only watches the descriptor. A pipe that `connect_read_pipe` takes as a file is closed twice by
+    uvloop, by libuv and by the file, and the second time it may be a file that another thread has just opened.
+    """
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    os.set_blocking(pipe, False)
+
+    def read() -> None:
+        try:
+            data = os.read(pipe, _PIECE_BYTES)
+        except BlockingIOError:
+            return
+        output.feed(data)
+        if not data:
+            loop.remove_reader(pipe)
+            ended.set()
+
+    loop.add_reader(pipe, read)
     try:
-        while data := await reader.read(_PIECE_BYTES):
-            output.feed(data)
+        yield ended
     finally:
-        transport.close()
+        loop.remove_reader(pipe)
+        os.close(pipe)
