@@ -118,10 +118,18 @@ async def test_an_idle_connection_that_is_told_of_its_age_is_renewed() -> None:
         assert len(server.upgrades) == 2
 
 
-@pytest.mark.parametrize(("flat", "expected"), [(False, CreateRefusedError), (True, OutcomeUnknownError)])
-async def test_a_refusal_is_the_matter_of_its_lane(flat: bool, expected: type[ClientError]) -> None:
-    """A flat error has no status, so that nobody can tell whether anything ran."""
-    refusal = CreateRefusal(status=400, code="invalid_prompt", message="No.")
+@pytest.mark.parametrize(
+    ("code", "flat", "expected"),
+    [
+        ("invalid_prompt", False, CreateRefusedError),
+        ("invalid_prompt", True, CreateRefusedError),
+        ("something_new", False, CreateRefusedError),
+        ("something_new", True, OutcomeUnknownError),
+    ],
+)
+async def test_a_refusal_is_the_matter_of_its_lane(code: str, flat: bool, expected: type[ClientError]) -> None:
+    """A flat error has no status: with a code that is not documented, nobody can tell whether anything ran."""
+    refusal = CreateRefusal(status=400, code=code, message="No.")
     async with talking(3) as (server, sessions):
         server.plan(None, ErrorAt(refusal=refusal, flat=flat), None)
         outcomes = await each(sessions, "And?")
