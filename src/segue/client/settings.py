@@ -23,8 +23,8 @@ _MEBI = 1024 * 1024
 class ConnectionSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How to reach the server; sizes in bytes, times in seconds.
 
-    `base_url` ends before `/responses`, as the SDKs have it. `deflate` compresses WebSocket messages; None means: where
-    the server is not on this machine.
+    `base_url` ends before `/responses`, as the SDKs have it. `deflate` compresses WebSocket messages, and lean streams
+    over HTTP; None means: where the server is not on this machine.
     """
 
     base_url: str

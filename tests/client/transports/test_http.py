@@ -369,6 +369,73 @@ async def talk_nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWrit
     writer.close()
 
 
+# --- compression -----------------------------------------------------------------------------------------------------
+
+
+def lean(answer: Answer) -> Callable[[ReceivedRequest], Answer]:
+    """A gateway that offers lean streams, and answers with this."""
+    offered = b'{"object":"segue.capabilities","extensions":["lean"]}'
+    return lambda request: Answer(lines=JSON, pieces=(offered,)) if b"capabilities" in request.target else answer
+
+
+async def test_a_gateway_with_lean_streams_is_asked_for_compressed_ones() -> None:
+    events = (
+        EVENTS[0],
+        *(event("response.output_text.delta", n, delta="the same words") for n in range(1, 99)),
+        EVENTS[2],
+    )
+    async with serving(lean(gzipped(streamed(*events))), deflate=True) as (provider, transport):
+        await transport.connect(lane=1)
+        stream = await create(transport)
+        assert await drained(stream) == (list(events), None)
+        resumed = await transport.resume("resp_1", 3, lane=1, connection=0, lean=True)
+        assert await drained(resumed) == (list(events), None)
+        assert [b"Accept-Encoding: gzip" in request.raw_head for request in provider.requests] == [False, True, True]
+        assert stream.wire_received_bytes < sum(map(len, events)) / 2
+
+
+@pytest.mark.parametrize(("deflate", "known"), [(None, True), (False, True), (True, False)])
+async def test_other_servers_are_not_asked_for_compression(deflate: bool | None, known: bool) -> None:
+    """Servers on this machine gain nothing by it, and others may hold events back to compress them."""
+    async with serving(lean(streamed(*EVENTS)), deflate=deflate) as (provider, transport):
+        if known:
+            await transport.connect(lane=1)
+        await drained(await create(transport))
+        assert b"Accept-Encoding: identity" in provider.requests[-1].raw_head
+
+
+async def test_compressed_events_are_yielded_as_they_come() -> None:
+    gate = asyncio.Event()
+    answer = gzipped(streamed(*EVENTS))
+    async with serving(lean(msgspec.structs.replace(answer, gates={2: gate})), deflate=True) as (_, transport):
+        await transport.connect(lane=1)
+        stream = await create(transport)
+        assert [await anext(stream), await anext(stream)] == list(STARTED)
+        gate.set()
+        assert await drained(stream) == ([EVENTS[2]], None)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "kind"),
+    [
+        (gzipped(streamed(*STARTED)).pieces, "stream_ended"),
+        (gzipped(streamed(*STARTED)).pieces[:-1], "stream_ended"),
+        ((*gzipped(streamed(*STARTED)).pieces[:-1], b"\xff" * 50), "unreadable"),
+        (gzipped(streamed(*STARTED, b"[" + b" " * 90_000_000)).pieces, "unreadable"),
+    ],
+)
+async def test_a_compressed_stream_that_breaks_or_grows_without_bound_is_a_fault(
+    pieces: tuple[bytes, ...], kind: FaultKind
+) -> None:
+    answer = Answer(lines=(*SSE, Line(b"Content-Encoding", b"gzip")), pieces=pieces)
+    async with serving(lean(answer), deflate=True, max_message_bytes=100_000) as (_, transport):
+        await transport.connect(lane=1)
+        events, fault = await drained(await create(transport))
+    assert events == list(STARTED)[: len(events)], "broken data takes with it what came in the same piece"
+    assert fault is not None
+    assert fault.kind == kind
+
+
 # --- resume and retrieve ---------------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from segue.client.recovery import TurnFault
 from segue.client.settings import ConnectionSettings
 from segue.client.transports.http_exchange import ServerExchanges
 from segue.client.transports.interface import TransportFault
-from segue.client.transports.upgrade import is_deflated, open_socket
+from segue.client.transports.upgrade import open_socket
 from segue.http.heads import Line
 from segue.testing.provider import ACCEPTED, Answer, ScriptedProvider, provided
 from tests.client.transports.streams import HTML, JSON, settings_for
@@ -85,7 +85,7 @@ async def test_compression_is_offered_where_it_is_asked_for() -> None:
 async def test_compression_is_offered_by_default_to_servers_elsewhere(
     url: str, deflate: bool | None, offered: bool
 ) -> None:
-    assert is_deflated(ServerExchanges(ConnectionSettings(base_url=url, deflate=deflate))) is offered
+    assert ServerExchanges(ConnectionSettings(base_url=url, deflate=deflate)).deflated is offered
 
 
 @pytest.mark.parametrize(

@@ -27,12 +27,14 @@ from segue.client.transports.event_scan import scan
 from segue.client.transports.http_exchange import ServerExchanges, fault_of, meter_of
 from segue.client.transports.interface import Connected, EventStream, TransportFault
 from segue.client.transports.server_errors import MAX_BODY_BYTES, ServerWords
+from segue.http.content_decoding import ContentDecoder, DecodingError, decoder_for
+from segue.http.heads import Line
 from segue.http.sse import SseReader
 from segue.http_client.body import JsonBody
 from segue.http_client.wire_meter import NOTHING_CARRIED, WireCount, WireMeter
 from segue.protocol.codec import UNREADABLE
 
-_STREAM, _JSON = "text/event-stream", "application/json"
+_STREAM, _JSON, _GZIP = "text/event-stream", "application/json", "gzip"
 _OK, _REDIRECTS, _NOT_FOUND = 200, 300, 404
 _DONE = b"[DONE]"
 #: An id may come from a peer, and becomes a part of a path.
@@ -84,9 +86,11 @@ class HttpTransport:
 
     async def create(self, body: bytes, *, lane: int, connection: int) -> EventStream:  # noqa: ARG002 - as above
         """Send a create. `body` is a JSON object with at least one member."""
-        upload = JsonBody((b'{"stream":true,', body[1:]))
-        response = await self.server.send("POST", self.server.responses_url(), body=upload, accept=_STREAM)
-        return await self._open(response, upload)
+        upload, coding = JsonBody((b'{"stream":true,', body[1:])), self._coding()
+        response = await self.server.send(
+            "POST", self.server.responses_url(), body=upload, accept=_STREAM, coding=coding
+        )
+        return await self._open(response, upload, coding)
 
     async def resume(
         self,
@@ -104,7 +108,8 @@ class HttpTransport:
         if lean:
             query["lean"] = "true"
         url = self._response_url(response_id).update_query(query)
-        return await self._open(await self.server.send("GET", url, accept=_STREAM), None)
+        coding = self._coding()
+        return await self._open(await self.server.send("GET", url, accept=_STREAM, coding=coding), None, coding)
 
     async def retrieve(self, response_id: str) -> bytes:
         """Return a stored response object."""
@@ -138,9 +143,17 @@ class HttpTransport:
             raise TransportFault(TurnFault(kind="unreadable", transport="http", delivered="no", message=message))
         return self.server.responses_url(response_id=response_id)
 
-    async def _open(self, response: aiohttp.ClientResponse, upload: JsonBody | None) -> EventStream:
+    def _coding(self) -> str:
+        """Return the content coding to ask for: a gateway that offers lean streams flushes them after each event.
+
+        Of any other server, compression may hold events back.
+        """
+        known = self._capabilities
+        return _GZIP if self.server.deflated and known is not None and known.offers("lean") else "identity"
+
+    async def _open(self, response: aiohttp.ClientResponse, upload: JsonBody | None, coding: str) -> EventStream:
         self._capabilities = told_capabilities(response) or self._capabilities
-        if response.status == _OK and response.content_type == _STREAM and _is_plain(response):
+        if response.status == _OK and response.content_type == _STREAM and _is_plain(response, coding):
             return _SseStream(self, response, upload)
         if _is_document(response):
             meter = _meter_of(response, upload)
@@ -178,6 +191,7 @@ class _SseStream:
         self._transport = transport
         self._response = response
         self._upload = upload
+        self._decoder = _decoder_for(response)
         self._reader = SseReader(transport.server.settings.max_message_bytes)
         self._ready: deque[bytes | TurnFault] = deque()
         self._started = False
@@ -227,9 +241,12 @@ class _SseStream:
         server = self._transport.server
         try:
             async with asyncio.timeout(server.settings.idle_timeout_s):
-                piece = await self._response.content.readany()
+                piece = await self._next_piece()
         except (OSError, aiohttp.ClientError) as error:
             self._end(fault_of(error, "http", silent_s=self._silent_s()))
+            return
+        except DecodingError:
+            self._end(_unreadable("The stream is not compressed as its head says."))
             return
         finally:
             if self._meter is not None:
@@ -243,6 +260,18 @@ class _SseStream:
                 return
         if self._reader.overflowed:
             self._end(_unreadable("An event of the stream is too large."))
+
+    async def _next_piece(self) -> bytes:
+        """Return some of the stream; empty at its end. What is compressed expands only as it is read."""
+        content, decoder = self._response.content, self._decoder
+        if decoder is None:
+            return await content.readany()
+        while not (piece := decoder.read()):
+            data = await content.readany()
+            if not data:
+                return b""
+            decoder.feed(data)
+        return piece
 
     def _take(self, data: bytes) -> None:
         if data == _DONE:
@@ -311,9 +340,14 @@ def _meter_of(response: aiohttp.ClientResponse, upload: JsonBody | None) -> Wire
     return None if response.connection is None else meter_of(response.connection.transport)
 
 
-def _is_plain(response: aiohttp.ClientResponse) -> bool:
-    """Tell whether an answer is not compressed: nothing compressed was asked for."""
-    return response.headers.get("Content-Encoding", "identity").lower() == "identity"
+def _is_plain(response: aiohttp.ClientResponse, coding: str = "identity") -> bool:
+    """Tell whether an answer is not compressed, or as it was asked for."""
+    return response.headers.get("Content-Encoding", "identity").lower() in {"identity", coding}
+
+
+def _decoder_for(response: aiohttp.ClientResponse) -> ContentDecoder | None:
+    named = response.headers.get("Content-Encoding", "")
+    return decoder_for((Line(b"Content-Encoding", named.encode("latin-1", "replace")),)) if named else None
 
 
 def _is_document(response: aiohttp.ClientResponse) -> bool:

@@ -1,13 +1,14 @@
 """HTTP requests to one server with aiohttp, and what it means that one got no answer, or another than was asked for.
 
-TLS is verified, redirects are never followed, no proxy is taken from the environment, no cookie is kept, and nothing is
-decompressed, since nothing compressed is asked for. Every body that is read has a bound. Not here: what is asked for
-(`http`, `capabilities_reader`).
+TLS is verified, redirects are never followed, no proxy is taken from the environment, and no cookie is kept. Nothing is
+decompressed here; what is compressed was asked for (`http`). Every body that is read has a bound. Not here: what is
+asked for (`http`, `capabilities_reader`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import re
 import ssl
 import time
@@ -60,6 +61,12 @@ class ServerExchanges:
         return self.base_url.joinpath(*parts).with_query(self.base_url.query)
 
     @property
+    def deflated(self) -> bool:
+        """Whether compression is offered: by default, where the server is not on this machine."""
+        deflate = self.settings.deflate
+        return not _is_loopback(self.base_url.host or "") if deflate is None else deflate
+
+    @property
     def session(self) -> aiohttp.ClientSession:
         """The session of plain requests; it is made when the first one is."""
         if self._session is None:
@@ -89,13 +96,14 @@ class ServerExchanges:
         if connector is not None:
             await connector.close()
 
-    async def send(self, method: str, url: URL, *, body: JsonBody | None = None, accept: str) -> aiohttp.ClientResponse:
+    async def send(
+        self, method: str, url: URL, *, accept: str, body: JsonBody | None = None, coding: str = "identity"
+    ) -> aiohttp.ClientResponse:
         """Send a request, and return its answer when the head has come. Raises `TransportFault`."""
+        headers = {"Accept": accept, "Accept-Encoding": coding}
         try:
             async with asyncio.timeout(self.settings.idle_timeout_s):
-                return await self.session.request(
-                    method, url, data=body, headers={"Accept": accept}, allow_redirects=False
-                )
+                return await self.session.request(method, url, data=body, headers=headers, allow_redirects=False)
         except BaseException as error:
             transport = None if body is None else body.transport
             if body is not None:
@@ -202,8 +210,17 @@ def _reason(error: OSError | aiohttp.ClientError) -> str:
             return "The server cannot be reached."
 
 
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def _headers(settings: ConnectionSettings) -> Mapping[str, str]:
-    lines = {"accept-encoding": ("Accept-Encoding", "identity"), "user-agent": ("User-Agent", f"segue/{__version__}")}
+    lines = {"user-agent": ("User-Agent", f"segue/{__version__}")}
     if settings.api_key is not None:
         lines["authorization"] = ("Authorization", f"Bearer {settings.api_key}")
     lines |= {name.lower(): (name, value) for name, value in settings.headers}

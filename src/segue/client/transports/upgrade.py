@@ -8,7 +8,6 @@ followed, since the headers hold a key. Not here: which refusals mean that a ser
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 
 import aiohttp
 import msgspec
@@ -55,7 +54,7 @@ async def open_socket(server: ServerExchanges) -> OpenedSocket:
             socket: aiohttp.ClientWebSocketResponse[bool] = await session.ws_connect(
                 server.responses_url(),
                 autoping=True,
-                compress=_WINDOW_BITS if is_deflated(server) else 0,
+                compress=_WINDOW_BITS if server.deflated else 0,
                 decode_text=False,
                 max_msg_size=settings.max_message_bytes,
                 timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_S),
@@ -72,21 +71,6 @@ async def open_socket(server: ServerExchanges) -> OpenedSocket:
     told = answer.capabilities
     known = told is not None or documented.offers("lanes")
     return OpenedSocket(socket, answer.connection, meter, told or documented, known)
-
-
-def is_deflated(server: ServerExchanges) -> bool:
-    """Tell whether compression is offered: by default, where the server is not on this machine."""
-    deflate = server.settings.deflate
-    return not _is_loopback(server.base_url.host or "") if deflate is None else deflate
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class _Answer:
