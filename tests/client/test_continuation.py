@@ -44,6 +44,7 @@ def test_otherwise_the_history_is_sent_unless_that_is_forbidden(
 
 def test_a_grace_period_keeps_what_its_own_life_made() -> None:
     assert plan(LOCAL, connection=4, capabilities=GRACE) == BY_ID
+    assert plan(LOCAL, connection=0, capabilities=GRACE) == WHOLE, "over HTTP nothing unstored can be continued"
     other = ServerCapabilities(epoch="f", grace_s=30.0)
     assert plan(LOCAL, connection=4, capabilities=other) == WHOLE
 

@@ -129,8 +129,10 @@ def test_a_plain_server_s_turn_that_may_have_run_is_not_sent_again() -> None:
 def test_another_life_of_the_server_does_not_know_the_key() -> None:
     """The create was taken by a server that is gone, so a repeat could be paid for twice."""
     talk = Conversation(Player(PlayedServer(extensions=FULL), ["restart"]))
-    end = check_turn(talk, "one").end
+    played = check_turn(talk, "one")
+    end = played.end
     assert isinstance(end, GiveUp)
+    assert [step.decision.action for step in played.steps] == ["ask", "give_up"]
     assert isinstance(end.error, OutcomeUnknownError)
 
 
@@ -154,6 +156,10 @@ def test_a_server_that_changes_between_the_question_and_the_repeat_refuses_the_r
     played = check_turn(talk, "one")
     assert isinstance(played.end, GiveUp)
     assert isinstance(played.end.error, OutcomeUnknownError)
+    known = Conversation(Player(Moving(extensions=FULL - {"resume"}), [2]), store=True)
+    played = check_turn(known, "one")
+    assert [step.decision.action for step in played.steps] == ["ask", "repeat", "retrieve"]
+    assert isinstance(played.end, Finish)
 
 
 _mishaps = st.lists(st.sampled_from(MISHAPS), max_size=12)

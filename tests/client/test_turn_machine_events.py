@@ -7,7 +7,7 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from segue.client.capabilities import PLAIN_SERVER
+from segue.client.capabilities import PLAIN_SERVER, ServerCapabilities
 from segue.client.errors import (
     OutcomeUnknownError,
     ResponseFailedError,
@@ -267,3 +267,42 @@ def test_every_effect_that_is_shown_is_an_event() -> None:
     assert turn.machine.remaining_s(5.0) == float("inf")
     assert set(get_args(Mishap)) >= {int}
     assert RESUME_S > 0
+
+
+def test_a_key_is_not_used_where_the_server_does_not_say_which_life_it_is_in() -> None:
+    for epoch, used in ((None, False), ("e", True)):
+        offered = ServerCapabilities(extensions=FULL, epoch=epoch, resume_s=60.0)
+        machine = Conversation(Player(PlayedServer())).machine("hi")
+        machine.start(Moment(0.0))
+        (create,) = machine.connected(Connected(1, offered), Moment(0.0))
+        assert isinstance(create, SendCreate)
+        assert (b"idempotency_key" in create.body, b"resume" in create.body) == (used, used)
+
+
+DELTA = {"type": "response.output_text.delta", "delta": "hel", "output_index": 0, "sequence_number": 3}
+
+
+def keyed(*extensions: str) -> ServerCapabilities:
+    return ServerCapabilities(extensions=frozenset({"idempotency", *extensions}), epoch="e", resume_s=60.0)
+
+
+def test_a_lean_stream_is_not_repeated_once_it_has_shown_text() -> None:
+    """Its deltas may be joined in other places the next time, so what was shown could not be left out."""
+    for events, recovers in (((CREATED,), True), ((CREATED, DELTA), False)):
+        turn = Fed(capabilities=keyed("lean"))
+        turn.feed(*events)
+        assert isinstance(turn.fail(kind="connection_lost")[-1], SleepFor) is recovers
+    whole = Fed(capabilities=keyed())
+    whole.feed(CREATED, DELTA)
+    assert isinstance(whole.fail(kind="connection_lost")[-1], SleepFor)
+
+
+def test_what_a_repeat_sends_again_in_other_bytes_is_not_shown_again() -> None:
+    turn = Fed(capabilities=keyed())
+    turn.feed(CREATED, DELTA)
+    turn.fail(kind="connection_lost")
+    turn.machine.woken(Moment(1.0))
+    *_, create = turn.machine.connected(Connected(2, keyed()), Moment(1.0))
+    assert isinstance(create, SendCreate)
+    again = turn.feed(CREATED | {"padding": "x"}, DELTA | {"obfuscation": "y"}, DELTA | {"sequence_number": 4})
+    assert [effect.event.sequence_number for effect in again] == [4]
