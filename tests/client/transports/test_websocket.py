@@ -19,6 +19,7 @@ from segue.client.transports.interface import TransportFault
 from segue.client.transports.upgrade import open_socket
 from segue.client.transports.websocket import LaneConnection, LaneStream, SocketLimits
 from segue.http.heads import Line
+from segue.testing.link import LinkProfile, linked
 from segue.testing.provider import ACCEPTED, Answer, MessageScript, ScriptedProvider, SocketAnswer, provided
 from tests.client.transports.streams import CREATE, drained, event, refusal, response, settings_for, until
 
@@ -445,6 +446,21 @@ async def test_a_server_that_answers_pings_lives() -> None:
         before = connection._meter.received_bytes  # noqa: SLF001 - nothing else shows a pong
         await until(lambda: connection._meter.received_bytes >= before + 10)  # noqa: SLF001 - as above
         assert await drained(await create(connection)) == (list(EVENTS), None)
+
+
+async def test_a_long_history_on_a_slow_line_does_not_look_dead() -> None:
+    """Until it has left, no pong can come: that takes six times as long as a silent server is waited for."""
+    async with (
+        provided(lambda _: LANES, lambda _: SocketAnswer(messages=EVENTS)) as provider,
+        linked(provider.host, provider.port, LinkProfile(up_bytes_s=100_000)) as link,
+    ):
+        server = ServerExchanges(ConnectionSettings(base_url=f"{link.url}/v1"))
+        connection = LaneConnection(1, await open_socket(server), server.words, SocketLimits(heartbeat_s=0.05))
+        connection.seats.sit(0, ())
+        stream = await connection.request(0, START, b'{"input":"%b"}' % (b"x" * 60_000))
+        assert await drained(stream) == (list(EVENTS), None)
+        await connection.aclose()
+        await server.aclose()
 
 
 async def test_a_server_that_shows_no_life_is_given_up() -> None:
