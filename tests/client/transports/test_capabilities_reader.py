@@ -135,6 +135,25 @@ async def test_a_server_that_does_not_answer_is_a_fault(answer: Answer, kind: Fa
     assert (raised.value.fault.kind, raised.value.fault.delivered) == (kind, "no"), "the create was not sent yet"
 
 
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/v1", b"/segue/capabilities"),
+        ("/v1/", b"/segue/capabilities"),
+        ("", b"/segue/capabilities"),
+        ("/team/gateway/v1?api-version=2", b"/team/gateway/segue/capabilities"),
+        ("/api", b"/segue/capabilities"),
+    ],
+)
+async def test_the_question_is_asked_beside_the_apis_version(path: str, asked: bytes) -> None:
+    """A proxy may have put the gateway under a prefix."""
+    async with provided(lambda _: Answer(status=404)) as provider:
+        server = ServerExchanges(ConnectionSettings(base_url=f"{provider.url}{path}"))
+        await fetch_capabilities(server)
+        await server.aclose()
+        assert provider.requests[0].target == asked
+
+
 async def test_openais_service_is_not_asked() -> None:
     server = ServerExchanges(ConnectionSettings(base_url="https://api.openai.com/v1"))
     assert await fetch_capabilities(server) is OPENAI_SERVICE

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 from aiohttp import ClientResponse
+from yarl import URL
 
 from segue.client.capabilities import (
     MAX_OBJECT_BYTES,
@@ -21,7 +22,7 @@ from segue.client.transports.http_exchange import ServerExchanges
 from segue.client.transports.interface import TransportFault
 from segue.protocol.capabilities import HEADER
 
-_PATH = "/segue/capabilities"
+_PATH = ("segue", "capabilities")
 _OK = 200
 #: A server that is busy, and proxies whose server is away (RFC 9110, 15.6; RFC 6585, 4).
 _NOT_NOW = frozenset({429, 502, 503, 504})
@@ -46,11 +47,17 @@ async def fetch_capabilities(server: ServerExchanges) -> ServerCapabilities | No
 
 async def _ask(server: ServerExchanges) -> bytes | None:
     """Return the object; empty if the server has none, and None if it is busy or away."""
-    response = await server.send("GET", server.base_url.origin().with_path(_PATH), accept="application/json")
+    response = await server.send("GET", _url(server.base_url), accept="application/json")
     if response.status != _OK:
         response.close()
         return None if response.status in _NOT_NOW else b""
     return await server.read(response, MAX_OBJECT_BYTES)
+
+
+def _url(base_url: URL) -> URL:
+    """Return where a gateway says it: beside the API's version, also where a proxy has put both under a prefix."""
+    base_url = base_url.with_query(None)
+    return (base_url.parent if base_url.name == "v1" else base_url.origin()).joinpath(*_PATH)
 
 
 def told_capabilities(response: ClientResponse) -> ServerCapabilities | None:
