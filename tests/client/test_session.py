@@ -70,6 +70,18 @@ async def test_nothing_is_sent_before_a_turn_is_iterated() -> None:
     assert texts(session)[0] == "two"
 
 
+async def test_a_turn_has_one_reader() -> None:
+    links = MemoryLinks()
+    links.websocket.hold = asyncio.Event()
+    turn = client_of(links).session("m").send("one")
+    reading = asyncio.create_task(turn.response())
+    await links.websocket.answered.wait()
+    with pytest.raises(SessionBusyError, match="reads this turn"):
+        await anext(turn)
+    links.websocket.hold.set()
+    await reading
+
+
 async def test_a_session_runs_one_turn_at_a_time() -> None:
     links = MemoryLinks()
     session = client_of(links).session("m")

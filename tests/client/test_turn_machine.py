@@ -269,6 +269,20 @@ def test_turns_that_end_with_broken_websockets_count_together() -> None:
     assert not any(strict.send("one").switched for _ in range(4))
 
 
+def test_turns_that_cannot_be_mended_count_against_websockets_too() -> None:
+    """Each of them ends with an error. The fourth does not try what has broken three times."""
+    talk = Conversation(Player(PlayedServer(), [1, 1, 1]))
+    for _ in range(3):
+        played = talk.send("one")
+        assert isinstance(played.end, GiveUp)
+        assert not played.switched
+    played = talk.send("one")
+    assert played.switched
+    assert isinstance(played.end, Finish)
+    strict = Conversation(Player(PlayedServer(), [1, 1, 1]), transport="websocket")
+    assert [strict.send("one").switched for _ in range(4)] == [False] * 4
+
+
 def test_a_server_without_websockets_is_used_over_http() -> None:
     talk = Conversation(Player(PlayedServer(has_websocket=False)))
     assert talk.send("one").switched

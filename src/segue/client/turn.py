@@ -16,7 +16,7 @@ from typing import Self
 
 import msgspec
 
-from segue.client.errors import SessionFileError, TurnCancelledError
+from segue.client.errors import SessionBusyError, SessionFileError, TurnCancelledError
 from segue.client.meters import COUNTED
 from segue.client.recovery import TurnFault
 from segue.client.session_state import SessionState
@@ -114,6 +114,8 @@ class AsyncTurn:
         return self
 
     async def __anext__(self) -> ClientEvent:
+        if not self._idle.is_set():
+            raise SessionBusyError("Nothing was done: another task reads this turn.", "Read a turn in one task.")
         self._idle.clear()
         try:
             while not self._ready:
