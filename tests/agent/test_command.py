@@ -43,9 +43,7 @@ async def test_what_is_refused_does_not_run(tmp_path: Path) -> None:
 
 
 async def test_a_command_that_cannot_be_one(tmp_path: Path) -> None:
-    asked = Asked()
-    with pytest.raises(ToolError, match="zero byte"):
-        await run(tmp_path, RunArguments("a\0b"), asked)
-    assert asked.commands == []
-    with pytest.raises(ToolError, match="could not be started: Argument list too long"):
-        await run(tmp_path, RunArguments("true " + "x" * 3_000_000), asked)
+    with pytest.raises(ToolError, match="could not be started: embedded null byte"):
+        await run(tmp_path, RunArguments("a\0b"), Asked())
+    with pytest.raises(ToolError, match=r"could not be started: .*Argument list too long"):
+        await run(tmp_path, RunArguments("true " + "x" * 3_000_000), Asked())

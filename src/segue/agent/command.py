@@ -36,8 +36,6 @@ async def run_command(
     workspace: Workspace, arguments: RunArguments, *, environment: Mapping[str, str], approval: Approval
 ) -> str:
     """Return the exit status and the output."""
-    if "\0" in arguments.command:
-        raise ToolError("a command cannot hold a zero byte")
     reason = await approval(arguments.command)
     if reason is not None:
         raise ToolError(f"the command was not run: {reason}")
@@ -50,8 +48,8 @@ async def run_command(
             time_limit_s=limit_s,
             max_output_bytes=MAX_OUTPUT_BYTES,
         )
-    except OSError as error:  # a command that is longer than the system takes
-        raise ToolError(f"the command could not be started: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # it is longer than the system takes, or has a zero byte
+        raise ToolError(f"the command could not be started: {error}") from None
     if ended.timed_out:
         return f"killed after {limit_s} s\n{ended.output}"
     how = f"exit status: {ended.status}" if ended.status >= 0 else f"ended by signal: {-ended.status}"

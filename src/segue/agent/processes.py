@@ -63,18 +63,14 @@ async def run_process(
         except TimeoutError:
             timed_out = True
         finally:
-            _kill_group(process.pid)
+            with suppress(ProcessLookupError, PermissionError):  # nobody is left; macOS says the second of zombies
+                os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
             with suppress(TimeoutError):
                 async with asyncio.timeout(_DRAIN_S):
                     await ended.wait()
     assert process.returncode is not None
     return EndedProcess(process.returncode, output.text(), timed_out)
-
-
-def _kill_group(number: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):  # no member is left; macOS says the second one of zombies
-        os.killpg(number, signal.SIGKILL)
 
 
 @contextmanager

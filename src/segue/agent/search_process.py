@@ -15,6 +15,7 @@ import resource
 import stat
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 MAX_MATCHES = 200
@@ -29,9 +30,13 @@ def search(request: dict[str, Any]) -> Iterator[str]:
     find = re.compile(request["pattern"] if request["regex"] else re.escape(request["pattern"])).search
     room, files, skipped = MAX_MATCHES, 0, 0
     for path, file in _files(request):
-        text = _text(file)
-        files, skipped = files + (text is not None), skipped + (text is None)
-        for number, line in enumerate((text or "").replace("\r\n", "\n").split("\n"), 1):
+        with open(file, "rb", closefd=False) as reader:
+            data = reader.read(_MAX_FILE_BYTES + 1)
+        if len(data) > _MAX_FILE_BYTES or b"\0" in data[:8192]:
+            skipped += 1
+            continue
+        files += 1
+        for number, line in enumerate(data.decode(errors="replace").replace("\r\n", "\n").split("\n"), 1):
             if not find(line):
                 continue
             if not room:
@@ -61,17 +66,10 @@ def _files(request: dict[str, Any]) -> Iterator[tuple[str, int]]:
                 os.close(file)
 
 
-def _text(file: int) -> str | None:
-    with open(file, "rb", closefd=False) as reader:
-        data = reader.read(_MAX_FILE_BYTES + 1)
-    if len(data) > _MAX_FILE_BYTES or b"\0" in data[:8192]:
-        return None
-    return data.decode(errors="replace")
-
-
 def main() -> None:
     """Search, and print what comes of it; end with 1 and a word on the pattern if it is no regular expression."""
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    with suppress(ValueError, OSError):  # not every system has this limit
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     try:
         for line in search(json.loads(sys.argv[1])):
             sys.stdout.buffer.write(line.encode(errors="replace") + b"\n")
