@@ -6,9 +6,11 @@ Each time the caller gets one consistent stream or one honest error, and the ses
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import json
 import random
+import warnings
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Literal
@@ -350,3 +352,27 @@ async def test_sessions_that_share_connections_lose_nothing_and_pay_once(
         turns = sessions * len(INPUTS)
         assert turns <= server.runs <= turns + unknown
         assert sum(session.meters.resumes + session.meters.repeats for session in made) > 0
+
+
+# --- closing ---------------------------------------------------------------------------------------------------------
+
+
+@both_ways
+@pytest.mark.parametrize("steps", range(1, 5))
+async def test_a_client_whose_closing_is_cancelled_leaves_nothing_open(way: Way, steps: int) -> None:
+    """As when a program is interrupted twice."""
+    async with responding(OPENAI) as server:
+        client = AsyncClient(server.base_url, transport=way)
+        await asyncio.gather(*(client.session(model="m").send("Hello").response() for _ in range(3)))
+        closing = asyncio.ensure_future(client.aclose())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([closing])
+        await server.left()
+
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            del client
+            gc.collect()
+        assert warned == []

@@ -64,7 +64,10 @@ class ServerLinks:
     async def aclose(self) -> None:
         """Close all connections; turns that run end instead of connecting again."""
         self.closed = True
-        await asyncio.gather(self.http.aclose(), self.websocket.aclose())
+        try:
+            await self.http.aclose()
+        finally:
+            await self.websocket.aclose()
 
 
 class TurnHooks(msgspec.Struct, frozen=True):

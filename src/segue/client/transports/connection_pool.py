@@ -96,8 +96,12 @@ class WebSocketTransport:
         """Close all connections."""
         connections = tuple(self._connections.values())
         self._connections.clear()
-        await asyncio.gather(*(connection.aclose() for connection in connections), *self._closing)
-        await self._http.aclose()
+        try:
+            await asyncio.gather(*(connection.aclose() for connection in connections), *self._closing)
+        finally:
+            for connection in connections:
+                connection.drop()
+            await self._http.aclose()
 
     # --- private -----------------------------------------------------------------------------------------------------
 

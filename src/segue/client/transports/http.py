@@ -132,8 +132,10 @@ class HttpTransport:
         """Close all connections."""
         for tail in tuple(self._tails):
             tail.cancel()
-        await asyncio.gather(*self._tails, return_exceptions=True)
-        await self.server.aclose()
+        try:
+            await asyncio.gather(*self._tails, return_exceptions=True)
+        finally:
+            await self.server.aclose()
 
     # --- private -----------------------------------------------------------------------------------------------------
 

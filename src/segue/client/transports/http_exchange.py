@@ -91,10 +91,12 @@ class ServerExchanges:
         """Close all connections."""
         session, connector = self._session, self._connector
         self._session = self._connector = None
-        if session is not None:
-            await session.close()
-        if connector is not None:
-            await connector.close()
+        try:
+            if session is not None:
+                await session.close()
+        finally:
+            if connector is not None:
+                await connector.close()
 
     async def send(
         self, method: str, url: URL, *, accept: str, body: JsonBody | None = None, coding: str = "identity"

@@ -120,10 +120,12 @@ class LaneConnection:
         self.closed = True
         self._reading.cancel()  # first: what it would receive is the answer to the close
         self._watching.cancel()
-        await asyncio.gather(self._reading, self._watching, return_exceptions=True)
-        if orderly:
-            await self._socket.close()
-        self._opened.abort()
+        try:
+            await asyncio.gather(self._reading, self._watching, return_exceptions=True)
+            if orderly:
+                await self._socket.close()
+        finally:
+            self._opened.abort()
 
     # --- sending -----------------------------------------------------------------------------------------------------
 
