@@ -19,11 +19,15 @@ from segue.agent.progress import AgentTurn, RunObserver, RunResult
 from segue.agent.tasks import TASKS, check_task, make_task, task_prompt
 from segue.bench.workloads.agent_tasks import AGENT_ARMS, AgentArm, solve_task
 from segue.client.client import AsyncClient
+from segue.client.settings import TransportMode
 from segue.config import UpstreamConfig
 from segue.gateway.app import Gateway
 from segue.testing.link import EmulatedLink, linked
 from segue.testing.provider import provided
-from segue.testing.task_provider import solving_tasks
+from segue.testing.responses_faults import AgeLimit, Cut
+from segue.testing.responses_rules import OPEN_RESPONSES, OPENAI, ServerRules
+from segue.testing.responses_server import responding
+from segue.testing.task_provider import solving_tasks, task_model
 from segue.upstreams.scripted import ScriptedUpstream
 from tests.agent_tools import files_of, play
 from tests.integration.gateway import listening
@@ -134,6 +138,21 @@ async def test_the_model_may_be_behind_any_api(task: str, arm: AgentArm, dialect
         async with gateway(up) as url, AsyncClient(base_url=f"{url}/v1") as client:
             await solve(client, task, tmp_path, arm, model="m")
         assert len(provider.requests) == turns
+    assert files_of(tmp_path / "workspace") == files
+
+
+@pytest.mark.parametrize("rules", [OPENAI, OPEN_RESPONSES], ids=["openai", "open-responses"])
+@pytest.mark.parametrize("transport", ["websocket", "http"])
+async def test_other_servers_of_the_api_do_too(rules: ServerRules, transport: TransportMode, tmp_path: Path) -> None:
+    """What they lose between two turns is sent again, and nothing runs twice: not even without segue's extensions."""
+    files, turns = await asyncio.to_thread(expected, QUICK, tmp_path / "by hand")
+    arm = AgentArm("auto", transport, store=False, history="auto")
+    async with responding(rules, model=task_model) as server, AsyncClient(base_url=server.base_url) as client:
+        if transport == "websocket":
+            server.plan(None, Cut(at="end"), None, AgeLimit())
+        server.plan(None, None, Cut(at="end", close_code=1000))
+        await solve(client, QUICK, tmp_path, arm)
+        assert len(server.executions) == turns
     assert files_of(tmp_path / "workspace") == files
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from segue.agent.tasks import check_task, make_task, task_prompt
 from segue.testing.provider import Answer, ReceivedRequest
-from segue.testing.task_provider import NO_TASK, solving_tasks
+from segue.testing.task_provider import NO_TASK, solving_tasks, task_model
 from tests.agent_tools import use_tool
 
 TASK = "mend-a-failing-build"
@@ -90,6 +90,14 @@ def test_an_answer_comes_streamed_where_that_is_asked_for(path: str) -> None:
 def test_a_conversation_without_a_task_is_answered_too() -> None:
     assert reply("/v1/responses", {"input": "hi"})["output"][0]["content"][0]["text"] == NO_TASK
     assert reply("/v1/messages", {"messages": [{"role": "user", "content": "hi"}]})["content"][0]["text"] == NO_TASK
+
+
+def test_a_responses_server_has_the_same_model() -> None:
+    history = [{"role": "user", "content": task_prompt(TASK)}]
+    message, run, listed = task_model(history)
+    assert message["content"][0]["text"].startswith("I run the build to see its first error")
+    assert [(call["name"], call["call_id"][-4:]) for call in (run, listed)] == [("run", "01_1"), ("list", "01_2")]
+    assert [item["content"][0]["text"] for item in task_model([])] == [NO_TASK]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,9 @@
     async with provided(solving_tasks) as provider:
         ...  # an upstream at provider.url, then an agent with a task of `segue.agent.tasks`
 
+    async with responding(OPENAI, model=task_model) as server:
+        ...  # the same model in a server of the Responses API that keeps conversations
+
 It reads each request in its own API, gives the conversation to the scripted model, and answers in that API, streamed or
 whole. It keeps nothing between requests: each must hold the whole conversation. This module uses none of segue's own
 dialect code, since that is the code under test. Not here: how the tasks are solved (`segue.upstreams.scripted_tasks`).
@@ -11,7 +14,7 @@ dialect code, since that is the code under test. Not here: how the tasks are sol
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -19,6 +22,7 @@ import msgspec
 from segue.http.heads import Line
 from segue.testing.provider import Answer, ReceivedRequest, answer_with
 from segue.testing.replies import Api, Json, ReplyContext, make_reply
+from segue.testing.response_events import called, said
 from segue.upstreams.scripted_tasks import Answered, Called, Said, TaskAnswer, next_answer
 
 #: What it says to a conversation without the marker of a task.
@@ -53,6 +57,12 @@ def solving_tasks(request: ReceivedRequest) -> Answer:
     context = ReplyContext(request=body, identity=identity, created_at=_CREATED_AT, seed=identity)
     reply = make_reply(api.api, api.write(answer, identity), context)
     return answer_with(reply, streamed=bool(body.get("stream")))
+
+
+def task_model(history: Sequence[Json]) -> Sequence[Json]:
+    """Answer a whole history with the scripted model: a model for `segue.testing.responses_server`."""
+    answer = next_answer(list(_read_responses({"input": history}))) or TaskAnswer(NO_TASK)
+    return [said(answer.text), *(called(one.name, one.arguments, call_id=one.call_id) for one in answer.calls)]
 
 
 def _refusal(status: int, code: str, message: str) -> Answer:
