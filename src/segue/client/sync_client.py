@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from segue.client.client import AsyncClient
+from segue.client.client import DEFAULT_BASE_URL, AsyncClient, LinkOpener, open_links
 from segue.client.local_history import InputItems
 from segue.client.meters import SessionMeters
 from segue.client.session import AsyncSession
-from segue.client.settings import SessionSettings
+from segue.client.settings import SessionSettings, TransportMode
 from segue.client.stream_events import ClientEvent, ClientResponse
-from segue.client.turn import AsyncTurn
+from segue.client.turn import AsyncTurn, RecoveryObserver
 
 T = TypeVar("T")
 
@@ -159,9 +159,21 @@ class Client:
     `on_recovery` is called in the thread of the event loop.
     """
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - those of `AsyncClient`
+    def __init__(
+        self,
+        base_url: str = DEFAULT_BASE_URL,
+        api_key: str | None = None,
+        *,
+        transport: TransportMode = "auto",
+        headers: Mapping[str, str] | None = None,
+        on_recovery: RecoveryObserver | None = None,
+        links: LinkOpener = open_links,
+        **options: Any,  # noqa: ANN401 - settings of connections, which check their types
+    ) -> None:
         async def make() -> AsyncClient:
-            return AsyncClient(*arguments, **options)
+            return AsyncClient(
+                base_url, api_key, transport=transport, headers=headers, on_recovery=on_recovery, links=links, **options
+            )
 
         self._thread = LoopThread()
         try:
