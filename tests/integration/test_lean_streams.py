@@ -9,7 +9,7 @@ import pytest
 from segue.protocol.problems import Problem
 from segue.testing.lean_checker import LeanStreamChecker
 from segue.testing.protocol_checker import Json, StreamChecker, parse_json
-from segue.upstreams.scripted import MODEL, CallTool, Fail, Refuse, Say, ScriptedTurn, Truncate, Wait, call, say
+from segue.upstreams.scripted import CallTool, Fail, Refuse, Say, ScriptedTurn, Truncate, Wait, call, say
 from tests.integration.clients import Http, Socket
 from tests.integration.gateway import Running, Start
 
@@ -168,29 +168,3 @@ async def test_a_request_for_another_run_of_the_gateway_is_not_run(start: Start)
     for _ in range(2):
         assert (await http.create(input="hi", segue={"idempotency_key": "k", "epoch": epoch})).status == 200
     assert gateway.upstream.started == 1
-
-
-async def test_the_openai_sdk_reads_it_as_the_events_that_it_knows(start: Start) -> None:
-    """Its typed events, not its helpers, which need every one of them. It asks for gzip by itself."""
-    import openai
-
-    gateway = await start(ScriptedTurn((Say(("one ", "two")), CallTool("call_1", "look", '{"at":1}'))))
-    seen: list[object] = []
-    async with openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="none") as client:
-        lean = {"segue": {"lean": True}}
-        async with await client.responses.create(model=MODEL, input="hi", stream=True, extra_body=lean) as events:
-            assert events.response.headers["Content-Encoding"] == "gzip"
-            async for event in events:
-                match event.type:
-                    case "response.output_text.delta":
-                        seen.append(event.delta)
-                    case "response.output_item.done" if event.item.type == "message":
-                        seen.append(event.item.content[0].to_dict()["text"])
-                    case "response.output_item.done" if event.item.type == "function_call":
-                        seen.append((event.item.call_id, event.item.arguments))
-                    case "response.completed":
-                        assert event.response.usage is not None
-                        seen.append(event.response.output)
-                    case _:
-                        pass
-    assert seen == ["one two", "one two", ("call_1", '{"at":1}'), []]

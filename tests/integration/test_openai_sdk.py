@@ -417,3 +417,29 @@ async def test_the_session_of_the_sdk_works_on_the_default_lane(start: Start) ->
         )
         assert (await lane.get_final_response()).output_text == "two"
     assert [len(items) for items in gateway.seen()] == [1, 3]
+
+
+async def test_a_lean_stream_is_read_as_events_that_are_known(start: Start) -> None:
+    """Its typed events, not its helpers, which need every one of them. It asks for gzip by itself."""
+    from openai import AsyncOpenAI
+
+    gateway = await start(ScriptedTurn((Say(("one ", "two")), CallTool("call_1", "look", '{"at":1}'))))
+    seen: list[object] = []
+    async with AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="none") as client:
+        lean = {"segue": {"lean": True}}
+        async with await client.responses.create(model=MODEL, input="hi", stream=True, extra_body=lean) as events:
+            assert events.response.headers["Content-Encoding"] == "gzip"
+            async for event in events:
+                match event.type:
+                    case "response.output_text.delta":
+                        seen.append(event.delta)
+                    case "response.output_item.done" if event.item.type == "message":
+                        seen.append(event.item.content[0].to_dict()["text"])
+                    case "response.output_item.done" if event.item.type == "function_call":
+                        seen.append((event.item.call_id, event.item.arguments))
+                    case "response.completed":
+                        assert event.response.usage is not None
+                        seen.append(event.response.output)
+                    case _:
+                        pass
+    assert seen == ["one two", "one two", ("call_1", '{"at":1}'), []]

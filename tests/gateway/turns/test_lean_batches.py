@@ -89,6 +89,19 @@ async def test_text_leaves_when_it_was_held_long_enough() -> None:
     await batches.aclose()
 
 
+async def test_a_few_characters_are_held_for_twice_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless more of them come."""
+    monkeypatch.setattr("segue.gateway.turns.lean_batches._LONG_AGO", -1.5 * NEVER)  # when text has left last
+    turn = Turn([delta("few")])
+    batches = lean_batches(turn.events(), hold_s=NEVER)
+    first = asyncio.ensure_future(anext(batches))
+    await turn.until_asked(2)
+    assert not first.done()
+    turn.put([delta(" and more of them, which is enough")])
+    assert shown(await first) == ["few and more of them, which is enough"]
+    await batches.aclose()
+
+
 async def test_what_is_no_text_leaves_at_once_after_the_text_before_it() -> None:
     turn = Turn([delta("a")])
     batches = lean_batches(turn.events(), hold_s=NEVER)
