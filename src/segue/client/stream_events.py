@@ -166,7 +166,7 @@ def read_response(document: bytes) -> ResponseEnd | None:
     return None if head is None or head.type is not None else _read_end(head, document, document)
 
 
-class _EventHead(msgspec.Struct):
+class _ReceivedHead(msgspec.Struct):
     type: str | None = None
     object: str | None = None
     sequence_number: Any = None
@@ -230,7 +230,7 @@ class _MessageFields(msgspec.Struct):
     content: list[_PartFields] | str = []
 
 
-_heads = msgspec.json.Decoder(_EventHead)
+_heads = msgspec.json.Decoder(_ReceivedHead)
 _openings = msgspec.json.Decoder(_Opening)
 _closings = msgspec.json.Decoder(_Closing)
 _responses = msgspec.json.Decoder(_ResponseFields)
@@ -240,7 +240,7 @@ _calls = msgspec.json.Decoder(_CallFields)
 _messages = msgspec.json.Decoder(_MessageFields)
 
 
-def _read_end(head: _EventHead, data: bytes, document: bytes) -> ResponseEnd | None:
+def _read_end(head: _ReceivedHead, data: bytes, document: bytes) -> ResponseEnd | None:
     if head.type is not None:
         closing = _read(_closings, data)
         if closing is None:
@@ -277,14 +277,14 @@ def _worse(told: str | None, inside: str | None) -> str:
     return inside if told == "completed" else told
 
 
-def _read_created(data: bytes, head: _EventHead) -> ResponseCreated | None:
+def _read_created(data: bytes, head: _ReceivedHead) -> ResponseCreated | None:
     made = _read(_openings, data)
     if made is None:
         return None
     return ResponseCreated(raw=data, sequence_number=head.number, response_id=made.response.id)
 
 
-def _read_item(data: bytes, head: _EventHead) -> OutputItemAdded | OutputItemDone | None:
+def _read_item(data: bytes, head: _ReceivedHead) -> OutputItemAdded | OutputItemDone | None:
     made = _read(_items, data)
     if made is None:
         return None
@@ -293,7 +293,7 @@ def _read_item(data: bytes, head: _EventHead) -> OutputItemAdded | OutputItemDon
     return event(raw=data, sequence_number=head.number, output_index=made.output_index, item=item)
 
 
-def _read_text(data: bytes, head: _EventHead) -> OutputTextDelta | None:
+def _read_text(data: bytes, head: _ReceivedHead) -> OutputTextDelta | None:
     made = _read(_deltas, data)
     if made is None:
         return None
@@ -307,7 +307,7 @@ def _read_text(data: bytes, head: _EventHead) -> OutputTextDelta | None:
     )
 
 
-def _read_delta(data: bytes, head: _EventHead) -> FunctionCallArgumentsDelta | ReasoningDelta | None:
+def _read_delta(data: bytes, head: _ReceivedHead) -> FunctionCallArgumentsDelta | ReasoningDelta | None:
     made = _read(_deltas, data)
     if made is None:
         return None
@@ -323,7 +323,7 @@ def _read_delta(data: bytes, head: _EventHead) -> FunctionCallArgumentsDelta | R
 
 _ITEM_DONE = "response.output_item.done"
 _ARGUMENTS_DELTA = "response.function_call_arguments.delta"
-_READERS: Mapping[str, Callable[[bytes, _EventHead], ClientEvent | None]] = {
+_READERS: Mapping[str, Callable[[bytes, _ReceivedHead], ClientEvent | None]] = {
     "response.created": _read_created,
     "response.output_item.added": _read_item,
     _ITEM_DONE: _read_item,
