@@ -141,8 +141,15 @@ async def test_the_model_may_be_behind_any_api(task: str, arm: AgentArm, dialect
     assert files_of(tmp_path / "workspace") == files
 
 
-@pytest.mark.parametrize("rules", [OPENAI, OPEN_RESPONSES], ids=["openai", "open-responses"])
-@pytest.mark.parametrize("transport", ["websocket", "http"])
+@pytest.mark.parametrize(
+    ("rules", "transport"),
+    [
+        pytest.param(OPENAI, "websocket", id="openai-websocket"),
+        pytest.param(OPEN_RESPONSES, "http", id="open-responses-http"),
+        pytest.param(OPENAI, "http", id="openai-http", marks=pytest.mark.deep),
+        pytest.param(OPEN_RESPONSES, "websocket", id="open-responses-websocket", marks=pytest.mark.deep),
+    ],
+)
 async def test_other_servers_of_the_api_do_too(rules: ServerRules, transport: TransportMode, tmp_path: Path) -> None:
     """What they lose between two turns is sent again, and nothing runs twice: not even without segue's extensions."""
     files, turns = await asyncio.to_thread(expected, QUICK, tmp_path / "by hand")
