@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,7 +67,9 @@ def main() -> int:
     """Print a line for each share; returns 1 if one is too small."""
     if not DATA_FILE.exists():
         sys.exit("no coverage data: run `make coverage`")
-    shares = [overall(), *map(own, packages())]
+    with ProcessPoolExecutor() as processes:  # all files are parsed for the one, and again for the others
+        asked = [processes.submit(overall), *(processes.submit(own, package) for package in packages())]
+        shares = [one.result() for one in asked]
     for share in shares:
         verdict = "" if share.enough else f"  less than {share.least:g} %"
         print(f"{share.name:14} {share.percent:6.2f} %{verdict}")
