@@ -359,7 +359,8 @@ def _commands(app: App, path: tuple[str, ...]) -> Iterator[str]:
 def _option(hint: object) -> str:
     if hint is bool or bool in get_args(hint):
         return ""
-    if choices := [value for value in get_args(hint) if isinstance(value, str)]:
+    given = [value for kind in get_args(hint) for value in (kind, *get_args(kind))]  # it may be an optional `Literal`
+    if choices := [value for value in given if isinstance(value, str)]:
         return ", ".join(map(code, choices))
     names = {"str": "text", "int": "number", "Path": "file"}
     return names[

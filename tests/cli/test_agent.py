@@ -166,6 +166,7 @@ def test_without_a_gateway_it_says_how_to_start_one(command: Command, workspace:
         (("Go.", "--model", "m", "--workspace", "work", "--workspace", ".", "--transcript", "t"), "is for one run"),
         (("Go.", "--model", "m", "--workspace", "work", "--workspace", ".", "--parallel", "2"), "copies one workspace"),
         (("Go.", "--model", "m", "--parallel", "0"), "at least 1"),
+        (("Go.", "--model", "m", "--history", "id"), "history='id' with store=False needs transport='websocket'"),
         (("Go.", "--model", "m", "--resume"), "there is no run to go on with"),
         (("Go.", "--model", "m", "--resume", "--transcript", "none"), "none: no such file"),
         (("Go.", "--model", "m", "--base-url", "ftp://x"), "'ftp://x' is no address of an API"),
@@ -272,8 +273,10 @@ def test_a_turn_that_is_interrupted_is_cancelled_and_sent_again(tmp_path: Path, 
         assert agent.process.stdout.readline() == b"Let me see.\n"
         agent.process.send_signal(signal.SIGINT)
         assert agent.ended()[0] == 130
-        status, said = Agent(gateway.url, workspace, "--resume").ended()
+        http = ("--transport", "http", "--json", str(tmp_path / "r.json"))
+        status, said = Agent(gateway.url, workspace, "--resume", *http).ended()
     assert (status, "Done." in said) == (0, True), said
+    assert json.loads((tmp_path / "r.json").read_bytes())["settings"]["transport"] == "http"
     upstream.assert_done()
     first, second = (list(request.history.items()) for request in upstream.requests)
     assert (first == second, upstream.cancelled) == (True, 1)

@@ -22,7 +22,6 @@ MAX_MATCHES = 200
 MAX_LINE_CHARACTERS = 300
 _MAX_FILE_BYTES = 8 << 20
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_MEMORY_BYTES = 1 << 30
 
 
 def search(request: dict[str, Any]) -> Iterator[str]:
@@ -69,7 +68,7 @@ def _files(request: dict[str, Any]) -> Iterator[tuple[str, int]]:
 def main() -> None:
     """Search, and print what comes of it; end with 1 and a word on the pattern if it is no regular expression."""
     with suppress(ValueError, OSError):  # not every system has this limit
-        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
     try:
         for line in search(json.loads(sys.argv[1])):
             sys.stdout.buffer.write(line.encode(errors="replace") + b"\n")

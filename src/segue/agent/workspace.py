@@ -20,7 +20,6 @@ from typing import NamedTuple
 
 #: Larger files are neither read nor edited; a command can cut a piece out of them.
 MAX_FILE_BYTES = 8 * 1024 * 1024
-_SNIFFED_BYTES = 8 * 1024
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # opening a pipe must not wait for its writer
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -125,7 +124,7 @@ class Workspace:
 
 
 def _decoded(data: bytes, path: str) -> str:
-    if b"\0" in data[:_SNIFFED_BYTES]:
+    if b"\0" in data[:8192]:
         raise ToolError(f"{path!r} is a binary file of {len(data):,} bytes")
     try:
         return data.decode()

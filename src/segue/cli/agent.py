@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -67,9 +68,9 @@ class AgentOptions(msgspec.Struct, frozen=True, kw_only=True):
     base_url: str | None
     model: str | None
     key: str | None
-    transport: TransportMode
-    store: bool
-    history: HistoryMode
+    transport: TransportMode | None
+    store: bool | None
+    history: HistoryMode | None
     yes: bool
     resume: bool
     transcript: Path | None
@@ -97,8 +98,7 @@ def run_agent(options: AgentOptions) -> int:
     except (TranscriptError, SessionFileError) as error:
         raise ConfigError(str(error)) from None
     if options.json_file is not None:
-        settings = {"model": model, "transport": options.transport, "store": options.store, "history": options.history}
-        write_agent_report(options.json_file, runs, settings)
+        write_agent_report(options.json_file, runs)
     statuses = [EXIT_STATUSES[one.result.ending] or (not one.succeeded and _CHECK_FAILED) for one in runs]
     return next((status for status in statuses if status), 0)
 
@@ -205,18 +205,19 @@ async def _run_all(
     async with AsyncClient(base_url=config.base_url, api_key=key) as client:
         with ExitStack() as stack:
             loops: list[AgentLoop] = []
+            sessions: list[AsyncSession] = []
             for one, view in zip(plans, screen.views, strict=True):
                 transcript = stack.enter_context(_transcript(one))
                 tools = Toolbox(one.workspace, environment=environment, approval=approvals(one.workspace.root))
-                view.session = _session(client, transcript, tools, options=options, model=model, resumes=one.resumes)
-                loops.append(
-                    AgentLoop(view.session, tools, transcript=transcript, limits=options.limits, observer=view)
-                )
+                session = _session(client, transcript, tools, options=options, model=model, resumes=one.resumes)
+                view.session = session
+                sessions.append(session)
+                loops.append(AgentLoop(session, tools, transcript=transcript, limits=options.limits, observer=view))
             with screen.showing(), _ended_by_signals(loops):
                 async with asyncio.TaskGroup() as group:
                     tasks = [
-                        group.create_task(_run_one(loop, one, view))
-                        for loop, one, view in zip(loops, plans, screen.views, strict=True)
+                        group.create_task(_run_one(loop, one, view, session))
+                        for loop, one, view, session in zip(loops, plans, screen.views, sessions, strict=True)
                     ]
     return [task.result() for task in tasks]
 
@@ -255,19 +256,18 @@ def _session(
     client: AsyncClient, transcript: Transcript, tools: Toolbox, *, options: AgentOptions, model: str, resumes: bool
 ) -> AsyncSession:
     """Return the session that was saved with the transcript, or a new one where nothing was sent yet."""
-    if resumes and transcript.session_path.exists():
-        return client.load(transcript.session_path)
+    given = {"transport": options.transport, "store": options.store, "history": options.history}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     try:
-        return client.session(
-            model,
-            instructions=INSTRUCTIONS,
-            tools=tools.definitions(),
-            transport=options.transport,
-            store=options.store,
-            history=options.history,
-        )
+        if not (resumes and transcript.session_path.exists()):
+            return client.session(model, instructions=INSTRUCTIONS, tools=tools.definitions(), **changes)
+        session = client.load(transcript.session_path)
+        if options.model is not None:
+            changes["model"] = options.model
+        session.settings = msgspec.structs.replace(session.settings, **changes)
     except ValueError as error:  # three switches of which two do not go together
         raise ConfigError(str(error)) from None
+    return session
 
 
 def _approvals(options: AgentOptions, screen: AgentScreen) -> Callable[[Path], Approval]:
@@ -300,14 +300,16 @@ def _ended_by_signals(loops: Sequence[AgentLoop]) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-async def _run_one(loop: AgentLoop, one: PlannedRun, view: RunView) -> FinishedRun:
+async def _run_one(loop: AgentLoop, one: PlannedRun, view: RunView, session: AsyncSession) -> FinishedRun:
     """Run it, and check what was done where the task has a check of its own."""
     result = await loop.run(one.task)
     view.finish(result)
     check = await asyncio.to_thread(_check, one.workspace.root)
     if check is not None:
         view.checked(check)
-    return FinishedRun(name=one.name, result=result, reconnects=view.reconnects, check=check)
+    return FinishedRun(
+        name=one.name, settings=session.settings, result=result, reconnects=session.meters.reconnects, check=check
+    )
 
 
 def _check(folder: Path) -> TaskCheck | None:

@@ -31,10 +31,13 @@ Model: TypeAlias = Annotated[
     str | None, Parameter(help="The model to ask; a built-in task needs none: scripted plays it.")
 ]
 Key: TypeAlias = Annotated[str | None, Parameter(help="The API key; SEGUE_AGENT_KEY keeps it out of the process list.")]
-Transport: TypeAlias = Annotated[Literal["auto", "http", "websocket"], Parameter(help="How turns travel.")]
-Store: TypeAlias = Annotated[bool, Parameter(help="Let the server store the responses.")]
+Transport: TypeAlias = Annotated[
+    Literal["auto", "http", "websocket"] | None, Parameter(help="How turns travel [default: auto].")
+]
+Store: TypeAlias = Annotated[bool | None, Parameter(help="Let the server store the responses [default: no].")]
 History: TypeAlias = Annotated[
-    Literal["auto", "id", "replay"], Parameter(help="Name the last response, or send the history again.")
+    Literal["auto", "id", "replay"] | None,
+    Parameter(help="Name the last response, or send the history again [default: auto]."),
 ]
 Yes: TypeAlias = Annotated[bool, Parameter(help="Run every command without asking.", negative="")]
 Resume: TypeAlias = Annotated[bool, Parameter(help="Go on with the last run in this workspace.", negative="")]

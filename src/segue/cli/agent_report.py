@@ -5,7 +5,7 @@ Not here: measuring, which the loop and the client do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ from segue import __version__
 from segue.agent.progress import AgentTurn, RunResult
 from segue.agent.tasks import TaskCheck
 from segue.bench.reports.report import TurnFigures, this_commit, this_machine
+from segue.client.settings import SessionSettings
 
 
 class FinishedRun(msgspec.Struct, frozen=True, kw_only=True):
     """One run. `check` is what the task's own check says; None: it has none."""
 
     name: str
+    settings: SessionSettings
     result: RunResult
     reconnects: int
     check: TaskCheck | None = None
@@ -31,13 +33,13 @@ class FinishedRun(msgspec.Struct, frozen=True, kw_only=True):
         return self.result.ending == "completed" and (self.check is None or self.check.passed)
 
 
-def write_agent_report(path: Path, runs: Sequence[FinishedRun], settings: Mapping[str, Any]) -> None:
+def write_agent_report(path: Path, runs: Sequence[FinishedRun]) -> None:
     """Write the report as one JSON object."""
     report = {
         "machine": this_machine(),
         "version": __version__,
         "commit": this_commit(),
-        "settings": settings,
+        "settings": {name: getattr(runs[0].settings, name) for name in _SETTINGS},
         "arms": [_arm(run) for run in runs],
     }
     path.write_bytes(msgspec.json.encode(report) + b"\n")
@@ -69,5 +71,6 @@ def _sum(values: list[Any]) -> Any:  # noqa: ANN401 - whole numbers or seconds
     return sum(values) if values and None not in values else None
 
 
+_SETTINGS = ("model", "transport", "store", "history")
 #: Those of every benchmark first, then those that only an agent has.
 _NAMES = (*TurnFigures.__struct_fields__, "input_tokens", "cached_tokens", "output_tokens", "tool_calls")

@@ -84,11 +84,6 @@ class RunView(RunObserver):
         for line in check.missing:
             self._say(f"  {line}", "red")
 
-    @property
-    def reconnects(self) -> int:
-        """How often the connection was lost and made again."""
-        return 0 if self.session is None else self.session.meters.reconnects
-
     def cells(self) -> list[str]:
         """Return the row of the table."""
         meters = None if self.session is None else self.session.meters
