@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from segue.gateway.admin.metrics import Metrics, TransportMeter
-from segue.gateway.api.sse import DONE, _Gzip, send_events, send_lean_events
+from segue.gateway.api.sse import DONE, _StreamGzip, send_events, send_lean_events
 from segue.protocol.events import Event
 from segue.protocol.problems import Problem, Refused
 from tests.gateway.parts import nothing
@@ -121,7 +121,7 @@ async def test_a_large_event_is_compressed_in_slices() -> None:
             steps += 1
             await asyncio.sleep(0)
 
-    gzip = _Gzip()
+    gzip = _StreamGzip()
     beside = asyncio.create_task(others())
     packed = await gzip.write(large.data)
     beside.cancel()

@@ -49,7 +49,7 @@ class BreakConnection(msgspec.Struct, frozen=True):
 RoutingEffect = Deliver | FailLane | RetireConnection | BreakConnection
 
 
-class _Turn:
+class _LaneTurn:
     __slots__ = ("abandoned", "created", "started")
 
     def __init__(self, *, created: bool) -> None:
@@ -63,7 +63,7 @@ class Demultiplexer:
 
     def __init__(self, words: WordReader) -> None:
         self._words = words
-        self._turns: dict[str, _Turn] = {}
+        self._turns: dict[str, _LaneTurn] = {}
         self._says_lanes = False
 
     @property
@@ -74,7 +74,7 @@ class Demultiplexer:
     def begin(self, lane: str, *, resumed: bool = False) -> None:
         """Note that a create, or a resume, is about to be sent in a lane that runs none."""
         assert lane not in self._turns, "a lane runs one turn at a time"
-        self._turns[lane] = _Turn(created=resumed)
+        self._turns[lane] = _LaneTurn(created=resumed)
 
     def abandon(self, lane: str) -> None:
         """Drop what still comes for the lane's turn."""

@@ -48,7 +48,7 @@ class OpenedSocket(msgspec.Struct, frozen=True):
 async def open_socket(server: ServerExchanges) -> OpenedSocket:
     """Shake hands. Raises `TransportFault`; whatever it says, nothing was delivered."""
     settings = server.settings
-    answer = _Answer(server)
+    answer = _UpgradeAnswer(server)
     try:
         async with asyncio.timeout(2 * settings.connect_timeout_s), server.new_session((answer.look,)) as session:
             socket: aiohttp.ClientWebSocketResponse[bool] = await session.ws_connect(
@@ -73,7 +73,7 @@ async def open_socket(server: ServerExchanges) -> OpenedSocket:
     return OpenedSocket(socket, answer.connection, meter, told or documented, known)
 
 
-class _Answer:
+class _UpgradeAnswer:
     """Looks at the answer to one upgrade before aiohttp does, which drops a refusal's body and follows redirects."""
 
     def __init__(self, server: ServerExchanges) -> None:

@@ -42,7 +42,7 @@ async def send_events(
     meter: TransportMeter,
     *,
     is_over: Callable[[], bool] = lambda: False,
-    gzip: _Gzip | None = None,
+    gzip: _StreamGzip | None = None,
 ) -> web.StreamResponse:
     """Send a turn's events as they come, one write for each batch, and `[DONE]` when the turn is over.
 
@@ -77,11 +77,11 @@ async def send_lean_events(
     request: web.Request, batches: AsyncGenerator[Sequence[Event], None], meter: TransportMeter
 ) -> web.StreamResponse:
     """Send a turn's events as a lean stream."""
-    gzip = _Gzip() if _accepts_gzip(request.headers.get("Accept-Encoding", "")) else None
+    gzip = _StreamGzip() if _accepts_gzip(request.headers.get("Accept-Encoding", "")) else None
     return await send_events(request, lean_batches(batches), meter, gzip=gzip)
 
 
-class _Gzip:
+class _StreamGzip:
     """Compresses one stream. Each write ends where its reader can decode all of it (RFC 1951, 2.3: an empty block)."""
 
     def __init__(self) -> None:
