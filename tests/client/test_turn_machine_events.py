@@ -306,3 +306,30 @@ def test_what_a_repeat_sends_again_in_other_bytes_is_not_shown_again() -> None:
     assert isinstance(create, SendCreate)
     again = turn.feed(CREATED | {"padding": "x"}, DELTA | {"obfuscation": "y"}, DELTA | {"sequence_number": 4})
     assert [effect.event.sequence_number for effect in again] == [4]
+
+
+def test_a_repeat_that_nobody_answered_does_not_prolong_the_life_of_its_key() -> None:
+    """The server has had no reader since the first connection broke, whatever was sent into the void after that."""
+    turn = Fed(capabilities=keyed())
+    now = 0.0
+    for failed_at, asked_at in ((0.0, 1.0), (40.0, 47.0)):
+        fault = TurnFault(kind="connection_lost", transport="websocket", silent_s=0.0)
+        assert isinstance(turn.machine.failed(fault, Moment(failed_at))[-1], SleepFor)
+        turn.machine.woken(Moment(asked_at))
+        assert isinstance(turn.machine.connected(Connected(2, keyed()), Moment(asked_at))[-1], SendCreate)
+        now = asked_at
+    (*_, end) = turn.machine.failed(TurnFault(kind="connection_lost", transport="websocket"), Moment(now + 3.0))
+    assert isinstance(end, GiveUp)
+    assert isinstance(end.error, OutcomeUnknownError)
+
+
+def test_a_repeat_that_was_answered_does() -> None:
+    turn = Fed(capabilities=keyed())
+    turn.fail(kind="connection_lost")
+    turn.machine.woken(Moment(40.0))
+    turn.machine.connected(Connected(2, keyed()), Moment(40.0))
+    turn.machine.received(encode(CREATED), Moment(41.0))
+    fault = TurnFault(kind="connection_lost", transport="websocket", silent_s=2.0)
+    assert isinstance(turn.machine.failed(fault, Moment(70.0))[-1], SleepFor)
+    turn.machine.woken(Moment(71.0))
+    assert isinstance(turn.machine.connected(Connected(3, keyed()), Moment(110.0))[-1], SendCreate)

@@ -264,20 +264,22 @@ class AsyncTurn:
                 self._response = response
                 self._state.finish(effect)
             case GiveUp(error=error):
-                self._error = error
-                self._state.leave()
+                self._fail(error)
             case _:
                 self._waiting = effect
 
     async def _abandon(self, error: Exception) -> None:
         """End the turn without a response, unless it has ended."""
         if self._response is None and self._error is None:
-            self._error = error
-            if self._began:
-                self._state.leave()
-            else:
-                self._state.discard(self._request)
+            self._fail(error)
         await self._close_stream()
+
+    def _fail(self, error: Exception) -> None:
+        self._error = error
+        if self._began:
+            self._state.leave()
+        else:
+            self._state.discard(self._request)
 
     async def _close_stream(self) -> None:
         stream, self._stream = self._stream, None

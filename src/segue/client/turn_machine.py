@@ -103,7 +103,9 @@ class TurnMachine:
         self._attempts = 0
         self._looks = 0
         self._deadline = float("inf")
+        #: When the server was last known to have a reader for the turn, if it has taken it.
         self._alive_at = 0.0
+        self._attached = False  # the connection that is read is such a reader
         self._pending: tuple[Decision, TurnFault] | None = None
         self.ended = False
 
@@ -177,10 +179,12 @@ class TurnMachine:
         event = read_event(data)
         if event is None:
             return self._unreadable(moment)
-        self._alive_at = moment.now
+        if self._shown.is_stray(event, self._before):
+            return ()
+        self._alive_at, self._attached = moment.now, True
         if self._is_of_another(event):
             return self._give_up(other_response(self._shown.response_id))
-        if not self._shown.is_new(event) or self._shown.is_stray(event, self._before):
+        if not self._shown.is_new(event):
             return ()
         return self._end(event, moment) if isinstance(event, ResponseEnd) else self._show(event, moment)
 
@@ -191,7 +195,7 @@ class TurnMachine:
         flight, self._flight = self._flight, "none"
         self._attempts += 1
         self.websocket_failures += is_websocket_failure(fault)
-        if fault.silent_s is not None and flight != "connect":
+        if fault.silent_s is not None and self._attached and flight in {"create", "repeat", "resume"}:
             self._alive_at = max(self._alive_at, moment.now - fault.silent_s)
         if self._settles_nothing(flight, fault):
             return self._decide(self._open or fault, moment)
@@ -344,11 +348,13 @@ class TurnMachine:
             return self._give_up(lost_continuation())
         if flight == "create":
             self._promise(server.capabilities)
+            self._alive_at, self._attached = moment.now, True
             options = self._options
         else:
+            self._attached = False  # until it is answered: it may never arrive
             self._shown.come_again()
             options = msgspec.structs.replace(self._options, epoch=self._epoch)
-        self._flight, self._delivered, self._alive_at = flight, True, moment.now
+        self._flight, self._delivered = flight, True
         body = write_create(
             request.static, self._plan.items, previous_response_id=self._plan.previous_response_id,
             own_include=self.own_field, generate=request.generate, options=options,
@@ -368,7 +374,7 @@ class TurnMachine:
 
     def _resume(self, fault: TurnFault) -> TurnEffects:
         assert self._shown.response_id is not None, "only a response that has begun is resumed"
-        self._open, self._flight = fault, "resume"
+        self._open, self._flight, self._attached = fault, "resume", False
         self._shown.come_again()
         return (
             SendResume(
