@@ -99,8 +99,7 @@ class AgentLoop:
             if response is None:
                 items = await self._next_items(task)
             else:
-                end = self._end_after(response)
-                if end is not None:
+                if (end := self._end_after(response)) is not None:
                     return end
                 items = await self._answers(response.function_calls)
             if not items:  # an earlier process came to the end, but perhaps not to a good one
@@ -156,8 +155,7 @@ class AgentLoop:
             raise
         finally:
             self._session.save(self._transcript.session_path)
-        time_s = time.perf_counter() - begun
-        figures = _figures(before, self._session.meters, response, ttft_s=first, time_s=time_s)
+        figures = _figures(before, self._session.meters, response, ttft_s=first, time_s=time.perf_counter() - begun)
         self._turns.append(figures)
         self._text = response.output_text
         calls = [msgspec.structs.asdict(call) for call in response.function_calls]

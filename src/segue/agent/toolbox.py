@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from segue.agent import file_tools
+from segue.agent import file_tools as files
 from segue.agent.command import Approval, RunArguments, run_command
 from segue.agent.search import SearchArguments, search_files
 from segue.agent.workspace import ToolError, Workspace
@@ -51,13 +51,11 @@ class Toolbox:
             return await run_command(workspace, arguments, environment=environment, approval=approval)
 
         tools = (
-            AgentTool("list", file_tools.ListArguments, _in_thread(file_tools.list_folder, workspace), only_reads=True),
-            AgentTool("read", file_tools.ReadArguments, _in_thread(file_tools.read_file, workspace), only_reads=True),
+            AgentTool("list", files.ListArguments, _in_thread(files.list_folder, workspace), only_reads=True),
+            AgentTool("read", files.ReadArguments, _in_thread(files.read_file, workspace), only_reads=True),
             AgentTool("search", SearchArguments, search, only_reads=True),
-            AgentTool("edit", file_tools.EditArguments, _in_thread(file_tools.edit_file, workspace), only_reads=False),
-            AgentTool(
-                "write", file_tools.WriteArguments, _in_thread(file_tools.write_file, workspace), only_reads=False
-            ),
+            AgentTool("edit", files.EditArguments, _in_thread(files.edit_file, workspace), only_reads=False),
+            AgentTool("write", files.WriteArguments, _in_thread(files.write_file, workspace), only_reads=False),
             AgentTool("run", RunArguments, run, only_reads=False),
         )
         self._tools = {tool.name: tool for tool in tools}
