@@ -299,6 +299,20 @@ async def test_reasoning_is_sealed_for_a_replay(way: Way) -> None:
         assert "previous_response_id" not in server.creates[1].create
 
 
+@both_ways
+async def test_a_turn_that_failed_unseen_is_not_run_again(way: Way) -> None:
+    """The connection broke before its first event: the repeat gets the failure, not a second run to pay for."""
+    async with gateway_server() as server, AsyncClient(server.proxy.base_url, transport=way) as client:
+        session = client.session(model="m", tools=[LOOK])
+        server.fail()
+        server.proxy.plan(ProxyFault(at="event"))
+        with pytest.raises(ResponseFailedError):
+            await session.send(INPUTS[0]).response()
+        assert server.runs == 1
+        await session.send(INPUTS[0]).response()
+        assert server.runs == 2
+
+
 # --- many sessions ---------------------------------------------------------------------------------------------------
 
 

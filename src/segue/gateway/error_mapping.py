@@ -98,12 +98,16 @@ def http_reply(problem: Problem) -> web.Response:
     return web.Response(status=reply.status, body=body, content_type="application/json", headers=headers)
 
 
+def is_repeatable(problem: Problem) -> bool:
+    """Return whether the request may be sent again unasked: as far as we know, the model has not run."""
+    return REPLIES[problem.code].repeatable if problem.repeatable is None else problem.repeatable
+
+
 def retry_headers(problem: Problem) -> dict[str, str]:
     """Return what tells a client when to come back, or not to: header lines of HTTP, with names in lower case."""
-    reply = REPLIES[problem.code]
-    repeatable = reply.repeatable if problem.repeatable is None else problem.repeatable
+    repeatable = is_repeatable(problem)
     after_s = problem.retry_after_s
-    if after_s is None and reply.status == 503 and repeatable:  # noqa: PLR2004 - RFC 9110, 15.6.4
+    if after_s is None and REPLIES[problem.code].status == 503 and repeatable:  # noqa: PLR2004 - RFC 9110, 15.6.4
         after_s = 1.0
     headers = {}
     if after_s is not None:

@@ -11,7 +11,7 @@ import pytest
 from segue.gateway.services import Services
 from segue.protocol.events import Event, OutputWriter
 from segue.protocol.ids import ResponseId
-from segue.protocol.problems import Problem, Refused
+from segue.protocol.problems import Code, Problem, Refused
 from segue.protocol.requests import Create
 from segue.upstreams.interface import Batch, UpstreamRequest
 from segue.upstreams.scripted import Fail, Refuse, Say, ScriptedTurn, ScriptedUpstream, Wait, say
@@ -320,6 +320,69 @@ async def test_a_turn_that_is_at_its_end_is_not_stopped_once_more(monkeypatch: p
             (ended,) = await asyncio.gather(following, return_exceptions=True)
         assert isinstance(ended, Refused) if step == "drop" else isinstance(ended, list)
         assert services.background.running == 0
+
+
+# --- repeats of turns that ran and came to nothing -------------------------------------------------------------------
+
+
+def repeat(services: Services, text: str = "hello") -> Create:
+    """A create that its client sends again, because it does not know what became of the first."""
+    return create(text, segue={"idempotency_key": "k", "epoch": services.epoch.hex()}, stream=True)
+
+
+async def test_a_repeat_of_a_turn_that_failed_gets_its_failure() -> None:
+    """The model ran: a client that did not see the failure must not pay for another run without knowing."""
+    failed = ScriptedTurn((Say(("half of",)), Fail()))
+    upstream = ScriptedUpstream([failed, say("x"), say("y")])
+    async with parts(upstream) as services:
+        first = await begin(services, kept(key="k"))
+        events = await follow(services, first)
+        assert events[-1].type == "response.failed"
+        await turns_ended(services)
+        assert await begin(services, repeat(services)) == first
+        assert await follow(services, first) == events
+        assert upstream.started == 1
+        second = await begin(services, kept(key="k"))
+        assert second != first, "who does not ask about a run of before begins a new one"
+        assert await begin(services, repeat(services)) == second
+        assert (await follow(services, second))[-1].type == "response.completed"
+
+
+async def test_a_repeat_of_a_turn_that_was_dropped_is_told_that_it_is_gone() -> None:
+    """It ran on for a while without a follower, and was stopped."""
+    upstream = ScriptedUpstream([waiting(asyncio.Event()), say("x")])
+    async with parts(upstream, resume_s=0.001) as services:
+        first = await begin(services, kept(key="k"))
+        await turns_ended(services)
+        assert await begin(services, repeat(services)) == first
+        assert await is_gone(services.background.follow(TENANT, first, -1))
+        assert await begin(services, repeat(services, "another request")) != first
+        assert upstream.started == 2
+
+
+@pytest.mark.parametrize(("code", "runs"), [("rate_limit_exceeded", 1), ("upstream_error", 0)])
+async def test_a_repeat_of_a_turn_that_was_refused_begins_its_own_if_nothing_ran(code: Code, runs: int) -> None:
+    refused = ScriptedTurn((Refuse(Problem(code, "not now")),))
+    upstream = ScriptedUpstream([refused, say("x")])
+    async with parts(upstream) as services:
+        assert (await refusal(services, kept(key="k"))).code == code
+        again = await begin(services, repeat(services))
+        if runs:
+            assert (await follow(services, again))[-1].type == "response.completed"
+        else:
+            assert await is_gone(services.background.follow(TENANT, again, -1))
+        assert upstream.started == runs
+
+
+async def test_what_repeats_are_told_is_kept_as_long_as_events() -> None:
+    clock = Clock()
+    upstream = ScriptedUpstream([ScriptedTurn((Say(("half of",)), Fail())), say("x")])
+    async with parts(upstream, clock=clock, events_s=60) as services:
+        first = await begin(services, kept(key="k"))
+        await follow(services, first)
+        await turns_ended(services)
+        clock.now += 60
+        assert await begin(services, repeat(services)) != first
 
 
 # --- beginnings that fail --------------------------------------------------------------------------------------------

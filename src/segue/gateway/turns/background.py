@@ -16,6 +16,7 @@ from contextlib import aclosing
 import msgspec
 
 from segue.gateway.drain import DrainState, takes_no_turn
+from segue.gateway.error_mapping import is_repeatable
 from segue.gateway.redacted_traceback import redacted_traceback
 from segue.gateway.turns.executor import Caller, Executor, TurnRun
 from segue.gateway.turns.grace_period import GracePeriod
@@ -27,6 +28,9 @@ from segue.stores.event_logs import EventLogs, EventsGone
 from segue.stores.idempotency_keys import Claim, Claims
 
 _log = logging.getLogger("segue.gateway")
+
+#: How many keys of turns that ran and came to nothing are remembered at most.
+_MOST_SPENT = 10_000
 
 
 class BackgroundSettings(msgspec.Struct, frozen=True):
@@ -73,6 +77,17 @@ class _KeptTurn:
             self.began.set_result(problem)
 
 
+class _SpentKey(msgspec.Struct, frozen=True):
+    """What a key stood for whose turn ran and came to nothing: a repeat is told, and begins no second run."""
+
+    claim: Claim
+    expires_at: float
+
+    def is_for(self, claim: Claim, now: float) -> bool:
+        """Tell whether this is the same request once more."""
+        return claim.digest == self.claim.digest and now < self.expires_at
+
+
 class BackgroundResponses:
     """Runs kept turns, and lets clients follow them."""
 
@@ -93,6 +108,7 @@ class BackgroundResponses:
         self._settings = settings
         self._drain = drain
         self._running: dict[tuple[str, ResponseId], _KeptTurn] = {}
+        self._spent: dict[tuple[str, str], _SpentKey] = {}
         self._last_expiry = 0.0  # of all logs that have ended
         self._purging: asyncio.TimerHandle | None = None
         self._purge: asyncio.Task[None] | None = None
@@ -277,6 +293,8 @@ class BackgroundResponses:
     async def _refuse(self, kept: _KeptTurn, problem: Problem) -> None:
         """End a turn that came to nothing."""
         await self._discard(kept.create, kept.tenant, kept.response_id)
+        if not is_repeatable(problem):
+            self._spend(kept)
         kept.report(problem)
 
     async def _stop(self, kept: _KeptTurn) -> None:
@@ -300,6 +318,7 @@ class BackgroundResponses:
                 await self._claims.expire(tenant, create.idempotency_key, expires_at)
             else:
                 await self._claims.release(tenant, create.idempotency_key)
+                self._spend(kept)
         turn = self._executor.cache.peek_slot(self._grace.slot(tenant, response_id))
         if turn is not None:
             self._grace.retain(tenant, turn, expires_at)
@@ -319,11 +338,28 @@ class BackgroundResponses:
         """Claim the idempotency key of a create, if it has one; return the response that has claimed it already."""
         if create.idempotency_key is None:
             return None
-        mine = Claim(response_id, create.digest())
-        claim = await self._claims.claim(tenant, create.idempotency_key, mine, self._executor.clock())
+        mine, name = Claim(response_id, create.digest()), (tenant, create.idempotency_key)
+        now, spent = self._executor.clock(), self._spent.get(name)
+        if spent is not None and create.epoch is not None and spent.is_for(mine, now):
+            return spent.claim.response_id
+        self._spent.pop(name, None)
+        claim = await self._claims.claim(tenant, create.idempotency_key, mine, now)
         if claim.digest != mine.digest:
             raise Refused(key_reused())
         return None if claim.response_id == response_id else claim.response_id
+
+    def _spend(self, kept: _KeptTurn) -> None:
+        """Remember a key that was given back though the model ran. A create that names the epoch is a repeat."""
+        create = kept.create
+        if create.idempotency_key is None:
+            return
+        if len(self._spent) >= _MOST_SPENT:
+            del self._spent[next(iter(self._spent))]
+        expires_at = self._executor.clock() + self._settings.events_s
+        claim = Claim(kept.response_id, create.digest())
+        self._spent[kept.tenant, create.idempotency_key] = _SpentKey(claim, expires_at)
+        self._last_expiry = expires_at
+        self._arm()
 
     # --- followers ---------------------------------------------------------------------------------------------------
 
@@ -358,5 +394,6 @@ class BackgroundResponses:
         now = self._executor.clock()
         await self._logs.purge(now)
         await self._claims.purge(now)
+        self._spent = {name: spent for name, spent in self._spent.items() if spent.expires_at > now}
         if self._last_expiry > now:
             self._arm()
