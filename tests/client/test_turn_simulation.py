@@ -61,6 +61,12 @@ class Run(msgspec.Struct, kw_only=True):
     followed_at: float
     dropped: bool = False
 
+    def fail(self) -> None:
+        """Let the turn end at once, and badly: its stored response and its events say so."""
+        response = {**self.events[0]["response"], "status": "failed", "error": {"code": "oops", "message": "No."}}
+        self.events = [*self.events[:2], {"type": "response.failed", "sequence_number": 2, "response": response}]
+        self.stored, self.done_at = False, self.followed_at
+
 
 class Answer(msgspec.Struct):
     """What a request gets: events, or a refusal."""
@@ -250,6 +256,7 @@ class Simulation:
             "500 after it ran",
             "limit",
             "silence",
+            "fails",
         )
         body = json.loads(effect.body)
         if what == "restart":
@@ -276,6 +283,9 @@ class Simulation:
         else:
             lasts_s = 0.0 if what == "well" else 100.0
             answer = self.server.create(body, effect.connection, self.now, lasts_s=lasts_s)
+            if what == "fails" and answer.run is not None and answer.run.done_at > self.now:
+                answer.run.fail()
+                answer.events = answer.run.events
             yield from self.answered(answer, effect.kind)
 
     def answered(self, answer: Answer, kind: Literal["http", "websocket"]) -> Iterator[TurnEffect]:
