@@ -192,3 +192,69 @@ def test_a_variable_that_led_elsewhere_is_named(tmp_path: Path, monkeypatch: pyt
     assert done.stderr.startswith("segue: ANTHROPIC_BASE_URL was set to something else")
     assert "secret" not in done.stderr
     assert "OPENAI" not in done.stderr
+
+
+#: Prints the variables that are named.
+TELLER = "import json, os, sys\nprint(json.dumps({name: os.environ.get(name) for name in sys.argv[1:]}))\n"
+
+
+def told_by(folder: Path, program: str, *names: str, run: Sequence[str] = ()) -> tuple[dict[str, str | None], str]:
+    """Run a program of this name; return the variables that it has, and what segue said."""
+    file = folder / program
+    file.write_text(f"#!{sys.executable}\n{TELLER}")
+    file.chmod(0o755)
+    line = segue_run("--gateway", "ws://127.0.0.1:1", *run, "--", str(file), *names)
+    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=True, timeout=60)
+    return json.loads(done.stdout), done.stderr
+
+
+def test_opencode_keeps_the_users_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENCODE_CONFIG_CONTENT", '{"permission": {"bash": "deny"}}')
+    variables, said = told_by(tmp_path, "opencode", "OPENCODE_CONFIG_CONTENT")
+    settings = json.loads(variables["OPENCODE_CONFIG_CONTENT"] or "")
+    assert settings["permission"] == {"bash": "deny"}
+    assert settings["provider"]["openai"]["options"]["baseURL"].startswith("http://127.0.0.1:")
+    assert "OPENCODE_CONFIG_CONTENT" not in said
+
+
+def test_settings_of_opencode_that_cannot_be_read_are_said_in_a_line(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENCODE_CONFIG_CONTENT", "{")
+    status, _, told = command("run", "--gateway", "ws://127.0.0.1:1", "--", "opencode")
+    assert status == 2
+    assert told.startswith("segue: OPENCODE_CONFIG_CONTENT is not a JSON object")
+    assert len(told.splitlines()) == 1
+
+
+def test_claude_code_keeps_its_features_where_the_route_leads_to_anthropic(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("CLAUDE_CONFIG_DIR", raising=False)
+    names = ("ENABLE_TOOL_SEARCH", "CLAUDE_CODE_TETHER_LIVE")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    variables, said = told_by(tmp_path, "claude", *names)
+    assert variables == {"ENABLE_TOOL_SEARCH": "true", "CLAUDE_CODE_TETHER_LIVE": "1"}
+    assert said.startswith("segue: claude runs with ENABLE_TOOL_SEARCH=true and CLAUDE_CODE_TETHER_LIVE=1")
+    (tmp_path / ".claude").mkdir()
+    settings = tmp_path / ".claude" / "settings.json"
+    settings.write_text('{"env": {"ENABLE_TOOL_SEARCH": "false", "ANTHROPIC_BASE_URL": "http://e"}}')
+    own_file(tmp_path, '[[route]]\nmount = "/anthropic"\ntarget = "https://anthropic.example.com"\n')
+    variables, said = told_by(tmp_path, "claude", *names)
+    assert variables == dict.fromkeys(names)
+    assert said.startswith(f"segue: {settings} sets ANTHROPIC_BASE_URL")
+
+
+def test_the_program_reaches_the_sidecar_past_a_proxy_and_has_no_key_for_gateways(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("SEGUE_SIDECAR_KEY", "sk-1")
+    monkeypatch.setenv("SEGUE_SIDECAR_HOST", "127.0.0.2")
+    variables, _ = told_by(tmp_path, "agent", "NO_PROXY", "no_proxy", "SEGUE_SIDECAR_KEY")
+    unproxied = "127.0.0.1,localhost,127.0.0.2"
+    assert variables == {"NO_PROXY": unproxied, "no_proxy": unproxied, "SEGUE_SIDECAR_KEY": None}

@@ -18,7 +18,6 @@ from segue.config import (
     command_environment,
     has_openmp_policy,
     read_key,
-    replaced_variables,
     state_directory,
 )
 from tests.config.tables import PROVIDER_TOML, from_toml
@@ -49,9 +48,15 @@ def test_the_cache_is_in_the_users_cache_directory_unless_another_is_named() -> 
 
 
 def test_a_child_reaches_this_machine_without_a_proxy() -> None:
-    assert child_environment({"A": "1"}, {"B": "2"}) == {"A": "1", "B": "2"}
-    environment = child_environment({}, {"HTTP_PROXY": "http://p", "NO_PROXY": "x"})
+    assert child_environment(["::1"], {"B": "2"}) == {"B": "2"}
+    environment = child_environment(["127.0.0.1"], {"HTTP_PROXY": "http://p", "NO_PROXY": "x"})
     assert environment["no_proxy"] == environment["NO_PROXY"] == "x,127.0.0.1,localhost"
+    assert child_environment(["::1"], {"all_proxy": "http://p"})["NO_PROXY"] == "127.0.0.1,localhost,::1"
+
+
+def test_a_child_does_not_get_the_key_for_gateways() -> None:
+    environ = {"SEGUE_SIDECAR_KEY": "sk-1", "ANTHROPIC_API_KEY": "sk-2"}
+    assert child_environment(environ=environ) == {"ANTHROPIC_API_KEY": "sk-2"}
 
 
 def test_without_a_home_there_is_no_cache_directory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,14 +74,6 @@ def test_without_a_home_there_is_no_cache_directory(monkeypatch: pytest.MonkeyPa
 def test_the_cache_directory_is_the_platforms_own(monkeypatch: pytest.MonkeyPatch, platform: str, caches: str) -> None:
     monkeypatch.setattr("sys.platform", platform)
     assert cache_directory(SidecarConfig(), {}) == Path.home() / caches
-
-
-def test_variables_that_a_child_would_see_changed_are_named() -> None:
-    """Empty ones and those that have the value already are not."""
-    ours = {"OPENAI_BASE_URL": "https://other", "SAME": "1", "EMPTY": ""}
-    assert replaced_variables({"OPENAI_BASE_URL": "http://127.0.0.1", "SAME": "1", "EMPTY": "2", "NEW": "3"}, ours) == [
-        "OPENAI_BASE_URL"
-    ]
 
 
 @pytest.mark.parametrize(

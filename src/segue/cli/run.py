@@ -17,15 +17,18 @@ import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
+from urllib.parse import urlsplit
 
 import msgspec
 
+from segue.cli.claude_settings import settings_files, variables_in
 from segue.cli.loop import run
 from segue.cli.sidecar import load_sidecar, settings_of
-from segue.config import Config, ConfigError, KeyConfig, ServerConfig, child_environment, replaced_variables
+from segue.config import Config, ConfigError, KeyConfig, ServerConfig, child_environment
 from segue.engine import Unavailable
-from segue.sidecar.agent_environment import Launch, pointed_at
+from segue.http.routes import Resolved, Target, route_table
+from segue.sidecar.agent_environment import AgentSettingsError, Launch, pointed_at
 from segue.sidecar.app import Sidecar, SidecarSettings
 from segue.sidecar.stats import SidecarReport, saved_share
 from segue.stores.interface import StoreError
@@ -55,13 +58,15 @@ def run_command(
         config = msgspec.structs.replace(config, server=msgspec.structs.replace(config.server, store="memory:"))
     try:
         return run(_run(command, config, file))
+    except ConfigError:
+        raise
     except (StoreError, Unavailable, OSError, ValueError, ssl.SSLError) as error:
         raise ConfigError(f"cannot start: {error}") from error
 
 
 async def _run(command: Sequence[str], config: Config, found: Path | None) -> int:
     async with _gateway(config, found) as settings, Sidecar(settings) as sidecar:
-        status = await _run_child(pointed_at(command, sidecar.url))
+        status = await _run_child(_launch(command, sidecar.url, config))
         report = sidecar.report()
     print(saving(report), file=sys.stderr)
     return status
@@ -95,12 +100,39 @@ async def _gateway(config: Config, found: Path | None) -> AsyncIterator[SidecarS
         yield replace(settings, gateways=(url,), connector=connector)
 
 
+def _launch(command: Sequence[str], url: str, config: Config) -> Launch:
+    """Return the command with its whole environment, and tell the user what is new in it."""
+    environ = child_environment([urlsplit(url).hostname or ""])
+    known, notices = environ, []
+    if PurePath(command[0]).name == "claude":
+        for file in settings_files(environ, Path.cwd()):
+            settings = variables_in(file)
+            if settings.pop("ANTHROPIC_BASE_URL", None) is not None:
+                notices.append(f"{file} sets ANTHROPIC_BASE_URL, and claude obeys it: nothing goes through the sidecar")
+            known = {**settings, **known}
+    try:
+        launch = pointed_at(command, url, environ=known, official=_is_official(config))
+    except AgentSettingsError as error:
+        raise ConfigError(str(error)) from None
+    for notice in (*launch.notices, *notices):
+        print(f"segue: {notice}", file=sys.stderr)
+    return launch._replace(variables={**environ, **launch.variables})
+
+
+def _is_official(config: Config) -> bool:
+    """Tell whether Messages requests go to Anthropic's own host, if the gateway has the routes of our configuration."""
+    resolved = route_table(config.route).resolve(b"/anthropic/v1/messages")
+    return (
+        isinstance(resolved, Resolved)
+        and isinstance(resolved.target, Target)
+        and resolved.target.host == "api.anthropic.com"
+    )
+
+
 async def _run_child(launch: Launch) -> int:
-    for name in replaced_variables(launch.variables):  # the notice does not print the value, which may hold a key
-        print(f"segue: {name} was set to something else; a [[route]] of the gateway leads there again", file=sys.stderr)
     program, *arguments = launch.command
     try:
-        child = await asyncio.create_subprocess_exec(program, *arguments, env=child_environment(launch.variables))
+        child = await asyncio.create_subprocess_exec(program, *arguments, env=launch.variables)
     except FileNotFoundError:
         print(f"segue: {program}: not found", file=sys.stderr)
         return _NOT_FOUND

@@ -18,7 +18,6 @@ from segue.config.environment import (
     command_environment,
     has_openmp_policy,
     read_key,
-    replaced_variables,
     state_directory,
 )
 from segue.config.errors import ConfigError
@@ -56,7 +55,6 @@ __all__ = [
     "has_openmp_policy",
     "load",
     "read_key",
-    "replaced_variables",
     "split_header",
     "state_directory",
     "user_config_file",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from segue.config.agent import AgentConfig
@@ -23,6 +23,7 @@ _SECRET_NAME = re.compile(
     r"(?:^|_)(?:KEYS?|TOKEN|SECRET|PASSWORD|PASSWD|PASS|CREDENTIALS?|AUTH|PAT)(?:$|_)", re.IGNORECASE
 )
 _TOO_SHORT = 8
+_GATEWAY_KEY = "SEGUE_SIDECAR_KEY"
 
 
 def read_key(up: UpstreamConfig, environ: Mapping[str, str] | None = None) -> str | None:
@@ -92,19 +93,18 @@ def command_environment(key: str | None = None, environ: Mapping[str, str] | Non
     return {**kept, **quiet, "PYTHONDONTWRITEBYTECODE": "1", "PATH": path}
 
 
-def child_environment(variables: Mapping[str, str], environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return our environment with `variables` added, for a program that must reach this machine without a proxy."""
+def child_environment(hosts: Iterable[str] = (), environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return our environment for a program that must reach this machine, and `hosts`, without a proxy.
+
+    Our key for gateways is left out: the program has no use for it, and an agent shows its environment to a model.
+    """
     ours = dict(os.environ if environ is None else environ)
+    ours.pop(_GATEWAY_KEY, None)
     if any(ours.get(proxy) for proxy in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")):
         named = ours.get("no_proxy") or ours.get("NO_PROXY")
-        ours["no_proxy"] = ours["NO_PROXY"] = ",".join(filter(None, (named, "127.0.0.1", "localhost")))
-    return {**ours, **variables}
-
-
-def replaced_variables(variables: Mapping[str, str], environ: Mapping[str, str] | None = None) -> list[str]:
-    """Return the names of those `variables` that our environment sets to another value."""
-    ours = os.environ if environ is None else environ
-    return [name for name, value in variables.items() if ours.get(name, "") not in {"", value}]
+        unproxied = dict.fromkeys(("127.0.0.1", "localhost", *hosts))
+        ours["no_proxy"] = ours["NO_PROXY"] = ",".join(filter(None, (named, *unproxied)))
+    return ours
 
 
 def has_openmp_policy(environ: Mapping[str, str] | None = None) -> bool:
