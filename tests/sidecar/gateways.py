@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 
 from aiohttp import WSMsgType, web
 
+from segue.gateway.error_mapping import http_reply
 from segue.http.heads import Line, ReplyHead, RequestHead, values
 from segue.http.websocket import WebSocketClose
+from segue.protocol.problems import Problem
 from segue.tunnel.documents import Base, BaseMiss, Body, decode_document
 from segue.tunnel.events import Cancelled, LinkFailed, Opened, ServerEvent, UploadData, UploadEnded
 from segue.tunnel.folds.fold import Fold
@@ -62,7 +64,9 @@ class FakeGateway:
         self.messages: list[bytes] = []
         self.bases: dict[bytes, Base] = {}
         self.misses = 0
-        self.refusal: tuple[int, str] | None = None
+        self.refusal: Problem | None = None
+        self.between: Callable[[], web.StreamResponse] | None = None
+        """What answers in place of this gateway."""
         self.upgrades: list[dict[str, str]] = []
         self.port = 0
         self.address = b""
@@ -105,9 +109,10 @@ class FakeGateway:
     async def serve(self, request: web.Request) -> web.StreamResponse:
         self.upgrades.append({name.lower(): value for name, value in request.headers.items()})
         await self.note()
+        if self.between is not None:
+            return self.between()
         if self.refusal is not None:
-            status, message = self.refusal
-            return web.json_response({"type": "error", "error": {"type": "x", "message": message}}, status=status)
+            return http_reply(self.refusal)
         socket = web.WebSocketResponse(protocols=(SUBPROTOCOL,), compress=False, max_msg_size=MAX_PACKET_BYTES + 1)
         await socket.prepare(request)
         if self.greeting is not None:

@@ -62,6 +62,11 @@ class Running:
         while self.sidecar.report().link != "up":  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0.005)
 
+    async def tried(self) -> None:
+        """Wait until an attempt to get a link has failed."""
+        while not self.sidecar.report().reason:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.005)
+
     async def stats(self) -> dict[str, Any]:
         answer = await self.ask(b"GET /segue/stats HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         told: dict[str, Any] = json.loads(answer.partition(b"\r\n\r\n")[2])

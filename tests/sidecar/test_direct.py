@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from aiohttp import web
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from segue.egress.client import Egress
 from segue.http.heads import Line
 from segue.http.routes import Route, RouteTable, parse_target
+from segue.protocol.problems import Problem
 from segue.sidecar.direct import DirectForwarder
 from segue.testing.provider import Answer, SocketAnswer, SocketMessage, provided
 from tests.sidecar.gateways import fake_gateway
@@ -39,10 +41,18 @@ async def test_a_request_reaches_the_provider_to_the_byte_and_its_reply_the_agen
 
 async def test_it_is_not_for_a_gateway_that_refuses_us() -> None:
     async with provided(lambda _: Answer()) as provider, fake_gateway() as gateway:
-        gateway.refusal = (401, "no such key")
+        gateway.refusal = Problem("invalid_api_key", "no such key")
         async with running(gateway.url, direct=to(provider.url)) as sidecar:
             assert (await sidecar.post(b"{}")).startswith(b"HTTP/1.1 401 ")
         assert provider.requests == []
+
+
+async def test_it_is_for_when_something_else_answers_in_place_of_the_gateway() -> None:
+    async with provided(lambda _: Answer()) as provider, fake_gateway() as gateway:
+        gateway.between = lambda: web.Response(status=403, text="<html>")
+        async with running(gateway.url, direct=to(provider.url)) as sidecar:
+            assert (await sidecar.post(b"{}")).startswith(b"HTTP/1.1 200 ")
+        assert [one.body for one in provider.requests] == [b"{}"]
 
 
 async def test_a_provider_that_is_not_there_is_told() -> None:

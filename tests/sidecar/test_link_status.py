@@ -14,22 +14,23 @@ def unreachable(reason: str) -> LinkUnavailable:
     return LinkUnavailable("segue_gateway_unreachable", f"No gateway can be reached: {reason}.")
 
 
-def test_the_first_link_is_waited_for_until_every_gateway_was_tried() -> None:
+def test_the_first_link_is_waited_for_like_a_later_one() -> None:
     status = LinkStatus(TIMEOUTS, 100.0, was_up=False)
     assert (status.state, status.up) == ("connecting", False)
-    assert status.unavailable(1000.0) is None
     status.reason = "connection refused"
-    status.note_tried_all(None)
+    status.note_refused(None)
     assert status.state == "connecting"
-    assert status.unavailable(100.0) == unreachable("connection refused")
+    assert (status.unavailable(119.9), status.has_patience(119.9)) == (None, True)
+    assert (status.unavailable(120.0), status.has_patience(120.0)) == (unreachable("connection refused"), False)
 
 
 def test_a_refusal_is_final_until_there_is_a_link() -> None:
     status = LinkStatus(TIMEOUTS, 0.0, was_up=True)
-    status.note_tried_all(REFUSAL)
+    status.note_refused(REFUSAL)
     assert (status.state, status.unavailable(0.0)) == ("refused", REFUSAL)
+    assert (status.refused, status.has_patience(0.0)) == (True, False)
     status.note_up()
-    assert (status.state, status.up, status.unavailable(0.0)) == ("up", True, None)
+    assert (status.state, status.up, status.refused, status.unavailable(0.0)) == ("up", True, False, None)
     status.note_lost(10.0)
     assert (status.state, status.unavailable(10.0)) == ("away", None)
 

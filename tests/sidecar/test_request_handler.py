@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.typing import Subprotocol
 
 from segue.http.heads import Line, ReplyHead, RequestHead
+from segue.protocol.problems import Problem
 from segue.sidecar.agent_request import AgentRequest
 from segue.sidecar.app import SidecarSettings
 from segue.sidecar.body_encoder import BodyEncoder, EncodedBody
@@ -27,6 +28,7 @@ from tests.sidecar.sidecars import QUICK, conversation, post, running
 
 CHUNKED_END = b"0\r\n\r\n"
 WEBSOCKET_KEY = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+PATIENT = SidecarSettings(gateways=(), timeouts=LinkTimeouts(wait_s=60.0))
 PROTOCOLS = [Subprotocol("a"), Subprotocol("b")]
 
 
@@ -349,19 +351,20 @@ async def test_a_websocket_whose_node_is_gone_is_closed_as_a_restart() -> None:
 
 async def test_a_wrong_key_is_told_at_once_with_the_gateways_reason() -> None:
     async with fake_gateway() as gateway:
-        gateway.refusal = (401, "this key is not known")
+        gateway.refusal = Problem("invalid_api_key", "this key is not known")
         async with running(gateway.url) as sidecar:
             for _ in range(3):
                 answer = await sidecar.post(b"{}")
                 assert answer.startswith(b"HTTP/1.1 401 ")
                 assert b"this key is not known" in answer
+                assert b"SEGUE_SIDECAR_KEY or with --key" in answer  # the agent must not take it for its own
             assert len(gateway.upgrades) == 1  # not once for each request
             assert (await sidecar.stats())["link"] == "refused"
 
 
 async def test_another_version_is_told_at_once() -> None:
     async with fake_gateway() as gateway:
-        gateway.refusal = (426, "speak another version")
+        gateway.refusal = Problem("upgrade_required", "speak another version")
         async with running(gateway.url) as sidecar:
             answer = await sidecar.post(b"{}")
     assert answer.startswith(b"HTTP/1.1 502 ")
@@ -372,15 +375,29 @@ async def test_another_version_is_told_at_once() -> None:
     }
 
 
-async def test_no_gateway_is_503_at_once_with_retry_after() -> None:
+async def test_no_gateway_is_503_with_retry_after_when_patience_is_over() -> None:
     async with linked("127.0.0.1", 1) as link:
         await link.aclose()
-        patient = SidecarSettings(gateways=(), timeouts=LinkTimeouts(wait_s=1000.0))
-        async with running(link.url, settings=patient) as sidecar:
+        async with running(link.url) as sidecar:
+            began_at = asyncio.get_running_loop().time()
             answer = await sidecar.post(b"{}")
+            waited_s = asyncio.get_running_loop().time() - began_at
+    assert waited_s >= QUICK.wait_s / 2  # it counts from the start of the sidecar
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b"\r\nRetry-After: 5\r\n" in answer
-    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "segue_gateway_unreachable"
+    error = json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
+    assert error["code"] == "segue_gateway_unreachable"
+    assert f"{link.host}:{link.port}" in error["message"]
+
+
+async def test_a_gateway_that_comes_later_than_the_agent_is_waited_for() -> None:
+    async with fake_gateway() as gateway, linked("127.0.0.1", gateway.port) as link:
+        async with link.refusing(), running(link.url, settings=PATIENT) as sidecar:
+            asking = asyncio.create_task(sidecar.post(b"{}"))
+            await sidecar.tried()
+            await link.accept()
+            assert (await asking).startswith(b"HTTP/1.1 200 ")
+        assert [one.body for one in gateway.forwarded] == [b"{}"]
 
 
 async def test_a_link_that_was_there_is_waited_for_with_patience() -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections.abc import Callable
 
 import pytest
+from aiohttp import web
 
 from segue.http.heads import ReplyHead
+from segue.protocol.problems import Problem
 from segue.sidecar.app import SidecarSettings
+from segue.sidecar.backoff import EAGER_S
 from segue.sidecar.connector import TunnelSocket
 from segue.sidecar.link_status import LinkTimeouts
 from segue.sidecar.orphaned_exchanges import OrphanLimits
@@ -22,7 +26,7 @@ from segue.tunnel.endpoint import BUFFER_BYTES
 from segue.tunnel.events import ExchangeReset
 from tests.sidecar.exchanges import post as head_of_post
 from tests.sidecar.exchanges import unlinked_session, waiting_exchange
-from tests.sidecar.gateways import Answer, fake_gateway
+from tests.sidecar.gateways import Answer, FakeGateway, fake_gateway
 from tests.sidecar.sidecars import post, running
 
 PATIENT = SidecarSettings(gateways=(), timeouts=LinkTimeouts(wait_s=60.0))
@@ -131,7 +135,7 @@ async def test_a_slow_agent_stalls_only_itself() -> None:
 async def test_a_link_that_is_closed_at_once_is_no_link() -> None:
     async with fake_gateway() as gateway:
         gateway.greeting = b""
-        async with running(gateway.url, settings=PATIENT) as sidecar:
+        async with running(gateway.url) as sidecar:
             answer = await sidecar.post(b"{}")
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"] == {
@@ -198,6 +202,83 @@ async def test_a_session_that_is_left_ends_without_a_link_when_nothing_is_left_t
     await asyncio.wait_for(leaving.attention.wait(), 20)
     assert (leaving.over, leaving.state) == (True, "away")
     await leaving.aclose()
+
+
+BETWEEN: dict[str, Callable[[], web.StreamResponse]] = {
+    "a captive portal": lambda: web.Response(text="<html>Sign in</html>", content_type="text/html"),
+    "a firewall": lambda: web.Response(status=403, text="<html>"),
+    "a network that limits": lambda: web.Response(status=429, headers={"Retry-After": "30"}),
+    "a balancer": lambda: web.json_response({"error": {"message": "no such service"}}, status=404),
+    "a page of elsewhere": lambda: web.Response(status=302, headers={"Location": "http://127.0.0.1:1/"}),
+}
+
+
+async def tried_in_vain(gateway: FakeGateway, times: int) -> None:
+    seen = len(gateway.upgrades)
+    await gateway.until(lambda: len(gateway.upgrades) >= seen + times)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("between", BETWEEN.values(), ids=BETWEEN)
+async def test_what_answers_in_place_of_the_gateway_is_waited_out(
+    between: Callable[[], web.StreamResponse], *, first: bool
+) -> None:
+    async with fake_gateway() as gateway:
+        gateway.between = between if first else None
+        async with running(gateway.url, settings=PATIENT) as sidecar:
+            if not first:
+                await sidecar.linked()
+                gateway.between = between
+                [session] = gateway.sessions.values()
+                await session.close()
+            asking = asyncio.create_task(sidecar.post(b"{}"))
+            await tried_in_vain(gateway, 2)
+            told = await sidecar.stats()
+            assert (told["link"], bool(told["reason"])) == ("connecting" if first else "away", True)
+            gateway.between = None
+            async with asyncio.timeout(2 * EAGER_S + 5):
+                assert (await asking).startswith(b"HTTP/1.1 200 ")
+            assert (await sidecar.stats())["reason"] == ""
+        assert [one.body for one in gateway.forwarded] == [b"{}"]
+
+
+async def test_a_gateway_that_refuses_does_not_speak_for_one_that_is_away() -> None:
+    async with fake_gateway() as gateway, fake_gateway() as other:
+        gateway.refusal = Problem("invalid_api_key", "who are you?")
+        other.between = BETWEEN["a captive portal"]
+        async with running(gateway.url, other.url, settings=PATIENT) as sidecar:
+            asking = asyncio.create_task(sidecar.post(b"{}"))
+            await tried_in_vain(other, 2)
+            reason = (await sidecar.stats())["reason"]
+            assert f"{gateway.url}: The gateway" in reason
+            assert f"{other.url}: something that is no gateway" in reason
+            other.between = None
+            assert (await asking).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_request_makes_an_idle_sidecar_look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segue.sidecar.session.delay_s", lambda failures, _: 1000.0 if failures else 0.0)
+    async with fake_gateway() as gateway:
+        gateway.between = BETWEEN["a balancer"]
+        async with running(gateway.url, settings=PATIENT) as sidecar:
+            await sidecar.tried()
+            assert len(gateway.upgrades) == 1
+            gateway.between = None
+            assert (await sidecar.post(b"{}")).startswith(b"HTTP/1.1 200 ")
+        assert len(gateway.upgrades) == 2
+
+
+async def test_requests_without_patience_make_it_look_too_but_not_each_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segue.sidecar.session.delay_s", lambda failures, _: 1000.0 if failures else 0.0)
+    settings = SidecarSettings(gateways=(), timeouts=LinkTimeouts(wait_s=0.001))
+    async with fake_gateway() as gateway:
+        gateway.between = BETWEEN["a balancer"]
+        async with running(gateway.url, settings=settings) as sidecar:
+            for _ in range(30):
+                assert (await sidecar.post(b"{}")).startswith(b"HTTP/1.1 503 ")
+            assert len(gateway.upgrades) < 15
+            gateway.between = None
+            await asyncio.wait_for(sidecar.linked(), 20)
 
 
 @pytest.mark.parametrize("leaves", [True, False])

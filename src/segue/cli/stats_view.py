@@ -82,6 +82,7 @@ def _link(report: SidecarReport) -> Text:
         "link ",
         (report.link, _COLOURS.get(report.link, "white")),
         f" to {report.gateway}{rtt}   resumes {report.resumes}   parked {report.parked}   active {report.active}",
+        f"\n  {report.reason}" if report.reason else "",
     )
 
 

@@ -43,7 +43,9 @@ class SidecarConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_held_bytes: Annotated[Bytes, Meta(description="Request bodies in memory, all agents together.")] = 512 * MIB
     max_connections: Annotated[int, Meta(ge=1, description="Open connections of agents.")] = 512
     connect_timeout_s: Annotated[Positive, Meta(description="How long a connection to a gateway may take.")] = 10.0
-    patience_s: Annotated[Positive, Meta(description="How long a request waits for a link that was lost.")] = 20.0
+    patience_s: Annotated[
+        Positive, Meta(description="How long a request waits for a link, after the start or since the link was lost.")
+    ] = 20.0
     give_up_s: Annotated[
         Positive, Meta(description="How long a request that may have reached the provider waits for it.")
     ] = 300.0

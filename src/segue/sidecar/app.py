@@ -117,7 +117,11 @@ class Sidecar:
         """Return the counters, and the state of the link."""
         session = self._sessions.current
         return self.stats.report(
-            parked=self._handler.orphans, link=session.state, gateway=session.gateway, rtt_s=session.rtt_s
+            parked=self._handler.orphans,
+            link=session.state,
+            gateway=session.gateway,
+            reason=session.reason,
+            rtt_s=session.rtt_s,
         )
 
     async def _handle(self, request: AgentRequest) -> None:

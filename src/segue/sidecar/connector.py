@@ -1,13 +1,13 @@
 """The connection of the tunnel's WebSocket to one gateway, and the reasons why it fails.
 
-TLS is verified as usual. Proxies of the environment are not used, and redirects are not followed. Not here: which
-gateway is tried, and when (`segue.sidecar.session`), and what the messages hold.
+TLS is verified as usual. Proxies of the environment are not used, and redirects are not followed. Not here: what an
+answer other than 101 means (`segue.sidecar.upgrade_answer`), which gateway is tried, and when
+(`segue.sidecar.session`), and what the messages hold.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,17 +15,15 @@ from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 import msgspec
-from yarl import URL
 
 from segue.http.error_replies import FailureCode
+from segue.sidecar.upgrade_answer import explain, read_answer
 from segue.tunnel.frames import MAX_PACKET_BYTES, SUBPROTOCOL
 
 _PATH = "/segue/tunnel"
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 _SWITCHING_PROTOCOLS = 101
-_KEY_STATUSES = frozenset({401, 403})
-_FIRST_SERVER_ERROR = 500
-_MAX_MESSAGE_LENGTH = 300
+_MAX_ANSWER_BYTES = 64 * 1024
 #: How much may wait in the socket's buffer in this process: a heartbeat cannot overtake what is there.
 _UNSENT_BYTES = 2 * MAX_PACKET_BYTES
 _CLOSE_S = 1.0
@@ -36,11 +34,11 @@ _MEDIUM = 65535
 
 
 class GatewayUnreachableError(Exception):
-    """No gateway is there at the moment; trying again may help."""
+    """No gateway can be talked to at the moment, whatever answers in its place; trying again may help."""
 
 
 class GatewayRefusedError(Exception):
-    """A gateway, or something else, is there and refuses the session: trying again soon will not help."""
+    """A gateway is there and refuses the session: trying again soon will not help. The message is for agents."""
 
     def __init__(self, code: FailureCode, message: str) -> None:
         super().__init__(message)
@@ -127,13 +125,20 @@ async def connected(
         headers["Authorization"] = f"Bearer {settings.key}"
     transports: list[asyncio.Transport] = []
 
-    async def check(response: aiohttp.ClientResponse) -> None:
-        transports.append(await _accepted(response, url))
+    async def check(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        """Read the answer before aiohttp does, which would follow a redirect and drop the reason of a refusal."""
+        response = await handler(request)
+        try:
+            transports.append(await _accepted(response, has_key=settings.key is not None))
+        except BaseException:
+            response.close()
+            raise
+        return response
 
     connector = aiohttp.TCPConnector(ssl=context, force_close=True)
     no_limit = aiohttp.ClientTimeout(total=None)  # the link knows when it is dead
     async with aiohttp.ClientSession(
-        connector=connector, raise_for_status=check, trust_env=False, timeout=no_limit
+        connector=connector, middlewares=(check,), trust_env=False, timeout=no_limit
     ) as client:
         try:
             async with asyncio.timeout(settings.connect_s):
@@ -144,62 +149,39 @@ async def connected(
                     max_msg_size=MAX_PACKET_BYTES + 1,  # aiohttp refuses a message of exactly the limit it is given
                     timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_S),
                 )
-        except aiohttp.ClientConnectorCertificateError as error:
-            raise GatewayRefusedError(
-                "segue_gateway_refused", f"The gateway's certificate is not trusted: {_message_of(error)}"
-            ) from None
         except aiohttp.WSServerHandshakeError as error:
-            raise GatewayRefusedError("segue_gateway_refused", f"This is no gateway: {error.message}.") from None
+            raise GatewayUnreachableError(f"this is no gateway: {error.message}") from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise GatewayUnreachableError(_message_of(error)) from None
         try:
             if socket.protocol != SUBPROTOCOL:
-                raise GatewayRefusedError("segue_gateway_refused", f"The gateway does not speak {SUBPROTOCOL}.")
+                raise GatewayUnreachableError(f"what answers does not speak {SUBPROTOCOL}")
             yield TunnelSocket(socket, transports[-1])
         finally:
             await socket.close()
 
 
-async def _accepted(response: aiohttp.ClientResponse, url: str) -> asyncio.Transport:
-    """Check the answer to the upgrade before aiohttp does, which would drop the reason of a refusal."""
-    if response.url != URL(url):
-        raise GatewayRefusedError(
-            "segue_gateway_refused", "The gateway's address redirects to another, which is not followed."
-        )
+async def _accepted(response: aiohttp.ClientResponse, *, has_key: bool) -> asyncio.Transport:
+    """Return the transport of an accepted upgrade; raise what any other answer means."""
     if response.status == _SWITCHING_PROTOCOLS:
         connection = response.connection
         transport = None if connection is None else connection.transport
         if transport is None:
             raise GatewayUnreachableError("the connection is gone already")
         return transport
-    message = await _reason(response)
-    if response.status >= _FIRST_SERVER_ERROR:
-        raise GatewayUnreachableError(message)
-    code: FailureCode = "segue_invalid_key" if response.status in _KEY_STATUSES else "segue_gateway_refused"
-    raise GatewayRefusedError(code, message)
-
-
-async def _reason(response: aiohttp.ClientResponse) -> str:
-    """Return the message of a gateway's JSON body, or one that names the status."""
-    body = await response.content.read(64 * 1024)
     try:
-        message = msgspec.json.decode(body, type=_RefusalBody).error.message
-    except msgspec.MsgspecError:
-        return f"It answered with status {response.status} instead of opening a tunnel."
-    return re.sub(r"[^\x20-\x7e]+", " ", message)[:_MAX_MESSAGE_LENGTH]
-
-
-class _ErrorMessage(msgspec.Struct):
-    message: str
-
-
-class _RefusalBody(msgspec.Struct):
-    """The part that we read of a gateway's error body."""
-
-    error: _ErrorMessage
+        body = await response.content.readexactly(_MAX_ANSWER_BYTES)
+    except asyncio.IncompleteReadError as whole:
+        body = whole.partial
+    answer = read_answer(response.status, body)
+    if answer.verdict is None:
+        raise GatewayUnreachableError(answer.reason)
+    raise GatewayRefusedError(answer.verdict, explain(answer.verdict, answer.reason, has_key=has_key))
 
 
 def _message_of(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"the gateway's certificate is not trusted: {error.certificate_error}"
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"cannot connect to {error.host}:{error.port}: {error.os_error.strerror or error.os_error}"
     return str(error) or type(error).__name__

@@ -22,10 +22,10 @@ class LinkUnavailable(msgspec.Struct, frozen=True):
 
 
 class LinkTimeouts(msgspec.Struct, frozen=True):
-    """How long exchanges wait for a link that was lost, while the session looks for its gateway."""
+    """How long exchanges wait without a link, while the session looks for its gateway."""
 
     wait_s: float = 20.0
-    """After this time, an exchange that was not forwarded yet fails: no gateway can be reached."""
+    """After this time without a link, an exchange that was not forwarded yet fails: no gateway can be reached."""
     give_up_s: float = 300.0
     """After this time, an exchange that may have been forwarded has an unknown outcome; gateways keep it no longer."""
 
@@ -33,7 +33,7 @@ class LinkTimeouts(msgspec.Struct, frozen=True):
 class LinkStatus:
     """The state of one session's link, from one connection to the next. It begins without one.
 
-    `was_up`: a session before this one had a link, so this one is worth waiting for.
+    The first link is waited for like a later one. `was_up`: a session before this one had a link.
     """
 
     def __init__(self, timeouts: LinkTimeouts, now: float, *, was_up: bool) -> None:
@@ -41,9 +41,8 @@ class LinkStatus:
         self._was_up = was_up
         self._away_since: float | None = now
         self._refusal: LinkUnavailable | None = None
-        self._tried_all = False
         self.reason = ""
-        """Why the last attempt failed."""
+        """Why the last attempts failed; empty while the link is there."""
 
     @property
     def up(self) -> bool:
@@ -70,10 +69,18 @@ class LinkStatus:
         if self._away_since is None:
             self._away_since = now
 
-    def note_tried_all(self, refusal: LinkUnavailable | None) -> None:
-        """Record that every gateway was tried in vain. `refusal`: what the first one said that refused the session."""
-        self._tried_all = True
+    def note_refused(self, refusal: LinkUnavailable | None) -> None:
+        """Record what the gateways said, if all of them refused the session; None: not all of them did."""
         self._refusal = refusal
+
+    @property
+    def refused(self) -> bool:
+        """Every gateway has refused the session."""
+        return self._refusal is not None
+
+    def has_patience(self, now: float) -> bool:
+        """Tell whether an exchange that was not forwarded yet may still wait for the link."""
+        return self._refusal is None and self.is_away_within(self._timeouts.wait_s, now)
 
     def is_away_within(self, seconds: float, now: float) -> bool:
         """Tell whether the link is away, and was lost less than this long ago."""
@@ -81,17 +88,10 @@ class LinkStatus:
 
     def unavailable(self, now: float) -> LinkUnavailable | None:
         """Return why an exchange that was not forwarded yet need not wait for the link; None: it should wait."""
-        if self._away_since is None:
+        if self._away_since is None or self.has_patience(now):
             return None
-        if self._refusal is not None:
-            return self._refusal
-        if self._was_up:
-            if now < self._away_since + self._timeouts.wait_s:
-                return None
-        elif not self._tried_all:
-            return None
-        return LinkUnavailable(
-            "segue_gateway_unreachable", f"No gateway can be reached: {self.reason or 'it is away'}."
+        return self._refusal or LinkUnavailable(
+            "segue_gateway_unreachable", f"No gateway can be reached: {self.reason.rstrip('.') or 'it is away'}."
         )
 
     def is_given_up(self, now: float) -> bool:

@@ -117,6 +117,7 @@ class RequestHandler:
             return await self._fail(request, refusal.code, refusal.message, record=record)
         unavailable = self._sessions.current.unavailable()
         if unavailable is not None:
+            self._sessions.current.ask_for_link()
             return await self._go_without_tunnel(request, unavailable, record)
         if request.kind == "websocket":
             return await self._relay_websocket(request, record)

@@ -23,7 +23,7 @@ from typing import TypeAlias, assert_never
 import msgspec
 
 from segue.http.heads import ReplyHead
-from segue.sidecar.backoff import delay_s, refused_delay_s
+from segue.sidecar.backoff import EAGER_S, PERSISTENT_S, delay_s, refused_delay_s, wanted_delay_s
 from segue.sidecar.connector import (
     ConnectorSettings,
     GatewayRefusedError,
@@ -144,7 +144,8 @@ class GatewaySession:
         self._exchanges: dict[int, AgentExchange] = {}
         self._rejected: list[AgentExchange] = []
         self._status = LinkStatus(timeouts, self._loop.time(), was_up=was_up)
-        self._all_refused = False
+        self._reasons: dict[str, str] = {}  # why there is no link, by gateway
+        self._asked_for = False  # since the last attempt
         self._leaving = False
         self._link_was_good = False
         self._wake = asyncio.Event()
@@ -195,6 +196,11 @@ class GatewaySession:
         """The link's least round-trip time lately."""
         return self._tunnel.rtt_s
 
+    @property
+    def reason(self) -> str:
+        """Why there is no link; empty while there is one, or before the first attempt has failed."""
+        return self._status.reason
+
     def is_suspect(self) -> bool:
         """Tell whether the link is away, or silent for so long that agents may lose patience with it."""
         return not self._status.up or self._tunnel.is_quiet(self._loop.time(), QUIET_S)
@@ -202,6 +208,11 @@ class GatewaySession:
     def unavailable(self) -> LinkUnavailable | None:
         """Return why something that was not forwarded yet need not wait for the link; None: it should wait."""
         return self._status.unavailable(self._loop.time())
+
+    def ask_for_link(self) -> None:
+        """Look for the gateway soon: a request has come, even if it need not wait for the outcome."""
+        self._asked_for = True
+        self._wake.set()
 
     # --- what whoever answers an agent asks for ----------------------------------------------------------------------
 
@@ -285,9 +296,8 @@ class GatewaySession:
     async def _run(self) -> None:
         failures = 0
         while not self._is_done():
-            fraction = random.random()  # noqa: S311 - jitter, not a secret
-            await self._pause(refused_delay_s(fraction) if self._all_refused else delay_s(failures, fraction))
-            self._link_was_good = False
+            await self._pause(failures)
+            self._link_was_good = self._asked_for = False
             if not self._is_done():
                 await self._try_all()
             failures = 0 if self._link_was_good else failures + 1
@@ -295,7 +305,7 @@ class GatewaySession:
         self.attention.set()
 
     async def _try_all(self) -> None:
-        """Use the first gateway that serves us; if none does, end the exchanges that need not wait any more."""
+        """Use the first gateway that serves us; if all of them refuse, end the exchanges that wait."""
         owner_only = self._must_find_owner()
         candidates = self._addresses.begin_round(owner_only=owner_only)
         refusals: list[LinkUnavailable] = []
@@ -303,7 +313,7 @@ class GatewaySession:
             try:
                 await self._use(gateway)
             except GatewayRefusedError as error:
-                refusals.append(LinkUnavailable(error.code, f"The gateway refused: {error}"))
+                refusals.append(LinkUnavailable(error.code, str(error)))
                 self._note_failure(gateway, str(error))
             except GatewayUnreachableError as error:
                 self._note_failure(gateway, str(error))
@@ -312,21 +322,33 @@ class GatewaySession:
                 self._note_failure(gateway, "the sidecar failed; its log says why")
             else:
                 return
-        if not owner_only:
-            self._status.note_tried_all(refusals[0] if refusals else None)
-            self._all_refused = len(refusals) == len(candidates)
+        if not owner_only:  # a gateway that is only away may take us later
+            self._status.note_refused(refusals[0] if len(refusals) == len(candidates) else None)
             self._review_exchanges()
 
     def _is_done(self) -> bool:
         return self._leaving and not len(self._tunnel)
 
-    async def _pause(self, seconds: float) -> None:
-        """Wait before the next attempt, or until a session that is leaving has nothing left to carry."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while not self._is_done():
-                    self._wake.clear()
+    async def _pause(self, failures: int) -> None:
+        """Wait before the next attempt, less as soon as somebody waits for the link, until there is nothing to do."""
+        began_at = self._loop.time()
+        fraction = random.random()  # noqa: S311 - jitter, not a secret
+        while not self._is_done():
+            until = began_at + self._delay_s(failures, fraction)
+            if self._loop.time() >= until:
+                return
+            self._wake.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(until):
                     await self._wake.wait()
+
+    def _delay_s(self, failures: int, fraction: float) -> float:
+        if self._status.refused:
+            return refused_delay_s(fraction)
+        if not (self._asked_for or len(self._tunnel)):
+            return delay_s(failures, fraction)
+        longest_s = EAGER_S if self._status.has_patience(self._loop.time()) else PERSISTENT_S
+        return wanted_delay_s(failures, fraction, longest_s)
 
     def _must_find_owner(self) -> bool:
         """Tell whether to look only for the node that has our exchanges: it was lost just now, and may come back."""
@@ -335,9 +357,11 @@ class GatewaySession:
 
     def _note_failure(self, gateway: str, reason: str) -> None:
         self._addresses.note_failed(gateway)
-        if reason != self._status.reason:
+        if reason != self._reasons.get(gateway):
             _log.warning("action=link gateway=%s failed: %s", gateway, reason)
-        self._status.reason = reason
+        self._reasons[gateway] = reason
+        told = (f"{name}: {why.rstrip('.')}" for name, why in self._reasons.items())
+        self._status.reason = "; ".join(told) if len(self._reasons) > 1 else reason
 
     async def _use(self, gateway: str) -> None:
         """Connect, and exchange packets until the link is lost."""
@@ -362,7 +386,7 @@ class GatewaySession:
             if self._loop.time() - opened_at >= GOOD_S:
                 self._link_was_good = was_up
             if not was_up and reason is not None:
-                raise GatewayRefusedError("segue_gateway_refused", f"{reason}.")
+                raise GatewayRefusedError("segue_gateway_refused", f"The gateway refused: {reason}.")
             if not was_up:
                 raise GatewayUnreachableError("it closed the connection at once")
 
@@ -479,7 +503,7 @@ class GatewaySession:
         self.max_body_bytes = event.max_body_bytes
         self._addresses.note_welcome(gateway, event.address, new_epoch=event.new_epoch)
         self._status.note_up()
-        self._all_refused = False
+        self._reasons.clear()
         _log.info("action=link gateway=%s up resumed=%s", gateway, not event.new_epoch)
         self._review_exchanges()
 

@@ -62,6 +62,8 @@ class SidecarReport(Counters, kw_only=True):
     parked: int
     link: str
     gateway: str
+    reason: str = ""
+    """Why there is no link."""
     rtt_s: float | None
     recent: list[ExchangeSummary]
 
@@ -71,11 +73,17 @@ class Stats(Counters):
 
     recent: deque[ExchangeSummary] = msgspec.field(default_factory=lambda: deque(maxlen=RECENT))
 
-    def report(self, *, parked: int, link: str, gateway: str, rtt_s: float | None) -> SidecarReport:
+    def report(self, *, parked: int, link: str, gateway: str, reason: str = "", rtt_s: float | None) -> SidecarReport:
         """Return the present values. `parked`: how many exchanges are orphaned."""
         counters = {name: getattr(self, name) for name in Counters.__struct_fields__}
         return SidecarReport(
-            **counters, parked=parked, link=link, gateway=gateway, rtt_s=rtt_s, recent=list(self.recent)
+            **counters,
+            parked=parked,
+            link=link,
+            gateway=gateway,
+            reason=reason,
+            rtt_s=rtt_s,
+            recent=list(self.recent),
         )
 
 
