@@ -321,7 +321,7 @@ def test_a_later_process_finds_out_what_became_of_a_turn() -> None:
         assert not isinstance(made, TurnFault)
         for data in made.events[:mishap]:
             killed.received(data, Moment(1000.0))
-        delivered = killed.delivered(1003.0)
+        delivered = killed.delivered(Moment(1003.0))
         assert delivered is not None
         assert (delivered.silent_s, delivered.response_id) == (3.0, "resp_0" if mishap else None)
         later = Conversation(player)
@@ -333,10 +333,10 @@ def test_a_later_process_finds_out_what_became_of_a_turn() -> None:
 
 def test_a_later_process_does_not_guess() -> None:
     machine = Conversation(Player(PlayedServer())).machine("one")
-    assert machine.delivered(0.0) is None
+    assert machine.delivered(Moment(0.0)) is None
     machine.start(Moment(0.0))
     machine.connected(Connected(1, PLAIN_SERVER), Moment(0.0))
     later = Conversation(Player(PlayedServer()))
-    end = later.player.play(later.machine("one", delivered=machine.delivered(1.0))).end
+    end = later.player.play(later.machine("one", delivered=machine.delivered(Moment(1.0)))).end
     assert isinstance(end, GiveUp)
     assert isinstance(end.error, OutcomeUnknownError)

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from segue.client.capabilities import PLAIN_SERVER, ServerCapabilities
+from segue.client.create_request import CreateOptions
 from segue.client.errors import (
     OutcomeUnknownError,
     ResponseFailedError,
@@ -19,6 +20,7 @@ from segue.client.stream_events import (
 from segue.client.transports.interface import Connected
 from segue.client.turn_effects import (
     Connect,
+    DeliveredCreate,
     Emit,
     Finish,
     GiveUp,
@@ -333,3 +335,30 @@ def test_a_repeat_that_was_answered_does() -> None:
     assert isinstance(turn.machine.failed(fault, Moment(70.0))[-1], SleepFor)
     turn.machine.woken(Moment(71.0))
     assert isinstance(turn.machine.connected(Connected(3, keyed()), Moment(110.0))[-1], SendCreate)
+
+
+def lost_at(turn: Fed, moment: Moment) -> bool:
+    """Lose the connection, come back at this moment, and return whether the create is repeated."""
+    turn.fail(kind="connection_lost")
+    turn.machine.woken(Moment(1.0))
+    return isinstance(turn.machine.connected(Connected(2, keyed()), moment)[-1], SendCreate)
+
+
+def test_a_machine_that_slept_does_not_rely_on_its_key() -> None:
+    """Its monotonic clock stood still, and the server's did not. A time of day that was set back says nothing."""
+    for now, unix, repeats in ((2.0, 2.0, True), (2.0, 600.0, False), (600.0, 2.0, False), (2.0, -600.0, True)):
+        assert lost_at(Fed(capabilities=keyed()), Moment(now, unix=unix)) is repeats
+
+
+def test_a_turn_of_an_earlier_process_is_as_old_as_its_last_sign_of_life() -> None:
+    """Whenever it is taken up after it was loaded."""
+    delivered = DeliveredCreate(options=CreateOptions(idempotency_key="key-1"), epoch="e", resume_s=60.0, silent_s=1.0)
+    for alive_at, unix, repeats in ((100.0, 110.0, True), (100.0, 200.0, False), (100.0, 99.0, False)):
+        machine = Conversation(Player(PlayedServer())).machine("hi", delivered=delivered, alive_at=alive_at)
+        effects = machine.start(Moment(5.0, unix=unix))
+        if isinstance(effects[-1], GiveUp):
+            assert not repeats
+            continue
+        machine.woken(Moment(5.2, unix=unix))
+        again = machine.connected(Connected(1, keyed()), Moment(5.5, unix=unix))
+        assert isinstance(again[-1], SendCreate) is repeats

@@ -328,7 +328,7 @@ class Simulation:
 
     def revive(self) -> Iterator[TurnEffect]:
         """Kill the client: another process takes the turn over, and shows it from its beginning."""
-        request = msgspec.structs.replace(self.request, delivered=self.machine.delivered(self.now))
+        request = msgspec.structs.replace(self.request, delivered=self.machine.delivered(self.moment()))
         self.machine = TurnMachine(request, kind=self.machine.kind)
         self.emitted.clear()
         yield from self.machine.start(self.moment())

@@ -143,7 +143,7 @@ class AsyncSession:
 
     def go_on_with(self, saved: SavedTurn) -> None:
         """Take up a turn that was saved: it becomes the pending one."""
-        self._pending = self._run(self._state.restore(saved, time.time()))
+        self._pending = self._run(self._state.restore(saved))
 
     def release(self) -> None:
         """Free the session's place on its connection. A session that is used again takes another one."""

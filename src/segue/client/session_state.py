@@ -17,11 +17,9 @@ from segue.client.errors import SessionBusyError
 from segue.client.local_history import EMPTY_HISTORY, LocalHistory
 from segue.client.meters import SessionMeters
 from segue.client.settings import SessionSettings, check_switches
-from segue.client.turn_effects import DeliveredCreate, Finish, TurnInput
+from segue.client.turn_effects import DeliveredCreate, Finish, Moment, TurnInput
 from segue.client.turn_machine import TurnMachine
 from segue.protocol.items import Item
-
-_LONG_AGO_S = 1e9
 
 #: Arguments of a send that are settings by name; every other one is a field of the create.
 _NAMED = frozenset(SessionSettings.__struct_fields__) - {"fields"}
@@ -178,14 +176,11 @@ class SessionState:
         self.history = EMPTY_HISTORY.append(items)
         self.continuation = self._latest = None
 
-    def restore(self, saved: SavedTurn, now: float) -> TurnInput:
+    def restore(self, saved: SavedTurn) -> TurnInput:
         """Return a turn that was saved, as the next one."""
-        delivered = saved.delivered
-        if delivered is not None:
-            delivered = msgspec.structs.replace(delivered, silent_s=_elapsed_s(saved.alive_at, now))
         turn = TurnInput(
             static=self._encode(saved.settings), settings=saved.settings, history=self.history, items=saved.items,
-            key=saved.key, continuation=self.continuation, delivered=delivered,
+            key=saved.key, continuation=self.continuation, delivered=saved.delivered, alive_at=saved.alive_at,
         )  # fmt: skip
         self._latest = turn
         return turn
@@ -206,8 +201,10 @@ class SessionState:
         turn = self._latest
         if turn is None or not turn.generate:
             return None
-        delivered = turn.delivered if self._running is None else self._running.delivered(now)
-        alive_at = 0.0 if delivered is None else unix_now - delivered.silent_s
+        delivered, alive_at = turn.delivered, turn.alive_at or 0.0
+        if self._running is not None:
+            delivered = self._running.delivered(Moment(now, unix=unix_now))
+            alive_at = 0.0 if delivered is None else unix_now - delivered.silent_s
         return SavedTurn(items=turn.items, key=turn.key, settings=turn.settings, delivered=delivered, alive_at=alive_at)
 
     def _encode(self, settings: SessionSettings) -> StaticMembers:
@@ -223,8 +220,3 @@ class SessionState:
                 "Nothing was sent: a turn of this session runs, and a session runs one at a time.",
                 "Wait for its response, cancel it, or fork the session.",
             )
-
-
-def _elapsed_s(then: float, now: float) -> float:
-    """Return the time since then; a clock that was set back proves nothing, so that no key counts as held."""
-    return now - then if now >= then else _LONG_AGO_S

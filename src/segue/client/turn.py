@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -307,7 +308,8 @@ class AsyncTurn:
 
     @staticmethod
     def _now() -> Moment:
-        return Moment(asyncio.get_running_loop().time(), random.random())  # noqa: S311 - spreads waits, keeps no secret
+        fraction = random.random()  # noqa: S311 - spreads waits, keeps no secret
+        return Moment(asyncio.get_running_loop().time(), fraction, time.time())
 
 
 def _closed() -> TurnCancelledError:

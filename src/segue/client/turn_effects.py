@@ -40,7 +40,8 @@ class DeliveredCreate(msgspec.Struct, frozen=True, kw_only=True):
 class TurnInput(msgspec.Struct, frozen=True, kw_only=True):
     """One turn to run: `items` are new, `key` is its idempotency key, `delivered` what an earlier process began.
 
-    `own_field` allows the field that a client adds by itself.
+    `own_field` allows the field that a client adds by itself. `alive_at` is when the connection of what was delivered
+    last showed life, in unix seconds.
     """
 
     static: StaticMembers
@@ -52,13 +53,19 @@ class TurnInput(msgspec.Struct, frozen=True, kw_only=True):
     generate: bool = True
     own_field: bool = True
     delivered: DeliveredCreate | None = None
+    alive_at: float | None = None
 
 
 class Moment(msgspec.Struct, frozen=True):
-    """When something happens, in seconds of a clock that only goes forward, and a random fraction for it."""
+    """When something happens, and a random fraction for it.
+
+    `now` is of a clock that only goes forward, but may stand still while the machine sleeps. `unix` is the time of day,
+    which may be set.
+    """
 
     now: float
     fraction: float = 1.0
+    unix: float = 0.0
 
 
 # --- what comes out --------------------------------------------------------------------------------------------------

@@ -67,6 +67,8 @@ from segue.protocol.items import join
 #: Of the time for which a server keeps a turn without a follower, the part that a client relies on: the server's clock
 #: began when it lost its client, and the repeat takes time to arrive.
 _SURE_PART = 0.8
+#: A clock that was set back proves nothing, so that no key counts as held.
+_LONG_AGO_S = 1e9
 #: How often a stored response that is still running is looked at, without a deadline.
 _MOST_LOOKS = 150
 _RUNNING = frozenset({"in_progress", "queued"})
@@ -103,8 +105,8 @@ class TurnMachine:
         self._attempts = 0
         self._looks = 0
         self._deadline = float("inf")
-        #: When the server was last known to have a reader for the turn, if it has taken it.
-        self._alive_at = 0.0
+        #: When the server was last known to have a reader for the turn, if it has taken it; by both clocks.
+        self._alive_at = Moment(0.0)
         self._attached = False  # the connection that is read is such a reader
         self._pending: tuple[Decision, TurnFault] | None = None
         self.ended = False
@@ -134,7 +136,7 @@ class TurnMachine:
         """Return how much time the turn has left."""
         return self._deadline - now
 
-    def delivered(self, now: float) -> DeliveredCreate | None:
+    def delivered(self, moment: Moment) -> DeliveredCreate | None:
         """Return what a later process must know of this turn; None if nothing was delivered."""
         if not self._delivered:
             return None
@@ -147,14 +149,14 @@ class TurnMachine:
             epoch=self._epoch,
             resume_s=self._resume_s,
             response_id=self._shown.response_id,
-            silent_s=now - self._alive_at,
+            silent_s=self._silent_s(moment),
         )
 
     # --- inputs ------------------------------------------------------------------------------------------------------
 
     def start(self, moment: Moment) -> TurnEffects:
         """Begin the turn, or find out what became of it."""
-        self._alive_at = moment.now
+        self._alive_at = moment
         if self._settings.turn_timeout_s is not None:
             self._deadline = moment.now + self._settings.turn_timeout_s
         if self._request.delivered is None:
@@ -181,7 +183,7 @@ class TurnMachine:
             return self._unreadable(moment)
         if self._shown.is_stray(event, self._before):
             return ()
-        self._alive_at, self._attached = moment.now, True
+        self._alive_at, self._attached = moment, True
         if self._is_of_another(event):
             return self._give_up(other_response(self._shown.response_id))
         if not self._shown.is_new(event):
@@ -196,7 +198,7 @@ class TurnMachine:
         self._attempts += 1
         self.websocket_failures += is_websocket_failure(fault)
         if fault.silent_s is not None and self._attached and flight in {"create", "repeat", "resume"}:
-            self._alive_at = max(self._alive_at, moment.now - fault.silent_s)
+            self._alive_at = max(self._alive_at, _before(moment, fault.silent_s), key=lambda at: at.now)
         if self._settles_nothing(flight, fault):
             return self._decide(self._open or fault, moment)
         if flight == "create" and fault.delivered == "no":
@@ -260,7 +262,7 @@ class TurnMachine:
             repeated=repeated,
             by_id=self._plan is not None and self._plan.previous_response_id is not None,
             replayed=self._replayed,
-            keyed=self._is_key_held(moment.now),
+            keyed=self._is_key_held(moment),
             resumable=options.resume and shown.numbered and not self._resume_void,
             retrievable=settings.store and shown.response_id is not None and not self._not_stored,
             own_field=self._request.static.wants_reasoning and self.own_field,
@@ -271,7 +273,7 @@ class TurnMachine:
             fraction=moment.fraction,
         )
 
-    def _is_key_held(self, now: float) -> bool:
+    def _is_key_held(self, moment: Moment) -> bool:
         """Return whether the server still holds the key, and whether what it would send again can be told.
 
         A turn without a follower is stopped after `resume_s`, and then its key is free again. A lean stream may join
@@ -281,7 +283,11 @@ class TurnMachine:
             return False
         if self._options.lean and self._shown.output_shown:
             return False
-        return now - self._alive_at < self._resume_s * _SURE_PART
+        return self._silent_s(moment) < self._resume_s * _SURE_PART
+
+    def _silent_s(self, moment: Moment) -> float:
+        """Return how long ago the server surely had a reader; of two clocks, the one that says longer is believed."""
+        return max(moment.now - self._alive_at.now, moment.unix - self._alive_at.unix)
 
     def _carry_out(self, action: Action, fault: TurnFault, moment: Moment) -> TurnEffects:  # noqa: PLR0911 - one return for each action
         match action:
@@ -348,7 +354,7 @@ class TurnMachine:
             return self._give_up(lost_continuation())
         if flight == "create":
             self._promise(server.capabilities)
-            self._alive_at, self._attached = moment.now, True
+            self._alive_at, self._attached = moment, True
             options = self._options
         else:
             self._attached = False  # until it is answered: it may never arrive
@@ -476,8 +482,19 @@ class TurnMachine:
     def _restore(self, delivered: DeliveredCreate, moment: Moment) -> None:
         self._delivered, self._options, self._epoch = True, delivered.options, delivered.epoch
         self._replayed, self.own_field, self._resume_s = delivered.replayed, delivered.own_field, delivered.resume_s
-        self._alive_at = moment.now - delivered.silent_s
+        self._alive_at = _before(moment, _silence(delivered.silent_s, self._request.alive_at, moment))
         self._shown.response_id = delivered.response_id
         new, parent = self._request.items, delivered.previous_response_id
         items = new if parent is not None else (*self._request.history.items, *new)
         self._plan = CreatePlan(items=items, previous_response_id=parent)
+
+
+def _before(moment: Moment, seconds: float) -> Moment:
+    return Moment(moment.now - seconds, unix=moment.unix - seconds)
+
+
+def _silence(told_s: float, alive_at: float | None, moment: Moment) -> float:
+    """Return for how long nothing was heard of what an earlier process delivered, as far as anybody can tell."""
+    if alive_at is None:
+        return told_s
+    return moment.unix - alive_at if moment.unix >= alive_at else _LONG_AGO_S
