@@ -202,7 +202,7 @@ async def test_a_turn_without_end_has_no_more_time_than_it_was_given(way: Way) -
     async with talking(way) as (server, session):
         server.plan(Rewritten(endless))
         with pytest.raises(OutcomeUnknownError):
-            await session.send("And?", turn_timeout_s=0.05).response()
+            await session.send("And?", turn_timeout_s=0.3).response()
         await server.abandoned()
         await finish(server, session, 4)
 
@@ -213,7 +213,7 @@ async def test_a_terminal_event_that_never_comes_is_missed(way: Way) -> None:
     async with talking(way) as (server, session):
         server.plan(Rewritten(without_end))
         with pytest.raises(OutcomeUnknownError):
-            await session.send("And?", turn_timeout_s=0.1).response()
+            await session.send("And?", turn_timeout_s=0.3).response()
         await finish(server, session, 4)
 
 

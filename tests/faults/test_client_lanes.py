@@ -160,7 +160,7 @@ async def test_an_answer_in_a_lane_that_nobody_asked_for_is_nobodys() -> None:
     async with talking(2) as (server, sessions):
         server.plan(Rewritten(in_other_lane))
         with pytest.raises(OutcomeUnknownError):
-            await sessions[0].send("And?", turn_timeout_s=0.05).response()
+            await sessions[0].send("And?", turn_timeout_s=0.3).response()
         check(sessions, 1)
         await each(sessions, "And?")
         check(sessions, 2)
