@@ -107,6 +107,17 @@ async def test_a_stream_that_ends_before_its_turn_fails(play: Play, message: str
         assert stream.failure_of([ended]) == FailedAttempt(problem)
 
 
+async def test_a_reset_right_after_the_answer_takes_nothing_of_it_back() -> None:
+    async with opened(cut(say("Hello"), END)) as (stream, _):
+        async with asyncio.timeout(10):
+            while stream._content.exception() is None:  # noqa: ASYNC110, SLF001 - it tells nobody
+                await asyncio.sleep(0)
+        *events, ended = await read_all(stream)
+        assert [one.type for one in events if isinstance(one, Event)].count("response.output_text.delta") == 1
+        assert isinstance(ended, Ended)
+        assert (ended.status, ended.error) == ("completed", None)
+
+
 async def test_a_silent_stream_fails_and_is_not_attempted_again() -> None:
     async def silent(exchange: Exchange) -> None:
         await exchange.head(x_request_id="req_1")

@@ -22,6 +22,7 @@ from segue.dialects.provider_errors import DOCUMENTED, code_of_word, failure_of
 from segue.dialects.refused_fields import refused_fields
 from segue.http.sse import MAX_EVENT_BYTES, SseReader
 from segue.http_client.body import JsonBody
+from segue.http_client.reply_body import read_piece
 from segue.protocol.events import Ended, Event
 from segue.protocol.problems import Code, Problem
 from segue.protocol.responses import Failure
@@ -99,7 +100,7 @@ class ProviderStream:
         decoder, name = self.decoder, self._name
         try:
             async with asyncio.timeout_at(self._next_deadline()):
-                data = await self._content.readany()
+                data = await read_piece(self._content)
         except TimeoutError:
             self.broken = True
             if decoder.awaited != "answer":

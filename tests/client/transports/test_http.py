@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 import trustme
+from msgspec.structs import replace
 
 from segue.client.capabilities import PLAIN_SERVER
 from segue.client.recovery import FaultKind, TurnFault
@@ -31,6 +32,7 @@ from tests.client.transports.streams import (
     settings_for,
     sse,
     streamed,
+    until,
 )
 
 EVENTS = response()
@@ -283,6 +285,14 @@ async def test_a_cut_anywhere_is_a_lost_connection_and_the_create_may_have_arriv
     assert fault is not None
     assert (fault.kind, fault.delivered) == ("connection_lost", "maybe")
     assert fault.silent_s is None or 0 <= fault.silent_s < 60
+
+
+async def test_a_reset_right_after_the_answer_takes_nothing_of_it_back() -> None:
+    answer = streamed(*EVENTS)
+    async with serving(replace(answer, cut_after=sum(map(len, answer.pieces)))) as (_, transport):
+        stream = await create(transport)
+        await until(vars(stream)["_response"].content.exception)
+        assert await drained(stream) == (list(EVENTS), None)
 
 
 async def test_a_connection_that_is_cut_without_an_answer_may_have_delivered_the_create() -> None:

@@ -31,6 +31,7 @@ from segue.http.content_decoding import ContentDecoder, DecodingError, decoder_f
 from segue.http.heads import Line
 from segue.http.sse import SseReader
 from segue.http_client.body import JsonBody
+from segue.http_client.reply_body import read_piece
 from segue.http_client.wire_meter import NOTHING_CARRIED, WireCount, WireMeter
 from segue.protocol.codec import UNREADABLE
 
@@ -267,9 +268,9 @@ class _SseStream:
         """Return some of the stream; empty at its end. What is compressed expands only as it is read."""
         content, decoder = self._response.content, self._decoder
         if decoder is None:
-            return await content.readany()
+            return await read_piece(content)
         while not (piece := decoder.read()):
-            data = await content.readany()
+            data = await read_piece(content)
             if not data:
                 return b""
             decoder.feed(data)
