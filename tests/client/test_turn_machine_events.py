@@ -362,3 +362,17 @@ def test_a_turn_of_an_earlier_process_is_as_old_as_its_last_sign_of_life() -> No
         machine.woken(Moment(5.2, unix=unix))
         again = machine.connected(Connected(1, keyed()), Moment(5.5, unix=unix))
         assert isinstance(again[-1], SendCreate) is repeats
+
+
+def test_a_last_sign_of_life_is_dated_before_a_sleep_not_after_it() -> None:
+    """How long a connection was silent is told by the clock that stands still while the machine sleeps."""
+    for unix, repeats in ((100.0, True), (700.0, False)):
+        turn = Fed(capabilities=keyed())
+        fault = TurnFault(kind="connection_lost", transport="websocket", silent_s=1.0)
+        turn.machine.failed(fault, Moment(100.0, unix=unix))
+        if turn.machine.ended:
+            assert not repeats
+            continue
+        turn.machine.woken(Moment(101.0, unix=unix + 1.0))
+        again = turn.machine.connected(Connected(2, keyed()), Moment(102.0, unix=unix + 2.0))
+        assert isinstance(again[-1], SendCreate) is repeats

@@ -52,7 +52,10 @@ class ServerCapabilities(msgspec.Struct, frozen=True, kw_only=True):
 PLAIN_SERVER = ServerCapabilities()
 #: OpenAI's service, by its documentation: https://platform.openai.com/docs/guides/websocket-mode
 OPENAI_SERVICE = ServerCapabilities(
-    extensions=frozenset({"lanes", "warm_up"}), lanes=BOUNDS["openai"], connection_age_s=3600.0
+    extensions=frozenset({"lanes", "warm_up"}),
+    lanes=BOUNDS["openai"],
+    connection_age_s=3600.0,
+    message_bytes=16 * 1024 * 1024,  # not documented, but measured by several: it closes with 1009 beyond
 )
 
 

@@ -198,7 +198,7 @@ class TurnMachine:
         self._attempts += 1
         self.websocket_failures += is_websocket_failure(fault)
         if fault.silent_s is not None and self._attached and flight in {"create", "repeat", "resume"}:
-            self._alive_at = max(self._alive_at, _before(moment, fault.silent_s), key=lambda at: at.now)
+            self._note_life(moment.now - fault.silent_s)
         if self._settles_nothing(flight, fault):
             return self._decide(self._open or fault, moment)
         if flight == "create" and fault.delivered == "no":
@@ -284,6 +284,12 @@ class TurnMachine:
         if self._options.lean and self._shown.output_shown:
             return False
         return self._silent_s(moment) < self._resume_s * _SURE_PART
+
+    def _note_life(self, now: float) -> None:
+        """Note a sign of life that one clock dates. If the machine slept since the last one, it was after this one."""
+        since_s = now - self._alive_at.now
+        if since_s > 0:
+            self._alive_at = Moment(now, unix=self._alive_at.unix + since_s)
 
     def _silent_s(self, moment: Moment) -> float:
         """Return how long ago the server surely had a reader; of two clocks, the one that says longer is believed."""
