@@ -43,6 +43,23 @@ def test_settings_that_cannot_work_are_refused_at_once() -> None:
         client.session("m", stream=True)
 
 
+@pytest.mark.parametrize(
+    ("key", "headers", "what"),
+    [
+        ("sk-1\n", {}, "api_key"),
+        ("sk\udcff1", {}, "api_key"),
+        (None, {"X-Mine": "a\r\nb"}, "header 'X-Mine'"),
+        (None, {"X\nMine": "a"}, "header"),
+    ],
+)
+def test_what_cannot_be_sent_is_refused_when_the_client_is_made(
+    key: str | None, headers: dict[str, str], what: str
+) -> None:
+    with pytest.raises(ValueError, match=f"The {what}.* cannot be sent") as caught:
+        AsyncClient("http://127.0.0.1:1/v1", key, headers=headers)
+    assert "sk" not in str(caught.value)
+
+
 async def test_a_server_that_is_not_there_says_that_nothing_was_sent() -> None:
     async with AsyncClient("http://127.0.0.1:1/v1") as client:
         for transport in ("http", "websocket"):

@@ -107,6 +107,9 @@ def test_the_key_for_openai_goes_nowhere_else() -> None:
     assert agent_key(AgentConfig(base_url="https://api.openai.com/v1"), environ) == "sk-openai"
     assert agent_key(AgentConfig(base_url="https://api.openai.com/v1", key="sk-own"), environ) == "sk-own"
     assert agent_key(AgentConfig(base_url="https://api.openai.com/v1"), {"OPENAI_API_KEY": ""}) is None
+    assert agent_key(AgentConfig(base_url="https://api.openai.com/v1"), {"OPENAI_API_KEY": "sk-1\n"}) == "sk-1"
+    with pytest.raises(ConfigError, match="the variable OPENAI_API_KEY cannot be sent"):
+        agent_key(AgentConfig(base_url="https://api.openai.com/v1"), {"OPENAI_API_KEY": "sk\n1"})
     for url in ("http://127.0.0.1:4747/v1", "http://api.openai.com/v1", "https://api.openai.com.example/v1"):
         assert agent_key(AgentConfig(base_url=url), environ) is None
 

@@ -66,6 +66,38 @@ def test_the_command_line_wins_over_both(tmp_path: Path) -> None:
     assert config == Config(server=ServerConfig(port=3))
 
 
+def told(environ: dict[str, str], table: str, key: str) -> Config:
+    """What is read if the command line gives a key."""
+    given = {"key": key}
+    return load(None, environ, sidecar=given) if table == "sidecar" else load(None, environ, agent=given)
+
+
+@pytest.mark.parametrize("table", ["sidecar", "agent"])
+def test_a_key_is_taken_without_the_line_end_that_a_file_or_a_shell_adds(tmp_path: Path, table: str) -> None:
+    variable = f"SEGUE_{table.upper()}_KEY"
+    for config in (
+        load(None, {variable: " sk-1\r\n"}),
+        told({}, table, "sk-1\n"),
+        from_toml(tmp_path, f'[{table}]\nkey = "sk-1\\n"\n'),
+    ):
+        assert (config.sidecar.key or config.agent.key) == "sk-1"
+    empty = load(None, {variable: "\n"})
+    assert (empty.sidecar.key, empty.agent.key) == (None, None)
+
+
+@pytest.mark.parametrize("table", ["sidecar", "agent"])
+@pytest.mark.parametrize("key", ["sk\n1", "sk\x001", "sk\x7f1", "sk\udcff1"])
+def test_a_key_that_cannot_be_sent_is_refused_by_the_name_of_its_source(tmp_path: Path, table: str, key: str) -> None:
+    variable = f"SEGUE_{table.upper()}_KEY"
+    with pytest.raises(ConfigError, match=f"{variable} cannot be sent as a key") as caught:
+        load(None, {variable: key})
+    assert "sk" not in str(caught.value)
+    with pytest.raises(ConfigError, match="--key cannot be sent as a key"):
+        told({variable: "sk-1"}, table, key)
+    with pytest.raises(ConfigError, match=rf"\[{table}\] key of .*\.toml cannot be sent as a key"):
+        from_toml(tmp_path, f'[{table}]\nkey = "sk\\n1"\n')
+
+
 def test_rows_of_the_environment_need_no_file_and_no_order() -> None:
     """A container has variables only, and nobody sorts those; ten comes after nine."""
     rows = {

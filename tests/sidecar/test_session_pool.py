@@ -61,6 +61,11 @@ def test_it_needs_addresses_of_gateways(gateways: list[str]) -> None:
         SessionPool(gateways, ConnectorSettings(), stats=Stats())
 
 
+def test_it_needs_a_key_that_can_be_sent() -> None:
+    with pytest.raises(ValueError, match="cannot be sent"):
+        SessionPool(["ws://127.0.0.1:1"], ConnectorSettings(key="sk-1\n"), stats=Stats())
+
+
 def test_nothing_can_be_opened_before_the_start() -> None:
     pool = SessionPool(["ws://127.0.0.1:1"], ConnectorSettings(), stats=Stats())
     with pytest.raises(AssertionError, match="start"):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from segue.config.agent import AgentConfig
 from segue.config.errors import ConfigError
+from segue.config.keys import sendable_key
 from segue.config.sidecar import SidecarConfig
 from segue.config.upstream import UpstreamConfig
 
@@ -72,7 +73,8 @@ def agent_key(agent: AgentConfig, environ: Mapping[str, str] | None = None) -> s
     """Return the API key for the agent's server. The one for OpenAI goes nowhere else."""
     if agent.key is not None or not agent.base_url.startswith(_OPENAI):
         return agent.key
-    return (os.environ if environ is None else environ).get("OPENAI_API_KEY") or None
+    found = (os.environ if environ is None else environ).get("OPENAI_API_KEY", "")
+    return sendable_key(found, "the variable OPENAI_API_KEY")
 
 
 def command_environment(key: str | None = None, environ: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -22,7 +22,7 @@ from segue.config.agent import AgentConfig
 from segue.config.config_file import anchored
 from segue.config.configuration import Config, check
 from segue.config.errors import ConfigError
-from segue.config.keys import KeyConfig
+from segue.config.keys import KeyConfig, sendable_key
 from segue.config.server import ListenerConfig, ServerConfig
 from segue.config.sidecar import SidecarConfig
 from segue.config.tunnel import RouteConfig, TunnelConfig
@@ -94,9 +94,30 @@ def load(
         given = {name: value for name, value in overrides.items() if value is not None}
         if given:
             tree[table] = {**tree.get(table, {}), **given}
-    config = _convert(tree, Config)
+    config = _with_keys(_convert(tree, Config), {"sidecar": sidecar, "agent": agent}, environ, path)
     check(config)
     return config
+
+
+def _with_keys(
+    config: Config,
+    overrides: Mapping[str, Mapping[str, object] | None],
+    environ: Mapping[str, str],
+    path: Path | None,
+) -> Config:
+    """Take the keys that are sent as they can be sent; one that cannot be is refused by the name of its source."""
+
+    def clean(table: str, key: str | None) -> str | None:
+        variable = f"SEGUE_{table.upper()}_KEY"
+        if (overrides[table] or {}).get("key") is not None:
+            source = "--key"
+        else:
+            source = variable if variable in environ else f"[{table}] key of {path}"
+        return None if key is None else sendable_key(key, source)
+
+    replace = msgspec.structs.replace
+    sidecar = replace(config.sidecar, key=clean("sidecar", config.sidecar.key))
+    return replace(config, sidecar=sidecar, agent=replace(config.agent, key=clean("agent", config.agent.key)))
 
 
 def _read(path: Path) -> dict[str, Any]:

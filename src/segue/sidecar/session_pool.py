@@ -33,6 +33,8 @@ class SessionPool:
             raise ValueError("a sidecar needs the address of a gateway")
         for gateway in gateways:
             tunnel_url(gateway)  # raises ValueError for an address that is none
+        if not (settings.key or "").isprintable():
+            raise ValueError("the key for gateways cannot be sent: it holds a line break or another control character")
         self._gateways = tuple(gateways)
         self._settings = settings
         self._stats = stats

@@ -34,6 +34,8 @@ _PIECE_BYTES = 64 * 1024
 _KEEPALIVE_S = 55.0
 #: What is below is a success (RFC 9110, 15.3).
 _REDIRECTS = 300
+#: What no header line can hold (RFC 9110, 5.5), and what is no text.
+_UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 _SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie|credential|password|signature", re.IGNORECASE)
 
 
@@ -226,6 +228,10 @@ def _headers(settings: ConnectionSettings) -> Mapping[str, str]:
     if settings.api_key is not None:
         lines["authorization"] = ("Authorization", f"Bearer {settings.api_key}")
     lines |= {name.lower(): (name, value) for name, value in settings.headers}
+    for name, value in lines.values():
+        if _UNSENDABLE.search(name + value):  # such as the line end of a file that holds the key
+            what = "api_key" if value == f"Bearer {settings.api_key}" else f"header {name!r}"
+            raise ValueError(f"The {what} cannot be sent: it holds a line break or another control character.")
     return dict(lines.values())
 
 
