@@ -45,7 +45,7 @@ _COUNTED: Mapping[str, str] = {
     "active": "of them under way now",
     "attached": "answered by the reply to an earlier try, whose agent had hung up during an outage",
     "direct": "sent straight to the provider",
-    "agent_bytes_in": "bytes that agents would have sent to the provider",
+    "agent_bytes_in": "bytes that agents would have sent to the provider, of requests that were carried to a reply",
     "agent_bytes_out": "bytes that they would have got from it",
     "tunnel_bytes_up": "bytes sent to the gateway",
     "tunnel_bytes_down": "bytes that came from it",
@@ -59,6 +59,7 @@ _COUNTED: Mapping[str, str] = {
     "gateway": "the gateway of the present or last connection",
     "reason": "why there is no link; empty while there is one",
     "rtt_s": "the least round-trip time lately; null before the first",
+    "failed": "requests that failed, by the code of the error; `cut`: the reply ended early",
     "recent": "the latest exchanges: path, status, outcome, sizes and time; no content and no query",
 }
 

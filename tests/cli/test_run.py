@@ -9,10 +9,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from segue.cli.run import saving
 from segue.http.heads import values
+from segue.sidecar.stats import SidecarReport
 from segue.testing.provider import Answer, provided
 from tests.cli.conftest import Command, own_file
 from tests.sidecar.gateways import fake_gateway
@@ -137,6 +140,23 @@ async def test_the_users_own_file_may_lead_to_the_gateways_own_api_and_leaves_no
     status, _, told = await output_of(segue_run("--", "true"), folder, b"")
     assert (status, told) == (0, "segue: no request came through here\n")
     assert names_in(folder) == ["segue.db"]
+
+
+@pytest.mark.parametrize(
+    ("counted", "line"),
+    [
+        ({}, "no request came through here"),
+        ({"exchanges": 1, "failed": {"cut": 1}}, "1 request, 1 failed (cut); none was carried"),
+        ({"exchanges": 2, "direct": 2}, "2 requests, 2 went straight to the provider; none was carried"),
+        (
+            {"exchanges": 4, "failed": {"cut": 2, "x": 1}, "agent_bytes_in": 900, "agent_bytes_out": 100},
+            "4 requests, 3 failed (2 cut, 1 x): 30 B on the link instead of 1.0 KB (97.0% saved)",
+        ),
+    ],
+)
+def test_only_what_was_carried_is_a_saving(counted: dict[str, Any], line: str) -> None:
+    report = SidecarReport(parked=0, link="up", gateway="ws://g", rtt_s=None, recent=[], tunnel_bytes_up=30, **counted)
+    assert saving(report) == f"segue: {line}"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

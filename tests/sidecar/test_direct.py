@@ -37,6 +37,7 @@ async def test_a_request_reaches_the_provider_to_the_byte_and_its_reply_the_agen
         assert provider.requests[0].body == b"{}"
     assert answer.startswith(b"HTTP/1.1 201 Made\r\nX-One: 1\r\nx-one: 2\r\nTransfer-Encoding: chunked\r\n")
     assert (told["direct"], told["recent"][0]["outcome"], told["recent"][0]["status"]) == (1, "direct", 201)
+    assert told["agent_bytes_in"] + told["agent_bytes_out"] == 0  # the tunnel carried nothing
 
 
 async def test_it_is_not_for_a_gateway_that_refuses_us() -> None:

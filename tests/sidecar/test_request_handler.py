@@ -22,8 +22,9 @@ from segue.sidecar.connector import ConnectorSettings
 from segue.sidecar.link_status import LinkTimeouts
 from segue.sidecar.orphaned_exchanges import OrphanLimits
 from segue.sidecar.request_handler import HandlerLimits, RequestHandler
+from segue.sidecar.stats import reply_bytes, request_bytes
 from segue.testing.link import linked
-from tests.sidecar.gateways import Answer, Forwarded, fake_gateway
+from tests.sidecar.gateways import STREAM, Answer, Forwarded, fake_gateway
 from tests.sidecar.sidecars import QUICK, conversation, post, running
 
 CHUNKED_END = b"0\r\n\r\n"
@@ -222,7 +223,10 @@ async def test_an_agent_that_hangs_up_while_the_link_is_away_finds_its_exchange_
             told = await sidecar.stats()
         keys = [dict(one.head.lines)[b"X-Api-Key"] for one in gateway.forwarded]
     assert keys == [b"k", b"another"]
+    carried = [request_bytes(one.head) + len(one.body or b"") for one in gateway.forwarded]
     assert (told["attached"], told["parked"]) == (1, 0)
+    assert told["agent_bytes_in"] == sum(carried)  # the second try, and not the first
+    assert told["agent_bytes_out"] == 2 * (reply_bytes(STREAM) + len(b"data: 1\n\ndata: 2\n\n"))
 
 
 async def test_a_parked_exchange_that_nobody_comes_for_is_cancelled() -> None:
@@ -359,7 +363,10 @@ async def test_a_wrong_key_is_told_at_once_with_the_gateways_reason() -> None:
                 assert b"this key is not known" in answer
                 assert b"SEGUE_SIDECAR_KEY or with --key" in answer  # the agent must not take it for its own
             assert len(gateway.upgrades) == 1  # not once for each request
-            assert (await sidecar.stats())["link"] == "refused"
+            told = await sidecar.stats()
+    assert told["link"] == "refused"
+    assert told["failed"] == {"segue_invalid_key": 3}
+    assert told["agent_bytes_in"] + told["agent_bytes_out"] == 0  # nothing was carried, and so nothing saved
 
 
 async def test_another_version_is_told_at_once() -> None:

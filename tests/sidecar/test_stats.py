@@ -27,3 +27,14 @@ def test_a_report_holds_the_counters_and_the_latest_exchanges() -> None:
     report = stats.report(parked=4, link="away", gateway="wss://g", rtt_s=0.1)
     assert (report.exchanges, report.resumes, report.parked, report.link) == (3, 2, 4, "away")
     assert [one.path for one in report.recent] == [f"/{number}" for number in range(5, RECENT + 5)]
+
+
+def test_failures_are_counted_by_code_and_a_report_does_not_change_afterwards() -> None:
+    stats = Stats()
+    stats.note_failure("cut")
+    stats.note_failure("cut")
+    report = stats.report(parked=0, link="up", gateway="wss://g", rtt_s=None)
+    stats.note_failure("segue_overloaded")
+    assert report.failed == {"cut": 2}
+    assert stats.failed == {"cut": 2, "segue_overloaded": 1}
+    assert Stats().failed == {}

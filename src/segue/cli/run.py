@@ -161,16 +161,21 @@ def _ignore() -> None:
 
 
 def saving(report: SidecarReport) -> str:
-    """Return one line that says how much a sidecar saved."""
+    """Return one line that says how much a sidecar saved, and what did not go through it."""
     if not report.exchanges:
         return "segue: no request came through here"
     carried = report.tunnel_bytes_up + report.tunnel_bytes_down
     plain = report.agent_bytes_in + report.agent_bytes_out
-    noun = "request" if report.exchanges == 1 else "requests"
-    return (
-        f"segue: {report.exchanges} {noun}: {_size(carried)} on the link instead of {_size(plain)} "
-        f"({saved_share(report):.1%} saved)"
-    )
+    line = f"segue: {report.exchanges} {'request' if report.exchanges == 1 else 'requests'}"
+    failed = sum(report.failed.values())
+    if failed:
+        why = ", ".join(f"{count} {code}" if count < failed else code for code, count in report.failed.items())
+        line += f", {failed} failed ({why})"
+    if report.direct:
+        line += f", {report.direct} went straight to the provider"
+    if not plain:
+        return f"{line}; none was carried"
+    return f"{line}: {_size(carried)} on the link instead of {_size(plain)} ({saved_share(report):.1%} saved)"
 
 
 def _size(count: int) -> str:

@@ -52,6 +52,8 @@ class _AccessRecord:
     def __init__(self) -> None:
         self.started_at = asyncio.get_running_loop().time()
         self.status: int | None = None
+        self.failure: FailureCode = "segue_internal_error"
+        """The code of the error that the agent got, if its request failed."""
         self.document_bytes = 0
         self.reply_bytes = 0
 
@@ -93,7 +95,6 @@ class RequestHandler:
         """Answer a request."""
         self._stats.exchanges += 1
         self._stats.active += 1
-        self._stats.agent_bytes_in += request_bytes(request.head) + len(request.body or b"")
         record = _AccessRecord()
         outcome: Outcome = "failed"
         try:
@@ -103,6 +104,8 @@ class RequestHandler:
             request.abort()
         finally:
             self._stats.active -= 1
+            if outcome in {"failed", "cut"}:
+                self._stats.note_failure("cut" if outcome == "cut" else record.failure)
             self._log_request(request, record, outcome)
 
     async def _answer(self, request: AgentRequest, record: _AccessRecord) -> Outcome:
@@ -137,7 +140,7 @@ class RequestHandler:
         return None
 
     async def _fail(self, request: AgentRequest, code: FailureCode, message: str, *, record: _AccessRecord) -> Outcome:
-        record.status = FAILURES[code].status
+        record.status, record.failure = FAILURES[code].status, code
         await request.fail(code, message)
         return "failed"
 
@@ -183,11 +186,15 @@ class RequestHandler:
             if not isinstance(head, ReplyHead):
                 return await self._explain(request, head, record)
             record.status = head.status
+            self._stats.agent_bytes_in += _size(request)
             return await writer.write(head)
         except AgentGone:
             if not exchange.session.is_suspect():
                 raise
             orphaned = True
+            if record.status is not None:  # a retry reads the reply from its beginning
+                self._stats.agent_bytes_in -= _size(request)
+                writer.take_back()
             self._orphans.add(exchange, request.body, body=body, folded=writer.folded)
             request.abort()
             return "parked"
@@ -202,7 +209,7 @@ class RequestHandler:
         if isinstance(ending, LinkUnavailable):
             return await self._go_without_tunnel(request, ending, record)
         code, message = failure_of(ending)
-        record.status = FAILURES[code].status
+        record.status, record.failure = FAILURES[code].status, code
         await request.fail(code, message, repeatable=is_repeatable(ending))
         return "failed"
 
@@ -213,6 +220,7 @@ class RequestHandler:
             if not isinstance(head, ReplyHead):
                 return await self._explain(request, head, record)
             record.status = head.status
+            self._stats.agent_bytes_in += _size(request)
             if head.status != _SWITCHING_PROTOCOLS:
                 return await ResponseWriter(request, exchange, self._stats).write(head)
             relay = WebSocketRelay(request, exchange, self._stats, max_message_bytes=self._limits.max_message_bytes)
@@ -245,3 +253,8 @@ class RequestHandler:
         self._stats.recent.append(
             ExchangeSummary(path, record.status, outcome, body_bytes, record.document_bytes, record.reply_bytes, time_s)
         )
+
+
+def _size(request: AgentRequest) -> int:
+    """Return what the provider would have been sent."""
+    return request_bytes(request.head) + len(request.body or b"")

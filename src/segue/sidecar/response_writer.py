@@ -74,6 +74,7 @@ class ResponseWriter:
         self._decoder = StreamDecoder(SOCKET_WINDOW_LOG if request.kind == "websocket" else REPLY_WINDOW_LOG)
         self._fold: Fold | None = None
         self._position = 0
+        self._counted_bytes = 0
         self.sent_bytes = 0
         """How much of the body the agent was sent."""
 
@@ -87,7 +88,7 @@ class ResponseWriter:
         request, exchange = self._request, self._exchange
         self._fold = Fold(b"".join(values(head.lines, b"content-type")[:1]))
         with _woken_when_gone(request, exchange.changed):
-            self._stats.agent_bytes_out += reply_bytes(head)
+            self._count(reply_bytes(head))
             await request.start(head)
             while True:
                 data = exchange.log.read(self._position)
@@ -104,6 +105,15 @@ class ResponseWriter:
                     request.abort()
                     return "cut"
 
+    def take_back(self) -> None:
+        """Count nothing of this reply: another request will get it, from its beginning."""
+        self._stats.agent_bytes_out -= self._counted_bytes
+        self._counted_bytes = 0
+
+    def _count(self, size: int) -> None:
+        self._stats.agent_bytes_out += size
+        self._counted_bytes += size
+
     async def _write_data(self, data: bytes) -> bool:
         """Expand bytes of the reply and write them, as fast as the agent reads; False if they cannot be expanded."""
         self._decoder.feed(data)
@@ -111,7 +121,7 @@ class ResponseWriter:
             if isinstance(piece, StreamError):
                 return False
             await self._request.send(piece)
-            self._stats.agent_bytes_out += len(piece)
+            self._count(len(piece))
             self.sent_bytes += len(piece)
             assert self._fold is not None, "write() made it"
             self._fold.feed(piece)

@@ -1,7 +1,9 @@
 """The counters of a sidecar: for `GET /segue/stats`, the live view, and the JSON at the end.
 
 The bytes of agents are what they would have sent to the provider and got from it without any transfer coding: start
-lines, the header lines that are passed on, bodies, and WebSocket messages. The bytes of the tunnel are its packets with
+lines, the header lines that are passed on, bodies, and WebSocket messages. Only what the tunnel carried to a reply
+counts, and once: no request that failed or went straight to the provider, and no first try whose reply a retry got. The
+bytes of the tunnel are its packets with
 their WebSocket frame headers, acknowledgements and heartbeats, without handshakes and TLS. Not here: content of any
 kind, query strings, credentials.
 """
@@ -34,7 +36,10 @@ class ExchangeSummary(msgspec.Struct):
 
 
 class Counters(msgspec.Struct):
-    """Counters that only grow, except for `active`. The module's docstring defines the bytes."""
+    """Counters that only grow, except for `active`, and the bytes of a first try, which are taken back.
+
+    The module's docstring defines the bytes.
+    """
 
     exchanges: int = 0
     active: int = 0
@@ -65,12 +70,15 @@ class SidecarReport(Counters, kw_only=True):
     reason: str = ""
     """Why there is no link."""
     rtt_s: float | None
+    failed: dict[str, int] = {}
+    """How many requests failed, by the code of the error; `cut`: the reply ended early."""
     recent: list[ExchangeSummary]
 
 
 class Stats(Counters):
     """The counters of one sidecar, and its latest exchanges."""
 
+    failed: dict[str, int] = {}
     recent: deque[ExchangeSummary] = msgspec.field(default_factory=lambda: deque(maxlen=RECENT))
 
     def report(self, *, parked: int, link: str, gateway: str, reason: str = "", rtt_s: float | None) -> SidecarReport:
@@ -83,8 +91,13 @@ class Stats(Counters):
             gateway=gateway,
             reason=reason,
             rtt_s=rtt_s,
+            failed=dict(self.failed),
             recent=list(self.recent),
         )
+
+    def note_failure(self, code: str) -> None:
+        """Count a request that failed."""
+        self.failed[code] = self.failed.get(code, 0) + 1
 
 
 def saved_share(report: SidecarReport) -> float:
