@@ -54,6 +54,7 @@ from segue.stores.memory import MemoryStore
 from segue.upstreams.router import Router
 from tools import (
     architecture,
+    bench_tables,
     client_fault_table,
     dialect_tables,
     error_tables,
@@ -465,6 +466,8 @@ def _diagram(first: str, arrows: Sequence[tuple[str, str, str]]) -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "agent-tasks": task_tables.tasks,
+    "bench-links": bench_tables.links,
+    "bench-publications": bench_tables.publications,
     "agent-task-bytes": task_tables.bytes_by_arm,
     "dialect-fates": dialect_tables.fates,
     "dialect-settings": dialect_tables.settings,

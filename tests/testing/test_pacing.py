@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.testing.pacing import INITIAL_WINDOW_BYTES, SEGMENT_BYTES, Arrival, ArrivalKind, LinkProfile, Outage, Pacer
+from segue.testing.pacing import (
+    INITIAL_WINDOW_BYTES,
+    MIN_TIMEOUT_S,
+    SEGMENT_BYTES,
+    Arrival,
+    ArrivalKind,
+    LinkProfile,
+    Outage,
+    Pacer,
+)
 from tests.strategies import examples
 
 
@@ -129,7 +138,47 @@ def test_a_lost_segment_is_late_and_nothing_overtakes_it() -> None:
 def test_a_lost_last_segment_waits_for_the_timeout() -> None:
     pacer = make_pacer(LinkProfile(rtt_s=0.1, loss=1.0))
     pacer.send(1, 10, 0.0)
-    assert run(pacer) == [at(0.25, size=10)]
+    assert run(pacer) == [at(0.05 + 0.1 + MIN_TIMEOUT_S, size=10)]
+
+
+@pytest.mark.parametrize("rtt_s", [0.0, 0.044, 0.79])
+def test_the_timeout_is_a_round_trip_and_the_least_variance(rtt_s: float) -> None:
+    """As of RFC 6298, 2.3, with the least of Linux, on a link whose round trip does not vary."""
+    assert LinkProfile(rtt_s=rtt_s).timeout_s == pytest.approx(rtt_s + 0.2)
+
+
+def test_a_window_that_is_not_used_does_not_grow() -> None:
+    """A stream of small events leaves the connection as it was (RFC 7661, 3; `tcp_is_cwnd_limited` of Linux)."""
+    pacer = make_pacer(LinkProfile(rtt_s=0.1, slow_start=True))
+    at = 0.0
+    for _ in range(1000):
+        pacer.send(1, 1000, at)
+        at += 0.11
+        pacer.arrived(at)
+    pacer.send(1, 7 * INITIAL_WINDOW_BYTES, at)
+    arrived = run(pacer)
+    assert sizes([one for one in arrived if one[0] < at + 0.1]) == INITIAL_WINDOW_BYTES
+    assert sizes(arrived) == 7 * INITIAL_WINDOW_BYTES
+
+
+def test_a_window_grows_to_twice_what_was_in_flight() -> None:
+    """Whatever the burst, the next one begins with the window that the acknowledgements of this one opened."""
+    pacer = make_pacer(LinkProfile(rtt_s=0.1, slow_start=True))
+    pacer.send(1, 3 * INITIAL_WINDOW_BYTES, 0.0)
+    assert [at for at, _ in run(pacer)][-1] == pytest.approx(0.15)
+    pacer.send(1, 9 * INITIAL_WINDOW_BYTES, 0.3)
+    at_once = sizes([one for one in run(pacer) if one[0] < 0.36])
+    assert at_once == 4 * INITIAL_WINDOW_BYTES
+
+
+def test_losses_of_one_window_halve_it_once() -> None:
+    """RFC 6582: one reduction per recovery, however many segments of the window were lost."""
+    pacer = make_pacer(LinkProfile(rtt_s=0.1, slow_start=True, loss=1.0))
+    pacer.send(1, 5 * SEGMENT_BYTES, 0.0)
+    run(pacer)
+    pacer.send(1, 20 * SEGMENT_BYTES, 0.5)
+    at_once = [one for one in run(pacer) if one[0] < 0.5 + 0.1 + 0.2]
+    assert sizes(at_once) == 5 * SEGMENT_BYTES
 
 
 def test_losses_are_those_of_the_seed() -> None:

@@ -273,6 +273,14 @@ def table(
     return run_bench_table(session, turns=turns, quick=quick, trace=trace, json_file=json)
 
 
+@bench.command
+def links(*, json: Annotated[Path | None, Parameter(help="Also write them to this file.")] = None) -> int:
+    """The network links that benchmarks know: delay, rates and loss, and what published each number."""
+    from segue.cli.bench_links import run_bench_links
+
+    return run_bench_links(json_file=json)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, or these arguments instead; the exit status is the command's."""
     from segue.config import ConfigError

@@ -7,9 +7,12 @@ or clock: you tell it what is sent and the present time, and it returns what has
   what does not fit waits at the sender, and nothing is dropped for it.
 - A segment takes half a round trip, and its acknowledgement the other half. The congestion window bounds what is in
   flight: ten segments at first (RFC 6928), and again after an idle time of one retransmission timeout (RFC 5681, 4.1).
-  It doubles per round trip in slow start. A loss halves it; from there it grows by one segment per round trip.
+  It doubles per round trip in slow start, but only while it is used: it grows to at most twice what was in flight
+  (RFC 7661). A loss halves it, and further losses of the same window do not (RFC 6582); from there it grows by one
+  segment per round trip.
 - A lost segment arrives late: by one round trip if enough segments followed it for a fast retransmit (RFC 5681, 3.2),
-  else by the timeout. Everything behind it on the same connection waits, as in TCP (head-of-line blocking).
+  else by the timeout. Everything behind it on the same connection waits, as in TCP (head-of-line blocking). What is
+  repeated is not lost again.
 - In an outage nothing moves; then everything goes on at once. TCP's exponential backoff is not modelled.
 """
 
@@ -25,7 +28,7 @@ import msgspec
 
 SEGMENT_BYTES = 1460
 INITIAL_WINDOW_BYTES = 10 * SEGMENT_BYTES
-MIN_TIMEOUT_S = 0.2
+MIN_TIMEOUT_S = 0.2  # Linux: TCP_RTO_MIN, the least that it adds to the round trip
 _FAST_RETRANSMIT_SEGMENTS = 3
 _SMALLEST_WINDOW_BYTES = 2 * SEGMENT_BYTES
 
@@ -63,8 +66,11 @@ class LinkProfile(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def timeout_s(self) -> float:
-        """The retransmission timeout: after this time a sender repeats a segment that nobody acknowledged."""
-        return max(MIN_TIMEOUT_S, 2 * self.rtt_s)
+        """The retransmission timeout: after this time a sender repeats a segment that nobody acknowledged.
+
+        RFC 6298, 2.3: the round trip and four times its variance, here the least that Linux takes for that.
+        """
+        return self.rtt_s + MIN_TIMEOUT_S
 
     @property
     def segmented(self) -> bool:
@@ -108,7 +114,9 @@ class _Flow:
         self.in_flight = 0
         self.window: float = window_bytes
         self.threshold: float = float("inf")
-        self.last_sent_at = float("-inf")
+        self.most_in_flight = 0  # since the window was opened
+        self.recovered_at = float("-inf")  # what was sent before that was lost from a window that was halved
+        self.quiet_since = float("-inf")  # when it last sent, or heard that something arrived
         self.last_arrival_at = float("-inf")
         self.random = random.Random(seed)
 
@@ -272,31 +280,40 @@ class Pacer:
 
     def _send(self, flow: _Flow, size: int, now: float) -> None:
         profile = self._profile
-        idle = not flow.in_flight and now - flow.last_sent_at > profile.timeout_s
+        idle = not flow.in_flight and now - flow.quiet_since > profile.timeout_s
         if profile.slow_start and idle:
             flow.window = min(flow.window, INITIAL_WINDOW_BYTES)
+            flow.most_in_flight = 0
         self._free_at = max(self._free_at, now) + (size / self._rate if self._rate else 0.0)
         arrival_at = self._free_at + profile.rtt_s / 2
         if size and profile.loss and flow.random.random() < profile.loss:
-            arrival_at += self._lost(flow)
-        flow.last_sent_at = now
+            arrival_at += self._lost(flow, now)
+        flow.quiet_since = now
         flow.last_arrival_at = max(flow.last_arrival_at, arrival_at)
         if size:
             flow.unsent -= size
             flow.in_flight += size
+            flow.most_in_flight = max(flow.most_in_flight, flow.in_flight)
             arrival = Arrival(flow.number, "bytes", size)
         else:
             assert flow.mark is not None, "a flow without bytes and mark does not send"
             arrival, flow.mark = Arrival(flow.number, flow.mark, 0), None
         self._plan(flow.last_arrival_at, lambda at: self._arrive(flow, arrival, at))
 
-    def _lost(self, flow: _Flow) -> float:
-        """Shrink the window after a loss, and return by how much the lost segment is late."""
+    def _lost(self, flow: _Flow, now: float) -> float:
+        """Return by how much a lost segment is late; when the sender notices, the window shrinks."""
         followed = min(flow.unsent, int(flow.window)) > _FAST_RETRANSMIT_SEGMENTS * self._segment
-        flow.threshold = max(flow.window / 2, _SMALLEST_WINDOW_BYTES)
+        late_s = self._profile.rtt_s if followed else self._profile.timeout_s
         if self._profile.slow_start:
-            flow.window = flow.threshold
-        return self._profile.rtt_s if followed else self._profile.timeout_s
+            self._plan(now + late_s, lambda at: self._shrink(flow, now, at))
+        return late_s
+
+    def _shrink(self, flow: _Flow, sent_at: float, at: float) -> None:
+        """Halve the window, unless it was halved for another segment that was on its way at the same time."""
+        if sent_at < flow.recovered_at:
+            return
+        flow.window = flow.threshold = max(flow.window / 2, _SMALLEST_WINDOW_BYTES)
+        flow.recovered_at = at
 
     def _arrive(self, flow: _Flow, arrival: Arrival, at: float) -> None:
         if self._flows.get(flow.number) is not flow:
@@ -313,7 +330,8 @@ class Pacer:
 
     def _acknowledge(self, flow: _Flow, size: int, at: float) -> None:
         flow.in_flight -= size
-        if self._profile.slow_start:
+        flow.quiet_since = at  # a timeout that real TCP measures has the delay of the queue in it
+        if self._profile.slow_start and flow.window < 2 * flow.most_in_flight:
             growth = size if flow.window < flow.threshold else SEGMENT_BYTES * size / flow.window
             flow.window = min(flow.window + growth, self._profile.window_bytes)
         if self._flows.get(flow.number) is flow:

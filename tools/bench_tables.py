@@ -1,0 +1,51 @@
+"""The tables of the documentation that say what benchmarks assume: the links, and who published their numbers."""
+
+from __future__ import annotations
+
+from segue.bench.links.profiles import CITED_AS, LINKS, PUBLICATIONS, NamedLink
+from segue.bench.links.transfer_time import transfer_time_s
+from tools.markdown import code, table
+
+_SIZES = (3_200, 32_000, 480_000)
+_SHOWN_IN_MS_S = 0.1
+
+
+def links() -> str:
+    """Write the links, and how long bytes take up on each."""
+    heads = (
+        "link",
+        "what it is",
+        "RTT",
+        "down",
+        "up",
+        "loss",
+        *(f"{size / 1000:g} KB up" for size in _SIZES),
+        "sources",
+    )
+    return table(heads, [_row(link) for link in LINKS.values()])
+
+
+def _row(link: NamedLink) -> list[str]:
+    profile = link.profile
+    assert profile.up_bytes_s is not None, "every named link has a rate"
+    times = [transfer_time_s(profile, profile.up_bytes_s, size, age="idle") for size in _SIZES]
+    loss = f"{100 * link.loss:g} %" if link.loss else "none"
+    return [
+        code(link.name),
+        link.meaning,
+        f"{link.rtt_ms:g} ms",
+        f"{link.down_mbit_s:g} Mbit/s",
+        f"{link.up_mbit_s:g} Mbit/s",
+        loss,
+        *map(_time, times),
+        ", ".join(str(CITED_AS[name]) for name in link.sources),
+    ]
+
+
+def _time(taken_s: float) -> str:
+    return f"{1e3 * taken_s:.2g} ms" if taken_s < _SHOWN_IN_MS_S else f"{taken_s:.2f} s"
+
+
+def publications() -> str:
+    """Write what published the numbers."""
+    return "\n".join(f"{CITED_AS[name]}. {text}" for name, text in PUBLICATIONS.items())
