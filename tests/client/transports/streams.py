@@ -78,4 +78,4 @@ async def until(condition: Callable[[], object]) -> None:
     """Wait until something is true that tells nobody when it becomes so."""
     async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110 - as above
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)
