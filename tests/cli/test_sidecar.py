@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from segue.cli.sidecar import parse_address
+from segue.cli.sidecar import parse_address, proxy_of
 from segue.cli.stats_view import fetch, render
+from segue.config import ConfigError, SidecarConfig
 from segue.sidecar.stats import ExchangeSummary, SidecarReport
 from tests.cli.conftest import Command, own_file
 from tests.sidecar.gateways import fake_gateway
+from tests.sidecar.proxies import connect_proxy
 from tests.sidecar.sidecars import running
 
 
@@ -154,3 +156,56 @@ async def test_the_view_shows_what_is_told() -> None:
     shown = console.export_text()
     for words in ("link away to wss://g", "rtt 250 ms", "resumes 5", "parked 1", "95.0% saved", "/openai/v1/responses"):
         assert words in shown
+
+
+@pytest.fixture
+def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("_no_proxies")
+async def test_the_proxy_of_the_environment_is_asked_for_the_gateway(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connect_proxy(1) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://alice:hunter2@127.0.0.1:{proxy.port}")
+        process, _ = await started(tmp_path, "--gateway", "wss://gateway.invalid", "--listen", "0")
+        async with asyncio.timeout(60):
+            while not proxy.asked:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.01)
+        process.terminate()
+        _, told = await process.communicate()
+    assert proxy.asked[0].startswith(b"CONNECT gateway.invalid:443 ")
+    assert b"hunter2" not in told
+
+
+SOCKS = "socks5://alice:hunter2@proxy:1080"
+
+
+@pytest.mark.usefixtures("_no_proxies")
+@pytest.mark.parametrize("gateway", ["ws://gateway.invalid", "wss://here.invalid", "ftp://no"])
+def test_a_proxy_of_the_environment_that_is_not_needed_need_not_be_usable(
+    monkeypatch: pytest.MonkeyPatch, gateway: str
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", SOCKS)
+    monkeypatch.setenv("NO_PROXY", "here.invalid")
+    assert proxy_of(SidecarConfig(gateways=[gateway])) is None
+
+
+@pytest.mark.usefixtures("_no_proxies")
+@pytest.mark.parametrize(
+    ("config", "source"),
+    [
+        (SidecarConfig(gateways=["wss://gateway.invalid"]), "ALL_PROXY"),
+        (SidecarConfig(gateways=["ws://gateway.invalid"], proxy=SOCKS), r"\[sidecar\] proxy"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_refused_by_the_name_of_its_source(
+    monkeypatch: pytest.MonkeyPatch, config: SidecarConfig, source: str
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", SOCKS)
+    with pytest.raises(ConfigError, match=f"^{source}: only an HTTP proxy can be used") as caught:
+        proxy_of(config)
+    assert "hunter2" not in str(caught.value)
+    assert proxy_of(SidecarConfig(gateways=["wss://gateway.invalid"], proxy="")) is None

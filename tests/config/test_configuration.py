@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from segue.config import AgentConfig, Config, without_secrets
+from segue.config import AgentConfig, Config, SidecarConfig, without_secrets
 from tests.config.tables import KEY_TOML, PROVIDER_TOML, UPSTREAM_TOML, error_of, from_toml
 
 
@@ -65,3 +65,8 @@ def test_doubles_are_refused(tmp_path: Path, text: str, expected: str) -> None:
 def test_the_agents_key_is_not_shown() -> None:
     assert without_secrets(Config(agent=AgentConfig(key="sk-1"))).agent.key == "(set)"
     assert without_secrets(Config()).agent.key is None
+
+
+def test_a_proxy_that_may_have_a_password_is_not_shown() -> None:
+    shown = [without_secrets(Config(sidecar=SidecarConfig(proxy=proxy))).sidecar.proxy for proxy in ("u:p@h", "", None)]
+    assert shown == ["(set)", "", None]

@@ -10,12 +10,14 @@ import pytest
 
 from segue.config import (
     AgentConfig,
+    ChosenProxy,
     ConfigError,
     SidecarConfig,
     agent_key,
     cache_directory,
     child_environment,
     command_environment,
+    gateway_proxy,
     has_openmp_policy,
     read_key,
     state_directory,
@@ -54,8 +56,27 @@ def test_a_child_reaches_this_machine_without_a_proxy() -> None:
     assert child_environment(["::1"], {"all_proxy": "http://p"})["NO_PROXY"] == "127.0.0.1,localhost,::1"
 
 
+@pytest.mark.parametrize(
+    ("proxy", "environ", "expected"),
+    [
+        (None, {}, None),
+        (None, {"HTTP_PROXY": "h:1"}, None),
+        (None, {"HTTPS_PROXY": "h:1", "ALL_PROXY": "h:2", "NO_PROXY": "x"}, ChosenProxy("h:1", "HTTPS_PROXY", "x")),
+        (None, {"https_proxy": "h:0", "HTTPS_PROXY": "h:1"}, ChosenProxy("h:0", "https_proxy", "")),
+        (None, {"HTTPS_PROXY": "", "ALL_PROXY": "h:2"}, ChosenProxy("h:2", "ALL_PROXY", "")),
+        (None, {"all_proxy": "h:3", "no_proxy": "y", "NO_PROXY": "x"}, ChosenProxy("h:3", "all_proxy", "y")),
+        ("h:4", {"HTTPS_PROXY": "h:1", "NO_PROXY": "x"}, ChosenProxy("h:4", "[sidecar] proxy", "x")),
+        ("", {"HTTPS_PROXY": "h:1"}, None),
+    ],
+)
+def test_the_proxy_to_gateways_is_the_setting_or_that_of_the_environment(
+    proxy: str | None, environ: dict[str, str], expected: ChosenProxy | None
+) -> None:
+    assert gateway_proxy(SidecarConfig(proxy=proxy), environ) == expected
+
+
 def test_a_child_does_not_get_the_key_for_gateways() -> None:
-    environ = {"SEGUE_SIDECAR_KEY": "sk-1", "ANTHROPIC_API_KEY": "sk-2"}
+    environ = {"SEGUE_SIDECAR_KEY": "sk-1", "SEGUE_SIDECAR_PROXY": "http://u:p@h", "ANTHROPIC_API_KEY": "sk-2"}
     assert child_environment(environ=environ) == {"ANTHROPIC_API_KEY": "sk-2"}
 
 

@@ -23,8 +23,10 @@ from segue.sidecar.connector import (
     tls_context,
     tunnel_url,
 )
-from tests.sidecar.gateways import fake_gateway
-from tests.sidecar.sidecars import running
+from segue.sidecar.proxy import parse_proxy
+from tests.sidecar.gateways import FakeGateway, fake_gateway
+from tests.sidecar.proxies import ConnectProxy, connect_proxy
+from tests.sidecar.sidecars import QUICK, running
 
 SESSION = "0" * 32
 
@@ -68,8 +70,9 @@ async def answering(handler: Callable[[web.Request], Awaitable[web.StreamRespons
         await runner.cleanup()
 
 
-async def dial(url: str) -> None:
-    async with connected(url, SESSION, ConnectorSettings(connect_s=5.0), tls_context(None)):
+async def dial(url: str, settings: ConnectorSettings | None = None) -> None:
+    settings = ConnectorSettings(connect_s=5.0) if settings is None else settings
+    async with connected(url, SESSION, settings, tls_context(settings.cafile)):
         pass
 
 
@@ -168,3 +171,73 @@ async def test_gateways_are_verified_by_the_file_that_is_named(tmp_path: Path) -
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b"certificate is not trusted" in answer
     assert "certificate is not trusted" in told["reason"]
+
+
+@asynccontextmanager
+async def proxied(tmp_path: Path) -> AsyncIterator[tuple[FakeGateway, ConnectProxy, ConnectorSettings]]:
+    """A gateway by a name that only the proxy can resolve."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("gateway.invalid").configure_cert(tls)
+    async with fake_gateway(tls=tls) as gateway, connect_proxy(gateway.port) as proxy:
+        told = parse_proxy(f"http://alice:hunter2@127.0.0.1:{proxy.port}", "elsewhere.invalid")
+        yield gateway, proxy, ConnectorSettings(key="secret", cafile=str(tmp_path / "ca.pem"), proxy=told)
+
+
+async def test_a_gateway_is_reached_through_a_proxy_that_sees_nothing_but_its_name(tmp_path: Path) -> None:
+    async with proxied(tmp_path) as (gateway, proxy, connector):
+        settings = SidecarSettings(gateways=(), connector=connector)
+        async with running("wss://gateway.invalid", settings=settings) as sidecar:
+            assert (await sidecar.post(b"{}")).startswith(b"HTTP/1.1 200 ")
+        [head] = proxy.asked
+        assert head.startswith(b"CONNECT gateway.invalid:443 HTTP/1.1\r\n")
+        assert b"\r\nProxy-Authorization: Basic YWxpY2U6aHVudGVyMg==\r\n" in head
+        assert b"secret" not in head
+        [upgrade] = gateway.upgrades
+        assert upgrade["authorization"] == "Bearer secret"
+        assert "proxy-authorization" not in upgrade
+
+
+async def test_what_no_proxy_names_is_reached_without_it(tmp_path: Path) -> None:
+    async with proxied(tmp_path) as (_, proxy, connector):
+        with pytest.raises(GatewayUnreachableError):
+            await dial("wss://elsewhere.invalid/segue/tunnel", connector)
+        with pytest.raises(GatewayUnreachableError):
+            await dial("ws://gateway.invalid/segue/tunnel", connector)
+        assert proxy.asked == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (
+            b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n",
+            "the proxy answered with status 407",
+        ),
+        (b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1/\r\n\r\n", "the proxy answered with status 302"),
+        (b"", "isconnected"),
+        (b"what?\r\n\r\n", ""),
+    ],
+)
+async def test_a_proxy_that_does_not_connect_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, answer: bytes, words: str
+) -> None:
+    async with proxied(tmp_path) as (_, proxy, connector):
+        proxy.refusal = answer
+        settings = SidecarSettings(gateways=(), connector=connector, timeouts=QUICK)
+        async with running("wss://gateway.invalid", settings=settings) as sidecar:
+            reply = await sidecar.post(b"{}")
+            told = await sidecar.stats()
+    assert reply.startswith(b"HTTP/1.1 503 ")
+    assert words in told["reason"]
+    for shown in (reply.decode(), str(told), caplog.text):
+        assert "hunter2" not in shown
+        assert "YWxpY2U6" not in shown
+
+
+async def test_a_proxy_that_is_not_there_is_said_as_that() -> None:
+    settings = ConnectorSettings(proxy=parse_proxy("http://alice:hunter2@127.0.0.1:1"))
+    with pytest.raises(GatewayUnreachableError, match=r"the proxy 127\.0\.0\.1:1: Connect") as caught:
+        await dial("wss://gateway.invalid/segue/tunnel", settings)
+    assert "hunter2" not in str(caught.value)

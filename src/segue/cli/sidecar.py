@@ -15,13 +15,23 @@ from typing import NamedTuple
 import msgspec
 
 from segue.cli.loop import run
-from segue.config import Config, ConfigError, SidecarConfig, cache_directory, choose_file, load, user_config_file
+from segue.config import (
+    Config,
+    ConfigError,
+    SidecarConfig,
+    cache_directory,
+    choose_file,
+    gateway_proxy,
+    load,
+    user_config_file,
+)
 from segue.sidecar.app import Sidecar, SidecarSettings
 from segue.sidecar.base_cache import BaseCacheLimits
-from segue.sidecar.connector import ConnectorSettings
+from segue.sidecar.connector import ConnectorSettings, tunnel_url
 from segue.sidecar.link_status import LinkTimeouts
 from segue.sidecar.listener import ListenerLimits
 from segue.sidecar.orphaned_exchanges import OrphanLimits
+from segue.sidecar.proxy import Proxy, is_proxied, parse_proxy
 from segue.sidecar.request_handler import HandlerLimits
 
 _ADDRESS = re.compile(r"(?:(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]]*):)?(?P<port>[0-9]{1,5})")
@@ -99,7 +109,9 @@ def settings_of(config: SidecarConfig) -> SidecarSettings:
         origins=tuple(config.origins),
         direct=config.direct,
         cache_directory=cache_directory(config),
-        connector=ConnectorSettings(key=config.key, cafile=config.cafile, connect_s=config.connect_timeout_s),
+        connector=ConnectorSettings(
+            key=config.key, cafile=config.cafile, proxy=proxy_of(config), connect_s=config.connect_timeout_s
+        ),
         timeouts=LinkTimeouts(wait_s=config.patience_s, give_up_s=config.give_up_s),
         listener=ListenerLimits(
             max_body_bytes=config.max_body_bytes,
@@ -110,6 +122,32 @@ def settings_of(config: SidecarConfig) -> SidecarSettings:
         handler=HandlerLimits(max_message_bytes=config.max_body_bytes, orphans=OrphanLimits(keep_s=config.park_s)),
         cache=BaseCacheLimits(memory_bytes=config.memory_bytes, disk_bytes=config.disk_bytes),
     )
+
+
+def proxy_of(config: SidecarConfig) -> Proxy | None:
+    """Return the proxy on the way to the gateways.
+
+    Raises:
+        ConfigError: one of them would be reached by a proxy that cannot be used, or the setting is wrong.
+    """
+    chosen = gateway_proxy(config)
+    if chosen is None:
+        return None
+    try:
+        return parse_proxy(chosen.address, chosen.no_proxy)
+    except ValueError as error:
+        if config.proxy is None and not any(_needs_proxy(gateway, chosen.no_proxy) for gateway in config.gateways):
+            return None
+        raise ConfigError(
+            f"{chosen.source}: {error}; [sidecar] proxy (SEGUE_SIDECAR_PROXY) sets another, and none if it is empty"
+        ) from None
+
+
+def _needs_proxy(gateway: str, no_proxy: str) -> bool:
+    try:
+        return is_proxied(tunnel_url(gateway), no_proxy)
+    except ValueError:  # the sidecar refuses the address when it starts
+        return False
 
 
 def parse_address(text: str) -> tuple[str | None, int]:

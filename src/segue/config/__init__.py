@@ -12,10 +12,12 @@ from segue.config.agent import AgentConfig
 from segue.config.config_file import FILE_NAME, ChosenFile, anchored, choose_file, user_config_file
 from segue.config.configuration import Config, without_secrets
 from segue.config.environment import (
+    ChosenProxy,
     agent_key,
     cache_directory,
     child_environment,
     command_environment,
+    gateway_proxy,
     has_openmp_policy,
     read_key,
     state_directory,
@@ -35,6 +37,7 @@ __all__ = [
     "FILE_NAME",
     "AgentConfig",
     "ChosenFile",
+    "ChosenProxy",
     "Config",
     "ConfigError",
     "KeyConfig",
@@ -52,6 +55,7 @@ __all__ = [
     "choose_file",
     "command_environment",
     "concurrency",
+    "gateway_proxy",
     "has_openmp_policy",
     "load",
     "read_key",

@@ -30,7 +30,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 def without_secrets(config: Config) -> Config:
     """Return the configuration as it may be shown: the values of keys, headers and bodies become `(set)`."""
     replace = msgspec.structs.replace
-    sidecar = config.sidecar if config.sidecar.key is None else replace(config.sidecar, key="(set)")
+    sidecar = replace(
+        config.sidecar,
+        key=None if config.sidecar.key is None else "(set)",
+        proxy=config.sidecar.proxy and "(set)",  # it may hold a password
+    )
     agent = config.agent if config.agent.key is None else replace(config.agent, key="(set)")
     shown = [
         replace(

@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from segue.config.agent import AgentConfig
 from segue.config.errors import ConfigError
@@ -24,7 +25,10 @@ _SECRET_NAME = re.compile(
     r"(?:^|_)(?:KEYS?|TOKEN|SECRET|PASSWORD|PASSWD|PASS|CREDENTIALS?|AUTH|PAT)(?:$|_)", re.IGNORECASE
 )
 _TOO_SHORT = 8
-_GATEWAY_KEY = "SEGUE_SIDECAR_KEY"
+#: Our settings that hold secrets, which a program that we start has no use for.
+_OWN_SECRETS = ("SEGUE_SIDECAR_KEY", "SEGUE_SIDECAR_PROXY")
+#: Lower case first, as curl and Python read them.
+_PROXIES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 
 
 def read_key(up: UpstreamConfig, environ: Mapping[str, str] | None = None) -> str | None:
@@ -41,6 +45,22 @@ def read_key(up: UpstreamConfig, environ: Mapping[str, str] | None = None) -> st
     if not value.isascii() or not value.isprintable() or " " in value:
         raise ConfigError(f"upstream {up.name!r}: what the variable {up.key_env} (key_env) holds cannot be a key")
     return value
+
+
+class ChosenProxy(NamedTuple):
+    """A proxy as the user wrote it, the name of the setting or variable, and what is reached without it."""
+
+    address: str
+    source: str
+    no_proxy: str
+
+
+def gateway_proxy(sidecar: SidecarConfig, environ: Mapping[str, str] | None = None) -> ChosenProxy | None:
+    """Return the proxy on the way to gateways: the setting, even if it says that there is none, else the variables'."""
+    ours = os.environ if environ is None else environ
+    found = [(sidecar.proxy, "[sidecar] proxy")] if sidecar.proxy is not None else [(ours.get(n), n) for n in _PROXIES]
+    no_proxy = ours.get("no_proxy") or ours.get("NO_PROXY") or ""
+    return next((ChosenProxy(address, source, no_proxy) for address, source in found if address), None)
 
 
 def cache_directory(sidecar: SidecarConfig, environ: Mapping[str, str] | None = None) -> Path | None:
@@ -101,7 +121,8 @@ def child_environment(hosts: Iterable[str] = (), environ: Mapping[str, str] | No
     Our key for gateways is left out: the program has no use for it, and an agent shows its environment to a model.
     """
     ours = dict(os.environ if environ is None else environ)
-    ours.pop(_GATEWAY_KEY, None)
+    for name in _OWN_SECRETS:
+        ours.pop(name, None)
     if any(ours.get(proxy) for proxy in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")):
         named = ours.get("no_proxy") or ours.get("NO_PROXY")
         unproxied = dict.fromkeys(("127.0.0.1", "localhost", *hosts))

@@ -27,6 +27,15 @@ class SidecarConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cafile: Annotated[str | None, Meta(description="Certificates to verify gateways by, instead of the system's.")] = (
         None
     )
+    proxy: Annotated[
+        str | None,
+        Meta(
+            description=(
+                "HTTP proxy on the way to wss:// gateways, http://[USER:PASSWORD@]HOST:PORT; empty for none. If it is "
+                "not set, HTTPS_PROXY or else ALL_PROXY is used. Hosts in NO_PROXY are reached without it."
+            )
+        ),
+    ] = None
     direct: Annotated[bool, Meta(description="Go straight to the provider when no gateway can be reached.")] = False
     cache: Annotated[
         bool,

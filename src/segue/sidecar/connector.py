@@ -1,8 +1,8 @@
 """The connection of the tunnel's WebSocket to one gateway, and the reasons why it fails.
 
-TLS is verified as usual. Proxies of the environment are not used, and redirects are not followed. Not here: what an
-answer other than 101 means (`segue.sidecar.upgrade_answer`), which gateway is tried, and when
-(`segue.sidecar.session`), and what the messages hold.
+TLS is verified as usual, behind a proxy too, and redirects are not followed. Not here: which proxy
+(`segue.sidecar.proxy`), what an answer other than 101 means (`segue.sidecar.upgrade_answer`), which gateway is tried,
+and when (`segue.sidecar.session`), and what the messages hold.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import aiohttp
 import msgspec
 
 from segue.http.error_replies import FailureCode
+from segue.sidecar.proxy import Proxy
 from segue.sidecar.upgrade_answer import explain, read_answer
 from segue.tunnel.frames import MAX_PACKET_BYTES, SUBPROTOCOL
 
@@ -50,6 +51,7 @@ class ConnectorSettings(msgspec.Struct, frozen=True):
 
     key: str | None = None
     cafile: str | None = None
+    proxy: Proxy | None = None
     connect_s: float = 10.0
 
 
@@ -123,6 +125,7 @@ async def connected(
     headers = {"Segue-Session": session_name}
     if settings.key is not None:
         headers["Authorization"] = f"Bearer {settings.key}"
+    proxy = settings.proxy if settings.proxy is not None and settings.proxy.leads_to(url) else None
     transports: list[asyncio.Transport] = []
 
     async def check(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
@@ -146,6 +149,8 @@ async def connected(
                     url,
                     protocols=(SUBPROTOCOL,),
                     headers=headers,
+                    proxy=None if proxy is None else proxy.url,
+                    proxy_headers=None if proxy is None else proxy.headers,
                     max_msg_size=MAX_PACKET_BYTES + 1,  # aiohttp refuses a message of exactly the limit it is given
                     timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_S),
                 )
@@ -180,8 +185,11 @@ async def _accepted(response: aiohttp.ClientResponse, *, has_key: bool) -> async
 
 
 def _message_of(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"the proxy answered with status {error.status} instead of connecting to the gateway"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return f"the gateway's certificate is not trusted: {error.certificate_error}"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return f"cannot connect to {error.host}:{error.port}: {error.os_error.strerror or error.os_error}"
+        whom = "the proxy " if isinstance(error, aiohttp.ClientProxyConnectionError) else ""
+        return f"cannot connect to {whom}{error.host}:{error.port}: {error.os_error.strerror or error.os_error}"
     return str(error) or type(error).__name__

@@ -1,0 +1,50 @@
+"""An HTTP proxy that connects whoever asks to one server, whatever name was asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class ConnectProxy:
+    """The heads that it was sent; `refusal` is its answer in place of a connection."""
+
+    def __init__(self, port: int) -> None:
+        self.asked: list[bytes] = []
+        self.refusal: bytes | None = None
+        self.port = 0
+        self._target = port
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.asked.append(await reader.readuntil(b"\r\n\r\n"))
+        try:
+            if self.refusal is not None:
+                writer.write(self.refusal)
+                return
+            inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            await asyncio.gather(_pipe(reader, inner_writer), _pipe(inner_reader, writer))
+        finally:
+            writer.close()
+
+
+async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+    except ConnectionError:
+        pass
+    finally:
+        writer.close()
+
+
+@asynccontextmanager
+async def connect_proxy(port: int) -> AsyncIterator[ConnectProxy]:
+    proxy = ConnectProxy(port)
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    proxy.port = server.sockets[0].getsockname()[1]
+    try:
+        yield proxy
+    finally:
+        server.close()
