@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from pathlib import Path
 
 import pytest
 
 from segue.client.errors import ContinuationLostError, OutcomeUnknownError, TurnCancelledError
+from segue.client.settings import SessionSettings
 from segue.client.stream_events import ResponseCreated, ResponseFinished
 from segue.client.sync_client import Client
-from tests.client.memory_transport import MemoryLinks
-from tests.client.played_server import answer_of
+from segue.client.transports.interface import Connected
+from tests.client.memory_transport import MemoryLinks, MemoryTransport
+from tests.client.played_server import FULL, answer_of
 
 
 def client_of(links: MemoryLinks) -> Client:
@@ -87,6 +90,79 @@ def test_closing_twice_does_nothing() -> None:
     client.close()
     with pytest.raises(RuntimeError, match="closed"):
         client.load("nowhere")
+
+
+@pytest.mark.parametrize("waits", ["for an event", "for a connection"])
+def test_a_turn_that_another_thread_waits_for_ends_when_the_client_is_closed(waits: str) -> None:
+    links, begun = MemoryLinks(), threading.Event()
+
+    class Silent(MemoryTransport):
+        async def connect(self, *, lane: int, near: int | None = None, fresh: bool = False) -> Connected:
+            begun.set()
+            await asyncio.Event().wait()
+            raise AssertionError("nobody answers")
+
+    if waits == "for a connection":
+        links.websocket = Silent(links.server, "websocket")
+    else:
+        links.websocket.hold = asyncio.Event()
+    client = client_of(links)
+    turn = client.session("m").send("one")
+    met: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            for _ in turn:
+                begun.set()
+        except TurnCancelledError as error:
+            met.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    begun.wait()
+    closers = [threading.Thread(target=client.close) for _ in range(3)]
+    for thread in closers:
+        thread.start()
+    for thread in (*closers, reader):
+        thread.join()
+    assert "The client was closed" in str(met[0])
+
+
+def test_what_is_told_of_a_recovery_may_not_call_the_client() -> None:
+    links, met = MemoryLinks(extensions=FULL), list[str]()
+
+    def told(_: object) -> None:
+        for forbidden in (client.close, turn.cancel):
+            with pytest.raises(RuntimeError, match="cannot wait for itself") as caught:
+                forbidden()
+            met.append(str(caught.value))
+
+    client = Client("http://played/v1", links=links.open, on_recovery=told)
+    links.websocket.troubles.append(3)
+    with client:
+        turn = client.session("m").send("one")
+        assert turn.response().status == "completed"
+    assert len(met) == 4
+
+
+def test_a_session_outlives_its_client() -> None:
+    client = client_of(MemoryLinks())
+    with client.session("m") as session, session.send("one") as turn:
+        before = session.busy
+        next(turn)
+        assert (before, session.busy) == (False, True)
+        client.close()
+        with pytest.raises(TurnCancelledError, match="client was closed"):
+            next(turn)
+
+
+def test_settings_can_be_changed_between_turns() -> None:
+    links = MemoryLinks()
+    with client_of(links) as client:
+        session = client.session("m")
+        session.settings = SessionSettings(model="other")
+        session.send("one").response()
+    assert links.server.creates[0]["model"] == "other"
 
 
 def test_several_threads_use_one_client() -> None:

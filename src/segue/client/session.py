@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
+from itertools import count
 from os import PathLike, fspath
 from types import TracebackType
 from typing import Any, Self
@@ -31,12 +32,11 @@ class SessionHost:
         self.base_url = base_url
         self.links = links
         self._observer = observer
-        self._lanes = 0
+        self._lanes = count(1)  # threads that share the client may ask at the same time
 
     def next_lane(self) -> int:
         """Return the number of a new lane."""
-        self._lanes += 1
-        return self._lanes
+        return next(self._lanes)
 
     def recovered(self, step: RecoveryStep) -> None:
         """Tell of a recovery."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from os import PathLike
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -19,8 +20,17 @@ from segue.client.session import AsyncSession
 from segue.client.settings import SessionSettings, TransportMode
 from segue.client.stream_events import ClientEvent, ClientResponse
 from segue.client.turn import AsyncTurn, RecoveryObserver
+from segue.client.turn_errors import client_closed
 
 T = TypeVar("T")
+
+
+#: How long a turn may take to end by itself when the connections are closed, before it is cancelled.
+_GRACE_S = 0.5
+
+
+class LoopClosedError(RuntimeError):
+    """The thread that would do this has ended: the client is closed."""
 
 
 class LoopThread:
@@ -29,30 +39,58 @@ class LoopThread:
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="segue-client", daemon=True)
+        self._lock = threading.Lock()  # nothing is given to the loop after what ends it
+        self._closed = False
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine and wait for it. If the waiting thread is interrupted, the coroutine is cancelled."""
-        if self.closed:
+        """Run a coroutine and wait for it. If the waiting thread is interrupted, the coroutine is cancelled.
+
+        Raises:
+            LoopClosedError: the thread has ended.
+            RuntimeError: the thread is the one that would wait.
+            TurnCancelledError: another thread ended it meanwhile.
+        """
+        try:
+            self._refuse_own_thread()
+            with self._lock:
+                if self._closed:
+                    raise LoopClosedError("the client is closed")
+                future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:
             work.close()
-            raise RuntimeError("the client is closed")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+            raise
         try:
             return future.result()
+        except CancelledError:
+            raise client_closed() from None
         except BaseException:
             future.cancel()
             raise
 
     @property
     def closed(self) -> bool:
-        """Whether the thread has ended."""
-        return self._loop.is_closed()
+        """Whether the thread has ended, or is about to."""
+        return self._closed
 
-    def close(self) -> None:
-        """End the thread."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+    def close(self, first: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Do what is to be done first, end what still runs, and end the thread; the second time, do nothing."""
+        self._refuse_own_thread()
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            ended = asyncio.run_coroutine_threadsafe(_end(first), self._loop)
+        try:
+            ended.result()
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    def _refuse_own_thread(self) -> None:
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("the thread of the client cannot wait for itself: on_recovery may not call the client")
 
 
 class SyncTurn:
@@ -68,24 +106,31 @@ class SyncTurn:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._thread.run(self._turn.aclose())
+        if not self._thread.closed:
+            self._thread.run(self._turn.aclose())
 
     def __iter__(self) -> Iterator[ClientEvent]:
         return self
 
     def __next__(self) -> ClientEvent:
-        event = self._thread.run(_next(self._turn))
+        event = self._run(_next(self._turn))
         if event is None:
             raise StopIteration
         return event
 
     def response(self) -> ClientResponse:
         """Read the rest of the turn and return its response."""
-        return self._thread.run(self._turn.response())
+        return self._run(self._turn.response())
 
     def cancel(self) -> None:
         """Stop the turn for good, if it has not ended. The history is as it was before."""
         self._thread.run(self._turn.cancel())
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            return self._thread.run(work)
+        except LoopClosedError:
+            raise client_closed() from None
 
 
 class SyncSession:
@@ -108,6 +153,10 @@ class SyncSession:
         """How turns are run, unless a send says otherwise."""
         return self._session.settings
 
+    @settings.setter
+    def settings(self, settings: SessionSettings) -> None:
+        self._session.settings = settings
+
     @property
     def history(self) -> tuple[bytes, ...]:
         """The items of the conversation so far, each as JSON bytes."""
@@ -117,6 +166,11 @@ class SyncSession:
     def meters(self) -> SessionMeters:
         """What was sent and received, and how often the session had to recover."""
         return self._session.meters
+
+    @property
+    def busy(self) -> bool:
+        """Whether a turn runs."""
+        return self._session.busy
 
     @property
     def pending_turn(self) -> SyncTurn | None:
@@ -150,13 +204,14 @@ class SyncSession:
 
     def close(self) -> None:
         """Cancel the turn that runs, and free the session's place on its connection."""
-        self._thread.run(self._session.aclose())
+        if not self._thread.closed:
+            self._thread.run(self._session.aclose())
 
 
 class Client:
     """A client of one server. As `AsyncClient`, whose arguments it takes.
 
-    `on_recovery` is called in the thread of the event loop.
+    `on_recovery` is called in the thread of the event loop. It may not call the client, which waits for this thread.
     """
 
     def __init__(
@@ -212,13 +267,23 @@ class Client:
         return SyncSession(self._thread, self._thread.run(load()))
 
     def close(self) -> None:
-        """Close all connections. Closing twice does nothing."""
-        if self._thread.closed:
-            return
-        try:
-            self._thread.run(self._client.aclose())
-        finally:
-            self._thread.close()
+        """Close all connections. Turns that run in other threads end with an error. Closing twice does nothing."""
+        self._thread.close(self._client.aclose)
+
+
+async def _end(first: Callable[[], Awaitable[None]] | None) -> None:
+    """Close connections, and end what still runs: a thread waits for each of these tasks."""
+    try:
+        if first is not None:
+            await first()
+    finally:
+        running = asyncio.all_tasks() - {asyncio.current_task()}
+        if running:
+            _, running = await asyncio.wait(running, timeout=_GRACE_S)
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
 
 
 async def _next(turn: AsyncTurn) -> ClientEvent | None:

@@ -17,7 +17,7 @@ from typing import Self
 
 import msgspec
 
-from segue.client.errors import SessionBusyError, SessionFileError, TurnCancelledError
+from segue.client.errors import SessionBusyError, SessionFileError
 from segue.client.meters import COUNTED
 from segue.client.recovery import TurnFault
 from segue.client.session_state import SessionState
@@ -40,6 +40,7 @@ from segue.client.turn_effects import (
     TurnEffects,
     TurnInput,
 )
+from segue.client.turn_errors import client_closed, turn_cancelled
 from segue.client.turn_machine import TurnMachine
 
 #: How long a cancelled turn may wait for its server to take note.
@@ -127,7 +128,7 @@ class AsyncTurn:
                     raise self._error
                 if self._response is not None:
                     raise StopAsyncIteration
-                await (self._abandon(_cancelled()) if self._cancelled else self._step())
+                await (self._abandon(turn_cancelled()) if self._cancelled else self._step())
             return self._ready.popleft()
         finally:
             self._idle.set()
@@ -154,10 +155,10 @@ class AsyncTurn:
     async def _stop(self, *, forget: bool) -> None:
         """Stop the turn, if it has not ended; `forget` tells a server that keeps it that nobody will go on with it."""
         self._cancelled = True
-        if self._scope is not None:  # another task waits for an event
+        if self._scope is not None and not self._scope.expired():  # another task waits for an event
             self._scope.reschedule(asyncio.get_running_loop().time())
         await self._idle.wait()
-        await self._abandon(_cancelled())
+        await self._abandon(turn_cancelled())
         kept = self._machine.kept_id
         if forget and kept is not None and not self._forgotten:
             self._forgotten = True
@@ -171,7 +172,7 @@ class AsyncTurn:
         try:
             await self._apply(await self._act_in_time())
         except BaseException as error:
-            await self._abandon(error if isinstance(error, Exception) else _cancelled())
+            await self._abandon(error if isinstance(error, Exception) else turn_cancelled())
             raise
 
     async def _act_in_time(self) -> TurnEffects:
@@ -183,14 +184,14 @@ class AsyncTurn:
             if self._scope is None or not self._scope.expired():
                 raise
             if self._cancelled:
-                return (GiveUp(_cancelled()),)
+                return (GiveUp(turn_cancelled()),)
             return self._machine.failed(TurnFault(kind="timeout", transport=self._machine.kind), self._now())
         finally:
             self._scope = None
 
     async def _act(self) -> TurnEffects:
         if self._links.closed:
-            return (GiveUp(_closed()),)
+            return (GiveUp(client_closed()),)
         if not self._began:
             self._state.begin(self._request, self._machine)
             self._began = True
@@ -310,15 +311,3 @@ class AsyncTurn:
     def _now() -> Moment:
         fraction = random.random()  # noqa: S311 - spreads waits, keeps no secret
         return Moment(asyncio.get_running_loop().time(), fraction, time.time())
-
-
-def _closed() -> TurnCancelledError:
-    done = "The client was closed before the turn had ended; the server may have run some of it."
-    return TurnCancelledError(done, "The session's history is as it was before the turn.")
-
-
-def _cancelled() -> TurnCancelledError:
-    return TurnCancelledError(
-        "The turn was cancelled; the server may have run some of it.",
-        "The session's history is as it was before the turn, and you can send another one.",
-    )

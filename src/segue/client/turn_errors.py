@@ -12,6 +12,7 @@ from segue.client.errors import (
     CreateRefusedError,
     OutcomeUnknownError,
     ResponseFailedError,
+    TurnCancelledError,
     cut,
 )
 from segue.client.recovery import ErrorKind, Progress, TurnFault
@@ -76,6 +77,20 @@ def lost_continuation() -> ContinuationLostError:
     """Return the error of a turn that must name a response, and has none to name."""
     done = "Nothing was sent: the server cannot know the session's last response any more."
     return ContinuationLostError(done, "Use history='auto' to send the history instead.")
+
+
+def turn_cancelled() -> TurnCancelledError:
+    """Return the error of a turn that its caller has stopped."""
+    return TurnCancelledError(
+        "The turn was cancelled; the server may have run some of it.",
+        f"{_HISTORY[:-1]}, and you can send another one.",
+    )
+
+
+def client_closed() -> TurnCancelledError:
+    """Return the error of a turn whose client was closed."""
+    done = "The client was closed before the turn had ended; the server may have run some of it."
+    return TurnCancelledError(done, _HISTORY)
 
 
 def _refusal(kind: ErrorKind, fault: TurnFault) -> CreateRefusedError:
