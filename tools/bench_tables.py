@@ -1,7 +1,8 @@
-"""The tables of the documentation that say what benchmarks assume: the links, and who published their numbers."""
+"""The tables of the documentation that say what benchmarks assume: links, and a fleet, with their sources."""
 
 from __future__ import annotations
 
+from segue.bench.capacity import ASSUMPTIONS, FleetWorkload
 from segue.bench.links.profiles import CITED_AS, LINKS, PUBLICATIONS, NamedLink
 from segue.bench.links.transfer_time import transfer_time_s
 from tools.markdown import code, table
@@ -49,3 +50,14 @@ def _time(taken_s: float) -> str:
 def publications() -> str:
     """Write what published the numbers."""
     return "\n".join(f"{CITED_AS[name]}. {text}" for name, text in PUBLICATIONS.items())
+
+
+def assumptions() -> str:
+    """Write what `segue bench capacity` assumes unless it is told otherwise."""
+    defaults = FleetWorkload()
+    rows = []
+    for assumption in ASSUMPTIONS:
+        value = getattr(defaults, assumption.field)
+        shown = "" if value is None else f"{value:,}"
+        rows.append((code(assumption.option), assumption.meaning, shown, assumption.source))
+    return table(("option", "what", "default", "where the default comes from"), rows)

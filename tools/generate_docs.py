@@ -363,7 +363,7 @@ def _option(hint: object) -> str:
     given = [value for kind in get_args(hint) for value in (kind, *get_args(kind))]  # it may be an optional `Literal`
     if choices := [value for value in given if isinstance(value, str)]:
         return ", ".join(map(code, choices))
-    names = {"str": "text", "int": "number", "Path": "file"}
+    names = {"str": "text", "int": "number", "float": "number", "Path": "file"}
     return names[
         next(name for name in re.findall(r"\w+", str(hint if get_args(hint) else _name(hint))) if name in names)
     ]
@@ -466,6 +466,7 @@ def _diagram(first: str, arrows: Sequence[tuple[str, str, str]]) -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "agent-tasks": task_tables.tasks,
+    "bench-assumptions": bench_tables.assumptions,
     "bench-links": bench_tables.links,
     "bench-publications": bench_tables.publications,
     "agent-task-bytes": task_tables.bytes_by_arm,

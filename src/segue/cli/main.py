@@ -281,6 +281,46 @@ def links(*, json: Annotated[Path | None, Parameter(help="Also write them to thi
     return run_bench_links(json_file=json)
 
 
+@bench.command
+def capacity(  # noqa: PLR0913 - one for each assumption
+    *,
+    sessions: Annotated[int, Parameter(help="Agents at work at the same time.")] = 1_000_000,
+    turns: Annotated[int, Parameter(help="Turns of a task.")] = 10,
+    first_bytes: Annotated[int, Parameter(help="Bytes of a task's first request.")] = 3_200,
+    growth_bytes: Annotated[int, Parameter(help="Bytes that each turn adds to the conversation.")] = 3_200,
+    delta_bytes: Annotated[int, Parameter(help="Bytes of a later request that sends only what is new.")] = 3_200,
+    task_s: Annotated[float, Parameter(help="Seconds of a task, if both ways take the same.")] = 40.0,
+    replay_s: Annotated[float, Parameter(help="Seconds of a task that sends everything in each turn.")] = 40.8,
+    delta_s: Annotated[float, Parameter(help="Seconds of a task that sends only what is new.")] = 28.9,
+    cpu_ms: Annotated[float | None, Parameter(help="Milliseconds of CPU that a turn costs the gateway.")] = None,
+    connection_bytes: Annotated[float | None, Parameter(help="Memory of an open connection.")] = None,
+    results: Annotated[
+        Path | None, Parameter(help="Take those two from this file, which `segue bench gateway --json` wrote.")
+    ] = None,
+    json: Annotated[Path | None, Parameter(help="Also write the figures to this file.")] = None,
+) -> int:
+    """What a fleet of agents sends, what continuation saves of it, and what state costs: arithmetic, not measured.
+
+    It shows every assumption, with where its default comes from.
+    """
+    from segue.bench.capacity import FleetWorkload
+    from segue.cli.bench_capacity import run_bench_capacity
+
+    workload = FleetWorkload(
+        sessions=sessions,
+        turns=turns,
+        first_bytes=first_bytes,
+        growth_bytes=growth_bytes,
+        delta_bytes=delta_bytes,
+        task_s=task_s,
+        replay_s=replay_s,
+        delta_s=delta_s,
+        cpu_ms=cpu_ms,
+        connection_bytes=connection_bytes,
+    )
+    return run_bench_capacity(workload, results=results, json_file=json)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, or these arguments instead; the exit status is the command's."""
     from segue.config import ConfigError
