@@ -1,7 +1,8 @@
 """`segue run`: runs a program whose requests go through a sidecar of its own, and prints how much that saved.
 
 The program has the terminal: its input, its output and its signals. If you name no gateway, one runs in this process as
-long as the program does. Not here: how the program is pointed at the sidecar (`segue.sidecar.agent_environment`).
+long as the program does. Not here: how the program is pointed at the sidecar (`segue.sidecar.agent_environment`), and
+its signals (`segue.cli.child_process`).
 """
 
 from __future__ import annotations
@@ -9,19 +10,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import os
 import secrets
 import signal
 import ssl
 import sys
-from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path, PurePath
 from urllib.parse import urlsplit
 
 import msgspec
 
+from segue.cli.child_process import ChildProcess
 from segue.cli.claude_settings import settings_files, variables_in
 from segue.cli.loop import run
 from segue.cli.sidecar import load_sidecar, settings_of
@@ -36,9 +36,6 @@ from segue.stores.interface import StoreError
 _NOT_FOUND = 127
 _NOT_EXECUTABLE = 126
 _SIGNALLED = 128
-#: The terminal sends these to the whole foreground group, so the program gets them anyway.
-_OF_THE_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
-_PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
 
 
 def run_command(
@@ -60,15 +57,21 @@ def run_command(
         return run(_run(command, config, file))
     except ConfigError:
         raise
+    except asyncio.CancelledError:  # Ctrl-C before the program ran
+        return _SIGNALLED + signal.SIGINT
     except (StoreError, Unavailable, OSError, ValueError, ssl.SSLError) as error:
         raise ConfigError(f"cannot start: {error}") from error
 
 
 async def _run(command: Sequence[str], config: Config, found: Path | None) -> int:
-    async with _gateway(config, found) as settings, Sidecar(settings) as sidecar:
-        status = await _run_child(_launch(command, sidecar.url, config))
-        report = sidecar.report()
-    print(saving(report), file=sys.stderr)
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None, "a coroutine runs in a task"
+    child = ChildProcess(lambda: loop.call_soon_threadsafe(task.cancel))
+    with child.signals():
+        async with _gateway(config, found) as settings, Sidecar(settings) as sidecar:
+            status = await _run_child(child, _launch(command, sidecar.url, config))
+            report = sidecar.report()
+        print(saving(report), file=sys.stderr)
     return status
 
 
@@ -129,35 +132,17 @@ def _is_official(config: Config) -> bool:
     )
 
 
-async def _run_child(launch: Launch) -> int:
-    program, *arguments = launch.command
+async def _run_child(child: ChildProcess, launch: Launch) -> int:
+    program = launch.command[0]
     try:
-        child = await asyncio.create_subprocess_exec(program, *arguments, env=launch.variables)
+        status = await child.run(launch.command, launch.variables)
     except FileNotFoundError:
         print(f"segue: {program}: not found", file=sys.stderr)
         return _NOT_FOUND
     except PermissionError:
         print(f"segue: {program}: cannot be executed", file=sys.stderr)
         return _NOT_EXECUTABLE
-    loop = asyncio.get_running_loop()
-    has_terminal = os.isatty(0)
-    for number in (*_OF_THE_TERMINAL, *_PASSED_ON):
-        is_passed_on = number in _PASSED_ON or not has_terminal
-        loop.add_signal_handler(number, _sender(child, number) if is_passed_on else _ignore)
-    status = await child.wait()
     return status if status >= 0 else _SIGNALLED - status
-
-
-def _sender(child: Process, number: signal.Signals) -> Callable[[], None]:
-    def send() -> None:
-        if child.returncode is None:
-            child.send_signal(number)
-
-    return send
-
-
-def _ignore() -> None:
-    """Do nothing: the program got the signal from the terminal and decides when to end, and this process follows."""
 
 
 def saving(report: SidecarReport) -> str:
