@@ -18,6 +18,8 @@ from segue.sidecar.link_status import LinkTimeouts
 from tests.sidecar.agents import RawAgent
 
 QUICK = LinkTimeouts(wait_s=0.2, give_up_s=30.0)
+#: For where no link comes: a machine under load may need longer for one than this.
+IMPATIENT = SidecarSettings(gateways=(), timeouts=QUICK)
 
 
 class Running:
@@ -91,7 +93,7 @@ def post(body: bytes, *, target: str = "/anthropic/v1/messages", key: str = "k",
 async def running(
     *gateways: str, settings: SidecarSettings | None = None, direct: DirectForwarder | None = None
 ) -> AsyncIterator[Running]:
-    settings = SidecarSettings(gateways=(), timeouts=QUICK) if settings is None else settings
+    settings = SidecarSettings(gateways=()) if settings is None else settings
     async with (
         Sidecar(msgspec.structs.replace(settings, gateways=gateways), direct) as sidecar,
         AsyncExitStack() as stack,

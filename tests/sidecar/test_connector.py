@@ -26,7 +26,7 @@ from segue.sidecar.connector import (
 from segue.sidecar.proxy import parse_proxy
 from tests.sidecar.gateways import FakeGateway, fake_gateway
 from tests.sidecar.proxies import ConnectProxy, connect_proxy
-from tests.sidecar.sidecars import QUICK, running
+from tests.sidecar.sidecars import IMPATIENT, QUICK, running
 
 SESSION = "0" * 32
 
@@ -165,7 +165,7 @@ async def test_gateways_are_verified_by_the_file_that_is_named(tmp_path: Path) -
         trusting = SidecarSettings(gateways=(), connector=ConnectorSettings(cafile=str(tmp_path / "ca.pem")))
         async with running(url, settings=trusting) as sidecar:
             assert (await sidecar.post(b"{}")).startswith(b"HTTP/1.1 200 ")
-        async with running(url) as sidecar:
+        async with running(url, settings=IMPATIENT) as sidecar:
             answer = await sidecar.post(b"{}")
             told = await sidecar.stats()
     assert answer.startswith(b"HTTP/1.1 503 ")

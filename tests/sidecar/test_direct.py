@@ -14,7 +14,7 @@ from segue.protocol.problems import Problem
 from segue.sidecar.direct import DirectForwarder
 from segue.testing.provider import Answer, SocketAnswer, SocketMessage, provided
 from tests.sidecar.gateways import fake_gateway
-from tests.sidecar.sidecars import post, running
+from tests.sidecar.sidecars import IMPATIENT, post, running
 
 NOWHERE = "ws://127.0.0.1:1"
 
@@ -26,7 +26,7 @@ def to(url: str) -> DirectForwarder:
 async def test_a_request_reaches_the_provider_to_the_byte_and_its_reply_the_agent() -> None:
     lines = (Line(b"X-One", b"1"), Line(b"x-one", b"2"))
     async with provided(lambda _: Answer(status=201, reason=b"Made", lines=lines, pieces=(b"a", b"b"))) as provider:
-        async with running(NOWHERE, direct=to(provider.url)) as sidecar:
+        async with running(NOWHERE, settings=IMPATIENT, direct=to(provider.url)) as sidecar:
             answer = await sidecar.post(b"{}", target="/anthropic/v1/%6d?x=%zz")
             told = await sidecar.stats()
         host = provider.url.removeprefix("http://").encode()
@@ -51,13 +51,13 @@ async def test_it_is_not_for_a_gateway_that_refuses_us() -> None:
 async def test_it_is_for_when_something_else_answers_in_place_of_the_gateway() -> None:
     async with provided(lambda _: Answer()) as provider, fake_gateway() as gateway:
         gateway.between = lambda: web.Response(status=403, text="<html>")
-        async with running(gateway.url, direct=to(provider.url)) as sidecar:
+        async with running(gateway.url, settings=IMPATIENT, direct=to(provider.url)) as sidecar:
             assert (await sidecar.post(b"{}")).startswith(b"HTTP/1.1 200 ")
         assert [one.body for one in provider.requests] == [b"{}"]
 
 
 async def test_a_provider_that_is_not_there_is_told() -> None:
-    async with running(NOWHERE, direct=to("http://127.0.0.1:1")) as sidecar:
+    async with running(NOWHERE, settings=IMPATIENT, direct=to("http://127.0.0.1:1")) as sidecar:
         answer = await sidecar.post(b"{}")
         unknown = await sidecar.post(b"{}", target="/elsewhere")
     assert answer.startswith(b"HTTP/1.1 502 ")
@@ -69,7 +69,7 @@ async def test_a_provider_that_is_not_there_is_told() -> None:
 async def test_a_request_that_the_provider_may_have_carried_out_must_not_be_repeated() -> None:
     async with (
         provided(lambda _: Answer(cut_before_head=True)) as provider,
-        running(NOWHERE, direct=to(provider.url)) as sidecar,
+        running(NOWHERE, settings=IMPATIENT, direct=to(provider.url)) as sidecar,
     ):
         answer = await sidecar.post(b"{}")
     assert b'"code":"upstream_closed"' in answer
@@ -79,7 +79,7 @@ async def test_a_request_that_the_provider_may_have_carried_out_must_not_be_repe
 async def test_an_agent_that_hangs_up_closes_the_request_at_the_provider() -> None:
     async with (
         provided(lambda _: Answer(delay_s=60.0)) as provider,
-        running(NOWHERE, direct=to(provider.url)) as sidecar,
+        running(NOWHERE, settings=IMPATIENT, direct=to(provider.url)) as sidecar,
     ):
         agent = await sidecar.connect()
         await agent.send(post(b"{}"))
@@ -91,7 +91,10 @@ async def test_an_agent_that_hangs_up_closes_the_request_at_the_provider() -> No
 async def test_a_websocket_goes_straight_too_and_so_does_its_refusal() -> None:
     script = lambda request: Answer(status=101 if request.target == b"/ok" else 426)  # noqa: E731 - one line says it
     echo = lambda message: SocketAnswer(messages=(message.data, b"two"), close_code=4000, close_reason="done")  # noqa: E731 - as above
-    async with provided(script, echo) as provider, running(NOWHERE, direct=to(provider.url)) as sidecar:
+    async with (
+        provided(script, echo) as provider,
+        running(NOWHERE, settings=IMPATIENT, direct=to(provider.url)) as sidecar,
+    ):
         url = sidecar.sidecar.url.replace("http", "ws") + "/anthropic"
         async with connect(f"{url}/ok") as socket:
             await socket.send("one")
@@ -108,7 +111,10 @@ async def test_a_websocket_is_closed_or_cut_by_either_end() -> None:
         return SocketAnswer(messages=(b"one", b"two"), cut_after=1 if message.data == b"cut" else None)
 
     upgrade = Answer(status=101)
-    async with provided(lambda _: upgrade, script) as provider, running(NOWHERE, direct=to(provider.url)) as sidecar:
+    async with (
+        provided(lambda _: upgrade, script) as provider,
+        running(NOWHERE, settings=IMPATIENT, direct=to(provider.url)) as sidecar,
+    ):
         url = sidecar.sidecar.url.replace("http", "ws") + "/anthropic/v1"
         async with connect(url) as socket:
             await socket.send("cut")

@@ -25,7 +25,7 @@ from segue.sidecar.request_handler import HandlerLimits, RequestHandler
 from segue.sidecar.stats import reply_bytes, request_bytes
 from segue.testing.link import linked
 from tests.sidecar.gateways import STREAM, Answer, Forwarded, fake_gateway
-from tests.sidecar.sidecars import QUICK, conversation, post, running
+from tests.sidecar.sidecars import IMPATIENT, QUICK, conversation, post, running
 
 CHUNKED_END = b"0\r\n\r\n"
 WEBSOCKET_KEY = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
@@ -385,7 +385,7 @@ async def test_another_version_is_told_at_once() -> None:
 async def test_no_gateway_is_503_with_retry_after_when_patience_is_over() -> None:
     async with linked("127.0.0.1", 1) as link:
         await link.aclose()
-        async with running(link.url) as sidecar:
+        async with running(link.url, settings=IMPATIENT) as sidecar:
             began_at = asyncio.get_running_loop().time()
             answer = await sidecar.post(b"{}")
             waited_s = asyncio.get_running_loop().time() - began_at
@@ -409,8 +409,8 @@ async def test_a_gateway_that_comes_later_than_the_agent_is_waited_for() -> None
 
 async def test_a_link_that_was_there_is_waited_for_with_patience() -> None:
     async with fake_gateway() as gateway, linked("127.0.0.1", gateway.port) as link:
-        settings = SidecarSettings(gateways=(), timeouts=QUICK)
-        async with running(link.url, settings=settings) as sidecar:
+        async with running(link.url, settings=IMPATIENT) as sidecar:
+            await sidecar.linked()
             await sidecar.post(b"{}")
             async with link.refusing():
                 link.cut()
@@ -481,7 +481,7 @@ async def test_an_agent_that_hangs_up_while_its_body_is_encoded_sends_nothing(mo
 
 
 async def test_a_websocket_without_a_gateway_is_refused_like_any_request() -> None:
-    async with running("ws://127.0.0.1:1") as sidecar:
+    async with running("ws://127.0.0.1:1", settings=IMPATIENT) as sidecar:
         agent = await sidecar.connect()
         await agent.send(
             b"GET /v1 HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

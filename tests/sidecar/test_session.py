@@ -27,7 +27,7 @@ from segue.tunnel.events import ExchangeReset
 from tests.sidecar.exchanges import post as head_of_post
 from tests.sidecar.exchanges import unlinked_session, waiting_exchange
 from tests.sidecar.gateways import Answer, FakeGateway, fake_gateway
-from tests.sidecar.sidecars import post, running
+from tests.sidecar.sidecars import IMPATIENT, post, running
 
 PATIENT = SidecarSettings(gateways=(), timeouts=LinkTimeouts(wait_s=60.0))
 
@@ -69,6 +69,7 @@ async def test_a_gateway_that_stays_away_leaves_the_outcome_of_what_it_has_unkno
     settings = SidecarSettings(gateways=(), timeouts=patience)
     async with fake_gateway(lambda _: Answer(before=asyncio.Event())) as gateway:
         async with linked("127.0.0.1", gateway.port) as link, running(link.url, settings=settings) as sidecar:
+            await sidecar.linked()
             agent = await sidecar.connect()
             await agent.send(post(b"{}"))
             await gateway.seen(1)
@@ -135,7 +136,7 @@ async def test_a_slow_agent_stalls_only_itself() -> None:
 async def test_a_link_that_is_closed_at_once_is_no_link() -> None:
     async with fake_gateway() as gateway:
         gateway.greeting = b""
-        async with running(gateway.url) as sidecar:
+        async with running(gateway.url, settings=IMPATIENT) as sidecar:
             answer = await sidecar.post(b"{}")
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"] == {
