@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -55,4 +57,10 @@ def test_a_text_that_is_no_unicode_is_repaired(text: str) -> None:
 @pytest.mark.parametrize("given", [b"", b"[1]", b"[{}", b'"text"', [b"nope"], b"[{}] x"])
 def test_other_bytes_are_a_mistake(given: InputItems) -> None:
     with pytest.raises(ValueError, match="is bytes that are no JSON"):
+        read_items(given)
+
+
+@pytest.mark.parametrize("given", [["hello"], [{"type": "message"}, 5], ["a", b"{}"]])
+def test_an_item_of_another_type_is_a_mistake(given: Any) -> None:  # noqa: ANN401 - what a program may pass
+    with pytest.raises(ValueError, match="not an object"):
         read_items(given)

@@ -298,6 +298,59 @@ async def test_the_turn_of_a_saved_session_is_forgotten_only_if_it_is_cancelled(
     assert client_of(links).load(tmp_path / "session.json").pending_turn is None
 
 
+async def test_a_file_that_cannot_be_written_does_not_stop_the_session(tmp_path: Path) -> None:
+    links = MemoryLinks()
+    session = client_of(links).session("m")
+    for path in (tmp_path / "none" / "session.json", tmp_path, "with a \0"):
+        with pytest.raises(SessionFileError, match="could not be written"):
+            session.save(path)
+    await say(session, "one")
+    session.save(tmp_path / "session.json")
+    with pytest.raises(SessionFileError):
+        session.save(tmp_path)
+    await say(session, "two")  # is still written where it was before
+    turn = client_of(links).load(tmp_path / "session.json").pending_turn
+    assert turn is not None
+
+
+async def test_a_file_stays_where_it_is_when_the_process_goes_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    links = MemoryLinks()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    session = client_of(links).session("m")
+    session.save("session.json")
+    loaded = client_of(links).load("session.json")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for one in (session, loaded):
+        (tmp_path / "session.json").unlink()
+        await say(one, "one")
+        assert (tmp_path / "session.json").exists()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"transport": "http", "history": "id"},
+        {"fields": {"model": "other"}},
+        {"fields": {"include": 5}},
+    ],
+)
+def test_settings_that_a_file_cannot_have(tmp_path: Path, change: dict[str, object]) -> None:
+    path = tmp_path / "session.json"
+    session = client_of(MemoryLinks()).session("m")
+    session.send("one")
+    session.save(path)
+    saved = msgspec.json.decode(path.read_bytes())
+    for settings in (saved["settings"], saved["turn"]["settings"]):
+        settings.update(change)
+        path.write_bytes(msgspec.json.encode(saved))
+        with pytest.raises(SessionFileError, match="damaged"):
+            client_of(MemoryLinks()).load(path)
+
+
 async def test_a_turn_that_was_never_begun_can_be_cancelled() -> None:
     links = MemoryLinks()
     session = client_of(links).session("m")

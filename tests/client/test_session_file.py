@@ -111,3 +111,8 @@ def test_a_file_that_is_not_there_or_too_large_is_refused(tmp_path: Path, monkey
     (tmp_path / "large").write_bytes(b"1234")
     with pytest.raises(SessionFileError, match="too large"):
         read_session(str(tmp_path / "large"))
+
+
+def test_a_path_that_is_none_is_refused() -> None:
+    with pytest.raises(SessionFileError, match="could not be read: embedded null byte"):
+        read_session("with a \0")

@@ -59,7 +59,7 @@ def read_items(given: InputItems) -> tuple[Item, ...]:
     """Return the items that an input stands for.
 
     Raises:
-        ValueError: bytes that are no JSON object or list of objects.
+        ValueError: an item is no object, or bytes are no JSON object or list of objects.
     """
     if isinstance(given, str):
         return (_encode({"type": "message", "role": "user", "content": [{"type": "input_text", "text": given}]}),)
@@ -67,7 +67,15 @@ def read_items(given: InputItems) -> tuple[Item, ...]:
         return (_encode(given),)
     if isinstance(given, bytes):
         return _split(given)
-    return tuple(_check(item) if isinstance(item, bytes) else _encode(item) for item in given)
+    return tuple(map(_read_item, given))
+
+
+def _read_item(item: dict[str, Any] | bytes) -> Item:
+    if isinstance(item, bytes):
+        return _check(item)
+    if not isinstance(item, dict):  # the texts of a list have no role
+        raise ValueError(f"an item of the input is a {type(item).__name__}, and not an object")  # noqa: TRY004 - as documented
+    return _encode(item)
 
 
 def _encode(item: dict[str, Any]) -> Item:

@@ -6,16 +6,18 @@ Not here: how a turn runs (`turn`), and the connections, which belong to the cli
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from collections.abc import Sequence
 from itertools import count
-from os import PathLike, fspath
+from os import PathLike
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from segue.client.local_history import InputItems, LocalHistory, history_of, read_items
 from segue.client.meters import SessionMeters
-from segue.client.session_file import decode_session, encode_session, read_session, write_session
+from segue.client.session_file import damaged_file, decode_session, encode_session, read_session, write_session
 from segue.client.session_state import SavedTurn, SessionState
 from segue.client.settings import SessionSettings
 from segue.client.transports.interface import TransportFault
@@ -52,6 +54,7 @@ class AsyncSession:
         self._state = state
         self._turn: AsyncTurn | None = None  # the latest one
         self._pending: AsyncTurn | None = None
+        self._writing = threading.Lock()  # turns write in threads, and what is written last must be the newest
 
     async def __aenter__(self) -> Self:
         return self
@@ -136,10 +139,11 @@ class AsyncSession:
         it.
 
         Raises:
-            SessionFileError: the file cannot be written.
+            SessionFileError: the file cannot be written. The session goes on as if it had not been asked to.
         """
-        self._state.path = fspath(path)
-        self._write()
+        target = str(Path(path).absolute())  # a program may change its folder
+        self._write_to(target)
+        self._state.path = target
 
     def go_on_with(self, saved: SavedTurn) -> None:
         """Take up a turn that was saved: it becomes the pending one."""
@@ -170,10 +174,14 @@ class AsyncSession:
         return self._turn
 
     def _write(self) -> None:
-        state = self._state
-        assert state.path is not None, "a session that is written has a path"
-        record = state.record(now=time.monotonic(), unix_now=time.time())
-        write_session(state.path, encode_session(record, self._host.base_url))
+        path = self._state.path
+        assert path is not None, "a session that is written has a path"
+        self._write_to(path)
+
+    def _write_to(self, path: str) -> None:
+        with self._writing:
+            record = self._state.record(now=time.monotonic(), unix_now=time.time())
+            write_session(path, encode_session(record, self._host.base_url))
 
 
 def new_session(host: SessionHost, settings: SessionSettings, history: LocalHistory) -> AsyncSession:
@@ -192,10 +200,14 @@ def saved_session(host: SessionHost, path: str) -> AsyncSession:
         SessionFileError: the file cannot be used.
     """
     record = decode_session(read_session(path), host.base_url)
-    history = history_of(record.items)
-    state = SessionState(record.settings, lane=host.next_lane(), history=history, continuation=record.continuation)
-    state.path = path
-    session = AsyncSession(host, state)
-    if record.turn is not None:
-        session.go_on_with(record.turn)
+    try:
+        state = SessionState(
+            record.settings, lane=host.next_lane(), history=history_of(record.items), continuation=record.continuation
+        )
+        state.path = str(Path(path).absolute())
+        session = AsyncSession(host, state)
+        if record.turn is not None:
+            session.go_on_with(record.turn)
+    except (TypeError, ValueError):  # settings that `save` does not write
+        raise damaged_file() from None
     return session

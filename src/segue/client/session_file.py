@@ -90,7 +90,7 @@ def decode_session(data: bytes, base_url: str) -> SessionRecord:
     try:
         filed = _files.decode(data)
     except UNREADABLE:
-        raise SessionFileError("The file is damaged.", f"{_NOTHING} Begin a new session.") from None
+        raise damaged_file() from None
     if filed.base_url != base_url:
         raise SessionFileError(
             "The session in the file belongs to another server than this client's.",
@@ -114,10 +114,10 @@ def write_session(path: str, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-        done = f"The session could not be written: {error.strerror}."
+        done = f"The session could not be written: {_reason(error)}."
         raise SessionFileError(done, "The session itself goes on.") from None
 
 
@@ -130,11 +130,16 @@ def read_session(path: str) -> bytes:
     try:
         with Path(path).open("rb") as file:
             data = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise SessionFileError(f"The file could not be read: {error.strerror}.", _NOTHING) from None
+    except (OSError, ValueError) as error:
+        raise SessionFileError(f"The file could not be read: {_reason(error)}.", _NOTHING) from None
     if len(data) > MOST_BYTES:
         raise SessionFileError("The file is too large to be a session.", _NOTHING)
     return data
+
+
+def damaged_file() -> SessionFileError:
+    """Return the error of a file that `save` has not written like this."""
+    return SessionFileError("The file is damaged.", f"{_NOTHING} Begin a new session.")
 
 
 def _record_of(filed: _FiledSession) -> SessionRecord:
@@ -150,8 +155,13 @@ def _record_of(filed: _FiledSession) -> SessionRecord:
     )
 
 
+def _reason(error: OSError | ValueError) -> str:
+    """Return what the system says, or why it was not asked: a path with a zero byte is none."""
+    return (error.strerror or type(error).__name__) if isinstance(error, OSError) else str(error)
+
+
 def _items(raws: list[msgspec.Raw]) -> tuple[bytes, ...]:
     items = tuple(map(bytes, raws))
     if not all(item.startswith(b"{") for item in items):
-        raise SessionFileError("The file is damaged.", f"{_NOTHING} Begin a new session.")
+        raise damaged_file()
     return items
