@@ -83,6 +83,7 @@ def test_no_frame_makes_a_sidecar_raise_or_send_without_end(frames: list[Frame],
         (Welcome(VERSION, NODE.epoch, 0, 1, b"", ()), ReplyFrame(1, last=True, piece=b"?")),
         (Welcome(VERSION, NODE.epoch, 0, 1, b"", ()), Data(1, 0, final=False, again=False, payload=b"no head")),
         (Welcome(VERSION, NODE.epoch, 0, 1, b"", ()), Miss(2)),
+        (Welcome(VERSION, NODE.epoch, 0, 1, b"", ()), Reset(1, "cancelled", b"")),
         (Welcome(VERSION, NODE.epoch, 0, 1, b"", ()), Miss(1), Miss(1)),
     ],
 )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from segue.http.heads import Line, ReplyHead
-from segue.tunnel.endpoint import BUFFER_BYTES, MAX_EXCHANGES
+from segue.tunnel.endpoint import BUFFER_BYTES
 from segue.tunnel.events import (
     BaseMissed,
     Cancelled,
@@ -57,12 +57,12 @@ from tests.tunnel.pair import (
 def test_a_gateway_refuses_more_exchanges_than_the_limit_and_fails_the_link_of_who_goes_on() -> None:
     gateway, _ = greeted()
     answers: list[Frame] = []
-    for number in range(1, 2 * MAX_EXCHANGES + 1):
+    for number in range(1, 512):
         gateway.receive(packet_of(open_frame(number)), 0.0)
         answers += [frame for packet in packets(gateway, 0.0) for frame in frames_of(packet)]
     refused = [frame.exchange for frame in answers if isinstance(frame, Reset) and frame.code == "not_forwarded"]
-    assert refused == list(range(MAX_EXCHANGES + 1, 2 * MAX_EXCHANGES + 1))
-    assert gateway.receive(packet_of(open_frame(1_000)), 0.0) == [LinkFailed("far too many exchanges at once")]
+    assert refused == list(range(257, 512))
+    assert gateway.receive(packet_of(open_frame(512)), 0.0) == [LinkFailed("far too many exchanges at once")]
 
 
 def test_a_node_that_drains_finishes_what_runs_and_refuses_what_is_new_now_and_on_the_next_link() -> None:
@@ -134,6 +134,11 @@ def test_a_resume_from_what_was_never_sent_fails_the_link() -> None:
         (Hello(VERSION, b"", 0, ()), open_frame(1, has_body=True), Data(1, 5, final=True, again=False, payload=b"gap")),
         (Hello(VERSION, b"", 0, ()), open_frame(1, has_body=True), Data(1, 0, final=True, again=True, payload=b"")),
         (Hello(VERSION, b"", 0, ()), Miss(1)),
+        (Hello(VERSION, b"", 0, ()), open_frame(1), Reset(1, "aborted", b"")),
+        (Hello(VERSION, b"", 0, ()), open_frame(1), Reset(1, "not_forwarded", b"")),
+        (Hello(VERSION, b"", 0, ()), open_frame(1), Reset(1, "refused", b"")),
+        (Hello(VERSION, b"", 0, ()), open_frame(1), Reset(1, "failed", b"")),
+        (Hello(VERSION, b"", 0, ()), Reset(9, "aborted", b"of nothing")),
     ],
 )
 def test_what_breaks_the_protocol_fails_the_link(frames: tuple[Frame, ...]) -> None:
@@ -196,6 +201,24 @@ def test_a_base_missed_while_a_link_begins_is_missed_once() -> None:
     pair.run()
     assert [event.data for event in pair.seen if isinstance(event, UploadData)] == [b"document", b"whole"]
     assert not failures(pair.told)
+
+
+def test_a_reply_to_an_upload_made_again_carries_no_flag_of_uploads() -> None:
+    pair = joined()
+    handle = pair.sidecar.open(post())
+    pair.run()
+    pair.gateway.missed(opened(pair))
+    pair.run()
+    pair.sidecar.upload_again(handle, b"whole")
+    pair.run()
+    pair.gateway.reply(opened(pair), OK)
+    pair.gateway.send(opened(pair), b"reply")
+    pair.gateway.finish(opened(pair))
+    pair.run()
+    assert pair.told[-1] == ReplyEnded(handle)
+    sent = [frame for packet in pair.down.packets for frame in frames_of(packet) if isinstance(frame, Data)]
+    assert sent
+    assert not any(frame.again for frame in sent)
 
 
 def test_a_reset_leaves_right_behind_the_data_before_it() -> None:

@@ -72,6 +72,11 @@ class _ClientExchange(Exchange):
         """The gateway missed the base, and the shell is making a document without one."""
 
     @property
+    def sends_again(self) -> bool:
+        """A MISS has come: what goes up now is the second upload."""
+        return self.again
+
+    @property
     def complete(self) -> bool:
         """A link has taken the whole request, so the node may have forwarded it."""
         return self.opened and (self.request.document is None or self.outgoing.final_taken)
@@ -183,6 +188,8 @@ class TunnelClient(Endpoint[_ClientExchange, ClientEvent]):
             case Miss():
                 self._on_miss(frame)
             case Reset():
+                if frame.code == "cancelled":
+                    raise TunnelViolation("only a sidecar cancels an exchange")
                 exchange = self._exchanges.get(frame.exchange)
                 if exchange is not None:
                     self._forget(exchange)

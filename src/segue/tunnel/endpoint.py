@@ -55,6 +55,11 @@ class Exchange:
         self.starved = False
         """`room` has returned 0, and `Writable` was not told since."""
 
+    @property
+    def sends_again(self) -> bool:
+        """What this end sends is the upload made again; a reply never is."""
+        return False
+
 
 X = TypeVar("X", bound=Exchange)
 V = TypeVar("V")
@@ -254,7 +259,7 @@ class Endpoint(ABC, Generic[X, V]):
                 continue
             self._give_turn(exchange)
             self._on_taken(exchange)
-            frame = Data(exchange.number, piece.offset, piece.final, exchange.again, piece.data)
+            frame = Data(exchange.number, piece.offset, piece.final, exchange.sends_again, piece.data)
             end = piece.offset + len(piece.data)
             delivered = partial(self._delivered, exchange, exchange.outgoing, end, final=piece.final)
             return QueuedFrame(encode_frame(frame), None, delivered)

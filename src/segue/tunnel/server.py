@@ -35,6 +35,9 @@ from segue.tunnel.frames import (
 from segue.tunnel.header_table import decode_request, encode_reply, fits
 from segue.tunnel.streams import Incoming
 
+#: An OPEN that makes so many exchanges of one session ends the link: its sidecar heeds no refusal.
+FATAL_EXCHANGES = 2 * MAX_EXCHANGES
+
 
 class Node(msgspec.Struct, frozen=True):
     """How a gateway introduces itself: an epoch that is new with each start, its address, and its largest body."""
@@ -154,6 +157,8 @@ class TunnelServer(Endpoint[_ServerExchange, ServerEvent]):
             case Open():
                 self._on_open(frame)
             case Reset():
+                if frame.code != "cancelled":
+                    raise TunnelViolation("a sidecar only cancels an exchange")
                 if frame.exchange in self._exchanges:
                     self._drop(frame.exchange)
             case _:
@@ -213,7 +218,7 @@ class TunnelServer(Endpoint[_ServerExchange, ServerEvent]):
         head, kind = read
         if frame.exchange <= self._last_opened:
             raise TunnelViolation("an OPEN with a number that was used")
-        if len(self._exchanges) >= 2 * MAX_EXCHANGES:
+        if len(self._exchanges) + 1 >= FATAL_EXCHANGES:
             raise TunnelViolation("far too many exchanges at once")
         self._last_opened = frame.exchange
         exchange = _ServerExchange(frame.exchange, kind, has_body=frame.has_body)
