@@ -117,15 +117,19 @@ async def test_any_head_and_body_arrive_as_they_are(
         request([(b"", b"1")]),
         request(method=b"GET /evil HTTP/1.1\r\nX:"),
         request(method=b""),
+        request(method=b"CONNECT"),
     ],
 )
 async def test_what_would_be_another_request_is_not_sent(egress: Egress, asked: RequestHead) -> None:
-    """Not one byte of it."""
+    """No connection is opened for it."""
     async with Provider() as provider:
         with pytest.raises(EgressError) as caught:
             await egress.open(to(provider), asked, b"")
         assert (caught.value.code, caught.value.sent) == ("invalid_request", False)
-        assert all(not connection.received for connection in provider.connections)
+        with pytest.raises(EgressError) as caught:
+            await egress.connect(to(provider), asked)
+        assert (caught.value.code, caught.value.sent) == ("invalid_request", False)
+        assert provider.connections == []
 
 
 async def test_a_large_body_arrives_whole(egress: Egress) -> None:

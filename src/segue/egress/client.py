@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Final, Self
 
+import h11
 import httpcore
 
 from segue.egress.errors import NETWORK_ERRORS, EgressError, egress_error
@@ -112,10 +113,11 @@ class Egress:
         extra: Mapping[str, object],
     ) -> tuple[ReplyHead, Lease]:
         pool = self._pool(resolved.target, extra)
-        lease = await self._lease(pool)
         lines = [(b"Host", pool.authority), *end_to_end(head.lines, kind), *added]
+        request = _request(head.method, resolved.path, lines, name=pool.name)
+        lease = await self._lease(pool)
         try:
-            return await lease.connection.ask(head.method, resolved.path, lines, body), lease
+            return await lease.connection.ask(request, body), lease
         except NETWORK_ERRORS as error:
             await lease.aclose()
             raise egress_error(error, pool.name, sent=lease.connection.sent) from error
@@ -157,3 +159,13 @@ class Egress:
             return connect_in_process(own, extra)
 
         return ConnectionPool(connection, name="the gateway's own API", authority=b"localhost", limits=self._limits)
+
+
+def _request(method: bytes, target: bytes, lines: list[tuple[bytes, bytes]], *, name: str) -> h11.Request:
+    """Return the request, or refuse one that is none before anyone connects for it."""
+    if method == b"CONNECT":  # RFC 9110, 9.3.6: it asks for a tunnel to a host, and a route names none
+        raise EgressError("invalid_request", f"{name} was not asked: CONNECT is not passed on", sent=False)
+    try:
+        return h11.Request(method=method, target=target, headers=lines)
+    except h11.LocalProtocolError as error:
+        raise egress_error(error, name, sent=False) from error

@@ -8,7 +8,6 @@ while it writes. Not here: when a connection is opened or kept (`pool`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
 
@@ -37,17 +36,14 @@ class HttpConnection:
         self._writer: asyncio.Task[None] | None = None
         self._timeout: asyncio.Timeout | None = None
 
-    async def ask(
-        self, method: bytes, target: bytes, lines: Iterable[tuple[bytes, bytes]], body: bytes = b""
-    ) -> ReplyHead:
+    async def ask(self, request: h11.Request, body: bytes = b"") -> ReplyHead:
         """Send a request and return the head of its answer, with all lines; skip interim answers.
 
         Raises:
-            h11.LocalProtocolError: it is no valid request, and nothing was sent.
             h11.RemoteProtocolError, httpcore.TimeoutException, httpcore.NetworkError: there is no answer.
         """
         self.sent = False
-        begin = self._http.send(h11.Request(method=method, target=target, headers=list(lines)))
+        begin = self._http.send(request)
         assert begin is not None
         self.sent = True
         if len(body) > _SHORT_BYTES:
