@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segue.http.heads import PER_HOP, WEBSOCKET_PER_HOP, Line, connection_options, end_to_end, values
+from segue.http.heads import (
+    PER_HOP,
+    WEBSOCKET_PER_HOP,
+    Line,
+    ReplyHead,
+    connection_options,
+    end_to_end,
+    has_content,
+    reply_lines,
+    values,
+)
 
 NAMES = st.sampled_from([b"Accept", b"accept", b"X-Key", b"TE", b"te", b"Host", b"Connection", b"Sec-WebSocket-Key"])
 LINES = st.lists(st.builds(Line, NAMES, st.binary(max_size=10))).map(tuple)
@@ -45,6 +56,25 @@ def test_the_handshake_of_a_websocket_stays_only_where_there_is_none() -> None:
     lines = tuple(Line(name, b"x") for name in (*sorted(WEBSOCKET_PER_HOP), b"Sec-WebSocket-Protocol"))
     assert end_to_end(lines) == lines
     assert end_to_end(lines, "websocket") == lines[-1:]
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "has", "tells"),
+    [
+        (b"GET", 200, True, False),
+        (b"POST", 404, True, False),
+        (b"HEAD", 200, False, True),
+        (b"HEAD", 404, False, True),
+        (b"GET", 304, False, True),
+        (b"HEAD", 304, False, True),
+        (b"DELETE", 204, False, False),
+        (b"HEAD", 204, False, False),
+    ],
+)
+def test_a_length_stays_where_it_frames_nothing(method: bytes, status: int, *, has: bool, tells: bool) -> None:
+    lines = (Line(b"Content-Length", b"12"), Line(b"X", b"1"), Line(b"Connection", b"close"))
+    assert has_content(method, status) == has
+    assert reply_lines(ReplyHead(status, b"", lines), method) == (lines[:2] if tells else lines[1:2])
 
 
 @given(LINES)

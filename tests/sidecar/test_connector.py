@@ -24,6 +24,7 @@ from segue.sidecar.connector import (
     tunnel_url,
 )
 from segue.sidecar.proxy import parse_proxy
+from segue.tunnel.frames import SUBPROTOCOL
 from tests.sidecar.gateways import FakeGateway, fake_gateway
 from tests.sidecar.proxies import ConnectProxy, connect_proxy
 from tests.sidecar.sidecars import IMPATIENT, QUICK, running
@@ -135,6 +136,26 @@ async def test_a_websocket_of_another_protocol_is_no_link() -> None:
     async with answering(handler) as url:
         with pytest.raises(GatewayUnreachableError, match="does not speak segue-tunnel-1"):
             await dial(url)
+
+
+async def test_a_text_message_is_no_packet_and_ends_the_link() -> None:
+    codes: list[int | None] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse(protocols=(SUBPROTOCOL,))
+        await socket.prepare(request)
+        await socket.send_str("hello")
+        await socket.receive()
+        codes.append(socket.close_code)
+        return socket
+
+    async with (
+        answering(handler) as url,
+        connected(url, SESSION, ConnectorSettings(connect_s=5.0), tls_context(None)) as link,
+    ):
+        assert await link.receive() is None
+        assert link.closed
+    assert codes == [1003]
 
 
 async def test_an_upgrade_that_is_not_done_in_full_is_no_link() -> None:

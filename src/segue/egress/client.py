@@ -81,7 +81,7 @@ class Egress:
         key = base64.b64encode(self._entropy(_KEY_BYTES))
         answer, lease = await self._ask(resolved, head, handshake_lines(key), kind="websocket", extra=extra)
         if answer.status != 101:  # noqa: PLR2004 - Switching Protocols
-            return StreamedReply(answer, lease=lease, method=head.method)
+            return StreamedReply(answer, lease=lease, method=head.method, kind="websocket")
         if not is_accepted(key, answer.lines):
             await lease.aclose()
             message = f"{lease.name} switched to something that is not the WebSocket which was asked for"

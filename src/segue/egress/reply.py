@@ -6,28 +6,23 @@ Its content codings are undone if all of them are known. Not here: sending the r
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Final
 
 from segue.egress.errors import NETWORK_ERRORS, EgressError, egress_error
 from segue.egress.pool import Lease
 from segue.http.content_decoding import DecodingError, decoder_for
-from segue.http.heads import ReplyHead, end_to_end
-
-_LENGTH: Final = frozenset({b"content-length"})
-_NO_CONTENT: Final = frozenset({204, 304})
+from segue.http.heads import ExchangeKind, ReplyHead, has_content, reply_lines
 
 
 class StreamedReply:
     """An answer. Read it to its end, or close it: either frees the connection.
 
-    `head` has the lines to pass on. For an answer without content, such as one to HEAD, they include Content-Length and
-    Content-Encoding.
+    `head` has the lines to pass on. An answer to HEAD and a 304 keep Content-Length and Content-Encoding: they describe
+    the content of a GET. An answer in a coding that is not known here is passed on as it came, with its coding.
     """
 
-    def __init__(self, head: ReplyHead, *, lease: Lease, method: bytes) -> None:
-        has_content = method != b"HEAD" and head.status not in _NO_CONTENT
-        self._decoder = decoder_for(head.lines) if has_content else None
-        lines = end_to_end(head.lines, keep=frozenset() if has_content else _LENGTH)
+    def __init__(self, head: ReplyHead, *, lease: Lease, method: bytes, kind: ExchangeKind = "http") -> None:
+        self._decoder = decoder_for(head.lines) if has_content(method, head.status) else None
+        lines = reply_lines(head, method, kind)
         if self._decoder is not None:
             lines = tuple(line for line in lines if line.name.lower() != b"content-encoding")
         self.head = ReplyHead(head.status, head.reason, lines)

@@ -65,19 +65,40 @@ WEBSOCKET_PER_HOP = frozenset(
     {b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-accept", b"sec-websocket-extensions"}
 )
 
+_LENGTH = frozenset({b"content-length"})
+_NO_CONTENT = 204
+_NOT_MODIFIED = 304
+_WITHOUT_CONTENT = frozenset({_NO_CONTENT, _NOT_MODIFIED})
+
 
 def end_to_end(
     lines: Iterable[Line], kind: ExchangeKind = "http", *, keep: frozenset[bytes] = frozenset()
 ) -> tuple[Line, ...]:
     """Return the end-to-end lines: all but the hop-by-hop ones and those that `Connection` names.
 
-    `keep` names hop-by-hop lines (lower case) to pass on anyway, such as the Content-Length of an answer to HEAD.
+    `keep` names hop-by-hop lines (lower case) to pass on anyway.
     """
     lines = tuple(lines)
     dropped = (PER_HOP | connection_options(lines)) - keep
     if kind == "websocket":
         dropped |= WEBSOCKET_PER_HOP
     return tuple(line for line in lines if line.name.lower() not in dropped)
+
+
+def has_content(method: bytes, status: int) -> bool:
+    """Tell whether a final response to this method has content (RFC 9110, 6.4.1)."""
+    return method != b"HEAD" and status not in _WITHOUT_CONTENT
+
+
+def reply_lines(head: ReplyHead, method: bytes, kind: ExchangeKind = "http") -> tuple[Line, ...]:
+    """Return the lines of a response that are passed on.
+
+    Content-Length is one of them in a response to HEAD and in a 304: it frames nothing there, but says how long the
+    content of a GET would be (RFC 9110, 8.6). A 204 must not have it.
+    """
+    tells_length = method == b"HEAD" or head.status == _NOT_MODIFIED
+    keep = _LENGTH if tells_length and head.status != _NO_CONTENT else frozenset[bytes]()
+    return end_to_end(head.lines, kind, keep=keep)
 
 
 def connection_options(lines: Iterable[Line]) -> frozenset[bytes]:

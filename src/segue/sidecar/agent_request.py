@@ -16,7 +16,7 @@ import h11
 from wsproto.utilities import generate_accept_token
 
 from segue.http.error_replies import FailureCode, failure_reply
-from segue.http.heads import ExchangeKind, Line, ReplyHead, RequestHead, end_to_end, values
+from segue.http.heads import ExchangeKind, Line, ReplyHead, RequestHead, end_to_end, has_content, values
 from segue.http.websocket import WebSocketClose, WebSocketMessage
 from segue.sidecar.agent_transport import AgentGone, AgentTransport
 from segue.sidecar.request_reader import ParsedRequest
@@ -25,7 +25,6 @@ from segue.sidecar.websocket_frames import MessageFrames
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _KEPT = frozenset({b"content-length"})
-_NO_BODY = frozenset({204, 304})
 _NO_CONTENT = 204
 _SWITCHING_PROTOCOLS = 101
 _FIRST_FINAL_STATUS = 200
@@ -69,7 +68,7 @@ class AgentRequest:
         if head.status < _FIRST_FINAL_STATUS:
             raise ValueError(f"{head.status} is not the status of a reply")
         lines = _reply_lines(head)
-        self._sends_body = self.head.method != b"HEAD" and head.status not in _NO_BODY
+        self._sends_body = has_content(self.head.method, head.status)
         is_old = self._http.their_http_version == b"1.0"
         self._delimited = not is_old or not self._sends_body or bool(values(lines, b"content-length"))
         response = h11.Response(

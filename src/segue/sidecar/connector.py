@@ -66,6 +66,8 @@ class TunnelSocket:
     async def receive(self) -> bytes | None:
         """Return the next packet; None when there will be none."""
         message = await self._socket.receive()
+        if message.type is aiohttp.WSMsgType.TEXT:
+            await self._socket.close(code=aiohttp.WSCloseCode.UNSUPPORTED_DATA, message=b"a packet is a binary message")
         return message.data if message.type is aiohttp.WSMsgType.BINARY else None
 
     async def send(self, packet: bytes) -> None:

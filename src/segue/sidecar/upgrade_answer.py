@@ -25,6 +25,7 @@ _PERMISSION = "permission_error"
 #: other APIs use the codes too, but not with this type. What is not here passes, such as 503 of a node that drains.
 VERDICTS: Mapping[tuple[int, str, str], FailureCode] = MappingProxyType(
     {
+        (400, _INVALID, "invalid_value"): "segue_gateway_refused",
         (401, "authentication_error", "invalid_api_key"): "segue_invalid_key",
         (403, _PERMISSION, "forbidden_host"): "segue_gateway_refused",
         (403, _PERMISSION, "forbidden_origin"): "segue_gateway_refused",

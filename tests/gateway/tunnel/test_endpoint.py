@@ -160,9 +160,12 @@ async def test_another_version_is_refused_with_what_is_spoken_here() -> None:
         assert await refused_upgrade(url, {"Segue-Session": SESSION}, ("segue-tunnel-9",)) == (426, "upgrade_required")
 
 
-async def test_a_session_that_is_no_session_is_refused() -> None:
-    async with running(ok) as (_, url, _provider):
-        assert await refused_upgrade(url, {"Segue-Session": "me"}) == (426, "upgrade_required")
+@pytest.mark.parametrize("name", [None, "", "me", "A" * 32, "f" * 31, "f" * 33])
+async def test_a_session_that_is_no_session_is_refused_and_not_called_another_version(name: str | None) -> None:
+    async with running(ok) as (gateway, url, _provider):
+        headers = {} if name is None else {"Segue-Session": name}
+        assert await refused_upgrade(url, headers) == (400, "invalid_value")
+        assert gateway.tunnel.sessions == 0
 
 
 async def test_a_wrong_key_is_refused() -> None:

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from segue.config import KeyConfig
 from segue.egress.errors import EgressError
 from segue.gateway.app import Gateway
-from segue.http.heads import Line, ReplyHead, RequestHead
+from segue.http.heads import Line, ReplyHead, RequestHead, values
 from segue.http.websocket import ABNORMAL_CLOSURE, WebSocketClose, WebSocketMessage
 from segue.testing.provider import (
     ACCEPTED,
@@ -204,6 +204,41 @@ async def test_what_no_route_allows_is_refused(target: bytes, expected: tuple[in
             answer, _ = await peer.request(socket, TunnelRequest(replace(GET, target=target), None))
         assert error_of(answer) == expected
         assert provider.requests == []
+
+
+@pytest.mark.parametrize(("method", "tells"), [(b"GET", False), (b"POST", False), (b"HEAD", True)])
+async def test_what_the_gateway_replies_itself_is_framed_by_the_tunnel(method: bytes, *, tells: bool) -> None:
+    """As replies of providers are: a length travels only where there is no body that it would frame."""
+    async with running(ok) as (_, url, _provider):
+        peer = Peer(url)
+        async with peer.connected() as socket:
+            head = RequestHead(method, b"/nowhere", ())
+            answer, body = await peer.request(socket, TunnelRequest(head, None))
+    assert answer.head is not None
+    assert answer.head.status == 404
+    assert bool(values(answer.head.lines, b"content-length")) == tells
+    assert bool(body) != tells
+
+
+async def test_connect_is_not_passed_on() -> None:
+    async with running(ok) as (_, url, provider):
+        peer = Peer(url)
+        async with peer.connected() as socket:
+            answer, _ = await peer.request(socket, TunnelRequest(replace(GET, method=b"CONNECT"), None))
+        assert error_of(answer) == (400, "invalid_request")
+        assert provider.connections == 0
+
+
+async def test_a_reply_in_a_coding_that_is_not_known_is_passed_on_in_it() -> None:
+    def script(_: object) -> Answer:
+        return Answer(lines=(Line(b"Content-Encoding", b"dcz"),), pieces=(b"coded",))
+
+    async with running(script) as (_, url, _provider):
+        peer = Peer(url)
+        async with peer.connected() as socket:
+            answer, body = await peer.request(socket, TunnelRequest(GET, None))
+    assert answer.head is not None
+    assert (values(answer.head.lines, b"content-encoding"), body) == ([b"dcz"], b"coded")
 
 
 async def test_a_provider_that_is_not_there_is_told_as_502() -> None:

@@ -10,7 +10,7 @@ import pytest
 from segue.testing.provider import Answer
 from segue.tunnel.client import TunnelRequest
 from segue.tunnel.documents import encode_document
-from segue.tunnel.frames import SUBPROTOCOL, encode_packet
+from segue.tunnel.frames import MAX_PACKET_BYTES, SUBPROTOCOL, encode_packet
 from tests.gateway.peer import SESSION, Peer
 from tests.gateway.tunnel.forwarding import GET, ok, post, running
 
@@ -122,6 +122,16 @@ async def test_a_text_message_ends_the_socket() -> None:
         async with peer.connected() as socket:
             await socket.send_str("hello")
             await asyncio.wait_for(peer.closed.wait(), 20)
+            assert socket.close_code == 1003
+
+
+async def test_a_message_that_is_larger_than_any_packet_ends_the_socket() -> None:
+    async with running(ok) as (_, url, _provider):
+        peer = Peer(url)
+        async with peer.connected() as socket:
+            await socket.send_bytes(bytes(MAX_PACKET_BYTES + 2))
+            await asyncio.wait_for(peer.closed.wait(), 20)
+            assert socket.close_code == 1009
 
 
 async def test_an_exchange_that_is_cancelled_as_it_is_opened_leaves_nothing() -> None:

@@ -67,11 +67,14 @@ class SidecarSessions:
             max_msg_size=MAX_PACKET_BYTES + 1,  # aiohttp refuses a message of exactly the limit it is given
         )
         ready = socket.can_prepare(request)
-        if not ready.ok or ready.protocol != SUBPROTOCOL or _SESSION.fullmatch(name) is None:
+        if not ready.ok or ready.protocol != SUBPROTOCOL:
             message = (
                 f"This endpoint is for sidecars that speak {SUBPROTOCOL}: this one is of another version, or none."
             )
             raise Refused(Problem("upgrade_required", message))
+        if _SESSION.fullmatch(name) is None:
+            message = "The header Segue-Session names the session by 32 lower-case hexadecimal digits."
+            raise Refused(Problem("invalid_value", message, "Segue-Session"))
         session = self._session(tenant, name)
         await socket.prepare(request)
         watch_peer(request)

@@ -13,13 +13,15 @@ from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from segue.egress.errors import EgressError
 from segue.egress.reply import StreamedReply
 from segue.egress.websocket import OutboundWebSocket
 from segue.gateway.admin.metrics import ExchangeOutcome
 from segue.gateway.tunnel.resources import TunnelResources
 from segue.http.error_replies import FailureCode, failure_reply
-from segue.http.heads import values
+from segue.http.heads import has_content, reply_lines, values
 from segue.http.routes import Resolved, RouteRefusal
 from segue.http.websocket import ABNORMAL_CLOSURE, WebSocketClose
 from segue.tunnel.documents import Base, BaseMiss, Body, DocumentError, declared_size, decode_document
@@ -293,9 +295,10 @@ class ForwardedExchange:
             self._end.abort(self.number, "aborted", message.encode())
             self._session.wake()
             return
-        head, body = failure_reply(code, message, method=self._opened.head.method, repeatable=repeatable)
-        self._end.reply(self.number, head)
-        self._end.send(self.number, self._encoder.feed(body))
+        method = self._opened.head.method
+        head, body = failure_reply(code, message, method=method, repeatable=repeatable)
+        self._end.reply(self.number, replace(head, lines=reply_lines(head, method)))
+        self._end.send(self.number, self._encoder.feed(body if has_content(method, head.status) else b""))
         self._end.send(self.number, self._encoder.finish())
         self._end.finish(self.number)
         self._session.wake()

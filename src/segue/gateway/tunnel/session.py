@@ -86,6 +86,8 @@ class SidecarSession:
         meter = self._resources.meter
         while True:
             message = await socket.receive()
+            if message.type is WSMsgType.TEXT and self._socket is socket:
+                await socket.close(code=WSCloseCode.UNSUPPORTED_DATA, message=b"a packet is a binary message")
             if message.type is not WSMsgType.BINARY or self._socket is not socket:
                 return
             meter.received_bytes.inc(len(message.data))
