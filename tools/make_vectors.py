@@ -1,4 +1,4 @@
-"""Writes the vectors of documents, streams and folds in tests/tunnel/vectors anew, for this and other implementations.
+"""Writes the vectors of documents, streams, records and folds in tests/tunnel/vectors anew, for all implementations.
 
 Large bodies are not kept but described; docs/spec/documents.md says how. Run it when the format changes; another
 version of zstd may give other documents for the same bodies, and they are just as right.
@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 from segue.http.content_coding import Unwrapped, unwrap
+from segue.http.websocket import WebSocketClose, WebSocketMessage
 from segue.tunnel.documents import Base, encode_document
 from segue.tunnel.folds.fold import FOLD_VERSION, Fold
 from segue.tunnel.stream_compression import REPLY_WINDOW_LOG, SOCKET_WINDOW_LOG, StreamEncoder
+from segue.tunnel.websocket_records import Record, encode_record
 
 Part: TypeAlias = "str | list[int]"
 
@@ -197,6 +199,48 @@ def streams() -> list[dict[str, object]]:
     return found
 
 
+def records() -> dict[str, object]:
+    """Return streams of message records, before compression, and bytes that are none."""
+    cases: dict[str, list[Record]] = {
+        "a text and its answer in binary": [
+            WebSocketMessage("text", "h\u00e9".encode()),
+            WebSocketMessage("binary", b"\0\xff"),
+        ],
+        "empty messages": [WebSocketMessage("text", b""), WebSocketMessage("binary", b"")],
+        "a length of two bytes": [WebSocketMessage("text", b"x" * 300)],
+        "a message and the close behind it": [WebSocketMessage("text", b"bye"), WebSocketClose(1000, b"done")],
+        "a close frame without a code": [WebSocketClose(1005, b"")],
+        "a socket that was cut": [WebSocketClose(1006, b"")],
+        "an application's own code": [WebSocketClose(4001, b"enough")],
+    }
+    bad = {
+        "an unknown opcode": b"\x03\x00",
+        "a ping": b"\x09\x00",
+        "a length that is not in its shortest form": b"\x01\x81\x00x",
+        "a length over 2 to the 62": b"\x01" + b"\xff" * 9 + b"\x01",
+        "a close without a code": b"\x08\x00",
+        "a close with half a code": b"\x08\x01\x03",
+        "a message over the bound of 1000 bytes": b"\x02\xe9\x07",
+    }
+    return {
+        "records": [
+            {
+                "name": name,
+                "stream": b"".join(map(encode_record, some)).hex(),
+                "records": [_described(one) for one in some],
+            }
+            for name, some in cases.items()
+        ],
+        "bad": [{"name": name, "stream": data.hex()} for name, data in bad.items()],
+    }
+
+
+def _described(record: Record) -> list[str | int]:
+    if isinstance(record, WebSocketClose):
+        return ["close", record.code, record.reason.hex()]
+    return [record.opcode, record.data.hex()]
+
+
 def folds() -> dict[str, object]:
     """Return replies with their folds."""
     cases = [_fold_case(name, events, is_stream=is_stream) for name, events, is_stream in REPLIES]
@@ -226,6 +270,7 @@ def main() -> int:
     for name, value in (
         ("documents", {"cases": cases, "bad": bad_documents()}),
         ("streams", streams()),
+        ("records", records()),
         ("folds", folds()),
     ):
         (FOLDER / f"{name}.json").write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")

@@ -239,6 +239,8 @@ def test_the_room_of_an_exchange_is_what_its_buffer_has_left_and_the_sidecar_hea
     restart(pair, b"epoch-2")
     pair.run()
     assert opened(pair) != handle
+    pair.gateway.reply(opened(pair), replace(OK, status=101))
+    pair.run()
     assert (pair.sidecar.room(handle), pair.sidecar.room(handle + 1)) == (BUFFER_BYTES, 0)
     pair.sidecar.send(handle, bytes(100))
     assert pair.sidecar.room(handle) == BUFFER_BYTES - 100

@@ -51,6 +51,7 @@ from tests.tunnel.pair import (
     packets,
     post,
     told,
+    websocket,
 )
 
 
@@ -105,6 +106,25 @@ def test_who_opens_and_cancels_for_ever_without_reading_the_replies_is_given_up(
         if failures(events):
             break
     assert failures(events) == ["the other end does not take what it asks for"]
+
+
+@pytest.mark.parametrize("status", [None, 101, 401])
+def test_a_websocket_takes_messages_once_it_was_accepted_and_on_every_later_link(status: int | None) -> None:
+    pair = joined()
+    pair.sidecar.open(websocket())
+    pair.run()
+    if status is not None:
+        pair.gateway.reply(opened(pair), replace(OK, status=status))
+    pair.run()
+    pair.cut()
+    pair.connect()
+    pair.run()
+    early = Data(opened(pair), 0, final=False, again=False, payload=b"message")
+    told_of = pair.gateway.receive(packet_of(early), pair.now)
+    expected = (
+        UploadData(opened(pair), b"message") if status == 101 else LinkFailed("DATA of an exchange that takes none")
+    )
+    assert told_of == [expected]
 
 
 def test_a_resume_from_what_was_never_sent_fails_the_link() -> None:

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from segue.http.websocket import WebSocketClose, WebSocketMessage
 from segue.tunnel.documents import Base, BaseMiss, Body, DocumentError, decode_document, encode_document
 from segue.tunnel.folds.fold import FOLD_VERSION, Fold
 from segue.tunnel.stream_compression import StreamDecoder
+from segue.tunnel.websocket_records import Record, RecordError, RecordReader, encode_record
 
 FOLDER = Path(__file__).parent / "vectors"
 MIB = 1024 * 1024
@@ -80,6 +82,28 @@ def test_each_flushed_piece_of_a_stream_can_be_read_at_once(case: dict[str, Any]
     decoder.feed(bytes.fromhex(case["end"]))
     assert decoder.read(10_000) == b""
     assert decoder.eof
+
+
+def record_of(described: list[Any]) -> Record:
+    if described[0] == "close":
+        return WebSocketClose(described[1], bytes.fromhex(described[2]))
+    return WebSocketMessage(described[0], bytes.fromhex(described[1]))
+
+
+@pytest.mark.parametrize("case", load("records")["records"], ids=lambda case: case["name"])
+def test_each_stream_has_its_records_and_they_make_the_stream(case: dict[str, Any]) -> None:
+    expected = [record_of(described) for described in case["records"]]
+    stream = bytes.fromhex(case["stream"])
+    reader = RecordReader(limit=1000)
+    one_by_one = [reader.feed(bytes([byte])) for byte in stream]
+    assert [record for some in one_by_one if isinstance(some, list) for record in some] == expected
+    assert RecordReader(limit=1000).feed(stream) == expected
+    assert b"".join(map(encode_record, expected)) == stream
+
+
+@pytest.mark.parametrize("case", load("records")["bad"], ids=lambda case: case["name"])
+def test_what_is_no_record_is_refused(case: dict[str, str]) -> None:
+    assert isinstance(RecordReader(limit=1000).feed(bytes.fromhex(case["stream"])), RecordError)
 
 
 def test_the_folds_are_of_this_version() -> None:

@@ -68,6 +68,7 @@ def test_a_message_of_the_limit_is_taken() -> None:
     ("stream", "reason"),
     [
         (b"\x01" + b"\xff" * 10, "the length of a record cannot be read"),
+        (b"\x01\x81\x00", "the length of a record cannot be read"),
         (b"\x08\x01x", "a close record has no code"),
         (b"\x08\x00", "a close record has no code"),
         (b"\x07", "a record has the unknown opcode 7"),

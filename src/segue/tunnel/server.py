@@ -37,6 +37,7 @@ from segue.tunnel.streams import Incoming
 
 #: An OPEN that makes so many exchanges of one session ends the link: its sidecar heeds no refusal.
 FATAL_EXCHANGES = 2 * MAX_EXCHANGES
+_SWITCHING_PROTOCOLS = 101
 
 
 class Node(msgspec.Struct, frozen=True):
@@ -56,6 +57,13 @@ class _ServerExchange(Exchange):
         self.reset: Reset | None = None
         self.missed_at = 0
         """The offset that the upload had reached when its base was missed."""
+
+    @property
+    def takes_data(self) -> bool:
+        """The sidecar may send DATA: a document, or messages once the WebSocket was accepted."""
+        if self.kind == "websocket":
+            return self.head is not None and self.head.status == _SWITCHING_PROTOCOLS
+        return self.has_upload
 
     @property
     def ended(self) -> bool:
@@ -231,8 +239,8 @@ class TunnelServer(Endpoint[_ServerExchange, ServerEvent]):
         self._events.append(Opened(frame.exchange, head, kind, frame.has_body))
 
     def _on_data(self, exchange: _ServerExchange, frame: Data) -> None:
-        if not exchange.has_upload:
-            raise TunnelViolation("DATA of an exchange without a body")
+        if not exchange.takes_data:
+            raise TunnelViolation("DATA of an exchange that takes none")
         if frame.again != exchange.again:
             if frame.again:
                 raise TunnelViolation("an upload made again without a MISS")

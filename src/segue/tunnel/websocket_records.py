@@ -18,6 +18,8 @@ _BINARY: Final = 2
 _CLOSE: Final = 8
 _CODE_BYTES: Final = 2
 _LONGEST_VARINT: Final = 10
+#: The bit of a varint's byte that another one follows.
+_MORE_FOLLOWS: Final = 0x80
 
 
 Record: TypeAlias = WebSocketMessage | WebSocketClose
@@ -79,7 +81,9 @@ class RecordReader:
         if opcode not in {_TEXT, _BINARY, _CLOSE}:
             return f"a record has the unknown opcode {opcode}"
         if cut_off:
-            return "the length of a record cannot be read" if len(self._held) > _LONGEST_VARINT else None
+            number = self._held[1 : 1 + _LONGEST_VARINT]
+            is_whole = len(number) == _LONGEST_VARINT or any(byte < _MORE_FOLLOWS for byte in number)
+            return "the length of a record cannot be read" if is_whole else None
         if size > self._limit:
             return f"a message of {size} bytes is larger than {self._limit}"
         return "a close record has no code" if opcode == _CLOSE and size < _CODE_BYTES else None

@@ -496,6 +496,14 @@ async def test_bytes_that_are_no_stream_end_the_exchange(data: bytes) -> None:
         await asyncio.wait_for(agent.answer.ended.wait(), 20)
 
 
+async def test_a_text_that_is_not_in_utf_8_ends_the_exchange() -> None:
+    async with talking(echo) as agent:
+        assert await agent.accepted() == 101
+        await agent.send(WebSocketMessage("text", b"\xff"))
+        assert await agent.receive() == WebSocketClose(ABNORMAL_CLOSURE, b"")
+        await asyncio.wait_for(agent.answer.ended.wait(), 20)
+
+
 async def test_a_stream_that_holds_no_records_ends_the_exchange() -> None:
     encoder = StreamEncoder(SOCKET_WINDOW_LOG)
     async with talking(echo) as agent:

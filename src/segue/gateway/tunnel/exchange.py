@@ -248,7 +248,13 @@ class ForwardedExchange:
                 return message
 
     async def _upward(self, socket: OutboundWebSocket) -> None:
-        """Carry the agent's messages to the provider."""
+        """Carry the agent's messages to the provider; cut its socket if one cannot be sent."""
+        try:
+            await self._carry_up(socket)
+        except EgressError:
+            await socket.abort()
+
+    async def _carry_up(self, socket: OutboundWebSocket) -> None:
         decoder, records = StreamDecoder(SOCKET_WINDOW_LOG), RecordReader(self._resources.config.max_body_bytes)
         while True:
             while not self._upload:
