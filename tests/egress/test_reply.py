@@ -12,7 +12,7 @@ import pytest
 
 from segue.egress.client import Egress
 from segue.egress.errors import EgressError
-from segue.http.heads import Line
+from segue.http.heads import Line, values
 from tests.egress.asking import fetch, request, to, whole
 from tests.egress.provider import CLOSE, Provider, Step, answer, chunk, chunked, head, sse
 
@@ -141,7 +141,7 @@ async def test_what_cannot_be_decoded_is_passed_on_as_it_is(egress: Egress, enco
         assert body == b"\x1f\x8b..."
 
 
-@pytest.mark.parametrize("spoil", [lambda raw: raw[:-9], lambda raw: raw[:20] + b"\xff" * 30, lambda raw: b"no gzip"])
+@pytest.mark.parametrize("spoil", [lambda raw: raw[:-9], lambda raw: raw[:20] + b"\xff" * 30])
 async def test_broken_content_is_a_truncated_answer(egress: Egress, spoil: Callable[[bytes], bytes]) -> None:
     """Though HTTP's own framing is in order; its connection is closed."""
     raw = spoil(gzip.compress(os.urandom(1000)))
@@ -150,6 +150,15 @@ async def test_broken_content_is_a_truncated_answer(egress: Egress, spoil: Calla
             await fetch(egress, provider)
         assert (caught.value.code, caught.value.sent) == ("upstream_truncated", True)
         assert "not in its Content-Encoding" in caught.value.message
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"br", b"zstd", b"deflate"])
+async def test_an_error_that_is_wrongly_called_compressed_is_told(egress: Egress, coding: bytes) -> None:
+    text = b'{"error":{"message":"no such model"}}'
+    async with Provider([answer(text, status=400, lines=[b"Content-Encoding: " + coding])]) as provider:
+        head, body = await fetch(egress, provider)
+    assert (head.status, body) == (400, text)
+    assert not values(head.lines, b"content-encoding")
 
 
 async def test_a_bomb_is_read_piece_by_piece(egress: Egress) -> None:

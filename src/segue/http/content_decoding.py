@@ -6,7 +6,9 @@ and request bodies (`content_coding`).
 
 from __future__ import annotations
 
+import codecs
 import importlib.util
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable
@@ -28,6 +30,7 @@ _BROTLI_LIMIT: Final = 16 * 1024
 _ZSTD_WINDOW_LOG: Final = 23
 #: No server stacks more codings; each costs the memory of its decoder.
 _MOST_CODINGS: Final = 3
+_CONTROLS: Final = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\U0010ffff]")
 
 
 class DecodingError(Exception):
@@ -58,7 +61,8 @@ class ContentDecoder(Protocol):
 def decoder_for(lines: Iterable[Line]) -> ContentDecoder | None:
     """Return a decoder for the codings that the lines name; None if there are none, or one of them is not known.
 
-    Content stays encoded if other lines describe its bytes, such as a digest (RFC 9530, 2).
+    Content stays encoded if other lines describe its bytes, such as a digest (RFC 9530, 2). Text that is in no
+    coding at all, though the lines say so, comes out as it is: proxies that decode a reply may leave the line in it.
     """
     lines = tuple(lines)
     named = b",".join(values(lines, b"content-encoding")).lower().split(b",")
@@ -69,7 +73,7 @@ def decoder_for(lines: Iterable[Line]) -> ContentDecoder | None:
     if any(line.name.lower() in (b"content-digest", b"content-md5", b"content-range", b"digest") for line in lines):
         return None
     stages = [known[name]() for name in reversed(codings)]  # RFC 9110, 8.4: listed in the order they were applied
-    return stages[0] if len(stages) == 1 else _DecoderChain(stages)
+    return _TextAsItIs(stages[0] if len(stages) == 1 else _DecoderChain(stages))
 
 
 def _known() -> dict[bytes, Callable[[], ContentDecoder]]:
@@ -256,3 +260,52 @@ class _DecoderChain:
             if not below:
                 return b""
             self._stages[number].feed(below)
+
+
+class _TextAsItIs:
+    """Another decoder, until that finds that the content is in no coding: if it is text, it comes out as it is.
+
+    What begins as the coding says and is spoilt later is an error all the same, and so is what is no text: an answer
+    that is incomplete must not look complete.
+    """
+
+    def __init__(self, decoder: ContentDecoder) -> None:
+        self._decoder: ContentDecoder | None = decoder
+        self._begin: bytes | None = b""  # all of the content, as long as nothing has come out and it is short
+        self._plain = b""
+
+    def feed(self, data: bytes) -> None:
+        if self._decoder is None:
+            self._plain += data
+            return
+        if self._begin is not None:
+            self._begin = self._begin + data if len(self._begin) < PIECE_BYTES else None
+        self._decoder.feed(data)
+
+    def read(self) -> bytes:
+        if self._decoder is not None:
+            try:
+                piece = self._decoder.read()
+            except DecodingError:
+                if self._begin is None or not _is_text(self._begin):
+                    raise
+                self._decoder, self._plain = None, self._begin
+            else:
+                if piece:
+                    self._begin = None
+                return piece
+        piece, self._plain = self._plain[:PIECE_BYTES], self._plain[PIECE_BYTES:]
+        return piece
+
+    def finish(self) -> None:
+        if self._decoder is not None:
+            self._decoder.finish()
+
+
+def _is_text(data: bytes) -> bool:
+    """Tell whether data is UTF-8 without control characters; its last character may be cut."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(data)
+    except UnicodeDecodeError:
+        return False
+    return not _CONTROLS.search(text)
