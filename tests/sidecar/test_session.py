@@ -146,15 +146,30 @@ async def test_a_link_that_is_closed_at_once_is_no_link() -> None:
     }
 
 
-async def test_a_gateway_that_speaks_something_else_is_refused_with_the_reason() -> None:
+async def test_a_gateway_that_speaks_something_else_is_no_link_and_the_reason_is_told() -> None:
     async with fake_gateway() as gateway:
         gateway.greeting = b"\xff\xff\xff"
-        async with running(gateway.url, settings=PATIENT) as sidecar:
+        async with running(gateway.url, settings=IMPATIENT) as sidecar:
             answer = await sidecar.post(b"{}")
-    assert answer.startswith(b"HTTP/1.1 502 ")
+            reason = sidecar.sidecar.report().reason
+    assert answer.startswith(b"HTTP/1.1 503 ")
     error = json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
-    assert error["code"] == "segue_gateway_refused"
-    assert error["message"].startswith("The gateway refused: ")
+    assert error["code"] == "segue_gateway_unreachable"
+    assert reason.startswith("what answered does not speak the tunnel's protocol: ")
+    assert reason in error["message"]
+
+
+async def test_a_first_packet_that_was_corrupted_on_the_way_is_waited_out() -> None:
+    async with fake_gateway() as gateway, running(gateway.url, settings=PATIENT) as sidecar:
+        await sidecar.linked()
+        gateway.greeting = b"\xff\xff\xff"
+        [session] = gateway.sessions.values()
+        await session.close()
+        asking = asyncio.create_task(sidecar.post(b"{}"))
+        await tried_in_vain(gateway, 2)
+        gateway.greeting = None
+        assert (await asking).startswith(b"HTTP/1.1 200 ")
+        assert [one.body for one in gateway.forwarded] == [b"{}"]
 
 
 async def test_a_fault_of_ours_costs_a_link_and_is_logged(

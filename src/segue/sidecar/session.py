@@ -385,8 +385,8 @@ class GatewaySession:
                 raise ended
             if self._loop.time() - opened_at >= GOOD_S:
                 self._link_was_good = was_up
-            if not was_up and reason is not None:
-                raise GatewayRefusedError("segue_gateway_refused", f"The gateway refused: {reason}.")
+            if not was_up and reason is not None:  # a packet may have been corrupted on the way
+                raise GatewayUnreachableError(f"what answered does not speak the tunnel's protocol: {reason}")
             if not was_up:
                 raise GatewayUnreachableError("it closed the connection at once")
 
