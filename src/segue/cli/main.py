@@ -321,6 +321,23 @@ def capacity(  # noqa: PLR0913 - one for each assumption
     return run_bench_capacity(workload, results=results, json_file=json)
 
 
+@bench.command
+def compare(
+    before: Annotated[Path, Parameter(help="What a benchmark wrote with --json.")],
+    after: Annotated[Path, Parameter(help="The same, of another run.")],
+    /,
+    *,
+    fail_over: Annotated[
+        float | None, Parameter(help="End with status 1 if something got worse by more than this percentage.")
+    ] = None,
+    json: Annotated[Path | None, Parameter(help="Also write the comparison to this file.")] = None,
+) -> int:
+    """Compare two result files: medians, ratios, which differences are within noise, and what else differs."""
+    from segue.cli.bench_compare import run_bench_compare
+
+    return run_bench_compare(before, after, fail_over=fail_over, json_file=json)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, or these arguments instead; the exit status is the command's."""
     from segue.config import ConfigError
