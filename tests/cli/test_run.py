@@ -15,6 +15,7 @@ import pytest
 
 from segue.cli.run import saving
 from segue.http.heads import values
+from segue.sidecar.app import Sidecar, SidecarSettings
 from segue.sidecar.stats import SidecarReport
 from segue.testing.provider import Answer, provided
 from tests.cli.conftest import Command, own_file
@@ -278,3 +279,41 @@ def test_the_program_reaches_the_sidecar_past_a_proxy_and_has_no_key_for_gateway
     variables, _ = told_by(tmp_path, "agent", "NO_PROXY", "no_proxy", "SEGUE_SIDECAR_KEY")
     unproxied = "127.0.0.1,localhost,127.0.0.2"
     assert variables == {"NO_PROXY": unproxied, "no_proxy": unproxied, "SEGUE_SIDECAR_KEY": None}
+
+
+@pytest.mark.parametrize("log", ["/nonexistent/x.log", "/"])
+def test_a_log_that_cannot_be_written_is_named(log: str, command: Command) -> None:
+    status, _, told = command("run", "--gateway", "ws://127.0.0.1:1", "--log", log, "--", "true")
+    assert status == 2
+    assert told.startswith(f"segue: cannot write the log {log}: ")
+    assert len(told.splitlines()) == 1
+
+
+def test_run_takes_the_certificates_and_names_them_if_they_cannot_be_read(command: Command, tmp_path: Path) -> None:
+    line = ("run", "--gateway", "wss://127.0.0.1:1", "--cafile")
+    status, _, told = command(*line, "none.pem", "--", "true")
+    assert (status, told) == (
+        2,
+        "segue: cannot start: the certificates none.pem cannot be read: No such file or directory\n",
+    )
+    (tmp_path / "empty.pem").write_text("")
+    status, _, told = command(*line, "empty.pem", "--", "true")
+    assert status == 2
+    assert "empty.pem cannot be read: it holds no certificates" in told
+
+
+def test_run_goes_straight_to_the_provider_and_keeps_nothing_if_it_is_told_to(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[SidecarSettings] = []
+
+    def sidecar_of(settings: SidecarSettings) -> Sidecar:
+        seen.append(settings)
+        return Sidecar(settings)
+
+    monkeypatch.setattr("segue.cli.run.Sidecar", sidecar_of)
+    monkeypatch.setenv("SEGUE_SIDECAR_CACHE", "true")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    command("run", "--gateway", "ws://127.0.0.1:1", "--direct", "--no-cache", "--", "true")
+    command("run", "--gateway", "ws://127.0.0.1:1", "--", "true")
+    assert [(one.direct, one.cache_directory is None) for one in seen] == [(True, True), (False, False)]

@@ -211,3 +211,13 @@ def test_a_wrong_websocket_upgrade_is_refused() -> None:
     assert kind(*UPGRADE[:3], (b"Sec-WebSocket-Key", b"dGhlIHNhbXBsZQ==")) == "invalid_request"
     assert kind(*UPGRADE, UPGRADE[3]) == "invalid_request"
     assert kind(*UPGRADE[:2], (b"Sec-WebSocket-Version", b"8"), UPGRADE[3]) == "invalid_request"
+
+
+def test_a_refused_caller_learns_which_setting_allows_it() -> None:
+    policy = OriginPolicy((), ())
+    host = check_caller([Line(b"Host", b"host.docker.internal:4748")], policy)
+    page = check_caller([Line(b"Host", b"localhost"), Line(b"Origin", b"vscode-file://vscode-app")], policy)
+    assert host is not None
+    assert page is not None
+    assert "'host.docker.internal:4748' is not served here. Add its name to [sidecar] hosts" in host.message
+    assert "[sidecar] origins" in page.message

@@ -297,7 +297,8 @@ async def test_a_node_that_is_gone_inside_the_reply_cuts_it() -> None:
 
 
 async def test_a_websocket_goes_through_with_cuts_that_nobody_sees() -> None:
-    head = ReplyHead(101, b"Switching Protocols", (Line(b"Sec-WebSocket-Protocol", b"b"),))
+    limit = Line(b"x-codex-websocket-max-message-bytes", b"20000")
+    head = ReplyHead(101, b"Switching Protocols", (Line(b"Sec-WebSocket-Protocol", b"b"), limit))
     async with (
         fake_gateway(lambda _: Answer(head=head)) as gateway,
         linked("127.0.0.1", gateway.port) as link,
@@ -306,6 +307,8 @@ async def test_a_websocket_goes_through_with_cuts_that_nobody_sees() -> None:
         url = sidecar.sidecar.url.replace("http", "ws") + "/openai/v1/responses?model=m"
         async with connect(url, subprotocols=PROTOCOLS, compression=None) as socket:
             assert socket.subprotocol == "b"
+            assert socket.response is not None
+            assert socket.response.headers["x-codex-websocket-max-message-bytes"] == "20000"  # the provider's own
             for number in range(5):
                 message = f"é{number}" * 2000
                 if number in {1, 3}:

@@ -49,6 +49,12 @@ GatewayKey = Annotated[
     str | None, Parameter(help="Your API key for the gateway; SEGUE_SIDECAR_KEY keeps it out of the process list.")
 ]
 
+Direct = Annotated[
+    bool | None, Parameter(help="Go straight to the provider when no gateway can be reached.", negative="")
+]
+CaFile = Annotated[Path | None, Parameter(help="Certificates to verify gateways by.")]
+Cache = Annotated[bool | None, Parameter(help="Keep a few request bodies on disk, for a new start [default: yes].")]
+
 
 @app.command
 def serve(
@@ -78,13 +84,9 @@ def sidecar(  # noqa: PLR0913 - one for each option
         str | None, Parameter(help="HOST:PORT; port 0 picks a free one [default: 127.0.0.1:4748].")
     ] = None,
     key: GatewayKey = None,
-    direct: Annotated[
-        bool | None, Parameter(help="Go straight to the provider when no gateway can be reached.", negative="")
-    ] = None,
-    cafile: Annotated[Path | None, Parameter(help="Certificates to verify gateways by.")] = None,
-    cache: Annotated[
-        bool | None, Parameter(help="Keep a few request bodies on disk, for a new start [default: yes].")
-    ] = None,
+    direct: Direct = None,
+    cafile: CaFile = None,
+    cache: Cache = None,
     stats: Annotated[bool, Parameter(help="Show what the running sidecar is doing.", negative="")] = False,
     log: Annotated[Literal["debug", "info", "warning", "error"], Parameter(help="How much to log on stderr.")] = "info",
 ) -> int:
@@ -110,6 +112,9 @@ def run(
     config: UserConfigFile = None,
     gateway: Gateways = (),
     key: GatewayKey = None,
+    direct: Direct = None,
+    cafile: CaFile = None,
+    cache: Cache = None,
     log: Annotated[Path | None, Parameter(help="Append the log of sidecar and gateway to this file.")] = None,
 ) -> int:
     """Run an agent through a sidecar of its own: segue run --gateway wss://HOST -- claude
@@ -120,7 +125,16 @@ def run(
     """
     from segue.cli.run import run_command
 
-    return run_command(command, path=config, gateways=gateway, key=key, log=log)
+    return run_command(
+        command,
+        path=config,
+        gateways=gateway,
+        log=log,
+        key=key,
+        direct=direct,
+        cafile=None if cafile is None else str(cafile),
+        cache=cache,
+    )
 
 
 @app.command

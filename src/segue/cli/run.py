@@ -39,18 +39,21 @@ _SIGNALLED = 128
 
 
 def run_command(
-    command: Sequence[str], *, path: Path | None, gateways: Sequence[str], key: str | None, log: Path | None
+    command: Sequence[str], *, path: Path | None, gateways: Sequence[str], log: Path | None, **options: object
 ) -> int:
-    """Run the command; return its exit status."""
+    """Run the command; return its exit status. `options` replace keys of `[sidecar]`, unless they are None."""
     if not command:
         raise ConfigError("what is to be run? For example: segue run -- claude")
     if log is None:  # the program has the terminal
         logging.disable()
     else:
-        logging.basicConfig(
-            level="INFO", filename=log, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
-        )
-    config, file = load_sidecar(path, gateways=gateways, key=key, port=0)
+        try:
+            logging.basicConfig(
+                level="INFO", filename=log, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
+            )
+        except OSError as error:
+            raise ConfigError(f"cannot write the log {log}: {error.strerror}") from None
+    config, file = load_sidecar(path, gateways=gateways, port=0, **options)
     if path is None and config.server.store == ServerConfig().store:  # the default is a file of the working folder
         config = msgspec.structs.replace(config, server=msgspec.structs.replace(config.server, store="memory:"))
     try:

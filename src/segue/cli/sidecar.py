@@ -100,7 +100,17 @@ def load_sidecar(path: Path | None, *, gateways: Sequence[str] = (), **options: 
 
 
 def settings_of(config: SidecarConfig) -> SidecarSettings:
-    """Return the settings of a sidecar from the configuration."""
+    """Return the settings of a sidecar from the configuration.
+
+    Raises:
+        ConfigError: the file of certificates cannot be read. (Later, the error would not name it.)
+    """
+    if config.cafile is not None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=config.cafile)
+        except OSError as error:
+            reason = "it holds no certificates" if isinstance(error, ssl.SSLError) else error.strerror
+            raise ConfigError(f"cannot start: the certificates {config.cafile} cannot be read: {reason}") from None
     return SidecarSettings(
         gateways=tuple(config.gateways),
         host=config.host,

@@ -121,9 +121,11 @@ def check_caller(lines: Sequence[Line], admission: OriginPolicy) -> RequestRefus
         case None:
             return None
         case "forbidden_host":
-            return RequestRefusal("forbidden_host", f"The host {host[:200]!r} is not served here.")
+            message = f"The host {host[:200]!r} is not served here. Add its name to [sidecar] hosts."
+            return RequestRefusal("forbidden_host", message)
         case "forbidden_origin":
-            return RequestRefusal("forbidden_origin", "A web page of another origin may not call this address.")
+            message = "A web page of another origin may not call this address. Add it to [sidecar] origins if it may."
+            return RequestRefusal("forbidden_origin", message)
 
 
 def kind_of(request: RequestHead, framing: Framing, *, version: bytes) -> ExchangeKind | RequestRefusal:

@@ -69,6 +69,15 @@ async def sent(socket: Socket, **message: object) -> None:
     await socket.connection.send(json.dumps(message))
 
 
+async def test_the_answer_to_the_upgrade_says_how_large_a_message_may_be() -> None:
+    async with (
+        listening(max_message_bytes=54_321) as local,
+        connect(local.url.replace("http", "ws", 1) + "/v1/responses", max_size=None) as connection,
+    ):
+        assert connection.response is not None
+        assert connection.response.headers["x-codex-websocket-max-message-bytes"] == "54321"
+
+
 # --- turns and what they continue ------------------------------------------------------------------------------------
 
 

@@ -52,6 +52,9 @@ _log = logging.getLogger("segue.gateway")
 #: The events after which a response can be continued.
 _CONTINUABLE = frozenset({"response.completed", "response.incomplete"})
 
+#: OpenAI's servers say so how large a message may be, and Codex sends what is larger over HTTP.
+_MESSAGE_LIMIT = "x-codex-websocket-max-message-bytes"
+
 #: How often a peer is asked for life while nothing is read from it.
 _PROBE_S = 30.0
 
@@ -69,6 +72,7 @@ async def serve_websocket(services: Services, request: web.Request) -> web.Strea
     )
     if not socket.can_prepare(request).ok:
         raise Refused(Problem("upgrade_required", "This endpoint speaks WebSocket: upgrade, or POST to it."))
+    socket.headers[_MESSAGE_LIMIT] = str(server.max_message_bytes)
     socket.headers[HEADER] = services.profiles.of(request).header
     await socket.prepare(request)
     watch_peer(request)
