@@ -297,6 +297,23 @@ async def test_requests_without_patience_make_it_look_too_but_not_each_of_them(m
             await asyncio.wait_for(sidecar.linked(), 20)
 
 
+async def test_when_nobody_waits_any_more_it_looks_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    idle = asyncio.Event()
+
+    def delay(failures: int, _: float) -> float:
+        if failures:
+            idle.set()
+        return 1000.0 if failures else 0.0
+
+    monkeypatch.setattr("segue.sidecar.session.delay_s", delay)
+    async with fake_gateway() as gateway, running(gateway.url, settings=PATIENT) as sidecar:
+        assert (await sidecar.post(b"{}")).startswith(b"HTTP/1.1 200 ")
+        gateway.between = BETWEEN["a balancer"]
+        [session] = gateway.sessions.values()
+        await session.close()
+        await asyncio.wait_for(idle.wait(), 20)
+
+
 @pytest.mark.parametrize("leaves", [True, False])
 async def test_a_session_that_ends_acknowledges_the_reply_that_it_has(leaves: bool) -> None:
     """Or a gateway that drains would wait for it to come back."""

@@ -345,7 +345,7 @@ class GatewaySession:
     def _delay_s(self, failures: int, fraction: float) -> float:
         if self._status.refused:
             return refused_delay_s(fraction)
-        if not (self._asked_for or len(self._tunnel)):
+        if not (self._asked_for or self._exchanges):
             return delay_s(failures, fraction)
         longest_s = EAGER_S if self._status.has_patience(self._loop.time()) else PERSISTENT_S
         return wanted_delay_s(failures, fraction, longest_s)
