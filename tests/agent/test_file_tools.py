@@ -106,6 +106,8 @@ def test_an_edit_keeps_the_line_ends_of_a_file(workspace: Workspace) -> None:
     fill(workspace, text="a\r\nb\r\nc\r\n")
     edit_file(workspace, EditArguments("text", "a\nb\n", "1\n2\n"))
     assert (workspace.root / "text").read_bytes() == b"1\r\n2\r\nc\r\n"
+    edit_file(workspace, EditArguments("text", "c\n", "c\r\nd\n"))
+    assert (workspace.root / "text").read_bytes() == b"1\r\n2\r\nc\r\nd\r\n"
 
 
 @pytest.mark.parametrize(

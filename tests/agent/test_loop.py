@@ -211,6 +211,12 @@ async def test_the_words_of_the_server_are_told(run: Run) -> None:
     assert result.reason == "The turn failed. Wait. The server says: Too many requests."
 
 
+async def test_the_words_of_the_server_are_told_once(run: Run) -> None:
+    error = ResponseFailedError("The turn failed (too_many: Too many.).", "Wait.", message="Too many.")
+    result = await run.play(ScriptedSession([Answer(error=error)]))
+    assert result.reason == "The turn failed (too_many: Too many.). Wait."
+
+
 async def test_any_other_error_is_a_fault_of_ours(run: Run) -> None:
     with pytest.raises(ZeroDivisionError):
         await run.play(ScriptedSession([Answer(error=ZeroDivisionError())]))
@@ -276,6 +282,23 @@ async def test_a_read_that_was_interrupted_is_done_again(run: Run) -> None:
     session = ScriptedSession([Answer(text="Done.")], [b'{"type":"function_call","call_id":"1","name":"list"}'])
     await run.play(session)
     assert session.sent[0][0]["output"] == "(empty)"
+
+
+async def test_a_call_whose_id_an_earlier_turn_had_is_not_taken_for_answered(run: Run) -> None:
+    """Some models count their calls anew in each turn."""
+    first = ScriptedSession(
+        [Answer(calls=(call("call_0", "list"),)), Answer(calls=(call("call_0", "run", command="sleep 60"),))]
+    )
+    playing = asyncio.create_task(run.play(first))
+    await run.sleeps.wait()
+    assert run.loop is not None
+    run.loop.stop()
+    assert (await playing).ending == "interrupted"
+    run.again()
+    session = ScriptedSession([Answer(text="Done.")], first.history)
+    result = await run.play(session)
+    assert (result.ending, len(result.turns)) == ("completed", 1)
+    assert "was interrupted while this ran" in session.sent[0][0]["output"]
 
 
 async def test_a_run_that_was_done_has_nothing_to_do(run: Run) -> None:

@@ -54,6 +54,10 @@ async def test_nothing_outside_is_searched(workspace: Workspace) -> None:
         await found(workspace, "needle", "none")
 
 
+async def test_a_pattern_that_python_warns_of_is_searched(workspace: Workspace) -> None:
+    assert await found(workspace, "[[n]eedle", "a", regex=True) == "a:1:one needle\n(1 files searched)"
+
+
 async def test_a_pattern_that_is_none_is_told(workspace: Workspace) -> None:
     for pattern, words in (("(", "missing"), ("a{99999999999}", "too large"), ("(" * 5000 + ")" * 5000, "")):
         with pytest.raises(ToolError, match=rf"the pattern cannot be used: .*{words}"):

@@ -101,3 +101,11 @@ async def test_what_the_system_lacks_is_told(toolbox: Toolbox, monkeypatch: pyte
     monkeypatch.setattr("asyncio.create_subprocess_exec", fail)
     answer = await toolbox.call("search", '{"pattern": "x"}')
     assert answer == ToolOutput("error: [Errno 11] Resource temporarily unavailable", failed=True)
+
+
+@pytest.mark.parametrize(("name", "arguments"), [("x" * 100_000, "{}"), ("read", '{"' + "k" * 100_000 + '": 1}')])
+async def test_what_went_wrong_is_told_in_few_words(toolbox: Toolbox, name: str, arguments: str) -> None:
+    """A reason quotes what the model has said; it need not hear all of it again."""
+    output = await toolbox.call(name, arguments)
+    assert output.failed
+    assert len(output.text) < 2100

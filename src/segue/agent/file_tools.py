@@ -110,7 +110,7 @@ def edit_file(workspace: Workspace, arguments: EditArguments) -> str:
     text = workspace.read(arguments.path)
     old, new = arguments.old, arguments.new
     if "\r\n" in text and "\r\n" not in old:  # models write lines with \n alone
-        old, new = old.replace("\n", "\r\n"), new.replace("\n", "\r\n")
+        old, new = old.replace("\n", "\r\n"), new.replace("\r\n", "\n").replace("\n", "\r\n")
     if not old:
         raise ToolError("old is empty; to make a file, use write")
     if old == new:

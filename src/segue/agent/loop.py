@@ -19,7 +19,7 @@ from msgspec import Struct
 from segue.agent.progress import AgentTurn, Ending, RunLimits, RunObserver, RunResult
 from segue.agent.toolbox import Toolbox, ToolOutput
 from segue.agent.transcript import Transcript
-from segue.client.errors import ClientError, CreateRefusedError, ResponseFailedError
+from segue.client.errors import ClientError, ResponseFailedError
 from segue.client.meters import SessionMeters
 from segue.client.session import AsyncSession
 from segue.client.stream_events import ClientResponse, FunctionCall, OutputTextDelta, ResponseCreated, UnknownEvent
@@ -123,9 +123,13 @@ class AgentLoop:
         history = [msgspec.json.decode(item, type=_SaidItem) for item in self._session.history]
         if not history:
             return task
-        answered = {item.call_id for item in history if item.type == "function_call_output"}
-        calls = [item for item in history if item.type == "function_call" and item.call_id not in answered]
-        return await self._answers([FunctionCall(one.call_id, one.name, one.arguments) for one in calls])
+        calls: list[FunctionCall] = []
+        for item in history:  # a model may use an id again in another turn, so ids alone do not tell what is answered
+            if item.type == "function_call":
+                calls.append(FunctionCall(item.call_id, item.name, item.arguments))
+            elif item.type == "function_call_output":
+                calls = [one for one in calls if one.call_id != item.call_id]
+        return await self._answers(calls)
 
     def _end_after(self, response: ClientResponse) -> tuple[Ending, str] | None:
         """Return how the run ends with this response; None if its calls are to be answered."""
@@ -230,7 +234,7 @@ def _end_of(work: asyncio.Task[tuple[Ending, str]], *, in_time: bool) -> tuple[E
     if work.cancelled():
         return "interrupted", "the run was interrupted"
     error = work.exception()
-    if isinstance(error, CreateRefusedError | ResponseFailedError) and error.message:
+    if isinstance(error, ResponseFailedError) and error.message and error.message not in str(error):
         return "failed", f"{error} The server says: {error.message}"
     if isinstance(error, ClientError):
         return "failed", str(error)

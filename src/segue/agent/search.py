@@ -50,7 +50,15 @@ async def search_files(
             "regex": arguments.regex,
             "closed": sorted(CLOSED_FOLDERS),
         }
-        program = (sys.executable, "-I", "-S", search_process.__file__, msgspec.json.encode(request).decode())
+        program = (
+            sys.executable,
+            "-I",
+            "-S",
+            "-W",
+            "ignore",
+            search_process.__file__,
+            msgspec.json.encode(request).decode(),
+        )
         ended = await run_process(
             program,
             folder=Path("/"),

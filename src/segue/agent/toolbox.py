@@ -23,6 +23,10 @@ A = TypeVar("A", bound=Struct)
 #: Strict schemas have no defaults: null stands for them. Not every provider knows bounds; arguments are checked here.
 _LEFT_OUT = frozenset({"default", "minimum", "maximum"})
 
+#: What a model is told of a failed call is cut to this.
+_MAX_REASON_CHARACTERS = 2000
+_MAX_NAME_CHARACTERS = 100
+
 
 class AgentTool(Struct, frozen=True):
     """One tool. A tool that only reads may run beside others that only read."""
@@ -69,15 +73,22 @@ class Toolbox:
         """Carry out a call; whatever goes wrong is told to the model."""
         tool = self._tools.get(name)
         if tool is None:
-            return ToolOutput(f"error: there is no tool {name!r}; there are {', '.join(self._tools)}", failed=True)
+            return _failed(f"there is no tool {name[:_MAX_NAME_CHARACTERS]!r}; there are {', '.join(self._tools)}")
         try:
             return ToolOutput(await tool.call(_read(tool, arguments)))
         except (ToolError, OSError) as error:  # the system can lack files, memory or processes
-            return ToolOutput(f"error: {error}", failed=True)
+            return _failed(str(error))
 
     def definitions(self) -> list[dict[str, Any]]:
         """Return the tools as a request names them."""
         return [_definition(tool) for tool in self._tools.values()]
+
+
+def _failed(reason: str) -> ToolOutput:
+    """Return what a model is told of a call that failed; a reason may quote all that the model has said."""
+    if len(reason) > _MAX_REASON_CHARACTERS:
+        reason = f"{reason[: _MAX_REASON_CHARACTERS // 2]} … {reason[-_MAX_REASON_CHARACTERS // 2 :]}"
+    return ToolOutput(f"error: {reason}", failed=True)
 
 
 def _in_thread(work: Callable[[Workspace, A], str], workspace: Workspace) -> Callable[[A], Awaitable[str]]:

@@ -23,7 +23,10 @@ MAX_FILE_BYTES = 8 * 1024 * 1024
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # opening a pipe must not wait for its writer
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_KINDS = {errno.ELOOP: "a symbolic link that changed while it was opened", errno.ENXIO: "not a regular file"}
+_KINDS = {
+    errno.ELOOP: "a symbolic link to itself, or one that changed while it was opened",
+    errno.ENXIO: "not a regular file",
+}
 
 
 class ToolError(Exception):

@@ -164,7 +164,10 @@ def _plan(folder: Path, options: AgentOptions, *, alone: bool) -> PlannedRun:
         try:
             task = (workspace.root / _TASK_FILE).read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
-            raise ConfigError(f"what is to be done? Say it, or write it into {folder / _TASK_FILE} ({error})") from None
+            reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+            raise ConfigError(
+                f"what is to be done? Say it, or write it into {folder / _TASK_FILE} ({reason})"
+            ) from None
     return PlannedRun(
         name=workspace.root.name if not alone else "agent",
         task=task,
@@ -224,14 +227,18 @@ async def _run_all(
 
 async def _check_address(base_url: str) -> None:
     """Say what to do where nothing listens on this machine."""
-    parts = urlsplit(base_url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ConfigError(f"{base_url!r} is no address of an API, such as http://127.0.0.1:4747/v1")
-    if not is_loopback(parts.hostname):
-        return
-    port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    no_address = ConfigError(f"{base_url!r} is no address of an API, such as http://127.0.0.1:4747/v1")
     try:
-        _, writer = await asyncio.open_connection(parts.hostname, port)
+        parts = urlsplit(base_url)
+        host, port = parts.hostname, parts.port or {"http": 80, "https": 443}[parts.scheme]
+    except (KeyError, ValueError):  # another scheme, or a port that is none
+        raise no_address from None
+    if not host:
+        raise no_address
+    if not is_loopback(host):
+        return
+    try:
+        _, writer = await asyncio.open_connection(host, port)
     except OSError:
         raise ConfigError(
             f"nothing answers at {base_url}: start a gateway there with `segue serve`, or name another with --base-url"

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
+
+_AT_LEAST_ONE = Number(gte=1)
 
 Task: TypeAlias = Annotated[
     str | None, Parameter(help="What is to be done [default: what TASK.md of the workspace says].")
@@ -44,10 +47,15 @@ Resume: TypeAlias = Annotated[bool, Parameter(help="Go on with the last run in t
 TranscriptFile: TypeAlias = Annotated[
     Path | None, Parameter(help="Where the run is written down [default: in your folder for state].")
 ]
-MaxTurns: TypeAlias = Annotated[int, Parameter(help="Turns after which a run ends, with status 3.")]
-MaxSeconds: TypeAlias = Annotated[int | None, Parameter(help="Seconds after which it ends, with status 4.")]
-MaxTokens: TypeAlias = Annotated[int | None, Parameter(help="Tokens after which it ends, with status 5.")]
-JsonFile: TypeAlias = Annotated[Path | None, Parameter(help="Also write the figures to this file.")]
+MaxTurns: TypeAlias = Annotated[
+    int, Parameter(help="Turns after which a run ends, with status 3.", validator=_AT_LEAST_ONE)
+]
+MaxSeconds: TypeAlias = Annotated[
+    int | None, Parameter(help="Seconds after which it ends, with status 4.", validator=_AT_LEAST_ONE)
+]
+MaxTokens: TypeAlias = Annotated[
+    int | None, Parameter(help="Tokens after which it ends, with status 5.", validator=_AT_LEAST_ONE)
+]
 ListTasks: TypeAlias = Annotated[bool, Parameter(help="List the built-in tasks.", negative="")]
 MakeTask: TypeAlias = Annotated[
     tuple[str, Path] | None, Parameter(help="Make the workspace of a built-in task: NAME DIR.", negative="")

@@ -11,6 +11,7 @@ from cyclopts import App, Parameter
 
 import segue
 from segue.cli import agent_parameters as parameters
+from segue.cli.output_file import JsonFile, PlotFile
 
 app = App(
     name="segue",
@@ -151,7 +152,7 @@ def check_config(
 def demo(
     *,
     model: Annotated[Path | None, Parameter(help="A GGUF file instead of the model in the box.")] = None,
-    json: Annotated[Path | None, Parameter(help="Also write the figures to this file.")] = None,
+    json: JsonFile = None,
 ) -> int:
     """Hold one conversation with a real model twice: resent in full over HTTP, then continued over WebSocket."""
     from segue.cli.demo import run_demo
@@ -179,7 +180,7 @@ def agent(  # noqa: PLR0913 - one for each option
     max_turns: parameters.MaxTurns = 100,
     max_seconds: parameters.MaxSeconds = None,
     max_tokens: parameters.MaxTokens = None,
-    json: parameters.JsonFile = None,
+    json: JsonFile = None,
     list_tasks: parameters.ListTasks = False,
     make_task: parameters.MakeTask = None,
     check_task: parameters.CheckTask = None,
@@ -223,7 +224,7 @@ def agent(  # noqa: PLR0913 - one for each option
 def gateway(
     *,
     quick: Annotated[bool, Parameter(help="Fewer and shorter rounds, under 40 s.", negative="")] = False,
-    json: Annotated[Path | None, Parameter(help="Also write the figures to this file.")] = None,
+    json: JsonFile = None,
 ) -> int:
     """CPU per turn by depth, latency added to an event, memory per idle connection, store bytes per turn."""
     from segue.cli.bench import run_bench_gateway
@@ -235,7 +236,7 @@ def gateway(
 def dialects(
     *,
     quick: Annotated[bool, Parameter(help="Fewer and shorter rounds, under a minute.", negative="")] = False,
-    json: Annotated[Path | None, Parameter(help="Also write the figures to this file.")] = None,
+    json: JsonFile = None,
 ) -> int:
     """CPU per turn by dialect and depth, beside the size of the body that a provider must be sent."""
     from segue.cli.bench import run_bench_dialects
@@ -251,8 +252,8 @@ def engine(
     ] = None,
     threads: Annotated[int | None, Parameter(help="Threads to compute with [default: one per core].")] = None,
     quick: Annotated[bool, Parameter(help="The tiny model, shorter contexts; under a minute.", negative="")] = False,
-    json: Annotated[Path | None, Parameter(help="Also write the figures to this file.")] = None,
-    plot: Annotated[Path | None, Parameter(help="Also draw them, as an SVG.")] = None,
+    json: JsonFile = None,
+    plot: PlotFile = None,
 ) -> int:
     """Time to the first token of the local model, by length of the context: full prefill, continuation, restore.
 
@@ -275,7 +276,7 @@ def table(
     quick: Annotated[
         bool, Parameter(help="Play it once instead of five times, and leave out bodies of 20 MB.", negative="")
     ] = False,
-    json: Annotated[Path | None, Parameter(help="Also write the figures to this file.")] = None,
+    json: JsonFile = None,
 ) -> int:
     """Bytes per turn of one agent session on the wire: raw, gzip, zstd, permessage-deflate, and through a sidecar.
 
@@ -288,7 +289,7 @@ def table(
 
 
 @bench.command
-def links(*, json: Annotated[Path | None, Parameter(help="Also write them to this file.")] = None) -> int:
+def links(*, json: JsonFile = None) -> int:
     """The network links that benchmarks know: delay, rates and loss, and what published each number."""
     from segue.cli.bench_links import run_bench_links
 
@@ -311,7 +312,7 @@ def capacity(  # noqa: PLR0913 - one for each assumption
     results: Annotated[
         Path | None, Parameter(help="Take those two from this file, which `segue bench gateway --json` wrote.")
     ] = None,
-    json: Annotated[Path | None, Parameter(help="Also write the figures to this file.")] = None,
+    json: JsonFile = None,
 ) -> int:
     """What a fleet of agents sends, what continuation saves of it, and what state costs: arithmetic, not measured.
 
