@@ -82,7 +82,7 @@ REFUSAL = {"error": {"type": "authentication_error", "code": "invalid_api_key", 
 
 async def test_a_refusal_is_told_in_the_gateways_words() -> None:
     async def handler(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(status=401)
+        response = web.StreamResponse(status=401, headers={"Content-Type": "application/json"})
         await response.prepare(request)
         for piece in json.dumps(REFUSAL):  # as it may come over a bad network
             await response.write(piece.encode())
@@ -92,6 +92,29 @@ async def test_a_refusal_is_told_in_the_gateways_words() -> None:
         with pytest.raises(GatewayRefusedError, match="wrong key") as caught:
             await dial(url)
     assert caught.value.code == "segue_invalid_key"
+
+
+async def test_a_page_that_never_ends_is_not_waited_for() -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=200, headers={"Content-Type": "text/html"})
+        await response.prepare(request)
+        await response.write(b"<html>")
+        await asyncio.Event().wait()
+        return response
+
+    async with answering(handler) as url, asyncio.timeout(60):
+        with pytest.raises(GatewayUnreachableError, match="status 200"):
+            await dial(url, ConnectorSettings(connect_s=1000.0))
+
+
+async def test_no_answer_at_all_is_said_with_the_time() -> None:
+    async def handler(_: web.Request) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        return web.Response()
+
+    async with answering(handler) as url:
+        with pytest.raises(GatewayUnreachableError, match=r"no answer within 0\.05 s"):
+            await dial(url, ConnectorSettings(connect_s=0.05))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +128,8 @@ async def test_a_refusal_is_told_in_the_gateways_words() -> None:
 )
 async def test_what_is_no_refusal_of_a_gateway_may_be_tried_again(status: int, body: str, words: str) -> None:
     async def handler(_: web.Request) -> web.StreamResponse:
-        return web.Response(status=status, text=body)
+        kind = "application/json" if body.startswith("{") else "text/html"
+        return web.Response(status=status, text=body, content_type=kind)
 
     async with answering(handler) as url:
         with pytest.raises(GatewayUnreachableError, match=words):

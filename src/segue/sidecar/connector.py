@@ -158,7 +158,9 @@ async def connected(
                 )
         except aiohttp.WSServerHandshakeError as error:
             raise GatewayUnreachableError(f"this is no gateway: {error.message}") from None
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except TimeoutError:
+            raise GatewayUnreachableError(f"no answer within {settings.connect_s:g} s") from None
+        except (aiohttp.ClientError, OSError) as error:
             raise GatewayUnreachableError(_message_of(error)) from None
         try:
             if socket.protocol != SUBPROTOCOL:
@@ -176,14 +178,20 @@ async def _accepted(response: aiohttp.ClientResponse, *, has_key: bool) -> async
         if transport is None:
             raise GatewayUnreachableError("the connection is gone already")
         return transport
-    try:
-        body = await response.content.readexactly(_MAX_ANSWER_BYTES)
-    except asyncio.IncompleteReadError as whole:
-        body = whole.partial
-    answer = read_answer(response.status, body)
+    answer = read_answer(response.status, await _refusal_body(response))
     if answer.verdict is None:
         raise GatewayUnreachableError(answer.reason)
     raise GatewayRefusedError(answer.verdict, explain(answer.verdict, answer.reason, has_key=has_key))
+
+
+async def _refusal_body(response: aiohttp.ClientResponse) -> bytes:
+    """Return the body if it may be a gateway's refusal. A page of something else may never end."""
+    if response.content_type != "application/json":
+        return b""
+    try:
+        return await response.content.readexactly(_MAX_ANSWER_BYTES)
+    except asyncio.IncompleteReadError as whole:
+        return whole.partial
 
 
 def _message_of(error: Exception) -> str:
