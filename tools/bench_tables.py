@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from segue.bench.advice import RULES
 from segue.bench.capacity import ASSUMPTIONS, FleetWorkload
 from segue.bench.links.profiles import CITED_AS, LINKS, PUBLICATIONS, NamedLink
 from segue.bench.links.transfer_time import transfer_time_s
@@ -61,3 +62,9 @@ def assumptions() -> str:
         shown = "" if value is None else f"{value:,}"
         rows.append((code(assumption.option), assumption.meaning, shown, assumption.source))
     return table(("option", "what", "default", "where the default comes from"), rows)
+
+
+def advice() -> str:
+    """Write the rules of `segue bench advise`."""
+    rows = [(rule.condition, f"**{rule.advice}**", rule.reason, rule.source) for rule in RULES]
+    return table(("if", "then", "because", "source"), rows)

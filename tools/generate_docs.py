@@ -466,6 +466,7 @@ def _diagram(first: str, arrows: Sequence[tuple[str, str, str]]) -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "agent-tasks": task_tables.tasks,
+    "bench-advice": bench_tables.advice,
     "bench-assumptions": bench_tables.assumptions,
     "bench-links": bench_tables.links,
     "bench-publications": bench_tables.publications,

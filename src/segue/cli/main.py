@@ -353,6 +353,44 @@ def compare(
     return run_bench_compare(before, after, fail_over=fail_over, json_file=json)
 
 
+@bench.command
+def advise(  # noqa: PLR0913 - one for each property of the workload
+    *,
+    turns: Annotated[int, Parameter(help="Turns of a task.")] = 10,
+    first_bytes: Annotated[int, Parameter(help="Bytes of a task's first request.")] = 3_200,
+    growth_bytes: Annotated[int, Parameter(help="Bytes that each turn adds to the conversation.")] = 3_200,
+    delta_bytes: Annotated[int, Parameter(help="Bytes of a later request that sends only what is new.")] = 3_200,
+    link: Annotated[
+        Literal["data-centre", "fibre", "leo-in-flight", "slow-4g", "geo-in-flight", "geo-in-flight-bad", "2g"],
+        Parameter(help="The network: see `segue bench links`."),
+    ] = "fibre",
+    tokens_s: Annotated[float, Parameter(help="Tokens that the model writes a second.")] = 65.0,
+    output_tokens: Annotated[int, Parameter(help="Tokens that it writes in a turn.")] = 523,
+    api: Annotated[
+        Literal["responses", "other"], Parameter(help="What the agent speaks: the Responses API, or another.")
+    ] = "responses",
+    short_lived: Annotated[
+        bool, Parameter(help="No process lives between turns, as in a serverless function.", negative="")
+    ] = False,
+    json: Annotated[Path | None, Parameter(help="Also write the advice and its figures to this file.")] = None,
+) -> int:
+    """Plain HTTP, an id, or the sidecar: which way fits a workload. Rules and arithmetic, not measured."""
+    from segue.bench.advice import AgentWorkload
+    from segue.bench.capacity import FleetWorkload
+    from segue.bench.links.profiles import LINKS
+    from segue.cli.bench_advise import run_bench_advise
+
+    workload = AgentWorkload(
+        sizes=FleetWorkload(turns=turns, first_bytes=first_bytes, growth_bytes=growth_bytes, delta_bytes=delta_bytes),
+        link=LINKS[link],
+        tokens_s=tokens_s,
+        output_tokens=output_tokens,
+        api=api,
+        short_lived=short_lived,
+    )
+    return run_bench_advise(workload, json_file=json)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, or these arguments instead; the exit status is the command's."""
     from segue.config import ConfigError
