@@ -53,9 +53,7 @@ def test_an_unknown_outcome_says_how_far_the_turn_was() -> None:
         progress: error_of("outcome_unknown", fault, progress=progress, response_id=None).done
         for progress in get_args(Progress)
     }
-    assert told["sent"] == (
-        "The turn was sent, but not answered, and then the connection was lost. The server may have run it."
-    )
+    assert told["sent"] == ("The turn was sent, and then the connection was lost. The server may have run it.")
     assert len(set(told.values())) == 4
 
 

@@ -6,7 +6,7 @@ not stored. Not here: how a request is written from it (`create_request`).
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -52,12 +52,16 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True):
     store: bool = False
     history: HistoryMode = "auto"
     lean: bool = True
-    turn_timeout_s: float | None = None
-    most_attempts: int = 8
+    turn_timeout_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    most_attempts: Annotated[int, msgspec.Meta(ge=0)] = 8
 
 
 def check_switches(settings: SessionSettings) -> str | None:
-    """Return why these settings cannot work together; None if they can."""
+    """Return why these settings are none, or cannot work together; None if they can."""
+    try:
+        msgspec.convert(msgspec.structs.asdict(settings), SessionSettings)
+    except msgspec.ValidationError as error:
+        return f"a setting is wrong: {error}"
     if settings.history == "id" and not settings.store and settings.transport != "websocket":
         return (
             "history='id' with store=False needs transport='websocket': over HTTP a response that was not stored "

@@ -191,7 +191,7 @@ class AsyncTurn:
 
     async def _act(self) -> TurnEffects:
         if self._links.closed:
-            return (GiveUp(client_closed()),)
+            return (GiveUp(client_closed(began=self._began)),)
         if not self._began:
             self._state.begin(self._request, self._machine)
             self._began = True

@@ -30,7 +30,7 @@ _MET = {
 }
 _HOW_FAR: dict[Progress, str] = {
     "not_sent": "Nothing was sent",
-    "sent": "The turn was sent, but not answered",
+    "sent": "The turn was sent",
     "started": "The turn had begun",
     "output": "The turn had begun to answer",
 }
@@ -87,8 +87,10 @@ def turn_cancelled() -> TurnCancelledError:
     )
 
 
-def client_closed() -> TurnCancelledError:
+def client_closed(*, began: bool = True) -> TurnCancelledError:
     """Return the error of a turn whose client was closed."""
+    if not began:
+        return TurnCancelledError("Nothing was sent: the client is closed.", "Make another client.")
     done = "The client was closed before the turn had ended; the server may have run some of it."
     return TurnCancelledError(done, _HISTORY)
 
