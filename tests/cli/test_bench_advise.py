@@ -16,8 +16,8 @@ from tests.cli.conftest import Command
 def test_advises_for_every_link(link: str, command: Command) -> None:
     status, printed, told = command("bench", "advise", "--link", link)
     assert (status, told) == (0, "")
-    (arrow,) = (line for line in printed.splitlines() if line.startswith("→ "))
-    (rule,) = (rule for rule in RULES if arrow.startswith(f"→ {rule.condition}"))
+    (arrow,) = (line for line in printed.splitlines() if line.startswith("> "))
+    (rule,) = (rule for rule in RULES if arrow.startswith(f"> {rule.condition}"))
     assert printed.startswith(f"{rule.advice}\n")
     assert all(len(line) <= 80 for line in printed.splitlines())
 

@@ -31,7 +31,7 @@ def test_shows_ratios_verdicts_and_what_else_differs(command: Command, tmp_path:
     assert ["cost", "1", "ms", "2", "ms", "2.000", "clear"] in lines
     assert ["memory", "2", "KB", "2", "KB", "1.000", "same"] in lines
     assert ["raw:", "bytes_up_wire", "10", "B", "10", "B", "1.000", "same"] in lines
-    assert "version: 1 → 2" in printed
+    assert "version: 1 -> 2" in printed
 
 
 @pytest.mark.parametrize(("limit", "status"), [("99", 1), ("100", 0), ("0", 1)])
@@ -56,7 +56,7 @@ def test_an_arm_that_failed_fails(command: Command, tmp_path: Path) -> None:
     put(tmp_path, "b.json", status="failed")
     ended, printed, told = command("bench", "compare", "a.json", "b.json", "--fail-over", "50")
     assert (ended, told) == (1, "segue: raw failed\n")
-    assert "raw: status: completed → failed" in printed
+    assert "raw: status: completed -> failed" in printed
 
 
 @pytest.mark.parametrize("name", [path.name for path in sorted(RESULTS.glob("*.json")) if "tasks" not in path.name])
@@ -75,7 +75,7 @@ def test_two_agents_sessions_are_compared(command: Command, tmp_path: Path) -> N
         shutil.copy(RESULTS / f"table-{name}.json", tmp_path)
     status, printed, _ = command("bench", "compare", "table-codex.json", "table-claude-code.json")
     assert status == 0
-    assert "settings: session: codex → claude-code" in printed
+    assert "settings: session: codex -> claude-code" in printed
 
 
 @pytest.mark.parametrize(
@@ -106,5 +106,5 @@ def test_the_json_is_a_report_like_any_other(command: Command, tmp_path: Path) -
     assert msgspec.json.decode((tmp_path / "a.json").read_bytes(), type=BenchReport).arms
     status, printed, _ = command("bench", "compare", "a.json", "b.json")
     assert status == 0
-    assert "settings: turns: 10 → 20" in printed
+    assert "settings: turns: 10 -> 20" in printed
     assert "not compared: replay; delta" in printed

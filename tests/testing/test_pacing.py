@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,6 +37,16 @@ def run(pacer: Pacer, until: float = 1e9) -> list[tuple[float, Arrival]]:
         at = max(at, next_at)
         arrived += [(round(at, 9), arrival) for arrival in pacer.arrived(at)]
     return arrived
+
+
+def first_loses(count: int) -> int:
+    """Return the seed with which a link that loses half of all loses the first segment exactly so many times."""
+
+    def losses(seed: int) -> int:
+        drawn = random.Random(f"{seed}:up:1")
+        return next(number for number in range(100) if drawn.random() >= 0.5)
+
+    return next(seed for seed in range(1000) if losses(seed) == count)
 
 
 def at(seconds: float, what: ArrivalKind = "bytes", size: int = 0) -> tuple[float, Arrival]:
@@ -136,9 +148,26 @@ def test_a_lost_segment_is_late_and_nothing_overtakes_it() -> None:
 
 
 def test_a_lost_last_segment_waits_for_the_timeout() -> None:
-    pacer = make_pacer(LinkProfile(rtt_s=0.1, loss=1.0))
+    pacer = make_pacer(LinkProfile(rtt_s=0.1, loss=0.5, seed=first_loses(1)))
     pacer.send(1, 10, 0.0)
     assert run(pacer) == [at(0.05 + 0.1 + MIN_TIMEOUT_S, size=10)]
+
+
+@pytest.mark.parametrize(("lost", "late_s"), [(2, 0.3 + 0.6), (3, 0.3 + 0.6 + 1.2), (4, 0.3 + 0.6 + 1.2 + 2.4)])
+def test_what_is_repeated_is_lost_again_and_the_timeout_doubles(lost: int, late_s: float) -> None:
+    """RFC 6298, 5.5."""
+    pacer = make_pacer(LinkProfile(rtt_s=0.1, loss=0.5, seed=first_loses(lost)))
+    pacer.send(1, 10, 0.0)
+    assert run(pacer) == [at(0.05 + late_s, size=10)]
+
+
+def test_a_link_that_loses_everything_still_delivers() -> None:
+    """Late: a sender gives up after the timeout has grown to a minute, and this link passes the segment then."""
+    pacer = make_pacer(LinkProfile(rtt_s=0.1, loss=1.0))
+    pacer.send(1, 10, 0.0)
+    ((arrived_at, one),) = run(pacer)
+    assert one.size == 10
+    assert 60 < arrived_at < 120
 
 
 @pytest.mark.parametrize("rtt_s", [0.0, 0.044, 0.79])
@@ -173,12 +202,13 @@ def test_a_window_grows_to_twice_what_was_in_flight() -> None:
 
 def test_losses_of_one_window_halve_it_once() -> None:
     """RFC 6582: one reduction per recovery, however many segments of the window were lost."""
-    pacer = make_pacer(LinkProfile(rtt_s=0.1, slow_start=True, loss=1.0))
+    profile = LinkProfile(rtt_s=0.1, slow_start=True, loss=1.0)
+    pacer = make_pacer(profile)
     pacer.send(1, 5 * SEGMENT_BYTES, 0.0)
-    run(pacer)
-    pacer.send(1, 20 * SEGMENT_BYTES, 0.5)
-    at_once = [one for one in run(pacer) if one[0] < 0.5 + 0.1 + 0.2]
-    assert sizes(at_once) == 5 * SEGMENT_BYTES
+    taken = run(pacer)[-1][0]
+    pacer.send(1, 20 * SEGMENT_BYTES, taken + 0.1)
+    waiting = pacer.unsent(1)
+    assert 20 * SEGMENT_BYTES - waiting == 5 * SEGMENT_BYTES
 
 
 def test_losses_are_those_of_the_seed() -> None:

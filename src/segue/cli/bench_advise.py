@@ -51,7 +51,7 @@ def _render(report: BenchReport, rule: AdviceRule, console: Console) -> None:
     console.print(table)
     rules = Table("\nthe first rule that fits", "\nadvises", box=None, pad_edge=False)
     for known in RULES:
-        rules.add_row(("→ " if known is rule else "  ") + known.condition, known.advice)
+        rules.add_row(("> " if known is rule else "  ") + known.condition, known.advice)
     console.print(rules)
     console.print(
         "\nComputed, without loss, queues, tools and prefill. No way changes which tokens are billed.",

@@ -55,7 +55,7 @@ def _render(comparison: Comparison, console: Console) -> None:
     console.print(_table(comparison.values))
     for difference in comparison.differences:
         console.print(
-            Text(f"{difference.name}: {_plain(difference.before)} → {_plain(difference.after)}"), soft_wrap=True
+            Text(f"{difference.name}: {_plain(difference.before)} -> {_plain(difference.after)}"), soft_wrap=True
         )
     if comparison.missing:
         console.print(Text(f"not compared: {'; '.join(comparison.missing)}"), soft_wrap=True)

@@ -12,8 +12,8 @@ or clock: you tell it what is sent and the present time, and it returns what has
   segment per round trip.
 - A lost segment arrives late: by one round trip if enough segments followed it for a fast retransmit (RFC 5681, 3.2),
   else by the timeout. Everything behind it on the same connection waits, as in TCP (head-of-line blocking). What is
-  repeated is not lost again.
-- In an outage nothing moves; then everything goes on at once. TCP's exponential backoff is not modelled.
+  repeated may be lost again, and each timeout is twice the one before (RFC 6298, 5.5).
+- In an outage nothing moves; then everything goes on at once, without the timeouts that TCP would wait for.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import msgspec
 SEGMENT_BYTES = 1460
 INITIAL_WINDOW_BYTES = 10 * SEGMENT_BYTES
 MIN_TIMEOUT_S = 0.2  # Linux: TCP_RTO_MIN, the least that it adds to the round trip
+_MAX_TIMEOUT_S = 60.0  # RFC 6298, 2.5: the least that a bound on the timeout may be
 _FAST_RETRANSMIT_SEGMENTS = 3
 _SMALLEST_WINDOW_BYTES = 2 * SEGMENT_BYTES
 
@@ -304,8 +305,13 @@ class Pacer:
         """Return by how much a lost segment is late; when the sender notices, the window shrinks."""
         followed = min(flow.unsent, int(flow.window)) > _FAST_RETRANSMIT_SEGMENTS * self._segment
         late_s = self._profile.rtt_s if followed else self._profile.timeout_s
+        noticed_at = now + late_s
+        timeout_s = self._profile.timeout_s if followed else 2 * self._profile.timeout_s
+        while timeout_s < _MAX_TIMEOUT_S and flow.random.random() < self._profile.loss:
+            late_s += timeout_s
+            timeout_s *= 2
         if self._profile.slow_start:
-            self._plan(now + late_s, lambda at: self._shrink(flow, now, at))
+            self._plan(noticed_at, lambda at: self._shrink(flow, now, at))
         return late_s
 
     def _shrink(self, flow: _Flow, sent_at: float, at: float) -> None:
