@@ -16,7 +16,7 @@ from segue.agent.progress import AgentTurn, RunLimits, RunObserver, RunResult
 from segue.agent.toolbox import Toolbox, ToolOutput
 from segue.agent.transcript import Transcript
 from segue.agent.workspace import Workspace
-from segue.client.errors import ConnectionFailedError, OutcomeUnknownError, ResponseFailedError
+from segue.client.errors import ConnectionFailedError, OutcomeUnknownError, ResponseFailedError, SessionFileError
 from segue.client.stream_events import FunctionCall
 from tests.agent.scripted_session import Answer, ScriptedSession, call
 
@@ -244,6 +244,35 @@ async def test_a_run_that_is_stopped_cancels_its_turn(run: Run) -> None:
     assert session.turns[0].cancelled
     AgentLoop.stop(run.loop)  # type: ignore[arg-type] # a run that has ended can be stopped
     assert len(session.saved) == 2
+
+
+async def test_a_file_that_cannot_be_written_hides_no_error(run: Run) -> None:
+    """That a turn may have run must be told, whatever else goes wrong."""
+    session = ScriptedSession([Answer(error=OutcomeUnknownError("The connection broke.", "Look first."))])
+
+    def save() -> None:
+        if len(session.saved) > 1:
+            raise SessionFileError("The session could not be written: no space.", "The session itself goes on.")
+
+    session.on_save = save
+    result = await run.play(session)
+    assert (result.ending, result.reason) == ("failed", "The connection broke. Look first.")
+
+
+async def test_a_run_that_is_stopped_is_interrupted_though_its_file_cannot_be_written(run: Run) -> None:
+    hangs = asyncio.Event()
+    session = ScriptedSession([Answer(hangs=hangs)])
+
+    def save() -> None:
+        if len(session.saved) > 1:
+            raise SessionFileError("The session could not be written: no space.", "The session itself goes on.")
+
+    session.on_save = save
+    running = asyncio.create_task(run.play(session))
+    await hangs.wait()
+    assert run.loop is not None
+    run.loop.stop()
+    assert (await running).ending == "interrupted"
 
 
 async def test_a_run_goes_on_without_running_anything_twice(run: Run) -> None:

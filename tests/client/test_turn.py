@@ -234,6 +234,23 @@ async def test_a_turn_can_be_stopped_while_its_session_is_saved() -> None:
     await turns.goes_on()
 
 
+async def test_a_server_is_told_of_a_cancelled_turn_though_the_session_cannot_be_saved() -> None:
+    turns, full = Turns(extensions=FULL), list[bool]()
+    turns.state.path = "a file"
+
+    def save() -> None:
+        if full:
+            raise SessionFileError("The session could not be written: no space.", "The session itself goes on.")
+
+    turn = turns.turn("one", save=save)
+    await anext(turn)
+    full.append(True)
+    with pytest.raises(SessionFileError):
+        await turn.cancel()
+    assert turns.http.forgotten == ["resp_0"]
+    await turns.goes_on()
+
+
 async def test_several_tasks_can_stop_a_turn_that_leaves_slowly() -> None:
     turns = Turns()
     stop = turns.websocket.stop_at("create")

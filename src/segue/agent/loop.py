@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import groupby
 from typing import Any
 
@@ -19,7 +20,7 @@ from msgspec import Struct
 from segue.agent.progress import AgentTurn, Ending, RunLimits, RunObserver, RunResult
 from segue.agent.toolbox import Toolbox, ToolOutput
 from segue.agent.transcript import Transcript
-from segue.client.errors import ClientError, ResponseFailedError
+from segue.client.errors import ClientError, ResponseFailedError, SessionFileError
 from segue.client.meters import SessionMeters
 from segue.client.session import AsyncSession
 from segue.client.stream_events import ClientResponse, FunctionCall, OutputTextDelta, ResponseCreated, UnknownEvent
@@ -154,11 +155,13 @@ class AgentLoop:
                 if isinstance(event, OutputTextDelta):
                     self._observer.text_written(event.delta)
             response = await turn.response()
-        except asyncio.CancelledError:
-            await turn.cancel()
+        except BaseException as error:
+            with suppress(SessionFileError):  # what ended the turn is what counts, and the old file has the turn too
+                if isinstance(error, asyncio.CancelledError):
+                    await turn.cancel()
+                self._session.save(self._transcript.session_path)
             raise
-        finally:
-            self._session.save(self._transcript.session_path)
+        self._session.save(self._transcript.session_path)
         figures = _figures(before, self._session.meters, response, ttft_s=first, time_s=time.perf_counter() - begun)
         self._turns.append(figures)
         self._text = response.output_text

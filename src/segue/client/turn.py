@@ -162,8 +162,10 @@ class AsyncTurn:
         kept = self._machine.kept_id
         if forget and kept is not None and not self._forgotten:
             self._forgotten = True
-            await self._save()
-            await self._forget(kept)
+            try:
+                await self._save()
+            finally:  # whether or not a later process can know of it, nobody reads this turn any more
+                await self._forget(kept)
 
     # --- one step ----------------------------------------------------------------------------------------------------
 
