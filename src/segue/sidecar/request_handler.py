@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 
 import msgspec
 
@@ -35,6 +36,8 @@ _log = logging.getLogger("segue.sidecar")
 
 _SWITCHING_PROTOCOLS = 101
 _MAX_PATH_LENGTH = 200
+#: How long a request waits for one attempt to get a link, if the link has been away for too long to be waited for.
+_ATTEMPT_S = 2.0
 
 
 class HandlerLimits(msgspec.Struct, frozen=True):
@@ -118,9 +121,8 @@ class RequestHandler:
         refusal = self._refusal(request)
         if refusal is not None:
             return await self._fail(request, refusal.code, refusal.message, record=record)
-        unavailable = self._sessions.current.unavailable()
+        unavailable = await self._unavailable()
         if unavailable is not None:
-            self._sessions.current.ask_for_link()
             return await self._go_without_tunnel(request, unavailable, record)
         if request.kind == "websocket":
             return await self._relay_websocket(request, record)
@@ -129,6 +131,23 @@ class RequestHandler:
             raise AgentGone
         record.document_bytes = 0 if body is None else len(body.document)
         return await self._deliver(request, self._open(request, body), body=body, record=record)
+
+    async def _unavailable(self) -> LinkUnavailable | None:
+        """Return why the request need not wait for the link. After a long outage, it waits for one more attempt.
+
+        A request that can go straight to the provider does not.
+        """
+        session = self._sessions.current
+        unavailable = session.unavailable()
+        if unavailable is None:
+            return None
+        attempted = session.ask_for_link()
+        if self._direct is not None or unavailable.code != "segue_gateway_unreachable":
+            return unavailable
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_ATTEMPT_S):
+                await attempted.wait()
+        return self._sessions.current.unavailable()
 
     def _refusal(self, request: AgentRequest) -> RequestRefusal | None:
         """Return why no gateway would take the request."""

@@ -146,6 +146,7 @@ class GatewaySession:
         self._status = LinkStatus(timeouts, self._loop.time(), was_up=was_up)
         self._reasons: dict[str, str] = {}  # why there is no link, by gateway
         self._asked_for = False  # since the last attempt
+        self._attempted = asyncio.Event()
         self._leaving = False
         self._link_was_good = False
         self._wake = asyncio.Event()
@@ -209,10 +210,11 @@ class GatewaySession:
         """Return why something that was not forwarded yet need not wait for the link; None: it should wait."""
         return self._status.unavailable(self._loop.time())
 
-    def ask_for_link(self) -> None:
-        """Look for the gateway soon: a request has come, even if it need not wait for the outcome."""
+    def ask_for_link(self) -> asyncio.Event:
+        """Look for the gateway soon, for a request. The event is set when there is a link, or the attempt failed."""
         self._asked_for = True
         self._wake.set()
+        return self._attempted
 
     # --- what whoever answers an agent asks for ----------------------------------------------------------------------
 
@@ -300,9 +302,15 @@ class GatewaySession:
             self._link_was_good = self._asked_for = False
             if not self._is_done():
                 await self._try_all()
+            self._end_attempt()
             failures = 0 if self._link_was_good else failures + 1
         self.over = True
         self.attention.set()
+
+    def _end_attempt(self) -> None:
+        """Tell those who wait for the present attempt how it ended."""
+        self._attempted.set()
+        self._attempted = asyncio.Event()
 
     async def _try_all(self) -> None:
         """Use the first gateway that serves us; if all of them refuse, end the exchanges that wait."""
@@ -347,7 +355,8 @@ class GatewaySession:
             return refused_delay_s(fraction)
         if not (self._asked_for or self._exchanges):
             return delay_s(failures, fraction)
-        longest_s = EAGER_S if self._status.has_patience(self._loop.time()) else PERSISTENT_S
+        is_eager = self._asked_for or self._status.has_patience(self._loop.time())
+        longest_s = EAGER_S if is_eager else PERSISTENT_S
         return wanted_delay_s(failures, fraction, longest_s)
 
     def _must_find_owner(self) -> bool:
@@ -504,6 +513,7 @@ class GatewaySession:
         self._addresses.note_welcome(gateway, event.address, new_epoch=event.new_epoch)
         self._status.note_up()
         self._reasons.clear()
+        self._end_attempt()
         _log.info("action=link gateway=%s up resumed=%s", gateway, not event.new_epoch)
         self._review_exchanges()
 
