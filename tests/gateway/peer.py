@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import aiohttp
 
 from segue.http.heads import ReplyHead
+from segue.testing.tunnel_checker import TunnelChecker
 from segue.tunnel.client import TunnelClient, TunnelRequest
 from segue.tunnel.events import (
     BaseMissed,
@@ -68,6 +69,7 @@ class Peer:
 
     def __init__(self, url: str, session: str = SESSION, *, acknowledges: bool = True) -> None:
         self.end = TunnelClient()
+        self.checker = TunnelChecker()
         self.answers: dict[int, Answer] = {}
         self.whole_documents: dict[int, bytes] = {}
         self.welcomed = asyncio.Event()
@@ -96,6 +98,7 @@ class Peer:
             self.welcomed.clear()
             self.closed.clear()
             self.end.link_opened(loop.time())
+            self.checker.link_opened()
             carrying = asyncio.gather(self._carry(socket), self._keep_time(socket))
             try:
                 await self.pump(socket)
@@ -109,6 +112,7 @@ class Peer:
                     await self.pump(socket)
                 self.end.link_lost()
                 await socket.close()
+                assert not self.checker.problems
 
     def open(self, request: TunnelRequest, whole: bytes = b"") -> Answer:
         """Begin an exchange; `whole` is the document to send after a miss."""
@@ -129,6 +133,7 @@ class Peer:
         """Send what there is to send."""
         with suppress(ConnectionError):
             while (packet := self.end.next_packet(asyncio.get_running_loop().time())) is not None:
+                self.checker.sent("up", packet)
                 await socket.send_bytes(packet)
 
     async def _keep_time(self, socket: aiohttp.ClientWebSocketResponse) -> None:
@@ -141,6 +146,7 @@ class Peer:
 
     async def _carry(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         async for message in socket:
+            self.checker.sent("down", message.data)
             for event in self.end.receive(message.data, asyncio.get_running_loop().time()):
                 self._take(event)
             await self.pump(socket)

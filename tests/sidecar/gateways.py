@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import ssl
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from segue.gateway.error_mapping import http_reply
 from segue.http.heads import Line, ReplyHead, RequestHead, values
 from segue.http.websocket import WebSocketClose
 from segue.protocol.problems import Problem
+from segue.testing.tunnel_checker import TunnelChecker
 from segue.tunnel.documents import Base, BaseMiss, Body, decode_document
 from segue.tunnel.events import Cancelled, LinkFailed, Opened, ServerEvent, UploadData, UploadEnded
 from segue.tunnel.folds.fold import Fold
@@ -75,6 +77,8 @@ class FakeGateway:
         self.greeting: bytes | None = None
         """What is sent as the first packet instead of a WELCOME; empty: the link is closed at once."""
         self.sessions: dict[str, _Session] = {}
+        self.checkers: defaultdict[str, TunnelChecker] = defaultdict(TunnelChecker)
+        """What is heard of each session, whatever this gateway forgets."""
         self.changed = asyncio.Condition()
         self.epoch = secrets.token_bytes(8)
 
@@ -124,14 +128,15 @@ class FakeGateway:
         name = request.headers["Segue-Session"]
         session = self.sessions.get(name)
         if session is None:
-            session = self.sessions[name] = _Session(self)
+            session = self.sessions[name] = _Session(self, self.checkers[name])
         await session.serve(socket)
         return socket
 
 
 class _Session:
-    def __init__(self, gateway: FakeGateway) -> None:
+    def __init__(self, gateway: FakeGateway, checker: TunnelChecker) -> None:
         self.gateway = gateway
+        self.checker = checker
         self.end = TunnelServer(Node(gateway.epoch, gateway.address, gateway.max_body_bytes))
         self.wake = asyncio.Event()
         self.loop = asyncio.get_running_loop()
@@ -142,9 +147,11 @@ class _Session:
     async def serve(self, socket: web.WebSocketResponse) -> None:
         self.socket = socket
         self.end.link_opened(self.loop.time())
+        self.checker.link_opened()
         writer = self.loop.create_task(self.write(socket))
         try:
             while (message := await socket.receive()).type is WSMsgType.BINARY and self.socket is socket:
+                self.checker.sent("up", message.data)
                 for event in self.end.receive(message.data, self.loop.time()):
                     self.apply(event)
                 self.wake.set()
@@ -160,6 +167,7 @@ class _Session:
                 self.wake.clear()
                 packet = self.end.next_packet(self.loop.time())
                 if packet is not None:
+                    self.checker.sent("down", packet)
                     await socket.send_bytes(packet)
                     continue
                 with suppress(TimeoutError):
@@ -322,3 +330,4 @@ async def fake_gateway(
         for session in gateway.sessions.values():
             await session.close()
         await runner.cleanup()
+    assert [problem for checker in gateway.checkers.values() for problem in checker.problems] == []

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from segue.http.heads import Line, ReplyHead, RequestHead
+from segue.testing.tunnel_checker import TunnelChecker
 from segue.tunnel.client import TunnelClient, TunnelRequest
 from segue.tunnel.events import (
     ClientEvent,
@@ -94,6 +95,7 @@ class Pair:
         self.gateway = TunnelServer(node)
         self.up = Traffic()
         self.down = Traffic()
+        self.checker = TunnelChecker()
         self.told: list[ClientEvent] = []
         self.seen: list[ServerEvent] = []
         self.on_told: Callable[[ClientEvent], None] = self.told.append
@@ -106,6 +108,7 @@ class Pair:
 
     def connect(self) -> None:
         self._link_number += 1
+        self.checker.link_opened()
         self.up.free_at = self.down.free_at = self.now
         self.gateway.link_opened(self.now)
         self.sidecar.link_opened(self.now)
@@ -126,6 +129,8 @@ class Pair:
 
     def _carry(self, packet: bytes, traffic: Traffic, arrive: Callable[[bytes], None]) -> None:
         traffic.packets.append(packet)
+        self.checker.sent("up" if traffic is self.up else "down", packet)
+        assert not self.checker.problems
         traffic.free_at = max(self.now, traffic.free_at) + len(packet) / self.flow.rate_bytes_s
         link = self._link_number
         self.plan(traffic.free_at + self.flow.delay_s, lambda: arrive(packet) if link == self._link_number else None)

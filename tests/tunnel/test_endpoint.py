@@ -165,6 +165,7 @@ def test_room_that_a_resume_makes_is_told() -> None:
     assert pair.gateway.room(1) == 0
     pair.seen.clear()
     for packet in packets(pair.gateway, pair.now):
+        pair.checker.sent("down", packet)
         pair.on_told(*pair.sidecar.receive(packet, pair.now))
     assert pair.gateway.unsent_bytes(1) == 0
     pair.connect()  # and no acknowledgement came
@@ -175,6 +176,8 @@ def test_room_that_a_resume_makes_is_told() -> None:
 def test_room_is_told_when_half_of_the_buffer_is_free() -> None:
     pair = joined()
     handle = pair.sidecar.open(websocket())
+    pair.run()
+    pair.gateway.reply(opened(pair), ReplyHead(101, b"Switching Protocols", ()))
     pair.run()
     kept: list[int] = []
     pair.on_told = lambda event: (

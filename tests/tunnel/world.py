@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from segue.http.heads import ExchangeKind, Line, ReplyHead, RequestHead
+from segue.testing.tunnel_checker import TunnelChecker
 from segue.tunnel.client import TunnelClient, TunnelRequest
 from segue.tunnel.endpoint import MAX_EXCHANGES
 from segue.tunnel.events import (
@@ -81,6 +82,7 @@ class World:
     def __init__(self) -> None:
         self.now = 0.0
         self.sidecar = TunnelClient()
+        self.checker = TunnelChecker()
         self.asked: dict[int, Asked] = {}
         self.by_handle: dict[int, Asked] = {}
         self.forwarded: dict[int, Served] = {}
@@ -123,6 +125,7 @@ class World:
     def connect(self) -> None:
         self.cut()
         self.is_connected = True
+        self.checker.link_opened()
         self.gateway.link_opened(self.now)
         self.sidecar.link_opened(self.now)
 
@@ -138,8 +141,12 @@ class World:
         """Put what there is to send on the link."""
         for packet in packets(self.sidecar, self.now):
             self._note_complete(packet)
+            self.checker.sent("up", packet)
             self.up.append(packet)
-        self.down.extend(packets(self.gateway, self.now))
+        for packet in packets(self.gateway, self.now):
+            self.checker.sent("down", packet)
+            self.down.append(packet)
+        assert not self.checker.problems
 
     def _note_complete(self, packet: bytes) -> None:
         for frame in frames_of(packet):

@@ -35,6 +35,11 @@ none of them.
     async with linked(host, port, LinkProfile(rtt_s=0.3, up_bytes_s=20_000)) as link:
         link.cut()  # reset every connection; also: blackhole(), refuse(), corrupt()
 
+`tunnel_checker`: names every breach of docs/spec/tunnel.md in what the two ends of a tunnel's session send.
+
+    checker.link_opened(); checker.sent("up", packet); checker.sent("down", answer)
+    assert checker.problems == []
+
 `tiny_model`: a GGUF model with random weights, for a gateway that runs the local engine in a test.
 
     write_tiny_model(path)

@@ -39,7 +39,7 @@ async def test_a_new_connection_of_a_session_takes_the_place_of_the_old_one() ->
     async with running(ok) as (gateway, url, _provider):
         old, new = Peer(url), Peer(url)
         async with old.connected():
-            new.end = old.end
+            new.end, new.checker = old.end, old.checker
             async with new.connected() as socket:
                 answer, _ = await new.request(socket, TunnelRequest(GET, None))
                 await asyncio.wait_for(old.closed.wait(), 20)
@@ -146,7 +146,9 @@ async def test_an_exchange_that_is_cancelled_as_it_is_opened_leaves_nothing() ->
             cancelled = peer.end.next_packet(now)
             assert opened is not None
             assert cancelled is not None
-            await socket.send_bytes(encode_packet([opened[:-4], cancelled[:-4]]))  # without their checksums
+            together = encode_packet([opened[:-4], cancelled[:-4]])  # without their checksums
+            peer.checker.sent("up", together)
+            await socket.send_bytes(together)
             _, replied = await peer.request(socket, TunnelRequest(GET, None))
             assert replied == b"hello world"
             assert len(provider.requests) == 1
