@@ -317,3 +317,26 @@ def test_run_goes_straight_to_the_provider_and_keeps_nothing_if_it_is_told_to(
     command("run", "--gateway", "ws://127.0.0.1:1", "--direct", "--no-cache", "--", "true")
     command("run", "--gateway", "ws://127.0.0.1:1", "--", "true")
     assert [(one.direct, one.cache_directory is None) for one in seen] == [(True, True), (False, False)]
+
+
+#: Runs one turn in WebSocket mode, and ends without closing its socket.
+LEAVER = """
+import json, os
+from websockets.sync.client import connect
+socket = connect(os.environ["OPENAI_BASE_URL"].replace("http", "ws") + "/responses")
+socket.send(json.dumps({"type": "response.create", "model": "scripted", "input": "hello", "store": False}))
+while json.loads(socket.recv())["type"] != "response.completed":
+    pass
+os._exit(0)
+"""
+
+
+async def test_an_agent_that_ends_after_its_turn_is_logged_as_neither_gone_nor_cancelled(tmp_path: Path) -> None:
+    (tmp_path / "segue.toml").write_text('[[route]]\nmount = "/openai"\ntarget = "self"\n')
+    command = segue_run("--config", "segue.toml", "--log", "run.log", "--", sys.executable, "-c", LEAVER)
+    status, _, told = await output_of(command, tmp_path, b"")
+    assert (status, told.startswith("segue: 1 request: ")) == (0, True), told
+    logged = (tmp_path / "run.log").read_text()
+    assert "status=101 outcome=completed" in logged
+    assert "outcome=gone" not in logged
+    assert "outcome=cancelled" not in logged

@@ -32,6 +32,7 @@ from segue.testing.provider import (
 from segue.tunnel.documents import Base
 from segue.upstreams.router import ModelRule, Router
 from segue.upstreams.scripted import MODEL, ScriptedUpstream
+from tests.sidecar import gateways
 from tests.sidecar.gateways import fake_gateway
 from tests.sidecar.sidecars import Running, conversation, post, running
 
@@ -191,3 +192,17 @@ async def test_the_counters_are_for_this_machine_alone(hosts: tuple[str, ...], f
         reply = await sidecar.ask(f"GET /segue/stats HTTP/1.1\r\n{fields}Connection: close\r\n\r\n".encode())
     assert reply.startswith(b"HTTP/1.1 %d " % status)
     assert (b'"code":"forbidden_peer"' in reply) is (status == 403)
+
+
+async def test_settling_waits_for_what_is_under_way_and_not_for_ever() -> None:
+    gate = asyncio.Event()
+    async with fake_gateway(lambda _: gateways.Answer(before=gate)) as gateway, running(gateway.url) as sidecar:
+        await sidecar.sidecar.settle(20)  # nothing is
+        asking = asyncio.create_task(sidecar.post(b"{}"))
+        await gateway.seen(1)
+        await sidecar.sidecar.settle(0)
+        assert sidecar.sidecar.stats.active == 1
+        gate.set()
+        await sidecar.sidecar.settle(20)
+        assert sidecar.sidecar.stats.active == 0
+        assert (await asking).startswith(b"HTTP/1.1 200 ")

@@ -18,7 +18,7 @@ from segue.sidecar.session import AgentExchange, Ending
 from segue.sidecar.stats import Outcome, Stats, reply_bytes
 from segue.sidecar.websocket_relay import WebSocketRelay
 from segue.tunnel.client import TunnelRequest
-from segue.tunnel.events import ExchangeReset, OutcomeUnknown
+from segue.tunnel.events import ExchangeReset, OutcomeUnknown, ReplyEnded
 from segue.tunnel.stream_compression import SOCKET_WINDOW_LOG, StreamDecoder, StreamEncoder, StreamError
 from segue.tunnel.websocket_records import RecordReader, encode_record
 from tests.sidecar.agents import listening
@@ -155,6 +155,65 @@ async def test_what_cannot_be_passed_on_cuts_the_agents_socket(why: str) -> None
             await socket.recv()
         assert await way.outcome() == "cut"
     assert socket.close_code == ABNORMAL_CLOSURE
+
+
+COMPLETED = WebSocketMessage("text", b'{"type":"response.completed","response":{}}')
+
+
+def records_of(way: Relaying) -> list[WebSocketMessage | WebSocketClose]:
+    """What the provider was sent."""
+    decoder, reader = StreamDecoder(SOCKET_WINDOW_LOG), RecordReader(1000)
+    decoder.feed(way.session.sent)
+    data = decoder.read(1000)
+    assert not isinstance(data, StreamError)
+    records = reader.feed(data)
+    assert isinstance(records, list)
+    return records
+
+
+@pytest.mark.parametrize(
+    "last", [COMPLETED, WebSocketMessage("text", b'{ "type" : "error", "error": {}}')], ids=["completed", "error"]
+)
+async def test_an_agent_that_leaves_after_its_turn_is_no_failure_and_the_provider_is_told(
+    last: WebSocketMessage,
+) -> None:
+    async with relaying() as (way, socket):
+        await socket.send('{"type":"response.create"}')
+        await asyncio.wait_for(way.session.was_sent.wait(), 20)
+        way.session.was_sent.clear()
+        way.receive(last)
+        await socket.recv()
+        await socket.send('{"type":"response.processed"}')
+        await asyncio.wait_for(way.session.was_sent.wait(), 20)
+        socket.transport.abort()
+        await asyncio.wait_for(way.session.finished.wait(), 20)
+        assert records_of(way)[-1] == WebSocketClose(1001, b"")
+        way.receive(WebSocketClose(1001, b""))  # nobody reads it any more
+        way.exchange.end(ReplyEnded(way.exchange.handle))
+        assert await way.outcome() == "completed"
+    assert isinstance(way.exchange.ending, ReplyEnded)
+
+
+async def test_an_agent_that_leaves_in_its_next_turn_gives_it_up() -> None:
+    async with relaying() as (way, socket):
+        way.receive(COMPLETED)
+        await socket.recv()
+        await socket.send('{"type":"response.create"}')
+        await asyncio.wait_for(way.session.was_sent.wait(), 20)
+        socket.transport.abort()
+        with pytest.raises(AgentGone):
+            await way.outcome()
+    assert not way.session.finished.is_set()
+
+
+async def test_a_provider_that_does_not_answer_the_close_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segue.sidecar.websocket_relay._LEAVE_S", 0.0)
+    async with relaying() as (way, socket):
+        way.receive(COMPLETED)
+        await socket.recv()
+        socket.transport.abort()
+        assert await way.outcome() == "completed"
+    assert isinstance(way.exchange.ending, ExchangeReset)
 
 
 async def test_an_agent_that_is_cut_gives_the_exchange_up() -> None:

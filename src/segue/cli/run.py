@@ -36,6 +36,7 @@ from segue.stores.interface import StoreError
 _NOT_FOUND = 127
 _NOT_EXECUTABLE = 126
 _SIGNALLED = 128
+_SETTLE_S = 3.0
 
 
 def run_command(
@@ -73,6 +74,7 @@ async def _run(command: Sequence[str], config: Config, found: Path | None) -> in
     with child.signals():
         async with _gateway(config, found) as settings, Sidecar(settings) as sidecar:
             status = await _run_child(child, _launch(command, sidecar.url, config))
+            await sidecar.settle(_SETTLE_S)
             report = sidecar.report()
         print(saving(report), file=sys.stderr)
     return status

@@ -87,6 +87,14 @@ class Sidecar:
         self.url = await self._listener.start()
         return self.url
 
+    async def settle(self, within_s: float) -> None:
+        """Let what agents that have ended left under way come to its end, so that it counts as what it was."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self._handler.idle.wait()
+        except TimeoutError:
+            pass  # an agent that has not ended, or a gateway that cannot be reached
+
     async def aclose(self) -> None:
         """Cut all requests, close the sessions with gateways, and save the bases."""
         await self._listener.aclose()

@@ -80,6 +80,9 @@ class RequestHandler:
         self._encoder = BodyEncoder(cache, stats)
         self._orphans = OrphanedExchanges(self._encoder, self._limits.orphans)
         self._uploads: set[asyncio.Task[None]] = set()
+        self.idle = asyncio.Event()
+        """Set while no request is under way."""
+        self.idle.set()
 
     @property
     def orphans(self) -> int:
@@ -98,6 +101,7 @@ class RequestHandler:
         """Answer a request."""
         self._stats.exchanges += 1
         self._stats.active += 1
+        self.idle.clear()
         record = _AccessRecord()
         outcome: Outcome = "failed"
         try:
@@ -107,6 +111,8 @@ class RequestHandler:
             request.abort()
         finally:
             self._stats.active -= 1
+            if not self._stats.active:
+                self.idle.set()
             if outcome in {"failed", "cut"}:
                 self._stats.note_failure("cut" if outcome == "cut" else record.failure)
             self._log_request(request, record, outcome)

@@ -1,15 +1,20 @@
 """A WebSocket of an agent through the tunnel: its messages travel both ways with their payloads unchanged.
 
-Neither side sees when a link is cut. Not here: the upgrade and its refusals (`segue.sidecar.request_handler`).
+Neither side sees when a link is cut. An agent whose last turn has ended may leave without a close frame, as a program
+does that just ends: the provider's socket is closed for it.
+
+Not here: the upgrade and its refusals (`segue.sidecar.request_handler`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 
 from segue.http.heads import ReplyHead
-from segue.http.websocket import ABNORMAL_CLOSURE, WebSocketClose, WebSocketMessage
+from segue.http.websocket import ABNORMAL_CLOSURE, WebSocketClose
 from segue.sidecar.agent_request import AgentRequest
+from segue.sidecar.agent_transport import AgentGone
 from segue.sidecar.response_writer import PIECE_BYTES
 from segue.sidecar.session import AgentExchange
 from segue.sidecar.stats import Outcome, Stats, reply_bytes
@@ -19,6 +24,12 @@ from segue.tunnel.websocket_records import RecordError, RecordReader, encode_rec
 
 #: "Service Restart" in the IANA registry of close codes (RFC 6455, 11.7): the agent may connect again.
 _SERVICE_RESTART = 1012
+#: The close code of an endpoint that leaves (RFC 6455, 7.4.1).
+_GOING_AWAY = 1001
+_LEAVE_S = 2.0
+#: The events of WebSocket mode after which nothing more of a turn comes, and the message that only acknowledges them.
+_TURN_END = re.compile(rb'\s*\{\s*"type"\s*:\s*"(?:response\.(?:completed|incomplete|failed)|error)"')
+_ACKNOWLEDGEMENT = re.compile(rb'\s*\{\s*"type"\s*:\s*"response\.processed"')
 
 
 class WebSocketRelay:
@@ -30,7 +41,10 @@ class WebSocketRelay:
         self._stats = stats
         self._decoder = StreamDecoder(SOCKET_WINDOW_LOG)
         self._records = RecordReader(max_message_bytes)
+        self._encoder = StreamEncoder(SOCKET_WINDOW_LOG)
         self._position = 0
+        self._closed = False  # the provider was told that the agent leaves
+        self._turn_ended = False  # and the agent has asked for nothing since
         self.sent_bytes = 0
         """How many payload bytes the agent was sent."""
         self.received_bytes = 0
@@ -44,6 +58,13 @@ class WebSocketRelay:
         upward.add_done_callback(lambda _: self._exchange.changed.set())
         try:
             return await self._downward(upward)
+        except AgentGone:
+            if self._exchange.ending is not None or not (self._closed or self._turn_ended):
+                raise
+            upward.cancel()
+            await asyncio.gather(upward, return_exceptions=True)
+            await self._leave()
+            return "completed"
         finally:
             upward.cancel()
             await asyncio.gather(upward, return_exceptions=True)
@@ -51,21 +72,43 @@ class WebSocketRelay:
 
     async def _upward(self) -> None:
         """Relay the agent's messages until it closes; raise `AgentGone` if it was cut."""
-        exchange, encoder = self._exchange, StreamEncoder(SOCKET_WINDOW_LOG)
+        exchange = self._exchange
         while True:
             while exchange.ending is None and not exchange.session.has_room(exchange):
                 await exchange.writable.wait()
             message = await self._request.receive()
             if exchange.ending is not None:
                 return
-            size = len(message.data) if isinstance(message, WebSocketMessage) else 0
-            self.received_bytes += size
-            self._stats.agent_bytes_in += size
-            exchange.session.send(exchange, encoder.feed(encode_record(message)) + encoder.flush())
             if isinstance(message, WebSocketClose):
-                exchange.session.send(exchange, encoder.finish())
-                exchange.session.finish(exchange)
+                self._send_close(message)
                 return
+            self.received_bytes += len(message.data)
+            self._stats.agent_bytes_in += len(message.data)
+            if not _ACKNOWLEDGEMENT.match(message.data):
+                self._turn_ended = False
+            exchange.session.send(exchange, self._encoder.feed(encode_record(message)) + self._encoder.flush())
+
+    def _send_close(self, close: WebSocketClose) -> None:
+        exchange, encoder = self._exchange, self._encoder
+        self._closed = True
+        exchange.session.send(exchange, encoder.feed(encode_record(close)) + encoder.finish())
+        exchange.session.finish(exchange)
+
+    async def _leave(self) -> None:
+        """Close the provider's socket for an agent that is gone, and give it a moment to answer."""
+        exchange = self._exchange
+        self._request.abort()
+        if not self._closed:
+            self._send_close(WebSocketClose(_GOING_AWAY, b""))
+        try:
+            async with asyncio.timeout(_LEAVE_S):
+                while exchange.ending is None:
+                    exchange.changed.clear()
+                    exchange.session.consume_to(exchange, exchange.log.end)  # nobody reads it
+                    exchange.log.release(exchange.log.end)
+                    await exchange.changed.wait()
+        except TimeoutError:
+            pass  # `run` gives the exchange up
 
     async def _downward(self, upward: asyncio.Task[None]) -> Outcome:
         """Relay the provider's messages until it closes, the agent is gone, or the exchange has ended."""
@@ -95,6 +138,8 @@ class WebSocketRelay:
             for record in records:
                 if isinstance(record, WebSocketClose):
                     return await self._close(record)
+                if _TURN_END.match(record.data):
+                    self._turn_ended = True
                 await self._request.send(record)
                 self.sent_bytes += len(record.data)
                 self._stats.agent_bytes_out += len(record.data)
