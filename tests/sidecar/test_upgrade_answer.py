@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from segue.gateway.error_mapping import REPLIES
 from segue.http.error_replies import FailureCode
-from segue.sidecar.upgrade_answer import VERDICTS, UpgradeAnswer, explain, read_answer
+from segue.sidecar.upgrade_answer import VERDICTS, UpgradeVerdict, explain, read_answer
 
 
 def body(kind: str, code: str | None, message: str = "because") -> bytes:
@@ -25,7 +25,7 @@ def test_the_table_says_what_gateways_say() -> None:
 @pytest.mark.parametrize(("answer", "verdict"), VERDICTS.items())
 def test_a_gateway_decides(answer: tuple[int, str, str], verdict: FailureCode) -> None:
     status, kind, code = answer
-    assert read_answer(status, body(kind, code, "a\nreason\x1b")) == UpgradeAnswer(verdict, "a reason ")
+    assert read_answer(status, body(kind, code, "a\nreason\x1b")) == UpgradeVerdict(verdict, "a reason ")
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ VERDICTS: Mapping[tuple[int, str, str], FailureCode] = MappingProxyType(
 )
 
 
-class UpgradeAnswer(msgspec.Struct, frozen=True):
+class UpgradeVerdict(msgspec.Struct, frozen=True):
     """What an answer means, and why. `verdict`: what the gateway decided; None: there is no link yet."""
 
     verdict: FailureCode | None
@@ -48,24 +48,24 @@ class _Error(msgspec.Struct):
     code: str | None = None
 
 
-class _ErrorBody(msgspec.Struct):
+class _VerdictBody(msgspec.Struct):
     """The part that we read of a gateway's error body."""
 
     error: _Error
 
 
-def read_answer(status: int, body: bytes) -> UpgradeAnswer:
+def read_answer(status: int, body: bytes) -> UpgradeVerdict:
     """Return what an answer other than 101 means."""
     if status in _REDIRECTS:
-        return UpgradeAnswer(None, f"it redirects to another address (status {status}), which is not followed")
+        return UpgradeVerdict(None, f"it redirects to another address (status {status}), which is not followed")
     try:
-        error = msgspec.json.decode(body, type=_ErrorBody).error
+        error = msgspec.json.decode(body, type=_VerdictBody).error
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return UpgradeAnswer(
+        return UpgradeVerdict(
             None, f"something that is no gateway answered with status {status} instead of opening a tunnel"
         )
     message = re.sub(r"[^\x20-\x7e]+", " ", error.message)[:_MAX_MESSAGE_LENGTH]
-    return UpgradeAnswer(VERDICTS.get((status, error.type, error.code or "")), message)
+    return UpgradeVerdict(VERDICTS.get((status, error.type, error.code or "")), message)
 
 
 def explain(code: FailureCode, message: str, *, has_key: bool) -> str:
