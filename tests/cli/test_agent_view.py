@@ -22,13 +22,28 @@ TURN = AgentTurn(
 )  # fmt: skip
 
 
-def screen_of(*names: str, terminal: bool = False) -> tuple[AgentScreen, io.StringIO]:
+def screen_of(*names: str, terminal: bool = False, width: int = 120) -> tuple[AgentScreen, io.StringIO]:
     shown = io.StringIO()
-    return AgentScreen(Console(file=shown, force_terminal=terminal, width=120, color_system=None), names), shown
+    return AgentScreen(Console(file=shown, force_terminal=terminal, width=width, color_system=None), names), shown
 
 
 def lines(shown: io.StringIO) -> list[str]:
     return [line.rstrip() for line in shown.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize(("width", "is_table"), [(50, False), (80, True)])
+def test_a_narrow_screen_has_every_figure(width: int, *, is_table: bool) -> None:
+    screen, shown = screen_of("agent", width=width)
+    (view,) = screen.views
+    view.session = ScriptedSession().as_session()
+    with screen.showing():
+        view.turn_started(1)
+        view.turn_finished(TURN)
+        view.finish(RunResult(ending="completed", turns=(TURN,), time_s=2.0))
+    words = shown.getvalue().replace(",", "").split()
+    assert {"agent", "completed", "1000", "900", "20", "2.0"} <= set(words)
+    assert max(map(len, lines(shown))) <= width
+    assert ("─" in shown.getvalue()) is is_table
 
 
 def test_each_thing_it_does_is_a_line() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -26,6 +26,8 @@ from segue.client.session import AsyncSession
 from segue.client.stream_events import FunctionCall
 
 _SHOWN_CHARACTERS = 100
+_HEADERS = ("run", "turn", "doing", "in", "cached", "out", "up", "down", "lost", "s")
+_UNLIMITED = 10_000
 
 
 class RunView(RunObserver):
@@ -112,13 +114,18 @@ class AgentScreen:
         self.views = [RunView(self, name) for name in names]
         self._live = Live(self, console=console, refresh_per_second=8, transient=True) if console.is_terminal else None
 
-    def __rich__(self) -> Table:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | Text]:
         table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
-        for header in ("run", "turn", "doing", "in", "cached", "out", "up", "down", "lost", "s"):
+        rows = [view.cells() for view in self.views]
+        for header in _HEADERS:
             table.add_column(header, justify="left" if header in {"run", "doing"} else "right")
-        for view in self.views:
-            table.add_row(*(Text(cell) for cell in view.cells()))
-        return table
+        for row in rows:
+            table.add_row(*map(Text, row))
+        if table.__rich_measure__(console, options.update(max_width=_UNLIMITED)).maximum <= options.max_width:
+            yield table
+            return
+        for row in rows:  # a table without its figures says nothing
+            yield Text(", ".join(f"{header} {cell}" for header, cell in zip(_HEADERS, row, strict=True) if cell))
 
     @contextmanager
     def showing(self) -> Iterator[None]:
