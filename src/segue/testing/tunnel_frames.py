@@ -61,7 +61,7 @@ def read_wire_packet(packet: bytes) -> list[WireFrame]:
     content, checksum = packet[:-_CHECKSUM_BYTES], packet[-_CHECKSUM_BYTES:]
     if not content or zlib.crc32(content).to_bytes(_CHECKSUM_BYTES, "big") != checksum:
         raise WireFault("a packet without frames or with another checksum")
-    reader = _Reader(content)
+    reader = _ContentReader(content)
     frames: list[WireFrame] = []
     while reader.at < len(content):
         kind = reader.byte()
@@ -92,7 +92,7 @@ def read_number(data: bytes, at: int) -> tuple[int, int]:
     return number, at
 
 
-class _Reader:
+class _ContentReader:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self.at = 0
@@ -147,7 +147,7 @@ class _Reader:
         return WireFrame("WELCOME", version=version, data=epoch, value=last_opened, listed=self.listed(None))
 
 
-_FRAMES: dict[int, Callable[[_Reader], WireFrame]] = {
+_FRAMES: dict[int, Callable[[_ContentReader], WireFrame]] = {
     1: lambda read: WireFrame(
         "HELLO",
         version=read.number(),
@@ -155,13 +155,13 @@ _FRAMES: dict[int, Callable[[_Reader], WireFrame]] = {
         value=read.number(),
         listed=read.listed(known_flags=3),
     ),
-    2: _Reader.welcome,
+    2: _ContentReader.welcome,
     3: lambda read: WireFrame("OPEN", exchange=read.number(), flags=read.flags(3), data=read.bytes()),
     4: lambda read: WireFrame("REPLY", exchange=read.number(), flags=read.flags(1), data=read.bytes()),
     5: lambda read: WireFrame(
         "DATA", exchange=read.number(), flags=read.flags(3), value=read.number(), data=read.bytes()
     ),
-    6: _Reader.ack,
+    6: _ContentReader.ack,
     7: lambda read: WireFrame("PING", value=read.number()),
     8: lambda read: WireFrame("PONG", value=read.number()),
     9: lambda read: WireFrame("WINDOW", exchange=read.number(), value=read.number()),
