@@ -172,6 +172,7 @@ def test_without_a_gateway_it_says_how_to_start_one(command: Command, workspace:
         (("Go.", "--model", "m", "--base-url", "ftp://x"), "'ftp://x' is no address of an API"),
         (("Go.", "--model", "m", "--base-url", "http://x:99999/v1"), "'http://x:99999/v1' is no address of an API"),
         (("Go.", "--model", "m", "--base-url", "http://[/v1"), "is no address of an API"),
+        (("Go.", "--model", "m", "--base-url", "http://u:p@127.0.0.1:1/v1"), "must not hold a user name or a password"),
         (("Go.", "--model", "m", "--max-seconds", "-1"), "Must be >= 1"),
         (("Go.", "--model", "m", "--max-turns", "0"), "Must be >= 1"),
         (("--model", "m"), "TASK.md (No such file or directory)"),

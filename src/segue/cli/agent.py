@@ -235,6 +235,8 @@ async def _check_address(base_url: str) -> None:
         raise no_address from None
     if not host:
         raise no_address
+    if parts.username is not None or parts.password is not None:  # and it is not repeated here
+        raise ConfigError("--base-url must not hold a user name or a password: give the key with SEGUE_AGENT_KEY")
     if not is_loopback(host):
         return
     try:
