@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -148,6 +149,10 @@ async def test_the_users_own_file_may_lead_to_the_gateways_own_api_and_leaves_no
     [
         ({}, "no request came through here"),
         ({"exchanges": 1, "failed": {"cut": 1}}, "1 request, 1 failed (cut); none was carried"),
+        (
+            {"exchanges": 2, "failed": {"segue_invalid_key": 2}, "reason": "\x1b[1mno\nsuch key."},
+            "2 requests, 2 failed (segue_invalid_key; no link:  [1mno such key); none was carried",
+        ),
         ({"exchanges": 2, "direct": 2}, "2 requests, 2 went straight to the provider; none was carried"),
         (
             {"exchanges": 4, "failed": {"cut": 2, "x": 1}, "agent_bytes_in": 900, "agent_bytes_out": 100},
@@ -340,3 +345,16 @@ async def test_an_agent_that_ends_after_its_turn_is_logged_as_neither_gone_nor_c
     assert "status=101 outcome=completed" in logged
     assert "outcome=gone" not in logged
     assert "outcome=cancelled" not in logged
+
+
+def test_ctrl_c_before_the_program_runs_ends_it_as_a_shell_says(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Starting(Sidecar):
+        async def open(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr("segue.cli.run.Sidecar", Starting)
+    status, printed, told = command("run", "--gateway", "ws://127.0.0.1:1", "--", "echo", "no")
+    assert (status, printed, told) == (128 + signal.SIGINT, "", "")

@@ -37,6 +37,7 @@ _NOT_FOUND = 127
 _NOT_EXECUTABLE = 126
 _SIGNALLED = 128
 _SETTLE_S = 3.0
+_REASON_LENGTH = 200
 
 
 def run_command(
@@ -160,12 +161,18 @@ def saving(report: SidecarReport) -> str:
     failed = sum(report.failed.values())
     if failed:
         why = ", ".join(f"{count} {code}" if count < failed else code for code, count in report.failed.items())
-        line += f", {failed} failed ({why})"
+        line += f", {failed} failed ({why}{_no_link(report.reason)})"
     if report.direct:
         line += f", {report.direct} went straight to the provider"
     if not plain:
         return f"{line}; none was carried"
     return f"{line}: {_size(carried)} on the link instead of {_size(plain)} ({saved_share(report):.1%} saved)"
+
+
+def _no_link(reason: str) -> str:
+    """Say why there is no link. The words may be a gateway's: they stay one short line, and control no terminal."""
+    line = "".join(letter if letter.isprintable() else " " for letter in reason[:_REASON_LENGTH]).rstrip(" .")
+    return f"; no link: {line}" if line else ""
 
 
 def _size(count: int) -> str:
