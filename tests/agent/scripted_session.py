@@ -31,6 +31,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     status: str = "completed"
     reason: str | None = None
     tokens: int = 10
+    #: What the server reports in place of counts of tokens.
+    usage: dict[str, Any] | None = None
     error: Exception | None = None
     #: Set when the model has begun; the answer then never ends.
     hangs: asyncio.Event | None = None
@@ -73,7 +75,8 @@ class ScriptedTurn:
             yield OutputItemDone(output_index=index, item=item)
         self._response = ClientResponse(
             id=f"resp_{number}", status=answer.status, output=output, raw=b"{}", incomplete_reason=answer.reason,
-            usage={"input_tokens": answer.tokens, "output_tokens": 1, "input_tokens_details": {"cached_tokens": 2}},
+            usage=answer.usage
+            or {"input_tokens": answer.tokens, "output_tokens": 1, "input_tokens_details": {"cached_tokens": 2}},
         )  # fmt: skip
         session.history += [*(json.dumps(item).encode() for item in self.items), *output]
         yield ResponseFinished(response=self._response)

@@ -143,6 +143,36 @@ async def test_the_figures_of_a_turn(run: Run) -> None:
     assert last.bytes_up_payload == 71
 
 
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"input_tokens": "many", "output_tokens": -5, "input_tokens_details": []},
+        {"input_tokens": None, "output_tokens": 0.5, "input_tokens_details": {"cached_tokens": {}}},
+    ],
+)
+async def test_a_usage_that_is_none_counts_nothing(run: Run, usage: dict[str, Any]) -> None:
+    (turn,) = (await run.play(ScriptedSession([Answer(text="Done.", usage=usage)]))).turns
+    assert (turn.input_tokens, turn.cached_tokens, turn.output_tokens) == (0, 0, 0)
+
+
+async def test_a_usage_beyond_all_measure_can_still_be_written(run: Run) -> None:
+    (turn,) = (await run.play(ScriptedSession([Answer(text="Done.", usage={"input_tokens": 10**400})]))).turns
+    assert msgspec.json.decode(msgspec.json.encode(turn.input_tokens)) == 2**53
+
+
+async def test_of_calls_with_one_id_only_the_first_is_carried_out(run: Run) -> None:
+    """Its answer is not that of the others, which would be taken for done."""
+    calls = (call("same", "run", command="echo 1"), call("same", "write", path="a", text="x"), call("b", "list"))
+    session = ScriptedSession([Answer(calls=calls), Answer(text="Done.")])
+    await run.play(session)
+    assert run.commands == ["echo 1"]
+    assert [item["output"] for item in session.sent[1]] == [
+        "exit status: 0\n1\n",
+        "error: not carried out: an earlier call of this turn has the same call_id",
+        "(empty)",
+    ]
+
+
 async def test_calls_that_only_read_run_side_by_side_and_others_in_order(run: Run) -> None:
     script = "for i in 1 2 3; do echo $0 >> log; done"
     calls = (

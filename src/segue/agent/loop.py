@@ -42,6 +42,10 @@ _INTERRUPTED = ToolOutput(
 )
 _TOO_MANY = ToolOutput(f"error: not carried out: a turn may have {MAX_CALLS} calls", failed=True)
 
+_SAME_ID = ToolOutput("error: not carried out: an earlier call of this turn has the same call_id", failed=True)
+#: More than this in a report of usage is nonsense, and more than JSON can hold everywhere.
+_MAX_TOKENS = 2**53
+
 
 class _SaidItem(Struct, frozen=True):
     """What the loop reads of an item of the history."""
@@ -174,15 +178,21 @@ class AgentLoop:
 
     async def _answers(self, calls: Sequence[FunctionCall]) -> list[dict[str, Any]]:
         """Carry out calls; return an item for each of them, in order."""
-        outputs: list[ToolOutput] = []
-        for batch in self._batches(calls[:MAX_CALLS]):
+        firsts: dict[str, FunctionCall] = {}
+        for call in calls:
+            firsts.setdefault(call.call_id, call)
+        outputs: dict[str, ToolOutput] = {}
+        for batch in self._batches(list(firsts.values())[:MAX_CALLS]):
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._answer(call)) for call in batch]
-            outputs += [task.result() for task in tasks]
-        outputs += [_TOO_MANY] * (len(calls) - len(outputs))
+            outputs |= {call.call_id: task.result() for call, task in zip(batch, tasks, strict=True)}
         return [
-            {"type": "function_call_output", "call_id": call.call_id, "output": output.text}
-            for call, output in zip(calls, outputs, strict=True)
+            {
+                "type": "function_call_output",
+                "call_id": call.call_id,
+                "output": (outputs.get(call.call_id, _TOO_MANY) if call is firsts[call.call_id] else _SAME_ID).text,
+            }
+            for call in calls
         ]
 
     def _batches(self, calls: Sequence[FunctionCall]) -> Iterator[list[FunctionCall]]:
@@ -210,17 +220,23 @@ def _figures(
     before: SessionMeters, now: SessionMeters, response: ClientResponse, *, ttft_s: float | None, time_s: float
 ) -> AgentTurn:
     used = response.usage or {}
+    details = used.get("input_tokens_details")
     return AgentTurn(
         bytes_up_payload=now.bytes_up_payload - before.bytes_up_payload,
         bytes_up_wire=now.bytes_up_wire - before.bytes_up_wire,
         bytes_down_wire=now.bytes_down_wire - before.bytes_down_wire,
         ttft_s=ttft_s,
         time_s=time_s,
-        input_tokens=used.get("input_tokens") or 0,
-        cached_tokens=(used.get("input_tokens_details") or {}).get("cached_tokens") or 0,
-        output_tokens=used.get("output_tokens") or 0,
+        input_tokens=_tokens(used.get("input_tokens")),
+        cached_tokens=_tokens(details.get("cached_tokens") if isinstance(details, dict) else None),
+        output_tokens=_tokens(used.get("output_tokens")),
         tool_calls=len(response.function_calls),
     )
+
+
+def _tokens(count: object) -> int:
+    """Return a count that a server has reported; 0 if it is none."""
+    return min(count, _MAX_TOKENS) if isinstance(count, int) and count > 0 else 0
 
 
 def _end_with(status: str, reason: str | None = None) -> tuple[Ending, str]:
