@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -42,5 +43,7 @@ def test_only_variables_are_read(tmp_path: Path, text: str, variables: dict[str,
 def test_a_file_that_cannot_be_read_sets_nothing(tmp_path: Path) -> None:
     assert variables_in(tmp_path) == {}
     assert variables_in(tmp_path / "none") == {}
+    os.mkfifo(tmp_path / "pipe")
+    assert variables_in(tmp_path / "pipe") == {}
     (tmp_path / "latin").write_bytes(b'{"env": {"A": "\xe4"}}')
     assert variables_in(tmp_path / "latin") == {}

@@ -31,6 +31,8 @@ def settings_files(environ: Mapping[str, str], folder: Path) -> Iterator[Path]:
 
 def variables_in(file: Path) -> dict[str, str]:
     """Return the variables that a settings file sets; none if there is no such file, or it cannot be read."""
+    if not file.is_file():  # a repository may hold a link to a device, which would block
+        return {}
     try:
         with file.open("rb") as opened:
             text = opened.read(_MAX_BYTES)
