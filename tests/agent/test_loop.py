@@ -229,6 +229,14 @@ async def test_an_answer_that_is_cut_short_is_not_complete(run: Run) -> None:
     assert (later.ending, later.reason) == ("incomplete", "the model's answer was cut short: incomplete")
 
 
+async def test_a_call_that_cannot_be_read_is_no_good_end(run: Run) -> None:
+    session = ScriptedSession([Answer(calls=(FunctionCall("1", None, "{}"),))])  # type: ignore[arg-type] # a server's
+    result = await run.play(session)
+    assert (result.ending, result.reason) == ("incomplete", "the model's answer has a call that cannot be read")
+    run.again()
+    assert (await run.play(ScriptedSession([], session.history))).turns == ()
+
+
 async def test_an_error_of_the_client_ends_the_run_in_its_words(run: Run) -> None:
     error = OutcomeUnknownError("The connection broke.", "Look before you send it again.")
     result = await run.play(ScriptedSession([Answer(error=error)]))

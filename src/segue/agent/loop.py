@@ -56,6 +56,12 @@ class _SaidItem(Struct, frozen=True):
     arguments: str = ""
 
 
+class _ItemKind(Struct, frozen=True):
+    """What kind of item it is."""
+
+    type: Any = None
+
+
 class AgentLoop:
     """Runs one task in one workspace, once."""
 
@@ -125,7 +131,7 @@ class AgentLoop:
 
     async def _next_items(self, task: str) -> str | list[dict[str, Any]]:
         """Return what is sent first: the task, or what an earlier process had still to answer, perhaps nothing."""
-        history = [msgspec.json.decode(item, type=_SaidItem) for item in self._session.history]
+        history = [_read_item(item) for item in self._session.history]
         if not history:
             return task
         calls: list[FunctionCall] = []
@@ -138,6 +144,8 @@ class AgentLoop:
 
     def _end_after(self, response: ClientResponse) -> tuple[Ending, str] | None:
         """Return how the run ends with this response; None if its calls are to be answered."""
+        if response.status == "completed" and any(_is_unreadable_call(item) for item in response.output):
+            return "incomplete", "the model's answer has a call that cannot be read"
         if response.status != "completed" or not response.function_calls:
             return _end_with(response.status, response.incomplete_reason)
         if len(self._turns) >= self._limits.turns:
@@ -232,6 +240,20 @@ def _figures(
         output_tokens=_tokens(used.get("output_tokens")),
         tool_calls=len(response.function_calls),
     )
+
+
+def _read_item(item: bytes) -> _SaidItem:
+    """Return what the loop reads of an item; nothing of one that has other things there."""
+    try:
+        return msgspec.json.decode(item, type=_SaidItem)
+    except msgspec.ValidationError:
+        return _SaidItem()
+
+
+def _is_unreadable_call(item: bytes) -> bool:
+    """Tell whether this is a call that cannot be carried out, such as one whose name is null."""
+    is_call: bool = msgspec.json.decode(item, type=_ItemKind).type == "function_call"
+    return is_call and _read_item(item).type != "function_call"
 
 
 def _tokens(count: object) -> int:
