@@ -28,7 +28,7 @@ test-all: $(STAMP) ## run the slow tests too, ten times as many generated exampl
 	$(TEST) -m '' --hypothesis-profile=deep -o asyncio_debug=true $(PYTEST_ARGS)
 
 coverage: $(STAMP) ## run the tests, and judge what the packages' own reach
-	$(TEST) --cov --cov-report= $(PYTEST_ARGS)
+	$(MAKE) test PYTEST_ARGS='--cov --cov-report= $(PYTEST_ARGS)'
 	$(BIN)/python -m tools.check_coverage
 
 mutants: $(STAMP) ## plant faults in a pure package and see which its tests miss (PACKAGE=protocol)
