@@ -103,7 +103,7 @@ class TurnCancelledError(ClientError):
 
 
 class SessionFileError(ClientError):
-    """A saved session cannot be used."""
+    """A session cannot be saved, or a saved one cannot be used."""
 
     safe_to_repeat = True
 
