@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -347,14 +346,25 @@ async def test_an_agent_that_ends_after_its_turn_is_logged_as_neither_gone_nor_c
     assert "outcome=cancelled" not in logged
 
 
-def test_ctrl_c_before_the_program_runs_ends_it_as_a_shell_says(
-    command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Starting(Sidecar):
-        async def open(self) -> None:
-            os.kill(os.getpid(), signal.SIGINT)
-            await asyncio.Event().wait()
+#: `segue run`, to which a signal comes while its sidecar opens.
+INTERRUPTED = """
+import asyncio, os, signal, sys
 
-    monkeypatch.setattr("segue.cli.run.Sidecar", Starting)
-    status, printed, told = command("run", "--gateway", "ws://127.0.0.1:1", "--", "echo", "no")
-    assert (status, printed, told) == (128 + signal.SIGINT, "", "")
+import segue.cli.run
+from segue.cli.main import main
+from segue.sidecar.app import Sidecar
+
+class Starting(Sidecar):
+    async def open(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.Event().wait()
+
+segue.cli.run.Sidecar = Starting
+main(["run", "--gateway", "ws://127.0.0.1:1", "--", "echo", "no"])
+"""
+
+
+async def test_ctrl_c_before_the_program_runs_ends_it_as_a_shell_says(tmp_path: Path) -> None:
+    """In a process of its own: here are other threads, and one of them could get the signal."""
+    ended = await output_of([sys.executable, "-c", INTERRUPTED], tmp_path, b"")
+    assert ended == (128 + signal.SIGINT, "", "")
