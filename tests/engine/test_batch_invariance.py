@@ -33,7 +33,7 @@ WORDS = ["many", "words", "about", "the", "number", "of", "people", "who", "call
 
 
 @pytest.fixture(
-    scope="module", params=["Q8_0", "Q4_K", *(pytest.param(kind, marks=pytest.mark.deep) for kind in ("F32", "F16"))]
+    scope="module", params=["Q8_0", *(pytest.param(kind, marks=pytest.mark.deep) for kind in ("F32", "F16", "Q4_K"))]
 )
 def file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")

@@ -342,6 +342,7 @@ class TestMemory:
             await same_alone(upstream, got)
         return sum(got.cached for got in answers)
 
+    @pytest.mark.deep  # `test_at_once` is the quick one
     async def test_sixteen_conversations_through_a_context_for_four(self) -> None:
         """Each is evicted and restored again and again, and every answer is that of the conversation alone."""
         async with tiny(context=320, kv_bytes=self.CELLS * cell_bytes()) as upstream:

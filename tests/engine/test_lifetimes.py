@@ -107,7 +107,7 @@ class Life:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("roomy", [False, True])
+@pytest.mark.parametrize("roomy", [False, pytest.param(True, marks=pytest.mark.deep)])
 def test_what_is_kept_is_what_living_responses_need(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, roomy: bool
 ) -> None:

@@ -174,6 +174,7 @@ class ConnectionCounter(RunObserver):
         self.seen.add(self._registry.get_sample_value("segue_websocket_connections"))
 
 
+@pytest.mark.deep  # `tests/cli/test_agent.py` has two copies at the same time
 async def test_eight_agents_share_one_connection(tmp_path: Path) -> None:
     model = ScriptedUpstream()
     async with listening(model) as (running, url), AsyncClient(base_url=f"{url}/v1") as client:

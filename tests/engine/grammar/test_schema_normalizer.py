@@ -514,6 +514,7 @@ def test_a_hostile_schema_costs_little(name: str, monkeypatch: pytest.MonkeyPatc
     assert len(to_json(made)) < 2_000_000
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("name", HOSTILE)
 def test_the_library_reads_what_comes_of_it(name: str) -> None:
     """In little processor time for each token; it takes the process with it if it cannot."""
