@@ -9,7 +9,7 @@ Not here: synchronous SDK clients.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
 import httpx2
@@ -18,7 +18,7 @@ import msgspec
 from segue.client.adapters.history_digest import extend_digest
 from segue.client.adapters.session_index import HeldHistory, SessionIndex
 from segue.client.client import AsyncClient
-from segue.client.errors import ClientError, ConnectionFailedError, CreateRefusedError
+from segue.client.errors import ClientError, ConnectionFailedError, CreateRefusedError, ResponseFailedError
 from segue.client.session import AsyncSession
 from segue.client.settings import HistoryMode, SessionSettings, TransportMode
 from segue.client.stream_events import ClientEvent, ClientResponse, ResponseFinished
@@ -181,7 +181,7 @@ class _SessionTurn:
         body = _EventBody(self._events(first, events))
         return httpx2.Response(200, headers={"content-type": "text/event-stream"}, stream=body)
 
-    async def _events(self, first: ClientEvent, events: AsyncIterator[ClientEvent]) -> AsyncIterator[bytes]:
+    async def _events(self, first: ClientEvent, events: AsyncIterator[ClientEvent]) -> AsyncGenerator[bytes]:
         async with self._turn:
             yield self._written(first)
             try:
@@ -204,7 +204,7 @@ class _SessionTurn:
 class _EventBody(httpx2.AsyncByteStream):
     """The body of a streamed answer."""
 
-    def __init__(self, events: AsyncIterator[bytes]) -> None:
+    def __init__(self, events: AsyncGenerator[bytes]) -> None:
         self._events = events
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -212,12 +212,12 @@ class _EventBody(httpx2.AsyncByteStream):
 
     async def aclose(self) -> None:
         """Stop reading; a turn that has not ended is cancelled."""
-        await self._events.aclose()  # type: ignore[attr-defined]  # an asynchronous generator
+        await self._events.aclose()
 
 
 def _error_members(error: ClientError) -> dict[str, Any]:
     refused = isinstance(error, CreateRefusedError)
-    code = getattr(error, "code", None)
+    code = error.code if isinstance(error, CreateRefusedError | ResponseFailedError) else None
     return {
         "type": "invalid_request_error" if refused else "server_error",
         "code": code or type(error).__name__,
