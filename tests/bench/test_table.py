@@ -11,8 +11,9 @@ import pytest
 from rich.console import Console
 
 from segue.bench.arms.baselines import cost
+from segue.bench.arms.paths import MeteredPath, straight_path
 from segue.bench.meters.tcp import WireBytes, metered
-from segue.bench.table import RAW, MeteredPath, WrongRequestError, measure, play_once, render, straight_path
+from segue.bench.table import RAW, WrongRequestError, measure, play_once, render
 from segue.bench.workloads.clients import AgentKind
 from segue.bench.workloads.sessions import make_session
 from segue.testing.link import linked

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from segue.bench.arms.paths import OpenPath, straight_path
 from segue.bench.reports.report import BenchReport, make_report
-from segue.bench.table import QUICK_ROUNDS, ROUNDS, OpenPath, straight_path
+from segue.bench.table import QUICK_ROUNDS, ROUNDS
 from segue.bench.workloads.sessions import make_session
 from segue.cli import bench_table
 from segue.testing.recorded_session import RecordedSession

@@ -4,14 +4,13 @@ Some arms are played: a provider answers, a meter counts everything on one socke
 reply is compared byte for byte. Others are computed (`baselines`): the same bytes with gzip, zstd or
 permessage-deflate; they have no times. Played arms alternate over several rounds, and each figure is the median of its
 turn. The provider answers at once, so times show what the path adds and say nothing about a model. The bytes that
-setting up a path takes before the first request are a figure of their own. Not here: the paths through a sidecar
-(`tunnelled`).
+setting up a path takes before the first request are a figure of their own. Not here: the paths (`arms.paths`,
+`arms.tunnelled`).
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -21,8 +20,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 from segue.bench.arms.baselines import Baseline, cost
+from segue.bench.arms.paths import OpenPath
 from segue.bench.arms.player import PlayedTurn, play
-from segue.bench.meters.tcp import Meter, WireBytes, metered
+from segue.bench.meters.tcp import WireBytes
 from segue.bench.reports.report import Arm, BenchReport, Figure, TurnFigures, arm, figure, make_report
 from segue.testing.provider import ScriptedProvider, provided, replying, replying_to_messages
 from segue.testing.recorded_session import RecordedSession, RecordedTurn
@@ -34,31 +34,8 @@ QUICK_ROUNDS = 1
 KB = 1000
 
 
-class MeteredPath(msgspec.Struct, frozen=True, kw_only=True):
-    """A path to the provider: where the agent connects to, and the meter on the socket that is measured."""
-
-    host: str
-    port: int
-    meter: Meter
-    cpu_s: Callable[[], Awaitable[Mapping[str, float]]] | None = None
-    """Returns the CPU time so far of each process between agent and provider, if it can be measured."""
-    settle: Callable[[], Awaitable[None]] | None = None
-    """Waits for the bytes that the path still sends after the last reply."""
-
-
-#: Opens a path to a provider while one session is played.
-OpenPath = Callable[[ScriptedProvider], AbstractAsyncContextManager[MeteredPath]]
-
-
 class WrongRequestError(RuntimeError):
     """The provider did not get what the agent sent."""
-
-
-@asynccontextmanager
-async def straight_path(provider: ScriptedProvider) -> AsyncIterator[MeteredPath]:
-    """Connect straight to the provider."""
-    async with metered(provider.host, provider.port) as meter:
-        yield MeteredPath(host=meter.url_host, port=meter.port, meter=meter)
 
 
 class PlayedRound(msgspec.Struct, frozen=True, kw_only=True):

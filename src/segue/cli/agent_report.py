@@ -14,7 +14,7 @@ import msgspec
 from segue import __version__
 from segue.agent.progress import AgentTurn, RunResult
 from segue.agent.tasks import TaskCheck
-from segue.bench.reports.report import TurnFigures, this_commit, this_machine
+from segue.bench.reports.report import this_commit, this_machine
 from segue.client.settings import SessionSettings
 
 
@@ -72,5 +72,18 @@ def _sum(values: list[Any]) -> Any:  # noqa: ANN401 - whole numbers or seconds
 
 
 _SETTINGS = ("model", "transport", "store", "history")
-#: Those of every benchmark first, then those that only an agent has.
-_NAMES = (*TurnFigures.__struct_fields__, "input_tokens", "cached_tokens", "output_tokens", "tool_calls")
+#: Those of `TurnFigures` that an agent can know (and the server's CPU, which it cannot) first, then its own.
+_NAMES = (
+    "bytes_up_payload",
+    "bytes_up_wire",
+    "bytes_down_wire",
+    "ttft_s",
+    "time_s",
+    "server_cpu_s",
+    "tokens_reused",
+    "tokens_processed",
+    "input_tokens",
+    "cached_tokens",
+    "output_tokens",
+    "tool_calls",
+)

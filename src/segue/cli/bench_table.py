@@ -8,9 +8,10 @@ from pathlib import Path
 from msgspec.structs import replace
 from rich.console import Console
 
+from segue.bench.arms.paths import straight_path
 from segue.bench.arms.tunnelled import COLD, WARM, first_request, sidecar_path, warmed
 from segue.bench.documents import SIZES, measure_documents
-from segue.bench.table import QUICK_ROUNDS, RAW, ROUNDS, measure, render, straight_path
+from segue.bench.table import QUICK_ROUNDS, RAW, ROUNDS, measure, render
 from segue.bench.workloads.clients import AgentKind
 from segue.bench.workloads.sessions import make_session
 from segue.bench.workloads.trace import TraceError, read_trace

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.bench.reports.comparison import ComparedValue, Verdict, compare, sign_test
-from segue.bench.reports.report import Arm, BenchReport, Figure, MachineInfo, TurnFigures, arm, figure
+from segue.bench.reports.report import Arm, BenchReport, Figure, MachineInfo, RoundFigures, TurnFigures, arm, figure
 from tests.strategies import examples
 
 MACHINE = MachineInfo("cpu", 2, "3.11.7", "Linux")
@@ -101,6 +101,39 @@ def test_equal_counts_are_the_same() -> None:
 def test_fewer_reused_tokens_are_worse() -> None:
     ends = [report(arms=[arm("a", [TurnFigures(tokens_reused=count)])]) for count in (100, 50)]
     assert only(*ends).worse_percent == pytest.approx(50)
+
+
+def test_arms_of_the_same_name_are_told_apart() -> None:
+    """One arm over two links and at two speeds of the model: each is compared with its own."""
+    kinds = [("2g", 65.0), ("fibre", 65.0), ("fibre", 1000.0), (None, None)]
+
+    def ends(*times: float) -> BenchReport:
+        arms = [timed(time_s) for time_s in times]
+        named = zip(arms, kinds, strict=True)
+        return report(arms=[msgspec.structs.replace(one, link=link, tokens_s=speed) for one, (link, speed) in named])
+
+    comparison = compare(ends(1, 2, 3, 4), ends(2, 4, 6, 4))
+    assert [(one.name, one.ratio) for one in comparison.values] == [
+        ("raw, 2g, 65 tokens/s: time_s", 2),
+        ("raw, fibre, 65 tokens/s: time_s", 2),
+        ("raw, fibre, 1000 tokens/s: time_s", 2),
+        ("raw: time_s", 1),
+    ]
+    only_two = compare(ends(1, 2, 3, 4), report(arms=[timed(4)]))
+    assert only_two.missing == ["raw, 2g, 65 tokens/s", "raw, fibre, 65 tokens/s", "raw, fibre, 1000 tokens/s"]
+
+
+def test_rounds_are_judged_by_their_ranges() -> None:
+    def repeated(*times: float) -> BenchReport:
+        rounds = [RoundFigures(task_s=time_s, set_up_up_bytes=7) for time_s in times]
+        return report(arms=[arm("a", [TurnFigures(bytes_up_wire=5)], rounds=rounds)])
+
+    comparison = compare(repeated(1, 2, 3), repeated(4, 5, 6))
+    assert [(one.name, one.unit, one.before, one.after, one.verdict) for one in comparison.values] == [
+        ("a: bytes_up_wire", "B", 5, 5, "same"),
+        ("a: task_s, rounds", "s", 2, 5, "differs"),
+        ("a: set_up_up_bytes, rounds", "B", 7, 7, "same"),
+    ]
 
 
 def test_totals_are_compared_only_of_the_same_work() -> None:

@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
 
 from segue import __version__
-from segue.bench.reports.report import TurnFigures, arm, figure, make_report, this_commit, write, write_report
+from segue.bench.reports.report import (
+    RoundFigures,
+    TurnFigures,
+    arm,
+    figure,
+    make_report,
+    this_commit,
+    write,
+    write_report,
+)
 
 FIGURES = {
     "bytes_up_payload",
@@ -17,6 +30,25 @@ FIGURES = {
     "server_cpu_s",
     "tokens_reused",
     "tokens_processed",
+    "bytes_down_payload",
+    "bytes_repeated",
+    "bytes_parsed",
+    "memory_bytes",
+    "state_bytes",
+    "at_s",
+}
+ARM = {
+    "name",
+    "status",
+    "turns",
+    "totals",
+    "workload",
+    "link",
+    "tokens_s",
+    "basis",
+    "failed_turn",
+    "problem",
+    "rounds",
 }
 
 
@@ -31,7 +63,7 @@ def test_shape(tmp_path: Path) -> None:
     assert report["version"] == __version__
     assert report["settings"] == {"rounds": 2}
     (only,) = report["arms"]
-    assert set(only) == {"name", "status", "turns", "totals"}
+    assert set(only) == ARM
     assert only["status"] == "completed"
     assert [set(turn) for turn in only["turns"]] == [FIGURES, FIGURES]
     assert set(only["totals"]) == FIGURES
@@ -45,6 +77,31 @@ def test_what_one_turn_lacks_has_no_total() -> None:
     made = arm("half", [TurnFigures(tokens_reused=5, tokens_processed=1), TurnFigures(tokens_processed=2)])
     assert made.totals == TurnFigures(tokens_processed=3)
     assert arm("none", []).totals == TurnFigures()
+
+
+def test_levels_have_a_peak_and_moments_no_total() -> None:
+    turns = [TurnFigures(memory_bytes=level, state_bytes=2 * level, at_s=0.5) for level in (5, 9, 7)]
+    assert arm("held", turns).totals == TurnFigures(memory_bytes=9, state_bytes=18)
+
+
+def test_the_time_of_a_task_is_that_of_the_median_round() -> None:
+    rounds = [RoundFigures(task_s=task_s) for task_s in (3.0, 1.0, 2.5)]
+    made = arm("timed", [TurnFigures(time_s=0.5)], rounds=[*rounds, RoundFigures()])
+    assert (made.totals.time_s, len(made.rounds)) == (2.5, 4)
+
+
+@pytest.mark.parametrize(
+    ("more", "label"),
+    [
+        ({}, "http id"),
+        ({"workload": "article"}, "http id, article"),
+        ({"link": "2g", "tokens_s": 65.0}, "http id, 2g, 65 tokens/s"),
+    ],
+)
+def test_an_arm_is_told_apart_by_name_workload_link_and_speed(more: dict[str, Any], label: str) -> None:
+    made = msgspec.structs.replace(arm("http id", []), **more)
+    assert made.label == label
+    assert made.identity == ("http id", more.get("workload"), more.get("link"), more.get("tokens_s"))
 
 
 def test_a_figure_is_the_median_and_its_spread() -> None:

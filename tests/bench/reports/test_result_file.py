@@ -21,6 +21,14 @@ def test_reads_what_was_written(tmp_path: Path) -> None:
     assert read_results(tmp_path / "a.json") == report
 
 
+def test_reads_an_arm_that_was_written_before_arms_had_links(tmp_path: Path) -> None:
+    machine = b'"machine":{"cpu":"x","cores":2,"python":"3.11","platform":"Linux"},"version":"0.1.0","commit":null'
+    turn = b'{"bytes_up_wire":5}'
+    arms = b'[{"name":"raw","status":"completed","turns":[%b],"totals":%b}]' % (turn, turn)
+    (tmp_path / "a.json").write_bytes(b'{%b,"settings":{},"arms":%b}' % (machine, arms))
+    assert read_results(tmp_path / "a.json").arms == [arm("raw", [TurnFigures(bytes_up_wire=5)])]
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "docs" / "results").glob("*.json")), ids=lambda path: path.name)
 def test_reads_every_file_of_the_documentation(path: Path) -> None:
     if path.name in LISTS:

@@ -20,9 +20,9 @@ from msgspec.structs import replace
 
 from segue.bench.arms.child import launched
 from segue.bench.arms.ends import EndSpec, GatewaySpec, SidecarSpec
+from segue.bench.arms.paths import MeteredPath, OpenPath
 from segue.bench.arms.player import play
 from segue.bench.meters.tcp import Meter, metered
-from segue.bench.table import MeteredPath, OpenPath
 from segue.testing.provider import ScriptedProvider, replying, replying_to_messages
 from segue.testing.recorded_session import RecordedSession
 from segue.tunnel.link import ACK_DELAY_S

@@ -4,7 +4,10 @@
   lies in the range of the other.
 - An arm has turns. Both files' turns are paired by number. The difference is within noise if a two-sided sign test
   cannot tell it from chance: if more than 5 % of as many tosses of a coin would be as one-sided.
+- The rounds of an arm are repeated measurements of the whole task, and are judged as figures are.
 - What was measured once has no noise that anybody knows: it is told as *once*.
+
+An arm of one file is that of the other if name, workload, link and speed of the model are the same.
 
 Two files are two runs. What differs between the runs, such as the load of the machine, is in no range. Less is better,
 except for what `_MORE_IS_BETTER` names. Not here: reading the files (`result_file`) and how a comparison is shown.
@@ -19,7 +22,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from segue.bench.reports.report import Arm, BenchReport, Figure, TurnFigures
+from segue.bench.reports.report import Arm, BenchReport, Figure, RoundFigures, TurnFigures, figure
 
 #: What a difference is: none, within noise, clear, or measured once, so that nobody knows.
 Verdict = Literal["same", "noise", "differs", "once"]
@@ -72,16 +75,16 @@ def compare(before: BenchReport, after: BenchReport) -> Comparison:
     values: list[ComparedValue] = []
     missing: list[str] = []
     figures = {one.name: one for one in after.figures}
-    for figure in before.figures:
-        _add(values, missing, figure.name, _figure(figure, figures.pop(figure.name, None)))
-    arms = {one.name: one for one in after.arms}
+    for one in before.figures:
+        _add(values, missing, one.name, _figure(one, figures.pop(one.name, None)))
+    arms = {arm.identity: arm for arm in after.arms}
     newly_failed: list[str] = []
     for arm in before.arms:
-        other = arms.pop(arm.name, None)
+        other = arms.pop(arm.identity, None)
         if other is not None and (arm.status, other.status) == ("completed", "failed"):
-            newly_failed.append(arm.name)
-        _add(values, missing, arm.name, _arm(arm, other, same_settings=before.settings == after.settings))
-    missing += [*figures, *arms]
+            newly_failed.append(arm.label)
+        _add(values, missing, arm.label, _arm(arm, other, same_settings=before.settings == after.settings))
+    missing += [*figures, *(arm.label for arm in arms.values())]
     return Comparison(
         values=values, differences=_differences(before, after), missing=missing, newly_failed=newly_failed
     )
@@ -117,9 +120,24 @@ def _arm(before: Arm, after: Arm | None, *, same_settings: bool) -> list[Compare
         if not pairs or any(None in pair for pair in pairs):
             continue
         was, became = median(one for one, _ in pairs), median(two for _, two in pairs)
-        unit = "B" if field.startswith("bytes_") else "s" if field.endswith("_s") else "tokens"
-        found.append(_compared(f"{before.name}: {field}", unit, was, became, verdict=_verdict(pairs)))
+        found.append(_compared(f"{before.label}: {field}", _unit(field), was, became, verdict=_verdict(pairs)))
+    return found + _rounds(before, after)
+
+
+def _rounds(before: Arm, after: Arm) -> list[ComparedValue]:
+    found: list[ComparedValue] = []
+    for field in RoundFigures.__struct_fields__:
+        ends = [[getattr(one, field) for one in arm.rounds] for arm in (before, after)]
+        if all(values and None not in values for values in ends):
+            was, became = (figure(f"{before.label}: {field}, rounds", values, _unit(field)) for values in ends)
+            found += _figure(was, became)
     return found
+
+
+def _unit(field: str) -> str:
+    if "bytes" in field:
+        return "B"
+    return "s" if field.endswith("_s") else "tokens"
 
 
 def _verdict(pairs: Sequence[tuple[float, float]]) -> Verdict:
@@ -151,7 +169,7 @@ def _differences(before: BenchReport, after: BenchReport) -> list[Difference]:
     ends = [
         {**msgspec.structs.asdict(one.machine), "version": one.version, "commit": one.commit}
         | {f"settings: {name}": value for name, value in one.settings.items()}
-        | {f"{arm.name}: status": arm.status for arm in one.arms}
+        | {f"{arm.label}: status": arm.status for arm in one.arms}
         for one in (before, after)
     ]
     names = list(dict.fromkeys([*ends[0], *ends[1]]))

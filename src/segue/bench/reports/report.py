@@ -1,7 +1,9 @@
 """The report of a benchmark: one JSON object of one shape, whatever was measured.
 
-A figure that an arm cannot have is null, never zero. Besides the arms, a report lists single figures. Some have a
-budget, and then the report says whether it was met. Not here: measuring, and how a report looks on a screen.
+A figure that an arm cannot have is null, never zero. An arm may stand in a report more than once: for another workload,
+link or speed of the model. Besides the arms, a report lists single figures. Some have a budget, and then the report
+says whether it was met. Files of earlier versions lack fields that came later; those have their defaults. Not here:
+measuring, and how a report looks on a screen.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 import msgspec
@@ -19,6 +22,8 @@ import msgspec
 from segue import __version__
 
 Status = Literal["completed", "failed"]
+#: Where the figures of an arm come from: a run, or a formula.
+Basis = Literal["measured", "computed"]
 
 
 class MachineInfo(msgspec.Struct, frozen=True):
@@ -31,25 +36,83 @@ class MachineInfo(msgspec.Struct, frozen=True):
 
 
 class TurnFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """The figures of one turn. Wire bytes are everything that TCP carried; payload is the JSON of the request."""
+    """The figures of one turn, or of all turns of a task together.
+
+    Payload is the JSON of requests and events. Wire bytes are everything that the path's sockets carried: heads,
+    framing and TLS, but not the headers of TCP and IP. What sets a connection up is in neither (`RoundFigures`).
+    """
 
     bytes_up_payload: int | None = None
     bytes_up_wire: int | None = None
     bytes_down_wire: int | None = None
     ttft_s: float | None = None
+    """From sending the request to the first piece of output that the client could read."""
     time_s: float | None = None
     server_cpu_s: float | None = None
     tokens_reused: int | None = None
     tokens_processed: int | None = None
+    bytes_down_payload: int | None = None
+    bytes_repeated: int | None = None
+    """What of the payload up the server had got before: instructions, tools, and items of earlier turns."""
+    bytes_parsed: int | None = None
+    """The JSON that the server had to parse for this turn."""
+    memory_bytes: int | None = None
+    """What the server held in memory after this turn, beyond what it held before the task; in all, the most."""
+    state_bytes: int | None = None
+    """What the server kept of this conversation after this turn; in all, the most."""
+    at_s: float | None = None
+    """When the turn began, in seconds since the task did."""
+
+
+class RoundFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """The figures of one repetition of a task as a whole: from several of them comes the spread of each."""
+
+    task_s: float | None = None
+    """From the beginning of the task to its end: set-up, turns, and tools in between."""
+    turns_s: float | None = None
+    """The turns alone, added up."""
+    ttft_first_s: float | None = None
+    """The time to the first token of the first turn, with the set-up of its connection."""
+    ttft_median_s: float | None = None
+    """The median of the times to the first token of all turns."""
+    set_up_s: float | None = None
+    """What of `ttft_first_s` went into setting the connection up: TCP, TLS, and the upgrade to WebSocket."""
+    set_up_up_bytes: int | None = None
+    set_up_down_bytes: int | None = None
+    bytes_up_wire: int | None = None
+    bytes_down_wire: int | None = None
+    server_cpu_s: float | None = None
 
 
 class Arm(msgspec.Struct, frozen=True, kw_only=True):
-    """One way of doing the same work, turn by turn."""
+    """One way of doing the same work, turn by turn; each figure of a turn is the median of its rounds."""
 
     name: str
     status: Status
     turns: list[TurnFigures]
     totals: TurnFigures
+    workload: str | None = None
+    link: str | None = None
+    """A name of `segue bench links`; null: the loopback interface of the machine."""
+    tokens_s: float | None = None
+    """How fast the model wrote; null: all at once."""
+    basis: Basis = "measured"
+    failed_turn: int | None = None
+    """The turn at which the arm failed; the first is 1."""
+    problem: str | None = None
+    """Why it failed, in one line."""
+    rounds: list[RoundFigures] = []
+
+    @property
+    def identity(self) -> tuple[str, str | None, str | None, float | None]:
+        """What no other arm of the same report has."""
+        return (self.name, self.workload, self.link, self.tokens_s)
+
+    @property
+    def label(self) -> str:
+        """The identity in words."""
+        speed = None if self.tokens_s is None else f"{self.tokens_s:g} tokens/s"
+        return ", ".join(part for part in (self.name, self.workload, self.link, speed) if part)
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,13 +142,23 @@ class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def arm(
-    name: str, turns: Sequence[TurnFigures], *, status: Status = "completed", server_cpu_s: float | None = None
+    name: str,
+    turns: Sequence[TurnFigures],
+    *,
+    status: Status = "completed",
+    server_cpu_s: float | None = None,
+    rounds: Sequence[RoundFigures] = (),
 ) -> Arm:
-    """Make an arm. Give `server_cpu_s` of all turns together if it was not measured turn by turn."""
+    """Make an arm. Give `server_cpu_s` of all turns together if it was not measured turn by turn.
+
+    The time in the totals is that of the median round, or that of the turns if there are no rounds.
+    """
     totals = _add_up(turns)
     if server_cpu_s is not None:
         totals = msgspec.structs.replace(totals, server_cpu_s=server_cpu_s)
-    return Arm(name=name, status=status, turns=list(turns), totals=totals)
+    if task_s := [one.task_s for one in rounds if one.task_s is not None]:
+        totals = msgspec.structs.replace(totals, time_s=median(task_s))
+    return Arm(name=name, status=status, turns=list(turns), totals=totals, rounds=list(rounds))
 
 
 def figure(name: str, values: Sequence[float], unit: str, budget: float | None = None) -> Figure:
@@ -159,10 +232,18 @@ def _cpu_name() -> str:
     return next(names, "") or platform.processor() or platform.machine()
 
 
+#: What is there after a turn, and not what a turn used.
+_LEVELS = frozenset({"memory_bytes", "state_bytes"})
+_MOMENTS = frozenset({"at_s"})
+
+
 def _add_up(turns: Sequence[TurnFigures]) -> TurnFigures:
-    """Add up each figure; the total is None if one turn lacks the figure."""
-    totals: dict[str, Any] = {}
-    for name in TurnFigures.__struct_fields__:
-        values = [getattr(turn, name) for turn in turns]
-        totals[name] = sum(values) if values and None not in values else None
-    return TurnFigures(**totals)
+    """Take each figure of all turns together: None if one turn lacks it."""
+    return TurnFigures(**{name: _total(name, turns) for name in TurnFigures.__struct_fields__})
+
+
+def _total(name: str, turns: Sequence[TurnFigures]) -> Any:  # noqa: ANN401 - whole numbers or seconds
+    values = [getattr(turn, name) for turn in turns]
+    if not values or None in values or name in _MOMENTS:
+        return None
+    return max(values) if name in _LEVELS else sum(values)
