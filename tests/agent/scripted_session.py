@@ -10,12 +10,12 @@ from typing import Any, cast
 
 import msgspec
 
+from segue.client.function_calls import FunctionCall
 from segue.client.meters import SessionMeters
 from segue.client.session import AsyncSession
 from segue.client.stream_events import (
     ClientEvent,
     ClientResponse,
-    FunctionCall,
     OutputItemDone,
     OutputTextDelta,
     ResponseCreated,

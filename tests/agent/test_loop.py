@@ -17,7 +17,7 @@ from segue.agent.toolbox import Toolbox, ToolOutput
 from segue.agent.transcript import Transcript
 from segue.agent.workspace import Workspace
 from segue.client.errors import ConnectionFailedError, OutcomeUnknownError, ResponseFailedError, SessionFileError
-from segue.client.stream_events import FunctionCall
+from segue.client.function_calls import FunctionCall
 from tests.agent.scripted_session import Answer, ScriptedSession, call
 
 

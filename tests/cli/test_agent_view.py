@@ -12,8 +12,8 @@ from segue.agent.progress import AgentTurn, RunResult
 from segue.agent.tasks import TaskCheck
 from segue.agent.toolbox import ToolOutput
 from segue.cli.agent_view import AgentScreen, described
+from segue.client.function_calls import FunctionCall
 from segue.client.meters import SessionMeters
-from segue.client.stream_events import FunctionCall
 from tests.agent.scripted_session import ScriptedSession
 
 TURN = AgentTurn(

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
+from segue.client.function_calls import FunctionCall
 from segue.client.stream_events import (
     WHOLE_RESPONSE,
     ClientEvent,
     ClientResponse,
-    FunctionCall,
     FunctionCallArgumentsDelta,
     OutputItemAdded,
     OutputItemDone,
@@ -40,15 +40,30 @@ def test_the_text_and_the_calls_of_a_response() -> None:
     made = response(message, call, {"type": "reasoning", "summary": []})
     assert made.output_text == "ab"
     assert made.function_calls == (FunctionCall("c1", "look", "{}"),)
+    assert made.unreadable_calls == ()
 
 
 def test_items_of_another_form_say_nothing() -> None:
     told = {"type": "other", "text": '"function_call" "message"', "content": "message"}
     made = response({"type": "message", "content": "plain"}, {"type": "message", "content": [1]}, told)
     assert made.output_text == ""
-    assert (
-        response({"type": "function_call", "call_id": 1}, {"type": "x", "name": "function_call"}).function_calls == ()
-    )
+    calls = response({"type": "function_call", "call_id": 1}, {"type": "x", "name": "function_call"})
+    assert calls.function_calls == ()
+    assert calls.unreadable_calls == calls.output[:1]
+
+
+@pytest.mark.parametrize(
+    ("usage", "counts"),
+    [
+        ({"input_tokens": 3, "output_tokens": 2, "input_tokens_details": {"cached_tokens": 1}}, (3, 1, 2)),
+        (None, (0, 0, 0)),
+        ({"input_tokens": "many", "output_tokens": -5, "input_tokens_details": []}, (0, 0, 0)),
+        ({"input_tokens": None, "output_tokens": 0.5, "input_tokens_details": {"cached_tokens": {}}}, (0, 0, 0)),
+        ({"input_tokens": 10**400}, (2**53, 0, 0)),
+    ],
+)
+def test_the_tokens_that_a_server_counts(usage: dict[str, Any] | None, counts: tuple[int, int, int]) -> None:
+    assert ClientResponse(id="r", status="completed", output=(), raw=b"{}", usage=usage).tokens == counts
 
 
 ITEM = b'{"type":"message","content":[]}'

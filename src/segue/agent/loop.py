@@ -15,15 +15,15 @@ from itertools import groupby
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 
 from segue.agent.progress import AgentTurn, Ending, RunLimits, RunObserver, RunResult
 from segue.agent.toolbox import Toolbox, ToolOutput
 from segue.agent.transcript import Transcript
 from segue.client.errors import ClientError, ResponseFailedError, SessionFileError
+from segue.client.function_calls import FunctionCall, unanswered_calls
 from segue.client.meters import SessionMeters
 from segue.client.session import AsyncSession
-from segue.client.stream_events import ClientResponse, FunctionCall, OutputTextDelta, ResponseCreated, UnknownEvent
+from segue.client.stream_events import ClientResponse, OutputTextDelta, ResponseCreated, UnknownEvent
 from segue.client.turn import AsyncTurn
 
 INSTRUCTIONS = """\
@@ -41,25 +41,7 @@ _INTERRUPTED = ToolOutput(
     failed=True,
 )
 _TOO_MANY = ToolOutput(f"error: not carried out: a turn may have {MAX_CALLS} calls", failed=True)
-
 _SAME_ID = ToolOutput("error: not carried out: an earlier call of this turn has the same call_id", failed=True)
-#: More than this in a report of usage is nonsense, and more than JSON can hold everywhere.
-_MAX_TOKENS = 2**53
-
-
-class _SaidItem(Struct, frozen=True):
-    """What the loop reads of an item of the history."""
-
-    type: str = "message"
-    call_id: str = ""
-    name: str = ""
-    arguments: str = ""
-
-
-class _ItemKind(Struct, frozen=True):
-    """What kind of item it is."""
-
-    type: Any = None
 
 
 class AgentLoop:
@@ -131,20 +113,12 @@ class AgentLoop:
 
     async def _next_items(self, task: str) -> str | list[dict[str, Any]]:
         """Return what is sent first: the task, or what an earlier process had still to answer, perhaps nothing."""
-        history = [_read_item(item) for item in self._session.history]
-        if not history:
-            return task
-        calls: list[FunctionCall] = []
-        for item in history:  # a model may use an id again in another turn, so ids alone do not tell what is answered
-            if item.type == "function_call":
-                calls.append(FunctionCall(item.call_id, item.name, item.arguments))
-            elif item.type == "function_call_output":
-                calls = [one for one in calls if one.call_id != item.call_id]
-        return await self._answers(calls)
+        history = self._session.history
+        return await self._answers(unanswered_calls(history)) if history else task
 
     def _end_after(self, response: ClientResponse) -> tuple[Ending, str] | None:
         """Return how the run ends with this response; None if its calls are to be answered."""
-        if response.status == "completed" and any(_is_unreadable_call(item) for item in response.output):
+        if response.status == "completed" and response.unreadable_calls:
             return "incomplete", "the model's answer has a call that cannot be read"
         if response.status != "completed" or not response.function_calls:
             return _end_with(response.status, response.incomplete_reason)
@@ -195,11 +169,7 @@ class AgentLoop:
                 tasks = [group.create_task(self._answer(call)) for call in batch]
             outputs |= {call.call_id: task.result() for call, task in zip(batch, tasks, strict=True)}
         return [
-            {
-                "type": "function_call_output",
-                "call_id": call.call_id,
-                "output": (outputs.get(call.call_id, _TOO_MANY) if call is firsts[call.call_id] else _SAME_ID).text,
-            }
+            call.answer((outputs.get(call.call_id, _TOO_MANY) if call is firsts[call.call_id] else _SAME_ID).text)
             for call in calls
         ]
 
@@ -227,38 +197,15 @@ class AgentLoop:
 def _figures(
     before: SessionMeters, now: SessionMeters, response: ClientResponse, *, ttft_s: float | None, time_s: float
 ) -> AgentTurn:
-    used = response.usage or {}
-    details = used.get("input_tokens_details")
     return AgentTurn(
         bytes_up_payload=now.bytes_up_payload - before.bytes_up_payload,
         bytes_up_wire=now.bytes_up_wire - before.bytes_up_wire,
         bytes_down_wire=now.bytes_down_wire - before.bytes_down_wire,
         ttft_s=ttft_s,
         time_s=time_s,
-        input_tokens=_tokens(used.get("input_tokens")),
-        cached_tokens=_tokens(details.get("cached_tokens") if isinstance(details, dict) else None),
-        output_tokens=_tokens(used.get("output_tokens")),
+        **response.tokens._asdict(),
         tool_calls=len(response.function_calls),
     )
-
-
-def _read_item(item: bytes) -> _SaidItem:
-    """Return what the loop reads of an item; nothing of one that has other things there."""
-    try:
-        return msgspec.json.decode(item, type=_SaidItem)
-    except msgspec.ValidationError:
-        return _SaidItem()
-
-
-def _is_unreadable_call(item: bytes) -> bool:
-    """Tell whether this is a call that cannot be carried out, such as one whose name is null."""
-    is_call: bool = msgspec.json.decode(item, type=_ItemKind).type == "function_call"
-    return is_call and _read_item(item).type != "function_call"
-
-
-def _tokens(count: object) -> int:
-    """Return a count that a server has reported; 0 if it is none."""
-    return min(count, _MAX_TOKENS) if isinstance(count, int) and count > 0 else 0
 
 
 def _end_with(status: str, reason: str | None = None) -> tuple[Ending, str]:

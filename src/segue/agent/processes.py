@@ -56,12 +56,10 @@ async def run_process(
             )  # fmt: skip
         finally:
             os.close(writing)
-        timed_out = False
         try:
-            async with asyncio.timeout(time_limit_s):
-                await process.wait()
-        except TimeoutError:
-            timed_out = True
+            with suppress(TimeoutError):
+                async with asyncio.timeout(time_limit_s) as limit:
+                    await process.wait()
         finally:
             with suppress(ProcessLookupError, PermissionError):  # nobody is left; macOS says the second of zombies
                 os.killpg(process.pid, signal.SIGKILL)
@@ -70,7 +68,7 @@ async def run_process(
                 async with asyncio.timeout(_DRAIN_S):
                     await ended.wait()
     assert process.returncode is not None
-    return EndedProcess(process.returncode, output.text(), timed_out)
+    return EndedProcess(process.returncode, output.text(), timed_out=limit.expired())
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Literal
 from msgspec import Struct
 
 from segue.agent.toolbox import ToolOutput
-from segue.client.stream_events import FunctionCall
+from segue.client.function_calls import FunctionCall
 
 #: How a run ends. `incomplete`: the model's last answer was cut short by a limit of its own.
 Ending = Literal["completed", "incomplete", "failed", "turn_limit", "time_limit", "token_limit", "interrupted"]

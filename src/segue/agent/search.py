@@ -17,6 +17,8 @@ from segue.agent.workspace import ToolError, Workspace
 
 MAX_OUTPUT_BYTES = 64 * 1024
 TIME_LIMIT_S = 10.0
+#: It starts quickly, and nothing in a workspace or the environment changes what it does.
+_PYTHON = (sys.executable, "-I", "-S", "-W", "ignore")
 
 
 class SearchArguments(Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,17 +52,8 @@ async def search_files(
             "regex": arguments.regex,
             "closed": sorted(CLOSED_FOLDERS),
         }
-        program = (
-            sys.executable,
-            "-I",
-            "-S",
-            "-W",
-            "ignore",
-            search_process.__file__,
-            msgspec.json.encode(request).decode(),
-        )
         ended = await run_process(
-            program,
+            (*_PYTHON, search_process.__file__, msgspec.json.encode(request).decode()),
             folder=Path("/"),
             environment=environment,
             time_limit_s=time_limit_s,

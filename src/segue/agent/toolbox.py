@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -19,7 +20,6 @@ from segue.agent.command import Approval, RunArguments, run_command
 from segue.agent.search import SearchArguments, search_files
 from segue.agent.workspace import ToolError, Workspace
 
-A = TypeVar("A", bound=Struct)
 #: Strict schemas have no defaults: null stands for them. Not every provider knows bounds; arguments are checked here.
 _LEFT_OUT = frozenset({"default", "minimum", "maximum"})
 
@@ -48,18 +48,17 @@ class Toolbox:
     """The six tools on one workspace."""
 
     def __init__(self, workspace: Workspace, *, environment: Mapping[str, str], approval: Approval) -> None:
-        async def search(arguments: SearchArguments) -> str:
-            return await search_files(workspace, arguments, environment=environment)
+        def in_thread(work: Callable[[Workspace, Any], str]) -> Callable[[Any], Awaitable[str]]:
+            return lambda arguments: asyncio.to_thread(work, workspace, arguments)
 
-        async def run(arguments: RunArguments) -> str:
-            return await run_command(workspace, arguments, environment=environment, approval=approval)
-
+        search = partial(search_files, workspace, environment=environment)
+        run = partial(run_command, workspace, environment=environment, approval=approval)
         tools = (
-            AgentTool("list", files.ListArguments, _in_thread(files.list_folder, workspace), only_reads=True),
-            AgentTool("read", files.ReadArguments, _in_thread(files.read_file, workspace), only_reads=True),
+            AgentTool("list", files.ListArguments, in_thread(files.list_folder), only_reads=True),
+            AgentTool("read", files.ReadArguments, in_thread(files.read_file), only_reads=True),
             AgentTool("search", SearchArguments, search, only_reads=True),
-            AgentTool("edit", files.EditArguments, _in_thread(files.edit_file, workspace), only_reads=False),
-            AgentTool("write", files.WriteArguments, _in_thread(files.write_file, workspace), only_reads=False),
+            AgentTool("edit", files.EditArguments, in_thread(files.edit_file), only_reads=False),
+            AgentTool("write", files.WriteArguments, in_thread(files.write_file), only_reads=False),
             AgentTool("run", RunArguments, run, only_reads=False),
         )
         self._tools = {tool.name: tool for tool in tools}
@@ -89,13 +88,6 @@ def _failed(reason: str) -> ToolOutput:
     if len(reason) > _MAX_REASON_CHARACTERS:
         reason = f"{reason[: _MAX_REASON_CHARACTERS // 2]} … {reason[-_MAX_REASON_CHARACTERS // 2 :]}"
     return ToolOutput(f"error: {reason}", failed=True)
-
-
-def _in_thread(work: Callable[[Workspace, A], str], workspace: Workspace) -> Callable[[A], Awaitable[str]]:
-    async def call(arguments: A) -> str:
-        return await asyncio.to_thread(work, workspace, arguments)
-
-    return call
 
 
 def _read(tool: AgentTool, arguments: str) -> Struct:

@@ -26,6 +26,7 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _KINDS = {
     errno.ELOOP: "a symbolic link to itself, or one that changed while it was opened",
     errno.ENXIO: "not a regular file",
+    errno.EISDIR: "is a folder",
 }
 
 
@@ -62,15 +63,14 @@ class Workspace:
 
     def read(self, path: str) -> str:
         """Return the text of a file."""
-        with self._folder_of(path, self.resolve(path)) as (folder, name), _told(path):
-            descriptor = os.open(name, _FILE, dir_fd=folder)
-            try:
-                size = _regular(descriptor, path).st_size
-                with open(descriptor, "rb", closefd=False) as file:
-                    data = b"" if size > MAX_FILE_BYTES else file.read(MAX_FILE_BYTES + 1)
-            finally:
-                os.close(descriptor)
-        if size > MAX_FILE_BYTES or len(data) > MAX_FILE_BYTES:
+        with (
+            self._folder_of(path, self.resolve(path)) as (folder, name),
+            _told(path),
+            open(name, "rb", opener=lambda name, _: os.open(name, _FILE, dir_fd=folder)) as file,
+        ):
+            size = _regular(os.fstat(file.fileno()), path).st_size
+            data = file.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
             raise ToolError(f"{path!r} has {size:,} bytes, too many to read; use search, or run a command that cuts it")
         return _decoded(data, path)
 
@@ -141,13 +141,10 @@ def _mode_of(name: str, folder: int, path: str) -> int | None:
         found = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
         return None
-    if not stat.S_ISREG(found.st_mode):
-        raise ToolError(f"{path!r} is not a regular file")
-    return stat.S_IMODE(found.st_mode)
+    return stat.S_IMODE(_regular(found, path).st_mode)
 
 
-def _regular(descriptor: int, path: str) -> os.stat_result:
-    found = os.fstat(descriptor)
+def _regular(found: os.stat_result, path: str) -> os.stat_result:
     if stat.S_ISDIR(found.st_mode):
         raise ToolError(f"{path!r} is a folder")
     if not stat.S_ISREG(found.st_mode):

@@ -22,8 +22,8 @@ from segue.agent.progress import AgentTurn, RunObserver, RunResult
 from segue.agent.tasks import TaskCheck
 from segue.agent.toolbox import ToolOutput
 from segue.cli.agent_approval import visible
+from segue.client.function_calls import FunctionCall
 from segue.client.session import AsyncSession
-from segue.client.stream_events import FunctionCall
 
 _SHOWN_CHARACTERS = 100
 _HEADERS = ("run", "turn", "doing", "in", "cached", "out", "up", "down", "lost", "s")

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from segue.client.function_calls import read_call
 from segue.client.recovery import Progress
 from segue.client.stream_events import (
     WHOLE_RESPONSE,
@@ -22,7 +23,6 @@ from segue.client.stream_events import (
     ResponseCreated,
     ResponseEnd,
     UnknownEvent,
-    call_arguments,
     read_event,
     text_parts,
 )
@@ -184,6 +184,5 @@ class ShownStream:
 def _texts_of(item: bytes) -> Iterator[tuple[tuple[int, str], str]]:
     for place, text in text_parts(item):
         yield (place, text), "response.output_text.delta"
-    arguments = call_arguments(item)
-    if arguments is not None:
-        yield (-1, arguments), "response.function_call_arguments.delta"
+    if (call := read_call(item)) is not None:
+        yield (-1, call.arguments), "response.function_call_arguments.delta"

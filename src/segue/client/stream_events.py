@@ -7,21 +7,25 @@ Not here: which of the events that come are shown (`turn_machine`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
+from segue.client.function_calls import FunctionCall, is_unreadable_call, read_call
 from segue.protocol.codec import UNREADABLE
 
 T = TypeVar("T")
 
+#: A server that counts more tokens is not believed; and JSON cannot hold more everywhere.
+_MOST_TOKENS = 2**53
 
-class FunctionCall(msgspec.Struct, frozen=True):
-    """A call of a tool: `arguments` is the JSON text that the model wrote, which may be no JSON."""
 
-    call_id: str
-    name: str
-    arguments: str
+class TokenCounts(NamedTuple):
+    """Tokens of a turn: of its input, cached ones among them, and of its output. What a server does not say is 0."""
+
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
 
 
 class ClientResponse(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +46,20 @@ class ClientResponse(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def function_calls(self) -> tuple[FunctionCall, ...]:
         """The function calls in the output, in order."""
-        return tuple(call for item in self.output if (call := _read_call(item)) is not None)
+        return tuple(call for item in self.output if (call := read_call(item)) is not None)
+
+    @property
+    def unreadable_calls(self) -> tuple[bytes, ...]:
+        """The function calls in the output that cannot be carried out, such as one whose name is null."""
+        return tuple(item for item in self.output if is_unreadable_call(item))
+
+    @property
+    def tokens(self) -> TokenCounts:
+        """How many tokens the server reports, as far as its `usage` can be read."""
+        used = self.usage or {}
+        details = used.get("input_tokens_details")
+        cached = details.get("cached_tokens") if isinstance(details, dict) else None
+        return TokenCounts(_count(used.get("input_tokens")), _count(cached), _count(used.get("output_tokens")))
 
 
 class _ReceivedEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -213,13 +230,6 @@ class _DeltaFields(msgspec.Struct):
     item_id: str = ""
 
 
-class _CallFields(msgspec.Struct):
-    type: str = ""
-    call_id: str = ""
-    name: str = ""
-    arguments: str = ""
-
-
 class _PartFields(msgspec.Struct):
     type: str = ""
     text: str | None = None
@@ -236,7 +246,6 @@ _closings = msgspec.json.Decoder(_Closing)
 _responses = msgspec.json.Decoder(_ResponseFields)
 _items = msgspec.json.Decoder(_ItemFields)
 _deltas = msgspec.json.Decoder(_DeltaFields)
-_calls = msgspec.json.Decoder(_CallFields)
 _messages = msgspec.json.Decoder(_MessageFields)
 
 
@@ -263,6 +272,10 @@ def _read_end(head: _ReceivedHead, data: bytes, document: bytes) -> ResponseEnd 
         error_message=_text(fields.error, "message"),
         stored=fields.store if isinstance(fields.store, bool) else None,
     )
+
+
+def _count(value: object) -> int:
+    return min(value, _MOST_TOKENS) if isinstance(value, int) and value > 0 else 0
 
 
 def _text(value: object, name: str) -> str | None:
@@ -348,16 +361,3 @@ def text_parts(item: bytes) -> list[tuple[int, str]]:
     if message is None or message.type != "message" or isinstance(message.content, str):
         return []
     return [(place, part.text or "") for place, part in enumerate(message.content) if part.type == "output_text"]
-
-
-def call_arguments(item: bytes) -> str | None:
-    """Return the arguments of a function call; None of any other item."""
-    call = _read_call(item)
-    return None if call is None else call.arguments
-
-
-def _read_call(item: bytes) -> FunctionCall | None:
-    fields = _read(_calls, item) if b'"function_call"' in item else None
-    if fields is None or fields.type != "function_call":
-        return None
-    return FunctionCall(fields.call_id, fields.name, fields.arguments)
