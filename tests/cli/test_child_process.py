@@ -62,7 +62,19 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def segue_run(program: str) -> list[str]:
-    return [sys.executable, "-m", "segue", "run", "--gateway", "ws://127.0.0.1:1", "--", sys.executable, "-c", program]
+    return [
+        sys.executable,
+        "-m",
+        "segue",
+        "run",
+        "--no-check",
+        "--gateway",
+        "ws://127.0.0.1:1",
+        "--",
+        sys.executable,
+        "-c",
+        program,
+    ]
 
 
 @asynccontextmanager

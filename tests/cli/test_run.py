@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from segue.cli.run import saving
+from segue.cli.run import require_link, saving
 from segue.http.heads import values
+from segue.protocol.problems import Problem
 from segue.sidecar.app import Sidecar, SidecarSettings
 from segue.sidecar.stats import SidecarReport
 from segue.testing.provider import Answer, provided
@@ -167,7 +168,7 @@ def test_only_what_was_carried_is_a_saving(counted: dict[str, Any], line: str) -
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_signals_go_to_the_program_and_its_status_is_ours(number: signal.Signals, tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
-        *segue_run("--gateway", "ws://127.0.0.1:1", "--", sys.executable, "-c", WAITER),
+        *segue_run("--no-check", "--gateway", "ws://127.0.0.1:1", "--", sys.executable, "-c", WAITER),
         cwd=tmp_path,
         stdin=asyncio.subprocess.DEVNULL,  # with a terminal, Ctrl-C reaches the program without us
         stdout=asyncio.subprocess.PIPE,
@@ -192,16 +193,39 @@ async def test_signals_go_to_the_program_and_its_status_is_ours(number: signal.S
 def test_what_cannot_be_run_has_the_status_that_a_shell_gives_it(
     program: tuple[str, ...], status: int, said: str, command: Command
 ) -> None:
-    ended, printed, told = command("run", "--gateway", "ws://127.0.0.1:1", "--", *program)
+    ended, printed, told = command("run", "--no-check", "--gateway", "ws://127.0.0.1:1", "--", *program)
     assert (ended, printed) == (status, "")
     assert said in told
+
+
+def test_a_program_without_a_gateway_is_not_started(command: Command) -> None:
+    status, printed, told = command("run", "--gateway", "ws://127.0.0.1:1", "--", "true")
+    assert (status, printed) == (2, "")
+    wrong, said = told.splitlines()
+    assert wrong.startswith("✗ tcp       nothing listens at 127.0.0.1:1. Start `segue serve`")
+    assert said == "segue: true is not started, since there is no gateway for it; --no-check starts it all the same"
+
+
+async def test_a_program_with_a_wrong_key_is_not_started_and_one_with_a_second_gateway_is(tmp_path: Path) -> None:
+    async with fake_gateway() as wrong, fake_gateway() as right:
+        wrong.refusal = Problem("invalid_api_key", "Incorrect.")
+        status, printed, told = await output_of(segue_run("--gateway", wrong.url, "--", "echo", "hello"), tmp_path, b"")
+        assert (status, printed) == (2, "")
+        assert told.startswith("✗ key       the gateway wants a key, and none is set. Put a key")
+        both = segue_run("--gateway", wrong.url, "--gateway", right.url, "--", "echo", "hello")
+        assert await output_of(both, tmp_path, b"") == (0, "hello\n", "segue: no request came through here\n")
+
+
+async def test_a_program_is_started_if_the_checks_pass_after_all() -> None:
+    async with fake_gateway() as gateway, Sidecar(SidecarSettings(gateways=(gateway.url,))) as sidecar:
+        await require_link(sidecar, "true", within_s=0.0)
 
 
 def test_codex_is_given_its_setting(tmp_path: Path) -> None:
     program = tmp_path / "codex"
     program.write_text(f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n")
     program.chmod(0o755)
-    line = segue_run("--gateway", "ws://127.0.0.1:1", "--", str(program), "exec", "hello")
+    line = segue_run("--no-check", "--gateway", "ws://127.0.0.1:1", "--", str(program), "exec", "hello")
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
     first, setting, *rest = json.loads(done.stdout)
     assert (first, rest) == ("-c", ["exec", "hello"])
@@ -212,7 +236,7 @@ def test_codex_is_given_its_setting(tmp_path: Path) -> None:
 def test_a_variable_that_led_elsewhere_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANTHROPIC_BASE_URL", "https://user:secret@proxy.example.com")
     monkeypatch.setenv("OPENAI_BASE_URL", "")
-    line = segue_run("--gateway", "ws://127.0.0.1:1", "--", "true")
+    line = segue_run("--no-check", "--gateway", "ws://127.0.0.1:1", "--", "true")
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
     assert done.stderr.startswith("segue: ANTHROPIC_BASE_URL was set to something else")
     assert "secret" not in done.stderr
@@ -228,7 +252,7 @@ def told_by(folder: Path, program: str, *names: str, run: Sequence[str] = ()) ->
     file = folder / program
     file.write_text(f"#!{sys.executable}\n{TELLER}")
     file.chmod(0o755)
-    line = segue_run("--gateway", "ws://127.0.0.1:1", *run, "--", str(file), *names)
+    line = segue_run("--no-check", "--gateway", "ws://127.0.0.1:1", *run, "--", str(file), *names)
     done = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=True, timeout=60)
     return json.loads(done.stdout), done.stderr
 
@@ -246,7 +270,7 @@ def test_settings_of_opencode_that_cannot_be_read_are_said_in_a_line(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENCODE_CONFIG_CONTENT", "{")
-    status, _, told = command("run", "--gateway", "ws://127.0.0.1:1", "--", "opencode")
+    status, _, told = command("run", "--no-check", "--gateway", "ws://127.0.0.1:1", "--", "opencode")
     assert status == 2
     assert told.startswith("segue: OPENCODE_CONFIG_CONTENT is not a JSON object")
     assert len(told.splitlines()) == 1
@@ -287,14 +311,14 @@ def test_the_program_reaches_the_sidecar_past_a_proxy_and_has_no_key_for_gateway
 
 @pytest.mark.parametrize("log", ["/nonexistent/x.log", "/"])
 def test_a_log_that_cannot_be_written_is_named(log: str, command: Command) -> None:
-    status, _, told = command("run", "--gateway", "ws://127.0.0.1:1", "--log", log, "--", "true")
+    status, _, told = command("run", "--no-check", "--gateway", "ws://127.0.0.1:1", "--log", log, "--", "true")
     assert status == 2
     assert told.startswith(f"segue: cannot write the log {log}: ")
     assert len(told.splitlines()) == 1
 
 
 def test_run_takes_the_certificates_and_names_them_if_they_cannot_be_read(command: Command, tmp_path: Path) -> None:
-    line = ("run", "--gateway", "wss://127.0.0.1:1", "--cafile")
+    line = ("run", "--no-check", "--gateway", "wss://127.0.0.1:1", "--cafile")
     status, _, told = command(*line, "none.pem", "--", "true")
     assert (status, told) == (
         2,
@@ -318,8 +342,8 @@ def test_run_goes_straight_to_the_provider_and_keeps_nothing_if_it_is_told_to(
     monkeypatch.setattr("segue.cli.run.Sidecar", sidecar_of)
     monkeypatch.setenv("SEGUE_SIDECAR_CACHE", "true")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    command("run", "--gateway", "ws://127.0.0.1:1", "--direct", "--no-cache", "--", "true")
-    command("run", "--gateway", "ws://127.0.0.1:1", "--", "true")
+    command("run", "--no-check", "--gateway", "ws://127.0.0.1:1", "--direct", "--no-cache", "--", "true")
+    command("run", "--no-check", "--gateway", "ws://127.0.0.1:1", "--", "true")
     assert [(one.direct, one.cache_directory is None) for one in seen] == [(True, True), (False, False)]
 
 
@@ -360,7 +384,7 @@ class Starting(Sidecar):
         await asyncio.Event().wait()
 
 segue.cli.run.Sidecar = Starting
-main(["run", "--gateway", "ws://127.0.0.1:1", "--", "echo", "no"])
+main(["run", "--no-check", "--gateway", "ws://127.0.0.1:1", "--", "echo", "no"])
 """
 
 

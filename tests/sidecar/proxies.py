@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trustme
+
+from segue.sidecar.connector import ConnectorSettings
+from segue.sidecar.proxy import parse_proxy
+from tests.sidecar.gateways import FakeGateway, fake_gateway
 
 
 class ConnectProxy:
@@ -48,3 +56,15 @@ async def connect_proxy(port: int) -> AsyncIterator[ConnectProxy]:
         yield proxy
     finally:
         server.close()
+
+
+@asynccontextmanager
+async def proxied(tmp_path: Path) -> AsyncIterator[tuple[FakeGateway, ConnectProxy, ConnectorSettings]]:
+    """A gateway by a name that only the proxy can resolve."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("gateway.invalid").configure_cert(tls)
+    async with fake_gateway(tls=tls) as gateway, connect_proxy(gateway.port) as proxy:
+        told = parse_proxy(f"http://alice:hunter2@127.0.0.1:{proxy.port}", "elsewhere.invalid")
+        yield gateway, proxy, ConnectorSettings(key="secret", cafile=str(tmp_path / "ca.pem"), proxy=told)

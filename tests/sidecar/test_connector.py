@@ -25,8 +25,8 @@ from segue.sidecar.connector import (
 )
 from segue.sidecar.proxy import parse_proxy
 from segue.tunnel.frames import SUBPROTOCOL
-from tests.sidecar.gateways import FakeGateway, fake_gateway
-from tests.sidecar.proxies import ConnectProxy, connect_proxy
+from tests.sidecar.gateways import fake_gateway
+from tests.sidecar.proxies import proxied
 from tests.sidecar.sidecars import IMPATIENT, QUICK, running
 
 SESSION = "0" * 32
@@ -46,10 +46,16 @@ def test_a_gateway_is_named_by_any_of_its_addresses(gateway: str, url: str) -> N
     assert tunnel_url(gateway) == url
 
 
-@pytest.mark.parametrize("gateway", ["", "example.com", "ftp://a", "ws://", "ws://a:b@c", "ws://a?b", "ws://a:99999"])
+@pytest.mark.parametrize("gateway", ["", "example.com", "ftp://a", "ws://", "ws://a?b", "ws://a:99999"])
 def test_what_is_no_address_is_refused(gateway: str) -> None:
     with pytest.raises(ValueError, match=r"address of a gateway|[Pp]ort"):
         tunnel_url(gateway)
+
+
+def test_a_password_in_an_address_is_refused_and_not_repeated() -> None:
+    with pytest.raises(ValueError, match="no user and password") as caught:
+        tunnel_url("wss://alice:hunter2@gateway.example.com")
+    assert "hunter2" not in str(caught.value)
 
 
 def test_a_frame_has_a_head_of_its_own_and_a_mask_from_a_client() -> None:
@@ -216,18 +222,6 @@ async def test_gateways_are_verified_by_the_file_that_is_named(tmp_path: Path) -
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b"certificate is not trusted" in answer
     assert "certificate is not trusted" in told["reason"]
-
-
-@asynccontextmanager
-async def proxied(tmp_path: Path) -> AsyncIterator[tuple[FakeGateway, ConnectProxy, ConnectorSettings]]:
-    """A gateway by a name that only the proxy can resolve."""
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("gateway.invalid").configure_cert(tls)
-    async with fake_gateway(tls=tls) as gateway, connect_proxy(gateway.port) as proxy:
-        told = parse_proxy(f"http://alice:hunter2@127.0.0.1:{proxy.port}", "elsewhere.invalid")
-        yield gateway, proxy, ConnectorSettings(key="secret", cafile=str(tmp_path / "ca.pem"), proxy=told)
 
 
 async def test_a_gateway_is_reached_through_a_proxy_that_sees_nothing_but_its_name(tmp_path: Path) -> None:

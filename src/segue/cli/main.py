@@ -116,6 +116,9 @@ def run(
     direct: Direct = None,
     cafile: CaFile = None,
     cache: Cache = None,
+    check: Annotated[
+        bool, Parameter(help="Look for the gateway first, and do not start the program without one.")
+    ] = True,
     log: Annotated[Path | None, Parameter(help="Append the log of sidecar and gateway to this file.")] = None,
 ) -> int:
     """Run an agent through a sidecar of its own: segue run --gateway wss://HOST -- claude
@@ -131,11 +134,30 @@ def run(
         path=config,
         gateways=gateway,
         log=log,
+        check=check,
         key=key,
         direct=direct,
         cafile=None if cafile is None else str(cafile),
         cache=cache,
     )
+
+
+@app.command
+def doctor(
+    *,
+    config: UserConfigFile = None,
+    gateway: Gateways = (),
+    key: GatewayKey = None,
+    cafile: CaFile = None,
+    json: Annotated[bool, Parameter(help="Print one JSON object.", negative="")] = False,
+) -> int:
+    """Check the way to the gateway step by step, and say what to do: segue doctor --gateway wss://HOST
+
+    The exit status is 0 if all is well, and 1 if something is wrong.
+    """
+    from segue.cli.doctor import run_doctor
+
+    return run_doctor(config, gateways=gateway, key=key, cafile=cafile, as_json=json)
 
 
 @app.command

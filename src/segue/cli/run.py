@@ -23,6 +23,7 @@ import msgspec
 
 from segue.cli.child_process import ChildProcess
 from segue.cli.claude_settings import settings_files, variables_in
+from segue.cli.doctor import diagnose_all, marks_of, told
 from segue.cli.loop import run
 from segue.cli.sidecar import load_sidecar, settings_of
 from segue.config import Config, ConfigError, KeyConfig, ServerConfig, child_environment
@@ -30,6 +31,7 @@ from segue.engine import Unavailable
 from segue.http.routes import Resolved, Target, route_table
 from segue.sidecar.agent_environment import AgentSettingsError, Launch, pointed_at
 from segue.sidecar.app import Sidecar, SidecarSettings
+from segue.sidecar.diagnosis.check_results import one_line
 from segue.sidecar.stats import SidecarReport, saved_share
 from segue.stores.interface import StoreError
 
@@ -38,12 +40,23 @@ _NOT_EXECUTABLE = 126
 _SIGNALLED = 128
 _SETTLE_S = 3.0
 _REASON_LENGTH = 200
+#: The first link is given so long before it is asked what is wrong.
+_FIRST_LINK_S = 5.0
 
 
 def run_command(
-    command: Sequence[str], *, path: Path | None, gateways: Sequence[str], log: Path | None, **options: object
+    command: Sequence[str],
+    *,
+    path: Path | None,
+    gateways: Sequence[str],
+    log: Path | None,
+    check: bool,
+    **options: object,
 ) -> int:
-    """Run the command; return its exit status. `options` replace keys of `[sidecar]`, unless they are None."""
+    """Run the command; return its exit status. `options` replace keys of `[sidecar]`, unless they are None.
+
+    `check`: it is not run if no gateway can be used.
+    """
     if not command:
         raise ConfigError("what is to be run? For example: segue run -- claude")
     if log is None:  # the program has the terminal
@@ -59,7 +72,7 @@ def run_command(
     if path is None and config.server.store == ServerConfig().store:  # the default is a file of the working folder
         config = msgspec.structs.replace(config, server=msgspec.structs.replace(config.server, store="memory:"))
     try:
-        return run(_run(command, config, file))
+        return run(_run(command, config, file, check=check))
     except ConfigError:
         raise
     except asyncio.CancelledError:  # Ctrl-C before the program ran
@@ -68,17 +81,36 @@ def run_command(
         raise ConfigError(f"cannot start: {error}") from error
 
 
-async def _run(command: Sequence[str], config: Config, found: Path | None) -> int:
+async def _run(command: Sequence[str], config: Config, found: Path | None, *, check: bool) -> int:
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None, "a coroutine runs in a task"
     child = ChildProcess(lambda: loop.call_soon_threadsafe(task.cancel))
     with child.signals():
         async with _gateway(config, found) as settings, Sidecar(settings) as sidecar:
-            status = await _run_child(child, _launch(command, sidecar.url, config))
+            launch = _launch(command, sidecar.url, config)
+            if check and not settings.direct:
+                await require_link(sidecar, command[0])
+            status = await _run_child(child, launch)
             await sidecar.settle(_SETTLE_S)
             report = sidecar.report()
         print(saving(report), file=sys.stderr)
     return status
+
+
+async def require_link(sidecar: Sidecar, program: str, *, within_s: float = _FIRST_LINK_S) -> None:
+    """Refuse to run a program whose requests would all fail. What is wrong is told as `segue doctor` does.
+
+    A link that is there costs nothing but its first round trips; only without one are the checks made.
+    """
+    if await sidecar.has_link(within_s):
+        return
+    diagnoses = await diagnose_all(sidecar.settings)
+    if any(one.well for one in diagnoses):
+        return
+    wrong = [one.without_passed() for one in diagnoses]
+    for line in told(wrong, marks_of(sys.stderr.encoding)):
+        print(line, file=sys.stderr)
+    raise ConfigError(f"{program} is not started, since there is no gateway for it; --no-check starts it all the same")
 
 
 @asynccontextmanager
@@ -170,8 +202,8 @@ def saving(report: SidecarReport) -> str:
 
 
 def _no_link(reason: str) -> str:
-    """Say why there is no link. The words may be a gateway's: they stay one short line, and control no terminal."""
-    line = "".join(letter if letter.isprintable() else " " for letter in reason[:_REASON_LENGTH]).rstrip(" .")
+    """Say why there is no link, in one short line: the words may be a gateway's."""
+    line = one_line(reason, _REASON_LENGTH).rstrip(" .")
     return f"; no link: {line}" if line else ""
 
 

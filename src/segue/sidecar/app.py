@@ -9,6 +9,7 @@ Not here: configuration, signals and printing, which are the command line's.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -86,6 +87,16 @@ class Sidecar:
         """Open the port for agents; returns the URL."""
         self.url = await self._listener.start()
         return self.url
+
+    async def has_link(self, within_s: float) -> bool:
+        """Look for a gateway once, for so long at most; tell whether there is a link."""
+        session = self._sessions.current
+        attempted = session.ask_for_link()
+        if session.state != "up":
+            with suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    await attempted.wait()
+        return session.state == "up"
 
     async def settle(self, within_s: float) -> None:
         """Let what agents that have ended left under way come to its end, so that it counts as what it was."""

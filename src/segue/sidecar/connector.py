@@ -18,7 +18,7 @@ import msgspec
 
 from segue.http.error_replies import FailureCode
 from segue.sidecar.proxy import Proxy
-from segue.sidecar.upgrade_answer import explain, read_answer
+from segue.sidecar.upgrade_answer import UpgradeReply, explain, read_answer
 from segue.tunnel.frames import MAX_PACKET_BYTES, SUBPROTOCOL
 
 _PATH = "/segue/tunnel"
@@ -35,15 +35,27 @@ _MEDIUM = 65535
 
 
 class GatewayUnreachableError(Exception):
-    """No gateway can be talked to at the moment, whatever answers in its place; trying again may help."""
+    """No gateway can be talked to at the moment, whatever answers in its place; trying again may help.
+
+    `answer`: what answered, if something did.
+    """
+
+    def __init__(self, message: str, answer: UpgradeReply | None = None) -> None:
+        super().__init__(message)
+        self.answer = answer
+
+
+class GatewaySilentError(GatewayUnreachableError):
+    """Something accepted the connection, or did not refuse it, and has not answered in time."""
 
 
 class GatewayRefusedError(Exception):
     """A gateway is there and refuses the session: trying again soon will not help. The message is for agents."""
 
-    def __init__(self, code: FailureCode, message: str) -> None:
+    def __init__(self, code: FailureCode, message: str, answer: UpgradeReply) -> None:
         super().__init__(message)
         self.code: FailureCode = code
+        self.answer = answer
 
 
 class ConnectorSettings(msgspec.Struct, frozen=True):
@@ -56,9 +68,12 @@ class ConnectorSettings(msgspec.Struct, frozen=True):
 
 
 class TunnelSocket:
-    """One open WebSocket to a gateway."""
+    """One open WebSocket to a gateway. `answer`: how the gateway accepted it."""
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse[bool], transport: asyncio.Transport) -> None:
+    def __init__(
+        self, socket: aiohttp.ClientWebSocketResponse[bool], transport: asyncio.Transport, answer: UpgradeReply
+    ) -> None:
+        self.answer = answer
         self._socket = socket
         self._transport = transport
         transport.set_write_buffer_limits(high=_UNSENT_BYTES)
@@ -97,7 +112,11 @@ def tunnel_url(gateway: str) -> str:
     """
     parts = urlsplit(gateway)
     scheme = _SCHEMES.get(parts.scheme.lower())
-    if scheme is None or parts.hostname is None or parts.query or parts.fragment or parts.username is not None:
+    if parts.username is not None:  # the message must not repeat a password
+        raise ValueError(
+            "the address of a gateway has no user and password: its key is set apart, in SEGUE_SIDECAR_KEY"
+        )
+    if scheme is None or parts.hostname is None or parts.query or parts.fragment:
         raise ValueError(f"{gateway!r} is not the address of a gateway, such as wss://gateway.example.com")
     _ = parts.port  # raises ValueError for one that is out of range
     path = parts.path.rstrip("/")
@@ -128,13 +147,13 @@ async def connected(
     if settings.key is not None:
         headers["Authorization"] = f"Bearer {settings.key}"
     proxy = settings.proxy if settings.proxy is not None and settings.proxy.leads_to(url) else None
-    transports: list[asyncio.Transport] = []
+    accepted: list[tuple[asyncio.Transport, UpgradeReply]] = []
 
     async def check(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         """Read the answer before aiohttp does, which would follow a redirect and drop the reason of a refusal."""
         response = await handler(request)
         try:
-            transports.append(await _accepted(response, has_key=settings.key is not None))
+            accepted.append(await _accepted(response, has_key=settings.key is not None))
         except BaseException:
             response.close()
             raise
@@ -157,31 +176,47 @@ async def connected(
                     timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_S),
                 )
         except aiohttp.WSServerHandshakeError as error:
-            raise GatewayUnreachableError(f"this is no gateway: {error.message}") from None
+            raise GatewayUnreachableError(
+                f"this is no gateway: {error.message}", accepted[-1][1] if accepted else None
+            ) from None
         except TimeoutError:
-            raise GatewayUnreachableError(f"no answer within {settings.connect_s:g} s") from None
+            raise GatewaySilentError(f"no answer within {settings.connect_s:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
             raise GatewayUnreachableError(_message_of(error)) from None
         try:
             if socket.protocol != SUBPROTOCOL:
-                raise GatewayUnreachableError(f"what answers does not speak {SUBPROTOCOL}")
-            yield TunnelSocket(socket, transports[-1])
+                raise GatewayUnreachableError(f"what answers does not speak {SUBPROTOCOL}", accepted[-1][1])
+            yield TunnelSocket(socket, *accepted[-1])
         finally:
             await socket.close()
 
 
-async def _accepted(response: aiohttp.ClientResponse, *, has_key: bool) -> asyncio.Transport:
+async def _accepted(response: aiohttp.ClientResponse, *, has_key: bool) -> tuple[asyncio.Transport, UpgradeReply]:
     """Return the transport of an accepted upgrade; raise what any other answer means."""
     if response.status == _SWITCHING_PROTOCOLS:
         connection = response.connection
         transport = None if connection is None else connection.transport
         if transport is None:
             raise GatewayUnreachableError("the connection is gone already")
-        return transport
-    answer = read_answer(response.status, await _refusal_body(response))
-    if answer.verdict is None:
-        raise GatewayUnreachableError(answer.reason)
-    raise GatewayRefusedError(answer.verdict, explain(answer.verdict, answer.reason, has_key=has_key))
+        return transport, _answer_of(response)
+    answer = _answer_of(response, await _refusal_body(response))
+    read = read_answer(answer.status, answer.body)
+    if read.verdict is None:
+        raise GatewayUnreachableError(read.reason, answer)
+    raise GatewayRefusedError(read.verdict, explain(read.verdict, read.reason, has_key=has_key), answer)
+
+
+def _answer_of(response: aiohttp.ClientResponse, body: bytes = b"") -> UpgradeReply:
+    lines = response.headers
+    return UpgradeReply(
+        status=response.status,
+        body=body,
+        content_type=lines.get("Content-Type", ""),
+        server=lines.get("Server", ""),
+        via=lines.get("Via", ""),
+        location=lines.get("Location", ""),
+        date=lines.get("Date", ""),
+    )
 
 
 async def _refusal_body(response: aiohttp.ClientResponse) -> bytes:

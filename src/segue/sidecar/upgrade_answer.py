@@ -16,7 +16,7 @@ import msgspec
 from segue.http.error_replies import FailureCode
 
 _MAX_MESSAGE_LENGTH = 300
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 _INVALID = "invalid_request_error"
 _PERMISSION = "permission_error"
@@ -42,7 +42,22 @@ class UpgradeVerdict(msgspec.Struct, frozen=True):
     reason: str
 
 
-class _Error(msgspec.Struct):
+class UpgradeReply(msgspec.Struct, frozen=True, kw_only=True):
+    """What is read of an answer to the upgrade, whoever sent it. Header lines that it does not have are empty."""
+
+    status: int
+    body: bytes = b""
+    """Only of JSON, which may be a gateway's."""
+    content_type: str = ""
+    server: str = ""
+    via: str = ""
+    location: str = ""
+    date: str = ""
+
+
+class AnsweredError(msgspec.Struct, frozen=True):
+    """An error in the shape of a gateway. Other servers use that shape too."""
+
     message: str
     type: str = ""
     code: str | None = None
@@ -51,21 +66,29 @@ class _Error(msgspec.Struct):
 class _VerdictBody(msgspec.Struct):
     """The part that we read of a gateway's error body."""
 
-    error: _Error
+    error: AnsweredError
 
 
 def read_answer(status: int, body: bytes) -> UpgradeVerdict:
     """Return what an answer other than 101 means."""
-    if status in _REDIRECTS:
+    if status in REDIRECTS:
         return UpgradeVerdict(None, f"it redirects to another address (status {status}), which is not followed")
-    try:
-        error = msgspec.json.decode(body, type=_VerdictBody).error
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+    error = read_error(body)
+    if error is None:
         return UpgradeVerdict(
             None, f"something that is no gateway answered with status {status} instead of opening a tunnel"
         )
+    return UpgradeVerdict(VERDICTS.get((status, error.type, error.code or "")), error.message)
+
+
+def read_error(body: bytes) -> AnsweredError | None:
+    """Return the error that a body holds, its message as a short line; None: it holds none in a gateway's shape."""
+    try:
+        error = msgspec.json.decode(body, type=_VerdictBody).error
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
     message = re.sub(r"[^\x20-\x7e]+", " ", error.message)[:_MAX_MESSAGE_LENGTH]
-    return UpgradeVerdict(VERDICTS.get((status, error.type, error.code or "")), message)
+    return msgspec.structs.replace(error, message=message)
 
 
 def explain(code: FailureCode, message: str, *, has_key: bool) -> str:

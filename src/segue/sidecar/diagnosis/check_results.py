@@ -1,0 +1,50 @@
+"""The result of one check: passed, failed with a cure, or skipped.
+
+Findings quote what peers have sent, so every text goes through `one_line`. Pure. Not here: the checks themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+CheckStatus = Literal["passed", "failed", "skipped"]
+
+_MAX_LENGTH = 300
+
+
+class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one check. `cure`: what to do about it, in one sentence; empty if there is nothing to do."""
+
+    name: str
+    status: CheckStatus
+    finding: str
+    cure: str = ""
+
+
+def passed(name: str, finding: str, cure: str = "") -> CheckResult:
+    """Return the result of a check that found nothing wrong. `cure`: what to do before something is."""
+    return CheckResult(name=name, status="passed", finding=one_line(finding), cure=one_line(cure))
+
+
+def failed(name: str, finding: str, cure: str) -> CheckResult:
+    """Return the result of a check that found something wrong."""
+    return CheckResult(name=name, status="failed", finding=one_line(finding), cure=one_line(cure))
+
+
+def skipped(name: str, finding: str, cure: str = "") -> CheckResult:
+    """Return the result of a check that was not made; why."""
+    return CheckResult(name=name, status="skipped", finding=one_line(finding), cure=one_line(cure))
+
+
+def is_well(results: Sequence[CheckResult]) -> bool:
+    """Tell whether no check has failed."""
+    return all(result.status != "failed" for result in results)
+
+
+def one_line(text: str, limit: int = _MAX_LENGTH) -> str:
+    """Return text that may be a peer's as one short line that controls no terminal."""
+    line = "".join(letter if letter.isprintable() else " " for letter in text[: limit + 1])
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"

@@ -1,0 +1,91 @@
+"""`segue doctor`: a line for each check, what to do, and an exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from segue.cli.doctor import GatewayDiagnosis, diagnose_link, lines_of, marks_of, told
+from segue.protocol.problems import Problem
+from segue.sidecar.connector import ConnectorSettings
+from segue.sidecar.diagnosis.check_results import failed, passed, skipped
+from segue.sidecar.diagnosis.link_checks import LINK_CHECKS
+from tests.cli.conftest import Command, own_file
+from tests.sidecar.gateways import fake_gateway
+
+
+def test_a_closed_port_is_told_with_its_cure_and_ends_with_1(command: Command) -> None:
+    status, printed, said = command("doctor", "--gateway", "ws://127.0.0.1:1")
+    assert (status, said) == (1, "")
+    lines = printed.splitlines()
+    assert [line.split()[1] for line in lines] == list(LINK_CHECKS)
+    assert [line[0] for line in lines] == list("✓✓✗-----")
+    assert lines[2] == (
+        "✗ tcp       nothing listens at 127.0.0.1:1. Start `segue serve` (or the proxy before it) there, "
+        "or correct the host and port of --gateway."
+    )
+    status, printed, _ = command("doctor", "--gateway", "ws://127.0.0.1:1", "--json")
+    told_all = json.loads(printed)
+    assert (status, told_all["well"]) == (1, False)
+    [gateway] = told_all["gateways"]
+    assert gateway["gateway"] == "ws://127.0.0.1:1"
+    assert [check["status"] for check in gateway["checks"]][:3] == ["passed", "passed", "failed"]
+
+
+async def test_a_gateway_that_works_ends_with_0() -> None:
+    """As a process: the command has a loop of its own."""
+    async with fake_gateway() as gateway:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "segue", "doctor", "--gateway", gateway.url, stdout=asyncio.subprocess.PIPE
+        )
+        printed, _ = await process.communicate()
+    assert process.returncode == 0
+    assert printed.decode().splitlines()[-1].split()[:2] == ["✓", "version"]
+
+
+async def test_a_key_that_is_not_known_is_told_and_not_shown() -> None:
+    async with fake_gateway() as gateway:
+        gateway.refusal = Problem("invalid_api_key", "Incorrect API key \x1b[1m.")
+        diagnosis = await diagnose_link(gateway.url, ConnectorSettings(key="sk-wrong"))
+    assert not diagnosis.well
+    [line] = lines_of(diagnosis.without_passed().checks, marks_of("utf-8"))
+    assert line.startswith("✗ key       the gateway does not know this key. Put a key")
+    assert "sk-wrong" not in line
+
+
+def test_the_gateway_comes_from_the_users_own_file_and_must_be_named(command: Command, tmp_path: Path) -> None:
+    status, printed, _ = command("doctor")
+    assert status == 1
+    assert printed.startswith("✗ gateway   no gateway is named. Name it with --gateway")
+    own_file(tmp_path, '[sidecar]\ngateways = ["nowhere", "ws://alice:hunter2@127.0.0.1:1"]\n')
+    status, printed, _ = command("doctor")
+    assert status == 1
+    first, wrong, second, no_secret = printed.splitlines()
+    assert (first, second) == ("nowhere:", "127.0.0.1:1:")
+    assert wrong.startswith("✗ address   'nowhere' is not the address of a gateway")
+    assert "no user and password" in no_secret
+    assert "hunter2" not in printed
+
+
+@pytest.mark.parametrize(
+    ("encoding", "marks"),
+    [("utf-8", "✓✗-"), ("ascii", "ok NO --"), (None, "ok NO --"), ("latin-1", "ok NO --"), ("no-such", "ok NO --")],
+)
+def test_the_marks_are_what_the_terminal_can_show(encoding: str | None, marks: str) -> None:
+    chosen = marks_of(encoding)
+    assert "".join(chosen.values()) == marks or " ".join(chosen.values()) == marks
+    [line] = lines_of([failed("tcp", "nobody at é.", "Go.")], chosen)
+    assert line in {"✗ tcp       nobody at é. Go.", "NO tcp       nobody at \\xe9. Go."}
+    if encoding in {"ascii", "latin-1"}:
+        line.encode(encoding)
+
+
+def test_one_gateway_needs_no_heading_and_several_do() -> None:
+    one = GatewayDiagnosis("ws://a", (passed("name", "a is b"), skipped("tls", "none", "Use it.")))
+    marks = marks_of("utf-8")
+    assert list(told([one], marks)) == ["✓ name      a is b", "- tls       none. Use it."]
+    assert [line for line in told([one, one], marks) if line.endswith(":")] == ["ws://a:", "ws://a:"]
