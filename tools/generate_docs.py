@@ -347,6 +347,7 @@ def _commands(app: App, path: tuple[str, ...]) -> Iterator[str]:
             rows = [
                 (", ".join(map(code, argument.names)), _option(argument.hint), str(argument.parameter.help))
                 for argument in command.assemble_argument_collection()
+                if not argument.children  # a group of options, which follow it
             ]
             parts = [
                 f"## {' '.join((*path, name))}",

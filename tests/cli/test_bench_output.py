@@ -1,4 +1,4 @@
-"""A benchmark's report is shown, and written to a file if one is named."""
+"""A benchmark's report is shown, and written to the files that are named."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import msgspec
 import pytest
 from rich.console import Console
 
+from segue.bench.reports.html_report import to_html
+from segue.bench.reports.markdown_report import to_markdown
 from segue.bench.reports.report import BenchReport, figure, make_report
 from segue.cli.bench_output import show
+from segue.cli.output_file import NO_FILES, ReportFiles
 
 REPORT = make_report([], {"rounds": 1}, [figure("cost", [1.0], "ms")])
 
@@ -19,11 +22,18 @@ def render(report: BenchReport, console: Console) -> None:
     console.print(*(one.name for one in report.figures))
 
 
-@pytest.mark.parametrize("named", [False, True])
-def test_shows_and_writes_the_same_report(named: bool, tmp_path: Path) -> None:
-    shown, file = io.StringIO(), tmp_path / "report.json"
-    show(REPORT, render, Console(file=shown, width=200), json_file=file if named else None)
-    assert shown.getvalue() == ("cost\n" + (f"written to {file}\n" if named else ""))
-    assert file.exists() == named
-    if named:
-        assert msgspec.json.decode(file.read_bytes(), type=BenchReport) == REPORT
+@pytest.mark.parametrize("kinds", [[], ["json"], ["markdown"], ["json", "html", "markdown"]])
+def test_shows_and_writes_the_same_report(kinds: list[str], tmp_path: Path) -> None:
+    """Under the name of the file."""
+    shown = io.StringIO()
+    named = {kind: tmp_path / f"[red] costs.{kind}" for kind in kinds}
+    files = ReportFiles(**named) if named else NO_FILES
+    show(REPORT, render, Console(file=shown, width=20), files=files)
+    order = [named[kind] for kind in ("json", "markdown", "html") if kind in named]
+    assert shown.getvalue() == "cost\n" + "".join(f"written to {file}\n" for file in order)
+    made = {file.suffix[1:]: file.read_text(encoding="utf-8") for file in tmp_path.iterdir()}
+    assert set(made) == set(kinds)
+    if "json" in made:
+        assert msgspec.json.decode(made["json"], type=BenchReport) == REPORT
+    assert made.get("markdown", to_markdown({"[red] costs": REPORT})) == to_markdown({"[red] costs": REPORT})
+    assert made.get("html", to_html({"[red] costs": REPORT})) == to_html({"[red] costs": REPORT})

@@ -33,6 +33,9 @@ def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: p
         "demo --json",
         *(f"bench {name} --json" for name in ("gateway", "dialects", "engine", "table", "links", "capacity")),
         "bench engine --plot",
+        "bench capacity --html",
+        "bench capacity --markdown",
+        "bench report --html",
     ],
 )
 def test_no_command_works_in_vain(command: Command, line: str) -> None:

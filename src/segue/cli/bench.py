@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from rich.console import Console
 
 from segue.bench import dialects, gateway
 from segue.cli.bench_output import show
 from segue.cli.loop import run
+from segue.cli.output_file import ReportFiles
 
 
-def run_bench_gateway(*, quick: bool, json_file: Path | None) -> int:
+def run_bench_gateway(*, quick: bool, files: ReportFiles) -> int:
     """Measure the gateway. The report shows a missed budget; the exit status is 0 all the same."""
     console = Console()
-    show(run(gateway.measure(quick=quick, console=console)), gateway.render, console, json_file=json_file)
+    show(run(gateway.measure(quick=quick, console=console)), gateway.render, console, files=files)
     return 0
 
 
-def run_bench_dialects(*, quick: bool, json_file: Path | None) -> int:
+def run_bench_dialects(*, quick: bool, files: ReportFiles) -> int:
     """Measure what it costs to send a whole history to a provider."""
     console = Console()
-    show(run(dialects.measure(quick=quick, console=console)), dialects.render, console, json_file=json_file)
+    show(run(dialects.measure(quick=quick, console=console)), dialects.render, console, files=files)
     return 0

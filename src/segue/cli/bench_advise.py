@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -12,9 +11,10 @@ from segue.bench.advice import RULES, AdviceRule, AgentWorkload, advice_figures,
 from segue.bench.capacity import arms, problem_of
 from segue.bench.reports.report import BenchReport, make_report
 from segue.cli.bench_output import show
+from segue.cli.output_file import ReportFiles
 
 
-def run_bench_advise(workload: AgentWorkload, *, json_file: Path | None) -> int:
+def run_bench_advise(workload: AgentWorkload, *, files: ReportFiles) -> int:
     """Advise, show why, and write it if there is a file for it."""
     if problem := problem_of(workload.sizes) or problem_of_agent(workload):
         print(f"segue: {problem}", file=sys.stderr)
@@ -35,7 +35,7 @@ def run_bench_advise(workload: AgentWorkload, *, json_file: Path | None) -> int:
         "condition": rule.condition,
     }
     report = make_report(arms(workload.sizes), settings, advice_figures(workload, times))
-    show(report, lambda made, console: _render(made, rule, console), Console(), json_file=json_file)
+    show(report, lambda made, console: _render(made, rule, console), Console(), files=files)
     return 0
 
 

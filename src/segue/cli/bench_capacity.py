@@ -20,12 +20,13 @@ from segue.bench.capacity import (
 from segue.bench.reports.report import BenchReport, make_report
 from segue.bench.reports.result_file import ResultFileError, read_results
 from segue.cli.bench_output import show
+from segue.cli.output_file import ReportFiles
 
 _WHOLE_FROM = 10_000  # from there on, whole numbers have digits enough
 _SHOWN_TURNS = (1, 2, 5, 10, 20, 50, 84)
 
 
-def run_bench_capacity(workload: FleetWorkload, *, results: Path | None, json_file: Path | None) -> int:
+def run_bench_capacity(workload: FleetWorkload, *, results: Path | None, files: ReportFiles) -> int:
     """Compute, show, and write if there is a file for it."""
     try:
         priced = workload if results is None else _priced(workload, results)
@@ -37,7 +38,7 @@ def run_bench_capacity(workload: FleetWorkload, *, results: Path | None, json_fi
         return 2
     settings = {name: getattr(priced, name) for name in priced.__struct_fields__}
     report = make_report(arms(priced), settings, figures(priced))
-    show(report, lambda made, console: _render(made, priced, console), Console(), json_file=json_file)
+    show(report, lambda made, console: _render(made, priced, console), Console(), files=files)
     return 0
 
 

@@ -9,15 +9,16 @@ from rich.console import Console
 
 from segue.bench.engine import LENGTHS, QUICK_LENGTHS, TINY, measure, render
 from segue.bench.reports.engine_plot import to_svg
-from segue.cli.bench_output import show
+from segue.cli.bench_output import show, told
 from segue.cli.loop import run
+from segue.cli.output_file import ReportFiles
 from segue.config import has_openmp_policy
 from segue.engine import MODEL_NAME, find_model, why_no_engine, why_unavailable
 from segue.engine.openmp import shorten_spinning
 
 
 def run_bench_engine(
-    model: str | None, *, threads: int | None, quick: bool, json_file: Path | None, plot: Path | None
+    model: str | None, *, threads: int | None, quick: bool, files: ReportFiles, plot: Path | None
 ) -> int:
     """Measure the named model. Without a name, measure the model in the box, or the tiny one if `quick` is set."""
     named = model or (TINY if quick or find_model() is None else MODEL_NAME)
@@ -32,8 +33,8 @@ def run_bench_engine(
     report = run(
         measure(None if named == TINY else file, QUICK_LENGTHS if quick else LENGTHS, threads=threads, console=console)
     )
-    show(report, render, console, json_file=json_file)
+    show(report, render, console, files=files)
     if plot is not None:
         plot.write_text(to_svg(report), encoding="utf-8")
-        console.print(f"written to {plot}", style="dim")
+        told(plot, console)
     return 0

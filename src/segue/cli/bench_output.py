@@ -1,20 +1,38 @@
-"""What every `segue bench` command does with its report: shows it, and writes it to the file that the user named."""
+"""What every `segue bench` command does with its report: shows it, and writes it to the files that the user named."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from rich.console import Console
 
+from segue.bench.reports.html_report import to_html
+from segue.bench.reports.markdown_report import to_markdown
 from segue.bench.reports.report import BenchReport, write
+from segue.cli.output_file import ReportFiles
 
 
 def show(
-    report: BenchReport, render: Callable[[BenchReport, Console], None], console: Console, *, json_file: Path | None
+    report: BenchReport, render: Callable[[BenchReport, Console], None], console: Console, *, files: ReportFiles
 ) -> None:
-    """Render a report, and write it as JSON if there is a file for it."""
+    """Render a report, and write it to each file that there is for it."""
     render(report, console)
-    if json_file is not None:
-        write(report, json_file)
-        console.print(f"written to {json_file}", style="dim")
+    if files.json is not None:
+        write(report, files.json)
+        told(files.json, console)
+    named = next((file.stem for file in (files.json, files.html, files.markdown) if file is not None), "report")
+    write_pages({named: report}, console, files=files)
+
+
+def write_pages(reports: Mapping[str, BenchReport], console: Console, *, files: ReportFiles) -> None:
+    """Write reports, each under its name, for readers: as Markdown and as a page."""
+    for file, make in ((files.markdown, to_markdown), (files.html, to_html)):
+        if file is not None:
+            file.write_text(make(reports), encoding="utf-8")
+            told(file, console)
+
+
+def told(file: Path, console: Console) -> None:
+    """Say that a file was written."""
+    console.print(f"written to {file}", style="dim", markup=False, highlight=False, soft_wrap=True)

@@ -17,10 +17,11 @@ from segue.bench.workloads.sessions import make_session
 from segue.bench.workloads.trace import TraceError, read_trace
 from segue.cli.bench_output import show
 from segue.cli.loop import run
+from segue.cli.output_file import ReportFiles
 from segue.testing.recorded_session import RecordedSession
 
 
-def run_bench_table(session: AgentKind, *, turns: int, quick: bool, trace: Path | None, json_file: Path | None) -> int:
+def run_bench_table(session: AgentKind, *, turns: int, quick: bool, trace: Path | None, files: ReportFiles) -> int:
     """Measure one session, generated or recorded."""
     if turns < 1:
         print("segue: --turns must be at least 1", file=sys.stderr)
@@ -36,7 +37,7 @@ def run_bench_table(session: AgentKind, *, turns: int, quick: bool, trace: Path 
     report = run(measure(chosen, paths, rounds=rounds, console=console))
     documents = measure_documents(SIZES[:1] if quick else SIZES)
     report = replace(report, figures=[*report.figures, *documents])
-    show(report, render, console, json_file=json_file)
+    show(report, render, console, files=files)
     return 0
 
 

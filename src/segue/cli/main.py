@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 
 import segue
 from segue.cli import agent_parameters as parameters
-from segue.cli.output_file import JsonFile, PlotFile
+from segue.cli.output_file import NO_FILES, HtmlFile, JsonFile, MarkdownFile, PlotFile, ReportFileOptions, ReportFiles
 
 app = App(
     name="segue",
@@ -246,24 +246,24 @@ def agent(  # noqa: PLR0913 - one for each option
 def gateway(
     *,
     quick: Annotated[bool, Parameter(help="Fewer and shorter rounds, under 40 s.", negative="")] = False,
-    json: JsonFile = None,
+    files: ReportFileOptions = NO_FILES,
 ) -> int:
     """CPU per turn by depth, latency added to an event, memory per idle connection, store bytes per turn."""
     from segue.cli.bench import run_bench_gateway
 
-    return run_bench_gateway(quick=quick, json_file=json)
+    return run_bench_gateway(quick=quick, files=files)
 
 
 @bench.command
 def dialects(
     *,
     quick: Annotated[bool, Parameter(help="Fewer and shorter rounds, under a minute.", negative="")] = False,
-    json: JsonFile = None,
+    files: ReportFileOptions = NO_FILES,
 ) -> int:
     """CPU per turn by dialect and depth, beside the size of the body that a provider must be sent."""
     from segue.cli.bench import run_bench_dialects
 
-    return run_bench_dialects(quick=quick, json_file=json)
+    return run_bench_dialects(quick=quick, files=files)
 
 
 @bench.command
@@ -274,7 +274,7 @@ def engine(
     ] = None,
     threads: Annotated[int | None, Parameter(help="Threads to compute with [default: one per core].")] = None,
     quick: Annotated[bool, Parameter(help="The tiny model, shorter contexts; under a minute.", negative="")] = False,
-    json: JsonFile = None,
+    files: ReportFileOptions = NO_FILES,
     plot: PlotFile = None,
 ) -> int:
     """Time to the first token of the local model, by length of the context: full prefill, continuation, restore.
@@ -283,7 +283,7 @@ def engine(
     """
     from segue.cli.bench_engine import run_bench_engine
 
-    return run_bench_engine(model, threads=threads, quick=quick, json_file=json, plot=plot)
+    return run_bench_engine(model, threads=threads, quick=quick, files=files, plot=plot)
 
 
 @bench.command
@@ -298,7 +298,7 @@ def table(
     quick: Annotated[
         bool, Parameter(help="Play it once instead of five times, and leave out bodies of 20 MB.", negative="")
     ] = False,
-    json: JsonFile = None,
+    files: ReportFileOptions = NO_FILES,
 ) -> int:
     """Bytes per turn of one agent session on the wire: raw, gzip, zstd, permessage-deflate, and through a sidecar.
 
@@ -307,7 +307,7 @@ def table(
     """
     from segue.cli.bench_table import run_bench_table
 
-    return run_bench_table(session, turns=turns, quick=quick, trace=trace, json_file=json)
+    return run_bench_table(session, turns=turns, quick=quick, trace=trace, files=files)
 
 
 @bench.command
@@ -334,7 +334,7 @@ def capacity(  # noqa: PLR0913 - one for each assumption
     results: Annotated[
         Path | None, Parameter(help="Take those two from this file, which `segue bench gateway --json` wrote.")
     ] = None,
-    json: JsonFile = None,
+    files: ReportFileOptions = NO_FILES,
 ) -> int:
     """What a fleet of agents sends, what continuation saves of it, and what state costs: arithmetic, not measured.
 
@@ -355,7 +355,7 @@ def capacity(  # noqa: PLR0913 - one for each assumption
         cpu_ms=cpu_ms,
         connection_bytes=connection_bytes,
     )
-    return run_bench_capacity(workload, results=results, json_file=json)
+    return run_bench_capacity(workload, results=results, files=files)
 
 
 @bench.command
@@ -373,6 +373,21 @@ def compare(
     from segue.cli.bench_compare import run_bench_compare
 
     return run_bench_compare(before, after, fail_over=fail_over, json_file=json)
+
+
+@bench.command
+def report(
+    *results: Annotated[Path, Parameter(help="What a benchmark wrote with --json.")],
+    html: HtmlFile = None,
+    markdown: MarkdownFile = None,
+) -> int:
+    """Result files for readers: one page with tables and plots, or Markdown. Without either option, print Markdown.
+
+    The page needs nothing beside itself: you can send it, or open it without a network.
+    """
+    from segue.cli.bench_report import run_bench_report
+
+    return run_bench_report(results, files=ReportFiles(html=html, markdown=markdown))
 
 
 @bench.command
@@ -394,7 +409,7 @@ def advise(  # noqa: PLR0913 - one for each property of the workload
     short_lived: Annotated[
         bool, Parameter(help="No process lives between turns, as in a serverless function.", negative="")
     ] = False,
-    json: Annotated[Path | None, Parameter(help="Also write the advice and its figures to this file.")] = None,
+    files: ReportFileOptions = NO_FILES,
 ) -> int:
     """Plain HTTP, an id, or the sidecar: which way fits a workload. Rules and arithmetic, not measured."""
     from segue.bench.advice import AgentWorkload
@@ -410,7 +425,7 @@ def advise(  # noqa: PLR0913 - one for each property of the workload
         api=api,
         short_lived=short_lived,
     )
-    return run_bench_advise(workload, json_file=json)
+    return run_bench_advise(workload, files=files)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

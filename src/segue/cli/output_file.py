@@ -6,6 +6,7 @@ Not here: what is written.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -32,3 +33,23 @@ JsonFile: TypeAlias = Annotated[
     Path | None, Parameter(help="Also write the figures to this file.", validator=check_writable)
 ]
 PlotFile: TypeAlias = Annotated[Path | None, Parameter(help="Also draw them, as an SVG.", validator=check_writable)]
+MarkdownFile: TypeAlias = Annotated[
+    Path | None, Parameter(help="Also write the tables to this file, as Markdown.", validator=check_writable)
+]
+HtmlFile: TypeAlias = Annotated[
+    Path | None, Parameter(help="Also write a page with tables and plots to this file.", validator=check_writable)
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportFiles:
+    """The files that a benchmark's report is written to. A dataclass, since cyclopts makes options of its fields."""
+
+    json: JsonFile = None
+    markdown: MarkdownFile = None
+    html: HtmlFile = None
+
+
+NO_FILES = ReportFiles()
+#: One parameter of a command that gives it all of these options.
+ReportFileOptions: TypeAlias = Annotated[ReportFiles, Parameter(name="*")]

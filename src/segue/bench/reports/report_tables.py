@@ -1,0 +1,212 @@
+"""The tables of a report, as texts: what was measured where, the arms under each conditions, and single figures.
+
+A column that no arm has a value for is left out. Texts are as the report has them: not escaped. Not here: Markdown and
+HTML (`markdown_report`, `html_report`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from statistics import median
+from typing import NamedTuple
+
+from segue.bench.links.profiles import CITED_AS, LINKS, PUBLICATIONS, NamedLink
+from segue.bench.reports.chart_selection import ComparedArms, compared_arms
+from segue.bench.reports.charts import ReportTable
+from segue.bench.reports.report import Arm, BenchReport, Figure, RoundFigures, TurnFigures
+from segue.bench.reports.shown_values import finite, shown_number, shown_value
+
+_MOST_ROWS = 400
+
+
+def tables_of(report: BenchReport) -> list[ReportTable]:
+    """Return all tables of a report, in the order in which they are read."""
+    arms = [_arms_table(group) for group in compared_arms(report)]
+    figures = [_figures_table(report.figures)] if report.figures else []
+    links = [_links_table(known)] if (known := _known_links(report)) else []
+    return [_shortened(table) for table in (*arms, *figures, *links)]
+
+
+def about(report: BenchReport) -> ReportTable:
+    """Return what the report is of: machine, version, commit, and settings."""
+    machine = report.machine
+    facts: dict[str, object] = {
+        "machine": f"{machine.cpu}, {machine.cores} cores",
+        "system": machine.platform,
+        "Python": machine.python,
+        "segue": report.version,
+        "commit": report.commit,
+    }
+    rows = [[name, shown_value(value)] for name, value in facts.items()]
+    rows += [[f"setting: {name}", shown_value(value)] for name, value in report.settings.items()]
+    return _shortened(ReportTable(title="What was measured", heads=["fact", "value"], rows=rows))
+
+
+def link_sources(report: BenchReport) -> list[str]:
+    """Return what published the numbers of the links that the report names."""
+    named = {source for link in _known_links(report) for source in link.sources}
+    return [f"{CITED_AS[name]}. {text}" for name, text in PUBLICATIONS.items() if name in named]
+
+
+def _shortened(table: ReportTable) -> ReportTable:
+    if len(table.rows) <= _MOST_ROWS:
+        return table
+    left_out = len(table.rows) - _MOST_ROWS
+    return ReportTable(
+        title=table.title,
+        heads=table.heads,
+        rows=table.rows[:_MOST_ROWS],
+        note=f"{table.note} {left_out:,} more rows are not shown.".strip(),
+    )
+
+
+# --- arms ------------------------------------------------------------------------------------------------------------
+
+
+class _Column(NamedTuple):
+    head: str
+    cell: Callable[[Arm], str]
+
+
+def _total(head: str, field: str, unit: str) -> _Column:
+    def cell(arm: Arm) -> str:
+        value = finite(getattr(arm.totals, field))
+        return "" if value is None else shown_number(value, unit)
+
+    assert field in TurnFigures.__struct_fields__
+    return _Column(head, cell)
+
+
+def _of_rounds(head: str, field: str, unit: str) -> _Column:
+    """Return the median of the repetitions, and behind it their range."""
+
+    def cell(arm: Arm) -> str:
+        values = [value for one in arm.rounds if (value := finite(getattr(one, field))) is not None]
+        if not values:
+            return ""
+        shown = shown_number(median(values), unit)
+        low, high = shown_number(min(values), unit), shown_number(max(values), unit)
+        return shown if low == high else f"{shown} ({low} to {high})"
+
+    assert field in RoundFigures.__struct_fields__
+    return _Column(head, cell)
+
+
+def _task_time(arm: Arm) -> str:
+    if any(one.task_s is not None for one in arm.rounds):
+        return ""  # it has a column of its own, with its range
+    value = finite(arm.totals.time_s)
+    return "" if value is None else shown_number(value, "s")
+
+
+def _first_token(arm: Arm) -> str:
+    values = [value for turn in arm.turns if (value := finite(turn.ttft_s)) is not None]
+    return shown_number(median(values), "s") if values else ""
+
+
+_COLUMNS = (
+    _total("sent, payload", "bytes_up_payload", "B"),
+    _total("sent", "bytes_up_wire", "B"),
+    _total("received", "bytes_down_wire", "B"),
+    _total("received, payload", "bytes_down_payload", "B"),
+    _total("sent again", "bytes_repeated", "B"),
+    _total("parsed by the server", "bytes_parsed", "B"),
+    _of_rounds("set-up, sent", "set_up_up_bytes", "B"),
+    _of_rounds("set-up, received", "set_up_down_bytes", "B"),
+    _of_rounds("set-up", "set_up_s", "s"),
+    _of_rounds("first token of the first turn", "ttft_first_s", "s"),
+    _Column("first token, median", _first_token),
+    _of_rounds("task", "task_s", "s"),
+    _Column("time", _task_time),
+    _total("server CPU", "server_cpu_s", "s"),
+    _total("memory, at most", "memory_bytes", "B"),
+    _total("state, at most", "state_bytes", "B"),
+    _total("tokens reused", "tokens_reused", ""),
+    _total("tokens processed", "tokens_processed", ""),
+)
+
+
+def _arms_table(group: ComparedArms) -> ReportTable:
+    saved = _Column("saved", lambda arm: _saved(arm, group.arms[0]))
+    columns = [_Column("arm", _arm_name), _Column("turns", lambda arm: f"{len(arm.turns)}" if arm.turns else "")]
+    columns += [*_COLUMNS[:2], saved, *_COLUMNS[2:], _Column("problem", _problem)]
+    cells = [[column.cell(arm) for column in columns] for arm in group.arms]
+    kept = [number for number in range(len(columns)) if number == 0 or any(row[number] for row in cells)]
+    title = str(group.conditions)
+    return ReportTable(
+        title=f"Arms: {title}" if title else "Arms",
+        heads=[columns[number].head for number in kept],
+        rows=[[row[number] for number in kept] for row in cells],
+        note=_arms_note(group.arms),
+    )
+
+
+def _arm_name(arm: Arm) -> str:
+    return f"{arm.name} (computed)" if arm.basis == "computed" else arm.name
+
+
+def _problem(arm: Arm) -> str:
+    if arm.status == "completed":
+        return ""
+    turn = "" if arm.failed_turn is None else f" in turn {arm.failed_turn}"
+    return f"failed{turn}" + ("" if arm.problem is None else f": {arm.problem}")
+
+
+def _saved(arm: Arm, first: Arm) -> str:
+    sent, all_of_it = finite(arm.totals.bytes_up_wire), finite(first.totals.bytes_up_wire)
+    whole = len(arm.turns) == len(first.turns)
+    if arm is first or sent is None or not all_of_it or not whole:
+        return ""
+    return f"{100 * (1 - sent / all_of_it):.1f} %"
+
+
+def _arms_note(arms: Sequence[Arm]) -> str:
+    words = []
+    if any(arm.totals.bytes_up_wire is not None for arm in arms):
+        words.append("Sent and received are all bytes that the sockets carried, over the whole task.")
+    if any(len(arm.rounds) > 1 for arm in arms):
+        words.append("In brackets: the range of the repetitions.")
+    if any(arm.basis == "computed" for arm in arms):
+        words.append("Computed: from a formula, not from a run.")
+    return " ".join(words)
+
+
+# --- figures and links -----------------------------------------------------------------------------------------------
+
+
+def _figures_table(figures: Sequence[Figure]) -> ReportTable:
+    heads = ["figure", "value", "range", "budget", "met"]
+    rows = [list(_figure_row(one)) for one in figures]
+    kept = [number for number in range(len(heads)) if number < 2 or any(row[number] for row in rows)]  # noqa: PLR2004 - name and value
+    return ReportTable(
+        title="Figures",
+        heads=[heads[number] for number in kept],
+        rows=[[row[number] for number in kept] for row in rows],
+    )
+
+
+def _figure_row(one: Figure) -> Iterator[str]:
+    value, low, high, budget = map(finite, (one.value, one.low, one.high, one.budget))
+    yield one.name
+    yield "not measured" if value is None else shown_number(value, one.unit)
+    spread = low is not None and high is not None and low != high
+    yield f"{shown_number(low or 0)} to {shown_number(high or 0)}" if spread else ""
+    yield "" if budget is None else f"≤ {shown_number(budget, one.unit)}"
+    yield {True: "yes", False: "no", None: ""}[one.met]
+
+
+def _known_links(report: BenchReport) -> list[NamedLink]:
+    named = dict.fromkeys(arm.link for arm in report.arms)
+    return [LINKS[name] for name in named if name is not None and name in LINKS]
+
+
+def _links_table(links: Sequence[NamedLink]) -> ReportTable:
+    heads = ["link", "what it is", "round trip", "down", "up", "loss", "sources"]
+    return ReportTable(title="Links", heads=heads, rows=[_link_row(link) for link in links])
+
+
+def _link_row(link: NamedLink) -> list[str]:
+    rates = [f"{link.down_mbit_s:g} Mbit/s", f"{link.up_mbit_s:g} Mbit/s"]
+    loss = f"{100 * link.loss:g} %" if link.loss else "none"
+    sources = ", ".join(str(CITED_AS[source]) for source in link.sources)
+    return [link.name, link.meaning, f"{link.rtt_ms:g} ms", *rates, loss, sources]

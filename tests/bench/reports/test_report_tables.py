@@ -1,0 +1,81 @@
+"""The tables of a report have what was measured, and no column that nobody filled."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from segue.bench.links.profiles import LINKS
+from segue.bench.reports.report import BenchReport, Figure, TurnFigures, arm
+from segue.bench.reports.report_tables import about, link_sources, tables_of
+from tests.bench.reports.sample_reports import report_of, timed_arm, with_links
+
+
+def rows(report: BenchReport, number: int = 0) -> list[dict[str, str]]:
+    table = tables_of(report)[number]
+    return [dict(zip(table.heads, row, strict=True)) for row in table.rows]
+
+
+def test_arms_are_compared_with_the_first_of_their_conditions() -> None:
+    plain, continued = rows(with_links())
+    assert plain["arm"] == "http replay"
+    assert (plain["sent"], plain["saved"], plain["task"]) == ("19.2 KB", "", "6 s (5.25 s to 7.5 s)")
+    assert (continued["sent"], continued["saved"], continued["set-up"]) == ("9.8 KB", "49.0 %", "500 ms")
+    assert "server CPU" not in plain, "nobody measured it"
+    assert "time" not in plain, "the column `task` has it with its range"
+
+
+def test_an_arm_that_failed_says_so_and_is_not_compared_with() -> None:
+    """It did less of the work, so that less was sent."""
+    failed, computed = rows(with_links(), 1)
+    assert failed["problem"] == "failed in turn 3: timed out after 60 s"
+    assert (computed["arm"], computed["problem"]) == ("websocket id, stored (computed)", "")
+    assert "saved" not in computed
+    assert rows(report_of(replace(arm("a", []), status="failed"))) == [{"arm": "a", "problem": "failed"}]
+
+
+def test_the_notes_explain_what_needs_it() -> None:
+    slow, geo, *_ = tables_of(with_links())
+    assert slow.note == (
+        "Sent and received are all bytes that the sockets carried, over the whole task. "
+        "In brackets: the range of the repetitions."
+    )
+    assert geo.note.endswith("Computed: from a formula, not from a run.")
+    assert tables_of(report_of(arm("a", [])))[0].note == ""
+
+
+def test_a_time_that_was_measured_once_has_a_column_of_its_own() -> None:
+    one = arm("once", [TurnFigures(time_s=2.0, ttft_s=0.5, bytes_up_wire=0), TurnFigures(time_s=1.0, bytes_up_wire=0)])
+    assert rows(report_of(one, replace(one, name="two"))) == [
+        {"arm": name, "turns": "2", "sent": "0 B", "first token, median": "500 ms", "time": "3 s"}
+        for name in ("once", "two")
+    ]
+
+
+def test_figures_have_their_range_and_budget() -> None:
+    known, unknown = rows(with_links(), 2)
+    assert known == {"figure": "a cost", "value": "2 ms", "range": "1.5 to 2.5", "budget": "≤ 1 ms", "met": "no"}
+    assert unknown == {"figure": "nothing", "value": "not measured", "range": "", "budget": "", "met": ""}
+    assert rows(report_of(figures=(Figure(name="a", value=1.0, unit="x"),))) == [{"figure": "a", "value": "1 x"}]
+
+
+def test_links_are_told_with_their_sources_and_only_known_ones() -> None:
+    report = with_links()
+    assert [row["link"] for row in rows(report, 3)] == ["slow-4g", "geo-in-flight"]
+    assert rows(report, 3)[0]["round trip"] == "150 ms"
+    assert all(source[0].isdigit() for source in link_sources(report))
+    assert len(link_sources(report)) == len({name for link in rows(report, 3) for name in LINKS[link["link"]].sources})
+    made_up = report_of(timed_arm("a", 1, took_s=1.0, link="made up"))
+    assert [table.title for table in tables_of(made_up)] == ["Arms: article, made up"]
+    assert link_sources(made_up) == []
+
+
+def test_what_was_measured_is_told_with_every_setting() -> None:
+    facts = dict(about(with_links()).rows)
+    assert facts["machine"] == "A processor, 2 cores"
+    assert (facts["commit"], facts["setting: rounds"], facts["setting: tls"]) == ("c0ffee", "3", "true")
+
+
+def test_a_table_does_not_grow_without_end() -> None:
+    figures = tuple(Figure(name=f"{number}", value=1.0, unit="") for number in range(1_000))
+    (table,) = tables_of(report_of(figures=figures))
+    assert (len(table.rows), table.note) == (400, "600 more rows are not shown.")
