@@ -524,7 +524,11 @@ PARTS: dict[str, Callable[[], str]] = {
 }
 
 #: Files that are drawn from the code, whole.
-PICTURES: dict[str, Callable[[], str]] = {"docs/explanation/architecture.svg": architecture.picture}
+PICTURES: dict[str, Callable[[], str]] = {
+    "docs/explanation/architecture.svg": architecture.picture,
+    "docs/results/engine-smollm2.svg": lambda: measured_tables.engine_picture("smollm2"),
+    "docs/results/engine-tiny.svg": lambda: measured_tables.engine_picture("tiny"),
+}
 
 
 def main(arguments: Sequence[str], root: Path = ROOT) -> int:

@@ -12,7 +12,9 @@ from statistics import median
 
 import msgspec
 
+from segue.bench.reports.chart_selection import charts_of
 from segue.bench.reports.report import Arm, BenchReport, Figure, MachineInfo, TurnFigures
+from segue.bench.reports.svg import stand_alone
 
 #: Agents of which a session is shown.
 SESSIONS = ("codex", "claude-code")
@@ -180,6 +182,11 @@ def engine(name: str) -> str:
         f"computed for it."
     )
     return "\n".join([_row(heads), _row(["---:"] * len(heads)), *map(_row, rows), "", said, _at(report)])
+
+
+def engine_picture(name: str) -> str:
+    """Draw the same."""
+    return stand_alone(charts_of(read(f"engine-{name}.json"))[0])
 
 
 def _first_token(turn: TurnFigures) -> str:

@@ -5,7 +5,7 @@ Short turns follow. Each finds the KV state of the turns before it: by a prefix 
 sent again (*warm prefix*); by the response's id (*continuation*); and by its id after the state was evicted to host
 memory or disk (*restore memory*, *restore disk*). An engine that need not be batch-invariant prefills the same prompts
 (*fastest full prefill*). Answers have one token, since only the time to the first is measured. The engine runs in the
-measuring process, without a gateway. Not here: the plot (`engine_plot`).
+measuring process, without a gateway. Not here: the plot (`reports`).
 """
 
 from __future__ import annotations

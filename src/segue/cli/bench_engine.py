@@ -8,7 +8,8 @@ from pathlib import Path
 from rich.console import Console
 
 from segue.bench.engine import LENGTHS, QUICK_LENGTHS, TINY, measure, render
-from segue.bench.reports.engine_plot import to_svg
+from segue.bench.reports.chart_selection import charts_of
+from segue.bench.reports.svg import stand_alone
 from segue.cli.bench_output import show, told
 from segue.cli.loop import run
 from segue.cli.output_file import ReportFiles
@@ -35,6 +36,6 @@ def run_bench_engine(
     )
     show(report, render, console, files=files)
     if plot is not None:
-        plot.write_text(to_svg(report), encoding="utf-8")
+        plot.write_text(stand_alone(charts_of(report)[0]), encoding="utf-8")
         told(plot, console)
     return 0

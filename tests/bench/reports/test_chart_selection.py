@@ -43,7 +43,7 @@ def test_a_report_with_links_has_all_charts_of_a_task() -> None:
 
 def test_other_reports_have_what_they_measured() -> None:
     assert titles(with_depths()) == ["Time to the first token", "CPU per turn by depth"]
-    assert titles(with_lengths()) == ["Time to the first token by length of the context"]
+    assert titles(with_lengths()) == ["Time to the first token by length of the context: tiny"]
     assert titles(report_of(arm("computed", []))) == []
 
 

@@ -1,3 +1,3 @@
-"""The report of a benchmark, and the plot that is drawn from one."""
+"""What a benchmark writes, and what is made of it: comparisons, charts, tables, pages."""
 
 from __future__ import annotations

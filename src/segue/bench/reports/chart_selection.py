@@ -31,7 +31,7 @@ from segue.bench.reports.charts import (
     TimeLineChart,
 )
 from segue.bench.reports.report import Arm, BenchReport, Figure, TurnFigures
-from segue.bench.reports.shown_values import finite, shown_number
+from segue.bench.reports.shown_values import finite, shown_number, shown_value
 
 _MOST_GROUPS = 12  # charts of one kind in a report
 _MOST_SPANS = 200  # turns of a time line that can be told apart
@@ -75,7 +75,8 @@ def charts_of(report: BenchReport) -> list[Chart]:
     groups = compared_arms(report)
     lengths = _context_lengths(report)
     if lengths is not None:
-        return _present([_by_length(report.arms, lengths, styles)])
+        chart = _by_length(report.arms, lengths, styles, model=shown_value(report.settings.get("model")))
+        return _present([chart])
     first_of_workload = {group.conditions.workload: group for group in reversed(groups)}
     return [
         *_each(list(reversed(first_of_workload.values())), lambda group: _bytes_per_turn(group, styles)),
@@ -307,7 +308,9 @@ def _context_lengths(report: BenchReport) -> list[float] | None:
     return known if same and known and all(0 < one < 1e9 for one in known) else None  # noqa: PLR2004 - no context is
 
 
-def _by_length(arms: Sequence[Arm], lengths: Sequence[float], styles: dict[str, int]) -> LineChart | None:
+def _by_length(
+    arms: Sequence[Arm], lengths: Sequence[float], styles: dict[str, int], *, model: str
+) -> LineChart | None:
     curves = []
     for arm in arms:
         times = [finite(turn.ttft_s) for turn in arm.turns]
@@ -317,7 +320,7 @@ def _by_length(arms: Sequence[Arm], lengths: Sequence[float], styles: dict[str, 
     if not curves:
         return None
     return LineChart(
-        title="Time to the first token by length of the context",
+        title=f"Time to the first token by length of the context: {model}",
         description="Both axes are logarithmic.",
         x_label="tokens of context",
         y_label="first token",

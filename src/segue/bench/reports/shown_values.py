@@ -14,6 +14,7 @@ _KILO = 1000
 _WHOLE_FROM = 1000  # from there on, whole numbers have digits enough
 _MINUTES_S = 100
 _SHOWN = 200
+_SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 _BYTES = ((1e3, "KB"), (1e6, "MB"), (1e9, "GB"))
 _UNPRINTABLE = "\N{REPLACEMENT CHARACTER}"
 
@@ -73,6 +74,7 @@ def _bytes(value: float) -> str:
 
 
 def _seconds(value: float) -> str:
-    if value and abs(value) < 1:
-        return f"{value * 1e3:.3g} ms" if abs(value) >= 1e-3 else f"{value * 1e6:.3g} µs"  # noqa: PLR2004 - 1 ms
+    size, unit = next((pair for pair in _SECONDS if abs(value) >= pair[0] or not value), _SECONDS[-1])
+    if size < 1:
+        return f"{value / size:.3g} {unit}"
     return f"{value:.3g} s" if abs(value) < _MINUTES_S else f"{value:,.0f} s"
