@@ -6,6 +6,8 @@ from segue.bench.advice import RULES
 from segue.bench.capacity import ASSUMPTIONS, FleetWorkload
 from segue.bench.links.profiles import CITED_AS, LINKS, PUBLICATIONS, NamedLink
 from segue.bench.links.transfer_time import transfer_time_s
+from segue.bench.workloads.flight_plan import FLIGHT, TROUBLES
+from segue.bench.workloads.retry_rules import PRACTICES
 from tools.markdown import code, table
 
 _SIZES = (3_200, 32_000, 480_000)
@@ -51,6 +53,17 @@ def _time(taken_s: float) -> str:
 def publications() -> str:
     """Write what published the numbers."""
     return "\n".join(f"{CITED_AS[name]}. {text}" for name, text in PUBLICATIONS.items())
+
+
+def troubles() -> str:
+    """Write what happens on a flight, and when."""
+    rows = [[code(event.what), f"{event.at_s:g} s", f"{event.length_s:g} s", TROUBLES[event.what]] for event in FLIGHT]
+    return table(("event", "from", "for", "what it is"), rows)
+
+
+def practices() -> str:
+    """Write how agents wait, retry and give up."""
+    return table(("agent", "it", "published by"), [[code(one.agent), one.rule, one.source] for one in PRACTICES])
 
 
 def assumptions() -> str:

@@ -471,6 +471,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "bench-assumptions": bench_tables.assumptions,
     "bench-links": bench_tables.links,
     "bench-publications": bench_tables.publications,
+    "flight-troubles": bench_tables.troubles,
+    "retry-practices": bench_tables.practices,
     "agent-task-bytes": task_tables.bytes_by_arm,
     "dialect-fates": dialect_tables.fates,
     "dialect-settings": dialect_tables.settings,

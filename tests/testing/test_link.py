@@ -257,6 +257,22 @@ async def test_a_server_that_refuses_is_a_reset_for_the_client() -> None:
 
 
 @on_both_loops
+async def test_new_connections_are_diverted_and_open_ones_stay() -> None:
+    async with linked_server(hello=b"home") as (link, _), linked_server(hello=b"away") as (_, other):
+        reader, writer = await asyncio.open_connection(link.host, link.port)
+        assert await reader.readexactly(4) == b"home"
+        with link.diverted("127.0.0.1", other.port):
+            other_reader, other_writer = await asyncio.open_connection(link.host, link.port)
+            assert await other_reader.readexactly(4) == b"away"
+            writer.write(b"still here")
+            assert await reader.readexactly(10) == b"still here"
+        last_reader, last_writer = await asyncio.open_connection(link.host, link.port)
+        assert await last_reader.readexactly(4) == b"home"
+        for one in (writer, other_writer, last_writer):
+            one.close()
+
+
+@on_both_loops
 async def test_a_slow_reader_stalls_its_writer() -> None:
     async with linked_server(hello=b"y" * 30_000_000) as (link, _):
         reader, writer = await asyncio.open_connection(link.host, link.port, limit=1024)

@@ -319,6 +319,52 @@ def links(*, json: JsonFile = None) -> int:
 
 
 @bench.command
+def airplane(
+    *,
+    agent: Annotated[
+        Literal["claude-code", "codex"], Parameter(help="Whose session it is, and whose time-outs and retries.")
+    ] = "claude-code",
+    link: Annotated[
+        str | None,
+        Parameter(help="The network: see `segue bench links` [default: geo-in-flight; quick: leo-in-flight]."),
+    ] = None,
+    turns: Annotated[int | None, Parameter(help="Length of the session [default: 15; quick: 4].")] = None,
+    tokens_per_second: Annotated[
+        float | None, Parameter(help="How fast the model writes: 65 is slow, 1000 is fast [default: 65; quick: 1000].")
+    ] = None,
+    event: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="What happens to the link, as WHAT@SECONDS+LENGTH, in place of the plan: `dark`, `handover` or "
+            "`portal`. Repeat it for more.",
+            negative="",
+            show_default=False,
+        ),
+    ] = (),
+    seed: Annotated[int, Parameter(help="Of the session, of losses, and of what is random in waits.")] = 1,
+    quick: Annotated[bool, Parameter(help="A short flight on a faster link, a few seconds long.", negative="")] = False,
+    files: ReportFileOptions = NO_FILES,
+) -> int:
+    """An agent's task on a flight with hand-overs, an outage and a captive portal: plain, and through a sidecar.
+
+    Both run in real time over an emulated link with real TLS. The agent waits, retries and gives up as its makers say.
+    The default takes about two minutes.
+    """
+    from segue.cli.bench_airplane import run_bench_airplane
+
+    return run_bench_airplane(
+        agent,
+        link=link,
+        turns=turns,
+        tokens_s=tokens_per_second,
+        events=event,
+        seed=seed,
+        quick=quick,
+        files=files,
+    )
+
+
+@bench.command
 def capacity(  # noqa: PLR0913 - one for each assumption
     *,
     sessions: Annotated[int, Parameter(help="Agents at work at the same time.")] = 1_000_000,

@@ -7,6 +7,7 @@
     cut = link.cut_after(up_bytes=N)  reset them after exactly N more bytes got to the server; `await cut.wait()`
     link.blackhole(), link.restore()  nothing moves, and neither end is told; then all goes on (`silenced()`)
     link.refuse(), link.accept()      refuse new connections, keep the open ones (`refusing()`); accept again
+    with link.diverted(host, port):   lead new connections to another server, as a captive portal does
     link.corrupt(down_bytes=N)        invert the bits of the byte after the next N that get to the client
     link.connections                  bytes sent and arrived, each way, of all connections so far
     link.up_bytes, link.down_bytes    what arrived, of all connections; `sent_up_bytes`, …: what was sent
@@ -219,6 +220,15 @@ class EmulatedLink:
             yield
         finally:
             await self.accept()
+
+    @contextmanager
+    def diverted(self, host: str, port: int) -> Iterator[None]:
+        """Lead new connections to another server around a block, and keep the open ones."""
+        target, self._target = self._target, (host, port)
+        try:
+            yield
+        finally:
+            self._target = target
 
     # --- for the context and the sockets -----------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ starting them (`child`), and the traffic through them (`tunnelled`).
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ from segue.bench.arms.server import address_of, run_process
 from segue.config import Config, RouteConfig, ServerConfig
 from segue.gateway.app import serving
 from segue.sidecar.app import Sidecar, SidecarSettings
+from segue.sidecar.connector import ConnectorSettings
 from segue.upstreams.router import ModelRule, Router
 from segue.upstreams.scripted import MODEL, ScriptedUpstream
 
@@ -35,10 +37,14 @@ class GatewaySpec(msgspec.Struct, frozen=True, tag="gateway"):
 
 
 class SidecarSpec(msgspec.Struct, frozen=True, tag="sidecar"):
-    """A sidecar of the gateway at this URL; it keeps its bases in the folder `cache`, if there is one."""
+    """A sidecar of the gateway at this URL; it keeps its bases in the folder `cache`, if there is one.
+
+    `cafile`: the certificates by which it knows the gateway, if not those of the system.
+    """
 
     gateway: str
     cache: str | None = None
+    cafile: str | None = None
 
 
 EndSpec: TypeAlias = GatewaySpec | SidecarSpec
@@ -57,7 +63,9 @@ async def run_gateway(spec: GatewaySpec) -> AsyncIterator[tuple[str, int]]:
 async def run_sidecar(spec: SidecarSpec) -> AsyncIterator[tuple[str, int]]:
     """Run a sidecar around a block; the block begins when the link is up."""
     cache = None if spec.cache is None else Path(spec.cache)
-    async with Sidecar(SidecarSettings(gateways=(spec.gateway,), cache_directory=cache)) as sidecar:
+    connector = ConnectorSettings(cafile=spec.cafile)
+    settings = SidecarSettings(gateways=(spec.gateway,), cache_directory=cache, connector=connector)
+    async with Sidecar(settings) as sidecar:
         while sidecar.report().link != "up":  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(_LOOK_EVERY_S)
         yield address_of(sidecar.url)
@@ -74,4 +82,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    logging.disable(logging.WARNING)  # that a link which the benchmark breaks is broken is no news
     main()

@@ -62,6 +62,8 @@ class TurnFigures(msgspec.Struct, frozen=True, kw_only=True):
     """What the server kept of this conversation after this turn; in all, the most."""
     at_s: float | None = None
     """When the turn began, in seconds since the task did."""
+    requests: int | None = None
+    """How many requests the agent sent for this turn: more than one if some failed."""
 
 
 class RoundFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +86,17 @@ class RoundFigures(msgspec.Struct, frozen=True, kw_only=True):
     server_cpu_s: float | None = None
 
 
+class FailedRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that failed, when, and how long the agent waited before the next one; null: it gave up."""
+
+    turn: int
+    """The first is 1."""
+    at_s: float
+    """When it failed, in seconds since the task began."""
+    failure: str
+    wait_s: float | None
+
+
 class Arm(msgspec.Struct, frozen=True, kw_only=True):
     """One way of doing the same work, turn by turn; each figure of a turn is the median of its rounds."""
 
@@ -102,6 +115,7 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True):
     problem: str | None = None
     """Why it failed, in one line."""
     rounds: list[RoundFigures] = []
+    failures: list[FailedRequest] = []
 
     @property
     def identity(self) -> tuple[str, str | None, str | None, float | None]:
