@@ -13,10 +13,10 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from websockets.sync.client import connect
-from websockets.sync.connection import Connection
+if TYPE_CHECKING:
+    from websockets.sync.connection import Connection
 
 Scheme = Literal["light", "dark"]
 
@@ -45,7 +45,7 @@ class BrowserPage:
     def __init__(self, connection: Connection, session: str) -> None:
         self._connection, self._session = connection, session
         self._number = 0
-        self._events: list[dict[str, Any]] = []
+        self._loaded = False
         self.complaints: list[str] = []
         self.requests: list[str] = []
 
@@ -66,9 +66,9 @@ class BrowserPage:
             "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 500
         )
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        self._events.clear()
+        self._loaded = False
         self.call("Page.navigate", url=url)
-        while not any(event["method"] == "Page.loadEventFired" for event in self._events):
+        while not self._loaded:
             self._receive()
 
     def evaluate(self, script: str) -> Any:  # noqa: ANN401 - any JSON value
@@ -85,8 +85,9 @@ class BrowserPage:
     def _receive(self) -> dict[str, Any]:
         message: dict[str, Any] = json.loads(self._connection.recv(timeout=_ANSWER_S))
         parameters = message.get("params", {})
-        self._events.append(message) if "method" in message else None
         match message.get("method"):
+            case "Page.loadEventFired":
+                self._loaded = True
             case "Network.requestWillBeSent":
                 self.requests.append(parameters["request"]["url"])
             case "Log.entryAdded":
@@ -101,6 +102,8 @@ class BrowserPage:
 @contextmanager
 def browsing(folder: Path) -> Iterator[BrowserPage]:
     """Run Chromium with its profile in that folder, and open a tab."""
+    from websockets.sync.client import connect
+
     program = find_chromium()
     assert program is not None, "the test is skipped where there is no Chromium"
     with subprocess.Popen(

@@ -24,6 +24,7 @@ from xdist import is_xdist_controller
 import segue
 from segue.config import has_openmp_policy
 from segue.engine.openmp import shorten_spinning
+from tests.browser import find_chromium
 
 # Generated tests are judged by what they find, never by how long a busy machine takes for it. A test whose examples
 # are dear asks for fewer of them.
@@ -68,6 +69,10 @@ WHOLE = frozenset({"docs", "faults", "integration", "tools"})
 NEEDS = {
     "node": (node_is_there, "Node, or what `make setup` installs for it, is not installed"),
     "local_engine": (local_engine_is_there, "the local engine is not installed"),
+    "chromium": (
+        lambda: find_chromium() is not None,
+        "there is no Chromium: `apt-get install chromium`, or another way",
+    ),
     "local_model": (local_model_is_there, "the local model is not installed"),
 }
 
