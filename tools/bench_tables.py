@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from segue.bench.advice import RULES
 from segue.bench.capacity import ASSUMPTIONS, FleetWorkload
+from segue.bench.endpoint.verdicts import HISTORY_RULES
 from segue.bench.links.profiles import CITED_AS, LINKS, PUBLICATIONS, NamedLink
 from segue.bench.links.transfer_time import transfer_time_s
 from segue.bench.workloads.flight_plan import FLIGHT, TROUBLES
@@ -81,3 +82,8 @@ def advice() -> str:
     """Write the rules of `segue bench advise`."""
     rows = [(rule.condition, f"**{rule.advice}**", rule.reason, rule.source) for rule in RULES]
     return table(("if", "then", "because", "source"), rows)
+
+
+def endpoint_verdicts() -> str:
+    """Write how `segue bench endpoint` judges an answer."""
+    return table(("verdict", "because"), [[rule.verdict, rule.why] for rule in HISTORY_RULES])

@@ -469,6 +469,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "agent-tasks": task_tables.tasks,
     "bench-advice": bench_tables.advice,
     "bench-assumptions": bench_tables.assumptions,
+    "endpoint-verdicts": bench_tables.endpoint_verdicts,
     "bench-links": bench_tables.links,
     "bench-publications": bench_tables.publications,
     "flight-troubles": bench_tables.troubles,

@@ -19,6 +19,7 @@ from segue.config import (
     command_environment,
     gateway_proxy,
     has_openmp_policy,
+    named_key,
     read_key,
     state_directory,
 )
@@ -31,6 +32,13 @@ def test_a_providers_key_is_read_from_the_environment_only(tmp_path: Path) -> No
     assert read_key(up, {"K": " sk-1\n"}) == "sk-1"
     (keyless,) = from_toml(tmp_path, PROVIDER_TOML).upstream
     assert read_key(keyless, {"K": "sk-1"}) is None
+
+
+def test_a_key_may_be_named_on_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", "sk-2")
+    assert named_key("SOME_KEY", "--key-env") == "sk-2"
+    with pytest.raises(ConfigError, match=r"^the variable OTHER \(--key-env\) is not set$"):
+        named_key("OTHER", "--key-env", environ={})
 
 
 @pytest.mark.parametrize("environ", [{}, {"K": ""}, {"K": " "}, {"K": "a b"}, {"K": "a\nb"}, {"K": "\u00e9"}])

@@ -19,6 +19,7 @@ from segue.config.environment import (
     command_environment,
     gateway_proxy,
     has_openmp_policy,
+    named_key,
     read_key,
     state_directory,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "gateway_proxy",
     "has_openmp_policy",
     "load",
+    "named_key",
     "read_key",
     "split_header",
     "state_directory",

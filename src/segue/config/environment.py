@@ -39,11 +39,23 @@ def read_key(up: UpstreamConfig, environ: Mapping[str, str] | None = None) -> st
     """
     if up.key_env is None:
         return None
-    value = (os.environ if environ is None else environ).get(up.key_env, "").strip()
+    try:
+        return named_key(up.key_env, "key_env", environ=environ)
+    except ConfigError as error:
+        raise ConfigError(f"upstream {up.name!r}: {error}") from None
+
+
+def named_key(variable: str, named_by: str, *, environ: Mapping[str, str] | None = None) -> str:
+    """Return the API key that a variable holds; `named_by` is the setting or option that names the variable.
+
+    Raises:
+        ConfigError: the variable is not set, or its value cannot be a key.
+    """
+    value = (os.environ if environ is None else environ).get(variable, "").strip()
     if not value:
-        raise ConfigError(f"upstream {up.name!r}: the variable {up.key_env} (key_env) is not set")
+        raise ConfigError(f"the variable {variable} ({named_by}) is not set")
     if not value.isascii() or not value.isprintable() or " " in value:
-        raise ConfigError(f"upstream {up.name!r}: what the variable {up.key_env} (key_env) holds cannot be a key")
+        raise ConfigError(f"what the variable {variable} ({named_by}) holds cannot be a key")
     return value
 
 

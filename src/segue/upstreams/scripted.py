@@ -2,7 +2,8 @@
 
 Without a script it needs no set-up: the model `scripted` answers every turn with `deltas` pieces of text of
 `delta_bytes` bytes each, one every `pace_s` seconds (0: all at once). If the first user message carries the marker of
-one of the agent's tasks, it solves the task instead (`segue.upstreams.scripted_tasks`). With a script it plays the
+one of the agent's tasks, it solves the task instead (`segue.upstreams.scripted_tasks`). Asked for a code word that the
+conversation has told, it answers with the word (`segue.upstreams.scripted_recall`). With a script it plays the
 given turns in order and is strict: a request that the script does not expect, or that fails the script's own check, is
 refused, and `assert_done` then raises; it also raises if turns are left over. It gets each request as a real upstream
 would, and makes the check that every provider makes: each tool output has its call before it. It has no use for
@@ -24,6 +25,7 @@ from segue.protocol.items import calls_of
 from segue.protocol.problems import Problem, Refused
 from segue.protocol.responses import Failure, Usage, usage
 from segue.upstreams.interface import Batch, UpstreamRequest
+from segue.upstreams.scripted_recall import recalled_word
 from segue.upstreams.scripted_tasks import CALL_PREFIX, MARKER, next_answer, read_items
 
 #: The name of the scripted model unless it is given others.
@@ -208,7 +210,7 @@ class ScriptedUpstream:
     def _expect(self, request: UpstreamRequest) -> ScriptedTurn:
         """Return the turn to play; refuse a request that the script does not expect."""
         if self._script is None:
-            return self._task_turn(request.history) or self._pattern
+            return self._recall_turn(request.history) or self._task_turn(request.history) or self._pattern
         try:
             turn = self._next(request)
         except AssertionError as error:
@@ -219,6 +221,11 @@ class ScriptedUpstream:
             raise Refused(turn.steps[0].problem)
         self.requests.append(request)
         return turn
+
+    def _recall_turn(self, history: History) -> ScriptedTurn | None:
+        """Answer the question for a code word; None if that was not asked, or the conversation has told none."""
+        word = recalled_word(history.input, history.items)
+        return None if word is None else ScriptedTurn((Say((word,)),))
 
     def _task_turn(self, history: History) -> ScriptedTurn | None:
         """Return the next turn of a task; None if the conversation is about none."""
