@@ -302,6 +302,8 @@ _ROUTES = {
     ("GET", "/v1/models"): "The models that can be named: those of the configuration, and what upstreams list.",
     ("GET", "/segue/capabilities"): "What this gateway offers and its limits; see [Capabilities](capabilities.md).",
     ("GET", "/segue/tunnel"): "Upgrade to the tunnel of a sidecar.",
+    ("GET", "/segue/diagnostics"): "Where the routes lead, and which providers this gateway reaches. See below.",
+    ("POST", "/segue/diagnostics/transfer"): "Bytes to time: reads a body, and answers with `bytes` random ones.",
     ("GET", "/healthz"): "Whether the process answers.",
     ("GET", "/readyz"): "Whether the store works and the gateway takes turns; 503 while it drains.",
     ("GET", "/metrics"): "Metrics for Prometheus.",
@@ -313,7 +315,7 @@ def routes() -> str:
     """Write the table of routes."""
     config = Config(server=ServerConfig(store="memory:"))
     gateway = Gateway(config, Router([]), MemoryStore(), time.time)
-    application = build_application(gateway.services, gateway.tunnel)
+    application = build_application(gateway.services, gateway.tunnel, gateway.diagnostics)
     rows = []
     for route in application.router.routes():
         assert route.resource is not None

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from segue.egress.client import Egress
 from segue.egress.errors import EgressError
 from segue.http.heads import Line, ReplyHead, RequestHead
-from tests.egress.asking import fetch, request, to, whole
+from segue.http.routes import parse_target
+from tests.egress.asking import fetch, request, to, until, whole
 from tests.egress.provider import Provider, answer
 from tests.strategies import examples
 
@@ -158,3 +159,15 @@ async def test_proxies_of_the_environment_are_not_asked(monkeypatch: pytest.Monk
         await fetch(egress, provider)
         await fetch(egress, provider)
         assert provider.requests[1].values(b"cookie") == []
+
+
+async def test_a_probe_connects_and_sends_nothing(egress: Egress) -> None:
+    async with Provider([]) as provider:
+        target = parse_target(provider.url)
+        await egress.probe(target, wait_s=20.0)
+        await until(lambda: len(provider.connections) == 1)
+        await provider.connections[0].closed.wait()
+        assert bytes(provider.connections[0].received) == b""
+    with pytest.raises(EgressError, match=r"127\.0\.0\.1:\d+ cannot be reached") as caught:
+        await egress.probe(target, wait_s=20.0)
+    assert not caught.value.sent

@@ -16,7 +16,14 @@ from segue.dialects.provider_families import FAMILIES
 from segue.dialects.provider_profiles import ProviderProfile
 from segue.engine.upstream import LocalUpstream
 from segue.gateway import bootstrap
-from segue.gateway.bootstrap import build_profile, build_router, build_routes, tenant_secrets, why_no_local_model
+from segue.gateway.bootstrap import (
+    build_profile,
+    build_router,
+    build_routes,
+    provider_targets,
+    tenant_secrets,
+    why_no_local_model,
+)
 from segue.upstreams.http import HttpUpstream
 from segue.upstreams.interface import Upstream
 from segue.upstreams.scripted import ScriptedUpstream
@@ -198,3 +205,13 @@ def test_routes_that_make_no_sense_are_mistakes_of_the_configuration() -> None:
     with pytest.raises(ConfigError, match=r"route\[0\]"):
         build_routes(Config(route=[RouteConfig(target="nowhere", mount="/m")]))
     assert build_routes(Config(route=[RouteConfig(target="self", mount="/m")])).routes
+
+
+def test_the_servers_of_upstreams_are_known_as_far_as_their_addresses_are_plain() -> None:
+    rows = [
+        {**BASE, "name": "a", "base_url": "https://a.example:444/v1"},
+        {**BASE, "name": "b", "base_url": "https://b.example/v1/../x"},
+        {"name": "s", "dialect": "scripted", "models": ["s"]},
+    ]
+    config = Config(upstream=[msgspec.convert(row, UpstreamConfig) for row in rows])
+    assert [target.url for target in provider_targets(config)] == ["https://a.example:444/v1"]

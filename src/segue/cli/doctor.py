@@ -18,7 +18,9 @@ from segue.config import user_config_file
 from segue.sidecar.app import SidecarSettings
 from segue.sidecar.connector import ConnectorSettings
 from segue.sidecar.diagnosis.check_results import CheckResult, CheckStatus, failed, is_well
-from segue.sidecar.diagnosis.link_checks import judge_link
+from segue.sidecar.diagnosis.gateway_checks import judge_gateway, not_tried
+from segue.sidecar.diagnosis.gateway_probe import observe_gateway
+from segue.sidecar.diagnosis.link_checks import failing_check, judge_link
 from segue.sidecar.diagnosis.link_probe import observe_link
 
 _MARKS: Mapping[CheckStatus, str] = MappingProxyType({"passed": "✓", "failed": "✗", "skipped": "-"})
@@ -49,7 +51,7 @@ def run_doctor(
     """Check everything, and print it; return 0 if all is well, and 1 if something is wrong."""
     config, _ = load_sidecar(path, gateways=gateways, key=key, cafile=None if cafile is None else str(cafile))
     settings = settings_of(config.sidecar)
-    diagnoses = run(diagnose_all(settings)) if settings.gateways else [_no_gateway()]
+    diagnoses = run(_diagnose_further(settings)) if settings.gateways else [_no_gateway()]
     well = all(one.well for one in diagnoses)
     if as_json:
         print(msgspec.json.encode({"well": well, "gateways": diagnoses}).decode())
@@ -62,6 +64,19 @@ def run_doctor(
 async def diagnose_all(settings: SidecarSettings) -> list[GatewayDiagnosis]:
     """Check the link to each gateway of a sidecar."""
     return [await diagnose_link(gateway, settings.connector) for gateway in settings.gateways]
+
+
+async def _diagnose_further(settings: SidecarSettings) -> list[GatewayDiagnosis]:
+    """Check each gateway of a sidecar, and what is behind it."""
+    diagnoses = []
+    for link in await diagnose_all(settings):
+        stopped_at = failing_check(link.checks)
+        if stopped_at is None:
+            further = judge_gateway(await observe_gateway(link.gateway, settings.connector))
+        else:
+            further = not_tried(stopped_at)
+        diagnoses.append(GatewayDiagnosis(link.gateway, (*link.checks, *further)))
+    return diagnoses
 
 
 async def diagnose_link(gateway: str, settings: ConnectorSettings) -> GatewayDiagnosis:
@@ -108,7 +123,8 @@ def told(diagnoses: Sequence[GatewayDiagnosis], marks: Mapping[CheckStatus, str]
 def lines_of(checks: Iterable[CheckResult], marks: Mapping[CheckStatus, str]) -> Iterable[str]:
     """Yield one line for each result."""
     for check in checks:
-        words = f"{check.finding.rstrip('. ')}. {check.cure}" if check.cure else check.finding
+        ended = check.finding if check.finding.endswith((".", "?")) else f"{check.finding}."
+        words = f"{ended} {check.cure}" if check.cure else check.finding
         yield _encodable(f"{marks[check.status]} {check.name:<{_NAME_WIDTH}} {words}", marks)
 
 

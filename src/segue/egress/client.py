@@ -88,6 +88,18 @@ class Egress:
             raise EgressError("upstream_protocol_error", message, sent=True)
         return OutboundWebSocket(answer, lease=lease, limits=self._limits)
 
+    async def probe(self, target: Target, *, wait_s: float) -> None:
+        """Connect to a target, with TLS if it is reached so, and close the connection: nothing is asked.
+
+        Raises:
+            EgressError: it cannot be reached.
+        """
+        try:
+            stream = await connect(target, network=self._network, tls=self._tls, wait_s=wait_s)
+        except NETWORK_ERRORS as error:
+            raise egress_error(error, target.authority.decode("ascii"), sent=False) from error
+        await stream.aclose()
+
     async def aclose(self) -> None:
         """Close all connections; requests that still use one fail."""
         for pool in self._pools.values():

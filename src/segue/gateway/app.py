@@ -19,8 +19,9 @@ from segue.config import Config, ListenerConfig, ServerConfig
 from segue.egress.client import Egress
 from segue.egress.limits import EgressLimits
 from segue.gateway.api.application import build_application
-from segue.gateway.bootstrap import build_router, build_routes
+from segue.gateway.bootstrap import build_router, build_routes, provider_targets
 from segue.gateway.services import build_services
+from segue.gateway.tunnel.diagnostics import RouteDiagnostics
 from segue.gateway.tunnel.endpoint import SidecarSessions
 from segue.listening import stop_listening
 from segue.stores.interface import Store, StoreError
@@ -37,14 +38,16 @@ class Gateway:
     def __init__(self, config: Config, router: Router, store: Store, clock: Callable[[], float]) -> None:
         self.config = config
         self.services = build_services(config, router, store, clock)
+        routes, egress = build_routes(config), self._egress()
         self.tunnel = SidecarSessions(
             config.tunnel,
-            routes=build_routes(config),
-            egress=self._egress(),
+            routes=routes,
+            egress=egress,
             epoch=self.services.epoch,
             meter=self.services.metrics.tunnel,
             drain=self.services.drain,
         )
+        self.diagnostics = RouteDiagnostics(routes, provider_targets(config), egress)
         self.urls: list[str] = []
         """The addresses that it listens on; that of `[server]` comes first."""
         self._runner: web.AppRunner | None = None
@@ -72,7 +75,7 @@ class Gateway:
     async def listen(self) -> str:
         """Open the ports and return the URL of the gateway."""
         self._runner = web.AppRunner(
-            build_application(self.services, self.tunnel),
+            build_application(self.services, self.tunnel, self.diagnostics),
             access_log=None,
             # It quotes malformed requests, credentials included; whatever else goes wrong is logged by the routes.
             logger=logging.Logger("aiohttp.server", logging.CRITICAL),  # noqa: LOG001 - ours alone, not the process-wide one

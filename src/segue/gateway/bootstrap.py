@@ -12,6 +12,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import assert_never
 from urllib.parse import urlsplit
@@ -41,7 +42,7 @@ from segue.engine import MODEL_NAME as LOCAL_MODEL
 from segue.engine import ModelFile, find_model, why_unavailable
 from segue.engine.openmp import shorten_spinning
 from segue.engine.upstream import LocalUpstream
-from segue.http.routes import RouteError, RouteTable, route_table
+from segue.http.routes import RouteError, RouteTable, Target, parse_target, route_table
 from segue.upstreams.http import HttpUpstream, Provider, UpstreamRuntime
 from segue.upstreams.interface import Upstream
 from segue.upstreams.retries import RetryPolicy
@@ -76,6 +77,15 @@ def build_routes(config: Config) -> RouteTable:
         return route_table(config.route)
     except RouteError as error:
         raise ConfigError(str(error)) from None
+
+
+def provider_targets(config: Config) -> list[Target]:
+    """Return the servers of the configured upstreams, as far as their addresses are those of a plain server."""
+    targets = []
+    for up in config.upstream:
+        with suppress(RouteError):
+            targets += [] if up.base_url is None else [parse_target(up.base_url)]
+    return targets
 
 
 def tenant_secrets(keys: Sequence[KeyConfig]) -> Callable[[str], bytes]:

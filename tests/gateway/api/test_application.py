@@ -8,9 +8,10 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import TestServer
 
-from segue.config import Config, KeyConfig, ServerConfig
+from segue.config import Config, KeyConfig, RouteConfig, ServerConfig
 from segue.gateway.api.application import build_application
 from segue.gateway.app import Gateway
+from segue.http.routes import BUILT_IN
 from segue.stores.memory import MemoryStore
 from segue.upstreams.router import ModelRule, Router
 from segue.upstreams.scripted import ScriptedUpstream
@@ -30,6 +31,8 @@ ROUTES = [
     ("GET", "/v1/models", 200, 401),
     ("GET", "/segue/tunnel", 426, 401),
     ("GET", "/segue/capabilities", 200, 401),
+    ("GET", "/segue/diagnostics", 200, 401),
+    ("POST", "/segue/diagnostics/transfer", 200, 401),
     ("GET", "/healthz", 200, 200),
     ("GET", "/readyz", 200, 403),
     ("GET", "/metrics", 200, 403),
@@ -42,9 +45,10 @@ ROUTES = [
 @pytest.mark.parametrize(("method", "path", "with_key", "without_key"), ROUTES)
 async def test_every_route_asks_for_what_it_should(method: str, path: str, with_key: int, without_key: int) -> None:
     """What asks for no key here is open to everybody."""
-    config = Config(server=ServerConfig(store="memory:"), key=[KEY])
+    routes = [RouteConfig(target="self", mount=mount) for mount, _ in BUILT_IN]  # no probe leaves this machine
+    config = Config(server=ServerConfig(store="memory:"), key=[KEY], route=routes)
     gateway = Gateway(config, Router([ModelRule(ScriptedUpstream(), ("*",))]), MemoryStore(), Clock())
-    application = build_application(gateway.services, gateway.tunnel)
+    application = build_application(gateway.services, gateway.tunnel, gateway.diagnostics)
     async with TestServer(application) as server, aiohttp.ClientSession(server.make_url("/")) as client:
         for headers, expected in (({"Authorization": "Bearer sk-alice"}, with_key), ({}, without_key)):
             async with client.request(method, path, headers=headers) as reply:

@@ -17,6 +17,7 @@ from segue.sidecar.diagnosis.link_checks import (
     LinkObservation,
     LinkPath,
     SeenCertificate,
+    failing_check,
     fault_of_answer,
     judge_link,
 )
@@ -130,8 +131,10 @@ def test_the_clock_is_judged_by_what_answers(date: str, status: str, finding: st
 
 
 def test_a_clock_that_is_wrong_stops_nothing() -> None:
-    told = results(msgspec.structs.replace(WELL, answer=UpgradeReply(status=101, date=at(0))))
-    assert [name for name, one in told.items() if one.status != "passed"] == ["clock"]
+    seen = msgspec.structs.replace(WELL, answer=UpgradeReply(status=101, date=at(0)))
+    assert [name for name, one in results(seen).items() if one.status != "passed"] == ["clock"]
+    assert failing_check(judge_link(seen)) is None
+    assert failing_check(judge_link(msgspec.structs.replace(seen, fault=LinkFault("key_missing")))) == "key"
 
 
 def error(kind: str, code: str | None, message: str = "because") -> bytes:

@@ -15,13 +15,14 @@ from segue.gateway.api.request_keys import TENANT
 from segue.gateway.api.responses import ResponseRoutes
 from segue.gateway.api.websocket import serve_websocket
 from segue.gateway.services import Services
+from segue.gateway.tunnel.diagnostics import RouteDiagnostics
 from segue.gateway.tunnel.endpoint import SidecarSessions
 
 #: `compact` is no id but an endpoint of the API that this gateway does not offer.
 _RESPONSE = "/v1/responses/{id:(?!compact$)[^/]+}"
 
 
-def build_application(services: Services, tunnel: SidecarSessions) -> web.Application:
+def build_application(services: Services, tunnel: SidecarSessions, diagnostics: RouteDiagnostics) -> web.Application:
     """Build the HTTP and WebSocket surface of a gateway."""
     access, limit = services.access, services.server.max_message_bytes
     responses, models, capabilities = (
@@ -33,6 +34,9 @@ def build_application(services: Services, tunnel: SidecarSessions) -> web.Applic
 
     async def serve_tunnel(request: web.Request) -> web.StreamResponse:
         return await tunnel.serve(request, request[TENANT])
+
+    async def transfer(request: web.Request) -> web.StreamResponse:
+        return await diagnostics.transfer(request, request[TENANT])
 
     with_key, for_operators = partial(keyed, access), partial(private, access)
     application = web.Application(middlewares=[error_replies(limit), origin_check(access)], client_max_size=limit)
@@ -49,6 +53,8 @@ def build_application(services: Services, tunnel: SidecarSessions) -> web.Applic
             web.get("/v1/models", with_key(models.list)),
             web.get("/segue/tunnel", with_key(serve_tunnel), allow_head=False),
             web.get("/segue/capabilities", with_key(capabilities.show)),
+            web.get("/segue/diagnostics", with_key(diagnostics.show), allow_head=False),
+            web.post("/segue/diagnostics/transfer", with_key(transfer)),
             web.get("/healthz", health.healthz),
             web.get("/readyz", for_operators(health.readyz)),
             web.get("/metrics", for_operators(health.metrics)),

@@ -116,6 +116,11 @@ def judge_link(seen: LinkObservation) -> tuple[CheckResult, ...]:
     return tuple(results)
 
 
+def failing_check(results: Sequence[CheckResult]) -> str | None:
+    """Return the name of the check at which the way ends; None: there is a link. A wrong clock stops nothing."""
+    return next((one.name for one in results if one.status == "failed" and one.name != "clock"), None)
+
+
 def fault_of_answer(answer: UpgradeReply, path: LinkPath) -> LinkFault | None:
     """Return what is wrong if this answers the upgrade; None: it was accepted."""
     if answer.status == _SWITCHING_PROTOCOLS:
