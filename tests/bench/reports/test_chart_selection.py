@@ -96,6 +96,7 @@ def test_a_time_without_rounds_has_no_range() -> None:
     chart = chart_of(report_of(one, replace(one, name="negative", rounds=[RoundFigures(task_s=-1)])), BarChart)
     assert isinstance(chart, BarChart)
     assert chart.groups[0].bars[0] == Bar("replay", 0, 4.0)
+    assert not any(isinstance(alone, BarChart) for alone in charts_of(report_of(one))), "nothing to compare it with"
 
 
 def test_time_lines_show_when_each_turn_ran_and_how_the_arm_ended() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from segue.bench.reports.chart_selection import charts_of
-from segue.bench.reports.charts import Curve, LineChart, Point, data_of, quantile
+from segue.bench.reports.charts import Curve, LineChart, Point, ReportTable, data_of, has_words, quantile
 from tests.bench.reports.sample_reports import with_depths, with_links
 
 
@@ -28,3 +28,9 @@ def test_what_one_curve_lacks_is_left_empty() -> None:
 def test_a_quantile_lies_between_its_neighbours() -> None:
     assert [quantile([1.0, 2.0, 4.0], part) for part in (0, 0.25, 0.5, 0.75, 1)] == [1, 1.5, 2, 3, 4]
     assert quantile([7.0], 0.5) == 7
+
+
+def test_words_are_told_from_numbers() -> None:
+    rows = [["a", "1.5 KB", "≤ 3 ms", "yes", "5, 6"], ["b", "", "", "", "not measured"]]
+    table = ReportTable(title="t", heads=[""] * 5, rows=rows)
+    assert [has_words(table, column) for column in range(5)] == [True, False, False, True, False]

@@ -36,8 +36,10 @@ FIGURES = {
     "memory_bytes",
     "state_bytes",
     "at_s",
+    "requests",
 }
 ARM = {
+    "failures",
     "name",
     "status",
     "turns",

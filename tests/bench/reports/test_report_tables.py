@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from segue.bench.links.profiles import LINKS
-from segue.bench.reports.report import BenchReport, Figure, TurnFigures, arm
+from segue.bench.reports.report import BenchReport, FailedRequest, Figure, TurnFigures, arm
 from segue.bench.reports.report_tables import about, link_sources, tables_of
 from tests.bench.reports.sample_reports import report_of, timed_arm, with_links
 
@@ -48,6 +48,17 @@ def test_a_time_that_was_measured_once_has_a_column_of_its_own() -> None:
     assert rows(report_of(one, replace(one, name="two"))) == [
         {"arm": name, "turns": "2", "sent": "0 B", "first token, median": "500 ms", "time": "3 s"}
         for name in ("once", "two")
+    ]
+
+
+def test_failed_requests_are_told_with_what_the_agent_did_next() -> None:
+    failures = [FailedRequest(turn=2, at_s=1.5, failure="lost", wait_s=0.5)]
+    failures += [FailedRequest(turn=2, at_s=3, failure="untrusted", wait_s=None)]
+    report = report_of(replace(arm("plain", [TurnFigures(requests=3)]), failures=failures, link="2g"))
+    assert rows(report)[0]["requests"] == "3"
+    assert tables_of(report)[1].rows == [
+        ["plain, 2g", "2", "1.5 s", "lost", "500 ms"],
+        ["plain, 2g", "2", "3 s", "untrusted", "gave up"],
     ]
 
 

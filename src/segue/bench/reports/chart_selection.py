@@ -206,6 +206,7 @@ def _task_times(groups: Sequence[ComparedArms], styles: dict[str, int]) -> list[
             groups=bars[:_MOST_GROUPS],
         )
         for where, bars in list(charts.items())[:_MOST_GROUPS]
+        if sum(len(group.bars) for group in bars) > 1
     ]
 
 

@@ -17,6 +17,8 @@ STYLES = 10
 #: So many points of a curve are drawn, and rows of a table shown.
 MOST_POINTS = 400
 
+_NUMBER = (*"0123456789-", "≤ ", "not measured", "too large")
+
 
 class ReportTable(msgspec.Struct, frozen=True, kw_only=True):
     """A table of texts that are not escaped yet. The first column names the row."""
@@ -25,6 +27,12 @@ class ReportTable(msgspec.Struct, frozen=True, kw_only=True):
     heads: list[str]
     rows: list[list[str]]
     note: str = ""
+
+
+def has_words(table: ReportTable, column: int) -> bool:
+    """Tell whether a column has words, which stand at the left, and not numbers."""
+    cells = [row[column] for row in table.rows if row[column]]
+    return column == 0 or any(not cell.startswith(_NUMBER) for cell in cells)
 
 
 class Point(NamedTuple):

@@ -12,10 +12,8 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from html import escape
 
-import msgspec
-
 from segue.bench.reports.chart_selection import charts_of
-from segue.bench.reports.charts import Chart, ReportTable, data_of
+from segue.bench.reports.charts import Chart, ReportTable, data_of, has_words
 from segue.bench.reports.report import BenchReport
 from segue.bench.reports.report_tables import about, link_sources, tables_of
 from segue.bench.reports.shown_values import shown_text
@@ -35,9 +33,8 @@ svg{display:block;width:100%;height:auto}
 table{border-collapse:collapse;font-size:.9rem}caption{text-align:left}
 th,td{padding:.2rem .8rem .2rem 0;text-align:right;vertical-align:top;border-bottom:1px solid var(--grid)}
 th,td{white-space:nowrap}
-th:first-child,td:first-child{text-align:left;min-width:9rem;max-width:24rem;white-space:normal;font-weight:400}
-thead th,thead th:first-child{font-weight:600}
-.facts th,.facts td{text-align:left;white-space:normal}
+.words{text-align:left;min-width:9rem;max-width:24rem;white-space:normal}
+th{font-weight:400}thead th{font-weight:600}
 summary{cursor:pointer}
 """
 _SHEET = f"\n{STYLE}{_PAGE_STYLE}"
@@ -90,7 +87,7 @@ def _parts(number: int, report: BenchReport) -> Iterator[str]:
     if sources := link_sources(report):
         yield "<h3>Sources of the links</h3>"
         yield from (f"<p>{_escaped(source, limit=1000)}</p>" for source in sources)
-    yield from _titled(about(report), css=' class="facts"')
+    yield from _titled(about(report))
 
 
 def _figure(chart: Chart, identifier: str) -> str:
@@ -102,29 +99,31 @@ def _figure(chart: Chart, identifier: str) -> str:
     )
 
 
-def _titled(table: ReportTable, css: str = "") -> Iterator[str]:
+def _titled(table: ReportTable) -> Iterator[str]:
     yield f"<h3>{_escaped(table.title)}</h3>"
-    yield _table(msgspec.structs.replace(table, note=""), css)
+    yield _table(table)
     if table.note:
         yield f"<p>{_escaped(table.note, limit=1000)}</p>"
 
 
-def _table(table: ReportTable, css: str = "") -> str:
+def _table(table: ReportTable) -> str:
     """Write a table that scrolls by itself where the screen is narrow."""
-    heads = "".join(f'<th scope="col">{_escaped(head)}</th>' for head in table.heads)
-    rows = "\n".join(_row(row) for row in table.rows[:_MOST_ROWS])
+    classes = [' class="words"' if has_words(table, column) else "" for column in range(len(table.heads))]
+    named = zip(classes, table.heads, strict=True)
+    heads = "".join(f'<th scope="col"{css}>{_escaped(head)}</th>' for css, head in named)
+    rows = "\n".join(_row(row, classes) for row in table.rows[:_MOST_ROWS])
     more = len(table.rows) - _MOST_ROWS
     left_out = f"\n<p>{more:,} more rows are not shown.</p>" if more > 0 else ""
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{_escaped(table.title)}">\n<table{css}>\n'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{_escaped(table.title)}">\n<table>\n'
         f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>{left_out}"
     )
 
 
-def _row(cells: list[str]) -> str:
-    first, *others = cells
-    values = "".join(f"<td>{_escaped(cell)}</td>" for cell in others)
-    return f'<tr><th scope="row">{_escaped(first)}</th>{values}</tr>'
+def _row(cells: list[str], classes: list[str]) -> str:
+    first, *others = zip(classes, cells, strict=True)
+    values = "".join(f"<td{css}>{_escaped(cell)}</td>" for css, cell in others)
+    return f'<tr><th scope="row"{first[0]}>{_escaped(first[1])}</th>{values}</tr>'
 
 
 def _escaped(text: str, limit: int = 200) -> str:

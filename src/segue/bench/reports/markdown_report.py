@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from segue.bench.reports.charts import ReportTable
+from segue.bench.reports.charts import ReportTable, has_words
 from segue.bench.reports.report import BenchReport
 from segue.bench.reports.report_tables import about, link_sources, tables_of
 from segue.bench.reports.shown_values import shown_text
@@ -35,10 +35,10 @@ def _report(name: str, report: BenchReport) -> str:
 
 
 def markdown_table(table: ReportTable) -> str:
-    """Write a table; the cells behind the first column are numbers or short words, and stand at the right."""
-    lines = [table.heads, ["---", *["---:"] * (len(table.heads) - 1)]]
-    escaped = [[escaped_markdown(cell) for cell in row] for row in (table.heads, *table.rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (escaped[0], lines[1], *escaped[1:]))
+    """Write a table; numbers stand at the right."""
+    rule = ["---" if has_words(table, column) else "---:" for column in range(len(table.heads))]
+    head, *rows = [[escaped_markdown(cell) for cell in row] for row in (table.heads, *table.rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *rows))
 
 
 def escaped_markdown(text: str) -> str:

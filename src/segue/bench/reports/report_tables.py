@@ -23,8 +23,9 @@ def tables_of(report: BenchReport) -> list[ReportTable]:
     """Return all tables of a report, in the order in which they are read."""
     arms = [_arms_table(group) for group in compared_arms(report)]
     figures = [_figures_table(report.figures)] if report.figures else []
+    failed = [_failures_table(report.arms)] if any(arm.failures for arm in report.arms) else []
     links = [_links_table(known)] if (known := _known_links(report)) else []
-    return [_shortened(table) for table in (*arms, *figures, *links)]
+    return [_shortened(table) for table in (*arms, *failed, *figures, *links)]
 
 
 def about(report: BenchReport) -> ReportTable:
@@ -105,6 +106,7 @@ def _first_token(arm: Arm) -> str:
 
 
 _COLUMNS = (
+    _total("requests", "requests", ""),
     _total("sent, payload", "bytes_up_payload", "B"),
     _total("sent", "bytes_up_wire", "B"),
     _total("received", "bytes_down_wire", "B"),
@@ -126,10 +128,13 @@ _COLUMNS = (
 )
 
 
+_SENT = 1 + next(number for number, column in enumerate(_COLUMNS) if column.head == "sent")
+
+
 def _arms_table(group: ComparedArms) -> ReportTable:
     saved = _Column("saved", lambda arm: _saved(arm, group.arms[0]))
     columns = [_Column("arm", _arm_name), _Column("turns", lambda arm: f"{len(arm.turns)}" if arm.turns else "")]
-    columns += [*_COLUMNS[:2], saved, *_COLUMNS[2:], _Column("problem", _problem)]
+    columns += [*_COLUMNS[:_SENT], saved, *_COLUMNS[_SENT:], _Column("problem", _problem)]
     cells = [[column.cell(arm) for column in columns] for arm in group.arms]
     kept = [number for number in range(len(columns)) if number == 0 or any(row[number] for row in cells)]
     title = str(group.conditions)
@@ -169,6 +174,20 @@ def _arms_note(arms: Sequence[Arm]) -> str:
     if any(arm.basis == "computed" for arm in arms):
         words.append("Computed: from a formula, not from a run.")
     return " ".join(words)
+
+
+def _failures_table(arms: Sequence[Arm]) -> ReportTable:
+    rows = [
+        [arm.label, f"{one.turn}", _seconds(one.at_s), one.failure, _seconds(one.wait_s) or "gave up"]
+        for arm in arms
+        for one in arm.failures
+    ]
+    heads = ["failed requests of", "turn", "at", "why", "again after"]
+    return ReportTable(title="Failed requests", heads=heads, rows=rows)
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else shown_number(value, "s")
 
 
 # --- figures and links -----------------------------------------------------------------------------------------------
