@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
-from segue.config import Config, ServerConfig
+from segue.config import Config, RouteConfig, ServerConfig
 from segue.gateway.app import serving
 from segue.upstreams.router import ModelRule, Router
 from segue.upstreams.scripted import ScriptedUpstream
@@ -20,8 +20,9 @@ from segue.upstreams.scripted import ScriptedUpstream
 class BackgroundGateway:
     """Runs around a block. `url` is its API as SDKs name it."""
 
-    def __init__(self, upstream: ScriptedUpstream) -> None:
+    def __init__(self, upstream: ScriptedUpstream, routes: Sequence[RouteConfig] = ()) -> None:
         self.url = ""
+        self._routes = list(routes)
         self._upstream = upstream
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
@@ -32,7 +33,7 @@ class BackgroundGateway:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        config = Config(server=ServerConfig(port=0, store="memory:"))
+        config = Config(server=ServerConfig(port=0, store="memory:"), route=self._routes)
         async with serving(config, Router([ModelRule(self._upstream, ("*",))])) as (_, url):
             self.url = f"{url}/v1"
             self._ready.set()

@@ -10,10 +10,14 @@ from pathlib import Path
 import pytest
 
 from segue.cli.doctor import GatewayDiagnosis, diagnose_link, lines_of, marks_of, told
+from segue.config import RouteConfig
+from segue.http.routes import BUILT_IN
 from segue.protocol.problems import Problem
 from segue.sidecar.connector import ConnectorSettings
 from segue.sidecar.diagnosis.check_results import failed, passed, skipped
 from segue.sidecar.diagnosis.link_checks import LINK_CHECKS
+from segue.upstreams.scripted import ScriptedUpstream
+from tests.cli.background_gateway import BackgroundGateway
 from tests.cli.conftest import Command, own_file
 from tests.sidecar.gateways import fake_gateway
 
@@ -22,8 +26,8 @@ def test_a_closed_port_is_told_with_its_cure_and_ends_with_1(command: Command) -
     status, printed, said = command("doctor", "--gateway", "ws://127.0.0.1:1")
     assert (status, said) == (1, "")
     lines = printed.splitlines()
-    assert [line.split()[1] for line in lines] == [*LINK_CHECKS, "routes", "providers", "speed"]
-    assert [line[0] for line in lines] == list("✓✓✗" + "-" * 8)
+    assert [line.split()[1] for line in lines] == [*LINK_CHECKS, "routes", "providers", "speed", "agent"]
+    assert [line[0] for line in lines] == list("✓✓✗" + "-" * 9)
     assert lines[2] == (
         "✗ tcp       nothing listens at 127.0.0.1:1. Start `segue serve` (or the proxy before it) there, "
         "or correct the host and port of --gateway."
@@ -44,7 +48,34 @@ async def test_a_gateway_that_works_ends_with_0() -> None:
         )
         printed, _ = await process.communicate()
     assert process.returncode == 0
-    assert [line[0] for line in printed.decode().splitlines()] == list("✓" * 8 + "---"), "it is only a tunnel"
+    assert [line[0] for line in printed.decode().splitlines()] == list("✓" * 8 + "----"), "it is only a tunnel"
+
+
+def test_the_settings_of_an_agent_are_checked_too(command: Command, tmp_path: Path) -> None:
+    (tmp_path / ".claude").mkdir()
+    (tmp_path / ".claude" / "settings.json").write_text('{"env": {"ANTHROPIC_BASE_URL": "https://elsewhere"}}')
+    status, printed, _ = command("doctor", "--", "claude", "-p", "hello")
+    assert status == 1
+    line = next(line for line in printed.splitlines() if "ANTHROPIC_BASE_URL" in line)
+    assert line.startswith("✗ agent     ")
+    assert line.endswith("nothing goes through the sidecar. Remove the entry from that file.")
+
+
+def test_a_real_gateway_tells_what_is_behind_it(command: Command) -> None:
+    """With no server to reach but this machine's, of which one is away."""
+    routes = [RouteConfig(target="self", mount=mount) for mount, _ in BUILT_IN if mount != "/gemini"]
+    routes.append(RouteConfig(target="http://127.0.0.1:1", mount="/gemini"))
+    with BackgroundGateway(ScriptedUpstream(), routes) as gateway:
+        address = gateway.url.removesuffix("/v1")
+        status, printed, _ = command("doctor", "--gateway", address, "--", "my-agent")
+        assert status == 1
+        lines = printed.splitlines()
+        assert [line[0] for line in lines] == list("✓" * 9 + "✗✓-")
+        assert lines[9].startswith("✗ provider  the gateway does not reach http://127.0.0.1:1: 127.0.0.1:1 cannot")
+        status, printed, _ = command("doctor", "--gateway", address, "--json", "--", "claude")
+        told_all = json.loads(printed)
+        assert (status, told_all["well"]) == (1, False), "its own API may ask any server"
+        assert [check["name"] for check in told_all["agent"]][:1] == ["agent"]
 
 
 async def test_a_key_that_is_not_known_is_told_and_not_shown() -> None:

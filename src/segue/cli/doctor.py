@@ -12,12 +12,14 @@ from types import MappingProxyType
 
 import msgspec
 
+from segue.cli.agent_settings import facts_of
 from segue.cli.loop import run
 from segue.cli.sidecar import load_sidecar, settings_of
-from segue.config import user_config_file
+from segue.config import child_environment, user_config_file
 from segue.sidecar.app import SidecarSettings
 from segue.sidecar.connector import ConnectorSettings
-from segue.sidecar.diagnosis.check_results import CheckResult, CheckStatus, failed, is_well
+from segue.sidecar.diagnosis.agent_checks import MOUNTS, AgentFacts, judge_agent
+from segue.sidecar.diagnosis.check_results import CheckResult, CheckStatus, failed, is_well, skipped
 from segue.sidecar.diagnosis.gateway_checks import judge_gateway, not_tried
 from segue.sidecar.diagnosis.gateway_probe import observe_gateway
 from segue.sidecar.diagnosis.link_checks import failing_check, judge_link
@@ -45,38 +47,70 @@ class GatewayDiagnosis(msgspec.Struct, frozen=True):
         return GatewayDiagnosis(self.gateway, tuple(one for one in self.checks if one.status == "failed"))
 
 
+class Diagnosis(msgspec.Struct, frozen=True):
+    """The results of all checks."""
+
+    gateways: tuple[GatewayDiagnosis, ...]
+    agent: tuple[CheckResult, ...]
+
+    @property
+    def well(self) -> bool:
+        """Nothing is wrong."""
+        return all(one.well for one in self.gateways) and is_well(self.agent)
+
+
 def run_doctor(
-    path: Path | None, *, gateways: Sequence[str], key: str | None, cafile: Path | None, as_json: bool
+    command: Sequence[str],
+    *,
+    path: Path | None,
+    gateways: Sequence[str],
+    key: str | None,
+    cafile: Path | None,
+    as_json: bool,
 ) -> int:
-    """Check everything, and print it; return 0 if all is well, and 1 if something is wrong."""
+    """Check everything, and print it; return 0 if all is well, and 1 if something is wrong.
+
+    `command`: how the agent is run whose settings are checked too; empty: none.
+    """
     config, _ = load_sidecar(path, gateways=gateways, key=key, cafile=None if cafile is None else str(cafile))
     settings = settings_of(config.sidecar)
-    diagnoses = run(_diagnose_further(settings)) if settings.gateways else [_no_gateway()]
-    well = all(one.well for one in diagnoses)
+    facts = facts_of(command, child_environment(), Path.cwd()) if command else None
+    diagnosis = run(_diagnose(settings, facts))
     if as_json:
-        print(msgspec.json.encode({"well": well, "gateways": diagnoses}).decode())
+        print(msgspec.json.encode({"well": diagnosis.well, **msgspec.structs.asdict(diagnosis)}).decode())
     else:
-        for line in told(diagnoses, marks_of(sys.stdout.encoding)):
+        marks = marks_of(sys.stdout.encoding)
+        for line in (*told(diagnosis.gateways, marks), *lines_of(diagnosis.agent, marks)):
             print(line)
-    return 0 if well else 1
+    return 0 if diagnosis.well else 1
+
+
+async def _diagnose(settings: SidecarSettings, facts: AgentFacts | None) -> Diagnosis:
+    if not settings.gateways:
+        return Diagnosis((_no_gateway(),), _agent(facts, ()))
+    mounts = () if facts is None else MOUNTS.get(facts.program, ())
+    gateways, targets = [], list[str]()
+    for link in await diagnose_all(settings):
+        stopped_at = failing_check(link.checks)
+        if stopped_at is not None:
+            further = not_tried(stopped_at)
+        else:
+            seen = await observe_gateway(link.gateway, settings.connector)
+            further = judge_gateway(seen, mounts)
+            targets += () if isinstance(seen.answer, str) else (route.target for route in seen.answer.routes)
+        gateways.append(GatewayDiagnosis(link.gateway, (*link.checks, *further)))
+    return Diagnosis(tuple(gateways), _agent(facts, targets))
+
+
+def _agent(facts: AgentFacts | None, targets: Sequence[str]) -> tuple[CheckResult, ...]:
+    if facts is None:
+        return (skipped("agent", "not checked: name it behind --, as in `segue doctor -- claude`"),)
+    return judge_agent(msgspec.structs.replace(facts, targets=targets))
 
 
 async def diagnose_all(settings: SidecarSettings) -> list[GatewayDiagnosis]:
     """Check the link to each gateway of a sidecar."""
     return [await diagnose_link(gateway, settings.connector) for gateway in settings.gateways]
-
-
-async def _diagnose_further(settings: SidecarSettings) -> list[GatewayDiagnosis]:
-    """Check each gateway of a sidecar, and what is behind it."""
-    diagnoses = []
-    for link in await diagnose_all(settings):
-        stopped_at = failing_check(link.checks)
-        if stopped_at is None:
-            further = judge_gateway(await observe_gateway(link.gateway, settings.connector))
-        else:
-            further = not_tried(stopped_at)
-        diagnoses.append(GatewayDiagnosis(link.gateway, (*link.checks, *further)))
-    return diagnoses
 
 
 async def diagnose_link(gateway: str, settings: ConnectorSettings) -> GatewayDiagnosis:
@@ -123,9 +157,15 @@ def told(diagnoses: Sequence[GatewayDiagnosis], marks: Mapping[CheckStatus, str]
 def lines_of(checks: Iterable[CheckResult], marks: Mapping[CheckStatus, str]) -> Iterable[str]:
     """Yield one line for each result."""
     for check in checks:
-        ended = check.finding if check.finding.endswith((".", "?")) else f"{check.finding}."
-        words = f"{ended} {check.cure}" if check.cure else check.finding
-        yield _encodable(f"{marks[check.status]} {check.name:<{_NAME_WIDTH}} {words}", marks)
+        yield _encodable(f"{marks[check.status]} {check.name:<{_NAME_WIDTH}} {text_of(check)}", marks)
+
+
+def text_of(check: CheckResult) -> str:
+    """Return what was found, and the cure if there is one."""
+    if not check.cure:
+        return check.finding
+    end = "" if check.finding.endswith((".", "?")) else "."
+    return f"{check.finding}{end} {check.cure}"
 
 
 def _encodable(line: str, marks: Mapping[CheckStatus, str]) -> str:

@@ -144,20 +144,22 @@ def run(
 
 @app.command
 def doctor(
-    *,
+    *command: Annotated[
+        str, Parameter(help="The agent whose settings are checked too, behind --.", allow_leading_hyphen=False)
+    ],
     config: UserConfigFile = None,
     gateway: Gateways = (),
     key: GatewayKey = None,
     cafile: CaFile = None,
     json: Annotated[bool, Parameter(help="Print one JSON object.", negative="")] = False,
 ) -> int:
-    """Check the way to the gateway step by step, and say what to do: segue doctor --gateway wss://HOST
+    """Check the way to the gateway and the provider, and say what to do: segue doctor --gateway wss://HOST -- claude
 
     The exit status is 0 if all is well, and 1 if something is wrong.
     """
     from segue.cli.doctor import run_doctor
 
-    return run_doctor(config, gateways=gateway, key=key, cafile=cafile, as_json=json)
+    return run_doctor(command, path=config, gateways=gateway, key=key, cafile=cafile, as_json=json)
 
 
 @app.command

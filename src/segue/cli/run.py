@@ -16,14 +16,14 @@ import ssl
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path, PurePath
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
 
+from segue.cli.agent_settings import claude_variables, facts_of
 from segue.cli.child_process import ChildProcess
-from segue.cli.claude_settings import settings_files, variables_in
-from segue.cli.doctor import diagnose_all, marks_of, told
+from segue.cli.doctor import diagnose_all, marks_of, text_of, told
 from segue.cli.loop import run
 from segue.cli.sidecar import load_sidecar, settings_of
 from segue.config import Config, ConfigError, KeyConfig, ServerConfig, child_environment
@@ -31,6 +31,7 @@ from segue.engine import Unavailable
 from segue.http.routes import Resolved, Target, route_table
 from segue.sidecar.agent_environment import AgentSettingsError, Launch, pointed_at
 from segue.sidecar.app import Sidecar, SidecarSettings
+from segue.sidecar.diagnosis.agent_checks import judge_agent
 from segue.sidecar.diagnosis.check_results import one_line
 from segue.sidecar.stats import SidecarReport, saved_share
 from segue.stores.interface import StoreError
@@ -144,13 +145,13 @@ async def _gateway(config: Config, found: Path | None) -> AsyncIterator[SidecarS
 def _launch(command: Sequence[str], url: str, config: Config) -> Launch:
     """Return the command with its whole environment, and tell the user what is new in it."""
     environ = child_environment([urlsplit(url).hostname or ""])
-    known, notices = environ, []
-    if PurePath(command[0]).name == "claude":
-        for file in settings_files(environ, Path.cwd()):
-            settings = variables_in(file)
-            if settings.pop("ANTHROPIC_BASE_URL", None) is not None:
-                notices.append(f"{file} sets ANTHROPIC_BASE_URL, and claude obeys it: nothing goes through the sidecar")
-            known = {**settings, **known}
+    facts = facts_of(command, environ, Path.cwd())
+    known = environ
+    if facts.program == "claude":
+        settings = claude_variables(facts)
+        settings.pop("ANTHROPIC_BASE_URL", None)  # it is told below
+        known = {**settings, **environ}
+    notices = [text_of(result) for result in judge_agent(facts) if result.status == "failed"]
     try:
         launch = pointed_at(command, url, environ=known, official=_is_official(config))
     except AgentSettingsError as error:
