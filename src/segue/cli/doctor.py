@@ -19,7 +19,7 @@ from segue.config import child_environment, user_config_file
 from segue.sidecar.app import SidecarSettings
 from segue.sidecar.connector import ConnectorSettings
 from segue.sidecar.diagnosis.agent_checks import MOUNTS, AgentFacts, judge_agent
-from segue.sidecar.diagnosis.check_results import CheckResult, CheckStatus, failed, is_well, skipped
+from segue.sidecar.diagnosis.check_results import CheckStatus, DiagnosticResult, failed, is_well, skipped
 from segue.sidecar.diagnosis.gateway_checks import judge_gateway, not_tried
 from segue.sidecar.diagnosis.gateway_probe import observe_gateway
 from segue.sidecar.diagnosis.link_checks import failing_check, judge_link
@@ -35,7 +35,7 @@ class GatewayDiagnosis(msgspec.Struct, frozen=True):
     """The results of the checks of one gateway."""
 
     gateway: str
-    checks: tuple[CheckResult, ...]
+    checks: tuple[DiagnosticResult, ...]
 
     @property
     def well(self) -> bool:
@@ -51,7 +51,7 @@ class Diagnosis(msgspec.Struct, frozen=True):
     """The results of all checks."""
 
     gateways: tuple[GatewayDiagnosis, ...]
-    agent: tuple[CheckResult, ...]
+    agent: tuple[DiagnosticResult, ...]
 
     @property
     def well(self) -> bool:
@@ -102,7 +102,7 @@ async def _diagnose(settings: SidecarSettings, facts: AgentFacts | None) -> Diag
     return Diagnosis(tuple(gateways), _agent(facts, targets))
 
 
-def _agent(facts: AgentFacts | None, targets: Sequence[str]) -> tuple[CheckResult, ...]:
+def _agent(facts: AgentFacts | None, targets: Sequence[str]) -> tuple[DiagnosticResult, ...]:
     if facts is None:
         return (skipped("agent", "not checked: name it behind --, as in `segue doctor -- claude`"),)
     return judge_agent(msgspec.structs.replace(facts, targets=targets))
@@ -154,13 +154,13 @@ def told(diagnoses: Sequence[GatewayDiagnosis], marks: Mapping[CheckStatus, str]
         yield from lines_of(diagnosis.checks, marks)
 
 
-def lines_of(checks: Iterable[CheckResult], marks: Mapping[CheckStatus, str]) -> Iterable[str]:
+def lines_of(checks: Iterable[DiagnosticResult], marks: Mapping[CheckStatus, str]) -> Iterable[str]:
     """Yield one line for each result."""
     for check in checks:
         yield _encodable(f"{marks[check.status]} {check.name:<{_NAME_WIDTH}} {text_of(check)}", marks)
 
 
-def text_of(check: CheckResult) -> str:
+def text_of(check: DiagnosticResult) -> str:
     """Return what was found, and the cure if there is one."""
     if not check.cure:
         return check.finding

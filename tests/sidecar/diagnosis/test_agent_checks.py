@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segue.sidecar.diagnosis.agent_checks import AgentFacts, SettingsFile, is_known, judge_agent
-from segue.sidecar.diagnosis.check_results import CheckResult
+from segue.sidecar.diagnosis.check_results import DiagnosticResult
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
@@ -29,7 +29,7 @@ JSON = st.recursive(
 
 def judged(
     *command: str, files: tuple[SettingsFile, ...] = (), targets: tuple[str, ...] = (), **variables: str
-) -> tuple[CheckResult, ...]:
+) -> tuple[DiagnosticResult, ...]:
     return judge_agent(AgentFacts(command=command, variables=variables, files=files, targets=targets))
 
 
@@ -37,7 +37,7 @@ def file(path: str, settings: dict[str, Any] | None, *, managed: bool = False) -
     return SettingsFile(path, settings, managed)
 
 
-def only(results: tuple[CheckResult, ...]) -> tuple[str, str]:
+def only(results: tuple[DiagnosticResult, ...]) -> tuple[str, str]:
     [result] = results
     assert (result.status == "failed") == bool(result.cure)
     return result.status, result.finding

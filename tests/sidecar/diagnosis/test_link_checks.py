@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segue.sidecar.diagnosis.check_results import CheckResult, is_well
+from segue.sidecar.diagnosis.check_results import DiagnosticResult, is_well
 from segue.sidecar.diagnosis.link_checks import (
     LINK_CHECKS,
     LinkObservation,
@@ -45,7 +45,7 @@ WELL = LinkObservation(
 )
 
 
-def results(seen: LinkObservation) -> dict[str, CheckResult]:
+def results(seen: LinkObservation) -> dict[str, DiagnosticResult]:
     made = judge_link(seen)
     assert tuple(one.name for one in made) == LINK_CHECKS
     return {one.name: one for one in made}

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from segue.sidecar.diagnosis.check_results import CheckResult, failed, passed, skipped
+from segue.sidecar.diagnosis.check_results import DiagnosticResult, failed, passed, skipped
 
 _CLAUDE_CLOUDS = ("CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX", "CLAUDE_CODE_USE_FOUNDRY")
 _OPENCODE_PROVIDERS = ("anthropic", "openai", "google")
@@ -59,7 +59,7 @@ def is_known(facts: AgentFacts) -> bool:
     return facts.program in _JUDGES
 
 
-def judge_agent(facts: AgentFacts) -> tuple[CheckResult, ...]:
+def judge_agent(facts: AgentFacts) -> tuple[DiagnosticResult, ...]:
     """Return what keeps an agent from the sidecar; if nothing does, one result that says so."""
     if not is_known(facts):
         finding = f"nothing is known of the settings of {facts.program}; it must read its address from the environment"
@@ -75,7 +75,7 @@ def judge_agent(facts: AgentFacts) -> tuple[CheckResult, ...]:
     return (passed(_NAME, f"nothing in the settings of {facts.program} wins over the sidecar's address"), *unread)
 
 
-def _claude(facts: AgentFacts) -> Iterator[CheckResult]:
+def _claude(facts: AgentFacts) -> Iterator[DiagnosticResult]:
     variables = [(file.path, _table(file.settings, "env")) for file in facts.files]
     for path, found in variables:
         if "ANTHROPIC_BASE_URL" in found:
@@ -88,7 +88,7 @@ def _claude(facts: AgentFacts) -> Iterator[CheckResult]:
                 yield failed(_NAME, finding, "Unset it for this session; the sidecar leads to Anthropic's own API.")
 
 
-def _codex(facts: AgentFacts) -> Iterator[CheckResult]:
+def _codex(facts: AgentFacts) -> Iterator[DiagnosticResult]:
     overrides = dict(_codex_overrides(facts.command[1:]))
     if "openai_base_url" in overrides:
         yield failed(_NAME, "the command sets openai_base_url itself", "Leave it out: segue run puts it in.")
@@ -132,7 +132,7 @@ def _is_chatgpt_login(file: SettingsFile) -> bool:
     return PurePath(file.path).name == "auth.json" and (file.settings or {}).get("auth_mode") == "chatgpt"
 
 
-def _opencode(facts: AgentFacts) -> Iterator[CheckResult]:
+def _opencode(facts: AgentFacts) -> Iterator[DiagnosticResult]:
     for file in facts.files:
         providers = _table(file.settings, "provider")
         for name in _OPENCODE_PROVIDERS if file.managed else ():
@@ -148,7 +148,7 @@ def _opencode(facts: AgentFacts) -> Iterator[CheckResult]:
         yield failed(_NAME, finding, cure)
 
 
-def _gemini(facts: AgentFacts) -> Iterator[CheckResult]:
+def _gemini(facts: AgentFacts) -> Iterator[DiagnosticResult]:
     chosen = (_table(_table(file.settings, "security"), "auth").get("selectedType") for file in facts.files)
     kind = next((one for one in chosen if isinstance(one, str)), "")
     cure = "Choose the API key in gemini once, with /auth."
@@ -160,7 +160,7 @@ def _gemini(facts: AgentFacts) -> Iterator[CheckResult]:
 
 
 #: The agents whose settings are known.
-_JUDGES: Mapping[str, Callable[[AgentFacts], Iterator[CheckResult]]] = MappingProxyType(
+_JUDGES: Mapping[str, Callable[[AgentFacts], Iterator[DiagnosticResult]]] = MappingProxyType(
     {"claude": _claude, "codex": _codex, "opencode": _opencode, "gemini": _gemini}
 )
 

@@ -15,7 +15,7 @@ CheckStatus = Literal["passed", "failed", "skipped"]
 _MAX_LENGTH = 300
 
 
-class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
+class DiagnosticResult(msgspec.Struct, frozen=True, kw_only=True):
     """What came of one check. `cure`: what to do about it, in one sentence; empty if there is nothing to do."""
 
     name: str
@@ -24,22 +24,22 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     cure: str = ""
 
 
-def passed(name: str, finding: str, cure: str = "") -> CheckResult:
+def passed(name: str, finding: str, cure: str = "") -> DiagnosticResult:
     """Return the result of a check that found nothing wrong. `cure`: what to do before something is."""
-    return CheckResult(name=name, status="passed", finding=one_line(finding), cure=one_line(cure))
+    return DiagnosticResult(name=name, status="passed", finding=one_line(finding), cure=one_line(cure))
 
 
-def failed(name: str, finding: str, cure: str) -> CheckResult:
+def failed(name: str, finding: str, cure: str) -> DiagnosticResult:
     """Return the result of a check that found something wrong."""
-    return CheckResult(name=name, status="failed", finding=one_line(finding), cure=one_line(cure))
+    return DiagnosticResult(name=name, status="failed", finding=one_line(finding), cure=one_line(cure))
 
 
-def skipped(name: str, finding: str, cure: str = "") -> CheckResult:
+def skipped(name: str, finding: str, cure: str = "") -> DiagnosticResult:
     """Return the result of a check that was not made; why."""
-    return CheckResult(name=name, status="skipped", finding=one_line(finding), cure=one_line(cure))
+    return DiagnosticResult(name=name, status="skipped", finding=one_line(finding), cure=one_line(cure))
 
 
-def is_well(results: Sequence[CheckResult]) -> bool:
+def is_well(results: Sequence[DiagnosticResult]) -> bool:
     """Tell whether no check has failed."""
     return all(result.status != "failed" for result in results)
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import msgspec
 
-from segue.sidecar.diagnosis.check_results import CheckResult, failed, passed, skipped
+from segue.sidecar.diagnosis.check_results import DiagnosticResult, failed, passed, skipped
 
 _NOT_TOLD = "this gateway does not tell: it is of an older version, or a proxy passes only the tunnel on"
 
@@ -53,17 +53,17 @@ class GatewayObservation(msgspec.Struct, frozen=True, kw_only=True):
     speed: SeenSpeed | str = ""
 
 
-def judge_gateway(seen: GatewayObservation, mounts: Sequence[str] = ()) -> tuple[CheckResult, ...]:
+def judge_gateway(seen: GatewayObservation, mounts: Sequence[str] = ()) -> tuple[DiagnosticResult, ...]:
     """Return the results of the checks. `mounts`: the paths below which the agent asks; empty: any."""
     return (*_routes_and_providers(seen.answer, mounts), _speed(seen.speed))
 
 
-def not_tried(failing: str) -> tuple[CheckResult, ...]:
+def not_tried(failing: str) -> tuple[DiagnosticResult, ...]:
     """Return the results of these checks if there is no link."""
     return tuple(skipped(name, f"not tried, since {failing} failed") for name in ("routes", "providers", "speed"))
 
 
-def _routes_and_providers(answer: GatewayAnswer | str, mounts: Sequence[str]) -> Sequence[CheckResult]:
+def _routes_and_providers(answer: GatewayAnswer | str, mounts: Sequence[str]) -> Sequence[DiagnosticResult]:
     if isinstance(answer, str):
         if not answer:
             return skipped("routes", _NOT_TOLD), skipped("providers", _NOT_TOLD)
@@ -83,7 +83,7 @@ def _place(target: str) -> str:
     return "the gateway's own API" if target == "self" else target.removeprefix("https://")
 
 
-def _provider(seen: SeenProvider, wanted: set[str]) -> CheckResult:
+def _provider(seen: SeenProvider, wanted: set[str]) -> DiagnosticResult:
     """Judge a provider; one that the agent has no use for may be away."""
     if seen.reachable:
         return passed("provider", f"the gateway reaches {_place(seen.target)} in {1000 * seen.time_s:.0f} ms")
@@ -95,7 +95,7 @@ def _provider(seen: SeenProvider, wanted: set[str]) -> CheckResult:
     )
 
 
-def _speed(seen: SeenSpeed | str) -> CheckResult:
+def _speed(seen: SeenSpeed | str) -> DiagnosticResult:
     if isinstance(seen, str):
         if not seen:
             return skipped("speed", _NOT_TOLD)

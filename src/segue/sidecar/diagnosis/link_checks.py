@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from segue.http.origins import is_loopback
-from segue.sidecar.diagnosis.check_results import CheckResult, failed, passed, skipped
+from segue.sidecar.diagnosis.check_results import DiagnosticResult, failed, passed, skipped
 from segue.sidecar.diagnosis.link_faults import FAULTS, FaultKind, FaultText, LinkCheckName, LinkFault
 from segue.sidecar.upgrade_answer import REDIRECTS, VERDICTS, AnsweredError, UpgradeReply, read_error
 
@@ -99,7 +99,7 @@ class LinkObservation(msgspec.Struct, frozen=True, kw_only=True):
     """The unix time by the clock here when the answer came."""
 
 
-def judge_link(seen: LinkObservation) -> tuple[CheckResult, ...]:
+def judge_link(seen: LinkObservation) -> tuple[DiagnosticResult, ...]:
     """Return the results of all checks of the link."""
     fault = None if seen.fault is None else FAULTS[seen.fault.kind]
     ends = len(LINK_CHECKS) if fault is None else LINK_CHECKS.index(fault.check)
@@ -116,7 +116,7 @@ def judge_link(seen: LinkObservation) -> tuple[CheckResult, ...]:
     return tuple(results)
 
 
-def failing_check(results: Sequence[CheckResult]) -> str | None:
+def failing_check(results: Sequence[DiagnosticResult]) -> str | None:
     """Return the name of the check at which the way ends; None: there is a link. A wrong clock stops nothing."""
     return next((one.name for one in results if one.status == "failed" and one.name != "clock"), None)
 
@@ -154,7 +154,7 @@ def _fault_of_gateway(status: int, error: AnsweredError, *, has_key: bool) -> Li
             return LinkFault(_BY_CODE.get(code, "gateway_refuses"), error.message)
 
 
-def _failure(seen: LinkObservation, fault: LinkFault | None, text: FaultText) -> CheckResult:
+def _failure(seen: LinkObservation, fault: LinkFault | None, text: FaultText) -> DiagnosticResult:
     words = {
         "gateway": seen.path.gateway,
         "hop": seen.path.hop,
@@ -163,7 +163,7 @@ def _failure(seen: LinkObservation, fault: LinkFault | None, text: FaultText) ->
     return failed(text.check, text.finding.format_map(words), text.cure)
 
 
-def _clock(seen: LinkObservation) -> CheckResult:
+def _clock(seen: LinkObservation) -> DiagnosticResult:
     if seen.answer is None:
         return skipped("clock", "nothing has answered that tells the time")
     try:
@@ -176,25 +176,25 @@ def _clock(seen: LinkObservation) -> CheckResult:
     return _failure(seen, fault, FAULTS[fault.kind])
 
 
-def _name(seen: LinkObservation) -> CheckResult:
+def _name(seen: LinkObservation) -> DiagnosticResult:
     host = seen.path.host if seen.path.proxy is None else seen.path.proxy[0]
     if host in seen.addresses:
         return passed("name", f"{host} is an address")
     return passed("name", f"{host} is {', '.join(seen.addresses)}")
 
 
-def _proxy(seen: LinkObservation) -> CheckResult:
+def _proxy(seen: LinkObservation) -> DiagnosticResult:
     if seen.path.proxy is None:
         return passed("proxy", "none is on the way")
     return passed("proxy", f"{seen.path.hop} connects to {seen.path.gateway}")
 
 
-def _tcp(seen: LinkObservation) -> CheckResult:
+def _tcp(seen: LinkObservation) -> DiagnosticResult:
     took = "" if seen.connected_s is None else f" in {_milliseconds(seen.connected_s)}"
     return passed("tcp", f"{seen.path.hop} accepts connections{took}")
 
 
-def _tls(seen: LinkObservation) -> CheckResult:
+def _tls(seen: LinkObservation) -> DiagnosticResult:
     if not seen.path.encrypted:
         if is_loopback(seen.path.host):
             return passed("tls", "not needed on this machine")
@@ -209,20 +209,20 @@ def _tls(seen: LinkObservation) -> CheckResult:
     return passed("tls", f"the certificate is by {seen.certificate.issuer}, valid until {until}", cure)
 
 
-def _upgrade(seen: LinkObservation) -> CheckResult:
+def _upgrade(seen: LinkObservation) -> DiagnosticResult:
     return passed("upgrade", f"a gateway answers at {seen.path.gateway}")
 
 
-def _key(seen: LinkObservation) -> CheckResult:
+def _key(seen: LinkObservation) -> DiagnosticResult:
     return passed("key", "the gateway takes it" if seen.path.has_key else "the gateway wants none")
 
 
-def _version(seen: LinkObservation) -> CheckResult:
+def _version(seen: LinkObservation) -> DiagnosticResult:
     took = "" if seen.welcome_s is None else f"; the first packet took {_milliseconds(seen.welcome_s)}"
     return passed("version", f"the tunnel speaks the same version{took}")
 
 
-_PASSED: Mapping[LinkCheckName, Callable[[LinkObservation], CheckResult]] = MappingProxyType(
+_PASSED: Mapping[LinkCheckName, Callable[[LinkObservation], DiagnosticResult]] = MappingProxyType(
     {
         "name": _name,
         "proxy": _proxy,

@@ -141,7 +141,7 @@ class _Probe:
         """Connect to the first address that answers."""
         port = self._path.port if self._path.proxy is None else self._path.proxy[1]
         loop = asyncio.get_running_loop()
-        began_at = loop.time()
+        began_at = time.perf_counter()  # the clock of the event loop may be coarse
         problem: OSError = TimeoutError()
         for address in addresses:
             family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -157,7 +157,7 @@ class _Probe:
                 connection.close()
                 raise
             else:
-                self._note(connected_s=loop.time() - began_at)
+                self._note(connected_s=time.perf_counter() - began_at)
                 return connection
         raise _FaultFound(self._fault_of_connection(problem))
 
@@ -246,9 +246,9 @@ class _Probe:
 
     async def _greet(self, opened: TunnelSocket) -> None:
         loop = asyncio.get_running_loop()
-        tunnel, began_at = TunnelClient(), loop.time()
-        tunnel.link_opened(began_at)
-        hello = tunnel.next_packet(began_at)
+        tunnel, began_at = TunnelClient(), time.perf_counter()
+        tunnel.link_opened(loop.time())
+        hello = tunnel.next_packet(loop.time())
         assert hello is not None, "a link begins with a HELLO"
         try:
             async with asyncio.timeout(self._limit_s):
@@ -264,7 +264,7 @@ class _Probe:
             if isinstance(event, LinkFailed):
                 raise _FaultFound(LinkFault("no_tunnel", event.reason))
             if isinstance(event, Welcomed):
-                self._note(welcome_s=loop.time() - began_at)
+                self._note(welcome_s=time.perf_counter() - began_at)
                 return
         raise _FaultFound(LinkFault("no_tunnel", "its first packet does not greet"))
 
