@@ -131,3 +131,31 @@ def test_forwards_on_uvloop_too() -> None:
         runner.run(test_counts_each_way_and_per_turn())
         runner.run(test_passes_a_half_close_on())
         runner.run(test_a_reader_that_stalls_stalls_the_sender())
+
+
+class Noted:
+    """An observer that keeps what it sees."""
+
+    def __init__(self, seen: list[bytes]) -> None:
+        self.seen = seen
+
+    def see_up(self, data: bytes, _: float) -> None:
+        self.seen.append(b"up " + data)
+
+    def see_down(self, data: bytes, _: float) -> None:
+        self.seen.append(b"down " + data)
+
+    def see_end(self, _: float) -> None:
+        self.seen.append(b"end")
+
+
+async def test_an_observer_reads_along() -> None:
+    seen: list[bytes] = []
+    async with listening(doubling) as port, metered("127.0.0.1", port) as meter:
+        meter.observe = lambda: Noted(seen)
+        reader, writer = await asyncio.open_connection(meter.url_host, meter.port)
+        writer.write(b"ab")
+        assert await reader.readexactly(4) == b"abab"
+        writer.close()
+        await writer.wait_closed()
+    assert seen == [b"up ab", b"down abab", b"end"]

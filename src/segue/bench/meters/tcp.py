@@ -2,16 +2,16 @@
 
 It counts the bytes of both TCP streams. Of an unencrypted connection that is everything but the headers of TCP and IP.
 It forwards at once (TCP_NODELAY on both sides) and passes backpressure on: a reader that does not keep up stalls its
-writer. Not here: delay, loss and rate limits, which `segue.testing.link` has.
+writer. An observer may read along. Not here: delay, loss and rate limits, which `segue.testing.link` has.
 """
 
 from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import cast
+from typing import Protocol, cast
 
 import msgspec
 
@@ -25,12 +25,26 @@ class WireBytes(msgspec.Struct, frozen=True):
     down_bytes: int
 
 
+class ConnectionObserver(Protocol):
+    """Sees what one connection carries, at the time (of the event loop's clock) when the meter forwards it."""
+
+    def see_up(self, data: bytes, now: float) -> None:
+        """Take note of bytes of the client."""
+
+    def see_down(self, data: bytes, now: float) -> None:
+        """Take note of bytes of the server."""
+
+    def see_end(self, now: float) -> None:
+        """Take note that the connection is over."""
+
+
 class MeteredConnection:
     """One forwarded connection and what it has carried so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, observer: ConnectionObserver | None) -> None:
         self.up_bytes = 0
         self.down_bytes = 0
+        self.observer = observer
 
 
 class Meter:
@@ -40,6 +54,8 @@ class Meter:
         self.url_host = "127.0.0.1"
         self.port = 0
         self.connections: list[MeteredConnection] = []
+        self.observe: Callable[[], ConnectionObserver] | None = None
+        """Makes the observer of each new connection."""
         self._taken = WireBytes(0, 0)
 
     @property
@@ -94,7 +110,7 @@ class _ForwardedSocket(asyncio.Protocol, ABC):
         self.transport = cast("asyncio.Transport", transport)  # uvloop's do not derive from it
 
     def data_received(self, data: bytes) -> None:
-        self.count(len(data))
+        self.count(data)
         assert self.other is not None, "a side reads only when the other is there"
         self.other.transport.write(data)
 
@@ -124,7 +140,7 @@ class _ForwardedSocket(asyncio.Protocol, ABC):
             self.other.transport.abort()
 
     @abstractmethod
-    def count(self, size: int) -> None:
+    def count(self, data: bytes) -> None:
         """Count what this side received."""
 
 
@@ -132,7 +148,7 @@ class _DownstreamSocket(_ForwardedSocket):
     """The socket that a client connected to. Reading begins when the socket to the server is open."""
 
     def __init__(self, meter: Meter, clients: set[_DownstreamSocket], target_host: str, target_port: int) -> None:
-        self.connection = MeteredConnection()
+        self.connection = MeteredConnection(None if meter.observe is None else meter.observe())
         self._meter = meter
         self._clients = clients
         self._target = (target_host, target_port)
@@ -169,12 +185,14 @@ class _DownstreamSocket(_ForwardedSocket):
         if self.other is None:
             self.transport.pause_reading()
             self._early.append(data)
-            self.count(len(data))
+            self.count(data)
             return
         super().data_received(data)
 
-    def count(self, size: int) -> None:
-        self.connection.up_bytes += size
+    def count(self, data: bytes) -> None:
+        self.connection.up_bytes += len(data)
+        if self.connection.observer is not None:
+            self.connection.observer.see_up(data, self._loop.time())
 
     def abort(self) -> None:
         """End the connection on both sides at once."""
@@ -185,6 +203,8 @@ class _DownstreamSocket(_ForwardedSocket):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        if self.connection.observer is not None:
+            self.connection.observer.see_end(self._loop.time())
         self._clients.discard(self)
         if not self.closed.done():
             self.closed.set_result(None)
@@ -200,5 +220,8 @@ class _UpstreamSocket(_ForwardedSocket):
         super().connection_made(transport)
         self.other.opened(self)
 
-    def count(self, size: int) -> None:
-        self.other.connection.down_bytes += size
+    def count(self, data: bytes) -> None:
+        connection = self.other.connection
+        connection.down_bytes += len(data)
+        if connection.observer is not None:
+            connection.observer.see_down(data, asyncio.get_running_loop().time())
