@@ -366,6 +366,33 @@ def airplane(
     )
 
 
+@bench.command(name="run")
+def bench_run(
+    *command: Annotated[str, Parameter(help="The program and its arguments, behind --.", allow_leading_hyphen=False)],
+    config: UserConfigFile = None,
+    gateway: Gateways = (),
+    key: GatewayKey = None,
+    cafile: CaFile = None,
+    cache: Cache = None,
+    link: Annotated[
+        str | None, Parameter(help="An emulated network before this command's own gateway: see `segue bench links`.")
+    ] = None,
+    files: ReportFileOptions = NO_FILES,
+) -> int:
+    """Run an agent through a metered sidecar: segue bench run -- claude -p 'Fix the tests.'
+
+    At the end it shows on stderr, for each request, the bytes that the agent would have sent straight and those on the
+    tunnel, times, and the CPU time of sidecar and gateway, and returns the agent's exit status. Without --gateway it
+    starts a gateway of its own.
+    """
+    from segue.cli.bench_run import RunOptions, run_bench_run
+
+    return run_bench_run(
+        command,
+        RunOptions(config=config, gateways=gateway, key=key, cafile=cafile, cache=cache, link=link, files=files),
+    )
+
+
 @bench.command
 def capacity(  # noqa: PLR0913 - one for each assumption
     *,

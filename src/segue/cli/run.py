@@ -17,6 +17,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -36,7 +37,10 @@ from segue.sidecar.diagnosis.check_results import one_line
 from segue.sidecar.stats import SidecarReport, saved_share
 from segue.stores.interface import StoreError
 
-_NOT_FOUND = 127
+if TYPE_CHECKING:
+    from segue.upstreams.router import Router
+
+NOT_FOUND = 127
 _NOT_EXECUTABLE = 126
 _SIGNALLED = 128
 _SETTLE_S = 3.0
@@ -88,10 +92,10 @@ async def _run(command: Sequence[str], config: Config, found: Path | None, *, ch
     child = ChildProcess(lambda: loop.call_soon_threadsafe(task.cancel))
     with child.signals():
         async with _gateway(config, found) as settings, Sidecar(settings) as sidecar:
-            launch = _launch(command, sidecar.url, config)
+            launch = launch_of(command, sidecar.url, config)
             if check and not settings.direct:
                 await require_link(sidecar, command[0])
-            status = await _run_child(child, launch)
+            status = await run_child(child, launch)
             await sidecar.settle(_SETTLE_S)
             report = sidecar.report()
         print(saving(report), file=sys.stderr)
@@ -122,27 +126,42 @@ async def _gateway(config: Config, found: Path | None) -> AsyncIterator[SidecarS
         yield settings
         return
     from segue.gateway.app import serving
+
+    key = secrets.token_urlsafe(32)
+    own = private_gateway(config, found, hashlib.sha256(key.encode()).hexdigest())
+    async with serving(own.config, own.router) as (_, url):
+        connector = msgspec.structs.replace(settings.connector, key=key, cafile=None)
+        yield msgspec.structs.replace(settings, gateways=(url,), connector=connector)
+
+
+class PrivateGateway(NamedTuple):
+    """What a gateway for one program is made of. `router`: its models, if not those of the configuration."""
+
+    config: Config
+    router: Router | None
+
+
+def private_gateway(config: Config, found: Path | None, key_sha256: str) -> PrivateGateway:
+    """Return what the gateway of one program on this machine is made of: only who has the key can use it.
+
+    `found`: the file that the configuration was read from.
+    """
     from segue.upstreams.router import ModelRule, Router
     from segue.upstreams.scripted import MODEL, ScriptedUpstream
 
-    key = secrets.token_urlsafe(32)
     uses_own_api = found is not None and any(route.target == "self" for route in config.route)
-    replace = msgspec.structs.replace
     store = config.server.store if uses_own_api else "memory:"
-    config = replace(
+    config = msgspec.structs.replace(
         config,
-        server=replace(config.server, host="127.0.0.1", port=0, store=store),
-        key=[KeyConfig("run", "run", hashlib.sha256(key.encode()).hexdigest())],
+        server=msgspec.structs.replace(config.server, host="127.0.0.1", port=0, store=store),
+        key=[KeyConfig("run", "run", key_sha256)],
     )
-    router = (
-        None if uses_own_api else Router([ModelRule(ScriptedUpstream(), (MODEL,))])
-    )  # otherwise a local model would be loaded, for which there is no use
-    async with serving(config, router) as (_, url):
-        connector = replace(settings.connector, key=key, cafile=None)
-        yield replace(settings, gateways=(url,), connector=connector)
+    # otherwise a local model would be loaded, for which there is no use
+    router = None if uses_own_api else Router([ModelRule(ScriptedUpstream(), (MODEL,))])
+    return PrivateGateway(config, router)
 
 
-def _launch(command: Sequence[str], url: str, config: Config) -> Launch:
+def launch_of(command: Sequence[str], url: str, config: Config) -> Launch:
     """Return the command with its whole environment, and tell the user what is new in it."""
     environ = child_environment([urlsplit(url).hostname or ""])
     facts = facts_of(command, environ, Path.cwd())
@@ -171,13 +190,14 @@ def _is_official(config: Config) -> bool:
     )
 
 
-async def _run_child(child: ChildProcess, launch: Launch) -> int:
+async def run_child(child: ChildProcess, launch: Launch) -> int:
+    """Run the program to its end; return its exit status as a shell does, and say on stderr why it cannot be run."""
     program = launch.command[0]
     try:
         status = await child.run(launch.command, launch.variables)
     except FileNotFoundError:
         print(f"segue: {program}: not found", file=sys.stderr)
-        return _NOT_FOUND
+        return NOT_FOUND
     except PermissionError:
         print(f"segue: {program}: cannot be executed", file=sys.stderr)
         return _NOT_EXECUTABLE

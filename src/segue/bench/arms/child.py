@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -44,8 +44,13 @@ class Child:
 
 
 @asynccontextmanager
-async def launched(spec: msgspec.Struct, module: str = "segue.bench.arms.server") -> AsyncIterator[Child]:
-    """Run a module in a child process around a block; at the end the child drains and closes."""
+async def launched(
+    spec: msgspec.Struct, module: str = "segue.bench.arms.server", *, environ: Mapping[str, str] | None = None
+) -> AsyncIterator[Child]:
+    """Run a module in a child process around a block; at the end the child drains and closes.
+
+    It is in a session of its own: the keys of the terminal are for the benchmark, which ends it by closing its input.
+    """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -53,6 +58,8 @@ async def launched(spec: msgspec.Struct, module: str = "segue.bench.arms.server"
         msgspec.json.encode(spec).decode(),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
+        env=environ,
+        start_new_session=True,
     )
     try:
         yield Child(process, msgspec.json.decode(await _read_line(process), type=Ready))

@@ -1,0 +1,172 @@
+"""`segue bench run`: runs an agent through a metered sidecar, and shows what each of its requests cost on both sides.
+
+The agent has the terminal, as under `segue run`; what was measured goes to stderr at the end. Without `--gateway` there
+is a gateway of this command's own, and `--link` puts an emulated network before it. Not here: what is measured
+(`segue.bench.metered_run`), and the processes of sidecar and gateway (`segue.cli.bench_run_process`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+import shutil
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path, PurePath
+
+import msgspec
+from rich.console import Console
+
+from segue.bench.arms.child import Child, ChildError, launched
+from segue.bench.links.profiles import LINKS, NamedLink
+from segue.bench.metered_run import MeteredEnds, MeteredRun, metering, render
+from segue.bench.meters.tcp import WireBytes, metered
+from segue.cli.bench_output import show
+from segue.cli.bench_run_process import PrivateGatewaySpec, UserSidecarSpec
+from segue.cli.child_process import ChildProcess
+from segue.cli.loop import run
+from segue.cli.output_file import ReportFiles
+from segue.cli.run import NOT_FOUND, launch_of, run_child
+from segue.cli.sidecar import LoadedConfig, load_sidecar
+from segue.config import ConfigError, child_environment
+from segue.sidecar.agent_environment import Launch
+from segue.testing.link import linked
+
+_PROCESS = "segue.cli.bench_run_process"
+_KEY = "SEGUE_SIDECAR_KEY"
+_SIGNALLED = 128
+
+
+class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of the command."""
+
+    config: Path | None
+    gateways: tuple[str, ...]
+    key: str | None
+    cafile: Path | None
+    cache: bool | None
+    link: str | None
+    files: ReportFiles
+
+
+def run_bench_run(command: Sequence[str], options: RunOptions) -> int:
+    """Run the command; return its exit status."""
+    if not command:
+        raise ConfigError("what is to be run? For example: segue bench run -- claude -p 'Fix the tests.'")
+    if options.link is not None and options.link not in LINKS:
+        raise ConfigError(f"there is no link {options.link!r}; `segue bench links` lists them")
+    if shutil.which(command[0], path=child_environment().get("PATH")) is None:
+        print(f"segue: {command[0]}: not found", file=sys.stderr)
+        return NOT_FOUND
+    loaded = load_sidecar(options.config, gateways=options.gateways, port=0)
+    if options.link is not None and loaded.config.sidecar.gateways:
+        raise ConfigError(
+            "--link is for this command's own gateway; there is another in --gateway or [sidecar] gateways"
+        )
+    try:
+        return run(_run(command, options, loaded))
+    except asyncio.CancelledError:  # Ctrl-C before the program ran
+        return _SIGNALLED + signal.SIGINT
+    except (ChildError, OSError) as error:
+        raise ConfigError(f"cannot start: {error}") from error
+
+
+async def _run(command: Sequence[str], options: RunOptions, loaded: LoadedConfig) -> int:
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None, "a coroutine runs in a task"
+    child = ChildProcess(lambda: loop.call_soon_threadsafe(task.cancel))
+    with child.signals():
+        async with _ends(options, loaded) as ends, metering(ends) as metered_run:
+            if metered_run.why_no_link is not None:
+                raise ConfigError(f"no gateway can be reached: {metered_run.why_no_link}; `segue doctor` says more")
+            launch = launch_of(command, metered_run.url, loaded.config)
+            status = await run_child(child, launch)
+            await metered_run.settle()
+    _show(metered_run, launch, status, options=options, loaded=loaded)
+    return status
+
+
+@asynccontextmanager
+async def _ends(options: RunOptions, loaded: LoadedConfig) -> AsyncIterator[MeteredEnds]:
+    """Start what is behind the agent, and say what can be read of it."""
+    config = None if options.config is None else str(options.config)
+    gateways = tuple(loaded.config.sidecar.gateways)
+    key = options.key if gateways else secrets.token_urlsafe(32)
+    children: dict[str, Child] = {}
+    carried: Callable[[], WireBytes] | None = None
+    link = None if options.link is None else LINKS[options.link]
+    async with AsyncExitStack() as stack:
+        if not gateways:
+            assert key is not None, "there is one for our own gateway"
+            spec = PrivateGatewaySpec(config, hashlib.sha256(key.encode()).hexdigest())
+            gateway = children["gateway"] = await stack.enter_async_context(launched(spec, _PROCESS))
+            url, carried = await stack.enter_async_context(_metered_tunnel(gateway, link))
+            gateways = (url,)
+        cafile = None if options.cafile is None else str(options.cafile.absolute())
+        sidecar_spec = UserSidecarSpec(config, gateways, cafile, options.cache)
+        environ = _with_key(key)
+        sidecar = children["sidecar"] = await stack.enter_async_context(
+            launched(sidecar_spec, _PROCESS, environ=environ)
+        )
+        yield MeteredEnds(
+            host=sidecar.host,
+            port=sidecar.port,
+            cpu_s=_cpu_of(children),
+            carried=carried,
+            rtt_s=0.0 if link is None else link.rtt_ms / 1e3,
+        )
+
+
+@asynccontextmanager
+async def _metered_tunnel(gateway: Child, link: NamedLink | None) -> AsyncIterator[tuple[str, Callable[[], WireBytes]]]:
+    """Put a meter before the gateway, or a link that counts; yields its URL, and what it has carried so far."""
+    if link is None:
+        async with metered(gateway.host, gateway.port) as meter:
+            yield meter.url, lambda: WireBytes(meter.up_bytes, meter.down_bytes)
+    else:
+        async with linked(gateway.host, gateway.port, link.profile) as emulated:
+            yield emulated.url, lambda: WireBytes(emulated.sent_up_bytes, emulated.sent_down_bytes)
+
+
+def _with_key(key: str | None) -> Mapping[str, str] | None:
+    """Return the environment of the sidecar; None: ours, which may have a key already."""
+    return None if key is None else {**child_environment(), _KEY: key}
+
+
+def _cpu_of(children: Mapping[str, Child]) -> Callable[[], Awaitable[Mapping[str, float]]]:
+    async def cpu_s() -> dict[str, float]:
+        return {name: (await child.usage()).cpu_ns / 1e9 for name, child in children.items()}
+
+    return cpu_s
+
+
+def _show(metered_run: MeteredRun, launch: Launch, status: int, *, options: RunOptions, loaded: LoadedConfig) -> None:
+    program = PurePath(launch.command[0]).name
+    settings = {
+        "command": program,
+        "link": options.link,
+        "gateway": "given" if loaded.config.sidecar.gateways else "own",
+        "status": status,
+    }
+    report = metered_run.report(settings)
+    console = Console(stderr=True)
+    if metered_run.exchanges:
+        show(report, render, console, files=options.files)
+    else:
+        print(_nothing_came(program, launch.variables), file=sys.stderr)
+        show(report, lambda *_: None, console, files=options.files)
+
+
+def _nothing_came(program: str, variables: Mapping[str, str]) -> str:
+    """Say what the program was given and did not use, so that its user can set it."""
+    given = [
+        f"{name}={variables[name]}" for name in ("ANTHROPIC_BASE_URL", "OPENAI_BASE_URL", "GOOGLE_GEMINI_BASE_URL")
+    ]
+    return (
+        f"segue: {program} sent no request through the sidecar, so there is nothing to show. It was given "
+        f"{', '.join(given)}. If it reads none of these, set its own option for the base URL from one of them: the "
+        "port is another in each run."
+    )
