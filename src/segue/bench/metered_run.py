@@ -35,6 +35,7 @@ _SETTLE_S = 10.0
 _LOOK_EVERY_S = 0.2
 _SHOWN_PATH_LENGTH = 20
 _REASON_LENGTH = 200
+_FAILURES = 400  # the least status that says so
 
 
 class MeteredEnds(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,7 +161,9 @@ class MeteredRun:
             for exchange, one in zip(seen, grown, strict=True)
         ]
         arms = [arm(STRAIGHT, straight), arm(TUNNEL, carried)]
-        return make_report(arms, {**settings, "exchanges": shown}, _figures(self._first, readings[-1], grown))
+        return make_report(
+            arms, {**settings, "exchanges": shown}, _figures(seen, self._first, readings[-1], grown=grown)
+        )
 
     def _carried(self, exchange: ObservedExchange, grown: Reading) -> TurnFigures:
         return TurnFigures(
@@ -173,13 +176,15 @@ class MeteredRun:
         )
 
 
-def _figures(first: Reading, last: Reading, grown: Sequence[Reading]) -> list[Figure]:
+def _figures(
+    seen: Sequence[ObservedExchange], first: Reading, last: Reading, *, grown: Sequence[Reading]
+) -> list[Figure]:
     counted = last.since(first).sidecar
     counts = {
         "requests that the gateway rebuilt from a base": counted.base_hits,
         "bases that the gateway did not have": counted.base_misses,
         "links resumed": counted.resumes,
-        "requests that failed": sum(last.sidecar.failed.values()) - sum(first.sidecar.failed.values()),
+        "requests without a whole answer of success": sum(not _is_success(exchange) for exchange in seen),
     }
     return [
         figure("set-up of the tunnel, bytes up", [first.carried.up_bytes], "B"),
@@ -187,6 +192,10 @@ def _figures(first: Reading, last: Reading, grown: Sequence[Reading]) -> list[Fi
         *(figure(f"CPU: {name}", [sum(one.cpu_s[name] for one in grown)], "s") for name in first.cpu_s),
         *(figure(name, [count], "") for name, count in counts.items()),
     ]
+
+
+def _is_success(exchange: ObservedExchange) -> bool:
+    return exchange.whole and exchange.status is not None and exchange.status < _FAILURES
 
 
 def _as_sent(exchange: ObservedExchange) -> TurnFigures:
@@ -232,14 +241,12 @@ def render(report: BenchReport, console: Console) -> None:
         table.add_row("all", "", *_cells(straight.totals, tunnel.totals))
     console.print(table)
     sent, carried = (sum(_both_ways(one.totals)) for one in (straight, tunnel))
-    if sent:
-        console.print(
-            f"{carried / KB:,.1f} KB instead of {sent / KB:,.1f} KB: {1 - carried / sent:.1%} saved. ", end=""
-        )
+    saved = f"{carried / KB:,.1f} KB instead of {sent / KB:,.1f} KB: {1 - carried / sent:.1%} saved. " if sent else ""
     console.print(
-        "The agent's bytes are those that it would have sent straight, without TLS. "
-        + "; ".join(f"{one.name}: {one.value:.3g}{f' {one.unit}' if one.unit else ''}" for one in report.figures)
-        + ".",
+        f"{saved}[dim]The agent's bytes are those that it would have sent straight, without TLS.[/]", highlight=False
+    )
+    console.print(
+        "; ".join(f"{one.name}: {one.value:.3g}{one.unit and f' {one.unit}'}" for one in report.figures),
         style="dim",
         highlight=False,
     )

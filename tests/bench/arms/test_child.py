@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,17 @@ async def test_a_child_that_does_not_start_is_an_error_with_its_status(
     with pytest.raises(ChildError, match="ended with status 3"):
         async with launched(SPEC, "failing"):
             pass
+
+
+async def test_a_child_has_the_environment_that_it_is_given_and_a_session_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready = "import json, os; print(json.dumps({'host': os.environ['WHO'], 'port': os.getsid(0), 'loop': ''}))"
+    (tmp_path / "telling.py").write_text(ready)
+    monkeypatch.chdir(tmp_path)
+    async with launched(SPEC, "telling", environ={"WHO": "me"}) as running:
+        assert running.host == "me"
+        assert running.port != os.getsid(0)
 
 
 async def test_a_child_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
