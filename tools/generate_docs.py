@@ -62,6 +62,7 @@ from tools import (
     measured_tables,
     provider_tables,
     recovery_tables,
+    result_files,
     sidecar_tables,
     task_tables,
 )
@@ -99,7 +100,8 @@ def stale_pages(root: Path) -> dict[Path, str]:
     if forgotten := sorted(set(parts) - shown):
         raise Stale(f"no page shows {', '.join(forgotten)}")
     made = {page: regenerate(text, parts) for page, text in texts.items()}
-    for name, draw in PICTURES.items():
+    pictures = {name: draw for drawn in (PICTURES, *(find() for find in PICTURE_SETS)) for name, draw in drawn.items()}
+    for name, draw in pictures.items():
         picture = root / name
         made[picture], texts[picture] = draw(), picture.read_text(encoding="utf-8") if picture.exists() else ""
     return {page: text for page, text in made.items() if text != texts[page]}
@@ -491,6 +493,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "session-codex": lambda: measured_tables.session("codex"),
     "session-claude-code": lambda: measured_tables.session("claude-code"),
     "session-figures": measured_tables.session_figures,
+    "result-files": result_files.listing,
+    "result-sections": result_files.sections,
     "lean-figures": measured_tables.lean_streams,
     "configuration-server": lambda: settings(ServerConfig, "SEGUE_SERVER"),
     "configuration-upstream": lambda: settings(UpstreamConfig, "SEGUE_UPSTREAM_0"),
@@ -531,9 +535,9 @@ PARTS: dict[str, Callable[[], str]] = {
 #: Files that are drawn from the code, whole.
 PICTURES: dict[str, Callable[[], str]] = {
     "docs/explanation/architecture.svg": architecture.picture,
-    "docs/results/engine-smollm2.svg": lambda: measured_tables.engine_picture("smollm2"),
-    "docs/results/engine-tiny.svg": lambda: measured_tables.engine_picture("tiny"),
 }
+#: The same, where it depends on files which there are.
+PICTURE_SETS: list[Callable[[], Mapping[str, Callable[[], str]]]] = [result_files.pictures]
 
 
 def main(arguments: Sequence[str], root: Path = ROOT) -> int:

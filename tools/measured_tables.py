@@ -7,29 +7,18 @@ that come from code (`generate_docs`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import median
 
-import msgspec
-
-from segue.bench.reports.chart_selection import charts_of
 from segue.bench.reports.report import Arm, BenchReport, Figure, MachineInfo, TurnFigures
-from segue.bench.reports.svg import stand_alone
+from tools.result_files import read_result
 
 #: Agents of which a session is shown.
 SESSIONS = ("codex", "claude-code")
 
-RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
-
-
-def read(name: str) -> BenchReport:
-    """Read a result file."""
-    return msgspec.json.decode((RESULTS / name).read_bytes(), type=BenchReport)
-
 
 def demo() -> str:
     """Return the conversation turn by turn, with both transports side by side."""
-    report = read("demo.json")
+    report = read_result("demo.json")
     heads = ["turn", *(f"{arm.name}: {what}" for arm in report.arms for what in ("payload", "wire", "first token"))]
     rows = [
         [str(number), *(cell for turn in turns for cell in _cells(turn))]
@@ -47,19 +36,19 @@ def demo() -> str:
 
 def budgets() -> str:
     """Return the gateway's figures that have a budget."""
-    report = read("gateway.json")
+    report = read_result("gateway.json")
     return _figures(report, [figure for figure in report.figures if figure.budget is not None], "bench gateway")
 
 
 def gateway() -> str:
     """Return all figures of the gateway."""
-    report = read("gateway.json")
+    report = read_result("gateway.json")
     return _figures(report, report.figures, "bench gateway")
 
 
 def sessions() -> str:
     """Return the bytes on the wire of agent sessions, per path."""
-    reports = [read(f"table-{name}.json") for name in SESSIONS]
+    reports = [read_result(f"table-{name}.json") for name in SESSIONS]
     heads = ["way", *(f"{report.settings['session']}: {what}" for report in reports for what in ("sent", "saved"))]
     rows = [
         [_way(arms[0]), *(cell for report, arm in zip(reports, arms, strict=True) for cell in _sent(report, arm))]
@@ -78,7 +67,7 @@ def sessions() -> str:
 
 def session(name: str) -> str:
     """Return one session's arms in full."""
-    report = read(f"table-{name}.json")
+    report = read_result(f"table-{name}.json")
     heads = ["way", "sent", "saved", "x bound", "first request", "later ones", "received", "CPU per request"]
     rows = [
         [_way(arm), *_sent(report, arm), *_where(arm, report.settings["bound_bytes"]), _cpu(arm)] for arm in report.arms
@@ -93,7 +82,7 @@ def session(name: str) -> str:
 
 def lean_streams() -> str:
     """Return what clients received for each byte that the model said, by shape of the turns."""
-    report = read("lean-streams.json")
+    report = read_result("lean-streams.json")
     ratios: dict[tuple[str, str], dict[str, str]] = {}
     for one in report.figures:
         what, _, name = one.name.partition(": ")
@@ -117,7 +106,7 @@ def lean_streams() -> str:
 
 def session_figures() -> str:
     """Return the other figures of the table benchmark."""
-    report = read(f"table-{SESSIONS[0]}.json")
+    report = read_result(f"table-{SESSIONS[0]}.json")
     beside = [figure for figure in report.figures if ": bytes up / bound" not in figure.name][1:]
     return _figures(report, beside, f"bench table --session {SESSIONS[0]} --turns {report.settings['turns']}")
 
@@ -152,7 +141,7 @@ def _kilobytes(size: float) -> str:
 
 def dialects() -> str:
     """Return what a turn costs the gateway by dialect and depth, beside the body it sends."""
-    report = read("dialects.json")
+    report = read_result("dialects.json")
     values = {figure.name: figure for figure in report.figures}
     rows = []
     for name in _dialect_names(report):
@@ -169,7 +158,7 @@ def dialects() -> str:
 
 def engine(name: str) -> str:
     """Return times to the first token, and tokens computed for it, by the length of the context."""
-    report = read(f"engine-{name}.json")
+    report = read_result(f"engine-{name}.json")
     rows = [
         [f"{length:,}", *(_first_token(arm.turns[index]) for arm in report.arms)]
         for index, length in enumerate(report.settings["lengths"])
@@ -182,11 +171,6 @@ def engine(name: str) -> str:
         f"computed for it."
     )
     return "\n".join([_row(heads), _row(["---:"] * len(heads)), *map(_row, rows), "", said, _at(report)])
-
-
-def engine_picture(name: str) -> str:
-    """Draw the same."""
-    return stand_alone(charts_of(read(f"engine-{name}.json"))[0])
 
 
 def _first_token(turn: TurnFigures) -> str:

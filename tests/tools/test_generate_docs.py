@@ -22,6 +22,7 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """
     monkeypatch.setattr(generate_docs, "PARTS", {"one": lambda: "1", "two": lambda: "2"})
     monkeypatch.setattr(generate_docs, "PICTURES", {"docs/picture.svg": lambda: "<svg/>"})
+    monkeypatch.setattr(generate_docs, "PICTURE_SETS", [])
     page = tmp_path / "docs" / "all.md"
     page.parent.mkdir()
     page.write_text("".join(f"<!-- generated: {name} -->\n<!-- /generated -->\n" for name in ("one", "two")))

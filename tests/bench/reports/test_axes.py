@@ -15,7 +15,7 @@ _values = st.floats(1e-12, 1e15)
     ("low", "high", "ticks"),
     [(0, 41, [0, 10, 20, 30, 40]), (1, 6, [1, 2, 3, 4, 5, 6]), (0, 0.9, [0, 0.2, 0.4, 0.6, 0.8]), (7, 7, [7])],
 )
-def test_a_linear_axis_labels_about_five_round_values(low: float, high: float, ticks: list[float]) -> None:
+def test_a_linear_axis_labels_a_few_round_values(low: float, high: float, ticks: list[float]) -> None:
     axis = LinearScale(low, high, 0, 100)
     assert axis.ticks() == pytest.approx(ticks)
     assert axis.at(low) == 0

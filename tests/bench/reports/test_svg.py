@@ -99,6 +99,7 @@ def test_a_picture_of_its_own_has_its_title_and_colours() -> None:
     alone = stand_alone(chart)
     assert f"<style>{STYLE}</style>" in alone
     assert chart.title in texts(alone.replace(' xmlns="http://www.w3.org/2000/svg"', ""))
+    assert f">Of something: {chart.title}</text>" in stand_alone(chart, "Of something")
     check_golden(Path(__file__).parent / "golden" / "bytes.svg", alone)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple, Protocol
 
-_TICKS = 5
+_TICKS = 6  # at most, about
 _STEPS = (1, 2, 5, 10)
 _LEAST_DECADES = 0.1
 _MOST_DECADES = 12  # more would make a label for each of a hundred powers of ten
@@ -43,7 +43,7 @@ class LinearScale:
         return self.start + (self.end - self.start) * part
 
     def ticks(self) -> list[float]:
-        """Return about five round values."""
+        """Return up to seven round values."""
         if self._high <= self._low:
             return [self._low]
         rough = (self._high - self._low) / _TICKS

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from typing import NamedTuple, assert_never
 
+import msgspec
+
 from segue.bench.reports.axes import LinearScale, LogScale, Scale, axis_unit
 from segue.bench.reports.charts import (
     STYLES,
@@ -77,9 +79,10 @@ def draw(chart: Chart, identifier: str, *, width: float = WIDTH) -> str:
     return _svg(chart, identifier, _drawing(chart, width), width=width)
 
 
-def stand_alone(chart: Chart, *, width: float = 2 * WIDTH) -> str:
-    """Draw a chart as a file of its own, with its title above it."""
+def stand_alone(chart: Chart, subject: str = "", *, width: float = 2 * WIDTH) -> str:
+    """Draw a chart as a file of its own, with its title above it, which begins with the subject if there is one."""
     drawn = _drawing(chart, width)
+    chart = msgspec.structs.replace(chart, title=f"{subject}: {chart.title}" if subject else chart.title)
     moved = [
         f"<style>{STYLE}</style>",
         f'<rect class="page" width="{width:g}" height="{drawn.height + 30:.0f}"/>',

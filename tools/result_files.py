@@ -1,0 +1,190 @@
+"""The result files of the documentation: which command wrote each, and the section of docs/results/index.md about it.
+
+A file that is not there has no section and is not listed, so a new one only needs its line below. Some files are shown
+by parts of their own (`measured_tables`), the others by the tables and plots that every report has. Not here: running
+the commands (`run_benchmarks`), and the marks in the pages (`generate_docs`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from segue.bench.reports.chart_selection import charts_of
+from segue.bench.reports.charts import Chart
+from segue.bench.reports.markdown_report import markdown_table
+from segue.bench.reports.report import BenchReport
+from segue.bench.reports.report_tables import link_sources, tables_of
+from segue.bench.reports.shown_values import shown_text
+from segue.bench.reports.svg import stand_alone
+from tools.markdown import code, table
+
+RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
+
+
+class ResultFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A result file, and how it is made and shown."""
+
+    name: str
+    command: str
+    """What wrote it, without `--json FILE`."""
+    about: str
+    heading: str = ""
+    """Of the section that is made of it; empty if the parts of other pages show it."""
+    words: str = ""
+    """What one must know to read the section."""
+    subject: str = ""
+    """What the titles of its plots begin with."""
+    charts: tuple[str, ...] = ()
+    """The beginnings of the titles of the plots that the documentation shows."""
+    tables: tuple[str, ...] = ("",)
+    """The same of the tables."""
+    shown_by: tuple[str, ...] = ()
+    """The generated parts that show it, if it has no section."""
+    about_s: float | None = None
+    """How long `make bench` takes for it, about; null if it is not part of that."""
+    resumes: bool = False
+    """Whether the command can go on where it was stopped, with `--resume FILE`."""
+
+
+RESULT_FILES = (
+    ResultFile(
+        name="gateway.json",
+        subject="The gateway",
+        command="segue bench gateway",
+        about="CPU, latency and memory of the gateway, beside a bare server",
+        shown_by=("gateway-budgets", "gateway-figures"),
+        charts=("CPU per turn by depth",),
+        about_s=180,
+    ),
+    ResultFile(
+        name="dialects.json",
+        subject="A provider behind the gateway",
+        command="segue bench dialects",
+        about="what it costs to send a whole history to a provider",
+        shown_by=("dialect-figures",),
+        charts=("CPU per turn by depth",),
+        about_s=120,
+    ),
+    ResultFile(
+        name="table-codex.json",
+        subject="Codex, a task of 41 requests",
+        command="segue bench table --session codex --turns 41",
+        about="bytes of a session of Codex, on each path",
+        shown_by=("sessions", "session-codex", "session-figures"),
+        charts=("Bytes sent per turn",),
+        about_s=30,
+    ),
+    ResultFile(
+        name="table-claude-code.json",
+        subject="Claude Code, a task of 41 requests",
+        command="segue bench table --session claude-code --turns 41",
+        about="the same of Claude Code",
+        shown_by=("sessions", "session-claude-code"),
+        charts=("Bytes sent so far", "Bytes sent per turn"),
+        about_s=30,
+    ),
+    ResultFile(
+        name="capacity.json",
+        command="segue bench capacity --results gateway.json",
+        about="what a fleet of agents sends, and what its state costs",
+        heading="A fleet of agents",
+        words="Computed, not measured: [every assumption](../reference/capacity.md) is an option. CPU and memory are "
+        "those of `gateway.json`.",
+        tables=("Figures",),
+        about_s=5,
+    ),
+    ResultFile(name="demo.json", command="segue demo", about="one conversation, twice", shown_by=("demo",)),
+    ResultFile(
+        name="engine-smollm2.json",
+        command="segue bench engine",
+        about="first tokens of the local model, by length of the context",
+        shown_by=("engine-real",),
+        charts=("",),
+    ),
+    ResultFile(
+        name="engine-tiny.json",
+        command="segue bench engine --model tiny",
+        about="the same of a tiny model",
+        shown_by=("engine-tiny",),
+        charts=("",),
+    ),
+    ResultFile(
+        name="agent-tasks.json",
+        command="python -m tools.measure_agent_tasks",
+        about="bytes of the agent's tasks",
+        shown_by=("agent-task-bytes",),
+    ),
+    ResultFile(
+        name="lean-streams.json",
+        command="python -m tools.measure_lean_stream",
+        about="what clients receive for each byte that a model says",
+        shown_by=("lean-figures",),
+    ),
+)
+
+
+def read_result(name: str, results: Path = RESULTS) -> BenchReport:
+    """Read a result file that `segue bench` or `segue demo` wrote."""
+    return msgspec.json.decode((results / name).read_bytes(), type=BenchReport)
+
+
+def listing(results: Path = RESULTS) -> str:
+    """Write the list of the result files that are there."""
+    rows = []
+    for file in RESULT_FILES:
+        if (results / file.name).exists():
+            option = "" if file.name == "agent-tasks.json" else " --json FILE"
+            rows.append((f"[{file.name}]({file.name})", file.about, code(file.command + option)))
+    return table(("file", "what was measured", "written by"), rows)
+
+
+def sections(results: Path = RESULTS) -> str:
+    """Write the section of each file that is there and has one."""
+    made = [_section(file, results) for file in RESULT_FILES if file.heading and (results / file.name).exists()]
+    return "\n\n".join(made)
+
+
+def _section(file: ResultFile, results: Path) -> str:
+    report = read_result(file.name, results)
+    parts = [f"## {file.heading}", file.words]
+    parts += [f"![{_plain(chart.title)}]({name})" for name, chart in _chosen(file, report)]
+    shown = [one for one in tables_of(report) if one.title.startswith(file.tables)]
+    for one in shown:
+        parts += [f"### {_plain(one.title)}" if len(shown) > 1 else "", markdown_table(one), one.note]
+    parts += link_sources(report)
+    machine = f"{report.machine.cpu}, {report.machine.cores} cores, Python {report.machine.python}"
+    parts.append(f"`{file.command}`, on {machine}; segue {report.version}.")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _plain(text: str) -> str:
+    return shown_text(text).replace("[", "(").replace("]", ")")
+
+
+def pictures(results: Path = RESULTS) -> dict[str, Callable[[], str]]:
+    """Return the plots that the documentation shows of the files that are there, by their file names."""
+    return {
+        f"docs/results/{name}": partial(stand_alone, chart, file.subject)
+        for file in RESULT_FILES
+        if file.charts and (results / file.name).exists()
+        for name, chart in _chosen(file, read_result(file.name, results))
+    }
+
+
+def _chosen(file: ResultFile, report: BenchReport) -> Iterator[tuple[str, Chart]]:
+    """Return the plots to show with their file names: what the title says before the conditions, and a number if that
+    is not enough.
+    """
+    seen: Counter[str] = Counter()
+    for chart in charts_of(report):
+        if chart.title.startswith(file.charts):
+            slug = re.sub(r"[^a-z0-9]+", "-", chart.title.partition(":")[0].lower())
+            seen[slug] += 1
+            number = f"-{seen[slug]}" if seen[slug] > 1 else ""
+            yield f"{file.name.removesuffix('.json')}-{slug}{number}.svg", chart
