@@ -25,7 +25,12 @@ QUICK = replace(
     RULES["claude-code"],
     timeout_s=5.0,
     idle_s=5.0,
-    budgets={"usual": Budget(retries=2), "quick": Budget(retries=2), "once": Budget(retries=1)},
+    budgets={
+        "usual": Budget(retries=2),
+        "quick": Budget(retries=2),
+        "once": Budget(retries=1),
+        "resume": Budget(retries=1),
+    },
 )
 
 
@@ -72,10 +77,11 @@ async def test_without_trouble_each_turn_is_one_request(agent: str, connections:
         ([Answer(cut_before_head=True), WHOLE], [("lost", "nothing")], None),
         ([replace(WHOLE, cut_after=upto(b"thinking_delta")), WHOLE], [("lost", "nothing")], None),
         ([replace(WHOLE, cut_after=upto(b"ping")), WHOLE], [("lost", "thought")], None),
+        ([replace(WHOLE, cut_after=upto(b"input_json_delta")), WHOLE], [("lost", "answer")], None),
         (
-            [replace(WHOLE, cut_after=upto(b"input_json_delta"))],
-            [("lost", "answer")],
-            "connection lost within the answer",
+            [replace(WHOLE, cut_after=upto(b"input_json_delta"))] * 2,
+            [("lost", "answer")] * 2,
+            "retries used up",
         ),
         ([replace(WHOLE, cut_after=upto(b"message_delta"))], [], None),
         ([Answer(status=529, framing="length"), WHOLE], [("server error", "nothing")], None),
