@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from segue.cli.sidecar import parse_address, proxy_of
+from segue.cli.sidecar import parse_address, proxy_of, settings_of
 from segue.cli.stats_view import fetch, render
 from segue.config import ConfigError, SidecarConfig
 from segue.sidecar.stats import ExchangeSummary, SidecarReport
@@ -209,3 +209,10 @@ def test_a_proxy_that_cannot_be_used_is_refused_by_the_name_of_its_source(
         proxy_of(config)
     assert "hunter2" not in str(caught.value)
     assert proxy_of(SidecarConfig(gateways=["wss://gateway.invalid"], proxy="")) is None
+
+
+def test_the_key_may_be_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("sk-1\n")
+    assert settings_of(SidecarConfig(key_file=str(tmp_path / "key"))).connector.key == "sk-1"
+    with pytest.raises(ConfigError, match="cannot read the key file"):
+        settings_of(SidecarConfig(key_file=str(tmp_path / "none")))

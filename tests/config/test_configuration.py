@@ -70,3 +70,9 @@ def test_the_agents_key_is_not_shown() -> None:
 def test_a_proxy_that_may_have_a_password_is_not_shown() -> None:
     shown = [without_secrets(Config(sidecar=SidecarConfig(proxy=proxy))).sidecar.proxy for proxy in ("u:p@h", "", None)]
     assert shown == ["(set)", "", None]
+
+
+def test_a_password_in_the_address_of_a_gateway_is_not_shown() -> None:
+    """Such an address is refused later."""
+    sidecar = SidecarConfig(gateways=["wss://alice:hunter2@g.example", "wss://h.example/a@b"])
+    assert without_secrets(Config(sidecar=sidecar)).sidecar.gateways == ["wss://(set)@g.example", "wss://h.example/a@b"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import msgspec
 import pytest
 
 from segue.config.errors import ConfigError
-from segue.config.keys import KeyConfig, sendable_key
+from segue.config.keys import KeyConfig, key_of_file, sendable_key
 
 DIGEST = "0" * 64
 
@@ -39,3 +42,29 @@ def test_a_key_that_no_header_can_hold_is_refused_by_the_name_of_its_source(key:
     with pytest.raises(ConfigError, match="--key cannot be sent") as raised:
         sendable_key(key, "--key")
     assert "sk-" not in str(raised.value)
+
+
+def test_a_file_holds_a_key_with_its_line_end(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(" sk-1\n")
+    assert key_of_file(str(tmp_path / "key")) == "sk-1"
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda _: None, "cannot read the key file .*: No such file"),
+        (Path.mkdir, "cannot read the key file .*: Is a directory"),
+        (lambda file: file.write_bytes(b"\xff\xfesecret"), "holds no text"),
+        (lambda file: file.write_text("secret" * 1000), "holds more than a key"),
+        (lambda file: file.write_text(" \n"), "is empty"),
+        (lambda file: file.write_text("sk-secret\nx"), "what the key file .* holds cannot be sent as a key"),
+    ],
+)
+def test_a_file_that_holds_no_key_is_named_and_not_quoted(
+    make: Callable[[Path], object], words: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "key"
+    make(file)
+    with pytest.raises(ConfigError, match=words) as raised:
+        key_of_file(str(file))
+    assert "secret" not in str(raised.value)

@@ -85,6 +85,23 @@ def test_a_key_is_taken_without_the_line_end_that_a_file_or_a_shell_adds(tmp_pat
     assert (empty.sidecar.key, empty.agent.key) == (None, None)
 
 
+def test_a_key_takes_the_place_of_one_from_below_however_that_is_named(tmp_path: Path) -> None:
+    in_file, named = '[sidecar]\nkey = "sk-1"\n', '[sidecar]\nkey_file = "f"\n'
+
+    def keys(config: Config) -> tuple[str | None, str | None]:
+        return config.sidecar.key, config.sidecar.key_file
+
+    assert keys(from_toml(tmp_path, named)) == (None, "f")
+    assert keys(from_toml(tmp_path, in_file, {"SEGUE_SIDECAR_KEY_FILE": "g"})) == (None, "g")
+    assert keys(from_toml(tmp_path, named, {"SEGUE_SIDECAR_KEY": "sk-2"})) == ("sk-2", None)
+    assert keys(from_toml(tmp_path, named, {"SEGUE_SIDECAR_KEY": ""})) == (None, None)
+    assert keys(load(None, {"SEGUE_SIDECAR_KEY_FILE": "g"}, sidecar={"key": "sk-3"})) == ("sk-3", None)
+    assert keys(load(None, {"SEGUE_SIDECAR_KEY_FILE": "g"}, sidecar={"key": None, "port": 1})) == (None, "g")
+    both = "sidecar: it has key and key_file: which one is sent?"
+    assert error_of(tmp_path, in_file + 'key_file = "f"\n') == both
+    assert error_of(tmp_path, "", {"SEGUE_SIDECAR_KEY_FILE": "g", "SEGUE_SIDECAR_KEY": "sk-2"}) == both
+
+
 @pytest.mark.parametrize("table", ["sidecar", "agent"])
 @pytest.mark.parametrize("key", ["sk\n1", "sk\x001", "sk\x7f1", "sk\udcff1"])
 def test_a_key_that_cannot_be_sent_is_refused_by_the_name_of_its_source(tmp_path: Path, table: str, key: str) -> None:

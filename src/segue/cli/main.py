@@ -22,6 +22,8 @@ app = App(
 )
 bench = App(name="bench", help="Measure, on this machine.")
 app.command(bench)
+config_commands = App(name="config", help="The settings of segue sidecar and segue run, and where they come from.")
+app.command(config_commands)
 app.register_install_completion_command()
 
 ConfigFile = Annotated[
@@ -53,6 +55,7 @@ GatewayKey = Annotated[
 Direct = Annotated[
     bool | None, Parameter(help="Go straight to the provider when no gateway can be reached.", negative="")
 ]
+AsJson = Annotated[bool, Parameter(help="Print one JSON object.", negative="")]
 CaFile = Annotated[Path | None, Parameter(help="Certificates to verify gateways by.")]
 Cache = Annotated[bool | None, Parameter(help="Keep a few request bodies on disk, for a new start [default: yes].")]
 
@@ -151,7 +154,7 @@ def doctor(
     gateway: Gateways = (),
     key: GatewayKey = None,
     cafile: CaFile = None,
-    json: Annotated[bool, Parameter(help="Print one JSON object.", negative="")] = False,
+    json: AsJson = False,
 ) -> int:
     """Check the way to the gateway and the provider, and say what to do: segue doctor --gateway wss://HOST -- claude
 
@@ -163,13 +166,27 @@ def doctor(
 
 
 @app.command
-def check_config(
-    *, config: ConfigFile = None, json: Annotated[bool, Parameter(help="Print one JSON object.", negative="")] = False
-) -> int:
+def check_config(*, config: ConfigFile = None, json: AsJson = False) -> int:
     """Read the configuration as `serve` does, and print what it means, or what is wrong with it."""
     from segue.cli.check_config import run_check_config
 
     return run_check_config(config, as_json=json)
+
+
+@config_commands.command
+def path(*, json: AsJson = False) -> int:
+    """Print where your own configuration file is, whether it exists or not."""
+    from segue.cli.config import run_config_path
+
+    return run_config_path(as_json=json)
+
+
+@config_commands.command
+def show(*, config: UserConfigFile = None, json: AsJson = False) -> int:
+    """Print each setting, and where its value came from: the file, a variable, or its default. No key is shown."""
+    from segue.cli.config import run_config_show
+
+    return run_config_show(config, as_json=json)
 
 
 @app.command

@@ -22,6 +22,7 @@ from segue.config import (
     cache_directory,
     choose_file,
     gateway_proxy,
+    key_of_file,
     load,
     user_config_file,
 )
@@ -103,7 +104,7 @@ def settings_of(config: SidecarConfig) -> SidecarSettings:
     """Return the settings of a sidecar from the configuration.
 
     Raises:
-        ConfigError: the file of certificates cannot be read. (Later, the error would not name it.)
+        ConfigError: the file of certificates, or of the key, cannot be read. (Later, the error would not name it.)
     """
     if config.cafile is not None:
         try:
@@ -111,6 +112,12 @@ def settings_of(config: SidecarConfig) -> SidecarSettings:
         except OSError as error:
             reason = "it holds no certificates" if isinstance(error, ssl.SSLError) else error.strerror
             raise ConfigError(f"cannot start: the certificates {config.cafile} cannot be read: {reason}") from None
+    connector = ConnectorSettings(
+        key=config.key if config.key_file is None else key_of_file(config.key_file),
+        cafile=config.cafile,
+        proxy=proxy_of(config),
+        connect_s=config.connect_timeout_s,
+    )
     return SidecarSettings(
         gateways=tuple(config.gateways),
         host=config.host,
@@ -119,9 +126,7 @@ def settings_of(config: SidecarConfig) -> SidecarSettings:
         origins=tuple(config.origins),
         direct=config.direct,
         cache_directory=cache_directory(config),
-        connector=ConnectorSettings(
-            key=config.key, cafile=config.cafile, proxy=proxy_of(config), connect_s=config.connect_timeout_s
-        ),
+        connector=connector,
         timeouts=LinkTimeouts(wait_s=config.patience_s, give_up_s=config.give_up_s),
         listener=ListenerLimits(
             max_body_bytes=config.max_body_bytes,

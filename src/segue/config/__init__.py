@@ -24,9 +24,10 @@ from segue.config.environment import (
     state_directory,
 )
 from segue.config.errors import ConfigError
-from segue.config.keys import KeyConfig
+from segue.config.keys import KeyConfig, key_of_file
 from segue.config.loading import load
 from segue.config.server import ListenerConfig, ServerConfig
+from segue.config.setting_sources import SettingSource, SourcedSetting, sourced_settings
 from segue.config.sidecar import SidecarConfig
 from segue.config.tunnel import RouteConfig, TunnelConfig
 from segue.config.units import DAY_S
@@ -46,7 +47,9 @@ __all__ = [
     "ProviderDialect",
     "RouteConfig",
     "ServerConfig",
+    "SettingSource",
     "SidecarConfig",
+    "SourcedSetting",
     "TunnelConfig",
     "UpstreamConfig",
     "agent_key",
@@ -58,9 +61,11 @@ __all__ = [
     "concurrency",
     "gateway_proxy",
     "has_openmp_policy",
+    "key_of_file",
     "load",
     "named_key",
     "read_key",
+    "sourced_settings",
     "split_header",
     "state_directory",
     "user_config_file",

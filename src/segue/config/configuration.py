@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from segue.config.agent import AgentConfig
@@ -12,6 +14,9 @@ from segue.config.sidecar import SidecarConfig
 from segue.config.tunnel import RouteConfig, TunnelConfig
 from segue.config.upstream import UpstreamConfig, check_upstream, split_header
 from segue.http.origins import is_loopback
+
+#: The user and password of an address; the sidecar refuses such an address of a gateway when it starts.
+_USER = re.compile(r"//[^/]*@")
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -34,6 +39,7 @@ def without_secrets(config: Config) -> Config:
         config.sidecar,
         key=None if config.sidecar.key is None else "(set)",
         proxy=config.sidecar.proxy and "(set)",  # it may hold a password
+        gateways=[_USER.sub("//(set)@", gateway) for gateway in config.sidecar.gateways],
     )
     agent = config.agent if config.agent.key is None else replace(config.agent, key="(set)")
     shown = [
@@ -54,6 +60,8 @@ def check(config: Config) -> None:
         ConfigError: settings contradict each other.
     """
     _check_addresses(config)
+    if config.sidecar.key is not None and config.sidecar.key_file is not None:
+        raise ConfigError("sidecar: it has key and key_file: which one is sent?")
     _check_names("key", [key.name for key in config.key])
     _check_names("upstream", [up.name for up in config.upstream])
     for up in config.upstream:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
 from segue.config.errors import ConfigError
+
+_MAX_KEY_BYTES = 4096
 
 
 class KeyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -16,6 +19,28 @@ class KeyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: Annotated[str, Meta(min_length=1, description="Whose key it is; no other key has this name.")]
     tenant: Annotated[str, Meta(min_length=1, description="The tenant whose responses it may see.")]
     sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="Hex digest of the key.")]
+
+
+def key_of_file(file: str) -> str:
+    """Return the key that a file holds.
+
+    Raises:
+        ConfigError: it cannot be read, or what it holds cannot be a key. The message does not quote it.
+    """
+    try:
+        with Path(file).expanduser().open("rb") as opened:
+            text = opened.read(_MAX_KEY_BYTES + 1)
+        found = text.decode()
+    except OSError as error:
+        raise ConfigError(f"cannot read the key file {file}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"the key file {file} holds no text") from None
+    if len(text) > _MAX_KEY_BYTES:
+        raise ConfigError(f"the key file {file} holds more than a key: it is longer than {_MAX_KEY_BYTES} bytes")
+    key = sendable_key(found, f"what the key file {file} holds")
+    if key is None:
+        raise ConfigError(f"the key file {file} is empty")
+    return key
 
 
 def sendable_key(key: str, source: str) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType, NoneType
@@ -48,8 +48,10 @@ _SINGLE = frozenset({"server", "tunnel", "sidecar", "agent"})
 
 
 #: The settings that are paths.
-_SIDECAR_PATHS = ("cafile", "cache_dir")
+_SIDECAR_PATHS = ("cafile", "cache_dir", "key_file")
 _UPSTREAM_PATHS = ("model_file", "chat_template_file", "kv_directory")
+#: Two ways to name the key of `[sidecar]`: what a later source says in one of them replaces the other, too.
+_SIDECAR_KEYS = frozenset({"key", "key_file"})
 _RELATIVE_STORE = "sqlite:///"
 
 
@@ -82,16 +84,19 @@ def load(
     Raises:
         ConfigError: the file cannot be read, or a setting is not allowed.
     """
-    tree = {} if path is None else _read(path)
+    tree = {} if path is None else read_tree(path)
     _convert(tree, _Tree)  # a tree of another shape could not be overwritten
     if relative_to is not None:
         _anchor_paths(tree, relative_to)
     environ = os.environ if environ is None else environ
+    _displace_key(tree, {name for name in _SIDECAR_KEYS if f"SEGUE_SIDECAR_{name.upper()}" in environ})
     for name in sorted(environ, key=_natural_order):
         if name.startswith("SEGUE_"):
             _set_from_environment(tree, name, environ[name])
     for table, overrides in (("server", server), ("sidecar", sidecar or {}), ("agent", agent or {})):
         given = {name: value for name, value in overrides.items() if value is not None}
+        if table == "sidecar":
+            _displace_key(tree, given.keys())
         if given:
             tree[table] = {**tree.get(table, {}), **given}
     config = _with_keys(_convert(tree, Config), {"sidecar": sidecar, "agent": agent}, environ, path)
@@ -120,7 +125,18 @@ def _with_keys(
     return replace(config, sidecar=sidecar, agent=replace(config.agent, key=clean("agent", config.agent.key)))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _displace_key(tree: dict[str, Any], given: Collection[str]) -> None:
+    """Take the key that is set so far out of the tree if one is given that wins over it."""
+    if _SIDECAR_KEYS & set(given):
+        tree["sidecar"] = {name: value for name, value in tree.get("sidecar", {}).items() if name not in _SIDECAR_KEYS}
+
+
+def read_tree(path: Path) -> dict[str, Any]:
+    """Return the tables of a file as they are written there.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -24,6 +24,9 @@ class SidecarConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         list[str], Meta(description="Origins of web pages that may call, besides the sidecar's own.")
     ] = []
     key: Annotated[str | None, Meta(description="The API key to send to the gateway, if it wants one.")] = None
+    key_file: Annotated[
+        str | None, Meta(description="A file that holds this key, in place of `key`; it is read at the start.")
+    ] = None
     cafile: Annotated[str | None, Meta(description="Certificates to verify gateways by, instead of the system's.")] = (
         None
     )
