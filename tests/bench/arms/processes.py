@@ -12,7 +12,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from segue.bench.arms.ends import EndSpec, GatewaySpec, run_gateway, run_sidecar
+from segue.bench.arms.model_server import ModelServerSpec, serve_workload
 from segue.bench.arms.server import ProcessUsage, ServerSpec, serve_bare, serve_gateway
+from segue.bench.arms.tunnelled import RunningEnd
 
 
 def with_stdin(monkeypatch: pytest.MonkeyPatch, given: bytes) -> io.BytesIO:
@@ -45,3 +48,18 @@ async def launched_here(spec: ServerSpec) -> AsyncIterator[InProcess]:
     """Serve in this process, which is the sooner ready."""
     async with serve_gateway(spec) if spec.kind == "gateway" else serve_bare(spec) as address:
         yield InProcess(address)
+
+
+@asynccontextmanager
+async def model_here(spec: ModelServerSpec) -> AsyncIterator[InProcess]:
+    """Serve a workload's model in this process."""
+    async with serve_workload(spec) as address:
+        yield InProcess(address)
+
+
+@asynccontextmanager
+async def end_here(spec: EndSpec) -> AsyncIterator[RunningEnd]:
+    """Run an end of the tunnel in this process."""
+    running = run_gateway(spec) if isinstance(spec, GatewaySpec) else run_sidecar(spec)
+    async with running as (host, port):
+        yield RunningEnd(host, port)

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
 
 from segue.bench.arms.baselines import cost
-from segue.bench.arms.ends import EndSpec, GatewaySpec, run_gateway, run_sidecar
-from segue.bench.arms.tunnelled import GATEWAY, SIDECAR, RunningEnd, first_request, sidecar_path, warmed
+from segue.bench.arms.tunnelled import GATEWAY, SIDECAR, first_request, sidecar_path, warmed
 from segue.bench.reports.report import TurnFigures
 from segue.bench.table import PlayedRound, play_once
 from segue.bench.workloads.clients import AgentKind
 from segue.bench.workloads.sessions import make_session
 from segue.testing.recorded_session import RecordedSession
+from tests.bench.arms.processes import end_here
 
-
-@asynccontextmanager
-async def here(spec: EndSpec) -> AsyncIterator[RunningEnd]:
-    """Run an end in this process, which is the sooner ready."""
-    running = run_gateway(spec) if isinstance(spec, GatewaySpec) else run_sidecar(spec)
-    async with running as (host, port):
-        yield RunningEnd(host, port)
-
-
-cold = partial(sidecar_path, start=here)
+cold = partial(sidecar_path, start=end_here)
 
 
 def up(turns: list[TurnFigures]) -> int:
@@ -57,7 +46,7 @@ async def test_cold_forty_one_turns_save_more_than_99_percent() -> None:
 
 async def test_warm_the_first_request_is_a_delta_too() -> None:
     session = make_session("claude-code", turns=11)
-    played = await play_once(session, warmed(make_session("claude-code", turns=3, task=1), start=here))
+    played = await play_once(session, warmed(make_session("claude-code", turns=3, task=1), start=end_here))
     first = played.turns[0]
     assert first.bytes_up_wire is not None
     assert first.bytes_up_wire < 0.03 * len(session.turns[0].body)
@@ -66,7 +55,7 @@ async def test_warm_the_first_request_is_a_delta_too() -> None:
 
 async def test_warmed_by_its_own_first_request_a_session_sends_hardly_more_than_its_news() -> None:
     session = make_session("pi", turns=3)
-    played = await play_once(session, warmed(first_request(session), start=here))
+    played = await play_once(session, warmed(first_request(session), start=end_here))
     first = played.turns[0]
     assert first.bytes_up_wire is not None
     assert first.bytes_up_wire < 0.15 * len(session.turns[0].body)  # all heads are in it

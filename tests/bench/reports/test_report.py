@@ -32,6 +32,7 @@ FIGURES = {
     "tokens_processed",
     "bytes_down_payload",
     "bytes_repeated",
+    "bytes_settings_repeated",
     "bytes_parsed",
     "memory_bytes",
     "state_bytes",

@@ -109,16 +109,16 @@ def _metered_path(gateway: RunningEnd, sidecar: RunningEnd, meter: Meter) -> Met
         return {name: await spent_s() for name, spent_s in ends.items() if spent_s is not None}
 
     async def settle() -> None:
-        await _silence(lambda: meter.up_bytes + meter.down_bytes)
+        await silence(lambda: meter.up_bytes + meter.down_bytes)
 
     return MeteredPath(host=sidecar.host, port=sidecar.port, meter=meter, cpu_s=cpu_s, settle=settle)
 
 
-async def _silence(count: Callable[[], int]) -> None:
-    """Wait until the socket has been silent for as long as an acknowledgement may take."""
+async def silence(count: Callable[[], int], quiet_s: float = QUIET_S) -> None:
+    """Wait until nothing has been counted for a time: by default, for as long as an acknowledgement may take."""
     loop = asyncio.get_running_loop()
     carried, since = count(), loop.time()
-    while loop.time() < since + QUIET_S:
-        await asyncio.sleep(_LOOK_EVERY_S)
+    while loop.time() < since + quiet_s:
+        await asyncio.sleep(min(_LOOK_EVERY_S, quiet_s))
         if count() != carried:
             carried, since = count(), loop.time()

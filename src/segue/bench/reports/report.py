@@ -54,6 +54,8 @@ class TurnFigures(msgspec.Struct, frozen=True, kw_only=True):
     bytes_down_payload: int | None = None
     bytes_repeated: int | None = None
     """What of the payload up the server had got before: instructions, tools, and items of earlier turns."""
+    bytes_settings_repeated: int | None = None
+    """The instructions and tools among these: each request brings its own, so an id does not save them."""
     bytes_parsed: int | None = None
     """The JSON that the server had to parse for this turn."""
     memory_bytes: int | None = None
