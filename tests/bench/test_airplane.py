@@ -12,7 +12,7 @@ from segue.bench.airplane import FAST, PLAIN, QUICK_TURNS, SIDECAR, Flight, meas
 from segue.bench.links.profiles import LINKS
 from segue.bench.reports.report import Arm, BenchReport, FailedRequest, TurnFigures, arm, figure, make_report
 from segue.bench.workloads.flight_plan import QUICK_FLIGHT, FlightEvent
-from tests.bench.arms.test_tunnelled import here
+from tests.bench.arms.processes import end_here
 
 #: A portal from the start: the plain agent does not get anywhere.
 GROUNDED = Flight(
@@ -29,7 +29,7 @@ def counted(report: BenchReport) -> dict[str, float | None]:
 
 
 async def test_the_plain_agent_gives_up_where_the_sidecar_waits() -> None:
-    report = await measure(GROUNDED, start=here)
+    report = await measure(GROUNDED, start=end_here)
     plain, tunnelled = by_name(report)[PLAIN], by_name(report)[SIDECAR]
     assert (plain.status, plain.failed_turn, plain.problem) == ("failed", 1, "certificate not trusted")
     assert [(one.failure, one.wait_s) for one in plain.failures][-1:] == [("untrusted", None)]

@@ -46,9 +46,7 @@ async def test_the_work_goes_over_the_wire(
     monkeypatch.setattr("segue.bench.arms.agent_paths.silence", silence)
     profile = LinkProfile(rtt_s=0.02, setup_rtts=1.0)
     async with serve_workload(ModelServerSpec(workload=WORKLOAD.name)) as (host, port):
-        site = PathSite(
-            host=host, port=port, tls=tls_contexts(), profile=profile, warm_up=warm_up, start=end_here
-        )
+        site = PathSite(host=host, port=port, tls=tls_contexts(), profile=profile, warm_up=warm_up, start=end_here)
         async with opened(site) as path:
             set_ups = len(path.carried.set_ups)
             assert set_ups == (0 if opened is straight else 1)

@@ -15,13 +15,17 @@ from segue.bench.workloads.retry_rules import RULES
 from segue.bench.workloads.sessions import make_session
 from segue.testing.link import PLAIN
 from segue.testing.provider import replying
-from tests.bench.arms.test_tunnelled import here
+from tests.bench.arms.processes import end_here
 
 SESSION = make_session("claude-code", turns=1)
 
 
 def opened(name: str) -> AbstractAsyncContextManager[FlownWay]:
-    return plain_way(replying(SESSION), PLAIN) if name == "plain" else sidecar_way(replying(SESSION), PLAIN, start=here)
+    return (
+        plain_way(replying(SESSION), PLAIN)
+        if name == "plain"
+        else sidecar_way(replying(SESSION), PLAIN, start=end_here)
+    )
 
 
 @pytest.mark.parametrize("name", ["plain", "sidecar"])

@@ -86,7 +86,7 @@ class MeasurementPlan(msgspec.Struct, frozen=True, kw_only=True):
     start_end: Start = started
 
 
-class _Probe:
+class _PathProbe:
     """Reads a path, and a server unless times over a link are what counts."""
 
     def __init__(self, path: AgentPath, server: ServerMeter | None) -> None:
@@ -122,7 +122,7 @@ async def measure_round(
         async with plan.start_server(spec) as server, aiohttp.ClientSession() as asking:
             reads = ServerMeter(server, database, asking) if plan.link is None else None
             async with arm.open_path(_site(arm, workload, plan, server)) as path:
-                return await _measure(arm, workload, plan, TurnMeter(_Probe(path, reads), keep=keep), path)
+                return await _measure(arm, workload, plan, TurnMeter(_PathProbe(path, reads), keep=keep), path)
 
 
 def _site(arm: MeasuredArm, workload: Workload, plan: MeasurementPlan, server: ServerProcess) -> PathSite:
