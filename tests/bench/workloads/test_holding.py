@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from segue.agent.progress import RunResult
+from segue.agent.progress import Ending, RunResult
 from segue.agent.tasks import TaskCheck
 from segue.bench.arms.model_server import ModelServerSpec, serve_workload
 from segue.bench.workloads import holding
@@ -81,10 +81,10 @@ async def test_notices_a_conversation_that_went_otherwise() -> None:
     ("ending", "missing", "told"), [("turn_limit", (), "ended as turn_limit"), ("completed", ("x",), "1 of its checks")]
 )
 async def test_notices_a_task_that_is_not_done(
-    ending: str, missing: tuple[str, ...], told: str, monkeypatch: pytest.MonkeyPatch
+    ending: Ending, missing: tuple[str, ...], told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def solve(*_: object, **__: object) -> RunResult:
-        return RunResult(ending=ending, turns=(), time_s=0.0, reason="it is late")  # type: ignore[arg-type] # parametrised
+        return RunResult(ending=ending, turns=(), time_s=0.0, reason="it is late")
 
     def check(_: Path) -> TaskCheck:
         return TaskCheck("t", not missing, missing)
