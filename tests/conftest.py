@@ -81,8 +81,6 @@ MEASURED = pytest.StashKey[str]()
 #: Tests with one of these markers run untraced: tracing doubles what a test costs, and the limits of
 #: `tools/check_coverage.py` are reached without them.
 UNTRACED = ("whole", "hypothesis", "untraced")
-#: By which variable coverage tells a child process to measure itself.
-MEASURED_CHILD = "COVERAGE_PROCESS_CONFIG"
 
 
 def folder_of(item: pytest.Item) -> str:
@@ -165,12 +163,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @contextlib.contextmanager
 def untraced() -> Iterator[None]:
-    """Run without coverage's tracing, child processes too."""
+    """Run without coverage's tracing."""
     if Coverage.current() is None:  # a debugger may trace
         yield
         return
     traces, threads_trace = sys.gettrace(), threading.gettrace()
-    child = os.environ.pop(MEASURED_CHILD, None)
     sys.settrace(None)
     threading.settrace(None)
     try:
@@ -178,5 +175,3 @@ def untraced() -> Iterator[None]:
     finally:
         sys.settrace(traces)
         threading.settrace(threads_trace)
-        if child is not None:
-            os.environ[MEASURED_CHILD] = child

@@ -52,7 +52,7 @@ def overall() -> Share:
 
 def own(package: str) -> Share:
     """Return what the tests in the folder of a package reach of it."""
-    # the folder, or a test in it as the environment of a child process names it; an empty context is an import
+    # an empty context is an import
     contexts = [rf"^tests/{package}/", "^$"]
     return Share(package, _percent([f"*/segue/{package}/*"], contexts), OWN)
 

@@ -69,6 +69,7 @@ def test_what_the_request_lost_is_said_with_what_the_reply_lost() -> None:
 # ---------------------------------------------------------------------------------------------- as they should not look
 
 
+@pytest.mark.untraced
 @every_stream
 def test_a_stream_that_breaks_off_anywhere_ends_the_turn_once(name: str) -> None:
     events, expected = read(GOLDEN[name])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import sys
 import zlib
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,9 @@ else:
     from backports import zstd
 
 PLAIN = b'{"messages":[' + b",".join(b'{"role":"user","content":"%d"}' % (n * n) for n in range(9000)) + b"]}"
+
+#: Bytes to what a library makes of them. The tests encode, not the module: every test process collects every file.
+Encode = Callable[[bytes], bytes]
 
 GZIP = st.builds(Gzip, st.integers(1, 9), st.integers(0, 2**32 - 1), st.integers(0, 255), st.integers(0, 255))
 DEFLATE = st.builds(Deflate, st.integers(1, 9))
@@ -85,21 +89,21 @@ def test_what_is_not_of_its_coding_is_left_as_it_is(coding: bytes, body: bytes) 
 
 
 @pytest.mark.parametrize(
-    ("coding", "sent"),
+    ("coding", "encode"),
     [
-        (b"gzip", gzip.compress(PLAIN) + gzip.compress(PLAIN)),
-        (b"gzip", gzip.compress(PLAIN)[:-1]),
-        (b"gzip", gzip.compress(PLAIN) + b"x"),
-        (b"deflate", zlib.compress(PLAIN, wbits=-15)),
-        (b"zstd", zstd.compress(PLAIN) + zstd.compress(b"x")),
-        (b"zstd", zstd.compress(PLAIN)[:-1]),
-        (b"zstd", zstd.compress(PLAIN, 19)),
-        (b"zstd", zstd.compress(b"")),
-        (b"zstd", b""),
+        (b"gzip", lambda plain: gzip.compress(plain) + gzip.compress(plain)),
+        (b"gzip", lambda plain: gzip.compress(plain)[:-1]),
+        (b"gzip", lambda plain: gzip.compress(plain) + b"x"),
+        (b"deflate", lambda plain: zlib.compress(plain, wbits=-15)),
+        (b"zstd", lambda plain: zstd.compress(plain) + zstd.compress(b"x")),
+        (b"zstd", lambda plain: zstd.compress(plain)[:-1]),
+        (b"zstd", lambda plain: zstd.compress(plain, 19)),
+        (b"zstd", lambda _: zstd.compress(b"")),
+        (b"zstd", lambda _: b""),
     ],
 )
-def test_what_cannot_be_made_again_is_left_as_it_is(coding: bytes, sent: bytes) -> None:
-    assert unwrap(sent, coding) is None
+def test_what_cannot_be_made_again_is_left_as_it_is(coding: bytes, encode: Encode) -> None:
+    assert unwrap(encode(PLAIN), coding) is None
 
 
 def test_a_gzip_with_a_file_name_is_left_as_it_is() -> None:
@@ -111,9 +115,9 @@ def test_a_gzip_with_a_file_name_is_left_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("coding", "sent"),
-    [(b"gzip", gzip.compress(PLAIN)), (b"deflate", zlib.compress(PLAIN)), (b"zstd", zstd.compress(PLAIN))],
+    ("coding", "encode"), [(b"gzip", gzip.compress), (b"deflate", zlib.compress), (b"zstd", zstd.compress)]
 )
-def test_a_body_over_the_limit_is_left_as_it_is(coding: bytes, sent: bytes) -> None:
+def test_a_body_over_the_limit_is_left_as_it_is(coding: bytes, encode: Encode) -> None:
+    sent = encode(PLAIN)
     assert unwrap(sent, coding, len(PLAIN)) is not None
     assert unwrap(sent, coding, len(PLAIN) - 1) is None

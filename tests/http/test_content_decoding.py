@@ -187,6 +187,7 @@ TEXTS = (
 )
 
 
+@pytest.mark.untraced
 @EVERY
 @pytest.mark.parametrize("size", [1, 70_000])
 @pytest.mark.parametrize("text", TEXTS)
@@ -194,6 +195,7 @@ def test_text_that_is_in_no_coding_comes_out_as_it_is(name: str, text: bytes, si
     """A proxy has decoded it and left the line, or an error page never was in it."""
     if "deflate" in name.lower():  # without the header of zlib, the first bytes of anything may decode
         size = 70_000
+    text = text[: 10_000 * size]  # in single bytes, that much of it
     assert decode(decoder(name), text, size) == text
 
 

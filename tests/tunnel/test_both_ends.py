@@ -162,6 +162,7 @@ def break_link(world: World, fault: str) -> None:
     world.compose()
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("fault", ["cut", "kill", "forget"])
 @pytest.mark.parametrize("size", [None, 0, 20_000])
 @pytest.mark.parametrize("has_base", [True, False])
@@ -182,6 +183,7 @@ def test_whatever_packet_a_fault_comes_before_the_agent_gets_the_reply_or_the_ou
     assert packet_count > 10 or size != 20_000
 
 
+@pytest.mark.untraced
 def test_a_fault_at_every_packet_with_two_cuts_in_a_row_loses_nothing() -> None:
     for fault_at in range(40):
         world = World()

@@ -56,6 +56,7 @@ class Upload:
             self.pair.plan(self.pair.now + 0.25, self.probe)
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("rtt_s", [0.001, 0.1, 0.6])
 @pytest.mark.parametrize("rate_bytes_s", [2e3, 20e3, 200e3, 2e6])
 def test_a_thin_link_is_used_and_never_looks_dead(rate_bytes_s: float, rtt_s: float) -> None:
@@ -66,6 +67,7 @@ def test_a_thin_link_is_used_and_never_looks_dead(rate_bytes_s: float, rtt_s: fl
     assert upload.pair.up.size_bytes < 1.03 * upload.rate_bytes_s * (upload.done_at - upload.began_at)
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("rtt_s", [0.001, 0.03, 0.1, 0.3, 0.6])
 def test_a_heartbeat_waits_less_than_a_second_behind_a_megabyte_at_twenty_kilobytes_a_second(rtt_s: float) -> None:
     upload = Upload(20e3, rtt_s, 1_000_000)
@@ -74,12 +76,14 @@ def test_a_heartbeat_waits_less_than_a_second_behind_a_megabyte_at_twenty_kiloby
     assert not failures(upload.pair.told)
 
 
+@pytest.mark.untraced
 def test_ones_own_queue_never_passes_for_the_link_however_long_it_lasts() -> None:
     upload = Upload(20e3, 0.1, 8_000_000)
     assert max(upload.waits_s) < 1.0
     assert max(upload.waits_s[-400:]) < 0.6
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize(("rate_bytes_s", "rtt_s"), [(100e6, 0.001), (10e6, 0.03), (10e6, 0.1), (2e6, 0.3)])
 def test_a_fat_or_long_link_is_used(rate_bytes_s: float, rtt_s: float) -> None:
     assert Upload(rate_bytes_s, rtt_s, 40_000_000).rate_bytes_s > 0.8 * rate_bytes_s
