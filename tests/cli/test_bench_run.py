@@ -88,7 +88,7 @@ async def test_a_program_is_metered_and_has_its_own_status(
 def test_what_came_is_shown_on_stderr(link: str | None, command: Command, tmp_path: Path) -> None:
     """A provider that is not there is enough to be metered."""
     (tmp_path / "own.toml").write_text('[[route]]\nmount = "/anthropic"\ntarget = "http://127.0.0.1:9"\n')
-    options = ["--config", "own.toml", *(["--link", link] if link else [])]
+    options = ["--config", "own.toml", *(["--link", link, "--event", "handover@0+0.1"] if link else [])]
     program = [sys.executable, "-c", ONCE, "5"]
     status, printed, told = command("bench", "run", *options, "--json", "run.json", "--", *program)
     assert (status, printed) == (5, "")
@@ -111,6 +111,7 @@ def test_nothing_came(command: Command, here: list[Mapping[str, str] | None], tm
     assert report["settings"] == {
         "command": "true",
         "link": None,
+        "events": [],
         "gateway": "own",
         "status": 0,
         "exchanges": [],
@@ -126,11 +127,12 @@ def test_nothing_came(command: Command, here: list[Mapping[str, str] | None], tm
     [
         ([], 2, "what is to be run?"),
         (["--", "no-such-program"], 127, "no-such-program: not found"),
+        (["--event", "rain@1+1", "--", "true"], 2, "'rain@1+1' is no event"),
         (["--link", "string", "--", "true"], 2, "there is no link 'string'"),
         (
             ["--link", "2g", "--gateway", "ws://127.0.0.1:9", "--", "true"],
             2,
-            "--link is for this command's own gateway",
+            "--link and --event are for this command's own gateway",
         ),
     ],
 )

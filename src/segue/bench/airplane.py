@@ -18,8 +18,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from segue.bench.arms.flight import FlownWay, carry_out, flown_profile, plain_way, sidecar_way
+from segue.bench.arms.flight import FlownWay, flown_profile, plain_way, sidecar_way, troubled
 from segue.bench.arms.retrying_player import RetryingPlayer, TurnFate
+from segue.bench.arms.tls import Authority
 from segue.bench.arms.tunnelled import Start, started
 from segue.bench.links.profiles import NamedLink
 from segue.bench.reports.report import Arm, BenchReport, FailedRequest, Figure, TurnFigures, arm, figure, make_report
@@ -117,14 +118,10 @@ class _Passenger:
         def happened(event: FlightEvent | None) -> None:
             show(len(self._fates), "" if event is None else event.what)
 
-        troubles = asyncio.ensure_future(
-            carry_out(self._flight.events, self._way, begun_at=begun_at, on_event=happened)
-        )
-        try:
+        # nobody knows the authority of a captive portal
+        context = Authority().server_context()
+        async with troubled(self._flight.events, self._way.link, context=context, on_event=happened):
             await self._play(begun_at, show)
-        finally:
-            troubles.cancel()
-            await asyncio.gather(troubles, return_exceptions=True)
         return self._arm(begun_at), self._counted()
 
     async def _play(self, begun_at: float, show: Callable[[int, str], None]) -> None:

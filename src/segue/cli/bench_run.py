@@ -1,8 +1,8 @@
 """`segue bench run`: runs an agent through a metered sidecar, and shows what each of its requests cost on both sides.
 
 The agent has the terminal, as under `segue run`; what was measured goes to stderr at the end. Without `--gateway` there
-is a gateway of this command's own, and `--link` puts an emulated network before it. Not here: what is measured
-(`segue.bench.metered_run`), and the processes of sidecar and gateway (`segue.cli.bench_run_process`).
+is a gateway of this command's own; `--link` puts an emulated network before it, and `--event` breaks that. Not here:
+what is measured (`segue.bench.metered_run`), and the processes of sidecar and gateway (`segue.cli.bench_run_process`).
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path, PurePath
+from typing import NamedTuple
 
 import msgspec
 from rich.console import Console
 
 from segue.bench.arms.child import Child, ChildError, launched
-from segue.bench.links.profiles import LINKS, NamedLink
+from segue.bench.arms.flight import troubled
+from segue.bench.links.profiles import LINKS
 from segue.bench.metered_run import MeteredEnds, MeteredRun, metering, render
-from segue.bench.meters.tcp import WireBytes, metered
+from segue.bench.meters.tcp import WireBytes
+from segue.bench.workloads.flight_plan import FlightEvent, FlightPlanError, read_events
 from segue.cli.bench_output import show
 from segue.cli.bench_run_process import PrivateGatewaySpec, UserSidecarSpec
 from segue.cli.child_process import ChildProcess
@@ -33,7 +36,7 @@ from segue.cli.run import NOT_FOUND, launch_of, run_child
 from segue.cli.sidecar import LoadedConfig, load_sidecar
 from segue.config import ConfigError, child_environment
 from segue.sidecar.agent_environment import Launch
-from segue.testing.link import linked
+from segue.testing.link import PLAIN, EmulatedLink, linked
 
 _PROCESS = "segue.cli.bench_run_process"
 _KEY = "SEGUE_SIDECAR_KEY"
@@ -49,6 +52,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     cafile: Path | None
     cache: bool | None
     link: str | None
+    events: tuple[str, ...]
     files: ReportFiles
 
 
@@ -58,77 +62,94 @@ def run_bench_run(command: Sequence[str], options: RunOptions) -> int:
         raise ConfigError("what is to be run? For example: segue bench run -- claude -p 'Fix the tests.'")
     if options.link is not None and options.link not in LINKS:
         raise ConfigError(f"there is no link {options.link!r}; `segue bench links` lists them")
+    try:
+        events = read_events(options.events)
+    except FlightPlanError as error:
+        raise ConfigError(str(error)) from None
     if shutil.which(command[0], path=child_environment().get("PATH")) is None:
         print(f"segue: {command[0]}: not found", file=sys.stderr)
         return NOT_FOUND
     loaded = load_sidecar(options.config, gateways=options.gateways, port=0)
-    if options.link is not None and loaded.config.sidecar.gateways:
+    if (events or options.link is not None) and loaded.config.sidecar.gateways:
         raise ConfigError(
-            "--link is for this command's own gateway; there is another in --gateway or [sidecar] gateways"
+            "--link and --event are for this command's own gateway; there is another in --gateway or [sidecar] gateways"
         )
     try:
-        return run(_run(command, options, loaded))
+        return run(_run(command, options, loaded, events=events))
     except asyncio.CancelledError:  # Ctrl-C before the program ran
         return _SIGNALLED + signal.SIGINT
     except (ChildError, OSError) as error:
         raise ConfigError(f"cannot start: {error}") from error
 
 
-async def _run(command: Sequence[str], options: RunOptions, loaded: LoadedConfig) -> int:
+async def _run(
+    command: Sequence[str], options: RunOptions, loaded: LoadedConfig, *, events: Sequence[FlightEvent]
+) -> int:
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None, "a coroutine runs in a task"
     child = ChildProcess(lambda: loop.call_soon_threadsafe(task.cancel))
     with child.signals():
-        async with _ends(options, loaded) as ends, metering(ends) as metered_run:
+        async with _ends(options, loaded) as (ends, link), metering(ends) as metered_run:
             if metered_run.why_no_link is not None:
                 raise ConfigError(f"no gateway can be reached: {metered_run.why_no_link}; `segue doctor` says more")
             launch = launch_of(command, metered_run.url, loaded.config)
-            status = await run_child(child, launch)
+            async with _flown(events, link):
+                status = await run_child(child, launch)
             await metered_run.settle()
     _show(metered_run, launch, status, options=options, loaded=loaded)
     return status
 
 
+class StartedEnds(NamedTuple):
+    """What is behind the agent. `link`: the network before our own gateway; None: the gateway is the user's."""
+
+    ends: MeteredEnds
+    link: EmulatedLink | None
+
+
 @asynccontextmanager
-async def _ends(options: RunOptions, loaded: LoadedConfig) -> AsyncIterator[MeteredEnds]:
+async def _ends(options: RunOptions, loaded: LoadedConfig) -> AsyncIterator[StartedEnds]:
     """Start what is behind the agent, and say what can be read of it."""
     config = None if options.config is None else str(options.config)
     gateways = tuple(loaded.config.sidecar.gateways)
     key = options.key if gateways else secrets.token_urlsafe(32)
     children: dict[str, Child] = {}
-    carried: Callable[[], WireBytes] | None = None
-    link = None if options.link is None else LINKS[options.link]
+    link: EmulatedLink | None = None
     async with AsyncExitStack() as stack:
         if not gateways:
             assert key is not None, "there is one for our own gateway"
             spec = PrivateGatewaySpec(config, hashlib.sha256(key.encode()).hexdigest())
             gateway = children["gateway"] = await stack.enter_async_context(launched(spec, _PROCESS))
-            url, carried = await stack.enter_async_context(_metered_tunnel(gateway, link))
-            gateways = (url,)
+            profile = PLAIN if options.link is None else LINKS[options.link].profile
+            link = await stack.enter_async_context(linked(gateway.host, gateway.port, profile))
+            gateways = (link.url,)
         cafile = None if options.cafile is None else str(options.cafile.absolute())
         sidecar_spec = UserSidecarSpec(config, gateways, cafile, options.cache)
-        environ = _with_key(key)
         sidecar = children["sidecar"] = await stack.enter_async_context(
-            launched(sidecar_spec, _PROCESS, environ=environ)
+            launched(sidecar_spec, _PROCESS, environ=_with_key(key))
         )
-        yield MeteredEnds(
+        ends = MeteredEnds(
             host=sidecar.host,
             port=sidecar.port,
             cpu_s=_cpu_of(children),
-            carried=carried,
-            rtt_s=0.0 if link is None else link.rtt_ms / 1e3,
+            carried=None if link is None else _carried_by(link),
+            rtt_s=0.0 if link is None else link.profile.rtt_s,
         )
+        yield StartedEnds(ends, link)
+
+
+def _carried_by(link: EmulatedLink) -> Callable[[], WireBytes]:
+    return lambda: WireBytes(link.sent_up_bytes, link.sent_down_bytes)
 
 
 @asynccontextmanager
-async def _metered_tunnel(gateway: Child, link: NamedLink | None) -> AsyncIterator[tuple[str, Callable[[], WireBytes]]]:
-    """Put a meter before the gateway, or a link that counts; yields its URL, and what it has carried so far."""
-    if link is None:
-        async with metered(gateway.host, gateway.port) as meter:
-            yield meter.url, lambda: WireBytes(meter.up_bytes, meter.down_bytes)
-    else:
-        async with linked(gateway.host, gateway.port, link.profile) as emulated:
-            yield emulated.url, lambda: WireBytes(emulated.sent_up_bytes, emulated.sent_down_bytes)
+async def _flown(events: Sequence[FlightEvent], link: EmulatedLink | None) -> AsyncIterator[None]:
+    """Let the events happen to the link while the agent runs."""
+    if not events or link is None:
+        yield
+        return
+    async with troubled(events, link, context=None, on_event=lambda _: None):
+        yield
 
 
 def _with_key(key: str | None) -> Mapping[str, str] | None:
@@ -148,6 +169,7 @@ def _show(metered_run: MeteredRun, launch: Launch, status: int, *, options: RunO
     settings = {
         "command": program,
         "link": options.link,
+        "events": list(options.events),
         "gateway": "given" if loaded.config.sidecar.gateways else "own",
         "status": status,
     }

@@ -59,6 +59,16 @@ AsJson = Annotated[bool, Parameter(help="Print one JSON object.", negative="")]
 CaFile = Annotated[Path | None, Parameter(help="Certificates to verify gateways by.")]
 Cache = Annotated[bool | None, Parameter(help="Keep a few request bodies on disk, for a new start [default: yes].")]
 
+FlightEvents = Annotated[
+    tuple[str, ...],
+    Parameter(
+        name="--event",
+        help="What happens to the network, as WHAT@SECONDS+LENGTH: `dark`, `handover` or `portal`. Repeat it for more.",
+        negative="",
+        show_default=False,
+    ),
+]
+
 
 @app.command
 def serve(
@@ -351,15 +361,7 @@ def airplane(
     tokens_per_second: Annotated[
         float | None, Parameter(help="How fast the model writes: 65 is slow, 1000 is fast [default: 65; quick: 1000].")
     ] = None,
-    event: Annotated[
-        tuple[str, ...],
-        Parameter(
-            help="What happens to the link, as WHAT@SECONDS+LENGTH, in place of the plan: `dark`, `handover` or "
-            "`portal`. Repeat it for more.",
-            negative="",
-            show_default=False,
-        ),
-    ] = (),
+    event: FlightEvents = (),
     seed: Annotated[int, Parameter(help="Of the session, of losses, and of what is random in waits.")] = 1,
     quick: Annotated[bool, Parameter(help="A short flight on a faster link, a few seconds long.", negative="")] = False,
     files: ReportFileOptions = NO_FILES,
@@ -394,6 +396,7 @@ def bench_run(
     link: Annotated[
         str | None, Parameter(help="An emulated network before this command's own gateway: see `segue bench links`.")
     ] = None,
+    event: FlightEvents = (),
     files: ReportFileOptions = NO_FILES,
 ) -> int:
     """Run an agent through a metered sidecar: segue bench run -- claude -p 'Fix the tests.'
@@ -406,7 +409,16 @@ def bench_run(
 
     return run_bench_run(
         command,
-        RunOptions(config=config, gateways=gateway, key=key, cafile=cafile, cache=cache, link=link, files=files),
+        RunOptions(
+            config=config,
+            gateways=gateway,
+            key=key,
+            cafile=cafile,
+            cache=cache,
+            link=link,
+            events=event,
+            files=files,
+        ),
     )
 
 

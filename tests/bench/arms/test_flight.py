@@ -7,8 +7,9 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 
-from segue.bench.arms.flight import FlownWay, carry_out, flown_profile, plain_way, sidecar_way
+from segue.bench.arms.flight import FlownWay, flown_profile, plain_way, sidecar_way, troubled
 from segue.bench.arms.retrying_player import RetryingPlayer
+from segue.bench.arms.tls import Authority
 from segue.bench.links.profiles import LINKS
 from segue.bench.workloads.flight_plan import FlightEvent
 from segue.bench.workloads.retry_rules import RULES
@@ -44,35 +45,42 @@ async def test_a_turn_goes_over_tls_and_the_link(name: str) -> None:
 
 async def test_a_portal_is_not_trusted_and_gone_when_it_is_over() -> None:
     happened: list[FlightEvent | None] = []
-    portal = FlightEvent("portal", 0, 0.2)
-    async with opened("plain") as way:
-        begun_at = asyncio.get_running_loop().time()
-        flying = asyncio.create_task(carry_out([portal], way, begun_at=begun_at, on_event=happened.append))
-        await asyncio.sleep(0)
-        async with RetryingPlayer(SESSION, RULES["claude-code"], way.host, way.port, context=way.context) as player:
-            assert (await player.turn(0)).given_up == "certificate not trusted"
-            await flying
-            assert (await player.turn(0)).given_up is None
-        assert (len(way.portal.requests), len(way.provider.requests)) == (0, 1)
-    assert happened == [portal, None]
+    over = asyncio.Event()
+
+    def note(event: FlightEvent | None) -> None:
+        happened.append(event)
+        if event is None:
+            over.set()
+
+    event = FlightEvent("portal", 0, 0.2)
+    async with (
+        opened("plain") as way,
+        troubled([event], way.link, context=Authority().server_context(), on_event=note) as portal,
+        RetryingPlayer(SESSION, RULES["claude-code"], way.host, way.port, context=way.context) as player,
+    ):
+        await asyncio.sleep(0)  # the event begins
+        assert (await player.turn(0)).given_up == "certificate not trusted"
+        await over.wait()
+        assert (await player.turn(0)).given_up is None
+        assert (len(portal.requests), len(way.provider.requests)) == (0, 1)
+    assert happened == [event, None]
 
 
 @pytest.mark.parametrize(("what", "reset"), [("dark", False), ("handover", True)])
 async def test_a_dark_link_carries_nothing_until_it_is_over(what: str, reset: bool) -> None:
     event = FlightEvent(what, 0, 0.05)  # type: ignore[arg-type] # it is one of them
+    happened: list[FlightEvent | None] = []
     async with opened("plain") as way:
         reader, writer = await asyncio.open_connection(way.host, way.port, ssl=way.context)
-        loop = asyncio.get_running_loop()
-        flying = asyncio.create_task(carry_out([event], way, begun_at=loop.time(), on_event=lambda _: None))
-        await asyncio.sleep(0)
-        writer.write(b"GET / HTTP/1.1\r\n\r\n")
-        if reset:
-            with pytest.raises(ConnectionResetError):
-                await reader.readuntil(b"\r\n")
-        else:
-            assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 400")
-            assert flying.done()
-        await flying
+        async with troubled([event], way.link, context=None, on_event=happened.append):
+            await asyncio.sleep(0)
+            writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            if reset:
+                with pytest.raises(ConnectionResetError):
+                    await reader.readuntil(b"\r\n")
+            else:
+                assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 400")
+                assert happened == [event, None]
         writer.transport.abort()
 
 

@@ -38,7 +38,7 @@ PORTAL_PAGE = Answer(
 
 
 class FlownWay(msgspec.Struct, frozen=True, kw_only=True):
-    """One way while it is open. `portal` is the page that comes in the way, with TLS that nobody trusts."""
+    """One way while it is open."""
 
     host: str
     port: int
@@ -46,7 +46,6 @@ class FlownWay(msgspec.Struct, frozen=True, kw_only=True):
     """How the agent speaks TLS; None: it does not."""
     link: EmulatedLink
     provider: ScriptedProvider
-    portal: ScriptedProvider
 
 
 def flown_profile(link: NamedLink, seed: int) -> LinkProfile:
@@ -61,16 +60,9 @@ async def plain_way(script: Script, profile: LinkProfile) -> AsyncIterator[Flown
     async with (
         provided(script, ssl=authority.server_context()) as provider,
         linked(provider.host, provider.port, profile) as link,
-        _portal() as portal,
     ):
-        yield FlownWay(
-            host=link.host,
-            port=link.port,
-            context=authority.client_context(),
-            link=link,
-            provider=provider,
-            portal=portal,
-        )
+        context = authority.client_context()
+        yield FlownWay(host=link.host, port=link.port, context=context, link=link, provider=provider)
 
 
 @asynccontextmanager
@@ -84,32 +76,50 @@ async def sidecar_way(script: Script, profile: LinkProfile, *, start: Start = st
         gateway = await stack.enter_async_context(start(GatewaySpec(provider.url)))
         ended = await stack.enter_async_context(terminated(gateway.host, gateway.port, authority.server_context()))
         link = await stack.enter_async_context(linked(ended.host, ended.port, profile))
-        portal = await stack.enter_async_context(_portal())
         spec = SidecarSpec(f"wss://{link.host}:{link.port}", cafile=str(folder / "authority.pem"))
         sidecar = await stack.enter_async_context(start(spec))
-        yield FlownWay(host=sidecar.host, port=sidecar.port, context=None, link=link, provider=provider, portal=portal)
+        yield FlownWay(host=sidecar.host, port=sidecar.port, context=None, link=link, provider=provider)
 
 
 @asynccontextmanager
-async def _portal() -> AsyncIterator[ScriptedProvider]:
-    async with provided(lambda _: PORTAL_PAGE, ssl=Authority().server_context()) as portal:
-        yield portal
+async def troubled(
+    events: Iterable[FlightEvent],
+    link: EmulatedLink,
+    *,
+    context: ssl.SSLContext | None,
+    on_event: Callable[[FlightEvent | None], None],
+) -> AsyncIterator[ScriptedProvider]:
+    """Let the events happen to a link around a block, at their times from its beginning; yields the captive portal.
+
+    `context`: how the portal speaks TLS; None: it does not. `on_event` hears of each event, and of its end with None.
+    """
+    async with provided(lambda _: PORTAL_PAGE, ssl=context) as portal:
+        happening = asyncio.ensure_future(_carry_out(events, link, portal, on_event=on_event))
+        try:
+            yield portal
+        finally:
+            happening.cancel()
+            await asyncio.gather(happening, return_exceptions=True)
 
 
-async def carry_out(
-    events: Iterable[FlightEvent], way: FlownWay, *, begun_at: float, on_event: Callable[[FlightEvent | None], None]
+async def _carry_out(
+    events: Iterable[FlightEvent],
+    link: EmulatedLink,
+    portal: ScriptedProvider,
+    *,
+    on_event: Callable[[FlightEvent | None], None],
 ) -> None:
-    """Let the events happen to the link at their times. `on_event` hears of each one, and of its end with None."""
     loop = asyncio.get_running_loop()
+    begun_at = loop.time()
     for event in events:
         await asyncio.sleep(begun_at + event.at_s - loop.time())
         on_event(event)
         with ExitStack() as trouble:
             if event.what != "dark":
-                way.link.cut()
+                link.cut()
             if event.what == "portal":
-                trouble.enter_context(way.link.diverted(way.portal.host, way.portal.port))
+                trouble.enter_context(link.diverted(portal.host, portal.port))
             else:
-                trouble.enter_context(way.link.silenced())
+                trouble.enter_context(link.silenced())
             await asyncio.sleep(begun_at + event.end_s - loop.time())
         on_event(None)
