@@ -45,6 +45,8 @@ def test_other_reports_have_what_they_measured() -> None:
     assert titles(with_depths()) == ["Time to the first token", "CPU per turn by depth"]
     assert titles(with_lengths()) == ["Time to the first token by length of the context: tiny"]
     assert titles(report_of(arm("computed", []))) == []
+    repeated = arm("repeated", [TurnFigures(bytes_up_wire=9)] * 2)
+    assert titles(report_of(repeated, depths=[1])) == [], "the turns are of no conversation"
 
 
 def test_bytes_are_shown_turn_by_turn_and_summed_up() -> None:

@@ -16,7 +16,7 @@ def rows(report: BenchReport, number: int = 0) -> list[dict[str, str]]:
 
 
 def test_arms_are_compared_with_the_first_of_their_conditions() -> None:
-    plain, continued = rows(with_links())
+    plain, continued = rows(with_links(), 1)
     assert plain["arm"] == "http replay"
     assert (plain["sent"], plain["saved"], plain["task"]) == ("19.2 KB", "", "6 s (5.25 s to 7.5 s)")
     assert (continued["sent"], continued["saved"], continued["set-up"]) == ("9.8 KB", "49.0 %", "500 ms")
@@ -24,9 +24,22 @@ def test_arms_are_compared_with_the_first_of_their_conditions() -> None:
     assert "time" not in plain, "the column `task` has it with its range"
 
 
+def test_task_times_are_compared_by_link() -> None:
+    """A computed arm has a row of its own: it is not the same as the measured one."""
+    assert tables_of(with_links())[0].heads == ["arm", "slow-4g, 65 tokens/s", "geo-in-flight, 65 tokens/s"]
+    assert tables_of(with_links())[0].rows == [
+        ["http replay", "6 s", "failed in turn 3"],
+        ["websocket id, stored", "5.25 s", ""],
+        ["websocket id, stored (computed)", "", "15 s"],
+    ]
+    unknown = [replace(arm("a", []), link=link) for link in ("2g", "fibre")]
+    failed = replace(unknown[0], status="failed", name="b")
+    assert rows(report_of(*unknown, failed))[1] == {"arm": "b", "2g": "failed", "fibre": ""}
+
+
 def test_an_arm_that_failed_says_so_and_is_not_compared_with() -> None:
     """It did less of the work, so that less was sent."""
-    failed, computed = rows(with_links(), 1)
+    failed, computed = rows(with_links(), 2)
     assert failed["problem"] == "failed in turn 3: timed out after 60 s"
     assert (computed["arm"], computed["problem"]) == ("websocket id, stored (computed)", "")
     assert "saved" not in computed
@@ -34,7 +47,7 @@ def test_an_arm_that_failed_says_so_and_is_not_compared_with() -> None:
 
 
 def test_the_notes_explain_what_needs_it() -> None:
-    slow, geo, *_ = tables_of(with_links())
+    _, slow, geo, *_ = tables_of(with_links())
     assert slow.note == (
         "Sent and received are all bytes that the sockets carried, over the whole task. "
         "In brackets: the range of the repetitions."
@@ -63,7 +76,7 @@ def test_failed_requests_are_told_with_what_the_agent_did_next() -> None:
 
 
 def test_figures_have_their_range_and_budget() -> None:
-    known, unknown = rows(with_links(), 2)
+    known, unknown = rows(with_links(), 3)
     assert known == {"figure": "a cost", "value": "2 ms", "range": "1.5 to 2.5", "budget": "≤ 1 ms", "met": "no"}
     assert unknown == {"figure": "nothing", "value": "not measured", "range": "", "budget": "", "met": ""}
     assert rows(report_of(figures=(Figure(name="a", value=1.0, unit="x"),))) == [{"figure": "a", "value": "1 x"}]
@@ -71,10 +84,10 @@ def test_figures_have_their_range_and_budget() -> None:
 
 def test_links_are_told_with_their_sources_and_only_known_ones() -> None:
     report = with_links()
-    assert [row["link"] for row in rows(report, 3)] == ["slow-4g", "geo-in-flight"]
-    assert rows(report, 3)[0]["round trip"] == "150 ms"
+    assert [row["link"] for row in rows(report, 4)] == ["slow-4g", "geo-in-flight"]
+    assert rows(report, 4)[0]["round trip"] == "150 ms"
     assert all(source[0].isdigit() for source in link_sources(report))
-    assert len(link_sources(report)) == len({name for link in rows(report, 3) for name in LINKS[link["link"]].sources})
+    assert len(link_sources(report)) == len({name for link in rows(report, 4) for name in LINKS[link["link"]].sources})
     made_up = report_of(timed_arm("a", 1, took_s=1.0, link="made up"))
     assert [table.title for table in tables_of(made_up)] == ["Arms: article, made up"]
     assert link_sources(made_up) == []

@@ -77,10 +77,12 @@ def charts_of(report: BenchReport) -> list[Chart]:
     if lengths is not None:
         chart = _by_length(report.arms, lengths, styles, model=shown_value(report.settings.get("model")))
         return _present([chart])
-    first_of_workload = {group.conditions.workload: group for group in reversed(groups)}
+    first = {group.conditions.workload: group for group in reversed(groups)}
+    # where depths are compared, the turns of an arm are repetitions, and not one conversation
+    conversations = [] if "depths" in report.settings else list(reversed(first.values()))
     return [
-        *_each(list(reversed(first_of_workload.values())), lambda group: _bytes_per_turn(group, styles)),
-        *_each(list(reversed(first_of_workload.values())), lambda group: _cumulative_bytes(group, styles)),
+        *_each(conversations, lambda group: _bytes_per_turn(group, styles)),
+        *_each(conversations, lambda group: _cumulative_bytes(group, styles)),
         *_task_times(groups, styles),
         *_each(groups, lambda group: _time_lines(group, styles)),
         *_each(groups, lambda group: _first_tokens(group, styles)),
@@ -211,12 +213,23 @@ def _task_times(groups: Sequence[ComparedArms], styles: dict[str, int]) -> list[
 
 
 def _task_time(arm: Arm, styles: dict[str, int]) -> Bar | None:
-    repeated = [value for one in arm.rounds if (value := finite(one.task_s)) is not None and value >= 0]
-    total = median(repeated) if repeated else finite(arm.totals.time_s)
-    if total is None or total < 0 or arm.status == "failed":
+    total = task_time_s(arm)
+    if total is None or arm.status == "failed":
         return None
+    repeated = _repeated_s(arm)
     low, high = (min(repeated), max(repeated)) if repeated else (None, None)
     return Bar(arm.name, styles[arm.name], total, low, high, computed=arm.basis == "computed")
+
+
+def task_time_s(arm: Arm) -> float | None:
+    """Return how long the whole task took: the median of the repetitions, or the total if there are none."""
+    repeated = _repeated_s(arm)
+    total = median(repeated) if repeated else finite(arm.totals.time_s)
+    return None if total is None or total < 0 else total
+
+
+def _repeated_s(arm: Arm) -> list[float]:
+    return [value for one in arm.rounds if (value := finite(one.task_s)) is not None and value >= 0]
 
 
 def _time_lines(group: ComparedArms, styles: dict[str, int]) -> TimeLineChart | None:

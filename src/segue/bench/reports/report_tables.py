@@ -11,7 +11,7 @@ from statistics import median
 from typing import NamedTuple
 
 from segue.bench.links.profiles import CITED_AS, LINKS, PUBLICATIONS, NamedLink
-from segue.bench.reports.chart_selection import ComparedArms, compared_arms
+from segue.bench.reports.chart_selection import ComparedArms, compared_arms, task_time_s
 from segue.bench.reports.charts import ReportTable
 from segue.bench.reports.report import Arm, BenchReport, Figure, RoundFigures, TurnFigures
 from segue.bench.reports.shown_values import finite, shown_number, shown_value
@@ -21,7 +21,8 @@ _MOST_ROWS = 400
 
 def tables_of(report: BenchReport) -> list[ReportTable]:
     """Return all tables of a report, in the order in which they are read."""
-    arms = [_arms_table(group) for group in compared_arms(report)]
+    groups = compared_arms(report)
+    arms = [*_task_times(groups), *(_arms_table(group) for group in groups)]
     figures = [_figures_table(report.figures)] if report.figures else []
     failed = [_failures_table(report.arms)] if any(arm.failures for arm in report.arms) else []
     links = [_links_table(known)] if (known := _known_links(report)) else []
@@ -174,6 +175,33 @@ def _arms_note(arms: Sequence[Arm]) -> str:
     if any(arm.basis == "computed" for arm in arms):
         words.append("Computed: from a formula, not from a run.")
     return " ".join(words)
+
+
+def _task_times(groups: Sequence[ComparedArms]) -> list[ReportTable]:
+    """Return the times of the whole task with an arm in each row and a link in each column, for each workload."""
+    workloads: dict[str | None, list[ComparedArms]] = {}
+    for group in groups:
+        if group.conditions.link is not None:
+            workloads.setdefault(group.conditions.workload, []).append(group)
+    return [_times_of(workload, measured) for workload, measured in workloads.items() if len(measured) > 1]
+
+
+def _times_of(workload: str | None, groups: Sequence[ComparedArms]) -> ReportTable:
+    names = list(dict.fromkeys(_arm_name(arm) for group in groups for arm in group.arms))
+    columns = [{_arm_name(arm): _time_or_end(arm) for arm in group.arms} for group in groups]
+    return ReportTable(
+        title="Time of the whole task" + ("" if workload is None else f": {workload}"),
+        heads=["arm", *(str(group.conditions._replace(workload=None)) for group in groups)],
+        rows=[[name, *(column.get(name, "") for column in columns)] for name in names],
+        note="Medians. An arm that failed has no time.",
+    )
+
+
+def _time_or_end(arm: Arm) -> str:
+    if arm.status == "failed":
+        return "failed" if arm.failed_turn is None else f"failed in turn {arm.failed_turn}"
+    value = task_time_s(arm)
+    return "" if value is None else shown_number(value, "s")
 
 
 def _failures_table(arms: Sequence[Arm]) -> ReportTable:
