@@ -54,13 +54,14 @@ _COUNTED: Mapping[str, str] = {
     "without_base": "bodies sent without a base",
     "links": "connections to gateways so far",
     "resumes": "of them those on which everything went on where it was",
+    "queued": "of those under way, how many have not wholly gone to a gateway yet",
     "parked": "replies that are kept for agents that hung up during an outage",
     "link": "`connecting`, `up`, `away` or `refused`",
     "gateway": "the gateway of the present or last connection",
     "reason": "why there is no link; empty while there is one",
     "rtt_s": "the least round-trip time lately; null before the first",
     "failed": "requests that failed, by the code of the error; `cut`: the reply ended early",
-    "recent": "the latest exchanges: path, status, outcome, sizes and time; no content and no query",
+    "recent": "the latest exchanges: path, status, outcome, sizes, time and error; no content and no query",
 }
 
 

@@ -9,15 +9,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from segue.cli.run import require_link, saving
+from segue.cli.run import require_link
 from segue.http.heads import values
 from segue.protocol.problems import Problem
 from segue.sidecar.app import Sidecar, SidecarSettings
-from segue.sidecar.stats import SidecarReport
 from segue.testing.provider import Answer, provided
 from tests.cli.conftest import Command, own_file
 from tests.sidecar.gateways import fake_gateway
@@ -144,27 +142,6 @@ async def test_the_users_own_file_may_lead_to_the_gateways_own_api_and_leaves_no
     assert names_in(folder) == ["segue.db"]
 
 
-@pytest.mark.parametrize(
-    ("counted", "line"),
-    [
-        ({}, "no request came through here"),
-        ({"exchanges": 1, "failed": {"cut": 1}}, "1 request, 1 failed (cut); none was carried"),
-        (
-            {"exchanges": 2, "failed": {"segue_invalid_key": 2}, "reason": "\x1b[1mno\nsuch key."},
-            "2 requests, 2 failed (segue_invalid_key; no link:  [1mno such key); none was carried",
-        ),
-        ({"exchanges": 2, "direct": 2}, "2 requests, 2 went straight to the provider; none was carried"),
-        (
-            {"exchanges": 4, "failed": {"cut": 2, "x": 1}, "agent_bytes_in": 900, "agent_bytes_out": 100},
-            "4 requests, 3 failed (2 cut, 1 x): 30 B on the link instead of 1.0 KB (97.0% saved)",
-        ),
-    ],
-)
-def test_only_what_was_carried_is_a_saving(counted: dict[str, Any], line: str) -> None:
-    report = SidecarReport(parked=0, link="up", gateway="ws://g", rtt_s=None, recent=[], tunnel_bytes_up=30, **counted)
-    assert saving(report) == f"segue: {line}"
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_signals_go_to_the_program_and_its_status_is_ours(number: signal.Signals, tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
@@ -214,6 +191,17 @@ async def test_a_program_with_a_wrong_key_is_not_started_and_one_with_a_second_g
         assert told.startswith("✗ key       the gateway wants a key, and none is set. Put a key")
         both = segue_run("--gateway", wrong.url, "--gateway", right.url, "--", "echo", "hello")
         assert await output_of(both, tmp_path, b"") == (0, "hello\n", "segue: no request came through here\n")
+
+
+async def test_on_request_all_that_was_counted_is_told(tmp_path: Path) -> None:
+    async with fake_gateway() as gateway:
+        command = segue_run("--stats", "--gateway", gateway.url, "--", sys.executable, "-c", AGENT, "0")
+        status, _, told = await output_of(command, tmp_path, b"{}")
+    first, link, *lines = told.splitlines()
+    assert status == 0
+    assert first.startswith("segue: `segue sidecar --stats --listen 127.0.0.1:")
+    assert link.startswith(f"link up to {gateway.url}")
+    assert [line.split()[:3] for line in lines][-2:] == [["/anthropic/v1/messages", "200", "completed"]] * 2
 
 
 async def test_a_program_is_started_if_the_checks_pass_after_all() -> None:

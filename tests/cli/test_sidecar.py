@@ -9,12 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from segue.cli.sidecar import parse_address, proxy_of, settings_of
-from segue.cli.stats_view import fetch, render
+from segue.cli.stats_view import fetch
 from segue.config import ConfigError, SidecarConfig
-from segue.sidecar.stats import ExchangeSummary, SidecarReport
 from tests.cli.conftest import Command, own_file
 from tests.sidecar.gateways import fake_gateway
 from tests.sidecar.proxies import connect_proxy
@@ -131,31 +129,12 @@ def test_an_address_is_a_host_and_a_port_or_a_port(text: str, address: tuple[str
     assert parse_address(text) == address
 
 
-async def test_the_view_shows_what_is_told() -> None:
+async def test_the_view_is_told_what_a_sidecar_has_counted() -> None:
     async with fake_gateway() as gateway, running(gateway.url) as sidecar:
         await sidecar.post(b"{}")
         host, _, port = sidecar.sidecar.url.rpartition("//")[2].partition(":")
         report = await asyncio.to_thread(fetch, host, int(port))
-    assert report.exchanges == 1
-    report = SidecarReport(
-        exchanges=3,
-        agent_bytes_in=90_000,
-        agent_bytes_out=10_000,
-        tunnel_bytes_up=4_000,
-        tunnel_bytes_down=1_000,
-        base_hits=2,
-        resumes=5,
-        parked=1,
-        link="away",
-        gateway="wss://g",
-        rtt_s=0.25,
-        recent=[ExchangeSummary("/openai/v1/responses", 200, "completed", 45_000, 300, 5_000, 1.5)],
-    )
-    console = Console(width=100, record=True)
-    console.print(render(report))
-    shown = console.export_text()
-    for words in ("link away to wss://g", "rtt 250 ms", "resumes 5", "parked 1", "95.0% saved", "/openai/v1/responses"):
-        assert words in shown
+    assert (report.exchanges, report.queued, report.link) == (1, 0, "up")
 
 
 @pytest.fixture

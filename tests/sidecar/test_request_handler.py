@@ -158,7 +158,7 @@ async def test_a_reply_cut_at_the_provider_is_cut_for_the_agent() -> None:
         assert answer.endswith(b"9\r\ndata: 1\n\n\r\n")  # and no last chunk
         await sidecar.post(conversation(9))
         told = await sidecar.stats()
-    assert [one["outcome"] for one in told["recent"]] == ["cut", "cut"]
+    assert [(one["outcome"], one["error"]) for one in told["recent"]] == [("cut", "cut")] * 2
     assert told["base_hits"] == 1  # what was received is a base all the same
 
 

@@ -72,6 +72,14 @@ def test_nothing_can_be_opened_before_the_start() -> None:
         pool.open(REQUEST)
 
 
+async def test_what_waits_for_a_link_is_counted_until_it_has_gone() -> None:
+    async with fake_gateway() as gateway, pooled(gateway) as pool:
+        exchange = pool.open(REQUEST)
+        assert pool.queued == 1
+        await ending_of(exchange)
+        assert pool.queued == 0
+
+
 async def test_what_a_draining_node_did_not_take_goes_to_the_next() -> None:
     async with fake_gateway() as first, fake_gateway() as second:
         gate = asyncio.Event()

@@ -121,7 +121,7 @@ def sidecar(  # noqa: PLR0913 - one for each option
 
 
 @app.command
-def run(
+def run(  # noqa: PLR0913 - one for each option
     *command: Annotated[str, Parameter(help="The program and its arguments, behind --.", allow_leading_hyphen=False)],
     config: UserConfigFile = None,
     gateway: Gateways = (),
@@ -133,6 +133,7 @@ def run(
         bool, Parameter(help="Look for the gateway first, and do not start the program without one.")
     ] = True,
     log: Annotated[Path | None, Parameter(help="Append the log of sidecar and gateway to this file.")] = None,
+    stats: Annotated[bool, Parameter(help="At the end, print all that was counted.", negative="")] = False,
 ) -> int:
     """Run an agent through a sidecar of its own: segue run --gateway wss://HOST -- claude
 
@@ -140,14 +141,13 @@ def run(
     --gateway it starts a gateway in this process. At the end it prints on stderr how many bytes were saved, and returns
     the agent's exit status.
     """
-    from segue.cli.run import run_command
+    from segue.cli.run import RunSwitches, run_command
 
     return run_command(
         command,
+        RunSwitches(log=log, check=check, stats=stats),
         path=config,
         gateways=gateway,
-        log=log,
-        check=check,
         key=key,
         direct=direct,
         cafile=None if cafile is None else str(cafile),

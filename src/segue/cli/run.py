@@ -21,20 +21,21 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
+from rich.console import Console
 
 from segue.cli.agent_settings import claude_variables, facts_of
 from segue.cli.child_process import ChildProcess
 from segue.cli.doctor import diagnose_all, marks_of, text_of, told
 from segue.cli.loop import run
 from segue.cli.sidecar import load_sidecar, settings_of
+from segue.cli.stats_lines import render, saving
 from segue.config import Config, ConfigError, KeyConfig, ServerConfig, child_environment
 from segue.engine import Unavailable
 from segue.http.routes import Resolved, Target, route_table
 from segue.sidecar.agent_environment import AgentSettingsError, Launch, pointed_at
 from segue.sidecar.app import Sidecar, SidecarSettings
 from segue.sidecar.diagnosis.agent_checks import judge_agent
-from segue.sidecar.diagnosis.check_results import one_line
-from segue.sidecar.stats import SidecarReport, saved_share
+from segue.sidecar.stats import SidecarReport
 from segue.stores.interface import StoreError
 
 if TYPE_CHECKING:
@@ -44,26 +45,30 @@ NOT_FOUND = 127
 _NOT_EXECUTABLE = 126
 _SIGNALLED = 128
 _SETTLE_S = 3.0
-_REASON_LENGTH = 200
 #: The first link is given so long before it is asked what is wrong.
 _FIRST_LINK_S = 5.0
 
 
+class RunSwitches(msgspec.Struct, frozen=True, kw_only=True):
+    """What `segue run` is told beside settings. `check`: it starts nothing without a gateway. `stats`: it tells all."""
+
+    log: Path | None = None
+    check: bool = True
+    stats: bool = False
+
+
 def run_command(
     command: Sequence[str],
+    wanted: RunSwitches,
     *,
     path: Path | None,
     gateways: Sequence[str],
-    log: Path | None,
-    check: bool,
     **options: object,
 ) -> int:
-    """Run the command; return its exit status. `options` replace keys of `[sidecar]`, unless they are None.
-
-    `check`: it is not run if no gateway can be used.
-    """
+    """Run the command; return its exit status. `options` replace keys of `[sidecar]`, unless they are None."""
     if not command:
         raise ConfigError("what is to be run? For example: segue run -- claude")
+    log = wanted.log
     if log is None:  # the program has the terminal
         logging.disable()
     else:
@@ -77,7 +82,7 @@ def run_command(
     if path is None and config.server.store == ServerConfig().store:  # the default is a file of the working folder
         config = msgspec.structs.replace(config, server=msgspec.structs.replace(config.server, store="memory:"))
     try:
-        return run(_run(command, config, file, check=check))
+        return run(_run(command, wanted, config=config, found=file))
     except ConfigError:
         raise
     except asyncio.CancelledError:  # Ctrl-C before the program ran
@@ -86,20 +91,33 @@ def run_command(
         raise ConfigError(f"cannot start: {error}") from error
 
 
-async def _run(command: Sequence[str], config: Config, found: Path | None, *, check: bool) -> int:
+async def _run(command: Sequence[str], wanted: RunSwitches, *, config: Config, found: Path | None) -> int:
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None, "a coroutine runs in a task"
     child = ChildProcess(lambda: loop.call_soon_threadsafe(task.cancel))
     with child.signals():
         async with _gateway(config, found) as settings, Sidecar(settings) as sidecar:
             launch = launch_of(command, sidecar.url, config)
-            if check and not settings.direct:
+            if wanted.check and not settings.direct:
                 await require_link(sidecar, command[0])
+            if wanted.stats:
+                address = urlsplit(sidecar.url).netloc
+                print(f"segue: `segue sidecar --stats --listen {address}` shows what goes through", file=sys.stderr)
             status = await run_child(child, launch)
             await sidecar.settle(_SETTLE_S)
             report = sidecar.report()
-        print(saving(report), file=sys.stderr)
+        _tell(report, wanted)
     return status
+
+
+def _tell(report: SidecarReport, wanted: RunSwitches) -> None:
+    """Tell what was saved, and on request all that was counted."""
+    if not wanted.stats:
+        print(saving(report), file=sys.stderr)
+        return
+    screen = Console(stderr=True)
+    for line in render(report, screen.width if screen.is_terminal else None):
+        print(line.plain, file=sys.stderr)
 
 
 async def require_link(sidecar: Sidecar, program: str, *, within_s: float = _FIRST_LINK_S) -> None:
@@ -202,32 +220,3 @@ async def run_child(child: ChildProcess, launch: Launch) -> int:
         print(f"segue: {program}: cannot be executed", file=sys.stderr)
         return _NOT_EXECUTABLE
     return status if status >= 0 else _SIGNALLED - status
-
-
-def saving(report: SidecarReport) -> str:
-    """Return one line that says how much a sidecar saved, and what did not go through it."""
-    if not report.exchanges:
-        return "segue: no request came through here"
-    carried = report.tunnel_bytes_up + report.tunnel_bytes_down
-    plain = report.agent_bytes_in + report.agent_bytes_out
-    line = f"segue: {report.exchanges} {'request' if report.exchanges == 1 else 'requests'}"
-    failed = sum(report.failed.values())
-    if failed:
-        why = ", ".join(f"{count} {code}" if count < failed else code for code, count in report.failed.items())
-        line += f", {failed} failed ({why}{_no_link(report.reason)})"
-    if report.direct:
-        line += f", {report.direct} went straight to the provider"
-    if not plain:
-        return f"{line}; none was carried"
-    return f"{line}: {_size(carried)} on the link instead of {_size(plain)} ({saved_share(report):.1%} saved)"
-
-
-def _no_link(reason: str) -> str:
-    """Say why there is no link, in one short line: the words may be a gateway's."""
-    line = one_line(reason, _REASON_LENGTH).rstrip(" .")
-    return f"; no link: {line}" if line else ""
-
-
-def _size(count: int) -> str:
-    kilo = 1000
-    return f"{count} B" if count < kilo else f"{count / kilo:,.1f} KB"

@@ -137,6 +137,7 @@ class Sidecar:
         session = self._sessions.current
         return self.stats.report(
             parked=self._handler.orphans,
+            queued=self._sessions.queued,
             link=session.state,
             gateway=session.gateway,
             reason=session.reason,

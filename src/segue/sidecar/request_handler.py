@@ -113,9 +113,10 @@ class RequestHandler:
             self._stats.active -= 1
             if not self._stats.active:
                 self.idle.set()
-            if outcome in {"failed", "cut"}:
-                self._stats.note_failure("cut" if outcome == "cut" else record.failure)
-            self._log_request(request, record, outcome)
+            error = "cut" if outcome == "cut" else record.failure if outcome == "failed" else ""
+            if error:
+                self._stats.note_failure(error)
+            self._log_request(request, record, outcome, error=error)
 
     async def _answer(self, request: AgentRequest, record: _AccessRecord) -> Outcome:
         if request.kind == "http":
@@ -258,7 +259,7 @@ class RequestHandler:
 
     # --- the log -----------------------------------------------------------------------------------------------------
 
-    def _log_request(self, request: AgentRequest, record: _AccessRecord, outcome: Outcome) -> None:
+    def _log_request(self, request: AgentRequest, record: _AccessRecord, outcome: Outcome, *, error: str) -> None:
         """Log and remember a request, without content, query or credentials."""
         path = request.head.target.partition(b"?")[0].decode("latin-1")[:_MAX_PATH_LENGTH]
         time_s = round(asyncio.get_running_loop().time() - record.started_at, 3)
@@ -276,7 +277,16 @@ class RequestHandler:
             time_s,
         )
         self._stats.recent.append(
-            ExchangeSummary(path, record.status, outcome, body_bytes, record.document_bytes, record.reply_bytes, time_s)
+            ExchangeSummary(
+                path,
+                record.status,
+                outcome,
+                body_bytes,
+                record.document_bytes,
+                record.reply_bytes,
+                time_s,
+                error,
+            )
         )
 
 

@@ -198,6 +198,11 @@ class GatewaySession:
         return self._tunnel.rtt_s
 
     @property
+    def queued(self) -> int:
+        """How many exchanges have not wholly gone to the gateway yet."""
+        return sum(not self._tunnel.is_complete(handle) for handle in self._exchanges)
+
+    @property
     def reason(self) -> str:
         """Why there is no link; empty while there is one, or before the first attempt has failed."""
         return self._status.reason

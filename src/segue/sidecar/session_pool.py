@@ -61,6 +61,11 @@ class SessionPool:
         assert self._current is not None, "start() comes first"
         return self._current
 
+    @property
+    def queued(self) -> int:
+        """How many exchanges have not wholly gone to a gateway yet."""
+        return sum(session.queued for session in self._watches)
+
     def open(self, request: TunnelRequest, *, keep_bytes: int = 0) -> AgentExchange:
         """Begin an exchange. `keep_bytes`: how much of the reply is kept although it was read."""
         exchange = AgentExchange(self.current, request, keep_bytes=keep_bytes)

@@ -33,6 +33,8 @@ class ExchangeSummary(msgspec.Struct):
     document_bytes: int
     reply_bytes: int
     time_s: float
+    error: str = ""
+    """The code of the error that its agent was told; `cut`: the reply ended early."""
 
 
 class Counters(msgspec.Struct):
@@ -65,6 +67,8 @@ class SidecarReport(Counters, kw_only=True):
     """The JSON object of `GET /segue/stats`."""
 
     parked: int
+    queued: int = 0
+    """Exchanges that have not wholly gone to a gateway yet."""
     link: str
     gateway: str
     reason: str = ""
@@ -81,12 +85,15 @@ class Stats(Counters):
     failed: dict[str, int] = {}
     recent: deque[ExchangeSummary] = msgspec.field(default_factory=lambda: deque(maxlen=RECENT))
 
-    def report(self, *, parked: int, link: str, gateway: str, reason: str = "", rtt_s: float | None) -> SidecarReport:
-        """Return the present values. `parked`: how many exchanges are orphaned."""
+    def report(
+        self, *, parked: int, queued: int = 0, link: str, gateway: str, reason: str = "", rtt_s: float | None
+    ) -> SidecarReport:
+        """Return the present values. `parked`: how many exchanges are orphaned; `queued`: how many wait to be sent."""
         counters = {name: getattr(self, name) for name in Counters.__struct_fields__}
         return SidecarReport(
             **counters,
             parked=parked,
+            queued=queued,
             link=link,
             gateway=gateway,
             reason=reason,
