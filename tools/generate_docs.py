@@ -43,6 +43,7 @@ from segue.gateway.listener_profile import listener_profile
 from segue.gateway.services import EPOCH_BYTES
 from segue.protocol import lanes, session
 from segue.protocol.capabilities import HEADER, encode_capabilities
+from segue.protocol.compact_events import CompactReader, CompactWriter
 from segue.protocol.events import Ended, Event, OutputWriter
 from segue.protocol.ids import ENTROPY_BYTES, new_response_id
 from segue.protocol.lean_stream import LeanStream
@@ -273,6 +274,17 @@ def event_order(shown: Callable[[list[Event]], list[Event]] = list) -> str:
 def lean_order() -> str:
     """Write the order of events of the same turns in a lean stream."""
     return event_order(lambda turn: LeanStream().feed(turn))
+
+
+def compact_example() -> str:
+    """Write a turn in compact events, and the events that they stand for."""
+    turn = _sample_turn(Ended("completed", usage(9, 5)), text="The answer is in the file.")
+    arrays = [event.data for event in LeanStream(CompactWriter()).feed(turn)]
+    reader = CompactReader()
+    events = [reader.event(data) or b"" for data in arrays]
+    return "\n\n".join("```text\n" + b"\n".join(lines).decode() + "\n```" for lines in (arrays, events)).replace(
+        "\n\n", "\n\nstands for\n\n"
+    )
 
 
 def response_object() -> str:
@@ -520,6 +532,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "events": events,
     "event-order": event_order,
     "lean-order": lean_order,
+    "compact-example": compact_example,
     "response-object": response_object,
     "routes": routes,
     "commands": commands,

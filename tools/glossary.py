@@ -127,6 +127,12 @@ WORDS = (
         "tunnel/static_table.py",
     ),
     Word(
+        "compact event",
+        "an event of a lean stream as a short array",
+        "binary or columnar encoding",
+        "protocol/compact_events.py",
+    ),
+    Word(
         "lean stream",
         "the events of a turn without what its client knows or gets again",
         "sparse or minimal response",

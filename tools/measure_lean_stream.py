@@ -1,11 +1,12 @@
 """Measures what comes down the wire: python -m tools.measure_lean_stream [--quick] [--json FILE]
 
 A gateway in this process plays sessions with the instructions (21 KB) and tools (10 KB) of a coding agent. A client
-asks for them whole and lean, over HTTP and in WebSocket mode, there with and without permessage-deflate. Every byte
-that TCP carries down to the client is counted, with heads and frames, and divided by the bytes of the turn's finished
-items: what the model itself has said, as JSON. The words are generated prose, the encrypted reasoning is
-random, so that it compresses no better than a real one. *Paced* is a model that says 60 tokens a second, each in a read
-of its own; in a *burst*, everything is there at once. Not here: CPU and memory (`segue bench gateway`).
+asks for them whole, lean and as compact events, over HTTP and in WebSocket mode, there with and without
+permessage-deflate. Every byte that TCP carries down to the client is counted, with heads and frames, and divided by the
+bytes of the turn's finished items: what the model itself has said, as JSON. The words are generated prose, the
+encrypted reasoning is random, so that it compresses no better than a real one. *Paced* is a model that says 60 tokens a
+second, each in a read of its own; in a *burst*, everything is there at once. Not here: CPU and memory (`segue bench
+gateway`).
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from segue.cli.loop import run
 from segue.config import Config, ServerConfig
 from segue.dialects.output_writer import InterleavedOutputWriter
 from segue.gateway.app import serving
+from segue.protocol.compact_events import CompactReader
 from segue.protocol.events import Ended, Event
+from segue.protocol.requests import StreamForm
 from segue.protocol.responses import usage
 from segue.testing.replies import Json
 from segue.upstreams.interface import Batch, UpstreamRequest
@@ -42,6 +45,7 @@ _TURNS = 12
 
 Pace = Literal["burst", "paced"]
 Way = Literal["http", "http gzip", "websocket", "websocket deflate"]
+FORMS: tuple[StreamForm, ...] = ("compact", "lean", "whole")
 WAYS: tuple[Way, ...] = ("websocket deflate", "http gzip", "websocket", "http")
 
 
@@ -172,17 +176,20 @@ class TurnSize(msgspec.Struct, frozen=True):
 class _Client:
     """One session of one shape, lean or whole."""
 
-    def __init__(self, http: aiohttp.ClientSession, meter: Meter, model: str, *, lean: bool) -> None:
+    def __init__(self, http: aiohttp.ClientSession, meter: Meter, model: str, *, form: StreamForm) -> None:
         prose = ProseWriter("prompt")
         tools = [
             {"type": "function", "name": tool["name"], "description": tool["description"], "parameters": tool["schema"]}
             for tool in make_tools(prose, 10, 10_000)
         ]
         self._create: Json = {"model": model, "instructions": prose.prompt(21_000), "tools": tools, "input": "go on"}
-        self._create |= {"include": ["reasoning.encrypted_content"], **({"segue": {"lean": True}} if lean else {})}
+        self._create["include"] = ["reasoning.encrypted_content"]
+        if form != "whole":
+            self._create["segue"] = {"lean": form == "lean" or form}
         self._http = http
         self._meter = meter
         self._events: list[_Item] = []
+        self._reader = CompactReader()
 
     async def session(self, way: Way, turns: int) -> list[TurnSize]:
         """Run a session and return the sizes of its turns, without the handshake of a WebSocket."""
@@ -198,22 +205,24 @@ class _Client:
         body = {**self._create, "stream": True}
         async with self._http.post(f"{self._meter.url}/v1/responses", json=body, headers=headers) as reply:
             async for line in reply.content:
-                if line.startswith(b"data: {"):
+                if line.startswith((b"data: {", b"data: [")) and not line.startswith(b"data: [DONE]"):
                     self._take(line[6:])
         return self._size()
 
     async def _ask(self, socket: aiohttp.ClientWebSocketResponse) -> TurnSize:
         await socket.send_json({"type": "response.create", "store": False, **self._create})
         while not self._events or self._events[-1].type != "response.completed":
-            self._take(await socket.receive_str())
+            self._take((await socket.receive_str()).encode())
         return self._size()
 
-    def _take(self, data: str | bytes) -> None:
-        self._events.append(_decode(data))
+    def _take(self, data: bytes) -> None:
+        event = self._reader.event(data)
+        assert event is not None, "all events have come"
+        self._events.append(_decode(event))
 
     def _size(self) -> TurnSize:
         """Count the turn, and continue it with the next one."""
-        events, self._events = self._events, []
+        events, self._events, self._reader = self._events, [], CompactReader()
         self._create["previous_response_id"] = msgspec.json.decode(events[-1].response["id"])
         items = sum(len(event.item) for event in events if event.type == "response.output_item.done")
         return TurnSize(len(events), items, self._meter.take().down_bytes)
@@ -223,32 +232,30 @@ class _Client:
 
 
 class LeanArm(msgspec.Struct, frozen=True):
-    """One session: of which turns, how paced, on which way, and whether lean."""
+    """One session: of which turns, how paced, on which way, and in which form."""
 
     shape: str
     pace: Pace
     way: Way
-    lean: bool
+    form: StreamForm
 
     @property
     def name(self) -> str:
         """The arm as the report names it."""
-        return f"{self.shape}, {self.pace}, {self.way}, {'lean' if self.lean else 'whole'}"
+        return f"{self.shape}, {self.pace}, {self.way}, {self.form}"
 
 
 def arms(*, quick: bool) -> list[LeanArm]:
     """Return what is measured; quickly, only what comes in a burst."""
     paces: tuple[Pace, ...] = ("burst",) if quick else ("burst", "paced")
     shapes = (*SHAPES, "session")
-    return [
-        LeanArm(shape, pace, way, lean) for shape in shapes for pace in paces for way in WAYS for lean in (True, False)
-    ]
+    return [LeanArm(shape, pace, way, form) for shape in shapes for pace in paces for way in WAYS for form in FORMS]
 
 
 async def _run(host: str, port: int, arm: LeanArm, *, number: int, turns: int) -> list[TurnSize]:
     model = f"{number}/{arm.shape}/{arm.pace}"
     async with metered(host, port) as meter, aiohttp.ClientSession() as http:
-        return await _Client(http, meter, model, lean=arm.lean).session(arm.way, turns)
+        return await _Client(http, meter, model, form=arm.form).session(arm.way, turns)
 
 
 async def measure(chosen: Sequence[LeanArm], turns: int = _TURNS) -> BenchReport:
@@ -267,7 +274,7 @@ def _figures(arm: LeanArm, turns: Sequence[TurnSize]) -> Iterator[Figure]:
     """Return the ratio over the session with the spread of its turns, and the bytes of a turn."""
     ratios = [turn.wire_bytes / turn.item_bytes for turn in turns]
     whole = sum(turn.wire_bytes for turn in turns) / sum(turn.item_bytes for turn in turns)
-    judged = arm.lean and arm.way == "websocket deflate"
+    judged = arm.form == "compact"
     yield Figure(
         name=f"received / said: {arm.name}",
         value=whole,

@@ -83,14 +83,14 @@ def session(name: str) -> str:
 def lean_streams() -> str:
     """Return what clients received for each byte that the model said, by shape of the turns."""
     report = read_result("lean-streams.json")
-    ratios: dict[tuple[str, str], dict[str, str]] = {}
+    ratios: dict[tuple[str, str], dict[str, list[str]]] = {}
     for one in report.figures:
         what, _, name = one.name.partition(": ")
         if what == "received / said" and one.value is not None:
-            shape, pace, way, stream = name.split(", ")
-            ratios.setdefault((shape, pace), {})[f"{stream}, {way}"] = f"{one.value:.2f}"
+            shape, pace, way, _ = name.split(", ")
+            ratios.setdefault((shape, pace), {}).setdefault(way, []).append(f"{one.value:.2f}")
     ways = list(next(iter(ratios.values())))
-    rows = [[shape, pace, *(cells[way] for way in ways)] for (shape, pace), cells in ratios.items()]
+    rows = [[shape, pace, *(" · ".join(cells[way]) for way in ways)] for (shape, pace), cells in ratios.items()]
     settings = report.settings
     said = (
         f"`python -m tools.measure_lean_stream --json FILE`: sessions of {settings['turns']} turns with instructions "

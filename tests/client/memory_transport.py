@@ -18,6 +18,7 @@ from segue.client.session import SessionHost
 from segue.client.settings import ConnectionSettings, TransportKind
 from segue.client.transports.interface import Connected, TransportFault
 from segue.client.turn import RecoveryObserver, ServerLinks
+from segue.protocol.requests import LeanForm
 from tests.client.played_server import PlayedServer
 
 #: What meets a request: a fault in place of its answer, or how many events come before the connection is lost.
@@ -92,7 +93,7 @@ class MemoryTransport:
         return self._stream(list(made.events), trouble)
 
     async def resume(
-        self, response_id: str, starting_after: int, *, lane: int, connection: int, lean: bool = False
+        self, response_id: str, starting_after: int, *, lane: int, connection: int, lean: LeanForm = False
     ) -> MemoryStream:
         trouble = self._trouble()
         found = self.server.resume(response_id, starting_after, connection)

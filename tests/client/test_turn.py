@@ -17,6 +17,7 @@ from segue.client.stream_events import ResponseCreated, ResponseFinished
 from segue.client.transports.interface import Connected
 from segue.client.turn import AsyncTurn, RecoveryObserver, ServerLinks, TurnHooks
 from segue.client.turn_effects import RecoveryStep
+from segue.protocol.requests import LeanForm
 from tests.client.memory_transport import MemoryLinks, MemoryStream, MemoryTransport
 from tests.client.played_server import FULL, answer_of
 
@@ -61,7 +62,7 @@ class StoppingTransport(MemoryTransport):
         return await super().create(body, lane=lane, connection=connection)
 
     async def resume(
-        self, response_id: str, starting_after: int, *, lane: int, connection: int, lean: bool = False
+        self, response_id: str, starting_after: int, *, lane: int, connection: int, lean: LeanForm = False
     ) -> MemoryStream:
         await self._pass("resume")
         return await super().resume(response_id, starting_after, lane=lane, connection=connection, lean=lean)

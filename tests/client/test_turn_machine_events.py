@@ -33,6 +33,7 @@ from segue.client.turn_effects import (
 )
 from segue.protocol.codec import encode
 from segue.protocol.items import user_message
+from segue.protocol.requests import LeanForm
 from tests.client.conversation import Conversation
 from tests.client.played_server import FULL, RESUME_S, Mishap, PlayedServer, Player
 
@@ -44,7 +45,9 @@ class Fed:
         capabilities = switches.pop("capabilities", PLAIN_SERVER)
         self.machine = Conversation(Player(PlayedServer()), **switches).machine("hi")
         self.machine.start(Moment(0.0))
-        self.machine.connected(Connected(1, capabilities), Moment(0.0))
+        (create,) = self.machine.connected(Connected(1, capabilities), Moment(0.0))
+        assert isinstance(create, SendCreate)
+        self.create = create
 
     def feed(self, *events: dict[str, Any]) -> list[Any]:
         found: list[Any] = []
@@ -290,13 +293,30 @@ def keyed(*extensions: str) -> ServerCapabilities:
 
 def test_a_lean_stream_is_not_repeated_once_it_has_shown_text() -> None:
     """Its deltas may be joined in other places the next time, so what was shown could not be left out."""
-    for events, recovers in (((CREATED,), True), ((CREATED, DELTA), False)):
-        turn = Fed(capabilities=keyed("lean"))
-        turn.feed(*events)
-        assert isinstance(turn.fail(kind="connection_lost")[-1], SleepFor) is recovers
+    for offered in (("lean",), ("lean", "compact")):
+        for events, recovers in (((CREATED,), True), ((CREATED, DELTA), False)):
+            turn = Fed(capabilities=keyed(*offered))
+            turn.feed(*events)
+            assert isinstance(turn.fail(kind="connection_lost")[-1], SleepFor) is recovers
     whole = Fed(capabilities=keyed())
     whole.feed(CREATED, DELTA)
     assert isinstance(whole.fail(kind="connection_lost")[-1], SleepFor)
+
+
+@pytest.mark.parametrize(
+    ("lean", "offered", "asked"),
+    [
+        (True, ("lean", "compact"), "compact"),
+        (True, ("lean",), True),
+        (True, ("compact",), False),
+        (False, ("lean", "compact"), False),
+    ],
+)
+def test_a_stream_is_as_lean_as_its_server_offers(lean: bool, offered: tuple[str, ...], asked: LeanForm) -> None:
+    """Unless its session wants it whole; and the rest of it is asked for in the same form."""
+    turn = Fed(capabilities=ServerCapabilities(extensions=frozenset(offered)), lean=lean)
+    body = msgspec.json.decode(turn.create.body)
+    assert body.get("segue", {}).get("lean", False) == asked
 
 
 def test_what_a_repeat_sends_again_in_other_bytes_is_not_shown_again() -> None:

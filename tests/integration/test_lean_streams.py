@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
+import aiohttp
 import pytest
 
+from segue.client.client import AsyncClient
+from segue.client.function_calls import FunctionCall
+from segue.client.settings import TransportMode
+from segue.client.stream_events import OutputItemDone, OutputTextDelta
+from segue.protocol.compact_events import CompactReader, read_frame
 from segue.protocol.problems import Problem
 from segue.testing.lean_checker import LeanStreamChecker
 from segue.testing.protocol_checker import Json, StreamChecker, parse_json
-from segue.upstreams.scripted import CallTool, Fail, Refuse, Say, ScriptedTurn, Truncate, Wait, call, say
+from segue.upstreams.scripted import MODEL, CallTool, Fail, Refuse, Say, ScriptedTurn, Truncate, Wait, call, say
 from tests.integration.clients import Http, Socket
 from tests.integration.gateway import Running, Start
 
@@ -149,6 +156,82 @@ async def test_a_client_that_leaves_stops_its_turn(start: Start, transport: str)
     http = await gateway.http()
     while not gateway.upstream.cancelled:
         await http.request("GET", "/healthz")
+
+
+BOTH = ScriptedTurn((Say(("one and two ", "and three ", "and é")), CallTool("call_1", "tool_1", '{"a":1}')))
+MORE = ScriptedTurn((Say(("a text that is cut short",)), Truncate()))
+
+
+async def told(gateway: Running, transport: TransportMode, *, lean: bool) -> list[object]:
+    """What a program reads of two turns, with the deltas of a text in one piece and its events without their JSON."""
+    seen: list[object] = []
+    async with AsyncClient(f"{gateway.url}/v1") as client:
+        session = client.session(MODEL, transport=transport, lean=lean, instructions=INSTRUCTIONS)
+        for items in ("hi", [FunctionCall("call_1", "", "").answer("1")]):
+            turn = session.send(items)
+            async for event in turn:
+                if isinstance(event, OutputTextDelta):
+                    place = (event.item_id, event.output_index, event.content_index)
+                    if seen and isinstance(last := seen[-1], list) and last[0] == place:
+                        last[1] += event.delta
+                    else:
+                        seen.append([place, event.delta])
+                elif isinstance(event, OutputItemDone):
+                    seen.append((event.output_index, event.item, event.sequence_number))
+            response = await turn.response()
+            seen.append((response.status, response.output, response.usage, response.incomplete_reason))
+        seen.append(session.history)
+    return seen
+
+
+@pytest.mark.parametrize("transport", ["http", "websocket"])
+async def test_a_program_reads_the_same_lean_or_whole(start: Start, transport: TransportMode) -> None:
+    """Our client gets compact events; to the program they are those of the whole stream."""
+    whole, lean = [await told(await start(BOTH, MORE), transport, lean=lean) for lean in (False, True)]
+    assert without_ids(whole) == without_ids(lean)
+    assert "one and two and three and é" in str(lean)
+
+
+def without_ids(seen: list[object]) -> str:
+    """Each turn has an id of its own, and all ids in it are made from that."""
+    return re.sub(r"(msg|fc)_[0-9a-f]{40}", "", str(seen))
+
+
+@pytest.mark.parametrize("way", ["sse", "websocket", "lane"])
+async def test_compact_events_are_arrays_and_stand_for_the_lean_stream(start: Start, way: str) -> None:
+    """Who resumes the stream and so has not had the deltas gets the item whole."""
+    gateway = await start(BOTH)
+    asked: Json = {"model": MODEL, "input": "hi", "segue": {"lean": "compact", "resume": True}}
+    lane = "a" if way == "lane" else ""
+    async with aiohttp.ClientSession(f"{gateway.url}/v1/") as http:
+        if way == "sse":
+            async with http.post("responses", json={**asked, "stream": True}) as reply:
+                arrays = data_of(await reply.read())
+        else:
+            socket = await gateway.socket()
+            await socket.send({"type": "response.create", **asked, **({"stream_id": lane} if lane else {})})
+            arrays = [str(await socket.connection.recv()).encode() for _ in range(5)]
+        reader, checker = CompactReader(), LeanStreamChecker("websocket")
+        for data in arrays:
+            frame = read_frame(data)
+            assert frame is not None
+            assert frame.lane == lane
+            checker.feed(parse_json((reader.read(frame) or b"").decode()))
+        checker.finish()
+        assert kinds(checker) == ["created", "output_text.delta", "output_item.done", "output_item.done", "completed"]
+        assert b"one and two" not in arrays[2], "it came in deltas"
+        ident, last = checker.lean_frames[0]["response"]["id"], checker.lean_frames[1]["sequence_number"]
+        async with http.get(f"responses/{ident}?stream=true&starting_after={last}&lean=compact") as reply:
+            item, *_ = data_of(await reply.read())
+    assert item.startswith(b"[%d,2," % checker.lean_frames[2]["sequence_number"])
+    assert b"one and two" in item
+
+
+def data_of(stream: bytes) -> list[bytes]:
+    """The data of the events of a stream whose events say no types."""
+    *events, end, rest = stream.split(b"\n\n")
+    assert (end, rest) == (b"data: [DONE]", b"")
+    return [one.removeprefix(b"data: ") for one in events]
 
 
 async def begin(http: Http) -> None:

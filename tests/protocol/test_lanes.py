@@ -52,6 +52,7 @@ def test_a_frame_in_a_lane_has_one_field_more(fields: dict[str, str], name: str)
     data = json.dumps({"type": "x", **fields}).encode()
     assert json.loads(in_lane(data, tag(name))) == {"type": "x", **fields, "stream_id": name}
     assert in_lane(data + b" \r", tag(name)) == in_lane(data, tag(name))
+    assert json.loads(in_lane(b'[1,"x"]', tag(name))) == [name, 1, "x"]
     assert in_lane(data, tag(DEFAULT_LANE)) is data
 
 

@@ -431,9 +431,6 @@ def test_a_bad_resume_is_refused_by_name(fields: dict[str, object], param: str) 
     assert request.param == param
 
 
-LEAN = {"lean": True}
-
-
 @pytest.mark.parametrize(
     ("fields", "kept"),
     [
@@ -463,9 +460,15 @@ def test_a_bad_idempotency_key_is_refused(key: object) -> None:
 
 def test_a_stream_is_lean_if_it_was_asked_for() -> None:
     """In a create, and in a resume for itself."""
-    assert [accepted(segue={"lean": lean}).lean for lean in (True, False, None)] == [True, False, False]
-    resumes = [parse_message(json.dumps({"type": "segue.resume", "response_id": "r", **f})).request for f in ({}, LEAN)]
-    assert [resume.lean for resume in resumes if isinstance(resume, Resume)] == [None, True]
+    asked: list[dict[str, object]] = [{}, {"lean": None}, {"lean": False}, {"lean": True}, {"lean": "compact"}]
+    forms = ["whole", "whole", "whole", "lean", "compact"]
+    assert [accepted(segue=options).form for options in asked] == forms
+    resume = {"type": "segue.resume", "response_id": "r"}
+    resumes = [parse_message(json.dumps({**resume, **options})).request for options in asked]
+    assert [resume.form for resume in resumes if isinstance(resume, Resume)] == forms
+    problem = read(segue={"lean": "dense"})
+    assert isinstance(problem, Problem)
+    assert problem.param == "segue.lean"
 
 
 def test_a_request_may_be_for_one_run_of_the_gateway() -> None:

@@ -15,7 +15,7 @@ import msgspec
 from segue.client.settings import SessionSettings
 from segue.protocol.codec import encode
 from segue.protocol.items import Item
-from segue.protocol.requests import ENCRYPTED_REASONING
+from segue.protocol.requests import ENCRYPTED_REASONING, LeanForm
 
 #: Members of a create that a session writes by itself.
 _OWN_MEMBERS = frozenset(
@@ -60,7 +60,7 @@ class CreateOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     idempotency_key: str | None = None
     epoch: str | None = None
     resume: bool = False
-    lean: bool = False
+    lean: LeanForm = False
 
 
 def encode_static(settings: SessionSettings) -> StaticMembers:

@@ -17,6 +17,7 @@ from segue.client.recovery import Decision, Progress, TurnFault
 from segue.client.settings import SessionSettings, TransportKind
 from segue.client.stream_events import ClientEvent, ClientResponse
 from segue.protocol.items import Item
+from segue.protocol.requests import LeanForm
 
 # --- what goes in ----------------------------------------------------------------------------------------------------
 
@@ -94,7 +95,7 @@ class SendResume(msgspec.Struct, frozen=True, kw_only=True):
     response_id: str
     starting_after: int
     connection: int
-    lean: bool
+    lean: LeanForm
 
 
 class Retrieve(msgspec.Struct, frozen=True):

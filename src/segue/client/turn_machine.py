@@ -63,6 +63,7 @@ from segue.client.turn_effects import (
 from segue.client.turn_errors import error_of, failed_response, lost_continuation, other_response
 from segue.protocol.codec import with_field
 from segue.protocol.items import join
+from segue.protocol.requests import LeanForm
 
 #: Of the time for which a server keeps a turn without a follower, the part that a client relies on: the server's clock
 #: began when it lost its client, and the repeat takes time to arrive.
@@ -376,7 +377,9 @@ class TurnMachine:
     def _promise(self, offered: ServerCapabilities) -> None:
         """Ask for what the server offers. A key without an epoch could be one of another life: it is not used."""
         extensions, known = offered.extensions, offered.epoch is not None
-        lean = self._settings.lean and "lean" in extensions
+        lean: LeanForm = self._settings.lean and "lean" in extensions
+        if lean and "compact" in extensions:
+            lean = "compact"
         if not self._request.generate:
             self._options = CreateOptions(lean=lean)
             return

@@ -15,7 +15,8 @@ from segue.protocol.lanes import LaneBounds, Profile
 #: The header with the same content. The answer to an upgrade has it, so that a client knows before it sends anything.
 HEADER = "Segue-Capabilities"
 
-Extension = Literal["lanes", "warm_up", "background", "resume", "idempotency", "epoch", "lean", "grace"]
+Extension = Literal["lanes", "warm_up", "background", "resume", "idempotency", "epoch", "lean", "compact", "grace"]
+_ALWAYS: tuple[Extension, ...] = ("warm_up", "background", "resume", "idempotency", "epoch", "lean", "compact")
 
 
 class AdvertisedLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,8 +51,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
 
 def extensions(bounds: LaneBounds, grace_s: float) -> tuple[Extension, ...]:
     """Return what a gateway with these settings offers beyond Open Responses."""
-    offered: tuple[Extension, ...] = ("warm_up", "background", "resume", "idempotency", "epoch", "lean")
-    return (*(("lanes",) if bounds.names else ()), *offered, *(("grace",) if grace_s else ()))
+    return (*(("lanes",) if bounds.names else ()), *_ALWAYS, *(("grace",) if grace_s else ()))
 
 
 def encode_capabilities(capabilities: Capabilities) -> bytes:

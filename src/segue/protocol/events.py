@@ -15,6 +15,7 @@ import msgspec
 
 from segue.protocol.codec import encode
 from segue.protocol.ids import ResponseId, item_id
+from segue.protocol.lanes import TAG_START
 from segue.protocol.problems import Problem
 from segue.protocol.requests import Steer
 from segue.protocol.responses import Failure, TerminalStatus, Usage
@@ -204,6 +205,8 @@ def in_lane(data: bytes, tag: bytes) -> bytes:
     """Put an event or error into a lane; `tag` comes from `lanes.tag`, and is empty for the default lane."""
     if not tag:
         return data
+    if data.startswith(b"["):  # a compact event: the name comes first
+        return b"[%b,%b" % (tag[len(TAG_START) : -1], data[1:])
     return (data if data.endswith(b"}") else data.rstrip())[:-1] + tag
 
 

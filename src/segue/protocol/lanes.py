@@ -20,6 +20,9 @@ from segue.protocol.problems import Problem, invalid_stream_id
 #: The lane of requests that name none; its events carry no `stream_id`.
 DEFAULT_LANE = ""
 
+#: How the tag of a lane begins; then come its name as JSON and the brace.
+TAG_START = b',"stream_id":'
+
 _STREAM_ID = re.compile(r"[A-Za-z0-9_.-]{1,256}")
 _ABSENT = msgspec.Raw(b"null")
 _text = msgspec.json.Decoder(str)
@@ -54,4 +57,4 @@ def read_stream_id(raw: msgspec.Raw) -> str | Problem:
 
 def tag(name: str) -> bytes:
     """Return the bytes that replace an event's last brace in this lane; empty for the default lane."""
-    return b',"stream_id":"%b"}' % name.encode() if name else b""
+    return b'%b"%b"}' % (TAG_START, name.encode()) if name else b""

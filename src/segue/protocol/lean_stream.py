@@ -70,7 +70,7 @@ class _Added(msgspec.Struct):
     item: _Item
 
 
-class _Delta(msgspec.Struct):
+class LeanDelta(msgspec.Struct):
     """A piece of a text; its other members name the text."""
 
     item_id: str
@@ -79,10 +79,19 @@ class _Delta(msgspec.Struct):
     content_index: int | UnsetType = UNSET
     summary_index: int | UnsetType = UNSET
 
+    def continues(self, other: LeanDelta) -> bool:
+        """Return whether both are pieces of one text, if their events are of one type."""
+        return (
+            self.item_id == other.item_id
+            and self.output_index == other.output_index
+            and self.content_index == other.content_index
+            and self.summary_index == other.summary_index
+        )
+
 
 _heads = msgspec.json.Decoder(LeanResponse)
 _added = msgspec.json.Decoder(_Added)
-_deltas = msgspec.json.Decoder(_Delta)
+_deltas = msgspec.json.Decoder(LeanDelta)
 
 
 class _HeldText:
@@ -90,55 +99,57 @@ class _HeldText:
 
     __slots__ = ("first", "number", "pieces", "size", "type")
 
-    def __init__(self, event: Event, delta: _Delta) -> None:
+    def __init__(self, event: Event, delta: LeanDelta) -> None:
         self.type = event.type
         self.first = delta
         self.pieces: list[str] = []
         self.size = 0
         self.number = 0
 
-    def takes(self, event: Event, delta: _Delta) -> bool:
-        """Return whether a delta is of this text."""
-        first = self.first
-        return (
-            event.type == self.type
-            and delta.item_id == first.item_id
-            and delta.output_index == first.output_index
-            and delta.content_index == first.content_index
-            and delta.summary_index == first.summary_index
-        )
-
-    def add(self, event: Event, delta: _Delta) -> None:
+    def add(self, event: Event, delta: LeanDelta) -> None:
         """Add a delta. Its number is that of the whole now: a client that resumes after it gets exactly the rest."""
         self.pieces.append(delta.delta)
         self.size += len(delta.delta)
         self.number = event.sequence_number
 
-    def event(self) -> Event:
-        """Write the deltas as one."""
-        first = self.first
-        fields: dict[str, object] = {"type": self.type, "item_id": first.item_id, "output_index": first.output_index}
+
+class LeanWriter:
+    """Writes what is left of a turn's events as JSON objects of the API."""
+
+    def response(self, event: Event, head: LeanResponse) -> Event:
+        """Write an event that carries a response object."""
+        return response_event(event.type, encode(head)[:-1] + _OUTPUT + b"]}", event.sequence_number)
+
+    def text(self, kind: str, first: LeanDelta, delta: str, *, number: int) -> Event:
+        """Write deltas of the text that `first` belongs to as one; for more of it, `first` is the same object."""
+        fields: dict[str, object] = {"type": kind, "item_id": first.item_id, "output_index": first.output_index}
         if first.content_index is not UNSET:
             fields["content_index"] = first.content_index
         if first.summary_index is not UNSET:
             fields["summary_index"] = first.summary_index
-        fields["delta"] = "".join(self.pieces)
-        if self.type == "response.output_text.delta":
+        fields["delta"] = delta
+        if kind == "response.output_text.delta":
             fields["logprobs"] = []  # the schema requires it; the finished item has them
-        fields["sequence_number"] = self.number
-        return Event(self.type, encode(fields), self.number)
+        fields["sequence_number"] = number
+        return Event(kind, encode(fields), number)
+
+    def other(self, event: Event) -> Event:
+        """Write any other event."""
+        return event
 
 
 class LeanStream:
     """Makes the stream of one reader lean; feed it the events in their order."""
 
-    def __init__(self) -> None:
-        self._held: _HeldText | None = None
+    def __init__(self, writer: LeanWriter | None = None) -> None:
+        self._writer = LeanWriter() if writer is None else writer
+        self._text: _HeldText | None = None  # the latest one
 
     @property
     def held(self) -> int:
         """How many characters of text are held back; an empty piece counts as well."""
-        return 0 if self._held is None else max(1, self._held.size)
+        text = self._text
+        return max(1, text.size) if text is not None and text.pieces else 0
 
     def feed(self, batch: Iterable[Event]) -> list[Event]:
         """Return what is to be sent now. Text at the end of the batch is held, since more of it may follow."""
@@ -147,16 +158,23 @@ class LeanStream:
             if event.type in TEXTS:
                 self._hold(event, ready)
                 continue
-            own = _without_repeats(event)
-            if own is not None:
+            if not _is_left_out(event):
                 ready += self.flush()
-                ready.append(own)
+                ready.append(self._write(event))
         return ready
 
     def flush(self) -> list[Event]:
         """Return the text that is held, as one event; nothing if none is."""
-        held, self._held = self._held, None
-        return [] if held is None else [held.event()]
+        text = self._text
+        if text is None or not text.pieces:
+            return []
+        delta, text.pieces, text.size = "".join(text.pieces), [], 0
+        return [self._writer.text(text.type, text.first, delta, number=text.number)]
+
+    def _write(self, event: Event) -> Event:
+        if event.type in _CARRIERS:
+            return self._writer.response(event, _head_of(event))
+        return self._writer.other(event)
 
     def _hold(self, event: Event, ready: list[Event]) -> None:
         try:
@@ -165,19 +183,16 @@ class LeanStream:
             ready += self.flush()
             ready.append(event)
             return
-        if self._held is None or not self._held.takes(event, delta):
+        text = self._text
+        if text is None or event.type != text.type or not delta.continues(text.first):
             ready += self.flush()
-            self._held = _HeldText(event, delta)
-        self._held.add(event, delta)
+            text = self._text = _HeldText(event, delta)
+        text.add(event, delta)
 
 
-def _without_repeats(event: Event) -> Event | None:
-    """Return an event without what is known; None if nothing is left of it."""
-    if event.type in LEFT_OUT:
-        return None
-    if event.type in _CARRIERS:
-        return _lean_response(event)
-    return None if event.type == _ADDED and _is_whole(event) else event
+def _is_left_out(event: Event) -> bool:
+    """Return whether an event says only what is known, or what the end of its item will say."""
+    return event.type in LEFT_OUT or (event.type == _ADDED and _is_whole(event))
 
 
 def _is_whole(added: Event) -> bool:
@@ -188,9 +203,7 @@ def _is_whole(added: Event) -> bool:
         return False
 
 
-def _lean_response(event: Event) -> Event:
-    """Return an event of ours that carries a response object, without the echo of the request and without output."""
+def _head_of(event: Event) -> LeanResponse:
+    """Return what is kept of the response object in an event of ours: neither the echo of the request nor output."""
     data = event.data
-    head = data[data.index(_RESPONSE) + len(_RESPONSE) : data.index(_OUTPUT)]
-    response = encode(_heads.decode(head + b"}"))
-    return response_event(event.type, response[:-1] + _OUTPUT + b"]}", event.sequence_number)
+    return _heads.decode(data[data.index(_RESPONSE) + len(_RESPONSE) : data.index(_OUTPUT)] + b"}")

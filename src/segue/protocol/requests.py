@@ -26,6 +26,10 @@ ENCRYPTED_REASONING = "reasoning.encrypted_content"
 OUTPUT_LOGPROBS = "message.output_text.logprobs"
 
 Transport = Literal["http", "websocket"]
+#: Whether a stream is lean, and `"compact"` if its events are arrays.
+LeanForm = bool | Literal["compact"]
+#: How much of a turn its stream says: all of it, or what its client does not know; the latter as objects or as arrays.
+StreamForm = Literal["whole", "lean", "compact"]
 
 _NULL = Raw(b"null")
 
@@ -70,7 +74,7 @@ class _SegueOptions(msgspec.Struct):
 
     resume: bool | None = None
     idempotency_key: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
-    lean: bool | None = None
+    lean: LeanForm | None = None
     epoch: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
 
 
@@ -166,7 +170,7 @@ class Create(msgspec.Struct, frozen=True, kw_only=True):
 
     `size_bytes` is the length of its message, for bounding queues. A `resumable` turn outlives its client's connection
     for a while; so does one with an `idempotency_key`, since the client may send it again. A `background` turn runs to
-    its end. With an `epoch`, it is for that run of the gateway only. A `lean` stream leaves out what its client knows.
+    its end. With an `epoch`, it is for that run of the gateway only. `form` says what its stream leaves out.
     """
 
     settings: Settings
@@ -179,7 +183,7 @@ class Create(msgspec.Struct, frozen=True, kw_only=True):
     resumable: bool = False
     idempotency_key: str | None = None
     epoch: str | None = None
-    lean: bool = False
+    form: StreamForm = "whole"
     size_bytes: int = 0
 
     @property
@@ -203,12 +207,17 @@ class Steer(msgspec.Struct, frozen=True, kw_only=True):
 class Resume(msgspec.Struct, frozen=True, kw_only=True):
     """A `segue.resume`: send this response's events after a number, and then those that are still to come.
 
-    They come `lean` if it says so, however the response was asked for.
+    They come in the `form` that it says, however the response was asked for.
     """
 
     response_id: str
     starting_after: Annotated[int, Meta(ge=-1)] | None = None
-    lean: bool | None = None
+    lean: LeanForm | None = None
+
+    @property
+    def form(self) -> StreamForm:
+        """What the stream leaves out."""
+        return _form(self.lean)
 
 
 class ClientMessage(msgspec.Struct, frozen=True):
@@ -309,9 +318,13 @@ def parse_create(data: bytes | str, transport: Transport) -> Create | Problem:
         resumable=bool(extras.resume),
         idempotency_key=extras.idempotency_key,
         epoch=extras.epoch,
-        lean=bool(extras.lean),
+        form=_form(extras.lean),
         size_bytes=size_of(data),
     )
+
+
+def _form(lean: LeanForm | None) -> StreamForm:
+    return lean if lean == "compact" else "lean" if lean else "whole"
 
 
 def _refuse(body: _CreateBody, transport: Transport) -> Problem | None:

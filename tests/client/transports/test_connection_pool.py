@@ -16,6 +16,7 @@ from segue.client.transports.connection_pool import WebSocketTransport
 from segue.client.transports.interface import EventStream, TransportFault
 from segue.client.transports.websocket import SocketLimits
 from segue.http.heads import Line
+from segue.protocol.requests import LeanForm
 from segue.testing.provider import (
     ACCEPTED,
     Answer,
@@ -262,9 +263,10 @@ async def test_a_refused_upgrade_is_told_to_every_lane_and_the_next_one_tries_ag
     [
         (False, b'{"type":"segue.resume","response_id":"resp_1","starting_after":7}'),
         (True, b'{"type":"segue.resume","response_id":"resp_1","starting_after":7,"lean":true}'),
+        ("compact", b'{"type":"segue.resume","response_id":"resp_1","starting_after":7,"lean":"compact"}'),
     ],
 )
-async def test_a_stream_is_resumed_in_its_lane(lean: bool, message: bytes) -> None:
+async def test_a_stream_is_resumed_in_its_lane(lean: LeanForm, message: bytes) -> None:
     async with serving(SHARED) as (provider, transport):
         number = await where(transport, 1)
         stream = await transport.resume("resp_1", 7, lane=1, connection=number, lean=lean)

@@ -83,6 +83,44 @@ def test_an_abandoned_lane_is_busy_until_its_turn_ends_and_silent() -> None:
     assert demultiplexer.running == []
 
 
+COMPACT = (b'[0,0,"resp_1",7]', b'[4,1,0,0,0,"msg_0000",4,"a"]', b'[1,"b"]', b"[3,3,2,null]")
+
+
+def compact(data: bytes, lane: str) -> bytes:
+    return b'["%b",%b' % (lane.encode(), data[1:]) if lane else data
+
+
+@pytest.mark.parametrize("lane", ["", "a"])
+def test_compact_events_are_handed_on_as_what_they_stand_for(lane: str) -> None:
+    """Each lane by itself."""
+    demultiplexer = running("", "a", "b")
+    got: list[dict[str, Any]] = []
+    for data in COMPACT:
+        (delivered,) = demultiplexer.receive(compact(data, lane), 0.0)
+        assert isinstance(delivered, Deliver)
+        assert (delivered.lane, delivered.last) == (lane, data is COMPACT[-1])
+        got.append(msgspec.json.decode(delivered.data))
+    assert [one["type"] for one in got] == [CREATED, DELTA, DELTA, COMPLETED]
+    assert [one["sequence_number"] for one in got] == [0, 4, 5, 8]
+    assert [got[1]["item_id"], got[2]["item_id"]] == ["msg_10000"] * 2
+    assert lane not in demultiplexer.running
+
+
+def test_a_compact_event_that_does_not_fit_ends_its_turn_alone() -> None:
+    """A delta has not come, say. What follows builds on it, so it is dropped; other turns go on."""
+    demultiplexer = running("a", "b", started=("a",))
+    (failed,) = demultiplexer.receive(compact(COMPACT[2], "a"), 0.0)
+    assert isinstance(failed, FailLane)
+    assert (failed.lane, failed.fault.kind) == ("a", "unreadable")
+    assert demultiplexer.receive(compact(COMPACT[1], "a"), 0.0) == []
+    assert demultiplexer.running == ["a", "b"]
+    assert demultiplexer.receive(compact(COMPACT[3], "a"), 0.0) == []
+    assert demultiplexer.running == ["b"]
+    assert demultiplexer.receive(compact(COMPACT[1], "a"), 0.0) == [], "of a turn that is over"
+    (broken,) = demultiplexer.receive(b"[]", 0.0)
+    assert isinstance(broken, BreakConnection)
+
+
 def test_the_only_turn_gets_what_comes_without_a_lane() -> None:
     """A server may forget to say the lane; with one turn, there is no doubt."""
     data = event(CREATED)

@@ -19,6 +19,7 @@ from segue.client.settings import ConnectionSettings
 from segue.client.transports.http import HttpTransport
 from segue.client.transports.interface import Connected, EventStream, TransportFault
 from segue.http.heads import Line
+from segue.protocol.requests import LeanForm
 from segue.testing.provider import Answer, ReceivedRequest, ScriptedProvider, gzipped, provided
 from tests.client.transports.streams import (
     CREATE,
@@ -404,6 +405,19 @@ async def test_a_gateway_with_lean_streams_is_asked_for_compressed_ones() -> Non
         assert stream.wire_received_bytes < sum(map(len, events)) / 2
 
 
+async def test_compact_events_are_yielded_as_what_they_stand_for() -> None:
+    arrays = (b'[0,0,"resp_1",7]', b'[4,1,0,0,0,"m",0,"a"]', b"[3,3,2,null]")
+    async with serving(streamed(*arrays)) as (_, transport):
+        events, fault = await drained(await create(transport))
+    assert fault is None
+    assert [msgspec.json.decode(one)["type"] for one in events] == [
+        "response.created", "response.output_text.delta", "response.completed",
+    ]  # fmt: skip
+    async with serving(streamed(arrays[0], b"[1,9,0]")) as (_, transport):
+        events, fault = await drained(await create(transport))
+    assert (len(events), fault and fault.kind) == (1, "unreadable")
+
+
 @pytest.mark.parametrize(("deflate", "known"), [(None, True), (False, True), (True, False)])
 async def test_other_servers_are_not_asked_for_compression(deflate: bool | None, known: bool) -> None:
     """Servers on this machine gain nothing by it, and others may hold events back to compress them."""
@@ -455,9 +469,10 @@ async def test_a_compressed_stream_that_breaks_or_grows_without_bound_is_a_fault
         (17, False, b"stream=true&starting_after=17"),
         (-1, False, b"stream=true"),
         (0, True, b"stream=true&starting_after=0&lean=true"),
+        (0, "compact", b"stream=true&starting_after=0&lean=compact"),
     ],
 )
-async def test_a_stream_is_resumed_after_a_number(after: int, lean: bool, query: bytes) -> None:
+async def test_a_stream_is_resumed_after_a_number(after: int, lean: LeanForm, query: bytes) -> None:
     async with serving(streamed(*EVENTS[1:])) as (provider, transport):
         stream = await transport.resume("resp_a-B_1", after, lane=1, connection=0, lean=lean)
         assert await drained(stream) == (list(EVENTS[1:]), None)

@@ -13,9 +13,10 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from segue.gateway.admin.metrics import Metrics, TransportMeter
-from segue.gateway.api.sse import DONE, _StreamGzip, send_events, send_lean_events
+from segue.gateway.api.sse import DONE, _StreamGzip, send_events, send_in_form
 from segue.protocol.events import Event
 from segue.protocol.problems import Problem, Refused
+from segue.protocol.requests import StreamForm
 from tests.gateway.parts import nothing
 
 Events = AsyncGenerator[Sequence[Event], None]
@@ -28,6 +29,14 @@ def event(number: int) -> Event:
 
 def frame(number: int) -> bytes:
     return b'event: response.x\ndata: {"n":%d}\n\n' % number
+
+
+DELTA = (
+    b"event: response.output_text.delta\n"
+    b'data: {"type":"response.output_text.delta","item_id":"m","output_index":0,"content_index":0,"delta":"x",'
+    b'"logprobs":[],"sequence_number":4}\n\n'
+)
+COMPACT = b'data: [4,1,0,0,0,"m",0,"x"]\n\n'
 
 
 @asynccontextmanager
@@ -101,7 +110,7 @@ async def test_a_lean_stream_is_compressed_if_its_client_accepts_that(accepted: 
 
     headers = {"Accept-Encoding": accepted}
     async with (
-        streaming(events, send=send_lean_events) as url,
+        streaming(events, send=lambda *turn: send_in_form(*turn, form="lean")) as url,
         aiohttp.ClientSession() as client,
         client.get(url, headers=headers) as reply,
     ):
@@ -109,6 +118,17 @@ async def test_a_lean_stream_is_compressed_if_its_client_accepts_that(accepted: 
         assert await reply.content.readexactly(len(frame(0))) == frame(0)
         gate.set()
         assert await reply.content.read() == frame(1) + DONE
+
+
+@pytest.mark.parametrize(("form", "sent"), [("whole", DELTA), ("lean", DELTA), ("compact", COMPACT)])
+async def test_a_reader_gets_the_form_that_it_asks_for(form: StreamForm, sent: bytes) -> None:
+    """The lines of compact events do not say their types once more."""
+
+    async def events() -> Events:
+        yield [Event("response.output_text.delta", DELTA.splitlines()[1][6:], 4)]
+
+    async with streaming(events, send=lambda *turn: send_in_form(*turn, form=form)) as url:
+        assert await read(url) == (200, sent + DONE)
 
 
 async def test_a_large_event_is_compressed_in_slices() -> None:

@@ -21,6 +21,7 @@ from segue.client.transports.upgrade import open_socket
 from segue.client.transports.websocket import LaneConnection, SocketLimits
 from segue.http_client.wire_meter import WireMeter
 from segue.protocol.codec import encode
+from segue.protocol.requests import LeanForm
 
 #: How old a connection may become if its server does not say.
 _DEFAULT_AGE_S = 3600.0
@@ -71,11 +72,11 @@ class WebSocketTransport:
         return await self._request(b'{"type":"response.create",', body, lane=lane, connection=connection)
 
     async def resume(
-        self, response_id: str, starting_after: int, *, lane: int, connection: int, lean: bool = False
+        self, response_id: str, starting_after: int, *, lane: int, connection: int, lean: LeanForm = False
     ) -> EventStream:
         """Ask for the events of a response after a number; -1 means all."""
         members = {"response_id": response_id, "starting_after": starting_after}
-        body = encode(members | ({"lean": True} if lean else {}))
+        body = encode(members | ({"lean": lean} if lean else {}))
         return await self._request(b'{"type":"segue.resume",', body, lane=lane, connection=connection, resumed=True)
 
     async def retrieve(self, response_id: str) -> bytes:

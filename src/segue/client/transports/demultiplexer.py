@@ -3,7 +3,8 @@
 Events of a named lane carry its `stream_id`, those of the default lane none. An error without one is the answer to the
 default lane's create, or about the connection. If nobody can tell whose error it is, no lane is told that it was
 refused: a turn that is taken for refused is sent again, and would be paid twice. A lane that was abandoned stays busy
-until the server ends its turn; its events are dropped. Not here: the socket, and queues (`websocket`).
+until the server ends its turn; its events are dropped. Compact events are handed on as the events that they stand for.
+Not here: the socket, and queues (`websocket`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import msgspec
 from segue.client.recovery import FaultKind, TurnFault
 from segue.client.transports.event_scan import ScannedEvent, scan
 from segue.client.transports.server_errors import ServerWords, WordReader
+from segue.protocol.compact_events import CompactKind, CompactReader, read_frame
 from segue.protocol.lanes import DEFAULT_LANE
 
 #: The connection takes no more creates: too old, or its server is going away.
@@ -50,9 +52,10 @@ RoutingEffect = Deliver | FailLane | RetireConnection | BreakConnection
 
 
 class _LaneTurn:
-    __slots__ = ("abandoned", "created", "started")
+    __slots__ = ("abandoned", "compact", "created", "started")
 
     def __init__(self, *, created: bool) -> None:
+        self.compact = CompactReader()
         self.created = created
         self.started = False
         self.abandoned = False
@@ -88,6 +91,8 @@ class Demultiplexer:
 
     def receive(self, data: bytes, now: float) -> list[RoutingEffect]:
         """Take one message; `now` is the unix time, for dates in `Retry-After`."""
+        if data.startswith(b"["):
+            return self._receive_compact(data)
         event = scan(data)
         if event is None:
             return self._broken("The server sent a message that is no event.")
@@ -100,6 +105,9 @@ class Demultiplexer:
             if not event.lane and self._turns and not self._says_lanes and event.of_response:
                 return self._broken("The server sent an event without stream_id while no request without one runs.")
             return []  # of a turn that is over
+        return self._deliver(lane, event, data)
+
+    def _deliver(self, lane: str, event: ScannedEvent, data: bytes) -> list[RoutingEffect]:
         turn = self._turns[lane]
         turn.started = turn.started or event.of_response
         turn.created = turn.created or event.type == _CREATED
@@ -108,6 +116,26 @@ class Demultiplexer:
         if last:
             del self._turns[lane]
         return [] if turn.abandoned else [Deliver(lane, data, last)]
+
+    def _receive_compact(self, data: bytes) -> list[RoutingEffect]:
+        """Take a compact event. One that cannot be read ends its turn, since what follows builds on it."""
+        frame = read_frame(data)
+        if frame is None:
+            return self._broken("The server sent a message that is no event.")
+        turn = self._turns.get(frame.lane)
+        if turn is None:
+            return []  # of a turn that is over
+        if turn.abandoned:
+            if frame.kind == CompactKind.ENDED:
+                del self._turns[frame.lane]
+            return []
+        read = turn.compact.read(frame)
+        event = None if read is None else scan(read)
+        if read is None or event is None:
+            turn.abandoned = True
+            message = "An event does not fit those before it: one of them has not come."
+            return [FailLane(frame.lane, TurnFault(kind="unreadable", transport="websocket", message=message))]
+        return self._deliver(frame.lane, event, read)
 
     def _untagged(self, event: ScannedEvent) -> str | None:
         """Return the one lane that an event without `stream_id` can be for, if the default lane runs no turn.

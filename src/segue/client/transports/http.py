@@ -34,6 +34,8 @@ from segue.http_client.body import JsonBody
 from segue.http_client.reply_body import read_piece
 from segue.http_client.wire_meter import NOTHING_CARRIED, WireCount, WireMeter
 from segue.protocol.codec import UNREADABLE
+from segue.protocol.compact_events import CompactReader
+from segue.protocol.requests import LeanForm
 
 _STREAM, _JSON, _GZIP = "text/event-stream", "application/json", "gzip"
 _OK, _REDIRECTS, _NOT_FOUND = 200, 300, 404
@@ -100,14 +102,14 @@ class HttpTransport:
         *,
         lane: int,  # noqa: ARG002 - as above
         connection: int,  # noqa: ARG002 - as above
-        lean: bool = False,
+        lean: LeanForm = False,
     ) -> EventStream:
         """Ask for the events of a response after a number; -1 means all."""
         query = {"stream": "true"}
         if starting_after >= 0:
             query["starting_after"] = str(starting_after)
         if lean:
-            query["lean"] = "true"
+            query["lean"] = lean if lean == "compact" else "true"
         url = self._response_url(response_id).update_query(query)
         coding = self._coding()
         return await self._open(await self.server.send("GET", url, accept=_STREAM, coding=coding), None, coding)
@@ -197,6 +199,7 @@ class _SseStream:
         self._decoder = _decoder_for(response)
         self._reader = SseReader(transport.server.settings.max_message_bytes)
         self._ready: deque[bytes | TurnFault] = deque()
+        self._compact = CompactReader()
         self._started = False
         self._ended = False  # what is in `_ready` is all there is
         self._meter = _meter_of(response, upload)
@@ -280,14 +283,15 @@ class _SseStream:
         if data == _DONE:
             self._end(TurnFault(kind="stream_ended", transport="http"))
             return
-        event = scan(data)
-        if event is None:
+        read = self._compact.event(data)
+        event = None if read is None else scan(read)
+        if read is None or event is None:
             self._end(_unreadable("The server sent something in the stream that is no event."))
         elif event.error:
-            self._end(self._error(data))
+            self._end(self._error(read))
         else:
             self._started = self._started or event.of_response
-            self._ready.append(data)
+            self._ready.append(read)
             if event.terminal:
                 self._ended = True
                 self._transport.keep(self._response)

@@ -15,6 +15,7 @@ import msgspec
 from segue.client.capabilities import ServerCapabilities
 from segue.client.recovery import TurnFault
 from segue.client.settings import TransportKind
+from segue.protocol.requests import LeanForm
 
 
 class Connected(msgspec.Struct, frozen=True):
@@ -86,7 +87,7 @@ class ResponsesTransport(Protocol):
         ...
 
     async def resume(
-        self, response_id: str, starting_after: int, *, lane: int, connection: int, lean: bool = False
+        self, response_id: str, starting_after: int, *, lane: int, connection: int, lean: LeanForm = False
     ) -> EventStream:
         """Ask for the events of a response after a number; -1 means all. `lean` asks for as little as a lean create."""
         ...

@@ -5,14 +5,15 @@ Not here: the routes (`application`), and running kept turns (`turns.background`
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
+from types import MappingProxyType
 
 import msgspec
 from aiohttp import web
 
 from segue.gateway.admin.metrics import TransportMeter
-from segue.gateway.api.sse import send_events, send_lean_events
+from segue.gateway.api.sse import send_in_form
 from segue.gateway.error_mapping import failed_turn
 from segue.gateway.services import Services
 from segue.gateway.transport import finish, watch_peer
@@ -20,7 +21,7 @@ from segue.gateway.turns.executor import Caller
 from segue.protocol.events import Event, response_of
 from segue.protocol.ids import ResponseId
 from segue.protocol.problems import Problem, Refused, not_cancellable, response_not_found
-from segue.protocol.requests import Create
+from segue.protocol.requests import Create, StreamForm
 from segue.protocol.responses import Failure
 
 
@@ -32,6 +33,9 @@ class _ResponseState(msgspec.Struct):
     error: Failure | None = None
     output: Sequence[msgspec.Raw] = ()
 
+
+#: What a client may ask for when it resumes a stream.
+_FORMS: Mapping[str, StreamForm] = MappingProxyType({"true": "lean", "compact": "compact"})
 
 _states = msgspec.json.Decoder(_ResponseState)
 
@@ -52,7 +56,7 @@ class BackgroundRoutes:
             response_id = await background.create(create, caller)
             events = background.follow(caller.tenant, response_id, -1)
             if create.stream:
-                return await (send_lean_events if create.lean else send_events)(request, events, meter)
+                return await send_in_form(request, events, meter, form=create.form)
             response = await self._whole(create, response_id, events, caller.tenant)
             meter.sent(1, response.content_length or 0)
             with suppress(ConnectionError):  # the client is gone; the turn goes on
@@ -83,9 +87,9 @@ class BackgroundRoutes:
         watch_peer(request)
         services = self._services
         events = services.background.resume(tenant, response_id, int(text))
-        send = send_lean_events if request.query.get("lean") == "true" else send_events
+        form = _FORMS.get(request.query.get("lean", ""), "whole")
         with services.drain.turn_running():
-            return await send(request, events, services.metrics.by_transport["sse"])
+            return await send_in_form(request, events, services.metrics.by_transport["sse"], form=form)
 
     async def look(self, tenant: str, response_id: ResponseId) -> bytes | None:
         """Return the response object of a kept turn as it is now; None if there is none that may be retrieved."""

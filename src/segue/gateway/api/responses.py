@@ -14,7 +14,7 @@ from aiohttp import web
 from segue.gateway.admin.metrics import TransportMeter
 from segue.gateway.api.background import BackgroundRoutes
 from segue.gateway.api.request_keys import TENANT
-from segue.gateway.api.sse import send_events, send_lean_events
+from segue.gateway.api.sse import send_events, send_in_form
 from segue.gateway.drain import takes_no_turn
 from segue.gateway.error_mapping import failed_turn
 from segue.gateway.services import Services
@@ -60,8 +60,8 @@ class ResponseRoutes:
         run = services.executor.run(create, caller)
         watch_peer(request)
         with services.drain.turn_running():
-            if create.stream and create.lean:
-                return await send_lean_events(request, run.events(), meter)
+            if create.stream and create.form != "whole":
+                return await send_in_form(request, run.events(), meter, form=create.form)
             if create.stream:
                 return await send_events(request, run.events(), meter, is_over=lambda: run.finished is not None)
             return await self._reply(request, run, meter)

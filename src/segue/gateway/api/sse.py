@@ -23,6 +23,7 @@ from segue.gateway.turns.lean_batches import lean_batches
 from segue.http.sse import write_event
 from segue.protocol.events import Event
 from segue.protocol.problems import Refused
+from segue.protocol.requests import StreamForm
 
 _log = logging.getLogger("segue.gateway")
 
@@ -43,11 +44,13 @@ async def send_events(
     *,
     is_over: Callable[[], bool] = lambda: False,
     gzip: _StreamGzip | None = None,
+    compact: bool = False,
 ) -> web.StreamResponse:
     """Send a turn's events as they come, one write for each batch, and `[DONE]` when the turn is over.
 
     The reply begins with the first batch, so that a turn that is refused before gets a status of its own. A stream that
     breaks later is reset. If `is_over` says after a batch that it was the last one, `[DONE]` leaves in the same write.
+    The types of compact events are in their data only.
     """
     response, done = web.StreamResponse(headers=SSE_HEADERS if gzip is None else _GZIP_HEADERS), False
     try:
@@ -56,7 +59,7 @@ async def send_events(
                 if not response.prepared:
                     await response.prepare(request)
                 # Whole events only: some parsers lose an event whose blank line comes with the next piece.
-                data = b"".join([write_event(event.type, event.data) for event in batch])
+                data = b"".join([write_event("" if compact else event.type, event.data) for event in batch])
                 meter.sent(len(batch), len(data))
                 done = is_over()
                 if done:
@@ -73,12 +76,14 @@ async def send_events(
     return response
 
 
-async def send_lean_events(
-    request: web.Request, batches: AsyncGenerator[Sequence[Event], None], meter: TransportMeter
+async def send_in_form(
+    request: web.Request, batches: AsyncGenerator[Sequence[Event], None], meter: TransportMeter, *, form: StreamForm
 ) -> web.StreamResponse:
-    """Send a turn's events as a lean stream."""
+    """Send a turn's events as a lean stream, unless it is to be whole."""
+    if form == "whole":
+        return await send_events(request, batches, meter)
     gzip = _StreamGzip() if _accepts_gzip(request.headers.get("Accept-Encoding", "")) else None
-    return await send_events(request, lean_batches(batches), meter, gzip=gzip)
+    return await send_events(request, lean_batches(batches, form=form), meter, gzip=gzip, compact=form == "compact")
 
 
 class _StreamGzip:

@@ -231,7 +231,8 @@ class WebSocketConnection:
         events = size = 0
         try:
             opened = await self._open(start)
-            async with aclosing(lean_batches(opened) if start.request.lean else opened) as batches:
+            form = start.request.form
+            async with aclosing(opened if form == "whole" else lean_batches(opened, form=form)) as batches:
                 async for batch in batches:
                     last = batch[-1]
                     payloads = [in_lane(event.data, suffix) for event in batch]

@@ -14,8 +14,10 @@ import math
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
+from segue.protocol.compact_events import CompactWriter
 from segue.protocol.events import Event
 from segue.protocol.lean_stream import LeanStream
+from segue.protocol.requests import StreamForm
 
 #: How long text is held: a model that says 60 tokens a second has then said about 50 characters.
 HOLD_S = 0.2
@@ -27,10 +29,11 @@ _MAX_HELD = 16 * 1024
 
 
 async def lean_batches(
-    batches: AsyncGenerator[Sequence[Event], None], *, hold_s: float = HOLD_S
+    batches: AsyncGenerator[Sequence[Event], None], *, form: StreamForm = "lean", hold_s: float = HOLD_S
 ) -> AsyncGenerator[Sequence[Event], None]:
     """Yield a turn's events lean, in batches that belong into one write. Closing it closes `batches`."""
-    reader = _LeanReader(batches, hold_s)
+    stream = LeanStream(CompactWriter() if form == "compact" else None)
+    reader = _LeanReader(batches, stream, hold_s)
     try:
         while events := await reader.read():
             yield events
@@ -41,10 +44,10 @@ async def lean_batches(
 class _LeanReader:
     """Reads a turn's events in a task of its own, and hands out what is due."""
 
-    def __init__(self, batches: AsyncGenerator[Sequence[Event], None], hold_s: float) -> None:
+    def __init__(self, batches: AsyncGenerator[Sequence[Event], None], stream: LeanStream, hold_s: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._hold_s = hold_s
-        self._stream = LeanStream()
+        self._stream = stream
         self._ready: list[Event] = []
         self._left_at = _LONG_AGO  # when text has left last
         self._news = asyncio.Event()
