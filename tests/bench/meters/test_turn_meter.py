@@ -25,6 +25,7 @@ from segue.bench.reports.report import TurnFigures
 from segue.client.capabilities import PLAIN_SERVER, ServerCapabilities
 from segue.client.settings import TransportKind
 from segue.client.transports.interface import Connected, EventStream
+from segue.protocol.requests import LeanForm
 
 CREATED = b'{"type":"response.created","response":{}}'
 DELTA = b'{"type":"response.output_text.delta","delta":"x"}'
@@ -123,7 +124,7 @@ class Transport:
         return Stream(self._clock, iter(self._events))
 
     async def resume(
-        self, response_id: str, starting_after: int, *, lane: int, connection: int, lean: bool = False
+        self, response_id: str, starting_after: int, *, lane: int, connection: int, lean: LeanForm = False
     ) -> EventStream:
         self.asked.append(f"resume {response_id} {starting_after}")
         return Stream(self._clock, iter(self._events))

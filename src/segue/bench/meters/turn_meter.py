@@ -23,6 +23,7 @@ from segue.client.capabilities import PLAIN_SERVER
 from segue.client.settings import TransportKind
 from segue.client.transports.event_scan import scan
 from segue.client.transports.interface import Connected, EventStream, ResponsesTransport
+from segue.protocol.requests import LeanForm
 
 _FAILED = "response.failed"
 _BEFORE_OUTPUT = frozenset({"response.created", "response.in_progress", "response.queued"})
@@ -245,7 +246,7 @@ class MeteredLink:
         return _MeteredStream(await self._inner.create(body, lane=lane, connection=connection), self._meter)
 
     async def resume(
-        self, response_id: str, starting_after: int, *, lane: int, connection: int, lean: bool = False
+        self, response_id: str, starting_after: int, *, lane: int, connection: int, lean: LeanForm = False
     ) -> EventStream:
         """Ask for the rest of a response."""
         resumed = self._inner.resume(response_id, starting_after, lane=lane, connection=connection, lean=lean)
