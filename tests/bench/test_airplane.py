@@ -35,6 +35,10 @@ async def test_the_plain_agent_gives_up_where_the_sidecar_waits() -> None:
     assert [(one.failure, one.wait_s) for one in plain.failures][-1:] == [("untrusted", None)]
     assert (tunnelled.status, tunnelled.failed_turn, len(tunnelled.turns)) == ("completed", None, 2)
     assert [turn.requests for turn in tunnelled.turns] == [1, 1]
+    (flown,) = tunnelled.rounds
+    assert plain.rounds == []
+    assert tunnelled.totals.time_s == flown.task_s
+    assert (flown.task_s or 0) >= (flown.turns_s or 0) >= (flown.ttft_first_s or 0) > 0
     assert counted(report)[f"{SIDECAR}: requests that reached the provider"] == 2
     assert counted(report)[f"{SIDECAR}: of these, for the same turn again"] == 0
     assert report.settings["events"] == ["portal@0+0.3"]

@@ -12,6 +12,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from statistics import median
 
 import msgspec
 from rich.console import Console
@@ -23,7 +24,17 @@ from segue.bench.arms.retrying_player import RetryingPlayer, TurnFate
 from segue.bench.arms.tls import Authority
 from segue.bench.arms.tunnelled import Start, started
 from segue.bench.links.profiles import NamedLink
-from segue.bench.reports.report import Arm, BenchReport, FailedRequest, Figure, TurnFigures, arm, figure, make_report
+from segue.bench.reports.report import (
+    Arm,
+    BenchReport,
+    FailedRequest,
+    Figure,
+    RoundFigures,
+    TurnFigures,
+    arm,
+    figure,
+    make_report,
+)
 from segue.bench.workloads.flight_plan import TROUBLES, FlightEvent
 from segue.bench.workloads.retry_rules import RULES, RetryingAgent
 from segue.bench.workloads.sessions import make_session
@@ -156,14 +167,31 @@ class _Passenger:
             for number, fate in enumerate(self._fates, start=1)
             for one in fate.failed
         ]
+        finished = last.given_up is None
         return msgspec.structs.replace(
-            arm(self._name, self._figures, status="completed" if last.given_up is None else "failed"),
+            arm(
+                self._name,
+                self._figures,
+                status="completed" if finished else "failed",
+                rounds=[self._round(begun_at)] if finished else [],
+            ),
             workload=self._flight.agent,
             link=self._flight.link.name,
             tokens_s=self._flight.tokens_s,
-            failed_turn=None if last.given_up is None else len(self._fates),
+            failed_turn=None if finished else len(self._fates),
             problem=last.given_up,
             failures=failures,
+        )
+
+    def _round(self, begun_at: float) -> RoundFigures:
+        first_s = [turn.ttft_s for turn in self._figures if turn.ttft_s is not None]
+        return RoundFigures(
+            task_s=self._fates[-1].ended_at - begun_at,
+            turns_s=sum(turn.time_s or 0.0 for turn in self._figures),
+            ttft_first_s=first_s[0],
+            ttft_median_s=median(first_s),
+            bytes_up_wire=sum(turn.bytes_up_wire or 0 for turn in self._figures),
+            bytes_down_wire=sum(turn.bytes_down_wire or 0 for turn in self._figures),
         )
 
     def _counted(self) -> list[Figure]:

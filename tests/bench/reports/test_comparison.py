@@ -89,11 +89,12 @@ def test_five_turns_are_too_few_to_tell_and_six_are_enough() -> None:
 
 
 def test_equal_counts_are_the_same() -> None:
-    turns = [TurnFigures(bytes_up_wire=size, tokens_reused=3) for size in (5, 6)]
+    turns = [TurnFigures(bytes_up_wire=size, tokens_reused=3, requests=1) for size in (5, 6)]
     comparison = compare(report(arms=[arm("a", turns)]), report(arms=[arm("a", turns)]))
     assert [(one.name, one.unit, one.verdict) for one in comparison.values] == [
         ("a: bytes_up_wire", "B", "same"),
         ("a: tokens_reused", "tokens", "same"),
+        ("a: requests", "requests", "same"),
     ]
     assert comparison.missing == []
 

@@ -137,7 +137,7 @@ def _rounds(before: Arm, after: Arm) -> list[ComparedValue]:
 def _unit(field: str) -> str:
     if "bytes" in field:
         return "B"
-    return "s" if field.endswith("_s") else "tokens"
+    return "s" if field.endswith("_s") else "tokens" if field.startswith("tokens") else field
 
 
 def _verdict(pairs: Sequence[tuple[float, float]]) -> Verdict:
