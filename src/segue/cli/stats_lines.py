@@ -29,18 +29,18 @@ _NO_BREAK = "\N{NO-BREAK SPACE}"
 _LEAST_PATH = 16
 
 
-class _Column(NamedTuple):
+class _RecentColumn(NamedTuple):
     title: str
     width: int
     cell: Callable[[ExchangeSummary], str]
 
 
-_STATUS = _Column("status", 6, lambda one: "" if one.status is None else str(one.status))
-_OUTCOME = _Column("outcome", 9, lambda one: one.outcome)
-_BODY = _Column("body", 9, lambda one: size_of(one.body_bytes))
-_SENT = _Column("sent", 9, lambda one: size_of(one.document_bytes))
-_REPLY = _Column("reply", 9, lambda one: size_of(one.reply_bytes))
-_SECONDS = _Column("seconds", 8, lambda one: f"{one.time_s:.2f}")
+_STATUS = _RecentColumn("status", 6, lambda one: "" if one.status is None else str(one.status))
+_OUTCOME = _RecentColumn("outcome", 9, lambda one: one.outcome)
+_BODY = _RecentColumn("body", 9, lambda one: size_of(one.body_bytes))
+_SENT = _RecentColumn("sent", 9, lambda one: size_of(one.document_bytes))
+_REPLY = _RecentColumn("reply", 9, lambda one: size_of(one.reply_bytes))
+_SECONDS = _RecentColumn("seconds", 8, lambda one: f"{one.time_s:.2f}")
 _COLUMNS = (_STATUS, _OUTCOME, _BODY, _SENT, _REPLY, _SECONDS)
 #: What a narrow screen does without, first to last.
 _DISPENSABLE = (_REPLY, _SECONDS, _STATUS)
@@ -146,7 +146,7 @@ def _recent(recent: Sequence[ExchangeSummary], width: int | None) -> Iterator[Te
         yield Text(_row(path, [column.cell(one) for column in columns], columns, room), style=style)
 
 
-def _columns(width: int | None) -> Sequence[_Column]:
+def _columns(width: int | None) -> Sequence[_RecentColumn]:
     """Return the columns for which there is room beside a path."""
     columns = list(_COLUMNS)
     for column in _DISPENSABLE:
@@ -156,7 +156,7 @@ def _columns(width: int | None) -> Sequence[_Column]:
     return columns
 
 
-def _row(path: str, cells: Sequence[str], columns: Sequence[_Column], room: int) -> str:
+def _row(path: str, cells: Sequence[str], columns: Sequence[_RecentColumn], room: int) -> str:
     rest = (f"{one_line(cell):>{column.width + _GAP}}" for cell, column in zip(cells, columns, strict=True))
     return set_cell_size(path, room) + "".join(rest)
 
