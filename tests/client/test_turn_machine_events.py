@@ -220,6 +220,46 @@ def test_a_resume_that_is_refused_is_not_followed_by_a_repeat() -> None:
     assert isinstance(end.error, OutcomeUnknownError)
 
 
+def resumed(*shown: dict[str, Any]) -> Fed:
+    """A turn that has shown these events, and reads the rest of its stream over another connection."""
+    offered = PlayedServer(extensions=FULL).capabilities()
+    turn = Fed(capabilities=offered)
+    turn.feed(CREATED, *shown)
+    turn.fail(kind="connection_lost")
+    turn.machine.woken(Moment(1.0))
+    *_, resume = turn.machine.connected(Connected(2, offered), Moment(1.0))
+    assert isinstance(resume, SendResume)
+    return turn
+
+
+def piece(text: str, number: int) -> dict[str, Any]:
+    return {"type": "response.output_text.delta", "delta": text, "output_index": 0, "sequence_number": number}
+
+
+@pytest.mark.parametrize("seen", ["", "hel"])
+def test_what_a_resumed_stream_has_left_out_of_a_text_is_shown_before_its_item(seen: str) -> None:
+    turn = resumed(piece(seen, 4)) if seen else resumed()
+    rest, item = turn.feed(done(0, MESSAGE, 9))
+    assert (rest.event.delta, item.event.sequence_number) == ("hello"[len(seen) :], 9)
+    assert isinstance(turn.feed(ended(number=10, output=[]))[-1], Finish)
+
+
+def test_a_text_with_a_hole_in_it_is_not_taken_for_whole() -> None:
+    (end,) = resumed(piece("h", 4)).feed(piece("lo", 8), done(0, MESSAGE, 9))[-1:]
+    assert isinstance(end, GiveUp)
+    assert isinstance(end.error, OutcomeUnknownError)
+
+
+def test_without_a_resume_a_server_may_word_its_item_as_it_likes() -> None:
+    """Some trim what they have streamed, and calls need not be streamed at all."""
+    turn = Fed()
+    events = turn.feed(
+        CREATED, piece("hello \n", 4), done(0, MESSAGE, 9), done(1, CALL, 10), ended(number=11, output=[])
+    )
+    assert [type(one) for one in events] == [Emit] * 5 + [Finish]
+    assert len(resumed().feed(done(0, CALL, 9))) == 1
+
+
 def test_a_resume_that_must_wait_waits() -> None:
     turn = Fed(capabilities=PlayedServer(extensions=FULL).capabilities())
     turn.feed(CREATED)

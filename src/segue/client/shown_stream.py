@@ -127,6 +127,15 @@ class ShownStream:
                 pass
         self.output_shown = True
 
+    def missing_before(self, event: ClientEvent) -> list[ClientEvent] | None:
+        """Return the events that show what a stream that came again has left out of the texts of a finished item.
+
+        None if what was shown is not its beginning. A stream in one piece says its texts as its server likes.
+        """
+        if self._floor is None or not isinstance(event, OutputItemDone):
+            return []
+        return self._missing_deltas(event.output_index, event.item, calls=False)
+
     def rest_of(self, response: ResponseEnd) -> list[ClientEvent] | None:
         """Return the events that show the rest of a whole response; None if what was shown is not its beginning."""
         rest: list[ClientEvent] = []
@@ -135,7 +144,7 @@ class ShownStream:
         for index, item in enumerate(response.output):
             if index in self._items:
                 continue
-            deltas = self._missing_deltas(index, item)
+            deltas = self._missing_deltas(index, item, calls=True)
             if deltas is None:
                 return None
             rest += deltas
@@ -147,9 +156,12 @@ class ShownStream:
         self.last_number += 1
         return self.last_number
 
-    def _missing_deltas(self, index: int, item: bytes) -> list[ClientEvent] | None:
+    def _missing_deltas(self, index: int, item: bytes, *, calls: bool) -> list[ClientEvent] | None:
+        """Return the deltas that are missing of an item; without `calls`, only of calls that were shown in deltas."""
         made: list[ClientEvent] = []
         for (place, whole), kind in _texts_of(item):
+            if place < 0 and not calls and (index, place) not in self._texts:
+                continue
             shown = "".join(self._texts.get((index, place), ()))
             if not whole.startswith(shown):
                 return None

@@ -419,9 +419,12 @@ class TurnMachine:
     # --- the stream --------------------------------------------------------------------------------------------------
 
     def _show(self, event: ClientEvent, moment: Moment) -> TurnEffects:
+        missing = self._shown.missing_before(event)
+        if missing is None:
+            return self._give_up(other_response(self._shown.response_id))
         self._attempts = 0
         self._shown.note(event)
-        return self._unreadable(moment) if self._shown.too_large else (Emit(event),)
+        return self._unreadable(moment) if self._shown.too_large else (*map(Emit, missing), Emit(event))
 
     def _unreadable(self, moment: Moment) -> TurnEffects:
         return self.failed(TurnFault(kind="unreadable", transport=self.kind), moment)
