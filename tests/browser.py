@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from websockets.sync.connection import Connection
 
+from tools.chromium import environment, installed
+
 Scheme = Literal["light", "dark"]
 
-_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _ARGUMENTS = (
-    "--headless=new",
+    "--headless",
     "--no-sandbox",  # as root, as in containers, it does not start with one
     "--disable-gpu",
     "--disable-dev-shm-usage",
@@ -34,9 +35,9 @@ _ARGUMENTS = (
 _ANSWER_S = 60
 
 
-def find_chromium() -> str | None:
+def find_chromium() -> Path | None:
     """Return the program, if there is one."""
-    return next((found for name in _NAMES if (found := shutil.which(name)) is not None), None)
+    return installed(Path(sys.prefix) / "chromium")
 
 
 class BrowserPage:
@@ -107,10 +108,11 @@ def browsing(folder: Path) -> Iterator[BrowserPage]:
     program = find_chromium()
     assert program is not None, "the test is skipped where there is no Chromium"
     with subprocess.Popen(
-        [program, *_ARGUMENTS, f"--user-data-dir={folder}", "about:blank"],
+        [str(program), *_ARGUMENTS, f"--user-data-dir={folder}", "about:blank"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        env=environment(program),
     ) as running:
         try:
             with connect(_address(running), max_size=None, open_timeout=_ANSWER_S) as connection:
