@@ -7,6 +7,7 @@ from segue.bench.capacity import ASSUMPTIONS, FleetWorkload
 from segue.bench.endpoint.verdicts import HISTORY_RULES
 from segue.bench.links.profiles import CITED_AS, LINKS, PUBLICATIONS, NamedLink
 from segue.bench.links.transfer_time import transfer_time_s
+from segue.bench.peers.catalogue import PEERS
 from segue.bench.workloads.flight_plan import FLIGHT, TROUBLES
 from segue.bench.workloads.retry_rules import PRACTICES
 from tools.markdown import code, table
@@ -87,3 +88,22 @@ def advice() -> str:
 def endpoint_verdicts() -> str:
     """Write how `segue bench endpoint` judges an answer."""
     return table(("verdict", "because"), [[rule.verdict, rule.why] for rule in HISTORY_RULES])
+
+
+def peers() -> str:
+    """Write which servers `segue bench peers` knows."""
+    over = {"http": "HTTP", "websocket": "WebSocket"}
+    rows = [
+        (
+            code(peer.name),
+            peer.tested,
+            ", ".join(over[door] for door in peer.doors),
+            {"responses": "Responses", "chat": "Chat Completions"}[peer.provider_api],
+            peer.keeps_in,
+            peer.beside or "—",
+            peer.install if peer.ours else f"{code(peer.install)} {peer.needs}".strip(),
+        )
+        for peer in PEERS
+    ]
+    heads = ("name", "made for", "measured over", "asks the provider by", "keeps in", "compared with", "install")
+    return table(heads, rows)

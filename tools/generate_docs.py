@@ -485,6 +485,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "agent-tasks": task_tables.tasks,
     "bench-advice": bench_tables.advice,
     "bench-assumptions": bench_tables.assumptions,
+    "peers": bench_tables.peers,
     "endpoint-verdicts": bench_tables.endpoint_verdicts,
     "bench-links": bench_tables.links,
     "bench-publications": bench_tables.publications,

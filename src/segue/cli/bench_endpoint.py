@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import sys
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,11 +11,12 @@ from msgspec.structs import replace
 from rich.console import Console
 from yarl import URL
 
-from segue.bench.endpoint.measure import EndpointError, EndpointResult, EndpointTarget, list_models, measure_endpoint
+from segue.bench.endpoint.measure import EndpointError, EndpointTarget, list_models, measure_endpoint
 from segue.bench.endpoint.plan import EndpointPlan, planned_cost
 from segue.bench.endpoint.view import render_endpoint
-from segue.bench.reports.report import write
+from segue.cli.bench_output import show
 from segue.cli.loop import run
+from segue.cli.output_file import ReportFiles
 from segue.config import ConfigError, named_key
 
 _NOTHING_SERVED = 1
@@ -33,7 +33,7 @@ class EndpointCommand(msgspec.Struct, frozen=True, kw_only=True):
     deadline_s: float
     budget: int
     agreed: bool
-    json_file: Path | None
+    files: ReportFiles
 
 
 def run_bench_endpoint(command: EndpointCommand, settings: dict[str, Any]) -> int:
@@ -60,7 +60,8 @@ def run_bench_endpoint(command: EndpointCommand, settings: dict[str, Any]) -> in
             result = run(measure_endpoint(target, plan, status.update))
     except (EndpointError, ValueError) as error:  # a key or URL that cannot be sent
         return _refuse(str(error))
-    return _show(result, console, command.json_file)
+    show(result.report, lambda _, at: render_endpoint(result, at), console, files=command.files)
+    return 0 if any(verdict.support == "yes" for verdict in result.verdicts) else _NOTHING_SERVED
 
 
 def _only_model(target: EndpointTarget) -> str:
@@ -105,14 +106,6 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _show(result: EndpointResult, console: Console, json_file: Path | None) -> int:
-    render_endpoint(result, console)
-    if json_file is not None:
-        write(result.report, json_file)
-        console.print(f"written to {json_file}", style="dim")
-    return 0 if any(verdict.support == "yes" for verdict in result.verdicts) else _NOTHING_SERVED
 
 
 def _refuse(reason: str) -> int:

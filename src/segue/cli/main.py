@@ -11,6 +11,7 @@ from cyclopts import App, Parameter
 
 import segue
 from segue.cli import agent_parameters as parameters
+from segue.cli import server_benchmarks
 from segue.cli.output_file import NO_FILES, HtmlFile, JsonFile, MarkdownFile, PlotFile, ReportFileOptions, ReportFiles
 
 app = App(
@@ -462,41 +463,8 @@ def capacity(  # noqa: PLR0913 - one for each assumption
     return run_bench_capacity(workload, results=results, files=files)
 
 
-@bench.command
-def endpoint(  # noqa: PLR0913 - one for each option
-    url: Annotated[str, Parameter(help="Where its API is: http://127.0.0.1:4747, https://api.openai.com/v1.")],
-    /,
-    *,
-    model: Annotated[str | None, Parameter(help="The model to ask; needed if the server has several.")] = None,
-    key_env: Annotated[str | None, Parameter(help="The variable that holds your key, which is never shown.")] = None,
-    turns: Annotated[int, Parameter(help="Turns of a conversation.")] = 5,
-    rounds: Annotated[int, Parameter(help="Conversations for each way.")] = 3,
-    turn_bytes: Annotated[int, Parameter(help="Bytes of notes in each turn.")] = 800,
-    max_output_tokens: Annotated[int, Parameter(help="What an answer may have; more for a model that reasons.")] = 256,
-    budget: Annotated[int, Parameter(help="Tokens, in and out, after which it asks no more.")] = 100_000,
-    timeout: Annotated[float, Parameter(help="Seconds that one request may take.")] = 60.0,
-    yes: Annotated[
-        bool, Parameter(help="Agree to the cost at a server that is not this machine.", negative="")
-    ] = False,
-    json: JsonFile = None,
-) -> int:
-    """Measure somebody else's server: what it supports, what that saves there, and whether it keeps the history.
-
-    It holds short conversations over HTTP and WebSocket, by replay and by id, asks for a code word of the first turn,
-    and checks unknown ids, reconnects, lanes, compressed bodies and other APIs. It first says what that may cost.
-    """
-    from segue.cli.bench_endpoint import EndpointCommand, run_bench_endpoint
-
-    command = EndpointCommand(
-        url=url, model=model, key_env=key_env, deadline_s=timeout, budget=budget, agreed=yes, json_file=json
-    )
-    settings = {
-        "turns": turns,
-        "rounds": rounds,
-        "turn_bytes": turn_bytes,
-        "max_output_tokens": max_output_tokens,
-    }
-    return run_bench_endpoint(command, settings)
+bench.command(server_benchmarks.endpoint)
+bench.command(server_benchmarks.peers)
 
 
 @bench.command
