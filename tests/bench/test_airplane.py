@@ -14,9 +14,9 @@ from segue.bench.reports.report import Arm, BenchReport, FailedRequest, TurnFigu
 from segue.bench.workloads.flight_plan import QUICK_FLIGHT, FlightEvent
 from tests.bench.arms.processes import end_here
 
-#: A portal from the start: the plain agent does not get anywhere.
+#: A portal from the start, for longer than the wait after a lost connection: the plain agent does not get anywhere.
 GROUNDED = Flight(
-    link=LINKS["data-centre"], turns=2, tokens_s=100_000, tool_s=0.0, events=(FlightEvent("portal", 0, 0.3),)
+    link=LINKS["data-centre"], turns=2, tokens_s=100_000, tool_s=0.0, events=(FlightEvent("portal", 0, 0.9),)
 )
 
 
@@ -41,7 +41,7 @@ async def test_the_plain_agent_gives_up_where_the_sidecar_waits() -> None:
     assert (flown.task_s or 0) >= (flown.turns_s or 0) >= (flown.ttft_first_s or 0) > 0
     assert counted(report)[f"{SIDECAR}: requests that reached the provider"] == 2
     assert counted(report)[f"{SIDECAR}: of these, for the same turn again"] == 0
-    assert report.settings["events"] == ["portal@0+0.3"]
+    assert report.settings["events"] == ["portal@0+0.9"]
     assert {(one.workload, one.link, one.tokens_s) for one in report.arms} == {("claude-code", "data-centre", 100_000)}
 
 
@@ -101,6 +101,21 @@ def test_a_narrow_screen_shows_how_the_plain_agent_died() -> None:
     assert "plain agent gave up in turn 2 (certificate not trusted) after 12.7 s, 153 KB up; the" in text
     assert "provider got 3 whole requests, 1 of them again for the same turn. sidecar finished after 2.5 s" in text
     assert text.endswith("the provider got 3 whole requests, each once.")
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (0, "no whole request came to the provider."),
+        (1, "the provider got 1 whole request, each once."),
+    ],
+)
+def test_what_came_to_the_provider_is_said_in_words(asked: int, words: str) -> None:
+    report = made(died=True)
+    again = [replace(one, value=float(asked)) if "reached" in one.name else one for one in report.figures]
+    assert shown(
+        replace(report, figures=[replace(one, value=0.0) if "again" in one.name else one for one in again])
+    ).endswith(words)
 
 
 def test_a_plain_agent_that_arrives_is_shown_so() -> None:

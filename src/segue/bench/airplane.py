@@ -263,8 +263,11 @@ def _ending(one: Arm, values: Mapping[str, float | None]) -> str:
     last = one.turns[-1]
     ended_s = (last.at_s or 0) + (last.time_s or 0)
     how = "finished" if one.failed_turn is None else f"gave up in turn {one.failed_turn} ({one.problem})"
-    twice = f"{again:g} of them again for the same turn" if again else "each once"
+    if not asked:
+        paid = "no whole request came to the provider"
+    else:
+        twice = f"{again:g} of them again for the same turn" if again else "each once"
+        paid = f"the provider got {asked:g} whole {'request' if asked == 1 else 'requests'}, {twice}"
     return (
-        f"[bold]{one.name}[/] {how} after {ended_s:.1f} s, {(one.totals.bytes_up_wire or 0) / KB:,.0f} KB up; the "
-        f"provider got {asked:g} whole requests, {twice}."
+        f"[bold]{one.name}[/] {how} after {ended_s:.1f} s, {(one.totals.bytes_up_wire or 0) / KB:,.0f} KB up; {paid}."
     )

@@ -45,12 +45,11 @@ async def test_a_turn_goes_over_tls_and_the_link(name: str) -> None:
 
 async def test_a_portal_is_not_trusted_and_gone_when_it_is_over() -> None:
     happened: list[FlightEvent | None] = []
-    over = asyncio.Event()
+    begun, over = asyncio.Event(), asyncio.Event()
 
     def note(event: FlightEvent | None) -> None:
         happened.append(event)
-        if event is None:
-            over.set()
+        (over if event is None else begun).set()
 
     event = FlightEvent("portal", 0, 0.2)
     async with (
@@ -58,7 +57,7 @@ async def test_a_portal_is_not_trusted_and_gone_when_it_is_over() -> None:
         troubled([event], way.link, context=Authority().server_context(), on_event=note) as portal,
         RetryingPlayer(SESSION, RULES["claude-code"], way.host, way.port, context=way.context) as player,
     ):
-        await asyncio.sleep(0)  # the event begins
+        await begun.wait()
         assert (await player.turn(0)).given_up == "certificate not trusted"
         await over.wait()
         assert (await player.turn(0)).given_up is None
@@ -70,10 +69,16 @@ async def test_a_portal_is_not_trusted_and_gone_when_it_is_over() -> None:
 async def test_a_dark_link_carries_nothing_until_it_is_over(what: str, reset: bool) -> None:
     event = FlightEvent(what, 0, 0.05)  # type: ignore[arg-type] # it is one of them
     happened: list[FlightEvent | None] = []
+    begun = asyncio.Event()
+
+    def note(event: FlightEvent | None) -> None:
+        happened.append(event)
+        begun.set()
+
     async with opened("plain") as way:
         reader, writer = await asyncio.open_connection(way.host, way.port, ssl=way.context)
-        async with troubled([event], way.link, context=None, on_event=happened.append):
-            await asyncio.sleep(0)
+        async with troubled([event], way.link, context=None, on_event=note):
+            await begun.wait()
             writer.write(b"GET / HTTP/1.1\r\n\r\n")
             if reset:
                 with pytest.raises(ConnectionResetError):
