@@ -6,12 +6,14 @@ import asyncio
 import logging
 import socket
 import time
+from pathlib import Path
 
 import aiohttp
 import pytest
 
 from segue.config import Config, ListenerConfig, ServerConfig
 from segue.gateway.app import Gateway, serving
+from segue.gateway.user_socket import bind_socket, connect_socket
 from segue.upstreams.router import ModelRule, Router
 from segue.upstreams.scripted import Say, ScriptedTurn, ScriptedUpstream, Wait
 from tests.faults.clients import address_of, begin_post, http, opened, read_body
@@ -68,6 +70,26 @@ async def test_every_address_is_listened_on_with_its_profile(caplog: pytest.LogC
             async with http(address) as client:
                 assert (await client.send("GET", "/segue/capabilities"))[1]["profile"] == profile
             assert f"action=listen url={address} profile={profile}" in caplog.messages
+    finally:
+        await gateway.aclose()
+
+
+async def test_on_a_users_socket_it_serves_the_user_and_is_idle_when_nobody_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    gateway = await Gateway.open(config(), router(ScriptedUpstream()))
+    try:
+        seen = [gateway.idle]  # it does not listen yet
+        await gateway.listen_for_user(bind_socket(path))
+        assert gateway.urls == []  # no port
+        async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as client:
+            async with client.get("http://localhost/healthz") as reply:
+                assert reply.status == 200
+            async with client.ws_connect("http://localhost/v1/responses"):
+                seen.append(gateway.idle)
+        await until(lambda: gateway.idle)
+        assert seen == [True, False]
+        await gateway.drain()
+        assert connect_socket(path) is None
     finally:
         await gateway.aclose()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -23,6 +24,7 @@ from segue.gateway.bootstrap import build_router, build_routes, provider_targets
 from segue.gateway.services import build_services
 from segue.gateway.tunnel.diagnostics import RouteDiagnostics
 from segue.gateway.tunnel.endpoint import SidecarSessions
+from segue.gateway.user_socket import SameUserProtocol
 from segue.listening import stop_listening
 from segue.stores.interface import Store, StoreError
 from segue.stores.store_url import open_store
@@ -51,6 +53,7 @@ class Gateway:
         self.urls: list[str] = []
         """The addresses that it listens on; that of `[server]` comes first."""
         self._runner: web.AppRunner | None = None
+        self._user_server: asyncio.AbstractServer | None = None
         self._sweepers: list[asyncio.Task[None]] = []
 
     @classmethod
@@ -74,7 +77,38 @@ class Gateway:
 
     async def listen(self) -> str:
         """Open the ports and return the URL of the gateway."""
-        self._runner = web.AppRunner(
+        runner = await self._set_up()
+        addresses: list[ServerConfig | ListenerConfig] = [self.config.server, *self.config.listener]
+        for address in addresses:
+            before = len(runner.addresses)
+            await web.TCPSite(runner, address.host, address.port, backlog=1024).start()
+            bound = runner.addresses[before:]  # several, if the name stands for several
+            for name in bound:
+                self.services.profiles.bind(name[1], address.profile)
+            host, port = bound[0][:2]
+            self.urls.append(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+            _log.info("action=listen url=%s profile=%s", self.urls[-1], address.profile)
+        return self.urls[0]
+
+    async def listen_for_user(self, bound: socket.socket) -> None:
+        """Listen on a Unix socket, for this process's own user alone, instead of the configured ports."""
+        runner = await self._set_up()
+        server = runner.server
+        assert server is not None, "the runner was set up"
+        self._user_server = await asyncio.get_running_loop().create_unix_server(
+            lambda: SameUserProtocol(server()), sock=bound, backlog=128
+        )
+        _log.info("action=listen path=%s", bound.getsockname())
+
+    @property
+    def idle(self) -> bool:
+        """Nobody is connected, no turn and no exchange is under way, and no sidecar has to come back for the rest."""
+        connections = [] if self._runner is None or self._runner.server is None else self._runner.server.connections
+        return not (connections or self.tunnel.unfinished or self.services.drain.busy)
+
+    async def _set_up(self) -> web.AppRunner:
+        """Make the server, which listens nowhere yet, and begin what is done at intervals."""
+        runner = self._runner = web.AppRunner(
             build_application(self.services, self.tunnel, self.diagnostics),
             access_log=None,
             # It quotes malformed requests, credentials included; whatever else goes wrong is logged by the routes.
@@ -84,19 +118,9 @@ class Gateway:
             auto_decompress=False,  # limits come before expansion: compressed bodies are refused
             shutdown_timeout=0.1,  # drain() has waited for what runs; what still does is cancelled
         )
-        await self._runner.setup()
-        addresses: list[ServerConfig | ListenerConfig] = [self.config.server, *self.config.listener]
-        for address in addresses:
-            before = len(self._runner.addresses)
-            await web.TCPSite(self._runner, address.host, address.port, backlog=1024).start()
-            bound = self._runner.addresses[before:]  # several, if the name stands for several
-            for name in bound:
-                self.services.profiles.bind(name[1], address.profile)
-            host, port = bound[0][:2]
-            self.urls.append(f"http://{f'[{host}]' if ':' in host else host}:{port}")
-            _log.info("action=listen url=%s profile=%s", self.urls[-1], address.profile)
+        await runner.setup()
         self._sweepers = [asyncio.create_task(self._sweep()), asyncio.create_task(self.tunnel.sweep())]
-        return self.urls[0]
+        return runner
 
     async def drain(self) -> None:
         """Begin nothing new, let what runs end within `drain_s`, and tell every connection to move; close the ports.
@@ -120,6 +144,9 @@ class Gateway:
 
     async def _stop_listening(self) -> None:
         """Close the ports, unless they are closed already; connections stay."""
+        user_server, self._user_server = self._user_server, None
+        if user_server is not None:
+            await stop_listening(user_server)
         if self._runner is None:
             return
         for site in tuple(self._runner.sites):

@@ -16,8 +16,8 @@ _DEAD_PEER_S = 120
 def watch_peer(request: web.Request) -> None:
     """Make the kernel notice a peer that vanished without closing, while its turn runs or its socket is idle."""
     connection = None if request.transport is None else request.transport.get_extra_info("socket")
-    if connection is None:
-        return
+    if connection is None or connection.family not in {socket.AF_INET, socket.AF_INET6}:
+        return  # the kernel tells the end of a Unix socket by itself
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (
         ("TCP_KEEPIDLE", _DEAD_PEER_S // 2),
