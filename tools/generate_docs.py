@@ -31,6 +31,7 @@ from segue.config import (
     RouteConfig,
     ServerConfig,
     SidecarConfig,
+    SshConfig,
     TunnelConfig,
     UpstreamConfig,
 )
@@ -357,7 +358,7 @@ def commands() -> str:
 def _commands(app: App, path: tuple[str, ...]) -> Iterator[str]:
     for name in app:
         command = app[name]
-        if name.startswith("-"):  # --help and --version are commands too
+        if name.startswith("-") or not command.show:  # --help and --version are commands too
             continue
         if command.default_command is not None:
             rows = [
@@ -516,6 +517,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "configuration-route": lambda: settings(RouteConfig, "SEGUE_ROUTE_0"),
     "configuration-tunnel": lambda: settings(TunnelConfig, "SEGUE_TUNNEL"),
     "configuration-sidecar": lambda: settings(SidecarConfig, "SEGUE_SIDECAR"),
+    "configuration-ssh": lambda: settings(SshConfig, "SEGUE_SSH"),
     "client-faults": client_fault_table.fault_matrix,
     "configuration-agent": lambda: settings(AgentConfig, "SEGUE_AGENT"),
     "failures": sidecar_tables.failures,

@@ -10,6 +10,9 @@ from typing import TypeAlias
 import pytest
 
 from segue.cli.main import main
+from tests.sidecar.ssh_machines import box
+
+__all__ = ["box"]
 
 Command: TypeAlias = Callable[..., tuple[int, str, str]]
 

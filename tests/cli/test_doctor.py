@@ -20,6 +20,7 @@ from segue.upstreams.scripted import ScriptedUpstream
 from tests.cli.background_gateway import BackgroundGateway
 from tests.cli.conftest import Command, own_file
 from tests.sidecar.gateways import fake_gateway
+from tests.sidecar.ssh_machines import ECHO, SshDouble
 
 
 def test_a_closed_port_is_told_with_its_cure_and_ends_with_1(command: Command) -> None:
@@ -76,6 +77,20 @@ def test_a_real_gateway_tells_what_is_behind_it(command: Command) -> None:
         told_all = json.loads(printed)
         assert (status, told_all["well"]) == (1, False), "its own API may ask any server"
         assert [check["name"] for check in told_all["agent"]][:1] == ["agent"]
+
+
+def test_a_gateway_by_ssh_is_one_check(box: SshDouble, command: Command) -> None:
+    box.install(ECHO)
+    status, printed, _ = command("doctor", "--gateway", "ssh://box")
+    assert status == 0
+    ssh, agent = printed.splitlines()
+    assert ssh == "✓ ssh       ssh connects without a question, and a gateway runs there"
+    assert agent.startswith("- agent")
+
+
+async def test_an_address_that_ssh_must_not_see_is_told() -> None:
+    diagnosis = await diagnose_link("ssh://-x", ConnectorSettings())
+    assert [check.name for check in diagnosis.checks] == ["address"]
 
 
 async def test_a_key_that_is_not_known_is_told_and_not_shown() -> None:

@@ -16,6 +16,7 @@ from segue.cli.run import require_link
 from segue.http.heads import values
 from segue.protocol.problems import Problem
 from segue.sidecar.app import Sidecar, SidecarSettings
+from segue.sidecar.dialer import Dialer
 from segue.testing.provider import Answer, provided
 from tests.cli.conftest import Command, own_file
 from tests.sidecar.gateways import fake_gateway
@@ -323,9 +324,9 @@ def test_run_goes_straight_to_the_provider_and_keeps_nothing_if_it_is_told_to(
 ) -> None:
     seen: list[SidecarSettings] = []
 
-    def sidecar_of(settings: SidecarSettings) -> Sidecar:
+    def sidecar_of(settings: SidecarSettings, dialer: Dialer | None) -> Sidecar:
         seen.append(settings)
-        return Sidecar(settings)
+        return Sidecar(settings, dialer=dialer)
 
     monkeypatch.setattr("segue.cli.run.Sidecar", sidecar_of)
     monkeypatch.setenv("SEGUE_SIDECAR_CACHE", "true")

@@ -17,10 +17,12 @@ from segue.config import (
     cache_directory,
     child_environment,
     command_environment,
+    environment,
     gateway_proxy,
     has_openmp_policy,
     named_key,
     read_key,
+    ssh_log_file,
     state_directory,
 )
 from tests.config.tables import PROVIDER_TOML, from_toml
@@ -128,6 +130,12 @@ def test_transcripts_are_in_the_users_directory_for_state(monkeypatch: pytest.Mo
     assert found.is_absolute()
     monkeypatch.setattr(Path, "home", homeless)
     assert state_directory({"XDG_STATE_HOME": "relative"}) is None
+
+
+def test_the_log_of_the_gateway_for_ssh_is_there_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ssh_log_file({"XDG_STATE_HOME": "/s"}) == Path("/s/segue/ssh-gateway.log")
+    monkeypatch.setattr(environment, "_state_home", lambda _: None)
+    assert ssh_log_file({}) is None
 
 
 def test_the_key_for_openai_goes_nowhere_else() -> None:

@@ -332,7 +332,7 @@ def test_paths_in_the_users_own_file_are_relative_to_it(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(
         '[server]\nstore = "sqlite:///a b.db?synchronous=NORMAL"\n'
-        '[sidecar]\ncafile = "ca.pem"\ncache_dir = "/var/cache"\n'
+        '[sidecar]\ncafile = "ca.pem"\ncache_dir = "/var/cache"\n[ssh]\ndirectory = "run"\n'
         '[[upstream]]\nname = "u"\ndialect = "local"\nmodels = ["m"]\n'
         'model_file = "m.gguf"\nchat_template_file = "t.jinja"\nkv_directory = ""\n'
     )
@@ -341,6 +341,7 @@ def test_paths_in_the_users_own_file_are_relative_to_it(tmp_path: Path) -> None:
     (up,) = config.upstream
     assert config.server.store == "sqlite:////home/u/my%20settings/a b.db?synchronous=NORMAL"
     assert (config.sidecar.cafile, config.sidecar.cache_dir) == (f"{folder}/ca.pem", "/var/cache")
+    assert config.ssh.directory == f"{folder}/run"
     assert (up.model_file, up.chat_template_file, up.kv_directory) == (f"{folder}/m.gguf", f"{folder}/t.jinja", "")
     assert load(file, {}).sidecar.cafile == "ca.pem"
     assert load(file, {"SEGUE_SIDECAR_CAFILE": "x.pem"}, relative_to=folder).sidecar.cafile == "x.pem"

@@ -18,6 +18,7 @@ from segue.config import (
     RouteConfig,
     ServerConfig,
     SidecarConfig,
+    SshConfig,
     TunnelConfig,
     UpstreamConfig,
 )
@@ -86,6 +87,7 @@ def test_every_setting_is_listed() -> None:
         RouteConfig,
         TunnelConfig,
         SidecarConfig,
+        SshConfig,
         AgentConfig,
     ):
         assert set(struct.__struct_fields__) <= shown("configuration.md")
@@ -97,6 +99,7 @@ def test_every_setting_is_listed() -> None:
         "route",
         "tunnel",
         "sidecar",
+        "ssh",
         "agent",
     }
 

@@ -7,6 +7,7 @@ import ssl
 
 from segue.http.heads import Line, ReplyHead, RequestHead
 from segue.sidecar.connector import ConnectorSettings
+from segue.sidecar.dialer import Dialer
 from segue.sidecar.link_status import LinkTimeouts
 from segue.sidecar.session import AgentExchange, GatewaySession
 from segue.sidecar.stats import Stats
@@ -25,7 +26,7 @@ def post(*lines: Line, target: bytes = b"/v1/messages") -> RequestHead:
 def unlinked_session() -> GatewaySession:
     """A session that has not begun to look for its gateway."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    return GatewaySession(NOWHERE, ConnectorSettings(), context, timeouts=PATIENT, stats=Stats(), was_up=True)
+    return GatewaySession(NOWHERE, Dialer(ConnectorSettings(), context), timeouts=PATIENT, stats=Stats(), was_up=True)
 
 
 class ScriptedSession(GatewaySession):
@@ -33,7 +34,7 @@ class ScriptedSession(GatewaySession):
 
     def __init__(self) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        super().__init__(NOWHERE, ConnectorSettings(), context, timeouts=PATIENT, stats=Stats(), was_up=True)
+        super().__init__(NOWHERE, Dialer(ConnectorSettings(), context), timeouts=PATIENT, stats=Stats(), was_up=True)
         self.room = True
         self.sent = b""
         self.was_sent = asyncio.Event()

@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 
 from segue.sidecar.connector import ConnectorSettings
+from segue.sidecar.dialer import Dialer
 from segue.sidecar.session import AgentExchange, Ending, GatewaySession
 from segue.sidecar.session_pool import SessionPool
 from segue.sidecar.stats import Stats
@@ -28,7 +29,7 @@ REQUEST = TunnelRequest(head_of_post(), None)
 @asynccontextmanager
 async def pooled(*gateways: FakeGateway) -> AsyncIterator[SessionPool]:
     urls = [gateway.url for gateway in gateways]
-    pool = SessionPool(urls, ConnectorSettings(), stats=Stats(), timeouts=PATIENT)
+    pool = SessionPool(urls, Dialer(ConnectorSettings()), stats=Stats(), timeouts=PATIENT)
     pool.start()
     try:
         yield pool
@@ -58,16 +59,11 @@ async def linked_again(gateway: FakeGateway, count: int) -> None:
 @pytest.mark.parametrize("gateways", [[], ["wss://good.example.com", "ftp://no"], ["wss://host:99999"]])
 def test_it_needs_addresses_of_gateways(gateways: list[str]) -> None:
     with pytest.raises(ValueError, match=r"address of a gateway|out of range"):
-        SessionPool(gateways, ConnectorSettings(), stats=Stats())
-
-
-def test_it_needs_a_key_that_can_be_sent() -> None:
-    with pytest.raises(ValueError, match="cannot be sent"):
-        SessionPool(["ws://127.0.0.1:1"], ConnectorSettings(key="sk-1\n"), stats=Stats())
+        SessionPool(gateways, Dialer(ConnectorSettings()), stats=Stats())
 
 
 def test_nothing_can_be_opened_before_the_start() -> None:
-    pool = SessionPool(["ws://127.0.0.1:1"], ConnectorSettings(), stats=Stats())
+    pool = SessionPool(["ws://127.0.0.1:1"], Dialer(ConnectorSettings()), stats=Stats())
     with pytest.raises(AssertionError, match="start"):
         pool.open(REQUEST)
 

@@ -17,9 +17,9 @@ from typing import TypeAlias
 import msgspec
 
 from segue.bench.arms.server import address_of, run_process
-from segue.cli.run import private_gateway
+from segue.cli.private_gateway import private_gateway
 from segue.cli.sidecar import LoadedConfig, settings_of
-from segue.config import ServerConfig, choose_file, load
+from segue.config import KeyConfig, choose_file, load
 from segue.gateway.app import serving
 from segue.sidecar.app import Sidecar
 
@@ -50,10 +50,8 @@ RunProcessSpec: TypeAlias = PrivateGatewaySpec | UserSidecarSpec
 async def run_private_gateway(spec: PrivateGatewaySpec) -> AsyncIterator[tuple[str, int]]:
     """Run the gateway around a block; yields where it listens."""
     loaded = _loaded(spec.config)
-    config = loaded.config
-    if spec.config is None and config.server.store == ServerConfig().store:  # it is a file of the working folder
-        config = msgspec.structs.replace(config, server=msgspec.structs.replace(config.server, store="memory:"))
-    own = private_gateway(config, loaded.file, spec.key_sha256)
+    keys = [KeyConfig("run", "run", spec.key_sha256)]
+    own = private_gateway(loaded.config, loaded.file, keys=keys, named=spec.config is not None)
     async with serving(own.config, own.router) as (_, url):
         yield address_of(url)
 

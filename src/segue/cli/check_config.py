@@ -53,6 +53,7 @@ def _show(console: Console, config: Config, found: Path | None, *, models: list[
         ("server", known.server),
         ("tunnel", known.tunnel),
         ("sidecar", known.sidecar),
+        ("ssh", known.ssh),
         ("agent", known.agent),
     ):
         table = Table("setting", "value", title=title, title_justify="left")

@@ -24,6 +24,9 @@ from segue.sidecar.diagnosis.gateway_checks import judge_gateway, not_tried
 from segue.sidecar.diagnosis.gateway_probe import observe_gateway
 from segue.sidecar.diagnosis.link_checks import failing_check, judge_link
 from segue.sidecar.diagnosis.link_probe import observe_link
+from segue.sidecar.diagnosis.ssh_checks import judge_ssh
+from segue.sidecar.ssh_address import is_ssh, parse_ssh_address
+from segue.sidecar.ssh_stream import SshSettings, why_unreachable
 
 _MARKS: Mapping[CheckStatus, str] = MappingProxyType({"passed": "✓", "failed": "✗", "skipped": "-"})
 _ASCII_MARKS: Mapping[CheckStatus, str] = MappingProxyType({"passed": "ok", "failed": "NO", "skipped": "--"})
@@ -94,6 +97,8 @@ async def _diagnose(settings: SidecarSettings, facts: AgentFacts | None) -> Diag
         stopped_at = failing_check(link.checks)
         if stopped_at is not None:
             further = not_tried(stopped_at)
+        elif is_ssh(link.gateway):
+            further = ()  # only the tunnel goes through ssh
         else:
             seen = await observe_gateway(link.gateway, settings.connector)
             further = judge_gateway(seen, mounts)
@@ -116,6 +121,9 @@ async def diagnose_all(settings: SidecarSettings) -> list[GatewayDiagnosis]:
 async def diagnose_link(gateway: str, settings: ConnectorSettings) -> GatewayDiagnosis:
     """Check the link to one gateway."""
     try:
+        if is_ssh(gateway):
+            ssh = SshSettings(settings.install, settings.connect_s)
+            return GatewayDiagnosis(gateway, judge_ssh(await why_unreachable(parse_ssh_address(gateway), ssh)))
         seen = await observe_link(gateway, settings)
     except ValueError as error:
         wrong = failed("address", str(error), "Correct --gateway, or [sidecar] gateways of the configuration.")

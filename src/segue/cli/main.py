@@ -12,6 +12,7 @@ from cyclopts import App, Parameter
 import segue
 from segue.cli import agent_parameters as parameters
 from segue.cli import server_benchmarks
+from segue.cli.gateway_parameters import Cache, CaFile, Direct, GatewayKey, Gateways, Install
 from segue.cli.output_file import NO_FILES, HtmlFile, JsonFile, MarkdownFile, PlotFile, ReportFileOptions, ReportFiles
 
 app = App(
@@ -40,26 +41,7 @@ UserConfigFile = Annotated[
     ),
 ]
 
-Gateways = Annotated[
-    tuple[str, ...],
-    Parameter(
-        name="--gateway",
-        help="wss://HOST or ws://HOST:PORT; repeat it for more, in order of preference.",
-        negative="",
-        show_default=False,
-    ),
-]
-GatewayKey = Annotated[
-    str | None, Parameter(help="Your API key for the gateway; SEGUE_SIDECAR_KEY keeps it out of the process list.")
-]
-
-Direct = Annotated[
-    bool | None, Parameter(help="Go straight to the provider when no gateway can be reached.", negative="")
-]
 AsJson = Annotated[bool, Parameter(help="Print one JSON object.", negative="")]
-CaFile = Annotated[Path | None, Parameter(help="Certificates to verify gateways by.")]
-Cache = Annotated[bool | None, Parameter(help="Keep a few request bodies on disk, for a new start [default: yes].")]
-
 FlightEvents = Annotated[
     tuple[str, ...],
     Parameter(
@@ -100,6 +82,7 @@ def sidecar(  # noqa: PLR0913 - one for each option
     ] = None,
     key: GatewayKey = None,
     direct: Direct = None,
+    install: Install = None,
     cafile: CaFile = None,
     cache: Cache = None,
     stats: Annotated[bool, Parameter(help="Show what the running sidecar is doing.", negative="")] = False,
@@ -117,7 +100,15 @@ def sidecar(  # noqa: PLR0913 - one for each option
     from segue.cli.sidecar import run_sidecar
 
     return run_sidecar(
-        config, log=log, gateways=gateway, listen=listen, key=key, direct=direct, cafile=cafile, cache=cache
+        config,
+        log=log,
+        gateways=gateway,
+        listen=listen,
+        key=key,
+        direct=direct,
+        install=install,
+        cafile=None if cafile is None else str(cafile),
+        cache=cache,
     )
 
 
@@ -128,6 +119,7 @@ def run(  # noqa: PLR0913 - one for each option
     gateway: Gateways = (),
     key: GatewayKey = None,
     direct: Direct = None,
+    install: Install = None,
     cafile: CaFile = None,
     cache: Cache = None,
     check: Annotated[
@@ -151,9 +143,26 @@ def run(  # noqa: PLR0913 - one for each option
         gateways=gateway,
         key=key,
         direct=direct,
+        install=install,
         cafile=None if cafile is None else str(cafile),
         cache=cache,
     )
+
+
+@app.command(show=False)
+def ssh_relay() -> int:
+    """What `--gateway ssh://HOST` runs on HOST: it relays to this user's gateway, and starts it if it does not run."""
+    from segue.cli.ssh_relay import run_ssh_relay
+
+    return run_ssh_relay()
+
+
+@app.command(show=False)
+def ssh_gateway() -> int:
+    """The gateway that `segue ssh-relay` starts."""
+    from segue.cli.ssh_gateway import run_ssh_gateway
+
+    return run_ssh_gateway()
 
 
 @app.command

@@ -17,7 +17,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
@@ -27,19 +27,21 @@ from segue.cli.agent_settings import claude_variables, facts_of
 from segue.cli.child_process import ChildProcess
 from segue.cli.doctor import diagnose_all, marks_of, text_of, told
 from segue.cli.loop import run
-from segue.cli.sidecar import load_sidecar, settings_of
+from segue.cli.sidecar import LoadedConfig, load_sidecar, prepared_dialer, settings_of
 from segue.cli.stats_lines import render, saving
-from segue.config import Config, ConfigError, KeyConfig, ServerConfig, child_environment
+from segue.config import Config, ConfigError, KeyConfig, child_environment
 from segue.engine import Unavailable
 from segue.http.routes import Resolved, Target, route_table
 from segue.sidecar.agent_environment import AgentSettingsError, Launch, pointed_at
 from segue.sidecar.app import Sidecar, SidecarSettings
 from segue.sidecar.diagnosis.agent_checks import judge_agent
+from segue.sidecar.dialer import Dialer
+from segue.sidecar.ssh_address import is_ssh
 from segue.sidecar.stats import SidecarReport
 from segue.stores.interface import StoreError
 
 if TYPE_CHECKING:
-    from segue.upstreams.router import Router
+    pass
 
 NOT_FOUND = 127
 _NOT_EXECUTABLE = 126
@@ -78,11 +80,9 @@ def run_command(
             )
         except OSError as error:
             raise ConfigError(f"cannot write the log {log}: {error.strerror}") from None
-    config, file = load_sidecar(path, gateways=gateways, port=0, **options)
-    if path is None and config.server.store == ServerConfig().store:  # the default is a file of the working folder
-        config = msgspec.structs.replace(config, server=msgspec.structs.replace(config.server, store="memory:"))
+    loaded = load_sidecar(path, gateways=gateways, port=0, **options)
     try:
-        return run(_run(command, wanted, config=config, found=file))
+        return run(_run(command, wanted, loaded=loaded, named=path is not None))
     except ConfigError:
         raise
     except asyncio.CancelledError:  # Ctrl-C before the program ran
@@ -91,12 +91,14 @@ def run_command(
         raise ConfigError(f"cannot start: {error}") from error
 
 
-async def _run(command: Sequence[str], wanted: RunSwitches, *, config: Config, found: Path | None) -> int:
+async def _run(command: Sequence[str], wanted: RunSwitches, *, loaded: LoadedConfig, named: bool) -> int:
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None, "a coroutine runs in a task"
     child = ChildProcess(lambda: loop.call_soon_threadsafe(task.cancel))
+    config = loaded.config
+    dialer = await _dialer(config, check=wanted.check)
     with child.signals():
-        async with _gateway(config, found) as settings, Sidecar(settings) as sidecar:
+        async with _gateway(config, loaded.file, named=named) as settings, Sidecar(settings, dialer=dialer) as sidecar:
             launch = launch_of(command, sidecar.url, config)
             if wanted.check and not settings.direct:
                 await require_link(sidecar, command[0])
@@ -136,47 +138,30 @@ async def require_link(sidecar: Sidecar, program: str, *, within_s: float = _FIR
     raise ConfigError(f"{program} is not started, since there is no gateway for it; --no-check starts it all the same")
 
 
+async def _dialer(config: Config, *, check: bool) -> Dialer | None:
+    """Return what has connected by ssh, while there is no program yet that has the terminal; None: no need."""
+    gateways = config.sidecar.gateways
+    if not gateways or not is_ssh(gateways[0]):
+        return None
+    return await prepared_dialer(settings_of(config.sidecar), must_be_possible=check)
+
+
 @asynccontextmanager
-async def _gateway(config: Config, found: Path | None) -> AsyncIterator[SidecarSettings]:
+async def _gateway(config: Config, found: Path | None, *, named: bool) -> AsyncIterator[SidecarSettings]:
     """Yield the settings of the sidecar; without a configured gateway, run one in this process that only it can use."""
     settings = settings_of(config.sidecar)
     if config.sidecar.gateways:
         yield settings
         return
+    from segue.cli.private_gateway import private_gateway
     from segue.gateway.app import serving
 
     key = secrets.token_urlsafe(32)
-    own = private_gateway(config, found, hashlib.sha256(key.encode()).hexdigest())
-    async with serving(own.config, own.router) as (_, url):
+    own_key = KeyConfig("run", "run", hashlib.sha256(key.encode()).hexdigest())
+    gateway = private_gateway(config, found, keys=[own_key], named=named)
+    async with serving(gateway.config, gateway.router) as (_, url):
         connector = msgspec.structs.replace(settings.connector, key=key, cafile=None)
         yield msgspec.structs.replace(settings, gateways=(url,), connector=connector)
-
-
-class PrivateGateway(NamedTuple):
-    """What a gateway for one program is made of. `router`: its models, if not those of the configuration."""
-
-    config: Config
-    router: Router | None
-
-
-def private_gateway(config: Config, found: Path | None, key_sha256: str) -> PrivateGateway:
-    """Return what the gateway of one program on this machine is made of: only who has the key can use it.
-
-    `found`: the file that the configuration was read from.
-    """
-    from segue.upstreams.router import ModelRule, Router
-    from segue.upstreams.scripted import MODEL, ScriptedUpstream
-
-    uses_own_api = found is not None and any(route.target == "self" for route in config.route)
-    store = config.server.store if uses_own_api else "memory:"
-    config = msgspec.structs.replace(
-        config,
-        server=msgspec.structs.replace(config.server, host="127.0.0.1", port=0, store=store),
-        key=[KeyConfig("run", "run", key_sha256)],
-    )
-    # otherwise a local model would be loaded, for which there is no use
-    router = None if uses_own_api else Router([ModelRule(ScriptedUpstream(), (MODEL,))])
-    return PrivateGateway(config, router)
 
 
 def launch_of(command: Sequence[str], url: str, config: Config) -> Launch:

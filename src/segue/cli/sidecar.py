@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from segue import __version__
 from segue.cli.loop import run
 from segue.config import (
     Config,
@@ -28,42 +29,26 @@ from segue.config import (
 )
 from segue.sidecar.app import Sidecar, SidecarSettings
 from segue.sidecar.base_cache import BaseCacheLimits
-from segue.sidecar.connector import ConnectorSettings, tunnel_url
+from segue.sidecar.connector import ConnectorSettings, GatewayRefusedError, GatewayUnreachableError, tunnel_url
+from segue.sidecar.dialer import Dialer
+from segue.sidecar.foreground import has_terminal
 from segue.sidecar.link_status import LinkTimeouts
 from segue.sidecar.listener import ListenerLimits
 from segue.sidecar.orphaned_exchanges import OrphanLimits
 from segue.sidecar.proxy import Proxy, is_proxied, parse_proxy
 from segue.sidecar.request_handler import HandlerLimits
+from segue.sidecar.ssh_address import is_ssh
 
 _ADDRESS = re.compile(r"(?:(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]]*):)?(?P<port>[0-9]{1,5})")
 
 
-def run_sidecar(
-    path: Path | None,
-    *,
-    log: str,
-    gateways: Sequence[str],
-    listen: str | None,
-    key: str | None,
-    direct: bool | None,
-    cafile: Path | None,
-    cache: bool | None,
-) -> int:
-    """Run a sidecar until a signal; return the exit status."""
+def run_sidecar(path: Path | None, *, log: str, gateways: Sequence[str], listen: str | None, **options: object) -> int:
+    """Run a sidecar until a signal; return the exit status. `options` replace keys of `[sidecar]`, unless None."""
     logging.basicConfig(
         level=log.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
     )
     host, port = (None, None) if listen is None else parse_address(listen)
-    config, file = load_sidecar(
-        path,
-        gateways=gateways,
-        host=host,
-        port=port,
-        key=key,
-        direct=direct,
-        cafile=None if cafile is None else str(cafile),
-        cache=cache,
-    )
+    config, file = load_sidecar(path, gateways=gateways, host=host, port=port, **options)
     if not config.sidecar.gateways:
         where = file or user_config_file() or "a file that --config names"
         raise ConfigError(f"which gateway? Name it with --gateway wss://HOST, or in [sidecar] gateways of {where}")
@@ -117,6 +102,7 @@ def settings_of(config: SidecarConfig) -> SidecarSettings:
         cafile=config.cafile,
         proxy=proxy_of(config),
         connect_s=config.connect_timeout_s,
+        install=__version__ if config.install else None,
     )
     return SidecarSettings(
         gateways=tuple(config.gateways),
@@ -177,12 +163,34 @@ def parse_address(text: str) -> tuple[str | None, int]:
     return (found["host"] or "").strip("[]") or None, int(found["port"])
 
 
+async def prepared_dialer(settings: SidecarSettings, *, must_be_possible: bool = True) -> Dialer:
+    """Return what opens links. To a machine of ssh:// it has connected: its user can still answer what ssh asks.
+
+    Raises:
+        ConfigError: `must_be_possible`, and only a person can mend what is wrong with the only gateway.
+    """
+    dialer = Dialer(settings.connector)
+    first = settings.gateways[0]
+    try:
+        await dialer.prepare(first, attended=has_terminal())
+    except GatewayRefusedError as error:
+        if must_be_possible and len(settings.gateways) == 1 and not settings.direct:
+            raise ConfigError(f"{first}: {error}") from None
+        print(f"segue: {first}: {error}", file=sys.stderr)
+    except GatewayUnreachableError as error:
+        print(f"segue: {first}: {error}; it is tried again", file=sys.stderr)
+    return dialer
+
+
 async def _run(settings: SidecarSettings) -> int:
+    # Without a terminal, as a service, it begins like any other sidecar, and looks for its gateway until it is there.
+    needs_person = is_ssh(settings.gateways[0]) and has_terminal()
+    dialer = await prepared_dialer(settings) if needs_person else None
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with Sidecar(settings) as sidecar:
+    async with Sidecar(settings, dialer=dialer) as sidecar:
         print(f"segue: sidecar listening on {sidecar.url}", flush=True)
         await stop.wait()
         report = sidecar.report()

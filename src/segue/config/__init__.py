@@ -21,6 +21,7 @@ from segue.config.environment import (
     has_openmp_policy,
     named_key,
     read_key,
+    ssh_log_file,
     state_directory,
 )
 from segue.config.errors import ConfigError
@@ -29,6 +30,7 @@ from segue.config.loading import load
 from segue.config.server import ListenerConfig, ServerConfig
 from segue.config.setting_sources import SettingSource, SourcedSetting, sourced_settings
 from segue.config.sidecar import SidecarConfig
+from segue.config.ssh import SshConfig
 from segue.config.tunnel import RouteConfig, TunnelConfig
 from segue.config.units import DAY_S
 from segue.config.upstream import DIALECTS_OF, ProviderDialect, UpstreamConfig, concurrency, split_header
@@ -50,6 +52,7 @@ __all__ = [
     "SettingSource",
     "SidecarConfig",
     "SourcedSetting",
+    "SshConfig",
     "TunnelConfig",
     "UpstreamConfig",
     "agent_key",
@@ -67,6 +70,7 @@ __all__ = [
     "read_key",
     "sourced_settings",
     "split_header",
+    "ssh_log_file",
     "state_directory",
     "user_config_file",
     "without_secrets",

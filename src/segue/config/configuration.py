@@ -11,6 +11,7 @@ from segue.config.errors import ConfigError
 from segue.config.keys import KeyConfig
 from segue.config.server import ListenerConfig, ServerConfig
 from segue.config.sidecar import SidecarConfig
+from segue.config.ssh import SshConfig
 from segue.config.tunnel import RouteConfig, TunnelConfig
 from segue.config.upstream import UpstreamConfig, check_upstream, split_header
 from segue.http.origins import is_loopback
@@ -25,6 +26,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     server: ServerConfig = ServerConfig()
     tunnel: TunnelConfig = TunnelConfig()
     sidecar: SidecarConfig = SidecarConfig()
+    ssh: SshConfig = SshConfig()
     agent: AgentConfig = AgentConfig()
     upstream: list[UpstreamConfig] = []
     route: list[RouteConfig] = []

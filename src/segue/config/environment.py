@@ -87,9 +87,20 @@ def cache_directory(sidecar: SidecarConfig, environ: Mapping[str, str] | None = 
 
 def state_directory(environ: Mapping[str, str] | None = None) -> Path | None:
     """Return the folder where the agent keeps the transcripts of its runs; None if this user has no home directory."""
+    found = _state_home(environ)
+    return None if found is None else found / "agent"
+
+
+def ssh_log_file(environ: Mapping[str, str] | None = None) -> Path | None:
+    """Return where the gateway that is reached by ssh logs; None if this user has no home directory."""
+    found = _state_home(environ)
+    return None if found is None else found / "ssh-gateway.log"
+
+
+def _state_home(environ: Mapping[str, str] | None) -> Path | None:
     place = "Library/Application Support" if sys.platform == "darwin" else ".local/state"
     found = _user_directory("XDG_STATE_HOME", place, environ)
-    return None if found is None else found / "segue" / "agent"
+    return None if found is None else found / "segue"
 
 
 def _user_directory(variable: str, place: str, environ: Mapping[str, str] | None) -> Path | None:

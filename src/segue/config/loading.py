@@ -25,6 +25,7 @@ from segue.config.errors import ConfigError
 from segue.config.keys import KeyConfig, sendable_key
 from segue.config.server import ListenerConfig, ServerConfig
 from segue.config.sidecar import SidecarConfig
+from segue.config.ssh import SshConfig
 from segue.config.tunnel import RouteConfig, TunnelConfig
 from segue.config.upstream import UpstreamConfig
 
@@ -35,6 +36,7 @@ _TABLES: Mapping[str, type[msgspec.Struct]] = MappingProxyType(
         "server": ServerConfig,
         "tunnel": TunnelConfig,
         "sidecar": SidecarConfig,
+        "ssh": SshConfig,
         "agent": AgentConfig,
         "upstream": UpstreamConfig,
         "route": RouteConfig,
@@ -44,11 +46,12 @@ _TABLES: Mapping[str, type[msgspec.Struct]] = MappingProxyType(
 )
 
 #: The tables that exist once; the others are arrays of tables.
-_SINGLE = frozenset({"server", "tunnel", "sidecar", "agent"})
+_SINGLE = frozenset({"server", "tunnel", "sidecar", "ssh", "agent"})
 
 
 #: The settings that are paths.
 _SIDECAR_PATHS = ("cafile", "cache_dir", "key_file")
+_SSH_PATHS = ("directory",)
 _UPSTREAM_PATHS = ("model_file", "chat_template_file", "kv_directory")
 #: Two ways to name the key of `[sidecar]`: what a later source says in one of them replaces the other, too.
 _SIDECAR_KEYS = frozenset({"key", "key_file"})
@@ -61,6 +64,7 @@ class _Tree(msgspec.Struct):
     server: dict[str, Any] = {}
     tunnel: dict[str, Any] = {}
     sidecar: dict[str, Any] = {}
+    ssh: dict[str, Any] = {}
     agent: dict[str, Any] = {}
     upstream: list[dict[str, Any]] = []
     route: list[dict[str, Any]] = []
@@ -149,6 +153,7 @@ def _anchor_paths(tree: dict[str, Any], folder: Path) -> None:
     """Make the paths in the tables of a file relative to a folder."""
     for names, tables in (
         (_SIDECAR_PATHS, [tree.get("sidecar", {})]),
+        (_SSH_PATHS, [tree.get("ssh", {})]),
         (_UPSTREAM_PATHS, tree.get("upstream", [])),
     ):
         for table in tables:

@@ -15,7 +15,11 @@ class SidecarConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     gateways: Annotated[
         list[str],
-        Meta(description="URLs of gateways, in the order in which they are tried: wss://HOST or ws://HOST:PORT."),
+        Meta(
+            description=(
+                "URLs of gateways, in the order in which they are tried: wss://HOST, ws://HOST:PORT or ssh://HOST."
+            )
+        ),
     ] = []
     host: Annotated[str, Meta(description="Address to listen on for agents.")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="Port to listen on; 0 picks a free one.")] = 4748
@@ -39,6 +43,9 @@ class SidecarConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
         ),
     ] = None
+    install: Annotated[bool, Meta(description="Fetch segue with uvx or pipx on a machine of ssh:// that has none.")] = (
+        False
+    )
     direct: Annotated[bool, Meta(description="Go straight to the provider when no gateway can be reached.")] = False
     cache: Annotated[
         bool,

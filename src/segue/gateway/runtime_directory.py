@@ -12,11 +12,30 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
+from segue import __version__
 from segue.gateway.user_socket import UserSocketError
 
 _PRIVATE = 0o700
 _OTHERS = 0o077
+
+
+class SocketFiles(NamedTuple):
+    """The socket that this version's gateway listens on, and the lock for beginning and ending to do so."""
+
+    socket: Path
+    lock: Path
+
+
+def socket_files(configured: str) -> SocketFiles:
+    """Return the files in the user's folder for sockets; each version of segue has its own.
+
+    Raises:
+        UserSocketError: the folder is not this user's alone.
+    """
+    folder = private_directory(runtime_directory(configured))
+    return SocketFiles(folder / f"gateway-{__version__}.sock", folder / f"gateway-{__version__}.lock")
 
 
 def runtime_directory(configured: str = "") -> Path:

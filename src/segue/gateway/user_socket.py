@@ -12,7 +12,10 @@ import socket
 import struct
 import sys
 from pathlib import Path
+from typing import cast
 
+#: What a process prints for the one that started it when it listens; anything else says why it does not.
+LISTENING = "segue-ssh LISTENING"
 #: How much of a path fits into the address of a Unix socket (`sun_path` has 108 bytes on Linux, 104 on macOS and BSD).
 _MAX_PATH_BYTES = 100
 _OTHERS = 0o077
@@ -96,11 +99,11 @@ class SameUserProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Look who it is; from then on the connection is the inner protocol's, or over."""
-        assert isinstance(transport, asyncio.Transport), "a stream has one"
+        stream = cast("asyncio.Transport", transport)  # uvloop's are no subclass
         if not is_same_user(transport.get_extra_info("socket")):
-            transport.abort()
+            stream.abort()
             return
-        transport.set_protocol(self._inner)
+        stream.set_protocol(self._inner)
         self._inner.connection_made(transport)
 
 

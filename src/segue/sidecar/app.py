@@ -21,6 +21,7 @@ from segue.http.heads import Line, ReplyHead
 from segue.sidecar.agent_request import AgentRequest
 from segue.sidecar.base_cache import BaseCache, BaseCacheLimits
 from segue.sidecar.connector import ConnectorSettings
+from segue.sidecar.dialer import Dialer
 from segue.sidecar.direct import DirectForwarder
 from segue.sidecar.link_status import LinkTimeouts
 from segue.sidecar.listener import Listener, ListenerLimits
@@ -53,15 +54,20 @@ class SidecarSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sidecar:
-    """One sidecar in this process. `direct` replaces the forwarder that the settings ask for."""
+    """One sidecar in this process.
 
-    def __init__(self, settings: SidecarSettings, direct: DirectForwarder | None = None) -> None:
+    `direct` replaces the forwarder that the settings ask for. `dialer`: one that has prepared a link already.
+    """
+
+    def __init__(
+        self, settings: SidecarSettings, direct: DirectForwarder | None = None, *, dialer: Dialer | None = None
+    ) -> None:
         self.settings = settings
         self.url = ""
         self.stats = Stats()
         self._cache = BaseCache(settings.cache_directory, settings.cache)
         self._sessions = SessionPool(
-            settings.gateways, settings.connector, stats=self.stats, timeouts=settings.timeouts
+            settings.gateways, dialer or Dialer(settings.connector), stats=self.stats, timeouts=settings.timeouts
         )
         self._direct = direct or (DirectForwarder(Egress()) if settings.direct else None)
         self._handler = RequestHandler(

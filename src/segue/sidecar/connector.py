@@ -1,13 +1,14 @@
 """The connection of the tunnel's WebSocket to one gateway, and the reasons why it fails.
 
 TLS is verified as usual, behind a proxy too, and redirects are not followed. Not here: which proxy
-(`segue.sidecar.proxy`), what an answer other than 101 means (`segue.sidecar.upgrade_answer`), which gateway is tried,
-and when (`segue.sidecar.session`), and what the messages hold.
+(`segue.sidecar.proxy`), what an answer other than 101 means (`segue.sidecar.upgrade_answer`), by which way a gateway is
+reached (`segue.sidecar.dialer`), which one is tried, and when (`segue.sidecar.session`), and what the messages hold.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket as sockets
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 import msgspec
+from aiohttp.client_proto import ResponseHandler
 
 from segue.http.error_replies import FailureCode
 from segue.sidecar.proxy import Proxy
@@ -50,9 +52,12 @@ class GatewaySilentError(GatewayUnreachableError):
 
 
 class GatewayRefusedError(Exception):
-    """A gateway is there and refuses the session: trying again soon will not help. The message is for agents."""
+    """The session is refused by a gateway, or on the way to it: trying again soon will not help.
 
-    def __init__(self, code: FailureCode, message: str, answer: UpgradeReply) -> None:
+    The message is for agents. `answer`: the gateway's, if it was the gateway.
+    """
+
+    def __init__(self, code: FailureCode, message: str, answer: UpgradeReply | None = None) -> None:
         super().__init__(message)
         self.code: FailureCode = code
         self.answer = answer
@@ -65,6 +70,8 @@ class ConnectorSettings(msgspec.Struct, frozen=True):
     cafile: str | None = None
     proxy: Proxy | None = None
     connect_s: float = 10.0
+    install: str | None = None
+    """The version of segue to fetch on a machine that is reached by ssh and has none; None: nothing is fetched."""
 
 
 class TunnelSocket:
@@ -134,11 +141,28 @@ def tls_context(cafile: str | None) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=cafile)
 
 
+class _OpenSocketConnector(aiohttp.UnixConnector):
+    """A connector over one socket that is connected already."""
+
+    def __init__(self, through: sockets.socket) -> None:
+        super().__init__("", force_close=True)
+        self._through = through
+
+    async def _create_connection(self, *_request: object) -> ResponseHandler:
+        _, protocol = await self._loop.create_unix_connection(self._factory, sock=self._through)
+        return protocol
+
+
 @asynccontextmanager
 async def connected(
-    url: str, session_name: str, settings: ConnectorSettings, context: ssl.SSLContext
+    url: str,
+    session_name: str,
+    settings: ConnectorSettings,
+    context: ssl.SSLContext,
+    *,
+    through: sockets.socket | None = None,
 ) -> AsyncIterator[TunnelSocket]:
-    """Open the WebSocket around a block.
+    """Open the WebSocket around a block. `through`: a socket that leads to the gateway, instead of a new connection.
 
     Raises:
         GatewayUnreachableError, GatewayRefusedError: it was not opened.
@@ -159,7 +183,11 @@ async def connected(
             raise
         return response
 
-    connector = aiohttp.TCPConnector(ssl=context, force_close=True)
+    connector: aiohttp.BaseConnector
+    if through is None:
+        connector = aiohttp.TCPConnector(ssl=context, force_close=True)
+    else:
+        connector = _OpenSocketConnector(through)
     no_limit = aiohttp.ClientTimeout(total=None)  # the link knows when it is dead
     async with aiohttp.ClientSession(
         connector=connector, middlewares=(check,), trust_env=False, timeout=no_limit

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from segue.sidecar.connector import tunnel_url
+from segue.sidecar.ssh_address import is_ssh
 
 
 class GatewayAddresses:
@@ -46,7 +47,12 @@ class GatewayAddresses:
 
 
 def _usable(address: bytes, gateway: str) -> str | None:
-    """Return the address that a node gave of itself, if it is valid and as safe for our key as the gateway's."""
+    """Return the address that a node gave of itself, if it is valid and as safe for our key as the gateway's.
+
+    By ssh there is one node and one way to it. No node can make us run ssh: `tunnel_url` knows no such address.
+    """
+    if is_ssh(gateway):
+        return None
     try:
         text = address.decode("ascii")
         url = tunnel_url(text)

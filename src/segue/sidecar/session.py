@@ -15,7 +15,6 @@ import asyncio
 import logging
 import random
 import secrets
-import ssl
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TypeAlias, assert_never
@@ -24,15 +23,8 @@ import msgspec
 
 from segue.http.heads import ReplyHead
 from segue.sidecar.backoff import EAGER_S, PERSISTENT_S, delay_s, refused_delay_s, wanted_delay_s
-from segue.sidecar.connector import (
-    ConnectorSettings,
-    GatewayRefusedError,
-    GatewayUnreachableError,
-    TunnelSocket,
-    connected,
-    frame_bytes,
-    tunnel_url,
-)
+from segue.sidecar.connector import GatewayRefusedError, GatewayUnreachableError, TunnelSocket, frame_bytes
+from segue.sidecar.dialer import Dialer
 from segue.sidecar.gateway_addresses import GatewayAddresses
 from segue.sidecar.link_status import LinkState, LinkStatus, LinkTimeouts, LinkUnavailable
 from segue.sidecar.reply_log import ReplyLog
@@ -118,8 +110,7 @@ class GatewaySession:
     def __init__(
         self,
         gateways: Sequence[str],
-        settings: ConnectorSettings,
-        context: ssl.SSLContext,
+        dialer: Dialer,
         *,
         timeouts: LinkTimeouts,
         stats: Stats,
@@ -134,8 +125,7 @@ class GatewaySession:
         self.over = False
         """The session was told to leave, and all that it carried has ended."""
         self._addresses = GatewayAddresses(gateways)
-        self._settings = settings
-        self._context = context
+        self._dialer = dialer
         self._timeouts = timeouts
         self._stats = stats
         self._name = secrets.token_hex(16)
@@ -379,7 +369,7 @@ class GatewaySession:
 
     async def _use(self, gateway: str) -> None:
         """Connect, and exchange packets until the link is lost."""
-        async with connected(tunnel_url(gateway), self._name, self._settings, self._context) as socket:
+        async with self._dialer.link(gateway, self._name) as socket:
             self._tunnel.link_opened(self._loop.time())
             opened_at = self._loop.time()
             writer = self._loop.create_task(self._write(socket))

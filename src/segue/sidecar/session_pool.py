@@ -8,10 +8,9 @@ have forwarded is opened once more, in the session for new exchanges. Not here: 
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Sequence
 
-from segue.sidecar.connector import ConnectorSettings, tls_context, tunnel_url
+from segue.sidecar.dialer import Dialer, check_gateway
 from segue.sidecar.link_status import LinkTimeouts
 from segue.sidecar.session import AgentExchange, GatewaySession
 from segue.sidecar.stats import Stats
@@ -24,7 +23,7 @@ class SessionPool:
     def __init__(
         self,
         gateways: Sequence[str],
-        settings: ConnectorSettings,
+        dialer: Dialer,
         *,
         stats: Stats,
         timeouts: LinkTimeouts | None = None,
@@ -32,14 +31,11 @@ class SessionPool:
         if not gateways:
             raise ValueError("a sidecar needs the address of a gateway")
         for gateway in gateways:
-            tunnel_url(gateway)  # raises ValueError for an address that is none
-        if not (settings.key or "").isprintable():
-            raise ValueError("the key for gateways cannot be sent: it holds a line break or another control character")
+            check_gateway(gateway)
         self._gateways = tuple(gateways)
-        self._settings = settings
+        self._dialer = dialer
         self._stats = stats
         self._timeouts = LinkTimeouts() if timeouts is None else timeouts
-        self._context: ssl.SSLContext = tls_context(settings.cafile)
         self._current: GatewaySession | None = None
         self._watches: dict[GatewaySession, asyncio.Task[None]] = {}
 
@@ -54,6 +50,7 @@ class SessionPool:
         sessions = tuple(self._watches)
         await asyncio.gather(*self._watches.values(), return_exceptions=True)
         await asyncio.gather(*(session.aclose() for session in sessions))
+        await self._dialer.aclose()
 
     @property
     def current(self) -> GatewaySession:
@@ -73,9 +70,7 @@ class SessionPool:
         return exchange
 
     def _begin(self, gateways: Sequence[str], *, was_up: bool) -> GatewaySession:
-        session = GatewaySession(
-            gateways, self._settings, self._context, timeouts=self._timeouts, stats=self._stats, was_up=was_up
-        )
+        session = GatewaySession(gateways, self._dialer, timeouts=self._timeouts, stats=self._stats, was_up=was_up)
         session.start()
         self._watches[session] = asyncio.get_running_loop().create_task(self._watch(session))
         return session

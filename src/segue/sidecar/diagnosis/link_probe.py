@@ -232,8 +232,10 @@ class _Probe:
                 self._note(answer=opened.answer, now=self._clock())
                 await self._greet(opened)
         except GatewayRefusedError as error:
-            self._note(answer=error.answer, now=self._clock())
-            fault = fault_of_answer(error.answer, self._path)
+            fault = None
+            if error.answer is not None:
+                self._note(answer=error.answer, now=self._clock())
+                fault = fault_of_answer(error.answer, self._path)
             raise _FaultFound(fault or LinkFault("gateway_refuses", str(error))) from None
         except GatewaySilentError:
             raise _FaultFound(LinkFault("upgrade_silent", f"{self._limit_s:g} s")) from None

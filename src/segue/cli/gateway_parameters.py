@@ -1,0 +1,36 @@
+"""The options that say which gateway a command uses, and how: the type of each, and what its help says.
+
+Not here: what they mean (`segue.cli.sidecar`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+from cyclopts import Parameter
+
+Gateways: TypeAlias = Annotated[
+    tuple[str, ...],
+    Parameter(
+        name="--gateway",
+        help="wss://HOST, ws://HOST:PORT or ssh://HOST; repeat it for more, in order of preference.",
+        negative="",
+        show_default=False,
+    ),
+]
+GatewayKey: TypeAlias = Annotated[
+    str | None, Parameter(help="Your API key for the gateway; SEGUE_SIDECAR_KEY keeps it out of the process list.")
+]
+
+Direct: TypeAlias = Annotated[
+    bool | None, Parameter(help="Go straight to the provider when no gateway can be reached.", negative="")
+]
+Install: TypeAlias = Annotated[
+    bool | None,
+    Parameter(help="Fetch segue with uvx or pipx on a machine of ssh:// that has none.", negative=""),
+]
+CaFile: TypeAlias = Annotated[Path | None, Parameter(help="Certificates to verify gateways by.")]
+Cache: TypeAlias = Annotated[
+    bool | None, Parameter(help="Keep a few request bodies on disk, for a new start [default: yes].")
+]

@@ -1,0 +1,48 @@
+"""A program in a terminal of its own, whose keys a test presses."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+#: Gives the terminal of the file descriptor to a new session, and becomes the command in it.
+LEADER = """
+import fcntl, os, sys, termios
+os.setsid()
+fcntl.ioctl(int(sys.argv[1]), termios.TIOCSCTTY, 0)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+@asynccontextmanager
+async def in_terminal(command: Sequence[str], *, stdin: str) -> AsyncIterator[tuple[Process, int]]:
+    """Run a command in a terminal of its own; yields it, and the keyboard. `stdin`: `terminal`, or something else."""
+    keyboard, terminal = pty.openpty()
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", LEADER, str(terminal), *command),
+            stdin=terminal if stdin == "terminal" else DEVNULL,
+            stdout=PIPE,
+            stderr=PIPE,
+            pass_fds=(terminal,),
+        )
+        try:
+            yield process, keyboard
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.communicate()
+    finally:
+        os.close(keyboard)
+        os.close(terminal)
+
+
+async def line_of(process: Process) -> str:
+    assert process.stdout is not None
+    return (await asyncio.wait_for(process.stdout.readline(), 60)).decode().strip()
