@@ -96,6 +96,19 @@ RESULT_FILES = (
         about_s=30,
     ),
     ResultFile(
+        name="airplane.json",
+        command="segue bench airplane",
+        about="a task of Claude Code on a flight, plain and through a sidecar",
+        heading="On a flight",
+        words="A task of Claude Code over a geostationary satellite, with a hand-over, an outage and a captive portal, "
+        "in real time. [Airplane](../reference/airplane.md) has the plan, and the rules by which the agent waits, "
+        "retries and gives up.",
+        subject="On a flight",
+        charts=("Time lines of turns",),
+        tables=("Arms", "Failed requests", "Figures"),
+        about_s=150,
+    ),
+    ResultFile(
         name="capacity.json",
         command="segue bench capacity --results gateway.json",
         about="what a fleet of agents sends, and what its state costs",

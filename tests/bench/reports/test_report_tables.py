@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from segue.bench.links.profiles import LINKS
 from segue.bench.reports.report import BenchReport, FailedRequest, Figure, TurnFigures, arm
 from segue.bench.reports.report_tables import about, link_sources, tables_of
-from tests.bench.reports.sample_reports import report_of, timed_arm, with_links
+from tests.bench.reports.sample_reports import report_of, timed_arm, with_depths, with_links
 
 
 def rows(report: BenchReport, number: int = 0) -> list[dict[str, str]]:
@@ -80,6 +80,20 @@ def test_figures_have_their_range_and_budget() -> None:
     assert known == {"figure": "a cost", "value": "2 ms", "range": "1.5 to 2.5", "budget": "≤ 1 ms", "met": "no"}
     assert unknown == {"figure": "nothing", "value": "not measured", "range": "", "budget": "", "met": ""}
     assert rows(report_of(figures=(Figure(name="a", value=1.0, unit="x"),))) == [{"figure": "a", "value": "1 x"}]
+
+
+def test_figures_by_depth_have_a_column_for_each() -> None:
+    """Those without a budget are not told again among the others."""
+    table, others = tables_of(with_depths())[1:]
+    assert (table.title, table.heads) == ("CPU per turn by depth", ["", "depth 1", "depth 100", "depth 500"])
+    assert table.rows[1:] == [
+        ["another, burst", "0.9 ms (0.8 to 1.1)", "2.5 ms (2.4 to 2.7)", ""],
+        ["alone", "1 ms (0.9 to 1.2)", "", ""],
+    ]
+    assert [row[0] for row in others.rows] == ["CPU per turn: burst, depth 100 / depth 1"]
+    unknown = Figure(name="memory: a, depth 2", value=None, unit="B", budget=5.0)
+    first, second = tables_of(report_of(figures=(unknown,)))
+    assert (first.rows, len(second.rows)) == ([["a", "not measured"]], 1)
 
 
 def test_links_are_told_with_their_sources_and_only_known_ones() -> None:

@@ -6,7 +6,8 @@ HTML (`markdown_report`, `html_report`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
 
@@ -17,13 +18,16 @@ from segue.bench.reports.report import Arm, BenchReport, Figure, RoundFigures, T
 from segue.bench.reports.shown_values import finite, shown_number, shown_value
 
 _MOST_ROWS = 400
+_MOST_DEPTHS = 20
 
 
 def tables_of(report: BenchReport) -> list[ReportTable]:
     """Return all tables of a report, in the order in which they are read."""
     groups = compared_arms(report)
     arms = [*_task_times(groups), *(_arms_table(group) for group in groups)]
-    figures = [_figures_table(report.figures)] if report.figures else []
+    by_depth = _by_depth(report.figures)
+    others = [one for one in report.figures if one.budget is not None or _DEPTH.fullmatch(one.name) is None]
+    figures = [*by_depth, *([_figures_table(others)] if others else [])]
     failed = [_failures_table(report.arms)] if any(arm.failures for arm in report.arms) else []
     links = [_links_table(known)] if (known := _known_links(report)) else []
     return [_shortened(table) for table in (*arms, *failed, *figures, *links)]
@@ -245,6 +249,30 @@ def _figure_row(one: Figure) -> Iterator[str]:
 def _known_links(report: BenchReport) -> list[NamedLink]:
     named = dict.fromkeys(arm.link for arm in report.arms)
     return [LINKS[name] for name in named if name is not None and name in LINKS]
+
+
+_DEPTH = re.compile(r"(?P<what>[^:]+): (?P<name>.+), depth (?P<depth>\d{1,9})")
+
+
+def _by_depth(figures: Sequence[Figure]) -> list[ReportTable]:
+    """Return a table for each kind of figure that was measured at several depths of a conversation."""
+    kinds: dict[str, dict[str, dict[int, str]]] = {}
+    for one in figures:
+        if (found := _DEPTH.fullmatch(one.name)) is not None:
+            _, value, spread, *_ = _figure_row(one)
+            cells = kinds.setdefault(found["what"], {}).setdefault(found["name"], {})
+            cells[int(found["depth"])] = f"{value} ({spread})" if spread else value
+    return [_depth_table(what, names) for what, names in kinds.items()]
+
+
+def _depth_table(what: str, names: Mapping[str, Mapping[int, str]]) -> ReportTable:
+    depths = sorted({depth for cells in names.values() for depth in cells})[:_MOST_DEPTHS]
+    return ReportTable(
+        title=f"{what[:1].upper()}{what[1:]} by depth",
+        heads=["", *(f"depth {depth:,}" for depth in depths)],
+        rows=[[name, *(cells.get(depth, "") for depth in depths)] for name, cells in names.items()],
+        note="Depth is the number of turns in the conversation. In brackets: the range of the repetitions.",
+    )
 
 
 def _links_table(links: Sequence[NamedLink]) -> ReportTable:
