@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from segue.bench.advice import RULES
+from segue.bench.arms.computed import COMPUTED_FROM
+from segue.bench.arms.table import ARMS, REPLAY, SOCKET_REPLAY
 from segue.bench.capacity import ASSUMPTIONS, FleetWorkload
 from segue.bench.endpoint.verdicts import HISTORY_RULES
 from segue.bench.links.profiles import CITED_AS, LINKS, PUBLICATIONS, NamedLink
 from segue.bench.links.transfer_time import transfer_time_s
 from segue.bench.peers.catalogue import PEERS
+from segue.bench.workloads.conversations import CONVERSATION_SOURCES, SHAPES, ConversationShape
 from segue.bench.workloads.flight_plan import FLIGHT, TROUBLES
 from segue.bench.workloads.retry_rules import PRACTICES
 from tools.markdown import code, table
 
+#: The computed arms, each with the measured one that it is computed from.
+_COMPUTED = (
+    *((REPLAY, name) for name in COMPUTED_FROM["http"]),
+    *((SOCKET_REPLAY, name) for name in COMPUTED_FROM["websocket"]),
+)
 _SIZES = (3_200, 32_000, 480_000)
 _SHOWN_IN_MS_S = 0.1
 
@@ -55,6 +63,37 @@ def _time(taken_s: float) -> str:
 def publications() -> str:
     """Write what published the numbers."""
     return "\n".join(f"{CITED_AS[name]}. {text}" for name, text in PUBLICATIONS.items())
+
+
+def arms() -> str:
+    """Write the arms of `segue bench table`."""
+    rows = [[code(arm.name), arm.meaning] for arm in ARMS.values()]
+    made = [[code(name), f"computed from {code(ARMS[origin].name)}"] for origin, name in _COMPUTED]
+    return table(("arm", "what it does"), rows + made)
+
+
+def workloads() -> str:
+    """Write the generated conversations, with their sizes."""
+    heads = ("workload", "turns", "instructions", "tools", "prompt", "the model writes", "result", "of", "chosen")
+    return table(heads, [_workload(name, shape) for name, shape in SHAPES.items()])
+
+
+def _workload(name: str, shape: ConversationShape) -> list[str]:
+    cited = [str(number) for number, source in enumerate(CONVERSATION_SOURCES, 1) if source in shape.sources]
+    return [
+        code(name if shape.turns else f"{name}:N"),
+        str(shape.turns or "N"),
+        *(f"{size:,} B" for size in (shape.instructions_bytes, shape.tools_bytes, shape.prompt_bytes)),
+        f"{shape.text_tokens + shape.argument_tokens} tokens",
+        f"{shape.result_bytes:,} B",
+        ", ".join(cited),
+        shape.chosen,
+    ]
+
+
+def workload_sources() -> str:
+    """Write what published their numbers."""
+    return "\n".join(f"{number}. {text}" for number, text in enumerate(CONVERSATION_SOURCES.values(), 1))
 
 
 def troubles() -> str:

@@ -485,6 +485,9 @@ def _diagram(first: str, arrows: Sequence[tuple[str, str, str]]) -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "agent-tasks": task_tables.tasks,
     "bench-advice": bench_tables.advice,
+    "bench-arms": bench_tables.arms,
+    "bench-workloads": bench_tables.workloads,
+    "bench-workload-sources": bench_tables.workload_sources,
     "bench-assumptions": bench_tables.assumptions,
     "peers": bench_tables.peers,
     "endpoint-verdicts": bench_tables.endpoint_verdicts,

@@ -24,9 +24,10 @@ from segue.testing.provider import ScriptedProvider, answer_with
 async def test_measures_and_computes_all_arms(kind: AgentKind) -> None:
     session = make_session(kind, turns=3)
     shown = io.StringIO()
-    console = Console(file=shown, width=120)
+    console = Console(file=shown, width=80)
     report = await measure(session, {RAW: straight_path}, rounds=2, console=console)
     render(report, console)
+    assert "…" not in shown.getvalue()
     assert [one.name for one in report.arms] == ["raw", "gzip", "zstd", "permessage-deflate"]
     for one in report.arms:
         assert [turn.bytes_up_payload for turn in one.turns] == [len(turn.body) for turn in session.turns]

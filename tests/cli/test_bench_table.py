@@ -1,18 +1,24 @@
-"""`segue bench table` measures a session, generated or recorded, on every path."""
+"""`segue bench table` measures a workload on every arm, or a session, generated or recorded, on every path."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from segue.bench import workload_table
+from segue.bench.arms.measurement import DifferentWorkError, MeasurementPlan
 from segue.bench.arms.paths import OpenPath, straight_path
+from segue.bench.arms.table import ARMS, MeasuredArm
+from segue.bench.links.profiles import LINKS
 from segue.bench.reports.report import BenchReport, make_report
+from segue.bench.reports.report import arm as make_arm
 from segue.bench.table import QUICK_ROUNDS, ROUNDS
 from segue.bench.workloads.sessions import make_session
+from segue.bench.workloads.workload import ConversationWorkload, TaskWorkload, Workload
 from segue.cli import bench_table
 from segue.testing.recorded_session import RecordedSession
 from tests.cli.conftest import Command
@@ -40,11 +46,86 @@ def test_the_command_writes_a_report(
     assert "openai-agents, 2 turns" in printed
 
 
-@pytest.mark.parametrize("options", [["--turns", "0"], ["--trace", "missing.jsonl"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--session", "pi", "--turns", "0"],
+        ["--trace", "missing.jsonl"],
+        ["--workload", "none"],
+        ["--arms", "none"],
+        ["--link", "none"],
+        ["--tokens-s", "0"],
+        ["--tokens-s", "nan"],
+        ["--rounds", "0"],
+    ],
+)
 def test_the_command_says_what_is_wrong(options: list[str], command: Command) -> None:
     status, printed, told = command("bench", "table", *options)
     assert (status, printed) == (2, "")
     assert told.startswith("segue: ")
+
+
+class MeasuredWorkload:
+    """Stands in for measuring a workload, and keeps what it was told to measure."""
+
+    def __init__(self, *, different: bool = False) -> None:
+        self.asked: list[object] = []
+        self._different = different
+
+    async def measure(
+        self,
+        workload: Workload,
+        arms: Sequence[MeasuredArm],
+        plan: MeasurementPlan,
+        *,
+        rounds: int,
+        console: Console,
+    ) -> BenchReport:
+        self.asked = [workload, [arm.name for arm in arms], plan, rounds]
+        if self._different:
+            raise DifferentWorkError("turn 1 differs")
+        settings = {"workload": workload.name, "link": None, "tokens_s": None, "tls": plan.tls}
+        return make_report([make_arm(arm.name, []) for arm in arms], settings)
+
+
+def test_a_workload_is_measured_as_the_options_say(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    measured = MeasuredWorkload()
+    monkeypatch.setattr(workload_table, "measure", measured.measure)
+    assert command("bench", "table")[0] == 0
+    assert measured.asked == [ConversationWorkload("article"), list(ARMS), MeasurementPlan(), 5]
+    options = ["--workload", "fix-a-failing-test", "--arms", "http id", "--arms", "http replay", "--link", "fibre"]
+    options += ["--tokens-s", "65", "--no-tls", "--quick", "--json", "arms.json"]
+    status, _, told = command("bench", "table", *options)
+    assert (status, told) == (0, "")
+    plan = MeasurementPlan(link=LINKS["fibre"], tokens_s=65.0, tls=False)
+    assert measured.asked == [TaskWorkload("fix-a-failing-test"), ["http id", "http replay"], plan, 1]
+    assert [one["name"] for one in json.loads((tmp_path / "arms.json").read_bytes())["arms"]] == options[3:6:2]
+    assert command("bench", "table", "--quick", "--rounds", "2")[0] == 0
+    assert measured.asked[-1] == 2
+
+
+def test_arms_that_did_other_work_give_no_figures(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workload_table, "measure", MeasuredWorkload(different=True).measure)
+    assert command("bench", "table") == (1, "", "segue: the arms cannot be compared: turn 1 differs\n")
+
+
+def test_without_what_tls_needs_the_command_says_so(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workload_table, "measure", MeasuredWorkload().measure)
+    monkeypatch.setattr(bench_table, "why_no_tls", lambda: "there is none")
+    assert command("bench", "table") == (2, "", "segue: there is none; or give --no-tls\n")
+    assert command("bench", "table", "--no-tls")[0] == 0
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("workload", ["article", "mend-a-failing-build"])
+def test_every_arm_for_real(workload: str, command: Command, tmp_path: Path) -> None:
+    status, _, told = command("bench", "table", "--workload", workload, "--quick", "--json", "arms.json")
+    assert (status, told) == (0, "")
+    report = json.loads((tmp_path / "arms.json").read_bytes())
+    assert {one["status"] for one in report["arms"]} == {"completed"}
+    assert [one["name"] for one in report["arms"]] == [*ARMS, "gzip", "zstd", "permessage-deflate"]
 
 
 class Measured:

@@ -176,17 +176,17 @@ def render(report: BenchReport, console: Console) -> None:
     settings = report.settings
     raw = next((one.totals.bytes_up_wire for one in report.arms if one.name == RAW), None)
     title = f"{settings['session']}, {settings['turns']} turns, {settings['api']} over {settings['transport']}"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("arm", no_wrap=True)
-    for name in ("KB up", "saved", "x bound", "first", "later", "KB down", "ttft ms", "CPU ms"):
+    for name in ("KB up", "saved", "bound", "first", "later", "down", "ttft", "CPU"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in report.arms:
         table.add_row(one.name, *_cells(one, raw, settings["bound_bytes"]))
     console.print(table)
     console.print(
-        f"KB are all that the socket carried; first turn, and median of the later ones. Bound: "
-        f"{_kb(settings['bound_bytes'])} KB, zstd of the first body and of everything new after it. CPU per turn, of "
-        f"all processes between agent and provider.",
+        f"KB are all that the socket carried, up and down; first turn, and median of the later ones. Bound: KB up as a "
+        f"multiple of {_kb(settings['bound_bytes'])} KB, zstd of the first body and of everything new after it. ttft: "
+        f"ms to the first token. CPU: ms per turn, of all processes between agent and provider.",
         style="dim",
     )
     _render_figures([one for one in report.figures if _is_apart(one)], console)
@@ -200,7 +200,7 @@ def _is_apart(one: Figure) -> bool:
 def _render_figures(figures: Sequence[Figure], console: Console) -> None:
     if not figures:
         return
-    table = Table()
+    table = Table(box=None, pad_edge=False)
     for name in ("figure", "median", "budget", ""):
         table.add_column(name, justify="left" if name in {"figure", ""} else "right")
     for one in figures:
@@ -217,7 +217,7 @@ def _cells(one: Arm, raw: int | None, bound: int) -> list[str]:
     cpu_s = one.totals.server_cpu_s
     return [
         _kb(up),
-        "" if not raw or one.name == RAW else f"{100 * (1 - up / raw):.1f} %",
+        "" if not raw or one.name == RAW else f"{100 * (1 - up / raw):.1f}%",
         f"{up / bound:.2f}",
         _kb(each[0]),
         _kb(median(each[1:])) if len(each) > 1 else "",

@@ -1,37 +1,94 @@
-"""`segue bench table`: measures what one agent session costs on the wire, and shows the report."""
+"""`segue bench table`: measures one workload on every arm, or what one agent session costs on the wire."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
 from rich.console import Console
 
+from segue.bench import workload_table
+from segue.bench.arms.measurement import DifferentWorkError, MeasurementPlan
 from segue.bench.arms.paths import straight_path
+from segue.bench.arms.table import ARMS
+from segue.bench.arms.tls import why_no_tls
 from segue.bench.arms.tunnelled import COLD, WARM, first_request, sidecar_path, warmed
 from segue.bench.documents import SIZES, measure_documents
+from segue.bench.links.profiles import LINKS
 from segue.bench.table import QUICK_ROUNDS, RAW, ROUNDS, measure, render
 from segue.bench.workloads.clients import AgentKind
 from segue.bench.workloads.sessions import make_session
 from segue.bench.workloads.trace import TraceError, read_trace
+from segue.bench.workloads.workload import UnknownWorkloadError, read_workload
 from segue.cli.bench_output import show
 from segue.cli.loop import run
 from segue.cli.output_file import ReportFiles
 from segue.testing.recorded_session import RecordedSession
 
 
+def run_bench_workload(
+    name: str,
+    *,
+    arms: Sequence[str],
+    link: str | None,
+    tokens_s: float | None,
+    rounds: int | None,
+    tls: bool,
+    quick: bool,
+    files: ReportFiles,
+) -> int:
+    """Measure one workload on every arm; the exit status is 1 if an arm did other work than the others."""
+    if (reason := _problem(arms, link=link, tokens_s=tokens_s, rounds=rounds, tls=tls)) is not None:
+        return _refuse(reason)
+    try:
+        workload = read_workload(name)
+    except UnknownWorkloadError as error:
+        return _refuse(str(error))
+    console = Console()
+    plan = MeasurementPlan(link=None if link is None else LINKS[link], tokens_s=tokens_s, tls=tls)
+    times = rounds or (workload_table.QUICK_ROUNDS if quick else workload_table.ROUNDS)
+    chosen = workload_table.arms_named(arms)
+    try:
+        report = run(workload_table.measure(workload, chosen, plan, rounds=times, console=console))
+    except DifferentWorkError as error:
+        print(f"segue: the arms cannot be compared: {error}", file=sys.stderr)
+        return 1
+    show(report, workload_table.render, console, files=files)
+    return 0
+
+
+def _problem(
+    arms: Sequence[str], *, link: str | None, tokens_s: float | None, rounds: int | None, tls: bool
+) -> str | None:
+    """Return why these options cannot be used."""
+    if unknown := [name for name in arms if name not in ARMS]:
+        return f"there is no arm {unknown[0]!r}; there are {', '.join(repr(name) for name in ARMS)}"
+    if link is not None and link not in LINKS:
+        return f"there is no link {link!r}; `segue bench links` lists them"
+    if tokens_s is not None and not tokens_s > 0:
+        return "--tokens-s must be more than 0"
+    if rounds is not None and rounds < 1:
+        return "--rounds must be at least 1"
+    reason = why_no_tls() if tls else None
+    return None if reason is None else f"{reason}; or give --no-tls"
+
+
+def _refuse(reason: str) -> int:
+    print(f"segue: {reason}", file=sys.stderr)
+    return 2
+
+
 def run_bench_table(session: AgentKind, *, turns: int, quick: bool, trace: Path | None, files: ReportFiles) -> int:
     """Measure one session, generated or recorded."""
     if turns < 1:
-        print("segue: --turns must be at least 1", file=sys.stderr)
-        return 2
+        return _refuse("--turns must be at least 1")
     console = Console()
     try:
         chosen, earlier = _generated(session, turns) if trace is None else _recorded(trace)
     except TraceError as error:
-        print(f"segue: {error}", file=sys.stderr)
-        return 2
+        return _refuse(str(error))
     rounds = QUICK_ROUNDS if quick else ROUNDS
     paths = {RAW: straight_path, COLD: sidecar_path, WARM: warmed(earlier)}
     report = run(measure(chosen, paths, rounds=rounds, console=console))

@@ -326,27 +326,56 @@ def engine(
 
 
 @bench.command
-def table(
+def table(  # noqa: PLR0913 - the options of two measurements
     *,
+    workload: Annotated[
+        str,
+        Parameter(
+            help="article, loop-12, conversation:N (N turns), or one of the agent's tasks: `segue agent --list-tasks`."
+        ),
+    ] = "article",
+    arms: Annotated[
+        list[str] | None, Parameter(help="Measure this arm alone; give it again for more.", negative="")
+    ] = None,
+    link: Annotated[
+        str | None, Parameter(help="An emulated network before the server: see `segue bench links`.")
+    ] = None,
+    tokens_s: Annotated[
+        float | None, Parameter(help="Tokens that the model writes a second [default: all at once].")
+    ] = None,
+    rounds: Annotated[int | None, Parameter(help="How often each arm does the work [default: 5; quick: 1].")] = None,
+    tls: Annotated[bool, Parameter(help="Code the wire by TLS, with a throw-away certificate.")] = True,
     session: Annotated[
-        Literal["codex", "codex-ws", "claude-code", "pi", "qwen-code", "gemini-cli", "openai-agents", "mini-swe-agent"],
-        Parameter(help="Which agent's traffic to generate."),
-    ] = "codex",
-    turns: Annotated[int, Parameter(help="Model requests in the generated session.")] = 11,
-    trace: Annotated[Path | None, Parameter(help="Replay this recorded session (JSON lines, or .gz) instead.")] = None,
-    quick: Annotated[
-        bool, Parameter(help="Play it once instead of five times, and leave out bodies of 20 MB.", negative="")
-    ] = False,
+        Literal["codex", "codex-ws", "claude-code", "pi", "qwen-code", "gemini-cli", "openai-agents", "mini-swe-agent"]
+        | None,
+        Parameter(help="Measure the bytes of this agent's traffic instead."),
+    ] = None,
+    turns: Annotated[int, Parameter(help="Model requests in that traffic.")] = 11,
+    trace: Annotated[Path | None, Parameter(help="The same of this recorded session (JSON lines, or .gz).")] = None,
+    quick: Annotated[bool, Parameter(help="Do everything once, and leave out bodies of 20 MB.", negative="")] = False,
     files: ReportFileOptions = NO_FILES,
 ) -> int:
-    """Bytes per turn of one agent session on the wire: raw, gzip, zstd, permessage-deflate, and through a sidecar.
+    """One workload on every arm: bytes, times, and what it costs the server; or one agent's traffic on the wire.
 
-    It measures the sidecar cold, when it is new, and warm, after an earlier session of the same agent; then the CPU
-    time for encoding and decoding bodies of 1 MB and 20 MB.
+    An arm is a way to carry a conversation: HTTP or WebSocket, replay or id, stored or not, through a sidecar, and
+    computed, with compression. With --session or --trace, it counts the bytes of a real agent's traffic: raw, with
+    gzip, zstd or permessage-deflate, and through a sidecar that is cold or warm; then the CPU time for encoding and
+    decoding bodies of 1 MB and 20 MB.
     """
-    from segue.cli.bench_table import run_bench_table
+    from segue.cli.bench_table import run_bench_table, run_bench_workload
 
-    return run_bench_table(session, turns=turns, quick=quick, trace=trace, files=files)
+    if session is not None or trace is not None:
+        return run_bench_table(session or "codex", turns=turns, quick=quick, trace=trace, files=files)
+    return run_bench_workload(
+        workload,
+        arms=arms or (),
+        link=link,
+        tokens_s=tokens_s,
+        rounds=rounds,
+        tls=tls,
+        quick=quick,
+        files=files,
+    )
 
 
 @bench.command

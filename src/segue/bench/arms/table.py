@@ -17,6 +17,7 @@ from segue.client.settings import HistoryMode, TransportMode
 
 #: The arm that all others are compared with, and that the computed ones are computed from: today's habit.
 REPLAY = "http replay"
+SOCKET_REPLAY = "websocket replay"
 
 
 class MeasuredArm(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +42,7 @@ ARMS: Mapping[str, MeasuredArm] = {
         MeasuredArm(name=REPLAY, meaning="every request has the whole conversation"),
         MeasuredArm(name="http id", meaning="stored, and continued by id over HTTP", store=True, history="id"),
         MeasuredArm(
-            name="websocket replay", meaning="the whole conversation again, over one WebSocket", transport="websocket"
+            name=SOCKET_REPLAY, meaning="the whole conversation again, over one WebSocket", transport="websocket"
         ),
         MeasuredArm(
             name="websocket id, not stored",

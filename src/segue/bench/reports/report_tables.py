@@ -117,6 +117,7 @@ _COLUMNS = (
     _total("received", "bytes_down_wire", "B"),
     _total("received, payload", "bytes_down_payload", "B"),
     _total("sent again", "bytes_repeated", "B"),
+    _total("of it, instructions and tools", "bytes_settings_repeated", "B"),
     _total("parsed by the server", "bytes_parsed", "B"),
     _of_rounds("set-up, sent", "set_up_up_bytes", "B"),
     _of_rounds("set-up, received", "set_up_down_bytes", "B"),
