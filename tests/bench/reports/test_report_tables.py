@@ -117,3 +117,12 @@ def test_a_table_does_not_grow_without_end() -> None:
     figures = tuple(Figure(name=f"{number}", value=1.0, unit="") for number in range(1_000))
     (table,) = tables_of(report_of(figures=figures))
     assert (len(table.rows), table.note) == (400, "600 more rows are not shown.")
+
+
+def test_a_report_of_no_end_has_an_end() -> None:
+    arms = [replace(arm("a", []), workload=f"w{number}", link="2g") for number in range(5_000)]
+    figures = tuple(Figure(name=f"{number}: a, depth {number}", value=1.0, unit="") for number in range(5_000))
+    tables = tables_of(report_of(*arms, figures=figures))
+    assert len(tables) == 60 + 1 + 20 + 1
+    assert tables[60].rows == [["4,940 arms"]]
+    assert all(len(table.rows) <= 400 for table in tables)

@@ -33,6 +33,9 @@ from segue.bench.reports.charts import (
 from segue.bench.reports.report import Arm, BenchReport, Figure, TurnFigures
 from segue.bench.reports.shown_values import finite, shown_number, shown_value
 
+#: So many conditions of a report are shown.
+MOST_CONDITIONS = 60
+
 _MOST_GROUPS = 12  # charts of one kind in a report
 _MOST_SPANS = 200  # turns of a time line that can be told apart
 _LEAST_TURNS = 3  # of which a distribution says something
@@ -62,10 +65,12 @@ class ComparedArms(NamedTuple):
 
 
 def compared_arms(report: BenchReport) -> list[ComparedArms]:
-    """Return the arms of a report by their conditions, in the report's order."""
+    """Return the arms of a report by their conditions, in the report's order: as many as anybody reads."""
     groups: dict[Conditions, list[Arm]] = {}
     for arm in report.arms:
-        groups.setdefault(Conditions(arm.workload, arm.link, arm.tokens_s), []).append(arm)
+        conditions = Conditions(arm.workload, arm.link, arm.tokens_s)
+        if conditions in groups or len(groups) < MOST_CONDITIONS:
+            groups.setdefault(conditions, []).append(arm)
     return [ComparedArms(*group) for group in groups.items()]
 
 

@@ -19,6 +19,7 @@ from segue.bench.reports.shown_values import finite, shown_number, shown_value
 
 _MOST_ROWS = 400
 _MOST_DEPTHS = 20
+_MOST_KINDS = 20
 
 
 def tables_of(report: BenchReport) -> list[ReportTable]:
@@ -30,7 +31,13 @@ def tables_of(report: BenchReport) -> list[ReportTable]:
     figures = [*by_depth, *([_figures_table(others)] if others else [])]
     failed = [_failures_table(report.arms)] if any(arm.failures for arm in report.arms) else []
     links = [_links_table(known)] if (known := _known_links(report)) else []
-    return [_shortened(table) for table in (*arms, *failed, *figures, *links)]
+    left_out = len(report.arms) - sum(len(group.arms) for group in groups)
+    more = [_not_shown(left_out)] if left_out else []
+    return [_shortened(table) for table in (*arms, *more, *failed, *figures, *links)]
+
+
+def _not_shown(left_out: int) -> ReportTable:
+    return ReportTable(title="Arms under more conditions", heads=["not shown"], rows=[[f"{left_out:,} arms"]])
 
 
 def about(report: BenchReport) -> ReportTable:
@@ -263,7 +270,7 @@ def _by_depth(figures: Sequence[Figure]) -> list[ReportTable]:
             _, value, spread, *_ = _figure_row(one)
             cells = kinds.setdefault(found["what"], {}).setdefault(found["name"], {})
             cells[int(found["depth"])] = f"{value} ({spread})" if spread else value
-    return [_depth_table(what, names) for what, names in kinds.items()]
+    return [_depth_table(what, names) for what, names in list(kinds.items())[:_MOST_KINDS]]
 
 
 def _depth_table(what: str, names: Mapping[str, Mapping[int, str]]) -> ReportTable:
