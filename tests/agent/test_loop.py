@@ -391,6 +391,20 @@ async def test_a_turn_in_flight_that_never_ran_is_sent_again(run: Run) -> None:
     assert session.sent[0] == session.sent[1]
 
 
+async def test_a_turn_in_flight_that_ran_is_not_sent_again_for_a_full_disk(run: Run) -> None:
+    session = ScriptedSession([Answer(text="Done."), Answer(text="Paid twice.")])
+    session.pending_turn = session.send("the task")
+
+    def save() -> None:
+        if len(session.saved) > 1:
+            raise SessionFileError("The session could not be written: no space.", "The session itself goes on.")
+
+    session.on_save = save
+    result = await run.play(session)
+    assert (result.ending, len(session.sent)) == ("failed", 1)
+    assert "no space" in result.reason
+
+
 async def test_a_turn_in_flight_that_may_have_run_is_not_sent_again(run: Run) -> None:
     error = OutcomeUnknownError("The server has forgotten it.", "Look first.")
     session = ScriptedSession([Answer(error=error)])

@@ -45,6 +45,7 @@ REFUSALS = (
     (TurnFault(kind="refused", transport="http", status=503), False),
     (TurnFault(kind="refused", transport="http", status=408), False),
     (TurnFault(kind="refused", transport="http", status=500), False),
+    (TurnFault(kind="refused", transport="http", status=501), True),
     (TurnFault(kind="refused", transport="http"), False),
 )
 UPGRADES = tuple(TurnFault(kind="upgrade_refused", transport="http", status=status) for status in (426, 401, 429, 502))
@@ -291,6 +292,12 @@ def test_an_error_event_without_a_status_is_judged_by_its_code(
 
 def test_a_redirect_is_not_followed_and_has_run_nothing() -> None:
     assert decide(refused(307), sent()).error == "create_refused"
+
+
+@pytest.mark.parametrize("status", [501, 505, 511])
+def test_a_server_that_cannot_do_this_has_run_nothing(status: int) -> None:
+    made = decide(refused(status), sent())
+    assert (made.action, made.error) == ("give_up", "create_refused")
 
 
 def test_a_server_that_says_at_once_is_not_hurried() -> None:

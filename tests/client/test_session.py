@@ -531,6 +531,33 @@ async def test_a_file_that_cannot_be_written_keeps_the_turn_from_leaving(tmp_pat
     assert links.server.creates == []
 
 
+async def test_a_turn_that_was_sent_before_is_never_safe_to_send_anew_for_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An earlier process has sent it, and nobody knows its id; the repeat would have to be noted first."""
+    links, written = MemoryLinks(extensions=FULL), list[bytes]()
+
+    def write(path: str, data: bytes) -> None:
+        written.append(data)
+
+    monkeypatch.setattr("segue.client.session.write_session", write)
+    session = client_of(links).session("m")
+    session.save(tmp_path / "session.json")
+    async with session.send("one") as turn:
+        await anext(turn)
+    (tmp_path / "session.json").write_bytes(written[1])  # as it was when the create left
+    later = client_of(links).load(tmp_path / "session.json").pending_turn
+    assert later is not None
+
+    def full(path: str, data: bytes) -> None:
+        raise SessionFileError("The session could not be written: no space.", "")
+
+    monkeypatch.setattr("segue.client.session.write_session", full)
+    with pytest.raises(OutcomeUnknownError, match="was not sent again. The session could not be written: no space"):
+        await later.response()
+    assert len(links.server.creates) == 1
+
+
 async def test_a_file_that_cannot_be_written_in_mid_turn_does_not_end_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -113,6 +113,32 @@ def test_a_file_that_is_not_there_or_too_large_is_refused(tmp_path: Path, monkey
         read_session(str(tmp_path / "large"))
 
 
+def test_what_is_no_plain_file_is_neither_read_nor_replaced(tmp_path: Path) -> None:
+    """A pipe would be waited for, and a device or a folder is not ours to put a file in the place of."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    for name, where in (
+        ("pipe", tmp_path),
+        ("link", tmp_path),
+        ("null", Path("/dev")),
+        (tmp_path.name, tmp_path.parent),
+    ):
+        path = str(where / name)
+        with pytest.raises(SessionFileError, match="could not be written: it is no plain file"):
+            write_session(path, b"new")
+        with pytest.raises(SessionFileError, match="could not be read: it is no plain file"):
+            read_session(path)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["link", "pipe"]
+
+
+def test_a_file_behind_a_link_is_replaced_and_the_link_stays(tmp_path: Path) -> None:
+    (tmp_path / "real").write_bytes(b"old")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    write_session(str(tmp_path / "link"), b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_bytes() == b"new"
+
+
 def test_a_path_that_is_none_is_refused() -> None:
     with pytest.raises(SessionFileError, match="could not be read: embedded null byte"):
         read_session("with a \0")

@@ -107,7 +107,7 @@ class AgentLoop:
         try:
             return await self._take(turn)
         except ClientError as error:
-            if not error.safe_to_repeat:
+            if not error.safe_to_repeat or isinstance(error, SessionFileError):  # which may come after the turn
                 raise
             return None
 

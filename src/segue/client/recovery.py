@@ -162,6 +162,8 @@ _STATUS_OF_CODE: Mapping[str, int] = MappingProxyType(
 _NEVER_WAIT = frozenset({"insufficient_quota"})
 _OWN_FIELD_WORDS = ("include", "encrypted_content", "encrypted content")
 _TOO_MANY, _UNAVAILABLE, _REQUEST_TIMEOUT, _NOT_FOUND = 429, 503, 408, 404
+#: The server or a network in between does not do this at all (RFC 9110, 15.6.2 and 15.6.6; RFC 6585, 6).
+_NOT_DONE_HERE = frozenset({501, 505, 511})
 _REDIRECTS, _CLIENT_ERRORS, _SERVER_ERRORS = range(300, 400), range(400, 500), range(500, 600)
 
 
@@ -221,7 +223,7 @@ def _is_told_to_wait(fault: TurnFault) -> bool:
 def _has_run_nothing(fault: TurnFault) -> bool:
     known = fault.code in _PARENT_LOST | _CONNECTION_ENDED
     waits = fault.status == _UNAVAILABLE and fault.retry_after_s is not None
-    elsewhere = fault.status in _REDIRECTS  # which is never followed
+    elsewhere = fault.status in _REDIRECTS or fault.status in _NOT_DONE_HERE  # a redirect is never followed
     return known or waits or elsewhere or (fault.status in _CLIENT_ERRORS and fault.status != _REQUEST_TIMEOUT)
 
 

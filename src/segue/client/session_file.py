@@ -7,6 +7,7 @@ is saved (`session_state`).
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import Final, Literal
@@ -26,6 +27,7 @@ VERSION: Final = 1
 MOST_BYTES = 1024 * 1024 * 1024
 
 _NOTHING = "Nothing was sent."
+_NO_FILE = "it is no plain file"
 
 
 class _Header(msgspec.Struct):
@@ -105,8 +107,9 @@ def write_session(path: str, data: bytes) -> None:
     Raises:
         SessionFileError: it cannot be written; what was there stays.
     """
-    target, temporary = Path(path), None
+    temporary = None
     try:
+        target = _replaceable(path)
         descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)  # only its owner can read it
         temporary = Path(name)
         with os.fdopen(descriptor, "wb") as file:
@@ -128,7 +131,7 @@ def read_session(path: str) -> bytes:
         SessionFileError: it cannot be read, or is too large.
     """
     try:
-        with Path(path).open("rb") as file:
+        with open(path, "rb", opener=_open_plain) as file:
             data = file.read(MOST_BYTES + 1)
     except (OSError, ValueError) as error:
         raise SessionFileError(f"The file could not be read: {_reason(error)}.", _NOTHING) from None
@@ -140,6 +143,23 @@ def read_session(path: str) -> bytes:
 def damaged_file() -> SessionFileError:
     """Return the error of a file that `save` has not written like this."""
     return SessionFileError("The file is damaged.", f"{_NOTHING} Begin a new session.")
+
+
+def _replaceable(path: str) -> Path:
+    """Return the file to replace. A link stays, and what it leads to is replaced."""
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise ValueError(_NO_FILE)
+    return target
+
+
+def _open_plain(path: str, flags: int) -> int:
+    """Open a plain file: a pipe would be waited for, and a device may never end."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ValueError(_NO_FILE)
+    return descriptor
 
 
 def _record_of(filed: _FiledSession) -> SessionRecord:

@@ -40,7 +40,7 @@ from segue.client.turn_effects import (
     TurnEffects,
     TurnInput,
 )
-from segue.client.turn_errors import client_closed, turn_cancelled
+from segue.client.turn_errors import client_closed, turn_cancelled, unsaved_repeat
 from segue.client.turn_machine import TurnMachine
 
 #: How long a cancelled turn may wait for its server to take note.
@@ -99,6 +99,7 @@ class AsyncTurn:
         self._stream: EventStream | None = None
         self._read_bytes = 0  # of the stream; it is counted at its end, since events are many
         self._began = False
+        self._sent = request.delivered is not None  # a create has left, perhaps in an earlier process
         self._response: ClientResponse | None = None
         self._error: Exception | None = None
         self._scope: asyncio.Timeout | None = None  # of the step that runs
@@ -213,8 +214,9 @@ class AsyncTurn:
                 self._state.note_connection(server.connection)
                 return machine.connected(server, self._now())
             case SendCreate(kind=kind, body=body, connection=connection):
+                await self._save_create()
                 self._count(creates=1, bytes_up_payload=len(body))
-                await self._save()
+                self._sent = True
                 self._follow(await links.transport(kind).create(body, lane=lane, connection=connection))
                 return ()
             case SendResume(kind=kind, response_id=known, starting_after=number, connection=connection, lean=lean):
@@ -298,6 +300,15 @@ class AsyncTurn:
         with suppress(TransportFault, TimeoutError):
             async with asyncio.timeout(_FORGET_S):
                 await self._links.http.forget(response_id)
+
+    async def _save_create(self) -> None:
+        """Write the session before a create leaves. If it cannot be, and one has left before, that one may have run."""
+        try:
+            await self._save()
+        except SessionFileError as error:
+            if self._sent:
+                raise unsaved_repeat(error.done, self._machine.response_id) from error
+            raise
 
     async def _save(self) -> None:
         """Write the session before something happens that a later process must know of."""

@@ -73,6 +73,12 @@ def other_response(response_id: str | None) -> OutcomeUnknownError:
     return OutcomeUnknownError(done, f"To send the turn again may pay twice. {_HISTORY}", response_id=response_id)
 
 
+def unsaved_repeat(done: str, response_id: str | None) -> OutcomeUnknownError:
+    """Return the error of a turn that cannot be sent again, since the session cannot be saved before."""
+    safe = f"The turn was sent before, and may have run: to send it anew may pay twice. {_HISTORY}"
+    return OutcomeUnknownError(f"The turn was not sent again. {done}", safe, response_id=response_id)
+
+
 def lost_continuation() -> ContinuationLostError:
     """Return the error of a turn that must name a response, and has none to name."""
     done = "Nothing was sent: the server cannot know the session's last response any more."

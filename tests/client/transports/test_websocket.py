@@ -156,6 +156,26 @@ async def test_a_turn_whose_connection_ends_is_told_so(
         assert (await refused(connection)).kind == "connection_gone"
 
 
+@pytest.mark.parametrize(("size", "kind"), [(100_000, "refused"), (1000, "connection_lost")])
+async def test_a_create_that_is_too_big_for_the_server_is_refused_and_others_are_lost(
+    size: int, kind: FaultKind
+) -> None:
+    """A small one was not too big: something else was, and the create may run."""
+    answers = in_turn(SocketAnswer(messages=STARTED), SocketAnswer(messages=(), close_code=1009))
+    async with connected(answers, lanes=2) as (_, connection):
+        running = await create(connection)
+        assert [await anext(running), await anext(running)] == list(STARTED)
+        too_big = await connection.request(1, START, b'{"input":"%b"}' % (b"x" * size))
+        _, fault = await drained(too_big)
+        assert fault is not None
+        assert fault.kind == kind
+        if kind == "refused":
+            assert (fault.status, fault.code) == (413, "message_too_large")
+        _, lost = await drained(running)
+        assert lost is not None
+        assert lost.kind == "connection_lost"
+
+
 async def test_a_close_without_any_code_ends_in_order_and_is_still_a_fault() -> None:
     async with connected(SocketAnswer(messages=STARTED, close_code=1000)) as (_, connection):
         _, fault = await drained(await create(connection))

@@ -74,6 +74,11 @@ class Demultiplexer:
         """The lanes whose turns run, abandoned ones too."""
         return list(self._turns)
 
+    @property
+    def waiting(self) -> list[str]:
+        """The lanes of which nothing has come yet."""
+        return [lane for lane, turn in self._turns.items() if not turn.started]
+
     def begin(self, lane: str, *, resumed: bool = False) -> None:
         """Note that a create, or a resume, is about to be sent in a lane that runs none."""
         assert lane not in self._turns, "a lane runs one turn at a time"

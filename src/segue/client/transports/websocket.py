@@ -41,6 +41,10 @@ _ORDERLY = frozenset({1000, 1001, 1005})
 #: The server takes no new lane on this connection.
 _NO_MORE_NAMES = "websocket_stream_limit_reached"
 _TOO_LARGE = 413
+#: The code of a close after a message that is too big to process (RFC 6455, 7.4.1).
+_TOO_BIG = 1009
+#: No server takes so little. What is smaller was not too big: a proxy may close like this over an answer, too.
+_LEAST_TOO_BIG_BYTES = 64 * 1024
 
 
 class SocketLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,9 +93,9 @@ class LaneConnection:
         most = self.capabilities.message_bytes
         if most is not None and len(message) > most:
             text = f"The message is larger than the {most:,} bytes that the server takes on a WebSocket."
-            refused = TurnFault(kind="refused", transport="websocket", delivered="no", status=_TOO_LARGE, message=text)
-            raise TransportFault(msgspec.structs.replace(refused, code="message_too_large"))
+            raise TransportFault(_too_large(text, "no"))
         stream = LaneStream(self, lane, name, LaneQueue(self._limits.queue_bytes))
+        stream.message_bytes = len(message)
         self._demultiplexer.begin(name, resumed=resumed)
         self._streams[name] = stream
         self.used_at = self._loop.time()
@@ -168,6 +172,8 @@ class LaneConnection:
         match kind:
             case WSMsgType.CLOSE:
                 assert isinstance(code, int), "aiohttp has read it"
+                if code == _TOO_BIG:
+                    self._refuse_too_big()
                 lost = self._lost("maybe", "stream_ended" if code in _ORDERLY else "connection_lost")
                 return msgspec.structs.replace(lost, close_code=code, message=self._words.quote(reason or ""))
             case WSMsgType.ERROR | WSMsgType.BINARY:
@@ -237,6 +243,17 @@ class LaneConnection:
         message = "The events were not read for too long, while other turns on the connection waited."
         stream.queue.end(msgspec.structs.replace(self._lost("maybe"), message=message))
 
+    def _refuse_too_big(self) -> None:
+        """End the turn whose create the server did not take. It is the only one of which nothing has come."""
+        waiting = self._demultiplexer.waiting
+        stream = self._streams.get(waiting[0]) if len(waiting) == 1 else None
+        if stream is None or stream.message_bytes < _LEAST_TOO_BIG_BYTES:
+            return
+        text = f"The message has {stream.message_bytes:,} bytes, which is more than the server takes on a WebSocket."
+        del self._streams[stream.name]
+        self._demultiplexer.forget(stream.name)
+        stream.queue.end(_too_large(text, "maybe"))
+
     def _fail_all(self, fault: TurnFault) -> None:
         for name, stream in tuple(self._streams.items()):
             del self._streams[name]
@@ -279,6 +296,7 @@ class LaneStream:
         self.lane = lane
         self.name = name
         self.queue = queue
+        self.message_bytes = 0
         self._connection = connection
         self._carried = NOTHING_CARRIED
 
@@ -311,6 +329,13 @@ class LaneStream:
         """Stop reading; a turn that still runs is cancelled, as far as that can be done."""
         self._connection.abandon(self)
         self.queue.clear()
+
+
+def _too_large(text: str, delivered: Delivered) -> TurnFault:
+    return TurnFault(
+        kind="refused", transport="websocket", delivered=delivered, status=_TOO_LARGE, code="message_too_large",
+        message=text,
+    )  # fmt: skip
 
 
 def _fault(kind: FaultKind, delivered: Delivered) -> TurnFault:
