@@ -7,6 +7,7 @@ compressed. A fault is met once: `plan` sets the next. Not here: slow links (`se
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -16,8 +17,11 @@ from typing import Literal
 import msgspec
 
 _RESET = struct.pack("ii", 1, 0)
-_EVENT = b'"type":"response.'
-_TERMINAL = b'"type":"response.completed"'
+_NAMED = b'"type":"response.completed"'
+#: Events are objects, or short arrays: `docs/spec/compact-events.md`. Those leave in one write, and so come whole.
+_ARRAY = rb'\[(?:"[\w.-]+",)?\d+,'
+_EVENT = re.compile(rb'"type":"response\.|' + _ARRAY + rb'(?:"|0,"|1,\d,\d+,(?:\d+|null),"|2,\d+,\{|3,\d+,[\[n])')
+_TERMINAL = re.compile(_NAMED + rb"|" + _ARRAY + rb"3,\d+,[\[n]")
 _TEXT = 1
 _PAGE = b"<!doctype html><title>Please sign in</title>"
 _PAGE_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n" % len(_PAGE)
@@ -121,14 +125,13 @@ class ResponseProxy:
     def _end(self, data: bytes, fault: ProxyFault) -> int | None:
         """Return where in this data the connection is to be reset, if it is."""
         if fault.at == "terminal":
-            at = data.find(_TERMINAL)
-            return None if at < 0 else at + len(_TERMINAL)
-        at = data.find(_EVENT) if fault.at == "event" else -1
-        while at >= 0:
-            if self._events == fault.events:
-                return at
-            self._events += 1
-            at = data.find(_EVENT, at + 1)
+            found = _TERMINAL.search(data)
+            return None if found is None else found.end()
+        if fault.at == "event":
+            for event in _EVENT.finditer(data):
+                if self._events == fault.events:
+                    return event.start()
+                self._events += 1
         return None
 
     def _fire(self, fault: ProxyFault) -> None:
@@ -141,8 +144,8 @@ class ResponseProxy:
 
 def _split(data: bytes) -> tuple[bytes, bytes]:
     """Hold back an end that may be the beginning of a mark."""
-    for size in range(min(len(_TERMINAL) - 1, len(data)), 0, -1):
-        if data.endswith(_TERMINAL[:size]):
+    for size in range(min(len(_NAMED) - 1, len(data)), 0, -1):
+        if data.endswith(_NAMED[:size]):
             return data[:-size], data[-size:]
     return data, b""
 
