@@ -347,6 +347,12 @@ def _who(route: web.AbstractRoute) -> str:
     return "everybody" if wrapper is None else _WHO[wrapper[1]]
 
 
+def service_file(name: str) -> str:
+    """Write a file of a service as it is."""
+    text = (ROOT / "docs" / "how-to" / "services" / name).read_text(encoding="utf-8")
+    return f"```text\n{text}```"
+
+
 # --- command line ----------------------------------------------------------------------------------------------------
 
 
@@ -524,6 +530,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "client-faults": client_fault_table.fault_matrix,
     "configuration-agent": lambda: settings(AgentConfig, "SEGUE_AGENT"),
     "failures": sidecar_tables.failures,
+    "service-systemd": lambda: service_file("segue-sidecar.service"),
+    "service-launchd": lambda: service_file("segue.sidecar.plist"),
     "sidecar-counts": sidecar_tables.counted,
     "glossary": glossary.glossary,
     "errors": error_tables.errors,
