@@ -14,7 +14,7 @@ from segue.bench import metered_run
 from segue.bench.arms.ends import GatewaySpec, SidecarSpec, run_gateway, run_sidecar
 from segue.bench.arms.player import play
 from segue.bench.metered_run import STRAIGHT, TUNNEL, MeteredEnds, MeteredRun, metering, render
-from segue.bench.meters.http_exchanges import ObservedExchange
+from segue.bench.meters.observed_exchange import ObservedExchange
 from segue.bench.meters.tcp import WireBytes, metered
 from segue.bench.reports.report import Arm, BenchReport, arm, make_report
 from segue.bench.workloads.sessions import make_session
@@ -138,3 +138,14 @@ def test_one_cut_exchange_of_a_long_path_fits_on_a_narrow_screen() -> None:
     assert "…reamGenerateContent" in text
     assert "- cut" in text
     assert "\nall" not in text
+
+
+def test_of_many_exchanges_the_last_are_shown() -> None:
+    exchange = ObservedExchange(begun_at=1.0, method="WS", path="/v1/responses", up_wire_bytes=1000)
+    turns = [metered_run._as_sent(exchange)] * 50  # noqa: SLF001 - as above
+    shown_as = {"method": "WS", "path": exchange.path, "status": 101, "whole": True, "base_hits": 0}
+    arms = [arm(name, turns) for name in (STRAIGHT, TUNNEL)]
+    text = shown(make_report(arms, {"exchanges": [shown_as] * 50}))
+    assert "The last 40 of 50 requests; --json has all." in text
+    assert text.count("WS /v1/responses") == 40
+    assert "\nall " in text

@@ -19,7 +19,8 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from segue.bench.meters.http_exchanges import HttpObserver, ObservedExchange
+from segue.bench.meters.http_exchanges import HttpObserver
+from segue.bench.meters.observed_exchange import ObservedExchange
 from segue.bench.meters.tcp import Meter, WireBytes, metered
 from segue.bench.reports.report import BenchReport, Figure, TurnFigures, arm, figure, make_report
 from segue.sidecar.app import STATS_PATH
@@ -35,6 +36,7 @@ _SETTLE_S = 10.0
 _LOOK_EVERY_S = 0.2
 _SHOWN_PATH_LENGTH = 20
 _REASON_LENGTH = 200
+_SHOWN_EXCHANGES = 40
 _FAILURES = 400  # the least status that says so
 
 
@@ -85,10 +87,10 @@ class MeteredRun:
         self._ends = ends
         self._session = session
         self._begun_at = asyncio.get_running_loop().time()
-        self._ended: asyncio.Queue[ObservedExchange] = asyncio.Queue()
+        self._ended: asyncio.Queue[tuple[ObservedExchange, WireBytes | None]] = asyncio.Queue()
         self._meter = meter
         self._first: Reading | None = None
-        meter.observe = lambda: HttpObserver(self._ended.put_nowait)
+        meter.observe = lambda: HttpObserver(self._end)
 
     @property
     def why_no_link(self) -> str | None:
@@ -106,7 +108,7 @@ class MeteredRun:
     async def attend(self) -> None:
         """Read everything at the end of each exchange, until cancelled."""
         while True:
-            await self._note(await self._ended.get())
+            await self._note(*await self._ended.get())
 
     async def settle(self) -> None:
         """When the agent has ended: wait for the rest of the traffic, and count it for the last exchange."""
@@ -119,7 +121,7 @@ class MeteredRun:
             if now.carried != seen.carried or now.sidecar.active or not self._ended.empty():
                 seen, since = now, loop.time()
         while not self._ended.empty():
-            await self._note(self._ended.get_nowait())
+            await self._note(*self._ended.get_nowait())
         if self.exchanges:
             exchange, reading = self.exchanges[-1]
             self.exchanges[-1] = (
@@ -127,8 +129,15 @@ class MeteredRun:
                 msgspec.structs.replace(reading, carried=seen.carried, sidecar=seen.sidecar),
             )
 
-    async def _note(self, exchange: ObservedExchange) -> None:
-        self.exchanges.append((exchange, await self._read()))
+    def _end(self, exchange: ObservedExchange) -> None:
+        """Read at once what can be: the agent's next request may come before the rest is read."""
+        self._ended.put_nowait((exchange, None if self._ends.carried is None else self._ends.carried()))
+
+    async def _note(self, exchange: ObservedExchange, carried: WireBytes | None) -> None:
+        reading = await self._read()
+        if carried is not None:
+            reading = msgspec.structs.replace(reading, carried=carried)
+        self.exchanges.append((exchange, reading))
 
     async def _read(self) -> Reading:
         cpu_s = await self._ends.cpu_s()
@@ -231,7 +240,10 @@ def render(report: BenchReport, console: Console) -> None:
     table.add_column("\nrequest", no_wrap=True, overflow="ellipsis", max_width=_SHOWN_PATH_LENGTH)
     for head in ("\n", "KB up\nagent", "\ntunnel", "KB down\nagent", "\ntunnel", "first\ns", "end\ns", "CPU\nms"):
         table.add_column(head, justify="right", no_wrap=True)
-    for number, shown in enumerate(report.settings["exchanges"]):
+    exchanges = list(enumerate(report.settings["exchanges"]))
+    if len(exchanges) > _SHOWN_EXCHANGES:
+        console.print(f"The last {_SHOWN_EXCHANGES} of {len(exchanges)} requests; --json has all.", style="dim")
+    for number, shown in exchanges[-_SHOWN_EXCHANGES:]:
         name = f"{shown['method']} {shown['path']}"
         short = name if len(name) <= _SHOWN_PATH_LENGTH else f"…{name[1 - _SHOWN_PATH_LENGTH :]}"
         status = str(shown["status"] or "-") + ("" if shown["whole"] else " cut")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from segue.bench.meters.http_exchanges import HttpObserver, ObservedExchange
+from segue.bench.meters.http_exchanges import HttpObserver
+from segue.bench.meters.observed_exchange import ObservedExchange
 
 POST = b"POST /v1/messages?beta=true HTTP/1.1\r\nHost: h\r\nX-Api-Key: secret\r\nContent-Length: 5\r\n\r\nhello"
 GET = b"GET /v1/models HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -17,6 +18,7 @@ STREAM = (
     b"0\r\n\r\n",
 )
 UPGRADE = b"GET /v1/responses HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+MASKED = b"\x81\x85\x00\x00\x00\x00hello"
 UPGRADED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 
 
@@ -87,18 +89,17 @@ def test_a_head_has_no_body_and_a_hundred_is_no_answer() -> None:
     assert (watched.only.status, watched.only.down_payload_bytes, watched.only.whole) == (404, 0, True)
 
 
-def test_a_websocket_is_one_exchange_to_the_end_of_its_connection() -> None:
+def test_after_an_upgrade_each_message_of_the_agent_is_an_exchange() -> None:
     watched = Watched()
     watched.observer.see_up(UPGRADE, 1.0)
-    watched.observer.see_down(UPGRADED, 2.0)
-    watched.observer.see_up(b"\x81\x85abcdhello", 3.0)
+    watched.observer.see_down(UPGRADED + b"\x81\x02hi", 2.0)
+    assert (watched.only.status, watched.only.whole, watched.only.down_wire_bytes) == (101, True, len(UPGRADED))
+    watched.observer.see_up(MASKED, 3.0)
     watched.observer.see_down(b"\x81\x03yes", 4.0)
-    assert watched.ended == []
     watched.observer.see_end(5.0)
-    one = watched.only
-    assert (one.status, one.upgraded, one.first_at, one.ended_at, one.whole) == (101, True, 4.0, 5.0, True)
-    assert (one.up_wire_bytes, one.up_payload_bytes) == (len(UPGRADE) + 11, 11)
-    assert (one.down_wire_bytes, one.down_payload_bytes) == (len(UPGRADED) + 5, 5)
+    _, message = watched.ended
+    assert (message.method, message.path, message.up_payload_bytes) == ("WS", "/v1/responses", 5)
+    assert (message.down_payload_bytes, message.ended_at, message.whole) == (5, 4.0, True)
 
 
 @pytest.mark.parametrize(

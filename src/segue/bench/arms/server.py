@@ -16,7 +16,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -237,7 +237,7 @@ async def serve(serving_it: AbstractAsyncContextManager[tuple[str, int]]) -> Non
     commands = asyncio.StreamReader()
     stdin, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
     async with serving_it as (host, port):
-        with closing(stdin):
+        with closing(stdin), suppress(BrokenPipeError):  # whoever started this process may be gone
             _say(Ready(host, port, type(loop).__module__.partition(".")[0]))
             while command := await commands.readline():
                 cpu_ns = time.process_time_ns()

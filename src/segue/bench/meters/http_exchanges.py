@@ -1,9 +1,9 @@
 """Reads along on an agent's connection, and tells its HTTP exchanges from each other.
 
 Pure: the caller passes the bytes and the times in; nothing is changed or held back. What is kept of an exchange is its
-method, path and status, sizes and times: no content, no query and no head line. A connection that is upgraded to a
-WebSocket is one exchange, for as long as it is open. If a peer does not speak HTTP/1.1, its bytes are still counted, as
-those of an exchange without a status. Not here: the connection (`tcp`).
+method, path and status, sizes and times: no content, no query and no head line. After an upgrade to WebSocket, which is
+an exchange too, its messages are read by `websocket_exchanges`. If a peer does not speak HTTP/1.1, its bytes are still
+counted, as those of an exchange without a status. Not here: the connection (`tcp`).
 """
 
 from __future__ import annotations
@@ -11,30 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import h11
-import msgspec
+
+from segue.bench.meters.observed_exchange import ObservedExchange
+from segue.bench.meters.websocket_exchanges import SocketObserver
 
 _MAX_HEAD_BYTES = 1024 * 1024
 _MAX_PATH_LENGTH = 200
 _SWITCHING_PROTOCOLS = 101
-
-
-class ObservedExchange(msgspec.Struct):
-    """One exchange so far. Wire bytes are the whole messages; payload is what is in their bodies."""
-
-    begun_at: float
-    method: str = ""
-    path: str = ""
-    status: int | None = None
-    upgraded: bool = False
-    up_wire_bytes: int = 0
-    up_payload_bytes: int = 0
-    down_wire_bytes: int = 0
-    down_payload_bytes: int = 0
-    first_at: float | None = None
-    """When the first byte of the reply's body came."""
-    ended_at: float | None = None
-    whole: bool = False
-    """Whether the reply came to its end."""
 
 
 class HttpObserver:
@@ -46,9 +29,13 @@ class HttpObserver:
         self._client = _parser(h11.SERVER)  # reads what the client sends, as a server does
         self._server = _parser(h11.CLIENT)
         self._opaque = False  # from here on bytes are only counted
+        self._socket: SocketObserver | None = None  # after an upgrade
 
     def see_up(self, data: bytes, now: float) -> None:
         """Read what the agent sent."""
+        if self._socket is not None:
+            self._socket.see_up(data, now)
+            return
         exchange = self._current(now)
         exchange.up_wire_bytes += len(data)
         if self._opaque:
@@ -62,6 +49,9 @@ class HttpObserver:
 
     def see_down(self, data: bytes, now: float) -> None:
         """Read what the agent got."""
+        if self._socket is not None:
+            self._socket.see_down(data, now)
+            return
         exchange = self._current(now)
         exchange.down_wire_bytes += len(data)
         if self._opaque:
@@ -76,6 +66,8 @@ class HttpObserver:
 
     def see_end(self, now: float) -> None:
         """End the exchange that is under way: the connection is over."""
+        if self._socket is not None:
+            self._socket.see_end(now)
         if self._exchange is None:
             return
         if not self._opaque and self._server.their_state is h11.SEND_BODY:
@@ -85,7 +77,7 @@ class HttpObserver:
             except h11.ProtocolError:
                 pass
         if self._exchange is not None:
-            self._end(self._exchange, now, whole=self._exchange.upgraded)
+            self._end(self._exchange, now, whole=False)
 
     def _current(self, now: float) -> ObservedExchange:
         if self._exchange is None:
@@ -114,7 +106,8 @@ class HttpObserver:
         for event in _events_of(self._server):
             match event:
                 case h11.InformationalResponse() if event.status_code == _SWITCHING_PROTOCOLS:
-                    exchange.status, exchange.upgraded, self._opaque = _SWITCHING_PROTOCOLS, True, True
+                    exchange.status = _SWITCHING_PROTOCOLS
+                    self._upgrade(exchange, now)
                     return
                 case h11.Response():
                     exchange.status = event.status_code
@@ -126,6 +119,15 @@ class HttpObserver:
                     return
                 case _:
                     pass
+
+    def _upgrade(self, exchange: ObservedExchange, now: float) -> None:
+        """Read messages from here on. They may have begun in the bytes that the answer came in."""
+        early, _ = self._server.trailing_data
+        exchange.down_wire_bytes -= len(early)
+        self._socket = SocketObserver(exchange.path, self._on_end)
+        self._end(exchange, now, whole=True)
+        if early:
+            self._socket.see_down(early, now)
 
     def _end(self, exchange: ObservedExchange, now: float, *, whole: bool) -> None:
         exchange.ended_at, exchange.whole = now, whole
