@@ -155,3 +155,12 @@ def test_a_command_runs_in_the_folder(module: Callable[[str], list[str]], tmp_pa
 
 def test_a_command_that_takes_too_long_is_ended(module: Callable[[str], list[str]], tmp_path: Path) -> None:
     assert run_command(module("import signal\nsignal.pause()\n"), tmp_path, 0.01) == -1
+
+
+def test_a_benchmark_is_really_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The quickest: it computes. `tests/cli` runs one that measures."""
+    quickest = ResultFile(name="capacity.json", command="segue bench capacity", about="", about_s=1, has_quick=False)
+    monkeypatch.setattr(run_benchmarks, "RESULT_FILES", (quickest,))
+    assert run_all(tmp_path, quick=True) == 0
+    assert read_results(tmp_path / "capacity.json").figures[0].value == 176.0
+    assert "a task sends: replay" in (tmp_path / "report.html").read_text(encoding="utf-8")
