@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from segue.agent.tasks.workspaces import TASKS
 from segue.bench.reports.chart_selection import charts_of
 from segue.bench.reports.charts import Chart
 from segue.bench.reports.markdown_report import markdown_table
@@ -94,6 +95,39 @@ RESULT_FILES = (
         shown_by=("sessions", "session-claude-code"),
         charts=("Bytes sent so far", "Bytes sent per turn"),
         about_s=30,
+    ),
+    ResultFile(
+        name="arms-article.json",
+        command="segue bench table",
+        about="ten turns of 3.2 KB on each arm, as in the article that this benchmark began with",
+        heading="Ways to carry a conversation",
+        words="One task on each arm, over TLS, on one machine: the same turns and tokens, in alternating order. Each "
+        "of ten turns adds 3.2 KB. That is what the 176 KB and 32 KB of [an article]"
+        "(https://www.infoq.com/articles/ai-agent-transport-layer/) come to.",
+        subject="Ten turns of 3.2 KB",
+        charts=("Bytes sent so far",),
+        about_s=80,
+    ),
+    ResultFile(
+        name="arms-loop-12.json",
+        command="segue bench table --workload loop-12 --rounds 2",
+        about="twelve rounds of tools on each arm",
+        heading="A loop of tools",
+        words="Twelve rounds with results of 2 KB, on the same arms. [Arms](../reference/arms.md) says what each is.",
+        tables=("Arms", "Bytes", "Figures"),
+        about_s=35,
+    ),
+    *(
+        ResultFile(
+            name=f"arms-{task}.json",
+            command=f"segue bench table --workload {task} --rounds 1",
+            about=f"the agent's task `{task}` on each arm",
+            heading=f"The agent at work: {task}",
+            words=f"{TASKS[task].capitalize()}: segue's own agent, with real tools, on the same arms.",
+            tables=("Arms", "Bytes", "Times"),
+            about_s=25,
+        )
+        for task in TASKS
     ),
     ResultFile(
         name="airplane.json",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from segue.bench.links.profiles import LINKS
-from segue.bench.reports.report import BenchReport, FailedRequest, Figure, TurnFigures, arm
+from segue.bench.reports.report import BenchReport, FailedRequest, Figure, RoundFigures, TurnFigures, arm
 from segue.bench.reports.report_tables import about, link_sources, tables_of
 from tests.bench.reports.sample_reports import report_of, timed_arm, with_depths, with_links
 
@@ -22,6 +22,17 @@ def test_arms_are_compared_with_the_first_of_their_conditions() -> None:
     assert (continued["sent"], continued["saved"], continued["set-up"]) == ("9.8 KB", "49.0 %", "500 ms")
     assert "server CPU" not in plain, "nobody measured it"
     assert "time" not in plain, "the column `task` has it with its range"
+
+
+def test_many_columns_are_in_tables_by_what_they_are_about() -> None:
+    """An arm that was computed has bytes alone, and no row among the times."""
+    everything = dict.fromkeys(TurnFigures.__struct_fields__, 1)
+    rounds = [RoundFigures(**dict.fromkeys(RoundFigures.__struct_fields__, 1))]
+    measured = arm("measured", [TurnFigures(**everything)], rounds=rounds)
+    computed = replace(arm("computed", [TurnFigures(bytes_up_wire=1)]), basis="computed")
+    tables = tables_of(report_of(measured, computed))
+    assert [(table.title, len(table.rows)) for table in tables] == [("Bytes", 2), ("Times", 1), ("The server", 1)]
+    assert [table.note == "" for table in tables] == [False, True, True]
 
 
 def test_task_times_are_compared_by_link() -> None:

@@ -20,6 +20,7 @@ from segue.bench.reports.shown_values import shown_text
 from segue.bench.reports.svg import STYLE, draw
 
 _MOST_ROWS = 400
+_CELL = 600
 _PAGE_STYLE = """\
 *{box-sizing:border-box}
 html{color-scheme:light dark;background:var(--page);color:var(--text);font:16px/1.5 system-ui,sans-serif}
@@ -122,7 +123,7 @@ def _table(table: ReportTable) -> str:
 
 def _row(cells: list[str], classes: list[str]) -> str:
     first, *others = zip(classes, cells, strict=True)
-    values = "".join(f"<td{css}>{_escaped(cell)}</td>" for css, cell in others)
+    values = "".join(f"<td{css}>{_escaped(cell, limit=_CELL)}</td>" for css, cell in others)
     return f'<tr><th scope="row"{first[0]}>{_escaped(first[1])}</th>{values}</tr>'
 
 

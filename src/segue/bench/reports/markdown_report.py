@@ -14,6 +14,7 @@ from segue.bench.reports.report import BenchReport
 from segue.bench.reports.report_tables import about, link_sources, tables_of
 from segue.bench.reports.shown_values import shown_text
 
+_CELL = 600
 # A colon or dot within an address would make a link of it: https://github.github.com/gfm/#autolinks-extension-
 _SPECIAL = re.compile(r"[\\`*_{}\[\]<>|#~$@!&]|(?<=http):|(?<=https):|(?<=ftp):|(?<=www)\.", re.IGNORECASE)
 
@@ -43,4 +44,4 @@ def markdown_table(table: ReportTable) -> str:
 
 def escaped_markdown(text: str) -> str:
     """Return a text that Markdown shows as it is."""
-    return _SPECIAL.sub(r"\\\g<0>", shown_text(text))
+    return _SPECIAL.sub(r"\\\g<0>", shown_text(text, _CELL))

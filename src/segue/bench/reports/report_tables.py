@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from segue.bench.links.profiles import CITED_AS, LINKS, PUBLICATIONS, NamedLink
 from segue.bench.reports.chart_selection import ComparedArms, compared_arms, task_time_s
 from segue.bench.reports.charts import ReportTable
@@ -25,7 +27,7 @@ _MOST_KINDS = 20
 def tables_of(report: BenchReport) -> list[ReportTable]:
     """Return all tables of a report, in the order in which they are read."""
     groups = compared_arms(report)
-    arms = [*_task_times(groups), *(_arms_table(group) for group in groups)]
+    arms = [*_task_times(groups), *(table for group in groups for table in _arms_tables(group))]
     by_depth = _by_depth(report.figures)
     others = [one for one in report.figures if one.budget is not None or _DEPTH.fullmatch(one.name) is None]
     figures = [*by_depth, *([_figures_table(others)] if others else [])]
@@ -117,45 +119,69 @@ def _first_token(arm: Arm) -> str:
     return shown_number(median(values), "s") if values else ""
 
 
-_COLUMNS = (
+def _turns(arm: Arm) -> str:
+    return f"{len(arm.turns)}" if arm.turns else ""
+
+
+#: The columns by what they are about: one table has all that were measured, or each has its own if they are many.
+_BYTES = (
+    _Column("turns", _turns),
     _total("requests", "requests", ""),
     _total("sent, payload", "bytes_up_payload", "B"),
     _total("sent", "bytes_up_wire", "B"),
+)
+_MORE_BYTES = (
     _total("received", "bytes_down_wire", "B"),
     _total("received, payload", "bytes_down_payload", "B"),
     _total("sent again", "bytes_repeated", "B"),
     _total("of it, instructions and tools", "bytes_settings_repeated", "B"),
-    _total("parsed by the server", "bytes_parsed", "B"),
     _of_rounds("set-up, sent", "set_up_up_bytes", "B"),
     _of_rounds("set-up, received", "set_up_down_bytes", "B"),
+)
+_TIMES = (
     _of_rounds("set-up", "set_up_s", "s"),
     _of_rounds("first token of the first turn", "ttft_first_s", "s"),
     _Column("first token, median", _first_token),
     _of_rounds("task", "task_s", "s"),
     _Column("time", _task_time),
+)
+_SERVER = (
     _total("server CPU", "server_cpu_s", "s"),
+    _total("parsed by the server", "bytes_parsed", "B"),
     _total("memory, at most", "memory_bytes", "B"),
     _total("state, at most", "state_bytes", "B"),
     _total("tokens reused", "tokens_reused", ""),
     _total("tokens processed", "tokens_processed", ""),
 )
+_MOST_COLUMNS = 12  # of one table that fits on a page
 
 
-_SENT = 1 + next(number for number, column in enumerate(_COLUMNS) if column.head == "sent")
-
-
-def _arms_table(group: ComparedArms) -> ReportTable:
+def _arms_tables(group: ComparedArms) -> list[ReportTable]:
     saved = _Column("saved", lambda arm: _saved(arm, group.arms[0]))
-    columns = [_Column("arm", _arm_name), _Column("turns", lambda arm: f"{len(arm.turns)}" if arm.turns else "")]
-    columns += [*_COLUMNS[:_SENT], saved, *_COLUMNS[_SENT:], _Column("problem", _problem)]
+    sent = (*_BYTES, saved, *_MORE_BYTES)
+    problem = _Column("problem", _problem)
+    whole = _arms_table("Arms", (*sent, *_TIMES, *_SERVER, problem), group, all_arms=True)
+    if len(whole.heads) <= _MOST_COLUMNS:
+        return [replace(whole, note=_arms_note(group.arms))]
+    parts = [
+        replace(_arms_table("Bytes", (*sent, problem), group, all_arms=True), note=_arms_note(group.arms)),
+        _arms_table("Times", _TIMES, group, all_arms=False),
+        _arms_table("The server", _SERVER, group, all_arms=False),
+    ]
+    return [part for part in parts if part.rows]
+
+
+def _arms_table(title: str, chosen: Sequence[_Column], group: ComparedArms, *, all_arms: bool) -> ReportTable:
+    """Return these columns, as far as an arm has them, of all arms or of those that have any."""
+    columns = [_Column("arm", _arm_name), *chosen]
     cells = [[column.cell(arm) for column in columns] for arm in group.arms]
-    kept = [number for number in range(len(columns)) if number == 0 or any(row[number] for row in cells)]
-    title = str(group.conditions)
+    rows = [row for row in cells if all_arms or any(row[1:])]
+    kept = [number for number in range(len(columns)) if number == 0 or any(row[number] for row in rows)]
+    conditions = str(group.conditions)
     return ReportTable(
-        title=f"Arms: {title}" if title else "Arms",
+        title=f"{title}: {conditions}" if conditions else title,
         heads=[columns[number].head for number in kept],
-        rows=[[row[number] for number in kept] for row in cells],
-        note=_arms_note(group.arms),
+        rows=[[row[number] for number in kept] for row in rows],
     )
 
 

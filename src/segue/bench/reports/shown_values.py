@@ -14,6 +14,7 @@ _KILO = 1000
 _WHOLE_FROM = 1000  # from there on, whole numbers have digits enough
 _MINUTES_S = 100
 _SHOWN = 200
+_VALUE = 600
 _SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 _BYTES = ((1e3, "KB"), (1e6, "MB"), (1e9, "GB"))
 _UNPRINTABLE = "\N{REPLACEMENT CHARACTER}"
@@ -36,7 +37,7 @@ def _printable(character: str) -> str:
     return " " if character.isspace() else character if character.isprintable() else _UNPRINTABLE
 
 
-def shown_value(value: object, limit: int = _SHOWN) -> str:
+def shown_value(value: object, limit: int = _VALUE) -> str:
     """Return a setting, which may be any JSON value."""
     if value is None:
         return "none"
