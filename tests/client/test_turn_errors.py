@@ -64,3 +64,26 @@ def test_the_other_errors_of_a_turn() -> None:
     assert (failed.message, "a key" in str(failed)) == ("a key", False)
     assert other_response("r").response_id == "r"
     assert lost_continuation().safe_to_repeat
+
+
+@pytest.mark.parametrize(
+    ("fault", "hint"),
+    [
+        (TurnFault(kind="refused", transport="http", status=404), True),
+        (TurnFault(kind="refused", transport="http", status=404, code="route_not_found"), True),
+        (TurnFault(kind="refused", transport="http", status=404, code="invalid_request_error"), True),
+        (TurnFault(kind="refused", transport="http", status=405, code="method_not_allowed"), True),
+        (TurnFault(kind="upgrade_refused", transport="websocket", status=404, code="response_not_found"), True),
+        (TurnFault(kind="refused", transport="http", status=404, code="model_not_found"), False),
+        (TurnFault(kind="refused", transport="http", status=404, code="not_found", param="model"), False),
+        (TurnFault(kind="refused", transport="http", status=400, code="invalid_request_error"), False),
+    ],
+    ids=str,
+)
+def test_an_address_without_the_api_is_said_to_be_one(fault: TurnFault, hint: bool) -> None:
+    """Such as one without /v1, or with it twice."""
+    error = error_of("create_refused", fault, progress="sent", response_id=None)
+    assert ("Check the base URL" in error.safe) is hint
+    lost = error_of("continuation_lost", fault, progress="sent", response_id=None)
+    assert "history='auto'" in lost.safe
+    assert error.safe_to_repeat

@@ -47,7 +47,8 @@ class Process:
                 return await loop.run("Go.")
 
     def copied(self, folder: Path) -> Process:
-        shutil.copytree(self.folder, folder)
+        unfinished = shutil.ignore_patterns(".*.session.json.*")  # which may be renamed meanwhile
+        shutil.copytree(self.folder, folder, ignore=unfinished)
         return Process(folder)
 
 

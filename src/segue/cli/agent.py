@@ -35,6 +35,7 @@ from segue.cli.agent_approval import TerminalApproval, approve_all, approve_none
 from segue.cli.agent_report import FinishedRun, write_agent_report
 from segue.cli.agent_view import AgentScreen, RunView
 from segue.cli.loop import run
+from segue.cli.output_file import writing
 from segue.client import AsyncClient
 from segue.client.errors import SessionFileError
 from segue.client.session import AsyncSession
@@ -98,7 +99,8 @@ def run_agent(options: AgentOptions) -> int:
     except (TranscriptError, SessionFileError) as error:
         raise ConfigError(str(error)) from None
     if options.json_file is not None:
-        write_agent_report(options.json_file, runs)
+        with writing(options.json_file):
+            write_agent_report(options.json_file, runs)
     statuses = [EXIT_STATUSES[one.result.ending] or (not one.succeeded and _CHECK_FAILED) for one in runs]
     return next((status for status in statuses if status), 0)
 

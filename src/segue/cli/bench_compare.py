@@ -13,6 +13,7 @@ from rich.text import Text
 
 from segue.bench.reports.comparison import ComparedValue, Comparison, Verdict, compare
 from segue.bench.reports.result_file import ResultFileError, read_results
+from segue.cli.output_file import writing
 
 _WORSE = 1
 _WHOLE_FROM = 1000
@@ -32,7 +33,8 @@ def run_bench_compare(before: Path, after: Path, *, fail_over: float | None, jso
     console = Console()
     _render(comparison, console)
     if json_file is not None:
-        json_file.write_bytes(msgspec.json.encode(comparison) + b"\n")
+        with writing(json_file):
+            json_file.write_bytes(msgspec.json.encode(comparison) + b"\n")
         console.print(f"written to {json_file}", style="dim")
     return 0 if fail_over is None else _judge(comparison, fail_over)
 

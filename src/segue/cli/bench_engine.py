@@ -12,7 +12,7 @@ from segue.bench.reports.chart_selection import charts_of
 from segue.bench.reports.svg import stand_alone
 from segue.cli.bench_output import show, told
 from segue.cli.loop import run
-from segue.cli.output_file import ReportFiles
+from segue.cli.output_file import ReportFiles, writing
 from segue.config import has_openmp_policy
 from segue.engine import MODEL_NAME, find_model, why_no_engine, why_unavailable
 from segue.engine.openmp import shorten_spinning
@@ -36,6 +36,7 @@ def run_bench_engine(
     )
     show(report, render, console, files=files)
     if plot is not None:
-        plot.write_text(stand_alone(charts_of(report)[0]), encoding="utf-8")
+        with writing(plot):
+            plot.write_text(stand_alone(charts_of(report)[0]), encoding="utf-8")
         told(plot, console)
     return 0

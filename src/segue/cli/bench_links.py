@@ -11,6 +11,7 @@ from rich.table import Table
 
 from segue.bench.links.profiles import CITED_AS, LINKS, PUBLICATIONS, NamedLink, Publication
 from segue.bench.links.transfer_time import transfer_time_s
+from segue.cli.output_file import writing
 
 _SHOWN_BYTES = (3_200, 32_000)  # the tenth turn of a session of 3.2 KB a turn: what is new, and everything
 
@@ -43,7 +44,9 @@ def run_bench_links(*, json_file: Path | None) -> int:
     for name, text in PUBLICATIONS.items():
         console.print(f"[{CITED_AS[name]}] {text}", markup=False, highlight=False, soft_wrap=True)
     if json_file is not None:
-        json_file.write_bytes(msgspec.json.encode(LinkListing(links=list(LINKS.values()), publications=PUBLICATIONS)))
+        listing = LinkListing(links=list(LINKS.values()), publications=PUBLICATIONS)
+        with writing(json_file):
+            json_file.write_bytes(msgspec.json.encode(listing))
         console.print(f"written to {json_file}", style="dim")
     return 0
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from segue.bench.reports.html_report import to_html
 from segue.bench.reports.markdown_report import to_markdown
 from segue.bench.reports.report import BenchReport, write
-from segue.cli.output_file import ReportFiles
+from segue.cli.output_file import ReportFiles, writing
 
 
 def show(
@@ -19,7 +19,8 @@ def show(
     """Render a report, and write it to each file that there is for it."""
     render(report, console)
     if files.json is not None:
-        write(report, files.json)
+        with writing(files.json):
+            write(report, files.json)
         told(files.json, console)
     named = next((file.stem for file in (files.json, files.html, files.markdown) if file is not None), "report")
     write_pages({named: report}, console, files=files)
@@ -29,7 +30,8 @@ def write_pages(reports: Mapping[str, BenchReport], console: Console, *, files: 
     """Write reports, each under its name, for readers: as Markdown and as a page."""
     for file, make in ((files.markdown, to_markdown), (files.html, to_html)):
         if file is not None:
-            file.write_text(make(reports), encoding="utf-8")
+            with writing(file):
+                file.write_text(make(reports), encoding="utf-8")
             told(file, console)
 
 

@@ -34,6 +34,7 @@ from segue.bench.arms.server import address_of
 from segue.bench.meters.tcp import metered
 from segue.bench.reports.report import TurnFigures, write_report
 from segue.cli.loop import run
+from segue.cli.output_file import writing
 from segue.config import Config, ServerConfig, UpstreamConfig
 from segue.engine import MODEL_NAME as LOCAL_MODEL
 from segue.gateway.app import serving
@@ -109,7 +110,8 @@ async def _demo(console: Console, model: Path | None, json_file: Path | None) ->
     console.print(*shown.tables(), sep="\n")
     _conclude(console, shown)
     if json_file is not None:
-        write_report(json_file, {name: _figures(turns) for name, turns in shown.turns.items()}, {"model": name})
+        with writing(json_file):
+            write_report(json_file, {name: _figures(turns) for name, turns in shown.turns.items()}, {"model": name})
         console.print(f"written to {json_file}", style="dim")
     return 0
 

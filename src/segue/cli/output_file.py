@@ -6,6 +6,8 @@ Not here: what is written.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeAlias
@@ -27,6 +29,21 @@ def check_writable(_: object, file: Path | None) -> None:
         raise ValueError(f"there is no folder {file.parent}")
     if not os.access(file if file.exists() else file.parent, os.W_OK):
         raise ValueError(f"you may not write {file}")
+
+
+@contextmanager
+def writing(file: Path) -> Iterator[None]:
+    """Say in a line why a file cannot be written, around what writes it: a disk may fill up during the work.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    from segue.config import ConfigError
+
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"cannot write {file}: {(error.strerror or str(error)).lower()}") from None
 
 
 JsonFile: TypeAlias = Annotated[

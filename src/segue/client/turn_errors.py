@@ -34,6 +34,24 @@ _HOW_FAR: dict[Progress, str] = {
     "started": "The turn had begun",
     "output": "The turn had begun to answer",
 }
+#: Not found, and a method that is not allowed (RFC 9110, 15.5.5 and 15.5.6).
+_NO_SUCH_ROUTE = frozenset({404, 405})
+#: What servers call that; most say nothing more than the type of the error.
+_ROUTE_CODES = frozenset(
+    {
+        None,
+        "route_not_found",
+        "method_not_allowed",
+        "not_found",
+        "not_found_error",
+        "unknown_url",
+        "invalid_request_error",
+    }
+)
+_CHECK_ADDRESS = (
+    "Check the base URL: it ends before /responses, and for most servers with /v1, once. Nothing ran, so it is safe to "
+    "send the turn again."
+)
 _HISTORY = "The session's history is as it was before the turn."
 
 
@@ -102,17 +120,30 @@ def client_closed(*, began: bool = True) -> TurnCancelledError:
 
 
 def _refusal(kind: ErrorKind, fault: TurnFault) -> CreateRefusedError:
-    error = ContinuationLostError if kind == "continuation_lost" else CreateRefusedError
-    advice = "Use history='auto' to send the history instead." if error is ContinuationLostError else _HISTORY
+    is_lost = kind == "continuation_lost"
+    error = ContinuationLostError if is_lost else CreateRefusedError
+    advice = "Use history='auto' to send the history instead." if is_lost else _HISTORY
+    safe = (
+        _CHECK_ADDRESS
+        if not is_lost and _is_wrong_address(fault)
+        else f"It is safe to send it again, changed. {advice}"
+    )
     return error(
         f"The server refused the turn before it ran anything: {_met(fault)}.",
-        f"It is safe to send it again, changed. {advice}",
+        safe,
         status=fault.status,
         code=cut(fault.code) or None,
         param=cut(fault.param) or None,
         message=cut(fault.message) or None,
         retry_after_s=fault.retry_after_s,
     )
+
+
+def _is_wrong_address(fault: TurnFault) -> bool:
+    """Return whether nothing of this API is at the address: what is not found is no model and no response."""
+    if fault.status not in _NO_SUCH_ROUTE or fault.param is not None:
+        return False
+    return fault.kind == "upgrade_refused" or fault.code in _ROUTE_CODES
 
 
 def _met(fault: TurnFault) -> str:
