@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -35,25 +34,6 @@ def test_version_is_one_line() -> None:
     """As a process of its own: this is how `python -m segue` starts."""
     done = subprocess.run([sys.executable, "-m", "segue", "--version"], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == (f"{__version__}\n", "")
-
-
-@pytest.mark.parametrize("line", [("bench", "links"), ("config", "show"), ("--help",)], ids=" ".join)
-def test_a_reader_that_goes_away_ends_a_command_quietly(line: tuple[str, ...], tmp_path: Path) -> None:
-    """As `segue … | head` does, in whatever way a command prints: with the status of a program that SIGPIPE ends."""
-    reading, writing = os.pipe()
-    os.close(reading)
-    with os.fdopen(writing, "wb") as out:
-        program = [sys.executable, "-m", "segue", *line]
-        done = subprocess.run(program, stdout=out, stderr=subprocess.PIPE, cwd=tmp_path, check=False)
-    assert (done.returncode, done.stderr) == (141, b"")
-
-
-def test_another_exit_is_not_taken_for_that(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    def ended(*_: object, **__: object) -> int:
-        raise SystemExit(3)
-
-    monkeypatch.setattr(segue.cli.check_config, "run_check_config", ended)
-    assert command("check-config") == (3, "", "")
 
 
 def test_ctrl_c_has_the_status_that_shells_know(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +12,7 @@ from cyclopts import App, Parameter
 import segue
 from segue.cli import agent_parameters as parameters
 from segue.cli import server_benchmarks
+from segue.cli.closed_pipe import PIPE_CLOSED_STATUS, drop_output, is_pipe_closed
 from segue.cli.gateway_parameters import Cache, CaFile, Direct, GatewayKey, Gateways, Install
 from segue.cli.output_file import NO_FILES, HtmlFile, JsonFile, MarkdownFile, PlotFile, ReportFileOptions, ReportFiles
 
@@ -585,19 +584,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         status = app(arguments, result_action="return_value")
         sys.stdout.flush()  # here, where an error of it has a meaning
     except (BrokenPipeError, SystemExit) as error:
-        if not _is_pipe_closed(error):
+        if not is_pipe_closed(error):
             raise
-        status = 141  # 128 + SIGPIPE, as a shell tells it of programs that the signal ends
-        with suppress(OSError):  # what is left to print goes nowhere
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
+        status = PIPE_CLOSED_STATUS
     except ConfigError as error:
         print(f"segue: {error}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
         status = 130
     sys.exit(status if isinstance(status, int) else 0)
-
-
-def _is_pipe_closed(error: BaseException) -> bool:
-    """Return whether a command ended since nobody reads what it prints; rich makes its own exit of that."""
-    return isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError)
