@@ -211,7 +211,8 @@ def _section(file: ResultFile, results: Path) -> str:
     shown = [one for one in tables_of(report) if one.title.startswith(file.tables)]
     for one in shown:
         parts += [f"### {_plain(one.title)}" if len(shown) > 1 else "", markdown_table(one), one.note]
-    parts += link_sources(report)
+    if link_sources(report):
+        parts.append("[Links](../reference/links.md) says where the numbers of each link come from.")
     machine = f"{report.machine.cpu}, {report.machine.cores} cores, Python {report.machine.python}"
     parts.append(f"`{file.command}`, on {machine}; segue {report.version}.")
     return "\n\n".join(part for part in parts if part)
