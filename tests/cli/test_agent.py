@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 
 from segue.agent.tasks import make_task
+from segue.cli.agent import proxy_of
+from segue.config import AgentConfig, ConfigError
 from segue.testing.scripted import CallTool, Fail, Say, ScriptedTurn, ScriptedUpstream, Wait, call, say
 from tests.cli.background_gateway import BackgroundGateway
 from tests.cli.conftest import Command
@@ -324,3 +326,30 @@ def test_on_a_terminal_the_user_is_asked(tmp_path: Path, workspace: Path) -> Non
     assert (workspace / "made").exists()
     assert b"Done." in seen
     assert len(transcripts(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "proxy", "expected"),
+    [
+        ("https://api.test/v1", "http://u:p@h:1", "http://u:p@h:1"),
+        ("https://api.test/v1", "h:1", "http://h:1"),
+        ("https://api.test/v1", "", None),
+        ("https://api.test/v1", None, "http://env:2"),
+        ("https://inner.test/v1", None, None),
+        ("http://api.test/v1", None, None),
+    ],
+)
+def test_a_proxy_is_used_where_it_sees_no_key(
+    monkeypatch: pytest.MonkeyPatch, url: str, proxy: str | None, expected: str | None
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://env:2")
+    monkeypatch.setenv("NO_PROXY", "inner.test")
+    monkeypatch.delenv("https_proxy", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert proxy_of(AgentConfig(base_url=url, proxy=proxy)) == expected
+
+
+def test_a_proxy_that_cannot_be_used_is_told_without_its_password() -> None:
+    with pytest.raises(ConfigError, match=r"^\[agent\] proxy: only an HTTP proxy") as raised:
+        proxy_of(AgentConfig(base_url="https://api.test/v1", proxy="socks5://u:secret@h"))
+    assert "secret" not in str(raised.value)

@@ -63,6 +63,7 @@ def test_doubles_are_refused(tmp_path: Path, text: str, expected: str) -> None:
 
 
 def test_the_agents_key_is_not_shown() -> None:
+    assert without_secrets(Config(agent=AgentConfig(proxy="http://u:p@h:1"))).agent.proxy == "(set)"
     assert without_secrets(Config(agent=AgentConfig(key="sk-1"))).agent.key == "(set)"
     assert without_secrets(Config()).agent.key is None
 

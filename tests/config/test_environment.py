@@ -14,6 +14,7 @@ from segue.config import (
     ConfigError,
     SidecarConfig,
     agent_key,
+    agent_proxy,
     cache_directory,
     child_environment,
     command_environment,
@@ -83,6 +84,8 @@ def test_the_proxy_to_gateways_is_the_setting_or_that_of_the_environment(
     proxy: str | None, environ: dict[str, str], expected: ChosenProxy | None
 ) -> None:
     assert gateway_proxy(SidecarConfig(proxy=proxy), environ) == expected
+    agents = expected and expected._replace(source=expected.source.replace("sidecar", "agent"))
+    assert agent_proxy(AgentConfig(proxy=proxy), environ) == agents
 
 
 def test_a_child_does_not_get_the_key_for_gateways() -> None:

@@ -40,8 +40,18 @@ from segue.client import AsyncClient
 from segue.client.errors import SessionFileError
 from segue.client.session import AsyncSession
 from segue.client.settings import HistoryMode, TransportMode
-from segue.config import AgentConfig, ConfigError, agent_key, choose_file, command_environment, load, state_directory
+from segue.config import (
+    AgentConfig,
+    ConfigError,
+    agent_key,
+    agent_proxy,
+    choose_file,
+    command_environment,
+    load,
+    state_directory,
+)
 from segue.http.origins import is_loopback
+from segue.sidecar.proxy import is_proxied, parse_proxy
 from segue.upstreams.scripted import MODEL as SCRIPTED
 
 _TASK_FILE = "TASK.md"
@@ -207,7 +217,7 @@ async def _run_all(
     screen = AgentScreen(Console(highlight=False), [one.name for one in plans])
     approvals = _approvals(options, screen)
     environment = command_environment(key)
-    async with AsyncClient(base_url=config.base_url, api_key=key) as client:
+    async with AsyncClient(base_url=config.base_url, api_key=key, proxy=proxy_of(config)) as client:
         with ExitStack() as stack:
             loops: list[AgentLoop] = []
             sessions: list[AsyncSession] = []
@@ -225,6 +235,24 @@ async def _run_all(
                         for loop, one, view, session in zip(loops, plans, screen.views, sessions, strict=True)
                     ]
     return [task.result() for task in tasks]
+
+
+def proxy_of(config: AgentConfig) -> str | None:
+    """Return the proxy on the way to the server, if one is: TLS must hide the key from it, and NO_PROXY allow it.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    chosen = agent_proxy(config)
+    if chosen is None or not is_proxied(re.sub("^https:", "wss:", config.base_url), chosen.no_proxy):
+        return None
+    try:
+        parse_proxy(chosen.address)
+    except ValueError as error:
+        raise ConfigError(
+            f"{chosen.source}: {error}; [agent] proxy (SEGUE_AGENT_PROXY) sets another, and none if it is empty"
+        ) from None
+    return f"http://{chosen.address.strip().rpartition('://')[2]}"
 
 
 async def _check_address(base_url: str) -> None:

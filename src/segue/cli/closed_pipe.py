@@ -21,4 +21,5 @@ def is_pipe_closed(error: BaseException) -> bool:
 def drop_output() -> None:
     """Let what is still to be printed go nowhere, so that the interpreter does not complain at its end."""
     with suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        stdout = sys.stdout.fileno()  # a stream that is no file has none
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stdout)

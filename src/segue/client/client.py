@@ -34,7 +34,7 @@ class AsyncClient:
 
     `base_url` ends before `/responses`. `transport` is what sessions use if they do not say otherwise. `on_recovery` is
     called for each fault that a turn met, with what is done about it. `options` are further `ConnectionSettings`:
-    `deflate`, `connect_timeout_s`, `idle_timeout_s`, `heartbeat_s`, `max_message_bytes`.
+    `proxy`, `deflate`, `connect_timeout_s`, `idle_timeout_s`, `heartbeat_s`, `max_message_bytes`.
     """
 
     def __init__(

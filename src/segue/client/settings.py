@@ -24,12 +24,14 @@ class ConnectionSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How to reach the server; sizes in bytes, times in seconds.
 
     `base_url` ends before `/responses`, as the SDKs have it. `deflate` compresses WebSocket messages, and lean streams
-    over HTTP; None means: where the server is not on this machine.
+    over HTTP; None means: where the server is not on this machine. `proxy` is an HTTP proxy on the way to the server,
+    `http://[USER:PASSWORD@]HOST:PORT`; none is taken from the environment.
     """
 
     base_url: str
     api_key: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
+    proxy: str | None = None
     deflate: bool | None = None
     connect_timeout_s: float = 15.0
     idle_timeout_s: float = 300.0

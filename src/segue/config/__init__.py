@@ -14,6 +14,7 @@ from segue.config.configuration import Config, without_secrets
 from segue.config.environment import (
     ChosenProxy,
     agent_key,
+    agent_proxy,
     cache_directory,
     child_environment,
     command_environment,
@@ -56,6 +57,7 @@ __all__ = [
     "TunnelConfig",
     "UpstreamConfig",
     "agent_key",
+    "agent_proxy",
     "anchored",
     "cache_directory",
     "child_environment",

@@ -19,3 +19,12 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         str | None,
         Meta(description="The API key to send; for api.openai.com, `OPENAI_API_KEY` is read if this is not set."),
     ] = None
+    proxy: Annotated[
+        str | None,
+        Meta(
+            description=(
+                "HTTP proxy on the way to an https:// server, http://[USER:PASSWORD@]HOST:PORT; empty for none. If it "
+                "is not set, HTTPS_PROXY or else ALL_PROXY is used. Hosts in NO_PROXY are reached without it."
+            )
+        ),
+    ] = None

@@ -43,7 +43,11 @@ def without_secrets(config: Config) -> Config:
         proxy=config.sidecar.proxy and "(set)",  # it may hold a password
         gateways=[_USER.sub("//(set)@", gateway) for gateway in config.sidecar.gateways],
     )
-    agent = config.agent if config.agent.key is None else replace(config.agent, key="(set)")
+    agent = replace(
+        config.agent,
+        key=None if config.agent.key is None else "(set)",
+        proxy=config.agent.proxy and "(set)",
+    )
     shown = [
         replace(
             up,

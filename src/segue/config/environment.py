@@ -69,8 +69,17 @@ class ChosenProxy(NamedTuple):
 
 def gateway_proxy(sidecar: SidecarConfig, environ: Mapping[str, str] | None = None) -> ChosenProxy | None:
     """Return the proxy on the way to gateways: the setting, even if it says that there is none, else the variables'."""
+    return _chosen_proxy(sidecar.proxy, "[sidecar] proxy", environ)
+
+
+def agent_proxy(agent: AgentConfig, environ: Mapping[str, str] | None = None) -> ChosenProxy | None:
+    """Return the proxy on the way to the agent's server, in the same way."""
+    return _chosen_proxy(agent.proxy, "[agent] proxy", environ)
+
+
+def _chosen_proxy(setting: str | None, name: str, environ: Mapping[str, str] | None) -> ChosenProxy | None:
     ours = os.environ if environ is None else environ
-    found = [(sidecar.proxy, "[sidecar] proxy")] if sidecar.proxy is not None else [(ours.get(n), n) for n in _PROXIES]
+    found = [(setting, name)] if setting is not None else [(ours.get(variable), variable) for variable in _PROXIES]
     no_proxy = ours.get("no_proxy") or ours.get("NO_PROXY") or ""
     return next((ChosenProxy(address, source, no_proxy) for address, source in found if address), None)
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from segue.config.configuration import Config, without_secrets
-from segue.config.environment import gateway_proxy
+from segue.config.environment import agent_proxy, gateway_proxy
 from segue.config.loading import read_tree
 
 SettingSource = Literal["default", "file", "environment"]
@@ -53,9 +53,10 @@ def sourced_settings(
 
 def _proxied(setting: SourcedSetting, config: Config, environ: Mapping[str, str]) -> SourcedSetting:
     """Name the variable that a proxy comes from if it is not set as ours. It may hold a password."""
-    if setting.name != "sidecar.proxy" or setting.source != "default":
+    if setting.name not in {"sidecar.proxy", "agent.proxy"} or setting.source != "default":
         return setting
-    chosen = gateway_proxy(config.sidecar, environ)
+    is_agents = setting.name == "agent.proxy"
+    chosen = agent_proxy(config.agent, environ) if is_agents else gateway_proxy(config.sidecar, environ)
     return setting if chosen is None else SourcedSetting(setting.name, "(set)", "environment", chosen.source)
 
 

@@ -50,6 +50,7 @@ class ServerExchanges:
             raise ValueError(f"The base URL {settings.base_url!r} is no URL of a server: it needs http:// or https://.")
         self.settings = settings
         self.base_url = url.with_scheme(_SCHEMES[url.scheme])
+        self._proxy = _proxy_of(settings.proxy)
         self.meter = WireMeter()
         self.words = WordReader(_secrets(settings))
         self._headers = _headers(settings)
@@ -83,6 +84,7 @@ class ServerExchanges:
             connector=self._connector,
             connector_owner=False,
             headers=self._headers,
+            proxy=self._proxy,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             timeout=aiohttp.ClientTimeout(total=None, connect=self.settings.connect_timeout_s),
@@ -178,6 +180,9 @@ def fault_of(
 ) -> TurnFault:
     """Return what it means that a request ended with this error."""
     match error:
+        case aiohttp.ClientHttpProxyError():
+            text = f"The proxy answered with status {error.status} instead of connecting to the server."
+            return TurnFault(kind="connect_failed", transport=transport, delivered="no", message=text)
         case aiohttp.ConnectionTimeoutError() | aiohttp.ClientConnectorError() | aiohttp.ClientSSLError():
             return TurnFault(kind="connect_failed", transport=transport, delivered="no", message=_reason(error))
         case TimeoutError():
@@ -206,12 +211,27 @@ def _reason(error: OSError | aiohttp.ClientError) -> str:
     match error:
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():
             return "The server's TLS certificate or handshake is not valid."
+        case aiohttp.ClientProxyConnectionError():
+            return "The proxy cannot be reached."
         case aiohttp.ClientConnectorDNSError():
             return "The server's name cannot be resolved."
         case aiohttp.ConnectionTimeoutError():
             return "The connection was not made in time."
         case _:
             return "The server cannot be reached."
+
+
+def _proxy_of(text: str | None) -> URL | None:
+    """Return the address of a proxy. What is wrong with it is said without it, since it may hold a password."""
+    if not text:
+        return None
+    try:
+        proxy = URL(text)
+    except ValueError:
+        proxy = URL()
+    if proxy.scheme != "http" or not proxy.host:
+        raise ValueError("The proxy must be an HTTP proxy, such as http://HOST:PORT.")
+    return proxy
 
 
 def _is_loopback(host: str) -> bool:
