@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Awaitable
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp.client_reqrep import ConnectionKey
 
-from segue.client.recovery import Delivered, FaultKind
+from segue.client.recovery import Delivered, FaultKind, TurnFault
 from segue.client.settings import ConnectionSettings
+from segue.client.transports.connection_pool import WebSocketTransport
+from segue.client.transports.http import HttpTransport
 from segue.client.transports.http_exchange import ServerExchanges, fault_of, meter_of, silence_of
 from segue.client.transports.interface import TransportFault
 from segue.testing.provider import Answer, provided
+from tests.client.transports.streams import CREATE, drained, response, streamed
 
 KEY = ConnectionKey("api.example", 443, True, True, None, None, None)
 
@@ -135,3 +139,54 @@ async def test_what_an_error_means(error: Exception, kind: FaultKind, delivered:
 async def test_a_connection_that_is_not_there_has_no_meter() -> None:
     assert meter_of(None) is None
     assert silence_of(None) is None
+
+
+# --- a proxy ---------------------------------------------------------------------------------------------------------
+
+
+async def test_requests_go_through_a_proxy() -> None:
+    """It gets the whole address, and the password that is for it alone."""
+    async with provided(lambda _: streamed(*response())) as proxy:
+        settings = ConnectionSettings(
+            base_url="http://responses.test/v1", api_key="sk-1", proxy=f"http://u:p@127.0.0.1:{proxy.port}"
+        )
+        transport = HttpTransport(settings)
+        events, fault = await drained(await transport.create(CREATE, lane=1, connection=0))
+        await transport.aclose()
+    assert (events, fault) == (list(response()), None)
+    (request,) = proxy.requests
+    assert request.target == b"http://responses.test/v1/responses"
+    assert b"Proxy-Authorization: Basic dTpw" in request.raw_head
+
+
+async def through(port: int, kind: type[HttpTransport | WebSocketTransport]) -> TurnFault:
+    """What becomes of a request that is to go through a proxy at this port."""
+    transport = kind(ConnectionSettings(base_url="https://responses.test/v1", proxy=f"http://127.0.0.1:{port}"))
+    asked: Awaitable[object] = (
+        transport.create(CREATE, lane=1, connection=0)
+        if isinstance(transport, HttpTransport)
+        else transport.connect(lane=1)
+    )
+    with pytest.raises(TransportFault) as raised:
+        await asked
+    await transport.aclose()
+    return raised.value.fault
+
+
+@pytest.mark.parametrize("kind", [HttpTransport, WebSocketTransport])
+async def test_a_proxy_that_does_not_connect_has_delivered_nothing(
+    kind: type[HttpTransport | WebSocketTransport],
+) -> None:
+    async with provided(lambda _: Answer(status=407)) as proxy:
+        refused = await through(proxy.port, kind)
+    gone = await through(proxy.port, kind)
+    for fault, message in ((refused, "The proxy answered with status 407"), (gone, "The proxy cannot be reached.")):
+        assert (fault.kind, fault.delivered) == ("connect_failed", "no")
+        assert (fault.message or "").startswith(message)
+
+
+@pytest.mark.parametrize("proxy", ["https://h:1", "h:1", "http://", "http://u:secret@[", "socks5://u:secret@h"])
+def test_what_is_no_http_proxy_is_refused_and_not_repeated(proxy: str) -> None:
+    with pytest.raises(ValueError, match="must be an HTTP proxy") as raised:
+        HttpTransport(ConnectionSettings(base_url="https://responses.test/v1", proxy=proxy))
+    assert "secret" not in str(raised.value)
