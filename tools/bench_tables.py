@@ -10,6 +10,7 @@ from segue.bench.endpoint.verdicts import HISTORY_RULES
 from segue.bench.links.profiles import CITED_AS, LINKS, PUBLICATIONS, NamedLink
 from segue.bench.links.transfer_time import transfer_time_s
 from segue.bench.peers.catalogue import PEERS
+from segue.bench.spectrum import ROWS
 from segue.bench.workloads.conversations import CONVERSATION_SOURCES, SHAPES, ConversationShape
 from segue.bench.workloads.flight_plan import FLIGHT, TROUBLES
 from segue.bench.workloads.retry_rules import PRACTICES
@@ -100,6 +101,20 @@ def troubles() -> str:
     """Write what happens on a flight, and when."""
     rows = [[code(event.what), f"{event.at_s:g} s", f"{event.length_s:g} s", TROUBLES[event.what]] for event in FLIGHT]
     return table(("event", "from", "for", "what it is"), rows)
+
+
+def spectrum() -> str:
+    """Write where state can be, and for how long."""
+    heads = ("approach", "state", "it lasts", "a later turn sends", "from")
+    rows = [
+        [row.name, row.state, row.lasts or "tried out", row.sends or "measured", row.source or _measured_by(row.arm)]
+        for row in ROWS
+    ]
+    return table(heads, rows)
+
+
+def _measured_by(arm: str | None) -> str:
+    return "`segue bench engine`" if arm is None else f"the [arm](arms.md) {code(arm)}"
 
 
 def practices() -> str:

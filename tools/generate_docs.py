@@ -500,6 +500,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "bench-links": bench_tables.links,
     "bench-publications": bench_tables.publications,
     "flight-troubles": bench_tables.troubles,
+    "spectrum-rows": bench_tables.spectrum,
     "retry-practices": bench_tables.practices,
     "agent-task-bytes": task_tables.bytes_by_arm,
     "dialect-fates": dialect_tables.fates,

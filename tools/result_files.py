@@ -143,6 +143,18 @@ RESULT_FILES = (
         about_s=150,
     ),
     ResultFile(
+        name="spectrum.json",
+        command="segue bench spectrum",
+        about="where a conversation's state can be, and what that costs",
+        heading="Where the state is",
+        words="The article's task of 10 turns on a landline. [Spectrum](../reference/spectrum.md) says where each way "
+        "keeps the conversation. *lasts* says how long an id could be continued: until its connection closed, until "
+        "the process ended, or as long as the store.",
+        subject="Where the state is",
+        tables=("Arms", "Bytes", "Times", "Figures"),
+        about_s=30,
+    ),
+    ResultFile(
         name="capacity.json",
         command="segue bench capacity --results gateway.json",
         about="what a fleet of agents sends, and what its state costs",

@@ -12,6 +12,7 @@ from cyclopts import App, Parameter
 import segue
 from segue.cli import agent_parameters as parameters
 from segue.cli import server_benchmarks
+from segue.cli.bench_commands import FlightEvents, airplane, spectrum
 from segue.cli.closed_pipe import PIPE_CLOSED_STATUS, drop_output, is_pipe_closed
 from segue.cli.gateway_parameters import Cache, CaFile, Direct, GatewayKey, Gateways, Install
 from segue.cli.output_file import NO_FILES, HtmlFile, JsonFile, MarkdownFile, PlotFile, ReportFileOptions, ReportFiles
@@ -25,6 +26,8 @@ app = App(
 )
 bench = App(name="bench", help="Measure, on this machine.")
 app.command(bench)
+bench.command(airplane)
+bench.command(spectrum)
 config_commands = App(name="config", help="The settings of segue sidecar and segue run, and where they come from.")
 app.command(config_commands)
 app.register_install_completion_command()
@@ -43,15 +46,6 @@ UserConfigFile = Annotated[
 ]
 
 AsJson = Annotated[bool, Parameter(help="Print one JSON object.", negative="")]
-FlightEvents = Annotated[
-    tuple[str, ...],
-    Parameter(
-        name="--event",
-        help="What happens to the network, as WHAT@SECONDS+LENGTH: `dark`, `handover` or `portal`. Repeat it for more.",
-        negative="",
-        show_default=False,
-    ),
-]
 
 
 @app.command
@@ -385,44 +379,6 @@ def links(*, json: JsonFile = None) -> int:
     from segue.cli.bench_links import run_bench_links
 
     return run_bench_links(json_file=json)
-
-
-@bench.command
-def airplane(
-    *,
-    agent: Annotated[
-        Literal["claude-code", "codex"], Parameter(help="Whose session it is, and whose time-outs and retries.")
-    ] = "claude-code",
-    link: Annotated[
-        str | None,
-        Parameter(help="The network: see `segue bench links` [default: geo-in-flight; quick: leo-in-flight]."),
-    ] = None,
-    turns: Annotated[int | None, Parameter(help="Length of the session [default: 15; quick: 4].")] = None,
-    tokens_per_second: Annotated[
-        float | None, Parameter(help="How fast the model writes: 65 is slow, 1000 is fast [default: 65; quick: 1000].")
-    ] = None,
-    event: FlightEvents = (),
-    seed: Annotated[int, Parameter(help="Of the session, of losses, and of what is random in waits.")] = 1,
-    quick: Annotated[bool, Parameter(help="A short flight on a faster link, a few seconds long.", negative="")] = False,
-    files: ReportFileOptions = NO_FILES,
-) -> int:
-    """An agent's task on a flight with hand-overs, an outage and a captive portal: plain, and through a sidecar.
-
-    Both run in real time over an emulated link with real TLS. The agent waits, retries and gives up as its makers say.
-    The default takes about two minutes.
-    """
-    from segue.cli.bench_airplane import run_bench_airplane
-
-    return run_bench_airplane(
-        agent,
-        link=link,
-        turns=turns,
-        tokens_s=tokens_per_second,
-        events=event,
-        seed=seed,
-        quick=quick,
-        files=files,
-    )
 
 
 @bench.command(name="run")

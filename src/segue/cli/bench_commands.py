@@ -1,0 +1,85 @@
+"""Commands of `segue bench` with their options, which `main` puts in its list.
+
+Not here: their work, which each imports when it runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from segue.cli.output_file import NO_FILES, ReportFileOptions
+
+FlightEvents = Annotated[
+    tuple[str, ...],
+    Parameter(
+        name="--event",
+        help="What happens to the network, as WHAT@SECONDS+LENGTH: `dark`, `handover` or `portal`. Repeat it for more.",
+        negative="",
+        show_default=False,
+    ),
+]
+
+
+def spectrum(
+    *,
+    workload: Annotated[str, Parameter(help="What is worked on: see `segue bench table`.")] = "article",
+    link: Annotated[str, Parameter(help="The network: see `segue bench links`.")] = "fibre",
+    tokens_per_second: Annotated[float | None, Parameter(help="How fast the model writes [default: at once].")] = None,
+    rounds: Annotated[int | None, Parameter(help="How often each is measured [default: 3; quick: 1].")] = None,
+    engine: Annotated[
+        Path | None, Parameter(help="Take the local model's figures from this file of `segue bench engine --json`.")
+    ] = None,
+    quick: Annotated[bool, Parameter(help="Measure each once.", negative="")] = False,
+    files: ReportFileOptions = NO_FILES,
+) -> int:
+    """Where a conversation's state can be, how long it lasts there, and what that costs: measured, or cited."""
+    from segue.cli.bench_spectrum import run_bench_spectrum
+
+    return run_bench_spectrum(
+        workload,
+        link=link,
+        tokens_s=tokens_per_second,
+        rounds=rounds or (1 if quick else 3),
+        engine=engine,
+        files=files,
+    )
+
+
+def airplane(
+    *,
+    agent: Annotated[
+        Literal["claude-code", "codex"], Parameter(help="Whose session it is, and whose time-outs and retries.")
+    ] = "claude-code",
+    link: Annotated[
+        str | None,
+        Parameter(help="The network: see `segue bench links` [default: geo-in-flight; quick: leo-in-flight]."),
+    ] = None,
+    turns: Annotated[int | None, Parameter(help="Length of the session [default: 15; quick: 4].")] = None,
+    tokens_per_second: Annotated[
+        float | None, Parameter(help="How fast the model writes: 65 is slow, 1000 is fast [default: 65; quick: 1000].")
+    ] = None,
+    event: FlightEvents = (),
+    seed: Annotated[int, Parameter(help="Of the session, of losses, and of what is random in waits.")] = 1,
+    quick: Annotated[bool, Parameter(help="A short flight on a faster link, a few seconds long.", negative="")] = False,
+    files: ReportFileOptions = NO_FILES,
+) -> int:
+    """An agent's task on a flight with hand-overs, an outage and a captive portal: plain, and through a sidecar.
+
+    Both run in real time over an emulated link with real TLS. The agent waits, retries and gives up as its makers say.
+    The default takes about two minutes.
+    """
+    from segue.cli.bench_airplane import run_bench_airplane
+
+    return run_bench_airplane(
+        agent,
+        link=link,
+        turns=turns,
+        tokens_s=tokens_per_second,
+        events=event,
+        seed=seed,
+        quick=quick,
+        files=files,
+    )
