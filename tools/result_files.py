@@ -148,8 +148,9 @@ RESULT_FILES = (
         about="where a conversation's state can be, and what that costs",
         heading="Where the state is",
         words="The article's task of 10 turns on a landline. [Spectrum](../reference/spectrum.md) says where each way "
-        "keeps the conversation. *lasts* says how long an id could be continued: until its connection closed, until "
-        "the process ended, or as long as the store.",
+        "keeps the conversation. `settings.lasts` of the file says how long an id could be continued: until its "
+        "connection closed, until the process ended, or as long as the store. The sidecar has its link before the "
+        "first turn.",
         subject="Where the state is",
         tables=("Arms", "Bytes", "Times", "Figures"),
         about_s=30,
