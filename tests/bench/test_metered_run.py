@@ -142,10 +142,13 @@ def test_one_cut_exchange_of_a_long_path_fits_on_a_narrow_screen() -> None:
 
 def test_of_many_exchanges_the_last_are_shown() -> None:
     exchange = ObservedExchange(begun_at=1.0, method="WS", path="/v1/responses", up_wire_bytes=1000)
-    turns = [metered_run._as_sent(exchange)] * 50  # noqa: SLF001 - as above
+    sent = metered_run._as_sent(exchange)  # noqa: SLF001 - as above
+    turns = [replace(sent, bytes_up_wire=99_200, time_s=33.77, ttft_s=15.76, server_cpu_s=0.1981)] * 50
     shown_as = {"method": "WS", "path": exchange.path, "status": 101, "whole": True, "base_hits": 0}
     arms = [arm(name, turns) for name in (STRAIGHT, TUNNEL)]
     text = shown(make_report(arms, {"exchanges": [shown_as] * 50}))
     assert "The last 40 of 50 requests; --json has all." in text
     assert text.count("WS /v1/responses") == 40
-    assert "\nall " in text
+    assert "…" not in text
+    assert text.count(" 198\n") == 40
+    assert " 9,905\n" in text

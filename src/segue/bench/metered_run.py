@@ -37,6 +37,7 @@ _LOOK_EVERY_S = 0.2
 _SHOWN_PATH_LENGTH = 20
 _REASON_LENGTH = 200
 _SHOWN_EXCHANGES = 40
+_WHOLE_FROM = 100
 _FAILURES = 400  # the least status that says so
 
 
@@ -272,4 +273,8 @@ def _cells(straight: TurnFigures, tunnel: TurnFigures) -> list[str]:
     pairs = zip(_both_ways(straight), _both_ways(tunnel), strict=True)
     sizes = [f"{size / KB:,.1f}" for pair in pairs for size in pair]
     times = ["" if value is None else f"{value:.2f}" for value in (tunnel.ttft_s, tunnel.time_s)]
-    return [*sizes, *times, "" if tunnel.server_cpu_s is None else f"{1e3 * tunnel.server_cpu_s:.1f}"]
+    return [*sizes, *times, "" if tunnel.server_cpu_s is None else _ms(1e3 * tunnel.server_cpu_s)]
+
+
+def _ms(value: float) -> str:
+    return f"{value:.1f}" if value < _WHOLE_FROM else f"{value:,.0f}"
