@@ -171,9 +171,10 @@ def _without_turns(report: BenchReport) -> BenchReport:
 
 def _tell(progress: BenchProgress, failed: Sequence[str], folder: Path) -> int:
     print()
-    for name, took_s in progress.took_s.items():
-        print(f"{name:24} {took_s:6.0f} s")
-    print(f"{'in all':24} {sum(progress.took_s.values()):6.0f} s; all plots are in {folder / PAGE}")
+    width = max(map(len, [*progress.took_s, "in all"]))
+    for name, took_s in {**progress.took_s, "in all": sum(progress.took_s.values())}.items():
+        print(f"{name:{width}} {took_s:6.0f} s")
+    print(f"all plots are in {folder / PAGE}")
     for one in failed:
         print(f"failed: {one}")
     if failed:
