@@ -66,7 +66,7 @@ RESULT_FILES = (
         shown_by=("gateway-budgets", "gateway-figures"),
         charts=("CPU per turn by depth",),
         without_turns=True,
-        about_s=180,
+        about_s=95,
     ),
     ResultFile(
         name="dialects.json",
@@ -76,7 +76,7 @@ RESULT_FILES = (
         shown_by=("dialect-figures",),
         charts=("CPU per turn by depth",),
         without_turns=True,
-        about_s=120,
+        about_s=70,
     ),
     ResultFile(
         name="table-codex.json",
@@ -85,7 +85,7 @@ RESULT_FILES = (
         about="bytes of a session of Codex, on each path",
         shown_by=("sessions", "session-codex", "session-figures"),
         charts=("Bytes sent per turn",),
-        about_s=30,
+        about_s=55,
     ),
     ResultFile(
         name="table-claude-code.json",
@@ -94,7 +94,7 @@ RESULT_FILES = (
         about="the same of Claude Code",
         shown_by=("sessions", "session-claude-code"),
         charts=("Bytes sent so far", "Bytes sent per turn"),
-        about_s=30,
+        about_s=55,
     ),
     ResultFile(
         name="arms-article.json",
@@ -106,7 +106,7 @@ RESULT_FILES = (
         "(https://www.infoq.com/articles/ai-agent-transport-layer/) come to.",
         subject="Ten turns of 3.2 KB",
         charts=("Bytes sent so far",),
-        about_s=80,
+        about_s=85,
     ),
     ResultFile(
         name="arms-loop-12.json",
@@ -115,7 +115,7 @@ RESULT_FILES = (
         heading="A loop of tools",
         words="Twelve rounds with results of 2 KB, on the same arms. [Arms](../reference/arms.md) says what each is.",
         tables=("Arms", "Bytes", "Figures"),
-        about_s=35,
+        about_s=40,
     ),
     *(
         ResultFile(
@@ -125,7 +125,7 @@ RESULT_FILES = (
             heading=f"The agent at work: {task}",
             words=f"{TASKS[task].capitalize()}: segue's own agent, with real tools, on the same arms.",
             tables=("Arms", "Bytes", "Times"),
-            about_s=25,
+            about_s=20,
         )
         for task in TASKS
     ),
@@ -140,7 +140,7 @@ RESULT_FILES = (
         subject="On a flight",
         charts=("Time lines of turns",),
         tables=("Arms", "Failed requests", "Figures"),
-        about_s=150,
+        about_s=120,
     ),
     ResultFile(
         name="spectrum.json",
