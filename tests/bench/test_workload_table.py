@@ -83,7 +83,7 @@ async def report_of(
     plan: MeasurementPlan | None = None,
 ) -> BenchReport:
     monkeypatch.setattr(workload_table, "measure_round", rounds)
-    return await measure(WORKLOAD, arms, plan or MeasurementPlan(), rounds=count)
+    return await measure([WORKLOAD], arms, plan or MeasurementPlan(), rounds=count)
 
 
 def shown(report: BenchReport) -> str:
@@ -144,8 +144,23 @@ async def test_without_the_arm_to_compare_with_nothing_is_saved(monkeypatch: pyt
 
 async def test_a_task_has_no_published_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workload_table, "measure_round", Rounds())
-    report = await measure(TaskWorkload("fix-a-failing-test"), ALL[:1], MeasurementPlan(), rounds=1)
+    report = await measure([TaskWorkload("fix-a-failing-test")], ALL[:1], MeasurementPlan(), rounds=1)
     assert report.settings["sources"] == []
+
+
+async def test_several_workloads_are_measured_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds = Rounds()
+    monkeypatch.setattr(workload_table, "measure_round", rounds)
+    several = [ConversationWorkload("article"), ConversationWorkload("loop-12")]
+    report = await measure(several, ALL[:2], MeasurementPlan(), rounds=1, console=Console(file=io.StringIO()))
+    assert rounds.order == [REPLAY, "http id"] * 2
+    assert [arm.workload for arm in report.arms] == ["article"] * 4 + ["loop-12"] * 4
+    assert [one.name for one in report.figures[2:]] == [
+        "loop-12: payload saved, http id",
+        "loop-12: payload saved, 2 equal turns: 1 - 2/(N+1)",
+    ]
+    text = shown(report)
+    assert text.index("article, 2 turns") < text.index("loop-12, 2 turns")
 
 
 def test_arms_are_chosen_by_name() -> None:
@@ -156,7 +171,7 @@ def test_arms_are_chosen_by_name() -> None:
 async def test_three_arms_for_real() -> None:
     """The smoke of the whole: in this process, and without waiting for the tunnel to be silent."""
     plan = replace(MeasurementPlan(), start_server=model_here, start_end=end_here)
-    report = await measure(WORKLOAD, arms_named([REPLAY, SOCKET_REPLAY, "websocket id, not stored"]), plan, rounds=1)
+    report = await measure([WORKLOAD], arms_named([REPLAY, SOCKET_REPLAY, "websocket id, not stored"]), plan, rounds=1)
     assert [arm.status for arm in report.arms] == ["completed"] * 6
     up = {arm.name: arm.totals.bytes_up_wire or 0 for arm in report.arms}
     assert up["websocket id, not stored"] < up[REPLAY]

@@ -74,17 +74,17 @@ class MeasuredWorkload:
 
     async def measure(
         self,
-        workload: Workload,
+        workloads: Sequence[Workload],
         arms: Sequence[MeasuredArm],
         plan: MeasurementPlan,
         *,
         rounds: int,
         console: Console,
     ) -> BenchReport:
-        self.asked = [workload, [arm.name for arm in arms], plan, rounds]
+        self.asked = [*workloads, [arm.name for arm in arms], plan, rounds]
         if self._different:
             raise DifferentWorkError("turn 1 differs")
-        settings = {"workload": workload.name, "link": None, "tokens_s": None, "tls": plan.tls}
+        settings = {"workloads": [one.name for one in workloads], "link": None, "tokens_s": None, "tls": plan.tls}
         return make_report([make_arm(arm.name, []) for arm in arms], settings)
 
 
@@ -102,7 +102,9 @@ def test_a_workload_is_measured_as_the_options_say(
     plan = MeasurementPlan(link=LINKS["fibre"], tokens_s=65.0, tls=False)
     assert measured.asked == [TaskWorkload("fix-a-failing-test"), ["http id", "http replay"], plan, 1]
     assert [one["name"] for one in json.loads((tmp_path / "arms.json").read_bytes())["arms"]] == options[3:6:2]
-    assert command("bench", "table", "--quick", "--rounds", "2")[0] == 0
+    several = ["--workload", "loop-12", "--workload", "conversation:5"]
+    assert command("bench", "table", "--quick", "--rounds", "2", *several)[0] == 0
+    assert measured.asked[:2] == [ConversationWorkload("loop-12"), ConversationWorkload("conversation:5")]
     assert measured.asked[-1] == 2
 
 
@@ -116,6 +118,13 @@ def test_without_what_tls_needs_the_command_says_so(command: Command, monkeypatc
     monkeypatch.setattr(bench_table, "why_no_tls", lambda: "there is none")
     assert command("bench", "table") == (2, "", "segue: there is none; or give --no-tls\n")
     assert command("bench", "table", "--no-tls")[0] == 0
+
+
+def test_without_what_http2_needs_the_command_says_so(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workload_table, "measure", MeasuredWorkload().measure)
+    monkeypatch.setattr(bench_table, "why_no_http2", lambda: "there is none")
+    assert command("bench", "table") == (2, "", "segue: there is none; or name other --arms\n")
+    assert command("bench", "table", "--arms", "http id")[0] == 0
 
 
 @pytest.mark.deep

@@ -36,40 +36,59 @@ _RECORDED = {"http": REPLAY, "websocket": SOCKET_REPLAY}
 
 
 async def measure(
-    workload: Workload,
+    workloads: Sequence[Workload],
     arms: Sequence[MeasuredArm],
     plan: MeasurementPlan,
     *,
     rounds: int = ROUNDS,
     console: Console | None = None,
 ) -> BenchReport:
-    """Measure the arms in turns, and compute the others.
+    """Measure the arms in turns, and compute the others; one workload after the other.
 
     Raises:
         DifferentWorkError: two arms did not do the same work.
     """
-    done: dict[str, list[TaskRound]] = {arm.name: [] for arm in arms}
+    every: list[Arm] = []
+    figures: list[Figure] = []
     with Progress(console=console, transient=True, disable=console is None) as progress:
-        shown = progress.add_task(workload.name, total=rounds * len(arms))
-        for number in range(rounds):
-            for arm in _in_order(arms, number):
-                progress.update(shown, description=f"{workload.name}: {arm.name}")
-                keep = not number and arm.name in _RECORDED.values()
-                done[arm.name].append(await measure_round(arm, workload, plan, keep=keep))
-                progress.advance(shown)
-            check_same_work({name: all_rounds[-1] for name, all_rounds in done.items()})
-    measured = {name: rounds_to_arm(name, workload, plan, all_rounds) for name, all_rounds in done.items()}
+        shown = progress.add_task("", total=rounds * len(arms) * len(workloads))
+        for workload in workloads:
+
+            def tell(name: str, now: str = workload.name) -> None:
+                progress.update(shown, description=f"{now}: {name}", advance=1)
+
+            made = await _measure_workload(workload, arms, plan, rounds=rounds, tell=tell)
+            every += made
+            figures += _figures(made, prefix=f"{workload.name}: " if len(workloads) > 1 else "")
     settings = {
-        "workload": workload.name,
+        "workloads": [workload.name for workload in workloads],
         "rounds": rounds,
         "tls": plan.tls,
         "link": None if plan.link is None else plan.link.name,
         "tokens_s": plan.tokens_s,
         "arms": [arm.name for arm in arms],
-        "sources": _sources(workload),
+        "sources": _sources(workloads),
     }
-    every = [*measured.values(), *_computed(measured, done)]
-    return make_report(every, settings, _figures(every))
+    return make_report(every, settings, figures)
+
+
+async def _measure_workload(
+    workload: Workload,
+    arms: Sequence[MeasuredArm],
+    plan: MeasurementPlan,
+    *,
+    rounds: int,
+    tell: Callable[[str], None],
+) -> list[Arm]:
+    done: dict[str, list[TaskRound]] = {arm.name: [] for arm in arms}
+    for number in range(rounds):
+        for arm in _in_order(arms, number):
+            keep = not number and arm.name in _RECORDED.values()
+            done[arm.name].append(await measure_round(arm, workload, plan, keep=keep))
+            tell(arm.name)
+        check_same_work({name: all_rounds[-1] for name, all_rounds in done.items()})
+    measured = {name: rounds_to_arm(name, workload, plan, all_rounds) for name, all_rounds in done.items()}
+    return [*measured.values(), *_computed(measured, done)]
 
 
 def _in_order(arms: Sequence[MeasuredArm], number: int) -> list[MeasuredArm]:
@@ -89,21 +108,23 @@ def _computed(measured: Mapping[str, Arm], done: Mapping[str, Sequence[TaskRound
     return made
 
 
-def _sources(workload: Workload) -> list[str]:
-    shape = shape_of(workload.name) if isinstance(workload, ConversationWorkload) else None
-    return [] if shape is None else [CONVERSATION_SOURCES[name] for name in shape.sources]
+def _sources(workloads: Sequence[Workload]) -> list[str]:
+    shapes = (shape_of(one.name) for one in workloads if isinstance(one, ConversationWorkload))
+    used = {source for shape in shapes if shape is not None for source in shape.sources}
+    return [text for source, text in CONVERSATION_SOURCES.items() if source in used]
 
 
-def _figures(arms: Sequence[Arm]) -> list[Figure]:
+def _figures(arms: Sequence[Arm], prefix: str) -> list[Figure]:
     """Say how much of the payload an id saved, and how much it would save of as many turns that are all alike."""
     sent = {arm.name: arm.totals.bytes_up_payload for arm in arms if arm.status == "completed"}
     replay = sent.get(REPLAY)
     by_id = [name for name in sent if name in ARMS and ARMS[name].history == "id"]
     if not replay or not by_id:
         return []
-    made = [figure(f"payload saved, {name}", [100 * (1 - (sent[name] or 0) / replay)], "%") for name in by_id]
+    made = [figure(f"{prefix}payload saved, {name}", [100 * (1 - (sent[name] or 0) / replay)], "%") for name in by_id]
     turns = next(len(arm.turns) for arm in arms if arm.name == REPLAY)
-    return [*made, figure(f"payload saved, {turns} equal turns: 1 - 2/(N+1)", [100 * (1 - 2 / (turns + 1))], "%")]
+    alike = 100 * (1 - 2 / (turns + 1))
+    return [*made, figure(f"{prefix}payload saved, {turns} equal turns: 1 - 2/(N+1)", [alike], "%")]
 
 
 # --- on a screen -----------------------------------------------------------------------------------------------------
@@ -113,20 +134,22 @@ _Columns = Mapping[str, Callable[[Arm], str]]
 
 
 def render(report: BenchReport, console: Console) -> None:
-    """Show three tables of at most 80 columns: bytes, times, and what the server had to do."""
-    replay = next((arm for arm in report.arms if arm.name == REPLAY), None)
-    raw = None if replay is None else replay.totals.bytes_up_wire
+    """Show three tables of at most 80 columns for each workload: bytes, times, and what the server had to do."""
     settings = report.settings
-    turns = max((len(arm.turns) for arm in report.arms), default=0)
     over = f" over {settings['link']}" if settings["link"] else ""
     speed = "at once" if settings["tokens_s"] is None else f"{settings['tokens_s']:g} tokens/s"
-    coded = "TLS" if settings["tls"] else "no TLS"
-    console.print(f"{settings['workload']}, {turns} turns{over}; the model writes {speed}; {coded}", highlight=False)
-    for columns in (_bytes(raw), _TIMES, _SERVER):
-        _print_table(columns, report.arms, console)
-    for arm in report.arms:
-        if arm.status == "failed":
-            console.print(f"{arm.name} failed at turn {arm.failed_turn}: {arm.problem}", style="bold red", markup=False)
+    how = f"the model writes {speed}; {'TLS' if settings['tls'] else 'no TLS'}"
+    for workload in settings["workloads"]:
+        arms = [arm for arm in report.arms if arm.workload == workload]
+        turns = max((len(arm.turns) for arm in arms), default=0)
+        console.print(f"{workload}, {turns} turns{over}; {how}", style="bold", highlight=False)
+        replay = next((arm for arm in arms if arm.name == REPLAY), None)
+        for columns in (_bytes(None if replay is None else replay.totals.bytes_up_wire), _TIMES, _SERVER):
+            _print_table(columns, arms, console)
+        for arm in arms:
+            if arm.status == "failed":
+                told = f"{arm.name} failed at turn {arm.failed_turn}: {arm.problem}"
+                console.print(told, style="bold red", markup=False)
     for one in report.figures:
         console.print(f"{one.name}: {one.value:.1f} {one.unit}", highlight=False)
     console.print(_LEGEND, style="dim", highlight=False)

@@ -1,4 +1,4 @@
-"""`segue bench table`: measures one workload on every arm, or what one agent session costs on the wire."""
+"""`segue bench table`: measures workloads on every arm, or what one agent session costs on the wire."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from segue.bench import workload_table
+from segue.bench.arms import agent_paths as paths
+from segue.bench.arms.agent_paths import why_no_http2
 from segue.bench.arms.measurement import DifferentWorkError, MeasurementPlan
 from segue.bench.arms.paths import straight_path
 from segue.bench.arms.table import ARMS
@@ -27,9 +29,12 @@ from segue.cli.loop import run
 from segue.cli.output_file import ReportFiles
 from segue.testing.recorded_session import RecordedSession
 
+#: What is measured if no workload is named: the article's ten turns.
+DEFAULT = "article"
 
-def run_bench_workload(
-    name: str,
+
+def run_bench_workloads(
+    names: Sequence[str],
     *,
     arms: Sequence[str],
     link: str | None,
@@ -39,11 +44,11 @@ def run_bench_workload(
     quick: bool,
     files: ReportFiles,
 ) -> int:
-    """Measure one workload on every arm; the exit status is 1 if an arm did other work than the others."""
+    """Measure workloads on every arm; the exit status is 1 if an arm did other work than the others."""
     if (reason := _problem(arms, link=link, tokens_s=tokens_s, rounds=rounds, tls=tls)) is not None:
         return _refuse(reason)
     try:
-        workload = read_workload(name)
+        workloads = [read_workload(name) for name in names or (DEFAULT,)]
     except UnknownWorkloadError as error:
         return _refuse(str(error))
     console = Console()
@@ -51,7 +56,7 @@ def run_bench_workload(
     times = rounds or (workload_table.QUICK_ROUNDS if quick else workload_table.ROUNDS)
     chosen = workload_table.arms_named(arms)
     try:
-        report = run(workload_table.measure(workload, chosen, plan, rounds=times, console=console))
+        report = run(workload_table.measure(workloads, chosen, plan, rounds=times, console=console))
     except DifferentWorkError as error:
         print(f"segue: the arms cannot be compared: {error}", file=sys.stderr)
         return 1
@@ -71,8 +76,17 @@ def _problem(
         return "--tokens-s must be more than 0"
     if rounds is not None and rounds < 1:
         return "--rounds must be at least 1"
-    reason = why_no_tls() if tls else None
-    return None if reason is None else f"{reason}; or give --no-tls"
+    return _missing(arms, tls=tls)
+
+
+def _missing(arms: Sequence[str], *, tls: bool) -> str | None:
+    """Return what is not installed and would be needed."""
+    if tls and (reason := why_no_tls()) is not None:
+        return f"{reason}; or give --no-tls"
+    over_http2 = any(arm.open_path is paths.over_http2 for arm in workload_table.arms_named(arms))
+    if over_http2 and (reason := why_no_http2()) is not None:
+        return f"{reason}; or name other --arms"
+    return None
 
 
 def _refuse(reason: str) -> int:

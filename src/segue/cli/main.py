@@ -324,11 +324,13 @@ def engine(
 def table(  # noqa: PLR0913 - the options of two measurements
     *,
     workload: Annotated[
-        str,
+        list[str] | None,
         Parameter(
-            help="article, loop-12, conversation:N (N turns), or one of the agent's tasks: `segue agent --list-tasks`."
+            help="article, loop-12, conversation:N (N turns), or one of the agent's tasks; give it again for more "
+            "[default: article].",
+            negative="",
         ),
-    ] = "article",
+    ] = None,
     arms: Annotated[
         list[str] | None, Parameter(help="Measure this arm alone; give it again for more.", negative="")
     ] = None,
@@ -350,19 +352,19 @@ def table(  # noqa: PLR0913 - the options of two measurements
     quick: Annotated[bool, Parameter(help="Do everything once, and leave out bodies of 20 MB.", negative="")] = False,
     files: ReportFileOptions = NO_FILES,
 ) -> int:
-    """One workload on every arm: bytes, times, and what it costs the server; or one agent's traffic on the wire.
+    """Workloads on every arm: bytes, times, and what it costs the server; or one agent's traffic on the wire.
 
     An arm is a way to carry a conversation: HTTP or WebSocket, replay or id, stored or not, through a sidecar, and
     computed, with compression. With --session or --trace, it counts the bytes of a real agent's traffic: raw, with
     gzip, zstd or permessage-deflate, and through a sidecar that is cold or warm; then the CPU time for encoding and
     decoding bodies of 1 MB and 20 MB.
     """
-    from segue.cli.bench_table import run_bench_table, run_bench_workload
+    from segue.cli.bench_table import run_bench_table, run_bench_workloads
 
     if session is not None or trace is not None:
         return run_bench_table(session or "codex", turns=turns, quick=quick, trace=trace, files=files)
-    return run_bench_workload(
-        workload,
+    return run_bench_workloads(
+        workload or (),
         arms=arms or (),
         link=link,
         tokens_s=tokens_s,

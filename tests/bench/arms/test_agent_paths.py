@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from segue.bench.arms.agent_paths import OpenAgentPath, PathSite, cold_sidecar, straight, warm_sidecar
+from segue.bench.arms.agent_paths import (
+    OpenAgentPath,
+    PathSite,
+    cold_sidecar,
+    over_http2,
+    straight,
+    warm_sidecar,
+    why_no_http2,
+)
 from segue.bench.arms.model_server import ModelServerSpec, serve_workload
 from segue.bench.arms.tls_coding import tls_contexts
 from segue.bench.arms.tunnelled import QUIET_S
@@ -28,6 +36,7 @@ async def work(url: str, workload: ConversationWorkload = WORKLOAD) -> None:
     ("opened", "quiet_s", "least_bytes", "most_bytes"),
     [
         (straight, 0.05, 60_000, 90_000),
+        (over_http2, 0.05, 60_000, 90_000),
         (cold_sidecar, QUIET_S + 0.02, 10_000, 20_000),
         (warm_sidecar, QUIET_S + 0.02, 5_000, 10_000),
     ],
@@ -49,7 +58,7 @@ async def test_the_work_goes_over_the_wire(
         site = PathSite(host=host, port=port, tls=tls_contexts(), profile=profile, warm_up=warm_up, start=end_here)
         async with opened(site) as path:
             set_ups = len(path.carried.set_ups)
-            assert set_ups == (0 if opened is straight else 1)
+            assert set_ups == (0 if opened in {straight, over_http2} else 1)
             path.carried.take()
             await work(path.url)
             await path.settle()
@@ -57,3 +66,9 @@ async def test_the_work_goes_over_the_wire(
             assert path.carried.set_ups[0].time_s > 0.04
             assert least_bytes < path.carried.take().up_bytes < most_bytes
     assert waited == [pytest.approx(quiet_s)]
+
+
+def test_says_what_is_missing_for_http2(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert why_no_http2() is None
+    monkeypatch.setattr("segue.bench.arms.agent_paths.find_spec", lambda _: None)
+    assert "pip install" in (why_no_http2() or "")

@@ -1,4 +1,4 @@
-"""The paths from an agent to the server of an arm: straight, or through a sidecar that is cold or warm.
+"""The paths from an agent to the server of an arm: straight, over HTTP/2, or through a sidecar.
 
 A path is opened at a site: where the server is, the link before it, and whether the wire is coded by TLS. It says where
 the agent connects to, what its wire carries, and how to wait for what is still on its way. Not here: the arms that use
@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.util import find_spec
 
 import msgspec
 
@@ -74,6 +75,22 @@ async def straight(site: PathSite) -> AsyncIterator[AgentPath]:
     """Connect to the server."""
     async with site.wire() as wire:
         yield _path(wire.host, wire.port, wire.carried, _QUIET_S + site.rtt_s)
+
+
+@asynccontextmanager
+async def over_http2(site: PathSite) -> AsyncIterator[AgentPath]:
+    """Connect to the server over HTTP/2. It needs h2."""
+    from segue.bench.arms.http2 import http2_wire  # noqa: PLC0415 - an extra
+
+    async with http2_wire(site.host, site.port, tls=site.tls is not None, profile=site.profile) as wire:
+        yield _path(wire.host, wire.port, wire.carried, _QUIET_S + site.rtt_s)
+
+
+def why_no_http2() -> str | None:
+    """Return what to do so that HTTP/2 can be spoken here; None: nothing."""
+    if find_spec("h2"):
+        return None
+    return "HTTP/2 in benchmarks needs h2, which is not installed: pip install 'segue[bench]'"
 
 
 @asynccontextmanager

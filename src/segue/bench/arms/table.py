@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from segue.bench.arms.agent_paths import OpenAgentPath, cold_sidecar, straight, warm_sidecar
+from segue.bench.arms.agent_paths import OpenAgentPath, cold_sidecar, over_http2, straight, warm_sidecar
 from segue.bench.arms.tunnelled import COLD, WARM
 from segue.bench.workloads.agent_tasks import AgentArm
 from segue.client.settings import HistoryMode, TransportMode
@@ -56,6 +56,11 @@ ARMS: Mapping[str, MeasuredArm] = {
             transport="websocket",
             store=True,
             history="id",
+        ),
+        MeasuredArm(
+            name="http/2 replay",
+            meaning="every request has the whole conversation, over one HTTP/2 connection",
+            open_path=over_http2,
         ),
         MeasuredArm(name=COLD, meaning="http replay through a sidecar that is new", open_path=cold_sidecar),
         MeasuredArm(name=WARM, meaning="the same, after an earlier task of the same agent", open_path=warm_sidecar),
