@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from segue.bench.arms import http2
-from segue.bench.arms.coded_wire import CodedWire, listening
+from segue.bench.arms.coded_wire import CodedWire, ServeConnection, listening
 from segue.bench.arms.http2 import WireClosedError, http2_wire, next_event
 from segue.bench.meters.tcp import WireBytes
 from segue.testing.link import LinkProfile
@@ -96,9 +96,9 @@ async def nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 
 @pytest.mark.parametrize("server", [refuse, nonsense])
-async def test_a_server_that_breaks_ends_the_request_and_not_the_wire(server: object) -> None:
+async def test_a_server_that_breaks_ends_the_request_and_not_the_wire(server: ServeConnection) -> None:
     async with (
-        listening(server) as (host, port),  # type: ignore[arg-type] # parametrised
+        listening(server) as (host, port),
         http2_wire(host, port) as wire,
         aiohttp.ClientSession() as session,
     ):

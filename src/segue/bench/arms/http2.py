@@ -451,7 +451,7 @@ async def next_event(http1: h11.Connection, reader: asyncio.StreamReader) -> h11
             http1.receive_data(await reader.read(_READ_BYTES))
     except h11.RemoteProtocolError as error:
         raise WireClosedError("what came is no whole message of HTTP/1.1") from error
-    return event  # type: ignore[return-value] # h11 says that it may be NEED_DATA, which the loop has ruled out
+    return event  # type: ignore[return-value]  # h11 says that it may be NEED_DATA, which the loop has ruled out
 
 
 def _to_http2(request: h11.Request) -> Headers:
