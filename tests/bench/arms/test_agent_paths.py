@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from segue.bench.arms.agent_paths import (
@@ -15,7 +17,7 @@ from segue.bench.arms.agent_paths import (
 )
 from segue.bench.arms.model_server import ModelServerSpec, serve_workload
 from segue.bench.arms.tls_coding import tls_contexts
-from segue.bench.arms.tunnelled import QUIET_S
+from segue.bench.arms.tunnelled import QUIET_S, silence
 from segue.bench.workloads.agent_tasks import AgentArm
 from segue.bench.workloads.holding import do_work
 from segue.bench.workloads.workload import ConversationWorkload
@@ -46,13 +48,15 @@ async def test_the_work_goes_over_the_wire(
 ) -> None:
     waited: list[float] = []
 
-    async def silence(_: object, seconds: float) -> None:
+    async def noted(count: Callable[[], int], seconds: float) -> None:
+        """Wait for real: a gateway that drains waits longer for what its sidecar has not acknowledged."""
         waited.append(seconds)
+        await silence(count, seconds)
 
     async def warm_up(url: str) -> None:
         await work(url, WORKLOAD.earlier)
 
-    monkeypatch.setattr("segue.bench.arms.agent_paths.silence", silence)
+    monkeypatch.setattr("segue.bench.arms.agent_paths.silence", noted)
     profile = LinkProfile(rtt_s=0.02, setup_rtts=1.0)
     async with serve_workload(ModelServerSpec(workload=WORKLOAD.name)) as (host, port):
         site = PathSite(host=host, port=port, tls=tls_contexts(), profile=profile, warm_up=warm_up, start=end_here)
