@@ -83,6 +83,7 @@ SWITCHES = [
 ]
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("extensions", [frozenset(), FULL], ids=["plain", "full"])
 @pytest.mark.parametrize("switches", SWITCHES, ids=lambda one: "-".join(map(str, one.values())))
 def test_a_cut_at_every_point(switches: dict[str, Any], extensions: frozenset[str]) -> None:

@@ -38,6 +38,7 @@ runs = st.lists(
 )
 
 
+@pytest.mark.untraced
 @every_form
 @given(conversation=runs, cuts=st.data())
 @settings(max_examples=examples(150))

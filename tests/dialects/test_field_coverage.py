@@ -50,6 +50,7 @@ def test_every_event_type_of_responses_has_a_golden_stream() -> None:
     assert words(ResponseStreamEvent) - {event.get("type") for event in golden("responses")} == set()
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize(
     ("union", "place"),
     [("RawMessageStreamEvent", None), ("ContentBlock", "content_block"), ("RawContentBlockDelta", "delta")],

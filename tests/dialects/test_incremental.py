@@ -32,6 +32,7 @@ RENDERERS = DIALECTS | {"mistral": ChatDialect(CHAT, profile=FAMILIES["mistral"]
 every_dialect = pytest.mark.parametrize("dialect", RENDERERS.values(), ids=RENDERERS)
 
 
+@pytest.mark.untraced
 @every_dialect
 @given(conversation=turns, budget=st.sampled_from([0, 2000, 1 << 24]), instructed=st.booleans())
 @settings(max_examples=examples(300))
@@ -55,6 +56,7 @@ def test_delta_and_replay_get_the_same_body(
     assert kept.size_bytes <= budget
 
 
+@pytest.mark.untraced
 @every_dialect
 @given(conversation=turns, other=turns)
 @settings(max_examples=examples(100))
@@ -116,6 +118,7 @@ def test_providers_do_not_share_what_was_rendered(make: Callable[[str], Dialect]
     assert bodies[0] != bodies[1]
 
 
+@pytest.mark.untraced
 @every_dialect
 def test_the_upstream_sees_every_item_of_a_long_chain(dialect: Dialect) -> None:
     kept = RenderCache(1 << 24)

@@ -66,6 +66,7 @@ SAYINGS = [
 ]
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("saying", SAYINGS)
 @every_key
 def test_nothing_of_a_key_is_left_however_it_is_quoted(key: str, saying: str) -> None:

@@ -24,6 +24,7 @@ any_stream = st.sampled_from(sorted(GOLDEN))
 # --------------------------------------------------------------------------------------------------------- as they look
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("name", CHECKED)
 def test_a_stream_becomes_the_response_that_it_means(name: str) -> None:
     events, expected = read(GOLDEN[name])

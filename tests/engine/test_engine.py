@@ -353,6 +353,7 @@ class TestMemory:
             assert reused > 16 * 3 * 70
             assert counts.context_tokens <= self.CELLS
 
+    @pytest.mark.untraced
     async def test_at_once(self) -> None:
         """The same with all sixteen turns of a round running at the same time, two for each place."""
         async with tiny(context=256, kv_bytes=self.CELLS * cell_bytes(), parallel=8) as upstream:
@@ -372,6 +373,7 @@ class TestMemory:
             for one in answers:
                 await same_alone(upstream, one)
 
+    @pytest.mark.untraced
     async def test_turns_that_outgrow_the_context_give_way(self) -> None:
         """Answers that together need more than there is are preempted and resume later; nothing is lost of them."""
         async with tiny(context=256, kv_bytes=1, parallel=4) as upstream:
@@ -381,6 +383,7 @@ class TestMemory:
             for one in answers:
                 await same_alone(upstream, one, max_output_tokens=150)
 
+    @pytest.mark.untraced
     async def test_without_host_memory_everything_is_read_again(self) -> None:
         """Eviction then forgets, and the answers are the same."""
         async with tiny(context=256, kv_bytes=self.CELLS * cell_bytes(), host_bytes=0) as upstream:
@@ -388,6 +391,7 @@ class TestMemory:
             assert upstream.counters.restored_tokens == 0
             assert upstream.counters.host_bytes == 0
 
+    @pytest.mark.untraced
     @pytest.mark.parametrize("store", [True, False])
     async def test_only_stored_turns_go_to_disk(self, tmp_path: Path, store: bool) -> None:
         """With no host memory, stored conversations are restored from files; others never touch the disk."""

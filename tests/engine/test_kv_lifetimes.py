@@ -31,7 +31,7 @@ from tests.engine.kept import Clock, look, prompts
 from tests.engine.turns import ask, ask_alone, begin, cell_bytes, first_text, request, tiny
 from tests.logs import logged
 
-pytestmark = pytest.mark.local_engine
+pytestmark = [pytest.mark.local_engine, pytest.mark.untraced]
 
 PATIENCE_S = 20.0
 LONG = "many words about the number of people who call one another " * 6

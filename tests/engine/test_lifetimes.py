@@ -21,7 +21,7 @@ from tests.engine.kept import Clock, look, prompts
 from tests.engine.turns import Answer, ask, ask_alone, begin, cell_bytes, first_text, request, tiny
 from tests.strategies import examples
 
-pytestmark = pytest.mark.local_engine
+pytestmark = [pytest.mark.local_engine, pytest.mark.untraced]
 
 #: What happens next: a turn, one that is cancelled, responses that go, time, and an eviction.
 Step: TypeAlias = Literal["turn", "cancelled", "gone", "time", "host", "disk"]

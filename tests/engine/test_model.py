@@ -126,6 +126,7 @@ def test_a_sampler_that_is_made_anew_goes_on(tmp_path: Path) -> None:
 WORDS = 'start: "<" /[a-z]+/ (" " /[a-z]+/)* ">"\n'
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize(
     "fields",
     [

@@ -92,6 +92,7 @@ def same(some: list[Json], others: list[Json]) -> bool:
 @pytest.mark.local_engine
 @pytest.mark.asyncio(loop_scope="module")
 class TestLogprobs:
+    @pytest.mark.untraced
     async def test_they_are_of_the_text(self, upstream: LocalUpstream) -> None:
         """The likeliest token is the one that was taken; what is listed is a part of a distribution."""
         for name in ("one", "two", "hello there"):

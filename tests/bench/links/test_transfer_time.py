@@ -43,6 +43,7 @@ def emulated_s(profile: LinkProfile, rate: float, size: int, *, age: ConnectionA
     return last_arrival(pacer, at) - at
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("age", AGES)
 @pytest.mark.parametrize("size", [1, SEGMENT_BYTES, 3_200, 32_000, 176_000, 480_000])
 @pytest.mark.parametrize("direction", ["up", "down"])

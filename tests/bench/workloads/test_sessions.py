@@ -25,6 +25,7 @@ SIZES: dict[AgentKind, tuple[int, int]] = {
 }
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("kind", SIZES)
 def test_sizes_are_those_of_the_real_agent(kind: AgentKind) -> None:
     first, total = SIZES[kind]

@@ -85,6 +85,7 @@ async def break_links(link: EmulatedLink, dice: random.Random, most_bytes: int) 
         await cut.wait()
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("kind", [HttpTransport, WebSocketTransport])
 async def test_every_stream_ends_and_nothing_is_left(kind: type[HttpTransport | WebSocketTransport], seed: int) -> None:

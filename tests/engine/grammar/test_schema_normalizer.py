@@ -303,6 +303,7 @@ def _is_uri(text: str) -> bool:
     return bool(parts.scheme) and text.isascii() and not re.search(r'[\s<>"{}|\\^`]|%(?![0-9A-Fa-f]{2})', text)
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize(
     ("form", "judge", "right", "wrong"),
     [
@@ -491,6 +492,7 @@ def test_what_is_too_large_is_an_error(schema: Schema, why: str | None) -> None:
 # ------------------------------------------------------------------------------------------------------ hostile schemas
 
 
+@pytest.mark.untraced
 @pytest.mark.untraced
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_schema_costs_little(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
