@@ -68,6 +68,7 @@ async def test_a_window_that_reaches_into_the_next_pushes_it() -> None:
 async def test_the_least_that_was_seen_is_told() -> None:
     chain = await hold(Server(most=3))
     assert (chain.kept, chain.seen, chain.expected) == (False, 6, 17)
+    assert [one.kept for one in chain.windows] == [True, False, False]
     assert (await hold(Server(most=0))).seen == 0
 
 

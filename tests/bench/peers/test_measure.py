@@ -42,7 +42,9 @@ async def test_what_is_kept_and_what_it_costs(tmp_path: Path) -> None:
     assert deep is not None
     assert shallow is not None
     assert deep > 4 * shallow > 0.8
-    assert {one.standing for one in result.compared} == {"not compared"}
+    assert forgets.kept_at == {1: True, 4: False}
+    by_depth = [(one.depth, one.standing == "not compared") for one in result.compared]
+    assert by_depth == [(1, False), (4, True), (1, False), (4, True)]
     assert list(result.memory_mb) == ["keeps", "forgets", "socketless"]
     report = result.report
     assert [one.identity[:2] for one in report.arms] == [

@@ -8,7 +8,14 @@ from msgspec.structs import replace
 from segue.bench.peers.standings import MeasuredDoor, compare_doors
 from segue.bench.reports.report import Figure, figure
 
-OURS = MeasuredDoor(name="ours", beside="", door="http", kept=True, cpu_ms={1: figure("cpu", [1.0, 1.2, 1.1], "ms")})
+OURS = MeasuredDoor(
+    name="ours",
+    beside="",
+    door="http",
+    kept=True,
+    kept_at={1: True, 5: True},
+    cpu_ms={1: figure("cpu", [1.0, 1.2, 1.1], "ms")},
+)
 PEER = replace(OURS, name="peer", beside="ours")
 
 
@@ -19,11 +26,12 @@ PEER = replace(OURS, name="peer", beside="ours")
         ([1.15, 1.4, 1.5], True, "even"),
         ([0.7, 0.8, 0.9], True, "behind"),
         ([1.3, 1.4, 1.5], False, "not compared"),
-        ([1.3, 1.4, 1.5], None, "not compared"),
     ],
 )
-def test_a_difference_counts_if_ranges_do_not_overlap(values: list[float], kept: bool | None, standing: str) -> None:
-    theirs = replace(PEER, kept=kept, cpu_ms={1: figure("cpu", values, "ms"), 100: figure("cpu", values, "ms")})
+def test_a_difference_counts_if_ranges_do_not_overlap(values: list[float], kept: bool, standing: str) -> None:
+    theirs = replace(
+        PEER, kept=False, kept_at={1: kept}, cpu_ms={1: figure("cpu", values, "ms"), 100: figure("cpu", values, "ms")}
+    )
     (compared,) = compare_doors([OURS, theirs])
     assert (compared.peer, compared.beside, compared.depth, compared.figure) == ("peer", "ours", 1, "CPU")
     assert (compared.ours, compared.standing) == (1.1, standing)

@@ -74,4 +74,5 @@ def test_where_ours_stands_is_said() -> None:
         "ours beside peer over WebSocket: CPU behind at 1, ahead at 100, 500; time even at 1"
     ]
     lost = [compared("CPU", 1, "not compared"), compared("time", 1, "not compared")]
-    assert standing_lines(lost) == ["ours beside peer over WebSocket: not compared, since the history was not kept"]
+    told = "not compared (history lost) at 1"
+    assert standing_lines(lost) == [f"ours beside peer over WebSocket: CPU {told}; time {told}"]

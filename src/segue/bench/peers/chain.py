@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -24,8 +24,12 @@ Json = dict[str, Any]
 _LINE = 'def answer(self, question: str) -> str: return f"{question} is being thought about"\n'
 
 
-#: A turn, and the bytes of the request that the provider got for it.
-_DoneTurn = tuple[TurnReply, int]
+class _DoneTurn(NamedTuple):
+    """A turn, the bytes of the request that the provider got for it, and whether that showed the whole history."""
+
+    reply: TurnReply
+    provider_bytes: int
+    kept: bool
 
 
 class ChainPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +50,8 @@ class MeasuredWindow(msgspec.Struct, frozen=True, kw_only=True):
     turns: tuple[TurnReply, ...]
     cpu_s: float | None
     provider_bytes: tuple[int, ...]
+    kept: bool
+    """Whether the provider was shown the whole history in each of these turns."""
 
 
 class HeldChain(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,9 +133,10 @@ class ChainHolder:
         self._windows.append(
             MeasuredWindow(
                 depth=depth,
-                turns=tuple(reply for reply, _ in done),
+                turns=tuple(one.reply for one in done),
                 cpu_s=None if begun_s is None or ended_s is None else ended_s - begun_s,
-                provider_bytes=tuple(size for _, size in done),
+                provider_bytes=tuple(one.provider_bytes for one in done),
+                kept=all(one.kept for one in done),
             )
         )
         return done
@@ -139,7 +146,7 @@ class ChainHolder:
         done: list[_DoneTurn] = []
         for at in range(number + 1, number + count + 1):
             done.append(await self._turn(chain, at, previous))
-            previous = done[-1][0].response_id
+            previous = done[-1].reply.response_id
         return done
 
     async def _new_chains(self, count: int) -> list[_DoneTurn]:
@@ -153,21 +160,22 @@ class ChainHolder:
             fault = "there is no id" if reply.fault is None else told(reply.fault)
             raise _ChainEnded(f"depth {number}: {fault}")
         self._answered += 1
-        return reply, self._look(chain, number)
+        seen = self._look(chain, number)
+        return _DoneTurn(reply, seen.body_bytes, seen.whole(number))
 
-    def _look(self, chain: str, number: int) -> int:
-        """Note what the provider saw; return the size of the request."""
+    def _look(self, chain: str, number: int) -> SeenHistory:
+        """Return what the provider saw, and note it if it is the least so far."""
         seen = self._take_seen(chain) or SeenHistory(0, 0, 0)
         whole = seen.whole(number)
         self._kept = whole if self._kept is None else self._kept and whole
         shown, expected = seen.turns + seen.answers, 2 * number - 1
         if self._worst is None or shown * self._worst[1] <= self._worst[0] * expected:
             self._worst = (shown, expected)
-        return seen.body_bytes
+        return seen
 
 
 def _last_id(done: Sequence[_DoneTurn], before: str | None) -> str | None:
-    return done[-1][0].response_id if done else before
+    return done[-1].reply.response_id if done else before
 
 
 def make_turn(plan: ChainPlan, chain: str, number: int, *, previous: str | None) -> Json:

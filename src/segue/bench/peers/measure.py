@@ -43,7 +43,7 @@ class PeersPlan(msgspec.Struct, frozen=True, kw_only=True):
     rounds: Annotated[int, Meta(ge=1, le=100)] = 3
     window: Annotated[int, Meta(ge=1, le=1000)] = 20
     turn_bytes: Annotated[int, Meta(ge=1, le=1_000_000)] = 4096
-    warm_up: Annotated[int, Meta(ge=0)] = 5
+    warm_up: Annotated[int, Meta(ge=0)] = 50
     longest_s: Annotated[float, Meta(gt=0, le=3600)] = 120.0
     ready_s: Annotated[float, Meta(gt=0, le=600)] = 60.0
 
@@ -229,6 +229,7 @@ def _door(one: _PeerSamples, door: TransportKind, chains: Sequence[HeldChain]) -
         beside=peer.beside,
         door=door,
         kept=all(judged) if judged else None,
+        kept_at={at: all(window.kept for window in window_at(chains, at)) for at in depths},
         seen=worst.seen,
         expected=worst.expected,
         problem=next((chain.problem for chain in chains if chain.problem), None),
@@ -258,7 +259,14 @@ def _figures(door: MeasuredDoor) -> list[Figure]:
 
 def _plain(door: MeasuredDoor) -> dict[str, Any]:
     """Return what of a door is in no figure."""
-    kept = {"kept": door.kept, "seen": door.seen, "expected": door.expected, "problem": door.problem}
+    kept_at = {str(depth): kept for depth, kept in door.kept_at.items()}
+    kept = {
+        "kept": door.kept,
+        "kept_at": kept_at,
+        "seen": door.seen,
+        "expected": door.expected,
+        "problem": door.problem,
+    }
     return {"name": door.name, "door": door.door, **kept}
 
 

@@ -1,7 +1,7 @@
 """Who needs less: each peer beside the entry of ours that does the same, figure by figure. Pure.
 
-A difference counts only if the ranges of the rounds do not overlap. A server that forgot the history did less work, so
-its figure is shown and not compared. Not here: measuring.
+A difference counts only if the ranges of the rounds do not overlap. Where a server forgot the history it did less work,
+so its figure there is shown and not compared. Not here: measuring.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ class MeasuredDoor(msgspec.Struct, frozen=True, kw_only=True):
     beside: str
     door: TransportKind
     kept: bool | None
+    """Whether every request at the provider showed the whole history; None if no turn was answered."""
+    kept_at: dict[int, bool] = {}
+    """The same of the turns measured at each depth."""
     seen: int = 0
     expected: int = 0
     problem: str | None = None
@@ -67,7 +70,7 @@ def _compare(own: MeasuredDoor, theirs: MeasuredDoor, figure: Literal["CPU", "ti
             figure=figure,
             ours=mine[depth].value or 0.0,
             theirs=other[depth].value or 0.0,
-            standing=_standing(mine[depth], other[depth]) if theirs.kept else "not compared",
+            standing=_standing(mine[depth], other[depth]) if theirs.kept_at.get(depth) else "not compared",
         )
         for depth in sorted(mine.keys() & other.keys())
         if mine[depth].value is not None and other[depth].value is not None

@@ -91,18 +91,17 @@ def standing_lines(compared: Sequence[ComparedDepth]) -> list[str]:
     ]
 
 
+_WORDS = {"not compared": "not compared (history lost)"}
 _DOORS = {"http": "HTTP", "websocket": "WebSocket"}
 
 
 def _standing_of(same: Sequence[ComparedDepth]) -> str:
-    if all(one.standing == "not compared" for one in same):
-        return "not compared, since the history was not kept"
     said = []
     for figure in ("CPU", "time"):
         by_standing: dict[str, list[str]] = {}
         for one in same:
             if one.figure == figure:
                 by_standing.setdefault(one.standing, []).append(str(one.depth))
-        parts = [f"{standing} at {', '.join(depths)}" for standing, depths in by_standing.items()]
+        parts = [f"{_WORDS.get(standing, standing)} at {', '.join(depths)}" for standing, depths in by_standing.items()]
         said.append(f"{figure} {', '.join(parts)}")
     return "; ".join(said)
