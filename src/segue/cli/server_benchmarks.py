@@ -57,7 +57,9 @@ def peers(
     depths: Annotated[str, Parameter(help="Depths of the conversation at which to measure.")] = "1,100,500",
     rounds: Annotated[int, Parameter(help="How often each server is started and measured.")] = 3,
     window: Annotated[int, Parameter(help="Turns measured at each depth.")] = 20,
-    seconds: Annotated[float, Parameter(help="Seconds that one conversation may take.")] = 120.0,
+    seconds: Annotated[
+        float, Parameter(help="Seconds of a conversation, after which it ends and is not repeated.")
+    ] = 120.0,
     files: ReportFileOptions = NO_FILES,
 ) -> int:
     """Other servers that keep histories beside ours: CPU, time, memory, and whether the provider saw everything.

@@ -62,6 +62,16 @@ async def test_what_is_kept_and_what_it_costs(tmp_path: Path) -> None:
     }
 
 
+async def test_what_is_too_slow_is_not_measured_again(tmp_path: Path) -> None:
+    write_program(tmp_path)
+    steps: list[str] = []
+    plan = replace(PLAN, rounds=3, longest_s=0.001)
+    result = await measure_peers(plan, [tmp_path], peers=[KEEPS], on_step=steps.append)
+    assert steps == ["keeps, round 1"]
+    assert result.doors[0].problem is not None
+    assert result.doors[0].problem.startswith("the time was over at depth")
+
+
 @pytest.mark.deep
 async def test_our_own_entries_keep_everything() -> None:
     """The quick twin is the one above; this one starts gateways."""

@@ -63,6 +63,8 @@ class HeldChain(msgspec.Struct, frozen=True, kw_only=True):
     """Whether every request at the provider showed the whole history; None if no turn was answered."""
     seen: int = 0
     expected: int = 0
+    out_of_time: bool = False
+    """Whether the bound of time ended it."""
     answered: int = 0
     """All turns, those that were not measured too."""
 
@@ -109,6 +111,7 @@ class ChainHolder:
             kept=self._kept,
             seen=seen,
             expected=expected,
+            out_of_time=time.monotonic() > self._until,
             answered=self._answered,
         )
 

@@ -1,8 +1,8 @@
 """Measures the peers that are here, and ours, one after the other: the same turns against the same provider.
 
 Each round starts every server anew, in an empty folder, and the order is turned round from round to round. Only one
-server runs at a time. Figures are medians over the rounds, with their ranges. Not here: what a chain measures
-(`chain`), and how a peer is run (`running`).
+server runs at a time, and a conversation that runs out of time is not held again. Figures are medians over the rounds,
+with their ranges. Not here: what a chain measures (`chain`), and how a peer is run (`running`).
 """
 
 from __future__ import annotations
@@ -80,6 +80,14 @@ class _PeerSamples:
         self.disk_bytes: list[float] = []  # for each turn
         self.problem: str | None = None
 
+    @property
+    def doors(self) -> list[TransportKind]:
+        """The transports to measure in the next round: not those whose conversation ran out of time."""
+        if self.problem is not None:
+            return []
+        slow = {door for door, chains in self.chains.items() if chains[-1].out_of_time}
+        return [door for door in self.installed.peer.doors if door not in slow]
+
 
 class PeersBench:
     """One run over all servers."""
@@ -97,7 +105,7 @@ class PeersBench:
         async with provided(self._script) as provider:
             for number in range(self._plan.rounds):
                 for one in order:
-                    if one.problem is None:
+                    if one.doors:
                         self._on_step(f"{one.installed.peer.name}, round {number + 1}")
                         await self._measure(one, provider)
                 order.reverse()
@@ -114,7 +122,7 @@ class PeersBench:
 
     async def _measure_running(self, one: _PeerSamples, running: RunningPeer, provider: ScriptedProvider) -> None:
         empty_bytes, answered = running.disk_bytes(), 0
-        for door in one.installed.peer.doors:
+        for door in one.doors:
             chain = await self._hold(one.installed.peer, running, door, provider)
             one.chains.setdefault(door, []).append(chain)
             answered += chain.answered
