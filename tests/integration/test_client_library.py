@@ -34,7 +34,8 @@ SWITCHES = [
     if store or history != "id" or transport == "websocket"
 ]
 WEATHER = {"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {}}}
-LONG = tuple(f"word {number} " for number in range(40))
+#: More text than any test lets through before it cuts, however compact its events are.
+LONG = tuple(f"word {number} " for number in range(250))
 
 
 @asynccontextmanager
