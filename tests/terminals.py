@@ -11,9 +11,12 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-#: Gives the terminal of the file descriptor to a new session, and becomes the command in it.
+#: Gives the terminal of the file descriptor to a new session, and becomes the command in it. Keys have their usual
+#: effect, as after a login: a shell lets what it runs in the background ignore SIGINT, and children inherit that.
 LEADER = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
+for number in (signal.SIGINT, signal.SIGQUIT):
+    signal.signal(number, signal.SIG_DFL)
 os.setsid()
 fcntl.ioctl(int(sys.argv[1]), termios.TIOCSCTTY, 0)
 os.execv(sys.argv[2], sys.argv[2:])

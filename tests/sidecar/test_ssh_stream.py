@@ -137,15 +137,6 @@ asyncio.run(main())
 ASKS = 'read answer </dev/tty; [ "$answer" = secret ] || exit 255'
 
 
-async def pressed(keyboard: int, keys: bytes, process: asyncio.subprocess.Process) -> str:
-    """Press keys, and press them again if nothing comes of it, as a person does; return the line that is printed."""
-    reading = asyncio.create_task(line_of(process))
-    while not reading.done():
-        os.write(keyboard, keys)
-        await asyncio.wait({reading}, timeout=15)
-    return await reading
-
-
 @pytest.mark.parametrize(
     ("keys", "outcome"),
     [
@@ -164,7 +155,8 @@ async def test_a_person_answers_what_ssh_asks_and_then_has_the_terminal_back(
         assert await line_of(process) == "can ask"
         while not box.processes or os.tcgetpgrp(keyboard) != box.processes[-1]:  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0.01)
-        assert await pressed(keyboard, keys, process) == outcome
+        os.write(keyboard, keys)
+        assert await line_of(process) == outcome
         assert await line_of(process) == "ours"
         assert len(box.running()) == (outcome == "open")
         os.write(keyboard, b"\n")
