@@ -12,7 +12,7 @@ from rich.console import Console
 from segue.bench.reports.html_report import to_html
 from segue.bench.reports.markdown_report import to_markdown
 from segue.bench.reports.report import BenchReport, figure, make_report
-from segue.cli.bench_output import show
+from segue.cli.bench_output import refuse, show
 from segue.cli.output_file import NO_FILES, ReportFiles
 
 REPORT = make_report([], {"rounds": 1}, [figure("cost", [1.0], "ms")])
@@ -37,3 +37,8 @@ def test_shows_and_writes_the_same_report(kinds: list[str], tmp_path: Path) -> N
         assert msgspec.json.decode(made["json"], type=BenchReport) == REPORT
     assert made.get("markdown", to_markdown({"[red] costs": REPORT})) == to_markdown({"[red] costs": REPORT})
     assert made.get("html", to_html({"[red] costs": REPORT})) == to_html({"[red] costs": REPORT})
+
+
+def test_a_refusal_is_one_line_and_a_status(capsys: pytest.CaptureFixture[str]) -> None:
+    assert refuse("there is no link 'x'") == 2
+    assert capsys.readouterr() == ("", "segue: there is no link 'x'\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -12,7 +11,7 @@ from segue.bench.arms.tls import why_no_tls
 from segue.bench.links.profiles import LINKS
 from segue.bench.workloads.flight_plan import FLIGHT, QUICK_FLIGHT, FlightPlanError, read_events
 from segue.bench.workloads.retry_rules import RetryingAgent
-from segue.cli.bench_output import show
+from segue.cli.bench_output import refuse, show
 from segue.cli.loop import run
 from segue.cli.output_file import ReportFiles
 
@@ -33,21 +32,16 @@ def run_bench_airplane(
     turns = (QUICK_TURNS if quick else TURNS) if turns is None else turns
     tokens_s = (FAST if quick else SLOW) if tokens_s is None else tokens_s
     if flown is None:
-        return _refuse(f"there is no link {link!r}; `segue bench links` lists them")
+        return refuse(f"there is no link {link!r}; `segue bench links` lists them")
     if turns < 1 or not tokens_s > 0:
-        return _refuse("--turns must be at least 1, and --tokens-per-second more than 0")
+        return refuse("--turns must be at least 1, and --tokens-per-second more than 0")
     if (reason := why_no_tls()) is not None:
-        return _refuse(reason)
+        return refuse(reason)
     try:
         planned = read_events(events) if events else QUICK_FLIGHT if quick else FLIGHT
     except FlightPlanError as error:
-        return _refuse(str(error))
+        return refuse(str(error))
     console = Console()
     flight = Flight(link=flown, agent=agent, turns=turns, tokens_s=tokens_s, events=planned, seed=seed)
     show(run(measure(flight, console=console)), render, console, files=files)
     return 0
-
-
-def _refuse(reason: str) -> int:
-    print(f"segue: {reason}", file=sys.stderr)
-    return 2

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from segue.bench.reports.comparison import ComparedValue, Comparison, Verdict, compare
 from segue.bench.reports.result_file import ResultFileError, read_results
+from segue.cli.bench_output import refuse
 from segue.cli.output_file import writing
 
 _WORSE = 1
@@ -23,13 +24,13 @@ _SHOWN_AS: dict[Verdict, str] = {"same": "same", "noise": "within noise", "diffe
 def run_bench_compare(before: Path, after: Path, *, fail_over: float | None, json_file: Path | None) -> int:
     """Compare two files. The exit status is 1 if something got worse by more than `fail_over` percent."""
     if fail_over is not None and not fail_over >= 0:
-        return _refuse("--fail-over must be 0 or more")
+        return refuse("--fail-over must be 0 or more")
     try:
         comparison = compare(read_results(before), read_results(after))
     except ResultFileError as error:
-        return _refuse(str(error))
+        return refuse(str(error))
     if not comparison.values and not comparison.newly_failed:
-        return _refuse(f"{before} and {after} have no figure in common that can be compared")
+        return refuse(f"{before} and {after} have no figure in common that can be compared")
     console = Console()
     _render(comparison, console)
     if json_file is not None:
@@ -37,11 +38,6 @@ def run_bench_compare(before: Path, after: Path, *, fail_over: float | None, jso
             json_file.write_bytes(msgspec.json.encode(comparison) + b"\n")
         console.print(f"written to {json_file}", style="dim")
     return 0 if fail_over is None else _judge(comparison, fail_over)
-
-
-def _refuse(reason: str) -> int:
-    print(f"segue: {reason}", file=sys.stderr)
-    return 2
 
 
 def _judge(comparison: Comparison, limit: float) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import sys
 from typing import Any
 
 import msgspec
@@ -14,7 +13,7 @@ from yarl import URL
 from segue.bench.endpoint.measure import EndpointError, EndpointTarget, list_models, measure_endpoint
 from segue.bench.endpoint.plan import EndpointPlan, planned_cost
 from segue.bench.endpoint.view import render_endpoint
-from segue.cli.bench_output import show
+from segue.cli.bench_output import refuse, show
 from segue.cli.loop import run
 from segue.cli.output_file import ReportFiles
 from segue.config import ConfigError, named_key
@@ -40,17 +39,17 @@ def run_bench_endpoint(command: EndpointCommand, settings: dict[str, Any]) -> in
     """Measure a server. The exit status is 1 if it served no way at all, 2 if nothing was asked."""
     base_url = base_url_of(command.url)
     if base_url is None:
-        return _refuse("give the server as http://HOST:PORT or https://HOST/v1, without a user, password or query")
+        return refuse("give the server as http://HOST:PORT or https://HOST/v1, without a user, password or query")
     if not 0 < command.deadline_s <= _LONGEST_S:
-        return _refuse(f"--timeout must be more than 0 and at most {_LONGEST_S} seconds")
+        return refuse(f"--timeout must be more than 0 and at most {_LONGEST_S} seconds")
     try:
         plan = msgspec.convert({"model": command.model or "", **settings}, EndpointPlan)
         key = None if command.key_env is None else named_key(command.key_env, "--key-env")
     except (msgspec.ValidationError, ConfigError) as error:
-        return _refuse(str(error))
+        return refuse(str(error))
     console = Console()
     if problem := _announce(command, plan, base_url, console):
-        return _refuse(problem)
+        return refuse(problem)
     target = EndpointTarget(
         base_url=str(base_url), key=key, deadline_s=command.deadline_s, budget_tokens=command.budget
     )
@@ -59,7 +58,7 @@ def run_bench_endpoint(command: EndpointCommand, settings: dict[str, Any]) -> in
         with console.status("") as status:
             result = run(measure_endpoint(target, plan, status.update))
     except (EndpointError, ValueError) as error:  # a key or URL that cannot be sent
-        return _refuse(str(error))
+        return refuse(str(error))
     show(result.report, lambda _, at: render_endpoint(result, at), console, files=command.files)
     return 0 if any(verdict.support == "yes" for verdict in result.verdicts) else _NOTHING_SERVED
 
@@ -106,8 +105,3 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _refuse(reason: str) -> int:
-    print(f"segue: {reason}", file=sys.stderr)
-    return 2

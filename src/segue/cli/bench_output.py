@@ -1,7 +1,11 @@
-"""What every `segue bench` command does with its report: shows it, and writes it to the files that the user named."""
+"""How every `segue bench` command ends: it shows its report and writes it to files, or it says why it has none.
+
+Not here: measuring, and how a report looks.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -38,3 +42,9 @@ def write_pages(reports: Mapping[str, BenchReport], console: Console, *, files: 
 def told(file: Path, console: Console) -> None:
     """Say that a file was written."""
     console.print(f"written to {file}", style="dim", markup=False, highlight=False, soft_wrap=True)
+
+
+def refuse(reason: str) -> int:
+    """Say in one line why nothing is measured; returns the exit status for wrong options and files."""
+    print(f"segue: {reason}", file=sys.stderr)
+    return 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from rich.console import Console
 from segue.bench.peers.catalogue import PEERS, Peer
 from segue.bench.peers.measure import PeersPlan, measure_peers
 from segue.bench.peers.view import render_peers
-from segue.cli.bench_output import show
+from segue.cli.bench_output import refuse, show
 from segue.cli.loop import run
 from segue.cli.output_file import ReportFiles
 
@@ -25,11 +24,11 @@ def run_bench_peers(
     try:
         plan = msgspec.convert(settings, PeersPlan)
     except msgspec.ValidationError as error:
-        return _refuse(str(error))
+        return refuse(str(error))
     unknown = [name for name in only if name not in {peer.name for peer in PEERS}]
     if unknown:
         known = ", ".join(f"{peer.name!r}" for peer in PEERS)
-        return _refuse(f"there is no peer {unknown[0]!r}: there are {known}")
+        return refuse(f"there is no peer {unknown[0]!r}: there are {known}")
     console = Console()
     with console.status("") as status:
         result = run(measure_peers(plan, programs, peers=chosen_peers(only), on_step=status.update))
@@ -41,8 +40,3 @@ def chosen_peers(only: Sequence[str]) -> list[Peer]:
     """Return the named peers, each with the entry of ours that it is compared with; without names, all."""
     beside = {peer.beside for peer in PEERS if peer.name in only}
     return [peer for peer in PEERS if not only or peer.name in only or peer.name in beside]
-
-
-def _refuse(reason: str) -> int:
-    print(f"segue: {reason}", file=sys.stderr)
-    return 2

@@ -13,7 +13,7 @@ from segue.bench.links.profiles import LINKS
 from segue.bench.reports.result_file import ResultFileError, read_results
 from segue.bench.spectrum import measure, render
 from segue.bench.workloads.workload import UnknownWorkloadError, read_workload
-from segue.cli.bench_output import show
+from segue.cli.bench_output import refuse, show
 from segue.cli.loop import run
 from segue.cli.output_file import ReportFiles
 
@@ -23,11 +23,11 @@ def run_bench_spectrum(
 ) -> int:
     """Measure every row that can be measured; the exit status is 1 if one did other work than the others."""
     if link not in LINKS:
-        return _refuse(f"there is no link {link!r}; `segue bench links` lists them")
+        return refuse(f"there is no link {link!r}; `segue bench links` lists them")
     if rounds < 1 or (tokens_s is not None and not tokens_s > 0):
-        return _refuse("--rounds must be at least 1, and --tokens-per-second more than 0")
+        return refuse("--rounds must be at least 1, and --tokens-per-second more than 0")
     if (reason := why_no_tls()) is not None:
-        return _refuse(reason)
+        return refuse(reason)
     console = Console()
     try:
         chosen = read_workload(workload)
@@ -35,14 +35,9 @@ def run_bench_spectrum(
         plan = MeasurementPlan(link=LINKS[link], tokens_s=tokens_s)
         report = run(measure(chosen, plan, rounds=rounds, engine=local, console=console))
     except (UnknownWorkloadError, ResultFileError) as error:
-        return _refuse(str(error))
+        return refuse(str(error))
     except DifferentWorkError as error:
         print(f"segue: the arms cannot be compared: {error}", file=sys.stderr)
         return 1
     show(report, render, console, files=files)
     return 0
-
-
-def _refuse(reason: str) -> int:
-    print(f"segue: {reason}", file=sys.stderr)
-    return 2

@@ -24,7 +24,7 @@ from segue.bench.workloads.clients import AgentKind
 from segue.bench.workloads.sessions import make_session
 from segue.bench.workloads.trace import TraceError, read_trace
 from segue.bench.workloads.workload import UnknownWorkloadError, read_workload
-from segue.cli.bench_output import show
+from segue.cli.bench_output import refuse, show
 from segue.cli.loop import run
 from segue.cli.output_file import ReportFiles
 from segue.testing.recorded_session import RecordedSession
@@ -46,11 +46,11 @@ def run_bench_workloads(
 ) -> int:
     """Measure workloads on every arm; the exit status is 1 if an arm did other work than the others."""
     if (reason := _problem(arms, link=link, tokens_s=tokens_s, rounds=rounds, tls=tls)) is not None:
-        return _refuse(reason)
+        return refuse(reason)
     try:
         workloads = [read_workload(name) for name in names or (DEFAULT,)]
     except UnknownWorkloadError as error:
-        return _refuse(str(error))
+        return refuse(str(error))
     console = Console()
     plan = MeasurementPlan(link=None if link is None else LINKS[link], tokens_s=tokens_s, tls=tls)
     times = rounds or (workload_table.QUICK_ROUNDS if quick else workload_table.ROUNDS)
@@ -89,20 +89,15 @@ def _missing(arms: Sequence[str], *, tls: bool) -> str | None:
     return None
 
 
-def _refuse(reason: str) -> int:
-    print(f"segue: {reason}", file=sys.stderr)
-    return 2
-
-
 def run_bench_table(session: AgentKind, *, turns: int, quick: bool, trace: Path | None, files: ReportFiles) -> int:
     """Measure one session, generated or recorded."""
     if turns < 1:
-        return _refuse("--turns must be at least 1")
+        return refuse("--turns must be at least 1")
     console = Console()
     try:
         chosen, earlier = _generated(session, turns) if trace is None else _recorded(trace)
     except TraceError as error:
-        return _refuse(str(error))
+        return refuse(str(error))
     rounds = QUICK_ROUNDS if quick else ROUNDS
     paths = {RAW: straight_path, COLD: sidecar_path, WARM: warmed(earlier)}
     report = run(measure(chosen, paths, rounds=rounds, console=console))

@@ -172,22 +172,8 @@ async def connected(
         headers["Authorization"] = f"Bearer {settings.key}"
     proxy = settings.proxy if settings.proxy is not None and settings.proxy.leads_to(url) else None
     accepted: list[tuple[asyncio.Transport, UpgradeReply]] = []
-
-    async def check(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-        """Read the answer before aiohttp does, which would follow a redirect and drop the reason of a refusal."""
-        response = await handler(request)
-        try:
-            accepted.append(await _accepted(response, has_key=settings.key is not None))
-        except BaseException:
-            response.close()
-            raise
-        return response
-
-    connector: aiohttp.BaseConnector
-    if through is None:
-        connector = aiohttp.TCPConnector(ssl=context, force_close=True)
-    else:
-        connector = _OpenSocketConnector(through)
+    connector = _connector(context, through)
+    check = _upgrade_check(accepted, has_key=settings.key is not None)
     no_limit = aiohttp.ClientTimeout(total=None)  # the link knows when it is dead
     async with aiohttp.ClientSession(
         connector=connector, middlewares=(check,), trust_env=False, timeout=no_limit
@@ -217,6 +203,32 @@ async def connected(
             yield TunnelSocket(socket, *accepted[-1])
         finally:
             await socket.close()
+
+
+def _connector(context: ssl.SSLContext, through: sockets.socket | None) -> aiohttp.BaseConnector:
+    if through is None:
+        return aiohttp.TCPConnector(ssl=context, force_close=True)
+    return _OpenSocketConnector(through)
+
+
+def _upgrade_check(
+    accepted: list[tuple[asyncio.Transport, UpgradeReply]], *, has_key: bool
+) -> aiohttp.ClientMiddlewareType:
+    """Return what reads an answer before aiohttp does, which would follow a redirect and drop a refusal's reason.
+
+    An upgrade that is accepted is added to the list.
+    """
+
+    async def check(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        response = await handler(request)
+        try:
+            accepted.append(await _accepted(response, has_key=has_key))
+        except BaseException:
+            response.close()
+            raise
+        return response
+
+    return check
 
 
 async def _accepted(response: aiohttp.ClientResponse, *, has_key: bool) -> tuple[asyncio.Transport, UpgradeReply]:
