@@ -20,6 +20,7 @@ from segue.sidecar.dialer import Dialer
 from segue.testing.provider import Answer, provided
 from tests.cli.conftest import Command, own_file
 from tests.sidecar.gateways import fake_gateway
+from tests.sidecar.ssh_machines import SshDouble
 
 #: Sends its input to the address that an SDK would, says what came back, and ends with the status it is given.
 AGENT = """
@@ -208,6 +209,30 @@ async def test_on_request_all_that_was_counted_is_told(tmp_path: Path) -> None:
 async def test_a_program_is_started_if_the_checks_pass_after_all() -> None:
     async with fake_gateway() as gateway, Sidecar(SidecarSettings(gateways=(gateway.url,))) as sidecar:
         await require_link(sidecar, "true", within_s=0.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "before", "status", "said"),
+    [
+        ((), "", 2, "segue: ssh://box: segue is not installed on box"),
+        (("--no-check",), "", 0, "segue: ssh://box: segue is not installed on box"),
+        (("--gateway", "ws://127.0.0.1:1", "--no-check"), "", 0, "segue: ssh://box: segue is not installed on box"),
+        (("--direct",), "", 0, "segue: ssh://box: segue is not installed on box"),
+        (
+            ("--no-check",),
+            "echo no route >&2; exit 255",
+            0,
+            "segue: ssh://box: ssh failed: no route; it is tried again",
+        ),
+    ],
+)
+def test_what_ssh_fails_with_is_told_before_the_program_runs(
+    box: SshDouble, command: Command, options: tuple[str, ...], before: str, *, status: int, said: str
+) -> None:
+    box.answer(before)
+    ended, _, told = command("run", "--gateway", "ssh://box", *options, "--", "true")
+    assert ended == status
+    assert told.startswith(said)
 
 
 def test_codex_is_given_its_setting(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from segue.gateway.runtime_directory import locked, private_directory, runtime_directory
+from segue.gateway import runtime_directory as runtime
+from segue.gateway.runtime_directory import locked, private_directory, runtime_directory, socket_files
 from segue.gateway.user_socket import UserSocketError
 
 
@@ -35,6 +36,15 @@ def test_a_folder_of_others_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(os, "geteuid", lambda: -1)
     with pytest.raises(UserSocketError, match="belongs to another user"):
         private_directory(tmp_path / "own")
+
+
+def test_each_version_has_files_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = str(tmp_path / "run")
+    mine = socket_files(folder)
+    monkeypatch.setattr(runtime, "__version__", "9.9.9")
+    other = socket_files(folder)
+    assert {mine.socket.parent, other.lock.parent} == {tmp_path / "run"}
+    assert len({*mine, *other}) == 4
 
 
 def test_one_at_a_time_has_the_lock(tmp_path: Path) -> None:

@@ -10,8 +10,7 @@ import pytest
 
 #: Runs what it is given as the far side's shell does, with the far side's programs alone, and notes its process.
 _SSH = """#!/bin/sh
-echo $$ >>"{folder}/processes"
-echo "$*" >>"{folder}/arguments"
+echo "$$ $*" >>"{folder}/started"
 {before}
 for script; do :; done
 PATH="{folder}/far:/bin:/usr/bin" HOME="{folder}/home" exec sh -c "$script"
@@ -42,23 +41,27 @@ class SshDouble:
     @property
     def processes(self) -> list[int]:
         """Every `ssh` that was started."""
-        return [int(line) for line in self._lines("processes")]
+        return [int(line.partition(" ")[0]) for line in self._started()]
 
     @property
     def arguments(self) -> list[str]:
         """What each was started with."""
-        return self._lines("arguments")
+        return [line.partition(" ")[2] for line in self._started()]
 
-    def cut(self) -> None:
-        """Kill the newest `ssh`, with all that it runs."""
-        os.killpg(self.processes[-1], signal.SIGKILL)
+    def newest(self, host: str = "box") -> int:
+        """Return the process of the newest `ssh` to a host."""
+        return [pid for pid, line in zip(self.processes, self.arguments, strict=True) if f" -- {host} " in line][-1]
+
+    def cut(self, host: str = "box") -> None:
+        """Kill the newest `ssh` to a host, with all that it runs here."""
+        os.killpg(self.newest(host), signal.SIGKILL)
 
     def running(self) -> list[int]:
         """Every `ssh` that has not ended."""
         return [pid for pid in self.processes if _runs(pid)]
 
-    def _lines(self, name: str) -> list[str]:
-        file = self.folder / name
+    def _started(self) -> list[str]:
+        file = self.folder / "started"
         return file.read_text().splitlines() if file.exists() else []
 
 
