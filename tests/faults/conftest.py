@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import ModuleType
 
 import pytest
 
@@ -15,10 +16,11 @@ async def plain_loop() -> None:
 
 @pytest.fixture
 def no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every wait of the client end at once."""
-    sleep = asyncio.sleep
+    """Let every wait between the attempts of a turn end at once.
 
-    async def no_sleep(_: float) -> None:
-        await sleep(0)
-
-    monkeypatch.setattr(asyncio, "sleep", no_sleep)
+    Only the client's own waits: heartbeats and servers that never wait would keep the processor busy for nothing.
+    """
+    hurried = ModuleType("asyncio")
+    vars(hurried).update(vars(asyncio))
+    vars(hurried)["sleep"] = lambda _: asyncio.sleep(0)
+    monkeypatch.setattr("segue.client.turn.asyncio", hurried)
