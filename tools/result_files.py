@@ -166,6 +166,15 @@ RESULT_FILES = (
         about_s=5,
         has_quick=False,
     ),
+    ResultFile(
+        name="peers.json",
+        subject="Servers that keep histories",
+        command="segue bench peers --programs peers --seconds 60",
+        about="other servers that keep histories, beside segue",
+        shown_by=("peer-figures",),
+        charts=("CPU per turn by depth",),
+        without_turns=True,
+    ),
     ResultFile(name="demo.json", command="segue demo", about="one conversation, twice", shown_by=("demo",)),
     ResultFile(
         name="engine-smollm2.json",
