@@ -68,6 +68,7 @@ from tools import (
     result_files,
     sidecar_tables,
     task_tables,
+    tunnel_tables,
 )
 from tools.markdown import Row, code, table
 
@@ -560,6 +561,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "lane-diagram": lane_diagram,
     "phase-table": phase_table,
     "phase-diagram": phase_diagram,
+    **tunnel_tables.TABLES,
 }
 
 #: Files that are drawn from the code, whole.

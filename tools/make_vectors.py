@@ -20,6 +20,7 @@ from segue.tunnel.documents import Base, encode_document
 from segue.tunnel.folds.fold import FOLD_VERSION, Fold
 from segue.tunnel.stream_compression import REPLY_WINDOW_LOG, SOCKET_WINDOW_LOG, StreamEncoder
 from segue.tunnel.websocket_records import Record, encode_record
+from tools.fold_replies import FoldReply, replies
 
 Part: TypeAlias = "str | list[int]"
 
@@ -27,73 +28,6 @@ FOLDER = Path(__file__).parent.parent / "tests" / "tunnel" / "vectors"
 QUESTION = '{"model":"m","messages":[{"role":"user","content":"Why does the test fail?"}'
 ANSWER = ',{"role":"assistant","content":"Because \\"available\\" adds what it should subtract."}'
 NEWS = ',{"role":"user","content":"Then repair it, and run the tests again. '
-
-#: What the folds are made from: the events of a stream, or one JSON value.
-REPLIES: list[tuple[str, Sequence[object], bool]] = [
-    (
-        "responses",
-        [
-            {"type": "response.output_item.added", "item": {"id": "m", "type": "message", "role": "assistant"}},
-            {"type": "response.output_text.delta", "item_id": "m", "content_index": 0, "delta": 'He said "'},
-            {"type": "response.output_text.delta", "item_id": "m", "content_index": 0, "delta": 'no".\n'},
-            {
-                "type": "response.output_item.done",
-                "item": {
-                    "id": "m",
-                    "type": "message",
-                    "content": [{"type": "output_text", "annotations": [], "text": 'He said "no".\n'}],
-                    "role": "assistant",
-                },
-            },
-            {
-                "type": "response.output_item.done",
-                "item": {"id": "f", "type": "function_call", "arguments": '{"a": 1}', "call_id": "c", "name": "g"},
-            },
-        ],
-        True,
-    ),
-    (
-        "chat",
-        [
-            {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]},
-            {"choices": [{"index": 0, "delta": {"content": "Now "}}]},
-            {"choices": [{"index": 0, "delta": {"content": "look: \U0001f600"}}]},
-            {"choices": [{"delta": {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "g"}}]}}]},
-            {"choices": [{"delta": {"tool_calls": [{"index": 0, "function": {"arguments": '{"a": 1}'}}]}}]},
-            {"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]},
-        ],
-        True,
-    ),
-    (
-        "messages",
-        [
-            {"type": "message_start", "message": {"role": "assistant"}},
-            {"type": "content_block_start", "content_block": {"type": "thinking", "thinking": ""}},
-            {"type": "content_block_delta", "delta": {"type": "thinking_delta", "thinking": "Hm."}},
-            {"type": "content_block_delta", "delta": {"type": "signature_delta", "signature": "EqQB"}},
-            {"type": "content_block_stop"},
-            {"type": "content_block_start", "content_block": {"type": "tool_use", "id": "t", "name": "g"}},
-            {"type": "content_block_delta", "delta": {"type": "input_json_delta", "partial_json": '{"a": "b '}},
-            {"type": "content_block_delta", "delta": {"type": "input_json_delta", "partial_json": 'c", "d": 1}'}},
-            {"type": "content_block_stop"},
-            {"type": "message_stop"},
-        ],
-        True,
-    ),
-    (
-        "gemini",
-        [
-            {"candidates": [{"content": {"parts": [{"text": "Hm.", "thought": True}]}}]},
-            {"candidates": [{"content": {"parts": [{"text": "Now "}]}}]},
-            {"candidates": [{"content": {"parts": [{"text": "look"}]}}]},
-            {"candidates": [{"content": {"parts": [{"functionCall": {"name": "g", "args": {"a": 1}}}]}}]},
-            {"candidates": [{"finishReason": "STOP"}]},
-        ],
-        True,
-    ),
-    ("unknown events", [{"hello": [1, 2]}, 5], True),
-    ("json", [{"a": [1, " b "]}], False),
-]
 
 
 def expand(parts: Sequence[Part]) -> bytes:
@@ -243,18 +177,21 @@ def _described(record: Record) -> list[str | int]:
 
 def folds() -> dict[str, object]:
     """Return replies with their folds."""
-    cases = [_fold_case(name, events, is_stream=is_stream) for name, events, is_stream in REPLIES]
-    return {"fold_version": FOLD_VERSION, "cases": cases}
+    return {"fold_version": FOLD_VERSION, "cases": [_fold_case(reply) for reply in replies()]}
 
 
-def _fold_case(name: str, events: Sequence[object], *, is_stream: bool) -> dict[str, str]:
-    reply = "".join(f"data: {json.dumps(event)}\r\n\r\n" for event in events)
-    content_type = "text/event-stream" if is_stream else "application/json"
-    if not is_stream:
-        reply = json.dumps(events[0], indent=2)
-    fold = Fold(content_type.encode())
-    fold.feed(reply.encode())
-    return {"name": name, "content_type": content_type, "reply": reply, "fold": fold.value.decode()}
+def _fold_case(reply: FoldReply) -> dict[str, str]:
+    fold = Fold(reply.content_type.encode())
+    fold.feed(reply.reply)
+    described = {"name": reply.name, "content_type": reply.content_type}
+    return described | _text_or_hex("reply", reply.reply) | _text_or_hex("fold", fold.value)
+
+
+def _text_or_hex(key: str, data: bytes) -> dict[str, str]:
+    try:
+        return {key: data.decode()}
+    except UnicodeDecodeError:
+        return {f"{key}_hex": data.hex()}
 
 
 def main() -> int:

@@ -120,7 +120,7 @@ SWITCHED = reply(head=ReplyHead(101, b"", ()))
         ((("up", Hello(VERSION, b"", 3, (ExchangeResume(3, 9, has_head=False, again=False),))),), "a part of a reply"),
         (
             (("up", Hello(VERSION, b"", 3, (ExchangeResume(3, 0, has_head=False, again=False),) * 2)),),
-            "lists an exchange twice",
+            "a list has a number twice",
         ),
         ((("up", HELLO), ("down", Welcome(VERSION, b"n", 1, 1, b"", (ExchangeResumed(1, 0),)))), "does not want"),
         ((*BEGIN, opened(1), opened(1, RequestHead(b"GET", b"/", ()))), "the number 1, which is not above 1"),

@@ -31,6 +31,7 @@ def test_the_vectors_are_read_alike(vector: dict[str, Any]) -> None:
     assert [frame.name for frame in frames] == [one["frame"].upper() for one in vector["frames"]]
     for frame, one in zip(frames, vector["frames"], strict=True):
         assert frame.exchange == one.get("exchange", 0)
+        assert [[number, value.hex()] for number, value in frame.parameters] == one.get("parameters", [])
         assert frame.data.hex() == one.get("payload", one.get("piece", one.get("epoch", one.get("message", ""))))
 
 

@@ -14,6 +14,7 @@ from segue.tunnel.endpoint import BUFFER_BYTES, MAX_EXCHANGES
 from segue.tunnel.events import (
     Cancelled,
     ExchangeReset,
+    GoneAway,
     LinkFailed,
     Opened,
     OutcomeUnknown,
@@ -22,7 +23,20 @@ from segue.tunnel.events import (
     Welcomed,
     Writable,
 )
-from segue.tunnel.frames import VERSION, Data, Frame, GoAway, Hello, Miss, ReplyFrame, Reset, Welcome, Window
+from segue.tunnel.frames import (
+    VERSION,
+    Data,
+    ExtensionFrame,
+    Frame,
+    GoAway,
+    Hello,
+    Miss,
+    Parameter,
+    ReplyFrame,
+    Reset,
+    Welcome,
+    Window,
+)
 from segue.tunnel.header_table import MAX_HEAD_BYTES, HeaderTable, encode_reply
 from segue.tunnel.streams import INITIAL_WINDOW_BYTES
 from tests.tunnel.pair import (
@@ -75,6 +89,7 @@ def test_no_frame_makes_a_sidecar_raise_or_send_without_end(frames: list[Frame],
     "frames",
     [
         (GoAway(),),
+        (ExtensionFrame(64, b""),),
         (ReplyFrame(1, last=True, piece=encode_reply(OK, HeaderTable())),),
         (Welcome(VERSION, b"", 0, 1, b"", ()),),
         (Welcome(VERSION + 1, NODE.epoch, 0, 1, b"", ()),),
@@ -271,3 +286,12 @@ def test_a_document_that_nobody_asked_for_again_is_not_taken() -> None:
     pair.connect()
     pair.run()
     assert [event.data for event in pair.seen if isinstance(event, UploadData)] == [b"document"]
+
+
+def test_what_an_extension_adds_is_skipped() -> None:
+    sidecar = TunnelClient()
+    sidecar.link_opened(0.0)
+    later = (Parameter(9, b"of a later version"),)
+    frames = (Welcome(VERSION, NODE.epoch, 0, 1, b"", (), later), ExtensionFrame(64, b"?"), GoAway())
+    told = sidecar.receive(packet_of(*frames), 0.0)
+    assert told == [Welcomed(NODE.epoch, b"", 1, new_epoch=True, folds_alike=False), GoneAway()]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, cast, get_args
+from typing import NamedTuple, TypeVar, cast, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -22,11 +23,13 @@ from segue.tunnel.frames import (
     Data,
     ExchangeResume,
     ExchangeResumed,
+    ExtensionFrame,
     Frame,
     GoAway,
     Hello,
     Miss,
     Open,
+    Parameter,
     Ping,
     Pong,
     ReplyFrame,
@@ -41,14 +44,26 @@ from segue.tunnel.frames import (
 )
 from tests.strategies import examples
 
+T = TypeVar("T")
+
+
+def rising(
+    listed: st.SearchStrategy[T], number: Callable[[T], int], *, most: int = 20
+) -> st.SearchStrategy[tuple[T, ...]]:
+    """Lists in the order of their numbers, each number once."""
+    lists = st.lists(listed, max_size=most, unique_by=number)
+    return lists.map(lambda some: tuple(sorted(some, key=number)))
+
+
 NUMBERS = st.one_of(st.integers(0, 300), st.integers(0, MAX_VARINT))
 EPOCHS = st.binary(max_size=64)
 CODES: tuple[ResetCode, ...] = get_args(ResetCode)
-RESUMES = st.lists(st.builds(ExchangeResume, NUMBERS, NUMBERS, st.booleans(), st.booleans()), max_size=20)
-RESUMED = st.lists(st.builds(ExchangeResumed, NUMBERS, NUMBERS), max_size=20)
+RESUMES = rising(st.builds(ExchangeResume, NUMBERS, NUMBERS, st.booleans(), st.booleans()), lambda one: one.exchange)
+RESUMED = rising(st.builds(ExchangeResumed, NUMBERS, NUMBERS), lambda one: one.exchange)
+PARAMETERS = rising(st.builds(Parameter, NUMBERS, st.binary(max_size=1024)), lambda one: one.id, most=4)
 FRAMES: st.SearchStrategy[Frame] = st.one_of(
-    st.builds(Hello, NUMBERS, EPOCHS, NUMBERS, RESUMES.map(tuple)),
-    st.builds(Welcome, NUMBERS, EPOCHS, NUMBERS, NUMBERS, st.binary(max_size=1024), RESUMED.map(tuple)),
+    st.builds(Hello, NUMBERS, EPOCHS, NUMBERS, RESUMES, PARAMETERS),
+    st.builds(Welcome, NUMBERS, EPOCHS, NUMBERS, NUMBERS, st.binary(max_size=1024), RESUMED, PARAMETERS),
     st.builds(Open, NUMBERS, st.booleans(), st.booleans(), st.binary()),
     st.builds(ReplyFrame, NUMBERS, st.booleans(), st.binary()),
     st.builds(Data, NUMBERS, NUMBERS, st.booleans(), st.booleans(), st.binary()),
@@ -59,6 +74,7 @@ FRAMES: st.SearchStrategy[Frame] = st.one_of(
     st.builds(Miss, NUMBERS),
     st.builds(Reset, NUMBERS, st.sampled_from(CODES), st.binary(max_size=1024)),
     st.just(GoAway()),
+    st.builds(ExtensionFrame, st.integers(64, 127), st.binary()),
 )
 
 
@@ -134,6 +150,15 @@ def test_a_frame_that_ends_too_early_is_bad_even_with_a_right_checksum(frame: Fr
         bytes([1, 1, 0, 0]) + encode_varint(4097) + bytes(3 * 4097),  # too many exchanges
         bytes([1, 1, 0, 0]) + encode_varint(2**60),  # so many that are not there
         bytes([5, 1, 0, 0]) + encode_varint(2**60),  # a payload that is not there
+        bytes([63, 0]),  # not of the types that may be skipped
+        bytes([128, 1, 0]),
+        bytes([64, 2, 0]),  # a payload that is cut
+        bytes([1, 1, 0, 9, 2, 5, 0, 0, 5, 0, 0, 0]),  # one exchange twice
+        bytes([1, 1, 0, 9, 2, 5, 0, 0, 4, 0, 0, 0]),  # exchanges out of order
+        bytes([2, 1, 1, 7, 9, 0, 0, 2, 5, 0, 5, 0, 0]),  # likewise in a WELCOME
+        bytes([1, 1, 0, 0, 0]),  # no parameters, not even a count
+        bytes([1, 1, 0, 0, 0, 2, 1, 0, 1, 0]),  # one parameter twice
+        bytes([1, 1, 0, 0, 0, 65]) + b"".join(bytes([number, 0]) for number in range(65)),  # too many parameters
     ],
 )
 def test_what_is_no_frame_is_a_bad_packet(content: bytes) -> None:
@@ -178,8 +203,16 @@ class Vector(NamedTuple):
     frames: list[Frame] | None
 
 
+def parameter(number: int, value: str) -> Parameter:
+    return Parameter(number, bytes.fromhex(value))
+
+
 KINDS = {kind.__name__.removesuffix("Frame"): kind for kind in get_args(Frame)}
-LISTED = {"resumes": ExchangeResume, "resumed": ExchangeResumed}
+LISTED: dict[str, Callable[..., object]] = {
+    "resumes": ExchangeResume,
+    "resumed": ExchangeResumed,
+    "parameters": parameter,
+}
 
 
 def load_vectors() -> list[Vector]:

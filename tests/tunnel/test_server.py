@@ -15,6 +15,7 @@ from segue.tunnel.events import (
     ExchangeReset,
     GoneAway,
     LinkFailed,
+    Opened,
     OutcomeUnknown,
     ReplyData,
     ReplyEnded,
@@ -26,11 +27,13 @@ from segue.tunnel.frames import (
     VERSION,
     Data,
     ExchangeResume,
+    ExtensionFrame,
     Frame,
     GoAway,
     Hello,
     Miss,
     Open,
+    Parameter,
     ReplyFrame,
     Reset,
     Window,
@@ -143,6 +146,7 @@ def test_a_resume_from_what_was_never_sent_fails_the_link() -> None:
     "frames",
     [
         (Hello(2, b"", 0, ()),),
+        (ExtensionFrame(64, b""), Hello(VERSION, b"", 0, ())),
         (open_frame(1),),
         (Data(1, 0, final=True, again=False, payload=b""),),
         (Window(1, 1),),
@@ -359,3 +363,11 @@ def test_a_cancelled_exchange_is_told_once_and_one_that_ended_is_not_told() -> N
     cancel = packet_of(Reset(1, "cancelled", b""), Reset(1, "cancelled", b""), Reset(2, "cancelled", b""))
     assert gateway.receive(cancel, 0.0) == [Cancelled(1)]
     assert len(gateway) == 0
+
+
+def test_what_an_extension_adds_is_skipped() -> None:
+    gateway = TunnelServer(NODE)
+    gateway.link_opened(0.0)
+    hello = Hello(VERSION, b"", 0, (), (Parameter(9, b"of a later version"),))
+    (opened,) = gateway.receive(packet_of(hello, ExtensionFrame(127, b"?"), open_frame(1)), 0.0)
+    assert isinstance(opened, Opened)

@@ -110,8 +110,22 @@ def test_the_folds_are_of_this_version() -> None:
     assert load("folds")["fold_version"] == FOLD_VERSION
 
 
+def of(case: dict[str, str], key: str) -> bytes:
+    return bytes.fromhex(case[f"{key}_hex"]) if f"{key}_hex" in case else case[key].encode()
+
+
 @pytest.mark.parametrize("case", load("folds")["cases"], ids=lambda case: case["name"])
-def test_each_reply_has_its_fold(case: dict[str, str]) -> None:
-    fold = Fold(case["content_type"].encode())
-    fold.feed(case["reply"].encode())
-    assert fold.value == case["fold"].encode()
+def test_each_reply_has_its_fold_wherever_it_is_cut(case: dict[str, str]) -> None:
+    at_once, byte_by_byte = (Fold(case["content_type"].encode()) for _ in range(2))
+    reply, expected = of(case, "reply"), of(case, "fold")
+    at_once.feed(reply)
+    assert at_once.value == expected
+    for byte in reply:
+        byte_by_byte.feed(bytes([byte]))
+        assert expected.startswith(byte_by_byte.value)
+    assert byte_by_byte.value == expected
+
+
+def test_there_are_twenty_folds_of_each_api() -> None:
+    names = [case["name"].partition(":")[0] for case in load("folds")["cases"]]
+    assert {api for api in names if names.count(api) >= 20} == {"Responses", "Chat Completions", "Messages", "Gemini"}

@@ -131,6 +131,7 @@ class TunnelChecker:
             "MISS": self._on_miss,
             "RESET": self._on_reset,
             "GOAWAY": lambda _link, _frame: None,
+            "EXTENSION": lambda _link, _frame: None,
         }
 
     def link_opened(self) -> None:
@@ -170,9 +171,6 @@ class TunnelChecker:
     def _begin(self, link: _WireLink, frame: WireFrame) -> None:
         if link.begun or frame.version != _VERSION:
             raise WireFault(f"a second {frame.name}, or one of another version")
-        numbers = [one.exchange for one in frame.listed]
-        if len(set(numbers)) != len(numbers):
-            raise WireFault(f"{frame.name} lists an exchange twice")
         link.begun = True
 
     def _on_hello(self, link: _WireLink, frame: WireFrame) -> None:

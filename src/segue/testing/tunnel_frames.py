@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Final, Literal, TypeAlias
 
 import msgspec
 
 FrameName: TypeAlias = Literal[
-    "HELLO", "WELCOME", "OPEN", "REPLY", "DATA", "ACK", "PING", "PONG", "WINDOW", "MISS", "RESET", "GOAWAY"
+    "HELLO", "WELCOME", "OPEN", "REPLY", "DATA", "ACK", "PING", "PONG", "WINDOW", "MISS", "RESET", "GOAWAY", "EXTENSION"
 ]
+
+#: The id and the value of a parameter of HELLO or WELCOME.
+WireParameter: TypeAlias = tuple[int, bytes]
 
 _MAX_PACKET_BYTES: Final = 16_384
 _CHECKSUM_BYTES: Final = 4
 _MAX_NUMBER: Final = 2**62 - 1
 _MAX_LISTED: Final = 4096
+_MAX_PARAMETERS: Final = 64
+_EXTENSIONS: Final = range(64, 128)
 _MAX_EPOCH_BYTES: Final = 64
 _MAX_TEXT_BYTES: Final = 1024
 _CODES: Final = 5
@@ -47,6 +53,7 @@ class WireFrame(msgspec.Struct, frozen=True):
     value: int = 0
     data: bytes = b""
     listed: tuple[Listed, ...] = ()
+    parameters: tuple[WireParameter, ...] = ()
     version: int = 0
 
 
@@ -65,9 +72,9 @@ def read_wire_packet(packet: bytes) -> list[WireFrame]:
     frames: list[WireFrame] = []
     while reader.at < len(content):
         kind = reader.byte()
-        if kind not in _FRAMES:
+        if kind not in _FRAMES and kind not in _EXTENSIONS:
             raise WireFault(f"a frame of type {kind}")
-        frames.append(_FRAMES[kind](reader))
+        frames.append(_FRAMES.get(kind, _ContentReader.extension)(reader))
     return frames
 
 
@@ -130,10 +137,23 @@ class _ContentReader:
         count = self.number()
         if count > _MAX_LISTED:
             raise WireFault(f"a list of {count}")
-        return tuple(
+        listed = tuple(
             Listed(self.number(), 0 if known_flags is None else self.flags(known_flags), self.number())
             for _ in range(count)
         )
+        _check_rising([one.exchange for one in listed])
+        return listed
+
+    def parameters(self) -> tuple[WireParameter, ...]:
+        count = self.number()
+        if count > _MAX_PARAMETERS:
+            raise WireFault(f"{count} parameters")
+        parameters = tuple((self.number(), self.bytes(_MAX_TEXT_BYTES)) for _ in range(count))
+        _check_rising([one for one, _ in parameters])
+        return parameters
+
+    def extension(self) -> WireFrame:
+        return WireFrame("EXTENSION", data=self.bytes())
 
     def ack(self) -> WireFrame:
         total = self.number()
@@ -144,7 +164,19 @@ class _ContentReader:
         version, epoch, last_opened = self.number(), self.bytes(_MAX_EPOCH_BYTES), self.number()
         self.number()  # the largest body
         self.bytes(_MAX_TEXT_BYTES)  # the address
-        return WireFrame("WELCOME", version=version, data=epoch, value=last_opened, listed=self.listed(None))
+        return WireFrame(
+            "WELCOME",
+            version=version,
+            data=epoch,
+            value=last_opened,
+            listed=self.listed(None),
+            parameters=self.parameters(),
+        )
+
+
+def _check_rising(numbers: list[int]) -> None:
+    if any(one >= other for one, other in pairwise(numbers)):
+        raise WireFault("a list has a number twice, or is not in the order of its numbers")
 
 
 _FRAMES: dict[int, Callable[[_ContentReader], WireFrame]] = {
@@ -154,6 +186,7 @@ _FRAMES: dict[int, Callable[[_ContentReader], WireFrame]] = {
         data=read.bytes(_MAX_EPOCH_BYTES),
         value=read.number(),
         listed=read.listed(known_flags=3),
+        parameters=read.parameters(),
     ),
     2: _ContentReader.welcome,
     3: lambda read: WireFrame("OPEN", exchange=read.number(), flags=read.flags(3), data=read.bytes()),

@@ -14,7 +14,7 @@ from functools import partial
 import msgspec
 
 from segue.http.heads import ExchangeKind, RequestHead
-from segue.tunnel import static_table
+from segue.tunnel import parameters, static_table
 from segue.tunnel.endpoint import MAX_EXCHANGES, Endpoint, Exchange, TunnelViolation
 from segue.tunnel.events import (
     BaseMissed,
@@ -33,6 +33,7 @@ from segue.tunnel.frames import (
     Data,
     ExchangeResume,
     ExchangeResumed,
+    ExtensionFrame,
     Frame,
     GoAway,
     Hello,
@@ -113,7 +114,7 @@ class TunnelClient(Endpoint[_ClientExchange, ClientEvent]):
             if one.epoch == self._epoch
         )
         assert self._link is not None, "it was opened"
-        self._link.queue(Hello(VERSION, self._epoch, self._last_number, resumes))
+        self._link.queue(Hello(VERSION, self._epoch, self._last_number, resumes, parameters.OWN))
 
     def open(self, request: TunnelRequest) -> int:
         """Open an exchange, as soon as there is a link and not too many run; return its handle.
@@ -196,6 +197,8 @@ class TunnelClient(Endpoint[_ClientExchange, ClientEvent]):
                     self._events.append(ExchangeReset(exchange.handle, frame.code, frame.message))
             case GoAway():
                 self._events.append(GoneAway())
+            case ExtensionFrame():
+                pass  # of an extension that this end does not have
             case _:
                 raise TunnelViolation(f"a {type(frame).__name__} is not for a sidecar")
 
@@ -205,7 +208,10 @@ class TunnelClient(Endpoint[_ClientExchange, ClientEvent]):
         new_epoch = welcome.epoch != self._epoch
         self._epoch = welcome.epoch
         self._ready = True
-        self._events.append(Welcomed(welcome.epoch, welcome.address, welcome.max_body_bytes, new_epoch))
+        folds_alike = parameters.folds_alike(welcome.parameters)
+        self._events.append(
+            Welcomed(welcome.epoch, welcome.address, welcome.max_body_bytes, new_epoch, folds_alike=folds_alike)
+        )
         resumed = {one.exchange: one for one in welcome.resumed}
         for exchange in tuple(self._exchanges.values()):  # in the order in which they were opened
             if exchange.epoch == welcome.epoch and exchange.number in resumed:

@@ -32,6 +32,8 @@ class Welcomed(msgspec.Struct, frozen=True):
     address: bytes
     max_body_bytes: int
     new_epoch: bool
+    folds_alike: bool = True
+    """Both ends fold replies alike; otherwise a document must cover nothing of a folded reply."""
 
 
 class GoneAway(msgspec.Struct, frozen=True):

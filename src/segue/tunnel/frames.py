@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
@@ -34,6 +35,14 @@ ResetCode = Literal["cancelled", "aborted", "not_forwarded", "refused", "failed"
 _RESET_CODES: tuple[ResetCode, ...] = ("cancelled", "aborted", "not_forwarded", "refused", "failed")
 _MAX_TEXT_BYTES = 1024
 _MAX_LISTED = 4096
+_MAX_PARAMETERS = 64
+
+
+class Parameter(msgspec.Struct, frozen=True):
+    """What an end tells about itself when a link begins; the other end ignores an id that it does not know."""
+
+    id: int
+    value: bytes
 
 
 class ExchangeResume(msgspec.Struct, frozen=True):
@@ -55,13 +64,14 @@ class ExchangeResumed(msgspec.Struct, frozen=True):
 class Hello(msgspec.Struct, frozen=True):
     """First frame of the sidecar: the epoch of the node it expects (empty: none yet), and the exchanges to resume.
 
-    `last_number` is the highest number that it has ever given to an exchange.
+    `last_number` is the highest number that it has ever given to an exchange. Parameters stand in the order of ids.
     """
 
     version: int
     epoch: bytes
     last_number: int
     resumes: tuple[ExchangeResume, ...]
+    parameters: tuple[Parameter, ...] = ()
 
 
 class Welcome(msgspec.Struct, frozen=True):
@@ -77,6 +87,7 @@ class Welcome(msgspec.Struct, frozen=True):
     max_body_bytes: int
     address: bytes
     resumed: tuple[ExchangeResumed, ...]
+    parameters: tuple[Parameter, ...] = ()
 
 
 class Open(msgspec.Struct, frozen=True):
@@ -150,8 +161,15 @@ class GoAway(msgspec.Struct, frozen=True):
     """The node drains: exchanges that run go on here; the sidecar opens new ones at another node."""
 
 
+class ExtensionFrame(msgspec.Struct, frozen=True):
+    """A frame of a type that an extension of the protocol has, and that this end does not know: it is skipped."""
+
+    type: int
+    payload: bytes
+
+
 Frame: TypeAlias = (
-    Hello | Welcome | Open | ReplyFrame | Data | Ack | Ping | Pong | Window | Miss | Reset | GoAway
+    Hello | Welcome | Open | ReplyFrame | Data | Ack | Ping | Pong | Window | Miss | Reset | GoAway | ExtensionFrame
 )  # fmt: skip - one line for one closed set
 
 
@@ -164,6 +182,7 @@ class BadPacket(msgspec.Struct, frozen=True):
 # -------------------------------------------------------------------------------------------------------------- writing
 
 _HELLO, _WELCOME, _OPEN, _REPLY, _DATA, _ACK, _PING, _PONG, _WINDOW, _MISS, _RESET, _GO_AWAY = range(1, 13)
+_EXTENSIONS = range(64, 128)
 
 _LAST = 1
 _HAS_BODY = 2
@@ -192,6 +211,8 @@ def encode_frame(frame: Frame) -> bytes:  # noqa: PLR0911 - one arm for each kin
             return _encode_first(frame)
         case GoAway():
             return bytes([_GO_AWAY])
+        case ExtensionFrame(kind, payload):
+            return bytes([kind]) + _text(payload)
 
 
 _NUMBERED: Mapping[type, int] = MappingProxyType({Ping: _PING, Pong: _PONG, Miss: _MISS})
@@ -210,10 +231,17 @@ def pieces(blob: bytes, limit: int = MAX_PACKET_BYTES - 2 * OVERHEAD_BYTES) -> l
 
 def _encode_first(frame: Hello | Welcome) -> bytes:
     if isinstance(frame, Hello):
-        resumes = b"".join(map(_encode_resume, frame.resumes))
-        count = encode_varint(len(frame.resumes))
-        numbers = encode_varint(frame.last_number) + count
-        return bytes([_HELLO]) + encode_varint(frame.version) + _text(frame.epoch) + numbers + resumes
+        return b"".join(
+            (
+                bytes([_HELLO]),
+                encode_varint(frame.version),
+                _text(frame.epoch),
+                encode_varint(frame.last_number),
+                encode_varint(len(frame.resumes)),
+                *map(_encode_resume, frame.resumes),
+                _encode_parameters(frame.parameters),
+            )
+        )
     resumed = (encode_varint(one.exchange) + encode_varint(one.upload_offset) for one in frame.resumed)
     return b"".join(
         (
@@ -225,8 +253,13 @@ def _encode_first(frame: Hello | Welcome) -> bytes:
             _text(frame.address),
             encode_varint(len(frame.resumed)),
             *resumed,
+            _encode_parameters(frame.parameters),
         )
     )
+
+
+def _encode_parameters(parameters: Sequence[Parameter]) -> bytes:
+    return encode_varint(len(parameters)) + b"".join(encode_varint(one.id) + _text(one.value) for one in parameters)
 
 
 def _encode_resume(resume: ExchangeResume) -> bytes:
@@ -309,16 +342,30 @@ class _FrameReader:
         self.at += size
         return self._data[self.at - size : self.at]
 
-    def count(self) -> int:
+    def count(self, limit: int = _MAX_LISTED) -> int:
         count = self.number()
-        if count > _MAX_LISTED:
-            raise _Malformed(f"a frame lists {count} exchanges")
+        if count > limit:
+            raise _Malformed(f"a frame lists {count} exchanges or parameters")
         return count
 
 
 def _read_hello(read: _FrameReader) -> Hello:
     version, epoch, last_number = read.number(), read.bytes(limit=64), read.number()
-    return Hello(version, epoch, last_number, tuple(_read_resume(read) for _ in range(read.count())))
+    resumes = tuple(_read_resume(read) for _ in range(read.count()))
+    _check_order([one.exchange for one in resumes], "exchange")
+    return Hello(version, epoch, last_number, resumes, _read_parameters(read))
+
+
+def _read_parameters(read: _FrameReader) -> tuple[Parameter, ...]:
+    count = read.count(_MAX_PARAMETERS)
+    parameters = tuple(Parameter(read.number(), read.bytes(limit=_MAX_TEXT_BYTES)) for _ in range(count))
+    _check_order([one.id for one in parameters], "parameter")
+    return parameters
+
+
+def _check_order(numbers: Sequence[int], what: str) -> None:
+    if any(first >= second for first, second in pairwise(numbers)):
+        raise _Malformed(f"a frame lists one {what} twice, or out of order")
 
 
 def _read_resume(read: _FrameReader) -> ExchangeResume:
@@ -330,7 +377,8 @@ def _read_welcome(read: _FrameReader) -> Welcome:
     version, epoch = read.number(), read.bytes(limit=64)
     last_opened, max_body_bytes, address = read.number(), read.number(), read.bytes(limit=_MAX_TEXT_BYTES)
     resumed = tuple(ExchangeResumed(read.number(), read.number()) for _ in range(read.count()))
-    return Welcome(version, epoch, last_opened, max_body_bytes, address, resumed)
+    _check_order([one.exchange for one in resumed], "exchange")
+    return Welcome(version, epoch, last_opened, max_body_bytes, address, resumed, _read_parameters(read))
 
 
 def _read_open(read: _FrameReader) -> Open:
@@ -373,6 +421,8 @@ _READERS: dict[int, Callable[[_FrameReader], Frame]] = {
 def _read_frame(read: _FrameReader) -> Frame:
     kind = read.byte()
     reader = _READERS.get(kind)
+    if kind in _EXTENSIONS:
+        return ExtensionFrame(kind, read.bytes())
     if reader is None:
         raise _Malformed(f"a frame has the unknown type {kind}")
     return reader(read)

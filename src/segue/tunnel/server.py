@@ -13,7 +13,7 @@ from functools import partial
 import msgspec
 
 from segue.http.heads import ExchangeKind, ReplyHead
-from segue.tunnel import static_table
+from segue.tunnel import parameters, static_table
 from segue.tunnel.endpoint import BUFFER_BYTES, MAX_EXCHANGES, Endpoint, Exchange, TunnelViolation
 from segue.tunnel.events import Cancelled, Opened, ServerEvent, UploadData, UploadEnded
 from segue.tunnel.frames import (
@@ -21,6 +21,7 @@ from segue.tunnel.frames import (
     Data,
     ExchangeResume,
     ExchangeResumed,
+    ExtensionFrame,
     Frame,
     GoAway,
     Hello,
@@ -169,6 +170,8 @@ class TunnelServer(Endpoint[_ServerExchange, ServerEvent]):
                     raise TunnelViolation("a sidecar only cancels an exchange")
                 if frame.exchange in self._exchanges:
                     self._drop(frame.exchange)
+            case ExtensionFrame():
+                pass  # of an extension that this end does not have
             case _:
                 raise TunnelViolation(f"a {type(frame).__name__.removesuffix('Frame')} is not for a gateway")
 
@@ -194,6 +197,7 @@ class TunnelServer(Endpoint[_ServerExchange, ServerEvent]):
                 self._node.max_body_bytes,
                 self._node.address,
                 resumed,
+                parameters.OWN,
             )
         )
         for exchange in going_on:

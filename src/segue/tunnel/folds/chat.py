@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
-from segue.tunnel.folds.json import FoldOutput, escaped
+from segue.tunnel.folds.json import FoldOutput, escaped, event_decoder, is_strict, read_event
 
 
 class _ChatFoldFunction(msgspec.Struct):
@@ -13,7 +15,7 @@ class _ChatFoldFunction(msgspec.Struct):
 
 
 class _ChatFoldCall(msgspec.Struct):
-    index: int = 0
+    index: int | None = None
     id: str | None = None
     function: _ChatFoldFunction | None = None
 
@@ -27,13 +29,19 @@ class _ChatFoldDelta(msgspec.Struct):
 
 
 class _ChatFoldChoice(msgspec.Struct):
-    index: int = 0
+    index: int | None = None
     delta: _ChatFoldDelta | None = None
     finish_reason: str | None = None
 
 
-class _ChatFoldChunk(msgspec.Struct):
+class ChatFoldChunk(msgspec.Struct):
+    """What the fold reads of a chunk."""
+
     choices: list[_ChatFoldChoice]
+
+
+_CHUNKS: Final = event_decoder(ChatFoldChunk)
+_DONE: Final = b"[DONE]"
 
 
 class ChatFold:
@@ -48,14 +56,15 @@ class ChatFold:
 
     def take(self, data: bytes) -> bool:
         """Take the data of an event; return False if it is no chunk."""
-        if data == b"[DONE]":
+        if data == _DONE:
             return True
-        chunk = msgspec.json.decode(data, type=_ChatFoldChunk)
+        chunk = read_event(_CHUNKS, data)
+        if chunk is None or not is_strict(data):
+            return False
         for choice in chunk.choices:
-            delta = choice.delta
-            if delta is not None:
-                self._take_delta(choice.index, delta)
-            if choice.finish_reason is not None:
+            if choice.delta is not None:
+                self._take_delta(choice.index or 0, choice.delta)
+            if choice.finish_reason:
                 self._end()
         return True
 
@@ -74,9 +83,9 @@ class ChatFold:
 
     def _take_call(self, choice: int, call: _ChatFoldCall) -> None:
         function = call.function or _ChatFoldFunction()
-        # some servers give every call the index 0, others repeat the id in each piece
+        # some servers give every call the index 0 or none, others repeat the id in each piece
         is_new = bool(call.id) and call.id != self._call_id
-        field = f"call {call.index}"
+        field = f"call {call.index or 0}"
         if is_new or self._open != field or self._choice != choice:
             if is_new and self._open == field:
                 self._open = "call"

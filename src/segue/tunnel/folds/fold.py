@@ -10,23 +10,25 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-import msgspec
-
 from segue.tunnel.folds.chat import ChatFold
 from segue.tunnel.folds.gemini import GeminiFold
-from segue.tunnel.folds.json import Compactor, FoldOutput
+from segue.tunnel.folds.json import Compactor, FoldOutput, is_strict
 from segue.tunnel.folds.messages import MessagesFold
 from segue.tunnel.folds.responses import ResponsesFold
 from segue.tunnel.folds.sse import EventReader
 
 #: Increase it with every change that gives any reply another fold.
-FOLD_VERSION: Final = 1
+FOLD_VERSION: Final = 2
 #: A fold stops growing at this size, and drops an event with more data.
 MAX_FOLD_BYTES: Final = 4 * 1024 * 1024
 
 
 class _ApiFold(Protocol):
     def take(self, data: bytes) -> bool: ...
+
+
+#: The first of these that takes an event settles the API of its reply.
+_APIS: Final = (ResponsesFold, ChatFold, MessagesFold, GeminiFold)
 
 
 class Fold:
@@ -67,19 +69,12 @@ class Fold:
         return self._value
 
     def _take(self, event: bytes) -> None:
-        if self._api is None:
-            for kind in (ResponsesFold, ChatFold, MessagesFold, GeminiFold):
-                api = kind(self._output)
-                if _takes(api, event):
-                    self._api = api
-                    return
-        elif _takes(self._api, event):
+        if self._api is not None:
+            self._api.take(event)
             return
+        for kind in _APIS if is_strict(event) else ():
+            api = kind(self._output)
+            if api.take(event):
+                self._api = api
+                return
         self._output.write(event, b"\n")
-
-
-def _takes(api: _ApiFold, event: bytes) -> bool:
-    try:
-        return api.take(event)
-    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
-        return False  # no JSON, another shape, or nested deeper than any request

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
-from segue.tunnel.folds.json import FoldOutput, compact, escaped
+from segue.tunnel.folds.json import FoldOutput, compact, escaped, event_decoder, is_strict, read_event
 
 
-class _GeminiContent(msgspec.Struct):
-    parts: list[dict[str, object]] = []
+class _GeminiFoldContent(msgspec.Struct):
+    parts: list[dict[str, object]] | None = None
 
 
-class _GeminiCandidate(msgspec.Struct):
-    content: _GeminiContent | None = None
+class _GeminiFoldCandidate(msgspec.Struct):
+    content: _GeminiFoldContent | None = None
     finishReason: str | None = None  # noqa: N815 - the wire's own word
 
 
-class _GeminiChunk(msgspec.Struct):
-    candidates: list[_GeminiCandidate]
+class GeminiFoldChunk(msgspec.Struct):
+    """What the fold reads of a chunk."""
+
+    candidates: list[_GeminiFoldCandidate]
+
+
+_CHUNKS: Final = event_decoder(GeminiFoldChunk)
+_TEXT: Final = b'{"text":"'
+_THOUGHT: Final = b'{"thought":true,"text":"'
 
 
 class GeminiFold:
@@ -31,20 +40,22 @@ class GeminiFold:
 
     def take(self, data: bytes) -> bool:
         """Take the data of an event; return False if it is no chunk."""
-        chunk = msgspec.json.decode(data, type=_GeminiChunk)
+        chunk = read_event(_CHUNKS, data)
+        if chunk is None or not is_strict(data):
+            return False
         for candidate in chunk.candidates:
-            if candidate.content is not None:
-                for part in candidate.content.parts:
-                    self._take_part(part)
-            if candidate.finishReason is not None and self._begun:
+            for part in (candidate.content and candidate.content.parts) or ():
+                self._take_part(part)
+            if candidate.finishReason and self._begun:
                 self._end_text()
                 self._output.write(b"]}")
                 self._begun = False
         return True
 
     def _take_part(self, part: dict[str, object]) -> None:
-        text = part.pop("text", None)
-        if text == "" and not part:
+        text = part.get("text")
+        others = {key: value for key, value in part.items() if key not in {"text", "thought"}}
+        if text == "" and not others:
             return
         if not self._begun:
             self._begun = True
@@ -53,15 +64,15 @@ class GeminiFold:
             self._end_text()
             self._output.write(compact(part), b",")
             return
-        opening = b'{"thought":true,"text":"' if part.pop("thought", None) is True else b'{"text":"'
+        opening = _THOUGHT if part.get("thought") is True else _TEXT
         if self._open != opening:
             self._end_text()
             self._open = opening
             self._output.write(opening)
         self._output.write(escaped(text))
-        if part:  # a signature ends the text it signs
+        if others:  # a signature ends the text it signs
             self._open = None
-            self._output.write(b'",', compact(part)[1:], b",")
+            self._output.write(b'",', compact(others)[1:], b",")
 
     def _end_text(self) -> None:
         if self._open is not None:

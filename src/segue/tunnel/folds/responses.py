@@ -6,20 +6,23 @@ it has not written yet, or the whole item if the pieces do not add up to it. Not
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
 
-from segue.tunnel.folds.json import FoldOutput, compact, escaped
+from segue.tunnel.folds.json import FoldOutput, compact, escaped, event_decoder, is_strict, read_event
 
 
-class _ResponsesFoldEvent(msgspec.Struct):
+class ResponsesFoldEvent(msgspec.Struct):
+    """What the fold reads of an event."""
+
     type: str
     item_id: str | None = None
-    item: dict[str, object] = {}
+    item: dict[str, object] | None = None
     delta: object = None
-    content_index: int = 0
-    summary_index: int = 0
+    content_index: int | None = None
+    summary_index: int | None = None
 
 
 class _ItemLayout(msgspec.Struct, frozen=True):
@@ -41,14 +44,20 @@ class _StreamedPart(msgspec.Struct, frozen=True):
     closing: bytes
 
 
+_ADDED: Final = "response.output_item.added"
+_DONE: Final = "response.output_item.done"
+_EVENTS: Final = event_decoder(ResponsesFoldEvent)
 #: The order of the keys is that of Codex; to clients with other orders it makes no measurable difference.
-_SHAPES: Final = {
-    "message": _ItemLayout(("type", "status", "id", "role"), "content", b"[", ()),
-    "function_call": _ItemLayout(("type", "status", "id", "name"), "arguments", b'"', ("call_id",)),
-    "custom_tool_call": _ItemLayout(("type", "id", "status", "call_id", "name"), "input", b'"', ()),
-    "reasoning": _ItemLayout(("type", "id"), "summary", b"[", ("content", "encrypted_content")),
-}
-_PARTS: Final = {
+LAYOUTS: Final = MappingProxyType(
+    {
+        "message": _ItemLayout(("type", "status", "id", "role"), "content", b"[", ()),
+        "function_call": _ItemLayout(("type", "status", "id", "name"), "arguments", b'"', ("call_id",)),
+        "custom_tool_call": _ItemLayout(("type", "id", "status", "call_id", "name"), "input", b'"', ()),
+        "reasoning": _ItemLayout(("type", "id"), "summary", b"[", ("content", "encrypted_content")),
+    }
+)
+_TYPES: Final = {b"[": list, b'"': str}
+PARTS: Final = {
     "response.output_text.delta": _StreamedPart(
         "output_text", "message", b'{"type":"output_text","text":"', "text", b'","annotations":[],"logprobs":[]},'
     ),
@@ -59,6 +68,8 @@ _PARTS: Final = {
     "response.function_call_arguments.delta": _StreamedPart("", "function_call", b"", "", b""),
     "response.custom_tool_call_input.delta": _StreamedPart("", "custom_tool_call", b"", "", b""),
 }
+#: The other events append nothing.
+_READ: Final = frozenset({_ADDED, _DONE, *PARTS})
 
 
 class ResponsesFold:
@@ -66,7 +77,7 @@ class ResponsesFold:
 
     def __init__(self, output: FoldOutput) -> None:
         self._output = output
-        self._item_id: object = None
+        self._item_id: str | None = None
         self._item_type = ""
         self._written: tuple[str, ...] = ()
         self._part: tuple[_StreamedPart, int] | None = None
@@ -75,35 +86,40 @@ class ResponsesFold:
 
     def take(self, data: bytes) -> bool:
         """Take the data of an event; return False if it is none of this API."""
-        event = msgspec.json.decode(data, type=_ResponsesFoldEvent)
-        if not event.type.startswith("response."):
+        event = read_event(_EVENTS, data)
+        if event is None or not event.type.startswith("response."):
             return False
-        if event.type == "response.output_item.added":
-            self._begin_item(event.item)
-        elif event.type == "response.output_item.done":
-            self._end_item(event.item)
-        elif event.type in _PARTS and isinstance(event.delta, str):
+        if event.type not in _READ:
+            return True
+        if not is_strict(data):
+            return False
+        if event.type == _ADDED:
+            self._begin_item(event.item or {})
+        elif event.type == _DONE:
+            self._end_item(event.item or {})
+        elif isinstance(event.delta, str):
             self._take_delta(event, event.delta)
         return True
 
     def _begin_item(self, item: dict[str, object]) -> None:
-        kind = item.get("type")
-        self._item_id, self._item_type = None, ""
-        if isinstance(kind, str) and kind in _SHAPES and item.get("id"):
-            shape = _SHAPES[kind]
-            self._item_id, self._item_type = item["id"], kind
-            self._part, self._streamed = None, []
-            head = {key: item[key] for key in shape.before if key in item}
-            if "status" in head:
-                head["status"] = "completed"  # what it will be when it is repeated
-            self._written = tuple(head)
-            self._output.write(b",", compact(head)[:-1], b',"%b":' % shape.field.encode(), shape.opening)
-
-    def _take_delta(self, event: _ResponsesFoldEvent, delta: str) -> None:
-        part = _PARTS[event.type]
-        if event.item_id != self._item_id or part.item_type != self._item_type:
+        kind, item_id = item.get("type"), item.get("id")
+        layout = LAYOUTS.get(kind) if isinstance(kind, str) else None
+        self._item_id = None
+        if layout is None or not isinstance(kind, str) or not isinstance(item_id, str) or not item_id:
             return
-        index = event.summary_index if part.kind == "summary_text" else event.content_index
+        self._item_id, self._item_type = item_id, kind
+        self._part, self._streamed = None, []
+        head = {key: item[key] for key in layout.before if key in item}
+        if "status" in head:
+            head["status"] = "completed"  # what it will be when it is repeated
+        self._written = tuple(head)
+        self._output.write(b",", compact(head)[:-1], b',"%b":' % layout.field.encode(), layout.opening)
+
+    def _take_delta(self, event: ResponsesFoldEvent, delta: str) -> None:
+        part = PARTS[event.type]
+        if self._item_id is None or event.item_id != self._item_id or part.item_type != self._item_type:
+            return
+        index = (event.summary_index if part.kind == "summary_text" else event.content_index) or 0
         if self._part != (part, index):
             if self._part is not None:
                 self._output.write(self._part[0].closing)
@@ -121,32 +137,35 @@ class ResponsesFold:
         )
         self._item_id = None
         kind = item.get("type")
-        shape = _SHAPES.get(kind) if isinstance(kind, str) else None
-        if shape is not None and kind == "reasoning":
-            item.setdefault("content", None)
-        if shape is None:
+        layout = LAYOUTS.get(kind) if isinstance(kind, str) else None
+        if not item:
+            return
+        if layout is None:
             self._output.write(b",", compact(item))
-        elif not is_current or not isinstance(item.get(shape.field), str | list):
-            self._output.write(b",", compact(_ordered(item, shape)))
+            return
+        if kind == "reasoning":
+            item.setdefault("content", None)
+        if is_current and isinstance(item.get(layout.field), _TYPES[layout.opening]):
+            self._end_current(item, layout)
         else:
-            self._end_current(item, shape)
+            self._output.write(b",", compact(_ordered(item, layout)))
 
-    def _end_current(self, item: dict[str, object], shape: _ItemLayout) -> None:
+    def _end_current(self, item: dict[str, object], layout: _ItemLayout) -> None:
         """Write the rest of an item whose head has been written."""
-        value = item[shape.field]
+        value = item[layout.field]
         if not self._streamed:
             self._output.write(compact(value)[1:])
         elif self._streamed == _lengths(value):
             self._output.write(_last_part_end(value))
         else:
-            self._output.write(b",", compact(_ordered(item, shape)))
+            self._output.write(b",", compact(_ordered(item, layout)))
             return
-        rest = {key: val for key, val in _ordered(item, shape).items() if key not in (*self._written, shape.field)}
+        rest = {key: val for key, val in _ordered(item, layout).items() if key not in (*self._written, layout.field)}
         self._output.write(b"," if rest else b"", compact(rest)[1:])
 
 
-def _ordered(item: dict[str, object], shape: _ItemLayout) -> dict[str, object]:
-    keys = (*shape.before, shape.field, *shape.after)
+def _ordered(item: dict[str, object], layout: _ItemLayout) -> dict[str, object]:
+    keys = (*layout.before, layout.field, *layout.after)
     return {key: item[key] for key in keys if key in item} | item
 
 

@@ -42,10 +42,11 @@ class EventReader:
     def _end_line(self, events: list[bytes]) -> None:
         line = bytes(self._line).rstrip(b"\r\n")
         self._line.clear()
+        is_too_long = len(line) > self._limit
         if self._at_start:
             self._at_start = False
             line = line.removeprefix(_BOM)
-        if len(line) > self._limit:
+        if is_too_long:
             self._dropped = True
         elif not line:
             self._end_event(events)
