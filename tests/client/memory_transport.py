@@ -13,13 +13,15 @@ from typing import Any
 import msgspec
 
 from segue.client.capabilities import ServerCapabilities
+from segue.client.client import AsyncClient
 from segue.client.recovery import TurnFault
-from segue.client.session import SessionHost
+from segue.client.session import AsyncSession, SessionHost
 from segue.client.settings import ConnectionSettings, TransportKind
 from segue.client.transports.interface import Connected, TransportFault
 from segue.client.turn import RecoveryObserver, ServerLinks
+from segue.client.turn_effects import RecoveryStep
 from segue.protocol.requests import LeanForm
-from tests.client.played_server import PlayedServer
+from tests.client.played_server import PlayedServer, text_of
 
 #: What meets a request: a fault in place of its answer, or how many events come before the connection is lost.
 Trouble = TurnFault | int | None
@@ -147,3 +149,15 @@ class MemoryLinks:
 
     def host(self, observer: RecoveryObserver | None = None) -> SessionHost:
         return SessionHost("http://played/v1", self.open(), observer)
+
+
+def client_of(links: MemoryLinks, steps: list[RecoveryStep] | None = None) -> AsyncClient:
+    return AsyncClient("http://played/v1", links=links.open, on_recovery=None if steps is None else steps.append)
+
+
+def texts(session: AsyncSession) -> tuple[str, ...]:
+    return tuple(text_of(msgspec.json.decode(item)) for item in session.history)
+
+
+async def say(session: AsyncSession, text: str) -> str:
+    return (await session.send(text).response()).output_text

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
-import msgspec
 import pytest
 
 from segue.client.client import AsyncClient
@@ -14,7 +12,6 @@ from segue.client.errors import (
     ConnectionFailedError,
     OutcomeUnknownError,
     SessionBusyError,
-    SessionFileError,
     TurnCancelledError,
 )
 from segue.client.recovery import TurnFault
@@ -22,24 +19,12 @@ from segue.client.session import AsyncSession
 from segue.client.settings import SessionSettings
 from segue.client.stream_events import OutputTextDelta, ResponseCreated, ResponseFinished
 from segue.client.turn_effects import RecoveryStep
-from tests.client.memory_transport import MemoryLinks, MemoryTransport
-from tests.client.played_server import FULL, answer_of, text_of
-
-
-def client_of(links: MemoryLinks, steps: list[RecoveryStep] | None = None) -> AsyncClient:
-    return AsyncClient("http://played/v1", links=links.open, on_recovery=None if steps is None else steps.append)
-
-
-def texts(session: AsyncSession) -> tuple[str, ...]:
-    return tuple(text_of(msgspec.json.decode(item)) for item in session.history)
+from tests.client.memory_transport import MemoryLinks, MemoryTransport, client_of, say, texts
+from tests.client.played_server import FULL, answer_of
 
 
 def is_busy(session: AsyncSession) -> bool:
     return session.busy
-
-
-async def say(session: AsyncSession, text: str) -> str:
-    return (await session.send(text).response()).output_text
 
 
 async def test_a_conversation() -> None:
@@ -284,73 +269,6 @@ async def test_a_server_that_cannot_be_told_changes_nothing() -> None:
     assert await say(session, "two")
 
 
-async def test_the_turn_of_a_saved_session_is_forgotten_only_if_it_is_cancelled(tmp_path: Path) -> None:
-    """A program that is interrupted leaves its turn, and its next process goes on with it."""
-    links = MemoryLinks(extensions=FULL)
-    session = client_of(links).session("m")
-    session.save(tmp_path / "session.json")
-    async with session.send("one") as turn:
-        await anext(turn)
-    assert links.http.forgotten == []
-    assert client_of(links).load(tmp_path / "session.json").pending_turn is not None
-    await turn.cancel()
-    assert links.http.forgotten == ["resp_0"]
-    assert client_of(links).load(tmp_path / "session.json").pending_turn is None
-
-
-async def test_a_file_that_cannot_be_written_does_not_stop_the_session(tmp_path: Path) -> None:
-    links = MemoryLinks()
-    session = client_of(links).session("m")
-    for path in (tmp_path / "none" / "session.json", tmp_path, "with a \0"):
-        with pytest.raises(SessionFileError, match="could not be written"):
-            session.save(path)
-    await say(session, "one")
-    session.save(tmp_path / "session.json")
-    with pytest.raises(SessionFileError):
-        session.save(tmp_path)
-    await say(session, "two")  # is still written where it was before
-    turn = client_of(links).load(tmp_path / "session.json").pending_turn
-    assert turn is not None
-
-
-async def test_a_file_stays_where_it_is_when_the_process_goes_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    links = MemoryLinks()
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path)
-    session = client_of(links).session("m")
-    session.save("session.json")
-    loaded = client_of(links).load("session.json")
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    for one in (session, loaded):
-        (tmp_path / "session.json").unlink()
-        await say(one, "one")
-        assert (tmp_path / "session.json").exists()
-    assert list((tmp_path / "elsewhere").iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"transport": "http", "history": "id"},
-        {"fields": {"model": "other"}},
-        {"fields": {"include": 5}},
-    ],
-)
-def test_settings_that_a_file_cannot_have(tmp_path: Path, change: dict[str, object]) -> None:
-    path = tmp_path / "session.json"
-    session = client_of(MemoryLinks()).session("m")
-    session.send("one")
-    session.save(path)
-    saved = msgspec.json.decode(path.read_bytes())
-    for settings in (saved["settings"], saved["turn"]["settings"]):
-        settings.update(change)
-        path.write_bytes(msgspec.json.encode(saved))
-        with pytest.raises(SessionFileError, match="damaged"):
-            client_of(MemoryLinks()).load(path)
-
-
 async def test_a_turn_that_was_never_begun_can_be_cancelled() -> None:
     links = MemoryLinks()
     session = client_of(links).session("m")
@@ -442,139 +360,6 @@ async def test_a_warm_up_without_a_connection_is_left_out() -> None:
     links = MemoryLinks()
     links.websocket.refusals.append(TurnFault(kind="connect_failed", transport="websocket", delivered="no"))
     await client_of(links).session("m").warm_up()
-
-
-# --- files -----------------------------------------------------------------------------------------------------------
-
-
-async def test_a_saved_session_goes_on(tmp_path: Path) -> None:
-    links = MemoryLinks()
-    session = client_of(links).session("m", store=True, instructions="be brief")
-    await say(session, "one")
-    session.save(tmp_path / "session.json")
-    loaded = client_of(links).load(tmp_path / "session.json")
-    assert (loaded.settings, loaded.history, loaded.pending_turn) == (session.settings, session.history, None)
-    links.websocket.drop()
-    await say(loaded, "two")
-    assert links.server.creates[-1]["previous_response_id"] == "resp_0"
-
-
-async def test_an_unstored_session_is_replayed_after_a_file(tmp_path: Path) -> None:
-    links = MemoryLinks()
-    session = client_of(links).session("m")
-    await say(session, "one")
-    session.save(tmp_path / "session.json")
-    await say(client_of(links).load(tmp_path / "session.json"), "two")
-    assert links.server.runs[1].context == ("one", answer_of(("one",)), "two")
-
-
-@pytest.mark.parametrize("cut", [0, 1, 4])
-async def test_a_process_that_is_killed_in_a_turn_pays_for_it_once(tmp_path: Path, cut: int) -> None:
-    """The session was saved before the turn; the create left, and some events came; then nothing more was done."""
-    path, links = tmp_path / "session.json", MemoryLinks(extensions=FULL)
-    session = client_of(links).session("m")
-    await say(session, "zero")
-    turn = session.send("one")
-    session.save(path)
-    links.websocket.hold = asyncio.Event()
-    links.websocket.answered.clear()
-    for _ in range(cut):
-        await anext(turn)
-    if not cut:
-        reading = asyncio.create_task(anext(turn))
-        await links.websocket.answered.wait()
-        reading.cancel()
-    links.websocket.hold = None
-    links.websocket.drop()
-    later = client_of(links).load(path)
-    assert later.pending_turn is not None
-    response = await later.pending_turn.response()
-    assert response.output_text == answer_of(("zero", answer_of(("zero",)), "one"))
-    assert len(links.server.runs) == 2
-    assert len(texts(later)) == 4
-
-
-async def test_a_turn_that_was_saved_and_never_sent_is_sent(tmp_path: Path) -> None:
-    path, links = tmp_path / "session.json", MemoryLinks()
-    session = client_of(links).session("m")
-    session.send("one", temperature=1)
-    session.save(path)
-    later = client_of(links).load(path)
-    assert later.pending_turn is not None
-    await later.pending_turn.response()
-    assert links.server.creates[0]["temperature"] == 1
-    assert texts(later)[0] == "one"
-
-
-async def test_a_pending_turn_can_be_passed_over(tmp_path: Path) -> None:
-    path, links = tmp_path / "session.json", MemoryLinks()
-    session = client_of(links).session("m")
-    session.send("one")
-    session.save(path)
-    later = client_of(links).load(path)
-    await say(later, "two")
-    assert later.pending_turn is None
-    assert texts(later)[0] == "two"
-
-
-async def test_a_file_that_cannot_be_written_keeps_the_turn_from_leaving(tmp_path: Path) -> None:
-    """What a later process could not know of is not sent."""
-    folder, links = tmp_path / "folder", MemoryLinks()
-    folder.mkdir()
-    session = client_of(links).session("m")
-    turn = session.send("one")
-    session.save(folder / "session.json")
-    (folder / "session.json").unlink()
-    folder.rmdir()
-    with pytest.raises(SessionFileError, match="could not be written"):
-        await turn.response()
-    assert links.server.creates == []
-
-
-async def test_a_turn_that_was_sent_before_is_never_safe_to_send_anew_for_a_full_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An earlier process has sent it, and nobody knows its id; the repeat would have to be noted first."""
-    links, written = MemoryLinks(extensions=FULL), list[bytes]()
-
-    def write(path: str, data: bytes) -> None:
-        written.append(data)
-
-    monkeypatch.setattr("segue.client.session.write_session", write)
-    session = client_of(links).session("m")
-    session.save(tmp_path / "session.json")
-    async with session.send("one") as turn:
-        await anext(turn)
-    (tmp_path / "session.json").write_bytes(written[1])  # as it was when the create left
-    later = client_of(links).load(tmp_path / "session.json").pending_turn
-    assert later is not None
-
-    def full(path: str, data: bytes) -> None:
-        raise SessionFileError("The session could not be written: no space.", "")
-
-    monkeypatch.setattr("segue.client.session.write_session", full)
-    with pytest.raises(OutcomeUnknownError, match="was not sent again"):
-        await later.response()
-    assert len(links.server.creates) == 1
-
-
-async def test_a_file_that_cannot_be_written_in_mid_turn_does_not_end_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It was written before the create left: that is enough to find out what became of the turn."""
-    links, written = MemoryLinks(), list[bytes]()
-
-    def write(path: str, data: bytes) -> None:
-        written.append(data)
-        if len(written) > 2:
-            raise SessionFileError("The session could not be written.", "")
-
-    monkeypatch.setattr("segue.client.session.write_session", write)
-    session = client_of(links).session("m")
-    turn = session.send("one")
-    session.save(tmp_path / "session.json")
-    await turn.response()
-    assert len(written) == 3
 
 
 async def test_every_error_of_a_turn_is_a_client_error() -> None:

@@ -1,88 +1,156 @@
-"""A file holds a session whole, or is refused with a reason; a write that fails loses nothing."""
+"""A session is appended to its file as long as that is the file that was left; a write that fails loses nothing."""
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from contextlib import suppress
 from pathlib import Path
 
-import msgspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from segue.client import session_file
-from segue.client.continuation import Continuation
-from segue.client.create_request import CreateOptions
 from segue.client.errors import SessionFileError
-from segue.client.session_file import decode_session, encode_session, read_session, write_session
-from segue.client.session_state import SavedTurn, SessionRecord
+from segue.client.local_history import EMPTY_HISTORY, LocalHistory
+from segue.client.session_file import SessionFile, read_session, replace_file
+from segue.client.session_journal import read_journal
+from segue.client.session_state import SessionRecord
 from segue.client.settings import SessionSettings
-from segue.client.turn_effects import DeliveredCreate
-from tests.strategies import examples, hostile_bytes
 
 URL = "http://127.0.0.1:4747/v1"
-SETTINGS = SessionSettings(model="m", tools=({"type": "x"},), fields={"temperature": 0.5}, store=True)
-ITEMS = (b'{ "type": "odd" }', b'{"a":1e0}')
-TURN = SavedTurn(
-    items=(b'{"b":[]}',),
-    key="k",
-    settings=SETTINGS,
-    delivered=DeliveredCreate(options=CreateOptions(idempotency_key="k", resume=True), epoch="e", silent_s=1.0),
-    alive_at=5.0,
-)
+SETTINGS = SessionSettings(model="m")
+HISTORY = EMPTY_HISTORY.append((b'{"a":1}',))
 
 
-@pytest.mark.parametrize("turn", [None, TURN])
-@pytest.mark.parametrize("continuation", [None, Continuation(response_id="r", stored=True)])
-def test_a_session_comes_back_as_it_was(turn: SavedTurn | None, continuation: Continuation | None) -> None:
-    """The items to the byte."""
-    record = SessionRecord(settings=SETTINGS, items=ITEMS, continuation=continuation, turn=turn)
-    assert decode_session(encode_session(record, URL), URL) == record
+def record(history: LocalHistory = HISTORY) -> SessionRecord:
+    return SessionRecord(settings=SETTINGS, history=history)
 
 
-def test_the_file_says_what_it_is_and_holds_no_key_of_an_api() -> None:
-    data = msgspec.json.decode(encode_session(SessionRecord(settings=SETTINGS, items=()), URL))
-    assert (data["schema"], data["version"], data["base_url"]) == ("segue.client.session", 1, URL)
-    assert set(data) == {"schema", "version", "base_url", "settings", "items", "continuation", "turn"}
+def saved(path: Path) -> tuple[bytes, ...]:
+    """Return the items that are in the file."""
+    return read_journal(read_session(str(path)), URL).history.items
 
 
-def changed(**members: object) -> bytes:
-    data = msgspec.json.decode(encode_session(SessionRecord(settings=SETTINGS, items=ITEMS), URL))
-    return msgspec.json.encode(data | members)
+# --- appending -------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_new_is_appended_and_only_the_owner_reads_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "session.json"
+    file = SessionFile(str(path), URL)
+    file.write(record())
+    before, inode = path.read_bytes(), path.stat().st_ino
+    longer = HISTORY
+    for _ in range(3):
+        longer = longer.append([b'{"b":2}'])
+        file.write(record(longer))
+        assert saved(path) == longer.items
+        assert path.read_bytes().startswith(before)
+        before = path.read_bytes()
+    assert path.stat().st_ino == inode
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_another_history_takes_the_place_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "session.json"
+    file = SessionFile(str(path), URL)
+    file.write(record())
+    inode = path.stat().st_ino
+    file.write(record(EMPTY_HISTORY.append((b'{"edited":1}',))))
+    assert path.stat().st_ino != inode
+    assert saved(path) == (b'{"edited":1}',)
+
+
+def other_file(path: Path) -> None:
+    path.with_suffix(".other").write_bytes(path.read_bytes())
+    path.with_suffix(".other").replace(path)
 
 
 @pytest.mark.parametrize(
-    ("data", "reason"),
+    "meddle",
     [
-        (b"", "holds no session"),
-        (b"{}", "holds no session"),
-        (changed(schema="other"), "holds no session"),
-        (changed(version=2), "has version 2"),
-        (changed(items=[1]), "is damaged"),
-        (changed(settings={}), "is damaged"),
-        (changed(turn={"items": []}), "is damaged"),
-        (changed(base_url="http://other/v1"), "belongs to another server"),
+        Path.unlink,
+        other_file,
+        lambda path: path.write_bytes(path.read_bytes() + b"torn"),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.chmod(0o644),
+        lambda path: path.chmod(0o400),
     ],
 )
-def test_what_is_no_session_of_this_server_is_refused(data: bytes, reason: str) -> None:
-    with pytest.raises(SessionFileError, match=reason):
-        decode_session(data, URL)
+def test_a_file_that_somebody_has_touched_is_written_anew(tmp_path: Path, meddle: object) -> None:
+    path = tmp_path / "session.json"
+    file = SessionFile(str(path), URL)
+    file.write(record())
+    assert callable(meddle)
+    meddle(path)
+    file.write(record(HISTORY.append((b'{"b":2}',))))
+    assert saved(path) == (b'{"a":1}', b'{"b":2}')
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-@settings(max_examples=examples(300))
-@given(data=hostile_bytes, cut=st.integers(0, 500))
-def test_whatever_is_in_a_file_it_is_read_or_refused(data: bytes, cut: int) -> None:
-    for hostile in (data, changed()[:cut], changed(continuation=None)[:cut] + data):
-        with suppress(SessionFileError):
-            assert isinstance(decode_session(hostile, URL), SessionRecord)
+def test_the_next_process_appends_nothing_to_a_file_whose_end_was_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "session.json"
+    file = SessionFile(str(path), URL)
+    file.write(record())
+    file.write(record(HISTORY.append((b'{"b":2}',))))
+    path.write_bytes(path.read_bytes()[:-1])
+    assert saved(path) == HISTORY.items
+    later, history = SessionFile(str(path), URL), HISTORY
+    for _ in range(2):
+        history = history.append((b'{"c":3}',))
+        later.write(record(history))
+        assert saved(path) == history.items
+
+
+def test_an_append_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the line was written; and after an error of `fsync` nobody knows what is on the disk."""
+    path = tmp_path / "session.json"
+    file, longer = SessionFile(str(path), URL), HISTORY.append((b'{"b":2}',))
+    file.write(record())
+    before, inode = path.read_bytes(), path.stat().st_ino
+    write = os.write
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:5]))
+        patched.setattr(os, "fsync", fails(errno.ENOSPC))
+        with pytest.raises(SessionFileError, match="No space left on device"):
+            file.write(record(longer))
+    assert path.read_bytes() == before
+    file.write(record(longer))
+    assert path.stat().st_ino != inode
+    assert saved(path) == longer.items
+
+
+def test_what_an_append_wrote_counts_even_if_it_could_not_be_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "session.json"
+    file = SessionFile(str(path), URL)
+    file.write(record())
+    longer = HISTORY.append((b'{"b":2}',))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fails(errno.EIO))
+        patched.setattr(os, "ftruncate", fails(errno.EIO))
+        with pytest.raises(SessionFileError, match="Input/output error"):
+            file.write(record(longer))
+    assert saved(path) == longer.items
+    file.write(record(longer))
+    assert path.read_bytes().count(b"\n") == 1, "it was written anew"
+
+
+def fails(number: int) -> object:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+# --- replacing -------------------------------------------------------------------------------------------------------
 
 
 def test_a_file_is_replaced_whole_and_only_its_owner_reads_it(tmp_path: Path) -> None:
     path = tmp_path / "session.json"
     for data in (b"one", b"two"):
-        write_session(str(path), data)
+        replace_file(str(path), data)
         assert read_session(str(path)) == data
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert list(tmp_path.iterdir()) == [path]
@@ -90,18 +158,48 @@ def test_a_file_is_replaced_whole_and_only_its_owner_reads_it(tmp_path: Path) ->
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "session.json"
-    write_session(str(path), b"old")
-
-    def fail(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fail)
+    replace_file(str(path), b"old")
+    monkeypatch.setattr(os, "fsync", fails(errno.ENOSPC))
     with pytest.raises(SessionFileError, match="No space left on device"):
-        write_session(str(path), b"new")
+        replace_file(str(path), b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(SessionFileError, match="No such file"):
-        write_session(str(tmp_path / "missing" / "session.json"), b"new")
+        replace_file(str(tmp_path / "missing" / "session.json"), b"new")
+
+
+@pytest.mark.parametrize(("number", "fatal"), [(errno.EINVAL, False), (errno.EIO, True)])
+def test_the_new_name_is_on_the_disk_too_where_a_folder_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, fatal: bool
+) -> None:
+    synced: list[bool] = []
+
+    def sync(descriptor: int) -> None:
+        synced.append(stat.S_ISDIR(os.fstat(descriptor).st_mode))
+        if synced[-1]:
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    if fatal:
+        with pytest.raises(SessionFileError, match="Input/output error"):
+            replace_file(str(tmp_path / "session.json"), b"data")
+    else:
+        replace_file(str(tmp_path / "session.json"), b"data")
+    assert synced == [False, True]
+    assert [one.name for one in tmp_path.iterdir()] == ["session.json"]
+
+
+def test_a_folder_that_may_not_be_read_may_be_written_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opens = os.open
+
+    def refuse(path: str, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_DIRECTORY:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return opens(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", refuse)
+    replace_file(str(tmp_path / "session.json"), b"data")
+    assert (tmp_path / "session.json").read_bytes() == b"data"
 
 
 def test_a_file_that_is_not_there_or_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,9 +209,11 @@ def test_a_file_that_is_not_there_or_too_large_is_refused(tmp_path: Path, monkey
     (tmp_path / "large").write_bytes(b"1234")
     with pytest.raises(SessionFileError, match="too large"):
         read_session(str(tmp_path / "large"))
+    with pytest.raises(SessionFileError, match="could not be written: it is too large"):
+        replace_file(str(tmp_path / "large"), b"1234")
 
 
-def test_what_is_no_plain_file_is_neither_read_nor_replaced(tmp_path: Path) -> None:
+def test_what_is_no_plain_file_is_neither_read_nor_written(tmp_path: Path) -> None:
     """A pipe would be waited for, and a device or a folder is not ours to put a file in the place of."""
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to(tmp_path / "pipe")
@@ -125,20 +225,24 @@ def test_what_is_no_plain_file_is_neither_read_nor_replaced(tmp_path: Path) -> N
     ):
         path = str(where / name)
         with pytest.raises(SessionFileError, match="could not be written: it is no plain file"):
-            write_session(path, b"new")
+            SessionFile(path, URL).write(record())
         with pytest.raises(SessionFileError, match="could not be read: it is no plain file"):
             read_session(path)
     assert sorted(one.name for one in tmp_path.iterdir()) == ["link", "pipe"]
 
 
-def test_a_file_behind_a_link_is_replaced_and_the_link_stays(tmp_path: Path) -> None:
+def test_a_file_behind_a_link_is_written_and_the_link_stays(tmp_path: Path) -> None:
     (tmp_path / "real").write_bytes(b"old")
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    write_session(str(tmp_path / "link"), b"new")
-    assert (tmp_path / "link").is_symlink()
-    assert (tmp_path / "real").read_bytes() == b"new"
+    file = SessionFile(str(tmp_path / "link"), URL)
+    for history in (HISTORY, HISTORY.append((b"{}",))):
+        file.write(record(history))
+        assert (tmp_path / "link").is_symlink()
+        assert saved(tmp_path / "real") == history.items
 
 
 def test_a_path_that_is_none_is_refused() -> None:
     with pytest.raises(SessionFileError, match="could not be read: embedded null byte"):
         read_session("with a \0")
+    with pytest.raises(SessionFileError, match="could not be written: embedded null byte"):
+        SessionFile("with a \0", URL).write(record())

@@ -38,11 +38,17 @@ class LocalHistory(msgspec.Struct, frozen=True, eq=False):
     @property
     def items(self) -> tuple[Item, ...]:
         """All items, the oldest first."""
+        return self.since(EMPTY_HISTORY) or ()
+
+    def since(self, earlier: LocalHistory) -> tuple[Item, ...] | None:
+        """Return what has been added to an earlier history; None if this one does not go on from it."""
         turns: list[tuple[Item, ...]] = []
         node: LocalHistory | None = self
-        while node is not None:
+        while node is not earlier and node is not None and node.count >= earlier.count:
             turns.append(node.added)
             node = node.parent
+        if node is not earlier and earlier.count:
+            return None
         return tuple(item for added in reversed(turns) for item in added)
 
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from segue.client.local_history import InputItems, LocalHistory, history_of, read_items
+from segue.client.local_history import InputItems, LocalHistory, read_items
 from segue.client.meters import SessionMeters
-from segue.client.session_file import damaged_file, decode_session, encode_session, read_session, write_session
+from segue.client.session_file import SessionFile, read_session
+from segue.client.session_journal import damaged_file, read_journal
 from segue.client.session_state import SavedTurn, SessionState
 from segue.client.settings import SessionSettings
 from segue.client.transports.interface import TransportFault
@@ -54,6 +55,7 @@ class AsyncSession:
         self._state = state
         self._turn: AsyncTurn | None = None  # the latest one
         self._pending: AsyncTurn | None = None
+        self._file: SessionFile | None = None  # where it was saved last
         self._writing = threading.Lock()  # turns write in threads, and what is written last must be the newest
 
     async def __aenter__(self) -> Self:
@@ -135,8 +137,8 @@ class AsyncSession:
     def save(self, path: str | PathLike[str]) -> None:
         """Write the session to a file, and a turn that has not ended with it.
 
-        From then on the file is written again before a turn is sent, so that a later process can tell what became of
-        it.
+        It costs what is new since the last time. From then on the session is also saved before a turn is sent, so that
+        a later process can tell what became of it.
 
         Raises:
             SessionFileError: the file cannot be written. The session goes on as if it had not been asked to.
@@ -180,8 +182,11 @@ class AsyncSession:
 
     def _write_to(self, path: str) -> None:
         with self._writing:
-            record = self._state.record(now=time.monotonic(), unix_now=time.time())
-            write_session(path, encode_session(record, self._host.base_url))
+            file = self._file
+            if file is None or file.path != path:
+                file = SessionFile(path, self._host.base_url)
+            file.write(self._state.record(now=time.monotonic(), unix_now=time.time()))
+            self._file = file
 
 
 def new_session(host: SessionHost, settings: SessionSettings, history: LocalHistory) -> AsyncSession:
@@ -199,10 +204,10 @@ def saved_session(host: SessionHost, path: str) -> AsyncSession:
     Raises:
         SessionFileError: the file cannot be used.
     """
-    record = decode_session(read_session(path), host.base_url)
+    record = read_journal(read_session(path), host.base_url)
     try:
         state = SessionState(
-            record.settings, lane=host.next_lane(), history=history_of(record.items), continuation=record.continuation
+            record.settings, lane=host.next_lane(), history=record.history, continuation=record.continuation
         )
         state.path = str(Path(path).absolute())
         session = AsyncSession(host, state)

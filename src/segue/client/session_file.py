@@ -1,107 +1,80 @@
-"""A session in a file: JSON of one schema, written whole or not at all, readable by its owner only.
+"""The file of a session: readable by its owner only, and at any moment with one whole session in it.
 
-It holds the history, and the turn that had not ended, if there was one. It holds no key and no header. Not here: what
-is saved (`session_state`).
+What is new is appended; the rest is written beside the file and put in its place. Either is on the disk (`fsync`) when
+`write` returns. One process writes a file at a time; another one that has written it meanwhile loses what it wrote. Not
+here: what the bytes say (`session_journal`).
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
-from typing import Final, Literal
+from typing import NamedTuple
 
-import msgspec
-
-from segue.client.continuation import Continuation
 from segue.client.errors import SessionFileError
-from segue.client.session_state import SavedTurn, SessionRecord
-from segue.client.settings import SessionSettings
-from segue.client.turn_effects import DeliveredCreate
-from segue.protocol.codec import UNREADABLE, encode
-
-SCHEMA: Final = "segue.client.session"
-VERSION: Final = 1
-#: A larger file is not read.
-MOST_BYTES = 1024 * 1024 * 1024
+from segue.client.session_journal import MOST_BYTES, Journal, write_anew, write_change
+from segue.client.session_state import SessionRecord
 
 _NOTHING = "Nothing was sent."
 _NO_FILE = "it is no plain file"
+_TOO_LARGE = "it is too large"
+#: What `fsync` says where a folder cannot be written to the disk by itself.
+_NOT_FOR_FOLDERS = frozenset({errno.EINVAL, errno.EBADF})
 
 
-class _Header(msgspec.Struct):
-    schema: str
-    version: int
+class SessionFile:
+    """The file of one session, as this process writes it."""
+
+    def __init__(self, path: str, base_url: str) -> None:
+        self.path = path
+        self._base_url = base_url
+        self._journal: Journal | None = None  # what is in the file; None: nobody knows
+        self._written: FileState | None = None  # how the file was left
+
+    def write(self, record: SessionRecord) -> None:
+        """Bring the file up to date.
+
+        Raises:
+            SessionFileError: it cannot be written; what was there stays.
+        """
+        journal, self._journal = self._journal, None  # after an error nobody knows what is on the disk
+        change = None if journal is None else write_change(journal, record)
+        if change is None or not self._append(change.data):
+            change = write_anew(record, self._base_url)
+            self._written = replace_file(self.path, change.data)
+        self._journal = change.then
+
+    def _append(self, data: bytes) -> bool:
+        """Append a line; do nothing if the file is another one than was left."""
+        try:
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return False  # to write it anew shows what is wrong, if something is
+        try:
+            left = self._written
+            if left is None or _state_of(os.fstat(descriptor)) != left:
+                return False
+            _append_to(descriptor, data, at=left.size)
+        finally:
+            os.close(descriptor)
+        self._written = left._replace(size=left.size + len(data))
+        return True
 
 
-class _FiledTurn(msgspec.Struct, kw_only=True):
-    items: list[msgspec.Raw]
-    key: str
-    settings: SessionSettings
-    delivered: DeliveredCreate | None = None
-    alive_at: float = 0.0
+class FileState(NamedTuple):
+    """Which file it is, who may read it, and how long it is."""
+
+    device: int
+    inode: int
+    mode: int
+    size: int
 
 
-class _FiledSession(msgspec.Struct, kw_only=True):
-    schema: Literal["segue.client.session"] = SCHEMA
-    version: Literal[1] = VERSION
-    base_url: str
-    settings: SessionSettings
-    items: list[msgspec.Raw]
-    continuation: Continuation | None = None
-    turn: _FiledTurn | None = None
-
-
-_headers = msgspec.json.Decoder(_Header)
-_files = msgspec.json.Decoder(_FiledSession)
-
-
-def encode_session(record: SessionRecord, base_url: str) -> bytes:
-    """Write a session as JSON; its items keep their bytes."""
-    turn = record.turn
-    filed = None
-    if turn is not None:
-        filed = _FiledTurn(
-            items=list(map(msgspec.Raw, turn.items)), key=turn.key, settings=turn.settings, delivered=turn.delivered,
-            alive_at=turn.alive_at,
-        )  # fmt: skip
-    items = list(map(msgspec.Raw, record.items))
-    return encode(
-        _FiledSession(
-            base_url=base_url, settings=record.settings, items=items, continuation=record.continuation, turn=filed
-        )
-    )
-
-
-def decode_session(data: bytes, base_url: str) -> SessionRecord:
-    """Read a session.
-
-    Raises:
-        SessionFileError: it is none, of another version, or of another server.
-    """
-    try:
-        header = _headers.decode(data)
-    except UNREADABLE:
-        header = _Header("", 0)
-    if header.schema != SCHEMA:
-        raise SessionFileError("The file holds no session.", f"{_NOTHING} Choose a file that `save` has written.")
-    if header.version != VERSION:
-        done = f"The file has version {header.version} of the schema, and this library reads version {VERSION}."
-        raise SessionFileError(done, f"{_NOTHING} Use the version of the library that wrote it.")
-    try:
-        filed = _files.decode(data)
-    except UNREADABLE:
-        raise damaged_file() from None
-    if filed.base_url != base_url:
-        raise SessionFileError(
-            "The session in the file belongs to another server than this client's.",
-            f"{_NOTHING} Use a client with the base_url {filed.base_url[:200]!r}.",
-        )
-    return _record_of(filed)
-
-
-def write_session(path: str, data: bytes) -> None:
+def replace_file(path: str, data: bytes) -> FileState:
     """Put a file in the place of another, so that at any moment there is one whole file.
 
     Raises:
@@ -109,19 +82,21 @@ def write_session(path: str, data: bytes) -> None:
     """
     temporary = None
     try:
-        target = _replaceable(path)
+        target = _replaceable(path, len(data))
         descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)  # only its owner can read it
         temporary = Path(name)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+            written = _state_of(os.fstat(file.fileno()))
         temporary.replace(target)
+        _sync_folder(target.parent)  # or a power cut could bring the old file back, and lose what is appended to this
     except (OSError, ValueError) as error:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-        done = f"The session could not be written: {_reason(error)}."
-        raise SessionFileError(done, "The session itself goes on.") from None
+        raise _not_written(error) from None
+    return written
 
 
 def read_session(path: str) -> bytes:
@@ -140,13 +115,41 @@ def read_session(path: str) -> bytes:
     return data
 
 
-def damaged_file() -> SessionFileError:
-    """Return the error of a file that `save` has not written like this."""
-    return SessionFileError("The file is damaged.", f"{_NOTHING} Begin a new session.")
+def _state_of(found: os.stat_result) -> FileState:
+    return FileState(found.st_dev, found.st_ino, found.st_mode, found.st_size)
 
 
-def _replaceable(path: str) -> Path:
-    """Return the file to replace. A link stays, and what it leads to is replaced."""
+def _append_to(descriptor: int, data: bytes, *, at: int) -> None:
+    rest = memoryview(data)
+    try:
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    except OSError as error:
+        with suppress(OSError):  # if that fails too, the line may be there, and does no harm
+            os.ftruncate(descriptor, at)
+        raise _not_written(error) from None
+
+
+def _sync_folder(folder: Path) -> None:
+    """Write the names of a folder to the disk, where that can be done."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:  # one may write into a folder without the right to read it
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NOT_FOR_FOLDERS:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _replaceable(path: str, size: int) -> Path:
+    """Return the file to replace by one of a size. A link stays, and what it leads to is replaced."""
+    if size > MOST_BYTES:
+        raise ValueError(_TOO_LARGE)
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         raise ValueError(_NO_FILE)
@@ -162,26 +165,10 @@ def _open_plain(path: str, flags: int) -> int:
     return descriptor
 
 
-def _record_of(filed: _FiledSession) -> SessionRecord:
-    turn = filed.turn
-    saved = None
-    if turn is not None:
-        saved = SavedTurn(
-            items=_items(turn.items), key=turn.key, settings=turn.settings, delivered=turn.delivered,
-            alive_at=turn.alive_at,
-        )  # fmt: skip
-    return SessionRecord(
-        settings=filed.settings, items=_items(filed.items), continuation=filed.continuation, turn=saved
-    )
+def _not_written(error: OSError | ValueError) -> SessionFileError:
+    return SessionFileError(f"The session could not be written: {_reason(error)}.", "The session itself goes on.")
 
 
 def _reason(error: OSError | ValueError) -> str:
     """Return what the system says, or why it was not asked: a path with a zero byte is none."""
     return (error.strerror or type(error).__name__) if isinstance(error, OSError) else str(error)
-
-
-def _items(raws: list[msgspec.Raw]) -> tuple[bytes, ...]:
-    items = tuple(map(bytes, raws))
-    if not all(item.startswith(b"{") for item in items):
-        raise damaged_file()
-    return items

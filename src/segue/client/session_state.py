@@ -1,7 +1,7 @@
 """What a session knows between and during its turns, without any I/O.
 
 A session and its turns share it: the session reads it, a turn changes it when it begins and ends. Not here: how a turn
-runs (`turn`), and how the state gets to a file (`session_file`).
+runs (`turn`), and how the state gets to a file (`session_journal`, `session_file`).
 """
 
 from __future__ import annotations
@@ -52,12 +52,16 @@ class SavedTurn(msgspec.Struct, frozen=True, kw_only=True):
     delivered: DeliveredCreate | None = None
     alive_at: float = 0.0
 
+    def is_same_as(self, other: SavedTurn) -> bool:
+        """Return whether both are one turn, however far it has come."""
+        return self.key == other.key and self.items == other.items and self.settings == other.settings
+
 
 class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A session as it is saved."""
 
     settings: SessionSettings
-    items: tuple[Item, ...]
+    history: LocalHistory
     continuation: Continuation | None = None
     turn: SavedTurn | None = None
 
@@ -177,9 +181,14 @@ class SessionState:
         self.continuation = self._latest = None
 
     def restore(self, saved: SavedTurn) -> TurnInput:
-        """Return a turn that was saved, as the next one."""
+        """Return a turn that was saved, as the next one.
+
+        Raises:
+            ValueError: its settings cannot work together.
+        """
+        settings = settings_with(saved.settings, {})
         turn = TurnInput(
-            static=self._encode(saved.settings), settings=saved.settings, history=self.history, items=saved.items,
+            static=self._encode(settings), settings=settings, history=self.history, items=saved.items,
             key=saved.key, continuation=self.continuation, delivered=saved.delivered, alive_at=saved.alive_at,
         )  # fmt: skip
         self._latest = turn
@@ -192,7 +201,7 @@ class SessionState:
             continuation = None
         return SessionRecord(
             settings=self.settings,
-            items=self.history.items,
+            history=self.history,
             continuation=continuation,
             turn=self._save_turn(now, unix_now),
         )
