@@ -11,6 +11,7 @@ from segue.tunnel.frames import OVERHEAD_BYTES, Ack, Data, Ping, Pong, ReplyFram
 from segue.tunnel.link import (
     ACK_BYTES,
     ACK_DELAY_S,
+    ACK_SOON_S,
     DEAD_S,
     IDLE_S,
     INITIAL_BYTES,
@@ -246,7 +247,13 @@ def test_an_acknowledgement_waits_for_company_and_then_goes_alone() -> None:
     link.queue(Window(1, 2))
     assert frames_of(link.compose(7.25, nothing) or b"") == [Ack(120, 250), Window(1, 2)]
     link.note_received(3_000, 8.0, eliciting=True)
-    assert frames_of(link.compose(8.0, nothing) or b"") == [Ack(3_120, 0)]
+    assert link.compose(8.0, nothing) is None
+    assert link.next_deadline() == 8.0 + ACK_SOON_S
+    link.note_received(100, 8.02, eliciting=True)
+    assert link.next_deadline() == 8.0 + ACK_SOON_S
+    assert frames_of(link.compose(8.0 + ACK_SOON_S, nothing) or b"") == [Ack(3_220, 30)]
+    link.note_received(9_000, 9.0, eliciting=True)
+    assert frames_of(link.compose(9.0, nothing) or b"") == [Ack(12_220, 0)]
 
 
 def test_control_leaves_before_data_and_in_order_even_when_the_window_is_full() -> None:

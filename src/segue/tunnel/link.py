@@ -14,10 +14,14 @@ import msgspec
 
 from segue.tunnel.frames import MAX_PACKET_BYTES, OVERHEAD_BYTES, Ack, Frame, Ping, Pong, encode_frame, encode_packet
 
-#: An end acknowledges this many received bytes at once, and delays the acknowledgement of fewer by `ACK_DELAY_S`. The
-#: smallest window is twice as large, so the delay never leaves a thin link idle; and the events of a reply are fewer
-#: bytes in a second.
-ACK_BYTES = 2 * 1024
+#: An end acknowledges this many received bytes at once: half of the first window, so that a window grows without a wait.
+ACK_BYTES = 8 * 1024
+#: It delays the acknowledgement of this many by `ACK_SOON_S`. The smallest window is twice as large, so the delay hardly
+#: leaves a thin link idle; and a reply that comes at once, of some packets, takes one acknowledgement, which the next
+#: request carries if it follows soon.
+ACK_SOON_BYTES = 2 * 1024
+ACK_SOON_S = 0.05
+#: It delays the acknowledgement of fewer by this: the events of a reply are fewer bytes in a second.
 ACK_DELAY_S = 1.0
 
 #: The first size of the window (TCP's too, and 0.8 s of a link with 20 KB/s), and its bounds.
@@ -249,8 +253,9 @@ class TunnelLink:
             return
         self._received_total += size
         self._received_at = now
-        if self._ack_due_at is None:
-            self._ack_due_at = now + ACK_DELAY_S
+        is_soon = self._received_total - self._acked_to_peer >= ACK_SOON_BYTES
+        due_at = now + (ACK_SOON_S if is_soon else ACK_DELAY_S)
+        self._ack_due_at = due_at if self._ack_due_at is None else min(self._ack_due_at, due_at)
 
     def on_ack(self, ack: Ack, now: float) -> bool:
         """Take an acknowledgement; return False if it acknowledges bytes that were never sent."""
