@@ -72,6 +72,12 @@ REQUEST: Final = (
     b"x-stainless-read-timeout:600",
     b"x-stainless-timeout:600",
     b"x-stainless-raw-response:true",
+    b"x-codex-beta-features:remote_compaction_v2",
+    b"x-codex-window-id:",
+    b"x-codex-turn-metadata:",
+    b"x-codex-turn-state:",
+    b"X-Claude-Code-Session-Id:",
+    b"x-session-affinity:",
 )
 
 #: Lines of responses.
