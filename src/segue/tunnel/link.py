@@ -14,11 +14,12 @@ import msgspec
 
 from segue.tunnel.frames import MAX_PACKET_BYTES, OVERHEAD_BYTES, Ack, Frame, Ping, Pong, encode_frame, encode_packet
 
-#: An end acknowledges this many received bytes at once: half of the first window, so that a window grows without a wait.
+#: An end acknowledges this many received bytes at once: half of the first window, so that a window grows without a
+#: wait.
 ACK_BYTES = 8 * 1024
-#: It delays the acknowledgement of this many by `ACK_SOON_S`. The smallest window is twice as large, so the delay hardly
-#: leaves a thin link idle; and a reply that comes at once, of some packets, takes one acknowledgement, which the next
-#: request carries if it follows soon.
+#: It delays the acknowledgement of this many by `ACK_SOON_S`. The smallest window is twice as large, so the delay
+#: hardly leaves a thin link idle; and a reply that comes at once, of some packets, takes one acknowledgement, which the
+#: next request carries if it follows soon.
 ACK_SOON_BYTES = 2 * 1024
 ACK_SOON_S = 0.05
 #: It delays the acknowledgement of fewer by this: the events of a reply are fewer bytes in a second.
