@@ -26,6 +26,7 @@ from segue.tunnel.events import (
 )
 from segue.tunnel.frames import SUBPROTOCOL
 from segue.tunnel.stream_compression import StreamDecoder
+from segue.tunnel.upgrade_headers import HELLO_HEADER, encode_hello
 
 SESSION = "0123456789abcdef" * 2
 
@@ -84,10 +85,17 @@ class Peer:
 
     @asynccontextmanager
     async def connected(
-        self, headers: Mapping[str, str] | None = None
+        self, headers: Mapping[str, str] | None = None, *, early: bool = False
     ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-        """Be connected around a block; the link is lost at its end."""
+        """Be connected around a block; the link is lost at its end. `early`: the upgrade request has the HELLO."""
         loop = asyncio.get_running_loop()
+        self.end.link_opened(loop.time())
+        self.checker.link_opened()
+        if early:
+            hello = self.end.next_packet(loop.time())
+            assert hello is not None
+            self.checker.sent("up", hello)
+            headers = {HELLO_HEADER: encode_hello(hello), **(headers or {})}
         async with aiohttp.ClientSession() as client:
             socket = await client.ws_connect(
                 f"{self._url}/segue/tunnel",
@@ -97,8 +105,6 @@ class Peer:
             )
             self.welcomed.clear()
             self.closed.clear()
-            self.end.link_opened(loop.time())
-            self.checker.link_opened()
             carrying = asyncio.gather(self._carry(socket), self._keep_time(socket))
             try:
                 await self.pump(socket)

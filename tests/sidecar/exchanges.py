@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 
 from segue.http.heads import Line, ReplyHead, RequestHead
 from segue.sidecar.connector import ConnectorSettings
@@ -11,6 +10,7 @@ from segue.sidecar.dialer import Dialer
 from segue.sidecar.link_status import LinkTimeouts
 from segue.sidecar.session import AgentExchange, GatewaySession
 from segue.sidecar.stats import Stats
+from segue.sidecar.tls_sessions import ResumingContext
 from segue.tunnel.client import TunnelRequest
 from segue.tunnel.stream_compression import REPLY_WINDOW_LOG, StreamEncoder
 
@@ -25,7 +25,7 @@ def post(*lines: Line, target: bytes = b"/v1/messages") -> RequestHead:
 
 def unlinked_session() -> GatewaySession:
     """A session that has not begun to look for its gateway."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = ResumingContext()
     return GatewaySession(NOWHERE, Dialer(ConnectorSettings(), context), timeouts=PATIENT, stats=Stats(), was_up=True)
 
 
@@ -33,7 +33,7 @@ class ScriptedSession(GatewaySession):
     """A session without a link: it records what it is asked for, and the test writes what comes back."""
 
     def __init__(self) -> None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context = ResumingContext()
         super().__init__(NOWHERE, Dialer(ConnectorSettings(), context), timeouts=PATIENT, stats=Stats(), was_up=True)
         self.room = True
         self.sent = b""

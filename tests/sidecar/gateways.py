@@ -29,6 +29,7 @@ from segue.tunnel.stream_compression import (
     StreamEncoder,
     StreamError,
 )
+from segue.tunnel.upgrade_headers import EPOCH_HEADER, HELLO_HEADER, decode_hello
 from segue.tunnel.websocket_records import RecordError, RecordReader, encode_record
 
 STREAM = ReplyHead(200, b"OK", (Line(b"Content-Type", b"text/event-stream"),))
@@ -70,10 +71,14 @@ class FakeGateway:
         self.between: Callable[[], web.StreamResponse] | None = None
         """What answers in place of this gateway."""
         self.upgrades: list[dict[str, str]] = []
+        self.close_codes: list[int | None] = []
+        """How the sockets of sidecars were closed, in that order."""
         self.port = 0
         self.address = b""
         self.max_body_bytes = 64 * 1024 * 1024
         self.takes_nothing = False
+        self.takes_hello = True
+        """It takes the first packet from the upgrade request; earlier gateways did not."""
         self.greeting: bytes | None = None
         """What is sent as the first packet instead of a WELCOME; empty: the link is closed at once."""
         self.sessions: dict[str, _Session] = {}
@@ -118,6 +123,9 @@ class FakeGateway:
         if self.refusal is not None:
             return http_reply(self.refusal)
         socket = web.WebSocketResponse(protocols=(SUBPROTOCOL,), compress=False, max_msg_size=MAX_PACKET_BYTES + 1)
+        hello = decode_hello(request.headers.get(HELLO_HEADER, "")) if self.takes_hello else None
+        if self.takes_hello:
+            socket.headers[EPOCH_HEADER] = self.epoch.hex()
         await socket.prepare(request)
         if self.greeting is not None:
             if self.greeting:
@@ -129,7 +137,11 @@ class FakeGateway:
         session = self.sessions.get(name)
         if session is None:
             session = self.sessions[name] = _Session(self, self.checkers[name])
-        await session.serve(socket)
+        try:
+            await session.serve(socket, hello)
+        finally:
+            self.close_codes.append(socket.close_code)
+            await self.note()
         return socket
 
 
@@ -144,22 +156,27 @@ class _Session:
         self.socket: web.WebSocketResponse | None = None
         self.tasks: set[asyncio.Task[None]] = set()
 
-    async def serve(self, socket: web.WebSocketResponse) -> None:
+    async def serve(self, socket: web.WebSocketResponse, hello: bytes | None) -> None:
         self.socket = socket
         self.end.link_opened(self.loop.time())
         self.checker.link_opened()
         writer = self.loop.create_task(self.write(socket))
         try:
+            if hello is not None:
+                self.take(hello)
             while (message := await socket.receive()).type is WSMsgType.BINARY and self.socket is socket:
-                self.checker.sent("up", message.data)
-                for event in self.end.receive(message.data, self.loop.time()):
-                    self.apply(event)
-                self.wake.set()
+                self.take(message.data)
         finally:
             if self.socket is socket:
                 self.end.link_lost()
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
+
+    def take(self, packet: bytes) -> None:
+        self.checker.sent("up", packet)
+        for event in self.end.receive(packet, self.loop.time()):
+            self.apply(event)
+        self.wake.set()
 
     async def write(self, socket: web.WebSocketResponse) -> None:
         with suppress(ConnectionError):

@@ -64,6 +64,11 @@ class Running:
         while self.sidecar.report().link != "up":  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0.005)
 
+    async def alone(self) -> None:
+        """Wait until the session for new exchanges is the only one."""
+        while len(self.sidecar._sessions) > 1:  # noqa: ASYNC110, SLF001 - nothing tells of it
+            await asyncio.sleep(0.005)
+
     async def tried(self) -> None:
         """Wait until an attempt to get a link has failed."""
         while not self.sidecar.report().reason:  # noqa: ASYNC110 - nothing tells of it

@@ -13,6 +13,7 @@ import pytest
 import trustme
 from aiohttp import web
 
+from segue.sidecar import connector
 from segue.sidecar.app import SidecarSettings
 from segue.sidecar.connector import (
     ConnectorSettings,
@@ -20,14 +21,16 @@ from segue.sidecar.connector import (
     GatewayUnreachableError,
     connected,
     frame_bytes,
-    tls_context,
     tunnel_url,
 )
+from segue.sidecar.link_status import LinkTimeouts
 from segue.sidecar.proxy import parse_proxy
+from segue.sidecar.tls_sessions import verifying_context
+from segue.testing.link import Direction, EmulatedLink, LinkProfile, linked
 from segue.tunnel.frames import SUBPROTOCOL
-from tests.sidecar.gateways import fake_gateway
+from tests.sidecar.gateways import Answer, FakeGateway, Forwarded, Script, fake_gateway
 from tests.sidecar.proxies import proxied
-from tests.sidecar.sidecars import IMPATIENT, QUICK, running
+from tests.sidecar.sidecars import IMPATIENT, QUICK, Running, post, running
 
 SESSION = "0" * 32
 
@@ -79,7 +82,7 @@ async def answering(handler: Callable[[web.Request], Awaitable[web.StreamRespons
 
 async def dial(url: str, settings: ConnectorSettings | None = None) -> None:
     settings = ConnectorSettings(connect_s=5.0) if settings is None else settings
-    async with connected(url, SESSION, settings, tls_context(settings.cafile)):
+    async with connected(url, SESSION, settings, verifying_context(settings.cafile)):
         pass
 
 
@@ -181,7 +184,7 @@ async def test_a_text_message_is_no_packet_and_ends_the_link() -> None:
 
     async with (
         answering(handler) as url,
-        connected(url, SESSION, ConnectorSettings(connect_s=5.0), tls_context(None)) as link,
+        connected(url, SESSION, ConnectorSettings(connect_s=5.0), verifying_context(None)) as link,
     ):
         assert await link.receive() is None
         assert link.closed
@@ -225,8 +228,8 @@ async def test_gateways_are_verified_by_the_file_that_is_named(tmp_path: Path) -
 
 
 async def test_a_gateway_is_reached_through_a_proxy_that_sees_nothing_but_its_name(tmp_path: Path) -> None:
-    async with proxied(tmp_path) as (gateway, proxy, connector):
-        settings = SidecarSettings(gateways=(), connector=connector)
+    async with proxied(tmp_path) as (gateway, proxy, through):
+        settings = SidecarSettings(gateways=(), connector=through)
         async with running("wss://gateway.invalid", settings=settings) as sidecar:
             assert (await sidecar.post(b"{}")).startswith(b"HTTP/1.1 200 ")
         [head] = proxy.asked
@@ -239,11 +242,11 @@ async def test_a_gateway_is_reached_through_a_proxy_that_sees_nothing_but_its_na
 
 
 async def test_what_no_proxy_names_is_reached_without_it(tmp_path: Path) -> None:
-    async with proxied(tmp_path) as (_, proxy, connector):
+    async with proxied(tmp_path) as (_, proxy, through):
         with pytest.raises(GatewayUnreachableError):
-            await dial("wss://elsewhere.invalid/segue/tunnel", connector)
+            await dial("wss://elsewhere.invalid/segue/tunnel", through)
         with pytest.raises(GatewayUnreachableError):
-            await dial("ws://gateway.invalid/segue/tunnel", connector)
+            await dial("ws://gateway.invalid/segue/tunnel", through)
         assert proxy.asked == []
 
 
@@ -262,9 +265,9 @@ async def test_what_no_proxy_names_is_reached_without_it(tmp_path: Path) -> None
 async def test_a_proxy_that_does_not_connect_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, answer: bytes, words: str
 ) -> None:
-    async with proxied(tmp_path) as (_, proxy, connector):
+    async with proxied(tmp_path) as (_, proxy, through):
         proxy.refusal = answer
-        settings = SidecarSettings(gateways=(), connector=connector, timeouts=QUICK)
+        settings = SidecarSettings(gateways=(), connector=through, timeouts=QUICK)
         async with running("wss://gateway.invalid", settings=settings) as sidecar:
             reply = await sidecar.post(b"{}")
             told = await sidecar.stats()
@@ -280,3 +283,92 @@ async def test_a_proxy_that_is_not_there_is_said_as_that() -> None:
     with pytest.raises(GatewayUnreachableError, match=r"the proxy 127\.0\.0\.1:1: Connect") as caught:
         await dial("wss://gateway.invalid/segue/tunnel", settings)
     assert "hunter2" not in str(caught.value)
+
+
+@asynccontextmanager
+async def over_a_slow_link(
+    tmp_path: Path, rtt_s: float, script: Script, *, tls: bool, takes_hello: bool
+) -> AsyncIterator[tuple[FakeGateway, EmulatedLink, Running]]:
+    """A sidecar with a link that takes this long, after it was connected once."""
+    authority, context = trustme.CA(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    authority.issue_cert("localhost").configure_cert(context)
+    settings = SidecarSettings(
+        gateways=(),
+        connector=ConnectorSettings(cafile=str(tmp_path / "ca.pem")),
+        timeouts=LinkTimeouts(wait_s=60.0),
+    )
+    async with (
+        fake_gateway(script, tls=context if tls else None) as gateway,
+        linked("127.0.0.1", gateway.port, LinkProfile(rtt_s=rtt_s)) as link,
+    ):
+        gateway.takes_hello = takes_hello
+        async with running(f"{'wss' if tls else 'ws'}://localhost:{link.port}", settings=settings) as sidecar:
+            await sidecar.linked()
+            yield gateway, link, sidecar
+
+
+#: What goes over a new link before the provider is asked, after TCP's round trip.
+UPGRADE: list[Direction] = ["up", "down"]
+TLS: list[Direction] = ["up", "down"]
+HELLO: list[Direction] = ["up", "down"]
+REQUEST: list[Direction] = ["up"]
+
+
+@pytest.mark.parametrize("rtt_s", [0.02, pytest.param(0.6, marks=pytest.mark.deep)])
+@pytest.mark.parametrize(
+    ("tls", "takes_hello", "flights"),
+    [
+        (False, True, [*UPGRADE, *REQUEST]),
+        (True, True, [*TLS, *UPGRADE, *REQUEST]),
+        (False, False, [*UPGRADE, *HELLO, *REQUEST]),  # a gateway of an earlier version
+    ],
+)
+async def test_a_request_that_waits_goes_with_the_first_flight_after_the_upgrade(
+    tmp_path: Path, rtt_s: float, flights: list[Direction], *, tls: bool, takes_hello: bool
+) -> None:
+    seen: list[list[Direction]] = []
+
+    def script(_: Forwarded) -> Answer:
+        seen.append(list(link.connections[-1].flights))
+        return Answer()
+
+    async with over_a_slow_link(tmp_path, rtt_s, script, tls=tls, takes_hello=takes_hello) as (_, link, sidecar):
+        first = len(link.connections)
+        link.cut()
+        await sidecar.unlinked()
+        assert (await sidecar.post(b"{}")).startswith(b"HTTP/1.1 200 ")
+        assert len(link.connections) == first + 1
+    assert seen == [flights]
+
+
+async def test_a_reply_goes_on_with_the_answer_to_the_upgrade(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    answer = Answer(pieces=(b"data: 1\n\n", b"data: 2\n\n"), gates={1: gate})
+    async with over_a_slow_link(tmp_path, 0.02, lambda _: answer, tls=False, takes_hello=True) as (_, link, sidecar):
+        agent = await sidecar.connect()
+        await agent.send(post(b"{}"))
+        await agent.until(b"data: 1\n\n\r\n")
+        async with link.refusing():
+            link.cut()
+            gate.set()
+            await sidecar.unlinked()
+        assert (await agent.rest()).endswith(b"data: 2\n\n\r\n0\r\n\r\n")
+        assert link.connections[-1].flights.count("down") == 1
+
+
+async def test_a_hello_that_is_too_large_for_a_header_follows_the_upgrade(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connector, "MAX_HELLO_BYTES", 1)
+    async with fake_gateway() as gateway, running(gateway.url) as sidecar:
+        assert (await sidecar.post(b"{}")).startswith(b"HTTP/1.1 200 ")
+        assert "segue-hello" not in gateway.upgrades[0]
+
+
+async def test_the_certificates_are_sent_once(tmp_path: Path) -> None:
+    async with over_a_slow_link(tmp_path, 0.0, lambda _: Answer(), tls=True, takes_hello=True) as (_, link, sidecar):
+        assert (await sidecar.post(b"{}")).startswith(b"HTTP/1.1 200 ")
+        link.cut()
+        await sidecar.unlinked()
+        assert (await sidecar.post(b"{}")).startswith(b"HTTP/1.1 200 ")
+        before, after = (one.down_bytes for one in link.connections)
+    assert after < before - 400

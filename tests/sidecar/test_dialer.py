@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 
 import msgspec
 import pytest
@@ -12,6 +11,7 @@ from segue.sidecar.app import SidecarSettings
 from segue.sidecar.connector import ConnectorSettings, GatewayRefusedError, GatewayUnreachableError
 from segue.sidecar.dialer import Dialer, check_gateway
 from segue.sidecar.link_status import LinkTimeouts
+from segue.sidecar.tls_sessions import ResumingContext
 from segue.tunnel.frames import SUBPROTOCOL
 from tests.sidecar.gateways import Answer, FakeGateway, fake_gateway
 from tests.sidecar.sidecars import running
@@ -27,7 +27,7 @@ def relaying_to(gateway: FakeGateway) -> str:
 
 
 def dialer(key: str | None = None) -> Dialer:
-    return Dialer(ConnectorSettings(key=key, connect_s=30.0), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+    return Dialer(ConnectorSettings(key=key, connect_s=30.0), ResumingContext())
 
 
 def test_addresses_of_all_kinds_are_checked() -> None:

@@ -10,18 +10,24 @@ from __future__ import annotations
 import asyncio
 import socket as sockets
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import NamedTuple, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 import msgspec
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.tracing import Trace
 
 from segue.http.error_replies import FailureCode
 from segue.sidecar.proxy import Proxy
 from segue.sidecar.upgrade_answer import UpgradeReply, explain, read_answer
 from segue.tunnel.frames import MAX_PACKET_BYTES, SUBPROTOCOL
+from segue.tunnel.upgrade_headers import EPOCH_HEADER, HELLO_HEADER, MAX_HELLO_BYTES, encode_hello
+
+#: Returns the first packet of a link, when the connection for it is there.
+FirstPacket: TypeAlias = Callable[[], Awaitable[bytes]]
 
 _PATH = "/segue/tunnel"
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
@@ -30,6 +36,7 @@ _MAX_ANSWER_BYTES = 64 * 1024
 #: How much may wait in the socket's buffer in this process: a heartbeat cannot overtake what is there.
 _UNSENT_BYTES = 2 * MAX_PACKET_BYTES
 _CLOSE_S = 1.0
+_LONGEST_CLOSE_S = 10.0
 
 # RFC 6455, 5.2: two bytes, more for longer payloads, and the mask of what a client sends.
 _SHORT = 125
@@ -74,13 +81,22 @@ class ConnectorSettings(msgspec.Struct, frozen=True):
     """The version of segue to fetch on a machine that is reached by ssh and has none; None: nothing is fetched."""
 
 
-class TunnelSocket:
-    """One open WebSocket to a gateway. `answer`: how the gateway accepted it."""
+class _Acceptance(NamedTuple):
+    """An upgrade that was accepted."""
 
-    def __init__(
-        self, socket: aiohttp.ClientWebSocketResponse[bool], transport: asyncio.Transport, answer: UpgradeReply
-    ) -> None:
-        self.answer = answer
+    transport: asyncio.Transport
+    answer: UpgradeReply
+    took_hello: bool
+
+
+class TunnelSocket:
+    """One open WebSocket to a gateway. `accepted`: how the gateway has accepted it."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse[bool], accepted: _Acceptance) -> None:
+        transport = accepted.transport
+        self.answer = accepted.answer
+        self.took_hello = accepted.took_hello
+        """The gateway has taken the link's first packet from the upgrade request."""
         self._socket = socket
         self._transport = transport
         transport.set_write_buffer_limits(high=_UNSENT_BYTES)
@@ -97,14 +113,20 @@ class TunnelSocket:
         await self._socket.send_bytes(packet)
 
     @property
+    def tls(self) -> ssl.SSLObject | None:
+        """The TLS connection, if it is one."""
+        connection: ssl.SSLObject | None = self._transport.get_extra_info("ssl_object")
+        return connection
+
+    @property
     def closed(self) -> bool:
         """Nothing can be sent any more."""
         return self._socket.closed
 
-    async def close(self, reason: str = "") -> None:
-        """Close in good order, if the peer does so soon."""
+    async def close(self, reason: str = "", *, within_s: float = _CLOSE_S) -> bool:
+        """Close in good order; tell whether the peer has done so too within this time, and so has read everything."""
         code = aiohttp.WSCloseCode.PROTOCOL_ERROR if reason else aiohttp.WSCloseCode.OK
-        await self._socket.close(code=code, message=reason.encode()[:120])
+        return await _close(self._socket, code, reason.encode()[:120], within_s=within_s)
 
     def abort(self) -> None:
         """Drop the connection without a close handshake."""
@@ -136,21 +158,50 @@ def frame_bytes(size: int, *, masked: bool) -> int:
     return size + head + 4 * masked
 
 
-def tls_context(cafile: str | None) -> ssl.SSLContext:
-    """Return the context that verifies gateways: by the system's certificates, or only by those of a file."""
-    return ssl.create_default_context(cafile=cafile)
+async def no_hello() -> bytes:
+    """Begin a link whose upgrade request has no packet."""
+    return b""
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Connects, with TLS and through a proxy if need be, and asks then for the first packet of the link."""
+
+    def __init__(self, context: ssl.SSLContext, hello: FirstPacket) -> None:
+        super().__init__(ssl=context, force_close=True)
+        self._hello = hello
+
+    async def _create_connection(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the interface is aiohttp's
+    ) -> ResponseHandler:
+        return await _introduced(await super()._create_connection(req, traces, timeout), req, self._hello)
 
 
 class _OpenSocketConnector(aiohttp.UnixConnector):
     """A connector over one socket that is connected already."""
 
-    def __init__(self, through: sockets.socket) -> None:
+    def __init__(self, through: sockets.socket, hello: FirstPacket) -> None:
         super().__init__("", force_close=True)
         self._through = through
+        self._hello = hello
 
-    async def _create_connection(self, *_request: object) -> ResponseHandler:
+    async def _create_connection(self, req: aiohttp.ClientRequest, *_how: object) -> ResponseHandler:
         _, protocol = await self._loop.create_unix_connection(self._factory, sock=self._through)
-        return protocol
+        return await _introduced(protocol, req, self._hello)
+
+
+async def _introduced(protocol: ResponseHandler, request: aiohttp.ClientRequest, hello: FirstPacket) -> ResponseHandler:
+    """Put the first packet of the link into the upgrade request, which is the next that goes over this connection."""
+    try:
+        packet = await hello()
+    except BaseException:
+        protocol.close()
+        raise
+    if 0 < len(packet) <= MAX_HELLO_BYTES:
+        request.headers[HELLO_HEADER] = encode_hello(packet)
+    return protocol
 
 
 @asynccontextmanager
@@ -161,8 +212,12 @@ async def connected(
     context: ssl.SSLContext,
     *,
     through: sockets.socket | None = None,
+    hello: FirstPacket = no_hello,
 ) -> AsyncIterator[TunnelSocket]:
     """Open the WebSocket around a block. `through`: a socket that leads to the gateway, instead of a new connection.
+
+    `hello` is called when there is a connection, right before the upgrade is asked for. What it returns travels with
+    the request, unless it is too large; the socket tells whether the gateway has taken it (`took_hello`).
 
     Raises:
         GatewayUnreachableError, GatewayRefusedError: it was not opened.
@@ -171,8 +226,8 @@ async def connected(
     if settings.key is not None:
         headers["Authorization"] = f"Bearer {settings.key}"
     proxy = settings.proxy if settings.proxy is not None and settings.proxy.leads_to(url) else None
-    accepted: list[tuple[asyncio.Transport, UpgradeReply]] = []
-    connector = _connector(context, through)
+    accepted: list[_Acceptance] = []
+    connector = _Connector(context, hello) if through is None else _OpenSocketConnector(through, hello)
     check = _upgrade_check(accepted, has_key=settings.key is not None)
     no_limit = aiohttp.ClientTimeout(total=None)  # the link knows when it is dead
     async with aiohttp.ClientSession(
@@ -187,11 +242,11 @@ async def connected(
                     proxy=None if proxy is None else proxy.url,
                     proxy_headers=None if proxy is None else proxy.headers,
                     max_msg_size=MAX_PACKET_BYTES + 1,  # aiohttp refuses a message of exactly the limit it is given
-                    timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_S),
+                    timeout=aiohttp.ClientWSTimeout(ws_close=_LONGEST_CLOSE_S),
                 )
         except aiohttp.WSServerHandshakeError as error:
             raise GatewayUnreachableError(
-                f"this is no gateway: {error.message}", accepted[-1][1] if accepted else None
+                f"this is no gateway: {error.message}", accepted[-1].answer if accepted else None
             ) from None
         except TimeoutError:
             raise GatewaySilentError(f"no answer within {settings.connect_s:g} s") from None
@@ -199,21 +254,25 @@ async def connected(
             raise GatewayUnreachableError(_message_of(error)) from None
         try:
             if socket.protocol != SUBPROTOCOL:
-                raise GatewayUnreachableError(f"what answers does not speak {SUBPROTOCOL}", accepted[-1][1])
-            yield TunnelSocket(socket, *accepted[-1])
+                raise GatewayUnreachableError(f"what answers does not speak {SUBPROTOCOL}", accepted[-1].answer)
+            yield TunnelSocket(socket, accepted[-1])
         finally:
-            await socket.close()
+            await _close(socket, aiohttp.WSCloseCode.OK, b"", within_s=_CLOSE_S)
 
 
-def _connector(context: ssl.SSLContext, through: sockets.socket | None) -> aiohttp.BaseConnector:
-    if through is None:
-        return aiohttp.TCPConnector(ssl=context, force_close=True)
-    return _OpenSocketConnector(through)
+async def _close(
+    socket: aiohttp.ClientWebSocketResponse[bool], code: aiohttp.WSCloseCode, message: bytes, *, within_s: float
+) -> bool:
+    """Close a socket that is open; tell whether its peer has answered."""
+    try:
+        async with asyncio.timeout(within_s):
+            closed = await socket.close(code=code, message=message)
+    except TimeoutError:
+        return False
+    return closed and socket.close_code != aiohttp.WSCloseCode.ABNORMAL_CLOSURE
 
 
-def _upgrade_check(
-    accepted: list[tuple[asyncio.Transport, UpgradeReply]], *, has_key: bool
-) -> aiohttp.ClientMiddlewareType:
+def _upgrade_check(accepted: list[_Acceptance], *, has_key: bool) -> aiohttp.ClientMiddlewareType:
     """Return what reads an answer before aiohttp does, which would follow a redirect and drop a refusal's reason.
 
     An upgrade that is accepted is added to the list.
@@ -222,10 +281,11 @@ def _upgrade_check(
     async def check(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         response = await handler(request)
         try:
-            accepted.append(await _accepted(response, has_key=has_key))
+            taken, answer = await _accepted(response, has_key=has_key)
         except BaseException:
             response.close()
             raise
+        accepted.append(_Acceptance(taken, answer, bool(answer.epoch) and HELLO_HEADER in request.headers))
         return response
 
     return check
@@ -256,6 +316,7 @@ def _answer_of(response: aiohttp.ClientResponse, body: bytes = b"") -> UpgradeRe
         via=lines.get("Via", ""),
         location=lines.get("Location", ""),
         date=lines.get("Date", ""),
+        epoch=lines.get(EPOCH_HEADER, ""),
     )
 
 

@@ -6,7 +6,6 @@ A link by ssh is the same WebSocket, over the bytes of an ssh connection. Not he
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -14,15 +13,17 @@ import msgspec
 
 from segue.sidecar.connector import (
     ConnectorSettings,
+    FirstPacket,
     GatewayRefusedError,
     GatewayUnreachableError,
     TunnelSocket,
     connected,
-    tls_context,
+    no_hello,
     tunnel_url,
 )
 from segue.sidecar.ssh_address import is_ssh, parse_ssh_address
 from segue.sidecar.ssh_stream import SshFailedError, SshSettings, SshStream, open_stream
+from segue.sidecar.tls_sessions import ResumingContext, verifying_context
 
 #: The far gateway is on its own machine's Unix socket: this only names its loopback.
 _FAR_URL = "ws://localhost/segue/tunnel"
@@ -39,12 +40,12 @@ def check_gateway(gateway: str) -> None:
 class Dialer:
     """Opens links with the same settings. `context` verifies gateways, instead of the one that the settings ask for."""
 
-    def __init__(self, settings: ConnectorSettings, context: ssl.SSLContext | None = None) -> None:
+    def __init__(self, settings: ConnectorSettings, context: ResumingContext | None = None) -> None:
         if not (settings.key or "").isprintable():
             raise ValueError("the key for gateways cannot be sent: it holds a line break or another control character")
         self._settings = settings
         self._ssh = SshSettings(settings.install, settings.connect_s)
-        self._context = context or tls_context(settings.cafile)
+        self._context = context or verifying_context(settings.cafile)
         self._prepared: dict[str, SshStream] = {}
 
     async def prepare(self, gateway: str, *, attended: bool) -> None:
@@ -59,20 +60,25 @@ class Dialer:
             self._prepared[gateway] = await self._open_stream(gateway, attended=attended)
 
     @asynccontextmanager
-    async def link(self, gateway: str, session_name: str) -> AsyncIterator[TunnelSocket]:
-        """Open a link around a block.
+    async def link(self, gateway: str, session_name: str, hello: FirstPacket = no_hello) -> AsyncIterator[TunnelSocket]:
+        """Open a link around a block. `hello`: what its upgrade request carries (`segue.sidecar.connector`).
 
         Raises:
             GatewayUnreachableError, GatewayRefusedError: it was not opened.
         """
         if not is_ssh(gateway):
-            async with connected(tunnel_url(gateway), session_name, self._settings, self._context) as link:
+            url = tunnel_url(gateway)
+            async with connected(url, session_name, self._settings, self._context, hello=hello) as link:
+                if link.tls is not None:
+                    self._context.remember(link.tls)
                 yield link
             return
         stream = self._prepared.pop(gateway, None) or await self._open_stream(gateway, attended=False)
         no_key = msgspec.structs.replace(self._settings, key=None)  # ssh has said who we are
         try:
-            async with connected(_FAR_URL, session_name, no_key, self._context, through=stream.socket) as link:
+            async with connected(
+                _FAR_URL, session_name, no_key, self._context, through=stream.socket, hello=hello
+            ) as link:
                 yield link
         finally:
             await stream.aclose()

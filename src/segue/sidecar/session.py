@@ -52,8 +52,12 @@ GOOD_S = 2.0
 OWNER_ONLY_S = 3.0
 #: The writer waits for so long for a full socket before it checks whether the link is dead.
 STUCK_S = 5.0
-#: The last packet of a session may wait for a full socket for so long.
+#: What a session says last may wait for a full socket for so long, and for the gateway's answer for so many round
+#: trips.
 GOODBYE_S = 1.0
+GOODBYE_RTTS = 3.0
+#: A session that was left tries so often to say goodbye on another link, if the last one broke before it was heard.
+FAREWELLS = 5
 #: An agent that hangs up when its link has been silent for this long has probably hung up because of that.
 QUIET_S = 5.0
 
@@ -138,6 +142,8 @@ class GatewaySession:
         self._asked_for = False  # since the last attempt
         self._attempted = asyncio.Event()
         self._leaving = False
+        self._farewells = FAREWELLS
+        self._parting = self._parted = False  # the last goodbye is being said; it was heard
         self._link_was_good = False
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -297,6 +303,8 @@ class GatewaySession:
             self._link_was_good = self._asked_for = False
             if not self._is_done():
                 await self._try_all()
+            if self._has_ended():
+                self._farewells -= 1
             self._end_attempt()
             failures = 0 if self._link_was_good else failures + 1
         self.over = True
@@ -330,6 +338,14 @@ class GatewaySession:
             self._review_exchanges()
 
     def _is_done(self) -> bool:
+        """Tell whether there is nothing left to do: the session was left, and its gateway keeps nothing for it.
+
+        A gateway that was not told would go on with what nobody wants, and wait for it when it drains.
+        """
+        return self._has_ended() and (self._parted or not self._tunnel.epoch or not self._farewells)
+
+    def _has_ended(self) -> bool:
+        """Tell whether the session was left, and has nothing more to carry."""
         return self._leaving and not len(self._tunnel)
 
     async def _pause(self, failures: int) -> None:
@@ -355,7 +371,12 @@ class GatewaySession:
         return wanted_delay_s(failures, fraction, longest_s)
 
     def _must_find_owner(self) -> bool:
-        """Tell whether to look only for the node that has our exchanges: it was lost just now, and may come back."""
+        """Tell whether to look only for the node that has our exchanges: it was lost just now, and may come back.
+
+        A goodbye too is for that node alone.
+        """
+        if self._has_ended():
+            return True
         was_lost_just_now = self._status.is_away_within(OWNER_ONLY_S, self._loop.time())
         return self.max_body_bytes is not None and was_lost_just_now and len(self._tunnel) > 0
 
@@ -369,30 +390,54 @@ class GatewaySession:
 
     async def _use(self, gateway: str) -> None:
         """Connect, and exchange packets until the link is lost."""
-        async with self._dialer.link(gateway, self._name) as socket:
-            self._tunnel.link_opened(self._loop.time())
-            opened_at = self._loop.time()
-            writer = self._loop.create_task(self._write(socket))
-            writer.add_done_callback(lambda _: socket.abort())  # without a writer there is no link
-            try:
-                reason = await self._read(socket, gateway)
-            except asyncio.CancelledError:
-                await self._say_goodbye(socket)
-                raise
-            finally:
-                was_up = self._status.up
-                self._tunnel.link_lost()
-                self._note_lost()
+        hello = b""
+
+        async def begin() -> bytes:
+            """Begin the link on a connection that is there; the HELLO is as new as can be."""
+            nonlocal hello
+            now = self._loop.time()
+            self._tunnel.link_opened(now)
+            hello = self._tunnel.next_packet(now) or b""
+            return hello
+
+        try:
+            async with self._dialer.link(gateway, self._name, begin) as socket:
+                if not socket.took_hello:
+                    await self._send_packet(socket, hello, within_s=STUCK_S)
+                await self._carry(socket, gateway)
+        finally:
+            self._tunnel.link_lost()
+
+    async def _carry(self, socket: TunnelSocket, gateway: str) -> None:
+        """Exchange packets until the link is lost."""
+        opened_at = self._loop.time()
+        writer = self._loop.create_task(self._write(socket))
+        writer.add_done_callback(lambda _: self._end_without_writer(socket))
+        try:
+            reason = await self._read(socket, gateway)
+        except asyncio.CancelledError:
+            await self._say_goodbye(socket)
+            raise
+        finally:
+            was_up = self._status.up
+            self._tunnel.link_lost()
+            self._note_lost()
+            if not self._parting:
                 writer.cancel()
-                [ended] = await asyncio.gather(writer, return_exceptions=True)
-            if isinstance(ended, Exception):
-                raise ended
-            if self._loop.time() - opened_at >= GOOD_S:
-                self._link_was_good = was_up
-            if not was_up and reason is not None:  # a packet may have been corrupted on the way
-                raise GatewayUnreachableError(f"what answered does not speak the tunnel's protocol: {reason}")
-            if not was_up:
-                raise GatewayUnreachableError("it closed the connection at once")
+            [ended] = await asyncio.gather(writer, return_exceptions=True)
+        if isinstance(ended, Exception):
+            raise ended
+        if self._loop.time() - opened_at >= GOOD_S:
+            self._link_was_good = was_up
+        if not was_up and reason is not None:  # a packet may have been corrupted on the way
+            raise GatewayUnreachableError(f"what answered does not speak the tunnel's protocol: {reason}")
+        if not was_up:
+            raise GatewayUnreachableError("it closed the connection at once")
+
+    def _end_without_writer(self, socket: TunnelSocket) -> None:
+        """End the link, which is none without a writer; but a goodbye that is cut off may never arrive."""
+        if not self._parting:
+            socket.abort()
 
     async def _read(self, socket: TunnelSocket, gateway: str) -> str | None:
         """Receive packets until the link is over; return what is wrong with it, if that is known."""
@@ -423,7 +468,7 @@ class GatewaySession:
                 if packet is not None:
                     await self._send_packet(socket, packet, within_s=STUCK_S)
                     continue
-                if self._is_done() and self._tunnel.ready:
+                if self._has_ended() and self._tunnel.ready:
                     await self._say_goodbye(socket)
                     return
                 with suppress(TimeoutError):
@@ -437,13 +482,18 @@ class GatewaySession:
                 await socket.send(packet)
 
     async def _say_goodbye(self, socket: TunnelSocket) -> None:
-        """Acknowledge what has come, and close: a gateway that drains waits for replies that have not arrived."""
-        self._tunnel.acknowledge()
-        packet = self._tunnel.next_packet(self._loop.time())
-        with suppress(ConnectionError):
-            if packet is not None:
+        """Give up what is under way, acknowledge what has come, and close: then the gateway keeps nothing for us."""
+        self._tunnel.leave()
+        self._parting = True
+        try:
+            while (packet := self._tunnel.next_packet(self._loop.time())) is not None:
                 await self._send_packet(socket, packet, within_s=GOODBYE_S)
-            await socket.close()
+            within_s = GOODBYE_S + GOODBYE_RTTS * (self._tunnel.rtt_s or 0.0)
+            self._parted = await socket.close(within_s=within_s)
+        except ConnectionError:
+            pass  # the next link says it, or nobody
+        finally:
+            self._parting = False
 
     # --- events ------------------------------------------------------------------------------------------------------
 

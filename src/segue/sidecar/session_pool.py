@@ -52,6 +52,10 @@ class SessionPool:
         await asyncio.gather(*(session.aclose() for session in sessions))
         await self._dialer.aclose()
 
+    def __len__(self) -> int:
+        """How many sessions are not over yet."""
+        return len(self._watches)
+
     @property
     def current(self) -> GatewaySession:
         """The session for new exchanges."""

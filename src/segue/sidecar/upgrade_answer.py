@@ -53,6 +53,8 @@ class UpgradeReply(msgspec.Struct, frozen=True, kw_only=True):
     via: str = ""
     location: str = ""
     date: str = ""
+    epoch: str = ""
+    """The gateway's epoch in hexadecimal; earlier gateways do not tell it here."""
 
 
 class AnsweredError(msgspec.Struct, frozen=True):

@@ -53,6 +53,8 @@ class LinkConnection:
         self.number = number
         self.sent: dict[Direction, int] = {"up": 0, "down": 0}
         self.got: dict[Direction, int] = {"up": 0, "down": 0}
+        self.flights: list[Direction] = []
+        """The directions in which bytes were sent, in turn: two that follow one another are one round trip."""
         self.closed = False
 
     @property
@@ -334,6 +336,8 @@ class _SocketPair:
     def send(self, direction: Direction, data: bytes) -> None:
         """Put bytes on the link, and apply backpressure: stop reading from a sender that is faster than the link."""
         self.connection.sent[direction] += len(data)
+        if self.connection.flights[-1:] != [direction]:
+            self.connection.flights.append(direction)
         self._bytes[direction].append(data)
         pacer = self._link.way(direction).pacer
         pacer.send(self.connection.number, len(data), asyncio.get_running_loop().time())

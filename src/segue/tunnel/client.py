@@ -171,6 +171,12 @@ class TunnelClient(Endpoint[_ClientExchange, ClientEvent]):
             self._queue(Reset(exchange.number, "cancelled", b""))
         self._forget(exchange)
 
+    def leave(self) -> None:
+        """Give up all exchanges and acknowledge what has come, in the next packets: the session is over."""
+        for handle in tuple(self._handles):
+            self.cancel(handle)
+        self.acknowledge()
+
     def is_complete(self, handle: int) -> bool:
         """Tell whether the whole request has left, so that the gateway may have forwarded it."""
         exchange = self._handles.get(handle)

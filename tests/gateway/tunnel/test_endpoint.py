@@ -168,6 +168,32 @@ async def test_a_session_that_is_no_session_is_refused_and_not_called_another_ve
         assert gateway.tunnel.sessions == 0
 
 
+async def test_an_upgrade_that_holds_the_first_packet_is_welcomed_with_its_answer() -> None:
+    async with running(ok) as (gateway, url, _):
+        peer = Peer(url)
+        async with peer.connected(early=True) as socket:
+            answer, body = await peer.request(socket, TunnelRequest(GET, None))
+            assert (answer.reset, body) == (None, b"hello world")
+            epoch = socket._response.headers["Segue-Epoch"]  # noqa: SLF001 - aiohttp tells them nowhere else
+        assert epoch == gateway.tunnel.resources.node.epoch.hex()
+        async with peer.connected(early=True) as socket:
+            assert (await peer.request(socket, TunnelRequest(GET, None)))[1] == b"hello world"
+
+
+@pytest.mark.parametrize("value", ["", "not base64", "A" * 5000])
+async def test_a_first_packet_that_is_none_is_refused(value: str) -> None:
+    async with running(ok) as (gateway, url, _):
+        assert await refused_upgrade(url, {"Segue-Session": SESSION, "Segue-Hello": value}) == (400, "invalid_value")
+        assert gateway.tunnel.sessions == 0
+
+
+async def test_a_bad_first_packet_ends_the_link_like_any_other() -> None:
+    async with running(ok) as (_, url, _provider), aiohttp.ClientSession() as client:
+        headers = {"Segue-Session": SESSION, "Segue-Hello": "AAAA"}
+        async with client.ws_connect(f"{url}/segue/tunnel", protocols=(SUBPROTOCOL,), headers=headers) as socket:
+            assert (await socket.receive()).data == 1002
+
+
 async def test_a_wrong_key_is_refused() -> None:
     async with running(ok, keys=[KEY]) as (_, url, _provider):
         wrong = {"Segue-Session": SESSION, "Authorization": "Bearer sk-bob"}

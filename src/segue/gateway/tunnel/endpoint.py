@@ -23,6 +23,7 @@ from segue.http.routes import RouteTable
 from segue.protocol.problems import Problem, Refused
 from segue.tunnel.frames import MAX_PACKET_BYTES, SUBPROTOCOL
 from segue.tunnel.server import Node
+from segue.tunnel.upgrade_headers import EPOCH_HEADER, HELLO_HEADER, MAX_HELLO_BYTES, decode_hello
 
 _SESSION = re.compile(r"[0-9a-f]{32}")
 #: How much may wait in the socket's own buffer: a heartbeat cannot overtake what is there.
@@ -75,12 +76,14 @@ class SidecarSessions:
         if _SESSION.fullmatch(name) is None:
             message = "The header Segue-Session names the session by 32 lower-case hexadecimal digits."
             raise Refused(Problem("invalid_value", message, "Segue-Session"))
+        hello = _hello_of(request)
         session = self._session(tenant, name)
+        socket.headers[EPOCH_HEADER] = self.resources.node.epoch.hex()
         await socket.prepare(request)
         watch_peer(request)
         if request.transport is not None:
             request.transport.set_write_buffer_limits(high=_SOCKET_BUFFER_BYTES)
-        await session.serve(socket)
+        await session.serve(socket, hello)
         return socket
 
     def _session(self, tenant: str, name: str) -> SidecarSession:
@@ -136,3 +139,15 @@ class SidecarSessions:
     def unfinished(self) -> int:
         """How many exchanges are under way, or are complete without their sidecar having all of them."""
         return sum(session.unfinished for session in self._sessions.values())
+
+
+def _hello_of(request: web.Request) -> bytes | None:
+    """Return the first packet of the link, if the upgrade request holds it."""
+    value = request.headers.get(HELLO_HEADER)
+    if value is None:
+        return None
+    packet = decode_hello(value)
+    if packet is None:
+        message = f"The header {HELLO_HEADER} holds one packet in base64url, of at most {MAX_HELLO_BYTES} bytes."
+        raise Refused(Problem("invalid_value", message, HELLO_HEADER))
+    return packet

@@ -63,8 +63,11 @@ class SidecarSession:
 
     # --- one socket --------------------------------------------------------------------------------------------------
 
-    async def serve(self, socket: web.WebSocketResponse) -> None:
-        """Carry packets over a socket until it is over; a socket before it is cut off."""
+    async def serve(self, socket: web.WebSocketResponse, hello: bytes | None = None) -> None:
+        """Carry packets over a socket until it is over; a socket before it is cut off.
+
+        `hello`: the first packet, if it came with the upgrade request.
+        """
         before, self._socket = self._socket, socket
         self.end.link_opened(self._loop.time())
         self._resources.meter.links.inc()
@@ -72,7 +75,8 @@ class SidecarSession:
             _abort(before)
         writer = self._loop.create_task(self._write(socket))
         try:
-            await self._read(socket)
+            if hello is None or await self._take(socket, hello):
+                await self._read(socket)
         finally:
             if self._socket is socket:
                 self._socket = None
@@ -83,22 +87,27 @@ class SidecarSession:
             await asyncio.gather(writer, return_exceptions=True)
 
     async def _read(self, socket: web.WebSocketResponse) -> None:
-        meter = self._resources.meter
         while True:
             message = await socket.receive()
             if message.type is WSMsgType.TEXT and self._socket is socket:
                 await socket.close(code=WSCloseCode.UNSUPPORTED_DATA, message=b"a packet is a binary message")
             if message.type is not WSMsgType.BINARY or self._socket is not socket:
                 return
-            meter.received_bytes.inc(len(message.data))
-            for event in self.end.receive(message.data, self._loop.time()):
-                if isinstance(event, LinkFailed):
-                    _log.warning("action=tunnel tenant=%s link failed: %s", self.tenant, event.reason)
-                    await socket.close(code=WSCloseCode.PROTOCOL_ERROR, message=event.reason.encode()[:120])
-                    return
-                self._apply(event)
-            self._wake.set()
-            self._progress.set()
+            if not await self._take(socket, message.data):
+                return
+
+    async def _take(self, socket: web.WebSocketResponse, packet: bytes) -> bool:
+        """Take a packet; return False, and close the socket, if the peer has broken the protocol by it."""
+        self._resources.meter.received_bytes.inc(len(packet))
+        for event in self.end.receive(packet, self._loop.time()):
+            if isinstance(event, LinkFailed):
+                _log.warning("action=tunnel tenant=%s link failed: %s", self.tenant, event.reason)
+                await socket.close(code=WSCloseCode.PROTOCOL_ERROR, message=event.reason.encode()[:120])
+                return False
+            self._apply(event)
+        self._wake.set()
+        self._progress.set()
+        return True
 
     async def _write(self, socket: web.WebSocketResponse) -> None:
         """Send what there is to send; wait for more, or for the next deadline."""

@@ -15,8 +15,9 @@ from urllib.parse import urlsplit, urlunsplit
 import aiohttp
 import msgspec
 
-from segue.sidecar.connector import ConnectorSettings, tls_context, tunnel_url
+from segue.sidecar.connector import ConnectorSettings, tunnel_url
 from segue.sidecar.diagnosis.gateway_checks import GatewayAnswer, GatewayObservation, SeenSpeed
+from segue.sidecar.tls_sessions import verifying_context
 
 _TUNNEL = "/tunnel"
 _MAX_ANSWER_BYTES = 256 * 1024
@@ -45,7 +46,7 @@ async def observe_gateway(gateway: str, settings: ConnectorSettings) -> GatewayO
     parts = urlsplit(tunnel_url(gateway))
     scheme = "https" if parts.scheme == "wss" else "http"
     base = urlunsplit((scheme, parts.netloc, parts.path.removesuffix(_TUNNEL), "", ""))
-    context = await asyncio.to_thread(tls_context, settings.cafile)
+    context = await asyncio.to_thread(verifying_context, settings.cafile)
     proxy = settings.proxy if settings.proxy is not None and settings.proxy.leads_to(tunnel_url(gateway)) else None
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(ssl=context, limit=1),

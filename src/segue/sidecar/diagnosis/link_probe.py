@@ -25,12 +25,12 @@ from segue.sidecar.connector import (
     GatewayUnreachableError,
     TunnelSocket,
     connected,
-    tls_context,
     tunnel_url,
 )
 from segue.sidecar.diagnosis.link_checks import LinkObservation, LinkPath, SeenCertificate, fault_of_answer
 from segue.sidecar.diagnosis.link_faults import LinkFault
 from segue.sidecar.proxy import Proxy
+from segue.sidecar.tls_sessions import verifying_context
 from segue.tunnel.client import TunnelClient
 from segue.tunnel.events import LinkFailed, Welcomed
 
@@ -108,7 +108,7 @@ class _Probe:
 
     async def go(self) -> None:
         addresses = await self._resolve()
-        context = await asyncio.to_thread(tls_context, self._settings.cafile)
+        context = await asyncio.to_thread(verifying_context, self._settings.cafile)
         connection = await self._connect(addresses)
         try:
             proxy = _proxy_to(self._path.url, self._settings)
