@@ -1,4 +1,4 @@
-"""`segue bench gateway` and `segue bench dialects` measure as they are told, show the report and write it."""
+"""`segue bench gateway`, `tunnel` and `dialects` measure as they are told, show the report and write it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from types import ModuleType
 import pytest
 from rich.console import Console
 
-from segue.bench import dialects, gateway
+from segue.bench import dialects, gateway, tunnel
 from segue.bench.reports.report import BenchReport, figure, make_report
 from tests.cli.conftest import Command
 
 MISSED = make_report([], {"rounds": 1}, [figure("CPU per turn: gateway", [2.0], "ms", 0.5)])
 
 
-@pytest.mark.parametrize(("benchmark", "name"), [(gateway, "gateway"), (dialects, "dialects")])
+@pytest.mark.parametrize(("benchmark", "name"), [(gateway, "gateway"), (tunnel, "tunnel"), (dialects, "dialects")])
 @pytest.mark.parametrize("quick", [False, True])
 def test_measures_shows_and_writes(
     benchmark: ModuleType, name: str, quick: bool, command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -32,7 +32,7 @@ def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: p
     [
         "agent Go. --json",
         "demo --json",
-        *(f"bench {name} --json" for name in ("gateway", "dialects", "engine", "table", "links", "capacity")),
+        *(f"bench {name} --json" for name in ("gateway", "tunnel", "dialects", "engine", "table", "links", "capacity")),
         "bench engine --plot",
         "bench capacity --html",
         "bench capacity --markdown",

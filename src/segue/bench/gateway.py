@@ -122,9 +122,9 @@ async def measure(
     return make_report(samples.arms(), described, samples.figures)
 
 
-def render(report: BenchReport, console: Console) -> None:
+def render(report: BenchReport, console: Console, *, title: str = "Gateway") -> None:
     """Show the figures, each beside its budget if it has one."""
-    table = Table(title="Gateway", title_justify="left")
+    table = Table(title=title, title_justify="left")
     for name in ("what", "median", "spread", "budget", ""):
         table.add_column(name, justify="left" if name in {"what", ""} else "right")
     for one in report.figures:
@@ -135,11 +135,9 @@ def render(report: BenchReport, console: Console) -> None:
         table.add_row(one.name, value, spread, budget, verdict)
     console.print(table)
     machine = report.machine
-    console.print(
-        f"{machine.cpu}, {machine.cores} cores, Python {machine.python}, {report.settings.get('loop', '')}; "
-        f"{report.settings.get('rounds')} rounds",
-        style="dim",
-    )
+    where = [machine.cpu, f"{machine.cores} cores", f"Python {machine.python}", report.settings.get("loop")]
+    rounds = f"{report.settings.get('rounds')} rounds"
+    console.print(f"{', '.join(part for part in where if part)}; {rounds}", style="dim")
 
 
 # --- CPU per turn ----------------------------------------------------------------------------------------------------

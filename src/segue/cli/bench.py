@@ -1,10 +1,10 @@
-"""`segue bench gateway` and `segue bench dialects`: run the benchmark and show its report."""
+"""`segue bench gateway`, `tunnel` and `dialects`: run the benchmark and show its report."""
 
 from __future__ import annotations
 
 from rich.console import Console
 
-from segue.bench import dialects, gateway
+from segue.bench import dialects, gateway, tunnel
 from segue.cli.bench_output import show
 from segue.cli.loop import run
 from segue.cli.output_file import ReportFiles
@@ -14,6 +14,13 @@ def run_bench_gateway(*, quick: bool, files: ReportFiles) -> int:
     """Measure the gateway. The report shows a missed budget; the exit status is 0 all the same."""
     console = Console()
     show(run(gateway.measure(quick=quick, console=console)), gateway.render, console, files=files)
+    return 0
+
+
+def run_bench_tunnel(*, quick: bool, files: ReportFiles) -> int:
+    """Measure the way through sidecar and gateway; a missed budget is shown likewise."""
+    console = Console()
+    show(run(tunnel.measure(quick=quick, console=console)), tunnel.render, console, files=files)
     return 0
 
 

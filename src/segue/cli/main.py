@@ -289,6 +289,18 @@ def gateway(
 
 
 @bench.command
+def tunnel(
+    *,
+    quick: Annotated[bool, Parameter(help="Fewer and shorter rounds, under 20 s.", negative="")] = False,
+    files: ReportFileOptions = NO_FILES,
+) -> int:
+    """CPU per request of sidecar and gateway for large bodies, and the delay of a reply's first event."""
+    from segue.cli.bench import run_bench_tunnel
+
+    return run_bench_tunnel(quick=quick, files=files)
+
+
+@bench.command
 def dialects(
     *,
     quick: Annotated[bool, Parameter(help="Fewer and shorter rounds, under a minute.", negative="")] = False,

@@ -63,3 +63,14 @@ async def end_here(spec: EndSpec) -> AsyncIterator[RunningEnd]:
     running = run_gateway(spec) if isinstance(spec, GatewaySpec) else run_sidecar(spec)
     async with running as (host, port):
         yield RunningEnd(host, port)
+
+
+@asynccontextmanager
+async def measured_end_here(spec: EndSpec) -> AsyncIterator[RunningEnd]:
+    """Run an end in this process, with the CPU time of this process."""
+
+    async def cpu_s() -> float:
+        return time.process_time()
+
+    async with end_here(spec) as end:
+        yield RunningEnd(end.host, end.port, cpu_s)

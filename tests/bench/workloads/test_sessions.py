@@ -53,6 +53,16 @@ def test_the_same_seed_makes_the_same_session(kind: AgentKind, turns: int, seed:
     assert one != make_session(kind, turns=turns, seed=seed + 1)
 
 
+def test_a_session_may_begin_late() -> None:
+    whole = make_session("pi", turns=9)
+    late = make_session("pi", turns=2, after_bytes=12_000)
+    bodies = [turn.body for turn in whole.turns]
+    first = next(number for number, body in enumerate(bodies) if len(body) >= 12_000)
+    assert 0 < first < 7
+    assert [turn.body for turn in late.turns] == bodies[first : first + 2]
+    assert late.turns[0].news == late.turns[0].body
+
+
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "codex-ws"])
 def test_each_request_repeats_the_one_before_and_the_reply(kind: AgentKind) -> None:
     session = make_session(kind, turns=6)

@@ -24,10 +24,13 @@ _END_OF_HEAD = b"\r\n\r\n"
 
 
 class PlayedTurn(msgspec.Struct, frozen=True):
-    """Seconds from the request to the first byte of the reply's body, and to the last."""
+    """Seconds from the request to the first byte of the reply's body, and to the last; and when it began, by
+    `time.perf_counter`.
+    """
 
     ttft_s: float
     time_s: float
+    begun_at: float = 0.0
 
 
 class WrongReplyError(RuntimeError):
@@ -69,7 +72,7 @@ async def _http_turns(
         expected = b"".join(turn.reply.events) if session.streamed else turn.reply.whole
         if body != expected:
             raise WrongReplyError(f"{len(body)} bytes came that are not the {len(expected)} expected: {body[:200]!r}")
-        yield PlayedTurn(first_at - begun_at, time.perf_counter() - begun_at)
+        yield PlayedTurn(first_at - begun_at, time.perf_counter() - begun_at, begun_at)
 
 
 async def _read_reply(reader: asyncio.StreamReader) -> tuple[bytes, float]:
@@ -108,7 +111,7 @@ async def _socket_turns(
         if tuple(messages) != turn.reply.messages:
             raise WrongReplyError(f"{len(messages)} messages came that are not those expected: {messages[0][:200]!r}")
         messages.clear()
-        yield PlayedTurn(first_at - begun_at, time.perf_counter() - begun_at)
+        yield PlayedTurn(first_at - begun_at, time.perf_counter() - begun_at, begun_at)
 
 
 async def _read_messages(

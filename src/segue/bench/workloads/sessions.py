@@ -15,6 +15,7 @@ turn is one message. Recorded sessions have the same form (`trace`).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
@@ -33,26 +34,34 @@ _CREATED_AT = 1795382357
 ITEMS: Mapping[Api, str] = {"responses": "input", "chat": "messages", "messages": "messages", "gemini": "contents"}
 
 
-def make_session(kind: AgentKind, *, turns: int = 11, seed: int = 1, task: int = 0) -> RecordedSession:
-    """Generate a session. Sessions with the same seed are of the same agent and share its prompts and tools."""
+def make_session(
+    kind: AgentKind, *, turns: int = 11, seed: int = 1, task: int = 0, after_bytes: int = 0
+) -> RecordedSession:
+    """Generate a session. Sessions with the same seed are of the same agent and share its prompts and tools.
+
+    `after_bytes`: leave out the turns before the first whose body is that large.
+    """
     assert turns > 0, "a session has at least one turn"
     writer = ProseWriter(f"{kind}:{seed}:{task}")
     client = make_client(kind, ProseWriter(f"{kind}:{seed}"), writer)
     items, before = client.begin(), list[Json]()
     made: list[RecordedTurn] = []
-    for number in range(turns):
+    for number in itertools.count():
         socket = client.transport == "websocket"
         body = client.body(items[len(before) :] if socket else items)
-        said = _say(client, last=number == turns - 1)
+        said = _say(client, last=len(made) == turns - 1)
         output, echoed, call_id = client.said(said)
         identity = f"resp_{writer.hexadecimal(48)}"
         seed_of_reply = f"{kind}:{seed}:{task}:{number}"
         asked = ReplyContext(request=body, identity=identity, created_at=_CREATED_AT + 7 * number, seed=seed_of_reply)
         data = compact(body).encode()
-        head = RequestHead(b"GET" if socket else b"POST", client.target, client.lines())
-        reply = make_reply(client.api, output, asked)
-        news = data if not made else news_of(client.api, items, before)
-        made.append(RecordedTurn(head=head, body=data, reply=reply, news=news))
+        if made or len(data) >= after_bytes:
+            head = RequestHead(b"GET" if socket else b"POST", client.target, client.lines())
+            reply = make_reply(client.api, output, asked)
+            news = data if not made else news_of(client.api, items, before)
+            made.append(RecordedTurn(head=head, body=data, reply=reply, news=news))
+        if len(made) == turns:
+            break
         before, client.replied = [*items, *echoed], identity
         items = list(before)
         if said.call is not None:

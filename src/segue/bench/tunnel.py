@@ -1,0 +1,232 @@
+"""Benchmark: what the way through sidecar and gateway costs: CPU time per request, and delay of the first event.
+
+Agents send large bodies late in a task. The benchmark plays such a part of a session, of another task in every round,
+through a sidecar and a gateway in processes of their own, and asks each for its CPU time. The provider is scripted:
+for CPU time it answers at once; for the delay it answers a moment after the request, one event per millisecond, and
+the same turns go straight to it for comparison. Another figure is the CPU time of a fixed piece of work, since budgets
+were set on a faster or slower machine than this one. Not here: bytes on the wire (`table`), the codec alone
+(`documents`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+import zlib
+from collections.abc import Mapping
+
+import msgspec
+from msgspec.structs import replace
+from rich.console import Console
+from rich.progress import Progress
+
+from segue.bench import gateway
+from segue.bench.arms.ends import GatewaySpec, SidecarSpec
+from segue.bench.arms.player import PlayedTurn, play
+from segue.bench.arms.tunnelled import GATEWAY, SIDECAR, RunningEnd, Start, started
+from segue.bench.reports.report import Arm, BenchReport, Figure, TurnFigures, arm, figure, make_report
+from segue.bench.workloads.clients import AgentKind
+from segue.bench.workloads.sessions import make_session
+from segue.testing.provider import Answer, ReceivedRequest, ScriptedProvider, provided, replying
+from segue.testing.recorded_session import RecordedSession
+
+KB = 1000
+DELAY_BUDGET_MS = 0.5
+BOTH = "both"
+#: After this time, what an end puts off until a reply has gone is done.
+_SETTLE_S = 0.1
+#: So long after a request the provider answers when the first event is timed, and one event in so long.
+_THINKING_S = 0.02
+_PACE_S = 0.001
+_YARDSTICK = bytes(range(256)) * 1024
+_YARDSTICK_LOOPS = 40_000
+
+
+class BodyDepth(msgspec.Struct, frozen=True):
+    """How large bodies are, and the budget of CPU time for one request at both ends together."""
+
+    kilobytes: int
+    budget_ms: float
+
+
+class TunnelBenchSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How much to measure. Each round plays one more turn than `turns`, whose first only makes the base."""
+
+    rounds: int
+    turns: int
+    timed_turns: int
+    agents: tuple[AgentKind, ...] = ("claude-code", "codex")
+    depths: tuple[BodyDepth, ...] = (BodyDepth(120, 8.0), BodyDepth(1000, 25.0))
+
+
+FULL = TunnelBenchSettings(rounds=5, turns=10, timed_turns=8)
+QUICK = TunnelBenchSettings(rounds=2, turns=6, timed_turns=4)
+
+
+class _TunnelCase(msgspec.Struct, frozen=True):
+    """An agent and the size of its bodies."""
+
+    agent: AgentKind
+    depth: BodyDepth
+
+    @property
+    def name(self) -> str:
+        return f"{self.agent}, bodies of {self.depth.kilobytes} KB"
+
+
+class _TunnelSamples(msgspec.Struct):
+    """The samples of one case: per round, CPU time per request in ms; per turn, the delay of the first event in ms."""
+
+    cpu_ms: dict[str, list[float]] = msgspec.field(
+        default_factory=lambda: {name: [] for name in (SIDECAR, GATEWAY, BOTH)}
+    )
+    straight_ms: list[float] = []
+    added_ms: list[float] = []
+    turns: list[TurnFigures] = []
+
+
+class _TimedScript:
+    """Answers as a session's provider does, a moment after each request, and notes when."""
+
+    def __init__(self, session: RecordedSession) -> None:
+        self.answered_at: list[float] = []
+        self._script = replying(session, pace_s=_PACE_S)
+
+    def __call__(self, request: ReceivedRequest) -> Answer:
+        """Answer one request."""
+        gate = asyncio.Event()
+        asyncio.get_running_loop().call_later(_THINKING_S, self._answer, gate)
+        return replace(self._script(request), before=gate)
+
+    def _answer(self, gate: asyncio.Event) -> None:
+        self.answered_at.append(time.perf_counter())
+        gate.set()
+
+
+async def measure(
+    *,
+    quick: bool = False,
+    console: Console | None = None,
+    settings: TunnelBenchSettings | None = None,
+    start: Start = started,
+) -> BenchReport:
+    """Measure everything; `settings` replaces the quick or full ones, and `start` runs the ends elsewhere."""
+    chosen = settings or (QUICK if quick else FULL)
+    cases = [_TunnelCase(agent, depth) for depth in chosen.depths for agent in chosen.agents]
+    measured = {case: _TunnelSamples() for case in cases}
+    yardstick: list[float] = []
+    shown = Console(quiet=True) if console is None else console
+    with Progress(console=shown, transient=True, disable=console is None) as progress:
+        task = progress.add_task("requests through the tunnel", total=chosen.rounds * len(cases))
+        async with (
+            provided(_no_answer) as provider,
+            start(GatewaySpec(provider.url)) as at_gateway,
+            start(SidecarSpec(f"http://{at_gateway.host}:{at_gateway.port}")) as at_sidecar,
+        ):
+            ends = {GATEWAY: at_gateway, SIDECAR: at_sidecar}
+            for number in range(chosen.rounds):
+                yardstick.append(_yardstick_ms())
+                for case in cases:
+                    await _measure_round(chosen, case, number, provider, ends, measured[case])
+                    progress.advance(task)
+    figures = [_figures(case, samples) for case, samples in measured.items()]
+    fixed = figure("CPU of a fixed piece of work on this machine", yardstick, "ms")
+    arms = [_arm(case, samples) for case, samples in measured.items()]
+    return make_report(arms, msgspec.to_builtins(chosen), [*(one for some in figures for one in some), fixed])
+
+
+def render(report: BenchReport, console: Console) -> None:
+    """Show the figures, each beside its budget if it has one."""
+    gateway.render(report, console, title="Through sidecar and gateway")
+
+
+async def _measure_round(
+    chosen: TunnelBenchSettings,
+    case: _TunnelCase,
+    number: int,
+    provider: ScriptedProvider,
+    ends: Mapping[str, RunningEnd],
+    samples: _TunnelSamples,
+) -> None:
+    session = make_session(case.agent, turns=chosen.turns + 1, task=number, after_bytes=case.depth.kilobytes * KB)
+    provider.script = replying(session)
+    samples.turns += await _measure_cpu(session, ends, samples)
+    timed = replace(session, turns=session.turns[: chosen.timed_turns])
+    straight_ms = await _delays_ms(timed, provider, provider.host, provider.port)
+    through_ms = await _delays_ms(timed, provider, ends[SIDECAR].host, ends[SIDECAR].port)
+    samples.straight_ms += straight_ms
+    samples.added_ms += [ours - theirs for ours, theirs in zip(through_ms, straight_ms, strict=True)]
+    provider.requests.clear()
+
+
+async def _measure_cpu(
+    session: RecordedSession, ends: Mapping[str, RunningEnd], samples: _TunnelSamples
+) -> list[TurnFigures]:
+    """Play a session, and measure all turns but the first."""
+    before: dict[str, float] = {}
+
+    async def begin(turn: int, _: PlayedTurn) -> None:
+        if turn == 0:
+            before.update(await _cpu_s(ends))
+
+    played = await play(session, ends[SIDECAR].host, ends[SIDECAR].port, on_turn=begin)
+    after, count = await _cpu_s(ends), len(session.turns) - 1
+    for name, spent_s in after.items():
+        samples.cpu_ms[name].append(1e3 * (spent_s - before[name]) / count)
+    return [
+        TurnFigures(bytes_up_payload=len(turn.body), ttft_s=timed.ttft_s, time_s=timed.time_s)
+        for turn, timed in zip(session.turns[1:], played[1:], strict=True)
+    ]
+
+
+async def _cpu_s(ends: Mapping[str, RunningEnd]) -> dict[str, float]:
+    await asyncio.sleep(_SETTLE_S)
+    spent_s = {name: await end.cpu_s() for name, end in ends.items() if end.cpu_s is not None}
+    return {**spent_s, BOTH: sum(spent_s.values())} if spent_s else {}
+
+
+async def _delays_ms(session: RecordedSession, provider: ScriptedProvider, host: str, port: int) -> list[float]:
+    """Return how long after the provider's answer its first event came, for each turn."""
+    script = provider.script = _TimedScript(session)
+    came_at: list[float] = []
+
+    async def note(_: int, turn: PlayedTurn) -> None:
+        came_at.append(turn.begun_at + turn.ttft_s)
+
+    await play(session, host, port, on_turn=note)
+    return [1e3 * (came - answered) for came, answered in zip(came_at, script.answered_at, strict=True)]
+
+
+def _figures(case: _TunnelCase, samples: _TunnelSamples) -> list[Figure]:
+    budgets = {BOTH: case.depth.budget_ms}
+    return [
+        *(
+            figure(f"CPU per request: {case.name}, {end}", spent_ms, "ms", budgets.get(end))
+            for end, spent_ms in samples.cpu_ms.items()
+        ),
+        figure(f"first event, straight: {case.name}", samples.straight_ms, "ms"),
+        figure(f"first event, delay added: {case.name}", samples.added_ms, "ms", DELAY_BUDGET_MS),
+    ]
+
+
+def _arm(case: _TunnelCase, samples: _TunnelSamples) -> Arm:
+    per_turn_ms = samples.cpu_ms[BOTH]
+    spent_s = sum(per_turn_ms) / 1e3 * len(samples.turns) / len(per_turn_ms) if per_turn_ms else None
+    return arm(case.name, samples.turns, server_cpu_s=spent_s)
+
+
+def _no_answer(_: ReceivedRequest) -> Answer:
+    return Answer(status=400)
+
+
+def _yardstick_ms() -> float:
+    """Return the CPU time of steps of Python, a digest and a compression: what the ends of the tunnel do."""
+    begun_at = time.thread_time()
+    counts: dict[bytes, int] = {}
+    for number in range(_YARDSTICK_LOOPS):
+        key = _YARDSTICK[number : number + 2]
+        counts[key] = counts.get(key, 0) + 1
+    hashlib.sha256(_YARDSTICK).digest()
+    zlib.compress(_YARDSTICK, 6)
+    return 1e3 * (time.thread_time() - begun_at)
