@@ -24,9 +24,9 @@ def test_a_body_gets_the_newest_base_of_its_lineage() -> None:
     for first, second in zip(one[:5], two[:5], strict=True):
         cache.add(first)
         cache.add(second)
-    assert cache.choose(one[5].body) is one[4]
-    assert cache.choose(two[5].body) is two[4]
-    assert cache.choose(text(9, 5000).encode()) is None
+    assert cache.choose(one[5].body).base is one[4]
+    assert cache.choose(two[5].body).base is two[4]
+    assert cache.choose(text(9, 5000).encode()).base is None
     assert cache.get(one[0].id) is one[0]
     assert cache.get(b"12345678") is None
     assert not cache.needs_flush
@@ -42,7 +42,7 @@ def test_memory_is_bounded_in_bytes_and_the_least_recently_used_leave_first() ->
     assert cache.get(bases[0].id) is bases[0]
     cache.add(bases[3])
     assert cache.get(bases[1].id) is None
-    assert cache.choose(bases[1].body + b" ") is None
+    assert cache.choose(bases[1].body + b" ").base is None
     cache.add(bases[4])
     assert [cache.get(base.id) is base for base in bases] == [True, False, False, True, True]
     assert cache.size_bytes == sum(base.size for base in (bases[0], bases[3], bases[4]))
@@ -83,8 +83,8 @@ def test_a_warm_start_has_the_newest_bases_of_each_session(tmp_path: Path) -> No
     warm = BaseCache(directory)
     warm.load()
     assert len(warm) == 4
-    assert same(warm.choose(one[5].body), one[4])
-    assert same(warm.choose(two[5].body), two[4])
+    assert same(warm.choose(one[5].body).base, one[4])
+    assert same(warm.choose(two[5].body).base, two[4])
     warm.add(one[5])
     warm.flush()
     assert names(directory) == files_of(*one[4:], *two[3:5])
@@ -151,7 +151,7 @@ def test_a_discarded_base_leaves_memory_and_disk(tmp_path: Path) -> None:
         cache.discard(base.id)
     cache.discard(b"unknown!")
     assert cache.needs_flush
-    assert cache.choose(lost.body + b" ") is None
+    assert cache.choose(lost.body + b" ").base is None
     cache.flush()
     assert names(tmp_path) == files_of(kept)
     cache.discard(kept.id)

@@ -7,13 +7,16 @@ import os
 import random
 import subprocess
 import sys
+from typing import TypeVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.sidecar.base_matcher import BaseMatcher
+from segue.sidecar.base_matcher import BaseMatch, BaseMatcher, SampledBody
 from tests.strategies import examples
+
+K = TypeVar("K")
 
 _WORDS = ("the", "model", "reads", "file", "edits", "tests", "run", "green", "line", "path", "error", "import")
 
@@ -21,6 +24,19 @@ _WORDS = ("the", "model", "reads", "file", "edits", "tests", "run", "green", "li
 def prose(seed: int, words: int) -> str:
     rng = random.Random(seed)
     return " ".join(f"{rng.choice(_WORDS)}{rng.randrange(100)}" for _ in range(words))
+
+
+def match(matcher: BaseMatcher[K], body: bytes) -> BaseMatch[K] | None:
+    return matcher.match(SampledBody(body))
+
+
+def best(matcher: BaseMatcher[K], body: bytes) -> K | None:
+    found = match(matcher, body)
+    return None if found is None else found.key
+
+
+def add(matcher: BaseMatcher[K], key: K, body: bytes, reply: bytes) -> None:
+    matcher.add(key, SampledBody(body), reply)
 
 
 class Session:
@@ -50,8 +66,8 @@ def test_the_newest_of_a_growing_session_is_chosen() -> None:
     session = Session(1)
     for number in range(20):
         body = session.turn()
-        assert matcher.best(body) == (number - 1 if number else None)
-        matcher.add(number, body, b"")
+        assert best(matcher, body) == (number - 1 if number else None)
+        add(matcher, number, body, b"")
 
 
 @pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")], ids=["compact", "spaced"])
@@ -69,19 +85,19 @@ def test_interleaved_sessions_of_one_agent_each_get_their_own_newest(
         if changes_early:
             session.early = {"metadata": {"turn_started_at": f"{step * 977:012}"}}
         body = session.turn()
-        found = matcher.best(body)
+        found = best(matcher, body)
         if turns[which]:
             assert found == (which, turns[which] - 1)
         turns[which] += 1
-        matcher.add((which, turns[which] - 1), body, b"")
+        add(matcher, (which, turns[which] - 1), body, b"")
 
 
 def test_another_agent_with_nothing_in_common_gets_no_base() -> None:
     matcher: BaseMatcher[str] = BaseMatcher()
-    matcher.add("one", Session(1, agent=1).turn(), b"")
-    assert matcher.best(json.dumps({"input": prose(99, 2000)}).encode()) is None
-    assert matcher.best(b"{}") is None
-    assert matcher.best(b"") is None
+    add(matcher, "one", Session(1, agent=1).turn(), b"")
+    assert best(matcher, json.dumps({"input": prose(99, 2000)}).encode()) is None
+    assert best(matcher, b"{}") is None
+    assert best(matcher, b"") is None
 
 
 def test_what_is_unlike_only_at_markers_and_forms_is_still_found() -> None:
@@ -91,15 +107,15 @@ def test_what_is_unlike_only_at_markers_and_forms_is_still_found() -> None:
         session.turn()
     marked = json.loads(session.body())
     marked["messages"][-2]["content"][0]["cache_control"] = {"type": "ephemeral"}
-    matcher.add("marked", json.dumps(marked, separators=(",", ":")).encode(), b"")
-    matcher.add("other", Session(4).turn(), b"")
+    add(matcher, "marked", json.dumps(marked, separators=(",", ":")).encode(), b"")
+    add(matcher, "other", Session(4).turn(), b"")
     flipped = json.loads(session.turn())
     flipped["model"] = "another"
     for message in flipped["messages"]:
         if isinstance(message["content"], str):
             message["content"] = [{"type": "text", "text": message["content"]}]
     body = json.dumps({"first": 1, **flipped}, separators=(",", ":")).encode()
-    found = matcher.match(body)
+    found = match(matcher, body)
     assert found is not None
     assert found.key == "marked"
     assert found.shared_bytes > 0.8 * len(body)
@@ -109,20 +125,22 @@ def test_a_compacted_session_takes_the_newest_that_shares_its_prompt() -> None:
     matcher: BaseMatcher[int] = BaseMatcher()
     session = Session(5)
     for number in range(8):
-        matcher.add(number, session.turn(), b"")
+        add(matcher, number, session.turn(), b"")
     session.messages = [{"role": "user", "content": "This session is continued. " + prose(123456, 150)}]
-    assert matcher.best(session.body()) == 7
+    assert best(matcher, session.body()) == 7
 
 
 def test_an_edited_history_takes_the_turn_before_the_edit() -> None:
     matcher: BaseMatcher[int] = BaseMatcher()
     session = Session(6)
     for number in range(8):
-        matcher.add(number, session.turn(), b"")
+        add(matcher, number, session.turn(), b"")
     session.messages = session.messages[:8]
     session.seed = 60
-    assert matcher.best(session.turn()) in {3, 4, 5, 6, 7}  # all of them begin with what was kept
-    found = matcher.match(session.body())
+    kept = best(matcher, session.turn())
+    assert kept is not None
+    assert 3 <= kept <= 7  # all of them begin with what was kept
+    found = match(matcher, session.body())
     assert found is not None
     assert found.key == 7  # and of equals the newest
 
@@ -134,11 +152,11 @@ def test_of_two_equal_bodies_the_one_whose_reply_is_repeated_is_chosen() -> None
     for repeated in range(2):
         matcher: BaseMatcher[int] = BaseMatcher()
         for number, reply in enumerate(replies):
-            matcher.add(number, first, reply.encode())
+            add(matcher, number, first, reply.encode())
         document = json.loads(first)
         document["messages"].append({"role": "assistant", "content": replies[repeated]})
         body = json.dumps({"n": 1, **document}, separators=(",", ":")).encode()
-        assert matcher.best(body) == repeated
+        assert best(matcher, body) == repeated
 
 
 def test_a_repeated_reply_counts_for_more_than_an_older_session_that_saw_the_same_output() -> None:
@@ -150,9 +168,9 @@ def test_a_repeated_reply_counts_for_more_than_an_older_session_that_saw_the_sam
     short = {"role": "user", "content": output["content"][:300]}
     body = json.dumps({"messages": [prompt, said, short]}, separators=(",", ":")).encode()
     matcher: BaseMatcher[str] = BaseMatcher()
-    matcher.add("ours", first, reply)
-    matcher.add("earlier", earlier, b"")
-    assert matcher.best(body) == "ours"
+    add(matcher, "ours", first, reply)
+    add(matcher, "earlier", earlier, b"")
+    assert best(matcher, body) == "ours"
 
 
 def test_a_large_body_finds_bases_of_other_sizes() -> None:
@@ -164,25 +182,63 @@ def test_a_large_body_finds_bases_of_other_sizes() -> None:
     for number in range(12):
         body = session.turn()
         sizes.append(len(body))
-        matcher.add(number, body, b"")
+        add(matcher, number, body, b"")
         session.messages += [{"role": "user", "content": prose(5000 + number * 100 + n, 3000)} for n in range(number)]
         session.early = {"nonce": f"{number:08}"}
-        found = matcher.match(session.turn())
+        found = match(matcher, session.turn())
         assert found is not None
         assert found.key == number
     assert sizes[0] < 512 * 1024 < 1024 * 1024 < sizes[-1]
     session.messages = session.messages[:3]
-    assert matcher.best(session.body()) is not None  # compaction: the bases are of a coarser scale
+    assert best(matcher, session.body()) is not None  # compaction: the bases are of a coarser scale
 
 
 def test_a_body_of_strings_only_has_a_bounded_number_of_places() -> None:
-    body = b",".join(b'"":"%08x"' % number for number in range(200_000))
+    strings = [b'"":"%08x"' % number for number in range(200_000)]
     matcher: BaseMatcher[int] = BaseMatcher()
-    matcher.add(1, body, b"")
-    found = matcher.match(b"[" + body)
+    add(matcher, 1, b",".join(strings), b"")
+    body = b",".join(b'"":""' if number % 100 == 0 else string for number, string in enumerate(strings))
+    found = match(matcher, body)
     assert found is not None
     assert found.shared_bytes > 0.15 * len(body)
-    assert sum(len(entry.fingerprints) for entry in vars(matcher)["_entries"].values()) < 40_000
+    assert 10_000 < sum(map(len, vars(matcher)["_indexed"].values())) < 40_000
+
+
+def test_a_body_that_repeats_the_reply_needs_no_fingerprints_and_stands_in_for_its_base() -> None:
+    matcher: BaseMatcher[int] = BaseMatcher()
+    session = Session(12)
+    session.turn()
+    body = b""
+    for number in range(12):
+        session.early = {"nonce": f"{number:08}"}
+        body = session.body()
+        found = match(matcher, body)
+        assert found is None if number == 0 else found is not None
+        if found is not None:
+            assert (found.key, found.continued) == (number - 1, True)
+            assert len(body) - 1000 < found.shared_bytes < len(body)
+        said = {"role": "assistant", "content": prose(7000 + number, 30)}
+        matcher.add(number, SampledBody(body), json.dumps(said, separators=(",", ":")).encode(), found)
+        session.messages += [said, {"role": "user", "content": "Go on."}]
+    assert not vars(matcher)["_indexed"]
+    assert matcher.unindexed_bytes == len(body)
+    matcher.remove(11)
+    compacted = Session(12)
+    compacted.early = {"nonce": "again"}
+    assert best(matcher, compacted.turn()) == 10  # the newest that is left, which nothing stands in for any more
+    assert list(vars(matcher)["_indexed"]) == [vars(matcher)["_slots"][10]]
+    assert matcher.unindexed_bytes == 0
+
+
+def test_bases_of_many_sessions_do_not_wait_for_a_search() -> None:
+    matcher: BaseMatcher[int] = BaseMatcher()
+    bodies = [Session(seed).turn() for seed in range(20)]
+    for number, body in enumerate(bodies):
+        add(matcher, number, body, b"")
+    assert matcher.unindexed_bytes <= 4 * max(map(len, bodies))
+    assert all(best(matcher, body) == number for number, body in enumerate(bodies))
+    matcher.index()
+    assert matcher.unindexed_bytes == 0
 
 
 def test_removed_bases_leave_nothing_behind() -> None:
@@ -190,14 +246,14 @@ def test_removed_bases_leave_nothing_behind() -> None:
     session = Session(10)
     bodies = [session.turn() for _ in range(6)]
     for number, body in enumerate(bodies):
-        matcher.add(number, body, b"")
-        matcher.add(number, body, b"again")
+        add(matcher, number, body, b"")
+        add(matcher, number, body, b"again")
     assert len(matcher) == 6
-    assert matcher.best(bodies[-1]) == 5
+    assert best(matcher, bodies[-1]) == 5
     for number in [5, 0, 3, 3, 1, 2, 4]:
         matcher.remove(number)
     assert len(matcher) == 0
-    assert matcher.best(bodies[-1]) is None
+    assert best(matcher, bodies[-1]) is None
     assert vars(matcher) == vars(BaseMatcher())
 
 
@@ -205,10 +261,10 @@ def test_removed_bases_leave_nothing_behind() -> None:
 @given(st.binary(max_size=3000), st.binary(max_size=3000), st.binary(max_size=100))
 def test_any_bytes_are_taken(body: bytes, other: bytes, reply: bytes) -> None:
     matcher: BaseMatcher[str] = BaseMatcher()
-    matcher.add("body", body, reply)
-    found = matcher.match(other)
+    add(matcher, "body", body, reply)
+    found = match(matcher, other)
     assert found is None or 0 < found.shared_bytes <= len(other)
-    again = matcher.match(body)
+    again = match(matcher, body)
     if len(body) >= 512:
         assert again is not None
         assert again.shared_bytes >= len(body) - 256
@@ -216,10 +272,11 @@ def test_any_bytes_are_taken(body: bytes, other: bytes, reply: bytes) -> None:
 
 def test_the_choice_is_the_same_in_every_process() -> None:
     program = (
-        "from tests.sidecar.test_base_matcher import Session\nfrom segue.sidecar.base_matcher import BaseMatcher\n"
+        "from tests.sidecar.test_base_matcher import Session, add, match\n"
+        "from segue.sidecar.base_matcher import BaseMatcher\n"
         "matcher = BaseMatcher()\nsession = Session(11)\n"
-        "for number in range(4):\n    matcher.add(number, session.turn(), b'')\n"
-        "session.early = {'x': 1}\nprint(matcher.match(session.turn()))\n"
+        "for number in range(4):\n    add(matcher, number, session.turn(), b'')\n"
+        "session.early = {'x': 1}\nprint(match(matcher, session.turn()))\n"
     )
     outputs = {
         subprocess.run(

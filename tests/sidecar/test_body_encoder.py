@@ -60,6 +60,20 @@ async def test_a_body_is_a_delta_against_the_best_base(size: int) -> None:
     assert len(encoded.document) < size
 
 
+async def test_what_was_learned_of_a_body_is_used_when_it_becomes_a_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    gateway = Encoding()
+    plain = await gateway.encode(conversation(4))
+    wrapped = await gateway.encode(gzip.compress(conversation(9), 6, mtime=1), post(GZIP))
+    assert (plain.plain_id, wrapped.plain_id) == (Base(plain.plain).id, None)
+    exchange = waiting_exchange()
+    receive(exchange, STREAM)
+    monkeypatch.delattr("segue.sidecar.base_matcher.BaseMatcher.match")
+    monkeypatch.delattr("segue.sidecar.base_matcher._weights")
+    for encoded in (plain, wrapped):
+        gateway.encoder.record(exchange, encoded, b"folded")
+        assert gateway.cache.get(Base(encoded.plain).id) is not None
+
+
 async def test_a_small_body_against_a_large_base_is_a_delta_too() -> None:
     gateway = Encoding()
     large = conversation(60, 6_000)

@@ -17,7 +17,7 @@ import msgspec
 
 from segue.byte_lru import ByteLru
 from segue.sidecar.base_disk_cache import BaseDiskCache
-from segue.sidecar.base_matcher import BaseMatcher
+from segue.sidecar.base_matcher import BaseMatch, BaseMatcher, SampledBody
 from segue.tunnel.documents import Base
 
 _log = logging.getLogger("segue.sidecar")
@@ -41,6 +41,14 @@ class _LineageBase(msgspec.Struct, frozen=True, gc=False):
     base: Base
     lineage: int
     epoch: bytes
+
+
+class BaseChoice(msgspec.Struct, frozen=True):
+    """The best base for a body, None if none is worth it; and what was learned of the body, for when it is a base."""
+
+    base: Base | None
+    sampled: SampledBody
+    match: BaseMatch[bytes] | None
 
 
 class BaseCache:
@@ -77,19 +85,26 @@ class BaseCache:
         with self._lock:
             return self._use(base_id)
 
-    def choose(self, body: bytes) -> Base | None:
-        """Return the best base for a body, which makes it a recently used one; None if none is worth it."""
-        with self._lock:
-            base_id = self._matcher.best(body)
-            return None if base_id is None else self._use(base_id)
+    @property
+    def unsearched_bytes(self) -> int:
+        """How many bytes of bases the next choice may have to go through beside those of the body."""
+        return self._matcher.unindexed_bytes
 
-    def add(self, base: Base, epoch: bytes = b"") -> None:
+    def choose(self, body: bytes) -> BaseChoice:
+        """Find the best base for a body, which makes it a recently used one."""
+        sampled = SampledBody(body)
+        with self._lock:
+            match = self._matcher.match(sampled)
+            return BaseChoice(None if match is None else self._use(match.key), sampled, match)
+
+    def add(self, base: Base, epoch: bytes = b"", choice: BaseChoice | None = None) -> None:
         """Add the newest base; it replaces one with the same body. A base that is larger than the budget is not kept.
 
-        `epoch`: the node that holds the base too; empty if that is not known.
+        `epoch`: the node that holds the base too; empty if that is not known. `choice`: what `choose` found for its
+        body, so that nothing is looked for again.
         """
         with self._lock:
-            lineage = self._hold(base, epoch)
+            lineage = self._hold(base, epoch, choice)
             if lineage is not None:
                 self._discarded.discard(base.id)
                 self._unsaved.pop(base.id, None)
@@ -111,24 +126,24 @@ class BaseCache:
             if self._on_disk.pop(base_id, None) is not None:
                 self._discarded.add(base_id)
 
-    def _hold(self, base: Base, epoch: bytes = b"") -> int | None:
+    def _hold(self, base: Base, epoch: bytes = b"", choice: BaseChoice | None = None) -> int | None:
         """Keep a base in memory and return its lineage; None if it is too large."""
         if base.size > self._limits.memory_bytes:
             return None
-        lineage = self._lineage_of(base)
+        sampled = SampledBody(base.body) if choice is None else choice.sampled
+        match = self._matcher.match(sampled) if choice is None else choice.match
+        lineage = self._lineage_of(base, match)
         self._drop(base.id)
-        self._matcher.add(base.id, base.body, base.reply)
+        self._matcher.add(base.id, sampled, base.reply, match)
         for evicted in self._bases.put(base.id, _LineageBase(base, lineage, epoch), size_bytes=base.size):
             self._forget(evicted)
         return lineage if base.id in self._bases else None
 
-    def _lineage_of(self, base: Base) -> int:
-        match = self._matcher.match(base.body)
-        if match is not None:
-            near = self._bases.peek(match.key)
-            assert near is not None, "the matcher has the bases that are in memory"
-            if match.shared_bytes >= _LINEAGE_SHARE * max(len(base.body), len(near.base.body)):
-                return near.lineage
+    def _lineage_of(self, base: Base, match: BaseMatch[bytes] | None) -> int:
+        near = None if match is None else self._bases.peek(match.key)  # it may have left since it was found
+        shared_bytes = 0 if match is None else match.shared_bytes
+        if near is not None and shared_bytes >= _LINEAGE_SHARE * max(len(base.body), len(near.base.body)):
+            return near.lineage
         self._last_lineage += 1
         return self._last_lineage
 
@@ -191,6 +206,8 @@ class BaseCache:
                 lineage = None if base.id in self._bases else self._hold(base)
                 if lineage is not None:
                     self._on_disk[base.id] = lineage
+        with self._lock:
+            self._matcher.index()
 
     def _flush(self, files: BaseDiskCache) -> None:
         with self._lock:

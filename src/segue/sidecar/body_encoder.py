@@ -13,10 +13,10 @@ import msgspec
 
 from segue.http.content_coding import Unwrapped, unwrap
 from segue.http.heads import RequestHead, values
-from segue.sidecar.base_cache import BaseCache
+from segue.sidecar.base_cache import BaseCache, BaseChoice
 from segue.sidecar.session import AgentExchange
 from segue.sidecar.stats import Stats
-from segue.tunnel.documents import Base, encode_document
+from segue.tunnel.documents import Base, base_id_of, digest_of, encode_document
 
 #: Bodies that are larger than this, together with their base, are compressed in a thread: that takes milliseconds.
 _THREAD_BYTES = 256 * 1024
@@ -34,6 +34,10 @@ class EncodedBody(msgspec.Struct, frozen=True):
     document: bytes
     base: Base | None
     """What the document is a delta against."""
+    choice: BaseChoice | None = None
+    """How that was found."""
+    plain_id: bytes | None = None
+    """The id that the plain body has as a base, if it is known."""
 
 
 class BodyEncoder:
@@ -57,12 +61,14 @@ class BodyEncoder:
         plain = sent.plain if isinstance(sent, Unwrapped) else sent
         if self._adding:
             await asyncio.gather(*self._adding)
-        if len(plain) <= _THREAD_BYTES // 2:  # the base is about as large
-            base = self._cache.choose(plain)
-            if base is None or base.size + len(plain) <= _THREAD_BYTES:
-                return EncodedBody(plain, sent, encode_document(sent, base), base)
+        if len(plain) + self._cache.unsearched_bytes <= _THREAD_BYTES:
+            choice = self._cache.choose(plain)
+            if choice.base is None or choice.base.size + len(plain) <= _THREAD_BYTES:
+                return _encode(sent, choice)
+            async with self._threads:
+                return await asyncio.to_thread(_encode, sent, choice)
         async with self._threads:
-            return await asyncio.to_thread(_encode_against_best, plain, sent, self._cache)
+            return await asyncio.to_thread(self._choose_and_encode, plain, sent)
 
     async def encode_without_base(self, body: EncodedBody, epoch: bytes) -> bytes:
         """Return a document without a base, and drop the base, which the node of this epoch does not have."""
@@ -80,13 +86,17 @@ class BodyEncoder:
             self._stats.without_base += 1
         else:
             self._stats.base_hits += 1
-        base, epoch = Base(body.plain, folded), exchange.session.epoch
-        if len(body.plain) <= _THREAD_BYTES:
-            self._cache.add(base, epoch)
+        base, epoch = Base(body.plain, folded, body_id=body.plain_id), exchange.session.epoch
+        if self._cache.unsearched_bytes <= _THREAD_BYTES:
+            self._cache.add(base, epoch, body.choice)
             return
-        task = asyncio.get_running_loop().create_task(asyncio.to_thread(self._cache.add, base, epoch))
+        adding = asyncio.to_thread(self._cache.add, base, epoch, body.choice)
+        task = asyncio.get_running_loop().create_task(adding)
         self._adding.add(task)  # the next body waits for it
         task.add_done_callback(self._adding.discard)
+
+    def _choose_and_encode(self, plain: bytes, sent: bytes | Unwrapped) -> EncodedBody:
+        return _encode(sent, self._cache.choose(plain))
 
 
 async def _unwrapped(head: RequestHead, body: bytes) -> bytes | Unwrapped:
@@ -97,6 +107,9 @@ async def _unwrapped(head: RequestHead, body: bytes) -> bytes | Unwrapped:
     return await asyncio.to_thread(unwrap, body, b", ".join(codings)) or body
 
 
-def _encode_against_best(plain: bytes, sent: bytes | Unwrapped, cache: BaseCache) -> EncodedBody:
-    base = cache.choose(plain)
-    return EncodedBody(plain, sent, encode_document(sent, base), base)
+def _encode(sent: bytes | Unwrapped, choice: BaseChoice) -> EncodedBody:
+    plain = choice.sampled.body
+    digest = digest_of(sent.sent if isinstance(sent, Unwrapped) else sent)
+    document = encode_document(sent, choice.base, digest=digest)
+    plain_id = None if isinstance(sent, Unwrapped) else base_id_of(digest)
+    return EncodedBody(plain, sent, document, choice.base, choice, plain_id)

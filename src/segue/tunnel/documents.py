@@ -85,7 +85,7 @@ class Base:
     def id(self) -> bytes:
         """The first bytes of the SHA-256 of the body; computed once."""
         if self._id is None:
-            self._id = hashlib.sha256(self.body).digest()[:BASE_ID_BYTES]
+            self._id = base_id_of(digest_of(self.body))
         return self._id
 
     @property
@@ -131,10 +131,23 @@ class _DocumentHeader(msgspec.Struct, frozen=True):
     end: int
 
 
-def encode_document(body: bytes | Unwrapped, base: Base | None = None, covered: int | None = None) -> bytes:
+def digest_of(body: bytes) -> bytes:
+    """Return what a document has of the SHA-256 of a body."""
+    return hashlib.sha256(body).digest()[:_DIGEST_BYTES]
+
+
+def base_id_of(digest: bytes) -> bytes:
+    """Return the id of the base whose body has this digest."""
+    return digest[:BASE_ID_BYTES]
+
+
+def encode_document(
+    body: bytes | Unwrapped, base: Base | None = None, covered: int | None = None, *, digest: bytes | None = None
+) -> bytes:
     """Return the document of a body, as a delta if there is a base.
 
     `covered` is how many bytes of the base's reply to use; None: all. A body that would not get smaller stays as it is.
+    `digest`: that of the body as the agent sent it, if you have it.
     """
     if isinstance(body, Unwrapped):
         sent, plain, wrapping = body.sent, body.plain, body.wrapping
@@ -150,7 +163,8 @@ def encode_document(body: bytes | Unwrapped, base: Base | None = None, covered: 
         coding, reference, payload = _RAW, b"", plain
     wrapped = b"" if wrapping is None else encode_wrapping(wrapping)
     first = coding if wrapping is None else coding | _WRAPPED
-    return b"".join((bytes((first,)), reference, encode_varint(len(plain)), wrapped, _digest(sent), payload))
+    sent_digest = digest_of(sent) if digest is None else digest
+    return b"".join((bytes((first,)), reference, encode_varint(len(plain)), wrapped, sent_digest, payload))
 
 
 def decode_document(
@@ -199,10 +213,10 @@ def _check(header: _DocumentHeader, plain: bytes, limit: int) -> Body | BaseMiss
     sent = plain if header.wrapping is None else rewrap(plain, header.wrapping)
     if len(sent) > limit:
         return DocumentError(f"the body as sent has more than {limit} bytes", too_large=True)
-    digest = _digest(sent)
+    digest = digest_of(sent)
     if digest != header.digest:
         return _failure(header, "the body has another digest")
-    return Body(sent, plain, (digest if sent is plain else _digest(plain))[:BASE_ID_BYTES])
+    return Body(sent, plain, base_id_of(digest if sent is plain else digest_of(plain)))
 
 
 def _failure(header: _DocumentHeader, reason: str) -> BaseMiss | DocumentError:
@@ -248,10 +262,6 @@ def _prefix(base: Base, covered: int) -> bytes:
 
 def _window_log(size: int) -> int:
     return max(_MIN_WINDOW_LOG, (size - 1).bit_length())
-
-
-def _digest(data: bytes) -> bytes:
-    return hashlib.sha256(data).digest()[:_DIGEST_BYTES]
 
 
 def _compress(plain: bytes, prefix: bytes, dictionary: _Dictionary | None) -> bytes | None:
