@@ -79,6 +79,18 @@ RESULT_FILES = (
         about_s=70,
     ),
     ResultFile(
+        name="tunnel.json",
+        command="segue bench tunnel",
+        about="CPU of sidecar and gateway for large bodies, and the delay of a reply's first event",
+        heading="Through sidecar and gateway",
+        words="Agents late in a task, with bodies of about so many bytes. The provider answers at once where CPU time "
+        "is measured; the delay is that of an event which comes a moment later, beside the same straight from the "
+        "provider. Budgets hold on the machine that they were set on: the fixed piece of work compares machines.",
+        tables=("Figures",),
+        without_turns=True,
+        about_s=60,
+    ),
+    ResultFile(
         name="table-codex.json",
         subject="Codex, a task of 41 requests",
         command="segue bench table --session codex --turns 41",
