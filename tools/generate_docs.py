@@ -322,7 +322,7 @@ _ROUTES = {
     ("GET", "/segue/diagnostics"): "Where the routes lead, and which providers this gateway reaches. See below.",
     ("POST", "/segue/diagnostics/transfer"): "Bytes to time: reads a body, and answers with `bytes` random ones.",
     ("GET", "/healthz"): "Whether the process answers.",
-    ("GET", "/readyz"): "Whether the store works and the gateway takes turns; 503 while it drains.",
+    ("GET", "/readyz"): "Whether the store can be written and the gateway takes turns; 503 while it drains.",
     ("GET", "/metrics"): "Metrics for Prometheus.",
 }
 _WHO = {"keyed": "a key, if any are configured", "private": "a key; without keys and `hosts`, this machine"}

@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,11 +33,12 @@ from segue.protocol.responses import Failure, usage
 from segue.testing.store_conformance import sample_id
 from segue.upstreams.interface import UpstreamRequest
 from tests.engine.grammar.byte_grammars import parser_for
-from tests.engine.turns import ask, ask_alone, begin, first_text, loaded
+from tests.engine.turns import ask, ask_alone, begin, first_text, loaded, tiny
 from tests.engine.turns import request as plain_request
 
 ID = sample_id("turn")
 CONTEXT = 512
+PATIENCE_S = 30.0
 IM_END = 2  # the token `<|im_end|>` of the bundled model
 INSTRUCTIONS = "You answer in one short sentence."
 QUESTION = "What is the capital of France?"
@@ -343,6 +345,31 @@ async def test_sixteen_conversations_through_a_context_for_four() -> None:
         for got in (*firsts, *seconds):
             alone = await ask_alone(upstream, got.turn, request(**asked).settings)
             assert (alone.text, alone.input_tokens) == (got.text, got.input_tokens)
+
+
+@pytest.mark.local_engine
+async def test_a_tenant_that_fills_the_queue_fills_it_for_itself_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else's turn gets a place, and the newest of the tenant with most of them gives its own up."""
+    gate, compute = threading.Event(), LoadedModel.compute
+
+    def gated(model: LoadedModel, entries: Sequence[BatchEntry]) -> list[int]:
+        gate.wait(PATIENCE_S)
+        return compute(model, entries)
+
+    async with tiny(waiting=2, parallel=1) as upstream:
+        monkeypatch.setattr(LoadedModel, "compute", gated)
+        crowd = [asyncio.ensure_future(ask(upstream, request())) for _ in range(3)]
+        try:
+            while upstream._engine.waiting < 2:  # noqa: SLF001, ASYNC110 - `waiting` also counts prompts in the making
+                await asyncio.sleep(0.01)
+            assert (await refusal(upstream, request())).code == "server_overloaded"
+            other = asyncio.ensure_future(ask(upstream, request(tenant="bob")))
+            await asyncio.wait(crowd, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gate.set()
+        ended = await asyncio.gather(*crowd, return_exceptions=True)
+        assert sum(isinstance(one, Refused) for one in ended) == 1
+        assert (await other).finished.status in {"completed", "incomplete"}
 
 
 @pytest.mark.local_model

@@ -58,6 +58,10 @@ class BrokenStore(MemoryStore):
         self._check("size")
         return await super().size()
 
+    async def check_writable(self) -> None:
+        self._check("check_writable")
+        await super().check_writable()
+
     def _check(self, method: str) -> None:
         if method in self.broken:
             self.refusals += 1

@@ -259,6 +259,19 @@ async def test_what_is_deleted_leaves_the_disk(tmp_path: Path) -> None:
     assert not any(word in files_of(path) for word in secrets)
 
 
+async def test_a_check_writes_and_finds_out_what_appends_would(tmp_path: Path) -> None:
+    """It commits a page, and where that cannot be done, it says so; reading goes on."""
+    path = tmp_path / "segue.db"
+    async with store_at(path) as store:
+        before = (await store.size()).size_bytes
+        await store.check_writable()
+        assert (await store.size()).size_bytes > before
+        store._database.writer.execute("PRAGMA query_only = ON")  # noqa: SLF001 - as if the disk took nothing any more
+        with pytest.raises(StoreError):
+            await store.check_writable()
+        assert (await store.size()).records == 0
+
+
 async def test_a_tombstone_keeps_only_what_descendants_need(tmp_path: Path) -> None:
     """A deleted parent loses head and settings at once, and its items with its last descendant."""
     path = tmp_path / "segue.db"

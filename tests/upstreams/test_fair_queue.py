@@ -77,6 +77,17 @@ def test_a_full_queue_makes_room_for_other_tenants() -> None:
     assert queue.enter("cyd", "c0") == Admitted("waits", "a2")
 
 
+def test_who_would_be_refused_is_known_before() -> None:
+    """A full queue refuses the tenant that filled it, and nobody else."""
+    queue: FairQueue[str] = FairQueue(1, 2)
+    for number in range(3):
+        assert not queue.refuses("ann")
+        queue.enter("ann", f"a{number}")
+    assert [queue.refuses(tenant) for tenant in TENANTS] == [True, False, False]
+    queue.enter("bob", "b0")
+    assert [queue.refuses(tenant) for tenant in TENANTS] == [True, True, True]
+
+
 def test_without_a_queue_no_turn_waits() -> None:
     queue: FairQueue[str] = FairQueue(1, 0)
     assert [queue.enter(tenant, "x").state for tenant in ("ann", "bob")] == ["runs", "refused"]

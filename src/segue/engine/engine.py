@@ -72,6 +72,12 @@ class Engine:
         self._thread = Thread(target=self._run, args=(ready,), name="segue-local-model")
         self._thread.start()
 
+    def check_place(self, tenant: str) -> None:
+        """Raise `Refused` if a turn of the tenant would find no place now, not even one that another gives up."""
+        with self._changed:
+            if self._queue.refuses(tenant):
+                raise Refused(overloaded(self._queue.waiting))
+
     def submit(self, job: Job) -> None:
         """Queue a turn, or raise `Refused`."""
         displaced = None

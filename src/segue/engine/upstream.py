@@ -15,7 +15,7 @@ from itertools import groupby
 from typing import Literal, TypeVar
 
 from segue.engine.counters import EngineCounters
-from segue.engine.engine import Engine, overloaded
+from segue.engine.engine import Engine
 from segue.engine.grammar.json_schema import GrammarError
 from segue.engine.job import Job, TurnBegan, TurnFinished, Update, cannot_follow, stopped
 from segue.engine.kv.retention import ResponseKey
@@ -31,9 +31,13 @@ from segue.protocol.events import Ended, Event, OutputWriter
 from segue.protocol.ids import ResponseId
 from segue.protocol.problems import Problem, Refused
 from segue.protocol.responses import Failure, Usage, usage
+from segue.upstreams.admission import AdmissionQueue
 from segue.upstreams.interface import Batch, UpstreamRequest
 
 T = TypeVar("T")
+
+#: Prompts that are made at once.
+_RENDERS = 4
 
 
 class LocalUpstream:
@@ -43,7 +47,8 @@ class LocalUpstream:
         self._file = file
         self._engine = Engine(file, clock)
         self._renderer: PromptRenderer | None = None
-        self._rendering = 0
+        # prompts are made in turn too: many large ones of a tenant take the threads from nobody else
+        self._renders = AdmissionQueue(file.name, limit=_RENDERS, max_waiting=file.waiting, timeout_s=None)
         self._active: dict[ResponseKey, bool] = {}  # the responses of turns, and if `forget` has named them
 
     @property
@@ -74,7 +79,7 @@ class LocalUpstream:
     @property
     def waiting(self) -> int:
         """How many turns wait, including those that are being rendered."""
-        return self._engine.waiting + self._rendering
+        return self._engine.waiting + self._renders.running + self._renders.waiting
 
     async def start(self) -> None:
         """Load the model. Raises `Unavailable` if that fails; `aclose` is then not needed, but does no harm."""
@@ -122,7 +127,9 @@ class LocalUpstream:
         tokenizer = _Tokenizer(self._check(request))
         renderer, history, settings = self._prompts(), request.history, request.settings
         return await self._in_thread(
-            tokenizer, lambda: renderer.count(history, settings, tenant=request.tenant, tokenizer=tokenizer)
+            request.tenant,
+            lambda: renderer.count(history, settings, tenant=request.tenant, tokenizer=tokenizer),
+            tokenizer=tokenizer,
         )
 
     def forget(self, tenant: str, response_ids: Sequence[ResponseId]) -> None:
@@ -189,8 +196,7 @@ class LocalUpstream:
         problem = check_settings(request.settings)
         if problem is not None:
             raise Refused(problem)
-        if self.waiting >= self._file.waiting:
-            raise Refused(overloaded(self.waiting))
+        self._engine.check_place(request.tenant)
         return self.model
 
     async def _prepare(
@@ -213,21 +219,23 @@ class LocalUpstream:
 
         self._active[request.tenant, request.response_id] = False
         try:
-            return await self._in_thread(tokenizer, prepare)
+            return await self._in_thread(request.tenant, prepare, tokenizer=tokenizer)
         except BaseException:
             self._leave(request, finished=False)
             raise
 
-    async def _in_thread(self, tokenizer: _Tokenizer, work: Callable[[], T]) -> T:
-        """Run what renders a prompt in another thread. It stops soon after this is cancelled."""
-        self._rendering += 1
+    async def _in_thread(self, tenant: str, work: Callable[[], T], *, tokenizer: _Tokenizer) -> T:
+        """Run what renders a prompt in another thread, when it is the tenant's turn.
+
+        It stops soon after this is cancelled.
+        """
         try:
-            return await asyncio.to_thread(work)
+            async with self._renders.permit(tenant):
+                return await asyncio.to_thread(work)
         except InterruptedError:
             raise Refused(stopped()) from None
         finally:
             tokenizer.cancelled = True
-            self._rendering -= 1
 
     def _prompts(self) -> PromptRenderer:
         assert self._renderer is not None, "the engine has a model"

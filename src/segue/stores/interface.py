@@ -64,7 +64,10 @@ class Store(Protocol):
         """
 
     async def size(self) -> StoreSize:
-        """Measure the store. Raises `StoreError` if it does not work: this is its health check."""
+        """Measure the store. Raises `StoreError` if it cannot be read."""
+
+    async def check_writable(self) -> None:
+        """Write something durably, and keep nothing of it. Raises `StoreError` if an `append` would fail too."""
 
     async def aclose(self) -> None:
         """Finish every call that has begun, and release everything. Later calls raise `StoreError`."""

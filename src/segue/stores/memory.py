@@ -86,6 +86,10 @@ class MemoryStore:
         self._check_open()
         return StoreSize(self._living, self._size_bytes + self._echoes.size_bytes)
 
+    async def check_writable(self) -> None:
+        """Raise `StoreError` if it is closed: memory can be written otherwise."""
+        self._check_open()
+
     async def aclose(self) -> None:
         """Drop everything. Later calls raise `StoreError`."""
         self._closed = True

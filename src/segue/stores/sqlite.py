@@ -168,6 +168,11 @@ class SqliteStore:
         """Return how many records live, and the size of the file with its write-ahead log."""
         return await self._read(_size)
 
+    async def check_writable(self) -> None:
+        """Commit a page of the file, without a change, as an append would be committed."""
+        self._check_open()
+        await self._writer.run(_rewrite_header, _SMALL_BYTES)
+
     async def aclose(self) -> None:
         """Commit what is queued, checkpoint the log and release the file. Later calls raise `StoreError`."""
         if self._closing is None:
@@ -280,6 +285,12 @@ def _free_ancestors(connection: sqlite3.Connection, seq: int | None) -> None:
             return
         connection.execute(_FREE, (seq,))
         (seq,) = row
+
+
+def _rewrite_header(connection: sqlite3.Connection) -> None:
+    """Write the first page of the file again: SQLite does so whether or not the number is another."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    connection.execute(f"PRAGMA user_version = {version}")
 
 
 # Reading. Each of these functions runs one statement, in the reader's thread.

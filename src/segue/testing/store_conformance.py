@@ -459,6 +459,15 @@ async def size_counts_the_living(store: Store) -> None:
     assert (await store.size()).records == 0
 
 
+async def a_check_leaves_no_trace(store: Store) -> None:
+    """It writes, also at the same time as records are appended, and the store holds what it held."""
+    root, child = sample_record("root"), sample_record("child", "root")
+    await _append(store, root)
+    await asyncio.gather(store.check_writable(), store.append(child), store.check_writable())
+    assert (await store.size()).records == 2  # noqa: PLR2004 - the two above
+    assert await store.record(ALICE, child.id, NOW) == child
+
+
 async def a_closed_store_refuses(store: Store) -> None:
     """After `aclose` every call raises `StoreError`; closing again does nothing."""
     root = sample_record("root")
@@ -472,6 +481,7 @@ async def a_closed_store_refuses(store: Store) -> None:
         store.delete(ALICE, root.id, NOW),
         store.sweep(NOW),
         store.size(),
+        store.check_writable(),
     ]
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert all(isinstance(result, StoreError) for result in results), results
@@ -523,6 +533,7 @@ CHECKS: tuple[Check, ...] = (
     a_sweep_reaches_every_tenant,
     a_sweep_frees_whole_chains,
     size_counts_the_living,
+    a_check_leaves_no_trace,
     a_closed_store_refuses,
     closing_finishes_what_was_begun,
 )

@@ -19,9 +19,9 @@ _RETRY_AFTER_S = 1.0
 
 
 class AdmissionQueue:
-    """The permits of one upstream: `limit` turns run, `max_waiting` wait, each for `timeout_s` at most."""
+    """The permits of one upstream: `limit` turns run, `max_waiting` wait, each `timeout_s` at most (None: for ever)."""
 
-    def __init__(self, name: str, *, limit: int, max_waiting: int, timeout_s: float) -> None:
+    def __init__(self, name: str, *, limit: int, max_waiting: int, timeout_s: float | None) -> None:
         self._name = name
         self._queue: FairQueue[asyncio.Future[None]] = FairQueue(limit, max_waiting)
         self._timeout_s = timeout_s
@@ -84,7 +84,5 @@ class AdmissionQueue:
         return Problem("server_overloaded", message, retry_after_s=_RETRY_AFTER_S)
 
     def _busy(self) -> Problem:
-        message = (
-            f"The upstream {self._name!r} had no place for this turn within {self._timeout_s:g} s. Try again later."
-        )
+        message = f"The upstream {self._name!r} had no place for this turn in {self._timeout_s} s. Try again later."
         return Problem("server_overloaded", message, retry_after_s=_RETRY_AFTER_S)

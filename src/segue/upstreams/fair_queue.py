@@ -54,6 +54,10 @@ class FairQueue(Generic[Ticket]):
         self.waiting += 1
         return Admitted("waits", displaced)
 
+    def refuses(self, tenant: str) -> bool:
+        """Tell whether a ticket of the tenant would be refused now."""
+        return self.waiting >= self._max_waiting and self._yielding(tenant) is None
+
     def leave(self, tenant: str) -> tuple[str, Ticket] | None:
         """End one running ticket of the tenant; return the tenant and the ticket that now have its permit, if any."""
         self._stop(tenant)
@@ -82,16 +86,20 @@ class FairQueue(Generic[Ticket]):
         return [ticket for _, ticket in waiting]
 
     def _displace(self, tenant: str) -> Ticket | None:
-        """Remove the newest ticket of the longest queue, if that queue is then no shorter than the tenant's will be."""
-        if not self._queues:
+        """Remove the newest ticket of the queue that gives way to the tenant, if one does."""
+        yielding = self._yielding(tenant)
+        if yielding is None:
             return None
-        longest = max(self._queues, key=lambda name: len(self._queues[name]))
-        queue = self._queues[longest]
-        if len(queue) < len(self._queues.get(tenant, ())) + 2:  # else the two would displace each other for ever
-            return None
-        ticket = queue.pop()
-        self._dequeued(longest)
+        ticket = self._queues[yielding].pop()
+        self._dequeued(yielding)
         return ticket
+
+    def _yielding(self, tenant: str) -> str | None:
+        """Return whose queue is the longest, if it is then no shorter than the tenant's will be."""
+        longest = max(self._queues, key=lambda name: len(self._queues[name]), default=None)
+        if longest is None or len(self._queues[longest]) < len(self._queues.get(tenant, ())) + 2:
+            return None  # else the two would displace each other for ever
+        return longest
 
     def _dequeued(self, tenant: str) -> None:
         """Account for a ticket that has left its tenant's queue."""

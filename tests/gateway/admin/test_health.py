@@ -47,6 +47,13 @@ async def test_a_gateway_whose_store_fails_is_not_ready() -> None:
             await routes(services).readyz(GET)
 
 
+async def test_a_gateway_whose_store_can_be_read_and_not_written_is_not_ready() -> None:
+    """As with a full disk: every stored turn fails."""
+    async with parts(store=BrokenStore("append", "check_writable")) as services:
+        with pytest.raises(StoreError):
+            await routes(services).readyz(GET)
+
+
 async def test_the_metrics_are_those_of_now() -> None:
     async with parts() as services:
         await respond(services, create())

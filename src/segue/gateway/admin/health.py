@@ -26,10 +26,11 @@ class HealthRoutes:
         return web.Response(body=b'{"status":"ok"}', content_type="application/json")
 
     async def readyz(self, request: web.Request) -> web.Response:
-        """Say whether the gateway takes turns; 503 while it drains. A store that fails makes this fail too."""
+        """Say whether the gateway takes turns; 503 while it drains. A store that cannot write makes this fail too."""
         del request
         if self._drain.draining:
             return web.Response(status=503, body=b'{"status":"draining"}', content_type="application/json")
+        await self._store.check_writable()
         size = await self._store.size()
         body = encode({"status": "ready", "records": size.records})
         return web.Response(body=body, content_type="application/json")
