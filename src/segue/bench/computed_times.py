@@ -1,0 +1,91 @@
+"""Computes the task times of an arm on any link, from its bytes and tokens per turn; nothing here is measured.
+
+Not here: the timing model (`links.conversation_time`), measuring the bytes and choosing the links (`time_grid`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+import msgspec
+from msgspec.structs import replace
+
+from segue.bench.arms.measurement import TaskRound
+from segue.bench.arms.table import ARMS, REPLAY, MeasuredArm
+from segue.bench.links.conversation_time import TurnLoad, compute_task
+from segue.bench.links.profiles import NamedLink
+from segue.bench.reports.report import Arm, RoundFigures, TurnFigures
+from segue.bench.reports.report import arm as make_arm
+
+_TCP_RTTS = 1.0
+_TLS_RTTS = 1.0  # RFC 8446, 2
+_UPGRADE_RTTS = 1.0
+#: How many random series a link with losses is computed with.
+_LOSSY_SEEDS = 9
+
+
+class TaskLoad(msgspec.Struct, frozen=True):
+    """What an arm carries in each turn of a workload, and how many tokens the model writes."""
+
+    arm: MeasuredArm
+    workload: str
+    turns: tuple[TurnLoad, ...]
+
+
+def load_of(arm: MeasuredArm, workload: str, measured: TaskRound) -> TaskLoad:
+    """Take the bytes and tokens of a round that was measured."""
+    turns = zip(measured.turns, measured.usages, strict=True)
+    return TaskLoad(
+        arm,
+        workload,
+        tuple(
+            TurnLoad(turn.bytes_up_wire or 1, turn.bytes_down_wire or 1, usage.output_tokens) for turn, usage in turns
+        ),
+    )
+
+
+def setup_rtts(arm: MeasuredArm, *, tls: bool) -> float:
+    """Return the round trips before the first request: TCP, TLS 1.3, and the upgrade to WebSocket.
+
+    A sidecar has its connection before the agent begins.
+    """
+    if arm.open_path is not ARMS[REPLAY].open_path:
+        return 0.0
+    return _TCP_RTTS + (_TLS_RTTS if tls else 0.0) + (_UPGRADE_RTTS if arm.transport == "websocket" else 0.0)
+
+
+def computed_arm(load: TaskLoad, link: NamedLink, tokens_s: float, *, tls: bool) -> Arm:
+    """Compute a task. On a link with losses it is computed several times, and the turns are those of the median."""
+    rtts = setup_rtts(load.arm, tls=tls)
+    seeds = range(_LOSSY_SEEDS if link.loss else 1)
+    profiles = [replace(link.profile, seed=seed) for seed in seeds]
+    tasks = [compute_task(load.turns, profile, setup_rtts=rtts, tokens_s=tokens_s) for profile in profiles]
+    chosen = sorted(tasks, key=lambda task: task.task_s)[len(tasks) // 2]
+    turns = [
+        TurnFigures(
+            bytes_up_wire=carried.up_bytes,
+            bytes_down_wire=carried.down_bytes,
+            at_s=turn.at_s,
+            ttft_s=turn.ttft_s,
+            time_s=turn.time_s,
+        )
+        for carried, turn in zip(load.turns, chosen.turns, strict=True)
+    ]
+    rounds = [
+        RoundFigures(
+            task_s=task.task_s,
+            turns_s=task.task_s - rtts * link.profile.rtt_s,
+            ttft_first_s=task.turns[0].ttft_s,
+            ttft_median_s=_ttft_median_s([turn.ttft_s for turn in task.turns], rtts * link.profile.rtt_s),
+            set_up_s=rtts * link.profile.rtt_s,
+        )
+        for task in tasks
+    ]
+    made = make_arm(load.arm.name, turns, rounds=rounds)
+    return replace(made, workload=load.workload, link=link.name, tokens_s=tokens_s, basis="computed")
+
+
+def _ttft_median_s(first: Sequence[float], set_up_s: float) -> float:
+    """Return the median of all turns, without the set-up of the first."""
+    return median([first[0] - set_up_s, *first[1:]])
