@@ -216,23 +216,42 @@ def _arms_note(arms: Sequence[Arm]) -> str:
 
 
 def _task_times(groups: Sequence[ComparedArms]) -> list[ReportTable]:
-    """Return the times of the whole task with an arm in each row and a link in each column, for each workload."""
+    """Return the times of arms with a link and speed in each row, for each workload: of the task, of the first token."""
     workloads: dict[str | None, list[ComparedArms]] = {}
     for group in groups:
         if group.conditions.link is not None:
             workloads.setdefault(group.conditions.workload, []).append(group)
-    return [_times_of(workload, measured) for workload, measured in workloads.items() if len(measured) > 1]
+    compared = [one for one in workloads.items() if len(one[1]) > 1]
+    tasks = [_times_of("Time of the whole task", workload, measured, _time_or_end) for workload, measured in compared]
+    first = [_times_of("First token of the first turn", workload, measured, _first) for workload, measured in compared]
+    return [*tasks, *(table for table in first if any("".join(row[1:]) for row in table.rows))]
 
 
-def _times_of(workload: str | None, groups: Sequence[ComparedArms]) -> ReportTable:
-    names = list(dict.fromkeys(_arm_name(arm) for group in groups for arm in group.arms))
-    columns = [{_arm_name(arm): _time_or_end(arm) for arm in group.arms} for group in groups]
+def _times_of(
+    what: str, workload: str | None, groups: Sequence[ComparedArms], cell: Callable[[Arm], str]
+) -> ReportTable:
+    names = list(dict.fromkeys(arm.name for group in groups for arm in group.arms))
+    rows = []
+    for group in groups:
+        times = {arm.name: _marked(arm, cell(arm)) for arm in group.arms}
+        rows.append([str(group.conditions._replace(workload=None)), *(times.get(name, "") for name in names)])
+    computed = any(arm.basis == "computed" for group in groups for arm in group.arms)
     return ReportTable(
-        title="Time of the whole task" + ("" if workload is None else f": {workload}"),
-        heads=["arm", *(str(group.conditions._replace(workload=None)) for group in groups)],
-        rows=[[name, *(column.get(name, "") for column in columns)] for name in names],
-        note="Medians. An arm that failed has no time.",
+        title=what + ("" if workload is None else f": {workload}"),
+        heads=["link", *names],
+        rows=rows,
+        note="Medians." + (" What has a star is computed." if computed else ""),
     )
+
+
+def _marked(arm: Arm, shown: str) -> str:
+    return f"{shown} *" if shown and arm.basis == "computed" else shown
+
+
+def _first(arm: Arm) -> str:
+    """Return the time to the first token of the first turn, with the set-up of the connection."""
+    values = [value for one in arm.rounds if (value := finite(one.ttft_first_s)) is not None]
+    return shown_number(median(values), "s") if values and arm.status == "completed" else ""
 
 
 def _time_or_end(arm: Arm) -> str:
