@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from segue.bench.arms.coded_wire import CodedWire, coded_wire, connected, listening
+from segue.bench.arms.coded_wire import CodedWire, coded_wire, connected, end_open, listening, write_open
 from segue.bench.arms.tls_coding import TlsContexts, tls_contexts
 from segue.bench.meters.tcp import WireBytes
 from segue.testing.link import LinkProfile
@@ -89,6 +89,24 @@ async def test_setting_up_over_a_link_takes_a_round_trip_for_each_of_tcp_tls_and
         plain, upgraded = wire.carried.set_ups
         assert plain.time_s > 0.04
         assert upgraded.time_s > 0.06
+
+
+def test_nothing_is_written_to_a_connection_that_is_closed() -> None:
+    """On uvloop, which commands run on: there, writing would be a RuntimeError."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def write() -> None:
+        async with listening(echo) as (host, port):
+            _, writer = await asyncio.open_connection(host, port)
+            write_open(writer, b"x")
+            writer.transport.abort()
+            with pytest.raises(ConnectionResetError, match="closed"):
+                write_open(writer, b"y")
+            with pytest.raises(ConnectionResetError, match="closed"):
+                end_open(writer)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(write())
 
 
 async def test_a_server_that_is_not_there_ends_the_connection(contexts: TlsContexts) -> None:

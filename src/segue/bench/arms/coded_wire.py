@@ -249,7 +249,7 @@ class _NearEnd:
                 early, reply = coding.decode(data)
                 _write(to_wire, reply, watch.up)
             watch.shaken()
-            to_agent.write(early)
+            write_open(to_agent, early)
 
             async def up() -> None:
                 while plain := await agent.read(_READ_BYTES):
@@ -257,7 +257,7 @@ class _NearEnd:
                     _write(to_wire, coding.encode(plain), watch.up)
                     await to_wire.drain()
                 _write(to_wire, coding.close(), watch.up)
-                to_wire.write_eof()
+                end_open(to_wire)
 
             async def down() -> None:
                 while not coding.ended and (data := await wire.read(_READ_BYTES)):
@@ -265,9 +265,9 @@ class _NearEnd:
                     plain, reply = coding.decode(data)
                     _write(to_wire, reply, watch.up)
                     watch.receiving(plain)
-                    to_agent.write(plain)
+                    write_open(to_agent, plain)
                     await to_agent.drain()
-                to_agent.write_eof()
+                end_open(to_agent)
 
             await both(up(), down())
 
@@ -283,26 +283,26 @@ class _FarEnd:
         """Carry one connection."""
         async with connected(self._target) as (server, to_server):
             coding = self._coding()
-            to_wire.write(coding.open())
+            write_open(to_wire, coding.open())
 
             async def up() -> None:
                 while not coding.ended and (data := await wire.read(_READ_BYTES)):
                     plain, reply = coding.decode(data)
                     if reply:
-                        to_wire.write(reply)
+                        write_open(to_wire, reply)
                     if coding.ready:
                         shaken.set()
-                    to_server.write(plain)
+                    write_open(to_server, plain)
                     await to_server.drain()
-                to_server.write_eof()
+                end_open(to_server)
 
             async def down() -> None:
                 await shaken.wait()
                 while plain := await server.read(_READ_BYTES):
-                    to_wire.write(coding.encode(plain))
+                    write_open(to_wire, coding.encode(plain))
                     await to_wire.drain()
-                to_wire.write(coding.close())
-                to_wire.write_eof()
+                write_open(to_wire, coding.close())
+                end_open(to_wire)
 
             shaken = asyncio.Event()
             if coding.ready:
@@ -313,7 +313,28 @@ class _FarEnd:
 def _write(writer: asyncio.StreamWriter, data: bytes, count: Callable[[int], None]) -> None:
     if data:
         count(len(data))
-        writer.write(data)
+        write_open(writer, data)
+
+
+def write_open(writer: asyncio.StreamWriter, data: bytes) -> None:
+    """Write to a connection that is open; of one that was lost asyncio says nothing, and uvloop a RuntimeError.
+
+    Raises:
+        ConnectionResetError: it is not.
+    """
+    _check_open(writer)
+    writer.write(data)
+
+
+def end_open(writer: asyncio.StreamWriter) -> None:
+    """Say that nothing more will be written, in the same way."""
+    _check_open(writer)
+    writer.write_eof()
+
+
+def _check_open(writer: asyncio.StreamWriter) -> None:
+    if writer.transport.is_closing():
+        raise ConnectionResetError("the connection is closed")
 
 
 @asynccontextmanager

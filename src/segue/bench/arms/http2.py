@@ -39,6 +39,7 @@ from segue.bench.arms.coded_wire import (
     SetUp,
     connected,
     listening,
+    write_open,
 )
 from segue.bench.arms.tls_coding import TlsCoding, tls_contexts
 from segue.testing.link import LinkProfile, linked
@@ -189,7 +190,7 @@ class _Http2Side:
     def _write(self, data: bytes) -> None:
         if data:
             self._count(len(data), 0)
-            self._writer.write(data)
+            write_open(self._writer, data)
 
     async def _receive(self) -> bytes:
         data = await self._reader.read(_READ_BYTES)
@@ -308,12 +309,12 @@ class _NearHttp2:
         side.end(stream)
         head = await stream.take()
         assert isinstance(head, ResponseReceived), "a reply begins with its head"
-        to_agent.write(http1.send(_response(head.headers or [])) or b"")
+        write_open(to_agent, http1.send(_response(head.headers or [])) or b"")
         while isinstance(data := await stream.take(), DataReceived):
-            to_agent.write(http1.send(h11.Data(data=data.data)) or b"")
+            write_open(to_agent, http1.send(h11.Data(data=data.data)) or b"")
             await to_agent.drain()
             side.passed_on(stream, data)
-        to_agent.write(http1.send(h11.EndOfMessage()) or b"")
+        write_open(to_agent, http1.send(h11.EndOfMessage()) or b"")
         await to_agent.drain()
 
     async def _wire(self) -> _Http2Side:
@@ -434,7 +435,7 @@ class _KeptConnection:
 
     def send(self, event: h11.Event) -> None:
         """Write an event of HTTP/1.1."""
-        self.writer.write(self.http1.send(event) or b"")
+        write_open(self.writer, self.http1.send(event) or b"")
 
 
 # --- between the two versions ----------------------------------------------------------------------------------------
