@@ -142,6 +142,25 @@ RESULT_FILES = (
         for task in TASKS
     ),
     ResultFile(
+        name="links.json",
+        command="segue bench times",
+        about="task times over links and at two speeds of the model",
+        heading="Task times over links",
+        words="Ten turns of 3.2 KB, and conversations of 20, 50 and 84 turns with 31 KB at first: on each arm, with a "
+        "model that writes 65 tokens a second and with one that writes 1,000. Behind a time is how much less or more "
+        "it is than that of `http replay`. The [article](https://www.infoq.com/articles/ai-agent-transport-layer/) "
+        "that this benchmark began with measured 15 % and 29 % less for WebSocket with an id. Here all arms write the "
+        "same tokens. A WebSocket's first token of all comes a round trip later than HTTP's, since the upgrade needs "
+        "one; a sidecar has its link before. [Task times](../reference/times.md) says what is measured, and how the "
+        "rest is computed.",
+        subject="Task times",
+        charts=("Time of the whole task by link: article",),
+        tables=("Time of the whole task", "First token of the first turn: article", "Figures"),
+        about_s=240,
+        without_turns=True,
+        resumes=True,
+    ),
+    ResultFile(
         name="airplane.json",
         command="segue bench airplane",
         about="a task of Claude Code on a flight, plain and through a sidecar",

@@ -9,7 +9,11 @@ from tests.cli.conftest import Command
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("airplane", ("--agent", "--event", "--quick", "--json")), ("spectrum", ("--engine", "--rounds", "--json"))],
+    [
+        ("airplane", ("--agent", "--event", "--quick", "--json")),
+        ("spectrum", ("--engine", "--rounds", "--json")),
+        ("times", ("--tokens-s", "--computed", "--resume", "--json")),
+    ],
 )
 def test_a_command_is_listed_with_its_options(name: str, options: tuple[str, ...], command: Command) -> None:
     status, printed, told = command("bench", name, "--help")

@@ -5,24 +5,25 @@ Not here: the timing model (`links.conversation_time`), measuring the bytes and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from statistics import median
 
 import msgspec
 from msgspec.structs import replace
 
+from segue.bench.arms.agent_paths import cold_sidecar, warm_sidecar
 from segue.bench.arms.measurement import TaskRound
-from segue.bench.arms.table import ARMS, REPLAY, MeasuredArm
-from segue.bench.links.conversation_time import TurnLoad, compute_task
+from segue.bench.arms.table import MeasuredArm
+from segue.bench.links.conversation_time import ComputedTask, TurnLoad, compute_task
 from segue.bench.links.profiles import NamedLink
 from segue.bench.reports.report import Arm, RoundFigures, TurnFigures
 from segue.bench.reports.report import arm as make_arm
 
 _TCP_RTTS = 1.0
 _TLS_RTTS = 1.0  # RFC 8446, 2
-_UPGRADE_RTTS = 1.0
-#: How many random series a link with losses is computed with.
-_LOSSY_SEEDS = 9
+_UPGRADE_RTTS = 1.0  # RFC 6455, 1.3
+_SIDECARS = (cold_sidecar, warm_sidecar)
+#: On a link with losses, so many turns are computed in all: a short task several times, a long one once.
+_LOSSY_TURNS = 50
 
 
 class TaskLoad(msgspec.Struct, frozen=True):
@@ -31,6 +32,11 @@ class TaskLoad(msgspec.Struct, frozen=True):
     arm: MeasuredArm
     workload: str
     turns: tuple[TurnLoad, ...]
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the model writes in all."""
+        return sum(turn.tokens for turn in self.turns)
 
 
 def load_of(arm: MeasuredArm, workload: str, measured: TaskRound) -> TaskLoad:
@@ -50,19 +56,29 @@ def setup_rtts(arm: MeasuredArm, *, tls: bool) -> float:
 
     A sidecar has its connection before the agent begins.
     """
-    if arm.open_path is not ARMS[REPLAY].open_path:
+    if arm.open_path in _SIDECARS:
         return 0.0
     return _TCP_RTTS + (_TLS_RTTS if tls else 0.0) + (_UPGRADE_RTTS if arm.transport == "websocket" else 0.0)
 
 
 def computed_arm(load: TaskLoad, link: NamedLink, tokens_s: float, *, tls: bool) -> Arm:
-    """Compute a task. On a link with losses it is computed several times, and the turns are those of the median."""
+    """Compute a task. On a link with losses a short one is computed several times; its turns are those of the median.
+
+    The handshake's round trips count, and its few thousand bytes do not.
+    """
     rtts = setup_rtts(load.arm, tls=tls)
-    seeds = range(_LOSSY_SEEDS if link.loss else 1)
-    profiles = [replace(link.profile, seed=seed) for seed in seeds]
-    tasks = [compute_task(load.turns, profile, setup_rtts=rtts, tokens_s=tokens_s) for profile in profiles]
+    seeds = range(_LOSSY_TURNS // len(load.turns) | 1 if link.loss else 1)  # an odd number, so that one is the median
+    tasks = [
+        compute_task(load.turns, replace(link.profile, seed=seed), setup_rtts=rtts, tokens_s=tokens_s) for seed in seeds
+    ]
     chosen = sorted(tasks, key=lambda task: task.task_s)[len(tasks) // 2]
-    turns = [
+    rounds = [_round_figures(task, rtts * link.profile.rtt_s) for task in tasks]
+    made = make_arm(load.arm.name, _turn_figures(load, chosen), rounds=rounds)
+    return replace(made, workload=load.workload, link=link.name, tokens_s=tokens_s, basis="computed")
+
+
+def _turn_figures(load: TaskLoad, task: ComputedTask) -> list[TurnFigures]:
+    return [
         TurnFigures(
             bytes_up_wire=carried.up_bytes,
             bytes_down_wire=carried.down_bytes,
@@ -70,22 +86,15 @@ def computed_arm(load: TaskLoad, link: NamedLink, tokens_s: float, *, tls: bool)
             ttft_s=turn.ttft_s,
             time_s=turn.time_s,
         )
-        for carried, turn in zip(load.turns, chosen.turns, strict=True)
+        for carried, turn in zip(load.turns, task.turns, strict=True)
     ]
-    rounds = [
-        RoundFigures(
-            task_s=task.task_s,
-            turns_s=task.task_s - rtts * link.profile.rtt_s,
-            ttft_first_s=task.turns[0].ttft_s,
-            ttft_median_s=_ttft_median_s([turn.ttft_s for turn in task.turns], rtts * link.profile.rtt_s),
-            set_up_s=rtts * link.profile.rtt_s,
-        )
-        for task in tasks
-    ]
-    made = make_arm(load.arm.name, turns, rounds=rounds)
-    return replace(made, workload=load.workload, link=link.name, tokens_s=tokens_s, basis="computed")
 
 
-def _ttft_median_s(first: Sequence[float], set_up_s: float) -> float:
-    """Return the median of all turns, without the set-up of the first."""
-    return median([first[0] - set_up_s, *first[1:]])
+def _round_figures(task: ComputedTask, set_up_s: float) -> RoundFigures:
+    return RoundFigures(
+        task_s=task.task_s,
+        turns_s=sum(turn.time_s for turn in task.turns),
+        ttft_first_s=task.turns[0].ttft_s,
+        ttft_median_s=median(turn.ttft_s for turn in task.turns),
+        set_up_s=set_up_s,
+    )

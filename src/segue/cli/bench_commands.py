@@ -83,3 +83,63 @@ def airplane(
         quick=quick,
         files=files,
     )
+
+
+def times(  # noqa: PLR0913 - each is one dimension of what is measured
+    *,
+    workload: Annotated[
+        list[str] | None,
+        Parameter(
+            help="What is worked on: see `segue bench table`; give it again for more [default: article].", negative=""
+        ),
+    ] = None,
+    computed: Annotated[
+        list[str] | None,
+        Parameter(
+            help="The same of what is only computed, since it takes long [default: conversations of 20, 50 and 84 "
+            "turns; quick: none].",
+            negative="",
+        ),
+    ] = None,
+    link: Annotated[
+        list[str] | None,
+        Parameter(
+            help="A link that is measured; give it again for more [default: fibre, leo-in-flight, slow-4g and "
+            "geo-in-flight].",
+            negative="",
+        ),
+    ] = None,
+    tokens_s: Annotated[
+        list[float] | None,
+        Parameter(
+            help="Tokens that the model writes a second; give it again for more [default: 65 and 1000; quick: 1000].",
+            negative="",
+        ),
+    ] = None,
+    rounds: Annotated[int | None, Parameter(help="How often each is measured [default: 3; quick: 1].")] = None,
+    tls: Annotated[bool, Parameter(help="Code the wire by TLS, with a throw-away certificate.")] = True,
+    quick: Annotated[
+        bool, Parameter(help="Measure the fast model once, and compute no long ones.", negative="")
+    ] = False,
+    resume: Annotated[
+        Path | None, Parameter(help="Go on with what this file has not: `--json` of a run that was stopped.")
+    ] = None,
+    files: ReportFileOptions = NO_FILES,
+) -> int:
+    """How long a task takes over links and at model speeds: by replay, by id, and through a sidecar.
+
+    Everything runs in real time over emulated links. Other links and long conversations are computed by the same timing
+    model. The default takes about four minutes; what is measured is kept in the file of --json as soon as it is there.
+    """
+    from segue.cli.bench_times import grid_of, run_bench_times
+
+    grid = grid_of(
+        workload or (),
+        computed=computed or (),
+        links=link or (),
+        speeds=tokens_s or (),
+        rounds=rounds,
+        tls=tls,
+        quick=quick,
+    )
+    return run_bench_times(grid, resume=resume, files=files)

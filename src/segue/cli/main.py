@@ -12,7 +12,7 @@ from cyclopts import App, Parameter
 import segue
 from segue.cli import agent_parameters as parameters
 from segue.cli import server_benchmarks
-from segue.cli.bench_commands import FlightEvents, airplane, spectrum
+from segue.cli.bench_commands import FlightEvents, airplane, spectrum, times
 from segue.cli.closed_pipe import PIPE_CLOSED_STATUS, drop_output, is_pipe_closed
 from segue.cli.gateway_parameters import Cache, CaFile, Direct, GatewayKey, Gateways, Install
 from segue.cli.output_file import NO_FILES, HtmlFile, JsonFile, MarkdownFile, PlotFile, ReportFileOptions, ReportFiles
@@ -28,6 +28,7 @@ bench = App(name="bench", help="Measure, on this machine.")
 app.command(bench)
 bench.command(airplane)
 bench.command(spectrum)
+bench.command(times)
 config_commands = App(name="config", help="The settings of segue sidecar and segue run, and where they come from.")
 app.command(config_commands)
 app.register_install_completion_command()

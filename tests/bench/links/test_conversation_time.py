@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from segue.bench.links import conversation_time
 from segue.bench.links.conversation_time import TurnLoad, compute_task
-from segue.bench.links.profiles import LINKS
+from segue.bench.links.profiles import LINKS, NamedLink
 from segue.bench.links.transfer_time import transfer_time_s
 from segue.testing.pacing import LinkProfile
 from tests.strategies import examples
@@ -24,9 +26,10 @@ def near(seconds: float) -> object:
 
 @pytest.mark.parametrize("link", LOSSLESS, ids=lambda link: link.name)
 @pytest.mark.parametrize("size", [1, 1460, 14_600, 50_000, 400_000])
-def test_one_request_and_one_short_answer_are_two_transfers(link: object, size: int) -> None:
-    profile = next(one for one in LOSSLESS if one is link).profile
-    assert profile.up_bytes_s and profile.down_bytes_s
+def test_one_request_and_one_short_answer_are_two_transfers(link: NamedLink, size: int) -> None:
+    profile = link.profile
+    assert profile.up_bytes_s is not None
+    assert profile.down_bytes_s is not None
     computed = compute_task([TurnLoad(size, 900, 0)], profile, setup_rtts=2, tokens_s=None)
     asked = transfer_time_s(profile, profile.up_bytes_s, size, age="new")
     answered = transfer_time_s(profile, profile.down_bytes_s, 900, age="idle")
@@ -52,6 +55,35 @@ def test_a_link_slower_than_the_model_decides() -> None:
     assert computed.task_s == near(10.0 + 1 / 1000)
 
 
+@pytest.mark.parametrize("link", LINKS.values(), ids=lambda link: link.name)
+@pytest.mark.parametrize("speed", [65.0, 1000.0])
+def test_tokens_that_travel_together_change_next_to_nothing(
+    link: NamedLink, speed: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lossless = replace(link.profile, loss=0.0)
+    turns = [TurnLoad(3200, 155 * 230, 155)] * 3
+    together = compute_task(turns, lossless, setup_rtts=2, tokens_s=speed)
+    monkeypatch.setattr(conversation_time, "SEGMENT_BYTES", 1)
+    alone = compute_task(turns, lossless, setup_rtts=2, tokens_s=speed)
+    assert together.task_s == pytest.approx(alone.task_s, rel=0.02)
+    assert together.turns[0].ttft_s == near(alone.turns[0].ttft_s)
+
+
+@given(down=st.integers(1, 60_000), tokens=st.integers(1, 400), together=st.integers(1, 2000))
+@settings(max_examples=examples(60), deadline=None)
+def test_pieces_have_every_byte_the_first_token_and_the_last(down: int, tokens: int, together: int) -> None:
+    turn = TurnLoad(1, down, tokens)
+    pieces = conversation_time.pieces_of(turn, 5.0, tokens_s=10.0, together=together)
+    assert sum(size for _, size in pieces) == down
+    assert pieces == sorted(pieces)
+    assert pieces[-1][0] == near(5.0 + tokens / 10)
+    each = -(-down // tokens)
+    assert all(0 < size <= max(together, each) + each for _, size in pieces)
+    if down >= tokens:
+        assert pieces[0] == (near(5.1), down // tokens)
+        assert pieces[-1][1] <= each
+
+
 def test_losses_make_it_later_and_differ_by_seed() -> None:
     clean = LinkProfile(rtt_s=0.3, up_bytes_s=20_000, down_bytes_s=50_000, slow_start=True)
     turns = [TurnLoad(30_000, 5000, 50)] * 4
@@ -72,11 +104,11 @@ def test_losses_make_it_later_and_differ_by_seed() -> None:
 @settings(max_examples=examples(60), deadline=None)
 @given(turns=TURNS, link=st.sampled_from(LOSSLESS), speed=st.sampled_from([None, 65.0, 1000.0]))
 def test_turns_follow_each_other_and_nothing_is_faster_than_light_or_rate(
-    turns: list[TurnLoad], link: object, speed: float | None
+    turns: list[TurnLoad], link: NamedLink, speed: float | None
 ) -> None:
-    named = next(one for one in LOSSLESS if one is link)
-    profile = named.profile
-    assert profile.up_bytes_s and profile.down_bytes_s
+    profile = link.profile
+    assert profile.up_bytes_s is not None
+    assert profile.down_bytes_s is not None
     computed = compute_task(turns, profile, setup_rtts=2, tokens_s=speed)
     at = 0.0
     for number, (turn, one) in enumerate(zip(turns, computed.turns, strict=True)):

@@ -19,6 +19,7 @@ from segue.bench.reports.report import (
     this_commit,
     write,
     write_report,
+    write_whole,
 )
 
 FIGURES = {
@@ -125,6 +126,25 @@ def test_arms_that_completed(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "report.json").read_bytes())
     assert [one["name"] for one in report["arms"]] == ["a", "b"]
     assert report["figures"] == []
+
+
+def test_a_report_takes_the_place_of_an_earlier_one_when_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "report.json"
+    write_whole(make_report([], {"number": 1}), file)
+
+    def fill_the_disk(_: Path, data: bytes) -> None:
+        raise OSError(f"no room for {len(data)} bytes")
+
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_bytes", fill_the_disk)
+        with pytest.raises(OSError, match="no room"):
+            write_whole(make_report([], {"number": 2}), file)
+    assert json.loads(file.read_bytes())["settings"] == {"number": 1}
+    write_whole(make_report([], {"number": 3}), file)
+    assert json.loads(file.read_bytes())["settings"] == {"number": 3}
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_commit_is_one_or_none() -> None:

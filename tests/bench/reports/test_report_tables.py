@@ -16,7 +16,7 @@ def rows(report: BenchReport, number: int = 0) -> list[dict[str, str]]:
 
 
 def test_arms_are_compared_with_the_first_of_their_conditions() -> None:
-    plain, continued = rows(with_links(), 1)
+    plain, continued = rows(with_links(), 2)
     assert plain["arm"] == "http replay"
     assert (plain["sent"], plain["saved"], plain["task"]) == ("19.2 KB", "", "6 s (5.25 s to 7.5 s)")
     assert (continued["sent"], continued["saved"], continued["set-up"]) == ("9.8 KB", "49.0 %", "500 ms")
@@ -35,22 +35,38 @@ def test_many_columns_are_in_tables_by_what_they_are_about() -> None:
     assert [table.note == "" for table in tables] == [False, True, True]
 
 
-def test_task_times_are_compared_by_link() -> None:
-    """A computed arm has a row of its own: it is not the same as the measured one."""
-    assert tables_of(with_links())[0].heads == ["arm", "slow-4g, 65 tokens/s", "geo-in-flight, 65 tokens/s"]
-    assert tables_of(with_links())[0].rows == [
-        ["http replay", "6 s", "failed in turn 3"],
-        ["websocket id, stored", "5.25 s", ""],
-        ["websocket id, stored (computed)", "", "15 s"],
+def test_task_times_are_compared_link_by_link() -> None:
+    """What is computed has a star; what failed has no time, and nothing is compared with it."""
+    task, first, *_ = tables_of(with_links())
+    assert (task.title, first.title) == ("Time of the whole task: article", "First token of the first turn: article")
+    assert task.heads == first.heads == ["link", "http replay", "websocket id, stored"]
+    assert task.rows == [
+        ["slow-4g, 65 tokens/s", "6 s", "5.25 s, 12 % less"],
+        ["geo-in-flight, 65 tokens/s", "failed in turn 3", "15 s *"],
     ]
+    assert first.rows == [["slow-4g, 65 tokens/s", "1 s", "750 ms"], ["geo-in-flight, 65 tokens/s", "", "4 s *"]]
+    assert task.note == first.note == "Medians. What has a star is computed."
+
+
+def test_times_over_one_link_are_no_comparison_and_what_is_not_known_is_left_out() -> None:
     unknown = [replace(arm("a", []), link=link) for link in ("2g", "fibre")]
     failed = replace(unknown[0], status="failed", name="b")
-    assert rows(report_of(*unknown, failed))[1] == {"arm": "b", "2g": "failed", "fibre": ""}
+    (task, *others) = tables_of(report_of(*unknown, failed))
+    assert task.rows == [["2g", "", "failed"], ["fibre", "", ""]]
+    assert task.note == "Medians."
+    assert not any(other.title.startswith("First token") for other in others)
+    assert not any("whole task" in table.title for table in tables_of(report_of(unknown[0], failed)))
+
+
+def test_an_arm_may_be_slower_than_the_first_one() -> None:
+    one, other = timed_arm("a", 1_000, took_s=1.0, link="2g"), timed_arm("b", 1_000, took_s=3.0, link="2g")
+    table = tables_of(report_of(one, other, replace(one, link="fibre")))[0]
+    assert table.rows == [["2g", "2 s", "4 s, 100 % more"], ["fibre", "2 s", ""]]
 
 
 def test_an_arm_that_failed_says_so_and_is_not_compared_with() -> None:
     """It did less of the work, so that less was sent."""
-    failed, computed = rows(with_links(), 2)
+    failed, computed = rows(with_links(), 3)
     assert failed["problem"] == "failed in turn 3: timed out after 60 s"
     assert (computed["arm"], computed["problem"]) == ("websocket id, stored (computed)", "")
     assert "saved" not in computed
@@ -58,7 +74,7 @@ def test_an_arm_that_failed_says_so_and_is_not_compared_with() -> None:
 
 
 def test_the_notes_explain_what_needs_it() -> None:
-    _, slow, geo, *_ = tables_of(with_links())
+    _, _, slow, geo, *_ = tables_of(with_links())
     assert slow.note == (
         "Sent and received are all bytes that the sockets carried, over the whole task. "
         "In brackets: the range of the repetitions."
@@ -87,7 +103,7 @@ def test_failed_requests_are_told_with_what_the_agent_did_next() -> None:
 
 
 def test_figures_have_their_range_and_budget() -> None:
-    known, unknown = rows(with_links(), 3)
+    known, unknown = rows(with_links(), 4)
     assert known == {"figure": "a cost", "value": "2 ms", "range": "1.5 to 2.5", "budget": "≤ 1 ms", "met": "no"}
     assert unknown == {"figure": "nothing", "value": "not measured", "range": "", "budget": "", "met": ""}
     assert rows(report_of(figures=(Figure(name="a", value=1.0, unit="x"),))) == [{"figure": "a", "value": "1 x"}]
@@ -109,10 +125,10 @@ def test_figures_by_depth_have_a_column_for_each() -> None:
 
 def test_links_are_told_with_their_sources_and_only_known_ones() -> None:
     report = with_links()
-    assert [row["link"] for row in rows(report, 4)] == ["slow-4g", "geo-in-flight"]
-    assert rows(report, 4)[0]["round trip"] == "150 ms"
+    assert [row["link"] for row in rows(report, 5)] == ["slow-4g", "geo-in-flight"]
+    assert rows(report, 5)[0]["round trip"] == "150 ms"
     assert all(source[0].isdigit() for source in link_sources(report))
-    assert len(link_sources(report)) == len({name for link in rows(report, 4) for name in LINKS[link["link"]].sources})
+    assert len(link_sources(report)) == len({name for link in rows(report, 5) for name in LINKS[link["link"]].sources})
     made_up = report_of(timed_arm("a", 1, took_s=1.0, link="made up"))
     assert [table.title for table in tables_of(made_up)] == ["Arms: article, made up"]
     assert link_sources(made_up) == []

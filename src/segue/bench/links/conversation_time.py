@@ -6,7 +6,9 @@
 The client sends a request. When all of it has arrived, the model writes one token after the other. The next request
 leaves when the last byte of the answer has come. So windows, idle times, rates and losses are those of the emulation
 (`segue.testing.pacing`). The time of programs and of tools is not in it, and the bytes of an answer are spread evenly
-over its tokens. Not here: the closed formula for one transfer (`transfer_time`), and measuring the bytes.
+over its tokens. On a link that loses nothing, tokens that fit into one segment travel together; the first and the last
+are always on their own, and segments in between matter only where the link is slower than the model.
+Not here: the closed formula for one transfer (`transfer_time`), and measuring the bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from collections.abc import Sequence
 import msgspec
 from msgspec.structs import replace
 
-from segue.testing.pacing import LinkProfile, Pacer
+from segue.testing.pacing import SEGMENT_BYTES, LinkProfile, Pacer
 
 _CONNECTION = 1
 
@@ -57,23 +59,30 @@ def compute_task(
     `tokens_s` None: the model writes at once. A link with losses has one random series per `profile.seed`.
     """
     linked = replace(profile, setup_rtts=setup_rtts)
-    up, down = (_Way(linked, rate, name) for rate, name in ((linked.up_bytes_s, "up"), (linked.down_bytes_s, "down")))
+    up, down = _Way(linked, linked.up_bytes_s, "up"), _Way(linked, linked.down_bytes_s, "down")
+    together = 1 if linked.loss else SEGMENT_BYTES
     now, computed = 0.0, list[ComputedTurn]()
     for turn in turns:
         asked_at = up.carry([(now, turn.up_bytes)]).last_at
-        answer = down.carry(_pieces(turn, asked_at, tokens_s))
+        answer = down.carry(pieces_of(turn, asked_at, tokens_s=tokens_s, together=together))
         computed.append(ComputedTurn(now, answer.first_at - now, answer.last_at - now))
         now = answer.last_at
     return ComputedTask(tuple(computed))
 
 
-def _pieces(turn: TurnLoad, begun_at: float, tokens_s: float | None) -> list[tuple[float, int]]:
-    """Return when the model sends how many bytes."""
+def pieces_of(turn: TurnLoad, begun_at: float, *, tokens_s: float | None, together: int) -> Sequence[tuple[float, int]]:
+    """Return when the model sends how many bytes: tokens up to `together` bytes are one piece."""
     if tokens_s is None or turn.tokens < 1:
         return [(begun_at, turn.down_bytes)]
-    ends = [turn.down_bytes * number // turn.tokens for number in range(turn.tokens + 1)]
-    due = (begun_at + number / tokens_s for number in range(1, turn.tokens + 1))
-    return [(at, after - before) for at, before, after in zip(due, ends, ends[1:], strict=False) if after > before]
+    each = max(1, together * turn.tokens // max(turn.down_bytes, 1))
+    ends = [*range(1, turn.tokens - 1, each), *range(max(1, turn.tokens - 1), turn.tokens + 1)]
+    sent, pieces = 0, list[tuple[float, int]]()
+    for number in ends:
+        written = turn.down_bytes * number // turn.tokens
+        if written > sent:
+            pieces.append((begun_at + number / tokens_s, written - sent))
+        sent = written
+    return pieces
 
 
 class _Delivery(msgspec.Struct, frozen=True):

@@ -205,6 +205,13 @@ def write(report: BenchReport, path: Path) -> None:
     path.write_bytes(msgspec.json.encode(report) + b"\n")
 
 
+def write_whole(report: BenchReport, path: Path) -> None:
+    """Write a report in place of an earlier one, so that there is one of them whole at any time."""
+    beside = path.with_name(f"{path.name}.new")
+    write(report, beside)
+    beside.replace(path)
+
+
 def write_report(path: Path, arms: Mapping[str, Sequence[TurnFigures]], settings: Mapping[str, Any]) -> None:
     """Write the report of arms that all completed."""
     write(make_report([arm(name, turns) for name, turns in arms.items()], settings), path)

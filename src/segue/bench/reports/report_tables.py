@@ -27,7 +27,7 @@ _MOST_KINDS = 20
 def tables_of(report: BenchReport) -> list[ReportTable]:
     """Return all tables of a report, in the order in which they are read."""
     groups = compared_arms(report)
-    arms = [*_task_times(groups), *(table for group in groups for table in _arms_tables(group))]
+    arms = [*_link_tables(groups), *(table for group in groups for table in _arms_tables(group))]
     by_depth = _by_depth(report.figures)
     others = [one for one in report.figures if one.budget is not None or _DEPTH.fullmatch(one.name) is None]
     figures = [*by_depth, *([_figures_table(others)] if others else [])]
@@ -215,50 +215,57 @@ def _arms_note(arms: Sequence[Arm]) -> str:
     return " ".join(words)
 
 
-def _task_times(groups: Sequence[ComparedArms]) -> list[ReportTable]:
-    """Return the times of arms with a link and speed in each row, for each workload: of the task, of the first token."""
+def _link_tables(groups: Sequence[ComparedArms]) -> list[ReportTable]:
+    """Return two times of each workload with a link and speed in each row: of the task, and of the first token."""
     workloads: dict[str | None, list[ComparedArms]] = {}
     for group in groups:
         if group.conditions.link is not None:
             workloads.setdefault(group.conditions.workload, []).append(group)
-    compared = [one for one in workloads.items() if len(one[1]) > 1]
-    tasks = [_times_of("Time of the whole task", workload, measured, _time_or_end) for workload, measured in compared]
-    first = [_times_of("First token of the first turn", workload, measured, _first) for workload, measured in compared]
+    compared = {workload: measured for workload, measured in workloads.items() if len(measured) > 1}
+    tasks = [_by_link("Time of the whole task", name, compared[name], _time_or_end) for name in compared]
+    first = [_by_link("First token of the first turn", name, compared[name], _first_of_all) for name in compared]
     return [*tasks, *(table for table in first if any("".join(row[1:]) for row in table.rows))]
 
 
-def _times_of(
-    what: str, workload: str | None, groups: Sequence[ComparedArms], cell: Callable[[Arm], str]
+def _by_link(
+    what: str, workload: str | None, groups: Sequence[ComparedArms], cell: Callable[[Arm, Arm], str]
 ) -> ReportTable:
     names = list(dict.fromkeys(arm.name for group in groups for arm in group.arms))
     rows = []
     for group in groups:
-        times = {arm.name: _marked(arm, cell(arm)) for arm in group.arms}
+        times = {arm.name: _starred(arm, cell(arm, group.arms[0])) for arm in group.arms}
         rows.append([str(group.conditions._replace(workload=None)), *(times.get(name, "") for name in names)])
     computed = any(arm.basis == "computed" for group in groups for arm in group.arms)
     return ReportTable(
-        title=what + ("" if workload is None else f": {workload}"),
+        title=what if workload is None else f"{what}: {workload}",
         heads=["link", *names],
         rows=rows,
-        note="Medians." + (" What has a star is computed." if computed else ""),
+        note="Medians. What has a star is computed." if computed else "Medians.",
     )
 
 
-def _marked(arm: Arm, shown: str) -> str:
+def _starred(arm: Arm, shown: str) -> str:
     return f"{shown} *" if shown and arm.basis == "computed" else shown
 
 
-def _first(arm: Arm) -> str:
+def _first_of_all(arm: Arm, _: Arm) -> str:
     """Return the time to the first token of the first turn, with the set-up of the connection."""
     values = [value for one in arm.rounds if (value := finite(one.ttft_first_s)) is not None]
     return shown_number(median(values), "s") if values and arm.status == "completed" else ""
 
 
-def _time_or_end(arm: Arm) -> str:
+def _time_or_end(arm: Arm, first: Arm) -> str:
+    """Return the time of the task, and how it differs from that of the first arm."""
     if arm.status == "failed":
         return "failed" if arm.failed_turn is None else f"failed in turn {arm.failed_turn}"
-    value = task_time_s(arm)
-    return "" if value is None else shown_number(value, "s")
+    value, compared = task_time_s(arm), task_time_s(first)
+    if value is None:
+        return ""
+    shown = shown_number(value, "s")
+    if arm is first or first.status == "failed" or not compared:
+        return shown
+    more = round(100 * (value / compared - 1))
+    return f"{shown}, {shown_number(abs(more), '%')} {'more' if more > 0 else 'less'}"
 
 
 def _failures_table(arms: Sequence[Arm]) -> ReportTable:
