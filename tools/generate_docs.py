@@ -129,10 +129,17 @@ def settings(struct: type[msgspec.Struct], prefix: str) -> str:
     return table(("key", "type", "default", "environment", "meaning"), rows)
 
 
+_PLAIN_KINDS: dict[type[kinds.Type], str] = {
+    kinds.BoolType: "boolean",
+    kinds.DictType: "table",
+    kinds.DateTimeType: "date and time",
+}
+
+
 def _kind(kind: kinds.Type) -> str:
     match kind.type if isinstance(kind, kinds.Metadata) else kind:
-        case kinds.BoolType() | kinds.DictType() as plain:
-            return "boolean" if isinstance(plain, kinds.BoolType) else "table"
+        case kinds.BoolType() | kinds.DictType() | kinds.DateTimeType() as plain:
+            return _PLAIN_KINDS[type(plain)]
         case kinds.IntType() | kinds.FloatType() as number:
             return _number(number)
         case kinds.StrType(pattern=pattern):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -11,6 +12,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import convert
 
 from segue.config import (
     DIALECTS_OF,
@@ -41,7 +43,7 @@ def test_a_file_sets_what_it_names(tmp_path: Path) -> None:
     assert from_toml(tmp_path, text) == Config(
         server=ServerConfig(port=1, hosts=["a"]),
         upstream=[UpstreamConfig(name="u", dialect="scripted", models=["m"])],
-        key=[KeyConfig(**KEY)],
+        key=[convert(KEY, KeyConfig)],
     )
 
 
@@ -57,7 +59,9 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     """Key by key."""
     environ = {"SEGUE_SERVER_PORT": "2", "SEGUE_KEY_0_TENANT": "other", "HOME": "/", "SEGUE": "x"}
     config = from_toml(tmp_path, "[server]\nport = 1\nmax_queued = 5\n" + KEY_TOML, environ)
-    assert config == Config(server=ServerConfig(port=2, max_queued=5), key=[KeyConfig(**{**KEY, "tenant": "other"})])
+    assert config == Config(
+        server=ServerConfig(port=2, max_queued=5), key=[convert({**KEY, "tenant": "other"}, KeyConfig)]
+    )
 
 
 def test_the_command_line_wins_over_both(tmp_path: Path) -> None:
@@ -132,7 +136,7 @@ def test_rows_of_the_environment_follow_those_of_the_file(tmp_path: Path) -> Non
     """The next number makes a new row."""
     second = {"name": "k2", "tenant": "t", "sha256": OTHER_SHA}
     environ = {f"SEGUE_KEY_1_{name.upper()}": value for name, value in second.items()}
-    assert from_toml(tmp_path, KEY_TOML, environ).key == [KeyConfig(**KEY), KeyConfig(**second)]
+    assert from_toml(tmp_path, KEY_TOML, environ).key == [convert(KEY, KeyConfig), convert(second, KeyConfig)]
 
 
 TABLES: dict[str, type[msgspec.Struct]] = {"server": ServerConfig, "upstream_0": UpstreamConfig, "key_0": KeyConfig}
@@ -153,6 +157,7 @@ VALUES: dict[object, tuple[str, Any]] = {
     str: ("x y", "x y"),
     list: ("a, b ,", ["a", "b"]),
     Literal: ("local", "local"),
+    datetime: ("2030-01-31T12:00:00+01:00", datetime(2030, 1, 31, 11, tzinfo=UTC)),
 }
 
 

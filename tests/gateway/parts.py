@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from segue.config import Config
+from segue.gateway.principal import Principal
 from segue.gateway.services import Services, build_services
 from segue.gateway.turns.executor import Caller
 from segue.history.cache import Slot
@@ -67,7 +68,7 @@ def caller(
     services: Services, tenant: str = TENANT, *, slot: Slot | None = None, places: Sequence[Slot] = ()
 ) -> Caller:
     """Somebody who asks, over a WebSocket if there is a slot."""
-    return Caller(tenant, services.metrics.by_transport["websocket"], slot, places)
+    return Caller(Principal(tenant), services.metrics.by_transport["websocket"], slot, places)
 
 
 async def collect(batches: AsyncGenerator[Sequence[Event], None]) -> list[Event]:

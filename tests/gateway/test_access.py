@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from multidict import CIMultiDict
 
 from segue.config import Config, KeyConfig, ServerConfig
 from segue.gateway.access import LOCAL_TENANT, Access
 from segue.gateway.error_mapping import http_reply
+from segue.gateway.principal import Principal
 from segue.protocol.problems import Problem
 
 #: Header values as the server decodes them: bytes that are no text become lone surrogates.
 raw_headers = st.binary(max_size=20).map(lambda data: data.decode("utf-8", "surrogateescape"))
 LOCAL = Access(Config())
+NOW = 1_800_000_000.0
 
 
 def access(host: str = "127.0.0.1", *, hosts: tuple[str, ...] = (), origins: tuple[str, ...] = ()) -> Access:
@@ -34,8 +38,13 @@ def headers(**fields: str | None) -> CIMultiDict[str]:
     return CIMultiDict({name.replace("_", "-"): value for name, value in named.items() if value is not None})
 
 
-def code_of(problem: Problem | str | None) -> str | None:
-    return problem.code if isinstance(problem, Problem) else problem
+def tenant_of(rules: Access, **fields: str | None) -> str | Problem:
+    found = rules.principal(headers(**fields), NOW)
+    return found if isinstance(found, Problem) else found.tenant
+
+
+def code_of(problem: Problem | Principal | str | None) -> str | None:
+    return problem.code if isinstance(problem, Problem) else None if problem is None else str(problem)
 
 
 # --------------------------------------------------------------------------------------------------------------- Host
@@ -201,7 +210,7 @@ KEYS = Access(Config(key=[key("first"), key("zweite ü", "bob"), key(b"\xff\xfe"
 
 def test_without_keys_everybody_is_the_local_tenant() -> None:
     """Whatever key they send: SDKs always send one."""
-    assert LOCAL.tenant(headers()) == LOCAL.tenant(headers(authorization="Bearer x")) == LOCAL_TENANT
+    assert tenant_of(LOCAL) == tenant_of(LOCAL, authorization="Bearer x") == LOCAL_TENANT
 
 
 @pytest.mark.parametrize(
@@ -216,7 +225,7 @@ def test_without_keys_everybody_is_the_local_tenant() -> None:
 )
 def test_a_key_leads_to_its_tenant(authorization: str, tenant: str) -> None:
     """By its digest, whatever bytes it is made of."""
-    assert KEYS.tenant(headers(authorization=authorization)) == tenant
+    assert tenant_of(KEYS, authorization=authorization) == tenant
 
 
 @pytest.mark.parametrize(
@@ -231,7 +240,7 @@ def test_a_wrong_key_leads_nowhere(authorization: str | None) -> None:
     """Nor does a right one in the wrong scheme, or its digest."""
     keys = Access(Config(key=[key("first")]))
     message = "Incorrect API key provided. Send a key of this gateway as 'Authorization: Bearer KEY'."
-    assert keys.tenant(headers(authorization=authorization)) == Problem("invalid_api_key", message)
+    assert tenant_of(keys, authorization=authorization) == Problem("invalid_api_key", message)
 
 
 @pytest.mark.parametrize("authorization", ["Bearer first", "Bearer zweite ü", "Bearer wrong", "Basic first", None])
@@ -245,15 +254,47 @@ def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch,
 
     monkeypatch.setattr(hmac, "compare_digest", compare)
     keys = [key("first"), key("zweite ü", "bob"), key("third", "carol")]
-    Access(Config(key=keys)).tenant(headers(authorization=authorization))
+    tenant_of(Access(Config(key=keys)), authorization=authorization)
     assert compared == [each.sha256 for each in keys]
 
 
 @given(raw_headers)
 def test_no_key_raises(authorization: str) -> None:
     """Nor is it told what was sent."""
-    problem = Access(Config(key=[key("first")])).tenant(headers(authorization=authorization))
+    problem = tenant_of(Access(Config(key=[key("first")])), authorization=authorization)
     assert code_of(problem) == "invalid_api_key"
+
+
+# ------------------------------------------------------------------------------------------- keys that change or expire
+
+
+def test_an_expired_key_is_refused_from_that_moment_on() -> None:
+    """At the request, at the next turn of a connection, and at an operator's page."""
+    expiring = replace(key("k"), expires_at=datetime.fromtimestamp(NOW, UTC))
+    rules, asked = Access(Config(key=[expiring])), headers(authorization="Bearer k")
+    before = rules.principal(asked, NOW - 1)
+    assert isinstance(before, Principal)
+    assert rules.renewed(before, NOW - 1) == before
+    refused = Problem("invalid_api_key", "This API key has expired. Ask for a new one.")
+    assert rules.principal(asked, NOW) == rules.renewed(before, NOW) == refused
+    assert rules.refuse_private(asked, "127.0.0.1", NOW - 1) is None
+    assert code_of(rules.refuse_private(asked, "127.0.0.1", NOW)) == "forbidden_peer"
+
+
+def test_a_connection_learns_what_became_of_its_key() -> None:
+    """It was changed, or revoked, or there are keys now where there were none."""
+    rules = Access(Config(key=[key("k"), key("other", "bob")]))
+    principal = rules.principal(headers(authorization="Bearer k"), NOW)
+    assert isinstance(principal, Principal)
+    rules.replace_keys([replace(key("k"), models=["small"])])
+    assert rules.renewed(principal, NOW) == replace(principal, models=("small",))
+    assert code_of(tenant_of(rules, authorization="Bearer other")) == "invalid_api_key"
+    rules.replace_keys([key("third")])
+    assert code_of(rules.renewed(principal, NOW)) == "invalid_api_key"
+    local = LOCAL.principal(headers(), NOW)
+    assert isinstance(local, Principal)
+    assert LOCAL.renewed(local, NOW) == local
+    assert code_of(rules.renewed(local, NOW)) == "invalid_api_key"
 
 
 # ------------------------------------------------------------------------------------------------------- this machine
@@ -280,7 +321,7 @@ def test_with_keys_an_operators_page_is_for_a_key_alone(
 ) -> None:
     """A proxy on this machine is not this machine, and passes on whatever Host its client has written."""
     asked = headers(host=host, authorization=authorization)
-    assert code_of(access(hosts=("gw.example",)).refuse_private(asked, peer)) == expected
+    assert code_of(access(hosts=("gw.example",)).refuse_private(asked, peer, NOW)) == expected
 
 
 @pytest.mark.parametrize(
@@ -300,19 +341,19 @@ def test_without_keys_a_proxy_that_shows_is_not_this_machine(
     peer: str, fields: dict[str, str], expected: str | None
 ) -> None:
     """Whatever it says of its client."""
-    assert code_of(LOCAL.refuse_private(headers(**fields), peer)) == expected
+    assert code_of(LOCAL.refuse_private(headers(**fields), peer, NOW)) == expected
 
 
 @pytest.mark.parametrize("hosts", [("gw.example",), ("*",)])
 def test_a_gateway_that_others_have_a_name_for_has_no_operators_page_without_keys(hosts: tuple[str, ...]) -> None:
     """Something on this machine leads others to it, and a loopback Host can be anybody's."""
     rules = Access(Config(server=ServerConfig(hosts=list(hosts))))
-    assert code_of(rules.refuse_private(headers(), "127.0.0.1")) == "forbidden_peer"
+    assert code_of(rules.refuse_private(headers(), "127.0.0.1", NOW)) == "forbidden_peer"
 
 
 def test_without_keys_an_operators_page_is_for_this_machine_alone() -> None:
     """No key opens it then."""
-    assert code_of(LOCAL.refuse_private(headers(authorization="Bearer k"), "10.0.0.9")) == "forbidden_peer"
+    assert code_of(LOCAL.refuse_private(headers(authorization="Bearer k"), "10.0.0.9", NOW)) == "forbidden_peer"
 
 
 # ------------------------------------------------------------------------------------- the client's key for a provider

@@ -389,3 +389,17 @@ def test_routes_made_by_hand_need_no_built_in_ones() -> None:
     only = Route(prefix=b"/x", target=parse_target("https://t.example"), strip=True)
     assert refused(RouteTable([only]), b"/openai/v1").status == 404
     assert resolved(RouteTable([only]), b"/x/y").path == b"/y"
+
+
+def test_a_route_that_is_not_for_the_caller_is_none_at_all() -> None:
+    """And no shorter one stands in for it; the refusal names only what is for the caller."""
+    rows = [Entry(target="http://a.example", path="/v1"), Entry(target="http://b.example", mount="/")]
+    routes = table(*rows)
+    found = routes.resolve(b"/v1/x", lambda prefix: prefix in {"/", "/openai"})
+    assert isinstance(found, RouteRefusal)
+    assert (found.status, found.code) == (404, "route_not_found")
+    assert "begins with one of /, /openai;" in found.message
+    assert isinstance(routes.resolve(b"/v2", lambda prefix: prefix == "/"), Resolved)
+    nothing = routes.resolve(b"/v2", lambda _: False)
+    assert isinstance(nothing, RouteRefusal)
+    assert "one of none, for this key;" in nothing.message

@@ -9,8 +9,13 @@ import msgspec
 from msgspec import Meta
 
 from segue.config.errors import ConfigError
+from segue.config.units import Moment
 
 _MAX_KEY_BYTES = 4096
+
+
+def _everything() -> list[str]:
+    return ["*"]
 
 
 class KeyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -19,6 +24,15 @@ class KeyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: Annotated[str, Meta(min_length=1, description="Whose key it is; no other key has this name.")]
     tenant: Annotated[str, Meta(min_length=1, description="The tenant whose responses it may see.")]
     sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="Hex digest of the key.")]
+    expires_at: Annotated[
+        Moment | None, Meta(description="When it stops working, with a time zone: 2030-01-31T00:00:00Z.")
+    ] = None
+    models: Annotated[list[str], Meta(description="Models that it may ask for: names, or globs like gpt-*.")] = (
+        msgspec.field(default_factory=_everything)
+    )
+    routes: Annotated[
+        list[str], Meta(description="Routes that its sidecars may use: prefixes like /anthropic, or globs.")
+    ] = msgspec.field(default_factory=_everything)
 
 
 def key_of_file(file: str) -> str:

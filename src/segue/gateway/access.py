@@ -1,8 +1,10 @@
 """Who may talk to the gateway: host names, web origins, API keys, and what only this machine may see.
 
 Hosts and origins follow the same policy as at the sidecar (`segue.http.origins`). Keys are compared in constant time,
-as SHA-256 digests; the gateway neither keeps nor logs a key. The decisions are pure functions of headers and addresses.
-Not here: which routes ask for what (`api.application`).
+as SHA-256 digests, and always with all of them: the time taken must not show which one matched. The gateway neither
+keeps nor logs a key. Keys can be replaced while the gateway runs: a connection keeps a `Principal`, and renews it for
+each turn. The decisions are pure functions of headers, addresses and the time. Not here: which routes ask for what
+(`api.application`).
 """
 
 from __future__ import annotations
@@ -13,22 +15,29 @@ from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 from segue.config import Config, KeyConfig
+from segue.gateway.principal import Principal
 from segue.http.origins import OriginPolicy, is_from_this_machine
 from segue.protocol.problems import Problem, quoted
 from segue.upstreams.interface import Secret
 
 #: The tenant of everybody, when no keys are configured.
 LOCAL_TENANT = "local"
+_LOCAL = Principal(LOCAL_TENANT)
 
 
 class Access:
     """The access rules of one configuration."""
 
     def __init__(self, config: Config) -> None:
-        self._keys: Sequence[KeyConfig] = config.key
+        self._principals: Mapping[str, Principal] = {}
+        self.replace_keys(config.key)
         bound = [config.server.host, *(listener.host for listener in config.listener)]
-        self._local_only = not config.key and not config.server.hosts
+        self._has_hosts = bool(config.server.hosts)
         self._origins = OriginPolicy((*bound, *config.server.hosts), config.server.origins)
+
+    def replace_keys(self, keys: Sequence[KeyConfig]) -> None:
+        """Take other keys. A principal whose key is not among them is refused from now on."""
+        self._principals = {key.sha256: _principal_of(key) for key in keys}
 
     def refuse_origin(self, headers: Mapping[str, str]) -> Problem | None:
         """Check Host, Origin and Sec-Fetch-Site, for every endpoint."""
@@ -52,20 +61,27 @@ class Access:
             case never:
                 assert_never(never)
 
-    def tenant(self, headers: Mapping[str, str]) -> str | Problem:
-        """Return the tenant that the request's key belongs to."""
-        if not self._keys:
-            return LOCAL_TENANT
+    def principal(self, headers: Mapping[str, str], now: float) -> Principal | Problem:
+        """Return who sends a request, by the key in its headers; `now` in unix seconds."""
+        if not self._principals:
+            return _LOCAL
         scheme, _, secret = headers.get("Authorization", "").partition(" ")
         digest = hashlib.sha256(secret.strip().encode("utf-8", "surrogateescape")).hexdigest()
-        tenant: str | None = None
-        for key in self._keys:  # all of them, even after a match: the time taken must not show which one matched
-            if hmac.compare_digest(digest, key.sha256):
-                tenant = key.tenant
-        if tenant is None or scheme.lower() != "bearer":
+        found: Principal | None = None
+        for known, principal in self._principals.items():  # all of them, even after a match: see the module
+            if hmac.compare_digest(digest, known):
+                found = principal
+        if found is None or scheme.lower() != "bearer":
             message = "Incorrect API key provided. Send a key of this gateway as 'Authorization: Bearer KEY'."
             return Problem("invalid_api_key", message)
-        return tenant
+        return _unless_expired(found, now)
+
+    def renewed(self, principal: Principal, now: float) -> Principal | Problem:
+        """Return what is true of a principal by now: its key may have expired, or been changed or revoked."""
+        if principal.digest is None:
+            return _LOCAL if not self._principals else _revoked()
+        found = self._principals.get(principal.digest)
+        return _revoked() if found is None else _unless_expired(found, now)
 
     def credential(self, headers: Mapping[str, str]) -> Secret | None:
         """Return the client's own key for a provider. Only upstreams with `pass_key` get it.
@@ -74,21 +90,21 @@ class Access:
         can mean nothing else. A key of the gateway is never passed on.
         """
         own = headers.get("X-Upstream-Key", "").strip()
-        if not own and not self._keys:
+        if not own and not self._principals:
             scheme, _, secret = headers.get("Authorization", "").partition(" ")
             own = secret.strip() if scheme.lower() == "bearer" else ""
         return Secret(own) if own and own.isascii() and own.isprintable() else None
 
-    def refuse_private(self, headers: Mapping[str, str], peer: str | None) -> Problem | None:
+    def refuse_private(self, headers: Mapping[str, str], peer: str | None, now: float) -> Problem | None:
         """Check a request for an operator's endpoint: it needs a key, or must come from this machine if there is none.
 
         With keys or `server.hosts`, a proxy on this machine may pass on what others send, and with it whatever they
         have written as Host. So nothing but a key is enough then.
         """
-        if self._local_only:
-            allowed = is_from_this_machine(peer, headers.get("Host", ""), headers)
+        if self._principals:
+            allowed = not isinstance(self.principal(headers, now), Problem)
         else:
-            allowed = bool(self._keys) and not isinstance(self.tenant(headers), Problem)
+            allowed = not self._has_hosts and is_from_this_machine(peer, headers.get("Host", ""), headers)
         if allowed:
             return None
         message = (
@@ -96,3 +112,24 @@ class Access:
             "It is open to this machine only if there are no keys, no server.hosts and no proxy."
         )
         return Problem("forbidden_peer", message)
+
+
+def _principal_of(key: KeyConfig) -> Principal:
+    return Principal(
+        tenant=key.tenant,
+        key=key.name,
+        digest=key.sha256,
+        models=tuple(key.models),
+        routes=tuple(key.routes),
+        expires_at=None if key.expires_at is None else key.expires_at.timestamp(),
+    )
+
+
+def _unless_expired(principal: Principal, now: float) -> Principal | Problem:
+    if principal.has_expired(now):
+        return Problem("invalid_api_key", "This API key has expired. Ask for a new one.")
+    return principal
+
+
+def _revoked() -> Problem:
+    return Problem("invalid_api_key", "This API key is not valid any more. Ask for a new one.")

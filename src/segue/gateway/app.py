@@ -43,6 +43,8 @@ class Gateway:
         routes, egress = build_routes(config), self._egress()
         self.tunnel = SidecarSessions(
             config.tunnel,
+            access=self.services.access,
+            clock=clock,
             routes=routes,
             egress=egress,
             epoch=self.services.epoch,

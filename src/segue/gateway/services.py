@@ -17,13 +17,14 @@ from segue.gateway.access import Access
 from segue.gateway.admin.metrics import Metrics
 from segue.gateway.drain import DrainState
 from segue.gateway.listener_profile import ListenerProfiles
+from segue.gateway.principal import Principal
 from segue.gateway.turns.background import BackgroundResponses, BackgroundSettings
 from segue.gateway.turns.eviction import Eviction
 from segue.gateway.turns.executor import Executor, Sources, TurnSettings
 from segue.gateway.turns.grace_period import GracePeriod
 from segue.gateway.turns.parents import Parents
 from segue.history.cache import TurnCache
-from segue.protocol.problems import Refused, epoch_changed
+from segue.protocol.problems import Problem, Refused, epoch_changed
 from segue.protocol.requests import Create
 from segue.stores.event_logs import MemoryEventLogs
 from segue.stores.idempotency_keys import MemoryClaims
@@ -54,6 +55,13 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     event_logs: MemoryEventLogs
     metrics: Metrics
     drain: DrainState
+
+    def renewed(self, principal: Principal) -> Principal:
+        """Return what is true of a connection's principal by now; raises `Refused` if its key is not valid any more."""
+        found = self.access.renewed(principal, self.clock())
+        if isinstance(found, Problem):
+            raise Refused(found)
+        return found
 
     def check_epoch(self, create: Create) -> None:
         """Refuse a request that is for another run of the gateway: this one may not know that it has been run."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, Literal, Protocol, TypeAlias
 from urllib.parse import unquote_to_bytes
 
@@ -113,18 +113,29 @@ class RouteTable:
             if prefixes.count(prefix) > 1:
                 raise RouteError(f"two routes begin with {prefix.decode('ascii') or '/'}: which one is meant?")
 
-    def resolve(self, target: bytes) -> Resolved | RouteRefusal:
-        """Return the server of a request with this target, and the target to send."""
+    def resolve(self, target: bytes, may_reach: Callable[[str], bool] = lambda _: True) -> Resolved | RouteRefusal:
+        """Return the server of a request with this target, and the target to send.
+
+        `may_reach` says by its prefix whether a route is for the caller. One that is not is refused like none at all,
+        and no shorter one stands in for it.
+        """
         path, mark, query = target.partition(b"?")
         reason = _why_refused(target, path)
         if reason is not None:
             return RouteRefusal(status=400, code="invalid_target", message=reason)
         for route in self.routes:
             if path == route.prefix or path.startswith(route.prefix + b"/"):
+                if not may_reach(_shown(route)):
+                    break
                 return Resolved(target=route.target, path=_forwarded(route, path) + mark + query)
-        begins = ", ".join(sorted(route.prefix.decode("ascii") for route in self.routes))
+        begins = ", ".join(sorted(filter(may_reach, map(_shown, self.routes)))) or "none, for this key"
         message = f"no route leads there: a path begins with one of {begins}; a [[route]] of the configuration adds one"
         return RouteRefusal(status=404, code="route_not_found", message=message)
+
+
+def _shown(route: Route) -> str:
+    """Return the prefix of a route as its user writes it; that of `/` is empty."""
+    return route.prefix.decode("ascii") or "/"
 
 
 def route_table(rows: Iterable[RouteRow]) -> RouteTable:

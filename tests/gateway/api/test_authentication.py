@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 
 import pytest
 from aiohttp import web
@@ -11,11 +12,14 @@ from aiohttp.test_utils import make_mocked_request
 from segue.config import Config, KeyConfig
 from segue.gateway.access import LOCAL_TENANT, Access
 from segue.gateway.api.authentication import keyed, private
-from segue.gateway.api.request_keys import TENANT
-from segue.gateway.tunnel.session import TENANT as TUNNEL_TENANT
+from segue.gateway.api.request_keys import PRINCIPAL
+from segue.gateway.principal import Principal
+from segue.gateway.tunnel.session import PRINCIPAL as TUNNEL_PRINCIPAL
 from segue.protocol.problems import Refused
 
 KEY = KeyConfig("alice", "alice", hashlib.sha256(b"sk-alice").hexdigest())
+BOBS = KeyConfig("bob", "bob", hashlib.sha256(b"sk-bob").hexdigest())
+SIDECARS = {"bob": Principal("bob", "bob", BOBS.sha256), "local": Principal(LOCAL_TENANT)}
 BEARER = {"Authorization": "Bearer sk-alice"}
 
 
@@ -23,14 +27,15 @@ class Transport:
     """A connection from `peer`; with a tenant it is one of the tunnel."""
 
     def __init__(self, peer: str = "127.0.0.1", tenant: str | None = None) -> None:
-        self._known = {"peername": (peer, 1), TUNNEL_TENANT: tenant}
+        self._known = {"peername": (peer, 1), TUNNEL_PRINCIPAL: None if tenant is None else SIDECARS[tenant]}
 
     def get_extra_info(self, name: str, default: object = None) -> object:
         return self._known.get(name, default)
 
 
 async def tenant_of(request: web.Request) -> web.Response:
-    return web.Response(text=request.get(TENANT, "nobody"))
+    principal = request.get(PRINCIPAL)
+    return web.Response(text="nobody" if principal is None else principal.tenant)
 
 
 def request(headers: dict[str, str] | None = None, transport: Transport | None = None) -> web.Request:
@@ -45,7 +50,7 @@ async def text(answer: web.StreamResponse) -> str:
 
 
 async def test_a_key_leads_to_its_tenant_and_no_key_nowhere() -> None:
-    handler = keyed(Access(Config(key=[KEY])), tenant_of)
+    handler = keyed(Access(Config(key=[KEY, BOBS])), time.time, tenant_of)
     assert await text(await handler(request(BEARER))) == "alice"
     with pytest.raises(Refused) as caught:
         await handler(request())
@@ -53,21 +58,27 @@ async def test_a_key_leads_to_its_tenant_and_no_key_nowhere() -> None:
 
 
 async def test_without_keys_everybody_is_the_local_tenant() -> None:
-    assert await text(await keyed(Access(Config()), tenant_of)(request())) == LOCAL_TENANT
+    assert await text(await keyed(Access(Config()), time.time, tenant_of)(request())) == LOCAL_TENANT
 
 
 async def test_a_request_through_the_tunnel_has_the_tenant_of_its_sidecar() -> None:
     """Whatever key it carries: that one is for a provider."""
-    handler = keyed(Access(Config(key=[KEY])), tenant_of)
+    handler = keyed(Access(Config(key=[KEY, BOBS])), time.time, tenant_of)
     through = Transport(tenant="bob")
     assert await text(await handler(request(BEARER, through))) == "bob"
+    with pytest.raises(Refused) as caught:
+        await keyed(Access(Config(key=[KEY])), time.time, tenant_of)(request(BEARER, through))
+    assert caught.value.problem.code == "invalid_api_key", "the key of the sidecar was revoked meanwhile"
     gone = request(BEARER, through)
     gone.protocol.transport = None
     assert await text(await handler(gone)) == "alice", "its connection is gone"
 
 
 async def test_a_private_route_is_for_a_key_or_without_keys_for_this_machine() -> None:
-    keyed_handler, handler = private(Access(Config(key=[KEY])), tenant_of), private(Access(Config()), tenant_of)
+    keyed_handler, handler = (
+        private(Access(Config(key=[KEY])), time.time, tenant_of),
+        private(Access(Config()), time.time, tenant_of),
+    )
     elsewhere = Transport("192.0.2.1")
     assert await text(await handler(request())) == "nobody"
     assert await text(await keyed_handler(request(BEARER, elsewhere))) == "nobody"
@@ -81,6 +92,8 @@ async def test_a_request_through_the_tunnel_is_not_from_this_machine() -> None:
     """Its connection is in this process, but its sidecar may be anywhere."""
     through = Transport(tenant="local")
     with pytest.raises(Refused) as caught:
-        await private(Access(Config()), tenant_of)(request(transport=through))
+        await private(Access(Config()), time.time, tenant_of)(request(transport=through))
     assert caught.value.problem.code == "forbidden_peer"
-    assert await text(await private(Access(Config(key=[KEY])), tenant_of)(request(BEARER, through))) == "nobody"
+    assert (
+        await text(await private(Access(Config(key=[KEY])), time.time, tenant_of)(request(BEARER, through))) == "nobody"
+    )

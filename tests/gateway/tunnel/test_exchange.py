@@ -327,6 +327,19 @@ async def test_a_route_to_self_leads_into_the_own_api_as_the_tenant_of_the_tunne
     assert stored is not None
 
 
+async def test_a_route_that_is_not_for_a_key_is_refused_and_so_is_a_key_that_is_revoked() -> None:
+    """Each request asks anew, on a link that was there before."""
+    both, own = replace(KEY, routes=["/own", "/v1"]), replace(KEY, routes=["/own"])
+    async with running(ok, keys=[both]) as (gateway, url, provider):
+        peer = Peer(url)
+        async with peer.connected({"Authorization": "Bearer sk-alice"}) as socket:
+            for keys, expected in (([both], None), ([own], (404, "route_not_found")), ([], (401, "segue_invalid_key"))):
+                gateway.services.access.replace_keys(keys)
+                answer, _ = await peer.request(socket, TunnelRequest(GET, None))
+                assert (error_of(answer) if expected else None) == expected
+        assert len(provider.requests) == 1
+
+
 @pytest.mark.parametrize("path", [b"/own/metrics", b"/own/readyz"])
 async def test_what_is_for_this_machine_is_not_for_sidecars(path: bytes) -> None:
     async with running(ok) as (_, url, _provider):

@@ -11,7 +11,7 @@ from segue.gateway.admin.health import HealthRoutes
 from segue.gateway.api.authentication import keyed, private
 from segue.gateway.api.middleware import closes_when_draining, error_replies, origin_check
 from segue.gateway.api.models import ModelRoutes
-from segue.gateway.api.request_keys import TENANT
+from segue.gateway.api.request_keys import PRINCIPAL
 from segue.gateway.api.responses import ResponseRoutes
 from segue.gateway.api.websocket import serve_websocket
 from segue.gateway.services import Services
@@ -33,12 +33,13 @@ def build_application(services: Services, tunnel: SidecarSessions, diagnostics: 
     health = HealthRoutes(store=services.store, cache=services.cache, metrics=services.metrics, drain=services.drain)
 
     async def serve_tunnel(request: web.Request) -> web.StreamResponse:
-        return await tunnel.serve(request, request[TENANT])
+        return await tunnel.serve(request, request[PRINCIPAL])
 
     async def transfer(request: web.Request) -> web.StreamResponse:
-        return await diagnostics.transfer(request, request[TENANT])
+        return await diagnostics.transfer(request, request[PRINCIPAL].tenant)
 
-    with_key, for_operators = partial(keyed, access), partial(private, access)
+    with_key = partial(keyed, access, services.clock)
+    for_operators = partial(private, access, services.clock)
     application = web.Application(middlewares=[error_replies(limit), origin_check(access)], client_max_size=limit)
     application.on_response_prepare.append(closes_when_draining(services.drain))
     application.add_routes(

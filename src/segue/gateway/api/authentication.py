@@ -8,33 +8,34 @@ from typing import TypeAlias
 from aiohttp import web
 
 from segue.gateway.access import Access
-from segue.gateway.api.request_keys import TENANT
-from segue.gateway.tunnel.session import tunnel_tenant
+from segue.gateway.api.request_keys import PRINCIPAL
+from segue.gateway.tunnel.session import tunnel_principal
 from segue.protocol.problems import Problem, Refused
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def keyed(access: Access, handler: Handler) -> Handler:
-    """Let only requests with one of the gateway's API keys through, and note their tenant."""
+def keyed(access: Access, clock: Callable[[], float], handler: Handler) -> Handler:
+    """Let only requests with one of the gateway's API keys through, and note whose they are."""
 
     async def checked(request: web.Request) -> web.StreamResponse:
-        tenant = tunnel_tenant(request) or access.tenant(request.headers)
-        if isinstance(tenant, Problem):
-            raise Refused(tenant)
-        request[TENANT] = tenant
+        carrier, now = tunnel_principal(request), clock()
+        found = access.principal(request.headers, now) if carrier is None else access.renewed(carrier, now)
+        if isinstance(found, Problem):
+            raise Refused(found)
+        request[PRINCIPAL] = found
         return await handler(request)
 
     return checked
 
 
-def private(access: Access, handler: Handler) -> Handler:
+def private(access: Access, clock: Callable[[], float], handler: Handler) -> Handler:
     """Let only requests with a key through, or from this machine if it has no keys and is for nobody else."""
 
     async def checked(request: web.Request) -> web.StreamResponse:
         # What comes through the tunnel has a connection within this process, but its sidecar may be anywhere.
-        peer = None if tunnel_tenant(request) is not None else request.remote
-        problem = access.refuse_private(request.headers, peer)
+        peer = None if tunnel_principal(request) is not None else request.remote
+        problem = access.refuse_private(request.headers, peer, clock())
         if problem is not None:
             raise Refused(problem)
         return await handler(request)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from segue.gateway.api.request_keys import PRINCIPAL
 from segue.gateway.services import Services
 from segue.protocol.capabilities import HEADER
 from segue.protocol.codec import encode
@@ -17,10 +18,10 @@ class ModelRoutes:
 
     async def list(self, request: web.Request) -> web.Response:
         """List the models that the configuration names, and then what upstreams list that match its globs."""
-        services = self._services
+        services, principal = self._services, request[PRINCIPAL]
         created = int(services.started_at)
         found = await services.router.discover(services.access.credential(request.headers))
-        names = dict.fromkeys((*services.router.models(), *found))
+        names = filter(principal.may_use, dict.fromkeys((*services.router.models(), *found)))
         models = [{"id": name, "object": "model", "created": created, "owned_by": "segue"} for name in names]
         body = encode({"object": "list", "data": models})
         headers = {HEADER: services.profiles.of(request).header}

@@ -4,5 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-#: The tenant of a request that came through `authentication.keyed`.
-TENANT = web.RequestKey("tenant", str)
+from segue.gateway.principal import Principal
+
+#: Who sent a request that came through `authentication.keyed`.
+PRINCIPAL = web.RequestKey("principal", Principal)

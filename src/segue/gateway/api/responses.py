@@ -13,7 +13,7 @@ from aiohttp import web
 
 from segue.gateway.admin.metrics import TransportMeter
 from segue.gateway.api.background import BackgroundRoutes
-from segue.gateway.api.request_keys import TENANT
+from segue.gateway.api.request_keys import PRINCIPAL
 from segue.gateway.api.sse import send_events, send_in_form
 from segue.gateway.drain import takes_no_turn
 from segue.gateway.error_mapping import failed_turn
@@ -53,7 +53,7 @@ class ResponseRoutes:
             raise Refused(create)
         meter = self._streamed if create.stream else self._plain
         meter.received(create.size_bytes)
-        caller = Caller(request[TENANT], meter, credential=services.access.credential(request.headers))
+        caller = Caller(request[PRINCIPAL], meter, credential=services.access.credential(request.headers))
         services.check_epoch(create)
         if create.kept:
             return await self._background.create(request, create, caller, meter)
@@ -102,7 +102,7 @@ class ResponseRoutes:
             raise Refused(create)
         watch_peer(request)
         create = msgspec.structs.replace(create, store=False)  # nothing is stored
-        caller = Caller(request[TENANT], self._plain, credential=self._services.access.credential(request.headers))
+        caller = Caller(request[PRINCIPAL], self._plain, credential=self._services.access.credential(request.headers))
         count = await self._services.executor.count_input(create, caller)
         body = encode({"object": "response.input_tokens", "input_tokens": count})
         return web.Response(body=body, content_type=_JSON)
@@ -111,7 +111,7 @@ class ResponseRoutes:
 
     async def retrieve(self, request: web.Request) -> web.StreamResponse:
         """Answer with a response object, or with `stream=true` with the events of a kept turn."""
-        services, tenant, response_id = self._services, request[TENANT], _response_id(request)
+        services, tenant, response_id = self._services, request[PRINCIPAL].tenant, _response_id(request)
         if request.query.get("stream") == "true":
             return await self._background.resume(request, tenant, response_id)
         record = await services.store.record(tenant, response_id, services.clock())
@@ -125,12 +125,12 @@ class ResponseRoutes:
 
     async def cancel(self, request: web.Request) -> web.StreamResponse:
         """Stop a background turn, and answer with the response object that it ends in."""
-        body = await self._background.cancel(request[TENANT], _response_id(request))
+        body = await self._background.cancel(request[PRINCIPAL].tenant, _response_id(request))
         return web.Response(body=body, content_type=_JSON)
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
         """Delete a stored response, and stop and forget a kept turn."""
-        services, tenant, response_id = self._services, request[TENANT], _response_id(request)
+        services, tenant, response_id = self._services, request[PRINCIPAL].tenant, _response_id(request)
         forgotten = await services.background.forget(tenant, response_id)
         if not await services.executor.delete(tenant, response_id) and not forgotten:
             raise Refused(response_not_found(response_id))
@@ -143,7 +143,7 @@ class ResponseRoutes:
         page = parse_page(dict(request.query))
         if isinstance(page, Problem):
             raise Refused(page)
-        chain = await services.store.chain(request[TENANT], response_id, services.clock())
+        chain = await services.store.chain(request[PRINCIPAL].tenant, response_id, services.clock())
         if chain is None:
             raise Refused(response_not_found(response_id))
         items, encrypted = [], _asks_for_encrypted(request)

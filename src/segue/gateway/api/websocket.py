@@ -18,10 +18,11 @@ from typing import assert_never
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from segue.gateway.api.request_keys import TENANT
+from segue.gateway.api.request_keys import PRINCIPAL
 from segue.gateway.api.websocket_frames import DeflatedFrames, text_frames
 from segue.gateway.drain import shutting_down
 from segue.gateway.error_mapping import socket_reply
+from segue.gateway.principal import Principal
 from segue.gateway.redacted_traceback import redacted_traceback
 from segue.gateway.services import Services
 from segue.gateway.transport import watch_peer
@@ -76,7 +77,7 @@ async def serve_websocket(services: Services, request: web.Request) -> web.Strea
     socket.headers[HEADER] = services.profiles.of(request).header
     await socket.prepare(request)
     watch_peer(request)
-    connection = WebSocketConnection(services, request, socket, request[TENANT])
+    connection = WebSocketConnection(services, request, socket, request[PRINCIPAL])
     with drain.connection_open(connection):
         await connection.serve()
     return socket
@@ -85,7 +86,9 @@ async def serve_websocket(services: Services, request: web.Request) -> web.Strea
 class WebSocketConnection:
     """One client in WebSocket mode."""
 
-    def __init__(self, services: Services, request: web.Request, socket: web.WebSocketResponse, tenant: str) -> None:
+    def __init__(
+        self, services: Services, request: web.Request, socket: web.WebSocketResponse, principal: Principal
+    ) -> None:
         server = services.server
         bounds = services.profiles.of(request).bounds
         limits = ConnectionLimits(
@@ -97,14 +100,14 @@ class WebSocketConnection:
         self._transport = request.transport
         self._drain = request.writer.drain
         self._deflate = _deflate_of(socket)
-        self._tenant = tenant
+        self._principal = principal
         self._credential = services.access.credential(request.headers)
         self._meter = services.metrics.by_transport["websocket"]
         self._loop = asyncio.get_running_loop()
         self._session = Session(limits, self._loop.time())
         self._turns: set[asyncio.Task[None]] = set()
         self._runs: dict[str, TurnRun | str] = {}  # what runs, by lane; of a kept turn its id
-        self._slots = services.parents.connection(tenant)
+        self._slots = services.parents.connection(principal.tenant)
         self._order = asyncio.Lock()
         self._room = asyncio.Event()  # set whenever the queue may have room again
         self._timer: asyncio.TimerHandle | None = None
@@ -261,17 +264,19 @@ class WebSocketConnection:
     async def _open(self, start: Start) -> AsyncGenerator[Sequence[Event], None]:
         """Begin a turn, or go on with one, and return its events. Raises `Refused`."""
         lane, request, background = start.lane, start.request, self._services.background
+        principal = self._services.renewed(self._principal)
+        tenant = principal.tenant
         if isinstance(request, Resume):
             after = -1 if request.starting_after is None else request.starting_after
-            rest = background.resume(self._tenant, request.response_id, after)
+            rest = background.resume(tenant, request.response_id, after)
             return self._follow(lane, request.response_id, rest)
         self._services.check_epoch(request)
         refers = bool(request.input.references)
         places = self._slots.places(lane, start.number, request.previous_response_id, refers=refers)
-        caller = Caller(self._tenant, self._meter, self._slots.lane(lane), places, self._credential)
+        caller = Caller(principal, self._meter, self._slots.lane(lane), places, self._credential)
         if request.kept:
             response_id = await background.create(request, caller)
-            return self._follow(lane, response_id, background.follow(self._tenant, response_id, -1))
+            return self._follow(lane, response_id, background.follow(tenant, response_id, -1))
         run = self._runs[lane] = self._services.executor.run(request, caller)
         return run.events()
 

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 
 from aiohttp import web
 
 from segue.config import TunnelConfig
 from segue.egress.client import Egress
+from segue.gateway.access import Access
 from segue.gateway.admin.metrics import TunnelMeter
 from segue.gateway.drain import DrainState, shutting_down
+from segue.gateway.principal import Principal
 from segue.gateway.transport import watch_peer
 from segue.gateway.tunnel.base_cache import Bases
 from segue.gateway.tunnel.resources import TunnelResources
@@ -37,6 +40,8 @@ class SidecarSessions:
         self,
         config: TunnelConfig,
         *,
+        access: Access,
+        clock: Callable[[], float],
         routes: RouteTable,
         egress: Egress,
         epoch: bytes,
@@ -47,6 +52,8 @@ class SidecarSessions:
         self._drain = drain
         self.resources = TunnelResources(
             config=config,
+            access=access,
+            clock=clock,
             routes=routes,
             egress=egress,
             meter=meter,
@@ -59,7 +66,7 @@ class SidecarSessions:
         meter.running.set_function(lambda: self.exchanges)
         meter.bases_bytes.set_function(lambda: self.resources.bases.size_bytes)
 
-    async def serve(self, request: web.Request, tenant: str) -> web.StreamResponse:
+    async def serve(self, request: web.Request, principal: Principal) -> web.StreamResponse:
         """Serve one socket of a sidecar until it is closed."""
         name = request.headers.get("Segue-Session", "")
         socket = web.WebSocketResponse(
@@ -77,7 +84,7 @@ class SidecarSessions:
             message = "The header Segue-Session names the session by 32 lower-case hexadecimal digits."
             raise Refused(Problem("invalid_value", message, "Segue-Session"))
         hello = _hello_of(request)
-        session = self._session(tenant, name)
+        session = self._session(principal, name)
         socket.headers[EPOCH_HEADER] = self.resources.node.epoch.hex()
         await socket.prepare(request)
         watch_peer(request)
@@ -86,17 +93,20 @@ class SidecarSessions:
         await session.serve(socket, hello)
         return socket
 
-    def _session(self, tenant: str, name: str) -> SidecarSession:
+    def _session(self, principal: Principal, name: str) -> SidecarSession:
         """Return the session of this name, or begin one. A gateway that drains goes on with those that it has."""
+        tenant = principal.tenant
         session = self._sessions.get((tenant, name))
-        if session is None:
+        if session is not None:
+            session.principal = principal
+        else:
             if self._drain.draining:
                 raise Refused(shutting_down())
             if sum(owner == tenant for owner, _ in self._sessions) >= self._config.max_sessions:
                 raise Refused(
                     Problem("server_overloaded", "Too many sidecars of this tenant at the moment. Try again.")
                 )
-            session = self._sessions[tenant, name] = SidecarSession(self.resources, tenant)
+            session = self._sessions[tenant, name] = SidecarSession(self.resources, principal)
         return session
 
     # --- time --------------------------------------------------------------------------------------------------------

@@ -19,11 +19,13 @@ from segue.egress.errors import EgressError
 from segue.egress.reply import StreamedReply
 from segue.egress.websocket import OutboundWebSocket
 from segue.gateway.admin.metrics import ExchangeOutcome
+from segue.gateway.principal import Principal
 from segue.gateway.tunnel.resources import TunnelResources
 from segue.http.error_replies import FailureCode, failure_reply
 from segue.http.heads import has_content, reply_lines, values
 from segue.http.routes import Resolved, RouteRefusal
 from segue.http.websocket import ABNORMAL_CLOSURE, WebSocketClose
+from segue.protocol.problems import Problem
 from segue.tunnel.documents import Base, BaseMiss, Body, DocumentError, declared_size, decode_document
 from segue.tunnel.events import Opened
 from segue.tunnel.folds.fold import Fold
@@ -51,8 +53,8 @@ class ExchangeHost(Protocol):
     """What an exchange needs of the session that it belongs to."""
 
     @property
-    def tenant(self) -> str:
-        """The tenant of the sidecar."""
+    def principal(self) -> Principal:
+        """Whose sidecar it is."""
 
     @property
     def end(self) -> TunnelServer:
@@ -134,9 +136,11 @@ class ForwardedExchange:
 
     async def run(self) -> None:
         """Carry the exchange to its end."""
-        resolved = self._resources.routes.resolve(self._opened.head.target)
+        resolved = self._resources.resolve(self._opened.head.target, self._session.principal)
         try:
-            if isinstance(resolved, RouteRefusal):
+            if isinstance(resolved, Problem):
+                self._fail("segue_invalid_key", resolved.message)
+            elif isinstance(resolved, RouteRefusal):
                 self._fail(resolved.code, resolved.message)
             elif self._for_websocket:
                 await self._connect(resolved)
@@ -184,7 +188,7 @@ class ForwardedExchange:
         return await asyncio.to_thread(decode_document, document, self._base, limit)
 
     def _base(self, base_id: bytes) -> Base | None:
-        return self._resources.bases.get(self._session.tenant, base_id)
+        return self._resources.bases.get(self._session.principal.tenant, base_id)
 
     def _miss(self) -> None:
         self._resources.meter.base_misses.inc()
@@ -312,4 +316,4 @@ class ForwardedExchange:
     def _keep(self, fold: Fold) -> None:
         """Keep what was sent and what came back, as far as it came, for the next request to be sent against."""
         if self._body is not None:
-            self._resources.bases.add(self._session.tenant, self._body.as_base(fold.value))
+            self._resources.bases.add(self._session.principal.tenant, self._body.as_base(fold.value))

@@ -14,6 +14,7 @@ from contextlib import suppress
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from segue.gateway.principal import Principal
 from segue.gateway.redacted_traceback import redacted_traceback
 from segue.gateway.tunnel.exchange import ForwardedExchange
 from segue.gateway.tunnel.resources import TunnelResources
@@ -22,8 +23,8 @@ from segue.tunnel.server import TunnelServer
 
 _log = logging.getLogger("segue.gateway")
 
-#: The name under which a connection within this process carries its tenant.
-TENANT = "segue_tenant"
+#: The name under which a connection within this process carries whose sidecar it is of.
+PRINCIPAL = "segue_principal"
 #: How long a full socket may take nothing before the link is checked.
 STUCK_S = 5.0
 
@@ -31,10 +32,9 @@ STUCK_S = 5.0
 class SidecarSession:
     """One sidecar: its end of the tunnel, its exchanges, and its socket while there is one."""
 
-    def __init__(self, resources: TunnelResources, tenant: str) -> None:
-        self.tenant = tenant
-        self.extra: Mapping[str, object] = {TENANT: tenant}
-        """What the gateway's own API learns about requests from here."""
+    def __init__(self, resources: TunnelResources, principal: Principal) -> None:
+        self.principal = principal
+        """Whose sidecar it is, by the key of its latest socket."""
         self.end = TunnelServer(resources.node)
         self._resources = resources
         self._loop = asyncio.get_running_loop()
@@ -46,6 +46,16 @@ class SidecarSession:
         self._given_up = False
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
+
+    @property
+    def tenant(self) -> str:
+        """The tenant that the sidecar belongs to."""
+        return self.principal.tenant
+
+    @property
+    def extra(self) -> Mapping[str, object]:
+        """What the gateway's own API learns about requests from here."""
+        return {PRINCIPAL: self.principal}
 
     @property
     def exchanges(self) -> int:
@@ -240,10 +250,10 @@ class SidecarSession:
             await self._socket.close(code=WSCloseCode.GOING_AWAY)
 
 
-def tunnel_tenant(request: web.Request) -> str | None:
-    """Return the tenant of a request that came through the tunnel to the gateway's own API: its key is checked."""
+def tunnel_principal(request: web.Request) -> Principal | None:
+    """Return whose sidecar a request to the gateway's own API came through, if it did: its key was checked."""
     transport = request.transport
-    return None if transport is None else transport.get_extra_info(TENANT)
+    return None if transport is None else transport.get_extra_info(PRINCIPAL)
 
 
 def _abort(socket: web.WebSocketResponse) -> None:

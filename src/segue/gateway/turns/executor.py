@@ -16,6 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from segue.gateway.admin.metrics import Metrics, Outcome, TransportMeter
+from segue.gateway.principal import Principal
 from segue.gateway.redacted_traceback import redacted_traceback
 from segue.gateway.turns.eviction import Eviction
 from segue.gateway.turns.parents import Parents
@@ -52,17 +53,22 @@ _NOT_STORED = Ended("failed", error=Failure("store_error", "The response could n
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who asks for a turn: the tenant, the counters of its transport, and its own key for a provider if it sent one.
+    """Who asks for a turn: the principal, the counters of its transport, and its own key for a provider if it sent one.
 
     On a WebSocket also the slot of its lane, where the turn becomes the latest, and the `places` where its parent may
     be (see `parents`).
     """
 
-    tenant: str
+    principal: Principal
     meter: TransportMeter
     slot: Slot | None = None
     places: Sequence[Slot] = ()
     credential: Secret | None = None
+
+    @property
+    def tenant(self) -> str:
+        """The tenant that the turn belongs to."""
+        return self.principal.tenant
 
 
 class Sources(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,7 +151,7 @@ class Executor:
     async def resolve(self, create: Create, caller: Caller) -> ResolvedCreate:
         """Find everything that a create names; raises `Refused`."""
         found = self.router.find(create.settings.model)
-        if found is None:
+        if found is None or not caller.principal.may_use(create.settings.model):  # both look the same
             raise Refused(model_not_found(create.settings.model))
         upstream, model = found
         wanted = create.previous_response_id
