@@ -19,8 +19,6 @@ from typing import get_args
 import msgspec
 from aiohttp import web
 from cyclopts import App
-from msgspec import NODEFAULT, UNSET
-from msgspec import inspect as kinds
 
 from segue.cli.main import app as command_line
 from segue.config import (
@@ -58,6 +56,7 @@ from tools import (
     architecture,
     bench_tables,
     client_fault_table,
+    configuration_tables,
     dialect_tables,
     error_tables,
     glossary,
@@ -109,71 +108,6 @@ def stale_pages(root: Path) -> dict[Path, str]:
         picture = root / name
         made[picture], texts[picture] = draw(), picture.read_text(encoding="utf-8") if picture.exists() else ""
     return {page: text for page, text in made.items() if text != texts[page]}
-
-
-# --- configuration ---------------------------------------------------------------------------------------------------
-
-
-def settings(struct: type[msgspec.Struct], prefix: str) -> str:
-    """Write the keys of one table of the configuration."""
-    info = kinds.type_info(struct)
-    assert isinstance(info, kinds.StructType)
-    rows = []
-    for field in info.fields:
-        kind, text = field.type, ""
-        if isinstance(kind, kinds.Metadata):
-            text = str((kind.extra_json_schema or {})["description"])
-            kind = kind.type
-        variable = f"{prefix}_{field.name}".upper()
-        rows.append((code(field.name), _kind(kind), _default(field), code(variable), text))
-    return table(("key", "type", "default", "environment", "meaning"), rows)
-
-
-_PLAIN_KINDS: dict[type[kinds.Type], str] = {
-    kinds.BoolType: "boolean",
-    kinds.DictType: "table",
-    kinds.DateTimeType: "date and time",
-}
-
-
-def _kind(kind: kinds.Type) -> str:
-    match kind.type if isinstance(kind, kinds.Metadata) else kind:
-        case kinds.BoolType() | kinds.DictType() | kinds.DateTimeType() as plain:
-            return _PLAIN_KINDS[type(plain)]
-        case kinds.IntType() | kinds.FloatType() as number:
-            return _number(number)
-        case kinds.StrType(pattern=pattern):
-            return f"string, `{pattern}`" if pattern else "string"
-        case kinds.ListType(item_type=item):
-            return f"list of {_kind(item)}s"
-        case kinds.LiteralType(values=values):
-            return " or ".join(f'`"{value}"`' for value in values)
-        case kinds.UnionType(types=types):
-            return " or ".join(_kind(one) for one in types if not isinstance(one, kinds.NoneType))
-        case other:
-            raise Stale(f"say in _kind() how {other!r} is shown")
-
-
-def _number(kind: kinds.IntType | kinds.FloatType) -> str:
-    name = "integer" if isinstance(kind, kinds.IntType) else "number"
-    bounds = (("> ", kind.gt), ("≥ ", kind.ge), ("≤ ", kind.le))
-    return " ".join([name, *(f"{sign}{bound}" for sign, bound in bounds if bound is not None)])
-
-
-def _default(field: kinds.Field) -> str:
-    if field.required:
-        return "required"
-    value = field.default if field.default is not NODEFAULT else field.default_factory()
-    if value is None or value is UNSET:
-        return "none"
-    shown = code(msgspec.json.encode(value).decode())
-    if field.name.endswith("_bytes"):
-        return f"{shown} ({value // 2**20} MiB)"
-    if field.name.endswith("_s"):
-        units = ((86400, "days"), (3600, "h"), (60, "min"))
-        unit, name = next((pair for pair in units if value >= pair[0]), (1, "s"))
-        return f"{shown} ({value / unit:g} {name})" if unit > 1 else shown
-    return shown
 
 
 # --- metrics ---------------------------------------------------------------------------------------------------------
@@ -530,16 +464,16 @@ PARTS: dict[str, Callable[[], str]] = {
     "result-files": result_files.listing,
     "result-sections": result_files.sections,
     "lean-figures": measured_tables.lean_streams,
-    "configuration-server": lambda: settings(ServerConfig, "SEGUE_SERVER"),
-    "configuration-upstream": lambda: settings(UpstreamConfig, "SEGUE_UPSTREAM_0"),
-    "configuration-key": lambda: settings(KeyConfig, "SEGUE_KEY_0"),
-    "configuration-listener": lambda: settings(ListenerConfig, "SEGUE_LISTENER_0"),
-    "configuration-route": lambda: settings(RouteConfig, "SEGUE_ROUTE_0"),
-    "configuration-tunnel": lambda: settings(TunnelConfig, "SEGUE_TUNNEL"),
-    "configuration-sidecar": lambda: settings(SidecarConfig, "SEGUE_SIDECAR"),
-    "configuration-ssh": lambda: settings(SshConfig, "SEGUE_SSH"),
+    "configuration-server": lambda: configuration_tables.settings(ServerConfig, "SEGUE_SERVER"),
+    "configuration-upstream": lambda: configuration_tables.settings(UpstreamConfig, "SEGUE_UPSTREAM_0"),
+    "configuration-key": lambda: configuration_tables.settings(KeyConfig, "SEGUE_KEY_0"),
+    "configuration-listener": lambda: configuration_tables.settings(ListenerConfig, "SEGUE_LISTENER_0"),
+    "configuration-route": lambda: configuration_tables.settings(RouteConfig, "SEGUE_ROUTE_0"),
+    "configuration-tunnel": lambda: configuration_tables.settings(TunnelConfig, "SEGUE_TUNNEL"),
+    "configuration-sidecar": lambda: configuration_tables.settings(SidecarConfig, "SEGUE_SIDECAR"),
+    "configuration-ssh": lambda: configuration_tables.settings(SshConfig, "SEGUE_SSH"),
     "client-faults": client_fault_table.fault_matrix,
-    "configuration-agent": lambda: settings(AgentConfig, "SEGUE_AGENT"),
+    "configuration-agent": lambda: configuration_tables.settings(AgentConfig, "SEGUE_AGENT"),
     "failures": sidecar_tables.failures,
     "service-systemd": lambda: service_file("segue-sidecar.service"),
     "service-launchd": lambda: service_file("segue.sidecar.plist"),
