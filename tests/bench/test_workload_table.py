@@ -15,6 +15,7 @@ from segue.bench.arms.table import ARMS, REPLAY, SOCKET_REPLAY, MeasuredArm
 from segue.bench.links.profiles import LINKS
 from segue.bench.meters.turn_meter import RecordedExchange, TurnUsage
 from segue.bench.reports.report import BenchReport, RoundFigures, TurnFigures
+from segue.bench.reports.report import arm as make_arm
 from segue.bench.workload_table import arms_named, measure, render
 from segue.bench.workloads.workload import ConversationWorkload, TaskWorkload, Workload
 from tests.bench.arms.processes import end_here, model_here
@@ -117,10 +118,29 @@ async def test_everything_fits_into_80_columns(link: str | None, monkeypatch: py
     assert "65 tokens/s; no TLS" in text
     for arm in [*ARMS, "gzip", "zstd", "permessage-deflate"]:
         assert arm in text
-    assert "2,468.0" in text
+    assert " 2,468  " in text
     assert "97.2 %" in text
     assert ("CPU ms" in text) == (link is None)
     assert ("over slow-4g" in text) == (link is not None)
+
+
+async def test_a_long_session_fits_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """84 turns send 21 MB by replay."""
+    report = await report_of(monkeypatch, Rounds())
+    turn = TurnFigures(
+        **dict.fromkeys(("bytes_up_payload", "bytes_repeated", "bytes_up_wire", "bytes_down_wire"), 10_490_000),
+        **dict.fromkeys(("bytes_parsed", "memory_bytes", "state_bytes"), 10_490_000),
+        **dict.fromkeys(("tokens_processed", "tokens_reused"), 2_620_000),
+        bytes_settings_repeated=442_950,
+        server_cpu_s=0.0312,
+    )
+    long = [make_arm(arm.name, [turn, turn], rounds=arm.rounds) for arm in report.arms]
+    text = shown(replace(report, arms=[replace(arm, workload=WORKLOAD.name) for arm in long]))
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
+    assert "…" not in text
+    assert "20,980" in text
+    assert "885.9" in text
+    assert "5,240k" in text
 
 
 async def test_an_arm_that_fails_is_told_and_nothing_is_computed_from_it(monkeypatch: pytest.MonkeyPatch) -> None:

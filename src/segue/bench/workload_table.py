@@ -30,6 +30,7 @@ from segue.bench.workloads.workload import ConversationWorkload, Workload
 ROUNDS = 5
 QUICK_ROUNDS = 1
 KB = 1000
+_WHOLE_FROM = 999.95
 
 #: The arms that something is computed from, by transport.
 _RECORDED = {"http": REPLAY, "websocket": SOCKET_REPLAY}
@@ -201,10 +202,15 @@ def _bytes(raw: int | None) -> _Columns:
 def _kb(field: str) -> Callable[[Arm], str]:
     def cell(arm: Arm) -> str:
         value = getattr(arm.totals, field)
-        return "" if value is None else f"{value / KB:,.1f}"
+        return "" if value is None else _four_digits(value / KB)
 
     assert field in TurnFigures.__struct_fields__
     return cell
+
+
+def _four_digits(value: float) -> str:
+    """Return a number that is long enough, and short enough for a column."""
+    return f"{value:,.1f}" if value < _WHOLE_FROM else f"{value:,.0f}"
 
 
 def _of_rounds(arm: Arm, field: str, factor: float, form: str, *, spread: bool = False) -> str:
