@@ -125,11 +125,17 @@ def bad_documents() -> list[dict[str, str]]:
 def streams() -> list[dict[str, object]]:
     """Return streams with their compressed form, piece by piece as it was flushed."""
     found: list[dict[str, object]] = []
-    for window_log in (REPLY_WINDOW_LOG, SOCKET_WINDOW_LOG):
-        encoder = StreamEncoder(window_log)
-        pieces = [f'event: delta\ndata: {{"n":{n},"delta":"word {n}"}}\n\n' for n in range(4)]
+    pieces = [f'event: delta\ndata: {{"n":{n},"delta":"word {n}"}}\n\n' for n in range(4)]
+    for name, window_log, prefix in (
+        ("a reply", REPLY_WINDOW_LOG, ""),
+        ("messages", SOCKET_WINDOW_LOG, ""),
+        ("a reply that builds on an earlier one", REPLY_WINDOW_LOG, "".join(pieces)),
+        ("a prefix of fewer than 8 bytes", REPLY_WINDOW_LOG, "event: "),
+    ):
+        encoder = StreamEncoder(window_log, prefix=prefix.encode())
         flushed = [(encoder.feed(piece.encode()) + encoder.flush()).hex() for piece in pieces]
-        found.append({"window_log": window_log, "pieces": pieces, "compressed": flushed, "end": encoder.finish().hex()})
+        case = {"name": name, "window_log": window_log, "prefix": prefix, "pieces": pieces}
+        found.append({**case, "compressed": flushed, "end": encoder.finish().hex()})
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from segue.http.heads import ExchangeKind, Line, ReplyHead, RequestHead
 from segue.testing.tunnel_checker import TunnelChecker, Way
@@ -44,6 +45,10 @@ def opened(number: int = 1, head: RequestHead = POST, *, kind: ExchangeKind = "h
 
 def reply(number: int = 1, head: ReplyHead = OK) -> Step:
     return "down", ReplyFrame(number, last=True, piece=encode_reply(head, HeaderTable(REPLY)))
+
+
+def named(number: int, back: int) -> Open:
+    return Open(number, last=True, has_body=False, piece=b"\x00\x03\x02", reply_base=back)  # the head before it again
 
 
 def data(way: Way, payload: bytes = b"x", *, at: int = 0, final: bool = False, again: bool = False) -> Step:
@@ -129,6 +134,11 @@ SWITCHED = reply(head=ReplyHead(101, b"", ()))
         ((*BEGIN, opened(head=RequestHead(b"GET", b"/", (Line(b"Content-Length", b"1"),)))), "a Content-Length"),
         ((*BEGIN, ("up", Open(1, last=True, has_body=False, piece=b"\x02"))), "no known kind"),
         ((*BEGIN, ("up", Open(1, last=False, has_body=False, piece=b"\0")), opened(2)), "within another head"),
+        ((*REPLIED, ("up", named(2, 1))), "a reply that was not sent"),
+        (
+            (*ASKED, ("down", ReplyFrame(1, last=True, piece=encode_reply(OK, HeaderTable(REPLY)), has_base=True))),
+            "that OPEN did not name",
+        ),
         ((*BEGIN, reply()), "REPLY of an exchange that was never opened"),
         ((*ASKED, reply(), reply(head=ReplyHead(201, b"Made", ()))), "a second REPLY"),
         ((*ASKED, reply(head=ReplyHead(20, b"OK", ()))), "another first line"),
@@ -198,3 +208,17 @@ def test_nothing_is_read_behind_a_fault_until_the_next_link() -> None:
     assert checker.problems == ["up: a packet without frames or with another checksum"]
     checker.link_opened()
     assert len(hear(checker, *BEGIN)) == 1
+
+
+def test_a_reply_may_build_on_an_earlier_one_at_the_same_node() -> None:
+    checker = TunnelChecker()
+    checker.link_opened()
+    second = ReplyFrame(2, last=True, piece=b"\x03\x02", has_base=True)
+    assert hear(checker, *REPLIED, data("down", final=True), ("up", named(2, 1)), ("down", second)) == []
+    checker.link_opened()
+    assert hear(checker, ("up", Hello(VERSION, b"node", 2, ())), ("down", replace(WELCOME, epoch=b"other"))) == []
+    (step, frame) = opened(3, has_body=False)
+    assert isinstance(frame, Open)
+    assert hear(checker, (step, replace(frame, reply_base=2))) == [
+        "up: OPEN names a reply that was not sent at this node"
+    ]

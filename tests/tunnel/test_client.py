@@ -19,6 +19,7 @@ from segue.tunnel.events import (
     Opened,
     OutcomeUnknown,
     ReplyEnded,
+    ReplyStarted,
     UploadData,
     Welcomed,
     Writable,
@@ -38,6 +39,8 @@ from segue.tunnel.frames import (
     Window,
 )
 from segue.tunnel.header_table import MAX_HEAD_BYTES, HeaderTable, encode_reply
+from segue.tunnel.server import TunnelServer
+from segue.tunnel.stream_compression import REPLY_BASE_BYTES
 from segue.tunnel.streams import INITIAL_WINDOW_BYTES
 from tests.tunnel.pair import (
     FRAMES,
@@ -295,3 +298,97 @@ def test_what_an_extension_adds_is_skipped() -> None:
     frames = (Welcome(VERSION, NODE.epoch, 0, 1, b"", (), later), ExtensionFrame(64, b"?"), GoAway())
     told = sidecar.receive(packet_of(*frames), 0.0)
     assert told == [Welcomed(NODE.epoch, b"", 1, new_epoch=True, folds_alike=False), GoneAway()]
+
+
+POST = post(None)
+
+
+def replied(pair: Pair, request: TunnelRequest = POST, *, ends: bool = True) -> tuple[int, int]:
+    """Have a request answered; return its handle and its number."""
+    handle = pair.sidecar.open(request)
+    pair.run()
+    number = opened(pair)
+    pair.gateway.reply(number, OK)
+    pair.gateway.send(number, b"stream")
+    if ends:
+        pair.gateway.finish(number)
+    pair.run()
+    return handle, number
+
+
+def told_prefix(pair: Pair, request: TunnelRequest = POST) -> bytes:
+    """Have a request answered by a gateway that builds on an earlier reply where it may."""
+    pair.sidecar.open(request)
+    pair.run()
+    number = opened(pair)
+    pair.gateway.build_on(number)
+    pair.gateway.reply(number, OK)
+    pair.gateway.finish(number)
+    pair.run()
+    return next(event.prefix for event in reversed(pair.told) if isinstance(event, ReplyStarted))
+
+
+def test_a_reply_builds_on_one_of_the_same_path_that_both_ends_have() -> None:
+    pair = joined()
+    handle, number = replied(pair)
+    assert told_prefix(pair) == b"", "the sidecar has not kept it"
+    pair.sidecar.keep_reply(handle, b"the beginning")
+    pair.gateway.keep_reply(number, b"the beginning")
+    assert told_prefix(pair, post()) == b"the beginning"
+    assert told_prefix(pair, TunnelRequest(replace(HEAD, target=HEAD.target + b"?x=1"), None)) == b"the beginning"
+    assert told_prefix(pair, TunnelRequest(replace(HEAD, target=b"/other"), None)) == b""
+
+
+def test_a_gateway_that_has_not_kept_the_reply_builds_on_none() -> None:
+    pair = joined()
+    handle, _ = replied(pair)
+    pair.sidecar.keep_reply(handle, b"the beginning")
+    assert told_prefix(pair) == b""
+
+
+def test_of_a_reply_that_goes_on_all_that_later_ones_build_on_must_have_come() -> None:
+    pair = joined()
+    handle, number = replied(pair, ends=False)
+    pair.gateway.keep_reply(number, bytes(REPLY_BASE_BYTES))
+    pair.sidecar.keep_reply(handle, bytes(REPLY_BASE_BYTES - 1))
+    assert told_prefix(pair) == b""
+    pair.sidecar.keep_reply(handle, bytes(REPLY_BASE_BYTES))
+    assert told_prefix(pair) == bytes(REPLY_BASE_BYTES)
+
+
+def test_what_a_reply_builds_on_is_told_again_on_the_next_link_and_not_at_another_node() -> None:
+    pair = joined()
+    handle, number = replied(pair)
+    pair.sidecar.keep_reply(handle, b"the beginning")
+    pair.gateway.keep_reply(number, b"the beginning")
+    pair.sidecar.open(POST)
+    pair.run()
+    second = opened(pair)
+    assert pair.gateway.build_on(second) == b"the beginning"
+    pair.gateway.reply(second, OK)
+    pair.connect()
+    pair.run()
+    assert [event.prefix for event in pair.told if isinstance(event, ReplyStarted)] == [b"", b"the beginning"]
+    pair.gateway = TunnelServer(replace(NODE, epoch=b"another"))
+    pair.connect()
+    assert told_prefix(pair) == b""
+
+
+def test_only_so_many_ended_replies_wait_to_be_kept() -> None:
+    pair = joined()
+    first, number = replied(pair)
+    last = [replied(pair)[0] for _ in range(64)][-1]
+    pair.gateway.keep_reply(number, b"the beginning")
+    pair.sidecar.keep_reply(first, b"the beginning")
+    assert told_prefix(pair) == b"", "it is forgotten"
+    pair.sidecar.keep_reply(last, b"")
+    assert told_prefix(pair) == b"", "an empty reply is nothing to build on"
+
+
+def test_a_reply_that_builds_on_what_open_did_not_name_fails_the_link() -> None:
+    pair = joined()
+    pair.sidecar.open(POST)
+    pair.run()
+    piece = encode_reply(OK, HeaderTable(static_table.REPLY))
+    failed = pair.sidecar.receive(packet_of(ReplyFrame(1, last=True, piece=piece, has_base=True)), pair.now)
+    assert failed == [LinkFailed("a REPLY that builds on what OPEN did not name")]

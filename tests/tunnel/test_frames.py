@@ -246,3 +246,11 @@ def test_the_packets_of_the_specification_are_read_and_written_as_it_says(vector
 def test_the_vectors_have_every_frame() -> None:
     frames = [frame for vector in load_vectors() for frame in vector.frames or []]
     assert {type(frame) for frame in frames} == set(KINDS.values())
+
+
+def test_an_open_names_only_an_exchange_before_it() -> None:
+    named = Open(7, last=True, has_body=False, piece=b"p", reply_base=6)
+    assert read_packet(encode_packet([encode_frame(named)])) == [named]
+    for back in (b"\x00", b"\x07", b"\x08"):
+        packet = encode_packet([encode_frame(named)[:-1] + back])
+        assert read_packet(packet) == BadPacket("an OPEN names the reply of an exchange that cannot be")

@@ -175,3 +175,27 @@ def test_a_finished_encoder_refuses_more() -> None:
         encoder.flush()
     with pytest.raises(RuntimeError, match="finished"):
         encoder.finish()
+
+
+@settings(max_examples=examples(100))
+@given(PIECES, st.binary(max_size=40) | st.sampled_from([b"data: {}\n\n" * 100, b"a" * 5000]), st.booleans())
+def test_a_stream_builds_on_bytes_that_both_ends_have(pieces: list[bytes], prefix: bytes, socket: bool) -> None:
+    window_log = SOCKET_WINDOW_LOG if socket else REPLY_WINDOW_LOG
+    encoder, decoder = StreamEncoder(window_log, prefix=prefix), StreamDecoder(window_log, prefix=prefix)
+    for piece in pieces:
+        for byte in encoder.feed(piece) + encoder.flush():
+            decoder.feed(bytes((byte,)))
+        assert read_all(decoder) == piece
+    decoder.feed(encoder.finish())
+    assert read_all(decoder) == b""
+    assert decoder.eof
+
+
+def test_what_a_reply_repeats_of_the_one_before_costs_next_to_nothing() -> None:
+    before = random.Random(1).randbytes(30_000)
+    encoder = StreamEncoder(prefix=before)
+    encoded = encoder.feed(before + b"news") + encoder.finish()
+    assert len(encoded) < 60
+    decoder = StreamDecoder(prefix=before)
+    decoder.feed(encoded)
+    assert read_all(decoder, 100_000) == before + b"news"

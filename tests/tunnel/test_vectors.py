@@ -73,9 +73,9 @@ def test_each_bad_document_gives_what_it_must(case: dict[str, str]) -> None:
             assert decoded.too_large == (gives == "too large")
 
 
-@pytest.mark.parametrize("case", load("streams"), ids=lambda case: f"window {case['window_log']}")
+@pytest.mark.parametrize("case", load("streams"), ids=lambda case: case["name"])
 def test_each_flushed_piece_of_a_stream_can_be_read_at_once(case: dict[str, Any]) -> None:
-    decoder = StreamDecoder(case["window_log"])
+    decoder = StreamDecoder(case["window_log"], prefix=case["prefix"].encode())
     for piece, compressed in zip(case["pieces"], case["compressed"], strict=True):
         decoder.feed(bytes.fromhex(compressed))
         assert decoder.read(10_000) == piece.encode()

@@ -21,7 +21,13 @@ from segue.sidecar.session import AgentExchange, Ending
 from segue.sidecar.stats import Outcome, Stats, reply_bytes
 from segue.tunnel.events import ExchangeReset, OutcomeUnknown, ReplyEnded
 from segue.tunnel.folds.fold import Fold
-from segue.tunnel.stream_compression import REPLY_WINDOW_LOG, SOCKET_WINDOW_LOG, StreamDecoder, StreamError
+from segue.tunnel.stream_compression import (
+    REPLY_BASE_BYTES,
+    REPLY_WINDOW_LOG,
+    SOCKET_WINDOW_LOG,
+    StreamDecoder,
+    StreamError,
+)
 
 #: How much of a reply is expanded at once.
 PIECE_BYTES = 64 * 1024
@@ -71,7 +77,9 @@ class ResponseWriter:
         self._request = request
         self._exchange = exchange
         self._stats = stats
-        self._decoder = StreamDecoder(SOCKET_WINDOW_LOG if request.kind == "websocket" else REPLY_WINDOW_LOG)
+        self._window_log = SOCKET_WINDOW_LOG if request.kind == "websocket" else REPLY_WINDOW_LOG
+        self._decoder = StreamDecoder(self._window_log)
+        self._beginning = bytearray()
         self._fold: Fold | None = None
         self._position = 0
         self._counted_bytes = 0
@@ -86,6 +94,8 @@ class ResponseWriter:
     async def write(self, head: ReplyHead) -> Outcome:
         """Send head and body until the reply ends, in good order or not."""
         request, exchange = self._request, self._exchange
+        if exchange.prefix:
+            self._decoder = StreamDecoder(self._window_log, prefix=exchange.prefix)
         self._fold = Fold(b"".join(values(head.lines, b"content-type")[:1]))
         with _woken_when_gone(request, exchange.changed):
             self._count(reply_bytes(head))
@@ -99,6 +109,7 @@ class ResponseWriter:
                 elif exchange.ending is None:
                     await _wait_for_change(request, exchange)
                 elif isinstance(exchange.ending, ReplyEnded) and (self._decoder.eof or not self._position):
+                    exchange.session.keep_reply(exchange, bytes(self._beginning))
                     await request.end()
                     return "completed"
                 else:
@@ -123,6 +134,7 @@ class ResponseWriter:
             await self._request.send(piece)
             self._count(len(piece))
             self.sent_bytes += len(piece)
+            self._beginning += piece[: REPLY_BASE_BYTES - len(self._beginning)]
             assert self._fold is not None, "write() made it"
             self._fold.feed(piece)
         self._position += len(data)

@@ -82,6 +82,8 @@ class AgentExchange:
         """Its name in that session."""
         self.request = request
         self.head: ReplyHead | None = None
+        self.prefix = b""
+        """What the stream of the reply's body builds on."""
         self.log = ReplyLog(keep_bytes)
         """The reply's body, as it travelled."""
         self.ending: Ending | None = None
@@ -256,6 +258,10 @@ class GatewaySession:
             return True
         exchange.writable.clear()
         return False
+
+    def keep_reply(self, exchange: AgentExchange, beginning: bytes) -> None:
+        """Let later replies build on this one: `beginning` is the whole, or `REPLY_BASE_BYTES` of it."""
+        self._tunnel.keep_reply(exchange.handle, beginning)
 
     def orphan(self, exchange: AgentExchange) -> None:
         """Go on without an agent, as long as a later one can be given the reply from its beginning."""
@@ -525,8 +531,8 @@ class GatewaySession:
                 self._stats.base_misses += 1
                 exchange.base_missed = True
                 exchange.upload_wanted.set()
-            case ReplyStarted(head=head):
-                exchange.head = head
+            case ReplyStarted(head=head, prefix=prefix):
+                exchange.head, exchange.prefix = head, prefix
                 exchange.changed.set()
             case ReplyData(data=data):
                 self._add_reply_data(exchange, data)

@@ -19,7 +19,13 @@ from segue.sidecar.response_writer import PIECE_BYTES
 from segue.sidecar.session import AgentExchange
 from segue.sidecar.stats import Outcome, Stats, reply_bytes
 from segue.tunnel.events import OutcomeUnknown
-from segue.tunnel.stream_compression import SOCKET_WINDOW_LOG, StreamDecoder, StreamEncoder, StreamError
+from segue.tunnel.stream_compression import (
+    REPLY_BASE_BYTES,
+    SOCKET_WINDOW_LOG,
+    StreamDecoder,
+    StreamEncoder,
+    StreamError,
+)
 from segue.tunnel.websocket_records import RecordError, RecordReader, encode_record
 
 #: "Service Restart" in the IANA registry of close codes (RFC 6455, 11.7): the agent may connect again.
@@ -39,7 +45,8 @@ class WebSocketRelay:
         self._request = request
         self._exchange = exchange
         self._stats = stats
-        self._decoder = StreamDecoder(SOCKET_WINDOW_LOG)
+        self._decoder = StreamDecoder(SOCKET_WINDOW_LOG, prefix=exchange.prefix)
+        self._beginning = bytearray()
         self._records = RecordReader(max_message_bytes)
         self._encoder = StreamEncoder(SOCKET_WINDOW_LOG)
         self._position = 0
@@ -131,6 +138,8 @@ class WebSocketRelay:
         """Relay messages to the agent; return how its WebSocket ended, if it has."""
         self._decoder.feed(data)
         while piece := self._decoder.read(PIECE_BYTES):
+            if not isinstance(piece, StreamError) and len(self._beginning) < REPLY_BASE_BYTES:
+                self._keep(piece)
             records = piece if isinstance(piece, StreamError) else self._records.feed(piece)
             if isinstance(records, StreamError | RecordError):
                 self._request.abort()
@@ -147,6 +156,12 @@ class WebSocketRelay:
         self._exchange.session.consume_to(self._exchange, self._position)
         self._exchange.log.release(self._position)
         return None
+
+    def _keep(self, piece: bytes) -> None:
+        """Let later replies build on the first bytes of this one."""
+        self._beginning += piece[: REPLY_BASE_BYTES - len(self._beginning)]
+        if len(self._beginning) == REPLY_BASE_BYTES:
+            self._exchange.session.keep_reply(self._exchange, bytes(self._beginning))
 
     async def _close(self, close: WebSocketClose) -> Outcome:
         """Close as the provider did; cut the agent's socket if the provider's was cut."""

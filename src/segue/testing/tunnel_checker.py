@@ -32,7 +32,7 @@ _WINDOW_BYTES: Final = 262_144
 _VERSION: Final = 1
 _CANCELLED: Final = 0
 _LAST = _FINAL = _HAS_HEAD = _WEBSOCKET = 1
-_DOCUMENT = _AGAIN = 2
+_DOCUMENT = _AGAIN = _BUILDS_ON_IT = 2
 
 
 class _Stream:
@@ -82,6 +82,8 @@ class _WireExchange:
         self.reply = _Stream()
         self.status: int | None = None
         self.missed = False
+        self.named = False
+        """OPEN named a reply to build on."""
         self.told: set[str] = set()
         """What came down on this link: of REPLY, MISS and RESET at most one each."""
 
@@ -116,6 +118,7 @@ class TunnelChecker:
         self._epochs = {b""}
         self._epoch = b""
         self._highest = 0
+        self._replied: set[int] = set()
         self._hello = WireFrame("HELLO")
         self._links: dict[Way, _WireLink] = {}
         self._meanings: dict[FrameName, Callable[[_WireLink, WireFrame], None]] = {
@@ -197,6 +200,8 @@ class TunnelChecker:
         listed = {one.exchange: one for one in frame.listed}
         if not listed.keys() <= wanted.keys() or max(listed, default=0) > frame.value:
             raise WireFault("WELCOME lists what HELLO does not want, or what is above its last opened")
+        if frame.data != self._hello.data:
+            self._replied.clear()
         self._epochs.add(frame.data)
         for number, one in listed.items():
             if number not in self._exchanges:
@@ -241,6 +246,9 @@ class TunnelChecker:
             raise WireFault(f"OPEN has the number {frame.exchange}, which is not above {self._highest}")
         self._highest = frame.exchange
         exchange = _WireExchange(frame.exchange, head, is_websocket=is_websocket, has_document=has_document)
+        exchange.named = bool(frame.value)
+        if exchange.named and frame.exchange - frame.value not in self._replied:
+            raise WireFault("OPEN names a reply that was not sent at this node")
         self._exchanges[frame.exchange] = exchange
 
     def _opened(self, frame: WireFrame) -> _WireExchange | None:
@@ -261,6 +269,8 @@ class TunnelChecker:
         if exchange is None:
             return
         exchange.tell("REPLY")
+        if frame.flags & _BUILDS_ON_IT and not exchange.named:
+            raise WireFault("REPLY builds on a reply that OPEN did not name")
         exchange.status = int(status)
         if head.has(b"content-length") and not exchange.is_head and exchange.status != 304:  # noqa: PLR2004 - Not Modified
             raise WireFault("a Content-Length that would frame something")
@@ -274,6 +284,7 @@ class TunnelChecker:
                 raise WireFault("DATA before REPLY, or as if it were an upload")
             exchange.tell("DATA")
             exchange.reply.take(frame)
+            self._replied.add(frame.exchange)
             return
         if not exchange.has_document and not (exchange.is_websocket and exchange.status == 101):  # noqa: PLR2004 - Switching Protocols
             raise WireFault("DATA of a request that has none")

@@ -30,6 +30,7 @@ _MAX_EPOCH_BYTES: Final = 64
 _MAX_TEXT_BYTES: Final = 1024
 _CODES: Final = 5
 _MORE: Final = 0x80
+_NAMES_REPLY: Final = 4
 
 
 class WireFault(Exception):
@@ -45,7 +46,7 @@ class Listed(msgspec.Struct, frozen=True):
 
 
 class WireFrame(msgspec.Struct, frozen=True):
-    """A frame. `value` is its second number: the last number, offset, total, token, limit or code."""
+    """A frame. `value` is its second number: the last number, offset, total, token, limit, code, or how far back."""
 
     name: FrameName
     exchange: int = 0
@@ -155,6 +156,13 @@ class _ContentReader:
     def extension(self) -> WireFrame:
         return WireFrame("EXTENSION", data=self.bytes())
 
+    def open(self) -> WireFrame:
+        exchange, flags, piece = self.number(), self.flags(7), self.bytes()
+        back = self.number() if flags & _NAMES_REPLY else 0
+        if flags & _NAMES_REPLY and not 0 < back < exchange:
+            raise WireFault("OPEN names an exchange that cannot be")
+        return WireFrame("OPEN", exchange=exchange, flags=flags, value=back, data=piece)
+
     def ack(self) -> WireFrame:
         total = self.number()
         self.number()  # the delay
@@ -189,8 +197,8 @@ _FRAMES: dict[int, Callable[[_ContentReader], WireFrame]] = {
         parameters=read.parameters(),
     ),
     2: _ContentReader.welcome,
-    3: lambda read: WireFrame("OPEN", exchange=read.number(), flags=read.flags(3), data=read.bytes()),
-    4: lambda read: WireFrame("REPLY", exchange=read.number(), flags=read.flags(1), data=read.bytes()),
+    3: _ContentReader.open,
+    4: lambda read: WireFrame("REPLY", exchange=read.number(), flags=read.flags(3), data=read.bytes()),
     5: lambda read: WireFrame(
         "DATA", exchange=read.number(), flags=read.flags(3), value=read.number(), data=read.bytes()
     ),

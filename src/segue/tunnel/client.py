@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from functools import partial
+from typing import NamedTuple
 
 import msgspec
 
+from segue.byte_lru import ByteLru
 from segue.http.heads import ExchangeKind, RequestHead
 from segue.tunnel import parameters, static_table
 from segue.tunnel.endpoint import MAX_EXCHANGES, Endpoint, Exchange, TunnelViolation
@@ -45,6 +47,7 @@ from segue.tunnel.frames import (
     pieces,
 )
 from segue.tunnel.header_table import decode_reply, encode_request, fits
+from segue.tunnel.stream_compression import REPLY_BASE_BYTES
 from segue.tunnel.streams import Outgoing
 
 #: How often the client sends a PING. It also keeps the entry in a NAT alive.
@@ -59,6 +62,22 @@ class TunnelRequest(msgspec.Struct, frozen=True):
     kind: ExchangeKind = "http"
 
 
+#: Replies of so many kinds, by path, are kept to build on; each has `REPLY_BASE_BYTES` at most.
+_KEPT_REPLIES = 16
+#: So many replies that have ended may still be kept: the shell may be behind.
+_ENDED_REPLIES = 64
+
+
+class _EndedReply(NamedTuple):
+    kind: tuple[ExchangeKind, bytes]
+    number: int
+
+
+class _KeptReply(NamedTuple):
+    number: int
+    beginning: bytes
+
+
 class _ClientExchange(Exchange):
     def __init__(self, handle: int, request: TunnelRequest) -> None:
         super().__init__(0)
@@ -71,6 +90,13 @@ class _ClientExchange(Exchange):
         self.has_head = False
         self.awaits_document = False
         """The gateway missed the base, and the shell is making a document without one."""
+        self.reply_base = b""
+        """What its reply may build on."""
+
+    @property
+    def kind(self) -> tuple[ExchangeKind, bytes]:
+        """Replies of one kind resemble each other: those of one path."""
+        return self.request.kind, self.request.head.target.partition(b"?")[0]
 
     @property
     def sends_again(self) -> bool:
@@ -93,6 +119,8 @@ class TunnelClient(Endpoint[_ClientExchange, ClientEvent]):
         self._waiting: OrderedDict[int, _ClientExchange] = OrderedDict()
         self._last_handle = 0
         self._last_number = 0
+        self._ended: OrderedDict[int, _EndedReply] = OrderedDict()
+        self._kept: ByteLru[tuple[ExchangeKind, bytes], _KeptReply] = ByteLru(_KEPT_REPLIES * REPLY_BASE_BYTES)
 
     def __len__(self) -> int:
         """How many exchanges are under way."""
@@ -162,6 +190,14 @@ class TunnelClient(Endpoint[_ClientExchange, ClientEvent]):
         if exchange is not None:
             self._consume(exchange, size)
 
+    def keep_reply(self, handle: int, beginning: bytes) -> None:
+        """Let later replies of its kind build on a reply: `beginning` is the whole, or `REPLY_BASE_BYTES` of it."""
+        running, ended = self._handles.get(handle), self._ended.pop(handle, None)
+        if running is not None and running.has_head and len(beginning) == REPLY_BASE_BYTES:
+            ended = _EndedReply(running.kind, running.number)
+        if ended is not None and beginning:
+            self._kept.put(ended.kind, _KeptReply(ended.number, beginning), size_bytes=len(beginning))
+
     def cancel(self, handle: int) -> None:
         """Give an exchange up, since the agent is gone. Without a link, the next HELLO just does not name it."""
         exchange = self._handles.get(handle)
@@ -214,6 +250,9 @@ class TunnelClient(Endpoint[_ClientExchange, ClientEvent]):
         new_epoch = welcome.epoch != self._epoch
         self._epoch = welcome.epoch
         self._ready = True
+        if new_epoch:  # another node has none of the replies
+            self._ended.clear()
+            self._kept = ByteLru(_KEPT_REPLIES * REPLY_BASE_BYTES)
         folds_alike = parameters.folds_alike(welcome.parameters)
         self._events.append(
             Welcomed(welcome.epoch, welcome.address, welcome.max_body_bytes, new_epoch, folds_alike=folds_alike)
@@ -262,8 +301,11 @@ class TunnelClient(Endpoint[_ClientExchange, ClientEvent]):
             raise TunnelViolation("a REPLY that cannot be read")
         exchange = self._exchanges.get(frame.exchange)
         if exchange is not None and not exchange.has_head:
+            if frame.has_base and not exchange.reply_base:
+                raise TunnelViolation("a REPLY that builds on what OPEN did not name")
             exchange.has_head = True
-            self._events.append(ReplyStarted(exchange.handle, head))
+            prefix = exchange.reply_base if frame.has_base else b""
+            self._events.append(ReplyStarted(exchange.handle, head, prefix))
 
     def _on_miss(self, frame: Miss) -> None:
         exchange = self._exchanges.get(frame.exchange)
@@ -282,8 +324,14 @@ class TunnelClient(Endpoint[_ClientExchange, ClientEvent]):
         if data:
             self._events.append(ReplyData(exchange.handle, data))
         if exchange.incoming.final:
+            self._note_ended(exchange)
             self._forget(exchange)
             self._events.append(ReplyEnded(exchange.handle))
+
+    def _note_ended(self, exchange: _ClientExchange) -> None:
+        self._ended[exchange.handle] = _EndedReply(exchange.kind, exchange.number)
+        if len(self._ended) > _ENDED_REPLIES:
+            self._ended.popitem(last=False)
 
     def _tell_writable(self, exchange: _ClientExchange) -> None:
         self._events.append(Writable(exchange.handle))
@@ -307,8 +355,11 @@ class TunnelClient(Endpoint[_ClientExchange, ClientEvent]):
         for piece in first:
             self._queue(Open(exchange.number, last=False, has_body=False, piece=piece))
         has_body = request.document is not None
+        kept = self._kept.get(exchange.kind)
+        exchange.reply_base = b"" if kept is None else kept.beginning
+        reply_base = 0 if kept is None else exchange.number - kept.number
         self._queue(
-            Open(exchange.number, last=True, has_body=has_body, piece=last),
+            Open(exchange.number, last=True, has_body=has_body, piece=last, reply_base=reply_base),
             taken=partial(self._note_opened, exchange, exchange.number),
         )
         if request.kind == "http":

@@ -41,10 +41,14 @@ class GoneAway(msgspec.Struct, frozen=True):
 
 
 class ReplyStarted(msgspec.Struct, frozen=True):
-    """The head of the response has arrived. If it accepts a WebSocket (101), you may send messages from now on."""
+    """The head of the response has arrived. If it accepts a WebSocket (101), you may send messages from now on.
+
+    `prefix`: what the stream of its body builds on.
+    """
 
     exchange: int
     head: ReplyHead
+    prefix: bytes = b""
 
 
 class ReplyData(msgspec.Struct, frozen=True):
@@ -55,7 +59,7 @@ class ReplyData(msgspec.Struct, frozen=True):
 
 
 class ReplyEnded(msgspec.Struct, frozen=True):
-    """The response is complete and the exchange is over."""
+    """The response is complete and the exchange is over. `keep_reply` lets later ones build on it."""
 
     exchange: int
 

@@ -91,20 +91,25 @@ class Welcome(msgspec.Struct, frozen=True):
 
 
 class Open(msgspec.Struct, frozen=True):
-    """A piece of a request's head; the last piece opens the exchange. `has_body`: a document follows as DATA."""
+    """A piece of a request's head; the last piece opens the exchange. `has_body`: a document follows as DATA.
+
+    `reply_base`: the reply may build on that of the exchange with a number lower by this; 0: on none.
+    """
 
     exchange: int
     last: bool
     has_body: bool
     piece: bytes
+    reply_base: int = 0
 
 
 class ReplyFrame(msgspec.Struct, frozen=True):
-    """A piece of a response's head."""
+    """A piece of a response's head. `has_base`: its body builds on the reply that OPEN named."""
 
     exchange: int
     last: bool
     piece: bytes
+    has_base: bool = False
 
 
 class Data(msgspec.Struct, frozen=True):
@@ -186,6 +191,8 @@ _EXTENSIONS = range(64, 128)
 
 _LAST = 1
 _HAS_BODY = 2
+_NAMES_REPLY = 4
+_BUILDS_ON_IT = 2
 _FINAL = 1
 _AGAIN = 2
 _HAS_HEAD = 1
@@ -274,11 +281,13 @@ def _encode_data(frame: Data) -> bytes:
 
 
 def _encode_head_piece(frame: Open | ReplyFrame) -> bytes:
+    named = b""
     if isinstance(frame, Open):
-        kind, flags = _OPEN, _LAST * frame.last | _HAS_BODY * frame.has_body
+        kind, flags = _OPEN, _LAST * frame.last | _HAS_BODY * frame.has_body | _NAMES_REPLY * bool(frame.reply_base)
+        named = encode_varint(frame.reply_base) if frame.reply_base else b""
     else:
-        kind, flags = _REPLY, _LAST * frame.last
-    return bytes([kind]) + encode_varint(frame.exchange) + bytes([flags]) + _text(frame.piece)
+        kind, flags = _REPLY, _LAST * frame.last | _BUILDS_ON_IT * frame.has_base
+    return bytes([kind]) + encode_varint(frame.exchange) + bytes([flags]) + _text(frame.piece) + named
 
 
 def _text(data: bytes) -> bytes:
@@ -382,12 +391,16 @@ def _read_welcome(read: _FrameReader) -> Welcome:
 
 
 def _read_open(read: _FrameReader) -> Open:
-    exchange, flags = read.number(), read.flags(_LAST | _HAS_BODY)
-    return Open(exchange, bool(flags & _LAST), bool(flags & _HAS_BODY), read.bytes())
+    exchange, flags = read.number(), read.flags(_LAST | _HAS_BODY | _NAMES_REPLY)
+    piece, reply_base = read.bytes(), read.number() if flags & _NAMES_REPLY else 0
+    if flags & _NAMES_REPLY and not 0 < reply_base < exchange:
+        raise _Malformed("an OPEN names the reply of an exchange that cannot be")
+    return Open(exchange, bool(flags & _LAST), bool(flags & _HAS_BODY), piece, reply_base)
 
 
 def _read_reply(read: _FrameReader) -> ReplyFrame:
-    return ReplyFrame(read.number(), bool(read.flags(_LAST)), read.bytes())
+    exchange, flags = read.number(), read.flags(_LAST | _BUILDS_ON_IT)
+    return ReplyFrame(exchange, bool(flags & _LAST), read.bytes(), bool(flags & _BUILDS_ON_IT))
 
 
 def _read_data(read: _FrameReader) -> Data:

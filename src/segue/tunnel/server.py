@@ -12,6 +12,7 @@ from functools import partial
 
 import msgspec
 
+from segue.byte_lru import ByteLru
 from segue.http.heads import ExchangeKind, ReplyHead
 from segue.tunnel import parameters, static_table
 from segue.tunnel.endpoint import BUFFER_BYTES, MAX_EXCHANGES, Endpoint, Exchange, TunnelViolation
@@ -34,10 +35,13 @@ from segue.tunnel.frames import (
     pieces,
 )
 from segue.tunnel.header_table import decode_request, encode_reply, fits
+from segue.tunnel.stream_compression import REPLY_BASE_BYTES
 from segue.tunnel.streams import Incoming
 
 #: An OPEN that makes so many exchanges of one session ends the link: its sidecar heeds no refusal.
 FATAL_EXCHANGES = 2 * MAX_EXCHANGES
+#: The beginnings of so many replies are kept for later ones to build on; each has `REPLY_BASE_BYTES` at most.
+_KEPT_REPLIES = 16
 _SWITCHING_PROTOCOLS = 101
 
 
@@ -58,6 +62,10 @@ class _ServerExchange(Exchange):
         self.reset: Reset | None = None
         self.missed_at = 0
         """The offset that the upload had reached when its base was missed."""
+        self.reply_base = b""
+        """What its reply may build on."""
+        self.has_base = False
+        """Its reply does."""
 
     @property
     def takes_data(self) -> bool:
@@ -81,6 +89,7 @@ class TunnelServer(Endpoint[_ServerExchange, ServerEvent]):
         self._greeted = False
         self._last_opened = 0
         self._draining = False
+        self._kept: ByteLru[int, bytes] = ByteLru(_KEPT_REPLIES * REPLY_BASE_BYTES)
 
     # --- for the shell -----------------------------------------------------------------------------------------------
 
@@ -94,6 +103,18 @@ class TunnelServer(Endpoint[_ServerExchange, ServerEvent]):
         exchange.missed_at = exchange.incoming.offset
         exchange.incoming = Incoming()
         self._queue(Miss(number))
+
+    def build_on(self, number: int) -> bytes:
+        """Return the prefix for the stream of the response, empty if there is none. Call it before `reply`."""
+        exchange = self._exchanges.get(number)
+        if exchange is None or exchange.head is not None:
+            return b""
+        exchange.has_base = bool(exchange.reply_base)
+        return exchange.reply_base
+
+    def keep_reply(self, number: int, beginning: bytes) -> None:
+        """Let later responses build on this one: `beginning` is the whole, or `REPLY_BASE_BYTES` of it."""
+        self._kept.put(number, beginning, size_bytes=len(beginning))
 
     def reply(self, number: int, head: ReplyHead) -> None:
         """Send the head of the response; if it is too large for the tunnel, abort the exchange instead."""
@@ -234,6 +255,8 @@ class TunnelServer(Endpoint[_ServerExchange, ServerEvent]):
             raise TunnelViolation("far too many exchanges at once")
         self._last_opened = frame.exchange
         exchange = _ServerExchange(frame.exchange, kind, has_body=frame.has_body)
+        if frame.reply_base:
+            exchange.reply_base = self._kept.get(frame.exchange - frame.reply_base) or b""
         if self._draining or len(self._exchanges) >= MAX_EXCHANGES:
             why = b"the gateway is shutting down" if self._draining else b"too many exchanges at once"
             self._exchanges[frame.exchange] = exchange
@@ -275,7 +298,7 @@ class TunnelServer(Endpoint[_ServerExchange, ServerEvent]):
         *first, last = pieces(encode_reply(exchange.head, self._sent_heads))
         for piece in first:
             self._queue(ReplyFrame(exchange.number, last=False, piece=piece))
-        self._queue(ReplyFrame(exchange.number, last=True, piece=last))
+        self._queue(ReplyFrame(exchange.number, last=True, piece=last, has_base=exchange.has_base))
 
     def _send_reset(self, exchange: _ServerExchange) -> None:
         assert exchange.reset is not None, "the reset is what is sent"

@@ -23,6 +23,12 @@ REPLY_WINDOW_LOG = 17
 #: The window of one direction of a WebSocket, whose messages resemble much earlier ones: 880 KB and 690 KB.
 SOCKET_WINDOW_LOG = 19
 
+#: So many of the first bytes of a reply are the prefix of a later one's stream: events of the same form, and what the
+#: provider repeats of the request. More saves nothing that can be measured.
+REPLY_BASE_BYTES = 32 * 1024
+#: zstd takes no shorter prefix, so both ends treat a shorter one as none.
+_MIN_PREFIX_BYTES: Final = 8
+
 #: Every zstd frame of these streams starts with this, so it is not sent: magic, no flags. Then follows the window.
 _FRAME_HEAD: Final = b"\x28\xb5\x2f\xfd\x00"
 _MIN_WINDOW_LOG: Final = 10
@@ -37,9 +43,12 @@ class StreamError(msgspec.Struct, frozen=True):
 
 
 class StreamEncoder:
-    """Compresses one stream. Every call may return output; send it in the order of the calls."""
+    """Compresses one stream. Every call may return output; send it in the order of the calls.
 
-    def __init__(self, window_log: int = REPLY_WINDOW_LOG, level: int = 6) -> None:
+    `prefix`: bytes that the stream builds on, and that its decoder has too.
+    """
+
+    def __init__(self, window_log: int = REPLY_WINDOW_LOG, level: int = 6, *, prefix: bytes = b"") -> None:
         parameter = zstd.CompressionParameter
         options: dict[int, int] = {
             parameter.compression_level: level,
@@ -49,7 +58,7 @@ class StreamEncoder:
             parameter.content_size_flag: 0,
             parameter.checksum_flag: 0,
         }
-        self._compressor = zstd.ZstdCompressor(options=options)
+        self._compressor = zstd.ZstdCompressor(options=options, zstd_dict=_as_prefix(prefix))
         self._head_left = len(_FRAME_HEAD) + 1
         self._finished = False
 
@@ -78,14 +87,14 @@ class StreamEncoder:
 
 
 class StreamDecoder:
-    """Expands one stream, made with a window of at most `window_log`, one piece for each `read`.
+    """Expands one stream, made with a window of at most `window_log` and this prefix, one piece for each `read`.
 
     It holds compressed bytes that were fed and not yet read; the caller bounds them.
     """
 
-    def __init__(self, window_log: int = REPLY_WINDOW_LOG) -> None:
+    def __init__(self, window_log: int = REPLY_WINDOW_LOG, *, prefix: bytes = b"") -> None:
         options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: window_log}
-        self._expander = zstd.ZstdDecompressor(options=options)
+        self._expander = zstd.ZstdDecompressor(options=options, zstd_dict=_as_prefix(prefix))
         self._fed = bytearray(_FRAME_HEAD)
         self._fed.append((window_log - _MIN_WINDOW_LOG) << 3)  # RFC 8878, 3.1.1.1.2
         self._error: StreamError | None = None
@@ -120,3 +129,7 @@ class StreamDecoder:
             # bytes before the end can be read; the next call returns the error
             self._fed += self._expander.unused_data
         return data
+
+
+def _as_prefix(prefix: bytes) -> tuple[zstd.ZstdDict, int] | None:
+    return zstd.ZstdDict(prefix, is_raw=True).as_prefix if len(prefix) >= _MIN_PREFIX_BYTES else None

@@ -22,7 +22,7 @@ from segue.gateway.admin.metrics import ExchangeOutcome
 from segue.gateway.principal import Principal
 from segue.gateway.tunnel.resources import TunnelResources
 from segue.http.error_replies import FailureCode, failure_reply
-from segue.http.heads import has_content, reply_lines, values
+from segue.http.heads import ReplyHead, has_content, reply_lines, values
 from segue.http.routes import Resolved, RouteRefusal
 from segue.http.websocket import ABNORMAL_CLOSURE, WebSocketClose
 from segue.protocol.problems import Problem
@@ -31,6 +31,7 @@ from segue.tunnel.events import Opened
 from segue.tunnel.folds.fold import Fold
 from segue.tunnel.server import TunnelServer
 from segue.tunnel.stream_compression import (
+    REPLY_BASE_BYTES,
     REPLY_WINDOW_LOG,
     SOCKET_WINDOW_LOG,
     StreamDecoder,
@@ -89,7 +90,8 @@ class ForwardedExchange:
         self._upload_ended = False
         self._arrived = asyncio.Event()
         self._has_room = asyncio.Event()
-        self._encoder = StreamEncoder(SOCKET_WINDOW_LOG if self._for_websocket else REPLY_WINDOW_LOG)
+        self._encoder = StreamEncoder(self._window_log)
+        self._beginning = bytearray()
         self._body: Body | None = None
         self._missed = False
 
@@ -101,6 +103,10 @@ class ForwardedExchange:
     @property
     def _for_websocket(self) -> bool:
         return self._opened.kind == "websocket"
+
+    @property
+    def _window_log(self) -> int:
+        return SOCKET_WINDOW_LOG if self._for_websocket else REPLY_WINDOW_LOG
 
     # --- what the session reports ------------------------------------------------------------------------------------
 
@@ -216,8 +222,7 @@ class ForwardedExchange:
         return await self._resources.egress.open(resolved, self._opened.head, body, extra=self._session.extra)
 
     async def _pass_on(self, reply: StreamedReply, fold: Fold | None = None) -> None:
-        self._end.reply(self.number, reply.head)
-        self._session.wake()
+        self._begin(reply.head)
         async for chunk in reply.chunks():
             if fold is not None:
                 fold.feed(chunk)
@@ -230,8 +235,7 @@ class ForwardedExchange:
                 await self._pass_on(opened)
             self._finish()
             return
-        self._end.reply(self.number, opened.head)
-        self._session.wake()
+        self._begin(opened.head)
         upward = asyncio.create_task(self._upward(opened))
         try:
             closed = await self._downward(opened)
@@ -283,8 +287,20 @@ class ForwardedExchange:
 
     # --- the reply ---------------------------------------------------------------------------------------------------
 
+    def _begin(self, head: ReplyHead) -> None:
+        """Send the head of the provider's reply. Its stream builds on an earlier reply, if both ends have one."""
+        prefix = self._end.build_on(self.number)
+        if prefix:
+            self._encoder = StreamEncoder(self._window_log, prefix=prefix)
+        self._end.reply(self.number, head)
+        self._session.wake()
+
     async def _send(self, data: bytes) -> None:
         """Send bytes of the reply, and wait until there is room for more."""
+        if len(self._beginning) < REPLY_BASE_BYTES:
+            self._beginning += data[: REPLY_BASE_BYTES - len(self._beginning)]
+            if len(self._beginning) == REPLY_BASE_BYTES:
+                self._end.keep_reply(self.number, bytes(self._beginning))
         self._end.send(self.number, self._encoder.feed(data))
         self._session.flush_later(self)
         while self._end.room(self.number) <= 0:
@@ -294,6 +310,8 @@ class ForwardedExchange:
     def _finish(self) -> None:
         self._end.send(self.number, self._encoder.finish())
         self._end.finish(self.number)
+        if len(self._beginning) < REPLY_BASE_BYTES:
+            self._end.keep_reply(self.number, bytes(self._beginning))
         self._session.wake()
         self.outcome = "completed"
 
