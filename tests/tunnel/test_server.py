@@ -143,6 +143,23 @@ def test_a_resume_from_what_was_never_sent_fails_the_link() -> None:
 
 
 @pytest.mark.parametrize(
+    "resume",
+    [
+        ExchangeResume(1, 0, has_head=True, again=False),
+        ExchangeResume(1, 0, has_head=False, again=True),
+        ExchangeResume(1, 3, has_head=False, again=False),
+    ],
+)
+def test_a_resume_with_more_than_was_ever_sent_fails_the_link(resume: ExchangeResume) -> None:
+    gateway, _ = greeted()
+    gateway.receive(packet_of(open_frame(1, has_body=True)), 0.0)
+    gateway.send(1, b"sent, but behind a head that was not")
+    gateway.link_opened(0.0)
+    (event,) = gateway.receive(packet_of(Hello(VERSION, NODE.epoch, 1, (resume,))), 0.0)
+    assert isinstance(event, LinkFailed)
+
+
+@pytest.mark.parametrize(
     "frames",
     [
         (Hello(2, b"", 0, ()),),

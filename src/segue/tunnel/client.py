@@ -318,8 +318,8 @@ class TunnelClient(Endpoint[_ClientExchange, ClientEvent]):
         self._events.append(BaseMissed(exchange.handle))
 
     def _on_data(self, exchange: _ClientExchange, frame: Data) -> None:
-        if not exchange.has_head:
-            raise TunnelViolation("DATA before its REPLY")
+        if not exchange.has_head or frame.again:
+            raise TunnelViolation("DATA before its REPLY, or of an upload")
         data = self._accept(exchange, frame)
         if data:
             self._events.append(ReplyData(exchange.handle, data))

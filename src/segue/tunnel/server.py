@@ -208,7 +208,7 @@ class TunnelServer(Endpoint[_ServerExchange, ServerEvent]):
                 self._drop(number)
         going_on = tuple(self._exchanges.values())
         for exchange in going_on:
-            self._rewind(exchange, wanted[exchange.number].reply_offset)
+            self._go_on(exchange, wanted[exchange.number])
         resumed = tuple(ExchangeResumed(one.number, self._upload_offset(one, wanted[one.number])) for one in going_on)
         self._queue(
             Welcome(
@@ -225,6 +225,14 @@ class TunnelServer(Endpoint[_ServerExchange, ServerEvent]):
             self._tell_again(exchange, wanted[exchange.number])
         if self._draining:
             self._queue(GoAway())
+
+    def _go_on(self, exchange: _ServerExchange, resume: ExchangeResume) -> None:
+        """Send the reply from where the sidecar is, if it can be there."""
+        if (resume.has_head and exchange.head is None) or (resume.again and not exchange.again):
+            raise TunnelViolation("it has what was never sent")
+        if resume.reply_offset and not resume.has_head:
+            raise TunnelViolation("it has a part of a reply without the head")
+        self._rewind(exchange, resume.reply_offset)
 
     def _upload_offset(self, exchange: _ServerExchange, resume: ExchangeResume) -> int:
         """Return the offset at which the sidecar continues; it may not know of the MISS yet."""
