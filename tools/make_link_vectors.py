@@ -32,86 +32,208 @@ class Links:
         self.gateway = TunnelServer(NODE)
         self.steps: list[list[str]] = []
 
-    def connect(self) -> None:
-        """Begin a link; what was under way on the one before is lost."""
+    def connect(self, gateway: TunnelServer | None = None) -> None:
+        """Begin a link, perhaps to another node; what was under way on the one before is lost."""
         self.steps.append(["link"])
+        self.gateway = self.gateway if gateway is None else gateway
         self.gateway.link_opened(0.0)
         self.sidecar.link_opened(0.0)
         self.carry()
 
-    def carry(self, *, lose_down: bool = False) -> None:
-        """Carry packets until neither end has any; perhaps those of the gateway are lost."""
-        moved = True
-        while moved:
-            moved = False
-            while (packet := self.sidecar.next_packet(0.0)) is not None:
-                moved = True
-                self.steps.append(["up", packet.hex()])
-                self.gateway.receive(packet, 0.0)
-            while (packet := self.gateway.next_packet(0.0)) is not None:
-                moved = True
-                self.steps.append(["lost" if lose_down else "down", packet.hex()])
-                if not lose_down:
-                    self.sidecar.receive(packet, 0.0)
+    def carry(self, *, lost_up: int | None = None, lost_down: int | None = None) -> None:
+        """Carry packets until neither end has any; from a number on, those of one end are lost."""
+        counts = [lost_up, lost_down]
+        while self._carry(counts, "up") or self._carry(counts, "down"):
+            pass
+
+    def _carry(self, counts: list[int | None], way: str) -> bool:
+        """Carry the next packet of one end."""
+        sender, receiver = (self.sidecar, self.gateway) if way == "up" else (self.gateway, self.sidecar)
+        packet = sender.next_packet(0.0)
+        if packet is None:
+            return False
+        left = counts[way == "down"]
+        self.steps.append([way if left is None or left > 0 else f"lost-{way}", packet.hex()])
+        if left is None or left > 0:
+            receiver.receive(packet, 0.0)
+        if left:
+            counts[way == "down"] = left - 1
+        return True
+
+    def open(self, document: bytes | None = b"document") -> int:
+        """Open an exchange without carrying anything."""
+        return self.sidecar.open(TunnelRequest(POST, document))
+
+    def answer(self, number: int = 1) -> None:
+        """Answer an exchange whole."""
+        self.gateway.reply(number, OK)
+        self.gateway.send(number, b"reply")
+        self.gateway.finish(number)
 
 
-def cut_reply(links: Links) -> None:
-    """Cut a link in the middle of a reply."""
-    links.sidecar.open(TunnelRequest(POST, b"document"))
+def lost_open(links: Links) -> None:
+    """The request left and did not arrive: `last opened` shows it, and it is opened again."""
+    links.open()
+    links.carry(lost_up=0)
+    links.connect()
+    links.answer(2)
+    links.carry()
+
+
+def lost_within_upload(links: Links) -> None:
+    """The document goes on from what came of it."""
+    links.open(b"a document of two packets, " * 80)
+    links.carry(lost_up=1)
+    links.connect()
+    links.answer()
+    links.carry()
+
+
+def lost_before_reply(links: Links) -> None:
+    """The document is whole at the gateway, which told nobody: an empty final ends it again."""
+    links.open()
+    links.carry(lost_down=0)
+    links.connect()
+    links.answer()
+    links.carry()
+
+
+def lost_miss(links: Links) -> None:
+    """A MISS is told again."""
+    handle = links.open(b"a delta")
+    links.carry()
+    links.gateway.missed(1)
+    links.carry(lost_down=0)
+    links.connect()
+    links.sidecar.upload_again(handle, b"the whole body")
+    links.carry()
+    links.answer()
+    links.carry()
+
+
+def lost_second_upload(links: Links) -> None:
+    """The second document goes on; HELLO says that it is the second."""
+    handle = links.open(b"a delta")
+    links.carry()
+    links.gateway.missed(1)
+    links.carry()
+    links.sidecar.upload_again(handle, b"the whole body of two packets, " * 80)
+    links.carry(lost_up=1)
+    links.connect()
+    links.answer()
+    links.carry()
+
+
+def lost_reply(links: Links) -> None:
+    """The head is told again, and the reply from its beginning."""
+    links.open()
     links.carry()
     links.gateway.reply(1, OK)
     links.gateway.send(1, b"the first half, ")
-    links.carry()
-    links.gateway.send(1, b"lost at first, ")
-    links.carry(lose_down=True)
+    links.carry(lost_down=0)
     links.connect()
     links.gateway.send(1, b"and the second")
     links.gateway.finish(1)
     links.carry()
 
 
-def lost_miss(links: Links) -> None:
-    """Lose a MISS with its link."""
-    handle = links.sidecar.open(TunnelRequest(POST, b"a delta"))
-    links.carry()
-    links.gateway.missed(1)
-    links.carry(lose_down=True)
-    links.connect()
-    links.sidecar.upload_again(handle, b"the whole body")
+def cut_reply(links: Links) -> None:
+    """The reply goes on from the offset that HELLO names."""
+    links.open()
     links.carry()
     links.gateway.reply(1, OK)
-    links.gateway.send(1, b"reply")
+    links.gateway.send(1, b"the first half, ")
+    links.carry()
+    links.gateway.send(1, b"lost at first, ")
+    links.carry(lost_down=0)
+    links.connect()
+    links.gateway.send(1, b"and the second")
     links.gateway.finish(1)
+    links.carry()
+
+
+def lost_end(links: Links) -> None:
+    """The sidecar has all of the reply and has forgotten it: HELLO does not name it, so the gateway forgets it too."""
+    links.open()
+    links.carry()
+    links.answer()
+    links.carry(lost_up=0)
+    links.connect()
+
+
+def lost_reset(links: Links) -> None:
+    """A RESET is told again, behind the bytes that came before it."""
+    links.open()
+    links.carry()
+    links.gateway.reply(1, OK)
+    links.gateway.send(1, b"a part")
+    links.gateway.abort(1, "aborted", b"the provider broke off")
+    links.carry(lost_down=0)
+    links.connect()
+
+
+def lost_node(links: Links) -> None:
+    """Another node has nothing of the session. One request was complete, so its outcome is unknown; one had a MISS."""
+    links.open()
+    links.open(b"a delta")
+    links.carry()
+    links.gateway.missed(2)
+    links.carry()
+    links.connect(TunnelServer(Node(epoch=b"node-2", address=b"", max_body_bytes=1 << 20)))
+    links.answer(3)
     links.carry()
 
 
 def draining(links: Links) -> None:
-    """Drain while one exchange runs and another is opened."""
-    links.sidecar.open(TunnelRequest(POST, b"document"))
+    """What runs goes on to its end; what is opened is refused."""
+    links.open()
     links.carry()
     links.gateway.drain()
     links.carry()
-    links.sidecar.open(TunnelRequest(POST, None))
+    links.open(None)
     links.carry()
-    links.gateway.reply(1, OK)
-    links.gateway.finish(1)
+    links.answer()
     links.carry()
 
 
 def cancelled(links: Links) -> None:
-    """Cancel an exchange, and open another."""
-    handle = links.sidecar.open(TunnelRequest(POST, b"document"))
+    """An agent leaves, and another request begins."""
+    handle = links.open()
     links.carry()
     links.sidecar.cancel(handle)
-    links.sidecar.open(TunnelRequest(POST, b"another document"))
+    links.open(b"another document")
+    links.carry()
+
+
+def cancelled_while_away(links: Links) -> None:
+    """An agent leaves between HELLO and WELCOME: the gateway still lists the exchange, and the sidecar cancels it."""
+    handle = links.open()
+    links.carry()
+    links.steps.append(["link"])
+    links.gateway.link_opened(0.0)
+    links.sidecar.link_opened(0.0)
+    hello = links.sidecar.next_packet(0.0)
+    assert hello is not None, "a link begins with a HELLO"
+    links.steps.append(["up", hello.hex()])
+    links.gateway.receive(hello, 0.0)
+    links.sidecar.cancel(handle)
     links.carry()
 
 
 STORIES: dict[str, Callable[[Links], None]] = {
-    "a link is cut in the middle of a reply": cut_reply,
+    "a link is lost before the OPEN arrives": lost_open,
+    "a link is lost within an upload": lost_within_upload,
+    "a link is lost before the REPLY": lost_before_reply,
     "a MISS is lost with its link": lost_miss,
+    "a link is lost within the second upload": lost_second_upload,
+    "a REPLY is lost with its link": lost_reply,
+    "a link is cut in the middle of a reply": cut_reply,
+    "the last ACK is lost with its link": lost_end,
+    "a RESET is lost with its link": lost_reset,
+    "a node is gone": lost_node,
     "a node drains": draining,
     "an exchange is cancelled": cancelled,
+    "an exchange is cancelled while a link begins": cancelled_while_away,
 }
 
 

@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.http.varints import MAX_VARINT, encode_varint
+from segue.tunnel.client import TunnelClient
+from segue.tunnel.events import LinkFailed
 from segue.tunnel.frames import (
     MAX_PACKET_BYTES,
     OVERHEAD_BYTES,
@@ -42,6 +44,7 @@ from segue.tunnel.frames import (
     pieces,
     read_packet,
 )
+from segue.tunnel.server import Node, TunnelServer
 from tests.strategies import examples
 
 T = TypeVar("T")
@@ -199,6 +202,7 @@ def test_a_message_is_cut_to_what_a_reset_may_say() -> None:
 
 class Vector(NamedTuple):
     name: str
+    goes: str
     packet: bytes
     frames: list[Frame] | None
 
@@ -217,7 +221,10 @@ LISTED: dict[str, Callable[..., object]] = {
 
 def load_vectors() -> list[Vector]:
     read = json.loads((Path(__file__).parent / "vectors" / "packets.json").read_text())
-    return [Vector(one["name"], bytes.fromhex(one["packet"]), frames_in(one.get("frames"))) for one in read["packets"]]
+    return [
+        Vector(one["name"], one.get("goes", ""), bytes.fromhex(one["packet"]), frames_in(one.get("frames")))
+        for one in read["packets"]
+    ]
 
 
 def frames_in(listed: list[dict[str, object]] | None) -> list[Frame] | None:
@@ -241,6 +248,22 @@ def test_the_packets_of_the_specification_are_read_and_written_as_it_says(vector
         return
     assert read_packet(vector.packet) == vector.frames
     assert packet_of(*vector.frames) == vector.packet
+
+
+ONE_WAY = (Hello, Welcome, Open, ReplyFrame, Miss, Reset, GoAway)
+
+
+@pytest.mark.parametrize(
+    "vector",
+    [vector for vector in load_vectors() if vector.frames and isinstance(vector.frames[0], ONE_WAY)],
+    ids=lambda vector: vector.name,
+)
+def test_the_end_that_a_packet_comes_from_does_not_take_it(vector: Vector) -> None:
+    end = TunnelClient() if vector.goes == "up" else TunnelServer(Node(b"e", b"", 1))
+    end.link_opened(0.0)
+    first = Welcome(VERSION, b"e", 0, 1, b"", ()) if vector.goes == "up" else Hello(VERSION, b"", 0, ())
+    end.receive(packet_of(first), 0.0)
+    assert isinstance(end.receive(vector.packet, 0.0)[-1], LinkFailed)
 
 
 def test_the_vectors_have_every_frame() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -237,18 +239,44 @@ def test_what_fits_can_be_decoded() -> None:
     assert not fits(ReplyHead(200, b"OK....", largest))
 
 
+HEADS: dict[str, Any] = json.loads((Path(__file__).parent / "vectors" / "heads.json").read_text())
+
+
 def test_the_heads_of_the_specification_are_read_and_written_as_it_says() -> None:
-    vectors = json.loads((Path(__file__).parent / "vectors" / "packets.json").read_text())
     sender, receiver = HeaderTable(static_table.REQUEST), HeaderTable(static_table.REQUEST)
-    for one in vectors["request_heads"]:
+    for one in HEADS["requests"]:
         request = RequestHead(bytes.fromhex(one["method"]), bytes.fromhex(one["target"]), lines_in(one["lines"]))
         assert encode_request(request, one["kind"], sender).hex() == one["encoded"]
         assert decode_request(bytes.fromhex(one["encoded"]), receiver) == (request, one["kind"])
     sender, receiver = HeaderTable(static_table.REPLY), HeaderTable(static_table.REPLY)
-    for one in vectors["reply_heads"]:
+    for one in HEADS["replies"]:
         reply = ReplyHead(one["status"], bytes.fromhex(one["reason"]), lines_in(one["lines"]))
         assert encode_reply(reply, sender).hex() == one["encoded"]
         assert decode_reply(bytes.fromhex(one["encoded"]), receiver) == reply
+
+
+@pytest.mark.parametrize("vector", HEADS["bad_requests"], ids=lambda vector: vector["name"])
+def test_a_bad_head_of_a_request_is_none(vector: dict[str, str]) -> None:
+    assert decode_request(bytes.fromhex(vector["encoded"]), HeaderTable(static_table.REQUEST)) is None
+
+
+@pytest.mark.parametrize("vector", HEADS["bad_replies"], ids=lambda vector: vector["name"])
+def test_a_bad_head_of_a_reply_is_none(vector: dict[str, str]) -> None:
+    assert decode_reply(bytes.fromhex(vector["encoded"]), HeaderTable(static_table.REPLY)) is None
+
+
+def test_a_full_table_drops_the_lines_that_the_specification_says() -> None:
+    receiver = HeaderTable(static_table.REPLY)
+    for step in HEADS["eviction"]["steps"]:
+        head = decode_reply(bytes.fromhex(step["encoded"]), receiver)
+        assert head is not None
+        assert len(head.lines) == step["lines"]
+        slots = [(slot, line) for slot in range(256) if (line := receiver.get(slot)) is not None]
+        assert len(slots) == step["slots"]
+        assert zlib.crc32(b"".join(b"%d %b\n" % one for one in slots)) == step["held"]
+    counts = [step["slots"] for step in HEADS["eviction"]["steps"]]
+    assert max(counts) == 256
+    assert counts[-1] < 100, "lines left for their bytes too"
 
 
 def lines_in(listed: list[list[str]]) -> tuple[Line, ...]:

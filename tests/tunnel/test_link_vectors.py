@@ -26,7 +26,7 @@ def test_nothing_is_against_the_text(vector: dict[str, Any]) -> None:
         if kind == "link":
             checker.link_opened()
         else:
-            checker.sent(cast("Way", "down" if kind == "lost" else kind), bytes.fromhex(packet[0]))
+            checker.sent(cast("Way", kind.removeprefix("lost-")), bytes.fromhex(packet[0]))
     assert checker.problems == []
 
 
@@ -37,10 +37,10 @@ def test_a_gateway_answers_the_hello_and_takes_the_first_request(vector: dict[st
     (_, hello), (_, welcome), (_, request) = vector["steps"][1:4]
     assert gateway.receive(bytes.fromhex(hello), 0.0) == []
     assert gateway.next_packet(0.0) == bytes.fromhex(welcome)
-    opened, data, _ = gateway.receive(bytes.fromhex(request), 0.0)
+    opened, *others = gateway.receive(bytes.fromhex(request), 0.0)
     assert isinstance(opened, Opened)
     assert (opened.head.target, opened.has_body) == (b"/v1/messages", True)
-    assert isinstance(data, UploadData)
+    assert any(isinstance(event, UploadData) for event in others)
 
 
 @pytest.mark.parametrize("vector", VECTORS["fatal"], ids=lambda vector: vector["name"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from segue.tunnel import static_table
@@ -13,6 +14,12 @@ def test_the_preset_lines_are_those_of_the_specification() -> None:
     for lines in (static_table.REQUEST, static_table.REPLY):
         assert "```text\n" + "\n".join(line.decode() for line in lines) + "\n```" in text
         assert len(set(lines)) == len(lines) < MAX_LINES // 2
+
+
+def test_the_file_of_preset_lines_has_the_same() -> None:
+    lines = json.loads((Path(__file__).parent / "vectors" / "preset-lines.json").read_text())
+    assert [line.encode() for line in lines["requests"]] == list(static_table.REQUEST)
+    assert [line.encode() for line in lines["replies"]] == list(static_table.REPLY)
 
 
 def test_every_line_is_as_a_table_keeps_it() -> None:

@@ -30,9 +30,12 @@ OVERHEAD_BYTES = 40
 
 _CRC = struct.Struct("!I")
 
-#: Why an exchange is cut short.
+#: The types of frames that an end skips if it does not know them.
+EXTENSIONS = range(64, 128)
+
+#: Why an exchange is cut short, and the number of each reason.
 ResetCode = Literal["cancelled", "aborted", "not_forwarded", "refused", "failed"]
-_RESET_CODES: tuple[ResetCode, ...] = ("cancelled", "aborted", "not_forwarded", "refused", "failed")
+RESET_CODES: tuple[ResetCode, ...] = ("cancelled", "aborted", "not_forwarded", "refused", "failed")
 _MAX_TEXT_BYTES = 1024
 _MAX_LISTED = 4096
 _MAX_PARAMETERS = 64
@@ -187,7 +190,6 @@ class BadPacket(msgspec.Struct, frozen=True):
 # -------------------------------------------------------------------------------------------------------------- writing
 
 _HELLO, _WELCOME, _OPEN, _REPLY, _DATA, _ACK, _PING, _PONG, _WINDOW, _MISS, _RESET, _GO_AWAY = range(1, 13)
-_EXTENSIONS = range(64, 128)
 
 _LAST = 1
 _HAS_BODY = 2
@@ -210,7 +212,7 @@ def encode_frame(frame: Frame) -> bytes:  # noqa: PLR0911 - one arm for each kin
         case Open() | ReplyFrame():
             return _encode_head_piece(frame)
         case Reset(exchange, code, message):
-            number = bytes([_RESET_CODES.index(code)])
+            number = bytes([RESET_CODES.index(code)])
             return bytes([_RESET]) + encode_varint(exchange) + number + _text(message[:_MAX_TEXT_BYTES])
         case Ping(number) | Pong(number) | Miss(number):
             return bytes([_NUMBERED[type(frame)]]) + encode_varint(number)
@@ -410,9 +412,9 @@ def _read_data(read: _FrameReader) -> Data:
 
 def _read_reset(read: _FrameReader) -> Reset:
     exchange, code = read.number(), read.byte()
-    if code >= len(_RESET_CODES):
+    if code >= len(RESET_CODES):
         raise _Malformed(f"a RESET has the unknown code {code}")
-    return Reset(exchange, _RESET_CODES[code], read.bytes(limit=_MAX_TEXT_BYTES))
+    return Reset(exchange, RESET_CODES[code], read.bytes(limit=_MAX_TEXT_BYTES))
 
 
 _READERS: dict[int, Callable[[_FrameReader], Frame]] = {
@@ -434,7 +436,7 @@ _READERS: dict[int, Callable[[_FrameReader], Frame]] = {
 def _read_frame(read: _FrameReader) -> Frame:
     kind = read.byte()
     reader = _READERS.get(kind)
-    if kind in _EXTENSIONS:
+    if kind in EXTENSIONS:
         return ExtensionFrame(kind, read.bytes())
     if reader is None:
         raise _Malformed(f"a frame has the unknown type {kind}")

@@ -31,7 +31,8 @@ _FIRST_SLOT = 4
 #: A single line is shorter as a reference to its slot.
 _LEAST_REPEATED = 2
 
-_KINDS: tuple[ExchangeKind, ...] = ("http", "websocket")
+#: The kinds of requests, by the byte in front of their lines.
+KINDS: tuple[ExchangeKind, ...] = ("http", "websocket")
 
 
 class HeaderTable:
@@ -97,12 +98,12 @@ class HeaderTable:
 def encode_request(head: RequestHead, kind: ExchangeKind, table: HeaderTable) -> bytes:
     """Encode a request's head against the sender's table."""
     first = head.method + b" " + head.target
-    return bytes([_KINDS.index(kind)]) + _encode([first, *map(_join, head.lines)], table)
+    return bytes([KINDS.index(kind)]) + _encode([first, *map(_join, head.lines)], table)
 
 
 def decode_request(data: bytes, table: HeaderTable) -> tuple[RequestHead, ExchangeKind] | None:
     """Decode a request's head against the receiver's table; None if it is not one."""
-    if not data or data[0] >= len(_KINDS):
+    if not data or data[0] >= len(KINDS):
         return None
     lines = _decode(data, 1, table)
     if not lines:
@@ -111,7 +112,7 @@ def decode_request(data: bytes, table: HeaderTable) -> tuple[RequestHead, Exchan
     if not method or not target:
         return None
     split = _split(lines[1:])
-    return None if split is None else (RequestHead(method, target, split), _KINDS[data[0]])
+    return None if split is None else (RequestHead(method, target, split), KINDS[data[0]])
 
 
 def encode_reply(head: ReplyHead, table: HeaderTable) -> bytes:
