@@ -53,9 +53,10 @@ def head_end(data: bytes | bytearray, limit: int, *, start: int = 0) -> int | Re
         return RequestRefusal(
             "invalid_request", "This is not an HTTP/1.1 request. The address to use begins with http://."
         )
-    odd = _ODD.search(data, max(0, start - 1), limit)
     end = data.find(HEAD_END, max(0, start - 3), limit)
-    if odd is not None and (end < 0 or odd.start() < end):
+    searched = limit if end < 0 else end + 1  # what follows a head may be a large body
+    odd = _ODD.search(data, max(0, start - 1), searched)
+    if odd is not None:
         return RequestRefusal("invalid_request", "The request head has a bare CR, a bare LF or a NUL in it.")
     if end >= 0:
         return end + len(HEAD_END)
