@@ -130,6 +130,26 @@ async def test_the_end_of_the_stream_is_no_answer() -> None:
         await connection.read()
 
 
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+async def test_chunks_that_came_together_are_one_piece() -> None:
+    connection, stream = connected(CHUNKED + b"1\r\na\r\n2\r\nbc\r\n3\r\nd", b"ef\r\n", b"1\r\ng\r\n0\r\n\r\n")
+    await connection.ask(request(b"GET", b"/", HOST))
+    assert [await connection.read() for _ in range(5)] == [b"abcd", b"ef", b"g", b"", b""]
+    assert await connection.finish()
+    assert not stream.closed
+
+
+async def test_what_came_before_a_fault_is_read_first() -> None:
+    connection, _ = connected(CHUNKED + b"1\r\na\r\n2\r\nbc\r\nno size\r\n")
+    await connection.ask(request(b"GET", b"/", HOST))
+    assert await connection.read() == b"abc"
+    with pytest.raises(h11.RemoteProtocolError):
+        await connection.read()
+    assert not await connection.finish()
+
+
 async def test_silence_before_an_answer_times_out() -> None:
     connection, _ = connected(silence_s=0.01)
     with pytest.raises(httpcore.ReadTimeout):

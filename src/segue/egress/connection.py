@@ -35,6 +35,8 @@ class HttpConnection:
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_BYTES)
         self._writer: asyncio.Task[None] | None = None
         self._timeout: asyncio.Timeout | None = None
+        self._content_ended = False
+        """The end of the content was read from `_http`."""
 
     async def ask(self, request: h11.Request, body: bytes = b"") -> ReplyHead:
         """Send a request and return the head of its answer, with all lines; skip interim answers.
@@ -42,7 +44,7 @@ class HttpConnection:
         Raises:
             h11.RemoteProtocolError, httpcore.TimeoutException, httpcore.NetworkError: there is no answer.
         """
-        self.sent = False
+        self.sent = self._content_ended = False
         begin = self._http.send(request)
         assert begin is not None
         self.sent = True
@@ -62,13 +64,23 @@ class HttpConnection:
                     pass
 
     async def read(self) -> bytes:
-        """Return the next piece of the content as it comes, at most 64 KB; `b""` at its end.
+        """Return what has come of the content, at most 64 KB, as soon as something has; `b""` at its end.
 
         Raises:
             h11.RemoteProtocolError, httpcore.TimeoutException, httpcore.NetworkError: the content is cut off.
         """
+        if self._content_ended:
+            return b""
         event = await self._event()
-        return bytes(event.data) if isinstance(event, h11.Data) else b""
+        pieces: list[bytes] = []
+        while isinstance(event, h11.Data):
+            pieces.append(bytes(event.data))
+            try:
+                event = self._http.next_event()
+            except h11.RemoteProtocolError:  # it is raised again when the caller has taken what came before
+                break
+        self._content_ended = event is not h11.NEED_DATA and not isinstance(event, h11.Data)
+        return b"".join(pieces)
 
     def upgrade(self) -> tuple[httpcore.AsyncNetworkStream, bytes]:
         """After a 101: return the network stream, and the bytes that were already read from it."""
