@@ -20,7 +20,7 @@ from segue.sidecar.link_status import LinkUnavailable
 from segue.sidecar.session import AgentExchange, Ending
 from segue.sidecar.stats import Outcome, Stats, reply_bytes
 from segue.tunnel.events import ExchangeReset, OutcomeUnknown, ReplyEnded
-from segue.tunnel.folds.fold import Fold
+from segue.tunnel.folds.deferred import DeferredFold
 from segue.tunnel.stream_compression import (
     REPLY_BASE_BYTES,
     REPLY_WINDOW_LOG,
@@ -80,7 +80,7 @@ class ResponseWriter:
         self._window_log = SOCKET_WINDOW_LOG if request.kind == "websocket" else REPLY_WINDOW_LOG
         self._decoder = StreamDecoder(self._window_log)
         self._beginning = bytearray()
-        self._fold: Fold | None = None
+        self._fold: DeferredFold | None = None
         self._position = 0
         self._counted_bytes = 0
         self.sent_bytes = 0
@@ -96,7 +96,7 @@ class ResponseWriter:
         request, exchange = self._request, self._exchange
         if exchange.prefix:
             self._decoder = StreamDecoder(self._window_log, prefix=exchange.prefix)
-        self._fold = Fold(b"".join(values(head.lines, b"content-type")[:1]))
+        self._fold = fold = DeferredFold(b"".join(values(head.lines, b"content-type")[:1]))
         with _woken_when_gone(request, exchange.changed):
             self._count(reply_bytes(head))
             await request.start(head)
@@ -106,11 +106,15 @@ class ResponseWriter:
                     if not await self._write_data(data):
                         request.abort()
                         return "cut"
+                    if fold.due:
+                        await _let_the_loop_write()
+                        fold.fold()
                 elif exchange.ending is None:
                     await _wait_for_change(request, exchange)
                 elif isinstance(exchange.ending, ReplyEnded) and (self._decoder.eof or not self._position):
                     exchange.session.keep_reply(exchange, bytes(self._beginning))
                     await request.end()
+                    await _let_the_loop_write()
                     return "completed"
                 else:
                     request.abort()
@@ -141,6 +145,12 @@ class ResponseWriter:
         self._exchange.session.consume_to(self._exchange, self._position)
         self._exchange.log.release(self._position)
         return True
+
+
+async def _let_the_loop_write() -> None:
+    """Return when the event loop has written what was sent: it does so between its rounds."""
+    for _ in range(2):
+        await asyncio.sleep(0)
 
 
 def failure_of(ending: Ending) -> tuple[FailureCode, str]:

@@ -28,7 +28,7 @@ from segue.http.websocket import ABNORMAL_CLOSURE, WebSocketClose
 from segue.protocol.problems import Problem
 from segue.tunnel.documents import Base, BaseMiss, Body, DocumentError, declared_size, decode_document
 from segue.tunnel.events import Opened
-from segue.tunnel.folds.fold import Fold
+from segue.tunnel.folds.deferred import DeferredFold
 from segue.tunnel.server import TunnelServer
 from segue.tunnel.stream_compression import (
     REPLY_BASE_BYTES,
@@ -135,8 +135,9 @@ class ForwardedExchange:
         self._has_room.set()
 
     def flush(self) -> None:
-        """Let the sidecar read everything that was sent."""
-        self._end.send(self.number, self._encoder.flush())
+        """Let the sidecar read everything that was sent; what is complete was flushed by its end."""
+        if self.outcome != "completed":
+            self._end.send(self.number, self._encoder.flush())
 
     # --- the exchange ------------------------------------------------------------------------------------------------
 
@@ -207,26 +208,30 @@ class ForwardedExchange:
         self._session.wake()
 
     async def _forward(self, resolved: Resolved) -> None:
-        fold = Fold(b"")
+        fold = DeferredFold(b"")
         try:
             async with aclosing(await self._open(resolved)) as reply:
                 self._resources.uploads.release(self)
-                fold = Fold(b"".join(values(reply.head.lines, b"content-type")[:1]))
+                fold = DeferredFold(b"".join(values(reply.head.lines, b"content-type")[:1]))
                 await self._pass_on(reply, fold)
+            self._finish()
+            await _let_writers_go_first()
         finally:
             self._keep(fold)
-        self._finish()
 
     async def _open(self, resolved: Resolved) -> StreamedReply:
         body = None if self._body is None else self._body.sent
         return await self._resources.egress.open(resolved, self._opened.head, body, extra=self._session.extra)
 
-    async def _pass_on(self, reply: StreamedReply, fold: Fold | None = None) -> None:
+    async def _pass_on(self, reply: StreamedReply, fold: DeferredFold | None = None) -> None:
         self._begin(reply.head)
         async for chunk in reply.chunks():
+            await self._send(chunk)
             if fold is not None:
                 fold.feed(chunk)
-            await self._send(chunk)
+                if fold.due:
+                    await _let_writers_go_first()
+                    fold.fold()
 
     async def _connect(self, resolved: Resolved) -> None:
         opened = await self._resources.egress.connect(resolved, self._opened.head, extra=self._session.extra)
@@ -331,7 +336,13 @@ class ForwardedExchange:
         self._end.finish(self.number)
         self._session.wake()
 
-    def _keep(self, fold: Fold) -> None:
+    def _keep(self, fold: DeferredFold) -> None:
         """Keep what was sent and what came back, as far as it came, for the next request to be sent against."""
         if self._body is not None:
             self._resources.bases.add(self._session.principal.tenant, self._body.as_base(fold.value))
+
+
+async def _let_writers_go_first() -> None:
+    """Return when the session's writer has had its turn, and the event loop has written what that sent."""
+    for _ in range(2):
+        await asyncio.sleep(0)
