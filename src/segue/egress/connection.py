@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeAlias
 
 import h11
 import httpcore
@@ -22,6 +22,8 @@ _WRITE_BYTES: Final = 256 * 1024
 #: A longer body is written by a task of its own, while an early answer can already be read.
 _SHORT_BYTES: Final = 64 * 1024
 _HEAD_BYTES: Final = 128 * 1024
+
+_AnyEvent: TypeAlias = h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]
 
 
 class HttpConnection:
@@ -71,7 +73,7 @@ class HttpConnection:
         """
         if self._content_ended:
             return b""
-        event = await self._event()
+        event: _AnyEvent = await self._event()
         pieces: list[bytes] = []
         while isinstance(event, h11.Data):
             pieces.append(bytes(event.data))

@@ -29,11 +29,11 @@ def test_it_is_that_of_the_same_bytes_whenever_it_is_made(cuts: list[tuple[int, 
 
 
 def test_it_is_due_when_much_waits() -> None:
-    deferred = DeferredFold(b"text/plain")
-    deferred.feed(b"x" * (BATCH_BYTES - 1))
-    assert not deferred.due
-    deferred.feed(b"x")
-    assert deferred.due
+    deferred, due = DeferredFold(b"text/plain"), list[bool]()
+    for size in (BATCH_BYTES - 1, 1):
+        deferred.feed(b"x" * size)
+        due.append(deferred.due)
     deferred.fold()
-    assert not deferred.due
+    due.append(deferred.due)
+    assert due == [False, True, False]
     assert deferred.value == b"x" * BATCH_BYTES
