@@ -5,18 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import logging
+import os
 import signal
+import sys
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from http import HTTPStatus
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from segue.cli import serve
+from segue.cli.file_watch import FileWatch
 from segue.cli.serve import find_config, run_until_signal
-from segue.config import Config, ServerConfig, UpstreamConfig
+from segue.config import Config, ServerConfig, UpstreamConfig, load
 from segue.testing.provider import Answer, provided
+from tests.faults.gateways import until
+from tests.terminals import in_terminal, line_of
 
+SCRIPTED = '[[upstream]]\nname = "s"\ndialect = "scripted"\nmodels = ["m"]\n'
 REFUSAL = b'{"error":{"message":"no","type":"invalid_request_error"}}'
 
 
@@ -37,7 +46,7 @@ async def serving(provider_url: str) -> AsyncIterator[tuple[asyncio.Task[int], s
     upstream = UpstreamConfig(name="a", dialect="chat", models=["m"], base_url=f"{provider_url}/v1")
     config = Config(server=ServerConfig(port=0, store="memory:"), upstream=[upstream])
     with contextlib.redirect_stdout(Printed()) as printed:
-        command = asyncio.create_task(run_until_signal(config))
+        command = asyncio.create_task(run_until_signal(config, lambda: config))
         try:
             await printed.flushed.wait()
             said, _, url = printed.getvalue().rpartition(" ")
@@ -55,6 +64,87 @@ async def draining(url: str) -> None:
             async with client.get(f"{url}/readyz") as ready:
                 if ready.status == HTTPStatus.SERVICE_UNAVAILABLE:
                     return
+
+
+@contextlib.asynccontextmanager
+async def from_file(file: Path, *, watched: bool = False) -> AsyncIterator[str]:
+    """Run the command in this process with a configuration file; yields the URL."""
+    watch, config = FileWatch(file), load(file, {})
+    with contextlib.redirect_stdout(Printed()) as printed:
+        command = asyncio.create_task(
+            run_until_signal(config, lambda: load(file, {}), watched=watch if watched else None)
+        )
+        try:
+            await printed.flushed.wait()
+            yield printed.getvalue().split()[-1]
+            signal.raise_signal(signal.SIGTERM)
+            assert await command == 0
+        finally:
+            command.cancel()
+            await asyncio.gather(command, return_exceptions=True)
+
+
+def settings(*keys: str) -> str:
+    """A configuration in which these texts are keys."""
+    tables = [f'[[key]]\nname = "{key}"\ntenant = "t"\nsha256 = "{sha256(key.encode()).hexdigest()}"\n' for key in keys]
+    return "\n".join(['[server]\nport = 0\nstore = "memory:"\n', SCRIPTED, *tables])
+
+
+async def status(url: str, key: str) -> int:
+    async with (
+        aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"}) as client,
+        client.get(f"{url}/v1/models") as reply,
+    ):
+        return reply.status
+
+
+async def logged(caplog: pytest.LogCaptureFixture, text: str) -> None:
+    await until(lambda: any(text in message for message in caplog.messages))
+
+
+async def test_a_hangup_signal_reads_the_configuration_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What cannot be read changes nothing."""
+    caplog.set_level(logging.INFO, "segue.gateway")
+    file = tmp_path / "segue.toml"
+    file.write_text(settings("old"))
+    async with from_file(file) as url:
+        assert (await status(url, "old"), await status(url, "new")) == (200, 401)
+        file.write_text(settings("new"))
+        signal.raise_signal(signal.SIGHUP)
+        await logged(caplog, "action=reload keys=1 routes=0 upstreams=1")
+        assert (await status(url, "old"), await status(url, "new")) == (401, 200)
+        file.write_text(settings("old") + "[server]")
+        signal.raise_signal(signal.SIGHUP)
+        await logged(caplog, f"action=reload nothing has changed, because {file} is not valid TOML")
+        assert await status(url, "new") == 200
+
+
+async def test_a_watched_file_is_read_when_it_has_changed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And an editor may take it away meanwhile."""
+    monkeypatch.setattr(serve, "WATCH_S", 0.01)
+    caplog.set_level(logging.INFO, "segue.gateway")
+    file = tmp_path / "segue.toml"
+    file.write_text(settings("old"))
+    async with from_file(file, watched=True) as url:
+        file.rename(tmp_path / "segue.toml~")
+        file.write_text(settings("old", "new"))
+        await logged(caplog, "action=reload keys=2")
+        assert await status(url, "new") == 200
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGHUP")
+async def test_a_gateway_whose_terminal_is_gone_ends(tmp_path: Path) -> None:
+    """It would go on where nobody sees it."""
+    file = tmp_path / "segue.toml"
+    file.write_text(settings("old"))
+    command = [sys.executable, "-m", "segue", "serve", "--config", str(file), "--log", "warning"]
+    async with in_terminal(command, stdin="terminal") as (process, keyboard):
+        assert (await line_of(process)).startswith("segue: listening on")
+        with Path(os.devnull).open() as nothing:  # noqa: ASYNC230 - no file, and it does not wait
+            os.dup2(nothing.fileno(), keyboard)  # which closes the terminal
+        assert await asyncio.wait_for(process.wait(), 60) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -1,20 +1,28 @@
-"""`segue serve`: opens a gateway, says where it listens, and drains it on a signal."""
+"""`segue serve`: opens a gateway, says where it listens, reads its file again on SIGHUP, and drains it on a signal."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+from segue.cli.file_watch import FileWatch
 from segue.cli.loop import run
 from segue.config import FILE_NAME, Config, ConfigError, load
 from segue.engine import Unavailable
 from segue.gateway.app import Gateway
 from segue.stores.interface import StoreError
 
+_log = logging.getLogger("segue.gateway")
+
 DEFAULT_FILE = Path(FILE_NAME)
+#: How often a watched configuration file is looked at.
+WATCH_S = 1.0
 
 
 def find_config(path: Path | None) -> Path | None:
@@ -29,35 +37,98 @@ def run_serve(path: Path | None, *, log: str, host: str | None, port: int | None
     logging.basicConfig(
         level=log.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
     )
-    config = load(find_config(path), host=host, port=port, store=store)
+    file = find_config(path)
+
+    def read() -> Config:
+        return load(file, host=host, port=port, store=store)
+
+    watch = None if file is None else FileWatch(file)  # before it is read
+    config = read()
     try:
-        return run(run_until_signal(config))
+        return run(run_until_signal(config, read, watched=watch if config.server.reload_on_change else None))
     except (StoreError, Unavailable, OSError, ValueError) as error:
         raise ConfigError(f"cannot start: {error}") from error
 
 
-async def run_until_signal(config: Config) -> int:
-    """Run a gateway until a signal, then drain it; a second signal ends the drain."""
+async def run_until_signal(config: Config, read: Callable[[], Config], *, watched: FileWatch | None = None) -> int:
+    """Run a gateway until a signal, then drain it; a second signal ends the drain.
+
+    At SIGHUP, and when the watched file has changed, `read` is asked for the configuration anew. A SIGHUP because the
+    terminal is gone is a signal like the others.
+    """
     stop = asyncio.Event()
     hurry = asyncio.Event()
 
     def on_signal() -> None:
         (hurry if stop.is_set() else stop).set()
 
+    asked, in_terminal = asyncio.Event(), _has_terminal()
+
+    def on_hangup() -> None:
+        if in_terminal and not _has_terminal():
+            on_signal()
+        else:
+            asked.set()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
+    loop.add_signal_handler(signal.SIGHUP, on_hangup)
     gateway = await Gateway.open(config)
     try:
         url = await gateway.listen()
         print(f"segue: listening on {url}", flush=True)
-        await stop.wait()
+        async with _reloading(gateway, read, asked=asked, watched=watched):
+            await stop.wait()
         draining = asyncio.create_task(gateway.drain())
         hurried = asyncio.create_task(hurry.wait())
         await asyncio.wait((draining, hurried), return_when=asyncio.FIRST_COMPLETED)
-        for task in (draining, hurried):
-            task.cancel()
-        await asyncio.gather(draining, hurried, return_exceptions=True)
+        await _cancel((draining, hurried))
     finally:
         await gateway.aclose()
     return 0
+
+
+@asynccontextmanager
+async def _reloading(
+    gateway: Gateway, read: Callable[[], Config], *, asked: asyncio.Event, watched: FileWatch | None
+) -> AsyncIterator[None]:
+    """Around a block, reload the gateway whenever that is asked for, or the watched file has changed."""
+    tasks = [asyncio.create_task(_reload_when(asked, gateway, read))]
+    if watched is not None:
+        tasks.append(asyncio.create_task(_ask_when_changed(watched, asked)))
+    try:
+        yield
+    finally:
+        await _cancel(tasks)
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[object]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _has_terminal() -> bool:
+    """Tell whether stdin is a terminal that is still there."""
+    try:
+        return os.isatty(sys.stdin.fileno())
+    except (AttributeError, OSError, ValueError):  # there is no stdin
+        return False
+
+
+async def _reload_when(asked: asyncio.Event, gateway: Gateway, read: Callable[[], Config]) -> None:
+    while True:
+        await asked.wait()
+        asked.clear()
+        try:
+            await gateway.reload(read())
+        except (ConfigError, Unavailable, OSError, ValueError) as error:
+            _log.error("action=reload nothing has changed, because %s", error)
+
+
+async def _ask_when_changed(watch: FileWatch, asked: asyncio.Event) -> None:
+    while True:
+        await asyncio.sleep(WATCH_S)
+        if watch.has_changed():
+            asked.set()

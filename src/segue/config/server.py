@@ -54,6 +54,9 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
         float, Meta(ge=0, description="How long the unstored responses of a lost connection can still be continued.")
     ] = 0.0
     drain_s: Annotated[Positive, Meta(description="How long running turns may take to end at shutdown.")] = 30.0
+    reload_on_change: Annotated[
+        bool, Meta(description="Read the file again when it has changed; SIGHUP does that in any case.")
+    ] = False
     compression: Annotated[
         bool, Meta(description="Accept permessage-deflate from WebSocket clients that offer it.")
     ] = True

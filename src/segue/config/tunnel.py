@@ -24,6 +24,9 @@ class TunnelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reply_timeout_s: Annotated[
         Positive, Meta(description="How long a provider may be silent; agents usually give up before.")
     ] = 1800.0
+    built_in_routes: Annotated[
+        bool, Meta(description="Whether /anthropic, /openai and /gemini lead to these providers without a [[route]].")
+    ] = True
     address: Annotated[str, Meta(description="This node's own URL, told to sidecars so that they find it again.")] = ""
 
 

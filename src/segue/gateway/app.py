@@ -11,7 +11,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from aiohttp import web
@@ -21,6 +21,7 @@ from segue.egress.client import Egress
 from segue.egress.limits import EgressLimits
 from segue.gateway.api.application import build_application
 from segue.gateway.bootstrap import build_router, build_routes, provider_targets
+from segue.gateway.reload import restart_needed
 from segue.gateway.services import build_services
 from segue.gateway.tunnel.diagnostics import RouteDiagnostics
 from segue.gateway.tunnel.endpoint import SidecarSessions
@@ -57,6 +58,8 @@ class Gateway:
         self._runner: web.AppRunner | None = None
         self._user_server: asyncio.AbstractServer | None = None
         self._sweepers: list[asyncio.Task[None]] = []
+        self.retiring: dict[Upstream, asyncio.Task[None]] = {}
+        """Upstreams that were replaced and have turns under way."""
 
     @classmethod
     async def open(
@@ -65,14 +68,9 @@ class Gateway:
         """Open the store and start the upstreams; `router` replaces the configured upstreams (tests, embedding)."""
         router = build_router(config) if router is None else router
         store = await open_store(config.server.store)
-        started: list[Upstream] = []
         try:
-            for upstream in router.upstreams:
-                await upstream.start()
-                started.append(upstream)
+            await _start(router.upstreams)
         except BaseException:
-            for upstream in started:  # one that goes on running could keep the process alive
-                await upstream.aclose()
             await store.aclose()
             raise
         return cls(config, router, store, clock)
@@ -124,6 +122,39 @@ class Gateway:
         self._sweepers = [asyncio.create_task(self._sweep()), asyncio.create_task(self.tunnel.sweep())]
         return runner
 
+    async def reload(self, config: Config) -> None:
+        """Take the keys, routes and upstreams of a configuration that was read again: all, or none.
+
+        Turns and exchanges that are under way end as they began: an upstream that is not configured any more is closed
+        after its last turn. Connections stay; each of their turns is judged by the keys of that moment. What is
+        configured as before is kept, with all that it holds.
+
+        Raises:
+            ConfigError: something cannot be used; nothing has changed.
+        """
+        services, before = self.services, self.services.router.upstreams
+        routes, router = build_routes(config), build_router(config, services.router)
+        added = [one for one in router.upstreams if one not in before]
+        await _start(added)
+        services.router.replace(router.rules)
+        services.note_upstreams()
+        services.access.replace_keys(config.key)
+        self.tunnel.resources.routes = routes
+        self.diagnostics.replace(routes, provider_targets(config))
+        for upstream in before:
+            if upstream not in router.upstreams:
+                self.retiring[upstream] = asyncio.create_task(self._retire(upstream))
+        for setting in restart_needed(self.config, config):
+            _log.warning("action=reload %s has changed: only a restart applies that", setting)
+        counts = len(config.key), len(config.route), len(config.upstream)
+        _log.info("action=reload keys=%d routes=%d upstreams=%d", *counts)
+
+    async def _retire(self, upstream: Upstream) -> None:
+        """Close an upstream that no turn can find any more, after those that have found it."""
+        await self.services.executor.upstream_use.until_idle(upstream)
+        await upstream.aclose()
+        del self.retiring[upstream]
+
     async def drain(self) -> None:
         """Begin nothing new, let what runs end within `drain_s`, and tell every connection to move; close the ports.
 
@@ -170,7 +201,10 @@ class Gateway:
             await self._runner.cleanup()
         await services.background.aclose()
         services.grace.close()
-        for upstream in services.router.upstreams:
+        for retiring in self.retiring.values():
+            retiring.cancel()
+        await asyncio.gather(*self.retiring.values(), return_exceptions=True)
+        for upstream in (*services.router.upstreams, *self.retiring):
             await upstream.aclose()
         await services.store.aclose()
 
@@ -199,6 +233,19 @@ class Gateway:
             except StoreError as error:
                 _log.error("action=sweep error=%r", str(error))
             await asyncio.sleep(self.config.server.sweep_interval_s)
+
+
+async def _start(upstreams: Sequence[Upstream]) -> None:
+    """Start upstreams, all or none: one that goes on running could keep the process alive."""
+    started: list[Upstream] = []
+    try:
+        for upstream in upstreams:
+            await upstream.start()
+            started.append(upstream)
+    except BaseException:
+        for upstream in started:
+            await upstream.aclose()
+        raise
 
 
 @asynccontextmanager

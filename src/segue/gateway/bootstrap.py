@@ -7,6 +7,7 @@ that is configured. Not here: reading the configuration (`config`), and starting
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import random
 import secrets
@@ -55,16 +56,43 @@ from segue.upstreams.slots import CACHE_FIELD, SLOT_FIELD
 _log = logging.getLogger("segue.gateway")
 
 
-def build_router(config: Config) -> Router:
+def build_router(config: Config, before: Router | None = None) -> Router:
     """Build the upstreams, not yet started, and the rules that lead to them.
+
+    What is configured as it was when `before` was built is taken from there, with all that it holds.
 
     Raises:
         ConfigError: a configured upstream cannot run here.
     """
-    runtime = UpstreamRuntime(time.time, random.random, RenderCache(config.server.fragments_budget_bytes))
+    known = {} if before is None else {rule.origin: rule.upstream for rule in before.rules if rule.origin}
+    runtime = _runtime_of(before) or UpstreamRuntime(
+        time.time, random.random, RenderCache(config.server.fragments_budget_bytes)
+    )
     secret_of = tenant_secrets(config.key)
-    rules = [ModelRule(_build(up, runtime, secret_of), up.models, up.model_as) for up in config.upstream]
-    return Router([*(rules or _defaults()), ModelRule(ScriptedUpstream(), (SCRIPTED,))])
+
+    def rule(up: UpstreamConfig) -> ModelRule:
+        origin = _origin(up, config.key)
+        return ModelRule(known.get(origin) or _build(up, runtime, secret_of), up.models, up.model_as, origin)
+
+    bundled = [] if config.upstream else _bundled()
+    scripted = known.get(_SCRIPTED_ORIGIN) or ScriptedUpstream()
+    rules = [rule(up) for up in (*config.upstream, *bundled)]
+    return Router([*rules, ModelRule(scripted, (SCRIPTED,), origin=_SCRIPTED_ORIGIN)])
+
+
+_SCRIPTED_ORIGIN = b"the scripted model that is always there"
+
+
+def _origin(up: UpstreamConfig, keys: Sequence[KeyConfig]) -> bytes:
+    """Return what stands for an upstream's settings: all that it is built from, and a digest of its own key."""
+    secret = (read_key(up) or "").encode()
+    tenants = [(key.tenant, key.sha256) for key in keys] if up.affinity_header else []
+    return msgspec.json.encode((up, hashlib.sha256(secret).hexdigest(), tenants))
+
+
+def _runtime_of(router: Router | None) -> UpstreamRuntime | None:
+    upstreams = [] if router is None else router.upstreams
+    return next((one.runtime for one in upstreams if isinstance(one, HttpUpstream)), None)
 
 
 def build_routes(config: Config) -> RouteTable:
@@ -74,7 +102,7 @@ def build_routes(config: Config) -> RouteTable:
         ConfigError: a route is not allowed.
     """
     try:
-        return route_table(config.route)
+        return route_table(config.route, built_in=config.tunnel.built_in_routes)
     except RouteError as error:
         raise ConfigError(str(error)) from None
 
@@ -106,13 +134,13 @@ def why_no_local_model() -> str | None:
     return why_unavailable(find_model())
 
 
-def _defaults() -> list[ModelRule]:
+def _bundled() -> list[UpstreamConfig]:
+    """Return the settings of the bundled model, if it can answer here."""
     reason = why_no_local_model()
     if reason is not None:
         _log.warning("action=start no local model: %s; only %r is offered", reason, SCRIPTED)
         return []
-    bundled = UpstreamConfig(name=LOCAL_MODEL, dialect="local", models=[LOCAL_MODEL])
-    return [ModelRule(_build_local(bundled), bundled.models)]
+    return [UpstreamConfig(name=LOCAL_MODEL, dialect="local", models=[LOCAL_MODEL])]
 
 
 def _build(up: UpstreamConfig, runtime: UpstreamRuntime, secret_of: Callable[[str], bytes]) -> Upstream:

@@ -63,6 +63,13 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
             raise Refused(found)
         return found
 
+    def note_upstreams(self) -> None:
+        """Let metrics and deletions follow the router's upstreams, after they were replaced."""
+        upstreams = self.router.upstreams
+        self.executor.eviction.replace_upstreams(upstreams)
+        self.metrics.upstreams.providers = [one for one in upstreams if isinstance(one, HttpUpstream)]
+        self.metrics.engines.models = [one for one in upstreams if isinstance(one, LocalUpstream)]
+
     def check_epoch(self, create: Create) -> None:
         """Refuse a request that is for another run of the gateway: this one may not know that it has been run."""
         if create.epoch is not None and create.epoch != self.epoch.hex():
@@ -98,9 +105,7 @@ def build_services(config: Config, router: Router, store: Store, clock: Callable
     metrics.connections.set_function(lambda: drain.connections)
     metrics.kept_turns.set_function(lambda: background.running)
     metrics.event_log_bytes.set_function(lambda: event_logs.size_bytes)
-    metrics.upstreams.providers += [one for one in router.upstreams if isinstance(one, HttpUpstream)]
-    metrics.engines.models += [one for one in router.upstreams if isinstance(one, LocalUpstream)]
-    return Services(
+    services = Services(
         epoch=epoch,
         server=server,
         clock=clock,
@@ -118,3 +123,5 @@ def build_services(config: Config, router: Router, store: Store, clock: Callable
         metrics=metrics,
         drain=drain,
     )
+    services.note_upstreams()
+    return services

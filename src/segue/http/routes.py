@@ -138,16 +138,17 @@ def _shown(route: Route) -> str:
     return route.prefix.decode("ascii") or "/"
 
 
-def route_table(rows: Iterable[RouteRow]) -> RouteTable:
-    """Make the table of the configured routes and of the built-in ones that they do not replace.
+def route_table(rows: Iterable[RouteRow], *, built_in: bool = True) -> RouteTable:
+    """Make the table of the configured routes and, if wanted, of the built-in ones that they do not replace.
 
     Raises:
         RouteError: a row is not valid.
     """
     routes = [_route(number, row) for number, row in enumerate(rows)]
     taken = {route.prefix for route in routes}
-    built_in = [Route(prefix=mount.encode(), target=parse_target(url), strip=True) for mount, url in BUILT_IN]
-    return RouteTable([*routes, *(route for route in built_in if route.prefix not in taken)])
+    offered = BUILT_IN if built_in else ()
+    others = [Route(prefix=mount.encode(), target=parse_target(url), strip=True) for mount, url in offered]
+    return RouteTable([*routes, *(route for route in others if route.prefix not in taken)])
 
 
 def parse_target(url: str) -> Target:

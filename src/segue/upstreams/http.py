@@ -118,7 +118,8 @@ class HttpUpstream:
         assert provider.slots is None or provider.max_concurrent <= provider.slots, "each turn needs a slot"
         self._provider = provider
         self._dialect = dialect
-        self._runtime = runtime
+        self.runtime = runtime
+        """What it shares with the other upstreams of its gateway."""
         self._models = tuple(models)
         self._key = key
         self._redactor = KeyRedactor(_keys_in(provider.headers, key))
@@ -266,7 +267,7 @@ class HttpUpstream:
     def _begin(self, request: UpstreamRequest) -> _AttemptedTurn:
         """Render the request, without what its model is known to refuse. Raises `Refused` if that cannot be done."""
         without = self._refusals.fields_of(request.model)
-        rendered = self._dialect.render(request, self._runtime.render_cache, without=without)
+        rendered = self._dialect.render(request, self.runtime.render_cache, without=without)
         if isinstance(rendered, Problem):
             raise Refused(rendered)
         return _AttemptedTurn(request, rendered, without)
@@ -346,7 +347,7 @@ class HttpUpstream:
             response.headers,
             read,
             clients_key=provider.pass_key,
-            now=self._runtime.clock(),
+            now=self.runtime.clock(),
             own_fields=own_fields,
             redactor=redactor,
         )
@@ -372,7 +373,7 @@ class HttpUpstream:
         if self._leave_out(failed.refused_fields, turn):
             return 0.0
         self.failures[failed.problem.code] += 1
-        wait_s = backoff_before_retry(self._provider.retry, failed, turn.attempt, jitter=self._runtime.jitter())
+        wait_s = backoff_before_retry(self._provider.retry, failed, turn.attempt, jitter=self.runtime.jitter())
         _log.warning(
             "action=try upstream=%s response_id=%s attempt=%d code=%s wait_s=%s provider_request_id=%s",
             self._provider.name,
@@ -394,7 +395,7 @@ class HttpUpstream:
         if not refused_fields:
             return False
         without = turn.without | refused_fields
-        rendered = self._dialect.render(turn.request, self._runtime.render_cache, without=without)
+        rendered = self._dialect.render(turn.request, self.runtime.render_cache, without=without)
         if isinstance(rendered, Problem):
             return False
         turn.rendered, turn.without = rendered, without

@@ -18,12 +18,18 @@ _RESOURCE = "models/"
 
 
 class ModelRule:
-    """Models that match one of `patterns` (names or globs) run on `upstream`, under the name `model_as` if given."""
+    """Models that match one of `patterns` (names or globs) run on `upstream`, under the name `model_as` if given.
 
-    def __init__(self, upstream: Upstream, patterns: Sequence[str], model_as: str | None = None) -> None:
+    `origin` stands for the settings that the upstream was built from: the same settings need no other upstream.
+    """
+
+    def __init__(
+        self, upstream: Upstream, patterns: Sequence[str], model_as: str | None = None, origin: bytes = b""
+    ) -> None:
         self.upstream = upstream
         self.patterns = tuple(patterns)
         self.model_as = model_as
+        self.origin = origin
         self._matches = re.compile("|".join(translate(pattern) for pattern in patterns)).match
 
     @property
@@ -46,6 +52,10 @@ class Router:
     def rules(self) -> Sequence[ModelRule]:
         """The rules, in the order in which they are tried."""
         return self._rules
+
+    def replace(self, rules: Sequence[ModelRule]) -> None:
+        """Take other rules. Turns that have found their upstream go on with it."""
+        self._rules = tuple(rules)
 
     def find(self, model: str) -> tuple[Upstream, str] | None:
         """Return the upstream for a model and the upstream's own name for it."""

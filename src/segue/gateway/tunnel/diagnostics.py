@@ -36,6 +36,13 @@ class RouteDiagnostics:
     """The handlers of `/segue/diagnostics`. `others`: servers that the gateway calls beside those of its routes."""
 
     def __init__(self, routes: RouteTable, others: Sequence[Target], egress: Egress) -> None:
+        self._egress = egress
+        self._allowance = TransferAllowance()
+        self._probing = asyncio.Lock()
+        self.replace(routes, others)
+
+    def replace(self, routes: RouteTable, others: Sequence[Target]) -> None:
+        """Tell of these routes and servers from now on."""
         targets = [route.target for route in routes.routes if isinstance(route.target, Target)]
         servers = {
             target.authority: Target(scheme=target.scheme, host=target.host, port=target.port)
@@ -45,9 +52,6 @@ class RouteDiagnostics:
         self._routes = [
             {"prefix": route.prefix.decode("ascii"), "target": _named(route.target)} for route in routes.routes
         ]
-        self._egress = egress
-        self._allowance = TransferAllowance()
-        self._probing = asyncio.Lock()
         self._probed_at: float | None = None
         self._results: list[dict[str, object]] = []
 

@@ -30,6 +30,10 @@ class Eviction:
 
     def __init__(self, cache: TurnCache, upstreams: Iterable[Upstream]) -> None:
         self._cache = cache
+        self.replace_upstreams(upstreams)
+
+    def replace_upstreams(self, upstreams: Iterable[Upstream]) -> None:
+        """Tell these upstreams from now on."""
         self._upstreams = [one for one in upstreams if isinstance(one, Forgetting)]
 
     def forget(self, tenant: str, response_ids: Sequence[ResponseId]) -> None:

@@ -21,6 +21,7 @@ from segue.gateway.redacted_traceback import redacted_traceback
 from segue.gateway.turns.eviction import Eviction
 from segue.gateway.turns.parents import Parents
 from segue.gateway.turns.reference_resolver import ReferenceResolver
+from segue.gateway.turns.upstream_use import UpstreamUse
 from segue.history.cache import Slot, TurnCache
 from segue.history.chains import History, Turn
 from segue.history.records import Record, encode_head, flatten
@@ -121,6 +122,7 @@ class Executor:
         self.monotonic = sources.monotonic
         self.entropy = sources.entropy
         self.resolver = ReferenceResolver(parents, store, max_bytes=settings.max_referenced_bytes, clock=sources.clock)
+        self.upstream_use = UpstreamUse()
         self._deleting: set[asyncio.Task[bool]] = set()
 
     def run(self, create: Create, caller: Caller, response_id: ResponseId | None = None) -> TurnRun:
@@ -146,14 +148,15 @@ class Executor:
         request = UpstreamRequest(
             resolved.model, response_id, caller.tenant, resolved.history, create.settings, caller.credential
         )
-        return await resolved.upstream.count_input(request)
+        self.upstream_use.begin(resolved.upstream)
+        try:
+            return await resolved.upstream.count_input(request)
+        finally:
+            self.upstream_use.end(resolved.upstream)
 
     async def resolve(self, create: Create, caller: Caller) -> ResolvedCreate:
         """Find everything that a create names; raises `Refused`."""
-        found = self.router.find(create.settings.model)
-        if found is None or not caller.principal.may_use(create.settings.model):  # both look the same
-            raise Refused(model_not_found(create.settings.model))
-        upstream, model = found
+        self._find(create, caller)
         wanted = create.previous_response_id
         parent = None if wanted is None else await self.parents.find(caller.tenant, wanted, caller.places)
         if parent is not None and create.store and not parent.stored:
@@ -169,7 +172,15 @@ class Executor:
         orphan = history.find_orphan(new.answers)
         if orphan is not None:
             raise Refused(tool_call_not_found(*orphan))
-        return ResolvedCreate(upstream, model, history, new)
+        return ResolvedCreate(*self._find(create, caller), history, new)  # anew: it may have been replaced meanwhile
+
+    def _find(self, create: Create, caller: Caller) -> tuple[Upstream, str]:
+        """Find the upstream of a create, and its name for the model. One that is not for the caller looks like none."""
+        model = create.settings.model
+        found = self.router.find(model) if caller.principal.may_use(model) else None
+        if found is None:
+            raise Refused(model_not_found(model))
+        return found
 
     async def delete(self, tenant: str, response_id: ResponseId) -> bool:
         """Delete a stored response; its id resolves to nothing from now on, in memory too.
@@ -220,6 +231,7 @@ class TurnRun:
         self._first_output_s: float | None = None
         self._stream: TurnStream | None = None
         self._remembered = False
+        self._upstream: Upstream | None = None
         self.response_id = response_id
         self.finished: Finished | None = None
         self.committing = False
@@ -286,10 +298,7 @@ class TurnRun:
             outcome = "refused"
             raise
         finally:
-            self._announce_if_lost()
-            if batches is not None:
-                await _stop(batches)
-            self._caller.meter.turn(outcome, self._first_output_s, executor.monotonic() - self._begun_at)
+            await self._settle(batches, outcome)
 
     async def _prepare(self) -> tuple[UpstreamRequest, Upstream]:
         """Resolve everything the request names; raises `Refused`."""
@@ -308,7 +317,19 @@ class TurnRun:
             create.store,
             self._continuable,
         )
-        return request, resolved.upstream
+        self._upstream = resolved.upstream
+        executor.upstream_use.begin(self._upstream)  # no await since it was found
+        return request, self._upstream
+
+    async def _settle(self, batches: AsyncGenerator[Batch, None] | None, outcome: Outcome) -> None:
+        """Stop what still runs, and count the turn."""
+        executor = self._executor
+        self._announce_if_lost()
+        if batches is not None:
+            await _stop(batches)
+        if self._upstream is not None:
+            executor.upstream_use.end(self._upstream)
+        self._caller.meter.turn(outcome, self._first_output_s, executor.monotonic() - self._begun_at)
 
     def _turn_of(self, request: UpstreamRequest, finished: Finished) -> Turn:
         create = self._create
