@@ -478,6 +478,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "service-systemd": lambda: service_file("segue-sidecar.service"),
     "service-launchd": lambda: service_file("segue.sidecar.plist"),
     "sidecar-counts": sidecar_tables.counted,
+    "doctor-faults": sidecar_tables.doctor_faults,
     "glossary": glossary.glossary,
     "errors": error_tables.errors,
     "recovery-rules": recovery_tables.rules,

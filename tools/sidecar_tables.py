@@ -1,4 +1,4 @@
-"""The tables about sidecars: what they count, and how failures on the way to a provider are told.
+"""The tables about sidecars: what they count, how failures on the way are told, and what `segue doctor` finds.
 
 What is there comes from the code; what it means is said here, and a word too many or too few is a mistake. Not here:
 the marks in the pages (`generate_docs`).
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import msgspec
 
 from segue.http.error_replies import FAILURES, FailureCode
+from segue.sidecar.diagnosis.link_faults import FAULTS
 from segue.sidecar.stats import SidecarReport
 from tools.markdown import table
 
@@ -87,6 +88,13 @@ def counted() -> str:
     names = [field.encode_name for field in msgspec.structs.fields(SidecarReport)]
     assert set(_COUNTED) == set(names), f"say in _COUNTED what these are: {set(_COUNTED) ^ set(names)}"
     return table(("field", "what it counts"), [(f"`{name}`", _COUNTED[name]) for name in names])
+
+
+def doctor_faults() -> str:
+    """Write the table of what `segue doctor` finds on the way to a gateway."""
+    shown = {"gateway": "GATEWAY", "hop": "HOST", "detail": "…"}
+    rows = [(f"`{text.check}`", text.finding.format(**shown), text.cure.format(**shown)) for text in FAULTS.values()]
+    return table(("check", "what it finds", "what to do"), rows)
 
 
 def _retry(after_s: int | None) -> str:

@@ -83,6 +83,43 @@ async def test_a_program_is_metered_and_has_its_own_status(
     assert {one["name"] for one in report["figures"]} >= {"CPU: gateway", "CPU: sidecar"}
 
 
+#: Solves what it is told with a shell, as a real agent does, and nothing else.
+SOLVER = """
+import json, os, subprocess, sys, urllib.request
+schema = {"properties": {"command": {"type": "string"}}}
+asked = {"messages": [{"role": "user", "content": sys.argv[1]}], "tools": [{"name": "Bash", "input_schema": schema}]}
+while True:
+    url = os.environ["ANTHROPIC_BASE_URL"] + "/v1/messages"
+    content = json.load(urllib.request.urlopen(url, json.dumps(asked).encode()))["content"]
+    results = [
+        {"type": "tool_result", "tool_use_id": call["id"], "content": subprocess.run(
+            ["sh", "-c", call["input"]["command"]], capture_output=True, text=True).stdout}
+        for call in content if call["type"] == "tool_use"
+    ]
+    if not results:
+        break
+    asked["messages"] += [{"role": "assistant", "content": content}, {"role": "user", "content": results}]
+sys.exit(os.getcwd() != os.environ["PWD"])
+"""
+
+
+@pytest.mark.deep
+async def test_an_agent_solves_a_task_over_a_link_that_breaks_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For real. What an agent does by itself has quick tests beside `segue.bench.agent_task`."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    options = ["--no-cache", "--task", "mend-a-failing-build", "--event", "handover@0.3+0.5", "--json", "run.json"]
+    agent = [sys.executable, "-c", SOLVER, "{prompt}"]
+    command = [sys.executable, "-m", "segue", "bench", "run", *options, "--link", "fibre", "--", *agent]
+    status, printed, told = await output_of(command, tmp_path, b"")
+    assert (status, printed) == (0, "")
+    assert told.endswith("mend-a-failing-build: done; the provider was asked 12 times, none of them twice\n")
+    figures = {one["name"]: one["value"] for one in json.loads((tmp_path / "run.json").read_bytes())["figures"]}
+    assert figures["task done"] == 1
+    assert figures["links resumed"] >= 1
+
+
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("link", [None, "data-centre"])
 def test_what_came_is_shown_on_stderr(link: str | None, command: Command, tmp_path: Path) -> None:
@@ -112,6 +149,7 @@ def test_nothing_came(command: Command, here: list[Mapping[str, str] | None], tm
         "command": "true",
         "link": None,
         "events": [],
+        "task": None,
         "gateway": "own",
         "status": 0,
         "exchanges": [],
@@ -129,10 +167,12 @@ def test_nothing_came(command: Command, here: list[Mapping[str, str] | None], tm
         (["--", "no-such-program"], 127, "no-such-program: not found"),
         (["--event", "rain@1+1", "--", "true"], 2, "'rain@1+1' is no event"),
         (["--link", "string", "--", "true"], 2, "there is no link 'string'"),
+        (["--task", "tidy-up", "--", "true", "{prompt}"], 2, "there is no task 'tidy-up'; the tasks are fix-a-failing"),
+        (["--task", "fix-a-failing-test", "--", "true"], 2, "write {prompt} in the command where the agent is told"),
         (
             ["--link", "2g", "--gateway", "ws://127.0.0.1:9", "--", "true"],
             2,
-            "--link and --event are for this command's own gateway",
+            "--link, --event and --task are for this command's own gateway",
         ),
     ],
 )

@@ -16,6 +16,7 @@ from segue.cli.bench_run_process import (
     PrivateGatewaySpec,
     RunProcessSpec,
     UserSidecarSpec,
+    gateway_of,
     main,
     run_private_gateway,
     run_user_sidecar,
@@ -59,3 +60,12 @@ async def test_the_command_line_says_which_end_it_is(end: str, monkeypatch: pyte
         monkeypatch.setattr(sys, "argv", ["process", msgspec.json.encode(spec).decode()])
         await asyncio.to_thread(main)
     assert msgspec.json.decode(printed.getvalue(), type=Ready).port > 0
+
+
+def test_a_provider_that_stands_in_is_behind_every_route_and_nobody_is_waited_for_at_the_end(tmp_path: Path) -> None:
+    """Other routes of the user are not asked either: the model of a task would not be known there."""
+    (tmp_path / "own.toml").write_text('[[route]]\nmount = "/anthropic"\ntarget = "http://127.0.0.1:9"\n')
+    config = gateway_of(PrivateGatewaySpec("own.toml", KEY_SHA256, "http://127.0.0.1:8")).config
+    routes = [(route.mount, route.target) for route in config.route]
+    assert routes == [(mount, "http://127.0.0.1:8") for mount in ("/anthropic", "/openai", "/gemini")]
+    assert config.server.drain_s < 1

@@ -1,8 +1,9 @@
 """`segue bench run`: runs an agent through a metered sidecar, and shows what each of its requests cost on both sides.
 
 The agent has the terminal, as under `segue run`; what was measured goes to stderr at the end. Without `--gateway` there
-is a gateway of this command's own; `--link` puts an emulated network before it, and `--event` breaks that. Not here:
-what is measured (`segue.bench.metered_run`), and the processes of sidecar and gateway (`segue.cli.bench_run_process`).
+is a gateway of this command's own; `--link` puts an emulated network before it, `--event` breaks that, and `--task`
+puts a scripted model behind it. Not here: what is measured (`segue.bench.metered_run`), the task
+(`segue.bench.agent_task`), and the processes of sidecar and gateway (`segue.cli.bench_run_process`).
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, chdir
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
 import msgspec
 from rich.console import Console
 
+from segue.agent.tasks import TASKS
+from segue.bench.agent_task import PROMPT, AgentTask, TaskOutcome, agent_task
 from segue.bench.arms.child import Child, ChildError, launched
 from segue.bench.arms.flight import troubled
 from segue.bench.links.profiles import LINKS
@@ -53,6 +56,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     cache: bool | None
     link: str | None
     events: tuple[str, ...]
+    task: str | None
     files: ReportFiles
 
 
@@ -70,16 +74,27 @@ def run_bench_run(command: Sequence[str], options: RunOptions) -> int:
         print(f"segue: {command[0]}: not found", file=sys.stderr)
         return NOT_FOUND
     loaded = load_sidecar(options.config, gateways=options.gateways, port=0)
-    if (events or options.link is not None) and loaded.config.sidecar.gateways:
+    if (events or options.link or options.task) and loaded.config.sidecar.gateways:
         raise ConfigError(
-            "--link and --event are for this command's own gateway; there is another in --gateway or [sidecar] gateways"
+            "--link, --event and --task are for this command's own gateway; there is another in --gateway or "
+            "[sidecar] gateways"
         )
+    _check_task(command, options.task)
     try:
         return run(_run(command, options, loaded, events=events))
     except asyncio.CancelledError:  # Ctrl-C before the program ran
         return _SIGNALLED + signal.SIGINT
     except (ChildError, OSError) as error:
         raise ConfigError(f"cannot start: {error}") from error
+
+
+def _check_task(command: Sequence[str], task: str | None) -> None:
+    if task is None:
+        return
+    if task not in TASKS:
+        raise ConfigError(f"there is no task {task!r}; the tasks are {', '.join(TASKS)}")
+    if not any(PROMPT in argument for argument in command):
+        raise ConfigError(f"with --task, write {PROMPT} in the command where the agent is told what to do")
 
 
 async def _run(
@@ -89,15 +104,39 @@ async def _run(
     assert task is not None, "a coroutine runs in a task"
     child = ChildProcess(lambda: loop.call_soon_threadsafe(task.cancel))
     with child.signals():
-        async with _ends(options, loaded) as (ends, link), metering(ends) as metered_run:
-            if metered_run.why_no_link is not None:
-                raise ConfigError(f"no gateway can be reached: {metered_run.why_no_link}; `segue doctor` says more")
-            launch = launch_of(command, metered_run.url, loaded.config)
-            async with _flown(events, link):
-                status = await run_child(child, launch)
-            await metered_run.settle()
-    _show(metered_run, launch, status, options=options, loaded=loaded)
+        async with _task(options.task) as task_at_work:
+            provider = None if task_at_work is None else task_at_work.url
+            async with _ends(options, loaded, provider) as (ends, link), metering(ends) as metered_run:
+                if metered_run.why_no_link is not None:
+                    raise ConfigError(f"no gateway can be reached: {metered_run.why_no_link}; `segue doctor` says more")
+                async with _flown(events, link):
+                    status, launch = await _agent(child, command, metered_run.url, loaded=loaded, task=task_at_work)
+                await metered_run.settle()
+            outcome = None if task_at_work is None else task_at_work.outcome()
+    _show(metered_run, launch, status, options=options, loaded=loaded, outcome=outcome)
     return status
+
+
+@asynccontextmanager
+async def _task(name: str | None) -> AsyncIterator[AgentTask | None]:
+    if name is None:
+        yield None
+        return
+    async with agent_task(name) as task:
+        yield task
+
+
+async def _agent(
+    child: ChildProcess, command: Sequence[str], url: str, *, loaded: LoadedConfig, task: AgentTask | None
+) -> tuple[int, Launch]:
+    """Run the agent to its end, where the task is if there is one."""
+    if task is None:
+        launch = launch_of(command, url, loaded.config)
+        return await run_child(child, launch), launch
+    with chdir(task.folder):
+        launch = launch_of(task.command(command), url, loaded.config)
+        variables = {**launch.variables, "PWD": str(task.folder)}
+        return await run_child(child, launch._replace(variables=variables)), launch
 
 
 class StartedEnds(NamedTuple):
@@ -108,8 +147,8 @@ class StartedEnds(NamedTuple):
 
 
 @asynccontextmanager
-async def _ends(options: RunOptions, loaded: LoadedConfig) -> AsyncIterator[StartedEnds]:
-    """Start what is behind the agent, and say what can be read of it."""
+async def _ends(options: RunOptions, loaded: LoadedConfig, provider: str | None) -> AsyncIterator[StartedEnds]:
+    """Start what is behind the agent, and say what can be read of it. `provider`: what stands in for all providers."""
     config = None if options.config is None else str(options.config)
     gateways = tuple(loaded.config.sidecar.gateways)
     key = options.key if gateways else secrets.token_urlsafe(32)
@@ -118,7 +157,7 @@ async def _ends(options: RunOptions, loaded: LoadedConfig) -> AsyncIterator[Star
     async with AsyncExitStack() as stack:
         if not gateways:
             assert key is not None, "there is one for our own gateway"
-            spec = PrivateGatewaySpec(config, hashlib.sha256(key.encode()).hexdigest())
+            spec = PrivateGatewaySpec(config, hashlib.sha256(key.encode()).hexdigest(), provider)
             gateway = children["gateway"] = await stack.enter_async_context(launched(spec, _PROCESS))
             profile = PLAIN if options.link is None else LINKS[options.link].profile
             link = await stack.enter_async_context(linked(gateway.host, gateway.port, profile))
@@ -164,22 +203,35 @@ def _cpu_of(children: Mapping[str, Child]) -> Callable[[], Awaitable[Mapping[str
     return cpu_s
 
 
-def _show(metered_run: MeteredRun, launch: Launch, status: int, *, options: RunOptions, loaded: LoadedConfig) -> None:
+def _show(
+    metered_run: MeteredRun,
+    launch: Launch,
+    status: int,
+    *,
+    options: RunOptions,
+    loaded: LoadedConfig,
+    outcome: TaskOutcome | None,
+) -> None:
     program = PurePath(launch.command[0]).name
     settings = {
         "command": program,
         "link": options.link,
         "events": list(options.events),
+        "task": options.task,
         "gateway": "given" if loaded.config.sidecar.gateways else "own",
         "status": status,
     }
     report = metered_run.report(settings)
+    if outcome is not None:
+        report = msgspec.structs.replace(report, figures=[*report.figures, *outcome.figures])
     console = Console(stderr=True)
     if metered_run.exchanges:
         show(report, render, console, files=options.files)
     else:
         print(_nothing_came(program, launch.variables), file=sys.stderr)
         show(report, lambda *_: None, console, files=options.files)
+    if outcome is not None:
+        print(f"segue: {outcome.sentence}", file=sys.stderr)
 
 
 def _nothing_came(program: str, variables: Mapping[str, str]) -> str:

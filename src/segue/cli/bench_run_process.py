@@ -17,14 +17,18 @@ from typing import TypeAlias
 import msgspec
 
 from segue.bench.arms.server import address_of, run_process
-from segue.cli.private_gateway import private_gateway
+from segue.cli.private_gateway import PrivateGateway, private_gateway
 from segue.cli.sidecar import LoadedConfig, settings_of
-from segue.config import KeyConfig, choose_file, load
+from segue.config import KeyConfig, RouteConfig, choose_file, load
 from segue.gateway.app import serving
+from segue.http.routes import BUILT_IN
 from segue.sidecar.app import Sidecar
 
 #: How long the sidecar's first link may take; then it is told that there is none.
 LINK_S = 10.0
+#: The gateway ends after its only sidecar, whose last words a network that breaks off may have swallowed. So nobody
+#: will come for what a gateway waits for when it drains.
+_DRAIN_S = 0.1
 
 
 class PrivateGatewaySpec(msgspec.Struct, frozen=True, tag="gateway"):
@@ -32,6 +36,8 @@ class PrivateGatewaySpec(msgspec.Struct, frozen=True, tag="gateway"):
 
     config: str | None
     key_sha256: str
+    provider: str | None = None
+    """The address of what stands in for the provider of every route that is built in."""
 
 
 class UserSidecarSpec(msgspec.Struct, frozen=True, tag="sidecar"):
@@ -46,12 +52,24 @@ class UserSidecarSpec(msgspec.Struct, frozen=True, tag="sidecar"):
 RunProcessSpec: TypeAlias = PrivateGatewaySpec | UserSidecarSpec
 
 
+def gateway_of(spec: PrivateGatewaySpec) -> PrivateGateway:
+    """Return the gateway that is specified."""
+    loaded = _loaded(spec.config)
+    config = loaded.config
+    if spec.provider is not None:
+        routes = [RouteConfig(target=spec.provider, mount=mount) for mount, _ in BUILT_IN]
+        config = msgspec.structs.replace(config, route=routes)
+    server = msgspec.structs.replace(config.server, drain_s=_DRAIN_S)
+    keys = [KeyConfig("run", "run", spec.key_sha256)]
+    return private_gateway(
+        msgspec.structs.replace(config, server=server), loaded.file, keys=keys, named=spec.config is not None
+    )
+
+
 @asynccontextmanager
 async def run_private_gateway(spec: PrivateGatewaySpec) -> AsyncIterator[tuple[str, int]]:
     """Run the gateway around a block; yields where it listens."""
-    loaded = _loaded(spec.config)
-    keys = [KeyConfig("run", "run", spec.key_sha256)]
-    own = private_gateway(loaded.config, loaded.file, keys=keys, named=spec.config is not None)
+    own = gateway_of(spec)
     async with serving(own.config, own.router) as (_, url):
         yield address_of(url)
 

@@ -397,7 +397,7 @@ def links(*, json: JsonFile = None) -> int:
 
 
 @bench.command(name="run")
-def bench_run(
+def bench_run(  # noqa: PLR0913 - one for each option
     *command: Annotated[str, Parameter(help="The program and its arguments, behind --.", allow_leading_hyphen=False)],
     config: UserConfigFile = None,
     gateway: Gateways = (),
@@ -408,6 +408,13 @@ def bench_run(
         str | None, Parameter(help="An emulated network before this command's own gateway: see `segue bench links`.")
     ] = None,
     event: FlightEvents = (),
+    task: Annotated[
+        str | None,
+        Parameter(
+            help="Let the agent solve this task of `segue agent` with a scripted model in the providers' place; "
+            "`{prompt}` in the command is what it is told."
+        ),
+    ] = None,
     files: ReportFileOptions = NO_FILES,
 ) -> int:
     """Run an agent through a metered sidecar: segue bench run -- claude -p 'Fix the tests.'
@@ -428,6 +435,7 @@ def bench_run(
             cache=cache,
             link=link,
             events=event,
+            task=task,
             files=files,
         ),
     )

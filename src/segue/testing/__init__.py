@@ -26,9 +26,14 @@ none of them.
     session = RecordedSession(kind="mine", api="chat", streamed=True, transport="http", turns=turns)
     async with provided(replying(session)) as provider: ...
 
-`task_provider`: a provider that solves the agent's tasks, in Chat Completions, Messages and Responses.
+`task_provider`: a provider that solves the agent's tasks, in Chat Completions, Messages, Responses and Gemini.
 
     async with provided(solving_tasks) as provider: ...
+
+`agent_provider`: the same for real coding agents, with the tools that each of them offers (`offered_tools`).
+
+    model = AgentTaskProvider()
+    async with provided(model.answer, model.answer_message) as provider: ...  # then: model.requests, model.repeated
 
 `link`: a network path with latency, rate, loss and faults, in user space (`pacing` is its timing model).
 

@@ -1,4 +1,4 @@
-"""A model provider that solves the agent's tasks, in three APIs: Chat Completions, Messages and Responses.
+"""A model provider that solves the agent's tasks, in four APIs: Chat Completions, Messages, Responses and Gemini.
 
     async with provided(solving_tasks) as provider:
         ...  # an upstream at provider.url, then an agent with a task of `segue.agent.tasks`
@@ -20,8 +20,9 @@ from typing import Any
 import msgspec
 
 from segue.http.heads import Line
+from segue.testing.offered_tools import OfferedTool, tool_of
 from segue.testing.provider import Answer, ReceivedRequest, answer_with
-from segue.testing.replies import Api, Json, ReplyContext, make_reply
+from segue.testing.replies import Api, Json, ProviderReply, ReplyContext, make_reply
 from segue.testing.response_events import called, said
 from segue.upstreams.scripted_tasks import Answered, Called, Said, TaskAnswer, next_answer
 
@@ -32,18 +33,39 @@ _CREATED_AT = 1_800_000_000
 _Entries = Iterator[Said | Called | Answered]
 
 
-class _TaskApi(msgspec.Struct, frozen=True):
-    """How one API writes a conversation, and the output of a model."""
+class TaskApi(msgspec.Struct, frozen=True):
+    """How one API writes a conversation, the tools that an agent offers, and the output of a model."""
 
     api: Api
     identity: str
     read: Callable[[Json], _Entries]
-    write: Callable[[TaskAnswer, str], object]
+    tools: Callable[[Json], Iterator[OfferedTool]]
+    write: Callable[[TaskAnswer, str], list[Json] | Json]
+
+    def identity_of(self, number: int) -> str:
+        """Return the id of the answer to the request with this number."""
+        return f"{self.identity}{number:04}"
+
+    def reply(self, answer: TaskAnswer, body: Json, number: int) -> ProviderReply:
+        """Write the answer to the request with this number."""
+        identity = self.identity_of(number)
+        context = ReplyContext(request=body, identity=identity, created_at=_CREATED_AT, seed=identity)
+        return make_reply(self.api, self.write(answer, identity), context)
+
+
+def task_api(target: bytes) -> TaskApi | None:
+    """Return the API that a request's target belongs to; None: it is none in which a model is asked."""
+    return TASK_APIS.get(target.partition(b"?")[0].rpartition(b"/")[2].rpartition(b":")[2])
 
 
 def solving_tasks(request: ReceivedRequest) -> Answer:
     """Answer a request with the scripted model: a script for `provided`."""
-    api = _APIS.get(request.target.partition(b"?")[0].rpartition(b"/")[2])
+    return answer_task(request, lambda api, body: next_answer(list(api.read(body))) or TaskAnswer(NO_TASK))
+
+
+def answer_task(request: ReceivedRequest, answer: Callable[[TaskApi, Json], TaskAnswer | None]) -> Answer:
+    """Answer a request in its own API, with what `answer` makes of its body; None: what it goes on from is unknown."""
+    api = task_api(request.target)
     if api is None or request.method != b"POST":
         return _refusal(404, "not_found", "There is nothing here.")
     try:
@@ -52,11 +74,11 @@ def solving_tasks(request: ReceivedRequest) -> Answer:
         return _refusal(400, "invalid_json", "The body is no JSON.")
     if body.get("previous_response_id"):
         return _refusal(400, "previous_response_not_found", "This provider keeps no responses.")
-    answer = next_answer(list(api.read(body))) or TaskAnswer(NO_TASK)
-    identity = f"{api.identity}{request.number:04}"
-    context = ReplyContext(request=body, identity=identity, created_at=_CREATED_AT, seed=identity)
-    reply = make_reply(api.api, api.write(answer, identity), context)
-    return answer_with(reply, streamed=bool(body.get("stream")))
+    said = answer(api, body)
+    if said is None:
+        return _refusal(404, "not_found_error", "This is not known here: what came before.")
+    streamed = bool(body.get("stream")) or b":stream" in request.target
+    return answer_with(api.reply(said, body, request.number), streamed=streamed)
 
 
 def task_model(history: Sequence[Json]) -> Sequence[Json]:
@@ -93,6 +115,11 @@ def _read_chat(body: Json) -> _Entries:
                 pass
 
 
+def _chat_tools(body: Json) -> Iterator[OfferedTool]:
+    for tool in body.get("tools") or ():
+        yield tool_of(tool["function"]["name"], tool["function"].get("parameters"))
+
+
 def _write_chat(answer: TaskAnswer, _: str) -> Json:
     calls = [
         {
@@ -125,6 +152,11 @@ def _read_messages(body: Json) -> _Entries:
                     pass
 
 
+def _messages_tools(body: Json) -> Iterator[OfferedTool]:
+    for tool in body.get("tools") or ():
+        yield tool_of(tool["name"], tool.get("input_schema"))
+
+
 def _write_messages(answer: TaskAnswer, _: str) -> list[Json]:
     calls = [
         {"type": "tool_use", "id": call.call_id, "name": call.name, "input": json.loads(call.arguments)}
@@ -150,6 +182,12 @@ def _read_responses(body: Json) -> _Entries:
                 pass
 
 
+def _responses_tools(body: Json) -> Iterator[OfferedTool]:
+    for tool in body.get("tools") or ():
+        if tool.get("type") == "function":
+            yield tool_of(tool["name"], tool.get("parameters"))
+
+
 def _write_responses(answer: TaskAnswer, identity: str) -> list[Json]:
     content = [{"type": "output_text", "text": answer.text, "annotations": [], "logprobs": []}]
     ids = identity.removeprefix("resp_")
@@ -165,12 +203,48 @@ def _write_responses(answer: TaskAnswer, identity: str) -> list[Json]:
         }
         for index, call in enumerate(answer.calls)
     ]
-    return [message, *calls]
+    return [*([message] if answer.text else []), *calls]
 
 
-#: By the last name of the path.
-_APIS: Mapping[bytes, _TaskApi] = {
-    b"completions": _TaskApi("chat", "chatcmpl-", _read_chat, _write_chat),
-    b"messages": _TaskApi("messages", "msg_", _read_messages, _write_messages),
-    b"responses": _TaskApi("responses", "resp_", _read_responses, _write_responses),
+# --- Gemini ----------------------------------------------------------------------------------------------------------
+
+
+def _read_gemini(body: Json) -> _Entries:
+    """Ids are optional there, and clients leave them out; the answers come in the order of the calls."""
+    called = answered = 0
+    for content in body["contents"]:
+        for part in content["parts"]:
+            if "functionCall" in part:
+                call, called = part["functionCall"], called + 1
+                yield Called(str(called), call["name"], json.dumps(call.get("args") or {}))
+            elif "functionResponse" in part:
+                answered += 1
+                yield Answered(str(answered), _gemini_text(part["functionResponse"].get("response") or {}))
+            elif content.get("role") == "user" and "text" in part:
+                yield Said(part["text"])
+
+
+def _gemini_text(response: Json) -> str:
+    return "\n".join(value if isinstance(value, str) else json.dumps(value) for value in response.values())
+
+
+def _gemini_tools(body: Json) -> Iterator[OfferedTool]:
+    for tool in body.get("tools") or ():
+        for declared in tool.get("functionDeclarations") or ():
+            schema = declared.get("parametersJsonSchema") or declared.get("parameters")
+            yield tool_of(declared["name"], schema)
+
+
+def _write_gemini(answer: TaskAnswer, _: str) -> list[Json]:
+    calls = [{"functionCall": {"name": call.name, "args": json.loads(call.arguments)}} for call in answer.calls]
+    return [{"text": answer.text}, *calls]
+
+
+#: By the last name of the path; Gemini's paths end in a method.
+TASK_APIS: Mapping[bytes, TaskApi] = {
+    b"completions": TaskApi("chat", "chatcmpl-", _read_chat, _chat_tools, _write_chat),
+    b"messages": TaskApi("messages", "msg_", _read_messages, _messages_tools, _write_messages),
+    b"responses": TaskApi("responses", "resp_", _read_responses, _responses_tools, _write_responses),
+    b"generateContent": TaskApi("gemini", "gen-", _read_gemini, _gemini_tools, _write_gemini),
+    b"streamGenerateContent": TaskApi("gemini", "gen-", _read_gemini, _gemini_tools, _write_gemini),
 }

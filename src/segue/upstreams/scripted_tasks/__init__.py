@@ -10,7 +10,7 @@ missing tool answer makes it say so and end without success. Not here: tokens, e
 from __future__ import annotations
 
 from segue.upstreams.scripted_tasks.conversation import Answered, Called, Conversation, Said, read_items
-from segue.upstreams.scripted_tasks.player import CALL_PREFIX, SCRIPTS, TaskAnswer, next_answer
+from segue.upstreams.scripted_tasks.player import CALL_PREFIX, SCRIPTS, CallWriter, TaskAnswer, next_answer
 from segue.upstreams.scripted_tasks.steps import MARKER, PlannedCall
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "MARKER",
     "SCRIPTS",
     "Answered",
+    "CallWriter",
     "Called",
     "Conversation",
     "PlannedCall",

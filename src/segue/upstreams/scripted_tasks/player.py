@@ -6,7 +6,8 @@ the calls which each step makes, and takes from their answers what the next step
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 import msgspec
 
@@ -41,6 +42,10 @@ CALL_PREFIX = "call_task_"
 _STUCK = "I stop here, and the task is not done. "
 
 
+#: Writes a call of the tasks' own tools as a call of the tools that an agent has.
+CallWriter: TypeAlias = Callable[[PlannedCall], PlannedCall]
+
+
 class TaskAnswer(msgspec.Struct, frozen=True):
     """The next answer: some text, then calls to make at once. Without calls, the model has ended."""
 
@@ -48,13 +53,16 @@ class TaskAnswer(msgspec.Struct, frozen=True):
     calls: tuple[PlannedCall, ...] = ()
 
 
-def next_answer(conversation: Conversation) -> TaskAnswer | None:
-    """Return the next answer; None if the first user message carries no marker of a task."""
+def next_answer(conversation: Conversation, *, write: CallWriter | None = None) -> TaskAnswer | None:
+    """Return the next answer; None if the first user message carries no marker of a task.
+
+    `write`: how the agent's tools are called; None: it has the tasks' own.
+    """
     script = _script_of(conversation)
     if script is None:
         return None
     try:
-        return _play(script, conversation)
+        return _play(script, conversation, write or _as_planned)
     except StuckError as stuck:
         return TaskAnswer(f"{_STUCK}{stuck}")
 
@@ -68,12 +76,16 @@ def _script_of(conversation: Conversation) -> TaskScript | None:
     return None
 
 
-def _play(script: TaskScript, conversation: Conversation) -> TaskAnswer:
+def _as_planned(call: PlannedCall) -> PlannedCall:
+    return call
+
+
+def _play(script: TaskScript, conversation: Conversation, write: CallWriter) -> TaskAnswer:
     made = [entry for entry in conversation if isinstance(entry, Called)]
     answers = {entry.call_id: entry.text for entry in conversation if isinstance(entry, Answered)}
     found: Found = {}
     for number, step in enumerate(script.steps, 1):
-        planned = _plan(script.task, number, step, found)
+        planned = tuple(map(write, _plan(script.task, number, step, found)))
         if not made or not planned:
             return TaskAnswer(fill(step.say, found), planned)
         _take(step, planned, made[: len(planned)], answers, found)
