@@ -447,6 +447,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "spectrum-rows": bench_tables.spectrum,
     "retry-practices": bench_tables.practices,
     "agent-task-bytes": task_tables.bytes_by_arm,
+    "real-agents": task_tables.real_agents,
     "dialect-fates": dialect_tables.fates,
     "dialect-settings": dialect_tables.settings,
     "dialect-items": dialect_tables.items,

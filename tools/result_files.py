@@ -25,6 +25,9 @@ from segue.bench.reports.shown_values import shown_text
 from segue.bench.reports.svg import stand_alone
 from tools.markdown import code, table
 
+#: Files whose command writes nowhere else.
+_WITHOUT_OPTION = frozenset({"agent-tasks.json", "real-agents.json"})
+
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 
 
@@ -228,6 +231,12 @@ RESULT_FILES = (
         shown_by=("agent-task-bytes",),
     ),
     ResultFile(
+        name="real-agents.json",
+        command="python -m tools.measure_real_agents AGENT=PROGRAM …",
+        about="real agents at work on a bad network",
+        shown_by=("real-agents",),
+    ),
+    ResultFile(
         name="lean-streams.json",
         command="python -m tools.measure_lean_stream",
         about="what clients receive for each byte that a model says",
@@ -246,7 +255,7 @@ def listing(results: Path = RESULTS) -> str:
     rows = []
     for file in RESULT_FILES:
         if (results / file.name).exists():
-            option = "" if file.name == "agent-tasks.json" else " --json FILE"
+            option = "" if file.name in _WITHOUT_OPTION else " --json FILE"
             rows.append((f"[{file.name}]({file.name})", file.about, code(file.command + option)))
     return table(("file", "what was measured", "written by"), rows)
 

@@ -1,6 +1,6 @@
 """The tables of the agent's tasks: what each is about, how the scripted model solves it, and what that sends.
 
-Not here: measuring (`measure_agent_tasks`), and the marks in the pages (`generate_docs`).
+Not here: measuring (`measure_agent_tasks`, `measure_real_agents`), and the marks in the pages (`generate_docs`).
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ import msgspec
 
 from segue.agent.tasks.workspaces import TASKS, workspace_files
 from segue.upstreams.scripted_tasks import SCRIPTS
+from tools import measure_real_agents
 from tools.markdown import code, table
 from tools.measure_agent_tasks import RESULT, TaskFigures
+from tools.measure_real_agents import AgentFigures
 
 
 def tasks() -> str:
@@ -41,3 +43,36 @@ def _bytes(one: TaskFigures) -> str:
         f"{count / 1000:.1f}" for count in (one.payload_bytes, one.sent_bytes, one.received_bytes)
     )
     return f"{payload}; {sent}; {received}"
+
+
+def real_agents() -> str:
+    """Write what came of the task of each real agent, as it was measured."""
+    measured = msgspec.json.decode(measure_real_agents.RESULT.read_bytes(), type=list[AgentFigures])
+    head = (
+        "agent",
+        "API",
+        "task",
+        "requests",
+        "twice",
+        "seconds",
+        "resumed",
+        "KB up",
+        "on the link",
+        "KB down",
+        "on the link",
+    )
+    return table(head, [_real_agent(one) for one in measured])
+
+
+def _real_agent(one: AgentFigures) -> tuple[str, ...]:
+    sizes = (one.sent_bytes, one.link_sent_bytes, one.received_bytes, one.link_received_bytes)
+    return (
+        f"{one.agent} {one.version}",
+        one.api,
+        "done" if one.done else "not done",
+        str(one.requests),
+        str(one.repeated),
+        f"{one.time_s:.0f}",
+        str(one.resumes),
+        *(f"{size / 1000:.1f}" for size in sizes),
+    )

@@ -105,6 +105,16 @@ def test_what_an_agent_asks_for_besides_is_given() -> None:
     assert json.loads(call.arguments)["timeout"] == 60_000
 
 
+def test_defaults_are_said_since_agents_add_them() -> None:
+    """Claude Code sends its calls back so, and the model knows its own calls by their arguments."""
+    texts = dict.fromkeys(("file_path", "old_string", "new_string"), TEXT)
+    schema = {"properties": {**texts, "replace_all": {"type": "boolean", "default": False}, "more": True}}
+    tools = AgentTools([tool_of("Bash", {"properties": {"command": TEXT}}), tool_of("Edit", schema)])
+    call = tools.write(PlannedCall("c", "edit", '{"path": "a", "old": "x", "new": "y"}'))
+    expected = {"file_path": "a", "old_string": "x", "new_string": "y", "replace_all": False}
+    assert json.loads(call.arguments) == expected
+
+
 def test_a_shell_does_what_no_other_tool_does(tmp_path: Path) -> None:
     """Codex has nothing but a shell, here a real one."""
 

@@ -98,4 +98,4 @@ def _claude_notices(added: Mapping[str, str]) -> list[str]:
     if not added:
         return []
     names = " and ".join(f"{name}={value}" for name, value in added.items())
-    return [f"claude runs with {names}, as it does by itself at Anthropic's own address; `false` turns them off"]
+    return [f"claude runs with {names}, as it may at Anthropic's own address; `false` turns them off"]

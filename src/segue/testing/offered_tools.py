@@ -65,6 +65,9 @@ class OfferedTool(msgspec.Struct, frozen=True):
             if name is None:
                 return None
             arguments[name] = value
+        for name, schema in self.parameters.items():
+            if name not in arguments and isinstance(schema, dict) and "default" in schema:
+                arguments[name] = schema["default"]  # which agents add, so that the call comes back with it
         for name in self.required:
             if name not in arguments:
                 arguments[name] = _filler(self.parameters.get(name))
