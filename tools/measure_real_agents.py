@@ -120,7 +120,7 @@ def measure(name: str, program: str) -> AgentFigures:
 def figures_of(name: str, version: str, report: BenchReport) -> AgentFigures:
     """Return what a metered run says of an agent."""
     straight, tunnel = report.arms
-    values = {one.name: one.value for one in report.figures}
+    values = {one.name: one.value or 0 for one in report.figures}
     return AgentFigures(
         agent=name,
         version=version,

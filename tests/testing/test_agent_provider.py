@@ -51,7 +51,7 @@ def test_gemini_solves_a_task_without_ids_of_calls(tmp_path: Path) -> None:
             {"name": call["name"], "response": {"output": shell(tmp_path, call["args"]["command"])}} for call in calls
         ]
         contents.append({"role": "user", "parts": [{"functionResponse": one} for one in told]})
-    assert content["parts"][0]["text"].startswith("The build succeeds: 5 pages.")
+    assert contents[-2]["parts"][0]["text"].startswith("The build succeeds: 5 pages.")
     assert check_task(tmp_path).passed
     assert (model.requests, model.repeated) == (12, 0)
 
