@@ -15,6 +15,7 @@ from segue.cli import server_benchmarks
 from segue.cli.bench_commands import FlightEvents, airplane, spectrum, times
 from segue.cli.closed_pipe import PIPE_CLOSED_STATUS, drop_output, is_pipe_closed
 from segue.cli.gateway_parameters import Cache, CaFile, Direct, GatewayKey, Gateways, Install
+from segue.cli.key_commands import key_commands
 from segue.cli.output_file import NO_FILES, HtmlFile, JsonFile, MarkdownFile, PlotFile, ReportFileOptions, ReportFiles
 
 app = App(
@@ -31,6 +32,7 @@ bench.command(spectrum)
 bench.command(times)
 config_commands = App(name="config", help="The settings of segue sidecar and segue run, and where they come from.")
 app.command(config_commands)
+app.command(key_commands)
 app.register_install_completion_command()
 
 ConfigFile = Annotated[
