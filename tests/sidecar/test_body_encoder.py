@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gzip
 import random
+from typing import cast
 
 import pytest
 
 from segue.http.heads import Line, RequestHead
 from segue.sidecar.base_cache import BaseCache
 from segue.sidecar.body_encoder import BodyEncoder, EncodedBody
+from segue.sidecar.session import AgentExchange, GatewaySession
 from segue.sidecar.stats import Stats
+from segue.tunnel.client import TunnelRequest
 from segue.tunnel.documents import Base, Body, decode_document
 from tests.sidecar.exchanges import STREAM, post, receive, waiting_exchange
 from tests.sidecar.sidecars import conversation
@@ -72,6 +75,51 @@ async def test_what_was_learned_of_a_body_is_used_when_it_becomes_a_base(monkeyp
     for encoded in (plain, wrapped):
         gateway.encoder.record(exchange, encoded, b"folded")
         assert gateway.cache.get(Base(encoded.plain).id) is not None
+
+
+class CompleteSession:
+    """A session of which a test says what has left."""
+
+    epoch = EPOCH
+    has_left = False
+
+    def is_complete(self, _: AgentExchange) -> bool:
+        return self.has_left
+
+
+def exchange_of(session: CompleteSession) -> AgentExchange:
+    return AgentExchange(cast("GatewaySession", session), TunnelRequest(post(), b"document"), keep_bytes=0)
+
+
+async def test_a_body_is_a_base_as_soon_as_it_has_left() -> None:
+    gateway, session = Encoding(), CompleteSession()
+    first, second = conversation(8), conversation(9)
+    gateway.encoder.note_opened(exchange_of(session), await gateway.encode(first))
+    assert (await gateway.encode(second)).base is None
+    session.has_left = True
+    encoded = await gateway.encode(second)
+    assert encoded.base is gateway.cache.get(Base(first).id)
+    assert gateway.rebuilt(encoded.document) == second
+    assert not gateway.cache.needs_flush
+
+
+async def test_a_body_that_has_left_does_not_take_the_place_of_one_that_was_answered() -> None:
+    gateway, session = Encoding(), CompleteSession()
+    session.has_left = True
+    answered = Base(conversation(8), b"folded")
+    gateway.cache.add(answered)
+    gateway.encoder.note_opened(exchange_of(session), await gateway.encode(answered.body))
+    assert (await gateway.encode(conversation(9))).base is answered
+
+
+async def test_an_exchange_that_ended_before_its_body_had_left_is_no_base() -> None:
+    gateway, session = Encoding(), CompleteSession()
+    encoded = await gateway.encode(conversation(8))
+    exchange = exchange_of(session)
+    gateway.encoder.note_opened(exchange, encoded)
+    gateway.encoder.record(exchange, encoded, b"")
+    session.has_left = True
+    assert (await gateway.encode(conversation(9))).base is None
 
 
 async def test_a_small_body_against_a_large_base_is_a_delta_too() -> None:

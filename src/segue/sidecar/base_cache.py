@@ -110,6 +110,12 @@ class BaseCache:
                 self._unsaved.pop(base.id, None)
                 self._unsaved[base.id] = lineage
 
+    def add_body(self, base: Base, epoch: bytes, choice: BaseChoice | None) -> None:
+        """Add a base whose reply has not come yet, in memory only, unless there is one with the same body."""
+        with self._lock:
+            if self._bases.peek(base.id) is None:
+                self._hold(base, epoch, choice)
+
     def discard(self, base_id: bytes, epoch: bytes = b"") -> None:
         """Drop a base that the node of this epoch does not have, from memory and (at the next flush) from disk.
 

@@ -48,6 +48,8 @@ class BodyEncoder:
         self._stats = stats
         self._threads = asyncio.Semaphore(_THREADS)
         self._adding: set[asyncio.Task[None]] = set()
+        self._opened: dict[AgentExchange, EncodedBody] = {}
+        """What is under way and has not left as a whole, as far as was looked."""
 
     async def aclose(self) -> None:
         """Wait until every recorded exchange is in the cache."""
@@ -61,6 +63,7 @@ class BodyEncoder:
         plain = sent.plain if isinstance(sent, Unwrapped) else sent
         if self._adding:
             await asyncio.gather(*self._adding)
+        self._add_bodies()
         if len(plain) + self._cache.unsearched_bytes <= _THREAD_BYTES:
             choice = self._cache.choose(plain)
             if choice.base is None or choice.base.size + len(plain) <= _THREAD_BYTES:
@@ -78,8 +81,19 @@ class BodyEncoder:
         async with self._threads:
             return await asyncio.to_thread(encode_document, as_sent)
 
+    def note_opened(self, exchange: AgentExchange, body: EncodedBody) -> None:
+        """Let the body be a base as soon as it has left: documents are rebuilt in the order in which they are whole."""
+        self._opened[exchange] = body
+
+    def _add_bodies(self) -> None:
+        for exchange, body in tuple(self._opened.items()):
+            if exchange.session.is_complete(exchange):
+                del self._opened[exchange]
+                self._cache.add_body(Base(body.plain, body_id=body.plain_id), exchange.session.epoch, body.choice)
+
     def record(self, exchange: AgentExchange, body: EncodedBody | None, folded: bytes) -> None:
         """Keep what both ends have of a finished exchange as a base. `folded`: the fold of what the agent was sent."""
+        self._opened.pop(exchange, None)
         if exchange.head is None or body is None:
             return
         if exchange.base_missed or body.base is None:

@@ -186,6 +186,7 @@ class RequestHandler:
         opening = TunnelRequest(request.head, None if body is None else body.document)
         exchange = self._sessions.open(opening, keep_bytes=self._limits.keep_reply_bytes)
         if body is not None:
+            self._encoder.note_opened(exchange, body)
             upload = asyncio.get_running_loop().create_task(self._replace_missed_bases(exchange, body))
             self._uploads.add(upload)
             upload.add_done_callback(self._uploads.discard)

@@ -205,6 +205,10 @@ class GatewaySession:
         """Why there is no link; empty while there is one, or before the first attempt has failed."""
         return self._status.reason
 
+    def is_complete(self, exchange: AgentExchange) -> bool:
+        """Tell whether the whole request of an exchange that is under way has left."""
+        return self._tunnel.is_complete(exchange.handle)
+
     def is_suspect(self) -> bool:
         """Tell whether the link is away, or silent for so long that agents may lose patience with it."""
         return not self._status.up or self._tunnel.is_quiet(self._loop.time(), QUIET_S)

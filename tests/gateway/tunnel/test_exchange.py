@@ -86,6 +86,51 @@ async def test_a_delta_against_the_exchange_before_is_rebuilt() -> None:
         assert gateway.tunnel.resources.bases.size_bytes > 0
 
 
+@pytest.mark.parametrize("times", [1, 2000], ids=["small", "rebuilt in a thread"])
+async def test_a_body_is_a_base_as_soon_as_it_was_rebuilt(times: int) -> None:
+    first = random.Random(1).randbytes(500) * times
+    second, gate = first + b"news", asyncio.Event()
+
+    def script(_: object) -> Answer:
+        return Answer(pieces=(b"one ", b"two"), gates={1: gate})
+
+    async with running(script) as (_, url, provider):
+        peer = Peer(url)
+        async with peer.connected() as socket:
+            documents = (encode_document(first), encode_document(second, Base(first)))
+            answers = [peer.open(post(document)) for document in documents]
+            await peer.pump(socket)
+            for answer in answers:
+                await answer.until(b"one ")
+            assert [answer.misses for answer in answers] == [0, 0]
+            gate.set()
+            for answer in answers:
+                await answer.whole()
+        assert sorted(request.body or b"" for request in provider.requests) == sorted((first, second))
+
+
+async def test_a_base_keeps_its_reply_while_the_same_body_is_answered_again() -> None:
+    body, gate = b"x" * 500, asyncio.Event()
+    again = body + b"hello world" * 20
+
+    def script(_: object) -> Answer:
+        return Answer(lines=(), pieces=(b"hello world" * 20, b"!"), gates={1: gate} if provider.requests[1:] else {})
+
+    async with running(script) as (_, url, provider):
+        peer = Peer(url)
+        async with peer.connected() as socket:
+            await peer.request(socket, post(encode_document(body)))
+            running_one = peer.open(post(encode_document(body)))
+            await peer.pump(socket)
+            await running_one.until(b"hello world" * 20)
+            covering = peer.open(post(encode_document(again, Base(body, b"hello world" * 20))))
+            await peer.pump(socket)
+            await covering.until(b"hello world" * 20)
+            assert covering.misses == 0
+            gate.set()
+            await covering.whole()
+
+
 async def test_an_unknown_base_is_missed_and_the_body_sent_again() -> None:
     body = b"y" * 1000 + b"end"
     async with running(ok) as (_, url, provider):

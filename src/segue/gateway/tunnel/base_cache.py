@@ -36,7 +36,14 @@ class Bases:
     def add(self, tenant: str, base: Base) -> None:
         """Keep a base; it replaces one with the same body. A base that is larger than the budget is not kept."""
         with self._lock:
-            bases = self._tenants.get(tenant)
-            if bases is None:
-                bases = self._tenants[tenant] = ByteLru(self._budget_bytes)
-            bases.put(base.id, base, size_bytes=base.size)
+            self._of(tenant).put(base.id, base, size_bytes=base.size)
+
+    def add_body(self, tenant: str, base: Base) -> None:
+        """Keep a base whose reply has not come yet, unless there is one with the same body."""
+        with self._lock:
+            bases = self._of(tenant)
+            if bases.get(base.id) is None:
+                bases.put(base.id, base, size_bytes=base.size)
+
+    def _of(self, tenant: str) -> ByteLru[bytes, Base]:
+        return self._tenants.setdefault(tenant, ByteLru(self._budget_bytes))

@@ -1,8 +1,8 @@
 """One exchange at the gateway: collect the upload, rebuild and check the body, forward it once, send the reply back.
 
 The provider is read whether the sidecar is connected or not, as far as the exchange's buffer goes. The request body
-and the folded reply become a base when the exchange is over, however it ended. Not here: sockets and frames
-(`session`), and how a provider is reached (`segue.egress`).
+becomes a base when it was rebuilt, and has the folded reply when the exchange is over, however it ended. Not here:
+sockets and frames (`session`), and how a provider is reached (`segue.egress`).
 """
 
 from __future__ import annotations
@@ -56,6 +56,10 @@ class ExchangeHost(Protocol):
     @property
     def principal(self) -> Principal:
         """Whose sidecar it is."""
+
+    @property
+    def rebuilding(self) -> asyncio.Lock:
+        """Held while a body is rebuilt, so that bodies are in the order in which their documents were whole."""
 
     @property
     def end(self) -> TunnelServer:
@@ -163,7 +167,10 @@ class ForwardedExchange:
                 limit = self._resources.config.max_body_bytes
                 self._fail("request_too_large", f"The request body is larger than {limit} bytes.")
                 return False
-            rebuilt = await self._decode(bytes(self._upload))
+            async with self._session.rebuilding:
+                rebuilt = await self._decode(bytes(self._upload))
+                if isinstance(rebuilt, Body):  # from now on another body may be a delta against this one
+                    self._resources.bases.add_body(self._session.principal.tenant, rebuilt.as_base(b""))
             match rebuilt:
                 case BaseMiss() if not self._missed:
                     self._miss()

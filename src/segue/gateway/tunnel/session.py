@@ -36,6 +36,8 @@ class SidecarSession:
         self.principal = principal
         """Whose sidecar it is, by the key of its latest socket."""
         self.end = TunnelServer(resources.node)
+        self.rebuilding = asyncio.Lock()
+        """Held while a body is rebuilt."""
         self._resources = resources
         self._loop = asyncio.get_running_loop()
         self._exchanges: dict[int, ForwardedExchange] = {}
