@@ -39,10 +39,17 @@ class RealAgent(msgspec.Struct, frozen=True, kw_only=True):
     files: Mapping[str, str] = {}
 
 
+#: pi reads its addresses from a file only.
 _PI = (
-    """printf '{"providers": {"anthropic": {"baseUrl": "%s"}}}' "$ANTHROPIC_BASE_URL" > ~/.pi/agent/models.json; """
-    'exec "$0" --provider anthropic --model claude-sonnet-4-5 --mode json -p "$1"'
+    """printf '{"providers": {"%s": {"baseUrl": "%s"}}}' {provider} "$ADDRESS" > ~/.pi/agent/models.json; """
+    'exec "$0" --provider {provider} --model {model} --mode json -p "$1"'
 )
+
+
+def _pi(provider: str, address: str, model: str) -> RealAgent:
+    script = _PI.replace("{provider}", provider).replace("ADDRESS", address).replace("{model}", model)
+    return RealAgent(command=("sh", "-c", script, "{program}", "{prompt}"), files={".pi/agent/models.json": "{}"})
+
 
 AGENTS: Mapping[str, RealAgent] = {
     "claude": RealAgent(
@@ -60,7 +67,8 @@ AGENTS: Mapping[str, RealAgent] = {
         ),
     ),
     "opencode": RealAgent(command=("{program}", "run", "-m", "anthropic/claude-sonnet-4-5", "{prompt}")),
-    "pi": RealAgent(command=("sh", "-c", _PI, "{program}", "{prompt}"), files={".pi/agent/models.json": "{}"}),
+    "pi": _pi("anthropic", "ANTHROPIC_BASE_URL", "claude-sonnet-4-5"),
+    "pi-openai": _pi("openai", "OPENAI_BASE_URL", "gpt-5.5"),
     "gemini": RealAgent(
         command=("{program}", "-m", "gemini-2.5-pro", "--approval-mode", "yolo", "-p", "{prompt}"),
         files={".gemini/settings.json": '{"security": {"auth": {"selectedType": "gemini-api-key"}}}'},

@@ -138,6 +138,22 @@ def test_one_cut_exchange_of_a_long_path_fits_on_a_narrow_screen() -> None:
     assert "…reamGenerateContent" in text
     assert "- cut" in text
     assert "\nall" not in text
+    assert "Nothing was saved. 1 of 1 requests failed" in text
+
+
+@pytest.mark.parametrize(("status", "whole"), [(503, True), (200, False), (None, False)])
+def test_what_failed_is_not_counted_as_saved(status: int | None, whole: bool) -> None:
+    well = ObservedExchange(begun_at=1.0, up_wire_bytes=20_000)
+    failed = ObservedExchange(begun_at=2.0, up_wire_bytes=90_000)
+    straight = [metered_run._as_sent(one) for one in (well, failed)]  # noqa: SLF001 - as above
+    tunnel = [replace(one, bytes_up_wire=1000) for one in straight]
+    shown_as = [
+        {"method": "POST", "path": "/x", "status": 200, "whole": True, "base_hits": 0},
+        {"method": "POST", "path": "/x", "status": status, "whole": whole, "base_hits": 0},
+    ]
+    report = make_report([arm(STRAIGHT, straight), arm(TUNNEL, tunnel)], {"exchanges": shown_as})
+    told = " ".join(shown(report).split())
+    assert "2.0 KB instead of 20.0 KB: 90.0% saved. 1 of 2 requests failed, and are not counted as saved." in told
 
 
 def test_of_many_exchanges_the_last_are_shown() -> None:

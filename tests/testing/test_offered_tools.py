@@ -105,6 +105,13 @@ def test_what_an_agent_asks_for_besides_is_given() -> None:
     assert json.loads(call.arguments)["timeout"] == 60_000
 
 
+@pytest.mark.parametrize("kind", [{"type": ["number", "null"]}, {"anyOf": [NUMBER, {"type": "null"}]}])
+def test_what_a_strict_schema_requires_may_be_null(kind: dict[str, Any]) -> None:
+    schema = {"properties": {"command": TEXT, "timeout": kind}, "required": ["command", "timeout"]}
+    call = AgentTools([tool_of("bash", schema)]).write(PlannedCall("c", "run", '{"command": "make"}'))
+    assert json.loads(call.arguments)["timeout"] is None
+
+
 def test_defaults_are_said_since_agents_add_them() -> None:
     """Claude Code sends its calls back so, and the model knows its own calls by their arguments."""
     texts = dict.fromkeys(("file_path", "old_string", "new_string"), TEXT)

@@ -253,16 +253,28 @@ def render(report: BenchReport, console: Console) -> None:
         table.add_section()
         table.add_row("all", "", *_cells(straight.totals, tunnel.totals))
     console.print(table)
-    sent, carried = (sum(_both_ways(one.totals)) for one in (straight, tunnel))
-    saved = f"{carried / KB:,.1f} KB instead of {sent / KB:,.1f} KB: {1 - carried / sent:.1%} saved. " if sent else ""
     console.print(
-        f"{saved}[dim]The agent's bytes are those that it would have sent straight, without TLS.[/]", highlight=False
+        f"{_saving(report)}[dim]The agent's bytes are those that it would have sent straight, without TLS.[/]",
+        highlight=False,
     )
     console.print(
         "; ".join(f"{one.name}: {one.value:.3g}{one.unit and f' {one.unit}'}" for one in report.figures),
         style="dim",
         highlight=False,
     )
+
+
+def _saving(report: BenchReport) -> str:
+    """Say what was saved. What failed was carried for nothing: it counts on the tunnel, and not for the agent."""
+    straight, tunnel = report.arms
+    exchanges = zip(straight.turns, report.settings["exchanges"], strict=True)
+    counted = [turn for turn, one in exchanges if one["whole"] and (one["status"] or _FAILURES) < _FAILURES]
+    sent, carried = sum(map(sum, map(_both_ways, counted))), sum(_both_ways(tunnel.totals))
+    failed = len(straight.turns) - len(counted)
+    told = f"{failed} of {len(straight.turns)} requests failed, and are not counted as saved. " if failed else ""
+    if carried >= sent:
+        return f"Nothing was saved. {told}"
+    return f"{carried / KB:,.1f} KB instead of {sent / KB:,.1f} KB: {1 - carried / sent:.1%} saved. {told}"
 
 
 def _both_ways(totals: TurnFigures) -> tuple[int, int]:

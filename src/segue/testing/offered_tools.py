@@ -87,13 +87,22 @@ _NAMES: Mapping[str, Sequence[str]] = {
 
 
 def _filler(schema: Any) -> object:  # noqa: ANN401 - JSON of an agent
-    match schema.get("type") if isinstance(schema, dict) else None:
-        case "boolean":
-            return False
-        case "integer" | "number":
-            return 60_000
-        case _:
-            return _SPOKEN
+    """Return a value for a parameter that is of no use here."""
+    kinds = _kinds(schema)
+    if "null" in kinds:  # a strict schema requires what is optional, and allows null for it
+        return None
+    if "boolean" in kinds:
+        return False
+    return 60_000 if kinds & {"integer", "number"} else _SPOKEN
+
+
+def _kinds(schema: Any) -> set[str]:  # noqa: ANN401 - as above
+    """Return the types that a JSON Schema allows, as far as it names them."""
+    if not isinstance(schema, dict):
+        return set()
+    named = schema.get("type", [])
+    kinds = {named} if isinstance(named, str) else set(named)
+    return kinds.union(*map(_kinds, schema.get("anyOf", [])))
 
 
 def tool_of(name: str, schema: Any) -> OfferedTool:  # noqa: ANN401 - as above
