@@ -8,13 +8,15 @@ while it writes. Not here: when a connection is opened or kept (`pool`).
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import suppress
 from typing import Final, TypeAlias
 
 import h11
 import httpcore
 
-from segue.http.heads import Line, ReplyHead
+from segue.egress.chunked_content import ChunkedContent
+from segue.http.heads import Line, ReplyHead, has_content, values
 
 _READ_BYTES: Final = 64 * 1024
 #: A body is written in pieces, so that encrypting 64 MB does not block the event loop.
@@ -22,6 +24,9 @@ _WRITE_BYTES: Final = 256 * 1024
 #: A longer body is written by a task of its own, while an early answer can already be read.
 _SHORT_BYTES: Final = 64 * 1024
 _HEAD_BYTES: Final = 128 * 1024
+
+#: As h11 ends a head.
+_HEAD_END: Final = re.compile(rb"\n\r?\n")
 
 _AnyEvent: TypeAlias = h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]
 
@@ -37,6 +42,9 @@ class HttpConnection:
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_BYTES)
         self._writer: asyncio.Task[None] | None = None
         self._timeout: asyncio.Timeout | None = None
+        self._ahead = b""
+        """What has come behind a head, and is not for `_http` yet."""
+        self._chunks: ChunkedContent | None = None
         self._content_ended = False
         """The end of the content was read from `_http`."""
 
@@ -58,10 +66,13 @@ class HttpConnection:
             ):  # the server may have refused the request and hung up: its answer is read below
                 await self._stream.write(begin + self._body(body) + self._end(), self._silence_s)
         while True:
-            match await self._event():
-                case (h11.Response() | h11.InformationalResponse(status_code=101)) as event:
-                    head = tuple(Line(bytes(name), bytes(value)) for name, value in event.headers.raw_items())
-                    return ReplyHead(event.status_code, bytes(event.reason), head)
+            match await self._head_event():
+                case h11.InformationalResponse(status_code=101) as event:
+                    return _reply_head(event)
+                case h11.Response() as event:
+                    head = _reply_head(event)
+                    self._begin_content(head, request.method)
+                    return head
                 case _:
                     pass
 
@@ -71,6 +82,10 @@ class HttpConnection:
         Raises:
             h11.RemoteProtocolError, httpcore.TimeoutException, httpcore.NetworkError: the content is cut off.
         """
+        while self._chunks is not None:
+            piece = await self._read_chunks(self._chunks)
+            if piece:
+                return piece
         if self._content_ended:
             return b""
         event: _AnyEvent = await self._event()
@@ -86,7 +101,7 @@ class HttpConnection:
 
     def upgrade(self) -> tuple[httpcore.AsyncNetworkStream, bytes]:
         """After a 101: return the network stream, and the bytes that were already read from it."""
-        return self._stream, bytes(self._http.trailing_data[0])
+        return self._stream, self._ahead
 
     def is_alive(self) -> bool:
         """Tell whether a kept connection is still usable: if anything can be read now, the server has hung up or will.
@@ -98,7 +113,7 @@ class HttpConnection:
     async def finish(self) -> bool:
         """After an answer: prepare the next request, or close. Return whether the connection can be used again."""
         done = self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
-        if not done or self._http.trailing_data[0]:
+        if not done or self._http.trailing_data[0] or self._ahead:
             await self.aclose()
             return False
         self._http.start_next_cycle()
@@ -109,6 +124,47 @@ class HttpConnection:
         if self._writer is not None:
             self._writer.cancel()
         await self._stream.aclose()
+
+    async def _head_event(self) -> h11.Event | type[h11.PAUSED]:
+        """Return what the next head is; `_http` gets no byte behind it."""
+        while True:
+            end = _HEAD_END.search(self._ahead)
+            if end is not None or len(self._ahead) > _HEAD_BYTES:
+                size = len(self._ahead) if end is None else end.end()
+                given, self._ahead = self._ahead[:size], self._ahead[size:]
+                self._http.receive_data(given)
+                return await self._event()
+            data = await self._receive()
+            if not data:
+                raise httpcore.ReadError("closed without an answer")
+            self._ahead += data
+
+    def _begin_content(self, head: ReplyHead, method: bytes) -> None:
+        """Have the content read: by `_http`, or beside it if it is chunked."""
+        if has_content(method, head.status) and values(head.lines, b"transfer-encoding"):
+            self._chunks = ChunkedContent()
+            self._chunks.feed(self._ahead)
+        elif self._ahead:  # no bytes at all would tell h11 that the connection has ended
+            self._http.receive_data(self._ahead)
+        self._ahead = b""
+
+    async def _read_chunks(self, chunks: ChunkedContent) -> bytes:
+        """Return content that has come in chunks; `b""`: look again, in `_http` if there are no chunks any more."""
+        try:
+            piece = chunks.read()
+        except ValueError as error:
+            raise h11.RemoteProtocolError(str(error)) from None
+        if chunks.ended:
+            self._chunks = None
+            self._http.receive_data(chunks.rest)
+        elif not piece:
+            data = await self._receive()
+            if data:
+                chunks.feed(data)
+            else:
+                self._chunks = None
+                self._http.receive_data(b"")
+        return piece
 
     def _body(self, data: bytes) -> bytes:
         return (self._http.send(h11.Data(data=data)) or b"") if data else b""
@@ -144,10 +200,7 @@ class HttpConnection:
             if event is not h11.NEED_DATA:
                 assert not isinstance(event, type) or event is h11.PAUSED
                 return event
-            data = await self._receive()
-            if not data and self._http.their_state is h11.SEND_RESPONSE:
-                raise httpcore.ReadError("closed without an answer")
-            self._http.receive_data(data)
+            self._http.receive_data(await self._receive())
 
     async def _receive(self) -> bytes:
         try:
@@ -157,3 +210,8 @@ class HttpConnection:
             raise httpcore.ReadTimeout("nothing came") from None
         finally:
             self._timeout = None
+
+
+def _reply_head(event: h11.Response | h11.InformationalResponse) -> ReplyHead:
+    lines = tuple(Line(bytes(name), bytes(value)) for name, value in event.headers.raw_items())
+    return ReplyHead(event.status_code, bytes(event.reason), lines)

@@ -11,7 +11,8 @@ import importlib.util
 import re
 import sys
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Final, Protocol
 
 from segue.http.heads import Line, values
@@ -67,8 +68,10 @@ def decoder_for(lines: Iterable[Line]) -> ContentDecoder | None:
     lines = tuple(lines)
     named = b",".join(values(lines, b"content-encoding")).lower().split(b",")
     codings = [name for name in map(bytes.strip, named) if name not in (b"", b"identity")]
+    if not 1 <= len(codings) <= _MOST_CODINGS:
+        return None
     known = _known()
-    if not 1 <= len(codings) <= _MOST_CODINGS or not known.keys() >= set(codings):
+    if not known.keys() >= set(codings):
         return None
     if any(line.name.lower() in (b"content-digest", b"content-md5", b"content-range", b"digest") for line in lines):
         return None
@@ -76,7 +79,8 @@ def decoder_for(lines: Iterable[Line]) -> ContentDecoder | None:
     return _TextAsItIs(stages[0] if len(stages) == 1 else _DecoderChain(stages))
 
 
-def _known() -> dict[bytes, Callable[[], ContentDecoder]]:
+@cache
+def _known() -> Mapping[bytes, Callable[[], ContentDecoder]]:
     known: dict[bytes, Callable[[], ContentDecoder]] = {
         b"gzip": lambda: _InflateDecoder(_GZIP),
         b"x-gzip": lambda: _InflateDecoder(_GZIP),
