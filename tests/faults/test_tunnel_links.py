@@ -282,3 +282,32 @@ async def test_two_agents_at_once_with_cuts_get_what_is_theirs() -> None:
         assert one == [b"data: anna%d\n\n" % turn for turn in range(1, 6)]
         assert two == [b"data: bert%d\n\n" % turn for turn in range(1, 6)]
         assert len(way.provider.requests) == 10
+
+
+# --- an outage that tells nobody -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("outage_s", [2.5, pytest.param(26.0, marks=pytest.mark.deep)])
+async def test_after_an_outage_what_waits_goes_on_soon_and_few_connections_were_tried(outage_s: float) -> None:
+    """Nothing moves, and what was open before stays silent after it, as where TCP waits to repeat what was lost."""
+    gate = asyncio.Event()
+
+    def script(request: ReceivedRequest) -> Answer:
+        return Answer(lines=SSE, pieces=PIECES, gates={20: gate} if request.number == 0 else {})
+
+    async with tunnelled(script) as way:
+        agent = await way.connect()
+        await agent.send(post(BODY, target="/v1/messages"))
+        begun = await agent.until(PIECES[19])
+        before = len(way.link.connections)
+        with way.link.stranded():
+            with way.link.silenced():
+                asking = asyncio.create_task(way.post(BODY[::-1]))
+                gate.set()
+                await asyncio.sleep(outage_s)  # the length of the outage is what is tried here
+                tried = len(way.link.connections) - before
+            async with asyncio.timeout(10):  # the link counts as dead after 20 s
+                assert body_of(begun + await agent.rest()) == REPLY
+                assert body_of(await asking) == REPLY
+        assert way.bodies == [BODY, BODY[::-1]]
+        assert tried <= 2 + outage_s / 0.8

@@ -158,6 +158,7 @@ class _Session:
 
     async def serve(self, socket: web.WebSocketResponse, hello: bytes | None) -> None:
         self.socket = socket
+        self.wake.set()  # one before it is read and written no more
         self.end.link_opened(self.loop.time())
         self.checker.link_opened()
         writer = self.loop.create_task(self.write(socket))
@@ -180,7 +181,7 @@ class _Session:
 
     async def write(self, socket: web.WebSocketResponse) -> None:
         with suppress(ConnectionError):
-            while not socket.closed:
+            while self.socket is socket and not socket.closed:
                 self.wake.clear()
                 packet = self.end.next_packet(self.loop.time())
                 if packet is not None:

@@ -30,11 +30,16 @@ class ConnectProxy:
             if self.refusal is not None:
                 writer.write(self.refusal)
                 return
-            inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self._target)
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            await asyncio.gather(_pipe(reader, inner_writer), _pipe(inner_reader, writer))
+            await relay(self._target, reader, writer)
         finally:
             writer.close()
+
+
+async def relay(port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Connect a connection to a port of this machine."""
+    inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
+    await asyncio.gather(_pipe(reader, inner_writer), _pipe(inner_reader, writer))
 
 
 async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

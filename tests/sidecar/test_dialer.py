@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any
 
 import msgspec
 import pytest
+from aiohttp import web
 
+from segue.protocol.problems import Problem
+from segue.sidecar import dialer as dialer_module
 from segue.sidecar.app import SidecarSettings
-from segue.sidecar.connector import ConnectorSettings, GatewayRefusedError, GatewayUnreachableError
+from segue.sidecar.connector import (
+    ConnectorSettings,
+    GatewayRefusedError,
+    GatewayUnreachableError,
+    TunnelSocket,
+    connected,
+)
 from segue.sidecar.dialer import Dialer, check_gateway
 from segue.sidecar.link_status import LinkTimeouts
 from segue.sidecar.tls_sessions import ResumingContext
+from segue.testing.link import EmulatedLink, linked
 from segue.tunnel.frames import SUBPROTOCOL
 from tests.sidecar.gateways import Answer, FakeGateway, fake_gateway
+from tests.sidecar.proxies import relay
 from tests.sidecar.sidecars import running
 from tests.sidecar.ssh_machines import READY, SshDouble
 
@@ -107,3 +124,130 @@ async def test_a_cut_ssh_is_a_pause_and_no_address_of_a_node_leads_elsewhere(box
         assert (told["gateway"], told["link"], told["resumes"]) == (URL, "up", 1)
         assert len(gateway.forwarded) == 1
     assert box.running() == []
+
+
+# --- several connections for one link --------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def deaf_port(gateway: FakeGateway, back: asyncio.Event) -> AsyncIterator[int]:
+    """A port that drops the first packet of each connection, as an outage does, until the network is `back`.
+
+    Linux drops what does not fit into the queue of a listening socket.
+    """
+    listener = socket.create_server(("127.0.0.1", 0), backlog=0)
+    filling = socket.create_connection(listener.getsockname())
+
+    async def come_back() -> None:
+        await back.wait()
+        listener.accept()[0].close()
+        async with await asyncio.start_server(partial(relay, gateway.port), sock=listener):
+            await asyncio.Event().wait()
+
+    coming = asyncio.get_running_loop().create_task(come_back())
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
+        filling.close()
+        listener.close()
+
+
+@pytest.fixture
+def quick_rivals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dialer_module, "INTERVAL_S", 0.1)
+    monkeypatch.setattr(dialer_module, "_LEAST_INTERVAL_S", 0.1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse what does not fit into a queue")
+@pytest.mark.usefixtures("quick_rivals")
+async def test_a_network_that_is_back_is_noticed_before_tcp_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TCP repeats the first packet of a connection after a second, and then after two and four."""
+    begun, opened, back = 0, list[int](), asyncio.Event()
+
+    @asynccontextmanager
+    async def counted(*how: Any, **more: Any) -> AsyncIterator[TunnelSocket]:  # noqa: ANN401 - passed on as they are
+        nonlocal begun
+        begun += 1
+        number = begun
+        if number == 3:
+            back.set()
+        async with connected(*how, **more) as link:
+            opened.append(number)
+            yield link
+
+    monkeypatch.setattr(dialer_module, "connected", counted)
+    async with fake_gateway() as gateway, deaf_port(gateway, back) as port:
+        async with dialer().link(f"ws://127.0.0.1:{port}", SESSION, is_wanted=lambda: True) as link:
+            assert not link.closed
+        assert len(gateway.upgrades) == 1
+    assert len(opened) == 1
+    assert opened[0] > 1
+    assert begun <= 12
+
+
+@pytest.mark.usefixtures("quick_rivals")
+async def test_a_connection_whose_answer_is_late_gives_way_to_the_next_one() -> None:
+    async with fake_gateway() as gateway, linked("127.0.0.1", gateway.port) as link, AsyncExitStack() as stranded:
+
+        async def strand_first() -> bytes:
+            if len(link.connections) == 1:
+                stranded.enter_context(link.stranded())
+            return b""
+
+        async with dialer().link(link.url, SESSION, strand_first, is_wanted=lambda: True) as opened:
+            assert not opened.closed
+        assert len(gateway.upgrades) == 1
+        assert len(link.connections) >= 2
+
+
+@pytest.mark.usefixtures("quick_rivals")
+async def test_when_nothing_waits_one_connection_is_tried() -> None:
+    settings = ConnectorSettings(connect_s=0.5)
+    async with fake_gateway() as gateway, linked("127.0.0.1", gateway.port) as link:
+        with link.silenced():
+            with pytest.raises(GatewayUnreachableError, match="no answer within"):
+                async with Dialer(settings, ResumingContext()).link(link.url, SESSION):
+                    pytest.fail("there is no link")
+            assert len(link.connections) == 1
+
+
+async def test_a_change_of_the_network_begins_another_connection_at_once() -> None:
+    async with fake_gateway() as gateway, linked("127.0.0.1", gateway.port) as link:
+        links = dialer()
+        with link.silenced():
+            opening = asyncio.get_running_loop().create_task(opened_by(links, link.url))
+            await until_connected(link, 1)
+            links.network_changed()
+            await until_connected(link, 2)
+        await opening
+        links.network_changed()  # nothing is being connected
+        assert len(link.connections) == 2
+
+
+async def test_a_failure_is_told_and_ends_its_rivals() -> None:
+    async with fake_gateway() as gateway, linked("127.0.0.1", gateway.port) as link:
+        gateway.between = lambda: web.Response(status=404)
+        links = dialer()
+        with link.silenced():
+            opening = asyncio.get_running_loop().create_task(opened_by(links, link.url))
+            await until_connected(link, 1)
+            links.network_changed()
+            await until_connected(link, 2)
+        with pytest.raises(GatewayUnreachableError, match="404"):
+            await opening
+        gateway.between = None
+        gateway.refusal = Problem("invalid_api_key", "who are you?")
+        with pytest.raises(GatewayRefusedError):
+            await opened_by(links, link.url)
+
+
+async def opened_by(links: Dialer, url: str) -> None:
+    async with links.link(url, SESSION):
+        pass
+
+
+async def until_connected(link: EmulatedLink, count: int) -> None:
+    while len(link.connections) < count:  # noqa: ASYNC110 - nothing tells of it
+        await asyncio.sleep(0.005)

@@ -13,11 +13,13 @@ from aiohttp import web
 
 from segue.http.heads import ReplyHead
 from segue.protocol.problems import Problem
+from segue.sidecar import link_silence
 from segue.sidecar import session as session_module
 from segue.sidecar.app import SidecarSettings
 from segue.sidecar.backoff import EAGER_S
 from segue.sidecar.connector import TunnelSocket
 from segue.sidecar.link_status import LinkTimeouts
+from segue.sidecar.network_watch import NetworkChange
 from segue.sidecar.orphaned_exchanges import OrphanLimits
 from segue.sidecar.request_handler import HandlerLimits
 from segue.sidecar.session import AgentExchange
@@ -211,6 +213,81 @@ async def test_a_link_that_is_silent_for_too_long_is_replaced(monkeypatch: pytes
         assert (await sidecar.stats())["resumes"] == 1
 
 
+@pytest.fixture
+def distrustful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Links are doubted soon."""
+    monkeypatch.setattr(link_silence, "SILENT_S", 0.1)
+    monkeypatch.setattr(link_silence, "MOVED_SILENT_S", 0.1)
+
+
+@pytest.mark.usefixtures("distrustful")
+async def test_a_silent_link_is_replaced_while_something_waits() -> None:
+    async with (
+        fake_gateway() as gateway,
+        linked("127.0.0.1", gateway.port) as link,
+        running(link.url, settings=PATIENT) as sidecar,
+    ):
+        await sidecar.linked()
+        with link.stranded():
+            assert (await asyncio.wait_for(sidecar.post(b"{}"), 20)).startswith(b"HTTP/1.1 200 ")
+            assert [one.body for one in gateway.forwarded] == [b"{}"]
+            assert (await sidecar.stats())["resumes"] == 1
+            assert len(gateway.upgrades) == 2
+
+
+@pytest.mark.usefixtures("distrustful")
+async def test_a_silent_link_is_not_replaced_by_one_to_another_node() -> None:
+    async with (
+        fake_gateway() as gateway,
+        fake_gateway() as another,
+        linked("127.0.0.1", gateway.port) as link,
+        running(link.url, settings=PATIENT) as sidecar,
+    ):
+        await sidecar.linked()
+        with link.stranded(), link.diverted("127.0.0.1", another.port):
+            asking = asyncio.create_task(sidecar.post(b"{}"))
+            await asyncio.wait_for(another.until(lambda: bool(another.close_codes)), 20)
+            assert not asking.done()
+        assert (await asking).startswith(b"HTTP/1.1 200 ")
+        assert [one.body for one in gateway.forwarded] == [b"{}"]
+        assert (len(gateway.upgrades), len(another.upgrades), another.forwarded) == (1, 1, [])
+
+
+@pytest.mark.usefixtures("distrustful")
+async def test_a_link_that_a_change_of_the_network_has_cut_off_is_replaced_though_nothing_waits() -> None:
+    async with (
+        fake_gateway() as gateway,
+        linked("127.0.0.1", gateway.port) as link,
+        running(link.url, settings=PATIENT) as sidecar,
+    ):
+        await sidecar.linked()
+        change_network(sidecar, "stirred")
+        change_network(sidecar, "moved")  # it answers
+        assert (await sidecar.post(b"{}")).startswith(b"HTTP/1.1 200 ")
+        assert len(gateway.upgrades) == 1
+        with link.stranded():
+            change_network(sidecar, "moved")
+            await asyncio.wait_for(gateway.until(lambda: len(gateway.upgrades) == 2), 20)
+        assert (await sidecar.post(b"{}")).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_change_of_the_network_ends_the_wait_for_the_next_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segue.sidecar.link_search.delay_s", lambda failures, _: 1000.0 if failures else 0.0)
+    monkeypatch.setattr("segue.sidecar.link_search.CHANGES_S", 0.05)
+    async with fake_gateway() as gateway:
+        gateway.between = BETWEEN["a balancer"]
+        async with running(gateway.url, settings=PATIENT) as sidecar:
+            await sidecar.tried()
+            gateway.between = None
+            change_network(sidecar, "stirred")
+            await asyncio.wait_for(sidecar.linked(), 20)
+
+
+def change_network(sidecar: Running, change: NetworkChange) -> None:
+    """Tell a sidecar of a change, as its monitor does."""
+    sidecar.sidecar._sessions._note_change(change)  # noqa: SLF001 - the network of this machine stays as it is
+
+
 async def test_a_session_that_is_left_ends_without_a_link_when_nothing_is_left_to_carry() -> None:
     exchange = waiting_exchange()
     leaving = exchange.session
@@ -361,7 +438,7 @@ async def test_a_gateway_that_refuses_does_not_speak_for_one_that_is_away() -> N
 
 
 async def test_a_request_makes_an_idle_sidecar_look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segue.sidecar.session.delay_s", lambda failures, _: 1000.0 if failures else 0.0)
+    monkeypatch.setattr("segue.sidecar.link_search.delay_s", lambda failures, _: 1000.0 if failures else 0.0)
     async with fake_gateway() as gateway:
         gateway.between = BETWEEN["a balancer"]
         async with running(gateway.url, settings=PATIENT) as sidecar:
@@ -373,7 +450,7 @@ async def test_a_request_makes_an_idle_sidecar_look_at_once(monkeypatch: pytest.
 
 
 async def test_requests_without_patience_make_it_look_too_but_not_each_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segue.sidecar.session.delay_s", lambda failures, _: 1000.0 if failures else 0.0)
+    monkeypatch.setattr("segue.sidecar.link_search.delay_s", lambda failures, _: 1000.0 if failures else 0.0)
     settings = SidecarSettings(gateways=(), timeouts=LinkTimeouts(wait_s=0.001))
     async with fake_gateway() as gateway:
         gateway.between = BETWEEN["a balancer"]
@@ -394,7 +471,7 @@ async def test_when_nobody_waits_any_more_it_looks_less_often(monkeypatch: pytes
             idle.set()
         return 1000.0 if failures else 0.0
 
-    monkeypatch.setattr("segue.sidecar.session.delay_s", delay)
+    monkeypatch.setattr("segue.sidecar.link_search.delay_s", delay)
     async with fake_gateway() as gateway, running(gateway.url, settings=PATIENT) as sidecar:
         assert (await sidecar.post(b"{}")).startswith(b"HTTP/1.1 200 ")
         gateway.between = BETWEEN["a balancer"]

@@ -273,6 +273,24 @@ async def test_new_connections_are_diverted_and_open_ones_stay() -> None:
 
 
 @on_both_loops
+async def test_open_connections_are_stranded_and_new_ones_are_served() -> None:
+    async with linked_server(hello=b"home") as (link, _):
+        reader, writer = await asyncio.open_connection(link.host, link.port)
+        assert await reader.readexactly(4) == b"home"
+        with link.stranded():
+            writer.write(b"silence")
+            other_reader, other_writer = await asyncio.open_connection(link.host, link.port)
+            assert await other_reader.readexactly(4) == b"home"
+            other_writer.write(b"spoken")
+            assert await other_reader.readexactly(6) == b"spoken"
+            assert [one.up_bytes for one in link.connections] == [0, 6]
+        assert await reader.readexactly(7) == b"silence"
+        assert [one.flights for one in link.connections] == [["down", "up", "down"], ["down", "up", "down"]]
+        for one in (writer, other_writer):
+            one.close()
+
+
+@on_both_loops
 async def test_a_slow_reader_stalls_its_writer() -> None:
     async with linked_server(hello=b"y" * 30_000_000) as (link, _):
         reader, writer = await asyncio.open_connection(link.host, link.port, limit=1024)

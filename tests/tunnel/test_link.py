@@ -522,6 +522,27 @@ def test_a_link_is_quiet_from_what_is_outstanding_or_the_last_sign_of_life() -> 
     assert (link.is_quiet(12.9, 2.0), link.is_quiet(13.0, 2.0)) == (False, True)
 
 
+def test_a_link_in_doubt_is_pinged_at_once_and_again_when_the_last_ping_was_answered() -> None:
+    link = TunnelLink(0.0, PING_EVERY_S)
+    assert link.quiet_since() is None
+    link.probe()
+    assert pings_of(link, 1.0) == [1]
+    assert (link.quiet_since(), link.heard_at) == (1.0, 0.0)
+    link.probe()
+    assert pings_of(link, 1.1) == []
+    link.note_received(0, 1.2, eliciting=False)
+    link.on_pong(Pong(1), 1.2)
+    assert pings_of(link, 1.2) == [2]
+    assert pings_of(link, 1.3) == []
+
+
+def pings_of(link: TunnelLink, now: float) -> list[int]:
+    """The tokens of the PINGs that leave now."""
+    packet = link.compose(now, lambda _: None)
+    frames = () if packet is None else frames_of(packet)
+    return [frame.token for frame in frames if isinstance(frame, Ping)]
+
+
 def test_the_next_deadline_is_the_first_of_acknowledgement_death_and_ping() -> None:
     link = TunnelLink(0.0, PING_EVERY_S)
     assert link.next_deadline() == PING_EVERY_S

@@ -1,6 +1,6 @@
-"""The wait before the next attempt to reach a gateway: exponential backoff with full jitter.
+"""The wait before the next attempt to reach a gateway: exponential backoff with jitter.
 
-Pure: the caller passes the random number in. Not here: when attempts are made (`segue.sidecar.session`).
+Pure: the caller passes the random number in. Not here: when attempts are made (`segue.sidecar.link_search`).
 """
 
 from __future__ import annotations
@@ -8,11 +8,8 @@ from __future__ import annotations
 #: The upper bound of the first wait; it doubles with each failure, up to `LONGEST_S`.
 FIRST_S = 0.25
 LONGEST_S = 10.0
-#: The longest waits while something waits for the link. Agents give a handshake up after 15 s; so the link must be back
-#: soon after the network is, as long as requests have patience.
+#: The longest wait while something waits for the link: it must be back within a second of the network.
 EAGER_S = 0.8
-#: The same after that, for what may have been forwarded already.
-PERSISTENT_S = 3.0
 #: The longest wait after a refusal (a wrong key, another version), which only a person can mend.
 REFUSED_S = 30.0
 
@@ -30,14 +27,14 @@ def delay_s(failures: int, fraction: float) -> float:
     return fraction * min(LONGEST_S, FIRST_S * 2.0 ** min(failures - 1, _DOUBLINGS))
 
 
-def wanted_delay_s(failures: int, fraction: float, longest_s: float) -> float:
-    """Return the wait while something waits for the link: between half of a bound that grows to `longest_s` and all.
+def wanted_delay_s(failures: int, fraction: float) -> float:
+    """Return the wait while something waits for the link: between half of a bound that grows to `EAGER_S` and all.
 
     It is never shorter than half of its bound, so that requests cannot hammer a gateway that is down.
     """
     if failures <= 0:
         return 0.0
-    return min(longest_s, FIRST_S * 2.0 ** min(failures - 1, _DOUBLINGS)) * (1 + fraction) / 2
+    return min(EAGER_S, FIRST_S * 2.0 ** min(failures - 1, _DOUBLINGS)) * (1 + fraction) / 2
 
 
 def refused_delay_s(fraction: float) -> float:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 import msgspec
+from aiohttp.abc import AbstractResolver
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.tracing import Trace
 
@@ -166,8 +167,8 @@ async def no_hello() -> bytes:
 class _Connector(aiohttp.TCPConnector):
     """Connects, with TLS and through a proxy if need be, and asks then for the first packet of the link."""
 
-    def __init__(self, context: ssl.SSLContext, hello: FirstPacket) -> None:
-        super().__init__(ssl=context, force_close=True)
+    def __init__(self, context: ssl.SSLContext, hello: FirstPacket, resolver: AbstractResolver | None) -> None:
+        super().__init__(ssl=context, force_close=True, resolver=resolver)
         self._hello = hello
 
     async def _create_connection(
@@ -213,6 +214,7 @@ async def connected(
     *,
     through: sockets.socket | None = None,
     hello: FirstPacket = no_hello,
+    resolver: AbstractResolver | None = None,
 ) -> AsyncIterator[TunnelSocket]:
     """Open the WebSocket around a block. `through`: a socket that leads to the gateway, instead of a new connection.
 
@@ -227,7 +229,7 @@ async def connected(
         headers["Authorization"] = f"Bearer {settings.key}"
     proxy = settings.proxy if settings.proxy is not None and settings.proxy.leads_to(url) else None
     accepted: list[_Acceptance] = []
-    connector = _Connector(context, hello) if through is None else _OpenSocketConnector(through, hello)
+    connector = _Connector(context, hello, resolver) if through is None else _OpenSocketConnector(through, hello)
     check = _upgrade_check(accepted, has_key=settings.key is not None)
     no_limit = aiohttp.ClientTimeout(total=None)  # the link knows when it is dead
     async with aiohttp.ClientSession(

@@ -16,17 +16,19 @@ import logging
 import random
 import secrets
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import TypeAlias, assert_never
 
 import msgspec
 
 from segue.http.heads import ReplyHead
-from segue.sidecar.backoff import EAGER_S, PERSISTENT_S, delay_s, refused_delay_s, wanted_delay_s
 from segue.sidecar.connector import GatewayRefusedError, GatewayUnreachableError, TunnelSocket, frame_bytes
 from segue.sidecar.dialer import Dialer
 from segue.sidecar.gateway_addresses import GatewayAddresses
+from segue.sidecar.link_search import GOOD_S, LinkSearch
 from segue.sidecar.link_status import LinkState, LinkStatus, LinkTimeouts, LinkUnavailable
+from segue.sidecar.link_successor import SuccessorFinder
+from segue.sidecar.network_watch import NetworkChange
 from segue.sidecar.reply_log import ReplyLog
 from segue.sidecar.stats import Stats
 from segue.tunnel.client import TunnelClient, TunnelRequest
@@ -46,8 +48,6 @@ from segue.tunnel.events import (
 
 _log = logging.getLogger("segue.sidecar")
 
-#: A link that held for so long, or brought part of a reply, was good: the next attempt follows at once.
-GOOD_S = 2.0
 #: A session with exchanges under way looks for so long only for the node that has them.
 OWNER_ONLY_S = 3.0
 #: The writer waits for so long for a full socket before it checks whether the link is dead.
@@ -141,7 +141,8 @@ class GatewaySession:
         self._rejected: list[AgentExchange] = []
         self._status = LinkStatus(timeouts, self._loop.time(), was_up=was_up)
         self._reasons: dict[str, str] = {}  # why there is no link, by gateway
-        self._asked_for = False  # since the last attempt
+        self._search = LinkSearch()
+        self._successors = SuccessorFinder(dialer, self._tunnel, self._name, is_wanted=self._is_wanted)
         self._attempted = asyncio.Event()
         self._leaving = False
         self._farewells = FAREWELLS
@@ -219,9 +220,17 @@ class GatewaySession:
 
     def ask_for_link(self) -> asyncio.Event:
         """Look for the gateway soon, for a request. The event is set when there is a link, or the attempt failed."""
-        self._asked_for = True
+        self._search.ask()
         self._wake.set()
         return self._attempted
+
+    def network_changed(self, change: NetworkChange) -> None:
+        """Look for the gateway at once; if there is a link, find out whether it still leads there."""
+        if not self._status.up:
+            self._search.network_changed()
+        elif change == "moved":
+            self._successors.network_moved()
+        self._wake.set()
 
     # --- what whoever answers an agent asks for ----------------------------------------------------------------------
 
@@ -231,6 +240,7 @@ class GatewaySession:
         exchange.handle = self._tunnel.open(exchange.request)
         self._exchanges[exchange.handle] = exchange
         self._wake.set()
+        self._successors.look()
         self._end_if_hopeless(exchange)
 
     def upload_again(self, exchange: AgentExchange, document: bytes) -> None:
@@ -307,16 +317,16 @@ class GatewaySession:
     # --- links -------------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        failures = 0
         while not self._is_done():
-            await self._pause(failures)
-            self._link_was_good = self._asked_for = False
+            await self._pause()
+            self._link_was_good = False
             if not self._is_done():
                 await self._try_all()
             if self._has_ended():
                 self._farewells -= 1
+            fraction = random.random()  # noqa: S311 - jitter, not a secret
+            self._search.attempt_ended(self._loop.time(), good=self._link_was_good, fraction=fraction)
             self._end_attempt()
-            failures = 0 if self._link_was_good else failures + 1
         self.over = True
         self.attention.set()
 
@@ -358,12 +368,10 @@ class GatewaySession:
         """Tell whether the session was left, and has nothing more to carry."""
         return self._leaving and not len(self._tunnel)
 
-    async def _pause(self, failures: int) -> None:
+    async def _pause(self) -> None:
         """Wait before the next attempt, less as soon as somebody waits for the link, until there is nothing to do."""
-        began_at = self._loop.time()
-        fraction = random.random()  # noqa: S311 - jitter, not a secret
         while not self._is_done():
-            until = began_at + self._delay_s(failures, fraction)
+            until = self._search.next_at(waiting=bool(self._exchanges), refused=self._status.refused)
             if self._loop.time() >= until:
                 return
             self._wake.clear()
@@ -371,14 +379,8 @@ class GatewaySession:
                 async with asyncio.timeout_at(until):
                     await self._wake.wait()
 
-    def _delay_s(self, failures: int, fraction: float) -> float:
-        if self._status.refused:
-            return refused_delay_s(fraction)
-        if not (self._asked_for or self._exchanges):
-            return delay_s(failures, fraction)
-        is_eager = self._asked_for or self._status.has_patience(self._loop.time())
-        longest_s = EAGER_S if is_eager else PERSISTENT_S
-        return wanted_delay_s(failures, fraction, longest_s)
+    def _is_wanted(self) -> bool:
+        return bool(self._exchanges) or self._search.asked
 
     def _must_find_owner(self) -> bool:
         """Tell whether to look only for the node that has our exchanges: it was lost just now, and may come back.
@@ -410,21 +412,32 @@ class GatewaySession:
             hello = self._tunnel.next_packet(now) or b""
             return hello
 
+        links = AsyncExitStack()
         try:
-            async with self._dialer.link(gateway, self._name, begin) as socket:
-                if not socket.took_hello:
-                    await self._send_packet(socket, hello, within_s=STUCK_S)
+            link = self._dialer.link(gateway, self._name, begin, is_wanted=self._is_wanted)
+            socket = await links.enter_async_context(link)
+            if not socket.took_hello:
+                await self._send_packet(socket, hello, within_s=STUCK_S)
+            await self._carry(socket, gateway)
+            while (successor := self._successors.take()) is not None:
+                await links.aclose()
+                links, socket = successor.stack, successor.socket
+                _log.info("action=link gateway=%s replaced, since it was silent", gateway)
+                self._tunnel.link_opened(self._loop.time())
                 await self._carry(socket, gateway)
         finally:
             self._tunnel.link_lost()
+            await self._successors.aclose()
+            await links.aclose()
 
     async def _carry(self, socket: TunnelSocket, gateway: str) -> None:
-        """Exchange packets until the link is lost."""
+        """Exchange packets until the link is lost, or another connection takes its place."""
         opened_at = self._loop.time()
         writer = self._loop.create_task(self._write(socket))
         writer.add_done_callback(lambda _: self._end_without_writer(socket))
         try:
-            reason = await self._read(socket, gateway)
+            async with self._successors.watching(gateway, socket.abort):
+                reason = await self._read(socket, gateway)
         except asyncio.CancelledError:
             await self._say_goodbye(socket)
             raise

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 from segue.sidecar.dialer import Dialer, check_gateway
 from segue.sidecar.link_status import LinkTimeouts
+from segue.sidecar.network_monitor import NetworkMonitor
+from segue.sidecar.network_watch import NetworkChange
 from segue.sidecar.session import AgentExchange, GatewaySession
 from segue.sidecar.stats import Stats
 from segue.tunnel.client import TunnelRequest
@@ -38,13 +40,16 @@ class SessionPool:
         self._timeouts = LinkTimeouts() if timeouts is None else timeouts
         self._current: GatewaySession | None = None
         self._watches: dict[GatewaySession, asyncio.Task[None]] = {}
+        self._network = NetworkMonitor(self._note_change)
 
     def start(self) -> None:
         """Begin to look for a gateway."""
+        self._network.start()
         self._current = self._begin(self._gateways, was_up=False)
 
     async def aclose(self) -> None:
         """Give everything up."""
+        await self._network.aclose()
         for watch in self._watches.values():
             watch.cancel()
         sessions = tuple(self._watches)
@@ -72,6 +77,13 @@ class SessionPool:
         exchange = AgentExchange(self.current, request, keep_bytes=keep_bytes)
         self.current.open(exchange)
         return exchange
+
+    def _note_change(self, change: NetworkChange) -> None:
+        """Let all sessions act on a change of this machine's network."""
+        if change == "moved":
+            self._dialer.network_changed()
+        for session in self._watches:
+            session.network_changed(change)
 
     def _begin(self, gateways: Sequence[str], *, was_up: bool) -> GatewaySession:
         session = GatewaySession(gateways, self._dialer, timeouts=self._timeouts, stats=self._stats, was_up=was_up)

@@ -6,6 +6,7 @@
     link.cut()                        reset every connection now, on both sides
     cut = link.cut_after(up_bytes=N)  reset them after exactly N more bytes got to the server; `await cut.wait()`
     link.blackhole(), link.restore()  nothing moves, and neither end is told; then all goes on (`silenced()`)
+    with link.stranded():             nothing moves on the connections that are open; new ones are served
     link.refuse(), link.accept()      refuse new connections, keep the open ones (`refusing()`); accept again
     with link.diverted(host, port):   lead new connections to another server, as a captive portal does
     link.corrupt(down_bytes=N)        invert the bits of the byte after the next N that get to the client
@@ -56,6 +57,7 @@ class LinkConnection:
         self.flights: list[Direction] = []
         """The directions in which bytes were sent, in turn: two that follow one another are one round trip."""
         self.closed = False
+        self.stranded = False
 
     @property
     def up_bytes(self) -> int:
@@ -202,6 +204,26 @@ class EmulatedLink:
             yield
         finally:
             self.restore()
+
+    @contextmanager
+    def stranded(self) -> Iterator[None]:
+        """Let nothing move on the connections that are open, around a block; new ones are served.
+
+        So it is while TCP waits to repeat what an outage has swallowed, or for ever if a NAT has forgotten them.
+        """
+        stranded = [connection for connection in self.connections if not connection.closed]
+        for connection in stranded:
+            connection.stranded = True
+            for way in self._ways.values():
+                way.pacer.hold(connection.number)
+        try:
+            yield
+        finally:
+            for connection in stranded:
+                connection.stranded = False
+                for way in self._ways.values():
+                    way.pacer.release(connection.number, self._loop.time())
+            self.pump()
 
     def refuse(self) -> None:
         """Refuse new connections and keep the open ones."""
@@ -358,7 +380,7 @@ class _SocketPair:
         pacer = self._link.way(direction).pacer
         if held:
             pacer.hold(self.connection.number)
-        else:
+        elif not self.connection.stranded:
             pacer.release(self.connection.number, asyncio.get_running_loop().time())
             self._link.pump()
 

@@ -105,6 +105,20 @@ class Endpoint(ABC, Generic[X, V]):
         """Tell whether there is no link, or its peer owes an answer and has been silent for this long."""
         return self._link is None or self._link.is_quiet(now, for_s)
 
+    def quiet_since(self) -> float | None:
+        """Return since when the peer owes an answer and has been silent; None: it owes none, or there is no link."""
+        return None if self._link is None else self._link.quiet_since()
+
+    @property
+    def heard_at(self) -> float | None:
+        """When a packet of the peer came last, or the link began; None: there is no link."""
+        return None if self._link is None else self._link.heard_at
+
+    def probe(self) -> None:
+        """Send a PING with the next packets: the link is in doubt."""
+        if self._link is not None:
+            self._link.probe()
+
     @property
     def rtt_s(self) -> float | None:
         """The minimum round-trip time of the link lately."""

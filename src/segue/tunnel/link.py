@@ -147,6 +147,7 @@ class TunnelLink:
         self._pong_due: int | None = None
         self._ping_token = 0
         self._ping_sent_at: float | None = None
+        self._ping_wanted = False
         self._was_full = False
 
     @property
@@ -167,8 +168,22 @@ class TunnelLink:
 
     def is_quiet(self, now: float, for_s: float) -> bool:
         """Tell whether the peer owes an answer and has been silent for this long."""
+        since = self.quiet_since()
+        return since is not None and now >= since + for_s
+
+    def quiet_since(self) -> float | None:
+        """Return since when the peer owes an answer and has been silent; None: it owes none."""
         since = self._outstanding_since()
-        return since is not None and now >= max(since, self._heard_at) + for_s
+        return None if since is None else max(since, self._heard_at)
+
+    @property
+    def heard_at(self) -> float:
+        """When a packet of the peer came last, or the link began."""
+        return self._heard_at
+
+    def probe(self) -> None:
+        """Send a PING soon, or when the last one is answered: it is in doubt whether the peer can still be reached."""
+        self._ping_wanted = True
 
     # --- sending -----------------------------------------------------------------------------------------------------
 
@@ -242,6 +257,7 @@ class TunnelLink:
         if ping_due:
             self._ping_token += 1
             self._ping_sent_at = now
+            self._ping_wanted = False
             answers.append(encode_frame(Ping(self._ping_token)))
         return answers
 
@@ -295,9 +311,9 @@ class TunnelLink:
     def next_deadline(self) -> float | None:
         """Return when to call `compose` and `is_dead` again, though nothing was received or queued."""
         deadlines = [self._ack_due_at]
-        since = self._outstanding_since()
+        since = self.quiet_since()
         if since is not None:
-            deadlines.append(max(since, self._heard_at) + DEAD_S)
+            deadlines.append(since + DEAD_S)
         if self._ping_every_s is None:
             deadlines.append(self._heard_at + UNPINGED_S)
         elif self._ping_sent_at is None:
@@ -328,4 +344,4 @@ class TunnelLink:
     def _is_ping_due(self, now: float) -> bool:
         if self._ping_every_s is None or self._ping_sent_at is not None:
             return False
-        return now >= self._heard_at + self._ping_every_s
+        return self._ping_wanted or now >= self._heard_at + self._ping_every_s
