@@ -17,7 +17,7 @@ def unreachable(reason: str) -> LinkUnavailable:
 def test_the_first_link_is_waited_for_like_a_later_one() -> None:
     status = LinkStatus(TIMEOUTS, 100.0, was_up=False)
     assert (status.state, status.up) == ("connecting", False)
-    status.reason = "connection refused"
+    status.note_failed("wss://a", "connection refused")
     status.note_refused(None)
     assert status.state == "connecting"
     assert (status.unavailable(119.9), status.has_patience(119.9)) == (None, True)
@@ -49,7 +49,7 @@ def test_a_link_that_was_there_is_waited_for_as_long_as_the_timeouts_say(
     now: float, state: LinkState, unavailable: LinkUnavailable | None, *, given_up: bool
 ) -> None:
     status = LinkStatus(TIMEOUTS, 0.0, was_up=False)
-    status.reason = "an old failure"
+    status.note_failed("wss://a", "an old failure")
     status.note_up()
     status.note_lost(10.0)
     status.note_lost(25.0)  # it is lost already
@@ -67,3 +67,14 @@ def test_a_loss_is_recent_for_as_long_as_the_caller_says() -> None:
     status = LinkStatus(TIMEOUTS, 5.0, was_up=True)
     assert status.is_away_within(3.0, 7.9)
     assert not status.is_away_within(3.0, 8.0)
+
+
+def test_a_reason_is_news_once_and_names_the_gateways_if_there_are_several() -> None:
+    status = LinkStatus(LinkTimeouts(), 0.0, was_up=True)
+    assert status.note_failed("wss://a", "it is away.")
+    assert not status.note_failed("wss://a", "it is away.")
+    assert status.reason == "it is away."
+    assert status.note_failed("wss://b", "it refuses us")
+    assert status.reason == "wss://a: it is away; wss://b: it refuses us"
+    status.note_up()
+    assert status.reason == ""

@@ -41,8 +41,20 @@ class LinkStatus:
         self._was_up = was_up
         self._away_since: float | None = now
         self._refusal: LinkUnavailable | None = None
-        self.reason = ""
-        """Why the last attempts failed; empty while the link is there."""
+        self._reasons: dict[str, str] = {}
+
+    @property
+    def reason(self) -> str:
+        """Why the last attempts failed, by gateway if there are several; empty while the link is there."""
+        if len(self._reasons) > 1:
+            return "; ".join(f"{gateway}: {why.rstrip('.')}" for gateway, why in self._reasons.items())
+        return "".join(self._reasons.values())
+
+    def note_failed(self, gateway: str, reason: str) -> bool:
+        """Record why there is no link to a gateway; tell whether that is news."""
+        known = self._reasons.get(gateway)
+        self._reasons[gateway] = reason
+        return reason != known
 
     @property
     def up(self) -> bool:
@@ -62,7 +74,7 @@ class LinkStatus:
         """Record that a gateway has welcomed the session."""
         self._away_since = self._refusal = None
         self._was_up = True
-        self.reason = ""
+        self._reasons.clear()
 
     def note_lost(self, now: float) -> None:
         """Record that the link is lost; once it is, a second call changes nothing."""

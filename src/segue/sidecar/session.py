@@ -140,7 +140,6 @@ class GatewaySession:
         self._exchanges: dict[int, AgentExchange] = {}
         self._rejected: list[AgentExchange] = []
         self._status = LinkStatus(timeouts, self._loop.time(), was_up=was_up)
-        self._reasons: dict[str, str] = {}  # why there is no link, by gateway
         self._search = LinkSearch()
         self._successors = SuccessorFinder(dialer, self._tunnel, self._name, is_wanted=self._is_wanted)
         self._attempted = asyncio.Event()
@@ -394,11 +393,8 @@ class GatewaySession:
 
     def _note_failure(self, gateway: str, reason: str) -> None:
         self._addresses.note_failed(gateway)
-        if reason != self._reasons.get(gateway):
+        if self._status.note_failed(gateway, reason):
             _log.warning("action=link gateway=%s failed: %s", gateway, reason)
-        self._reasons[gateway] = reason
-        told = (f"{name}: {why.rstrip('.')}" for name, why in self._reasons.items())
-        self._status.reason = "; ".join(told) if len(self._reasons) > 1 else reason
 
     async def _use(self, gateway: str) -> None:
         """Connect, and exchange packets until the link is lost."""
@@ -580,7 +576,6 @@ class GatewaySession:
         self.max_body_bytes = event.max_body_bytes
         self._addresses.note_welcome(gateway, event.address, new_epoch=event.new_epoch)
         self._status.note_up()
-        self._reasons.clear()
         self._end_attempt()
         _log.info("action=link gateway=%s up resumed=%s", gateway, not event.new_epoch)
         self._review_exchanges()
