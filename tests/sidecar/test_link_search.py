@@ -33,10 +33,10 @@ def test_however_long_an_outage_was_it_tries_each_second_while_something_waits()
 def test_a_request_that_cannot_wait_counts_until_the_attempt_has_ended() -> None:
     search = failed(50)
     search.ask()
-    assert search.asked
+    asked = search.asked
     assert search.next_at(waiting=False, refused=False) == 100.0 + EAGER_S
     search.attempt_ended(200.0, good=False, fraction=1.0)
-    assert not search.asked
+    assert (asked, search.asked) == (True, False)
     assert search.next_at(waiting=False, refused=False) == 200.0 + LONGEST_S
 
 

@@ -24,6 +24,7 @@ import msgspec
 from segue.http.heads import ReplyHead
 from segue.sidecar.connector import GatewayRefusedError, GatewayUnreachableError, TunnelSocket, frame_bytes
 from segue.sidecar.dialer import Dialer
+from segue.sidecar.farewell import Farewell
 from segue.sidecar.gateway_addresses import GatewayAddresses
 from segue.sidecar.link_search import GOOD_S, LinkSearch
 from segue.sidecar.link_status import LinkState, LinkStatus, LinkTimeouts, LinkUnavailable
@@ -52,12 +53,6 @@ _log = logging.getLogger("segue.sidecar")
 OWNER_ONLY_S = 3.0
 #: The writer waits for so long for a full socket before it checks whether the link is dead.
 STUCK_S = 5.0
-#: What a session says last may wait for a full socket for so long, and for the gateway's answer for so many round
-#: trips.
-GOODBYE_S = 1.0
-GOODBYE_RTTS = 3.0
-#: A session that was left tries so often to say goodbye on another link, if the last one broke before it was heard.
-FAREWELLS = 5
 #: An agent that hangs up when its link has been silent for this long has probably hung up because of that.
 QUIET_S = 5.0
 
@@ -144,8 +139,7 @@ class GatewaySession:
         self._successors = SuccessorFinder(dialer, self._tunnel, self._name, is_wanted=self._is_wanted)
         self._attempted = asyncio.Event()
         self._leaving = False
-        self._farewells = FAREWELLS
-        self._parting = self._parted = False  # the last goodbye is being said; it was heard
+        self._farewell = Farewell(self._tunnel, stats)
         self._link_was_good = False
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -322,7 +316,7 @@ class GatewaySession:
             if not self._is_done():
                 await self._try_all()
             if self._has_ended():
-                self._farewells -= 1
+                self._farewell.note_attempt()
             fraction = random.random()  # noqa: S311 - jitter, not a secret
             self._search.attempt_ended(self._loop.time(), good=self._link_was_good, fraction=fraction)
             self._end_attempt()
@@ -357,11 +351,8 @@ class GatewaySession:
             self._review_exchanges()
 
     def _is_done(self) -> bool:
-        """Tell whether there is nothing left to do: the session was left, and its gateway keeps nothing for it.
-
-        A gateway that was not told would go on with what nobody wants, and wait for it when it drains.
-        """
-        return self._has_ended() and (self._parted or not self._tunnel.epoch or not self._farewells)
+        """Tell whether there is nothing left to do: the session was left, and its gateway keeps nothing for it."""
+        return self._has_ended() and self._farewell.over
 
     def _has_ended(self) -> bool:
         """Tell whether the session was left, and has nothing more to carry."""
@@ -435,13 +426,13 @@ class GatewaySession:
             async with self._successors.watching(gateway, socket.abort):
                 reason = await self._read(socket, gateway)
         except asyncio.CancelledError:
-            await self._say_goodbye(socket)
+            await self._farewell.say(socket)
             raise
         finally:
             was_up = self._status.up
             self._tunnel.link_lost()
             self._note_lost()
-            if not self._parting:
+            if not self._farewell.under_way:
                 writer.cancel()
             [ended] = await asyncio.gather(writer, return_exceptions=True)
         if isinstance(ended, Exception):
@@ -455,7 +446,7 @@ class GatewaySession:
 
     def _end_without_writer(self, socket: TunnelSocket) -> None:
         """End the link, which is none without a writer; but a goodbye that is cut off may never arrive."""
-        if not self._parting:
+        if not self._farewell.under_way:
             socket.abort()
 
     async def _read(self, socket: TunnelSocket, gateway: str) -> str | None:
@@ -488,7 +479,7 @@ class GatewaySession:
                     await self._send_packet(socket, packet, within_s=STUCK_S)
                     continue
                 if self._has_ended() and self._tunnel.ready:
-                    await self._say_goodbye(socket)
+                    await self._farewell.say(socket)
                     return
                 with suppress(TimeoutError):
                     async with asyncio.timeout_at(self._tunnel.next_deadline()):
@@ -499,20 +490,6 @@ class GatewaySession:
         with suppress(TimeoutError):  # a socket that takes nothing must not keep us from noticing it
             async with asyncio.timeout(within_s):
                 await socket.send(packet)
-
-    async def _say_goodbye(self, socket: TunnelSocket) -> None:
-        """Give up what is under way, acknowledge what has come, and close: then the gateway keeps nothing for us."""
-        self._tunnel.leave()
-        self._parting = True
-        try:
-            while (packet := self._tunnel.next_packet(self._loop.time())) is not None:
-                await self._send_packet(socket, packet, within_s=GOODBYE_S)
-            within_s = GOODBYE_S + GOODBYE_RTTS * (self._tunnel.rtt_s or 0.0)
-            self._parted = await socket.close(within_s=within_s)
-        except ConnectionError:
-            pass  # the next link says it, or nobody
-        finally:
-            self._parting = False
 
     # --- events ------------------------------------------------------------------------------------------------------
 
