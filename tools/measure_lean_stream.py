@@ -1,12 +1,11 @@
 """Measures what comes down the wire: python -m tools.measure_lean_stream [--quick] [--json FILE]
 
 A gateway in this process plays sessions with the instructions (21 KB) and tools (10 KB) of a coding agent. A client
-asks for them whole, lean and as compact events, over HTTP and in WebSocket mode, there with and without
-permessage-deflate. Every byte that TCP carries down to the client is counted, with heads and frames, and divided by the
-bytes of the turn's finished items: what the model itself has said, as JSON. The words are generated prose, the
-encrypted reasoning is random, so that it compresses no better than a real one. *Paced* is a model that says 60 tokens a
-second, each in a read of its own; in a *burst*, everything is there at once. Not here: CPU and memory (`segue bench
-gateway`).
+asks for them whole, lean and as compact events, over HTTP and in WebSocket mode, with and without compression. Every
+byte that TCP carries down to the client is counted, with heads and frames, and divided by the bytes of the turn's
+finished items: what the model itself has said, as JSON. The words are generated prose, the encrypted reasoning is
+random, so that it compresses no better than a real one. *Paced* is a model that says 60 tokens a second, each in a read
+of its own; in a *burst*, everything is there at once. Not here: CPU and memory (`segue bench gateway`).
 """
 
 from __future__ import annotations
@@ -29,6 +28,10 @@ from segue.cli.loop import run
 from segue.config import Config, ServerConfig
 from segue.dialects.output_writer import InterleavedOutputWriter
 from segue.gateway.app import serving
+from segue.http.content_decoding import ContentDecoder, decoder_for
+from segue.http.event_coding import PRESET, preset_decoder
+from segue.http.heads import Line
+from segue.http.sse import SseReader
 from segue.protocol.compact_events import CompactReader
 from segue.protocol.events import Ended, Event
 from segue.protocol.requests import StreamForm
@@ -44,9 +47,10 @@ _TOKEN = 4  # characters
 _TURNS = 12
 
 Pace = Literal["burst", "paced"]
-Way = Literal["http", "http gzip", "websocket", "websocket deflate"]
+Way = Literal["http", "http gzip", "http segue-1", "websocket", "websocket deflate"]
 FORMS: tuple[StreamForm, ...] = ("compact", "lean", "whole")
-WAYS: tuple[Way, ...] = ("websocket deflate", "http gzip", "websocket", "http")
+WAYS: tuple[Way, ...] = ("websocket deflate", "http segue-1", "http gzip", "websocket", "http")
+_CODINGS: dict[Way, str] = {"http": "identity", "http gzip": "gzip", "http segue-1": "segue-1, gzip"}
 
 
 # --- the model -------------------------------------------------------------------------------------------------------
@@ -193,9 +197,8 @@ class _Client:
 
     async def session(self, way: Way, turns: int) -> list[TurnSize]:
         """Run a session and return the sizes of its turns, without the handshake of a WebSocket."""
-        if way in {"http", "http gzip"}:
-            coding = "gzip" if way == "http gzip" else "identity"
-            return [await self._post({"Accept-Encoding": coding}) for _ in range(turns)]
+        if way in _CODINGS:
+            return [await self._post({"Accept-Encoding": _CODINGS[way]}) for _ in range(turns)]
         url, window = f"{self._meter.url}/v1/responses", 15 if way == "websocket deflate" else 0
         async with self._http.ws_connect(url, compress=window, max_msg_size=0) as socket:
             self._meter.take()
@@ -204,9 +207,11 @@ class _Client:
     async def _post(self, headers: dict[str, str]) -> TurnSize:
         body = {**self._create, "stream": True}
         async with self._http.post(f"{self._meter.url}/v1/responses", json=body, headers=headers) as reply:
-            async for line in reply.content:
-                if line.startswith((b"data: {", b"data: [")) and not line.startswith(b"data: [DONE]"):
-                    self._take(line[6:])
+            reader, decoder = SseReader(), _decoder_of(reply.headers.get("Content-Encoding", "identity"))
+            async for data in reply.content.iter_any():
+                for event in reader.feed(data if decoder is None else _decoded(decoder, data)):
+                    if event.data != b"[DONE]":
+                        self._take(event.data)
         return self._size()
 
     async def _ask(self, socket: aiohttp.ClientWebSocketResponse) -> TurnSize:
@@ -226,6 +231,15 @@ class _Client:
         self._create["previous_response_id"] = msgspec.json.decode(events[-1].response["id"])
         items = sum(len(event.item) for event in events if event.type == "response.output_item.done")
         return TurnSize(len(events), items, self._meter.take().down_bytes)
+
+
+def _decoder_of(coding: str) -> ContentDecoder | None:
+    return preset_decoder() if coding == PRESET else decoder_for((Line(b"Content-Encoding", coding.encode()),))
+
+
+def _decoded(decoder: ContentDecoder, data: bytes) -> bytes:
+    decoder.feed(data)
+    return b"".join(iter(decoder.read, b""))
 
 
 # --- measuring -------------------------------------------------------------------------------------------------------
@@ -254,7 +268,7 @@ def arms(*, quick: bool) -> list[LeanArm]:
 
 async def _run(host: str, port: int, arm: LeanArm, *, number: int, turns: int) -> list[TurnSize]:
     model = f"{number}/{arm.shape}/{arm.pace}"
-    async with metered(host, port) as meter, aiohttp.ClientSession() as http:
+    async with metered(host, port) as meter, aiohttp.ClientSession(auto_decompress=False) as http:
         return await _Client(http, meter, model, form=arm.form).session(arm.way, turns)
 
 

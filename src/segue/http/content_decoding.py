@@ -97,12 +97,17 @@ _ZLIB: Final = zlib.MAX_WBITS
 _RAW: Final = -zlib.MAX_WBITS
 
 
+def dictionary_decoder(dictionary: bytes) -> ContentDecoder:
+    """Return a decoder of one stream of zlib that was encoded with a preset dictionary."""
+    return _InflateDecoder(_ZLIB, dictionary)
+
+
 class _InflateDecoder:
     """Gzip, of any number of members (RFC 1952, 2.2), or one stream of zlib or of bare deflate."""
 
-    def __init__(self, window_bits: int) -> None:
+    def __init__(self, window_bits: int, dictionary: bytes = b"") -> None:
         self._window_bits = window_bits
-        self._inflater = zlib.decompressobj(window_bits)
+        self._inflater = zlib.decompressobj(window_bits, dictionary)
         self._input = b""
         self._begun = False
         self._more_output = False

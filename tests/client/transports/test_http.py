@@ -18,6 +18,7 @@ from segue.client.recovery import FaultKind, TurnFault
 from segue.client.settings import ConnectionSettings
 from segue.client.transports.http import HttpTransport
 from segue.client.transports.interface import Connected, EventStream, TransportFault
+from segue.http.event_coding import StreamEncoder
 from segue.http.heads import Line
 from segue.protocol.requests import LeanForm
 from segue.testing.provider import Answer, ReceivedRequest, ScriptedProvider, gzipped, provided
@@ -383,9 +384,9 @@ async def talk_nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWrit
 # --- compression -----------------------------------------------------------------------------------------------------
 
 
-def lean(answer: Answer) -> Callable[[ReceivedRequest], Answer]:
+def lean(answer: Answer, *more: str) -> Callable[[ReceivedRequest], Answer]:
     """A gateway that offers lean streams, and answers with this."""
-    offered = b'{"object":"segue.capabilities","extensions":["lean"]}'
+    offered = msgspec.json.encode({"object": "segue.capabilities", "extensions": ["lean", *more]})
     return lambda request: Answer(lines=JSON, pieces=(offered,)) if b"capabilities" in request.target else answer
 
 
@@ -403,6 +404,28 @@ async def test_a_gateway_with_lean_streams_is_asked_for_compressed_ones() -> Non
         assert await drained(resumed) == (list(events), None)
         assert [b"Accept-Encoding: gzip" in request.raw_head for request in provider.requests] == [False, True, True]
         assert stream.wire_received_bytes < sum(map(len, events)) / 2
+
+
+def preset(answer: Answer) -> Answer:
+    """Encode an answer as a gateway does for a client that names the coding."""
+    encoder = StreamEncoder("segue-1")
+    packed = [encoder.feed(piece) + encoder.flush() for piece in answer.pieces]
+    encoded = Line(b"Content-Encoding", b"segue-1")
+    return msgspec.structs.replace(answer, lines=(*answer.lines, encoded), pieces=(*packed, encoder.end()))
+
+
+@pytest.mark.parametrize("encode", [preset, gzipped, lambda answer: answer])
+async def test_a_gateway_with_compact_events_is_asked_for_its_own_coding(encode: Callable[[Answer], Answer]) -> None:
+    """It may be one that has only gzip; and a proxy may take out what it does not know."""
+    gate = asyncio.Event()
+    answer = msgspec.structs.replace(encode(streamed(*EVENTS)), gates={2: gate})
+    async with serving(lean(answer, "compact"), deflate=True) as (provider, transport):
+        await transport.connect(lane=1)
+        stream = await create(transport)
+        assert b"Accept-Encoding: segue-1, gzip\r\n" in provider.requests[-1].raw_head
+        assert [await anext(stream), await anext(stream)] == list(STARTED)
+        gate.set()
+        assert await drained(stream) == ([EVENTS[2]], None)
 
 
 async def test_compact_events_are_yielded_as_what_they_stand_for() -> None:
@@ -446,13 +469,18 @@ async def test_compressed_events_are_yielded_as_they_come() -> None:
         (gzipped(streamed(*STARTED)).pieces[:-1], "stream_ended"),
         ((*gzipped(streamed(*STARTED)).pieces[:-1], b"\xff" * 50), "unreadable"),
         (gzipped(streamed(*STARTED, b"[" + b" " * 5_000_000)).pieces, "unreadable"),
+        (preset(streamed(*STARTED)).pieces, "stream_ended"),
+        (preset(streamed(*STARTED)).pieces[:-1], "stream_ended"),
+        ((*preset(streamed(*STARTED)).pieces[:-1], b"\xff" * 50), "unreadable"),
+        (preset(streamed(*STARTED, b"[" + b" " * 5_000_000)).pieces, "unreadable"),
     ],
 )
 async def test_a_compressed_stream_that_breaks_or_grows_without_bound_is_a_fault(
     pieces: tuple[bytes, ...], kind: FaultKind
 ) -> None:
-    answer = Answer(lines=(*SSE, Line(b"Content-Encoding", b"gzip")), pieces=pieces)
-    async with serving(lean(answer), deflate=True, max_message_bytes=100_000) as (_, transport):
+    coding = b"gzip" if pieces[0].startswith(b"\x1f\x8b") else b"segue-1"
+    answer = Answer(lines=(*SSE, Line(b"Content-Encoding", coding)), pieces=pieces)
+    async with serving(lean(answer, "compact"), deflate=True, max_message_bytes=100_000) as (_, transport):
         await transport.connect(lane=1)
         events, fault = await drained(await create(transport))
     assert events == list(STARTED)[: len(events)], "broken data takes with it what came in the same piece"

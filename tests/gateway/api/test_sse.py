@@ -13,7 +13,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from segue.gateway.admin.metrics import Metrics, TransportMeter
-from segue.gateway.api.sse import DONE, _StreamGzip, send_events, send_in_form
+from segue.gateway.api.sse import DONE, _SlicedEncoder, send_events, send_in_form
+from segue.http.event_coding import preset_decoder
 from segue.protocol.events import Event
 from segue.protocol.problems import Problem, Refused
 from segue.protocol.requests import StreamForm
@@ -49,7 +50,7 @@ async def streaming(
         return await send(request, events(), meter)
 
     application = web.Application()
-    application.add_routes([web.get("/", handle)])
+    application.add_routes([web.get("/", handle), web.post("/", handle)])
     async with TestServer(application) as server:
         yield str(server.make_url("/"))
 
@@ -141,12 +142,39 @@ async def test_a_large_event_is_compressed_in_slices() -> None:
             steps += 1
             await asyncio.sleep(0)
 
-    gzip = _StreamGzip()
+    encoder = _SlicedEncoder("gzip")
     beside = asyncio.create_task(others())
-    packed = await gzip.write(large.data)
+    packed = await encoder.write(large.data)
     beside.cancel()
     assert steps >= 7
-    assert zlib.decompress(packed + gzip.end(b""), wbits=31) == large.data
+    assert zlib.decompress(packed + await encoder.write(b"", last=True), wbits=31) == large.data
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(("form", "coding"), [("lean", "gzip"), ("compact", "segue-1")])
+async def test_the_head_of_a_compact_stream_says_only_what_is_needed(
+    form: StreamForm, coding: str, method: str
+) -> None:
+    """A cache may keep the answer to a GET, unless it is told not to; that to a POST it may not (RFC 9111, 3)."""
+
+    async def events() -> Events:
+        yield [Event("response.output_text.delta", DELTA.splitlines()[1][6:], 4)]
+
+    async with (
+        streaming(events, send=lambda *turn: send_in_form(*turn, form=form)) as url,
+        aiohttp.ClientSession(auto_decompress=False) as client,
+        client.request(method, url, headers={"Accept-Encoding": "segue-1, gzip"}) as reply,
+    ):
+        assert reply.headers["Content-Encoding"] == coding
+        for_caches = {"Cache-Control", "Vary"} if (form, method) != ("compact", "POST") else set()
+        own = {"Content-Type", "X-Accel-Buffering", "Content-Encoding", *for_caches}
+        assert set(reply.headers) == {*own, "Transfer-Encoding", "Date", "Server"}  # the last is aiohttp's own
+        data = await reply.read()
+    if coding == "segue-1":
+        decoder = preset_decoder()
+        decoder.feed(data)
+        assert decoder.read() == COMPACT + DONE
+        decoder.finish()
 
 
 async def test_a_whole_stream_is_never_compressed() -> None:
@@ -222,24 +250,14 @@ async def test_a_client_that_goes_away_closes_the_source_of_events() -> None:
             await closed.wait()
 
 
-async def test_the_mark_leaves_with_the_last_batch_if_that_is_known() -> None:
-    sent = 0
+@pytest.mark.parametrize("end", ["completed", "incomplete", "failed"])
+async def test_the_mark_leaves_with_the_last_event(end: str) -> None:
+    last = Event(f"response.{end}", b"{}", 2)
 
     async def events() -> Events:
-        nonlocal sent
-        for sent in range(1, 3):
-            yield [event(sent)]
+        yield [event(1)]
+        yield [last]
 
-    async def handle(request: web.Request) -> web.StreamResponse:
-        meter = Metrics().by_transport["sse"]
-        return await send_events(request, events(), meter, is_over=lambda: sent == 2)
-
-    application = web.Application()
-    application.add_routes([web.get("/", handle)])
-    async with (
-        TestServer(application) as server,
-        aiohttp.ClientSession() as client,
-        client.get(server.make_url("/")) as reply,
-    ):
+    async with streaming(events) as url, aiohttp.ClientSession() as client, client.get(url) as reply:
         chunks = [chunk async for chunk, ended in reply.content.iter_chunks() if ended]
-    assert chunks == [frame(1), frame(2) + DONE]
+    assert chunks == [frame(1), b"event: response.%b\ndata: {}\n\n" % end.encode() + DONE]

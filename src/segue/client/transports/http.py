@@ -28,6 +28,7 @@ from segue.client.transports.http_exchange import ServerExchanges, fault_of, met
 from segue.client.transports.interface import Connected, EventStream, TransportFault
 from segue.client.transports.server_errors import MAX_BODY_BYTES, ServerWords
 from segue.http.content_decoding import ContentDecoder, DecodingError, decoder_for
+from segue.http.event_coding import GZIP, PRESET, preset_decoder
 from segue.http.heads import Line
 from segue.http.sse import SseReader
 from segue.http_client.body import JsonBody
@@ -37,7 +38,7 @@ from segue.protocol.codec import UNREADABLE
 from segue.protocol.compact_events import CompactReader
 from segue.protocol.requests import LeanForm
 
-_STREAM, _JSON, _GZIP = "text/event-stream", "application/json", "gzip"
+_STREAM, _JSON = "text/event-stream", "application/json"
 _OK, _REDIRECTS, _NOT_FOUND = 200, 300, 404
 _DONE = b"[DONE]"
 #: An id may come from a peer, and becomes a part of a path.
@@ -149,12 +150,14 @@ class HttpTransport:
         return self.server.responses_url(response_id=response_id)
 
     def _coding(self) -> str:
-        """Return the content coding to ask for: a gateway that offers lean streams flushes them after each event.
+        """Return the content codings to ask for: a gateway that offers lean streams flushes them after each event.
 
         Of any other server, compression may hold events back.
         """
         known = self._capabilities
-        return _GZIP if self.server.deflated and known is not None and known.offers("lean") else "identity"
+        if not self.server.deflated or known is None or not known.offers("lean"):
+            return "identity"
+        return f"{PRESET}, {GZIP}" if known.offers("compact") else GZIP
 
     async def _open(self, response: aiohttp.ClientResponse, upload: JsonBody | None, coding: str) -> EventStream:
         self._capabilities = told_capabilities(response) or self._capabilities
@@ -349,11 +352,13 @@ def _meter_of(response: aiohttp.ClientResponse, upload: JsonBody | None) -> Wire
 
 def _is_plain(response: aiohttp.ClientResponse, coding: str = "identity") -> bool:
     """Tell whether an answer is not compressed, or as it was asked for."""
-    return response.headers.get("Content-Encoding", "identity").lower() in {"identity", coding}
+    return response.headers.get("Content-Encoding", "identity").lower() in {"identity", *coding.split(", ")}
 
 
 def _decoder_for(response: aiohttp.ClientResponse) -> ContentDecoder | None:
     named = response.headers.get("Content-Encoding", "")
+    if named.lower() == PRESET:
+        return preset_decoder()
     return decoder_for((Line(b"Content-Encoding", named.encode("latin-1", "replace")),)) if named else None
 
 

@@ -9,7 +9,7 @@ from aiohttp import web
 from segue.gateway.admin.capabilities import CapabilityRoutes
 from segue.gateway.admin.health import HealthRoutes
 from segue.gateway.api.authentication import keyed, private
-from segue.gateway.api.middleware import closes_when_draining, error_replies, origin_check
+from segue.gateway.api.middleware import closes_when_draining, error_replies, origin_check, say_no_server
 from segue.gateway.api.models import ModelRoutes
 from segue.gateway.api.request_keys import PRINCIPAL
 from segue.gateway.api.responses import ResponseRoutes
@@ -41,7 +41,7 @@ def build_application(services: Services, tunnel: SidecarSessions, diagnostics: 
     with_key = partial(keyed, access, services.clock)
     for_operators = partial(private, access, services.clock)
     application = web.Application(middlewares=[error_replies(limit), origin_check(access)], client_max_size=limit)
-    application.on_response_prepare.append(closes_when_draining(services.drain))
+    application.on_response_prepare.extend((closes_when_draining(services.drain), say_no_server))
     application.add_routes(
         [
             web.post("/v1/responses", with_key(responses.create)),

@@ -63,7 +63,7 @@ class ResponseRoutes:
             if create.stream and create.form != "whole":
                 return await send_in_form(request, run.events(), meter, form=create.form)
             if create.stream:
-                return await send_events(request, run.events(), meter, is_over=lambda: run.finished is not None)
+                return await send_events(request, run.events(), meter)
             return await self._reply(request, run, meter)
 
     def _check_upload(self, request: web.Request) -> None:

@@ -1,16 +1,16 @@
 """The events of a turn as server-sent events: the one writer of every stream over HTTP.
 
-A lean stream is compressed if its client accepts gzip (RFC 9110, 12.5.3), each write so that it can be read at once. A
-whole stream is not: most clients say that they accept gzip, and few care. Not here: the format of one event
-(`segue.http.sse`), and where the events come from (`turns`).
+A lean stream is compressed if its client accepts that (RFC 9110, 12.5.3), each write so that it can be read at once. A
+whole stream is not: most clients say that they accept gzip, and few care. The head of a compact stream says only what
+is needed, since it may be a half of the reply. Not here: the format of one event (`segue.http.sse`), the codings
+(`segue.http.event_coding`), and where the events come from (`turns`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import zlib
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from types import MappingProxyType
 
@@ -20,6 +20,7 @@ from segue.gateway.admin.metrics import TransportMeter
 from segue.gateway.redacted_traceback import redacted_traceback
 from segue.gateway.transport import abort, finish
 from segue.gateway.turns.lean_batches import lean_batches
+from segue.http.event_coding import StreamCoding, StreamEncoder, stream_coding
 from segue.http.sse import write_event
 from segue.protocol.events import Event
 from segue.protocol.problems import Refused
@@ -34,7 +35,11 @@ DONE = write_event("", b"[DONE]")
 
 #: How much is compressed at once.
 _SLICE_BYTES = 128 * 1024
-_GZIP_HEADERS = {**SSE_HEADERS, "Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
+#: What a cache must know of a reply that it may keep. That of a POST it may not, since none says how long it is fresh
+#: (RFC 9111, 3; RFC 9110, 9.3.3).
+_FOR_CACHES = frozenset({"Cache-Control", "Vary"})
+#: After one of these, a turn has no more events.
+_LAST = frozenset({"response.completed", "response.incomplete", "response.failed"})
 
 
 async def send_events(
@@ -42,17 +47,16 @@ async def send_events(
     batches: AsyncGenerator[Sequence[Event], None],
     meter: TransportMeter,
     *,
-    is_over: Callable[[], bool] = lambda: False,
-    gzip: _StreamGzip | None = None,
+    coding: StreamCoding | None = None,
     compact: bool = False,
 ) -> web.StreamResponse:
-    """Send a turn's events as they come, one write for each batch, and `[DONE]` when the turn is over.
+    """Send a turn's events as they come, one write for each batch, and `[DONE]` with the last one.
 
     The reply begins with the first batch, so that a turn that is refused before gets a status of its own. A stream that
-    breaks later is reset. If `is_over` says after a batch that it was the last one, `[DONE]` leaves in the same write.
-    The types of compact events are in their data only.
+    breaks later is reset. The types of compact events are in their data only.
     """
-    response, done = web.StreamResponse(headers=SSE_HEADERS if gzip is None else _GZIP_HEADERS), False
+    response, done = web.StreamResponse(headers=_headers(request.method, coding, compact=compact)), False
+    encoder = None if coding is None else _SlicedEncoder(coding)
     try:
         async with aclosing(batches):
             async for batch in batches:
@@ -61,12 +65,14 @@ async def send_events(
                 # Whole events only: some parsers lose an event whose blank line comes with the next piece.
                 data = b"".join([write_event("" if compact else event.type, event.data) for event in batch])
                 meter.sent(len(batch), len(data))
-                done = is_over()
+                done = batch[-1].type in _LAST
                 if done:
                     data += DONE
-                await response.write(data if gzip is None else await gzip.write(data))
-        rest = b"" if done else DONE
-        await finish(request, response, rest if gzip is None else gzip.end(rest))
+                await response.write(data if encoder is None else await encoder.write(data, last=done))
+        if not done:
+            await finish(request, response, DONE if encoder is None else await encoder.write(DONE, last=True))
+        else:
+            await finish(request, response)
     except Exception as error:
         if not response.prepared:
             raise
@@ -82,31 +88,29 @@ async def send_in_form(
     """Send a turn's events as a lean stream, unless it is to be whole."""
     if form == "whole":
         return await send_events(request, batches, meter)
-    gzip = _StreamGzip() if _accepts_gzip(request.headers.get("Accept-Encoding", "")) else None
-    return await send_events(request, lean_batches(batches, form=form), meter, gzip=gzip, compact=form == "compact")
+    compact = form == "compact"
+    coding = stream_coding(request.headers.get("Accept-Encoding", ""), preset=compact)
+    return await send_events(request, lean_batches(batches, form=form), meter, coding=coding, compact=compact)
 
 
-class _StreamGzip:
-    """Compresses one stream. Each write ends where its reader can decode all of it (RFC 1951, 2.3: an empty block)."""
+def _headers(method: str, coding: StreamCoding | None, *, compact: bool) -> dict[str, str]:
+    headers = dict(SSE_HEADERS)
+    if coding is not None:
+        headers |= {"Content-Encoding": coding, "Vary": "Accept-Encoding"}
+    if compact and method == "POST":
+        headers = {name: value for name, value in headers.items() if name not in _FOR_CACHES}
+    return headers
 
-    def __init__(self) -> None:
-        self._deflate = zlib.compressobj(wbits=31)  # 31: with the wrapping of gzip
 
-    async def write(self, data: bytes) -> bytes:
-        pieces = [self._deflate.compress(data[:_SLICE_BYTES])]
+class _SlicedEncoder:
+    """Encodes one stream, a large event in slices: it must not hold up everybody else."""
+
+    def __init__(self, coding: StreamCoding) -> None:
+        self._encoder = StreamEncoder(coding)
+
+    async def write(self, data: bytes, *, last: bool = False) -> bytes:
+        pieces = [self._encoder.feed(data[:_SLICE_BYTES])]
         for at in range(_SLICE_BYTES, len(data), _SLICE_BYTES):
-            await asyncio.sleep(0)  # a large event must not hold up everybody else
-            pieces.append(self._deflate.compress(data[at : at + _SLICE_BYTES]))
-        return b"".join((*pieces, self._deflate.flush(zlib.Z_SYNC_FLUSH)))
-
-    def end(self, data: bytes) -> bytes:
-        return self._deflate.compress(data) + self._deflate.flush()
-
-
-def _accepts_gzip(accepted: str) -> bool:
-    """Return whether an `Accept-Encoding` names gzip with a weight that is not zero."""
-    for one in accepted.lower().replace(" ", "").split(","):
-        coding, _, weight = one.partition(";")
-        if coding == "gzip":
-            return weight not in {"q=0", "q=0.0", "q=0.00", "q=0.000"}
-    return False
+            await asyncio.sleep(0)
+            pieces.append(self._encoder.feed(data[at : at + _SLICE_BYTES]))
+        return b"".join((*pieces, self._encoder.end() if last else self._encoder.flush()))
