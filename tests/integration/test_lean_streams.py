@@ -251,3 +251,25 @@ async def test_a_request_for_another_run_of_the_gateway_is_not_run(start: Start)
     for _ in range(2):
         assert (await http.create(input="hi", segue={"idempotency_key": "k", "epoch": epoch})).status == 200
     assert gateway.upstream.started == 1
+
+
+async def test_the_head_of_a_compact_reply_has_167_bytes(start: Start) -> None:
+    """Decision 0034 names each of them. The client has named the coding, and gets no line that it does not need."""
+    gateway = await start(say("hi"))
+    host, port = gateway.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    body = b'{"model":"%b","input":"hi","stream":true,"segue":{"lean":"compact"}}' % MODEL.encode()
+    head = b"POST /v1/responses HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept-Encoding: segue-1\r\nContent-Length: %d\r\n\r\n"
+    writer.write(head % len(body) + body)
+    reply = await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+    assert re.sub(rb"Date: [^\r]{29}", b"Date: *", reply).splitlines() == [
+        b"HTTP/1.1 200 OK",
+        b"Content-Type: text/event-stream",
+        b"X-Accel-Buffering: no",
+        b"Content-Encoding: segue-1",
+        b"Transfer-Encoding: chunked",
+        b"Date: *",
+        b"",
+    ]
+    assert len(reply) == 167

@@ -53,6 +53,7 @@ async def test_every_route_asks_for_what_it_should(method: str, path: str, with_
         for headers, expected in (({"Authorization": "Bearer sk-alice"}, with_key), ({}, without_key)):
             async with client.request(method, path, headers=headers) as reply:
                 assert reply.status == expected, await reply.text()
+                assert "Server" not in reply.headers
         async with client.request(method, path, headers={"Host": "evil.example"}) as reply:
             assert reply.status == 403
     await gateway.aclose()

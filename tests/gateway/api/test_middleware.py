@@ -12,7 +12,7 @@ from aiohttp.test_utils import make_mocked_request
 
 from segue.config import Config
 from segue.gateway.access import Access
-from segue.gateway.api.middleware import closes_when_draining, error_replies, origin_check
+from segue.gateway.api.middleware import closes_when_draining, error_replies, origin_check, say_no_server
 from segue.gateway.drain import DrainState
 from segue.protocol.problems import Problem, Refused
 from segue.stores.interface import StoreError
@@ -85,6 +85,14 @@ async def test_a_gateway_that_drains_closes_connections_after_their_reply(
     drain.draining = draining
     await closes_when_draining(drain)(make_mocked_request("GET", "/"), response)
     assert (response.headers.get("Connection"), response.keep_alive) == (("close", False) if closes else (None, None))
+
+
+async def test_a_reply_does_not_say_what_made_it() -> None:
+    response = web.Response(headers={"Server": "Python/3", "Date": "now"})
+    for _ in range(2):
+        await say_no_server(make_mocked_request("GET", "/"), response)
+        assert "Server" not in response.headers
+    assert response.headers["Date"] == "now"
 
 
 async def test_an_answer_passes_as_it_is() -> None:
