@@ -45,6 +45,8 @@ BUDGET = 1.2
 _TOKENS_S = 60
 _TOKEN = 4  # characters
 _TURNS = 12
+#: How long after one another sessions begin that are paced: their pieces must not all be due at once.
+_APART_S = 0.03
 
 Pace = Literal["burst", "paced"]
 Way = Literal["http", "http gzip", "http segue-1", "websocket", "websocket deflate"]
@@ -270,18 +272,23 @@ def arms(*, quick: bool) -> list[LeanArm]:
 
 async def _run(host: str, port: int, arm: LeanArm, *, number: int, turns: int) -> list[TurnSize]:
     model = f"{number}/{arm.shape}/{arm.pace}"
+    if arm.pace == "paced":
+        await asyncio.sleep(number * _APART_S)
     async with metered(host, port) as meter, aiohttp.ClientSession(auto_decompress=False) as http:
         return await _Client(http, meter, model, form=arm.form).session(arm.way, turns)
 
 
 async def measure(chosen: Sequence[LeanArm], turns: int = _TURNS) -> BenchReport:
-    """Run sessions, all at the same time."""
+    """Run sessions: those in a burst first, so that they do not disturb the pace of the others."""
     config = Config(server=ServerConfig(port=0, store="memory:", compression=True))
     async with serving(config, Router([ModelRule(_Model(), ("*",))])) as (_, url):
         host, port = url.removeprefix("http://").split(":")
-        runs = [_run(host, int(port), arm, number=number, turns=turns) for number, arm in enumerate(chosen)]
-        sizes = await asyncio.gather(*runs)
-    figures = [one for arm, made in zip(chosen, sizes, strict=True) for one in _figures(arm, made)]
+        sizes: dict[LeanArm, list[TurnSize]] = {}
+        for pace in ("burst", "paced"):
+            arms_now = [arm for arm in chosen if arm.pace == pace]
+            runs = [_run(host, int(port), arm, number=number, turns=turns) for number, arm in enumerate(arms_now)]
+            sizes |= zip(arms_now, await asyncio.gather(*runs), strict=True)
+    figures = [one for arm in chosen for one in _figures(arm, sizes[arm])]
     settings = {"turns": turns, "tokens_s": _TOKENS_S, "instructions_bytes": 21_000, "tools_bytes": 10_000}
     return make_report([], settings, figures)
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.http.content_decoding import ContentDecoder, DecodingError, decoder_for, dictionary_decoder
-from segue.http.event_coding import DICTIONARY, PRESET, StreamCoding, StreamEncoder, preset_decoder, stream_coding
+from segue.http.event_coding import DICTIONARY, PRESET, EventEncoder, StreamCoding, preset_decoder, stream_coding
 from segue.http.heads import Line
 from tests.strategies import examples
 
@@ -50,7 +50,7 @@ def test_the_dictionary_is_for_ever() -> None:
     coding=st.sampled_from(("gzip", "segue-1")),
 )
 def test_what_was_flushed_can_be_read_at_once(pieces: list[bytes], coding: StreamCoding) -> None:
-    encoder, decoder = StreamEncoder(coding), decoder_of(coding)
+    encoder, decoder = EventEncoder(coding), decoder_of(coding)
     for piece in pieces:
         assert drain(decoder, encoder.feed(piece) + encoder.flush()) == piece
     assert drain(decoder, encoder.feed(b"end") + encoder.end()) == b"end"
@@ -59,20 +59,20 @@ def test_what_was_flushed_can_be_read_at_once(pieces: list[bytes], coding: Strea
 
 def test_a_flush_costs_less_than_three_bytes() -> None:
     """The end of a block, an empty one, and the head of the next; that of `Z_SYNC_FLUSH` costs five or six."""
-    at_once, piecewise = StreamEncoder("segue-1"), StreamEncoder("segue-1")
+    at_once, piecewise = EventEncoder("segue-1"), EventEncoder("segue-1")
     whole = at_once.feed(bytes(range(80))) + at_once.flush()
     flushed = [piecewise.feed(bytes([at])) + piecewise.flush() for at in range(80)]
     assert len(b"".join(flushed)) - len(whole) < 80 * 3
 
 
 def test_the_dictionary_pays_from_the_first_event_on() -> None:
-    plain, preset = StreamEncoder("gzip"), StreamEncoder("segue-1")
+    plain, preset = EventEncoder("gzip"), EventEncoder("segue-1")
     assert len(preset.feed(EVENT) + preset.flush()) < len(plain.feed(EVENT) + plain.flush()) - 20
 
 
 @pytest.mark.parametrize("spoilt", ["other dictionary", "no dictionary", "cut", "other bytes"])
 def test_what_is_in_another_coding_is_noticed(spoilt: str) -> None:
-    encoder = StreamEncoder("segue-1")
+    encoder = EventEncoder("segue-1")
     data = encoder.feed(EVENT) + encoder.end()
     decoder = preset_decoder()
     if spoilt == "other dictionary":

@@ -74,7 +74,7 @@ data: [12,"
 _GZIP_WRAPPING: Final = 16 + zlib.MAX_WBITS
 
 
-class StreamEncoder:
+class EventEncoder:
     """Encodes one stream. What was fed before a `flush` can be decoded as soon as that has come."""
 
     def __init__(self, coding: StreamCoding) -> None:

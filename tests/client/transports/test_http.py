@@ -18,7 +18,7 @@ from segue.client.recovery import FaultKind, TurnFault
 from segue.client.settings import ConnectionSettings
 from segue.client.transports.http import HttpTransport
 from segue.client.transports.interface import Connected, EventStream, TransportFault
-from segue.http.event_coding import StreamEncoder
+from segue.http.event_coding import EventEncoder
 from segue.http.heads import Line
 from segue.protocol.requests import LeanForm
 from segue.testing.provider import Answer, ReceivedRequest, ScriptedProvider, gzipped, provided
@@ -408,7 +408,7 @@ async def test_a_gateway_with_lean_streams_is_asked_for_compressed_ones() -> Non
 
 def preset(answer: Answer) -> Answer:
     """Encode an answer as a gateway does for a client that names the coding."""
-    encoder = StreamEncoder("segue-1")
+    encoder = EventEncoder("segue-1")
     packed = [encoder.feed(piece) + encoder.flush() for piece in answer.pieces]
     encoded = Line(b"Content-Encoding", b"segue-1")
     return msgspec.structs.replace(answer, lines=(*answer.lines, encoded), pieces=(*packed, encoder.end()))

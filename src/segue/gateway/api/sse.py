@@ -20,7 +20,7 @@ from segue.gateway.admin.metrics import TransportMeter
 from segue.gateway.redacted_traceback import redacted_traceback
 from segue.gateway.transport import abort, finish
 from segue.gateway.turns.lean_batches import lean_batches
-from segue.http.event_coding import StreamCoding, StreamEncoder, stream_coding
+from segue.http.event_coding import EventEncoder, StreamCoding, stream_coding
 from segue.http.sse import write_event
 from segue.protocol.events import Event
 from segue.protocol.problems import Refused
@@ -106,7 +106,7 @@ class _SlicedEncoder:
     """Encodes one stream, a large event in slices: it must not hold up everybody else."""
 
     def __init__(self, coding: StreamCoding) -> None:
-        self._encoder = StreamEncoder(coding)
+        self._encoder = EventEncoder(coding)
 
     async def write(self, data: bytes, *, last: bool = False) -> bytes:
         pieces = [self._encoder.feed(data[:_SLICE_BYTES])]
