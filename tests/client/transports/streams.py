@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 
 from segue.client.recovery import TurnFault
 from segue.client.settings import ConnectionSettings
+from segue.client.transports.http import HttpTransport
 from segue.client.transports.interface import EventStream, TransportFault
 from segue.http.heads import Line
-from segue.testing.provider import Answer, ScriptedProvider
+from segue.testing.provider import Answer, ReceivedRequest, ScriptedProvider, provided
 
 #: How long anything may take that takes milliseconds. Only a failing test waits that long.
 PATIENCE_S = 20.0
@@ -79,3 +81,21 @@ async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.001)
+
+
+@asynccontextmanager
+async def serving(
+    answer: Answer | Callable[[ReceivedRequest], Answer],
+    **changes: Any,  # noqa: ANN401 - fields of the settings
+) -> AsyncIterator[tuple[ScriptedProvider, HttpTransport]]:
+    script = answer if callable(answer) else lambda _: answer
+    async with provided(script) as provider:
+        transport = HttpTransport(settings_for(provider, **changes))
+        try:
+            yield provider, transport
+        finally:
+            await transport.aclose()
+
+
+async def create(transport: HttpTransport) -> EventStream:
+    return await transport.create(CREATE, lane=1, connection=0)
