@@ -11,12 +11,13 @@ import pytest
 
 from segue.engine.counters import EngineCounters
 from segue.engine.job import Job, TurnBegan, TurnFinished, Update
-from segue.engine.model import BatchEntry, LoadedModel, ModelFile
+from segue.engine.model import BatchEntry, LoadedModel, ModelFile, Sampler
 from segue.engine.prompt.chat_template import DEFAULT_CALL_FORMAT
 from segue.engine.prompt.messages import Tools
 from segue.engine.prompt.rendering import Prompt
 from segue.engine.worker import Worker
 from segue.protocol.problems import Problem
+from segue.protocol.requests import Settings
 from segue.testing.tiny_model import write_tiny_model
 from tests.engine.grammar.byte_grammars import parser_for
 from tests.engine.kept import Clock
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.local_engine
 
 FAILED = Problem("upstream_error", "The local model failed; the gateway's log says why.")
 STOPPED = Problem("server_overloaded", "stopped")
+STEP_S = 0.02
 
 
 class Working:
@@ -37,8 +39,15 @@ class Working:
         self.clock = Clock()
         self.left: list[Job] = []
         self.computed: list[list[Job]] = []
+        self.processor = Clock()
         self.worker = Worker(
-            self.model, file, self.counters, computing=self.computing, left=self.left.append, clock=self.clock
+            self.model,
+            file,
+            self.counters,
+            computing=self.computing,
+            left=self.left.append,
+            clock=self.clock,
+            processor_time=self.processor,
         )
 
     def computing(self, jobs: Sequence[Job]) -> AbstractContextManager[None]:
@@ -140,6 +149,61 @@ class TestTurns:
         for _ in range(5):
             working.worker.step()
         assert [[len(one.tokens) for one in step] for step in entries.steps[1:6]] == [[1, 8]] * 5
+
+
+class TestSlowAnswers:
+    """Answers whose tokens take long to choose, as under a grammar that was made for it."""
+
+    def test_neighbours_compute_half_of_the_time(self, working: Working, monkeypatch: pytest.MonkeyPatch) -> None:
+        neighbour, slow = (
+            new_job(5, max_output_tokens=200),
+            [new_job(5, first=40 + n, max_output_tokens=60) for n in range(3)],
+        )
+        self.slow_down(working, monkeypatch, slow, 0.3)
+        for job in (neighbour, *slow):
+            working.worker.add(job)
+        while neighbour not in working.left:
+            working.worker.step()
+        assert working.computed.count([neighbour]) > 3
+        computing_s = STEP_S * sum(neighbour in jobs for jobs in working.computed)
+        assert computing_s / working.processor.now > 0.45
+        working.finish()
+        assert all(isinstance(job.take()[-1], TurnFinished) for job in (neighbour, *slow))
+
+    def test_a_token_that_takes_too_long_ends_its_turn(self, working: Working, monkeypatch: pytest.MonkeyPatch) -> None:
+        slow, neighbour = new_job(5), new_job(5, first=40, max_output_tokens=4)
+        self.slow_down(working, monkeypatch, [slow], 1.1)
+        for job in (slow, neighbour):
+            working.worker.add(job)
+        working.finish()
+        last = slow.take()[-1]
+        assert isinstance(last, Problem)
+        assert (last.code, "takes too long" in last.message) == ("invalid_value", True)
+        assert isinstance(neighbour.take()[-1], TurnFinished)
+
+    def slow_down(self, working: Working, monkeypatch: pytest.MonkeyPatch, slow: list[Job], took_s: float) -> None:
+        working.processor.now = 0.0
+        compute, sample, seed = LoadedModel.compute, Sampler.sample, LoadedModel.sampler
+
+        def computed(model: LoadedModel, entries: Sequence[BatchEntry]) -> list[int]:
+            working.processor.now += STEP_S
+            return compute(model, entries)
+
+        def sampler(model: LoadedModel, settings: Settings, *rest: Any) -> Sampler:  # noqa: ANN401 - as they come
+            made = seed(model, settings, *rest)
+            delays[id(made)] = took_s if any(settings is job.request.settings for job in slow) else 0.0
+            kept.append(made)
+            return made
+
+        def sampled(one: Sampler, index: int) -> int:
+            working.processor.now += delays[id(one)]
+            return sample(one, index)
+
+        delays: dict[int, float] = {}
+        kept: list[Sampler] = []
+        monkeypatch.setattr(LoadedModel, "compute", computed)
+        monkeypatch.setattr(LoadedModel, "sampler", sampler)
+        monkeypatch.setattr(Sampler, "sample", sampled)
 
 
 class TestPreemption:

@@ -12,6 +12,7 @@ kept (`kv.cache`).
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Generic, TypeVar
 
 import msgspec
@@ -48,10 +49,11 @@ class Scheduler(Generic[Key]):
         """Take a turn out."""
         del self._unread[key]
 
-    def step(self) -> list[Share[Key]]:
-        """Divide the next step, and count its tokens as computed."""
-        decoding = [key for key, unread in self._unread.items() if not unread][: self._batch]
-        prefilling = {key: unread for key, unread in self._unread.items() if unread}
+    def step(self, held: AbstractSet[Key] = frozenset()) -> list[Share[Key]]:
+        """Divide the next step, and count its tokens as computed. Those that are `held` sit it out."""
+        taking = {key: unread for key, unread in self._unread.items() if key not in held}
+        decoding = [key for key, unread in taking.items() if not unread][: self._batch]
+        prefilling = {key: unread for key, unread in taking.items() if unread}
         room = self._batch - len(decoding)
         parts = divide(prefilling, min(room, self._chunk) if decoding else room)
         shares = [Share(key, 1, sampled=True) for key in decoding]

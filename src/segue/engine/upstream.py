@@ -37,7 +37,7 @@ from segue.upstreams.interface import Batch, UpstreamRequest
 T = TypeVar("T")
 
 #: Prompts that are made at once.
-_RENDERS = 4
+_RENDERS = 2
 
 
 class LocalUpstream:

@@ -13,6 +13,7 @@ Everything here belongs to one thread. Not here: the thread, and how others reac
 from __future__ import annotations
 
 import logging
+import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ from segue.engine.kv.retention import ResponseKey
 from segue.engine.model import BatchEntry, LoadedModel, ModelFile, Sampler
 from segue.engine.scheduler import Scheduler
 from segue.engine.sequence_pool import SequencePool
+from segue.engine.slow_answers import LONGEST_S, SlowAnswers
 from segue.protocol.problems import Problem
 
 _log = logging.getLogger("segue.engine.upstream")
@@ -60,7 +62,7 @@ class _ActiveTurn:
 class Worker:
     """The turns of one model. `computing` is entered around each computation, with its jobs.
 
-    `left` is called with each job that is over. `clock` is any clock, in seconds.
+    `left` is called with each job that is over. `clock` is any clock, in seconds; `processor_time` is the thread's.
     """
 
     def __init__(
@@ -72,11 +74,14 @@ class Worker:
         computing: Callable[[Sequence[Job]], AbstractContextManager[None]],
         left: Callable[[Job], None],
         clock: Callable[[], float],
+        processor_time: Callable[[], float] = time.thread_time,
     ) -> None:
         self._model = model
         self._file = file
         self._computing = computing
         self._left = left
+        self._processor_time = processor_time
+        self._slow: SlowAnswers[int] = SlowAnswers()
         self._pool = SequencePool(model, file, counters, clock=clock)
         self._scheduler = self._new_scheduler()
         self._turns: dict[int, _ActiveTurn] = {}  # by the key of their sequence, in the order they began
@@ -135,6 +140,7 @@ class Worker:
         self._clear()
         self._pool.reset()
         self._scheduler = self._new_scheduler()
+        self._slow = SlowAnswers()
         for job in jobs:
             self._leave(job, _failed())
 
@@ -227,7 +233,7 @@ class Worker:
     # --- computing ---------------------------------------------------------------------------------------------------
 
     def _compute(self) -> None:
-        shares = self._scheduler.step()
+        shares = self._scheduler.step(self._slow.held(self._turns.keys()))
         if not shares:
             return
         self._pool.make_context_room(sum(share.tokens for share in shares))
@@ -237,6 +243,7 @@ class Worker:
             at = len(turn.sequence.tokens)
             tokens = turn.tokens[at : at + share.tokens]
             entries.append(BatchEntry(turn.sequence.slot, tokens, at, sampled=share.sampled))
+        begun_at = self._processor_time()
         try:
             with self._computing([turn.job for turn in turns]):
                 ends = self._model.compute(entries)
@@ -251,6 +258,7 @@ class Worker:
             for turn in turns:
                 self._end(turn, _failed(), broken=True)
             return
+        self._slow.computed({turn.sequence.key for turn in turns}, self._processor_time() - begun_at)
         for turn, entry in zip(turns, entries, strict=True):
             turn.sequence.tokens += entry.tokens
         for turn, entry, end in zip(turns, entries, ends, strict=True):
@@ -264,7 +272,7 @@ class Worker:
             return
         job = turn.job
         try:
-            token = turn.sampler.sample(end)
+            token = self._choose(turn, end)
             if self._model.is_end_of_answer(token):
                 self._finish(turn, complete=True)
                 return
@@ -287,6 +295,16 @@ class Worker:
             _log.exception("action=answer response_id=%s", job.request.response_id)
             self._end(turn, _failed(), broken=True)
 
+    def _choose(self, turn: _ActiveTurn, end: int) -> int:
+        """Return the next token of an answer. Raises `GrammarError` if there is none, or none within the limit."""
+        begun_at = self._processor_time()
+        token = turn.sampler.sample(end)
+        took_s = self._processor_time() - begun_at
+        if took_s > LONGEST_S:
+            raise GrammarError("an answer takes too long to be held to it")
+        self._slow.sampled(turn.sequence.key, took_s)
+        return token
+
     def _max_output_tokens(self, turn: _ActiveTurn) -> int:
         room = self._model.context - turn.prompt_length
         return min(turn.job.request.settings.max_output_tokens or room, room)
@@ -304,6 +322,7 @@ class Worker:
         sequence, request = turn.sequence, turn.job.request
         del self._turns[sequence.key]
         self._scheduler.remove(sequence.key)
+        self._slow.forget(sequence.key)
         sequence.pins -= 1
         sequence.disk_allowed = sequence.disk_allowed and request.store
         if broken:

@@ -20,6 +20,7 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
+from segue.engine.grammar.ambiguity import refuse_ambiguous
 from segue.engine.grammar.json_schema import (
     GrammarError,
     Schema,
@@ -110,6 +111,7 @@ class _Definitions:
         root = self._reference(document, document)
         while self._waiting:
             self._build(next(iter(self._waiting)))
+        refuse_ambiguous(root, self._made)
         return {"$defs": self._made} if root is True else {**root, "$defs": self._made}
 
     def _reference(self, schema: Schema, document: Schema, *, now: bool = False) -> Any:  # noqa: ANN401 - a schema is an object or true
