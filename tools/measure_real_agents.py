@@ -51,21 +51,18 @@ def _pi(provider: str, address: str, model: str) -> RealAgent:
     return RealAgent(command=("sh", "-c", script, "{program}", "{prompt}"), files={".pi/agent/models.json": "{}"})
 
 
+def _codex(*model: str) -> RealAgent:
+    options = ("--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox")
+    return RealAgent(command=("{program}", "exec", *model, *options, "{prompt}"))
+
+
+#: Codex has other tools with older models: with them it calls functions, and else it writes code that calls them.
 AGENTS: Mapping[str, RealAgent] = {
     "claude": RealAgent(
         command=("{program}", "-p", "{prompt}", "--allowedTools", "Bash,Read,Edit,Write"),
     ),
-    "codex": RealAgent(
-        command=(
-            "{program}",
-            "exec",
-            "-m",
-            "gpt-5.5",
-            "--skip-git-repo-check",
-            "--dangerously-bypass-approvals-and-sandbox",
-            "{prompt}",
-        ),
-    ),
+    "codex": _codex(),
+    "codex-gpt-5.5": _codex("-m", "gpt-5.5"),
     "opencode": RealAgent(command=("{program}", "run", "-m", "anthropic/claude-sonnet-4-5", "{prompt}")),
     "pi": _pi("anthropic", "ANTHROPIC_BASE_URL", "claude-sonnet-4-5"),
     "pi-openai": _pi("openai", "OPENAI_BASE_URL", "gpt-5.5"),

@@ -85,6 +85,28 @@ def test_a_websocket_has_a_conversation_of_its_own() -> None:
     assert model.requests == 3
 
 
+def test_a_model_that_writes_code_calls_the_shell_by_it() -> None:
+    """The newer models of Codex have one tool, which is sorted into a namespace of an item of the input."""
+    model = AgentTaskProvider()
+    added = {
+        "type": "additional_tools",
+        "tools": [{"type": "namespace", "tools": [{"type": "custom", "name": "exec"}]}],
+    }
+    said = {"type": "message", "role": "user", "content": task_prompt(TASK)}
+    first = create(model, {"input": [added, said]})["response"]
+    _, ran, listed = first["output"]
+    assert (ran["type"], ran["name"]) == ("custom_tool_call", "exec")
+    assert ran["input"].startswith(
+        """const ran = await tools.exec_command({"cmd": "python3 build.py; echo \\"exit status $?\\""}); text("""
+    )
+    told = [
+        {"type": "custom_tool_call_output", "call_id": call["call_id"], "output": [{"type": "input_text", "text": "x"}]}
+        for call in (ran, listed)
+    ]
+    second = create(model, {"input": told, "previous_response_id": first["id"]})["response"]
+    assert second["output"][0]["content"][0]["text"].startswith("I stop here")
+
+
 def test_a_thread_of_messages_goes_on_from_what_was_said() -> None:
     """Claude Code sends only what is new where the provider keeps the thread."""
     model = AgentTaskProvider()

@@ -27,6 +27,10 @@ _READERS = ("Read", "read", "read_file")
 _EDITORS = ("Edit", "edit", "replace", "edit_file")
 _WRITERS = ("Write", "write", "write_file")
 
+#: Codex' newer models write JavaScript, which calls the shell.
+CODE_TOOL = "exec"
+_CODE = "const ran = await tools.exec_command(%s); text(typeof ran === 'string' ? ran : ran.output);"
+
 _COMMAND = ("command", "cmd")
 _PATH = ("file_path", "filePath", "path", "absolute_path")
 _OLD = ("old_string", "oldString", "oldText", "old_text")
@@ -118,7 +122,7 @@ class AgentTools:
     def __init__(self, offered: Iterable[OfferedTool]) -> None:
         by_name = {tool.name: tool for tool in offered}
         self._own = by_name.keys() >= OWN_TOOLS
-        self._shell = _first(by_name, _SHELLS)
+        self._shell = _first(by_name, (*_SHELLS, CODE_TOOL))
         self._reader = _first(by_name, _READERS)
         self._editor = _first(by_name, _EDITORS)
         self._writer = _first(by_name, _WRITERS)
@@ -158,7 +162,10 @@ class AgentTools:
 
     def _by_shell(self, name: str, arguments: Json) -> tuple[str, Json]:
         assert self._shell is not None, "the caller has asked whether the tools are enough"
-        written = self._shell.call(command=_command(name, arguments))
+        command = _command(name, arguments)
+        if self._shell.name == CODE_TOOL:
+            return CODE_TOOL, {"input": _CODE % json.dumps({"cmd": command})}
+        written = self._shell.call(command=command)
         assert written is not None, f"{self._shell.name} takes no command"
         return self._shell.name, written
 

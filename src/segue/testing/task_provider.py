@@ -20,11 +20,11 @@ from typing import Any
 import msgspec
 
 from segue.http.heads import Line
-from segue.testing.offered_tools import OfferedTool, tool_of
+from segue.testing.offered_tools import CODE_TOOL, OfferedTool, tool_of
 from segue.testing.provider import Answer, ReceivedRequest, answer_with
 from segue.testing.replies import Api, Json, ProviderReply, ReplyContext, make_reply
 from segue.testing.response_events import called, said
-from segue.upstreams.scripted_tasks import Answered, Called, Said, TaskAnswer, next_answer
+from segue.upstreams.scripted_tasks import Answered, Called, PlannedCall, Said, TaskAnswer, next_answer
 
 #: What it says to a conversation without the marker of a task.
 NO_TASK = "There is no task in this conversation."
@@ -176,34 +176,39 @@ def _read_responses(body: Json) -> _Entries:
                 yield Said(_text(item["content"]))
             case "function_call", _:
                 yield Called(item["call_id"], item["name"], item["arguments"])
-            case "function_call_output", _:
+            case "custom_tool_call", _:
+                yield Called(item["call_id"], item["name"], json.dumps({"input": item["input"]}))
+            case (("function_call_output" | "custom_tool_call_output"), _):
                 yield Answered(item["call_id"], _text(item["output"]))
             case _:
                 pass
 
 
 def _responses_tools(body: Json) -> Iterator[OfferedTool]:
-    for tool in body.get("tools") or ():
-        if tool.get("type") == "function":
-            yield tool_of(tool["name"], tool.get("parameters"))
+    """Codex' newer models are given their tools in an item, sorted into namespaces."""
+    added = [
+        item["tools"] for item in body["input"] if isinstance(item, dict) and item.get("type") == "additional_tools"
+    ]
+    for offered in (body.get("tools") or (), *added):
+        for entry in offered:
+            for tool in entry["tools"] if entry.get("type") == "namespace" else (entry,):
+                if tool.get("type") in {"function", "custom"}:
+                    yield tool_of(tool["name"], tool.get("parameters"))
 
 
 def _write_responses(answer: TaskAnswer, identity: str) -> list[Json]:
     content = [{"type": "output_text", "text": answer.text, "annotations": [], "logprobs": []}]
     ids = identity.removeprefix("resp_")
     message = {"id": f"msg_{ids}", "type": "message", "status": "completed", "role": "assistant", "content": content}
-    calls = [
-        {
-            "id": f"fc_{ids}{index}",
-            "type": "function_call",
-            "status": "completed",
-            "call_id": call.call_id,
-            "name": call.name,
-            "arguments": call.arguments,
-        }
-        for index, call in enumerate(answer.calls)
-    ]
+    calls = [_responses_call(call, f"{ids}{index}") for index, call in enumerate(answer.calls)]
     return [*([message] if answer.text else []), *calls]
+
+
+def _responses_call(call: PlannedCall, ids: str) -> Json:
+    shared = {"status": "completed", "call_id": call.call_id, "name": call.name}
+    if call.name == CODE_TOOL:
+        return {"id": f"ctc_{ids}", "type": "custom_tool_call", **shared, **json.loads(call.arguments)}
+    return {"id": f"fc_{ids}", "type": "function_call", **shared, "arguments": call.arguments}
 
 
 # --- Gemini ----------------------------------------------------------------------------------------------------------
