@@ -7,20 +7,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segue.sidecar.dial_race import (
+    INTERVAL_ANSWERS,
     INTERVAL_S,
-    LATE_SETUPS,
+    LATE_ANSWERS,
+    LATE_S,
+    LEAST_JITTER,
+    LONGEST_INTERVAL_S,
+    LONGEST_LATE_S,
     MOST_CONNECTING,
     AbortDial,
     AskUpgrade,
+    DialPace,
     DialRace,
     RaceEffect,
     StartDial,
 )
 
 
-def begun(now: float = 0.0) -> DialRace:
-    race = DialRace()
-    assert race.begin(now) == [StartDial(1)]
+def begun(pace: DialPace | None = None) -> DialRace:
+    race = DialRace(pace or DialPace())
+    assert race.begin(0.0) == [StartDial(1)]
     return race
 
 
@@ -30,7 +36,7 @@ def test_a_connection_that_moves_has_no_rival() -> None:
     assert race.ready(1, 0.9) == [AskUpgrade(1)]
     assert race.handle_timeout(1.0, wanted=True) == []
     assert race.next_at() == 0.9 + INTERVAL_S
-    assert race.opened(1) == []
+    assert race.opened(1, 9.0) == []
     assert race.over
 
 
@@ -54,18 +60,7 @@ def test_the_first_stays_and_of_the_others_the_newest() -> None:
         [AbortDial(4), StartDial(7)],
     ]
     assert race.ready(7, 6.2) == [AskUpgrade(7)]
-    assert race.opened(7) == [AbortDial(1), AbortDial(5), AbortDial(6)]
-
-
-def test_a_slow_path_is_asked_once_however_many_connections_are_ready() -> None:
-    race = begun()
-    for second in (1.0, 2.0):
-        race.handle_timeout(second, wanted=True)
-    assert race.ready(1, 2.5) == [AskUpgrade(1)]
-    assert race.ready(2, 3.5) == []  # it took 2.5 s, so the answer may take as long
-    assert race.next_at() == 2.5 + LATE_SETUPS * 2.5
-    assert race.handle_timeout(7.4, wanted=True) == []
-    assert race.opened(1) == [AbortDial(3), AbortDial(2)]
+    assert race.opened(7, 9.0) == [AbortDial(1), AbortDial(5), AbortDial(6)]
 
 
 def test_a_late_answer_lets_the_next_one_ask() -> None:
@@ -73,9 +68,60 @@ def test_a_late_answer_lets_the_next_one_ask() -> None:
     assert race.ready(1, 0.1) == [AskUpgrade(1)]  # and then the network is gone
     assert race.handle_timeout(1.1, wanted=True) == [StartDial(2)]
     assert race.ready(2, 1.2) == []
-    assert race.next_at() == pytest.approx(0.1 + INTERVAL_S)
-    assert race.handle_timeout(1.2, wanted=True) == [AbortDial(1), AskUpgrade(2)]
-    assert race.opened(2) == []
+    assert race.next_at() == pytest.approx(0.1 + LATE_S)
+    assert race.handle_timeout(3.0, wanted=True) == []
+    assert race.handle_timeout(3.1, wanted=True) == [AbortDial(1), AskUpgrade(2)]
+    assert race.opened(2, 3.2) == []
+
+
+def link_after(answer_s: float, pace: DialPace, *, give_up_s: float = 10.0, tries: int = 5) -> float:
+    """Race where set-ups take no time, as where something nearby does them, and answers take this long.
+
+    Return how long it took until there was a link. A connection is given up after a while, and another race begins.
+    """
+    now = 0.0
+    for _ in range(tries):
+        race, began_at, asking, asked_at = DialRace(pace), now, 0, now
+        todo = race.begin(now)
+        while now < began_at + give_up_s:
+            ready = [one for effect in todo if isinstance(effect, StartDial) for one in race.ready(effect.dial, now)]
+            for effect in (*todo, *ready):
+                if isinstance(effect, AskUpgrade):
+                    asking, asked_at = effect.dial, now
+            if now >= asked_at + answer_s:
+                race.opened(asking, now)
+                return now
+            now += 0.125
+            todo = race.handle_timeout(now, wanted=True)
+    raise AssertionError("there was no link")
+
+
+@pytest.mark.parametrize("answer_s", [0.5, 2.5, 4.5, 9.0])
+def test_however_long_answers_take_there_is_a_link_and_the_next_one_is_not_disturbed(answer_s: float) -> None:
+    pace = DialPace()
+    assert link_after(answer_s, pace) <= LATE_S + 3 * answer_s
+    assert link_after(answer_s, pace) <= answer_s + 0.125
+
+
+def test_the_pace_follows_the_answers_within_bounds() -> None:
+    pace = DialPace()
+    pace.note_answer(2.0)
+    assert (pace.interval_s, pace.late_s) == (2.0 * INTERVAL_ANSWERS, 2.0 * LATE_ANSWERS)
+    pace.note_late()
+    assert pace.late_s == 4.0 * LATE_ANSWERS
+    for _ in range(10):
+        pace.note_late()
+    pace.note_answer(0.01)
+    assert (pace.interval_s, pace.late_s) == (INTERVAL_S, LATE_S)
+    pace.note_answer(1000.0)
+    assert (pace.interval_s, pace.late_s) == (LONGEST_INTERVAL_S, LONGEST_LATE_S)
+
+
+def test_sidecars_do_not_come_in_step() -> None:
+    early, late = (DialRace(DialPace(), jitter) for jitter in (0.0, 1.0))
+    early.begin(0.0)
+    late.begin(0.0)
+    assert (early.next_at(), late.next_at()) == (LEAST_JITTER * INTERVAL_S, INTERVAL_S)
 
 
 def test_a_failure_ends_the_race_unless_another_one_is_further() -> None:
@@ -144,7 +190,7 @@ class Model:
 def test_one_asks_at_a_time_few_are_set_up_and_never_more_than_one_begins_in_a_second(
     steps: list[tuple[str, int, float]],
 ) -> None:
-    race, model, now = DialRace(), Model(), 0.0
+    race, model, now = DialRace(DialPace()), Model(), 0.0
     model.do(race.begin(now), now)
     for step, which, seconds in steps:
         now += seconds

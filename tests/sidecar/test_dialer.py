@@ -15,6 +15,7 @@ import pytest
 from aiohttp import web
 
 from segue.protocol.problems import Problem
+from segue.sidecar import dial_race
 from segue.sidecar import dialer as dialer_module
 from segue.sidecar.app import SidecarSettings
 from segue.sidecar.connector import (
@@ -156,8 +157,8 @@ async def deaf_port(gateway: FakeGateway, back: asyncio.Event) -> AsyncIterator[
 
 @pytest.fixture
 def quick_rivals(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dialer_module, "INTERVAL_S", 0.1)
-    monkeypatch.setattr(dialer_module, "_LEAST_INTERVAL_S", 0.1)
+    monkeypatch.setattr(dial_race, "INTERVAL_S", 0.1)
+    monkeypatch.setattr(dial_race, "LATE_S", 0.2)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse what does not fit into a queue")

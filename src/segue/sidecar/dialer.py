@@ -25,7 +25,7 @@ from segue.sidecar.connector import (
     no_hello,
     tunnel_url,
 )
-from segue.sidecar.dial_race import INTERVAL_S, AbortDial, AskUpgrade, DialRace, RaceEffect, StartDial
+from segue.sidecar.dial_race import AbortDial, AskUpgrade, DialPace, DialRace, RaceEffect, StartDial
 from segue.sidecar.resolver import RememberingResolver
 from segue.sidecar.ssh_address import is_ssh, parse_ssh_address
 from segue.sidecar.ssh_stream import SshFailedError, SshSettings, SshStream, open_stream
@@ -33,8 +33,6 @@ from segue.sidecar.tls_sessions import ResumingContext, verifying_context
 
 #: The far gateway is on its own machine's Unix socket: this only names its loopback.
 _FAR_URL = "ws://localhost/segue/tunnel"
-#: Jitter: sidecars that wait for the same gateway do not come in step.
-_LEAST_INTERVAL_S = 0.8 * INTERVAL_S
 
 _Opener: TypeAlias = Callable[[FirstPacket], AbstractAsyncContextManager[TunnelSocket]]
 
@@ -63,6 +61,7 @@ class Dialer:
         self._context = context or verifying_context(settings.cafile)
         self._resolver = RememberingResolver()
         self._prepared: dict[str, SshStream] = {}
+        self._pace = DialPace()
         self._racing: set[_RacingDials] = set()
 
     async def prepare(self, gateway: str, *, attended: bool) -> None:
@@ -102,7 +101,7 @@ class Dialer:
         def opener(turn: FirstPacket) -> AbstractAsyncContextManager[TunnelSocket]:
             return connected(url, session_name, self._settings, self._context, hello=turn, resolver=resolver)
 
-        dials = _RacingDials(opener, hello, is_wanted)
+        dials = _RacingDials(opener, hello, self._pace, is_wanted=is_wanted)
         self._racing.add(dials)
         try:
             opened = await dials.first()
@@ -155,11 +154,11 @@ class _OpenedLink(NamedTuple):
 class _RacingDials:
     """Carries out one race of connections, up to the first link."""
 
-    def __init__(self, opener: _Opener, hello: FirstPacket, is_wanted: Callable[[], bool]) -> None:
+    def __init__(self, opener: _Opener, hello: FirstPacket, pace: DialPace, *, is_wanted: Callable[[], bool]) -> None:
         self._opener = opener
         self._hello = hello
         self._is_wanted = is_wanted
-        self._race = DialRace(random.uniform(_LEAST_INTERVAL_S, INTERVAL_S))  # noqa: S311 - jitter, not a secret
+        self._race = DialRace(pace, random.random())  # noqa: S311 - jitter, not a secret
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._dials: dict[int, asyncio.Task[_OpenedLink]] = {}
@@ -198,7 +197,7 @@ class _RacingDials:
             del self._dials[dial]
             error = task.exception()
             if error is None:
-                self._do(self._race.opened(dial))
+                self._do(self._race.opened(dial, self._loop.time()))
                 return task.result()
             self._do(self._race.failed(dial, self._loop.time()))
             if self._race.over or not isinstance(error, GatewayUnreachableError):
