@@ -10,9 +10,10 @@ from typing import TypeAlias
 import pytest
 
 from segue.cli.main import main
+from tests.heard_tunnels import heard_tunnels
 from tests.sidecar.ssh_machines import box
 
-__all__ = ["box"]
+__all__ = ["box", "heard_tunnels"]
 
 Command: TypeAlias = Callable[..., tuple[int, str, str]]
 

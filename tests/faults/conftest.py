@@ -7,6 +7,10 @@ from types import ModuleType
 
 import pytest
 
+from tests.heard_tunnels import heard_tunnels
+
+__all__ = ["heard_tunnels"]
+
 
 @pytest.fixture
 async def plain_loop() -> None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 import aiohttp
 
 from segue.http.heads import ReplyHead
-from segue.testing.tunnel_checker import TunnelChecker
 from segue.tunnel.client import TunnelClient, TunnelRequest
 from segue.tunnel.events import (
     BaseMissed,
@@ -27,6 +26,7 @@ from segue.tunnel.events import (
 from segue.tunnel.frames import SUBPROTOCOL
 from segue.tunnel.stream_compression import StreamDecoder
 from segue.tunnel.upgrade_headers import HELLO_HEADER, encode_hello
+from tests.tunnel.checkers import new_checker
 
 SESSION = "0123456789abcdef" * 2
 
@@ -70,7 +70,7 @@ class Peer:
 
     def __init__(self, url: str, session: str = SESSION, *, acknowledges: bool = True) -> None:
         self.end = TunnelClient()
-        self.checker = TunnelChecker()
+        self.checker = new_checker()
         self.answers: dict[int, Answer] = {}
         self.whole_documents: dict[int, bytes] = {}
         self.welcomed = asyncio.Event()

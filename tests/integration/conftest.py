@@ -9,7 +9,10 @@ import pytest
 
 from segue.config import KeyConfig
 from segue.upstreams.scripted import ScriptedTurn
+from tests.heard_tunnels import heard_tunnels
 from tests.integration.gateway import Running, Start, running
+
+__all__ = ["heard_tunnels"]
 
 
 @pytest.fixture(autouse=True)

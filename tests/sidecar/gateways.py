@@ -31,6 +31,7 @@ from segue.tunnel.stream_compression import (
 )
 from segue.tunnel.upgrade_headers import EPOCH_HEADER, HELLO_HEADER, decode_hello
 from segue.tunnel.websocket_records import RecordError, RecordReader, encode_record
+from tests.tunnel.checkers import new_checker
 
 STREAM = ReplyHead(200, b"OK", (Line(b"Content-Type", b"text/event-stream"),))
 
@@ -82,7 +83,7 @@ class FakeGateway:
         self.greeting: bytes | None = None
         """What is sent as the first packet instead of a WELCOME; empty: the link is closed at once."""
         self.sessions: dict[str, _Session] = {}
-        self.checkers: defaultdict[str, TunnelChecker] = defaultdict(TunnelChecker)
+        self.checkers: defaultdict[str, TunnelChecker] = defaultdict(new_checker)
         """What is heard of each session, whatever this gateway forgets."""
         self.changed = asyncio.Condition()
         self.epoch = secrets.token_bytes(8)

@@ -13,11 +13,13 @@ from segue.tunnel.frames import (
     Data,
     ExchangeResume,
     ExchangeResumed,
+    ExtensionFrame,
     Frame,
     GoAway,
     Hello,
     Miss,
     Open,
+    Parameter,
     Ping,
     Pong,
     ReplyFrame,
@@ -29,6 +31,7 @@ from segue.tunnel.frames import (
 )
 from segue.tunnel.header_table import HeaderTable, encode_reply, encode_request
 from segue.tunnel.static_table import REPLY, REQUEST
+from tests.tunnel.checkers import new_checker
 
 HELLO = Hello(VERSION, b"", 0, ())
 WELCOME = Welcome(VERSION, b"node", 0, 1 << 20, b"", ())
@@ -67,13 +70,13 @@ def hear(checker: TunnelChecker, *steps: Step) -> list[str]:
 
 
 def heard(*steps: Step) -> list[str]:
-    checker = TunnelChecker()
+    checker = new_checker()
     checker.link_opened()
     return hear(checker, *steps)
 
 
 def test_an_exchange_with_a_miss_that_goes_on_over_a_cut_is_as_it_must_be() -> None:
-    checker = TunnelChecker()
+    checker = new_checker()
     checker.link_opened()
     first = (*ASKED, data("up", b"delta", final=True), ("down", Miss(1)), data("up", b"whole", final=True, again=True))
     assert hear(checker, *first, ("down", Window(1, 300_000)), reply(), data("down", b"rep")) == []
@@ -85,7 +88,7 @@ def test_an_exchange_with_a_miss_that_goes_on_over_a_cut_is_as_it_must_be() -> N
 
 
 def test_a_miss_that_was_lost_is_told_again() -> None:
-    checker = TunnelChecker()
+    checker = new_checker()
     checker.link_opened()
     hear(checker, *ASKED, data("up", b"delta", final=True), ("down", Miss(1)))
     checker.link_opened()
@@ -159,7 +162,21 @@ SWITCHED = reply(head=ReplyHead(101, b"", ()))
         ((*ASKED, ("up", Reset(1, "failed", b""))), "code 4 does not go up"),
         ((*ASKED, ("down", Reset(1, "cancelled", b""))), "code 0 does not go down"),
         ((*BEGIN, ("down", Ack(10_000, 0))), "above what was sent"),
-        ((*BEGIN, ("down", Ack(5, 0)), ("down", Ack(4, 0))), "below an earlier one"),
+        ((*BEGIN, ("down", Ack(5, 0)), ("down", Ack(4, 0))), "tells nothing new"),
+        ((*BEGIN, ("down", Ack(5, 0)), ("down", Ack(5, 0))), "tells nothing new"),
+        ((*BEGIN, ("down", GoAway()), ("down", GoAway())), "a second GOAWAY"),
+        ((*BEGIN, ("up", ExtensionFrame(64, b""))), "no parameter allows"),
+        ((("up", Hello(VERSION, b"", 0, (), (Parameter(1, b"\x02x"),))),), "the fold is no number"),
+        ((("up", Hello(VERSION, b"", 0, (), (Parameter(1, b""),))),), "a number is cut"),
+        ((*ASKED, ("down", Window(1, 262_144))), "does not raise the limit"),
+        ((*ASKED, ("down", Window(1, 300_000)), ("down", Window(1, 300_000))), "does not raise the limit"),
+        ((*ASKED, ("down", Window(1, 300_000)), ("down", Window(1, 299_999))), "does not raise the limit"),
+        ((*ASKED, reply(head=ReplyHead(103, b"Early Hints", ()))), "an interim response"),
+        ((*ASKED, SWITCHED), "a switch of protocols that nobody asked for"),
+        (
+            (*BEGIN, *(opened(number, RequestHead(b"GET", b"/%d" % number, ())) for number in range(1, 258))),
+            "more than 256 exchanges",
+        ),
         ((*BEGIN, ("down", Pong(4))), "no PING asked for"),
     ],
 )
@@ -169,11 +186,23 @@ def test_each_breach_is_named(steps: tuple[Step, ...], problem: str) -> None:
 
 
 def test_messages_of_a_websocket_may_go_up_once_it_was_accepted() -> None:
-    assert heard(*BEGIN, opened(kind="websocket", has_body=False), SWITCHED, data("up"), ("up", Window(1, 9))) == []
+    messages = (data("up"), ("up", Window(1, 300_000)), ("down", Window(1, 263_000)))
+    assert heard(*BEGIN, opened(kind="websocket", has_body=False), SWITCHED, *messages) == []
+
+
+def test_a_limit_is_told_again_on_a_new_link_and_not_twice() -> None:
+    heard_by = new_checker()
+    heard_by.link_opened()
+    hear(heard_by, *ASKED, ("down", Window(1, 300_000)))
+    heard_by.link_opened()
+    again = Hello(VERSION, b"node", 1, (ExchangeResume(1, 0, has_head=False, again=False),))
+    welcome = Welcome(VERSION, b"node", 1, 1 << 20, b"", (ExchangeResumed(1, 0),))
+    assert hear(heard_by, ("up", again), ("down", welcome), ("down", Window(1, 300_000))) == []
+    assert len(hear(heard_by, ("down", Window(1, 300_000)))) == 1
 
 
 def test_heartbeats_come_first_in_their_packet() -> None:
-    checker = TunnelChecker()
+    checker = new_checker()
     checker.link_opened()
     hear(checker, *BEGIN, ("up", Ping(4)))
     checker.sent("down", encode_packet([encode_frame(Pong(4)), encode_frame(GoAway())]))
@@ -183,7 +212,7 @@ def test_heartbeats_come_first_in_their_packet() -> None:
 
 
 def resumed(resume: ExchangeResume, offset: int) -> list[str]:
-    checker = TunnelChecker()
+    checker = new_checker()
     checker.link_opened()
     hear(checker, *ASKED, data("up", b"delta"))
     checker.link_opened()
@@ -200,7 +229,7 @@ def test_what_goes_on_goes_on_from_what_was_sent() -> None:
 
 
 def test_nothing_is_read_behind_a_fault_until_the_next_link() -> None:
-    checker = TunnelChecker()
+    checker = new_checker()
     checker.sent("up", b"before any link")
     checker.link_opened()
     checker.sent("up", b"nonsense")
@@ -211,7 +240,7 @@ def test_nothing_is_read_behind_a_fault_until_the_next_link() -> None:
 
 
 def test_a_reply_may_build_on_an_earlier_one_at_the_same_node() -> None:
-    checker = TunnelChecker()
+    checker = new_checker()
     checker.link_opened()
     second = ReplyFrame(2, last=True, piece=b"\x03\x02", has_base=True)
     assert hear(checker, *REPLIED, data("down", final=True), ("up", named(2, 1)), ("down", second)) == []

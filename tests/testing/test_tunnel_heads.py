@@ -52,6 +52,7 @@ def test_the_names_of_lines_are_asked_for_in_lower_case() -> None:
         (b"\x00\x05GET", "cut"),
         (b"\x06", "slot 2 is empty"),
         (b"\x02\x07\x01a", "slot 7 is empty"),
+        (b"\x00\x05GET /\x02\x00\x01a", "a line that has none"),
         (b"\x03\x02", "a repetition"),
         (b"\x00\x05GET /\x03\x01", "a repetition"),
     ],

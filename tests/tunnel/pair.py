@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from segue.http.heads import Line, ReplyHead, RequestHead
-from segue.testing.tunnel_checker import TunnelChecker
 from segue.tunnel.client import TunnelClient, TunnelRequest
 from segue.tunnel.events import (
     ClientEvent,
@@ -42,6 +41,7 @@ from segue.tunnel.frames import (
 )
 from segue.tunnel.header_table import HeaderTable, encode_reply, encode_request
 from segue.tunnel.server import Node, TunnelServer
+from tests.tunnel.checkers import new_checker
 
 EndOfLink: TypeAlias = TunnelClient | TunnelServer
 
@@ -95,7 +95,7 @@ class Pair:
         self.gateway = TunnelServer(node)
         self.up = Traffic()
         self.down = Traffic()
-        self.checker = TunnelChecker()
+        self.checker = new_checker()
         self.told: list[ClientEvent] = []
         self.seen: list[ServerEvent] = []
         self.on_told: Callable[[ClientEvent], None] = self.told.append

@@ -8,10 +8,11 @@ from typing import Any, cast
 
 import pytest
 
-from segue.testing.tunnel_checker import TunnelChecker, Way
+from segue.testing.tunnel_checker import Way
 from segue.tunnel.client import TunnelClient, TunnelRequest
 from segue.tunnel.events import LinkFailed, Opened, UploadData
 from segue.tunnel.server import Node, TunnelServer
+from tests.tunnel.checkers import new_checker
 from tests.tunnel.pair import HEAD, failures
 from tools.make_link_vectors import vectors
 
@@ -21,7 +22,7 @@ BY_NAME = pytest.mark.parametrize("vector", VECTORS["links"], ids=lambda vector:
 
 @BY_NAME
 def test_nothing_is_against_the_text(vector: dict[str, Any]) -> None:
-    checker = TunnelChecker()
+    checker = new_checker()
     for kind, *packet in vector["steps"]:
         if kind == "link":
             checker.link_opened()

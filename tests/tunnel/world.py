@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Sequence
 
 from segue.http.heads import ExchangeKind, Line, ReplyHead, RequestHead
-from segue.testing.tunnel_checker import TunnelChecker
 from segue.tunnel.client import TunnelClient, TunnelRequest
 from segue.tunnel.endpoint import MAX_EXCHANGES
 from segue.tunnel.events import (
@@ -33,6 +32,7 @@ from segue.tunnel.events import (
 )
 from segue.tunnel.frames import Data, Open, ResetCode
 from segue.tunnel.server import Node, TunnelServer
+from tests.tunnel.checkers import new_checker
 from tests.tunnel.pair import frames_of, packets
 
 
@@ -82,7 +82,7 @@ class World:
     def __init__(self) -> None:
         self.now = 0.0
         self.sidecar = TunnelClient()
-        self.checker = TunnelChecker()
+        self.checker = new_checker()
         self.asked: dict[int, Asked] = {}
         self.by_handle: dict[int, Asked] = {}
         self.forwarded: dict[int, Served] = {}

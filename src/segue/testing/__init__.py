@@ -42,6 +42,7 @@ none of them.
 
 `tunnel_checker`: names every breach of docs/spec/tunnel.md in what the two ends of a tunnel's session send.
 
+    checker = TunnelChecker(PresetLines(requests, replies))  # the specification has the lines
     checker.link_opened(); checker.sent("up", packet); checker.sent("down", answer)
     assert checker.problems == []
 

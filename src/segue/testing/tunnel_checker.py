@@ -1,19 +1,20 @@
 """A checker of the tunnel's wire: it hears what both ends of a session send, link after link, and names every breach.
 
-It is written from docs/spec/tunnel.md, shares only the preset lines with `segue.tunnel`, and is stricter than an end
-must be. Call `link_opened`, then `sent` for each message in the order in which the two ends send; look at `problems`. A
-packet that is under way is not known to have come: what depends on that is not judged. Pure. Not here: documents,
-streams and records, which are inside of DATA.
+It is written from docs/spec/tunnel.md, shares nothing with `segue.tunnel`, and is stricter than an end must be. It is
+given the preset lines (tests/tunnel/vectors/preset-lines.json). Call `link_opened`, then `sent` for each message in the
+order in which the two ends send; look at `problems`. A packet that is under way is not known to have come: what depends
+on that is not judged. Pure. Not here: documents, streams and records, which are inside of DATA.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Literal, TypeAlias
 
-from segue.testing.tunnel_frames import FrameName, Listed, WireFault, WireFrame, read_wire_packet
+import msgspec
+
+from segue.testing.tunnel_frames import FrameName, Listed, WireFault, WireFrame, read_number, read_wire_packet
 from segue.testing.tunnel_heads import HeadDecoder, WireHead
-from segue.tunnel.static_table import REPLY, REQUEST
 
 Way: TypeAlias = Literal["up", "down"]
 
@@ -29,10 +30,19 @@ _ONLY: Final[dict[FrameName, Way]] = {
 _UNCOUNTED: Final = frozenset({"ACK", "PING", "PONG"})
 _FIRST_IN_PACKET: Final = frozenset({"ACK", "PONG"})
 _WINDOW_BYTES: Final = 262_144
+_MAX_EXCHANGES: Final = 256
+_FOLD_VERSION: Final = 1
 _VERSION: Final = 1
 _CANCELLED: Final = 0
 _LAST = _FINAL = _HAS_HEAD = _WEBSOCKET = 1
 _DOCUMENT = _AGAIN = _BUILDS_ON_IT = 2
+
+
+class PresetLines(msgspec.Struct, frozen=True):
+    """The lines that the tables of a link begin with."""
+
+    requests: Sequence[bytes]
+    replies: Sequence[bytes]
 
 
 class _Stream:
@@ -41,6 +51,8 @@ class _Stream:
     def __init__(self) -> None:
         self.sent = bytearray()
         self.limit = _WINDOW_BYTES
+        self.is_limit_told = True
+        """The limit was told on this link, or never raised."""
         self.at = 0
         self._end: int | None = None
         self._ended_here = False
@@ -50,7 +62,19 @@ class _Stream:
         if offset > len(self.sent):
             raise WireFault("a stream is to go on beyond what was sent")
         self.at = offset
+        self.is_limit_told = False
         self._ended_here = False
+
+    def grant(self, limit: int) -> None:
+        """Take WINDOW: it raises the limit, or tells it on a new link."""
+        if limit < self.limit or (limit == self.limit and self.is_limit_told):
+            raise WireFault("WINDOW does not raise the limit")
+        self.limit, self.is_limit_told = limit, True
+
+    @property
+    def ended(self) -> bool:
+        """Its end was sent, on whatever link."""
+        return self._end is not None
 
     def take(self, frame: WireFrame) -> None:
         """Take DATA: no gap, no byte beyond the window, and each byte as it was before."""
@@ -87,6 +111,11 @@ class _WireExchange:
         self.told: set[str] = set()
         """What came down on this link: of REPLY, MISS and RESET at most one each."""
 
+    @property
+    def over(self) -> bool:
+        """Its end was sent down."""
+        return self.reply.ended or "RESET" in self.told
+
     def tell(self, name: FrameName) -> None:
         """Note a frame that comes at most once on a link, and never behind a RESET."""
         if name in self.told or "RESET" in self.told:
@@ -98,10 +127,11 @@ class _WireExchange:
 class _WireLink:
     """One direction of one link."""
 
-    def __init__(self, way: Way) -> None:
+    def __init__(self, way: Way, lines: Sequence[bytes]) -> None:
         self.way = way
-        self.heads = HeadDecoder(REQUEST if way == "up" else REPLY)
+        self.heads = HeadDecoder(lines)
         self.begun = False
+        self.has_gone_away = False
         self.counted = 0
         self.acknowledged = 0
         self.tokens: set[int] = set()
@@ -111,7 +141,8 @@ class _WireLink:
 class TunnelChecker:
     """Hears one session of a sidecar, at whatever nodes."""
 
-    def __init__(self) -> None:
+    def __init__(self, preset: PresetLines) -> None:
+        self._preset = preset
         self.problems: list[str] = []
         """What is wrong; the rest of a link is not read after the first fault on it."""
         self._exchanges: dict[int, _WireExchange] = {}
@@ -133,13 +164,13 @@ class TunnelChecker:
             "WINDOW": self._on_window,
             "MISS": self._on_miss,
             "RESET": self._on_reset,
-            "GOAWAY": lambda _link, _frame: None,
-            "EXTENSION": lambda _link, _frame: None,
+            "GOAWAY": self._on_go_away,
+            "EXTENSION": self._on_extension,
         }
 
     def link_opened(self) -> None:
         """Hear the next connection of the session."""
-        self._links = {"up": _WireLink("up"), "down": _WireLink("down")}
+        self._links = {"up": _WireLink("up", self._preset.requests), "down": _WireLink("down", self._preset.replies)}
 
     def sent(self, way: Way, packet: bytes) -> None:
         """Hear a message that an end has sent."""
@@ -174,6 +205,9 @@ class TunnelChecker:
     def _begin(self, link: _WireLink, frame: WireFrame) -> None:
         if link.begun or frame.version != _VERSION:
             raise WireFault(f"a second {frame.name}, or one of another version")
+        fold = dict(frame.parameters).get(_FOLD_VERSION, b"\0")
+        if read_number(fold, 0)[1] != len(fold):
+            raise WireFault("the version of the fold is no number")
         link.begun = True
 
     def _on_hello(self, link: _WireLink, frame: WireFrame) -> None:
@@ -245,6 +279,8 @@ class TunnelChecker:
         if frame.exchange <= self._highest:
             raise WireFault(f"OPEN has the number {frame.exchange}, which is not above {self._highest}")
         self._highest = frame.exchange
+        if sum(not one.over for one in self._exchanges.values()) >= _MAX_EXCHANGES:
+            raise WireFault(f"more than {_MAX_EXCHANGES} exchanges at once")
         exchange = _WireExchange(frame.exchange, head, is_websocket=is_websocket, has_document=has_document)
         exchange.named = bool(frame.value)
         if exchange.named and frame.exchange - frame.value not in self._replied:
@@ -272,6 +308,8 @@ class TunnelChecker:
         if frame.flags & _BUILDS_ON_IT and not exchange.named:
             raise WireFault("REPLY builds on a reply that OPEN did not name")
         exchange.status = int(status)
+        if status.startswith(b"1") and (exchange.status != 101 or not exchange.is_websocket):  # noqa: PLR2004 - Switching Protocols
+            raise WireFault("an interim response, or a switch of protocols that nobody asked for")
         if head.has(b"content-length") and not exchange.is_head and exchange.status != 304:  # noqa: PLR2004 - Not Modified
             raise WireFault("a Content-Length that would frame something")
 
@@ -319,13 +357,21 @@ class TunnelChecker:
         exchange = self._opened(frame)
         if exchange is not None:
             stream = exchange.reply if link.way == "up" else exchange.upload
-            stream.limit = max(stream.limit, frame.value)
+            stream.grant(frame.value)
+
+    def _on_go_away(self, link: _WireLink, _: WireFrame) -> None:
+        if link.has_gone_away:
+            raise WireFault("a second GOAWAY")
+        link.has_gone_away = True
+
+    def _on_extension(self, _: _WireLink, __: WireFrame) -> None:
+        raise WireFault("a frame of an extension that no parameter allows")
 
     # --- the link ----------------------------------------------------------------------------------------------------
 
     def _on_ack(self, link: _WireLink, frame: WireFrame) -> None:
-        if not link.acknowledged <= frame.value <= self._links[_OTHER[link.way]].counted:
-            raise WireFault("an ACK below an earlier one, or above what was sent")
+        if not link.acknowledged < frame.value <= self._links[_OTHER[link.way]].counted:
+            raise WireFault("an ACK that tells nothing new, or is above what was sent")
         link.acknowledged = frame.value
 
     def _on_ping(self, link: _WireLink, frame: WireFrame) -> None:

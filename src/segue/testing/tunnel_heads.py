@@ -79,6 +79,8 @@ class HeadDecoder:
             slot, at = read_number(data, at)
             named, colon, _ = self._slots[self._known(slot)].partition(b":")
             name = named + colon
+            if not colon:
+                raise WireFault("the name of a line that has none")
         size, at = read_number(data, at)
         line = name + data[at : at + size]
         if at + size > len(data):
