@@ -186,7 +186,7 @@ def test_each_breach_is_named(steps: tuple[Step, ...], problem: str) -> None:
 
 
 def test_messages_of_a_websocket_may_go_up_once_it_was_accepted() -> None:
-    messages = (data("up"), ("up", Window(1, 300_000)), ("down", Window(1, 263_000)))
+    messages: tuple[Step, ...] = (data("up"), ("up", Window(1, 300_000)), ("down", Window(1, 263_000)))
     assert heard(*BEGIN, opened(kind="websocket", has_body=False), SWITCHED, *messages) == []
 
 
