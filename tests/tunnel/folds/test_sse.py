@@ -54,6 +54,31 @@ def test_events_do_not_depend_on_the_pieces(parts: list[bytes], data: st.DataObj
     assert read(stream[:cut], stream[cut:]) == read(stream) == read(*(bytes((byte,)) for byte in stream))
 
 
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                b"data: a\n\n",
+                b"event: x\n",
+                b"data:b\n",
+                b"data: 1234567\n\n",
+                b"data: 12345678901234\n\n",
+                b"\n",
+                b"\r\n",
+            ]
+        )
+    ),
+    st.lists(st.integers(1, 40), max_size=6),
+)
+def test_whole_events_are_read_as_their_bytes_one_by_one(parts: list[bytes], sizes: list[int]) -> None:
+    stream, pieces, at = b"".join(parts), list[bytes](), 0
+    for size in sizes:
+        pieces.append(stream[at : at + size])
+        at += size
+    pieces.append(stream[at:])
+    assert read(*pieces, limit=15) == read(*(bytes((byte,)) for byte in stream), limit=15)
+
+
 @given(st.integers(1, 60), st.integers(1, 20))
 def test_an_event_over_the_limit_is_dropped_whatever_the_pieces(size: int, step: int) -> None:
     stream = b"data: a\n\n: " + b"x" * size + b"\ndata: b\n\ndata: c\n\n"

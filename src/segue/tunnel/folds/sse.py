@@ -26,6 +26,36 @@ class EventReader:
     def feed(self, piece: bytes) -> list[bytes]:
         """Take the next bytes of the stream; return the data of the events that they complete."""
         events: list[bytes] = []
+        if b"\r" in piece or self._after_cr:
+            self._read_lines(piece, events)
+            return events
+        # most streams end their lines with LF alone, and most pieces are whole events
+        begun, end, whole = (b"", b"", piece) if self._between_events else piece.partition(b"\n\n")
+        self._read_lines(begun + end, events)
+        if not self._between_events:
+            self._read_lines(whole, events)
+            return events
+        *blocks, unfinished = whole.split(b"\n\n")
+        for block in blocks:
+            self._read_block(block, events)
+        self._read_lines(unfinished, events)
+        return events
+
+    @property
+    def _between_events(self) -> bool:
+        return not (self._at_start or self._line or self._data or self._dropped)
+
+    def _read_block(self, block: bytes, events: list[bytes]) -> None:
+        """Read the lines of a whole event, without the empty line at its end."""
+        before, _, last = block.rpartition(b"\n")
+        if last.startswith(b"data:") and b"\n" not in before and before[:4] != b"data" and len(block) <= self._limit:
+            value = last[5:].removeprefix(b" ")
+            if len(value) < self._limit:
+                events.append(value)
+                return
+        self._read_lines(block + b"\n\n", events)
+
+    def _read_lines(self, piece: bytes, events: list[bytes]) -> None:
         if self._after_cr and piece:
             self._after_cr = False
             piece = piece.removeprefix(b"\n")
@@ -37,7 +67,6 @@ class EventReader:
             elif len(self._line) > self._limit:
                 self._dropped = True
                 del self._line[self._limit + 1 :]  # stays too long until it ends
-        return events
 
     def _end_line(self, events: list[bytes]) -> None:
         line = bytes(self._line).rstrip(b"\r\n")
