@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import random
+from collections.abc import Callable
 from typing import cast
 
 import pytest
@@ -120,6 +122,26 @@ async def test_an_exchange_that_ended_before_its_body_had_left_is_no_base() -> N
     gateway.encoder.record(exchange, encoded, b"")
     session.has_left = True
     assert (await gateway.encode(conversation(9))).base is None
+
+
+@pytest.mark.parametrize(
+    ("size", "with_base", "threads"), [(12_000, False, 0), (40_000, False, 1), (120_000, True, 0), (220_000, True, 1)]
+)
+async def test_what_takes_long_does_not_hold_the_event_loop(
+    size: int, with_base: bool, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway, body, handed = Encoding(), conversation(1, size), list[object]()
+
+    async def to_thread(work: Callable[..., object], *given: object) -> object:
+        handed.append(work)
+        return work(*given)
+
+    if with_base:
+        gateway.cache.add(Base(body[:-20], b"reply"))
+    monkeypatch.setattr(asyncio, "to_thread", to_thread)
+    encoded = await gateway.encode(body)
+    assert (encoded.base is not None, len(handed)) == (with_base, threads)
+    assert gateway.rebuilt(encoded.document) == body
 
 
 async def test_a_small_body_against_a_large_base_is_a_delta_too() -> None:

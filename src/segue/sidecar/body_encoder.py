@@ -18,8 +18,12 @@ from segue.sidecar.session import AgentExchange
 from segue.sidecar.stats import Stats
 from segue.tunnel.documents import Base, base_id_of, digest_of, encode_document
 
-#: Bodies that are larger than this, together with their base, are compressed in a thread: that takes milliseconds.
-_THREAD_BYTES = 256 * 1024
+#: A body is compressed at once if it has, together with its base, no more than this: that takes 2 or 3 ms, and handing
+#: it to a thread would add to them. Without a base there is a harder search, which takes as long for much less.
+_AT_ONCE_BYTES = 384 * 1024
+_AT_ONCE_ALONE_BYTES = 16 * 1024
+#: A base is looked for at once if no more than this has to be gone through for it.
+_SEARCH_BYTES = 256 * 1024
 #: How many threads compress at once: each may need several times the memory of what it compresses.
 _THREADS = 2
 
@@ -64,9 +68,9 @@ class BodyEncoder:
         if self._adding:
             await asyncio.gather(*self._adding)
         self._add_bodies()
-        if len(plain) + self._cache.unsearched_bytes <= _THREAD_BYTES:
+        if len(plain) + self._cache.unsearched_bytes <= _SEARCH_BYTES:
             choice = self._cache.choose(plain)
-            if choice.base is None or choice.base.size + len(plain) <= _THREAD_BYTES:
+            if _is_quick(plain, choice.base):
                 return _encode(sent, choice)
             async with self._threads:
                 return await asyncio.to_thread(_encode, sent, choice)
@@ -101,7 +105,7 @@ class BodyEncoder:
         else:
             self._stats.base_hits += 1
         base, epoch = Base(body.plain, folded, body_id=body.plain_id), exchange.session.epoch
-        if self._cache.unsearched_bytes <= _THREAD_BYTES:
+        if self._cache.unsearched_bytes <= _SEARCH_BYTES:
             self._cache.add(base, epoch, body.choice)
             return
         adding = asyncio.to_thread(self._cache.add, base, epoch, body.choice)
@@ -119,6 +123,11 @@ async def _unwrapped(head: RequestHead, body: bytes) -> bytes | Unwrapped:
     if not body or not codings:
         return body
     return await asyncio.to_thread(unwrap, body, b", ".join(codings)) or body
+
+
+def _is_quick(plain: bytes, base: Base | None) -> bool:
+    """Tell whether a body is compressed so soon that the event loop can wait for it."""
+    return len(plain) <= _AT_ONCE_ALONE_BYTES if base is None else base.size + len(plain) <= _AT_ONCE_BYTES
 
 
 def _encode(sent: bytes | Unwrapped, choice: BaseChoice) -> EncodedBody:

