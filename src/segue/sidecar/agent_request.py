@@ -38,7 +38,8 @@ class AgentRequest:
 
     To answer HTTP, call `start`, then `send` any number of times, then `end`. To answer a WebSocket, call `accept`,
     then `receive` and `send` until `close`; or refuse it like any HTTP request. `abort` cuts either. The event `gone`
-    is set as soon as the agent hangs up, and from then on every coroutine raises `AgentGone`.
+    is set as soon as the agent hangs up, with all events in `woken`, and from then on every coroutine raises
+    `AgentGone`.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class AgentRequest:
         self.body: Final[bytes | None] = received.body
         self.from_this_machine: Final[bool] = received.from_this_machine
         self.gone: Final[asyncio.Event] = transport.gone
+        self.woken: Final[set[asyncio.Event]] = transport.woken
         self.stage: Stage = "waiting"
         self._key = received.websocket_key
         self._http = http

@@ -38,6 +38,8 @@ class AgentTransport(asyncio.Protocol):
         self._ended = asyncio.Event()
         self.gone = asyncio.Event()
         """Set as soon as the agent has hung up."""
+        self.woken: set[asyncio.Event] = set()
+        """Set then too: what those wait for who must not go on waiting without their agent."""
 
     # ------------------------------------------------------------------------------------------ asyncio's side of it
 
@@ -77,9 +79,8 @@ class AgentTransport(asyncio.Protocol):
         self._ended.set()
 
     def _hang_up(self) -> None:
-        self.gone.set()
-        self._arrived.set()
-        self._room.set()
+        for event in (self.gone, self._arrived, self._room, *self.woken):
+            event.set()
 
     # ---------------------------------------------------------------------------------------------- the server's side
 

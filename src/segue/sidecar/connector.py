@@ -120,6 +120,11 @@ class TunnelSocket:
         return connection
 
     @property
+    def has_room(self) -> bool:
+        """A packet can be sent without waiting."""
+        return not self._transport.get_write_buffer_size()
+
+    @property
     def closed(self) -> bool:
         """Nothing can be sent any more."""
         return self._socket.closed

@@ -41,12 +41,11 @@ _UNKNOWN = (
 @contextmanager
 def _woken_when_gone(request: AgentRequest, event: asyncio.Event) -> Iterator[None]:
     """Set the event also when the agent hangs up."""
-    watch = asyncio.get_running_loop().create_task(request.gone.wait())
-    watch.add_done_callback(lambda _: event.set())
+    request.woken.add(event)
     try:
         yield
     finally:
-        watch.cancel()
+        request.woken.discard(event)
 
 
 async def _wait_for_change(request: AgentRequest, exchange: AgentExchange) -> None:

@@ -137,9 +137,16 @@ class SidecarSession:
                     await self._wait(self.end.next_deadline())
                     continue
                 meter.sent_bytes.inc(len(packet))
-                with suppress(TimeoutError):  # a socket that takes nothing must not block the check for a dead link
-                    async with asyncio.timeout(STUCK_S):
-                        await socket.send_bytes(packet)
+                await self._send(socket, packet)
+
+    async def _send(self, socket: web.WebSocketResponse, packet: bytes) -> None:
+        transport = _transport_of(socket)
+        if transport is not None and not transport.get_write_buffer_size():
+            await socket.send_bytes(packet)  # it has room
+            return
+        with suppress(TimeoutError):  # a socket that takes nothing must not block the check for a dead link
+            async with asyncio.timeout(STUCK_S):
+                await socket.send_bytes(packet)
 
     async def _wait(self, deadline: float | None) -> None:
         with suppress(TimeoutError):
@@ -258,7 +265,11 @@ def tunnel_principal(request: web.Request) -> Principal | None:
     return None if transport is None else transport.get_extra_info(PRINCIPAL)
 
 
+def _transport_of(socket: web.WebSocketResponse) -> asyncio.Transport | None:
+    return socket._req.transport if socket._req is not None else None  # noqa: SLF001 - aiohttp has no abort of its own
+
+
 def _abort(socket: web.WebSocketResponse) -> None:
-    transport = socket._req.transport if socket._req is not None else None  # noqa: SLF001 - aiohttp has no abort of its own
+    transport = _transport_of(socket)
     if transport is not None:
         transport.abort()
