@@ -128,6 +128,14 @@ def test_an_edit_that_does_not_match_once_says_why(workspace: Workspace, old: st
     assert (workspace.root / "text").read_text() == "x = 1\ny = 2\nx = 1\ndef f():\n"
 
 
+def test_places_that_overlap_are_two_places(workspace: Workspace) -> None:
+    """As the ends of nested blocks do: nobody knows which of them the model meant."""
+    fill(workspace, text="f {\n}\n}\n}\n")
+    with pytest.raises(ToolError, match=r"old stands 2 times in 'text' \(lines 2, 3\)"):
+        edit_file(workspace, EditArguments("text", "}\n}\n", "}\n"))
+    assert (workspace.root / "text").read_text() == "f {\n}\n}\n}\n"
+
+
 def test_overlapping_places_are_told_with_their_lines(workspace: Workspace) -> None:
     fill(workspace, text="ab\n" * 9)
     with pytest.raises(ToolError, match=r"old stands 9 times in 'text' \(lines 1, 2, 3, 4, 5\)"):

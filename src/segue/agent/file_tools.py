@@ -7,7 +7,7 @@ schemas (`toolbox`).
 from __future__ import annotations
 
 import io
-import re
+from collections.abc import Sequence
 from typing import Annotated, TypeAlias
 
 from msgspec import Meta, Struct
@@ -18,6 +18,8 @@ DEPTH = 8
 MAX_ENTRIES = 400
 MAX_LINES = 1000
 MAX_READ_BYTES = 64 * 1024
+#: How many places a model is told of that fit an edit.
+_MAX_PLACES = 5
 #: Folders that are named in a listing but neither opened nor searched.
 CLOSED_FOLDERS = frozenset(
     {".git", ".venv", "node_modules", "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
@@ -115,18 +117,26 @@ def edit_file(workspace: Workspace, arguments: EditArguments) -> str:
         raise ToolError("old is empty; to make a file, use write")
     if old == new:
         raise ToolError("old and new are the same; nothing would change")
-    found = text.count(old)
-    if found != 1:
-        raise ToolError(_mismatch(text, old, found, arguments.path))
+    lines = _lines_of(text, old)
+    if len(lines) != 1:
+        raise ToolError(_mismatch(text, old, lines, arguments.path))
     workspace.write(arguments.path, text.replace(old, new))
-    line = text.count("\n", 0, text.index(old)) + 1
-    return f"replaced 1 place, at line {line:,}"
+    return f"replaced 1 place, at line {lines[0]}"
 
 
-def _mismatch(text: str, old: str, found: int, path: str) -> str:
-    if found:
-        lines = [f"{text.count(chr(10), 0, place.start()) + 1:,}" for place in re.finditer(re.escape(old), text)]
-        return f"old stands {found} times in {path!r} (lines {', '.join(lines[:5])}); give more of the lines around it"
+def _lines_of(text: str, old: str) -> list[str]:
+    """Return the lines of the first places of a piece. They may overlap, as the ends of nested blocks do."""
+    lines, at = list[str](), text.find(old)
+    while at >= 0 and len(lines) < _MAX_PLACES:
+        lines.append(f"{text.count(chr(10), 0, at) + 1:,}")
+        at = text.find(old, at + 1)
+    return lines
+
+
+def _mismatch(text: str, old: str, lines: Sequence[str], path: str) -> str:
+    if lines:
+        found = max(text.count(old), len(lines))
+        return f"old stands {found} times in {path!r} (lines {', '.join(lines)}); give more of the lines around it"
     if "".join(old.split()) in "".join(text.split()):
         return f"old does not stand in {path!r} like this, but it does with other white space; read the lines again"
     return f"old does not stand in {path!r}; read the file again, since it may have changed"
