@@ -361,9 +361,6 @@ async def talk_nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWrit
     writer.close()
 
 
-# --- compression -----------------------------------------------------------------------------------------------------
-
-
 # --- resume and retrieve ---------------------------------------------------------------------------------------------
 
 
