@@ -274,7 +274,7 @@ def routes() -> str:
     """Write the table of routes."""
     config = Config(server=ServerConfig(store="memory:"))
     gateway = Gateway(config, Router([]), MemoryStore(), time.time)
-    application = build_application(gateway.services, gateway.tunnel, gateway.diagnostics)
+    application = build_application(gateway.services, gateway.tunnel, gateway.diagnostics, gateway.connections)
     rows = []
     for route in application.router.routes():
         assert route.resource is not None

@@ -16,6 +16,7 @@ from segue.cli.loop import run
 from segue.config import FILE_NAME, Config, ConfigError, load
 from segue.engine import Unavailable
 from segue.gateway.app import Gateway
+from segue.gateway.descriptors import raise_descriptor_limit
 from segue.stores.interface import StoreError
 
 _log = logging.getLogger("segue.gateway")
@@ -44,6 +45,8 @@ def run_serve(path: Path | None, *, log: str, host: str | None, port: int | None
 
     watch = None if file is None else FileWatch(file)  # before it is read
     config = read()
+    before, now = raise_descriptor_limit()
+    _log.info("action=start descriptors=%d before=%d", now, before)
     try:
         return run(run_until_signal(config, read, watched=watch if config.server.reload_on_change else None))
     except (StoreError, Unavailable, OSError, ValueError) as error:

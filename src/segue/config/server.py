@@ -30,7 +30,16 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
         Bytes, Meta(description="History kept rendered for providers, all tenants together.")
     ] = 256 * MIB
     max_message_bytes: Annotated[Bytes, Meta(description="Largest request body or WebSocket message.")] = 16 * MIB
-    max_connections: Annotated[int, Meta(ge=1, description="Open WebSocket connections.")] = 10_000
+    max_connections: Annotated[
+        int, Meta(ge=1, description="Open connections; fewer if the process may not open two files for each.")
+    ] = 10_000
+    head_timeout_s: Annotated[Positive, Meta(description="How long a new connection may take to send a request.")] = (
+        15.0
+    )
+    body_timeout_s: Annotated[Positive, Meta(description="How long each 4 KiB of a body may take.")] = 30.0
+    keep_alive_s: Annotated[
+        Positive, Meta(description="How long a connection may be idle between two requests over HTTP.")
+    ] = 120.0
     max_age_s: Annotated[Positive, Meta(description="Age limit of a WebSocket connection.")] = 3600.0
     idle_timeout_s: Annotated[Positive, Meta(description="A connection without a turn for this long is closed.")] = (
         600.0

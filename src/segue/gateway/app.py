@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from aiohttp import web
 
@@ -21,6 +22,8 @@ from segue.egress.client import Egress
 from segue.egress.limits import EgressLimits
 from segue.gateway.api.application import build_application
 from segue.gateway.bootstrap import build_router, build_routes, provider_targets
+from segue.gateway.connections import AcceptLimits, Connections
+from segue.gateway.descriptors import descriptor_limit
 from segue.gateway.reload import restart_needed
 from segue.gateway.services import build_services
 from segue.gateway.tunnel.diagnostics import RouteDiagnostics
@@ -33,6 +36,11 @@ from segue.upstreams.interface import Upstream
 from segue.upstreams.router import Router
 
 _log = logging.getLogger("segue.gateway")
+
+#: How long the rest of a body is read after its request was answered, so that the client sees the answer.
+_LINGER_S = 2.0
+#: Descriptors that are not connections: the store, the log, listening sockets, a model's file.
+_OTHER_DESCRIPTORS = 64
 
 
 class Gateway:
@@ -55,8 +63,9 @@ class Gateway:
         self.diagnostics = RouteDiagnostics(routes, provider_targets(config), egress)
         self.urls: list[str] = []
         """The addresses that it listens on; that of `[server]` comes first."""
+        self.connections = Connections(self._limit_connections(), time.monotonic)
         self._runner: web.AppRunner | None = None
-        self._user_server: asyncio.AbstractServer | None = None
+        self._servers: list[asyncio.AbstractServer] = []
         self._sweepers: list[asyncio.Task[None]] = []
         self.retiring: dict[Upstream, asyncio.Task[None]] = {}
         """Upstreams that were replaced and have turns under way."""
@@ -77,12 +86,13 @@ class Gateway:
 
     async def listen(self) -> str:
         """Open the ports and return the URL of the gateway."""
-        runner = await self._set_up()
+        accept = await self._set_up()
+        loop = asyncio.get_running_loop()
         addresses: list[ServerConfig | ListenerConfig] = [self.config.server, *self.config.listener]
         for address in addresses:
-            before = len(runner.addresses)
-            await web.TCPSite(runner, address.host, address.port, backlog=1024).start()
-            bound = runner.addresses[before:]  # several, if the name stands for several
+            server = await loop.create_server(accept, address.host, address.port, backlog=1024)
+            self._servers.append(server)
+            bound = [one.getsockname() for one in server.sockets]  # several, if the name stands for several
             for name in bound:
                 self.services.profiles.bind(name[1], address.profile)
             host, port = bound[0][:2]
@@ -92,12 +102,11 @@ class Gateway:
 
     async def listen_for_user(self, bound: socket.socket) -> None:
         """Listen on a Unix socket, for this process's own user alone, instead of the configured ports."""
-        runner = await self._set_up()
-        server = runner.server
-        assert server is not None, "the runner was set up"
-        self._user_server = await asyncio.get_running_loop().create_unix_server(
-            lambda: SameUserProtocol(server()), sock=bound, backlog=128
+        accept = await self._set_up()
+        server = await asyncio.get_running_loop().create_unix_server(
+            lambda: SameUserProtocol(accept()), sock=bound, backlog=128
         )
+        self._servers.append(server)
         _log.info("action=listen path=%s", bound.getsockname())
 
     @property
@@ -106,21 +115,37 @@ class Gateway:
         connections = [] if self._runner is None or self._runner.server is None else self._runner.server.connections
         return not (connections or self.tunnel.unfinished or self.services.drain.busy)
 
-    async def _set_up(self) -> web.AppRunner:
-        """Make the server, which listens nowhere yet, and begin what is done at intervals."""
-        runner = self._runner = web.AppRunner(
-            build_application(self.services, self.tunnel, self.diagnostics),
-            access_log=None,
+    async def _set_up(self) -> Callable[[], asyncio.Protocol]:
+        """Make the server, which listens nowhere yet, and begin what is done at intervals; return what accepts."""
+        options: dict[str, Any] = {
+            "access_log": None,
             # It quotes malformed requests, credentials included; whatever else goes wrong is logged by the routes.
-            logger=logging.Logger("aiohttp.server", logging.CRITICAL),  # noqa: LOG001 - ours alone, not the process-wide one
+            "logger": logging.Logger("aiohttp.server", logging.CRITICAL),  # noqa: LOG001 - ours alone, not the process-wide one
+            "auto_decompress": False,  # limits come before expansion: compressed bodies are refused
+            "lingering_time": _LINGER_S,
+        }
+        runner = self._runner = web.AppRunner(
+            build_application(self.services, self.tunnel, self.diagnostics, self.connections),
             handle_signals=False,
             handler_cancellation=True,  # a client that goes away cancels its turn
-            auto_decompress=False,  # limits come before expansion: compressed bodies are refused
             shutdown_timeout=0.1,  # drain() has waited for what runs; what still does is cancelled
+            **options,
         )
         await runner.setup()
-        self._sweepers = [asyncio.create_task(self._sweep()), asyncio.create_task(self.tunnel.sweep())]
-        return runner
+        assert runner.server is not None, "the runner was set up"
+        sweeps = (self._sweep(), self.tunnel.sweep(), self.connections.sweep())
+        self._sweepers = [asyncio.create_task(sweep) for sweep in sweeps]
+        return self.connections.serve(runner.server, options)
+
+    def _limit_connections(self) -> AcceptLimits:
+        """Return the limits of connections: each may need another one, to a provider."""
+        server, usable = self.config.server, descriptor_limit()
+        most = server.max_connections
+        if usable is not None:
+            most = max(1, min(most, (usable - _OTHER_DESCRIPTORS) // 2))
+        if most < server.max_connections:
+            _log.info("action=listen connections=%d descriptors=%s", most, usable)
+        return AcceptLimits(most, server.head_timeout_s, server.keep_alive_s)
 
     async def reload(self, config: Config) -> None:
         """Take the keys, routes and upstreams of a configuration that was read again: all, or none.
@@ -177,17 +202,9 @@ class Gateway:
 
     async def _stop_listening(self) -> None:
         """Close the ports, unless they are closed already; connections stay."""
-        user_server, self._user_server = self._user_server, None
-        if user_server is not None:
-            await stop_listening(user_server)
-        if self._runner is None:
-            return
-        for site in tuple(self._runner.sites):
-            server = site._server  # noqa: SLF001 - aiohttp has no way to stop that loses no socket
-            if server is not None:
-                await stop_listening(server)
-            if site in self._runner.sites:  # it was not stopped meanwhile
-                await site.stop()
+        servers, self._servers = self._servers, []
+        for server in servers:
+            await stop_listening(server)
 
     async def aclose(self) -> None:
         """Cancel what still runs and release everything."""

@@ -29,6 +29,7 @@ Code = Literal[
     "route_not_found",
     "method_not_allowed",
     "upgrade_required",
+    "request_timeout",
     "invalid_api_key",
     "forbidden_host",
     "forbidden_origin",

@@ -48,7 +48,7 @@ async def test_every_route_asks_for_what_it_should(method: str, path: str, with_
     routes = [RouteConfig(target="self", mount=mount) for mount, _ in BUILT_IN]  # no probe leaves this machine
     config = Config(server=ServerConfig(store="memory:"), key=[KEY], route=routes)
     gateway = Gateway(config, Router([ModelRule(ScriptedUpstream(), ("*",))]), MemoryStore(), Clock())
-    application = build_application(gateway.services, gateway.tunnel, gateway.diagnostics)
+    application = build_application(gateway.services, gateway.tunnel, gateway.diagnostics, gateway.connections)
     async with TestServer(application) as server, aiohttp.ClientSession(server.make_url("/")) as client:
         for headers, expected in (({"Authorization": "Bearer sk-alice"}, with_key), ({}, without_key)):
             async with client.request(method, path, headers=headers) as reply:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from unittest.mock import Mock
 
 import aiohttp
@@ -12,12 +13,14 @@ from aiohttp.test_utils import make_mocked_request
 
 from segue.config import Config
 from segue.gateway.access import Access
-from segue.gateway.api.middleware import closes_when_draining, error_replies, origin_check, say_no_server
+from segue.gateway.api.middleware import closes_when_draining, door_check, error_replies, say_no_server
+from segue.gateway.connections import AcceptLimits, Connections
 from segue.gateway.drain import DrainState
 from segue.protocol.problems import Problem, Refused
 from segue.stores.interface import StoreError
 
 LIMIT = 7
+NOBODY = Connections(AcceptLimits(1, 1.0, 1.0), time.monotonic)
 
 
 def request(method: str = "GET", **headers: str) -> web.Request:
@@ -95,11 +98,24 @@ async def test_a_reply_does_not_say_what_made_it() -> None:
     assert response.headers["Date"] == "now"
 
 
+async def test_a_connection_beyond_the_limit_is_for_operators_alone() -> None:
+    async def answer(_: web.Request) -> web.StreamResponse:
+        return web.Response(text="x")
+
+    crowded, asked = Connections(AcceptLimits(1, 1.0, 1.0), time.monotonic), request()
+    crowded.reserved.add(asked.protocol)  # type: ignore[arg-type]  # a mock of one
+    reply = await door_check(Access(Config()), crowded)(asked, answer)
+    assert (reply.status, reply.headers["Retry-After"], reply.keep_alive) == (503, "1", False)
+    for path in ("/healthz", "/readyz", "/metrics"):
+        asked = make_mocked_request("GET", path, headers={"Host": "localhost"}, protocol=asked.protocol)
+        assert (await door_check(Access(Config()), crowded)(asked, answer)).status == 200
+
+
 async def test_an_answer_passes_as_it_is() -> None:
     async def answer(_: web.Request) -> web.StreamResponse:
         return web.Response(text="x")
 
-    for middleware in (error_replies(LIMIT), origin_check(Access(Config()))):
+    for middleware in (error_replies(LIMIT), door_check(Access(Config()), NOBODY)):
         reply = await middleware(request(), answer)
         assert isinstance(reply, web.Response)
         assert reply.text == "x"
@@ -114,5 +130,5 @@ async def test_a_foreign_host_or_page_does_not_reach_a_handler(headers: dict[str
         raise AssertionError
 
     with pytest.raises(Refused) as caught:
-        await origin_check(Access(Config()))(request(**headers), never)
+        await door_check(Access(Config()), NOBODY)(request(**headers), never)
     assert caught.value.problem.code == code

@@ -9,11 +9,12 @@ from aiohttp import web
 from segue.gateway.admin.capabilities import CapabilityRoutes
 from segue.gateway.admin.health import HealthRoutes
 from segue.gateway.api.authentication import keyed, private
-from segue.gateway.api.middleware import closes_when_draining, error_replies, origin_check, say_no_server
+from segue.gateway.api.middleware import closes_when_draining, door_check, error_replies, say_no_server
 from segue.gateway.api.models import ModelRoutes
 from segue.gateway.api.request_keys import PRINCIPAL
 from segue.gateway.api.responses import ResponseRoutes
 from segue.gateway.api.websocket import serve_websocket
+from segue.gateway.connections import Connections
 from segue.gateway.services import Services
 from segue.gateway.tunnel.diagnostics import RouteDiagnostics
 from segue.gateway.tunnel.endpoint import SidecarSessions
@@ -22,7 +23,9 @@ from segue.gateway.tunnel.endpoint import SidecarSessions
 _RESPONSE = "/v1/responses/{id:(?!compact$)[^/]+}"
 
 
-def build_application(services: Services, tunnel: SidecarSessions, diagnostics: RouteDiagnostics) -> web.Application:
+def build_application(
+    services: Services, tunnel: SidecarSessions, diagnostics: RouteDiagnostics, connections: Connections
+) -> web.Application:
     """Build the HTTP and WebSocket surface of a gateway."""
     access, limit = services.access, services.server.max_message_bytes
     responses, models, capabilities = (
@@ -40,7 +43,8 @@ def build_application(services: Services, tunnel: SidecarSessions, diagnostics: 
 
     with_key = partial(keyed, access, services.clock)
     for_operators = partial(private, access, services.clock)
-    application = web.Application(middlewares=[error_replies(limit), origin_check(access)], client_max_size=limit)
+    middlewares = [error_replies(limit), door_check(access, connections)]
+    application = web.Application(middlewares=middlewares, client_max_size=limit)
     application.on_response_prepare.extend((closes_when_draining(services.drain), say_no_server))
     application.add_routes(
         [

@@ -11,6 +11,7 @@ from aiohttp.typedefs import Middleware
 
 from segue.gateway.access import Access
 from segue.gateway.api.authentication import Handler
+from segue.gateway.connections import Connections, too_many_connections
 from segue.gateway.drain import DrainState
 from segue.gateway.error_mapping import http_reply
 from segue.gateway.redacted_traceback import redacted_traceback
@@ -19,18 +20,25 @@ from segue.stores.interface import StoreError
 
 _log = logging.getLogger("segue.gateway")
 
+#: What operators ask, also when there are too many connections for anything else.
+OPERATORS = frozenset({"/healthz", "/readyz", "/metrics"})
 
-def origin_check(access: Access) -> Middleware:
-    """Make the middleware that refuses foreign hosts and web pages."""
+
+def door_check(access: Access, connections: Connections) -> Middleware:
+    """Make the middleware that refuses foreign hosts and web pages, and connections that are kept for operators."""
 
     @web.middleware
-    async def check_origin(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def check_door(request: web.Request, handler: Handler) -> web.StreamResponse:
         problem = access.refuse_origin(request.headers)
+        if connections.reserved and request.protocol in connections.reserved and request.path not in OPERATORS:
+            reply = http_reply(too_many_connections())
+            reply.force_close()  # the next one may not be beyond the limit
+            return reply
         if problem is not None:
             raise Refused(problem)
         return await handler(request)
 
-    return check_origin
+    return check_door
 
 
 def closes_when_draining(drain: DrainState) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:

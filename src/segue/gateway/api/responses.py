@@ -13,6 +13,7 @@ from aiohttp import web
 
 from segue.gateway.admin.metrics import TransportMeter
 from segue.gateway.api.background import BackgroundRoutes
+from segue.gateway.api.request_body import read_body
 from segue.gateway.api.request_keys import PRINCIPAL
 from segue.gateway.api.sse import send_events, send_in_form
 from segue.gateway.drain import takes_no_turn
@@ -43,8 +44,7 @@ class ResponseRoutes:
     async def create(self, request: web.Request) -> web.StreamResponse:
         """Run a turn, and answer with its events or with the response that it ends in."""
         services = self._services
-        self._check_upload(request)
-        create = parse_create(await request.read(), "http")
+        create = await self._read_create(request)
         if not isinstance(create, Problem):
             create = _with_key(create, request.headers.get("Idempotency-Key"))
         if services.drain.draining and (isinstance(create, Problem) or create.idempotency_key is None):
@@ -66,13 +66,18 @@ class ResponseRoutes:
                 return await send_events(request, run.events(), meter)
             return await self._reply(request, run, meter)
 
-    def _check_upload(self, request: web.Request) -> None:
+    async def _read_create(self, request: web.Request) -> Create | Problem:
+        self._check_upload(request)
+        server = self._services.server
+        body = await read_body(request, server.max_message_bytes, stall_s=server.body_timeout_s)
+        return parse_create(body, "http")
+
+    @staticmethod
+    def _check_upload(request: web.Request) -> None:
         """Refuse a body that need not be read for that."""
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
             message = "Compressed request bodies are not accepted. Send the body as it is, without Content-Encoding."
             raise Refused(Problem("unsupported_content_encoding", message))
-        if (request.content_length or 0) > self._services.server.max_message_bytes:
-            raise web.HTTPRequestEntityTooLarge(0, 0)  # error_replies writes the numbers
 
     @staticmethod
     async def _reply(request: web.Request, run: TurnRun, meter: TransportMeter) -> web.StreamResponse:
@@ -97,7 +102,7 @@ class ResponseRoutes:
         self._check_upload(request)
         if self._services.drain.draining:
             raise Refused(takes_no_turn())
-        create = parse_create(await request.read(), "http")
+        create = await self._read_create(request)
         if isinstance(create, Problem):
             raise Refused(create)
         watch_peer(request)

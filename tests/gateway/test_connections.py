@@ -1,0 +1,202 @@
+"""Connections that cost their client nothing hold up nobody: they have deadlines, and give way to others."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from segue.gateway import app
+from segue.gateway.connections import RESERVED, YOUNG_S, AcceptLimits, Connection, Connections
+from segue.tunnel.frames import SUBPROTOCOL
+from tests.faults.clients import address_of, http, opened
+from tests.faults.gateways import Local, listening, until
+
+HALF_HEAD = b"POST /v1/responses HTTP/1.1\r\nHost: localhost\r\n"
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+TURN = {"model": "scripted", "input": "hello"}
+PATIENCE_S = 10.0
+
+
+class Client:
+    """A client that sends what it is told to."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    def send(self, data: bytes) -> None:
+        self._writer.write(data)
+
+    async def rest(self) -> bytes:
+        """Return what comes until the end of the connection."""
+        async with asyncio.timeout(PATIENCE_S):
+            try:
+                return await self._reader.read()
+            except ConnectionResetError:
+                return b""
+
+    async def reply(self) -> bytes:
+        async with asyncio.timeout(PATIENCE_S):
+            head = await self._reader.readuntil(b"\r\n\r\n")
+            size = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+            return head + await self._reader.readexactly(size)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+@asynccontextmanager
+async def client(local: Local, first: bytes = b"") -> AsyncIterator[Client]:
+    made = Client(*await asyncio.open_connection(*address_of(local.url)))
+    made.send(first)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def age(local: Local) -> None:
+    """Let all connections be as old as it takes to give way."""
+    fresh = local.gateway.connections._fresh  # noqa: SLF001 - a test need not wait for it
+    for one in fresh:
+        fresh[one] -= YOUNG_S
+
+
+@pytest.mark.parametrize("sent", [b"", HALF_HEAD, b"G"])
+async def test_whoever_sends_no_head_in_time_is_cut(sent: bytes) -> None:
+    async with listening(head_timeout_s=0.05) as local, client(local, sent) as slow:
+        assert await slow.rest() == b""
+        assert len(local.gateway.connections) == 0
+
+
+@pytest.mark.parametrize("then", [b"", HALF_HEAD])
+async def test_between_two_requests_it_is_the_time_of_an_idle_connection(then: bytes) -> None:
+    async with listening(keep_alive_s=0.1) as local, client(local, HEALTH) as idle:
+        assert (await idle.reply()).startswith(b"HTTP/1.1 200")
+        idle.send(then)
+        assert await idle.rest() == b""
+
+
+@pytest.mark.parametrize("piece", [b"", b"x"])
+async def test_a_body_that_stops_or_drips_is_answered_408(piece: bytes) -> None:
+    head = HALF_HEAD + b"Content-Length: 100000\r\n\r\n{"
+    async with listening(body_timeout_s=0.2) as local, client(local, head) as slow:
+        answered = asyncio.ensure_future(slow.reply())
+        while not answered.done() and piece:
+            slow.send(piece)
+            await asyncio.wait([answered], timeout=0.02)
+        status, _, body = (await answered).partition(b"\r\n\r\n")
+        assert status.startswith(b"HTTP/1.1 408")
+        assert json.loads(body)["error"]["code"] == "request_timeout"
+
+
+async def test_a_body_may_take_as_long_as_it_likes_while_it_comes() -> None:
+    """Here longer than the limit."""
+    body = json.dumps({**TURN, "input": "x" * 40_000}).encode()
+    head = HALF_HEAD + b"Content-Length: %d\r\n\r\n" % len(body)
+    async with listening(body_timeout_s=0.3) as local, client(local, head) as slow:
+        for at in range(0, len(body), 8000):
+            slow.send(body[at : at + 8000])
+            await asyncio.sleep(0.1)
+        assert (await slow.reply()).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("sent", [b"", HALF_HEAD, HEALTH])
+async def test_waiting_connections_give_way_to_new_ones(sent: bytes) -> None:
+    """Ten times as many as there may be: whoever comes then is served at once."""
+    async with listening(max_connections=10) as local, AsyncExitStack() as stack, http(local.url) as neighbour:
+        for _ in range(100):
+            await stack.enter_async_context(client(local, sent))
+            age(local)
+        status, body = await neighbour.send("POST", "/v1/responses", TURN)
+        assert (status, body["status"]) == (200, "completed")
+        assert len(local.gateway.connections) <= 10 + RESERVED
+
+
+async def test_when_all_are_busy_operators_are_still_answered_and_others_told() -> None:
+    async with listening(max_connections=3) as local, AsyncExitStack() as stack, http(local.url) as other:
+        sockets = [await stack.enter_async_context(opened(local.url)) for _ in range(3)]
+        status, body = await other.send("POST", "/v1/responses", TURN)
+        assert (status, body["error"]["code"]) == (503, "server_overloaded")
+        for path in ("/healthz", "/readyz"):
+            async with client(local, HEALTH.replace(b"/healthz", path.encode())) as operator:
+                assert (await operator.reply()).startswith(b"HTTP/1.1 200")
+        assert (await sockets[0].turn())["status"] == "completed"
+
+
+async def test_beyond_the_reserve_a_connection_is_refused_with_an_answer() -> None:
+    async with listening(max_connections=1) as local, AsyncExitStack() as stack:
+        for _ in range(1 + RESERVED):
+            await stack.enter_async_context(client(local))
+        await until(lambda: len(local.gateway.connections) == 1 + RESERVED)
+        async with client(local) as refused:
+            reply = await refused.rest()
+        assert reply.startswith(b"HTTP/1.1 503 ")
+        assert b"Retry-After: 1\r\n" in reply
+        assert json.loads(reply.partition(b"\r\n\r\n")[2])["error"]["code"] == "server_overloaded"
+
+
+async def test_there_are_no_more_connections_than_descriptors_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "descriptor_limit", lambda: 64 + 2 * 5)
+    async with listening() as local, AsyncExitStack() as stack:
+        for _ in range(60):
+            await stack.enter_async_context(client(local, HEALTH))
+            age(local)
+            assert len(local.gateway.connections) <= 5 + RESERVED
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/segue/tunnel"])
+async def test_a_frame_that_is_not_masked_closes_with_1002(path: str) -> None:
+    """RFC 6455, 5.1."""
+    upgrade = (
+        f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+        f"Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\nSegue-Session: {'0' * 32}\r\n\r\n"
+    )
+    async with listening() as local, client(local, upgrade.encode()) as careless:
+        careless.send(b"\x81\x02{}")
+        told = (await careless.rest()).partition(b"\r\n\r\n")
+        assert told[0].startswith(b"HTTP/1.1 101")
+        assert b"\x03\xea" in told[2]
+
+
+class Unconnected(Connection):
+    """A connection without a transport."""
+
+    def __init__(self) -> None:
+        self.cut = False
+
+    def force_close(self) -> None:
+        self.cut = True
+
+
+def test_who_gives_way_and_when() -> None:
+    """An old fresh one before an idle one, an idle one before nobody; a busy one never."""
+    now = [0.0]
+    connections = Connections(AcceptLimits(3, 10.0, 10.0), lambda: now[0])
+    busy, idle, fresh, *more = (Unconnected() for _ in range(3 + RESERVED + 4))
+    for one in (busy, idle, fresh):
+        assert connections.accept(one)
+    connections.busy(busy)
+    connections.busy(idle)
+    connections.idle(idle)
+    assert connections.accept(more[0])
+    assert (idle.cut, fresh.cut) == (True, False), "what is fresh is young yet"
+    now[0] = YOUNG_S
+    assert connections.accept(more[1])
+    assert (fresh.cut, busy.cut, connections.reserved) == (True, False, set())
+    for one in more[:2]:
+        connections.busy(one)
+    assert all(connections.accept(one) for one in more[2 : 2 + RESERVED])
+    assert (connections.reserved, len(connections)) == (set(more[2 : 2 + RESERVED]), 3 + RESERVED)
+    assert not connections.accept(more[2 + RESERVED])
+    connections.closed(busy)
+    assert connections.accept(more[2 + RESERVED])
+    now[0] += 10.0
+    connections.close_overdue()
+    assert len(connections) == 2
+    assert not connections.reserved
