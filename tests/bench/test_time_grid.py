@@ -50,11 +50,11 @@ class Rounds:
         self.plans.append(plan)
         if self.broken_at == len(self.order):
             raise RuntimeError("stopped")
-        self.together += 1
+        self.together += link is not None
         self.most_together = max(self.most_together, self.together)
         for _ in range(3):
             await asyncio.sleep(0)
-        self.together -= 1
+        self.together -= link is not None
         failed = arm.name == self._failing and link == self._fails_over
         sent = 9000 if arm.history == "replay" else 3000
         turn = TurnFigures(bytes_up_wire=sent, bytes_down_wire=9000, time_s=2.0, ttft_s=0.25, at_s=0.0)

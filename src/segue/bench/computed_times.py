@@ -23,7 +23,7 @@ _TLS_RTTS = 1.0  # RFC 8446, 2
 _UPGRADE_RTTS = 1.0  # RFC 6455, 1.3
 _SIDECARS = (cold_sidecar, warm_sidecar)
 #: On a link with losses, so many turns are computed in all: a short task several times, a long one once.
-_LOSSY_TURNS = 50
+_LOSSY_TURNS = 30
 
 
 class TaskLoad(msgspec.Struct, frozen=True):

@@ -129,7 +129,7 @@ def times(  # noqa: PLR0913 - each is one dimension of what is measured
     """How long a task takes over links and at model speeds: by replay, by id, and through a sidecar.
 
     Everything runs in real time over emulated links. Other links and long conversations are computed by the same timing
-    model. The default takes about four minutes; what is measured is kept in the file of --json as soon as it is there.
+    model. The default takes about six minutes; what is measured is kept in the file of --json as soon as it is there.
     """
     from segue.cli.bench_times import grid_of, run_bench_times
 
