@@ -38,26 +38,35 @@ async def test_a_child_that_does_not_start_is_an_error_with_its_status(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "failing.py").write_text("raise SystemExit(3)\n")
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(ChildError, match="ended with status 3"):
         async with launched(SPEC, "failing"):
             pass
 
 
-async def test_a_child_has_the_environment_that_it_is_given_and_a_session_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_child_has_the_environment_that_it_is_given_and_a_session_of_its_own(tmp_path: Path) -> None:
     ready = "import json, os; print(json.dumps({'host': os.environ['WHO'], 'port': os.getsid(0), 'loop': ''}))"
     (tmp_path / "telling.py").write_text(ready)
-    monkeypatch.chdir(tmp_path)
-    async with launched(SPEC, "telling", environ={"WHO": "me"}) as running:
+    async with launched(SPEC, "telling", environ={"WHO": "me", "PYTHONPATH": str(tmp_path)}) as running:
         assert running.host == "me"
         assert running.port != os.getsid(0)
 
 
+async def test_a_child_runs_no_module_of_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`segue bench run` is started in folders that others have written, such as a cloned repository."""
+    modules, cloned = tmp_path / "modules", tmp_path / "cloned"
+    for folder, ready in ((modules, "here"), (cloned, "planted")):
+        folder.mkdir()
+        (folder / "told.py").write_text(f"""ready = '{{"host": "{ready}", "port": 1, "loop": ""}}'""")
+    (modules / "telling.py").write_text("import told; print(told.ready)")
+    monkeypatch.chdir(cloned)
+    async with launched(SPEC, "telling", environ={"PYTHONPATH": str(modules)}) as running:
+        assert running.host == "here"
+
+
 async def test_a_child_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "stubborn.py").write_text(STUBBORN)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(child, "_STOP_S", 0.05)
     async with launched(SPEC, "stubborn") as running:
         assert (running.host, running.port, running.loop) == ("here", 1, "none")

@@ -53,6 +53,7 @@ async def launched(
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
+        "-P",  # no module of the working folder, which others may have written
         "-m",
         module,
         msgspec.json.encode(spec).decode(),
