@@ -168,7 +168,7 @@ def _run(command: Sequence[str], environment: Mapping[str, str]) -> str:
     )
     if ended.returncode:
         raise SystemExit(f"{command[0]} ended with status {ended.returncode}:\n{ended.stderr[-2000:]}")
-    return ended.stdout
+    return ended.stdout or ended.stderr
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from aiohttp import web
+from msgspec.structs import replace
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
@@ -11,9 +12,12 @@ from segue.egress.client import Egress
 from segue.http.heads import Line
 from segue.http.routes import Route, RouteTable, parse_target
 from segue.protocol.problems import Problem
+from segue.sidecar.connector import ConnectorSettings
 from segue.sidecar.direct import DirectForwarder
+from segue.sidecar.proxy import parse_proxy
 from segue.testing.provider import Answer, SocketAnswer, SocketMessage, provided
 from tests.sidecar.gateways import fake_gateway
+from tests.sidecar.proxies import connect_proxy
 from tests.sidecar.sidecars import IMPATIENT, post, running
 
 NOWHERE = "ws://127.0.0.1:1"
@@ -54,6 +58,19 @@ async def test_it_is_for_when_something_else_answers_in_place_of_the_gateway() -
         async with running(gateway.url, settings=IMPATIENT, direct=to(provider.url)) as sidecar:
             assert (await sidecar.post(b"{}")).startswith(b"HTTP/1.1 200 ")
         assert [one.body for one in provider.requests] == [b"{}"]
+
+
+async def test_it_takes_the_proxy_that_leads_to_gateways() -> None:
+    """Else nothing would get out of a network whose only way out it is."""
+    async with connect_proxy(1) as proxy:
+        proxy.refusal = b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n"
+        told = parse_proxy(f"127.0.0.1:{proxy.port}")
+        settings = replace(IMPATIENT, direct=True, connector=ConnectorSettings(proxy=told))
+        async with running(NOWHERE, settings=settings) as sidecar:
+            answer = await sidecar.post(b"{}", target="/anthropic/v1/messages")
+        assert [head.split(b"\r\n")[0] for head in proxy.asked] == [b"CONNECT api.anthropic.com:443 HTTP/1.1"]
+    assert answer.startswith(b"HTTP/1.1 502 ")
+    assert b"does not connect to api.anthropic.com:443 (status 403)" in answer
 
 
 async def test_a_provider_that_is_not_there_is_told() -> None:

@@ -25,6 +25,7 @@ from segue.sidecar.dialer import Dialer
 from segue.sidecar.direct import DirectForwarder
 from segue.sidecar.link_status import LinkTimeouts
 from segue.sidecar.listener import Listener, ListenerLimits
+from segue.sidecar.proxied_network import ProxiedNetwork
 from segue.sidecar.request_handler import HandlerLimits, RequestHandler
 from segue.sidecar.session_pool import SessionPool
 from segue.sidecar.stats import SidecarReport, Stats
@@ -53,6 +54,14 @@ class SidecarSettings(msgspec.Struct, frozen=True, kw_only=True):
     cache: BaseCacheLimits = BaseCacheLimits()
 
 
+def _direct_of(settings: SidecarSettings) -> DirectForwarder | None:
+    """Return what sends requests straight to the provider, by the proxy that leads to gateways; None: nothing does."""
+    if not settings.direct:
+        return None
+    proxy = settings.connector.proxy
+    return DirectForwarder(Egress(network=None if proxy is None else ProxiedNetwork(proxy)))
+
+
 class Sidecar:
     """One sidecar in this process.
 
@@ -69,7 +78,7 @@ class Sidecar:
         self._sessions = SessionPool(
             settings.gateways, dialer or Dialer(settings.connector), stats=self.stats, timeouts=settings.timeouts
         )
-        self._direct = direct or (DirectForwarder(Egress()) if settings.direct else None)
+        self._direct = direct or _direct_of(settings)
         self._handler = RequestHandler(
             self._sessions, self._cache, stats=self.stats, direct=self._direct, limits=settings.handler
         )
