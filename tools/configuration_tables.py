@@ -28,12 +28,13 @@ _PLAIN_KINDS: dict[type[kinds.Type], str] = {
     kinds.BoolType: "boolean",
     kinds.DictType: "table",
     kinds.DateTimeType: "date and time",
+    kinds.StructType: "table",
 }
 
 
 def _kind(kind: kinds.Type) -> str:
     match kind.type if isinstance(kind, kinds.Metadata) else kind:
-        case kinds.BoolType() | kinds.DictType() | kinds.DateTimeType() as plain:
+        case kinds.BoolType() | kinds.DictType() | kinds.DateTimeType() | kinds.StructType() as plain:
             return _PLAIN_KINDS[type(plain)]
         case kinds.IntType() | kinds.FloatType() as number:
             return _number(number)
@@ -59,7 +60,7 @@ def _default(field: kinds.Field) -> str:
     if field.required:
         return "required"
     value = field.default if field.default is not NODEFAULT else field.default_factory()
-    if value is None or value is UNSET:
+    if value is None or value is UNSET or isinstance(value, msgspec.Struct):
         return "none"
     shown = code(msgspec.json.encode(value).decode())
     if field.name.endswith("_bytes"):

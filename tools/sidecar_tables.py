@@ -34,6 +34,7 @@ _WHEN: Mapping[FailureCode, str] = {
     "segue_overloaded": "Too many connections or requests at once, here or at the gateway.",
     "segue_internal_error": "The sidecar or the gateway failed; its log says why.",
     "upstream_unreachable": "The gateway cannot connect to the provider.",
+    "rate_limit_exceeded": "The gateway's key, or its tenant, is over a limit of requests, uploads or turns at once.",
     "upstream_busy": "The gateway has too many connections to the provider already.",
     "upstream_timeout": "The provider did not answer in time.",
     "upstream_closed": "The provider closed the connection before it answered.",

@@ -54,6 +54,10 @@ class BrokenStore(MemoryStore):
         self.swept += len(swept)
         return swept
 
+    async def tenant_size(self, tenant: str) -> StoreSize:
+        self._check("tenant_size")
+        return await super().tenant_size(tenant)
+
     async def size(self) -> StoreSize:
         self._check("size")
         return await super().size()

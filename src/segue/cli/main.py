@@ -208,6 +208,20 @@ def show(*, config: UserConfigFile = None, json: AsJson = False) -> int:
 
 
 @app.command
+def usage(
+    *,
+    base_url: parameters.BaseUrl = None,
+    key: parameters.Key = None,
+    config: UserConfigFile = None,
+    json: AsJson = False,
+) -> int:
+    """Show what your key and its tenant have used of a gateway, and what is left of their limits."""
+    from segue.cli.usage import run_usage
+
+    return run_usage(config, base_url=base_url, key=key, as_json=json)
+
+
+@app.command
 def demo(
     *,
     model: Annotated[Path | None, Parameter(help="A GGUF file instead of the model in the box.")] = None,

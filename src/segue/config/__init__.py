@@ -27,6 +27,7 @@ from segue.config.environment import (
 )
 from segue.config.errors import ConfigError
 from segue.config.keys import KeyConfig, key_of_file
+from segue.config.limits import LimitsConfig, TenantConfig
 from segue.config.loading import load
 from segue.config.server import ListenerConfig, ServerConfig
 from segue.config.setting_sources import SettingSource, SourcedSetting, sourced_settings
@@ -46,6 +47,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "KeyConfig",
+    "LimitsConfig",
     "ListenerConfig",
     "ProviderDialect",
     "RouteConfig",
@@ -54,6 +56,7 @@ __all__ = [
     "SidecarConfig",
     "SourcedSetting",
     "SshConfig",
+    "TenantConfig",
     "TunnelConfig",
     "UpstreamConfig",
     "agent_key",

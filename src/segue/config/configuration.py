@@ -9,6 +9,7 @@ import msgspec
 from segue.config.agent import AgentConfig
 from segue.config.errors import ConfigError
 from segue.config.keys import KeyConfig
+from segue.config.limits import LimitsConfig, TenantConfig
 from segue.config.server import ListenerConfig, ServerConfig
 from segue.config.sidecar import SidecarConfig
 from segue.config.ssh import SshConfig
@@ -32,6 +33,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     route: list[RouteConfig] = []
     listener: list[ListenerConfig] = []
     key: list[KeyConfig] = []
+    limits: LimitsConfig = LimitsConfig()
+    tenant: list[TenantConfig] = []
 
 
 def without_secrets(config: Config) -> Config:
@@ -70,6 +73,8 @@ def check(config: Config) -> None:
         raise ConfigError("sidecar: it has key and key_file: which one is sent?")
     _check_names("key", [key.name for key in config.key])
     _check_names("upstream", [up.name for up in config.upstream])
+    _check_names("tenant", [tenant.name for tenant in config.tenant])
+    _check_limits(config)
     for up in config.upstream:
         check_upstream(up)
     owners: dict[str, str] = {}
@@ -77,6 +82,15 @@ def check(config: Config) -> None:
         other = owners.setdefault(key.sha256, key.name)
         if other != key.name:
             raise ConfigError(f"the [[key]] tables {other!r} and {key.name!r} have the same sha256: whose key is it?")
+
+
+def _check_limits(config: Config) -> None:
+    for key in config.key:
+        if key.limits.stored_responses is not None or key.limits.stored_bytes is not None:
+            raise ConfigError(
+                f"key {key.name!r}: limits.stored_responses and limits.stored_bytes are those of a tenant, since "
+                "responses belong to it: write them into [limits], or into a [[tenant]] table"
+            )
 
 
 def _check_names(table: str, names: list[str]) -> None:

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from segue.config.errors import ConfigError
+from segue.config.limits import LimitsConfig
 from segue.config.units import Moment
 
 _MAX_KEY_BYTES = 4096
@@ -33,6 +34,7 @@ class KeyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     routes: Annotated[
         list[str], Meta(description="Routes that its sidecars may use: prefixes like /anthropic, or globs.")
     ] = msgspec.field(default_factory=_everything)
+    limits: Annotated[LimitsConfig, Meta(description="What it may use; see [limits].")] = LimitsConfig()
 
 
 def key_of_file(file: str) -> str:

@@ -23,6 +23,7 @@ from segue.config.config_file import anchored
 from segue.config.configuration import Config, check
 from segue.config.errors import ConfigError
 from segue.config.keys import KeyConfig, sendable_key
+from segue.config.limits import LimitsConfig, TenantConfig
 from segue.config.server import ListenerConfig, ServerConfig
 from segue.config.sidecar import SidecarConfig
 from segue.config.ssh import SshConfig
@@ -42,11 +43,13 @@ _TABLES: Mapping[str, type[msgspec.Struct]] = MappingProxyType(
         "route": RouteConfig,
         "listener": ListenerConfig,
         "key": KeyConfig,
+        "limits": LimitsConfig,
+        "tenant": TenantConfig,
     }
 )
 
 #: The tables that exist once; the others are arrays of tables.
-_SINGLE = frozenset({"server", "tunnel", "sidecar", "ssh", "agent"})
+_SINGLE = frozenset({"server", "tunnel", "sidecar", "ssh", "agent", "limits"})
 
 
 #: The settings that are paths.
@@ -70,6 +73,8 @@ class _Tree(msgspec.Struct):
     route: list[dict[str, Any]] = []
     listener: list[dict[str, Any]] = []
     key: list[dict[str, Any]] = []
+    limits: dict[str, Any] = {}
+    tenant: list[dict[str, Any]] = []
 
 
 def load(
@@ -221,7 +226,7 @@ def _row(rows: list[dict[str, Any]], index: str, name: str) -> dict[str, Any]:
 def _parse(value: str, hint: Any, name: str) -> Any:  # noqa: ANN401 - a type hint in, a value of that type out
     if get_origin(hint) is list:
         return [part.strip() for part in value.split(",") if part.strip()]
-    if get_origin(hint) is dict:
+    if get_origin(hint) is dict or (isinstance(hint, type) and issubclass(hint, msgspec.Struct)):
         try:
             return msgspec.json.decode(value, type=hint)
         except (msgspec.DecodeError, UnicodeError, RecursionError):

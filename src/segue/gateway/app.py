@@ -52,8 +52,7 @@ class Gateway:
         routes, egress = build_routes(config), self._egress()
         self.tunnel = SidecarSessions(
             config.tunnel,
-            access=self.services.access,
-            clock=clock,
+            rules=self.services.rules,
             routes=routes,
             egress=egress,
             epoch=self.services.epoch,
@@ -164,6 +163,7 @@ class Gateway:
         services.router.replace(router.rules)
         services.note_upstreams()
         services.access.replace_keys(config.key)
+        services.rules.quotas.replace(config)
         self.tunnel.resources.routes = routes
         self.diagnostics.replace(routes, provider_targets(config))
         for upstream in before:

@@ -110,7 +110,7 @@ def retry_headers(problem: Problem) -> dict[str, str]:
     after_s = problem.retry_after_s
     if after_s is None and REPLIES[problem.code].status == 503 and repeatable:  # noqa: PLR2004 - RFC 9110, 15.6.4
         after_s = 1.0
-    headers = {}
+    headers = dict(problem.headers or {})
     if after_s is not None:
         headers["retry-after"] = str(max(1, math.ceil(after_s)))  # whole seconds: RFC 9110, 10.2.3
     if not repeatable:

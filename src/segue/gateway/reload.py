@@ -11,7 +11,7 @@ from msgspec import Struct
 from segue.config import Config
 
 #: The tables, and the other settings, that a running gateway replaces.
-_REPLACED = ("key", "route", "upstream", "tunnel.built_in_routes")
+_REPLACED = ("key", "tenant", "route", "upstream", "tunnel.built_in_routes")
 #: The tables of other programs.
 _FOREIGN = ("sidecar", "ssh", "agent")
 
@@ -21,7 +21,7 @@ def restart_needed(before: Config, after: Config) -> list[str]:
     changed: list[str] = []
     for table in Config.__struct_fields__:
         old, new = getattr(before, table), getattr(after, table)
-        if table in _FOREIGN or old == new:
+        if table in (*_FOREIGN, "limits") or old == new:
             continue
         if isinstance(old, Struct):
             changed += [f"{table}.{name}" for name in old.__struct_fields__ if getattr(old, name) != getattr(new, name)]

@@ -15,16 +15,17 @@ from segue.config import Config, ServerConfig
 from segue.engine.upstream import LocalUpstream
 from segue.gateway.access import Access
 from segue.gateway.admin.metrics import Metrics
+from segue.gateway.caller_rules import CallerRules
 from segue.gateway.drain import DrainState
 from segue.gateway.listener_profile import ListenerProfiles
-from segue.gateway.principal import Principal
+from segue.gateway.quotas.quotas import Quotas
 from segue.gateway.turns.background import BackgroundResponses, BackgroundSettings
 from segue.gateway.turns.eviction import Eviction
 from segue.gateway.turns.executor import Executor, Sources, TurnSettings
 from segue.gateway.turns.grace_period import GracePeriod
 from segue.gateway.turns.parents import Parents
 from segue.history.cache import TurnCache
-from segue.protocol.problems import Problem, Refused, epoch_changed
+from segue.protocol.problems import Refused, epoch_changed
 from segue.protocol.requests import Create
 from segue.stores.event_logs import MemoryEventLogs
 from segue.stores.idempotency_keys import MemoryClaims
@@ -55,13 +56,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     event_logs: MemoryEventLogs
     metrics: Metrics
     drain: DrainState
-
-    def renewed(self, principal: Principal) -> Principal:
-        """Return what is true of a connection's principal by now; raises `Refused` if its key is not valid any more."""
-        found = self.access.renewed(principal, self.clock())
-        if isinstance(found, Problem):
-            raise Refused(found)
-        return found
+    rules: CallerRules
 
     def note_upstreams(self) -> None:
         """Let metrics and deletions follow the router's upstreams, after they were replaced."""
@@ -80,6 +75,7 @@ def build_services(config: Config, router: Router, store: Store, clock: Callable
     """Build the parts of a gateway around upstreams that have started and a store that is open."""
     server, epoch = config.server, os.urandom(EPOCH_BYTES)
     drain, metrics, cache = DrainState(), Metrics(), TurnCache(server.memory_budget_bytes)
+    access, quotas = Access(config), Quotas(config)
     eviction = Eviction(cache, router.upstreams)
     grace = GracePeriod(cache, clock, eviction.release)
     parents = Parents(cache, store, eviction=eviction, grace=grace, metrics=metrics, clock=clock)
@@ -89,7 +85,7 @@ def build_services(config: Config, router: Router, store: Store, clock: Callable
         cache=cache,
         parents=parents,
         eviction=eviction,
-        metrics=metrics,
+        quotas=quotas,
         settings=TurnSettings(retention_s=server.retention_s, max_referenced_bytes=server.max_message_bytes),
         sources=Sources(clock=clock, monotonic=time.monotonic, entropy=os.urandom),
     )
@@ -100,9 +96,11 @@ def build_services(config: Config, router: Router, store: Store, clock: Callable
         claims=MemoryClaims(),
         grace=grace,
         settings=BackgroundSettings(server.resume_s, server.events_s, server.max_kept),
+        metrics=metrics,
         drain=drain,
     )
     metrics.connections.set_function(lambda: drain.connections)
+    metrics.usage.quotas = quotas
     metrics.kept_turns.set_function(lambda: background.running)
     metrics.event_log_bytes.set_function(lambda: event_logs.size_bytes)
     services = Services(
@@ -110,7 +108,7 @@ def build_services(config: Config, router: Router, store: Store, clock: Callable
         server=server,
         clock=clock,
         started_at=clock(),
-        access=Access(config),
+        access=access,
         profiles=ListenerProfiles(server, epoch),
         router=router,
         store=store,
@@ -122,6 +120,7 @@ def build_services(config: Config, router: Router, store: Store, clock: Callable
         event_logs=event_logs,
         metrics=metrics,
         drain=drain,
+        rules=CallerRules(access, quotas, clock),
     )
     services.note_upstreams()
     return services

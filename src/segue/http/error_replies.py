@@ -8,6 +8,7 @@ any 5xx, and it is paid for twice. Not here: the messages, which the code that f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from types import MappingProxyType
@@ -27,6 +28,7 @@ FailureCode = Literal[
     "request_timeout",
     "unsupported_transfer_encoding",
     "unsupported_http_version",
+    "rate_limit_exceeded",
     "route_not_found",
     "invalid_target",
     "segue_invalid_key",
@@ -72,6 +74,7 @@ FAILURES: Mapping[FailureCode, ErrorStatus] = MappingProxyType(
         "unsupported_transfer_encoding": ErrorStatus(501, _INVALID),
         "unsupported_http_version": ErrorStatus(505, _INVALID),
         "route_not_found": ErrorStatus(404, "not_found_error"),
+        "rate_limit_exceeded": ErrorStatus(429, "rate_limit_error"),
         "invalid_target": ErrorStatus(400, _INVALID),
         "segue_invalid_key": ErrorStatus(401, "authentication_error"),
         "segue_gateway_refused": ErrorStatus(502, _API),
@@ -90,18 +93,24 @@ FAILURES: Mapping[FailureCode, ErrorStatus] = MappingProxyType(
 
 
 def failure_reply(
-    code: FailureCode, message: str, *, method: bytes = b"", repeatable: bool | None = None
+    code: FailureCode,
+    message: str,
+    *,
+    method: bytes = b"",
+    repeatable: bool | None = None,
+    retry_after_s: float | None = None,
 ) -> tuple[ReplyHead, bytes]:
     """Return the error reply of a failure: its head, with a Content-Length for the last hop, and its body.
 
     `method` is the request's: a safe one may always be repeated. `repeatable`: whether the request may be, if the
-    caller knows better than the table, for example because nothing was sent yet.
+    caller knows better than the table, for example because nothing was sent yet. `retry_after_s` likewise.
     """
     error = FAILURES[code]
     body = msgspec.json.encode({"type": "error", "error": {"type": error.kind, "code": code, "message": message}})
     lines = [Line(b"Content-Type", b"application/json"), Line(b"Content-Length", b"%d" % len(body))]
-    if error.retry_after_s is not None:
-        lines.append(Line(b"Retry-After", b"%d" % error.retry_after_s))
+    wait_s = error.retry_after_s if retry_after_s is None else math.ceil(retry_after_s)
+    if wait_s is not None:
+        lines.append(Line(b"Retry-After", b"%d" % wait_s))
     if method not in SAFE_METHODS and not (error.repeatable if repeatable is None else repeatable):
         lines.append(Line(b"x-should-retry", b"false"))
     return ReplyHead(error.status, HTTPStatus(error.status).phrase.encode(), tuple(lines)), body

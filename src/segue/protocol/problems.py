@@ -7,6 +7,7 @@ Every message a client can see is written here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -69,6 +70,8 @@ class Problem(msgspec.Struct, frozen=True):
     retry_after_s: float | None = None
     repeatable: bool | None = None
     documented_code: str | None = None
+    headers: Mapping[str, str] | None = None
+    """Header lines that tell more, by names in lower case."""
 
     @property
     def told_code(self) -> str:

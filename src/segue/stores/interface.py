@@ -66,6 +66,9 @@ class Store(Protocol):
     async def size(self) -> StoreSize:
         """Measure the store. Raises `StoreError` if it cannot be read."""
 
+    async def tenant_size(self, tenant: str) -> StoreSize:
+        """Measure what a tenant has: its living records, and the bytes of all, without the settings of requests."""
+
     async def check_writable(self) -> None:
         """Write something durably, and keep nothing of it. Raises `StoreError` if an `append` would fail too."""
 

@@ -86,6 +86,12 @@ class MemoryStore:
         self._check_open()
         return StoreSize(self._living, self._size_bytes + self._echoes.size_bytes)
 
+    async def tenant_size(self, tenant: str) -> StoreSize:
+        """Return how many records of a tenant live, and how many bytes they and its tombstones take."""
+        self._check_open()
+        entries = [entry for (owner, _), entry in self._records.items() if owner == tenant]
+        return StoreSize(sum(not entry.dead for entry in entries), sum(entry.size_bytes for entry in entries))
+
     async def check_writable(self) -> None:
         """Raise `StoreError` if it is closed: memory can be written otherwise."""
         self._check_open()

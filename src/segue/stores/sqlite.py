@@ -75,6 +75,11 @@ _FREE = "DELETE FROM records WHERE seq = ?"
 _PARENT_IF_DEAD = "SELECT parent FROM records WHERE seq = ? AND head IS NULL"
 _FREE_ECHO = "DELETE FROM echoes WHERE seq = ? AND NOT EXISTS (SELECT 1 FROM records WHERE echo = echoes.seq)"
 _COUNT = "SELECT count(*) FROM records WHERE echo IS NOT NULL"  # the same rows, counted in an index alone
+_TENANT_SIZE = """
+    SELECT count(head), coalesce(sum(length(input) + length(output) + length(calls) + coalesce(length(head), 0)), 0)
+      FROM records
+     WHERE tenant = ?
+"""
 _RECORD = """
     SELECT parents.id, records.created_at, records.expires_at, records.head, echoes.echo,
            records.input, records.output, records.calls
@@ -167,6 +172,10 @@ class SqliteStore:
     async def size(self) -> StoreSize:
         """Return how many records live, and the size of the file with its write-ahead log."""
         return await self._read(_size)
+
+    async def tenant_size(self, tenant: str) -> StoreSize:
+        """Return how many records of a tenant live, and the bytes of what they and its tombstones hold."""
+        return await self._read(lambda database: _tenant_size(database.reader, tenant))
 
     async def check_writable(self) -> None:
         """Commit a page of the file, without a change, as an append would be committed."""
@@ -338,6 +347,10 @@ def _record(connection: sqlite3.Connection, tenant: str, response_id: ResponseId
 def _find_item(connection: sqlite3.Connection, tenant: str, item_id: str, now: float) -> ResponseId | None:
     owners = connection.execute(_FIND_ITEM, (tenant, item_id, now)).fetchall()
     return ResponseId(owners[0][0]) if len(owners) == 1 else None
+
+
+def _tenant_size(reader: sqlite3.Connection, tenant: str) -> StoreSize:
+    return StoreSize(*reader.execute(_TENANT_SIZE, (tenant,)).fetchone())
 
 
 def _size(database: Database) -> StoreSize:

@@ -23,7 +23,7 @@ import msgspec
 from segue.history.records import ChainLink, Record
 from segue.protocol.ids import ENTROPY_BYTES, ResponseId, new_response_id
 from segue.protocol.items import MAX_ITEM_ID
-from segue.stores.interface import ParentGone, Store, StoreError
+from segue.stores.interface import ParentGone, Store, StoreError, StoreSize
 
 Check = Callable[[Store], Awaitable[None]]
 
@@ -459,6 +459,27 @@ async def size_counts_the_living(store: Store) -> None:
     assert (await store.size()).records == 0
 
 
+async def the_size_of_a_tenant_is_its_own(store: Store) -> None:
+    """It counts the living, and the bytes of tombstones too; what others have adds nothing."""
+    assert await store.tenant_size(ALICE) == StoreSize(0, 0)
+    content = b'"%b"' % (b"x" * 100_000)
+    root = msgspec.structs.replace(sample_record("root"), input=(content,))
+    await _append(store, root, sample_record("child", "root"))
+    await store.append(msgspec.structs.replace(sample_record("other"), tenant=BOB))
+    size = await store.tenant_size(ALICE)
+    assert size.records == 2  # noqa: PLR2004 - the two above
+    assert len(content) <= size.size_bytes < 2 * len(content)
+    others = await store.tenant_size(BOB)
+    assert others.records == 1
+    assert others.size_bytes < len(content)
+    await store.delete(ALICE, root.id, NOW)
+    after = await store.tenant_size(ALICE)
+    assert after.records == 1
+    assert after.size_bytes >= len(content), "its items are there for its child"
+    await store.delete(ALICE, sample_id("child"), NOW)
+    assert await store.tenant_size(ALICE) == StoreSize(0, 0)
+
+
 async def a_check_leaves_no_trace(store: Store) -> None:
     """It writes, also at the same time as records are appended, and the store holds what it held."""
     root, child = sample_record("root"), sample_record("child", "root")
@@ -533,6 +554,7 @@ CHECKS: tuple[Check, ...] = (
     a_sweep_reaches_every_tenant,
     a_sweep_frees_whole_chains,
     size_counts_the_living,
+    the_size_of_a_tenant_is_its_own,
     a_check_leaves_no_trace,
     a_closed_store_refuses,
     closing_finishes_what_was_begun,

@@ -31,6 +31,7 @@ ROUTES = [
     ("GET", "/v1/models", 200, 401),
     ("GET", "/segue/tunnel", 426, 401),
     ("GET", "/segue/capabilities", 200, 401),
+    ("GET", "/segue/usage", 200, 401),
     ("GET", "/segue/diagnostics", 200, 401),
     ("POST", "/segue/diagnostics/transfer", 200, 401),
     ("GET", "/healthz", 200, 200),

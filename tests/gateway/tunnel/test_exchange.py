@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 from msgspec.structs import replace
 
-from segue.config import KeyConfig
+from segue.config import KeyConfig, LimitsConfig
 from segue.egress.errors import EgressError
 from segue.gateway.app import Gateway
 from segue.http.heads import Line, ReplyHead, RequestHead, values
@@ -383,6 +383,26 @@ async def test_a_route_that_is_not_for_a_key_is_refused_and_so_is_a_key_that_is_
                 answer, _ = await peer.request(socket, TunnelRequest(GET, None))
                 assert (error_of(answer) if expected else None) == expected
         assert len(provider.requests) == 1
+
+
+async def test_a_key_over_a_limit_is_refused_before_anything_is_forwarded() -> None:
+    """And told when to come back. What goes to the own API is counted there, as a turn."""
+    limited = replace(KEY, limits=LimitsConfig(requests_per_minute=1, upload_bytes_per_minute=1000))
+    async with running(ok, keys=[limited]) as (gateway, url, provider):
+        peer = Peer(url)
+        async with peer.connected({"Authorization": "Bearer sk-alice"}) as socket:
+            own = await peer.request(socket, TunnelRequest(replace(GET, target=b"/own/v1/models"), None))
+            assert own[0].head is not None
+            assert own[0].head.status == 200
+            await peer.request(socket, post(encode_document(b"x" * 500)))
+            refused, _ = await peer.request(socket, TunnelRequest(GET, None))
+            assert error_of(refused) == (429, "rate_limit_exceeded")
+            assert refused.head is not None
+            assert 1 <= int(values(refused.head.lines, b"retry-after")[0]) <= 60
+        assert len(provider.requests) == 1
+        (scope,) = (one for _, key, one in gateway.services.rules.quotas.counted() if key == "alice")
+        assert (scope.counts.turns, scope.counts.refused, scope.counts.upload_bytes) == (1, 1, 500)
+        assert scope.running == 0
 
 
 @pytest.mark.parametrize("path", [b"/own/metrics", b"/own/readyz"])

@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from segue.engine.upstream import LocalUpstream
+from segue.gateway.quotas.quotas import Quotas
 from segue.history.cache import TurnCache
 from segue.upstreams.http import HttpUpstream
 
@@ -111,6 +112,37 @@ class ProviderCollector(Collector):
         return running, waiting, failed, learned
 
 
+class UsageCollector(Collector):
+    """What keys and tenants have used, read for each scrape. There are as many series as keys in the configuration."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.quotas: Quotas | None = None
+        registry.register(self)
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the present figures, by key; the sums of a tenant follow from those of its keys."""
+
+        def counter(name: str, text: str, *labels: str) -> CounterMetricFamily:
+            return CounterMetricFamily(f"segue_usage_{name}", text, labels=["tenant", "key", *labels])
+
+        turns = counter("turns", "Turns and requests to providers that began, by key.")
+        refused = counter("refused", "Those that were refused because of a limit of the key or its tenant.")
+        tokens = counter("tokens", "Tokens of turns, as providers count them; cached ones are input, too.", "kind")
+        uploads = counter("upload_bytes", "Bytes of requests, and of the bodies of sidecars.")
+        scopes = [] if self.quotas is None else list(self.quotas.counted())
+        with_keys = {tenant for tenant, key, _ in scopes if key is not None}
+        for tenant, key, scope in scopes:
+            if key is None and tenant in with_keys:
+                continue
+            counts, labels = scope.counts, [tenant, key or ""]
+            turns.add_metric(labels, counts.turns)
+            refused.add_metric(labels, counts.refused)
+            for kind in ("input", "cached", "output"):
+                tokens.add_metric([*labels, kind], getattr(counts, f"{kind}_tokens"))
+            uploads.add_metric(labels, counts.upload_bytes)
+        return turns, refused, tokens, uploads
+
+
 class EngineCollector(Collector):
     """The figures that models in this process keep themselves, read for each scrape."""
 
@@ -193,6 +225,7 @@ class Metrics:
         )
         self.tunnel = TunnelMeter(registry)
         self.upstreams = ProviderCollector(registry)
+        self.usage = UsageCollector(registry)
         self.engines = EngineCollector(registry)
         self.by_transport = {transport: TransportMeter(self, transport) for transport in _TRANSPORTS}
         self._evictions = 0

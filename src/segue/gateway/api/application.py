@@ -8,6 +8,7 @@ from aiohttp import web
 
 from segue.gateway.admin.capabilities import CapabilityRoutes
 from segue.gateway.admin.health import HealthRoutes
+from segue.gateway.admin.usage import UsageRoutes
 from segue.gateway.api.authentication import keyed, private
 from segue.gateway.api.middleware import closes_when_draining, door_check, error_replies, say_no_server
 from segue.gateway.api.models import ModelRoutes
@@ -35,8 +36,13 @@ def build_application(
     )
     health = HealthRoutes(store=services.store, cache=services.cache, metrics=services.metrics, drain=services.drain)
 
+    usage_routes = UsageRoutes(services.rules.quotas, services.clock, services.started_at)
+
     async def serve_tunnel(request: web.Request) -> web.StreamResponse:
         return await tunnel.serve(request, request[PRINCIPAL])
+
+    async def usage(request: web.Request) -> web.StreamResponse:
+        return await usage_routes.show(request[PRINCIPAL])
 
     async def transfer(request: web.Request) -> web.StreamResponse:
         return await diagnostics.transfer(request, request[PRINCIPAL].tenant)
@@ -58,6 +64,7 @@ def build_application(
             web.get("/v1/models", with_key(models.list)),
             web.get("/segue/tunnel", with_key(serve_tunnel), allow_head=False),
             web.get("/segue/capabilities", with_key(capabilities.show)),
+            web.get("/segue/usage", with_key(usage), allow_head=False),
             web.get("/segue/diagnostics", with_key(diagnostics.show), allow_head=False),
             web.post("/segue/diagnostics/transfer", with_key(transfer)),
             web.get("/healthz", health.healthz),

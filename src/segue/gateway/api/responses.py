@@ -43,7 +43,7 @@ class ResponseRoutes:
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         """Run a turn, and answer with its events or with the response that it ends in."""
-        services = self._services
+        services, principal = self._services, request[PRINCIPAL]
         create = await self._read_create(request)
         if not isinstance(create, Problem):
             create = _with_key(create, request.headers.get("Idempotency-Key"))
@@ -53,7 +53,7 @@ class ResponseRoutes:
             raise Refused(create)
         meter = self._streamed if create.stream else self._plain
         meter.received(create.size_bytes)
-        caller = Caller(request[PRINCIPAL], meter, credential=services.access.credential(request.headers))
+        caller = Caller(principal, meter, credential=services.access.credential(request.headers))
         services.check_epoch(create)
         if create.kept:
             return await self._background.create(request, create, caller, meter)
@@ -68,8 +68,10 @@ class ResponseRoutes:
 
     async def _read_create(self, request: web.Request) -> Create | Problem:
         self._check_upload(request)
-        server = self._services.server
+        server, rules, principal = self._services.server, self._services.rules, request[PRINCIPAL]
+        rules.check(principal)  # before its body is read
         body = await read_body(request, server.max_message_bytes, stall_s=server.body_timeout_s)
+        rules.note_upload(principal, len(body))
         return parse_create(body, "http")
 
     @staticmethod

@@ -137,12 +137,16 @@ class WebSocketConnection:
                 await self._wait_for_room()
             message = await self._socket.receive()
             if message.type is WSMsgType.TEXT:
-                self._meter.received(size_of(message.data))
+                self._note_received(size_of(message.data))
                 await self._apply(session.receive(message.data, self._loop.time()))
             elif message.type is WSMsgType.BINARY:
                 await self._apply(session.receive_binary())
             else:
                 return
+
+    def _note_received(self, size: int) -> None:
+        self._meter.received(size)
+        self._services.rules.note_upload(self._principal, size)
 
     async def _wait_for_room(self) -> None:
         """Wait until the queue may have room. While nothing is read, only a write shows that the peer is gone."""
@@ -264,7 +268,7 @@ class WebSocketConnection:
     async def _open(self, start: Start) -> AsyncGenerator[Sequence[Event], None]:
         """Begin a turn, or go on with one, and return its events. Raises `Refused`."""
         lane, request, background = start.lane, start.request, self._services.background
-        principal = self._services.renewed(self._principal)
+        principal = self._services.rules.renewed(self._principal)
         tenant = principal.tenant
         if isinstance(request, Resume):
             after = -1 if request.starting_after is None else request.starting_after

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
 
 from aiohttp import web
 
 from segue.config import TunnelConfig
 from segue.egress.client import Egress
-from segue.gateway.access import Access
 from segue.gateway.admin.metrics import TunnelMeter
+from segue.gateway.caller_rules import CallerRules
 from segue.gateway.drain import DrainState, shutting_down
 from segue.gateway.principal import Principal
 from segue.gateway.transport import watch_peer
@@ -40,8 +39,7 @@ class SidecarSessions:
         self,
         config: TunnelConfig,
         *,
-        access: Access,
-        clock: Callable[[], float],
+        rules: CallerRules,
         routes: RouteTable,
         egress: Egress,
         epoch: bytes,
@@ -52,8 +50,7 @@ class SidecarSessions:
         self._drain = drain
         self.resources = TunnelResources(
             config=config,
-            access=access,
-            clock=clock,
+            rules=rules,
             routes=routes,
             egress=egress,
             meter=meter,

@@ -25,7 +25,7 @@ from segue.http.error_replies import FailureCode, failure_reply
 from segue.http.heads import ReplyHead, has_content, reply_lines, values
 from segue.http.routes import Resolved, RouteRefusal
 from segue.http.websocket import ABNORMAL_CLOSURE, WebSocketClose
-from segue.protocol.problems import Problem
+from segue.protocol.problems import Refused
 from segue.tunnel.documents import Base, BaseMiss, Body, DocumentError, declared_size, decode_document
 from segue.tunnel.events import Opened
 from segue.tunnel.folds.deferred import DeferredFold
@@ -147,18 +147,26 @@ class ForwardedExchange:
 
     async def run(self) -> None:
         """Carry the exchange to its end."""
-        resolved = self._resources.resolve(self._opened.head.target, self._session.principal)
+        principal = self._session.principal
         try:
-            if isinstance(resolved, Problem):
-                self._fail("segue_invalid_key", resolved.message)
-            elif isinstance(resolved, RouteRefusal):
+            resolved = self._resources.resolve(self._opened.head.target, principal)
+            if isinstance(resolved, RouteRefusal):
                 self._fail(resolved.code, resolved.message)
-            elif self._for_websocket:
-                await self._connect(resolved)
-            elif not self._opened.has_body or await self._rebuild():
-                await self._forward(resolved)
+                return
+            with self._resources.counted(resolved, principal):
+                await self._carry(resolved)
         except EgressError as error:
             self._fail(error.code, str(error), repeatable=not error.sent)
+        except Refused as refused:
+            problem = refused.problem
+            code: FailureCode = "rate_limit_exceeded" if problem.code == "rate_limit_exceeded" else "segue_invalid_key"
+            self._fail(code, problem.message, retry_after_s=problem.retry_after_s)
+
+    async def _carry(self, resolved: Resolved) -> None:
+        if self._for_websocket:
+            await self._connect(resolved)
+        elif not self._opened.has_body or await self._rebuild():
+            await self._forward(resolved)
 
     async def _rebuild(self) -> bool:
         """Collect the document, and rebuild and check the body; False if that was refused."""
@@ -183,7 +191,7 @@ class ForwardedExchange:
                     return False
                 case Body():
                     self._body = rebuilt
-                    self._resources.meter.rebuilt_bytes.inc(len(rebuilt.sent))
+                    self._resources.note_body(self._session.principal, len(rebuilt.sent))
         self._upload.clear()
         return True
 
@@ -327,7 +335,9 @@ class ForwardedExchange:
         self._session.wake()
         self.outcome = "completed"
 
-    def _fail(self, code: FailureCode, message: str, *, repeatable: bool | None = None) -> None:
+    def _fail(
+        self, code: FailureCode, message: str, *, repeatable: bool | None = None, retry_after_s: float | None = None
+    ) -> None:
         """Tell a failure: as the reply, or by aborting the one that has begun."""
         self.outcome = "failed"
         if self._end.has_reply(self.number):
@@ -336,7 +346,7 @@ class ForwardedExchange:
             self._session.wake()
             return
         method = self._opened.head.method
-        head, body = failure_reply(code, message, method=method, repeatable=repeatable)
+        head, body = failure_reply(code, message, method=method, repeatable=repeatable, retry_after_s=retry_after_s)
         self._end.reply(self.number, replace(head, lines=reply_lines(head, method)))
         self._end.send(self.number, self._encoder.feed(body if has_content(method, head.status) else b""))
         self._end.send(self.number, self._encoder.finish())

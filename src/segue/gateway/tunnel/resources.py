@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import msgspec
 
 from segue.config import TunnelConfig
 from segue.egress.client import Egress
-from segue.gateway.access import Access
 from segue.gateway.admin.metrics import TunnelMeter
+from segue.gateway.caller_rules import CallerRules
 from segue.gateway.principal import Principal
 from segue.gateway.tunnel.base_cache import Bases
 from segue.gateway.tunnel.uploads import Uploads
-from segue.http.routes import Resolved, RouteRefusal, RouteTable
-from segue.protocol.problems import Problem
+from segue.http.routes import SELF, Resolved, RouteRefusal, RouteTable
 from segue.tunnel.server import Node
 
 
 class TunnelResources(msgspec.Struct, kw_only=True):
     """The settings, routes and budgets that every session and exchange of the tunnel works with.
 
-    `routes` is replaced when the configuration is read again. `clock` gives unix seconds.
+    `routes` is replaced when the configuration is read again.
     """
 
     config: TunnelConfig
-    access: Access
-    clock: Callable[[], float]
+    rules: CallerRules
     routes: RouteTable
     egress: Egress
     meter: TunnelMeter
@@ -34,7 +33,32 @@ class TunnelResources(msgspec.Struct, kw_only=True):
     bases: Bases
     uploads: Uploads
 
-    def resolve(self, target: bytes, principal: Principal) -> Resolved | RouteRefusal | Problem:
-        """Return where a request of this principal's sidecar goes; a problem if its key is not valid any more."""
-        now = self.access.renewed(principal, self.clock())
-        return now if isinstance(now, Problem) else self.routes.resolve(target, now.may_reach)
+    def resolve(self, target: bytes, principal: Principal) -> Resolved | RouteRefusal:
+        """Return where a request of this principal's sidecar goes.
+
+        Raises:
+            Refused: its key is not valid any more.
+        """
+        return self.routes.resolve(target, self.rules.renewed(principal).may_reach)
+
+    @contextmanager
+    def counted(self, resolved: Resolved, principal: Principal) -> Iterator[None]:
+        """Count a request to a provider around a block; those to the own API are counted there, as turns.
+
+        Raises:
+            Refused: the principal is over a limit.
+        """
+        if resolved.target == SELF:
+            yield
+            return
+        quotas, clock = self.rules.quotas, self.rules.clock
+        scopes = quotas.begin(principal, clock())
+        try:
+            yield
+        finally:
+            quotas.end(scopes, None, clock())
+
+    def note_body(self, principal: Principal, size: int) -> None:
+        """Count a body that was rebuilt."""
+        self.meter.rebuilt_bytes.inc(size)
+        self.rules.note_upload(principal, size)

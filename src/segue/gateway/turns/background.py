@@ -15,6 +15,7 @@ from contextlib import aclosing
 
 import msgspec
 
+from segue.gateway.admin.metrics import Metrics
 from segue.gateway.drain import DrainState, takes_no_turn
 from segue.gateway.error_mapping import is_repeatable
 from segue.gateway.redacted_traceback import redacted_traceback
@@ -99,6 +100,7 @@ class BackgroundResponses:
         claims: Claims,
         grace: GracePeriod,
         settings: BackgroundSettings,
+        metrics: Metrics,
         drain: DrainState,
     ) -> None:
         self._executor = executor
@@ -106,6 +108,7 @@ class BackgroundResponses:
         self._claims = claims
         self._grace = grace
         self._settings = settings
+        self._metrics = metrics
         self._drain = drain
         self._running: dict[tuple[str, ResponseId], _KeptTurn] = {}
         self._spent: dict[tuple[str, str], _SpentKey] = {}
@@ -139,7 +142,7 @@ class BackgroundResponses:
             await self._logs.drop(caller.tenant, response_id)
             other = self._running.get((caller.tenant, known))
             if other is None or await self._wait(other) is None:
-                self._executor.metrics.repeats.inc()
+                self._metrics.repeats.inc()
                 return known
             # That turn was refused and released its key: this request may begin one.
 
@@ -176,7 +179,7 @@ class BackgroundResponses:
         Raises:
             Refused: they are not there, for this tenant.
         """
-        metrics, found = self._executor.metrics, False
+        metrics, found = self._metrics, False
         try:
             async with aclosing(self.follow(tenant, response_id, after)) as batches:
                 async for batch in batches:

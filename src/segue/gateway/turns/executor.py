@@ -15,8 +15,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from segue.gateway.admin.metrics import Metrics, Outcome, TransportMeter
+from segue.gateway.admin.metrics import Outcome, TransportMeter
 from segue.gateway.principal import Principal
+from segue.gateway.quotas.quotas import Quotas, Scope
+from segue.gateway.quotas.storage_quota import StorageQuota
 from segue.gateway.redacted_traceback import redacted_traceback
 from segue.gateway.turns.eviction import Eviction
 from segue.gateway.turns.parents import Parents
@@ -107,7 +109,7 @@ class Executor:
         cache: TurnCache,
         parents: Parents,
         eviction: Eviction,
-        metrics: Metrics,
+        quotas: Quotas,
         settings: TurnSettings,
         sources: Sources,
     ) -> None:
@@ -116,7 +118,8 @@ class Executor:
         self.cache = cache
         self.parents = parents
         self.eviction = eviction
-        self.metrics = metrics
+        self.quotas = quotas
+        self.storage_quota = StorageQuota(quotas, store)
         self.retention_s = settings.retention_s
         self.clock = sources.clock
         self.monotonic = sources.monotonic
@@ -232,6 +235,7 @@ class TurnRun:
         self._stream: TurnStream | None = None
         self._remembered = False
         self._upstream: Upstream | None = None
+        self._scopes: Sequence[Scope] = ()
         self.response_id = response_id
         self.finished: Finished | None = None
         self.committing = False
@@ -303,6 +307,9 @@ class TurnRun:
     async def _prepare(self) -> tuple[UpstreamRequest, Upstream]:
         """Resolve everything the request names; raises `Refused`."""
         executor, create, caller = self._executor, self._create, self._caller
+        self._scopes = executor.quotas.begin(caller.principal, executor.clock())
+        if create.store:
+            await executor.storage_quota.check(caller.tenant, executor.clock())
         resolved = await executor.resolve(create, caller)
         self._input = resolved.input
         parent = resolved.history.parent
@@ -329,6 +336,7 @@ class TurnRun:
             await _stop(batches)
         if self._upstream is not None:
             executor.upstream_use.end(self._upstream)
+        executor.quotas.end(self._scopes, None if self.finished is None else self.finished.head.usage, executor.clock())
         self._caller.meter.turn(outcome, self._first_output_s, executor.monotonic() - self._begun_at)
 
     def _turn_of(self, request: UpstreamRequest, finished: Finished) -> Turn:
@@ -369,6 +377,7 @@ class TurnRun:
         except StoreError as error:
             _log.error("action=commit response_id=%s error=%r", turn.id, str(error))
             return stream.close(_NOT_STORED, executor.clock())
+        executor.storage_quota.note_stored(record.tenant, record.size_bytes)
         return finished
 
     def _remember(self, turn: Turn, finished: Finished) -> None:

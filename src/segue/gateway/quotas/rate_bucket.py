@@ -1,0 +1,43 @@
+"""A rate per minute as a bucket: it holds one minute's worth, and fills up evenly.
+
+This is the generic cell rate algorithm (https://www.itu.int/rec/T-REC-I.371, annex A): all that is kept is the moment
+at which the bucket is full again. A cost that is known only afterwards, like the tokens of an answer, may take more
+than there is; the debt is paid back at the same rate. Pure: `now` is passed in, in seconds. Not here: whose it is.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+MINUTE_S: Final = 60.0
+#: Times are sums of many small parts: a place that is there but for the last bit is there.
+_SLACK_S: Final = 1e-6
+
+
+class RateBucket:
+    """One bucket of `per_minute` units; it is full at first."""
+
+    __slots__ = ("_full_at", "per_minute")
+
+    def __init__(self, per_minute: int) -> None:
+        self.per_minute = per_minute
+        self._full_at = -math.inf
+
+    def wait_s(self, now: float) -> float:
+        """Return after how long there is a whole unit; 0 if there is one."""
+        wait = self._full_at + MINUTE_S / self.per_minute - MINUTE_S - now
+        return wait if wait > _SLACK_S else 0.0
+
+    def take(self, units: int, now: float) -> None:
+        """Take units out, even if they are not there."""
+        self._full_at = max(self._full_at, now) + units * MINUTE_S / self.per_minute
+
+    def remaining(self, now: float) -> int:
+        """Return how many whole units there are."""
+        share = 1 - self.full_in_s(now) / MINUTE_S
+        return max(0, math.floor(share * self.per_minute + _SLACK_S))
+
+    def full_in_s(self, now: float) -> float:
+        """Return after how long it is full."""
+        return max(0.0, self._full_at - now)
