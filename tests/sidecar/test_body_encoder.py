@@ -65,6 +65,19 @@ async def test_a_body_is_a_delta_against_the_best_base(size: int) -> None:
     assert len(encoded.document) < size
 
 
+@pytest.mark.parametrize("size", [4_000, 100_000], ids=["beside the loop", "in a thread"])
+async def test_nothing_of_a_reply_is_covered_that_the_other_end_folds_otherwise(size: int) -> None:
+    gateway = Encoding()
+    body, reply = conversation(4, size), random.Random(1).randbytes(500)
+    gateway.cache.add(Base(body, reply))
+    encoded = await gateway.encoder.encode(post(), body + reply, folds_alike=False)
+    assert encoded is not None
+    assert encoded.base is not None
+    rebuilt = decode_document(encoded.document, lambda _: Base(body, b"another fold"))
+    assert isinstance(rebuilt, Body)
+    assert rebuilt.sent == body + reply
+
+
 async def test_what_was_learned_of_a_body_is_used_when_it_becomes_a_base(monkeypatch: pytest.MonkeyPatch) -> None:
     gateway = Encoding()
     plain = await gateway.encode(conversation(4))

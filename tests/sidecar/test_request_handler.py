@@ -466,9 +466,11 @@ async def test_an_agent_that_hangs_up_while_its_body_is_encoded_sends_nothing(mo
         handled.set_result(request)
         await handle(self, request)
 
-    async def encode_slowly(self: BodyEncoder, head: RequestHead, body: bytes | None) -> EncodedBody | None:
+    async def encode_slowly(
+        self: BodyEncoder, head: RequestHead, body: bytes | None, *, folds_alike: bool
+    ) -> EncodedBody | None:
         await (await handled).gone.wait()
-        return await encode(self, head, body)
+        return await encode(self, head, body, folds_alike=folds_alike)
 
     monkeypatch.setattr(RequestHandler, "handle", handle_and_note)
     monkeypatch.setattr(BodyEncoder, "encode", encode_slowly)

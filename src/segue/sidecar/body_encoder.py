@@ -59,8 +59,11 @@ class BodyEncoder:
         """Wait until every recorded exchange is in the cache."""
         await asyncio.gather(*self._adding, return_exceptions=True)
 
-    async def encode(self, head: RequestHead, body: bytes | None) -> EncodedBody | None:
-        """Encode a body against the best base; None for a request without a body."""
+    async def encode(self, head: RequestHead, body: bytes | None, *, folds_alike: bool = True) -> EncodedBody | None:
+        """Encode a body against the best base; None for a request without a body.
+
+        `folds_alike`: the gateway folds replies as this end does, so a document may cover them.
+        """
         if body is None:
             return None
         sent = await _unwrapped(head, body)
@@ -71,11 +74,11 @@ class BodyEncoder:
         if len(plain) + self._cache.unsearched_bytes <= _SEARCH_BYTES:
             choice = self._cache.choose(plain)
             if _is_quick(plain, choice.base):
-                return _encode(sent, choice)
+                return _encode(sent, choice, folds_alike=folds_alike)
             async with self._threads:
-                return await asyncio.to_thread(_encode, sent, choice)
+                return await asyncio.to_thread(_encode, sent, choice, folds_alike=folds_alike)
         async with self._threads:
-            return await asyncio.to_thread(self._choose_and_encode, plain, sent)
+            return await asyncio.to_thread(self._choose_and_encode, plain, sent, folds_alike=folds_alike)
 
     async def encode_without_base(self, body: EncodedBody, epoch: bytes) -> bytes:
         """Return a document without a base, and drop the base, which the node of this epoch does not have."""
@@ -113,8 +116,8 @@ class BodyEncoder:
         self._adding.add(task)  # the next body waits for it
         task.add_done_callback(self._adding.discard)
 
-    def _choose_and_encode(self, plain: bytes, sent: bytes | Unwrapped) -> EncodedBody:
-        return _encode(sent, self._cache.choose(plain))
+    def _choose_and_encode(self, plain: bytes, sent: bytes | Unwrapped, *, folds_alike: bool) -> EncodedBody:
+        return _encode(sent, self._cache.choose(plain), folds_alike=folds_alike)
 
 
 async def _unwrapped(head: RequestHead, body: bytes) -> bytes | Unwrapped:
@@ -130,9 +133,9 @@ def _is_quick(plain: bytes, base: Base | None) -> bool:
     return len(plain) <= _AT_ONCE_ALONE_BYTES if base is None else base.size + len(plain) <= _AT_ONCE_BYTES
 
 
-def _encode(sent: bytes | Unwrapped, choice: BaseChoice) -> EncodedBody:
+def _encode(sent: bytes | Unwrapped, choice: BaseChoice, *, folds_alike: bool) -> EncodedBody:
     plain = choice.sampled.body
     digest = digest_of(sent.sent if isinstance(sent, Unwrapped) else sent)
-    document = encode_document(sent, choice.base, digest=digest)
+    document = encode_document(sent, choice.base, None if folds_alike else 0, digest=digest)
     plain_id = None if isinstance(sent, Unwrapped) else base_id_of(digest)
     return EncodedBody(plain, sent, document, choice.base, choice, plain_id)

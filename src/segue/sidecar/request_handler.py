@@ -133,7 +133,8 @@ class RequestHandler:
             return await self._go_without_tunnel(request, unavailable, record)
         if request.kind == "websocket":
             return await self._relay_websocket(request, record)
-        body = await self._encoder.encode(request.head, request.body)
+        folds_alike = self._sessions.current.folds_alike
+        body = await self._encoder.encode(request.head, request.body, folds_alike=folds_alike)
         if request.gone.is_set():
             raise AgentGone
         record.document_bytes = 0 if body is None else len(body.document)

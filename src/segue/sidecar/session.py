@@ -119,6 +119,8 @@ class GatewaySession:
     ) -> None:
         self.max_body_bytes: int | None = None
         """The largest body that the gateway takes; None before it has said so."""
+        self.folds_alike = True
+        """The gateway folds replies as this end does, as far as is known."""
         self.attention = asyncio.Event()
         """Set when the owner should look at `draining`, `take_rejected` and `over`."""
         self.draining = False
@@ -554,6 +556,7 @@ class GatewaySession:
             self._stats.resumes += 1
         self._stats.links += 1
         self.max_body_bytes = event.max_body_bytes
+        self.folds_alike = event.folds_alike
         self._addresses.note_welcome(gateway, event.address, new_epoch=event.new_epoch)
         self._status.note_up()
         self._end_attempt()
