@@ -10,9 +10,15 @@ import gzip
 import hashlib
 import json
 import sys
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 from segue.http.content_coding import Unwrapped, unwrap
 from segue.http.websocket import WebSocketClose, WebSocketMessage
@@ -47,6 +53,11 @@ def document_cases() -> list[dict[str, object]]:
         {"name": "raw", "body": ["abc"]},
         {"name": "whole", "body": [QUESTION, "]}", QUESTION, "]}"]},
         {"name": "gzip", "body": [QUESTION, ANSWER, "]}"], "wrapping": "gzip"},
+        {"name": "deflate", "body": [QUESTION, ANSWER, "]}"], "wrapping": "deflate"},
+        {"name": "zstd", "body": [QUESTION, ANSWER, "]}"], "wrapping": "zstd"},
+        {"name": "zstd-stream", "body": [QUESTION, ANSWER, "]}"], "wrapping": "zstd-stream"},
+        {"name": "delta", "base": [QUESTION, "]}"], "reply": [], "covered": 0, "body": [QUESTION, NEWS, '"}]}']},
+        {"name": "short-base", "base": ["[]"], "reply": [], "covered": 0, "body": [QUESTION, "]}", QUESTION, "]}"]},
         {
             "name": "gzip-delta",
             "base": [QUESTION, "]}"],
@@ -82,7 +93,8 @@ def make_document(case: dict[str, object]) -> bytes:
     body = expand(_parts(case["body"]))
     sent: bytes | Unwrapped = body
     if "wrapping" in case:
-        unwrapped = unwrap(gzip.compress(body, 6, mtime=0), b"gzip")
+        coding = str(case["wrapping"])
+        unwrapped = unwrap(_wrapped(body, coding), coding.partition("-")[0].encode())
         assert unwrapped is not None
         sent = unwrapped
     base = Base(expand(_parts(case["base"])), expand(_parts(case["reply"]))) if "base" in case else None
@@ -94,6 +106,20 @@ def make_document(case: dict[str, object]) -> bytes:
     if isinstance(sent, Unwrapped):
         case["sent_hex"] = sent.sent.hex()
     return document
+
+
+def _wrapped(body: bytes, coding: str) -> bytes:
+    """Compress a body as an agent might."""
+    match coding:
+        case "gzip":
+            return gzip.compress(body, 6, mtime=0)
+        case "deflate":
+            return zlib.compress(body, 9)
+        case "zstd":
+            return zstd.compress(body, 3)
+        case _:
+            compressor = zstd.ZstdCompressor(options={zstd.CompressionParameter.checksum_flag: 1})
+            return compressor.compress(body) + compressor.flush()
 
 
 def _parts(value: object) -> Sequence[Part]:
@@ -118,12 +144,23 @@ def bad_documents() -> list[dict[str, str]]:
         "compressed, bytes after the end": (whole + b"x", "error"),
         "size of 2 to the 40": (b"\x01" + b"\x80\x80\x80\x80\x80\x20" + bytes(40), "too large"),
         "unknown base": (unknown, "miss"),
+        "unknown base of a large body": (b"\x02" + unknown[1:], "miss"),
+        "another digest, wrapped": (b"\x04\x03\x02\x06" + bytes(16) + b"abc", "miss"),
+        "wrapping that nobody knows": (b"\x04\x03\x04\x06" + bytes(16) + b"abc", "error"),
+        "deflate at level 0": (b"\x04\x03\x02\x00" + bytes(16) + b"abc", "error"),
+        "deflate at level 10": (b"\x04\x03\x02\x0a" + bytes(16) + b"abc", "error"),
+        "gzip with a time of five bytes": (
+            b"\x04\x03\x01\x06\x80\x80\x80\x80\x10\x00\x00" + bytes(16) + b"abc",
+            "error",
+        ),
+        "gzip of a system over 255": (b"\x04\x03\x01\x06\x00\x00\x80\x02" + bytes(16) + b"abc", "error"),
+        "zstd with a flag that nobody knows": (b"\x04\x03\x03\x03\x04" + bytes(16) + b"abc", "error"),
     }
     return [{"name": name, "document": data.hex(), "gives": gives} for name, (data, gives) in cases.items()]
 
 
-def streams() -> list[dict[str, object]]:
-    """Return streams with their compressed form, piece by piece as it was flushed."""
+def streams() -> dict[str, object]:
+    """Return streams with their compressed form, piece by piece as it was flushed, and bytes that are no stream."""
     found: list[dict[str, object]] = []
     pieces = [f'event: delta\ndata: {{"n":{n},"delta":"word {n}"}}\n\n' for n in range(4)]
     for name, window_log, prefix in (
@@ -136,7 +173,14 @@ def streams() -> list[dict[str, object]]:
         flushed = [(encoder.feed(piece.encode()) + encoder.flush()).hex() for piece in pieces]
         case = {"name": name, "window_log": window_log, "prefix": prefix, "pieces": pieces}
         found.append({**case, "compressed": flushed, "end": encoder.finish().hex()})
-    return found
+    bad = {
+        "a block of the reserved type": b"\x07\x00\x00",
+        "a block of 131073 bytes": b"\x09\x00\x10" + bytes(131_073),
+        "a compressed block of one byte": b"\x0d\x00\x00\xff",
+        "a byte behind the end": b"\x01\x00\x00x",
+        "a frame with its header": b"\x28\xb5\x2f\xfd\x00\x38\x01\x00\x00",
+    }
+    return {"streams": found, "bad": [{"name": name, "stream": data.hex()} for name, data in bad.items()]}
 
 
 def records() -> dict[str, object]:

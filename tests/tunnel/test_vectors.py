@@ -10,7 +10,7 @@ import pytest
 from segue.http.websocket import WebSocketClose, WebSocketMessage
 from segue.tunnel.documents import Base, BaseMiss, Body, DocumentError, decode_document, encode_document
 from segue.tunnel.folds.fold import FOLD_VERSION, Fold
-from segue.tunnel.stream_compression import StreamDecoder
+from segue.tunnel.stream_compression import StreamDecoder, StreamError
 from segue.tunnel.websocket_records import Record, RecordError, RecordReader, encode_record
 
 FOLDER = Path(__file__).parent / "vectors"
@@ -73,7 +73,7 @@ def test_each_bad_document_gives_what_it_must(case: dict[str, str]) -> None:
             assert decoded.too_large == (gives == "too large")
 
 
-@pytest.mark.parametrize("case", load("streams"), ids=lambda case: case["name"])
+@pytest.mark.parametrize("case", load("streams")["streams"], ids=lambda case: case["name"])
 def test_each_flushed_piece_of_a_stream_can_be_read_at_once(case: dict[str, Any]) -> None:
     decoder = StreamDecoder(case["window_log"], prefix=case["prefix"].encode())
     for piece, compressed in zip(case["pieces"], case["compressed"], strict=True):
@@ -82,6 +82,15 @@ def test_each_flushed_piece_of_a_stream_can_be_read_at_once(case: dict[str, Any]
     decoder.feed(bytes.fromhex(case["end"]))
     assert decoder.read(10_000) == b""
     assert decoder.eof
+
+
+@pytest.mark.parametrize("case", load("streams")["bad"], ids=lambda case: case["name"])
+def test_what_is_no_stream_is_an_error(case: dict[str, str]) -> None:
+    decoder = StreamDecoder()
+    decoder.feed(bytes.fromhex(case["stream"]))
+    while isinstance(piece := decoder.read(10_000), bytes) and piece:
+        pass
+    assert isinstance(piece if isinstance(piece, StreamError) else decoder.read(10_000), StreamError)
 
 
 def record_of(described: list[Any]) -> Record:
