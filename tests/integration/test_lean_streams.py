@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 
 import aiohttp
@@ -15,6 +16,7 @@ from segue.client.stream_events import OutputItemDone, OutputTextDelta
 from segue.protocol.compact_events import CompactReader, read_frame
 from segue.protocol.problems import Problem
 from segue.testing.lean_checker import LeanStreamChecker
+from segue.testing.link import linked
 from segue.testing.protocol_checker import Json, StreamChecker, parse_json
 from segue.upstreams.scripted import MODEL, CallTool, Fail, Refuse, Say, ScriptedTurn, Truncate, Wait, call, say
 from tests.integration.clients import Http, Socket
@@ -162,10 +164,10 @@ BOTH = ScriptedTurn((Say(("one and two ", "and three ", "and é")), CallTool("ca
 MORE = ScriptedTurn((Say(("a text that is cut short",)), Truncate()))
 
 
-async def told(gateway: Running, transport: TransportMode, *, lean: bool) -> list[object]:
+async def told(gateway: Running, transport: TransportMode, *, lean: bool, deflate: bool = False) -> list[object]:
     """What a program reads of two turns, with the deltas of a text in one piece and its events without their JSON."""
     seen: list[object] = []
-    async with AsyncClient(f"{gateway.url}/v1") as client:
+    async with AsyncClient(f"{gateway.url}/v1", deflate=deflate) as client:
         session = client.session(MODEL, transport=transport, lean=lean, instructions=INSTRUCTIONS)
         for items in ("hi", [FunctionCall("call_1", "", "").answer("1")]):
             turn = session.send(items)
@@ -187,7 +189,11 @@ async def told(gateway: Running, transport: TransportMode, *, lean: bool) -> lis
 @pytest.mark.parametrize("transport", ["http", "websocket"])
 async def test_a_program_reads_the_same_lean_or_whole(start: Start, transport: TransportMode) -> None:
     """Our client gets compact events; to the program they are those of the whole stream."""
-    whole, lean = [await told(await start(BOTH, MORE), transport, lean=lean) for lean in (False, True)]
+    ways = ((False, False), (True, False), (True, True))
+    whole, lean, encoded = [
+        await told(await start(BOTH, MORE), transport, lean=lean, deflate=deflate) for lean, deflate in ways
+    ]
+    assert without_ids(encoded) == without_ids(lean)
     assert without_ids(whole) == without_ids(lean)
     assert "one and two and three and é" in str(lean)
 
@@ -251,6 +257,21 @@ async def test_a_request_for_another_run_of_the_gateway_is_not_run(start: Start)
     for _ in range(2):
         assert (await http.create(input="hi", segue={"idempotency_key": "k", "epoch": epoch})).status == 200
     assert gateway.upstream.started == 1
+
+
+@pytest.mark.parametrize("after", [100, 167, 400, 3000])
+async def test_an_encoded_stream_that_is_cut_goes_on(start: Start, after: int) -> None:
+    """In its head, before its first byte, in a text; a stream that is resumed is encoded by itself."""
+    text = random.Random(7).randbytes(4000).hex()
+    gateway = await start(say("one"), say(text))
+    host, port = gateway.url.removeprefix("http://").split(":")
+    async with linked(host, int(port)) as link, AsyncClient(f"{link.url}/v1", deflate=True) as client:
+        session = client.session(MODEL, transport="http")
+        await session.send("hi").response()
+        cut = link.cut_after(down_bytes=after)
+        assert (await session.send("go on").response()).output_text == text
+        assert cut.is_set()
+    assert gateway.upstream.started == 2
 
 
 async def test_the_head_of_a_compact_reply_has_167_bytes(start: Start) -> None:
