@@ -145,9 +145,9 @@ async def test_what_takes_long_does_not_hold_the_event_loop(
 ) -> None:
     gateway, body, handed = Encoding(), conversation(1, size), list[object]()
 
-    async def to_thread(work: Callable[..., object], *given: object) -> object:
+    async def to_thread(work: Callable[..., object], *given: object, **named: object) -> object:
         handed.append(work)
-        return work(*given)
+        return work(*given, **named)
 
     if with_base:
         gateway.cache.add(Base(body[:-20], b"reply"))
