@@ -14,11 +14,15 @@ from segue.http.heads import ReplyHead
 from segue.http.websocket import ABNORMAL_CLOSURE, WebSocketClose, WebSocketMessage
 from segue.sidecar.agent_request import AgentRequest
 from segue.sidecar.agent_transport import AgentGone
+from segue.sidecar.base_cache import BaseCache
+from segue.sidecar.body_encoder import BodyEncoder
 from segue.sidecar.session import AgentExchange, Ending
 from segue.sidecar.stats import Outcome, Stats, reply_bytes
 from segue.sidecar.websocket_relay import WebSocketRelay
 from segue.tunnel.client import TunnelRequest
+from segue.tunnel.documents import Base, Body, decode_document
 from segue.tunnel.events import ExchangeReset, OutcomeUnknown, ReplyEnded
+from segue.tunnel.socket_opening import Opening, read_opening, stream_prefix
 from segue.tunnel.stream_compression import SOCKET_WINDOW_LOG, StreamDecoder, StreamEncoder, StreamError
 from segue.tunnel.websocket_records import RecordReader, encode_record
 from tests.sidecar.agents import listening
@@ -33,6 +37,8 @@ class Relaying:
     def __init__(self, exchange: AgentExchange) -> None:
         self.exchange = exchange
         self.stats = Stats()
+        self.cache = BaseCache(None)
+        self.bodies = BodyEncoder(self.cache, self.stats)
         self.relay: WebSocketRelay | None = None
         self.result: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._encoder = StreamEncoder(SOCKET_WINDOW_LOG)
@@ -55,7 +61,9 @@ async def relaying(*, max_message_bytes: int = 2**20) -> AsyncIterator[tuple[Rel
     way = Relaying(scripted_exchange(TunnelRequest(post(), None, "websocket")))
 
     async def handler(request: AgentRequest) -> None:
-        way.relay = WebSocketRelay(request, way.exchange, way.stats, max_message_bytes=max_message_bytes)
+        way.relay = WebSocketRelay(
+            request, way.exchange, way.bodies, stats=way.stats, max_message_bytes=max_message_bytes
+        )
         try:
             way.result.set_result(await way.relay.run(SWITCH))
         except AgentGone as error:
@@ -92,11 +100,7 @@ async def test_messages_of_the_agent_are_sent_and_its_close_waits_for_the_answer
         assert await way.outcome() == "completed"
         assert way.relay is not None
         assert (way.stats.agent_bytes_in, way.relay.received_bytes) == (5, 5)
-        decoder, records = StreamDecoder(SOCKET_WINDOW_LOG), RecordReader(1000)
-        decoder.feed(way.session.sent)
-        data = decoder.read(1000)
-        assert not isinstance(data, StreamError)
-        assert records.feed(data) == [WebSocketMessage("text", b"hello"), WebSocketClose(4001, b"bye")]
+        assert records_of(way) == [WebSocketMessage("text", b"hello"), WebSocketClose(4001, b"bye")]
 
 
 async def test_a_full_buffer_holds_the_agent_back_until_there_is_room() -> None:
@@ -160,15 +164,22 @@ async def test_what_cannot_be_passed_on_cuts_the_agents_socket(why: str) -> None
 COMPLETED = WebSocketMessage("text", b'{"type":"response.completed","response":{}}')
 
 
-def records_of(way: Relaying) -> list[WebSocketMessage | WebSocketClose]:
-    """What the provider was sent."""
-    decoder, reader = StreamDecoder(SOCKET_WINDOW_LOG), RecordReader(1000)
-    decoder.feed(way.session.sent)
+def records_of(way: Relaying, *bases: Base) -> list[WebSocketMessage | WebSocketClose]:
+    """What the provider was sent by a gateway that has these bases."""
+    opening = read_opening(way.session.sent, 1000)
+    assert isinstance(opening, Opening)
+    first = b""
+    if opening.document is not None:
+        body = decode_document(opening.document, {base.id: base for base in bases}.get)
+        assert isinstance(body, Body)
+        first = body.sent
+    decoder, reader = StreamDecoder(SOCKET_WINDOW_LOG, prefix=stream_prefix(first)), RecordReader(1000)
+    decoder.feed(way.session.sent[opening.end :])
     data = decoder.read(1000)
     assert not isinstance(data, StreamError)
     records = reader.feed(data)
     assert isinstance(records, list)
-    return records
+    return [WebSocketMessage(opening.opcode, first), *records] if first else records
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ _AT_ONCE_BYTES = 384 * 1024
 _AT_ONCE_ALONE_BYTES = 16 * 1024
 #: A base is looked for at once if no more than this has to be gone through for it.
 _SEARCH_BYTES = 256 * 1024
+_NO_HEAD = RequestHead(b"", b"", ())
 #: How many threads compress at once: each may need several times the memory of what it compresses.
 _THREADS = 2
 
@@ -80,6 +81,12 @@ class BodyEncoder:
         async with self._threads:
             return await asyncio.to_thread(self._choose_and_encode, plain, sent, folds_alike=folds_alike)
 
+    async def encode_message(self, data: bytes) -> EncodedBody:
+        """Encode the first message of a WebSocket against the best base."""
+        body = await self.encode(_NO_HEAD, data)
+        assert body is not None, "there is a body"
+        return body
+
     async def encode_without_base(self, body: EncodedBody, epoch: bytes) -> bytes:
         """Return a document without a base, and drop the base, which the node of this epoch does not have."""
         if body.base is not None:
@@ -107,11 +114,19 @@ class BodyEncoder:
             self._stats.without_base += 1
         else:
             self._stats.base_hits += 1
-        base, epoch = Base(body.plain, folded, body_id=body.plain_id), exchange.session.epoch
+        self._add(Base(body.plain, folded, body_id=body.plain_id), exchange, body.choice)
+
+    def record_socket(self, exchange: AgentExchange, base: Base | None) -> None:
+        """Keep what both ends have of a WebSocket as a base."""
+        if base is not None:
+            self._add(base, exchange, None)
+
+    def _add(self, base: Base, exchange: AgentExchange, choice: BaseChoice | None) -> None:
+        epoch = exchange.session.epoch
         if self._cache.unsearched_bytes <= _SEARCH_BYTES:
-            self._cache.add(base, epoch, body.choice)
+            self._cache.add(base, epoch, choice)
             return
-        adding = asyncio.to_thread(self._cache.add, base, epoch, body.choice)
+        adding = asyncio.to_thread(self._cache.add, base, epoch, choice)
         task = asyncio.get_running_loop().create_task(adding)
         self._adding.add(task)  # the next body waits for it
         task.add_done_callback(self._adding.discard)

@@ -251,7 +251,9 @@ class RequestHandler:
             self._stats.agent_bytes_in += _size(request)
             if head.status != _SWITCHING_PROTOCOLS:
                 return await ResponseWriter(request, exchange, self._stats).write(head)
-            relay = WebSocketRelay(request, exchange, self._stats, max_message_bytes=self._limits.max_message_bytes)
+            relay = WebSocketRelay(
+                request, exchange, self._encoder, stats=self._stats, max_message_bytes=self._limits.max_message_bytes
+            )
             try:
                 return await relay.run(head)
             finally:

@@ -43,6 +43,7 @@ from segue.tunnel.events import (
     ReplyData,
     ReplyEnded,
     ReplyStarted,
+    UploadTaken,
     Welcomed,
     Writable,
 )
@@ -60,7 +61,7 @@ QUIET_S = 5.0
 Ending: TypeAlias = ReplyEnded | ExchangeReset | OutcomeUnknown | LinkUnavailable
 
 _ExchangeEvent: TypeAlias = (
-    Writable | ReplyStarted | ReplyData | ReplyEnded | ExchangeReset | BaseMissed | OutcomeUnknown
+    Writable | ReplyStarted | ReplyData | ReplyEnded | ExchangeReset | BaseMissed | UploadTaken | OutcomeUnknown
 )  # fmt: skip - one closed set
 
 
@@ -96,6 +97,8 @@ class AgentExchange:
         """Set when there is room again for what the agent sends, and at the end."""
         self.upload_wanted = asyncio.Event()
         """Set when the gateway wants the body without a base, and at the end."""
+        self.opening_taken = asyncio.Event()
+        """Set when the gateway has the first message of a WebSocket, and at the end."""
 
     def end(self, ending: Ending) -> None:
         """Record how it ended, and wake all who wait here."""
@@ -103,6 +106,7 @@ class AgentExchange:
         self.changed.set()
         self.writable.set()
         self.upload_wanted.set()
+        self.opening_taken.set()
 
 
 class GatewaySession:
@@ -520,12 +524,8 @@ class GatewaySession:
         if exchange is None:
             return
         match event:
-            case Writable():
-                exchange.writable.set()
-            case BaseMissed():
-                self._stats.base_misses += 1
-                exchange.base_missed = True
-                exchange.upload_wanted.set()
+            case Writable() | BaseMissed() | UploadTaken():
+                self._note_upload(exchange, event)
             case ReplyStarted(head=head, prefix=prefix):
                 exchange.head, exchange.prefix = head, prefix
                 exchange.changed.set()
@@ -537,6 +537,19 @@ class GatewaySession:
                 self.attention.set()
             case ReplyEnded() | ExchangeReset() | OutcomeUnknown():
                 exchange.end(event)
+            case _:
+                assert_never(event)
+
+    def _note_upload(self, exchange: AgentExchange, event: Writable | BaseMissed | UploadTaken) -> None:
+        match event:
+            case Writable():
+                exchange.writable.set()
+            case BaseMissed():
+                self._stats.base_misses += 1
+                exchange.base_missed = True
+                exchange.upload_wanted.set()
+            case UploadTaken():
+                exchange.opening_taken.set()
             case _:
                 assert_never(event)
 

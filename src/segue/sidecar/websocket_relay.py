@@ -10,15 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import re
+from typing import Literal
 
 from segue.http.heads import ReplyHead
-from segue.http.websocket import ABNORMAL_CLOSURE, WebSocketClose
+from segue.http.websocket import ABNORMAL_CLOSURE, WebSocketClose, WebSocketMessage
 from segue.sidecar.agent_request import AgentRequest
 from segue.sidecar.agent_transport import AgentGone
+from segue.sidecar.body_encoder import BodyEncoder, EncodedBody
 from segue.sidecar.response_writer import PIECE_BYTES
 from segue.sidecar.session import AgentExchange
 from segue.sidecar.stats import Outcome, Stats, reply_bytes
+from segue.tunnel.documents import may_be_missed
 from segue.tunnel.events import OutcomeUnknown
+from segue.tunnel.socket_opening import NO_OPENING, encode_opening, stream_prefix
+from segue.tunnel.socket_transcript import SocketTranscript
 from segue.tunnel.stream_compression import (
     REPLY_BASE_BYTES,
     SOCKET_WINDOW_LOG,
@@ -41,14 +46,28 @@ _ACKNOWLEDGEMENT = re.compile(rb'\s*\{\s*"type"\s*:\s*"response\.processed"')
 class WebSocketRelay:
     """Relays the messages of one open WebSocket."""
 
-    def __init__(self, request: AgentRequest, exchange: AgentExchange, stats: Stats, *, max_message_bytes: int) -> None:
+    def __init__(
+        self,
+        request: AgentRequest,
+        exchange: AgentExchange,
+        bodies: BodyEncoder,
+        *,
+        stats: Stats,
+        max_message_bytes: int,
+    ) -> None:
         self._request = request
         self._exchange = exchange
+        self._bodies = bodies
         self._stats = stats
         self._decoder = StreamDecoder(SOCKET_WINDOW_LOG, prefix=exchange.prefix)
         self._beginning = bytearray()
         self._records = RecordReader(max_message_bytes)
-        self._encoder = StreamEncoder(SOCKET_WINDOW_LOG)
+        self._encoder: StreamEncoder | None = None
+        """What compresses all messages behind the first; None before that."""
+        self._first: EncodedBody | None = None
+        """The first message, until it is a base."""
+        self._opening: asyncio.Task[None] | None = None
+        self._transcript = SocketTranscript()
         self._position = 0
         self._closed = False  # the provider was told that the agent leaves
         self._turn_ended = False  # and the agent has asked for nothing since
@@ -73,9 +92,12 @@ class WebSocketRelay:
             await self._leave()
             return "completed"
         finally:
-            upward.cancel()
-            await asyncio.gather(upward, return_exceptions=True)
+            tasks = [upward] if self._opening is None else [upward, self._opening]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             self._exchange.session.cancel(self._exchange)
+            self._bodies.record_socket(self._exchange, self._transcript.as_base())
 
     async def _upward(self) -> None:
         """Relay the agent's messages until it closes; raise `AgentGone` if it was cut."""
@@ -84,6 +106,8 @@ class WebSocketRelay:
             while exchange.ending is None and not exchange.session.has_room(exchange):
                 await exchange.writable.wait()
             message = await self._request.receive()
+            if self._encoder is not None:
+                await exchange.opening_taken.wait()
             if exchange.ending is not None:
                 return
             if isinstance(message, WebSocketClose):
@@ -93,12 +117,41 @@ class WebSocketRelay:
             self._stats.agent_bytes_in += len(message.data)
             if not _ACKNOWLEDGEMENT.match(message.data):
                 self._turn_ended = False
-            exchange.session.send(exchange, self._encoder.feed(encode_record(message)) + self._encoder.flush())
+            if self._encoder is None:
+                self._encoder = await self._open(message)
+            else:
+                exchange.session.send(exchange, self._encoder.feed(encode_record(message)) + self._encoder.flush())
+            self._transcript.sent(message)
+
+    async def _open(self, message: WebSocketMessage) -> StreamEncoder:
+        """Send the first message as a document; return the encoder of the stream behind it.
+
+        Nothing follows before it is sure that the gateway has it: what is missed is sent again, and nothing else is.
+        """
+        self._first = await self._bodies.encode_message(message.data)
+        self._exchange.session.send(self._exchange, encode_opening(message.opcode, self._first.document))
+        if may_be_missed(self._first.document):
+            again = self._open_again_if_missed(message.opcode, self._first)
+            self._opening = asyncio.get_running_loop().create_task(again)
+        else:
+            self._exchange.opening_taken.set()
+        return StreamEncoder(SOCKET_WINDOW_LOG, prefix=stream_prefix(message.data))
+
+    async def _open_again_if_missed(self, opcode: Literal["text", "binary"], body: EncodedBody) -> None:
+        exchange = self._exchange
+        await exchange.upload_wanted.wait()
+        if exchange.ending is None:
+            document = await self._bodies.encode_without_base(body, exchange.session.epoch)
+            exchange.session.send(exchange, encode_opening(opcode, document))
+            exchange.opening_taken.set()
 
     def _send_close(self, close: WebSocketClose) -> None:
         exchange, encoder = self._exchange, self._encoder
         self._closed = True
-        exchange.session.send(exchange, encoder.feed(encode_record(close)) + encoder.finish())
+        opening = b""
+        if encoder is None:
+            opening, encoder = NO_OPENING, StreamEncoder(SOCKET_WINDOW_LOG)
+        exchange.session.send(exchange, opening + encoder.feed(encode_record(close)) + encoder.finish())
         exchange.session.finish(exchange)
 
     async def _leave(self) -> None:
@@ -106,6 +159,8 @@ class WebSocketRelay:
         exchange = self._exchange
         self._request.abort()
         if not self._closed:
+            if self._encoder is not None and not exchange.opening_taken.is_set():
+                return  # `run` gives the exchange up
             self._send_close(WebSocketClose(_GOING_AWAY, b""))
         try:
             async with asyncio.timeout(_LEAVE_S):
@@ -152,10 +207,18 @@ class WebSocketRelay:
                 await self._request.send(record)
                 self.sent_bytes += len(record.data)
                 self._stats.agent_bytes_out += len(record.data)
+                self._note_received(record)
         self._position += len(data)
         self._exchange.session.consume_to(self._exchange, self._position)
         self._exchange.log.release(self._position)
         return None
+
+    def _note_received(self, message: WebSocketMessage) -> None:
+        """Keep what later sockets are sent against: at the first answer, the gateway has the first message too."""
+        self._transcript.received(message)
+        if self._first is not None:
+            self._bodies.record(self._exchange, self._first, b"")
+            self._first = None
 
     def _keep(self, piece: bytes) -> None:
         """Let later replies build on the first bytes of this one."""

@@ -25,6 +25,7 @@ _ONLY: Final[dict[FrameName, Way]] = {
     "WELCOME": "down",
     "REPLY": "down",
     "MISS": "down",
+    "TAKEN": "down",
     "GOAWAY": "down",
 }
 _UNCOUNTED: Final = frozenset({"ACK", "PING", "PONG"})
@@ -34,6 +35,7 @@ _MAX_EXCHANGES: Final = 256
 _FOLD_VERSION: Final = 1
 _VERSION: Final = 1
 _CANCELLED: Final = 0
+_SWITCHED: Final = 101
 _LAST = _FINAL = _HAS_HEAD = _WEBSOCKET = 1
 _DOCUMENT = _AGAIN = _BUILDS_ON_IT = 2
 
@@ -163,6 +165,7 @@ class TunnelChecker:
             "PONG": self._on_pong,
             "WINDOW": self._on_window,
             "MISS": self._on_miss,
+            "TAKEN": self._on_taken,
             "RESET": self._on_reset,
             "GOAWAY": self._on_go_away,
             "EXTENSION": self._on_extension,
@@ -324,7 +327,7 @@ class TunnelChecker:
             exchange.reply.take(frame)
             self._replied.add(frame.exchange)
             return
-        if not exchange.has_document and not (exchange.is_websocket and exchange.status == 101):  # noqa: PLR2004 - Switching Protocols
+        if not exchange.has_document and not (exchange.is_websocket and exchange.status == _SWITCHED):
             raise WireFault("DATA of a request that has none")
         if not frame.flags & _AGAIN and exchange.missed:
             return  # it was sent before the MISS came
@@ -337,10 +340,21 @@ class TunnelChecker:
         if exchange is None:
             return
         exchange.tell("MISS")
-        if exchange.status is not None or not exchange.has_document:
+        if exchange.is_websocket:
+            if exchange.status != _SWITCHED or not exchange.upload.sent or "TAKEN" in exchange.told:
+                raise WireFault("a MISS of a first message that has not come, or was taken")
+        elif exchange.status is not None or not exchange.has_document:
             raise WireFault("a MISS behind REPLY, or of what has no document")
         exchange.missed = True
         exchange.upload = _Stream()
+
+    def _on_taken(self, _: _WireLink, frame: WireFrame) -> None:
+        exchange = self._opened(frame)
+        if exchange is None:
+            return
+        exchange.tell("TAKEN")
+        if not exchange.is_websocket or exchange.status != _SWITCHED or not exchange.upload.sent or exchange.missed:
+            raise WireFault("TAKEN of a first message that has not come, or was missed")
 
     def _on_reset(self, link: _WireLink, frame: WireFrame) -> None:
         exchange = self._opened(frame)

@@ -14,7 +14,20 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 FrameName: TypeAlias = Literal[
-    "HELLO", "WELCOME", "OPEN", "REPLY", "DATA", "ACK", "PING", "PONG", "WINDOW", "MISS", "RESET", "GOAWAY", "EXTENSION"
+    "HELLO",
+    "WELCOME",
+    "OPEN",
+    "REPLY",
+    "DATA",
+    "ACK",
+    "PING",
+    "PONG",
+    "WINDOW",
+    "MISS",
+    "RESET",
+    "GOAWAY",
+    "TAKEN",
+    "EXTENSION",
 ]
 
 #: The id and the value of a parameter of HELLO or WELCOME.
@@ -209,4 +222,5 @@ _FRAMES: dict[int, Callable[[_ContentReader], WireFrame]] = {
     10: lambda read: WireFrame("MISS", exchange=read.number()),
     11: lambda read: WireFrame("RESET", exchange=read.number(), value=read.code(), data=read.bytes(_MAX_TEXT_BYTES)),
     12: lambda _: WireFrame("GOAWAY"),
+    13: lambda read: WireFrame("TAKEN", exchange=read.number()),
 }

@@ -27,6 +27,7 @@ from segue.tunnel.events import (
     ReplyData,
     ReplyEnded,
     ReplyStarted,
+    UploadTaken,
     Welcomed,
     Writable,
 )
@@ -43,6 +44,7 @@ from segue.tunnel.frames import (
     Open,
     ReplyFrame,
     Reset,
+    Taken,
     Welcome,
     pieces,
 )
@@ -90,6 +92,8 @@ class _ClientExchange(Exchange):
         self.has_head = False
         self.awaits_document = False
         """The gateway missed the base, and the shell is making a document without one."""
+        self.taken = False
+        """The gateway has its first message, if it is a WebSocket."""
         self.reply_base = b""
         """What its reply may build on."""
 
@@ -102,6 +106,13 @@ class _ClientExchange(Exchange):
     def sends_again(self) -> bool:
         """A MISS has come: what goes up now is the second upload."""
         return self.again
+
+    @property
+    def may_be_missed(self) -> bool:
+        """A MISS may come: of a document before the reply, of a WebSocket's first message until it was taken."""
+        if self.request.kind == "websocket":
+            return self.has_head and not self.taken and not self.again
+        return self.request.document is not None and not self.has_head and not self.again
 
     @property
     def complete(self) -> bool:
@@ -230,13 +241,10 @@ class TunnelClient(Endpoint[_ClientExchange, ClientEvent]):
                 self._on_reply(frame)
             case Miss():
                 self._on_miss(frame)
+            case Taken():
+                self._on_upload_taken(frame)
             case Reset():
-                if frame.code == "cancelled":
-                    raise TunnelViolation("only a sidecar cancels an exchange")
-                exchange = self._exchanges.get(frame.exchange)
-                if exchange is not None:
-                    self._forget(exchange)
-                    self._events.append(ExchangeReset(exchange.handle, frame.code, frame.message))
+                self._on_reset(frame)
             case GoAway():
                 self._events.append(GoneAway())
             case ExtensionFrame():
@@ -311,11 +319,30 @@ class TunnelClient(Endpoint[_ClientExchange, ClientEvent]):
         exchange = self._exchanges.get(frame.exchange)
         if exchange is None:
             return
-        if exchange.again or exchange.has_head or exchange.request.document is None:
+        if not exchange.may_be_missed:
             raise TunnelViolation("a MISS of what has no base")
-        exchange.again = exchange.awaits_document = True
+        exchange.again = True
+        exchange.awaits_document = exchange.request.kind == "http"
         exchange.outgoing = Outgoing()
         self._events.append(BaseMissed(exchange.handle))
+
+    def _on_reset(self, frame: Reset) -> None:
+        if frame.code == "cancelled":
+            raise TunnelViolation("only a sidecar cancels an exchange")
+        exchange = self._exchanges.get(frame.exchange)
+        if exchange is not None:
+            self._forget(exchange)
+            self._events.append(ExchangeReset(exchange.handle, frame.code, frame.message))
+
+    def _on_upload_taken(self, frame: Taken) -> None:
+        exchange = self._exchanges.get(frame.exchange)
+        if exchange is None:
+            return
+        if exchange.request.kind != "websocket" or not exchange.has_head:
+            raise TunnelViolation("a TAKEN of what has no first message")
+        if not exchange.taken:
+            exchange.taken = True
+            self._events.append(UploadTaken(exchange.handle))
 
     def _on_data(self, exchange: _ClientExchange, frame: Data) -> None:
         if not exchange.has_head or frame.again:

@@ -76,7 +76,16 @@ class ExchangeReset(msgspec.Struct, frozen=True):
 
 
 class BaseMissed(msgspec.Struct, frozen=True):
-    """The gateway cannot rebuild the body: call `upload_again` with a document that needs no base."""
+    """The gateway cannot rebuild the body: call `upload_again` with a document that needs no base.
+
+    Of a WebSocket, it is the first message, and all that was sent is dropped: `send` from the beginning.
+    """
+
+    exchange: int
+
+
+class UploadTaken(msgspec.Struct, frozen=True):
+    """The gateway has the first message of a WebSocket: `BaseMissed` does not come any more."""
 
     exchange: int
 
@@ -97,6 +106,7 @@ ClientEvent: TypeAlias = (
     | ReplyEnded
     | ExchangeReset
     | BaseMissed
+    | UploadTaken
     | OutcomeUnknown
 )  # fmt: skip - one closed set
 

@@ -157,6 +157,12 @@ class Miss(msgspec.Struct, frozen=True):
     exchange: int
 
 
+class Taken(msgspec.Struct, frozen=True):
+    """The gateway has rebuilt the first message of a WebSocket from its document: no MISS comes any more."""
+
+    exchange: int
+
+
 class Reset(msgspec.Struct, frozen=True):
     """The exchange is cut short, and why."""
 
@@ -177,8 +183,21 @@ class ExtensionFrame(msgspec.Struct, frozen=True):
 
 
 Frame: TypeAlias = (
-    Hello | Welcome | Open | ReplyFrame | Data | Ack | Ping | Pong | Window | Miss | Reset | GoAway | ExtensionFrame
-)  # fmt: skip - one line for one closed set
+    Hello
+    | Welcome
+    | Open
+    | ReplyFrame
+    | Data
+    | Ack
+    | Ping
+    | Pong
+    | Window
+    | Miss
+    | Taken
+    | Reset
+    | GoAway
+    | ExtensionFrame
+)  # fmt: skip - one closed set
 
 
 class BadPacket(msgspec.Struct, frozen=True):
@@ -189,7 +208,7 @@ class BadPacket(msgspec.Struct, frozen=True):
 
 # -------------------------------------------------------------------------------------------------------------- writing
 
-_HELLO, _WELCOME, _OPEN, _REPLY, _DATA, _ACK, _PING, _PONG, _WINDOW, _MISS, _RESET, _GO_AWAY = range(1, 13)
+_HELLO, _WELCOME, _OPEN, _REPLY, _DATA, _ACK, _PING, _PONG, _WINDOW, _MISS, _RESET, _GO_AWAY, _TAKEN = range(1, 14)
 
 _LAST = 1
 _HAS_BODY = 2
@@ -214,7 +233,7 @@ def encode_frame(frame: Frame) -> bytes:  # noqa: PLR0911 - one arm for each kin
         case Reset(exchange, code, message):
             number = bytes([RESET_CODES.index(code)])
             return bytes([_RESET]) + encode_varint(exchange) + number + _text(message[:_MAX_TEXT_BYTES])
-        case Ping(number) | Pong(number) | Miss(number):
+        case Ping(number) | Pong(number) | Miss(number) | Taken(number):
             return bytes([_NUMBERED[type(frame)]]) + encode_varint(number)
         case Hello() | Welcome():
             return _encode_first(frame)
@@ -224,7 +243,7 @@ def encode_frame(frame: Frame) -> bytes:  # noqa: PLR0911 - one arm for each kin
             return bytes([kind]) + _text(payload)
 
 
-_NUMBERED: Mapping[type, int] = MappingProxyType({Ping: _PING, Pong: _PONG, Miss: _MISS})
+_NUMBERED: Mapping[type, int] = MappingProxyType({Ping: _PING, Pong: _PONG, Miss: _MISS, Taken: _TAKEN})
 
 
 def encode_packet(frames: Sequence[bytes]) -> bytes:
@@ -430,6 +449,7 @@ _READERS: dict[int, Callable[[_FrameReader], Frame]] = {
     _MISS: lambda read: Miss(read.number()),
     _RESET: _read_reset,
     _GO_AWAY: lambda _: GoAway(),
+    _TAKEN: lambda read: Taken(read.number()),
 }
 
 

@@ -31,6 +31,7 @@ from segue.tunnel.frames import (
     ReplyFrame,
     Reset,
     ResetCode,
+    Taken,
     Welcome,
     pieces,
 )
@@ -66,6 +67,8 @@ class _ServerExchange(Exchange):
         """What its reply may build on."""
         self.has_base = False
         """Its reply does."""
+        self.taken = False
+        """The first message of a WebSocket was rebuilt."""
 
     @property
     def takes_data(self) -> bool:
@@ -103,6 +106,13 @@ class TunnelServer(Endpoint[_ServerExchange, ServerEvent]):
         exchange.missed_at = exchange.incoming.offset
         exchange.incoming = Incoming()
         self._queue(Miss(number))
+
+    def taken(self, number: int) -> None:
+        """Tell the sidecar that the first message of a WebSocket was rebuilt, so that it will not be missed."""
+        exchange = self._exchanges.get(number)
+        if exchange is not None:
+            exchange.taken = True
+            self._queue(Taken(number))
 
     def build_on(self, number: int) -> bytes:
         """Return the prefix for the stream of the response, empty if there is none. Call it before `reply`."""
@@ -246,6 +256,8 @@ class TunnelServer(Endpoint[_ServerExchange, ServerEvent]):
             self._tell_window(exchange)
         if exchange.head is not None and not resume.has_head:
             self._send_head(exchange)
+        if exchange.taken:
+            self._queue(Taken(exchange.number))
         if exchange.reset is not None:
             self._send_reset(exchange)
 

@@ -30,6 +30,7 @@ from segue.testing.provider import (
 )
 from segue.tunnel.client import TunnelRequest
 from segue.tunnel.documents import Base, encode_document
+from segue.tunnel.socket_opening import NO_OPENING, encode_opening
 from segue.tunnel.stream_compression import SOCKET_WINDOW_LOG, StreamDecoder, StreamEncoder
 from segue.tunnel.websocket_records import Record, RecordError, RecordReader, encode_record
 from tests.faults.gateways import settled, until
@@ -453,6 +454,7 @@ class AgentSocket:
         self._peer = peer
         self._socket = socket
         self._encoder = StreamEncoder(SOCKET_WINDOW_LOG)
+        self._opening = NO_OPENING
         self._records = RecordReader(1 << 20)
         self._read = 0
         self.answer = peer.open(TunnelRequest(UPGRADE, None, "websocket"))
@@ -466,7 +468,8 @@ class AgentSocket:
         return self.answer.head.status
 
     async def send(self, record: Record) -> None:
-        await self.send_bytes(self._encoder.feed(encode_record(record)) + self._encoder.flush())
+        opening, self._opening = self._opening, b""
+        await self.send_bytes(opening + self._encoder.feed(encode_record(record)) + self._encoder.flush())
 
     async def send_bytes(self, data: bytes) -> None:
         self._peer.end.send(1, data)
@@ -564,7 +567,8 @@ async def test_an_agent_that_is_cut_off_cuts_the_socket_of_the_provider() -> Non
     "data",
     [
         b"\xff" * 100,
-        StreamEncoder(SOCKET_WINDOW_LOG).feed(b"") + b"\xff" * 100,
+        NO_OPENING + b"\xff" * 100,
+        encode_opening("text", b"no document"),
     ],
 )
 async def test_bytes_that_are_no_stream_end_the_exchange(data: bytes) -> None:
@@ -586,5 +590,5 @@ async def test_a_stream_that_holds_no_records_ends_the_exchange() -> None:
     encoder = StreamEncoder(SOCKET_WINDOW_LOG)
     async with talking(echo) as agent:
         assert await agent.accepted() == 101
-        await agent.send_bytes(encoder.feed(b"\x63nonsense") + encoder.flush())
+        await agent.send_bytes(NO_OPENING + encoder.feed(b"\x63nonsense") + encoder.flush())
         await asyncio.wait_for(agent.answer.ended.wait(), 20)

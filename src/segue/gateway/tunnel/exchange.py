@@ -24,12 +24,22 @@ from segue.gateway.tunnel.resources import TunnelResources
 from segue.http.error_replies import FailureCode, failure_reply
 from segue.http.heads import ReplyHead, has_content, reply_lines, values
 from segue.http.routes import Resolved, RouteRefusal
-from segue.http.websocket import ABNORMAL_CLOSURE, WebSocketClose
+from segue.http.websocket import ABNORMAL_CLOSURE, WebSocketClose, WebSocketMessage
 from segue.protocol.problems import Refused
-from segue.tunnel.documents import Base, BaseMiss, Body, DocumentError, declared_size, decode_document
+from segue.tunnel.documents import (
+    Base,
+    BaseMiss,
+    Body,
+    DocumentError,
+    declared_size,
+    decode_document,
+    may_be_missed,
+)
 from segue.tunnel.events import Opened
 from segue.tunnel.folds.deferred import DeferredFold
 from segue.tunnel.server import TunnelServer
+from segue.tunnel.socket_opening import Opening, read_opening, stream_prefix
+from segue.tunnel.socket_transcript import SocketTranscript
 from segue.tunnel.stream_compression import (
     REPLY_BASE_BYTES,
     REPLY_WINDOW_LOG,
@@ -38,7 +48,7 @@ from segue.tunnel.stream_compression import (
     StreamEncoder,
     StreamError,
 )
-from segue.tunnel.websocket_records import RecordError, RecordReader, encode_record
+from segue.tunnel.websocket_records import Record, RecordError, RecordReader, encode_record
 
 _log = logging.getLogger("segue.gateway")
 
@@ -98,6 +108,8 @@ class ForwardedExchange:
         self._beginning = bytearray()
         self._body: Body | None = None
         self._missed = False
+        self._has_opened = False
+        self._transcript = SocketTranscript()
 
     @property
     def body_bytes(self) -> int:
@@ -118,7 +130,7 @@ class ForwardedExchange:
         """Take the next bytes of the upload."""
         self._upload += data
         self._uncredited_bytes += len(data)
-        if not self._for_websocket:  # the bytes of a socket are credited when they were passed on
+        if not self._has_opened:  # later bytes of a socket are credited when they were passed on
             self._resources.uploads.hold(self, len(data))
         self._arrived.set()
 
@@ -263,6 +275,7 @@ class ForwardedExchange:
             upward.cancel()
             await opened.abort()
             await asyncio.gather(upward, return_exceptions=True)
+            self._add_base(self._transcript.as_base())
         self._finish()
         if closed.code == ABNORMAL_CLOSURE and not self._upload_ended:  # the agent had not left before
             self.outcome = "failed"
@@ -274,6 +287,7 @@ class ForwardedExchange:
             await self._send(encode_record(message))
             if isinstance(message, WebSocketClose):
                 return message
+            self._transcript.received(message)
 
     async def _upward(self, socket: OutboundWebSocket) -> None:
         """Carry the agent's messages to the provider; cut its socket if one cannot be sent."""
@@ -283,7 +297,14 @@ class ForwardedExchange:
             await socket.abort()
 
     async def _carry_up(self, socket: OutboundWebSocket) -> None:
-        decoder, records = StreamDecoder(SOCKET_WINDOW_LOG), RecordReader(self._resources.config.max_body_bytes)
+        opening = await self._read_opening()
+        if opening is None:
+            await socket.abort()
+            return
+        await self._send_up(socket, *opening)
+        prefix = stream_prefix(opening[0].data) if opening else b""
+        decoder = StreamDecoder(SOCKET_WINDOW_LOG, prefix=prefix)
+        records = RecordReader(self._resources.config.max_body_bytes)
         while True:
             while not self._upload:
                 if self._upload_ended:
@@ -298,12 +319,53 @@ class ForwardedExchange:
                 if isinstance(messages, StreamError | RecordError):
                     await socket.abort()
                     return
-                for message in messages:
-                    if isinstance(message, WebSocketClose):
-                        await socket.close(message.code, message.reason)
-                        return
-                    await socket.send(message)
+                if not await self._send_up(socket, *messages):
+                    return
             self.credit()
+
+    async def _send_up(self, socket: OutboundWebSocket, *records: Record) -> bool:
+        """Send the agent's messages to the provider; False if one was the close."""
+        for record in records:
+            if isinstance(record, WebSocketClose):
+                await socket.close(record.code, record.reason)
+                return False
+            self._transcript.sent(record)
+            await socket.send(record)
+        return True
+
+    async def _read_opening(self) -> tuple[WebSocketMessage, ...] | None:
+        """Rebuild the agent's first message, if it comes as a document; None if it cannot be, or the agent is gone."""
+        limit = self._resources.config.max_body_bytes + _DOCUMENT_OVERHEAD_BYTES
+        while True:
+            opening = read_opening(self._upload, limit)
+            if isinstance(opening, RecordError) or (opening is None and self._upload_ended):
+                return None
+            if opening is None:
+                self._arrived.clear()
+                await self._arrived.wait()
+                continue
+            rebuilt = await self._decode(opening.document) if opening.document is not None else None
+            if isinstance(rebuilt, BaseMiss) and not self._missed:
+                self._miss()
+                continue
+            if isinstance(rebuilt, BaseMiss | DocumentError):
+                return None
+            return self._take_opening(opening, rebuilt)
+
+    def _take_opening(self, opening: Opening, body: Body | None) -> tuple[WebSocketMessage, ...]:
+        """Go on with the stream behind an opening; a later socket may be sent against its message from now on."""
+        self._has_opened = True
+        del self._upload[: opening.end]
+        self._resources.uploads.release(self)
+        self.credit()
+        if opening.document is None or body is None:
+            return ()
+        self._resources.meter.rebuilt_bytes.inc(len(body.sent))
+        self._add_base(body.as_base(b""))
+        if may_be_missed(opening.document):
+            self._end.taken(self.number)
+            self._session.wake()
+        return (WebSocketMessage(opening.opcode, body.sent),)
 
     # --- the reply ---------------------------------------------------------------------------------------------------
 
@@ -356,7 +418,11 @@ class ForwardedExchange:
     def _keep(self, fold: DeferredFold) -> None:
         """Keep what was sent and what came back, as far as it came, for the next request to be sent against."""
         if self._body is not None:
-            self._resources.bases.add(self._session.principal.tenant, self._body.as_base(fold.value))
+            self._add_base(self._body.as_base(fold.value))
+
+    def _add_base(self, base: Base | None) -> None:
+        if base is not None:
+            self._resources.bases.add(self._session.principal.tenant, base)
 
 
 async def _let_writers_go_first() -> None:

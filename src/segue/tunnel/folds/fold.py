@@ -56,6 +56,11 @@ class Fold:
         else:
             self._output.write(data)
 
+    def feed_event(self, data: bytes) -> None:
+        """Take the data of one event, of a reply that consists of whole events (the messages of a WebSocket)."""
+        if not self._output.full and len(data) < MAX_FOLD_BYTES:
+            self._take(data)
+
     @property
     def size(self) -> int:
         """The length of the value."""

@@ -1,0 +1,63 @@
+"""The opening of a WebSocket's upload: the agent's first message, as a document, before the stream of all others.
+
+So the first message on a new socket, which often repeats a whole conversation, is a delta against what an earlier
+socket or request has brought (docs/spec/tunnel.md, "WebSocket exchanges"). Reading never raises. Not here: documents,
+and the stream of records that follows.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+from segue.http.varints import encode_varint, read_varint
+from segue.tunnel.websocket_records import RecordError
+
+#: The opening of an upload whose stream has the first message too.
+NO_OPENING: Final = b"\0"
+#: The stream behind the opening builds on so many of the last bytes of the first message.
+OPENING_PREFIX_BYTES: Final = 256 * 1024
+
+_OPCODES: Final[dict[int, Literal["text", "binary"]]] = {1: "text", 2: "binary"}
+_NUMBERS: Final = {opcode: number for number, opcode in _OPCODES.items()}
+_LONGEST_VARINT: Final = 10
+#: The bit of a varint's byte that another one follows.
+_MORE_FOLLOWS: Final = 0x80
+
+
+class Opening(msgspec.Struct, frozen=True):
+    """What stands in front of the stream; without a document, the stream has the first message."""
+
+    opcode: Literal["text", "binary"]
+    document: bytes | None
+    end: int
+    """Where the stream begins."""
+
+
+def encode_opening(opcode: Literal["text", "binary"], document: bytes) -> bytes:
+    """Return the opening of an upload whose first message has this document."""
+    return bytes((_NUMBERS[opcode],)) + encode_varint(len(document)) + document
+
+
+def read_opening(upload: bytes | bytearray, limit: int) -> Opening | RecordError | None:
+    """Read the opening at the beginning of an upload; None if it is not whole yet. `limit`: of its document."""
+    if upload[:1] == NO_OPENING:
+        return Opening("text", None, 1)
+    if upload and upload[0] not in _OPCODES:
+        return RecordError(f"an upload opens with the unknown opcode {upload[0]}")
+    number = bytes(upload[1 : 1 + _LONGEST_VARINT])
+    read = read_varint(number, 0)
+    if read is None:
+        is_whole = len(number) == _LONGEST_VARINT or any(byte < _MORE_FOLLOWS for byte in number)
+        return RecordError("the length of an opening cannot be read") if is_whole else None
+    size, start = read[0], 1 + read[1]
+    if size > limit:
+        return RecordError(f"an opening of {size} bytes is larger than {limit}")
+    whole = len(upload) >= start + size
+    return Opening(_OPCODES[upload[0]], bytes(upload[start : start + size]), start + size) if whole else None
+
+
+def stream_prefix(first_message: bytes) -> bytes:
+    """Return what the stream behind an opening builds on."""
+    return first_message[-OPENING_PREFIX_BYTES:]
