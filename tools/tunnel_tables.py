@@ -38,6 +38,7 @@ from segue.tunnel.frames import (
     ReplyFrame,
     Reset,
     ResetCode,
+    Taken,
     Welcome,
     Window,
     encode_frame,
@@ -190,6 +191,7 @@ _FRAMES: Mapping[str, tuple[Frame, str]] = {
     "MISS": (Miss(1), "exchange"),
     "RESET": (Reset(1, "cancelled", b""), "exchange · code (one byte) · message (bytes, ≤ 1,024)"),
     "GOAWAY": (GoAway(), "none"),
+    "TAKEN": (Taken(1), "exchange"),
 }
 _RESETS: Mapping[ResetCode, str] = {
     "cancelled": "The agent is gone. Nothing answers.",

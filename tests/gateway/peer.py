@@ -21,6 +21,7 @@ from segue.tunnel.events import (
     ReplyData,
     ReplyEnded,
     ReplyStarted,
+    UploadTaken,
     Welcomed,
 )
 from segue.tunnel.frames import SUBPROTOCOL
@@ -41,6 +42,7 @@ class Answer:
     started: asyncio.Event = field(default_factory=asyncio.Event)
     reset: ExchangeReset | OutcomeUnknown | None = None
     misses: int = 0
+    taken: int = 0
     grew: asyncio.Event = field(default_factory=asyncio.Event)
     decoder: StreamDecoder = field(default_factory=StreamDecoder)
 
@@ -175,6 +177,8 @@ class Peer:
             case BaseMissed():
                 self.answers[event.exchange].misses += 1
                 self.end.upload_again(event.exchange, self.whole_documents[event.exchange])
+            case UploadTaken():
+                self.answers[event.exchange].taken += 1
             case _:
                 pass
 

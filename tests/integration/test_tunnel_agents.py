@@ -38,7 +38,7 @@ TURNS = 7
 LISTINGS = [f"total {number}\n" + "drwxr-xr-x  src tests docs\n" * (number * 7) for number in range(TURNS)]
 
 #: Where the link breaks, one after the other: bytes up or down since the last break.
-CUTS: tuple[tuple[int | None, int | None], ...] = ((None, 700), (90, None), (None, 40), (400, None), (None, 1500))
+CUTS: tuple[tuple[int | None, int | None], ...] = ((None, 700), (90, None), (None, 40), (400, None), (None, 500))
 
 Run = Callable[[str], Coroutine[None, None, str]]
 

@@ -59,6 +59,7 @@ class Relaying:
 @asynccontextmanager
 async def relaying(*, max_message_bytes: int = 2**20) -> AsyncIterator[tuple[Relaying, ClientConnection]]:
     way = Relaying(scripted_exchange(TunnelRequest(post(), None, "websocket")))
+    way.exchange.head = SWITCH
 
     async def handler(request: AgentRequest) -> None:
         way.relay = WebSocketRelay(
@@ -233,3 +234,67 @@ async def test_an_agent_that_is_cut_gives_the_exchange_up() -> None:
         with pytest.raises(AgentGone):
             await way.outcome()
     assert way.exchange.ending == ExchangeReset(way.exchange.handle, "cancelled", b"nobody waits for it")
+
+
+TOOLS = '"tools":"' + "a tool " * 200 + '"}'
+BASE = Base(f'{{"input":["begin"],{TOOLS}'.encode())
+
+
+async def test_the_first_message_is_a_delta_and_nothing_follows_before_the_gateway_has_it() -> None:
+    async with relaying() as (way, socket):
+        way.cache.add(BASE)
+        await socket.send(f'{{"input":["resume"],{TOOLS}')
+        await socket.send("second")
+        await asyncio.wait_for(way.session.was_sent.wait(), 20)
+        assert len(way.session.sent) < 80
+        way.session.was_sent.clear()
+        way.receive(WebSocketMessage("text", b"down"))
+        assert await socket.recv() == "down"
+        assert not way.session.was_sent.is_set()
+        way.exchange.opening_taken.set()
+        await asyncio.wait_for(way.session.was_sent.wait(), 20)
+        assert records_of(way, BASE) == [
+            WebSocketMessage("text", f'{{"input":["resume"],{TOOLS}'.encode()),
+            WebSocketMessage("text", b"second"),
+        ]
+        way.exchange.end(ReplyEnded(way.exchange.handle))
+        await way.outcome()
+    assert (way.stats.base_hits, way.stats.without_base) == (1, 0)
+    kept = way.cache.choose(f'{{"input":["again"],{TOOLS}'.encode()).base
+    assert kept is not None
+    assert (kept.body, kept.reply) == (f'{{"input":["resume"],{TOOLS}'.encode() + b"\nsecond", b"down\n")
+
+
+async def test_a_first_message_whose_base_is_missed_is_sent_again_without_it() -> None:
+    async with relaying() as (way, socket):
+        way.cache.add(BASE)
+        await socket.send(f'{{"input":["resume"],{TOOLS}')
+        await asyncio.wait_for(way.session.was_sent.wait(), 20)
+        way.session.was_sent.clear()
+        way.session.sent = b""  # the gateway has dropped it
+        way.exchange.base_missed = True
+        way.exchange.upload_wanted.set()
+        await asyncio.wait_for(way.session.was_sent.wait(), 20)
+        way.session.was_sent.clear()
+        await socket.send("second")
+        await asyncio.wait_for(way.session.was_sent.wait(), 20)
+        assert records_of(way)[1:] == [WebSocketMessage("text", b"second")]
+        assert len(way.cache) == 0
+        way.receive(WebSocketMessage("text", b"down"))
+        await socket.recv()
+        way.exchange.end(ReplyEnded(way.exchange.handle))
+        await way.outcome()
+    assert (way.stats.base_hits, way.stats.without_base) == (0, 1)
+
+
+async def test_an_agent_that_leaves_before_its_first_message_was_taken_gives_it_up() -> None:
+    async with relaying() as (way, socket):
+        way.cache.add(BASE)
+        way.receive(COMPLETED)
+        await socket.recv()
+        await socket.send('{"type":"response.processed","tools":"' + "a tool " * 200 + '"}')
+        await asyncio.wait_for(way.session.was_sent.wait(), 20)
+        socket.transport.abort()
+        assert await way.outcome() == "completed"
+    assert not way.session.finished.is_set()
+    assert isinstance(way.exchange.ending, ExchangeReset)

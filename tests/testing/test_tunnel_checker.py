@@ -24,6 +24,7 @@ from segue.tunnel.frames import (
     Pong,
     ReplyFrame,
     Reset,
+    Taken,
     Welcome,
     Window,
     encode_frame,
@@ -61,6 +62,13 @@ def data(way: Way, payload: bytes = b"x", *, at: int = 0, final: bool = False, a
 BEGIN: tuple[Step, ...] = (("up", HELLO), ("down", WELCOME))
 ASKED: tuple[Step, ...] = (*BEGIN, opened())
 REPLIED: tuple[Step, ...] = (*ASKED, reply())
+
+
+TALKING: tuple[Step, ...] = (
+    *BEGIN,
+    opened(kind="websocket", has_body=False),
+    reply(head=ReplyHead(101, b"Switching Protocols", ())),
+)
 
 
 def hear(checker: TunnelChecker, *steps: Step) -> list[str]:
@@ -142,6 +150,12 @@ SWITCHED = reply(head=ReplyHead(101, b"", ()))
             (*ASKED, ("down", ReplyFrame(1, last=True, piece=encode_reply(OK, HeaderTable(REPLY)), has_base=True))),
             "that OPEN did not name",
         ),
+        ((*REPLIED, ("down", Taken(1))), "TAKEN of a first message"),
+        ((*TALKING, ("down", Taken(1))), "TAKEN of a first message"),
+        ((*TALKING, ("down", Miss(1))), "a MISS of a first message"),
+        ((*TALKING, data("up"), ("down", Taken(1)), ("down", Miss(1))), "a MISS of a first message"),
+        ((*TALKING, data("up"), ("down", Miss(1)), ("down", Taken(1))), "TAKEN of a first message"),
+        ((*TALKING, data("up"), ("up", Taken(1))), "TAKEN does not go up"),
         ((*BEGIN, reply()), "REPLY of an exchange that was never opened"),
         ((*ASKED, reply(), reply(head=ReplyHead(201, b"Made", ()))), "a second REPLY"),
         ((*ASKED, reply(head=ReplyHead(20, b"OK", ()))), "another first line"),
@@ -251,3 +265,10 @@ def test_a_reply_may_build_on_an_earlier_one_at_the_same_node() -> None:
     assert hear(checker, (step, replace(frame, reply_base=2))) == [
         "up: OPEN names a reply that was not sent at this node"
     ]
+
+
+def test_a_first_message_is_taken_or_missed_and_sent_again() -> None:
+    for answer in ((("down", Taken(1)), data("up", at=1)), (("down", Miss(1)), data("up", again=True))):
+        checker = TunnelChecker()
+        checker.link_opened()
+        assert hear(checker, *TALKING, data("up"), *answer) == []

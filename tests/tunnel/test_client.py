@@ -12,6 +12,7 @@ from segue.tunnel import static_table
 from segue.tunnel.client import TunnelClient, TunnelRequest
 from segue.tunnel.endpoint import BUFFER_BYTES, MAX_EXCHANGES
 from segue.tunnel.events import (
+    BaseMissed,
     Cancelled,
     ExchangeReset,
     GoneAway,
@@ -21,6 +22,7 @@ from segue.tunnel.events import (
     ReplyEnded,
     ReplyStarted,
     UploadData,
+    UploadTaken,
     Welcomed,
     Writable,
 )
@@ -35,6 +37,7 @@ from segue.tunnel.frames import (
     Parameter,
     ReplyFrame,
     Reset,
+    Taken,
     Welcome,
     Window,
 )
@@ -397,3 +400,63 @@ def test_a_reply_that_builds_on_what_open_did_not_name_fails_the_link() -> None:
     piece = encode_reply(OK, HeaderTable(static_table.REPLY))
     failed = pair.sidecar.receive(packet_of(ReplyFrame(1, last=True, piece=piece, has_base=True)), pair.now)
     assert failed == [LinkFailed("a REPLY that builds on what OPEN did not name")]
+
+
+SWITCH = ReplyHead(101, b"Switching Protocols", ())
+
+
+def talking(pair: Pair) -> tuple[int, int]:
+    """Open a WebSocket and send the beginning of an upload; return its handle and its number."""
+    handle = pair.sidecar.open(websocket())
+    pair.run()
+    number = opened(pair)
+    pair.gateway.reply(number, SWITCH)
+    pair.run()
+    pair.sidecar.send(handle, b"opening")
+    pair.run()
+    return handle, number
+
+
+def test_a_first_message_that_is_missed_is_sent_from_its_beginning_and_flagged() -> None:
+    pair = joined()
+    handle, number = talking(pair)
+    pair.gateway.missed(number)
+    pair.run()
+    assert pair.told[-1] == BaseMissed(handle)
+    pair.sidecar.send(handle, b"whole")
+    packet = pair.sidecar.next_packet(pair.now)
+    assert [frame for frame in frames_of(packet or b"") if isinstance(frame, Data)] == [
+        Data(number, 0, final=False, again=True, payload=b"whole")
+    ]
+    assert not pair.checker.problems
+
+
+def test_a_first_message_that_was_taken_is_told_once_over_all_links() -> None:
+    pair = joined()
+    handle, number = talking(pair)
+    pair.gateway.taken(number)
+    pair.run()
+    pair.connect()
+    pair.run()
+    assert told(pair, UploadTaken) == [UploadTaken(handle)]
+    assert not pair.checker.problems
+    pair.gateway.taken(number + 1)  # it is over
+    failed = pair.sidecar.receive(packet_of(Miss(number)), pair.now)
+    assert failed == [LinkFailed("a MISS of what has no base")]
+
+
+def test_only_the_first_message_of_a_websocket_is_taken() -> None:
+    for request in (post(), websocket()):
+        pair = joined()
+        pair.sidecar.open(request)
+        pair.run()
+        assert pair.sidecar.receive(packet_of(Taken(9)), pair.now) == [], "it is over"
+        failed = pair.sidecar.receive(packet_of(Taken(1)), pair.now)
+        assert failed == [LinkFailed("a TAKEN of what has no first message")]
+
+
+def test_no_first_message_is_missed_before_the_websocket_is_open() -> None:
+    pair = joined()
+    pair.sidecar.open(websocket())
+    pair.run()
+    assert pair.sidecar.receive(packet_of(Miss(1)), pair.now) == [LinkFailed("a MISS of what has no base")]

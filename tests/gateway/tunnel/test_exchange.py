@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from segue.config import KeyConfig, LimitsConfig
 from segue.egress.errors import EgressError
+from segue.gateway.access import LOCAL_TENANT
 from segue.gateway.app import Gateway
 from segue.http.heads import Line, ReplyHead, RequestHead, values
 from segue.http.websocket import ABNORMAL_CLOSURE, WebSocketClose, WebSocketMessage
@@ -30,7 +31,7 @@ from segue.testing.provider import (
 )
 from segue.tunnel.client import TunnelRequest
 from segue.tunnel.documents import Base, encode_document
-from segue.tunnel.socket_opening import NO_OPENING, encode_opening
+from segue.tunnel.socket_opening import NO_OPENING, encode_opening, stream_prefix
 from segue.tunnel.stream_compression import SOCKET_WINDOW_LOG, StreamDecoder, StreamEncoder
 from segue.tunnel.websocket_records import Record, RecordError, RecordReader, encode_record
 from tests.faults.gateways import settled, until
@@ -591,4 +592,57 @@ async def test_a_stream_that_holds_no_records_ends_the_exchange() -> None:
     async with talking(echo) as agent:
         assert await agent.accepted() == 101
         await agent.send_bytes(NO_OPENING + encoder.feed(b"\x63nonsense") + encoder.flush())
+        await asyncio.wait_for(agent.answer.ended.wait(), 20)
+
+
+FIRST = b'{"input":["begin"],"tools":"' + b"a tool " * 300 + b'"}'
+LATER = b'{"input":["go on"],"tools":"' + b"a tool " * 300 + b'"}'
+
+
+async def opened_with(agent: AgentSocket, document: bytes, first: bytes) -> None:
+    """Send a first message by its document, and one behind it."""
+    assert await agent.accepted() == 101
+    await agent.send_bytes(encode_opening("text", document))
+    assert await agent.receive() == WebSocketMessage("text", b"echo " + first)
+    encoder = StreamEncoder(SOCKET_WINDOW_LOG, prefix=stream_prefix(first))
+    await agent.send_bytes(encoder.feed(encode_record(WebSocketMessage("text", b"more"))) + encoder.flush())
+    assert await agent.receive() == WebSocketMessage("text", b"echo more")
+    close = encode_record(WebSocketClose(1000, b""))
+    await agent.send_bytes(encoder.feed(close) + encoder.finish())
+    assert await agent.receive() == WebSocketClose(1000, b"")
+    await asyncio.wait_for(agent.answer.ended.wait(), 20)
+    await until(lambda: not agent.gateway.tunnel.exchanges)
+
+
+async def test_a_first_message_comes_as_a_document_and_the_socket_becomes_a_base() -> None:
+    async with talking(echo) as agent:
+        await opened_with(agent, encode_document(FIRST), FIRST)
+        bases = agent.gateway.tunnel.resources.bases
+        assert bases.get(LOCAL_TENANT, Base(FIRST).id) is not None
+        socket = bases.get(LOCAL_TENANT, Base(FIRST + b"\nmore").id)
+        assert socket is not None
+        assert socket.reply == b"echo " + FIRST + b"\necho more\n"
+
+
+async def test_a_first_message_against_a_base_is_told_to_be_taken() -> None:
+    async with talking(echo) as agent:
+        agent.gateway.tunnel.resources.bases.add(LOCAL_TENANT, Base(FIRST))
+        await opened_with(agent, encode_document(LATER, Base(FIRST)), LATER)
+        assert (agent.answer.taken, agent.answer.misses) == (1, 0)
+
+
+async def test_a_first_message_whose_base_is_not_here_is_sent_again_without() -> None:
+    async with talking(echo) as agent:
+        assert await agent.accepted() == 101
+        await agent.send_bytes(encode_opening("text", encode_document(LATER, Base(FIRST))))
+        await until(lambda: agent.answer.misses == 1)
+        await opened_with(agent, encode_document(LATER), LATER)
+
+
+async def test_a_first_message_that_is_missed_twice_ends_the_exchange() -> None:
+    async with talking(echo) as agent:
+        assert await agent.accepted() == 101
+        await agent.send_bytes(encode_opening("text", encode_document(LATER, Base(FIRST))))
+        await until(lambda: agent.answer.misses == 1)
+        await agent.send_bytes(encode_opening("text", encode_document(LATER, Base(FIRST))))
         await asyncio.wait_for(agent.answer.ended.wait(), 20)

@@ -35,11 +35,18 @@ ITEMS: Mapping[Api, str] = {"responses": "input", "chat": "messages", "messages"
 
 
 def make_session(
-    kind: AgentKind, *, turns: int = 11, seed: int = 1, task: int = 0, after_bytes: int = 0
+    kind: AgentKind,
+    *,
+    turns: int = 11,
+    seed: int = 1,
+    task: int = 0,
+    after_bytes: int = 0,
+    resumed_at: int | None = None,
 ) -> RecordedSession:
     """Generate a session. Sessions with the same seed are of the same agent and share its prompts and tools.
 
-    `after_bytes`: leave out the turns before the first whose body is that large.
+    `after_bytes`: leave out the turns before the first whose body is that large. `resumed_at`: the number of the turn
+    at which a new WebSocket begins, with a message that has the whole conversation.
     """
     assert turns > 0, "a session has at least one turn"
     writer = ProseWriter(f"{kind}:{seed}:{task}")
@@ -48,7 +55,9 @@ def make_session(
     made: list[RecordedTurn] = []
     for number in itertools.count():
         socket = client.transport == "websocket"
-        body = client.body(items[len(before) :] if socket else items)
+        if number == resumed_at:
+            client.replied = None
+        body = client.body(items[len(before) :] if socket and number != resumed_at else items)
         said = _say(client, last=len(made) == turns - 1)
         output, echoed, call_id = client.said(said)
         identity = f"resp_{writer.hexadecimal(48)}"

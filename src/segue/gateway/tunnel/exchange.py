@@ -344,7 +344,10 @@ class ForwardedExchange:
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
-            rebuilt = await self._decode(opening.document) if opening.document is not None else None
+            async with self._session.rebuilding:
+                rebuilt = None if opening.document is None else await self._decode(opening.document)
+                if isinstance(rebuilt, Body):
+                    self._resources.bases.add_body(self._session.principal.tenant, rebuilt.as_base(b""))
             if isinstance(rebuilt, BaseMiss) and not self._missed:
                 self._miss()
                 continue
@@ -353,7 +356,7 @@ class ForwardedExchange:
             return self._take_opening(opening, rebuilt)
 
     def _take_opening(self, opening: Opening, body: Body | None) -> tuple[WebSocketMessage, ...]:
-        """Go on with the stream behind an opening; a later socket may be sent against its message from now on."""
+        """Go on with the stream behind an opening."""
         self._has_opened = True
         del self._upload[: opening.end]
         self._resources.uploads.release(self)
@@ -361,7 +364,6 @@ class ForwardedExchange:
         if opening.document is None or body is None:
             return ()
         self._resources.meter.rebuilt_bytes.inc(len(body.sent))
-        self._add_base(body.as_base(b""))
         if may_be_missed(opening.document):
             self._end.taken(self.number)
             self._session.wake()
