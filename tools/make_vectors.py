@@ -24,6 +24,8 @@ from segue.http.content_coding import Unwrapped, unwrap
 from segue.http.websocket import WebSocketClose, WebSocketMessage
 from segue.tunnel.documents import Base, encode_document
 from segue.tunnel.folds.fold import FOLD_VERSION, Fold
+from segue.tunnel.socket_opening import NO_OPENING, encode_opening, stream_prefix
+from segue.tunnel.socket_transcript import SocketTranscript
 from segue.tunnel.stream_compression import REPLY_WINDOW_LOG, SOCKET_WINDOW_LOG, StreamEncoder
 from segue.tunnel.websocket_records import Record, encode_record
 from tools.fold_replies import FoldReply, replies
@@ -216,7 +218,62 @@ def records() -> dict[str, object]:
             for name, some in cases.items()
         ],
         "bad": [{"name": name, "stream": data.hex()} for name, data in bad.items()],
+        "openings": openings(),
+        "transcripts": transcripts(),
     }
+
+
+def openings() -> list[dict[str, object]]:
+    """Return the beginnings of uploads, with the first message that their documents give, and bad ones."""
+    message = expand([QUESTION, ANSWER, "]}"])
+    whole, delta = encode_document(message), encode_document(message, Base(expand([QUESTION, "]}"]), ANSWER.encode()))
+    later = WebSocketMessage("text", message)
+    encoder = StreamEncoder(SOCKET_WINDOW_LOG, prefix=stream_prefix(message))
+    stream = encoder.feed(encode_record(later)) + encoder.flush()
+    alone = StreamEncoder(SOCKET_WINDOW_LOG)
+    close = alone.feed(encode_record(WebSocketClose(1000, b""))) + alone.finish()
+    good = {
+        "a whole message, and the same once more in the stream": encode_opening("text", whole) + stream,
+        "a delta": encode_opening("binary", delta),
+        "only a close": NO_OPENING + close,
+    }
+    bad = {
+        "a close with a document": b"\x08" + encode_opening("text", whole)[1:],
+        "a length that is not in its shortest form": b"\x01\x81\x00",
+        "a document over the bound": b"\x01\xff\xff\xff\xff\x0f",
+    }
+    made_from: dict[str, object] = {"base": [QUESTION, "]}"], "reply": [ANSWER], "body": [QUESTION, ANSWER, "]}"]}
+    found: list[dict[str, object]] = [
+        {"name": name, "upload": upload.hex()} | made_from for name, upload in good.items()
+    ]
+    return found + [{"name": f"bad: {name}", "upload": upload.hex()} for name, upload in bad.items()]
+
+
+def transcripts() -> list[dict[str, object]]:
+    """Return messages of WebSockets, and the bases that result."""
+    cases: dict[str, tuple[list[str], list[str]]] = {
+        "fields that are repeated": (
+            ['{"type":"create","input":["a"],"tools":[1, 2]}', '{"type":"create", "input":["b"], "tools":[1, 2]}'],
+            ['{"type":"response.created"}'],
+        ),
+        "a field that comes back": (['{"a":1}', '{"a":2}', '{"a":1,"b":{}}'], []),
+        "a name twice": (['{"a":1,"b":2}', '{"a":1,"b":3,"a":4}'], []),
+        "what is no object": (['{"a":1}', "[1]", "no JSON", '{"a":1}'], []),
+        "messages that no API knows": (["hello"], ["how are you?", '{"n":1}']),
+    }
+    found: list[dict[str, object]] = []
+    for name, (sent, received) in cases.items():
+        transcript = SocketTranscript()
+        for text in sent:
+            transcript.sent(WebSocketMessage("text", text.encode()))
+        for text in received:
+            transcript.received(WebSocketMessage("text", text.encode()))
+        base = transcript.as_base()
+        assert base is not None
+        found.append(
+            {"name": name, "sent": sent, "received": received, "body": base.body.decode(), "reply": base.reply.decode()}
+        )
+    return found
 
 
 def _described(record: Record) -> list[str | int]:

@@ -22,7 +22,7 @@ from segue.sidecar.websocket_relay import WebSocketRelay
 from segue.tunnel.client import TunnelRequest
 from segue.tunnel.documents import Base, Body, decode_document
 from segue.tunnel.events import ExchangeReset, OutcomeUnknown, ReplyEnded
-from segue.tunnel.socket_opening import Opening, read_opening, stream_prefix
+from segue.tunnel.socket_opening import SocketOpening, read_opening, stream_prefix
 from segue.tunnel.stream_compression import SOCKET_WINDOW_LOG, StreamDecoder, StreamEncoder, StreamError
 from segue.tunnel.websocket_records import RecordReader, encode_record
 from tests.sidecar.agents import listening
@@ -168,7 +168,7 @@ COMPLETED = WebSocketMessage("text", b'{"type":"response.completed","response":{
 def records_of(way: Relaying, *bases: Base) -> list[WebSocketMessage | WebSocketClose]:
     """What the provider was sent by a gateway that has these bases."""
     opening = read_opening(way.session.sent, 1000)
-    assert isinstance(opening, Opening)
+    assert isinstance(opening, SocketOpening)
     first = b""
     if opening.document is not None:
         body = decode_document(opening.document, {base.id: base for base in bases}.get)

@@ -15,7 +15,7 @@ from segue.tunnel.events import BaseMissed, ReplyStarted, UploadData, UploadTake
 from segue.tunnel.socket_opening import (
     NO_OPENING,
     OPENING_PREFIX_BYTES,
-    Opening,
+    SocketOpening,
     encode_opening,
     read_opening,
     stream_prefix,
@@ -42,19 +42,19 @@ def test_an_opening_comes_out_as_it_went_in_wherever_it_was_cut(opcode: str, doc
         assert read_opening(upload[:size], 300) is None
     for size in range(len(encoded), len(upload) + 1):
         opening = read_opening(bytearray(upload[:size]), 300)
-        assert isinstance(opening, Opening)
+        assert isinstance(opening, SocketOpening)
         assert (opening.opcode, opening.document, opening.end) == (opcode, document, len(encoded))
 
 
 @given(st.binary(max_size=20))
 def test_arbitrary_bytes_are_an_opening_an_error_or_a_part_of_one(upload: bytes) -> None:
     opening = read_opening(upload, 10)
-    if isinstance(opening, Opening):
+    if isinstance(opening, SocketOpening):
         assert opening.end <= len(upload)
 
 
 def test_an_upload_may_begin_with_its_stream() -> None:
-    assert read_opening(NO_OPENING + b"stream", 10) == Opening("text", None, 1)
+    assert read_opening(NO_OPENING + b"stream", 10) == SocketOpening("text", None, 1)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ class Reader:
         opening = read_opening(self._upload, 10_000)
         if opening is None:
             return
-        assert isinstance(opening, Opening)
+        assert isinstance(opening, SocketOpening)
         assert opening.document is not None
         body = decode_document(opening.document, self._bases.get)
         if isinstance(body, BaseMiss):

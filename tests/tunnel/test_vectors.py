@@ -10,7 +10,9 @@ import pytest
 from segue.http.websocket import WebSocketClose, WebSocketMessage
 from segue.tunnel.documents import Base, BaseMiss, Body, DocumentError, decode_document, encode_document
 from segue.tunnel.folds.fold import FOLD_VERSION, Fold
-from segue.tunnel.stream_compression import StreamDecoder, StreamError
+from segue.tunnel.socket_opening import SocketOpening, read_opening, stream_prefix
+from segue.tunnel.socket_transcript import SocketTranscript
+from segue.tunnel.stream_compression import SOCKET_WINDOW_LOG, StreamDecoder, StreamError
 from segue.tunnel.websocket_records import Record, RecordError, RecordReader, encode_record
 
 FOLDER = Path(__file__).parent / "vectors"
@@ -138,3 +140,45 @@ def test_each_reply_has_its_fold_wherever_it_is_cut(case: dict[str, str]) -> Non
 def test_there_are_twenty_folds_of_each_api() -> None:
     names = [case["name"].partition(":")[0] for case in load("folds")["cases"]]
     assert {api for api in names if names.count(api) >= 20} == {"Responses", "Chat Completions", "Messages", "Gemini"}
+
+
+@pytest.mark.parametrize("case", load("records")["openings"], ids=lambda case: case["name"])
+def test_each_opening_gives_its_first_message(case: dict[str, Any]) -> None:
+    upload = bytes.fromhex(case["upload"])
+    opening = read_opening(upload, 64 * MIB + 65_536)
+    if "body" not in case:
+        assert isinstance(opening, RecordError)
+        return
+    assert isinstance(opening, SocketOpening)
+    first = b""
+    if opening.document is not None:
+        base = base_of(case)
+        decoded = decode_document(opening.document, lambda base_id: base if base and base.id == base_id else None)
+        assert isinstance(decoded, Body)
+        first = expand(case["body"])
+        assert decoded.sent == first
+    decoder = StreamDecoder(SOCKET_WINDOW_LOG, prefix=stream_prefix(first))
+    decoder.feed(upload[opening.end :])
+    stream = decoder.read(10_000)
+    assert isinstance(stream, bytes)
+    records = RecordReader(10_000).feed(stream)
+    assert (
+        records
+        == {
+            "a whole message, and the same once more in the stream": [WebSocketMessage("text", first)],
+            "a delta": [],
+            "only a close": [WebSocketClose(1000, b"")],
+        }[case["name"]]
+    )
+
+
+@pytest.mark.parametrize("case", load("records")["transcripts"], ids=lambda case: case["name"])
+def test_the_messages_of_each_websocket_result_in_its_base(case: dict[str, Any]) -> None:
+    transcript = SocketTranscript()
+    for text in case["sent"]:
+        transcript.sent(WebSocketMessage("text", text.encode()))
+    for text in case["received"]:
+        transcript.received(WebSocketMessage("text", text.encode()))
+    base = transcript.as_base()
+    assert base is not None
+    assert (base.body.decode(), base.reply.decode()) == (case["body"], case["reply"])

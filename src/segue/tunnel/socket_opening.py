@@ -26,7 +26,7 @@ _LONGEST_VARINT: Final = 10
 _MORE_FOLLOWS: Final = 0x80
 
 
-class Opening(msgspec.Struct, frozen=True):
+class SocketOpening(msgspec.Struct, frozen=True):
     """What stands in front of the stream; without a document, the stream has the first message."""
 
     opcode: Literal["text", "binary"]
@@ -40,10 +40,10 @@ def encode_opening(opcode: Literal["text", "binary"], document: bytes) -> bytes:
     return bytes((_NUMBERS[opcode],)) + encode_varint(len(document)) + document
 
 
-def read_opening(upload: bytes | bytearray, limit: int) -> Opening | RecordError | None:
+def read_opening(upload: bytes | bytearray, limit: int) -> SocketOpening | RecordError | None:
     """Read the opening at the beginning of an upload; None if it is not whole yet. `limit`: of its document."""
     if upload[:1] == NO_OPENING:
-        return Opening("text", None, 1)
+        return SocketOpening("text", None, 1)
     if upload and upload[0] not in _OPCODES:
         return RecordError(f"an upload opens with the unknown opcode {upload[0]}")
     number = bytes(upload[1 : 1 + _LONGEST_VARINT])
@@ -55,7 +55,7 @@ def read_opening(upload: bytes | bytearray, limit: int) -> Opening | RecordError
     if size > limit:
         return RecordError(f"an opening of {size} bytes is larger than {limit}")
     whole = len(upload) >= start + size
-    return Opening(_OPCODES[upload[0]], bytes(upload[start : start + size]), start + size) if whole else None
+    return SocketOpening(_OPCODES[upload[0]], bytes(upload[start : start + size]), start + size) if whole else None
 
 
 def stream_prefix(first_message: bytes) -> bytes:

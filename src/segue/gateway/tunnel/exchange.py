@@ -38,7 +38,7 @@ from segue.tunnel.documents import (
 from segue.tunnel.events import Opened
 from segue.tunnel.folds.deferred import DeferredFold
 from segue.tunnel.server import TunnelServer
-from segue.tunnel.socket_opening import Opening, read_opening, stream_prefix
+from segue.tunnel.socket_opening import SocketOpening, read_opening, stream_prefix
 from segue.tunnel.socket_transcript import SocketTranscript
 from segue.tunnel.stream_compression import (
     REPLY_BASE_BYTES,
@@ -355,7 +355,7 @@ class ForwardedExchange:
                 return None
             return self._take_opening(opening, rebuilt)
 
-    def _take_opening(self, opening: Opening, body: Body | None) -> tuple[WebSocketMessage, ...]:
+    def _take_opening(self, opening: SocketOpening, body: Body | None) -> tuple[WebSocketMessage, ...]:
         """Go on with the stream behind an opening."""
         self._has_opened = True
         del self._upload[: opening.end]
