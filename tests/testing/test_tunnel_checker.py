@@ -269,6 +269,6 @@ def test_a_reply_may_build_on_an_earlier_one_at_the_same_node() -> None:
 
 def test_a_first_message_is_taken_or_missed_and_sent_again() -> None:
     for answer in ((("down", Taken(1)), data("up", at=1)), (("down", Miss(1)), data("up", again=True))):
-        checker = TunnelChecker()
+        checker = new_checker()
         checker.link_opened()
         assert hear(checker, *TALKING, data("up"), *answer) == []
