@@ -262,6 +262,14 @@ def test_a_model_that_does_not_exist_is_no_lost_parent() -> None:
         assert decide(fault, sent(by_id=True)).error == "create_refused"
 
 
+def test_a_change_of_the_network_ends_waits_for_servers_that_were_not_heard_and_no_other_wait() -> None:
+    lost = TurnFault(kind="connect_failed", transport="http", delivered="no")
+    assert decide(lost, RecoveryState(progress="not_sent")).for_network
+    ended = refused(400, code="websocket_connection_limit_reached")
+    assert not decide(ended, sent()).for_network
+    assert not decide(refused(429, retry_after_s=2.0), sent()).for_network
+
+
 def test_a_server_that_names_a_time_is_waited_for_within_reason() -> None:
     soon, late = refused(429, retry_after_s=2.0), refused(429, retry_after_s=LONGEST_TOLD_WAIT_S + 1)
     assert decide(soon, sent()) == Decision(action="send", wait_s=2.0, why="The server said when to come.")

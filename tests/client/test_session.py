@@ -269,6 +269,21 @@ async def test_a_server_that_cannot_be_told_changes_nothing() -> None:
     assert await say(session, "two")
 
 
+async def test_a_change_of_the_network_ends_the_wait_for_a_server_that_could_not_be_reached(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[float] = []
+
+    async def moved(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr("segue.client.turn.sleep_or_move", moved)
+    links = MemoryLinks()
+    links.websocket.refusals.append(TurnFault(kind="connect_failed", transport="websocket", delivered="no"))
+    assert await say(client_of(links).session("m"), "one")
+    assert len(waits) == 1
+
+
 async def test_a_turn_that_was_never_begun_can_be_cancelled() -> None:
     links = MemoryLinks()
     session = client_of(links).session("m")

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
+import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import aiohttp
 import pytest
 import trustme
+from aiohttp.client_proto import ResponseHandler
 
+from segue.http_client import staggered
 from segue.http_client.connector import DesyncSafeConnector
 from tests.upstreams.provider import Exchange, Play, Provider, providing, streams
 
@@ -92,3 +97,39 @@ async def test_a_provider_that_speaks_first_does_not_keep_us_connecting() -> Non
         assert response.status == 408
     server.close()
     await server.wait_closed()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse what does not fit into a queue")
+async def test_a_connection_whose_first_packet_was_lost_gets_rivals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full queue drops the first packet of each connection, as an outage does. TCP repeats it after a second."""
+    monkeypatch.setattr(staggered, "INTERVAL_S", 0.05)
+    connect, begun, back = aiohttp.TCPConnector._create_connection, list[int](), asyncio.Event()  # noqa: SLF001 - what has rivals
+
+    async def counted(*how: Any) -> ResponseHandler:  # noqa: ANN401 - passed on as they are
+        begun.append(len(begun))
+        if len(begun) == 3:
+            back.set()
+        return await connect(*how)
+
+    monkeypatch.setattr(aiohttp.TCPConnector, "_create_connection", counted)
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=0) as listener,
+        socket.create_connection(listener.getsockname()),
+    ):
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with aiohttp.ClientSession(connector=DesyncSafeConnector(staggered=True)) as one:
+            asking = asyncio.get_running_loop().create_task(one.get(url))
+            await asyncio.wait_for(back.wait(), 20)
+            listener.accept()[0].close()
+            async with await asyncio.start_server(_say_hello, sock=listener), await asking as response:
+                assert await response.read() == b"hello"
+        assert len(begun) >= 3
+
+
+async def _say_hello(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer a request; a connection that was given up has none."""
+    with suppress(asyncio.IncompleteReadError, ConnectionError):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello")
+        await writer.drain()
+    writer.close()

@@ -11,13 +11,13 @@ import pytest
 from aiohttp import web
 
 from segue.http.heads import ReplyHead
+from segue.network_changes.watch import NetworkChange
 from segue.protocol.problems import Problem
 from segue.sidecar import link_silence
 from segue.sidecar.app import SidecarSettings
 from segue.sidecar.backoff import EAGER_S
 from segue.sidecar.connector import TunnelSocket
 from segue.sidecar.link_status import LinkTimeouts
-from segue.sidecar.network_watch import NetworkChange
 from segue.sidecar.orphaned_exchanges import OrphanLimits
 from segue.sidecar.request_handler import HandlerLimits
 from segue.sidecar.session import AgentExchange

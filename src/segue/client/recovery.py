@@ -114,11 +114,15 @@ ErrorKind = Literal["connection_failed", "create_refused", "continuation_lost", 
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """What to do, after how long a wait, and why; `error` says how to give up."""
+    """What to do, after how long a wait, and why; `error` says how to give up.
+
+    `for_network`: the server was not heard, so that a change of the network is a reason to end the wait.
+    """
 
     action: Action
     why: str
     wait_s: float = 0.0
+    for_network: bool = False
     error: ErrorKind | None = None
 
 
@@ -315,6 +319,10 @@ UNANSWERED: frozenset[FaultKind] = frozenset(
 )
 
 
+#: The network may be what is wrong.
+_UNHEARD: frozenset[FaultKind] = frozenset({"connect_failed", "connection_lost", "timeout"})
+
+
 def _rule(
     progress: frozenset[Progress],
     faults: frozenset[FaultKind],
@@ -393,7 +401,8 @@ def decide(fault: TurnFault, state: RecoveryState) -> Decision:
     wait_s = _wait_s(rule.wait, fault, state)
     if rule.action != "give_up" and wait_s >= state.remaining_s:
         return _out_of_time(fault, state)
-    return Decision(action=rule.action, why=rule.why, wait_s=wait_s, error=rule.error)
+    for_network = rule.wait == "backoff" and fault.kind in _UNHEARD
+    return Decision(action=rule.action, why=rule.why, wait_s=wait_s, for_network=for_network, error=rule.error)
 
 
 def _as_met(fault: TurnFault) -> TurnFault:

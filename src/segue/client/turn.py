@@ -42,6 +42,7 @@ from segue.client.turn_effects import (
 )
 from segue.client.turn_errors import client_closed, turn_cancelled, unsaved_repeat
 from segue.client.turn_machine import TurnMachine
+from segue.network_changes.monitor import sleep_or_move
 
 #: How long a cancelled turn may wait for its server to take note.
 _FORGET_S = 5.0
@@ -227,8 +228,8 @@ class AsyncTurn:
                 document = await links.http.retrieve(known)
                 self._count(bytes_down_payload=len(document))
                 return machine.retrieved(document, self._now())
-            case SleepFor(seconds=seconds):
-                await asyncio.sleep(seconds)
+            case SleepFor(seconds=seconds, for_network=for_network):
+                await (sleep_or_move(seconds) if for_network else asyncio.sleep(seconds))
                 return machine.woken(self._now())
             case _:
                 raise AssertionError(f"{type(effect).__name__} is nothing to wait for")

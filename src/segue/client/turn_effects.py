@@ -105,9 +105,10 @@ class Retrieve(msgspec.Struct, frozen=True):
 
 
 class SleepFor(msgspec.Struct, frozen=True):
-    """Wait, then call `woken`."""
+    """Wait, then call `woken`. `for_network`: it may be sooner when the machine's network has changed."""
 
     seconds: float
+    for_network: bool = False
 
 
 class SwitchToHttp(msgspec.Struct, frozen=True):

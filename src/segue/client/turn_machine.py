@@ -250,7 +250,7 @@ class TurnMachine:
             return (step, *self._give_up(error))
         if decision.wait_s:
             self._pending = decision, fault
-            return (step, SleepFor(decision.wait_s))
+            return (step, SleepFor(decision.wait_s, for_network=decision.for_network))
         return (step, *self._carry_out(decision.action, fault, moment))
 
     def _state(self, moment: Moment, *, repeated: bool) -> RecoveryState:

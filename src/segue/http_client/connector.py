@@ -21,6 +21,7 @@ from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
 from segue.http_client.body import JsonBody
+from segue.http_client.staggered import first_of
 from segue.http_client.wire_meter import MeteredHandler, WireMeter
 
 #: A server that closes an idle connection has done so before the request arrives, so its close is here within a round
@@ -32,17 +33,24 @@ class DesyncSafeConnector(aiohttp.TCPConnector):
     """A TCP connector that closes a kept connection, instead of reusing it, when something has arrived on it.
 
     With a `meter` it counts what all its connections carry. Certificates are verified, by `tls` if that is given. An
-    unused connection is kept for `keepalive_s`.
+    unused connection is kept for `keepalive_s`. With `staggered` a connection that does not come about in a second gets
+    rivals: for clients on networks that come and go.
     """
 
     def __init__(
-        self, meter: WireMeter | None = None, *, tls: ssl.SSLContext | None = None, keepalive_s: float = 15.0
+        self,
+        meter: WireMeter | None = None,
+        *,
+        tls: ssl.SSLContext | None = None,
+        keepalive_s: float = 15.0,
+        staggered: bool = False,
     ) -> None:
         verified = True if tls is None else tls
         super().__init__(limit=0, ssl=verified, keepalive_timeout=keepalive_s)  # callers limit how many requests run
         if meter is not None:
             handler: Callable[..., ResponseHandler] = MeteredHandler
             self._factory = partial(handler, meter, self._loop)  # aiohttp has no parameter for it
+        self._staggered = staggered
         self._arrivals: WeakKeyDictionary[ResponseHandler, select.poll] = WeakKeyDictionary()
         self._reused: WeakSet[ResponseHandler] = WeakSet()
 
@@ -66,6 +74,15 @@ class DesyncSafeConnector(aiohttp.TCPConnector):
                 self._reused.add(protocol)
                 return connection
             connection.close()
+
+    async def _create_connection(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - as above
+    ) -> ResponseHandler:
+        create = partial(super()._create_connection, req, traces, timeout)
+        return await (first_of(create, ResponseHandler.close) if self._staggered else create())
 
     def was_closed_idle(self, body: JsonBody, error: Exception, now: float) -> bool:
         """Say whether a request got no reply because its connection was kept, and closed just when the request came.

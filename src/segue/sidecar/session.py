@@ -22,6 +22,7 @@ from typing import TypeAlias, assert_never
 import msgspec
 
 from segue.http.heads import ReplyHead
+from segue.network_changes.watch import NetworkChange
 from segue.sidecar.connector import GatewayRefusedError, GatewayUnreachableError, TunnelSocket, frame_bytes
 from segue.sidecar.dialer import Dialer
 from segue.sidecar.farewell import Farewell
@@ -29,7 +30,6 @@ from segue.sidecar.gateway_addresses import GatewayAddresses
 from segue.sidecar.link_search import GOOD_S, LinkSearch
 from segue.sidecar.link_status import LinkState, LinkStatus, LinkTimeouts, LinkUnavailable
 from segue.sidecar.link_successor import SuccessorFinder
-from segue.sidecar.network_watch import NetworkChange
 from segue.sidecar.reply_log import ReplyLog
 from segue.sidecar.stats import Stats
 from segue.tunnel.client import TunnelClient, TunnelRequest

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from segue.network_changes.monitor import NetworkMonitor
+from segue.network_changes.watch import NetworkChange
 from segue.sidecar.dialer import Dialer, check_gateway
 from segue.sidecar.link_status import LinkTimeouts
-from segue.sidecar.network_monitor import NetworkMonitor
-from segue.sidecar.network_watch import NetworkChange
 from segue.sidecar.session import AgentExchange, GatewaySession
 from segue.sidecar.stats import Stats
 from segue.tunnel.client import TunnelRequest

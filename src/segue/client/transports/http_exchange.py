@@ -79,7 +79,7 @@ class ServerExchanges:
     def new_session(self, middlewares: Sequence[ClientMiddlewareType] = ()) -> aiohttp.ClientSession:
         """Return another session over the same connections. Its caller closes it; the connections stay."""
         if self._connector is None:
-            self._connector = DesyncSafeConnector(self.meter, tls=self._tls, keepalive_s=_KEEPALIVE_S)
+            self._connector = DesyncSafeConnector(self.meter, tls=self._tls, keepalive_s=_KEEPALIVE_S, staggered=True)
         return aiohttp.ClientSession(
             connector=self._connector,
             connector_owner=False,

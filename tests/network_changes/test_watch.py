@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from segue.sidecar.network_watch import LOOK_EVERY_S, SUSPENDED_S, NetworkChange, NetworkLook, NetworkWatch
+from segue.network_changes.watch import LOOK_EVERY_S, SUSPENDED_S, NetworkChange, NetworkLook, NetworkWatch
 
 HOME = ("192.168.1.7",)
 TRAIN = ("10.4.0.2", "2001:db8::7")

@@ -1,6 +1,6 @@
 """Whether the network may have changed between two looks at it: a lid was opened, a train has left its tunnel.
 
-Pure. Not here: the looks, and what the system tells by itself (`segue.sidecar.network_monitor`).
+Pure. Not here: the looks, and what the system tells by itself (`monitor`).
 """
 
 from __future__ import annotations

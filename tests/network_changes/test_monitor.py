@@ -12,9 +12,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from segue.sidecar import network_monitor
-from segue.sidecar.network_monitor import NetworkMonitor, look, open_signals
-from segue.sidecar.network_watch import NetworkChange, NetworkLook
+from segue.network_changes import monitor as network_monitor
+from segue.network_changes.monitor import NetworkMonitor, look, open_signals
+from segue.network_changes.watch import NetworkChange, NetworkLook
 
 
 class Network:
@@ -71,6 +71,20 @@ async def test_without_a_socket_it_looks_at_intervals(monkeypatch: pytest.Monkey
         assert network.changes == ["moved"]
 
 
+async def test_a_sleep_ends_with_its_time_or_when_the_machine_has_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair(type=socket.SOCK_DGRAM)
+    ours.settimeout(0)
+    monkeypatch.setattr(network_monitor, "_BURST_S", 0.01)
+    monkeypatch.setattr(network_monitor, "open_signals", lambda: None)
+    await asyncio.wait_for(network_monitor.sleep_or_move(0.01), 20)
+    monkeypatch.setattr(network_monitor, "open_signals", lambda: ours)
+    looks = iter([(), ("192.168.1.7",)])
+    monkeypatch.setattr(network_monitor, "look", lambda: NetworkLook(next(looks, ("192.168.1.7",)), 0.0))
+    theirs.send(b"a message of the kernel")
+    await asyncio.wait_for(network_monitor.sleep_or_move(1000.0), 20)
+    theirs.close()
+
+
 def test_a_look_sends_nothing_and_tells_addresses_of_this_machine() -> None:
     seen = look()
     assert len(seen.addresses) <= 2
@@ -88,7 +102,7 @@ def test_a_system_without_such_sockets_tells_nothing(monkeypatch: pytest.MonkeyP
 
 IN_A_NAMESPACE = """
 import asyncio, subprocess
-from segue.sidecar.network_monitor import NetworkMonitor
+from segue.network_changes.monitor import NetworkMonitor
 
 async def main():
     moved = asyncio.Event()

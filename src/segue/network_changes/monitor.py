@@ -2,7 +2,7 @@
 
 Linux and macOS tell of changed links, addresses and routes by a socket. Besides, it looks at intervals at the addresses
 that packets would leave from, and at a clock that goes on while the machine is suspended. Nothing is sent. Not here:
-what a change is (`segue.sidecar.network_watch`), and what follows from it (`segue.sidecar.session_pool`).
+what a change is (`watch`), and what follows from it (`segue.sidecar`, `segue.client`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from segue.sidecar.network_watch import LOOK_EVERY_S, NetworkChange, NetworkLook, NetworkWatch
+from segue.network_changes.watch import LOOK_EVERY_S, NetworkChange, NetworkLook, NetworkWatch
 
 #: Addresses for documentation (RFC 5737 and RFC 3849): a route leads there if one leads to the internet.
 _ELSEWHERE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
@@ -85,6 +85,19 @@ class NetworkMonitor:
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
             self._socket.close()
             self._socket = None
+
+
+async def sleep_or_move(seconds: float) -> None:
+    """Sleep for so long, or until this machine gets another way to the network."""
+    moved = asyncio.Event()
+    monitor = NetworkMonitor(lambda change: moved.set() if change == "moved" else None, look)
+    monitor.start()
+    try:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await moved.wait()
+    finally:
+        await monitor.aclose()
 
 
 def open_signals() -> socket.socket | None:
