@@ -83,14 +83,19 @@ async def test_a_proxy_that_does_not_connect_is_told_and_nothing_was_sent(refusa
 
 
 async def test_a_proxy_that_is_silent_is_not_waited_for_longer_than_for_a_connection() -> None:
+    left = asyncio.Event()
+
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
+        left.set()
 
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     told = parse_proxy(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
     async with Egress(network=ProxiedNetwork(told), limits=EgressLimits(connect_s=0.05)) as egress:
         with pytest.raises(EgressError) as raised:
             await ask(egress, "https://[fd00::1]")
+    await left.wait()
     server.close()
+    await server.wait_closed()
     assert (raised.value.code, raised.value.sent) == ("upstream_timeout", False)
