@@ -118,6 +118,8 @@ def measure(name: str, program: str) -> AgentFigures:
         command = [part.replace("{program}", program) for part in agent.command]
         _run((sys.executable, "-m", "segue", "bench", "run", *options, "--", *command), environment)
         report = msgspec.json.decode((home / "run.json").read_bytes(), type=BenchReport)
+    if any(one.name == "requests without a whole answer of success" and one.value for one in report.figures):
+        raise SystemExit(f"{name}: a request failed, and the page says that none does")
     version = _VERSION.search(told)
     return figures_of(name, version[0] if version else "unknown", report)
 
