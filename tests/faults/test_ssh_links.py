@@ -32,6 +32,8 @@ SETTINGS = SidecarSettings(
 UPLOAD = random.Random(1).randbytes(3_000_000)
 PIECES = tuple(random.Random(number).randbytes(2000) for number in range(20))
 REPLY = b"".join(PIECES)
+#: A first reply that the others have nothing in common with: they are not sent as what they have in common.
+FIRST_REPLY = random.Random(2).randbytes(2000)
 
 real_ssh = (pytest.mark.deep, without_openssh)
 
@@ -87,14 +89,15 @@ async def test_cuts_are_pauses_and_two_sidecars_have_one_gateway_that_ends_when_
     gate = asyncio.Event()
 
     def script(asked: ReceivedRequest) -> Answer:
-        return Answer(pieces=PIECES, gates={10: gate} if asked.body == b"{}" else {})
+        pieces = (FIRST_REPLY,) if asked.body == UPLOAD else PIECES
+        return Answer(pieces=pieces, gates={10: gate} if asked.body == b"{}" else {})
 
     async with provided(script) as provider, sidecars(machine, provider, 2) as (first, second):
         uploading = asyncio.create_task(ask(first, UPLOAD))
         sent = first.sidecar.stats.tunnel_bytes_up
         await cut_while(first, machine.cut, lambda: first.sidecar.stats.tunnel_bytes_up > sent + 200_000)
         assert provider.requests == [], "the upload was not complete"
-        assert await uploading == REPLY
+        assert await uploading == FIRST_REPLY
         replying = asyncio.create_task(ask(first, b"{}"))
         heard = first.sidecar.stats.tunnel_bytes_down
         await cut_while(first, machine.cut, lambda: first.sidecar.stats.tunnel_bytes_down > heard + 5000)
