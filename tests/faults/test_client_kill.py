@@ -1,15 +1,20 @@
-"""kill -9 of the gateway in the middle of a client's turn: the session goes on with the next process."""
+"""kill -9: of the gateway in the middle of a client's turn, and of a client while it saves. The session goes on."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+import msgspec
 import pytest
 
 from segue.client.client import AsyncClient
 from segue.client.errors import OutcomeUnknownError
+from segue.client.session_file import read_session
+from segue.client.session_journal import read_journal
 from segue.client.stream_events import OutputTextDelta
 from tests.faults.gated_command import HALF, REST
 from tests.faults.gateways import Process, serving
@@ -19,7 +24,36 @@ from tests.faults.response_servers import items_of
 # In one process, `test_client_faults` shows the same.
 pytestmark = [pytest.mark.usefixtures("plain_loop"), pytest.mark.deep]
 
+#: Saves a session after each turn of its own, now and then with another history, and tells how often.
+SAVING = """
+import sys
+from segue.client.local_history import EMPTY_HISTORY
+from segue.client.session_file import SessionFile
+from segue.client.session_state import SessionRecord
+from segue.client.settings import SessionSettings
+
+file, history = SessionFile(sys.argv[1], "http://server/v1"), EMPTY_HISTORY
+for number in range(1, 1_000_000):
+    history = history.append((b'{"number":%d,"text":"%b"}' % (number, b"x" * (number * 977 % 200_000)),))
+    if number % 50 == 0:
+        history = EMPTY_HISTORY.append(history.items[-1:])
+    file.write(SessionRecord(settings=SessionSettings(model="m"), history=history))
+    print(number, flush=True)
+"""
 STORE = ("--store", "sqlite:///segue.db")
+
+
+@pytest.mark.parametrize("saves", [1, 7, 49, 50, 51, 120])
+def test_a_session_that_is_killed_while_it_is_saved_is_as_it_was_saved_before(saves: int, tmp_path: Path) -> None:
+    path = tmp_path / "session.json"
+    with subprocess.Popen((sys.executable, "-c", SAVING, str(path)), stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        for _ in range(saves):
+            process.stdout.readline()
+        process.kill()
+        told = saves + len(process.stdout.readlines())
+    record = read_journal(read_session(str(path)), "http://server/v1")
+    assert msgspec.json.decode(record.history.items[-1])["number"] in {told, told + 1}, "saved, and not told any more"
 
 
 def address(process: Process) -> tuple[str, int]:
