@@ -25,7 +25,7 @@ from segue.tunnel.events import (
     Welcomed,
 )
 from segue.tunnel.frames import SUBPROTOCOL
-from segue.tunnel.stream_compression import StreamDecoder
+from segue.tunnel.stream_compression import REPLY_BASE_BYTES, StreamDecoder
 from segue.tunnel.upgrade_headers import HELLO_HEADER, encode_hello
 from tests.tunnel.checkers import new_checker
 
@@ -43,6 +43,8 @@ class Answer:
     reset: ExchangeReset | OutcomeUnknown | None = None
     misses: int = 0
     taken: int = 0
+    prefix: bytes = b""
+    """What its stream builds on."""
     grew: asyncio.Event = field(default_factory=asyncio.Event)
     decoder: StreamDecoder = field(default_factory=StreamDecoder)
 
@@ -187,8 +189,12 @@ class Peer:
         match event:
             case ReplyStarted():
                 answer.head = event.head
+                answer.prefix = event.prefix
+                if event.prefix:
+                    answer.decoder = StreamDecoder(prefix=event.prefix)
                 answer.started.set()
             case ReplyEnded():
+                self.end.keep_reply(event.exchange, answer.body[:REPLY_BASE_BYTES])
                 answer.ended.set()
             case ReplyData():
                 answer.take(event.data)

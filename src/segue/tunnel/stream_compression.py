@@ -62,6 +62,10 @@ class StreamEncoder:
         self._head_left = len(_FRAME_HEAD) + 1
         self._finished = False
 
+    def go_through_prefix(self) -> None:
+        """Do now what the first call of `feed` would do, and what takes longer than an event."""
+        self._compressor.compress(b"", zstd.ZstdCompressor.CONTINUE)  # without a block there is no output
+
     def feed(self, data: bytes) -> bytes:
         """Compress bytes; often there is no output yet."""
         return self._strip(self._compressor.compress(data, zstd.ZstdCompressor.CONTINUE))

@@ -193,11 +193,19 @@ async def test_a_body_over_the_limit_is_refused_before_it_is_expanded(size: int)
         assert provider.requests == []
 
 
-async def test_an_encoded_reply_comes_back_decoded() -> None:
-    def script(request: object) -> Answer:
-        return gzipped(ok(request))
+async def test_an_error_of_ours_builds_on_the_reply_before_too_if_its_stream_has_begun() -> None:
+    def script(_: object) -> Answer:
+        return Answer(pieces=(b"hello world",), delay_s=0.02, cut_before_head=len(provider.requests) > 1)
 
-    async with running(script) as (_, url, _provider):
+    async with running(script) as (_, url, provider):
+        peer = Peer(url)
+        async with peer.connected() as socket:
+            (one, _), (two, _) = [await peer.request(socket, post(encode_document(b"{}"))) for _ in range(2)]
+    assert (one.prefix, two.prefix, error_of(two)) == (b"", b"hello world", (502, "upstream_closed"))
+
+
+async def test_an_encoded_reply_comes_back_decoded() -> None:
+    async with running(lambda request: gzipped(ok(request))) as (_, url, _provider):
         peer = Peer(url)
         async with peer.connected() as socket:
             answer, replied = await peer.request(socket, TunnelRequest(GET, None))

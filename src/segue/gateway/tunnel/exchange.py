@@ -54,6 +54,8 @@ _log = logging.getLogger("segue.gateway")
 
 #: Larger bodies are rebuilt in a thread: 1 MB takes some 2 ms.
 _THREAD_BYTES = 1024 * 1024
+#: A provider thinks for longer than this, and the request has been written by then.
+_PREPARE_AFTER_S = 0.002
 #: How much of a WebSocket's messages is expanded at once.
 _EXPAND_BYTES = 64 * 1024
 #: What a document may have beside the bytes of a body that does not compress.
@@ -105,6 +107,7 @@ class ForwardedExchange:
         self._arrived = asyncio.Event()
         self._has_room = asyncio.Event()
         self._encoder = StreamEncoder(self._window_log)
+        self._prepared = False
         self._beginning = bytearray()
         self._body: Body | None = None
         self._missed = False
@@ -236,6 +239,7 @@ class ForwardedExchange:
 
     async def _forward(self, resolved: Resolved) -> None:
         fold = DeferredFold(b"")
+        preparation = asyncio.get_running_loop().call_later(_PREPARE_AFTER_S, self._prepare)
         try:
             async with aclosing(await self._open(resolved)) as reply:
                 self._resources.uploads.release(self)
@@ -244,6 +248,7 @@ class ForwardedExchange:
             self._finish()
             await _let_writers_go_first()
         finally:
+            preparation.cancel()
             self._keep(fold)
 
     async def _open(self, resolved: Resolved) -> StreamedReply:
@@ -371,11 +376,22 @@ class ForwardedExchange:
 
     # --- the reply ---------------------------------------------------------------------------------------------------
 
-    def _begin(self, head: ReplyHead) -> None:
-        """Send the head of the provider's reply. Its stream builds on an earlier reply, if both ends have one."""
+    def _prepare(self) -> None:
+        """Begin the stream of the reply, which builds on an earlier one if both ends have that.
+
+        That takes longer than all else that an event has to wait for, so it is done while the provider thinks.
+        """
+        if self._prepared:
+            return
+        self._prepared = True
         prefix = self._end.build_on(self.number)
         if prefix:
             self._encoder = StreamEncoder(self._window_log, prefix=prefix)
+            self._encoder.go_through_prefix()
+
+    def _begin(self, head: ReplyHead) -> None:
+        """Send the head of the provider's reply."""
+        self._prepare()
         self._end.reply(self.number, head)
         self._session.wake()
 

@@ -18,7 +18,8 @@ class DeferredFold:
     """A `Fold` of one reply that does its work later."""
 
     def __init__(self, content_type: bytes) -> None:
-        self._fold = Fold(content_type)
+        self._content_type = content_type
+        self._fold: Fold | None = None
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
 
@@ -35,6 +36,7 @@ class DeferredFold:
     def fold(self) -> None:
         """Fold what waits."""
         if self._waiting:
+            self._fold = self._fold or Fold(self._content_type)
             self._fold.feed(b"".join(self._waiting))
             self._waiting.clear()
             self._waiting_bytes = 0
@@ -43,4 +45,4 @@ class DeferredFold:
     def value(self) -> bytes:
         """The fold of everything so far."""
         self.fold()
-        return self._fold.value
+        return b"" if self._fold is None else self._fold.value
