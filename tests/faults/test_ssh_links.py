@@ -106,7 +106,7 @@ async def test_cuts_are_pauses_and_two_sidecars_have_one_gateway_that_ends_when_
         assert await ask(second, b"[]") == REPLY
         assert [request.body for request in provider.requests] == [UPLOAD, b"{}", b"[]"]
         assert (resumed(first), resumed(second)) == (2, 0)
-    assert machine.log.count("action=listen") == 1
+    assert machine.log.count("action=listen path=") == 1
     assert "action=end idle=True" in machine.log
 
 
