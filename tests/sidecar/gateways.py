@@ -80,6 +80,8 @@ class FakeGateway:
         self.takes_nothing = False
         self.takes_hello = True
         """It takes the first packet from the upgrade request; earlier gateways did not."""
+        self.mute = False
+        """Its links are accepted, and nothing is said on them."""
         self.greeting: bytes | None = None
         """What is sent as the first packet instead of a WELCOME; empty: the link is closed at once."""
         self.sessions: dict[str, _Session] = {}
@@ -184,7 +186,7 @@ class _Session:
         with suppress(ConnectionError):
             while self.socket is socket and not socket.closed:
                 self.wake.clear()
-                packet = self.end.next_packet(self.loop.time())
+                packet = None if self.gateway.mute else self.end.next_packet(self.loop.time())
                 if packet is not None:
                     self.checker.sent("down", packet)
                     await socket.send_bytes(packet)

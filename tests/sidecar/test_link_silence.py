@@ -21,3 +21,9 @@ def test_after_a_change_of_the_network_it_is_doubted_sooner() -> None:
 
 def test_a_peer_that_owes_nothing_is_looked_at_again_when_it_could_be_late_at_the_earliest() -> None:
     assert doubt_at(50.0, None, rtt_s=0.0, moved=False) == 50.0 + SILENT_S
+
+
+def test_links_that_follow_one_another_quickly_are_given_more_and_more_time_within_bounds() -> None:
+    silences = [doubt_at(0.0, 0.0, rtt_s=0.5, moved=False, replaced=replaced) for replaced in (0, 1, 2, 3, 100)]
+    first = SILENT_S + ROUND_TRIPS * 0.5
+    assert silences == [first, 2 * first, 4 * first, 8 * first, 8 * first]

@@ -233,6 +233,25 @@ async def test_a_silent_link_is_replaced_while_something_waits() -> None:
 
 
 @pytest.mark.usefixtures("distrustful")
+async def test_a_gateway_that_is_slow_is_not_made_slower_by_ever_more_links() -> None:
+    """It accepts links and says nothing on them."""
+    async with (
+        fake_gateway() as gateway,
+        linked("127.0.0.1", gateway.port) as link,
+        running(link.url, settings=PATIENT) as sidecar,
+    ):
+        await sidecar.linked()
+        gateway.mute = True
+        began_at = asyncio.get_running_loop().time()
+        asking = asyncio.create_task(sidecar.post(b"{}"))
+        await asyncio.wait_for(gateway.until(lambda: len(gateway.upgrades) == 4), 20)
+        assert asyncio.get_running_loop().time() - began_at > 0.1 + 0.2 + 0.4
+        gateway.mute = False
+        assert (await asking).startswith(b"HTTP/1.1 200 ")
+        assert [one.body for one in gateway.forwarded] == [b"{}"]
+
+
+@pytest.mark.usefixtures("distrustful")
 async def test_a_silent_link_is_not_replaced_by_one_to_another_node() -> None:
     async with (
         fake_gateway() as gateway,

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from segue.sidecar.connector import GatewayRefusedError, GatewayUnreachableError, TunnelSocket
 from segue.sidecar.dialer import Dialer
-from segue.sidecar.link_silence import doubt_at
+from segue.sidecar.link_silence import STEADY_S, doubt_at
 from segue.tunnel.client import TunnelClient
 
 #: Attempts begin no closer together than this.
@@ -45,6 +45,8 @@ class SuccessorFinder:
         self._moved_at: float | None = None
         self._stirred = asyncio.Event()
         self._found: Successor | None = None
+        self._began_at = self._loop.time()
+        self._replaced = 0
 
     def look(self) -> None:
         """Look again: something waits now, or does no more."""
@@ -59,6 +61,7 @@ class SuccessorFinder:
     @asynccontextmanager
     async def watching(self, gateway: str, end_link: Callable[[], None]) -> AsyncIterator[None]:
         """Watch a link around a block, and end it when there is a successor."""
+        self._began_at = self._loop.time()
         finder = self._loop.create_task(self._find(gateway, end_link))
         try:
             yield
@@ -67,6 +70,11 @@ class SuccessorFinder:
             [ended] = await asyncio.gather(finder, return_exceptions=True)
         if isinstance(ended, Exception):
             raise ended
+
+    @property
+    def found(self) -> bool:
+        """There is a successor, which nobody has taken yet."""
+        return self._found is not None
 
     def take(self) -> Successor | None:
         """Return the successor of the link that has ended, if there is one. The caller closes it."""
@@ -90,6 +98,7 @@ class SuccessorFinder:
                 await asyncio.sleep(max(0.0, began_at + RETRY_S - self._loop.time()))
                 continue
             if self._found is not None:
+                self._replaced = 1 if self._is_steady() else self._replaced + 1
                 end_link()
             return
 
@@ -106,7 +115,16 @@ class SuccessorFinder:
         moved = self._moved_at is not None and heard_at is not None and heard_at < self._moved_at
         if not (moved or self._is_wanted()):
             return None
-        return doubt_at(self._loop.time(), tunnel.quiet_since(), rtt_s=tunnel.rtt_s or 0.0, moved=moved)
+        return doubt_at(
+            self._loop.time(),
+            tunnel.quiet_since(),
+            rtt_s=tunnel.rtt_s or 0.0,
+            moved=moved,
+            replaced=0 if self._is_steady() else self._replaced,
+        )
+
+    def _is_steady(self) -> bool:
+        return self._loop.time() >= self._began_at + STEADY_S
 
     def _is_doubtful(self) -> bool:
         at = self._doubt_at()

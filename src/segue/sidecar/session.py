@@ -443,6 +443,8 @@ class GatewaySession:
             [ended] = await asyncio.gather(writer, return_exceptions=True)
         if isinstance(ended, Exception):
             raise ended
+        if self._successors.found:
+            return
         if self._loop.time() - opened_at >= GOOD_S:
             self._link_was_good = was_up
         if not was_up and reason is not None:  # a packet may have been corrupted on the way
