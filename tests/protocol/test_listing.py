@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segue.protocol.ids import FIRST_INPUT_NUMBER
 from segue.protocol.items import parse_input
-from segue.protocol.listing import MAX_LIMIT, Order, Page, paginate, parse_page, show
+from segue.protocol.listing import MAX_LIMIT, Order, Page, Shown, numbered, paginate, parse_page
 from segue.protocol.problems import Problem
 from segue.testing.store_conformance import sample_id
 from tests.strategies import any_text, examples, items
@@ -20,8 +21,14 @@ UNIQUE = ID[5:]
 
 
 def shown(item: dict[str, Any]) -> dict[str, Any]:
-    (found,) = show([json.dumps(item).encode()], ID)
+    (found,) = show([json.dumps(item).encode()])
     return found
+
+
+def show(items: list[bytes], *, first: int = FIRST_INPUT_NUMBER, encrypted: bool = False) -> list[dict[str, Any]]:
+    found = list(numbered(items, ID, first))
+    shown: list[dict[str, Any]] = listed(paginate(found, Page(100, "asc"), encrypted=encrypted))["data"]
+    return shown
 
 
 def listed(result: bytes | Problem) -> dict[str, Any]:
@@ -160,7 +167,7 @@ def test_every_item_that_is_accepted_can_be_listed(values: list[dict[str, Any]])
     """Each with a type and an id, and nothing of its own lost."""
     parsed = parse_input(json.dumps(values).encode())
     assert not isinstance(parsed, Problem), parsed
-    found = listed(paginate(show(parsed.items, ID), Page(order="asc")))["data"]
+    found = listed(paginate(list(numbered(parsed.items, ID)), Page(order="asc")))["data"]
     assert [bool(item["type"] and item["id"]) for item in found] == [True] * len(values)
     for item, value in zip(found, values, strict=True):
         kept = {name: field for name, field in value.items() if field is not None and name not in {"content", "id"}}
@@ -169,17 +176,17 @@ def test_every_item_that_is_accepted_can_be_listed(values: list[dict[str, Any]])
 
 def test_the_ids_of_a_turns_input_are_not_those_of_its_output() -> None:
     """The first item of each is the item 0 of its list."""
-    first, second = show([b'{"role":"user","content":""}'] * 2, ID)
+    first, second = show([b'{"role":"user","content":""}'] * 2)
     assert (first["id"], second["id"]) == (f"msg_{UNIQUE}8000", f"msg_{UNIQUE}8001")
-    (made,) = show([b'{"role":"assistant","content":""}'], ID, first=0)
+    (made,) = show([b'{"role":"assistant","content":""}'], first=0)
     assert made["id"] == f"msg_{UNIQUE}0000"
 
 
 # ------------------------------------------------------------------------------------------------------------- paging
 
 
-def numbered(count: int) -> list[dict[str, Any]]:
-    return [{"id": f"i{number}"} for number in range(count)]
+def some(count: int) -> list[Shown]:
+    return list(numbered([b'{"id":"i%d","type":"x"}' % number for number in range(count)], ID))
 
 
 @pytest.mark.parametrize(
@@ -196,19 +203,28 @@ def numbered(count: int) -> list[dict[str, Any]]:
 def test_a_page_follows_the_item_it_names(page: Page, ids: list[str], has_more: bool) -> None:
     """In the order that was asked for; an empty page has no first and no last id."""
     first, last = (ids[0], ids[-1]) if ids else (None, None)
-    assert listed(paginate(numbered(5), page)) == {
+    assert listed(paginate(some(5), page)) == {
         "object": "list",
-        "data": [{"id": ident} for ident in ids],
+        "data": [{"id": ident, "type": "x"} for ident in ids],
         "first_id": first,
         "last_id": last,
         "has_more": has_more,
     }
 
 
+@pytest.mark.parametrize("after", [None, f"msg_{UNIQUE}8004"])
+def test_what_is_not_on_the_page_is_not_decoded(after: str | None) -> None:
+    """Of a long history, a page costs what is on it: what comes behind it is no JSON here."""
+    items = [b'{"role":"user","content":"x"}'] * 6 + [b"never read"] * 300_000
+    page = listed(paginate(list(numbered(items, ID)), Page(1, "asc", after)))
+    assert page["data"][0]["id"] == f"msg_{UNIQUE}8000" if after is None else f"msg_{UNIQUE}8005"
+    assert page["has_more"]
+
+
 def test_an_item_that_is_not_in_the_list_has_nothing_after_it() -> None:
     """A client that pages on must learn that it lost its place."""
     message = "No item with id 'i9' in this list."
-    assert paginate(numbered(5), Page(after="i9")) == Problem("item_not_found", message, "after")
+    assert paginate(some(5), Page(after="i9")) == Problem("item_not_found", message, "after")
 
 
 @settings(max_examples=examples(300))
@@ -219,7 +235,7 @@ def test_paging_through_a_list_shows_every_item_once(count: int, limit: int, ord
     after: str | None = None
     more = True
     while more:
-        page = listed(paginate(numbered(count), Page(limit, order, after)))
+        page = listed(paginate(some(count), Page(limit, order, after)))
         seen += [item["id"] for item in page["data"]]
         after, more = page["last_id"], page["has_more"]
     assert seen == [f"i{number}" for number in (range(count) if order == "asc" else reversed(range(count)))]
@@ -230,8 +246,8 @@ def test_reasoning_shows_what_is_encrypted_only_if_that_was_asked_for() -> None:
     other = b'{"type":"compaction","id":"c_1","encrypted_content":"y"}'
     bare = {"type": "reasoning", "id": "rs_1", "summary": []}
     kept = {"type": "compaction", "id": "c_1", "encrypted_content": "y"}
-    assert show([reasoning, other], ID) == [bare, kept]
-    assert show([reasoning, other], ID, encrypted=True) == [bare | {"encrypted_content": "x"}, kept]
+    assert show([reasoning, other]) == [bare, kept]
+    assert show([reasoning, other], encrypted=True) == [bare | {"encrypted_content": "x"}, kept]
 
 
 def test_a_query_that_is_no_text_is_refused() -> None:

@@ -19,6 +19,7 @@ from segue.gateway.caller_rules import CallerRules
 from segue.gateway.drain import DrainState
 from segue.gateway.listener_profile import ListenerProfiles
 from segue.gateway.quotas.quotas import Quotas
+from segue.gateway.request_parser import RequestParser
 from segue.gateway.turns.background import BackgroundResponses, BackgroundSettings
 from segue.gateway.turns.eviction import Eviction
 from segue.gateway.turns.executor import Executor, Sources, TurnSettings
@@ -26,6 +27,7 @@ from segue.gateway.turns.grace_period import GracePeriod
 from segue.gateway.turns.parents import Parents
 from segue.history.cache import TurnCache
 from segue.protocol.problems import Refused, epoch_changed
+from segue.protocol.request_size import RequestLimits
 from segue.protocol.requests import Create
 from segue.stores.event_logs import MemoryEventLogs
 from segue.stores.idempotency_keys import MemoryClaims
@@ -46,6 +48,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     started_at: float
     access: Access
     profiles: ListenerProfiles
+    requests: RequestParser
     router: Router
     store: Store
     cache: TurnCache
@@ -110,6 +113,7 @@ def build_services(config: Config, router: Router, store: Store, clock: Callable
         started_at=clock(),
         access=access,
         profiles=ListenerProfiles(server, epoch),
+        requests=RequestParser(RequestLimits(server.max_items, server.max_values)),
         router=router,
         store=store,
         cache=cache,

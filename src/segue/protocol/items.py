@@ -16,6 +16,7 @@ import msgspec
 from segue.protocol.codec import decode, decode_value, encode, without_field
 from segue.protocol.item_types import CustomToolCallItem, FunctionCallItem, Role
 from segue.protocol.problems import Problem, foreign_part, missing
+from segue.protocol.request_size import DEFAULT_LIMITS, RequestLimits, too_many_items
 
 #: One item: a JSON object on the wire, byte for byte as its author wrote it.
 Item = bytes
@@ -168,13 +169,15 @@ class _InputBuilder:
         return Input(tuple(self.items), frozenset(self.calls), tuple(self.answers), tuple(references), tuple(self.keys))
 
 
-def parse_input(raw: bytes | msgspec.Raw) -> Input | Problem:
+def parse_input(raw: bytes | msgspec.Raw, limits: RequestLimits = DEFAULT_LIMITS) -> Input | Problem:
     """Check the `input` of a request, in O(new items): a string is one user message, a list is items."""
     value = decode(raw, _input, "input")
     if isinstance(value, Problem):
         return value
     if isinstance(value, str):
         return Input((user_message(value),))
+    if len(value) > limits.items:
+        return too_many_items(limits, len(value))
     builder = _InputBuilder()
     references: list[ItemReference] = []
     for index, item in enumerate(value):

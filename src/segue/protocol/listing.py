@@ -6,14 +6,15 @@ the schema wants. It parses kept items, but never as part of a turn. Not here: h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from segue.protocol.codec import encode, explain
 from segue.protocol.ids import FIRST_INPUT_NUMBER, ResponseId, derived_item_id
-from segue.protocol.items import Item
+from segue.protocol.items import Item, key_of
 from segue.protocol.problems import Problem, quoted
 
 Order = Literal["asc", "desc"]
@@ -64,43 +65,49 @@ def parse_page(query: dict[str, str]) -> Page | Problem:
     return Page(wanted.limit, wanted.order, wanted.after)
 
 
-def show(
-    items: Sequence[Item], response_id: ResponseId, *, first: int = FIRST_INPUT_NUMBER, encrypted: bool = False
-) -> list[dict[str, Any]]:
-    """Complete the items that a turn took in, or with `first=0` made, for a listing.
+class Shown(NamedTuple):
+    """An item of a listing as it is kept, the response that it belongs to, and its number in that."""
+
+    item: Item
+    response_id: ResponseId
+    number: int
+
+
+def numbered(items: Sequence[Item], response_id: ResponseId, first: int = FIRST_INPUT_NUMBER) -> Iterator[Shown]:
+    """Yield the items that a turn took in, or with `first=0` made."""
+    return (Shown(item, response_id, number) for number, item in enumerate(items, first))
+
+
+def paginate(items: Sequence[Shown], page: Page, *, encrypted: bool = False) -> bytes | Problem:
+    """Cut the page out of all items (oldest first) and encode the list object. What is not on it is not decoded.
 
     `encrypted_content` is shown if the client asked for it.
     """
-    listed = [_complete(msgspec.json.decode(item), response_id, number) for number, item in enumerate(items, first)]
-    if not encrypted:
-        for item in listed:
-            if item["type"] == "reasoning":
-                item.pop("encrypted_content", None)
-    return listed
-
-
-def paginate(items: list[dict[str, Any]], page: Page) -> bytes | Problem:
-    """Cut the page out of all items (oldest first) and encode the list object."""
-    ordered = items if page.order == "asc" else items[::-1]
-    start = 0
-    if page.after is not None:
-        found = next((index for index, item in enumerate(ordered) if item["id"] == page.after), None)
-        if found is None:
-            return Problem("item_not_found", f"No item with id {quoted(page.after)} in this list.", "after")
-        start = found + 1
-    data = ordered[start : start + page.limit]
+    step = 1 if page.order == "asc" else -1
+    rest: Iterator[Shown] = iter(items[::step])
+    if page.after is not None and not any(_ident(one) == page.after for one in rest):
+        return Problem("item_not_found", f"No item with id {quoted(page.after)} in this list.", "after")
+    data = [_complete(one, encrypted=encrypted) for one in islice(rest, page.limit)]
     first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
-    return encode(_Listing(data, first, last, start + page.limit < len(ordered)))
+    return encode(_Listing(data, first, last, next(rest, None) is not None))
 
 
 def _invalid(detail: str, param: str | None = None) -> Problem:
     return Problem("invalid_value", f"Invalid query parameter: {detail}", param)
 
 
-def _complete(item: dict[str, Any], response_id: ResponseId, number: int) -> dict[str, Any]:
+def _ident(one: Shown) -> str:
+    key = key_of(one.item)
+    return key.id or derived_item_id(key.kind or "message", one.response_id, one.number)
+
+
+def _complete(one: Shown, *, encrypted: bool) -> dict[str, Any]:
+    item: dict[str, Any] = msgspec.json.decode(one.item)
     kind = item.get("type") or "message"
-    ident = item.get("id") or derived_item_id(kind, response_id, number)
+    ident = item.get("id") or derived_item_id(kind, one.response_id, one.number)
     shown = {**item, "type": kind, "id": ident}
+    if kind == "reasoning" and not encrypted:
+        shown.pop("encrypted_content", None)
     if kind in _WITH_STATUS:
         shown["status"] = item.get("status") or "completed"
     if kind == "message":

@@ -19,6 +19,7 @@ from segue.protocol.codec import decode, decode_value, encode, size_of, without_
 from segue.protocol.items import Input, parse_input
 from segue.protocol.lanes import DEFAULT_LANE, read_stream_id
 from segue.protocol.problems import Problem, missing, unknown_type, unsupported
+from segue.protocol.request_size import DEFAULT_LIMITS, RequestLimits, refuse_size
 
 #: Value of `include`: return reasoning that only its provider can read, for a client that sends it back later.
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
@@ -253,15 +254,18 @@ _SHAPES: dict[str, msgspec.json.Decoder[Any]] = {
 _OPTIONS = ("stream_options", "prompt_cache_options")
 
 
-def parse_message(data: bytes | str) -> ClientMessage:
+def parse_message(data: bytes | str, limits: RequestLimits = DEFAULT_LIMITS) -> ClientMessage:
     """Read one client message of WebSocket mode: its `type` first, then the lane, then the rest.
 
     A problem belongs to the default lane if the message has no lane, or an invalid name.
     """
+    too_large = refuse_size(data, limits)
+    if too_large is not None:
+        return ClientMessage(too_large)
     head = decode(data, _heads)
     if isinstance(head, Problem):
         repaired = without_lone_surrogates(data)
-        return ClientMessage(head) if repaired is None else parse_message(repaired)
+        return ClientMessage(head) if repaired is None else parse_message(repaired, limits)
     match head.type:
         case None:
             return ClientMessage(missing("type"))
@@ -269,38 +273,42 @@ def parse_message(data: bytes | str) -> ClientMessage:
             steer = decode(data, _steers)
             return ClientMessage(steer)
         case "response.create" | "segue.resume":
-            return _parse_for_lane(data, head)
+            return _parse_for_lane(data, head, limits)
         case _:
             return ClientMessage(unknown_type(head.type))
 
 
-def _parse_for_lane(data: bytes | str, head: _ClientMessageHead) -> ClientMessage:
+def _parse_for_lane(data: bytes | str, head: _ClientMessageHead, limits: RequestLimits) -> ClientMessage:
     lane = read_stream_id(head.stream_id)
     if isinstance(lane, Problem):
         return ClientMessage(lane)
     if head.type == "response.create":
-        return ClientMessage(parse_create(data, "websocket"), lane)
+        return ClientMessage(_parse_create(data, "websocket", limits), lane)
     resume = decode(data, _resumes)
     return ClientMessage(resume, lane)
 
 
-def parse_create(data: bytes | str, transport: Transport) -> Create | Problem:
+def parse_create(data: bytes | str, transport: Transport, limits: RequestLimits = DEFAULT_LIMITS) -> Create | Problem:
     """Read the body of a create. `data` is one JSON object; the shell has checked its length.
 
     Half a character becomes U+FFFD. An agent that cuts a tool's output in the middle of one would send it again and
     again, and could do nothing about a refusal.
     """
+    return refuse_size(data, limits) or _parse_create(data, transport, limits)
+
+
+def _parse_create(data: bytes | str, transport: Transport, limits: RequestLimits) -> Create | Problem:
     body = _read(data)
     if isinstance(body, Problem):
         repaired = without_lone_surrogates(data)
-        return body if repaired is None else parse_create(repaired, transport)
+        return body if repaired is None else _parse_create(repaired, transport, limits)
     problem = _refuse(body, transport)
     if problem is not None:
         return problem
     settings = _settings(body, data)
     if isinstance(settings, Problem):
         return settings
-    parsed = Input() if body.input == _NULL else parse_input(body.input)
+    parsed = Input() if body.input == _NULL else parse_input(body.input, limits)
     if isinstance(parsed, Problem):
         return parsed
     generate = body.generate is not False and not _asks_to_prewarm(body)

@@ -30,7 +30,7 @@ import msgspec
 from segue.protocol.codec import size_of
 from segue.protocol.lanes import BOUNDS, DEFAULT_LANE, LaneBounds
 from segue.protocol.problems import Problem, connection_limit, shutting_down, stream_limit, unsupported
-from segue.protocol.requests import Create, Resume, Steer, parse_message
+from segue.protocol.requests import ClientMessage, Create, Resume, Steer, parse_message
 
 CLOSE_GOING_AWAY = 1001
 CLOSE_UNSUPPORTED_DATA = 1003
@@ -255,12 +255,12 @@ class Session:
         """The names of all lanes, in the order of their first use, the default lane first."""
         return self._lanes
 
-    def receive(self, message: str, now: float) -> list[Effect]:
-        """Take one text message."""
+    def receive(self, message: str, now: float, parsed: ClientMessage | None = None) -> list[Effect]:
+        """Take one text message; `parsed` is what it says, if that was read already."""
         if self.closed:
             return []
         self._active_at = now
-        parsed = parse_message(message)
+        parsed = parse_message(message) if parsed is None else parsed
         if isinstance(parsed.request, Steer):
             return [RefuseSteer(parsed.request)]
         name, what = parsed.lane, parsed.request

@@ -6,6 +6,8 @@ events end in. Not here: what a turn does (`turns`), and turns that outlive thei
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from contextlib import aclosing, suppress
 
 import msgspec
@@ -21,13 +23,16 @@ from segue.gateway.error_mapping import failed_turn
 from segue.gateway.services import Services
 from segue.gateway.transport import finish, watch_peer
 from segue.gateway.turns.executor import Caller, TurnRun
+from segue.history.records import ChainLink
 from segue.protocol.codec import encode
 from segue.protocol.ids import ResponseId, parse_response_id
-from segue.protocol.listing import paginate, parse_page, show
+from segue.protocol.listing import Page, Shown, numbered, paginate, parse_page
 from segue.protocol.problems import Problem, Refused, response_not_found
-from segue.protocol.requests import ENCRYPTED_REASONING, Create, parse_create
+from segue.protocol.requests import ENCRYPTED_REASONING, Create
 
 _JSON = "application/json"
+#: So many are listed in another thread.
+_MANY_ITEMS = 2000
 
 
 class ResponseRoutes:
@@ -72,7 +77,7 @@ class ResponseRoutes:
         rules.check(principal)  # before its body is read
         body = await read_body(request, server.max_message_bytes, stall_s=server.body_timeout_s)
         rules.note_upload(principal, len(body))
-        return parse_create(body, "http")
+        return await self._services.requests.create(body, request[PRINCIPAL].tenant)
 
     @staticmethod
     def _check_upload(request: web.Request) -> None:
@@ -153,15 +158,24 @@ class ResponseRoutes:
         chain = await services.store.chain(request[PRINCIPAL].tenant, response_id, services.clock())
         if chain is None:
             raise Refused(response_not_found(response_id))
-        items, encrypted = [], _asks_for_encrypted(request)
-        for link in chain:
-            items += show(link.input, link.id, encrypted=encrypted)
-            if link is not chain[-1]:
-                items += show(link.output, link.id, first=0, encrypted=encrypted)
-        body = paginate(items, page)
+        encrypted = _asks_for_encrypted(request)
+        if sum(len(link.input) for link in chain) < _MANY_ITEMS:
+            body = _list(chain, page, encrypted=encrypted)
+        else:
+            body = await asyncio.to_thread(_list, chain, page, encrypted=encrypted)
         if isinstance(body, Problem):
             raise Refused(body)
         return web.Response(body=body, content_type=_JSON)
+
+
+def _list(chain: Sequence[ChainLink], page: Page, *, encrypted: bool) -> bytes | Problem:
+    """Write the page of the items of a chain, without the last answer."""
+    items: list[Shown] = []
+    for link in chain:
+        items += numbered(link.input, link.id)
+        if link is not chain[-1]:
+            items += numbered(link.output, link.id, first=0)
+    return paginate(items, page, encrypted=encrypted)
 
 
 def _response_id(request: web.Request) -> ResponseId:

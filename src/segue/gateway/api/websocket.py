@@ -138,7 +138,8 @@ class WebSocketConnection:
             message = await self._socket.receive()
             if message.type is WSMsgType.TEXT:
                 self._note_received(size_of(message.data))
-                await self._apply(session.receive(message.data, self._loop.time()))
+                parsed = await self._services.requests.message(message.data, self._principal.tenant)
+                await self._apply(session.receive(message.data, self._loop.time(), parsed))
             elif message.type is WSMsgType.BINARY:
                 await self._apply(session.receive_binary())
             else:

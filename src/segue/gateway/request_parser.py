@@ -1,0 +1,44 @@
+"""Reads requests as their protocol says, large ones in another thread, so that they hold up nobody.
+
+One thread at a time reads large requests, for tenants in turn: more would only take the interpreter from the event
+loop more often. Not here: what a request says (`segue.protocol.requests`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from segue.protocol.problems import Problem
+from segue.protocol.request_size import RequestLimits
+from segue.protocol.requests import ClientMessage, Create, parse_create, parse_message
+from segue.upstreams.admission import AdmissionQueue
+
+T = TypeVar("T")
+
+#: A smaller request is read within some milliseconds.
+LARGE_BYTES = 128 * 1024
+_MOST_WAITING = 4096
+
+
+class RequestParser:
+    """What all connections of a gateway read requests with."""
+
+    def __init__(self, limits: RequestLimits) -> None:
+        self._limits = limits
+        self._queue = AdmissionQueue("large requests", limit=1, max_waiting=_MOST_WAITING, timeout_s=None)
+
+    async def create(self, body: bytes, tenant: str) -> Create | Problem:
+        """Read the body of a create over HTTP."""
+        return await self._run(lambda: parse_create(body, "http", self._limits), len(body), tenant=tenant)
+
+    async def message(self, text: str, tenant: str) -> ClientMessage:
+        """Read a message of WebSocket mode."""
+        return await self._run(lambda: parse_message(text, self._limits), len(text), tenant=tenant)
+
+    async def _run(self, read: Callable[[], T], size: int, *, tenant: str) -> T:
+        if size < LARGE_BYTES:
+            return read()
+        async with self._queue.permit(tenant):
+            return await asyncio.to_thread(read)

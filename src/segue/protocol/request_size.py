@@ -1,0 +1,104 @@
+"""How much a request may hold, told before anything of it is decoded. Pure.
+
+What JSON costs to read is in its number of values more than in its bytes: a megabyte can be one text, or half a million
+values. Not here: how many bytes a request may have, which the shell checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from segue.protocol.problems import Problem, invalid_json
+
+
+class RequestLimits(msgspec.Struct, frozen=True):
+    """`items` of an input, and JSON values of a whole request: members, elements, and what holds them."""
+
+    items: int = 20_000
+    values: int = 250_000
+
+
+DEFAULT_LIMITS = RequestLimits()
+
+#: A number of more digits is refused in a document of more than `_MUCH_BYTES`: reading it takes the square of them.
+_LONG_NUMBER = 1000
+_MUCH_BYTES = 128 * 1024
+_DIGITS = bytes(ord("0") if chr(byte) in "123456789" else byte for byte in range(256))
+_ZEROS = b"0" * _LONG_NUMBER
+_BACKSLASH = ord("\\")
+
+
+def refuse_size(document: bytes | str, limits: RequestLimits = DEFAULT_LIMITS) -> Problem | None:
+    """Refuse a document that has too many values, or numbers that take long to read. One that is no JSON may pass.
+
+    It counts what begins a value or parts two of them. Nearly always it need not look which of that is within texts.
+    """
+    size = len(document)
+    may_be_long = size > _MUCH_BYTES  # a few long numbers are read soon
+    may_be_many = size > 2 * limits.values  # a value and what parts it from the next take two bytes
+    if not (may_be_long or may_be_many):
+        return None
+    data = document if isinstance(document, bytes) else document.encode("utf-8", "surrogatepass")
+    may_be_many = may_be_many and _marks(data) > limits.values
+    may_be_long = may_be_long and _has_long_number(data)
+    if not (may_be_long or may_be_many):
+        return None
+    count = 0
+    for outside in _outside_texts(data):
+        count += _marks(outside)
+        if count > limits.values:
+            return too_many_values(limits)
+        if len(outside) > _LONG_NUMBER and _has_long_number(outside):
+            return invalid_json(f"it holds a number of more than {_LONG_NUMBER} digits")
+    return None
+
+
+def too_many_values(limits: RequestLimits) -> Problem:
+    """Return why a request is refused that has too many values."""
+    return Problem("message_too_large", f"The request holds more than {limits.values} JSON values.")
+
+
+def too_many_items(limits: RequestLimits, count: int) -> Problem:
+    """Return why a request is refused that has too many items."""
+    message = (
+        f"'input' has {count} items; a request may have {limits.items}. "
+        "Send them in several turns, each of which continues the one before with previous_response_id."
+    )
+    return Problem("invalid_value", message, "input")
+
+
+def _marks(data: bytes) -> int:
+    return data.count(b",") + data.count(b"[") + data.count(b"{")
+
+
+def _has_long_number(data: bytes) -> bool:
+    return _ZEROS in data.translate(_DIGITS)
+
+
+def _outside_texts(data: bytes) -> Iterator[bytes]:
+    """Yield the pieces of a document that are between its texts."""
+    at = 0
+    while at < len(data):
+        begin = data.find(b'"', at)
+        if begin < 0:
+            yield data[at:]
+            return
+        if begin > at:
+            yield data[at:begin]
+        at = _end_of_text(data, begin + 1)
+
+
+def _end_of_text(data: bytes, at: int) -> int:
+    """Return where the text ends that begins at `at`: behind the next quote with no backslash that escapes it."""
+    while True:
+        at = data.find(b'"', at)
+        if at < 0:
+            return len(data)
+        before = at - 1
+        while data[before] == _BACKSLASH:
+            before -= 1
+        at += 1
+        if (at - before) % 2 == 0:
+            return at

@@ -1,0 +1,64 @@
+"""Large requests are read in another thread, one after the other and for tenants in turn; small ones at once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+
+import pytest
+
+from segue.gateway import request_parser
+from segue.gateway.request_parser import LARGE_BYTES, RequestParser
+from segue.protocol.problems import Problem
+from segue.protocol.request_size import RequestLimits
+from segue.protocol.requests import Create
+
+
+def body(size: int = 0, **fields: object) -> bytes:
+    return json.dumps({"type": "response.create", "model": "m", "input": "x" * size or "x", **fields}).encode()
+
+
+async def test_where_a_request_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+
+    def read(*_: object) -> Problem:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return Problem("invalid_json", "")
+
+    monkeypatch.setattr(request_parser, "parse_create", read)
+    monkeypatch.setattr(request_parser, "parse_message", read)
+    parser = RequestParser(RequestLimits())
+    for size in (0, LARGE_BYTES):
+        await parser.create(body(size), "ann")
+        await parser.message(body(size).decode(), "ann")
+    assert threads == [True, True, False, False]
+
+
+async def test_both_transports_have_the_limits() -> None:
+    parser = RequestParser(RequestLimits(items=1))
+    two = [{"role": "user", "content": "x" * LARGE_BYTES}] * 2
+    for given, whole in (("x", True), ("x" * LARGE_BYTES, True), (two, False)):
+        create = await parser.create(body(input=given), "ann")
+        message = await parser.message(body(input=given).decode(), "ann")
+        assert (isinstance(create, Create), isinstance(message.request, Create)) == (whole, whole)
+
+
+async def test_a_tenant_with_many_delays_another_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, order = threading.Event(), []
+
+    def read(data: bytes, *_: object) -> Problem:
+        assert gate.wait(20)
+        order.append(json.loads(data)["model"])
+        return Problem("invalid_json", "")
+
+    monkeypatch.setattr(request_parser, "parse_create", read)
+    parser = RequestParser(RequestLimits())
+    crowd = [asyncio.ensure_future(parser.create(body(LARGE_BYTES, model="ann"), "ann")) for _ in range(8)]
+    await asyncio.sleep(0)
+    other = asyncio.ensure_future(parser.create(body(LARGE_BYTES, model="bob"), "bob"))
+    small = asyncio.ensure_future(RequestParser(RequestLimits()).message(body().decode(), "bob"))
+    await asyncio.wait_for(small, 20)
+    gate.set()
+    await asyncio.gather(*crowd, other)
+    assert order.index("bob") == 1
