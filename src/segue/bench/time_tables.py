@@ -15,7 +15,8 @@ from rich.table import Table
 from segue.bench.reports.chart_selection import task_time_s
 from segue.bench.reports.report import Arm, BenchReport
 
-_HUNDREDTHS_BELOW_S = 10.0
+#: How many digits of a time below so many seconds are shown behind the point; of longer ones, none.
+_DIGITS = ((10.0, 2), (1000.0, 1))
 _HEAD = 9  # heads have lines of that length at least, since their longest word has it
 
 _LEGEND = (
@@ -57,10 +58,11 @@ def _print_table(title: str, arms: Sequence[Arm], cell: Callable[[Arm, Arm | Non
         cells = [cell(there[name], there.get(names[0])) if name in there else "" for name in names]
         rows.append([f"{link}{star}", f"{tokens_s:,g}", *cells])
     table = Table(box=None, pad_edge=False)
-    for head, *column in zip(("link", "tokens /s", *names), *rows, strict=True):
+    for head, *column in zip(("link", "tokens\n/s", *names), *rows, strict=True):
         wide = max(_HEAD, *map(len, column))
         justify: JustifyMethod = "left" if head == "link" else "right"
-        table.add_column(fill(head, wide, break_long_words=False), justify=justify, no_wrap=True)
+        lines = head if "\n" in head else fill(head, wide, break_long_words=False)
+        table.add_column(lines, justify=justify, no_wrap=True)
     for row in rows:
         table.add_row(*row)
     console.print(title, style="bold", highlight=False)
@@ -84,4 +86,5 @@ def _first_token(arm: Arm, _: Arm | None) -> str:
 
 
 def _seconds(value: float) -> str:
-    return f"{value:.2f}" if value < _HUNDREDTHS_BELOW_S else f"{value:,.1f}"
+    digits = next((digits for below, digits in _DIGITS if value < below), 0)
+    return f"{value:,.{digits}f}"
