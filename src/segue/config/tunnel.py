@@ -17,7 +17,12 @@ class TunnelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bases_bytes: Annotated[Bytes, Meta(description="Bodies and replies kept as bases of deltas, for each tenant.")] = (
         128 * MIB
     )
-    uploads_bytes: Annotated[Bytes, Meta(description="Uploads under way at once, all sidecars together.")] = 256 * MIB
+    uploads_bytes: Annotated[
+        Bytes, Meta(description="Uploads under way at once, expanded, which tenants share evenly.")
+    ] = 256 * MIB
+    upload_stall_s: Annotated[
+        Positive, Meta(description="How long nothing may come of an upload while its sidecar has a link.")
+    ] = 60.0
     away_s: Annotated[Positive, Meta(description="How long exchanges go on while their sidecar is away.")] = 300.0
     max_sessions: Annotated[int, Meta(ge=1, description="Sidecars with a session, for each tenant.")] = 1000
     connect_timeout_s: Annotated[Positive, Meta(description="How long a connection to a provider may take.")] = 15.0

@@ -57,3 +57,19 @@ def test_each_tenant_has_the_budget_for_itself() -> None:
     bases.add("alice", base(b"a"))
     bases.add("bob", base(b"b"))
     assert bases.size_bytes == 200
+
+
+def test_a_reply_completes_the_body_that_is_there() -> None:
+    bases, body = Bases(250), base(b"a")
+    bases.add_body("alice", body)
+    bases.add_body("alice", base(b"a"))
+    bases.complete("alice", body.id, b"reply")
+    found = bases.get("alice", body.id)
+    assert found is not None
+    assert (found.body, found.reply, bases.size_bytes) == (body.body, b"reply", 105)
+    bases.add_body("alice", body)
+    assert bases.get("alice", body.id) is found, "a body whose reply is not there yet replaces none that has one"
+    bases.complete("bob", body.id, b"not his")
+    assert bases.get("bob", body.id) is None
+    bases.complete("alice", body.id, b"x" * 200)
+    assert bases.get("alice", body.id) is None, "it is larger than the budget now"

@@ -7,14 +7,16 @@ import hashlib
 import json
 import random
 
+import aiohttp
 import pytest
 from msgspec.structs import replace
 
-from segue.config import KeyConfig, LimitsConfig
+from segue.config import KeyConfig, LimitsConfig, ServerConfig
 from segue.egress.errors import EgressError
 from segue.http.heads import Line, ReplyHead, RequestHead, values
 from segue.testing.provider import (
     Answer,
+    ReceivedRequest,
     gzipped,
     provided,
 )
@@ -379,6 +381,76 @@ async def test_a_route_that_is_not_for_a_key_is_refused_and_so_is_a_key_that_is_
                 answer, _ = await peer.request(socket, TunnelRequest(GET, None))
                 assert (error_of(answer) if expected else None) == expected
         assert len(provider.requests) == 1
+
+
+#: A gateway that does not wait for sidecars that have left in the middle.
+BRIEF = ServerConfig(port=0, store="memory:", drain_s=0.1)
+MALLORY = KeyConfig("mallory", "mallory", hashlib.sha256(b"sk-mallory").hexdigest())
+
+
+async def test_uploads_and_bodies_that_one_tenant_holds_stop_no_other() -> None:
+    """Six bodies of 1 MB, in documents of 100 bytes, for a provider that never answers: two of them are expanded."""
+    never = asyncio.Event()
+
+    def script(received: ReceivedRequest) -> Answer:
+        return Answer(before=never) if b"mallory" in (received.body or b"")[:20] else ok(received)
+
+    bearers = [{"Authorization": f"Bearer sk-{name}"} for name in ("mallory", "alice")]
+    async with running(script, keys=[KEY, MALLORY], server=BRIEF, uploads_bytes=1_500_000) as (gateway, url, provider):
+        attacker, peer = Peer(url, "a" * 32), Peer(url, "b" * 32)
+        async with attacker.connected(bearers[0]) as theirs, peer.connected(bearers[1]) as socket:
+            for number in range(6):
+                body = b"mallory%d" % number + b"." * 1_000_000
+                attacker.open(post(encode_document(body)))
+            await attacker.pump(theirs)
+            await provider.seen(1)
+            body = random.Random(1).randbytes(600_000)
+            answer, replied = await peer.request(socket, post(encode_document(body)))
+            assert answer.head is not None
+            assert (answer.head.status, replied) == (200, b"hello world")
+            assert len(provider.requests) <= 3
+            assert gateway.tunnel.resources.uploads.size_bytes < 7_000_000
+            never.set()
+
+
+async def test_a_body_is_not_held_any_more_when_the_provider_has_answered() -> None:
+    """A reply may last for hours. Its body goes on as a base, in that budget."""
+    gate = asyncio.Event()
+    async with running(lambda _: Answer(pieces=(b"one", b"two"), gates={1: gate})) as (gateway, url, _provider):
+        peer = Peer(url)
+        async with peer.connected() as socket:
+            answer = peer.open(post(encode_document(b"x" * 300_000)))
+            await peer.pump(socket)
+            await answer.until(b"one")
+            assert gateway.tunnel.resources.uploads.size_bytes == 0
+            assert gateway.tunnel.resources.bases.get("local", Base(b"x" * 300_000).id) is not None
+            gate.set()
+            assert await answer.whole() == b"onetwo"
+
+
+class Stalling(Peer):
+    """A sidecar that sends so many packets, and then none but keeps its link."""
+
+    packets_left = 2
+
+    async def pump(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        while self.packets_left and (packet := self.end.next_packet(asyncio.get_running_loop().time())) is not None:
+            self.packets_left -= 1
+            self.checker.sent("up", packet)
+            await socket.send_bytes(packet)
+
+
+async def test_an_upload_that_stops_coming_is_given_up() -> None:
+    """It holds memory. While its sidecar has no link, that is not its fault."""
+    async with running(ok, server=BRIEF, upload_stall_s=0.05) as (gateway, url, provider):
+        peer = Stalling(url)
+        async with peer.connected() as socket:
+            answer = peer.open(post(encode_document(random.Random(1).randbytes(100_000))))
+            await peer.pump(socket)
+            await asyncio.wait_for(answer.ended.wait(), 20)
+            assert error_of(answer) == (408, "request_timeout")
+            assert gateway.tunnel.resources.uploads.size_bytes == 0
+        assert provider.requests == []
 
 
 async def test_a_key_over_a_limit_is_refused_before_anything_is_forwarded() -> None:

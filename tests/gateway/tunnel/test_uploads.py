@@ -11,7 +11,8 @@ from segue.gateway.tunnel.uploads import Uploads
 class Sender:
     """An upload that counts how often its sender was let go on."""
 
-    def __init__(self) -> None:
+    def __init__(self, tenant: str = "a") -> None:
+        self.tenant = tenant
         self.credits = 0
 
     def credit(self) -> None:
@@ -60,12 +61,41 @@ def test_an_upload_that_held_nothing_frees_nothing() -> None:
     assert other.credits == 1, "nothing was freed twice"
 
 
-@given(st.lists(st.integers(1, 300), min_size=1, max_size=8), st.data())
-def test_all_uploads_end_whatever_they_send(sizes: list[int], data: st.DataObject) -> None:
+def test_uploads_that_never_end_stop_no_other_tenant() -> None:
+    """A tenant below its share goes on with all it has, and one above with its oldest."""
+    uploads, stuck = Uploads(100), [Sender("attacker") for _ in range(6)]
+    for sender in stuck:
+        uploads.hold(sender, 20)
+    small, large, later = Sender("b"), Sender("b"), Sender("b")
+    uploads.hold(small, 10)
+    uploads.hold(large, 30)
+    assert (small.credits, large.credits) == (1, 1)
+    uploads.hold(large, 60)
+    uploads.hold(small, 1)
+    uploads.hold(later, 1)
+    assert (small.credits, large.credits, later.credits) == (2, 1, 0), "above its share: the oldest alone"
+    uploads.release(large)
+    assert later.credits == 1
+
+
+def test_memory_is_bounded_whatever_is_asked() -> None:
+    """By the budget, what tenants below their share have, and one upload of each tenant."""
+    uploads, most = Uploads(1000), 100
+    for tenant in "abcde":
+        for _ in range(50):
+            sender = Sender(tenant)
+            uploads.hold(sender, 1)
+            while sender.credits and uploads.may_go_on(sender) and sender.credits < most:
+                uploads.hold(sender, 1)
+    assert uploads.size_bytes <= 1000 + 1000 + 5 * most + 5 * 50
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 300)), min_size=1, max_size=8), st.data())
+def test_all_uploads_end_whatever_they_send(sizes: list[tuple[str, int]], data: st.DataObject) -> None:
     """As long as each one sends what it was credited for, one piece per credit."""
     uploads = Uploads(250)
-    senders = [Sender() for _ in sizes]
-    left = dict(zip(senders, sizes, strict=True))
+    left = {Sender(tenant): size for tenant, size in sizes}
+    senders = list(left)
     may_send = dict.fromkeys(senders, 1)  # the first window needs no credit
     while left:
         ready = [sender for sender in left if may_send[sender]]

@@ -45,5 +45,14 @@ class Bases:
             if bases.get(base.id) is None:
                 bases.put(base.id, base, size_bytes=base.size)
 
+    def complete(self, tenant: str, base_id: bytes, reply: bytes) -> None:
+        """Put the folded reply to its body, if it is still there. It replaces an earlier reply to the same body."""
+        with self._lock:
+            bases = self._of(tenant)
+            base = bases.get(base_id)
+            if base is not None:
+                base = Base(base.body, reply, body_id=base_id)
+                bases.put(base_id, base, size_bytes=base.size)
+
     def _of(self, tenant: str) -> ByteLru[bytes, Base]:
         return self._tenants.setdefault(tenant, ByteLru(self._budget_bytes))

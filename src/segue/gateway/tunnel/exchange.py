@@ -70,6 +70,10 @@ class ExchangeHost(Protocol):
         """Whose sidecar it is."""
 
     @property
+    def has_link(self) -> bool:
+        """Whether the sidecar is connected."""
+
+    @property
     def rebuilding(self) -> asyncio.Lock:
         """Held while a body is rebuilt, so that bodies are in the order in which their documents were whole."""
 
@@ -105,19 +109,23 @@ class ForwardedExchange:
         self._uncredited_bytes = 0
         self._upload_ended = False
         self._arrived = asyncio.Event()
+        self._credited = asyncio.Event()
         self._has_room = asyncio.Event()
         self._encoder = StreamEncoder(self._window_log)
         self._prepared = False
         self._beginning = bytearray()
         self._body: Body | None = None
+        self._base_id: bytes | None = None
+        self.body_bytes = 0
+        """The size of the body that was rebuilt."""
         self._missed = False
         self._has_opened = False
         self._transcript = SocketTranscript()
 
     @property
-    def body_bytes(self) -> int:
-        """The size of the body that was rebuilt."""
-        return 0 if self._body is None else len(self._body.sent)
+    def tenant(self) -> str:
+        """The tenant whose sidecar it came from."""
+        return self._session.principal.tenant
 
     @property
     def _for_websocket(self) -> bool:
@@ -144,6 +152,7 @@ class ForwardedExchange:
 
     def credit(self) -> None:
         """Let the sidecar send more in place of what has arrived."""
+        self._credited.set()
         if self._uncredited_bytes:
             self._end.consume(self.number, self._uncredited_bytes)
             self._uncredited_bytes = 0
@@ -187,11 +196,11 @@ class ForwardedExchange:
         """Collect the document, and rebuild and check the body; False if that was refused."""
         while self._body is None:
             if not await self._collect():
-                limit = self._resources.config.max_body_bytes
-                self._fail("request_too_large", f"The request body is larger than {limit} bytes.")
                 return False
+            document = bytes(self._upload)
+            await self._wait_for_room(declared_size(document))
             async with self._session.rebuilding:
-                rebuilt = await self._decode(bytes(self._upload))
+                rebuilt = await self._decode(document)
                 if isinstance(rebuilt, Body):  # from now on another body may be a delta against this one
                     self._resources.bases.add_body(self._session.principal.tenant, rebuilt.as_base(b""))
             match rebuilt:
@@ -206,17 +215,35 @@ class ForwardedExchange:
                     return False
                 case Body():
                     self._body = rebuilt
+                    self._base_id, self.body_bytes = rebuilt.plain_id, len(rebuilt.sent)
                     self._resources.note_body(self._session.principal, len(rebuilt.sent))
         self._upload.clear()
         return True
 
     async def _collect(self) -> bool:
+        """Collect the document; False if that was refused. While it may come, it has to: it holds memory."""
+        config = self._resources.config
         while not self._upload_ended:
-            if len(self._upload) > self._resources.config.max_body_bytes + _DOCUMENT_OVERHEAD_BYTES:
+            if len(self._upload) > config.max_body_bytes + _DOCUMENT_OVERHEAD_BYTES:
+                self._fail("request_too_large", f"The request body is larger than {config.max_body_bytes} bytes.")
                 return False
             self._arrived.clear()
-            await self._arrived.wait()
+            try:
+                async with asyncio.timeout(config.upload_stall_s):
+                    await self._arrived.wait()
+            except TimeoutError:
+                if self._session.has_link and not self._uncredited_bytes:
+                    self._fail("request_timeout", f"Nothing came of the request in {config.upload_stall_s:g} s.")
+                    return False
         return True
+
+    async def _wait_for_room(self, size: int) -> None:
+        """Wait until the body may be expanded: a small document can hold a large one."""
+        uploads = self._resources.uploads
+        uploads.hold(self, min(size, self._resources.config.max_body_bytes))
+        while not uploads.may_go_on(self):
+            self._credited.clear()
+            await self._credited.wait()
 
     async def _decode(self, document: bytes) -> Body | BaseMiss | DocumentError:
         limit = self._resources.config.max_body_bytes
@@ -243,6 +270,7 @@ class ForwardedExchange:
         try:
             async with aclosing(await self._open(resolved)) as reply:
                 self._resources.uploads.release(self)
+                self._body = None  # the provider has it, and it is a base as long as there is room
                 fold = DeferredFold(b"".join(values(reply.head.lines, b"content-type")[:1]))
                 await self._pass_on(reply, fold)
             self._finish()
@@ -349,6 +377,8 @@ class ForwardedExchange:
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
+            if opening.document is not None:
+                await self._wait_for_room(declared_size(opening.document))
             async with self._session.rebuilding:
                 rebuilt = None if opening.document is None else await self._decode(opening.document)
                 if isinstance(rebuilt, Body):
@@ -368,7 +398,7 @@ class ForwardedExchange:
         self.credit()
         if opening.document is None or body is None:
             return ()
-        self._resources.meter.rebuilt_bytes.inc(len(body.sent))
+        self._resources.note_body(self._session.principal, len(body.sent))
         if may_be_missed(opening.document):
             self._end.taken(self.number)
             self._session.wake()
@@ -435,12 +465,12 @@ class ForwardedExchange:
 
     def _keep(self, fold: DeferredFold) -> None:
         """Keep what was sent and what came back, as far as it came, for the next request to be sent against."""
-        if self._body is not None:
-            self._add_base(self._body.as_base(fold.value))
+        if self._base_id is not None:
+            self._resources.bases.complete(self.tenant, self._base_id, fold.value)
 
     def _add_base(self, base: Base | None) -> None:
         if base is not None:
-            self._resources.bases.add(self._session.principal.tenant, base)
+            self._resources.bases.add(self.tenant, base)
 
 
 async def _let_writers_go_first() -> None:

@@ -60,6 +60,11 @@ class SidecarSession:
         return {PRINCIPAL: self.principal}
 
     @property
+    def has_link(self) -> bool:
+        """Whether the sidecar is connected."""
+        return self._socket is not None
+
+    @property
     def exchanges(self) -> int:
         """How many exchanges are under way."""
         return len(self._exchanges)
