@@ -31,7 +31,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     ] = 256 * MIB
     max_message_bytes: Annotated[Bytes, Meta(description="Largest request body or WebSocket message.")] = 16 * MIB
     max_items: Annotated[int, Meta(ge=1, description="Items in the input of one request.")] = 20_000
-    max_values: Annotated[int, Meta(ge=1000, description="JSON values in one request, within each other or not.")] = (
+    max_values: Annotated[int, Meta(ge=1, description="JSON values in one request, within each other or not.")] = (
         250_000
     )
     max_connections: Annotated[
