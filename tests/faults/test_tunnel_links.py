@@ -143,6 +143,7 @@ async def test_a_socket_that_takes_nothing_any_more_is_given_up(monkeypatch: pyt
             await asyncio.Event().wait()
 
     monkeypatch.setattr(connector.TunnelSocket, "send", send_or_hang)
+    monkeypatch.setattr(connector.TunnelSocket, "has_room", False)
     monkeypatch.setattr(session, "STUCK_S", 0.05)
     monkeypatch.setattr(tunnel_link, "DEAD_S", 0.5)
     async with tunnelled(stream) as way:
