@@ -80,6 +80,24 @@ def test_the_directory_shrinks_to_its_bounds(tmp_path: Path) -> None:
     assert names(tmp_path) == set()
 
 
+def test_what_another_sidecar_writes_is_counted_in_time(tmp_path: Path) -> None:
+    """The directory is not listed for each base: that would take longer than all else."""
+    ours, theirs = BaseDiskCache(tmp_path), BaseDiskCache(tmp_path)
+    bases = [Base(b"%d" % number) for number in range(60)]
+    ours.shrink(max_bytes=10**9, max_files=10)
+    for number, base in enumerate(bases[:10]):
+        theirs.write(base)
+        os.utime(tmp_path / f"{base.id.hex()}.base", (100 + number, 100 + number))
+    counts = []
+    for base in bases[10:]:
+        ours.write(base)
+        ours.shrink(max_bytes=10**9, max_files=10)
+        counts.append(len(names(tmp_path)))
+    assert max(counts) == 20
+    assert set(counts[10:]) == {10}
+    assert names(tmp_path) == files_of(*bases[50:])
+
+
 @settings(max_examples=examples(200))
 @given(st.data())
 def test_a_damaged_file_is_ignored_and_removed(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:

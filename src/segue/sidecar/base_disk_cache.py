@@ -32,7 +32,9 @@ _TEMPORARY = ".tmp"
 #: A base is of no use unless both ends fold replies the same way, so the version of the fold is part of it.
 _MAGIC = b"segue base 1, fold %d\n" % FOLD_VERSION
 _DIGEST_BYTES = hashlib.sha256().digest_size
-_LEVEL = 3
+_LEVEL = 1
+#: After so many bases of our own, the directory is listed again.
+_LIST_AFTER_WRITES = 32
 #: A temporary file that is older than this was left behind by a crash.
 _ABANDONED_S = 3600
 
@@ -50,9 +52,12 @@ class BaseDiskCache:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._sizes: dict[bytes, int] | None = None  # of the files that are known, by id
+        self._writes = 0  # since the directory was listed
 
     def open(self) -> None:
         """Create the directory, make it private, and remove what crashes have left behind."""
+        self._sizes = None
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = self._directory.stat()
         if status.st_uid != os.geteuid():
@@ -94,16 +99,20 @@ class BaseDiskCache:
 
         There is no fsync: the digest detects a file that a power cut has torn, which only costs a full send.
         """
+        encoded = _encode(base)
         descriptor, name = tempfile.mkstemp(
             dir=self._directory, prefix=".", suffix=_TEMPORARY
         )  # readable for its owner only
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(_encode(base))
+                file.write(encoded)
             Path(name).replace(self._path(base.id))
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+        self._writes += 1
+        if self._sizes is not None:
+            self._sizes[base.id] = len(encoded)
 
     def touch(self, base_id: bytes) -> None:
         """Record that a base was used."""
@@ -114,10 +123,20 @@ class BaseDiskCache:
         """Remove a file, if it is still there."""
         with suppress(IsADirectoryError, PermissionError):  # a directory of that name is not one of our files
             self._path(base_id).unlink(missing_ok=True)
+        if self._sizes is not None:
+            self._sizes.pop(base_id, None)
 
     def shrink(self, *, max_bytes: int, max_files: int) -> None:
-        """Remove files, least recently used first, until the directory is within its bounds."""
+        """Remove files, least recently used first, until the directory is within its bounds.
+
+        What other sidecars write is only seen once in a while, for the directory is not listed each time: that takes
+        longer than all else that is done for a base.
+        """
+        known = self._sizes if self._writes < _LIST_AFTER_WRITES else None
+        if known is not None and len(known) <= max_files and sum(known.values()) <= max_bytes:
+            return
         files = self.list()
+        self._sizes, self._writes = {file.base_id: file.size for file in files}, 0
         total = sum(file.size for file in files)
         count = len(files)
         for file in files:
