@@ -66,6 +66,10 @@ AGENTS: Mapping[str, RealAgent] = {
     "opencode": RealAgent(command=("{program}", "run", "-m", "anthropic/claude-sonnet-4-5", "{prompt}")),
     "pi": _pi("anthropic", "ANTHROPIC_BASE_URL", "claude-sonnet-4-5"),
     "pi-openai": _pi("openai", "OPENAI_BASE_URL", "gpt-5.5"),
+    "qwen": RealAgent(
+        command=("{program}", "--approval-mode", "yolo", "-p", "{prompt}"),
+        files={".qwen/settings.json": '{"security": {"auth": {"selectedType": "openai"}}}'},
+    ),
     "gemini": RealAgent(
         command=("{program}", "-m", "gemini-2.5-pro", "--approval-mode", "yolo", "-p", "{prompt}"),
         files={".gemini/settings.json": '{"security": {"auth": {"selectedType": "gemini-api-key"}}}'},
@@ -75,6 +79,7 @@ AGENTS: Mapping[str, RealAgent] = {
 _VARIABLES = {
     "ANTHROPIC_API_KEY": "made-up",
     "OPENAI_API_KEY": "made-up",
+    "OPENAI_MODEL": "gpt-5.5",
     "CODEX_API_KEY": "made-up",
     "GEMINI_API_KEY": "made-up",
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",

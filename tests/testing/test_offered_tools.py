@@ -95,6 +95,15 @@ def test_lines_are_named_as_the_agent_names_them(agent: str, expected: dict[str,
     assert list(arguments.values()) == ["a.py"]
 
 
+def test_a_file_is_named_with_its_whole_path_where_the_folder_is_known() -> None:
+    """qwen-code takes no other. In a command of the shell, which runs there, names stay as they are."""
+    tools = AgentTools(
+        [tool_of("bash", {"properties": {"command": TEXT}}), tool_of("read", {"properties": {"path": TEXT}})], "/w"
+    )
+    called = [tools.write(PlannedCall("c", name, '{"path": "a/b.py"}')).arguments for name in ("read", "list")]
+    assert called == ['{"path": "/w/a/b.py"}', '{"command": "ls -1Ap a/b.py"}']
+
+
 def test_what_an_agent_asks_for_besides_is_given() -> None:
     name, arguments = written("opencode", "run", command="make")
     assert (name, arguments["description"]) == ("bash", "a step of the task")

@@ -83,9 +83,9 @@ async def agent_task(name: str) -> AsyncIterator[AgentTask]:
     Raises:
         TaskFolderError: there is no such task.
     """
-    model = AgentTaskProvider()
     with tempfile.TemporaryDirectory(prefix="segue-task-", ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary) / name
         make_task(name, folder)
+        model = AgentTaskProvider(str(folder))
         async with provided(model.answer, model.answer_message) as provider:
             yield AgentTask(name, folder, url=provider.url, model=model)

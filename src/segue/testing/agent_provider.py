@@ -30,9 +30,10 @@ _RESPONSES = TASK_APIS[b"responses"]
 
 
 class AgentTaskProvider:
-    """The scripts of the provider, and what it was asked."""
+    """The scripts of the provider, and what it was asked. `folder`: where the agent works, if that is known."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: str = "") -> None:
+        self._folder = folder
         #: How often each request came in which the model was asked, by a digest of its body.
         self.asked: Counter[bytes] = Counter()
         self._conversations: dict[tuple[int, str], list[Json]] = {}
@@ -60,12 +61,12 @@ class AgentTaskProvider:
         """Answer what may go on in a thread of Messages, as Claude Code begins one at Anthropic's own address."""
         thread = body.get("thread")
         if thread is None:
-            return _next(api, body)
+            return self._next(api, body)
         before = self._threads.get(thread.get("previous_message_id")) if thread["type"] == "continue" else []
         if before is None:
             return None
         messages = [*before, *body["messages"]]
-        answer = _next(api, {**body, "messages": messages})
+        answer = self._next(api, {**body, "messages": messages})
         self._threads[identity] = [*messages, {"role": "assistant", "content": api.write(answer, identity)}]
         return answer
 
@@ -83,23 +84,22 @@ class AgentTaskProvider:
         given = create["input"]
         items = [{"role": "user", "content": given}] if isinstance(given, str) else given
         whole = {**create, "input": [*history, *items]}
-        answer = TaskAnswer("") if create.get("generate") is False else _next(_RESPONSES, whole)
+        answer = TaskAnswer("") if create.get("generate") is False else self._next(_RESPONSES, whole)
         reply = _RESPONSES.reply(answer, create, message.number)
         response: Json = json.loads(reply.whole)
         self._conversations[message.request, response["id"]] = [*whole["input"], *response["output"]]
         return SocketAnswer(messages=reply.messages)
 
+    def _next(self, api: TaskApi, body: Json) -> TaskAnswer:
+        """Return the next answer of the task that the body is about."""
+        tools = AgentTools(api.tools(body), self._folder)
+        if not tools.enough:
+            return TaskAnswer(NO_TOOLS)
+        conversation = list(_about_the_task(api.read(body), tools))
+        return next_answer(conversation, write=tools.write) or TaskAnswer(NO_TASK)
+
     def _note(self, body: bytes) -> None:
         self.asked[hashlib.sha256(body).digest()] += 1
-
-
-def _next(api: TaskApi, body: Json) -> TaskAnswer:
-    """Return the next answer of the task that the body is about."""
-    tools = AgentTools(api.tools(body))
-    if not tools.enough:
-        return TaskAnswer(NO_TOOLS)
-    conversation = list(_about_the_task(api.read(body), tools))
-    return next_answer(conversation, write=tools.write) or TaskAnswer(NO_TASK)
 
 
 def _about_the_task(

@@ -8,6 +8,7 @@ agents give to tools and parameters. Pure. Not here: how the APIs write tools an
 from __future__ import annotations
 
 import json
+import posixpath
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -117,9 +118,13 @@ def tool_of(name: str, schema: Any) -> OfferedTool:  # noqa: ANN401 - as above
 
 
 class AgentTools:
-    """The tools of one agent, by what they are for."""
+    """The tools of one agent, by what they are for.
 
-    def __init__(self, offered: Iterable[OfferedTool]) -> None:
+    `folder`: the workspace. Some agents read and change only files that are named with their whole path.
+    """
+
+    def __init__(self, offered: Iterable[OfferedTool], folder: str = "") -> None:
+        self._folder = folder
         by_name = {tool.name: tool for tool in offered}
         self._own = by_name.keys() >= OWN_TOOLS
         self._shell = _first(by_name, (*_SHELLS, CODE_TOOL))
@@ -150,6 +155,7 @@ class AgentTools:
 
     def _special(self, name: str, arguments: Json) -> tuple[str, Json] | None:
         """Return the call of a tool of the same meaning; None if there is none that fits."""
+        arguments = {**arguments, "path": posixpath.join(self._folder, arguments.get("path", ""))}
         match name:
             case "read":
                 return _called(self._reader, _read_arguments(self._reader, arguments))
