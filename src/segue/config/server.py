@@ -34,6 +34,9 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     max_values: Annotated[int, Meta(ge=1, description="JSON values in one request, within each other or not.")] = (
         250_000
     )
+    uploads_bytes: Annotated[
+        Bytes, Meta(description="Bodies of requests that are not whole yet, which tenants share evenly.")
+    ] = 256 * MIB
     max_connections: Annotated[
         int, Meta(ge=1, description="Open connections; fewer if the process may not open two files for each.")
     ] = 10_000

@@ -9,29 +9,68 @@ import asyncio
 
 from aiohttp import web
 
+from segue.gateway.tunnel.uploads import Uploads
 from segue.protocol.problems import Problem, Refused
 
 #: What has to come within the limit of time: a body that drips is one that stalls.
 PROGRESS_BYTES = 4096
 
 
-async def read_body(request: web.Request, limit: int, *, stall_s: float) -> bytes:
-    """Return the body. Raises `HTTPRequestEntityTooLarge`, or `Refused` if it stalls."""
-    if (request.content_length or 0) > limit:
-        raise web.HTTPRequestEntityTooLarge(limit, request.content_length or 0)
-    pieces: list[bytes] = []
-    size, due = 0, PROGRESS_BYTES
-    try:
-        async with asyncio.timeout(stall_s) as timeout:
+class BodyReader:
+    """Reads bodies. What has come of those that are not whole counts in a budget that tenants share."""
+
+    def __init__(self, limit: int, *, stall_s: float, uploads: Uploads) -> None:
+        self._limit = limit
+        self._stall_s = stall_s
+        self._uploads = uploads
+
+    async def read(self, request: web.Request, tenant: str) -> bytes:
+        """Return the body. Raises `HTTPRequestEntityTooLarge`, or `Refused` if it stalls."""
+        if (request.content_length or 0) > self._limit:
+            raise web.HTTPRequestEntityTooLarge(self._limit, request.content_length or 0)
+        upload = _BodyUpload(tenant)
+        try:
+            pieces = await self._collect(request, upload)
+        except TimeoutError:
+            message = (
+                f"The body stopped coming: less than {PROGRESS_BYTES} bytes in {self._stall_s:g} s. Send it again."
+            )
+            raise Refused(Problem("request_timeout", message)) from None
+        finally:
+            self._uploads.release(upload)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def _collect(self, request: web.Request, upload: _BodyUpload) -> list[bytes]:
+        pieces: list[bytes] = []
+        size, due = 0, PROGRESS_BYTES
+        async with asyncio.timeout(self._stall_s) as timeout:
             while piece := await request.content.readany():
                 pieces.append(piece)
                 size += len(piece)
-                if size > limit:
-                    raise web.HTTPRequestEntityTooLarge(limit, size)
-                if size >= due:
+                if size > self._limit:
+                    raise web.HTTPRequestEntityTooLarge(self._limit, size)
+                has_room = self._hold(upload, len(piece))
+                if not has_room:  # nothing is read meanwhile, so that TCP stalls the client: it is not at fault
+                    timeout.reschedule(None)
+                    await upload.room.wait()
+                if size >= due or not has_room:
                     due = size + PROGRESS_BYTES
-                    timeout.reschedule(asyncio.get_running_loop().time() + stall_s)
-    except TimeoutError:
-        message = f"The body stopped coming: less than {PROGRESS_BYTES} bytes in {stall_s:g} s. Send it again."
-        raise Refused(Problem("request_timeout", message)) from None
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                    timeout.reschedule(asyncio.get_running_loop().time() + self._stall_s)
+        return pieces
+
+    def _hold(self, upload: _BodyUpload, size: int) -> bool:
+        upload.room.clear()
+        self._uploads.hold(upload, size)
+        return upload.room.is_set()
+
+
+class _BodyUpload:
+    """A body that is being read."""
+
+    def __init__(self, tenant: str) -> None:
+        self.tenant = tenant
+        self.room = asyncio.Event()
+
+    def credit(self) -> None:
+        """Let the rest be read."""
+        self.room.set()

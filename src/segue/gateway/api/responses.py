@@ -15,13 +15,14 @@ from aiohttp import web
 
 from segue.gateway.admin.metrics import TransportMeter
 from segue.gateway.api.background import BackgroundRoutes
-from segue.gateway.api.request_body import read_body
+from segue.gateway.api.request_body import BodyReader
 from segue.gateway.api.request_keys import PRINCIPAL
 from segue.gateway.api.sse import send_events, send_in_form
 from segue.gateway.drain import takes_no_turn
 from segue.gateway.error_mapping import failed_turn
 from segue.gateway.services import Services
 from segue.gateway.transport import finish, watch_peer
+from segue.gateway.tunnel.uploads import Uploads
 from segue.gateway.turns.executor import Caller, TurnRun
 from segue.history.records import ChainLink
 from segue.protocol.codec import encode
@@ -43,6 +44,10 @@ class ResponseRoutes:
         self._streamed = services.metrics.by_transport["sse"]
         self._plain = services.metrics.by_transport["http"]
         self._background = BackgroundRoutes(services)
+        server = services.server
+        self._bodies = BodyReader(
+            server.max_message_bytes, stall_s=server.body_timeout_s, uploads=Uploads(server.uploads_bytes)
+        )
 
     # --- turns -------------------------------------------------------------------------------------------------------
 
@@ -73,9 +78,9 @@ class ResponseRoutes:
 
     async def _read_create(self, request: web.Request) -> Create | Problem:
         self._check_upload(request)
-        server, rules, principal = self._services.server, self._services.rules, request[PRINCIPAL]
+        rules, principal = self._services.rules, request[PRINCIPAL]
         rules.check(principal)  # before its body is read
-        body = await read_body(request, server.max_message_bytes, stall_s=server.body_timeout_s)
+        body = await self._bodies.read(request, principal.tenant)
         rules.note_upload(principal, len(body))
         return await self._services.requests.create(body, request[PRINCIPAL].tenant)
 

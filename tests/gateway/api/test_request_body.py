@@ -1,0 +1,87 @@
+"""Bodies are read as long as they go on coming, within their limit and within what tenants share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import cast
+
+import pytest
+from aiohttp import web
+
+from segue.gateway.api.request_body import BodyReader
+from segue.gateway.tunnel.uploads import Uploads
+from segue.protocol.problems import Refused
+from tests.faults.gateways import until
+
+
+class Body:
+    """A body of these pieces; `None` waits for `gate`. It stands in for a request and for its content."""
+
+    def __init__(self, pieces: Sequence[bytes | None], length: int | None = None) -> None:
+        self.content_length = length
+        self.content = self
+        self.gate = asyncio.Event()
+        self.taken = 0
+        self._pieces = list(pieces)
+
+    async def readany(self) -> bytes:
+        if not self._pieces:
+            return b""
+        piece = self._pieces.pop(0)
+        if piece is None:
+            await self.gate.wait()
+            return await self.readany()
+        self.taken += len(piece)
+        return piece
+
+    @property
+    def request(self) -> web.Request:
+        return cast("web.Request", self)
+
+
+def reader(limit: int = 1000, *, stall_s: float = 20.0, budget: int = 10_000) -> tuple[BodyReader, Uploads]:
+    uploads = Uploads(budget)
+    return BodyReader(limit, stall_s=stall_s, uploads=uploads), uploads
+
+
+async def test_the_pieces_make_the_body_and_nothing_is_held_afterwards() -> None:
+    bodies, uploads = reader()
+    assert await bodies.read(Body([b"one", b"two"]).request, "a") == b"onetwo"
+    assert await bodies.read(Body([]).request, "a") == b""
+    assert uploads.size_bytes == 0
+
+
+@pytest.mark.parametrize("body", [Body([b"x"], length=1001), Body([b"x" * 600, b"x" * 401])])
+async def test_what_is_too_large_is_refused(body: Body) -> None:
+    bodies, uploads = reader()
+    with pytest.raises(web.HTTPRequestEntityTooLarge):
+        await bodies.read(body.request, "a")
+    assert uploads.size_bytes == 0
+
+
+async def test_a_body_that_stops_coming_is_given_up() -> None:
+    bodies, uploads = reader(stall_s=0.01)
+    with pytest.raises(Refused) as caught:
+        await bodies.read(Body([b"x", None]).request, "a")
+    assert caught.value.problem.code == "request_timeout"
+    assert uploads.size_bytes == 0
+
+
+async def test_bodies_that_never_end_stop_no_other_tenant() -> None:
+    """Of a tenant over its share, only the oldest is read on; the others wait, and waiting is not their fault."""
+    bodies, uploads = reader(limit=10_000, stall_s=0.05, budget=1000)
+    patient = BodyReader(10_000, stall_s=20.0, uploads=uploads)
+    stuck = [Body([b"." * 600, None, b"!" * 600]) for _ in range(4)]
+    attack = [asyncio.create_task(patient.read(body.request, "mallory")) for body in stuck]
+    late = Body([b"." * 10, b"." * 10])
+    await until(lambda: uploads.size_bytes >= 4 * 600)
+    waiting = asyncio.create_task(bodies.read(late.request, "mallory"))
+    assert await bodies.read(Body([b"." * 200, b"." * 250]).request, "alice") == b"." * 450
+    await asyncio.sleep(0.1)
+    assert (late.taken, waiting.done()) == (10, False), "it waits longer than a body may stall"
+    for body in stuck:
+        body.gate.set()
+    assert [len(body) for body in await asyncio.gather(*attack)] == [1200] * 4
+    assert len(await waiting) == 20
+    assert uploads.size_bytes == 0
