@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from segue.http.heads import Line, RequestHead
 from segue.http.origins import OriginPolicy
 from segue.http.request_rules import RequestRefusal
-from segue.sidecar.request_reader import ContinueAwaited, ParsedRequest, RequestReader
+from segue.sidecar.request_reader import ContinueAwaited, ParsedRequest, RequestReader, RequestSource
 
 MAX_HEAD = 400
 MAX_BODY = 1000
@@ -103,7 +103,9 @@ def test_no_body_an_empty_body_and_a_body_are_three_things() -> None:
 def test_a_head_is_kept_as_it_came() -> None:
     (found,) = read_all([REQUESTS[0]])
     lines = (Line(b"x-One", b"1"), Line(b"X-one", b"2"))
-    assert found == ParsedRequest("http", RequestHead(b"GET", b"/a?b=%7E", lines), None, None)
+    assert isinstance(found, ParsedRequest)
+    source = RequestSource(None, "localhost", (b"Host", b"x-One", b"X-one"))
+    assert found == ParsedRequest("http", RequestHead(b"GET", b"/a?b=%7E", lines), None, None, source)
 
 
 @pytest.mark.parametrize(
@@ -170,9 +172,10 @@ def test_a_websocket_upgrade_keeps_its_key_for_the_handshake() -> None:
     one.receive(data + b"\x81\x80abcd")
     found = one.next_event()
     lines = (Line(b"Sec-WebSocket-Protocol", b"a, b"), Line(b"X", b"y"))
-    assert found == ParsedRequest(
-        "websocket", RequestHead(b"GET", b"/v1/responses", lines), None, b"dGhlIHNhbXBsZSBub25jZQ=="
-    )
+    assert isinstance(found, ParsedRequest)
+    head = RequestHead(b"GET", b"/v1/responses", lines)
+    assert found == ParsedRequest("websocket", head, None, b"dGhlIHNhbXBsZSBub25jZQ==", found.source)
+    assert found.source.host == "localhost"
 
 
 @pytest.mark.parametrize(
@@ -192,4 +195,4 @@ def test_a_request_from_this_machine_is_told_from_one_through_a_proxy(
     one.receive(b"GET / HTTP/1.1\r\n" + fields + b"\r\n")
     found = one.next_event()
     assert isinstance(found, ParsedRequest)
-    assert found.from_this_machine is expected
+    assert found.source.local is expected

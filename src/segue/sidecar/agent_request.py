@@ -19,7 +19,7 @@ from segue.http.error_replies import FailureCode, failure_reply
 from segue.http.heads import ExchangeKind, Line, ReplyHead, RequestHead, end_to_end, has_content, values
 from segue.http.websocket import WebSocketClose, WebSocketMessage
 from segue.sidecar.agent_transport import AgentGone, AgentTransport
-from segue.sidecar.request_reader import ParsedRequest
+from segue.sidecar.request_reader import ParsedRequest, RequestSource
 from segue.sidecar.websocket_frames import MessageFrames
 
 _LENGTH = re.compile(rb"[0-9]{1,18}")
@@ -48,7 +48,7 @@ class AgentRequest:
         self.kind: Final[ExchangeKind] = received.kind
         self.head: Final[RequestHead] = received.head
         self.body: Final[bytes | None] = received.body
-        self.from_this_machine: Final[bool] = received.from_this_machine
+        self.source: Final[RequestSource] = received.source
         self.gone: Final[asyncio.Event] = transport.gone
         self.woken: Final[set[asyncio.Event]] = transport.woken
         self.stage: Stage = "waiting"

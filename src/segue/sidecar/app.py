@@ -167,7 +167,7 @@ class Sidecar:
 
     async def _answer_stats(self, request: AgentRequest) -> None:
         """Tell this machine the counters. With `hosts`, others may be led here, and look as if they were on it."""
-        if self.settings.hosts or not request.from_this_machine:
+        if self.settings.hosts or not request.source.local:
             await request.fail("forbidden_peer", "The counters are for this machine only, and for nobody with `hosts`.")
             return
         body = msgspec.json.encode(self.report())

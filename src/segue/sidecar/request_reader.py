@@ -19,6 +19,19 @@ from segue.http.request_rules import Framing, RequestRefusal, check_caller, chec
 Phase: TypeAlias = Literal["idle", "head", "body", "answer"]
 
 
+class RequestSource(msgspec.Struct, frozen=True):
+    """Where a request comes from: an address, the host that it names, and the names of all its lines."""
+
+    peer: str | None
+    host: str
+    names: tuple[bytes, ...]
+
+    @property
+    def local(self) -> bool:
+        """It seems to come from this machine, and not through a proxy on it."""
+        return is_from_this_machine(self.peer, self.host, (name.decode("latin-1") for name in self.names))
+
+
 class ParsedRequest(msgspec.Struct, frozen=True):
     """A whole request: the lines that are passed on, and the body, None if it was sent without any framing."""
 
@@ -26,8 +39,7 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     head: RequestHead
     body: bytes | None
     websocket_key: bytes | None
-    from_this_machine: bool = False
-    """It seems to come from this machine, and not through a proxy on it."""
+    source: RequestSource
 
 
 class ContinueAwaited(msgspec.Struct, frozen=True):
@@ -125,9 +137,9 @@ class RequestReader:
         key = values(lines, b"sec-websocket-key")[0] if kind == "websocket" else None
         self._framing = framing
         host = b",".join(values(lines, b"host")).decode("latin-1")
-        local = is_from_this_machine(self._peer, host, (line.name.decode("latin-1") for line in lines))
+        source = RequestSource(self._peer, host, tuple(line.name for line in lines))
         head = msgspec.structs.replace(head, lines=end_to_end(lines, kind))
-        self._received = ParsedRequest(kind, head, None, key, from_this_machine=local)
+        self._received = ParsedRequest(kind, head, None, key, source)
         return None
 
     def _read_body(self) -> ParsedRequest | RequestRefusal | None:
