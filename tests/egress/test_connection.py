@@ -80,6 +80,12 @@ async def test_interim_answers_are_skipped() -> None:
     assert await connection.read() == b""
 
 
+async def test_interim_answers_without_end_are_no_answer() -> None:
+    connection, _ = connected(b"HTTP/1.1 102 Processing\r\n\r\n" * 1000 + b"HTTP/1.1 204 No Content\r\n\r\n")
+    with pytest.raises(h11.RemoteProtocolError, match="interim answers"):
+        await connection.ask(request(b"GET", b"/", HOST))
+
+
 async def test_a_connection_serves_one_request_after_the_other() -> None:
     connection, stream = connected()
     for number in (b"1", b"2"):

@@ -314,3 +314,25 @@ async def test_a_stream_that_only_refuses_names_the_fields_that_it_refuses(code:
         failed = stream.failure_of(await read_all(stream))
         assert failed is not None
         assert failed.refused_fields == refused
+
+
+async def test_many_events_at_once_leave_time_for_others() -> None:
+    """A read of a quarter of a megabyte is taken in pieces, and the loop turns between them."""
+    turns, many = 0, say("x") * 12_000
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with opened(streams(many + END)) as (stream, _):
+        counting = asyncio.create_task(count())
+        sizes = [len(await stream.read())]
+        while not stream.decoder.ended:
+            before = turns
+            sizes.append(len(await stream.read()))
+            assert turns > before
+        counting.cancel()
+    assert sum(sizes) >= 12_000
+    assert max(sizes) <= 16 * 1024 // len(say("x")) + 1

@@ -24,6 +24,8 @@ _WRITE_BYTES: Final = 256 * 1024
 #: A longer body is written by a task of its own, while an early answer can already be read.
 _SHORT_BYTES: Final = 64 * 1024
 _HEAD_BYTES: Final = 128 * 1024
+#: Answers of 1xx before the one that counts. Nothing limits them otherwise: a server could go on for ever.
+_MOST_INTERIM: Final = 20
 
 #: As h11 ends a head.
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
@@ -65,7 +67,7 @@ class HttpConnection:
                 httpcore.WriteError
             ):  # the server may have refused the request and hung up: its answer is read below
                 await self._stream.write(begin + self._body(body) + self._end(), self._silence_s)
-        while True:
+        for _ in range(_MOST_INTERIM + 1):
             match await self._head_event():
                 case h11.InformationalResponse(status_code=101) as event:
                     return _reply_head(event)
@@ -75,6 +77,7 @@ class HttpConnection:
                     return head
                 case _:
                     pass
+        raise h11.RemoteProtocolError("more interim answers than anybody needs")
 
     async def read(self) -> bytes:
         """Return what has come of the content, at most 64 KB, as soon as something has; `b""` at its end.

@@ -21,6 +21,7 @@ from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
 from segue.http_client.body import JsonBody
+from segue.http_client.interim_replies import InterimBound
 from segue.http_client.staggered import first_of
 from segue.http_client.wire_meter import MeteredHandler, WireMeter
 
@@ -47,9 +48,8 @@ class DesyncSafeConnector(aiohttp.TCPConnector):
     ) -> None:
         verified = True if tls is None else tls
         super().__init__(limit=0, ssl=verified, keepalive_timeout=keepalive_s)  # callers limit how many requests run
-        if meter is not None:
-            handler: Callable[..., ResponseHandler] = MeteredHandler
-            self._factory = partial(handler, meter, self._loop)  # aiohttp has no parameter for it
+        handler: Callable[..., ResponseHandler] = InterimBound if meter is None else partial(MeteredHandler, meter)
+        self._factory = partial(handler, self._loop)  # aiohttp has no parameter for it
         self._staggered = staggered
         self._arrivals: WeakKeyDictionary[ResponseHandler, select.poll] = WeakKeyDictionary()
         self._reused: WeakSet[ResponseHandler] = WeakSet()

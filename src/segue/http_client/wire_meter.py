@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from aiohttp.client_proto import ResponseHandler
+from segue.http_client.interim_replies import InterimBound
 
 #: The name under which a connection's transport has its meter: `transport.get_extra_info(WIRE_METER)`.
 WIRE_METER = "segue_wire_meter"
@@ -63,7 +63,7 @@ class WireMeter:
             self.whole.received(size, now)
 
 
-class MeteredHandler(ResponseHandler):
+class MeteredHandler(InterimBound):
     """aiohttp's protocol for a connection, with a meter."""
 
     def __init__(self, whole: WireMeter, loop: asyncio.AbstractEventLoop) -> None:

@@ -44,6 +44,8 @@ _REFUSED = 400
 #: What may follow the end of the turn before the connection is given up, in bytes and seconds.
 _TAIL_BYTES = 64 * 1024
 _TAIL_S = 2.0
+#: What is read of a stream before others have their turn.
+_PIECE_BYTES = 16 * 1024
 
 
 class ProviderStream:
@@ -75,6 +77,8 @@ class ProviderStream:
         self._rendered = rendered
         self._head: bytes | None = b""  # of the body, until it shows an event
         self._reader = SseReader(MAX_EVENT_BYTES)
+        self._rest = b""  # of what has arrived
+        self._busy = False  # the last read took some time
         self._awaited: Awaited = "answer"
         self._deadline = 0.0  # of the end of the stream, once the answer is there
         self._forwarded = False
@@ -100,7 +104,7 @@ class ProviderStream:
         decoder, name = self.decoder, self._name
         try:
             async with asyncio.timeout_at(self._next_deadline()):
-                data = await read_piece(self._content)
+                data = await self._next_piece()
         except TimeoutError:
             self.broken = True
             if decoder.awaited != "answer":
@@ -124,6 +128,15 @@ class ProviderStream:
                 Failure("upstream_protocol_error", f"An event of the upstream {name!r} is too large.")
             )
         return output
+
+    async def _next_piece(self) -> bytes:
+        """Return what has arrived, a piece at a time: thousands of small events at once would hold up all others."""
+        if self._busy:
+            await asyncio.sleep(0)
+        data = self._rest or await read_piece(self._content)
+        self._rest = data[_PIECE_BYTES:]
+        self._busy = len(data) > _PIECE_BYTES // 4
+        return data[:_PIECE_BYTES] if self._rest else data
 
     def _on_eof(self) -> list[Event | Ended]:
         """End the turn. Some servers announce a stream and send an error as plain JSON."""
