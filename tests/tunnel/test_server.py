@@ -388,3 +388,16 @@ def test_what_an_extension_adds_is_skipped() -> None:
     hello = Hello(VERSION, b"", 0, (), (Parameter(9, b"of a later version"),))
     (opened,) = gateway.receive(packet_of(hello, ExtensionFrame(127, b"?"), open_frame(1)), 0.0)
     assert isinstance(opened, Opened)
+
+
+def test_a_node_that_is_told_twice_to_drain_says_so_once_on_each_link() -> None:
+    pair = joined()
+    for _ in range(2):
+        pair.gateway.drain()
+    pair.run()
+    assert pair.told.count(GoneAway()) == 1
+    pair.cut()
+    pair.connect()
+    pair.gateway.drain()
+    pair.run()
+    assert pair.told.count(GoneAway()) == 2

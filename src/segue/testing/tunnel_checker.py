@@ -50,11 +50,11 @@ class PresetLines(msgspec.Struct, frozen=True):
 class _Stream:
     """One direction of an exchange, over all links."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_limit_told: bool = True) -> None:
         self.sent = bytearray()
         self.limit = _WINDOW_BYTES
-        self.is_limit_told = True
-        """The limit was told on this link, or never raised."""
+        self.is_limit_told = is_limit_told
+        """The limit was told on this link, or the exchange began on it."""
         self.at = 0
         self._end: int | None = None
         self._ended_here = False
@@ -252,7 +252,7 @@ class TunnelChecker:
             exchange.told.add("MISS")
         exchange.reply.go_on(wanted.offset)
         if exchange.missed and not wanted.flags & _AGAIN:
-            exchange.upload = _Stream()  # it is told the MISS again; what it sends before is dropped
+            exchange.upload = _Stream(is_limit_told=False)  # it is told the MISS again; what it sends before is dropped
             exchange.missed = False
         else:
             exchange.upload.go_on(upload_offset)
@@ -346,7 +346,7 @@ class TunnelChecker:
         elif exchange.status is not None or not exchange.has_document:
             raise WireFault("a MISS behind REPLY, or of what has no document")
         exchange.missed = True
-        exchange.upload = _Stream()
+        exchange.upload = _Stream(is_limit_told=exchange.upload.is_limit_told)
 
     def _on_taken(self, _: _WireLink, frame: WireFrame) -> None:
         exchange = self._opened(frame)

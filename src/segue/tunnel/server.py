@@ -183,8 +183,9 @@ class TunnelServer(Endpoint[_ServerExchange, ServerEvent]):
 
     def drain(self) -> None:
         """Refuse new exchanges, and tell the sidecar to open them at another node."""
-        self._draining = True
-        self._queue(GoAway())
+        if not self._draining:
+            self._draining = True
+            self._queue(GoAway())
 
     # --- frames ------------------------------------------------------------------------------------------------------
 
