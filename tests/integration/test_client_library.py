@@ -147,6 +147,16 @@ async def test_without_await_it_is_the_same() -> None:
         assert await asyncio.to_thread(talk) == ["hello", "again"]
 
 
+@pytest.mark.parametrize("lean", [True, False])
+async def test_over_http_turns_in_a_row_share_a_connection(lean: bool) -> None:
+    """The end of a reply comes with its last event, so that the next turn need not make another connection."""
+    async with behind_a_link(*[say("one")] * 5) as (_, link, client, _):
+        session = client.session(MODEL, transport="http", lean=lean)
+        for _ in range(5):
+            await session.send("more").response()
+        assert len(link.connections) == 1
+
+
 async def cut_and_noticed(link: EmulatedLink, client: AsyncClient) -> None:
     """Cut the client's WebSocket, and wait until the client knows."""
     pool = client._host.links.websocket  # noqa: SLF001 - nothing else shows it

@@ -50,7 +50,7 @@ async def send_events(
     coding: StreamCoding | None = None,
     compact: bool = False,
 ) -> web.StreamResponse:
-    """Send a turn's events as they come, one write for each batch, and `[DONE]` with the last one.
+    """Send a turn's events as they come, one write for each batch, and the end of the reply with the last one.
 
     The reply begins with the first batch, so that a turn that is refused before gets a status of its own. A stream that
     breaks later is reset. The types of compact events are in their data only.
@@ -65,14 +65,13 @@ async def send_events(
                 # Whole events only: some parsers lose an event whose blank line comes with the next piece.
                 data = b"".join([write_event("" if compact else event.type, event.data) for event in batch])
                 meter.sent(len(batch), len(data))
-                done = batch[-1].type in _LAST
-                if done:
-                    data += DONE
-                await response.write(data if encoder is None else await encoder.write(data, last=done))
+                if batch[-1].type not in _LAST:
+                    await response.write(data if encoder is None else await encoder.write(data))
+                    continue
+                done = True
+                await _end(request, response, data + DONE, encoder)
         if not done:
-            await finish(request, response, DONE if encoder is None else await encoder.write(DONE, last=True))
-        else:
-            await finish(request, response)
+            await _end(request, response, DONE, encoder)
     except Exception as error:
         if not response.prepared:
             raise
@@ -91,6 +90,11 @@ async def send_in_form(
     compact = form == "compact"
     coding = stream_coding(request.headers.get("Accept-Encoding", ""), preset=compact)
     return await send_events(request, lean_batches(batches, form=form), meter, coding=coding, compact=compact)
+
+
+async def _end(request: web.Request, response: web.StreamResponse, rest: bytes, encoder: _SlicedEncoder | None) -> None:
+    """Send the rest of a stream and its end in one write: who reads the last event can use the connection again."""
+    await finish(request, response, rest if encoder is None else await encoder.write(rest, last=True))
 
 
 def _headers(method: str, coding: StreamCoding | None, *, compact: bool) -> dict[str, str]:
