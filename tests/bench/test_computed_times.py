@@ -7,7 +7,7 @@ import pytest
 from segue.bench.arms.measurement import TaskRound
 from segue.bench.arms.table import ARMS, REPLAY
 from segue.bench.arms.tunnelled import COLD, WARM
-from segue.bench.computed_times import TaskLoad, computed_arm, load_of, setup_rtts
+from segue.bench.computed_times import TaskLoad, bytes_of_a_token_alone, computed_arm, load_of, setup_rtts
 from segue.bench.links.conversation_time import TurnLoad, compute_task
 from segue.bench.links.profiles import LINKS
 from segue.bench.meters.turn_meter import TurnUsage
@@ -16,15 +16,29 @@ from segue.bench.reports.report import RoundFigures, TurnFigures
 SHORT = TaskLoad(ARMS[REPLAY], "article", (TurnLoad(4000, 30_000, 40), TurnLoad(9000, 30_000, 40)))
 
 
-def test_a_load_is_what_the_turns_carried() -> None:
-    measured = TaskRound(
-        turns=[TurnFigures(bytes_up_wire=300, bytes_down_wire=2000), TurnFigures()],
-        figures=RoundFigures(),
-        usages=[TurnUsage(10, 7), TurnUsage(20, 8)],
+def a_round(*down: int | None, tokens: int = 7) -> TaskRound:
+    return TaskRound(
+        turns=[TurnFigures(bytes_up_wire=300, bytes_down_wire=size) for size in down],
+        figures=RoundFigures(bytes_down_wire=sum(size or 0 for size in down)),
+        usages=[TurnUsage(10, tokens + number) for number, _ in enumerate(down)],
     )
-    load = load_of(ARMS["http id"], "loop-12", measured)
-    assert load == TaskLoad(ARMS["http id"], "loop-12", (TurnLoad(300, 2000, 7), TurnLoad(1, 1, 8)))
+
+
+def test_a_load_is_what_the_turns_carried() -> None:
+    load = load_of(ARMS["http id"], "loop-12", a_round(2000, None), token_bytes=0.0)
+    assert load == TaskLoad(ARMS["http id"], "loop-12", (TurnLoad(300, 2000, 7), TurnLoad(300, 1, 8)))
     assert load.tokens == 15
+
+
+def test_tokens_that_are_written_one_by_one_are_more_bytes() -> None:
+    """What they cost is measured of one workload, and added to all."""
+    at_once, one_by_one = a_round(1000, 1000), a_round(1100, 1200)
+    token_bytes = bytes_of_a_token_alone(at_once, one_by_one)
+    assert token_bytes == 300 / 15
+    longer = load_of(ARMS[REPLAY], "conversation:2", a_round(5000, tokens=100), token_bytes=token_bytes)
+    assert longer.turns == (TurnLoad(300, 5000 + 2000, 100),)
+    assert bytes_of_a_token_alone(one_by_one, at_once) == 0.0, "it is never less"
+    assert bytes_of_a_token_alone(a_round(), a_round()) == 0.0
 
 
 @pytest.mark.parametrize(

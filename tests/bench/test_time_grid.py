@@ -24,7 +24,7 @@ from tests.bench.arms.processes import end_here, model_here
 
 PLAN = MeasurementPlan()
 SMALL = TimeGrid(
-    workloads=("conversation:2",),
+    workloads=("article",),
     computed=(),
     arms=(REPLAY, "http id"),
     links=("fibre", "geo-in-flight"),
@@ -61,7 +61,9 @@ class Rounds:
         different = arm.name == self._different and link is not None
         return TaskRound(
             turns=[turn] if failed else [turn, turn],
-            figures=RoundFigures(task_s=4.0, ttft_first_s=0.5),
+            figures=RoundFigures(
+                task_s=4.0, ttft_first_s=0.5, bytes_down_wire=18_000 if plan.tokens_s is None else 19_000
+            ),
             usages=[TurnUsage(10, 5 if different else 4)] * 2,
             failed_turn=2 if failed else None,
             problem="it broke" if failed else None,
@@ -95,10 +97,9 @@ async def test_everything_is_measured_in_alternating_order_and_reported(monkeypa
     grid = replace(SMALL, computed=("conversation:3",))
     report = await report_of(monkeypatch, rounds, grid)
     both = [REPLAY, "http id"]
-    assert rounds.order[:4] == [
-        (name, work, None, None) for work in ("conversation:2", "conversation:3") for name in both
-    ]
-    timed = rounds.order[4:]
+    assert rounds.order[:2] == [(name, "article", None, 1000.0) for name in both]
+    assert rounds.order[2:6] == [(name, work, None, None) for name in both for work in ("article", "conversation:3")]
+    timed = rounds.order[6:]
     there_and_back = [REPLAY, "http id", "http id", REPLAY]
     assert [name for name, *_ in timed] == there_and_back * 4
     assert [one[2:] for one in timed[::4]] == [
@@ -114,7 +115,7 @@ async def test_everything_is_measured_in_alternating_order_and_reported(monkeypa
     # ordered by workload, speed, link and arm
     assert [one.identity for one in report.arms] == [
         (name, workload, link, speed)
-        for workload in ("conversation:2", "conversation:3")
+        for workload in ("article", "conversation:3")
         for speed in (65.0, 1000.0)
         for link in LINKS
         for name in (REPLAY, "http id")
@@ -125,7 +126,7 @@ async def test_what_is_measured_is_computed_too_and_both_are_compared(monkeypatc
     report = await report_of(monkeypatch, Rounds())
     (agreement,) = report.figures
     assert agreement.name == AGREEMENT
-    load = TaskLoad(ARMS[REPLAY], "conversation:2", (TurnLoad(9000, 9000, 4),) * 2)
+    load = TaskLoad(ARMS[REPLAY], "article", (TurnLoad(9000, 9000 + 500, 4),) * 2)
     slowest = computed_arm(load, LINKS["geo-in-flight"], 65.0, tls=True).totals.time_s or 0.0
     assert agreement.high == pytest.approx(slowest / 4.0)
     assert 0 < (agreement.low or 0) < (agreement.value or 0) < (agreement.high or 0)
@@ -171,7 +172,7 @@ async def test_an_arm_that_fails_on_loopback_is_told_and_nothing_is_computed_of_
     rounds = Rounds(failing="http id")
     report = await report_of(monkeypatch, rounds)
     failed = [one for one in report.arms if one.status == "failed"]
-    assert [one.identity for one in failed] == [("http id", "conversation:2", None, None)]
+    assert [one.identity for one in failed] == [("http id", "article", None, speed) for speed in (None, 1000.0)]
     assert failed[0].failed_turn == 2
     assert {one.name for one in report.arms if one.basis == "computed"} == {REPLAY}
     assert len([one for one in report.arms if one.basis == "measured" and one.link]) == len(SMALL.cells)
@@ -179,7 +180,7 @@ async def test_an_arm_that_fails_on_loopback_is_told_and_nothing_is_computed_of_
 
 async def test_a_round_that_did_other_work_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
-        DifferentWorkError, match=r"turn 1: http replay on loopback had .* 4 out, http id, conv.* 5 out"
+        DifferentWorkError, match=r"turn 1: http replay on loopback had .* 4 out, http id, article over .* 5 out"
     ):
         await report_of(monkeypatch, Rounds(different="http id"))
 
@@ -201,14 +202,14 @@ async def stopped_run(monkeypatch: pytest.MonkeyPatch, at: int) -> BenchReport:
 
 async def test_a_stopped_run_goes_on_with_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The four rounds of one link are done when the fifth breaks: only the other link is measured again."""
-    before = await stopped_run(monkeypatch, at=2 + 5)
+    before = await stopped_run(monkeypatch, at=4 + 5)
     assert [one.link for one in before.arms] == ["fibre", "fibre"]
     rounds = Rounds()
     steps: list[tuple[int, int, str]] = []
     monkeypatch.setattr(time_grid, "measure_round", rounds)
     report = await measure(FAST, PLAN, before=before, progressed=lambda *step: steps.append(step))
     assert {link for _, _, link, _ in rounds.order} == {None, "data-centre"}
-    assert len(rounds.order) == 2 + 4
+    assert len(rounds.order) == 4 + 4
     assert [one for one in report.arms if one.link == "fibre"][:2] == before.arms
     assert len(report.arms) == len(FAST.cells) + len(FAST.computed_cells)
     assert [done for done, *_ in steps] == list(range(1, len(steps) + 1))
@@ -218,12 +219,12 @@ async def test_a_stopped_run_goes_on_with_what_is_missing(monkeypatch: pytest.Mo
 async def test_what_failed_and_what_has_too_few_rounds_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = await report_of(monkeypatch, Rounds(), FAST)
     arms = [replace(whole.arms[0], status="failed"), *whole.arms[1:]]
-    at = next(number for number, one in enumerate(arms) if one.identity == ("http id", "conversation:2", "fibre", 1e6))
+    at = next(number for number, one in enumerate(arms) if one.identity == ("http id", "article", "fibre", 1e6))
     arms[at] = replace(arms[at], rounds=arms[at].rounds[:1])
     rounds = Rounds()
     await report_of(monkeypatch, rounds, FAST, before=replace(whole, arms=arms))
-    assert rounds.order[2:] == [
-        (name, "conversation:2", link, 1e6)
+    assert rounds.order[4:] == [
+        (name, "article", link, 1e6)
         for name, link in (("http id", "fibre"), ("http id", "fibre"), (REPLAY, "data-centre"), (REPLAY, "data-centre"))
     ]
 
@@ -254,7 +255,7 @@ async def test_uncommitted_changes_do_not_matter(monkeypatch: pytest.MonkeyPatch
     clean = (before.commit or "none").removesuffix("-dirty")
     rounds = Rounds()
     await report_of(monkeypatch, rounds, FAST, before=replace(before, commit=f"{clean}-dirty"))
-    assert len(rounds.order) == 2
+    assert len(rounds.order) == 4
 
 
 # --- for real --------------------------------------------------------------------------------------------------------
@@ -263,8 +264,10 @@ async def test_uncommitted_changes_do_not_matter(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     "arms", [(REPLAY, "websocket id, not stored"), pytest.param(MAIN_ARMS, marks=pytest.mark.deep)]
 )
-async def test_a_small_grid_for_real(arms: tuple[str, ...]) -> None:
+async def test_a_small_grid_for_real(arms: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process, over the fastest link: it is measured and computed."""
+    monkeypatch.setattr(time_grid, "_SAMPLE", "conversation:2")
+    monkeypatch.setattr(time_grid, "_SAMPLE_TOKENS_S", 4000.0)
     grid = TimeGrid(
         workloads=("conversation:2",), computed=(), arms=arms, links=("data-centre",), speeds=(4000.0,), rounds=1
     )

@@ -39,16 +39,27 @@ class TaskLoad(msgspec.Struct, frozen=True):
         return sum(turn.tokens for turn in self.turns)
 
 
-def load_of(arm: MeasuredArm, workload: str, measured: TaskRound) -> TaskLoad:
-    """Take the bytes and tokens of a round that was measured."""
-    turns = zip(measured.turns, measured.usages, strict=True)
-    return TaskLoad(
-        arm,
-        workload,
-        tuple(
-            TurnLoad(turn.bytes_up_wire or 1, turn.bytes_down_wire or 1, usage.output_tokens) for turn, usage in turns
-        ),
+def load_of(arm: MeasuredArm, workload: str, at_once: TaskRound, *, token_bytes: float) -> TaskLoad:
+    """Take the bytes and tokens of a round whose model wrote at once; `token_bytes` more come for each token."""
+    turns = tuple(
+        TurnLoad(
+            turn.bytes_up_wire or 1,
+            (turn.bytes_down_wire or 1) + round(token_bytes * usage.output_tokens),
+            usage.output_tokens,
+        )
+        for turn, usage in zip(at_once.turns, at_once.usages, strict=True)
     )
+    return TaskLoad(arm, workload, turns)
+
+
+def bytes_of_a_token_alone(at_once: TaskRound, one_by_one: TaskRound) -> float:
+    """Return how much more a token makes the server send if it is written alone, from two rounds of the same work.
+
+    It has a record of TLS and a chunk of HTTP for itself, or a frame of the tunnel, and compresses less well.
+    """
+    tokens = sum(usage.output_tokens for usage in at_once.usages)
+    more = (one_by_one.figures.bytes_down_wire or 0) - (at_once.figures.bytes_down_wire or 0)
+    return max(0.0, more / max(1, tokens))
 
 
 def setup_rtts(arm: MeasuredArm, *, tls: bool) -> float:

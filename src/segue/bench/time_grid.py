@@ -2,7 +2,8 @@
 
 What is measured runs in real time over emulated links, several rounds in alternating order. Rounds that mostly wait run
 side by side, and no two programs start at the same time. The bytes of every arm are measured once more on loopback, and
-what is not measured is computed from them: further links, and long conversations. What is measured is computed, too, so
+what is not measured is computed from them: further links, and long conversations. There the model writes at once, so
+what tokens cost that are written one by one is measured of a short workload. What is measured is computed, too, so
 that you see how far to believe it. Every round must have done the same work. A run that was stopped goes on from what
 it had reported. Not here: one round (`arms.measurement`), computing (`computed_times`), and how the report is shown
 (`time_tables`).
@@ -22,7 +23,7 @@ from msgspec.structs import replace
 from segue.bench.arms.measurement import MeasurementPlan, TaskRound, check_same_work, measure_round, rounds_to_arm
 from segue.bench.arms.table import ARMS, REPLAY
 from segue.bench.arms.tunnelled import COLD
-from segue.bench.computed_times import TaskLoad, computed_arm, load_of
+from segue.bench.computed_times import TaskLoad, bytes_of_a_token_alone, computed_arm, load_of
 from segue.bench.links.profiles import LINKS
 from segue.bench.load_budget import LoadBudget
 from segue.bench.reports.report import Arm, BenchReport, Figure, figure, make_report
@@ -42,6 +43,9 @@ AGREEMENT = "computed / measured task time"
 #: Tokens a second of all measurements that run side by side: two cores forward so many without a queue. A fast model
 #: on a fast link is alone.
 _MOST_TOKENS_S = 1000.0
+
+#: What tokens cost that are written one by one is measured of this, at this speed: few tokens, and none waits.
+_SAMPLE, _SAMPLE_TOKENS_S = "article", 1000.0
 
 #: What no other arm of a report has: name, workload, link, speed.
 ArmIdentity: TypeAlias = tuple[str, str | None, str | None, float | None]
@@ -147,6 +151,7 @@ class _GridRun:
         self._progressed = progressed
         self._blank = make_report([], grid.settings)
         self._starting = asyncio.Lock()
+        self._weighed: dict[tuple[str, str, float | None], TaskRound] = {}  # by arm, workload and speed, on loopback
         self._loads: dict[tuple[str, str], TaskLoad] = {}  # by arm and workload
         self._same: dict[str, dict[str, TaskRound]] = {}  # by workload: the round that all others must be like
         self._failed: list[Arm] = []  # on loopback, so that nothing can be computed
@@ -175,11 +180,14 @@ class _GridRun:
     async def run(self) -> BenchReport:
         """Measure bytes, then times, and compute."""
         grid = self._grid
-        to_weigh = list(product(dict.fromkeys((*grid.workloads, *grid.computed)), grid.arms))
+        workloads = dict.fromkeys((_SAMPLE, *grid.workloads, *grid.computed))
+        to_weigh: list[tuple[str, str, float | None]] = [(name, _SAMPLE, _SAMPLE_TOKENS_S) for name in grid.arms]
+        to_weigh += product(grid.arms, workloads, [None])
         to_time = [cell for cell in grid.rounds_in_order if cell.identity not in self._arms]
         self._steps = len(to_weigh) + len(to_time) + len(grid.cells) + len(grid.computed_cells)
-        two = LoadBudget(2)  # the load changes no bytes
-        await _together(self._measure_bytes(name, workload, two) for workload, name in to_weigh)
+        two = LoadBudget(2)  # times do not matter
+        await _together(self._weigh(name, workload, tokens_s=speed, room=two) for name, workload, speed in to_weigh)
+        self._loads = {one: load for one in product(grid.arms, workloads) if (load := self._load(*one)) is not None}
         expected = await self._computed(grid.cells)
         room = LoadBudget(_MOST_TOKENS_S)
         await _together(self._measure(cell, room, self._tokens_s(cell, expected)) for cell in to_time)
@@ -196,17 +204,27 @@ class _GridRun:
 
     # --- bytes -------------------------------------------------------------------------------------------------------
 
-    async def _measure_bytes(self, name: str, workload: str, room: LoadBudget) -> None:
-        """Measure on loopback what an arm carries; that is all that the computed ones know of it."""
-        plan = replace(self._plan, link=None, tokens_s=None)
+    async def _weigh(self, name: str, workload: str, *, tokens_s: float | None, room: LoadBudget) -> None:
+        """Measure on loopback what an arm carries."""
+        plan = replace(self._plan, link=None, tokens_s=tokens_s)
         async with room.take(1):
             measured = await measure_round(ARMS[name], read_workload(workload), plan)
         self._check(f"{name} on loopback", workload, measured)
         if measured.problem is None:
-            self._loads[name, workload] = load_of(ARMS[name], workload, measured)
+            self._weighed[name, workload, tokens_s] = measured
         else:
             self._failed.append(rounds_to_arm(name, read_workload(workload), plan, [measured]))
         self._tell(f"bytes of {name}, {workload}")
+
+    def _load(self, name: str, workload: str) -> TaskLoad | None:
+        """Return what an arm carries in a workload, which is all that is computed from; None if it failed."""
+        at_once = self._weighed.get((name, workload, None))
+        sample = self._weighed.get((name, _SAMPLE, None))
+        one_by_one = self._weighed.get((name, _SAMPLE, _SAMPLE_TOKENS_S))
+        if at_once is None or sample is None or one_by_one is None:
+            return None
+        token_bytes = bytes_of_a_token_alone(sample, one_by_one)
+        return load_of(ARMS[name], workload, at_once, token_bytes=token_bytes)
 
     async def _computed(self, cells: Sequence[GridCell]) -> dict[GridCell, Arm]:
         """Compute cells, as far as the bytes of their arms are known."""
