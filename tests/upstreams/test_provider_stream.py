@@ -334,4 +334,4 @@ async def test_many_events_at_once_leave_time_for_others() -> None:
         counting.cancel()
     assert sum(sizes) >= 12_000
     assert turns >= len(sizes) - 1
-    assert max(sizes) <= 16 * 1024 // len(say("x")) + 1
+    assert max(sizes) <= 16 * 1024 // len(say("x")) + 5  # and what begins a message
