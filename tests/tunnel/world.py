@@ -146,7 +146,7 @@ class World:
         for packet in packets(self.gateway, self.now):
             self.checker.sent("down", packet)
             self.down.append(packet)
-        assert not self.checker.problems
+        assert not self.checker.problems, self.checker.problems
 
     def _note_complete(self, packet: bytes) -> None:
         for frame in frames_of(packet):
