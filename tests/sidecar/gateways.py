@@ -14,14 +14,15 @@ from aiohttp import WSMsgType, web
 
 from segue.gateway.error_mapping import http_reply
 from segue.http.heads import Line, ReplyHead, RequestHead, values
-from segue.http.websocket import WebSocketClose
+from segue.http.websocket import WebSocketClose, WebSocketMessage
 from segue.protocol.problems import Problem
 from segue.testing.tunnel_checker import TunnelChecker
-from segue.tunnel.documents import Base, BaseMiss, Body, decode_document
+from segue.tunnel.documents import Base, BaseMiss, Body, decode_document, may_be_missed
 from segue.tunnel.events import Cancelled, LinkFailed, Opened, ServerEvent, UploadData, UploadEnded
 from segue.tunnel.folds.fold import Fold
 from segue.tunnel.frames import MAX_PACKET_BYTES, SUBPROTOCOL
 from segue.tunnel.server import Node, TunnelServer
+from segue.tunnel.socket_opening import SocketOpening, read_opening, stream_prefix
 from segue.tunnel.stream_compression import (
     REPLY_WINDOW_LOG,
     SOCKET_WINDOW_LOG,
@@ -30,7 +31,7 @@ from segue.tunnel.stream_compression import (
     StreamError,
 )
 from segue.tunnel.upgrade_headers import EPOCH_HEADER, HELLO_HEADER, decode_hello
-from segue.tunnel.websocket_records import RecordError, RecordReader, encode_record
+from segue.tunnel.websocket_records import Record, RecordError, RecordReader, encode_record
 from tests.tunnel.checkers import new_checker
 
 STREAM = ReplyHead(200, b"OK", (Line(b"Content-Type", b"text/event-stream"),))
@@ -306,15 +307,13 @@ class _Exchange:
 
     async def talk(self) -> None:
         """Echo every message, and the close."""
-        gateway, end = self.session.gateway, self.session.end
-        encoder, decoder = StreamEncoder(SOCKET_WINDOW_LOG), StreamDecoder(SOCKET_WINDOW_LOG)
-        reader = RecordReader(2**26)
-        while True:
-            while not self.upload:
-                if self.ended:
-                    return
-                self.arrived.clear()
-                await self.arrived.wait()
+        encoder = StreamEncoder(SOCKET_WINDOW_LOG)
+        first = await self.read_opening()
+        prefix = b"" if first is None else stream_prefix(first.data)
+        decoder, reader = StreamDecoder(SOCKET_WINDOW_LOG, prefix=prefix), RecordReader(2**26)
+        if first is not None:
+            await self.echo(first, encoder)
+        while await self.has_upload():
             decoder.feed(bytes(self.upload))
             self.upload.clear()
             while data := decoder.read(2**16):
@@ -322,15 +321,48 @@ class _Exchange:
                 records = reader.feed(data)
                 assert not isinstance(records, RecordError)
                 for record in records:
-                    end.send(self.number, encoder.feed(encode_record(record)) + encoder.flush())
-                    if isinstance(record, WebSocketClose):
-                        end.send(self.number, encoder.finish())
-                        end.finish(self.number)
-                        self.session.wake.set()
-                        return
-                    gateway.messages.append(record.data)
-                    await gateway.note()
-                self.session.wake.set()
+                    await self.echo(record, encoder)
+
+    async def has_upload(self) -> bool:
+        """Wait for more of the upload; False if there is none."""
+        while not self.upload and not self.ended:
+            self.arrived.clear()
+            await self.arrived.wait()
+        return bool(self.upload)
+
+    async def read_opening(self) -> WebSocketMessage | None:
+        """Rebuild the first message, if it is a document; a base that is not here is missed."""
+        end, bases = self.session.end, self.session.gateway.bases
+        while (opening := read_opening(self.upload, 2**26)) is None:
+            self.arrived.clear()
+            await self.arrived.wait()
+        assert isinstance(opening, SocketOpening)
+        body = b"" if opening.document is None else decode_document(opening.document, bases.get)
+        if isinstance(body, BaseMiss):
+            self.session.gateway.misses += 1
+            self.upload.clear()
+            end.missed(self.number)
+            self.session.wake.set()
+            return await self.read_opening()
+        del self.upload[: opening.end]
+        if opening.document is None:
+            return None
+        assert isinstance(body, Body)
+        if may_be_missed(opening.document):
+            end.taken(self.number)
+        bases[body.plain_id] = body.as_base(b"")
+        return WebSocketMessage(opening.opcode, body.sent)
+
+    async def echo(self, record: Record, encoder: StreamEncoder) -> None:
+        gateway, end = self.session.gateway, self.session.end
+        end.send(self.number, encoder.feed(encode_record(record)) + encoder.flush())
+        if isinstance(record, WebSocketClose):
+            end.send(self.number, encoder.finish())
+            end.finish(self.number)
+        else:
+            gateway.messages.append(record.data)
+            await gateway.note()
+        self.session.wake.set()
 
 
 @asynccontextmanager
