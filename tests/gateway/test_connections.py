@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -45,6 +47,15 @@ class Client:
             size = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
             return head + await self._reader.readexactly(size)
 
+    async def head(self) -> bytes:
+        async with asyncio.timeout(PATIENCE_S):
+            return await self._reader.readuntil(b"\r\n\r\n")
+
+    def reset(self) -> None:
+        end = self._writer.get_extra_info("socket")
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._writer.transport.abort()
+
     def close(self) -> None:
         self._writer.close()
 
@@ -57,6 +68,14 @@ async def client(local: Local, first: bytes = b"") -> AsyncIterator[Client]:
         yield made
     finally:
         made.close()
+
+
+def upgrade(path: str, session: int = 0, protocol: str = SUBPROTOCOL) -> bytes:
+    return (
+        f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+        f"Sec-WebSocket-Protocol: {protocol}\r\nSegue-Session: {session:032x}\r\n\r\n"
+    ).encode()
 
 
 def age(local: Local) -> None:
@@ -152,16 +171,28 @@ async def test_there_are_no_more_connections_than_descriptors_for_them(monkeypat
 @pytest.mark.parametrize("path", ["/v1/responses", "/segue/tunnel"])
 async def test_a_frame_that_is_not_masked_closes_with_1002(path: str) -> None:
     """RFC 6455, 5.1."""
-    upgrade = (
-        f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
-        f"Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\nSegue-Session: {'0' * 32}\r\n\r\n"
-    )
-    async with listening() as local, client(local, upgrade.encode()) as careless:
+    async with listening() as local, client(local, upgrade(path)) as careless:
         careless.send(b"\x81\x02{}")
         told = (await careless.rest()).partition(b"\r\n\r\n")
         assert told[0].startswith(b"HTTP/1.1 101")
         assert b"\x03\xea" in told[2]
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/segue/tunnel"])
+async def test_an_upgrade_that_is_given_up_is_quiet_and_leaves_nothing(
+    path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Reset right after the request, and after the answer; what a client offers as a protocol may be its key."""
+    async with listening() as local:
+        caplog.clear()
+        for number in range(20):
+            async with client(local, upgrade(path, number, SUBPROTOCOL if number % 4 else "sk-secret")) as hasty:
+                if number % 2:
+                    await hasty.head()
+                hasty.reset()
+        await until(lambda: not local.gateway.connections)
+        await until(lambda: not local.gateway.services.drain.connections)
+        assert (local.gateway.tunnel.sessions, caplog.messages) == (0, [])
 
 
 class Unconnected(Connection):

@@ -130,6 +130,8 @@ class Gateway:
             shutdown_timeout=0.1,  # drain() has waited for what runs; what still does is cancelled
             **options,
         )
+        # It quotes the protocols that a client offers, in which browsers send API keys.
+        logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
         await runner.setup()
         assert runner.server is not None, "the runner was set up"
         sweeps = (self._sweep(), self.tunnel.sweep(), self.connections.sweep())

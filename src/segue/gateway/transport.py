@@ -6,6 +6,7 @@ aiohttp does the HTTP and the WebSocket handshake. Not here: what is sent.
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 
 from aiohttp import web
 
@@ -18,16 +19,17 @@ def watch_peer(request: web.Request) -> None:
     connection = None if request.transport is None else request.transport.get_extra_info("socket")
     if connection is None or connection.family not in {socket.AF_INET, socket.AF_INET6}:
         return  # the kernel tells the end of a Unix socket by itself
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (
-        ("TCP_KEEPIDLE", _DEAD_PEER_S // 2),
-        ("TCP_KEEPINTVL", _DEAD_PEER_S // 8),
-        ("TCP_KEEPCNT", 4),
-        ("TCP_USER_TIMEOUT", _DEAD_PEER_S * 1000),
-    ):
-        option = getattr(socket, name, None)  # not every platform has every option
-        if option is not None:
-            connection.setsockopt(socket.IPPROTO_TCP, option, value)
+    with suppress(OSError):  # it is gone already
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in (
+            ("TCP_KEEPIDLE", _DEAD_PEER_S // 2),
+            ("TCP_KEEPINTVL", _DEAD_PEER_S // 8),
+            ("TCP_KEEPCNT", 4),
+            ("TCP_USER_TIMEOUT", _DEAD_PEER_S * 1000),
+        ):
+            option = getattr(socket, name, None)  # not every platform has every option
+            if option is not None:
+                connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 async def finish(request: web.Request, response: web.StreamResponse, rest: bytes = b"") -> None:

@@ -76,6 +76,8 @@ async def serve_websocket(services: Services, request: web.Request) -> web.Strea
     socket.headers[_MESSAGE_LIMIT] = str(server.max_message_bytes)
     socket.headers[HEADER] = services.profiles.of(request).header
     await socket.prepare(request)
+    if request.transport is None:  # it has left while it was answered
+        return socket
     watch_peer(request)
     connection = WebSocketConnection(services, request, socket, request[PRINCIPAL])
     with drain.connection_open(connection):

@@ -83,11 +83,16 @@ class SidecarSessions:
         hello = _hello_of(request)
         session = self._session(principal, name)
         socket.headers[EPOCH_HEADER] = self.resources.node.epoch.hex()
-        await socket.prepare(request)
-        watch_peer(request)
-        if request.transport is not None:
-            request.transport.set_write_buffer_limits(high=_SOCKET_BUFFER_BYTES)
-        await session.serve(socket, hello)
+        try:
+            await socket.prepare(request)
+            watch_peer(request)
+            if request.transport is not None:
+                request.transport.set_write_buffer_limits(high=_SOCKET_BUFFER_BYTES)
+            await session.serve(socket, hello)
+        finally:
+            key = (principal.tenant, name)
+            if not (session.greeted or session.has_link) and self._sessions.get(key) is session:
+                del self._sessions[key]
         return socket
 
     def _session(self, principal: Principal, name: str) -> SidecarSession:

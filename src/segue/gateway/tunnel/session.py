@@ -46,6 +46,8 @@ class SidecarSession:
         self._socket: web.WebSocketResponse | None = None
         self._left_at = self._loop.time()
         self._given_up = False
+        self.greeted = False
+        """A packet has come: until then there is nothing that the sidecar could come back for."""
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
 
@@ -122,6 +124,7 @@ class SidecarSession:
                 await socket.close(code=WSCloseCode.PROTOCOL_ERROR, message=event.reason.encode()[:120])
                 return False
             self._apply(event)
+        self.greeted = True
         self._wake.set()
         self._progress.set()
         return True
