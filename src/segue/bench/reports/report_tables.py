@@ -265,7 +265,7 @@ def _time_or_end(arm: Arm, first: Arm) -> str:
     if arm is first or first.status == "failed" or not compared:
         return shown
     more = round(100 * (value / compared - 1))
-    return f"{shown}, {shown_number(abs(more), '%')} {'more' if more > 0 else 'less'}"
+    return f"{shown}, {shown_number(abs(more), '%')} {'more' if more > 0 else 'less'}" if more else f"{shown}, the same"
 
 
 def _failures_table(arms: Sequence[Arm]) -> ReportTable:
