@@ -18,6 +18,7 @@ from typing import Final, Self
 import h11
 import httpcore
 
+from segue.egress.asyncio_network import AsyncioNetwork
 from segue.egress.errors import NETWORK_ERRORS, EgressError, egress_error
 from segue.egress.inprocess import ProtocolFactory, connect_in_process
 from segue.egress.limits import EgressLimits
@@ -53,7 +54,7 @@ class Egress:
     ) -> None:
         self._limits = limits or EgressLimits()
         self._tls = tls or client_tls()
-        self._network = network or httpcore.AnyIOBackend()
+        self._network = network or AsyncioNetwork()
         self._own = own
         self._entropy = entropy
         self._pools: dict[object, ConnectionPool] = {}

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import h11
 import httpcore
 
+from segue.egress.asyncio_network import AsyncioNetwork
 from segue.sidecar.proxy import Proxy
 
 _MAX_HEAD_BYTES = 16 * 1024
@@ -27,7 +28,7 @@ class ProxiedNetwork(httpcore.AsyncNetworkBackend):
 
     def __init__(self, proxy: Proxy, network: httpcore.AsyncNetworkBackend | None = None) -> None:
         self._proxy = proxy
-        self._network = network or httpcore.AnyIOBackend()
+        self._network = network or AsyncioNetwork()
 
     async def connect_tcp(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -44,6 +45,7 @@ class AgentSocket:
         self._opening = NO_OPENING
         self._records = RecordReader(1 << 20)
         self._read = 0
+        self._came = deque[Record]()
         self.answer = peer.open(TunnelRequest(UPGRADE, None, "websocket"))
         self.answer.decoder = StreamDecoder(SOCKET_WINDOW_LOG)
 
@@ -65,15 +67,15 @@ class AgentSocket:
     async def receive(self) -> Record:
         """Wait for one message."""
         async with asyncio.timeout(20):
-            while True:
+            while not self._came:
+                self.answer.grew.clear()
                 data, self._read = self.answer.body[self._read :], len(self.answer.body)
                 records = self._records.feed(data)
                 assert not isinstance(records, RecordError)
-                if records:
-                    (record,) = records
-                    return record
-                self.answer.grew.clear()
-                await self.answer.grew.wait()
+                self._came.extend(records)
+                if not records:
+                    await self.answer.grew.wait()
+            return self._came.popleft()
 
     async def cut(self) -> None:
         """Say that nothing more comes, without a close."""
