@@ -26,6 +26,7 @@ from segue.config import (
     ssh_log_file,
     state_directory,
 )
+from segue.config.environment import environment_with_key
 from tests.config.tables import PROVIDER_TOML, from_toml
 
 
@@ -167,3 +168,8 @@ def test_a_command_of_a_model_gets_no_keys() -> None:
     assert {name: made[name] for name in kept} == kept
     assert made["PATH"] == f"{Path(sys.executable).parent}{os.pathsep}/bin"
     assert command_environment("x", {"A": "xyz"})["A"] == "xyz", "a key so short would be found everywhere"
+
+
+def test_a_key_takes_the_place_of_every_other() -> None:
+    before = {"PATH": "p", "SEGUE_SIDECAR_KEY_FILE": "f", "SEGUE_SIDECAR_KEY": "sk-1"}
+    assert environment_with_key("sk-2", before) == {"PATH": "p", "SEGUE_SIDECAR_KEY": "sk-2"}

@@ -20,7 +20,8 @@ Gateways: TypeAlias = Annotated[
     ),
 ]
 GatewayKey: TypeAlias = Annotated[
-    str | None, Parameter(help="Your API key for the gateway; SEGUE_SIDECAR_KEY keeps it out of the process list.")
+    str | None,
+    Parameter(help="Your API key for the gateway; SEGUE_SIDECAR_KEY keeps it out of the history too."),
 ]
 
 Direct: TypeAlias = Annotated[

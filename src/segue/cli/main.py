@@ -573,8 +573,11 @@ def advise(  # noqa: PLR0913 - one for each property of the workload
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, or these arguments instead; the exit status is the command's."""
+    from segue.cli.key_argument import hide_key
     from segue.config import ConfigError
 
+    if arguments is None:
+        hide_key()
     try:
         status = app(arguments, result_action="return_value")
         sys.stdout.flush()  # here, where an error of it has a meaning

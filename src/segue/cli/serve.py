@@ -45,8 +45,6 @@ def run_serve(path: Path | None, *, log: str, host: str | None, port: int | None
 
     watch = None if file is None else FileWatch(file)  # before it is read
     config = read()
-    before, now = raise_descriptor_limit()
-    _log.info("action=start descriptors=%d before=%d", now, before)
     try:
         return run(run_until_signal(config, read, watched=watch if config.server.reload_on_change else None))
     except (StoreError, Unavailable, OSError, ValueError) as error:
@@ -77,8 +75,11 @@ async def run_until_signal(config: Config, read: Callable[[], Config], *, watche
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     loop.add_signal_handler(signal.SIGHUP, on_hangup)
+    before, now = raise_descriptor_limit()
     gateway = await Gateway.open(config)
     try:
+        if now != before:
+            _log.info("action=start descriptors=%d before=%d", now, before)
         url = await gateway.listen()
         print(f"segue: listening on {url}", flush=True)
         async with _reloading(gateway, read, asked=asked, watched=watched):

@@ -162,6 +162,13 @@ def child_environment(hosts: Iterable[str] = (), environ: Mapping[str, str] | No
     return ours
 
 
+def environment_with_key(key: str, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return this process's environment with the key for the gateway in it, in the place of any other."""
+    ours = os.environ if environ is None else environ
+    others = {name: value for name, value in ours.items() if name != "SEGUE_SIDECAR_KEY_FILE"}
+    return {**others, "SEGUE_SIDECAR_KEY": key}
+
+
 def has_openmp_policy(environ: Mapping[str, str] | None = None) -> bool:
     """Tell whether the user has decided how OpenMP threads wait for each other (`engine.openmp` sets it otherwise)."""
     ours = os.environ if environ is None else environ
