@@ -22,6 +22,7 @@ from segue.sidecar.connector import (
     ConnectorSettings,
     GatewayRefusedError,
     GatewayUnreachableError,
+    LinkIntroduction,
     TunnelSocket,
     connected,
 )
@@ -192,10 +193,10 @@ async def test_a_network_that_is_back_is_noticed_before_tcp_tries_again(monkeypa
 async def test_a_connection_whose_answer_is_late_gives_way_to_the_next_one() -> None:
     async with fake_gateway() as gateway, linked("127.0.0.1", gateway.port) as link, AsyncExitStack() as stranded:
 
-        async def strand_first() -> bytes:
+        async def strand_first() -> LinkIntroduction:
             if len(link.connections) == 1:
                 stranded.enter_context(link.stranded())
-            return b""
+            return LinkIntroduction(len(link.connections), b"")
 
         async with dialer().link(link.url, SESSION, strand_first, is_wanted=lambda: True) as opened:
             assert not opened.closed

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import count
 
 import pytest
 
 from segue.sidecar import link_silence, link_successor
-from segue.sidecar.connector import ConnectorSettings, FirstPacket, GatewayUnreachableError, TunnelSocket, no_hello
+from segue.sidecar.connector import ConnectorSettings, GatewayUnreachableError, Introduce, TunnelSocket, only_link
 from segue.sidecar.dialer import Dialer, never
 from segue.sidecar.link_successor import SuccessorFinder
 from segue.sidecar.tls_sessions import ResumingContext, verifying_context
@@ -34,7 +35,7 @@ class PlannedDialer(Dialer):
         self,
         gateway: str,
         session_name: str,
-        hello: FirstPacket = no_hello,
+        introduce: Introduce = only_link,
         *,
         is_wanted: Callable[[], bool] = never,
     ) -> AsyncIterator[TunnelSocket]:
@@ -47,11 +48,11 @@ class PlannedDialer(Dialer):
         assert is_wanted()
         self.before_upgrade()
         assert not is_wanted()
-        yield await self._upgrade(hello)
+        yield await self._upgrade(introduce)
 
-    async def _upgrade(self, hello: FirstPacket) -> TunnelSocket:
+    async def _upgrade(self, introduce: Introduce) -> TunnelSocket:
         try:
-            await hello()
+            await introduce()
         except Exception:
             self.gave_up.set()
             raise
@@ -76,7 +77,7 @@ def silent_link() -> TunnelClient:
 async def test_attempts_go_on_until_the_link_ends() -> None:
     away = GatewayUnreachableError("it is away")
     dialer = PlannedDialer(away, away, away)
-    finder = SuccessorFinder(dialer, silent_link(), "name", is_wanted=lambda: True)
+    finder = SuccessorFinder(dialer, silent_link(), "name", numbers=count(1), is_wanted=lambda: True)
     async with finder.watching(URL, lambda: pytest.fail("there is no successor")):
         await asyncio.wait_for(dialer.tried.wait(), 20)
     assert finder.take() is None
@@ -86,7 +87,7 @@ async def test_attempts_go_on_until_the_link_ends() -> None:
 async def test_a_link_that_is_back_before_the_upgrade_stays() -> None:
     dialer, tunnel = PlannedDialer(None), silent_link()
     dialer.before_upgrade = lambda: tunnel.link_opened(asyncio.get_running_loop().time())  # nothing is owed any more
-    finder = SuccessorFinder(dialer, tunnel, "name", is_wanted=lambda: True)
+    finder = SuccessorFinder(dialer, tunnel, "name", numbers=count(1), is_wanted=lambda: True)
     async with finder.watching(URL, lambda: pytest.fail("there is no successor")):
         await asyncio.wait_for(dialer.gave_up.wait(), 20)
         await asyncio.sleep(0.05)  # it does not try again: nothing more is planned
@@ -95,7 +96,7 @@ async def test_a_link_that_is_back_before_the_upgrade_stays() -> None:
 
 async def test_a_silent_link_that_nobody_wants_is_left_alone_until_the_network_moves() -> None:
     dialer, tunnel = PlannedDialer(GatewayUnreachableError("it is away")), silent_link()
-    finder = SuccessorFinder(dialer, tunnel, "name", is_wanted=lambda: False)
+    finder = SuccessorFinder(dialer, tunnel, "name", numbers=count(1), is_wanted=lambda: False)
     async with finder.watching(URL, lambda: pytest.fail("there is no successor")):
         finder.look()
         await asyncio.sleep(0.05)
@@ -106,7 +107,7 @@ async def test_a_silent_link_that_nobody_wants_is_left_alone_until_the_network_m
 
 async def test_a_fault_of_ours_is_not_swallowed() -> None:
     dialer = PlannedDialer(ValueError("a bug"))
-    finder = SuccessorFinder(dialer, silent_link(), "name", is_wanted=lambda: True)
+    finder = SuccessorFinder(dialer, silent_link(), "name", numbers=count(1), is_wanted=lambda: True)
 
     async def watch() -> None:
         async with finder.watching(URL, lambda: None):
@@ -121,7 +122,11 @@ async def test_a_successor_that_nobody_took_is_closed() -> None:
     ended = asyncio.Event()
     async with fake_gateway() as gateway:
         finder = SuccessorFinder(
-            Dialer(ConnectorSettings(), verifying_context(None)), silent_link(), "name", is_wanted=lambda: True
+            Dialer(ConnectorSettings(), verifying_context(None)),
+            silent_link(),
+            "name",
+            numbers=count(1),
+            is_wanted=lambda: True,
         )
         gateway.takes_hello = False  # an earlier version, which tells no epoch
         async with finder.watching(gateway.url, ended.set):

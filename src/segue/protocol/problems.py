@@ -42,6 +42,7 @@ Code = Literal[
     "response_not_cancellable",
     "idempotency_key_reused",
     "epoch_changed",
+    "stale_upgrade",
     "context_length_exceeded",
     "server_overloaded",
     "rate_limit_exceeded",

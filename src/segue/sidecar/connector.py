@@ -25,10 +25,18 @@ from segue.http.error_replies import FailureCode
 from segue.sidecar.proxy import Proxy
 from segue.sidecar.upgrade_answer import UpgradeReply, explain, read_answer
 from segue.tunnel.frames import MAX_PACKET_BYTES, SUBPROTOCOL
-from segue.tunnel.upgrade_headers import EPOCH_HEADER, HELLO_HEADER, MAX_HELLO_BYTES, encode_hello
+from segue.tunnel.upgrade_headers import EPOCH_HEADER, HELLO_HEADER, LINK_HEADER, MAX_HELLO_BYTES, encode_hello
 
-#: Returns the first packet of a link, when the connection for it is there.
-FirstPacket: TypeAlias = Callable[[], Awaitable[bytes]]
+
+class LinkIntroduction(NamedTuple):
+    """What the upgrade request of a link says about it: its number in the session, and its first packet."""
+
+    number: int
+    hello: bytes
+
+
+#: Introduces a link, when the connection for it is there.
+Introduce: TypeAlias = Callable[[], Awaitable[LinkIntroduction]]
 
 _PATH = "/segue/tunnel"
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
@@ -164,17 +172,17 @@ def frame_bytes(size: int, *, masked: bool) -> int:
     return size + head + 4 * masked
 
 
-async def no_hello() -> bytes:
-    """Begin a link whose upgrade request has no packet."""
-    return b""
+async def only_link() -> LinkIntroduction:
+    """Introduce the only link of a session, whose upgrade request has no packet."""
+    return LinkIntroduction(1, b"")
 
 
 class _Connector(aiohttp.TCPConnector):
     """Connects, with TLS and through a proxy if need be, and asks then for the first packet of the link."""
 
-    def __init__(self, context: ssl.SSLContext, hello: FirstPacket, resolver: AbstractResolver | None) -> None:
+    def __init__(self, context: ssl.SSLContext, introduce: Introduce, resolver: AbstractResolver | None) -> None:
         super().__init__(ssl=context, force_close=True, resolver=resolver)
-        self._hello = hello
+        self._introduce = introduce
 
     async def _create_connection(
         self,
@@ -182,29 +190,32 @@ class _Connector(aiohttp.TCPConnector):
         traces: list[Trace],
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the interface is aiohttp's
     ) -> ResponseHandler:
-        return await _introduced(await super()._create_connection(req, traces, timeout), req, self._hello)
+        return await _introduced(await super()._create_connection(req, traces, timeout), req, self._introduce)
 
 
 class _OpenSocketConnector(aiohttp.UnixConnector):
     """A connector over one socket that is connected already."""
 
-    def __init__(self, through: sockets.socket, hello: FirstPacket) -> None:
+    def __init__(self, through: sockets.socket, introduce: Introduce) -> None:
         super().__init__("", force_close=True)
         self._through = through
-        self._hello = hello
+        self._introduce = introduce
 
     async def _create_connection(self, req: aiohttp.ClientRequest, *_how: object) -> ResponseHandler:
         _, protocol = await self._loop.create_unix_connection(self._factory, sock=self._through)
-        return await _introduced(protocol, req, self._hello)
+        return await _introduced(protocol, req, self._introduce)
 
 
-async def _introduced(protocol: ResponseHandler, request: aiohttp.ClientRequest, hello: FirstPacket) -> ResponseHandler:
+async def _introduced(
+    protocol: ResponseHandler, request: aiohttp.ClientRequest, introduce: Introduce
+) -> ResponseHandler:
     """Put the first packet of the link into the upgrade request, which is the next that goes over this connection."""
     try:
-        packet = await hello()
+        number, packet = await introduce()
     except BaseException:
         protocol.close()
         raise
+    request.headers[LINK_HEADER] = str(number)
     if 0 < len(packet) <= MAX_HELLO_BYTES:
         request.headers[HELLO_HEADER] = encode_hello(packet)
     return protocol
@@ -218,13 +229,13 @@ async def connected(
     context: ssl.SSLContext,
     *,
     through: sockets.socket | None = None,
-    hello: FirstPacket = no_hello,
+    introduce: Introduce = only_link,
     resolver: AbstractResolver | None = None,
 ) -> AsyncIterator[TunnelSocket]:
     """Open the WebSocket around a block. `through`: a socket that leads to the gateway, instead of a new connection.
 
-    `hello` is called when there is a connection, right before the upgrade is asked for. What it returns travels with
-    the request, unless it is too large; the socket tells whether the gateway has taken it (`took_hello`).
+    `introduce` is called when there is a connection, right before the upgrade is asked for. The first packet travels
+    with the request, unless it is too large; the socket tells whether the gateway has taken it (`took_hello`).
 
     Raises:
         GatewayUnreachableError, GatewayRefusedError: it was not opened.
@@ -234,7 +245,9 @@ async def connected(
         headers["Authorization"] = f"Bearer {settings.key}"
     proxy = settings.proxy if settings.proxy is not None and settings.proxy.leads_to(url) else None
     accepted: list[_Acceptance] = []
-    connector = _Connector(context, hello, resolver) if through is None else _OpenSocketConnector(through, hello)
+    connector = (
+        _Connector(context, introduce, resolver) if through is None else _OpenSocketConnector(through, introduce)
+    )
     check = _upgrade_check(accepted, has_key=settings.key is not None)
     no_limit = aiohttp.ClientTimeout(total=None)  # the link knows when it is dead
     async with aiohttp.ClientSession(

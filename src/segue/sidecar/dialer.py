@@ -17,12 +17,13 @@ import msgspec
 
 from segue.sidecar.connector import (
     ConnectorSettings,
-    FirstPacket,
     GatewayRefusedError,
     GatewayUnreachableError,
+    Introduce,
+    LinkIntroduction,
     TunnelSocket,
     connected,
-    no_hello,
+    only_link,
     tunnel_url,
 )
 from segue.sidecar.dial_race import AbortDial, AskUpgrade, DialPace, DialRace, RaceEffect, StartDial
@@ -34,7 +35,7 @@ from segue.sidecar.tls_sessions import ResumingContext, verifying_context
 #: The far gateway is on its own machine's Unix socket: this only names its loopback.
 _FAR_URL = "ws://localhost/segue/tunnel"
 
-_Opener: TypeAlias = Callable[[FirstPacket], AbstractAsyncContextManager[TunnelSocket]]
+_Opener: TypeAlias = Callable[[Introduce], AbstractAsyncContextManager[TunnelSocket]]
 
 
 def check_gateway(gateway: str) -> None:
@@ -80,11 +81,11 @@ class Dialer:
         self,
         gateway: str,
         session_name: str,
-        hello: FirstPacket = no_hello,
+        introduce: Introduce = only_link,
         *,
         is_wanted: Callable[[], bool] = never,
     ) -> AsyncIterator[TunnelSocket]:
-        """Open a link around a block. `hello`: what its upgrade request carries (`segue.sidecar.connector`).
+        """Open a link around a block. `introduce`: what its upgrade request says (`segue.sidecar.connector`).
 
         While `is_wanted` says that something waits for it, a connection that does not move gets rivals.
 
@@ -92,16 +93,16 @@ class Dialer:
             GatewayUnreachableError, GatewayRefusedError: it was not opened.
         """
         if is_ssh(gateway):
-            async with self._link_by_ssh(gateway, session_name, hello) as link:
+            async with self._link_by_ssh(gateway, session_name, introduce) as link:
                 yield link
             return
         url = tunnel_url(gateway)
         resolver = self._resolver if url.startswith("wss:") else None
 
-        def opener(turn: FirstPacket) -> AbstractAsyncContextManager[TunnelSocket]:
-            return connected(url, session_name, self._settings, self._context, hello=turn, resolver=resolver)
+        def opener(turn: Introduce) -> AbstractAsyncContextManager[TunnelSocket]:
+            return connected(url, session_name, self._settings, self._context, introduce=turn, resolver=resolver)
 
-        dials = _RacingDials(opener, hello, self._pace, is_wanted=is_wanted)
+        dials = _RacingDials(opener, introduce, self._pace, is_wanted=is_wanted)
         self._racing.add(dials)
         try:
             opened = await dials.first()
@@ -118,12 +119,12 @@ class Dialer:
             dials.hurry()
 
     @asynccontextmanager
-    async def _link_by_ssh(self, gateway: str, session_name: str, hello: FirstPacket) -> AsyncIterator[TunnelSocket]:
+    async def _link_by_ssh(self, gateway: str, session_name: str, introduce: Introduce) -> AsyncIterator[TunnelSocket]:
         stream = self._prepared.pop(gateway, None) or await self._open_stream(gateway, attended=False)
         no_key = msgspec.structs.replace(self._settings, key=None)  # ssh has said who we are
         try:
             async with connected(
-                _FAR_URL, session_name, no_key, self._context, through=stream.socket, hello=hello
+                _FAR_URL, session_name, no_key, self._context, through=stream.socket, introduce=introduce
             ) as link:
                 yield link
         finally:
@@ -154,9 +155,9 @@ class _OpenedLink(NamedTuple):
 class _RacingDials:
     """Carries out one race of connections, up to the first link."""
 
-    def __init__(self, opener: _Opener, hello: FirstPacket, pace: DialPace, *, is_wanted: Callable[[], bool]) -> None:
+    def __init__(self, opener: _Opener, introduce: Introduce, pace: DialPace, *, is_wanted: Callable[[], bool]) -> None:
         self._opener = opener
-        self._hello = hello
+        self._introduce = introduce
         self._is_wanted = is_wanted
         self._race = DialRace(pace, random.random())  # noqa: S311 - jitter, not a secret
         self._loop = asyncio.get_running_loop()
@@ -220,11 +221,11 @@ class _RacingDials:
                     assert_never(effect)
 
     async def _dial(self, dial: int) -> _OpenedLink:
-        async def turn() -> bytes:
+        async def turn() -> LinkIntroduction:
             """Wait, with a connection that is ready, until it is its turn to ask for the upgrade."""
             self._do(self._race.ready(dial, self._loop.time()))
             await self._turns[dial].wait()
-            return await self._hello()
+            return await self._introduce()
 
         stack = AsyncExitStack()
         return _OpenedLink(await stack.enter_async_context(self._opener(turn)), stack)

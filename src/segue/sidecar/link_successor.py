@@ -9,11 +9,11 @@ that are known to be lost (`segue.sidecar.link_search`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import NamedTuple
 
-from segue.sidecar.connector import GatewayRefusedError, GatewayUnreachableError, TunnelSocket
+from segue.sidecar.connector import GatewayRefusedError, GatewayUnreachableError, LinkIntroduction, TunnelSocket
 from segue.sidecar.dialer import Dialer
 from segue.sidecar.link_silence import STEADY_S, doubt_at
 from segue.tunnel.client import TunnelClient
@@ -34,9 +34,12 @@ class _LinkIsBackError(Exception):
 
 
 class SuccessorFinder:
-    """Watches the links of one session. `is_wanted`: something waits for what the link carries."""
+    """Watches the links of one session. `numbers`: of its links. `is_wanted`: something waits for what one carries."""
 
-    def __init__(self, dialer: Dialer, tunnel: TunnelClient, name: str, *, is_wanted: Callable[[], bool]) -> None:
+    def __init__(
+        self, dialer: Dialer, tunnel: TunnelClient, name: str, *, numbers: Iterator[int], is_wanted: Callable[[], bool]
+    ) -> None:
+        self._numbers = numbers
         self._dialer = dialer
         self._tunnel = tunnel
         self._name = name
@@ -131,14 +134,14 @@ class SuccessorFinder:
         return at is not None and at <= self._loop.time()
 
     async def _connect(self, gateway: str) -> Successor | None:
-        async def begin() -> bytes:
+        async def introduce() -> LinkIntroduction:
             """Take the old link's place only if it is silent still. HELLO follows when the node is known."""
             if not self._is_doubtful():
                 raise _LinkIsBackError
-            return b""
+            return LinkIntroduction(next(self._numbers), b"")
 
         async with AsyncExitStack() as stack:
-            link = self._dialer.link(gateway, self._name, begin, is_wanted=self._is_doubtful)
+            link = self._dialer.link(gateway, self._name, introduce, is_wanted=self._is_doubtful)
             socket = await stack.enter_async_context(link)
             if socket.answer.epoch not in ("", self._tunnel.epoch.hex()):
                 return None

@@ -17,13 +17,20 @@ import random
 import secrets
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
+from itertools import count
 from typing import TypeAlias, assert_never
 
 import msgspec
 
 from segue.http.heads import ReplyHead
 from segue.network_changes.watch import NetworkChange
-from segue.sidecar.connector import GatewayRefusedError, GatewayUnreachableError, TunnelSocket, frame_bytes
+from segue.sidecar.connector import (
+    GatewayRefusedError,
+    GatewayUnreachableError,
+    LinkIntroduction,
+    TunnelSocket,
+    frame_bytes,
+)
 from segue.sidecar.dialer import Dialer
 from segue.sidecar.farewell import Farewell
 from segue.sidecar.gateway_addresses import GatewayAddresses
@@ -142,7 +149,10 @@ class GatewaySession:
         self._rejected: list[AgentExchange] = []
         self._status = LinkStatus(timeouts, self._loop.time(), was_up=was_up)
         self._search = LinkSearch()
-        self._successors = SuccessorFinder(dialer, self._tunnel, self._name, is_wanted=self._is_wanted)
+        self._link_numbers = count(1)
+        self._successors = SuccessorFinder(
+            dialer, self._tunnel, self._name, numbers=self._link_numbers, is_wanted=self._is_wanted
+        )
         self._attempted = asyncio.Event()
         self._leaving = False
         self._farewell = Farewell(self._tunnel, stats)
@@ -397,17 +407,17 @@ class GatewaySession:
         """Connect, and exchange packets until the link is lost."""
         hello = b""
 
-        async def begin() -> bytes:
+        async def introduce() -> LinkIntroduction:
             """Begin the link on a connection that is there; the HELLO is as new as can be."""
             nonlocal hello
             now = self._loop.time()
             self._tunnel.link_opened(now)
             hello = self._tunnel.next_packet(now) or b""
-            return hello
+            return LinkIntroduction(next(self._link_numbers), hello)
 
         links = AsyncExitStack()
         try:
-            link = self._dialer.link(gateway, self._name, begin, is_wanted=self._is_wanted)
+            link = self._dialer.link(gateway, self._name, introduce, is_wanted=self._is_wanted)
             socket = await links.enter_async_context(link)
             if not socket.took_hello:
                 await self._send_packet(socket, hello, within_s=STUCK_S)

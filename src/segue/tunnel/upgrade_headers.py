@@ -3,6 +3,9 @@
 A WebSocket client may send nothing before the answer to its upgrade has come (RFC 6455, 4.1). So the HELLO travels in
 the request itself, and its WELCOME comes right behind the answer: a link begins one round trip sooner. Not here: the
 frames (`segue.tunnel.frames`).
+
+An upgrade that was given up may still arrive, later than the one that took its place: a network delivers what it has
+accepted. Its HELLO would cancel what was opened since. So each upgrade of a session has a number.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ import base64
 import binascii
 import re
 
+#: A header of the upgrade request: how many upgrades the sidecar has asked for in this session, this one included.
+LINK_HEADER = "Segue-Link"
 #: A header of the upgrade request: the first packet of the link.
 HELLO_HEADER = "Segue-Hello"
 #: A header of its answer: the epoch of the node. Whoever sends it takes HELLO_HEADER.
@@ -18,6 +23,7 @@ EPOCH_HEADER = "Segue-Epoch"
 #: Servers and proxies take heads of 8 KiB; a larger packet is sent behind the answer.
 MAX_HELLO_BYTES = 3 * 1024
 
+_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -34,3 +40,8 @@ def decode_hello(value: str) -> bytes | None:
         return base64.urlsafe_b64decode(value + "=" * (-len(value) % 4))
     except binascii.Error:
         return None
+
+
+def read_link_number(value: str) -> int | None:
+    """Return the number in a header; None: it holds none."""
+    return int(value) if _NUMBER.fullmatch(value) else None

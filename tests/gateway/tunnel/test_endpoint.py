@@ -12,6 +12,7 @@ from segue.config import KeyConfig, ServerConfig
 from segue.testing.provider import Answer, ReceivedRequest
 from segue.tunnel.client import TunnelRequest
 from segue.tunnel.frames import SUBPROTOCOL
+from segue.tunnel.upgrade_headers import encode_hello
 from tests.faults.gateways import until
 from tests.gateway.peer import SESSION, Peer
 from tests.gateway.tunnel.forwarding import GET, KEY, ok, running
@@ -185,6 +186,38 @@ async def test_a_first_packet_that_is_none_is_refused(value: str) -> None:
     async with running(ok) as (gateway, url, _):
         assert await refused_upgrade(url, {"Segue-Session": SESSION, "Segue-Hello": value}) == (400, "invalid_value")
         assert gateway.tunnel.sessions == 0
+
+
+async def test_an_upgrade_that_was_given_up_and_comes_late_changes_nothing() -> None:
+    """A network delivers what it has accepted. The HELLO in it does not know of what was opened since."""
+    gate = asyncio.Event()
+
+    def script(_: object) -> Answer:
+        return Answer(pieces=(b"1 ", b"2"), gates={1: gate})
+
+    async with running(script) as (_, url, provider):
+        peer = Peer(url)
+        now = asyncio.get_running_loop().time()
+        peer.end.link_opened(now)
+        stale = encode_hello(peer.end.next_packet(now) or b"")
+        async with peer.connected({"Segue-Link": "2"}, early=True) as socket:
+            answer = peer.open(TunnelRequest(GET, None))
+            await peer.pump(socket)
+            await answer.until(b"1 ")
+            for number in ("1", "2"):
+                late = {"Segue-Session": SESSION, "Segue-Link": number, "Segue-Hello": stale}
+                assert await refused_upgrade(url, late) == (409, "stale_upgrade")
+            gate.set()
+            assert await answer.whole() == b"1 2"
+        async with peer.connected({"Segue-Link": "3"}, early=True) as socket:
+            assert (await peer.request(socket, TunnelRequest(GET, None)))[1] == b"1 2"
+        assert len(provider.requests) == 2
+
+
+@pytest.mark.parametrize("value", ["", "0", "one"])
+async def test_a_link_number_that_is_none_is_refused(value: str) -> None:
+    async with running(ok) as (_, url, _provider):
+        assert await refused_upgrade(url, {"Segue-Session": SESSION, "Segue-Link": value}) == (400, "invalid_value")
 
 
 async def test_a_bad_first_packet_ends_the_link_like_any_other() -> None:

@@ -25,7 +25,14 @@ from segue.http.routes import RouteTable
 from segue.protocol.problems import Problem, Refused
 from segue.tunnel.frames import MAX_PACKET_BYTES, SUBPROTOCOL
 from segue.tunnel.server import Node
-from segue.tunnel.upgrade_headers import EPOCH_HEADER, HELLO_HEADER, MAX_HELLO_BYTES, decode_hello
+from segue.tunnel.upgrade_headers import (
+    EPOCH_HEADER,
+    HELLO_HEADER,
+    LINK_HEADER,
+    MAX_HELLO_BYTES,
+    decode_hello,
+    read_link_number,
+)
 
 _SESSION = re.compile(r"[0-9a-f]{32}")
 #: How much may wait in the socket's own buffer: a heartbeat cannot overtake what is there.
@@ -81,7 +88,9 @@ class SidecarSessions:
             message = "The header Segue-Session names the session by 32 lower-case hexadecimal digits."
             raise Refused(Problem("invalid_value", message, "Segue-Session"))
         hello = _hello_of(request)
+        number = _link_number_of(request)
         session = self._session(principal, name)
+        session.take_link_number(number)
         socket.headers[EPOCH_HEADER] = self.resources.node.epoch.hex()
         try:
             await socket.prepare(request)
@@ -163,3 +172,12 @@ def _hello_of(request: web.Request) -> bytes | None:
         message = f"The header {HELLO_HEADER} holds one packet in base64url, of at most {MAX_HELLO_BYTES} bytes."
         raise Refused(Problem("invalid_value", message, HELLO_HEADER))
     return packet
+
+
+def _link_number_of(request: web.Request) -> int | None:
+    """Return the number of the link in its session; None: the request does not tell one."""
+    value = request.headers.get(LINK_HEADER)
+    number = None if value is None else read_link_number(value)
+    if value is not None and number is None:
+        raise Refused(Problem("invalid_value", f"The header {LINK_HEADER} is a number from 1 on.", LINK_HEADER))
+    return number

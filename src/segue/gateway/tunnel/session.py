@@ -18,8 +18,10 @@ from segue.gateway.principal import Principal
 from segue.gateway.redacted_traceback import redacted_traceback
 from segue.gateway.tunnel.exchange import ForwardedExchange
 from segue.gateway.tunnel.resources import TunnelResources
+from segue.protocol.problems import Problem, Refused
 from segue.tunnel.events import Cancelled, LinkFailed, Opened, ServerEvent, UploadData, UploadEnded, Writable
 from segue.tunnel.server import TunnelServer
+from segue.tunnel.upgrade_headers import LINK_HEADER
 
 _log = logging.getLogger("segue.gateway")
 
@@ -48,6 +50,7 @@ class SidecarSession:
         self._given_up = False
         self.greeted = False
         """A packet has come: until then there is nothing that the sidecar could come back for."""
+        self._link_number = 0
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
 
@@ -79,6 +82,18 @@ class SidecarSession:
     def away_for_s(self, now: float) -> float:
         """How long no sidecar has been connected."""
         return 0.0 if self._socket is not None else now - self._left_at
+
+    def take_link_number(self, number: int | None) -> None:
+        """Take the number of a new link, if it has one.
+
+        Raises:
+            Refused: a later link was taken before. The sidecar has given this one up, and its HELLO is of that time.
+        """
+        if number is None:
+            return
+        if number <= self._link_number:
+            raise Refused(Problem("stale_upgrade", "A later link of this session was taken before.", LINK_HEADER))
+        self._link_number = number
 
     # --- one socket --------------------------------------------------------------------------------------------------
 
