@@ -11,7 +11,8 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
-from typing import NamedTuple, TypeAlias, assert_never
+from types import TracebackType
+from typing import NamedTuple, Self, TypeAlias, assert_never
 
 import msgspec
 
@@ -102,16 +103,15 @@ class Dialer:
         def opener(turn: Introduce) -> AbstractAsyncContextManager[TunnelSocket]:
             return connected(url, session_name, self._settings, self._context, introduce=turn, resolver=resolver)
 
-        dials = _RacingDials(opener, introduce, self._pace, is_wanted=is_wanted)
-        self._racing.add(dials)
-        try:
-            opened = await dials.first()
-        finally:
-            self._racing.discard(dials)
-        async with opened.stack:
-            if opened.link.tls is not None:
-                self._context.remember(opened.link.tls)
-            yield opened.link
+        async with _RacingDials(opener, introduce, self._pace, is_wanted=is_wanted) as dials:
+            self._racing.add(dials)
+            try:
+                link = await dials.first()
+            finally:
+                self._racing.discard(dials)
+            if link.tls is not None:
+                self._context.remember(link.tls)
+            yield link
 
     def network_changed(self) -> None:
         """Begin another connection where one is being set up, which may lead nowhere any more."""
@@ -164,27 +164,35 @@ class _RacingDials:
         self._changed = asyncio.Event()
         self._dials: dict[int, asyncio.Task[_OpenedLink]] = {}
         self._dropped: list[asyncio.Task[_OpenedLink]] = []
+        self._opened: _OpenedLink | None = None
         self._turns: dict[int, asyncio.Event] = {}
 
-    async def first(self) -> _OpenedLink:
-        """Return the first link.
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._close_others()
+        if self._opened is not None:
+            await self._opened.stack.aclose()
+
+    async def first(self) -> TunnelSocket:
+        """Return the first link, which is open until the end of the block.
 
         Raises:
             GatewayUnreachableError, GatewayRefusedError: there is none.
         """
-        try:
-            self._do(self._race.begin(self._loop.time()))
-            while True:
-                opened = self._settle()
-                if opened is not None:
-                    return opened
-                self._do(self._race.handle_timeout(self._loop.time(), wanted=self._is_wanted()))
-                self._changed.clear()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout_at(self._race.next_at()):
-                        await self._changed.wait()
-        finally:
-            await self._close_others()
+        self._do(self._race.begin(self._loop.time()))
+        while (opened := self._settle()) is None:
+            self._do(self._race.handle_timeout(self._loop.time(), wanted=self._is_wanted()))
+            self._changed.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(self._race.next_at()):
+                    await self._changed.wait()
+        self._opened = opened
+        await self._close_others()
+        return opened.link
 
     def hurry(self) -> None:
         """Begin another connection at once."""
@@ -232,9 +240,10 @@ class _RacingDials:
 
     async def _close_others(self) -> None:
         """Close every connection but the first link, also one that has become a link meanwhile."""
-        others = (*self._dropped, *self._dials.values())
-        for task in others:
+        self._dropped += self._dials.values()
+        self._dials.clear()
+        for task in self._dropped:
             task.cancel()
-        for ended in await asyncio.gather(*others, return_exceptions=True):
+        for ended in await asyncio.gather(*self._dropped, return_exceptions=True):
             if isinstance(ended, _OpenedLink):
                 await ended.stack.aclose()

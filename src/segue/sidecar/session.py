@@ -37,6 +37,7 @@ from segue.sidecar.gateway_addresses import GatewayAddresses
 from segue.sidecar.link_search import GOOD_S, LinkSearch
 from segue.sidecar.link_status import LinkState, LinkStatus, LinkTimeouts, LinkUnavailable
 from segue.sidecar.link_successor import SuccessorFinder
+from segue.sidecar.patience_timers import PatienceTimers
 from segue.sidecar.reply_log import ReplyLog
 from segue.sidecar.stats import Stats
 from segue.tunnel.client import TunnelClient, TunnelRequest
@@ -140,7 +141,6 @@ class GatewaySession:
         """The session was told to leave, and all that it carried has ended."""
         self._addresses = GatewayAddresses(gateways)
         self._dialer = dialer
-        self._timeouts = timeouts
         self._stats = stats
         self._name = secrets.token_hex(16)
         self._loop = asyncio.get_running_loop()
@@ -159,16 +159,16 @@ class GatewaySession:
         self._link_was_good = False
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._alarms: list[asyncio.TimerHandle] = []
+        self._patience = PatienceTimers(timeouts, self._review_exchanges)
 
     def start(self) -> None:
         """Begin to look for the gateway."""
-        self._set_alarms()
+        self._patience.start()
         self._task = self._loop.create_task(self._run())
 
     async def aclose(self) -> None:
         """Give up the link and all exchanges."""
-        self._clear_alarms()
+        self._patience.stop()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -576,7 +576,7 @@ class GatewaySession:
             self.cancel(exchange)
 
     def _note_welcome(self, event: Welcomed, gateway: str) -> None:
-        self._clear_alarms()
+        self._patience.stop()
         if not event.new_epoch:
             self._stats.resumes += 1
         self._stats.links += 1
@@ -592,18 +592,5 @@ class GatewaySession:
         if self._status.up:
             self._status.note_lost(self._loop.time())
             _log.info("action=link gateway=%s lost", self.gateway)
-            self._set_alarms()
+            self._patience.start()
             self._review_exchanges()
-
-    def _set_alarms(self) -> None:
-        """Review the exchanges when each of the two timeouts is over."""
-        self._clear_alarms()
-        self._alarms = [
-            self._loop.call_later(seconds + 0.001, self._review_exchanges)
-            for seconds in (self._timeouts.wait_s, self._timeouts.give_up_s)
-        ]
-
-    def _clear_alarms(self) -> None:
-        for alarm in self._alarms:
-            alarm.cancel()
-        self._alarms = []
