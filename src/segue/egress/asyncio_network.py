@@ -139,7 +139,9 @@ class _AsyncioStream(httpcore.AsyncNetworkStream):
             httpcore.ReadError, httpcore.ReadTimeout: nothing will come, or nothing came.
         """
         wire = self._wire
-        if not wire.unread:
+        if not wire.unread and timeout is None:
+            await wire.readable()
+        elif not wire.unread:
             try:
                 async with asyncio.timeout(timeout):
                     await wire.readable()

@@ -206,6 +206,8 @@ class HttpConnection:
             self._http.receive_data(await self._receive())
 
     async def _receive(self) -> bytes:
+        if self._silence_s is None:
+            return await self._stream.read(_READ_BYTES)
         try:
             async with asyncio.timeout_at(self._deadline()) as self._timeout:
                 return await self._stream.read(_READ_BYTES)

@@ -52,6 +52,8 @@ class SidecarSession:
         """A packet has come: until then there is nothing that the sidecar could come back for."""
         self._link_number = 0
         self._wake = asyncio.Event()
+        self._alarm: asyncio.TimerHandle | None = None
+        """Wakes the writer; one for each wait would cost more than the rest of the wait."""
         self._progress = asyncio.Event()
 
     @property
@@ -116,6 +118,7 @@ class SidecarSession:
                 self._socket = None
                 self._left_at = self._loop.time()
                 self.end.link_lost()
+                self._silence_alarm()  # a later socket has set it for itself
                 self._progress.set()
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
@@ -172,9 +175,20 @@ class SidecarSession:
                 await socket.send_bytes(packet)
 
     async def _wait(self, deadline: float | None) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout_at(deadline):
-                await self._wake.wait()
+        """Wait until there is something to do, at this time at the latest. It may be earlier: look again."""
+        if deadline is not None and (self._alarm is None or deadline < self._alarm.when()):
+            self._silence_alarm()
+            self._alarm = self._loop.call_at(deadline, self._ring)
+        await self._wake.wait()
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._wake.set()
+
+    def _silence_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
 
     def _flush(self) -> None:
         """Let the peer read what was compressed so far, unless earlier bytes of the exchange still wait to be sent.
