@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from segue.tunnel.documents import Base, encode_document
 from segue.tunnel.folds.fold import MAX_FOLD_BYTES, Fold
 from tests.strategies import examples
-from tests.tunnel import replies
+from tests.tunnel import replies, second_fold
+from tools import fold_replies
 
 SSE = b"text/event-stream; charset=utf-8"
 TEXTS = ["", "a", "two words", 'quote " and \\ and \n and \x00', "naïve 😀 \u2028", "{", '{"a": [1, 2]}']
@@ -96,6 +98,49 @@ def test_byte_by_byte_every_fold_is_the_beginning_of_the_next(content_type: byte
         assert folded.value.startswith(before)
         before = folded.value
     assert before == fold(content_type, reply)
+
+
+TOKEN = re.compile(rb'"[^"\\]*"|-?[0-9.]+|null|true|false|\{\}|\[\]')
+ODD_TOKENS = st.sampled_from(
+    [
+        *(b'""', b'"a"', b'"text"', b'"message"', b'"\\ud83d"', b'"\xff"', b'"\\n\\u00e9"', b"null", b"true"),
+        *(b"0", b"1", b"-0", b"1.0", b"1e5", b"NaN", b"{}", b"[]", b"[null]", b'{"text":"x"}', b"\t", b""),
+    ]
+)
+VECTORS = [replay.reply for replay in fold_replies.replies() if replay.name.partition(":")[0] not in {"JSON", "stream"}]
+
+
+def with_odd_tokens(reply: bytes, changes: list[tuple[int, bytes]]) -> bytes:
+    """Replace values and names of a reply's events by others."""
+    for place, token in changes:
+        tokens = list(TOKEN.finditer(reply))
+        at = tokens[place % len(tokens)].span() if tokens else (0, 0)
+        reply = reply[: at[0]] + token + reply[at[1] :]
+    return reply
+
+
+@settings(max_examples=examples(300))
+@given(
+    CONTENT_TYPES,
+    st.lists(st.sampled_from(VECTORS), min_size=1, max_size=2).map(b"".join),
+    st.lists(st.tuples(st.integers(0, 500), ODD_TOKENS), max_size=5),
+    st.integers(1, 200),
+)
+def test_a_fold_written_from_the_specification_gives_the_same(
+    content_type: bytes, reply: bytes, changes: list[tuple[int, bytes]], size: int
+) -> None:
+    odd = with_odd_tokens(reply, changes)
+    pieces = [odd[at : at + size] for at in range(0, len(odd), size)]
+    try:
+        expected = second_fold.fold(content_type, odd)
+    except second_fold.Unspecified:
+        reject()
+    assert fold(content_type, *pieces) == expected
+
+
+@pytest.mark.parametrize("reply", [case.reply for case in fold_replies.replies()])
+def test_the_replies_of_the_specification_have_the_same_fold_twice(reply: bytes) -> None:
+    assert second_fold.fold(SSE, reply) == fold(SSE, reply)
 
 
 @given(SOUP)
