@@ -13,10 +13,24 @@ from pathlib import Path
 
 from segue.http.heads import Line, ReplyHead, RequestHead
 from segue.tunnel.client import TunnelClient, TunnelRequest
-from segue.tunnel.frames import VERSION, Data, Frame, Hello, Miss, Open, Reset, Welcome, encode_frame, encode_packet
-from segue.tunnel.header_table import HeaderTable, encode_request
+from segue.tunnel.frames import (
+    VERSION,
+    Ack,
+    Data,
+    ExtensionFrame,
+    Frame,
+    Hello,
+    Miss,
+    Open,
+    ReplyFrame,
+    Reset,
+    Welcome,
+    encode_frame,
+    encode_packet,
+)
+from segue.tunnel.header_table import HeaderTable, encode_reply, encode_request
 from segue.tunnel.server import Node, TunnelServer
-from segue.tunnel.static_table import REQUEST
+from segue.tunnel.static_table import REPLY, REQUEST
 
 FILE = Path(__file__).parent.parent / "tests" / "tunnel" / "vectors" / "links.json"
 NODE = Node(epoch=b"node-1", address=b"", max_body_bytes=1 << 20)
@@ -242,6 +256,11 @@ def open_frame(number: int, *, has_body: bool) -> Frame:
     return Open(number, last=True, has_body=has_body, piece=encode_request(POST, "http", HeaderTable(REQUEST)))
 
 
+def reply_frame(number: int, *, has_base: bool = False) -> Frame:
+    """Return a REPLY that is the first on its link."""
+    return ReplyFrame(number, last=True, piece=encode_reply(OK, HeaderTable(REPLY)), has_base=has_base)
+
+
 HELLO = Hello(VERSION, b"", 0, ())
 WELCOME = Welcome(VERSION, NODE.epoch, 0, NODE.max_body_bytes, b"", ())
 
@@ -268,9 +287,38 @@ FATAL: dict[str, tuple[str, list[Frame]]] = {
         [HELLO, open_frame(1, has_body=True), Reset(1, "aborted", b"")],
     ),
     "a frame of the other direction": ("gateway", [HELLO, Miss(1)]),
+    "a frame of an extension before HELLO": ("gateway", [ExtensionFrame(64, b"")]),
+    "an upload with two ends": (
+        "gateway",
+        [
+            HELLO,
+            open_frame(1, has_body=True),
+            Data(1, 0, final=True, again=False, payload=b"x"),
+            Data(1, 1, final=True, again=False, payload=b"y"),
+        ],
+    ),
+    "a head that cannot be read": ("gateway", [HELLO, Open(1, last=True, has_body=False, piece=b"\x02")]),
+    "a head within another": (
+        "gateway",
+        [HELLO, Open(1, last=False, has_body=False, piece=b"\x00"), open_frame(2, has_body=False)],
+    ),
     "no WELCOME first": ("sidecar", [Miss(1)]),
     "a WELCOME without an epoch": ("sidecar", [Welcome(VERSION, b"", 0, 1, b"", ())]),
     "a second WELCOME": ("sidecar", [WELCOME, WELCOME]),
+    "a frame of an extension before WELCOME": ("sidecar", [ExtensionFrame(64, b"")]),
+    "a reply before its head": ("sidecar", [WELCOME, Data(1, 0, final=False, again=False, payload=b"x")]),
+    "a reply as if it were an upload": (
+        "sidecar",
+        [WELCOME, reply_frame(1), Data(1, 0, final=False, again=True, payload=b"x")],
+    ),
+    "a reply with a gap": (
+        "sidecar",
+        [WELCOME, reply_frame(1), Data(1, 1, final=False, again=False, payload=b"x")],
+    ),
+    "a reply that builds on what nobody named": ("sidecar", [WELCOME, reply_frame(1, has_base=True)]),
+    "a MISS behind the head": ("sidecar", [WELCOME, reply_frame(1), Miss(1)]),
+    "a second MISS": ("sidecar", [WELCOME, Miss(1), Miss(1)]),
+    "an ACK of what was not sent": ("sidecar", [WELCOME, Ack(10_000, 0)]),
     "an OPEN for a sidecar": ("sidecar", [WELCOME, open_frame(1, has_body=False)]),
     "a RESET that only a sidecar sends": ("sidecar", [WELCOME, Reset(1, "cancelled", b"")]),
 }
