@@ -71,3 +71,15 @@ def test_the_budget_holds_and_what_was_used_least_recently_goes(budget: int) -> 
     assert cache.size_bytes <= budget
     kept = [cache.find("one", turn) is not None for turn in turns]
     assert kept == [[False, False, False], [False, False, True], [True, False, True]][budget // COST]
+
+
+def test_what_is_staged_changes_nothing_before_it_is_committed() -> None:
+    cache, (one, other) = RenderCache(10_000), chain(2)
+    cache.keep("view", one, Piece(100))
+    staged = cache.staged()
+    view = staged.view("view", Piece)
+    view.keep(other, Piece(200))
+    assert (view.find(one), view.find(other), cache.find("view", other)) == (Piece(100), Piece(200), None)
+    assert cache.size_bytes == COST
+    staged.commit()
+    assert (cache.find("view", other), len(cache)) == (Piece(200), 2)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
@@ -55,6 +57,27 @@ async def test_a_large_body_arrives_whole() -> None:
     async with providing(ANSWERS) as provider, upstream(provider.url) as one:
         assert (await answer(one, request(*items)))[0] == "Hello"
     assert provider.got[0].body == b'{"model":"m","items":[%b]}' % b",".join(items)
+
+
+@pytest.mark.parametrize(
+    ("items", "beside"),
+    [([HI], False), ([HI] * 1001, True), ([user_message("x" * 300_000)], True), ([HI] * 900, False)],
+    ids=["small", "many", "large", "some"],
+)
+async def test_a_large_request_is_rendered_beside_the_event_loop(
+    items: list[bytes], beside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads the same, and whatever its dialect cannot say is refused as ever."""
+    render, threads = PlainDialect.render, []
+
+    def noted(self: PlainDialect, *given: Any, **named: Any) -> Any:  # noqa: ANN401 - as they come
+        threads.append(threading.current_thread() is not threading.main_thread())
+        return render(self, *given, **named)
+
+    monkeypatch.setattr(PlainDialect, "render", noted)
+    async with providing(ANSWERS) as provider, upstream(provider.url) as one:
+        assert (await answer(one, request(*items)))[0] == "Hello"
+    assert threads == [beside]
 
 
 async def test_what_a_dialect_cannot_say_is_refused_before_anything_is_sent() -> None:

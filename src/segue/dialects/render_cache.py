@@ -52,6 +52,14 @@ class RenderCache:
         """Return the part of the cache that belongs to one dialect of one provider."""
         return RenderCacheView(self, name, kind)
 
+    def staged(self) -> StagedRenders:
+        """Return a cache for one rendering in another thread, which changes nothing here until it is committed."""
+        return StagedRenders(self)
+
+    def peek(self, name: str, turn: Turn) -> Sized | None:
+        """Return the rendered turn of a view, if it is cached, and leave the order of use as it is. For any thread."""
+        return self._entries.peek((name, id(turn)))
+
     def find(self, name: str, turn: Turn) -> Sized | None:
         """Return the rendered turn of a view, if it is cached."""
         return self._entries.get((name, id(turn)))
@@ -68,6 +76,29 @@ class RenderCache:
         del self._turns[address]
         for name in self._views:  # one for each dialect of each provider
             self._entries.pop((name, address))
+
+
+class StagedRenders(RenderCache):
+    """What one rendering finds in a cache, and what it will keep there."""
+
+    def __init__(self, base: RenderCache) -> None:
+        super().__init__(0)
+        self._base = base
+        self._kept: dict[tuple[str, int], tuple[Turn, Sized]] = {}
+
+    def find(self, name: str, turn: Turn) -> Sized | None:
+        """Return the rendered turn of a view, if it is staged or cached."""
+        kept = self._kept.get((name, id(turn)))
+        return self._base.peek(name, turn) if kept is None else kept[1]
+
+    def keep(self, name: str, turn: Turn, rendered: Sized) -> None:
+        """Keep a rendered turn until the commit."""
+        self._kept[name, id(turn)] = turn, rendered
+
+    def commit(self) -> None:
+        """Keep in the cache itself what was rendered. In the cache's own thread."""
+        for (name, _), (turn, rendered) in self._kept.items():
+            self._base.keep(name, turn, rendered)
 
 
 class RenderCacheView(Generic[R]):

@@ -57,6 +57,9 @@ _SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie|credential|password|s
 _LINES = (("Accept", _STREAM), ("Accept-Encoding", "identity"), ("User-Agent", f"segue/{__version__}"))
 #: Header lines of a request whose answer is JSON.
 _JSON_LINES = (("Accept", "application/json"), *_LINES[1:])
+#: What is rendered beside the event loop: more new items or tools than this, or more bytes of items.
+_MANY = 1000
+_MUCH_BYTES = 256 * 1024
 #: How long a request for the list of models may take, and how long the list may be.
 _LIST_TIMEOUT_S = 10.0
 _MAX_LIST_BYTES = 4 * 1024 * 1024
@@ -131,6 +134,7 @@ class HttpUpstream:
         self._listing = ModelListing(self._fetch_models)
         self.failures: Counter[Code] = Counter()  # failed attempts, by code
         self.learned: Counter[str] = Counter()  # fields that models were found to refuse, by name
+        self._large = AdmissionQueue(provider.name, limit=1, max_waiting=provider.max_queued, timeout_s=None)
         self.admission = AdmissionQueue(
             provider.name,
             limit=provider.max_concurrent,
@@ -169,7 +173,7 @@ class HttpUpstream:
     async def stream(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
         """Run one turn."""
         headers = self._headers(request)
-        turn = self._begin(request)
+        turn = await self._begin(request)
         async with self._permit(request) as slot:
             while True:
                 wait_s: float | None = None
@@ -219,7 +223,7 @@ class HttpUpstream:
         if endpoint is None:
             raise Refused(not_counted(request.model))
         headers = _merge([*self._headers(request).items(), *_JSON_LINES])
-        rendered = self._begin(request).rendered
+        rendered = (await self._begin(request)).rendered
         body = JsonBody((counting_body(rendered, endpoint),))
         async with self.admission.permit(request.tenant):
             reply = await self._post(endpoint.path, body, headers)
@@ -264,10 +268,19 @@ class HttpUpstream:
 
     # --- one attempt -------------------------------------------------------------------------------------------------
 
-    def _begin(self, request: UpstreamRequest) -> _AttemptedTurn:
-        """Render the request, without what its model is known to refuse. Raises `Refused` if that cannot be done."""
-        without = self._refusals.fields_of(request.model)
-        rendered = self._dialect.render(request, self.runtime.render_cache, without=without)
+    async def _begin(self, request: UpstreamRequest) -> _AttemptedTurn:
+        """Render the request, without what its model is known to refuse. Raises `Refused` if that cannot be done.
+
+        A large one is rendered in another thread, one at a time.
+        """
+        without, cache = self._refusals.fields_of(request.model), self.runtime.render_cache
+        if _is_large(request):
+            staged = cache.staged()
+            async with self._large.permit(request.tenant):
+                rendered = await asyncio.to_thread(self._dialect.render, request, staged, without=without)
+            staged.commit()
+        else:
+            rendered = self._dialect.render(request, cache, without=without)
         if isinstance(rendered, Problem):
             raise Refused(rendered)
         return _AttemptedTurn(request, rendered, without)
@@ -445,3 +458,9 @@ def _keys_in(headers: Sequence[tuple[str, str]], key: str | None) -> Sequence[st
     """Return the gateway's key, and what configured header lines hold that are keys by their names."""
     values = [value.rpartition(" ")[2] for name, value in headers if _SECRET_HEADER.search(name)]
     return values if key is None else [*values, key]
+
+
+def _is_large(request: UpstreamRequest) -> bool:
+    """Tell whether rendering takes more than some milliseconds: many new items or tools, or much of them."""
+    given = request.history.input
+    return max(len(given), len(request.settings.tools)) > _MANY or sum(map(len, given)) > _MUCH_BYTES
