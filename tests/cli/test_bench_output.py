@@ -12,7 +12,7 @@ from rich.console import Console
 from segue.bench.reports.html_report import to_html
 from segue.bench.reports.markdown_report import to_markdown
 from segue.bench.reports.report import BenchReport, figure, make_report
-from segue.cli.bench_output import refuse, show
+from segue.cli.bench_output import refuse, show, told_steps
 from segue.cli.output_file import NO_FILES, ReportFiles
 
 REPORT = make_report([], {"rounds": 1}, [figure("cost", [1.0], "ms")])
@@ -42,3 +42,11 @@ def test_shows_and_writes_the_same_report(kinds: list[str], tmp_path: Path) -> N
 def test_a_refusal_is_one_line_and_a_status(capsys: pytest.CaptureFixture[str]) -> None:
     assert refuse("there is no link 'x'") == 2
     assert capsys.readouterr() == ("", "segue: there is no link 'x'\n")
+
+
+def test_steps_are_told_line_by_line_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """So a log shows how far a long measurement is, and stdout has the report alone."""
+    with told_steps() as on_step:
+        on_step("one [bold]")
+        on_step("two")
+    assert capsys.readouterr() == ("", "segue: one [bold]\nsegue: two\n")

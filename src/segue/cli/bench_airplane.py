@@ -11,7 +11,7 @@ from segue.bench.arms.tls import why_no_tls
 from segue.bench.links.profiles import LINKS
 from segue.bench.workloads.flight_plan import FLIGHT, QUICK_FLIGHT, FlightPlanError, read_events
 from segue.bench.workloads.retry_rules import RetryingAgent
-from segue.cli.bench_output import refuse, show
+from segue.cli.bench_output import progress_console, refuse, show
 from segue.cli.loop import run
 from segue.cli.output_file import ReportFiles
 
@@ -43,5 +43,5 @@ def run_bench_airplane(
         return refuse(str(error))
     console = Console()
     flight = Flight(link=flown, agent=agent, turns=turns, tokens_s=tokens_s, events=planned, seed=seed)
-    show(run(measure(flight, console=console)), render, console, files=files)
+    show(run(measure(flight, console=progress_console())), render, console, files=files)
     return 0

@@ -13,7 +13,7 @@ from yarl import URL
 from segue.bench.endpoint.measure import EndpointError, EndpointTarget, list_models, measure_endpoint
 from segue.bench.endpoint.plan import EndpointPlan, planned_cost
 from segue.bench.endpoint.view import render_endpoint
-from segue.cli.bench_output import refuse, show
+from segue.cli.bench_output import refuse, show, told_steps
 from segue.cli.loop import run
 from segue.cli.output_file import ReportFiles
 from segue.config import ConfigError, named_key
@@ -55,8 +55,8 @@ def run_bench_endpoint(command: EndpointCommand, settings: dict[str, Any]) -> in
     )
     try:
         plan = replace(plan, model=command.model or _only_model(target))
-        with console.status("") as status:
-            result = run(measure_endpoint(target, plan, status.update))
+        with told_steps() as on_step:
+            result = run(measure_endpoint(target, plan, on_step))
     except (EndpointError, ValueError) as error:  # a key or URL that cannot be sent
         return refuse(str(error))
     show(result.report, lambda _, at: render_endpoint(result, at), console, files=command.files)

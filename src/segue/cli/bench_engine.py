@@ -10,7 +10,7 @@ from rich.console import Console
 from segue.bench.engine import LENGTHS, QUICK_LENGTHS, TINY, measure, render
 from segue.bench.reports.chart_selection import charts_of
 from segue.bench.reports.svg import stand_alone
-from segue.cli.bench_output import show, told
+from segue.cli.bench_output import progress_console, show, told
 from segue.cli.loop import run
 from segue.cli.output_file import ReportFiles, writing
 from segue.config import has_openmp_policy
@@ -32,7 +32,12 @@ def run_bench_engine(
         shorten_spinning()
     console = Console()
     report = run(
-        measure(None if named == TINY else file, QUICK_LENGTHS if quick else LENGTHS, threads=threads, console=console)
+        measure(
+            None if named == TINY else file,
+            QUICK_LENGTHS if quick else LENGTHS,
+            threads=threads,
+            console=progress_console(),
+        )
     )
     show(report, render, console, files=files)
     if plot is not None:

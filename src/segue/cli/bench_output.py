@@ -6,15 +6,33 @@ Not here: measuring, and how a report looks.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from segue.bench.reports.html_report import to_html
 from segue.bench.reports.markdown_report import to_markdown
 from segue.bench.reports.report import BenchReport, write
 from segue.cli.output_file import ReportFiles, writing
+
+
+def progress_console() -> Console:
+    """Return where progress is shown: stderr, so that it is seen while the report goes into a pipe or a file."""
+    return Console(stderr=True)
+
+
+@contextmanager
+def told_steps() -> Iterator[Callable[[str], None]]:
+    """Yield what tells the present step on stderr: in place on a terminal, else line by line."""
+    console = progress_console()
+    if not console.is_terminal:
+        yield lambda step: print(f"segue: {step}", file=sys.stderr, flush=True)
+        return
+    with console.status("") as status:
+        yield lambda step: status.update(Text(step))
 
 
 def show(

@@ -12,7 +12,7 @@ from rich.console import Console
 from segue.bench.peers.catalogue import PEERS, Peer
 from segue.bench.peers.measure import PeersPlan, measure_peers
 from segue.bench.peers.view import render_peers
-from segue.cli.bench_output import refuse, show
+from segue.cli.bench_output import refuse, show, told_steps
 from segue.cli.loop import run
 from segue.cli.output_file import ReportFiles
 
@@ -29,10 +29,9 @@ def run_bench_peers(
     if unknown:
         known = ", ".join(f"{peer.name!r}" for peer in PEERS)
         return refuse(f"there is no peer {unknown[0]!r}: there are {known}")
-    console = Console()
-    with console.status("") as status:
-        result = run(measure_peers(plan, programs, peers=chosen_peers(only), on_step=status.update))
-    show(result.report, lambda _, at: render_peers(result, at), console, files=files)
+    with told_steps() as on_step:
+        result = run(measure_peers(plan, programs, peers=chosen_peers(only), on_step=on_step))
+    show(result.report, lambda _, at: render_peers(result, at), Console(), files=files)
     return 0
 
 

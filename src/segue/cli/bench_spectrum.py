@@ -13,7 +13,7 @@ from segue.bench.links.profiles import LINKS
 from segue.bench.reports.result_file import ResultFileError, read_results
 from segue.bench.spectrum import measure, render
 from segue.bench.workloads.workload import UnknownWorkloadError, read_workload
-from segue.cli.bench_output import refuse, show
+from segue.cli.bench_output import progress_console, refuse, show
 from segue.cli.loop import run
 from segue.cli.output_file import ReportFiles
 
@@ -33,7 +33,7 @@ def run_bench_spectrum(
         chosen = read_workload(workload)
         local = None if engine is None else read_results(engine)
         plan = MeasurementPlan(link=LINKS[link], tokens_s=tokens_s)
-        report = run(measure(chosen, plan, rounds=rounds, engine=local, console=console))
+        report = run(measure(chosen, plan, rounds=rounds, engine=local, console=progress_console()))
     except (UnknownWorkloadError, ResultFileError) as error:
         return refuse(str(error))
     except DifferentWorkError as error:

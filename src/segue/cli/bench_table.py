@@ -24,7 +24,7 @@ from segue.bench.workloads.clients import AgentKind
 from segue.bench.workloads.sessions import make_session
 from segue.bench.workloads.trace import TraceError, read_trace
 from segue.bench.workloads.workload import UnknownWorkloadError, read_workload
-from segue.cli.bench_output import refuse, show
+from segue.cli.bench_output import progress_console, refuse, show
 from segue.cli.loop import run
 from segue.cli.output_file import ReportFiles
 from segue.testing.recorded_session import RecordedSession
@@ -56,7 +56,7 @@ def run_bench_workloads(
     times = rounds or (workload_table.QUICK_ROUNDS if quick else workload_table.ROUNDS)
     chosen = workload_table.arms_named(arms)
     try:
-        report = run(workload_table.measure(workloads, chosen, plan, rounds=times, console=console))
+        report = run(workload_table.measure(workloads, chosen, plan, rounds=times, console=progress_console()))
     except DifferentWorkError as error:
         print(f"segue: the arms cannot be compared: {error}", file=sys.stderr)
         return 1
@@ -100,7 +100,7 @@ def run_bench_table(session: AgentKind, *, turns: int, quick: bool, trace: Path 
         return refuse(str(error))
     rounds = QUICK_ROUNDS if quick else ROUNDS
     paths = {RAW: straight_path, COLD: sidecar_path, WARM: warmed(earlier)}
-    report = run(measure(chosen, paths, rounds=rounds, console=console))
+    report = run(measure(chosen, paths, rounds=rounds, console=progress_console()))
     documents = measure_documents(SIZES[:1] if quick else SIZES)
     report = replace(report, figures=[*report.figures, *documents])
     show(report, render, console, files=files)
