@@ -21,7 +21,7 @@ def test_a_peer_that_is_there_is_measured(command: Command, tmp_path: Path, monk
     write_program(tmp_path)
     given = ("--programs", str(tmp_path), "--depths", "1,2", "--rounds", "1", "--window", "1", "--json", "peers.json")
     status, printed, told = command("bench", "peers", *given)
-    assert (status, told) == (0, "")
+    assert (status, told) == (0, "segue: fake, round 1\n")
     assert "fake    1.2.3" in printed
     assert "away: left out, not installed: write away" in printed
     assert [one["name"] for one in json.loads((tmp_path / "peers.json").read_bytes())["arms"]] == ["fake, http"] * 2

@@ -158,10 +158,21 @@ class Gateway:
         Raises:
             ConfigError: something cannot be used; nothing has changed.
         """
+        try:
+            await self._replace(config)
+        except Exception as error:
+            self.services.audit.note("refused_reload", reason=str(error))
+            raise
+        self.services.audit.note("reload")
+        for setting in restart_needed(self.config, config):
+            _log.warning("action=reload %s has changed: only a restart applies that", setting)
+        counts = len(config.key), len(config.route), len(config.upstream)
+        _log.info("action=reload keys=%d routes=%d upstreams=%d", *counts)
+
+    async def _replace(self, config: Config) -> None:
         services, before = self.services, self.services.router.upstreams
         routes, router = build_routes(config), build_router(config, services.router)
-        added = [one for one in router.upstreams if one not in before]
-        await _start(added)
+        await _start([one for one in router.upstreams if one not in before])
         services.router.replace(router.rules)
         services.note_upstreams()
         services.access.replace_keys(config.key)
@@ -171,10 +182,6 @@ class Gateway:
         for upstream in before:
             if upstream not in router.upstreams:
                 self.retiring[upstream] = asyncio.create_task(self._retire(upstream))
-        for setting in restart_needed(self.config, config):
-            _log.warning("action=reload %s has changed: only a restart applies that", setting)
-        counts = len(config.key), len(config.route), len(config.upstream)
-        _log.info("action=reload keys=%d routes=%d upstreams=%d", *counts)
 
     async def _retire(self, upstream: Upstream) -> None:
         """Close an upstream that no turn can find any more, after those that have found it."""
@@ -226,6 +233,7 @@ class Gateway:
         for upstream in (*services.router.upstreams, *self.retiring):
             await upstream.aclose()
         await services.store.aclose()
+        services.audit.close()
 
     def _egress(self) -> Egress:
         config = self.config.tunnel

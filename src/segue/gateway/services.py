@@ -15,6 +15,7 @@ from segue.config import Config, ServerConfig
 from segue.engine.upstream import LocalUpstream
 from segue.gateway.access import Access
 from segue.gateway.admin.metrics import Metrics
+from segue.gateway.audit import AuditLog
 from segue.gateway.caller_rules import CallerRules
 from segue.gateway.drain import DrainState
 from segue.gateway.listener_profile import ListenerProfiles
@@ -60,6 +61,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     metrics: Metrics
     drain: DrainState
     rules: CallerRules
+    audit: AuditLog
 
     def note_upstreams(self) -> None:
         """Let metrics and deletions follow the router's upstreams, after they were replaced."""
@@ -125,6 +127,7 @@ def build_services(config: Config, router: Router, store: Store, clock: Callable
         metrics=metrics,
         drain=drain,
         rules=CallerRules(access, quotas, clock),
+        audit=AuditLog(server.audit_log, clock),
     )
     services.note_upstreams()
     return services

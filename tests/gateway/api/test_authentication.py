@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -11,16 +13,28 @@ from aiohttp.test_utils import make_mocked_request
 
 from segue.config import Config, KeyConfig
 from segue.gateway.access import LOCAL_TENANT, Access
-from segue.gateway.api.authentication import keyed, private
+from segue.gateway.api.authentication import audited, keyed, private
 from segue.gateway.api.request_keys import PRINCIPAL
+from segue.gateway.audit import AuditLog
+from segue.gateway.caller_rules import CallerRules
 from segue.gateway.principal import Principal
+from segue.gateway.quotas.quotas import Quotas
 from segue.gateway.tunnel.session import PRINCIPAL as TUNNEL_PRINCIPAL
-from segue.protocol.problems import Refused
+from segue.protocol.ids import ENTROPY_BYTES, new_response_id
+from segue.protocol.problems import Problem, Refused
 
 KEY = KeyConfig("alice", "alice", hashlib.sha256(b"sk-alice").hexdigest())
 BOBS = KeyConfig("bob", "bob", hashlib.sha256(b"sk-bob").hexdigest())
 SIDECARS = {"bob": Principal("bob", "bob", BOBS.sha256), "local": Principal(LOCAL_TENANT)}
 BEARER = {"Authorization": "Bearer sk-alice"}
+
+
+SILENT = AuditLog(None, time.time)
+
+
+def rules(*keys: KeyConfig) -> CallerRules:
+    config = Config(key=list(keys))
+    return CallerRules(Access(config), Quotas(config), time.time)
 
 
 class Transport:
@@ -50,7 +64,7 @@ async def text(answer: web.StreamResponse) -> str:
 
 
 async def test_a_key_leads_to_its_tenant_and_no_key_nowhere() -> None:
-    handler = keyed(Access(Config(key=[KEY, BOBS])), time.time, tenant_of)
+    handler = keyed(rules(KEY, BOBS), SILENT, tenant_of)
     assert await text(await handler(request(BEARER))) == "alice"
     with pytest.raises(Refused) as caught:
         await handler(request())
@@ -58,16 +72,16 @@ async def test_a_key_leads_to_its_tenant_and_no_key_nowhere() -> None:
 
 
 async def test_without_keys_everybody_is_the_local_tenant() -> None:
-    assert await text(await keyed(Access(Config()), time.time, tenant_of)(request())) == LOCAL_TENANT
+    assert await text(await keyed(rules(), SILENT, tenant_of)(request())) == LOCAL_TENANT
 
 
 async def test_a_request_through_the_tunnel_has_the_tenant_of_its_sidecar() -> None:
     """Whatever key it carries: that one is for a provider."""
-    handler = keyed(Access(Config(key=[KEY, BOBS])), time.time, tenant_of)
+    handler = keyed(rules(KEY, BOBS), SILENT, tenant_of)
     through = Transport(tenant="bob")
     assert await text(await handler(request(BEARER, through))) == "bob"
     with pytest.raises(Refused) as caught:
-        await keyed(Access(Config(key=[KEY])), time.time, tenant_of)(request(BEARER, through))
+        await keyed(rules(KEY), SILENT, tenant_of)(request(BEARER, through))
     assert caught.value.problem.code == "invalid_api_key", "the key of the sidecar was revoked meanwhile"
     gone = request(BEARER, through)
     gone.protocol.transport = None
@@ -97,3 +111,53 @@ async def test_a_request_through_the_tunnel_is_not_from_this_machine() -> None:
     assert (
         await text(await private(Access(Config(key=[KEY])), time.time, tenant_of)(request(BEARER, through))) == "nobody"
     )
+
+
+async def test_what_is_done_to_a_response_is_noted_with_its_end(tmp_path: Path) -> None:
+    """An id that is none is not written down: it may be anything."""
+    file = tmp_path / "audit.jsonl"
+    audit = AuditLog(str(file), lambda: 1.0)
+
+    async def refusing(request: web.Request) -> web.Response:
+        del request
+        raise Refused(Problem("response_not_found", "no"))
+
+    async def failing(request: web.Request) -> web.Response:
+        del request
+        raise OSError
+
+    ident = new_response_id(bytes(ENTROPY_BYTES), None)
+    for handler, response_id, raised in (
+        (tenant_of, ident, None),
+        (refusing, "\n secret", Refused),
+        (failing, ident, OSError),
+    ):
+        asked = request(BEARER)
+        asked.match_info["id"] = response_id
+        asked[PRINCIPAL] = Principal("alice", "laptop")
+        noting = audited(audit, "read", handler)
+        if raised is None:
+            await noting(asked)
+        else:
+            with pytest.raises(raised):
+                await noting(asked)
+    with pytest.raises(Refused):
+        await keyed(rules(KEY), audit, tenant_of)(request())
+    audit.close()
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(line["action"], line.get("response_id"), line.get("status")) for line in lines] == [
+        ("read", ident, 200),
+        ("read", None, 404),
+        ("read", ident, None),
+        ("refused_key", None, None),
+    ]
+    assert lines[0] == {
+        "at": 1.0,
+        "action": "read",
+        "tenant": "alice",
+        "key": "laptop",
+        "peer": "127.0.0.1",
+        "response_id": ident,
+        "status": 200,
+    }
+    assert lines[3]["reason"].startswith("Incorrect API key provided")

@@ -9,12 +9,13 @@ from aiohttp import web
 from segue.gateway.admin.capabilities import CapabilityRoutes
 from segue.gateway.admin.health import HealthRoutes
 from segue.gateway.admin.usage import UsageRoutes
-from segue.gateway.api.authentication import keyed, private
+from segue.gateway.api.authentication import audited, keyed, private
 from segue.gateway.api.middleware import closes_when_draining, door_check, error_replies, say_no_server
 from segue.gateway.api.models import ModelRoutes
 from segue.gateway.api.request_keys import PRINCIPAL
 from segue.gateway.api.responses import ResponseRoutes
 from segue.gateway.api.websocket import serve_websocket
+from segue.gateway.audit import Action
 from segue.gateway.connections import Connections
 from segue.gateway.services import Services
 from segue.gateway.tunnel.diagnostics import RouteDiagnostics
@@ -22,6 +23,9 @@ from segue.gateway.tunnel.endpoint import SidecarSessions
 
 #: `compact` is no id but an endpoint of the API that this gateway does not offer.
 _RESPONSE = "/v1/responses/{id:(?!compact$)[^/]+}"
+
+
+_ACTIONS: tuple[Action, ...] = ("read", "delete", "cancel")
 
 
 def build_application(
@@ -47,7 +51,8 @@ def build_application(
     async def transfer(request: web.Request) -> web.StreamResponse:
         return await diagnostics.transfer(request, request[PRINCIPAL].tenant)
 
-    with_key = partial(keyed, access, services.clock)
+    with_key = partial(keyed, services.rules, services.audit)
+    reads, deletes, cancels = (partial(audited, services.audit, action) for action in _ACTIONS)
     for_operators = partial(private, access, services.clock)
     middlewares = [error_replies(limit), door_check(access, connections)]
     application = web.Application(middlewares=middlewares, client_max_size=limit)
@@ -57,10 +62,10 @@ def build_application(
             web.post("/v1/responses", with_key(responses.create)),
             web.get("/v1/responses", with_key(partial(serve_websocket, services)), allow_head=False),
             web.post("/v1/responses/input_tokens", with_key(responses.count_input)),
-            web.get(_RESPONSE, with_key(responses.retrieve), allow_head=False),
-            web.delete(_RESPONSE, with_key(responses.delete)),
-            web.post(f"{_RESPONSE}/cancel", with_key(responses.cancel)),
-            web.get(f"{_RESPONSE}/input_items", with_key(responses.input_items), allow_head=False),
+            web.get(_RESPONSE, with_key(reads(responses.retrieve)), allow_head=False),
+            web.delete(_RESPONSE, with_key(deletes(responses.delete))),
+            web.post(f"{_RESPONSE}/cancel", with_key(cancels(responses.cancel))),
+            web.get(f"{_RESPONSE}/input_items", with_key(reads(responses.input_items)), allow_head=False),
             web.get("/v1/models", with_key(models.list)),
             web.get("/segue/tunnel", with_key(serve_tunnel), allow_head=False),
             web.get("/segue/capabilities", with_key(capabilities.show)),

@@ -9,24 +9,50 @@ from aiohttp import web
 
 from segue.gateway.access import Access
 from segue.gateway.api.request_keys import PRINCIPAL
+from segue.gateway.audit import Action, AuditLog
+from segue.gateway.caller_rules import CallerRules
+from segue.gateway.error_mapping import REPLIES
 from segue.gateway.tunnel.session import tunnel_principal
+from segue.protocol.ids import parse_response_id
 from segue.protocol.problems import Problem, Refused
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def keyed(access: Access, clock: Callable[[], float], handler: Handler) -> Handler:
+def keyed(rules: CallerRules, audit: AuditLog, handler: Handler) -> Handler:
     """Let only requests with one of the gateway's API keys through, and note whose they are."""
+    access, clock = rules.access, rules.clock
 
     async def checked(request: web.Request) -> web.StreamResponse:
         carrier, now = tunnel_principal(request), clock()
         found = access.principal(request.headers, now) if carrier is None else access.renewed(carrier, now)
         if isinstance(found, Problem):
+            audit.note("refused_key", carrier, peer=request.remote, reason=found.message)
             raise Refused(found)
         request[PRINCIPAL] = found
         return await handler(request)
 
     return checked
+
+
+def audited(audit: AuditLog, action: Action, handler: Handler) -> Handler:
+    """Note what was done to a response, and with which status it ended."""
+
+    async def noted(request: web.Request) -> web.StreamResponse:
+        status: int | None = None  # something failed
+        try:
+            reply = await handler(request)
+            status = reply.status
+        except Refused as refused:
+            status = REPLIES[refused.problem.code].status
+            raise
+        finally:
+            principal, response_id = request[PRINCIPAL], request.match_info["id"]
+            known = response_id if parse_response_id(response_id) is not None else None
+            audit.note(action, principal, peer=request.remote, response_id=known, status=status)
+        return reply
+
+    return noted
 
 
 def private(access: Access, clock: Callable[[], float], handler: Handler) -> Handler:
