@@ -76,6 +76,9 @@ async def test_nothing_of_a_reply_is_covered_that_the_other_end_folds_otherwise(
     rebuilt = decode_document(encoded.document, lambda _: Base(body, b"another fold"))
     assert isinstance(rebuilt, Body)
     assert rebuilt.sent == body + reply
+    message = await gateway.encoder.encode_message(body + reply, folds_alike=False)
+    assert message.base is not None
+    assert isinstance(decode_document(message.document, lambda _: Base(body, b"another fold")), Body)
 
 
 async def test_what_was_learned_of_a_body_is_used_when_it_becomes_a_base(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from segue.sidecar.orphaned_exchanges import OrphanLimits
 from segue.sidecar.request_handler import HandlerLimits, RequestHandler
 from segue.sidecar.stats import reply_bytes, request_bytes
 from segue.testing.link import linked
+from segue.tunnel.documents import Base
 from tests.sidecar.gateways import STREAM, Answer, Forwarded, fake_gateway
 from tests.sidecar.sidecars import IMPATIENT, QUICK, conversation, post, running
 
@@ -122,6 +123,16 @@ async def test_a_base_that_the_gateway_lost_costs_one_more_upload() -> None:
         await sidecar.post(conversation(10))
         told = await sidecar.stats()
     assert (told["base_misses"], told["base_hits"], gateway.misses) == (1, 1, 1)
+
+
+async def test_a_gateway_that_folds_otherwise_misses_no_base_for_its_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segue.tunnel.parameters.OWN", ())
+    async with fake_gateway() as gateway, running(gateway.url) as sidecar:
+        await sidecar.post(conversation(8))
+        gateway.bases = {key: Base(base.body, b"") for key, base in gateway.bases.items()}
+        await sidecar.post(conversation(9))
+        told = await sidecar.stats()
+    assert (told["base_hits"], told["base_misses"], gateway.misses) == (1, 0, 0)
 
 
 async def test_a_new_start_goes_on_from_the_bases_on_disk(tmp_path: Path) -> None:

@@ -81,9 +81,9 @@ class BodyEncoder:
         async with self._threads:
             return await asyncio.to_thread(self._choose_and_encode, plain, sent, folds_alike=folds_alike)
 
-    async def encode_message(self, data: bytes) -> EncodedBody:
+    async def encode_message(self, data: bytes, *, folds_alike: bool) -> EncodedBody:
         """Encode the first message of a WebSocket against the best base."""
-        body = await self.encode(_NO_HEAD, data)
+        body = await self.encode(_NO_HEAD, data, folds_alike=folds_alike)
         assert body is not None, "there is a body"
         return body
 

@@ -128,7 +128,8 @@ class WebSocketRelay:
 
         Nothing follows before it is sure that the gateway has it: what is missed is sent again, and nothing else is.
         """
-        self._first = await self._bodies.encode_message(message.data)
+        folds_alike = self._exchange.session.folds_alike
+        self._first = await self._bodies.encode_message(message.data, folds_alike=folds_alike)
         self._exchange.session.send(self._exchange, encode_opening(message.opcode, self._first.document))
         if may_be_missed(self._first.document):
             again = self._open_again_if_missed(message.opcode, self._first)
