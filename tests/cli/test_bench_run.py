@@ -109,6 +109,7 @@ async def test_an_agent_solves_a_task_over_a_link_that_breaks_off(
 ) -> None:
     """For real. What an agent does by itself has quick tests beside `segue.bench.agent_task`."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("SEGUE_SIDECAR_PROXY", "http://127.0.0.1:9")  # which is not for a gateway on this machine
     options = ["--no-cache", "--task", "mend-a-failing-build", "--event", "handover@0.3+0.5", "--json", "run.json"]
     agent = [sys.executable, "-c", SOLVER, "{prompt}"]
     command = [sys.executable, "-m", "segue", "bench", "run", *options, "--link", "fibre", "--", *agent]

@@ -14,6 +14,7 @@ import secrets
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, chdir
 from pathlib import Path, PurePath
@@ -25,7 +26,8 @@ from rich.console import Console
 from segue.agent.tasks import TASKS
 from segue.bench.agent_task import PROMPT, AgentTask, TaskOutcome, agent_task
 from segue.bench.arms.child import Child, ChildError, launched
-from segue.bench.arms.flight import troubled
+from segue.bench.arms.flight import flown_profile, troubled
+from segue.bench.arms.tls import Authority, terminated, why_no_tls
 from segue.bench.links.profiles import LINKS
 from segue.bench.metered_run import MeteredEnds, MeteredRun, metering, render
 from segue.bench.meters.tcp import WireBytes
@@ -79,6 +81,8 @@ def run_bench_run(command: Sequence[str], options: RunOptions) -> int:
             "--link, --event and --task are for this command's own gateway; there is another in --gateway or "
             "[sidecar] gateways"
         )
+    if (events or options.link) and (missing := why_no_tls()):
+        raise ConfigError(missing)
     _check_task(command, options.task)
     try:
         return run(_run(command, options, loaded, events=events))
@@ -152,6 +156,7 @@ async def _ends(options: RunOptions, loaded: LoadedConfig, provider: str | None)
     config = None if options.config is None else str(options.config)
     gateways = tuple(loaded.config.sidecar.gateways)
     key = options.key if gateways else secrets.token_urlsafe(32)
+    cafile = None if options.cafile is None else str(options.cafile.absolute())
     children: dict[str, Child] = {}
     link: EmulatedLink | None = None
     async with AsyncExitStack() as stack:
@@ -159,11 +164,11 @@ async def _ends(options: RunOptions, loaded: LoadedConfig, provider: str | None)
             assert key is not None, "there is one for our own gateway"
             spec = PrivateGatewaySpec(config, hashlib.sha256(key.encode()).hexdigest(), provider)
             gateway = children["gateway"] = await stack.enter_async_context(launched(spec, _PROCESS))
-            profile = PLAIN if options.link is None else LINKS[options.link].profile
-            link = await stack.enter_async_context(linked(gateway.host, gateway.port, profile))
-            gateways = (link.url,)
-        cafile = None if options.cafile is None else str(options.cafile.absolute())
-        sidecar_spec = UserSidecarSpec(config, gateways, cafile, options.cache)
+            way = await stack.enter_async_context(_way_to(gateway, options))
+            link, gateways = way.link, (way.url,)
+            cafile = way.cafile
+        proxy = None if link is None else ""  # our own gateway is on this machine
+        sidecar_spec = UserSidecarSpec(config, gateways, cafile, options.cache, proxy)
         sidecar = children["sidecar"] = await stack.enter_async_context(
             launched(sidecar_spec, _PROCESS, environ=_with_key(key))
         )
@@ -177,6 +182,33 @@ async def _ends(options: RunOptions, loaded: LoadedConfig, provider: str | None)
         yield StartedEnds(ends, link)
 
 
+class WayToGateway(NamedTuple):
+    """The network before our own gateway. `cafile`: what the sidecar verifies the gateway by; None: it need not."""
+
+    link: EmulatedLink
+    url: str
+    cafile: str | None
+
+
+@asynccontextmanager
+async def _way_to(gateway: Child, options: RunOptions) -> AsyncIterator[WayToGateway]:
+    """Put the network before our own gateway. One that is emulated has TLS, whose round trips are part of it."""
+    if options.link is None and not options.events:
+        async with linked(gateway.host, gateway.port, PLAIN) as link:
+            yield WayToGateway(link, link.url, None)
+        return
+    authority = Authority()
+    profile = PLAIN if options.link is None else flown_profile(LINKS[options.link], 0)
+    with tempfile.TemporaryDirectory(prefix="segue-bench-") as folder:
+        file = Path(folder) / "authority.pem"
+        authority.write(file)
+        async with (
+            terminated(gateway.host, gateway.port, authority.server_context()) as ended,
+            linked(ended.host, ended.port, profile) as link,
+        ):
+            yield WayToGateway(link, f"wss://{link.host}:{link.port}", str(file))
+
+
 def _carried_by(link: EmulatedLink) -> Callable[[], WireBytes]:
     return lambda: WireBytes(link.sent_up_bytes, link.sent_down_bytes)
 
@@ -187,7 +219,7 @@ async def _flown(events: Sequence[FlightEvent], link: EmulatedLink | None) -> As
     if not events or link is None:
         yield
         return
-    async with troubled(events, link, context=None, on_event=lambda _: None):
+    async with troubled(events, link, context=Authority().server_context(), on_event=lambda _: None):
         yield
 
 

@@ -47,6 +47,8 @@ class UserSidecarSpec(msgspec.Struct, frozen=True, tag="sidecar"):
     gateways: tuple[str, ...]
     cafile: str | None = None
     cache: bool | None = None
+    proxy: str | None = None
+    """The proxy on the way to the gateways; empty: none, whatever the configuration says."""
 
 
 RunProcessSpec: TypeAlias = PrivateGatewaySpec | UserSidecarSpec
@@ -77,7 +79,13 @@ async def run_private_gateway(spec: PrivateGatewaySpec) -> AsyncIterator[tuple[s
 @asynccontextmanager
 async def run_user_sidecar(spec: UserSidecarSpec) -> AsyncIterator[tuple[str, int]]:
     """Run the sidecar around a block; the block begins when there is a link, or after a while without one."""
-    options = {"gateways": list(spec.gateways), "port": 0, "cafile": spec.cafile, "cache": spec.cache}
+    options = {
+        "gateways": list(spec.gateways),
+        "port": 0,
+        "cafile": spec.cafile,
+        "cache": spec.cache,
+        "proxy": spec.proxy,
+    }
     async with Sidecar(settings_of(_loaded(spec.config, **options).config.sidecar)) as sidecar:
         await sidecar.has_link(LINK_S)
         yield address_of(sidecar.url)
