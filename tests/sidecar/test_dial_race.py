@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segue.sidecar.dial_race import (
-    INTERVAL_ANSWERS,
     INTERVAL_S,
+    INTERVAL_STEPS,
     LATE_ANSWERS,
     LATE_S,
     LEAST_JITTER,
@@ -105,16 +105,27 @@ def test_however_long_answers_take_there_is_a_link_and_the_next_one_is_not_distu
 
 def test_the_pace_follows_the_answers_within_bounds() -> None:
     pace = DialPace()
-    pace.note_answer(2.0)
-    assert (pace.interval_s, pace.late_s) == (2.0 * INTERVAL_ANSWERS, 2.0 * LATE_ANSWERS)
+    pace.note_link(0.1, 1.5)
+    assert (pace.interval_s, pace.late_s) == (1.5 * INTERVAL_STEPS, 1.5 * LATE_ANSWERS)
     pace.note_late()
-    assert pace.late_s == 4.0 * LATE_ANSWERS
+    assert pace.late_s == 3.0 * LATE_ANSWERS
     for _ in range(10):
         pace.note_late()
-    pace.note_answer(0.01)
+    pace.note_link(0.01, 0.01)
     assert (pace.interval_s, pace.late_s) == (INTERVAL_S, LATE_S)
-    pace.note_answer(1000.0)
+    pace.note_link(1000.0, 1000.0)
     assert (pace.interval_s, pace.late_s) == (LONGEST_INTERVAL_S, LONGEST_LATE_S)
+
+
+def test_a_set_up_that_takes_two_round_trips_has_no_rival_the_next_time() -> None:
+    pace = DialPace()
+    race = begun(pace)
+    assert race.handle_timeout(1.0, wanted=True) == [StartDial(2)]
+    assert race.ready(1, 1.2) == [AskUpgrade(1)]
+    assert race.opened(1, 1.8) == [AbortDial(2)]
+    race = begun(pace)
+    assert race.next_at() == pytest.approx(1.2 * INTERVAL_STEPS)
+    assert race.handle_timeout(1.0, wanted=True) == []
 
 
 def test_sidecars_do_not_come_in_step() -> None:

@@ -19,10 +19,11 @@ from typing import TypeAlias
 
 import msgspec
 
-#: Another connection is begun after this time in which nothing has moved, or so many times what the last answer took.
+#: Another connection is begun after this time in which nothing has moved, or so many times what the set-up of the last
+#: link or its answer took. That may have been slow since a packet was lost, so it is not waited for much longer.
 INTERVAL_S = 1.0
-INTERVAL_ANSWERS = 1.3
-LONGEST_INTERVAL_S = 4.0
+INTERVAL_STEPS = 1.3
+LONGEST_INTERVAL_S = 2.0
 #: An interval is at least this part of what it could be.
 LEAST_JITTER = 0.8
 #: So many connections at most are being set up at a time.
@@ -55,16 +56,16 @@ RaceEffect: TypeAlias = StartDial | AskUpgrade | AbortDial
 
 
 class DialPace:
-    """What races have shown about the way: how long answers take, and so how long to wait for the next one."""
+    """What races have shown about the way: how long its steps take, and so how long to wait for the next one."""
 
     def __init__(self) -> None:
         self.interval_s = INTERVAL_S
         self.late_s = LATE_S
 
-    def note_answer(self, took_s: float) -> None:
-        """Note how long the answer took that has led to a link."""
-        self.interval_s = min(LONGEST_INTERVAL_S, max(INTERVAL_S, INTERVAL_ANSWERS * took_s))
-        self.late_s = min(LONGEST_LATE_S, max(LATE_S, LATE_ANSWERS * took_s))
+    def note_link(self, setup_s: float, answer_s: float) -> None:
+        """Note how long the set-up and the answer took that have led to a link."""
+        self.interval_s = min(LONGEST_INTERVAL_S, max(INTERVAL_S, INTERVAL_STEPS * setup_s, INTERVAL_STEPS * answer_s))
+        self.late_s = min(LONGEST_LATE_S, max(LATE_S, LATE_ANSWERS * answer_s))
 
     def note_late(self) -> None:
         """Note that an answer was not waited for any longer; it may have been about to come."""
@@ -77,8 +78,9 @@ class DialRace:
     def __init__(self, pace: DialPace, jitter: float = 1.0) -> None:
         self._pace = pace
         self._interval_s = pace.interval_s * (LEAST_JITTER + (1 - LEAST_JITTER) * jitter)
-        self._connecting: OrderedDict[int, None] = OrderedDict()
-        self._ready: OrderedDict[int, None] = OrderedDict()
+        self._connecting: OrderedDict[int, float] = OrderedDict()  # since when
+        self._ready: OrderedDict[int, float] = OrderedDict()  # how long it took
+        self._setup_s = 0.0  # of the one that asks
         self._asking: int | None = None
         self._asked_at = 0.0
         self._moved_at = 0.0
@@ -115,8 +117,7 @@ class DialRace:
         """Note that a connection is set up, TLS included. One that was dropped does not count."""
         if dial not in self._connecting:
             return []
-        del self._connecting[dial]
-        self._ready[dial] = None
+        self._ready[dial] = now - self._connecting.pop(dial)
         self._moved_at = now
         return self._ask(dial, now) if self._asking is None else []
 
@@ -134,7 +135,7 @@ class DialRace:
 
     def opened(self, dial: int, now: float) -> list[RaceEffect]:
         """Note that a connection has become a link: all others are dropped."""
-        self._pace.note_answer(now - self._asked_at)
+        self._pace.note_link(self._setup_s, now - self._asked_at)
         self._asking = None
         return self._end(but=dial)
 
@@ -147,8 +148,7 @@ class DialRace:
 
     def _start(self, now: float) -> list[RaceEffect]:
         self._last += 1
-        self._moved_at = now
-        self._connecting[self._last] = None
+        self._moved_at = self._connecting[self._last] = now
         effects: list[RaceEffect] = []
         if len(self._connecting) > MOST_CONNECTING:
             _first, second, *_ = self._connecting
@@ -157,6 +157,6 @@ class DialRace:
         return [*effects, StartDial(self._last)]
 
     def _ask(self, dial: int, now: float) -> list[RaceEffect]:
-        del self._ready[dial]
+        self._setup_s = self._ready.pop(dial)
         self._asking, self._asked_at, self._moved_at = dial, now, now
         return [AskUpgrade(dial)]
