@@ -49,6 +49,14 @@ async def test_upstreams_that_had_started_are_closed_when_another_does_not_start
     assert (good.asked, bad.asked, late.asked) == (["start", "close"], ["start"], [])
 
 
+async def test_what_had_started_is_closed_when_a_file_of_the_configuration_cannot_be_used(tmp_path: Path) -> None:
+    upstream = Recorded(starts=True)
+    server = ServerConfig(store="memory:", audit_log=str(tmp_path / "none" / "audit.jsonl"))
+    with pytest.raises(OSError, match="No such file"):
+        await Gateway.open(Config(server=server), Router([ModelRule(upstream, ("a",))]))
+    assert upstream.asked == ["start", "close"]
+
+
 def router(upstream: ScriptedUpstream) -> Router:
     return Router([ModelRule(upstream, ("*",))])
 

@@ -75,6 +75,8 @@ def check(config: Config) -> None:
     _check_names("upstream", [up.name for up in config.upstream])
     _check_names("tenant", [tenant.name for tenant in config.tenant])
     _check_limits(config)
+    if (config.server.tls_cert is None) != (config.server.tls_key is None):
+        raise ConfigError("server: tls_cert and tls_key belong together")
     for up in config.upstream:
         check_upstream(up)
     owners: dict[str, str] = {}

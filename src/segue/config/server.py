@@ -70,6 +70,10 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
         float, Meta(ge=0, description="How long the unstored responses of a lost connection can still be continued.")
     ] = 0.0
     drain_s: Annotated[Positive, Meta(description="How long running turns may take to end at shutdown.")] = 30.0
+    tls_cert: Annotated[
+        str | None, Meta(description="PEM file with the gateway's certificate and its chain: its ports speak TLS then.")
+    ] = None
+    tls_key: Annotated[str | None, Meta(description="PEM file with the key of the certificate.")] = None
     audit_log: Annotated[
         str | None,
         Meta(description="File to which it is appended who reads and deletes what, or stderr; see Keys and tenants."),

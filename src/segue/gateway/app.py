@@ -11,7 +11,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -25,6 +25,7 @@ from segue.gateway.bootstrap import build_router, build_routes, provider_targets
 from segue.gateway.connections import AcceptLimits, Connections
 from segue.gateway.descriptors import descriptor_limit
 from segue.gateway.reload import restart_needed
+from segue.gateway.server_tls import ServerTls, server_tls
 from segue.gateway.services import build_services
 from segue.gateway.tunnel.diagnostics import RouteDiagnostics
 from segue.gateway.tunnel.endpoint import SidecarSessions
@@ -60,6 +61,7 @@ class Gateway:
             drain=self.services.drain,
         )
         self.diagnostics = RouteDiagnostics(routes, provider_targets(config), egress)
+        self._tls = server_tls(config.server)
         self.urls: list[str] = []
         """The addresses that it listens on; that of `[server]` comes first."""
         self.connections = Connections(self._limit_connections(), time.monotonic)
@@ -78,26 +80,35 @@ class Gateway:
         store = await open_store(config.server.store)
         try:
             await _start(router.upstreams)
+            try:
+                return cls(config, router, store, clock)
+            except BaseException:  # a file that the configuration names cannot be used
+                await _close(router.upstreams)
+                raise
         except BaseException:
             await store.aclose()
             raise
-        return cls(config, router, store, clock)
 
     async def listen(self) -> str:
         """Open the ports and return the URL of the gateway."""
         accept = await self._set_up()
         loop = asyncio.get_running_loop()
+        scheme, tls = ("http", {}) if self._tls is None else ("https", self._tls_options(self._tls))
         addresses: list[ServerConfig | ListenerConfig] = [self.config.server, *self.config.listener]
         for address in addresses:
-            server = await loop.create_server(accept, address.host, address.port, backlog=1024)
+            server = await loop.create_server(accept, address.host, address.port, backlog=1024, **tls)
             self._servers.append(server)
             bound = [one.getsockname() for one in server.sockets]  # several, if the name stands for several
             for name in bound:
                 self.services.profiles.bind(name[1], address.profile)
             host, port = bound[0][:2]
-            self.urls.append(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+            self.urls.append(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
             _log.info("action=listen url=%s profile=%s", self.urls[-1], address.profile)
         return self.urls[0]
+
+    def _tls_options(self, tls: ServerTls) -> dict[str, Any]:
+        timeout_s = self.config.server.head_timeout_s
+        return {"ssl": tls.context, "ssl_handshake_timeout": timeout_s, "ssl_shutdown_timeout": _LINGER_S}
 
     async def listen_for_user(self, bound: socket.socket) -> None:
         """Listen on a Unix socket, for this process's own user alone, instead of the configured ports."""
@@ -172,6 +183,8 @@ class Gateway:
     async def _replace(self, config: Config) -> None:
         services, before = self.services, self.services.router.upstreams
         routes, router = build_routes(config), build_router(config, services.router)
+        if self._tls is not None and config.server.tls_cert is not None:
+            self._tls.replace(config.server)
         await _start([one for one in router.upstreams if one not in before])
         services.router.replace(router.rules)
         services.note_upstreams()
@@ -230,8 +243,7 @@ class Gateway:
         for retiring in self.retiring.values():
             retiring.cancel()
         await asyncio.gather(*self.retiring.values(), return_exceptions=True)
-        for upstream in (*services.router.upstreams, *self.retiring):
-            await upstream.aclose()
+        await _close((*services.router.upstreams, *self.retiring))
         await services.store.aclose()
         services.audit.close()
 
@@ -270,9 +282,13 @@ async def _start(upstreams: Sequence[Upstream]) -> None:
             await upstream.start()
             started.append(upstream)
     except BaseException:
-        for upstream in started:
-            await upstream.aclose()
+        await _close(started)
         raise
+
+
+async def _close(upstreams: Iterable[Upstream]) -> None:
+    for upstream in upstreams:
+        await upstream.aclose()
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from segue.config import Config
 
 #: The tables, and the other settings, that a running gateway replaces.
 _REPLACED = ("key", "tenant", "route", "upstream", "tunnel.built_in_routes")
+_TLS = ("server.tls_cert", "server.tls_key")
 #: The tables of other programs.
 _FOREIGN = ("sidecar", "ssh", "agent")
 
@@ -27,4 +28,6 @@ def restart_needed(before: Config, after: Config) -> list[str]:
             changed += [f"{table}.{name}" for name in old.__struct_fields__ if getattr(old, name) != getattr(new, name)]
         elif table not in _REPLACED:
             changed.append(f"[[{table}]]")
+    if before.server.tls_cert is not None and after.server.tls_cert is not None:  # other files are read, too
+        changed = [name for name in changed if name not in _TLS]
     return [name for name in changed if name not in _REPLACED]
