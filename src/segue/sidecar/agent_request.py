@@ -58,6 +58,7 @@ class AgentRequest:
         self._max_message = max_message
         self._sends_body = True
         self._delimited = True
+        self._chunked = False
         self._frames: MessageFrames | None = None
         self._ahead = b""  # frames that came together with the upgrade
         self._arrived: deque[WebSocketMessage | WebSocketClose] = deque()
@@ -72,7 +73,9 @@ class AgentRequest:
         lines = _reply_lines(head)
         self._sends_body = has_content(self.head.method, head.status)
         is_old = self._http.their_http_version == b"1.0"
-        self._delimited = not is_old or not self._sends_body or bool(values(lines, b"content-length"))
+        has_length = bool(values(lines, b"content-length"))
+        self._delimited = not is_old or not self._sends_body or has_length
+        self._chunked = not is_old and not has_length
         response = h11.Response(
             status_code=head.status,
             reason=head.reason if _REASON.fullmatch(head.reason) else b"",
@@ -123,7 +126,11 @@ class AgentRequest:
             await self._transport.write(self._accepted().encode(data))
             return
         self._expect("started")
-        if self._sends_body and data:
+        if not self._sends_body or not data:
+            return
+        if self._chunked:  # as h11 would write it (RFC 9112, 7.1), in a fraction of its time
+            await self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        else:
             await self._transport.write(self._http.send(h11.Data(data=data)) or b"")
 
     # ----------------------------------------------------------------------------------------------------- a WebSocket

@@ -36,6 +36,8 @@ from segue.tunnel.streams import Incoming, Outgoing, Piece
 MAX_EXCHANGES = 256
 #: The size of the send buffer of an exchange: when it is full, `room` returns 0.
 BUFFER_BYTES = 1024 * 1024
+#: Frames that are not acknowledged.
+_NOT_ELICITING = (Ack, Ping, Pong)
 
 
 class TunnelViolation(Exception):
@@ -132,9 +134,8 @@ class Endpoint(ABC, Generic[X, V]):
         frames = read_packet(packet)
         if isinstance(frames, BadPacket):
             return self._fail(frames.reason)
-        link.note_received(
-            len(packet), now, eliciting=any(not isinstance(frame, Ack | Ping | Pong) for frame in frames)
-        )
+        eliciting = any(not isinstance(frame, _NOT_ELICITING) for frame in frames)
+        link.note_received(len(packet), now, eliciting=eliciting)
         try:
             for frame in frames:
                 self._receive_frame(frame, link, now)
