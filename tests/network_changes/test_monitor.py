@@ -24,8 +24,10 @@ class Network:
         self.addresses: tuple[str, ...] = ("192.168.1.7",)
         self.changes: list[NetworkChange] = []
         self.changed = asyncio.Event()
+        self.looks = 0
 
     def look(self) -> NetworkLook:
+        self.looks += 1
         return NetworkLook(self.addresses, 0.0)
 
     def note(self, change: NetworkChange) -> None:
@@ -66,9 +68,30 @@ async def test_what_the_system_tells_is_looked_at_once_for_each_burst(monkeypatc
 async def test_without_a_socket_it_looks_at_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network_monitor, "LOOK_EVERY_S", 0.01)
     async with watched(monkeypatch, told=False) as (network, _):
+        seen = network.looks
+        while network.looks < seen + 2:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.005)
+        assert network.changes == []
         network.addresses = ("10.0.0.1",)
         await asyncio.wait_for(network.changed.wait(), 20)
         assert network.changes == ["moved"]
+
+
+async def test_it_can_be_closed_whether_or_not_it_has_begun() -> None:
+    network = Network()
+    monitor = NetworkMonitor(network.note, network.look)
+    await monitor.aclose()
+    monitor.start()
+    await monitor.aclose()
+    assert network.changes == []
+
+
+@pytest.mark.skipif(sys.platform not in {"linux", "darwin"}, reason="other systems tell nothing")
+def test_an_ordinary_user_may_listen() -> None:
+    signals = open_signals()
+    assert signals is not None
+    with signals:
+        assert signals.gettimeout() == 0
 
 
 async def test_a_sleep_ends_with_its_time_or_when_the_machine_has_moved(monkeypatch: pytest.MonkeyPatch) -> None:
