@@ -104,7 +104,7 @@ WORDS = (
     ),
     Word(
         "base",
-        "a body and folded reply that both ends hold, and that a document refers to",
+        "a body and folded reply, or the messages of a WebSocket, that both ends hold and a document refers to",
         "dictionary, reference, prefix (zstd)",
         "tunnel/documents.py",
     ),

@@ -112,6 +112,16 @@ RESULT_FILES = (
         about_s=55,
     ),
     ResultFile(
+        name="table-codex-ws.json",
+        command="segue bench table --session codex-ws --turns 41",
+        about="the same of Codex over a WebSocket",
+        heading="Codex over a WebSocket",
+        words="Codex sends what is new itself, as long as it keeps its socket. A warm sidecar has the messages of an "
+        "earlier session, which the first message of this one is sent against.",
+        tables=("Arms", "Bytes", "Figures"),
+        about_s=55,
+    ),
+    ResultFile(
         name="arms-article.json",
         command="segue bench table",
         about="ten turns of 3.2 KB on each arm, as in the article that this benchmark began with",

@@ -69,6 +69,18 @@ def test_the_reply_is_the_fold_of_the_messages_as_events(messages: list[bytes]) 
     assert (base.body, base.reply) == (b"asked", fold.value)
 
 
+def test_a_long_reply_is_cut() -> None:
+    transcript = SocketTranscript()
+    transcript.sent(text(b"asked"))
+    for _ in range(3):
+        transcript.received(text(b"x" * (MAX_TRANSCRIPT_BYTES // 2)))
+    transcript.received(text(b"more"))
+    base = transcript.as_base()
+    assert base is not None
+    half = b"x" * (MAX_TRANSCRIPT_BYTES // 2) + b"\n"
+    assert base.reply == (half * 3)[:MAX_TRANSCRIPT_BYTES]
+
+
 def test_a_resumed_session_costs_a_fifth_more_at_most_than_one_stream_of_its_messages() -> None:
     session = make_session("codex-ws", turns=8, resumed_at=4)
     one = StreamEncoder(24)

@@ -16,7 +16,7 @@ from segue.tunnel.documents import Base
 from segue.tunnel.folds.fold import Fold
 from segue.tunnel.folds.json import is_strict
 
-#: What would make the body longer than this is left out, and so is all that comes after it.
+#: What would make the body longer than this is left out, and so is all that comes after it. The reply is cut there.
 MAX_TRANSCRIPT_BYTES: Final = 1024 * 1024
 
 _object_decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -43,12 +43,12 @@ class SocketTranscript:
 
     def received(self, message: WebSocketMessage) -> None:
         """Take a message of the provider."""
-        if message.opcode == "text":
+        if message.opcode == "text" and self._fold.size < MAX_TRANSCRIPT_BYTES:
             self._fold.feed_event(message.data)
 
     def as_base(self) -> Base | None:
         """Return the base of what was sent and received so far; None if nothing was sent."""
-        return Base(bytes(self._body), self._fold.value) if self._body else None
+        return Base(bytes(self._body), self._fold.value[:MAX_TRANSCRIPT_BYTES]) if self._body else None
 
     def _news_of(self, message: WebSocketMessage) -> bytes:
         is_first = not self._body
