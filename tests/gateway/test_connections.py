@@ -136,6 +136,18 @@ async def test_waiting_connections_give_way_to_new_ones(sent: bytes) -> None:
         assert len(local.gateway.connections) <= 10 + RESERVED
 
 
+async def test_a_flood_is_over_as_soon_as_it_is_not_young_any_more() -> None:
+    """It has taken what is reserved too: whoever comes next is served, and not only told."""
+    async with listening(max_connections=4) as local, AsyncExitStack() as stack, http(local.url) as neighbour:
+        for _ in range(40):
+            await stack.enter_async_context(client(local, HALF_HEAD))
+        await until(lambda: len(local.gateway.connections) == 4 + RESERVED)
+        age(local)
+        status, body = await neighbour.send("POST", "/v1/responses", TURN)
+        assert (status, body["status"]) == (200, "completed")
+        assert len(local.gateway.connections) == 4
+
+
 async def test_when_all_are_busy_operators_are_still_answered_and_others_told() -> None:
     async with listening(max_connections=3) as local, AsyncExitStack() as stack, http(local.url) as other:
         sockets = [await stack.enter_async_context(opened(local.url)) for _ in range(3)]

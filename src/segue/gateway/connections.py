@@ -63,8 +63,8 @@ class Connections:
 
     def accept(self, connection: Connection) -> bool:
         """Take in a new connection; return False if there is no room for it."""
-        if len(self._open) >= self._limits.most:
-            self._make_room()
+        while len(self._open) >= self._limits.most and (leaving := self._next_to_leave()) is not None:
+            self._drop(leaving)
         if len(self._open) >= self._limits.most + RESERVED:
             return False
         if len(self._open) >= self._limits.most:
@@ -112,13 +112,12 @@ class Connections:
         server.request_factory = begin_request
         return lambda: Connection(self, server, loop=loop, keepalive_timeout=self._limits.idle_s, **options)
 
-    def _make_room(self) -> None:
-        """Close the connection that gives way, if one does."""
+    def _next_to_leave(self) -> Connection | None:
+        """Return the connection that gives way, if one does."""
         oldest = next(iter(self._fresh), None)
-        if oldest is None or self._clock() - self._fresh[oldest] < YOUNG_S:
-            oldest = next(iter(self._idle), None)
-        if oldest is not None:
-            self._drop(oldest)
+        if oldest is not None and self._clock() - self._fresh[oldest] >= YOUNG_S:
+            return oldest
+        return next(iter(self._idle), None)
 
     def _drop(self, connection: Connection) -> None:
         self.closed(connection)
