@@ -156,10 +156,10 @@ RESULT_FILES = (
     ),
     ResultFile(
         name="links.json",
-        command="segue bench times --rounds 2",
+        command="segue bench times --rounds 2 --computed conversation:20 --computed conversation:84",
         about="task times over links and at two speeds of the model",
         heading="Task times over links",
-        words="Ten turns of 3.2 KB, and conversations of 20, 50 and 84 turns with 31 KB at first: on each arm, with a "
+        words="Ten turns of 3.2 KB, and conversations of 20 and 84 turns with 31 KB at first: on each arm, with a "
         "model that writes 65 tokens a second and with one that writes 1,000. Behind a time is how much less or more "
         "it is than that of `http replay`. The [article](https://www.infoq.com/articles/ai-agent-transport-layer/) "
         "that this benchmark began with measured 15 % and 29 % less for WebSocket with an id. Here all arms write the "
@@ -169,7 +169,7 @@ RESULT_FILES = (
         subject="Task times",
         charts=("Time of the whole task by link: article",),
         tables=("Time of the whole task", "First token of the first turn: article", "Figures"),
-        about_s=250,
+        about_s=225,
         without_turns=True,
         resumes=True,
     ),

@@ -97,8 +97,10 @@ async def test_everything_is_measured_in_alternating_order_and_reported(monkeypa
     grid = replace(SMALL, computed=("conversation:3",))
     report = await report_of(monkeypatch, rounds, grid)
     both = [REPLAY, "http id"]
-    assert rounds.order[:2] == [(name, "article", None, 1000.0) for name in both]
-    assert rounds.order[2:6] == [(name, work, None, None) for name in both for work in ("article", "conversation:3")]
+    assert rounds.order[:4] == [
+        (name, work, None, None) for work in ("conversation:3", "article") for name in reversed(both)
+    ]
+    assert rounds.order[4:6] == [(name, "article", None, 1000.0) for name in both]
     timed = rounds.order[6:]
     there_and_back = [REPLAY, "http id", "http id", REPLAY]
     assert [name for name, *_ in timed] == there_and_back * 4
@@ -180,7 +182,7 @@ async def test_an_arm_that_fails_on_loopback_is_told_and_nothing_is_computed_of_
 
 async def test_a_round_that_did_other_work_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
-        DifferentWorkError, match=r"turn 1: http replay on loopback had .* 4 out, http id, article over .* 5 out"
+        DifferentWorkError, match=r"turn 1: http id on loopback had .* 4 out, http id, article over .* 5 out"
     ):
         await report_of(monkeypatch, Rounds(different="http id"))
 

@@ -181,8 +181,11 @@ class _GridRun:
         """Measure bytes, then times, and compute."""
         grid = self._grid
         workloads = dict.fromkeys((_SAMPLE, *grid.workloads, *grid.computed))
-        to_weigh: list[tuple[str, str, float | None]] = [(name, _SAMPLE, _SAMPLE_TOKENS_S) for name in grid.arms]
-        to_weigh += product(grid.arms, workloads, [None])
+        # long ones are named last: they come first, so that the last two end at about the same time
+        to_weigh: list[tuple[str, str, float | None]] = [
+            (name, workload, None) for workload in reversed(workloads) for name in reversed(grid.arms)
+        ]
+        to_weigh += [(name, _SAMPLE, _SAMPLE_TOKENS_S) for name in grid.arms]
         to_time = [cell for cell in grid.rounds_in_order if cell.identity not in self._arms]
         self._steps = len(to_weigh) + len(to_time) + len(grid.cells) + len(grid.computed_cells)
         two = LoadBudget(2)  # times do not matter
