@@ -230,21 +230,24 @@ def openings() -> list[dict[str, object]]:
     later = WebSocketMessage("text", message)
     encoder = StreamEncoder(SOCKET_WINDOW_LOG, prefix=stream_prefix(message))
     stream = encoder.feed(encode_record(later)) + encoder.flush()
-    alone = StreamEncoder(SOCKET_WINDOW_LOG)
-    close = alone.feed(encode_record(WebSocketClose(1000, b""))) + alone.finish()
-    good = {
-        "a whole message, and the same once more in the stream": encode_opening("text", whole) + stream,
-        "a delta": encode_opening("binary", delta),
-        "only a close": NO_OPENING + close,
+    alone, last = StreamEncoder(SOCKET_WINDOW_LOG), WebSocketClose(1000, b"")
+    close = alone.feed(encode_record(last)) + alone.finish()
+    good: dict[str, tuple[bytes, list[Record]]] = {
+        "a whole message, and the same once more in the stream": (encode_opening("text", whole) + stream, [later]),
+        "a delta": (encode_opening("binary", delta), []),
+        "only a close": (NO_OPENING + close, [last]),
     }
     bad = {
         "a close with a document": b"\x08" + encode_opening("text", whole)[1:],
         "a length that is not in its shortest form": b"\x01\x81\x00",
         "a document over the bound": b"\x01\xff\xff\xff\xff\x0f",
     }
-    made_from: dict[str, object] = {"base": [QUESTION, "]}"], "reply": [ANSWER], "body": [QUESTION, ANSWER, "]}"]}
-    found: list[dict[str, object]] = [
-        {"name": name, "upload": upload.hex()} | made_from for name, upload in good.items()
+    made_from: dict[str, object] = {"base": [QUESTION, "]}"], "reply": [ANSWER]}
+    found = [
+        {"name": name, "upload": upload.hex(), "records": [_described(one) for one in behind]}
+        | made_from
+        | ({} if upload.startswith(NO_OPENING) else {"body": [QUESTION, ANSWER, "]}"]})
+        for name, (upload, behind) in good.items()
     ]
     return found + [{"name": f"bad: {name}", "upload": upload.hex()} for name, upload in bad.items()]
 
