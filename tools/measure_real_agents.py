@@ -100,6 +100,7 @@ class AgentFigures(msgspec.Struct, frozen=True, kw_only=True):
     done: bool
     requests: int
     repeated: int
+    failed: int
     resumes: int
     time_s: float
     sent_bytes: int
@@ -123,8 +124,6 @@ def measure(name: str, program: str) -> AgentFigures:
         command = [part.replace("{program}", program) for part in agent.command]
         _run((sys.executable, "-m", "segue", "bench", "run", *options, "--", *command), environment)
         report = msgspec.json.decode((home / "run.json").read_bytes(), type=BenchReport)
-    if any(one.name == "requests without a whole answer of success" and one.value for one in report.figures):
-        raise SystemExit(f"{name}: a request failed, and the page says that none does")
     version = _VERSION.search(told)
     return figures_of(name, version[0] if version else "unknown", report)
 
@@ -140,6 +139,7 @@ def figures_of(name: str, version: str, report: BenchReport) -> AgentFigures:
         done=bool(values["task done"]),
         requests=int(values["requests to the model at the provider"]),
         repeated=int(values["requests that came to the provider again"]),
+        failed=int(values["requests without a whole answer of success"]),
         resumes=int(values["links resumed"]),
         time_s=round(max((turn.at_s or 0) + (turn.time_s or 0) for turn in tunnel.turns), 1),
         sent_bytes=straight.totals.bytes_up_wire or 0,

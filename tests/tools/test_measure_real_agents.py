@@ -22,6 +22,7 @@ def test_a_run_is_told_in_one_line(method: str, path: str, api: str) -> None:
         "task done": 1,
         "requests to the model at the provider": 13,
         "requests that came to the provider again": 0,
+        "requests without a whole answer of success": 1,
         "links resumed": 2,
         "set-up of the tunnel, bytes up": 5,
         "set-up of the tunnel, bytes down": 6,
@@ -32,7 +33,7 @@ def test_a_run_is_told_in_one_line(method: str, path: str, api: str) -> None:
     ]
     settings = {"exchanges": [{"method": method, "path": path}]}
     one = figures_of("pi", "1.2.3", make_report(arms, settings, [figure(name, [v], "") for name, v in values.items()]))
-    assert (one.api, one.done, one.requests, one.repeated, one.resumes) == (api, True, 13, 0, 2)
+    assert (one.api, one.done, one.requests, one.repeated, one.failed, one.resumes) == (api, True, 13, 0, 1, 2)
     assert (one.sent_bytes, one.link_sent_bytes, one.received_bytes, one.link_received_bytes) == (100, 15, 200, 26)
     assert one.time_s == 4.5
 
