@@ -24,7 +24,7 @@ from segue.http.content_coding import Unwrapped, unwrap
 from segue.http.websocket import WebSocketClose, WebSocketMessage
 from segue.tunnel.documents import Base, encode_document
 from segue.tunnel.folds.fold import FOLD_VERSION, Fold
-from segue.tunnel.socket_opening import NO_OPENING, encode_opening, stream_prefix
+from segue.tunnel.socket_opening import END_OF_OPENINGS, encode_opening, stream_prefix
 from segue.tunnel.socket_transcript import SocketTranscript
 from segue.tunnel.stream_compression import REPLY_WINDOW_LOG, SOCKET_WINDOW_LOG, StreamEncoder
 from segue.tunnel.websocket_records import Record, encode_record
@@ -224,7 +224,7 @@ def records() -> dict[str, object]:
 
 
 def openings() -> list[dict[str, object]]:
-    """Return the beginnings of uploads, with the first message that their documents give, and bad ones."""
+    """Return the beginnings of uploads, with the messages that their documents give, and bad ones."""
     message = expand([QUESTION, ANSWER, "]}"])
     whole, delta = encode_document(message), encode_document(message, Base(expand([QUESTION, "]}"]), ANSWER.encode()))
     later = WebSocketMessage("text", message)
@@ -232,10 +232,19 @@ def openings() -> list[dict[str, object]]:
     stream = encoder.feed(encode_record(later)) + encoder.flush()
     alone, last = StreamEncoder(SOCKET_WINDOW_LOG), WebSocketClose(1000, b"")
     close = alone.feed(encode_record(last)) + alone.finish()
-    good: dict[str, tuple[bytes, list[Record]]] = {
-        "a whole message, and the same once more in the stream": (encode_opening("text", whole) + stream, [later]),
-        "a delta": (encode_opening("binary", delta), []),
-        "only a close": (NO_OPENING + close, [last]),
+    small = encode_opening("text", encode_document(b"hello"))
+    good: dict[str, tuple[bytes, list[Record], list[Record]]] = {
+        "a whole message, and the same once more in the stream": (
+            encode_opening("text", whole) + END_OF_OPENINGS + stream,
+            [later],
+            [later],
+        ),
+        "a delta behind a small message": (
+            small + encode_opening("binary", delta),
+            [WebSocketMessage("text", b"hello"), WebSocketMessage("binary", message)],
+            [],
+        ),
+        "only a close": (END_OF_OPENINGS + close, [], [last]),
     }
     bad = {
         "a close with a document": b"\x08" + encode_opening("text", whole)[1:],
@@ -244,10 +253,14 @@ def openings() -> list[dict[str, object]]:
     }
     made_from: dict[str, object] = {"base": [QUESTION, "]}"], "reply": [ANSWER]}
     found = [
-        {"name": name, "upload": upload.hex(), "records": [_described(one) for one in behind]}
+        {
+            "name": name,
+            "upload": upload.hex(),
+            "openings": [_described(one) for one in opened],
+            "records": [_described(one) for one in behind],
+        }
         | made_from
-        | ({} if upload.startswith(NO_OPENING) else {"body": [QUESTION, ANSWER, "]}"]})
-        for name, (upload, behind) in good.items()
+        for name, (upload, opened, behind) in good.items()
     ]
     return found + [{"name": f"bad: {name}", "upload": upload.hex()} for name, upload in bad.items()]
 

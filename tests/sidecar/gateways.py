@@ -308,11 +308,11 @@ class _Exchange:
     async def talk(self) -> None:
         """Echo every message, and the close."""
         encoder = StreamEncoder(SOCKET_WINDOW_LOG)
-        first = await self.read_opening()
-        prefix = b"" if first is None else stream_prefix(first.data)
+        prefix = b""
+        while (message := await self.read_opening()) is not None:
+            await self.echo(message, encoder)
+            prefix = stream_prefix(message.data)
         decoder, reader = StreamDecoder(SOCKET_WINDOW_LOG, prefix=prefix), RecordReader(2**26)
-        if first is not None:
-            await self.echo(first, encoder)
         while await self.has_upload():
             decoder.feed(bytes(self.upload))
             self.upload.clear()
@@ -331,7 +331,7 @@ class _Exchange:
         return bool(self.upload)
 
     async def read_opening(self) -> WebSocketMessage | None:
-        """Rebuild the first message, if it is a document; a base that is not here is missed."""
+        """Rebuild the next message that is a document; a base that is not here is missed. None: the stream begins."""
         end, bases = self.session.end, self.session.gateway.bases
         while (opening := read_opening(self.upload, 2**26)) is None:
             self.arrived.clear()

@@ -167,20 +167,23 @@ COMPLETED = WebSocketMessage("text", b'{"type":"response.completed","response":{
 
 def records_of(way: Relaying, *bases: Base) -> list[WebSocketMessage | WebSocketClose]:
     """What the provider was sent by a gateway that has these bases."""
-    opening = read_opening(way.session.sent, 1000)
-    assert isinstance(opening, SocketOpening)
-    first = b""
-    if opening.document is not None:
+    sent, first, opened = way.session.sent, b"", list[WebSocketMessage | WebSocketClose]()
+    while opening := read_opening(sent, 1000):
+        assert isinstance(opening, SocketOpening)
+        sent = sent[opening.end :]
+        if opening.document is None:
+            break
         body = decode_document(opening.document, {base.id: base for base in bases}.get)
         assert isinstance(body, Body)
         first = body.sent
+        opened.append(WebSocketMessage(opening.opcode, first))
     decoder, reader = StreamDecoder(SOCKET_WINDOW_LOG, prefix=stream_prefix(first)), RecordReader(1000)
-    decoder.feed(way.session.sent[opening.end :])
+    decoder.feed(sent)
     data = decoder.read(1000)
     assert not isinstance(data, StreamError)
     records = reader.feed(data)
     assert isinstance(records, list)
-    return [WebSocketMessage(opening.opcode, first), *records] if first else records
+    return [*opened, *records]
 
 
 @pytest.mark.parametrize(
@@ -236,7 +239,7 @@ async def test_an_agent_that_is_cut_gives_the_exchange_up() -> None:
     assert way.exchange.ending == ExchangeReset(way.exchange.handle, "cancelled", b"nobody waits for it")
 
 
-TOOLS = '"tools":"' + "a tool " * 200 + '"}'
+TOOLS = '"tools":"' + "a tool " * 700 + '"}'
 BASE = Base(f'{{"input":["begin"],{TOOLS}'.encode())
 
 
@@ -292,9 +295,42 @@ async def test_an_agent_that_leaves_before_its_first_message_was_taken_gives_it_
         way.cache.add(BASE)
         way.receive(COMPLETED)
         await socket.recv()
-        await socket.send('{"type":"response.processed","tools":"' + "a tool " * 200 + '"}')
+        await socket.send('{"type":"response.processed","tools":"' + "a tool " * 700 + '"}')
         await asyncio.wait_for(way.session.was_sent.wait(), 20)
         socket.transport.abort()
         assert await way.outcome() == "completed"
     assert not way.session.finished.is_set()
     assert isinstance(way.exchange.ending, ExchangeReset)
+
+
+async def test_a_small_message_before_the_first_large_one_is_sent_by_itself_and_at_once() -> None:
+    async with relaying() as (way, socket):
+        way.cache.add(BASE)
+        await socket.send('{"generate":false}')
+        await asyncio.wait_for(way.session.was_sent.wait(), 20)
+        way.session.was_sent.clear()
+        await socket.send(f'{{"input":["resume"],{TOOLS}')
+        await asyncio.wait_for(way.session.was_sent.wait(), 20)
+        way.session.was_sent.clear()
+        assert len(way.session.sent) < 130
+        way.exchange.opening_taken.set()
+        await socket.send("more")
+        await asyncio.wait_for(way.session.was_sent.wait(), 20)
+        assert [record for record in records_of(way, BASE) if isinstance(record, WebSocketMessage)] == [
+            WebSocketMessage("text", b'{"generate":false}'),
+            WebSocketMessage("text", f'{{"input":["resume"],{TOOLS}'.encode()),
+            WebSocketMessage("text", b"more"),
+        ]
+        way.exchange.end(ReplyEnded(way.exchange.handle))
+        await way.outcome()
+
+
+async def test_a_stream_begins_after_some_small_messages() -> None:
+    async with relaying() as (way, socket):
+        for number in range(7):
+            await socket.send(f"message {number}")
+            await asyncio.wait_for(way.session.was_sent.wait(), 20)
+            way.session.was_sent.clear()
+        assert records_of(way) == [WebSocketMessage("text", b"message %d" % number) for number in range(7)]
+        way.exchange.end(ReplyEnded(way.exchange.handle))
+        await way.outcome()

@@ -13,7 +13,7 @@ from segue.http.websocket import WebSocketMessage
 from segue.tunnel.documents import Base, BaseMiss, Body, decode_document, encode_document, may_be_missed
 from segue.tunnel.events import BaseMissed, ReplyStarted, UploadData, UploadTaken
 from segue.tunnel.socket_opening import (
-    NO_OPENING,
+    END_OF_OPENINGS,
     OPENING_PREFIX_BYTES,
     SocketOpening,
     encode_opening,
@@ -21,7 +21,7 @@ from segue.tunnel.socket_opening import (
     stream_prefix,
 )
 from segue.tunnel.stream_compression import SOCKET_WINDOW_LOG, StreamDecoder, StreamEncoder
-from segue.tunnel.websocket_records import Record, RecordError, RecordReader, encode_record
+from segue.tunnel.websocket_records import RecordError, RecordReader, encode_record
 from tests.tunnel.pair import Pair, joined, opened, websocket
 
 TOOLS = b'"tools":[' + b",".join(b'{"name":"tool %d"}' % number for number in range(20)) + b"]}"
@@ -29,6 +29,7 @@ FIRST = b'{"input":[{"text":"begin"}],' + TOOLS
 RESUMED = b'{"input":[{"text":"begin"},{"text":"found it"},{"text":"go on"}],' + TOOLS
 SWITCH = ReplyHead(101, b"Switching Protocols", ())
 BASE = Base(FIRST, b',{"text":"found it"}')
+WARM = WebSocketMessage("text", b'{"input":[],"generate":false}')
 LATER = (WebSocketMessage("text", b'{"input":[{"text":"and on"}],' + TOOLS), WebSocketMessage("binary", b"\0\xff"))
 CODED = st.sampled_from(("text", "binary"))
 
@@ -53,8 +54,8 @@ def test_arbitrary_bytes_are_an_opening_an_error_or_a_part_of_one(upload: bytes)
         assert opening.end <= len(upload)
 
 
-def test_an_upload_may_begin_with_its_stream() -> None:
-    assert read_opening(NO_OPENING + b"stream", 10) == SocketOpening("text", None, 1)
+def test_a_zero_ends_the_openings() -> None:
+    assert read_opening(END_OF_OPENINGS + b"stream", 10) == SocketOpening("text", None, 1)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ class Reader:
         self._seen = 0
         self._stream: StreamDecoder | None = None
         self._reader = RecordReader(10_000)
-        self.records: list[Record] = []
+        self.records: list[WebSocketMessage] = []
 
     def read(self) -> None:
         """Take what has arrived since the last call."""
@@ -101,8 +102,8 @@ class Reader:
                 self._pair.gateway.consume(self._number, len(event.data))
                 self._upload += event.data
         self._seen = len(self._pair.seen)
-        if self._stream is None:
-            self._open()
+        while self._stream is None and self._open():
+            pass
         if self._stream is not None:
             self._stream.feed(bytes(self._upload))
             self._upload.clear()
@@ -110,25 +111,29 @@ class Reader:
                 assert isinstance(data, bytes)
                 records = self._reader.feed(data)
                 assert isinstance(records, list)
-                self.records += records
+                self.records += [record for record in records if isinstance(record, WebSocketMessage)]
 
-    def _open(self) -> None:
+    def _open(self) -> bool:
+        """Read one opening; False if it is not whole."""
         opening = read_opening(self._upload, 10_000)
         if opening is None:
-            return
+            return False
         assert isinstance(opening, SocketOpening)
-        assert opening.document is not None
+        if opening.document is None:
+            del self._upload[: opening.end]
+            self._stream = StreamDecoder(SOCKET_WINDOW_LOG, prefix=stream_prefix(self.records[-1].data))
+            return False
         body = decode_document(opening.document, self._bases.get)
         if isinstance(body, BaseMiss):
             self._upload.clear()
             self._pair.gateway.missed(self._number)
-            return
+            return False
         assert isinstance(body, Body)
         if may_be_missed(opening.document):
             self._pair.gateway.taken(self._number)
         del self._upload[: opening.end]
-        self._stream = StreamDecoder(SOCKET_WINDOW_LOG, prefix=stream_prefix(body.sent))
         self.records.append(WebSocketMessage(opening.opcode, body.sent))
+        return True
 
 
 class Writer:
@@ -140,7 +145,8 @@ class Writer:
         self._later = StreamEncoder(SOCKET_WINDOW_LOG, prefix=stream_prefix(RESUMED))
         self._is_sure = False
         self._is_missed = False
-        self.unsent = encode_opening("text", encode_document(RESUMED, BASE))
+        self.unsent = encode_opening("text", encode_document(WARM.data))
+        self.unsent += encode_opening("text", encode_document(RESUMED, BASE))
 
     def write(self, size: int | None = None) -> None:
         """Send the next bytes of what may be sent."""
@@ -150,7 +156,9 @@ class Writer:
             self.unsent = encode_opening("text", encode_document(RESUMED))
         if not self._is_sure and (self._is_missed or UploadTaken(self._handle) in told):
             self._is_sure = True
-            self.unsent += b"".join(self._later.feed(encode_record(message)) + self._later.flush() for message in LATER)
+            self.unsent += END_OF_OPENINGS + b"".join(
+                self._later.feed(encode_record(message)) + self._later.flush() for message in LATER
+            )
         data, self.unsent = self.unsent[:size], self.unsent[len(self.unsent) if size is None else size :]
         self._pair.sidecar.send(self._handle, data)
 
@@ -167,7 +175,7 @@ def accepted() -> tuple[Pair, int, int]:
     return pair, handle, number
 
 
-def send_all(bases: Sequence[Base], cut_at: int) -> list[Record]:
+def send_all(bases: Sequence[Base], cut_at: int) -> list[WebSocketMessage]:
     """Send all messages over a link that is cut behind so many bytes of the upload; return what arrives."""
     pair, handle, number = accepted()
     writer, reader = Writer(pair, handle), Reader(pair, number, bases)
@@ -205,4 +213,4 @@ def test_a_first_message_with_a_base_arrives_whole_wherever_the_link_is_cut(
     bases: tuple[Base, ...], cuts: Sequence[int]
 ) -> None:
     for cut_at in cuts:
-        assert send_all(bases, cut_at) == [WebSocketMessage("text", RESUMED), *LATER]
+        assert send_all(bases, cut_at) == [WARM, WebSocketMessage("text", RESUMED), *LATER]

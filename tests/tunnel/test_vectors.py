@@ -143,22 +143,23 @@ def test_there_are_twenty_folds_of_each_api() -> None:
 
 
 @pytest.mark.parametrize("case", load("records")["openings"], ids=lambda case: case["name"])
-def test_each_opening_gives_its_first_message(case: dict[str, Any]) -> None:
+def test_the_openings_of_each_upload_give_its_first_messages(case: dict[str, Any]) -> None:
     upload = bytes.fromhex(case["upload"])
-    opening = read_opening(upload, 64 * MIB + 65_536)
     if "records" not in case:
-        assert isinstance(opening, RecordError)
+        assert isinstance(read_opening(upload, 64 * MIB + 65_536), RecordError)
         return
-    assert isinstance(opening, SocketOpening)
-    first = expand(case.get("body", []))
-    assert (opening.document is not None) == ("body" in case)
-    if opening.document is not None:
-        base = base_of(case)
+    base, messages = base_of(case), list[WebSocketMessage]()
+    while opening := read_opening(upload, 64 * MIB + 65_536):
+        assert isinstance(opening, SocketOpening)
+        upload = upload[opening.end :]
+        if opening.document is None:
+            break
         decoded = decode_document(opening.document, lambda base_id: base if base and base.id == base_id else None)
         assert isinstance(decoded, Body)
-        assert decoded.sent == first
-    decoder = StreamDecoder(SOCKET_WINDOW_LOG, prefix=stream_prefix(first))
-    decoder.feed(upload[opening.end :])
+        messages.append(WebSocketMessage(opening.opcode, decoded.sent))
+    assert messages == [record_of(described) for described in case["openings"]]
+    decoder = StreamDecoder(SOCKET_WINDOW_LOG, prefix=stream_prefix(messages[-1].data) if messages else b"")
+    decoder.feed(upload)
     stream = decoder.read(10_000)
     assert isinstance(stream, bytes)
     assert RecordReader(10_000).feed(stream) == [record_of(described) for described in case["records"]]

@@ -20,9 +20,9 @@ from segue.sidecar.body_encoder import BodyEncoder, EncodedBody
 from segue.sidecar.response_writer import PIECE_BYTES
 from segue.sidecar.session import AgentExchange
 from segue.sidecar.stats import Outcome, Stats, reply_bytes
-from segue.tunnel.documents import may_be_missed
+from segue.tunnel.documents import encode_document, may_be_missed
 from segue.tunnel.events import OutcomeUnknown
-from segue.tunnel.socket_opening import NO_OPENING, encode_opening, stream_prefix
+from segue.tunnel.socket_opening import END_OF_OPENINGS, encode_opening, stream_prefix
 from segue.tunnel.socket_transcript import SocketTranscript
 from segue.tunnel.stream_compression import (
     REPLY_BASE_BYTES,
@@ -38,6 +38,10 @@ _SERVICE_RESTART = 1012
 #: The close code of an endpoint that leaves (RFC 6455, 7.4.1).
 _GOING_AWAY = 1001
 _LEAVE_S = 2.0
+#: The first message of so many bytes is sent against a base. Agents may send a small one before it, to warm up.
+_LARGE_BYTES = 4096
+#: After so many smaller messages the stream begins all the same: it is better for many small ones.
+_MAX_SMALL = 4
 #: The events of WebSocket mode after which nothing more of a turn comes, and the message that only acknowledges them.
 _TURN_END = re.compile(rb'\s*\{\s*"type"\s*:\s*"(?:response\.(?:completed|incomplete|failed)|error)"')
 _ACKNOWLEDGEMENT = re.compile(rb'\s*\{\s*"type"\s*:\s*"response\.processed"')
@@ -65,8 +69,11 @@ class WebSocketRelay:
         self._encoder: StreamEncoder | None = None
         """What compresses all messages behind the first; None before that."""
         self._first: EncodedBody | None = None
-        """The first message, until it is a base."""
+        """The first large message, until it is a base."""
         self._opening: asyncio.Task[None] | None = None
+        self._small: list[WebSocketMessage] = []
+        """The messages before it, which went as documents too."""
+        self._stream_begun = False
         self._transcript = SocketTranscript()
         self._position = 0
         self._closed = False  # the provider was told that the agent leaves
@@ -117,14 +124,22 @@ class WebSocketRelay:
             self._stats.agent_bytes_in += len(message.data)
             if not _ACKNOWLEDGEMENT.match(message.data):
                 self._turn_ended = False
-            if self._encoder is None:
-                self._encoder = await self._open(message)
+            if self._encoder is not None:
+                self._send_stream(self._encoder.feed(encode_record(message)) + self._encoder.flush())
+            elif len(message.data) < _LARGE_BYTES and len(self._small) < _MAX_SMALL:
+                self._small.append(message)
+                exchange.session.send(exchange, encode_opening(message.opcode, encode_document(message.data)))
             else:
-                exchange.session.send(exchange, self._encoder.feed(encode_record(message)) + self._encoder.flush())
+                self._encoder = await self._open(message)
             self._transcript.sent(message)
 
+    def _send_stream(self, data: bytes) -> None:
+        begin = b"" if self._stream_begun else END_OF_OPENINGS
+        self._stream_begun = True
+        self._exchange.session.send(self._exchange, begin + data)
+
     async def _open(self, message: WebSocketMessage) -> StreamEncoder:
-        """Send the first message as a document; return the encoder of the stream behind it.
+        """Send the first large message as a document; return the encoder of the stream behind it.
 
         Nothing follows before it is sure that the gateway has it: what is missed is sent again, and nothing else is.
         """
@@ -149,10 +164,10 @@ class WebSocketRelay:
     def _send_close(self, close: WebSocketClose) -> None:
         exchange, encoder = self._exchange, self._encoder
         self._closed = True
-        opening = b""
         if encoder is None:
-            opening, encoder = NO_OPENING, StreamEncoder(SOCKET_WINDOW_LOG)
-        exchange.session.send(exchange, opening + encoder.feed(encode_record(close)) + encoder.finish())
+            prefix = stream_prefix(self._small[-1].data) if self._small else b""
+            encoder = StreamEncoder(SOCKET_WINDOW_LOG, prefix=prefix)
+        self._send_stream(encoder.feed(encode_record(close)) + encoder.finish())
         exchange.session.finish(exchange)
 
     async def _leave(self) -> None:

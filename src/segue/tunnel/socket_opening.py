@@ -1,8 +1,8 @@
-"""The opening of a WebSocket's upload: the agent's first message, as a document, before the stream of all others.
+"""The openings of a WebSocket's upload: the agent's first messages, as documents, before the stream of all others.
 
-So the first message on a new socket, which often repeats a whole conversation, is a delta against what an earlier
-socket or request has brought (docs/spec/tunnel.md, "WebSocket exchanges"). Reading never raises. Not here: documents,
-and the stream of records that follows.
+So the first large message on a new socket, which often repeats a whole conversation, is a delta against what an earlier
+socket or request has brought (docs/spec/tunnel.md, "Openings"). Reading never raises. Not here: documents, and the
+stream of records that follows.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import msgspec
 from segue.http.varints import encode_varint, read_varint
 from segue.tunnel.websocket_records import RecordError
 
-#: The opening of an upload whose stream has the first message too.
-NO_OPENING: Final = b"\0"
-#: The stream behind the opening builds on so many of the last bytes of the first message.
+#: What stands behind the last opening, in front of the stream.
+END_OF_OPENINGS: Final = b"\0"
+#: The stream builds on so many of the last bytes of the last message that came as a document.
 OPENING_PREFIX_BYTES: Final = 256 * 1024
 
 _OPCODES: Final[dict[int, Literal["text", "binary"]]] = {1: "text", 2: "binary"}
@@ -27,22 +27,22 @@ _MORE_FOLLOWS: Final = 0x80
 
 
 class SocketOpening(msgspec.Struct, frozen=True):
-    """What stands in front of the stream; without a document, the stream has the first message."""
+    """A message that stands in front of the stream; without a document, the stream follows."""
 
     opcode: Literal["text", "binary"]
     document: bytes | None
     end: int
-    """Where the stream begins."""
+    """Where the next opening or the stream begins."""
 
 
 def encode_opening(opcode: Literal["text", "binary"], document: bytes) -> bytes:
-    """Return the opening of an upload whose first message has this document."""
+    """Return the opening of a message with this document."""
     return bytes((_NUMBERS[opcode],)) + encode_varint(len(document)) + document
 
 
 def read_opening(upload: bytes | bytearray, limit: int) -> SocketOpening | RecordError | None:
-    """Read the opening at the beginning of an upload; None if it is not whole yet. `limit`: of its document."""
-    if upload[:1] == NO_OPENING:
+    """Read the opening at the beginning of some bytes; None if it is not whole yet. `limit`: of its document."""
+    if upload[:1] == END_OF_OPENINGS:
         return SocketOpening("text", None, 1)
     if upload and upload[0] not in _OPCODES:
         return RecordError(f"an upload opens with the unknown opcode {upload[0]}")
@@ -58,6 +58,6 @@ def read_opening(upload: bytes | bytearray, limit: int) -> SocketOpening | Recor
     return SocketOpening(_OPCODES[upload[0]], bytes(upload[start : start + size]), start + size) if whole else None
 
 
-def stream_prefix(first_message: bytes) -> bytes:
-    """Return what the stream behind an opening builds on."""
-    return first_message[-OPENING_PREFIX_BYTES:]
+def stream_prefix(message: bytes) -> bytes:
+    """Return what the stream behind the opening of this message builds on."""
+    return message[-OPENING_PREFIX_BYTES:]

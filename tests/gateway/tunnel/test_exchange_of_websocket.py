@@ -24,7 +24,7 @@ from segue.testing.provider import (
 )
 from segue.tunnel.client import TunnelRequest
 from segue.tunnel.documents import Base, encode_document
-from segue.tunnel.socket_opening import NO_OPENING, encode_opening, stream_prefix
+from segue.tunnel.socket_opening import END_OF_OPENINGS, encode_opening, stream_prefix
 from segue.tunnel.stream_compression import SOCKET_WINDOW_LOG, StreamDecoder, StreamEncoder
 from segue.tunnel.websocket_records import Record, RecordError, RecordReader, encode_record
 from tests.faults.gateways import until
@@ -42,7 +42,7 @@ class AgentSocket:
         self._peer = peer
         self._socket = socket
         self._encoder = StreamEncoder(SOCKET_WINDOW_LOG)
-        self._opening = NO_OPENING
+        self._opening = END_OF_OPENINGS
         self._records = RecordReader(1 << 20)
         self._read = 0
         self._came = deque[Record]()
@@ -156,7 +156,7 @@ async def test_an_agent_that_is_cut_off_cuts_the_socket_of_the_provider() -> Non
     "data",
     [
         b"\xff" * 100,
-        NO_OPENING + b"\xff" * 100,
+        END_OF_OPENINGS + b"\xff" * 100,
         encode_opening("text", b"no document"),
     ],
 )
@@ -179,7 +179,7 @@ async def test_a_stream_that_holds_no_records_ends_the_exchange() -> None:
     encoder = StreamEncoder(SOCKET_WINDOW_LOG)
     async with talking(echo) as agent:
         assert await agent.accepted() == 101
-        await agent.send_bytes(NO_OPENING + encoder.feed(b"\x63nonsense") + encoder.flush())
+        await agent.send_bytes(END_OF_OPENINGS + encoder.feed(b"\x63nonsense") + encoder.flush())
         await asyncio.wait_for(agent.answer.ended.wait(), 20)
 
 
@@ -193,7 +193,8 @@ async def opened_with(agent: AgentSocket, document: bytes, first: bytes) -> None
     await agent.send_bytes(encode_opening("text", document))
     assert await agent.receive() == WebSocketMessage("text", b"echo " + first)
     encoder = StreamEncoder(SOCKET_WINDOW_LOG, prefix=stream_prefix(first))
-    await agent.send_bytes(encoder.feed(encode_record(WebSocketMessage("text", b"more"))) + encoder.flush())
+    record = encode_record(WebSocketMessage("text", b"more"))
+    await agent.send_bytes(END_OF_OPENINGS + encoder.feed(record) + encoder.flush())
     assert await agent.receive() == WebSocketMessage("text", b"echo more")
     close = encode_record(WebSocketClose(1000, b""))
     await agent.send_bytes(encoder.feed(close) + encoder.finish())
@@ -223,6 +224,16 @@ async def test_a_first_message_whose_base_is_not_here_is_sent_again_without() ->
     async with talking(echo) as agent:
         assert await agent.accepted() == 101
         await agent.send_bytes(encode_opening("text", encode_document(LATER, Base(FIRST))))
+        await until(lambda: agent.answer.misses == 1)
+        await opened_with(agent, encode_document(LATER), LATER)
+
+
+async def test_small_messages_before_the_first_large_one_are_not_sent_again_when_that_is_missed() -> None:
+    async with talking(echo) as agent:
+        assert await agent.accepted() == 101
+        await agent.send_bytes(encode_opening("text", encode_document(b"warm up")))
+        await agent.send_bytes(encode_opening("text", encode_document(LATER, Base(FIRST))))
+        assert await agent.receive() == WebSocketMessage("text", b"echo warm up")
         await until(lambda: agent.answer.misses == 1)
         await opened_with(agent, encode_document(LATER), LATER)
 

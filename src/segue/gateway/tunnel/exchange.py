@@ -330,12 +330,13 @@ class ForwardedExchange:
             await socket.abort()
 
     async def _carry_up(self, socket: OutboundWebSocket) -> None:
-        opening = await self._read_opening()
-        if opening is None:
+        prefix = b""
+        while opened := await self._read_opening():
+            await self._send_up(socket, *opened)
+            prefix = stream_prefix(opened[0].data)
+        if opened is None:
             await socket.abort()
             return
-        await self._send_up(socket, *opening)
-        prefix = stream_prefix(opening[0].data) if opening else b""
         decoder = StreamDecoder(SOCKET_WINDOW_LOG, prefix=prefix)
         records = RecordReader(self._resources.config.max_body_bytes)
         while True:
@@ -367,7 +368,7 @@ class ForwardedExchange:
         return True
 
     async def _read_opening(self) -> tuple[WebSocketMessage, ...] | None:
-        """Rebuild the agent's first message, if it comes as a document; None if it cannot be, or the agent is gone."""
+        """Rebuild the agent's next message that comes as a document; None if it cannot be, or the agent is gone."""
         limit = self._resources.config.max_body_bytes + _DOCUMENT_OVERHEAD_BYTES
         while True:
             opening = read_opening(self._upload, limit)
@@ -391,8 +392,8 @@ class ForwardedExchange:
             return self._take_opening(opening, rebuilt)
 
     def _take_opening(self, opening: SocketOpening, body: Body | None) -> tuple[WebSocketMessage, ...]:
-        """Go on with the stream behind an opening."""
-        self._has_opened = True
+        """Go on behind an opening."""
+        self._has_opened = opening.document is None
         del self._upload[: opening.end]
         self._resources.uploads.release(self)
         self.credit()
