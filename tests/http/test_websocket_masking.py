@@ -41,6 +41,15 @@ def test_nothing_of_an_unmasked_frame_passes(size: int) -> None:
     assert check.violated
 
 
+@pytest.mark.parametrize("cut", [1, 3, 5, 1000])
+def test_frames_in_pieces_pass_whole(cut: int) -> None:
+    check = MaskCheck()
+    stream = frame(2) + frame(300) + frame(70_000) + frame(0)
+    pieces = [stream[at : at + cut] for at in range(0, len(stream), cut)]
+    assert passed(check, pieces) == stream
+    assert not check.violated
+
+
 @settings(max_examples=examples(300))
 @given(
     st.lists(st.sampled_from([0, 1, 5, 124, 125, 126, 127, 300, 65_536]), max_size=6),
