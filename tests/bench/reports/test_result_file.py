@@ -12,7 +12,7 @@ from segue.bench.reports.report import TurnFigures, arm, figure, make_report, wr
 from segue.bench.reports.result_file import ResultFileError, read_results
 
 ROOT = Path(__file__).resolve().parents[3]
-LISTS = {"agent-tasks.json"}  # of another tool
+LISTS = {"agent-tasks.json", "real-agents.json"}  # of other tools
 
 
 def test_reads_what_was_written(tmp_path: Path) -> None:
