@@ -193,6 +193,21 @@ async def test_the_number_of_turns_that_are_kept_is_bounded(start: Start) -> Non
     await http.rest(ident)
 
 
+async def test_a_tenant_that_keeps_all_turns_locks_no_other_out(start: Start) -> None:
+    """Beyond the bound, those below their even share may still begin some."""
+    more = asyncio.Event()
+    gateway = await start(*[held(more)] * 6, max_kept=4, keys=[key("alice"), key("bob")])
+    alice, bob = await gateway.http("sk-alice"), await gateway.http("sk-bob")
+    begun = [(alice, await alice.create(input="hi", background=True)) for _ in range(4)]
+    assert (await alice.create(input="one more", background=True)).status == 503
+    begun += [(bob, await bob.create(input="hi", background=True)) for _ in range(2)]
+    assert (await bob.create(input="one more", background=True)).status == 503
+    assert {reply.status for _, reply in begun} == {200}
+    more.set()
+    for client, reply in begun:
+        await client.rest(reply.body["id"])
+
+
 async def test_a_shutdown_waits_for_background_turns(start: Start) -> None:
     more = asyncio.Event()
     gateway = await start(held(more), store="memory:")

@@ -21,6 +21,7 @@ class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         _Count | None, Meta(description="Bytes of requests, and of the bodies of sidecars, in a minute.")
     ] = None
     turns: Annotated[_Count | None, Meta(description="Turns under way at once.")] = None
+    connections: Annotated[_Count | None, Meta(description="WebSocket connections that are open at once.")] = None
     stored_responses: Annotated[_Count | None, Meta(description="Responses in the store; not for a key.")] = None
     stored_bytes: Annotated[_Count | None, Meta(description="Their bytes in the store; not for a key.")] = None
 

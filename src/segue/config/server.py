@@ -65,7 +65,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     resume_s: Annotated[
         Positive, Meta(description="How long a turn that can be resumed runs on while no client follows it.")
     ] = 60.0
-    max_kept: Annotated[int, Meta(ge=1, description="Kept turns that run at once.")] = 256
+    max_kept: Annotated[int, Meta(ge=1, description="Kept turns that run at once, shared evenly by tenants.")] = 256
     grace_s: Annotated[
         float, Meta(ge=0, description="How long the unstored responses of a lost connection can still be continued.")
     ] = 0.0

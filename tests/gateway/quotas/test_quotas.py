@@ -107,6 +107,19 @@ def test_so_many_turns_run_at_once() -> None:
     rules.end(second, None, 0.0)
 
 
+def test_so_many_connections_are_open_at_once() -> None:
+    rules = quotas(LimitsConfig(connections=2), laptop=LimitsConfig(connections=1))
+    with rules.connected(ALICE), rules.connected(HER_PHONE), rules.connected(BOB):
+        for principal, whose in ((ALICE, "this key"), (HER_PHONE, "this tenant")):
+            with (
+                pytest.raises(Refused, match=f"connections are open, the most for {whose}"),
+                rules.connected(principal),
+            ):
+                pass
+    with rules.connected(ALICE):
+        pass
+
+
 def test_a_refused_turn_takes_nothing() -> None:
     rules = quotas(LimitsConfig(requests_per_minute=1), laptop=LimitsConfig(requests_per_minute=60))
     run(rules, ALICE)

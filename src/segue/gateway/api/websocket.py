@@ -75,13 +75,13 @@ async def serve_websocket(services: Services, request: web.Request) -> web.Strea
         raise Refused(Problem("upgrade_required", "This endpoint speaks WebSocket: upgrade, or POST to it."))
     socket.headers[_MESSAGE_LIMIT] = str(server.max_message_bytes)
     socket.headers[HEADER] = services.profiles.of(request).header
-    await socket.prepare(request)
-    if request.transport is None:  # it has left while it was answered
-        return socket
-    watch_peer(request)
-    connection = WebSocketConnection(services, request, socket, request[PRINCIPAL])
-    with drain.connection_open(connection):
-        await connection.serve()
+    with services.rules.quotas.connected(request[PRINCIPAL]):
+        await socket.prepare(request)
+        if request.transport is not None:  # it has not left while it was answered
+            watch_peer(request)
+            connection = WebSocketConnection(services, request, socket, request[PRINCIPAL])
+            with drain.connection_open(connection):
+                await connection.serve()
     return socket
 
 

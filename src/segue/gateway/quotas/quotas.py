@@ -8,6 +8,7 @@ unix seconds. Not here: what is in the store (`storage_quota`), and who a princi
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 
@@ -36,12 +37,13 @@ class UsageCounts(msgspec.Struct):
 class Scope:
     """A key, or a tenant: its limits, what is left of them, and what it has used."""
 
-    __slots__ = ("counts", "limits", "running", "whose", "windows")
+    __slots__ = ("connections", "counts", "limits", "running", "whose", "windows")
 
     def __init__(self, whose: str, limits: LimitsConfig) -> None:
         self.whose = whose
         """How the refusal of a turn names it."""
         self.counts = UsageCounts()
+        self.connections = 0
         self.running = 0
         self.windows: dict[str, RateBucket] = {}
         self.limit(limits)
@@ -132,6 +134,28 @@ class Quotas:
                 scope.counts.cached_tokens += usage.input_tokens_details.cached_tokens
                 scope.counts.output_tokens += usage.output_tokens
                 scope.take("tokens", usage.input_tokens + usage.output_tokens, now)
+
+    @contextmanager
+    def connected(self, principal: Principal) -> Iterator[None]:
+        """Count a connection around a block.
+
+        Raises:
+            Refused: the principal has as many as it may have.
+        """
+        scopes = self.scopes(principal)
+        for scope in scopes:
+            most = scope.limits.connections
+            if most is not None and scope.connections >= most:
+                scope.counts.refused += 1
+                message = f"{most} connections are open, the most for {scope.whose}. Close one, or use its lanes."
+                raise Refused(Problem("rate_limit_exceeded", message, retry_after_s=_TURN_WAIT_S))
+        for scope in scopes:
+            scope.connections += 1
+        try:
+            yield
+        finally:
+            for scope in scopes:
+                scope.connections -= 1
 
     def note_upload(self, principal: Principal, size: int, now: float) -> None:
         """Count the bytes of a request."""

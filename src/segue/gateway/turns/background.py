@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
 
@@ -147,7 +148,7 @@ class BackgroundResponses:
             # That turn was refused and released its key: this request may begin one.
 
     async def _begin(self, create: Create, caller: Caller, response_id: ResponseId) -> ResponseId:
-        full = len(self._running) >= self._settings.max_running
+        full = self._is_full(caller.tenant)
         if full or self._drain.draining:
             await self._discard(create, caller.tenant, response_id)
             message = "No more turns can be kept at the moment. Try again."
@@ -161,6 +162,14 @@ class BackgroundResponses:
         if problem is not None:
             raise Refused(problem)
         return response_id
+
+    def _is_full(self, tenant: str) -> bool:
+        """Say whether a tenant may keep no more turns: beyond the bound, those below their even share still may."""
+        most = self._settings.max_running
+        if len(self._running) < most:
+            return False
+        turns = Counter(owner for owner, _ in self._running)
+        return turns[tenant] >= max(1, most // len({*turns, tenant}))
 
     async def _wait(self, kept: _KeptTurn) -> Problem | None:
         """Wait until a turn has begun; return why it did not, or None. To wait for a turn is to follow it."""
