@@ -59,7 +59,11 @@ def test_an_arm_that_failed_fails(command: Command, tmp_path: Path) -> None:
     assert "raw: status: completed -> failed" in printed
 
 
-@pytest.mark.parametrize("name", [path.name for path in sorted(RESULTS.glob("*.json")) if "tasks" not in path.name])
+#: Of other tools, which write lists.
+LISTS = {"agent-tasks.json", "real-agents.json"}
+
+
+@pytest.mark.parametrize("name", sorted({path.name for path in RESULTS.glob("*.json")} - LISTS))
 def test_every_published_file_is_the_same_as_itself(name: str, command: Command, tmp_path: Path) -> None:
     shutil.copy(RESULTS / name, tmp_path / "a.json")
     status, printed, told = command("bench", "compare", "a.json", "a.json", "--fail-over", "0", "--json", "out.json")

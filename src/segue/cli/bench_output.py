@@ -19,16 +19,17 @@ from segue.bench.reports.report import BenchReport, write
 from segue.cli.output_file import ReportFiles, writing
 
 
-def progress_console() -> Console:
-    """Return where progress is shown: stderr, so that it is seen while the report goes into a pipe or a file."""
-    return Console(stderr=True)
+def progress_console() -> Console | None:
+    """Return where progress is shown: the terminal at stderr, since the report may go into a pipe; None without one."""
+    console = Console(stderr=True)
+    return console if console.is_terminal else None
 
 
 @contextmanager
 def told_steps() -> Iterator[Callable[[str], None]]:
     """Yield what tells the present step on stderr: in place on a terminal, else line by line."""
     console = progress_console()
-    if not console.is_terminal:
+    if console is None:
         yield lambda step: print(f"segue: {step}", file=sys.stderr, flush=True)
         return
     with console.status("") as status:
