@@ -69,7 +69,7 @@ RESULT_FILES = (
         shown_by=("gateway-budgets", "gateway-figures"),
         charts=("CPU per turn by depth",),
         without_turns=True,
-        about_s=95,
+        about_s=72,
     ),
     ResultFile(
         name="dialects.json",
@@ -79,7 +79,7 @@ RESULT_FILES = (
         shown_by=("dialect-figures",),
         charts=("CPU per turn by depth",),
         without_turns=True,
-        about_s=70,
+        about_s=57,
     ),
     ResultFile(
         name="tunnel.json",
@@ -91,39 +91,39 @@ RESULT_FILES = (
         "provider. Budgets hold on the machine that they were set on: the fixed piece of work compares machines.",
         tables=("Figures",),
         without_turns=True,
-        about_s=60,
+        about_s=59,
     ),
     ResultFile(
         name="table-codex.json",
         subject="Codex, a task of 41 requests",
-        command="segue bench table --session codex --turns 41",
+        command="segue bench table --session codex --turns 41 --rounds 3",
         about="bytes of a session of Codex, on each path",
         shown_by=("sessions", "session-codex", "session-figures"),
         charts=("Bytes sent per turn",),
-        about_s=55,
+        about_s=37,
     ),
     ResultFile(
         name="table-claude-code.json",
         subject="Claude Code, a task of 41 requests",
-        command="segue bench table --session claude-code --turns 41",
+        command="segue bench table --session claude-code --turns 41 --rounds 3",
         about="the same of Claude Code",
         shown_by=("sessions", "session-claude-code"),
         charts=("Bytes sent so far", "Bytes sent per turn"),
-        about_s=55,
+        about_s=35,
     ),
     ResultFile(
         name="table-codex-ws.json",
-        command="segue bench table --session codex-ws --turns 41",
+        command="segue bench table --session codex-ws --turns 41 --rounds 3",
         about="the same of Codex over a WebSocket",
         heading="Codex over a WebSocket",
         words="Codex sends what is new itself, as long as it keeps its socket. A warm sidecar has the messages of an "
         "earlier session, which the first message of this one is sent against.",
         tables=("Arms", "Bytes", "Figures"),
-        about_s=55,
+        about_s=35,
     ),
     ResultFile(
         name="arms-article.json",
-        command="segue bench table",
+        command="segue bench table --rounds 3",
         about="ten turns of 3.2 KB on each arm, as in the article that this benchmark began with",
         heading="Ways to carry a conversation",
         words="One task on each arm, over TLS, on one machine: the same turns and tokens, in alternating order. Each "
@@ -131,16 +131,16 @@ RESULT_FILES = (
         "(https://www.infoq.com/articles/ai-agent-transport-layer/) come to.",
         subject="Ten turns of 3.2 KB",
         charts=("Bytes sent so far",),
-        about_s=85,
+        about_s=58,
     ),
     ResultFile(
         name="arms-loop-12.json",
-        command="segue bench table --workload loop-12 --rounds 2",
+        command="segue bench table --workload loop-12 --rounds 1",
         about="twelve rounds of tools on each arm",
         heading="A loop of tools",
         words="Twelve rounds with results of 2 KB, on the same arms. [Arms](../reference/arms.md) says what each is.",
         tables=("Arms", "Bytes", "Figures"),
-        about_s=40,
+        about_s=23,
     ),
     *(
         ResultFile(
@@ -150,7 +150,7 @@ RESULT_FILES = (
             heading=f"The agent at work: {task}",
             words=f"{TASKS[task].capitalize()}: segue's own agent, with real tools, on the same arms.",
             tables=("Arms", "Bytes", "Times"),
-            about_s=20,
+            about_s=27,
         )
         for task in TASKS
     ),
@@ -169,7 +169,7 @@ RESULT_FILES = (
         subject="Task times",
         charts=("Time of the whole task by link: article",),
         tables=("Time of the whole task", "First token of the first turn: article", "Figures"),
-        about_s=225,
+        about_s=243,
         without_turns=True,
         resumes=True,
     ),
@@ -184,7 +184,7 @@ RESULT_FILES = (
         subject="On a flight",
         charts=("Time lines of turns",),
         tables=("Arms", "Failed requests", "Figures"),
-        about_s=120,
+        about_s=115,
     ),
     ResultFile(
         name="spectrum.json",
@@ -197,7 +197,7 @@ RESULT_FILES = (
         "first turn.",
         subject="Where the state is",
         tables=("Arms", "Bytes", "Times", "Figures"),
-        about_s=30,
+        about_s=36,
     ),
     ResultFile(
         name="capacity.json",
@@ -207,7 +207,7 @@ RESULT_FILES = (
         words="Computed, not measured: [every assumption](../reference/capacity.md) is an option. CPU and memory are "
         "those of `gateway.json`.",
         tables=("Figures",),
-        about_s=5,
+        about_s=1,
         has_quick=False,
     ),
     ResultFile(

@@ -89,16 +89,18 @@ def _missing(arms: Sequence[str], *, tls: bool) -> str | None:
     return None
 
 
-def run_bench_table(session: AgentKind, *, turns: int, quick: bool, trace: Path | None, files: ReportFiles) -> int:
+def run_bench_table(
+    session: AgentKind, *, turns: int, rounds: int | None, quick: bool, trace: Path | None, files: ReportFiles
+) -> int:
     """Measure one session, generated or recorded."""
-    if turns < 1:
-        return refuse("--turns must be at least 1")
+    if turns < 1 or (rounds is not None and rounds < 1):
+        return refuse("--turns and --rounds must be at least 1")
     console = Console()
     try:
         chosen, earlier = _generated(session, turns) if trace is None else _recorded(trace)
     except TraceError as error:
         return refuse(str(error))
-    rounds = QUICK_ROUNDS if quick else ROUNDS
+    rounds = rounds or (QUICK_ROUNDS if quick else ROUNDS)
     paths = {RAW: straight_path, COLD: sidecar_path, WARM: warmed(earlier)}
     report = run(measure(chosen, paths, rounds=rounds, console=progress_console()))
     documents = measure_documents(SIZES[:1] if quick else SIZES)

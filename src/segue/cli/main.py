@@ -391,7 +391,7 @@ def table(  # noqa: PLR0913 - the options of two measurements
     from segue.cli.bench_table import run_bench_table, run_bench_workloads
 
     if session is not None or trace is not None:
-        return run_bench_table(session or "codex", turns=turns, quick=quick, trace=trace, files=files)
+        return run_bench_table(session or "codex", turns=turns, rounds=rounds, quick=quick, trace=trace, files=files)
     return run_bench_workloads(
         workload or (),
         arms=arms or (),
