@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -93,6 +94,16 @@ async def test_a_configuration_that_cannot_be_used_changes_nothing() -> None:
         assert gateway.services.router.rules == rules
         async with http(url) as client:
             assert (await client.send("GET", "/v1/models"))[0] == 200, "no key is asked for"
+
+
+async def test_a_certificate_that_cannot_be_used_changes_nothing(tmp_path: Path) -> None:
+    async with provided(lambda _: REFUSED) as provider, serving(config(upstream(provider))) as (gateway, _):
+        rules = gateway.services.router.rules
+        missing = str(tmp_path / "none.pem")
+        server = ServerConfig(port=0, store="memory:", tls_cert=missing, tls_key=missing)
+        with pytest.raises(ConfigError, match="cannot read"):
+            await gateway.reload(Config(server=server, upstream=[upstream(provider, "v")]))
+        assert gateway.services.router.rules == rules
 
 
 async def test_routes_and_what_tells_of_them_are_replaced(caplog: pytest.LogCaptureFixture) -> None:

@@ -17,6 +17,7 @@ from segue.config import FILE_NAME, Config, ConfigError, load
 from segue.engine import Unavailable
 from segue.gateway.app import Gateway
 from segue.gateway.descriptors import raise_descriptor_limit
+from segue.gateway.redacted_traceback import redacted_traceback
 from segue.stores.interface import StoreError
 
 _log = logging.getLogger("segue.gateway")
@@ -129,6 +130,8 @@ async def _reload_when(asked: asyncio.Event, gateway: Gateway, read: Callable[[]
             await gateway.reload(read())
         except (ConfigError, Unavailable, OSError, ValueError) as error:
             _log.error("action=reload nothing has changed, because %s", error)
+        except Exception as error:  # noqa: BLE001 - a bug of ours must not end the reloading
+            _log.error("action=reload error=%s", redacted_traceback(error))
 
 
 async def _ask_when_changed(watch: FileWatch, asked: asyncio.Event) -> None:

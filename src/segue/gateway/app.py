@@ -183,9 +183,10 @@ class Gateway:
     async def _replace(self, config: Config) -> None:
         services, before = self.services, self.services.router.upstreams
         routes, router = build_routes(config), build_router(config, services.router)
-        if self._tls is not None and config.server.tls_cert is not None:
-            self._tls.replace(config.server)
+        tls = server_tls(config.server)  # what cannot be used is refused before anything is replaced
         await _start([one for one in router.upstreams if one not in before])
+        if self._tls is not None and tls is not None:
+            self._tls.replace(config.server)
         services.router.replace(router.rules)
         services.note_upstreams()
         services.access.replace_keys(config.key)

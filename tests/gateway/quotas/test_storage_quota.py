@@ -67,6 +67,17 @@ async def test_a_full_store_is_asked_again_soon_since_responses_are_deleted() ->
     assert not await allowed(rules, "a", 2.0 + FRESH_S)
 
 
+async def test_a_store_that_cannot_be_asked_refuses_the_turn(caplog: pytest.LogCaptureFixture) -> None:
+    """As a parent that cannot be read does, on every transport."""
+    store = MemoryStore()
+    await store.aclose()
+    rules = StorageQuota(Quotas(Config(limits=LimitsConfig(stored_bytes=1))), store)
+    with pytest.raises(Refused) as caught:
+        await rules.check("a", 0.0)
+    assert caught.value.problem.code == "store_error"
+    assert "action=tenant_size" in caplog.text
+
+
 async def test_the_refusal_says_what_to_do() -> None:
     with pytest.raises(Refused) as caught:
         await quota(Sized(a=1234), stored_responses=1).check("a", 0.0)

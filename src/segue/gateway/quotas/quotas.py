@@ -99,17 +99,16 @@ class Quotas:
             yield tenant, key, scope
 
     def check(self, principal: Principal, now: float) -> None:
-        """Refuse a principal that is over a limit, before anything is done for it.
+        """Refuse a principal that is over a limit of a minute, before its request is read.
+
+        Turns at once are not looked at: the request may repeat one that is under way, and begin none.
 
         Raises:
             Refused: it is; nothing was taken.
         """
         scopes = self.scopes(principal)
         for scope in scopes:
-            problem = _why_refused(scope, scopes, now)
-            if problem is not None:
-                scope.counts.refused += 1
-                raise Refused(problem)
+            _refuse(scope, _why_too_fast(scope, scopes, now))
 
     def begin(self, principal: Principal, now: float) -> Sequence[Scope]:
         """Begin a turn; `end` gets what is returned.
@@ -117,8 +116,9 @@ class Quotas:
         Raises:
             Refused: the principal is over a limit; nothing was taken.
         """
-        self.check(principal, now)
         scopes = self.scopes(principal)
+        for scope in scopes:
+            _refuse(scope, _why_too_many(scope) or _why_too_fast(scope, scopes, now))
         for scope in scopes:
             scope.running += 1
             scope.counts.turns += 1
@@ -146,9 +146,8 @@ class Quotas:
         for scope in scopes:
             most = scope.limits.connections
             if most is not None and scope.connections >= most:
-                scope.counts.refused += 1
                 message = f"{most} connections are open, the most for {scope.whose}. Close one, or use its lanes."
-                raise Refused(Problem("rate_limit_exceeded", message, retry_after_s=_TURN_WAIT_S))
+                _refuse(scope, Problem("rate_limit_exceeded", message, retry_after_s=_TURN_WAIT_S))
         for scope in scopes:
             scope.connections += 1
         try:
@@ -176,12 +175,22 @@ class Quotas:
         return self._by_key.get((tenant, key), LimitsConfig())
 
 
-def _why_refused(scope: Scope, all_scopes: Sequence[Scope], now: float) -> Problem | None:
-    """Say why a turn may not begin; with the numbers of all windows that hold for it."""
+def _refuse(scope: Scope, problem: Problem | None) -> None:
+    if problem is not None:
+        scope.counts.refused += 1
+        raise Refused(problem)
+
+
+def _why_too_many(scope: Scope) -> Problem | None:
     most = scope.limits.turns
-    if most is not None and scope.running >= most:
-        message = f"{scope.running} turns are under way, the most for {scope.whose} at once. Try again after one."
-        return Problem("rate_limit_exceeded", message, retry_after_s=_TURN_WAIT_S)
+    if most is None or scope.running < most:
+        return None
+    message = f"{scope.running} turns are under way, the most for {scope.whose} at once. Try again after one."
+    return Problem("rate_limit_exceeded", message, retry_after_s=_TURN_WAIT_S)
+
+
+def _why_too_fast(scope: Scope, all_scopes: Sequence[Scope], now: float) -> Problem | None:
+    """Say why a turn may not begin now; with the numbers of all windows that hold for it."""
     for what, window in scope.windows.items():
         wait_s = window.wait_s(now)
         if wait_s:

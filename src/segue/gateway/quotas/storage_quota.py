@@ -6,6 +6,7 @@ the same time. Not here: limits per minute (`quotas`).
 
 from __future__ import annotations
 
+import logging
 from typing import Final
 
 import msgspec
@@ -13,7 +14,9 @@ import msgspec
 from segue.config import LimitsConfig
 from segue.gateway.quotas.quotas import Quotas
 from segue.protocol.problems import Problem, Refused
-from segue.stores.interface import Store
+from segue.stores.interface import Store, StoreError, StoreSize
+
+_log = logging.getLogger("segue.gateway")
 
 #: How long what the store said is believed; one that refuses is asked again sooner, since responses are deleted too.
 FRESH_S: Final = 60.0
@@ -40,15 +43,14 @@ class StorageQuota:
         """Refuse a turn that is to be stored if its tenant has reached a limit.
 
         Raises:
-            Refused: it has.
-            StoreError: the store cannot be asked.
+            Refused: it has, or the store cannot be asked.
         """
         limits = self._quotas.tenant_limits(tenant)
         if limits.stored_responses is None and limits.stored_bytes is None:
             return
         known = self._known.get(tenant)
         if known is None or now >= known.asked_at + (_FULL_S if _is_full(known, limits) else FRESH_S):
-            size = await self._store.tenant_size(tenant)
+            size = await self._ask(tenant)
             known = self._known[tenant] = _Known(size.records, size.size_bytes, now)
         if _is_full(known, limits):
             message = (
@@ -56,6 +58,13 @@ class StorageQuota:
                 "that it may keep. Delete some, or send store: false."
             )
             raise Refused(Problem("insufficient_quota", message))
+
+    async def _ask(self, tenant: str) -> StoreSize:
+        try:
+            return await self._store.tenant_size(tenant)
+        except StoreError as error:
+            _log.error("action=tenant_size error=%r", str(error))
+            raise Refused(Problem("store_error", "The store does not answer at the moment. Try again.")) from error
 
     def note_stored(self, tenant: str, size: int) -> None:
         """Count a response that was stored."""
