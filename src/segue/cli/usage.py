@@ -72,11 +72,12 @@ async def _fetch(url: str, key: str | None) -> UsageReport:
     if status == HTTPStatus.UNAUTHORIZED:
         raise ConfigError(f"the gateway at {url} does not know this key: set SEGUE_AGENT_KEY to one that it knows")
     try:
-        if status == HTTPStatus.OK:
-            return msgspec.json.decode(body, type=UsageReport)
+        report = msgspec.json.decode(body, type=UsageReport)
     except msgspec.MsgspecError:
-        pass
-    raise ConfigError(f"what answers at {url} is no segue gateway, or an old one (status {status})")
+        report = None
+    if status != HTTPStatus.OK or report is None:
+        raise ConfigError(f"what answers at {url} is no segue gateway, or an old one (status {status})")
+    return report
 
 
 def _lines(report: UsageReport) -> list[Text | Table]:

@@ -72,7 +72,7 @@ class TlsCoding:
             self._tls.do_handshake()
             self.ready = True
         except ssl.SSLWantReadError:
-            pass
+            pass  # the other end has to say more first
         return self._outgoing.read()
 
     def _read(self) -> bytes:
@@ -82,7 +82,7 @@ class TlsCoding:
                 pieces.append(piece)
             self.ended = True
         except ssl.SSLWantReadError:
-            pass
+            pass  # all that has come is read
         except ssl.SSLZeroReturnError:
             self.ended = True
         return b"".join(pieces)

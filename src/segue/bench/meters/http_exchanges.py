@@ -75,7 +75,7 @@ class HttpObserver:
                 self._server.receive_data(b"")
                 self._read_reply(self._exchange, now)
             except h11.ProtocolError:
-                pass
+                pass  # it was cut short: the exchange ends below as one that is not whole
         if self._exchange is not None:
             self._end(self._exchange, now, whole=False)
 
