@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-import h11
 import httpcore
 import pytest
 
-from segue.egress.connection import HttpConnection
-from segue.http.heads import Line, ReplyHead
+from segue.egress.connection import HttpConnection, OutboundRequest
+from segue.http.head_writing import encode_request_head
+from segue.http.heads import Line, ReplyHead, RequestHead
 
 HOST = [(b"Host", b"provider")]
 
@@ -43,8 +43,11 @@ class MemoryNetwork(httpcore.AsyncNetworkStream):
         return not self.pieces.empty() if info == "is_readable" else None
 
 
-def request(method: bytes, target: bytes, lines: Iterable[tuple[bytes, bytes]]) -> h11.Request:
-    return h11.Request(method=method, target=target, headers=list(lines))
+def request(method: bytes, target: bytes, lines: Iterable[tuple[bytes, bytes]]) -> OutboundRequest:
+    head = RequestHead(method, target, tuple(Line(*line) for line in lines))
+    encoded = encode_request_head(head)
+    assert encoded is not None
+    return OutboundRequest(method, encoded, upgrades=any(name == b"Upgrade" for name, _ in lines))
 
 
 def connected(*pieces: bytes, silence_s: float | None = None) -> tuple[HttpConnection, MemoryNetwork]:
@@ -82,7 +85,7 @@ async def test_interim_answers_are_skipped() -> None:
 
 async def test_interim_answers_without_end_are_no_answer() -> None:
     connection, _ = connected(b"HTTP/1.1 102 Processing\r\n\r\n" * 1000 + b"HTTP/1.1 204 No Content\r\n\r\n")
-    with pytest.raises(h11.RemoteProtocolError, match="interim answers"):
+    with pytest.raises(httpcore.RemoteProtocolError, match="interim answers"):
         await connection.ask(request(b"GET", b"/", HOST))
 
 
@@ -132,7 +135,7 @@ async def test_the_end_of_the_stream_is_no_answer() -> None:
     connection, _ = connected(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe", b"")
     await connection.ask(request(b"GET", b"/", HOST))
     assert await connection.read() == b"he"
-    with pytest.raises(h11.RemoteProtocolError):
+    with pytest.raises(httpcore.RemoteProtocolError):
         await connection.read()
 
 
@@ -151,7 +154,7 @@ async def test_what_came_before_a_fault_is_read_first() -> None:
     connection, _ = connected(CHUNKED + b"1\r\na\r\n2\r\nbc\r\nno size\r\n")
     await connection.ask(request(b"GET", b"/", HOST))
     assert await connection.read() == b"abc"
-    with pytest.raises(h11.RemoteProtocolError):
+    with pytest.raises(httpcore.RemoteProtocolError):
         await connection.read()
     assert not await connection.finish()
 

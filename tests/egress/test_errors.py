@@ -7,7 +7,6 @@ import ssl
 from collections.abc import Iterable
 from pathlib import Path
 
-import h11
 import httpcore
 import pytest
 import trustme
@@ -288,7 +287,7 @@ def test_the_innermost_cause_says_why_there_is_no_connection(cause: BaseExceptio
         (httpcore.ReadTimeout("x"), "upstream_timeout", "upstream_timeout"),
         (httpcore.ReadError("x"), "upstream_closed", "upstream_truncated"),
         (ConnectionResetError(), "upstream_closed", "upstream_truncated"),
-        (h11.RemoteProtocolError("x"), "upstream_protocol_error", "upstream_truncated"),
+        (httpcore.RemoteProtocolError("x"), "upstream_protocol_error", "upstream_truncated"),
     ],
 )
 def test_an_error_has_one_code_before_the_head_of_the_answer_and_one_after_it(
@@ -300,5 +299,5 @@ def test_an_error_has_one_code_before_the_head_of_the_answer_and_one_after_it(
 
 
 def test_a_request_that_http_does_not_allow_was_not_sent_whatever_the_connection_believes() -> None:
-    error = egress_error(h11.LocalProtocolError("x"), "t", sent=True)
+    error = egress_error(httpcore.LocalProtocolError("x"), "t", sent=True)
     assert (error.code, error.sent) == ("invalid_request", False)

@@ -105,7 +105,7 @@ async def test_a_body_is_awaited_only_after_100_continue() -> None:
     async with listening(echo) as server:
         agent = await server.connect()
         await agent.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
-        assert await agent.head() == b"HTTP/1.1 100 \r\n\r\n"
+        assert await agent.head() == b"HTTP/1.1 100 Continue\r\n\r\n"
         await agent.send(b"abc")
         assert await agent.head() == b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n"
         assert await agent.exactly(3) == b"abc"

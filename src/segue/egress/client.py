@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Final, Self
 
-import h11
 import httpcore
 
 from segue.egress.asyncio_network import AsyncioNetwork
+from segue.egress.connection import OutboundRequest
 from segue.egress.errors import NETWORK_ERRORS, EgressError, egress_error
 from segue.egress.inprocess import ProtocolFactory, connect_in_process
 from segue.egress.limits import EgressLimits
@@ -26,7 +26,8 @@ from segue.egress.network import client_tls, connect
 from segue.egress.pool import ConnectionPool, Lease
 from segue.egress.reply import StreamedReply
 from segue.egress.websocket import OutboundWebSocket
-from segue.http.heads import ExchangeKind, ReplyHead, RequestHead, end_to_end
+from segue.http.head_writing import encode_request_head
+from segue.http.heads import ExchangeKind, Line, ReplyHead, RequestHead, end_to_end
 from segue.http.routes import SELF, Resolved, RouteTarget, Target
 from segue.http.websocket import handshake_lines, is_accepted
 
@@ -67,7 +68,7 @@ class Egress:
         Raises:
             EgressError: there is no answer.
         """
-        added = () if body is None else ((b"Content-Length", b"%d" % len(body)),)
+        added = () if body is None else (Line(b"Content-Length", b"%d" % len(body)),)
         answer, lease = await self._ask(resolved, head, added, body=body or b"", extra=extra)
         return StreamedReply(answer, lease=lease, method=head.method)
 
@@ -119,15 +120,15 @@ class Egress:
         self,
         resolved: Resolved,
         head: RequestHead,
-        added: tuple[tuple[bytes, bytes], ...],
+        added: tuple[Line, ...],
         *,
         body: bytes = b"",
         kind: ExchangeKind = "http",
         extra: Mapping[str, object],
     ) -> tuple[ReplyHead, Lease]:
         pool = self._pool(resolved.target, extra)
-        lines = [(b"Host", pool.authority), *end_to_end(head.lines, kind), *added]
-        request = _request(head.method, resolved.path, lines, name=pool.name)
+        lines = (Line(b"Host", pool.authority), *end_to_end(head.lines, kind), *added)
+        request = _request(RequestHead(head.method, resolved.path, lines), kind, name=pool.name)
         lease = await self._lease(pool)
         try:
             return await lease.connection.ask(request, body), lease
@@ -174,11 +175,11 @@ class Egress:
         return ConnectionPool(connection, name="the gateway's own API", authority=b"localhost", limits=self._limits)
 
 
-def _request(method: bytes, target: bytes, lines: list[tuple[bytes, bytes]], *, name: str) -> h11.Request:
+def _request(head: RequestHead, kind: ExchangeKind, *, name: str) -> OutboundRequest:
     """Return the request, or refuse one that is none before anyone connects for it."""
-    if method == b"CONNECT":  # RFC 9110, 9.3.6: it asks for a tunnel to a host, and a route names none
+    if head.method == b"CONNECT":  # RFC 9110, 9.3.6: it asks for a tunnel to a host, and a route names none
         raise EgressError("invalid_request", f"{name} was not asked: CONNECT is not passed on", sent=False)
-    try:
-        return h11.Request(method=method, target=target, headers=lines)
-    except h11.LocalProtocolError as error:
-        raise egress_error(error, name, sent=False) from error
+    encoded = encode_request_head(head)
+    if encoded is None:
+        raise egress_error(httpcore.LocalProtocolError(), name, sent=False)
+    return OutboundRequest(head.method, encoded, upgrades=kind == "websocket")

@@ -1,22 +1,22 @@
 """One HTTP/1.1 connection to a target (RFC 9112): requests and their answers, one after the other.
 
-h11 reads and writes the messages, and keeps the bytes of lines as they are. httpcore's own connection would not do: it
-takes an unsolicited answer (a 408 before the server hangs up) for the answer to the next request, and it reads nothing
-while it writes. Not here: when a connection is opened or kept (`pool`).
+An answer that comes before the request is out is read at once, and an answer that nobody asked for (a 408 before the
+server hangs up) is never taken for that to the next request. Not here: what a head means (`segue.http.reply_rules`),
+and when a connection is opened or kept (`pool`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 from contextlib import suppress
-from typing import Final, TypeAlias
+from typing import Final
 
-import h11
 import httpcore
+import msgspec
 
-from segue.egress.chunked_content import ChunkedContent
-from segue.http.heads import Line, ReplyHead, has_content, values
+from segue.http.heads import ReplyHead
+from segue.http.message_content import MessageContent
+from segue.http.reply_rules import BadReply, ReceivedReply, read_reply_head, reply_head_end
 
 _READ_BYTES: Final = 64 * 1024
 #: A body is written in pieces, so that encrypting 64 MB does not block the event loop.
@@ -26,11 +26,16 @@ _SHORT_BYTES: Final = 64 * 1024
 _HEAD_BYTES: Final = 128 * 1024
 #: Answers of 1xx before the one that counts. Nothing limits them otherwise: a server could go on for ever.
 _MOST_INTERIM: Final = 20
+_SWITCHING_PROTOCOLS: Final = 101
+_FIRST_FINAL_STATUS: Final = 200
 
-#: As h11 ends a head.
-_HEAD_END: Final = re.compile(rb"\n\r?\n")
 
-_AnyEvent: TypeAlias = h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]
+class OutboundRequest(msgspec.Struct, frozen=True):
+    """A request without its body, as it is sent. `upgrades`: it asks for another protocol."""
+
+    method: bytes
+    head: bytes
+    upgrades: bool = False
 
 
 class HttpConnection:
@@ -41,66 +46,62 @@ class HttpConnection:
         """A byte of the present request was, or may have been, written."""
         self._stream = stream
         self._silence_s = silence_s
-        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_BYTES)
+        self._written = False
+        """The present request was written to its end."""
         self._writer: asyncio.Task[None] | None = None
         self._timeout: asyncio.Timeout | None = None
         self._ahead = b""
-        """What has come behind a head, and is not for `_http` yet."""
-        self._chunks: ChunkedContent | None = None
-        self._content_ended = False
-        """The end of the content was read from `_http`."""
+        """What has come, and is not of the content."""
+        self._content: MessageContent | None = None
+        self._persistent = False
 
-    async def ask(self, request: h11.Request, body: bytes = b"") -> ReplyHead:
+    async def ask(self, request: OutboundRequest, body: bytes = b"") -> ReplyHead:
         """Send a request and return the head of its answer, with all lines; skip interim answers.
 
         Raises:
-            h11.RemoteProtocolError, httpcore.TimeoutException, httpcore.NetworkError: there is no answer.
+            httpcore.RemoteProtocolError, httpcore.TimeoutException, httpcore.NetworkError: there is no answer.
         """
-        self.sent = self._content_ended = False
-        begin = self._http.send(request)
-        assert begin is not None
+        self._content, self._persistent, self._written = None, False, False
         self.sent = True
         if len(body) > _SHORT_BYTES:
-            self._writer = asyncio.get_running_loop().create_task(self._write_long(begin, body))
+            self._writer = asyncio.get_running_loop().create_task(self._write_long(request.head, body))
         else:
             with suppress(
                 httpcore.WriteError
             ):  # the server may have refused the request and hung up: its answer is read below
-                await self._stream.write(begin + self._body(body) + self._end(), self._silence_s)
+                await self._stream.write(request.head + body, self._silence_s)
+                self._written = True
         for _ in range(_MOST_INTERIM + 1):
-            match await self._head_event():
-                case h11.InformationalResponse(status_code=101) as event:
-                    return _reply_head(event)
-                case h11.Response() as event:
-                    head = _reply_head(event)
-                    self._begin_content(head, request.method)
-                    return head
-                case _:
-                    pass
-        raise h11.RemoteProtocolError("more interim answers than anybody needs")
+            received = await self._read_head(request.method)
+            if received.head.status >= _FIRST_FINAL_STATUS:
+                self._content = MessageContent(received.framing)
+                self._content.feed(self._ahead)
+                self._ahead, self._persistent = b"", received.persistent
+                return received.head
+            if received.head.status == _SWITCHING_PROTOCOLS:
+                if not request.upgrades:
+                    raise httpcore.RemoteProtocolError("it switches to a protocol that nobody asked for")
+                return received.head
+        raise httpcore.RemoteProtocolError("more interim answers than anybody needs")
 
     async def read(self) -> bytes:
         """Return what has come of the content, at most 64 KB, as soon as something has; `b""` at its end.
 
         Raises:
-            h11.RemoteProtocolError, httpcore.TimeoutException, httpcore.NetworkError: the content is cut off.
+            httpcore.RemoteProtocolError, httpcore.TimeoutException, httpcore.NetworkError: the content is cut off.
         """
-        while self._chunks is not None:
-            piece = await self._read_chunks(self._chunks)
-            if piece:
-                return piece
-        if self._content_ended:
-            return b""
-        event: _AnyEvent = await self._event()
-        pieces: list[bytes] = []
-        while isinstance(event, h11.Data):
-            pieces.append(bytes(event.data))
-            try:
-                event = self._http.next_event()
-            except h11.RemoteProtocolError:  # it is raised again when the caller has taken what came before
-                break
-        self._content_ended = event is not h11.NEED_DATA and not isinstance(event, h11.Data)
-        return b"".join(pieces)
+        content = self._content
+        assert content is not None, "ask() comes first"
+        try:
+            while not content.complete:
+                piece = content.read()
+                if piece:
+                    return piece
+                if not content.complete:
+                    await self._feed(content)
+        except ValueError as error:
+            raise httpcore.RemoteProtocolError(str(error)) from None
+        return b""
 
     def upgrade(self) -> tuple[httpcore.AsyncNetworkStream, bytes]:
         """After a 101: return the network stream, and the bytes that were already read from it."""
@@ -115,11 +116,11 @@ class HttpConnection:
 
     async def finish(self) -> bool:
         """After an answer: prepare the next request, or close. Return whether the connection can be used again."""
-        done = self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
-        if not done or self._http.trailing_data[0] or self._ahead:
+        content = self._content
+        done = self._written and self._persistent and content is not None and content.complete
+        if content is None or not done or content.rest:
             await self.aclose()
             return False
-        self._http.start_next_cycle()
         return True
 
     async def aclose(self) -> None:
@@ -128,63 +129,33 @@ class HttpConnection:
             self._writer.cancel()
         await self._stream.aclose()
 
-    async def _head_event(self) -> h11.Event | type[h11.PAUSED]:
-        """Return what the next head is; `_http` gets no byte behind it."""
-        while True:
-            end = _HEAD_END.search(self._ahead)
-            if end is not None or len(self._ahead) > _HEAD_BYTES:
-                size = len(self._ahead) if end is None else end.end()
-                given, self._ahead = self._ahead[:size], self._ahead[size:]
-                self._http.receive_data(given)
-                return await self._event()
+    async def _read_head(self, method: bytes) -> ReceivedReply:
+        """Return the next head, and take no byte behind it."""
+        searched = 0
+        while (end := reply_head_end(self._ahead, searched)) is None:
+            searched = len(self._ahead)
+            if searched > _HEAD_BYTES:
+                raise httpcore.RemoteProtocolError("the head is too large")
             data = await self._receive()
             if not data:
                 raise httpcore.ReadError("closed without an answer")
             self._ahead += data
-
-    def _begin_content(self, head: ReplyHead, method: bytes) -> None:
-        """Have the content read: by `_http`, or beside it if it is chunked."""
-        if has_content(method, head.status) and values(head.lines, b"transfer-encoding"):
-            self._chunks = ChunkedContent()
-            self._chunks.feed(self._ahead)
-        elif self._ahead:  # no bytes at all would tell h11 that the connection has ended
-            self._http.receive_data(self._ahead)
-        self._ahead = b""
-
-    async def _read_chunks(self, chunks: ChunkedContent) -> bytes:
-        """Return content that has come in chunks; `b""`: look again, in `_http` if there are no chunks any more."""
-        try:
-            piece = chunks.read()
-        except ValueError as error:
-            raise h11.RemoteProtocolError(str(error)) from None
-        if chunks.ended:
-            self._chunks = None
-            self._http.receive_data(chunks.rest)
-        elif not piece:
-            data = await self._receive()
-            if data:
-                chunks.feed(data)
-            else:
-                self._chunks = None
-                self._http.receive_data(b"")
-        return piece
-
-    def _body(self, data: bytes) -> bytes:
-        return (self._http.send(h11.Data(data=data)) or b"") if data else b""
-
-    def _end(self) -> bytes:
-        return self._http.send(h11.EndOfMessage()) or b""
+        head, self._ahead = self._ahead[:end], self._ahead[end:]
+        received = read_reply_head(head, method)
+        if isinstance(received, BadReply):
+            raise httpcore.RemoteProtocolError(received.reason)
+        return received
 
     async def _write_long(self, begin: bytes, body: bytes) -> None:
         """Write a long request. If that fails, the reader of the answer gets an error."""
         try:
             await self._stream.write(begin, self._silence_s)
             for start in range(0, len(body), _WRITE_BYTES):
-                await self._stream.write(self._body(body[start : start + _WRITE_BYTES]), self._silence_s)
-            self._end()
+                await self._stream.write(body[start : start + _WRITE_BYTES], self._silence_s)
+            self._written = True
         except httpcore.TimeoutException:
             await self._stream.aclose()
-        except (httpcore.NetworkError, h11.LocalProtocolError, OSError):
+        except (httpcore.NetworkError, OSError):
             pass  # the server may have answered before it closed; the reader tells which
         finally:
             self._writer = None
@@ -197,13 +168,12 @@ class HttpConnection:
             return None
         return asyncio.get_running_loop().time() + self._silence_s
 
-    async def _event(self) -> h11.Event | type[h11.PAUSED]:
-        while True:
-            event = self._http.next_event()
-            if event is not h11.NEED_DATA:
-                assert not isinstance(event, type) or event is h11.PAUSED
-                return event
-            self._http.receive_data(await self._receive())
+    async def _feed(self, content: MessageContent) -> None:
+        data = await self._receive()
+        if data:
+            content.feed(data)
+        else:
+            content.end()
 
     async def _receive(self) -> bytes:
         if self._silence_s is None:
@@ -215,8 +185,3 @@ class HttpConnection:
             raise httpcore.ReadTimeout("nothing came") from None
         finally:
             self._timeout = None
-
-
-def _reply_head(event: h11.Response | h11.InformationalResponse) -> ReplyHead:
-    lines = tuple(Line(bytes(name), bytes(value)) for name, value in event.headers.raw_items())
-    return ReplyHead(event.status_code, bytes(event.reason), lines)

@@ -9,7 +9,6 @@ import socket
 import ssl
 from typing import Final, Literal, TypeAlias
 
-import h11
 import httpcore
 
 Code: TypeAlias = Literal[
@@ -43,12 +42,17 @@ _TABLE: Final[tuple[tuple[type[Exception], Code, Code, str], ...]] = (
     (httpcore.TimeoutException, "upstream_timeout", "upstream_timeout", "said nothing for too long"),
     (httpcore.ConnectError, "upstream_unreachable", "upstream_unreachable", "cannot be reached"),
     (
-        h11.LocalProtocolError,
+        httpcore.LocalProtocolError,
         "invalid_request",
         "invalid_request",
         "was not asked, because the request has a method or a header line that HTTP/1.1 does not allow",
     ),
-    (h11.RemoteProtocolError, "upstream_protocol_error", "upstream_truncated", "does not answer in correct HTTP/1.1"),
+    (
+        httpcore.RemoteProtocolError,
+        "upstream_protocol_error",
+        "upstream_truncated",
+        "does not answer in correct HTTP/1.1",
+    ),
     (httpcore.NetworkError, "upstream_closed", "upstream_truncated", "closed the connection"),
     (OSError, "upstream_closed", "upstream_truncated", "closed the connection"),
 )

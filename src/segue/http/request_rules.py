@@ -2,7 +2,7 @@
 
 A provider reads again the head that we have checked. So a head that two readers could understand differently is refused
 (RFC 9112, 11.2: request smuggling). Also here: the check of Host and Origin, and what counts as a WebSocket upgrade.
-Not here: parsing, which is h11's work, and the rules of a target (`routes`).
+Not here: the content behind a head (`message_content`), and the rules of a target (`routes`).
 """
 
 from __future__ import annotations
@@ -38,10 +38,32 @@ class RequestRefusal(msgspec.Struct, frozen=True):
 
 
 class Framing(msgspec.Struct, frozen=True):
-    """The length of a body: `length` bytes, or up to the last chunk if it is `chunked`; neither: there is no body."""
+    """The length of a body: `length` bytes, or up to the last chunk if it is `chunked`.
+
+    With neither, a request has no body, and that of a reply ends with the connection.
+    """
 
     length: int | None
     chunked: bool
+
+
+class CheckedHead(msgspec.Struct, frozen=True):
+    """A request head that everybody reads in one way."""
+
+    head: RequestHead
+    framing: Framing
+    version: bytes
+
+    @property
+    def persistent(self) -> bool:
+        """The agent may send another request on the connection (RFC 9112, 9.3)."""
+        return self.version == b"1.1" and b"close" not in connection_options(self.head.lines)
+
+    @property
+    def awaits_continue(self) -> bool:
+        """The agent sends the body when it is told to (RFC 9110, 10.1.1)."""
+        expected = b",".join(values(self.head.lines, b"expect")).lower().split(b",")
+        return self.version == b"1.1" and b"100-continue" in [one.strip() for one in expected]
 
 
 def head_end(data: bytes | bytearray, limit: int, *, start: int = 0) -> int | RequestRefusal | None:
@@ -65,8 +87,8 @@ def head_end(data: bytes | bytearray, limit: int, *, start: int = 0) -> int | Re
     return None
 
 
-def check_head(head: bytes) -> Framing | RequestRefusal:
-    """Check a whole head, with its blank line, for anything that could be read in two ways."""
+def check_head(head: bytes) -> CheckedHead | RequestRefusal:
+    """Read a whole head, with its blank line; refuse anything that could be read in two ways."""
     first, *lines = head[: -len(HEAD_END)].split(b"\r\n")
     request = _REQUEST_LINE.fullmatch(first)
     if request is None:
@@ -77,7 +99,12 @@ def check_head(head: bytes) -> Framing | RequestRefusal:
     if not request["target"].startswith(b"/"):
         return RequestRefusal("invalid_request", "The target must begin with a slash: this is not a proxy.")
     fields = _fields(lines)
-    return fields if isinstance(fields, RequestRefusal) else _framing(fields, version=request["version"])
+    if isinstance(fields, RequestRefusal):
+        return fields
+    framing = _framing(fields, version=request["version"])
+    if isinstance(framing, RequestRefusal):
+        return framing
+    return CheckedHead(RequestHead(request["method"], request["target"], tuple(fields)), framing, request["version"])
 
 
 def _fields(lines: Sequence[bytes]) -> list[Line] | RequestRefusal:

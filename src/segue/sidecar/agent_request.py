@@ -12,10 +12,10 @@ import re
 from collections import deque
 from typing import Final, Literal
 
-import h11
 from wsproto.utilities import generate_accept_token
 
 from segue.http.error_replies import FailureCode, failure_reply
+from segue.http.head_writing import encode_reply_head
 from segue.http.heads import ExchangeKind, Line, ReplyHead, RequestHead, end_to_end, has_content, values
 from segue.http.websocket import WebSocketClose, WebSocketMessage
 from segue.sidecar.agent_transport import AgentGone, AgentTransport
@@ -23,8 +23,10 @@ from segue.sidecar.request_reader import ParsedRequest, RequestSource
 from segue.sidecar.websocket_frames import MessageFrames
 
 _LENGTH = re.compile(rb"[0-9]{1,18}")
-_REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _KEPT = frozenset({b"content-length"})
+_CHUNKED = Line(b"Transfer-Encoding", b"chunked")
+_CLOSE = Line(b"Connection", b"close")
+_LAST_CHUNK = b"0\r\n\r\n"
 _NO_CONTENT = 204
 _SWITCHING_PROTOCOLS = 101
 _FIRST_FINAL_STATUS = 200
@@ -39,11 +41,11 @@ class AgentRequest:
     To answer HTTP, call `start`, then `send` any number of times, then `end`. To answer a WebSocket, call `accept`,
     then `receive` and `send` until `close`; or refuse it like any HTTP request. `abort` cuts either. The event `gone`
     is set as soon as the agent hangs up, with all events in `woken`, and from then on every coroutine raises
-    `AgentGone`.
+    `AgentGone`. `ahead`: what came together with an upgrade.
     """
 
     def __init__(
-        self, received: ParsedRequest, http: h11.Connection, transport: AgentTransport, *, max_message: int
+        self, received: ParsedRequest, transport: AgentTransport, *, max_message: int, ahead: bytes = b""
     ) -> None:
         self.kind: Final[ExchangeKind] = received.kind
         self.head: Final[RequestHead] = received.head
@@ -53,15 +55,22 @@ class AgentRequest:
         self.woken: Final[set[asyncio.Event]] = transport.woken
         self.stage: Stage = "waiting"
         self._key = received.websocket_key
-        self._http = http
+        self._version = received.version
+        self._persistent = received.persistent
         self._transport = transport
         self._max_message = max_message
         self._sends_body = True
         self._delimited = True
         self._chunked = False
+        self._left: int | None = None  # of the body, by its Content-Length
         self._frames: MessageFrames | None = None
-        self._ahead = b""  # frames that came together with the upgrade
+        self._ahead = ahead
         self._arrived: deque[WebSocketMessage | WebSocketClose] = deque()
+
+    @property
+    def may_be_followed(self) -> bool:
+        """The answer is complete, and another request may follow on the connection."""
+        return self.stage == "ended" and self._persistent and self._frames is None
 
     # ------------------------------------------------------------------------------------------------------ any reply
 
@@ -71,26 +80,27 @@ class AgentRequest:
         if head.status < _FIRST_FINAL_STATUS:
             raise ValueError(f"{head.status} is not the status of a reply")
         lines = _reply_lines(head)
+        lengths = values(lines, b"content-length")
+        is_old = self._version == b"1.0"
         self._sends_body = has_content(self.head.method, head.status)
-        is_old = self._http.their_http_version == b"1.0"
-        has_length = bool(values(lines, b"content-length"))
-        self._delimited = not is_old or not self._sends_body or has_length
-        self._chunked = not is_old and not has_length
-        response = h11.Response(
-            status_code=head.status,
-            reason=head.reason if _REASON.fullmatch(head.reason) else b"",
-            headers=[(line.name, line.value) for line in lines],
-        )
-        data = self._http.send(response)
+        self._left = int(lengths[0]) if lengths and self._sends_body else None
+        self._delimited = not is_old or not self._sends_body or bool(lengths)
+        self._chunked = self._sends_body and not is_old and not lengths
+        if not is_old and not lengths and has_content(b"GET", head.status):
+            lines = (*lines, _CHUNKED)
+        if not self._persistent:
+            lines = (*lines, _CLOSE)
+        data = _encoded(ReplyHead(head.status, head.reason, lines))
         self.stage = "started"
-        await self._transport.write(data or b"")
+        await self._transport.write(data)
 
     async def end(self) -> None:
         """Complete the reply."""
         self._expect("started")
-        data = self._http.send(h11.EndOfMessage())
+        if self._left:
+            raise RuntimeError("the body is shorter than its Content-Length")
         self.stage = "ended"
-        await self._transport.write(data or b"")
+        await self._transport.write(_LAST_CHUNK if self._chunked else b"")
 
     async def fail(self, code: FailureCode, message: str, *, repeatable: bool | None = None) -> None:
         """Answer with an error of the sidecar, if no answer has begun; else cut the answer.
@@ -128,10 +138,14 @@ class AgentRequest:
         self._expect("started")
         if not self._sends_body or not data:
             return
-        if self._chunked:  # as h11 would write it (RFC 9112, 7.1), in a fraction of its time
+        if self._chunked:  # RFC 9112, 7.1
             await self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
-        else:
-            await self._transport.write(self._http.send(h11.Data(data=data)) or b"")
+            return
+        if self._left is not None:
+            if len(data) > self._left:
+                raise RuntimeError("the body is longer than its Content-Length")
+            self._left -= len(data)
+        await self._transport.write(data)
 
     # ----------------------------------------------------------------------------------------------------- a WebSocket
 
@@ -140,20 +154,16 @@ class AgentRequest:
         self._expect("waiting")
         if self._key is None:
             raise RuntimeError("only a WebSocket upgrade can be accepted")
-        lines = [
-            (b"Upgrade", b"websocket"),
-            (b"Connection", b"Upgrade"),
-            (b"Sec-WebSocket-Accept", generate_accept_token(self._key)),
-            *((line.name, line.value) for line in end_to_end(head.lines, "websocket")),
-        ]
-        response = h11.InformationalResponse(
-            status_code=_SWITCHING_PROTOCOLS, reason=b"Switching Protocols", headers=lines
+        lines = (
+            Line(b"Upgrade", b"websocket"),
+            Line(b"Connection", b"Upgrade"),
+            Line(b"Sec-WebSocket-Accept", generate_accept_token(self._key)),
+            *end_to_end(head.lines, "websocket"),
         )
-        data = self._http.send(response)
+        data = _encoded(ReplyHead(_SWITCHING_PROTOCOLS, b"Switching Protocols", lines))
         self.stage = "accepted"
         self._frames = MessageFrames(max_message=self._max_message)
-        self._ahead, _ = self._http.trailing_data
-        await self._transport.write(data or b"")
+        await self._transport.write(data)
 
     async def receive(self) -> WebSocketMessage | WebSocketClose:
         """Return the agent's next message, or its close frame, which `close` then answers.
@@ -206,3 +216,10 @@ def _reply_lines(head: ReplyHead) -> tuple[Line, ...]:
     lengths = values(head.lines, b"content-length")
     kept = len(lengths) == 1 and _LENGTH.fullmatch(lengths[0]) is not None and head.status != _NO_CONTENT
     return end_to_end(head.lines, keep=_KEPT if kept else frozenset())
+
+
+def _encoded(head: ReplyHead) -> bytes:
+    encoded = encode_reply_head(head)
+    if encoded is None:
+        raise ValueError("the reply has a line that cannot be sent")
+    return encoded

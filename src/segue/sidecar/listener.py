@@ -12,10 +12,11 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 
-import h11
 import msgspec
 
 from segue.http.error_replies import failure_reply
+from segue.http.head_writing import encode_reply_head
+from segue.http.heads import Line, ReplyHead
 from segue.http.origins import OriginPolicy
 from segue.http.request_rules import RequestRefusal
 from segue.listening import stop_listening
@@ -27,6 +28,7 @@ _log = logging.getLogger("segue.sidecar")
 
 _MIB = 1024 * 1024
 _BACKLOG = 512
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class ListenerLimits(msgspec.Struct, frozen=True):
@@ -175,14 +177,8 @@ class Listener:
 
     async def _refuse(self, transport: AgentTransport, refusal: RequestRefusal) -> None:
         head, body = failure_reply(refusal.code, refusal.message)
-        lines = [(line.name, line.value) for line in head.lines]
-        http = h11.Connection(h11.SERVER)
-        events = (
-            h11.Response(status_code=head.status, reason=head.reason, headers=[*lines, (b"Connection", b"close")]),
-            h11.Data(data=body),
-            h11.EndOfMessage(),
-        )
-        await transport.write(b"".join(http.send(event) or b"" for event in events))
+        lines = (*head.lines, Line(b"Connection", b"close"))
+        await transport.write((encode_reply_head(ReplyHead(head.status, head.reason, lines)) or b"") + body)
 
     # ------------------------------------------------------------------------------------------------------- requests
 
@@ -193,10 +189,10 @@ class Listener:
             if isinstance(received, RequestRefusal):
                 await self._refuse(transport, received)
                 return False
-            request = AgentRequest(received, reader.http, transport, max_message=self._limits.max_message_bytes)
+            request = AgentRequest(received, transport, max_message=self._limits.max_message_bytes, ahead=reader.rest)
             del received
             await self._answer(request)
-        return request.stage == "ended" and (reader.http.our_state, reader.http.their_state) == (h11.DONE, h11.DONE)
+        return request.may_be_followed
 
     async def _read_request(
         self, transport: AgentTransport, reader: RequestReader, *, reservation: BodyReservation
@@ -211,9 +207,7 @@ class Listener:
                 case ParsedRequest() | RequestRefusal():
                     return event
                 case ContinueAwaited():
-                    await transport.write(
-                        reader.http.send(h11.InformationalResponse(status_code=100, headers=[])) or b""
-                    )
+                    await transport.write(_CONTINUE)
                     continue
                 case None:
                     pass

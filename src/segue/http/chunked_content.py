@@ -1,0 +1,97 @@
+"""The chunks of a message's content (RFC 9112, 7.1), in one pass over what has come: a stream of events is many.
+
+It takes what h11 takes, but no folded trailer, and in the extension of a chunk only what can be printed. Extensions and
+trailers are skipped. Pure. Not here: heads, and content that is framed in another way (`message_content`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from segue.http.field_syntax import TOKEN, VALUE
+
+#: The size of a chunk, and an extension, which is skipped (RFC 9112, 7.1.1). White space behind it is an old custom.
+_SIZE_LINE: Final = re.compile(rb"(?P<size>0{0,5}[0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e]*)?[\t ]*\r\n")
+_SIZE_LINE_BYTES: Final = 1024
+_TRAILERS: Final = re.compile(rb"(?:%b:%b\r?\n)*\r?\n" % (TOKEN, VALUE))
+_TRAILERS_END: Final = re.compile(rb"(?:\A|\n)\r?\n")
+_TRAILERS_BYTES: Final = 16 * 1024
+
+
+class ChunkedContent:
+    """Feed it what comes behind the head, and read until it is `complete`."""
+
+    def __init__(self) -> None:
+        self._ahead = b""
+        self._left = 0  # bytes of the present chunk, and the end of line behind it
+        self._in_trailers = False
+        self._fault = ""
+        self.complete = False
+        """The last chunk and the trailers have come; what follows is in `rest`."""
+
+    @property
+    def rest(self) -> bytes:
+        """What has come and was not read."""
+        return self._ahead
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes."""
+        self._ahead += data
+
+    def read(self) -> bytes:
+        """Return the content that has come; `b""`: feed more, or it is complete.
+
+        Raises:
+            ValueError: these are no chunks. What came before that was read first.
+        """
+        pieces: list[bytes] = []
+        if not (self._fault or self._in_trailers):
+            self._read_chunks(pieces)
+        if self._in_trailers and not self.complete:
+            self._read_trailers()
+        if self._fault and not pieces:
+            raise ValueError(self._fault)
+        return b"".join(pieces)
+
+    def _read_chunks(self, pieces: list[bytes]) -> None:
+        data, at = self._ahead, 0
+        while True:
+            if self._left:
+                at, whole = self._read_chunk(data, at, pieces)
+                if not whole:
+                    break
+            line = _SIZE_LINE.match(data, at)
+            if line is None:
+                if data.find(b"\n", at) >= 0 or len(data) - at > _SIZE_LINE_BYTES:
+                    self._fault = "what should be the size of a chunk is none"
+                break
+            at = line.end()
+            size = int(line["size"], 16)
+            if not size:
+                self._in_trailers = True
+                break
+            self._left = size + 2
+        self._ahead = data[at:]
+
+    def _read_chunk(self, data: bytes, at: int, pieces: list[bytes]) -> tuple[int, bool]:
+        """Read on in a chunk; return the next place, and whether it was read to its end."""
+        end = at + self._left - 2  # of its content
+        if at < end:
+            pieces.append(data[at:end])
+        if len(data) < end + 2:
+            read = max(at, min(len(data), end))
+            self._left -= read - at
+            return read, False
+        self._left = 0
+        if data[end : end + 2] != b"\r\n":
+            self._fault = "a chunk is longer than its size says"
+        return end + 2, not self._fault
+
+    def _read_trailers(self) -> None:
+        trailers = _TRAILERS.match(self._ahead)
+        if trailers is not None:
+            self.complete = True
+            self._ahead = self._ahead[trailers.end() :]
+        elif len(self._ahead) > _TRAILERS_BYTES or _TRAILERS_END.search(self._ahead):
+            self._fault = "what should be trailers are none"

@@ -1,0 +1,114 @@
+"""The head of a reply out of its bytes: its lines as they came, the framing of its content, and what follows it.
+
+It takes what h11 takes, which is what servers send: also lines that end with LF alone, and folded ones, which become
+one line. Unlike h11 it takes no version but 1.0 and 1.1. Pure. Not here: the content (`message_content`), and which
+lines are passed on (`heads`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from segue.http.field_syntax import TOKEN, VALUE
+from segue.http.heads import Line, ReplyHead, has_content
+from segue.http.request_rules import Framing
+
+_END: Final = re.compile(rb"\n\r?\n")
+_STATUS_LINE: Final = re.compile(
+    rb"HTTP/(?P<version>1\.[01]) (?P<status>[1-9][0-9]{2})(?: (?P<reason>[^\x00\n\x0b\x0c\r]*))?\r?\n"
+)
+_LINES: Final = re.compile(rb"(?:%b:%b\r?\n)*\r?\n" % (TOKEN, VALUE))
+_LINE_END: Final = re.compile(rb"\r?\n")
+#: A folded line goes on behind white space (RFC 9112, 5.2). A line of nothing but white space is folded too.
+_FOLD: Final = re.compile(rb"\r?\n[\t ]+")
+_LENGTH: Final = re.compile(rb"[0-9]{1,20}")
+_FRAMING_LINES: Final = frozenset({b"content-length", b"transfer-encoding", b"connection"})
+_FIRST_FINAL_STATUS: Final = 200
+
+NO_CONTENT: Final = Framing(0, chunked=False)
+CHUNKED: Final = Framing(None, chunked=True)
+#: The content ends with the connection.
+UNTIL_END: Final = Framing(None, chunked=False)
+
+
+class ReceivedReply(msgspec.Struct, frozen=True):
+    """A head, and what it says about what comes behind it."""
+
+    head: ReplyHead
+    framing: Framing
+    """Of the content; without a length and chunks it ends with the connection."""
+    persistent: bool
+    """The connection goes on after the content (RFC 9112, 9.3)."""
+
+
+class BadReply(msgspec.Struct, frozen=True):
+    """This is no head of a reply."""
+
+    reason: str
+
+
+def reply_head_end(data: bytes, start: int = 0) -> int | None:
+    """Return the length of the head at the beginning of `data`; None if it is not complete.
+
+    `start` is how far an earlier call has searched.
+    """
+    end = _END.search(data, max(0, start - 2))
+    return None if end is None else end.end()
+
+
+def read_reply_head(data: bytes, method: bytes) -> ReceivedReply | BadReply:
+    """Read a whole head, with its blank line, of a reply to a request with this method."""
+    first = _STATUS_LINE.match(data)
+    if first is None:
+        return BadReply("the status line is none")
+    block = data[first.end() :]
+    if b"\n " in block or b"\n\t" in block:
+        if block[:1] in {b" ", b"\t"}:
+            return BadReply("the first line is folded")
+        block = _FOLD.sub(b" ", block)
+    if _LINES.fullmatch(block) is None:
+        return BadReply("a header line is not: name, colon, value")
+    lines = tuple([_line(text) for text in _LINE_END.split(block) if text])
+    head = ReplyHead(int(first["status"]), first["reason"] or b"", lines)
+    return _framed(head, method, version=first["version"])
+
+
+def _line(text: bytes) -> Line:
+    name, _, value = text.partition(b":")
+    return Line(name, value.strip(b" \t"))
+
+
+def _framed(head: ReplyHead, method: bytes, *, version: bytes) -> ReceivedReply | BadReply:
+    said: dict[bytes, list[bytes]] = {}
+    for line in head.lines:
+        name = line.name.lower()
+        if name in _FRAMING_LINES:
+            said.setdefault(name, []).append(line.value)
+    codings, lengths = said.get(b"transfer-encoding", ()), said.get(b"content-length", ())
+    framing = _framing(codings, lengths)
+    if isinstance(framing, BadReply):
+        return framing
+    if head.status < _FIRST_FINAL_STATUS or not has_content(method, head.status):
+        framing = NO_CONTENT
+    options = {option.strip().lower() for value in said.get(b"connection", ()) for option in value.split(b",")}
+    ends = version == b"1.0" or b"close" in options or framing == UNTIL_END
+    persistent = not ends and not (codings and lengths)  # a server that says both is not to be relied on (6.1)
+    return ReceivedReply(head, framing, persistent)
+
+
+def _framing(codings: Sequence[bytes], lengths: Sequence[bytes]) -> Framing | BadReply:
+    """Return the framing (RFC 9112, 6.3); a length counts for nothing beside chunks."""
+    if len(codings) > 1 or (codings and codings[0].lower() != b"chunked"):
+        return BadReply("the only Transfer-Encoding that is understood is chunked")
+    different = {length.strip() for value in lengths for length in value.split(b",")}
+    if len(different) > 1:
+        return BadReply("there are different lengths")
+    if different and not all(map(_LENGTH.fullmatch, different)):
+        return BadReply("Content-Length is not a number")
+    if codings:
+        return CHUNKED
+    return Framing(int(different.pop()), chunked=False) if different else UNTIL_END

@@ -1,0 +1,61 @@
+"""Heads as they are written: the bytes of h11, and nothing that could be another head."""
+
+from __future__ import annotations
+
+import h11
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segue.http.head_writing import encode_reply_head, encode_request_head
+from segue.http.heads import Line, ReplyHead, RequestHead
+from tests.strategies import examples
+
+NAMES = st.sampled_from([b"X-A", b"x-a", b"Set-Cookie", b"!#$%&'*+-.^_`|~0", b"", b"X A", b"X:", b"X\r\nY", b"\xe9"])
+VALUES = st.sampled_from(
+    [b"", b"1", b"two words", b"\xff\x80", b"a\x01", b" a", b"a\t", b"a\r\nSet-Cookie: b", b"a\nb", b"a\rb", b"a\x00"]
+) | st.binary(max_size=6)
+LINES = st.lists(st.builds(Line, NAMES, VALUES), max_size=3).map(tuple)
+
+
+def request_by_h11(head: RequestHead) -> bytes | None:
+    http = h11.Connection(h11.CLIENT)
+    lines = [(line.name, line.value) for line in head.lines]
+    try:
+        return http.send(h11.Request(method=head.method, target=head.target, headers=lines))
+    except h11.LocalProtocolError:
+        return None
+
+
+def reply_by_h11(head: ReplyHead) -> bytes | None:
+    http = h11.Connection(h11.SERVER)
+    http.receive_data(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    http.next_event()
+    lines = [*head.lines, (b"Content-Length", b"0")]
+    try:
+        return http.send(h11.Response(status_code=head.status, reason=head.reason, headers=lines))
+    except h11.LocalProtocolError:
+        return None
+
+
+@settings(max_examples=examples(200))
+@given(
+    st.sampled_from([b"GET", b"QUERY", b"", b"G T", b"GET / HTTP/1.1\r\nX:"]),
+    st.sampled_from([b"/", b"/v1?a=%7e&b", b"*", b"", b"/a b", b"/\xe9", b"/\r\n"]),
+    LINES,
+)
+def test_requests_are_written_as_h11_writes_them(method: bytes, target: bytes, lines: tuple[Line, ...]) -> None:
+    head = RequestHead(method, target, (Line(b"Host", b"provider"), *lines))
+    assert encode_request_head(head) == request_by_h11(head)
+
+
+@settings(max_examples=examples(200))
+@given(st.sampled_from([200, 529]), st.sampled_from([b"", b"OK", b"Not\xe9 \t so"]), LINES)
+def test_replies_are_written_as_h11_writes_them(status: int, reason: bytes, lines: tuple[Line, ...]) -> None:
+    head = ReplyHead(status, reason, (*lines, Line(b"Content-Length", b"0")))
+    assert encode_reply_head(head) == reply_by_h11(ReplyHead(status, reason, lines))
+
+
+@pytest.mark.parametrize("reason", [b"a\r\nX: b", b"\x00"])
+def test_a_reason_that_is_none_is_left_out(reason: bytes) -> None:
+    assert encode_reply_head(ReplyHead(500, reason, ())) == b"HTTP/1.1 500 \r\n\r\n"
