@@ -35,6 +35,7 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "http_client": ("aiohttp's client,", "made safe"),
     "listening": ("how a server", "stops listening"),
     "network_changes": ("notices another", "network"),
+    "peer_credentials": ("who is at the", "other end"),
     "config": ("one frozen object, from", "a file and the environment"),
     "protocol": ("the Responses API: items,", "events, sessions (pure)"),
     "tunnel": ("deltas, frames, both ends", "of the tunnel (pure)"),

@@ -19,7 +19,8 @@ _WHEN: Mapping[FailureCode, str] = {
     "invalid_request": "The request is not correct HTTP, or its body does not arrive as it was sent.",
     "forbidden_host": "The request names a host that is not served here.",
     "forbidden_origin": "The request comes from a web page of elsewhere.",
-    "forbidden_peer": "The request asks for the sidecar's counters, and may come from another machine.",
+    "forbidden_peer": "The sidecar serves its own user only, and this is another, or cannot be known; or the request "
+    "asks for the counters, and may come from another machine.",
     "request_head_too_large": "The head is too large.",
     "request_too_large": "The body is larger than `max_body_bytes`, here or at the gateway.",
     "request_timeout": "The request did not arrive in time.",

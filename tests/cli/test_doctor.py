@@ -27,8 +27,8 @@ def test_a_closed_port_is_told_with_its_cure_and_ends_with_1(command: Command) -
     status, printed, said = command("doctor", "--gateway", "ws://127.0.0.1:1")
     assert (status, said) == (1, "")
     lines = printed.splitlines()
-    assert [line.split()[1] for line in lines] == [*LINK_CHECKS, "routes", "providers", "speed", "agent"]
-    assert [line[0] for line in lines] == list("✓✓✗" + "-" * 9)
+    assert [line.split()[1] for line in lines] == [*LINK_CHECKS, "routes", "providers", "speed", "access", "agent"]
+    assert [line[0] for line in lines] == list("✓✓✗" + "-" * 8 + "✓-")
     assert lines[2] == (
         "✗ tcp       nothing listens at 127.0.0.1:1. Start `segue serve` (or the proxy before it) there, "
         "or correct the host and port of --gateway."
@@ -49,7 +49,7 @@ async def test_a_gateway_that_works_ends_with_0() -> None:
         )
         printed, _ = await process.communicate()
     assert process.returncode == 0
-    assert [line[0] for line in printed.decode().splitlines()] == list("✓" * 8 + "----"), "it is only a tunnel"
+    assert [line[0] for line in printed.decode().splitlines()] == list("✓" * 8 + "---✓-"), "it is only a tunnel"
 
 
 def test_the_settings_of_an_agent_are_checked_too(command: Command, tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_real_gateway_tells_what_is_behind_it(command: Command) -> None:
         status, printed, _ = command("doctor", "--gateway", address, "--", "my-agent")
         assert status == 1
         lines = printed.splitlines()
-        assert [line[0] for line in lines] == list("✓" * 9 + "✗✓-")
+        assert [line[0] for line in lines] == list("✓" * 9 + "✗✓✓-")
         assert lines[9].startswith("✗ provider  the gateway does not reach http://127.0.0.1:1: 127.0.0.1:1 cannot")
         status, printed, _ = command("doctor", "--gateway", address, "--json", "--", "claude")
         told_all = json.loads(printed)
@@ -83,7 +83,8 @@ def test_a_gateway_by_ssh_is_one_check(box: SshDouble, command: Command) -> None
     box.install(ECHO)
     status, printed, _ = command("doctor", "--gateway", "ssh://box")
     assert status == 0
-    ssh, agent = printed.splitlines()
+    ssh, access, agent = printed.splitlines()
+    assert access == "✓ access    programs of your own user may use the sidecar"
     assert ssh == "✓ ssh       ssh connects without a question, and a gateway runs there"
     assert agent.startswith("- agent")
 
@@ -110,10 +111,11 @@ def test_the_gateway_comes_from_the_users_own_file_and_must_be_named(command: Co
     own_file(tmp_path, '[sidecar]\ngateways = ["nowhere", "ws://alice:hunter2@127.0.0.1:1"]\n')
     status, printed, _ = command("doctor")
     assert status == 1
-    first, wrong, second, no_secret = [line for line in printed.splitlines() if not line.startswith("-")]
+    first, wrong, second, no_secret, access = [line for line in printed.splitlines() if not line.startswith("-")]
     assert (first, second) == ("nowhere:", "127.0.0.1:1:")
     assert wrong.startswith("✗ address   'nowhere' is not the address of a gateway")
     assert "no user and password" in no_secret
+    assert access.startswith("✓ access")
     assert "hunter2" not in printed
 
 

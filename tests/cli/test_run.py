@@ -406,3 +406,14 @@ async def test_ctrl_c_before_the_program_runs_ends_it_as_a_shell_says(tmp_path: 
     """In a process of its own: here are other threads, and one of them could get the signal."""
     ended = await output_of([sys.executable, "-c", INTERRUPTED], tmp_path, b"")
     assert ended == (128 + signal.SIGINT, "", "")
+
+
+async def test_with_a_token_the_program_gets_it_in_its_addresses_and_nobody_else_sees_it(tmp_path: Path) -> None:
+    async with fake_gateway() as gateway:
+        command = segue_run("--gateway", gateway.url, "--access", "token", "--stats", "--log", "run.log", "--")
+        status, printed, told = await output_of([*command, sys.executable, "-c", AGENT, "0"], tmp_path, b"{}")
+    assert (status, printed) == (0, "[] data: {}\n\n True\n")
+    assert [one.head.target for one in gateway.forwarded] == [b"/anthropic/v1/messages"] * 2
+    logged = (tmp_path / "run.log").read_text()
+    assert "path=/anthropic/v1/messages" in logged
+    assert "--stats --listen" not in told, "it would need the token"

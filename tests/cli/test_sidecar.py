@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import signal
 import sys
@@ -10,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from segue.cli.sidecar import parse_address, proxy_of, settings_of
+from segue.cli.sidecar import about_token, load_sidecar, parse_address, proxy_of, settings_of
 from segue.cli.stats_view import fetch
 from segue.config import ConfigError, SidecarConfig
+from segue.peer_credentials.lookup import PeerUsers
+from segue.sidecar import app as sidecar_app
+from segue.sidecar.app import Sidecar, SidecarSettings
 from tests.cli.conftest import Command, own_file
 from tests.sidecar.gateways import fake_gateway
 from tests.sidecar.proxies import connect_proxy
@@ -195,3 +199,62 @@ def test_the_key_may_be_in_a_file(tmp_path: Path) -> None:
     assert settings_of(SidecarConfig(key_file=str(tmp_path / "key"))).connector.key == "sk-1"
     with pytest.raises(ConfigError, match="cannot read the key file"):
         settings_of(SidecarConfig(key_file=str(tmp_path / "none")))
+
+
+TOKEN = "a-token-of-sixteen"
+
+
+def test_who_may_use_it_is_a_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert (settings_of(load_sidecar(None).config.sidecar).access, settings_of(SidecarConfig()).token) == ("user", None)
+    monkeypatch.setenv("SEGUE_SIDECAR_ACCESS", "token")
+    monkeypatch.setenv("SEGUE_SIDECAR_TOKEN", TOKEN)
+    settings = settings_of(load_sidecar(None).config.sidecar)
+    assert (settings.access, settings.token) == ("token", TOKEN)
+    assert settings_of(load_sidecar(None, access="anyone").config.sidecar).access == "anyone"
+    for bad in ("short", "with/slash/in/the/middle", "x" * 200):
+        monkeypatch.setenv("SEGUE_SIDECAR_TOKEN", bad)
+        with pytest.raises(ConfigError) as caught:
+            load_sidecar(None)
+        assert bad not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "terminal", "said"),
+    [
+        (
+            SidecarSettings(gateways=("ws://g",), access="token", token=TOKEN),
+            False,
+            "base URLs begin with /TOKEN, with the",
+        ),
+        (SidecarSettings(gateways=("ws://g",), access="token"), True, "until this sidecar ends"),
+        (
+            SidecarSettings(gateways=("ws://g",)),
+            True,
+            "this platform does not tell whose a connection is, so base URLs",
+        ),
+    ],
+)
+def test_agents_that_need_a_token_are_announced(
+    settings: SidecarSettings, terminal: bool, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sidecar_app, "peer_users", lambda: PeerUsers(()))
+    monkeypatch.setattr("sys.stderr", type("Screen", (io.StringIO,), {"isatty": lambda _: terminal})())
+    sidecar = Sidecar(settings)
+    assert said in about_token(sidecar)
+    assert (str(sidecar.access.token) in about_token(sidecar)) is terminal
+
+
+def test_a_token_that_nobody_would_know_is_not_drawn_for_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    with pytest.raises(ConfigError, match="set SEGUE_SIDECAR_TOKEN"):
+        about_token(Sidecar(SidecarSettings(gateways=("ws://g",), access="token")))
+
+
+async def test_the_counters_are_shown_by_the_token_of_the_settings() -> None:
+    settings = SidecarSettings(gateways=("ws://g",), access="token", token=TOKEN)
+    async with running("ws://127.0.0.1:1", settings=settings) as sidecar:
+        port = int(sidecar.sidecar.url.rpartition(":")[2])
+        with pytest.raises(ConfigError, match="to its own user only"):
+            await asyncio.to_thread(fetch, "127.0.0.1", port)
+        assert (await asyncio.to_thread(fetch, "127.0.0.1", port, TOKEN)).exchanges == 0

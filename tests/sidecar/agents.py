@@ -10,6 +10,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from urllib.parse import urlsplit
 
 from segue.http.heads import Line, ReplyHead
+from segue.peer_credentials.lookup import peer_users
+from segue.sidecar.agent_access import AgentAccess
 from segue.sidecar.agent_request import AgentRequest
 from segue.sidecar.listener import Listener, ListenerLimits
 
@@ -106,8 +108,10 @@ async def listening(
     limits: ListenerLimits | None = None,
     hosts: Collection[str] = (),
     origins: Collection[str] = (),
+    access: AgentAccess | None = None,
 ) -> AsyncIterator[Listening]:
-    listener = Listener(handler, hosts=hosts, origins=origins, limits=limits)
+    access = AgentAccess("user", None, peer_users()) if access is None else access
+    listener = Listener(handler, access=access, hosts=hosts, origins=origins, limits=limits)
     url = await listener.start()
     async with AsyncExitStack() as stack:
         stack.push_async_callback(listener.aclose)

@@ -16,6 +16,8 @@ from websockets.asyncio.client import connect
 from segue.config import Config, RouteConfig, ServerConfig
 from segue.gateway.app import serving
 from segue.http.heads import Line
+from segue.peer_credentials.lookup import PeerUsers
+from segue.sidecar import app
 from segue.sidecar.app import Sidecar, SidecarSettings
 from segue.sidecar.base_disk_cache import BaseDiskCache
 from segue.testing.link import EmulatedLink, linked
@@ -206,3 +208,30 @@ async def test_settling_waits_for_what_is_under_way_and_not_for_ever() -> None:
         await sidecar.sidecar.settle(20)
         assert sidecar.sidecar.stats.active == 0
         assert (await asking).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_token_opens_every_door_and_is_nowhere_else(caplog: pytest.LogCaptureFixture) -> None:
+    """A request, the counters, and what is refused; the gateway and the log see the target without it."""
+    caplog.set_level("INFO")
+    settings = SidecarSettings(gateways=(), access="token", token="the-token-of-a-test")
+    async with fake_gateway() as gateway, running(gateway.url, settings=settings) as sidecar:
+        assert sidecar.sidecar.agent_url == f"{sidecar.sidecar.url}/the-token-of-a-test"
+        assert (await sidecar.post(b"{}")).startswith(b"HTTP/1.1 403 ")
+        target = "/the-token-of-a-test/anthropic/v1/messages"
+        assert (await sidecar.post(b"{}", target=target)).startswith(b"HTTP/1.1 200 ")
+        ask = "GET {}/segue/stats HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        assert (await sidecar.ask(ask.format("").encode())).startswith(b"HTTP/1.1 403 ")
+        counters = await sidecar.ask(ask.format("/the-token-of-a-test").encode())
+        assert counters.startswith(b"HTTP/1.1 200 ")
+        assert b'"/anthropic/v1/messages"' in counters
+        assert [one.head.target for one in gateway.forwarded] == [b"/anthropic/v1/messages"]
+    assert b"the-token" not in counters
+    assert "the-token" not in caplog.text
+
+
+async def test_where_users_are_not_told_every_agent_needs_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "peer_users", lambda: PeerUsers(()))
+    async with fake_gateway() as gateway, running(gateway.url) as sidecar:
+        assert (await sidecar.post(b"{}")).startswith(b"HTTP/1.1 403 ")
+        token = sidecar.sidecar.agent_url.rpartition("/")[2]
+        assert (await sidecar.post(b"{}", target=f"/{token}/anthropic/v1/messages")).startswith(b"HTTP/1.1 200 ")

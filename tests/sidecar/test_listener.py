@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 from contextlib import suppress
 
@@ -12,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.http.heads import Line, ReplyHead, RequestHead
+from segue.peer_credentials.lookup import PeerUsers
+from segue.sidecar.agent_access import AgentAccess
 from segue.sidecar.agent_request import AgentRequest
 from segue.sidecar.listener import ListenerLimits
 from tests.sidecar.agents import GET, OK, POST, Listening, echo, listening, sized
@@ -26,6 +29,10 @@ def error(answer: bytes) -> tuple[int, str]:
     assert set(told["error"]) == {"type", "code", "message"}
     assert b"Connection: close" in head
     return int(head.split()[1]), told["error"]["code"]
+
+
+async def unreachable(request: AgentRequest) -> None:
+    raise AssertionError("the handler was called")
 
 
 async def test_a_request_head_arrives_byte_for_byte() -> None:
@@ -148,10 +155,7 @@ async def test_a_body_of_64_mib_arrives() -> None:
     ],
 )
 async def test_what_is_refused_never_reaches_the_handler(data: bytes, expected: tuple[int, str]) -> None:
-    async def handler(request: AgentRequest) -> None:
-        raise AssertionError("the handler was called")
-
-    async with listening(handler, limits=ListenerLimits(max_body_bytes=100, max_head_bytes=1000)) as server:
+    async with listening(unreachable, limits=ListenerLimits(max_body_bytes=100, max_head_bytes=1000)) as server:
         assert error(await server.ask(data)) == expected
 
 
@@ -273,3 +277,99 @@ async def test_a_listener_says_where_it_listens() -> None:
     async with listening(echo) as server:
         assert isinstance(server, Listening)
         assert server.url == f"http://127.0.0.1:{server.port}"
+
+
+def others() -> PeerUsers:
+    """A platform that takes every connection for another user's, once it has been tried."""
+    answers = iter([os.geteuid()])
+    return PeerUsers((lambda _: next(answers, os.geteuid() + 1),))
+
+
+UPGRADE = (
+    b"GET /openai/v1/responses HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize("data", [GET, POST, UPGRADE, b""])
+async def test_another_user_is_refused_before_anything_is_read(data: bytes) -> None:
+    async with listening(unreachable, access=AgentAccess("user", None, others())) as server:
+        answer = await server.ask(data)
+        assert error(answer) == (403, "forbidden_peer")
+        assert b"SEGUE_SIDECAR_ACCESS=anyone" in answer
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a socket to another user")
+async def test_the_kernel_tells_another_users_socket() -> None:
+    async with listening(echo) as server:
+        assert (await server.ask(POST.replace(b"Host:", b"Connection: close\r\nHost:"))).endswith(b"hello")
+        foreign = socket.socket()
+        os.fchown(foreign.fileno(), 65534, -1)
+        foreign.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(foreign, ("127.0.0.1", server.port))
+        reader, writer = await asyncio.open_connection(sock=foreign)
+        writer.write(POST)
+        assert error(await reader.read()) == (403, "forbidden_peer")
+        writer.close()
+
+
+@pytest.mark.parametrize("data", [GET, POST, UPGRADE])
+async def test_another_user_with_the_token_is_served_and_the_token_goes_no_further(data: bytes) -> None:
+    targets: list[bytes] = []
+
+    async def handler(request: AgentRequest) -> None:
+        targets.append(request.head.target)
+        await echo(request)
+
+    async with listening(handler, access=AgentAccess("user", "the-token", others())) as server:
+        agent = await server.connect()
+        path = data.split()[1]
+        await agent.send(data.replace(path, b"/the-token" + path))
+        assert (await agent.head()).startswith(b"HTTP/1.1 200")
+        assert error(await server.ask(data))[0] == 403
+        assert error(await server.ask(data.replace(path, b"/the-tokens" + path)))[0] == 403
+    assert targets == [path]
+
+
+async def test_each_request_of_a_stranger_needs_the_token() -> None:
+    with_token = POST.replace(b"/v1/", b"/the-token/v1/")
+    async with listening(echo, access=AgentAccess("token", "the-token", PeerUsers(()))) as server:
+        agent = await server.connect()
+        for _ in range(2):
+            await agent.send(with_token)
+            await agent.head()
+            assert await agent.exactly(5) == b"hello"
+        await agent.send(POST)
+        assert error(await agent.rest()) == (403, "forbidden_peer")
+
+
+@pytest.mark.parametrize("token", [None, "the-token"])
+async def test_strangers_take_the_place_of_nobody_else(token: str | None) -> None:
+    """They hold connections without a request; those who belong here come and go as if they were alone."""
+    own = os.geteuid()
+    answers = iter([own, *[own + 1] * 40])
+    access = AgentAccess("user", token, PeerUsers((lambda _: next(answers, own),)))
+    limits = ListenerLimits(max_connections=2, max_strangers=3)
+    async with listening(echo, access=access, limits=limits) as server:
+        strangers = [await server.connect() for _ in range(40)]
+        for _ in range(4):
+            agent = await server.connect()
+            await agent.send(POST)
+            assert (await agent.head()).startswith(b"HTTP/1.1 200")
+        for stranger in strangers[:37]:
+            with suppress(ConnectionResetError):
+                await stranger.rest()
+
+
+async def test_a_stranger_who_has_shown_the_token_gives_way_to_none() -> None:
+    access = AgentAccess("token", "the-token", PeerUsers(()))
+    async with listening(echo, access=access, limits=ListenerLimits(max_strangers=1)) as server:
+        agent = await server.connect()
+        head, _, body = POST.replace(b"/v1/", b"/the-token/v1/").partition(b"\r\n\r\n")
+        await agent.send(head + b"\r\nExpect: 100-continue\r\n\r\n")
+        await agent.head()
+        silent = [await server.connect() for _ in range(3)]
+        with suppress(ConnectionResetError):
+            assert await silent[0].rest() == b""
+        await agent.send(body)
+        assert (await agent.head()).startswith(b"HTTP/1.1 200")

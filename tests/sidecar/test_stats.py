@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from segue.http.heads import Line, ReplyHead, RequestHead
-from segue.sidecar.stats import RECENT, ExchangeSummary, Stats, reply_bytes, request_bytes, saved_share
+from segue.sidecar.stats import RECENT, ExchangeSummary, Stats, reply_bytes, request_bytes, rounded, saved_share
 
 
 def test_heads_count_as_they_would_be_written() -> None:
@@ -38,3 +38,13 @@ def test_failures_are_counted_by_code_and_a_report_does_not_change_afterwards() 
     assert report.failed == {"cut": 2}
     assert stats.failed == {"cut": 2, "segue_overloaded": 1}
     assert Stats().failed == {}
+
+
+def test_others_see_sizes_of_what_was_compressed_in_steps() -> None:
+    stats = Stats(agent_bytes_in=801, tunnel_bytes_up=257, tunnel_bytes_down=256)
+    for size in (0, 1, 256, 300):
+        stats.recent.append(ExchangeSummary("/x", 200, "completed", 777, size, 99, 0.1))
+    report = rounded(stats.report(parked=0, link="up", gateway="wss://g", rtt_s=None))
+    assert (report.agent_bytes_in, report.tunnel_bytes_up, report.tunnel_bytes_down) == (801, 512, 256)
+    assert [one.document_bytes for one in report.recent] == [0, 256, 256, 512]
+    assert {(one.body_bytes, one.reply_bytes) for one in report.recent} == {(777, 99)}

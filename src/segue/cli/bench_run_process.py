@@ -22,6 +22,7 @@ from segue.cli.sidecar import LoadedConfig, settings_of
 from segue.config import KeyConfig, RouteConfig, choose_file, load
 from segue.gateway.app import serving
 from segue.http.routes import BUILT_IN
+from segue.peer_credentials.lookup import peer_users
 from segue.sidecar.app import Sidecar
 
 #: How long the sidecar's first link may take; then it is told that there is none.
@@ -85,6 +86,8 @@ async def run_user_sidecar(spec: UserSidecarSpec) -> AsyncIterator[tuple[str, in
         "cafile": spec.cafile,
         "cache": spec.cache,
         "proxy": spec.proxy,
+        # The meter before it lets nobody else in, if that can be known; a token would be one more thing to measure.
+        "access": "user" if peer_users().known else "anyone",
     }
     async with Sidecar(settings_of(_loaded(spec.config, **options).config.sidecar)) as sidecar:
         await sidecar.has_link(LINK_S)

@@ -16,8 +16,10 @@ from segue.cli.agent_settings import facts_of
 from segue.cli.loop import run
 from segue.cli.sidecar import load_sidecar, settings_of
 from segue.config import child_environment, user_config_file
+from segue.peer_credentials.lookup import peer_users
 from segue.sidecar.app import SidecarSettings
 from segue.sidecar.connector import ConnectorSettings
+from segue.sidecar.diagnosis.access_checks import judge_access
 from segue.sidecar.diagnosis.agent_checks import MOUNTS, AgentFacts, judge_agent
 from segue.sidecar.diagnosis.check_results import CheckStatus, DiagnosticResult, failed, is_well, skipped
 from segue.sidecar.diagnosis.gateway_checks import judge_gateway, not_tried
@@ -54,12 +56,13 @@ class Diagnosis(msgspec.Struct, frozen=True):
     """The results of all checks."""
 
     gateways: tuple[GatewayDiagnosis, ...]
+    sidecar: tuple[DiagnosticResult, ...]
     agent: tuple[DiagnosticResult, ...]
 
     @property
     def well(self) -> bool:
         """Nothing is wrong."""
-        return all(one.well for one in self.gateways) and is_well(self.agent)
+        return all(one.well for one in self.gateways) and is_well((*self.sidecar, *self.agent))
 
 
 def run_doctor(
@@ -83,14 +86,14 @@ def run_doctor(
         print(msgspec.json.encode({"well": diagnosis.well, **msgspec.structs.asdict(diagnosis)}).decode())
     else:
         marks = marks_of(sys.stdout.encoding)
-        for line in (*told(diagnosis.gateways, marks), *lines_of(diagnosis.agent, marks)):
+        for line in (*told(diagnosis.gateways, marks), *lines_of((*diagnosis.sidecar, *diagnosis.agent), marks)):
             print(line)
     return 0 if diagnosis.well else 1
 
 
 async def _diagnose(settings: SidecarSettings, facts: AgentFacts | None) -> Diagnosis:
     if not settings.gateways:
-        return Diagnosis((_no_gateway(),), _agent(facts, ()))
+        return Diagnosis((_no_gateway(),), _sidecar(settings), _agent(facts, ()))
     mounts = () if facts is None else MOUNTS.get(facts.program, ())
     gateways, targets = [], list[str]()
     for link in await diagnose_all(settings):
@@ -104,7 +107,12 @@ async def _diagnose(settings: SidecarSettings, facts: AgentFacts | None) -> Diag
             further = judge_gateway(seen, mounts)
             targets += () if isinstance(seen.answer, str) else (route.target for route in seen.answer.routes)
         gateways.append(GatewayDiagnosis(link.gateway, (*link.checks, *further)))
-    return Diagnosis(tuple(gateways), _agent(facts, targets))
+    return Diagnosis(tuple(gateways), _sidecar(settings), _agent(facts, targets))
+
+
+def _sidecar(settings: SidecarSettings) -> tuple[DiagnosticResult, ...]:
+    has_token = settings.token is not None
+    return (judge_access(settings.access, has_token=has_token, tells_users=peer_users().known),)
 
 
 def _agent(facts: AgentFacts | None, targets: Sequence[str]) -> tuple[DiagnosticResult, ...]:

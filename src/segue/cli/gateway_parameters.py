@@ -6,7 +6,7 @@ Not here: what they mean (`segue.cli.sidecar`).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from cyclopts import Parameter
 
@@ -30,6 +30,13 @@ Direct: TypeAlias = Annotated[
 Install: TypeAlias = Annotated[
     bool | None,
     Parameter(help="Fetch segue with uvx or pipx on a machine of ssh:// that has none.", negative=""),
+]
+Access: TypeAlias = Annotated[
+    Literal["user", "token", "anyone"] | None,
+    Parameter(
+        help="Who may use the sidecar: programs of your own user; whoever has the token of SEGUE_SIDECAR_TOKEN in the "
+        "address; or anyone [default: user].",
+    ),
 ]
 CaFile: TypeAlias = Annotated[Path | None, Parameter(help="Certificates to verify gateways by.")]
 Cache: TypeAlias = Annotated[

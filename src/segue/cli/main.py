@@ -14,7 +14,7 @@ from segue.cli import agent_parameters as parameters
 from segue.cli import server_benchmarks
 from segue.cli.bench_commands import FlightEvents, airplane, spectrum, times
 from segue.cli.closed_pipe import PIPE_CLOSED_STATUS, drop_output, is_pipe_closed
-from segue.cli.gateway_parameters import Cache, CaFile, Direct, GatewayKey, Gateways, Install
+from segue.cli.gateway_parameters import Access, Cache, CaFile, Direct, GatewayKey, Gateways, Install
 from segue.cli.key_commands import key_commands
 from segue.cli.output_file import NO_FILES, HtmlFile, JsonFile, MarkdownFile, PlotFile, ReportFileOptions, ReportFiles
 
@@ -79,6 +79,7 @@ def sidecar(  # noqa: PLR0913 - one for each option
         str | None, Parameter(help="HOST:PORT; port 0 picks a free one [default: 127.0.0.1:4748].")
     ] = None,
     key: GatewayKey = None,
+    access: Access = None,
     direct: Direct = None,
     install: Install = None,
     cafile: CaFile = None,
@@ -103,6 +104,7 @@ def sidecar(  # noqa: PLR0913 - one for each option
         gateways=gateway,
         listen=listen,
         key=key,
+        access=access,
         direct=direct,
         install=install,
         cafile=None if cafile is None else str(cafile),
@@ -116,6 +118,7 @@ def run(  # noqa: PLR0913 - one for each option
     config: UserConfigFile = None,
     gateway: Gateways = (),
     key: GatewayKey = None,
+    access: Access = None,
     direct: Direct = None,
     install: Install = None,
     cafile: CaFile = None,
@@ -140,6 +143,7 @@ def run(  # noqa: PLR0913 - one for each option
         path=config,
         gateways=gateway,
         key=key,
+        access=access,
         direct=direct,
         install=install,
         cafile=None if cafile is None else str(cafile),

@@ -47,6 +47,8 @@ NOT_FOUND = 127
 _NOT_EXECUTABLE = 126
 _SIGNALLED = 128
 _SETTLE_S = 3.0
+#: The platform does not tell the sidecar whose a connection is, or the user wants a token all the same.
+_SHOWN_TOKEN = "{program} takes its address from its command line: other users can read the sidecar's token there"  # noqa: S105 - words, not a password
 #: The first link is given so long before it is asked what is wrong.
 _FIRST_LINK_S = 5.0
 
@@ -99,10 +101,12 @@ async def _run(command: Sequence[str], wanted: RunSwitches, *, loaded: LoadedCon
     dialer = await _dialer(config, check=wanted.check)
     with child.signals():
         async with _gateway(config, loaded.file, named=named) as settings, Sidecar(settings, dialer=dialer) as sidecar:
-            launch = launch_of(command, sidecar.url, config)
+            launch = launch_of(command, sidecar.agent_url, config)
+            if sidecar.access.needs_token and sidecar.agent_url in " ".join(launch.command):
+                print(f"segue: {_SHOWN_TOKEN.format(program=command[0])}", file=sys.stderr)
             if wanted.check and not settings.direct:
                 await require_link(sidecar, command[0])
-            if wanted.stats:
+            if wanted.stats and not sidecar.access.has_drawn:
                 address = urlsplit(sidecar.url).netloc
                 print(f"segue: `segue sidecar --stats --listen {address}` shows what goes through", file=sys.stderr)
             status = await run_child(child, launch)

@@ -110,6 +110,8 @@ def settings_of(config: SidecarConfig) -> SidecarSettings:
         port=config.port,
         hosts=tuple(config.hosts),
         origins=tuple(config.origins),
+        access=config.access,
+        token=config.token,
         direct=config.direct,
         cache_directory=cache_directory(config),
         connector=connector,
@@ -182,6 +184,20 @@ async def prepared_dialer(settings: SidecarSettings, *, must_be_possible: bool =
     return dialer
 
 
+def about_token(sidecar: Sidecar) -> str:
+    """Return what agents have to be told; a token that nobody knows is shown, but not to a log.
+
+    Raises:
+        ConfigError: nobody would know the token.
+    """
+    why = "" if sidecar.settings.access == "token" else "this platform does not tell whose a connection is, so "
+    if not sidecar.access.has_drawn:
+        return f"{why}base URLs begin with {sidecar.url}/TOKEN, with the token in [sidecar] token"
+    if not sys.stderr.isatty():
+        raise ConfigError(f"{why}a token is needed: set SEGUE_SIDECAR_TOKEN or [sidecar] token, at least 16 letters")
+    return f"{why}base URLs begin with {sidecar.agent_url} until this sidecar ends; [sidecar] token sets a lasting one"
+
+
 async def _run(settings: SidecarSettings) -> int:
     # Without a terminal, as a service, it begins like any other sidecar, and looks for its gateway until it is there.
     needs_person = is_ssh(settings.gateways[0]) and has_terminal()
@@ -192,6 +208,8 @@ async def _run(settings: SidecarSettings) -> int:
         loop.add_signal_handler(number, stop.set)
     async with Sidecar(settings, dialer=dialer) as sidecar:
         print(f"segue: sidecar listening on {sidecar.url}", flush=True)
+        if sidecar.access.needs_token:
+            print(f"segue: {about_token(sidecar)}", file=sys.stderr, flush=True)
         await stop.wait()
         report = sidecar.report()
     print(msgspec.json.encode(report).decode(), flush=True)

@@ -34,7 +34,7 @@ def run_stats(path: Path | None, listen: str | None) -> int:
     host = host or config.host
     host = _LOOPBACK_OF.get(host, host)
     console = Console()
-    report = fetch(host, port)
+    report = fetch(host, port, config.token)
     if not console.is_terminal:
         for line in render(report, None):
             console.print(line, soft_wrap=True)
@@ -43,24 +43,25 @@ def run_stats(path: Path | None, listen: str | None) -> int:
         while True:
             time.sleep(_EVERY_S)
             try:
-                live.update(Group(*render(fetch(host, port), console.width)), refresh=True)
+                live.update(Group(*render(fetch(host, port, config.token), console.width)), refresh=True)
             except ConfigError:  # the sidecar has ended; its last picture stays
                 return 0
 
 
-def fetch(host: str, port: int) -> SidecarReport:
-    """Return the counters of the sidecar at an address.
+def fetch(host: str, port: int, token: str | None = None) -> SidecarReport:
+    """Return the counters of the sidecar at an address; `token` is its own, if it has one.
 
     Raises:
         ConfigError: no sidecar answers there, or it does not show its counters.
     """
     connection = http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
     try:
-        connection.request("GET", STATS_PATH.decode())
-        answer = connection.getresponse()
+        answer = _asked(connection, STATS_PATH.decode())
+        if answer.status == HTTPStatus.FORBIDDEN and token is not None:
+            answer = _asked(connection, f"/{token}{STATS_PATH.decode()}")
         if answer.status == HTTPStatus.FORBIDDEN:
             raise ConfigError(
-                f"the sidecar at {host}:{port} shows its counters to this machine only, by a loopback address, and to "
+                f"the sidecar at {host}:{port} shows its counters to its own user only, by a loopback address, and to "
                 "nobody if it has hosts"
             )
         return msgspec.json.decode(answer.read(_MAX_ANSWER_BYTES), type=SidecarReport)
@@ -68,3 +69,9 @@ def fetch(host: str, port: int) -> SidecarReport:
         raise ConfigError(f"no sidecar answers at {host}:{port}: {error}") from None
     finally:
         connection.close()
+
+
+def _asked(connection: http.client.HTTPConnection, path: str) -> http.client.HTTPResponse:
+    connection.close()  # the sidecar closes it after a refusal
+    connection.request("GET", path)
+    return connection.getresponse()

@@ -43,6 +43,7 @@ def without_secrets(config: Config) -> Config:
     sidecar = replace(
         config.sidecar,
         key=None if config.sidecar.key is None else "(set)",
+        token=None if config.sidecar.token is None else "(set)",
         proxy=config.sidecar.proxy and "(set)",  # it may hold a password
         gateways=[_USER.sub("//(set)@", gateway) for gateway in config.sidecar.gateways],
     )

@@ -26,7 +26,7 @@ _SECRET_NAME = re.compile(
 )
 _TOO_SHORT = 8
 #: Our settings that hold secrets, which a program that we start has no use for.
-_OWN_SECRETS = ("SEGUE_SIDECAR_KEY", "SEGUE_SIDECAR_KEY_FILE", "SEGUE_SIDECAR_PROXY")
+_OWN_SECRETS = ("SEGUE_SIDECAR_KEY", "SEGUE_SIDECAR_KEY_FILE", "SEGUE_SIDECAR_PROXY", "SEGUE_SIDECAR_TOKEN")
 #: Lower case first, as curl and Python read them.
 _PROXIES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 

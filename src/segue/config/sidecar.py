@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -27,6 +27,24 @@ class SidecarConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     origins: Annotated[
         list[str], Meta(description="Origins of web pages that may call, besides the sidecar's own.")
     ] = []
+    access: Annotated[
+        Literal["user", "token", "anyone"],
+        Meta(
+            description=(
+                "Who may use the sidecar: programs of your own user, and whoever has the token (user); whoever has the "
+                "token (token); or everybody who reaches its port (anyone)."
+            )
+        ),
+    ] = "user"
+    token: Annotated[
+        Annotated[str, Meta(pattern="^[A-Za-z0-9_~-]{16,128}$")] | None,
+        Meta(
+            description=(
+                "The token of agents that are not known by their user: their base URLs begin with "
+                "http://HOST:PORT/TOKEN. At least 16 letters, digits, _, ~ or -."
+            ),
+        ),
+    ] = None
     key: Annotated[str | None, Meta(description="The API key to send to the gateway, if it wants one.")] = None
     key_file: Annotated[
         str | None, Meta(description="A file that holds this key, in place of `key`; it is read at the start.")

@@ -47,9 +47,8 @@ class AgentTransport(asyncio.Protocol):
         """Begin."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's do not descend from asyncio's
         self._transport.set_write_buffer_limits(high=_MAX_UNSENT_BYTES, low=_MAX_UNSENT_BYTES // 4)
-        connection: socket.socket | None = transport.get_extra_info("socket")
-        if connection is not None:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.connection is not None:
+            self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._on_connected(self)
 
     def data_received(self, data: bytes) -> None:
@@ -96,6 +95,12 @@ class AgentTransport(asyncio.Protocol):
         name = self.transport.get_extra_info("peername")
         return str(name[0]) if isinstance(name, tuple) else None
 
+    @property
+    def connection(self) -> socket.socket | None:
+        """The socket below, if there is one."""
+        found: socket.socket | None = self.transport.get_extra_info("socket")
+        return found
+
     async def wait_readable(self) -> None:
         """Return when there is something to read; raise `AgentGone` if nothing more will be."""
         while not self._unread:
@@ -127,7 +132,7 @@ class AgentTransport(asyncio.Protocol):
 
     def reset(self) -> None:
         """Cut the connection so that the agent sees an error (RST), not an end."""
-        connection: socket.socket | None = None if self.transport.is_closing() else self._socket()
+        connection = None if self.transport.is_closing() else self.connection
         if connection is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self.transport.abort()
@@ -161,7 +166,3 @@ class AgentTransport(asyncio.Protocol):
         except TimeoutError:
             self.transport.abort()
             await self._ended.wait()
-
-    def _socket(self) -> socket.socket | None:
-        found: socket.socket | None = self.transport.get_extra_info("socket")
-        return found

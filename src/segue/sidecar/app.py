@@ -18,6 +18,8 @@ import msgspec
 
 from segue.egress.client import Egress
 from segue.http.heads import Line, ReplyHead
+from segue.peer_credentials.lookup import peer_users
+from segue.sidecar.agent_access import AccessMode, AgentAccess
 from segue.sidecar.agent_request import AgentRequest
 from segue.sidecar.base_cache import BaseCache, BaseCacheLimits
 from segue.sidecar.connector import ConnectorSettings
@@ -28,7 +30,7 @@ from segue.sidecar.listener import Listener, ListenerLimits
 from segue.sidecar.proxied_network import ProxiedNetwork
 from segue.sidecar.request_handler import HandlerLimits, RequestHandler
 from segue.sidecar.session_pool import SessionPool
-from segue.sidecar.stats import SidecarReport, Stats
+from segue.sidecar.stats import SidecarReport, Stats, rounded
 
 #: The target at which the listener answers with the counters; all other targets are passed on.
 STATS_PATH = b"/segue/stats"
@@ -42,6 +44,9 @@ class SidecarSettings(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 0
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
+    access: AccessMode = "user"
+    token: str | None = None
+    """What the base URLs of agents may begin with, or must; None: if they must, one is drawn."""
     direct: bool = False
     """Requests go straight to the provider when no gateway can be reached."""
     cache_directory: Path | None = None
@@ -82,8 +87,10 @@ class Sidecar:
         self._handler = RequestHandler(
             self._sessions, self._cache, stats=self.stats, direct=self._direct, limits=settings.handler
         )
+        self.access = AgentAccess(settings.access, settings.token, peer_users())
         self._listener = Listener(
             self._handle,
+            access=self.access,
             host=settings.host,
             port=settings.port,
             hosts=settings.hosts,
@@ -102,6 +109,11 @@ class Sidecar:
         """Open the port for agents; returns the URL."""
         self.url = await self._listener.start()
         return self.url
+
+    @property
+    def agent_url(self) -> str:
+        """What the base URLs of agents begin with: the URL, and behind it the token if they need it."""
+        return self.access.base_url(self.url)
 
     async def has_link(self, within_s: float) -> bool:
         """Look for a gateway once, for so long at most; tell whether there is a link."""
@@ -170,7 +182,7 @@ class Sidecar:
         if self.settings.hosts or not request.source.local:
             await request.fail("forbidden_peer", "The counters are for this machine only, and for nobody with `hosts`.")
             return
-        body = msgspec.json.encode(self.report())
+        body = msgspec.json.encode(rounded(self.report()))
         lines = (Line(b"Content-Type", b"application/json"), Line(b"Content-Length", b"%d" % len(body)))
         await request.start(ReplyHead(200, b"OK", lines))
         await request.send(body)

@@ -1,16 +1,18 @@
 """The sidecar's local HTTP/1.1 server: it behaves like the provider, and passes every request to one handler.
 
 It limits how many connections there are, how long they may take, and how much their requests hold in memory. It answers
-the requests of one connection in order. Not here: parsing requests (`segue.sidecar.request_reader`), writing answers
-(`segue.sidecar.agent_request`), and what the answer is, which the handler decides.
+the requests of one connection in order. A *stranger* is a connection that has not proved yet that it may use the
+sidecar: it takes the place of no other, and gives way to the next stranger. Not here: who may (`agent_access`), parsing
+requests (`request_reader`), writing answers (`agent_request`), and what the answer is, which the handler decides.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import msgspec
 
@@ -20,6 +22,7 @@ from segue.http.heads import Line, ReplyHead
 from segue.http.origins import OriginPolicy
 from segue.http.request_rules import RequestRefusal
 from segue.listening import stop_listening
+from segue.sidecar.agent_access import AgentAccess
 from segue.sidecar.agent_request import AgentRequest
 from segue.sidecar.agent_transport import AgentGone, AgentTransport
 from segue.sidecar.request_reader import ContinueAwaited, ParsedRequest, RequestReader
@@ -29,6 +32,8 @@ _log = logging.getLogger("segue.sidecar")
 _MIB = 1024 * 1024
 _BACKLOG = 512
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+#: Phases in which the head of a request has arrived, and been admitted.
+_ADMITTED = frozenset({"body", "answer"})
 
 
 class ListenerLimits(msgspec.Struct, frozen=True):
@@ -39,6 +44,7 @@ class ListenerLimits(msgspec.Struct, frozen=True):
     max_message_bytes: int = 64 * _MIB
     max_held_bytes: int = 512 * _MIB  # bodies of all requests at once
     max_connections: int = 512
+    max_strangers: int = 32  # beside them
     head_s: float = 30.0
     body_s: float = 60.0
     idle_s: float = 900.0
@@ -85,6 +91,7 @@ class Listener:
         self,
         handler: Callable[[AgentRequest], Awaitable[None]],
         *,
+        access: AgentAccess,
         host: str = "127.0.0.1",
         port: int = 0,
         hosts: Collection[str] = (),
@@ -92,6 +99,7 @@ class Listener:
         limits: ListenerLimits | None = None,
     ) -> None:
         self._handler = handler
+        self._access = access
         self._host = host
         self._port = port
         self._origins = OriginPolicy((host, *hosts), origins)
@@ -99,6 +107,8 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._closing = False
         self._serving: dict[AgentTransport, asyncio.Task[None]] = {}
+        self._admitted: set[AgentTransport] = set()
+        self._strangers: dict[AgentTransport, None] = {}  # the oldest first
         self._idle: dict[AgentTransport, None] = {}  # in the order in which they became idle
         self._budget = BodyBudget(self._limits.max_held_bytes)
 
@@ -129,30 +139,46 @@ class Listener:
     # ---------------------------------------------------------------------------------------------------- connections
 
     def _accept(self, transport: AgentTransport) -> None:
-        limit = self._limits.max_connections
-        idle = next((idle for idle in self._idle if not idle.gone.is_set()), None)
-        if self._closing:  # accepted before, connected after
+        work = None if self._closing else self._work_for(transport)  # closing: accepted before, connected after
+        if work is None:
             transport.abort()
-            return
-        if len(self._serving) < limit:
-            work = self._serve(transport)
-        elif idle is not None:  # its agent has no request under way, and can connect again
+        else:
+            self._serving[transport] = asyncio.get_running_loop().create_task(work)
+
+    def _work_for(self, transport: AgentTransport) -> Coroutine[None, None, None] | None:
+        """Return what is done with a new connection; None: nothing, there are too many."""
+        if not self._access.trusts(transport.connection):
+            return self._work_for_stranger(transport)
+        limit, count = self._limits.max_connections, len(self._admitted)
+        idle = None if count < limit else next((idle for idle in self._idle if not idle.gone.is_set()), None)
+        if idle is not None:  # its agent has no request under way, and can connect again
             del self._idle[idle]
             idle.cut()
-            work = self._serve(transport)
-        elif len(self._serving) < 2 * limit:
-            work = self._turn_away(transport)
-        else:
-            transport.abort()
-            return
-        self._serving[transport] = asyncio.get_running_loop().create_task(work)
+        elif count >= 2 * limit:
+            return None
+        self._admitted.add(transport)
+        if count >= limit and idle is None:
+            return self._turn_away(transport, _too_many())
+        return self._serve(transport, trusted=True)
 
-    async def _serve(self, transport: AgentTransport) -> None:
+    def _work_for_stranger(self, transport: AgentTransport) -> Coroutine[None, None, None]:
+        """Hear a connection for its token, in the place of the oldest one that is heard for so long already."""
+        while len(self._strangers) >= self._limits.max_strangers:
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest]
+            oldest.abort()
+        self._strangers[transport] = None
+        if self._access.token is None:
+            return self._turn_away(transport, self._access.refusal())
+        return self._serve(transport, trusted=False)
+
+    async def _serve(self, transport: AgentTransport, *, trusted: bool) -> None:
         reader = RequestReader(
             self._origins,
             max_head=self._limits.max_head_bytes,
             max_body=self._limits.max_body_bytes,
             peer=transport.peer,
+            admit=partial(self._access.admit, trusted=trusted),
         )
         try:
             while await self._exchange(transport, reader):
@@ -161,19 +187,23 @@ class Listener:
         except (AgentGone, TimeoutError):
             await transport.aclose(0)
         finally:
-            self._idle.pop(transport, None)
-            transport.abort()
-            del self._serving[transport]
+            self._forget(transport)
 
-    async def _turn_away(self, transport: AgentTransport) -> None:
+    async def _turn_away(self, transport: AgentTransport, refusal: RequestRefusal) -> None:
         try:
-            await self._refuse(transport, RequestRefusal("segue_overloaded", "There are too many connections."))
+            await self._refuse(transport, refusal)
             await transport.aclose(self._limits.linger_s)
         except AgentGone:
             await transport.aclose(0)
         finally:
-            transport.abort()
-            del self._serving[transport]
+            self._forget(transport)
+
+    def _forget(self, transport: AgentTransport) -> None:
+        transport.abort()
+        self._idle.pop(transport, None)
+        self._strangers.pop(transport, None)
+        self._admitted.discard(transport)
+        del self._serving[transport]
 
     async def _refuse(self, transport: AgentTransport, refusal: RequestRefusal) -> None:
         head, body = failure_reply(refusal.code, refusal.message)
@@ -201,6 +231,9 @@ class Listener:
         head_at = loop.time() + self._limits.head_s
         while True:
             event = reader.next_event()
+            if reader.phase in _ADMITTED and transport in self._strangers:
+                del self._strangers[transport]
+                self._admitted.add(transport)
             if not reservation.hold(reader.held):
                 return RequestRefusal("segue_overloaded", "Too many large requests are in memory.")
             match event:
@@ -250,3 +283,7 @@ class Listener:
                 await request.settle()
         except TimeoutError:
             pass  # the agent had its time to answer our close frame
+
+
+def _too_many() -> RequestRefusal:
+    return RequestRefusal("segue_overloaded", "There are too many connections.")

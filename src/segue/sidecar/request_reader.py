@@ -1,11 +1,12 @@
 """The reading half of an agent's connection: bytes in any pieces become complete requests, or refusals.
 
-Not here: what is read of a head (`segue.http.request_rules`), the socket and timers (`segue.sidecar.listener`), and the
-answer (`segue.sidecar.agent_request`).
+Not here: what is read of a head (`segue.http.request_rules`), the socket and timers (`segue.sidecar.listener`), who may
+use the sidecar (`segue.sidecar.agent_access`), and the answer (`segue.sidecar.agent_request`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -45,6 +46,10 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     """Another request may follow on the connection."""
 
 
+#: Returns the target of a request as it is passed on, or why its sender may not use the sidecar.
+Admission: TypeAlias = Callable[[bytes], bytes | RequestRefusal]
+
+
 class ContinueAwaited(msgspec.Struct, frozen=True):
     """The agent waits for `100 Continue` before it sends the body (RFC 9110, 10.1.1)."""
 
@@ -52,8 +57,17 @@ class ContinueAwaited(msgspec.Struct, frozen=True):
 class RequestReader:
     """Reads one connection. After a `ParsedRequest`, answer it, then call `next_cycle`."""
 
-    def __init__(self, origins: OriginPolicy, *, max_head: int, max_body: int, peer: str | None = None) -> None:
+    def __init__(
+        self,
+        origins: OriginPolicy,
+        *,
+        max_head: int,
+        max_body: int,
+        peer: str | None = None,
+        admit: Admission = bytes,
+    ) -> None:
         self._origins = origins
+        self._admit = admit
         self._peer = peer
         self._max_head = max_head
         self._max_body = max_body
@@ -125,6 +139,10 @@ class RequestReader:
         refusal = check_caller(head.lines, self._origins)
         if refusal is not None:
             return refusal
+        target = self._admit(head.target)
+        if isinstance(target, RequestRefusal):
+            return target
+        head = msgspec.structs.replace(head, target=target)
         kind = kind_of(head, framing, version=checked.version)
         if isinstance(kind, RequestRefusal):
             return kind

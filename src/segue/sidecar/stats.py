@@ -17,6 +17,9 @@ import msgspec
 
 from segue.http.heads import ReplyHead, RequestHead
 
+#: Whoever sees to the byte what was compressed can guess what is in it, letter by letter. So it is told in steps.
+_STEP_BYTES = 256
+
 #: How many of the latest exchanges the live view shows.
 RECENT = 20
 
@@ -112,6 +115,21 @@ def saved_share(report: SidecarReport) -> float:
     direct = report.agent_bytes_in + report.agent_bytes_out
     carried = report.tunnel_bytes_up + report.tunnel_bytes_down
     return 1 - carried / direct if direct else 0.0
+
+
+def rounded(report: SidecarReport) -> SidecarReport:
+    """Return a report for others than this process: what was compressed is rounded up to a step."""
+    replace = msgspec.structs.replace
+    return replace(
+        report,
+        tunnel_bytes_up=_in_steps(report.tunnel_bytes_up),
+        tunnel_bytes_down=_in_steps(report.tunnel_bytes_down),
+        recent=[replace(one, document_bytes=_in_steps(one.document_bytes)) for one in report.recent],
+    )
+
+
+def _in_steps(count: int) -> int:
+    return -(-count // _STEP_BYTES) * _STEP_BYTES
 
 
 def request_bytes(head: RequestHead) -> int:

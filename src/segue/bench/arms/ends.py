@@ -64,7 +64,7 @@ async def run_sidecar(spec: SidecarSpec) -> AsyncIterator[tuple[str, int]]:
     """Run a sidecar around a block; the block begins when the link is up."""
     cache = None if spec.cache is None else Path(spec.cache)
     connector = ConnectorSettings(cafile=spec.cafile)
-    settings = SidecarSettings(gateways=(spec.gateway,), cache_directory=cache, connector=connector)
+    settings = SidecarSettings(gateways=(spec.gateway,), cache_directory=cache, connector=connector, access="anyone")
     async with Sidecar(settings) as sidecar:
         while sidecar.report().link != "up":  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(_LOOK_EVERY_S)

@@ -2,7 +2,9 @@
 
 It counts the bytes of both TCP streams. Of an unencrypted connection that is everything but the headers of TCP and IP.
 It forwards at once (TCP_NODELAY on both sides) and passes backpressure on: a reader that does not keep up stalls its
-writer. An observer may read along. Not here: delay, loss and rate limits, which `segue.testing.link` has.
+writer. An observer may read along. Connections of other users of this machine are cut, where the platform tells whose
+they are: the server behind would take them for the meter's own. Not here: delay, loss and rate limits, which
+`segue.testing.link` has.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Protocol, cast
 import msgspec
 
 from segue.listening import stop_listening
+from segue.peer_credentials.lookup import PeerUsers, peer_users
 
 
 class WireBytes(msgspec.Struct, frozen=True):
@@ -82,10 +85,13 @@ class Meter:
 @asynccontextmanager
 async def metered(target_host: str, target_port: int) -> AsyncIterator[Meter]:
     """Forward a free port of this machine to the target around a block."""
-    meter, clients = Meter(), set[_DownstreamSocket]()
+    meter, clients, users = Meter(), set[_DownstreamSocket](), peer_users()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(
-        lambda: _DownstreamSocket(meter, clients, target_host, target_port), meter.url_host, 0, backlog=1024
+        lambda: _DownstreamSocket(meter, clients, target_host, target_port, users=users),
+        meter.url_host,
+        0,
+        backlog=1024,
     )
     meter.port = server.sockets[0].getsockname()[1]
     try:
@@ -147,19 +153,31 @@ class _ForwardedSocket(asyncio.Protocol, ABC):
 class _DownstreamSocket(_ForwardedSocket):
     """The socket that a client connected to. Reading begins when the socket to the server is open."""
 
-    def __init__(self, meter: Meter, clients: set[_DownstreamSocket], target_host: str, target_port: int) -> None:
+    def __init__(
+        self,
+        meter: Meter,
+        clients: set[_DownstreamSocket],
+        target_host: str,
+        target_port: int,
+        *,
+        users: PeerUsers,
+    ) -> None:
         self.connection = MeteredConnection(None if meter.observe is None else meter.observe())
         self._meter = meter
         self._clients = clients
         self._target = (target_host, target_port)
+        self._users = users
         self._early: list[bytes] = []
         self._loop = asyncio.get_running_loop()
         self.closed: asyncio.Future[None] = self._loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._meter.connections.append(self.connection)
         self._clients.add(self)
+        if self._users.known and not self._users.is_own(transport.get_extra_info("socket")):
+            self.transport.abort()
+            return
+        self._meter.connections.append(self.connection)
         self.transport.pause_reading()  # uvloop reads once in spite of it: see `data_received`
         self._opening = self._loop.create_task(self._open())
 
