@@ -56,6 +56,19 @@ def test_check_config_says_how_conversations_are_kept_together(
     assert "with no key, models m, conversations named in X-Session-ID\n" in printed
 
 
+def test_check_config_says_who_shares_turns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And whom an upstream is for."""
+    one = "[[upstream]]\ndialect='scripted'\nmodels=['m']\n"
+    file = tmp_path / "segue.toml"
+    file.write_text(
+        f"{one}name='a'\ngroup='g'\nweight=3\n{one}name='b'\ngroup='g'\nbackup=true\ntenants=['ann', 'b*']\n"
+    )
+    assert run_check_config(file, as_json=False) == 0
+    printed = capsys.readouterr().out
+    assert "upstream a: scripted, models m, weight 3 of the group g\n" in printed
+    assert "upstream b: scripted, models m, backup of the group g, for ann, b* only\n" in printed
+
+
 def test_check_config_shows_listeners_routes_keys_and_whose_key_a_provider_gets(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

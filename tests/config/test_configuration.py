@@ -62,6 +62,14 @@ def test_doubles_are_refused(tmp_path: Path, text: str, expected: str) -> None:
     assert error_of(tmp_path, text) == expected
 
 
+def test_a_group_has_somebody_to_stand_in_for(tmp_path: Path) -> None:
+    """Backups alone are none."""
+    spare = UPSTREAM_TOML.format(name="u") + 'group = "g"\nbackup = true\n'
+    assert "the group 'g' has only backups" in error_of(tmp_path, spare)
+    both = from_toml(tmp_path, spare + UPSTREAM_TOML.format(name="v") + 'group = "g"\n')
+    assert [up.backup for up in both.upstream] == [True, False]
+
+
 def test_the_agents_key_is_not_shown() -> None:
     assert without_secrets(Config(agent=AgentConfig(proxy="http://u:p@h:1"))).agent.proxy == "(set)"
     assert without_secrets(Config(agent=AgentConfig(key="sk-1"))).agent.key == "(set)"

@@ -185,6 +185,10 @@ def test_every_setting_can_be_set_by_its_variable(table: str, name: str, hint: o
     environ |= {"SEGUE_UPSTREAM_0_NAME": "u", "SEGUE_UPSTREAM_0_DIALECT": dialect, "SEGUE_UPSTREAM_0_MODELS": "m"}
     environ |= {"SEGUE_UPSTREAM_0_BASE_URL": "http://127.0.0.1:1"} if dialect in DIALECTS_OF["base_url"] else {}
     environ |= {"SEGUE_SERVER_TLS_CERT": "c", "SEGUE_SERVER_TLS_KEY": "k"} if name.startswith("tls_") else {}
+    if name in {"weight", "backup", "rerun"}:  # they mean something beside another upstream of the group
+        environ["SEGUE_UPSTREAM_0_GROUP"] = "g"
+        other = {"name": "v", "dialect": "scripted", "models": "m", "group": "g"}
+        environ |= {f"SEGUE_UPSTREAM_1_{field.upper()}": given_ for field, given_ in other.items()}
     config = load(None, environ | {f"SEGUE_{table}_{name}".upper(): text})
     row = {"server": config.server, "upstream_0": config.upstream[0], "key_0": config.key[0]}[table]
     assert getattr(row, name) == value

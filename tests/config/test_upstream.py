@@ -31,6 +31,10 @@ from tests.config.tables import PROVIDER_TOML, UPSTREAM_TOML, error_of, from_tom
         (PROVIDER_TOML + "max_tokens = 7", "max_tokens means nothing to the dialect 'chat'; leave it out"),
         (UPSTREAM_TOML.format(name="u") + 'key_env = "K"', "key_env means nothing to the dialect 'scripted'"),
         (UPSTREAM_TOML.format(name="u") + "attempts = 7", "attempts means nothing to the dialect 'scripted'"),
+        (UPSTREAM_TOML.format(name="u") + "weight = 2", "weight, backup and rerun mean nothing without a group"),
+        (UPSTREAM_TOML.format(name="u") + "backup = true", "weight, backup and rerun mean nothing without a group"),
+        (UPSTREAM_TOML.format(name="u") + 'group = "g"\nweight = 0', "upstream[0].weight: Expected `int` >= 1"),
+        (UPSTREAM_TOML.format(name="u") + "tenants = []", "upstream[0].tenants: Expected `array` of length >= 1"),
     ],
 )
 def test_a_provider_that_cannot_be_reached_like_that_is_refused(tmp_path: Path, text: str, expected: str) -> None:

@@ -84,7 +84,7 @@ def test_what_is_left_to_the_configuration_is_taken() -> None:
     """`max_tokens` is a default in one API, and the gateway's own setting in the other."""
     body = {"max_tokens": 100, "cache_salt": "s", "id_slot": 0, "a": {"b": [1, 0.5, True, "x"]}}
     up = msgspec.convert({**BASE, "body": body, "affinity_header": "X-Session-ID"}, UpstreamConfig)
-    assert build_router(Config(upstream=[up])).find("m") is not None
+    assert build_router(Config(upstream=[up])).find("m", "ann") is not None
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,8 @@ def test_without_keys_a_secret_is_drawn() -> None:
 
 
 def upstream_of(model: str, *configured: UpstreamConfig) -> tuple[Upstream, str] | None:
-    return build_router(Config(upstream=list(configured))).find(model)
+    found = build_router(Config(upstream=list(configured))).find(model, "ann")
+    return None if found is None else (found.upstreams[0], found.model)
 
 
 @pytest.mark.parametrize("dialect", ["chat", "messages", "responses"])

@@ -70,6 +70,22 @@ async def test_a_turn_ends_on_the_upstream_that_it_began_on() -> None:
         await until(lambda: not gateway.retiring)
 
 
+async def test_every_upstream_of_a_group_is_kept_for_the_turns_that_may_need_it() -> None:
+    """Also the one that stands by."""
+    gate = asyncio.Event()
+    waits = Answer(status=400, pieces=(REFUSAL,), before=gate)
+    async with provided(lambda _: waits) as first, provided(lambda _: REFUSED) as second:
+        group = [upstream(first, "a", group="g"), upstream(second, "b", group="g", backup=True)]
+        async with serving(config(*group)) as (gateway, url), http(url) as client:
+            asking = asyncio.create_task(client.send("POST", "/v1/responses", {"model": "m", "input": "hi"}))
+            await first.seen(1)
+            await gateway.reload(config(group[0]))
+            assert len(gateway.retiring) == 1
+            gate.set()
+            assert (await asking)[0] == 400
+            await until(lambda: not gateway.retiring)
+
+
 async def test_what_is_configured_as_before_stays_as_it_is() -> None:
     async with provided(lambda _: REFUSED) as provider, serving(config(upstream(provider))) as (gateway, _):
         before = gateway.services.router.upstreams

@@ -96,13 +96,46 @@ def test_what_is_said_of_the_gateways_key_stays_here(status: int) -> None:
     body = openai("invalid_api_key", message="Incorrect API key provided: sk-secr****et.")
     failed = read(status, body)
     expected = "The upstream 'acme' does not accept the gateway's key."
-    assert failed == FailedAttempt(Problem("upstream_unauthorized", expected))
+    assert failed == FailedAttempt(Problem("upstream_unauthorized", expected), elsewhere=True, unhealthy=True)
 
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_what_is_said_of_a_clients_key_is_told_to_it(status: int) -> None:
     failed = read(status, openai("invalid_api_key", message="Incorrect key."), clients_key=True)
     assert failed == FailedAttempt(Problem("invalid_api_key", f"The upstream 'acme' answered {status}: Incorrect key."))
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "elsewhere", "unhealthy", "clients"),
+    [
+        (429, openai("rate_limit_exceeded"), True, True, False),
+        (429, openai("insufficient_quota"), True, True, False),
+        (402, {}, True, True, False),
+        (404, openai("model_not_found"), True, False, False),
+        (408, {}, True, True, True),
+        (500, {}, True, True, True),
+        (503, {}, True, True, True),
+        (529, openai("overloaded_error"), True, True, True),
+        (504, {}, False, True, True),
+        (400, openai("invalid_value"), False, False, False),
+        (400, openai("context_length_exceeded"), False, False, False),
+        (413, {}, False, False, False),
+        (200, b"<html>", False, True, True),
+    ],
+)
+def test_a_refusal_says_whether_another_upstream_may_have_the_turn(
+    status: int, body: object, elsewhere: bool, unhealthy: bool, clients: bool
+) -> None:
+    """Only if nothing was generated; 504 does not prove that. What speaks against a client's key is not counted."""
+    ours, theirs = read(status, body), read(status, body, clients_key=True)
+    assert (ours.elsewhere, ours.unhealthy) == (elsewhere, unhealthy)
+    assert (theirs.elsewhere, theirs.unhealthy) == (elsewhere, clients)
+
+
+def test_a_provider_that_forbids_another_attempt_is_obeyed_elsewhere_too() -> None:
+    """It may know that it has begun."""
+    failed = read_refusal("acme", 500, {"x-should-retry": "false"}, b"{}", clients_key=False, now=0.0)
+    assert (failed.transient, failed.elsewhere, failed.unhealthy) == (False, False, True)
 
 
 KEY = "sk-proj-abcd1234efgh5678wxyz"
@@ -161,7 +194,9 @@ def test_a_code_that_clients_know_is_told_as_it_is() -> None:
 def test_every_providers_way_to_refuse_a_key_is_known(status: int, body: object) -> None:
     """And nothing of it is told, unless the key is the client's own."""
     assert read(status, body) == FailedAttempt(
-        Problem("upstream_unauthorized", "The upstream 'acme' does not accept the gateway's key.")
+        Problem("upstream_unauthorized", "The upstream 'acme' does not accept the gateway's key."),
+        elsewhere=True,
+        unhealthy=True,
     )
     assert read(status, body, clients_key=True).problem.code == "invalid_api_key"
 
@@ -315,7 +350,8 @@ def test_without_a_reply_the_error_says_what_failed(
     """Only failures before the provider can have begun to work are transient."""
     for sent in (False, True):
         failed = failure_without_reply("acme", error, sent=sent, connect_timeout_s=1.5, first_byte_timeout_s=30.0)
-        assert failed == FailedAttempt(Problem(code, message), transient=transient)
+        elsewhere = transient or message == _UNTRUSTED  # nothing was sent, but it would fail here again
+        assert failed == FailedAttempt(Problem(code, message), transient=transient, elsewhere=elsewhere, unhealthy=True)
 
 
 @pytest.mark.parametrize("error", [aiohttp.ServerDisconnectedError(), ConnectionResetError()])
@@ -326,4 +362,4 @@ def test_a_connection_that_breaks_before_the_answer_is_transient_if_the_request_
     """Otherwise the provider may have carried it out."""
     failed = failure_without_reply("acme", error, sent=sent, connect_timeout_s=1.5, first_byte_timeout_s=30.0)
     problem = Problem("upstream_unreachable", _CLOSED, repeatable=not sent)
-    assert failed == FailedAttempt(problem, transient=not sent)
+    assert failed == FailedAttempt(problem, transient=not sent, elsewhere=not sent, unhealthy=True)

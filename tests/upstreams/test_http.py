@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from segue import __version__
 from segue.dialects.render_cache import RenderCache
@@ -16,6 +17,7 @@ from segue.protocol.events import Ended
 from segue.protocol.items import user_message
 from segue.protocol.problems import Problem
 from segue.upstreams.http import HttpUpstream, Provider, UpstreamRuntime
+from segue.upstreams.interface import UpstreamFailed
 from segue.upstreams.retries import RetryPolicy
 from tests.upstreams.http_turns import ANSWERS, HI, answer, refusal, request, upstream
 from tests.upstreams.plain_dialect import END, PlainDialect, fail, say
@@ -329,6 +331,35 @@ async def test_nothing_is_tried_again_after_the_first_output(breaks: bytes) -> N
     async with providing(play) as provider, upstream(provider.url) as one:
         text, ended = await answer(one)
     assert (text, ended.status, len(provider.got)) == ("Hel", "failed", 1)
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["before the head", "after the head"])
+async def test_where_another_upstream_stands_by_a_turn_is_tried_once(*, begun: bool) -> None:
+    """If it is certain that nothing was generated; what the other may not have is told as ever."""
+    breaks = streams(fail("server_overloaded")) if begun else refuses(503)
+    async with providing(breaks) as server, upstream(server.url) as one:
+        with pytest.raises(UpstreamFailed) as caught:
+            await answer(one, replace(request(), standby=True))
+        assert (caught.value.failed.elsewhere, len(server.got)) == (True, 1)
+        assert one.failures == {"server_overloaded": 1}
+
+
+@pytest.mark.parametrize("rerun", [False, True])
+@pytest.mark.parametrize("play", [resets, streams(b": ping\n\n")], ids=["no head", "no output"])
+async def test_a_turn_of_unknown_outcome_is_for_another_only_if_it_costs_nothing(play: Play, *, rerun: bool) -> None:
+    async with providing(play) as server, upstream(server.url, rerun=rerun) as one:
+        try:
+            _, ended = await answer(one, replace(request(), standby=True))
+            assert (ended.status, rerun) == ("failed", False)
+        except UpstreamFailed as error:
+            assert error.failed.elsewhere is rerun  # noqa: PT017 - a stream that has begun ends as failed instead
+
+
+async def test_it_says_whether_it_has_a_place() -> None:
+    async with upstream("http://127.0.0.1:9", max_concurrent=1) as one:
+        assert one.has_place()
+        async with one.admission.permit("ann"):
+            assert not one.has_place()
 
 
 async def test_retry_after_is_obeyed() -> None:

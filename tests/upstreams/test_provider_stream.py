@@ -104,7 +104,7 @@ async def test_a_stream_that_ends_before_its_turn_fails(play: Play, message: str
         assert isinstance(ended, Ended)
         assert stream.broken is broken
         problem = Problem("upstream_protocol_error", message)
-        assert stream.failure_of([ended]) == FailedAttempt(problem)
+        assert stream.failure_of([ended]) == FailedAttempt(problem, unhealthy=True)
 
 
 async def test_a_reset_right_after_the_answer_takes_nothing_of_it_back() -> None:
@@ -127,7 +127,7 @@ async def test_a_silent_stream_fails_and_is_not_attempted_again() -> None:
         (ended,) = await read_all(stream)
         assert isinstance(ended, Ended)
         problem = Problem("upstream_timeout", "The upstream 'acme' said nothing for 0.02 s.")
-        assert stream.failure_of([ended]) == FailedAttempt(problem, transient=False, request_id="req_1")
+        assert stream.failure_of([ended]) == FailedAttempt(problem, request_id="req_1", unhealthy=True)
         stream.drop()
         await provider.until(lambda: provider.gone == 1)
 
@@ -168,7 +168,7 @@ async def test_an_event_over_the_limit_breaks_the_stream(monkeypatch: pytest.Mon
         (ended,) = await read_all(stream)
         assert isinstance(ended, Ended)
         problem = Problem("upstream_protocol_error", "An event of the upstream 'acme' is too large.")
-        assert stream.failure_of([ended]) == FailedAttempt(problem, transient=False)
+        assert stream.failure_of([ended]) == FailedAttempt(problem, unhealthy=True)
 
 
 @pytest.mark.parametrize(("code", "transient"), [("server_overloaded", True), ("upstream_rejected", False)])

@@ -68,10 +68,8 @@ def _show(console: Console, config: Config, found: Path | None, *, models: list[
             f"route {route.prefix.decode() or '/'} to {where}{'' if route.strip else ', path kept'}", soft_wrap=True
         )
     for up in config.upstream:
-        console.print(
-            f"upstream {up.name}: {up.dialect}{_where(up)}{_whose(up)}, models {', '.join(up.models)}{_keeping(up)}",
-            soft_wrap=True,
-        )
+        served = f"models {', '.join(up.models)}{_keeping(up)}{_sharing(up)}"
+        console.print(f"upstream {up.name}: {up.dialect}{_where(up)}{_whose(up)}, {served}", soft_wrap=True)
     console.print(f"models: {', '.join(models)}")
     for key in config.key:
         console.print(f"key {key.name}: tenant {key.tenant}")
@@ -109,3 +107,10 @@ def _keeping(up: UpstreamConfig) -> str:
     """Say how the turns of a conversation are kept together."""
     slots = "" if up.slots is None else f", conversations kept in {up.slots} slots"
     return slots if up.affinity_header is None else f"{slots}, conversations named in {up.affinity_header}"
+
+
+def _sharing(up: UpstreamConfig) -> str:
+    """Say which turns an upstream has, if not all that match."""
+    share = "backup" if up.backup else f"weight {up.weight}"
+    group = "" if up.group is None else f", {share} of the group {up.group}"
+    return group if up.tenants == ["*"] else f"{group}, for {', '.join(up.tenants)} only"

@@ -80,11 +80,18 @@ def check(config: Config) -> None:
         raise ConfigError("server: tls_cert and tls_key belong together")
     for up in config.upstream:
         check_upstream(up)
+    _check_groups(config)
     owners: dict[str, str] = {}
     for key in config.key:
         other = owners.setdefault(key.sha256, key.name)
         if other != key.name:
             raise ConfigError(f"the [[key]] tables {other!r} and {key.name!r} have the same sha256: whose key is it?")
+
+
+def _check_groups(config: Config) -> None:
+    for group in {up.group for up in config.upstream if up.group is not None}:
+        if all(up.backup for up in config.upstream if up.group == group):
+            raise ConfigError(f"the group {group!r} has only backups: one of its upstreams must be none")
 
 
 def _check_limits(config: Config) -> None:

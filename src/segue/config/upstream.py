@@ -35,6 +35,7 @@ DIALECTS_OF: Mapping[str, tuple[UpstreamDialect, ...]] = MappingProxyType(
         "body": _PROVIDERS,
         "affinity_header": _PROVIDERS,
         "slots": ("chat", "responses"),
+        "rerun": _PROVIDERS,
         "max_tokens": ("messages",),
         "return_reasoning": ("chat",),
         "max_concurrent": _PROVIDERS,
@@ -66,13 +67,34 @@ _HEADER = re.compile(
 _DEFAULT_CONCURRENCY = 64
 
 
+def _everybody() -> list[str]:
+    return ["*"]
+
+
 class UpstreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[[upstream]]`: a model server, or a model in this process. The first whose `models` match is used."""
+    """`[[upstream]]`: a model server, or a model in this process. The first that matches is used, or its group."""
 
     name: Annotated[str, Meta(min_length=1, description="Its name; no other upstream has it.")]
     dialect: Annotated[UpstreamDialect, Meta(description="What it speaks.")]
     models: Annotated[list[str], Meta(min_length=1, description="Names or globs it answers to.")]
     model_as: Annotated[str | None, Meta(description="The name the upstream is given instead.")] = None
+    group: Annotated[
+        str | None, Meta(description="Upstreams of one group share turns, and stand in for each other.")
+    ] = None
+    weight: Annotated[
+        int, Meta(ge=1, le=1000, description="With a group: its share of conversations, beside the others' weights.")
+    ] = 1
+    backup: Annotated[bool, Meta(description="With a group: it gets turns only while all others are out.")] = False
+    rerun: Annotated[
+        bool,
+        Meta(
+            description="provider, with a group: run a turn again elsewhere although it may have been run here; "
+            "for servers that cost nothing per turn."
+        ),
+    ] = False
+    tenants: Annotated[
+        list[str], Meta(min_length=1, description="Tenants that it is for: names, or globs; nobody else sees it.")
+    ] = msgspec.field(default_factory=_everybody)
     base_url: Annotated[
         str | None, Meta(description="provider: the URL of its API, as you would give it to its SDK.")
     ] = None
@@ -169,6 +191,8 @@ def check_upstream(up: UpstreamConfig) -> None:
         foreign = up.dialect not in DIALECTS_OF.get(field.name, (up.dialect,))
         if foreign and values[field.name] != default:
             raise ConfigError(f"{where}: {field.name} means nothing to the dialect {up.dialect!r}; leave it out")
+    if up.group is None and (up.weight != 1 or up.backup or up.rerun):
+        raise ConfigError(f"{where}: weight, backup and rerun mean nothing without a group; leave them out")
     if up.dialect in _PROVIDERS:
         _check_provider(up, where)
 

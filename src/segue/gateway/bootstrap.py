@@ -47,7 +47,7 @@ from segue.http.routes import RouteError, RouteTable, Target, parse_target, rout
 from segue.upstreams.http import HttpUpstream, Provider, UpstreamRuntime
 from segue.upstreams.interface import Upstream
 from segue.upstreams.retries import RetryPolicy
-from segue.upstreams.router import ModelRule, Router
+from segue.upstreams.router import ModelRule, Router, Sharing
 from segue.upstreams.scripted import MODEL as SCRIPTED
 from segue.upstreams.scripted import ScriptedUpstream
 from segue.upstreams.session_affinity import SessionAffinity, fault_of_header
@@ -72,20 +72,27 @@ def build_router(config: Config, before: Router | None = None) -> Router:
 
     def rule(up: UpstreamConfig) -> ModelRule:
         origin = _origin(up, config.key)
-        return ModelRule(known.get(origin) or _build(up, runtime, secret_of), up.models, up.model_as, origin)
+        upstream = known.get(origin) or _build(up, runtime, secret_of)
+        return ModelRule(upstream, up.models, up.model_as, origin, sharing=_sharing(up))
 
     bundled = [] if config.upstream else _bundled()
     scripted = known.get(_SCRIPTED_ORIGIN) or ScriptedUpstream()
     rules = [rule(up) for up in (*config.upstream, *bundled)]
-    return Router([*rules, ModelRule(scripted, (SCRIPTED,), origin=_SCRIPTED_ORIGIN)])
+    rules.append(ModelRule(scripted, (SCRIPTED,), origin=_SCRIPTED_ORIGIN))
+    return Router(rules, None if before is None else before.state)
 
 
 _SCRIPTED_ORIGIN = b"the scripted model that is always there"
 
 
+def _sharing(up: UpstreamConfig) -> Sharing:
+    return Sharing(up.name, up.group, up.weight, up.backup, tuple(up.tenants))
+
+
 def _origin(up: UpstreamConfig, keys: Sequence[KeyConfig]) -> bytes:
     """Return what stands for an upstream's settings: all that it is built from, and a digest of its own key."""
     secret = (read_key(up) or "").encode()
+    up = msgspec.structs.replace(up, group=None, weight=1, backup=False, tenants=[])  # these are settings of its rule
     tenants = [(key.tenant, key.sha256) for key in keys] if up.affinity_header else []
     return msgspec.json.encode((up, hashlib.sha256(secret).hexdigest(), tenants))
 
@@ -244,6 +251,7 @@ def _build_provider(
         idle_timeout_s=up.idle_timeout_s,
         retry=RetryPolicy(attempts=up.attempts, longest_wait_s=up.longest_wait_s),
         slots=up.slots,
+        rerun=up.rerun,
     )
     return HttpUpstream(provider, dialect, runtime, models=up.models, key=read_key(up), affinity=affinity)
 

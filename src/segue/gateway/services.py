@@ -68,6 +68,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         upstreams = self.router.upstreams
         self.executor.eviction.replace_upstreams(upstreams)
         self.metrics.upstreams.providers = [one for one in upstreams if isinstance(one, HttpUpstream)]
+        self.metrics.upstreams.router = self.router
         self.metrics.engines.models = [one for one in upstreams if isinstance(one, LocalUpstream)]
 
     def check_epoch(self, create: Create) -> None:

@@ -1,7 +1,8 @@
 """What the failure of an attempt means: what to tell the client, and whether the failure is transient.
 
 An attempt fails without a reply (`failure_without_reply`), with a reply that is no stream (`read_refusal`), or within
-its stream (`tell_end`). Which of our codes a provider's error stands for is one table, `dialects.provider_errors`; this
+its stream (`tell_end`). A failure also says whether another upstream may have the turn, and whether it speaks against
+this one. Which of our codes a provider's error stands for is one table, `dialects.provider_errors`; this
 module adds what the status and the headers say. A provider's message goes to the client, whose request it is about,
 without any part of a key, and never to a log. What it says about the gateway's own key goes to nobody. Not here: when
 to attempt again (`retries`).
@@ -39,6 +40,14 @@ TRANSIENT: frozenset[Code] = frozenset({"rate_limit_exceeded", "server_overloade
 _BUSY: frozenset[Code] = frozenset({"rate_limit_exceeded", "server_overloaded"})
 #: Not among them: 504. A proxy has given up waiting, and the server behind it may still be at work (RFC 9110, 15.6.5).
 _TRANSIENT_STATUSES = frozenset({409, 425, 429, 500, 502, 503, 529})
+#: Codes of refusals that another upstream may well not answer, although they are final here. Nothing was generated.
+_ELSEWHERE: frozenset[Code] = frozenset({"insufficient_quota", "model_not_found"})
+#: Codes of refusals that speak against a server, whoever asks.
+_UNHEALTHY: frozenset[Code] = frozenset(
+    {"server_overloaded", "upstream_error", "upstream_protocol_error", "upstream_timeout", "upstream_unreachable"}
+)
+#: Codes that speak against the gateway's own key at a server; a client's own key speaks for its client alone.
+_KEYS: frozenset[Code] = frozenset({"rate_limit_exceeded", "insufficient_quota"})
 #: The request did not arrive whole, so that it was not carried out (RFC 9110, 15.5.9).
 _NOT_ARRIVED = 408
 
@@ -66,7 +75,7 @@ def read_refusal(
         code = "upstream_protocol_error"
     request_id = read_request_id(headers, redactor)
     if code == "upstream_unauthorized" and not clients_key:
-        return FailedAttempt(_own_key_refused(name), request_id=request_id)
+        return FailedAttempt(_own_key_refused(name), request_id=request_id, elsewhere=True, unhealthy=True)
     if code == "upstream_unauthorized":
         code = "invalid_api_key"
     transient = code in TRANSIENT and (code in _BUSY or status in _TRANSIENT_STATUSES)
@@ -80,8 +89,19 @@ def read_refusal(
     documented = documented_code(error, code)
     problem = Problem(code, message, param, retry_after_s=after_s, repeatable=repeatable, documented_code=documented)
     transient = transient if repeatable is None else repeatable
-    refused = refused_fields(status, body, own_fields)
-    return FailedAttempt(problem, transient=transient, request_id=request_id, refused_fields=refused)
+    return FailedAttempt(
+        problem,
+        transient=transient,
+        request_id=request_id,
+        refused_fields=refused_fields(status, body, own_fields),
+        elsewhere=transient or code in _ELSEWHERE,
+        unhealthy=speaks_against_server(code, clients_key=clients_key),
+    )
+
+
+def speaks_against_server(code: str, *, clients_key: bool) -> bool:
+    """Say whether a failure speaks against its server, so that many of them mean that it is out."""
+    return code in _UNHEALTHY or (code in _KEYS and not clients_key)
 
 
 def tell_end(ended: Ended, name: str, *, clients_key: bool, redactor: KeyRedactor, ours: Sequence[str] = ()) -> Ended:
@@ -118,22 +138,25 @@ def failure_without_reply(
     match error:
         case aiohttp.ConnectionTimeoutError():
             message = f"No connection to the upstream {name!r} within {connect_timeout_s:g} s."
-            return FailedAttempt(Problem("upstream_unreachable", message), transient=True)
+            return FailedAttempt(
+                Problem("upstream_unreachable", message), transient=True, elsewhere=True, unhealthy=True
+            )
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():
             message = f"The upstream {name!r} cannot be trusted: its TLS certificate or handshake is not valid."
-            return FailedAttempt(Problem("upstream_unreachable", message))
+            return FailedAttempt(Problem("upstream_unreachable", message), elsewhere=True, unhealthy=True)
         case aiohttp.ClientConnectorError():
             problem = Problem("upstream_unreachable", f"The upstream {name!r} cannot be reached.")
-            return FailedAttempt(problem, transient=True)
+            return FailedAttempt(problem, transient=True, elsewhere=True, unhealthy=True)
         case TimeoutError():
             message = f"The upstream {name!r} did not answer within {first_byte_timeout_s:g} s."
-            return FailedAttempt(Problem("upstream_timeout", message))
+            return FailedAttempt(Problem("upstream_timeout", message), unhealthy=True)
         case aiohttp.ClientConnectionError() | OSError():
             message = f"The upstream {name!r} closed the connection before it answered."
-            return FailedAttempt(Problem("upstream_unreachable", message, repeatable=not sent), transient=not sent)
+            problem = Problem("upstream_unreachable", message, repeatable=not sent)
+            return FailedAttempt(problem, transient=not sent, elsewhere=not sent, unhealthy=True)
         case _:
             message = f"What the upstream {name!r} answered is not valid HTTP."
-            return FailedAttempt(Problem("upstream_protocol_error", message))
+            return FailedAttempt(Problem("upstream_protocol_error", message), unhealthy=True)
 
 
 def read_request_id(headers: Mapping[str, str], redactor: KeyRedactor) -> str:

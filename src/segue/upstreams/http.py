@@ -2,12 +2,12 @@
 
 A turn waits for a permit (`admission`); then the dialect renders its request, the request is sent, and the events of
 the reply go through the dialect's decoder (`provider_stream`). An attempt that fails before anything was forwarded is
-repeated as `retries` decides. If the provider refuses fields that the gateway added by itself, the attempt is repeated
-at once without them, and once it is taken, that is remembered (`learned_refusals`). The request lives as long as the
-turn: if the turn is closed or cancelled, its connection is broken at once, even in the middle of an upload. A reply
-that was read to its end leaves its connection for the next turn. With `slots`, a turn has a slot of the server for as
-long as it has its permit, through all attempts. Nothing that is sent or received is logged. Not here: what the bytes
-mean (`dialects`), and what a failure means (`failures`).
+repeated as `retries` decides, or not here if another upstream stands by. If the provider refuses fields that the
+gateway added by itself, the attempt is repeated at once without them, and once it is taken, that is remembered
+(`learned_refusals`). The request lives as long as the turn: if the turn is closed or cancelled, its connection is
+broken at once, even in the middle of an upload. A reply that was read to its end leaves its connection for the next
+turn. With `slots`, a turn has a slot of the server for as long as it has its permit, through all attempts. Nothing that
+is sent or received is logged. Not here: what the bytes mean (`dialects`), and what a failure means (`failures`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from segue.protocol.problems import Code, Problem, Refused, not_counted
 from segue.upstreams.admission import AdmissionQueue
 from segue.upstreams.conversation_key import conversation_key_of
 from segue.upstreams.failures import MAX_REFUSAL_BYTES, failure_without_reply, read_refusal
-from segue.upstreams.interface import Batch, Secret, UpstreamRequest
+from segue.upstreams.interface import Batch, Secret, UpstreamFailed, UpstreamRequest
 from segue.upstreams.learned_refusals import LearnedRefusals
 from segue.upstreams.model_listing import ModelListing
 from segue.upstreams.provider_stream import ProviderStream, drop
@@ -49,6 +49,9 @@ _STREAM = "text/event-stream"
 _OK = 200
 #: What servers answer that do not have an endpoint.
 _NO_ENDPOINT = frozenset({404, 405, 501})
+
+#: Where another upstream stands by, the next attempt is at that one.
+_ONCE = RetryPolicy(attempts=1)
 
 #: How a header line is called that holds a key.
 _SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie|credential|password|signature", re.IGNORECASE)
@@ -69,6 +72,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     """A provider's address and limits. The gateway's key for it is not in here, so that this can be printed.
 
     `slots` is how many slots the server has: each conversation is then pinned to one. `max_concurrent` must be no more.
+    `rerun`: another upstream may run a turn again whose outcome here is not known.
     """
 
     name: str
@@ -83,6 +87,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     idle_timeout_s: float = 300.0
     retry: RetryPolicy = RetryPolicy()
     slots: int | None = None
+    rerun: bool = False
 
 
 class UpstreamRuntime(msgspec.Struct, frozen=True):
@@ -152,6 +157,10 @@ class HttpUpstream:
         """The names it answers to."""
         return self._models
 
+    def has_place(self) -> bool:
+        """Say whether a turn would run at once."""
+        return self.admission.running < self._provider.max_concurrent and not self.admission.waiting
+
     async def start(self) -> None:
         """Create the session; it connects when there is a turn."""
         self._session = aiohttp.ClientSession(
@@ -179,9 +188,10 @@ class HttpUpstream:
                 wait_s: float | None = None
                 reply = await self._open(turn, headers, slot)
                 if isinstance(reply, FailedAttempt):
+                    reply = self._free(reply)
                     wait_s = self._decide(reply, turn)
                     if wait_s is None:
-                        raise Refused(reply.problem)
+                        raise UpstreamFailed(reply)
                     await asyncio.sleep(wait_s)
                     continue
                 try:
@@ -190,7 +200,10 @@ class HttpUpstream:
                         batch = await reply.read()
                         failed = reply.failure_of(batch)
                         if failed is not None:
+                            failed = self._free(failed)
                             wait_s = self._decide(failed, turn)
+                            if wait_s is None and request.standby and failed.elsewhere:
+                                raise UpstreamFailed(failed)
                         elif batch and turn.without:
                             self._remember(turn)
                         if batch and wait_s is None:
@@ -228,7 +241,7 @@ class HttpUpstream:
         async with self.admission.permit(request.tenant):
             reply = await self._post(endpoint.path, body, headers)
             if isinstance(reply, FailedAttempt):
-                raise Refused(reply.problem)
+                raise UpstreamFailed(reply)
             read = await self._read(reply, body)
         count = read_count(read) if reply.status == _OK else None
         if count is not None:
@@ -236,7 +249,7 @@ class HttpUpstream:
         named = re.search(rf"(?<![\w-]){re.escape(request.model)}(?![\w-])", read.decode("utf-8", "replace"))
         if reply.status in _NO_ENDPOINT and named is None:  # else it may be the model that is not there
             raise Refused(not_counted(request.model))
-        raise Refused(self._judge(reply, read, rendered.own_fields, self._redactor_for(request)).problem)
+        raise UpstreamFailed(self._judge(reply, read, rendered.own_fields, self._redactor_for(request)))
 
     async def list_models(self, credential: Secret | None) -> Sequence[str]:
         """Return the names of the models that the provider lists, as far as they are known."""
@@ -386,7 +399,8 @@ class HttpUpstream:
         if self._leave_out(failed.refused_fields, turn):
             return 0.0
         self.failures[failed.problem.code] += 1
-        wait_s = backoff_before_retry(self._provider.retry, failed, turn.attempt, jitter=self.runtime.jitter())
+        policy = _ONCE if turn.request.standby and failed.elsewhere else self._provider.retry
+        wait_s = backoff_before_retry(policy, failed, turn.attempt, jitter=self.runtime.jitter())
         _log.warning(
             "action=try upstream=%s response_id=%s attempt=%d code=%s wait_s=%s provider_request_id=%s",
             self._provider.name,
@@ -398,6 +412,12 @@ class HttpUpstream:
         )
         turn.attempt += 1
         return wait_s
+
+    def _free(self, failed: FailedAttempt) -> FailedAttempt:
+        """Let another upstream have a turn of unknown outcome, if the configuration says that turns cost nothing."""
+        if not (self._provider.rerun and failed.unhealthy):
+            return failed
+        return msgspec.structs.replace(failed, elsewhere=True)
 
     def _leave_out(self, refused_fields: frozenset[str], turn: _AttemptedTurn) -> bool:
         """Render a turn without fields that were refused; say whether there is something else to send now.

@@ -23,8 +23,10 @@ import msgspec
 from segue.history.chains import History
 from segue.protocol.events import Ended, Event
 from segue.protocol.ids import ResponseId
+from segue.protocol.problems import Refused
 from segue.protocol.requests import Settings
 from segue.protocol.responses import Usage
+from segue.upstreams.retries import FailedAttempt
 
 Batch = Sequence[Event | Ended]
 
@@ -51,7 +53,8 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
     key for a provider, for upstreams that are configured to pass it on. `store` is true if the turn will be stored;
     state of a turn that will not be stored must stay in memory. `held` is true if other turns can continue the response
     by its id, from its successful end until `Forgetting.forget` names it. A response that is not held is never
-    continued by its id, but its client may send the whole history again.
+    continued by its id, but its client may send the whole history again. `standby` is true if another upstream can run
+    the turn: a failure that proves that nothing was generated is then raised at once, as `UpstreamFailed`.
     """
 
     model: str
@@ -62,9 +65,25 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
     credential: Secret | None = None
     store: bool = False
     held: bool = False
+    standby: bool = False
 
 
-class Upstream(Protocol):
+class UpstreamFailed(Refused):
+    """A turn that did not begin, and what its failure proves."""
+
+    def __init__(self, failed: FailedAttempt) -> None:
+        super().__init__(failed.problem)
+        self.failed = failed
+
+
+class Streaming(Protocol):
+    """What runs turns: an upstream, or a group of them."""
+
+    def stream(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
+        """Run one turn (see the module's contract)."""
+
+
+class Upstream(Streaming, Protocol):
     """A model server, or a model in this process."""
 
     @property
@@ -74,11 +93,16 @@ class Upstream(Protocol):
     async def start(self) -> None:
         """Get ready; called once, before the first turn."""
 
-    def stream(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
-        """Run one turn (see the module's contract)."""
-
     async def aclose(self) -> None:
         """Stop running turns and release everything."""
+
+
+@runtime_checkable
+class Limited(Protocol):
+    """An upstream that runs a limited number of turns at once."""
+
+    def has_place(self) -> bool:
+        """Say whether a turn would run at once, without waiting for others."""
 
 
 @runtime_checkable

@@ -26,7 +26,13 @@ from segue.http_client.reply_body import read_piece
 from segue.protocol.events import Ended, Event
 from segue.protocol.problems import Code, Problem
 from segue.protocol.responses import Failure
-from segue.upstreams.failures import MAX_REFUSAL_BYTES, TRANSIENT, read_request_id, tell_end
+from segue.upstreams.failures import (
+    MAX_REFUSAL_BYTES,
+    TRANSIENT,
+    read_request_id,
+    speaks_against_server,
+    tell_end,
+)
 from segue.upstreams.retries import FailedAttempt
 
 #: The codes that a stream can fail with, by their names. A provider's server error is none of the gateway's.
@@ -169,7 +175,14 @@ class ProviderStream:
         request_id = read_request_id(self._response.headers, self._redactor)
         message, own = ended.error.message.encode("utf-8", "replace"), self._rendered.own_fields
         refused = refused_fields(_REFUSED, message, own) if code == "upstream_rejected" else NOTHING
-        return FailedAttempt(problem, transient=transient, request_id=request_id, refused_fields=refused)
+        return FailedAttempt(
+            problem,
+            transient=transient,
+            request_id=request_id,
+            refused_fields=refused,
+            elsewhere=transient,
+            unhealthy=speaks_against_server(code, clients_key=self._clients_key),
+        )
 
     def drop(self) -> None:
         """Break the connection, unless the whole reply has been read."""

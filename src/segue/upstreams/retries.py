@@ -28,13 +28,17 @@ class FailedAttempt(msgspec.Struct, frozen=True):
 
     `problem.retry_after_s` is when the provider wants to be asked again. `request_id` is the provider's own id of the
     request, which its support asks for. `refused_fields` are those fields of the gateway's own that the provider does
-    not take: without them the turn can be attempted again at once.
+    not take: without them the turn can be attempted again at once. `elsewhere` is true if the turn may be sent to
+    another upstream: it is certain that nothing was generated, and another one may take it. `unhealthy` is true if the
+    failure speaks against the upstream, and not against this request.
     """
 
     problem: Problem
     transient: bool = False
     request_id: str = ""
     refused_fields: frozenset[str] = frozenset()
+    elsewhere: bool = False
+    unhealthy: bool = False
 
 
 def backoff_before_retry(policy: RetryPolicy, failed: FailedAttempt, attempt: int, *, jitter: float) -> float | None:

@@ -1,20 +1,40 @@
-"""The router: which upstream runs a model, by the model's name.
+"""The router: which upstream runs a model, by the model's name and the tenant.
 
-Rules are tried in the order of the configuration, and the first match wins. A rule may have the upstream called with
-another name for the model. Not here: what an upstream does with a turn.
+Rules are tried in the order of the configuration, and the first match wins. If that one is in a group, all rules of its
+group that match run the model together. A rule may be for some tenants only; for others it is as if it were not there.
+A rule may have the upstream called with another name for the model. Not here: which upstream of a group has a turn
+(`group`), and what an upstream does with it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import translate
+from typing import NamedTuple
 
-from segue.upstreams.interface import ModelLister, Secret, Upstream
+import msgspec
+
+from segue.upstreams.group import GroupState, Member, UpstreamGroup
+from segue.upstreams.interface import ModelLister, Secret, Streaming, Upstream
 
 #: Gemini lists its models by their resource names, and takes both (https://ai.google.dev/gemini-api/docs/openai).
 _RESOURCE = "models/"
+
+
+class Sharing(msgspec.Struct, frozen=True):
+    """How an upstream, by its own name, shares turns with the others of its group, and for which tenants it is.
+
+    A `backup` has turns only while all others are out. `tenants` are names or globs.
+    """
+
+    name: str = ""
+    group: str | None = None
+    weight: int = 1
+    backup: bool = False
+    tenants: tuple[str, ...] = ("*",)
 
 
 class ModelRule:
@@ -24,13 +44,21 @@ class ModelRule:
     """
 
     def __init__(
-        self, upstream: Upstream, patterns: Sequence[str], model_as: str | None = None, origin: bytes = b""
+        self,
+        upstream: Upstream,
+        patterns: Sequence[str],
+        model_as: str | None = None,
+        origin: bytes = b"",
+        *,
+        sharing: Sharing | None = None,
     ) -> None:
         self.upstream = upstream
         self.patterns = tuple(patterns)
         self.model_as = model_as
         self.origin = origin
-        self._matches = re.compile("|".join(translate(pattern) for pattern in patterns)).match
+        self.sharing = sharing or Sharing()
+        self._matches = _matcher(patterns)
+        self._serves = _matcher(self.sharing.tenants)
 
     @property
     def has_globs(self) -> bool:
@@ -41,12 +69,31 @@ class ModelRule:
         """Say whether the rule applies to a model."""
         return self._matches(model) is not None
 
+    def is_for(self, tenant: str) -> bool:
+        """Say whether the rule applies to a tenant."""
+        return self._serves(tenant) is not None
+
+    def member(self) -> Member:
+        """Return its upstream as one of a group."""
+        sharing = self.sharing
+        return Member(sharing.name, self.upstream, self.model_as, sharing.weight, sharing.backup)
+
+
+class Found(NamedTuple):
+    """What runs a model: an upstream or a group, its name for the model, and every upstream that a turn may reach."""
+
+    runs: Streaming
+    model: str
+    upstreams: tuple[Upstream, ...]
+
 
 class Router:
     """The rules, in order, and their upstreams."""
 
-    def __init__(self, rules: Sequence[ModelRule]) -> None:
+    def __init__(self, rules: Sequence[ModelRule], state: GroupState | None = None) -> None:
         self._rules = tuple(rules)
+        self._groups: dict[tuple[int, ...], UpstreamGroup] = {}
+        self.state = state or GroupState(time.monotonic)
 
     @property
     def rules(self) -> Sequence[ModelRule]:
@@ -55,39 +102,68 @@ class Router:
 
     def replace(self, rules: Sequence[ModelRule]) -> None:
         """Take other rules. Turns that have found their upstream go on with it."""
-        self._rules = tuple(rules)
+        kept = {rule.sharing.name: rule.upstream for rule in rules}
+        changed = [rule.sharing.name for rule in self._rules if kept.get(rule.sharing.name) is not rule.upstream]
+        self.state.health.forget(changed)
+        self._rules, self._groups = tuple(rules), {}
 
-    def find(self, model: str) -> tuple[Upstream, str] | None:
-        """Return the upstream for a model and the upstream's own name for it."""
-        rule = next((rule for rule in self._rules if rule.is_match(model)), None)
-        return None if rule is None else (rule.upstream, rule.model_as or model)
+    def find(self, model: str, tenant: str) -> Found | None:
+        """Return what runs a model for a tenant."""
+        matching = (
+            (number, rule) for number, rule in enumerate(self._rules) if rule.is_match(model) and rule.is_for(tenant)
+        )
+        first = next(matching, None)
+        if first is None:
+            return None
+        rule, group = first[1], first[1].sharing.group
+        others = [] if group is None else [other for other in matching if other[1].sharing.group == group]
+        if not others or group is None:
+            return Found(rule.upstream, rule.model_as or model, (rule.upstream,))
+        numbers, rules = zip(first, *others, strict=True)
+        runs = self._groups.get(numbers)
+        if runs is None:  # there are as many as the rules allow: clients cannot make more
+            runs = self._groups[numbers] = UpstreamGroup(group, [one.member() for one in rules], self.state)
+        return Found(runs, model, tuple(one.upstream for one in rules))
 
-    def models(self) -> list[str]:
-        """Return the models to list: the patterns that are names, not globs."""
-        names = (name for rule in self._rules for name in rule.patterns if not _is_glob(name))
+    @property
+    def in_use(self) -> Mapping[str, bool]:
+        """Whether each upstream of a group is in use now, by its name."""
+        now, health = self.state.clock(), self.state.health
+        names = [rule.sharing.name for rule in self._rules if rule.sharing.group is not None]
+        return {name: not health.is_out(name, now) for name in names}
+
+    def models(self, tenant: str | None = None) -> list[str]:
+        """Return the models to list for a tenant, or for anybody: the patterns that are names, not globs."""
+        rules = (rule for rule in self._rules if tenant is None or rule.is_for(tenant))
+        names = (name for rule in rules for name in rule.patterns if not _is_glob(name))
         return list(dict.fromkeys(names))
 
-    async def discover(self, credential: Secret | None) -> list[str]:
-        """Return the models that upstreams list themselves and that a glob of theirs lets clients name.
+    async def discover(self, credential: Secret | None, tenant: str) -> list[str]:
+        """Return the models that upstreams list themselves and that a glob of theirs lets clients of a tenant name.
 
         `credential` is the client's own key. A rule with another name for all its models has nothing to list.
         """
-        rules = [rule for rule in self._rules if rule.has_globs and rule.model_as is None]
+        rules = [rule for rule in self._rules if rule.has_globs and rule.model_as is None and rule.is_for(tenant)]
         asked = [(rule, rule.upstream) for rule in rules if isinstance(rule.upstream, ModelLister)]
         lists = await asyncio.gather(*(upstream.list_models(credential) for _, upstream in asked))
         found: dict[str, None] = {}
         for (rule, _), names in zip(asked, lists, strict=True):
             spelled = (name if rule.is_match(name) else name.removeprefix(_RESOURCE) for name in names)
-            found |= dict.fromkeys(name for name in spelled if self._runs(rule, name))
+            found |= dict.fromkeys(name for name in spelled if self._runs(rule, name, tenant))
         return list(found)
 
-    def _runs(self, rule: ModelRule, model: str) -> bool:
-        return next((one for one in self._rules if one.is_match(model)), None) is rule
+    def _runs(self, rule: ModelRule, model: str, tenant: str) -> bool:
+        found = self.find(model, tenant)
+        return found is not None and any(one is rule.upstream for one in found.upstreams)
 
     @property
     def upstreams(self) -> list[Upstream]:
         """Every upstream once."""
         return list({id(rule.upstream): rule.upstream for rule in self._rules}.values())
+
+
+def _matcher(patterns: Sequence[str]) -> Callable[[str], re.Match[str] | None]:
+    return re.compile("|".join(translate(pattern) for pattern in patterns)).match
 
 
 def _is_glob(pattern: str) -> bool:

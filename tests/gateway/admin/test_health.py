@@ -10,7 +10,11 @@ from aiohttp.test_utils import make_mocked_request
 
 from segue.gateway.admin.health import HealthRoutes
 from segue.gateway.services import Services
+from segue.protocol.problems import Problem
 from segue.stores.interface import StoreError
+from segue.upstreams.retries import FailedAttempt
+from segue.upstreams.router import ModelRule, Sharing
+from segue.upstreams.scripted import ScriptedUpstream
 from tests.faults.doubles import BrokenStore
 from tests.gateway.parts import create, parts, respond
 
@@ -18,7 +22,13 @@ GET = make_mocked_request("GET", "/")
 
 
 def routes(services: Services) -> HealthRoutes:
-    return HealthRoutes(store=services.store, cache=services.cache, metrics=services.metrics, drain=services.drain)
+    return HealthRoutes(
+        store=services.store,
+        router=services.router,
+        cache=services.cache,
+        metrics=services.metrics,
+        drain=services.drain,
+    )
 
 
 def shown(reply: web.Response) -> tuple[int, object]:
@@ -39,6 +49,18 @@ async def test_a_gateway_is_ready_as_long_as_it_takes_turns() -> None:
         assert shown(await routes(services).readyz(GET)) == (200, {"status": "ready", "records": 1})
         services.drain.draining = True
         assert shown(await routes(services).readyz(GET)) == (503, {"status": "draining"})
+
+
+async def test_upstreams_that_are_out_are_named_and_do_not_make_it_unready() -> None:
+    async with parts() as services:
+        services.router.replace([ModelRule(ScriptedUpstream(), ["m"], sharing=Sharing("a", group="g"))])
+        failed = FailedAttempt(Problem("upstream_error", ""), unhealthy=True)
+        ready = {"status": "ready", "records": 0}
+        assert shown(await routes(services).readyz(GET)) == (200, {**ready, "upstreams": {"a": "in use"}})
+        now = services.router.state.clock()
+        for _ in range(3):
+            services.router.state.health.note_failure("a", "m", failed, begun_at=now, now=now)
+        assert shown(await routes(services).readyz(GET)) == (200, {**ready, "upstreams": {"a": "out"}})
 
 
 async def test_a_gateway_whose_store_fails_is_not_ready() -> None:

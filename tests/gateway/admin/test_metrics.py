@@ -8,7 +8,12 @@ from segue.dialects.render_cache import RenderCache
 from segue.engine import LocalUpstream, ModelFile
 from segue.gateway.admin.metrics import Metrics
 from segue.history.cache import TurnCache
+from segue.protocol.problems import Problem
+from segue.upstreams.group import GroupState
 from segue.upstreams.http import HttpUpstream, Provider, UpstreamRuntime
+from segue.upstreams.retries import FailedAttempt
+from segue.upstreams.router import ModelRule, Router, Sharing
+from segue.upstreams.scripted import ScriptedUpstream
 from tests.upstreams.plain_dialect import PlainDialect
 
 
@@ -25,6 +30,28 @@ async def test_a_providers_figures_are_those_of_now() -> None:
     assert 'segue_upstream_running{upstream="acme"} 1.0' in page
     assert 'segue_upstream_waiting{upstream="acme"} 0.0' in page
     assert 'segue_upstream_failed_tries_total{code="rate_limit_exceeded",upstream="acme"} 2.0' in page
+
+
+def test_the_upstreams_of_groups_are_shown_in_use_or_out() -> None:
+    """Others stand alone: there are no series of theirs."""
+    metrics, clock = Metrics(), iter(range(100))
+    one, other = (ModelRule(ScriptedUpstream(), ["m"], sharing=Sharing(name, group="g")) for name in ("one", "other"))
+    alone = ModelRule(ScriptedUpstream(), ["m"], sharing=Sharing("alone"))
+    metrics.upstreams.router = router = Router([one, other, alone], GroupState(lambda: next(clock)))
+    health, failed = router.state.health, FailedAttempt(Problem("upstream_error", ""), unhealthy=True)
+    for _ in range(3):
+        health.note_failure("one", "m", failed, begun_at=0.0, now=0.0)
+    health.left["one"] += 2
+    page = metrics.render(TurnCache(1000)).decode().splitlines()
+    shown = [line for line in page if line.startswith(("segue_upstream_out", "segue_upstream_fail"))]
+    assert shown == [
+        'segue_upstream_out{upstream="one"} 1.0',
+        'segue_upstream_out{upstream="other"} 0.0',
+        'segue_upstream_outages_total{upstream="one"} 1.0',
+        'segue_upstream_outages_total{upstream="other"} 0.0',
+        'segue_upstream_failovers_total{upstream="one"} 2.0',
+        'segue_upstream_failovers_total{upstream="other"} 0.0',
+    ]
 
 
 def test_a_local_models_counters_are_those_of_now() -> None:

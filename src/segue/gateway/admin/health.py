@@ -9,12 +9,14 @@ from segue.gateway.drain import DrainState
 from segue.history.cache import TurnCache
 from segue.protocol.codec import encode
 from segue.stores.interface import Store
+from segue.upstreams.router import Router
 
 
 class HealthRoutes:
     """The handlers of `/healthz`, `/readyz` and `/metrics`."""
 
-    def __init__(self, *, store: Store, cache: TurnCache, metrics: Metrics, drain: DrainState) -> None:
+    def __init__(self, *, store: Store, router: Router, cache: TurnCache, metrics: Metrics, drain: DrainState) -> None:
+        self._router = router
         self._store = store
         self._cache = cache
         self._metrics = metrics
@@ -26,13 +28,18 @@ class HealthRoutes:
         return web.Response(body=b'{"status":"ok"}', content_type="application/json")
 
     async def readyz(self, request: web.Request) -> web.Response:
-        """Say whether the gateway takes turns; 503 while it drains. A store that cannot write makes this fail too."""
+        """Say whether the gateway takes turns; 503 while it drains. A store that cannot write makes this fail too.
+
+        Upstreams that are out do not: another gateway would not reach them either. Those of groups are named.
+        """
         del request
         if self._drain.draining:
             return web.Response(status=503, body=b'{"status":"draining"}', content_type="application/json")
         await self._store.check_writable()
         size = await self._store.size()
-        body = encode({"status": "ready", "records": size.records})
+        upstreams = {name: "in use" if in_use else "out" for name, in_use in self._router.in_use.items()}
+        shown = {"status": "ready", "records": size.records}
+        body = encode({**shown, "upstreams": upstreams} if upstreams else shown)
         return web.Response(body=body, content_type="application/json")
 
     async def metrics(self, request: web.Request) -> web.Response:

@@ -17,6 +17,7 @@ from segue.engine.upstream import LocalUpstream
 from segue.gateway.quotas.quotas import Quotas
 from segue.history.cache import TurnCache
 from segue.upstreams.http import HttpUpstream
+from segue.upstreams.router import Router
 
 Transport = Literal["http", "sse", "websocket"]
 Level = Literal["connection", "process", "store"]
@@ -86,6 +87,7 @@ class ProviderCollector(Collector):
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.providers: list[HttpUpstream] = []
+        self.router: Router | None = None
         registry.register(self)
 
     def collect(self) -> Iterable[Metric]:
@@ -109,7 +111,27 @@ class ProviderCollector(Collector):
                 failed.add_metric([provider.name, code], count)
             for field, count in sorted(provider.learned.items()):
                 learned.add_metric([provider.name, field], count)
-        return running, waiting, failed, learned
+        return running, waiting, failed, learned, *self._groups()
+
+    def _groups(self) -> Iterable[Metric]:
+        out = GaugeMetricFamily(
+            "segue_upstream_out", "1 while an upstream of a group gets no turns because it fails.", labels=["upstream"]
+        )
+        opened = CounterMetricFamily(
+            "segue_upstream_outages", "Times that an upstream of a group was taken out.", labels=["upstream"]
+        )
+        left = CounterMetricFamily(
+            "segue_upstream_failovers",
+            "Turns that failed at an upstream before their output, and went on at another of its group.",
+            labels=["upstream"],
+        )
+        if self.router is not None:
+            health = self.router.state.health
+            for name, in_use in self.router.in_use.items():
+                out.add_metric([name], not in_use)
+                opened.add_metric([name], health.opened[name])
+                left.add_metric([name], health.left[name])
+        return out, opened, left
 
 
 class UsageCollector(Collector):

@@ -38,7 +38,13 @@ def build_application(
         ModelRoutes(services),
         CapabilityRoutes(services.profiles),
     )
-    health = HealthRoutes(store=services.store, cache=services.cache, metrics=services.metrics, drain=services.drain)
+    health = HealthRoutes(
+        store=services.store,
+        router=services.router,
+        cache=services.cache,
+        metrics=services.metrics,
+        drain=services.drain,
+    )
 
     usage_routes = UsageRoutes(services.rules.quotas, services.clock, services.started_at)
 

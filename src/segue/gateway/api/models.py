@@ -20,8 +20,9 @@ class ModelRoutes:
         """List the models that the configuration names, and then what upstreams list that match its globs."""
         services, principal = self._services, request[PRINCIPAL]
         created = int(services.started_at)
-        found = await services.router.discover(services.access.credential(request.headers))
-        names = filter(principal.may_use, dict.fromkeys((*services.router.models(), *found)))
+        router, tenant = services.router, principal.tenant
+        found = await router.discover(services.access.credential(request.headers), tenant)
+        names = filter(principal.may_use, dict.fromkeys((*router.models(tenant), *found)))
         models = [{"id": name, "object": "model", "created": created, "owned_by": "segue"} for name in names]
         body = encode({"object": "list", "data": models})
         headers = {HEADER: services.profiles.of(request).header}

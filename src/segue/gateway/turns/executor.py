@@ -43,8 +43,8 @@ from segue.protocol.requests import ENCRYPTED_REASONING, Create
 from segue.protocol.responses import Failure, encode_echo, usage
 from segue.protocol.turns import Finished, TurnStream
 from segue.stores.interface import ParentGone, Store, StoreError
-from segue.upstreams.interface import Batch, Counting, Prefilling, Secret, Upstream, UpstreamRequest
-from segue.upstreams.router import Router
+from segue.upstreams.interface import Batch, Counting, Prefilling, Secret, Streaming, Upstream, UpstreamRequest
+from segue.upstreams.router import Found, Router
 
 _log = logging.getLogger("segue.gateway")
 
@@ -90,10 +90,9 @@ class TurnSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResolvedCreate(NamedTuple):
-    """What a create names: the upstream, its own name for the model, and the history with the new input."""
+    """What a create names: what runs its model, and the history with the new input."""
 
-    upstream: Upstream
-    model: str
+    found: Found
     history: History
     input: Input
 
@@ -145,17 +144,18 @@ class Executor:
             Refused: the turn could not begin, or its upstream cannot count.
         """
         resolved = await self.resolve(create, caller)
-        if not isinstance(resolved.upstream, Counting):
+        runs, model, upstreams = resolved.found
+        if not isinstance(runs, Counting):
             raise Refused(not_counted(create.settings.model))
         response_id = new_response_id(self.entropy(ENTROPY_BYTES), _id_of(resolved.history.parent))
         request = UpstreamRequest(
-            resolved.model, response_id, caller.tenant, resolved.history, create.settings, caller.credential
+            model, response_id, caller.tenant, resolved.history, create.settings, caller.credential
         )
-        self.upstream_use.begin(resolved.upstream)
+        self.upstream_use.begin(upstreams)
         try:
-            return await resolved.upstream.count_input(request)
+            return await runs.count_input(request)
         finally:
-            self.upstream_use.end(resolved.upstream)
+            self.upstream_use.end(upstreams)
 
     async def resolve(self, create: Create, caller: Caller) -> ResolvedCreate:
         """Find everything that a create names; raises `Refused`."""
@@ -175,12 +175,12 @@ class Executor:
         orphan = history.find_orphan(new.answers)
         if orphan is not None:
             raise Refused(tool_call_not_found(*orphan))
-        return ResolvedCreate(*self._find(create, caller), history, new)  # anew: it may have been replaced meanwhile
+        return ResolvedCreate(self._find(create, caller), history, new)  # anew: it may have been replaced meanwhile
 
-    def _find(self, create: Create, caller: Caller) -> tuple[Upstream, str]:
-        """Find the upstream of a create, and its name for the model. One that is not for the caller looks like none."""
+    def _find(self, create: Create, caller: Caller) -> Found:
+        """Find what runs the model of a create. One that is not for the caller looks like none."""
         model = create.settings.model
-        found = self.router.find(model) if caller.principal.may_use(model) else None
+        found = self.router.find(model, caller.tenant) if caller.principal.may_use(model) else None
         if found is None:
             raise Refused(model_not_found(model))
         return found
@@ -234,7 +234,7 @@ class TurnRun:
         self._first_output_s: float | None = None
         self._stream: TurnStream | None = None
         self._remembered = False
-        self._upstream: Upstream | None = None
+        self._upstreams: Sequence[Upstream] = ()
         self._scopes: Sequence[Scope] = ()
         self.response_id = response_id
         self.finished: Finished | None = None
@@ -259,7 +259,7 @@ class TurnRun:
         outcome: Outcome = "cancelled"
         batches: AsyncGenerator[Batch, None] | None = None
         try:
-            request, upstream = await self._prepare()
+            request, runs = await self._prepare()
             self.response_id = request.response_id
             echo = encode_echo(create.settings, store=create.store, background=create.background)
             stream = self._stream = TurnStream(
@@ -270,7 +270,7 @@ class TurnRun:
                 encrypted=ENCRYPTED_REASONING in create.settings.include,
             )
             waiting = stream.open()
-            batches = upstream.stream(request) if create.generate else _warm_up(upstream, request)
+            batches = runs.stream(request) if create.generate else _warm_up(runs, request)
             begun = create.background  # no client waits for a status: a turn that is refused from here on has failed
             while stream.ended is None:
                 if begun and waiting:
@@ -304,7 +304,7 @@ class TurnRun:
         finally:
             await self._settle(batches, outcome)
 
-    async def _prepare(self) -> tuple[UpstreamRequest, Upstream]:
+    async def _prepare(self) -> tuple[UpstreamRequest, Streaming]:
         """Resolve everything the request names; raises `Refused`."""
         executor, create, caller = self._executor, self._create, self._caller
         self._scopes = executor.quotas.begin(caller.principal, executor.clock())
@@ -315,7 +315,7 @@ class TurnRun:
         parent = resolved.history.parent
         response_id = self.response_id or new_response_id(executor.entropy(ENTROPY_BYTES), _id_of(parent))
         request = UpstreamRequest(
-            resolved.model,
+            resolved.found.model,
             response_id,
             caller.tenant,
             resolved.history,
@@ -324,9 +324,9 @@ class TurnRun:
             create.store,
             self._continuable,
         )
-        self._upstream = resolved.upstream
-        executor.upstream_use.begin(self._upstream)  # no await since it was found
-        return request, self._upstream
+        self._upstreams = resolved.found.upstreams
+        executor.upstream_use.begin(self._upstreams)  # no await since they were found
+        return request, resolved.found.runs
 
     async def _settle(self, batches: AsyncGenerator[Batch, None] | None, outcome: Outcome) -> None:
         """Stop what still runs, and count the turn."""
@@ -334,8 +334,7 @@ class TurnRun:
         self._announce_if_lost()
         if batches is not None:
             await _stop(batches)
-        if self._upstream is not None:
-            executor.upstream_use.end(self._upstream)
+        executor.upstream_use.end(self._upstreams)
         executor.quotas.end(self._scopes, None if self.finished is None else self.finished.head.usage, executor.clock())
         self._caller.meter.turn(outcome, self._first_output_s, executor.monotonic() - self._begun_at)
 
@@ -403,9 +402,9 @@ class TurnRun:
             self._executor.eviction.forget(self._caller.tenant, [self.response_id])
 
 
-async def _warm_up(upstream: Upstream, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
+async def _warm_up(runs: Streaming, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
     """Stand in for an upstream's stream where nothing is to be generated; an upstream that can prefill does so."""
-    counted = await upstream.prefill(request) if isinstance(upstream, Prefilling) else usage(0, 0)
+    counted = await runs.prefill(request) if isinstance(runs, Prefilling) else usage(0, 0)
     yield (Ended("completed", counted),)
 
 

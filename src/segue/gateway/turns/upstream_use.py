@@ -6,6 +6,7 @@ Not here: which upstreams there are (`segue.upstreams.router`), and replacing th
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 from segue.upstreams.interface import Upstream
 
@@ -17,17 +18,19 @@ class UpstreamUse:
         self._turns: dict[Upstream, int] = {}
         self._idle: dict[Upstream, asyncio.Event] = {}
 
-    def begin(self, upstream: Upstream) -> None:
-        """Count a turn that begins."""
-        self._turns[upstream] = self._turns.get(upstream, 0) + 1
+    def begin(self, upstreams: Iterable[Upstream]) -> None:
+        """Count a turn that begins, on each upstream that it may reach."""
+        for upstream in upstreams:
+            self._turns[upstream] = self._turns.get(upstream, 0) + 1
 
-    def end(self, upstream: Upstream) -> None:
+    def end(self, upstreams: Iterable[Upstream]) -> None:
         """Count a turn that is over."""
-        left = self._turns.pop(upstream) - 1
-        if left:
-            self._turns[upstream] = left
-        elif upstream in self._idle:
-            self._idle.pop(upstream).set()
+        for upstream in upstreams:
+            left = self._turns.pop(upstream) - 1
+            if left:
+                self._turns[upstream] = left
+            elif upstream in self._idle:
+                self._idle.pop(upstream).set()
 
     async def until_idle(self, upstream: Upstream) -> None:
         """Wait until no turn is on an upstream that no further turn can find."""
