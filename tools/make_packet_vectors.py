@@ -109,8 +109,8 @@ _PACKETS: Mapping[str, tuple[str, Sequence[Frame]]] = {
     "ping": ("up", [Ping(7)]),
     "pong": ("down", [Pong(7)]),
     "window": ("down", [Window(1, 524288)]),
-    "miss": ("down", [Miss(300)]),
-    "the first message of a websocket was rebuilt": ("down", [Taken(3)]),
+    "miss": ("down", [Miss(300, 1)]),
+    "a message of a websocket was rebuilt": ("down", [Taken(3, 2)]),
     "reset by the sidecar": ("up", [Reset(1, "cancelled", b"")]),
     "reset by the gateway": ("down", [Reset(1, "aborted", b"the provider broke off")]),
     "reset of what was not forwarded": ("down", [Reset(2, "not_forwarded", b"")]),
@@ -120,7 +120,7 @@ _PACKETS: Mapping[str, tuple[str, Sequence[Frame]]] = {
     "several frames": ("down", [Pong(3), Ack(5000, 12), Window(1, 300000), _data(1, 0, b"a"), _data(2, 9, b"b")]),
     "frames of an extension around one that is known": (
         "down",
-        [ExtensionFrame(64, b"\0\xff"), Miss(7), ExtensionFrame(127, b"")],
+        [ExtensionFrame(64, b"\0\xff"), Miss(7, 1), ExtensionFrame(127, b"")],
     ),
     "the largest packet": ("down", [_data(1, 0, bytes(MAX_PACKET_BYTES - 10))]),
 }

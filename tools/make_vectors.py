@@ -24,8 +24,9 @@ from segue.http.content_coding import Unwrapped, unwrap
 from segue.http.websocket import WebSocketClose, WebSocketMessage
 from segue.tunnel.documents import Base, encode_document
 from segue.tunnel.folds.fold import FOLD_VERSION, Fold
-from segue.tunnel.socket_opening import END_OF_OPENINGS, encode_opening, stream_prefix
+from segue.tunnel.socket_opening import END_OF_OPENINGS, encode_opening
 from segue.tunnel.socket_transcript import SocketTranscript
+from segue.tunnel.socket_upload import SocketUploadWriter
 from segue.tunnel.stream_compression import REPLY_WINDOW_LOG, SOCKET_WINDOW_LOG, StreamEncoder
 from segue.tunnel.websocket_records import Record, encode_record
 from tools.fold_replies import FoldReply, replies
@@ -218,51 +219,59 @@ def records() -> dict[str, object]:
             for name, some in cases.items()
         ],
         "bad": [{"name": name, "stream": data.hex()} for name, data in bad.items()],
-        "openings": openings(),
+        "uploads": uploads(),
         "transcripts": transcripts(),
     }
 
 
-def openings() -> list[dict[str, object]]:
-    """Return the beginnings of uploads, with the messages that their documents give, and bad ones."""
+def uploads() -> list[dict[str, object]]:
+    """Return uploads of WebSockets with their messages, and bad ones."""
     message = expand([QUESTION, ANSWER, "]}"])
-    whole, delta = encode_document(message), encode_document(message, Base(expand([QUESTION, "]}"]), ANSWER.encode()))
-    later = WebSocketMessage("text", message)
-    encoder = StreamEncoder(SOCKET_WINDOW_LOG, prefix=stream_prefix(message))
-    stream = encoder.feed(encode_record(later)) + encoder.flush()
-    alone, last = StreamEncoder(SOCKET_WINDOW_LOG), WebSocketClose(1000, b"")
-    close = alone.feed(encode_record(last)) + alone.finish()
-    small = encode_opening("text", encode_document(b"hello"))
-    good: dict[str, tuple[bytes, list[Record], list[Record]]] = {
-        "a whole message, and the same once more in the stream": (
-            encode_opening("text", whole) + END_OF_OPENINGS + stream,
-            [later],
-            [later],
-        ),
-        "a delta behind a small message": (
-            small + encode_opening("binary", delta),
-            [WebSocketMessage("text", b"hello"), WebSocketMessage("binary", message)],
-            [],
-        ),
-        "only a close": (END_OF_OPENINGS + close, [], [last]),
+    base = Base(expand([QUESTION, "]}"]), ANSWER.encode())
+    whole, delta = encode_document(message), encode_document(message, base)
+    text, binary = WebSocketMessage("text", message), WebSocketMessage("binary", message)
+    small, close = WebSocketMessage("text", b"hello"), WebSocketClose(1000, b"")
+    good: dict[str, list[tuple[Record, bytes | None]]] = {
+        "a whole message, and the same once more in the stream": [(text, whole), (text, None)],
+        "a delta behind a small message": [(small, encode_document(b"hello")), (binary, delta)],
+        "two deltas, and a stream that builds on both": [(text, delta), (binary, delta), (small, None), (text, None)],
+        "deltas between streams, and a close": [
+            (small, None),
+            (text, delta),
+            (text, None),
+            (binary, delta),
+            (close, None),
+        ],
+        "only a close": [(close, None)],
     }
+    ended = StreamEncoder(SOCKET_WINDOW_LOG)
+    stream = END_OF_OPENINGS + ended.feed(encode_record(small)) + ended.finish()
+    cut = StreamEncoder(SOCKET_WINDOW_LOG)
     bad = {
         "a close with a document": b"\x08" + encode_opening("text", whole)[1:],
         "a length that is not in its shortest form": b"\x01\x81\x00",
         "a document over the bound": b"\x01\xff\xff\xff\xff\x0f",
+        "a stream behind a stream": stream + stream,
+        "a stream that ends within a record": END_OF_OPENINGS + cut.feed(encode_record(small)[:-1]) + cut.finish(),
     }
     made_from: dict[str, object] = {"base": [QUESTION, "]}"], "reply": [ANSWER]}
     found = [
-        {
-            "name": name,
-            "upload": upload.hex(),
-            "openings": [_described(one) for one in opened],
-            "records": [_described(one) for one in behind],
-        }
+        {"name": name, "upload": _upload(steps).hex(), "records": [_described(record) for record, _ in steps]}
         | made_from
-        for name, (upload, opened, behind) in good.items()
+        for name, steps in good.items()
     ]
     return found + [{"name": f"bad: {name}", "upload": upload.hex()} for name, upload in bad.items()]
+
+
+def _upload(steps: Sequence[tuple[Record, bytes | None]]) -> bytes:
+    """Return the upload of some messages, each as a document or as a record, and of a close."""
+    writer, upload = SocketUploadWriter(), b""
+    for record, document in steps:
+        if isinstance(record, WebSocketClose):
+            upload += writer.close(record)
+        else:
+            upload += writer.record(record) if document is None else writer.document(record, document)
+    return upload
 
 
 def transcripts() -> list[dict[str, object]]:

@@ -188,10 +188,10 @@ _FRAMES: Mapping[str, tuple[Frame, str]] = {
     "PING": (Ping(0), "token"),
     "PONG": (Pong(0), "token"),
     "WINDOW": (Window(1, 0), "exchange · limit"),
-    "MISS": (Miss(1), "exchange"),
+    "MISS": (Miss(1, 1), "exchange · number of the answer"),
     "RESET": (Reset(1, "cancelled", b""), "exchange · code (one byte) · message (bytes, ≤ 1,024)"),
     "GOAWAY": (GoAway(), "none"),
-    "TAKEN": (Taken(1), "exchange"),
+    "TAKEN": (Taken(1, 1), "exchange · number of the answer"),
 }
 _RESETS: Mapping[ResetCode, str] = {
     "cancelled": "The agent is gone. Nothing answers.",
@@ -211,7 +211,7 @@ _FLAGS: Sequence[tuple[str, Frame, Frame, str]] = (
         "HELLO, of an exchange",
         Hello(VERSION, b"", 1, (ExchangeResume(1, 0, has_head=False, again=False),)),
         Hello(VERSION, b"", 1, (ExchangeResume(1, 0, has_head=False, again=True),)),
-        "uploads again: a MISS has come",
+        "uploads again: a MISS of an HTTP request has come",
     ),
     ("OPEN", _FRAMES["OPEN"][0], Open(2, last=True, has_body=False, piece=b""), "last piece"),
     ("OPEN", _FRAMES["OPEN"][0], Open(2, last=False, has_body=True, piece=b""), "a document follows"),
@@ -233,7 +233,7 @@ _FLAGS: Sequence[tuple[str, Frame, Frame, str]] = (
         "DATA",
         _FRAMES["DATA"][0],
         Data(1, 0, final=False, again=True, payload=b""),
-        "again: of the upload made after a MISS; only upwards",
+        "again: of an HTTP request, after a MISS; only upwards",
     ),
 )
 

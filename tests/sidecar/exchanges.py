@@ -12,7 +12,10 @@ from segue.sidecar.session import AgentExchange, GatewaySession
 from segue.sidecar.stats import Stats
 from segue.sidecar.tls_sessions import ResumingContext
 from segue.tunnel.client import TunnelRequest
+from segue.tunnel.documents import Base, BaseMiss, Body, decode_document, may_be_missed
+from segue.tunnel.socket_upload import SocketUploadReader, UploadRecords
 from segue.tunnel.stream_compression import REPLY_WINDOW_LOG, StreamEncoder
+from segue.tunnel.websocket_records import Record, RecordError
 
 STREAM = ReplyHead(200, b"OK", (Line(b"Content-Type", b"text/event-stream"),))
 NOWHERE = ["ws://127.0.0.1:1"]
@@ -40,7 +43,10 @@ class ScriptedSession(GatewaySession):
         self.was_sent = asyncio.Event()
         self.finished = asyncio.Event()
 
-    def send(self, exchange: AgentExchange, data: bytes) -> None:
+    def send(self, exchange: AgentExchange, data: bytes, *, asks: bool = False) -> None:
+        if asks:
+            exchange.base_missed = False
+            exchange.answered.clear()
         self.sent += data
         self.was_sent.set()
 
@@ -69,6 +75,30 @@ def compressed(body: bytes, window_log: int = REPLY_WINDOW_LOG) -> bytes:
     """A reply's body as it travels, with its end."""
     encoder = StreamEncoder(window_log)
     return encoder.feed(body) + encoder.finish()
+
+
+def upload_of(sent: bytes, *bases: Base, misses: int | None = None) -> tuple[list[Record], list[bool]]:
+    """What a gateway with these bases reads of a WebSocket's upload, and which of its documents named a base.
+
+    `misses`: it lacks them for the document with this number, from 0 on.
+    """
+    reader, records, asked = SocketUploadReader(2**20), list[Record](), list[bool]()
+    reader.feed(sent)
+    while (step := reader.read()) is not None:
+        assert not isinstance(step, RecordError), step.reason
+        if isinstance(step, UploadRecords):
+            records += step.records
+            continue
+        document = step.document or b""
+        asked.append(may_be_missed(document))
+        known = () if len(asked) - 1 == misses else bases
+        body = decode_document(document, {base.id: base for base in known}.get)
+        if isinstance(body, BaseMiss):
+            reader.drop_message(step)
+        else:
+            assert isinstance(body, Body)
+            records.append(reader.take_message(step, body.sent))
+    return records, asked
 
 
 def receive(exchange: AgentExchange, head: ReplyHead | None, data: bytes = b"") -> None:

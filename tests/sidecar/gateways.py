@@ -22,16 +22,15 @@ from segue.tunnel.events import Cancelled, LinkFailed, Opened, ServerEvent, Uplo
 from segue.tunnel.folds.fold import Fold
 from segue.tunnel.frames import MAX_PACKET_BYTES, SUBPROTOCOL
 from segue.tunnel.server import Node, TunnelServer
-from segue.tunnel.socket_opening import SocketOpening, read_opening, stream_prefix
+from segue.tunnel.socket_opening import SocketOpening
+from segue.tunnel.socket_upload import SocketUploadReader, UploadRecords
 from segue.tunnel.stream_compression import (
     REPLY_WINDOW_LOG,
     SOCKET_WINDOW_LOG,
-    StreamDecoder,
     StreamEncoder,
-    StreamError,
 )
 from segue.tunnel.upgrade_headers import EPOCH_HEADER, HELLO_HEADER, decode_hello
-from segue.tunnel.websocket_records import Record, RecordError, RecordReader, encode_record
+from segue.tunnel.websocket_records import Record, RecordError, encode_record
 from tests.tunnel.checkers import new_checker
 
 STREAM = ReplyHead(200, b"OK", (Line(b"Content-Type", b"text/event-stream"),))
@@ -69,6 +68,7 @@ class FakeGateway:
         self.messages: list[bytes] = []
         self.bases: dict[bytes, Base] = {}
         self.misses = 0
+        self.taken = 0
         self.refusal: Problem | None = None
         self.between: Callable[[], web.StreamResponse] | None = None
         """What answers in place of this gateway."""
@@ -307,19 +307,13 @@ class _Exchange:
 
     async def talk(self) -> None:
         """Echo every message, and the close."""
-        encoder = StreamEncoder(SOCKET_WINDOW_LOG)
-        prefix = b""
-        while (message := await self.read_opening()) is not None:
-            await self.echo(message, encoder)
-            prefix = stream_prefix(message.data)
-        decoder, reader = StreamDecoder(SOCKET_WINDOW_LOG, prefix=prefix), RecordReader(2**26)
+        encoder, reader = StreamEncoder(SOCKET_WINDOW_LOG), SocketUploadReader(2**26)
         while await self.has_upload():
-            decoder.feed(bytes(self.upload))
+            reader.feed(bytes(self.upload))
             self.upload.clear()
-            while data := decoder.read(2**16):
-                assert not isinstance(data, StreamError)
-                records = reader.feed(data)
-                assert not isinstance(records, RecordError)
+            while (step := reader.read()) is not None:
+                assert not isinstance(step, RecordError)
+                records = step.records if isinstance(step, UploadRecords) else self.rebuild_message(reader, step)
                 for record in records:
                     await self.echo(record, encoder)
 
@@ -330,28 +324,23 @@ class _Exchange:
             await self.arrived.wait()
         return bool(self.upload)
 
-    async def read_opening(self) -> WebSocketMessage | None:
-        """Rebuild the next message that is a document; a base that is not here is missed. None: the stream begins."""
-        end, bases = self.session.end, self.session.gateway.bases
-        while (opening := read_opening(self.upload, 2**26)) is None:
-            self.arrived.clear()
-            await self.arrived.wait()
-        assert isinstance(opening, SocketOpening)
-        body = b"" if opening.document is None else decode_document(opening.document, bases.get)
+    def rebuild_message(self, reader: SocketUploadReader, opening: SocketOpening) -> tuple[WebSocketMessage, ...]:
+        """Rebuild a message that is a document; one whose base is not here is missed."""
+        end, gateway = self.session.end, self.session.gateway
+        document = opening.document or b""
+        body = decode_document(document, gateway.bases.get)
+        self.session.wake.set()
         if isinstance(body, BaseMiss):
-            self.session.gateway.misses += 1
-            self.upload.clear()
+            gateway.misses += 1
+            reader.drop_message(opening)
             end.missed(self.number)
-            self.session.wake.set()
-            return await self.read_opening()
-        del self.upload[: opening.end]
-        if opening.document is None:
-            return None
+            return ()
         assert isinstance(body, Body)
-        if may_be_missed(opening.document):
+        if may_be_missed(document):
+            gateway.taken += 1
             end.taken(self.number)
-        bases[body.plain_id] = body.as_base(b"")
-        return WebSocketMessage(opening.opcode, body.sent)
+        gateway.bases[body.plain_id] = body.as_base(b"")
+        return (reader.take_message(opening, body.sent),)
 
     async def echo(self, record: Record, encoder: StreamEncoder) -> None:
         gateway, end = self.session.gateway, self.session.end

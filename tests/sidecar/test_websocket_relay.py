@@ -20,13 +20,12 @@ from segue.sidecar.session import AgentExchange, Ending
 from segue.sidecar.stats import Outcome, Stats, reply_bytes
 from segue.sidecar.websocket_relay import WebSocketRelay
 from segue.tunnel.client import TunnelRequest
-from segue.tunnel.documents import Base, Body, decode_document
+from segue.tunnel.documents import Base
 from segue.tunnel.events import ExchangeReset, OutcomeUnknown, ReplyEnded
-from segue.tunnel.socket_opening import SocketOpening, read_opening, stream_prefix
-from segue.tunnel.stream_compression import SOCKET_WINDOW_LOG, StreamDecoder, StreamEncoder, StreamError
-from segue.tunnel.websocket_records import RecordReader, encode_record
+from segue.tunnel.stream_compression import SOCKET_WINDOW_LOG, StreamEncoder
+from segue.tunnel.websocket_records import Record, encode_record
 from tests.sidecar.agents import listening
-from tests.sidecar.exchanges import ScriptedSession, post, receive, scripted_exchange
+from tests.sidecar.exchanges import ScriptedSession, post, receive, scripted_exchange, upload_of
 
 SWITCH = ReplyHead(101, b"Switching Protocols", ())
 
@@ -165,25 +164,9 @@ async def test_what_cannot_be_passed_on_cuts_the_agents_socket(why: str) -> None
 COMPLETED = WebSocketMessage("text", b'{"type":"response.completed","response":{}}')
 
 
-def records_of(way: Relaying, *bases: Base) -> list[WebSocketMessage | WebSocketClose]:
+def records_of(way: Relaying, *bases: Base) -> list[Record]:
     """What the provider was sent by a gateway that has these bases."""
-    sent, first, opened = way.session.sent, b"", list[WebSocketMessage | WebSocketClose]()
-    while opening := read_opening(sent, 1000):
-        assert isinstance(opening, SocketOpening)
-        sent = sent[opening.end :]
-        if opening.document is None:
-            break
-        body = decode_document(opening.document, {base.id: base for base in bases}.get)
-        assert isinstance(body, Body)
-        first = body.sent
-        opened.append(WebSocketMessage(opening.opcode, first))
-    decoder, reader = StreamDecoder(SOCKET_WINDOW_LOG, prefix=stream_prefix(first)), RecordReader(1000)
-    decoder.feed(sent)
-    data = decoder.read(1000)
-    assert not isinstance(data, StreamError)
-    records = reader.feed(data)
-    assert isinstance(records, list)
-    return [*opened, *records]
+    return upload_of(way.session.sent, *bases)[0]
 
 
 @pytest.mark.parametrize(
@@ -254,7 +237,7 @@ async def test_the_first_message_is_a_delta_and_nothing_follows_before_the_gatew
         way.receive(WebSocketMessage("text", b"down"))
         assert await socket.recv() == "down"
         assert not way.session.was_sent.is_set()
-        way.exchange.opening_taken.set()
+        way.exchange.answered.set()
         await asyncio.wait_for(way.session.was_sent.wait(), 20)
         assert records_of(way, BASE) == [
             WebSocketMessage("text", f'{{"input":["resume"],{TOOLS}'.encode()),
@@ -268,28 +251,6 @@ async def test_the_first_message_is_a_delta_and_nothing_follows_before_the_gatew
     assert (kept.body, kept.reply) == (f'{{"input":["resume"],{TOOLS}'.encode() + b"\nsecond", b"down\n")
 
 
-async def test_a_first_message_whose_base_is_missed_is_sent_again_without_it() -> None:
-    async with relaying() as (way, socket):
-        way.cache.add(BASE)
-        await socket.send(f'{{"input":["resume"],{TOOLS}')
-        await asyncio.wait_for(way.session.was_sent.wait(), 20)
-        way.session.was_sent.clear()
-        way.session.sent = b""  # the gateway has dropped it
-        way.exchange.base_missed = True
-        way.exchange.upload_wanted.set()
-        await asyncio.wait_for(way.session.was_sent.wait(), 20)
-        way.session.was_sent.clear()
-        await socket.send("second")
-        await asyncio.wait_for(way.session.was_sent.wait(), 20)
-        assert records_of(way)[1:] == [WebSocketMessage("text", b"second")]
-        assert len(way.cache) == 0
-        way.receive(WebSocketMessage("text", b"down"))
-        await socket.recv()
-        way.exchange.end(ReplyEnded(way.exchange.handle))
-        await way.outcome()
-    assert (way.stats.base_hits, way.stats.without_base) == (0, 1)
-
-
 async def test_an_agent_that_leaves_before_its_first_message_was_taken_gives_it_up() -> None:
     async with relaying() as (way, socket):
         way.cache.add(BASE)
@@ -301,36 +262,3 @@ async def test_an_agent_that_leaves_before_its_first_message_was_taken_gives_it_
         assert await way.outcome() == "completed"
     assert not way.session.finished.is_set()
     assert isinstance(way.exchange.ending, ExchangeReset)
-
-
-async def test_a_small_message_before_the_first_large_one_is_sent_by_itself_and_at_once() -> None:
-    async with relaying() as (way, socket):
-        way.cache.add(BASE)
-        await socket.send('{"generate":false}')
-        await asyncio.wait_for(way.session.was_sent.wait(), 20)
-        way.session.was_sent.clear()
-        await socket.send(f'{{"input":["resume"],{TOOLS}')
-        await asyncio.wait_for(way.session.was_sent.wait(), 20)
-        way.session.was_sent.clear()
-        assert len(way.session.sent) < 130
-        way.exchange.opening_taken.set()
-        await socket.send("more")
-        await asyncio.wait_for(way.session.was_sent.wait(), 20)
-        assert [record for record in records_of(way, BASE) if isinstance(record, WebSocketMessage)] == [
-            WebSocketMessage("text", b'{"generate":false}'),
-            WebSocketMessage("text", f'{{"input":["resume"],{TOOLS}'.encode()),
-            WebSocketMessage("text", b"more"),
-        ]
-        way.exchange.end(ReplyEnded(way.exchange.handle))
-        await way.outcome()
-
-
-async def test_a_stream_begins_after_some_small_messages() -> None:
-    async with relaying() as (way, socket):
-        for number in range(7):
-            await socket.send(f"message {number}")
-            await asyncio.wait_for(way.session.was_sent.wait(), 20)
-            way.session.was_sent.clear()
-        assert records_of(way) == [WebSocketMessage("text", b"message %d" % number) for number in range(7)]
-        way.exchange.end(ReplyEnded(way.exchange.handle))
-        await way.outcome()

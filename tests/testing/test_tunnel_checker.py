@@ -86,7 +86,12 @@ def heard(*steps: Step) -> list[str]:
 def test_an_exchange_with_a_miss_that_goes_on_over_a_cut_is_as_it_must_be() -> None:
     checker = new_checker()
     checker.link_opened()
-    first = (*ASKED, data("up", b"delta", final=True), ("down", Miss(1)), data("up", b"whole", final=True, again=True))
+    first = (
+        *ASKED,
+        data("up", b"delta", final=True),
+        ("down", Miss(1, 1)),
+        data("up", b"whole", final=True, again=True),
+    )
     assert hear(checker, *first, ("down", Window(1, 300_000)), reply(), data("down", b"rep")) == []
     checker.link_opened()
     again = Hello(VERSION, b"node", 1, (ExchangeResume(1, 2, has_head=True, again=True),))
@@ -98,19 +103,19 @@ def test_an_exchange_with_a_miss_that_goes_on_over_a_cut_is_as_it_must_be() -> N
 def test_a_miss_that_was_lost_is_told_again() -> None:
     checker = new_checker()
     checker.link_opened()
-    hear(checker, *ASKED, data("up", b"delta", final=True), ("down", Miss(1)))
+    hear(checker, *ASKED, data("up", b"delta", final=True), ("down", Miss(1, 1)))
     checker.link_opened()
     again = Hello(VERSION, b"node", 1, (ExchangeResume(1, 0, has_head=False, again=False),))
     welcome = Welcome(VERSION, b"node", 1, 1 << 20, b"", (ExchangeResumed(1, 5),))
     late = data("up", b"", at=5, final=True)
     whole = data("up", b"whole", final=True, again=True)
-    told: tuple[Step, ...] = (("down", Miss(1)), ("down", Window(1, 262_144)))
+    told: tuple[Step, ...] = (("down", Miss(1, 1)), ("down", Window(1, 262_144)))
     assert hear(checker, ("up", again), ("down", welcome), *told, late, whole) == []
 
 
 def test_what_was_given_up_may_still_get_what_is_under_way() -> None:
     cancelled: Step = ("up", Reset(1, "cancelled", b""))
-    assert heard(*ASKED, cancelled, reply(), data("down"), ("down", Miss(1)), cancelled, data("up")) == []
+    assert heard(*ASKED, cancelled, reply(), data("down"), ("down", Miss(1, 1)), cancelled, data("up")) == []
 
 
 def test_a_length_may_stand_in_what_has_no_content() -> None:
@@ -121,6 +126,10 @@ def test_a_length_may_stand_in_what_has_no_content() -> None:
 
 
 SWITCHED = reply(head=ReplyHead(101, b"", ()))
+#: Openings of messages, by a document with a base and by one without.
+ASKS = b"\x01\x03\x02ab"
+WHOLE = b"\x01\x03\x00ab"
+MISSED: tuple[Step, ...] = (*TALKING, data("up", ASKS), ("down", Miss(1, 1)))
 
 
 @pytest.mark.parametrize(
@@ -151,12 +160,25 @@ SWITCHED = reply(head=ReplyHead(101, b"", ()))
             (*ASKED, ("down", ReplyFrame(1, last=True, piece=encode_reply(OK, HeaderTable(REPLY)), has_base=True))),
             "that OPEN did not name",
         ),
-        ((*REPLIED, ("down", Taken(1))), "TAKEN of a first message"),
-        ((*TALKING, ("down", Taken(1))), "TAKEN of a first message"),
-        ((*TALKING, ("down", Miss(1))), "a MISS of a first message"),
-        ((*TALKING, data("up"), ("down", Taken(1)), ("down", Miss(1))), "a MISS of a first message"),
-        ((*TALKING, data("up"), ("down", Miss(1)), ("down", Taken(1))), "TAKEN of a first message"),
-        ((*TALKING, data("up"), ("up", Taken(1))), "TAKEN does not go up"),
+        ((*REPLIED, ("down", Taken(1, 1))), "TAKEN of what is no WebSocket"),
+        ((*TALKING, ("down", Taken(1, 1))), "TAKEN of a message that has not come"),
+        ((*TALKING, ("down", Miss(1, 1))), "MISS of a message that has not come"),
+        ((*TALKING, data("up", WHOLE), ("down", Taken(1, 1))), "TAKEN of a message that has not come"),
+        ((*TALKING, data("up", ASKS[:-1]), ("down", Taken(1, 1))), "TAKEN of a message that has not come"),
+        ((*TALKING, data("up", ASKS), ("down", Miss(1, 2))), "MISS of a message that has not come"),
+        ((*TALKING, data("up", ASKS), *[("down", Taken(1, 1))] * 2), "TAKEN that was told on this link"),
+        ((*TALKING, data("up", ASKS), ("down", Taken(1, 1)), ("down", Miss(1, 1))), "in place of another answer"),
+        ((*TALKING, data("up", ASKS), ("down", Taken(1, 1)), ("down", Miss(1, 2))), "a message that has not come"),
+        (
+            (*TALKING, data("up", ASKS), ("down", Reset(1, "failed", b"")), ("down", Taken(1, 1))),
+            "of a WebSocket that is not open",
+        ),
+        ((*TALKING, data("up", ASKS + b"\0")), "behind a message that was not answered"),
+        ((*TALKING, data("up", ASKS), data("up", b"\1", at=len(ASKS))), "behind a message that was not answered"),
+        ((*MISSED, data("up", b"\0", at=len(ASKS))), "not sent again without a base"),
+        ((*MISSED, data("up", ASKS, at=len(ASKS))), "not sent again without a base"),
+        ((*TALKING, data("up", WHOLE, again=True)), "without a MISS"),
+        ((*TALKING, data("up"), ("up", Taken(1, 1))), "TAKEN does not go up"),
         ((*BEGIN, reply()), "REPLY of an exchange that was never opened"),
         ((*ASKED, reply(), reply(head=ReplyHead(201, b"Made", ()))), "a second REPLY"),
         ((*ASKED, reply(head=ReplyHead(20, b"OK", ()))), "another first line"),
@@ -172,8 +194,8 @@ SWITCHED = reply(head=ReplyHead(101, b"", ()))
         ((*BEGIN, opened(has_body=False), data("up")), "of a request that has none"),
         ((*BEGIN, opened(kind="websocket", has_body=False), data("up")), "of a request that has none"),
         ((*ASKED, data("up", again=True)), "without a MISS"),
-        ((*ASKED, ("down", Miss(1)), ("down", Miss(1))), "a second MISS"),
-        ((*REPLIED, ("down", Miss(1))), "a MISS behind REPLY"),
+        ((*ASKED, ("down", Miss(1, 1)), ("down", Miss(1, 1))), "a second MISS"),
+        ((*REPLIED, ("down", Miss(1, 1))), "a MISS behind REPLY"),
         ((*ASKED, ("up", Reset(1, "failed", b""))), "code 4 does not go up"),
         ((*ASKED, ("down", Reset(1, "cancelled", b""))), "code 0 does not go down"),
         ((*BEGIN, ("down", Ack(10_000, 0))), "above what was sent"),
@@ -268,8 +290,28 @@ def test_a_reply_may_build_on_an_earlier_one_at_the_same_node() -> None:
     ]
 
 
-def test_a_first_message_is_taken_or_missed_and_sent_again() -> None:
-    for answer in ((("down", Taken(1)), data("up", at=1)), (("down", Miss(1)), data("up", again=True))):
-        checker = new_checker()
+def test_messages_are_taken_or_missed_and_the_last_answer_is_told_on_each_link() -> None:
+    checker, sent = new_checker(), b""
+    checker.link_opened()
+    assert hear(checker, *TALKING) == []
+    for said, answer in (
+        (WHOLE + ASKS, Taken(1, 1)),
+        (ASKS, Miss(1, 2)),
+        (WHOLE + b"\0\1\0\0" + ASKS, Taken(1, 3)),
+        (b"\0\2\0\0x\1\0\0" + ASKS, Miss(1, 4)),
+        (WHOLE, Miss(1, 4)),
+    ):
+        assert hear(checker, data("up", said, at=len(sent))) == []
+        sent += said
+        if said != WHOLE:
+            assert hear(checker, ("down", answer)) == []
         checker.link_opened()
-        assert hear(checker, *TALKING, data("up"), *answer) == []
+        hello = Hello(VERSION, b"node", 1, (ExchangeResume(1, 0, has_head=True, again=False),))
+        welcome = Welcome(VERSION, b"node", 1, 1 << 20, b"", (ExchangeResumed(1, len(sent)),))
+        assert hear(checker, ("up", hello), ("down", welcome), ("down", answer)) == []
+
+
+def test_the_answers_to_what_is_no_upload_are_only_counted() -> None:
+    nothing = (*TALKING, data("up", b"\xff"), ("down", Miss(1, 1)), data("up", b"x", at=1), ("down", Taken(1, 2)))
+    assert heard(*nothing) == []
+    assert "has not come" in heard(*nothing, ("down", Taken(1, 4)))[0]

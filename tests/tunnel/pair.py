@@ -259,7 +259,7 @@ FRAMES: st.SearchStrategy[Frame] = st.one_of(
     st.builds(ReplyFrame, NUMBERS, st.booleans(), PIECES, st.booleans()),
     st.builds(Data, NUMBERS, NUMBERS, st.booleans(), st.booleans(), st.binary(max_size=20)),
     st.builds(Window, NUMBERS, NUMBERS),
-    st.builds(Miss, NUMBERS),
+    st.builds(Miss, NUMBERS, NUMBERS),
     st.builds(Ping, NUMBERS),
     st.builds(Reset, NUMBERS, st.sampled_from(["cancelled", "aborted", "not_forwarded"]), st.binary(max_size=5)),
     st.just(GoAway()),

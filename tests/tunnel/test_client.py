@@ -108,9 +108,9 @@ def test_no_frame_makes_a_sidecar_raise_or_send_without_end(frames: list[Frame],
             ReplyFrame(1, last=True, piece=encode_reply(OK, HeaderTable())),
             Data(1, 0, final=False, again=True, payload=b"an upload"),
         ),
-        (Welcome(VERSION, NODE.epoch, 0, 1, b"", ()), Miss(2)),
+        (Welcome(VERSION, NODE.epoch, 0, 1, b"", ()), Miss(2, 1)),
         (Welcome(VERSION, NODE.epoch, 0, 1, b"", ()), Reset(1, "cancelled", b"")),
-        (Welcome(VERSION, NODE.epoch, 0, 1, b"", ()), Miss(1), Miss(1)),
+        (Welcome(VERSION, NODE.epoch, 0, 1, b"", ()), Miss(1, 1), Miss(1, 1)),
     ],
 )
 def test_what_breaks_the_protocol_fails_the_sidecars_link(frames: tuple[Frame, ...]) -> None:
@@ -223,7 +223,7 @@ def test_a_miss_or_reset_of_what_was_cancelled_meanwhile_is_ignored() -> None:
     sidecar.receive(packet_of(Welcome(VERSION, NODE.epoch, 0, 1, b"", ())), 0.0)
     sidecar.cancel(sidecar.open(post()))
     reply = ReplyFrame(1, last=True, piece=encode_reply(OK, HeaderTable(static_table.REPLY)))
-    for frame in (Miss(1), reply, Reset(1, "aborted", b""), Window(1, 100)):
+    for frame in (Miss(1, 1), reply, Reset(1, "aborted", b""), Window(1, 100)):
         assert sidecar.receive(packet_of(frame), 0.0) == []
 
 
@@ -406,18 +406,18 @@ SWITCH = ReplyHead(101, b"Switching Protocols", ())
 
 
 def talking(pair: Pair) -> tuple[int, int]:
-    """Open a WebSocket and send the beginning of an upload; return its handle and its number."""
+    """Open a WebSocket and send a message that asks; return its handle and its number."""
     handle = pair.sidecar.open(websocket())
     pair.run()
     number = opened(pair)
     pair.gateway.reply(number, SWITCH)
     pair.run()
-    pair.sidecar.send(handle, b"opening")
+    pair.sidecar.send(handle, b"asking", asks=True)
     pair.run()
     return handle, number
 
 
-def test_a_first_message_that_is_missed_is_sent_from_its_beginning_and_flagged() -> None:
+def test_a_message_that_is_missed_is_sent_again_behind_what_was_sent() -> None:
     pair = joined()
     handle, number = talking(pair)
     pair.gateway.missed(number)
@@ -426,12 +426,12 @@ def test_a_first_message_that_is_missed_is_sent_from_its_beginning_and_flagged()
     pair.sidecar.send(handle, b"whole")
     packet = pair.sidecar.next_packet(pair.now)
     assert [frame for frame in frames_of(packet or b"") if isinstance(frame, Data)] == [
-        Data(number, 0, final=False, again=True, payload=b"whole")
+        Data(number, len(b"asking"), final=False, again=False, payload=b"whole")
     ]
     assert not pair.checker.problems
 
 
-def test_a_first_message_that_was_taken_is_told_once_over_all_links() -> None:
+def test_an_answer_to_a_message_is_told_once_over_all_links() -> None:
     pair = joined()
     handle, number = talking(pair)
     pair.gateway.taken(number)
@@ -441,22 +441,41 @@ def test_a_first_message_that_was_taken_is_told_once_over_all_links() -> None:
     assert told(pair, UploadTaken) == [UploadTaken(handle)]
     assert not pair.checker.problems
     pair.gateway.taken(number + 1)  # it is over
-    failed = pair.sidecar.receive(packet_of(Miss(number)), pair.now)
-    assert failed == [LinkFailed("a MISS of what has no base")]
+    pair.sidecar.send(handle, b"asking", asks=True)
+    assert pair.sidecar.receive(packet_of(Miss(number, 2)), pair.now) == [BaseMissed(handle)]
 
 
-def test_only_the_first_message_of_a_websocket_is_taken() -> None:
-    for request in (post(), websocket()):
-        pair = joined()
-        pair.sidecar.open(request)
-        pair.run()
-        assert pair.sidecar.receive(packet_of(Taken(9)), pair.now) == [], "it is over"
-        failed = pair.sidecar.receive(packet_of(Taken(1)), pair.now)
-        assert failed == [LinkFailed("a TAKEN of what has no first message")]
+@pytest.mark.parametrize("kind", [Miss, Taken])
+@pytest.mark.parametrize("answer", [0, 1, 3])
+def test_only_what_asks_is_answered_and_in_its_order(kind: type[Miss | Taken], answer: int) -> None:
+    pair = joined()
+    handle, number = talking(pair)
+    pair.gateway.taken(number)
+    pair.run()
+    pair.sidecar.send(handle, b"asking", asks=True)
+    pair.gateway.missed(number)
+    pair.run()
+    failed = pair.sidecar.receive(packet_of(kind(number, answer)), pair.now)
+    assert failed == [LinkFailed("an answer to a message that asks for none")]
 
 
-def test_no_first_message_is_missed_before_the_websocket_is_open() -> None:
+def test_no_message_is_answered_before_there_is_one() -> None:
     pair = joined()
     pair.sidecar.open(websocket())
     pair.run()
-    assert pair.sidecar.receive(packet_of(Miss(1)), pair.now) == [LinkFailed("a MISS of what has no base")]
+    assert pair.sidecar.receive(packet_of(Taken(9, 1)), pair.now) == [], "it is over"
+    for frame in (Taken(1, 1), Miss(1, 0)):
+        failed = pair.sidecar.receive(packet_of(frame), pair.now)
+        assert failed == [LinkFailed("an answer to a message that asks for none")]
+        pair.connect()
+        pair.run()
+
+
+@pytest.mark.parametrize(
+    ("frame", "reason"), [(Taken(1, 1), "a TAKEN of what has no messages"), (Miss(1, 2), "a MISS of what has no base")]
+)
+def test_a_request_is_missed_once_and_never_taken(frame: Frame, reason: str) -> None:
+    pair = joined()
+    pair.sidecar.open(post())
+    pair.run()
+    assert pair.sidecar.receive(packet_of(frame), pair.now) == [LinkFailed(reason)]

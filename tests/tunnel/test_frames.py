@@ -74,7 +74,7 @@ FRAMES: st.SearchStrategy[Frame] = st.one_of(
     st.builds(Ping, NUMBERS),
     st.builds(Pong, NUMBERS),
     st.builds(Window, NUMBERS, NUMBERS),
-    st.builds(Miss, NUMBERS),
+    st.builds(Miss, NUMBERS, NUMBERS),
     st.builds(Reset, NUMBERS, st.sampled_from(CODES), st.binary(max_size=1024)),
     st.just(GoAway()),
     st.builds(ExtensionFrame, st.integers(64, 127), st.binary()),

@@ -174,7 +174,7 @@ def test_a_resume_with_more_than_was_ever_sent_fails_the_link(resume: ExchangeRe
         (Hello(VERSION, b"", 0, ()), open_frame(1), Data(1, 0, final=True, again=False, payload=b"no body")),
         (Hello(VERSION, b"", 0, ()), open_frame(1, has_body=True), Data(1, 5, final=True, again=False, payload=b"gap")),
         (Hello(VERSION, b"", 0, ()), open_frame(1, has_body=True), Data(1, 0, final=True, again=True, payload=b"")),
-        (Hello(VERSION, b"", 0, ()), Miss(1)),
+        (Hello(VERSION, b"", 0, ()), Miss(1, 1)),
         (Hello(VERSION, b"", 0, ()), open_frame(1), Reset(1, "aborted", b"")),
         (Hello(VERSION, b"", 0, ()), open_frame(1), Reset(1, "not_forwarded", b"")),
         (Hello(VERSION, b"", 0, ()), open_frame(1), Reset(1, "refused", b"")),
@@ -191,7 +191,7 @@ def test_what_breaks_the_protocol_fails_the_link(frames: tuple[Frame, ...]) -> N
 
 
 @pytest.mark.parametrize(
-    ("frame", "name"), [(Miss(1), "Miss"), (ReplyFrame(1, last=True, piece=b""), "Reply"), (GoAway(), "GoAway")]
+    ("frame", "name"), [(Miss(1, 1), "Miss"), (ReplyFrame(1, last=True, piece=b""), "Reply"), (GoAway(), "GoAway")]
 )
 def test_a_frame_that_is_for_the_other_end_is_named(frame: Frame, name: str) -> None:
     gateway, _ = greeted()

@@ -8,9 +8,9 @@ from segue.bench.workloads.sessions import make_session
 from segue.http.websocket import WebSocketMessage
 from segue.tunnel.documents import Base, encode_document
 from segue.tunnel.folds.fold import Fold
-from segue.tunnel.socket_opening import encode_opening, stream_prefix
 from segue.tunnel.socket_transcript import MAX_TRANSCRIPT_BYTES, SocketTranscript
-from segue.tunnel.stream_compression import SOCKET_WINDOW_LOG, StreamEncoder
+from segue.tunnel.socket_upload import SocketUploadWriter
+from segue.tunnel.stream_compression import StreamEncoder
 from segue.tunnel.websocket_records import encode_record
 
 
@@ -20,10 +20,10 @@ def text(data: bytes) -> WebSocketMessage:
 
 def transcript_of(*sent: WebSocketMessage) -> bytes:
     transcript = SocketTranscript()
-    for message in sent:
-        transcript.sent(message)
+    news = [transcript.sent(message) for message in sent]
     base = transcript.as_base()
-    return b"" if base is None else base.body
+    assert b"".join(news) == (b"" if base is None else base.body)
+    return b"".join(news)
 
 
 @pytest.mark.parametrize(
@@ -87,13 +87,12 @@ def test_a_resumed_session_costs_a_fifth_more_at_most_than_one_stream_of_its_mes
     shared_bytes = sum(len(one.feed(encode_record(text(turn.body))) + one.flush()) for turn in session.turns)
     sent_bytes, base = 0, None
     for turns in (session.turns[:4], session.turns[4:]):
-        transcript, encoder = SocketTranscript(), None
-        for turn in turns:
-            if encoder is None:
-                sent_bytes += len(encode_opening("text", encode_document(turn.body, base)))
-                encoder = StreamEncoder(SOCKET_WINDOW_LOG, prefix=stream_prefix(turn.body))
+        transcript, writer = SocketTranscript(), SocketUploadWriter()
+        for number, turn in enumerate(turns):
+            if number:
+                sent_bytes += len(writer.record(text(turn.body)))
             else:
-                sent_bytes += len(encoder.feed(encode_record(text(turn.body))) + encoder.flush())
+                sent_bytes += len(writer.document(text(turn.body), encode_document(turn.body, base)))
             transcript.sent(text(turn.body))
             for message in turn.reply.messages:
                 transcript.received(text(message))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 from segue.http.websocket import WebSocketClose, WebSocketMessage
 from segue.tunnel.documents import Base, BaseMiss, Body, DocumentError, decode_document, encode_document
 from segue.tunnel.folds.fold import FOLD_VERSION, Fold
-from segue.tunnel.socket_opening import SocketOpening, read_opening, stream_prefix
+from segue.tunnel.socket_opening import SocketOpening
 from segue.tunnel.socket_transcript import SocketTranscript
-from segue.tunnel.stream_compression import SOCKET_WINDOW_LOG, StreamDecoder, StreamError
+from segue.tunnel.socket_upload import SocketUploadReader, UploadRecords
+from segue.tunnel.stream_compression import StreamDecoder, StreamError
 from segue.tunnel.websocket_records import Record, RecordError, RecordReader, encode_record
 
 FOLDER = Path(__file__).parent / "vectors"
@@ -142,27 +144,36 @@ def test_there_are_twenty_folds_of_each_api() -> None:
     assert {api for api in names if names.count(api) >= 20} == {"Responses", "Chat Completions", "Messages", "Gemini"}
 
 
-@pytest.mark.parametrize("case", load("records")["openings"], ids=lambda case: case["name"])
-def test_the_openings_of_each_upload_give_its_first_messages(case: dict[str, Any]) -> None:
-    upload = bytes.fromhex(case["upload"])
-    if "records" not in case:
-        assert isinstance(read_opening(upload, 64 * MIB + 65_536), RecordError)
-        return
-    base, messages = base_of(case), list[WebSocketMessage]()
-    while opening := read_opening(upload, 64 * MIB + 65_536):
-        assert isinstance(opening, SocketOpening)
-        upload = upload[opening.end :]
-        if opening.document is None:
-            break
-        decoded = decode_document(opening.document, lambda base_id: base if base and base.id == base_id else None)
-        assert isinstance(decoded, Body)
-        messages.append(WebSocketMessage(opening.opcode, decoded.sent))
-    assert messages == [record_of(described) for described in case["openings"]]
-    decoder = StreamDecoder(SOCKET_WINDOW_LOG, prefix=stream_prefix(messages[-1].data) if messages else b"")
-    decoder.feed(upload)
-    stream = decoder.read(10_000)
-    assert isinstance(stream, bytes)
-    assert RecordReader(10_000).feed(stream) == [record_of(described) for described in case["records"]]
+@pytest.mark.parametrize("case", load("records")["uploads"], ids=lambda case: case["name"])
+def test_each_upload_gives_its_messages_wherever_it_is_cut(case: dict[str, Any]) -> None:
+    upload, base = bytes.fromhex(case["upload"]), base_of(case)
+    for size in (1, len(upload)):
+        reader = SocketUploadReader(64 * MIB)
+        records, error = read_upload(reader, [upload[at : at + size] for at in range(0, len(upload), size)], base)
+        if "records" in case:
+            assert (records, error) == ([record_of(described) for described in case["records"]], None)
+            assert not reader.held_bytes
+        else:
+            assert isinstance(error, RecordError)
+
+
+def read_upload(
+    reader: SocketUploadReader, pieces: Iterable[bytes], base: Base | None
+) -> tuple[list[Record], RecordError | None]:
+    records: list[Record] = []
+    for piece in pieces:
+        reader.feed(piece)
+        while (step := reader.read()) is not None:
+            match step:
+                case RecordError():
+                    return records, step
+                case SocketOpening():
+                    body = decode_document(step.document or b"", {base.id: base}.get if base else lambda _: None)
+                    assert isinstance(body, Body)
+                    records.append(reader.take_message(step, body.sent))
+                case UploadRecords():
+                    records += step.records
+    return records, None
 
 
 @pytest.mark.parametrize("case", load("records")["transcripts"], ids=lambda case: case["name"])

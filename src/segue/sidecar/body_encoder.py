@@ -69,9 +69,7 @@ class BodyEncoder:
             return None
         sent = await _unwrapped(head, body)
         plain = sent.plain if isinstance(sent, Unwrapped) else sent
-        if self._adding:
-            await asyncio.gather(*self._adding)
-        self._add_bodies()
+        await self._add_latest()
         if len(plain) + self._cache.unsearched_bytes <= _SEARCH_BYTES:
             choice = self._cache.choose(plain)
             if _is_quick(plain, choice.base):
@@ -82,10 +80,28 @@ class BodyEncoder:
             return await asyncio.to_thread(self._choose_and_encode, plain, sent, folds_alike=folds_alike)
 
     async def encode_message(self, data: bytes, *, folds_alike: bool) -> EncodedBody:
-        """Encode the first message of a WebSocket against the best base."""
+        """Encode the first large message of a WebSocket against the best base."""
         body = await self.encode(_NO_HEAD, data, folds_alike=folds_alike)
         assert body is not None, "there is a body"
         return body
+
+    async def encode_repeated(self, data: bytes, news: bytes, *, folds_alike: bool) -> EncodedBody | None:
+        """Encode a later message against the base that has most of its news; None if none has half of them."""
+        await self._add_latest()
+        if len(news) + self._cache.unsearched_bytes <= _SEARCH_BYTES:
+            choice = self._cache.choose(news)
+        else:
+            async with self._threads:
+                choice = await asyncio.to_thread(self._cache.choose, news)
+        if choice.base is None or choice.match is None or 2 * choice.match.shared_bytes < len(news):
+            return None
+        covered = None if folds_alike else 0
+        if _is_quick(data, choice.base):
+            document = encode_document(data, choice.base, covered)
+        else:
+            async with self._threads:
+                document = await asyncio.to_thread(encode_document, data, choice.base, covered)
+        return EncodedBody(data, data, document, choice.base)
 
     async def encode_without_base(self, body: EncodedBody, epoch: bytes) -> bytes:
         """Return a document without a base, and drop the base, which the node of this epoch does not have."""
@@ -98,6 +114,12 @@ class BodyEncoder:
     def note_opened(self, exchange: AgentExchange, body: EncodedBody) -> None:
         """Let the body be a base as soon as it has left: documents are rebuilt in the order in which they are whole."""
         self._opened[exchange] = body
+
+    async def _add_latest(self) -> None:
+        """Let the cache have all that can be a base now."""
+        if self._adding:
+            await asyncio.gather(*self._adding)
+        self._add_bodies()
 
     def _add_bodies(self) -> None:
         for exchange, body in tuple(self._opened.items()):

@@ -92,7 +92,7 @@ class AgentExchange:
         """The reply's body, as it travelled."""
         self.ending: Ending | None = None
         self.base_missed = False
-        """The gateway did not have the base of the document."""
+        """The gateway did not have the base of the document, of a WebSocket that of the last one that asked."""
         self.orphaned = False
         """Its agent has hung up, and it goes on without one."""
         self.reopened = False
@@ -105,8 +105,8 @@ class AgentExchange:
         """Set when there is room again for what the agent sends, and at the end."""
         self.upload_wanted = asyncio.Event()
         """Set when the gateway wants the body without a base, and at the end."""
-        self.opening_taken = asyncio.Event()
-        """Set when the gateway has the first message of a WebSocket, and at the end."""
+        self.answered = asyncio.Event()
+        """Set when the gateway has answered the message of a WebSocket that asked, and at the end."""
 
     def end(self, ending: Ending) -> None:
         """Record how it ended, and wake all who wait here."""
@@ -114,7 +114,7 @@ class AgentExchange:
         self.changed.set()
         self.writable.set()
         self.upload_wanted.set()
-        self.opening_taken.set()
+        self.answered.set()
 
 
 class GatewaySession:
@@ -265,9 +265,12 @@ class GatewaySession:
             exchange.consumed = offset
             self._wake.set()
 
-    def send(self, exchange: AgentExchange, data: bytes) -> None:
-        """Send bytes of a WebSocket's messages."""
-        self._tunnel.send(exchange.handle, data)
+    def send(self, exchange: AgentExchange, data: bytes, *, asks: bool = False) -> None:
+        """Send bytes of a WebSocket's messages. `asks`: they end with one that needs a base; `answered` tells more."""
+        if asks and exchange.ending is None:
+            exchange.base_missed = False
+            exchange.answered.clear()
+        self._tunnel.send(exchange.handle, data, asks=asks)
         self._wake.set()
 
     def finish(self, exchange: AgentExchange) -> None:
@@ -560,8 +563,9 @@ class GatewaySession:
                 self._stats.base_misses += 1
                 exchange.base_missed = True
                 exchange.upload_wanted.set()
+                exchange.answered.set()
             case UploadTaken():
-                exchange.opening_taken.set()
+                exchange.answered.set()
             case _:
                 assert_never(event)
 

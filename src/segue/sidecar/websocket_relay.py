@@ -10,38 +10,25 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Literal
 
 from segue.http.heads import ReplyHead
-from segue.http.websocket import ABNORMAL_CLOSURE, WebSocketClose, WebSocketMessage
+from segue.http.websocket import ABNORMAL_CLOSURE, WebSocketClose
 from segue.sidecar.agent_request import AgentRequest
 from segue.sidecar.agent_transport import AgentGone
-from segue.sidecar.body_encoder import BodyEncoder, EncodedBody
+from segue.sidecar.body_encoder import BodyEncoder
+from segue.sidecar.message_sender import MessageSender
 from segue.sidecar.response_writer import PIECE_BYTES
 from segue.sidecar.session import AgentExchange
 from segue.sidecar.stats import Outcome, Stats, reply_bytes
-from segue.tunnel.documents import encode_document, may_be_missed
 from segue.tunnel.events import OutcomeUnknown
-from segue.tunnel.socket_opening import END_OF_OPENINGS, encode_opening, stream_prefix
-from segue.tunnel.socket_transcript import SocketTranscript
-from segue.tunnel.stream_compression import (
-    REPLY_BASE_BYTES,
-    SOCKET_WINDOW_LOG,
-    StreamDecoder,
-    StreamEncoder,
-    StreamError,
-)
-from segue.tunnel.websocket_records import RecordError, RecordReader, encode_record
+from segue.tunnel.stream_compression import REPLY_BASE_BYTES, SOCKET_WINDOW_LOG, StreamDecoder, StreamError
+from segue.tunnel.websocket_records import RecordError, RecordReader
 
 #: "Service Restart" in the IANA registry of close codes (RFC 6455, 11.7): the agent may connect again.
 _SERVICE_RESTART = 1012
 #: The close code of an endpoint that leaves (RFC 6455, 7.4.1).
 _GOING_AWAY = 1001
 _LEAVE_S = 2.0
-#: The first message of so many bytes is sent against a base. Agents may send a small one before it, to warm up.
-_LARGE_BYTES = 4096
-#: After so many smaller messages the stream begins all the same: it is better for many small ones.
-_MAX_SMALL = 4
 #: The events of WebSocket mode after which nothing more of a turn comes, and the message that only acknowledges them.
 _TURN_END = re.compile(rb'\s*\{\s*"type"\s*:\s*"(?:response\.(?:completed|incomplete|failed)|error)"')
 _ACKNOWLEDGEMENT = re.compile(rb'\s*\{\s*"type"\s*:\s*"response\.processed"')
@@ -61,20 +48,11 @@ class WebSocketRelay:
     ) -> None:
         self._request = request
         self._exchange = exchange
-        self._bodies = bodies
+        self._sender = MessageSender(exchange, bodies)
         self._stats = stats
         self._decoder = StreamDecoder(SOCKET_WINDOW_LOG, prefix=exchange.prefix)
         self._beginning = bytearray()
         self._records = RecordReader(max_message_bytes)
-        self._encoder: StreamEncoder | None = None
-        """What compresses all messages behind the first; None before that."""
-        self._first: EncodedBody | None = None
-        """The first large message, until it is a base."""
-        self._opening: asyncio.Task[None] | None = None
-        self._small: list[WebSocketMessage] = []
-        """The messages before it, which went as documents too."""
-        self._stream_begun = False
-        self._transcript = SocketTranscript()
         self._position = 0
         self._closed = False  # the provider was told that the agent leaves
         self._turn_ended = False  # and the agent has asked for nothing since
@@ -99,12 +77,10 @@ class WebSocketRelay:
             await self._leave()
             return "completed"
         finally:
-            tasks = [upward] if self._opening is None else [upward, self._opening]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            upward.cancel()
+            await asyncio.gather(upward, return_exceptions=True)
             self._exchange.session.cancel(self._exchange)
-            self._bodies.record_socket(self._exchange, self._transcript.as_base())
+            await self._sender.aclose()
 
     async def _upward(self) -> None:
         """Relay the agent's messages until it closes; raise `AgentGone` if it was cut."""
@@ -113,71 +89,28 @@ class WebSocketRelay:
             while exchange.ending is None and not exchange.session.has_room(exchange):
                 await exchange.writable.wait()
             message = await self._request.receive()
-            if self._encoder is not None:
-                await exchange.opening_taken.wait()
+            await self._sender.ready()
             if exchange.ending is not None:
                 return
             if isinstance(message, WebSocketClose):
-                self._send_close(message)
+                self._closed = True
+                self._sender.close(message)
                 return
             self.received_bytes += len(message.data)
             self._stats.agent_bytes_in += len(message.data)
             if not _ACKNOWLEDGEMENT.match(message.data):
                 self._turn_ended = False
-            if self._encoder is not None:
-                self._send_stream(self._encoder.feed(encode_record(message)) + self._encoder.flush())
-            elif len(message.data) < _LARGE_BYTES and len(self._small) < _MAX_SMALL:
-                self._small.append(message)
-                exchange.session.send(exchange, encode_opening(message.opcode, encode_document(message.data)))
-            else:
-                self._encoder = await self._open(message)
-            self._transcript.sent(message)
-
-    def _send_stream(self, data: bytes) -> None:
-        begin = b"" if self._stream_begun else END_OF_OPENINGS
-        self._stream_begun = True
-        self._exchange.session.send(self._exchange, begin + data)
-
-    async def _open(self, message: WebSocketMessage) -> StreamEncoder:
-        """Send the first large message as a document; return the encoder of the stream behind it.
-
-        Nothing follows before it is sure that the gateway has it: what is missed is sent again, and nothing else is.
-        """
-        folds_alike = self._exchange.session.folds_alike
-        self._first = await self._bodies.encode_message(message.data, folds_alike=folds_alike)
-        self._exchange.session.send(self._exchange, encode_opening(message.opcode, self._first.document))
-        if may_be_missed(self._first.document):
-            again = self._open_again_if_missed(message.opcode, self._first)
-            self._opening = asyncio.get_running_loop().create_task(again)
-        else:
-            self._exchange.opening_taken.set()
-        return StreamEncoder(SOCKET_WINDOW_LOG, prefix=stream_prefix(message.data))
-
-    async def _open_again_if_missed(self, opcode: Literal["text", "binary"], body: EncodedBody) -> None:
-        exchange = self._exchange
-        await exchange.upload_wanted.wait()
-        if exchange.ending is None:
-            document = await self._bodies.encode_without_base(body, exchange.session.epoch)
-            exchange.session.send(exchange, encode_opening(opcode, document))
-            exchange.opening_taken.set()
-
-    def _send_close(self, close: WebSocketClose) -> None:
-        exchange, encoder = self._exchange, self._encoder
-        self._closed = True
-        if encoder is None:
-            prefix = stream_prefix(self._small[-1].data) if self._small else b""
-            encoder = StreamEncoder(SOCKET_WINDOW_LOG, prefix=prefix)
-        self._send_stream(encoder.feed(encode_record(close)) + encoder.finish())
-        exchange.session.finish(exchange)
+            await self._sender.send(message)
 
     async def _leave(self) -> None:
         """Close the provider's socket for an agent that is gone, and give it a moment to answer."""
         exchange = self._exchange
         self._request.abort()
         if not self._closed:
-            if self._encoder is not None and not exchange.opening_taken.is_set():
+            if self._sender.is_waiting():
                 return  # `run` gives the exchange up
-            self._send_close(WebSocketClose(_GOING_AWAY, b""))
+            self._closed = True
+            self._sender.close(WebSocketClose(_GOING_AWAY, b""))
         try:
             async with asyncio.timeout(_LEAVE_S):
                 while exchange.ending is None:
@@ -223,18 +156,11 @@ class WebSocketRelay:
                 await self._request.send(record)
                 self.sent_bytes += len(record.data)
                 self._stats.agent_bytes_out += len(record.data)
-                self._note_received(record)
+                self._sender.note_received(record)
         self._position += len(data)
         self._exchange.session.consume_to(self._exchange, self._position)
         self._exchange.log.release(self._position)
         return None
-
-    def _note_received(self, message: WebSocketMessage) -> None:
-        """Keep what later sockets are sent against: at the first answer, the gateway has the first message too."""
-        self._transcript.received(message)
-        if self._first is not None:
-            self._bodies.record(self._exchange, self._first, b"")
-            self._first = None
 
     def _keep(self, piece: bytes) -> None:
         """Let later replies build on the first bytes of this one."""

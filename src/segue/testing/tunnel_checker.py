@@ -15,6 +15,7 @@ import msgspec
 
 from segue.testing.tunnel_frames import FrameName, Listed, WireFault, WireFrame, read_number, read_wire_packet
 from segue.testing.tunnel_heads import HeadDecoder, WireHead
+from segue.testing.tunnel_uploads import SentDocument, UploadScanner
 
 Way: TypeAlias = Literal["up", "down"]
 
@@ -108,10 +109,24 @@ class _WireExchange:
         self.reply = _Stream()
         self.status: int | None = None
         self.missed = False
+        """A MISS was sent of its document, if it is an HTTP request."""
+        self.answers = 0
+        """How many answers it has had, if it is a WebSocket; `answer` is the last one."""
+        self.answer: FrameName | None = None
+        self.scanner = UploadScanner()
+        """What its upload consists of, if it is a WebSocket."""
+        self.told_answer = False
+        """The last answer was sent on this link."""
         self.named = False
         """OPEN named a reply to build on."""
         self.told: set[str] = set()
         """What came down on this link: of REPLY, MISS and RESET at most one each."""
+
+    @property
+    def unanswered(self) -> SentDocument | None:
+        """The message that waits for an answer; None: there is none, or its upload is none."""
+        asking = [one for one in self.scanner.documents if one.asks]
+        return asking[self.answers] if len(asking) > self.answers else None
 
     @property
     def over(self) -> bool:
@@ -250,6 +265,7 @@ class TunnelChecker:
         exchange.told = {"REPLY"} if wanted.flags & _HAS_HEAD else set()
         if wanted.flags & _AGAIN:
             exchange.told.add("MISS")
+        exchange.told_answer = False
         exchange.reply.go_on(wanted.offset)
         if exchange.missed and not wanted.flags & _AGAIN:
             exchange.upload = _Stream(is_limit_told=False)  # it is told the MISS again; what it sends before is dropped
@@ -333,18 +349,35 @@ class TunnelChecker:
             return  # it was sent before the MISS came
         if frame.flags & _AGAIN and not exchange.missed:
             raise WireFault("an upload is made again without a MISS")
+        before = len(exchange.upload.sent)
         exchange.upload.take(frame)
+        if exchange.is_websocket:
+            exchange.scanner.feed(bytes(exchange.upload.sent[before:]))
+            self._judge_upload(exchange)
+
+    def _judge_upload(self, exchange: _WireExchange) -> None:
+        """Nothing stands behind a document that waits for its answer; behind MISS comes one that needs none."""
+        unanswered, sent = exchange.unanswered, exchange.upload.sent
+        if unanswered is not None and unanswered.end < len(sent):
+            raise WireFault("something is sent behind a message that was not answered")
+        if exchange.answer != "MISS" or exchange.scanner.lost:
+            return
+        documents = exchange.scanner.documents
+        missed = [place for place, one in enumerate(documents) if one.asks][exchange.answers - 1]
+        behind, again = sent[documents[missed].end :], documents[missed + 1 :]
+        if behind[:1] == b"\0" or (again and again[0].asks):
+            raise WireFault("a message that was missed is not sent again without a base")
 
     def _on_miss(self, _: _WireLink, frame: WireFrame) -> None:
         exchange = self._opened(frame)
         if exchange is None:
             return
-        exchange.tell("MISS")
         if exchange.is_websocket:
-            if exchange.status != _SWITCHED or not exchange.upload.sent or "TAKEN" in exchange.told:
-                raise WireFault("a MISS of a first message that has not come, or was taken")
-        elif exchange.status is not None or not exchange.has_document:
-            raise WireFault("a MISS behind REPLY, or of what has no document")
+            self._on_answer(exchange, frame)
+            return
+        exchange.tell("MISS")
+        if exchange.status is not None or not exchange.has_document or frame.value != 1:
+            raise WireFault("a MISS behind REPLY, of what has no document, or with another number than 1")
         exchange.missed = True
         exchange.upload = _Stream(is_limit_told=exchange.upload.is_limit_told)
 
@@ -352,9 +385,22 @@ class TunnelChecker:
         exchange = self._opened(frame)
         if exchange is None:
             return
-        exchange.tell("TAKEN")
-        if not exchange.is_websocket or exchange.status != _SWITCHED or not exchange.upload.sent or exchange.missed:
-            raise WireFault("TAKEN of a first message that has not come, or was missed")
+        if not exchange.is_websocket:
+            raise WireFault("TAKEN of what is no WebSocket")
+        self._on_answer(exchange, frame)
+
+    def _on_answer(self, exchange: _WireExchange, frame: WireFrame) -> None:
+        """Take what the gateway says of a message: once on each link, numbered, and only of what was sent."""
+        if exchange.status != _SWITCHED or "RESET" in exchange.told:
+            raise WireFault(f"a {frame.name} of a WebSocket that is not open")
+        if frame.value == exchange.answers:
+            if exchange.told_answer or frame.name != exchange.answer:
+                raise WireFault(f"a {frame.name} that was told on this link, or in place of another answer")
+        elif frame.value != exchange.answers + 1 or not (exchange.unanswered or exchange.scanner.lost):
+            raise WireFault(f"a {frame.name} of a message that has not come")
+        else:
+            exchange.answers, exchange.answer = frame.value, frame.name
+        exchange.told_answer = True
 
     def _on_reset(self, link: _WireLink, frame: WireFrame) -> None:
         exchange = self._opened(frame)

@@ -219,8 +219,8 @@ _FRAMES: dict[int, Callable[[_ContentReader], WireFrame]] = {
     7: lambda read: WireFrame("PING", value=read.number()),
     8: lambda read: WireFrame("PONG", value=read.number()),
     9: lambda read: WireFrame("WINDOW", exchange=read.number(), value=read.number()),
-    10: lambda read: WireFrame("MISS", exchange=read.number()),
+    10: lambda read: WireFrame("MISS", exchange=read.number(), value=read.number()),
     11: lambda read: WireFrame("RESET", exchange=read.number(), value=read.code(), data=read.bytes(_MAX_TEXT_BYTES)),
     12: lambda _: WireFrame("GOAWAY"),
-    13: lambda read: WireFrame("TAKEN", exchange=read.number()),
+    13: lambda read: WireFrame("TAKEN", exchange=read.number(), value=read.number()),
 }

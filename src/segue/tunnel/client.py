@@ -92,8 +92,10 @@ class _ClientExchange(Exchange):
         self.has_head = False
         self.awaits_document = False
         """The gateway missed the base, and the shell is making a document without one."""
-        self.taken = False
-        """The gateway has its first message, if it is a WebSocket."""
+        self.asked = 0
+        """How many of the messages that went up ask for an answer, if it is a WebSocket."""
+        self.answers = 0
+        """How many of them were answered."""
         self.reply_base = b""
         """What its reply may build on."""
 
@@ -109,9 +111,7 @@ class _ClientExchange(Exchange):
 
     @property
     def may_be_missed(self) -> bool:
-        """A MISS may come: of a document before the reply, of a WebSocket's first message until it was taken."""
-        if self.request.kind == "websocket":
-            return self.has_head and not self.taken and not self.again
+        """A MISS may come of its document: there is one at most, before the reply."""
         return self.request.document is not None and not self.has_head and not self.again
 
     @property
@@ -177,10 +177,15 @@ class TunnelClient(Endpoint[_ClientExchange, ClientEvent]):
         self._load(exchange)
         self._give_turn(exchange)
 
-    def send(self, handle: int, data: bytes) -> None:
-        """Send bytes of a WebSocket's messages."""
+    def send(self, handle: int, data: bytes, *, asks: bool = False) -> None:
+        """Send bytes of a WebSocket's messages.
+
+        `asks`: they end with a document that needs a base. `UploadTaken` or `BaseMissed` answers it; send nothing
+        behind it before.
+        """
         exchange = self._handles.get(handle)
         if exchange is not None:
+            exchange.asked += asks
             self._send(exchange, data)
 
     def finish(self, handle: int) -> None:
@@ -319,12 +324,22 @@ class TunnelClient(Endpoint[_ClientExchange, ClientEvent]):
         exchange = self._exchanges.get(frame.exchange)
         if exchange is None:
             return
-        if not exchange.may_be_missed:
+        if exchange.request.kind == "websocket":
+            self._on_answer(exchange, frame.answer, BaseMissed(exchange.handle))
+            return
+        if not exchange.may_be_missed or frame.answer != 1:
             raise TunnelViolation("a MISS of what has no base")
-        exchange.again = True
-        exchange.awaits_document = exchange.request.kind == "http"
+        exchange.again = exchange.awaits_document = True
         exchange.outgoing = Outgoing()
         self._events.append(BaseMissed(exchange.handle))
+
+    def _on_answer(self, exchange: _ClientExchange, number: int, event: BaseMissed | UploadTaken) -> None:
+        """Take the answer to a message, which every link tells again."""
+        if not exchange.answers <= number <= min(exchange.asked, exchange.answers + 1) or not number:
+            raise TunnelViolation("an answer to a message that asks for none")
+        if number > exchange.answers:
+            exchange.answers = number
+            self._events.append(event)
 
     def _on_reset(self, frame: Reset) -> None:
         if frame.code == "cancelled":
@@ -338,11 +353,9 @@ class TunnelClient(Endpoint[_ClientExchange, ClientEvent]):
         exchange = self._exchanges.get(frame.exchange)
         if exchange is None:
             return
-        if exchange.request.kind != "websocket" or not exchange.has_head:
-            raise TunnelViolation("a TAKEN of what has no first message")
-        if not exchange.taken:
-            exchange.taken = True
-            self._events.append(UploadTaken(exchange.handle))
+        if exchange.request.kind != "websocket":
+            raise TunnelViolation("a TAKEN of what has no messages")
+        self._on_answer(exchange, frame.answer, UploadTaken(exchange.handle))
 
     def _on_data(self, exchange: _ClientExchange, frame: Data) -> None:
         if not exchange.has_head or frame.again:

@@ -78,14 +78,14 @@ class ExchangeReset(msgspec.Struct, frozen=True):
 class BaseMissed(msgspec.Struct, frozen=True):
     """The gateway cannot rebuild the body: call `upload_again` with a document that needs no base.
 
-    Of a WebSocket, it is the first message, and all that was sent is dropped: `send` from the beginning.
+    Of a WebSocket, it is the message that was sent with `asks`: `send` it again, without a base, before any other.
     """
 
     exchange: int
 
 
 class UploadTaken(msgspec.Struct, frozen=True):
-    """The gateway has the first message of a WebSocket: `BaseMissed` does not come any more."""
+    """The gateway has the message of a WebSocket that was sent with `asks`."""
 
     exchange: int
 

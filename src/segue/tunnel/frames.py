@@ -152,15 +152,20 @@ class Window(msgspec.Struct, frozen=True):
 
 
 class Miss(msgspec.Struct, frozen=True):
-    """The gateway lacks the base of an upload, or the body has another digest: upload it again without a base."""
+    """The gateway lacks the base of a document, or the body has another digest: send it again without a base.
+
+    `answer`: the number of this answer in the exchange; that of an HTTP request is 1.
+    """
 
     exchange: int
+    answer: int
 
 
 class Taken(msgspec.Struct, frozen=True):
-    """The gateway has rebuilt the first message of a WebSocket from its document: no MISS comes any more."""
+    """The gateway has rebuilt a message of a WebSocket whose document named a base. `answer`: as in MISS."""
 
     exchange: int
+    answer: int
 
 
 class Reset(msgspec.Struct, frozen=True):
@@ -233,8 +238,8 @@ def encode_frame(frame: Frame) -> bytes:  # noqa: PLR0911 - one arm for each kin
         case Reset(exchange, code, message):
             number = bytes([RESET_CODES.index(code)])
             return bytes([_RESET]) + encode_varint(exchange) + number + _text(message[:_MAX_TEXT_BYTES])
-        case Ping(number) | Pong(number) | Miss(number) | Taken(number):
-            return bytes([_NUMBERED[type(frame)]]) + encode_varint(number)
+        case Ping() | Pong() | Miss() | Taken():
+            return bytes([_NUMBERED[type(frame)]]) + b"".join(map(encode_varint, msgspec.structs.astuple(frame)))
         case Hello() | Welcome():
             return _encode_first(frame)
         case GoAway():
@@ -446,10 +451,10 @@ _READERS: dict[int, Callable[[_FrameReader], Frame]] = {
     _PING: lambda read: Ping(read.number()),
     _PONG: lambda read: Pong(read.number()),
     _WINDOW: lambda read: Window(read.number(), read.number()),
-    _MISS: lambda read: Miss(read.number()),
+    _MISS: lambda read: Miss(read.number(), read.number()),
     _RESET: _read_reset,
     _GO_AWAY: lambda _: GoAway(),
-    _TAKEN: lambda read: Taken(read.number()),
+    _TAKEN: lambda read: Taken(read.number(), read.number()),
 }
 
 

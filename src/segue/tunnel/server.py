@@ -67,8 +67,10 @@ class _ServerExchange(Exchange):
         """What its reply may build on."""
         self.has_base = False
         """Its reply does."""
-        self.taken = False
-        """The first message of a WebSocket was rebuilt."""
+        self.answers = 0
+        """How many messages of a WebSocket were answered."""
+        self.answer: Miss | Taken | None = None
+        """The last of these answers."""
 
     @property
     def takes_data(self) -> bool:
@@ -97,22 +99,24 @@ class TunnelServer(Endpoint[_ServerExchange, ServerEvent]):
     # --- for the shell -----------------------------------------------------------------------------------------------
 
     def missed(self, number: int) -> None:
-        """Ask the sidecar to upload the body again, without a base."""
+        """Ask the sidecar to send the body again, or the message of a WebSocket that was read last, without a base."""
         exchange = self._exchanges.get(number)
         if exchange is None:
+            return
+        if exchange.kind == "websocket":
+            self._answer(exchange, Miss(number, exchange.answers + 1))
             return
         assert not exchange.again, "a document without a base is refused, not missed"
         exchange.again = True
         exchange.missed_at = exchange.incoming.offset
         exchange.incoming = Incoming()
-        self._queue(Miss(number))
+        self._queue(Miss(number, 1))
 
     def taken(self, number: int) -> None:
-        """Tell the sidecar that the first message of a WebSocket was rebuilt, so that it will not be missed."""
+        """Tell the sidecar that the message of a WebSocket that was read last, and has a base, was rebuilt."""
         exchange = self._exchanges.get(number)
         if exchange is not None:
-            exchange.taken = True
-            self._queue(Taken(number))
+            self._answer(exchange, Taken(number, exchange.answers + 1))
 
     def build_on(self, number: int) -> bytes:
         """Return the prefix for the stream of the response, empty if there is none. Call it before `reply`."""
@@ -252,13 +256,13 @@ class TunnelServer(Endpoint[_ServerExchange, ServerEvent]):
     def _tell_again(self, exchange: _ServerExchange, resume: ExchangeResume) -> None:
         """Repeat on a new link the frames that the old one may have lost."""
         if exchange.again and not resume.again:
-            self._queue(Miss(exchange.number))
+            self._queue(Miss(exchange.number, 1))
         if exchange.has_upload:
             self._tell_window(exchange)
         if exchange.head is not None and not resume.has_head:
             self._send_head(exchange)
-        if exchange.taken:
-            self._queue(Taken(exchange.number))
+        if exchange.answer is not None:
+            self._queue(exchange.answer)
         if exchange.reset is not None:
             self._send_reset(exchange)
 
@@ -301,6 +305,11 @@ class TunnelServer(Endpoint[_ServerExchange, ServerEvent]):
             self._events.append(UploadData(exchange.number, data))
         if exchange.incoming.final and not was_final:
             self._events.append(UploadEnded(exchange.number))
+
+    def _answer(self, exchange: _ServerExchange, answer: Miss | Taken) -> None:
+        """Answer a message; the sidecar sends no other before it has the answer, so only the last is told again."""
+        exchange.answers, exchange.answer = answer.answer, answer
+        self._queue(answer)
 
     def _on_taken(self, exchange: _ServerExchange) -> None:
         if exchange.reset is not None:

@@ -1,8 +1,8 @@
-"""The openings of a WebSocket's upload: the agent's first messages, as documents, before the stream of all others.
+"""The openings of a WebSocket's upload: messages of the agent as documents, in front of streams or between them.
 
-So the first large message on a new socket, which often repeats a whole conversation, is a delta against what an earlier
-socket or request has brought (docs/spec/tunnel.md, "Openings"). Reading never raises. Not here: documents, and the
-stream of records that follows.
+So a large message, which often repeats a whole conversation, is a delta against what an earlier socket or request has
+brought (docs/spec/tunnel.md, "Messages as documents"). Reading never raises. Not here: documents, and the streams of
+records (`segue.tunnel.socket_upload`).
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ import msgspec
 from segue.http.varints import encode_varint, read_varint
 from segue.tunnel.websocket_records import RecordError
 
-#: What stands behind the last opening, in front of the stream.
+#: What stands in front of a stream.
 END_OF_OPENINGS: Final = b"\0"
-#: The stream builds on so many of the last bytes of the last message that came as a document.
-OPENING_PREFIX_BYTES: Final = 256 * 1024
 
 _OPCODES: Final[dict[int, Literal["text", "binary"]]] = {1: "text", 2: "binary"}
 _NUMBERS: Final = {opcode: number for number, opcode in _OPCODES.items()}
@@ -27,7 +25,7 @@ _MORE_FOLLOWS: Final = 0x80
 
 
 class SocketOpening(msgspec.Struct, frozen=True):
-    """A message that stands in front of the stream; without a document, the stream follows."""
+    """A message that stands in front of a stream; without a document, the stream follows."""
 
     opcode: Literal["text", "binary"]
     document: bytes | None
@@ -56,8 +54,3 @@ def read_opening(upload: bytes | bytearray, limit: int) -> SocketOpening | Recor
         return RecordError(f"an opening of {size} bytes is larger than {limit}")
     whole = len(upload) >= start + size
     return SocketOpening(_OPCODES[upload[0]], bytes(upload[start : start + size]), start + size) if whole else None
-
-
-def stream_prefix(message: bytes) -> bytes:
-    """Return what the stream behind the opening of this message builds on."""
-    return message[-OPENING_PREFIX_BYTES:]

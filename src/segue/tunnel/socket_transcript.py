@@ -1,4 +1,4 @@
-"""What both ends keep of a WebSocket, to send the first message of a later one against: the base that results from it.
+"""What both ends keep of a WebSocket, to send messages of a later one against: the base that results from it.
 
 Its body has what the agent's messages brought, without the fields that a message repeats of the one before it; its
 reply is the fold of the provider's messages (docs/spec/documents.md, "Bases of WebSockets"). Pure, and the same at both
@@ -31,15 +31,14 @@ class SocketTranscript:
         self._full = False
         self._fold = Fold(b"text/event-stream")
 
-    def sent(self, message: WebSocketMessage) -> None:
-        """Take a message of the agent."""
-        if self._full:
-            return
-        piece = self._news_of(message)
+    def sent(self, message: WebSocketMessage) -> bytes:
+        """Take a message of the agent; return what of it is new, as far as that goes into the base."""
+        piece = b"" if self._full else self._news_of(message)
         if len(self._body) + len(piece) > MAX_TRANSCRIPT_BYTES:
             self._full, self._fields = True, {}
-        else:
-            self._body += piece
+            return b""
+        self._body += piece
+        return piece
 
     def received(self, message: WebSocketMessage) -> None:
         """Take a message of the provider."""

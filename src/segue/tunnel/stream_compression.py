@@ -112,6 +112,12 @@ class StreamDecoder:
         """Take compressed bytes, cut anywhere."""
         self._fed += data
 
+    def take_rest(self) -> bytes:
+        """Return the bytes behind the end of the stream, which are then no error."""
+        rest = bytes(self._fed)
+        self._fed.clear()
+        return rest
+
     def read(self, max_bytes: int) -> bytes | StreamError:
         """Return the next bytes, at most `max_bytes`; `b""` if there are no more before the next `feed`."""
         if self._error is None and self._expander.eof and self._fed:

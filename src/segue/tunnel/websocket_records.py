@@ -47,6 +47,11 @@ class RecordReader:
         self._limit = limit
         self._held = bytearray()
 
+    @property
+    def held_bytes(self) -> int:
+        """How many bytes there are of a record that is not whole."""
+        return len(self._held)
+
     def feed(self, data: bytes) -> list[Record] | RecordError:
         """Take bytes and return the records that they complete."""
         self._held += data

@@ -24,12 +24,14 @@ from segue.testing.provider import (
 )
 from segue.tunnel.client import TunnelRequest
 from segue.tunnel.documents import Base, encode_document
-from segue.tunnel.socket_opening import END_OF_OPENINGS, encode_opening, stream_prefix
+from segue.tunnel.socket_opening import END_OF_OPENINGS, encode_opening
+from segue.tunnel.socket_upload import SocketUploadWriter
 from segue.tunnel.stream_compression import SOCKET_WINDOW_LOG, StreamDecoder, StreamEncoder
-from segue.tunnel.websocket_records import Record, RecordError, RecordReader, encode_record
+from segue.tunnel.websocket_records import Record, RecordError, RecordReader
 from tests.faults.gateways import until
 from tests.gateway.peer import Peer
 from tests.gateway.tunnel.forwarding import running
+from tests.tunnel.checkers import new_checker
 
 UPGRADE = RequestHead(b"GET", b"/v1/responses", (Line(b"Authorization", b"Bearer k"),))
 
@@ -41,8 +43,7 @@ class AgentSocket:
         self.gateway = gateway
         self._peer = peer
         self._socket = socket
-        self._encoder = StreamEncoder(SOCKET_WINDOW_LOG)
-        self._opening = END_OF_OPENINGS
+        self._writer = SocketUploadWriter()
         self._records = RecordReader(1 << 20)
         self._read = 0
         self._came = deque[Record]()
@@ -57,12 +58,22 @@ class AgentSocket:
         return self.answer.head.status
 
     async def send(self, record: Record) -> None:
-        opening, self._opening = self._opening, b""
-        await self.send_bytes(opening + self._encoder.feed(encode_record(record)) + self._encoder.flush())
+        written = self._writer.close(record) if isinstance(record, WebSocketClose) else self._writer.record(record)
+        await self.send_bytes(written)
 
-    async def send_bytes(self, data: bytes) -> None:
-        self._peer.end.send(1, data)
+    async def send_document(self, data: bytes, base: Base | None = None, *, again: bool = False) -> None:
+        """Send a text as a document; `again`: the last one was missed."""
+        message, document = WebSocketMessage("text", data), encode_document(data, base)
+        write = self._writer.document_again if again else self._writer.document
+        await self.send_bytes(write(message, document), asks=base is not None)
+
+    async def send_bytes(self, data: bytes, *, asks: bool = False) -> None:
+        self._peer.end.send(1, data, asks=asks)
         await self._peer.pump(self._socket)
+
+    def misbehave(self) -> None:
+        """Let nobody check what is sent from now on."""
+        self._peer.checker = new_checker()
 
     async def receive(self) -> Record:
         """Wait for one message."""
@@ -187,25 +198,26 @@ FIRST = b'{"input":["begin"],"tools":"' + b"a tool " * 300 + b'"}'
 LATER = b'{"input":["go on"],"tools":"' + b"a tool " * 300 + b'"}'
 
 
-async def opened_with(agent: AgentSocket, document: bytes, first: bytes) -> None:
-    """Send a first message by its document, and one behind it."""
-    assert await agent.accepted() == 101
-    await agent.send_bytes(encode_opening("text", document))
-    assert await agent.receive() == WebSocketMessage("text", b"echo " + first)
-    encoder = StreamEncoder(SOCKET_WINDOW_LOG, prefix=stream_prefix(first))
-    record = encode_record(WebSocketMessage("text", b"more"))
-    await agent.send_bytes(END_OF_OPENINGS + encoder.feed(record) + encoder.flush())
+async def end(agent: AgentSocket) -> None:
+    """Send a message behind the documents, and close."""
+    await agent.send(WebSocketMessage("text", b"more"))
     assert await agent.receive() == WebSocketMessage("text", b"echo more")
-    close = encode_record(WebSocketClose(1000, b""))
-    await agent.send_bytes(encoder.feed(close) + encoder.finish())
+    await agent.send(WebSocketClose(1000, b""))
     assert await agent.receive() == WebSocketClose(1000, b"")
     await asyncio.wait_for(agent.answer.ended.wait(), 20)
     await until(lambda: not agent.gateway.tunnel.exchanges)
 
 
-async def test_a_first_message_comes_as_a_document_and_the_socket_becomes_a_base() -> None:
+async def has_missed(agent: AgentSocket, count: int) -> None:
+    await until(lambda: agent.answer.misses == count)
+
+
+async def test_a_message_comes_as_a_document_and_the_socket_becomes_a_base() -> None:
     async with talking(echo) as agent:
-        await opened_with(agent, encode_document(FIRST), FIRST)
+        assert await agent.accepted() == 101
+        await agent.send_document(FIRST)
+        assert await agent.receive() == WebSocketMessage("text", b"echo " + FIRST)
+        await end(agent)
         bases = agent.gateway.tunnel.resources.bases
         assert bases.get(LOCAL_TENANT, Base(FIRST).id) is not None
         socket = bases.get(LOCAL_TENANT, Base(FIRST + b"\nmore").id)
@@ -213,35 +225,38 @@ async def test_a_first_message_comes_as_a_document_and_the_socket_becomes_a_base
         assert socket.reply == b"echo " + FIRST + b"\necho more\n"
 
 
-async def test_a_first_message_against_a_base_is_told_to_be_taken() -> None:
-    async with talking(echo) as agent:
-        agent.gateway.tunnel.resources.bases.add(LOCAL_TENANT, Base(FIRST))
-        await opened_with(agent, encode_document(LATER, Base(FIRST)), LATER)
-        assert (agent.answer.taken, agent.answer.misses) == (1, 0)
-
-
-async def test_a_first_message_whose_base_is_not_here_is_sent_again_without() -> None:
+@pytest.mark.parametrize("misses", [(), (0,), (1,), (0, 1, 2)])
+async def test_each_message_against_a_base_is_taken_or_missed(misses: tuple[int, ...]) -> None:
+    """Two before the stream, with a small one that is never sent again, and one in its midst."""
     async with talking(echo) as agent:
         assert await agent.accepted() == 101
-        await agent.send_bytes(encode_opening("text", encode_document(LATER, Base(FIRST))))
-        await until(lambda: agent.answer.misses == 1)
-        await opened_with(agent, encode_document(LATER), LATER)
-
-
-async def test_small_messages_before_the_first_large_one_are_not_sent_again_when_that_is_missed() -> None:
-    async with talking(echo) as agent:
-        assert await agent.accepted() == 101
-        await agent.send_bytes(encode_opening("text", encode_document(b"warm up")))
-        await agent.send_bytes(encode_opening("text", encode_document(LATER, Base(FIRST))))
+        await agent.send_document(b"warm up")
         assert await agent.receive() == WebSocketMessage("text", b"echo warm up")
-        await until(lambda: agent.answer.misses == 1)
-        await opened_with(agent, encode_document(LATER), LATER)
+        bases = agent.gateway.tunnel.resources.bases
+        for number, text in enumerate((FIRST, LATER, LATER + b" ")):
+            known, unknown = Base(b"%d" % number + LATER), Base(b"%d" % number + FIRST)
+            bases.add(LOCAL_TENANT, known)
+            if number == 2:
+                await agent.send(WebSocketMessage("text", b"between"))
+                assert await agent.receive() == WebSocketMessage("text", b"echo between")
+            before = agent.answer.misses
+            await agent.send_document(text, unknown if number in misses else known)
+            if number in misses:
+                await has_missed(agent, before + 1)
+                await agent.send_document(text, again=True)
+            assert await agent.receive() == WebSocketMessage("text", b"echo " + text)
+        await end(agent)
+        assert (agent.answer.taken, agent.answer.misses) == (3 - len(misses), len(misses))
 
 
-async def test_a_first_message_that_is_missed_twice_ends_the_exchange() -> None:
-    async with talking(echo) as agent:
-        assert await agent.accepted() == 101
-        await agent.send_bytes(encode_opening("text", encode_document(LATER, Base(FIRST))))
-        await until(lambda: agent.answer.misses == 1)
-        await agent.send_bytes(encode_opening("text", encode_document(LATER, Base(FIRST))))
-        await asyncio.wait_for(agent.answer.ended.wait(), 20)
+async def test_a_message_that_needs_a_base_though_it_was_missed_ends_the_exchange() -> None:
+    for known in (False, True):
+        async with talking(echo) as agent:
+            assert await agent.accepted() == 101
+            agent.gateway.tunnel.resources.bases.add(LOCAL_TENANT, Base(FIRST))
+            await agent.send_document(LATER, Base(b"unknown" + FIRST))
+            await has_missed(agent, 1)
+            encoded = encode_opening("text", encode_document(LATER, Base(FIRST) if known else Base(FIRST + b"unknown")))
+            agent.misbehave()
+            await agent.send_bytes(encoded, asks=True)
+            await asyncio.wait_for(agent.answer.ended.wait(), 20)

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
-from typing import Protocol
+from typing import Protocol, assert_never
 
 from msgspec.structs import replace
 
@@ -38,17 +38,16 @@ from segue.tunnel.documents import (
 from segue.tunnel.events import Opened
 from segue.tunnel.folds.deferred import DeferredFold
 from segue.tunnel.server import TunnelServer
-from segue.tunnel.socket_opening import SocketOpening, read_opening, stream_prefix
+from segue.tunnel.socket_opening import SocketOpening
 from segue.tunnel.socket_transcript import SocketTranscript
+from segue.tunnel.socket_upload import DOCUMENT_OVERHEAD_BYTES, SocketUploadReader, UploadRecords
 from segue.tunnel.stream_compression import (
     REPLY_BASE_BYTES,
     REPLY_WINDOW_LOG,
     SOCKET_WINDOW_LOG,
-    StreamDecoder,
     StreamEncoder,
-    StreamError,
 )
-from segue.tunnel.websocket_records import Record, RecordError, RecordReader, encode_record
+from segue.tunnel.websocket_records import Record, RecordError, encode_record
 
 _log = logging.getLogger("segue.gateway")
 
@@ -56,10 +55,6 @@ _log = logging.getLogger("segue.gateway")
 _THREAD_BYTES = 1024 * 1024
 #: A provider thinks for longer than this, and the request has been written by then.
 _PREPARE_AFTER_S = 0.002
-#: How much of a WebSocket's messages is expanded at once.
-_EXPAND_BYTES = 64 * 1024
-#: What a document may have beside the bytes of a body that does not compress.
-_DOCUMENT_OVERHEAD_BYTES = 64 * 1024
 
 
 class ExchangeHost(Protocol):
@@ -119,7 +114,7 @@ class ForwardedExchange:
         self.body_bytes = 0
         """The size of the body that was rebuilt."""
         self._missed = False
-        self._has_opened = False
+        self._messages = SocketUploadReader(resources.config.max_body_bytes)
         self._transcript = SocketTranscript()
 
     @property
@@ -139,9 +134,12 @@ class ForwardedExchange:
 
     def receive(self, data: bytes) -> None:
         """Take the next bytes of the upload."""
-        self._upload += data
+        if self._for_websocket:
+            self._messages.feed(data)
+        else:
+            self._upload += data
         self._uncredited_bytes += len(data)
-        if not self._has_opened:  # later bytes of a socket are credited when they were passed on
+        if not self._messages.in_stream:  # the bytes of a stream are credited when they were passed on
             self._resources.uploads.hold(self, len(data))
         self._arrived.set()
 
@@ -224,7 +222,7 @@ class ForwardedExchange:
         """Collect the document; False if that was refused. While it may come, it has to: it holds memory."""
         config = self._resources.config
         while not self._upload_ended:
-            if len(self._upload) > config.max_body_bytes + _DOCUMENT_OVERHEAD_BYTES:
+            if len(self._upload) > config.max_body_bytes + DOCUMENT_OVERHEAD_BYTES:
                 self._fail("request_too_large", f"The request body is larger than {config.max_body_bytes} bytes.")
                 return False
             self._arrived.clear()
@@ -330,32 +328,41 @@ class ForwardedExchange:
             await socket.abort()
 
     async def _carry_up(self, socket: OutboundWebSocket) -> None:
-        prefix = b""
-        while opened := await self._read_opening():
-            await self._send_up(socket, *opened)
-            prefix = stream_prefix(opened[0].data)
-        if opened is None:
-            await socket.abort()
-            return
-        decoder = StreamDecoder(SOCKET_WINDOW_LOG, prefix=prefix)
-        records = RecordReader(self._resources.config.max_body_bytes)
-        while True:
-            while not self._upload:
-                if self._upload_ended:
-                    await socket.abort()  # the agent's socket was cut; had it been closed, a record would say so
-                    return
-                self._arrived.clear()
-                await self._arrived.wait()
-            decoder.feed(bytes(self._upload))
-            self._upload.clear()
-            while data := decoder.read(_EXPAND_BYTES):
-                messages = data if isinstance(data, StreamError) else records.feed(data)
-                if isinstance(messages, StreamError | RecordError):
-                    await socket.abort()
-                    return
-                if not await self._send_up(socket, *messages):
-                    return
+        """Carry messages until one closes; cut the socket if no more can be read."""
+        is_going_on = True
+        while is_going_on:
+            step = self._messages.read()
+            match step:
+                case None:
+                    is_going_on = await self._wait_for_messages()
+                case SocketOpening():
+                    messages = await self._rebuild_message(step)
+                    is_going_on = messages is not None and await self._send_up(socket, *messages)
+                case UploadRecords(records):
+                    if not await self._send_up(socket, *records):
+                        return
+                    self._note_stream_read()
+                case RecordError():
+                    is_going_on = False
+                case _:
+                    assert_never(step)
+        await socket.abort()
+
+    async def _wait_for_messages(self) -> bool:
+        """Wait for more of the upload; False if it has ended, which without a close means that the agent was cut."""
+        if self._upload_ended:
+            return False
+        if self._messages.in_stream:
+            self._resources.uploads.release(self)
             self.credit()
+        self._arrived.clear()
+        await self._arrived.wait()
+        return True
+
+    def _note_stream_read(self) -> None:
+        """Count what has come of a document: it stays until it is whole."""
+        if not self._messages.in_stream and self._messages.held_bytes:
+            self._resources.uploads.hold(self, self._messages.held_bytes)
 
     async def _send_up(self, socket: OutboundWebSocket, *records: Record) -> bool:
         """Send the agent's messages to the provider; False if one was the close."""
@@ -367,43 +374,33 @@ class ForwardedExchange:
             await socket.send(record)
         return True
 
-    async def _read_opening(self) -> tuple[WebSocketMessage, ...] | None:
-        """Rebuild the agent's next message that comes as a document; None if it cannot be, or the agent is gone."""
-        limit = self._resources.config.max_body_bytes + _DOCUMENT_OVERHEAD_BYTES
-        while True:
-            opening = read_opening(self._upload, limit)
-            if isinstance(opening, RecordError) or (opening is None and self._upload_ended):
-                return None
-            if opening is None:
-                self._arrived.clear()
-                await self._arrived.wait()
-                continue
-            if opening.document is not None:
-                await self._wait_for_room(declared_size(opening.document))
-            async with self._session.rebuilding:
-                rebuilt = None if opening.document is None else await self._decode(opening.document)
-                if isinstance(rebuilt, Body):
-                    self._resources.bases.add_body(self._session.principal.tenant, rebuilt.as_base(b""))
-            if isinstance(rebuilt, BaseMiss) and not self._missed:
-                self._miss()
-                continue
-            if isinstance(rebuilt, BaseMiss | DocumentError):
-                return None
-            return self._take_opening(opening, rebuilt)
-
-    def _take_opening(self, opening: SocketOpening, body: Body | None) -> tuple[WebSocketMessage, ...]:
-        """Go on behind an opening."""
-        self._has_opened = opening.document is None
-        del self._upload[: opening.end]
+    async def _rebuild_message(self, opening: SocketOpening) -> tuple[WebSocketMessage, ...] | None:
+        """Rebuild a message that comes as a document: none if it was missed, and None if it cannot be rebuilt."""
+        document = opening.document
+        assert document is not None, "a stream is no message"
+        await asyncio.sleep(0)  # there may be hundreds of small ones in one packet
+        await self._wait_for_room(declared_size(document))
+        async with self._session.rebuilding:
+            rebuilt = await self._decode(document)
+            if isinstance(rebuilt, Body):
+                self._resources.bases.add_body(self.tenant, rebuilt.as_base(b""))
+        was_missed, self._missed = self._missed, isinstance(rebuilt, BaseMiss)
+        if isinstance(rebuilt, DocumentError) or (was_missed and may_be_missed(document)):
+            return None
+        if isinstance(rebuilt, BaseMiss):
+            self._resources.meter.base_misses.inc()
+            self._messages.drop_message(opening)
+            self._end.missed(self.number)
+            messages: tuple[WebSocketMessage, ...] = ()
+        else:
+            self._resources.note_body(self._session.principal, len(rebuilt.sent))
+            if may_be_missed(document):
+                self._end.taken(self.number)
+            messages = (self._messages.take_message(opening, rebuilt.sent),)
         self._resources.uploads.release(self)
         self.credit()
-        if opening.document is None or body is None:
-            return ()
-        self._resources.note_body(self._session.principal, len(body.sent))
-        if may_be_missed(opening.document):
-            self._end.taken(self.number)
-            self._session.wake()
-        return (WebSocketMessage(opening.opcode, body.sent),)
+        self._session.wake()
+        return messages
 
     # --- the reply ---------------------------------------------------------------------------------------------------
 
