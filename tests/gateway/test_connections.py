@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import struct
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -61,8 +62,8 @@ class Client:
 
 
 @asynccontextmanager
-async def client(local: Local, first: bytes = b"") -> AsyncIterator[Client]:
-    made = Client(*await asyncio.open_connection(*address_of(local.url)))
+async def client(local: Local, first: bytes = b"", address: str = "127.0.0.1") -> AsyncIterator[Client]:
+    made = Client(*await asyncio.open_connection(*address_of(local.url), local_addr=(address, 0)))
     made.send(first)
     try:
         yield made
@@ -146,6 +147,19 @@ async def test_a_flood_is_over_as_soon_as_it_is_not_young_any_more() -> None:
         status, body = await neighbour.send("POST", "/v1/responses", TURN)
         assert (status, body["status"]) == (200, "completed")
         assert len(local.gateway.connections) == 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="all of 127.0.0.0/8 is this machine's on Linux")
+@pytest.mark.parametrize("sent", [b"", HALF_HEAD])
+async def test_a_flood_from_one_address_leaves_room_for_others_while_it_is_young(sent: bytes) -> None:
+    """It takes all there is anew, and what is reserved, before each request of the others."""
+    async with listening(max_connections=4) as local, AsyncExitStack() as stack:
+        for number in range(4):
+            for _ in range(4 + RESERVED):
+                await stack.enter_async_context(client(local, sent, "127.0.0.2"))
+            async with client(local, HEALTH.replace(b"/healthz", b"/v1/models"), f"127.0.0.{3 + number % 2}") as other:
+                assert (await other.reply()).startswith(b"HTTP/1.1 200")
+        assert len(local.gateway.connections) <= 4 + RESERVED
 
 
 async def test_when_all_are_busy_operators_are_still_answered_and_others_told() -> None:
@@ -243,3 +257,51 @@ def test_who_gives_way_and_when() -> None:
     connections.close_overdue()
     assert len(connections) == 2
     assert not connections.reserved
+
+
+A, B, C = (("192.0.2.1", 1), ("2001:db8::1", 1, 0, 0), ("2001:db8:0:1::1", 1, 0, 0))
+
+
+def test_a_larger_share_gives_way_to_a_smaller_one_at_any_age() -> None:
+    connections = Connections(AcceptLimits(4, 10.0, 10.0), lambda: 0.0)
+    flood = [Unconnected() for _ in range(3 + RESERVED + 2)]
+    early, *others = (Unconnected() for _ in range(5))
+    assert connections.accept(early, B)
+    connections.busy(early)
+    connections.idle(early)
+    assert [connections.accept(one, A) for one in flood] == [True] * (3 + RESERVED) + [False] * 2
+    assert not early.cut, "one that is idle is not for those who have more"
+    assert connections.accept(others[0], B)
+    assert (sum(one.cut for one in flood), early.cut, len(connections)) == (1 + RESERVED, False, 4)
+    assert all(connections.accept(one, peer) for one, peer in zip(others[1:], (C, B, C), strict=True))
+    left = [sum(not one.cut for one in ones) for ones in (flood[: 3 + RESERVED], others[0::2], others[1::2])]
+    assert (left, early.cut, len(connections)) == ([1, 1, 2], True, 4)
+
+
+def test_within_a_share_an_old_one_goes_before_an_idle_one_and_a_young_one_last() -> None:
+    now = [0.0]
+    connections = Connections(AcceptLimits(3, 10.0, 10.0), lambda: now[0])
+    old, idle, young, *new = (Unconnected() for _ in range(6))
+    for one in (old, idle):
+        assert connections.accept(one, A)
+    connections.busy(idle)
+    connections.idle(idle)
+    now[0] = YOUNG_S
+    assert connections.accept(young, A)
+    assert all(connections.accept(one, B) for one in new)
+    assert (old.cut, idle.cut, young.cut) == (True, True, False), "two of three is more than one has"
+
+
+def test_a_place_can_be_handed_on_but_not_one_that_is_lost() -> None:
+    connections = Connections(AcceptLimits(1, 10.0, 10.0), lambda: 0.0)
+    handshakes, served = [Unconnected() for _ in range(3)], [Unconnected() for _ in range(3)]
+    assert all(connections.accept(one, A) for one in handshakes[:2])
+    assert connections.reserved == {handshakes[1]}
+    assert all(connections.succeed(*pair) for pair in zip(handshakes[:2], served[:2], strict=True))
+    connections.closed(handshakes[0])
+    assert (connections.reserved, len(connections)) == ({served[1]}, 2)
+    assert not connections.succeed(handshakes[2], served[2])
+    assert connections.accept(handshakes[2], B)
+    assert served[0].cut
+    assert served[1].cut
+    assert len(connections) == 1

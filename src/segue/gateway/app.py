@@ -22,11 +22,12 @@ from segue.egress.client import Egress
 from segue.egress.limits import EgressLimits
 from segue.gateway.api.application import build_application
 from segue.gateway.bootstrap import build_router, build_routes, provider_targets
-from segue.gateway.connections import AcceptLimits, Connections
+from segue.gateway.connections import AcceptLimits, Connections, HeldConnection
 from segue.gateway.descriptors import descriptor_limit
 from segue.gateway.reload import restart_needed
-from segue.gateway.server_tls import ServerTls, server_tls
+from segue.gateway.server_tls import server_tls
 from segue.gateway.services import build_services
+from segue.gateway.tls_port import HandshakeLimits, TlsPort
 from segue.gateway.tunnel.diagnostics import RouteDiagnostics
 from segue.gateway.tunnel.endpoint import SidecarSessions
 from segue.gateway.user_socket import SameUserProtocol
@@ -67,6 +68,7 @@ class Gateway:
         self.connections = Connections(self._limit_connections(), time.monotonic)
         self._runner: web.AppRunner | None = None
         self._servers: list[asyncio.AbstractServer] = []
+        self._tls_ports: list[TlsPort] = []
         self._sweepers: list[asyncio.Task[None]] = []
         self.retiring: dict[Upstream, asyncio.Task[None]] = {}
         """Upstreams that were replaced and have turns under way."""
@@ -91,30 +93,37 @@ class Gateway:
 
     async def listen(self) -> str:
         """Open the ports and return the URL of the gateway."""
-        accept = await self._set_up()
-        loop = asyncio.get_running_loop()
-        scheme, tls = ("http", {}) if self._tls is None else ("https", self._tls_options(self._tls))
+        make = await self._set_up()
+        scheme = "http" if self._tls is None else "https"
         addresses: list[ServerConfig | ListenerConfig] = [self.config.server, *self.config.listener]
         for address in addresses:
-            server = await loop.create_server(accept, address.host, address.port, backlog=1024, **tls)
-            self._servers.append(server)
-            bound = [one.getsockname() for one in server.sockets]  # several, if the name stands for several
-            for name in bound:
-                self.services.profiles.bind(name[1], address.profile)
-            host, port = bound[0][:2]
+            bound = await self._bind(address, make)  # several, if the name stands for several
+            for _, port in bound:
+                self.services.profiles.bind(port, address.profile)
+            host, port = bound[0]
             self.urls.append(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
             _log.info("action=listen url=%s profile=%s", self.urls[-1], address.profile)
         return self.urls[0]
 
-    def _tls_options(self, tls: ServerTls) -> dict[str, Any]:
-        timeout_s = self.config.server.head_timeout_s
-        return {"ssl": tls.context, "ssl_handshake_timeout": timeout_s, "ssl_shutdown_timeout": _LINGER_S}
+    async def _bind(
+        self, address: ServerConfig | ListenerConfig, make: Callable[[HeldConnection | None], asyncio.Protocol]
+    ) -> list[tuple[str, int]]:
+        """Listen on one address of the configuration; return what it stands for."""
+        if self._tls is not None:
+            limits = HandshakeLimits(self.config.server.head_timeout_s, _LINGER_S)
+            tls_port = TlsPort(self._tls.context, make, connections=self.connections, limits=limits)
+            self._tls_ports.append(tls_port)
+            return await tls_port.listen(address.host, address.port)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: make(None), address.host, address.port, backlog=1024)
+        self._servers.append(server)
+        return [one.getsockname()[:2] for one in server.sockets]
 
     async def listen_for_user(self, bound: socket.socket) -> None:
         """Listen on a Unix socket, for this process's own user alone, instead of the configured ports."""
-        accept = await self._set_up()
+        make = await self._set_up()
         server = await asyncio.get_running_loop().create_unix_server(
-            lambda: SameUserProtocol(accept()), sock=bound, backlog=128
+            lambda: SameUserProtocol(make(None)), sock=bound, backlog=128
         )
         self._servers.append(server)
         _log.info("action=listen path=%s", bound.getsockname())
@@ -125,8 +134,11 @@ class Gateway:
         connections = [] if self._runner is None or self._runner.server is None else self._runner.server.connections
         return not (connections or self.tunnel.unfinished or self.services.drain.busy)
 
-    async def _set_up(self) -> Callable[[], asyncio.Protocol]:
-        """Make the server, which listens nowhere yet, and begin what is done at intervals; return what accepts."""
+    async def _set_up(self) -> Callable[[HeldConnection | None], asyncio.Protocol]:
+        """Make the server, which listens nowhere yet, and begin what is done at intervals.
+
+        Returns what makes the protocol of a connection (`Connections.serve`).
+        """
         options: dict[str, Any] = {
             "access_log": None,
             # It quotes malformed requests, credentials included; whatever else goes wrong is logged by the routes.
@@ -228,6 +240,8 @@ class Gateway:
         servers, self._servers = self._servers, []
         for server in servers:
             await stop_listening(server)
+        for tls_port in self._tls_ports:
+            await tls_port.close()
 
     async def aclose(self) -> None:
         """Cancel what still runs and release everything."""
@@ -237,6 +251,8 @@ class Gateway:
         await asyncio.gather(*self._sweepers, return_exceptions=True)
         await self.tunnel.aclose()
         await self._stop_listening()
+        for tls_port in self._tls_ports:
+            await tls_port.aclose()
         if self._runner is not None:
             await self._runner.cleanup()
         await services.background.aclose()

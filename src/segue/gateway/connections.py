@@ -1,30 +1,36 @@
 """The connections of clients: how many there may be, how long each may take, and which give way to others.
 
-A connection that has not sent a whole request head is *fresh*, and one between two requests is *idle*. Both cost their
-client nothing, so they have deadlines, and when there are too many connections, the oldest of them gives way to a new
-one. If all are busy, some more are taken in, but only for what operators ask; the others are refused. Not here: how
-long a body may take (`api.request_body`), and connections in WebSocket mode, which have timers of their own.
+A connection that has not sent a whole request head is *fresh*, with TLS from before its handshake on, and one between
+two requests is *idle*. Both cost their client nothing, so they have deadlines, and when there are too many connections,
+one of them gives way to a new one: one of an address that has more connections than the new one's, or else the oldest.
+So a flood displaces itself, and not others. If all are busy, some more are taken in, but only for what operators ask;
+the others are refused. Not here: TLS (`tls_port`), how long a body may take (`api.request_body`), and connections in
+WebSocket mode, which have timers of their own.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
+from typing import Any, Protocol, cast
 
 import msgspec
 from aiohttp import web
 from aiohttp.http_websocket import WebSocketReader
 from aiohttp.web_protocol import RequestHandler
 
+from segue.gateway.address_shares import AddressGroup, AddressShares, address_group
 from segue.http.websocket_masking import MaskCheck
 from segue.protocol.events import http_error
 from segue.protocol.problems import Problem
 
 #: Beyond the limit, for the endpoints of operators.
 RESERVED = 16
-#: A fresh connection that is younger than this does not give way: its request is on the way.
+#: A fresh connection that is younger than this does not give way to one of the same address: its request is on the way.
 YOUNG_S = 0.25
+#: Among so many of the oldest ones it is looked for whose address has most. A flood has most of them.
+_LOOKED_AT = 64
 #: A frame head with a reserved bit, for which aiohttp closes with 1002, as it should for one that is not masked.
 _BAD_FRAME = b"\x70\x80"
 _REFUSAL = (
@@ -46,47 +52,71 @@ class AcceptLimits(msgspec.Struct, frozen=True):
     idle_s: float
 
 
+class HeldConnection(Protocol):
+    """What can be told to end."""
+
+    def force_close(self) -> None:
+        """End it at once."""
+
+
 class Connections:
     """All connections of one gateway. `clock` is any clock, in seconds."""
 
     def __init__(self, limits: AcceptLimits, clock: Callable[[], float]) -> None:
         self._limits = limits
         self._clock = clock
-        self._open: set[Connection] = set()
-        self._fresh: dict[Connection, float] = {}  # since when, the oldest first
-        self._idle: dict[Connection, None] = {}  # in the order in which they became idle
-        self.reserved: set[Connection] = set()
+        self._open: dict[HeldConnection, AddressGroup] = {}
+        self._shares = AddressShares()
+        self._fresh: dict[HeldConnection, float] = {}  # since when, the oldest first
+        self._idle: dict[HeldConnection, None] = {}  # in the order in which they became idle
+        self.reserved: set[HeldConnection] = set()
         """Those beyond the limit: they are only for what operators ask."""
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def accept(self, connection: Connection) -> bool:
-        """Take in a new connection; return False if there is no room for it."""
-        while len(self._open) >= self._limits.most and (leaving := self._next_to_leave()) is not None:
+    def accept(self, connection: HeldConnection, peer: object = None) -> bool:
+        """Take in a new connection of a peer; return False if there is no room for it."""
+        group = address_group(peer)
+        while len(self._open) >= self._limits.most and (leaving := self._next_to_leave(group)) is not None:
             self._drop(leaving)
         if len(self._open) >= self._limits.most + RESERVED:
             return False
         if len(self._open) >= self._limits.most:
             self.reserved.add(connection)
-        self._open.add(connection)
+        self._open[connection] = group
+        self._shares.add(group)
         self._fresh[connection] = self._clock()
         return True
 
-    def busy(self, connection: Connection) -> None:
+    def succeed(self, before: HeldConnection, connection: HeldConnection) -> bool:
+        """Give a connection the place of what it was before; return False if that has lost it."""
+        if before not in self._open:
+            return False
+        self._open[connection] = self._open.pop(before)
+        if before in self.reserved:
+            self.reserved.remove(before)
+            self.reserved.add(connection)
+        self._fresh.pop(before, None)
+        self._fresh[connection] = self._clock()
+        return True
+
+    def busy(self, connection: HeldConnection) -> None:
         """Note that a connection has sent the head of a request."""
         self._fresh.pop(connection, None)
         self._idle.pop(connection, None)
 
-    def idle(self, connection: Connection) -> None:
+    def idle(self, connection: HeldConnection) -> None:
         """Note that a connection has its reply."""
         if connection in self._open:
             self._idle[connection] = None
 
-    def closed(self, connection: Connection) -> None:
+    def closed(self, connection: HeldConnection) -> None:
         """Note that a connection is gone."""
         self.busy(connection)
-        self._open.discard(connection)
+        group = self._open.pop(connection, None)
+        if group is not None:
+            self._shares.remove(group)
         self.reserved.discard(connection)
 
     async def sweep(self) -> None:
@@ -101,8 +131,11 @@ class Connections:
         for connection in [one for one, at in self._fresh.items() if at <= since]:
             self._drop(connection)
 
-    def serve(self, server: web.Server, options: Mapping[str, Any]) -> Callable[[], Connection]:
-        """Return what makes the protocol of each accepted connection; `options` are aiohttp's."""
+    def serve(self, server: web.Server, options: Mapping[str, Any]) -> Callable[[HeldConnection | None], Connection]:
+        """Return what makes the protocol of each accepted connection; `options` are aiohttp's.
+
+        It is given what has the place of the connection already, if anything has.
+        """
         make_request, loop = server.request_factory, asyncio.get_running_loop()
 
         def begin_request(message: Any, payload: Any, protocol: Any, *rest: Any) -> web.BaseRequest:  # noqa: ANN401 - aiohttp's
@@ -110,16 +143,35 @@ class Connections:
             return make_request(message, payload, protocol, *rest)
 
         server.request_factory = begin_request
-        return lambda: Connection(self, server, loop=loop, keepalive_timeout=self._limits.idle_s, **options)
 
-    def _next_to_leave(self) -> Connection | None:
-        """Return the connection that gives way, if one does."""
-        oldest = next(iter(self._fresh), None)
-        if oldest is not None and self._clock() - self._fresh[oldest] >= YOUNG_S:
-            return oldest
-        return next(iter(self._idle), None)
+        def connection(before: HeldConnection | None) -> Connection:
+            return Connection(self, server, before, loop=loop, keepalive_timeout=self._limits.idle_s, **options)
 
-    def _drop(self, connection: Connection) -> None:
+        return connection
+
+    def _next_to_leave(self, group: AddressGroup) -> HeldConnection | None:
+        """Return the connection that gives way to a new one of a group, if one does.
+
+        It is of the largest share, and never of one that is smaller than that of the new one. Within a share, an old
+        fresh one goes before an idle one, and a young one goes only for a smaller share.
+        """
+        ours, since = self._shares.of(group), self._clock() - YOUNG_S
+        fresh, idle = self._of_largest_share(self._fresh), self._of_largest_share(self._idle)
+        ranked = [] if idle is None else [(self._share(idle), 1, idle)]
+        if fresh is not None:
+            is_old = self._fresh[fresh] <= since
+            ranked.append((self._share(fresh) if is_old else self._share(fresh) - 1, 2 if is_old else 0, fresh))
+        best = max(ranked, key=lambda rank: rank[:2], default=None)
+        return None if best is None or best[0] < ours else best[2]
+
+    def _of_largest_share(self, waiting: Iterable[HeldConnection]) -> HeldConnection | None:
+        """Return which of the oldest of these connections is of the address that has most."""
+        return max(islice(waiting, _LOOKED_AT), key=self._share, default=None)
+
+    def _share(self, connection: HeldConnection) -> int:
+        return self._shares.of(self._open[connection])
+
+    def _drop(self, connection: HeldConnection) -> None:
         self.closed(connection)
         connection.force_close()
 
@@ -127,15 +179,27 @@ class Connections:
 class Connection(RequestHandler):
     """One connection of a client, as aiohttp serves it."""
 
-    __slots__ = ("_connections",)
+    __slots__ = ("_before", "_connections")
 
-    def __init__(self, connections: Connections, server: web.Server, **options: Any) -> None:  # noqa: ANN401 - aiohttp's
+    def __init__(
+        self,
+        connections: Connections,
+        server: web.Server,
+        before: HeldConnection | None = None,
+        **options: Any,  # noqa: ANN401 - aiohttp's
+    ) -> None:
         super().__init__(server, **options)
         self._connections = connections
+        self._before = before
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to serve, or say that there is no room."""
-        if self._connections.accept(self):
+        before, self._before = self._before, None
+        if before is None:
+            has_room = self._connections.accept(self, transport.get_extra_info("peername"))
+        else:
+            has_room = self._connections.succeed(before, self)
+        if has_room:
             super().connection_made(transport)
             return
         stream = cast("asyncio.Transport", transport)  # uvloop's are no subclass

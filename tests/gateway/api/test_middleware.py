@@ -103,7 +103,7 @@ async def test_a_connection_beyond_the_limit_is_for_operators_alone() -> None:
         return web.Response(text="x")
 
     crowded, asked = Connections(AcceptLimits(1, 1.0, 1.0), time.monotonic), request()
-    crowded.reserved.add(asked.protocol)  # type: ignore[arg-type]  # a mock of one
+    crowded.reserved.add(asked.protocol)
     reply = await door_check(Access(Config()), crowded)(asked, answer)
     assert (reply.status, reply.headers["Retry-After"], reply.keep_alive) == (503, "1", False)
     for path in ("/healthz", "/readyz", "/metrics"):
